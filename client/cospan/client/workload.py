@@ -1,0 +1,88 @@
+"""What a user brings: an environment that never ends, features of its states, and a policy to judge.
+
+A *workload* makes, for an agent index and a seed, a *site*: the environment, the feature map and the policy of
+one agent, and the truth where it is known. It is named `package.module:name` on the command line.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeAlias, runtime_checkable
+
+import gymnasium
+import numpy as np
+from jaxtyping import Float
+
+from cospan.core.targets import ReferenceSolution
+
+Policy: TypeAlias = Callable[[Any, np.random.Generator], Any]
+"""Maps (observation, generator) to an action of the environment's action space."""
+
+
+@runtime_checkable
+class FeatureMap(Protocol):
+    """A map from observations to R^d with ‖φ(s)‖ ≤ 1 and no nonzero constant function in its span."""
+
+    @property
+    def dim(self) -> int:
+        """d, the length of a feature vector."""
+        ...
+
+    @property
+    def fingerprint(self) -> str:
+        """A short text that is equal exactly for equal maps; all agents of a run share it."""
+        ...
+
+    def __call__(self, observation: Any) -> Float[np.ndarray, " d"]:
+        """φ(s) of one observation, float64."""
+        ...
+
+    def batch(self, observations: Any) -> Float[np.ndarray, "n d"]:
+        """φ of several observations at once, one per row, float64.
+
+        Args:
+            observations: a sequence of observations of the environment's observation space.
+        """
+        ...
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Site:
+    """One agent's part of a workload.
+
+    Attributes:
+        env: follows Gymnasium's API. A true end (`terminated`) is a transition into the next start state; a time
+            limit (`truncated`) is no end, and the environment is stepped on.
+        features: observation → R^d.
+        policy: (observation, generator) → action.
+        reference: what is known to be true, or None.
+        label: what people call the site; the agent's index where empty.
+    """
+
+    env: gymnasium.Env[Any, Any]
+    features: FeatureMap
+    policy: Policy
+    reference: ReferenceSolution | None = None
+    label: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """Makes the sites of a fleet, one for each agent.
+
+    Attributes:
+        make_site: (index, seed) → the site of agent `index`, 0 ≤ index. `seed` is the run's; the site's own
+            random draws depend on `(seed, index)` alone. Raises ValueError, saying why, where there is no such site.
+        name: short name, for people.
+        rank: r that suits the fleet.
+        steps_per_round: L that suits the environments.
+        max_agents: how many different sites there are; None where there is no limit.
+        fleet_basis: (agents, rank, seed) → B*, shape (d, r): the best r-dimensional subspace of the true value
+            weights of sites 0 … agents − 1, or None where that is unknown.
+    """
+
+    make_site: Callable[[int, int], Site]
+    name: str = ""
+    rank: int = 3
+    steps_per_round: int = 20
+    max_agents: int | None = None
+    fleet_basis: Callable[[int, int, int], Float[np.ndarray, "d r"] | None] | None = None

@@ -1,0 +1,1 @@
+"""Workloads that come with Cospan: synthetic chains, access-control queues, microgrids."""

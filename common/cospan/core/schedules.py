@@ -1,0 +1,30 @@
+"""Step sizes over time, and averages of iterates."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+
+
+def decay(steps: float, horizon: float, power: float) -> float:
+    """The factor (c / (c + t))^p of every step size after t environment steps; 1 where c = 0 (no decay)."""
+    return 1.0 if horizon == 0.0 else float((horizon / (horizon + steps)) ** power)
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class AveragedIterate:
+    """The average of a sequence of iterates with weights that grow like k³, the k-th weight.
+
+    Polynomial-decay averaging (Shamir and Zhang 2013, eq. 10 with η = 3): x̄_k = (1 − a) x̄_{k−1} + a x_k with
+    a = (η + 1) / (k + η). It weighs the last part of the sequence about as a mean over its second half does,
+    needs O(d) memory and no horizon, and is valid at every moment.
+    """
+
+    mean: Float[np.ndarray, "*shape"]
+    count: int = 0
+
+    def including(self, value: Float[np.ndarray, "*shape"]) -> "AveragedIterate":
+        """The average with one more iterate."""
+        count = self.count + 1
+        share = 4.0 / (count + 3.0)
+        return AveragedIterate(mean=(1.0 - share) * self.mean + share * value, count=count)

@@ -1,0 +1,70 @@
+"""The shared subspace: its basis, the coordinator's step, and distances between subspaces."""
+
+import numpy as np
+from jaxtyping import Float
+
+
+def orthonormalise(matrix: Float[np.ndarray, "d r"]) -> Float[np.ndarray, "d r"]:
+    """Q of the thin QR factorisation with diag(R) > 0 (Algorithm 1, the step after eq. 8).
+
+    LAPACK leaves the signs of diag(R) open; a column that flips between rounds makes every agent's head wrong in
+    that coordinate. A zero on the diagonal (a rank-deficient matrix) keeps LAPACK's sign, so the rule has no gap.
+
+    Raises:
+        numpy.linalg.LinAlgError: the matrix has a non-finite entry.
+    """
+    if not np.isfinite(matrix).all():
+        raise np.linalg.LinAlgError("cannot orthonormalise a matrix with a non-finite entry")
+    q, r = np.linalg.qr(matrix, mode="reduced")
+    signs = np.where(np.diagonal(r) < 0.0, -1.0, 1.0)
+    return np.ascontiguousarray(q * signs)
+
+
+def random_basis(feature_dim: int, rank: int, rng: np.random.Generator) -> Float[np.ndarray, "d r"]:
+    """A basis of a uniformly distributed r-dimensional subspace of R^d."""
+    return orthonormalise(rng.standard_normal((feature_dim, rank)))
+
+
+def tangent_projection(
+    basis: Float[np.ndarray, "d r"], gradient: Float[np.ndarray, "d r"]
+) -> Float[np.ndarray, "d r"]:
+    """(I − B Bᵀ) G: what of a gradient moves the subspace (the projection in eq. 8)."""
+    return gradient - basis @ (basis.T @ gradient)
+
+
+def precondition(
+    gradient: Float[np.ndarray, "d r"], head_second_moment: Float[np.ndarray, "r r"], floor: float
+) -> Float[np.ndarray, "d r"]:
+    """Ḡ (W̄ + ε·tr(W̄)/r·I)⁻¹: makes the step free of the scale of the heads (ScaledGD; Tong, Ma, Chi 2021).
+
+    Where W̄ is zero all heads are zero, the gradient is zero as well, and it is returned as it is.
+    """
+    rank = head_second_moment.shape[0]
+    scale = float(np.trace(head_second_moment)) / rank
+    if scale <= 0.0:
+        return gradient
+    regularised = head_second_moment + floor * scale * np.eye(rank)
+    return np.linalg.solve(regularised.T, gradient.T).T
+
+
+def basis_step(
+    basis: Float[np.ndarray, "d r"], mean_gradient: Float[np.ndarray, "d r"], step: float
+) -> Float[np.ndarray, "d r"]:
+    """The next basis: Q of B + ζ (I − B Bᵀ) Ḡ (eq. 8 and the QR step of Algorithm 1).
+
+    The projection is linear, so applying it once to the mean equals applying it at every agent.
+    """
+    return orthonormalise(basis + step * tangent_projection(basis, mean_gradient))
+
+
+def principal_angle_sine(basis: Float[np.ndarray, "d r"], target: Float[np.ndarray, "d q"]) -> float:
+    """‖(I − B Bᵀ) B*‖₂: the sine of the largest angle from span(B*) to span(B); 0 to 1.
+
+    Both have orthonormal columns. sqrt(1 − σ²) would lose the digits near zero.
+    """
+    return float(np.linalg.norm(tangent_projection(basis, target), ord=2))
+
+
+def orthonormality_error(basis: Float[np.ndarray, "d r"]) -> float:
+    """The largest entry of |BᵀB − I|."""
+    return float(np.max(np.abs(basis.T @ basis - np.eye(basis.shape[1]))))

@@ -1,0 +1,127 @@
+"""What is true: stationary distribution, gain, differential values and TD fixed points of a finite Markov chain.
+
+Everything is linear algebra on the transition matrix P (n × n, rows sum to one, one recurrent class) and the
+expected rewards R (n,).
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+
+
+def stationary_distribution(transition: Float[np.ndarray, "n n"]) -> Float[np.ndarray, " n"]:
+    """μ with μᵀP = μᵀ and Σμ = 1."""
+    size = transition.shape[0]
+    system = np.vstack([(transition - np.eye(size)).T, np.ones((1, size))])
+    target = np.zeros(size + 1)
+    target[-1] = 1.0
+    solution = np.linalg.lstsq(system, target, rcond=None)[0]
+    return solution / solution.sum()
+
+
+def gain(stationary: Float[np.ndarray, " n"], rewards: Float[np.ndarray, " n"]) -> float:
+    """J = μ·R, the long-run mean reward per step."""
+    return float(stationary @ rewards)
+
+
+def differential_value(
+    transition: Float[np.ndarray, "n n"], rewards: Float[np.ndarray, " n"]
+) -> Float[np.ndarray, " n"]:
+    """V with V = R − J·1 + P V and μ·V = 0 (the Poisson equation)."""
+    stationary = stationary_distribution(transition)
+    size = transition.shape[0]
+    system = np.eye(size) - transition + np.outer(np.ones(size), stationary)
+    return np.linalg.solve(system, rewards - gain(stationary, rewards))
+
+
+def td_system(
+    features: Float[np.ndarray, "n d"],
+    transition: Float[np.ndarray, "n n"],
+    rewards: Float[np.ndarray, " n"],
+    steps: int = 1,
+) -> tuple[Float[np.ndarray, "d d"], Float[np.ndarray, " d"]]:
+    """A_L = Φᵀ D (P^L − I) Φ and b_L = Φᵀ D Σ_{l<L} P^l (R − J·1) of the L-step TD recursion (appendix J)."""
+    stationary = stationary_distribution(transition)
+    centred = rewards - gain(stationary, rewards)
+    power = np.eye(transition.shape[0])
+    total = np.zeros_like(centred)
+    for _ in range(steps):
+        total = total + power @ centred
+        power = power @ transition
+    weighted = features.T * stationary
+    return weighted @ (power @ features - features), weighted @ total
+
+
+def td_fixed_point(
+    features: Float[np.ndarray, "n d"],
+    transition: Float[np.ndarray, "n n"],
+    rewards: Float[np.ndarray, " n"],
+    steps: int = 1,
+) -> Float[np.ndarray, " d"]:
+    """z_L = −A_L⁻¹ b_L. The same for every L when V is in span(Φ).
+
+    Raises:
+        numpy.linalg.LinAlgError: A_L is singular, as when a constant function is in span(Φ).
+    """
+    matrix, vector = td_system(features, transition, rewards, steps)
+    if np.linalg.cond(matrix) > 1e12:
+        raise np.linalg.LinAlgError(
+            "the TD system is singular: the features are linearly dependent or span a constant function"
+        )
+    return -np.linalg.solve(matrix, vector)
+
+
+def feature_covariance(
+    features: Float[np.ndarray, "n d"], stationary: Float[np.ndarray, " n"]
+) -> Float[np.ndarray, "d d"]:
+    """C = E_μ[(φ − E_μφ)(φ − E_μφ)ᵀ]: zᵀ C z is the variance of φᵀz under μ."""
+    centred = features - stationary @ features
+    return (centred.T * stationary) @ centred
+
+
+def relative_value_error(
+    weights: Float[np.ndarray, " d"], target: Float[np.ndarray, " d"], covariance: Float[np.ndarray, "d d"]
+) -> float:
+    """E_μ[(V̂ − V)²] / E_μ[V²], both centred, for V̂ = φᵀẑ and V = φᵀz: (ẑ−z)ᵀC(ẑ−z) / zᵀCz.
+
+    0 is perfect, 1 is no better than zero.
+    """
+    difference = weights - target
+    return float(difference @ (covariance @ difference)) / float(target @ (covariance @ target))
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class ReferenceSolution:
+    """What is known to be true of one agent's environment.
+
+    Attributes:
+        gain: J, reward per step.
+        weights: z*, shape (d,): V(s) = φ(s)ᵀ z*, or its TD fixed point where V is not in the span.
+        covariance: C of `feature_covariance`, shape (d, d).
+        weights_uncertainty: standard error of the solution, as a `relative_value_error`; 0 where exact.
+        gain_uncertainty: standard error of `gain`; 0 where exact.
+    """
+
+    gain: float
+    weights: Float[np.ndarray, " d"]
+    covariance: Float[np.ndarray, "d d"]
+    weights_uncertainty: float = 0.0
+    gain_uncertainty: float = 0.0
+
+    def value_error(self, weights: Float[np.ndarray, " d"]) -> float:
+        """`relative_value_error` of an estimate ẑ, shape (d,)."""
+        return relative_value_error(weights, self.weights, self.covariance)
+
+
+def common_subspace(
+    weights: Float[np.ndarray, "n d"], rank: int
+) -> tuple[Float[np.ndarray, "d r"], Float[np.ndarray, " k"]]:
+    """The best r-dimensional subspace of a fleet's value weights, and all singular values of the weights.
+
+    Args:
+        weights: one agent's z* per row.
+        rank: r, at most d. Where fewer than r agents exist the basis has as many columns as agents.
+    """
+    _, singular, right = np.linalg.svd(weights, full_matrices=False)
+    return np.ascontiguousarray(right[:rank].T), singular
