@@ -7,8 +7,9 @@ from jaxtyping import Float
 def orthonormalise(matrix: Float[np.ndarray, "d r"]) -> Float[np.ndarray, "d r"]:
     """Q of the thin QR factorisation with diag(R) > 0 (Algorithm 1, the step after eq. 8).
 
-    LAPACK leaves the signs of diag(R) open; a column that flips between rounds makes every agent's head wrong in
-    that coordinate. A zero on the diagonal (a rank-deficient matrix) keeps LAPACK's sign, so the rule has no gap.
+    LAPACK leaves the signs of diag(R) open; a column that flips between rounds makes every agent's head
+    wrong in that coordinate. A zero on the diagonal (a rank-deficient matrix) keeps LAPACK's sign, so the
+    rule has no gap.
 
     Raises:
         numpy.linalg.LinAlgError: the matrix has a non-finite entry.
@@ -29,7 +30,7 @@ def tangent_projection(
     basis: Float[np.ndarray, "d r"], gradient: Float[np.ndarray, "d r"]
 ) -> Float[np.ndarray, "d r"]:
     """(I − B Bᵀ) G: what of a gradient moves the subspace (the projection in eq. 8)."""
-    return gradient - basis @ (basis.T @ gradient)
+    return np.asarray(gradient - basis @ (basis.T @ gradient))
 
 
 def precondition(
@@ -44,7 +45,7 @@ def precondition(
     if scale <= 0.0:
         return gradient
     regularised = head_second_moment + floor * scale * np.eye(rank)
-    return np.linalg.solve(regularised.T, gradient.T).T
+    return np.asarray(np.linalg.solve(regularised.T, gradient.T).T)
 
 
 def basis_step(

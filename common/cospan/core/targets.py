@@ -17,7 +17,7 @@ def stationary_distribution(transition: Float[np.ndarray, "n n"]) -> Float[np.nd
     target = np.zeros(size + 1)
     target[-1] = 1.0
     solution = np.linalg.lstsq(system, target, rcond=None)[0]
-    return solution / solution.sum()
+    return np.asarray(solution / solution.sum())
 
 
 def gain(stationary: Float[np.ndarray, " n"], rewards: Float[np.ndarray, " n"]) -> float:
@@ -32,7 +32,7 @@ def differential_value(
     stationary = stationary_distribution(transition)
     size = transition.shape[0]
     system = np.eye(size) - transition + np.outer(np.ones(size), stationary)
-    return np.linalg.solve(system, rewards - gain(stationary, rewards))
+    return np.asarray(np.linalg.solve(system, rewards - gain(stationary, rewards)))
 
 
 def td_system(
@@ -77,7 +77,7 @@ def feature_covariance(
 ) -> Float[np.ndarray, "d d"]:
     """C = E_μ[(φ − E_μφ)(φ − E_μφ)ᵀ]: zᵀ C z is the variance of φᵀz under μ."""
     centred = features - stationary @ features
-    return (centred.T * stationary) @ centred
+    return np.asarray((centred.T * stationary) @ centred)
 
 
 def relative_value_error(

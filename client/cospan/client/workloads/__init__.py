@@ -1,1 +1,15 @@
 """Workloads that come with Cospan: synthetic chains, access-control queues, microgrids."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+BUILT_IN: Mapping[str, str] = MappingProxyType(
+    {
+        "synthetic": "cospan.client.workloads.synthetic:workload",
+        "synthetic-common-reward": "cospan.client.workloads.synthetic:common_reward_workload",
+        "queues": "cospan.client.workloads.queues:workload",
+        "microgrids": "cospan.client.workloads.microgrids:workload",
+    }
+)
+"""Short name → `module:attribute` of the `cospan.client.workload.Workload`.
+Nothing is imported until it is asked for."""

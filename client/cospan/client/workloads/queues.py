@@ -1,0 +1,207 @@
+"""A fleet of access-control queues, each with its own traffic; everything true of them is known exactly.
+
+The queue is example 10.2 of Sutton and Barto, "Reinforcement Learning", 2nd edition (2018): ten servers, and
+at every step a customer at the head of an endless queue, of priority 1, 2, 4 or 8. The customer is accepted
+if a server is free and the policy says so, pays the priority, and takes the server; otherwise it is turned
+away for good. Then every busy server becomes free with probability p.
+
+Timing: the server that was just taken also has its chance of becoming free in the same step. The example
+    leaves this
+open. With ten servers, p = 0.06, equally likely priorities and a policy that accepts with probability one
+half, this timing has the gain 1.6982, the other one 1.6573.
+
+The queues of the fleet differ in p, uniform in [0.02, 0.15], and in the mix of priorities, Dirichlet(2, 2, 2,
+2). Their policy, the one that is judged, accepts with probability one half.
+"""
+
+from bisect import bisect_right
+from math import comb
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium.error import ResetNeeded
+from gymnasium.spaces import Discrete
+from jaxtyping import Float
+
+from cospan.client.features import OneHotFeatures
+from cospan.client.workload import Site, Workload
+from cospan.core.targets import (
+    ReferenceSolution,
+    common_subspace,
+    differential_value,
+    feature_covariance,
+    gain,
+    stationary_distribution,
+)
+
+SERVERS = 10
+PRIORITIES = (1.0, 2.0, 4.0, 8.0)
+"""What a customer of each priority pays, in units of reward."""
+
+FREE_PROBABILITY_RANGE = (0.02, 0.15)
+MIX_CONCENTRATION = 2.0
+ACCEPT_PROBABILITY = 0.5
+
+_TAG = 0x71756575  # "queu": keeps these draws apart from other draws of the same (seed, index)
+_BLOCK = 1024  # uniforms drawn from numpy at once; one call for each would cost more than the step itself
+
+FEATURES = OneHotFeatures(states=(SERVERS + 1) * len(PRIORITIES), reference=3 * len(PRIORITIES))
+"""One-hot, d = 43. Left out is three free servers and priority 1: the state whose least probability over the
+fleet's range of p is the largest, so that no queue comes close to having a constant in the span of what it
+visits."""
+
+
+def after_decision(
+    free_probability: float, mix: Float[np.ndarray, " m"], servers: int = SERVERS
+) -> Float[np.ndarray, "f s"]:
+    """The distribution of the next state given the servers free after the decision.
+
+    Row g: servers − g servers are busy, of which Binomial(servers − g, p) become free; the next customer's
+    priority is drawn from the mix. State = free servers · number of priorities + priority.
+
+    Args:
+        free_probability: p of one busy server in one step, 0 to 1.
+        mix: probabilities of the priorities, shape (m,).
+        servers: number of servers; the result has shape (servers + 1, (servers + 1) · m).
+    """
+    p = free_probability
+    freed = np.zeros((servers + 1, servers + 1))
+    for free in range(servers + 1):
+        busy = servers - free
+        for more in range(busy + 1):
+            freed[free, free + more] = comb(busy, more) * p**more * (1.0 - p) ** (busy - more)
+    return np.kron(freed, mix[None, :])
+
+
+def markov_chain(
+    free_probability: float,
+    mix: Float[np.ndarray, " m"],
+    accept_probability: float = ACCEPT_PROBABILITY,
+    servers: int = SERVERS,
+) -> tuple[Float[np.ndarray, "s s"], Float[np.ndarray, " s"]]:
+    """P and R of a queue whose policy accepts with one probability in every state.
+
+    P(s, ·) = (1 − a) D(f, ·) + a D(f − 1, ·) and R(s) = a · priority where f > 0 servers are free; P(s, ·) =
+    D(0, ·) and R(s) = 0 where none is. D is `after_decision`.
+    """
+    outcome = after_decision(free_probability, mix, servers)
+    free = np.repeat(np.arange(servers + 1), mix.size)
+    priority = np.tile(np.array(PRIORITIES[: mix.size]), servers + 1)
+    accepted = np.where(free > 0, accept_probability, 0.0)
+    transition = (1.0 - accepted)[:, None] * outcome[free] + accepted[:, None] * outcome[np.maximum(free - 1, 0)]
+    return transition, accepted * priority
+
+
+class QueueEnv(gymnasium.Env[Any, Any]):
+    """One access-control queue.
+
+    Observation: Discrete(44), free servers · 4 + priority class (0 to 3). Action: 0 turns the customer away,
+        1 accepts
+    it if a server is free. Reward: the priority (1, 2, 4, 8) of an accepted customer, else 0. It never ends.
+    """
+
+    metadata: dict[str, Any] = {"render_modes": []}  # noqa: RUF012 - Gymnasium declares it so
+
+    def __init__(self, free_probability: float, mix: Float[np.ndarray, " m"]) -> None:
+        """See `after_decision` for the arguments."""
+        outcome = after_decision(free_probability, mix)
+        self.observation_space = Discrete(outcome.shape[1])
+        self.action_space = Discrete(2)
+        # The last entry is one up to rounding; without it a uniform below one always finds a state.
+        self._cumulative: list[list[float]] = np.cumsum(outcome, axis=1)[:, :-1].tolist()
+        self._uniforms: list[float] = []
+        self._state = -1
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[int, dict[str, Any]]:
+        """All servers free, and a first customer from the mix. `options` has no use."""
+        super().reset(seed=seed, options=options)
+        self._uniforms = self._draw()
+        self._state = bisect_right(self._cumulative[SERVERS], self._uniforms.pop())
+        return self._state, {}
+
+    def step(self, action: int) -> tuple[int, float, bool, bool, dict[str, Any]]:
+        """Decide on the customer at the head of the queue.
+
+        Raises:
+            ResetNeeded: the environment was never reset.
+            ValueError: the action is neither 0 nor 1.
+        """
+        free, priority = divmod(self._state, 4)
+        reward = 0.0
+        if action == 1:
+            if free > 0:
+                free -= 1
+                reward = PRIORITIES[priority]
+        elif action != 0:
+            raise ValueError(f"action {action!r}: allowed are 0 (turn away) and 1 (accept)")
+        if not self._uniforms:
+            if self._state < 0:
+                raise ResetNeeded("reset the queue before its first step")
+            self._uniforms = self._draw()
+        self._state = state = bisect_right(self._cumulative[free], self._uniforms.pop())
+        return state, reward, False, False, {}
+
+    def _draw(self) -> list[float]:
+        block: list[float] = self.np_random.random(_BLOCK).tolist()
+        return block
+
+
+def accept_at_random(observation: int, generator: np.random.Generator) -> int:
+    """Accept with probability one half, whatever the state."""
+    return int(generator.random() < ACCEPT_PROBABILITY)
+
+
+def queue_parameters(index: int, seed: int) -> tuple[float, Float[np.ndarray, " m"]]:
+    """p and the mix of priorities of queue `index`.
+
+    Raises:
+        ValueError: the index or the seed is negative.
+    """
+    if index < 0 or seed < 0:
+        raise ValueError(f"queue {index} with seed {seed}: both must be 0 or more")
+    rng = np.random.default_rng(np.random.SeedSequence((seed, index, _TAG)))
+    free_probability = float(rng.uniform(*FREE_PROBABILITY_RANGE))
+    return free_probability, rng.dirichlet(np.full(len(PRIORITIES), MIX_CONCENTRATION))
+
+
+def reference_solution(free_probability: float, mix: Float[np.ndarray, " m"]) -> ReferenceSolution:
+    """J, z* and C under the fleet's policy, from the Poisson equation: z*_i = V(i) − V(reference), exact."""
+    transition, rewards = markov_chain(free_probability, mix)
+    stationary = stationary_distribution(transition)
+    value = differential_value(transition, rewards)
+    return ReferenceSolution(
+        gain=gain(stationary, rewards),
+        weights=np.delete(value - value[FEATURES.reference], FEATURES.reference),
+        covariance=feature_covariance(FEATURES.batch(np.arange(FEATURES.states)), stationary),
+    )
+
+
+def make_site(index: int, seed: int) -> Site:
+    """Queue `index` of the fleet drawn from `seed`.
+
+    Raises:
+        ValueError: the index or the seed is negative.
+    """
+    free_probability, mix = queue_parameters(index, seed)
+    return Site(
+        env=QueueEnv(free_probability, mix),
+        features=FEATURES,
+        policy=accept_at_random,
+        reference=reference_solution(free_probability, mix),
+        label=f"queue {index} (p = {free_probability:.3f})",
+    )
+
+
+def fleet_basis(agents: int, rank: int, seed: int) -> Float[np.ndarray, "d r"]:
+    """The best r-dimensional subspace of the exact z* of queues 0 … agents − 1."""
+    weights = [reference_solution(*queue_parameters(index, seed)).weights for index in range(agents)]
+    return common_subspace(np.stack(weights), rank)[0]
+
+
+workload = Workload(
+    make_site=make_site, name="queues", rank=2, steps_per_round=20, max_agents=None, fleet_basis=fleet_basis
+)
+"""The fleet of queues, as large as you like."""

@@ -1,0 +1,105 @@
+"""The coordinator's arithmetic: from the gradients of a round to the next basis."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+
+from cospan.core.matrices import Gradient, to_dense
+from cospan.core.method import Method
+from cospan.core.schedules import decay
+from cospan.core.subspace import basis_step, orthonormality_error, precondition, principal_angle_sine
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Contribution:
+    """What one session gave to a round: a sum over its agents.
+
+    Attributes:
+        gradient: Σ_k G^k, d × r.
+        weight: the number of gradients in the sum, above 0.
+        head_second_moment: Σ_k of the agents' mean w wᵀ, shape (r, r); None where the run does not precondition.
+    """
+
+    gradient: Gradient
+    weight: float = 1.0
+    head_second_moment: Float[np.ndarray, "r r"] | None = None
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class BasisMove:
+    """What a round did to the basis.
+
+    Attributes:
+        basis: B_{t+1}, shape (d, r).
+        movement: ‖(I − B_t B_tᵀ) B_{t+1}‖₂, 0 to 1.
+        orthonormality_error: the largest entry of |BᵀB − I| of the new basis.
+    """
+
+    basis: Float[np.ndarray, "d r"]
+    movement: float
+    orthonormality_error: float
+
+
+def mean_gradient(contributions: Sequence[Contribution]) -> Float[np.ndarray, "d r"]:
+    """(1/K) Σ_k G^k, accumulated in float64 in the order given (the mean of eq. 8).
+
+    Floating-point sums depend on their order, so the caller fixes it: that of the agents' names.
+
+    Raises:
+        ValueError: there is no contribution.
+    """
+    if not contributions:
+        raise ValueError("the mean of no contributions is undefined")
+    total = to_dense(contributions[0].gradient).copy()
+    weight = contributions[0].weight
+    for contribution in contributions[1:]:
+        total += to_dense(contribution.gradient)
+        weight += contribution.weight
+    return total / weight
+
+
+def mean_head_second_moment(contributions: Sequence[Contribution]) -> Float[np.ndarray, "r r"]:
+    """W̄ = (1/K) Σ_k w^k w^kᵀ, accumulated in float64 in the order given.
+
+    Raises:
+        ValueError: a contribution carries none, or there is no contribution.
+    """
+    total = None
+    weight = 0.0
+    for contribution in contributions:
+        if contribution.head_second_moment is None:
+            raise ValueError("the run preconditions, and a contribution carries no head second moment")
+        moment = np.asarray(contribution.head_second_moment, dtype=np.float64)
+        total = moment.copy() if total is None else total + moment
+        weight += contribution.weight
+    if total is None:
+        raise ValueError("the mean of no contributions is undefined")
+    return np.asarray(total / weight)
+
+
+def next_basis(
+    basis: Float[np.ndarray, "d r"], contributions: Sequence[Contribution], method: Method, round_number: int
+) -> BasisMove:
+    """The coordinator's part of round t: mean, tangent projection, step, orthonormalisation (eq. 8 and QR).
+
+    Args:
+        basis: B_t.
+        contributions: those of round t, in the order of the agents' names.
+        method: the constants.
+        round_number: t, for the step decay.
+
+    Raises:
+        numpy.linalg.LinAlgError: the gradients are so large that the step is not finite.
+    """
+    direction = mean_gradient(contributions)
+    if method.preconditioned:
+        direction = precondition(direction, mean_head_second_moment(contributions), method.preconditioner_floor)
+    scale = decay(round_number * method.steps_per_round, method.decay_horizon, method.decay_power)
+    moved = basis_step(basis, direction, method.basis_step * scale)
+    return BasisMove(
+        basis=moved,
+        movement=principal_angle_sine(basis, moved),
+        orthonormality_error=orthonormality_error(moved),
+    )

@@ -1,0 +1,94 @@
+"""The constants of the learning rule, and the two presets."""
+
+import math
+from dataclasses import dataclass
+from enum import Enum
+
+
+class Corrections(Enum):
+    """When an agent corrects its head within a round."""
+
+    END_OF_ROUND = "end-of-round"
+    """One L-step correction at the end of the round: Algorithm 1."""
+    EVERY_STEP = "every-step"
+    """A TD(0) correction at every environment step, the basis frozen; the gradients of the round are summed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """Everything the learning rule needs to know besides d, r and the data.
+
+    Attributes:
+        steps_per_round: L ≥ 1, environment steps of one agent in one round.
+        corrections: when the head is corrected.
+        head_step: β > 0.
+        gain_step: γ, 0 < γ ≤ 1.
+        head_radius: U > 0, may be infinite.
+        basis_step: ζ ≥ 0; 0 freezes the basis.
+        implicit_head_step: whether the head's step is β / (1 + β‖Bᵀφ‖²).
+        preconditioned: whether the mean gradient is preconditioned by the heads' second moment.
+        preconditioner_floor: ε > 0 of the preconditioner.
+        decay_horizon: c ≥ 0 of the step decay (c / (c + t))^p, in environment steps; 0 for constant steps.
+        decay_power: p of the step decay, 0 ≤ p ≤ 1.
+    """
+
+    steps_per_round: int
+    corrections: Corrections
+    head_step: float
+    gain_step: float
+    head_radius: float
+    basis_step: float
+    implicit_head_step: bool = False
+    preconditioned: bool = False
+    preconditioner_floor: float = 0.05
+    decay_horizon: float = 0.0
+    decay_power: float = 0.0
+
+    def problems(self) -> list[str]:
+        """Every constant that is out of its range, one sentence each; empty when all is well."""
+        allowed = [
+            ("steps_per_round", self.steps_per_round >= 1, "1 or more"),
+            ("head_step", 0.0 < self.head_step < math.inf, "above 0 and finite"),
+            ("gain_step", 0.0 < self.gain_step <= 1.0, "above 0, at most 1"),
+            ("head_radius", self.head_radius > 0.0, "above 0 (inf for no ball)"),
+            ("basis_step", 0.0 <= self.basis_step < math.inf, "0 or more and finite"),
+            ("preconditioner_floor", 0.0 < self.preconditioner_floor < math.inf, "above 0 and finite"),
+            ("decay_horizon", 0.0 <= self.decay_horizon < math.inf, "0 or more and finite"),
+            ("decay_power", 0.0 <= self.decay_power <= 1.0, "0 to 1"),
+        ]
+        return [f"{name} is {getattr(self, name)!r}; it must be {text}" for name, ok, text in allowed if not ok]
+
+
+def paper(steps_per_round: int) -> Method:
+    """Algorithm 1 of arXiv:2603.02426 and nothing else: one L-step correction a round, constant steps.
+
+    The paper leaves β, γ, U and ζ open; these are the ones of the synthetic experiments here.
+    """
+    return Method(
+        steps_per_round=steps_per_round,
+        corrections=Corrections.END_OF_ROUND,
+        head_step=0.1,
+        gain_step=0.02,
+        head_radius=100.0,
+        basis_step=0.3,
+    )
+
+
+def practical(steps_per_round: int) -> Method:
+    """The options on, with one set of constants for every workload (docs/adr/0004)."""
+    return Method(
+        steps_per_round=steps_per_round,
+        corrections=Corrections.EVERY_STEP,
+        head_step=3.0,
+        gain_step=0.02,
+        head_radius=1000.0,
+        basis_step=1.0,
+        implicit_head_step=True,
+        preconditioned=True,
+        preconditioner_floor=0.05,
+        decay_horizon=2000.0,
+        decay_power=0.7,
+    )
+
+
+PRESETS = {"paper": paper, "practical": practical}

@@ -1,0 +1,97 @@
+"""The run specification: everything that two parties of a run must agree on."""
+
+import hashlib
+import json
+import math
+import re
+from dataclasses import asdict, dataclass
+from enum import Enum
+
+import numpy as np
+from jaxtyping import Float
+
+from cospan.core.method import Method
+from cospan.core.subspace import random_basis
+
+MAX_FEATURE_DIM = 2**24
+MAX_AGENTS = 2**20
+AGENT_ID = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}")
+"""What an agent may be called. The name is also a file's name, so no path can be made of it."""
+
+
+class Participation(Enum):
+    """Whom a round waits for."""
+
+    ALL = "all"
+
+
+@dataclass(frozen=True, slots=True)
+class RunSpecification:
+    """A run.
+
+    Attributes:
+        workload: name, for people.
+        feature_dim: d.
+        rank: r, 1 ≤ r ≤ d.
+        feature_fingerprint: that of the feature map; empty until the first agent to join fixes it.
+        agents: number of agents with which round 0 opens.
+        rounds: number of rounds; 0 for a run that ends when it is stopped.
+        seed: of the initial basis, and of the agents' generators.
+        method: the constants of the learning rule.
+        participation: whom a round waits for.
+        liveness_seconds: the longest silence after which an agent is taken for dead.
+        round_seconds: the longest time one round waits for an agent that is alive.
+    """
+
+    workload: str
+    feature_dim: int
+    rank: int
+    agents: int
+    rounds: int
+    seed: int
+    method: Method
+    feature_fingerprint: str = ""
+    participation: Participation = Participation.ALL
+    liveness_seconds: float = 5.0
+    round_seconds: float = 60.0
+
+    def problems(self) -> list[str]:
+        """Everything that is out of range, one sentence each; empty when all is well."""
+        allowed = [
+            ("feature_dim", 1 <= self.feature_dim <= MAX_FEATURE_DIM, f"1 to {MAX_FEATURE_DIM}"),
+            ("rank", 1 <= self.rank <= self.feature_dim, f"1 to the feature dimension {self.feature_dim}"),
+            ("agents", 1 <= self.agents <= MAX_AGENTS, f"1 to {MAX_AGENTS}"),
+            ("rounds", 0 <= self.rounds < 2**63, "0 or more (0: until stopped)"),
+            ("seed", 0 <= self.seed < 2**63, "0 to 2^63 − 1"),
+            ("liveness_seconds", 0.0 < self.liveness_seconds < math.inf, "above 0 and finite"),
+            ("round_seconds", 0.0 < self.round_seconds < math.inf, "above 0 and finite"),
+        ]
+        found = [f"{name} is {getattr(self, name)!r}; it must be {text}" for name, ok, text in allowed if not ok]
+        return found + self.method.problems()
+
+    def digest(self) -> str:
+        """SHA-256, in hexadecimal, of every field: equal exactly for equal specifications."""
+        return hashlib.sha256(json.dumps(self.as_dict(), sort_keys=True).encode()).hexdigest()
+
+    def as_dict(self) -> dict[str, object]:
+        """Plain values under the fields' names, for files and for people."""
+        values = asdict(self)
+        values["participation"] = self.participation.value
+        values["method"]["corrections"] = self.method.corrections.value
+        return values
+
+    def initial_basis(self) -> Float[np.ndarray, "d r"]:
+        """B_0: uniformly distributed, from the seed alone."""
+        return random_basis(self.feature_dim, self.rank, np.random.default_rng(self.seed))
+
+
+def basis_digest(basis: Float[np.ndarray, "d r"]) -> str:
+    """SHA-256, in hexadecimal, of the float64 bytes in little-endian C order."""
+    return hashlib.sha256(np.ascontiguousarray(basis, dtype="<f8").tobytes()).hexdigest()
+
+
+def agent_id_problem(agent_id: str) -> str | None:
+    """What is wrong with an agent's name, or None."""
+    if AGENT_ID.fullmatch(agent_id):
+        return None
+    return f"agent id {agent_id!r} must be 1 to 64 letters, digits, '.', '_' or '-', and not begin with '.'"

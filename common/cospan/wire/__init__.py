@@ -1,0 +1,1 @@
+"""Between domain values and protobuf messages: codec, limits and the error table."""

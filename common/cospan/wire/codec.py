@@ -1,0 +1,416 @@
+"""Protobuf ↔ domain values.
+
+Decoding checks everything before anything is used, and raises only InvalidMessageError.
+"""
+
+import math
+from collections.abc import Iterable
+from enum import Enum
+from typing import Any, TypeVar
+
+import numpy as np
+from jaxtyping import Float
+
+from cospan.core.aggregation import Contribution
+from cospan.core.matrices import DenseMatrix, FactoredMatrix, Gradient
+from cospan.core.method import Corrections, Method
+from cospan.core.specification import Participation, RunSpecification, agent_id_problem
+from cospan.rpc.v1 import coordinator_service_pb2 as pb
+from cospan.rpc.v1 import matrix_pb2, run_pb2
+from cospan.wire import messages as m
+from cospan.wire.errors import InvalidMessageError
+from cospan.wire.limits import MAX_GROUP, MAX_TEXT
+
+_E = TypeVar("_E", bound=Enum)
+_DTYPES: dict[int, np.dtype[Any]] = {
+    matrix_pb2.DATA_TYPE_FLOAT64: np.dtype("<f8"),
+    matrix_pb2.DATA_TYPE_FLOAT32: np.dtype("<f4"),
+}
+_CORRECTIONS = {
+    Corrections.END_OF_ROUND: run_pb2.CORRECTION_SCHEDULE_END_OF_ROUND,
+    Corrections.EVERY_STEP: run_pb2.CORRECTION_SCHEDULE_EVERY_STEP,
+}
+_PARTICIPATION = {Participation.ALL: run_pb2.PARTICIPATION_POLICY_ALL}
+_DISPOSITION = {
+    m.Disposition.DUPLICATE: pb.GRADIENT_DISPOSITION_DUPLICATE,
+    m.Disposition.LATE: pb.GRADIENT_DISPOSITION_LATE,
+}
+FINISH_CAUSE = {
+    m.FinishCause.ROUNDS_REACHED: pb.FINISH_CAUSE_ROUNDS_REACHED,
+    m.FinishCause.STOPPED: pb.FINISH_CAUSE_STOPPED,
+    m.FinishCause.NO_AGENTS: pb.FINISH_CAUSE_NO_AGENTS,
+    m.FinishCause.NOT_STARTED: pb.FINISH_CAUSE_NOT_STARTED,
+}
+RUN_PHASE = {
+    m.RunPhase.WAITING: pb.RUN_PHASE_WAITING,
+    m.RunPhase.COLLECTING: pb.RUN_PHASE_COLLECTING,
+    m.RunPhase.CLOSING: pb.RUN_PHASE_CLOSING,
+    m.RunPhase.FINISHED: pb.RUN_PHASE_FINISHED,
+}
+AGENT_PHASE = {
+    m.AgentPhase.CONNECTED: pb.AGENT_PHASE_CONNECTED,
+    m.AgentPhase.LOST: pb.AGENT_PHASE_LOST,
+    m.AgentPhase.GONE: pb.AGENT_PHASE_GONE,
+}
+
+
+def from_enum(table: dict[_E, Any], number: int, field: str) -> _E:
+    for value, wire_number in table.items():
+        if wire_number == number:
+            return value
+    raise InvalidMessageError(f"{field} is {number}, which is not a value of this protocol")
+
+
+def _require(ok: bool, text: str) -> None:
+    if not ok:
+        raise InvalidMessageError(text)
+
+
+def _text(value: str, field: str, most: int = MAX_TEXT) -> str:
+    _require(len(value) <= most, f"{field} has {len(value)} characters; at most {most} are allowed")
+    return value
+
+
+# Matrices -----------------------------------------------------------------------------------------------------
+
+
+def encode_matrix(values: Float[np.ndarray, "rows columns"]) -> matrix_pb2.Matrix:
+    """A float64 or float32 array as a Matrix message of the same element type."""
+    single = values.dtype == np.float32
+    return matrix_pb2.Matrix(
+        rows=values.shape[0],
+        columns=values.shape[1],
+        data_type=matrix_pb2.DATA_TYPE_FLOAT32 if single else matrix_pb2.DATA_TYPE_FLOAT64,
+        data=np.ascontiguousarray(values, dtype="<f4" if single else "<f8").tobytes(),
+    )
+
+
+def decode_matrix(message: matrix_pb2.Matrix, field: str) -> Float[np.ndarray, "rows columns"]:
+    """A read-only view of the message's bytes.
+
+    Raises:
+        InvalidMessageError: unknown element type, an empty or wrong size, or an entry that is not finite.
+    """
+    dtype = _DTYPES.get(message.data_type)
+    if dtype is None:
+        raise InvalidMessageError(f"{field}.data_type is {message.data_type}; it must be float64 or float32")
+    rows, columns = message.rows, message.columns
+    expected = rows * columns * dtype.itemsize
+    _require(rows > 0 and columns > 0, f"{field} is {rows} × {columns}; both must be 1 or more")
+    _require(
+        len(message.data) == expected,
+        f"{field}.data has {len(message.data)} bytes; {rows} × {columns} of {dtype.name} are {expected}",
+    )
+    values: np.ndarray = np.frombuffer(message.data, dtype=dtype).reshape(rows, columns)
+    _require(bool(np.isfinite(values).all()), f"{field} has an entry that is not finite")
+    return values
+
+
+def _decode_shaped(message: matrix_pb2.Matrix, field: str, rows: int, columns: int) -> Float[np.ndarray, "a b"]:
+    """A matrix whose shape is known beforehand; the shape is checked before the bytes are looked at."""
+    _require(
+        message.rows == rows and message.columns == columns,
+        f"{field} is {message.rows} × {message.columns}; this run needs {rows} × {columns}",
+    )
+    return decode_matrix(message, field)
+
+
+# The specification --------------------------------------------------------------------------------------------
+
+
+def encode_specification(spec: RunSpecification) -> run_pb2.RunSpecification:
+    """A specification as its message."""
+    method = spec.method
+    return run_pb2.RunSpecification(
+        workload=spec.workload,
+        feature_dim=spec.feature_dim,
+        rank=spec.rank,
+        feature_fingerprint=spec.feature_fingerprint,
+        agents=spec.agents,
+        rounds=spec.rounds,
+        seed=spec.seed,
+        method=run_pb2.Method(
+            steps_per_round=method.steps_per_round,
+            corrections=_CORRECTIONS[method.corrections],
+            head_step=method.head_step,
+            gain_step=method.gain_step,
+            head_radius=method.head_radius,
+            basis_step=method.basis_step,
+            implicit_head_step=method.implicit_head_step,
+            preconditioned=method.preconditioned,
+            preconditioner_floor=method.preconditioner_floor,
+            decay_horizon=method.decay_horizon,
+            decay_power=method.decay_power,
+        ),
+        participation=_PARTICIPATION[spec.participation],
+        liveness_seconds=spec.liveness_seconds,
+        round_seconds=spec.round_seconds,
+    )
+
+
+def decode_specification(message: run_pb2.RunSpecification) -> RunSpecification:
+    """A specification from its message.
+
+    Raises:
+        InvalidMessageError: a value is out of its range; the text names every one.
+    """
+    method = message.method
+    spec = RunSpecification(
+        workload=_text(message.workload, "workload"),
+        feature_dim=message.feature_dim,
+        rank=message.rank,
+        feature_fingerprint=_text(message.feature_fingerprint, "feature_fingerprint"),
+        agents=message.agents,
+        rounds=message.rounds,
+        seed=message.seed,
+        method=Method(
+            steps_per_round=method.steps_per_round,
+            corrections=from_enum(_CORRECTIONS, method.corrections, "method.corrections"),
+            head_step=method.head_step,
+            gain_step=method.gain_step,
+            head_radius=method.head_radius,
+            basis_step=method.basis_step,
+            implicit_head_step=method.implicit_head_step,
+            preconditioned=method.preconditioned,
+            preconditioner_floor=method.preconditioner_floor,
+            decay_horizon=method.decay_horizon,
+            decay_power=method.decay_power,
+        ),
+        participation=from_enum(_PARTICIPATION, message.participation, "participation"),
+        liveness_seconds=message.liveness_seconds,
+        round_seconds=message.round_seconds,
+    )
+    problems = spec.problems()
+    _require(not problems, "; ".join(problems))
+    return spec
+
+
+# What agents say ----------------------------------------------------------------------------------------------
+
+
+def encode_agent_message(message: m.AgentMessage) -> pb.CollaborateRequest:
+    """An agent's message as a CollaborateRequest."""
+    match message:
+        case m.GradientUpload():
+            return pb.CollaborateRequest(gradient=_encode_gradient(message))
+        case m.Heartbeat():
+            return pb.CollaborateRequest(heartbeat=pb.Heartbeat())
+        case m.Leave():
+            return pb.CollaborateRequest(leave=pb.Leave(cause=message.cause[:MAX_TEXT]))
+        case m.Join():
+            return pb.CollaborateRequest(join=_encode_join(message))
+
+
+def decode_agent_message(request: pb.CollaborateRequest, spec: RunSpecification) -> m.AgentMessage:
+    """An agent's message from a CollaborateRequest; the shapes must be those of the run.
+
+    Raises:
+        InvalidMessageError: a field is malformed or out of range.
+    """
+    event = request.WhichOneof("event")
+    match event:
+        case "gradient":
+            return _decode_gradient(request.gradient, spec)
+        case "heartbeat":
+            return m.Heartbeat()
+        case "leave":
+            return m.Leave(cause=_text(request.leave.cause, "leave.cause"))
+        case "join":
+            return _decode_join(request.join)
+        case _:
+            raise InvalidMessageError("the request carries no event")
+
+
+def _encode_join(join: m.Join) -> pb.Join:
+    message = pb.Join(
+        instance_id=join.instance_id,
+        agent_ids=join.agent_ids,
+        feature_dim=join.feature_dim,
+        feature_fingerprint=join.feature_fingerprint,
+        workload=join.workload,
+        client_version=join.client_version,
+    )
+    if join.resumption is not None:
+        message.resumption.session_token = join.resumption.session_token
+        message.resumption.run_id = join.resumption.run_id
+        message.resumption.last_round = join.resumption.last_round
+    return message
+
+
+def _decode_join(message: pb.Join) -> m.Join:
+    resumption = None
+    if message.HasField("resumption"):
+        resumption = m.Resumption(
+            session_token=_text(message.resumption.session_token, "join.resumption.session_token", 128),
+            run_id=_text(message.resumption.run_id, "join.resumption.run_id", 128),
+            last_round=message.resumption.last_round,
+        )
+    _require(bool(message.instance_id), "join.instance_id is empty; a random name per process is needed")
+    _require(bool(message.agent_ids), "join.agent_ids is empty; a process hosts 1 agent or more")
+    return m.Join(
+        instance_id=_text(message.instance_id, "join.instance_id", 64),
+        agent_ids=_agent_ids(message.agent_ids),
+        feature_dim=message.feature_dim,
+        feature_fingerprint=_text(message.feature_fingerprint, "join.feature_fingerprint"),
+        workload=_text(message.workload, "join.workload"),
+        client_version=_text(message.client_version, "join.client_version", 64),
+        resumption=resumption,
+    )
+
+
+def _agent_ids(names: Iterable[str]) -> tuple[str, ...]:
+    """The names in sorted order, so that a set of agents has one spelling."""
+    listed = sorted(names)
+    _require(len(listed) <= MAX_GROUP, f"{len(listed)} agent ids; at most {MAX_GROUP} are allowed in one process")
+    _require(len(set(listed)) == len(listed), "an agent id is named twice")
+    for name in listed:
+        problem = agent_id_problem(name)
+        _require(problem is None, str(problem))
+    return tuple(listed)
+
+
+def _encode_gradient(upload: m.GradientUpload) -> pb.SubspaceGradient:
+    contribution = upload.contribution
+    message = pb.SubspaceGradient(round=upload.round, agent_ids=upload.agent_ids, weight=contribution.weight)
+    match contribution.gradient:
+        case DenseMatrix(values=values):
+            message.dense.CopyFrom(encode_matrix(values))
+        case FactoredMatrix(left=left, right=right):
+            message.factored.left.CopyFrom(encode_matrix(left))
+            message.factored.right.CopyFrom(encode_matrix(right))
+    if contribution.head_second_moment is not None:
+        message.head_second_moment.CopyFrom(encode_matrix(contribution.head_second_moment))
+    return message
+
+
+def _decode_gradient(message: pb.SubspaceGradient, spec: RunSpecification) -> m.GradientUpload:
+    _require(
+        math.isfinite(message.weight) and message.weight > 0.0,
+        f"gradient.weight is {message.weight}; it must be above 0 and finite",
+    )
+    moment = None
+    if message.HasField("head_second_moment"):
+        moment = _decode_shaped(message.head_second_moment, "gradient.head_second_moment", spec.rank, spec.rank)
+    _require(
+        moment is not None or not spec.method.preconditioned,
+        "gradient.head_second_moment is missing; this run preconditions with it",
+    )
+    return m.GradientUpload(
+        round=message.round,
+        agent_ids=_agent_ids(message.agent_ids),
+        contribution=Contribution(
+            gradient=_decode_payload(message, spec), weight=message.weight, head_second_moment=moment
+        ),
+    )
+
+
+def _decode_payload(message: pb.SubspaceGradient, spec: RunSpecification) -> Gradient:
+    d, r = spec.feature_dim, spec.rank
+    match message.WhichOneof("payload"):
+        case "dense":
+            return DenseMatrix(_decode_shaped(message.dense, "gradient.dense", d, r))
+        case "factored":
+            factors = message.factored.left.columns
+            _require(1 <= factors <= r, f"gradient.factored has {factors} factors; it must be 1 to the rank {r}")
+            return FactoredMatrix(
+                left=_decode_shaped(message.factored.left, "gradient.factored.left", d, factors),
+                right=_decode_shaped(message.factored.right, "gradient.factored.right", r, factors),
+            )
+        case _:
+            raise InvalidMessageError("gradient.payload is missing; it must be dense or factored")
+
+
+# What the coordinator says ------------------------------------------------------------------------------------
+
+
+def encode_stamp(stamp: m.Stamp) -> run_pb2.StateStamp:
+    """A stamp as its message."""
+    return run_pb2.StateStamp(
+        run_id=stamp.run_id,
+        incarnation=stamp.incarnation,
+        round=stamp.round,
+        durable_round=stamp.durable_round,
+    )
+
+
+def decode_stamp(message: run_pb2.StateStamp) -> m.Stamp:
+    """A stamp from its message."""
+    return m.Stamp(
+        run_id=_text(message.run_id, "stamp.run_id", 128),
+        incarnation=message.incarnation,
+        round=message.round,
+        durable_round=message.durable_round,
+    )
+
+
+def encode_coordinator_message(message: m.CoordinatorMessage) -> pb.CollaborateResponse:
+    """A coordinator's message as a CollaborateResponse."""
+    response = pb.CollaborateResponse(stamp=encode_stamp(message.stamp))
+    match message:
+        case m.BasisUpdate():
+            response.basis_update.basis.CopyFrom(encode_matrix(message.basis))
+        case m.Welcome():
+            response.welcome.CopyFrom(
+                pb.Welcome(
+                    session_token=message.session_token,
+                    specification=encode_specification(message.specification),
+                    basis=encode_matrix(message.basis),
+                    first_round=message.first_round,
+                    started=message.started,
+                )
+            )
+        case m.Receipt():
+            response.receipt.gradient_round = message.gradient_round
+            response.receipt.disposition = _DISPOSITION[message.disposition]
+        case m.Finish():
+            response.finish.cause = FINISH_CAUSE[message.cause]
+            response.finish.message = message.message
+            response.finish.basis.CopyFrom(encode_matrix(message.basis))
+        case m.Drain():
+            response.drain.resume_after_seconds = message.resume_after_seconds
+    return response
+
+
+def decode_coordinator_message(response: pb.CollaborateResponse) -> m.CoordinatorMessage:
+    """A coordinator's message from a CollaborateResponse.
+
+    Raises:
+        InvalidMessageError: a field is malformed or out of range.
+    """
+    stamp = decode_stamp(response.stamp)
+    match response.WhichOneof("event"):
+        case "basis_update":
+            return m.BasisUpdate(stamp=stamp, basis=decode_matrix(response.basis_update.basis, "basis"))
+        case "welcome":
+            return _decode_welcome(stamp, response.welcome)
+        case "receipt":
+            return m.Receipt(
+                stamp=stamp,
+                gradient_round=response.receipt.gradient_round,
+                disposition=from_enum(_DISPOSITION, response.receipt.disposition, "receipt.disposition"),
+            )
+        case "finish":
+            return m.Finish(
+                stamp=stamp,
+                cause=from_enum(FINISH_CAUSE, response.finish.cause, "finish.cause"),
+                message=response.finish.message,
+                basis=decode_matrix(response.finish.basis, "finish.basis"),
+            )
+        case "drain":
+            seconds = response.drain.resume_after_seconds
+            _require(math.isfinite(seconds) and seconds >= 0.0, f"drain.resume_after_seconds is {seconds}")
+            return m.Drain(stamp=stamp, resume_after_seconds=seconds)
+        case _:
+            raise InvalidMessageError("the response carries no event")
+
+
+def _decode_welcome(stamp: m.Stamp, message: pb.Welcome) -> m.Welcome:
+    spec = decode_specification(message.specification)
+    return m.Welcome(
+        stamp=stamp,
+        session_token=_text(message.session_token, "welcome.session_token", 128),
+        specification=spec,
+        basis=_decode_shaped(message.basis, "welcome.basis", spec.feature_dim, spec.rank),
+        first_round=message.first_round,
+        started=message.started,
+    )

@@ -1,0 +1,153 @@
+"""Every error that Cospan raises on purpose, and how each one travels over gRPC.
+
+    CospanError
+    ├── UsageError ─────────── the caller asked for something that cannot be; exit code 2
+    │   ├── InvalidValueError
+    │   └── WorkloadError
+    ├── WorkloadBehaviourError  the user's environment, features or policy broke the contract
+    ├── RunFileError ────────── a file is not what it should be
+    ├── RemoteError ─────────── the other side said no; one class per reason, see `REASONS`
+    │   ├── InvalidMessageError
+    │   ├── FeatureMismatchError
+    │   ├── AgentIdTakenError
+    │   ├── SessionUnknownError
+    │   ├── RunFinishedError
+    │   ├── OutOfTurnError
+    │   ├── MessageTooLargeError
+    │   └── InternalError
+    └── CoordinatorUnavailableError  nobody answered in time
+
+Each leaf has a stable `reason`. Over gRPC a `RemoteError` is a status code with one google.rpc.ErrorInfo that
+carries the reason; nothing ever looks at the text.
+"""
+
+from typing import ClassVar
+
+import grpc
+
+DOMAIN = "cospan"
+
+
+class CospanError(Exception):
+    """The root. Its text is one sentence that names the thing, its value and what to do."""
+
+    reason: ClassVar[str] = "COSPAN"
+    exit_code: ClassVar[int] = 1
+
+
+class UsageError(CospanError):
+    """The caller asked for something that cannot be."""
+
+    reason = "USAGE"
+    exit_code = 2
+
+
+class InvalidValueError(UsageError):
+    """A setting has a value that is not allowed."""
+
+    reason = "INVALID_VALUE"
+
+
+class WorkloadError(UsageError):
+    """A workload cannot be found or loaded."""
+
+    reason = "WORKLOAD"
+
+
+class WorkloadBehaviourError(CospanError):
+    """An environment, a feature map or a policy broke its contract."""
+
+    reason = "WORKLOAD_BEHAVIOUR"
+
+
+class RunFileError(CospanError):
+    """A file of a run is missing, unreadable, or of another run."""
+
+    reason = "RUN_FILE"
+
+
+class CoordinatorUnavailableError(CospanError):
+    """No coordinator answered within the time allowed."""
+
+    reason = "COORDINATOR_UNAVAILABLE"
+
+
+class RemoteError(CospanError):
+    """The other side refused. Each leaf has a gRPC code and says whether trying again can help."""
+
+    reason = "REMOTE"
+    code: ClassVar[grpc.StatusCode] = grpc.StatusCode.UNKNOWN
+    retryable: ClassVar[bool] = False
+
+
+class InvalidMessageError(RemoteError):
+    """A message has a field that is malformed or out of range."""
+
+    reason = "INVALID_MESSAGE"
+    code = grpc.StatusCode.INVALID_ARGUMENT
+
+
+class FeatureMismatchError(RemoteError):
+    """The agent's features are not those of the run."""
+
+    reason = "FEATURE_MISMATCH"
+    code = grpc.StatusCode.FAILED_PRECONDITION
+
+
+class AgentIdTakenError(RemoteError):
+    """Another process with a live stream hosts an agent of this name."""
+
+    reason = "AGENT_ID_TAKEN"
+    code = grpc.StatusCode.ALREADY_EXISTS
+    retryable = True
+
+
+class SessionUnknownError(RemoteError):
+    """The session token is of no session of this run; join anew."""
+
+    reason = "SESSION_UNKNOWN"
+    code = grpc.StatusCode.NOT_FOUND
+
+
+class RunFinishedError(RemoteError):
+    """The run is over; nobody can join it any more."""
+
+    reason = "RUN_FINISHED"
+    code = grpc.StatusCode.OUT_OF_RANGE
+
+
+class OutOfTurnError(RemoteError):
+    """The message is well formed but not allowed at this moment."""
+
+    reason = "OUT_OF_TURN"
+    code = grpc.StatusCode.ABORTED
+
+
+class MessageTooLargeError(RemoteError):
+    """A message exceeds the limit that follows from d, r and the size of the group."""
+
+    reason = "MESSAGE_TOO_LARGE"
+    code = grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+class InternalError(RemoteError):
+    """The coordinator failed; its log says how."""
+
+    reason = "INTERNAL"
+    code = grpc.StatusCode.INTERNAL
+
+
+REASONS: dict[str, type[RemoteError]] = {
+    error.reason: error
+    for error in (
+        InvalidMessageError,
+        FeatureMismatchError,
+        AgentIdTakenError,
+        SessionUnknownError,
+        RunFinishedError,
+        OutOfTurnError,
+        MessageTooLargeError,
+        InternalError,
+    )
+}
+"""The one table reason → error class, and with it gRPC code and advice."""

@@ -1,0 +1,58 @@
+"""Sizes that follow from the run: message limits, keepalive, bounds on text."""
+
+import grpc
+
+MAX_TEXT = 512
+MAX_GROUP = 65_536
+"""Most agents that one process may host."""
+
+_OVERHEAD = 64 * 1024
+_PER_AGENT_ID = 68
+
+
+def max_message_bytes(feature_dim: int, rank: int, group_size: int = 1) -> int:
+    """The largest message of a run with features of length d and rank r.
+
+    The largest is a factored gradient with as many factors as columns: u (d × r), v (r × r), the heads' second
+    moment (r × r), all float64, and the names of a group's agents.
+    """
+    numbers = feature_dim * rank + 2 * rank * rank
+    return 8 * numbers + _PER_AGENT_ID * group_size + _OVERHEAD
+
+
+KEEPALIVE_SECONDS = 20
+KEEPALIVE_TIMEOUT_SECONDS = 10
+
+_COMMON_OPTIONS: tuple[tuple[str, int], ...] = (
+    ("grpc.keepalive_time_ms", KEEPALIVE_SECONDS * 1000),
+    ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_SECONDS * 1000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.max_pings_without_data", 0),
+)
+
+
+def server_options(message_bytes: int) -> list[tuple[str, int]]:
+    """Channel arguments of the server; its tolerance for pings matches what `client_options` sends."""
+    return [
+        *_COMMON_OPTIONS,
+        ("grpc.http2.min_recv_ping_interval_without_data_ms", KEEPALIVE_SECONDS * 1000 // 2),
+        ("grpc.max_receive_message_length", message_bytes),
+        ("grpc.max_send_message_length", message_bytes),
+        ("grpc.so_reuseport", 0),
+    ]
+
+
+def client_options(message_bytes: int) -> list[tuple[str, int]]:
+    """Channel arguments of an agent."""
+    return [
+        *_COMMON_OPTIONS,
+        ("grpc.max_receive_message_length", message_bytes),
+        ("grpc.max_send_message_length", message_bytes),
+        ("grpc.enable_retries", 0),
+        ("grpc.initial_reconnect_backoff_ms", 200),
+        ("grpc.max_reconnect_backoff_ms", 2000),
+    ]
+
+
+NO_COMPRESSION = grpc.Compression.NoCompression
+"""Dense floats do not compress; trying costs CPU."""

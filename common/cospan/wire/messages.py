@@ -1,0 +1,192 @@
+"""What agents and the coordinator say to each other, as plain values; `codec` turns them into protobuf and back."""
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import TypeAlias
+
+import numpy as np
+from jaxtyping import Float
+
+from cospan.core.aggregation import Contribution
+from cospan.core.specification import RunSpecification
+
+
+@dataclass(frozen=True, slots=True)
+class Stamp:
+    """Which state of which run a message describes; see StateStamp in run.proto."""
+
+    run_id: str
+    incarnation: int
+    round: int
+    durable_round: int
+
+
+@dataclass(frozen=True, slots=True)
+class Resumption:
+    """What an agent shows to go on with a session after a broken stream."""
+
+    session_token: str
+    run_id: str
+    last_round: int
+
+
+@dataclass(frozen=True, slots=True)
+class Join:
+    """Asks to take part, or to go on after a broken stream."""
+
+    instance_id: str
+    agent_ids: tuple[str, ...]
+    feature_dim: int
+    feature_fingerprint: str
+    workload: str = ""
+    client_version: str = ""
+    resumption: Resumption | None = None
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class GradientUpload:
+    """The subspace gradient of one round. No `agent_ids` means all agents of the session."""
+
+    round: int
+    contribution: Contribution
+    agent_ids: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Heartbeat:
+    """The agent is alive."""
+
+
+@dataclass(frozen=True, slots=True)
+class Leave:
+    """The agent leaves for good."""
+
+    cause: str = ""
+
+
+AgentMessage: TypeAlias = Join | GradientUpload | Heartbeat | Leave
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Welcome:
+    """The answer to `Join`."""
+
+    stamp: Stamp
+    session_token: str
+    specification: RunSpecification
+    basis: Float[np.ndarray, "d r"]
+    first_round: int
+    started: bool
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class BasisUpdate:
+    """A new round is open."""
+
+    stamp: Stamp
+    basis: Float[np.ndarray, "d r"]
+
+
+class Disposition(Enum):
+    """What became of a gradient that did not count."""
+
+    DUPLICATE = "duplicate"
+    LATE = "late"
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """A gradient changed nothing."""
+
+    stamp: Stamp
+    gradient_round: int
+    disposition: Disposition
+
+
+class FinishCause(Enum):
+    """Why a run is over."""
+
+    ROUNDS_REACHED = "rounds-reached"
+    STOPPED = "stopped"
+    NO_AGENTS = "no-agents"
+    NOT_STARTED = "not-started"
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Finish:
+    """The run is over."""
+
+    stamp: Stamp
+    cause: FinishCause
+    message: str
+    basis: Float[np.ndarray, "d r"]
+
+
+@dataclass(frozen=True, slots=True)
+class Drain:
+    """The coordinator goes down; come back later."""
+
+    stamp: Stamp
+    resume_after_seconds: float
+
+
+CoordinatorMessage: TypeAlias = Welcome | BasisUpdate | Receipt | Finish | Drain
+
+
+class RunPhase(Enum):
+    """Where a run stands."""
+
+    WAITING = "waiting"
+    COLLECTING = "collecting"
+    CLOSING = "closing"
+    FINISHED = "finished"
+
+
+class AgentPhase(Enum):
+    """Where one agent stands."""
+
+    CONNECTED = "connected"
+    LOST = "lost"
+    GONE = "gone"
+
+
+@dataclass(frozen=True, slots=True)
+class AgentReport:
+    """What the coordinator knows of one agent; see AgentStatus in coordinator_service.proto."""
+
+    agent_id: str
+    phase: AgentPhase
+    silent_seconds: float
+    awaited: bool
+    rounds_counted: int
+    reconnects: int
+    gone_in_round: int | None = None
+    gone_cause: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RunReport:
+    """The run as it stands."""
+
+    stamp: Stamp
+    specification: RunSpecification
+    phase: RunPhase
+    phase_seconds: float
+    agents: tuple[AgentReport, ...]
+    finish_cause: FinishCause | None = None
+    rounds_per_second: float = 0.0
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class RoundReport:
+    """One round, closed."""
+
+    stamp: Stamp
+    closed_round: int
+    seconds: float
+    contributors: int
+    departed_agent_ids: tuple[str, ...]
+    basis_movement: float
+    orthonormality_error: float
+    basis: Float[np.ndarray, "d r"] | None = None
+    finished: bool = False

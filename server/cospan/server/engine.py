@@ -1,0 +1,235 @@
+"""Runs the machine: executes its commands, keeps its clock, and holds what waits to be sent.
+
+One event loop, one engine, no locks: everything here happens on the loop's thread, but for the arithmetic of a
+round that is too large to hold the loop up.
+"""
+
+import asyncio
+import logging
+import secrets
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from cospan.core.aggregation import BasisMove, next_basis
+from cospan.core.specification import RunSpecification
+from cospan.server import machine
+from cospan.server.events import (
+    BasisComputed,
+    BasisFailed,
+    Broadcast,
+    CloseStream,
+    Command,
+    ComputeBasis,
+    EndRun,
+    Event,
+    Note,
+    ReportRound,
+    Send,
+    Tick,
+)
+from cospan.server.history import RoundHistory
+from cospan.wire.codec import encode_coordinator_message
+from cospan.wire.errors import RemoteError
+from cospan.wire.messages import BasisUpdate, CoordinatorMessage, Finish
+
+log = logging.getLogger(__name__)
+
+_THREAD_FROM_NUMBERS = 400_000
+"""From about this many numbers in a round on (2 ms of arithmetic), the sum and the QR go to a thread."""
+
+_LONGEST_SLEEP_SECONDS = 1.0
+_STALLED_SECONDS = 1.0
+_OUTBOX_LENGTH = 64
+
+
+@dataclass(slots=True)
+class Stream:
+    """One open stream: what waits to be written, and how it is to end."""
+
+    number: int
+    token: str | None = None
+    outbox: deque[tuple[bytes, bool]] = field(default_factory=deque)
+    """Encoded messages, each with whether it is a basis."""
+    closed: bool = False
+    """No message is added any more; the stream ends when the outbox is empty."""
+    error: RemoteError | None = None
+    wake: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def put(self, encoded: bytes, *, is_basis: bool) -> None:
+        """Queues a message. Of several bases that a slow reader has not taken, only the newest is kept."""
+        if self.closed:
+            return
+        if is_basis and self.outbox and self.outbox[-1][1]:
+            self.outbox.pop()
+        self.outbox.append((encoded, is_basis))
+        self.wake.set()
+
+    def close(self, error: RemoteError | None) -> None:
+        """Ends the stream, after what is queued where there is no error."""
+        if not self.closed:
+            self.closed, self.error = True, error
+            self.wake.set()
+
+
+class Engine:
+    """The coordinator's loop around `machine.step`."""
+
+    def __init__(
+        self,
+        specification: RunSpecification,
+        *,
+        run_id: str | None = None,
+        incarnation: int = 1,
+        start_seconds: float = 600.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._clock = clock
+        self.state = machine.initial_state(
+            specification,
+            run_id=run_id or secrets.token_hex(8),
+            incarnation=incarnation,
+            start_seconds=start_seconds,
+            now=clock(),
+        )
+        self.history = RoundHistory()
+        self.ended = asyncio.Event()
+        self.end: EndRun | None = None
+        self.on_note: list[Callable[[Note], None]] = []
+        self.on_round: list[Callable[[ReportRound], None]] = []
+        self._streams: dict[int, Stream] = {}
+        self._next_stream = 0
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def now(self) -> float:
+        """The time on the machine's clock, in seconds."""
+        return self._clock()
+
+    # Streams ------------------------------------------------------------------------------------------------
+
+    def open_stream(self) -> Stream:
+        """A new stream, not yet bound to a session."""
+        self._next_stream += 1
+        stream = Stream(self._next_stream)
+        self._streams[stream.number] = stream
+        return stream
+
+    def forget_stream(self, stream: Stream) -> None:
+        """The stream has ended; nothing can be written to it."""
+        stream.close(None)
+        self._streams.pop(stream.number, None)
+
+    # Events --------------------------------------------------------------------------------------------------
+
+    def handle(self, event: Event) -> None:
+        """Lets an event happen, and everything that follows from it.
+
+        Raises:
+            RemoteError: the event is not allowed; nothing has changed.
+        """
+        pending: deque[Event] = deque([event])
+        while pending:
+            self.state, commands = machine.step(self.state, pending.popleft(), self._clock())
+            for command in commands:
+                follow_up = self._execute(command)
+                if follow_up is not None:
+                    pending.append(follow_up)
+
+    def _execute(self, command: Command) -> Event | None:
+        """Carries a command out; the event that follows at once, if any."""
+        match command:
+            case Send(token=token, message=message):
+                self._send(token, message)
+            case Broadcast(message=message):
+                self._broadcast(message)
+            case ComputeBasis():
+                return self._compute(command)
+            case CloseStream(stream=number, error=error):
+                if number in self._streams:
+                    self._streams[number].close(error)
+            case ReportRound(report=report):
+                self.history.append(report)
+                for listener in self.on_round:
+                    listener(command)
+            case Note():
+                _log_note(command)
+                for note_listener in self.on_note:
+                    note_listener(command)
+            case EndRun():
+                self.end = command
+                self.history.close()
+                self.ended.set()
+        return None
+
+    def _send(self, token: str, message: CoordinatorMessage) -> None:
+        """Sends to one session; a session without a stream gets the newest state when it comes back."""
+        session = self.state.sessions.get(token)
+        stream = self._streams.get(session.stream) if session else None
+        if stream is not None:
+            stream.token = token
+            stream.put(encode_coordinator_message(message).SerializeToString(), is_basis=False)
+
+    def _broadcast(self, message: BasisUpdate | Finish) -> None:
+        """Serialises once; the same bytes go to every stream."""
+        encoded = encode_coordinator_message(message).SerializeToString()
+        last = isinstance(message, Finish)
+        for session in self.state.sessions.values():
+            stream = self._streams.get(session.stream)
+            if stream is None:
+                continue
+            stream.put(encoded, is_basis=not last)
+            if last:
+                stream.close(None)
+
+    # Arithmetic ------------------------------------------------------------------------------------------------
+
+    def _compute(self, command: ComputeBasis) -> Event | None:
+        """The next basis: at once where that is quick, else in a thread, to be reported later."""
+        if command.basis.size * (len(command.contributions) + command.basis.shape[1]) < _THREAD_FROM_NUMBERS:
+            return self._computed(command)
+        task = asyncio.get_running_loop().create_task(self._compute_in_thread(command))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return None
+
+    async def _compute_in_thread(self, command: ComputeBasis) -> None:
+        self.handle(await asyncio.to_thread(self._computed, command))
+
+    def _computed(self, command: ComputeBasis) -> Event:
+        try:
+            move = self._next_basis(command)
+        except np.linalg.LinAlgError as failure:
+            return BasisFailed(command.round, f"round {command.round} gave no finite basis: {failure}")
+        return BasisComputed(command.round, move)
+
+    def _next_basis(self, command: ComputeBasis) -> BasisMove:
+        method = self.state.specification.method
+        return next_basis(command.basis, command.contributions, method, command.round)
+
+    # Time --------------------------------------------------------------------------------------------------------
+
+    async def keep_time(self) -> None:
+        """Ticks the machine when a deadline is due, until the run ends."""
+        while not self.ended.is_set():
+            now = self._clock()
+            deadline = machine.next_deadline(self.state)
+            sleep = min(max((deadline or now) - now, 0.01), _LONGEST_SLEEP_SECONDS)
+            try:
+                await asyncio.wait_for(self.ended.wait(), sleep)
+            except TimeoutError:
+                if self._clock() - now - sleep > _STALLED_SECONDS:
+                    # The process itself stood still: what has arrived meanwhile is read before anyone is given up.
+                    log.warning("the coordinator stood still for %.1f s", self._clock() - now - sleep)
+                    continue
+                self.handle(Tick())
+
+
+def _log_note(note: Note) -> None:
+    named, more = note.agent_ids[:5], len(note.agent_ids) - 5
+    shown = ", ".join(named) + (f" and {more} more" if more > 0 else "")
+    message = " ".join(part for part in (note.kind, shown, note.text) if part)
+    level = logging.WARNING if note.kind in ("agent-lost", "agent-gone") else logging.INFO
+    log.log(level, "round %d: %s", note.round, message)

@@ -1,0 +1,119 @@
+"""The one place that builds the server: engine, service, health, reflection, address, and its orderly end."""
+
+import asyncio
+import logging
+from types import TracebackType
+from typing import Self
+
+import grpc.aio
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from cospan.core.specification import RunSpecification
+from cospan.rpc.v1 import coordinator_service_pb2 as pb
+from cospan.server.engine import Engine
+from cospan.server.events import EndRun, StopRequested
+from cospan.server.service import CoordinatorService, handlers
+from cospan.wire.errors import InvalidValueError
+from cospan.wire.limits import NO_COMPRESSION, max_message_bytes, server_options
+
+log = logging.getLogger(__name__)
+
+_SERVICE_NAME = pb.DESCRIPTOR.services_by_name["CoordinatorService"].full_name
+_FAREWELL_SECONDS = 3.0
+_JOINABLE_GROUP = 4096
+
+
+class Coordinator:
+    """A coordinator in this process.
+
+    async with Coordinator(specification, host="127.0.0.1", port=0) as coordinator:
+        print(coordinator.address)
+        end = await coordinator.wait()
+    """
+
+    def __init__(
+        self,
+        specification: RunSpecification,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        start_seconds: float = 600.0,
+    ) -> None:
+        """Prepares a run; nothing listens yet.
+
+        Raises:
+            InvalidValueError: the specification has a value out of range.
+        """
+        problems = specification.problems()
+        if problems:
+            raise InvalidValueError("; ".join(problems))
+        self.engine = Engine(specification, start_seconds=start_seconds)
+        self._host, self._port = host, port
+        self._server: grpc.aio.Server | None = None
+        self._health = health.aio.HealthServicer()
+        self._clock: asyncio.Task[None] | None = None
+
+    @property
+    def address(self) -> str:
+        """HOST:PORT to connect to; the real port, where 0 was asked for."""
+        return f"{self._host}:{self._port}"
+
+    async def start(self) -> None:
+        """Listens.
+
+        Raises:
+            InvalidValueError: the address cannot be bound, as when the port is in use.
+        """
+        spec = self.engine.state.specification
+        limit = max_message_bytes(spec.feature_dim, spec.rank, max(_JOINABLE_GROUP, spec.agents))
+        server = grpc.aio.server(options=server_options(limit), compression=NO_COMPRESSION)
+        server.add_generic_rpc_handlers((handlers(CoordinatorService(self.engine)),))
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        names = (_SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        reflection.enable_server_reflection(names, server)
+        try:
+            self._port = server.add_insecure_port(f"{self._host}:{self._port}")
+        except RuntimeError as failure:
+            raise InvalidValueError(
+                f"cannot listen on {self.address}; the port may be in use: choose another with --port"
+            ) from failure
+        await server.start()
+        self._server = server
+        self._clock = asyncio.create_task(self.engine.keep_time())
+        await self._set_health(health_pb2.HealthCheckResponse.SERVING)
+        log.info("run %s listens on %s", self.engine.state.run_id, self.address)
+
+    async def wait(self) -> EndRun:
+        """Waits for the end of the run."""
+        await self.engine.ended.wait()
+        assert self.engine.end is not None
+        return self.engine.end
+
+    def stop(self, message: str) -> None:
+        """Ends the run in order: everybody is told, what was learnt stays."""
+        self.engine.handle(StopRequested(message))
+
+    async def close(self) -> None:
+        """Says NOT_SERVING, lets every stream take its farewell, and stops listening."""
+        if self._server is None:
+            return
+        await self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
+        self.stop("the coordinator was closed")
+        await self._server.stop(grace=_FAREWELL_SECONDS)
+        if self._clock is not None:
+            await self._clock
+        self._server = None
+
+    async def _set_health(self, status: "health_pb2.HealthCheckResponse.ServingStatus.ValueType") -> None:
+        for name in ("", _SERVICE_NAME):
+            await self._health.set(name, status)
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()

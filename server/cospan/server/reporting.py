@@ -1,0 +1,57 @@
+"""What an onlooker is told of the coordinator's state."""
+
+from cospan.server.engine import Engine
+from cospan.server.state import CoordinatorState
+from cospan.wire.messages import AgentPhase, AgentReport, RunReport
+
+_RATE_ROUNDS = 50
+
+
+def run_report(engine: Engine) -> RunReport:
+    """The run as it stands."""
+    state, now = engine.state, engine.now()
+    return RunReport(
+        stamp=state.stamp,
+        specification=state.specification,
+        phase=state.phase,
+        phase_seconds=max(0.0, now - state.phase_since),
+        agents=tuple(sorted(_agents(state, now), key=lambda agent: agent.agent_id)),
+        finish_cause=state.finish_cause,
+        rounds_per_second=_rounds_per_second(engine),
+    )
+
+
+def _agents(state: CoordinatorState, now: float) -> list[AgentReport]:
+    here = [
+        AgentReport(
+            agent_id=agent,
+            phase=session.phase,
+            silent_seconds=max(0.0, now - session.last_seen),
+            awaited=agent in state.awaited,
+            rounds_counted=session.rounds_counted,
+            reconnects=session.reconnects,
+        )
+        for session in state.sessions.values()
+        for agent in session.agent_ids
+    ]
+    gone = [
+        AgentReport(
+            agent_id=departure.agent_id,
+            phase=AgentPhase.GONE,
+            silent_seconds=max(0.0, now - departure.last_seen),
+            awaited=False,
+            rounds_counted=departure.rounds_counted,
+            reconnects=departure.reconnects,
+            gone_in_round=departure.round,
+            gone_cause=departure.cause,
+        )
+        for departure in state.departures.values()
+    ]
+    return here + gone
+
+
+def _rounds_per_second(engine: Engine) -> float:
+    """Over the newest rounds; 0 before the first has closed."""
+    reports = engine.history.recent(_RATE_ROUNDS)
+    seconds = sum(report.seconds for report in reports)
+    return len(reports) / seconds if seconds > 0.0 else 0.0
