@@ -71,7 +71,7 @@ class Workload:
 
     Attributes:
         make_site: (index, seed) → the site of agent `index`, 0 ≤ index. `seed` is the run's; the site's own
-            random draws depend on `(seed, index)` alone. Raises ValueError, saying why, where there is no such site.
+            random draws depend on `(seed, index)` alone. Raises ValueError where there is no such site.
         name: short name, for people.
         rank: r that suits the fleet.
         steps_per_round: L that suits the environments.

@@ -47,7 +47,7 @@ class Method:
     def problems(self) -> list[str]:
         """Every constant that is out of its range, one sentence each; empty when all is well."""
         allowed = [
-            ("steps_per_round", self.steps_per_round >= 1, "1 or more"),
+            ("steps_per_round", 1 <= self.steps_per_round < 2**32, "1 to 2^32 − 1"),
             ("head_step", 0.0 < self.head_step < math.inf, "above 0 and finite"),
             ("gain_step", 0.0 < self.gain_step <= 1.0, "above 0, at most 1"),
             ("head_radius", self.head_radius > 0.0, "above 0 (inf for no ball)"),

@@ -4,8 +4,9 @@ import hashlib
 import json
 import math
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from enum import Enum
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -15,6 +16,8 @@ from cospan.core.subspace import random_basis
 
 MAX_FEATURE_DIM = 2**24
 MAX_AGENTS = 2**20
+MAX_NAME = 256
+"""Most characters of a workload's name and of a feature map's fingerprint."""
 AGENT_ID = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}")
 """What an agent may be called. The name is also a file's name, so no path can be made of it."""
 
@@ -67,6 +70,12 @@ class RunSpecification:
             ("round_seconds", 0.0 < self.round_seconds < math.inf, "above 0 and finite"),
         ]
         found = [f"{name} is {getattr(self, name)!r}; it must be {text}" for name, ok, text in allowed if not ok]
+        named = (("workload", self.workload), ("feature_fingerprint", self.feature_fingerprint))
+        found += [
+            f"{name} has {len(text)} characters; it must be at most {MAX_NAME}"
+            for name, text in named
+            if len(text) > MAX_NAME
+        ]
         return found + self.method.problems()
 
     def digest(self) -> str:
@@ -76,6 +85,8 @@ class RunSpecification:
     def as_dict(self) -> dict[str, object]:
         """Plain values under the fields' names, for files and for people."""
         values = asdict(self)
+        _as_floats(values, RunSpecification)
+        _as_floats(values["method"], Method)
         values["participation"] = self.participation.value
         values["method"]["corrections"] = self.method.corrections.value
         return values
@@ -90,8 +101,15 @@ def basis_digest(basis: Float[np.ndarray, "d r"]) -> str:
     return hashlib.sha256(np.ascontiguousarray(basis, dtype="<f8").tobytes()).hexdigest()
 
 
+def _as_floats(values: dict[str, Any], of: type[Any]) -> None:
+    """Gives one spelling to numbers that are equal, 3 and 3.0 or 0.0 and −0.0, where a field holds a float."""
+    for field in fields(of):
+        if field.type is float:
+            values[field.name] = float(values[field.name]) + 0.0
+
+
 def agent_id_problem(agent_id: str) -> str | None:
     """What is wrong with an agent's name, or None."""
     if AGENT_ID.fullmatch(agent_id):
         return None
-    return f"agent id {agent_id!r} must be 1 to 64 letters, digits, '.', '_' or '-', and not begin with '.'"
+    return f"agent id {agent_id[:80]!r} must be 1 to 64 letters, digits, '.', '_' or '-', and not begin with '.'"

@@ -12,11 +12,13 @@ def orthonormalise(matrix: Float[np.ndarray, "d r"]) -> Float[np.ndarray, "d r"]
     rule has no gap.
 
     Raises:
-        numpy.linalg.LinAlgError: the matrix has a non-finite entry.
+        numpy.linalg.LinAlgError: the matrix has an entry that is not finite, or so large that a norm overflows.
     """
     if not np.isfinite(matrix).all():
         raise np.linalg.LinAlgError("cannot orthonormalise a matrix with a non-finite entry")
     q, r = np.linalg.qr(matrix, mode="reduced")
+    if not np.isfinite(q).all():
+        raise np.linalg.LinAlgError("cannot orthonormalise a matrix whose columns are too long for float64")
     signs = np.where(np.diagonal(r) < 0.0, -1.0, 1.0)
     return np.ascontiguousarray(q * signs)
 

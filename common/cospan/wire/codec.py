@@ -14,7 +14,7 @@ from jaxtyping import Float
 from cospan.core.aggregation import Contribution
 from cospan.core.matrices import DenseMatrix, FactoredMatrix, Gradient
 from cospan.core.method import Corrections, Method
-from cospan.core.specification import Participation, RunSpecification, agent_id_problem
+from cospan.core.specification import MAX_NAME, Participation, RunSpecification, agent_id_problem
 from cospan.rpc.v1 import coordinator_service_pb2 as pb
 from cospan.rpc.v1 import matrix_pb2, run_pb2
 from cospan.wire import messages as m
@@ -156,10 +156,10 @@ def decode_specification(message: run_pb2.RunSpecification) -> RunSpecification:
     """
     method = message.method
     spec = RunSpecification(
-        workload=_text(message.workload, "workload"),
+        workload=_text(message.workload, "workload", MAX_NAME),
         feature_dim=message.feature_dim,
         rank=message.rank,
-        feature_fingerprint=_text(message.feature_fingerprint, "feature_fingerprint"),
+        feature_fingerprint=_text(message.feature_fingerprint, "feature_fingerprint", MAX_NAME),
         agents=message.agents,
         rounds=message.rounds,
         seed=message.seed,
@@ -249,23 +249,23 @@ def _decode_join(message: pb.Join) -> m.Join:
     _require(bool(message.agent_ids), "join.agent_ids is empty; a process hosts 1 agent or more")
     return m.Join(
         instance_id=_text(message.instance_id, "join.instance_id", 64),
-        agent_ids=_agent_ids(message.agent_ids),
+        agent_ids=_agent_ids(message.agent_ids, "join.agent_ids"),
         feature_dim=message.feature_dim,
-        feature_fingerprint=_text(message.feature_fingerprint, "join.feature_fingerprint"),
-        workload=_text(message.workload, "join.workload"),
+        feature_fingerprint=_text(message.feature_fingerprint, "join.feature_fingerprint", MAX_NAME),
+        workload=_text(message.workload, "join.workload", MAX_NAME),
         client_version=_text(message.client_version, "join.client_version", 64),
         resumption=resumption,
     )
 
 
-def _agent_ids(names: Iterable[str]) -> tuple[str, ...]:
+def _agent_ids(names: Iterable[str], field: str) -> tuple[str, ...]:
     """The names in sorted order, so that a set of agents has one spelling."""
     listed = sorted(names)
-    _require(len(listed) <= MAX_GROUP, f"{len(listed)} agent ids; at most {MAX_GROUP} are allowed in one process")
-    _require(len(set(listed)) == len(listed), "an agent id is named twice")
+    _require(len(listed) <= MAX_GROUP, f"{field} has {len(listed)} names; a process hosts at most {MAX_GROUP}")
+    _require(len(set(listed)) == len(listed), f"{field} names an agent twice")
     for name in listed:
         problem = agent_id_problem(name)
-        _require(problem is None, str(problem))
+        _require(problem is None, f"{field}: {problem}")
     return tuple(listed)
 
 
@@ -297,7 +297,7 @@ def _decode_gradient(message: pb.SubspaceGradient, spec: RunSpecification) -> m.
     )
     return m.GradientUpload(
         round=message.round,
-        agent_ids=_agent_ids(message.agent_ids),
+        agent_ids=_agent_ids(message.agent_ids, "gradient.agent_ids"),
         contribution=Contribution(
             gradient=_decode_payload(message, spec), weight=message.weight, head_second_moment=moment
         ),
@@ -398,7 +398,10 @@ def decode_coordinator_message(response: pb.CollaborateResponse) -> m.Coordinato
             )
         case "drain":
             seconds = response.drain.resume_after_seconds
-            _require(math.isfinite(seconds) and seconds >= 0.0, f"drain.resume_after_seconds is {seconds}")
+            _require(
+                math.isfinite(seconds) and seconds >= 0.0,
+                f"drain.resume_after_seconds is {seconds}; it must be 0 or more and finite",
+            )
             return m.Drain(stamp=stamp, resume_after_seconds=seconds)
         case _:
             raise InvalidMessageError("the response carries no event")

@@ -15,6 +15,7 @@
     │   ├── OutOfTurnError
     │   ├── MessageTooLargeError
     │   └── InternalError
+    ├── ForeignRunError ─────── the coordinator now holds another run
     └── CoordinatorUnavailableError  nobody answered in time
 
 Each leaf has a stable `reason`. Over gRPC a `RemoteError` is a status code with one google.rpc.ErrorInfo that
@@ -64,6 +65,12 @@ class RunFileError(CospanError):
     """A file of a run is missing, unreadable, or of another run."""
 
     reason = "RUN_FILE"
+
+
+class ForeignRunError(CospanError):
+    """The coordinator holds another run than the one this agent belongs to."""
+
+    reason = "FOREIGN_RUN"
 
 
 class CoordinatorUnavailableError(CospanError):

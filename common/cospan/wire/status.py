@@ -34,8 +34,11 @@ def to_trailing_metadata(error: RemoteError) -> tuple[tuple[str, bytes], ...]:
 
 
 def from_rpc_error(error: grpc.RpcError, *, address: str) -> CospanError:
-    """The error that the other side meant; total: any RpcError gives one."""
-    code, text = error.code(), error.details() or ""
+    """The error that the other side meant; total: any RpcError gives one, even one without a status."""
+    code = error.code() if hasattr(error, "code") else None
+    if code is None:
+        return InternalError(f"the call to the coordinator at {address} failed without a status: {error!r}")
+    text = error.details() or ""
     reason = _reason(error)
     if reason in REASONS:
         return REASONS[reason](text)

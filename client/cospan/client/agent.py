@@ -1,0 +1,324 @@
+"""An agent: a learner, its conversation with the coordinator, and the loop that joins the two."""
+
+import asyncio
+import contextlib
+import importlib.metadata
+import random
+import secrets
+import time
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, assert_never
+
+import numpy as np
+from jaxtyping import Float
+
+from cospan.client import session
+from cospan.client.chain import checked_features
+from cospan.client.loading import load_workload, make_site
+from cospan.client.result_file import resume, save_result
+from cospan.client.site_learner import SiteLearner
+from cospan.client.transport import AgentStream, GrpcTransport, Transport
+from cospan.client.worker import Worker
+from cospan.client.workload import Site, Workload
+from cospan.core.specification import RunSpecification, agent_id_problem
+from cospan.wire.errors import CospanError, InvalidValueError, WorkloadBehaviourError
+from cospan.wire.limits import MAX_TEXT
+from cospan.wire.messages import AgentMessage, Join, Welcome
+
+PATIENCE_SECONDS = 60.0
+
+
+def default_agent_id(index: int) -> str:
+    """What the agent of site `index` is called where nobody says otherwise."""
+    return f"site-{index}"
+
+
+@dataclass(frozen=True, slots=True)
+class AgentEnd:
+    """How an agent's part in the run ended: `message` for people, and the number of rounds it learnt."""
+
+    message: str
+    rounds: int
+
+
+class Agent:
+    """One agent of a fleet.
+
+    agent = Agent("queues", index=7, coordinator="127.0.0.1:50051")
+    agent.run()                              # until the run is over; or: async with agent: …
+    agent.value(observation); agent.gain; agent.save("site-7.npz")
+    """
+
+    def __init__(
+        self,
+        workload: Workload | str,
+        *,
+        index: int,
+        coordinator: str = "127.0.0.1:50051",
+        agent_id: str | None = None,
+        patience: float = PATIENCE_SECONDS,
+        with_baseline: bool = True,
+        resume_from: Path | str | None = None,
+        transport: Transport | None = None,
+    ) -> None:
+        """Prepares an agent; nothing is connected yet.
+
+        Args:
+            workload: a workload, or its name as on the command line.
+            index: which site of the workload this is.
+            coordinator: HOST:PORT.
+            agent_id: the agent's name in the run; `site-<index>` where left out.
+            patience: seconds without an answer of the coordinator after which it gives up.
+            with_baseline: whether independent TD learns beside it from the same transitions.
+            resume_from: a file of `save`, of the same run and agent, to go on from.
+            transport: how to reach the coordinator; gRPC to `coordinator` where left out.
+
+        Raises:
+            WorkloadError: there is no such workload or site.
+            InvalidValueError: the name is not one that an agent may have.
+        """
+        self.workload = load_workload(workload) if isinstance(workload, str) else workload
+        self.index = index
+        self.agent_id = default_agent_id(index) if agent_id is None else agent_id
+        problem = agent_id_problem(self.agent_id)
+        if problem is not None:
+            raise InvalidValueError(problem)
+        self.learner: SiteLearner | None = None
+        self.on_round: list[Callable[[Agent, int], None]] = []
+        """Called after each round learnt, in the learning thread, with the agent and the round."""
+        self._patience, self._with_baseline = patience, with_baseline
+        self._resume_from = None if resume_from is None else Path(resume_from)
+        self._transport = transport or GrpcTransport(coordinator)
+        self._state: session.SessionState | None = None
+        self._events: asyncio.Queue[session.Event] = asyncio.Queue()
+        self._stream: AgentStream | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._specification: RunSpecification | None = None
+        self._site: Site | None = None
+        self._worker: Worker
+        self._outcome: AgentEnd | CospanError | None = None
+        self._tick_due = 0.0
+        self._background: asyncio.Task[AgentEnd] | None = None
+        self._rng = random.Random(secrets.randbits(64))
+
+    # What it has learnt ---------------------------------------------------------------------------------------
+
+    @property
+    def gain(self) -> float:
+        """The estimated mean reward per step (averaged iterates of η)."""
+        return float(self._learnt().gain.mean[0])
+
+    @property
+    def weights(self) -> Float[np.ndarray, " d"]:
+        """The learnt value weights ẑ (averaged iterates of B w), shape (d,)."""
+        return self._learnt().weights.mean
+
+    def value(self, observation: Any) -> float:
+        """The estimated differential value of an observation, φ(s)ᵀ ẑ: defined up to a constant."""
+        learner = self._learnt()
+        features = checked_features(learner.site.features, [observation], self.agent_id)
+        return float(features[0] @ learner.weights.mean)
+
+    def save(self, path: Path | str) -> None:
+        """Writes what was learnt as an npz file; it appears whole or not at all."""
+        assert self._state is not None
+        assert self._state.stamp is not None
+        save_result(Path(path), self._learnt(), run_id=self._state.stamp.run_id)
+
+    def _learnt(self) -> SiteLearner:
+        if self.learner is None:
+            raise InvalidValueError(f"agent {self.agent_id} has learnt nothing yet; run it first")
+        return self.learner
+
+    # Running ----------------------------------------------------------------------------------------------------
+
+    def run(self) -> AgentEnd:
+        """Takes part until the run is over, and blocks meanwhile.
+
+        Raises:
+            CospanError: it did not end in order; what was learnt can be saved all the same.
+        """
+        return asyncio.run(self.run_async())
+
+    async def run_async(self) -> AgentEnd:
+        """Takes part until the run is over; see `run`."""
+        self._worker = Worker(f"learner-{self.agent_id}")
+        self._state, commands = session.initial_state(patience=self._patience, now=time.monotonic())
+        try:
+            await self._execute(commands)
+            while self._outcome is None:
+                await self._dispatch(await self._next_event())
+                if time.monotonic() >= self._tick_due:  # events may come so fast that waiting never times out
+                    await self._dispatch(session.Tick())
+        finally:
+            self._worker.stop()
+            await self._hang_up()
+        if isinstance(self._outcome, CospanError):
+            raise self._outcome
+        return self._outcome
+
+    def stop(self, cause: str) -> None:
+        """Asks the agent to leave the run; `run` returns soon after. Call it on the event loop's thread."""
+        self._events.put_nowait(session.StopRequested(cause))
+
+    async def __aenter__(self) -> Self:
+        self._background = asyncio.create_task(self.run_async())
+        return self
+
+    async def wait(self) -> AgentEnd:
+        """Within `async with`: waits for the end of the run; raises as `run` does."""
+        if self._background is None:
+            raise InvalidValueError("wait() works within `async with agent:` only")
+        return await self._background
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._background is not None
+        if not self._background.done():
+            self.stop("its program has finished with it")
+            await self._background
+
+    async def _next_event(self) -> session.Event:
+        try:
+            async with asyncio.timeout(max(0.0, self._tick_due - time.monotonic())):
+                return await self._events.get()
+        except TimeoutError:
+            return session.Tick()
+
+    async def _dispatch(self, event: session.Event) -> None:
+        assert self._state is not None
+        now = time.monotonic()
+        self._state, commands = session.step(self._state, event, now)
+        if isinstance(event, session.Tick):
+            self._tick_due = now + session.tick_seconds(self._state)
+        await self._execute(commands)
+
+    async def _execute(self, commands: tuple[session.Command, ...]) -> None:
+        for command in commands:
+            match command:
+                case session.Inquire(after_seconds=pause):
+                    self._in_background(self._inquire(pause))
+                case session.Prepare(specification=specification):
+                    self._in_worker(partial(self._prepare, specification))
+                case session.Connect(after_seconds=pause):
+                    self._in_background(self._connect(pause))
+                case session.Begin(welcome=welcome):
+                    self._begin(welcome)
+                case session.Transmit(message=message):
+                    await self._transmit(message)
+                case session.Learn(round=number, basis=basis):
+                    self._in_worker(partial(self._learn, number, basis))
+                case session.Conclude(message=message):
+                    self._outcome = AgentEnd(message, 0 if self.learner is None else self.learner.weights.count)
+                case session.Fail(error=error):
+                    self._outcome = error
+                case _:
+                    assert_never(command)
+
+    def _in_background(self, job: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(job)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _in_worker(self, job: Callable[[], session.Event]) -> None:
+        """Runs a job in the learning thread; the event that it returns comes back to the loop."""
+        loop = asyncio.get_running_loop()
+
+        def report() -> None:
+            try:
+                event = job()
+            except CospanError as failure:
+                event = session.LearningFailed(failure)
+            except Exception as failure:
+                event = session.LearningFailed(_unexpected(self.agent_id, failure))
+            with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
+                loop.call_soon_threadsafe(self._events.put_nowait, event)
+
+        self._worker.submit(report)
+
+    # What the commands do --------------------------------------------------------------------------------------
+
+    async def _inquire(self, pause: float) -> None:
+        await asyncio.sleep(pause)
+        try:
+            self._events.put_nowait(session.Described(await self._transport.describe()))
+        except CospanError as failure:
+            self._broke(failure)
+
+    def _prepare(self, specification: RunSpecification) -> session.Event:
+        """Makes the site; in the learning thread, where all of the workload's code runs."""
+        self._specification = specification
+        self._site = make_site(self.workload, self.index, specification.seed)
+        return session.Prepared(
+            Join(
+                instance_id=secrets.token_hex(16),
+                agent_ids=(self.agent_id,),
+                feature_dim=self._site.features.dim,
+                feature_fingerprint=self._site.features.fingerprint,
+                workload=self.workload.name[:MAX_TEXT],
+                client_version=importlib.metadata.version("cospan"),
+            )
+        )
+
+    async def _connect(self, pause: float) -> None:
+        """Opens a stream and reads from it until it breaks."""
+        await self._hang_up()
+        await asyncio.sleep(pause)
+        assert self._specification is not None
+        stream = None
+        try:
+            self._stream = stream = await self._transport.open(self._specification)
+            self._events.put_nowait(session.Connected())
+            while True:
+                self._events.put_nowait(session.Received(await stream.receive()))
+        except CospanError as failure:
+            if self._stream is stream:  # else it was hung up on purpose
+                self._broke(failure)
+
+    def _begin(self, welcome: Welcome) -> None:
+        """The first welcome: the specification is final, the learner can be made."""
+        assert self._site is not None
+        learner = SiteLearner(
+            self._site,
+            welcome.specification,
+            name=self.agent_id,
+            index=self.index,
+            with_baseline=self._with_baseline,
+        )
+        if self._resume_from is not None:
+            try:
+                resume(learner, self._resume_from, run_id=welcome.stamp.run_id)
+            except CospanError as failure:
+                self._events.put_nowait(session.LearningFailed(failure))
+        self.learner = learner
+
+    def _learn(self, round_number: int, basis: Float[np.ndarray, "d r"]) -> session.Event:
+        upload = self._learnt().learn(round_number, basis)
+        for listener in self.on_round:
+            listener(self, round_number)
+        return session.GradientReady(upload)
+
+    async def _transmit(self, message: AgentMessage) -> None:
+        """Sends; a stream that is broken is noticed by its reader, which says why."""
+        if self._stream is not None:
+            with contextlib.suppress(CospanError):
+                await self._stream.send(message)
+
+    def _broke(self, failure: CospanError) -> None:
+        self._events.put_nowait(session.StreamBroke(failure, jitter=self._rng.random()))
+
+    async def _hang_up(self) -> None:
+        stream, self._stream = self._stream, None
+        if stream is not None:
+            await stream.close()
+
+
+def _unexpected(agent_id: str, failure: Exception) -> CospanError:
+    error = WorkloadBehaviourError(f"the learner of {agent_id} failed: {type(failure).__name__}: {failure}")
+    error.__cause__ = failure
+    return error

@@ -1,0 +1,85 @@
+"""Finds a workload by its name: a built-in one, or `package.module:attribute`."""
+
+import importlib
+import sys
+from pathlib import Path
+
+from cospan.client.workload import Site, Workload
+from cospan.client.workloads import BUILT_IN
+from cospan.wire.errors import WorkloadBehaviourError, WorkloadError
+
+
+def load_workload(reference: str) -> Workload:
+    """The workload that `reference` names.
+
+    The current folder is searched first, as `python -m` does. An attribute that is a plain function
+    (index, seed) → Site is made a workload of its own.
+
+    Raises:
+        WorkloadError: there is no such workload, module or attribute, or it is not a workload.
+    """
+    target = BUILT_IN.get(reference, reference)
+    module_name, separator, attribute = target.partition(":")
+    if not separator or not module_name or not attribute:
+        raise WorkloadError(
+            f"there is no workload {reference!r}; take one of {', '.join(BUILT_IN)}, "
+            "or name your own as package.module:name"
+        )
+    found = getattr(_import(module_name, reference), attribute, None)
+    if found is None:
+        raise WorkloadError(
+            f"module {module_name!r} has no attribute {attribute!r}; name the workload that it defines"
+        )
+    if isinstance(found, Workload):
+        return found
+    if callable(found) and not isinstance(found, type):
+        return Workload(make_site=found, name=reference)
+    raise WorkloadError(
+        f"{reference!r} is a {type(found).__name__}; it must be a cospan.client.workload.Workload, "
+        "or a function (index, seed) → Site"
+    )
+
+
+def _import(module_name: str, reference: str) -> object:
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)
+    try:
+        return importlib.import_module(module_name)
+    except ModuleNotFoundError as failure:
+        missing = failure.name or module_name
+        if module_name == missing or module_name.startswith(f"{missing}."):
+            raise WorkloadError(
+                f"there is no module {missing!r} for workload {reference!r}; run from the folder that holds it, "
+                "or install it"
+            ) from failure
+        raise WorkloadError(f"workload {reference!r} imports {missing!r}, which is not installed") from failure
+    except Exception as failure:
+        raise WorkloadError(
+            f"workload {reference!r} cannot be imported: {type(failure).__name__}: {failure}"
+        ) from failure
+
+
+def make_site(workload: Workload, index: int, seed: int) -> Site:
+    """Site `index` of a workload.
+
+    Raises:
+        WorkloadError: there is no such site.
+        WorkloadBehaviourError: the workload's own code raised, or gave something else.
+    """
+    if index < 0 or (workload.max_agents is not None and index >= workload.max_agents):
+        most = "" if workload.max_agents is None else f" to {workload.max_agents - 1}"
+        raise WorkloadError(f"workload {workload.name!r} has no site {index}; take 0{most or ' or more'}")
+    try:
+        site = workload.make_site(index, seed)
+    except ValueError as failure:
+        raise WorkloadError(f"workload {workload.name!r} has no site {index}: {failure}") from failure
+    except Exception as failure:
+        raise WorkloadBehaviourError(
+            f"workload {workload.name!r} failed to make site {index}: {type(failure).__name__}: {failure}"
+        ) from failure
+    if not isinstance(site, Site):
+        raise WorkloadBehaviourError(
+            f"workload {workload.name!r} made a {type(site).__name__} for site {index}; it must make a Site"
+        )
+    return site

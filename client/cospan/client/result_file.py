@@ -1,0 +1,118 @@
+"""What an agent has learnt, as a small npz file: written atomically, read without pickle."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float
+
+from cospan.client.site_learner import SiteLearner
+from cospan.core.baselines import IndependentTD
+from cospan.core.learner import LearnerState
+from cospan.core.schedules import AveragedIterate
+from cospan.wire.errors import RunFileError
+from cospan.wire.npz import load_npz, save_npz
+
+FORMAT = "cospan-agent-1"
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class AgentResult:
+    """One agent's file.
+
+    Attributes:
+        values: the arrays of the file, by name; see docs/run-folder.md.
+    """
+
+    values: dict[str, np.ndarray]
+
+    def text(self, name: str) -> str:
+        """A value that is text."""
+        return str(self.values[name])
+
+    def number(self, name: str) -> float:
+        """A value that is a number."""
+        return float(self.values[name])
+
+    @property
+    def independent_errors(self) -> Float[np.ndarray, " m"]:
+        """The relative value errors of independent TD, one for each step size."""
+        errors = self.values["trace_independent_error"]
+        return np.asarray(errors[-1]) if len(errors) else np.empty(0)
+
+
+def save_result(path: Path, learner: SiteLearner, *, run_id: str) -> None:
+    """Writes what `learner` has learnt; the file appears whole or not at all."""
+    spec, trace, independent = learner.specification, learner.trace, learner.independent
+    baseline = IndependentTD.initial(spec.feature_dim) if independent is None else independent
+    save_npz(
+        path,
+        format=FORMAT,
+        run_id=run_id,
+        specification_digest=spec.digest(),
+        workload=spec.workload,
+        agent_id=learner.name,
+        label=learner.site.label,
+        index=learner.index,
+        feature_fingerprint=learner.site.features.fingerprint,
+        weights=learner.weights.mean,
+        weights_count=learner.weights.count,
+        gain=learner.gain.mean,
+        gain_count=learner.gain.count,
+        head=learner.state.head,
+        gain_estimate=learner.state.gain_estimate,
+        steps=learner.state.steps,
+        mean_reward=learner.mean_reward,
+        reward_sum=learner.chain.reward_sum,
+        value_error=learner.value_error(),
+        gain_error=learner.gain_error(),
+        with_baseline=independent is not None,
+        independent_weights=baseline.weights,
+        independent_averaged=baseline.averaged.mean,
+        independent_gain_estimate=baseline.gain_estimate,
+        trace_round=np.array(trace.round, dtype=np.int64),
+        trace_value_error=np.array(trace.value_error),
+        trace_independent_error=np.array(trace.independent_error),
+        trace_gain_estimate=np.array(trace.gain_estimate),
+        trace_mean_squared_td_error=np.array(trace.mean_squared_td_error),
+    )
+
+
+def load_result(path: Path) -> AgentResult:
+    """Reads an agent's file.
+
+    Raises:
+        RunFileError: it is missing, damaged, or no agent's file.
+    """
+    values = load_npz(path, "the result of an agent")
+    if str(values.get("format")) != FORMAT:
+        raise RunFileError(f"{path} is not the result of an agent (format {FORMAT})")
+    return AgentResult(values)
+
+
+def resume(learner: SiteLearner, path: Path, *, run_id: str) -> None:
+    """Lets `learner` go on where a file of the same run and agent left off; the chain itself begins anew.
+
+    Raises:
+        RunFileError: the file is missing or damaged, or of another run or agent.
+    """
+    result = load_result(path)
+    expected = {"run_id": run_id, "agent_id": learner.name, "specification_digest": learner.specification.digest()}
+    for name, value in expected.items():
+        if result.text(name) != value:
+            raise RunFileError(
+                f"{path} has {name.replace('_', ' ')} {result.text(name)!r}, and this agent {value!r}; "
+                "it was saved in another run, so its head means nothing here: leave out --resume"
+            )
+    values = result.values
+    learner.state = LearnerState(values["head"], result.number("gain_estimate"), int(values["steps"]))
+    learner.weights = AveragedIterate(values["weights"], int(values["weights_count"]))
+    learner.gain = AveragedIterate(values["gain"], int(values["gain_count"]))
+    learner.chain.steps, learner.chain.reward_sum = int(values["steps"]), result.number("reward_sum")
+    if learner.independent is not None and bool(values["with_baseline"]):
+        learner.independent = IndependentTD(
+            weights=values["independent_weights"],
+            averaged=AveragedIterate(values["independent_averaged"], int(values["weights_count"])),
+            gain_estimate=result.number("independent_gain_estimate"),
+            steps=int(values["steps"]),
+        )

@@ -1,0 +1,403 @@
+"""An agent's side of the conversation as a pure state machine: `step(state, event, now) -> (state, commands)`.
+
+    OFFLINE ── specification ──▶ PREPARING ── site made ──▶ OFFLINE
+    OFFLINE ── connected ──▶ JOINING ── welcome ──▶ ACTIVE ── finish ──▶ DONE
+       ▲                        │                      │
+       └──── stream broke ──────┴──────────────────────┘   (until the patience runs out: FAILED)
+
+The agent asks for the specification first, because its site may depend on the seed of the run.
+
+A gradient is kept until a later round's basis arrives, and is sent again after a broken stream; it counts once,
+because (agent, round) is its idempotency key. Nothing here knows of sockets, threads or a clock.
+"""
+
+from dataclasses import dataclass, replace
+from enum import Enum
+from typing import TypeAlias
+
+import numpy as np
+from jaxtyping import Float
+
+from cospan.core.specification import RunSpecification
+from cospan.wire.errors import (
+    CoordinatorUnavailableError,
+    CospanError,
+    ForeignRunError,
+    OutOfTurnError,
+    RemoteError,
+    RunFinishedError,
+    SessionUnknownError,
+)
+from cospan.wire.messages import (
+    AgentMessage,
+    BasisUpdate,
+    CoordinatorMessage,
+    Drain,
+    Finish,
+    GradientUpload,
+    Heartbeat,
+    Join,
+    Leave,
+    Receipt,
+    Resumption,
+    Stamp,
+    Welcome,
+)
+
+_FIRST_BACKOFF_SECONDS = 0.1
+_LONGEST_BACKOFF_SECONDS = 5.0
+_HEARTBEATS_PER_LIVENESS = 4.0
+
+
+class Phase(Enum):
+    """Where the conversation stands."""
+
+    OFFLINE = "offline"
+    PREPARING = "preparing"
+    JOINING = "joining"
+    ACTIVE = "active"
+    DONE = "done"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class SessionState:
+    """What an agent process knows of its run.
+
+    Attributes:
+        join: who it is, once its site is made; the same at every attempt.
+        patience: seconds without an answer after which it gives up.
+        phase: where the conversation stands.
+        specification: of the run, once welcomed.
+        token: of the session; None before the first welcome, and when the coordinator has forgotten it.
+        stamp: of the newest message.
+        basis: B_t of the stamp's round.
+        learning: the round whose gradient is being computed.
+        pending: the newest gradient, until a later round's basis arrives.
+        last_sent: when anything was sent.
+        last_contact: when anything was last received, or the first attempt was made.
+        attempts: attempts to connect since then.
+        reconnects: how often the stream was opened again.
+        not_counted: gradients that came too late.
+    """
+
+    patience: float
+    join: Join | None = None
+    phase: Phase = Phase.OFFLINE
+    specification: RunSpecification | None = None
+    token: str | None = None
+    stamp: Stamp | None = None
+    basis: Float[np.ndarray, "d r"] | None = None
+    learning: int | None = None
+    pending: GradientUpload | None = None
+    last_sent: float = 0.0
+    last_contact: float = 0.0
+    attempts: int = 0
+    reconnects: int = 0
+    not_counted: int = 0
+
+    def check(self) -> None:
+        """Raises AssertionError where an invariant does not hold; called by tests after every event."""
+        welcomed = (self.specification, self.stamp, self.basis)
+        assert all(value is None for value in welcomed) or all(value is not None for value in welcomed)
+        assert self.phase is not Phase.ACTIVE or self.token is not None, "an active session has a token"
+        assert self.learning is None or self.stamp is None or self.learning <= self.stamp.round
+        assert self.pending is None or self.stamp is None or self.pending.round <= self.stamp.round
+
+
+# Events -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Described:
+    """The coordinator has said what the run is."""
+
+    specification: RunSpecification
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """The site is made; this is how to join with it."""
+
+    join: Join
+
+
+@dataclass(frozen=True, slots=True)
+class Connected:
+    """A stream is open."""
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Received:
+    """A message came in."""
+
+    message: CoordinatorMessage
+
+
+@dataclass(frozen=True, slots=True)
+class StreamBroke:
+    """The stream ended, or could not be opened. `jitter` is uniform in [0, 1)."""
+
+    error: CospanError
+    jitter: float
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class GradientReady:
+    """The learner has finished a round."""
+
+    upload: GradientUpload
+
+
+@dataclass(frozen=True, slots=True)
+class LearningFailed:
+    """The user's environment, features or policy broke."""
+
+    error: CospanError
+
+
+@dataclass(frozen=True, slots=True)
+class StopRequested:
+    """The agent is to leave the run."""
+
+    cause: str
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """Time has passed."""
+
+
+Event: TypeAlias = (
+    Described
+    | Prepared
+    | Connected
+    | Received
+    | StreamBroke
+    | GradientReady
+    | LearningFailed
+    | StopRequested
+    | Tick
+)
+
+# Commands ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Inquire:
+    """Ask what the run is, after so many seconds."""
+
+    after_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Prepare:
+    """Make the site for this run."""
+
+    specification: RunSpecification
+
+
+@dataclass(frozen=True, slots=True)
+class Connect:
+    """Open a stream after so many seconds."""
+
+    after_seconds: float
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Transmit:
+    """Send a message."""
+
+    message: AgentMessage
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Begin:
+    """The session has been welcomed for the first time; prepare to learn."""
+
+    welcome: Welcome
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Learn:
+    """Take L steps and compute the gradient at this basis."""
+
+    round: int
+    basis: Float[np.ndarray, "d r"]
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Conclude:
+    """It is over, in order. `basis` is the newest, None where the run never began."""
+
+    message: str
+    basis: Float[np.ndarray, "d r"] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Fail:
+    """It is over, and not in order."""
+
+    error: CospanError
+
+
+Command: TypeAlias = Inquire | Prepare | Connect | Transmit | Begin | Learn | Conclude | Fail
+Outcome: TypeAlias = tuple[SessionState, tuple[Command, ...]]
+
+
+def initial_state(*, patience: float, now: float) -> Outcome:
+    """A session about to ask what the run is."""
+    return SessionState(patience=patience, last_contact=now), (Inquire(0.0),)
+
+
+def step(state: SessionState, event: Event, now: float) -> Outcome:
+    """The state after an event at time `now` (seconds, monotonic), and what is to be done."""
+    if state.phase in (Phase.DONE, Phase.FAILED):
+        return state, ()
+    match event:
+        case Described(specification=specification):
+            state = replace(state, phase=Phase.PREPARING, last_contact=now, attempts=0)
+            return state, (Prepare(specification),)
+        case Prepared(join=join):
+            return replace(state, phase=Phase.OFFLINE, join=join, last_contact=now), (Connect(0.0),)
+        case Connected():
+            return _on_connected(state, now)
+        case Received(message=message):
+            return _on_message(replace(state, last_contact=now, attempts=0), message, now)
+        case StreamBroke():
+            return _on_broken(state, event, now)
+        case GradientReady(upload=upload):
+            return _on_gradient(state, upload, now)
+        case LearningFailed(error=error):
+            return _leave(replace(state, phase=Phase.FAILED), str(error), Fail(error))
+        case StopRequested(cause=cause):
+            return _leave(replace(state, phase=Phase.DONE), cause, Conclude(cause, state.basis))
+        case Tick():
+            return _on_tick(state, now)
+
+
+def _on_connected(state: SessionState, now: float) -> Outcome:
+    if state.join is None:
+        raise OutOfTurnError("connected before the site was made")
+    join = state.join
+    if state.token is not None and state.stamp is not None:
+        join = replace(join, resumption=Resumption(state.token, state.stamp.run_id, state.stamp.round))
+    return replace(state, phase=Phase.JOINING, last_sent=now), (Transmit(join),)
+
+
+def _on_message(state: SessionState, message: CoordinatorMessage, now: float) -> Outcome:
+    if state.stamp is not None and _is_foreign(state.stamp, message.stamp):
+        foreign = ForeignRunError(
+            f"this agent belongs to run {state.stamp.run_id}, and the coordinator now holds run "
+            f"{message.stamp.run_id}; start the agent anew to join that one"
+        )
+        return replace(state, phase=Phase.FAILED), (Fail(foreign),)
+    match message:
+        case Welcome():
+            return _on_welcome(state, message, now)
+        case _ if state.phase is not Phase.ACTIVE:
+            error = OutOfTurnError("the coordinator spoke before its welcome; is it of another version?")
+            return replace(state, phase=Phase.FAILED), (Fail(error),)
+        case BasisUpdate(stamp=stamp, basis=basis):
+            state = replace(state, stamp=stamp, basis=basis)
+            if state.pending is not None and state.pending.round < stamp.round:
+                state = replace(state, pending=None)
+            return _learn_if_idle(state)
+        case Receipt(stamp=stamp):
+            return replace(state, not_counted=state.not_counted + 1), ()
+        case Finish(stamp=stamp, message=text, basis=basis):
+            done = replace(state, phase=Phase.DONE, stamp=stamp, basis=basis)
+            return done, (Conclude(text, basis),)
+        case Drain(resume_after_seconds=seconds):
+            return replace(state, phase=Phase.OFFLINE), (Connect(seconds),)
+
+
+def _is_foreign(known: Stamp, new: Stamp) -> bool:
+    return known.run_id != new.run_id
+
+
+def _on_welcome(state: SessionState, welcome: Welcome, now: float) -> Outcome:
+    first = state.specification is None
+    state = replace(
+        state,
+        phase=Phase.ACTIVE,
+        specification=welcome.specification,
+        token=welcome.session_token,
+        stamp=welcome.stamp,
+        basis=welcome.basis,
+        reconnects=state.reconnects + (0 if first else 1),
+        last_sent=now,
+    )
+    commands: tuple[Command, ...] = (Begin(welcome),) if first else ()
+    if state.pending is not None and state.pending.round == welcome.stamp.round:
+        return state, (*commands, Transmit(state.pending))
+    state = replace(state, pending=None)
+    if not welcome.started or welcome.stamp.round < welcome.first_round:
+        return state, commands
+    state, more = _learn_if_idle(state)
+    return state, commands + more
+
+
+def _learn_if_idle(state: SessionState) -> Outcome:
+    """Begins the round of the newest basis, unless the learner is busy or has done it already."""
+    if state.learning is not None or state.stamp is None or state.basis is None:
+        return state, ()
+    if state.pending is not None and state.pending.round == state.stamp.round:
+        return state, ()
+    return replace(state, learning=state.stamp.round), (Learn(state.stamp.round, state.basis),)
+
+
+def _on_gradient(state: SessionState, upload: GradientUpload, now: float) -> Outcome:
+    state = replace(state, learning=None, pending=upload)
+    if state.phase is not Phase.ACTIVE:
+        return state, ()
+    state = replace(state, last_sent=now)
+    overtaken = state.stamp is not None and upload.round < state.stamp.round
+    if not overtaken:
+        return state, (Transmit(upload),)
+    # It may still count under a policy that allows stale gradients; the coordinator decides.
+    state, commands = _learn_if_idle(replace(state, pending=None))
+    return state, (Transmit(upload), *commands)
+
+
+def _on_broken(state: SessionState, event: StreamBroke, now: float) -> Outcome:
+    error = event.error
+    if isinstance(error, RunFinishedError) and state.specification is not None:
+        return replace(state, phase=Phase.DONE), (Conclude(str(error), state.basis),)
+    if isinstance(error, SessionUnknownError):
+        state = replace(state, token=None)
+    elif isinstance(error, RemoteError) and not error.retryable:
+        return replace(state, phase=Phase.FAILED), (Fail(error),)
+    if now - state.last_contact >= state.patience:
+        return replace(state, phase=Phase.FAILED), (Fail(_given_up(state, error)),)
+    longest = min(_LONGEST_BACKOFF_SECONDS, _FIRST_BACKOFF_SECONDS * 2.0 ** min(state.attempts, 30))
+    pause = longest * (0.5 + 0.5 * event.jitter)
+    again = Inquire(pause) if state.join is None else Connect(pause)
+    return replace(state, phase=Phase.OFFLINE, attempts=state.attempts + 1), (again,)
+
+
+def _given_up(state: SessionState, error: CospanError) -> CospanError:
+    if isinstance(error, CoordinatorUnavailableError):
+        return CoordinatorUnavailableError(f"{error} (given up after {state.patience:g} s)")
+    return error
+
+
+def _leave(state: SessionState, cause: str, end: Command) -> Outcome:
+    """Says good-bye where there is a stream to say it through. `state` has the phase after it."""
+    joined = state.token is not None
+    return state, ((Transmit(Leave(cause)), end) if joined else (end,))
+
+
+def _on_tick(state: SessionState, now: float) -> Outcome:
+    if state.phase is not Phase.ACTIVE or state.specification is None:
+        return state, ()
+    if now - state.last_sent < state.specification.liveness_seconds / _HEARTBEATS_PER_LIVENESS:
+        return state, ()
+    return replace(state, last_sent=now), (Transmit(Heartbeat()),)
+
+
+def tick_seconds(state: SessionState) -> float:
+    """How often a `Tick` is needed."""
+    if state.specification is None:
+        return 1.0
+    return min(1.0, state.specification.liveness_seconds / _HEARTBEATS_PER_LIVENESS / 2.0)

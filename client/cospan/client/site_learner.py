@@ -1,0 +1,101 @@
+"""What one agent learns, round by round: head, gain, averaged value weights, and what it is compared with."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from jaxtyping import Float
+
+from cospan.client.chain import Chain
+from cospan.client.workload import Site
+from cospan.core.aggregation import Contribution
+from cospan.core.baselines import IndependentTD
+from cospan.core.learner import LearnerState, learn_round
+from cospan.core.schedules import AveragedIterate
+from cospan.core.specification import RunSpecification
+from cospan.wire.messages import GradientUpload
+
+
+@dataclass(slots=True)
+class Trace:
+    """One entry a round; `nan` where the truth is unknown."""
+
+    round: list[int] = field(default_factory=list)
+    value_error: list[float] = field(default_factory=list)
+    independent_error: list[Float[np.ndarray, " m"]] = field(default_factory=list)
+    gain_estimate: list[float] = field(default_factory=list)
+    mean_squared_td_error: list[float] = field(default_factory=list)
+
+
+class SiteLearner:
+    """One agent's learner around its chain. Everything random in it comes from (run seed, index)."""
+
+    def __init__(
+        self,
+        site: Site,
+        specification: RunSpecification,
+        *,
+        name: str,
+        index: int,
+        with_baseline: bool = True,
+    ) -> None:
+        self.site, self.specification, self.name, self.index = site, specification, name, index
+        d, r = specification.feature_dim, specification.rank
+        self.chain = Chain(site, name=name, index=index, seed=specification.seed)
+        self.state = LearnerState.initial(r)
+        self.weights = AveragedIterate(mean=np.zeros(d))
+        """Averaged iterates of B w: the learnt value weights."""
+        self.gain = AveragedIterate(mean=np.zeros(1))
+        """Averaged iterates of η."""
+        self.independent = IndependentTD.initial(d) if with_baseline else None
+        self.trace = Trace()
+
+    def learn(self, round_number: int, basis: Float[np.ndarray, "d r"]) -> GradientUpload:
+        """Takes L steps, corrects the head at B_t, and returns the gradient of round t.
+
+        Raises:
+            WorkloadBehaviourError: the environment, the policy or the features broke their contract.
+        """
+        spec = self.specification
+        trajectory = self.chain.advance(spec.method.steps_per_round)
+        outcome = learn_round(self.state, basis, trajectory, spec.method)
+        self.state = outcome.state
+        self.weights = self.weights.including(basis @ outcome.state.head)
+        self.gain = self.gain.including(np.array([outcome.state.gain_estimate]))
+        if self.independent is not None:
+            self.independent = self.independent.learning_from(trajectory, spec.method)
+        self._record(round_number, outcome.mean_squared_error)
+        moment = outcome.head_second_moment if spec.method.preconditioned else None
+        return GradientUpload(round=round_number, contribution=Contribution(outcome.gradient, 1.0, moment))
+
+    def _record(self, round_number: int, mean_squared_td_error: float) -> None:
+        trace = self.trace
+        trace.round.append(round_number)
+        trace.value_error.append(self.value_error())
+        trace.independent_error.append(self.independent_errors())
+        trace.gain_estimate.append(float(self.gain.mean[0]))
+        trace.mean_squared_td_error.append(mean_squared_td_error)
+
+    @property
+    def mean_reward(self) -> float:
+        """The mean of all rewards so far; nan before the first."""
+        return self.chain.reward_sum / self.chain.steps if self.chain.steps else float("nan")
+
+    def value_error(self) -> float:
+        """The relative value error of the averaged weights; nan where the truth is unknown."""
+        reference = self.site.reference
+        return float("nan") if reference is None else reference.value_error(self.weights.mean)
+
+    def independent_errors(self) -> Float[np.ndarray, " m"]:
+        """The same of independent TD, for each of its step sizes; empty without the baseline."""
+        if self.independent is None:
+            return np.empty(0)
+        reference = self.site.reference
+        rows = self.independent.averaged.mean
+        if reference is None:
+            return np.full(rows.shape[0], np.nan)
+        return np.array([reference.value_error(row) for row in rows])
+
+    def gain_error(self) -> float:
+        """|η̄ − J|, reward per step; nan where the truth is unknown."""
+        reference = self.site.reference
+        return float("nan") if reference is None else abs(float(self.gain.mean[0]) - reference.gain)

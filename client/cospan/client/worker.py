@@ -1,0 +1,30 @@
+"""One thread that learns, so that heartbeats go on while an environment takes its time."""
+
+import queue
+import threading
+from collections.abc import Callable
+from typing import Any
+
+
+class Worker:
+    """Runs jobs one after another in a single daemon thread.
+
+    A daemon, and not an executor: an environment that hangs must not keep the process from ending.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._jobs: queue.SimpleQueue[Callable[[], Any] | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._work, name=name, daemon=True)
+        self._thread.start()
+
+    def submit(self, job: Callable[[], Any]) -> None:
+        """Runs `job` after those submitted before it. A job reports its own outcome."""
+        self._jobs.put(job)
+
+    def stop(self) -> None:
+        """Ends the thread after the jobs submitted so far; does not wait for it."""
+        self._jobs.put(None)
+
+    def _work(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            job()
