@@ -1,4 +1,4 @@
-"""Values that tests of several kinds need: equality of dataclasses that hold arrays, and arrays nobody can write to."""
+"""What tests of several kinds need: equality of values that hold arrays, and arrays nobody can write to."""
 
 import dataclasses
 from typing import Any

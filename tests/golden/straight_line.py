@@ -13,7 +13,7 @@ Matrix = list[list[float]]
 
 @dataclass
 class Constants:
-    """β, γ, U, ζ, and of the options: the implicit step, ε (None: no preconditioning) and c, p of the step decay."""
+    """β, γ, U, ζ; and the options: implicit step, ε (None: no preconditioning), c and p of the step decay."""
 
     beta: float
     gamma: float
@@ -206,7 +206,9 @@ def coordinator_round(basis: Matrix, rounds: list[AgentRound], c: Constants, ste
 # The special case -----------------------------------------------------------------------------------------------
 
 
-def plain_td(theta: Vector, gain: float, features: Matrix, rewards: Vector, c: Constants) -> list[tuple[Vector, float]]:
+def plain_td(
+    theta: Vector, gain: float, features: Matrix, rewards: Vector, c: Constants
+) -> list[tuple[Vector, float]]:
     """Average-reward TD(0): θ ← θ + β δ φ(s), η ← η + γ (r − η), both from the old values; all (θ, η) in turn."""
     history = []
     for reward, here, there in zip(rewards, features[:-1], features[1:], strict=True):

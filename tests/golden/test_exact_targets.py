@@ -48,7 +48,6 @@ def summed_value(transition: np.ndarray, centred: np.ndarray) -> np.ndarray:
     for _ in range(4000):
         total += term
         term = transition @ term
-        term = term - term.mean() if np.ptp(term) < 1e-15 else term  # nothing but rounding is left
     return total
 
 

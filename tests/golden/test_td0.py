@@ -14,7 +14,7 @@ from cospan.core.learner import LearnerState, Trajectory, learn_round
 from cospan.core.method import Corrections, Method
 from cospan.core.targets import gain, stationary_distribution, td_fixed_point
 
-STATES, D, STEPS = 7, 4, 600
+STATES, D, STEPS = 7, 4, 250
 
 
 def chain() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -46,7 +46,11 @@ def test_one_agent_with_every_direction_is_td0(corrections: Corrections) -> None
         basis_step=0.7,
     )
     expected = plain_td(
-        [0.0] * D, 0.0, features[states].tolist(), rewards[states[:-1]].tolist(), Constants(0.2, 0.01, math.inf, 0.7)
+        [0.0] * D,
+        0.0,
+        features[states].tolist(),
+        rewards[states[:-1]].tolist(),
+        Constants(0.2, 0.01, math.inf, 0.7),
     )
 
     state, basis = LearnerState.initial(D), np.eye(D)

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import importlib.metadata
+import math
 import random
 import secrets
 import time
@@ -30,6 +31,8 @@ from cospan.wire.limits import MAX_TEXT
 from cospan.wire.messages import AgentMessage, Join, Welcome
 
 PATIENCE_SECONDS = 60.0
+_ROUND_END_SECONDS = 2.0
+"""So long an agent that stops in the middle of a round waits for its end, so that what it saves is whole."""
 
 
 def default_agent_id(index: int) -> str:
@@ -101,7 +104,7 @@ class Agent:
         self._site: Site | None = None
         self._worker: Worker
         self._outcome: AgentEnd | CospanError | None = None
-        self._tick_due = 0.0
+        self._ticked = -math.inf
         self._background: asyncio.Task[AgentEnd] | None = None
         self._rng = random.Random(secrets.randbits(64))
 
@@ -125,9 +128,10 @@ class Agent:
 
     def save(self, path: Path | str) -> None:
         """Writes what was learnt as an npz file; it appears whole or not at all."""
+        learner = self._learnt()
         assert self._state is not None
         assert self._state.stamp is not None
-        save_result(Path(path), self._learnt(), run_id=self._state.stamp.run_id)
+        save_result(Path(path), learner, run_id=self._state.stamp.run_id)
 
     def _learnt(self) -> SiteLearner:
         if self.learner is None:
@@ -152,14 +156,24 @@ class Agent:
             await self._execute(commands)
             while self._outcome is None:
                 await self._dispatch(await self._next_event())
-                if time.monotonic() >= self._tick_due:  # events may come so fast that waiting never times out
+                if time.monotonic() >= self._tick_due():  # events may come so fast that waiting never times out
                     await self._dispatch(session.Tick())
         finally:
-            self._worker.stop()
-            await self._hang_up()
+            await self._end()
         if isinstance(self._outcome, CospanError):
             raise self._outcome
         return self._outcome
+
+    async def _end(self) -> None:
+        """Leaves nothing behind that runs on: no stream, no task, no learning."""
+        self._worker.stop()
+        await self._hang_up()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._hang_up()
+        if self._state is not None and self._state.learning is not None:
+            await asyncio.to_thread(self._worker.join, _ROUND_END_SECONDS)
 
     def stop(self, cause: str) -> None:
         """Asks the agent to leave the run; `run` returns soon after. Call it on the event loop's thread."""
@@ -183,9 +197,14 @@ class Agent:
             self.stop("its program has finished with it")
             await self._background
 
+    def _tick_due(self) -> float:
+        """When the next tick is due; a welcome may bring that forward."""
+        assert self._state is not None
+        return self._ticked + session.tick_seconds(self._state)
+
     async def _next_event(self) -> session.Event:
         try:
-            async with asyncio.timeout(max(0.0, self._tick_due - time.monotonic())):
+            async with asyncio.timeout(max(0.0, self._tick_due() - time.monotonic())):
                 return await self._events.get()
         except TimeoutError:
             return session.Tick()
@@ -195,7 +214,7 @@ class Agent:
         now = time.monotonic()
         self._state, commands = session.step(self._state, event, now)
         if isinstance(event, session.Tick):
-            self._tick_due = now + session.tick_seconds(self._state)
+            self._ticked = now
         await self._execute(commands)
 
     async def _execute(self, commands: tuple[session.Command, ...]) -> None:
@@ -221,9 +240,18 @@ class Agent:
                     assert_never(command)
 
     def _in_background(self, job: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(job)
+        task = asyncio.create_task(self._guarded(job))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    async def _guarded(self, job: Coroutine[Any, Any, None]) -> None:
+        """Runs a job of the connection; one that fails in a way that nobody foresaw must not fail in silence."""
+        try:
+            await job
+        except Exception as failure:
+            error = CospanError(f"the connection of {self.agent_id} failed: {type(failure).__name__}: {failure}")
+            error.__cause__ = failure
+            self._events.put_nowait(session.LearningFailed(error))
 
     def _in_worker(self, job: Callable[[], session.Event]) -> None:
         """Runs a job in the learning thread; the event that it returns comes back to the loop."""
@@ -234,7 +262,7 @@ class Agent:
                 event = job()
             except CospanError as failure:
                 event = session.LearningFailed(failure)
-            except Exception as failure:
+            except BaseException as failure:  # an environment may also call sys.exit
                 event = session.LearningFailed(_unexpected(self.agent_id, failure))
             with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
                 loop.call_soon_threadsafe(self._events.put_nowait, event)
@@ -318,7 +346,7 @@ class Agent:
             await stream.close()
 
 
-def _unexpected(agent_id: str, failure: Exception) -> CospanError:
+def _unexpected(agent_id: str, failure: BaseException) -> CospanError:
     error = WorkloadBehaviourError(f"the learner of {agent_id} failed: {type(failure).__name__}: {failure}")
     error.__cause__ = failure
     return error

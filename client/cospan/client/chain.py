@@ -1,5 +1,6 @@
 """Drives a site's environment as one chain that never ends, and checks what comes out of it."""
 
+import copy
 import math
 from typing import Any
 
@@ -80,7 +81,10 @@ class Chain:
 
 def _kept(observation: Any) -> Any:
     """The observation as it is now: an environment may go on to write into the same array."""
-    return observation.copy() if isinstance(observation, np.ndarray) else observation
+    if isinstance(observation, np.ndarray):
+        return observation.copy()
+    # Observations of Dict and Tuple spaces hold arrays of their own.
+    return copy.deepcopy(observation) if isinstance(observation, dict | tuple | list) else observation
 
 
 def checked_features(features: FeatureMap, observations: list[Any], name: str) -> Float[np.ndarray, "n d"]:

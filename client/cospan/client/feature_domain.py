@@ -81,11 +81,11 @@ def per_coordinate(name: str, value: int | Sequence[int], coordinates: int, leas
     return counts
 
 
-def tensor_product(factors: Sequence[Float[np.ndarray, "n m"]]) -> Float[np.ndarray, "n p"]:
+def tensor_product(factors: Sequence[Float[np.ndarray, "n _"]]) -> Float[np.ndarray, "n p"]:
     """All products of one column from each factor, row by row; the last factor's column varies fastest."""
 
     def outer(left: np.ndarray, right: np.ndarray) -> np.ndarray:
         products: np.ndarray = left[:, :, None] * right[:, None, :]
-        return products.reshape(len(left), -1)
+        return products.reshape(len(left), left.shape[1] * right.shape[1])
 
     return reduce(outer, factors)

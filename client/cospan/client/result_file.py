@@ -26,18 +26,36 @@ class AgentResult:
 
     values: dict[str, np.ndarray]
 
+    def array(self, name: str) -> np.ndarray:
+        """A value as it is. Raises RunFileError where the file lacks it."""
+        if name not in self.values:
+            raise RunFileError(f"the result of an agent lacks {name!r}; the file is damaged")
+        return self.values[name]
+
     def text(self, name: str) -> str:
-        """A value that is text."""
-        return str(self.values[name])
+        """A value that is text. Raises RunFileError where the file lacks it."""
+        return str(self.array(name))
 
     def number(self, name: str) -> float:
-        """A value that is a number."""
-        return float(self.values[name])
+        """A value that is a number. Raises RunFileError where the file lacks it, or has something else."""
+        value = self.array(name)
+        if value.shape != () or not np.issubdtype(value.dtype, np.number):
+            raise RunFileError(f"{name!r} in the result of an agent is no number; the file is damaged")
+        return float(value)
+
+    def vector(self, name: str, *shape: int) -> np.ndarray:
+        """A value that is an array of this shape. Raises RunFileError where it is missing, or is something else."""
+        value = self.array(name)
+        if value.shape != shape or value.dtype != np.float64 or not np.isfinite(value).all():
+            raise RunFileError(
+                f"{name!r} in the result of an agent is no finite array of shape {shape}; the file is damaged"
+            )
+        return value
 
     @property
     def independent_errors(self) -> Float[np.ndarray, " m"]:
         """The relative value errors of independent TD, one for each step size."""
-        errors = self.values["trace_independent_error"]
+        errors = self.array("trace_independent_error")
         return np.asarray(errors[-1]) if len(errors) else np.empty(0)
 
 
@@ -104,15 +122,21 @@ def resume(learner: SiteLearner, path: Path, *, run_id: str) -> None:
                 f"{path} has {name.replace('_', ' ')} {result.text(name)!r}, and this agent {value!r}; "
                 "it was saved in another run, so its head means nothing here: leave out --resume"
             )
-    values = result.values
-    learner.state = LearnerState(values["head"], result.number("gain_estimate"), int(values["steps"]))
-    learner.weights = AveragedIterate(values["weights"], int(values["weights_count"]))
-    learner.gain = AveragedIterate(values["gain"], int(values["gain_count"]))
-    learner.chain.steps, learner.chain.reward_sum = int(values["steps"]), result.number("reward_sum")
-    if learner.independent is not None and bool(values["with_baseline"]):
-        learner.independent = IndependentTD(
-            weights=values["independent_weights"],
-            averaged=AveragedIterate(values["independent_averaged"], int(values["weights_count"])),
+    spec = learner.specification
+    steps, count = int(result.number("steps")), int(result.number("weights_count"))
+    # All is read before anything is set: a damaged file changes nothing.
+    state = LearnerState(result.vector("head", spec.rank), result.number("gain_estimate"), steps)
+    weights = AveragedIterate(result.vector("weights", spec.feature_dim), count)
+    gain = AveragedIterate(result.vector("gain", 1), int(result.number("gain_count")))
+    reward_sum = result.number("reward_sum")
+    independent = learner.independent
+    if independent is not None and bool(result.array("with_baseline")):
+        shape = independent.weights.shape
+        independent = IndependentTD(
+            weights=result.vector("independent_weights", *shape),
+            averaged=AveragedIterate(result.vector("independent_averaged", *shape), count),
             gain_estimate=result.number("independent_gain_estimate"),
-            steps=int(values["steps"]),
+            steps=steps,
         )
+    learner.state, learner.weights, learner.gain, learner.independent = state, weights, gain, independent
+    learner.chain.steps, learner.chain.reward_sum = steps, reward_sum

@@ -3,14 +3,19 @@
     OFFLINE ── specification ──▶ PREPARING ── site made ──▶ OFFLINE
     OFFLINE ── connected ──▶ JOINING ── welcome ──▶ ACTIVE ── finish ──▶ DONE
        ▲                        │                      │
-       └──── stream broke ──────┴──────────────────────┘   (until the patience runs out: FAILED)
+       ├──── stream broke ──────┴──────────────────────┤   (until the patience runs out: FAILED)
+       └──── round done ── LAGGING ◀── given up ───────┘   (in the middle of a round, see below)
 
 The agent asks for the specification first, because its site may depend on the seed of the run.
 
 A gradient is kept until a later round's basis arrives, and is sent again after a broken stream; it counts once,
-because (agent, round) is its idempotency key. Nothing here knows of sockets, threads or a clock.
+because (agent, round) is its idempotency key. An agent that the coordinator has given up joins anew, but not before
+its own round is done: a fleet must not wait for it a second time.
+
+Nothing here knows of sockets, threads or a clock.
 """
 
+import math
 from dataclasses import dataclass, replace
 from enum import Enum
 from typing import TypeAlias
@@ -27,11 +32,13 @@ from cospan.wire.errors import (
     RemoteError,
     RunFinishedError,
     SessionUnknownError,
+    WorkloadBehaviourError,
 )
 from cospan.wire.messages import (
     AgentMessage,
     BasisUpdate,
     CoordinatorMessage,
+    Disposition,
     Drain,
     Finish,
     GradientUpload,
@@ -56,6 +63,7 @@ class Phase(Enum):
     PREPARING = "preparing"
     JOINING = "joining"
     ACTIVE = "active"
+    LAGGING = "lagging"
     DONE = "done"
     FAILED = "failed"
 
@@ -68,6 +76,7 @@ class SessionState:
         join: who it is, once its site is made; the same at every attempt.
         patience: seconds without an answer after which it gives up.
         phase: where the conversation stands.
+        described: the specification that the site was made for.
         specification: of the run, once welcomed.
         token: of the session; None before the first welcome, and when the coordinator has forgotten it.
         stamp: of the newest message.
@@ -75,7 +84,8 @@ class SessionState:
         learning: the round whose gradient is being computed.
         pending: the newest gradient, until a later round's basis arrives.
         last_sent: when anything was sent.
-        last_contact: when anything was last received, or the first attempt was made.
+        last_contact: when the coordinator was last there; before it ever was, when the first attempt was made.
+        resume_at: when it wants to be asked again, after a `Drain`.
         attempts: attempts to connect since then.
         reconnects: how often the stream was opened again.
         not_counted: gradients that came too late.
@@ -84,6 +94,7 @@ class SessionState:
     patience: float
     join: Join | None = None
     phase: Phase = Phase.OFFLINE
+    described: RunSpecification | None = None
     specification: RunSpecification | None = None
     token: str | None = None
     stamp: Stamp | None = None
@@ -92,6 +103,7 @@ class SessionState:
     pending: GradientUpload | None = None
     last_sent: float = 0.0
     last_contact: float = 0.0
+    resume_at: float = -math.inf
     attempts: int = 0
     reconnects: int = 0
     not_counted: int = 0
@@ -101,6 +113,11 @@ class SessionState:
         welcomed = (self.specification, self.stamp, self.basis)
         assert all(value is None for value in welcomed) or all(value is not None for value in welcomed)
         assert self.phase is not Phase.ACTIVE or self.token is not None, "an active session has a token"
+        assert self.phase is not Phase.LAGGING or self.learning is not None, "only who learns lags behind"
+        assert self.learning is None or self.stamp is not None, "nothing is learnt before the welcome"
+        assert self.learning is None or self.pending is None or self.pending.round < self.learning
+        site_made = self.phase in (Phase.JOINING, Phase.ACTIVE, Phase.LAGGING)
+        assert not site_made or self.join is not None, "who joins has a site"
         assert self.learning is None or self.stamp is None or self.learning <= self.stamp.round
         assert self.pending is None or self.stamp is None or self.pending.round <= self.stamp.round
 
@@ -256,7 +273,7 @@ def step(state: SessionState, event: Event, now: float) -> Outcome:
         return state, ()
     match event:
         case Described(specification=specification):
-            state = replace(state, phase=Phase.PREPARING, last_contact=now, attempts=0)
+            state = replace(state, phase=Phase.PREPARING, described=specification, last_contact=now, attempts=0)
             return state, (Prepare(specification),)
         case Prepared(join=join):
             return replace(state, phase=Phase.OFFLINE, join=join, last_contact=now), (Connect(0.0),)
@@ -269,9 +286,9 @@ def step(state: SessionState, event: Event, now: float) -> Outcome:
         case GradientReady(upload=upload):
             return _on_gradient(state, upload, now)
         case LearningFailed(error=error):
-            return _leave(replace(state, phase=Phase.FAILED), str(error), Fail(error))
+            return _leave(state, Phase.FAILED, str(error), Fail(error))
         case StopRequested(cause=cause):
-            return _leave(replace(state, phase=Phase.DONE), cause, Conclude(cause, state.basis))
+            return _leave(state, Phase.DONE, cause, Conclude(cause, state.basis))
         case Tick():
             return _on_tick(state, now)
 
@@ -293,23 +310,27 @@ def _on_message(state: SessionState, message: CoordinatorMessage, now: float) ->
         )
         return replace(state, phase=Phase.FAILED), (Fail(foreign),)
     match message:
-        case Welcome():
+        case Welcome() if state.phase is Phase.JOINING:
             return _on_welcome(state, message, now)
-        case _ if state.phase is not Phase.ACTIVE:
-            error = OutOfTurnError("the coordinator spoke before its welcome; is it of another version?")
+        case _ if state.phase is not Phase.ACTIVE or isinstance(message, Welcome):
+            error = OutOfTurnError(
+                f"the coordinator sent a {type(message).__name__} out of turn; is it of another version?"
+            )
             return replace(state, phase=Phase.FAILED), (Fail(error),)
         case BasisUpdate(stamp=stamp, basis=basis):
             state = replace(state, stamp=stamp, basis=basis)
             if state.pending is not None and state.pending.round < stamp.round:
                 state = replace(state, pending=None)
             return _learn_if_idle(state)
-        case Receipt(stamp=stamp):
-            return replace(state, not_counted=state.not_counted + 1), ()
+        case Receipt(disposition=disposition):
+            late = 1 if disposition is Disposition.LATE else 0
+            return replace(state, not_counted=state.not_counted + late), ()
         case Finish(stamp=stamp, message=text, basis=basis):
             done = replace(state, phase=Phase.DONE, stamp=stamp, basis=basis)
             return done, (Conclude(text, basis),)
         case Drain(resume_after_seconds=seconds):
-            return replace(state, phase=Phase.OFFLINE), (Connect(seconds),)
+            # The coordinator ends the stream when it goes down; until then the conversation goes on.
+            return replace(state, resume_at=now + seconds), ()
 
 
 def _is_foreign(known: Stamp, new: Stamp) -> bool:
@@ -318,6 +339,12 @@ def _is_foreign(known: Stamp, new: Stamp) -> bool:
 
 def _on_welcome(state: SessionState, welcome: Welcome, now: float) -> Outcome:
     first = state.specification is None
+    if first and state.described is not None and not _is_same(state.described, welcome.specification):
+        changed = ForeignRunError(
+            f"the coordinator now holds run {welcome.stamp.run_id}, whose specification is not the one that this "
+            "agent has made its site for; start the agent anew to join that one"
+        )
+        return replace(state, phase=Phase.FAILED), (Fail(changed),)
     state = replace(
         state,
         phase=Phase.ACTIVE,
@@ -338,6 +365,11 @@ def _on_welcome(state: SessionState, welcome: Welcome, now: float) -> Outcome:
     return state, commands + more
 
 
+def _is_same(described: RunSpecification, welcomed: RunSpecification) -> bool:
+    """Whether two specifications are one; the first agent to join fixes the fingerprint in between."""
+    return replace(described, feature_fingerprint=welcomed.feature_fingerprint) == welcomed
+
+
 def _learn_if_idle(state: SessionState) -> Outcome:
     """Begins the round of the newest basis, unless the learner is busy or has done it already."""
     if state.learning is not None or state.stamp is None or state.basis is None:
@@ -349,6 +381,8 @@ def _learn_if_idle(state: SessionState) -> Outcome:
 
 def _on_gradient(state: SessionState, upload: GradientUpload, now: float) -> Outcome:
     state = replace(state, learning=None, pending=upload)
+    if state.phase is Phase.LAGGING:
+        return replace(state, phase=Phase.OFFLINE), (Connect(0.0),)
     if state.phase is not Phase.ACTIVE:
         return state, ()
     state = replace(state, last_sent=now)
@@ -364,14 +398,18 @@ def _on_broken(state: SessionState, event: StreamBroke, now: float) -> Outcome:
     error = event.error
     if isinstance(error, RunFinishedError) and state.specification is not None:
         return replace(state, phase=Phase.DONE), (Conclude(str(error), state.basis),)
+    if state.phase is Phase.ACTIVE:
+        state = replace(state, last_contact=now)  # it may have been silent for long, but it was there
     if isinstance(error, SessionUnknownError):
         state = replace(state, token=None)
+        if state.learning is not None:
+            return replace(state, phase=Phase.LAGGING), ()
     elif isinstance(error, RemoteError) and not error.retryable:
         return replace(state, phase=Phase.FAILED), (Fail(error),)
-    if now - state.last_contact >= state.patience:
+    if now - max(state.last_contact, state.resume_at) >= state.patience:
         return replace(state, phase=Phase.FAILED), (Fail(_given_up(state, error)),)
     longest = min(_LONGEST_BACKOFF_SECONDS, _FIRST_BACKOFF_SECONDS * 2.0 ** min(state.attempts, 30))
-    pause = longest * (0.5 + 0.5 * event.jitter)
+    pause = max(longest * (0.5 + 0.5 * event.jitter), state.resume_at - now)
     again = Inquire(pause) if state.join is None else Connect(pause)
     return replace(state, phase=Phase.OFFLINE, attempts=state.attempts + 1), (again,)
 
@@ -382,18 +420,29 @@ def _given_up(state: SessionState, error: CospanError) -> CospanError:
     return error
 
 
-def _leave(state: SessionState, cause: str, end: Command) -> Outcome:
-    """Says good-bye where there is a stream to say it through. `state` has the phase after it."""
-    joined = state.token is not None
-    return state, ((Transmit(Leave(cause)), end) if joined else (end,))
+def _leave(state: SessionState, phase: Phase, cause: str, end: Command) -> Outcome:
+    """Says good-bye where there is a stream to say it through."""
+    joined = state.phase in (Phase.JOINING, Phase.ACTIVE)
+    return replace(state, phase=phase), ((Transmit(Leave(cause)), end) if joined else (end,))
 
 
 def _on_tick(state: SessionState, now: float) -> Outcome:
+    if state.phase in (Phase.JOINING, Phase.LAGGING) and now - state.last_contact >= state.patience:
+        return replace(state, phase=Phase.FAILED), (Fail(_waited_in_vain(state)),)
     if state.phase is not Phase.ACTIVE or state.specification is None:
         return state, ()
     if now - state.last_sent < state.specification.liveness_seconds / _HEARTBEATS_PER_LIVENESS:
         return state, ()
     return replace(state, last_sent=now), (Transmit(Heartbeat()),)
+
+
+def _waited_in_vain(state: SessionState) -> CospanError:
+    if state.phase is Phase.JOINING:
+        return CoordinatorUnavailableError(f"the coordinator has not answered the join for {state.patience:g} s")
+    return WorkloadBehaviourError(
+        f"round {state.learning} is not done {state.patience:g} s after the coordinator stopped waiting for it; "
+        "does the environment hang?"
+    )
 
 
 def tick_seconds(state: SessionState) -> float:

@@ -1,8 +1,9 @@
 """How an agent reaches its coordinator: gRPC, or anything else with the same two methods."""
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Coroutine
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, cast, runtime_checkable
 
 import grpc
 import grpc.aio
@@ -10,7 +11,7 @@ import grpc.aio
 from cospan.core.specification import RunSpecification
 from cospan.rpc.v1 import coordinator_service_pb2 as pb
 from cospan.wire.codec import decode_coordinator_message, decode_specification, encode_agent_message
-from cospan.wire.errors import CoordinatorUnavailableError
+from cospan.wire.errors import CoordinatorUnavailableError, CospanError
 from cospan.wire.limits import NO_COMPRESSION, client_options, max_message_bytes
 from cospan.wire.messages import AgentMessage, CoordinatorMessage
 from cospan.wire.status import from_rpc_error
@@ -18,11 +19,13 @@ from cospan.wire.status import from_rpc_error
 METHOD_PREFIX = f"/{pb.DESCRIPTOR.services_by_name['CoordinatorService'].full_name}/"
 _UNARY_SECONDS = 10.0
 _SEND_SECONDS = 30.0
+_FAREWELL_SECONDS = 1.0
 _SMALL_MESSAGE = 1 << 20
 
 _T = TypeVar("_T")
 
 
+@runtime_checkable
 class AgentStream(Protocol):
     """One open conversation."""
 
@@ -39,6 +42,7 @@ class AgentStream(Protocol):
         ...
 
 
+@runtime_checkable
 class Transport(Protocol):
     """Opens conversations."""
 
@@ -74,7 +78,15 @@ class GrpcTransport:
             request_serializer=pb.CollaborateRequest.SerializeToString,
             response_deserializer=pb.CollaborateResponse.FromString,
         )
-        return GrpcAgentStream(self._address, channel, collaborate())
+        call = collaborate()
+        try:
+            # Here, and not when the first message is sent: a peer that accepts and then says nothing must not hold
+            # up the agent's loop.
+            await _translated(lambda: asyncio.wait_for(call.wait_for_connection(), _UNARY_SECONDS), self._address)
+        except BaseException:
+            await channel.close()
+            raise
+        return GrpcAgentStream(self._address, channel, call)
 
     async def describe(self) -> RunSpecification:
         """What the run is, asked with a small message limit before anything large may arrive."""
@@ -99,19 +111,31 @@ class GrpcAgentStream:
     async def send(self, message: AgentMessage) -> None:
         """Sends a message; a peer that does not read for 30 s counts as gone."""
         encoded = encode_agent_message(message)
-        await _translated(
-            lambda: asyncio.wait_for(self._call.write(encoded), _SEND_SECONDS), self._address, self._status
-        )
+        await _translated(lambda: self._write(encoded), self._address)
+
+    async def _write(self, encoded: pb.CollaborateRequest) -> None:
+        try:
+            async with asyncio.timeout(_SEND_SECONDS):
+                await self._call.write(encoded)
+        except TimeoutError:
+            self._call.cancel()  # the reader notices that, and says that the stream is broken
+            raise
+        except asyncio.InvalidStateError:  # the call has ended: its status says why
+            await self._raise_status()
+            raise
 
     async def receive(self) -> CoordinatorMessage:
         """The next message."""
-        response = await _translated(self._call.read, self._address, self._status)
-        if response is grpc.aio.EOF:
-            await self._status()
-            raise CoordinatorUnavailableError(f"the coordinator at {self._address} ended the stream")
-        return decode_coordinator_message(response)
+        return decode_coordinator_message(await _translated(self._read, self._address))
 
-    async def _status(self) -> None:
+    async def _read(self) -> pb.CollaborateResponse:
+        response = await self._call.read()
+        if response is grpc.aio.EOF:
+            await self._raise_status()
+            raise CoordinatorUnavailableError(f"the coordinator at {self._address} ended the stream")
+        return cast("pb.CollaborateResponse", response)
+
+    async def _raise_status(self) -> None:
         """Raises the error that the call ended with, if it did."""
         code = await asyncio.wait_for(self._call.code(), _UNARY_SECONDS)
         if code is not grpc.StatusCode.OK:
@@ -122,32 +146,43 @@ class GrpcAgentStream:
     async def close(self) -> None:
         """Half-closes, and gives the last messages a moment to leave."""
         try:
-            await asyncio.wait_for(self._call.done_writing(), 1.0)
-            await asyncio.wait_for(self._call.wait_for_connection(), 1.0)
-        except (TimeoutError, grpc.RpcError, asyncio.InvalidStateError):
-            pass
+            with contextlib.suppress(CospanError):
+                await _translated(
+                    lambda: asyncio.wait_for(self._call.done_writing(), _FAREWELL_SECONDS), self._address
+                )
         finally:
-            await self._channel.close(grace=1.0)
+            await self._channel.close(grace=_FAREWELL_SECONDS)
 
 
 async def _awaited(call: Any) -> Any:
     return await call
 
 
-async def _translated(
-    attempt: Callable[[], Coroutine[Any, Any, _T]],
-    address: str,
-    status: Callable[[], Coroutine[Any, Any, None]] | None = None,
-) -> _T:
+async def _translated(attempt: Callable[[], Coroutine[Any, Any, _T]], address: str) -> _T:
     """Runs a call and turns every way in which gRPC fails into a CospanError."""
     try:
-        try:
-            return await attempt()
-        except asyncio.InvalidStateError:  # written to a call that has ended: its status says why
-            if status is not None:
-                await status()
-            raise
+        return await attempt()
     except grpc.RpcError as failure:
+        if _is_broken_off(failure):
+            raise CoordinatorUnavailableError(f"the call to the coordinator at {address} broke off") from failure
         raise from_rpc_error(failure, address=address) from failure
     except (TimeoutError, asyncio.InvalidStateError, grpc.aio.UsageError) as failure:
         raise CoordinatorUnavailableError(f"the stream to the coordinator at {address} is broken") from failure
+    except asyncio.CancelledError as failure:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        # It was the call that was cancelled, and not who waits for it: to grpc.aio the two look alike.
+        raise CoordinatorUnavailableError(f"the stream to the coordinator at {address} is broken") from failure
+
+
+def _is_broken_off(failure: grpc.RpcError) -> bool:
+    """Whether a status is nobody's answer, but made up on the way.
+
+    A proxy or a server that stops cancels calls; and a message that is written just when the call ends gives
+    INTERNAL, whatever the coordinator has ended it with. Its own refusals carry an ErrorInfo.
+    """
+    if not isinstance(failure, grpc.aio.AioRpcError):
+        return False
+    made_up = failure.code() in (grpc.StatusCode.CANCELLED, grpc.StatusCode.INTERNAL)
+    return made_up and not failure.trailing_metadata()

@@ -25,6 +25,10 @@ class Worker:
         """Ends the thread after the jobs submitted so far; does not wait for it."""
         self._jobs.put(None)
 
+    def join(self, seconds: float) -> None:
+        """After `stop`: waits for the jobs submitted so far, for so long at most."""
+        self._thread.join(seconds)
+
     def _work(self) -> None:
         while (job := self._jobs.get()) is not None:
             job()

@@ -29,8 +29,8 @@ def random_basis(feature_dim: int, rank: int, rng: np.random.Generator) -> Float
 
 
 def tangent_projection(
-    basis: Float[np.ndarray, "d r"], gradient: Float[np.ndarray, "d r"]
-) -> Float[np.ndarray, "d r"]:
+    basis: Float[np.ndarray, "d r"], gradient: Float[np.ndarray, "d q"]
+) -> Float[np.ndarray, "d q"]:
     """(I − B Bᵀ) G: what of a gradient moves the subspace (the projection in eq. 8)."""
     return np.asarray(gradient - basis @ (basis.T @ gradient))
 

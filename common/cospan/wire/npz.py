@@ -44,7 +44,8 @@ def load_npz(path: Path, what: str) -> dict[str, np.ndarray]:
         RunFileError: it is missing, damaged, or holds objects.
     """
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        # numpy leaves a file open that it has opened itself and cannot read
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
     except FileNotFoundError as failure:
         raise RunFileError(f"there is no file {path}; it should be {what}") from failure

@@ -11,6 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import numpy as np
 
@@ -33,7 +34,7 @@ from cospan.server.events import (
 )
 from cospan.server.history import RoundHistory
 from cospan.wire.codec import encode_coordinator_message
-from cospan.wire.errors import RemoteError
+from cospan.wire.errors import OutOfTurnError, RemoteError
 from cospan.wire.messages import BasisUpdate, CoordinatorMessage, Finish
 
 log = logging.getLogger(__name__)
@@ -44,6 +45,9 @@ _THREAD_FROM_NUMBERS = 400_000
 _LONGEST_SLEEP_SECONDS = 1.0
 _STALLED_SECONDS = 1.0
 _OUTBOX_LENGTH = 64
+"""So many messages may wait for a peer that does not read; only answers to its own messages can become so many."""
+
+_C = TypeVar("_C", bound=Command)
 
 
 @dataclass(slots=True)
@@ -65,6 +69,9 @@ class Stream:
             return
         if is_basis and self.outbox and self.outbox[-1][1]:
             self.outbox.pop()
+        if len(self.outbox) >= _OUTBOX_LENGTH:
+            self.close(OutOfTurnError(f"{_OUTBOX_LENGTH} messages wait to be read; read them before sending more"))
+            return
         self.outbox.append((encoded, is_basis))
         self.wake.set()
 
@@ -152,12 +159,10 @@ class Engine:
                     self._streams[number].close(error)
             case ReportRound(report=report):
                 self.history.append(report)
-                for listener in self.on_round:
-                    listener(command)
+                _tell(self.on_round, command)
             case Note():
                 _log_note(command)
-                for note_listener in self.on_note:
-                    note_listener(command)
+                _tell(self.on_note, command)
             case EndRun():
                 self.end = command
                 self.history.close()
@@ -203,6 +208,9 @@ class Engine:
             move = self._next_basis(command)
         except np.linalg.LinAlgError as failure:
             return BasisFailed(command.round, f"round {command.round} gave no finite basis: {failure}")
+        except Exception as failure:  # a round without either event would stay open for ever
+            log.exception("the arithmetic of round %d failed", command.round)
+            return BasisFailed(command.round, f"round {command.round} gave no basis: {failure}")
         return BasisComputed(command.round, move)
 
     def _next_basis(self, command: ComputeBasis) -> BasisMove:
@@ -213,18 +221,28 @@ class Engine:
 
     async def keep_time(self) -> None:
         """Ticks the machine when a deadline is due, until the run ends."""
+        liveness = self.state.specification.liveness_seconds
         while not self.ended.is_set():
             now = self._clock()
             deadline = machine.next_deadline(self.state)
-            sleep = min(max((deadline or now) - now, 0.01), _LONGEST_SLEEP_SECONDS)
+            sleep = min(max((now if deadline is None else deadline) - now, 0.01), _LONGEST_SLEEP_SECONDS)
             try:
                 await asyncio.wait_for(self.ended.wait(), sleep)
             except TimeoutError:
-                if self._clock() - now - sleep > _STALLED_SECONDS:
+                if self._clock() - now - sleep > min(_STALLED_SECONDS, liveness / 4):
                     # The process itself stood still: what has arrived meanwhile is read before anyone is given up.
                     log.warning("the coordinator stood still for %.1f s", self._clock() - now - sleep)
                     continue
                 self.handle(Tick())
+
+
+def _tell(listeners: list[Callable[[_C], None]], command: _C) -> None:
+    """Tells the listeners; one that fails must not keep the machine's other commands from being carried out."""
+    for listener in listeners:
+        try:
+            listener(command)
+        except Exception:
+            log.exception("a listener failed at a %s", type(command).__name__)
 
 
 def _log_note(note: Note) -> None:

@@ -5,7 +5,8 @@
 
 Nothing here knows of sockets, files, threads or a clock. An event that is not allowed raises a `RemoteError` for
 the peer that caused it, and changes nothing. Liveness has one rule: whoever is awaited, or merely here, is given
-up after `liveness_seconds` of silence, or when an open round has waited `round_seconds` for its gradient.
+up after `liveness_seconds` of silence, or when an open round has waited `round_seconds` for its gradient. No round
+with a gradient stays open for longer than `round_seconds`.
 """
 
 from collections.abc import Iterable, Mapping
@@ -92,8 +93,8 @@ def step(state: CoordinatorState, event: Event, now: float) -> Outcome:
             return _on_stream_closed(state, event, now)
         case BasisComputed():
             return _on_basis(state, event, now)
-        case BasisFailed(message=message):
-            return _finish(state, FinishCause.STOPPED, message, now)
+        case BasisFailed():
+            return _on_basis_failed(state, event, now)
         case Tick():
             return _on_tick(state, now)
         case StopRequested(message=message):
@@ -106,10 +107,11 @@ def next_deadline(state: CoordinatorState) -> float | None:
         return None
     spec = state.specification
     deadlines = [session.last_seen + spec.liveness_seconds for session in state.sessions.values()]
+    deadlines += [_waited_since(state, session) + spec.round_seconds for session in _awaited_sessions(state)]
+    if state.awaited and state.contributions:
+        deadlines.append(state.phase_since + spec.round_seconds)
     if state.phase is RunPhase.WAITING:
         deadlines.append(state.phase_since + state.start_seconds)
-    if state.phase is RunPhase.COLLECTING:
-        deadlines.append(state.phase_since + spec.round_seconds)
     if state.deserted_since is not None:
         deadlines.append(state.deserted_since + spec.round_seconds)
     return min(deadlines, default=None)
@@ -139,6 +141,8 @@ def _check_joinable(state: CoordinatorState, join: Join) -> None:
             f"the agent's features have dimension {join.feature_dim}, those of the run {spec.feature_dim}; "
             "use the feature map of the run"
         )
+    if not join.feature_fingerprint:
+        raise InvalidMessageError("join.feature_fingerprint is empty; name the feature map that all agents share")
     if spec.feature_fingerprint and join.feature_fingerprint != spec.feature_fingerprint:
         raise FeatureMismatchError(
             f"the agent's feature map is {join.feature_fingerprint!r}, that of the run "
@@ -211,15 +215,14 @@ def _open_session(
         stream=event.stream,
         phase=AgentPhase.CONNECTED,
         last_seen=now,
-        rounds_counted=max((gone.rounds_counted for gone in returning), default=0),
+        opened=now,
         reconnects=max((gone.reconnects + 1 for gone in returning), default=0),
     )
-    collecting = state.phase is RunPhase.COLLECTING
     state = replace(
         state,
         sessions={**state.sessions, session.token: session},
         hosts={**state.hosts, **dict.fromkeys(agents, session.token)},
-        awaited=state.awaited | (set(agents) - state.counted) if collecting else state.awaited,
+        awaited=state.awaited.union(agents) if _takes_part_at_once(state, agents) else state.awaited,
         departures={name: gone for name, gone in state.departures.items() if name not in agents},
         deserted_since=None,
     )
@@ -232,13 +235,23 @@ def _open_session(
     return state, commands + more
 
 
+def _takes_part_at_once(state: CoordinatorState, agents: tuple[str, ...]) -> bool:
+    """Whether the open round waits for agents that join now.
+
+    Where one of them has counted in it, in an earlier process, the sum over all of them would count that one twice.
+    """
+    return state.phase is RunPhase.COLLECTING and state.counted.isdisjoint(agents)
+
+
 def _welcome(state: CoordinatorState, session: Session) -> Welcome:
+    running = state.phase in (RunPhase.COLLECTING, RunPhase.CLOSING)
+    past = running and state.awaited.isdisjoint(session.agent_ids)
     return Welcome(
         stamp=state.stamp,
         session_token=session.token,
         specification=state.specification,
         basis=state.basis,
-        first_round=state.round + (1 if state.phase is RunPhase.CLOSING else 0),
+        first_round=state.round + (1 if past else 0),
         started=state.phase is not RunPhase.WAITING,
     )
 
@@ -280,10 +293,8 @@ def _on_gradient(state: CoordinatorState, event: GradientArrived, now: float) ->
         raise InvalidMessageError(
             f"the gradient of round {upload.round} sums over {sorted(overlap)[0]!r}, whose gradient has counted"
         )
-    session = replace(session, last_seen=now, rounds_counted=session.rounds_counted + 1)
     state = replace(
-        state,
-        sessions={**state.sessions, session.token: session},
+        _heard(state, event.token, now),
         contributions={**state.contributions, agents: upload.contribution},
         counted=state.counted.union(agents),
         awaited=state.awaited.difference(agents),
@@ -342,7 +353,14 @@ def _on_basis(state: CoordinatorState, event: BasisComputed, now: float) -> Outc
         return state, ()  # the run was stopped while the arithmetic went on
     seconds = now - state.phase_since
     closed, contributors, departed = state.round, len(state.counted), state.departed_in_round
-    state = replace(state, basis=event.move.basis, round=closed + 1, counted_before=state.counted)
+    counts = {agent: state.rounds_counted.get(agent, 0) + 1 for agent in state.counted}
+    state = replace(
+        state,
+        basis=event.move.basis,
+        round=closed + 1,
+        counted_before=state.counted,
+        rounds_counted={**state.rounds_counted, **counts},
+    )
     state = _open_round(state, now)
     last = state.round == state.specification.rounds
     report = RoundReport(
@@ -363,13 +381,21 @@ def _on_basis(state: CoordinatorState, event: BasisComputed, now: float) -> Outc
     return state, (Broadcast(BasisUpdate(state.stamp, state.basis)), ReportRound(report))
 
 
+def _on_basis_failed(state: CoordinatorState, event: BasisFailed, now: float) -> Outcome:
+    if state.phase is not RunPhase.CLOSING or event.round != state.round:
+        return state, ()  # the run was stopped while the arithmetic went on
+    return _finish(state, FinishCause.STOPPED, event.message, now)
+
+
 # Leaving ------------------------------------------------------------------------------------------------------
 
 
 def _on_leave(state: CoordinatorState, event: LeaveArrived, now: float) -> Outcome:
     _session(state, event.token)
+    if state.phase is RunPhase.FINISHED:
+        return state, ()
     state, note = _remove(state, event.token, f"it left: {event.cause or 'no cause given'}", now)
-    if state.phase not in (RunPhase.WAITING, RunPhase.FINISHED) and not state.sessions:
+    if state.phase is RunPhase.COLLECTING and not state.sessions:
         state, commands = _finish(state, FinishCause.NO_AGENTS, "every agent has left", now)
         return state, (note, *commands)
     state, commands = _close_if_complete(state)
@@ -388,7 +414,7 @@ def _remove(state: CoordinatorState, token: str, cause: str, now: float) -> tupl
     """The state without a session; its agents are gone."""
     session = state.sessions[token]
     gone = {
-        agent: Departure(agent, state.round, cause, session.last_seen, session.rounds_counted, session.reconnects)
+        agent: Departure(agent, state.round, cause, session.last_seen, session.reconnects)
         for agent in session.agent_ids
     }
     sessions = {key: value for key, value in state.sessions.items() if key != token}
@@ -422,6 +448,9 @@ def _on_tick(state: CoordinatorState, now: float) -> Outcome:
         if session.phase is AgentPhase.CONNECTED:
             given_up = SessionUnknownError(f"the coordinator gave this process up: {cause}; join anew")
             commands += (CloseStream(session.stream, given_up),)
+    if state.contributions and now - state.phase_since >= state.specification.round_seconds:
+        # Who is still awaited has joined in mid-round. It stays, but no row of joiners holds a round up for ever.
+        state = replace(state, awaited=frozenset())
     state, more = _close_if_complete(state)
     commands += more
     state, more = _finish_if_hopeless(state, now)
@@ -431,14 +460,24 @@ def _on_tick(state: CoordinatorState, now: float) -> Outcome:
 def _overdue(state: CoordinatorState, now: float) -> Iterable[tuple[str, str]]:
     """The sessions to give up, each with the cause."""
     spec = state.specification
-    round_overdue = state.phase is RunPhase.COLLECTING and now - state.phase_since >= spec.round_seconds
+    awaited = {session.token for session in _awaited_sessions(state)}
     for token, session in state.sessions.items():
         if now - session.last_seen >= spec.liveness_seconds:
             lost = session.phase is AgentPhase.LOST
             what = "its stream broke and did not come back" if lost else "it was silent"
             yield token, f"{what} for {spec.liveness_seconds:g} s"
-        elif round_overdue and state.awaited.intersection(session.agent_ids):
+        elif token in awaited and now - _waited_since(state, session) >= spec.round_seconds:
             yield token, f"it sent no gradient for {spec.round_seconds:g} s"
+
+
+def _awaited_sessions(state: CoordinatorState) -> Iterable[Session]:
+    """The sessions whose gradients the open round still lacks."""
+    return (state.sessions[token] for token in {state.hosts[agent] for agent in state.awaited})
+
+
+def _waited_since(state: CoordinatorState, session: Session) -> float:
+    """Since when the open round waits for a session whose gradient it lacks."""
+    return max(state.phase_since, session.opened)
 
 
 def _finish_if_hopeless(state: CoordinatorState, now: float) -> Outcome:

@@ -28,7 +28,7 @@ def _agents(state: CoordinatorState, now: float) -> list[AgentReport]:
             phase=session.phase,
             silent_seconds=max(0.0, now - session.last_seen),
             awaited=agent in state.awaited,
-            rounds_counted=session.rounds_counted,
+            rounds_counted=state.rounds_counted.get(agent, 0),
             reconnects=session.reconnects,
         )
         for session in state.sessions.values()
@@ -40,7 +40,7 @@ def _agents(state: CoordinatorState, now: float) -> list[AgentReport]:
             phase=AgentPhase.GONE,
             silent_seconds=max(0.0, now - departure.last_seen),
             awaited=False,
-            rounds_counted=departure.rounds_counted,
+            rounds_counted=state.rounds_counted.get(departure.agent_id, 0),
             reconnects=departure.reconnects,
             gone_in_round=departure.round,
             gone_cause=departure.cause,

@@ -7,19 +7,23 @@ from typing import Any, TypeAlias
 
 import grpc
 import grpc.aio
+from google.protobuf.message import DecodeError
 
 from cospan.rpc.v1 import coordinator_service_pb2 as pb
 from cospan.server.engine import Engine, Stream
 from cospan.server.events import GradientArrived, HeartbeatArrived, JoinRequested, LeaveArrived, StreamClosed
 from cospan.server.reporting import run_report
 from cospan.wire.codec import decode_agent_message, encode_matrix, encode_stamp
-from cospan.wire.errors import InternalError, OutOfTurnError, RemoteError
+from cospan.wire.errors import InternalError, InvalidMessageError, OutOfTurnError, RemoteError
 from cospan.wire.messages import AgentMessage, GradientUpload, Heartbeat, Join, Leave
 from cospan.wire.reports import encode_round_report, encode_run_report
 from cospan.wire.status import to_trailing_metadata
 
 _JOIN_SECONDS = 20.0
 """How long a stream may stay open without a Join."""
+
+_FAREWELL_SECONDS = 1.0
+"""How long a stream waits, after the last message, for the other side to end it."""
 
 Context: TypeAlias = grpc.aio.ServicerContext[Any, Any]
 
@@ -36,6 +40,10 @@ class CoordinatorService:
         reader = asyncio.create_task(self._read(stream, context))
         try:
             await _write(stream, context)
+            if stream.error is None:
+                # Ending the call first would reset the other half of it, and some clients (grpclib) then throw away
+                # what they have received and not read: the Finish.
+                await asyncio.wait({reader}, timeout=_FAREWELL_SECONDS)
         finally:
             reader.cancel()
             self._engine.forget_stream(stream)
@@ -50,10 +58,13 @@ class CoordinatorService:
             async with asyncio.timeout(_JOIN_SECONDS):
                 request = await context.read()
             while request is not grpc.aio.EOF:
-                self._receive(stream, decode_agent_message(request, self._engine.state.specification))
+                if not stream.closed:
+                    self._receive(stream, decode_agent_message(request, self._engine.state.specification))
                 request = await context.read()
         except RemoteError as refusal:
             stream.close(refusal)
+        except DecodeError:
+            stream.close(InvalidMessageError("the bytes are no CollaborateRequest of cospan.rpc.v1"))
         except TimeoutError:
             stream.close(OutOfTurnError(f"no Join came within {_JOIN_SECONDS:g} s"))
         except (grpc.aio.UsageError, grpc.RpcError):

@@ -22,7 +22,7 @@ class Session:
         stream: number of the stream it speaks through; an event of an older stream is void.
         phase: CONNECTED, or LOST when the stream has broken.
         last_seen: when it was last heard.
-        rounds_counted: rounds in which its gradients counted.
+        opened: when it joined; no round waits for it since before that.
         reconnects: how often it came back.
     """
 
@@ -32,7 +32,7 @@ class Session:
     stream: int
     phase: AgentPhase
     last_seen: float
-    rounds_counted: int = 0
+    opened: float = 0.0
     reconnects: int = 0
 
 
@@ -45,7 +45,6 @@ class Departure:
         round: the round that was open.
         cause: one sentence.
         last_seen: when it was last heard.
-        rounds_counted: rounds in which its gradients counted.
         reconnects: how often it had come back.
     """
 
@@ -53,7 +52,6 @@ class Departure:
     round: int
     cause: str
     last_seen: float
-    rounds_counted: int
     reconnects: int
 
 
@@ -75,6 +73,7 @@ class CoordinatorState:
         contributions: of the open round, by the agents that they sum over.
         counted: agents whose gradients the open round has.
         counted_before: agents whose gradients the previous round had.
+        rounds_counted: agent id → number of closed rounds that had its gradient.
         departures: agents that are gone, by name.
         departed_in_round: those that went while this round was open.
         deserted_since: when the last session went, if there is none.
@@ -96,6 +95,7 @@ class CoordinatorState:
     contributions: Mapping[tuple[str, ...], Contribution] = field(default_factory=dict)
     counted: frozenset[str] = frozenset()
     counted_before: frozenset[str] = frozenset()
+    rounds_counted: Mapping[str, int] = field(default_factory=dict)
     departures: Mapping[str, Departure] = field(default_factory=dict)
     departed_in_round: tuple[str, ...] = ()
     deserted_since: float | None = None
@@ -123,6 +123,12 @@ class CoordinatorState:
         assert (self.phase is RunPhase.FINISHED) == (self.finish_cause is not None), "a finished run has a cause"
         assert self.phase is not RunPhase.WAITING or not (self.awaited or self.counted or self.round), "not begun"
         assert self.phase is not RunPhase.CLOSING or not self.awaited, "a round closes when all are counted"
+        assert self.phase is not RunPhase.CLOSING or self.counted, "a round closes with somebody's gradient"
         assert (self.deserted_since is None) or not self.sessions, "deserted means that nobody is here"
+        running = self.phase in (RunPhase.COLLECTING, RunPhase.CLOSING)
+        assert not running or self.sessions or self.deserted_since is not None, "a deserted run ends some time"
+        counts = self.rounds_counted.values()
+        assert all(0 < count <= self.round for count in counts), "an agent counts once a round at most"
+        assert set(self.rounds_counted) <= set(self.hosts) | set(self.departures), "only agents that joined count"
         gradients_complete = self.phase is RunPhase.COLLECTING and self.counted and not self.awaited
         assert not gradients_complete, "a complete round does not stay open"

@@ -6,12 +6,12 @@ if a server is free and the policy says so, pays the priority, and takes the ser
 away for good. Then every busy server becomes free with probability p.
 
 Timing: the server that was just taken also has its chance of becoming free in the same step. The example
-    leaves this
-open. With ten servers, p = 0.06, equally likely priorities and a policy that accepts with probability one
-half, this timing has the gain 1.6982, the other one 1.6573.
+leaves this open. With ten servers, p = 0.06, equally likely priorities and a policy that accepts with probability
+one half, this timing has the gain 1.6982, the other one 1.6573.
 
 The queues of the fleet differ in p, uniform in [0.02, 0.15], and in the mix of priorities, Dirichlet(2, 2, 2,
-2). Their policy, the one that is judged, accepts with probability one half.
+2). Their policy, the one that is judged, is trunk reservation: the fewer servers are free, the more a
+customer has to pay to be accepted.
 """
 
 from bisect import bisect_right
@@ -41,14 +41,15 @@ PRIORITIES = (1.0, 2.0, 4.0, 8.0)
 
 FREE_PROBABILITY_RANGE = (0.02, 0.15)
 MIX_CONCENTRATION = 2.0
-ACCEPT_PROBABILITY = 0.5
+RESERVED = (3, 2, 1, 0)
+"""Servers that are kept free of customers of each priority: one is accepted only if more than these are free."""
 
 _TAG = 0x71756575  # "queu": keeps these draws apart from other draws of the same (seed, index)
 _BLOCK = 1024  # uniforms drawn from numpy at once; one call for each would cost more than the step itself
 
-FEATURES = OneHotFeatures(states=(SERVERS + 1) * len(PRIORITIES), reference=3 * len(PRIORITIES))
-"""One-hot, d = 43. Left out is three free servers and priority 1: the state whose least probability over the
-fleet's range of p is the largest, so that no queue comes close to having a constant in the span of what it
+FEATURES = OneHotFeatures(states=(SERVERS + 1) * len(PRIORITIES), reference=10)
+"""One-hot, d = 43. Left out is two free servers and priority 4, the state whose least probability over a large fleet
+is the largest (0.003 over 300 queues), so that no queue comes close to having a constant in the span of what it
 visits."""
 
 
@@ -77,10 +78,10 @@ def after_decision(
 def markov_chain(
     free_probability: float,
     mix: Float[np.ndarray, " m"],
-    accept_probability: float = ACCEPT_PROBABILITY,
+    accept_probability: float | Float[np.ndarray, " s"],
     servers: int = SERVERS,
 ) -> tuple[Float[np.ndarray, "s s"], Float[np.ndarray, " s"]]:
-    """P and R of a queue whose policy accepts with one probability in every state.
+    """P and R of a queue whose policy accepts with probability a(s), one number or one for each state.
 
     P(s, ·) = (1 − a) D(f, ·) + a D(f − 1, ·) and R(s) = a · priority where f > 0 servers are free; P(s, ·) =
     D(0, ·) and R(s) = 0 where none is. D is `after_decision`.
@@ -96,9 +97,9 @@ def markov_chain(
 class QueueEnv(gymnasium.Env[Any, Any]):
     """One access-control queue.
 
-    Observation: Discrete(44), free servers · 4 + priority class (0 to 3). Action: 0 turns the customer away,
-        1 accepts
-    it if a server is free. Reward: the priority (1, 2, 4, 8) of an accepted customer, else 0. It never ends.
+    Observation: Discrete(44), free servers · 4 + priority class (0 to 3). Action: 0 turns the customer away, 1
+    accepts it if a server is free. Reward: the priority (1, 2, 4, 8) of an accepted customer, else 0. It never
+    ends.
     """
 
     metadata: dict[str, Any] = {"render_modes": []}  # noqa: RUF012 - Gymnasium declares it so
@@ -122,7 +123,7 @@ class QueueEnv(gymnasium.Env[Any, Any]):
         self._state = bisect_right(self._cumulative[SERVERS], self._uniforms.pop())
         return self._state, {}
 
-    def step(self, action: int) -> tuple[int, float, bool, bool, dict[str, Any]]:
+    def step(self, action: int | np.integer[Any]) -> tuple[int, float, bool, bool, dict[str, Any]]:
         """Decide on the customer at the head of the queue.
 
         Raises:
@@ -149,9 +150,20 @@ class QueueEnv(gymnasium.Env[Any, Any]):
         return block
 
 
-def accept_at_random(observation: int, generator: np.random.Generator) -> int:
-    """Accept with probability one half, whatever the state."""
-    return int(generator.random() < ACCEPT_PROBABILITY)
+def reserve_trunks(observation: int, generator: np.random.Generator) -> int:
+    """Accept if more servers are free than are reserved for customers who pay more; nothing is random in it."""
+    del generator
+    free, priority = divmod(observation, len(PRIORITIES))
+    return int(free > RESERVED[priority])
+
+
+def fleet_chain(
+    free_probability: float, mix: Float[np.ndarray, " m"]
+) -> tuple[Float[np.ndarray, "s s"], Float[np.ndarray, " s"]]:
+    """`markov_chain` under the fleet's policy."""
+    rng = np.random.default_rng(0)
+    accepted = [reserve_trunks(state, rng) for state in range((SERVERS + 1) * len(PRIORITIES))]
+    return markov_chain(free_probability, mix, np.array(accepted, dtype=np.float64))
 
 
 def queue_parameters(index: int, seed: int) -> tuple[float, Float[np.ndarray, " m"]]:
@@ -169,7 +181,7 @@ def queue_parameters(index: int, seed: int) -> tuple[float, Float[np.ndarray, " 
 
 def reference_solution(free_probability: float, mix: Float[np.ndarray, " m"]) -> ReferenceSolution:
     """J, z* and C under the fleet's policy, from the Poisson equation: z*_i = V(i) − V(reference), exact."""
-    transition, rewards = markov_chain(free_probability, mix)
+    transition, rewards = fleet_chain(free_probability, mix)
     stationary = stationary_distribution(transition)
     value = differential_value(transition, rewards)
     return ReferenceSolution(
@@ -189,7 +201,7 @@ def make_site(index: int, seed: int) -> Site:
     return Site(
         env=QueueEnv(free_probability, mix),
         features=FEATURES,
-        policy=accept_at_random,
+        policy=reserve_trunks,
         reference=reference_solution(free_probability, mix),
         label=f"queue {index} (p = {free_probability:.3f})",
     )

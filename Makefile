@@ -1,0 +1,63 @@
+# Everything a developer or CI runs. Each target sets up what it needs; nothing has to be installed beforehand but
+# Python 3.11 or later (with venv) and make.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PROTOS := $(wildcard proto/cospan/rpc/v1/*.proto)
+PIP_FLAGS := --quiet --disable-pip-version-check
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check protos check-protos wheel-test clean
+
+help:  ## Show this list
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+demo: $(VENV)/ready  ## Run the main job: 25 real microgrids learn together
+	@$(BIN)/cospan run microgrids --agents 25 --rounds 730 --seed 1
+
+test: $(VENV)/ready  ## Run the tests, and check the coverage of core, wire and both machines
+	@rm -f .coverage .coverage.*
+	@$(BIN)/python -m pytest -q --cov --cov-report=
+	@$(BIN)/python -m coverage report --fail-under=95 \
+	  --include='*/cospan/core/*,*/cospan/wire/*,*/server/machine.py,*/server/state.py,*/client/session.py'
+
+check: $(VENV)/ready check-protos  ## Lint, type-check, check imports and generated code
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+protos: .venv-protos/ready  ## Generate the protocol's Python code
+	@$(call generate,proto)
+
+check-protos: .venv-protos/ready
+	@rm -rf build/protos && mkdir -p build/protos
+	@$(call generate,build/protos)
+	@for file in $$(cd build/protos && find . -type f); do \
+	  cmp -s build/protos/$$file proto/$$file || { echo "proto/$$file is not what the .proto files give: run 'make protos'"; exit 1; }; done
+
+wheel-test: $(VENV)/ready  ## Build the wheel, and test it in a clean environment
+	@tests/wheel.sh $(PYTHON)
+
+clean:  ## Remove everything that make has made
+	rm -rf $(VENV) .venv-protos build dist .coverage .coverage.* .*_cache
+
+define generate
+PATH="$(CURDIR)/.venv-protos/bin:$$PATH" python -m grpc_tools.protoc -Iproto --python_out=$(1) --mypy_out=quiet:$(1) $(PROTOS) && \
+PATH="$(CURDIR)/.venv-protos/bin:$$PATH" python -m grpc_tools.protoc -Iproto --grpc_python_out=$(1) --mypy_grpc_out=quiet:$(1) \
+  proto/cospan/rpc/v1/coordinator_service.proto
+endef
+
+$(VENV)/ready: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Cospan needs Python 3.11 or later; $(PYTHON) is $$($(PYTHON) -V). Say which one to use: make PYTHON=python3.12 …"; exit 1; }
+	@echo "setting up $(VENV) …"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/pip install $(PIP_FLAGS) --upgrade 'pip>=25.1'
+	@$(BIN)/pip install $(PIP_FLAGS) --editable . --group test --group check
+	@touch $@
+
+.venv-protos/ready: pyproject.toml
+	@$(PYTHON) -m venv .venv-protos
+	@.venv-protos/bin/pip install $(PIP_FLAGS) --upgrade 'pip>=25.1'
+	@.venv-protos/bin/pip install $(PIP_FLAGS) --group protos
+	@touch $@

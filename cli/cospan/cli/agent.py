@@ -1,0 +1,186 @@
+"""`cospan agent`: one agent, what it prints, and the file it leaves."""
+
+import asyncio
+import os
+import re
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cospan.cli.log_lines import log_errors_to_stderr
+from cospan.cli.process import JsonLines, claim_stdout, on_end_of_stdin, on_stop_signal, use_one_blas_thread
+from cospan.cli.recorder import AgentProgress
+from cospan.client.agent import Agent, AgentEnd, default_agent_id
+from cospan.client.result_file import load_result
+from cospan.wire.errors import CospanError, InvalidValueError, RunFileError
+
+_JSON_SECONDS = 0.5
+_PLAIN_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class AgentOptions:
+    """What is said of one agent only, beside the settings."""
+
+    workload: str
+    agent_id: str | None
+    output: Path | None
+    resume: Path | None
+    json: bool = False
+    follow_stdin: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class AgentSettings:
+    """Those of `cospan.cli.settings.Settings` that an agent needs."""
+
+    coordinator: str
+    patience: float
+    baseline: bool
+    index: int | None
+
+
+def take_part(chosen: AgentOptions, flags: Mapping[str, Any], config: Path | None) -> int:
+    """Takes part in a run until it is over; the exit code.
+
+    Raises:
+        CospanError: it cannot begin, or did not end in order.
+    """
+    log_errors_to_stderr()
+    lines = JsonLines(claim_stdout()) if chosen.json else None
+    rounds = 0
+    try:
+        agent = _prepared(chosen, _settings(chosen, flags, config))
+        agent.on_round.append(Reporter(lines))
+        use_one_blas_thread()
+        try:
+            end = asyncio.run(_run(agent, follow_stdin=chosen.follow_stdin))
+        finally:
+            rounds = _rounds(agent)
+            _save(agent, chosen.output, sys.exception())
+    except CospanError as failure:
+        if lines is not None:
+            code = failure.exit_code
+            lines.emit("failed", reason=failure.reason, message=str(failure), exit_code=code, rounds=rounds)
+        raise
+    _say_end(agent, end, chosen.output, lines)
+    return 0
+
+
+def identity(agent_id: str | None, index: int | None) -> tuple[str, int]:
+    """The agent's name and the index of its site, each from the other where only one is said.
+
+    Raises:
+        InvalidValueError: neither is said, or the name does not end in digits.
+    """
+    if agent_id is None:
+        if index is None:
+            raise InvalidValueError("no agent is named; say which site it is, as in --id 7")
+        return default_agent_id(index), index
+    name = default_agent_id(int(agent_id)) if re.fullmatch(r"[0-9]{1,9}", agent_id) else agent_id
+    if index is not None:
+        return name, index
+    digits = re.search(r"[0-9]{1,9}$", name)
+    if digits is None:
+        raise InvalidValueError(f"agent id {name!r} does not end in a number; say which site it is with --index")
+    return name, int(digits.group())
+
+
+def _settings(chosen: AgentOptions, flags: Mapping[str, Any], config: Path | None) -> AgentSettings:
+    """The settings of all layers. A child's parent has read and checked them: they all stand on the command line.
+
+    Reading them a second time would cost a fifth of the time that an agent takes to start.
+    """
+    baseline = flags.get("baseline", True)
+    if chosen.follow_stdin:
+        return AgentSettings(flags["coordinator"], float(flags["patience"]), baseline, int(flags["index"]))
+    from cospan.cli.settings import load_settings
+
+    settings = load_settings(flags, config)
+    return AgentSettings(settings.coordinator, settings.patience, settings.baseline, settings.index)
+
+
+def _prepared(chosen: AgentOptions, settings: AgentSettings) -> Agent:
+    name, index = identity(chosen.agent_id, settings.index)
+    if chosen.output is not None:
+        _check_writable(chosen.output)
+    if chosen.resume is not None:
+        load_result(chosen.resume)  # whether it is of this run is seen after joining
+    return Agent(
+        chosen.workload,
+        index=index,
+        coordinator=settings.coordinator,
+        agent_id=name,
+        patience=settings.patience,
+        with_baseline=settings.baseline,
+        resume_from=chosen.resume,
+    )
+
+
+def _check_writable(output: Path) -> None:
+    folder = output.parent
+    if output.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+        raise RunFileError(f"cannot write {output}; name a file in a folder that exists and can be written to")
+
+
+async def _run(agent: Agent, *, follow_stdin: bool) -> AgentEnd:
+    def stop(cause: str) -> None:
+        agent.stop(f"it was stopped by {cause}")
+
+    on_stop_signal(stop)
+    if follow_stdin:
+        on_end_of_stdin(stop)
+    return await agent.run_async()
+
+
+def _rounds(agent: Agent) -> int:
+    return 0 if agent.learner is None else agent.learner.weights.count
+
+
+def _save(agent: Agent, output: Path | None, failure: BaseException | None) -> None:
+    """Keeps what was learnt, also by a run that failed; but nothing that began with a wrong file."""
+    if output is not None and _rounds(agent) and not isinstance(failure, RunFileError):
+        agent.save(output)
+
+
+class Reporter:
+    """Says now and then how far the agent has come; called by the learning thread."""
+
+    def __init__(self, lines: JsonLines | None) -> None:
+        self._lines, self._due = lines, 0.0
+
+    def __call__(self, agent: Agent, round_number: int) -> None:
+        """Called after each round."""
+        now = time.monotonic()
+        if now < self._due or agent.learner is None:
+            return
+        self._due = now + (_PLAIN_SECONDS if self._lines is None else _JSON_SECONDS)
+        progress = AgentProgress.of_learner(agent.learner)
+        if self._lines is None:
+            print(f"{agent.agent_id}: round {round_number}, {words(progress)}", flush=True)
+        else:
+            self._lines.emit("progress", round=round_number, **progress.as_document())
+
+
+def words(progress: AgentProgress) -> str:
+    """The numbers that are known, in words."""
+    parts = (
+        ("mean reward", progress.mean_reward),
+        ("value error", progress.value_error),
+        ("independent TD", progress.independent_error),
+    )
+    return ", ".join(f"{name} {value:.4g}" for name, value in parts if value is not None)
+
+
+def _say_end(agent: Agent, end: AgentEnd, output: Path | None, lines: JsonLines | None) -> None:
+    progress = None if agent.learner is None else AgentProgress.of_learner(agent.learner)
+    if lines is not None:
+        values = {"agent": agent.agent_id, "rounds": 0} if progress is None else progress.as_document()
+        lines.emit("finished", message=end.message, **values)
+        return
+    learnt = f"; {words(progress)}" if progress is not None and progress.rounds else ""
+    kept = f"; saved in {output}" if output is not None and end.rounds else ""
+    print(f"{agent.agent_id}: {end.message}; {end.rounds} rounds learnt{learnt}{kept}")

@@ -1,0 +1,140 @@
+"""The commands' signatures. What they do is imported when they run, so that `cospan --help` is quick."""
+
+from collections.abc import Callable
+from typing import Any
+
+import typer
+
+from cospan.cli import options as o
+
+
+def _given(context: typer.Context) -> dict[str, Any]:
+    """The options that were said on the command line, by name."""
+    values = {name: value for name, value in context.params.items() if value is not None}
+    if values.get("no_baseline"):
+        values["baseline"] = False
+    return values
+
+
+def run(
+    context: typer.Context,
+    workload: o.WorkloadArgument = None,
+    agents: o.Agents = None,
+    rounds: o.RunRounds = None,
+    seed: o.Seed = None,
+    rank: o.Rank = None,
+    steps_per_round: o.StepsPerRound = None,
+    preset: o.PresetName = None,
+    corrections: o.CorrectionSchedule = None,
+    head_step: o.HeadStep = None,
+    gain_step: o.GainStep = None,
+    head_radius: o.HeadRadius = None,
+    basis_step: o.BasisStep = None,
+    implicit_head_step: o.ImplicitHeadStep = None,
+    preconditioned: o.Preconditioned = None,
+    preconditioner_floor: o.PreconditionerFloor = None,
+    decay_horizon: o.DecayHorizon = None,
+    decay_power: o.DecayPower = None,
+    no_baseline: o.NoBaseline = False,
+    liveness_seconds: o.LivenessSeconds = None,
+    round_seconds: o.RoundSeconds = None,
+    start_seconds: o.RunStartSeconds = None,
+    port: o.RunPort = None,
+    in_process: o.InProcess = False,
+    output: o.OutputFolder = None,
+    spec: o.SpecFile = None,
+    config: o.Config = None,
+    json: o.Json = False,
+    quiet: o.Quiet = False,
+    debug: o.Debug = False,
+) -> None:
+    """One coordinator and N agent processes on this machine: a live run, a summary, a run folder."""
+    from cospan.cli.run import RunOptions, run_here
+
+    chosen = RunOptions(workload, spec, output, in_process=in_process, json=json, quiet=quiet, debug=debug)
+    raise typer.Exit(run_here(chosen, _given(context), config))
+
+
+def coordinator(
+    context: typer.Context,
+    workload: o.WorkloadOption = None,
+    feature_dim: o.FeatureDim = None,
+    fingerprint: o.Fingerprint = None,
+    agents: o.Agents = None,
+    rounds: o.CoordinatorRounds = None,
+    seed: o.Seed = None,
+    rank: o.Rank = None,
+    steps_per_round: o.StepsPerRound = None,
+    preset: o.PresetName = None,
+    corrections: o.CorrectionSchedule = None,
+    head_step: o.HeadStep = None,
+    gain_step: o.GainStep = None,
+    head_radius: o.HeadRadius = None,
+    basis_step: o.BasisStep = None,
+    implicit_head_step: o.ImplicitHeadStep = None,
+    preconditioned: o.Preconditioned = None,
+    preconditioner_floor: o.PreconditionerFloor = None,
+    decay_horizon: o.DecayHorizon = None,
+    decay_power: o.DecayPower = None,
+    liveness_seconds: o.LivenessSeconds = None,
+    round_seconds: o.RoundSeconds = None,
+    start_seconds: o.CoordinatorStartSeconds = None,
+    host: o.Host = None,
+    port: o.CoordinatorPort = None,
+    insecure: o.Insecure = None,
+    run_folder: o.RunFolderOption = None,
+    spec: o.SpecFile = None,
+    config: o.Config = None,
+    json: o.Json = False,
+    debug: o.Debug = False,
+    follow_stdin: o.FollowStdin = False,
+) -> None:
+    """The server alone: it waits for agents, averages their gradients, and gives out the basis."""
+    from cospan.cli.coordinator import CoordinatorOptions, serve_here
+
+    chosen = CoordinatorOptions(workload, spec, run_folder, json=json, follow_stdin=follow_stdin)
+    raise typer.Exit(serve_here(chosen, _given(context), config))
+
+
+def agent(
+    context: typer.Context,
+    workload: o.AgentWorkload,
+    agent_id: o.AgentName = None,
+    index: o.Index = None,
+    coordinator: o.CoordinatorAddress = None,
+    patience: o.Patience = None,
+    no_baseline: o.NoBaseline = False,
+    output: o.OutputFile = None,
+    resume: o.Resume = None,
+    config: o.Config = None,
+    json: o.Json = False,
+    debug: o.Debug = False,
+    follow_stdin: o.FollowStdin = False,
+) -> None:
+    """One agent: it learns the value function of its own site until the run is over."""
+    from cospan.cli.agent import AgentOptions, take_part
+
+    chosen = AgentOptions(workload, agent_id, output, resume, json=json, follow_stdin=follow_stdin)
+    raise typer.Exit(take_part(chosen, _given(context), config))
+
+
+def status(
+    context: typer.Context,
+    coordinator: o.CoordinatorAddress = None,
+    config: o.Config = None,
+    json: o.Json = False,
+    debug: o.Debug = False,
+) -> None:
+    """What a running coordinator is doing, in plain words."""
+    from cospan.cli.status import show_status
+
+    raise typer.Exit(show_status(_given(context), config, json=json))
+
+
+ALL: tuple[tuple[Callable[..., None], str], ...] = (
+    (run, "cospan run queues --agents 8 --rounds 300"),
+    (coordinator, "cospan coordinator --workload queues --agents 8 --rounds 300"),
+    (agent, "cospan agent queues --id site-7 --coordinator 127.0.0.1:50051 --output site-7.npz"),
+    (status, "cospan status --coordinator 127.0.0.1:50051"),
+)
+"""Every command with its example."""

@@ -1,0 +1,278 @@
+"""A coordinator process and its agent processes on this machine, from their start to their end.
+
+The coordinator owns the run folder and decides when the run is over; every agent saves its own file. This parent
+starts them, listens, and sees to it that they end: in order where that is possible, and at once where it is not.
+"""
+
+import asyncio
+import logging
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from cospan.cli.child import Child
+from cospan.cli.log_lines import log_to_file, stop_logging
+from cospan.cli.onlooker import watch_rounds
+from cospan.cli.outcome import RunFailedError
+from cospan.cli.process import on_stop_signal
+from cospan.cli.progress import View
+from cospan.cli.recorder import AgentProgress, RunMonitor
+from cospan.cli.run_folder import RunFolder, write_text
+from cospan.cli.specifying import RunPlan
+from cospan.client.agent import default_agent_id
+from cospan.wire.errors import CospanError, UsageError
+from cospan.wire.limits import max_message_bytes
+from cospan.wire.spec_file import to_toml
+
+log = logging.getLogger(__name__)
+
+_HOST = "127.0.0.1"
+_REDRAW_SECONDS = 0.25
+_RETRY_SECONDS = 0.2
+_SAVE_SECONDS = 20.0
+"""For agents to save their files after the run, and for the coordinator to complete its own."""
+_STOP_SECONDS = 5.0
+_LAST_ROUNDS_SECONDS = 2.0
+
+
+class Fleet:
+    """The processes of one run. After `run`:
+
+    * `failure`: why the run could not begin; None where it did;
+    * `interrupted`: the signal that ended it, or "";
+    * `complaint`: what the coordinator failed with, or "";
+    * `losses`: how agents ended that did not end in order, by name;
+    * `deserted`: how the last of them ended, where all did before the run was over, or "".
+    """
+
+    def __init__(
+        self,
+        plan: RunPlan,
+        folder: RunFolder,
+        monitor: RunMonitor,
+        view: View,
+        *,
+        start_seconds: float,
+        debug: bool,
+    ) -> None:
+        self.failure: CospanError | None = None
+        self.interrupted = ""
+        self.complaint = ""
+        self.losses: dict[str, str] = {}
+        self.deserted = ""
+        self._plan, self._folder, self._monitor, self._view = plan, folder, monitor, view
+        self._start_seconds, self._debug = start_seconds, debug
+        self._coordinator: Child | None = None
+        self._agents: dict[str, Child] = {}
+        self._last_words: dict[str, dict[str, Any]] = {}
+        self._listening: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._started = False
+
+    async def run(self) -> None:
+        """From the start of the processes to the end of the last of them."""
+        on_stop_signal(self._interrupt)
+        ticking = asyncio.create_task(self._tick())
+        handler = None
+        try:
+            with tempfile.TemporaryDirectory(prefix="cospan-") as temporary:
+                address = await self._start_coordinator(Path(temporary))
+            if address:
+                handler = log_to_file(self._folder.log)
+                await self._run_agents(address)
+        finally:
+            ticking.cancel()
+            await self._end_everybody()
+            if handler is not None:
+                stop_logging(handler)
+
+    # Starting ---------------------------------------------------------------------------------------------------
+
+    async def _start_coordinator(self, temporary: Path) -> str:
+        """The coordinator's address; empty where it has ended before it had one."""
+        spec_file = temporary / "spec.toml"
+        write_text(spec_file, to_toml(self._plan.specification))
+        arguments = [
+            *("coordinator", "--json", "--spec", str(spec_file), "--run-folder", str(self._folder.path)),
+            *("--host", _HOST, "--port", str(self._plan.settings.port or 0)),
+            *("--start-seconds", str(self._start_seconds)),
+        ]
+        self._coordinator = await self._start("coordinator", arguments)
+        await asyncio.wait([self._listening], timeout=self._start_seconds)
+        if not self._listening.done():
+            self._fail(RunFailedError(f"the coordinator did not listen within {self._start_seconds:g} s"))
+            return ""
+        return self._listening.result()
+
+    async def _run_agents(self, address: str) -> None:
+        """Starts the agents, and waits for the end of the run."""
+        assert self._coordinator is not None
+        self._folder.agents.mkdir(exist_ok=True)
+        watching = asyncio.create_task(self._watch(address, self._coordinator))
+        for index in range(self._plan.specification.agents):
+            if self.failure is None and not self.interrupted:
+                name = default_agent_id(index)
+                self._agents[name] = await self._start(name, self._agent_arguments(name, index, address))
+        await self._coordinator.wait()
+        await asyncio.wait([watching], timeout=_LAST_ROUNDS_SECONDS)
+        watching.cancel()
+
+    def _agent_arguments(self, name: str, index: int, address: str) -> list[str]:
+        settings = self._plan.settings
+        return [
+            *("agent", self._plan.specification.workload, "--id", name, "--index", str(index), "--json"),
+            *("--coordinator", address, "--output", str(self._folder.agent(name))),
+            *("--patience", str(settings.patience), *(() if settings.baseline else ("--no-baseline",))),
+        ]
+
+    async def _start(self, name: str, arguments: list[str]) -> Child:
+        try:
+            return await Child.start(name, [*arguments, *(("--debug",) if self._debug else ())], self)
+        except OSError as failure:
+            self._fail(
+                RunFailedError(f"cannot start the process of {name}: {failure.strerror}; start fewer agents")
+            )
+            raise self.failure or failure from failure
+
+    # Listening -------------------------------------------------------------------------------------------------
+
+    def on_event(self, child: Child, document: dict[str, Any]) -> None:
+        """A child said something."""
+        event = document["event"]
+        if event in ("finished", "failed"):
+            self._last_words.setdefault(child.name, document)
+        if event == "failed" and child.name == "coordinator":
+            self.complaint = document["message"]
+        if child is not self._coordinator and child.name in self._agents:
+            if event in ("progress", "finished") and document.get("rounds"):
+                self._monitor.add_agent(AgentProgress.of_document(document))
+            return
+        match event:
+            case "listening":
+                self._listening.set_result(document["address"])
+            case "agent-joined":
+                self._monitor.joined += len(document["agents"])
+            case "run-started":
+                self._started = True
+            case "agent-gone":
+                names = ", ".join(document["agents"])
+                self._view.note(f"round {document['round']}: {names} is gone: {document['message']}")
+
+    def on_complaint(self, child: Child, text: str) -> None:
+        """A child wrote to its standard error."""
+        log.info("%s says: %s", child.name, text)
+        if self._debug:
+            self._view.note(f"{child.name}: {text}")
+
+    def on_exit(self, child: Child) -> None:
+        """A child has ended."""
+        log.info("%s (process %d) %s", child.name, child.pid, child.ending)
+        if child.name == "coordinator":
+            self._on_coordinator_exit(child)
+        elif self.failure is None and not self.interrupted:
+            self._on_agent_exit(child)
+
+    def _on_coordinator_exit(self, child: Child) -> None:
+        if not self._listening.done():
+            if not self.interrupted:
+                self._fail(self._error_of(child, f"the coordinator {child.ending} before it listened"))
+            self._listening.set_result("")
+        if "coordinator" not in self._last_words:
+            self._stop_agents()
+
+    def _on_agent_exit(self, child: Child) -> None:
+        """An agent that failed before its first round was done is a fleet that cannot begin."""
+        words = self._last_words.get(child.name, {})
+        if words.get("event") == "finished":
+            return
+        error = self._error_of(child, f"{child.name} {child.ending}")
+        self.losses[child.name] = words.get("message", f"its process {child.ending}")
+        run_is_over = "coordinator" in self._last_words
+        if words.get("rounds") == 0 or not (self._started or run_is_over):
+            self._fail(error)
+        elif not run_is_over and not any(agent.running for agent in self._agents.values() if agent is not child):
+            self.deserted = str(error)
+            self._stop_coordinator()
+
+    def _error_of(self, child: Child, otherwise: str) -> CospanError:
+        """What a child failed with, as an error of this process."""
+        words = self._last_words.get(child.name, {})
+        kind = UsageError if words.get("exit_code") == UsageError.exit_code else RunFailedError
+        return kind(words.get("message", otherwise))
+
+    async def _watch(self, address: str, coordinator: Child) -> None:
+        """Follows the rounds; a stream that breaks is opened again while the coordinator is there."""
+        spec = self._plan.specification
+        while coordinator.running:
+            try:
+                async for report in watch_rounds(
+                    address,
+                    from_round=len(self._monitor.rows),
+                    include_basis=self._monitor.true_basis is not None,
+                    message_bytes=max_message_bytes(spec.feature_dim, spec.rank, spec.agents),
+                ):
+                    self._monitor.add_round(report)
+                return
+            except CospanError as failure:
+                log.warning("the rounds cannot be watched: %s", failure)
+                await asyncio.sleep(_RETRY_SECONDS)
+
+    async def _tick(self) -> None:
+        while True:
+            self._view.update(self._monitor.progress())
+            await asyncio.sleep(_REDRAW_SECONDS)
+
+    # Ending ----------------------------------------------------------------------------------------------------
+
+    def _interrupt(self, name: str) -> None:
+        """The first signal ends the run in order, the second at once."""
+        if self.interrupted:
+            for child in self._children:
+                child.kill()
+            return
+        self.interrupted = name
+        self._view.note(f"{name}: the run is being ended in order; once more ends it at once")
+        self._stop_coordinator()
+        if not self._started:
+            self._stop_agents()
+
+    def _fail(self, error: CospanError) -> None:
+        """The run cannot begin."""
+        if self.failure is None:
+            self.failure = error
+        self._stop_coordinator()
+        self._stop_agents()
+
+    def _stop_coordinator(self) -> None:
+        """Asks it to stop in order; where it does not, it is ended all the same."""
+        if self._coordinator is not None:
+            self._coordinator.terminate()
+            asyncio.get_running_loop().call_later(_SAVE_SECONDS, self._coordinator.kill)
+
+    def _stop_agents(self) -> None:
+        for agent in self._agents.values():
+            agent.terminate()
+
+    @property
+    def _children(self) -> list[Child]:
+        return [*([self._coordinator] if self._coordinator else []), *self._agents.values()]
+
+    async def _end_everybody(self) -> None:
+        """Gives every process the time to save, and then ends it."""
+        if await self._all_ended(_SAVE_SECONDS):
+            return
+        for child in self._children:
+            child.terminate()
+        if await self._all_ended(_STOP_SECONDS):
+            return
+        for child in self._children:
+            child.kill()
+        await self._all_ended(_STOP_SECONDS)
+
+    async def _all_ended(self, seconds: float) -> bool:
+        waits = [asyncio.ensure_future(child.wait()) for child in self._children if child.running]
+        if not waits:
+            return True
+        _, pending = await asyncio.wait(waits, timeout=seconds)
+        for wait in pending:
+            wait.cancel()
+        return not pending

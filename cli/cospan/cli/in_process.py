@@ -1,0 +1,175 @@
+"""A whole run in one process: the same machine and the same learners, driven by a loop. No network, no clock.
+
+The gradients are those that would have gone over the wire, summed in the same order: the basis is the same, bit for
+bit.
+"""
+
+import logging
+import signal
+import time
+from collections import deque
+from types import FrameType
+
+import numpy as np
+
+from cospan.cli.outcome import RunOutcome, outcome_of_state
+from cospan.cli.progress import View
+from cospan.cli.recorder import AgentProgress, RunMonitor
+from cospan.cli.run_folder import RunFolder
+from cospan.cli.specifying import RunPlan
+from cospan.client.agent import default_agent_id
+from cospan.client.loading import make_site
+from cospan.client.result_file import save_result
+from cospan.client.site_learner import SiteLearner
+from cospan.client.workload import Workload
+from cospan.core.aggregation import next_basis
+from cospan.server import machine
+from cospan.server.events import (
+    BasisComputed,
+    BasisFailed,
+    Broadcast,
+    Command,
+    ComputeBasis,
+    Event,
+    GradientArrived,
+    JoinRequested,
+    LeaveArrived,
+    Note,
+    ReportRound,
+    StopRequested,
+)
+from cospan.wire.errors import WorkloadBehaviourError
+from cospan.wire.messages import BasisUpdate, Join, RunPhase
+
+log = logging.getLogger(__name__)
+
+_REDRAW_SECONDS = 0.25
+
+
+class InProcessRun:
+    """The coordinator's machine and the agents' learners, taking turns."""
+
+    def __init__(
+        self, plan: RunPlan, workload: Workload, folder: RunFolder, monitor: RunMonitor, view: View, *, run_id: str
+    ) -> None:
+        self.interrupted = ""
+        self._plan, self._workload, self._folder, self._monitor, self._view = plan, workload, folder, monitor, view
+        self._state = machine.initial_state(
+            plan.specification, run_id=run_id, incarnation=1, start_seconds=float("inf"), now=time.monotonic()
+        )
+        self._learners: dict[str, SiteLearner] = {}
+        self._open: BasisUpdate | None = None
+        self._end = ""
+        self._seconds = 0.0
+        self._redraw_due = 0.0
+
+    def run(self) -> RunOutcome:
+        """From the first join to the last round; every agent's file is written.
+
+        Raises:
+            CospanError: the run cannot begin.
+        """
+        before = [(number, signal.signal(number, self._on_signal)) for number in (signal.SIGINT, signal.SIGTERM)]
+        try:
+            self._join_all()
+            while self._state.phase is not RunPhase.FINISHED:
+                self._play_round()
+        finally:
+            for number, handler in before:
+                signal.signal(number, handler)
+        for learner in self._learners.values():
+            self._save(learner)
+        return outcome_of_state(self._state, message=self._end, seconds=self._seconds)
+
+    def _on_signal(self, number: int, _frame: FrameType | None) -> None:
+        """The first signal ends the run after the agent whose turn it is, the second at once."""
+        if self.interrupted:
+            raise KeyboardInterrupt
+        self.interrupted = signal.Signals(number).name
+
+    def _join_all(self) -> None:
+        for index in range(self._plan.specification.agents):
+            name = default_agent_id(index)
+            site = make_site(self._workload, index, self._plan.specification.seed)
+            self._learners[name] = SiteLearner(
+                site,
+                self._plan.specification,
+                name=name,
+                index=index,
+                with_baseline=self._plan.settings.baseline,
+            )
+            join = Join(
+                name, (name,), site.features.dim, site.features.fingerprint, self._plan.specification.workload
+            )
+            self._handle(JoinRequested(join, stream=index, token=name))
+            self._monitor.joined += 1
+
+    def _play_round(self) -> None:
+        assert self._open is not None
+        opened = self._open
+        for learner in list(self._learners.values()):
+            if self.interrupted:
+                self._handle(StopRequested(f"the run was stopped by {self.interrupted}"))
+                return
+            self._take_turn(learner, opened)
+        self._redraw()
+
+    def _take_turn(self, learner: SiteLearner, opened: BasisUpdate) -> None:
+        try:
+            upload = learner.learn(opened.stamp.round, opened.basis)
+        except WorkloadBehaviourError as failure:
+            if learner.weights.count == 0:
+                raise
+            self._save(self._learners.pop(learner.name))
+            self._handle(LeaveArrived(learner.name, str(failure)))
+        else:
+            self._handle(GradientArrived(learner.name, upload))
+
+    def _redraw(self) -> None:
+        now = time.monotonic()
+        if now >= self._redraw_due:
+            self._redraw_due = now + _REDRAW_SECONDS
+            for learner in self._learners.values():
+                self._monitor.add_agent(AgentProgress.of_learner(learner))
+            self._view.update(self._monitor.progress())
+
+    def _save(self, learner: SiteLearner) -> None:
+        self._monitor.add_agent(AgentProgress.of_learner(learner))
+        save_result(self._folder.agent(learner.name), learner, run_id=self._state.run_id)
+
+    # The machine ------------------------------------------------------------------------------------------------
+
+    def _handle(self, event: Event) -> None:
+        """Lets an event happen, and everything that follows from it."""
+        pending: deque[Event] = deque([event])
+        while pending:
+            self._state, commands = machine.step(self._state, pending.popleft(), time.monotonic())
+            pending.extend(event for event in map(self._execute, commands) if event is not None)
+
+    def _execute(self, command: Command) -> Event | None:
+        match command:
+            case Broadcast(message=BasisUpdate() as opened):
+                self._open = opened
+            case ComputeBasis():
+                return self._computed(command)
+            case ReportRound(report=report):
+                self._seconds += report.seconds
+                self._monitor.add_round(report)
+            case Note():
+                self._on_note(command)
+        return None
+
+    def _computed(self, command: ComputeBasis) -> Event:
+        method = self._plan.specification.method
+        try:
+            move = next_basis(command.basis, command.contributions, method, command.round)
+        except np.linalg.LinAlgError as failure:
+            return BasisFailed(command.round, f"round {command.round} gave no finite basis: {failure}")
+        return BasisComputed(command.round, move)
+
+    def _on_note(self, note: Note) -> None:
+        log.info("round %d: %s %s %s", note.round, note.kind, ", ".join(note.agent_ids[:5]), note.text)
+        if note.kind == "run-finished":
+            self._end = note.text
+        elif note.kind == "agent-gone":
+            self._view.note(f"round {note.round}: {', '.join(note.agent_ids)} is gone: {note.text}")

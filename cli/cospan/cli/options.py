@@ -1,0 +1,325 @@
+"""Every option of the command line once: its name, its help, and the group it is shown in.
+
+Options default to None, which means "not said": `settings` then looks at the environment and at cospan.toml.
+Numbers come as text: `settings` reads those of all layers, and says what is wrong with one in the same words.
+"""
+
+from pathlib import Path
+from typing import Annotated, TypeAlias
+
+import typer
+
+_FLEET = "The fleet"
+_RULE = "The learning rule"
+_LIMITS = "Time limits, in seconds"
+_ADDRESS = "Addresses"
+_FILES = "Files and output"
+
+# The fleet --------------------------------------------------------------------------------------------------
+
+WorkloadArgument: TypeAlias = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="WORKLOAD",
+        help="A built-in workload (synthetic, queues, microgrids), or your own as package.module:name.",
+        show_default="that of --spec",
+    ),
+]
+AgentWorkload: TypeAlias = Annotated[
+    str, typer.Argument(metavar="WORKLOAD", help="As the run's: a built-in workload, or package.module:name.")
+]
+WorkloadOption: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--workload", help="Fills in d, r, L and the fingerprint of the features.", rich_help_panel=_FLEET
+    ),
+]
+FeatureDim: TypeAlias = Annotated[
+    str | None,
+    typer.Option("--feature-dim", help="d, where no workload is named.", rich_help_panel=_FLEET, metavar="D"),
+]
+Fingerprint: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--fingerprint",
+        help="Fingerprint of the feature map, where no workload is named.",
+        show_default="that of the first agent",
+        rich_help_panel=_FLEET,
+    ),
+]
+Agents: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--agents",
+        help="How many agents the first round waits for.",
+        show_default="all sites of the workload, else 8",
+        rich_help_panel=_FLEET,
+        metavar="N",
+    ),
+]
+RunRounds: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--rounds",
+        help="How many rounds; 0 until Ctrl-C.",
+        show_default="300",
+        rich_help_panel=_FLEET,
+        metavar="N",
+    ),
+]
+CoordinatorRounds: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--rounds",
+        help="How many rounds; 0 until stopped.",
+        show_default="0",
+        rich_help_panel=_FLEET,
+        metavar="N",
+    ),
+]
+Seed: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--seed",
+        help="Of the first basis and of every site.",
+        show_default="0",
+        rich_help_panel=_FLEET,
+        metavar="N",
+    ),
+]
+AgentName: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--id", help="The agent's name; a number N stands for site-N.", rich_help_panel=_FLEET, metavar="ID"
+    ),
+]
+Index: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--index",
+        help="Which site of the workload it is.",
+        show_default="the digits that end the id",
+        rich_help_panel=_FLEET,
+        metavar="N",
+    ),
+]
+
+# The learning rule ------------------------------------------------------------------------------------------
+
+Rank: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--rank",
+        help="r, dimensions of the shared subspace.",
+        show_default="the workload's",
+        rich_help_panel=_RULE,
+        metavar="R",
+    ),
+]
+StepsPerRound: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--steps-per-round",
+        help="L, environment steps of an agent in a round.",
+        show_default="the workload's",
+        rich_help_panel=_RULE,
+        metavar="L",
+    ),
+]
+PresetName: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--preset",
+        help="The constants below: paper is Algorithm 1 and nothing else.",
+        show_default="practical",
+        rich_help_panel=_RULE,
+        metavar="paper|practical",
+    ),
+]
+CorrectionSchedule: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--corrections",
+        help="When an agent corrects its head: end-of-round or every-step.",
+        show_default="the preset's",
+        rich_help_panel=_RULE,
+        metavar="WHEN",
+    ),
+]
+
+
+def _constant(name: str, text: str, metavar: str = "X") -> object:
+    """The option of one constant of the learning rule."""
+    return typer.Option(name, help=text, show_default="the preset's", rich_help_panel=_RULE, metavar=metavar)
+
+
+HeadStep: TypeAlias = Annotated[str | None, _constant("--head-step", "β, step of the head.")]
+GainStep: TypeAlias = Annotated[str | None, _constant("--gain-step", "γ, step of the gain estimate, at most 1.")]
+HeadRadius: TypeAlias = Annotated[
+    str | None, _constant("--head-radius", "U, the ball that holds the head; inf for none.")
+]
+BasisStep: TypeAlias = Annotated[
+    str | None, _constant("--basis-step", "ζ, the coordinator's step; 0 freezes the basis.")
+]
+ImplicitHeadStep: TypeAlias = Annotated[
+    str | None, _constant("--implicit-head-step", "Whether that step is β / (1 + β‖Bᵀφ‖²).", "true|false")
+]
+Preconditioned: TypeAlias = Annotated[
+    str | None, _constant("--preconditioned", "By the heads' second moment, the step of the basis.", "true|false")
+]
+PreconditionerFloor: TypeAlias = Annotated[
+    str | None, _constant("--preconditioner-floor", "ε of the preconditioner.")
+]
+DecayHorizon: TypeAlias = Annotated[
+    str | None,
+    _constant("--decay-horizon", "c of the steps' decay (c / (c + t))^p, in environment steps; 0 for none."),
+]
+DecayPower: TypeAlias = Annotated[str | None, _constant("--decay-power", "p of that decay, 0 to 1.")]
+NoBaseline: TypeAlias = Annotated[
+    bool,
+    typer.Option(
+        "--no-baseline",
+        help="No independent TD beside it, learnt from the same transitions.",
+        rich_help_panel=_RULE,
+    ),
+]
+
+# Time limits ------------------------------------------------------------------------------------------------
+
+
+def _limit(name: str, text: str, default: str) -> object:
+    """The option of one time limit."""
+    return typer.Option(name, help=text, show_default=default, rich_help_panel=_LIMITS, metavar="S")
+
+
+LivenessSeconds: TypeAlias = Annotated[
+    str | None, _limit("--liveness-seconds", "Silence after which an agent is given up.", "5")
+]
+RoundSeconds: TypeAlias = Annotated[
+    str | None, _limit("--round-seconds", "The longest a round waits for an agent that is alive.", "60")
+]
+RunStartSeconds: TypeAlias = Annotated[
+    str | None, _limit("--start-seconds", "The longest to wait for the fleet to start.", "60, or 2 per agent")
+]
+CoordinatorStartSeconds: TypeAlias = Annotated[
+    str | None, _limit("--start-seconds", "The longest to wait for the first round's agents.", "600")
+]
+Patience: TypeAlias = Annotated[
+    str | None, _limit("--patience", "The longest without an answer of the coordinator.", "60")
+]
+
+# Addresses --------------------------------------------------------------------------------------------------
+
+Host: TypeAlias = Annotated[
+    str | None,
+    typer.Option("--host", help="Address to listen on.", show_default="127.0.0.1", rich_help_panel=_ADDRESS),
+]
+RunPort: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--port",
+        help="Port of the coordinator on 127.0.0.1.",
+        show_default="any that is free",
+        rich_help_panel=_ADDRESS,
+        metavar="N",
+    ),
+]
+CoordinatorPort: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--port",
+        help="Port to listen on; 0 for any that is free.",
+        show_default="50051",
+        rich_help_panel=_ADDRESS,
+        metavar="N",
+    ),
+]
+Insecure: TypeAlias = Annotated[
+    bool | None,
+    typer.Option(
+        "--insecure",
+        help="Listen without TLS on an address that other machines reach.",
+        rich_help_panel=_ADDRESS,
+    ),
+]
+CoordinatorAddress: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--coordinator",
+        help="Where the coordinator listens.",
+        show_default="127.0.0.1:50051",
+        rich_help_panel=_ADDRESS,
+        metavar="HOST:PORT",
+    ),
+]
+
+# Files and output -------------------------------------------------------------------------------------------
+
+OutputFolder: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(
+        "--output",
+        help="The run folder; it must not exist, or be empty.",
+        show_default="runs/<time>-<workload>",
+        rich_help_panel=_FILES,
+        metavar="FOLDER",
+    ),
+]
+RunFolderOption: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(
+        "--run-folder",
+        help="Where to keep spec, rounds, basis, result and log; it must not exist, or be empty.",
+        rich_help_panel=_FILES,
+        metavar="FOLDER",
+    ),
+]
+OutputFile: TypeAlias = Annotated[
+    Path | None,
+    typer.Option("--output", help="Where to save what was learnt (npz).", rich_help_panel=_FILES, metavar="FILE"),
+]
+Resume: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(
+        "--resume",
+        help="A file of --output, of the same run and agent, to go on from.",
+        rich_help_panel=_FILES,
+        metavar="FILE",
+    ),
+]
+SpecFile: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(
+        "--spec",
+        help="Run again what a spec.toml says; other flags override it.",
+        rich_help_panel=_FILES,
+        metavar="FILE",
+    ),
+]
+Config: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(
+        "--config",
+        help="Settings below the environment (COSPAN_AGENTS=…) and above the defaults.",
+        show_default="cospan.toml, where there is one",
+        rich_help_panel=_FILES,
+        metavar="FILE",
+    ),
+]
+InProcess: TypeAlias = Annotated[
+    bool,
+    typer.Option(
+        "--in-process", help="No processes and no network; the same basis, bit for bit.", rich_help_panel=_FILES
+    ),
+]
+Json: TypeAlias = Annotated[
+    bool, typer.Option("--json", help="Data as JSON on standard output.", rich_help_panel=_FILES)
+]
+Quiet: TypeAlias = Annotated[bool, typer.Option("--quiet", help="No progress.", rich_help_panel=_FILES)]
+Debug: TypeAlias = Annotated[
+    bool, typer.Option("--debug", help="Show the traceback of an error.", rich_help_panel=_FILES)
+]
+FollowStdin: TypeAlias = Annotated[
+    bool,
+    typer.Option("--follow-stdin", help="Started by `cospan run`: stop when standard input ends.", hidden=True),
+]

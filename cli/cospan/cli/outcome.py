@@ -1,0 +1,223 @@
+"""How a run ended, and the document that says so: `result.json`."""
+
+import importlib.metadata
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from cospan.cli.recorder import RoundRow, best, known, median
+from cospan.cli.specifying import preset_of
+from cospan.client.result_file import AgentResult
+from cospan.core.specification import RunSpecification, basis_digest
+from cospan.server.state import CoordinatorState
+from cospan.wire.errors import CospanError
+
+
+class RunFailedError(CospanError):
+    """A run did not reach its end; its folder holds what was learnt."""
+
+    reason = "RUN_FAILED"
+
+
+@dataclass(frozen=True, slots=True)
+class DepartedAgent:
+    """An agent that left before the end: in which round, and why."""
+
+    agent_id: str
+    round: int
+    cause: str
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class RunOutcome:
+    """How a run ended.
+
+    Attributes:
+        specification: of the run.
+        run_id: its name.
+        cause: one of `cospan.wire.messages.FinishCause`, or "coordinator-lost".
+        message: the same in one sentence.
+        rounds: number of rounds that closed.
+        seconds: from the opening of the first round to the close of the last.
+        agents: number of agents that were there at the end.
+        agent_steps: environment steps of all agents in all the rounds that counted them.
+        basis: B after the last round, shape (d, r); None where it is lost.
+        departures: who left before the end.
+        subspace_error: of the basis; None where B* is unknown.
+    """
+
+    specification: RunSpecification
+    run_id: str
+    cause: str
+    message: str
+    rounds: int
+    seconds: float
+    agents: int
+    agent_steps: int
+    basis: Float[np.ndarray, "d r"] | None
+    departures: tuple[DepartedAgent, ...] = ()
+    subspace_error: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AgentRow:
+    """What one agent has learnt, in numbers; None where unknown.
+
+    Attributes:
+        id: its name.
+        label: of its site.
+        mean_reward: of all its steps.
+        gain: the learnt mean reward per step.
+        gain_error: |η̄ − J|.
+        value_error: relative value error of the joint method.
+        independent_error: the same of independent TD, with the best of its own step sizes.
+    """
+
+    id: str
+    label: str
+    mean_reward: float | None = None
+    gain: float | None = None
+    gain_error: float | None = None
+    value_error: float | None = None
+    independent_error: float | None = None
+
+    @property
+    def ratio(self) -> float | None:
+        """Joint over independent; below 1 the joint method is better."""
+        return ratio(self.value_error, self.independent_error)
+
+
+def ratio(joint: float | None, independent: float | None) -> float | None:
+    """joint / independent, where both are known."""
+    return joint / independent if joint is not None and independent else None
+
+
+def agent_row(result: AgentResult) -> AgentRow:
+    """The numbers of an agent's file."""
+    return AgentRow(
+        id=result.text("agent_id"),
+        label=result.text("label"),
+        mean_reward=known(result.number("mean_reward")),
+        gain=known(float(result.array("gain")[0])),
+        gain_error=known(result.number("gain_error")),
+        value_error=known(result.number("value_error")),
+        independent_error=best(result.independent_errors),
+    )
+
+
+def result_document(outcome: RunOutcome, agents: Sequence[AgentRow] = ()) -> dict[str, Any]:
+    """`result.json`. What is unknown is None; medians are over the agents that finished."""
+    spec = outcome.specification
+    departed = {departure.agent_id for departure in outcome.departures}
+    finished = [agent for agent in agents if agent.id not in departed]
+    return {
+        "workload": spec.workload,
+        "agents": outcome.agents,
+        "rounds": outcome.rounds,
+        "seed": spec.seed,
+        "feature_dim": spec.feature_dim,
+        "rank": spec.rank,
+        "seconds": outcome.seconds,
+        "rounds_per_second": outcome.rounds / outcome.seconds if outcome.seconds > 0.0 else None,
+        "agent_steps": outcome.agent_steps,
+        "basis_sha256": None if outcome.basis is None else basis_digest(outcome.basis),
+        "subspace_error": outcome.subspace_error,
+        "value_error": median(agent.value_error for agent in finished),
+        "gain_error": median(agent.gain_error for agent in finished),
+        "baselines": {"independent": median(agent.independent_error for agent in finished)},
+        "run_id": outcome.run_id,
+        "finish_cause": outcome.cause,
+        "message": outcome.message,
+        "preset": preset_of(spec.method),
+        "method": plain_constants(spec.as_dict()["method"]),
+        "departures": [
+            {"agent_id": gone.agent_id, "round": gone.round, "cause": gone.cause} for gone in outcome.departures
+        ],
+        "per_agent": [_agent_document(agent) for agent in agents],
+        "cospan_version": importlib.metadata.version("cospan"),
+        "numpy_version": np.__version__,
+    }
+
+
+def _agent_document(agent: AgentRow) -> dict[str, Any]:
+    return {
+        "id": agent.id,
+        "label": agent.label,
+        "mean_reward": agent.mean_reward,
+        "gain": agent.gain,
+        "gain_error": agent.gain_error,
+        "value_error": agent.value_error,
+        "independent_error": agent.independent_error,
+        "ratio": agent.ratio,
+    }
+
+
+def plain_constants(values: Any) -> dict[str, Any]:
+    """The constants, an infinite one as text: JSON has no infinity."""
+    return {name: "inf" if value == float("inf") else value for name, value in values.items()}
+
+
+def outcome_of_state(state: CoordinatorState, *, message: str, seconds: float) -> RunOutcome:
+    """The outcome of a run whose machine has finished.
+
+    Args:
+        state: of the machine when it finished; what comes in later is no part of the run.
+        message: why it is over.
+        seconds: from the opening of the first round to the close of the last.
+    """
+    counted = sum(state.rounds_counted.values())
+    departures = sorted(state.departures.values(), key=lambda gone: (gone.round, gone.agent_id))
+    assert state.finish_cause is not None
+    return RunOutcome(
+        specification=state.specification,
+        run_id=state.run_id,
+        cause=state.finish_cause.value,
+        message=message,
+        rounds=state.round,
+        seconds=seconds,
+        agents=len(state.hosts),
+        agent_steps=counted * state.specification.method.steps_per_round,
+        basis=state.basis,
+        departures=tuple(DepartedAgent(gone.agent_id, gone.round, gone.cause) for gone in departures),
+    )
+
+
+def read_outcome(
+    document: Mapping[str, Any], specification: RunSpecification, basis: Float[np.ndarray, "d r"]
+) -> RunOutcome:
+    """The outcome of a `result.json` that a coordinator has written."""
+    return RunOutcome(
+        specification=specification,
+        run_id=document["run_id"],
+        cause=document["finish_cause"],
+        message=document["message"],
+        rounds=document["rounds"],
+        seconds=document["seconds"],
+        agents=document["agents"],
+        agent_steps=document["agent_steps"],
+        basis=basis,
+        departures=tuple(DepartedAgent(**gone) for gone in document["departures"]),
+    )
+
+
+def with_medians(rows: Iterable[RoundRow], agents: Iterable[AgentResult]) -> list[RoundRow]:
+    """The rows with the medians over the agents' traces filled in."""
+    joint: dict[int, list[float | None]] = {}
+    independent: dict[int, list[float | None]] = {}
+    for agent in agents:
+        numbers = agent.array("trace_round").tolist()
+        for number, error in zip(numbers, agent.array("trace_value_error").tolist(), strict=False):
+            joint.setdefault(number, []).append(known(error))
+        for number, errors in zip(numbers, agent.array("trace_independent_error"), strict=False):
+            independent.setdefault(number, []).append(best(errors))
+    return [
+        replace(
+            row,
+            value_error=median(joint.get(row.round, ())),
+            independent_error=median(independent.get(row.round, ())),
+        )
+        for row in rows
+    ]

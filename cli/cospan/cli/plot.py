@@ -1,0 +1,183 @@
+"""`convergence.png`: how the value errors and the shared subspace went."""
+
+import os
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from cospan.cli.recorder import RoundRow
+from cospan.client.result_file import AgentResult
+from cospan.core.specification import RunSpecification
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+ADVICE = "no convergence.png: matplotlib is not installed; pip install 'cospan[plot]'"
+_JOINT, _INDEPENDENT, _SUBSPACE, _MOVEMENT = "#0072B2", "#D55E00", "#009E73", "#A0A0A0"
+"""Of the palette of Okabe and Ito, which colour-blind people can tell apart."""
+_MOST_POINTS = 1500
+_FEW_DECADES = 500.0
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Band:
+    """Quartiles over agents, by round: `low` and `high` are the first and the third."""
+
+    rounds: Int[np.ndarray, " n"]
+    low: Float[np.ndarray, " n"]
+    middle: Float[np.ndarray, " n"]
+    high: Float[np.ndarray, " n"]
+
+
+def draw_convergence(
+    path: Path, spec: RunSpecification, rows: Sequence[RoundRow], agents: Sequence[AgentResult]
+) -> str:
+    """Draws the picture; returns advice where that is not possible, else "".
+
+    Args:
+        path: of the PNG file; it appears whole or not at all.
+        spec: of the run.
+        rows: its rounds.
+        agents: the agents' files.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        return ADVICE
+    figure = Figure(figsize=(11.0, 4.4), dpi=130, layout="constrained")
+    left, right = figure.subplots(1, 2)
+    _draw_values(left, spec, agents)
+    _draw_subspace(right, spec, rows)
+    figure.suptitle(
+        f"{spec.workload}: {spec.agents} agents, d = {spec.feature_dim}, r = {spec.rank}, "
+        f"L = {spec.method.steps_per_round}, seed {spec.seed}",
+        fontsize=10,
+        color="0.35",
+    )
+    _save(figure, path)
+    return ""
+
+
+def quartiles(rounds: Sequence[np.ndarray], values: Sequence[np.ndarray]) -> Band | None:
+    """The quartiles over agents of what each recorded, by round; None where nothing is known.
+
+    Args:
+        rounds: of each agent, the rounds it took part in.
+        values: of each agent, one number a round; those that are not finite are left out.
+    """
+    last = max((int(each[-1]) for each in rounds if len(each)), default=-1)
+    grid = np.full((len(rounds), last + 1), np.nan)
+    for row, (numbers, known) in enumerate(zip(rounds, values, strict=True)):
+        grid[row, numbers] = known
+    grid[~np.isfinite(grid)] = np.nan
+    there = np.flatnonzero(np.isfinite(grid).any(axis=0))
+    if not there.size:
+        return None
+    if there.size > _MOST_POINTS:
+        there = there[np.unique(np.linspace(0, there.size - 1, _MOST_POINTS).astype(int))]
+    low, middle, high = np.nanpercentile(grid[:, there], (25.0, 50.0, 75.0), axis=0)
+    return Band(there, low, middle, high)
+
+
+def _draw_values(axes: "Axes", spec: RunSpecification, agents: Sequence[AgentResult]) -> None:
+    """Value errors where the truth is known, else the mean rewards that the agents expect."""
+    rounds = [agent.array("trace_round") for agent in agents]
+    joint = quartiles(rounds, [agent.array("trace_value_error") for agent in agents])
+    steps, per_round = "environment steps per agent", spec.method.steps_per_round
+    if joint is None:
+        gain = quartiles(rounds, [agent.array("trace_gain_estimate") for agent in agents])
+        _draw_bands(axes, per_round, [(gain, "joint method", _JOINT)])
+        _finish(axes, "Estimated mean reward per step (no true values are known)", steps, "rounds", 1.0 / per_round)
+        return
+    independent = quartiles(rounds, [_best_by_round(agent) for agent in agents])
+    _draw_bands(
+        axes, per_round, [(independent, "independent TD, best step", _INDEPENDENT), (joint, "joint", _JOINT)]
+    )
+    _log_scale(axes, *_limits([band for band in (joint, independent) if band is not None]))
+    _finish(axes, "Relative value error: median and quartiles over agents", steps, "rounds", 1.0 / per_round)
+
+
+def _best_by_round(agent: AgentResult) -> Float[np.ndarray, " n"]:
+    """The error of the best step size in each round; nan where there is none."""
+    errors = agent.array("trace_independent_error")
+    if errors.ndim != 2 or not errors.shape[1]:
+        return np.full(len(agent.array("trace_round")), np.nan)
+    finite = np.where(np.isfinite(errors), errors, np.inf).min(axis=1)
+    return np.asarray(np.where(np.isfinite(finite), finite, np.nan))
+
+
+def _draw_bands(axes: "Axes", per_round: int, bands: Sequence[tuple[Band | None, str, str]]) -> None:
+    for band, label, colour in bands:
+        if band is not None:
+            steps = (band.rounds + 1) * per_round
+            axes.fill_between(steps, band.low, band.high, color=colour, alpha=0.18, linewidth=0)
+            axes.plot(steps, band.middle, color=colour, linewidth=2.0, label=label)
+
+
+def _limits(bands: Sequence[Band]) -> tuple[float, float]:
+    """Limits that show the medians' whole course, and not the first rounds' wildest quartile."""
+    low = min(float(band.low.min()) for band in bands)
+    high = max(float(band.middle.max()) for band in bands)
+    return max(low, 1e-12) / 1.25, max(high, 1e-12) * 1.25
+
+
+def _draw_subspace(axes: "Axes", spec: RunSpecification, rows: Sequence[RoundRow]) -> None:
+    chosen = rows
+    if len(rows) > _MOST_POINTS:
+        chosen = [rows[int(index)] for index in np.unique(np.linspace(0, len(rows) - 1, _MOST_POINTS).astype(int))]
+    curves = (
+        ("to the basis of the round before", _MOVEMENT, 1.0, [row.basis_movement for row in chosen]),
+        ("to the true subspace B*", _SUBSPACE, 2.0, [row.subspace_error for row in chosen]),
+    )
+    heights: list[float] = []
+    for label, colour, width, values in curves:
+        points = [(row.round + 1, value) for row, value in zip(chosen, values, strict=True) if value]
+        if points:
+            axes.plot(*zip(*points, strict=True), color=colour, linewidth=width, label=label)
+            heights += [height for _, height in points]
+    if heights:
+        _log_scale(axes, min(heights) / 1.25, max(heights) * 1.25)
+    title = "The shared basis: sine of its largest angle"
+    _finish(axes, title, "rounds", "environment steps per agent", float(spec.method.steps_per_round))
+
+
+def _log_scale(axes: "Axes", low: float, high: float) -> None:
+    """A logarithmic axis with numbers that can be read, also where it spans little more than a decade."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+
+    axes.set_yscale("log")
+    axes.set_ylim(low, high)
+    subs = (1.0, 2.0, 5.0) if high / low < _FEW_DECADES else (1.0,)
+    within_a_decade = high / low < 10.0
+    axes.yaxis.set_major_locator(MaxNLocator(6) if within_a_decade else LogLocator(subs=subs, numticks=12))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _position: f"{value:g}"))
+    axes.yaxis.set_minor_locator(NullLocator())
+
+
+def _finish(axes: "Axes", title: str, below: str, above: str, scale: float) -> None:
+    """Title, grid and legend; `above` is what `below` is when multiplied by `scale`, on an axis of its own."""
+    axes.set_title(title, fontsize=10.5, fontweight="bold", loc="left")
+    axes.set_xlabel(below)
+    axes.set_xlim(left=0.0)
+    top = axes.secondary_xaxis("top", functions=(lambda x: np.asarray(x) * scale, lambda x: np.asarray(x) / scale))
+    top.set_xlabel(above, fontsize=9, color="0.35")
+    top.tick_params(labelsize=8, colors="0.35")
+    for spine in (top.spines["top"], axes.spines["top"], axes.spines["right"]):
+        spine.set_visible(False)
+    axes.grid(visible=True, which="major", color="0.9", linewidth=0.8)
+    axes.set_axisbelow(True)
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(frameon=False, fontsize=9)
+
+
+def _save(figure: Any, path: Path) -> None:
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    with os.fdopen(descriptor, "wb") as file:
+        figure.savefig(file, format="png")
+    Path(temporary).chmod(0o644)
+    Path(temporary).replace(path)

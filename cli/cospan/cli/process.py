@@ -1,0 +1,88 @@
+"""What belongs to this process as a whole: environment variables, BLAS threads, signals, standard streams."""
+
+import json
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from typing import TextIO
+
+_ENVIRONMENT = {
+    "OPENBLAS_NUM_THREADS": "1",
+    "OMP_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "GRPC_ENABLE_FORK_SUPPORT": "false",
+    "GRPC_VERBOSITY": "NONE",
+}
+"""Read by numpy and gRPC when they are imported. One BLAS thread: agents on one machine fight over the cores
+otherwise, and small matrices gain nothing from more."""
+
+
+def prepare_environment() -> None:
+    """Sets what numpy and gRPC read when they are imported, where nobody has; children inherit it."""
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+
+
+def use_one_blas_thread() -> None:
+    """Pins the BLAS libraries that are loaded so far to one thread, whatever the environment says."""
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
+    threadpool_limits(limits=1)
+
+
+def on_stop_signal(stop: Callable[[str], None]) -> None:
+    """Calls `stop`, from the event loop, with the name of each SIGINT, SIGTERM and SIGHUP."""
+    import asyncio
+
+    loop = asyncio.get_running_loop()
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as it is under nohup
+        numbers.append(signal.SIGHUP)
+    for number in numbers:
+        loop.add_signal_handler(number, stop, number.name)
+
+
+def on_end_of_stdin(stop: Callable[[str], None]) -> None:
+    """Calls `stop` when standard input, a pipe, ends: so a child notices that its parent is gone."""
+    import asyncio
+
+    loop = asyncio.get_running_loop()
+    descriptor = sys.stdin.fileno()
+
+    def read() -> None:
+        if not os.read(descriptor, 4096):
+            loop.remove_reader(descriptor)
+            stop("end of standard input")
+
+    loop.add_reader(descriptor, read)
+
+
+class JsonLines:
+    """One JSON object per line, from any thread. A reader that is gone is no reason to fail."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream, self._lock = stream, threading.Lock()
+
+    def emit(self, event: str, **values: object) -> None:
+        """Writes one line; a NaN must have been made null before."""
+        self.write({"event": event, **values})
+
+    def write(self, document: Mapping[str, object]) -> None:
+        """Writes one object as one line."""
+        line = json.dumps(document, allow_nan=False)
+        try:
+            with self._lock:
+                self._stream.write(f"{line}\n")
+                self._stream.flush()
+        except OSError:
+            pass
+
+
+def claim_stdout() -> TextIO:
+    """Standard output for data alone: what a workload prints goes to standard error from now on."""
+    sys.stdout.flush()
+    claimed = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    return claimed

@@ -1,0 +1,257 @@
+"""`cospan run`: a whole run on this machine, from the plan to the summary."""
+
+import asyncio
+import json
+import logging
+import secrets
+import shutil
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+from jaxtyping import Float
+
+from cospan.cli.fleet import Fleet
+from cospan.cli.in_process import InProcessRun
+from cospan.cli.log_lines import log_errors_to_stderr, log_to_file, stop_logging
+from cospan.cli.outcome import (
+    AgentRow,
+    DepartedAgent,
+    RunFailedError,
+    RunOutcome,
+    agent_row,
+    read_outcome,
+    result_document,
+    with_medians,
+)
+from cospan.cli.plot import draw_convergence
+from cospan.cli.process import claim_stdout, use_one_blas_thread
+from cospan.cli.progress import View, choose_view
+from cospan.cli.recorder import RunMonitor, write_rounds
+from cospan.cli.run_folder import RunFolder, check_free, make_run_folder
+from cospan.cli.specifying import RunPlan, plan_with_workload
+from cospan.cli.summary import summary_lines
+from cospan.client.agent import default_agent_id
+from cospan.client.result_file import AgentResult, load_result
+from cospan.client.workload import Workload
+from cospan.wire.errors import RunFileError, WorkloadBehaviourError
+from cospan.wire.messages import FinishCause
+
+log = logging.getLogger(__name__)
+
+DEFAULT_ROUNDS = 300
+_SHORTEST_START_SECONDS = 60.0
+_START_SECONDS_PER_AGENT = 2.0
+COORDINATOR_LOST = "coordinator-lost"
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """What is said of one run only, beside the settings."""
+
+    workload: str | None
+    spec: Path | None
+    output: Path | None
+    in_process: bool = False
+    json: bool = False
+    quiet: bool = False
+    debug: bool = False
+
+
+def run_here(chosen: RunOptions, flags: Mapping[str, Any], config: Path | None) -> int:
+    """Runs a fleet on this machine until the run is over; the exit code.
+
+    Raises:
+        CospanError: it cannot begin, or did not reach its end.
+    """
+    log_errors_to_stderr()
+    data = claim_stdout() if chosen.json else None
+    plan = plan_with_workload(
+        flags, config, reference=chosen.workload, spec_file=chosen.spec, rounds=DEFAULT_ROUNDS
+    )
+    assert plan.workload is not None
+    if chosen.output is not None:
+        check_free(chosen.output)
+    use_one_blas_thread()
+    spec = plan.specification
+    monitor = RunMonitor(agents=spec.agents, total=spec.rounds, true_basis=_true_basis(plan, plan.workload))
+    folder = make_run_folder(chosen.output, workload=plan.workload.name or spec.workload)
+    view = choose_view(quiet=chosen.quiet)
+    try:
+        outcome, interrupted = _carry_out(plan, plan.workload, folder, monitor, view, chosen)
+    except BaseException:
+        if not monitor.rows:
+            folder.discard()
+        raise
+    finally:
+        view.close()
+    _conclude(outcome, folder, monitor, data, quiet=chosen.quiet)
+    return _exit_code(outcome, interrupted, folder)
+
+
+def _true_basis(plan: RunPlan, workload: Workload) -> Float[np.ndarray, "d q"] | None:
+    """B*, where the workload knows it."""
+    if workload.fleet_basis is None:
+        return None
+    spec = plan.specification
+    try:
+        basis = workload.fleet_basis(spec.agents, spec.rank, spec.seed)
+    except Exception as failure:
+        raise WorkloadBehaviourError(
+            f"workload {spec.workload!r} failed to give the basis of its fleet: {type(failure).__name__}: {failure}"
+        ) from failure
+    if basis is not None and (basis.ndim != 2 or basis.shape[0] != spec.feature_dim):
+        raise WorkloadBehaviourError(
+            f"workload {spec.workload!r} gave a basis of its fleet of shape {basis.shape}; "
+            f"it must have {spec.feature_dim} rows"
+        )
+    return basis
+
+
+def _carry_out(
+    plan: RunPlan, workload: Workload, folder: RunFolder, monitor: RunMonitor, view: View, chosen: RunOptions
+) -> tuple[RunOutcome, str]:
+    """The run itself: how it ended, and the signal that ended it, or "".
+
+    Raises:
+        CospanError: it could not begin; there is nothing to keep.
+    """
+    if chosen.in_process:
+        outcome, interrupted = _in_process(plan, workload, folder, monitor, view)
+    else:
+        outcome, interrupted = asyncio.run(_networked(plan, folder, monitor, view, debug=chosen.debug))
+    if outcome.rounds == 0:
+        why = f"it was interrupted by {interrupted}" if interrupted else outcome.message
+        raise RunFailedError(f"the run ended before its first round was done: {why}")
+    return replace(outcome, subspace_error=monitor.subspace_error(outcome.basis)), interrupted
+
+
+def _in_process(
+    plan: RunPlan, workload: Workload, folder: RunFolder, monitor: RunMonitor, view: View
+) -> tuple[RunOutcome, str]:
+    folder.write_spec(plan.specification)
+    folder.agents.mkdir()
+    handler = log_to_file(folder.log)
+    try:
+        run = InProcessRun(plan, workload, folder, monitor, view, run_id=secrets.token_hex(8))
+        outcome = run.run()
+    finally:
+        stop_logging(handler)
+    assert outcome.basis is not None
+    folder.write_basis(outcome.basis, run_id=outcome.run_id, rounds=outcome.rounds)
+    return outcome, run.interrupted
+
+
+async def _networked(
+    plan: RunPlan, folder: RunFolder, monitor: RunMonitor, view: View, *, debug: bool
+) -> tuple[RunOutcome, str]:
+    start_seconds = plan.settings.start_seconds
+    if start_seconds is None:
+        start_seconds = max(_SHORTEST_START_SECONDS, _START_SECONDS_PER_AGENT * plan.specification.agents)
+    fleet = Fleet(plan, folder, monitor, view, start_seconds=start_seconds, debug=debug)
+    await fleet.run()
+    if fleet.failure is not None:
+        folder.discard()  # the others may have learnt for a moment, but this was no run
+        raise fleet.failure
+    outcome = _outcome_of_coordinator(plan, folder, monitor, fleet.complaint)
+    if fleet.deserted and outcome.cause == FinishCause.STOPPED.value:
+        outcome = _without_agents(outcome, fleet)
+    return outcome, fleet.interrupted
+
+
+def _without_agents(outcome: RunOutcome, fleet: Fleet) -> RunOutcome:
+    """The outcome of a run that was stopped because every agent process had ended: the coordinator was not told."""
+    known = {departure.agent_id for departure in outcome.departures}
+    lost = [DepartedAgent(name, outcome.rounds, cause) for name, cause in fleet.losses.items() if name not in known]
+    return replace(
+        outcome,
+        cause=FinishCause.NO_AGENTS.value,
+        message=f"every agent process has ended; the last: {fleet.deserted}",
+        agents=0,
+        departures=(*outcome.departures, *lost),
+    )
+
+
+def _outcome_of_coordinator(plan: RunPlan, folder: RunFolder, monitor: RunMonitor, complaint: str) -> RunOutcome:
+    """What the coordinator has written; what is known here, where it was ended before it could write."""
+    try:
+        document = json.loads(folder.result.read_text(encoding="utf-8"))
+        return read_outcome(document, plan.specification, folder.read_basis())
+    except (OSError, RunFileError):
+        counted = sum(row.contributors for row in monitor.rows)
+        return RunOutcome(
+            specification=plan.specification,
+            run_id="",
+            cause=COORDINATOR_LOST,
+            message=complaint or "the coordinator process ended in the middle of the run",
+            rounds=len(monitor.rows),
+            seconds=sum(row.seconds for row in monitor.rows),
+            agents=len(list(folder.agents.glob("*.npz"))),
+            agent_steps=counted * plan.specification.method.steps_per_round,
+            basis=None,
+        )
+
+
+# What is left -----------------------------------------------------------------------------------------------------
+
+
+def _conclude(
+    outcome: RunOutcome, folder: RunFolder, monitor: RunMonitor, data: TextIO | None, *, quiet: bool
+) -> None:
+    """Completes the run folder, and prints what came out."""
+    results = _results(folder, outcome)
+    agents = [_row(index, results, monitor) for index in range(outcome.specification.agents)]
+    document = result_document(outcome, agents)
+    rows = with_medians(monitor.rows, results.values())
+    write_rounds(folder.rounds, rows)
+    folder.write_result(document)
+    advice = draw_convergence(folder.picture, outcome.specification, rows, list(results.values()))
+    if advice and not quiet:
+        print(advice, file=sys.stderr)
+    if data is not None:
+        print(json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False), file=data, flush=True)
+        return
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    for line in summary_lines(outcome, agents, document, folder.path, width=width):
+        print(line)
+
+
+def _results(folder: RunFolder, outcome: RunOutcome) -> dict[str, AgentResult]:
+    """The agents' files that are there, by name."""
+    found = {}
+    for index in range(outcome.specification.agents):
+        name = default_agent_id(index)
+        if folder.agent(name).exists():
+            try:
+                found[name] = load_result(folder.agent(name))
+            except RunFileError as failure:
+                print(f"cospan: {failure}; it is left out of the summary", file=sys.stderr)
+    return found
+
+
+def _row(index: int, results: Mapping[str, AgentResult], monitor: RunMonitor) -> AgentRow:
+    """The numbers of an agent; of one that left no file only what it is called."""
+    name = default_agent_id(index)
+    if name in results:
+        return agent_row(results[name])
+    progress = monitor.agents.get(name)
+    return AgentRow(id=name, label=progress.label if progress else "")
+
+
+def _exit_code(outcome: RunOutcome, interrupted: str, folder: RunFolder) -> int:
+    """0 where the run did what was asked for.
+
+    Raises:
+        RunFailedError: it did not.
+    """
+    spec = outcome.specification
+    if outcome.cause == FinishCause.ROUNDS_REACHED.value or (interrupted and spec.rounds == 0):
+        return 0
+    of = f" of {spec.rounds}" if spec.rounds else ""
+    why = f"it was interrupted by {interrupted}" if interrupted else outcome.message
+    raise RunFailedError(
+        f"the run ended after {outcome.rounds}{of} rounds: {why}; what was learnt is in {folder.path}"
+    )

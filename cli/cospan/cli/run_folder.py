@@ -1,0 +1,196 @@
+"""The run folder: where it is, what its files are called, and that each appears whole or not at all."""
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from cospan.core.specification import RunSpecification
+from cospan.wire.errors import RunFileError
+from cospan.wire.npz import load_npz, save_npz
+from cospan.wire.spec_file import to_toml
+
+RUNS = Path("runs")
+BASIS_FORMAT = "cospan-basis-1"
+_MOST_RUNS_IN_A_SECOND = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class RunFolder:
+    """One run's folder.
+
+    Attributes:
+        path: of the folder.
+        made: the folders that were made for it, outermost first.
+    """
+
+    path: Path
+    made: tuple[Path, ...] = ()
+
+    @property
+    def spec(self) -> Path:
+        """Everything needed to run it again."""
+        return self.path / "spec.toml"
+
+    @property
+    def result(self) -> Path:
+        """What came out."""
+        return self.path / "result.json"
+
+    @property
+    def rounds(self) -> Path:
+        """One line a round."""
+        return self.path / "rounds.csv"
+
+    @property
+    def basis(self) -> Path:
+        """The newest basis."""
+        return self.path / "basis.npz"
+
+    @property
+    def log(self) -> Path:
+        """JSON lines."""
+        return self.path / "log.jsonl"
+
+    @property
+    def picture(self) -> Path:
+        """How it converged."""
+        return self.path / "convergence.png"
+
+    @property
+    def agents(self) -> Path:
+        """The folder of what the agents have learnt."""
+        return self.path / "agents"
+
+    def agent(self, agent_id: str) -> Path:
+        """What one agent has learnt."""
+        return self.agents / f"{agent_id}.npz"
+
+    def write_spec(self, specification: RunSpecification) -> None:
+        """Writes `spec.toml`."""
+        write_text(self.spec, to_toml(specification))
+
+    def write_result(self, document: Mapping[str, Any]) -> None:
+        """Writes `result.json`."""
+        write_text(self.result, json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+    def write_basis(self, basis: Float[np.ndarray, "d r"], *, run_id: str, rounds: int) -> None:
+        """Writes `basis.npz`: the basis after `rounds` rounds, and of which run it is."""
+        save_npz(self.basis, format=BASIS_FORMAT, run_id=run_id, round=rounds, basis=basis)
+
+    def read_basis(self) -> Float[np.ndarray, "d r"]:
+        """The basis of `basis.npz`.
+
+        Raises:
+            RunFileError: it is missing, damaged, or no basis.
+        """
+        values = load_npz(self.basis, "the basis of a run")
+        if str(values.get("format")) != BASIS_FORMAT:
+            raise RunFileError(f"{self.basis} is not the basis of a run (format {BASIS_FORMAT})")
+        return values["basis"]
+
+    def discard(self) -> None:
+        """Removes what this run has written, and the folders that were made for it."""
+        for entry in self.path.iterdir() if self.path.is_dir() else ():
+            if entry.is_dir() and not entry.is_symlink():
+                shutil.rmtree(entry, ignore_errors=True)
+            else:
+                entry.unlink(missing_ok=True)
+        for folder in reversed(self.made):
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+
+
+def check_free(path: Path) -> None:
+    """Raises RunFileError where `path` is anything but an empty folder or nothing."""
+    try:
+        taken = path.exists() and (not path.is_dir() or any(path.iterdir()))
+    except OSError as failure:
+        raise RunFileError(f"cannot read the run folder {path}: {failure.strerror}") from failure
+    if taken:
+        what = "is not empty" if path.is_dir() else "is a file"
+        raise RunFileError(f"the run folder {path} {what}; name another, or remove it first")
+
+
+def make_run_folder(path: Path | None, *, workload: str) -> RunFolder:
+    """Makes the folder of a run, empty.
+
+    Args:
+        path: which; `runs/<UTC time>-<workload>` where left out.
+        workload: the name that appears in it.
+
+    Raises:
+        RunFileError: it cannot be made, or is not empty.
+    """
+    if path is None:
+        return _make_unique(RUNS, f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{_file_name(workload)}")
+    check_free(path)
+    return _make(path, exist_ok=True)
+
+
+def _make_unique(parent: Path, name: str) -> RunFolder:
+    for number in range(1, _MOST_RUNS_IN_A_SECOND):
+        path = parent / (name if number == 1 else f"{name}-{number}")
+        with contextlib.suppress(FileExistsError):
+            return _make(path, exist_ok=False)
+    raise RunFileError(f"{parent / name} and all names like it exist; name a folder with --output")
+
+
+def _make(path: Path, *, exist_ok: bool) -> RunFolder:
+    """Makes a folder and those above it; raises FileExistsError where it may not exist and does."""
+    above = next((folder for folder in path.parents if folder.exists()), path.parent)
+    if above.exists() and not above.is_dir():
+        raise RunFileError(f"cannot make the run folder {path}: {above} is a file; name another")
+    lacking = tuple(folder for folder in reversed((path, *path.parents)) if not folder.exists())
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as failure:
+        raise _cannot_make(path, failure) from failure
+    try:
+        path.mkdir(exist_ok=exist_ok)
+    except FileExistsError:
+        raise
+    except OSError as failure:
+        raise _cannot_make(path, failure) from failure
+    if not os.access(path, os.W_OK | os.X_OK):
+        raise RunFileError(f"the run folder {path} cannot be written to; name another, or change its permissions")
+    return RunFolder(path, made=lacking)
+
+
+def _cannot_make(path: Path, failure: OSError) -> RunFileError:
+    return RunFileError(f"cannot make the run folder {path}: {failure.strerror}; name another")
+
+
+def _file_name(workload: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", workload).strip("-.")[:80] or "run"
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a text by way of a temporary file beside it.
+
+    Raises:
+        RunFileError: it cannot be written.
+    """
+    temporary: str | None = None
+    try:
+        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(path)
+    except OSError as failure:
+        if temporary is not None:
+            Path(temporary).unlink(missing_ok=True)
+        raise RunFileError(f"cannot write {path}: {failure.strerror}") from failure

@@ -1,0 +1,124 @@
+"""The settings, in layers: defaults < cospan.toml < COSPAN_* environment < flags.
+
+None means that no layer says anything; each command then has its own default.
+"""
+
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from cospan.wire.errors import InvalidValueError
+
+DEFAULT_CONFIG = Path("cospan.toml")
+_PREFIX = "COSPAN_"
+
+
+class Settings(BaseSettings):
+    """What all commands can be told; a description says what a value must be."""
+
+    model_config = SettingsConfigDict(env_prefix=_PREFIX, env_ignore_empty=True, extra="forbid")
+
+    agents: int | None = Field(None, description="a whole number, 1 or more")
+    rounds: int | None = Field(None, description="a whole number, 0 or more")
+    feature_dim: int | None = Field(None, description="a whole number, 1 or more")
+    fingerprint: str | None = Field(None, description="a text")
+    index: int | None = Field(None, ge=0, description="a whole number, 0 or more")
+    seed: int | None = Field(None, description="a whole number, 0 or more")
+    rank: int | None = Field(None, description="a whole number, 1 or more")
+    steps_per_round: int | None = Field(None, description="a whole number, 1 or more")
+    preset: Literal["paper", "practical"] | None = Field(None, description="paper or practical")
+    corrections: Literal["end-of-round", "every-step"] | None = Field(
+        None, description="end-of-round or every-step"
+    )
+    head_step: float | None = Field(None, description="a number above 0")
+    gain_step: float | None = Field(None, description="a number above 0, at most 1")
+    head_radius: float | None = Field(None, description="a number above 0, or inf")
+    basis_step: float | None = Field(None, description="a number, 0 or more")
+    implicit_head_step: bool | None = Field(None, description="true or false")
+    preconditioned: bool | None = Field(None, description="true or false")
+    preconditioner_floor: float | None = Field(None, description="a number above 0")
+    decay_horizon: float | None = Field(None, description="a number, 0 or more")
+    decay_power: float | None = Field(None, description="a number, 0 to 1")
+    baseline: bool = Field(True, description="true or false")
+    liveness_seconds: float | None = Field(None, description="a number above 0")
+    round_seconds: float | None = Field(None, description="a number above 0")
+    start_seconds: float | None = Field(None, gt=0, allow_inf_nan=False, description="a number above 0")
+    patience: float = Field(60.0, ge=0, allow_inf_nan=False, description="a number, 0 or more")
+    host: str = Field("127.0.0.1", min_length=1, description="an address to listen on")
+    port: int | None = Field(None, ge=0, le=65535, description="a whole number, 0 to 65535")
+    insecure: bool = Field(False, description="true or false")
+    coordinator: str = Field("127.0.0.1:50051", pattern=r"^\S+:\d+$", description="HOST:PORT")
+
+
+def load_settings(flags: Mapping[str, Any], config: Path | None) -> Settings:
+    """The settings of all layers.
+
+    Args:
+        flags: what was said on the command line; names that are no settings are left out.
+        config: the TOML file; `cospan.toml` of the current folder, if there is one, where left out.
+
+    Raises:
+        InvalidValueError: a layer says something that is not allowed, or the file cannot be read.
+    """
+    path = _config_path(config)
+    said = {name: value for name, value in flags.items() if name in Settings.model_fields}
+    try:
+        return _reading(path)(**said)
+    except ValidationError as failure:
+        raise InvalidValueError("; ".join(_sentence(error, said, path) for error in failure.errors())) from failure
+    except tomllib.TOMLDecodeError as failure:
+        raise InvalidValueError(f"{path} is not TOML: {failure}") from failure
+    except (OSError, UnicodeDecodeError) as failure:
+        raise InvalidValueError(f"cannot read {path}: {failure}") from failure
+
+
+def _config_path(config: Path | None) -> Path | None:
+    if config is None:
+        return DEFAULT_CONFIG if DEFAULT_CONFIG.is_file() else None
+    if not config.is_file():
+        raise InvalidValueError(f"there is no file {config}; --config names a TOML file of settings")
+    return config
+
+
+def _reading(path: Path | None) -> type[Settings]:
+    """The settings with their layers, the file among them."""
+
+    class Layered(Settings):
+        @classmethod
+        def settings_customise_sources(
+            cls,
+            settings_cls: type[BaseSettings],
+            init_settings: PydanticBaseSettingsSource,
+            env_settings: PydanticBaseSettingsSource,
+            dotenv_settings: PydanticBaseSettingsSource,
+            file_secret_settings: PydanticBaseSettingsSource,
+        ) -> tuple[PydanticBaseSettingsSource, ...]:
+            return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, toml_file=path)
+
+    return Layered
+
+
+def _sentence(error: Any, said: Mapping[str, Any], path: Path | None) -> str:
+    """One validation error as: the key, its value, where it was said, and what is allowed."""
+    key = str(error["loc"][0])
+    if error["type"] == "extra_forbidden":
+        allowed = ", ".join(Settings.model_fields)
+        return f"{path} has {key} = {error['input']!r}, which is no setting; allowed are {allowed}"
+    in_environment = {name.upper() for name in os.environ}
+    if key in said:
+        where = f"--{key.replace('_', '-')}"
+    elif f"{_PREFIX}{key}".upper() in in_environment:
+        where = f"the environment variable {_PREFIX}{key.upper()}"
+    else:
+        where = str(path)
+    return f"{key} is {error['input']!r} in {where}; it must be {Settings.model_fields[key].description}"

@@ -1,0 +1,171 @@
+"""From settings, a workload, or the file of an earlier run, to the specification of a run."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from cospan.cli.settings import Settings, load_settings
+from cospan.client.loading import load_workload, make_site
+from cospan.client.workload import Workload
+from cospan.core.method import PRESETS, Corrections, Method
+from cospan.core.specification import RunSpecification
+from cospan.wire.errors import InvalidValueError
+from cospan.wire.spec_file import load_spec
+
+DEFAULT_AGENTS = 8
+DEFAULT_PRESET = "practical"
+DEFAULT_STEPS_PER_ROUND = 20
+_OF_METHOD = tuple(field.name for field in fields(Method))
+_OF_FEATURES = ("feature_dim", "fingerprint")
+_OF_RUN = ("agents", "rounds", "seed", "rank", "liveness_seconds", "round_seconds")
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class RunPlan:
+    """A run that can begin.
+
+    Attributes:
+        specification: of the run, free of problems.
+        settings: of all layers.
+        workload: where one was named.
+    """
+
+    specification: RunSpecification
+    settings: Settings
+    workload: Workload | None = None
+
+
+def plan_with_workload(
+    flags: Mapping[str, Any], config: Path | None, *, reference: str | None, spec_file: Path | None, rounds: int
+) -> RunPlan:
+    """A run whose workload is at hand: it fills in d, r, L and the fingerprint.
+
+    Args:
+        flags: what was said on the command line.
+        config: the file of settings, if one was named.
+        reference: the workload's name as on the command line; that of `spec_file` where left out.
+        spec_file: a specification to run again, or None.
+        rounds: where nobody says how many.
+
+    Raises:
+        InvalidValueError: a setting has a value that is not allowed, or does not fit the workload.
+        WorkloadError: there is no such workload.
+        RunFileError: `spec_file` is no specification.
+    """
+    settings, base = _layers(flags, config, spec_file)
+    if base is None:
+        if reference is None:
+            raise InvalidValueError("no workload is named; say which, as in `cospan run queues`, or give --spec")
+        workload = load_workload(reference)
+        start = _new(reference, workload.rank, workload.max_agents, workload.steps_per_round, rounds)
+    else:
+        if reference not in (None, base.workload):
+            raise InvalidValueError(
+                f"{spec_file} is of workload {base.workload!r}, and the command names {reference!r}; "
+                "name that workload, or leave out --spec"
+            )
+        workload, start = load_workload(base.workload), base
+    specification = _with_settings(start, settings)
+    _check_sites(specification, workload)
+    features = make_site(workload, 0, specification.seed).features
+    found = replace(specification, feature_dim=features.dim, feature_fingerprint=features.fingerprint)
+    if base is not None and base.seed == found.seed:
+        _check_same_features(base, found, str(spec_file))
+    return RunPlan(_checked(found), settings, workload)
+
+
+def plan_alone(flags: Mapping[str, Any], config: Path | None, *, spec_file: Path | None, rounds: int) -> RunPlan:
+    """A run without its workload, as a coordinator may have it: d and r are said, or stand in a file.
+
+    Args:
+        flags: what was said on the command line.
+        config: the file of settings, if one was named.
+        spec_file: a specification to run again, or None.
+        rounds: where nobody says how many.
+
+    Raises:
+        InvalidValueError: a setting is missing or has a value that is not allowed.
+        RunFileError: `spec_file` is no specification.
+    """
+    settings, base = _layers(flags, config, spec_file)
+    if base is None and (settings.feature_dim is None or settings.rank is None):
+        raise InvalidValueError(
+            "the coordinator knows neither d nor r; name a workload with --workload, or say both "
+            "--feature-dim and --rank, or give the --spec of a run"
+        )
+    start = base or _new("", 1, None, DEFAULT_STEPS_PER_ROUND, rounds)
+    dim, fingerprint = settings.feature_dim, settings.fingerprint
+    found = replace(
+        _with_settings(start, settings),
+        feature_dim=start.feature_dim if dim is None else dim,
+        feature_fingerprint=start.feature_fingerprint if fingerprint is None else fingerprint,
+    )
+    return RunPlan(_checked(found), settings)
+
+
+def preset_of(method: Method) -> str | None:
+    """The preset whose constants these are, or None."""
+    return next((name for name, preset in PRESETS.items() if preset(method.steps_per_round) == method), None)
+
+
+def _layers(
+    flags: Mapping[str, Any], config: Path | None, spec_file: Path | None
+) -> tuple[Settings, RunSpecification | None]:
+    """The settings, and the specification to start from; above that stand only the flags."""
+    settings = load_settings(flags, config)
+    if spec_file is None:
+        return settings, None
+    overridden = [name for name in (*_OF_RUN, *_OF_METHOD, *_OF_FEATURES, "preset") if name not in flags]
+    return settings.model_copy(update=dict.fromkeys(overridden)), load_spec(spec_file)
+
+
+def _new(reference: str, rank: int, sites: int | None, steps_per_round: int, rounds: int) -> RunSpecification:
+    """What holds where nobody says otherwise; the features are still to be filled in."""
+    return RunSpecification(
+        workload=reference,
+        feature_dim=1,
+        rank=rank,
+        agents=DEFAULT_AGENTS if sites is None else sites,
+        rounds=rounds,
+        seed=0,
+        method=PRESETS[DEFAULT_PRESET](steps_per_round),
+    )
+
+
+def _with_settings(start: RunSpecification, settings: Settings) -> RunSpecification:
+    said = {name: getattr(settings, name) for name in _OF_RUN}
+    constants = {name: getattr(settings, name) for name in _OF_METHOD}
+    if constants["corrections"] is not None:
+        constants["corrections"] = Corrections(constants["corrections"])
+    method = start.method
+    if settings.preset is not None:
+        method = PRESETS[settings.preset](method.steps_per_round)
+    method = replace(method, **{name: value for name, value in constants.items() if value is not None})
+    return replace(start, method=method, **{name: value for name, value in said.items() if value is not None})
+
+
+def _check_sites(specification: RunSpecification, workload: Workload) -> None:
+    most = workload.max_agents
+    if most is not None and specification.agents > most:
+        raise InvalidValueError(
+            f"agents is {specification.agents}; workload {specification.workload!r} has {most} sites, "
+            f"so it must be 1 to {most}"
+        )
+
+
+def _check_same_features(base: RunSpecification, found: RunSpecification, name: str) -> None:
+    for field, what in (("feature_dim", "features of dimension"), ("feature_fingerprint", "the feature map")):
+        ours, theirs = getattr(found, field), getattr(base, field)
+        if theirs not in ("", ours):
+            raise InvalidValueError(
+                f"{name} has {what} {theirs!r}, and workload {found.workload!r} now has {ours!r}; "
+                "it was written by another version of the workload: leave out --spec"
+            )
+
+
+def _checked(specification: RunSpecification) -> RunSpecification:
+    problems = specification.problems()
+    if problems:
+        raise InvalidValueError("; ".join(problems))
+    return specification

@@ -1,0 +1,109 @@
+"""`cospan status`: what a coordinator is doing, in plain words or as JSON."""
+
+import asyncio
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from cospan.cli.onlooker import fetch_run
+from cospan.cli.settings import load_settings
+from cospan.cli.table import table
+from cospan.wire.messages import AgentPhase, AgentReport, RunPhase, RunReport
+
+_NAMED = 5
+
+
+def show_status(flags: Mapping[str, Any], config: Path | None, *, json: bool) -> int:
+    """Asks a coordinator and prints what it says; the exit code.
+
+    Raises:
+        CospanError: it does not answer.
+    """
+    settings = load_settings(flags, config)
+    report = asyncio.run(fetch_run(settings.coordinator))
+    print(_as_json(report) if json else "\n".join(status_lines(report)))
+    return 0
+
+
+def status_lines(report: RunReport) -> list[str]:
+    """A run's state in plain words."""
+    spec = report.specification
+    of = f" of {spec.rounds}" if spec.rounds else ""
+    workload = spec.workload or "no workload named"
+    title = f"run {report.stamp.run_id}: {workload}, d = {spec.feature_dim}, r = {spec.rank}"
+    rate = f"{report.rounds_per_second:.1f} rounds/s" if report.rounds_per_second else "no round has closed yet"
+    lines = [title, f"{_doing(report)}; {report.stamp.round}{of} rounds done, {rate}"]
+    if report.agents:
+        lines += ["", *table(_COLUMNS, [_row(agent) for agent in report.agents])]
+    return lines
+
+
+_COLUMNS = ("agent", "phase", "counted", "reconnects", "last heard", "note")
+
+
+def _doing(report: RunReport) -> str:
+    here = sum(agent.phase is not AgentPhase.GONE for agent in report.agents)
+    seconds = f"{report.phase_seconds:.1f} s"
+    match report.phase:
+        case RunPhase.WAITING:
+            return f"waiting for agents since {seconds}: {here} of {report.specification.agents} are here"
+        case RunPhase.COLLECTING:
+            return f"round {report.stamp.round}, {_waiting(report, seconds)}"
+        case RunPhase.CLOSING:
+            return f"round {report.stamp.round}, computing the new basis since {seconds}"
+        case RunPhase.FINISHED:
+            cause = report.finish_cause.value.replace("-", " ") if report.finish_cause else "no cause given"
+            return f"finished {seconds} ago ({cause})"
+
+
+def _waiting(report: RunReport, seconds: str) -> str:
+    """Who is waited for, with how long ago each was heard; only the first few are named."""
+    awaited = sorted((agent for agent in report.agents if agent.awaited), key=lambda agent: -agent.silent_seconds)
+    if not awaited:
+        return f"waiting {seconds} for agents to join"
+    named = [f"{agent.agent_id} (last heard {agent.silent_seconds:.1f} s ago)" for agent in awaited[:_NAMED]]
+    more = f" and {len(awaited) - _NAMED} more" if len(awaited) > _NAMED else ""
+    return f"waiting {seconds} for {', '.join(named)}{more}"
+
+
+def _row(agent: AgentReport) -> tuple[str, ...]:
+    note = ""
+    if agent.phase is AgentPhase.GONE:
+        note = f"gone since round {agent.gone_in_round}: {agent.gone_cause}"
+    elif agent.awaited:
+        note = "waited for"
+    heard = f"{agent.silent_seconds:.1f} s ago"
+    return agent.agent_id, agent.phase.value, str(agent.rounds_counted), str(agent.reconnects), heard, note
+
+
+def _as_json(report: RunReport) -> str:
+    from cospan.cli.outcome import plain_constants
+
+    specification = report.specification.as_dict()
+    document = {
+        "run_id": report.stamp.run_id,
+        "incarnation": report.stamp.incarnation,
+        "round": report.stamp.round,
+        "durable_round": report.stamp.durable_round,
+        "phase": report.phase.value,
+        "phase_seconds": report.phase_seconds,
+        "rounds_per_second": report.rounds_per_second,
+        "finish_cause": report.finish_cause.value if report.finish_cause else None,
+        "agents": [_agent_document(agent) for agent in report.agents],
+        "specification": {**specification, "method": plain_constants(specification["method"])},
+    }
+    return json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False)
+
+
+def _agent_document(agent: AgentReport) -> dict[str, object]:
+    return {
+        "id": agent.agent_id,
+        "phase": agent.phase.value,
+        "silent_seconds": agent.silent_seconds,
+        "awaited": agent.awaited,
+        "rounds_counted": agent.rounds_counted,
+        "reconnects": agent.reconnects,
+        "gone_in_round": agent.gone_in_round,
+        "gone_cause": agent.gone_cause or None,
+    }

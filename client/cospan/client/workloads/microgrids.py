@@ -1,0 +1,263 @@
+"""Twenty-five real microgrids: load, sun and grid of one year, hour by hour, and a battery-first policy.
+
+Each site has a load, solar panels, a battery, and a grid connection, a generator, or both. The data and their
+origin are described in data/README.md; the physics and the costs are those of `microgrids_model`. At every
+midnight a day is drawn at random from the site's own 365 real days, hours within a day staying in order:
+played in calendar order, a year would be a chain that mixes over a year, in which all sites see the same
+season.
+"""
+
+import math
+from functools import cache
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium.error import ResetNeeded
+from gymnasium.spaces import Box
+from jaxtyping import Float
+
+from cospan.client.features import fingerprint
+from cospan.client.workload import Site, Workload
+from cospan.client.workloads.microgrids_model import (
+    DATA,
+    HOURS,
+    ONE,
+    Microgrid,
+    Profiles,
+    battery_first,
+    dispatch,
+    hourly_cost,
+    load_site,
+    site_count,
+)
+from cospan.core.targets import ReferenceSolution, common_subspace
+
+EXPLORATION = 0.1
+"""Share of hours in which the policy makes a random move with the battery instead."""
+
+HOUR, CHARGE, OUTLOOK, NET_LOAD, GRID_UP = range(5)
+"""The coordinates of an observation."""
+
+NET_LOAD_BOUND = 5.0
+"""No hour of any site brings more than 3.9 times its mean load, or less than minus that."""
+REFERENCE_FILE = DATA / "microgrids_reference.npz"
+
+_HOUR_KNOTS = np.array([0.0, 2.0, 4.0, 6.0, 8.0, 10.0, 12.0, 14.0, 16.0, 18.0, 20.0, 23.0])
+_CHARGE_KNOTS = np.array([0.0, 1.0])
+_OUTLOOK_KNOTS = np.array([0.0, 1.0 / 3.0, 2.0 / 3.0, 1.0])
+
+
+def outlook(profiles: Profiles) -> Float[np.ndarray, "days 24"]:
+    """How much net load the rest of each day brings, as its rank among the site's days, 0 to 1.
+
+    It stands for the forecast that every operator has. Entry (day, hour) is the share of the site's days
+    whose net load from that hour to midnight is smaller (ties counted half).
+    """
+    rest = np.cumsum(profiles.net_load[:, ::-1], axis=1)[:, ::-1]
+    ordered = np.sort(rest, axis=0)
+    days = rest.shape[0]
+    ranks = np.empty(rest.shape)
+    for hour in range(HOURS):
+        below = np.searchsorted(ordered[:, hour], rest[:, hour], side="left")
+        upto = np.searchsorted(ordered[:, hour], rest[:, hour], side="right")
+        ranks[:, hour] = (below + upto) / (2.0 * days)
+    return np.asarray(ranks)
+
+
+class MicrogridFeatures:
+    """Products of hat functions over hour of day, state of charge and outlook; d = 12 · 2 · 4 − 1 = 95.
+
+    Hats are not negative and sum to one, so ‖φ‖ ≤ 1. They are linearly independent, and the sum of all is the
+    only way to a constant, so with the first left out none is in the span. The same map serves every site.
+    """
+
+    dim = _HOUR_KNOTS.size * _CHARGE_KNOTS.size * _OUTLOOK_KNOTS.size - 1
+    fingerprint = fingerprint(
+        "microgrid-hats", *(knots.astype("<f8").tobytes() for knots in (_HOUR_KNOTS, _CHARGE_KNOTS, _OUTLOOK_KNOTS))
+    )
+
+    def __call__(self, observation: Any) -> Float[np.ndarray, " d"]:
+        """φ of one observation."""
+        row: np.ndarray = self.batch([observation])[0]
+        return row
+
+    def batch(self, observations: Any) -> Float[np.ndarray, "n d"]:
+        """φ of several observations, one per row; values outside the knots count as at the nearest one."""
+        values = np.asarray(observations, dtype=np.float64)
+        hour = _hats(values[:, HOUR], _HOUR_KNOTS)
+        charge = _hats(values[:, CHARGE], _CHARGE_KNOTS)
+        ahead = _hats(values[:, OUTLOOK], _OUTLOOK_KNOTS)
+        inner = (charge[:, :, None] * ahead[:, None, :]).reshape(len(values), -1)
+        return np.asarray((hour[:, :, None] * inner[:, None, :]).reshape(len(values), -1)[:, 1:])
+
+
+def _hats(values: Float[np.ndarray, " n"], knots: Float[np.ndarray, " k"]) -> Float[np.ndarray, "n k"]:
+    """The hat functions of linear interpolation between knots; rows sum to one."""
+    left = np.clip(np.searchsorted(knots, values, side="right") - 1, 0, knots.size - 2)
+    share = np.clip((values - knots[left]) / (knots[left + 1] - knots[left]), 0.0, 1.0)
+    hats = np.zeros((values.size, knots.size))
+    rows = np.arange(values.size)
+    hats[rows, left] = 1.0 - share
+    hats[rows, left + 1] = share
+    return hats
+
+
+FEATURES = MicrogridFeatures()
+
+
+class MicrogridEnv(gymnasium.Env[Any, Any]):
+    """One site; a step is an hour, and it never ends.
+
+    Observation: Box of five: hour of the day (0 to 23), state of charge (0 to 1), outlook for the rest of the day
+    (0 to 1, `outlook`), net load of this hour in units of the mean load, whether the grid is up (0 or 1). Action:
+    Box of one: the battery's power as a fraction of its largest charge (above 0) or discharge (below 0); what is
+    not feasible is cut off. Reward: minus the hour's cost, in currency per mean-load kWh.
+    """
+
+    metadata: dict[str, Any] = {"render_modes": []}  # noqa: RUF012 - Gymnasium declares it so
+
+    def __init__(self, grid: Microgrid, profiles: Profiles) -> None:
+        """`grid` and `profiles` as `microgrids_model.load_site` gives them."""
+        self.grid = grid
+        low = np.array([0.0, 0.0, 0.0, -NET_LOAD_BOUND, 0.0])
+        high = np.array([HOURS - 1.0, 1.0, 1.0, NET_LOAD_BOUND, 1.0])
+        self.observation_space = Box(low, high, dtype=np.float64)
+        self.action_space = Box(-1.0, 1.0, shape=(1,), dtype=np.float64)
+        # Lists of floats: reading one entry of an array costs as much as the rest of the step.
+        self._hours: list[list[tuple[float, ...]]] = [
+            list(zip(*(row.tolist() for row in rows), strict=True))
+            for rows in zip(
+                profiles.net_load,
+                profiles.grid_up,
+                profiles.import_cost,
+                profiles.export_price,
+                outlook(profiles),
+                strict=True,
+            )
+        ]
+        self._day: list[tuple[float, ...]] = []
+        self._hour = 0
+        self._level = 0.0
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Float[np.ndarray, "5"], dict[str, Any]]:
+        """Midnight of a random day, the battery charged to a random level. `options` has no use."""
+        super().reset(seed=seed, options=options)
+        self._hour = 0
+        self._day = self._draw_day()
+        self._level = float(self.np_random.random()) * self.grid.usable
+        return self._observation(), {}
+
+    def step(self, action: Any) -> tuple[Float[np.ndarray, "5"], float, bool, bool, dict[str, Any]]:
+        """One hour.
+
+        Raises:
+            ResetNeeded: the environment was never reset.
+        """
+        if not self._day:
+            raise ResetNeeded("reset the microgrid before its first step")
+        wish = min(1.0, max(-1.0, float(action[0])))
+        net_load, grid_up, import_cost, export_price, _ = self._day[self._hour]
+        flows = dispatch(self.grid, self._level, wish, net_load, grid_up, by=ONE)
+        reward = -hourly_cost(self.grid, flows, import_cost, export_price)
+        self._level = min(self.grid.usable, max(0.0, self._level + flows.stored_change))
+        self._hour += 1
+        if self._hour == HOURS:
+            self._hour = 0
+            self._day = self._draw_day()
+        return self._observation(), reward, False, False, {}
+
+    def _draw_day(self) -> list[tuple[float, ...]]:
+        return self._hours[int(self.np_random.integers(len(self._hours)))]
+
+    def _observation(self) -> Float[np.ndarray, "5"]:
+        net_load, grid_up, _, _, ahead = self._day[self._hour]
+        return np.array([self._hour, self._level / self.grid.usable, ahead, net_load, grid_up])
+
+
+class BatteryFirst:
+    """Charge with the surplus, discharge for the deficit; in a share of the hours a random move instead."""
+
+    def __init__(self, grid: Microgrid) -> None:
+        self._grid = grid
+
+    def __call__(
+        self, observation: Float[np.ndarray, "5"], generator: np.random.Generator
+    ) -> Float[np.ndarray, "1"]:
+        """The action of one hour."""
+        if generator.random() < EXPLORATION:
+            return np.array([2.0 * generator.random() - 1.0])
+        return np.array([battery_first(self._grid, float(observation[NET_LOAD]), by=ONE)])
+
+
+@cache
+def _references() -> tuple[ReferenceSolution, ...]:
+    """The shipped reference solutions; `microgrids_reference` makes them.
+
+    Raises:
+        RuntimeError: they are of other features than these.
+    """
+    with REFERENCE_FILE.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
+        values = {name: archive[name] for name in archive.files}
+    if str(values["feature_fingerprint"]) != FEATURES.fingerprint:
+        raise RuntimeError(
+            f"the reference solutions of the microgrids are of features {values['feature_fingerprint']}, not of "
+            f"{FEATURES.fingerprint}; make them anew with `python -m {__package__}.microgrids_reference`"
+        )
+    upper = np.triu_indices(FEATURES.dim)
+    covariances = np.zeros((len(values["gain"]), FEATURES.dim, FEATURES.dim))
+    covariances[:, upper[0], upper[1]] = values["covariance_upper"]
+    covariances[:, upper[1], upper[0]] = values["covariance_upper"]
+    return tuple(
+        ReferenceSolution(
+            gain=float(values["gain"][index]),
+            weights=values["weights"][index],
+            covariance=covariances[index],
+            weights_uncertainty=float(values["weights_uncertainty"][index]),
+            gain_uncertainty=float(values["gain_uncertainty"][index]),
+        )
+        for index in range(len(values["gain"]))
+    )
+
+
+def make_site(index: int, seed: int) -> Site:
+    """Site `index` of the records. `seed` plays no part in what the site is; its days are drawn by `reset`.
+
+    Raises:
+        ValueError: there is no such site.
+    """
+    if not 0 <= index < site_count() or seed < 0:
+        raise ValueError(
+            f"microgrid {index} with seed {seed}: there are sites 0 to {site_count() - 1}, and seeds from 0 on"
+        )
+    grid, profiles = load_site(index)
+    supply = [name for name, there in (("grid", grid.max_import), ("generator", grid.genset_max)) if there > 0.0]
+    return Site(
+        env=MicrogridEnv(grid, profiles),
+        features=FEATURES,
+        policy=BatteryFirst(grid),
+        reference=_references()[index],
+        label=f"{_power(grid.mean_load)}, {' + '.join(supply) or 'alone'}",
+    )
+
+
+def _power(kilowatts: float) -> str:
+    """Two significant digits and a unit: 480 kW, 16 MW."""
+    megawatts = kilowatts >= 1000.0
+    value = kilowatts / 1000.0 if megawatts else kilowatts
+    digits = max(0, 1 - math.floor(math.log10(value)))
+    return f"{round(value, 1 - math.floor(math.log10(value))):.{digits}f} {'MW' if megawatts else 'kW'}"
+
+
+def fleet_basis(agents: int, rank: int, seed: int) -> Float[np.ndarray, "d r"]:
+    """The best r-dimensional subspace of the reference weights of sites 0 … agents − 1, whatever the seed."""
+    del seed
+    return common_subspace(np.stack([reference.weights for reference in _references()[:agents]]), rank)[0]
+
+
+workload = Workload(
+    make_site=make_site, name="microgrids", rank=8, steps_per_round=24, max_agents=25, fleet_basis=fleet_basis
+)
+"""The 25 sites."""

@@ -1,0 +1,336 @@
+"""Synthetic fleets of finite Markov chains whose value functions share a subspace exactly.
+
+The common part of a fleet, the features Φ and the basis B*, is drawn from the seed; what is an agent's own,
+its head w^k, its transitions P^k and its rewards, from (seed, index). In both kinds V^k = Φ B* w^k solves the
+Poisson equation V = R − J·1 + P V exactly:
+
+* own rewards: P^k is drawn freely and R^k = J^k + V^k − P^k V^k;
+* common rewards: one R for all, and P^k is drawn and then tilted until it fits.
+
+Scales: the columns of Φ are orthogonal to each other and to the constant, ΦᵀΦ = c² I with the largest row of
+    norm one,
+and ‖w^k‖ = √n / c, so that V^k has variance one over the n states, equally weighted. c ≥ 1, hence ‖w^k‖ ≤ √n
+(7.1 for the 50 states of the built-in workloads).
+"""
+
+import math
+from bisect import bisect_right
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium.error import ResetNeeded
+from gymnasium.spaces import Discrete
+from jaxtyping import Float
+
+from cospan.client.features import TabularFeatures
+from cospan.client.workload import Site, Workload
+from cospan.core.subspace import random_basis
+from cospan.core.targets import (
+    ReferenceSolution,
+    common_subspace,
+    feature_covariance,
+    stationary_distribution,
+)
+
+_FLEET_TAG = 0x73796E66  # "synf", "syna": keep these draws apart from other draws of the same seed
+_AGENT_TAG = 0x73796E61
+_BLOCK = 1024  # uniforms drawn from numpy at once; one call for each would cost more than the step itself
+
+
+@dataclass(frozen=True, slots=True)
+class ChainSizes:
+    """How large the chains of a fleet are.
+
+    Attributes:
+        states: n, number of states.
+        feature_dim: d, at most n − 1: with d = n the features would span the constants.
+        rank: r, at most d.
+    """
+
+    states: int = 50
+    feature_dim: int = 20
+    rank: int = 3
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.rank <= self.feature_dim < self.states:
+            raise ValueError(
+                f"states = {self.states}, feature_dim = {self.feature_dim}, rank = {self.rank}: "
+                "1 ≤ rank ≤ feature_dim < states is needed"
+            )
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class ChainInstance:
+    """A finite chain whose truth is known; V = Φ B* w solves V = R − J·1 + P V.
+
+    Attributes:
+        features: Φ, shape (n, d), rows of norm at most one, columns of mean zero.
+        basis: B*, shape (d, r), orthonormal columns.
+        head: w, shape (r,).
+        transition: P, shape (n, n).
+        rewards: R, shape (n,), the reward of each step that leaves the state.
+        gain: J, reward per step.
+    """
+
+    features: Float[np.ndarray, "n d"]
+    basis: Float[np.ndarray, "d r"]
+    head: Float[np.ndarray, " r"]
+    transition: Float[np.ndarray, "n n"]
+    rewards: Float[np.ndarray, " n"]
+    gain: float
+
+    @property
+    def weights(self) -> Float[np.ndarray, " d"]:
+        """z* = B* w."""
+        weights: np.ndarray = self.basis @ self.head
+        return weights
+
+    @property
+    def values(self) -> Float[np.ndarray, " n"]:
+        """V = Φ z*. Its mean is zero over the states equally weighted, not under the stationary distribution."""
+        values: np.ndarray = self.features @ self.weights
+        return values
+
+
+def chain_features(sizes: ChainSizes, rng: np.random.Generator) -> Float[np.ndarray, "n d"]:
+    """Random features with no constant in their span: every column, so every function, has mean zero over the
+    states.
+
+    ΦᵀΦ = c² I, with c ≥ 1 such that the largest row has norm one: at most d of the n − 1 dimensions are used,
+    so the rows of an orthonormal Φ have norms below one.
+    """
+    columns = rng.standard_normal((sizes.states, sizes.feature_dim))
+    orthonormal = np.linalg.qr(columns - columns.mean(axis=0))[0]
+    centred: np.ndarray = orthonormal - orthonormal.mean(axis=0)
+    centred /= np.sqrt((centred * centred).sum(axis=1).max())
+    return centred
+
+
+def chain_rows(states: int, rng: np.random.Generator) -> Float[np.ndarray, "n n"]:
+    """Random transitions: Dirichlet rows with a few likely successors each, and a small uniform share."""
+    rows = rng.dirichlet(np.full(states, 0.1), size=states)
+    return 0.95 * rows + 0.05 / states
+
+
+def own_reward_chain(
+    features: Float[np.ndarray, "n d"], basis: Float[np.ndarray, "d r"], rng: np.random.Generator
+) -> ChainInstance:
+    """Builder (a): w, P and J are drawn, and R(s) = J + V(s) − (P V)(s)."""
+    head = scaled_head(features, rng.standard_normal((basis.shape[1],)))
+    gain = float(rng.uniform(-1.0, 1.0))
+    transition = chain_rows(len(features), rng)
+    values = features @ (basis @ head)
+    return ChainInstance(features, basis, head, transition, gain + values - transition @ values, gain)
+
+
+def scaled_head(features: Float[np.ndarray, "n d"], direction: Float[np.ndarray, " r"]) -> Float[np.ndarray, " r"]:
+    """The head of that direction whose V has variance one over the states: ‖w‖ = √n / c, where ΦᵀΦ = c² I."""
+    column = float(np.linalg.norm(features[:, 0]))
+    return direction * (math.sqrt(len(features)) / column / float(np.linalg.norm(direction)))
+
+
+def common_reward_chain(
+    features: Float[np.ndarray, "n d"],
+    basis: Float[np.ndarray, "d r"],
+    mean_head: Float[np.ndarray, " r"],
+    rng: np.random.Generator,
+) -> ChainInstance:
+    """Builder (b): R is the fleet's, w = w⁰ + an own part, and P is tilted until V solves the Poisson
+    equation.
+
+    R = V⁰ / 2 with V⁰ = Φ B* w⁰. A row p_s must have p_s·V = V(s) − R(s) + J, which is possible where that
+    lies between the extremes of V. J is drawn from the middle half of the range in which this holds in every
+    state with a margin; heads for which there is no such range are drawn again.
+
+    Raises:
+        RuntimeError: no head was found in 1000 draws.
+    """
+    rewards = 0.5 * (features @ (basis @ mean_head))
+    for _ in range(1000):
+        own = rng.standard_normal(mean_head.shape)
+        own *= 0.5 * np.linalg.norm(mean_head) / np.linalg.norm(own)
+        head = scaled_head(features, mean_head + own)
+        values = features @ (basis @ head)
+        needed = values - rewards
+        margin = 0.02 * float(np.ptp(values))
+        least, most = values.min() + margin - needed.min(), values.max() - margin - needed.max()
+        if least < most:
+            gain = float(least + (most - least) * rng.uniform(0.25, 0.75))
+            transition = tilted_rows(chain_rows(len(features), rng), values, needed + gain)
+            return ChainInstance(features, basis, head, transition, rewards, gain)
+    raise RuntimeError("no head with a feasible chain in 1000 draws: the common rewards do not fit the features")
+
+
+def tilted_rows(
+    rows: Float[np.ndarray, "n n"], values: Float[np.ndarray, " n"], means: Float[np.ndarray, " n"]
+) -> Float[np.ndarray, "n n"]:
+    """The rows p_s ∝ q_s exp(l_s V) with p_s·V = means(s).
+
+    Of all rows with that mean they are the nearest to q_s in relative entropy.
+
+    The mean of V grows with l_s, so l_s is found by bisection.
+
+    Args:
+        rows: q, positive, each row summing to one.
+        values: V.
+        means: what p_s·V shall be; strictly between the extremes of V.
+    """
+    logs = np.log(rows)
+    low, high = np.full(len(rows), -1.0), np.full(len(rows), 1.0)
+    while (short := _tilt(logs, values, high)[1] < means).any():
+        high[short] *= 2.0
+    while (over := _tilt(logs, values, low)[1] > means).any():
+        low[over] *= 2.0
+    for _ in range(60):
+        middle = 0.5 * (low + high)
+        below = _tilt(logs, values, middle)[1] < means
+        low, high = np.where(below, middle, low), np.where(below, high, middle)
+    return _tilt(logs, values, 0.5 * (low + high))[0]
+
+
+def _tilt(
+    logs: Float[np.ndarray, "n n"], values: Float[np.ndarray, " n"], slopes: Float[np.ndarray, " n"]
+) -> tuple[Float[np.ndarray, "n n"], Float[np.ndarray, " n"]]:
+    """The rows ∝ exp(log q_s + l_s V), and their means of V."""
+    exponents = logs + slopes[:, None] * values
+    tilted = np.exp(exponents - exponents.max(axis=1, keepdims=True))
+    tilted /= tilted.sum(axis=1, keepdims=True)
+    return tilted, tilted @ values
+
+
+class ChainEnv(gymnasium.Env[Any, Any]):
+    """A Markov reward process: states are observations, the only action is 0, and leaving state s pays R(s)."""
+
+    metadata: dict[str, Any] = {"render_modes": []}  # noqa: RUF012 - Gymnasium declares it so
+
+    def __init__(self, transition: Float[np.ndarray, "n n"], rewards: Float[np.ndarray, " n"]) -> None:
+        """P, shape (n, n), and R, shape (n,)."""
+        self.observation_space = Discrete(len(rewards))
+        self.action_space = Discrete(1)
+        # The last entry is one up to rounding; without it a uniform below one always finds a state.
+        self._cumulative: list[list[float]] = np.cumsum(transition, axis=1)[:, :-1].tolist()
+        self._rewards: list[float] = rewards.tolist()
+        self._uniforms: list[float] = []
+        self._state = -1
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[int, dict[str, Any]]:
+        """Start in a state drawn uniformly. `options` has no use."""
+        super().reset(seed=seed, options=options)
+        self._uniforms = self._draw()
+        self._state = int(self._uniforms.pop() * len(self._rewards))
+        return self._state, {}
+
+    def step(self, action: int | np.integer[Any]) -> tuple[int, float, bool, bool, dict[str, Any]]:
+        """Move on; the reward is that of the state left.
+
+        Raises:
+            ResetNeeded: the environment was never reset.
+            ValueError: the action is not 0.
+        """
+        if action != 0:
+            raise ValueError(f"action {action!r}: the only action is 0")
+        if not self._uniforms:
+            if self._state < 0:
+                raise ResetNeeded("reset the chain before its first step")
+            self._uniforms = self._draw()
+        left = self._state
+        self._state = state = bisect_right(self._cumulative[left], self._uniforms.pop())
+        return state, self._rewards[left], False, False, {}
+
+    def _draw(self) -> list[float]:
+        block: list[float] = self.np_random.random(_BLOCK).tolist()
+        return block
+
+
+def only_action(observation: int, generator: np.random.Generator) -> int:
+    """0, the one action there is."""
+    return 0
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class FleetPart:
+    """What the chains of a fleet have in common.
+
+    Attributes:
+        features: Φ as a feature map.
+        basis: B*, shape (d, r).
+        mean_head: w⁰ of the common rewards, shape (r,); of no use where each agent has its own rewards.
+    """
+
+    features: TabularFeatures
+    basis: Float[np.ndarray, "d r"]
+    mean_head: Float[np.ndarray, " r"]
+
+
+@lru_cache(maxsize=8)
+def fleet_part(seed: int, sizes: ChainSizes) -> FleetPart:
+    """Φ, B* and w⁰ of the fleet drawn from `seed`."""
+    rng = np.random.default_rng(np.random.SeedSequence((seed, _FLEET_TAG)))
+    features = TabularFeatures(chain_features(sizes, rng))
+    basis = random_basis(sizes.feature_dim, sizes.rank, rng)
+    return FleetPart(features, basis, scaled_head(features.matrix, rng.standard_normal((sizes.rank,))))
+
+
+def chain_instance(index: int, seed: int, sizes: ChainSizes, *, common_rewards: bool) -> ChainInstance:
+    """Agent `index` of the fleet drawn from `seed`: builder (a), or (b) with common rewards.
+
+    Raises:
+        ValueError: the index or the seed is negative.
+    """
+    if index < 0 or seed < 0:
+        raise ValueError(f"chain {index} with seed {seed}: both must be 0 or more")
+    part = fleet_part(seed, sizes)
+    rng = np.random.default_rng(np.random.SeedSequence((seed, index, _AGENT_TAG)))
+    if common_rewards:
+        return common_reward_chain(part.features.matrix, part.basis, part.mean_head, rng)
+    return own_reward_chain(part.features.matrix, part.basis, rng)
+
+
+def make_workload(
+    name: str, sizes: ChainSizes, *, common_rewards: bool = False, steps_per_round: int = 10
+) -> Workload:
+    """A fleet of synthetic chains, as large as you like.
+
+    Args:
+        name: short name, for people.
+        sizes: n, d and r of the chains.
+        common_rewards: builder (b) instead of (a).
+        steps_per_round: L.
+    """
+
+    def make_site(index: int, seed: int) -> Site:
+        chain = chain_instance(index, seed, sizes, common_rewards=common_rewards)
+        covariance = feature_covariance(chain.features, stationary_distribution(chain.transition))
+        return Site(
+            env=ChainEnv(chain.transition, chain.rewards),
+            features=fleet_part(seed, sizes).features,
+            policy=only_action,
+            reference=ReferenceSolution(gain=chain.gain, weights=chain.weights, covariance=covariance),
+            label=f"chain {index}",
+        )
+
+    def fleet_basis(agents: int, rank: int, seed: int) -> Float[np.ndarray, "d r"]:
+        chains = (chain_instance(i, seed, sizes, common_rewards=common_rewards) for i in range(agents))
+        weights = np.stack([chain.weights for chain in chains])
+        # Beyond the true rank every weight is zero, and the singular vectors would be arbitrary.
+        return common_subspace(weights, min(rank, sizes.rank))[0]
+
+    return Workload(
+        make_site=make_site,
+        name=name,
+        rank=sizes.rank,
+        steps_per_round=steps_per_round,
+        fleet_basis=fleet_basis,
+    )
+
+
+workload = make_workload("synthetic", ChainSizes())
+"""Builder (a): 50 states, d = 20, r = 3, each agent with its own transitions and rewards."""
+
+common_reward_workload = make_workload("synthetic-common-reward", ChainSizes(), common_rewards=True)
+"""Builder (b): 50 states, d = 20, r = 3, one reward function, each agent with its own transitions."""

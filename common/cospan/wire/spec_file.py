@@ -1,0 +1,106 @@
+"""Run specifications as TOML files: everything that is needed to run a run again."""
+
+import tomllib
+from dataclasses import MISSING, Field, fields
+from enum import Enum
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import tomli_w
+
+from cospan.core.method import Method
+from cospan.core.specification import RunSpecification
+from cospan.wire.errors import RunFileError
+
+FORMAT = "cospan-spec-1"
+
+_T = TypeVar("_T", RunSpecification, Method)
+_KINDS: dict[type[Any], str] = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "a text in quotes",
+    Method: "a table",
+}
+
+
+def to_toml(specification: RunSpecification) -> str:
+    """The TOML text of a specification; floats are written with all their digits."""
+    return tomli_w.dumps({"format": FORMAT, **specification.as_dict()})
+
+
+def from_toml(text: str, *, name: str) -> RunSpecification:
+    """The specification that a TOML text describes.
+
+    Args:
+        text: as `to_toml` writes it. Fields that have a default may be left out.
+        name: of the file, for error messages.
+
+    Raises:
+        RunFileError: the text is no TOML, lacks a field, or has one that is unknown or out of range.
+    """
+    try:
+        values = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as failure:
+        raise RunFileError(f"{name} is not TOML: {failure}") from failure
+    found = values.pop("format", None)
+    if found != FORMAT:
+        raise RunFileError(
+            f"{name} has format = {found!r}, and a run specification has format = {FORMAT!r}; "
+            "take the spec.toml of a run"
+        )
+    specification = _build(RunSpecification, values, name=name, prefix="")
+    problems = specification.problems()
+    if problems:
+        raise RunFileError(f"{name}: {'; '.join(problems)}")
+    return specification
+
+
+def load_spec(path: Path) -> RunSpecification:
+    """Reads a specification.
+
+    Raises:
+        RunFileError: the file is missing, unreadable, or no specification.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError as failure:
+        raise RunFileError(f"there is no file {path}; name the spec.toml of a run") from failure
+    except (OSError, UnicodeDecodeError) as failure:
+        reason = failure.strerror if isinstance(failure, OSError) else "it is not UTF-8 text"
+        raise RunFileError(f"cannot read {path}: {reason}") from failure
+    return from_toml(text, name=str(path))
+
+
+def _build(kind: type[_T], values: dict[str, Any], *, name: str, prefix: str) -> _T:
+    """A dataclass from a TOML table, every value checked against its field's type."""
+    known = {field.name: field for field in fields(kind)}
+    unknown = sorted(set(values) - set(known))
+    if unknown:
+        raise RunFileError(
+            f"{name} has {prefix}{unknown[0]} = {values[unknown[0]]!r}, which is no field of a run specification; "
+            f"allowed are {', '.join(prefix + field for field in known)}"
+        )
+    missing = [field.name for field in known.values() if field.default is MISSING and field.name not in values]
+    if missing:
+        raise RunFileError(f"{name} lacks {prefix}{missing[0]}; add it, or take the spec.toml of a run")
+    built = {key: _value(known[key], value, name=name, prefix=prefix) for key, value in values.items()}
+    return kind(**built)
+
+
+def _value(field: Field[Any], value: Any, *, name: str, prefix: str) -> Any:
+    kind = cast("type[Any]", field.type)
+    if issubclass(kind, Enum):
+        allowed = [member.value for member in kind]
+        if value not in allowed:
+            raise RunFileError(
+                f"{name} has {prefix}{field.name} = {value!r}; it must be {' or '.join(map(repr, allowed))}"
+            )
+        return kind(value)
+    if kind is Method and isinstance(value, dict):
+        return _build(Method, value, name=name, prefix=f"{prefix}{field.name}.")
+    if kind is float and type(value) is int:
+        return float(value)
+    if type(value) is not kind:  # a bool is an int to isinstance
+        raise RunFileError(f"{name} has {prefix}{field.name} = {value!r}; it must be {_KINDS[kind]}")
+    return value

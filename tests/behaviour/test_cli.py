@@ -1,0 +1,424 @@
+"""The command `cospan` from outside: real processes on free ports, and what they leave behind.
+
+What a wrong use says is tested in this process: there are many ways to be wrong, and a process costs a second.
+"""
+
+import contextlib
+import csv
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from cospan.cli import main as entry
+from cospan.client.result_file import load_result
+from cospan.core.specification import basis_digest
+
+HERE = Path(__file__).parent
+SECONDS = 60.0
+"""Until then everything that a test waits for has happened, or it fails."""
+
+TOY = "toy_workload:workload"
+TINY = ("--agents", "2", "--rounds", "20")
+
+
+# Processes ------------------------------------------------------------------------------------------------------
+
+
+def environment(**more: str) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("COSPAN_")}
+    return {**kept, "PYTHONPATH": str(HERE), "NO_COLOR": "1", **more}
+
+
+@contextlib.contextmanager
+def started(*arguments: str, cwd: Path, **more: str) -> Iterator[subprocess.Popen[str]]:
+    """A `cospan` process; it is killed where the test has not seen its end."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "cospan.cli.main", *arguments],
+        cwd=cwd,
+        env=environment(**more),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    with process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+@pytest.fixture
+def no_matplotlib(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The Python path of an installation without matplotlib; a run is also a second shorter there."""
+    folder = tmp_path_factory.mktemp("without")
+    (folder / "matplotlib.py").write_text("raise ImportError('not installed')\n")
+    return os.pathsep.join((str(HERE), str(folder)))
+
+
+def ended(process: subprocess.Popen[str]) -> tuple[int, str, str]:
+    """Exit code, standard output and standard error of a process that ends by itself."""
+    out, err = process.communicate(timeout=SECONDS)
+    assert "Traceback" not in out + err
+    return process.returncode, out, err
+
+
+def cospan(*arguments: str, cwd: Path, **more: str) -> tuple[int, str, str]:
+    with started(*arguments, cwd=cwd, **more) as process:
+        return ended(process)
+
+
+def line_of(process: subprocess.Popen[str], text: str) -> str:
+    """The next line of standard output that holds `text`."""
+    assert process.stdout is not None
+    for line in process.stdout:
+        if text in line:
+            return line
+    raise AssertionError(f"it ended without saying {text!r}: {process.communicate()}")
+
+
+@pytest.fixture
+def _toys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [str(HERE), *sys.path])
+    monkeypatch.setattr(os, "environ", environment())
+
+
+def in_this_process(*arguments: str) -> object:
+    """The exit code of a command that runs in this process."""
+    with pytest.raises(SystemExit) as end:
+        entry.main(list(arguments))
+    return end.value.code
+
+
+def result_of(folder: Path) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+    return document
+
+
+@pytest.fixture
+def fifo(tmp_path: Path) -> Path:
+    """A pipe through which a site of the toy workload says that it has come to its mark."""
+    path = tmp_path / "fifo"
+    os.mkfifo(path)
+    return path
+
+
+def wait_for_site(fifo: Path) -> int:
+    """Waits until the site says so; the number of its process."""
+    descriptor = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        ready, _, _ = select.select([descriptor], [], [], SECONDS)
+        assert ready, "the site never came to its mark"
+        os.set_blocking(descriptor, True)
+        return int(os.read(descriptor, 100))
+    finally:
+        os.close(descriptor)
+
+
+def wait_for_end(descriptor: int) -> None:
+    """Waits until a process that is no child of ours has ended."""
+    ready, _, _ = select.select([descriptor], [], [], SECONDS)
+    os.close(descriptor)
+    assert ready, "the process goes on"
+
+
+# Runs -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("_toys")
+def test_the_same_bits_over_the_network_again_and_in_process(tmp_path: Path) -> None:
+    code, out, err = cospan(
+        "run",
+        "toy_workload:workload",
+        *TINY,
+        "--seed",
+        "3",
+        "--preset",
+        "paper",
+        "--output",
+        "a",
+        "--json",
+        cwd=tmp_path,
+    )
+    assert code == 0, err
+    first = json.loads(out)
+    assert first == result_of(tmp_path / "a")
+    again = ("run", "--spec", "a/spec.toml", "--quiet")
+    code, out, err = cospan(*again, "--output", "b", cwd=tmp_path)
+    assert (code, err) == (0, "")
+    assert out.splitlines()[-1] == "b"
+    assert in_this_process(*again, "--output", "c", "--in-process") == 0
+    digests = {result_of(tmp_path / name)["basis_sha256"] for name in "abc"}
+    assert digests == {first["basis_sha256"]}
+    assert first["seed"] == 3
+    assert first["preset"] == "paper"
+    check_folder(tmp_path / "a", first)
+    specs = {(tmp_path / name / "spec.toml").read_text() for name in "abc"}
+    assert len(specs) == 1
+
+
+def check_folder(folder: Path, result: dict[str, Any]) -> None:
+    """Every file of a finished run, and that they agree."""
+    names = {"spec.toml", "result.json", "rounds.csv", "basis.npz", "agents", "log.jsonl", "convergence.png"}
+    assert {path.name for path in folder.iterdir()} == names
+    with np.load(folder / "basis.npz", allow_pickle=False) as archive:
+        assert basis_digest(archive["basis"]) == result["basis_sha256"]
+    agents = [load_result(folder / "agents" / f"site-{index}.npz") for index in range(2)]
+    errors = [agent.number("value_error") for agent in agents]
+    assert result["value_error"] == pytest.approx(float(np.median(errors)), rel=1e-15)
+    assert (result["agents"], result["rounds"], result["agent_steps"]) == (2, 20, 2 * 20 * 5)
+    assert [agent["label"] for agent in result["per_agent"]] == ["ring 0", "ring 1"]
+    with (folder / "rounds.csv").open(newline="") as lines:
+        rows = list(csv.DictReader(lines))
+    assert [int(row["round"]) for row in rows] == list(range(20))
+    assert float(rows[-1]["value_error"]) == result["value_error"]
+    assert float(rows[-1]["independent_error"]) == result["baselines"]["independent"]
+    assert float(rows[-1]["subspace_error"]) == result["subspace_error"]
+    assert sum(float(row["seconds"]) for row in rows) == pytest.approx(result["seconds"])
+    assert (folder / "convergence.png").read_bytes().startswith(b"\x89PNG")
+    for line in (folder / "log.jsonl").read_text().splitlines():
+        assert {"time", "level", "logger", "message"} <= set(json.loads(line))
+
+
+def test_killing_an_agent_does_not_end_the_run(tmp_path: Path, fifo: Path, no_matplotlib: str) -> None:
+    variables = {"COSPAN_TEST_FIFO": str(fifo), "PYTHONPATH": no_matplotlib}
+    arguments = ("--agents", "3", "--rounds", "30", "--liveness-seconds", "1", "--output", "run")
+    with started("run", "toy_workload:stuck", *arguments, cwd=tmp_path, **variables) as process:
+        os.kill(wait_for_site(fifo), signal.SIGKILL)
+        code, out, err = ended(process)
+    assert code == 0, err
+    result = result_of(tmp_path / "run")
+    assert (result["agents"], result["rounds"], result["finish_cause"]) == (2, 30, "rounds-reached")
+    (gone,) = result["departures"]
+    assert (gone["agent_id"], gone["round"]) == ("site-1", 2)
+    assert f"gone: site-1 in round 2 ({gone['cause']})" in out
+    assert "no convergence.png: matplotlib is not installed; pip install 'cospan[plot]'" in err
+    assert not (tmp_path / "run" / "convergence.png").exists()
+    row = next(line for line in out.splitlines() if line.startswith("site-1 "))
+    assert row.endswith("gone in round 2")
+    assert not (tmp_path / "run" / "agents" / "site-1.npz").exists()
+
+
+def test_an_interrupted_run_keeps_what_was_learnt(tmp_path: Path, fifo: Path, no_matplotlib: str) -> None:
+    variables = {"COSPAN_TEST_FIFO": str(fifo), "PYTHONPATH": no_matplotlib}
+    arguments = ("--agents", "2", "--rounds", "1000000", "--output", "run")
+    with started("run", "toy_workload:signalling", *arguments, cwd=tmp_path, **variables) as process:
+        wait_for_site(fifo)
+        process.send_signal(signal.SIGINT)
+        code, out, err = ended(process)
+    assert code == 1
+    result = result_of(tmp_path / "run")
+    assert result["finish_cause"] == "stopped"
+    assert result["departures"] == []
+    assert result["rounds"] >= 2
+    assert f"the run ended after {result['rounds']} of 1000000 rounds: it was interrupted by SIGINT" in err
+    assert out.splitlines()[-1] == "run"
+    assert load_result(tmp_path / "run" / "agents" / "site-0.npz").number("weights_count") >= result["rounds"]
+
+
+@pytest.mark.skipif(
+    not hasattr(os, "pidfd_open"), reason="waits for the end of processes that are not its children"
+)
+def test_no_process_outlives_a_parent_that_is_killed(tmp_path: Path, fifo: Path) -> None:
+    arguments = ("--agents", "2", "--rounds", "0", "--output", "run")
+    with started("run", "toy_workload:signalling", *arguments, cwd=tmp_path, COSPAN_TEST_FIFO=str(fifo)) as process:
+        agent = os.pidfd_open(wait_for_site(fifo))
+        process.kill()
+    wait_for_end(agent)
+    assert result_of(tmp_path / "run")["finish_cause"] == "stopped"
+
+
+def test_a_run_whose_agents_all_die_ends_at_once(tmp_path: Path, no_matplotlib: str) -> None:
+    code, out, err = cospan(
+        "run", "toy_workload:ends_the_process", *TINY, "--output", "run", cwd=tmp_path, PYTHONPATH=no_matplotlib
+    )
+    assert code == 1
+    assert "every agent process has ended; the last: site-" in err
+    assert "ended with exit code 77" in err
+    assert out.splitlines()[-1] == "run"
+    assert result_of(tmp_path / "run")["finish_cause"] == "no-agents"
+
+
+def test_an_agent_that_fails_before_its_first_round_is_done_ends_the_run(tmp_path: Path) -> None:
+    code, out, err = cospan("run", "toy_workload:one_raises_at_once", *TINY, "--quiet", cwd=tmp_path)
+    assert (code, out) == (1, "")
+    assert err == "cospan: the environment or policy of site-1 raised RuntimeError in step 0: the pump is on fire\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+# Its parts ------------------------------------------------------------------------------------------------------
+
+
+def test_a_coordinator_and_its_agents_each_started_alone(tmp_path: Path) -> None:
+    run = ("--workload", "toy_workload:workload", "--agents", "2", "--rounds", "20", "--port", "0")
+    with started("coordinator", *run, "--run-folder", "run", "--json", cwd=tmp_path) as coordinator:
+        address = json.loads(line_of(coordinator, "listening"))["address"]
+        code, out, _ = cospan("status", "--coordinator", address, cwd=tmp_path)
+        assert code == 0
+        assert "waiting for agents since" in out
+        taken = ("run", "toy_workload:workload", "--quiet", "--port", address.rpartition(":")[2])
+        code, out, err = cospan(*taken, cwd=tmp_path)
+        assert (code, out) == (2, "")
+        assert f"cannot listen on {address}; the port may be in use" in err
+        assert not (tmp_path / "runs").exists()
+        of_agent = ("agent", "toy_workload:workload", "--coordinator", address)
+        with (
+            started(*of_agent, "--id", "0", "--output", "zero.npz", "--no-baseline", cwd=tmp_path) as zero,
+            started(*of_agent, "--index", "1", "--json", cwd=tmp_path) as one,
+        ):
+            assert ended(zero)[0] == 0
+            code, out, _ = ended(one)
+        assert ended(coordinator)[0] == 0
+    lines = [json.loads(line) for line in out.splitlines()]
+    assert [lines[0]["event"], lines[-1]["event"]] == ["progress", "finished"]
+    assert (lines[-1]["agent"], lines[-1]["rounds"], lines[-1]["label"]) == ("site-1", 20, "ring 1")
+    assert 0.0 < lines[-1]["value_error"] < 1.5
+    assert 0.0 < lines[-1]["independent_error"] < 1.5
+    saved = load_result(tmp_path / "zero.npz")
+    assert (saved.text("agent_id"), saved.independent_errors.size) == ("site-0", 0)
+    result = result_of(tmp_path / "run")
+    assert (result["rounds"], result["agents"], result["value_error"]) == (20, 2, None)
+    assert len((tmp_path / "run" / "rounds.csv").read_text().splitlines()) == 21
+
+
+def test_an_endless_coordinator_is_stopped_in_order(tmp_path: Path) -> None:
+    arguments = ("coordinator", "--feature-dim", "3", "--rank", "1", "--port", "0")
+    with (
+        started(*arguments, cwd=tmp_path) as endless,
+        started(*arguments, "--rounds", "9", cwd=tmp_path) as bounded,
+    ):
+        for process in (endless, bounded):
+            line_of(process, "cospan coordinator listens on 127.0.0.1:")
+            process.send_signal(signal.SIGTERM)
+        assert ended(endless)[0] == 0
+        code, _, err = ended(bounded)
+    assert code == 1
+    assert "the run ended after 0 rounds: the coordinator was stopped by SIGTERM" in err
+
+
+def test_help_is_quick_and_shows_an_example(tmp_path: Path) -> None:
+    code, out, _ = cospan("agent", "--help", cwd=tmp_path, COLUMNS="200")
+    assert code == 0
+    assert "Example: cospan agent queues --id site-7" in out
+    listing = "import cospan.cli.main, sys; print(*sys.modules)"
+    loaded = subprocess.run(
+        [sys.executable, "-c", listing], capture_output=True, text=True, check=True
+    ).stdout.split()
+    assert not {"numpy", "grpc", "gymnasium", "matplotlib", "pydantic", "asyncio"}.intersection(loaded)
+
+
+# Wrong use ------------------------------------------------------------------------------------------------------
+
+
+def refusal(capfd: pytest.CaptureFixture[str], arguments: Sequence[str]) -> tuple[int, str]:
+    """Exit code and sentence of a command that is refused; nothing else is said, and nothing is left."""
+    before = sorted(Path.cwd().rglob("*"))
+    code = in_this_process(*arguments)
+    out, err = capfd.readouterr()
+    sentences = [line for line in err.splitlines() if not line.startswith("making site")]
+    assert out == ""
+    assert len(sentences) == 1, err
+    assert sentences[0].startswith("cospan: ")
+    assert sorted(Path.cwd().rglob("*")) == before
+    assert isinstance(code, int)
+    return code, sentences[0]
+
+
+@pytest.mark.usefixtures("_toys")
+@pytest.mark.parametrize(
+    ("command", "code", "says"),
+    [
+        (f"run {TOY} --rank 0", 2, "rank is 0; it must be 1 to the feature dimension 3"),
+        (f"run {TOY} --rank 4", 2, "rank is 4; it must be 1 to the feature dimension 3"),
+        (f"run {TOY} --agents 0", 2, "agents is 0; it must be"),
+        (f"run {TOY} --agents 11", 2, "agents is 11; workload 'toy_workload:workload' has 10 sites"),
+        (f"run {TOY} --agents many", 2, "agents is 'many' in --agents; it must be a whole number"),
+        ("run microgrid", 2, "there is no workload 'microgrid'; take one of synthetic"),
+        ("run nowhere:workload", 2, "there is no module 'nowhere'"),
+        ("run toy_workload:nothing", 2, "has no attribute 'nothing'"),
+        ("run toy_workload:not_a_workload", 2, "it must be a cospan.client.workload.Workload"),
+        ("run toy_workload:site_raises", 1, "failed to make site 0: RuntimeError: no plan of this site"),
+        ("run", 2, "no workload is named"),
+        (f"run {TOY} --fast", 2, "No such option"),
+        (f"run {TOY} --port 70000", 2, "port is '70000'"),
+        (f"run {TOY} --config nowhere.toml", 2, "there is no file nowhere.toml"),
+        (f"run {TOY} --spec nowhere.toml", 1, "there is no file nowhere.toml"),
+        (f"run {TOY} --output full", 1, "the run folder full is not empty"),
+        (f"run {TOY} --output full/file", 1, "the run folder full/file is a file"),
+        (f"run {TOY} --output full/file/run", 1, "full/file is a file"),
+        ("run toy_workload:wrong_length --in-process", 1, "gave an array of shape (21, 2)"),
+        ("run toy_workload:not_finite --in-process", 1, "an entry that is not finite"),
+        ("run toy_workload:too_long --in-process", 1, "a vector of norm 3"),
+        ("run toy_workload:raises_at_once --in-process", 1, "raised RuntimeError in step 0: the pump is on fire"),
+        ("coordinator", 2, "name a workload with --workload"),
+        ("coordinator --feature-dim 3 --rank 4", 2, "rank is 4; it must be 1 to the feature dimension 3"),
+        (
+            "coordinator --feature-dim 3 --rank 1 --host 0.0.0.0",
+            2,
+            "host is 0.0.0.0, which other machines can reach",
+        ),
+        ("coordinator --feature-dim 3 --rank 1 --run-folder full", 1, "the run folder full is not empty"),
+        (f"coordinator --workload {TOY} --feature-dim 3", 2, "leave out --feature-dim"),
+        (f"agent {TOY}", 2, "no agent is named"),
+        (f"agent {TOY} --id pump", 2, "'pump' does not end in a number"),
+        (f"agent {TOY} --id a/1", 2, "agent id 'a/1' must be"),
+        (f"agent {TOY} --id 1 --coordinator here", 2, "coordinator is 'here'"),
+        (f"agent {TOY} --id 1 --output nowhere/1.npz", 1, "cannot write nowhere/1.npz"),
+        (f"agent {TOY} --id 1 --resume nowhere.npz", 1, "there is no file nowhere.npz"),
+        (f"agent {TOY} --id 1 --resume full/file", 1, "full/file cannot be read as the result of an agent"),
+        (f"agent {TOY} --id 1 --coordinator 127.0.0.1:1 --patience 0", 1, "127.0.0.1:1 does not answer"),
+        ("status --coordinator 127.0.0.1:1", 1, "127.0.0.1:1 does not answer"),
+    ],
+)
+def test_a_wrong_use_gets_one_sentence_and_leaves_nothing(
+    command: str, code: int, says: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "file").write_text("mine")
+    found, sentence = refusal(capfd, command.split())
+    assert says in sentence
+    assert found == code
+
+
+@pytest.mark.usefixtures("_toys")
+def test_the_files_of_another_run_are_refused(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert in_this_process("run", TOY, *TINY, "--in-process", "--quiet", "--output", "mine") == 0
+    capfd.readouterr()
+    code, sentence = refusal(capfd, ["run", "toy_workload:unknown_truth", "--spec", "mine/spec.toml"])
+    assert code == 2
+    assert "mine/spec.toml is of workload 'toy_workload:workload', and the command names" in sentence
+    spec = (tmp_path / "mine" / "spec.toml").read_text()
+    (tmp_path / "bad.toml").write_text(spec.replace("rank = 2", "rank = 7"))
+    code, sentence = refusal(capfd, ["run", TOY, "--spec", "bad.toml"])
+    assert (code, "rank is 7" in sentence) == (1, True)
+
+
+@pytest.mark.usefixtures("_toys")
+def test_an_agent_refuses_to_resume_another_run(tmp_path: Path) -> None:
+    assert in_this_process("run", TOY, *TINY, "--in-process", "--quiet", "--output", "mine") == 0
+    saved = tmp_path / "mine" / "agents" / "site-0.npz"
+    before = saved.read_bytes()
+    arguments = ("--workload", TOY, "--agents", "1", "--rounds", "20", "--port", "0", "--json")
+    with started("coordinator", *arguments, cwd=tmp_path) as coordinator:
+        address = json.loads(line_of(coordinator, "listening"))["address"]
+        own = ("--id", "0", "--coordinator", address, "--resume", str(saved), "--output", str(saved))
+        code, _, err = cospan("agent", TOY, *own, cwd=tmp_path)
+    assert code == 1
+    assert "it was saved in another run" in err
+    assert saved.read_bytes() == before
+
+
+@pytest.mark.usefixtures("_toys")
+def test_a_traceback_is_shown_only_where_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(Exception, match="there is no workload 'nothing'"):
+        entry.main(["run", "nothing", "--debug"])

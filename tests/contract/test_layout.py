@@ -1,0 +1,94 @@
+"""The layout that makes one distribution of several source roots: a namespace package and typed leaves."""
+
+import ast
+import importlib
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+CORE_MAY_IMPORT = {"numpy", "jaxtyping", "cospan.core"}
+CORE_MAY_NOT_IMPORT = {
+    "asyncio", "http", "io", "logging", "multiprocessing", "os", "pathlib", "pickle", "random", "selectors",
+    "shutil", "signal", "socket", "sqlite3", "ssl", "subprocess", "tempfile", "threading", "time",
+}  # fmt: skip
+"""Of the standard library: what reads a clock or a file, talks to others, or has a global state."""
+
+
+def namespace_roots() -> list[Path]:
+    """Every directory that makes up the package `cospan`: of the tree, and of what is installed."""
+    roots = {Path(entry).resolve() for entry in importlib.import_module("cospan").__path__}
+    settings = ROOT / "pyproject.toml"
+    if settings.exists():
+        build = tomllib.loads(settings.read_text(encoding="utf-8"))["tool"]["hatch"]["build"]
+        roots |= {(ROOT / name / "cospan").resolve() for name in build["dev-mode-dirs"]}
+        roots |= {(ROOT / name).resolve() for name in build["targets"]["wheel"]["packages"]}
+    return sorted(roots)
+
+
+def leaf_packages() -> list[Path]:
+    """The topmost directories with Python files below each root."""
+    leaves = []
+    for root in namespace_roots():
+        with_code = sorted({file.parent for file in root.rglob("*.py")})
+        leaves += [d for d in with_code if not any(other in d.parents for other in with_code)]
+    return leaves
+
+
+def imported(path: Path) -> set[str]:
+    """Full names of the modules that a file imports, wherever in it."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path.name} has a relative import"
+            found.add(str(node.module))
+    return found
+
+
+def within(name: str, packages: set[str]) -> bool:
+    return any(name == package or name.startswith(package + ".") for package in packages)
+
+
+def core_files() -> list[Path]:
+    return sorted(Path(importlib.import_module("cospan.core").__path__[0]).glob("**/*.py"))
+
+
+@pytest.mark.parametrize("root", namespace_roots(), ids=lambda root: root.parent.name)
+def test_cospan_is_a_namespace(root: Path) -> None:
+    """An `__init__.py` in one root would hide all the others."""
+    assert root.is_dir()
+    assert not list(root.glob("__init__.py*"))
+
+
+def test_cospan_itself_has_no_file() -> None:
+    assert getattr(importlib.import_module("cospan"), "__file__", None) is None
+
+
+@pytest.mark.parametrize("leaf", leaf_packages(), ids=lambda leaf: leaf.name)
+def test_every_leaf_package_is_typed(leaf: Path) -> None:
+    assert (leaf / "py.typed").is_file(), f"{leaf.name} needs its own py.typed (PEP 561)"
+
+
+def test_the_leaves_are_those_of_the_design() -> None:
+    assert {"core", "wire", "v1", "server", "client"} <= {leaf.name for leaf in leaf_packages()}
+
+
+@pytest.mark.parametrize("path", core_files(), ids=lambda path: path.stem)
+def test_core_imports_numpy_jaxtyping_and_the_standard_library(path: Path) -> None:
+    foreign = {
+        name
+        for name in imported(path)
+        if not within(name, CORE_MAY_IMPORT) and name.split(".")[0] not in sys.stdlib_module_names
+    }
+    assert not foreign
+    assert not {name for name in imported(path) if within(name, CORE_MAY_NOT_IMPORT)}
+
+
+def test_core_is_looked_at() -> None:
+    """Lest the test above pass over an empty list."""
+    assert {"td", "subspace", "aggregation", "learner"} <= {path.stem for path in core_files()}
+    assert "numpy" in imported(next(path for path in core_files() if path.stem == "subspace"))

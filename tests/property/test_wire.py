@@ -1,0 +1,400 @@
+"""The codec over everything it can be given: what is sent comes back, and garbage is refused in one way only."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.descriptor_pb2 import DescriptorProto, FieldDescriptorProto
+from google.protobuf.message import DecodeError, Message
+from google.protobuf.message_factory import GetMessageClass
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from values import same
+
+from cospan.core.aggregation import Contribution
+from cospan.core.matrices import DenseMatrix, FactoredMatrix
+from cospan.core.method import Corrections, Method
+from cospan.core.specification import MAX_AGENTS, MAX_NAME, RunSpecification
+from cospan.rpc.v1 import coordinator_service_pb2 as pb
+from cospan.rpc.v1 import matrix_pb2, run_pb2
+from cospan.wire import messages as m
+from cospan.wire.codec import (
+    decode_agent_message,
+    decode_coordinator_message,
+    decode_matrix,
+    decode_specification,
+    decode_stamp,
+    encode_agent_message,
+    encode_coordinator_message,
+    encode_matrix,
+    encode_specification,
+    encode_stamp,
+)
+from cospan.wire.errors import InvalidMessageError
+from cospan.wire.reports import decode_round_report, decode_run_report, encode_round_report, encode_run_report
+
+# Domain values --------------------------------------------------------------------------------------------------
+
+counts64 = st.integers(0, 2**64 - 1)
+any_float = st.floats(allow_nan=False)
+positive = st.floats(0.0, 1e300, exclude_min=True)
+tokens = st.text(max_size=128)
+names = st.text(max_size=MAX_NAME)
+agent_ids = st.from_regex(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}", fullmatch=True)
+agent_sets = st.sets(agent_ids, max_size=5).map(lambda ids: tuple(sorted(ids)))
+precisions = st.sampled_from([np.float64, np.float32])
+
+
+@st.composite
+def arrays(draw: st.DrawFn, rows: int | None = None, columns: int | None = None) -> np.ndarray:
+    """A finite matrix of either precision."""
+    dtype = draw(precisions)
+    shape = (rows or draw(st.integers(1, 4)), columns or draw(st.integers(1, 4)))
+    width = 64 if dtype is np.float64 else 32
+    return draw(hnp.arrays(dtype, shape, elements=st.floats(allow_nan=False, allow_infinity=False, width=width)))
+
+
+@st.composite
+def specifications(draw: st.DrawFn) -> RunSpecification:
+    """Any specification without problems."""
+    feature_dim = draw(st.integers(1, 6))
+    method = Method(
+        steps_per_round=draw(st.integers(1, 2**32 - 1)),
+        corrections=draw(st.sampled_from(Corrections)),
+        head_step=draw(positive),
+        gain_step=draw(st.floats(0.0, 1.0, exclude_min=True)),
+        head_radius=draw(positive | st.just(math.inf)),
+        basis_step=draw(st.floats(0.0, 1e300)),
+        implicit_head_step=draw(st.booleans()),
+        preconditioned=draw(st.booleans()),
+        preconditioner_floor=draw(positive),
+        decay_horizon=draw(st.floats(0.0, 1e300)),
+        decay_power=draw(st.floats(0.0, 1.0)),
+    )
+    return RunSpecification(
+        workload=draw(names),
+        feature_dim=feature_dim,
+        rank=draw(st.integers(1, feature_dim)),
+        agents=draw(st.integers(1, MAX_AGENTS)),
+        rounds=draw(st.integers(0, 2**63 - 1)),
+        seed=draw(st.integers(0, 2**63 - 1)),
+        method=method,
+        feature_fingerprint=draw(names),
+        liveness_seconds=draw(positive),
+        round_seconds=draw(positive),
+    )
+
+
+stamps = st.builds(m.Stamp, tokens, counts64, counts64, counts64)
+joins = st.builds(
+    m.Join,
+    instance_id=st.text(min_size=1, max_size=64),
+    agent_ids=agent_sets.filter(bool),
+    feature_dim=st.integers(0, 2**32 - 1),
+    feature_fingerprint=names,
+    workload=names,
+    client_version=st.text(max_size=64),
+    resumption=st.none() | st.builds(m.Resumption, tokens, tokens, counts64),
+)
+
+
+@st.composite
+def uploads(draw: st.DrawFn, spec: RunSpecification) -> m.GradientUpload:
+    d, r = spec.feature_dim, spec.rank
+    gradient: DenseMatrix | FactoredMatrix = DenseMatrix(draw(arrays(d, r)))
+    if draw(st.booleans()):
+        factors = draw(st.integers(1, r))
+        gradient = FactoredMatrix(draw(arrays(d, factors)), draw(arrays(r, factors)))
+    moments = arrays(r, r) if spec.method.preconditioned else st.none() | arrays(r, r)
+    contribution = Contribution(gradient, draw(positive), draw(moments))
+    return m.GradientUpload(draw(counts64), contribution, draw(agent_sets))
+
+
+@st.composite
+def said_by_agents(draw: st.DrawFn) -> tuple[RunSpecification, m.AgentMessage]:
+    spec = draw(specifications())
+    leaves = st.builds(m.Leave, st.text(max_size=512))
+    return spec, draw(uploads(spec) | joins | leaves | st.just(m.Heartbeat()))
+
+
+@st.composite
+def welcomes(draw: st.DrawFn) -> m.Welcome:
+    spec = draw(specifications())
+    basis = draw(arrays(spec.feature_dim, spec.rank))
+    return m.Welcome(draw(stamps), draw(tokens), spec, basis, draw(counts64), draw(st.booleans()))
+
+
+said_by_coordinators = (
+    welcomes()
+    | st.builds(m.BasisUpdate, stamps, arrays())
+    | st.builds(m.Receipt, stamps, counts64, st.sampled_from(m.Disposition))
+    | st.builds(m.Finish, stamps, st.sampled_from(m.FinishCause), st.text(), arrays())
+    | st.builds(m.Drain, stamps, st.floats(0.0, 1e300))
+)
+agent_reports = st.builds(
+    m.AgentReport,
+    agent_ids,
+    st.sampled_from(m.AgentPhase),
+    any_float,
+    st.booleans(),
+    counts64,
+    counts64,
+    st.none() | counts64,
+    st.text(max_size=50),
+)
+run_reports = st.builds(
+    m.RunReport,
+    stamps,
+    specifications(),
+    st.sampled_from(m.RunPhase),
+    any_float,
+    st.lists(agent_reports, max_size=3).map(tuple),
+    st.none() | st.sampled_from(m.FinishCause),
+    any_float,
+)
+round_reports = st.builds(
+    m.RoundReport,
+    stamps,
+    counts64,
+    any_float,
+    st.integers(0, 2**32 - 1),
+    agent_sets,
+    any_float,
+    any_float,
+    st.none() | arrays(),
+    st.booleans(),
+)
+
+
+# There and back -------------------------------------------------------------------------------------------------
+
+
+def sent(message: Any) -> Any:
+    """A protobuf message after a trip over the wire."""
+    return type(message).FromString(message.SerializeToString())
+
+
+@given(arrays())
+def test_matrices_come_back(values: np.ndarray) -> None:
+    assert same(decode_matrix(sent(encode_matrix(values)), "m"), values)
+
+
+@given(stamps)
+def test_stamps_come_back(stamp: m.Stamp) -> None:
+    assert decode_stamp(sent(encode_stamp(stamp))) == stamp
+
+
+@given(specifications())
+def test_every_specification_without_problems_comes_back(spec: RunSpecification) -> None:
+    assert spec.problems() == []
+    back = decode_specification(sent(encode_specification(spec)))
+    assert back == spec
+    assert back.digest() == spec.digest()
+
+
+@given(said_by_agents())
+def test_what_agents_say_comes_back(said: tuple[RunSpecification, m.AgentMessage]) -> None:
+    spec, message = said
+    assert same(decode_agent_message(sent(encode_agent_message(message)), spec), message)
+
+
+@given(said_by_coordinators)
+def test_what_coordinators_say_comes_back(message: m.CoordinatorMessage) -> None:
+    assert same(decode_coordinator_message(sent(encode_coordinator_message(message))), message)
+
+
+@given(run_reports)
+def test_run_reports_come_back(report: m.RunReport) -> None:
+    assert same(decode_run_report(sent(encode_run_report(report))), report)
+
+
+@given(round_reports)
+def test_round_reports_come_back(report: m.RoundReport) -> None:
+    assert same(decode_round_report(sent(encode_round_report(report, include_basis=True))), report)
+
+
+# Garbage --------------------------------------------------------------------------------------------------------
+
+SPEC = RunSpecification(
+    workload="w",
+    feature_dim=3,
+    rank=2,
+    agents=2,
+    rounds=5,
+    seed=1,
+    method=Method(4, Corrections.EVERY_STEP, 0.1, 0.1, 10.0, 0.5, preconditioned=True),
+)
+DECODERS: dict[type[Message], Callable[[Any], Any]] = {
+    pb.CollaborateRequest: lambda message: decode_agent_message(message, SPEC),
+    pb.CollaborateResponse: decode_coordinator_message,
+    pb.GetRunResponse: decode_run_report,
+    pb.WatchRoundsResponse: decode_round_report,
+    run_pb2.RunSpecification: decode_specification,
+}
+ENCODERS: dict[type[Message], Callable[[Any], Message]] = {
+    pb.CollaborateRequest: encode_agent_message,
+    pb.CollaborateResponse: encode_coordinator_message,
+    pb.GetRunResponse: encode_run_report,
+    pb.WatchRoundsResponse: lambda report: encode_round_report(report, include_basis=True),
+    run_pb2.RunSpecification: encode_specification,
+}
+
+
+@st.composite
+def odd_matrices(draw: st.DrawFn) -> matrix_pb2.Matrix:
+    """Matrices that are right, nearly right, or not at all."""
+    rows, columns = draw(st.sampled_from([(3, 2), (2, 2), (3, 1), (2, 1), (0, 2), (2**32 - 1, 2**32 - 1), (1, 3)]))
+    data_type = draw(st.sampled_from([0, 1, 1, 1, 2, 3]))
+    size = 4 if data_type == 2 else 8
+    if rows < 10 and draw(st.booleans()):
+        values = draw(st.lists(st.floats(width=32), min_size=rows * columns, max_size=rows * columns))
+        data = np.array(values, dtype=f"<f{size}").tobytes()
+    else:
+        data = draw(st.binary(max_size=60))
+    return matrix_pb2.Matrix(rows=rows, columns=columns, data_type=data_type, data=data)
+
+
+_SCALARS: dict[int, st.SearchStrategy[Any]] = {
+    FieldDescriptor.CPPTYPE_UINT32: st.sampled_from([0, 1, 2, 3, 2**32 - 1]) | st.integers(0, 2**32 - 1),
+    FieldDescriptor.CPPTYPE_UINT64: st.sampled_from([0, 1, 2**63, 2**64 - 1]) | st.integers(0, 2**64 - 1),
+    FieldDescriptor.CPPTYPE_DOUBLE: st.sampled_from([0.0, 0.5, 1.0, -1.0, math.nan, math.inf]) | st.floats(),
+    FieldDescriptor.CPPTYPE_BOOL: st.booleans(),
+    FieldDescriptor.CPPTYPE_ENUM: st.integers(0, 3) | st.integers(-(2**31), 2**31 - 1),
+    FieldDescriptor.CPPTYPE_STRING: st.sampled_from(["", "a", "b-2", "../up", "x" * 600]) | st.text(max_size=20),
+}
+
+
+def _value(field: FieldDescriptor) -> st.SearchStrategy[Any]:
+    if field.cpp_type == FieldDescriptor.CPPTYPE_MESSAGE:
+        return protobuf(field.message_type)
+    if field.type == FieldDescriptor.TYPE_BYTES:
+        return st.binary(max_size=60)
+    return _SCALARS[field.cpp_type]
+
+
+def _repeated(kind: Descriptor) -> set[str]:
+    proto = DescriptorProto()
+    kind.CopyToProto(proto)
+    return {field.name for field in proto.field if field.label == FieldDescriptorProto.LABEL_REPEATED}
+
+
+def protobuf(kind: Descriptor) -> st.SearchStrategy[Any]:
+    """Any message of a type: every field left out or set to anything that its type allows."""
+    if kind.full_name == matrix_pb2.Matrix.DESCRIPTOR.full_name:
+        return odd_matrices()
+    repeated = _repeated(kind)
+    fields = {
+        field.name: st.lists(_value(field), max_size=3) if field.name in repeated else _value(field)
+        for field in kind.fields
+    }
+    return st.fixed_dictionaries({}, optional=fields).map(lambda chosen: GetMessageClass(kind)(**chosen))
+
+
+def decoded_or_refused(message: Message) -> Any:
+    """The value, or None after the one error that may be raised, with a sentence short enough for a status."""
+    try:
+        return DECODERS[type(message)](message)
+    except InvalidMessageError as error:
+        refusal = error
+    assert type(refusal) is InvalidMessageError
+    assert 0 < len(str(refusal)) < 2000
+    return None
+
+
+def check_total(message: Message) -> None:
+    """Decoding refuses, or gives a value that survives the way back."""
+    value = decoded_or_refused(message)
+    if value is None:
+        return
+    again = sent(ENCODERS[type(message)](value))
+    twice = DECODERS[type(message)](again)
+    assert sent(ENCODERS[type(message)](twice)).SerializeToString(deterministic=True) == again.SerializeToString(
+        deterministic=True
+    )
+
+
+@pytest.mark.parametrize("kind", DECODERS, ids=lambda kind: kind.DESCRIPTOR.name)
+@given(data=st.data())
+def test_any_message_is_decoded_or_refused(kind: type[Message], data: st.DataObject) -> None:
+    check_total(data.draw(protobuf(kind.DESCRIPTOR)))
+
+
+@pytest.mark.parametrize("kind", DECODERS, ids=lambda kind: kind.DESCRIPTOR.name)
+@given(data=st.data())
+def test_any_bytes_are_decoded_or_refused(kind: type[Message], data: st.DataObject) -> None:
+    """Bytes that protobuf itself cannot parse never reach the codec: gRPC refuses them."""
+    try:
+        message = kind.FromString(data.draw(st.binary(max_size=80)))
+    except DecodeError:
+        return
+    check_total(message)
+
+
+valid = {
+    pb.CollaborateRequest: (uploads(SPEC) | joins).map(encode_agent_message),
+    pb.CollaborateResponse: said_by_coordinators.map(encode_coordinator_message),
+    pb.GetRunResponse: run_reports.map(encode_run_report),
+    pb.WatchRoundsResponse: round_reports.map(lambda report: encode_round_report(report, include_basis=True)),
+    run_pb2.RunSpecification: specifications().map(encode_specification),
+}
+
+
+@st.composite
+def corrupted(draw: st.DrawFn, kind: type[Message]) -> Message:
+    """A valid message of which some fields, at any depth, are cleared or set to anything that their type allows."""
+    message = draw(valid[kind])
+    for _ in range(draw(st.integers(1, 3))):
+        node = message
+        while inner := [value for _, value in node.ListFields() if isinstance(value, Message)]:
+            if draw(st.booleans()):
+                break
+            node = draw(st.sampled_from(inner))
+        if not node.DESCRIPTOR.fields:
+            continue
+        field = draw(st.sampled_from(list(node.DESCRIPTOR.fields)))
+        node.ClearField(field.name)
+        if draw(st.integers(0, 3)) > 0:
+            value = draw(_value(field))
+            several = field.name in _repeated(node.DESCRIPTOR)
+            node.MergeFrom(type(node)(**{field.name: [value] * draw(st.integers(1, 2)) if several else value}))
+    return message
+
+
+@pytest.mark.parametrize("kind", DECODERS, ids=lambda kind: kind.DESCRIPTOR.name)
+@given(data=st.data())
+def test_a_message_with_other_fields_is_decoded_or_refused(kind: type[Message], data: st.DataObject) -> None:
+    check_total(data.draw(corrupted(kind)))
+
+
+@pytest.mark.parametrize("kind", DECODERS, ids=lambda kind: kind.DESCRIPTOR.name)
+@given(data=st.data())
+def test_a_message_with_flipped_bytes_is_decoded_or_refused(kind: type[Message], data: st.DataObject) -> None:
+    wire = bytearray(data.draw(valid[kind]).SerializeToString())
+    for _ in range(data.draw(st.integers(1, 4))):
+        if wire:
+            wire[data.draw(st.integers(0, len(wire) - 1))] = data.draw(st.integers(0, 255))
+    try:
+        message = kind.FromString(bytes(wire))
+    except DecodeError:
+        return
+    check_total(message)
+
+
+@given(corrupted(pb.CollaborateRequest))
+def test_what_is_accepted_is_what_the_arithmetic_needs(message: pb.CollaborateRequest) -> None:
+    """No gradient reaches the mean unless its shape is the run's and all its numbers are finite."""
+    upload = decoded_or_refused(message)
+    if not isinstance(upload, m.GradientUpload):
+        return
+    contribution = upload.contribution
+    assert contribution.gradient.shape == (3, 2)
+    assert 0.0 < contribution.weight < math.inf
+    assert contribution.head_second_moment is not None
+    assert contribution.head_second_moment.shape == (2, 2)
+    gradient = contribution.gradient
+    parts = (gradient.left, gradient.right) if isinstance(gradient, FactoredMatrix) else (gradient.values,)
+    assert all(np.isfinite(part).all() for part in (*parts, contribution.head_second_moment))

@@ -1,0 +1,308 @@
+"""What tests of the machines and of the networked fleet share: runs, agents, events, drivers of both machines."""
+
+import asyncio
+import itertools
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import fields, replace
+from typing import Any, TypeVar
+
+import gymnasium
+import numpy as np
+import pytest
+
+from cospan.client import session
+from cospan.client.workload import Site, Workload
+from cospan.core.aggregation import BasisMove, Contribution
+from cospan.core.matrices import DenseMatrix
+from cospan.core.method import Method, paper
+from cospan.core.specification import RunSpecification
+from cospan.server import events, machine
+from cospan.server.engine import Engine
+from cospan.server.state import CoordinatorState
+from cospan.wire import messages as m
+from cospan.wire.errors import RemoteError
+
+D, R = 4, 2
+LIVENESS, ROUND, START = 5.0, 60.0, 600.0
+
+_T = TypeVar("_T")
+
+
+def run(coroutine: Coroutine[Any, Any, _T], seconds: float = 20.0) -> _T:
+    """Runs a coroutine in an event loop of its own; whatever it waits for, it does not wait for ever."""
+
+    async def bounded() -> _T:
+        async with asyncio.timeout(seconds):
+            return await coroutine
+
+    return asyncio.run(bounded())
+
+
+async def until(engine: Engine, reached: Callable[[], bool]) -> None:
+    """Waits for something that a closed round or a note of the coordinator brings about."""
+    changed = asyncio.Event()
+    engine.on_round.append(lambda _: changed.set())
+    engine.on_note.append(lambda _: changed.set())
+    while not reached():
+        changed.clear()
+        await changed.wait()
+
+
+def specification(method: Method | None = None, **changes: Any) -> RunSpecification:
+    values: dict[str, Any] = {
+        "workload": "tests",
+        "feature_dim": D,
+        "rank": R,
+        "agents": 2,
+        "rounds": 3,
+        "seed": 1,
+        "method": paper(3) if method is None else method,
+        "liveness_seconds": LIVENESS,
+        "round_seconds": ROUND,
+    }
+    return RunSpecification(**(values | changes))
+
+
+def join(*agents: str, instance: str = "", **changes: Any) -> m.Join:
+    """A process that hosts `agents`; its instance id follows from their names where none is given."""
+    values: dict[str, Any] = {
+        "instance_id": instance or f"process of {'+'.join(agents)}",
+        "agent_ids": tuple(sorted(agents)),
+        "feature_dim": D,
+        "feature_fingerprint": "map-1",
+    }
+    return m.Join(**(values | changes))
+
+
+def upload(round_number: int, *agents: str, weight: float = 1.0, value: float = 1.0) -> m.GradientUpload:
+    """A gradient with one number everywhere, of all agents of its session where none are named."""
+    gradient = DenseMatrix(np.full((D, R), value))
+    return m.GradientUpload(round_number, Contribution(gradient, weight), tuple(sorted(agents)))
+
+
+def moved(state: CoordinatorState, round_number: int) -> events.BasisComputed:
+    """The arithmetic of a round is done; the basis is the old one with its columns exchanged."""
+    return events.BasisComputed(round_number, BasisMove(np.ascontiguousarray(state.basis[:, ::-1]), 0.5, 0.0))
+
+
+def snapshot(state: Any) -> dict[str, Any]:
+    """What a frozen state holds, in copies of its mappings: equal exactly as long as nobody has written to it."""
+    return {
+        field.name: dict(value) if isinstance(value := getattr(state, field.name), Mapping) else value
+        for field in fields(state)
+    }
+
+
+def kinds(commands: tuple[Any, ...]) -> list[str]:
+    """What sort of commands these are, messages and notes by their own kind."""
+    names = []
+    for command in commands:
+        match command:
+            case (
+                events.Send(message=message) | events.Broadcast(message=message) | session.Transmit(message=message)
+            ):
+                names.append(f"{type(command).__name__} {type(message).__name__}")
+            case events.Note(kind=kind):
+                names.append(kind)
+            case _:
+                names.append(type(command).__name__)
+    return names
+
+
+class CoordinatorDriver:
+    """Steps the coordinator's machine with a clock of its own, and checks after every event what always holds."""
+
+    def __init__(self, **changes: Any) -> None:
+        self.now = 0.0
+        self.state = machine.initial_state(
+            specification(**changes), run_id="run-1", incarnation=1, start_seconds=START, now=0.0
+        )
+        self.state.check()
+        self.commands: tuple[events.Command, ...] = ()
+        self._streams = itertools.count(1)
+
+    def step(self, event: events.Event) -> list[str]:
+        """Lets an event happen; the kinds of the commands that follow, which stay in `commands`."""
+        before, held = self.state, snapshot(self.state)
+        try:
+            self.state, self.commands = machine.step(self.state, event, self.now)
+        finally:
+            assert snapshot(before) == held, "a step wrote to the state that it was given"
+        self.state.check()
+        assert self.state.specification.problems() == []
+        self._check_deadline()
+        return kinds(self.commands)
+
+    def _check_deadline(self) -> None:
+        """Before the deadline a tick changes nothing, and at the deadline it changes something."""
+        deadline = machine.next_deadline(self.state)
+        assert (deadline is None) == (self.state.phase is m.RunPhase.FINISHED), "every wait has a bound"
+        if deadline is not None:
+            held = snapshot(self.state)
+            early, commands = machine.step(self.state, events.Tick(), np.nextafter(deadline, -np.inf))
+            assert (snapshot(early), commands) == (held, ())
+            late, _ = machine.step(self.state, events.Tick(), deadline)
+            assert snapshot(late) != held, "the deadline passes without an effect"
+
+    def refuse(self, event: events.Event, error: type[RemoteError], match: str | None = None) -> None:
+        """The event is refused with this error, and changes nothing."""
+        state = self.state
+        with pytest.raises(error, match=match):
+            self.step(event)
+        assert self.state is state
+
+    def join(self, *agents: str, **changes: Any) -> str:
+        """A process joins or comes back; its token."""
+        self.step(self.joining(*agents, **changes))
+        return self.welcome().session_token
+
+    def joining(self, *agents: str, **changes: Any) -> events.JoinRequested:
+        """A join over a stream, and with a token, that nobody had before."""
+        number = next(self._streams)
+        return events.JoinRequested(join(*agents, **changes), number, f"token-{number}")
+
+    def resuming(self, token: str, **changes: Any) -> events.JoinRequested:
+        """The process of a session comes back over a new stream."""
+        known = self.state.sessions[token]
+        resumption = m.Resumption(token, self.state.run_id, self.state.round)
+        values = {"instance": known.instance_id, "resumption": resumption} | changes
+        return self.joining(*known.agent_ids, **values)
+
+    def stream(self, token: str) -> int:
+        return self.state.sessions[token].stream
+
+    def sent(self) -> list[Any]:
+        """The messages among the last commands."""
+        return [command.message for command in self.commands if isinstance(command, events.Send | events.Broadcast)]
+
+    def welcome(self) -> m.Welcome:
+        return next(message for message in self.sent() if isinstance(message, m.Welcome))
+
+    def gradient(self, token: str, round_number: int | None = None, *agents: str, **values: Any) -> list[str]:
+        """A session sends a gradient, that of the open round unless told otherwise."""
+        number = self.state.round if round_number is None else round_number
+        named = agents or self.state.sessions[token].agent_ids
+        return self.step(events.GradientArrived(token, upload(number, *agents, weight=float(len(named)), **values)))
+
+    def compute(self) -> list[str]:
+        """The arithmetic of the round that closes is done."""
+        return self.step(moved(self.state, self.state.round))
+
+    def wait(self, seconds: float) -> list[str]:
+        """Time passes, and the clock ticks."""
+        self.now += seconds
+        return self.step(events.Tick())
+
+    def receipt(self) -> m.Receipt:
+        """The receipt among the last commands."""
+        return next(message for message in self.sent() if isinstance(message, m.Receipt))
+
+
+class AgentDriver:
+    """Steps the agent's machine with a clock of its own, and checks after every event what always holds."""
+
+    def __init__(self, patience: float = 60.0, **changes: Any) -> None:
+        self.now = 100.0
+        self.specification = specification(**changes)
+        self.basis = self.specification.initial_basis()
+        self.state, self.commands = session.initial_state(patience=patience, now=self.now)
+        self.state.check()
+
+    def step(self, event: session.Event) -> list[str]:
+        """Lets an event happen; the kinds of the commands that follow, which stay in `commands`."""
+        before, held = self.state, snapshot(self.state)
+        try:
+            self.state, self.commands = session.step(self.state, event, self.now)
+        finally:
+            assert snapshot(before) == held, "a step wrote to the state that it was given"
+        self.state.check()
+        return kinds(self.commands)
+
+    def stamp(self, round_number: int, run_id: str = "run-1") -> m.Stamp:
+        return m.Stamp(run_id, 1, round_number, round_number)
+
+    def receive(self, message: m.CoordinatorMessage) -> list[str]:
+        return self.step(session.Received(message))
+
+    def prepare(self) -> list[str]:
+        """From nothing to a site that is made."""
+        self.step(session.Described(self.specification))
+        return self.step(session.Prepared(join("a")))
+
+    def welcome(self, round_number: int = 0, **changes: Any) -> m.Welcome:
+        values: dict[str, Any] = {
+            "stamp": self.stamp(round_number),
+            "session_token": "token-1",
+            "specification": replace(self.specification, feature_fingerprint="map-1"),
+            "basis": self.basis,
+            "first_round": round_number,
+            "started": True,
+        }
+        return m.Welcome(**(values | changes))
+
+    def activate(self, round_number: int = 0, **changes: Any) -> list[str]:
+        """From nothing to the first welcome."""
+        self.prepare()
+        self.step(session.Connected())
+        return self.receive(self.welcome(round_number, **changes))
+
+    def update(self, round_number: int) -> list[str]:
+        """A round opens."""
+        return self.receive(m.BasisUpdate(self.stamp(round_number), self.basis))
+
+    def learn(self) -> list[str]:
+        """The learner is done with its round."""
+        assert self.state.learning is not None
+        return self.step(session.GradientReady(upload(self.state.learning)))
+
+    def wait(self, seconds: float) -> list[str]:
+        """Time passes, and the clock ticks."""
+        self.now += seconds
+        return self.step(session.Tick())
+
+
+# A small workload ---------------------------------------------------------------------------------------
+
+
+class Ring(gymnasium.Env[int, int]):
+    """A walk on a ring of D + 1 states; the further from state 0, the better, and each site is paid differently."""
+
+    def __init__(self, index: int) -> None:
+        self.observation_space = gymnasium.spaces.Discrete(D + 1)
+        self.action_space = gymnasium.spaces.Discrete(2)
+        self._index, self._state = index, 0
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[int, dict[str, Any]]:
+        super().reset(seed=seed)
+        self._state = 0
+        return 0, {}
+
+    def step(self, action: int) -> tuple[int, float, bool, bool, dict[str, Any]]:
+        direction = 1 if self.np_random.random() < 0.3 + 0.1 * (self._index % 5) else -1
+        self._state = (self._state + direction * (1 + action)) % (D + 1)
+        return self._state, float(min(self._state, D + 1 - self._state)) + 0.1 * self._index, False, False, {}
+
+
+class States:
+    """One-hot features of the states 1 … D."""
+
+    def __init__(self, dim: int = D, fingerprint: str = "map-1") -> None:
+        self.dim, self.fingerprint = dim, fingerprint
+
+    def __call__(self, observation: Any) -> np.ndarray:
+        return self.batch([observation])[0]
+
+    def batch(self, observations: Any) -> np.ndarray:
+        return np.eye(self.dim + 1)[list(observations)][:, 1:]
+
+
+def coin(_observation: Any, rng: np.random.Generator) -> int:
+    """Either action, at random."""
+    return int(rng.integers(2))
+
+
+def ring_site(index: int, seed: int) -> Site:
+    return Site(env=Ring(index), features=States(), policy=coin)
+
+
+RINGS = Workload(make_site=ring_site, name="rings", rank=R, steps_per_round=3)

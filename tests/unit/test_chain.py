@@ -1,0 +1,214 @@
+"""The chain of one site: ends, time limits, seeds, and sentences about whatever breaks the contract."""
+
+from collections.abc import Callable
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+from runs import D, States, coin, ring_site
+
+from cospan.client.chain import Chain, checked_features
+from cospan.client.workload import FeatureMap, Policy, Site
+from cospan.wire.errors import WorkloadBehaviourError
+
+
+class Scripted(gymnasium.Env[Any, int]):
+    """Gives the steps (observation, reward, terminated, truncated) in turn, and start states 10, 20, 30, …"""
+
+    def __init__(self, *steps: tuple[Any, Any, bool, bool]) -> None:
+        self.observation_space = gymnasium.spaces.Discrete(100)
+        self.action_space = gymnasium.spaces.Discrete(2)
+        self.steps = iter(steps)
+        self.seeds: list[int | None] = []
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
+        self.seeds.append(seed)
+        return 10 * len(self.seeds), {}
+
+    def step(self, action: int) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        return (*next(self.steps), {})
+
+
+class Numbers:
+    """The observation itself, in hundredths, as the one feature."""
+
+    dim, fingerprint = 1, "numbers"
+
+    def __call__(self, observation: Any) -> np.ndarray:
+        return self.batch([observation])[0]
+
+    def batch(self, observations: Any) -> np.ndarray:
+        return np.array([[float(np.sum(observation)) / 100.0] for observation in observations])
+
+
+def chain(env: gymnasium.Env[Any, Any], policy: Policy = coin, features: FeatureMap | None = None) -> Chain:
+    return Chain(Site(env=env, features=features or Numbers(), policy=policy), name="site-7", index=7, seed=1)
+
+
+def states(features: np.ndarray) -> list[float]:
+    return [round(100.0 * value) for value in features[:, 0]]
+
+
+def test_one_chain_over_all_rounds() -> None:
+    env = Scripted(*((state, 0.5 * state, False, False) for state in range(1, 7)))
+    walk = chain(env)
+    first, second = walk.advance(2), walk.advance(4)
+    assert states(first.features) == [10, 1, 2]
+    assert states(second.features) == [2, 3, 4, 5, 6], "it goes on where it stood"
+    assert first.rewards.tolist() == [0.5, 1.0]
+    assert second.rewards.tolist() == [1.5, 2.0, 2.5, 3.0]
+    assert (walk.steps, walk.reward_sum) == (6, 10.5)
+    assert len(env.seeds) == 1
+    assert env.seeds[0] is not None
+
+
+def test_a_true_end_is_a_transition_into_the_next_start_state() -> None:
+    env = Scripted((1, 1.0, False, False), (2, 5.0, True, False), (3, 1.0, False, False))
+    walk = chain(env)
+    trajectory = walk.advance(3)
+    assert states(trajectory.features) == [10, 1, 20, 3], "the state in which it ended is nobody's successor"
+    assert trajectory.rewards.tolist() == [1.0, 5.0, 1.0]
+    assert env.seeds[1:] == [None], "a seed again would be the same episode again"
+
+
+def test_a_time_limit_is_no_end() -> None:
+    env = Scripted((1, 1.0, False, True), (2, 1.0, False, True))
+    assert states(chain(env).advance(2).features) == [10, 1, 2]
+    assert len(env.seeds) == 1
+
+
+def test_an_end_at_the_time_limit_is_an_end() -> None:
+    env = Scripted((1, 1.0, True, True), (2, 1.0, False, False))
+    assert states(chain(env).advance(2).features) == [10, 20, 2]
+
+
+class Reuses(Scripted):
+    """Writes every observation into one and the same object."""
+
+    def __init__(self, wrap: Callable[[np.ndarray], Any]) -> None:
+        super().__init__()
+        self.buffer = np.zeros(1)
+        self.observation = wrap(self.buffer)
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
+        self.buffer[:] = 10.0
+        return self.observation, {}
+
+    def step(self, action: int) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        self.buffer += 1.0
+        return self.observation, 0.0, False, False, {}
+
+
+class Sums(Numbers):
+    """The sum over whatever arrays an observation holds."""
+
+    def batch(self, observations: Any) -> np.ndarray:
+        def total(observation: Any) -> float:
+            if isinstance(observation, dict):
+                return sum(total(value) for value in observation.values())
+            return float(sum(np.sum(value) for value in observation))
+
+        return np.array([[total(observation) / 100.0] for observation in observations])
+
+
+@pytest.mark.parametrize("wrap", [lambda a: a, lambda a: {"x": {"y": a}}, lambda a: (a,), lambda a: [a]])
+def test_an_environment_may_reuse_its_observation(wrap: Callable[[np.ndarray], Any]) -> None:
+    walk = chain(Reuses(wrap), features=Sums())
+    assert states(walk.advance(3).features) == [10, 11, 12, 13]
+    assert states(walk.advance(1).features) == [13, 14]
+
+
+def test_everything_random_comes_from_the_seed_and_the_index() -> None:
+    def walk(index: int, seed: int) -> bytes:
+        site = ring_site(index, seed)
+        trajectory = Chain(site, name="a", index=index, seed=seed).advance(50)
+        return trajectory.features.tobytes() + trajectory.rewards.tobytes()
+
+    assert walk(1, 1) == walk(1, 1)
+    assert len({walk(0, 1), walk(5, 1), walk(0, 2)}) == 3
+
+
+def failing(error: Exception) -> Callable[..., Any]:
+    def fail(*_: Any, **__: Any) -> Any:
+        raise error
+
+    return fail
+
+
+def test_an_environment_that_raises() -> None:
+    env = Scripted((1, 1.0, False, False))
+    env.close = failing(AssertionError("never asked"))  # type: ignore[method-assign]
+    walk = chain(env)
+    walk.advance(1)
+    env.step = failing(ZeroDivisionError("division by zero"))  # type: ignore[method-assign]
+    with pytest.raises(
+        WorkloadBehaviourError, match="environment or policy of site-7 raised ZeroDivisionError in step 1: div"
+    ):
+        walk.advance(1)
+
+
+def test_a_policy_or_a_reset_that_raises() -> None:
+    with pytest.raises(WorkloadBehaviourError, match="site-7 raised KeyError in step 0: 'no action'"):
+        chain(Scripted((1, 1.0, False, False)), policy=failing(KeyError("no action"))).advance(1)
+    env = Scripted()
+    env.reset = failing(OSError("no simulator"))  # type: ignore[method-assign]
+    with pytest.raises(WorkloadBehaviourError, match="site-7 raised OSError in step 0: no simulator"):
+        chain(env).advance(1)
+
+
+@pytest.mark.parametrize("reward", [float("nan"), float("inf"), np.float32("-inf")])
+def test_a_reward_that_is_not_finite(reward: float) -> None:
+    env = Scripted((1, 1.0, False, False), (2, reward, False, False))
+    with pytest.raises(WorkloadBehaviourError, match=rf"of site-7 gave the reward {float(reward)} in step 1"):
+        chain(env).advance(2)
+
+
+def test_a_reward_that_is_no_number() -> None:
+    with pytest.raises(WorkloadBehaviourError, match="site-7 raised TypeError"):
+        chain(Scripted((1, None, False, False))).advance(1)
+
+
+class Gives(States):
+    """A feature map that gives what it is told."""
+
+    def __init__(self, values: Any) -> None:
+        super().__init__()
+        self.values = values
+
+    def batch(self, observations: Any) -> Any:
+        if isinstance(self.values, Exception):
+            raise self.values
+        return self.values
+
+
+@pytest.mark.parametrize(
+    ("values", "text"),
+    [
+        (np.zeros((2, D + 1)), r"gave an array of shape \(2, 5\) for 2 observations; its dimension is 4"),
+        (np.zeros((3, D)), r"shape \(3, 4\) for 2 observations; .*must be \(2, 4\)"),
+        (np.zeros(D), r"shape \(4,\)"),
+        (np.array([[0, 0, 0, 0], [0, np.nan, 0, 0]]), "an entry that is not finite for the observation 'second'"),
+        (np.array([[0, 0, np.inf, 0], [0, 0, 0, 0]]), "an entry that is not finite for the observation 'first'"),
+        (np.array([[1, 0, 0, 0], [0.6, 0.9, 0, 0]]), "a vector of norm 1.08167 for the observation 'second'"),
+        ("text", "of site-7 raised ValueError: could not convert"),
+        (IndexError("state 9"), "of site-7 raised IndexError: state 9"),
+    ],
+)
+def test_features_that_break_their_contract(values: Any, text: str) -> None:
+    with pytest.raises(WorkloadBehaviourError, match=text) as caught:
+        checked_features(Gives(values), ["first", "second"], "site-7")
+    assert "the feature map of site-7" in str(caught.value)
+
+
+def test_features_within_their_contract() -> None:
+    values = np.array([[1.0, 0.0, 0.0, 0.0], [0.0, 0.0, 0.0, 1.0 + 1e-12]])
+    assert checked_features(Gives(values), [1, 2], "site-7") is not None
+    integers = checked_features(Gives([[0, 0, 0, 1], [0, 0, 0, 0]]), [1, 2], "site-7")
+    assert integers.dtype == np.float64
+
+
+def test_a_round_with_bad_features_is_an_error_of_the_features() -> None:
+    site = Site(env=ring_site(0, 1).env, features=Gives(IndexError("state 9")), policy=coin)
+    with pytest.raises(WorkloadBehaviourError, match="the feature map of site-0 raised IndexError"):
+        Chain(site, name="site-0", index=0, seed=1).advance(1)

@@ -1,0 +1,195 @@
+"""The layers of the settings, and the specification that follows from them."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cospan.cli.settings import Settings, load_settings
+from cospan.cli.specifying import plan_alone, plan_with_workload, preset_of
+from cospan.core.method import PRESETS, Corrections, Method, paper, practical
+from cospan.wire.errors import CospanError, InvalidValueError, RunFileError
+from cospan.wire.spec_file import to_toml
+
+
+@pytest.fixture(autouse=True)
+def _alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No cospan.toml and no COSPAN_ variable but the test's own."""
+    monkeypatch.chdir(tmp_path)
+    for name in Settings.model_fields:
+        monkeypatch.delenv(f"COSPAN_{name.upper()}", raising=False)
+
+
+def test_flags_stand_above_the_environment_above_the_file_above_the_defaults(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "cospan.toml").write_text('agents = 3\nrounds = 4\nseed = 5\nhead_radius = inf\npreset = "paper"\n')
+    monkeypatch.setenv("COSPAN_ROUNDS", "40")
+    monkeypatch.setenv("COSPAN_SEED", "50")
+    monkeypatch.setenv("COSPAN_PRESET", "")
+    found = load_settings({"seed": "500", "json": True}, None)
+    assert (found.agents, found.rounds, found.seed) == (3, 40, 500)
+    assert (found.preset, found.head_radius, found.patience) == ("paper", float("inf"), 60.0)
+    assert found.rank is None
+
+
+def test_another_file_may_be_named(tmp_path: Path) -> None:
+    (tmp_path / "cospan.toml").write_text("agents = 3\n")
+    (tmp_path / "mine.toml").write_text("rounds = 9\n")
+    found = load_settings({}, tmp_path / "mine.toml")
+    assert (found.agents, found.rounds) == (None, 9)
+
+
+@pytest.mark.parametrize(
+    ("flags", "environment", "says"),
+    [
+        ({"agents": "many"}, {}, "agents is 'many' in --agents; it must be a whole number, 1 or more"),
+        ({"head_step": "x"}, {}, "head_step is 'x' in --head-step; it must be a number above 0"),
+        ({"port": "70000"}, {}, "port is '70000' in --port; it must be a whole number, 0 to 65535"),
+        ({"coordinator": "here"}, {}, "coordinator is 'here' in --coordinator; it must be HOST:PORT"),
+        (
+            {},
+            {"COSPAN_RANK": "two"},
+            "rank is 'two' in the environment variable COSPAN_RANK; it must be a whole",
+        ),
+        ({}, {"cospan.toml": 'preset = "fast"'}, "preset is 'fast' in cospan.toml; it must be paper or practical"),
+        (
+            {},
+            {"cospan.toml": "agnets = 3"},
+            "cospan.toml has agnets = 3, which is no setting; allowed are agents, rounds",
+        ),
+        ({}, {"cospan.toml": "agents = "}, "cospan.toml is not TOML"),
+    ],
+)
+def test_a_wrong_value_names_the_key_the_value_the_place_and_what_is_allowed(
+    flags: Mapping[str, Any],
+    environment: Mapping[str, str],
+    says: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name, value in environment.items():
+        if name == "cospan.toml":
+            (tmp_path / name).write_text(value)
+        else:
+            monkeypatch.setenv(name, value)
+    with pytest.raises(InvalidValueError) as failure:
+        load_settings(flags, None)
+    assert says in str(failure.value)
+
+
+def test_a_file_that_is_named_must_be_there(tmp_path: Path) -> None:
+    with pytest.raises(InvalidValueError, match=r"there is no file .*nowhere.toml"):
+        load_settings({}, tmp_path / "nowhere.toml")
+
+
+# Specifications ---------------------------------------------------------------------------------------------
+
+ALONE = {"feature_dim": "7", "rank": "2"}
+
+
+def alone(flags: Mapping[str, Any], spec_file: Path | None = None) -> Any:
+    return plan_alone(
+        {**(ALONE if spec_file is None else {}), **flags}, None, spec_file=spec_file, rounds=0
+    ).specification
+
+
+def test_the_defaults() -> None:
+    spec = alone({})
+    assert (spec.feature_dim, spec.rank, spec.agents, spec.rounds, spec.seed) == (7, 2, 8, 0, 0)
+    assert spec.method == practical(20)
+    assert preset_of(spec.method) == "practical"
+
+
+def test_every_constant_of_the_method_can_be_overridden() -> None:
+    said = {
+        "steps_per_round": "3",
+        "corrections": "end-of-round",
+        "head_step": "0.5",
+        "gain_step": "0.25",
+        "head_radius": "inf",
+        "basis_step": "0",
+        "implicit_head_step": "false",
+        "preconditioned": "false",
+        "preconditioner_floor": "0.125",
+        "decay_horizon": "0",
+        "decay_power": "0.5",
+    }
+    method = alone(said).method
+    assert method == Method(
+        3, Corrections.END_OF_ROUND, 0.5, 0.25, float("inf"), 0.0, False, False, 0.125, 0.0, 0.5
+    )
+    assert preset_of(method) is None
+    assert set(said) == set(Method.__dataclass_fields__)
+
+
+def test_a_preset_with_overrides() -> None:
+    spec = alone({"preset": "paper", "steps_per_round": "4", "head_step": "0.2", "liveness_seconds": "1"})
+    assert spec.method == replace(paper(4), head_step=0.2)
+    assert spec.liveness_seconds == 1.0
+
+
+def test_the_settings_know_every_preset() -> None:
+    for name in PRESETS:
+        assert load_settings({"preset": name}, None).preset == name
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        ({"rank": "8"}, "rank is 8; it must be 1 to the feature dimension 7"),
+        ({"rank": "0"}, "rank is 0"),
+        ({"agents": "0"}, "agents is 0"),
+        ({"head_step": "-1"}, "head_step is -1.0"),
+        ({"liveness_seconds": "0"}, "liveness_seconds is 0.0"),
+    ],
+)
+def test_values_out_of_range(flags: Mapping[str, str], says: str) -> None:
+    with pytest.raises(InvalidValueError) as failure:
+        alone(flags)
+    assert says in str(failure.value)
+
+
+def test_a_coordinator_must_know_d_and_r() -> None:
+    with pytest.raises(InvalidValueError, match="--feature-dim"):
+        plan_alone({"rank": "2"}, None, spec_file=None, rounds=0)
+
+
+def test_of_a_specification_file_only_flags_override_anything(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = alone({"rounds": "12", "head_step": "0.75", "preset": "paper", "agents": "3"})
+    file = tmp_path / "spec.toml"
+    file.write_text(to_toml(written))
+    monkeypatch.setenv("COSPAN_ROUNDS", "99")
+    monkeypatch.setenv("COSPAN_FEATURE_DIM", "99")
+    (tmp_path / "cospan.toml").write_text('preset = "practical"\nhead_step = 9\n')
+    assert alone({}, file) == written
+    assert alone({"agents": "5"}, file) == replace(written, agents=5)
+    assert alone({"preset": "practical"}, file).method == practical(20)
+
+
+def test_a_run_needs_a_workload_or_the_file_of_one() -> None:
+    with pytest.raises(InvalidValueError, match="no workload is named"):
+        plan_with_workload({}, None, reference=None, spec_file=None, rounds=1)
+    with pytest.raises(RunFileError, match="there is no file"):
+        plan_with_workload({}, None, reference=None, spec_file=Path("spec.toml"), rounds=1)
+
+
+def test_a_workload_fills_in_what_it_knows(tmp_path: Path) -> None:
+    plan = plan_with_workload({"seed": "3"}, None, reference="queues", spec_file=None, rounds=300)
+    spec = plan.specification
+    assert (spec.workload, spec.feature_dim, spec.rank, spec.rounds, spec.seed) == ("queues", 43, 2, 300, 3)
+    assert spec.feature_fingerprint
+    file = tmp_path / "spec.toml"
+    file.write_text(to_toml(spec))
+    again = plan_with_workload({}, None, reference=None, spec_file=file, rounds=1)
+    assert again.specification == spec
+
+    with pytest.raises(InvalidValueError, match="is of workload 'queues', and the command names 'synthetic'"):
+        plan_with_workload({}, None, reference="synthetic", spec_file=file, rounds=1)
+    file.write_text(to_toml(replace(spec, feature_fingerprint="another")))
+    with pytest.raises(CospanError, match="the feature map 'another'"):
+        plan_with_workload({}, None, reference="queues", spec_file=file, rounds=1)

@@ -1,0 +1,190 @@
+"""From contributions to the next basis: order, weights, groups, and what is missing."""
+
+import numpy as np
+import pytest
+from values import read_only
+
+from cospan.core.aggregation import (
+    Contribution,
+    mean_gradient,
+    mean_head_second_moment,
+    next_basis,
+)
+from cospan.core.matrices import DenseMatrix, FactoredMatrix, to_dense
+from cospan.core.method import Corrections, Method
+from cospan.core.subspace import basis_step, precondition, random_basis
+
+D, R = 6, 2
+
+
+def method(**changes: object) -> Method:
+    values: dict[str, object] = {
+        "steps_per_round": 5,
+        "corrections": Corrections.END_OF_ROUND,
+        "head_step": 0.1,
+        "gain_step": 0.1,
+        "head_radius": 10.0,
+        "basis_step": 0.5,
+    }
+    return Method(**(values | changes))  # type: ignore[arg-type]
+
+
+def dense(values: object, weight: float = 1.0) -> Contribution:
+    return Contribution(gradient=DenseMatrix(read_only(values)), weight=weight)
+
+
+def some(count: int, seed: int = 0) -> list[Contribution]:
+    """Rank-one gradients with the heads' second moments, one agent each."""
+    rng = np.random.default_rng(seed)
+    made = []
+    for _ in range(count):
+        u, head = read_only(rng.standard_normal((D, 1))), read_only(rng.standard_normal((R, 1)))
+        made.append(
+            Contribution(FactoredMatrix(left=u, right=head), 1.0, head_second_moment=read_only(head @ head.T))
+        )
+    return made
+
+
+def test_mean_by_hand() -> None:
+    mean = mean_gradient([dense([[1.0], [2.0]]), dense([[3.0], [-2.0]])])
+    np.testing.assert_array_equal(mean, [[2.0], [0.0]])
+
+
+def test_the_mean_is_over_agents_and_not_over_sessions() -> None:
+    """A sum of three weighs three times as much as one: (12 + 4) / (3 + 1)."""
+    np.testing.assert_array_equal(mean_gradient([dense([[12.0]], weight=3.0), dense([[4.0]])]), [[4.0]])
+
+
+def test_the_sum_goes_from_left_to_right() -> None:
+    """Whoever changes the order changes the bits: 1e16 + 1 − 1e16 is 0 and 1e16 − 1e16 + 1 is 1."""
+    large, one, minus = dense([[1e16]]), dense([[1.0]]), dense([[-1e16]])
+    assert mean_gradient([large, one, minus])[0, 0] == 0.0
+    assert mean_gradient([large, minus, one])[0, 0] == 1.0 / 3.0
+    moments = [
+        Contribution(DenseMatrix(np.ones((1, 1))), 1.0, read_only([[value]])) for value in (1e16, 1.0, -1e16)
+    ]
+    assert mean_head_second_moment(moments)[0, 0] == 0.0
+    assert mean_head_second_moment([moments[0], moments[2], moments[1]])[0, 0] == 1.0 / 3.0
+
+
+def test_single_precision_uploads_are_summed_in_double() -> None:
+    """In float32 1 + 2^-30 is 1."""
+    small = Contribution(gradient=DenseMatrix(np.full((1, 1), 2.0**-30, dtype=np.float32)))
+    one = Contribution(gradient=DenseMatrix(np.ones((1, 1), dtype=np.float32)))
+    assert mean_gradient([one, small])[0, 0] == (1.0 + 2.0**-30) / 2.0
+    assert mean_gradient([one]).dtype == np.float64
+    moment = Contribution(DenseMatrix(np.ones((1, 1))), 1.0, np.ones((1, 1), dtype=np.float32))
+    assert mean_head_second_moment([moment]).dtype == np.float64
+
+
+def test_a_group_counts_like_its_agents() -> None:
+    """The sum of three agents with weight 3 gives the mean of the three, and so the same basis."""
+    agents = some(5)
+    members = agents[1:4]
+    group = Contribution(
+        gradient=DenseMatrix(sum(to_dense(member.gradient) for member in members)),
+        weight=3.0,
+        head_second_moment=sum(member.head_second_moment for member in members),
+    )
+    apart, together = agents, [agents[0], group, agents[4]]
+    np.testing.assert_allclose(mean_gradient(together), mean_gradient(apart), atol=1e-15)
+    np.testing.assert_allclose(mean_head_second_moment(together), mean_head_second_moment(apart), atol=1e-15)
+    basis = random_basis(D, R, np.random.default_rng(1))
+    for options in ({}, {"preconditioned": True}):
+        moved = next_basis(basis, together, method(**options), 0).basis
+        np.testing.assert_allclose(moved, next_basis(basis, apart, method(**options), 0).basis, atol=1e-14)
+
+
+def test_factors_of_a_group_side_by_side() -> None:
+    """Σ u_k v_kᵀ in one factored matrix, m = 3."""
+    agents = some(3)
+    group = FactoredMatrix(
+        left=np.hstack([agent.gradient.left for agent in agents]),
+        right=np.hstack([agent.gradient.right for agent in agents]),
+    )
+    np.testing.assert_allclose(
+        mean_gradient([Contribution(gradient=group, weight=3.0)]), mean_gradient(agents), atol=1e-15
+    )
+
+
+def test_nothing_is_written_to() -> None:
+    """The arrays of uploads are views of the received bytes; these are read-only, too."""
+    contributions = [*some(3), dense(np.ones((D, R)))]
+    before = [to_dense(contribution.gradient).tobytes() for contribution in contributions]
+    mean_gradient(contributions[::-1])
+    mean_head_second_moment(contributions[:3])
+    assert [to_dense(contribution.gradient).tobytes() for contribution in contributions] == before
+
+
+def test_nothing_of_a_single_contribution_is_handed_out() -> None:
+    """A mean that were a view of an upload would change with it."""
+    values, moment = np.ones((2, 1)), np.ones((1, 1))
+    only = Contribution(gradient=DenseMatrix(values), weight=1.0, head_second_moment=moment)
+    mean, mean_moment = mean_gradient([only]), mean_head_second_moment([only])
+    values[:], moment[:] = 7.0, 7.0
+    np.testing.assert_array_equal(mean, np.ones((2, 1)))
+    np.testing.assert_array_equal(mean_moment, np.ones((1, 1)))
+
+
+def test_no_contribution_has_no_mean() -> None:
+    with pytest.raises(ValueError, match="no contributions"):
+        mean_gradient([])
+    with pytest.raises(ValueError, match="no contributions"):
+        mean_head_second_moment([])
+
+
+def test_a_missing_second_moment_is_named() -> None:
+    contributions = [*some(2), dense(np.ones((D, R)))]
+    with pytest.raises(ValueError, match="no head second moment"):
+        mean_head_second_moment(contributions)
+    basis = random_basis(D, R, np.random.default_rng(1))
+    with pytest.raises(ValueError, match="no head second moment"):
+        next_basis(basis, contributions, method(preconditioned=True), 0)
+    assert next_basis(basis, contributions, method(), 0).movement > 0.0
+
+
+def test_next_basis_is_mean_then_step() -> None:
+    basis, contributions = read_only(random_basis(D, R, np.random.default_rng(2))), some(4)
+    move = next_basis(basis, contributions, method(), 7)
+    expected = basis_step(basis, mean_gradient(contributions), 0.5)
+    np.testing.assert_array_equal(move.basis, expected)
+    assert move.orthonormality_error == np.abs(expected.T @ expected - np.eye(R)).max() < 1e-14
+    assert move.movement == pytest.approx(np.linalg.svd(expected - basis @ (basis.T @ expected))[1][0], rel=1e-12)
+    assert 0.0 < move.movement < 1.0
+
+
+def test_next_basis_preconditions_the_mean() -> None:
+    basis, contributions = random_basis(D, R, np.random.default_rng(2)), some(4)
+    move = next_basis(basis, contributions, method(preconditioned=True, preconditioner_floor=0.2), 0)
+    direction = precondition(mean_gradient(contributions), mean_head_second_moment(contributions), 0.2)
+    np.testing.assert_array_equal(move.basis, basis_step(basis, direction, 0.5))
+
+
+def test_the_step_decays_with_the_environment_steps_of_one_agent() -> None:
+    """ζ (c / (c + t·L))^p with c = 20, p = 0.5, L = 5, t = 12: half of ζ."""
+    basis, contributions = random_basis(D, R, np.random.default_rng(2)), some(4)
+    decaying = method(decay_horizon=20.0, decay_power=0.5)
+    np.testing.assert_allclose(
+        next_basis(basis, contributions, decaying, 12).basis,
+        basis_step(basis, mean_gradient(contributions), 0.25),
+        atol=1e-15,
+    )
+    first = next_basis(basis, contributions, decaying, 0).basis
+    np.testing.assert_array_equal(first, next_basis(basis, contributions, method(), 0).basis)
+
+
+def test_a_step_of_zero_freezes_the_basis() -> None:
+    basis = random_basis(D, R, np.random.default_rng(2))
+    move = next_basis(basis, some(4), method(basis_step=0.0), 0)
+    np.testing.assert_allclose(move.basis, basis, atol=1e-15)
+    assert move.movement < 1e-15
+
+
+def test_gradients_that_overflow_are_a_named_failure() -> None:
+    """A hostile upload is finite and huge; NaN must not become the basis of everyone."""
+    basis = random_basis(D, R, np.random.default_rng(2))
+    with (
+        np.errstate(over="ignore", invalid="ignore"),
+        pytest.raises(np.linalg.LinAlgError, match="cannot orthonormalise"),
+    ):
+        next_basis(basis, [dense(np.full((D, R), 1.7e308)), dense(np.full((D, R), 1.7e308))], method(), 0)

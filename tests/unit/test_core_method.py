@@ -1,0 +1,98 @@
+"""Ranges of the constants, and what the presets promise."""
+
+import dataclasses
+import math
+
+import pytest
+
+from cospan.core.method import PRESETS, Corrections, Method, paper, practical
+
+VALID = Method(
+    steps_per_round=5,
+    corrections=Corrections.EVERY_STEP,
+    head_step=0.1,
+    gain_step=0.1,
+    head_radius=10.0,
+    basis_step=0.5,
+    implicit_head_step=True,
+    preconditioned=True,
+    preconditioner_floor=0.05,
+    decay_horizon=100.0,
+    decay_power=0.7,
+)
+NOT_IN_RANGE = {
+    "steps_per_round": [0, -1, 2**32],
+    "head_step": [0.0, -0.1, math.inf, math.nan],
+    "gain_step": [0.0, -0.1, 1.0000001, math.inf, math.nan],
+    "head_radius": [0.0, -1.0, math.nan],
+    "basis_step": [-1e-9, math.inf, math.nan],
+    "preconditioner_floor": [0.0, -0.05, math.inf, math.nan],
+    "decay_horizon": [-1.0, math.inf, math.nan],
+    "decay_power": [-0.1, 1.1, math.nan],
+}
+AT_THE_EDGE = {
+    "steps_per_round": [1, 2**32 - 1],
+    "head_step": [5e-324, 1e300],
+    "gain_step": [1e-9, 1.0],
+    "head_radius": [1e-9, math.inf],
+    "basis_step": [0.0, 1e300],
+    "preconditioner_floor": [1e-9, 1e9],
+    "decay_horizon": [0.0, 1e12],
+    "decay_power": [0.0, 1.0],
+}
+WITHOUT_A_RANGE = {"corrections", "implicit_head_step", "preconditioned"}
+
+
+def test_every_field_is_considered_here() -> None:
+    names = {field.name for field in dataclasses.fields(Method)}
+    assert names == set(NOT_IN_RANGE) | WITHOUT_A_RANGE
+    assert set(AT_THE_EDGE) == set(NOT_IN_RANGE)
+
+
+def test_a_good_method_has_no_problems() -> None:
+    assert VALID.problems() == []
+
+
+@pytest.mark.parametrize(("name", "value"), [(n, v) for n, values in NOT_IN_RANGE.items() for v in values])
+def test_a_value_out_of_range_is_named(name: str, value: float) -> None:
+    problems = dataclasses.replace(VALID, **{name: value}).problems()
+    assert len(problems) == 1
+    assert problems[0].startswith(f"{name} is {value!r}; it must be ")
+
+
+@pytest.mark.parametrize(("name", "value"), [(n, v) for n, values in AT_THE_EDGE.items() for v in values])
+def test_the_edges_are_allowed(name: str, value: float) -> None:
+    assert dataclasses.replace(VALID, **{name: value}).problems() == []
+
+
+def test_all_problems_are_told_at_once() -> None:
+    worst = dataclasses.replace(VALID, **{name: values[0] for name, values in NOT_IN_RANGE.items()})
+    assert [text.split()[0] for text in worst.problems()] == list(NOT_IN_RANGE)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_presets_are_in_range(name: str) -> None:
+    preset = PRESETS[name](17)
+    assert preset.problems() == []
+    assert preset.steps_per_round == 17
+
+
+def test_paper_is_algorithm_1_and_nothing_else() -> None:
+    preset = paper(4)
+    assert PRESETS["paper"] is paper
+    assert preset.corrections is Corrections.END_OF_ROUND
+    assert not preset.implicit_head_step
+    assert not preset.preconditioned
+    assert preset.decay_horizon == 0.0
+    assert math.isfinite(preset.head_radius), "eq. 7 projects onto a ball"
+    assert preset.basis_step > 0.0
+
+
+def test_practical_has_the_options_on() -> None:
+    preset = practical(4)
+    assert PRESETS["practical"] is practical
+    assert preset.corrections is Corrections.EVERY_STEP
+    assert preset.implicit_head_step
+    assert preset.preconditioned
+    assert preset.decay_horizon > 0.0
+    assert preset.decay_power > 0.0

@@ -1,0 +1,220 @@
+"""Ranges, digests and names of a run."""
+
+import dataclasses
+import hashlib
+import json
+import math
+import struct
+from typing import Any
+
+import numpy as np
+import pytest
+
+from cospan.core.method import Corrections, Method
+from cospan.core.specification import (
+    MAX_AGENTS,
+    MAX_FEATURE_DIM,
+    MAX_NAME,
+    Participation,
+    RunSpecification,
+    agent_id_problem,
+    basis_digest,
+)
+from cospan.core.subspace import orthonormality_error
+
+METHOD = Method(
+    steps_per_round=5,
+    corrections=Corrections.END_OF_ROUND,
+    head_step=0.1,
+    gain_step=0.1,
+    head_radius=math.inf,
+    basis_step=0.5,
+)
+VALID = RunSpecification(
+    workload="synthetic",
+    feature_dim=6,
+    rank=2,
+    agents=3,
+    rounds=10,
+    seed=1,
+    method=METHOD,
+    feature_fingerprint="tabular-0123",
+    liveness_seconds=5.0,
+    round_seconds=60.0,
+)
+NOT_IN_RANGE: dict[str, list[Any]] = {
+    "feature_dim": [MAX_FEATURE_DIM + 1],
+    "rank": [0, -1, 7],
+    "agents": [0, -1, MAX_AGENTS + 1],
+    "rounds": [-1, 2**63],
+    "seed": [-1, 2**63],
+    "liveness_seconds": [0.0, -1.0, math.inf, math.nan],
+    "round_seconds": [0.0, -1.0, math.inf, math.nan],
+}
+ANOTHER: dict[str, Any] = {
+    "workload": "queues",
+    "feature_dim": 7,
+    "rank": 3,
+    "agents": 4,
+    "rounds": 11,
+    "seed": 2,
+    "feature_fingerprint": "tabular-0124",
+    "liveness_seconds": 5.5,
+    "round_seconds": 61.0,
+}
+ANOTHER_METHOD: dict[str, Any] = {
+    "steps_per_round": 6,
+    "corrections": Corrections.EVERY_STEP,
+    "head_step": math.nextafter(0.1, 1.0),
+    "gain_step": 0.2,
+    "head_radius": 1e300,
+    "basis_step": 0.0,
+    "implicit_head_step": True,
+    "preconditioned": True,
+    "preconditioner_floor": 0.06,
+    "decay_horizon": 1.0,
+    "decay_power": 0.5,
+}
+
+
+# Ranges ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_good_specification_has_no_problems() -> None:
+    assert VALID.problems() == []
+
+
+@pytest.mark.parametrize(("name", "value"), [(n, v) for n, values in NOT_IN_RANGE.items() for v in values])
+def test_a_value_out_of_range_is_named(name: str, value: float) -> None:
+    problems = dataclasses.replace(VALID, **{name: value}).problems()
+    assert len(problems) == 1
+    assert problems[0].startswith(f"{name} is {value!r}; it must be ")
+
+
+@pytest.mark.parametrize("name", ["workload", "feature_fingerprint"])
+def test_a_name_that_is_too_long_is_named_and_not_repeated(name: str) -> None:
+    problems = dataclasses.replace(VALID, **{name: "x" * (MAX_NAME + 1)}).problems()
+    assert problems == [f"{name} has {MAX_NAME + 1} characters; it must be at most {MAX_NAME}"]
+    assert dataclasses.replace(VALID, **{name: "x" * MAX_NAME}).problems() == []
+
+
+def test_a_feature_dimension_of_zero_leaves_no_rank() -> None:
+    problems = dataclasses.replace(VALID, feature_dim=0).problems()
+    assert [text.split()[0] for text in problems] == ["feature_dim", "rank"]
+
+
+def test_problems_of_the_method_are_problems_of_the_run() -> None:
+    wrong = dataclasses.replace(METHOD, gain_step=2.0)
+    assert dataclasses.replace(VALID, method=wrong).problems() == wrong.problems() != []
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("feature_dim", MAX_FEATURE_DIM),
+        ("feature_fingerprint", ""),
+        ("rank", 1),
+        ("rank", 6),
+        ("agents", 1),
+        ("agents", MAX_AGENTS),
+        ("rounds", 0),
+        ("rounds", 2**63 - 1),
+        ("seed", 0),
+        ("seed", 2**63 - 1),
+    ],
+)
+def test_the_edges_are_allowed(name: str, value: object) -> None:
+    assert dataclasses.replace(VALID, **{name: value}).problems() == []
+
+
+# Digests --------------------------------------------------------------------------------------------------------
+
+
+def variants() -> list[tuple[str, RunSpecification]]:
+    changed = [(name, dataclasses.replace(VALID, **{name: value})) for name, value in ANOTHER.items()]
+    return changed + [
+        (f"method.{name}", dataclasses.replace(VALID, method=dataclasses.replace(METHOD, **{name: value})))
+        for name, value in ANOTHER_METHOD.items()
+    ]
+
+
+def test_every_field_is_considered_here() -> None:
+    """`participation` has one value so far; a second one belongs into ANOTHER."""
+    assert len(Participation) == 1
+    assert {f.name for f in dataclasses.fields(RunSpecification)} == {*ANOTHER, "method", "participation"}
+    assert {f.name for f in dataclasses.fields(Method)} == set(ANOTHER_METHOD)
+
+
+@pytest.mark.parametrize(("name", "changed"), variants(), ids=[name for name, _ in variants()])
+def test_the_digest_changes_with_every_field(name: str, changed: RunSpecification) -> None:
+    assert changed.digest() != VALID.digest()
+
+
+def test_digests_are_of_values_and_not_of_objects() -> None:
+    copy = dataclasses.replace(VALID, method=dataclasses.replace(METHOD))
+    assert copy == VALID
+    assert copy.digest() == VALID.digest()
+    assert len(VALID.digest()) == 64
+
+
+def test_equal_specifications_have_equal_digests_however_their_numbers_are_written() -> None:
+    """`head_step = 1` in a file is an int and over the wire it becomes 1.0. Nor does −0.0 differ from 0.0."""
+    whole = dataclasses.replace(
+        VALID, method=dataclasses.replace(METHOD, head_step=1, basis_step=0, decay_horizon=0), liveness_seconds=5
+    )
+    point = dataclasses.replace(
+        VALID, method=dataclasses.replace(METHOD, head_step=1.0, basis_step=-0.0, decay_horizon=0.0)
+    )
+    assert whole == point
+    assert whole.digest() == point.digest()
+
+
+def test_a_dictionary_holds_every_field_as_a_plain_value() -> None:
+    values: dict[str, Any] = VALID.as_dict()
+    assert set(values) == {field.name for field in dataclasses.fields(RunSpecification)}
+    assert set(values["method"]) == set(ANOTHER_METHOD)
+    assert values["participation"] == "all"
+    assert values["method"]["corrections"] == "end-of-round"
+    assert values["method"]["head_radius"] == math.inf
+    assert json.loads(json.dumps(values)) == values
+    assert VALID.method.corrections is Corrections.END_OF_ROUND
+
+
+def test_basis_digest_is_over_the_little_endian_bytes_in_rows() -> None:
+    basis = np.array([[1.0, 2.0], [3.0, -0.5]])
+    expected = hashlib.sha256(struct.pack("<4d", 1.0, 2.0, 3.0, -0.5)).hexdigest()
+    assert basis_digest(basis) == expected
+    assert basis_digest(np.asfortranarray(basis)) == expected
+    assert basis_digest(basis.astype(">f8")) == expected
+    assert basis_digest(basis.T) != expected
+
+
+def test_the_initial_basis_follows_from_the_seed() -> None:
+    basis = VALID.initial_basis()
+    assert basis.shape == (6, 2)
+    assert orthonormality_error(basis) < 1e-15
+    assert basis_digest(basis) == basis_digest(dataclasses.replace(VALID, rounds=99).initial_basis())
+    assert basis_digest(basis) != basis_digest(dataclasses.replace(VALID, seed=2).initial_basis())
+
+
+# Names ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["a", "7", "site-7", "site_7", "A.b-c_9", "_", "-", "x" * 64, "a..b"])
+def test_good_agent_names(name: str) -> None:
+    assert agent_id_problem(name) is None
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["", ".", "..", ".hidden", "a/b", "../up", "a\\b", "a b", "a\n", "\n", "ä", "١", "x" * 65, "a\0b", "a:b"],
+)
+def test_agent_names_that_could_not_be_file_names(name: str) -> None:
+    assert "must be 1 to 64" in str(agent_id_problem(name))
+
+
+def test_a_refused_name_is_not_repeated_at_full_length() -> None:
+    """The sentence travels in a gRPC status, which has room for some kilobytes."""
+    problem = agent_id_problem("x" * 1_000_000)
+    assert problem is not None
+    assert len(problem) < 300

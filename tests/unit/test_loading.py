@@ -1,0 +1,129 @@
+"""Finding a workload by its name, and making its sites."""
+
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from runs import RINGS, ring_site
+
+from cospan.client.loading import load_workload, make_site
+from cospan.client.workload import Site, Workload
+from cospan.client.workloads import BUILT_IN
+from cospan.wire.errors import WorkloadBehaviourError, WorkloadError
+
+SOURCE = """
+from runs import RINGS, ring_site
+number = 7
+class Sites:
+    pass
+broken_later = lambda index, seed: 1 / 0
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A working folder with user modules in it; what is imported from there is forgotten afterwards."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    before = set(sys.modules)
+    (tmp_path / "own_fleet.py").write_text(SOURCE)
+    (tmp_path / "own_package").mkdir()
+    (tmp_path / "own_package" / "fleet.py").write_text(SOURCE)
+    yield tmp_path
+    for name in set(sys.modules) - before:
+        if name.startswith("own_"):
+            del sys.modules[name]
+
+
+def test_a_workload_of_the_current_folder(folder: Path) -> None:
+    assert load_workload("own_fleet:RINGS") is RINGS
+    assert load_workload("own_package.fleet:RINGS") is RINGS
+
+
+def test_a_function_is_made_a_workload(folder: Path) -> None:
+    workload = load_workload("own_fleet:ring_site")
+    assert (workload.name, workload.make_site, workload.max_agents) == ("own_fleet:ring_site", ring_site, None)
+    assert isinstance(make_site(workload, 3, 1), Site)
+
+
+def test_a_built_in_workload() -> None:
+    assert BUILT_IN["queues"] == "cospan.client.workloads.queues:workload"
+    assert load_workload("queues").name == "queues"
+
+
+@pytest.mark.parametrize(
+    ("reference", "text"),
+    [
+        ("quees", "there is no workload 'quees'; take one of .*queues.*package.module:name"),
+        ("own_fleet", "there is no workload 'own_fleet'"),
+        (":RINGS", "there is no workload ':RINGS'"),
+        ("own_fleet:", "there is no workload 'own_fleet:'"),
+        ("", "there is no workload ''"),
+        ("no_such_module:RINGS", "there is no module 'no_such_module' for workload 'no_such_module:RINGS'"),
+        ("own_package.none:RINGS", "there is no module 'own_package.none'"),
+        ("no_such_package.fleet:RINGS", "there is no module 'no_such_package'"),
+        ("own_fleet:none", "module 'own_fleet' has no attribute 'none'"),
+        ("own_fleet:number", "'own_fleet:number' is a int; it must be a cospan.client.workload.Workload"),
+        ("own_fleet:Sites", "'own_fleet:Sites' is a type"),
+        ("..own_fleet:RINGS", "cannot be imported"),
+    ],
+)
+def test_a_name_that_names_no_workload(folder: Path, reference: str, text: str) -> None:
+    with pytest.raises(WorkloadError, match=text):
+        load_workload(reference)
+
+
+@pytest.mark.parametrize(
+    ("source", "text"),
+    [
+        ("import no_such_library", "workload 'own_broken:x' imports 'no_such_library', which is not installed"),
+        ("x = 1 / 0", "workload 'own_broken:x' cannot be imported: ZeroDivisionError: division by zero"),
+        ("x = (", "workload 'own_broken:x' cannot be imported: SyntaxError"),
+    ],
+)
+def test_a_module_that_does_not_import(folder: Path, source: str, text: str) -> None:
+    (folder / "own_broken.py").write_text(source)
+    with pytest.raises(WorkloadError, match=text):
+        load_workload("own_broken:x")
+
+
+@pytest.mark.parametrize(
+    ("index", "most", "text"),
+    [
+        (-1, None, "workload 'w' has no site -1; take 0 or more"),
+        (25, 25, "workload 'w' has no site 25; take 0 to 24"),
+    ],
+)
+def test_a_site_that_is_not_there(index: int, most: int | None, text: str) -> None:
+    with pytest.raises(WorkloadError, match=text):
+        make_site(Workload(make_site=ring_site, name="w", max_agents=most), index, 1)
+
+
+def raising(error: Exception) -> Callable[[int, int], Site]:
+    def make(_index: int, _seed: int) -> Site:
+        raise error
+
+    return make
+
+
+def test_a_workload_may_say_that_there_is_no_such_site() -> None:
+    with pytest.raises(WorkloadError, match="has no site 3: only three queues"):
+        make_site(Workload(make_site=raising(ValueError("only three queues")), name="w"), 3, 1)
+
+
+def test_a_workload_whose_code_fails() -> None:
+    with pytest.raises(WorkloadBehaviourError, match="'w' failed to make site 3: KeyError: 'load'"):
+        make_site(Workload(make_site=raising(KeyError("load")), name="w"), 3, 1)
+
+
+def test_a_workload_that_makes_something_else() -> None:
+    wrong: Any = lambda index, seed: (index, seed)  # noqa: E731
+    with pytest.raises(WorkloadBehaviourError, match="made a tuple for site 0; it must make a Site"):
+        make_site(Workload(make_site=wrong, name="w"), 0, 1)
+
+
+def test_the_last_site_is_there() -> None:
+    assert make_site(Workload(make_site=ring_site, name="w", max_agents=25), 24, 1).features.dim == 4

@@ -1,0 +1,522 @@
+"""The agent's side of the conversation: every transition, every bound, and what it does about each error."""
+
+import itertools
+
+import numpy as np
+import pytest
+from runs import LIVENESS, AgentDriver, join, upload
+
+from cospan.client import session
+from cospan.client.session import Phase
+from cospan.wire import errors
+from cospan.wire import messages as m
+
+PATIENCE = 60.0
+
+
+def broke(error: errors.CospanError | None = None, jitter: float = 0.0) -> session.StreamBroke:
+    return session.StreamBroke(error or errors.CoordinatorUnavailableError("nobody answers"), jitter)
+
+
+def active(**changes: object) -> AgentDriver:
+    """Welcomed, and learning round 0."""
+    agent = AgentDriver()
+    agent.activate(**changes)
+    return agent
+
+
+def sent() -> AgentDriver:
+    """It has sent the gradient of round 0."""
+    agent = active()
+    agent.learn()
+    return agent
+
+
+def reconnect(agent: AgentDriver, welcome: m.Welcome) -> list[str]:
+    """The stream breaks, and comes back with this welcome; what the welcome leads to."""
+    agent.step(broke())
+    agent.step(session.Connected())
+    return agent.receive(welcome)
+
+
+# The way in ---------------------------------------------------------------------------------------------
+
+
+def test_from_the_first_question_to_the_last_basis() -> None:
+    agent = AgentDriver()
+    assert agent.commands == (session.Inquire(0.0),)
+    assert agent.step(session.Described(agent.specification)) == ["Prepare"]
+    assert agent.state.phase is Phase.PREPARING
+    assert agent.step(session.Prepared(join("a"))) == ["Connect"]
+    assert agent.commands == (session.Connect(0.0),)
+    assert agent.state.phase is Phase.OFFLINE
+    assert agent.step(session.Connected()) == ["Transmit Join"]
+    assert agent.commands[0].message == join("a")
+    assert agent.state.phase is Phase.JOINING
+    assert agent.receive(agent.welcome(started=False)) == ["Begin"]
+    assert agent.state.phase is Phase.ACTIVE
+    assert agent.update(0) == ["Learn"]
+    assert agent.learn() == ["Transmit GradientUpload"]
+    assert agent.update(1) == ["Learn"]
+    assert (agent.state.pending, agent.commands[0].round) == (None, 1)
+    assert agent.learn() == ["Transmit GradientUpload"]
+    basis = np.zeros((4, 2))
+    finish = m.Finish(agent.stamp(2), m.FinishCause.ROUNDS_REACHED, "all 2 rounds are done", basis)
+    assert agent.receive(finish) == ["Conclude"]
+    assert (agent.commands[0].message, agent.commands[0].basis is basis) == ("all 2 rounds are done", True)
+    assert agent.state.phase is Phase.DONE
+
+
+def test_a_run_that_has_started_is_joined_at_once() -> None:
+    agent = AgentDriver()
+    assert agent.activate(round_number=7) == ["Begin", "Learn"]
+    assert (agent.commands[1].round, agent.state.learning) == (7, 7)
+
+
+def test_a_run_that_closes_a_round_is_joined_with_the_next() -> None:
+    agent = AgentDriver()
+    assert agent.activate(round_number=7, first_round=8) == ["Begin"]
+    assert agent.update(8) == ["Learn"]
+    assert agent.commands[0].round == 8
+
+
+def test_the_site_must_be_made_before_a_stream_is_opened() -> None:
+    agent = AgentDriver()
+    with pytest.raises(errors.OutOfTurnError, match="before the site"):
+        agent.step(session.Connected())
+    assert agent.state.phase is Phase.OFFLINE
+
+
+def test_the_same_basis_twice_is_learnt_once() -> None:
+    agent = active()
+    assert agent.update(0) == []
+    agent.learn()
+    assert agent.update(0) == []
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        m.BasisUpdate(m.Stamp("run-1", 1, 0, 0), np.zeros((4, 2))),
+        m.Receipt(m.Stamp("run-1", 1, 0, 0), 0, m.Disposition.LATE),
+        m.Finish(m.Stamp("run-1", 1, 0, 0), m.FinishCause.STOPPED, "", np.zeros((4, 2))),
+        m.Drain(m.Stamp("run-1", 1, 0, 0), 1.0),
+    ],
+)
+def test_nobody_speaks_before_the_welcome(message: m.CoordinatorMessage) -> None:
+    agent = AgentDriver()
+    agent.prepare()
+    agent.step(session.Connected())
+    assert agent.receive(message) == ["Fail"]
+    assert isinstance(agent.commands[0].error, errors.OutOfTurnError)
+    assert type(message).__name__ in str(agent.commands[0].error)
+    assert agent.state.phase is Phase.FAILED
+
+
+def test_a_second_welcome_on_one_stream_is_an_error() -> None:
+    agent = active()
+    assert agent.receive(agent.welcome()) == ["Fail"]
+    assert isinstance(agent.commands[0].error, errors.OutOfTurnError)
+
+
+# Another run --------------------------------------------------------------------------------------------
+
+
+def test_another_run_on_the_same_address_is_foreign() -> None:
+    agent = active()
+    agent.step(broke())
+    agent.step(session.Connected())
+    assert agent.receive(agent.welcome(stamp=agent.stamp(0, "run-2"))) == ["Fail"]
+    assert isinstance(agent.commands[0].error, errors.ForeignRunError)
+    assert "run-1" in str(agent.commands[0].error)
+    assert "run-2" in str(agent.commands[0].error)
+
+
+def test_a_run_of_another_specification_than_the_site_was_made_for_is_foreign() -> None:
+    """The coordinator was started anew, with another seed, between the question and the welcome."""
+    agent = AgentDriver()
+    agent.prepare()
+    agent.step(session.Connected())
+    other = AgentDriver(seed=2).welcome().specification
+    assert agent.receive(agent.welcome(specification=other)) == ["Fail"]
+    assert isinstance(agent.commands[0].error, errors.ForeignRunError)
+
+
+def test_the_fingerprint_may_be_fixed_between_the_question_and_the_welcome() -> None:
+    agent = AgentDriver()
+    assert agent.specification.feature_fingerprint == ""
+    assert agent.activate() == ["Begin", "Learn"]
+    assert agent.state.specification is not None
+    assert agent.state.specification.feature_fingerprint == "map-1"
+
+
+# Broken streams -----------------------------------------------------------------------------------------
+
+
+def test_the_pause_doubles_up_to_five_seconds_and_is_jittered_by_half() -> None:
+    for jitter, pauses in (
+        (0.0, [0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 2.5, 2.5]),
+        (1.0, [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0]),
+    ):
+        agent = active()
+        for pause in pauses:
+            assert agent.step(broke(jitter=jitter)) == ["Connect"]
+            assert agent.commands[0].after_seconds == pytest.approx(pause)
+            assert agent.state.phase is Phase.OFFLINE
+
+
+def test_a_message_ends_the_doubling() -> None:
+    agent = active()
+    for _ in range(5):
+        agent.step(broke())
+    agent.step(session.Connected())
+    agent.receive(agent.welcome())
+    agent.step(broke())
+    assert agent.commands[0].after_seconds == pytest.approx(0.05)
+
+
+def test_the_question_is_asked_again_until_the_patience_runs_out() -> None:
+    agent = AgentDriver()
+    agent.now += PATIENCE - 0.5
+    assert agent.step(broke()) == ["Inquire"]
+    agent.now += 0.5
+    assert agent.step(broke()) == ["Fail"]
+    assert isinstance(agent.commands[0].error, errors.CoordinatorUnavailableError)
+    assert "nobody answers (given up after 60 s)" in str(agent.commands[0].error)
+
+
+def test_the_patience_counts_from_when_the_stream_broke() -> None:
+    """A coordinator may be silent for as long as it waits for others: that costs no patience."""
+    agent = active(started=False)
+    agent.now += 10 * PATIENCE
+    assert agent.step(broke()) == ["Connect"]
+    agent.now += PATIENCE - 0.5
+    assert agent.step(broke()) == ["Connect"]
+    agent.now += 0.5
+    assert agent.step(broke()) == ["Fail"]
+
+
+def test_making_the_site_costs_no_patience() -> None:
+    agent = AgentDriver()
+    agent.step(session.Described(agent.specification))
+    agent.now += 10 * PATIENCE
+    agent.step(session.Prepared(join("a")))
+    assert agent.step(broke()) == ["Connect"]
+
+
+def test_a_coordinator_that_does_not_answer_the_join() -> None:
+    agent = AgentDriver()
+    agent.prepare()
+    agent.step(session.Connected())
+    assert agent.wait(PATIENCE - 0.5) == []
+    assert agent.wait(0.5) == ["Fail"]
+    assert "has not answered the join for 60 s" in str(agent.commands[0].error)
+
+
+def test_a_name_that_is_taken_may_be_free_later() -> None:
+    agent = AgentDriver()
+    agent.prepare()
+    agent.step(session.Connected())
+    taken = errors.AgentIdTakenError("agent 'a' is hosted by another process")
+    assert agent.step(broke(taken)) == ["Connect"]
+    agent.step(session.Connected())
+    agent.now += PATIENCE
+    assert agent.step(broke(taken)) == ["Fail"]
+    assert agent.commands[0].error is taken
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        kind("no")
+        for kind in errors.REASONS.values()
+        if not kind.retryable and kind is not errors.SessionUnknownError
+    ],
+)
+def test_a_refusal_is_final(error: errors.RemoteError) -> None:
+    agent = AgentDriver()
+    agent.prepare()
+    agent.step(session.Connected())
+    assert agent.step(broke(error)) == ["Fail"]
+    assert agent.commands[0].error is error
+    assert agent.state.phase is Phase.FAILED
+
+
+def test_a_run_that_ended_while_the_stream_was_broken() -> None:
+    agent = active()
+    agent.step(broke())
+    assert agent.step(broke(errors.RunFinishedError("run run-1 is over after 3 rounds"))) == ["Conclude"]
+    assert agent.commands[0].message == "run run-1 is over after 3 rounds"
+    assert agent.commands[0].basis is agent.basis
+
+
+# Resumption ---------------------------------------------------------------------------------------------
+
+
+def test_it_comes_back_with_its_token_and_its_round() -> None:
+    agent = active()
+    agent.update(0)
+    agent.learn()
+    agent.update(1)
+    agent.step(broke())
+    assert agent.step(session.Connected()) == ["Transmit Join"]
+    resumption = agent.commands[0].message.resumption
+    assert resumption == m.Resumption("token-1", "run-1", 1)
+    agent.receive(agent.welcome(1))
+    assert agent.state.reconnects == 1
+
+
+def test_what_is_not_acknowledged_is_sent_again() -> None:
+    agent = sent()
+    pending = agent.state.pending
+    assert reconnect(agent, agent.welcome(0)) == ["Transmit GradientUpload"]
+    assert agent.commands[0].message is pending
+    assert agent.state.learning is None, "the round is not learnt a second time"
+    assert agent.update(1) == ["Learn"]
+
+
+def test_what_the_run_has_gone_past_is_dropped() -> None:
+    agent = sent()
+    assert reconnect(agent, agent.welcome(1)) == ["Learn"]
+    assert (agent.state.pending, agent.commands[0].round) == (None, 1)
+
+
+def test_a_gradient_that_was_done_offline_is_sent_when_the_stream_is_back() -> None:
+    agent = active()
+    agent.step(broke())
+    assert agent.learn() == []
+    agent.step(session.Connected())
+    assert agent.receive(agent.welcome(0)) == ["Transmit GradientUpload"]
+
+
+def test_a_round_that_is_being_learnt_goes_on_over_a_broken_stream() -> None:
+    agent = active()
+    assert reconnect(agent, agent.welcome(0)) == []
+    assert agent.learn() == ["Transmit GradientUpload"]
+
+
+def test_coming_back_before_the_start() -> None:
+    agent = active(started=False)
+    assert reconnect(agent, agent.welcome(started=False)) == []
+    assert agent.update(0) == ["Learn"]
+
+
+def test_who_was_given_up_joins_anew() -> None:
+    agent = sent()
+    assert agent.step(broke(errors.SessionUnknownError("given up"))) == ["Connect"]
+    agent.step(session.Connected())
+    assert agent.commands[0].message.resumption is None
+    assert agent.receive(agent.welcome(5, session_token="token-2")) == ["Learn"]
+    assert (agent.state.token, agent.state.reconnects) == ("token-2", 1)
+
+
+def test_who_was_given_up_and_joins_the_same_round_sends_its_gradient_again() -> None:
+    agent = sent()
+    agent.step(broke(errors.SessionUnknownError("given up")))
+    agent.step(session.Connected())
+    assert agent.receive(agent.welcome(0, session_token="token-2")) == ["Transmit GradientUpload"]
+
+
+# A learner that is slow ---------------------------------------------------------------------------------
+
+
+def test_rounds_that_pass_while_the_learner_is_busy_are_skipped() -> None:
+    agent = active()
+    for number in (1, 2, 3):
+        assert agent.update(number) == []
+    assert agent.learn() == ["Transmit GradientUpload", "Learn"]
+    assert (agent.commands[0].message.round, agent.commands[1].round) == (0, 3)
+    assert agent.state.pending is None
+    late = m.Receipt(agent.stamp(3), 0, m.Disposition.LATE)
+    assert agent.receive(late) == []
+    assert agent.state.not_counted == 1
+    assert agent.learn() == ["Transmit GradientUpload"]
+
+
+def test_a_duplicate_has_counted() -> None:
+    agent = sent()
+    agent.receive(m.Receipt(agent.stamp(0), 0, m.Disposition.DUPLICATE))
+    assert agent.state.not_counted == 0
+
+
+def test_rounds_that_pass_over_a_broken_stream_are_skipped() -> None:
+    agent = active()
+    assert reconnect(agent, agent.welcome(4)) == [], "the learner is busy with round 0"
+    assert agent.learn() == ["Transmit GradientUpload", "Learn"]
+    assert agent.commands[1].round == 4
+
+
+def test_who_is_given_up_in_mid_round_does_not_come_back_before_its_round_is_done() -> None:
+    """Else the fleet would wait for it a second time, and a third: for a learner that hangs, in every round."""
+    agent = active()
+    agent.now += 30.0
+    assert agent.step(broke(errors.SessionUnknownError("it sent no gradient for 60 s"))) == []
+    assert agent.state.phase is Phase.LAGGING
+    assert agent.wait(PATIENCE - 0.5) == []
+    assert agent.learn() == ["Connect"]
+    assert agent.commands[0].after_seconds == 0.0
+    agent.step(session.Connected())
+    assert agent.commands[0].message.resumption is None
+    assert agent.receive(agent.welcome(3, session_token="token-2")) == ["Learn"]
+    assert agent.commands[0].round == 3
+
+
+def test_a_learner_that_hangs_is_an_error() -> None:
+    agent = active()
+    agent.step(broke(errors.SessionUnknownError("it sent no gradient for 60 s")))
+    assert agent.wait(PATIENCE) == ["Fail"]
+    assert isinstance(agent.commands[0].error, errors.WorkloadBehaviourError)
+    assert "round 0 is not done 60 s after" in str(agent.commands[0].error)
+
+
+# Heartbeats ---------------------------------------------------------------------------------------------
+
+
+def test_a_heartbeat_goes_out_four_times_in_the_liveness_bound() -> None:
+    agent = active()
+    assert session.tick_seconds(agent.state) == LIVENESS / 8
+    assert agent.wait(LIVENESS / 4 - 0.25) == []
+    assert agent.wait(0.25) == ["Transmit Heartbeat"]
+    assert agent.wait(LIVENESS / 8) == []
+    agent.learn()
+    assert agent.wait(LIVENESS / 8) == [], "a gradient is a sign of life as well"
+    assert agent.wait(LIVENESS / 8) == ["Transmit Heartbeat"]
+
+
+def test_no_heartbeat_without_a_session() -> None:
+    agent = AgentDriver()
+    assert session.tick_seconds(agent.state) == 1.0
+    assert agent.wait(LIVENESS) == []
+    agent.prepare()
+    agent.step(session.Connected())
+    assert agent.wait(LIVENESS) == []
+    agent.receive(agent.welcome())
+    agent.step(broke())
+    assert agent.wait(LIVENESS) == []
+
+
+def test_ticks_come_once_a_second_at_least() -> None:
+    agent = AgentDriver(liveness_seconds=3600.0)
+    agent.activate()
+    assert session.tick_seconds(agent.state) == 1.0
+
+
+# The end ------------------------------------------------------------------------------------------------
+
+
+def in_phase(phase: Phase) -> AgentDriver:
+    agent = AgentDriver()
+    steps = {
+        Phase.OFFLINE: [],
+        Phase.PREPARING: [session.Described(agent.specification)],
+        Phase.JOINING: [
+            session.Described(agent.specification),
+            session.Prepared(join("a")),
+            session.Connected(),
+        ],
+    }
+    if phase in (Phase.ACTIVE, Phase.LAGGING):
+        agent.activate()
+    for event in steps.get(phase, []):
+        agent.step(event)
+    if phase is Phase.LAGGING:
+        agent.step(broke(errors.SessionUnknownError("given up")))
+    assert agent.state.phase is phase
+    return agent
+
+
+LIVING = [Phase.OFFLINE, Phase.PREPARING, Phase.JOINING, Phase.ACTIVE, Phase.LAGGING]
+
+
+@pytest.mark.parametrize("phase", LIVING)
+def test_it_can_be_stopped_at_any_time(phase: Phase) -> None:
+    """Where a stream is open it says good-bye, so that nobody waits for it."""
+    agent = in_phase(phase)
+    farewell = ["Transmit Leave"] if phase in (Phase.JOINING, Phase.ACTIVE) else []
+    assert agent.step(session.StopRequested("Ctrl-C")) == [*farewell, "Conclude"]
+    assert agent.commands[-1].message == "Ctrl-C"
+    assert agent.state.phase is Phase.DONE
+    if farewell:
+        assert agent.commands[0].message == m.Leave("Ctrl-C")
+
+
+@pytest.mark.parametrize("phase", LIVING)
+def test_an_environment_that_fails_ends_it(phase: Phase) -> None:
+    agent = in_phase(phase)
+    error = errors.WorkloadBehaviourError("the environment raised ZeroDivisionError")
+    farewell = ["Transmit Leave"] if phase in (Phase.JOINING, Phase.ACTIVE) else []
+    assert agent.step(session.LearningFailed(error)) == [*farewell, "Fail"]
+    assert agent.commands[-1].error is error
+    assert agent.state.phase is Phase.FAILED
+
+
+@pytest.mark.parametrize("phase", [Phase.DONE, Phase.FAILED])
+def test_over_is_over(phase: Phase) -> None:
+    agent = active()
+    error = errors.WorkloadBehaviourError("no")
+    agent.step(session.StopRequested("") if phase is Phase.DONE else session.LearningFailed(error))
+    assert agent.state.phase is phase
+    state = agent.state
+    agent.now += 1e6
+    for event in (
+        session.Described(agent.specification),
+        session.Prepared(join("a")),
+        session.Connected(),
+        session.Received(agent.welcome()),
+        broke(),
+        session.GradientReady(upload(0)),
+        session.LearningFailed(error),
+        session.StopRequested(""),
+        session.Tick(),
+    ):
+        assert agent.step(event) == []
+        assert agent.state is state
+
+
+# A coordinator that goes down ---------------------------------------------------------------------------
+
+
+def test_it_comes_back_when_the_coordinator_asks_it_to() -> None:
+    agent = active()
+    assert agent.receive(m.Drain(agent.stamp(0), 20.0)) == []
+    assert agent.learn() == ["Transmit GradientUpload"], "the conversation goes on until the stream ends"
+    agent.now += 5.0
+    assert agent.step(broke()) == ["Connect"]
+    assert agent.commands[0].after_seconds == 15.0
+    agent.now += 15.0
+    assert agent.step(broke(jitter=1.0)) == ["Connect"]
+    assert agent.commands[0].after_seconds == pytest.approx(0.2)
+
+
+def test_the_patience_counts_from_when_the_coordinator_wants_to_be_back() -> None:
+    agent = active()
+    agent.receive(m.Drain(agent.stamp(0), 2 * PATIENCE))
+    agent.step(broke())
+    agent.now += 3 * PATIENCE - 0.5
+    assert agent.step(broke()) == ["Connect"]
+    agent.now += 0.5
+    assert agent.step(broke()) == ["Fail"]
+
+
+# Order --------------------------------------------------------------------------------------------------
+
+
+def test_every_order_of_a_break_and_a_gradient_sends_the_gradient_once_it_can() -> None:
+    """Break, gradient and welcome in every order that can happen: round 0 is learnt once, and sent."""
+    for order in itertools.permutations(["gradient", "break", "back"]):
+        if order.index("back") < order.index("break"):
+            continue
+        agent = active()
+        uploads = 0
+        for what in order:
+            if what == "gradient":
+                kinds = agent.learn()
+            elif what == "break":
+                kinds = agent.step(broke())
+            else:
+                agent.step(session.Connected())
+                kinds = agent.receive(agent.welcome(0))
+            assert "Learn" not in kinds
+            uploads += kinds.count("Transmit GradientUpload")
+        assert uploads == (2 if order[0] == "gradient" else 1)
+        assert agent.state.pending is not None

@@ -1,0 +1,530 @@
+"""What the codec gives back, and what it refuses, field by field."""
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from values import same
+
+from cospan.core.aggregation import Contribution
+from cospan.core.matrices import DenseMatrix, FactoredMatrix
+from cospan.core.method import Corrections, Method
+from cospan.core.specification import Participation, RunSpecification
+from cospan.rpc.v1 import coordinator_service_pb2 as pb
+from cospan.rpc.v1 import matrix_pb2
+from cospan.wire import codec, limits
+from cospan.wire import messages as m
+from cospan.wire.codec import (
+    decode_agent_message,
+    decode_coordinator_message,
+    decode_matrix,
+    decode_specification,
+    encode_agent_message,
+    encode_coordinator_message,
+    encode_matrix,
+    encode_specification,
+)
+from cospan.wire.errors import InvalidMessageError
+from cospan.wire.reports import decode_round_report, decode_run_report, encode_round_report, encode_run_report
+
+D, R = 3, 2
+METHOD = Method(
+    steps_per_round=5,
+    corrections=Corrections.EVERY_STEP,
+    head_step=0.1,
+    gain_step=0.2,
+    head_radius=math.inf,
+    basis_step=0.5,
+    implicit_head_step=True,
+    preconditioned=True,
+    preconditioner_floor=0.06,
+    decay_horizon=100.0,
+    decay_power=0.7,
+)
+SPEC = RunSpecification(
+    workload="synthetic",
+    feature_dim=D,
+    rank=R,
+    agents=3,
+    rounds=10,
+    seed=2**63 - 1,
+    method=METHOD,
+    feature_fingerprint="tabular-0123",
+    liveness_seconds=4.5,
+    round_seconds=61.0,
+)
+PLAIN = dataclasses.replace(SPEC, method=dataclasses.replace(METHOD, preconditioned=False))
+BASIS = np.linspace(-1.0, 1.0, D * R).reshape(D, R)
+MOMENT = np.array([[2.0, -1.0], [-1.0, 3.0]])
+STAMP = m.Stamp(run_id="run-1", incarnation=2, round=2**64 - 1, durable_round=7)
+JOIN = m.Join(
+    instance_id="instance",
+    agent_ids=("a", "b-2", "c.3"),
+    feature_dim=D,
+    feature_fingerprint="tabular-0123",
+    workload="synthetic",
+    client_version="0.1.0",
+    resumption=m.Resumption(session_token="token", run_id="run-1", last_round=9),
+)
+FACTORED = FactoredMatrix(left=np.ones((D, 1)), right=np.full((R, 1), -0.0))
+
+
+def upload(gradient: Any, moment: Any = MOMENT, **changes: Any) -> m.GradientUpload:
+    contribution = Contribution(gradient=gradient, weight=3.0, head_second_moment=moment)
+    return m.GradientUpload(**({"round": 4, "contribution": contribution, "agent_ids": ("a", "b-2")} | changes))
+
+
+AGENT_MESSAGES: dict[str, m.AgentMessage] = {
+    "join": JOIN,
+    "join anew": dataclasses.replace(JOIN, resumption=None, workload="", client_version=""),
+    "dense": upload(DenseMatrix(BASIS)),
+    "dense, single precision": upload(DenseMatrix(BASIS.astype(np.float32)), MOMENT.astype(np.float32)),
+    "factored": upload(FACTORED, agent_ids=()),
+    "factored, r factors": upload(FactoredMatrix(left=BASIS, right=MOMENT)),
+    "heartbeat": m.Heartbeat(),
+    "leave": m.Leave(cause="maintenance"),
+    "leave without a cause": m.Leave(),
+}
+COORDINATOR_MESSAGES: dict[str, m.CoordinatorMessage] = {
+    "welcome": m.Welcome(STAMP, "token", SPEC, BASIS, first_round=5, started=True),
+    "basis": m.BasisUpdate(STAMP, BASIS),
+    "duplicate": m.Receipt(STAMP, 6, m.Disposition.DUPLICATE),
+    "late": m.Receipt(STAMP, 6, m.Disposition.LATE),
+    **{cause.value: m.Finish(STAMP, cause, "it is over", BASIS) for cause in m.FinishCause},
+    "drain": m.Drain(STAMP, 0.0),
+}
+AGENTS = (
+    m.AgentReport("a", m.AgentPhase.CONNECTED, 0.5, awaited=True, rounds_counted=3, reconnects=1),
+    m.AgentReport("b", m.AgentPhase.LOST, 1.5, awaited=False, rounds_counted=2, reconnects=0),
+    m.AgentReport("c", m.AgentPhase.GONE, 9.0, False, 0, 4, gone_in_round=0, gone_cause="silent for 5 s"),
+)
+RUN_REPORTS = {
+    phase.value: m.RunReport(
+        STAMP, SPEC, phase, 2.5, AGENTS, m.FinishCause.STOPPED if phase is m.RunPhase.FINISHED else None, 12.5
+    )
+    for phase in m.RunPhase
+}
+ROUND_REPORT = m.RoundReport(STAMP, 3, 0.25, 2, ("c", "d"), 0.125, 1e-16, BASIS, finished=True)
+
+
+def sent(message: Any) -> Any:
+    """A protobuf message after a trip over the wire."""
+    return type(message).FromString(message.SerializeToString())
+
+
+# There and back -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", AGENT_MESSAGES)
+def test_agent_messages_come_back(name: str) -> None:
+    message = AGENT_MESSAGES[name]
+    assert same(decode_agent_message(sent(encode_agent_message(message)), SPEC), message)
+
+
+@pytest.mark.parametrize("name", COORDINATOR_MESSAGES)
+def test_coordinator_messages_come_back(name: str) -> None:
+    message = COORDINATOR_MESSAGES[name]
+    assert same(decode_coordinator_message(sent(encode_coordinator_message(message))), message)
+
+
+@pytest.mark.parametrize("name", RUN_REPORTS)
+def test_run_reports_come_back(name: str) -> None:
+    assert same(decode_run_report(sent(encode_run_report(RUN_REPORTS[name]))), RUN_REPORTS[name])
+
+
+def test_round_reports_come_back() -> None:
+    whole = sent(encode_round_report(ROUND_REPORT, include_basis=True))
+    assert same(decode_round_report(whole), ROUND_REPORT)
+    without = dataclasses.replace(ROUND_REPORT, basis=None)
+    assert same(decode_round_report(sent(encode_round_report(ROUND_REPORT, include_basis=False))), without)
+    assert same(decode_round_report(sent(encode_round_report(without, include_basis=True))), without)
+
+
+def test_specifications_come_back() -> None:
+    back = decode_specification(sent(encode_specification(SPEC)))
+    assert back == SPEC
+    assert back.digest() == SPEC.digest()
+    assert back.method.head_radius == math.inf
+
+
+def test_every_field_of_a_specification_travels() -> None:
+    """A field that were left out would come back as its default; but for one enum, none has that value here."""
+    for kind, value in ((RunSpecification, SPEC), (Method, METHOD)):
+        for field in dataclasses.fields(kind):
+            if field.name != "participation":
+                assert getattr(value, field.name) != field.default, field.name
+    assert len(Participation) == 1
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_matrices_keep_their_bits(dtype: type) -> None:
+    values = np.array([[0.1, -0.0, 5e-324], [1e38, -1e-45, 3.0]]).astype(dtype)
+    for array in (values, np.asfortranarray(values), values[::-1, ::-1], values[:1]):
+        back = decode_matrix(sent(encode_matrix(array)), "m")
+        assert same(back, np.ascontiguousarray(array))
+        assert not back.flags.writeable
+
+
+def test_bytes_are_little_endian_in_rows() -> None:
+    message = encode_matrix(np.array([[1.0, 2.0]]).astype(">f8"))
+    assert message.data == bytes.fromhex("000000000000f03f 0000000000000040")
+    assert (message.rows, message.columns) == (1, 2)
+    assert message.data_type == matrix_pb2.DATA_TYPE_FLOAT64
+
+
+def test_a_set_of_agents_has_one_spelling() -> None:
+    join = decode_agent_message(
+        sent(encode_agent_message(dataclasses.replace(JOIN, agent_ids=("c", "a", "b")))), SPEC
+    )
+    assert isinstance(join, m.Join)
+    assert join.agent_ids == ("a", "b", "c")
+
+
+def test_a_cause_too_long_is_cut_when_it_is_sent() -> None:
+    """Whoever leaves should not be refused for saying too much."""
+    left = decode_agent_message(sent(encode_agent_message(m.Leave("x" * 10_000))), SPEC)
+    assert left == m.Leave("x" * limits.MAX_TEXT)
+
+
+def test_a_second_moment_is_optional_where_the_run_does_not_precondition() -> None:
+    message = upload(DenseMatrix(BASIS), moment=None)
+    assert same(decode_agent_message(sent(encode_agent_message(message)), PLAIN), message)
+
+
+def test_every_enum_value_has_its_number() -> None:
+    """Both ways, each once, and none the unspecified zero."""
+    for table in (
+        codec._CORRECTIONS,
+        codec._PARTICIPATION,
+        codec._DISPOSITION,
+        codec.FINISH_CAUSE,
+        codec.RUN_PHASE,
+        codec.AGENT_PHASE,
+    ):
+        (kind,) = {type(value) for value in table}
+        assert set(table) == set(kind)
+        assert len(set(table.values())) == len(table)
+        assert 0 not in table.values()
+
+
+# What agents may not say ----------------------------------------------------------------------------------------
+
+Change = Callable[[Any], object]
+
+
+def matrix(values: Any, **changes: Any) -> matrix_pb2.Matrix:
+    message = encode_matrix(np.array(values, dtype=np.float64))
+    for name, value in changes.items():
+        setattr(message, name, value)
+    return message
+
+
+def set_to(path: str, value: Any) -> Change:
+    """Sets the field at a dotted path."""
+
+    def change(message: Any) -> None:
+        *parents, last = path.split(".")
+        for name in parents:
+            message = getattr(message, name)
+        field = getattr(message, last)
+        if isinstance(value, list):
+            del field[:]
+            field.extend(value)
+        elif hasattr(value, "DESCRIPTOR"):
+            field.CopyFrom(value)
+        else:
+            setattr(message, last, value)
+
+    return change
+
+
+def refused(error: pytest.ExceptionInfo[InvalidMessageError]) -> str:
+    """The sentence, which must be one that a status has room for."""
+    text = str(error.value)
+    assert type(error.value) is InvalidMessageError
+    assert 0 < len(text) < 1000
+    assert "\n" not in text
+    return text
+
+
+NAN = [[math.nan, 1.0], [1.0, 1.0], [1.0, 1.0]]
+INF = [[1.0, 1.0], [1.0, -math.inf], [1.0, 1.0]]
+GRADIENT_CHANGES: dict[str, tuple[str, Change]] = {
+    "no element type": ("gradient.dense.data_type", set_to("dense.data_type", 0)),
+    "unknown element type": ("gradient.dense.data_type", set_to("dense.data_type", 9)),
+    "the other element type": ("gradient.dense.data has", set_to("dense.data_type", 2)),
+    "a byte too few": ("gradient.dense.data has 47 bytes", set_to("dense.data", bytes(47))),
+    "a byte too many": ("gradient.dense.data has 49 bytes", set_to("dense.data", bytes(49))),
+    "no bytes": ("gradient.dense.data has 0 bytes", set_to("dense.data", b"")),
+    "no rows": ("gradient.dense is 0 × 2", set_to("dense.rows", 0)),
+    "no columns": ("gradient.dense is 3 × 0", set_to("dense.columns", 0)),
+    "a huge number of rows": ("gradient.dense is 4294967295 × 2", set_to("dense.rows", 2**32 - 1)),
+    "transposed": ("gradient.dense is 2 × 3", set_to("dense", matrix(BASIS.T))),
+    "of another run": ("gradient.dense is 4 × 2", set_to("dense", matrix(np.ones((4, 2))))),
+    "not a number": ("gradient.dense has an entry that is not finite", set_to("dense", matrix(NAN))),
+    "infinite": ("gradient.dense has an entry that is not finite", set_to("dense", matrix(INF))),
+    "no payload": ("gradient.payload is missing", lambda g: g.ClearField("dense")),
+    "no factors": ("gradient.factored has 0 factors", set_to("factored", pb.FactoredMatrix())),
+    "too many factors": (
+        "gradient.factored has 3 factors",
+        set_to("factored", pb.FactoredMatrix(left=matrix(np.ones((D, 3))), right=matrix(np.ones((R, 3))))),
+    ),
+    "u of another run": (
+        "gradient.factored.left is 4 × 1",
+        set_to("factored", pb.FactoredMatrix(left=matrix(np.ones((4, 1))), right=matrix(np.ones((R, 1))))),
+    ),
+    "v of another run": (
+        "gradient.factored.right is 3 × 1",
+        set_to("factored", pb.FactoredMatrix(left=matrix(np.ones((D, 1))), right=matrix(np.ones((3, 1))))),
+    ),
+    "u and v do not fit": (
+        "gradient.factored.right is 2 × 2",
+        set_to("factored", pb.FactoredMatrix(left=matrix(np.ones((D, 1))), right=matrix(np.ones((R, 2))))),
+    ),
+    "u without v": (
+        "gradient.factored.right is 0 × 0",
+        set_to("factored", pb.FactoredMatrix(left=matrix(np.ones((D, 1))))),
+    ),
+    "u not a number": (
+        "gradient.factored.left has an entry",
+        set_to("factored", pb.FactoredMatrix(left=matrix([[math.nan]] * D), right=matrix(np.ones((R, 1))))),
+    ),
+    "v infinite": (
+        "gradient.factored.right has an entry",
+        set_to("factored", pb.FactoredMatrix(left=matrix(np.ones((D, 1))), right=matrix([[math.inf]] * R))),
+    ),
+    "no weight": ("gradient.weight is 0.0", set_to("weight", 0.0)),
+    "negative weight": ("gradient.weight is -1.0", set_to("weight", -1.0)),
+    "infinite weight": ("gradient.weight is inf", set_to("weight", math.inf)),
+    "weight not a number": ("gradient.weight is nan", set_to("weight", math.nan)),
+    "no second moment": ("gradient.head_second_moment is missing", lambda g: g.ClearField("head_second_moment")),
+    "second moment of another shape": (
+        "gradient.head_second_moment is 3 × 2",
+        set_to("head_second_moment", matrix(BASIS)),
+    ),
+    "second moment not a number": (
+        "gradient.head_second_moment has an entry",
+        set_to("head_second_moment", matrix([[math.nan, 0.0], [0.0, 1.0]])),
+    ),
+    "empty second moment": (
+        "gradient.head_second_moment is 0 × 0",
+        set_to("head_second_moment", matrix_pb2.Matrix()),
+    ),
+    "an agent twice": ("gradient.agent_ids names an agent twice", set_to("agent_ids", ["a", "b", "a"])),
+    "a bad agent name": ("gradient.agent_ids: agent id '../up'", set_to("agent_ids", ["a", "../up"])),
+    "an empty agent name": ("gradient.agent_ids: agent id ''", set_to("agent_ids", [""])),
+    "a long agent name": ("gradient.agent_ids: agent id 'xxx", set_to("agent_ids", ["x" * 1_000_000])),
+}
+
+
+@pytest.mark.parametrize("name", GRADIENT_CHANGES)
+def test_a_malformed_gradient_is_refused(name: str) -> None:
+    expected, change = GRADIENT_CHANGES[name]
+    request = encode_agent_message(AGENT_MESSAGES["dense"])
+    change(request.gradient)
+    with pytest.raises(InvalidMessageError) as error:
+        decode_agent_message(sent(request), SPEC)
+    assert expected in refused(error)
+
+
+JOIN_CHANGES: dict[str, tuple[str, Change]] = {
+    "no instance": ("join.instance_id is empty", set_to("instance_id", "")),
+    "long instance": ("join.instance_id has 65 characters", set_to("instance_id", "x" * 65)),
+    "no agents": ("join.agent_ids is empty", set_to("agent_ids", [])),
+    "an agent twice": ("join.agent_ids names an agent twice", set_to("agent_ids", ["a", "a"])),
+    "a path": ("join.agent_ids: agent id 'a/b'", set_to("agent_ids", ["a/b"])),
+    "too many agents": (
+        f"join.agent_ids has {limits.MAX_GROUP + 1} names",
+        set_to("agent_ids", [f"a{index}" for index in range(limits.MAX_GROUP + 1)]),
+    ),
+    "long fingerprint": ("join.feature_fingerprint has 257", set_to("feature_fingerprint", "x" * 257)),
+    "long workload": ("join.workload has 257", set_to("workload", "x" * 257)),
+    "long version": ("join.client_version has 65", set_to("client_version", "x" * 65)),
+    "long token": ("join.resumption.session_token has 129", set_to("resumption.session_token", "x" * 129)),
+    "long run": ("join.resumption.run_id has 129", set_to("resumption.run_id", "x" * 129)),
+}
+
+
+@pytest.mark.parametrize("name", JOIN_CHANGES)
+def test_a_malformed_join_is_refused(name: str) -> None:
+    expected, change = JOIN_CHANGES[name]
+    request = encode_agent_message(JOIN)
+    change(request.join)
+    with pytest.raises(InvalidMessageError) as error:
+        decode_agent_message(sent(request), SPEC)
+    assert expected in refused(error)
+
+
+def test_a_long_cause_is_refused() -> None:
+    with pytest.raises(InvalidMessageError, match=r"leave\.cause has 513 characters"):
+        decode_agent_message(pb.CollaborateRequest(leave=pb.Leave(cause="x" * 513)), SPEC)
+
+
+def test_a_request_without_an_event_is_refused() -> None:
+    with pytest.raises(InvalidMessageError, match="no event"):
+        decode_agent_message(pb.CollaborateRequest(), SPEC)
+
+
+def test_a_huge_shape_costs_nothing() -> None:
+    """2^32 × 2^32 entries are refused by their number, before anything is allocated."""
+    with pytest.raises(InvalidMessageError, match=r"m\.data has 8 bytes"):
+        decode_matrix(matrix([[1.0]], rows=2**32 - 1, columns=2**32 - 1), "m")
+
+
+# What a specification may not say -------------------------------------------------------------------------------
+
+SPECIFICATION_CHANGES: dict[str, tuple[str, Change]] = {
+    "no schedule": ("method.corrections is 0", set_to("method.corrections", 0)),
+    "unknown schedule": ("method.corrections is 7", set_to("method.corrections", 7)),
+    "no policy": ("participation is 0", set_to("participation", 0)),
+    "unknown policy": ("participation is 99", set_to("participation", 99)),
+    "long workload": ("workload has 257 characters", set_to("workload", "x" * 257)),
+    "long fingerprint": ("feature_fingerprint has 257 characters", set_to("feature_fingerprint", "x" * 257)),
+    "no rank": ("rank is 0", set_to("rank", 0)),
+    "rank above d": ("rank is 4", set_to("rank", 4)),
+    "huge d": ("feature_dim is 4294967295", set_to("feature_dim", 2**32 - 1)),
+    "no agents": ("agents is 0", set_to("agents", 0)),
+    "huge seed": (f"seed is {2**64 - 1}", set_to("seed", 2**64 - 1)),
+    "huge rounds": (f"rounds is {2**63}", set_to("rounds", 2**63)),
+    "no liveness": ("liveness_seconds is 0.0", set_to("liveness_seconds", 0.0)),
+    "endless round": ("round_seconds is inf", set_to("round_seconds", math.inf)),
+    "no steps": ("steps_per_round is 0", set_to("method.steps_per_round", 0)),
+    "head step": ("head_step is nan", set_to("method.head_step", math.nan)),
+    "gain step": ("gain_step is 1.5", set_to("method.gain_step", 1.5)),
+    "head radius": ("head_radius is -inf", set_to("method.head_radius", -math.inf)),
+    "basis step": ("basis_step is inf", set_to("method.basis_step", math.inf)),
+    "floor": ("preconditioner_floor is 0.0", set_to("method.preconditioner_floor", 0.0)),
+    "horizon": ("decay_horizon is -1.0", set_to("method.decay_horizon", -1.0)),
+    "power": ("decay_power is 2.0", set_to("method.decay_power", 2.0)),
+}
+
+
+@pytest.mark.parametrize("name", SPECIFICATION_CHANGES)
+def test_a_malformed_specification_is_refused(name: str) -> None:
+    expected, change = SPECIFICATION_CHANGES[name]
+    message = encode_specification(SPEC)
+    change(message)
+    with pytest.raises(InvalidMessageError) as error:
+        decode_specification(sent(message))
+    assert refused(error).startswith(expected)
+
+
+def test_all_that_is_wrong_is_said_at_once() -> None:
+    message = encode_specification(SPEC)
+    message.rank, message.agents = 0, 0
+    message.method.gain_step = -1.0
+    with pytest.raises(InvalidMessageError) as error:
+        decode_specification(message)
+    text = refused(error)
+    assert all(f"{name} is " in text for name in ("rank", "agents", "gain_step"))
+
+
+# What a coordinator may not say ---------------------------------------------------------------------------------
+
+COORDINATOR_CHANGES: dict[str, tuple[str, str, Change]] = {
+    "long run id": ("basis", "stamp.run_id has 129", set_to("stamp.run_id", "x" * 129)),
+    "no event": ("basis", "no event", lambda r: r.ClearField("basis_update")),
+    "empty basis": ("basis", "basis.data_type is 0", set_to("basis_update.basis", matrix_pb2.Matrix())),
+    "basis without rows": ("basis", "basis is 0 × 2", set_to("basis_update.basis.rows", 0)),
+    "basis not a number": ("basis", "basis has an entry", set_to("basis_update.basis", matrix(NAN))),
+    "basis cut short": ("basis", "basis.data has 8 bytes", set_to("basis_update.basis.data", bytes(8))),
+    "basis of another shape": ("welcome", "welcome.basis is 2 × 3", set_to("welcome.basis", matrix(BASIS.T))),
+    "welcome without a basis": ("welcome", "welcome.basis is 0 × 0", lambda r: r.welcome.ClearField("basis")),
+    "long token": ("welcome", "welcome.session_token has 129", set_to("welcome.session_token", "x" * 129)),
+    "bad specification": ("welcome", "rank is 0", set_to("welcome.specification.rank", 0)),
+    "no disposition": ("late", "receipt.disposition is 0", set_to("receipt.disposition", 0)),
+    "unknown disposition": ("late", "receipt.disposition is 3", set_to("receipt.disposition", 3)),
+    "no cause": ("stopped", "finish.cause is 0", set_to("finish.cause", 0)),
+    "unknown cause": ("stopped", "finish.cause is -1", set_to("finish.cause", -1)),
+    "last basis infinite": ("stopped", "finish.basis has an entry", set_to("finish.basis", matrix(INF))),
+    "drain for ever": (
+        "drain",
+        "drain.resume_after_seconds is inf",
+        set_to("drain.resume_after_seconds", math.inf),
+    ),
+    "drain into the past": (
+        "drain",
+        "drain.resume_after_seconds is -1",
+        set_to("drain.resume_after_seconds", -1.0),
+    ),
+    "drain not a number": (
+        "drain",
+        "drain.resume_after_seconds is nan",
+        set_to("drain.resume_after_seconds", math.nan),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", COORDINATOR_CHANGES)
+def test_a_malformed_response_is_refused(name: str) -> None:
+    start, expected, change = COORDINATOR_CHANGES[name]
+    response = encode_coordinator_message(COORDINATOR_MESSAGES[start])
+    change(response)
+    with pytest.raises(InvalidMessageError) as error:
+        decode_coordinator_message(sent(response))
+    assert expected in refused(error)
+
+
+REPORT_CHANGES: dict[str, tuple[str, Change]] = {
+    "no phase": ("phase is 0", set_to("phase", 0)),
+    "unknown phase": ("phase is 42", set_to("phase", 42)),
+    "unknown cause": ("finish_cause is 42", set_to("finish_cause", 42)),
+    "no phase of an agent": ("agents.phase is 0", lambda r: setattr(r.agents[1], "phase", 0)),
+    "no specification": ("method.corrections is 0", lambda r: r.ClearField("specification")),
+    "long run id": ("stamp.run_id has 200", set_to("stamp.run_id", "x" * 200)),
+}
+
+
+@pytest.mark.parametrize("name", REPORT_CHANGES)
+def test_a_malformed_run_report_is_refused(name: str) -> None:
+    expected, change = REPORT_CHANGES[name]
+    message = encode_run_report(RUN_REPORTS["collecting"])
+    change(message)
+    with pytest.raises(InvalidMessageError) as error:
+        decode_run_report(sent(message))
+    assert expected in refused(error)
+
+
+def test_a_malformed_round_report_is_refused() -> None:
+    message = encode_round_report(ROUND_REPORT, include_basis=True)
+    message.basis.columns = 5
+    with pytest.raises(InvalidMessageError, match=r"basis.data has 48 bytes; 3 × 5 of float64 are 120"):
+        decode_round_report(message)
+
+
+# Limits ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("d", "r", "agents"), [(1, 1, 1), (3, 2, 1), (96, 8, 1), (96, 8, 1000), (2000, 40, 50)])
+def test_the_largest_messages_fit(d: int, r: int, agents: int) -> None:
+    """A group's upload with r factors and names of full length; a welcome with texts of full length."""
+    names = tuple(f"{index:064}" for index in range(agents))
+    gradient = FactoredMatrix(left=np.ones((d, r)), right=np.ones((r, r)))
+    largest = upload(gradient, moment=np.ones((r, r)), round=2**64 - 1, agent_ids=names)
+    limit = limits.max_message_bytes(d, r, agents)
+    assert len(encode_agent_message(largest).SerializeToString()) <= limit
+    join = dataclasses.replace(JOIN, agent_ids=names, workload="€" * 256, feature_fingerprint="€" * 256)
+    assert len(encode_agent_message(join).SerializeToString()) <= limit
+    spec = dataclasses.replace(SPEC, feature_dim=d, rank=r, workload="€" * 256, feature_fingerprint="€" * 256)
+    welcome = m.Welcome(STAMP, "t" * 128, spec, np.ones((d, r)), first_round=2**64 - 1, started=True)
+    assert len(encode_coordinator_message(welcome).SerializeToString()) <= limit
+
+
+def test_the_limit_is_not_far_above_what_is_needed() -> None:
+    """It bounds what a stranger can make the coordinator allocate."""
+    assert limits.max_message_bytes(96, 8) < 2 * 8 * 96 * 8 + 128 * 1024
+
+
+def test_channel_options_of_both_ends_match() -> None:
+    """A client that pings more often than its server allows is thrown out with ENHANCE_YOUR_CALM."""
+    server, client = dict(limits.server_options(1000)), dict(limits.client_options(1000))
+    assert server["grpc.http2.min_recv_ping_interval_without_data_ms"] < client["grpc.keepalive_time_ms"]
+    for name in ("grpc.max_receive_message_length", "grpc.max_send_message_length"):
+        assert server[name] == client[name] == 1000
+    assert server["grpc.so_reuseport"] == 0, "two coordinators on one port would share the agents"
+    assert client["grpc.enable_retries"] == 0, "a retried call would hide a broken stream"
+    assert len(limits.server_options(1)) == len(server)
+    assert len(limits.client_options(1)) == len(client)

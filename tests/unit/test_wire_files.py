@@ -1,0 +1,232 @@
+"""Files of a run: specifications as TOML and arrays as npz, there and back, and what a damaged one says."""
+
+import dataclasses
+import math
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from values import same
+
+from cospan.core.method import PRESETS, Corrections, Method
+from cospan.core.specification import RunSpecification
+from cospan.wire.errors import RunFileError
+from cospan.wire.npz import load_npz, save_npz
+from cospan.wire.spec_file import FORMAT, from_toml, load_spec, to_toml
+
+SPEC = RunSpecification(
+    workload='a "quoted" name\n\u2028\x7f\\',
+    feature_dim=6,
+    rank=2,
+    agents=3,
+    rounds=10,
+    seed=2**63 - 1,
+    method=Method(
+        steps_per_round=5,
+        corrections=Corrections.EVERY_STEP,
+        head_step=math.nextafter(0.1, 1.0),
+        gain_step=1e-300,
+        head_radius=math.inf,
+        basis_step=5e-324,
+        implicit_head_step=True,
+    ),
+    feature_fingerprint="tabular-0123",
+    liveness_seconds=4.5,
+)
+MINIMAL = """
+format = "cospan-spec-1"
+workload = "w"
+feature_dim = 6
+rank = 2
+agents = 3
+rounds = 10
+seed = 1
+[method]
+steps_per_round = 5
+corrections = "end-of-round"
+head_step = 1
+gain_step = 0.1
+head_radius = inf
+basis_step = 0
+"""
+
+
+# Specifications -------------------------------------------------------------------------------------------------
+
+
+def test_a_specification_comes_back_from_its_text() -> None:
+    back = from_toml(to_toml(SPEC), name="spec.toml")
+    assert back == SPEC
+    assert back.digest() == SPEC.digest()
+
+
+@given(
+    st.text(max_size=256),
+    st.floats(0.0, 1e300, exclude_min=True),
+    st.floats(0.0, 1e300),
+    st.sampled_from(sorted(PRESETS)),
+    st.integers(0, 2**63 - 1),
+)
+def test_every_digit_and_every_character_comes_back(
+    workload: str, head_step: float, basis_step: float, preset: str, seed: int
+) -> None:
+    method = dataclasses.replace(PRESETS[preset](3), head_step=head_step, basis_step=basis_step)
+    spec = dataclasses.replace(SPEC, workload=workload, seed=seed, method=method)
+    back = from_toml(to_toml(spec), name="spec.toml")
+    assert back == spec
+    assert back.digest() == spec.digest()
+
+
+def test_fields_with_a_default_may_be_left_out_and_whole_numbers_may_stand_for_floats() -> None:
+    spec = from_toml(MINIMAL, name="spec.toml")
+    assert spec.liveness_seconds == 5.0
+    assert not spec.method.preconditioned
+    assert type(spec.method.head_step) is float
+    assert spec.problems() == []
+
+
+REFUSED = {
+    "is not TOML": ("agents = 3", "agents = "),
+    "format = 'cospan-spec-9'": ('format = "cospan-spec-1"', 'format = "cospan-spec-9"'),
+    "format = None": ('format = "cospan-spec-1"\n', ""),
+    "colour = 'red', which is no field": ("agents = 3", 'agents = 3\ncolour = "red"'),
+    "method.momentum = 0.9, which is no field": ("gain_step = 0.1", "gain_step = 0.1\nmomentum = 0.9"),
+    "lacks rank": ("rank = 2\n", ""),
+    "lacks method.gain_step": ("gain_step = 0.1\n", ""),
+    "rank = 2.0; it must be a whole number": ("rank = 2", "rank = 2.0"),
+    "agents = True; it must be a whole number": ("agents = 3", "agents = true"),
+    "workload = 7; it must be a text in quotes": ('workload = "w"', "workload = 7"),
+    "method.gain_step = '0.1'; it must be a number": ("gain_step = 0.1", 'gain_step = "0.1"'),
+    "method.preconditioned = 1; it must be true or false": (
+        "gain_step = 0.1",
+        "gain_step = 0.1\npreconditioned = 1",
+    ),
+    "method.corrections = 'never'; it must be 'end-of-round' or 'every-step'": ("end-of-round", "never"),
+    "participation = 'some'; it must be 'all'": ("rank = 2", 'rank = 2\nparticipation = "some"'),
+    "rank is 7; it must be 1 to the feature dimension 6; gain_step is 2.0": (
+        "rank = 2\nagents = 3\nrounds = 10\nseed = 1\n[method]",
+        "rank = 7\nagents = 3\nrounds = 10\nseed = 1\n[method]",
+    ),
+}
+
+
+@pytest.mark.parametrize("sentence", REFUSED)
+def test_a_wrong_specification_names_the_file_the_field_and_what_is_allowed(sentence: str) -> None:
+    old, new = REFUSED[sentence]
+    assert old in MINIMAL
+    text = MINIMAL.replace(old, new)
+    if "gain_step is 2.0" in sentence:
+        text = text.replace("gain_step = 0.1", "gain_step = 2.0")
+    with pytest.raises(RunFileError) as error:
+        from_toml(text, name="my-spec.toml")
+    assert str(error.value).startswith("my-spec.toml")
+    assert sentence in str(error.value)
+
+
+def test_a_method_that_is_no_table_is_refused() -> None:
+    text = MINIMAL.split("[method]", maxsplit=1)[0] + 'method = "paper"\n'
+    with pytest.raises(RunFileError, match=r"method = 'paper'; it must be a table"):
+        from_toml(text, name="spec.toml")
+
+
+def test_specifications_are_read_from_files(tmp_path: Path) -> None:
+    path = tmp_path / "spec.toml"
+    path.write_text(to_toml(SPEC), encoding="utf-8")
+    assert load_spec(path) == SPEC
+    assert FORMAT in path.read_text(encoding="utf-8")
+
+
+def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
+    with pytest.raises(RunFileError, match=r"there is no file .*missing\.toml"):
+        load_spec(tmp_path / "missing.toml")
+    with pytest.raises(RunFileError, match="cannot read"):
+        load_spec(tmp_path)
+    latin = tmp_path / "latin.toml"
+    latin.write_bytes(b'workload = "\xe4"')
+    with pytest.raises(RunFileError, match="not UTF-8"):
+        load_spec(latin)
+
+
+# Arrays ---------------------------------------------------------------------------------------------------------
+
+
+def test_arrays_come_back(tmp_path: Path) -> None:
+    path = tmp_path / "basis.npz"
+    basis = np.array([[0.1, -0.0], [5e-324, 1e300]])
+    save_npz(path, basis=basis, rounds=np.int64(7), label=np.array("ä"))
+    back = load_npz(path, "a basis")
+    assert set(back) == {"basis", "rounds", "label"}
+    assert same(back["basis"], basis)
+    assert int(back["rounds"]) == 7
+    assert str(back["label"]) == "ä"
+
+
+def test_a_file_is_replaced_as_a_whole_and_nothing_else_is_left(tmp_path: Path) -> None:
+    path = tmp_path / "basis.npz"
+    save_npz(path, basis=np.zeros(3))
+    save_npz(path, basis=np.ones(2))
+    assert same(load_npz(path, "a basis")["basis"], np.ones(2))
+    assert [entry.name for entry in tmp_path.iterdir()] == ["basis.npz"]
+
+
+class Unwritable:
+    """Fails while it is being made an array of."""
+
+    def __init__(self, failure: BaseException) -> None:
+        self.failure = failure
+
+    def __array__(self, dtype: object = None, copy: object = None) -> np.ndarray:
+        raise self.failure
+
+
+@pytest.mark.parametrize(
+    ("failure", "expected"), [(OSError(28, "No space left on device"), RunFileError), (KeyboardInterrupt(), None)]
+)
+def test_a_write_that_fails_leaves_the_old_file(
+    tmp_path: Path, failure: BaseException, expected: type[BaseException] | None
+) -> None:
+    path = tmp_path / "basis.npz"
+    save_npz(path, basis=np.zeros(3))
+    with pytest.raises(expected or type(failure)):
+        save_npz(path, basis=Unwritable(failure))
+    assert same(load_npz(path, "a basis")["basis"], np.zeros(3))
+    assert [entry.name for entry in tmp_path.iterdir()] == ["basis.npz"]
+
+
+def test_a_folder_that_is_missing_is_named(tmp_path: Path) -> None:
+    with pytest.raises(RunFileError, match=r"cannot write .*basis\.npz: No such file"):
+        save_npz(tmp_path / "missing" / "basis.npz", basis=np.zeros(3))
+
+
+def test_damaged_files_are_named(tmp_path: Path) -> None:
+    with pytest.raises(RunFileError, match=r"there is no file .*; it should be a basis"):
+        load_npz(tmp_path / "missing.npz", "a basis")
+    good = tmp_path / "good.npz"
+    save_npz(good, basis=np.arange(1000.0))
+    whole = good.read_bytes()
+    damaged = {"empty": b"", "text": b"not an archive", "cut": whole[:-200], "flipped": whole[:300] + b"\0" * 4000}
+    for name, content in damaged.items():
+        path = tmp_path / f"{name}.npz"
+        path.write_bytes(content)
+        with pytest.raises(RunFileError, match="cannot be read as a basis"):
+            load_npz(path, "a basis")
+    np.save(tmp_path / "single.npy", np.zeros(3))
+    with pytest.raises(RunFileError, match="cannot be read as a basis"):
+        load_npz(tmp_path / "single.npy", "a basis")
+
+
+def test_objects_are_never_unpickled(tmp_path: Path) -> None:
+    path = tmp_path / "objects.npz"
+    marker = tmp_path / "executed"
+
+    class Hostile:
+        def __reduce__(self) -> tuple[object, tuple[str]]:
+            return os.mkdir, (str(marker),)
+
+    np.savez(path, payload=np.array([Hostile()], dtype=object))
+    with pytest.raises(RunFileError, match="cannot be read as"):
+        load_npz(path, "a basis")
+    assert not marker.exists()

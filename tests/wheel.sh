@@ -1,0 +1,18 @@
+#!/usr/bin/env bash
+# Builds the wheel and tries it as a user would: in a clean environment, from an empty folder.
+set -euo pipefail
+python=${1:-python3}
+root=$(cd "$(dirname "$0")/.." && pwd)
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+"$root/.venv/bin/pip" wheel --quiet --disable-pip-version-check --no-deps --wheel-dir "$work" "$root"
+"$python" -m venv "$work/venv"
+"$work/venv/bin/pip" install --quiet --disable-pip-version-check "$work"/cospan-*.whl
+mkdir "$work/empty"
+cd "$work/empty"
+"$work/venv/bin/cospan" --version
+"$work/venv/bin/cospan" run microgrids --agents 2 --rounds 20 --quiet
+"$work/venv/bin/cospan" run queues --agents 2 --rounds 20 --in-process --json | "$work/venv/bin/python" -c \
+  'import json, sys; result = json.load(sys.stdin); assert result["rounds"] == 20 and result["agents"] == 2, result'
+test -f runs/*microgrids/result.json
+echo "the wheel works: $(ls "$work"/cospan-*.whl | xargs -n 1 basename)"
