@@ -587,6 +587,21 @@ def test_a_peer_that_does_not_read_is_a_broken_stream(monkeypatch: pytest.Monkey
     run(deaf())
 
 
+class Astray:
+    """A transport with a bug of its own."""
+
+    async def describe(self) -> RunSpecification:
+        return specification()
+
+    async def open(self, specification: RunSpecification) -> transport.AgentStream:
+        raise RuntimeError("a bug")
+
+
+def test_a_connection_that_fails_unforeseen_is_no_silent_hang() -> None:
+    with pytest.raises(errors.CospanError, match="the connection of site-0 failed: RuntimeError: a bug"):
+        run(Agent(RINGS, index=0, transport=Astray()).run_async())
+
+
 def test_who_waits_for_a_message_can_be_cancelled() -> None:
     async def cancelled() -> None:
         async with Coordinator(specification()) as coordinator:

@@ -243,8 +243,8 @@ class RadialBasisFeatures:
     """Normalised Gaussian bumps on a grid of centres, each less its mean over the box.
 
     ψ_i(x) = g_i(x) / Σ_j g_j(x), g_i(x) = exp(−½ Σ_c ((x_c − centre_ic) / (width · spacing_c))²), m_i the
-    mean of ψ_i over the box, φ_i = (ψ_i − m_i) / √(1 + ‖m‖²). The ψ are not negative and sum to one, so ‖ψ −
-    m‖² ≤ 1 + ‖m‖² and ‖φ‖ ≤ 1. The φ sum to zero, so the first is left out. Gaussians of one width about
+    mean of ψ_i over the box, φ_i = (ψ_i − m_i) / √(1 + ‖m‖²). The ψ are not negative and sum to one, so
+    ‖ψ − m‖² ≤ 1 + ‖m‖² and ‖φ‖ ≤ 1. The φ sum to zero, so the first is left out. Gaussians of one width about
     different centres are linearly independent: Σ a_i ψ_i = c means Σ (a_i − c) g_i = 0, so all a_i = c; with
     one bump left out (its a is 0) all are zero, and so no constant but zero is in the span.
 

@@ -16,7 +16,7 @@ customer has to pay to be accepted.
 
 from bisect import bisect_right
 from math import comb
-from typing import Any
+from typing import Any, SupportsIndex
 
 import gymnasium
 import numpy as np
@@ -48,9 +48,9 @@ _TAG = 0x71756575  # "queu": keeps these draws apart from other draws of the sam
 _BLOCK = 1024  # uniforms drawn from numpy at once; one call for each would cost more than the step itself
 
 FEATURES = OneHotFeatures(states=(SERVERS + 1) * len(PRIORITIES), reference=10)
-"""One-hot, d = 43. Left out is two free servers and priority 4, the state whose least probability over a large fleet
-is the largest (0.003 over 300 queues), so that no queue comes close to having a constant in the span of what it
-visits."""
+"""One-hot, d = 43. Left out is two free servers and priority 4, the state whose least probability over a large
+fleet is the largest (0.003 over 300 queues), so that no queue comes close to having a constant in the span of what
+it visits."""
 
 
 def after_decision(
@@ -123,7 +123,7 @@ class QueueEnv(gymnasium.Env[Any, Any]):
         self._state = bisect_right(self._cumulative[SERVERS], self._uniforms.pop())
         return self._state, {}
 
-    def step(self, action: int | np.integer[Any]) -> tuple[int, float, bool, bool, dict[str, Any]]:
+    def step(self, action: SupportsIndex) -> tuple[int, float, bool, bool, dict[str, Any]]:
         """Decide on the customer at the head of the queue.
 
         Raises:

@@ -7,9 +7,8 @@ Poisson equation V = R − J·1 + P V exactly:
 * own rewards: P^k is drawn freely and R^k = J^k + V^k − P^k V^k;
 * common rewards: one R for all, and P^k is drawn and then tilted until it fits.
 
-Scales: the columns of Φ are orthogonal to each other and to the constant, ΦᵀΦ = c² I with the largest row of
-    norm one,
-and ‖w^k‖ = √n / c, so that V^k has variance one over the n states, equally weighted. c ≥ 1, hence ‖w^k‖ ≤ √n
+Scales: the columns of Φ are orthogonal to each other and to the constant, ΦᵀΦ = c² I with the largest row of norm
+one, and ‖w^k‖ = √n / c, so that V^k has variance one over the n states, equally weighted. c ≥ 1, hence ‖w^k‖ ≤ √n
 (7.1 for the 50 states of the built-in workloads).
 """
 
@@ -17,7 +16,7 @@ import math
 from bisect import bisect_right
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, SupportsIndex
 
 import gymnasium
 import numpy as np
@@ -225,7 +224,7 @@ class ChainEnv(gymnasium.Env[Any, Any]):
         self._state = int(self._uniforms.pop() * len(self._rewards))
         return self._state, {}
 
-    def step(self, action: int | np.integer[Any]) -> tuple[int, float, bool, bool, dict[str, Any]]:
+    def step(self, action: SupportsIndex) -> tuple[int, float, bool, bool, dict[str, Any]]:
         """Move on; the reward is that of the state left.
 
         Raises:
