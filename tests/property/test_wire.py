@@ -74,6 +74,7 @@ def specifications(draw: st.DrawFn) -> RunSpecification:
         preconditioner_floor=draw(positive),
         decay_horizon=draw(st.floats(0.0, 1e300)),
         decay_power=draw(st.floats(0.0, 1.0)),
+        trace_decay=draw(st.floats(0.0, 0.999)),
     )
     return RunSpecification(
         workload=draw(names),

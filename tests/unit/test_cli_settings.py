@@ -116,10 +116,11 @@ def test_every_constant_of_the_method_can_be_overridden() -> None:
         "preconditioner_floor": "0.125",
         "decay_horizon": "0",
         "decay_power": "0.5",
+        "trace_decay": "0.25",
     }
     method = alone(said).method
     assert method == Method(
-        3, Corrections.END_OF_ROUND, 0.5, 0.25, float("inf"), 0.0, False, False, 0.125, 0.0, 0.5
+        3, Corrections.END_OF_ROUND, 0.5, 0.25, float("inf"), 0.0, False, False, 0.125, 0.0, 0.5, 0.25
     )
     assert preset_of(method) is None
     assert set(said) == set(Method.__dataclass_fields__)

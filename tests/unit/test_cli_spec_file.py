@@ -18,7 +18,7 @@ SPEC = RunSpecification(
     agents=40,
     rounds=500,
     seed=2**62,
-    method=practical(20),
+    method=replace(practical(20), head_step=3.0),
     feature_fingerprint="one-hot-0123",
 )
 

@@ -216,3 +216,25 @@ def test_shapes_are_checked_at_run_time_in_tests(features: tuple[int, ...], rewa
         Trajectory(features=np.zeros(features), rewards=np.zeros(rewards))
     with pytest.raises(TypeError, match="typechecking"):
         learn_round(state(), BASIS[:, 0], trajectory(), method())
+
+
+def test_a_round_of_td_lambda_against_loops() -> None:
+    """TD(λ) in the frozen basis, written out: e ← λe + φ, w ← w + β δ Bᵀe / (1 + β max(0, zᵀe)), G = Σ δ e wᵀ."""
+    rng = np.random.default_rng(21)
+    basis = np.linalg.qr(rng.standard_normal((6, 2)))[0]
+    features, rewards = 0.4 * rng.standard_normal((5, 6)), rng.standard_normal(4)
+    rule = Method(4, Corrections.EVERY_STEP, 2.0, 0.1, 1e6, 1.0, implicit_head_step=True, trace_decay=0.75)
+    outcome = learn_round(LearnerState(rng.standard_normal(2), 0.3, 7), basis, Trajectory(features, rewards), rule)
+    rng = np.random.default_rng(21)
+    rng.standard_normal((6, 2)), rng.standard_normal((5, 6)), rng.standard_normal(4)
+    head, gain, trace, gradient = rng.standard_normal(2), 0.3, np.zeros(6), np.zeros((6, 2))
+    for step in range(4):
+        error = rewards[step] - gain + (features[step + 1] - features[step]) @ basis @ head
+        trace = 0.75 * trace + features[step]
+        gradient += error * np.outer(trace, head)
+        along = basis.T @ trace
+        head = head + 2.0 / (1.0 + 2.0 * max(0.0, (basis.T @ features[step]) @ along)) * error * along
+        gain += 0.1 * (rewards[step] - gain)
+    np.testing.assert_allclose(to_dense(outcome.gradient), gradient, rtol=1e-12, atol=1e-14)
+    np.testing.assert_allclose(outcome.state.head, head, rtol=1e-12)
+    assert outcome.state.gain_estimate == pytest.approx(gain, rel=1e-13)

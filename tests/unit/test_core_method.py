@@ -29,6 +29,7 @@ NOT_IN_RANGE = {
     "preconditioner_floor": [0.0, -0.05, math.inf, math.nan],
     "decay_horizon": [-1.0, math.inf, math.nan],
     "decay_power": [-0.1, 1.1, math.nan],
+    "trace_decay": [-0.1, 1.0, math.nan],
 }
 AT_THE_EDGE = {
     "steps_per_round": [1, 2**32 - 1],
@@ -39,6 +40,7 @@ AT_THE_EDGE = {
     "preconditioner_floor": [1e-9, 1e9],
     "decay_horizon": [0.0, 1e12],
     "decay_power": [0.0, 1.0],
+    "trace_decay": [0.0, 0.999999],
 }
 WITHOUT_A_RANGE = {"corrections", "implicit_head_step", "preconditioned"}
 

@@ -74,6 +74,7 @@ ANOTHER_METHOD: dict[str, Any] = {
     "preconditioner_floor": 0.06,
     "decay_horizon": 1.0,
     "decay_power": 0.5,
+    "trace_decay": 0.5,
 }
 
 

@@ -43,6 +43,7 @@ METHOD = Method(
     preconditioner_floor=0.06,
     decay_horizon=100.0,
     decay_power=0.7,
+    trace_decay=0.75,
 )
 SPEC = RunSpecification(
     workload="synthetic",

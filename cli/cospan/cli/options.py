@@ -175,6 +175,9 @@ DecayHorizon: TypeAlias = Annotated[
     _constant("--decay-horizon", "c of the steps' decay (c / (c + t))^p, in environment steps; 0 for none."),
 ]
 DecayPower: TypeAlias = Annotated[str | None, _constant("--decay-power", "p of that decay, 0 to 1.")]
+TraceDecay: TypeAlias = Annotated[
+    str | None, _constant("--trace-decay", "λ of TD(λ) within a round, 0 or more and below 1.")
+]
 NoBaseline: TypeAlias = Annotated[
     bool,
     typer.Option(

@@ -49,6 +49,7 @@ class Settings(BaseSettings):
     preconditioner_floor: float | None = Field(None, description="a number above 0")
     decay_horizon: float | None = Field(None, description="a number, 0 or more")
     decay_power: float | None = Field(None, description="a number, 0 to 1")
+    trace_decay: float | None = Field(None, description="a number, 0 or more and below 1")
     baseline: bool = Field(True, description="true or false")
     liveness_seconds: float | None = Field(None, description="a number above 0")
     round_seconds: float | None = Field(None, description="a number above 0")

@@ -286,7 +286,8 @@ def step(state: SessionState, event: Event, now: float) -> Outcome:
         case GradientReady(upload=upload):
             return _on_gradient(state, upload, now)
         case LearningFailed(error=error):
-            return _leave(state, Phase.FAILED, str(error), Fail(error))
+            # Not the sentence: it may show an observation or a reward, and every onlooker can read a cause.
+            return _leave(state, Phase.FAILED, f"it failed ({error.reason}); its own output says how", Fail(error))
         case StopRequested(cause=cause):
             return _leave(state, Phase.DONE, cause, Conclude(cause, state.basis))
         case Tick():

@@ -10,7 +10,7 @@ from cospan.core.method import Method
 from cospan.core.schedules import AveragedIterate, decay
 from cospan.core.td import gain_update
 
-INDEPENDENT_STEPS = (0.3, 1.0, 3.0)
+INDEPENDENT_STEPS = (1.0, 3.0, 10.0)
 """Step sizes that independent TD is run with side by side; the best of them is reported."""
 
 

@@ -8,7 +8,14 @@ from jaxtyping import Float
 from cospan.core.matrices import DenseMatrix, Gradient
 from cospan.core.method import Corrections, Method
 from cospan.core.schedules import decay
-from cospan.core.td import effective_step, gain_update, head_update, l_step_error, subspace_gradient
+from cospan.core.td import (
+    effective_step,
+    eligibility_traces,
+    gain_update,
+    head_update,
+    l_step_error,
+    subspace_gradient,
+)
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -79,7 +86,7 @@ def _correct_at_end(
     scale = decay(state.steps, method.decay_horizon, method.decay_power)
     coordinates = basis.T @ features[0]
     error = l_step_error(rewards, state.gain_estimate, features[0], features[-1], basis @ state.head)
-    step = effective_step(method.head_step * scale, coordinates, implicit=method.implicit_head_step)
+    step = effective_step(method.head_step * scale, coordinates, coordinates, implicit=method.implicit_head_step)
     after = LearnerState(
         head=head_update(state.head, error, coordinates, step / steps, method.head_radius),
         gain_estimate=gain_update(state.gain_estimate, float(np.mean(rewards)), method.gain_step * scale),
@@ -96,10 +103,12 @@ def _correct_at_end(
 def _correct_at_every_step(
     state: LearnerState, basis: Float[np.ndarray, "d r"], trajectory: Trajectory, method: Method
 ) -> RoundOutcome:
-    """TD(0) in the frozen basis at each of the L steps; G is the sum of the steps' gradients."""
+    """TD(λ) in the frozen basis at each of the L steps; G = Σ δ e wᵀ is the sum of the steps' gradients."""
     steps = trajectory.rewards.shape[0]
     coordinates = trajectory.features @ basis
     differences = coordinates[1:] - coordinates[:-1]
+    traces = eligibility_traces(trajectory.features[:-1], method.trace_decay)
+    directions = coordinates if method.trace_decay == 0.0 else traces @ basis
     heads = np.empty((steps, basis.shape[1]))
     errors = np.empty(steps)
     head, gain_estimate = state.head, state.gain_estimate
@@ -107,12 +116,14 @@ def _correct_at_every_step(
         scale = decay(state.steps + index, method.decay_horizon, method.decay_power)
         error = reward - gain_estimate + float(differences[index] @ head)
         heads[index], errors[index] = head, error
-        step = effective_step(method.head_step * scale, coordinates[index], implicit=method.implicit_head_step)
-        head = head_update(head, error, coordinates[index], step, method.head_radius)
+        step = effective_step(
+            method.head_step * scale, coordinates[index], directions[index], implicit=method.implicit_head_step
+        )
+        head = head_update(head, error, directions[index], step, method.head_radius)
         gain_estimate = gain_update(gain_estimate, reward, method.gain_step * scale)
     return RoundOutcome(
         state=LearnerState(head=head, gain_estimate=gain_estimate, steps=state.steps + steps),
-        gradient=DenseMatrix(trajectory.features[:-1].T @ (errors[:, None] * heads)),
+        gradient=DenseMatrix(traces.T @ (errors[:, None] * heads)),
         head_second_moment=heads.T @ heads / steps,
         mean_squared_error=float(errors @ errors) / steps,
     )

@@ -11,7 +11,7 @@ class Corrections(Enum):
     END_OF_ROUND = "end-of-round"
     """One L-step correction at the end of the round: Algorithm 1."""
     EVERY_STEP = "every-step"
-    """A TD(0) correction at every environment step, the basis frozen; the gradients of the round are summed."""
+    """A TD(λ) correction at every environment step, the basis frozen; the gradients of the round are summed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +30,8 @@ class Method:
         preconditioner_floor: ε > 0 of the preconditioner.
         decay_horizon: c ≥ 0 of the step decay (c / (c + t))^p, in environment steps; 0 for constant steps.
         decay_power: p of the step decay, 0 ≤ p ≤ 1.
+        trace_decay: λ of the eligibility trace, which begins anew with every round, 0 ≤ λ < 1; used with
+            corrections at every step only. 0 is TD(0).
     """
 
     steps_per_round: int
@@ -43,6 +45,7 @@ class Method:
     preconditioner_floor: float = 0.05
     decay_horizon: float = 0.0
     decay_power: float = 0.0
+    trace_decay: float = 0.0
 
     def problems(self) -> list[str]:
         """Every constant that is out of its range, one sentence each; empty when all is well."""
@@ -55,6 +58,7 @@ class Method:
             ("preconditioner_floor", 0.0 < self.preconditioner_floor < math.inf, "above 0 and finite"),
             ("decay_horizon", 0.0 <= self.decay_horizon < math.inf, "0 or more and finite"),
             ("decay_power", 0.0 <= self.decay_power <= 1.0, "0 to 1"),
+            ("trace_decay", 0.0 <= self.trace_decay < 1.0, "0 or more and below 1"),
         ]
         return [f"{name} is {getattr(self, name)!r}; it must be {text}" for name, ok, text in allowed if not ok]
 
@@ -79,15 +83,16 @@ def practical(steps_per_round: int) -> Method:
     return Method(
         steps_per_round=steps_per_round,
         corrections=Corrections.EVERY_STEP,
-        head_step=3.0,
-        gain_step=0.02,
+        head_step=1.5,
+        gain_step=0.01,
         head_radius=1000.0,
-        basis_step=1.0,
+        basis_step=1.5,
         implicit_head_step=True,
         preconditioned=True,
-        preconditioner_floor=0.05,
-        decay_horizon=2000.0,
+        preconditioner_floor=0.07,
+        decay_horizon=400.0,
         decay_power=0.7,
+        trace_decay=0.75,
     )
 
 

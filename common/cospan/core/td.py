@@ -32,12 +32,38 @@ def project_to_ball(vector: Float[np.ndarray, " n"], radius: float) -> Float[np.
     return vector if norm <= radius else vector * (radius / norm)
 
 
-def effective_step(step: float, coordinates: Float[np.ndarray, " r"], *, implicit: bool) -> float:
-    """The step size that is applied: β, or for the implicit update β / (1 + β‖Bᵀφ‖²).
+def effective_step(
+    step: float,
+    coordinates: Float[np.ndarray, " r"],
+    direction: Float[np.ndarray, " r"],
+    *,
+    implicit: bool,
+) -> float:
+    """The step size that is applied: β, or for the implicit update β / (1 + β max(0, zᵀe)).
+
+    z = Bᵀφ(s) are the state's coordinates and e the direction of the correction: z itself for TD(0), so that zᵀe is
+    ‖Bᵀφ‖², and the trace in the basis for TD(λ), where zᵀe may be negative and then counts as 0.
 
     The implicit form is that of implicit average-reward TD, arXiv:2510.06149; it keeps large steps stable.
     """
-    return step / (1.0 + step * float(coordinates @ coordinates)) if implicit else step
+    return step / (1.0 + step * max(0.0, float(coordinates @ direction))) if implicit else step
+
+
+def eligibility_traces(features: Float[np.ndarray, "L d"], trace_decay: float) -> Float[np.ndarray, "L d"]:
+    """e_h = λ e_{h−1} + φ(s_h) with e_{−1} = 0: the traces of TD(λ) (Tsitsiklis and Van Roy 1999, section 2).
+
+    Args:
+        features: φ(s_0) … φ(s_{L−1}).
+        trace_decay: λ, 0 ≤ λ < 1; with 0 the traces are the features themselves.
+    """
+    if trace_decay == 0.0:
+        return features
+    traces = np.empty_like(features)
+    trace = np.zeros(features.shape[1])
+    for index, row in enumerate(features):
+        trace = trace_decay * trace + row
+        traces[index] = trace
+    return traces
 
 
 def head_update(

@@ -28,7 +28,7 @@ class _CorrectionScheduleEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Co
     CORRECTION_SCHEDULE_END_OF_ROUND: _CorrectionSchedule.ValueType  # 1
     """One L-step correction at the end of the round: Algorithm 1 of arXiv:2603.02426."""
     CORRECTION_SCHEDULE_EVERY_STEP: _CorrectionSchedule.ValueType  # 2
-    """A TD(0) correction at every environment step of the round, the basis frozen."""
+    """A TD(λ) correction at every environment step of the round, the basis frozen."""
 
 class CorrectionSchedule(_CorrectionSchedule, metaclass=_CorrectionScheduleEnumTypeWrapper):
     """When an agent corrects its head within a round."""
@@ -38,7 +38,7 @@ CORRECTION_SCHEDULE_UNSPECIFIED: CorrectionSchedule.ValueType  # 0
 CORRECTION_SCHEDULE_END_OF_ROUND: CorrectionSchedule.ValueType  # 1
 """One L-step correction at the end of the round: Algorithm 1 of arXiv:2603.02426."""
 CORRECTION_SCHEDULE_EVERY_STEP: CorrectionSchedule.ValueType  # 2
-"""A TD(0) correction at every environment step of the round, the basis frozen."""
+"""A TD(λ) correction at every environment step of the round, the basis frozen."""
 Global___CorrectionSchedule: _TypeAlias = CorrectionSchedule  # noqa: Y015
 
 class _ParticipationPolicy:
@@ -78,6 +78,7 @@ class Method(_message.Message):
     PRECONDITIONER_FLOOR_FIELD_NUMBER: _builtins.int
     DECAY_HORIZON_FIELD_NUMBER: _builtins.int
     DECAY_POWER_FIELD_NUMBER: _builtins.int
+    TRACE_DECAY_FIELD_NUMBER: _builtins.int
     steps_per_round: _builtins.int
     """L, environment steps an agent takes in one round; 1 or more."""
     corrections: Global___CorrectionSchedule.ValueType
@@ -100,6 +101,8 @@ class Method(_message.Message):
     """c of the step decay (c / (c + t))^p, in environment steps of one agent; 0 for constant steps."""
     decay_power: _builtins.float
     """p of the step decay, 0 to 1."""
+    trace_decay: _builtins.float
+    """λ of the eligibility trace within a round, 0 to below 1; only where the head is corrected at every step."""
     def __init__(
         self,
         *,
@@ -114,10 +117,11 @@ class Method(_message.Message):
         preconditioner_floor: _builtins.float = ...,
         decay_horizon: _builtins.float = ...,
         decay_power: _builtins.float = ...,
+        trace_decay: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["basis_step", b"basis_step", "corrections", b"corrections", "decay_horizon", b"decay_horizon", "decay_power", b"decay_power", "gain_step", b"gain_step", "head_radius", b"head_radius", "head_step", b"head_step", "implicit_head_step", b"implicit_head_step", "preconditioned", b"preconditioned", "preconditioner_floor", b"preconditioner_floor", "steps_per_round", b"steps_per_round"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["basis_step", b"basis_step", "corrections", b"corrections", "decay_horizon", b"decay_horizon", "decay_power", b"decay_power", "gain_step", b"gain_step", "head_radius", b"head_radius", "head_step", b"head_step", "implicit_head_step", b"implicit_head_step", "preconditioned", b"preconditioned", "preconditioner_floor", b"preconditioner_floor", "steps_per_round", b"steps_per_round", "trace_decay", b"trace_decay"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
