@@ -217,7 +217,7 @@ def failure() -> None:
 @pytest.mark.parametrize(
     ("what", "text"),
     [
-        (failure, "environment or policy of site-0 raised ZeroDivisionError in step 9: no load"),
+        (failure, "it failed (WORKLOAD_BEHAVIOUR)"),
         (lambda: sys.exit(3), "the learner of site-0 failed: SystemExit: 3"),
     ],
 )

@@ -176,7 +176,7 @@ def test_the_ball_projection_is_the_nearest_point(vector: np.ndarray, radius: fl
 @given(vectors, st.floats(1e-6, 1e6), st.floats(-1e6, 1e6))
 def test_an_implicit_step_never_passes_its_target(coordinates: np.ndarray, step: float, error: float) -> None:
     """The correction moves the prediction zᵀw by a share of δ below one."""
-    applied = effective_step(step, coordinates, coordinates, implicit=True)
+    applied = effective_step(step, float(coordinates @ coordinates), implicit=True)
     assert 0.0 < applied <= step
     moved = head_update(np.zeros_like(coordinates), error, coordinates, applied, np.inf) @ coordinates
     assert abs(moved) <= abs(error) * (1 + 1e-9) + 1e-300

@@ -11,7 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from cospan.cli.log_lines import log_errors_to_stderr
-from cospan.cli.process import JsonLines, claim_stdout, on_end_of_stdin, on_stop_signal, use_one_blas_thread
+from cospan.cli.process import (
+    JsonLines,
+    claim_stdout,
+    keep_what_is_loaded,
+    on_end_of_stdin,
+    on_stop_signal,
+    use_one_blas_thread,
+)
 from cospan.cli.recorder import AgentProgress
 from cospan.client.agent import Agent, AgentEnd, default_agent_id
 from cospan.client.result_file import load_result
@@ -56,6 +63,7 @@ def take_part(chosen: AgentOptions, flags: Mapping[str, Any], config: Path | Non
         agent = _prepared(chosen, _settings(chosen, flags, config))
         agent.on_round.append(Reporter(lines))
         use_one_blas_thread()
+        keep_what_is_loaded()
         try:
             end = asyncio.run(_run(agent, follow_stdin=chosen.follow_stdin))
         finally:

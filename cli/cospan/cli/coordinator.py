@@ -11,7 +11,14 @@ from typing import Any, Protocol
 
 from cospan.cli.log_lines import log_errors_to_stderr, log_to_file, stop_logging
 from cospan.cli.outcome import RunFailedError, RunOutcome, outcome_of_state, result_document
-from cospan.cli.process import JsonLines, claim_stdout, on_end_of_stdin, on_stop_signal, use_one_blas_thread
+from cospan.cli.process import (
+    JsonLines,
+    claim_stdout,
+    keep_what_is_loaded,
+    on_end_of_stdin,
+    on_stop_signal,
+    use_one_blas_thread,
+)
 from cospan.cli.recorder import RoundsFile, row_of
 from cospan.cli.run_folder import RunFolder, check_free, make_run_folder
 from cospan.cli.specifying import RunPlan, plan_alone, plan_with_workload
@@ -53,6 +60,7 @@ def serve_here(chosen: CoordinatorOptions, flags: Mapping[str, Any], config: Pat
         if chosen.run_folder is not None:
             check_free(chosen.run_folder)
         use_one_blas_thread()
+        keep_what_is_loaded()
         outcome, asked = asyncio.run(_serve(plan, chosen, voice))
         return _exit_code(outcome, asked_to_stop=asked)
     except CospanError as failure:

@@ -1,5 +1,6 @@
 """What belongs to this process as a whole: environment variables, BLAS threads, signals, standard streams."""
 
+import gc
 import json
 import os
 import signal
@@ -30,6 +31,12 @@ def use_one_blas_thread() -> None:
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
     threadpool_limits(limits=1)
+
+
+def keep_what_is_loaded() -> None:
+    """Tells the garbage collector that what has been imported stays: it need not look at it again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 def on_stop_signal(stop: Callable[[str], None]) -> None:

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import importlib.metadata
-import math
 import random
 import secrets
 import time
@@ -31,6 +30,7 @@ from cospan.wire.limits import MAX_TEXT
 from cospan.wire.messages import AgentMessage, Join, Welcome
 
 PATIENCE_SECONDS = 60.0
+_LONGEST_TICK_SECONDS = 0.1
 _ROUND_END_SECONDS = 2.0
 """So long an agent that stops in the middle of a round waits for its end, so that what it saves is whole."""
 
@@ -104,7 +104,6 @@ class Agent:
         self._site: Site | None = None
         self._worker: Worker
         self._outcome: AgentEnd | CospanError | None = None
-        self._ticked = -math.inf
         self._background: asyncio.Task[AgentEnd] | None = None
         self._rng = random.Random(secrets.randbits(64))
 
@@ -153,11 +152,10 @@ class Agent:
         self._worker = Worker(f"learner-{self.agent_id}")
         self._state, commands = session.initial_state(patience=self._patience, now=time.monotonic())
         try:
+            self._in_background(self._keep_ticking())
             await self._execute(commands)
             while self._outcome is None:
-                await self._dispatch(await self._next_event())
-                if time.monotonic() >= self._tick_due():  # events may come so fast that waiting never times out
-                    await self._dispatch(session.Tick())
+                await self._dispatch(await self._events.get())
         finally:
             await self._end()
         if isinstance(self._outcome, CospanError):
@@ -197,24 +195,17 @@ class Agent:
             self.stop("its program has finished with it")
             await self._background
 
-    def _tick_due(self) -> float:
-        """When the next tick is due; a welcome may bring that forward."""
-        assert self._state is not None
-        return self._ticked + session.tick_seconds(self._state)
-
-    async def _next_event(self) -> session.Event:
-        try:
-            async with asyncio.timeout(max(0.0, self._tick_due() - time.monotonic())):
-                return await self._events.get()
-        except TimeoutError:
-            return session.Tick()
+    async def _keep_ticking(self) -> None:
+        """Lets the machine know that time passes: that is what bounds every one of its waits."""
+        while True:
+            assert self._state is not None
+            await asyncio.sleep(min(_LONGEST_TICK_SECONDS, session.tick_seconds(self._state)))
+            self._events.put_nowait(session.Tick())
 
     async def _dispatch(self, event: session.Event) -> None:
         assert self._state is not None
         now = time.monotonic()
         self._state, commands = session.step(self._state, event, now)
-        if isinstance(event, session.Tick):
-            self._ticked = now
         await self._execute(commands)
 
     async def _execute(self, commands: tuple[session.Command, ...]) -> None:

@@ -7,7 +7,7 @@ from jaxtyping import Float
 
 from cospan.core.learner import Trajectory
 from cospan.core.method import Method
-from cospan.core.schedules import AveragedIterate, decay
+from cospan.core.schedules import AveragedIterate, decays
 from cospan.core.td import gain_update
 
 INDEPENDENT_STEPS = (1.0, 3.0, 10.0)
@@ -41,22 +41,21 @@ class IndependentTD:
 
     def learning_from(self, trajectory: Trajectory, method: Method) -> "IndependentTD":
         """The state after the L transitions of a round."""
-        features = trajectory.features
+        features, rewards = trajectory.features, trajectory.rewards.tolist()
         differences = features[1:] - features[:-1]
-        squares = np.einsum("ij,ij->i", features, features)
-        base = np.array(INDEPENDENT_STEPS)
+        scales = decays(self.steps, len(rewards), method.decay_horizon, method.decay_power)
+        steps = np.array(scales)[:, None] * np.array(INDEPENDENT_STEPS)
+        if method.implicit_head_step:
+            steps = steps / (1.0 + steps * np.einsum("ij,ij->i", features, features)[:-1, None])
+        columns = steps[:, :, None]
         weights, gain_estimate = self.weights.copy(), self.gain_estimate
-        for index, reward in enumerate(trajectory.rewards.tolist()):
-            scale = decay(self.steps + index, method.decay_horizon, method.decay_power)
-            step = base * scale
-            if method.implicit_head_step:
-                step = step / (1.0 + step * squares[index])
-            errors = (reward - gain_estimate) + weights @ differences[index]
-            weights += (step * errors)[:, None] * features[index]
+        for index, (reward, scale) in enumerate(zip(rewards, scales, strict=True)):
+            errors = weights @ differences[index] + (reward - gain_estimate)
+            weights += (errors[:, None] * columns[index]) * features[index]
             gain_estimate = gain_update(gain_estimate, reward, method.gain_step * scale)
         return IndependentTD(
             weights=weights,
             averaged=self.averaged.including(weights),
             gain_estimate=gain_estimate,
-            steps=self.steps + trajectory.rewards.shape[0],
+            steps=self.steps + len(rewards),
         )

@@ -7,7 +7,7 @@ from jaxtyping import Float
 
 from cospan.core.matrices import DenseMatrix, Gradient
 from cospan.core.method import Corrections, Method
-from cospan.core.schedules import decay
+from cospan.core.schedules import decay, decays
 from cospan.core.td import (
     effective_step,
     eligibility_traces,
@@ -86,7 +86,8 @@ def _correct_at_end(
     scale = decay(state.steps, method.decay_horizon, method.decay_power)
     coordinates = basis.T @ features[0]
     error = l_step_error(rewards, state.gain_estimate, features[0], features[-1], basis @ state.head)
-    step = effective_step(method.head_step * scale, coordinates, coordinates, implicit=method.implicit_head_step)
+    curvature = float(coordinates @ coordinates)
+    step = effective_step(method.head_step * scale, curvature, implicit=method.implicit_head_step)
     after = LearnerState(
         head=head_update(state.head, error, coordinates, step / steps, method.head_radius),
         gain_estimate=gain_update(state.gain_estimate, float(np.mean(rewards)), method.gain_step * scale),
@@ -109,16 +110,15 @@ def _correct_at_every_step(
     differences = coordinates[1:] - coordinates[:-1]
     traces = eligibility_traces(trajectory.features[:-1], method.trace_decay)
     directions = coordinates if method.trace_decay == 0.0 else traces @ basis
+    scales = decays(state.steps, steps, method.decay_horizon, method.decay_power)
+    curvatures = np.einsum("ij,ij->i", coordinates[:-1], directions[:steps]).tolist()
     heads = np.empty((steps, basis.shape[1]))
     errors = np.empty(steps)
     head, gain_estimate = state.head, state.gain_estimate
-    for index, reward in enumerate(trajectory.rewards.tolist()):
-        scale = decay(state.steps + index, method.decay_horizon, method.decay_power)
-        error = reward - gain_estimate + float(differences[index] @ head)
+    for index, (reward, scale) in enumerate(zip(trajectory.rewards.tolist(), scales, strict=True)):
+        error = reward - gain_estimate + float(differences[index].dot(head))
         heads[index], errors[index] = head, error
-        step = effective_step(
-            method.head_step * scale, coordinates[index], directions[index], implicit=method.implicit_head_step
-        )
+        step = effective_step(method.head_step * scale, curvatures[index], implicit=method.implicit_head_step)
         head = head_update(head, error, directions[index], step, method.head_radius)
         gain_estimate = gain_update(gain_estimate, reward, method.gain_step * scale)
     return RoundOutcome(

@@ -11,6 +11,11 @@ def decay(steps: float, horizon: float, power: float) -> float:
     return 1.0 if horizon == 0.0 else float((horizon / (horizon + steps)) ** power)
 
 
+def decays(steps: int, count: int, horizon: float, power: float) -> list[float]:
+    """`decay` after t, t + 1, …, t + count − 1 environment steps."""
+    return [decay(steps + index, horizon, power) for index in range(count)]
+
+
 @dataclass(frozen=True, eq=False, slots=True)
 class AveragedIterate:
     """The average of a sequence of iterates with weights that grow like k³, the k-th weight.

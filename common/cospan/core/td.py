@@ -5,6 +5,7 @@ trajectory of L steps has L rewards and L + 1 feature vectors.
 """
 
 import math
+from functools import lru_cache
 
 import numpy as np
 from jaxtyping import Float
@@ -28,25 +29,22 @@ def l_step_error(
 
 def project_to_ball(vector: Float[np.ndarray, " n"], radius: float) -> Float[np.ndarray, " n"]:
     """The nearest point of the ball {x : ‖x‖ ≤ U}, Π_{‖·‖≤U} of eq. 7. `radius` may be infinite."""
-    norm = math.sqrt(float(vector @ vector))
+    norm = math.sqrt(float(vector.dot(vector)))
     return vector if norm <= radius else vector * (radius / norm)
 
 
-def effective_step(
-    step: float,
-    coordinates: Float[np.ndarray, " r"],
-    direction: Float[np.ndarray, " r"],
-    *,
-    implicit: bool,
-) -> float:
+def effective_step(step: float, curvature: float, *, implicit: bool) -> float:
     """The step size that is applied: β, or for the implicit update β / (1 + β max(0, zᵀe)).
 
-    z = Bᵀφ(s) are the state's coordinates and e the direction of the correction: z itself for TD(0), so that zᵀe is
-    ‖Bᵀφ‖², and the trace in the basis for TD(λ), where zᵀe may be negative and then counts as 0.
-
     The implicit form is that of implicit average-reward TD, arXiv:2510.06149; it keeps large steps stable.
+
+    Args:
+        step: β.
+        curvature: zᵀe, where z = Bᵀφ(s) are the state's coordinates and e is the direction of the correction: z
+            itself for TD(0), so that zᵀe is ‖Bᵀφ‖², and the trace in the basis for TD(λ), where it may be negative.
+        implicit: whether the implicit form is wanted.
     """
-    return step / (1.0 + step * max(0.0, float(coordinates @ direction))) if implicit else step
+    return step / (1.0 + step * max(0.0, curvature)) if implicit else step
 
 
 def eligibility_traces(features: Float[np.ndarray, "L d"], trace_decay: float) -> Float[np.ndarray, "L d"]:
@@ -58,12 +56,16 @@ def eligibility_traces(features: Float[np.ndarray, "L d"], trace_decay: float) -
     """
     if trace_decay == 0.0:
         return features
-    traces = np.empty_like(features)
-    trace = np.zeros(features.shape[1])
-    for index, row in enumerate(features):
-        trace = trace_decay * trace + row
-        traces[index] = trace
-    return traces
+    return np.asarray(_trace_weights(features.shape[0], trace_decay) @ features)
+
+
+@lru_cache(maxsize=8)
+def _trace_weights(steps: int, trace_decay: float) -> Float[np.ndarray, "L L"]:
+    """λ^(h − j) for j ≤ h, else 0: all traces of a round are one product with it."""
+    ages = np.subtract.outer(np.arange(steps), np.arange(steps))
+    weights = np.where(ages >= 0, trace_decay ** np.maximum(ages, 0), 0.0)
+    weights.setflags(write=False)
+    return np.asarray(weights)
 
 
 def head_update(

@@ -65,6 +65,21 @@ def outlook(profiles: Profiles) -> Float[np.ndarray, "days 24"]:
     return np.asarray(ranks)
 
 
+def _hats(values: Float[np.ndarray, " n"], knots: Float[np.ndarray, " k"]) -> Float[np.ndarray, "n k"]:
+    """The hat functions of linear interpolation between knots; rows sum to one."""
+    left = np.clip(np.searchsorted(knots, values, side="right") - 1, 0, knots.size - 2)
+    share = np.clip((values - knots[left]) / (knots[left + 1] - knots[left]), 0.0, 1.0)
+    hats = np.zeros((values.size, knots.size))
+    rows = np.arange(values.size)
+    hats[rows, left] = 1.0 - share
+    hats[rows, left + 1] = share
+    return hats
+
+
+_HATS_OF_HOURS = _hats(np.arange(float(HOURS)), _HOUR_KNOTS)
+"""An hour is a whole number, so its hats are looked up."""
+
+
 class MicrogridFeatures:
     """Products of hat functions over hour of day, state of charge and outlook; d = 12 · 2 · 4 − 1 = 95.
 
@@ -85,22 +100,11 @@ class MicrogridFeatures:
     def batch(self, observations: Any) -> Float[np.ndarray, "n d"]:
         """φ of several observations, one per row; values outside the knots count as at the nearest one."""
         values = np.asarray(observations, dtype=np.float64)
-        hour = _hats(values[:, HOUR], _HOUR_KNOTS)
-        charge = _hats(values[:, CHARGE], _CHARGE_KNOTS)
+        hour = _HATS_OF_HOURS[np.clip(values[:, HOUR], 0, HOURS - 1).astype(np.intp)]
+        charge = np.clip(values[:, CHARGE], 0.0, 1.0)
         ahead = _hats(values[:, OUTLOOK], _OUTLOOK_KNOTS)
-        inner = (charge[:, :, None] * ahead[:, None, :]).reshape(len(values), -1)
+        inner = np.concatenate([ahead * (1.0 - charge)[:, None], ahead * charge[:, None]], axis=1)
         return np.asarray((hour[:, :, None] * inner[:, None, :]).reshape(len(values), -1)[:, 1:])
-
-
-def _hats(values: Float[np.ndarray, " n"], knots: Float[np.ndarray, " k"]) -> Float[np.ndarray, "n k"]:
-    """The hat functions of linear interpolation between knots; rows sum to one."""
-    left = np.clip(np.searchsorted(knots, values, side="right") - 1, 0, knots.size - 2)
-    share = np.clip((values - knots[left]) / (knots[left + 1] - knots[left]), 0.0, 1.0)
-    hats = np.zeros((values.size, knots.size))
-    rows = np.arange(values.size)
-    hats[rows, left] = 1.0 - share
-    hats[rows, left + 1] = share
-    return hats
 
 
 FEATURES = MicrogridFeatures()
