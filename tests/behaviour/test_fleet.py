@@ -217,7 +217,7 @@ def failure() -> None:
 @pytest.mark.parametrize(
     ("what", "text"),
     [
-        (failure, "it failed (WORKLOAD_BEHAVIOUR)"),
+        (failure, "environment or policy of site-0 raised ZeroDivisionError in step 9: no load"),
         (lambda: sys.exit(3), "the learner of site-0 failed: SystemExit: 3"),
     ],
 )
@@ -231,7 +231,11 @@ def test_an_agent_whose_environment_raises_leaves_and_the_others_go_on(what: Cal
             assert text in str(outcomes[0])
             assert outcomes[1] == AgentEnd("all 12 rounds are done", 12)
             gone = coordinator.engine.state.departures["site-0"]
-            assert (gone.round, text in gone.cause) == (3, True)
+            # The text may show an observation or a reward, so only the kind of failure is told.
+            assert (gone.round, gone.cause) == (
+                3,
+                "it left: it failed (WORKLOAD_BEHAVIOUR); its own output says how",
+            )
             counts = [report.contributors for report in coordinator.engine.history.recent(99)]
             assert counts == [2] * 3 + [1] * 9
 
