@@ -10,6 +10,7 @@ from values import read_only
 from cospan.core.learner import LearnerState, RoundOutcome, Trajectory, learn_round
 from cospan.core.matrices import DenseMatrix, FactoredMatrix, to_dense
 from cospan.core.method import Corrections, Method
+from cospan.core.recursion import BLOCK
 from cospan.core.subspace import random_basis
 
 D, R, L = 6, 2, 4
@@ -218,23 +219,37 @@ def test_shapes_are_checked_at_run_time_in_tests(features: tuple[int, ...], rewa
         learn_round(state(), BASIS[:, 0], trajectory(), method())
 
 
-def test_a_round_of_td_lambda_against_loops() -> None:
-    """TD(λ) in the frozen basis, written out: e ← λe + φ, w ← w + β δ Bᵀe / (1 + β max(0, zᵀe)), G = Σ δ e wᵀ."""
+@pytest.mark.parametrize("steps", [1, 4, BLOCK, BLOCK + 1, 3 * BLOCK - 5])
+@pytest.mark.parametrize("radius", [math.inf, 1.2])
+def test_a_round_of_td_lambda_against_loops(steps: int, radius: float) -> None:
+    """TD(λ) in the frozen basis, written out: e ← λe + φ, w ← Π[w + β δ Bᵀe / (1 + β max(0, zᵀe))], G = Σ δ e wᵀ.
+
+    Rounds longer than a block carry the trace on; a small ball is reached in some steps and not in others.
+    """
     rng = np.random.default_rng(21)
     basis = np.linalg.qr(rng.standard_normal((6, 2)))[0]
-    features, rewards = 0.4 * rng.standard_normal((5, 6)), rng.standard_normal(4)
-    rule = Method(4, Corrections.EVERY_STEP, 2.0, 0.1, 1e6, 1.0, implicit_head_step=True, trace_decay=0.75)
-    outcome = learn_round(LearnerState(rng.standard_normal(2), 0.3, 7), basis, Trajectory(features, rewards), rule)
-    rng = np.random.default_rng(21)
-    rng.standard_normal((6, 2)), rng.standard_normal((5, 6)), rng.standard_normal(4)
-    head, gain, trace, gradient = rng.standard_normal(2), 0.3, np.zeros(6), np.zeros((6, 2))
-    for step in range(4):
+    features, rewards = 0.4 * rng.standard_normal((steps + 1, 6)), rng.standard_normal(steps)
+    head, gain, trace, gradient = np.array([0.5, -0.8]), 0.3, np.zeros(6), np.zeros((6, 2))
+    rule = Method(steps, Corrections.EVERY_STEP, 2.0, 0.1, radius, 1.0, implicit_head_step=True, trace_decay=0.75)
+    outcome = learn_round(LearnerState(head, gain, 7), basis, Trajectory(features, rewards), rule)
+    for step in range(steps):
         error = rewards[step] - gain + (features[step + 1] - features[step]) @ basis @ head
         trace = 0.75 * trace + features[step]
         gradient += error * np.outer(trace, head)
         along = basis.T @ trace
         head = head + 2.0 / (1.0 + 2.0 * max(0.0, (basis.T @ features[step]) @ along)) * error * along
+        head *= min(1.0, radius / np.linalg.norm(head))
         gain += 0.1 * (rewards[step] - gain)
-    np.testing.assert_allclose(to_dense(outcome.gradient), gradient, rtol=1e-12, atol=1e-14)
-    np.testing.assert_allclose(outcome.state.head, head, rtol=1e-12)
+    np.testing.assert_allclose(to_dense(outcome.gradient), gradient, rtol=1e-11, atol=1e-12)
+    np.testing.assert_allclose(outcome.state.head, head, rtol=1e-11)
     assert outcome.state.gain_estimate == pytest.approx(gain, rel=1e-13)
+
+
+def test_a_step_that_overflows_is_held_by_the_ball() -> None:
+    """Without the ball the errors of this round would grow past every float; with it the head stays finite."""
+    rng = np.random.default_rng(3)
+    walk = Trajectory(rng.uniform(-0.4, 0.4, (BLOCK + 1, D)), rng.standard_normal(BLOCK))
+    rule = method(Corrections.EVERY_STEP, steps_per_round=BLOCK, head_step=1e30, head_radius=3.0)
+    outcome = learn_round(LearnerState.initial(R), BASIS, walk, rule)
+    assert np.linalg.norm(outcome.state.head) == pytest.approx(3.0, rel=1e-12)
+    assert np.isfinite(to_dense(outcome.gradient)).all()

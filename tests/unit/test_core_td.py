@@ -9,7 +9,6 @@ from values import read_only
 from cospan.core.matrices import to_dense
 from cospan.core.td import (
     effective_step,
-    eligibility_traces,
     gain_update,
     head_update,
     l_step_error,
@@ -113,15 +112,14 @@ def test_subspace_gradient_keeps_nothing_of_its_inputs() -> None:
     np.testing.assert_array_equal(to_dense(gradient), [[10.0, 14.0], [20.0, 28.0]])
 
 
-def test_traces_sum_the_features_of_earlier_steps_of_the_round() -> None:
-    features = np.random.default_rng(8).standard_normal((6, 3))
-    traces = eligibility_traces(features, 0.75)
-    for step in range(6):
-        expected = sum(0.75 ** (step - earlier) * features[earlier] for earlier in range(step + 1))
-        np.testing.assert_allclose(traces[step], expected, rtol=1e-13)
-    assert eligibility_traces(features, 0.0) is features
-
-
 def test_a_trace_against_the_state_does_not_enlarge_the_step() -> None:
     assert effective_step(0.5, -2.0, implicit=True) == 0.5
     assert effective_step(0.5, 2.0, implicit=True) == 0.25
+
+
+def test_many_step_sizes_at_once_are_those_one_by_one() -> None:
+    steps, curvatures = read_only([0.5, 2.0, 1.0]), read_only([2.0, -1.0, 0.0])
+    together = effective_step(steps, curvatures, implicit=True)
+    alone = [effective_step(float(s), float(c), implicit=True) for s, c in zip(steps, curvatures, strict=True)]
+    np.testing.assert_array_equal(together, alone)
+    assert effective_step(steps, curvatures, implicit=False) is steps

@@ -24,7 +24,7 @@ from cospan.client.agent import Agent, AgentEnd, default_agent_id
 from cospan.client.result_file import load_result
 from cospan.wire.errors import CospanError, InvalidValueError, RunFileError
 
-_JSON_SECONDS = 0.5
+_JSON_SECONDS = 1.0
 _PLAIN_SECONDS = 5.0
 
 

@@ -6,6 +6,7 @@ import importlib.metadata
 import random
 import secrets
 import time
+from collections import deque
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from functools import partial
@@ -30,9 +31,10 @@ from cospan.wire.limits import MAX_TEXT
 from cospan.wire.messages import AgentMessage, Join, Welcome
 
 PATIENCE_SECONDS = 60.0
-_LONGEST_TICK_SECONDS = 0.1
 _ROUND_END_SECONDS = 2.0
 """So long an agent that stops in the middle of a round waits for its end, so that what it saves is whole."""
+_FAREWELL_SECONDS = 1.0
+"""So long an agent that ends waits for its last messages to leave."""
 
 
 def default_agent_id(index: int) -> str:
@@ -97,13 +99,17 @@ class Agent:
         self._resume_from = None if resume_from is None else Path(resume_from)
         self._transport = transport or GrpcTransport(coordinator)
         self._state: session.SessionState | None = None
-        self._events: asyncio.Queue[session.Event] = asyncio.Queue()
+        self._inbox: deque[session.Event] = deque()
+        self._stepping = False
         self._stream: AgentStream | None = None
+        self._outbox: asyncio.Queue[AgentMessage | None] = asyncio.Queue()
+        self._writer: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._specification: RunSpecification | None = None
         self._site: Site | None = None
         self._worker: Worker
-        self._outcome: AgentEnd | CospanError | None = None
+        self._outcome: asyncio.Future[AgentEnd]
+        self._ticker: asyncio.TimerHandle | None = None
         self._background: asyncio.Task[AgentEnd] | None = None
         self._rng = random.Random(secrets.randbits(64))
 
@@ -150,22 +156,23 @@ class Agent:
     async def run_async(self) -> AgentEnd:
         """Takes part until the run is over; see `run`."""
         self._worker = Worker(f"learner-{self.agent_id}")
+        self._outcome = asyncio.get_running_loop().create_future()
         self._state, commands = session.initial_state(patience=self._patience, now=time.monotonic())
         try:
-            self._in_background(self._keep_ticking())
-            await self._execute(commands)
-            while self._outcome is None:
-                await self._dispatch(await self._events.get())
+            self._tick_later()
+            for command in commands:
+                self._execute(command)
+            self._step()
+            return await self._outcome
         finally:
             await self._end()
-        if isinstance(self._outcome, CospanError):
-            raise self._outcome
-        return self._outcome
 
     async def _end(self) -> None:
         """Leaves nothing behind that runs on: no stream, no task, no learning."""
         self._worker.stop()
-        await self._hang_up()
+        if self._ticker is not None:
+            self._ticker.cancel()
+        await self._hang_up(patience=_FAREWELL_SECONDS)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -175,7 +182,7 @@ class Agent:
 
     def stop(self, cause: str) -> None:
         """Asks the agent to leave the run; `run` returns soon after. Call it on the event loop's thread."""
-        self._events.put_nowait(session.StopRequested(cause))
+        self._post(session.StopRequested(cause))
 
     async def __aenter__(self) -> Self:
         self._background = asyncio.create_task(self.run_async())
@@ -195,40 +202,61 @@ class Agent:
             self.stop("its program has finished with it")
             await self._background
 
-    async def _keep_ticking(self) -> None:
-        """Lets the machine know that time passes: that is what bounds every one of its waits."""
-        while True:
-            assert self._state is not None
-            await asyncio.sleep(min(_LONGEST_TICK_SECONDS, session.tick_seconds(self._state)))
-            self._events.put_nowait(session.Tick())
-
-    async def _dispatch(self, event: session.Event) -> None:
+    def _tick_later(self) -> None:
+        """Lets the machine know, in a while, that time has passed: that is what bounds every one of its waits."""
+        if self._ticker is not None:
+            self._ticker.cancel()
         assert self._state is not None
-        now = time.monotonic()
-        self._state, commands = session.step(self._state, event, now)
-        await self._execute(commands)
+        self._ticker = asyncio.get_running_loop().call_later(session.tick_seconds(self._state), self._tick)
 
-    async def _execute(self, commands: tuple[session.Command, ...]) -> None:
-        for command in commands:
-            match command:
-                case session.Inquire(after_seconds=pause):
-                    self._in_background(self._inquire(pause))
-                case session.Prepare(specification=specification):
-                    self._in_worker(partial(self._prepare, specification))
-                case session.Connect(after_seconds=pause):
-                    self._in_background(self._connect(pause))
-                case session.Begin(welcome=welcome):
-                    self._begin(welcome)
-                case session.Transmit(message=message):
-                    await self._transmit(message)
-                case session.Learn(round=number, basis=basis):
-                    self._in_worker(partial(self._learn, number, basis))
-                case session.Conclude(message=message):
-                    self._outcome = AgentEnd(message, 0 if self.learner is None else self.learner.weights.count)
-                case session.Fail(error=error):
-                    self._outcome = error
-                case _:
-                    assert_never(command)
+    def _tick(self) -> None:
+        self._post(session.Tick())
+        self._tick_later()
+
+    def _post(self, event: session.Event) -> None:
+        """Lets an event happen, on the event loop's thread: at once, or after the one that is happening."""
+        self._inbox.append(event)
+        self._step()
+
+    def _step(self) -> None:
+        if self._stepping or self._state is None:
+            return
+        self._stepping = True
+        try:
+            while self._inbox and not self._outcome.done():
+                self._state, commands = session.step(self._state, self._inbox.popleft(), time.monotonic())
+                for command in commands:
+                    self._execute(command)
+        except Exception as failure:  # also of a callback: there it would end in a log and nobody would know
+            self._fail(failure)
+        finally:
+            self._stepping = False
+
+    def _fail(self, failure: Exception) -> None:
+        if not self._outcome.done():
+            self._outcome.set_exception(failure)
+
+    def _execute(self, command: session.Command) -> None:
+        match command:
+            case session.Inquire(after_seconds=pause):
+                self._in_background(self._inquire(pause))
+            case session.Prepare(specification=specification):
+                self._in_worker(partial(self._prepare, specification))
+            case session.Connect(after_seconds=pause):
+                self._in_background(self._connect(pause))
+            case session.Begin(welcome=welcome):
+                self._begin(welcome)
+            case session.Transmit(message=message):
+                self._outbox.put_nowait(message)
+            case session.Learn(round=number, basis=basis):
+                self._in_worker(partial(self._learn, number, basis))
+            case session.Conclude(message=message):
+                rounds = 0 if self.learner is None else self.learner.weights.count
+                self._outcome.set_result(AgentEnd(message, rounds))
+            case session.Fail(error=error):
+                self._fail(error)
+            case _:
+                assert_never(command)
 
     def _in_background(self, job: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(self._guarded(job))
@@ -242,7 +270,7 @@ class Agent:
         except Exception as failure:
             error = CospanError(f"the connection of {self.agent_id} failed: {type(failure).__name__}: {failure}")
             error.__cause__ = failure
-            self._events.put_nowait(session.LearningFailed(error))
+            self._post(session.LearningFailed(error))
 
     def _in_worker(self, job: Callable[[], session.Event]) -> None:
         """Runs a job in the learning thread; the event that it returns comes back to the loop."""
@@ -256,7 +284,7 @@ class Agent:
             except BaseException as failure:  # an environment may also call sys.exit
                 event = session.LearningFailed(_unexpected(self.agent_id, failure))
             with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
-                loop.call_soon_threadsafe(self._events.put_nowait, event)
+                loop.call_soon_threadsafe(self._post, event)
 
         self._worker.submit(report)
 
@@ -265,7 +293,7 @@ class Agent:
     async def _inquire(self, pause: float) -> None:
         await asyncio.sleep(pause)
         try:
-            self._events.put_nowait(session.Described(await self._transport.describe()))
+            self._post(session.Described(await self._transport.describe()))
         except CospanError as failure:
             self._broke(failure)
 
@@ -292,9 +320,11 @@ class Agent:
         stream = None
         try:
             self._stream = stream = await self._transport.open(self._specification)
-            self._events.put_nowait(session.Connected())
+            self._outbox = asyncio.Queue()
+            self._writer = asyncio.create_task(self._guarded(_write_all(stream, self._outbox)))
+            self._post(session.Connected())
             while True:
-                self._events.put_nowait(session.Received(await stream.receive()))
+                self._post(session.Received(await stream.receive()))
         except CospanError as failure:
             if self._stream is stream:  # else it was hung up on purpose
                 self._broke(failure)
@@ -313,8 +343,9 @@ class Agent:
             try:
                 resume(learner, self._resume_from, run_id=welcome.stamp.run_id)
             except CospanError as failure:
-                self._events.put_nowait(session.LearningFailed(failure))
+                self._post(session.LearningFailed(failure))
         self.learner = learner
+        self._tick_later()  # how often is known only now
 
     def _learn(self, round_number: int, basis: Float[np.ndarray, "d r"]) -> session.Event:
         upload = self._learnt().learn(round_number, basis)
@@ -322,19 +353,29 @@ class Agent:
             listener(self, round_number)
         return session.GradientReady(upload)
 
-    async def _transmit(self, message: AgentMessage) -> None:
-        """Sends; a stream that is broken is noticed by its reader, which says why."""
-        if self._stream is not None:
-            with contextlib.suppress(CospanError):
-                await self._stream.send(message)
-
     def _broke(self, failure: CospanError) -> None:
-        self._events.put_nowait(session.StreamBroke(failure, jitter=self._rng.random()))
+        self._post(session.StreamBroke(failure, jitter=self._rng.random()))
 
-    async def _hang_up(self) -> None:
+    async def _hang_up(self, patience: float = 0.0) -> None:
+        """Closes the stream, if there is one, after waiting so many seconds for what is still to be sent."""
         stream, self._stream = self._stream, None
-        if stream is not None:
-            await stream.close()
+        writer, self._writer = self._writer, None
+        try:
+            if writer is not None:
+                self._outbox.put_nowait(None)
+                if patience:
+                    await asyncio.wait({writer}, timeout=patience)
+                writer.cancel()
+        finally:
+            if stream is not None:
+                await stream.close()
+
+
+async def _write_all(stream: AgentStream, outbox: asyncio.Queue[AgentMessage | None]) -> None:
+    """Sends what is put into the outbox, until None; a broken stream is noticed by its reader, which says why."""
+    with contextlib.suppress(CospanError):
+        while (message := await outbox.get()) is not None:
+            await stream.send(message)
 
 
 def _unexpected(agent_id: str, failure: BaseException) -> CospanError:

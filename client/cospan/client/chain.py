@@ -44,14 +44,18 @@ class Chain:
         Raises:
             WorkloadBehaviourError: the environment, the policy or the features raised, or broke their contract.
         """
-        observations, rewards = [], []
+        env, policy, rng = self._site.env, self._site.policy, self._rng
         try:
             if self._observation is None:
-                self._observation = _kept(self._site.env.reset(seed=self._environment_seed)[0])
-            observations.append(self._observation)
+                self._observation = _kept(env.reset(seed=self._environment_seed)[0])
+            observations, rewards = [self._observation], []
             for _ in range(steps):
-                rewards.append(self._step())
-                observations.append(self._observation)
+                observation, reward, terminated, _, _ = env.step(policy(observations[-1], rng))
+                if terminated:
+                    observation, _ = env.reset()
+                observations.append(_kept(observation))
+                rewards.append(self._counted(float(reward)))
+            self._observation = observations[-1]
         except WorkloadBehaviourError:
             raise
         except Exception as failure:
@@ -63,20 +67,14 @@ class Chain:
             features=checked_features(self._site.features, observations, self._name), rewards=np.array(rewards)
         )
 
-    def _step(self) -> float:
-        action = self._site.policy(self._observation, self._rng)
-        observation, reward, terminated, _, _ = self._site.env.step(action)
-        if terminated:
-            observation, _ = self._site.env.reset()
-        self._observation = _kept(observation)
-        value = float(reward)
-        if not math.isfinite(value):
+    def _counted(self, reward: float) -> float:
+        if not math.isfinite(reward):
             raise WorkloadBehaviourError(
-                f"the environment of {self._name} gave the reward {value} in step {self.steps}; it must be finite"
+                f"the environment of {self._name} gave the reward {reward} in step {self.steps}; it must be finite"
             )
         self.steps += 1
-        self.reward_sum += value
-        return value
+        self.reward_sum += reward
+        return reward
 
 
 def _kept(observation: Any) -> Any:

@@ -280,7 +280,7 @@ def step(state: SessionState, event: Event, now: float) -> Outcome:
         case Connected():
             return _on_connected(state, now)
         case Received(message=message):
-            return _on_message(replace(state, last_contact=now, attempts=0), message, now)
+            return _on_message(state, message, now)
         case StreamBroke():
             return _on_broken(state, event, now)
         case GradientReady(upload=upload):
@@ -304,25 +304,24 @@ def _on_connected(state: SessionState, now: float) -> Outcome:
 
 
 def _on_message(state: SessionState, message: CoordinatorMessage, now: float) -> Outcome:
-    if state.stamp is not None and _is_foreign(state.stamp, message.stamp):
+    if state.stamp is not None and state.stamp.run_id != message.stamp.run_id:
         foreign = ForeignRunError(
             f"this agent belongs to run {state.stamp.run_id}, and the coordinator now holds run "
             f"{message.stamp.run_id}; start the agent anew to join that one"
         )
         return replace(state, phase=Phase.FAILED), (Fail(foreign),)
+    expected = Phase.JOINING if isinstance(message, Welcome) else Phase.ACTIVE
+    if state.phase is not expected:
+        error = OutOfTurnError(
+            f"the coordinator sent a {type(message).__name__} out of turn; is it of another version?"
+        )
+        return replace(state, phase=Phase.FAILED), (Fail(error),)
+    if isinstance(message, BasisUpdate):
+        return _on_basis(state, message, now)
+    state = replace(state, last_contact=now, attempts=0)
     match message:
-        case Welcome() if state.phase is Phase.JOINING:
+        case Welcome():
             return _on_welcome(state, message, now)
-        case _ if state.phase is not Phase.ACTIVE or isinstance(message, Welcome):
-            error = OutOfTurnError(
-                f"the coordinator sent a {type(message).__name__} out of turn; is it of another version?"
-            )
-            return replace(state, phase=Phase.FAILED), (Fail(error),)
-        case BasisUpdate(stamp=stamp, basis=basis):
-            state = replace(state, stamp=stamp, basis=basis)
-            if state.pending is not None and state.pending.round < stamp.round:
-                state = replace(state, pending=None)
-            return _learn_if_idle(state)
         case Receipt(disposition=disposition):
             late = 1 if disposition is Disposition.LATE else 0
             return replace(state, not_counted=state.not_counted + late), ()
@@ -334,8 +333,22 @@ def _on_message(state: SessionState, message: CoordinatorMessage, now: float) ->
             return replace(state, resume_at=now + seconds), ()
 
 
-def _is_foreign(known: Stamp, new: Stamp) -> bool:
-    return known.run_id != new.run_id
+def _on_basis(state: SessionState, message: BasisUpdate, now: float) -> Outcome:
+    """The message of every round; so the new state is made in one go."""
+    stamp, basis = message.stamp, message.basis
+    outdated = state.pending is not None and state.pending.round < stamp.round
+    pending = None if outdated else state.pending
+    begins = state.learning is None and pending is None
+    state = replace(
+        state,
+        last_contact=now,
+        attempts=0,
+        stamp=stamp,
+        basis=basis,
+        pending=pending,
+        learning=stamp.round if begins else state.learning,
+    )
+    return state, (Learn(stamp.round, basis),) if begins else ()
 
 
 def _on_welcome(state: SessionState, welcome: Welcome, now: float) -> Outcome:
@@ -381,12 +394,12 @@ def _learn_if_idle(state: SessionState) -> Outcome:
 
 
 def _on_gradient(state: SessionState, upload: GradientUpload, now: float) -> Outcome:
-    state = replace(state, learning=None, pending=upload)
+    sent = now if state.phase is Phase.ACTIVE else state.last_sent
+    state = replace(state, learning=None, pending=upload, last_sent=sent)
     if state.phase is Phase.LAGGING:
         return replace(state, phase=Phase.OFFLINE), (Connect(0.0),)
     if state.phase is not Phase.ACTIVE:
         return state, ()
-    state = replace(state, last_sent=now)
     overtaken = state.stamp is not None and upload.round < state.stamp.round
     if not overtaken:
         return state, (Transmit(upload),)
@@ -449,5 +462,5 @@ def _waited_in_vain(state: SessionState) -> CospanError:
 def tick_seconds(state: SessionState) -> float:
     """How often a `Tick` is needed."""
     if state.specification is None:
-        return 1.0
+        return min(1.0, state.patience / _HEARTBEATS_PER_LIVENESS)
     return min(1.0, state.specification.liveness_seconds / _HEARTBEATS_PER_LIVENESS / 2.0)

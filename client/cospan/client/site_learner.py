@@ -69,11 +69,19 @@ class SiteLearner:
 
     def _record(self, round_number: int, mean_squared_td_error: float) -> None:
         trace = self.trace
+        errors = self._errors()
         trace.round.append(round_number)
-        trace.value_error.append(self.value_error())
-        trace.independent_error.append(self.independent_errors())
+        trace.value_error.append(float(errors[0]))
+        trace.independent_error.append(errors[1:])
         trace.gain_estimate.append(float(self.gain.mean[0]))
         trace.mean_squared_td_error.append(mean_squared_td_error)
+
+    def _errors(self) -> Float[np.ndarray, " m1"]:
+        """The relative value error of the averaged weights, and of each of independent TD's; nan where unknown."""
+        own = self.weights.mean[None]
+        rows = own if self.independent is None else np.concatenate([own, self.independent.averaged.mean])
+        reference = self.site.reference
+        return np.full(len(rows), np.nan) if reference is None else reference.value_errors(rows)
 
     @property
     def mean_reward(self) -> float:
@@ -82,18 +90,11 @@ class SiteLearner:
 
     def value_error(self) -> float:
         """The relative value error of the averaged weights; nan where the truth is unknown."""
-        reference = self.site.reference
-        return float("nan") if reference is None else reference.value_error(self.weights.mean)
+        return float(self._errors()[0])
 
     def independent_errors(self) -> Float[np.ndarray, " m"]:
         """The same of independent TD, for each of its step sizes; empty without the baseline."""
-        if self.independent is None:
-            return np.empty(0)
-        reference = self.site.reference
-        rows = self.independent.averaged.mean
-        if reference is None:
-            return np.full(rows.shape[0], np.nan)
-        return np.array([reference.value_error(row) for row in rows])
+        return self._errors()[1:]
 
     def gain_error(self) -> float:
         """|η̄ − J|, reward per step; nan where the truth is unknown."""

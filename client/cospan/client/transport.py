@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import Callable, Coroutine
-from typing import Any, Protocol, TypeVar, cast, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import grpc
 import grpc.aio
@@ -111,29 +111,28 @@ class GrpcAgentStream:
     async def send(self, message: AgentMessage) -> None:
         """Sends a message; a peer that does not read for 30 s counts as gone."""
         encoded = encode_agent_message(message)
-        await _translated(lambda: self._write(encoded), self._address)
-
-    async def _write(self, encoded: pb.CollaborateRequest) -> None:
+        # Cheaper than asyncio.timeout, and the reader notices that the call is cancelled.
+        watchdog = asyncio.get_running_loop().call_later(_SEND_SECONDS, self._call.cancel)
         try:
-            async with asyncio.timeout(_SEND_SECONDS):
-                await self._call.write(encoded)
-        except TimeoutError:
-            self._call.cancel()  # the reader notices that, and says that the stream is broken
-            raise
-        except asyncio.InvalidStateError:  # the call has ended: its status says why
-            await self._raise_status()
-            raise
+            await self._call.write(encoded)
+        except asyncio.InvalidStateError as failure:  # the call has ended: its status says why
+            await _translated(self._raise_status, self._address)
+            raise _translation(failure, self._address) from failure
+        except BaseException as failure:
+            raise _translation(failure, self._address) from failure
+        finally:
+            watchdog.cancel()
 
     async def receive(self) -> CoordinatorMessage:
         """The next message."""
-        return decode_coordinator_message(await _translated(self._read, self._address))
-
-    async def _read(self) -> pb.CollaborateResponse:
-        response = await self._call.read()
+        try:
+            response = await self._call.read()
+        except BaseException as failure:
+            raise _translation(failure, self._address) from failure
         if response is grpc.aio.EOF:
-            await self._raise_status()
+            await _translated(self._raise_status, self._address)
             raise CoordinatorUnavailableError(f"the coordinator at {self._address} ended the stream")
-        return cast("pb.CollaborateResponse", response)
+        return decode_coordinator_message(response)
 
     async def _raise_status(self) -> None:
         """Raises the error that the call ended with, if it did."""
@@ -162,18 +161,25 @@ async def _translated(attempt: Callable[[], Coroutine[Any, Any, _T]], address: s
     """Runs a call and turns every way in which gRPC fails into a CospanError."""
     try:
         return await attempt()
-    except grpc.RpcError as failure:
+    except BaseException as failure:
+        raise _translation(failure, address) from failure
+
+
+def _translation(failure: BaseException, address: str) -> BaseException:
+    """What a failed call means: a CospanError, or `failure` itself where it is none of gRPC's."""
+    if isinstance(failure, grpc.RpcError):
         if _is_broken_off(failure):
-            raise CoordinatorUnavailableError(f"the call to the coordinator at {address} broke off") from failure
-        raise from_rpc_error(failure, address=address) from failure
-    except (TimeoutError, asyncio.InvalidStateError, grpc.aio.UsageError) as failure:
-        raise CoordinatorUnavailableError(f"the stream to the coordinator at {address} is broken") from failure
-    except asyncio.CancelledError as failure:
+            return CoordinatorUnavailableError(f"the call to the coordinator at {address} broke off")
+        return from_rpc_error(failure, address=address)
+    broken: tuple[type[BaseException], ...] = (TimeoutError, asyncio.InvalidStateError, grpc.aio.UsageError)
+    if isinstance(failure, asyncio.CancelledError):
         task = asyncio.current_task()
         if task is None or task.cancelling():
-            raise
+            return failure
         # It was the call that was cancelled, and not who waits for it: to grpc.aio the two look alike.
-        raise CoordinatorUnavailableError(f"the stream to the coordinator at {address} is broken") from failure
+    elif not isinstance(failure, broken):
+        return failure
+    return CoordinatorUnavailableError(f"the stream to the coordinator at {address} is broken")
 
 
 def _is_broken_off(failure: grpc.RpcError) -> bool:

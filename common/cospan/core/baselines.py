@@ -7,8 +7,9 @@ from jaxtyping import Float
 
 from cospan.core.learner import Trajectory
 from cospan.core.method import Method
+from cospan.core.recursion import blocks, gain_path, successive_errors
 from cospan.core.schedules import AveragedIterate, decays
-from cospan.core.td import gain_update
+from cospan.core.td import effective_step
 
 INDEPENDENT_STEPS = (1.0, 3.0, 10.0)
 """Step sizes that independent TD is run with side by side; the best of them is reported."""
@@ -39,23 +40,25 @@ class IndependentTD:
         zeros = np.zeros((len(INDEPENDENT_STEPS), feature_dim))
         return cls(weights=zeros, averaged=AveragedIterate(mean=zeros))
 
+    @np.errstate(over="ignore", invalid="ignore")
     def learning_from(self, trajectory: Trajectory, method: Method) -> "IndependentTD":
-        """The state after the L transitions of a round."""
-        features, rewards = trajectory.features, trajectory.rewards.tolist()
-        differences = features[1:] - features[:-1]
-        scales = decays(self.steps, len(rewards), method.decay_horizon, method.decay_power)
-        steps = np.array(scales)[:, None] * np.array(INDEPENDENT_STEPS)
-        if method.implicit_head_step:
-            steps = steps / (1.0 + steps * np.einsum("ij,ij->i", features, features)[:-1, None])
-        columns = steps[:, :, None]
-        weights, gain_estimate = self.weights.copy(), self.gain_estimate
-        for index, (reward, scale) in enumerate(zip(rewards, scales, strict=True)):
-            errors = weights @ differences[index] + (reward - gain_estimate)
-            weights += (errors[:, None] * columns[index]) * features[index]
-            gain_estimate = gain_update(gain_estimate, reward, method.gain_step * scale)
+        """The state after the L transitions of a round; a step too large for explicit TD may diverge to inf."""
+        features, steps = trajectory.features, trajectory.rewards.shape[0]
+        scales = decays(self.steps, steps, method.decay_horizon, method.decay_power)
+        gains = gain_path(self.gain_estimate, trajectory.rewards.tolist(), (method.gain_step * scales).tolist())
+        centred = trajectory.rewards - gains[:-1]
+        curvatures = np.einsum("ij,ij->i", features[:-1], features[:-1])
+        sizes = effective_step(np.outer(INDEPENDENT_STEPS, scales), curvatures, implicit=method.implicit_head_step)
+        weights = self.weights
+        for block in blocks(steps):
+            visited = features[block.start : block.stop + 1]
+            differences = visited[1:] - visited[:-1]
+            influence = (differences @ visited[:-1].T) * sizes[:, None, block]
+            errors = successive_errors(weights @ differences.T + centred[block], influence)
+            weights = weights + (sizes[:, block] * errors) @ visited[:-1]
         return IndependentTD(
             weights=weights,
             averaged=self.averaged.including(weights),
-            gain_estimate=gain_estimate,
-            steps=self.steps + len(rewards),
+            gain_estimate=gains[-1],
+            steps=self.steps + steps,
         )

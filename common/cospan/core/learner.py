@@ -1,5 +1,6 @@
 """One agent's round: from a trajectory and a basis to a new head, a new gain estimate and a subspace gradient."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -7,15 +8,9 @@ from jaxtyping import Float
 
 from cospan.core.matrices import DenseMatrix, Gradient
 from cospan.core.method import Corrections, Method
+from cospan.core.recursion import blocks, gain_path, successive_errors, trace_weights
 from cospan.core.schedules import decay, decays
-from cospan.core.td import (
-    effective_step,
-    eligibility_traces,
-    gain_update,
-    head_update,
-    l_step_error,
-    subspace_gradient,
-)
+from cospan.core.td import effective_step, gain_update, head_update, l_step_error, subspace_gradient
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -105,25 +100,62 @@ def _correct_at_every_step(
     state: LearnerState, basis: Float[np.ndarray, "d r"], trajectory: Trajectory, method: Method
 ) -> RoundOutcome:
     """TD(λ) in the frozen basis at each of the L steps; G = Σ δ e wᵀ is the sum of the steps' gradients."""
-    steps = trajectory.rewards.shape[0]
-    coordinates = trajectory.features @ basis
-    differences = coordinates[1:] - coordinates[:-1]
-    traces = eligibility_traces(trajectory.features[:-1], method.trace_decay)
-    directions = coordinates if method.trace_decay == 0.0 else traces @ basis
+    features, steps = trajectory.features, trajectory.rewards.shape[0]
     scales = decays(state.steps, steps, method.decay_horizon, method.decay_power)
-    curvatures = np.einsum("ij,ij->i", coordinates[:-1], directions[:steps]).tolist()
-    heads = np.empty((steps, basis.shape[1]))
-    errors = np.empty(steps)
-    head, gain_estimate = state.head, state.gain_estimate
-    for index, (reward, scale) in enumerate(zip(trajectory.rewards.tolist(), scales, strict=True)):
-        error = reward - gain_estimate + float(differences[index].dot(head))
-        heads[index], errors[index] = head, error
-        step = effective_step(method.head_step * scale, curvatures[index], implicit=method.implicit_head_step)
-        head = head_update(head, error, directions[index], step, method.head_radius)
-        gain_estimate = gain_update(gain_estimate, reward, method.gain_step * scale)
+    gains = gain_path(state.gain_estimate, trajectory.rewards.tolist(), (method.gain_step * scales).tolist())
+    centred = trajectory.rewards - gains[:-1]
+    head, trace = state.head, np.zeros(features.shape[1])
+    gradient, moment, squares = np.zeros(basis.shape), np.zeros((basis.shape[1], basis.shape[1])), 0.0
+    for block in blocks(steps):
+        visited = features[block.start : block.stop + 1]
+        coordinates = visited @ basis
+        weights, fading = trace_weights(block.stop - block.start, method.trace_decay)
+        directions = weights @ coordinates[:-1] + fading[:, None] * (trace @ basis)
+        curvatures = np.einsum("ij,ij->i", coordinates[:-1], directions)
+        sizes = effective_step(method.head_step * scales[block], curvatures, implicit=method.implicit_head_step)
+        errors, heads = _head_path(
+            head,
+            centred[block],
+            coordinates[1:] - coordinates[:-1],
+            sizes[:, None] * directions,
+            method.head_radius,
+        )
+        seen = errors[:, None] * heads[:-1]
+        gradient += visited[:-1].T @ (weights.T @ seen) + trace[:, None] * (fading @ seen)
+        moment += heads[:-1].T @ heads[:-1]
+        squares += float(errors @ errors)
+        head, trace = heads[-1], weights[-1] @ visited[:-1] + fading[-1] * trace
     return RoundOutcome(
-        state=LearnerState(head=head, gain_estimate=gain_estimate, steps=state.steps + steps),
-        gradient=DenseMatrix(traces.T @ (errors[:, None] * heads)),
-        head_second_moment=heads.T @ heads / steps,
-        mean_squared_error=float(errors @ errors) / steps,
+        state=LearnerState(head=head.copy(), gain_estimate=gains[-1], steps=state.steps + steps),
+        gradient=DenseMatrix(gradient),
+        head_second_moment=moment / steps,
+        mean_squared_error=squares / steps,
     )
+
+
+@np.errstate(over="ignore", invalid="ignore")
+def _head_path(
+    head: Float[np.ndarray, " r"],
+    centred: Float[np.ndarray, " n"],
+    differences: Float[np.ndarray, "n r"],
+    moves: Float[np.ndarray, "n r"],
+    radius: float,
+) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, "n1 r"]]:
+    """δ of each of n corrections w ← Π[w + δ · move], and w before each and after the last.
+
+    Args:
+        head: w before the first.
+        centred: r − η at each step.
+        differences: Bᵀ(φ(s') − φ(s)) at each step.
+        moves: step size times direction, of each step.
+        radius: of the ball.
+    """
+    errors = successive_errors(centred + differences @ head, differences @ moves.T)
+    heads = np.concatenate([head[None], errors[:, None] * moves]).cumsum(axis=0)
+    if math.sqrt(np.einsum("ij,ij->i", heads, heads).max()) <= radius:
+        return errors, heads
+    # The ball is no linear map: where it is reached, or a sum is not finite, only the loop is right.
+    for index, (difference, move) in enumerate(zip(differences, moves, strict=True)):
+        errors[index] = centred[index] + difference @ heads[index]
+        heads[index + 1] = head_update(heads[index], float(errors[index]), move, 1.0, radius)
+    return errors, heads

@@ -11,9 +11,11 @@ def decay(steps: float, horizon: float, power: float) -> float:
     return 1.0 if horizon == 0.0 else float((horizon / (horizon + steps)) ** power)
 
 
-def decays(steps: int, count: int, horizon: float, power: float) -> list[float]:
+def decays(steps: int, count: int, horizon: float, power: float) -> Float[np.ndarray, " count"]:
     """`decay` after t, t + 1, …, t + count − 1 environment steps."""
-    return [decay(steps + index, horizon, power) for index in range(count)]
+    if horizon == 0.0:
+        return np.ones(count)
+    return np.asarray((horizon / (horizon + steps + np.arange(count))) ** power)
 
 
 @dataclass(frozen=True, eq=False, slots=True)

@@ -5,12 +5,15 @@ trajectory of L steps has L rewards and L + 1 feature vectors.
 """
 
 import math
-from functools import lru_cache
+from typing import TypeVar
 
 import numpy as np
 from jaxtyping import Float
 
 from cospan.core.matrices import FactoredMatrix
+
+Size = TypeVar("Size", float, np.ndarray)
+"""One step size, or many at once."""
 
 
 def l_step_error(
@@ -33,39 +36,21 @@ def project_to_ball(vector: Float[np.ndarray, " n"], radius: float) -> Float[np.
     return vector if norm <= radius else vector * (radius / norm)
 
 
-def effective_step(step: float, curvature: float, *, implicit: bool) -> float:
+def effective_step(step: Size, curvature: Size, *, implicit: bool) -> Size:
     """The step size that is applied: β, or for the implicit update β / (1 + β max(0, zᵀe)).
 
     The implicit form is that of implicit average-reward TD, arXiv:2510.06149; it keeps large steps stable.
 
     Args:
-        step: β.
+        step: β; one, or an array of several.
         curvature: zᵀe, where z = Bᵀφ(s) are the state's coordinates and e is the direction of the correction: z
             itself for TD(0), so that zᵀe is ‖Bᵀφ‖², and the trace in the basis for TD(λ), where it may be negative.
         implicit: whether the implicit form is wanted.
     """
-    return step / (1.0 + step * max(0.0, curvature)) if implicit else step
-
-
-def eligibility_traces(features: Float[np.ndarray, "L d"], trace_decay: float) -> Float[np.ndarray, "L d"]:
-    """e_h = λ e_{h−1} + φ(s_h) with e_{−1} = 0: the traces of TD(λ) (Tsitsiklis and Van Roy 1999, section 2).
-
-    Args:
-        features: φ(s_0) … φ(s_{L−1}).
-        trace_decay: λ, 0 ≤ λ < 1; with 0 the traces are the features themselves.
-    """
-    if trace_decay == 0.0:
-        return features
-    return np.asarray(_trace_weights(features.shape[0], trace_decay) @ features)
-
-
-@lru_cache(maxsize=8)
-def _trace_weights(steps: int, trace_decay: float) -> Float[np.ndarray, "L L"]:
-    """λ^(h − j) for j ≤ h, else 0: all traces of a round are one product with it."""
-    ages = np.subtract.outer(np.arange(steps), np.arange(steps))
-    weights = np.where(ages >= 0, trace_decay ** np.maximum(ages, 0), 0.0)
-    weights.setflags(write=False)
-    return np.asarray(weights)
+    if not implicit:
+        return step
+    applied: Size = step / (1.0 + step * np.maximum(0.0, curvature))
+    return applied
 
 
 def head_update(

@@ -4,7 +4,7 @@ Decoding checks everything before anything is used, and raises only InvalidMessa
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Sequence
 from enum import Enum
 from typing import Any, TypeVar
 
@@ -67,7 +67,8 @@ def _require(ok: bool, text: str) -> None:
 
 
 def _text(value: str, field: str, most: int = MAX_TEXT) -> str:
-    _require(len(value) <= most, f"{field} has {len(value)} characters; at most {most} are allowed")
+    if len(value) > most:
+        raise InvalidMessageError(f"{field} has {len(value)} characters; at most {most} are allowed")
     return value
 
 
@@ -94,24 +95,27 @@ def decode_matrix(message: matrix_pb2.Matrix, field: str) -> Float[np.ndarray, "
     dtype = _DTYPES.get(message.data_type)
     if dtype is None:
         raise InvalidMessageError(f"{field}.data_type is {message.data_type}; it must be float64 or float32")
-    rows, columns = message.rows, message.columns
+    # Not by `_require`: its texts, made whether they are needed or not, would cost more than all the rest here.
+    rows, columns, data = message.rows, message.columns, message.data
+    if rows == 0 or columns == 0:
+        raise InvalidMessageError(f"{field} is {rows} × {columns}; both must be 1 or more")
     expected = rows * columns * dtype.itemsize
-    _require(rows > 0 and columns > 0, f"{field} is {rows} × {columns}; both must be 1 or more")
-    _require(
-        len(message.data) == expected,
-        f"{field}.data has {len(message.data)} bytes; {rows} × {columns} of {dtype.name} are {expected}",
-    )
-    values: np.ndarray = np.frombuffer(message.data, dtype=dtype).reshape(rows, columns)
-    _require(bool(np.isfinite(values).all()), f"{field} has an entry that is not finite")
+    if len(data) != expected:
+        raise InvalidMessageError(
+            f"{field}.data has {len(data)} bytes; {rows} × {columns} of {dtype.name} are {expected}"
+        )
+    values: np.ndarray = np.frombuffer(data, dtype=dtype).reshape(rows, columns)
+    if not np.isfinite(values).all():
+        raise InvalidMessageError(f"{field} has an entry that is not finite")
     return values
 
 
 def _decode_shaped(message: matrix_pb2.Matrix, field: str, rows: int, columns: int) -> Float[np.ndarray, "a b"]:
     """A matrix whose shape is known beforehand; the shape is checked before the bytes are looked at."""
-    _require(
-        message.rows == rows and message.columns == columns,
-        f"{field} is {message.rows} × {message.columns}; this run needs {rows} × {columns}",
-    )
+    if message.rows != rows or message.columns != columns:
+        raise InvalidMessageError(
+            f"{field} is {message.rows} × {message.columns}; this run needs {rows} × {columns}"
+        )
     return decode_matrix(message, field)
 
 
@@ -260,8 +264,10 @@ def _decode_join(message: pb.Join) -> m.Join:
     )
 
 
-def _agent_ids(names: Iterable[str], field: str) -> tuple[str, ...]:
+def _agent_ids(names: Sequence[str], field: str) -> tuple[str, ...]:
     """The names in sorted order, so that a set of agents has one spelling."""
+    if not names:
+        return ()  # of a gradient: all agents of the process
     listed = sorted(names)
     _require(len(listed) <= MAX_GROUP, f"{field} has {len(listed)} names; a process hosts at most {MAX_GROUP}")
     _require(len(set(listed)) == len(listed), f"{field} names an agent twice")
@@ -286,10 +292,8 @@ def _encode_gradient(upload: m.GradientUpload) -> pb.SubspaceGradient:
 
 
 def _decode_gradient(message: pb.SubspaceGradient, spec: RunSpecification) -> m.GradientUpload:
-    _require(
-        math.isfinite(message.weight) and message.weight > 0.0,
-        f"gradient.weight is {message.weight}; it must be above 0 and finite",
-    )
+    if not 0.0 < message.weight < math.inf:
+        raise InvalidMessageError(f"gradient.weight is {message.weight}; it must be above 0 and finite")
     moment = None
     if message.HasField("head_second_moment"):
         moment = _decode_shaped(message.head_second_moment, "gradient.head_second_moment", spec.rank, spec.rank)

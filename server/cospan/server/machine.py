@@ -293,8 +293,10 @@ def _on_gradient(state: CoordinatorState, event: GradientArrived, now: float) ->
         raise InvalidMessageError(
             f"the gradient of round {upload.round} sums over {sorted(overlap)[0]!r}, whose gradient has counted"
         )
+    session = replace(session, last_seen=now)
     state = replace(
-        _heard(state, event.token, now),
+        state,
+        sessions={**state.sessions, event.token: session},
         contributions={**state.contributions, agents: upload.contribution},
         counted=state.counted.union(agents),
         awaited=state.awaited.difference(agents),

@@ -46,6 +46,7 @@ REFERENCE_FILE = DATA / "microgrids_reference.npz"
 _HOUR_KNOTS = np.array([0.0, 2.0, 4.0, 6.0, 8.0, 10.0, 12.0, 14.0, 16.0, 18.0, 20.0, 23.0])
 _CHARGE_KNOTS = np.array([0.0, 1.0])
 _OUTLOOK_KNOTS = np.array([0.0, 1.0 / 3.0, 2.0 / 3.0, 1.0])
+_OUTLOOK_NUMBERS = np.arange(float(_OUTLOOK_KNOTS.size))
 
 
 def outlook(profiles: Profiles) -> Float[np.ndarray, "days 24"]:
@@ -100,10 +101,13 @@ class MicrogridFeatures:
     def batch(self, observations: Any) -> Float[np.ndarray, "n d"]:
         """φ of several observations, one per row; values outside the knots count as at the nearest one."""
         values = np.asarray(observations, dtype=np.float64)
-        hour = _HATS_OF_HOURS[np.clip(values[:, HOUR], 0, HOURS - 1).astype(np.intp)]
-        charge = np.clip(values[:, CHARGE], 0.0, 1.0)
-        ahead = _hats(values[:, OUTLOOK], _OUTLOOK_KNOTS)
-        inner = np.concatenate([ahead * (1.0 - charge)[:, None], ahead * charge[:, None]], axis=1)
+        hour = _HATS_OF_HOURS[values[:, HOUR].clip(0, HOURS - 1).astype(np.intp)]
+        charge = values[:, CHARGE, None].clip(0.0, 1.0)
+        # These knots have equal gaps, which makes their hats one expression.
+        from_knots = values[:, OUTLOOK, None].clip(0.0, 1.0) * (_OUTLOOK_KNOTS.size - 1.0) - _OUTLOOK_NUMBERS
+        ahead = np.maximum(0.0, 1.0 - np.abs(from_knots))
+        charged = ahead * charge
+        inner = np.concatenate([ahead - charged, charged], axis=1)
         return np.asarray((hour[:, :, None] * inner[:, None, :]).reshape(len(values), -1)[:, 1:])
 
 
@@ -128,21 +132,19 @@ class MicrogridEnv(gymnasium.Env[Any, Any]):
         high = np.array([HOURS - 1.0, 1.0, 1.0, NET_LOAD_BOUND, 1.0])
         self.observation_space = Box(low, high, dtype=np.float64)
         self.action_space = Box(-1.0, 1.0, shape=(1,), dtype=np.float64)
-        # Lists of floats: reading one entry of an array costs as much as the rest of the step.
+        # Tuples of floats: reading one entry of an array costs as much as the rest of the step.
+        series = (profiles.net_load, profiles.grid_up, profiles.import_cost, profiles.export_price)
         self._hours: list[list[tuple[float, ...]]] = [
-            list(zip(*(row.tolist() for row in rows), strict=True))
-            for rows in zip(
-                profiles.net_load,
-                profiles.grid_up,
-                profiles.import_cost,
-                profiles.export_price,
-                outlook(profiles),
-                strict=True,
-            )
+            list(zip(*(row.tolist() for row in rows), strict=True)) for rows in zip(*series, strict=True)
         ]
-        self._day: list[tuple[float, ...]] = []
+        self._observations = np.zeros((*profiles.net_load.shape, 5))
+        self._observations[..., HOUR] = np.arange(float(HOURS))
+        self._observations[..., OUTLOOK] = outlook(profiles)
+        self._observations[..., NET_LOAD] = profiles.net_load
+        self._observations[..., GRID_UP] = profiles.grid_up
+        self._day = 0
         self._hour = 0
-        self._level = 0.0
+        self._level: float | None = None
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -152,7 +154,7 @@ class MicrogridEnv(gymnasium.Env[Any, Any]):
         self._hour = 0
         self._day = self._draw_day()
         self._level = float(self.np_random.random()) * self.grid.usable
-        return self._observation(), {}
+        return self._observation(self._level), {}
 
     def step(self, action: Any) -> tuple[Float[np.ndarray, "5"], float, bool, bool, dict[str, Any]]:
         """One hour.
@@ -160,25 +162,26 @@ class MicrogridEnv(gymnasium.Env[Any, Any]):
         Raises:
             ResetNeeded: the environment was never reset.
         """
-        if not self._day:
+        if self._level is None:
             raise ResetNeeded("reset the microgrid before its first step")
         wish = min(1.0, max(-1.0, float(action[0])))
-        net_load, grid_up, import_cost, export_price, _ = self._day[self._hour]
+        net_load, grid_up, import_cost, export_price = self._hours[self._day][self._hour]
         flows = dispatch(self.grid, self._level, wish, net_load, grid_up, by=ONE)
         reward = -hourly_cost(self.grid, flows, import_cost, export_price)
-        self._level = min(self.grid.usable, max(0.0, self._level + flows.stored_change))
+        self._level = level = min(self.grid.usable, max(0.0, self._level + flows.stored_change))
         self._hour += 1
         if self._hour == HOURS:
             self._hour = 0
             self._day = self._draw_day()
-        return self._observation(), reward, False, False, {}
+        return self._observation(level), reward, False, False, {}
 
-    def _draw_day(self) -> list[tuple[float, ...]]:
-        return self._hours[int(self.np_random.integers(len(self._hours)))]
+    def _draw_day(self) -> int:
+        return int(self.np_random.integers(len(self._hours)))
 
-    def _observation(self) -> Float[np.ndarray, "5"]:
-        net_load, grid_up, _, _, ahead = self._day[self._hour]
-        return np.array([self._hour, self._level / self.grid.usable, ahead, net_load, grid_up])
+    def _observation(self, level: float) -> Float[np.ndarray, "5"]:
+        observation: np.ndarray = self._observations[self._day, self._hour].copy()
+        observation[CHARGE] = level / self.grid.usable
+        return observation
 
 
 class BatteryFirst:

@@ -138,16 +138,10 @@ def dispatch(
     exported = minimum(surplus, grid.max_export * grid_up)
     missing = deficit - imported
     generated = minimum(maximum(missing, grid.genset_min), grid.genset_max) * (missing > 0.0)
-    return Flows(
-        charge=charge,
-        discharge=discharge,
-        stored_change=charge * grid.efficiency - discharge / grid.efficiency,
-        imported=imported,
-        exported=exported,
-        generated=generated,
-        unserved=maximum(missing - generated, 0.0),
-        curtailed=surplus - exported + maximum(generated - missing, 0.0),
-    )
+    stored_change = charge * grid.efficiency - discharge / grid.efficiency
+    unserved = maximum(missing - generated, 0.0)
+    curtailed = surplus - exported + maximum(generated - missing, 0.0)
+    return Flows(charge, discharge, stored_change, imported, exported, generated, unserved, curtailed)
 
 
 def hourly_cost(grid: Microgrid, flows: Flows[Quantity], import_cost: Quantity, export_price: Quantity) -> Quantity:

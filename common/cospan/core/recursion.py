@@ -1,0 +1,75 @@
+"""Many consecutive TD corrections at once.
+
+Each correction is seen by all later ones, which makes a loop of them slow in Python. But a TD error is linear in
+the weights, so the errors of a block of steps solve one triangular system, and everything else follows by
+products. Results are those of the loop up to rounding.
+"""
+
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+
+import numpy as np
+from jaxtyping import Float
+
+from cospan.core.td import gain_update
+
+BLOCK = 32
+"""Steps in one system: with more of them a step costs more arithmetic, with fewer more calls."""
+
+
+def blocks(steps: int) -> Iterator[slice]:
+    """The consecutive blocks that L steps are cut into."""
+    return (slice(start, min(start + BLOCK, steps)) for start in range(0, steps, BLOCK))
+
+
+def successive_errors(
+    first: Float[np.ndarray, "*n L"], influence: Float[np.ndarray, "*n L L"]
+) -> Float[np.ndarray, "*n L"]:
+    """δ of L corrections: δ_h = c_h + Σ_{j<h} N_hj δ_j.
+
+    With w_{h+1} = w_h + a_h δ_h e_h and δ_h = r_h − η_h + (φ_{h+1} − φ_h)ᵀ w_h these are
+    c_h = r_h − η_h + (φ_{h+1} − φ_h)ᵀ w_0 and N_hj = (φ_{h+1} − φ_h)ᵀ e_j a_j.
+
+    Args:
+        first: c, the errors if the weights stayed as they are.
+        influence: N, of which what is not below the diagonal has no meaning.
+    """
+    size = first.shape[-1]
+    identity, below = _triangle(size)
+    return np.asarray(np.linalg.solve(identity - influence * below, first[..., None])[..., 0])
+
+
+def gain_path(gain_estimate: float, rewards: Sequence[float], steps: Sequence[float]) -> list[float]:
+    """η before each of the L gain updates, and after the last: L + 1 numbers."""
+    path = [gain_estimate]
+    for reward, step in zip(rewards, steps, strict=True):
+        gain_estimate = gain_update(gain_estimate, reward, step)
+        path.append(gain_estimate)
+    return path
+
+
+@lru_cache(maxsize=BLOCK)
+def _triangle(size: int) -> tuple[Float[np.ndarray, "L L"], Float[np.ndarray, "L L"]]:
+    """The identity, and 1 where an entry is below the diagonal."""
+    identity, below = np.eye(size), np.tri(size, k=-1, dtype=np.float64)
+    identity.setflags(write=False)
+    below.setflags(write=False)
+    return identity, below
+
+
+@lru_cache(maxsize=BLOCK)
+def trace_weights(steps: int, trace_decay: float) -> tuple[Float[np.ndarray, "L L"], Float[np.ndarray, " L"]]:
+    """The eligibility traces of TD(λ) as products: e_h = Σ_{j≤h} λ^(h−j) φ(s_j) + λ^(h+1) e_{−1}.
+
+    That is e_h = λ e_{h−1} + φ(s_h) (Tsitsiklis and Van Roy 1999, section 2), λ = `trace_decay`.
+
+    Returns:
+        λ^(h − j) for j ≤ h, else 0, shape (L, L), and λ^(h + 1), shape (L,), for the trace e_{−1} before the first
+        step.
+    """
+    ages = np.subtract.outer(np.arange(steps), np.arange(steps))
+    weights = np.where(ages >= 0, trace_decay ** np.maximum(ages, 0), 0.0)
+    fading = trace_decay ** np.arange(1.0, steps + 1.0)
+    weights.setflags(write=False)
+    fading.setflags(write=False)
+    return weights, fading

@@ -1,0 +1,54 @@
+"""Many corrections at once are the corrections one after another."""
+
+import numpy as np
+import pytest
+
+from cospan.core.recursion import BLOCK, blocks, gain_path, successive_errors, trace_weights
+from cospan.core.td import gain_update
+
+
+@pytest.mark.parametrize("steps", [1, BLOCK - 1, BLOCK, BLOCK + 1, 5 * BLOCK])
+def test_blocks_cover_every_step_once_and_in_order(steps: int) -> None:
+    covered = [index for block in blocks(steps) for index in range(block.start, block.stop)]
+    assert covered == list(range(steps))
+    assert all(block.stop - block.start <= BLOCK for block in blocks(steps))
+
+
+def test_errors_by_hand() -> None:
+    """c = (1, 2, 3), N = ((·, ·, ·), (2, ·, ·), (−1, 3, ·)): δ = 1, 2 + 2·1 = 4, 3 − 1 + 3·4 = 14."""
+    influence = np.array([[9.0, 9.0, 9.0], [2.0, 9.0, 9.0], [-1.0, 3.0, 9.0]])
+    np.testing.assert_allclose(
+        successive_errors(np.array([1.0, 2.0, 3.0]), influence), [1.0, 4.0, 14.0], rtol=1e-14
+    )
+
+
+def test_several_systems_at_once_are_each_on_its_own() -> None:
+    rng = np.random.default_rng(4)
+    first, influence = rng.standard_normal((3, 7)), rng.standard_normal((3, 7, 7))
+    together = successive_errors(first, influence)
+    for index in range(3):
+        np.testing.assert_allclose(together[index], successive_errors(first[index], influence[index]), rtol=1e-12)
+        loop: list[float] = []
+        for step in range(7):
+            loop.append(float(first[index, step] + influence[index, step, :step] @ np.array(loop)))
+        np.testing.assert_allclose(together[index], loop, rtol=1e-9)
+
+
+def test_the_gains_are_those_of_one_update_after_another() -> None:
+    path = gain_path(0.5, [1.0, -2.0, 3.0], [0.1, 0.2, 0.3])
+    estimate, expected = 0.5, [0.5]
+    for reward, step in ((1.0, 0.1), (-2.0, 0.2), (3.0, 0.3)):
+        estimate = gain_update(estimate, reward, step)
+        expected.append(estimate)
+    assert path == expected
+
+
+@pytest.mark.parametrize("trace_decay", [0.0, 0.75])
+def test_traces_sum_the_features_of_earlier_steps(trace_decay: float) -> None:
+    rng = np.random.default_rng(8)
+    features, trace = rng.standard_normal((6, 3)), rng.standard_normal(3)
+    weights, fading = trace_weights(6, trace_decay)
+    traces = weights @ features + np.outer(fading, trace)
+    for step in range(6):
+        trace = trace_decay * trace + features[step]
+        np.testing.assert_allclose(traces[step], trace, rtol=1e-12)
