@@ -8,6 +8,7 @@ import csv
 import json
 import os
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from cospan.client.result_file import load_result
 from cospan.core.specification import basis_digest
 
 HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
 SECONDS = 60.0
 """Until then everything that a test waits for has happened, or it fails."""
 
@@ -422,3 +424,13 @@ def test_an_agent_refuses_to_resume_another_run(tmp_path: Path) -> None:
 def test_a_traceback_is_shown_only_where_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(Exception, match="there is no workload 'nothing'"):
         entry.main(["run", "nothing", "--debug"])
+
+
+def test_the_example_runs_as_it_says(tmp_path: Path) -> None:
+    """`examples/my_own_environment.py`, copied into an empty folder, with the command in its first lines."""
+    shutil.copy(ROOT / "examples" / "my_own_environment.py", tmp_path)
+    arguments = ("--agents", "2", "--rounds", "30", "--quiet", "--output", "shops")
+    code, out, err = cospan("run", "my_own_environment:shops", *arguments, cwd=tmp_path)
+    assert (code, err) == (0, "")
+    assert out.splitlines()[-1] == "shops"
+    assert [agent["id"] for agent in result_of(tmp_path / "shops")["per_agent"]] == ["site-0", "site-1"]

@@ -131,12 +131,8 @@ def test_fifty_rounds_of_algorithm_1(orthonormalised: list[np.ndarray]) -> None:
     assert turned > 1.0, "the basis must move for the comparison to mean anything"
 
 
-@pytest.mark.parametrize(
-    ("implicit", "preconditioned", "decaying"), list(itertools.product((False, True), repeat=3))
-)
-def test_fifty_rounds_with_corrections_at_every_step(
-    implicit: bool, preconditioned: bool, decaying: bool, orthonormalised: list[np.ndarray]
-) -> None:
+def every_step(*, implicit: bool, preconditioned: bool, decaying: bool) -> tuple[Method, Constants]:
+    """The same options for both implementations."""
     method = Method(
         steps_per_round=L,
         corrections=Corrections.EVERY_STEP,
@@ -160,6 +156,16 @@ def test_fifty_rounds_with_corrections_at_every_step(
         horizon=method.decay_horizon,
         power=method.decay_power,
     )
+    return method, constants
+
+
+@pytest.mark.parametrize(
+    ("implicit", "preconditioned", "decaying"), list(itertools.product((False, True), repeat=3))
+)
+def test_fifty_rounds_with_corrections_at_every_step(
+    implicit: bool, preconditioned: bool, decaying: bool, orthonormalised: list[np.ndarray]
+) -> None:
+    method, constants = every_step(implicit=implicit, preconditioned=preconditioned, decaying=decaying)
     sites = fleet(seed=3, scales=(0.3, 0.6, 1.0, 3.0))
     basis = random_basis(D, R, np.random.default_rng(4))
     plain_basis = basis.tolist()
