@@ -262,7 +262,7 @@ def test_an_agent_that_fails_before_its_first_round_is_done_ends_the_run(tmp_pat
 
 
 def test_a_coordinator_and_its_agents_each_started_alone(tmp_path: Path) -> None:
-    run = ("--workload", "toy_workload:workload", "--agents", "2", "--rounds", "200", "--port", "0")
+    run = ("--workload", "toy_workload:workload", "--agents", "2", "--rounds", "20", "--port", "0")
     with started("coordinator", *run, "--run-folder", "run", "--json", cwd=tmp_path) as coordinator:
         address = json.loads(line_of(coordinator, "listening"))["address"]
         code, out, _ = cospan("status", "--coordinator", address, cwd=tmp_path)
@@ -283,14 +283,14 @@ def test_a_coordinator_and_its_agents_each_started_alone(tmp_path: Path) -> None
         assert ended(coordinator)[0] == 0
     lines = [json.loads(line) for line in out.splitlines()]
     assert [lines[0]["event"], lines[-1]["event"]] == ["progress", "finished"]
-    assert (lines[-1]["agent"], lines[-1]["rounds"], lines[-1]["label"]) == ("site-1", 200, "ring 1")
+    assert (lines[-1]["agent"], lines[-1]["rounds"], lines[-1]["label"]) == ("site-1", 20, "ring 1")
     assert 0.0 < lines[-1]["value_error"] < 1.5
     assert 0.0 < lines[-1]["independent_error"] < 1.5
     saved = load_result(tmp_path / "zero.npz")
     assert (saved.text("agent_id"), saved.independent_errors.size) == ("site-0", 0)
     result = result_of(tmp_path / "run")
-    assert (result["rounds"], result["agents"], result["value_error"]) == (200, 2, None)
-    assert len((tmp_path / "run" / "rounds.csv").read_text().splitlines()) == 201
+    assert (result["rounds"], result["agents"], result["value_error"]) == (20, 2, None)
+    assert len((tmp_path / "run" / "rounds.csv").read_text().splitlines()) == 21
 
 
 def test_an_endless_coordinator_is_stopped_in_order(tmp_path: Path) -> None:

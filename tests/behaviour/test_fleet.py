@@ -57,10 +57,11 @@ def direct(spec: RunSpecification) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         for name in names
         for index in [int(name.removeprefix("site-"))]
     }
-    basis = spec.initial_basis()
+    basis, row_squares = spec.initial_basis(), None
     for number in range(spec.rounds):
         contributions = [learners[name].learn(number, basis).contribution for name in names]
-        basis = next_basis(basis, contributions, spec.method, number).basis
+        move = next_basis(basis, contributions, spec.method, number, row_squares)
+        basis, row_squares = move.basis, move.row_squares
     return basis, {name: learner.weights.mean for name, learner in learners.items()}
 
 

@@ -117,10 +117,12 @@ def test_every_constant_of_the_method_can_be_overridden() -> None:
         "decay_horizon": "0",
         "decay_power": "0.5",
         "trace_decay": "0.25",
+        "forgetting": "1.5",
+        "row_scaled": "true",
     }
     method = alone(said).method
     assert method == Method(
-        3, Corrections.END_OF_ROUND, 0.5, 0.25, float("inf"), 0.0, False, False, 0.125, 0.0, 0.5, 0.25
+        3, Corrections.END_OF_ROUND, 0.5, 0.25, float("inf"), 0.0, False, False, 0.125, 0.0, 0.5, 0.25, 1.5, True
     )
     assert preset_of(method) is None
     assert set(said) == set(Method.__dataclass_fields__)

@@ -188,3 +188,40 @@ def test_gradients_that_overflow_are_a_named_failure() -> None:
         pytest.raises(np.linalg.LinAlgError, match="cannot orthonormalise"),
     ):
         next_basis(basis, [dense(np.full((D, R), 1.7e308)), dense(np.full((D, R), 1.7e308))], method(), 0)
+
+
+def test_rows_of_small_gradients_take_larger_steps() -> None:
+    """v = squared norms of the rows; step / (√v + 0.1 mean √v), and v ← 0.95 v + 0.05 new."""
+    basis, scaled = random_basis(D, R, np.random.default_rng(2)), method(row_scaled=True)
+    first, second = some(4), [dense(np.arange(D * R, dtype=np.float64).reshape(D, R))]
+    move = next_basis(basis, first, scaled, 0)
+    mean = mean_gradient(first)
+    squares = (mean**2).sum(axis=1)
+    scales = 1.0 / (np.sqrt(squares) + 0.1 * np.sqrt(squares).mean())
+    np.testing.assert_allclose(move.basis, basis_step(basis, scales[:, None] * mean, 0.5), rtol=1e-13)
+    assert move.row_squares is not None
+    np.testing.assert_allclose(move.row_squares, squares, rtol=1e-14)
+    after = next_basis(move.basis, second, scaled, 1, move.row_squares)
+    assert after.row_squares is not None
+    expected = 0.95 * squares + 0.05 * (mean_gradient(second) ** 2).sum(axis=1)
+    np.testing.assert_allclose(after.row_squares, expected, rtol=1e-13)
+    assert next_basis(basis, first, method(), 0).row_squares is None
+
+
+def test_a_first_gradient_of_zero_scales_nothing() -> None:
+    """Heads begin at zero, and so do gradients."""
+    basis = random_basis(D, R, np.random.default_rng(2))
+    move = next_basis(basis, [dense(np.zeros((D, R)))], method(row_scaled=True), 0)
+    np.testing.assert_allclose(move.basis, basis, atol=1e-15)
+
+
+def test_scaled_rows_do_not_depend_on_how_the_basis_is_turned() -> None:
+    basis, scaled = random_basis(D, R, np.random.default_rng(2)), method(row_scaled=True)
+    turn = np.linalg.qr(np.random.default_rng(3).standard_normal((R, R)))[0]
+    agents = some(3)
+    turned = [
+        Contribution(DenseMatrix(to_dense(agent.gradient) @ turn), agent.weight, agent.head_second_moment)
+        for agent in agents
+    ]
+    one, other = next_basis(basis, agents, scaled, 0), next_basis(basis @ turn, turned, scaled, 0)
+    np.testing.assert_allclose(one.basis @ one.basis.T, other.basis @ other.basis.T, atol=1e-12)

@@ -30,6 +30,7 @@ NOT_IN_RANGE = {
     "decay_horizon": [-1.0, math.inf, math.nan],
     "decay_power": [-0.1, 1.1, math.nan],
     "trace_decay": [-0.1, 1.0, math.nan],
+    "forgetting": [-0.1, math.inf, math.nan],
 }
 AT_THE_EDGE = {
     "steps_per_round": [1, 2**32 - 1],
@@ -41,8 +42,9 @@ AT_THE_EDGE = {
     "decay_horizon": [0.0, 1e12],
     "decay_power": [0.0, 1.0],
     "trace_decay": [0.0, 0.999999],
+    "forgetting": [0.0, 1e12],
 }
-WITHOUT_A_RANGE = {"corrections", "implicit_head_step", "preconditioned"}
+WITHOUT_A_RANGE = {"corrections", "implicit_head_step", "preconditioned", "row_scaled"}
 
 
 def test_every_field_is_considered_here() -> None:
@@ -93,8 +95,9 @@ def test_paper_is_algorithm_1_and_nothing_else() -> None:
 def test_practical_has_the_options_on() -> None:
     preset = practical(4)
     assert PRESETS["practical"] is practical
-    assert preset.corrections is Corrections.EVERY_STEP
-    assert preset.implicit_head_step
+    assert preset.corrections is Corrections.LEAST_SQUARES
+    assert preset.row_scaled
+    assert preset.implicit_head_step, "independent TD, the baseline, takes it too"
     assert preset.preconditioned
     assert preset.decay_horizon > 0.0
     assert preset.decay_power > 0.0

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from cospan.core.recursion import BLOCK, blocks, gain_path, successive_errors, trace_weights
+from cospan.core.recursion import BLOCK, blocks, discounted_sums, gain_path, successive_errors
 from cospan.core.td import gain_update
 
 
@@ -43,12 +43,11 @@ def test_the_gains_are_those_of_one_update_after_another() -> None:
     assert path == expected
 
 
-@pytest.mark.parametrize("trace_decay", [0.0, 0.75])
-def test_traces_sum_the_features_of_earlier_steps(trace_decay: float) -> None:
-    rng = np.random.default_rng(8)
-    features, trace = rng.standard_normal((6, 3)), rng.standard_normal(3)
-    weights, fading = trace_weights(6, trace_decay)
-    traces = weights @ features + np.outer(fading, trace)
-    for step in range(6):
-        trace = trace_decay * trace + features[step]
-        np.testing.assert_allclose(traces[step], trace, rtol=1e-12)
+@pytest.mark.parametrize("decay", [0.0, 0.75, 0.999])
+@pytest.mark.parametrize("steps", [1, BLOCK, 3 * BLOCK + 7])
+def test_discounted_sums_are_those_of_the_loop(decay: float, steps: int) -> None:
+    values = np.random.default_rng(8).standard_normal((steps, 3))
+    sums, current = discounted_sums(values, decay), np.zeros(3)
+    for step in range(steps):
+        current = decay * current + values[step]
+        np.testing.assert_allclose(sums[step], current, rtol=1e-11, atol=1e-12)

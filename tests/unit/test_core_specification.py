@@ -75,6 +75,8 @@ ANOTHER_METHOD: dict[str, Any] = {
     "decay_horizon": 1.0,
     "decay_power": 0.5,
     "trace_decay": 0.5,
+    "forgetting": 2.0,
+    "row_scaled": True,
 }
 
 

@@ -44,6 +44,8 @@ METHOD = Method(
     decay_horizon=100.0,
     decay_power=0.7,
     trace_decay=0.75,
+    forgetting=3.5,
+    row_scaled=True,
 )
 SPEC = RunSpecification(
     workload="synthetic",

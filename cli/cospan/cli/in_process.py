@@ -162,7 +162,7 @@ class InProcessRun:
     def _computed(self, command: ComputeBasis) -> Event:
         method = self._plan.specification.method
         try:
-            move = next_basis(command.basis, command.contributions, method, command.round)
+            move = next_basis(command.basis, command.contributions, method, command.round, command.row_squares)
         except np.linalg.LinAlgError as failure:
             return BasisFailed(command.round, f"round {command.round} gave no finite basis: {failure}")
         return BasisComputed(command.round, move)

@@ -140,7 +140,7 @@ CorrectionSchedule: TypeAlias = Annotated[
     str | None,
     typer.Option(
         "--corrections",
-        help="When an agent corrects its head: end-of-round or every-step.",
+        help="When an agent corrects its head: end-of-round, every-step, or by least-squares after each round.",
         show_default="the preset's",
         rich_help_panel=_RULE,
         metavar="WHEN",
@@ -177,6 +177,13 @@ DecayHorizon: TypeAlias = Annotated[
 DecayPower: TypeAlias = Annotated[str | None, _constant("--decay-power", "p of that decay, 0 to 1.")]
 TraceDecay: TypeAlias = Annotated[
     str | None, _constant("--trace-decay", "λ of TD(λ) within a round, 0 or more and below 1.")
+]
+Forgetting: TypeAlias = Annotated[
+    str | None, _constant("--forgetting", "c of least-squares heads: data of round k weigh about k^c.")
+]
+RowScaled: TypeAlias = Annotated[
+    str | None,
+    _constant("--row-scaled", "By the size of each feature's gradients, the step of the basis.", "true|false"),
 ]
 NoBaseline: TypeAlias = Annotated[
     bool,

@@ -37,8 +37,8 @@ class Settings(BaseSettings):
     rank: int | None = Field(None, description="a whole number, 1 or more")
     steps_per_round: int | None = Field(None, description="a whole number, 1 or more")
     preset: Literal["paper", "practical"] | None = Field(None, description="paper or practical")
-    corrections: Literal["end-of-round", "every-step"] | None = Field(
-        None, description="end-of-round or every-step"
+    corrections: Literal["end-of-round", "every-step", "least-squares"] | None = Field(
+        None, description="end-of-round, every-step or least-squares"
     )
     head_step: float | None = Field(None, description="a number above 0")
     gain_step: float | None = Field(None, description="a number above 0, at most 1")
@@ -50,6 +50,8 @@ class Settings(BaseSettings):
     decay_horizon: float | None = Field(None, description="a number, 0 or more")
     decay_power: float | None = Field(None, description="a number, 0 to 1")
     trace_decay: float | None = Field(None, description="a number, 0 or more and below 1")
+    forgetting: float | None = Field(None, description="a number, 0 or more")
+    row_scaled: bool | None = Field(None, description="true or false")
     baseline: bool = Field(True, description="true or false")
     liveness_seconds: float | None = Field(None, description="a number above 0")
     round_seconds: float | None = Field(None, description="a number above 0")

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from cospan.client.site_learner import SiteLearner
 from cospan.core.baselines import IndependentTD
 from cospan.core.learner import LearnerState
+from cospan.core.least_squares import HeadStatistics
 from cospan.core.schedules import AveragedIterate
 from cospan.wire.errors import RunFileError
 from cospan.wire.npz import load_npz, save_npz
@@ -80,6 +81,7 @@ def save_result(path: Path, learner: SiteLearner, *, run_id: str) -> None:
         head=learner.state.head,
         gain_estimate=learner.state.gain_estimate,
         steps=learner.state.steps,
+        **_statistics(learner),
         mean_reward=learner.mean_reward,
         reward_sum=learner.chain.reward_sum,
         value_error=learner.value_error(),
@@ -94,6 +96,37 @@ def save_result(path: Path, learner: SiteLearner, *, run_id: str) -> None:
         trace_gain_estimate=np.array(trace.gain_estimate),
         trace_mean_squared_td_error=np.array(trace.mean_squared_td_error),
     )
+
+
+def _statistics(learner: SiteLearner) -> dict[str, object]:
+    """Those of heads by least squares; of no rounds where the run has others."""
+    spec, statistics = learner.specification, learner.state.statistics
+    if statistics is None:
+        statistics = HeadStatistics.initial(np.zeros((spec.feature_dim, spec.rank)))
+    return {
+        "head_basis": statistics.basis,
+        "head_system": statistics.system,
+        "head_rewards": statistics.rewards,
+        "head_traces": statistics.traces,
+        "head_sums": np.array([statistics.squares, statistics.reward_sum, statistics.steps]),
+        "head_rounds": statistics.rounds,
+    }
+
+
+def _loaded_statistics(result: AgentResult, feature_dim: int, rank: int) -> HeadStatistics | None:
+    rounds = int(result.number("head_rounds"))
+    squares, reward_sum, steps = result.vector("head_sums", 3).tolist()
+    statistics = HeadStatistics(
+        basis=result.vector("head_basis", feature_dim, rank),
+        system=result.vector("head_system", rank, rank),
+        rewards=result.vector("head_rewards", rank),
+        traces=result.vector("head_traces", rank),
+        squares=squares,
+        reward_sum=reward_sum,
+        steps=steps,
+        rounds=rounds,
+    )
+    return statistics if rounds else None
 
 
 def load_result(path: Path) -> AgentResult:
@@ -125,7 +158,12 @@ def resume(learner: SiteLearner, path: Path, *, run_id: str) -> None:
     spec = learner.specification
     steps, count = int(result.number("steps")), int(result.number("weights_count"))
     # All is read before anything is set: a damaged file changes nothing.
-    state = LearnerState(result.vector("head", spec.rank), result.number("gain_estimate"), steps)
+    state = LearnerState(
+        result.vector("head", spec.rank),
+        result.number("gain_estimate"),
+        steps,
+        _loaded_statistics(result, spec.feature_dim, spec.rank),
+    )
     weights = AveragedIterate(result.vector("weights", spec.feature_dim), count)
     gain = AveragedIterate(result.vector("gain", 1), int(result.number("gain_count")))
     reward_sum = result.number("reward_sum")

@@ -9,7 +9,14 @@ from jaxtyping import Float
 from cospan.core.matrices import Gradient, to_dense
 from cospan.core.method import Method
 from cospan.core.schedules import decay
-from cospan.core.subspace import basis_step, orthonormality_error, precondition, principal_angle_sine
+from cospan.core.subspace import (
+    basis_step,
+    orthonormality_error,
+    precondition,
+    principal_angle_sine,
+    row_scales,
+    running_row_squares,
+)
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -35,11 +42,13 @@ class BasisMove:
         basis: B_{t+1}, shape (d, r).
         movement: ‖(I − B_t B_tᵀ) B_{t+1}‖₂, 0 to 1.
         orthonormality_error: the largest entry of |BᵀB − I| of the new basis.
+        row_squares: what `row_scales` remembers, to be handed to the next round; None where the run does not scale.
     """
 
     basis: Float[np.ndarray, "d r"]
     movement: float
     orthonormality_error: float
+    row_squares: Float[np.ndarray, " d"] | None = None
 
 
 def mean_gradient(contributions: Sequence[Contribution]) -> Float[np.ndarray, "d r"]:
@@ -80,7 +89,11 @@ def mean_head_second_moment(contributions: Sequence[Contribution]) -> Float[np.n
 
 
 def next_basis(
-    basis: Float[np.ndarray, "d r"], contributions: Sequence[Contribution], method: Method, round_number: int
+    basis: Float[np.ndarray, "d r"],
+    contributions: Sequence[Contribution],
+    method: Method,
+    round_number: int,
+    row_squares: Float[np.ndarray, " d"] | None = None,
 ) -> BasisMove:
     """The coordinator's part of round t: mean, tangent projection, step, orthonormalisation (eq. 8 and QR).
 
@@ -89,6 +102,7 @@ def next_basis(
         contributions: those of round t, in the order of the agents' names.
         method: the constants.
         round_number: t, for the step decay.
+        row_squares: that of the move before; None in the first round.
 
     Raises:
         numpy.linalg.LinAlgError: the gradients are so large that the step is not finite.
@@ -96,10 +110,14 @@ def next_basis(
     direction = mean_gradient(contributions)
     if method.preconditioned:
         direction = precondition(direction, mean_head_second_moment(contributions), method.preconditioner_floor)
+    if method.row_scaled:
+        row_squares = running_row_squares(row_squares, direction)
+        direction = row_scales(row_squares)[:, None] * direction
     scale = decay(round_number * method.steps_per_round, method.decay_horizon, method.decay_power)
     moved = basis_step(basis, direction, method.basis_step * scale)
     return BasisMove(
         basis=moved,
         movement=principal_angle_sine(basis, moved),
         orthonormality_error=orthonormality_error(moved),
+        row_squares=row_squares if method.row_scaled else None,
     )

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from cospan.core.matrices import DenseMatrix, Gradient
+from cospan.core.least_squares import HeadStatistics
+from cospan.core.matrices import DenseMatrix, FactoredMatrix, Gradient
 from cospan.core.method import Corrections, Method
-from cospan.core.recursion import blocks, gain_path, successive_errors, trace_weights
+from cospan.core.recursion import blocks, discounted_sums, gain_path, successive_errors
 from cospan.core.schedules import decay, decays
 from cospan.core.td import effective_step, gain_update, head_update, l_step_error, subspace_gradient
 
@@ -34,11 +35,13 @@ class LearnerState:
         head: w, shape (r,).
         gain_estimate: η, reward per step.
         steps: environment steps learnt from so far.
+        statistics: of heads by least squares; None before the first round, and with the other corrections.
     """
 
     head: Float[np.ndarray, " r"]
     gain_estimate: float = 0.0
     steps: int = 0
+    statistics: HeadStatistics | None = None
 
     @classmethod
     def initial(cls, rank: int) -> "LearnerState":
@@ -53,8 +56,8 @@ class RoundOutcome:
     Attributes:
         state: the agent's state after the round.
         gradient: G, d × r, before projection; this is what is streamed.
-        head_second_moment: the mean of w wᵀ over the round's corrections, shape (r, r).
-        mean_squared_error: the mean of δ² over the round's corrections.
+        head_second_moment: the mean of w wᵀ over the heads in the gradient, shape (r, r).
+        mean_squared_error: the mean of δ² over the round's errors.
     """
 
     state: LearnerState
@@ -67,9 +70,13 @@ def learn_round(
     state: LearnerState, basis: Float[np.ndarray, "d r"], trajectory: Trajectory, method: Method
 ) -> RoundOutcome:
     """One agent's part of a round, all quantities on the right being those before it (eqs. 6-8)."""
-    if method.corrections is Corrections.END_OF_ROUND:
-        return _correct_at_end(state, basis, trajectory, method)
-    return _correct_at_every_step(state, basis, trajectory, method)
+    match method.corrections:
+        case Corrections.END_OF_ROUND:
+            return _correct_at_end(state, basis, trajectory, method)
+        case Corrections.EVERY_STEP:
+            return _correct_at_every_step(state, basis, trajectory, method)
+        case Corrections.LEAST_SQUARES:
+            return _solve_at_end(state, basis, trajectory, method)
 
 
 def _correct_at_end(
@@ -100,36 +107,55 @@ def _correct_at_every_step(
     state: LearnerState, basis: Float[np.ndarray, "d r"], trajectory: Trajectory, method: Method
 ) -> RoundOutcome:
     """TD(λ) in the frozen basis at each of the L steps; G = Σ δ e wᵀ is the sum of the steps' gradients."""
-    features, steps = trajectory.features, trajectory.rewards.shape[0]
+    features, rewards, steps = trajectory.features, trajectory.rewards, trajectory.rewards.shape[0]
     scales = decays(state.steps, steps, method.decay_horizon, method.decay_power)
-    gains = gain_path(state.gain_estimate, trajectory.rewards.tolist(), (method.gain_step * scales).tolist())
-    centred = trajectory.rewards - gains[:-1]
-    head, trace = state.head, np.zeros(features.shape[1])
-    gradient, moment, squares = np.zeros(basis.shape), np.zeros((basis.shape[1], basis.shape[1])), 0.0
-    for block in blocks(steps):
-        visited = features[block.start : block.stop + 1]
-        coordinates = visited @ basis
-        weights, fading = trace_weights(block.stop - block.start, method.trace_decay)
-        directions = weights @ coordinates[:-1] + fading[:, None] * (trace @ basis)
-        curvatures = np.einsum("ij,ij->i", coordinates[:-1], directions)
-        sizes = effective_step(method.head_step * scales[block], curvatures, implicit=method.implicit_head_step)
-        errors, heads = _head_path(
-            head,
-            centred[block],
-            coordinates[1:] - coordinates[:-1],
-            sizes[:, None] * directions,
-            method.head_radius,
-        )
-        seen = errors[:, None] * heads[:-1]
-        gradient += visited[:-1].T @ (weights.T @ seen) + trace[:, None] * (fading @ seen)
-        moment += heads[:-1].T @ heads[:-1]
-        squares += float(errors @ errors)
-        head, trace = heads[-1], weights[-1] @ visited[:-1] + fading[-1] * trace
+    gains = gain_path(state.gain_estimate, rewards.tolist(), (method.gain_step * scales).tolist())
+    coordinates = features @ basis
+    directions = discounted_sums(coordinates[:-1], method.trace_decay)
+    curvatures = np.einsum("ij,ij->i", coordinates[:-1], directions)
+    sizes = effective_step(method.head_step * scales, curvatures, implicit=method.implicit_head_step)
+    errors, heads = _head_path(
+        state.head,
+        rewards - gains[:-1],
+        coordinates[1:] - coordinates[:-1],
+        sizes[:, None] * directions,
+        method.head_radius,
+    )
     return RoundOutcome(
-        state=LearnerState(head=head.copy(), gain_estimate=gains[-1], steps=state.steps + steps),
-        gradient=DenseMatrix(gradient),
-        head_second_moment=moment / steps,
-        mean_squared_error=squares / steps,
+        state=LearnerState(head=heads[-1].copy(), gain_estimate=gains[-1], steps=state.steps + steps),
+        # Σ_h δ_h e_h w_hᵀ, the sum over the trace taken last: so no trace of length d is ever made.
+        gradient=DenseMatrix(
+            features[:-1].T @ discounted_sums((errors[:, None] * heads[:-1])[::-1], method.trace_decay)[::-1]
+        ),
+        head_second_moment=heads[:-1].T @ heads[:-1] / steps,
+        mean_squared_error=float(errors @ errors) / steps,
+    )
+
+
+def _solve_at_end(
+    state: LearnerState, basis: Float[np.ndarray, "d r"], trajectory: Trajectory, method: Method
+) -> RoundOutcome:
+    """The head that solves the agent's own system; G = (Σ δ e) wᵀ with the head from before the round."""
+    features, rewards = trajectory.features, trajectory.rewards
+    before = HeadStatistics.initial(basis) if state.statistics is None else state.statistics.moved_to(basis)
+    head = before.head(method.head_radius)
+    coordinates = features @ basis
+    traces = discounted_sums(coordinates[:-1], method.trace_decay)
+    errors = rewards - before.gain_estimate + (coordinates[1:] - coordinates[:-1]) @ head
+    after = before.including(coordinates, traces, rewards, method.forgetting)
+    return RoundOutcome(
+        state=LearnerState(
+            head=after.head(method.head_radius),
+            gain_estimate=after.gain_estimate,
+            steps=state.steps + len(rewards),
+            statistics=after,
+        ),
+        gradient=FactoredMatrix(
+            left=features[:-1].T @ discounted_sums(errors[::-1, None], method.trace_decay)[::-1],
+            right=head[:, None],
+        ),
+        head_second_moment=np.outer(head, head),
+        mean_squared_error=float(errors @ errors) / len(rewards),
     )
 
 
@@ -150,12 +176,20 @@ def _head_path(
         moves: step size times direction, of each step.
         radius: of the ball.
     """
-    errors = successive_errors(centred + differences @ head, differences @ moves.T)
-    heads = np.concatenate([head[None], errors[:, None] * moves]).cumsum(axis=0)
-    if math.sqrt(np.einsum("ij,ij->i", heads, heads).max()) <= radius:
-        return errors, heads
-    # The ball is no linear map: where it is reached, or a sum is not finite, only the loop is right.
-    for index, (difference, move) in enumerate(zip(differences, moves, strict=True)):
-        errors[index] = centred[index] + difference @ heads[index]
-        heads[index + 1] = head_update(heads[index], float(errors[index]), move, 1.0, radius)
+    steps = len(centred)
+    errors, heads = np.empty(steps), np.empty((steps + 1, len(head)))
+    heads[0] = head
+    for block in blocks(steps):
+        after = slice(block.start + 1, block.stop + 1)
+        start = heads[block.start]
+        errors[block] = successive_errors(
+            centred[block] + differences[block] @ start, differences[block] @ moves[block].T
+        )
+        heads[after] = start + (errors[block, None] * moves[block]).cumsum(axis=0)
+        if math.sqrt(np.einsum("ij,ij->i", heads[after], heads[after]).max()) <= radius:
+            continue
+        # The ball is no linear map: where it is reached, or a sum is not finite, only the loop is right.
+        for index in range(block.start, block.stop):
+            errors[index] = centred[index] + differences[index] @ heads[index]
+            heads[index + 1] = head_update(heads[index], float(errors[index]), moves[index], 1.0, radius)
     return errors, heads

@@ -12,6 +12,8 @@ class Corrections(Enum):
     """One L-step correction at the end of the round: Algorithm 1."""
     EVERY_STEP = "every-step"
     """A TD(λ) correction at every environment step, the basis frozen; the gradients of the round are summed."""
+    LEAST_SQUARES = "least-squares"
+    """No step: after every round the head solves the r × r LSTD(λ) system of the agent's own transitions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +32,11 @@ class Method:
         preconditioner_floor: ε > 0 of the preconditioner.
         decay_horizon: c ≥ 0 of the step decay (c / (c + t))^p, in environment steps; 0 for constant steps.
         decay_power: p of the step decay, 0 ≤ p ≤ 1.
-        trace_decay: λ of the eligibility trace, which begins anew with every round, 0 ≤ λ < 1; used with
-            corrections at every step only. 0 is TD(0).
+        trace_decay: λ of the eligibility trace, which begins anew with every round, 0 ≤ λ < 1; not used with
+            corrections at the end of the round. 0 is TD(0).
+        forgetting: c ≥ 0 of heads by least squares: the data of round k weigh about k^c; 0 forgets nothing.
+        row_scaled: whether the coordinator's step is divided, for each feature, by the running size of its
+            gradients; ζ is then about the length by which a row moves.
     """
 
     steps_per_round: int
@@ -46,6 +51,8 @@ class Method:
     decay_horizon: float = 0.0
     decay_power: float = 0.0
     trace_decay: float = 0.0
+    forgetting: float = 0.0
+    row_scaled: bool = False
 
     def problems(self) -> list[str]:
         """Every constant that is out of its range, one sentence each; empty when all is well."""
@@ -59,6 +66,7 @@ class Method:
             ("decay_horizon", 0.0 <= self.decay_horizon < math.inf, "0 or more and finite"),
             ("decay_power", 0.0 <= self.decay_power <= 1.0, "0 to 1"),
             ("trace_decay", 0.0 <= self.trace_decay < 1.0, "0 or more and below 1"),
+            ("forgetting", 0.0 <= self.forgetting < math.inf, "0 or more and finite"),
         ]
         return [f"{name} is {getattr(self, name)!r}; it must be {text}" for name, ok, text in allowed if not ok]
 
@@ -82,17 +90,19 @@ def practical(steps_per_round: int) -> Method:
     """The options on, with one set of constants for every workload (docs/adr/0004)."""
     return Method(
         steps_per_round=steps_per_round,
-        corrections=Corrections.EVERY_STEP,
+        corrections=Corrections.LEAST_SQUARES,
         head_step=1.5,
         gain_step=0.01,
         head_radius=1000.0,
-        basis_step=1.5,
+        basis_step=0.1,
         implicit_head_step=True,
         preconditioned=True,
-        preconditioner_floor=0.07,
+        preconditioner_floor=0.1,
         decay_horizon=400.0,
         decay_power=0.7,
-        trace_decay=0.75,
+        trace_decay=0.7,
+        forgetting=4.0,
+        row_scaled=True,
     )
 
 

@@ -57,19 +57,28 @@ def _triangle(size: int) -> tuple[Float[np.ndarray, "L L"], Float[np.ndarray, "L
     return identity, below
 
 
-@lru_cache(maxsize=BLOCK)
-def trace_weights(steps: int, trace_decay: float) -> tuple[Float[np.ndarray, "L L"], Float[np.ndarray, " L"]]:
-    """The eligibility traces of TD(λ) as products: e_h = Σ_{j≤h} λ^(h−j) φ(s_j) + λ^(h+1) e_{−1}.
+def discounted_sums(values: Float[np.ndarray, "L n"], decay: float) -> Float[np.ndarray, "L n"]:
+    """e_h = λ e_{h−1} + v_h with e_{−1} = 0, λ = `decay`; of features these are the eligibility traces of TD(λ).
 
-    That is e_h = λ e_{h−1} + φ(s_h) (Tsitsiklis and Van Roy 1999, section 2), λ = `trace_decay`.
-
-    Returns:
-        λ^(h − j) for j ≤ h, else 0, shape (L, L), and λ^(h + 1), shape (L,), for the trace e_{−1} before the first
-        step.
+    (Tsitsiklis and Van Roy 1999, "Average cost temporal-difference learning", section 2.)
     """
+    if decay == 0.0:
+        return values
+    sums = np.empty(values.shape)
+    for block in blocks(len(values)):
+        weights, fading = _discounts(block.stop - block.start, decay)
+        sums[block] = weights @ values[block]
+        if block.start:
+            sums[block] += fading[:, None] * sums[block.start - 1]
+    return sums
+
+
+@lru_cache(maxsize=BLOCK)
+def _discounts(steps: int, decay: float) -> tuple[Float[np.ndarray, "L L"], Float[np.ndarray, " L"]]:
+    """λ^(h − j) for j ≤ h, else 0, and λ^(h + 1)."""
     ages = np.subtract.outer(np.arange(steps), np.arange(steps))
-    weights = np.where(ages >= 0, trace_decay ** np.maximum(ages, 0), 0.0)
-    fading = trace_decay ** np.arange(1.0, steps + 1.0)
+    weights = np.where(ages >= 0, decay ** np.maximum(ages, 0), 0.0)
+    fading = decay ** np.arange(1.0, steps + 1.0)
     weights.setflags(write=False)
     fading.setflags(write=False)
     return weights, fading

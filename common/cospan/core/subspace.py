@@ -3,6 +3,11 @@
 import numpy as np
 from jaxtyping import Float
 
+ROW_MEMORY = 0.95
+"""Of `running_row_squares`: it looks back over about 20 rounds."""
+ROW_FLOOR = 0.1
+"""Of `row_scales`: no row counts as smaller than a tenth of the mean."""
+
 
 def orthonormalise(matrix: Float[np.ndarray, "d r"]) -> Float[np.ndarray, "d r"]:
     """Q of the thin QR factorisation with diag(R) > 0 (Algorithm 1, the step after eq. 8).
@@ -48,6 +53,26 @@ def precondition(
         return gradient
     regularised = head_second_moment + floor * scale * np.eye(rank)
     return np.asarray(np.linalg.solve(regularised.T, gradient.T).T)
+
+
+def running_row_squares(
+    before: Float[np.ndarray, " d"] | None, direction: Float[np.ndarray, "d r"]
+) -> Float[np.ndarray, " d"]:
+    """v ← 0.95 v + 0.05 (squared norm of each row of the direction); the first direction's own where v is None."""
+    squares = np.einsum("ij,ij->i", direction, direction)
+    return np.asarray(squares if before is None else ROW_MEMORY * before + (1.0 - ROW_MEMORY) * squares)
+
+
+def row_scales(row_squares: Float[np.ndarray, " d"]) -> Float[np.ndarray, " d"]:
+    """1 / (√v + 0.1 · mean √v) for each feature, so that every row moves by about ζ whatever its gradients' size.
+
+    An adaptive server step (Reddi et al. 2021, "Adaptive federated optimization", arXiv:2003.00295), with one
+    number for each row rather than for each entry: so it does not depend on how the basis is turned within its
+    subspace. It makes ζ free of the scale of features and errors, and lets states that are rarely seen keep up.
+    """
+    sizes = np.sqrt(row_squares)
+    mean = float(sizes.mean())
+    return np.asarray(1.0 / (sizes + ROW_FLOOR * mean)) if mean > 0.0 else np.ones(len(sizes))
 
 
 def basis_step(

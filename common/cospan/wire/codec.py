@@ -29,6 +29,7 @@ _DTYPES: dict[int, np.dtype[Any]] = {
 _CORRECTIONS = {
     Corrections.END_OF_ROUND: run_pb2.CORRECTION_SCHEDULE_END_OF_ROUND,
     Corrections.EVERY_STEP: run_pb2.CORRECTION_SCHEDULE_EVERY_STEP,
+    Corrections.LEAST_SQUARES: run_pb2.CORRECTION_SCHEDULE_LEAST_SQUARES,
 }
 _PARTICIPATION = {Participation.ALL: run_pb2.PARTICIPATION_POLICY_ALL}
 _DISPOSITION = {
@@ -146,6 +147,8 @@ def encode_specification(spec: RunSpecification) -> run_pb2.RunSpecification:
             decay_horizon=method.decay_horizon,
             decay_power=method.decay_power,
             trace_decay=method.trace_decay,
+            forgetting=method.forgetting,
+            row_scaled=method.row_scaled,
         ),
         participation=_PARTICIPATION[spec.participation],
         liveness_seconds=spec.liveness_seconds,
@@ -181,6 +184,8 @@ def decode_specification(message: run_pb2.RunSpecification) -> RunSpecification:
             decay_horizon=method.decay_horizon,
             decay_power=method.decay_power,
             trace_decay=method.trace_decay,
+            forgetting=method.forgetting,
+            row_scaled=method.row_scaled,
         ),
         participation=from_enum(_PARTICIPATION, message.participation, "participation"),
         liveness_seconds=message.liveness_seconds,

@@ -215,7 +215,7 @@ class Engine:
 
     def _next_basis(self, command: ComputeBasis) -> BasisMove:
         method = self.state.specification.method
-        return next_basis(command.basis, command.contributions, method, command.round)
+        return next_basis(command.basis, command.contributions, method, command.round, command.row_squares)
 
     # Time --------------------------------------------------------------------------------------------------------
 

@@ -127,6 +127,7 @@ class ComputeBasis:
     round: int
     basis: Float[np.ndarray, "d r"]
     contributions: tuple[Contribution, ...]
+    row_squares: Float[np.ndarray, " d"] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -341,7 +341,7 @@ def _close_if_complete(state: CoordinatorState) -> Outcome:
     if state.phase is not RunPhase.COLLECTING or state.awaited or not state.contributions:
         return state, ()
     ordered = _in_agent_order(state.contributions)
-    command = ComputeBasis(state.round, state.basis, ordered)
+    command = ComputeBasis(state.round, state.basis, ordered, state.row_squares)
     return replace(state, phase=RunPhase.CLOSING), (command,)
 
 
@@ -359,6 +359,7 @@ def _on_basis(state: CoordinatorState, event: BasisComputed, now: float) -> Outc
     state = replace(
         state,
         basis=event.move.basis,
+        row_squares=event.move.row_squares,
         round=closed + 1,
         counted_before=state.counted,
         rounds_counted={**state.rounds_counted, **counts},

@@ -64,6 +64,7 @@ class CoordinatorState:
         run_id: name of the run.
         incarnation: of the coordinator.
         basis: B_t, shape (d, r).
+        row_squares: what the basis' step remembers (`cospan.core.aggregation.BasisMove`).
         round: t.
         phase: where the run stands.
         phase_since: when that began.
@@ -100,6 +101,7 @@ class CoordinatorState:
     departed_in_round: tuple[str, ...] = ()
     deserted_since: float | None = None
     finish_cause: FinishCause | None = None
+    row_squares: Float[np.ndarray, " d"] | None = None
 
     @property
     def stamp(self) -> Stamp:

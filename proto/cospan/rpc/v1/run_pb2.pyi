@@ -29,6 +29,8 @@ class _CorrectionScheduleEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Co
     """One L-step correction at the end of the round: Algorithm 1 of arXiv:2603.02426."""
     CORRECTION_SCHEDULE_EVERY_STEP: _CorrectionSchedule.ValueType  # 2
     """A TD(λ) correction at every environment step of the round, the basis frozen."""
+    CORRECTION_SCHEDULE_LEAST_SQUARES: _CorrectionSchedule.ValueType  # 3
+    """No step: after every round the head solves the least-squares TD(λ) system of the agent's own transitions."""
 
 class CorrectionSchedule(_CorrectionSchedule, metaclass=_CorrectionScheduleEnumTypeWrapper):
     """When an agent corrects its head within a round."""
@@ -39,6 +41,8 @@ CORRECTION_SCHEDULE_END_OF_ROUND: CorrectionSchedule.ValueType  # 1
 """One L-step correction at the end of the round: Algorithm 1 of arXiv:2603.02426."""
 CORRECTION_SCHEDULE_EVERY_STEP: CorrectionSchedule.ValueType  # 2
 """A TD(λ) correction at every environment step of the round, the basis frozen."""
+CORRECTION_SCHEDULE_LEAST_SQUARES: CorrectionSchedule.ValueType  # 3
+"""No step: after every round the head solves the least-squares TD(λ) system of the agent's own transitions."""
 Global___CorrectionSchedule: _TypeAlias = CorrectionSchedule  # noqa: Y015
 
 class _ParticipationPolicy:
@@ -79,6 +83,8 @@ class Method(_message.Message):
     DECAY_HORIZON_FIELD_NUMBER: _builtins.int
     DECAY_POWER_FIELD_NUMBER: _builtins.int
     TRACE_DECAY_FIELD_NUMBER: _builtins.int
+    FORGETTING_FIELD_NUMBER: _builtins.int
+    ROW_SCALED_FIELD_NUMBER: _builtins.int
     steps_per_round: _builtins.int
     """L, environment steps an agent takes in one round; 1 or more."""
     corrections: Global___CorrectionSchedule.ValueType
@@ -102,7 +108,11 @@ class Method(_message.Message):
     decay_power: _builtins.float
     """p of the step decay, 0 to 1."""
     trace_decay: _builtins.float
-    """λ of the eligibility trace within a round, 0 to below 1; only where the head is corrected at every step."""
+    """λ of the eligibility trace within a round, 0 to below 1; not used with corrections at the end of the round."""
+    forgetting: _builtins.float
+    """c of heads by least squares, 0 or more: the data of round k weigh about k^c."""
+    row_scaled: _builtins.bool
+    """Whether the coordinator's step is scaled for each feature by the size of its gradients."""
     def __init__(
         self,
         *,
@@ -118,10 +128,12 @@ class Method(_message.Message):
         decay_horizon: _builtins.float = ...,
         decay_power: _builtins.float = ...,
         trace_decay: _builtins.float = ...,
+        forgetting: _builtins.float = ...,
+        row_scaled: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["basis_step", b"basis_step", "corrections", b"corrections", "decay_horizon", b"decay_horizon", "decay_power", b"decay_power", "gain_step", b"gain_step", "head_radius", b"head_radius", "head_step", b"head_step", "implicit_head_step", b"implicit_head_step", "preconditioned", b"preconditioned", "preconditioner_floor", b"preconditioner_floor", "steps_per_round", b"steps_per_round", "trace_decay", b"trace_decay"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["basis_step", b"basis_step", "corrections", b"corrections", "decay_horizon", b"decay_horizon", "decay_power", b"decay_power", "forgetting", b"forgetting", "gain_step", b"gain_step", "head_radius", b"head_radius", "head_step", b"head_step", "implicit_head_step", b"implicit_head_step", "preconditioned", b"preconditioned", "preconditioner_floor", b"preconditioner_floor", "row_scaled", b"row_scaled", "steps_per_round", b"steps_per_round", "trace_decay", b"trace_decay"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

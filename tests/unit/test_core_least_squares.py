@@ -1,0 +1,157 @@
+"""Heads by least squares: the sums, their move to another basis, and the system that they make."""
+
+import math
+
+import numpy as np
+import pytest
+from values import read_only
+
+from cospan.core.learner import LearnerState, Trajectory, learn_round
+from cospan.core.least_squares import PRIOR_STEPS, HeadStatistics
+from cospan.core.matrices import FactoredMatrix, to_dense
+from cospan.core.method import Corrections, Method
+from cospan.core.subspace import random_basis
+
+D, R, L = 7, 3, 5
+
+
+def method(**changes: object) -> Method:
+    values: dict[str, object] = {
+        "steps_per_round": L,
+        "corrections": Corrections.LEAST_SQUARES,
+        "head_step": 0.3,
+        "gain_step": 0.1,
+        "head_radius": math.inf,
+        "basis_step": 0.5,
+        "trace_decay": 0.6,
+        "forgetting": 2.0,
+    }
+    return Method(**(values | changes))  # type: ignore[arg-type]
+
+
+def chain(rounds: int, seed: int = 0) -> list[Trajectory]:
+    rng = np.random.default_rng(seed)
+    features = rng.uniform(-1.0, 1.0, (rounds * L + 1, D)) / math.sqrt(D)
+    rewards = 2.0 + rng.standard_normal(rounds * L)
+    return [
+        Trajectory(read_only(features[t * L : (t + 1) * L + 1]), read_only(rewards[t * L : (t + 1) * L]))
+        for t in range(rounds)
+    ]
+
+
+BASIS = read_only(random_basis(D, R, np.random.default_rng(2)))
+
+
+def by_loops(
+    walks: list[Trajectory], bases: list[np.ndarray], rule: Method
+) -> tuple[list[np.ndarray], list[float]]:
+    """The heads and gains after each round, written out; a round's sums are turned with every later basis."""
+    heads, gains = [], []
+    system, rewards, traces = np.zeros((R, R)), np.zeros(R), np.zeros(R)
+    squares = total = steps = 0.0
+    for t, (walk, basis) in enumerate(zip(walks, bases, strict=True)):
+        turn = basis.T @ bases[max(t - 1, 0)]
+        keep = t / (t + rule.forgetting) if t else 0.0
+        system, rewards, traces = keep * turn @ system @ turn.T, keep * turn @ rewards, keep * turn @ traces
+        squares, total, steps = keep * squares, keep * total, keep * steps
+        trace = np.zeros(R)
+        for h in range(L):
+            here, there = basis.T @ walk.features[h], basis.T @ walk.features[h + 1]
+            trace = rule.trace_decay * trace + here
+            system = system + np.outer(trace, here - there)
+            rewards, traces = rewards + trace * walk.rewards[h], traces + trace
+            squares, total, steps = squares + here @ here, total + walk.rewards[h], steps + 1.0
+        ridge = PRIOR_STEPS * squares / steps / R
+        gains.append(total / steps)
+        heads.append(np.linalg.inv(system + ridge * np.eye(R)) @ (rewards - gains[-1] * traces))
+    return heads, gains
+
+
+@pytest.mark.parametrize("forgetting", [0.0, 2.0])
+@pytest.mark.parametrize("trace_decay", [0.0, 0.6])
+def test_rounds_of_least_squares_against_loops(trace_decay: float, forgetting: float) -> None:
+    rule, walks = method(trace_decay=trace_decay, forgetting=forgetting), chain(6)
+    rng = np.random.default_rng(5)
+    bases = [np.linalg.qr(BASIS + 0.1 * t * rng.standard_normal((D, R)))[0] for t in range(6)]
+    heads, gains = by_loops(walks, bases, rule)
+    state = LearnerState.initial(R)
+    for t, (walk, basis) in enumerate(zip(walks, bases, strict=True)):
+        state = learn_round(state, basis, walk, rule).state
+        np.testing.assert_allclose(state.head, heads[t], rtol=1e-9, atol=1e-12)
+        assert state.gain_estimate == pytest.approx(gains[t], rel=1e-13)
+        assert state.steps == (t + 1) * L
+
+
+def test_the_gradient_is_that_of_the_head_from_before_the_round_and_of_rank_one() -> None:
+    rule, (first, second) = method(), chain(2)
+    state = learn_round(LearnerState.initial(R), BASIS, first, rule).state
+    outcome = learn_round(state, BASIS, second, rule)
+    trace, expected, squares = np.zeros(D), np.zeros((D, R)), 0.0
+    for h in range(L):
+        step = second.features[h + 1] - second.features[h]
+        error = second.rewards[h] - state.gain_estimate + step @ BASIS @ state.head
+        trace = rule.trace_decay * trace + second.features[h]
+        expected += error * np.outer(trace, state.head)
+        squares += error * error / L
+    assert isinstance(outcome.gradient, FactoredMatrix)
+    assert outcome.gradient.left.shape == (D, 1)
+    np.testing.assert_allclose(to_dense(outcome.gradient), expected, rtol=1e-11, atol=1e-13)
+    np.testing.assert_allclose(outcome.head_second_moment, np.outer(state.head, state.head), rtol=1e-14)
+    assert outcome.mean_squared_error == pytest.approx(squares, rel=1e-12)
+
+
+def test_the_first_round_knows_no_head() -> None:
+    outcome = learn_round(LearnerState.initial(R), BASIS, chain(1)[0], method())
+    np.testing.assert_array_equal(to_dense(outcome.gradient), np.zeros((D, R)))
+    assert np.linalg.norm(outcome.state.head) > 0.0
+
+
+def test_a_turn_within_the_subspace_changes_no_value() -> None:
+    """The sums move with the basis exactly as long as the subspace stays: B w is the same."""
+    rule, walks = method(), chain(4)
+    turn = np.linalg.qr(np.random.default_rng(9).standard_normal((R, R)))[0]
+    still = turned = LearnerState.initial(R)
+    for t, walk in enumerate(walks):
+        still = learn_round(still, BASIS, walk, rule).state
+        turned = learn_round(turned, BASIS @ (turn if t % 2 else np.eye(R)), walk, rule).state
+    np.testing.assert_allclose(BASIS @ turn @ turned.head, BASIS @ still.head, rtol=1e-10)
+
+
+def test_much_data_is_the_fixed_point_of_td() -> None:
+    """Without forgetting and in the whole space the head tends to the least-squares solution: the ridge fades."""
+    rng = np.random.default_rng(1)
+    weights = rng.standard_normal(D)
+    features = rng.uniform(-1.0, 1.0, (20_001, D)) / math.sqrt(D)
+    rewards = 3.0 + (features[:-1] - features[1:]) @ weights
+    rule = method(steps_per_round=20_000, trace_decay=0.0, forgetting=0.0)
+    head = learn_round(LearnerState.initial(D), np.eye(D), Trajectory(features, rewards), rule).state.head
+    assert np.linalg.norm(head - weights) < 0.02 * np.linalg.norm(weights)
+
+
+def test_the_head_is_drawn_back_into_the_ball() -> None:
+    free = learn_round(LearnerState.initial(R), BASIS, chain(1)[0], method()).state.head
+    held = learn_round(LearnerState.initial(R), BASIS, chain(1)[0], method(head_radius=0.01)).state.head
+    assert np.linalg.norm(free) > 0.02
+    np.testing.assert_allclose(held, 0.01 * free / np.linalg.norm(free), rtol=1e-12)
+
+
+def test_no_features_and_no_data_give_no_head() -> None:
+    empty = HeadStatistics.initial(BASIS)
+    np.testing.assert_array_equal(empty.head(1.0), np.zeros(R))
+    assert empty.gain_estimate == 0.0
+    blank = empty.including(np.zeros((L + 1, R)), np.zeros((L, R)), np.ones(L), 1.0)
+    np.testing.assert_array_equal(blank.head(1.0), np.zeros(R))
+    assert blank.gain_estimate == 1.0
+
+
+def test_a_singular_system_gives_a_head_all_the_same() -> None:
+    """A is not symmetric, so a ridge may meet an eigenvalue of the other sign: −κ here, exactly."""
+    sums = HeadStatistics(
+        np.eye(2), np.diag([-5.0, 1.0]), np.ones(2), np.zeros(2), squares=1.0, steps=1.0, rounds=1
+    )
+    np.testing.assert_allclose(sums.head(math.inf), [0.0, 1.0 / 6.0], atol=1e-15)
+
+
+def test_a_head_that_is_not_finite_is_none() -> None:
+    sums = HeadStatistics(np.eye(1), np.zeros((1, 1)), np.array([1e300]), np.zeros(1), 1e-300, steps=1.0, rounds=1)
+    np.testing.assert_array_equal(sums.head(1.0), [0.0])
