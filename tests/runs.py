@@ -112,10 +112,10 @@ def kinds(commands: tuple[Any, ...]) -> list[str]:
 class CoordinatorDriver:
     """Steps the coordinator's machine with a clock of its own, and checks after every event what always holds."""
 
-    def __init__(self, **changes: Any) -> None:
+    def __init__(self, sites: int | None = None, **changes: Any) -> None:
         self.now = 0.0
         self.state = machine.initial_state(
-            specification(**changes), run_id="run-1", incarnation=1, start_seconds=START, now=0.0
+            specification(**changes), run_id="run-1", incarnation=1, start_seconds=START, now=0.0, sites=sites
         )
         self.state.check()
         self.commands: tuple[events.Command, ...] = ()
@@ -160,6 +160,15 @@ class CoordinatorDriver:
         """A join over a stream, and with a token, that nobody had before."""
         number = next(self._streams)
         return events.JoinRequested(join(*agents, **changes), number, f"token-{number}")
+
+    def seating(self, holder: str, **changes: Any) -> events.JoinRequested:
+        """A process that brings no site asks for one."""
+        return self.joining(holder=holder, **{"instance": f"process of {holder}"} | changes)
+
+    def seat(self, holder: str, **changes: Any) -> m.Welcome:
+        """It is given one."""
+        self.step(self.seating(holder, **changes))
+        return self.welcome()
 
     def resuming(self, token: str, **changes: Any) -> events.JoinRequested:
         """The process of a session comes back over a new stream."""

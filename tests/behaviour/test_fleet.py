@@ -302,6 +302,31 @@ def test_an_agent_that_is_stopped_in_mid_round_ends_the_round_first() -> None:
     run(stopped())
 
 
+def test_agents_without_a_site_are_given_one_each() -> None:
+    """And learn what they would have learnt had they brought it: the same bits."""
+
+    async def fleet(*, named: bool) -> tuple[np.ndarray, set[tuple[str, int | None]]]:
+        async with Coordinator(specification(agents=3, rounds=10), sites=3) as coordinator:
+            agents = [
+                Agent(RINGS, index=index if named else None, coordinator=coordinator.address) for index in range(3)
+            ]
+            await ends(agents)
+            return coordinator.engine.state.basis, {(agent.agent_id, agent.index) for agent in agents}
+
+    (given, seats), (brought, names) = run(fleet(named=False)), run(fleet(named=True))
+    assert seats == names == {("site-0", 0), ("site-1", 1), ("site-2", 2)}
+    np.testing.assert_array_equal(given, brought)
+
+
+def test_an_agent_brings_a_site_with_its_name_or_neither() -> None:
+    with pytest.raises(errors.InvalidValueError, match="'pump' has no site"):
+        Agent(RINGS, agent_id="pump")
+    with pytest.raises(errors.InvalidValueError, match="leave out the holder 'me'"):
+        Agent(RINGS, index=0, holder="me")
+    with pytest.raises(errors.InvalidValueError, match="agent id 'a/b'"):
+        Agent(RINGS, holder="a/b")
+
+
 def test_a_coordinator_that_is_closed_says_good_bye_to_all() -> None:
     async def closed() -> None:
         async with Coordinator(specification(agents=2, rounds=0)) as coordinator:

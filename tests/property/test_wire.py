@@ -126,7 +126,10 @@ def said_by_agents(draw: st.DrawFn) -> tuple[RunSpecification, m.AgentMessage]:
 def welcomes(draw: st.DrawFn) -> m.Welcome:
     spec = draw(specifications())
     basis = draw(arrays(spec.feature_dim, spec.rank))
-    return m.Welcome(draw(stamps), draw(tokens), spec, basis, draw(counts64), draw(st.booleans()))
+    site = draw(st.none() | st.integers(0, 2**32 - 1))
+    return m.Welcome(
+        draw(stamps), draw(tokens), spec, basis, draw(counts64), draw(st.booleans()), draw(agent_sets), site
+    )
 
 
 said_by_coordinators = (

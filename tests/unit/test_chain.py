@@ -212,3 +212,14 @@ def test_a_round_with_bad_features_is_an_error_of_the_features() -> None:
     site = Site(env=ring_site(0, 1).env, features=Gives(IndexError("state 9")), policy=coin)
     with pytest.raises(WorkloadBehaviourError, match="the feature map of site-0 raised IndexError"):
         Chain(site, name="site-0", index=0, seed=1).advance(1)
+
+
+def test_a_chain_that_begins_late_draws_fresh_data() -> None:
+    """An agent that is started again in round 7 must not learn from its first data twice."""
+    rewards = [
+        Chain(ring_site(0, 1), name="a", index=0, seed=1, first_round=first).advance(20).rewards.tolist()
+        for first in (0, 0, 7, 7, 8)
+    ]
+    assert rewards[0] == rewards[1]
+    assert rewards[2] == rewards[3]
+    assert len({tuple(row) for row in rewards}) == 3

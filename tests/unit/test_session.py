@@ -1,6 +1,7 @@
 """The agent's side of the conversation: every transition, every bound, and what it does about each error."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -65,6 +66,19 @@ def test_from_the_first_question_to_the_last_basis() -> None:
     assert agent.receive(finish) == ["Conclude"]
     assert (agent.commands[0].message, agent.commands[0].basis is basis) == ("all 2 rounds are done", True)
     assert agent.state.phase is Phase.DONE
+
+
+def test_who_was_given_a_site_comes_back_under_its_name() -> None:
+    agent = AgentDriver()
+    agent.step(session.Described(agent.specification))
+    agent.step(session.Prepared(join(holder="container-1", instance="i")))
+    agent.step(session.Connected())
+    assert (agent.commands[0].message.agent_ids, agent.commands[0].message.holder) == ((), "container-1")
+    agent.receive(replace(agent.welcome(0), agent_ids=("site-4",), site_index=4))
+    agent.step(session.StreamBroke(errors.CoordinatorUnavailableError("gone"), jitter=0.0))
+    agent.step(session.Connected())
+    again = agent.commands[0].message
+    assert (again.agent_ids, again.holder, again.resumption.session_token) == (("site-4",), "", agent.state.token)
 
 
 def test_a_run_that_has_started_is_joined_at_once() -> None:

@@ -83,6 +83,7 @@ def upload(gradient: Any, moment: Any = MOMENT, **changes: Any) -> m.GradientUpl
 AGENT_MESSAGES: dict[str, m.AgentMessage] = {
     "join": JOIN,
     "join anew": dataclasses.replace(JOIN, resumption=None, workload="", client_version=""),
+    "join without a site": dataclasses.replace(JOIN, agent_ids=(), holder="container-1", resumption=None),
     "dense": upload(DenseMatrix(BASIS)),
     "dense, single precision": upload(DenseMatrix(BASIS.astype(np.float32)), MOMENT.astype(np.float32)),
     "factored": upload(FACTORED, agent_ids=()),
@@ -93,6 +94,9 @@ AGENT_MESSAGES: dict[str, m.AgentMessage] = {
 }
 COORDINATOR_MESSAGES: dict[str, m.CoordinatorMessage] = {
     "welcome": m.Welcome(STAMP, "token", SPEC, BASIS, first_round=5, started=True),
+    "welcome to a site": m.Welcome(
+        STAMP, "token", SPEC, BASIS, 5, started=False, agent_ids=("site-0",), site_index=0
+    ),
     "basis": m.BasisUpdate(STAMP, BASIS),
     "duplicate": m.Receipt(STAMP, 6, m.Disposition.DUPLICATE),
     "late": m.Receipt(STAMP, 6, m.Disposition.LATE),
@@ -336,7 +340,8 @@ def test_a_malformed_gradient_is_refused(name: str) -> None:
 JOIN_CHANGES: dict[str, tuple[str, Change]] = {
     "no instance": ("join.instance_id is empty", set_to("instance_id", "")),
     "long instance": ("join.instance_id has 65 characters", set_to("instance_id", "x" * 65)),
-    "no agents": ("join.agent_ids is empty", set_to("agent_ids", [])),
+    "no agents": ("join names neither agents nor the holder", set_to("agent_ids", [])),
+    "agents and a holder": ("join names neither agents nor the holder", set_to("holder", "x")),
     "an agent twice": ("join.agent_ids names an agent twice", set_to("agent_ids", ["a", "a"])),
     "a path": ("join.agent_ids: agent id 'a/b'", set_to("agent_ids", ["a/b"])),
     "too many agents": (

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import re
+import socket
 import sys
 import time
 from collections.abc import Mapping
@@ -34,6 +35,7 @@ class AgentOptions:
 
     workload: str
     agent_id: str | None
+    of_host: bool
     output: Path | None
     resume: Path | None
     json: bool = False
@@ -74,20 +76,18 @@ def take_part(chosen: AgentOptions, flags: Mapping[str, Any], config: Path | Non
             code = failure.exit_code
             lines.emit("failed", reason=failure.reason, message=str(failure), exit_code=code, rounds=rounds)
         raise
-    _say_end(agent, end, chosen.output, lines)
+    _say_end(agent, end, None if chosen.output is None else _file(chosen.output, agent), lines)
     return 0
 
 
-def identity(agent_id: str | None, index: int | None) -> tuple[str, int]:
-    """The agent's name and the index of its site, each from the other where only one is said.
+def identity(agent_id: str | None, index: int | None) -> tuple[str | None, int | None]:
+    """The agent's name and the index of its site, each from the other where only one is said; None for neither.
 
     Raises:
-        InvalidValueError: neither is said, or the name does not end in digits.
+        InvalidValueError: the name does not end in digits, and no index is said.
     """
     if agent_id is None:
-        if index is None:
-            raise InvalidValueError("no agent is named; say which site it is, as in --id 7")
-        return default_agent_id(index), index
+        return (None, None) if index is None else (default_agent_id(index), index)
     name = default_agent_id(int(agent_id)) if re.fullmatch(r"[0-9]{1,9}", agent_id) else agent_id
     if index is not None:
         return name, index
@@ -113,6 +113,8 @@ def _settings(chosen: AgentOptions, flags: Mapping[str, Any], config: Path | Non
 
 def _prepared(chosen: AgentOptions, settings: AgentSettings) -> Agent:
     name, index = identity(chosen.agent_id, settings.index)
+    if chosen.of_host and index is not None:
+        raise InvalidValueError(f"site {index} is named, and --of-host asks for one that is free; leave out one")
     if chosen.output is not None:
         _check_writable(chosen.output)
     if chosen.resume is not None:
@@ -122,6 +124,7 @@ def _prepared(chosen: AgentOptions, settings: AgentSettings) -> Agent:
         index=index,
         coordinator=settings.coordinator,
         agent_id=name,
+        holder=socket.gethostname()[:64] if chosen.of_host else None,
         patience=settings.patience,
         with_baseline=settings.baseline,
         resume_from=chosen.resume,
@@ -129,9 +132,14 @@ def _prepared(chosen: AgentOptions, settings: AgentSettings) -> Agent:
 
 
 def _check_writable(output: Path) -> None:
-    folder = output.parent
-    if output.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+    folder = output if output.is_dir() else output.parent
+    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
         raise RunFileError(f"cannot write {output}; name a file in a folder that exists and can be written to")
+
+
+def _file(output: Path, agent: Agent) -> Path:
+    """The agent's file; in a folder it has the agent's name, which may be known only when it has its site."""
+    return output / f"{agent.agent_id}.npz" if output.is_dir() else output
 
 
 async def _run(agent: Agent, *, follow_stdin: bool) -> AgentEnd:
@@ -151,7 +159,7 @@ def _rounds(agent: Agent) -> int:
 def _save(agent: Agent, output: Path | None, failure: BaseException | None) -> None:
     """Keeps what was learnt, also by a run that failed; but nothing that began with a wrong file."""
     if output is not None and _rounds(agent) and not isinstance(failure, RunFileError):
-        agent.save(output)
+        agent.save(_file(output, agent))
 
 
 class Reporter:

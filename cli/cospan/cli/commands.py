@@ -89,6 +89,7 @@ def coordinator(
     port: o.CoordinatorPort = None,
     insecure: o.Insecure = None,
     run_folder: o.RunFolderOption = None,
+    runs_folder: o.RunsFolder = None,
     spec: o.SpecFile = None,
     config: o.Config = None,
     json: o.Json = False,
@@ -98,7 +99,7 @@ def coordinator(
     """The server alone: it waits for agents, averages their gradients, and gives out the basis."""
     from cospan.cli.coordinator import CoordinatorOptions, serve_here
 
-    chosen = CoordinatorOptions(workload, spec, run_folder, json=json, follow_stdin=follow_stdin)
+    chosen = CoordinatorOptions(workload, spec, run_folder, runs_folder, json=json, follow_stdin=follow_stdin)
     raise typer.Exit(serve_here(chosen, _given(context), config))
 
 
@@ -107,6 +108,7 @@ def agent(
     workload: o.AgentWorkload,
     agent_id: o.AgentName = None,
     index: o.Index = None,
+    of_host: o.OfHost = False,
     coordinator: o.CoordinatorAddress = None,
     patience: o.Patience = None,
     no_baseline: o.NoBaseline = False,
@@ -117,10 +119,13 @@ def agent(
     debug: o.Debug = False,
     follow_stdin: o.FollowStdin = False,
 ) -> None:
-    """One agent: it learns the value function of its own site until the run is over."""
+    """One agent: it learns the value function of its own site until the run is over.
+
+    Without --id and --index the coordinator gives it a site that is free.
+    """
     from cospan.cli.agent import AgentOptions, take_part
 
-    chosen = AgentOptions(workload, agent_id, output, resume, json=json, follow_stdin=follow_stdin)
+    chosen = AgentOptions(workload, agent_id, of_host, output, resume, json=json, follow_stdin=follow_stdin)
     raise typer.Exit(take_part(chosen, _given(context), config))
 
 

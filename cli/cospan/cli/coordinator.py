@@ -20,7 +20,7 @@ from cospan.cli.process import (
     use_one_blas_thread,
 )
 from cospan.cli.recorder import RoundsFile, row_of
-from cospan.cli.run_folder import RunFolder, check_free, make_run_folder
+from cospan.cli.run_folder import RunFolder, check_free, make_newest_run_folder, make_run_folder
 from cospan.cli.specifying import RunPlan, plan_alone, plan_with_workload
 from cospan.core.specification import RunSpecification
 from cospan.server.events import Note, ReportRound
@@ -42,6 +42,7 @@ class CoordinatorOptions:
     workload: str | None
     spec: Path | None
     run_folder: Path | None
+    runs_folder: Path | None = None
     json: bool = False
     follow_stdin: bool = False
 
@@ -53,6 +54,8 @@ def serve_here(chosen: CoordinatorOptions, flags: Mapping[str, Any], config: Pat
         CospanError: it cannot begin, or did not reach its end.
     """
     log_errors_to_stderr()
+    if chosen.run_folder is not None and chosen.runs_folder is not None:
+        raise InvalidValueError("--run-folder and --runs-folder are both said; leave out one")
     voice: Voice = JsonVoice(JsonLines(claim_stdout())) if chosen.json else PlainVoice()
     try:
         plan = _plan(chosen, flags, config)
@@ -119,6 +122,7 @@ async def _serve(plan: RunPlan, chosen: CoordinatorOptions, voice: "Voice") -> t
         host=settings.host,
         port=DEFAULT_PORT if settings.port is None else settings.port,
         start_seconds=START_SECONDS if settings.start_seconds is None else settings.start_seconds,
+        sites=plan.workload.max_agents if plan.workload is not None else None,
     )
     register = Register(coordinator, voice)
     asked: list[str] = []
@@ -132,13 +136,19 @@ async def _serve(plan: RunPlan, chosen: CoordinatorOptions, voice: "Voice") -> t
         on_end_of_stdin(stop)
     async with contextlib.AsyncExitStack() as stack:
         await stack.enter_async_context(coordinator)
-        if chosen.run_folder is not None:
-            folder = make_run_folder(chosen.run_folder, workload=spec.workload)
+        folder = _folder(chosen, spec.workload)
+        if folder is not None:
             await stack.enter_async_context(_writing(register, folder))
         voice.listening(coordinator.address, spec.agents)
         await coordinator.wait()
         voice.finished(register.outcome())
     return register.outcome(), bool(asked)
+
+
+def _folder(chosen: CoordinatorOptions, workload: str) -> RunFolder | None:
+    if chosen.runs_folder is not None:
+        return make_newest_run_folder(chosen.runs_folder, workload=workload)
+    return None if chosen.run_folder is None else make_run_folder(chosen.run_folder, workload=workload)
 
 
 class Register:

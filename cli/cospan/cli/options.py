@@ -103,6 +103,14 @@ Index: TypeAlias = Annotated[
         metavar="N",
     ),
 ]
+OfHost: TypeAlias = Annotated[
+    bool,
+    typer.Option(
+        "--of-host",
+        help="Ask for a free site under this host's name: started again here, it gets the same one.",
+        rich_help_panel=_FLEET,
+    ),
+]
 
 # The learning rule ------------------------------------------------------------------------------------------
 
@@ -284,9 +292,23 @@ RunFolderOption: TypeAlias = Annotated[
         metavar="FOLDER",
     ),
 ]
+RunsFolder: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(
+        "--runs-folder",
+        help="Where to make a new folder for this run; its link `latest` points to the newest.",
+        rich_help_panel=_FILES,
+        metavar="FOLDER",
+    ),
+]
 OutputFile: TypeAlias = Annotated[
     Path | None,
-    typer.Option("--output", help="Where to save what was learnt (npz).", rich_help_panel=_FILES, metavar="FILE"),
+    typer.Option(
+        "--output",
+        help="Where to save what was learnt (npz); in a folder, under the agent's name.",
+        rich_help_panel=_FILES,
+        metavar="FILE",
+    ),
 ]
 Resume: TypeAlias = Annotated[
     Path | None,

@@ -133,12 +133,32 @@ def make_run_folder(path: Path | None, *, workload: str) -> RunFolder:
         RunFileError: it cannot be made, or is not empty.
     """
     if path is None:
-        return _make_unique(RUNS, f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{_file_name(workload)}")
+        return _make_unique(RUNS, workload)
     check_free(path)
     return _make(path, exist_ok=True)
 
 
-def _make_unique(parent: Path, name: str) -> RunFolder:
+def make_newest_run_folder(parent: Path, *, workload: str) -> RunFolder:
+    """Makes a new folder in `parent`, to which its link `latest` then points, with a folder for the agents' files.
+
+    Agents that share the volume write to `latest/agents` and need not know the folder's name.
+
+    Raises:
+        RunFileError: it cannot be made.
+    """
+    folder = _make_unique(parent, workload)
+    link = parent / f".latest-{folder.path.name}"
+    try:
+        folder.agents.mkdir()
+        link.symlink_to(folder.path.name)
+        link.replace(parent / "latest")
+    except OSError as failure:
+        raise _cannot_make(folder.path, failure) from failure
+    return folder
+
+
+def _make_unique(parent: Path, workload: str) -> RunFolder:
+    name = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{_file_name(workload)}"
     for number in range(1, _MOST_RUNS_IN_A_SECOND):
         path = parent / (name if number == 1 else f"{name}-{number}")
         with contextlib.suppress(FileExistsError):

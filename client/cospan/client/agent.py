@@ -25,7 +25,7 @@ from cospan.client.site_learner import SiteLearner
 from cospan.client.transport import AgentStream, GrpcTransport, Transport
 from cospan.client.worker import Worker
 from cospan.client.workload import Site, Workload
-from cospan.core.specification import RunSpecification, agent_id_problem
+from cospan.core.specification import SITE_PREFIX, RunSpecification, agent_id_problem
 from cospan.wire.errors import CospanError, InvalidValueError, WorkloadBehaviourError
 from cospan.wire.limits import MAX_TEXT
 from cospan.wire.messages import AgentMessage, Join, Welcome
@@ -33,13 +33,14 @@ from cospan.wire.messages import AgentMessage, Join, Welcome
 PATIENCE_SECONDS = 60.0
 _ROUND_END_SECONDS = 2.0
 """So long an agent that stops in the middle of a round waits for its end, so that what it saves is whole."""
+_UNSEATED = "unseated"
 _FAREWELL_SECONDS = 1.0
 """So long an agent that ends waits for its last messages to leave."""
 
 
 def default_agent_id(index: int) -> str:
     """What the agent of site `index` is called where nobody says otherwise."""
-    return f"site-{index}"
+    return f"{SITE_PREFIX}{index}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,9 +63,10 @@ class Agent:
         self,
         workload: Workload | str,
         *,
-        index: int,
+        index: int | None = None,
         coordinator: str = "127.0.0.1:50051",
         agent_id: str | None = None,
+        holder: str | None = None,
         patience: float = PATIENCE_SECONDS,
         with_baseline: bool = True,
         resume_from: Path | str | None = None,
@@ -74,9 +76,11 @@ class Agent:
 
         Args:
             workload: a workload, or its name as on the command line.
-            index: which site of the workload this is.
+            index: which site of the workload this is; where left out the coordinator gives it one that is free.
             coordinator: HOST:PORT.
             agent_id: the agent's name in the run; `site-<index>` where left out.
+            holder: a name that outlives this process, as that of its container: started again it is given the same
+                site. Without `index` only; a random one where left out.
             patience: seconds without an answer of the coordinator after which it gives up.
             with_baseline: whether independent TD learns beside it from the same transitions.
             resume_from: a file of `save`, of the same run and agent, to go on from.
@@ -88,10 +92,17 @@ class Agent:
         """
         self.workload = load_workload(workload) if isinstance(workload, str) else workload
         self.index = index
-        self.agent_id = default_agent_id(index) if agent_id is None else agent_id
-        problem = agent_id_problem(self.agent_id)
-        if problem is not None:
-            raise InvalidValueError(problem)
+        if index is None and agent_id is not None:
+            raise InvalidValueError(f"agent {agent_id!r} has no site; say its index, or leave out its name")
+        if index is not None and holder is not None:
+            raise InvalidValueError(f"site {index} is asked for by its index; leave out the holder {holder!r}")
+        self._holder = "" if index is not None else holder or secrets.token_hex(16)
+        self.agent_id = agent_id or (_UNSEATED if index is None else default_agent_id(index))
+        """The agent's name; one that stands for none until a site is given."""
+        for name in (self.agent_id, self._holder or self.agent_id):
+            problem = agent_id_problem(name)
+            if problem is not None:
+                raise InvalidValueError(problem)
         self.learner: SiteLearner | None = None
         self.on_round: list[Callable[[Agent, int], None]] = []
         """Called after each round learnt, in the learning thread, with the agent and the round."""
@@ -245,7 +256,8 @@ class Agent:
             case session.Connect(after_seconds=pause):
                 self._in_background(self._connect(pause))
             case session.Begin(welcome=welcome):
-                self._begin(welcome)
+                self._in_worker(partial(self._begin, welcome))
+                self._tick_later()  # how often is known only now
             case session.Transmit(message=message):
                 self._outbox.put_nowait(message)
             case session.Learn(round=number, basis=basis):
@@ -272,17 +284,20 @@ class Agent:
             error.__cause__ = failure
             self._post(session.LearningFailed(error))
 
-    def _in_worker(self, job: Callable[[], session.Event]) -> None:
-        """Runs a job in the learning thread; the event that it returns comes back to the loop."""
+    def _in_worker(self, job: Callable[[], session.Event | None]) -> None:
+        """Runs a job in the learning thread; the event that it returns, if any, comes back to the loop."""
         loop = asyncio.get_running_loop()
 
         def report() -> None:
+            event: session.Event | None
             try:
                 event = job()
             except CospanError as failure:
                 event = session.LearningFailed(failure)
             except BaseException as failure:  # an environment may also call sys.exit
                 event = session.LearningFailed(_unexpected(self.agent_id, failure))
+            if event is None:
+                return
             with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
                 loop.call_soon_threadsafe(self._post, event)
 
@@ -300,13 +315,16 @@ class Agent:
     def _prepare(self, specification: RunSpecification) -> session.Event:
         """Makes the site; in the learning thread, where all of the workload's code runs."""
         self._specification = specification
-        self._site = make_site(self.workload, self.index, specification.seed)
+        # Whatever site it will be, the features are those of the workload.
+        site = make_site(self.workload, self.index or 0, specification.seed)
+        self._site = None if self.index is None else site
         return session.Prepared(
             Join(
                 instance_id=secrets.token_hex(16),
-                agent_ids=(self.agent_id,),
-                feature_dim=self._site.features.dim,
-                feature_fingerprint=self._site.features.fingerprint,
+                agent_ids=() if self.index is None else (self.agent_id,),
+                holder=self._holder,
+                feature_dim=site.features.dim,
+                feature_fingerprint=site.features.fingerprint,
                 workload=self.workload.name[:MAX_TEXT],
                 client_version=importlib.metadata.version("cospan"),
             )
@@ -330,22 +348,24 @@ class Agent:
                 self._broke(failure)
 
     def _begin(self, welcome: Welcome) -> None:
-        """The first welcome: the specification is final, the learner can be made."""
-        assert self._site is not None
+        """The first welcome: the specification is final, the learner can be made; in the learning thread."""
+        if self._site is None:
+            assert welcome.site_index is not None
+            self._site = make_site(self.workload, welcome.site_index, welcome.specification.seed)
+            self.index = welcome.site_index
+            (self.agent_id,) = welcome.agent_ids
+        assert self.index is not None
         learner = SiteLearner(
             self._site,
             welcome.specification,
             name=self.agent_id,
             index=self.index,
             with_baseline=self._with_baseline,
+            first_round=welcome.first_round,
         )
         if self._resume_from is not None:
-            try:
-                resume(learner, self._resume_from, run_id=welcome.stamp.run_id)
-            except CospanError as failure:
-                self._post(session.LearningFailed(failure))
+            resume(learner, self._resume_from, run_id=welcome.stamp.run_id)
         self.learner = learner
-        self._tick_later()  # how often is known only now
 
     def _learn(self, round_number: int, basis: Float[np.ndarray, "d r"]) -> session.Event:
         upload = self._learnt().learn(round_number, basis)

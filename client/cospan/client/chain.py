@@ -21,17 +21,20 @@ class Chain:
     environment is stepped on.
     """
 
-    def __init__(self, site: Site, *, name: str, index: int, seed: int) -> None:
+    def __init__(self, site: Site, *, name: str, index: int, seed: int, first_round: int = 0) -> None:
         """Prepares the chain; the environment is reset when it is first needed.
 
         Args:
             site: the environment, its features and its policy.
             name: of the agent, for error messages.
             index: of the agent.
-            seed: of the run; the environment's seed and the policy's generator come from (seed, index) alone.
+            seed: of the run; the environment's seed and the policy's generator come from (seed, index) alone,
+            first_round: unless the chain begins in a later round: then from that as well, or an agent that is
+                started again would learn from the same data twice.
         """
         self._site, self._name = site, name
-        environment_seed, policy_seed = np.random.SeedSequence((seed, index)).spawn(2)
+        origin = (seed, index, first_round) if first_round else (seed, index)
+        environment_seed, policy_seed = np.random.SeedSequence(origin).spawn(2)
         self._environment_seed = int(environment_seed.generate_state(1)[0])
         self._rng = np.random.default_rng(policy_seed)
         self._observation: Any = None

@@ -362,6 +362,7 @@ def _on_welcome(state: SessionState, welcome: Welcome, now: float) -> Outcome:
     state = replace(
         state,
         phase=Phase.ACTIVE,
+        join=_seated(state.join, welcome),
         specification=welcome.specification,
         token=welcome.session_token,
         stamp=welcome.stamp,
@@ -377,6 +378,11 @@ def _on_welcome(state: SessionState, welcome: Welcome, now: float) -> Outcome:
         return state, commands
     state, more = _learn_if_idle(state)
     return state, commands + more
+
+
+def _seated(join: Join | None, welcome: Welcome) -> Join | None:
+    """How to join from now on: whoever was given a site has a name."""
+    return replace(join, agent_ids=welcome.agent_ids, holder="") if join and join.holder else join
 
 
 def _is_same(described: RunSpecification, welcomed: RunSpecification) -> bool:

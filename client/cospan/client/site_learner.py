@@ -27,7 +27,7 @@ class Trace:
 
 
 class SiteLearner:
-    """One agent's learner around its chain. Everything random in it comes from (run seed, index)."""
+    """One agent's learner around its chain. Everything random in it comes from (run seed, index, first round)."""
 
     def __init__(
         self,
@@ -37,10 +37,21 @@ class SiteLearner:
         name: str,
         index: int,
         with_baseline: bool = True,
+        first_round: int = 0,
     ) -> None:
+        """Prepares a learner that has learnt nothing.
+
+        Args:
+            site: of the agent.
+            specification: of the run.
+            name: of the agent.
+            index: of the site.
+            with_baseline: whether independent TD learns beside it.
+            first_round: the round in which it joins; one that joins late, or anew, draws fresh data.
+        """
         self.site, self.specification, self.name, self.index = site, specification, name, index
         d, r = specification.feature_dim, specification.rank
-        self.chain = Chain(site, name=name, index=index, seed=specification.seed)
+        self.chain = Chain(site, name=name, index=index, seed=specification.seed, first_round=first_round)
         self.state = LearnerState.initial(r)
         self.weights = AveragedIterate(mean=np.zeros(d))
         """Averaged iterates of B w: the learnt value weights."""

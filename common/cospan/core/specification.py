@@ -18,6 +18,8 @@ MAX_FEATURE_DIM = 2**24
 MAX_AGENTS = 2**20
 MAX_NAME = 256
 """Most characters of a workload's name and of a feature map's fingerprint."""
+SITE_PREFIX = "site-"
+"""Before the index of a site, what its agent is called where nobody says otherwise."""
 AGENT_ID = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}")
 """What an agent may be called. The name is also a file's name, so no path can be made of it."""
 

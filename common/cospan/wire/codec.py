@@ -240,6 +240,7 @@ def _encode_join(join: m.Join) -> pb.Join:
         feature_fingerprint=join.feature_fingerprint,
         workload=join.workload,
         client_version=join.client_version,
+        holder=join.holder,
     )
     if join.resumption is not None:
         message.resumption.session_token = join.resumption.session_token
@@ -257,7 +258,12 @@ def _decode_join(message: pb.Join) -> m.Join:
             last_round=message.resumption.last_round,
         )
     _require(bool(message.instance_id), "join.instance_id is empty; a random name per process is needed")
-    _require(bool(message.agent_ids), "join.agent_ids is empty; a process hosts 1 agent or more")
+    _require(
+        bool(message.agent_ids) != bool(message.holder),
+        "join names neither agents nor the holder of a site, or both; it must be one of the two",
+    )
+    holder_problem = agent_id_problem(message.holder) if message.holder else None
+    _require(holder_problem is None, f"join.holder: {holder_problem}")
     return m.Join(
         instance_id=_text(message.instance_id, "join.instance_id", 64),
         agent_ids=_agent_ids(message.agent_ids, "join.agent_ids"),
@@ -266,6 +272,7 @@ def _decode_join(message: pb.Join) -> m.Join:
         workload=_text(message.workload, "join.workload", MAX_NAME),
         client_version=_text(message.client_version, "join.client_version", 64),
         resumption=resumption,
+        holder=message.holder,
     )
 
 
@@ -368,6 +375,8 @@ def encode_coordinator_message(message: m.CoordinatorMessage) -> pb.CollaborateR
                     basis=encode_matrix(message.basis),
                     first_round=message.first_round,
                     started=message.started,
+                    agent_ids=message.agent_ids,
+                    site_index=message.site_index,
                 )
             )
         case m.Receipt():
@@ -427,4 +436,6 @@ def _decode_welcome(stamp: m.Stamp, message: pb.Welcome) -> m.Welcome:
         basis=_decode_shaped(message.basis, "welcome.basis", spec.feature_dim, spec.rank),
         first_round=message.first_round,
         started=message.started,
+        agent_ids=_agent_ids(message.agent_ids, "welcome.agent_ids"),
+        site_index=message.site_index if message.HasField("site_index") else None,
     )

@@ -10,6 +10,7 @@
     │   ├── InvalidMessageError
     │   ├── FeatureMismatchError
     │   ├── AgentIdTakenError
+    │   ├── NoFreeSiteError
     │   ├── SessionUnknownError
     │   ├── RunFinishedError
     │   ├── OutOfTurnError
@@ -109,6 +110,14 @@ class AgentIdTakenError(RemoteError):
     retryable = True
 
 
+class NoFreeSiteError(RemoteError):
+    """Every site of the workload has its agent."""
+
+    reason = "NO_FREE_SITE"
+    code = grpc.StatusCode.RESOURCE_EXHAUSTED
+    retryable = True
+
+
 class SessionUnknownError(RemoteError):
     """The session token is of no session of this run; join anew."""
 
@@ -150,6 +159,7 @@ REASONS: dict[str, type[RemoteError]] = {
         InvalidMessageError,
         FeatureMismatchError,
         AgentIdTakenError,
+        NoFreeSiteError,
         SessionUnknownError,
         RunFinishedError,
         OutOfTurnError,

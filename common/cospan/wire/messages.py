@@ -32,7 +32,7 @@ class Resumption:
 
 @dataclass(frozen=True, slots=True)
 class Join:
-    """Asks to take part, or to go on after a broken stream."""
+    """Asks to take part, or to go on after a broken stream. No `agent_ids` asks for a free site, for `holder`."""
 
     instance_id: str
     agent_ids: tuple[str, ...]
@@ -41,6 +41,7 @@ class Join:
     workload: str = ""
     client_version: str = ""
     resumption: Resumption | None = None
+    holder: str = ""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -77,6 +78,8 @@ class Welcome:
     basis: Float[np.ndarray, "d r"]
     first_round: int
     started: bool
+    agent_ids: tuple[str, ...] = ()
+    site_index: int | None = None
 
 
 @dataclass(frozen=True, eq=False, slots=True)

@@ -92,6 +92,7 @@ class Engine:
         run_id: str | None = None,
         incarnation: int = 1,
         start_seconds: float = 600.0,
+        sites: int | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._clock = clock
@@ -101,6 +102,7 @@ class Engine:
             incarnation=incarnation,
             start_seconds=start_seconds,
             now=clock(),
+            sites=sites,
         )
         self.history = RoundHistory()
         self.ended = asyncio.Event()

@@ -39,8 +39,16 @@ class Coordinator:
         host: str = "127.0.0.1",
         port: int = 0,
         start_seconds: float = 600.0,
+        sites: int | None = None,
     ) -> None:
         """Prepares a run; nothing listens yet.
+
+        Args:
+            specification: of the run.
+            host: address to listen on.
+            port: to listen on; 0 for any that is free.
+            start_seconds: the longest time to wait for the first round's agents.
+            sites: how many sites can be given out to agents that bring none; None where there is no limit.
 
         Raises:
             InvalidValueError: the specification has a value out of range.
@@ -48,7 +56,7 @@ class Coordinator:
         problems = specification.problems()
         if problems:
             raise InvalidValueError("; ".join(problems))
-        self.engine = Engine(specification, start_seconds=start_seconds)
+        self.engine = Engine(specification, start_seconds=start_seconds, sites=sites)
         self._host, self._port = host, port
         self._server: grpc.aio.Server | None = None
         self._health = health.aio.HealthServicer()

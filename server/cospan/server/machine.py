@@ -34,13 +34,11 @@ from cospan.server.events import (
     StreamClosed,
     Tick,
 )
-from cospan.server.state import CoordinatorState, Departure, Session
+from cospan.server.membership import Outcome, admit, remove
+from cospan.server.state import CoordinatorState, Session
 from cospan.wire.errors import (
-    AgentIdTakenError,
-    FeatureMismatchError,
     InvalidMessageError,
     OutOfTurnError,
-    RunFinishedError,
     SessionUnknownError,
 )
 from cospan.wire.messages import (
@@ -50,20 +48,22 @@ from cospan.wire.messages import (
     Finish,
     FinishCause,
     GradientUpload,
-    Join,
     Receipt,
     RoundReport,
     RunPhase,
-    Welcome,
 )
-
-Outcome = tuple[CoordinatorState, tuple[Command, ...]]
 
 
 def initial_state(
-    specification: RunSpecification, *, run_id: str, incarnation: int, start_seconds: float, now: float
+    specification: RunSpecification,
+    *,
+    run_id: str,
+    incarnation: int,
+    start_seconds: float,
+    now: float,
+    sites: int | None = None,
 ) -> CoordinatorState:
-    """A run that waits for its agents. `start_seconds` bounds that wait."""
+    """A run that waits for its agents. `start_seconds` bounds that wait; `sites` is how many can be given out."""
     return CoordinatorState(
         specification=specification,
         run_id=run_id,
@@ -71,6 +71,7 @@ def initial_state(
         basis=specification.initial_basis(),
         start_seconds=start_seconds,
         phase_since=now,
+        sites=sites,
     )
 
 
@@ -121,139 +122,12 @@ def next_deadline(state: CoordinatorState) -> float | None:
 
 
 def _on_join(state: CoordinatorState, event: JoinRequested, now: float) -> Outcome:
-    _check_joinable(state, event.join)
-    known = _session_to_resume(state, event.join)
-    if known is not None:
-        return _resume(state, known, event.stream, now)
-    state, evictions = _displace(state, event.join, now)
-    if not state.specification.feature_fingerprint:
-        fixed = replace(state.specification, feature_fingerprint=event.join.feature_fingerprint)
-        state = replace(state, specification=fixed)
-    return _open_session(state, event, now, evictions)
-
-
-def _check_joinable(state: CoordinatorState, join: Join) -> None:
-    spec = state.specification
-    if state.phase is RunPhase.FINISHED:
-        raise RunFinishedError(f"run {state.run_id} is over after {state.round} rounds; start a new one")
-    if join.feature_dim != spec.feature_dim:
-        raise FeatureMismatchError(
-            f"the agent's features have dimension {join.feature_dim}, those of the run {spec.feature_dim}; "
-            "use the feature map of the run"
-        )
-    if not join.feature_fingerprint:
-        raise InvalidMessageError("join.feature_fingerprint is empty; name the feature map that all agents share")
-    if spec.feature_fingerprint and join.feature_fingerprint != spec.feature_fingerprint:
-        raise FeatureMismatchError(
-            f"the agent's feature map is {join.feature_fingerprint!r}, that of the run "
-            f"{spec.feature_fingerprint!r}; use the feature map of the run"
-        )
-
-
-def _session_to_resume(state: CoordinatorState, join: Join) -> Session | None:
-    """The session that the join goes on with; None for a new one.
-
-    A process that joins twice under one instance id has lost the first answer: that is one join.
-    """
-    if join.resumption is not None:
-        session = state.sessions.get(join.resumption.session_token)
-        if session is None or join.resumption.run_id != state.run_id:
-            raise SessionUnknownError(f"the session is not one of run {state.run_id} any more; join anew")
-        if session.instance_id != join.instance_id or session.agent_ids != join.agent_ids:
-            raise SessionUnknownError("the session belongs to another process; join anew")
-        return session
-    for agent in join.agent_ids:
-        token = state.hosts.get(agent)
-        if token is not None:
-            session = state.sessions[token]
-            same = session.instance_id == join.instance_id and session.agent_ids == join.agent_ids
-            return session if same else None
-    return None
-
-
-def _resume(state: CoordinatorState, session: Session, stream: int, now: float) -> Outcome:
-    superseded: tuple[Command, ...] = ()
-    if session.phase is AgentPhase.CONNECTED:
-        superseded = (CloseStream(session.stream, None),)
-    session = replace(
-        session,
-        stream=stream,
-        phase=AgentPhase.CONNECTED,
-        last_seen=now,
-        reconnects=session.reconnects + 1,
-    )
-    state = state.with_session(session)
-    back = Note("agent-back", state.round, session.agent_ids, "its stream is open again")
-    return state, (*superseded, Send(session.token, _welcome(state, session)), back)
-
-
-def _displace(state: CoordinatorState, join: Join, now: float) -> tuple[CoordinatorState, tuple[Command, ...]]:
-    """Ends the lost sessions whose agents come back in a new process; a live one keeps its agents."""
-    tokens = {state.hosts[agent]: agent for agent in join.agent_ids if agent in state.hosts}
-    for token, agent in tokens.items():
-        if state.sessions[token].phase is AgentPhase.CONNECTED:
-            raise AgentIdTakenError(
-                f"agent {agent!r} is hosted by another process that is connected; choose another id, or try "
-                f"again {state.specification.liveness_seconds:g} s after that process has ended"
-            )
-    notes: tuple[Command, ...] = ()
-    for token in tokens:
-        state, note = _remove(state, token, "it was started again", now)
-        notes += (note,)
-    return state, notes
-
-
-def _open_session(
-    state: CoordinatorState, event: JoinRequested, now: float, before: tuple[Command, ...]
-) -> Outcome:
-    agents = event.join.agent_ids
-    returning = [state.departures[agent] for agent in agents if agent in state.departures]
-    session = Session(
-        token=event.token,
-        instance_id=event.join.instance_id,
-        agent_ids=agents,
-        stream=event.stream,
-        phase=AgentPhase.CONNECTED,
-        last_seen=now,
-        opened=now,
-        reconnects=max((gone.reconnects + 1 for gone in returning), default=0),
-    )
-    state = replace(
-        state,
-        sessions={**state.sessions, session.token: session},
-        hosts={**state.hosts, **dict.fromkeys(agents, session.token)},
-        awaited=state.awaited.union(agents) if _takes_part_at_once(state, agents) else state.awaited,
-        departures={name: gone for name, gone in state.departures.items() if name not in agents},
-        deserted_since=None,
-    )
-    joined = Note("agent-joined", state.round, agents)
-    commands = (*before, Send(session.token, _welcome(state, session)), joined)
+    state, commands = admit(state, event, now)
     state, more = _start_if_complete(state, now)
     commands += more
     # A lost group may come back smaller: nobody else may be awaited then.
     state, more = _close_if_complete(state)
     return state, commands + more
-
-
-def _takes_part_at_once(state: CoordinatorState, agents: tuple[str, ...]) -> bool:
-    """Whether the open round waits for agents that join now.
-
-    Where one of them has counted in it, in an earlier process, the sum over all of them would count that one twice.
-    """
-    return state.phase is RunPhase.COLLECTING and state.counted.isdisjoint(agents)
-
-
-def _welcome(state: CoordinatorState, session: Session) -> Welcome:
-    running = state.phase in (RunPhase.COLLECTING, RunPhase.CLOSING)
-    past = running and state.awaited.isdisjoint(session.agent_ids)
-    return Welcome(
-        stamp=state.stamp,
-        session_token=session.token,
-        specification=state.specification,
-        basis=state.basis,
-        first_round=state.round + (1 if past else 0),
-        started=state.phase is not RunPhase.WAITING,
-    )
 
 
 def _start_if_complete(state: CoordinatorState, now: float) -> Outcome:
@@ -397,7 +271,7 @@ def _on_leave(state: CoordinatorState, event: LeaveArrived, now: float) -> Outco
     _session(state, event.token)
     if state.phase is RunPhase.FINISHED:
         return state, ()
-    state, note = _remove(state, event.token, f"it left: {event.cause or 'no cause given'}", now)
+    state, note = remove(state, event.token, f"it left: {event.cause or 'no cause given'}", now)
     if state.phase is RunPhase.COLLECTING and not state.sessions:
         state, commands = _finish(state, FinishCause.NO_AGENTS, "every agent has left", now)
         return state, (note, *commands)
@@ -413,26 +287,6 @@ def _on_stream_closed(state: CoordinatorState, event: StreamClosed, now: float) 
     return state, (Note("agent-lost", state.round, session.agent_ids, "its stream broke"),)
 
 
-def _remove(state: CoordinatorState, token: str, cause: str, now: float) -> tuple[CoordinatorState, Note]:
-    """The state without a session; its agents are gone."""
-    session = state.sessions[token]
-    gone = {
-        agent: Departure(agent, state.round, cause, session.last_seen, session.reconnects)
-        for agent in session.agent_ids
-    }
-    sessions = {key: value for key, value in state.sessions.items() if key != token}
-    state = replace(
-        state,
-        sessions=sessions,
-        hosts={agent: host for agent, host in state.hosts.items() if host != token},
-        awaited=state.awaited.difference(session.agent_ids),
-        departures={**state.departures, **gone},
-        departed_in_round=state.departed_in_round + session.agent_ids,
-        deserted_since=None if sessions or state.phase is RunPhase.WAITING else now,
-    )
-    return state, Note("agent-gone", state.round, session.agent_ids, cause)
-
-
 # Time -----------------------------------------------------------------------------------------------------------
 
 
@@ -446,7 +300,7 @@ def _on_tick(state: CoordinatorState, now: float) -> Outcome:
     commands: tuple[Command, ...] = ()
     for token, cause in list(_overdue(state, now)):
         session = state.sessions[token]
-        state, note = _remove(state, token, cause, now)
+        state, note = remove(state, token, cause, now)
         commands += (note,)
         if session.phase is AgentPhase.CONNECTED:
             given_up = SessionUnknownError(f"the coordinator gave this process up: {cause}; join anew")

@@ -24,6 +24,8 @@ class Session:
         last_seen: when it was last heard.
         opened: when it joined; no round waits for it since before that.
         reconnects: how often it came back.
+        holder: who asked for the site that was given out; empty where the process brought its own names.
+        site_index: of that site.
     """
 
     token: str
@@ -34,6 +36,8 @@ class Session:
     last_seen: float
     opened: float = 0.0
     reconnects: int = 0
+    holder: str = ""
+    site_index: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +84,8 @@ class CoordinatorState:
         deserted_since: when the last session went, if there is none.
         finish_cause: why the run is over, if it is.
         start_seconds: the longest time to wait for the first round's agents.
+        sites: how many sites can be given out; None where there is no limit.
+        seats: holder of a site that was given out → index of the site.
     """
 
     specification: RunSpecification
@@ -102,6 +108,8 @@ class CoordinatorState:
     deserted_since: float | None = None
     finish_cause: FinishCause | None = None
     row_squares: Float[np.ndarray, " d"] | None = None
+    sites: int | None = None
+    seats: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def stamp(self) -> Stamp:
@@ -129,6 +137,9 @@ class CoordinatorState:
         assert (self.deserted_since is None) or not self.sessions, "deserted means that nobody is here"
         running = self.phase in (RunPhase.COLLECTING, RunPhase.CLOSING)
         assert not running or self.sessions or self.deserted_since is not None, "a deserted run ends some time"
+        given = [session.site_index for session in self.sessions.values() if session.site_index is not None]
+        assert len(given) == len(set(given)), "no site is given out twice"
+        assert self.sites is None or all(index < self.sites for index in given), "only sites that exist"
         counts = self.rounds_counted.values()
         assert all(0 < count <= self.round for count in counts), "an agent counts once a round at most"
         assert set(self.rounds_counted) <= set(self.hosts) | set(self.departures), "only agents that joined count"

@@ -194,6 +194,7 @@ class Join(_message.Message):
     WORKLOAD_FIELD_NUMBER: _builtins.int
     CLIENT_VERSION_FIELD_NUMBER: _builtins.int
     RESUMPTION_FIELD_NUMBER: _builtins.int
+    HOLDER_FIELD_NUMBER: _builtins.int
     instance_id: _builtins.str
     """One random name per agent process, at most 64 characters. Joining twice with the same name is joining once."""
     feature_dim: _builtins.int
@@ -204,10 +205,16 @@ class Join(_message.Message):
     """Name of the workload, for people; at most 256 characters."""
     client_version: _builtins.str
     """Version of the agent's software, for people; at most 64 characters."""
+    holder: _builtins.str
+    """Who asks for a free site, where `agent_ids` is empty: a name that outlives the process, as that of its
+    container, of the same form as an agent's. One holder has one site: started again it gets the same one while
+    that is free, and its older process, should it still seem alive, is given up.
+    """
     @_builtins.property
     def agent_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Names of the agents that this process hosts: 1 or more, each 1 to 64 of letters, digits, '.', '_' and '-',
-        not beginning with '.'; no name twice. More than one makes a group.
+        not beginning with '.'; no name twice. More than one makes a group. Empty where the process brings no name and
+        asks for a free site; see `holder`.
         """
 
     @_builtins.property
@@ -224,10 +231,11 @@ class Join(_message.Message):
         workload: _builtins.str = ...,
         client_version: _builtins.str = ...,
         resumption: Global___SessionResumption | None = ...,
+        holder: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["resumption", b"resumption"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_ids", b"agent_ids", "client_version", b"client_version", "feature_dim", b"feature_dim", "feature_fingerprint", b"feature_fingerprint", "instance_id", b"instance_id", "resumption", b"resumption", "workload", b"workload"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_ids", b"agent_ids", "client_version", b"client_version", "feature_dim", b"feature_dim", "feature_fingerprint", b"feature_fingerprint", "holder", b"holder", "instance_id", b"instance_id", "resumption", b"resumption", "workload", b"workload"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -453,6 +461,8 @@ class Welcome(_message.Message):
     BASIS_FIELD_NUMBER: _builtins.int
     FIRST_ROUND_FIELD_NUMBER: _builtins.int
     STARTED_FIELD_NUMBER: _builtins.int
+    AGENT_IDS_FIELD_NUMBER: _builtins.int
+    SITE_INDEX_FIELD_NUMBER: _builtins.int
     session_token: _builtins.str
     """Shown when the stream breaks, to go on with this session."""
     first_round: _builtins.int
@@ -461,6 +471,8 @@ class Welcome(_message.Message):
     """False until the number of agents the run waits for has joined. No gradient counts before
     the `BasisUpdate` that opens the first round.
     """
+    site_index: _builtins.int
+    """Index of the site that was given out; not set where the `Join` brought its own names."""
     @_builtins.property
     def specification(self) -> _run_pb2.RunSpecification:
         """The specification of the run."""
@@ -468,6 +480,10 @@ class Welcome(_message.Message):
     @_builtins.property
     def basis(self) -> _matrix_pb2.Matrix:
         """B_t of the stamp's round, d × r, orthonormal columns."""
+
+    @_builtins.property
+    def agent_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Names of the agents of the session: those of the `Join`, or the one of the site that was given out."""
 
     def __init__(
         self,
@@ -477,12 +493,16 @@ class Welcome(_message.Message):
         basis: _matrix_pb2.Matrix | None = ...,
         first_round: _builtins.int = ...,
         started: _builtins.bool = ...,
+        agent_ids: _abc.Iterable[_builtins.str] | None = ...,
+        site_index: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["basis", b"basis", "specification", b"specification"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_site_index", b"_site_index", "basis", b"basis", "site_index", b"site_index", "specification", b"specification"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["basis", b"basis", "first_round", b"first_round", "session_token", b"session_token", "specification", b"specification", "started", b"started"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_site_index", b"_site_index", "agent_ids", b"agent_ids", "basis", b"basis", "first_round", b"first_round", "session_token", b"session_token", "site_index", b"site_index", "specification", b"specification", "started", b"started"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__site_index: _TypeAlias = _typing.Literal["site_index"]  # noqa: Y015
+    _WhichOneofArgType__site_index: _TypeAlias = _typing.Literal["_site_index", b"_site_index"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__site_index) -> _WhichOneofReturnType__site_index | None: ...
 
 Global___Welcome: _TypeAlias = Welcome  # noqa: Y015
 

@@ -1,0 +1,49 @@
+# One image for the coordinator and for agents; they differ by their command.
+# Every instruction works with Docker's legacy builder too: no `# syntax=` line and no `RUN --mount`.
+ARG BASE_IMAGE=python:3.12-slim-bookworm
+
+FROM ${BASE_IMAGE} AS build
+# Empty for the package index; or, with wheels in ./wheels, PIP_NO_INDEX=1 and PIP_FIND_LINKS=/src/wheels.
+ARG PIP_NO_INDEX=
+ARG PIP_FIND_LINKS=
+WORKDIR /src
+RUN python3 -m venv /opt/venv
+COPY pyproject.toml README.md LICENSE wheel[s] ./wheels/
+RUN mv wheels/pyproject.toml wheels/README.md wheels/LICENSE .
+COPY proto proto
+COPY common common
+COPY server server
+COPY client client
+COPY cli cli
+RUN /opt/venv/bin/python -m pip wheel --quiet --no-cache-dir --no-deps --wheel-dir /tmp/wheel . \
+ && /opt/venv/bin/python -m pip install --quiet --no-cache-dir /tmp/wheel/*.whl \
+ && /opt/venv/bin/python -m pip uninstall --quiet --yes pip setuptools \
+ && find /opt/venv -type d \( -name tests -o -name __pycache__ \) -prune -exec rm -rf {} +
+
+FROM ${BASE_IMAGE}
+ARG VERSION=0.1.0
+ARG REVISION=unknown
+LABEL org.opencontainers.image.title="Cospan" \
+      org.opencontainers.image.description="Personal long-run value functions for a whole fleet, learnt together over gRPC" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}"
+RUN echo 'cospan:x:10001:10001:Cospan:/var/lib/cospan:/usr/sbin/nologin' >> /etc/passwd \
+ && echo 'cospan:x:10001:' >> /etc/group \
+ && mkdir -p /var/lib/cospan \
+ && chown 10001:10001 /var/lib/cospan
+COPY --from=build /opt/venv /opt/venv
+COPY deploy/healthcheck.py /opt/healthcheck.py
+ENV PATH=/opt/venv/bin:$PATH \
+    PYTHONUNBUFFERED=1 \
+    PYTHONDONTWRITEBYTECODE=1 \
+    OPENBLAS_NUM_THREADS=1
+USER 10001:10001
+# A workload of your own is found in the working folder: mount it here, or build FROM this image and copy it.
+WORKDIR /work
+VOLUME /var/lib/cospan
+EXPOSE 50051
+# Says how a coordinator is. An agent listens to nothing: compose switches this off for it.
+HEALTHCHECK --interval=5s --timeout=5s --start-period=30s --retries=3 CMD ["python", "/opt/healthcheck.py"]
+ENTRYPOINT ["cospan"]
+CMD ["--help"]

@@ -1,0 +1,218 @@
+"""Who comes and who goes: the part of the coordinator's machine that knows sessions, names and sites."""
+
+from dataclasses import replace
+from typing import TypeAlias
+
+from cospan.core.specification import SITE_PREFIX
+from cospan.server.events import CloseStream, Command, JoinRequested, Note, Send
+from cospan.server.state import CoordinatorState, Departure, Session
+from cospan.wire.errors import (
+    AgentIdTakenError,
+    FeatureMismatchError,
+    InvalidMessageError,
+    NoFreeSiteError,
+    RunFinishedError,
+    SessionUnknownError,
+)
+from cospan.wire.messages import AgentPhase, Join, RunPhase, Welcome
+
+Outcome: TypeAlias = tuple[CoordinatorState, tuple[Command, ...]]
+
+
+def admit(state: CoordinatorState, event: JoinRequested, now: float) -> Outcome:
+    """The state with the session that a join opens, or goes on with, and its welcome.
+
+    Raises:
+        RemoteError: the process cannot join; nothing has changed.
+    """
+    _check_joinable(state, event.join)
+    event, site_index = _seated(state, event)
+    known = _session_to_resume(state, event.join)
+    if known is not None:
+        return _resume(state, known, event.stream, now)
+    state, evictions = _displace(state, event.join, now)
+    if not state.specification.feature_fingerprint:
+        fixed = replace(state.specification, feature_fingerprint=event.join.feature_fingerprint)
+        state = replace(state, specification=fixed)
+    return _open_session(state, event, site_index, now, evictions)
+
+
+def remove(state: CoordinatorState, token: str, cause: str, now: float) -> tuple[CoordinatorState, Note]:
+    """The state without a session; its agents are gone."""
+    session = state.sessions[token]
+    gone = {
+        agent: Departure(agent, state.round, cause, session.last_seen, session.reconnects)
+        for agent in session.agent_ids
+    }
+    sessions = {key: value for key, value in state.sessions.items() if key != token}
+    state = replace(
+        state,
+        sessions=sessions,
+        hosts={agent: host for agent, host in state.hosts.items() if host != token},
+        awaited=state.awaited.difference(session.agent_ids),
+        departures={**state.departures, **gone},
+        departed_in_round=state.departed_in_round + session.agent_ids,
+        deserted_since=None if sessions or state.phase is RunPhase.WAITING else now,
+    )
+    return state, Note("agent-gone", state.round, session.agent_ids, cause)
+
+
+def _seated(state: CoordinatorState, event: JoinRequested) -> tuple[JoinRequested, int | None]:
+    """A join that brings no names, with that of the site that its holder gets; and the site's index."""
+    join = event.join
+    if join.agent_ids:
+        return event, None
+    index = _free_site(state, join.holder)
+    return replace(event, join=replace(join, agent_ids=(f"{SITE_PREFIX}{index}",))), index
+
+
+def _free_site(state: CoordinatorState, holder: str) -> int:
+    """The site that the holder has or had, unless somebody else has it now; else the first that nobody has."""
+    hosted = {name: state.sessions[token].holder for name, token in state.hosts.items()}
+    former = state.seats.get(holder)
+    if former is not None and hosted.get(f"{SITE_PREFIX}{former}", holder) == holder:
+        return former
+    index = 0
+    while f"{SITE_PREFIX}{index}" in hosted:
+        index += 1
+    if state.sites is not None and index >= state.sites:
+        raise NoFreeSiteError(
+            f"all {state.sites} sites of workload {state.specification.workload!r} have their agents; "
+            "start fewer, or try again when one has left"
+        )
+    return index
+
+
+def _check_joinable(state: CoordinatorState, join: Join) -> None:
+    spec = state.specification
+    if state.phase is RunPhase.FINISHED:
+        raise RunFinishedError(f"run {state.run_id} is over after {state.round} rounds; start a new one")
+    if join.feature_dim != spec.feature_dim:
+        raise FeatureMismatchError(
+            f"the agent's features have dimension {join.feature_dim}, those of the run {spec.feature_dim}; "
+            "use the feature map of the run"
+        )
+    if not join.feature_fingerprint:
+        raise InvalidMessageError("join.feature_fingerprint is empty; name the feature map that all agents share")
+    if spec.feature_fingerprint and join.feature_fingerprint != spec.feature_fingerprint:
+        raise FeatureMismatchError(
+            f"the agent's feature map is {join.feature_fingerprint!r}, that of the run "
+            f"{spec.feature_fingerprint!r}; use the feature map of the run"
+        )
+
+
+def _session_to_resume(state: CoordinatorState, join: Join) -> Session | None:
+    """The session that the join goes on with; None for a new one.
+
+    A process that joins twice under one instance id has lost the first answer: that is one join.
+    """
+    if join.resumption is not None:
+        session = state.sessions.get(join.resumption.session_token)
+        if session is None or join.resumption.run_id != state.run_id:
+            raise SessionUnknownError(f"the session is not one of run {state.run_id} any more; join anew")
+        if session.instance_id != join.instance_id or session.agent_ids != join.agent_ids:
+            raise SessionUnknownError("the session belongs to another process; join anew")
+        return session
+    for agent in join.agent_ids:
+        token = state.hosts.get(agent)
+        if token is not None:
+            session = state.sessions[token]
+            same = session.instance_id == join.instance_id and session.agent_ids == join.agent_ids
+            return session if same else None
+    return None
+
+
+def _resume(state: CoordinatorState, session: Session, stream: int, now: float) -> Outcome:
+    superseded: tuple[Command, ...] = ()
+    if session.phase is AgentPhase.CONNECTED:
+        superseded = (CloseStream(session.stream, None),)
+    session = replace(
+        session,
+        stream=stream,
+        phase=AgentPhase.CONNECTED,
+        last_seen=now,
+        reconnects=session.reconnects + 1,
+    )
+    state = state.with_session(session)
+    back = Note("agent-back", state.round, session.agent_ids, "its stream is open again")
+    return state, (*superseded, Send(session.token, _welcome(state, session)), back)
+
+
+def _displace(state: CoordinatorState, join: Join, now: float) -> tuple[CoordinatorState, tuple[Command, ...]]:
+    """Ends the lost sessions whose agents come back in a new process; a live one keeps its agents."""
+    tokens = {state.hosts[agent]: agent for agent in join.agent_ids if agent in state.hosts}
+    for token, agent in tokens.items():
+        session = state.sessions[token]
+        # A holder has one process: its older one, of which only the end is missing, need not be waited for.
+        restarted = bool(join.holder) and session.holder == join.holder
+        if session.phase is AgentPhase.CONNECTED and not restarted:
+            raise AgentIdTakenError(
+                f"agent {agent!r} is hosted by another process that is connected; choose another id, or try "
+                f"again {state.specification.liveness_seconds:g} s after that process has ended"
+            )
+    notes: tuple[Command, ...] = ()
+    for token in tokens:
+        session = state.sessions[token]
+        state, note = remove(state, token, "it was started again", now)
+        notes += (note,)
+        if session.phase is AgentPhase.CONNECTED:
+            notes += (CloseStream(session.stream, SessionUnknownError("the agent was started again")),)
+    return state, notes
+
+
+def _open_session(
+    state: CoordinatorState,
+    event: JoinRequested,
+    site_index: int | None,
+    now: float,
+    before: tuple[Command, ...],
+) -> Outcome:
+    agents = event.join.agent_ids
+    returning = [state.departures[agent] for agent in agents if agent in state.departures]
+    session = Session(
+        token=event.token,
+        instance_id=event.join.instance_id,
+        agent_ids=agents,
+        stream=event.stream,
+        phase=AgentPhase.CONNECTED,
+        last_seen=now,
+        opened=now,
+        reconnects=max((gone.reconnects + 1 for gone in returning), default=0),
+        holder=event.join.holder,
+        site_index=site_index,
+    )
+    seats = state.seats if site_index is None else {**state.seats, session.holder: site_index}
+    state = replace(
+        state,
+        sessions={**state.sessions, session.token: session},
+        hosts={**state.hosts, **dict.fromkeys(agents, session.token)},
+        seats=seats,
+        awaited=state.awaited.union(agents) if _takes_part_at_once(state, agents) else state.awaited,
+        departures={name: gone for name, gone in state.departures.items() if name not in agents},
+        deserted_since=None,
+    )
+    joined = Note("agent-joined", state.round, agents)
+    return state, (*before, Send(session.token, _welcome(state, session)), joined)
+
+
+def _takes_part_at_once(state: CoordinatorState, agents: tuple[str, ...]) -> bool:
+    """Whether the open round waits for agents that join now.
+
+    Where one of them has counted in it, in an earlier process, the sum over all of them would count that one twice.
+    """
+    return state.phase is RunPhase.COLLECTING and state.counted.isdisjoint(agents)
+
+
+def _welcome(state: CoordinatorState, session: Session) -> Welcome:
+    running = state.phase in (RunPhase.COLLECTING, RunPhase.CLOSING)
+    past = running and state.awaited.isdisjoint(session.agent_ids)
+    return Welcome(
+        stamp=state.stamp,
+        session_token=session.token,
+        specification=state.specification,
+        basis=state.basis,
+        first_round=state.round + (1 if past else 0),
+        started=state.phase is not RunPhase.WAITING,
+        agent_ids=session.agent_ids,
+        site_index=session.site_index,
+    )

@@ -1,0 +1,82 @@
+"""Sites that the coordinator gives out to processes that bring none."""
+
+from runs import LIVENESS, CoordinatorDriver
+
+from cospan.server import events
+from cospan.wire import errors
+from cospan.wire.messages import Resumption, RunPhase
+
+
+def test_each_holder_gets_the_first_site_that_nobody_has() -> None:
+    run = CoordinatorDriver(agents=4)
+    run.join("site-1")
+    assert [run.seat(holder).site_index for holder in ("x", "y", "z")] == [0, 2, 3]
+    assert run.welcome().agent_ids == ("site-3",)
+    assert run.state.phase is RunPhase.COLLECTING
+    assert run.state.awaited == {"site-0", "site-1", "site-2", "site-3"}
+
+
+def test_who_brings_a_name_is_given_no_site() -> None:
+    run = CoordinatorDriver()
+    run.join("site-7")
+    assert (run.welcome().agent_ids, run.welcome().site_index) == (("site-7",), None)
+
+
+def test_a_process_that_lost_its_welcome_has_joined_once() -> None:
+    run = CoordinatorDriver(agents=3)
+    first, second = run.seat("x"), run.seat("x")
+    assert (first.session_token, first.site_index) == (second.session_token, 0)
+    assert second.site_index == 0
+    assert len(run.state.sessions) == 1
+
+
+def test_a_holder_that_is_started_again_gets_its_site_at_once() -> None:
+    """The stream of the older process may look alive for long: its host may have died with it."""
+    run = CoordinatorDriver()
+    run.seat("x")
+    old = run.seat("y")
+    stream = run.stream(old.session_token)
+    kinds = run.step(run.seating("y", instance="another process of y"))
+    assert kinds == ["agent-gone", "CloseStream", "Send Welcome", "agent-joined"]
+    closed = next(command for command in run.commands if isinstance(command, events.CloseStream))
+    assert (closed.stream, type(closed.error)) == (stream, errors.SessionUnknownError)
+    assert (run.welcome().site_index, old.session_token in run.state.sessions) == (1, False)
+    assert run.state.awaited == {"site-0", "site-1"}
+
+
+def test_a_holder_that_comes_back_gets_its_former_site() -> None:
+    run = CoordinatorDriver()
+    x, _ = run.seat("x"), run.seat("y")
+    run.step(events.LeaveArrived(x.session_token, "its container stops"))
+    assert run.seat("y", instance="another").site_index == 1, "the first free one would be 0"
+    assert run.seat("x", instance="another").site_index == 0
+
+
+def test_a_site_that_somebody_else_has_meanwhile_is_not_taken_away() -> None:
+    run = CoordinatorDriver()
+    x, _ = run.seat("x"), run.seat("y")
+    run.step(events.LeaveArrived(x.session_token, "its container stops"))
+    assert run.seat("z").site_index == 0
+    assert run.seat("x", instance="another").site_index == 2
+
+
+def test_there_are_no_more_sites_than_there_are() -> None:
+    run = CoordinatorDriver(sites=2)
+    x, y = run.seat("x"), run.seat("y")
+    run.refuse(run.seating("z"), errors.NoFreeSiteError, "all 2 sites of workload 'tests' have their agents")
+    run.step(events.StreamClosed(y.session_token, run.stream(y.session_token)))
+    run.refuse(run.seating("z"), errors.NoFreeSiteError)
+    run.now += LIVENESS
+    run.step(events.HeartbeatArrived(x.session_token))
+    run.wait(0.0)
+    assert run.seat("z").site_index == 1
+
+
+def test_a_broken_stream_of_a_given_site_is_resumed_by_its_token() -> None:
+    run = CoordinatorDriver()
+    x, _ = run.seat("x"), run.seat("y")
+    run.step(events.StreamClosed(x.session_token, run.stream(x.session_token)))
+    resumption = Resumption(x.session_token, "run-1", 0)
+    again = run.joining("site-0", instance="process of x", resumption=resumption)
+    assert run.step(again) == ["Send Welcome", "agent-back"]
+    assert (run.welcome().session_token, run.welcome().site_index) == (x.session_token, 0)
