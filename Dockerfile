@@ -19,11 +19,16 @@ RUN /opt/venv/bin/python -m pip wheel --quiet --no-cache-dir --no-deps --wheel-d
  && /opt/venv/bin/python -m pip install --quiet --no-cache-dir /tmp/wheel/*.whl \
  && /opt/venv/bin/python -m pip uninstall --quiet --yes pip setuptools \
  && find /opt/venv -type d \( -name tests -o -name __pycache__ \) -prune -exec rm -rf {} +
+# Last, so that it costs no cached layer: whoever builds can find the image of this stage again, and remove it.
+ARG BUILD_ID=local
+LABEL dev.cospan.build="${BUILD_ID}"
 
 FROM ${BASE_IMAGE}
 ARG VERSION=0.1.0
 ARG REVISION=unknown
-LABEL org.opencontainers.image.title="Cospan" \
+ARG BUILD_ID=local
+LABEL dev.cospan.build="${BUILD_ID}" \
+      org.opencontainers.image.title="Cospan" \
       org.opencontainers.image.description="Personal long-run value functions for a whole fleet, learnt together over gRPC" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.version="${VERSION}" \
@@ -41,7 +46,6 @@ ENV PATH=/opt/venv/bin:$PATH \
 USER 10001:10001
 # A workload of your own is found in the working folder: mount it here, or build FROM this image and copy it.
 WORKDIR /work
-VOLUME /var/lib/cospan
 EXPOSE 50051
 # Says how a coordinator is. An agent listens to nothing: compose switches this off for it.
 HEALTHCHECK --interval=5s --timeout=5s --start-period=30s --retries=3 CMD ["python", "/opt/healthcheck.py"]
