@@ -13,7 +13,6 @@ import docker
 import pytest
 from docker import DockerClient
 from docker.errors import ImageNotFound
-
 from e2e.stack import ROOT, Stack
 
 SUITE = f"cospan-e2e-{secrets.token_hex(4)}"
@@ -68,8 +67,8 @@ def _is_ours(tags: list[str], labels: dict[str, str] | None) -> bool:
 def _base(client: DockerClient, *packages: str) -> str:
     """What the image is built on, with more Debian packages where they are asked for.
 
-    What the environment says; an image that is here; else a local look-alike where one can be made, which needs root
-    on a Debian; else what the registry has.
+    What the environment says; an image that is here; else a local look-alike where one can be made, which needs
+    root on a Debian; else what the registry has.
     """
     named = os.environ.get("COSPAN_BASE_IMAGE")
     if not packages and (named or _is_here(client, OFFICIAL)):
