@@ -374,7 +374,10 @@ def refusal(capfd: pytest.CaptureFixture[str], arguments: Sequence[str]) -> tupl
         (f"coordinator --workload {TOY} --feature-dim 3", 2, "leave out --feature-dim"),
         (f"agent {TOY} --id pump-a", 2, "'pump-a' does not end in a number"),
         (f"agent {TOY} --index 3 --of-host", 2, "site 3 is named, and --of-host asks for one that is free"),
-        (f"agent {TOY} --id pump", 2, "'pump' does not end in a number"),
+        ("coordinator --feature-dim 3 --rank 1 --run-folder a --runs-folder b", 2, "are both said; leave out one"),
+        (f"compare {TOY} --rounds 0", 2, "a comparison has an end"),
+        (f"compare {TOY} --output full", 1, "the run folder full is not empty"),
+        ("compare nothing", 2, "there is no workload 'nothing'"),
         (f"agent {TOY} --id a/1", 2, "agent id 'a/1' must be"),
         (f"agent {TOY} --id 1 --coordinator here", 2, "coordinator is 'here'"),
         (f"agent {TOY} --id 1 --output nowhere/1.npz", 1, "cannot write nowhere/1.npz"),
@@ -426,6 +429,40 @@ def test_an_agent_refuses_to_resume_another_run(tmp_path: Path) -> None:
 def test_a_traceback_is_shown_only_where_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(Exception, match="there is no workload 'nothing'"):
         entry.main(["run", "nothing", "--debug"])
+
+
+def test_where_nothing_is_true_nothing_can_be_compared(tmp_path: Path) -> None:
+    arguments = ("compare", "toy_workload:unknown_truth", "--agents", "2", "--json")
+    code, out, err = cospan(*arguments, cwd=tmp_path)
+    assert (code, out) == (2, "")
+    assert "workload 'toy_workload:unknown_truth' knows no true values of its sites" in err.splitlines()[-1]
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.usefixtures("_toys")
+def test_a_comparison_leaves_its_numbers_and_pictures(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Its joint method is that of `cospan run`."""
+    size = ("--agents", "3", "--rounds", "40", "--seed", "5")
+    code, out, _ = cospan("compare", TOY, *size, "--seeds", "2", "--output", "both", "--json", cwd=tmp_path)
+    found = json.loads(out)
+    assert (code, json.loads((tmp_path / "both" / "comparison.json").read_text())) == (0, found)
+    assert (found["seeds"], found["steps_per_agent"]) == ([5, 6], 200)
+    methods = {entry["method"]: entry for entry in found["methods"]}
+    assert {"joint", "independent TD", "independent LSTD", "FedTD-Uniform", "two time scales"} < set(methods)
+    assert methods["independent TD"]["times_independent_td"] == 1.0
+    assert all(entry["low"] <= entry["value_error"] <= entry["high"] for entry in methods.values())
+    with (tmp_path / "both" / "comparison.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    last = [row for row in rows if (row["method"], row["seed"], row["rounds"]) == ("joint", "5", "40")]
+    assert in_this_process("run", TOY, *size, "--in-process", "--quiet", "--output", "one") == 0
+    capfd.readouterr()
+    assert float(last[0]["value_error"]) == pytest.approx(result_of(tmp_path / "one")["value_error"], rel=1e-9)
+    assert (tmp_path / "both" / "comparison.png").read_bytes().startswith(b"\x89PNG")
+    assert "</svg>" in (tmp_path / "both" / "comparison.svg").read_text()
+    assert in_this_process("compare", TOY, *size, "--seeds", "1", "--output", "again", "--quiet") == 0
+    lines = capfd.readouterr().out.splitlines()
+    assert lines[0].endswith("200 steps each; median over agents, 1 seed")
+    assert lines[-1] == "again"
 
 
 def test_the_example_runs_as_it_says(tmp_path: Path) -> None:

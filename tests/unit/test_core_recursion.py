@@ -34,6 +34,15 @@ def test_several_systems_at_once_are_each_on_its_own() -> None:
         np.testing.assert_allclose(together[index], loop, rtol=1e-9)
 
 
+def test_errors_that_grow_past_all_bounds_are_still_those_of_the_loop() -> None:
+    """A diverging step makes the system look singular to an elimination with pivots; it never is."""
+    first, influence = np.ones(3), np.full((3, 3), 1e200)
+    with pytest.raises(np.linalg.LinAlgError):
+        np.linalg.solve(np.eye(3) - np.tril(influence, -1), first)
+    with np.errstate(over="ignore"):
+        np.testing.assert_array_equal(successive_errors(first, influence), [1.0, 1e200, np.inf])
+
+
 def test_the_gains_are_those_of_one_update_after_another() -> None:
     path = gain_path(0.5, [1.0, -2.0, 3.0], [0.1, 0.2, 0.3])
     estimate, expected = 0.5, [0.5]

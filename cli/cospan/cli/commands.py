@@ -129,6 +129,29 @@ def agent(
     raise typer.Exit(take_part(chosen, _given(context), config))
 
 
+def compare(
+    context: typer.Context,
+    workload: o.WorkloadArgument = None,
+    agents: o.Agents = None,
+    rounds: o.RunRounds = None,
+    seed: o.Seed = None,
+    seeds: o.Seeds = 5,
+    rank: o.Rank = None,
+    steps_per_round: o.StepsPerRound = None,
+    preset: o.PresetName = None,
+    output: o.OutputFolder = None,
+    config: o.Config = None,
+    json: o.Json = False,
+    quiet: o.Quiet = False,
+    debug: o.Debug = False,
+) -> None:
+    """The joint method and its rivals over the same transitions: a table, plots, and their numbers."""
+    from cospan.cli.compare import CompareOptions, compare_here
+
+    chosen = CompareOptions(workload, seeds, output, json=json, quiet=quiet)
+    raise typer.Exit(compare_here(chosen, _given(context), config))
+
+
 def status(
     context: typer.Context,
     coordinator: o.CoordinatorAddress = None,
@@ -146,6 +169,7 @@ ALL: tuple[tuple[Callable[..., None], str], ...] = (
     (run, "cospan run queues --agents 8 --rounds 300"),
     (coordinator, "cospan coordinator --workload queues --agents 8 --rounds 300"),
     (agent, "cospan agent queues --id site-7 --coordinator 127.0.0.1:50051 --output site-7.npz"),
+    (compare, "cospan compare queues --agents 40 --rounds 500 --seeds 5"),
     (status, "cospan status --coordinator 127.0.0.1:50051"),
 )
 """Every command with its example."""

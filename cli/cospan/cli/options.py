@@ -103,6 +103,17 @@ Index: TypeAlias = Annotated[
         metavar="N",
     ),
 ]
+Seeds: TypeAlias = Annotated[
+    int,
+    typer.Option(
+        "--seeds",
+        help="How many runs, with seeds from --seed on.",
+        min=1,
+        max=1000,
+        rich_help_panel=_FLEET,
+        metavar="N",
+    ),
+]
 OfHost: TypeAlias = Annotated[
     bool,
     typer.Option(

@@ -59,7 +59,7 @@ def draw_convergence(
         fontsize=10,
         color="0.35",
     )
-    _save(figure, path)
+    save(figure, path)
     return ""
 
 
@@ -92,14 +92,14 @@ def _draw_values(axes: "Axes", spec: RunSpecification, agents: Sequence[AgentRes
     if joint is None:
         gain = quartiles(rounds, [agent.array("trace_gain_estimate") for agent in agents])
         _draw_bands(axes, per_round, [(gain, "joint method", _JOINT)])
-        _finish(axes, "Estimated mean reward per step (no true values are known)", steps, "rounds", 1.0 / per_round)
+        finish(axes, "Estimated mean reward per step (no true values are known)", steps, "rounds", 1.0 / per_round)
         return
     independent = quartiles(rounds, [_best_by_round(agent) for agent in agents])
     _draw_bands(
         axes, per_round, [(independent, "independent TD, best step", _INDEPENDENT), (joint, "joint", _JOINT)]
     )
-    _log_scale(axes, *_limits([band for band in (joint, independent) if band is not None]))
-    _finish(axes, "Relative value error: median and quartiles over agents", steps, "rounds", 1.0 / per_round)
+    log_scale(axes, *_limits([band for band in (joint, independent) if band is not None]))
+    finish(axes, "Relative value error: median and quartiles over agents", steps, "rounds", 1.0 / per_round)
 
 
 def _best_by_round(agent: AgentResult) -> Float[np.ndarray, " n"]:
@@ -141,12 +141,12 @@ def _draw_subspace(axes: "Axes", spec: RunSpecification, rows: Sequence[RoundRow
             axes.plot(*zip(*points, strict=True), color=colour, linewidth=width, label=label)
             heights += [height for _, height in points]
     if heights:
-        _log_scale(axes, min(heights) / 1.25, max(heights) * 1.25)
+        log_scale(axes, min(heights) / 1.25, max(heights) * 1.25)
     title = "The shared basis: sine of its largest angle"
-    _finish(axes, title, "rounds", "environment steps per agent", float(spec.method.steps_per_round))
+    finish(axes, title, "rounds", "environment steps per agent", float(spec.method.steps_per_round))
 
 
-def _log_scale(axes: "Axes", low: float, high: float) -> None:
+def log_scale(axes: "Axes", low: float, high: float) -> None:
     """A logarithmic axis with numbers that can be read, also where it spans little more than a decade."""
     from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
@@ -159,7 +159,7 @@ def _log_scale(axes: "Axes", low: float, high: float) -> None:
     axes.yaxis.set_minor_locator(NullLocator())
 
 
-def _finish(axes: "Axes", title: str, below: str, above: str, scale: float) -> None:
+def finish(axes: "Axes", title: str, below: str, above: str, scale: float) -> None:
     """Title, grid and legend; `above` is what `below` is when multiplied by `scale`, on an axis of its own."""
     axes.set_title(title, fontsize=10.5, fontweight="bold", loc="left")
     axes.set_xlabel(below)
@@ -175,9 +175,10 @@ def _finish(axes: "Axes", title: str, below: str, above: str, scale: float) -> N
         axes.legend(frameon=False, fontsize=9)
 
 
-def _save(figure: Any, path: Path) -> None:
+def save(figure: Any, path: Path) -> None:
+    """Writes a figure in the format of the path's suffix; it appears whole or not at all."""
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
     with os.fdopen(descriptor, "wb") as file:
-        figure.savefig(file, format="png")
+        figure.savefig(file, format=path.suffix.removeprefix("."))
     Path(temporary).chmod(0o644)
     Path(temporary).replace(path)

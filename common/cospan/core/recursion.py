@@ -36,7 +36,13 @@ def successive_errors(
     """
     size = first.shape[-1]
     identity, below = _triangle(size)
-    return np.asarray(np.linalg.solve(identity - influence * below, first[..., None])[..., 0])
+    try:
+        return np.asarray(np.linalg.solve(identity - influence * below, first[..., None])[..., 0])
+    except np.linalg.LinAlgError:  # entries so large that elimination with pivots loses the ones on the diagonal
+        errors = first.copy()
+        for step in range(1, size):
+            errors[..., step] += np.einsum("...j,...j->...", influence[..., step, :step], errors[..., :step])
+        return errors
 
 
 def gain_path(gain_estimate: float, rewards: Sequence[float], steps: Sequence[float]) -> list[float]:

@@ -1,0 +1,124 @@
+"""`cospan compare`: the joint method and its rivals over the same transitions; a table, plots, their numbers."""
+
+import csv
+import importlib.util
+import io
+import json
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import astuple, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from cospan.cli.comparison import COLUMNS, Point, Summary, document, play, summaries
+from cospan.cli.comparison_plot import draw_comparison
+from cospan.cli.process import claim_stdout, use_one_blas_thread
+from cospan.cli.run_folder import RunFolder, check_free, make_run_folder, write_text
+from cospan.cli.specifying import plan_with_workload
+from cospan.cli.table import table
+from cospan.core.specification import RunSpecification
+from cospan.wire.errors import InvalidValueError
+
+_SAY_SECONDS = 5.0
+_ROUNDS = 300
+
+
+@dataclass(frozen=True, slots=True)
+class CompareOptions:
+    """What is said of a comparison, beside the settings."""
+
+    workload: str | None
+    seeds: int
+    output: Path | None
+    json: bool = False
+    quiet: bool = False
+
+
+def compare_here(chosen: CompareOptions, flags: Mapping[str, Any], config: Path | None) -> int:
+    """Compares in this process; the exit code.
+
+    Raises:
+        CospanError: it cannot begin, or the workload broke its contract. Nothing is written then.
+    """
+    data = claim_stdout() if chosen.json else None
+    missing = [name for name in ("scipy", "matplotlib") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise InvalidValueError(f"cospan compare needs {' and '.join(missing)}; pip install 'cospan[study]'")
+    plan = plan_with_workload(flags, config, reference=chosen.workload, spec_file=None, rounds=_ROUNDS)
+    spec, workload = plan.specification, plan.workload
+    assert workload is not None
+    if spec.rounds == 0:
+        raise InvalidValueError("rounds is 0; a comparison has an end, so it must be 1 or more")
+    if chosen.output is not None:
+        check_free(chosen.output)
+    use_one_blas_thread()
+    points: list[Point] = []
+    seeds = range(spec.seed, spec.seed + chosen.seeds)
+    for number, seed in enumerate(seeds, start=1):
+        say = Progress(f"seed {seed} ({number} of {chosen.seeds})", spec.rounds, quiet=chosen.quiet)
+        points += play(workload, replace(spec, seed=seed), say)
+    found = summaries(points)
+    folder = make_run_folder(chosen.output, workload=f"compare-{workload.name or spec.workload}")
+    _write(folder, spec, seeds, points, found)
+    if data is not None:
+        print(json.dumps(document(spec, seeds, found), allow_nan=False), file=data, flush=True)
+    else:
+        print("\n".join(_lines(spec, chosen.seeds, found)))
+        print(folder.path)
+    return 0
+
+
+class Progress:
+    """Says now and then how far a run has come, on standard error."""
+
+    def __init__(self, what: str, rounds: int, *, quiet: bool) -> None:
+        self._what, self._rounds, self._quiet = what, rounds, quiet
+        self._due = time.monotonic() + _SAY_SECONDS
+
+    def __call__(self, number: int) -> None:
+        """After each round."""
+        now = time.monotonic()
+        if now >= self._due and not self._quiet:
+            self._due = now + _SAY_SECONDS
+            print(f"{self._what}: round {number} of {self._rounds}", file=sys.stderr, flush=True)
+
+
+def _write(
+    folder: RunFolder,
+    spec: RunSpecification,
+    seeds: Sequence[int],
+    points: Sequence[Point],
+    found: Sequence[Summary],
+) -> None:
+    folder.write_spec(spec)
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    writer.writerows(astuple(point) for point in points)
+    write_text(folder.path / "comparison.csv", text.getvalue())
+    values = json.dumps(document(spec, seeds, found), indent=2, ensure_ascii=False, allow_nan=False)
+    write_text(folder.path / "comparison.json", f"{values}\n")
+    draw_comparison(folder.path, spec, points, found)
+
+
+def _lines(spec: RunSpecification, seeds: int, found: Sequence[Summary]) -> list[str]:
+    rows = [
+        (
+            summary.method,
+            f"{summary.value_error:.4g}",
+            "" if summary.low is None else f"{summary.low:.4g} to {summary.high:.4g}",
+            f"{summary.ratio:.3g}",
+            f"{summary.bytes_per_round:,.0f}",
+        )
+        for summary in found
+    ]
+    header = ("method", "value error", "95 % of the mean", "times independent TD", "bytes a round")
+    runs = "1 seed" if seeds == 1 else f"mean over {seeds} seeds"
+    steps = spec.rounds * spec.method.steps_per_round
+    return [
+        f"{spec.workload}: {spec.agents} agents, {steps:,} steps each; median over agents, {runs}",
+        "",
+        *table(header, rows, numbers=(1, 3, 4)),
+        "",
+    ]

@@ -1,0 +1,64 @@
+"""What a comparison makes of its runs."""
+
+import math
+
+import numpy as np
+import pytest
+
+from cospan.cli.comparison import INDEPENDENT, JOINT, Point, checkpoints, contenders, interval, summaries
+from cospan.core.method import paper, practical
+from cospan.core.specification import RunSpecification
+
+SPEC = RunSpecification("toy", feature_dim=4, rank=2, agents=3, rounds=10, seed=1, method=practical(5))
+
+
+def point(method: str, seed: int, error: float, rounds: int = 10, sent: int = 400) -> Point:
+    return Point(method, seed, rounds, rounds * 5, sent, error, None)
+
+
+@pytest.mark.parametrize("rounds", [1, 2, 40, 5000])
+def test_checkpoints_begin_with_the_first_round_and_end_with_the_last(rounds: int) -> None:
+    shown = checkpoints(rounds)
+    assert {1, rounds} <= shown
+    assert len(shown) <= 40
+    assert max(shown) == rounds
+
+
+def test_the_summary_is_of_the_last_round_and_best_first() -> None:
+    points = [
+        point(INDEPENDENT, 1, 0.2),
+        point(INDEPENDENT, 2, 0.4),
+        point(JOINT, 1, 9.0, rounds=5),
+        point(JOINT, 1, 0.1),
+        point(JOINT, 2, 0.1),
+        point("diverged", 1, math.inf),
+        point("diverged", 2, 1.0),
+    ]
+    joint, independent, diverged = summaries(points)
+    assert (joint.method, joint.value_error, joint.low, joint.high) == (JOINT, 0.1, 0.1, 0.1)
+    assert joint.ratio == pytest.approx((0.5 + 0.25) / 2)
+    assert joint.bytes_per_round == 40.0
+    assert independent.ratio == 1.0
+    assert independent.low is not None
+    assert independent.high is not None
+    assert independent.low <= 0.3 <= independent.high
+    assert (diverged.value_error, diverged.low) == (math.inf, None)
+
+
+def test_an_interval_needs_two_runs_and_is_the_same_every_time() -> None:
+    assert interval(np.array([0.5])) == (None, None)
+    values = np.random.default_rng(0).standard_normal(20)
+    low, high = interval(values)
+    assert low is not None
+    assert high is not None
+    assert low < values.mean() < high
+    assert interval(values) == (low, high)
+
+
+@pytest.mark.parametrize("method", [paper(5), practical(5)])
+def test_every_contender_plays_for_the_same_fleet(method: object) -> None:
+    spec = RunSpecification("toy", 4, 2, 3, 10, 1, method)  # type: ignore[arg-type]
+    known = contenders(spec, np.eye(4)[:, :2])
+    assert set(contenders(spec, None)) == set(known) - {"joint, B* known"}
+    for variants in known.values():
+        assert all(variant.weights.shape[1:] == (3, 4) for variant in variants)
