@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from values import read_only
 
-from cospan.core.targets import ReferenceSolution
+from cospan.core.targets import ReferenceSolution, relative_value_error, relative_value_errors
 
 
 def test_value_error_by_hand() -> None:
@@ -16,3 +16,13 @@ def test_value_error_by_hand() -> None:
     assert reference.value_error(reference.weights) == 0.0
     assert reference.value_error(np.zeros(2)) == 1.0
     assert (reference.weights_uncertainty, reference.gain_uncertainty) == (0.0, 0.0)
+
+
+def test_weights_that_diverged_spoil_no_other_error() -> None:
+    """Independent TD with a step that is too large stands in one row; warnings are errors here."""
+    target, covariance = np.array([1.0, -2.0]), np.array([[2.0, 0.5], [0.5, 1.0]])
+    rows = np.array([[0.0, 0.0], [np.inf, 0.0], [1e200, 1e200], [np.nan, 1.0], [1.0, -2.0]])
+    errors = relative_value_errors(rows, target, covariance)
+    assert errors[[0, 4]].tolist() == [1.0, 0.0]
+    assert not np.isfinite(errors[1:4]).any()
+    assert relative_value_error(rows[0], target, covariance) == 1.0

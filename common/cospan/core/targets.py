@@ -85,7 +85,7 @@ def relative_value_errors(
 ) -> Float[np.ndarray, " m"]:
     """E_μ[(V̂ − V)²] / E_μ[V²], both centred, for V̂ = φᵀẑ and V = φᵀz: (ẑ−z)ᵀC(ẑ−z) / zᵀCz.
 
-    0 is perfect, 1 is no better than zero.
+    0 is perfect, 1 is no better than zero; inf or nan for weights that are not finite.
 
     Args:
         weights: several ẑ, one per row.
@@ -94,7 +94,10 @@ def relative_value_errors(
     """
     # One product with C for all of them: C is the largest thing here, and reading it is what takes the time.
     rows = np.concatenate([weights - target, target[None]])
-    squares = np.einsum("ij,ij->i", rows, rows @ covariance)
+    with np.errstate(
+        over="ignore", invalid="ignore"
+    ):  # weights that have diverged: their error is not finite, either
+        squares = np.einsum("ij,ij->i", rows, rows @ covariance)
     return np.asarray(squares[:-1] / squares[-1])
 
 
