@@ -325,6 +325,9 @@ def test_an_agent_brings_a_site_with_its_name_or_neither() -> None:
         Agent(RINGS, index=0, holder="me")
     with pytest.raises(errors.InvalidValueError, match="agent id 'a/b'"):
         Agent(RINGS, holder="a/b")
+    for empty in ({"index": 0, "agent_id": ""}, {"holder": ""}):
+        with pytest.raises(errors.InvalidValueError, match="agent id ''"):
+            Agent(RINGS, **empty)
 
 
 def test_a_coordinator_that_is_closed_says_good_bye_to_all() -> None:

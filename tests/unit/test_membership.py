@@ -80,3 +80,27 @@ def test_a_broken_stream_of_a_given_site_is_resumed_by_its_token() -> None:
     again = run.joining("site-0", instance="process of x", resumption=resumption)
     assert run.step(again) == ["Send Welcome", "agent-back"]
     assert (run.welcome().session_token, run.welcome().site_index) == (x.session_token, 0)
+
+
+def test_a_holder_whose_process_was_given_up_and_came_back_still_has_its_site() -> None:
+    """It comes back under its name; when its container is started again after that, it gets the same site."""
+    run = CoordinatorDriver(agents=3)
+    x, y = run.seat("x"), run.seat("y")
+    run.now += LIVENESS
+    run.step(events.HeartbeatArrived(x.session_token))
+    run.wait(0.0)
+    assert y.session_token not in run.state.sessions
+    run.join("site-1", instance="process of y")
+    assert (run.welcome().site_index, run.state.sessions[run.welcome().session_token].holder) == (1, "y")
+    assert run.seat("y", instance="another process of y").site_index == 1
+    assert len(run.state.sessions) == 2
+
+
+def test_who_brings_the_name_of_a_given_site_is_not_its_holder() -> None:
+    """Another process under the same name: the holder gets another site and displaces nobody."""
+    run = CoordinatorDriver(agents=3)
+    x = run.seat("x")
+    run.step(events.LeaveArrived(x.session_token, "its container stops"))
+    run.join("site-0", instance="somebody else")
+    assert run.welcome().site_index is None
+    assert run.seat("x", instance="another process of x").site_index == 1

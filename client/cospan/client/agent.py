@@ -92,17 +92,8 @@ class Agent:
         """
         self.workload = load_workload(workload) if isinstance(workload, str) else workload
         self.index = index
-        if index is None and agent_id is not None:
-            raise InvalidValueError(f"agent {agent_id!r} has no site; say its index, or leave out its name")
-        if index is not None and holder is not None:
-            raise InvalidValueError(f"site {index} is asked for by its index; leave out the holder {holder!r}")
-        self._holder = "" if index is not None else holder or secrets.token_hex(16)
-        self.agent_id = agent_id or (_UNSEATED if index is None else default_agent_id(index))
-        """The agent's name; one that stands for none until a site is given."""
-        for name in (self.agent_id, self._holder or self.agent_id):
-            problem = agent_id_problem(name)
-            if problem is not None:
-                raise InvalidValueError(problem)
+        self.agent_id, self._holder = _identity(index, agent_id, holder)
+        """The agent's name, one that stands for none until a site is given; and who asks for a site."""
         self.learner: SiteLearner | None = None
         self.on_round: list[Callable[[Agent, int], None]] = []
         """Called after each round learnt, in the learning thread, with the agent and the round."""
@@ -396,6 +387,28 @@ async def _write_all(stream: AgentStream, outbox: asyncio.Queue[AgentMessage | N
     with contextlib.suppress(CospanError):
         while (message := await outbox.get()) is not None:
             await stream.send(message)
+
+
+def _identity(index: int | None, agent_id: str | None, holder: str | None) -> tuple[str, str]:
+    """The names of an agent and of the holder of its site, of which the latter is empty where the site is known.
+
+    Raises:
+        InvalidValueError: they do not go together, or one may not be had.
+    """
+    if index is None and agent_id is not None:
+        raise InvalidValueError(f"agent {agent_id!r} has no site; say its index, or leave out its name")
+    if index is not None and holder is not None:
+        raise InvalidValueError(f"site {index} is asked for by its index; leave out the holder {holder!r}")
+    if index is None:
+        named = secrets.token_hex(16) if holder is None else holder
+        found = _UNSEATED, named
+    else:
+        named = default_agent_id(index) if agent_id is None else agent_id
+        found = named, ""
+    problem = agent_id_problem(named)
+    if problem is not None:
+        raise InvalidValueError(problem)
+    return found
 
 
 def _unexpected(agent_id: str, failure: BaseException) -> CospanError:

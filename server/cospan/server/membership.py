@@ -5,7 +5,7 @@ from typing import TypeAlias
 
 from cospan.core.specification import SITE_PREFIX
 from cospan.server.events import CloseStream, Command, JoinRequested, Note, Send
-from cospan.server.state import CoordinatorState, Departure, Session
+from cospan.server.state import CoordinatorState, Departure, Seat, Session
 from cospan.wire.errors import (
     AgentIdTakenError,
     FeatureMismatchError,
@@ -70,8 +70,8 @@ def _free_site(state: CoordinatorState, holder: str) -> int:
     """The site that the holder has or had, unless somebody else has it now; else the first that nobody has."""
     hosted = {name: state.sessions[token].holder for name, token in state.hosts.items()}
     former = state.seats.get(holder)
-    if former is not None and hosted.get(f"{SITE_PREFIX}{former}", holder) == holder:
-        return former
+    if former is not None and hosted.get(f"{SITE_PREFIX}{former.index}", holder) == holder:
+        return former.index
     index = 0
     while f"{SITE_PREFIX}{index}" in hosted:
         index += 1
@@ -81,6 +81,14 @@ def _free_site(state: CoordinatorState, holder: str) -> int:
             "start fewer, or try again when one has left"
         )
     return index
+
+
+def _seat_of(state: CoordinatorState, join: Join) -> tuple[str, int | None]:
+    """Holder and site of a process that was given its site, was given up, and joins anew under its name."""
+    for holder, seat in state.seats.items():
+        if seat.instance_id == join.instance_id and join.agent_ids == (f"{SITE_PREFIX}{seat.index}",):
+            return holder, seat.index
+    return "", None
 
 
 def _check_joinable(state: CoordinatorState, join: Join) -> None:
@@ -167,7 +175,11 @@ def _open_session(
     now: float,
     before: tuple[Command, ...],
 ) -> Outcome:
-    agents = event.join.agent_ids
+    agents, holder, seats = event.join.agent_ids, event.join.holder, state.seats
+    if site_index is None:
+        holder, site_index = _seat_of(state, event.join)
+    else:
+        seats = {**seats, holder: Seat(site_index, event.join.instance_id)}
     returning = [state.departures[agent] for agent in agents if agent in state.departures]
     session = Session(
         token=event.token,
@@ -178,10 +190,9 @@ def _open_session(
         last_seen=now,
         opened=now,
         reconnects=max((gone.reconnects + 1 for gone in returning), default=0),
-        holder=event.join.holder,
+        holder=holder,
         site_index=site_index,
     )
-    seats = state.seats if site_index is None else {**state.seats, session.holder: site_index}
     state = replace(
         state,
         sessions={**state.sessions, session.token: session},

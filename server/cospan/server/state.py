@@ -41,6 +41,19 @@ class Session:
 
 
 @dataclass(frozen=True, slots=True)
+class Seat:
+    """A site that was given out.
+
+    Attributes:
+        index: of the site.
+        instance_id: of its holder's newest process.
+    """
+
+    index: int
+    instance_id: str
+
+
+@dataclass(frozen=True, slots=True)
 class Departure:
     """An agent that is gone.
 
@@ -85,7 +98,7 @@ class CoordinatorState:
         finish_cause: why the run is over, if it is.
         start_seconds: the longest time to wait for the first round's agents.
         sites: how many sites can be given out; None where there is no limit.
-        seats: holder of a site that was given out → index of the site.
+        seats: holder → the site that was given to it.
     """
 
     specification: RunSpecification
@@ -109,7 +122,7 @@ class CoordinatorState:
     finish_cause: FinishCause | None = None
     row_squares: Float[np.ndarray, " d"] | None = None
     sites: int | None = None
-    seats: Mapping[str, int] = field(default_factory=dict)
+    seats: Mapping[str, Seat] = field(default_factory=dict)
 
     @property
     def stamp(self) -> Stamp:
