@@ -27,6 +27,8 @@ from cospan.wire.errors import CospanError, InvalidValueError, RunFileError
 
 _JSON_SECONDS = 1.0
 _PLAIN_SECONDS = 5.0
+_PARENT_GONE_SECONDS = 1.0
+"""So long an agent whose parent is gone waits for the coordinator, which has noticed it too, to end the run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,9 +148,12 @@ async def _run(agent: Agent, *, follow_stdin: bool) -> AgentEnd:
     def stop(cause: str) -> None:
         agent.stop(f"it was stopped by {cause}")
 
+    def stop_later(cause: str) -> None:
+        asyncio.get_running_loop().call_later(_PARENT_GONE_SECONDS, stop, cause)
+
     on_stop_signal(stop)
     if follow_stdin:
-        on_end_of_stdin(stop)
+        on_end_of_stdin(stop_later)
     return await agent.run_async()
 
 

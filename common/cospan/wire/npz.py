@@ -3,6 +3,7 @@
 import contextlib
 import os
 import tempfile
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -45,8 +46,14 @@ def load_npz(path: Path, what: str) -> dict[str, np.ndarray]:
     """
     try:
         # numpy leaves a file open that it has opened itself and cannot read
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
+        with path.open("rb") as file:
+            if not zipfile.is_zipfile(file):  # else numpy would speak of pickles, and advise to load them
+                raise RunFileError(f"{path} cannot be read as {what}: it is no npz file, or one cut short")
+            file.seek(0)
+            with np.load(file, allow_pickle=False) as archive:
+                return {name: archive[name] for name in archive.files}
+    except RunFileError:
+        raise
     except FileNotFoundError as failure:
         raise RunFileError(f"there is no file {path}; it should be {what}") from failure
     except Exception as failure:  # numpy and zipfile raise a dozen kinds for a damaged file
