@@ -848,7 +848,7 @@ def test_the_bound_is_for_the_join_only(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_the_method_and_the_shapes_are_those_of_the_run() -> None:
-    """A gradient of another shape, and one without the second moment that the run preconditions with."""
+    """A gradient of another shape, and one without what the run scales its step with."""
     method: Method = practical(3)
 
     async def refused() -> None:
@@ -859,7 +859,11 @@ def test_the_method_and_the_shapes_are_those_of_the_run() -> None:
             wrong = replace(upload(0).contribution, gradient=DenseMatrix(np.ones((R, D))))
             for contribution, text in (
                 (wrong, "head_second_moment is missing"),
-                (replace(wrong, head_second_moment=np.eye(R)), "gradient.dense is 2 × 4; this run needs 4 × 2"),
+                (replace(wrong, head_second_moment=np.eye(R)), "row_sums is missing"),
+                (
+                    replace(wrong, head_second_moment=np.eye(R), row_sums=np.ones(D)),
+                    "gradient.dense is 2 × 4; this run needs 4 × 2",
+                ),
             ):
                 answer = await refusal(channel, JOIN, encoded(m.GradientUpload(0, contribution)))
                 assert answer[:2] == (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_MESSAGE")

@@ -54,7 +54,11 @@ def test_another_file_may_be_named(tmp_path: Path) -> None:
             {"COSPAN_RANK": "two"},
             "rank is 'two' in the environment variable COSPAN_RANK; it must be a whole",
         ),
-        ({}, {"cospan.toml": 'preset = "fast"'}, "preset is 'fast' in cospan.toml; it must be paper or practical"),
+        (
+            {},
+            {"cospan.toml": 'preset = "fast"'},
+            "preset is 'fast' in cospan.toml; it must be paper, practical or compact",
+        ),
         (
             {},
             {"cospan.toml": "agnets = 3"},
@@ -119,10 +123,25 @@ def test_every_constant_of_the_method_can_be_overridden() -> None:
         "trace_decay": "0.25",
         "forgetting": "1.5",
         "row_scaled": "true",
+        "reward_scaled": "true",
     }
     method = alone(said).method
     assert method == Method(
-        3, Corrections.END_OF_ROUND, 0.5, 0.25, float("inf"), 0.0, False, False, 0.125, 0.0, 0.5, 0.25, 1.5, True
+        3,
+        Corrections.END_OF_ROUND,
+        0.5,
+        0.25,
+        float("inf"),
+        0.0,
+        False,
+        False,
+        0.125,
+        0.0,
+        0.5,
+        0.25,
+        1.5,
+        True,
+        True,
     )
     assert preset_of(method) is None
     assert set(said) == set(Method.__dataclass_fields__)

@@ -1,5 +1,7 @@
 """From contributions to the next basis: order, weights, groups, and what is missing."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from values import read_only
@@ -8,6 +10,7 @@ from cospan.core.aggregation import (
     Contribution,
     mean_gradient,
     mean_head_second_moment,
+    mean_row_sums,
     next_basis,
 )
 from cospan.core.matrices import DenseMatrix, FactoredMatrix, to_dense
@@ -133,12 +136,30 @@ def test_no_contribution_has_no_mean() -> None:
         mean_head_second_moment([])
 
 
+def test_row_sums_scale_the_step_of_a_full_history() -> None:
+    """And ζ does not decay."""
+    full = method(
+        corrections=Corrections.FULL_HISTORY, row_scaled=True, basis_step=1.0, decay_horizon=10.0, decay_power=1.0
+    )
+    sums = [np.arange(1.0, D + 1.0), np.full(D, 3.0)]
+    contributions = [dataclasses.replace(c, row_sums=s) for c, s in zip(some(2), sums, strict=True)]
+    np.testing.assert_array_equal(mean_row_sums(contributions), (sums[0] + sums[1]) / 2.0)
+    mean = mean_row_sums(contributions)
+    direction = mean_gradient(contributions) / (mean + 0.1 * mean.mean())[:, None]
+    basis = random_basis(D, R, np.random.default_rng(2))
+    move = next_basis(basis, contributions, full, 1000)
+    np.testing.assert_allclose(move.basis, basis_step(basis, direction, 1.0), atol=1e-15)
+    assert move.row_squares is None
+    with pytest.raises(ValueError, match="does not carry"):
+        next_basis(basis, some(2), full, 0)
+
+
 def test_a_missing_second_moment_is_named() -> None:
     contributions = [*some(2), dense(np.ones((D, R)))]
-    with pytest.raises(ValueError, match="no head second moment"):
+    with pytest.raises(ValueError, match="does not carry"):
         mean_head_second_moment(contributions)
     basis = random_basis(D, R, np.random.default_rng(1))
-    with pytest.raises(ValueError, match="no head second moment"):
+    with pytest.raises(ValueError, match="does not carry"):
         next_basis(basis, contributions, method(preconditioned=True), 0)
     assert next_basis(basis, contributions, method(), 0).movement > 0.0
 

@@ -10,9 +10,9 @@ from values import read_only
 from cospan.core.aggregation import Contribution, mean_gradient, next_basis
 from cospan.core.baselines import INDEPENDENT_STEPS, IndependentTD
 from cospan.core.fleets import IndependentFleet, JointFleet, LstdFleet, TwoTimescaleFleet
-from cospan.core.learner import LearnerState, Trajectory, learn_round
+from cospan.core.learner import LearnerState, Trajectory, contribution_of, learn_round
 from cospan.core.least_squares import PRIOR_STEPS
-from cospan.core.method import Corrections, Method, paper, practical
+from cospan.core.method import Corrections, Method, compact, paper, practical
 from cospan.core.subspace import random_basis
 
 D, R, L, AGENTS, ROUNDS = 6, 2, 4, 3, 5
@@ -38,7 +38,7 @@ def rounds(agents: int = AGENTS) -> list[list[Trajectory]]:
     ]
 
 
-@pytest.mark.parametrize("method", [paper(L), practical(L), EVERY_STEP])
+@pytest.mark.parametrize("method", [paper(L), practical(L), compact(L), EVERY_STEP])
 def test_the_joint_fleet_is_its_agents_and_the_coordinator(method: Method) -> None:
     fleet = JointFleet.initial(method, BASIS, AGENTS)
     states, basis, squares = [LearnerState.initial(R)] * AGENTS, BASIS, None
@@ -46,7 +46,7 @@ def test_the_joint_fleet_is_its_agents_and_the_coordinator(method: Method) -> No
         fleet = fleet.learning_from(trajectories)
         outcomes = [learn_round(states[k], basis, trajectories[k], method) for k in range(AGENTS)]
         states = [outcome.state for outcome in outcomes]
-        contributions = [Contribution(o.gradient, 1.0, o.head_second_moment) for o in outcomes]
+        contributions = [contribution_of(outcome, method) for outcome in outcomes]
         move = next_basis(basis, contributions, method, t, squares)
         basis, squares = move.basis, move.row_squares
     np.testing.assert_array_equal(fleet.basis, basis)
@@ -55,13 +55,24 @@ def test_the_joint_fleet_is_its_agents_and_the_coordinator(method: Method) -> No
 
 
 def test_what_is_sent_is_counted() -> None:
-    """Rank one: d + r up; with the second moment r² more; dense: d · r. And d · r down."""
+    """Rank one: d + r up; with the second moment r² more, with row sums d; dense: d · r. And d · r down."""
     (first, *_) = rounds()
     sent = {
         name: JointFleet.initial(method, BASIS, AGENTS).learning_from(first).numbers_sent
-        for name, method in (("paper", paper(L)), ("practical", practical(L)), ("every step", EVERY_STEP))
+        for name, method in (
+            ("paper", paper(L)),
+            ("practical", practical(L)),
+            ("compact", compact(L)),
+            ("every step", EVERY_STEP),
+        )
     }
-    assert sent == {"paper": D + R + D * R, "practical": D + R + R * R + D * R, "every step": 2 * D * R}
+    compactly = D + R + R * R + D * R
+    assert sent == {
+        "paper": D + R + D * R,
+        "practical": compactly + D,
+        "compact": compactly,
+        "every step": 2 * D * R,
+    }
     assert IndependentFleet.initial(paper(L), D, AGENTS).numbers_sent == 0
     assert IndependentFleet.initial(paper(L), D, AGENTS, rank=0).numbers_sent == 2 * (D + 1)
     assert IndependentFleet.initial(paper(L), D, AGENTS, rank=2).numbers_sent == 2 * D

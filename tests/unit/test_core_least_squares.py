@@ -7,7 +7,7 @@ import pytest
 from values import read_only
 
 from cospan.core.learner import LearnerState, Trajectory, learn_round
-from cospan.core.least_squares import PRIOR_STEPS, HeadStatistics
+from cospan.core.least_squares import PRIOR_STEPS, TransitionSums
 from cospan.core.matrices import FactoredMatrix, to_dense
 from cospan.core.method import Corrections, Method
 from cospan.core.subspace import random_basis
@@ -135,10 +135,76 @@ def test_the_head_is_drawn_back_into_the_ball() -> None:
     np.testing.assert_allclose(held, 0.01 * free / np.linalg.norm(free), rtol=1e-12)
 
 
+def test_the_full_history_against_loops() -> None:
+    """Head and gradient are those of all transitions in the basis of today, whatever the bases before were."""
+    rule, walks = method(corrections=Corrections.FULL_HISTORY, forgetting=0.0), chain(6)
+    rng = np.random.default_rng(5)
+    state = LearnerState.initial(R)
+    for t, walk in enumerate(walks):
+        basis = np.linalg.qr(rng.standard_normal((D, R)))[0]
+        outcome = learn_round(state, basis, walk, rule)
+        state = outcome.state
+        gain = float(np.mean([reward for w in walks[: t + 1] for reward in w.rewards]))
+        assert state.gain_estimate == pytest.approx(gain, rel=1e-13)
+        system, mean_error = np.zeros((D, D)), np.zeros(D)
+        squares = 0.0
+        for past in walks[: t + 1]:
+            trace = np.zeros(D)
+            for h in range(L):
+                here, there = past.features[h], past.features[h + 1]
+                trace = rule.trace_decay * trace + here
+                error = past.rewards[h] - gain + (there - here) @ basis @ state.head
+                system = system + np.outer(trace, here - there)
+                mean_error = mean_error + error * trace / ((t + 1) * L)
+                squares += float(here @ here) / ((t + 1) * L)
+        assert isinstance(outcome.gradient, FactoredMatrix)
+        np.testing.assert_allclose(outcome.gradient.left[:, 0], mean_error, rtol=1e-9, atol=1e-13)
+        np.testing.assert_array_equal(outcome.gradient.right[:, 0], state.head)
+        # The head leaves the ridge's pull alone in the basis: Bᵀ Σ δ e = κ w.
+        ridge = PRIOR_STEPS * squares / D
+        np.testing.assert_allclose(basis.T @ mean_error * (t + 1) * L, ridge * state.head, rtol=1e-7, atol=1e-11)
+        np.testing.assert_allclose(outcome.row_sums, np.abs(system).sum(axis=1) / ((t + 1) * L), rtol=1e-11)
+
+
+def test_dividing_by_the_row_sums_never_overshoots() -> None:
+    rule = method(corrections=Corrections.FULL_HISTORY)
+    outcome = learn_round(LearnerState.initial(R), BASIS, chain(1)[0], rule)
+    assert outcome.state.statistics is not None
+    scaled = outcome.state.statistics.system / L / np.maximum(outcome.row_sums, 1e-300)[:, None]
+    assert np.abs(np.linalg.eigvals(scaled)).max() <= 1.0 + 1e-12
+
+
+@pytest.mark.parametrize("corrections", Corrections)
+def test_rewards_in_other_units_are_one_gradient_where_they_are_scaled(corrections: Corrections) -> None:
+    """A thousand times the rewards: a thousand times the head, and the same upload."""
+    rule = method(corrections=corrections, reward_scaled=True)
+    one = other = LearnerState.initial(R)
+    for walk in chain(5):
+        larger = Trajectory(walk.features, 1000.0 * walk.rewards)
+        ours, theirs = learn_round(one, BASIS, walk, rule), learn_round(other, BASIS, larger, rule)
+        one, other = ours.state, theirs.state
+        np.testing.assert_allclose(other.head, 1000.0 * one.head, rtol=1e-8)
+        np.testing.assert_allclose(to_dense(theirs.gradient), to_dense(ours.gradient), rtol=1e-8, atol=1e-15)
+        np.testing.assert_allclose(theirs.head_second_moment, ours.head_second_moment, rtol=1e-8)
+    plain = learn_round(LearnerState.initial(R), BASIS, chain(1)[0], method(corrections=corrections))
+    scaled = learn_round(LearnerState.initial(R), BASIS, chain(1)[0], rule)
+    variance = float(np.var(chain(1)[0].rewards))
+    np.testing.assert_allclose(to_dense(scaled.gradient) * variance, to_dense(plain.gradient), rtol=1e-12)
+
+
+def test_rewards_that_never_vary_are_left_alone() -> None:
+    walk = Trajectory(chain(1)[0].features, np.full(L, 2.0))
+    rule = method(corrections=Corrections.EVERY_STEP, reward_scaled=True)
+    outcome = learn_round(LearnerState.initial(R), BASIS, walk, rule)
+    assert np.isfinite(to_dense(outcome.gradient)).all()
+
+
 def test_no_features_and_no_data_give_no_head() -> None:
-    empty = HeadStatistics.initial(BASIS)
+    empty = TransitionSums.initial(BASIS)
     np.testing.assert_array_equal(empty.head(1.0), np.zeros(R))
     assert empty.gain_estimate == 0.0
+    np.testing.assert_array_equal(TransitionSums.of_features(R).residual(np.ones(R)), np.zeros(R))
+    np.testing.assert_array_equal(empty.row_sums, np.zeros(R))
     blank = empty.including(np.zeros((L + 1, R)), np.zeros((L, R)), np.ones(L), 1.0)
     np.testing.assert_array_equal(blank.head(1.0), np.zeros(R))
     assert blank.gain_estimate == 1.0
@@ -146,12 +212,12 @@ def test_no_features_and_no_data_give_no_head() -> None:
 
 def test_a_singular_system_gives_a_head_all_the_same() -> None:
     """A is not symmetric, so a ridge may meet an eigenvalue of the other sign: −κ here, exactly."""
-    sums = HeadStatistics(
+    sums = TransitionSums(
         np.eye(2), np.diag([-5.0, 1.0]), np.ones(2), np.zeros(2), squares=1.0, steps=1.0, rounds=1
     )
     np.testing.assert_allclose(sums.head(math.inf), [0.0, 1.0 / 6.0], atol=1e-15)
 
 
 def test_a_head_that_is_not_finite_is_none() -> None:
-    sums = HeadStatistics(np.eye(1), np.zeros((1, 1)), np.array([1e300]), np.zeros(1), 1e-300, steps=1.0, rounds=1)
+    sums = TransitionSums(np.eye(1), np.zeros((1, 1)), np.array([1e300]), np.zeros(1), 1e-300, steps=1.0, rounds=1)
     np.testing.assert_array_equal(sums.head(1.0), [0.0])

@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from cospan.core.method import PRESETS, Corrections, Method, paper, practical
+from cospan.core.method import PRESETS, Corrections, Method, compact, paper, practical
 
 VALID = Method(
     steps_per_round=5,
@@ -44,7 +44,7 @@ AT_THE_EDGE = {
     "trace_decay": [0.0, 0.999999],
     "forgetting": [0.0, 1e12],
 }
-WITHOUT_A_RANGE = {"corrections", "implicit_head_step", "preconditioned", "row_scaled"}
+WITHOUT_A_RANGE = {"corrections", "implicit_head_step", "preconditioned", "row_scaled", "reward_scaled"}
 
 
 def test_every_field_is_considered_here() -> None:
@@ -95,8 +95,14 @@ def test_paper_is_algorithm_1_and_nothing_else() -> None:
 def test_practical_has_the_options_on() -> None:
     preset = practical(4)
     assert PRESETS["practical"] is practical
-    assert preset.corrections is Corrections.LEAST_SQUARES
-    assert preset.row_scaled
+    assert preset.corrections is Corrections.FULL_HISTORY
+    assert preset.sends_row_sums
+    assert not preset.basis_step_decays
+    assert preset.reward_scaled
+    assert compact(4).corrections is Corrections.LEAST_SQUARES
+    assert compact(4).row_scaled
+    assert not compact(4).sends_row_sums
+    assert compact(4).basis_step_decays
     assert preset.implicit_head_step, "independent TD, the baseline, takes it too"
     assert preset.preconditioned
     assert preset.decay_horizon > 0.0

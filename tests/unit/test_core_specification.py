@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cospan.core.method import Corrections, Method
+from cospan.core.method import MAX_HISTORY_DIM, Corrections, Method
 from cospan.core.specification import (
     MAX_AGENTS,
     MAX_FEATURE_DIM,
@@ -77,6 +77,7 @@ ANOTHER_METHOD: dict[str, Any] = {
     "trace_decay": 0.5,
     "forgetting": 2.0,
     "row_scaled": True,
+    "reward_scaled": True,
 }
 
 
@@ -104,6 +105,15 @@ def test_a_name_that_is_too_long_is_named_and_not_repeated(name: str) -> None:
 def test_a_feature_dimension_of_zero_leaves_no_rank() -> None:
     problems = dataclasses.replace(VALID, feature_dim=0).problems()
     assert [text.split()[0] for text in problems] == ["feature_dim", "rank"]
+
+
+def test_a_history_that_no_agent_could_keep_is_refused() -> None:
+    full = dataclasses.replace(METHOD, corrections=Corrections.FULL_HISTORY)
+    large = dataclasses.replace(VALID, method=full, feature_dim=MAX_HISTORY_DIM)
+    assert large.problems() == []
+    (problem,) = dataclasses.replace(large, feature_dim=MAX_HISTORY_DIM + 1).problems()
+    assert problem.startswith("feature_dim is 4097; with full-history corrections")
+    assert dataclasses.replace(large, feature_dim=MAX_HISTORY_DIM + 1, method=METHOD).problems() == []
 
 
 def test_problems_of_the_method_are_problems_of_the_run() -> None:

@@ -11,13 +11,15 @@ from runs import ring_site, specification
 
 from cospan.client.result_file import FORMAT, load_result, resume, save_result
 from cospan.client.site_learner import SiteLearner
-from cospan.core.method import practical
+from cospan.core.method import PRESETS
 from cospan.wire import npz
 from cospan.wire.errors import RunFileError
 
 
-def learner(rounds: int = 0, *, name: str = "site-1", with_baseline: bool = True, **changes: Any) -> SiteLearner:
-    spec = specification(practical(3), feature_fingerprint="map-1", **changes)
+def learner(
+    rounds: int = 0, *, name: str = "site-1", with_baseline: bool = True, preset: str = "practical", **changes: Any
+) -> SiteLearner:
+    spec = specification(PRESETS[preset](3), feature_fingerprint="map-1", **changes)
     made = SiteLearner(ring_site(1, 1), spec, name=name, index=1, with_baseline=with_baseline)
     for number in range(rounds):
         made.learn(number, spec.initial_basis())
@@ -55,17 +57,22 @@ def test_an_agent_that_has_learnt_nothing_can_be_saved(tmp_path: Path) -> None:
     assert result.independent_errors.shape == (0,)
 
 
+@pytest.mark.parametrize("preset", PRESETS)
 @pytest.mark.parametrize("with_baseline", [True, False])
-def test_a_learner_goes_on_where_it_left_off(tmp_path: Path, with_baseline: bool) -> None:
-    original = learner(4, with_baseline=with_baseline)
+def test_a_learner_goes_on_where_it_left_off(tmp_path: Path, with_baseline: bool, preset: str) -> None:
+    original = learner(4, with_baseline=with_baseline, preset=preset)
     save_result(tmp_path / "a.npz", original, run_id="run-1")
-    fresh = learner(0, with_baseline=with_baseline)
+    fresh = learner(0, with_baseline=with_baseline, preset=preset)
     resume(fresh, tmp_path / "a.npz", run_id="run-1")
     assert fresh.state.head.tobytes() == original.state.head.tobytes()
     assert (fresh.state.gain_estimate, fresh.state.steps) == (original.state.gain_estimate, 12)
     assert (fresh.weights.count, fresh.gain.count) == (4, 4)
     assert fresh.weights.mean.tobytes() == original.weights.mean.tobytes()
     assert (fresh.chain.steps, fresh.mean_reward) == (12, original.mean_reward)
+    assert fresh.state.rewards == original.state.rewards
+    for name in ("basis", "system", "rewards", "traces"):
+        ours, theirs = (getattr(each.state.statistics, name, None) for each in (fresh, original))
+        np.testing.assert_array_equal(ours, theirs)
     if with_baseline:
         assert fresh.independent is not None
         assert original.independent is not None

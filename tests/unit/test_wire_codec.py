@@ -46,6 +46,7 @@ METHOD = Method(
     trace_decay=0.75,
     forgetting=3.5,
     row_scaled=True,
+    reward_scaled=True,
 )
 SPEC = RunSpecification(
     workload="synthetic",
@@ -80,6 +81,10 @@ def upload(gradient: Any, moment: Any = MOMENT, **changes: Any) -> m.GradientUpl
     return m.GradientUpload(**({"round": 4, "contribution": contribution, "agent_ids": ("a", "b-2")} | changes))
 
 
+ROW_SCALED = dataclasses.replace(SPEC, method=dataclasses.replace(METHOD, corrections=Corrections.FULL_HISTORY))
+WITH_ROW_SUMS = m.GradientUpload(4, Contribution(FACTORED, 3.0, MOMENT, row_sums=np.array([0.0, 1.5, 2.0])))
+
+
 AGENT_MESSAGES: dict[str, m.AgentMessage] = {
     "join": JOIN,
     "join anew": dataclasses.replace(JOIN, resumption=None, workload="", client_version=""),
@@ -88,6 +93,7 @@ AGENT_MESSAGES: dict[str, m.AgentMessage] = {
     "dense, single precision": upload(DenseMatrix(BASIS.astype(np.float32)), MOMENT.astype(np.float32)),
     "factored": upload(FACTORED, agent_ids=()),
     "factored, r factors": upload(FactoredMatrix(left=BASIS, right=MOMENT)),
+    "with row sums": WITH_ROW_SUMS,
     "heartbeat": m.Heartbeat(),
     "leave": m.Leave(cause="maintenance"),
     "leave without a cause": m.Leave(),
@@ -334,6 +340,25 @@ def test_a_malformed_gradient_is_refused(name: str) -> None:
     change(request.gradient)
     with pytest.raises(InvalidMessageError) as error:
         decode_agent_message(sent(request), SPEC)
+    assert expected in refused(error)
+
+
+ROW_SUMS_CHANGES: dict[str, tuple[str, Change]] = {
+    "none": ("gradient.row_sums is missing; this run scales its step", lambda g: g.ClearField("row_sums")),
+    "of another shape": ("gradient.row_sums is 2 × 2; this run needs 3 × 1", set_to("row_sums", matrix(MOMENT))),
+    "negative": ("gradient.row_sums has a negative", set_to("row_sums", matrix([[1.0], [-1e-9], [1.0]]))),
+    "not a number": ("gradient.row_sums has an entry", set_to("row_sums", matrix([[1.0], [math.nan], [1.0]]))),
+}
+
+
+@pytest.mark.parametrize("name", ROW_SUMS_CHANGES)
+def test_malformed_row_sums_are_refused(name: str) -> None:
+    expected, change = ROW_SUMS_CHANGES[name]
+    request = encode_agent_message(WITH_ROW_SUMS)
+    decode_agent_message(sent(request), ROW_SCALED)
+    change(request.gradient)
+    with pytest.raises(InvalidMessageError) as error:
+        decode_agent_message(sent(request), ROW_SCALED)
     assert expected in refused(error)
 
 

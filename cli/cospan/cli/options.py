@@ -149,17 +149,18 @@ PresetName: TypeAlias = Annotated[
     str | None,
     typer.Option(
         "--preset",
-        help="The constants below: paper is Algorithm 1 and nothing else.",
+        help="The constants below: paper is Algorithm 1 and nothing else; compact keeps no d × d numbers.",
         show_default="practical",
         rich_help_panel=_RULE,
-        metavar="paper|practical",
+        metavar="paper|practical|compact",
     ),
 ]
 CorrectionSchedule: TypeAlias = Annotated[
     str | None,
     typer.Option(
         "--corrections",
-        help="When an agent corrects its head: end-of-round, every-step, or by least-squares after each round.",
+        help="When an agent corrects its head: end-of-round, every-step, or by least-squares after each round, or "
+        "so from its full-history.",
         show_default="the preset's",
         rich_help_panel=_RULE,
         metavar="WHEN",
@@ -202,7 +203,11 @@ Forgetting: TypeAlias = Annotated[
 ]
 RowScaled: TypeAlias = Annotated[
     str | None,
-    _constant("--row-scaled", "By the size of each feature's gradients, the step of the basis.", "true|false"),
+    _constant("--row-scaled", "Whether the step of the basis is scaled for each feature.", "true|false"),
+]
+RewardScaled: TypeAlias = Annotated[
+    str | None,
+    _constant("--reward-scaled", "Whether all agents count as if their rewards had one variance.", "true|false"),
 ]
 NoBaseline: TypeAlias = Annotated[
     bool,

@@ -36,9 +36,9 @@ class Settings(BaseSettings):
     seed: int | None = Field(None, description="a whole number, 0 or more")
     rank: int | None = Field(None, description="a whole number, 1 or more")
     steps_per_round: int | None = Field(None, description="a whole number, 1 or more")
-    preset: Literal["paper", "practical"] | None = Field(None, description="paper or practical")
-    corrections: Literal["end-of-round", "every-step", "least-squares"] | None = Field(
-        None, description="end-of-round, every-step or least-squares"
+    preset: Literal["paper", "practical", "compact"] | None = Field(None, description="paper, practical or compact")
+    corrections: Literal["end-of-round", "every-step", "least-squares", "full-history"] | None = Field(
+        None, description="end-of-round, every-step, least-squares or full-history"
     )
     head_step: float | None = Field(None, description="a number above 0")
     gain_step: float | None = Field(None, description="a number above 0, at most 1")
@@ -52,6 +52,7 @@ class Settings(BaseSettings):
     trace_decay: float | None = Field(None, description="a number, 0 or more and below 1")
     forgetting: float | None = Field(None, description="a number, 0 or more")
     row_scaled: bool | None = Field(None, description="true or false")
+    reward_scaled: bool | None = Field(None, description="true or false")
     baseline: bool = Field(True, description="true or false")
     liveness_seconds: float | None = Field(None, description="a number above 0")
     round_seconds: float | None = Field(None, description="a number above 0")

@@ -1,6 +1,6 @@
 """What an agent has learnt, as a small npz file: written atomically, read without pickle."""
 
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +9,11 @@ from jaxtyping import Float
 from cospan.client.site_learner import SiteLearner
 from cospan.core.baselines import IndependentTD
 from cospan.core.learner import LearnerState
-from cospan.core.least_squares import HeadStatistics
+from cospan.core.least_squares import TransitionSums
+from cospan.core.method import Corrections
+from cospan.core.reward_moments import RewardMoments
 from cospan.core.schedules import AveragedIterate
+from cospan.core.specification import RunSpecification
 from cospan.wire.errors import RunFileError
 from cospan.wire.npz import load_npz, save_npz
 
@@ -84,6 +87,7 @@ def save_result(path: Path, learner: SiteLearner, *, run_id: str) -> None:
         **_statistics(learner),
         mean_reward=learner.mean_reward,
         reward_sum=learner.chain.reward_sum,
+        reward_moments=np.array(astuple(learner.state.rewards), dtype=np.float64),
         value_error=learner.value_error(),
         gain_error=learner.gain_error(),
         with_baseline=independent is not None,
@@ -102,9 +106,9 @@ def _statistics(learner: SiteLearner) -> dict[str, object]:
     """Those of heads by least squares; of no rounds where the run has others."""
     spec, statistics = learner.specification, learner.state.statistics
     if statistics is None:
-        statistics = HeadStatistics.initial(np.zeros((spec.feature_dim, spec.rank)))
+        statistics = TransitionSums.initial(np.zeros((spec.feature_dim, spec.rank)))
     return {
-        "head_basis": statistics.basis,
+        "head_basis": np.zeros((0, 0)) if statistics.basis is None else statistics.basis,
         "head_system": statistics.system,
         "head_rewards": statistics.rewards,
         "head_traces": statistics.traces,
@@ -113,20 +117,23 @@ def _statistics(learner: SiteLearner) -> dict[str, object]:
     }
 
 
-def _loaded_statistics(result: AgentResult, feature_dim: int, rank: int) -> HeadStatistics | None:
+def _loaded_statistics(result: AgentResult, spec: RunSpecification) -> TransitionSums | None:
     rounds = int(result.number("head_rounds"))
+    if not rounds:
+        return None
+    of_features = spec.method.corrections is Corrections.FULL_HISTORY
+    size = spec.feature_dim if of_features else spec.rank
     squares, reward_sum, steps = result.vector("head_sums", 3).tolist()
-    statistics = HeadStatistics(
-        basis=result.vector("head_basis", feature_dim, rank),
-        system=result.vector("head_system", rank, rank),
-        rewards=result.vector("head_rewards", rank),
-        traces=result.vector("head_traces", rank),
+    return TransitionSums(
+        basis=None if of_features else result.vector("head_basis", spec.feature_dim, spec.rank),
+        system=result.vector("head_system", size, size),
+        rewards=result.vector("head_rewards", size),
+        traces=result.vector("head_traces", size),
         squares=squares,
         reward_sum=reward_sum,
         steps=steps,
         rounds=rounds,
     )
-    return statistics if rounds else None
 
 
 def load_result(path: Path) -> AgentResult:
@@ -156,13 +163,15 @@ def resume(learner: SiteLearner, path: Path, *, run_id: str) -> None:
                 "it was saved in another run, so its head means nothing here: leave out --resume"
             )
     spec = learner.specification
+    reward_count, reward_mean, reward_deviations = result.vector("reward_moments", 3).tolist()
     steps, count = int(result.number("steps")), int(result.number("weights_count"))
     # All is read before anything is set: a damaged file changes nothing.
     state = LearnerState(
         result.vector("head", spec.rank),
         result.number("gain_estimate"),
         steps,
-        _loaded_statistics(result, spec.feature_dim, spec.rank),
+        _loaded_statistics(result, spec),
+        RewardMoments(int(reward_count), reward_mean, reward_deviations),
     )
     weights = AveragedIterate(result.vector("weights", spec.feature_dim), count)
     gain = AveragedIterate(result.vector("gain", 1), int(result.number("gain_count")))

@@ -7,9 +7,8 @@ from jaxtyping import Float
 
 from cospan.client.chain import Chain
 from cospan.client.workload import Site
-from cospan.core.aggregation import Contribution
 from cospan.core.baselines import IndependentTD
-from cospan.core.learner import LearnerState, learn_round
+from cospan.core.learner import LearnerState, contribution_of, learn_round
 from cospan.core.schedules import AveragedIterate
 from cospan.core.specification import RunSpecification
 from cospan.wire.messages import GradientUpload
@@ -75,8 +74,7 @@ class SiteLearner:
         if self.independent is not None:
             self.independent = self.independent.learning_from(trajectory, spec.method)
         self._record(round_number, outcome.mean_squared_error)
-        moment = outcome.head_second_moment if spec.method.preconditioned else None
-        return GradientUpload(round=round_number, contribution=Contribution(outcome.gradient, 1.0, moment))
+        return GradientUpload(round=round_number, contribution=contribution_of(outcome, spec.method))
 
     def _record(self, round_number: int, mean_squared_td_error: float) -> None:
         trace = self.trace

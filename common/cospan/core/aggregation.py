@@ -27,11 +27,14 @@ class Contribution:
         gradient: Σ_k G^k, d × r.
         weight: the number of gradients in the sum, above 0.
         head_second_moment: Σ_k of the agents' mean w wᵀ, shape (r, r); None where the run does not precondition.
+        row_sums: Σ_k of the agents' row sums of |A|, shape (d,), not negative; None where the run has no use for
+            them.
     """
 
     gradient: Gradient
     weight: float = 1.0
     head_second_moment: Float[np.ndarray, "r r"] | None = None
+    row_sums: Float[np.ndarray, " d"] | None = None
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -75,17 +78,29 @@ def mean_head_second_moment(contributions: Sequence[Contribution]) -> Float[np.n
     Raises:
         ValueError: a contribution carries none, or there is no contribution.
     """
+    return _mean([contribution.head_second_moment for contribution in contributions], contributions)
+
+
+def mean_row_sums(contributions: Sequence[Contribution]) -> Float[np.ndarray, " d"]:
+    """The mean over the agents of their row sums of |A|, accumulated in float64 in the order given.
+
+    Raises:
+        ValueError: a contribution carries none, or there is no contribution.
+    """
+    return _mean([contribution.row_sums for contribution in contributions], contributions)
+
+
+def _mean(
+    parts: Sequence[Float[np.ndarray, "*shape"] | None], contributions: Sequence[Contribution]
+) -> Float[np.ndarray, "*shape"]:
     total = None
-    weight = 0.0
-    for contribution in contributions:
-        if contribution.head_second_moment is None:
-            raise ValueError("the run preconditions, and a contribution carries no head second moment")
-        moment = np.asarray(contribution.head_second_moment, dtype=np.float64)
-        total = moment.copy() if total is None else total + moment
-        weight += contribution.weight
+    for part in parts:
+        if part is None:
+            raise ValueError("the run scales its step with something that a contribution does not carry")
+        total = np.array(part, dtype=np.float64) if total is None else total + part
     if total is None:
         raise ValueError("the mean of no contributions is undefined")
-    return np.asarray(total / weight)
+    return np.asarray(total / sum(contribution.weight for contribution in contributions))
 
 
 def next_basis(
@@ -110,14 +125,18 @@ def next_basis(
     direction = mean_gradient(contributions)
     if method.preconditioned:
         direction = precondition(direction, mean_head_second_moment(contributions), method.preconditioner_floor)
-    if method.row_scaled:
+    if method.sends_row_sums:
+        direction = row_scales(mean_row_sums(contributions))[:, None] * direction
+    elif method.row_scaled:
         row_squares = running_row_squares(row_squares, direction)
-        direction = row_scales(row_squares)[:, None] * direction
-    scale = decay(round_number * method.steps_per_round, method.decay_horizon, method.decay_power)
+        direction = row_scales(np.sqrt(row_squares))[:, None] * direction
+    scale = 1.0
+    if method.basis_step_decays:
+        scale = decay(round_number * method.steps_per_round, method.decay_horizon, method.decay_power)
     moved = basis_step(basis, direction, method.basis_step * scale)
     return BasisMove(
         basis=moved,
         movement=principal_angle_sine(basis, moved),
         orthonormality_error=orthonormality_error(moved),
-        row_squares=row_squares if method.row_scaled else None,
+        row_squares=row_squares if method.row_scaled and not method.sends_row_sums else None,
     )

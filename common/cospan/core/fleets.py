@@ -13,8 +13,8 @@ from jaxtyping import Float
 
 from cospan.core.aggregation import Contribution, mean_gradient, next_basis
 from cospan.core.baselines import IndependentTD
-from cospan.core.learner import LearnerState, Trajectory, learn_round
-from cospan.core.least_squares import HeadStatistics
+from cospan.core.learner import LearnerState, Trajectory, contribution_of, learn_round
+from cospan.core.least_squares import TransitionSums
 from cospan.core.matrices import FactoredMatrix
 from cospan.core.method import Corrections, Method
 from cospan.core.recursion import discounted_sums
@@ -78,7 +78,7 @@ class JointFleet:
             learn_round(state, self.basis, trajectory, self.method)
             for state, trajectory in zip(self.states, trajectories, strict=True)
         ]
-        contributions = [Contribution(outcome.gradient, 1.0, outcome.head_second_moment) for outcome in outcomes]
+        contributions = [contribution_of(outcome, self.method) for outcome in outcomes]
         heads = np.stack([outcome.state.head for outcome in outcomes])
         after = replace(
             self,
@@ -89,7 +89,7 @@ class JointFleet:
         if self.method.basis_step == 0.0:
             return after
         move = next_basis(self.basis, contributions, self.method, self.round, self.row_squares)
-        sent = _numbers_of(contributions[0], preconditioned=self.method.preconditioned) + self.basis.size
+        sent = _numbers_of(contributions[0]) + self.basis.size
         return replace(after, basis=move.basis, row_squares=move.row_squares, numbers_sent=sent)
 
     @property
@@ -98,12 +98,12 @@ class JointFleet:
         return self.averaged.mean[None]
 
 
-def _numbers_of(contribution: Contribution, *, preconditioned: bool) -> int:
-    gradient, moment = contribution.gradient, contribution.head_second_moment
+def _numbers_of(contribution: Contribution) -> int:
+    gradient, further = contribution.gradient, (contribution.head_second_moment, contribution.row_sums)
     numbers = (
         gradient.left.size + gradient.right.size if isinstance(gradient, FactoredMatrix) else gradient.values.size
     )
-    return numbers + (moment.size if preconditioned and moment is not None else 0)
+    return numbers + sum(part.size for part in further if part is not None)
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -127,7 +127,8 @@ class TwoTimescaleFleet:
         Raises:
             ValueError: the method has options that assume an orthonormal basis.
         """
-        if method.corrections is Corrections.LEAST_SQUARES or method.preconditioned or method.row_scaled:
+        stepping = method.corrections in (Corrections.END_OF_ROUND, Corrections.EVERY_STEP)
+        if not stepping or method.preconditioned or method.row_scaled:
             raise ValueError("two time scales are compared with steps: no least-squares heads, and nothing scaled")
         return cls(JointFleet.initial(method, basis, agents))
 
@@ -148,7 +149,7 @@ class TwoTimescaleFleet:
                 states=tuple(outcome.state for outcome in outcomes),
                 averaged=joint.averaged.including(heads @ joint.basis.T),
                 round=joint.round + 1,
-                numbers_sent=_numbers_of(contributions[0], preconditioned=False) + joint.basis.size,
+                numbers_sent=_numbers_of(contributions[0]) + joint.basis.size,
             )
         )
 
@@ -252,12 +253,12 @@ class LstdFleet:
     """
 
     trace_decay: float
-    agents: tuple[HeadStatistics, ...]
+    agents: tuple[TransitionSums, ...]
 
     @classmethod
     def initial(cls, feature_dim: int, agents: int, *, trace_decay: float = 0.0) -> "LstdFleet":
         """Of n agents that have seen nothing."""
-        return cls(trace_decay, (HeadStatistics.initial(np.eye(feature_dim)),) * agents)
+        return cls(trace_decay, (TransitionSums.of_features(feature_dim),) * agents)
 
     def learning_from(self, trajectories: Sequence[Trajectory]) -> "LstdFleet":
         """One round."""

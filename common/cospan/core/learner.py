@@ -1,15 +1,17 @@
 """One agent's round: from a trajectory and a basis to a new head, a new gain estimate and a subspace gradient."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float
 
-from cospan.core.least_squares import HeadStatistics
+from cospan.core.aggregation import Contribution
+from cospan.core.least_squares import TransitionSums
 from cospan.core.matrices import DenseMatrix, FactoredMatrix, Gradient
 from cospan.core.method import Corrections, Method
 from cospan.core.recursion import blocks, discounted_sums, gain_path, successive_errors
+from cospan.core.reward_moments import NO_REWARDS, RewardMoments
 from cospan.core.schedules import decay, decays
 from cospan.core.td import effective_step, gain_update, head_update, l_step_error, subspace_gradient
 
@@ -36,12 +38,14 @@ class LearnerState:
         gain_estimate: η, reward per step.
         steps: environment steps learnt from so far.
         statistics: of heads by least squares; None before the first round, and with the other corrections.
+        rewards: of all steps so far.
     """
 
     head: Float[np.ndarray, " r"]
     gain_estimate: float = 0.0
     steps: int = 0
-    statistics: HeadStatistics | None = None
+    statistics: TransitionSums | None = None
+    rewards: RewardMoments = NO_REWARDS
 
     @classmethod
     def initial(cls, rank: int) -> "LearnerState":
@@ -58,18 +62,50 @@ class RoundOutcome:
         gradient: G, d × r, before projection; this is what is streamed.
         head_second_moment: the mean of w wᵀ over the heads in the gradient, shape (r, r).
         mean_squared_error: the mean of δ² over the round's errors.
+        row_sums: Σ_j |A_ij| a step, shape (d,), with corrections from the full history; else None.
     """
 
     state: LearnerState
     gradient: Gradient
     head_second_moment: Float[np.ndarray, "r r"]
     mean_squared_error: float
+    row_sums: Float[np.ndarray, " d"] | None = None
 
 
 def learn_round(
     state: LearnerState, basis: Float[np.ndarray, "d r"], trajectory: Trajectory, method: Method
 ) -> RoundOutcome:
     """One agent's part of a round, all quantities on the right being those before it (eqs. 6-8)."""
+    outcome = _corrected(state, basis, trajectory, method)
+    rewards = state.rewards.including(trajectory.rewards)
+    outcome = replace(outcome, state=replace(outcome.state, rewards=rewards))
+    # Were the rewards divided by σ, so would be δ and w, and G = δ φ wᵀ by its square.
+    return _scaled(outcome, 1.0 / rewards.variance) if method.reward_scaled and rewards.variance > 0.0 else outcome
+
+
+def contribution_of(outcome: RoundOutcome, method: Method) -> Contribution:
+    """What the agent sends of a round: the gradient, and what the run scales its steps with."""
+    return Contribution(
+        gradient=outcome.gradient,
+        head_second_moment=outcome.head_second_moment if method.preconditioned else None,
+        row_sums=outcome.row_sums if method.sends_row_sums else None,
+    )
+
+
+def _scaled(outcome: RoundOutcome, factor: float) -> RoundOutcome:
+    gradient = outcome.gradient
+    return replace(
+        outcome,
+        gradient=FactoredMatrix(factor * gradient.left, gradient.right)
+        if isinstance(gradient, FactoredMatrix)
+        else DenseMatrix(factor * gradient.values),
+        head_second_moment=factor * outcome.head_second_moment,
+    )
+
+
+def _corrected(
+    state: LearnerState, basis: Float[np.ndarray, "d r"], trajectory: Trajectory, method: Method
+) -> RoundOutcome:
     match method.corrections:
         case Corrections.END_OF_ROUND:
             return _correct_at_end(state, basis, trajectory, method)
@@ -77,6 +113,8 @@ def learn_round(
             return _correct_at_every_step(state, basis, trajectory, method)
         case Corrections.LEAST_SQUARES:
             return _solve_at_end(state, basis, trajectory, method)
+        case Corrections.FULL_HISTORY:
+            return _solve_all(state, basis, trajectory, method)
 
 
 def _correct_at_end(
@@ -137,7 +175,7 @@ def _solve_at_end(
 ) -> RoundOutcome:
     """The head that solves the agent's own system; G = (Σ δ e) wᵀ with the head from before the round."""
     features, rewards = trajectory.features, trajectory.rewards
-    before = HeadStatistics.initial(basis) if state.statistics is None else state.statistics.moved_to(basis)
+    before = TransitionSums.initial(basis) if state.statistics is None else state.statistics.moved_to(basis)
     head = before.head(method.head_radius)
     coordinates = features @ basis
     traces = discounted_sums(coordinates[:-1], method.trace_decay)
@@ -156,6 +194,35 @@ def _solve_at_end(
         ),
         head_second_moment=np.outer(head, head),
         mean_squared_error=float(errors @ errors) / len(rewards),
+    )
+
+
+def _solve_all(
+    state: LearnerState, basis: Float[np.ndarray, "d r"], trajectory: Trajectory, method: Method
+) -> RoundOutcome:
+    """Head and gradient of all transitions so far, this round's among them, in the basis of today.
+
+    w solves the agent's system in B, and G = (mean of δ e over all transitions) wᵀ: eq. 8 with the expectation over
+    everything that was seen in place of one sample. With w solved for, B alone is learnt by steps.
+    """
+    features, rewards = trajectory.features, trajectory.rewards
+    before = TransitionSums.of_features(len(basis)) if state.statistics is None else state.statistics
+    traces = discounted_sums(features[:-1], method.trace_decay)
+    sums = before.including(features, traces, rewards, method.forgetting)
+    head = sums.moved_to(basis).head(method.head_radius)
+    weights = basis @ head
+    errors = rewards - sums.gain_estimate + (features[1:] - features[:-1]) @ weights
+    return RoundOutcome(
+        state=LearnerState(
+            head=head,
+            gain_estimate=sums.gain_estimate,
+            steps=state.steps + len(rewards),
+            statistics=sums,
+        ),
+        gradient=FactoredMatrix(left=sums.residual(weights)[:, None], right=head[:, None]),
+        head_second_moment=np.outer(head, head),
+        mean_squared_error=float(errors @ errors) / len(rewards),
+        row_sums=sums.row_sums,
     )
 
 

@@ -1,7 +1,8 @@
-"""Heads by least squares: an agent keeps the r × r TD system of its own transitions and solves it every round.
+"""Heads by least squares: an agent keeps the TD system of its own transitions and solves it every round.
 
-LSTD(λ) (Boyan 2002, "Technical update: least-squares temporal difference learning") in the coordinates z = Bᵀφ of
-the shared basis, for the differential value. No head step size is left, and every transition counts in full.
+LSTD(λ) (Boyan 2002, "Technical update: least-squares temporal difference learning") for the differential value,
+kept in the coordinates z = Bᵀφ of the shared basis (r × r), or in the features themselves (d × d). No head step
+size is left, and every transition counts in full.
 """
 
 import math
@@ -17,11 +18,11 @@ PRIOR_STEPS = 10.0
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class HeadStatistics:
+class TransitionSums:
     """Sums over an agent's transitions, older rounds weighing less.
 
     Attributes:
-        basis: B, in whose coordinates the sums are, shape (d, r).
+        basis: B, in whose coordinates the sums are, shape (d, r); None where z is φ itself, and r is d.
         system: A = Σ e (z − z')ᵀ, with e the trace of z, shape (r, r).
         rewards: Σ e · reward, shape (r,).
         traces: Σ e, shape (r,).
@@ -31,7 +32,7 @@ class HeadStatistics:
         rounds: number of rounds summed, each counted once.
     """
 
-    basis: Float[np.ndarray, "d r"]
+    basis: Float[np.ndarray, "d r"] | None
     system: Float[np.ndarray, "r r"]
     rewards: Float[np.ndarray, " r"]
     traces: Float[np.ndarray, " r"]
@@ -41,24 +42,30 @@ class HeadStatistics:
     rounds: int = 0
 
     @classmethod
-    def initial(cls, basis: Float[np.ndarray, "d r"]) -> "HeadStatistics":
-        """Of no transitions."""
+    def initial(cls, basis: Float[np.ndarray, "d r"]) -> "TransitionSums":
+        """Of no transitions, in the coordinates of a basis."""
         rank = basis.shape[1]
         return cls(basis, np.zeros((rank, rank)), np.zeros(rank), np.zeros(rank))
 
-    def moved_to(self, basis: Float[np.ndarray, "d r"]) -> "HeadStatistics":
+    @classmethod
+    def of_features(cls, feature_dim: int) -> "TransitionSums":
+        """Of no transitions, in the features themselves: d² + 2d numbers."""
+        return cls(None, np.zeros((feature_dim, feature_dim)), np.zeros(feature_dim), np.zeros(feature_dim))
+
+    def moved_to(self, basis: Float[np.ndarray, "d r"]) -> "TransitionSums":
         """The same sums in the coordinates of another basis: A → M A Mᵀ, b → M b, with M = B_{t+1}ᵀ B_t.
 
         What lay outside the old basis was never seen, and what is outside the new one is dropped: an approximation
-        that is as good as the two subspaces are close.
+        that is as good as the two subspaces are close. From the features themselves, M = B_{t+1}ᵀ, it is exact;
+        then the squares of z, which only the ridge needs, are taken to be r / d of those of φ.
         """
-        turn = basis.T @ self.basis
-        return HeadStatistics(
+        turn = basis.T if self.basis is None else basis.T @ self.basis
+        return TransitionSums(
             basis=basis,
-            system=turn @ self.system @ turn.T,
+            system=turn @ (self.system @ turn.T),
             rewards=turn @ self.rewards,
             traces=turn @ self.traces,
-            squares=self.squares,
+            squares=self.squares * (1.0 if self.basis is not None else basis.shape[1] / basis.shape[0]),
             reward_sum=self.reward_sum,
             steps=self.steps,
             rounds=self.rounds,
@@ -70,7 +77,7 @@ class HeadStatistics:
         traces: Float[np.ndarray, "L r"],
         rewards: Float[np.ndarray, " L"],
         forgetting: float,
-    ) -> "HeadStatistics":
+    ) -> "TransitionSums":
         """The sums with one more round of L transitions.
 
         Args:
@@ -81,7 +88,7 @@ class HeadStatistics:
                 weigh about k^c: the early ones, taken in a bad basis, fade, and a share of all stays in view.
         """
         keep = self.rounds / (self.rounds + forgetting) if self.rounds else 0.0
-        return HeadStatistics(
+        return TransitionSums(
             basis=self.basis,
             system=keep * self.system + traces.T @ (coordinates[:-1] - coordinates[1:]),
             rewards=keep * self.rewards + traces.T @ rewards,
@@ -96,6 +103,25 @@ class HeadStatistics:
     def gain_estimate(self) -> float:
         """η, the mean reward under the same weights; 0 before the first round."""
         return self.reward_sum / self.steps if self.steps else 0.0
+
+    def residual(self, weights: Float[np.ndarray, " d"]) -> Float[np.ndarray, " d"]:
+        """(Σ e (reward − η) − A z) / steps: the mean TD error times the trace, were z the weights all along.
+
+        Of sums in the features themselves it is the mean of δ e over all transitions so far, each with the weights
+        of today (iLSTD; Geramifard, Bowling and Sutton 2006); 0 before the first round.
+        """
+        if not self.steps:
+            return np.zeros(len(weights))
+        return np.asarray((self.rewards - self.gain_estimate * self.traces - self.system @ weights) / self.steps)
+
+    @property
+    def row_sums(self) -> Float[np.ndarray, " r"]:
+        """Σ_j |A_ij| / steps, by which a step on the residual can be divided, row by row, and not overshoot.
+
+        Every eigenvalue of A so divided has at most modulus one (Gershgorin): the ℓ1-Jacobi scaling (Baker,
+        Falgout, Kolev and Yang 2011, "Multigrid smoothers for ultraparallel computing", section 5).
+        """
+        return np.asarray(np.abs(self.system).sum(axis=1) / max(self.steps, 1.0))
 
     def head(self, radius: float) -> Float[np.ndarray, " r"]:
         """w of (A + κ I) w = Σ e (reward − η), drawn back into the ball ‖w‖ ≤ U; 0 before the first round.

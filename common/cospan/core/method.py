@@ -1,7 +1,7 @@
 """The constants of the learning rule, and the two presets."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 
@@ -14,6 +14,13 @@ class Corrections(Enum):
     """A TD(λ) correction at every environment step, the basis frozen; the gradients of the round are summed."""
     LEAST_SQUARES = "least-squares"
     """No step: after every round the head solves the r × r LSTD(λ) system of the agent's own transitions."""
+    FULL_HISTORY = "full-history"
+    """As with least squares, but the agent keeps the d × d system: head and gradient are those of all its
+    transitions so far in the basis of today, however often the basis has moved since."""
+
+
+MAX_HISTORY_DIM = 4096
+"""The largest d with which agents keep d × d numbers: 128 MiB each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,13 +37,17 @@ class Method:
         implicit_head_step: whether the head's step is β / (1 + β‖Bᵀφ‖²).
         preconditioned: whether the mean gradient is preconditioned by the heads' second moment.
         preconditioner_floor: ε > 0 of the preconditioner.
-        decay_horizon: c ≥ 0 of the step decay (c / (c + t))^p, in environment steps; 0 for constant steps.
+        decay_horizon: c ≥ 0 of the step decay (c / (c + t))^p, in environment steps; 0 for constant steps. ζ
+            does not decay with corrections from the full history.
         decay_power: p of the step decay, 0 ≤ p ≤ 1.
         trace_decay: λ of the eligibility trace, which begins anew with every round, 0 ≤ λ < 1; not used with
             corrections at the end of the round. 0 is TD(0).
         forgetting: c ≥ 0 of heads by least squares: the data of round k weigh about k^c; 0 forgets nothing.
-        row_scaled: whether the coordinator's step is divided, for each feature, by the running size of its
-            gradients; ζ is then about the length by which a row moves.
+        row_scaled: whether the coordinator's step is divided, for each feature: by the running size of its
+            gradients, and ζ is then about the length by which a row moves; with corrections from the full history
+            by the mean of the agents' row sums of |A|, and ζ = 1 is then the whole step.
+        reward_scaled: whether an agent's gradient counts as if its rewards had variance one; what it learns for
+            itself is in its own units either way.
     """
 
     steps_per_round: int
@@ -53,6 +64,17 @@ class Method:
     trace_decay: float = 0.0
     forgetting: float = 0.0
     row_scaled: bool = False
+    reward_scaled: bool = False
+
+    @property
+    def sends_row_sums(self) -> bool:
+        """Whether agents send the row sums of |A| with their gradients."""
+        return self.row_scaled and self.corrections is Corrections.FULL_HISTORY
+
+    @property
+    def basis_step_decays(self) -> bool:
+        """Whether ζ decays with the other steps; the noise of gradients of the full history fades by itself."""
+        return self.corrections is not Corrections.FULL_HISTORY
 
     def problems(self) -> list[str]:
         """Every constant that is out of its range, one sentence each; empty when all is well."""
@@ -87,7 +109,23 @@ def paper(steps_per_round: int) -> Method:
 
 
 def practical(steps_per_round: int) -> Method:
-    """The options on, with one set of constants for every workload (docs/adr/0004)."""
+    """Least squares over the full history, with one set of constants for every workload (docs/adr/0006).
+
+    For d up to some hundreds: an agent keeps d² numbers. The steps and their decay are those of independent TD, the
+    baseline, alone.
+    """
+    return replace(
+        compact(steps_per_round),
+        corrections=Corrections.FULL_HISTORY,
+        basis_step=1.0,
+        trace_decay=0.0,
+        forgetting=0.0,
+        reward_scaled=True,
+    )
+
+
+def compact(steps_per_round: int) -> Method:
+    """Least squares in r × r numbers an agent, for features so many that d² are too many (docs/adr/0004)."""
     return Method(
         steps_per_round=steps_per_round,
         corrections=Corrections.LEAST_SQUARES,
@@ -106,4 +144,4 @@ def practical(steps_per_round: int) -> Method:
     )
 
 
-PRESETS = {"paper": paper, "practical": practical}
+PRESETS = {"paper": paper, "practical": practical, "compact": compact}

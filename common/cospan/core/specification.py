@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from cospan.core.method import Method
+from cospan.core.method import MAX_HISTORY_DIM, Corrections, Method
 from cospan.core.subspace import random_basis
 
 MAX_FEATURE_DIM = 2**24
@@ -78,6 +78,11 @@ class RunSpecification:
             for name, text in named
             if len(text) > MAX_NAME
         ]
+        if self.method.corrections is Corrections.FULL_HISTORY and self.feature_dim > MAX_HISTORY_DIM:
+            found.append(
+                f"feature_dim is {self.feature_dim}; with full-history corrections, which keep d × d numbers at "
+                f"every agent, it must be at most {MAX_HISTORY_DIM}; the preset compact keeps r × r"
+            )
         return found + self.method.problems()
 
     def digest(self) -> str:

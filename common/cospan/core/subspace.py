@@ -63,14 +63,15 @@ def running_row_squares(
     return np.asarray(squares if before is None else ROW_MEMORY * before + (1.0 - ROW_MEMORY) * squares)
 
 
-def row_scales(row_squares: Float[np.ndarray, " d"]) -> Float[np.ndarray, " d"]:
-    """1 / (√v + 0.1 · mean √v) for each feature, so that every row moves by about ζ whatever its gradients' size.
+def row_scales(sizes: Float[np.ndarray, " d"]) -> Float[np.ndarray, " d"]:
+    """1 / (s + 0.1 · mean s) for each feature: what the rows of the coordinator's step are multiplied with.
 
-    An adaptive server step (Reddi et al. 2021, "Adaptive federated optimization", arXiv:2003.00295), with one
-    number for each row rather than for each entry: so it does not depend on how the basis is turned within its
-    subspace. It makes ζ free of the scale of features and errors, and lets states that are rarely seen keep up.
+    With s = √v, the running size of a row's gradients, every row moves by about ζ whatever their size: an adaptive
+    server step (Reddi et al. 2021, "Adaptive federated optimization", arXiv:2003.00295), with one number for each
+    row rather than for each entry, so it does not depend on how the basis is turned within its subspace. With s the
+    mean row sum of |A| it is a Jacobi step (`cospan.core.least_squares.TransitionSums.row_sums`). Both make ζ free
+    of the scale of the features, and let states that are rarely seen keep up.
     """
-    sizes = np.sqrt(row_squares)
     mean = float(sizes.mean())
     return np.asarray(1.0 / (sizes + ROW_FLOOR * mean)) if mean > 0.0 else np.ones(len(sizes))
 

@@ -30,6 +30,7 @@ _CORRECTIONS = {
     Corrections.END_OF_ROUND: run_pb2.CORRECTION_SCHEDULE_END_OF_ROUND,
     Corrections.EVERY_STEP: run_pb2.CORRECTION_SCHEDULE_EVERY_STEP,
     Corrections.LEAST_SQUARES: run_pb2.CORRECTION_SCHEDULE_LEAST_SQUARES,
+    Corrections.FULL_HISTORY: run_pb2.CORRECTION_SCHEDULE_FULL_HISTORY,
 }
 _PARTICIPATION = {Participation.ALL: run_pb2.PARTICIPATION_POLICY_ALL}
 _DISPOSITION = {
@@ -149,6 +150,7 @@ def encode_specification(spec: RunSpecification) -> run_pb2.RunSpecification:
             trace_decay=method.trace_decay,
             forgetting=method.forgetting,
             row_scaled=method.row_scaled,
+            reward_scaled=method.reward_scaled,
         ),
         participation=_PARTICIPATION[spec.participation],
         liveness_seconds=spec.liveness_seconds,
@@ -186,6 +188,7 @@ def decode_specification(message: run_pb2.RunSpecification) -> RunSpecification:
             trace_decay=method.trace_decay,
             forgetting=method.forgetting,
             row_scaled=method.row_scaled,
+            reward_scaled=method.reward_scaled,
         ),
         participation=from_enum(_PARTICIPATION, message.participation, "participation"),
         liveness_seconds=message.liveness_seconds,
@@ -300,6 +303,8 @@ def _encode_gradient(upload: m.GradientUpload) -> pb.SubspaceGradient:
             message.factored.right.CopyFrom(encode_matrix(right))
     if contribution.head_second_moment is not None:
         message.head_second_moment.CopyFrom(encode_matrix(contribution.head_second_moment))
+    if contribution.row_sums is not None:
+        message.row_sums.CopyFrom(encode_matrix(contribution.row_sums[:, None]))
     return message
 
 
@@ -313,11 +318,22 @@ def _decode_gradient(message: pb.SubspaceGradient, spec: RunSpecification) -> m.
         moment is not None or not spec.method.preconditioned,
         "gradient.head_second_moment is missing; this run preconditions with it",
     )
+    row_sums = None
+    if message.HasField("row_sums"):
+        row_sums = _decode_shaped(message.row_sums, "gradient.row_sums", spec.feature_dim, 1)[:, 0]
+        _require(bool((row_sums >= 0.0).all()), "gradient.row_sums has a negative entry")
+    _require(
+        row_sums is not None or not spec.method.sends_row_sums,
+        "gradient.row_sums is missing; this run scales its step with it",
+    )
     return m.GradientUpload(
         round=message.round,
         agent_ids=_agent_ids(message.agent_ids, "gradient.agent_ids"),
         contribution=Contribution(
-            gradient=_decode_payload(message, spec), weight=message.weight, head_second_moment=moment
+            gradient=_decode_payload(message, spec),
+            weight=message.weight,
+            head_second_moment=moment,
+            row_sums=row_sums,
         ),
     )
 

@@ -285,6 +285,7 @@ class SubspaceGradient(_message.Message):
     DENSE_FIELD_NUMBER: _builtins.int
     FACTORED_FIELD_NUMBER: _builtins.int
     HEAD_SECOND_MOMENT_FIELD_NUMBER: _builtins.int
+    ROW_SUMS_FIELD_NUMBER: _builtins.int
     round: _builtins.int
     """t, the round whose basis the gradient was taken at."""
     weight: _builtins.float
@@ -305,6 +306,10 @@ class SubspaceGradient(_message.Message):
     def head_second_moment(self) -> _matrix_pb2.Matrix:
         """Σ over agents of the mean of w wᵀ over the corrections of the round, r × r; only where the run preconditions."""
 
+    @_builtins.property
+    def row_sums(self) -> _matrix_pb2.Matrix:
+        """Σ over agents of the row sums of |A| a step, d × 1, none negative; only where the run scales rows with them."""
+
     def __init__(
         self,
         *,
@@ -314,10 +319,11 @@ class SubspaceGradient(_message.Message):
         dense: _matrix_pb2.Matrix | None = ...,
         factored: Global___FactoredMatrix | None = ...,
         head_second_moment: _matrix_pb2.Matrix | None = ...,
+        row_sums: _matrix_pb2.Matrix | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["dense", b"dense", "factored", b"factored", "head_second_moment", b"head_second_moment", "payload", b"payload"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["dense", b"dense", "factored", b"factored", "head_second_moment", b"head_second_moment", "payload", b"payload", "row_sums", b"row_sums"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_ids", b"agent_ids", "dense", b"dense", "factored", b"factored", "head_second_moment", b"head_second_moment", "payload", b"payload", "round", b"round", "weight", b"weight"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_ids", b"agent_ids", "dense", b"dense", "factored", b"factored", "head_second_moment", b"head_second_moment", "payload", b"payload", "round", b"round", "row_sums", b"row_sums", "weight", b"weight"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_payload: _TypeAlias = _typing.Literal["dense", "factored"]  # noqa: Y015
     _WhichOneofArgType_payload: _TypeAlias = _typing.Literal["payload", b"payload"]  # noqa: Y015

@@ -31,6 +31,8 @@ class _CorrectionScheduleEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Co
     """A TD(λ) correction at every environment step of the round, the basis frozen."""
     CORRECTION_SCHEDULE_LEAST_SQUARES: _CorrectionSchedule.ValueType  # 3
     """No step: after every round the head solves the least-squares TD(λ) system of the agent's own transitions."""
+    CORRECTION_SCHEDULE_FULL_HISTORY: _CorrectionSchedule.ValueType  # 4
+    """The same, from the d × d system of all transitions so far; the gradient, too, is that of all of them."""
 
 class CorrectionSchedule(_CorrectionSchedule, metaclass=_CorrectionScheduleEnumTypeWrapper):
     """When an agent corrects its head within a round."""
@@ -43,6 +45,8 @@ CORRECTION_SCHEDULE_EVERY_STEP: CorrectionSchedule.ValueType  # 2
 """A TD(λ) correction at every environment step of the round, the basis frozen."""
 CORRECTION_SCHEDULE_LEAST_SQUARES: CorrectionSchedule.ValueType  # 3
 """No step: after every round the head solves the least-squares TD(λ) system of the agent's own transitions."""
+CORRECTION_SCHEDULE_FULL_HISTORY: CorrectionSchedule.ValueType  # 4
+"""The same, from the d × d system of all transitions so far; the gradient, too, is that of all of them."""
 Global___CorrectionSchedule: _TypeAlias = CorrectionSchedule  # noqa: Y015
 
 class _ParticipationPolicy:
@@ -85,6 +89,7 @@ class Method(_message.Message):
     TRACE_DECAY_FIELD_NUMBER: _builtins.int
     FORGETTING_FIELD_NUMBER: _builtins.int
     ROW_SCALED_FIELD_NUMBER: _builtins.int
+    REWARD_SCALED_FIELD_NUMBER: _builtins.int
     steps_per_round: _builtins.int
     """L, environment steps an agent takes in one round; 1 or more."""
     corrections: Global___CorrectionSchedule.ValueType
@@ -112,7 +117,11 @@ class Method(_message.Message):
     forgetting: _builtins.float
     """c of heads by least squares, 0 or more: the data of round k weigh about k^c."""
     row_scaled: _builtins.bool
-    """Whether the coordinator's step is scaled for each feature by the size of its gradients."""
+    """Whether the coordinator's step is scaled for each feature: by the size of its gradients, or, with corrections from
+    the full history, by the agents' row sums.
+    """
+    reward_scaled: _builtins.bool
+    """Whether an agent's gradient is divided by the variance of its rewards."""
     def __init__(
         self,
         *,
@@ -130,10 +139,11 @@ class Method(_message.Message):
         trace_decay: _builtins.float = ...,
         forgetting: _builtins.float = ...,
         row_scaled: _builtins.bool = ...,
+        reward_scaled: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["basis_step", b"basis_step", "corrections", b"corrections", "decay_horizon", b"decay_horizon", "decay_power", b"decay_power", "forgetting", b"forgetting", "gain_step", b"gain_step", "head_radius", b"head_radius", "head_step", b"head_step", "implicit_head_step", b"implicit_head_step", "preconditioned", b"preconditioned", "preconditioner_floor", b"preconditioner_floor", "row_scaled", b"row_scaled", "steps_per_round", b"steps_per_round", "trace_decay", b"trace_decay"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["basis_step", b"basis_step", "corrections", b"corrections", "decay_horizon", b"decay_horizon", "decay_power", b"decay_power", "forgetting", b"forgetting", "gain_step", b"gain_step", "head_radius", b"head_radius", "head_step", b"head_step", "implicit_head_step", b"implicit_head_step", "preconditioned", b"preconditioned", "preconditioner_floor", b"preconditioner_floor", "reward_scaled", b"reward_scaled", "row_scaled", b"row_scaled", "steps_per_round", b"steps_per_round", "trace_decay", b"trace_decay"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
