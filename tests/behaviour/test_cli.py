@@ -476,3 +476,16 @@ def test_the_example_runs_as_it_says(tmp_path: Path) -> None:
     assert (code, err) == (0, "")
     assert out.splitlines()[-1] == "shops"
     assert [agent["id"] for agent in result_of(tmp_path / "shops")["per_agent"]] == ["site-0", "site-1"]
+
+
+def test_a_comparison_that_is_interrupted_says_so_and_leaves_nothing(tmp_path: Path, fifo: Path) -> None:
+    """Nor does a process of it outlive it: standard error, which they share, has an end."""
+    arguments = ("--agents", "2", "--rounds", "1000000", "--seeds", "2")
+    variables = {"COSPAN_TEST_FIFO": str(fifo)}
+    with started("compare", "toy_workload:signalling", *arguments, cwd=tmp_path, **variables) as process:
+        wait_for_site(fifo)
+        process.send_signal(signal.SIGINT)
+        code, out, err = ended(process)
+    assert (code, out) == (1, "")
+    assert err.splitlines()[-1] == "cospan: interrupted"
+    assert not (tmp_path / "runs").exists()

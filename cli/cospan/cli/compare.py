@@ -1,26 +1,23 @@
 """`cospan compare`: the joint method and its rivals over the same transitions; a table, plots, their numbers."""
 
-import csv
 import importlib.util
-import io
 import json
 import sys
-import time
 from collections.abc import Mapping, Sequence
-from dataclasses import astuple, dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cospan.cli.comparison import COLUMNS, Point, Summary, document, play, summaries
-from cospan.cli.comparison_plot import draw_comparison
 from cospan.cli.process import claim_stdout, use_one_blas_thread
 from cospan.cli.run_folder import RunFolder, check_free, make_run_folder, write_text
 from cospan.cli.specifying import plan_with_workload
 from cospan.cli.table import table
 from cospan.core.specification import RunSpecification
+from cospan.study.comparison import Summary, contenders, document, summaries
+from cospan.study.comparison_plot import draw_comparison
+from cospan.study.play import Point, Task, cores, play_all, points_csv
 from cospan.wire.errors import InvalidValueError
 
-_SAY_SECONDS = 5.0
 _ROUNDS = 300
 
 
@@ -53,11 +50,21 @@ def compare_here(chosen: CompareOptions, flags: Mapping[str, Any], config: Path 
     if chosen.output is not None:
         check_free(chosen.output)
     use_one_blas_thread()
-    points: list[Point] = []
     seeds = range(spec.seed, spec.seed + chosen.seeds)
-    for number, seed in enumerate(seeds, start=1):
-        say = Progress(f"seed {seed} ({number} of {chosen.seeds})", spec.rounds, quiet=chosen.quiet)
-        points += play(workload, replace(spec, seed=seed), say)
+    tasks = [
+        Task(
+            seed=seed,
+            workload=spec.workload,
+            contenders=contenders(spec),
+            agents=spec.agents,
+            rounds=spec.rounds,
+            rank=spec.rank,
+            steps_per_round=spec.method.steps_per_round,
+        )
+        for seed in seeds
+    ]
+    say = (lambda _: None) if chosen.quiet else say_on_stderr
+    points = [point for played in play_all(tasks, cores(), say) for point in played.points]
     found = summaries(points)
     folder = make_run_folder(chosen.output, workload=f"compare-{workload.name or spec.workload}")
     _write(folder, spec, seeds, points, found)
@@ -69,19 +76,9 @@ def compare_here(chosen: CompareOptions, flags: Mapping[str, Any], config: Path 
     return 0
 
 
-class Progress:
-    """Says now and then how far a run has come, on standard error."""
-
-    def __init__(self, what: str, rounds: int, *, quiet: bool) -> None:
-        self._what, self._rounds, self._quiet = what, rounds, quiet
-        self._due = time.monotonic() + _SAY_SECONDS
-
-    def __call__(self, number: int) -> None:
-        """After each round."""
-        now = time.monotonic()
-        if now >= self._due and not self._quiet:
-            self._due = now + _SAY_SECONDS
-            print(f"{self._what}: round {number} of {self._rounds}", file=sys.stderr, flush=True)
+def say_on_stderr(text: str) -> None:
+    """A line of progress."""
+    print(text, file=sys.stderr, flush=True)
 
 
 def _write(
@@ -92,11 +89,7 @@ def _write(
     found: Sequence[Summary],
 ) -> None:
     folder.write_spec(spec)
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    writer.writerows(astuple(point) for point in points)
-    write_text(folder.path / "comparison.csv", text.getvalue())
+    write_text(folder.path / "comparison.csv", points_csv(points))
     values = json.dumps(document(spec, seeds, found), indent=2, ensure_ascii=False, allow_nan=False)
     write_text(folder.path / "comparison.json", f"{values}\n")
     draw_comparison(folder.path, spec, points, found)

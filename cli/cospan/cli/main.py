@@ -12,6 +12,8 @@ import typer
 from cospan.cli import commands
 from cospan.cli.process import prepare_environment
 
+_INTERRUPTED = 130
+
 app = typer.Typer(
     name="cospan",
     help="Cospan learns personal value functions for a whole fleet.",
@@ -56,7 +58,8 @@ def _run(arguments: list[str]) -> int:
     command = typer.main.get_command(app)
     try:
         code = command.main(args=arguments, prog_name="cospan", standalone_mode=False)
-        return code if isinstance(code, int) else 0
+        # What typer makes of a KeyboardInterrupt; from elsewhere this code does not come.
+        return _fail("interrupted", 1) if code == _INTERRUPTED else code if isinstance(code, int) else 0
     except BrokenPipeError:  # whoever read our output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 1

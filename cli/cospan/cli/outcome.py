@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from cospan.cli.recorder import RoundRow, best, known, median
+from cospan.cli.recorder import RoundRow
 from cospan.cli.specifying import preset_of
 from cospan.client.result_file import AgentResult
 from cospan.core.specification import RunSpecification, basis_digest
 from cospan.server.state import CoordinatorState
+from cospan.study.statistics import best, known, median
 from cospan.wire.errors import CospanError
 
 

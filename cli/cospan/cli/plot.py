@@ -1,11 +1,9 @@
 """`convergence.png`: how the value errors and the shared subspace went."""
 
-import os
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -13,6 +11,7 @@ from jaxtyping import Float, Int
 from cospan.cli.recorder import RoundRow
 from cospan.client.result_file import AgentResult
 from cospan.core.specification import RunSpecification
+from cospan.study.axes import finish, log_scale, save
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -21,7 +20,6 @@ ADVICE = "no convergence.png: matplotlib is not installed; pip install 'cospan[p
 _JOINT, _INDEPENDENT, _SUBSPACE, _MOVEMENT = "#0072B2", "#D55E00", "#009E73", "#A0A0A0"
 """Of the palette of Okabe and Ito, which colour-blind people can tell apart."""
 _MOST_POINTS = 1500
-_FEW_DECADES = 500.0
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -144,41 +142,3 @@ def _draw_subspace(axes: "Axes", spec: RunSpecification, rows: Sequence[RoundRow
         log_scale(axes, min(heights) / 1.25, max(heights) * 1.25)
     title = "The shared basis: sine of its largest angle"
     finish(axes, title, "rounds", "environment steps per agent", float(spec.method.steps_per_round))
-
-
-def log_scale(axes: "Axes", low: float, high: float) -> None:
-    """A logarithmic axis with numbers that can be read, also where it spans little more than a decade."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
-
-    axes.set_yscale("log")
-    axes.set_ylim(low, high)
-    subs = (1.0, 2.0, 5.0) if high / low < _FEW_DECADES else (1.0,)
-    within_a_decade = high / low < 10.0
-    axes.yaxis.set_major_locator(MaxNLocator(6) if within_a_decade else LogLocator(subs=subs, numticks=12))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _position: f"{value:g}"))
-    axes.yaxis.set_minor_locator(NullLocator())
-
-
-def finish(axes: "Axes", title: str, below: str, above: str, scale: float) -> None:
-    """Title, grid and legend; `above` is what `below` is when multiplied by `scale`, on an axis of its own."""
-    axes.set_title(title, fontsize=10.5, fontweight="bold", loc="left")
-    axes.set_xlabel(below)
-    axes.set_xlim(left=0.0)
-    top = axes.secondary_xaxis("top", functions=(lambda x: np.asarray(x) * scale, lambda x: np.asarray(x) / scale))
-    top.set_xlabel(above, fontsize=9, color="0.35")
-    top.tick_params(labelsize=8, colors="0.35")
-    for spine in (top.spines["top"], axes.spines["top"], axes.spines["right"]):
-        spine.set_visible(False)
-    axes.grid(visible=True, which="major", color="0.9", linewidth=0.8)
-    axes.set_axisbelow(True)
-    if axes.get_legend_handles_labels()[0]:
-        axes.legend(frameon=False, fontsize=9)
-
-
-def save(figure: Any, path: Path) -> None:
-    """Writes a figure in the format of the path's suffix; it appears whole or not at all."""
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    with os.fdopen(descriptor, "wb") as file:
-        figure.savefig(file, format=path.suffix.removeprefix("."))
-    Path(temporary).chmod(0o644)
-    Path(temporary).replace(path)

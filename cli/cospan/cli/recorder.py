@@ -4,7 +4,6 @@ import asyncio
 import csv
 import io
 import logging
-import math
 import threading
 from collections import deque
 from collections.abc import Iterable, Mapping
@@ -17,6 +16,7 @@ from jaxtyping import Float
 
 from cospan.cli.run_folder import write_text
 from cospan.core.subspace import principal_angle_sine
+from cospan.study.statistics import best, known, median
 from cospan.wire.errors import RunFileError
 from cospan.wire.messages import RoundReport
 
@@ -217,20 +217,3 @@ class RunMonitor:
             value_error=median(agent.value_error for agent in self.agents.values()),
             independent_error=median(agent.independent_error for agent in self.agents.values()),
         )
-
-
-def known(value: float) -> float | None:
-    """A finite number, or None."""
-    return float(value) if math.isfinite(value) else None
-
-
-def best(errors: Float[np.ndarray, " m"]) -> float | None:
-    """The smallest of the errors of several step sizes, one that diverged left out; None where none is known."""
-    finite = errors[np.isfinite(errors)]
-    return float(finite.min()) if finite.size else None
-
-
-def median(values: Iterable[float | None]) -> float | None:
-    """The median of those that are known; None where none is."""
-    numbers = [value for value in values if value is not None]
-    return float(np.median(numbers)) if numbers else None

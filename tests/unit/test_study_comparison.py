@@ -1,19 +1,23 @@
 """What a comparison makes of its runs."""
 
+import dataclasses
 import math
 
 import numpy as np
 import pytest
 
-from cospan.cli.comparison import INDEPENDENT, JOINT, Point, checkpoints, contenders, interval, summaries
-from cospan.core.method import paper, practical
+from cospan.core.method import PRESETS, practical
 from cospan.core.specification import RunSpecification
+from cospan.study.comparison import contenders, summaries
+from cospan.study.contenders import INDEPENDENT, JOINT, Stage
+from cospan.study.play import WHOLE_FLEET, Point, checkpoints
+from cospan.study.statistics import interval
 
 SPEC = RunSpecification("toy", feature_dim=4, rank=2, agents=3, rounds=10, seed=1, method=practical(5))
 
 
 def point(method: str, seed: int, error: float, rounds: int = 10, sent: int = 400) -> Point:
-    return Point(method, seed, rounds, rounds * 5, sent, error, None)
+    return Point("", method, seed, WHOLE_FLEET, rounds, rounds * 5, sent, error)
 
 
 @pytest.mark.parametrize("rounds", [1, 2, 40, 5000])
@@ -55,10 +59,13 @@ def test_an_interval_needs_two_runs_and_is_the_same_every_time() -> None:
     assert interval(values) == (low, high)
 
 
-@pytest.mark.parametrize("method", [paper(5), practical(5)])
-def test_every_contender_plays_for_the_same_fleet(method: object) -> None:
-    spec = RunSpecification("toy", 4, 2, 3, 10, 1, method)  # type: ignore[arg-type]
-    known = contenders(spec, np.eye(4)[:, :2])
-    assert set(contenders(spec, None)) == set(known) - {"joint, B* known"}
-    for variants in known.values():
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_contender_plays_for_the_same_fleet(preset: str) -> None:
+    spec = dataclasses.replace(SPEC, method=PRESETS[preset](5))
+    basis = np.eye(4)[:, :2]
+    played = {each.name: each.fleets(Stage(3, basis, 5, basis)) for each in contenders(spec)}
+    unknown = {each.name for each in contenders(spec) if not each.fleets(Stage(3, basis, 5))}
+    assert unknown == {"joint, B* known"}
+    assert played[JOINT][0].method == spec.method  # type: ignore[attr-defined]
+    for variants in played.values():
         assert all(variant.weights.shape[1:] == (3, 4) for variant in variants)

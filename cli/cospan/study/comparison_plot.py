@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cospan.cli.comparison import Point, Summary
-from cospan.cli.plot import finish, log_scale, save
 from cospan.core.specification import RunSpecification
+from cospan.study.axes import COLOURS, finish, log_scale, save
+from cospan.study.comparison import Summary
+from cospan.study.play import Point
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _WORST = 2.0
 
 
@@ -33,7 +33,7 @@ def draw_comparison(
     figure = Figure(figsize=(15.0, 4.6), dpi=130, layout="constrained")
     values, sent, angles = figure.subplots(1, 3)
     length = float(spec.method.steps_per_round)
-    for colour, summary in zip(_COLOURS, found, strict=False):
+    for colour, summary in zip(COLOURS, found, strict=False):
         own = [point for point in points if point.method == summary.method]
         rounds = sorted({point.rounds for point in own})
         at = [[point for point in own if point.rounds == number] for number in rounds]

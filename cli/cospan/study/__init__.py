@@ -1,0 +1,1 @@
+"""Studies: several methods over the same transitions, the experiments of docs/experiments, their figures."""

@@ -1,0 +1,157 @@
+"""The methods that a study plays against each other, by name and with their constants."""
+
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from cospan.core.fleets import FleetMethod, IndependentFleet, JointFleet, LstdFleet, TwoTimescaleFleet
+from cospan.core.method import PRESETS, Corrections, Method
+from cospan.study.ablation import ABLATIONS, AblatedFleet
+
+JOINT, INDEPENDENT, LSTD = "joint", "independent TD", "independent LSTD"
+STEPPING: Mapping[str, object] = {
+    "corrections": "every-step",
+    "preconditioned": False,
+    "row_scaled": False,
+    "reward_scaled": False,
+    "forgetting": 0.0,
+}
+"""Steps instead of solutions, and nothing scaled: what a method is told that assumes no orthonormal basis."""
+
+
+TWO_TIMESCALE_STEPS = [0.003, 0.03, 0.3, 3.0, 10.0]
+"""ζ that two time scales are run with side by side; its best is reported."""
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Stage:
+    """What all contenders of one run are given.
+
+    Attributes:
+        agents: n.
+        basis: B_0, shape (d, r).
+        steps_per_round: L.
+        true_basis: B*, shape (d, q), where it is known.
+    """
+
+    agents: int
+    basis: Float[np.ndarray, "d r"]
+    steps_per_round: int
+    true_basis: Float[np.ndarray, "d q"] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Contender:
+    """One method.
+
+    Attributes:
+        name: as it stands in tables.
+        kind: one of `KINDS`.
+        preset: whose constants it starts from.
+        method: constants that differ from the preset's; a list stands for several, run side by side, of which the
+            one that is best at the end is reported.
+    """
+
+    name: str
+    kind: str
+    preset: str = "practical"
+    method: Mapping[str, Any] = field(default_factory=dict)
+
+    def fleets(self, stage: Stage) -> list[FleetMethod]:
+        """A fleet for each of its variants; none where B* would be needed and is unknown."""
+        if self.kind == "known-basis" and stage.true_basis is None:
+            return []
+        return [KINDS[self.kind](stage, method) for method in self.methods(stage.steps_per_round)]
+
+    def methods(self, steps_per_round: int) -> list[Method]:
+        """The constants of each variant."""
+        values = {
+            name: value if isinstance(value, list | tuple) else (value,) for name, value in self.method.items()
+        }
+        start = PRESETS[self.preset](steps_per_round)
+        return [
+            _with_constants(start, dict(zip(values, chosen, strict=True)))
+            for chosen in itertools.product(*values.values())
+        ]
+
+
+def _with_constants(start: Method, constants: dict[str, Any]) -> Method:
+    if "corrections" in constants:
+        constants["corrections"] = Corrections(constants["corrections"])
+    return replace(start, **constants)
+
+
+def _joint(stage: Stage, method: Method) -> FleetMethod:
+    return JointFleet.initial(method, stage.basis, stage.agents)
+
+
+def _known_basis(stage: Stage, method: Method) -> FleetMethod:
+    assert stage.true_basis is not None
+    return JointFleet.initial(replace(method, basis_step=0.0), stage.true_basis, stage.agents)
+
+
+def _alone(stage: Stage, method: Method) -> FleetMethod:
+    """The same rule in all d dimensions, B = I: what every agent would learn alone."""
+    return JointFleet.initial(replace(method, basis_step=0.0), np.eye(len(stage.basis)), stage.agents)
+
+
+def _independent(stage: Stage, method: Method) -> FleetMethod:
+    return IndependentFleet.initial(method, len(stage.basis), stage.agents)
+
+
+def _uniform(stage: Stage, method: Method) -> FleetMethod:
+    return IndependentFleet.initial(method, len(stage.basis), stage.agents, rank=0)
+
+
+def _svd(stage: Stage, method: Method) -> FleetMethod:
+    return IndependentFleet.initial(method, len(stage.basis), stage.agents, rank=stage.basis.shape[1])
+
+
+def _lstd(stage: Stage, method: Method) -> FleetMethod:
+    return LstdFleet.initial(len(stage.basis), stage.agents, trace_decay=method.trace_decay)
+
+
+def _two_timescale(stage: Stage, method: Method) -> FleetMethod:
+    return TwoTimescaleFleet.initial(method, stage.basis, stage.agents)
+
+
+def _ablated(left_out: str) -> Callable[[Stage, Method], FleetMethod]:
+    return lambda stage, method: AblatedFleet.initial(left_out, method, stage.basis, stage.agents)
+
+
+KINDS: dict[str, Callable[[Stage, Method], FleetMethod]] = {
+    "joint": _joint,
+    "known-basis": _known_basis,
+    "alone": _alone,
+    "independent": _independent,
+    "lstd": _lstd,
+    "uniform": _uniform,
+    "svd": _svd,
+    "two-timescale": _two_timescale,
+    **{left_out: _ablated(left_out) for left_out in ABLATIONS},
+}
+
+
+def rivals(constants: Mapping[str, Any] | None = None, *, preset: str = "practical") -> Sequence[Contender]:
+    """The joint method, and all that it is usually compared with.
+
+    Args:
+        constants: that differ from the preset's; the rivals have its decay, gain step and implicit step as well.
+        preset: whose constants the joint method has.
+    """
+    own = dict(constants or {})
+    return (
+        Contender(JOINT, "joint", preset, own),
+        Contender("joint, B* known", "known-basis", preset, own),
+        Contender(INDEPENDENT, "independent", preset, own),
+        Contender(LSTD, "lstd", preset, {"trace_decay": [0.0, 0.7]}),
+        Contender("FedTD-Uniform", "uniform", preset, own),
+        Contender("TD, SVD at the server", "svd", preset, own),
+        Contender(
+            "two time scales", "two-timescale", preset, {**own, **STEPPING, "basis_step": TWO_TIMESCALE_STEPS}
+        ),
+    )

@@ -1,0 +1,64 @@
+"""What a study makes of the numbers of its runs: means, intervals, slopes."""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A number from several runs, and its 95 % bootstrap interval; None where there is none."""
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+
+
+def interval(values: Float[np.ndarray, " n"]) -> tuple[float | None, float | None]:
+    """The 95 % bootstrap interval of the mean (percentiles); None for fewer than two values, or one not finite."""
+    from scipy.stats import bootstrap
+
+    if len(values) < 2 or not np.isfinite(values).all():
+        return None, None
+    if np.ptp(values) == 0.0:
+        return float(values[0]), float(values[0])
+    found = bootstrap(
+        (values,), np.mean, confidence_level=CONFIDENCE, method="percentile", rng=np.random.default_rng(0)
+    ).confidence_interval
+    return float(found.low), float(found.high)
+
+
+def mean(values: Float[np.ndarray, " n"]) -> Estimate:
+    """The mean over the runs."""
+    return Estimate(float(np.mean(values)), *interval(np.asarray(values)))
+
+
+def log_slope(x: Float[np.ndarray, " n"], y: Float[np.ndarray, "runs n"]) -> Estimate:
+    """The slope of log y against log x by least squares, and its bootstrap interval over the runs (rows).
+
+    The runs' logarithms are averaged, which is what the mean of their slopes does.
+    """
+    slopes = np.array([np.polyfit(np.log(x), np.log(row), 1)[0] for row in y])
+    return mean(slopes)
+
+
+def known(value: float) -> float | None:
+    """A finite number, or None."""
+    return float(value) if math.isfinite(value) else None
+
+
+def best(errors: Float[np.ndarray, " m"]) -> float | None:
+    """The smallest of the errors of several step sizes, one that diverged left out; None where none is known."""
+    finite = errors[np.isfinite(errors)]
+    return float(finite.min()) if finite.size else None
+
+
+def median(values: Iterable[float | None]) -> float | None:
+    """The median of those that are known; None where none is."""
+    numbers = [value for value in values if value is not None]
+    return float(np.median(numbers)) if numbers else None
