@@ -154,6 +154,23 @@ def compare(
     raise typer.Exit(compare_here(chosen, _given(context), config))
 
 
+def reproduce(
+    experiment: o.ExperimentName = None,
+    output: o.OutputFolder = None,
+    pages: o.Pages = None,
+    tiny: o.Tiny = False,
+    in_process: o.OnlyInProcess = False,
+    json: o.Json = False,
+    quiet: o.Quiet = False,
+    debug: o.Debug = False,
+) -> None:
+    """An experiment of docs/experiments: its numbers, verdict and picture. Without a name: the list of them."""
+    from cospan.cli.reproduce import ReproduceOptions, reproduce_here
+
+    chosen = ReproduceOptions(experiment, output, pages, tiny, in_process, json=json, quiet=quiet)
+    raise typer.Exit(reproduce_here(chosen))
+
+
 def status(
     context: typer.Context,
     coordinator: o.CoordinatorAddress = None,
@@ -172,6 +189,7 @@ ALL: tuple[tuple[Callable[..., None], str], ...] = (
     (coordinator, "cospan coordinator --workload queues --agents 8 --rounds 300"),
     (agent, "cospan agent queues --id site-7 --coordinator 127.0.0.1:50051 --output site-7.npz"),
     (compare, "cospan compare queues --agents 40 --rounds 500 --seeds 5"),
+    (reproduce, "cospan reproduce linear-speedup"),
     (status, "cospan status --coordinator 127.0.0.1:50051"),
 )
 """Every command with its example."""

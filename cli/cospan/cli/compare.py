@@ -1,6 +1,5 @@
 """`cospan compare`: the joint method and its rivals over the same transitions; a table, plots, their numbers."""
 
-import importlib.util
 import json
 import sys
 from collections.abc import Mapping, Sequence
@@ -11,6 +10,7 @@ from typing import Any
 from cospan.cli.process import claim_stdout, use_one_blas_thread
 from cospan.cli.run_folder import RunFolder, check_free, make_run_folder, write_text
 from cospan.cli.specifying import plan_with_workload
+from cospan.cli.study_extra import require_study
 from cospan.cli.table import table
 from cospan.core.specification import RunSpecification
 from cospan.study.comparison import Summary, contenders, document, summaries
@@ -39,9 +39,7 @@ def compare_here(chosen: CompareOptions, flags: Mapping[str, Any], config: Path 
         CospanError: it cannot begin, or the workload broke its contract. Nothing is written then.
     """
     data = claim_stdout() if chosen.json else None
-    missing = [name for name in ("scipy", "matplotlib") if importlib.util.find_spec(name) is None]
-    if missing:
-        raise InvalidValueError(f"cospan compare needs {' and '.join(missing)}; pip install 'cospan[study]'")
+    require_study("cospan compare")
     plan = plan_with_workload(flags, config, reference=chosen.workload, spec_file=None, rounds=_ROUNDS)
     spec, workload = plan.specification, plan.workload
     assert workload is not None

@@ -28,6 +28,25 @@ WorkloadArgument: TypeAlias = Annotated[
 AgentWorkload: TypeAlias = Annotated[
     str, typer.Argument(metavar="WORKLOAD", help="As the run's: a built-in workload, or package.module:name.")
 ]
+ExperimentName: TypeAlias = Annotated[
+    str | None,
+    typer.Argument(metavar="EXPERIMENT", help="Which one.", show_default="a list of them"),
+]
+Pages: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(
+        "--pages",
+        help="Also put the figures and the picture into the experiment's page in this folder.",
+        rich_help_panel=_FILES,
+        metavar="FOLDER",
+    ),
+]
+Tiny: TypeAlias = Annotated[
+    bool, typer.Option("--tiny", help="A version of some seconds, that shows the sign of the effect only.")
+]
+OnlyInProcess: TypeAlias = Annotated[
+    bool, typer.Option("--in-process", help="Leave out the runs that are repeated over gRPC.")
+]
 WorkloadOption: TypeAlias = Annotated[
     str | None,
     typer.Option(

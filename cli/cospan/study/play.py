@@ -15,6 +15,7 @@ from dataclasses import astuple, dataclass, field, fields, replace
 from multiprocessing import get_context, parent_process
 from multiprocessing.process import BaseProcess
 from threading import Thread
+from typing import Protocol
 
 import numpy as np
 from jaxtyping import Float
@@ -103,12 +104,44 @@ class Task:
     each_agent: bool = False
     probe: Callable[[Site], Float[np.ndarray, " d"]] | None = None
 
+    def play(self, on_round: Callable[[int], None] = lambda _: None) -> "Played":
+        """Plays it in this process; see `play`."""
+        return play(self, on_round)
+
+
+class Playable(Protocol):
+    """What a process can be given to do: a `Task`, or something else that gives points."""
+
+    @property
+    def seed(self) -> int:
+        """Of the run."""
+        ...
+
+    @property
+    def setting(self) -> str:
+        """Of the experiment."""
+        ...
+
+    @property
+    def agents(self) -> int:
+        """n."""
+        ...
+
+    @property
+    def rounds(self) -> int:
+        """Of L steps."""
+        ...
+
+    def play(self, on_round: Callable[[int], None] = ...) -> "Played":
+        """Does it."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Played:
     """What came of a task: its points, and the SHA-256 of each last basis, by method."""
 
-    task: Task
+    task: Playable
     points: tuple[Point, ...]
     basis_sha256: dict[str, str] = field(default_factory=dict)
 
@@ -237,7 +270,7 @@ def _points(name: str, course: _Course, task: Task, stage: Stage) -> Iterator[Po
                 yield replace(fleet, agent=agent, value_error=float(errors[agent, best]), probed_value=value)
 
 
-def play_all(tasks: Sequence[Task], processes: int, say: Callable[[str], None]) -> list[Played]:
+def play_all(tasks: Sequence[Playable], processes: int, say: Callable[[str], None]) -> list[Played]:
     """Plays tasks in several processes; what they give is in the order of the tasks.
 
     Args:
@@ -246,12 +279,12 @@ def play_all(tasks: Sequence[Task], processes: int, say: Callable[[str], None]) 
         say: is told, now and then, how far it has come.
     """
     if processes == 1 or len(tasks) == 1:
-        return [_said(play(task, _rounds(task, say)), i, len(tasks), say) for i, task in enumerate(tasks, start=1)]
+        return [_said(task.play(_rounds(task, say)), i, len(tasks), say) for i, task in enumerate(tasks, start=1)]
     done: list[Played | None] = [None] * len(tasks)
     with ProcessPoolExecutor(min(processes, len(tasks)), get_context("spawn"), _begin) as pool:
         # The longest first, so that no process ends up with it alone.
         order = sorted(range(len(tasks)), key=lambda index: -tasks[index].agents * tasks[index].rounds)
-        running: dict[Future[Played], int] = {pool.submit(play, tasks[index]): index for index in order}
+        running: dict[Future[Played], int] = {pool.submit(_play, tasks[index]): index for index in order}
         try:
             while running:
                 finished, _ = wait(running, return_when=FIRST_COMPLETED)
@@ -268,7 +301,7 @@ def play_all(tasks: Sequence[Task], processes: int, say: Callable[[str], None]) 
     return [played for played in done if played is not None]
 
 
-def _rounds(task: Task, say: Callable[[str], None]) -> Callable[[int], None]:
+def _rounds(task: Playable, say: Callable[[str], None]) -> Callable[[int], None]:
     """Says now and then how far a run has come."""
     due = time.monotonic() + _SAY_SECONDS
 
@@ -279,6 +312,10 @@ def _rounds(task: Task, say: Callable[[str], None]) -> Callable[[int], None]:
             say(f"seed {task.seed}: round {number} of {task.rounds}")
 
     return on_round
+
+
+def _play(task: Playable) -> Played:
+    return task.play()
 
 
 def _begin() -> None:

@@ -118,7 +118,16 @@ def own_reward_chain(
     features: Float[np.ndarray, "n d"], basis: Float[np.ndarray, "d r"], rng: np.random.Generator
 ) -> ChainInstance:
     """Builder (a): w, P and J are drawn, and R(s) = J + V(s) − (P V)(s)."""
-    head = scaled_head(features, rng.standard_normal((basis.shape[1],)))
+    return chain_with_head(features, basis, scaled_head(features, rng.standard_normal((basis.shape[1],))), rng)
+
+
+def chain_with_head(
+    features: Float[np.ndarray, "n d"],
+    basis: Float[np.ndarray, "d r"],
+    head: Float[np.ndarray, " r"],
+    rng: np.random.Generator,
+) -> ChainInstance:
+    """Builder (a) with a given w: P and J are drawn, and R(s) = J + V(s) − (P V)(s)."""
     gain = float(rng.uniform(-1.0, 1.0))
     transition = chain_rows(len(features), rng)
     values = features @ (basis @ head)
@@ -290,6 +299,18 @@ def chain_instance(index: int, seed: int, sizes: ChainSizes, *, common_rewards: 
     return own_reward_chain(part.features.matrix, part.basis, rng)
 
 
+def site_of(chain: ChainInstance, features: TabularFeatures, label: str) -> Site:
+    """The chain as a site, with its truth."""
+    covariance = feature_covariance(chain.features, stationary_distribution(chain.transition))
+    return Site(
+        env=ChainEnv(chain.transition, chain.rewards),
+        features=features,
+        policy=only_action,
+        reference=ReferenceSolution(gain=chain.gain, weights=chain.weights, covariance=covariance),
+        label=label,
+    )
+
+
 def make_workload(
     name: str, sizes: ChainSizes, *, common_rewards: bool = False, steps_per_round: int = 10
 ) -> Workload:
@@ -304,14 +325,7 @@ def make_workload(
 
     def make_site(index: int, seed: int) -> Site:
         chain = chain_instance(index, seed, sizes, common_rewards=common_rewards)
-        covariance = feature_covariance(chain.features, stationary_distribution(chain.transition))
-        return Site(
-            env=ChainEnv(chain.transition, chain.rewards),
-            features=fleet_part(seed, sizes).features,
-            policy=only_action,
-            reference=ReferenceSolution(gain=chain.gain, weights=chain.weights, covariance=covariance),
-            label=f"chain {index}",
-        )
+        return site_of(chain, fleet_part(seed, sizes).features, f"chain {index}")
 
     def fleet_basis(agents: int, rank: int, seed: int) -> Float[np.ndarray, "d r"]:
         chains = (chain_instance(i, seed, sizes, common_rewards=common_rewards) for i in range(agents))

@@ -1,0 +1,99 @@
+"""Families of synthetic fleets that experiments vary: agents outside the subspace, noisy ones, unequal ones."""
+
+from dataclasses import replace
+from typing import Any
+
+import gymnasium
+import numpy as np
+from jaxtyping import Float
+
+from cospan.client.workload import Site, Workload
+from cospan.client.workloads.synthetic import (
+    ChainSizes,
+    chain_with_head,
+    fleet_part,
+    own_reward_chain,
+    scaled_head,
+    site_of,
+)
+
+SIZES = ChainSizes()
+"""50 states, d = 20, r = 3, as the workload `synthetic`."""
+_TAG = 0x66616D69  # "fami": keeps these draws apart from others of the same seed
+
+
+class NoisyRewards(gymnasium.RewardWrapper[Any, Any]):
+    """Every reward plus a Gaussian of mean zero."""
+
+    def __init__(self, env: gymnasium.Env[Any, Any], deviation: float) -> None:
+        """`deviation` is the noise's standard deviation, in rewards."""
+        super().__init__(env)
+        self._deviation = deviation
+
+    def reward(self, reward: Any) -> float:
+        """The reward and its noise."""
+        return float(reward) + self._deviation * float(self.np_random.standard_normal())
+
+
+def _rng(index: int, seed: int) -> np.random.Generator:
+    return np.random.default_rng(np.random.SeedSequence((seed, index, _TAG)))
+
+
+def misaligned(agents: int, share: float, noise: float, loudest: float) -> Workload:
+    """A fleet of which the last share · n agents have weights orthogonal to B*.
+
+    The aligned ones are the same for every share.
+
+    Args:
+        agents: n.
+        share: of the agents that are misaligned, 0 to 1.
+        noise: standard deviation of the reward noise, in standard deviations of the agent's own reward.
+        loudest: by how much the noise of agent 0 is larger than that of the others.
+    """
+    aligned = agents - round(share * agents)
+
+    def make_site(index: int, seed: int) -> Site:
+        part = fleet_part(seed, SIZES)
+        features, rng = part.features.matrix, _rng(index, seed)
+        inside = own_reward_chain(features, part.basis, rng)
+        chain = inside if index < aligned else own_reward_chain(features, _complement(part.basis), rng)
+        site = site_of(chain, part.features, f"chain {index}")
+        deviation = noise * (loudest if index == 0 else 1.0) * float(np.std(chain.rewards))
+        return replace(site, env=NoisyRewards(site.env, deviation))
+
+    return Workload(
+        make_site=make_site,
+        name="misaligned",
+        rank=SIZES.rank,
+        steps_per_round=10,
+        fleet_basis=lambda _agents, _rank, seed: fleet_part(seed, SIZES).basis,
+    )
+
+
+def _complement(basis: Float[np.ndarray, "d r"]) -> Float[np.ndarray, "d q"]:
+    """A basis of everything orthogonal to a subspace."""
+    complete: np.ndarray = np.linalg.qr(basis, mode="complete")[0]
+    return complete[:, basis.shape[1] :]
+
+
+def heterogeneous(difference: float) -> Workload:
+    """A fleet whose heads are one common head plus `difference` times an own one of the same length.
+
+    With 0 all agents have one value function, though each has its own transitions and rewards.
+    """
+
+    def make_site(index: int, seed: int) -> Site:
+        part = fleet_part(seed, SIZES)
+        features, rng = part.features.matrix, _rng(index, seed)
+        own = rng.standard_normal(SIZES.rank)
+        own *= difference * np.linalg.norm(part.mean_head) / np.linalg.norm(own)
+        chain = chain_with_head(features, part.basis, scaled_head(features, part.mean_head + own), rng)
+        return site_of(chain, part.features, f"chain {index}")
+
+    return Workload(
+        make_site=make_site,
+        name="heterogeneous",
+        rank=SIZES.rank,
+        steps_per_round=10,
+        fleet_basis=lambda _agents, _rank, seed: fleet_part(seed, SIZES).basis,
+    )
