@@ -55,7 +55,9 @@ def least_squares(index: int, episodes: int, rng: np.random.Generator) -> dict[s
 def reference_of(index: int) -> dict[str, Any]:
     """The pooled solution of a site, and its standard errors from the batches."""
     seeds = np.random.SeedSequence((SEED, index)).spawn(BATCHES)
-    return pooled_solution([least_squares(index, EPISODES, np.random.default_rng(seed)) for seed in seeds])
+    batches = [least_squares(index, EPISODES, np.random.default_rng(seed)) for seed in seeds]
+    mean = sum(batch["phi"] for batch in batches) / sum(batch["n"] for batch in batches)
+    return {**pooled_solution(batches), "feature_mean": mean}
 
 
 def main() -> None:
