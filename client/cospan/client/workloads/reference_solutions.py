@@ -89,8 +89,8 @@ def read_references(path: Traversable, features: FeatureMap, maker: str) -> tupl
         values = {name: archive[name] for name in archive.files}
     if str(values["feature_fingerprint"]) != features.fingerprint:
         raise RuntimeError(
-            f"the solutions in {path.name} are of features {values['feature_fingerprint']}, not of {features.fingerprint}; "
-            f"make them anew with `python -m {maker}`"
+            f"the solutions in {path.name} are of features {values['feature_fingerprint']}, not of "
+            f"{features.fingerprint}; make them anew with `python -m {maker}`"
         )
     upper = np.triu_indices(features.dim)
     covariances = np.zeros((len(values["gain"]), features.dim, features.dim))
