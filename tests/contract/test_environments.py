@@ -27,14 +27,18 @@ def site_of(name: str, index: int) -> Site:
 
 
 def play(site: Site, steps: int, seed: int) -> tuple[list[Any], list[float]]:
-    """Observations, the first and those after each step, and the rewards, of the site under its policy."""
+    """Observations, the first and those after each step, and the rewards, of the site under its policy.
+
+    After a true end comes the next start, as in a chain.
+    """
     rng = np.random.default_rng(seed)
     observation, _ = site.env.reset(seed=seed)
     observations, rewards = [observation], []
     for _ in range(steps):
         observation, reward, terminated, truncated, _ = site.env.step(site.policy(observation, rng))
-        assert not terminated
         assert not truncated
+        if terminated:
+            observation, _ = site.env.reset()
         observations.append(observation)
         rewards.append(float(reward))
     return observations, rewards

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cospan.client.workload import Site
-from cospan.client.workloads import microgrids, microgrids_reference
+from cospan.client.workloads import microgrids, microgrids_reference, reference_solutions
 from cospan.client.workloads.microgrids import (
     CHARGE,
     FEATURES,
@@ -324,9 +324,9 @@ def test_a_short_run_of_its_own_agrees_with_the_reference(index: int) -> None:
         )
         for seed in (11, 12)
     ]
-    alone = [microgrids_reference.solve(batch) for batch in batches]
+    alone = [reference_solutions.solve(batch) for batch in batches]
     pooled = {name: batches[0][name] + batches[1][name] for name in batches[0]}
-    gain, weights, covariance = microgrids_reference.solve(pooled)
+    gain, weights, covariance = reference_solutions.solve(pooled)
     uncertainty = 0.5 * abs(alone[0][0] - alone[1][0]) + reference.gain_uncertainty + 0.004
     assert abs(gain - reference.gain) < 4.0 * uncertainty
     apart = alone[0][1] - alone[1][1]

@@ -21,7 +21,7 @@ WorkloadArgument: TypeAlias = Annotated[
     str | None,
     typer.Argument(
         metavar="WORKLOAD",
-        help="A built-in workload (synthetic, queues, microgrids), or your own as package.module:name.",
+        help="A built-in workload (synthetic, queues, microgrids, acrobot), or your own as package.module:name.",
         show_default="that of --spec",
     ),
 ]

@@ -1,4 +1,4 @@
-"""Workloads that come with Cospan: synthetic chains, access-control queues, microgrids."""
+"""Workloads that come with Cospan: synthetic chains, access-control queues, microgrids, acrobots."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -9,6 +9,7 @@ BUILT_IN: Mapping[str, str] = MappingProxyType(
         "synthetic-common-reward": "cospan.client.workloads.synthetic:common_reward_workload",
         "queues": "cospan.client.workloads.queues:workload",
         "microgrids": "cospan.client.workloads.microgrids:workload",
+        "acrobot": "cospan.client.workloads.acrobot:workload",
     }
 )
 """Short name → `module:attribute` of the `cospan.client.workload.Workload`.

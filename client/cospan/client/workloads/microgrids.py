@@ -31,6 +31,7 @@ from cospan.client.workloads.microgrids_model import (
     load_site,
     site_count,
 )
+from cospan.client.workloads.reference_solutions import read_references
 from cospan.core.targets import ReferenceSolution, common_subspace
 
 EXPLORATION = 0.1
@@ -201,32 +202,8 @@ class BatteryFirst:
 
 @cache
 def _references() -> tuple[ReferenceSolution, ...]:
-    """The shipped reference solutions; `microgrids_reference` makes them.
-
-    Raises:
-        RuntimeError: they are of other features than these.
-    """
-    with REFERENCE_FILE.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
-        values = {name: archive[name] for name in archive.files}
-    if str(values["feature_fingerprint"]) != FEATURES.fingerprint:
-        raise RuntimeError(
-            f"the reference solutions of the microgrids are of features {values['feature_fingerprint']}, not of "
-            f"{FEATURES.fingerprint}; make them anew with `python -m {__package__}.microgrids_reference`"
-        )
-    upper = np.triu_indices(FEATURES.dim)
-    covariances = np.zeros((len(values["gain"]), FEATURES.dim, FEATURES.dim))
-    covariances[:, upper[0], upper[1]] = values["covariance_upper"]
-    covariances[:, upper[1], upper[0]] = values["covariance_upper"]
-    return tuple(
-        ReferenceSolution(
-            gain=float(values["gain"][index]),
-            weights=values["weights"][index],
-            covariance=covariances[index],
-            weights_uncertainty=float(values["weights_uncertainty"][index]),
-            gain_uncertainty=float(values["gain_uncertainty"][index]),
-        )
-        for index in range(len(values["gain"]))
-    )
+    """The shipped reference solutions; `microgrids_reference` makes them."""
+    return read_references(REFERENCE_FILE, FEATURES, f"{__package__}.microgrids_reference")
 
 
 def make_site(index: int, seed: int) -> Site:

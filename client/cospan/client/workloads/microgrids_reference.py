@@ -2,9 +2,8 @@
 
     python -m cospan.client.workloads.microgrids_reference [FILE]
 
-For every site many chains are simulated side by side under the fleet's policy, and the TD(0) fixed point is
-solved for by least squares (average-reward LSTD): z = −A⁻¹ b, A = Σ φ (φ' − φ)ᵀ, b = Σ φ (r − J). The chains
-come in batches, each a solution of its own; how the batches differ says how uncertain the pooled solution is.
+For every site many chains are simulated side by side under the fleet's policy; what is solved for stands in
+`reference_solutions`.
 """
 
 import multiprocessing
@@ -26,7 +25,7 @@ from cospan.client.workloads.microgrids_model import (
     load_site,
     site_count,
 )
-from cospan.core.targets import relative_value_error
+from cospan.client.workloads.reference_solutions import Transitions, pooled_solution, summed, write_references
 
 SEED = 20_260_301
 BATCHES = 8
@@ -68,10 +67,13 @@ def simulate(index: int, chains: int, days: int, rng: np.random.Generator) -> It
 def least_squares(
     index: int, chains: int, days: int, burn_in_days: int, rng: np.random.Generator
 ) -> dict[str, Any]:
-    """The sums of one batch: A, Σ φ r, Σ φ, Σ φφᵀ, Σ r and the number of transitions."""
-    d = FEATURES.dim
-    sums: dict[str, Any] = {"A": np.zeros((d, d)), "phi_r": np.zeros(d), "phi": np.zeros(d)}
-    sums |= {"phi_phi": np.zeros((d, d)), "r": 0.0, "n": 0}
+    """The sums of one batch."""
+    return summed(_transitions(index, chains, days, burn_in_days, rng), FEATURES.dim)
+
+
+def _transitions(
+    index: int, chains: int, days: int, burn_in_days: int, rng: np.random.Generator
+) -> Iterator[Transitions]:
     before = None
     for number, (observations, rewards) in enumerate(simulate(index, chains, burn_in_days + days, rng)):
         if number < burn_in_days * HOURS - 1:
@@ -79,62 +81,23 @@ def least_squares(
         features = FEATURES.batch(observations)
         if before is not None:
             phi, reward = before
-            sums["A"] += phi.T @ (features - phi)
-            sums["phi_r"] += phi.T @ reward
-            sums["phi"] += phi.sum(axis=0)
-            sums["phi_phi"] += phi.T @ phi
-            sums["r"] += float(reward.sum())
-            sums["n"] += len(reward)
+            yield phi, reward, features
         before = features, rewards
-    return sums
-
-
-def solve(sums: dict[str, Any]) -> tuple[float, Float[np.ndarray, " d"], Float[np.ndarray, "d d"]]:
-    """J, z and the features' covariance from the sums of some batches."""
-    n = sums["n"]
-    gain = sums["r"] / n
-    vector = (sums["phi_r"] - gain * sums["phi"]) / n
-    # A feature that no day of the site excites has a zero row; the least-norm solution leaves its weight at zero.
-    weights = -np.linalg.lstsq(sums["A"] / n, vector, rcond=1e-9)[0]
-    mean = sums["phi"] / n
-    return gain, weights, sums["phi_phi"] / n - np.outer(mean, mean)
 
 
 def reference_of(index: int) -> dict[str, Any]:
     """The pooled solution of a site, and its standard errors from the batches."""
     seeds = np.random.SeedSequence((SEED, index)).spawn(BATCHES)
-    batches = [least_squares(index, CHAINS, DAYS, BURN_IN_DAYS, np.random.default_rng(seed)) for seed in seeds]
-    pooled = {name: sum(batch[name] for batch in batches) for name in batches[0]}
-    gain, weights, covariance = solve(pooled)
-    alone = [solve(batch)[:2] for batch in batches]
-    spread = np.mean([relative_value_error(each, weights, covariance) for _, each in alone])
-    return {
-        "gain": gain,
-        "weights": weights,
-        "covariance_upper": covariance[np.triu_indices(FEATURES.dim)].astype(np.float32),
-        # About their mean K batches spread by (K − 1)/K of a batch's variance; that of the mean is 1/K of it.
-        "weights_uncertainty": spread / (BATCHES - 1),
-        "gain_uncertainty": float(np.std([each for each, _ in alone], ddof=1) / np.sqrt(BATCHES)),
-        "transitions": pooled["n"],
-    }
+    return pooled_solution(
+        [least_squares(index, CHAINS, DAYS, BURN_IN_DAYS, np.random.default_rng(seed)) for seed in seeds]
+    )
 
 
 def main() -> None:
     """Makes the file, one site after another on every core."""
     path = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(str(REFERENCE_FILE))
     with multiprocessing.get_context("spawn").Pool() as pool:
-        found = []
-        for index, reference in enumerate(pool.imap(reference_of, range(site_count()))):
-            found.append(reference)
-            print(
-                f"site {index}: J = {reference['gain']:.4f} ± {reference['gain_uncertainty']:.4f}, "
-                f"uncertainty of the value {reference['weights_uncertainty']:.1e}",
-                flush=True,
-            )
-    arrays: dict[str, Any] = {name: np.array([reference[name] for reference in found]) for name in found[0]}
-    with path.open("wb") as stream:
-        np.savez_compressed(stream, feature_fingerprint=FEATURES.fingerprint, seed=SEED, **arrays)
-    print(f"{path}: {path.stat().st_size / 1e6:.2f} MB")
+        write_references(path, pool.imap(reference_of, range(site_count())), FEATURES, SEED)
 
 
 if __name__ == "__main__":
