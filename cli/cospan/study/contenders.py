@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from cospan.core.baselines import INDEPENDENT_STEPS
 from cospan.core.fleets import FleetMethod, IndependentFleet, JointFleet, LstdFleet, TwoTimescaleFleet
 from cospan.core.method import PRESETS, Corrections, Method
 from cospan.study.ablation import ABLATIONS, AblatedFleet
@@ -36,12 +37,14 @@ class Stage:
         basis: B_0, shape (d, r).
         steps_per_round: L.
         true_basis: B*, shape (d, q), where it is known.
+        step_sizes: of independent TD.
     """
 
     agents: int
     basis: Float[np.ndarray, "d r"]
     steps_per_round: int
     true_basis: Float[np.ndarray, "d q"] | None = None
+    step_sizes: tuple[float, ...] = INDEPENDENT_STEPS
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +55,7 @@ class Contender:
         name: as it stands in tables.
         kind: one of `KINDS`.
         preset: whose constants it starts from.
+        steps: step sizes of independent TD and what is built upon it, run side by side as well.
         method: constants that differ from the preset's; a list stands for several, run side by side, of which the
             one that is best at the end is reported.
     """
@@ -60,11 +64,13 @@ class Contender:
     kind: str
     preset: str = "practical"
     method: Mapping[str, Any] = field(default_factory=dict)
+    steps: tuple[float, ...] = INDEPENDENT_STEPS
 
     def fleets(self, stage: Stage) -> list[FleetMethod]:
         """A fleet for each of its variants; none where B* would be needed and is unknown."""
         if self.kind == "known-basis" and stage.true_basis is None:
             return []
+        stage = replace(stage, step_sizes=self.steps)
         return [KINDS[self.kind](stage, method) for method in self.methods(stage.steps_per_round)]
 
     def methods(self, steps_per_round: int) -> list[Method]:
@@ -100,15 +106,19 @@ def _alone(stage: Stage, method: Method) -> FleetMethod:
 
 
 def _independent(stage: Stage, method: Method) -> FleetMethod:
-    return IndependentFleet.initial(method, len(stage.basis), stage.agents)
+    return _apart(stage, method, None)
 
 
 def _uniform(stage: Stage, method: Method) -> FleetMethod:
-    return IndependentFleet.initial(method, len(stage.basis), stage.agents, rank=0)
+    return _apart(stage, method, 0)
 
 
 def _svd(stage: Stage, method: Method) -> FleetMethod:
-    return IndependentFleet.initial(method, len(stage.basis), stage.agents, rank=stage.basis.shape[1])
+    return _apart(stage, method, stage.basis.shape[1])
+
+
+def _apart(stage: Stage, method: Method, rank: int | None) -> FleetMethod:
+    return IndependentFleet.initial(method, len(stage.basis), stage.agents, rank=rank, step_sizes=stage.step_sizes)
 
 
 def _lstd(stage: Stage, method: Method) -> FleetMethod:

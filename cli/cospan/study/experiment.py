@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from cospan.core.baselines import INDEPENDENT_STEPS
 from cospan.study.contenders import Contender
 from cospan.study.play import Played, Task
 from cospan.study.statistics import Estimate
@@ -31,6 +32,7 @@ class ContenderEntry(BaseModel):
     kind: str
     preset: str = "practical"
     method: dict[str, Any] = {}
+    steps: tuple[float, ...] = INDEPENDENT_STEPS
 
 
 class Plan(BaseModel):
@@ -76,7 +78,9 @@ class Plan(BaseModel):
 
     def played_by(self) -> tuple[Contender, ...]:
         """The contenders of the file."""
-        return tuple(Contender(each.name, each.kind, each.preset, each.method) for each in self.contenders)
+        return tuple(
+            Contender(each.name, each.kind, each.preset, each.method, each.steps) for each in self.contenders
+        )
 
     def task(self, seed: int, **changes: Any) -> Task:
         """One run with the plan's sizes."""

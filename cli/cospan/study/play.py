@@ -89,7 +89,8 @@ class Task:
         steps_per_round: L; None for the workload's.
         counted: the agents whose errors count; all where None.
         each_agent: whether there are points for every agent, too.
-        probe: makes, of a site, the features of the state whose value is followed; None for none.
+        probe: makes, of an agent's index, the vector whose product with its weights is followed; None for none.
+        stops: how often errors are measured, at most.
     """
 
     seed: int
@@ -102,7 +103,8 @@ class Task:
     steps_per_round: int | None = None
     counted: tuple[int, ...] | None = None
     each_agent: bool = False
-    probe: Callable[[Site], Float[np.ndarray, " d"]] | None = None
+    probe: Callable[[int], Float[np.ndarray, " d"]] | None = None
+    stops: int = _POINTS
 
     def play(self, on_round: Callable[[int], None] = lambda _: None) -> "Played":
         """Plays it in this process; see `play`."""
@@ -172,9 +174,9 @@ def play(task: Task, on_round: Callable[[int], None] = lambda _: None) -> Played
     chains = [
         Chain(site, name=default_agent_id(index), index=index, seed=task.seed) for index, site in enumerate(sites)
     ]
-    probes = None if task.probe is None else np.stack([task.probe(site) for site in sites])
+    probes = None if task.probe is None else np.stack([task.probe(index) for index in range(task.agents)])
     courses = {each.name: _Course(fleets) for each in task.contenders if (fleets := each.fleets(stage))}
-    stops = checkpoints(task.rounds)
+    stops = checkpoints(task.rounds, task.stops)
     for number in range(1, task.rounds + 1):
         trajectories = [chain.advance(stage.steps_per_round) for chain in chains]
         for course in courses.values():
@@ -242,9 +244,9 @@ def _stop(
     course.stops.append((number, course.sent, np.where(np.isfinite(errors), errors, np.inf), probed, angle, square))
 
 
-def checkpoints(rounds: int) -> frozenset[int]:
-    """The rounds after which errors are measured: some 40, closer together at the beginning, and the last."""
-    return frozenset(np.unique(np.geomspace(1.0, rounds, _POINTS).round().astype(int)).tolist())
+def checkpoints(rounds: int, most: int = _POINTS) -> frozenset[int]:
+    """The rounds after which errors are measured: closer together at the beginning, and the last."""
+    return frozenset(np.unique(np.geomspace(1.0, rounds, most).round().astype(int)).tolist())
 
 
 def _points(name: str, course: _Course, task: Task, stage: Stage) -> Iterator[Point]:

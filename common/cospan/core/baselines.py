@@ -27,18 +27,20 @@ class IndependentTD:
         gain_estimate: η.
         steps: environment steps learnt from so far.
         averaged: the averaged iterates of `weights`.
+        step_sizes: α, one for each row.
     """
 
     weights: Float[np.ndarray, "m d"]
     averaged: AveragedIterate
     gain_estimate: float = 0.0
     steps: int = 0
+    step_sizes: tuple[float, ...] = INDEPENDENT_STEPS
 
     @classmethod
-    def initial(cls, feature_dim: int) -> "IndependentTD":
+    def initial(cls, feature_dim: int, step_sizes: tuple[float, ...] = INDEPENDENT_STEPS) -> "IndependentTD":
         """θ = 0 for every step size."""
-        zeros = np.zeros((len(INDEPENDENT_STEPS), feature_dim))
-        return cls(weights=zeros, averaged=AveragedIterate(mean=zeros))
+        zeros = np.zeros((len(step_sizes), feature_dim))
+        return cls(weights=zeros, averaged=AveragedIterate(mean=zeros), step_sizes=step_sizes)
 
     @np.errstate(over="ignore", invalid="ignore")
     def learning_from(self, trajectory: Trajectory, method: Method) -> "IndependentTD":
@@ -48,7 +50,7 @@ class IndependentTD:
         gains = gain_path(self.gain_estimate, trajectory.rewards.tolist(), (method.gain_step * scales).tolist())
         centred = trajectory.rewards - gains[:-1]
         curvatures = np.einsum("ij,ij->i", features[:-1], features[:-1])
-        sizes = effective_step(np.outer(INDEPENDENT_STEPS, scales), curvatures, implicit=method.implicit_head_step)
+        sizes = effective_step(np.outer(self.step_sizes, scales), curvatures, implicit=method.implicit_head_step)
         weights = self.weights
         for block in blocks(steps):
             visited = features[block.start : block.stop + 1]
@@ -61,4 +63,5 @@ class IndependentTD:
             averaged=self.averaged.including(weights),
             gain_estimate=gains[-1],
             steps=self.steps + steps,
+            step_sizes=self.step_sizes,
         )

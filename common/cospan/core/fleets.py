@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float
 
 from cospan.core.aggregation import Contribution, mean_gradient, next_basis
-from cospan.core.baselines import IndependentTD
+from cospan.core.baselines import INDEPENDENT_STEPS, IndependentTD
 from cospan.core.learner import LearnerState, Trajectory, contribution_of, learn_round
 from cospan.core.least_squares import TransitionSums
 from cospan.core.matrices import FactoredMatrix
@@ -189,10 +189,16 @@ class IndependentFleet:
 
     @classmethod
     def initial(
-        cls, method: Method, feature_dim: int, agents: int, *, rank: int | None = None
+        cls,
+        method: Method,
+        feature_dim: int,
+        agents: int,
+        *,
+        rank: int | None = None,
+        step_sizes: tuple[float, ...] = INDEPENDENT_STEPS,
     ) -> "IndependentFleet":
         """Of n agents that know nothing."""
-        learner = IndependentTD.initial(feature_dim)
+        learner = IndependentTD.initial(feature_dim, step_sizes)
         shape = (learner.weights.shape[0], agents, feature_dim)
         return cls(method, (learner,) * agents, AveragedIterate(mean=np.zeros(shape)), rank)
 

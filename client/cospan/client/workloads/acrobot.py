@@ -109,13 +109,13 @@ def _means() -> Float[np.ndarray, "sites d"]:
         return np.asarray(archive["feature_mean"])
 
 
-def start_value(index: int, weights: Float[np.ndarray, "*n d"]) -> Float[np.ndarray, "*n"]:
-    """(φ(START) − E_μ[φ])ᵀz: the differential value of the start state on a site, for one z or several.
+def start_features(index: int) -> Float[np.ndarray, " d"]:
+    """φ(START) − E_μ[φ]: its product with z is the differential value of the start state on a site.
 
     The constant that makes μ·V zero, as a differential value's is. Weights alone do not fix it well: some functions
     in the span are nearly constant where the chain goes, and are learnt late.
     """
-    return np.asarray(weights @ (FEATURES(START) - _means()[index]))
+    return np.asarray(FEATURES(START) - _means()[index])
 
 
 def fleet_basis(agents: int, rank: int, seed: int) -> Float[np.ndarray, "d r"]:
