@@ -100,10 +100,8 @@ def solve(sums: dict[str, Any]) -> tuple[float, Float[np.ndarray, " d"], Float[n
     return gain, weights, sums["phi_phi"] / n - np.outer(mean, mean)
 
 
-def reference_of(index: int) -> dict[str, Any]:
-    """The pooled solution of a site, and its standard errors from the batches."""
-    seeds = np.random.SeedSequence((SEED, index)).spawn(BATCHES)
-    batches = [least_squares(index, CHAINS, DAYS, BURN_IN_DAYS, np.random.default_rng(seed)) for seed in seeds]
+def pooled_solution(batches: list[dict[str, Any]]) -> dict[str, Any]:
+    """The solution of all batches together, and its standard errors from how they differ."""
     pooled = {name: sum(batch[name] for batch in batches) for name in batches[0]}
     gain, weights, covariance = solve(pooled)
     alone = [solve(batch)[:2] for batch in batches]
@@ -111,12 +109,21 @@ def reference_of(index: int) -> dict[str, Any]:
     return {
         "gain": gain,
         "weights": weights,
-        "covariance_upper": covariance[np.triu_indices(FEATURES.dim)].astype(np.float32),
+        "covariance": covariance,
         # About their mean K batches spread by (K − 1)/K of a batch's variance; that of the mean is 1/K of it.
-        "weights_uncertainty": spread / (BATCHES - 1),
-        "gain_uncertainty": float(np.std([each for each, _ in alone], ddof=1) / np.sqrt(BATCHES)),
+        "weights_uncertainty": spread / (len(batches) - 1),
+        "gain_uncertainty": float(np.std([each for each, _ in alone], ddof=1) / np.sqrt(len(batches))),
         "transitions": pooled["n"],
     }
+
+
+def reference_of(index: int) -> dict[str, Any]:
+    """The pooled solution of a site, and its standard errors from the batches."""
+    seeds = np.random.SeedSequence((SEED, index)).spawn(BATCHES)
+    batches = [least_squares(index, CHAINS, DAYS, BURN_IN_DAYS, np.random.default_rng(seed)) for seed in seeds]
+    solution = pooled_solution(batches)
+    covariance = solution.pop("covariance")
+    return {**solution, "covariance_upper": covariance[np.triu_indices(FEATURES.dim)].astype(np.float32)}
 
 
 def main() -> None:
