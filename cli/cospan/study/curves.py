@@ -27,7 +27,7 @@ def settles(good: Sequence[bool], steps: Sequence[int]) -> float:
 
 
 def samples_to(points: Sequence[Point], method: str, seed: int, threshold: float) -> float:
-    """Environment steps of one agent until the fleet's median value error stays below a threshold; inf for never."""
+    """Steps of one agent until the fleet's median value error stays below a threshold; inf for never."""
     own = course(points, method, seed)
     return settles([point.value_error <= threshold for point in own], [point.steps for point in own])
 
