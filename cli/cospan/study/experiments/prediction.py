@@ -82,7 +82,7 @@ def outcome(plan: Plan, played: Sequence[Played]) -> Outcome:
             ),
             Finding(
                 "uniform",
-                f"FedTD-Uniform ends farther from the limit than joint for {_each(farther)} of {plan.agents} agents",
+                f"FedTD-Uniform ends farther from it than joint for {_each(farther)} of {plan.agents} agents",
                 Estimate(float(near)),
                 holds=2 * near > plan.agents,
             ),
