@@ -124,6 +124,7 @@ def test_every_constant_of_the_method_can_be_overridden() -> None:
         "forgetting": "1.5",
         "row_scaled": "true",
         "reward_scaled": "true",
+        "explained_power": "2.5",
     }
     method = alone(said).method
     assert method == Method(
@@ -142,6 +143,7 @@ def test_every_constant_of_the_method_can_be_overridden() -> None:
         1.5,
         True,
         True,
+        2.5,
     )
     assert preset_of(method) is None
     assert set(said) == set(Method.__dataclass_fields__)

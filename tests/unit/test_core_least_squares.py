@@ -1,5 +1,6 @@
 """Heads by least squares: the sums, their move to another basis, and the system that they make."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 from values import read_only
 
 from cospan.core.learner import LearnerState, Trajectory, learn_round
-from cospan.core.least_squares import PRIOR_STEPS, TransitionSums
+from cospan.core.least_squares import EXPLAINED_FLOOR, PRIOR_STEPS, TransitionSums
 from cospan.core.matrices import FactoredMatrix, to_dense
 from cospan.core.method import Corrections, Method
 from cospan.core.subspace import random_basis
@@ -164,6 +165,26 @@ def test_the_full_history_against_loops() -> None:
         ridge = PRIOR_STEPS * squares / D
         np.testing.assert_allclose(basis.T @ mean_error * (t + 1) * L, ridge * state.head, rtol=1e-7, atol=1e-11)
         np.testing.assert_allclose(outcome.row_sums, np.abs(system).sum(axis=1) / ((t + 1) * L), rtol=1e-11)
+
+
+def test_an_agent_counts_by_the_share_that_the_basis_explains() -> None:
+    """With the whole space all but the ridge's pull is explained; with another subspace next to nothing."""
+    rng = np.random.default_rng(3)
+    weights = rng.standard_normal(D)
+    features = rng.uniform(-1.0, 1.0, (5001, D)) / math.sqrt(D)
+    walk = Trajectory(features, 1.0 + (features[:-1] - features[1:]) @ weights)
+    rule = method(corrections=Corrections.FULL_HISTORY, trace_decay=0.0, forgetting=0.0, explained_power=2.0)
+    own = weights[:, None] / np.linalg.norm(weights)
+    away = np.linalg.qr(own, mode="complete")[0][:, 1:3]
+    for basis, least, most in ((np.eye(D), 0.99, 1.0), (own, 0.99, 1.0), (away, 0.01, 0.05)):
+        fresh = LearnerState.initial(basis.shape[1])
+        counted = learn_round(fresh, basis, walk, rule)
+        plain = learn_round(fresh, basis, walk, dataclasses.replace(rule, explained_power=0.0))
+        factor = float(np.trace(counted.head_second_moment) / np.trace(plain.head_second_moment))
+        assert least <= factor <= most
+        np.testing.assert_allclose(to_dense(counted.gradient), factor * to_dense(plain.gradient), rtol=1e-9)
+        np.testing.assert_array_equal(counted.state.head, plain.state.head)
+    assert TransitionSums.of_features(D).explained_share(np.zeros(D)) == EXPLAINED_FLOOR
 
 
 def test_dividing_by_the_row_sums_never_overshoots() -> None:

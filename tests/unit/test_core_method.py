@@ -31,6 +31,7 @@ NOT_IN_RANGE = {
     "decay_power": [-0.1, 1.1, math.nan],
     "trace_decay": [-0.1, 1.0, math.nan],
     "forgetting": [-0.1, math.inf, math.nan],
+    "explained_power": [-0.1, math.inf, math.nan],
 }
 AT_THE_EDGE = {
     "steps_per_round": [1, 2**32 - 1],
@@ -43,6 +44,7 @@ AT_THE_EDGE = {
     "decay_power": [0.0, 1.0],
     "trace_decay": [0.0, 0.999999],
     "forgetting": [0.0, 1e12],
+    "explained_power": [0.0, 1e12],
 }
 WITHOUT_A_RANGE = {"corrections", "implicit_head_step", "preconditioned", "row_scaled", "reward_scaled"}
 
@@ -99,6 +101,8 @@ def test_practical_has_the_options_on() -> None:
     assert preset.sends_row_sums
     assert not preset.basis_step_decays
     assert preset.reward_scaled
+    assert preset.explained_power > 0.0
+    assert preset.averaging_power > compact(4).averaging_power
     assert compact(4).corrections is Corrections.LEAST_SQUARES
     assert compact(4).row_scaled
     assert not compact(4).sends_row_sums

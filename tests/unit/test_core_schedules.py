@@ -61,6 +61,15 @@ def test_the_last_half_has_nearly_all_the_weight() -> None:
     assert average.mean[0] == pytest.approx(15 / 16, abs=2e-3)
 
 
+@pytest.mark.parametrize("power", [0.0, 15.0])
+def test_other_powers(power: float) -> None:
+    """η = 0 is the plain mean; 1 − (7/8)¹⁶ of the weight is in the last eighth with η = 15."""
+    average = AveragedIterate(mean=np.zeros(1), power=power)
+    for index in range(4000):
+        average = average.including(np.array([1.0 if index >= 3500 else 0.0]))
+    assert average.mean[0] == pytest.approx(1.0 - (7.0 / 8.0) ** (power + 1.0), abs=2e-3)
+
+
 def test_an_average_is_not_changed_by_going_on() -> None:
     first = AveragedIterate(mean=np.zeros(1)).including(np.array([1.0]))
     first.including(np.array([9.0]))

@@ -78,6 +78,7 @@ ANOTHER_METHOD: dict[str, Any] = {
     "forgetting": 2.0,
     "row_scaled": True,
     "reward_scaled": True,
+    "explained_power": 2.0,
 }
 
 

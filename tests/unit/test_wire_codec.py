@@ -47,6 +47,7 @@ METHOD = Method(
     forgetting=3.5,
     row_scaled=True,
     reward_scaled=True,
+    explained_power=1.5,
 )
 SPEC = RunSpecification(
     workload="synthetic",

@@ -228,6 +228,10 @@ RewardScaled: TypeAlias = Annotated[
     str | None,
     _constant("--reward-scaled", "Whether all agents count as if their rewards had one variance.", "true|false"),
 ]
+ExplainedPower: TypeAlias = Annotated[
+    str | None,
+    _constant("--explained-power", "p: agents count by the share of theirs that the basis explains, to the p."),
+]
 NoBaseline: TypeAlias = Annotated[
     bool,
     typer.Option(

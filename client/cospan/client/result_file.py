@@ -173,8 +173,9 @@ def resume(learner: SiteLearner, path: Path, *, run_id: str) -> None:
         _loaded_statistics(result, spec),
         RewardMoments(int(reward_count), reward_mean, reward_deviations),
     )
-    weights = AveragedIterate(result.vector("weights", spec.feature_dim), count)
-    gain = AveragedIterate(result.vector("gain", 1), int(result.number("gain_count")))
+    power = spec.method.averaging_power
+    weights = AveragedIterate(result.vector("weights", spec.feature_dim), count, power)
+    gain = AveragedIterate(result.vector("gain", 1), int(result.number("gain_count")), power)
     reward_sum = result.number("reward_sum")
     independent = learner.independent
     if independent is not None and bool(result.array("with_baseline")):

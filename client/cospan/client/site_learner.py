@@ -52,9 +52,9 @@ class SiteLearner:
         d, r = specification.feature_dim, specification.rank
         self.chain = Chain(site, name=name, index=index, seed=specification.seed, first_round=first_round)
         self.state = LearnerState.initial(r)
-        self.weights = AveragedIterate(mean=np.zeros(d))
+        self.weights = AveragedIterate(mean=np.zeros(d), power=specification.method.averaging_power)
         """Averaged iterates of B w: the learnt value weights."""
-        self.gain = AveragedIterate(mean=np.zeros(1))
+        self.gain = AveragedIterate(mean=np.zeros(1), power=specification.method.averaging_power)
         """Averaged iterates of η."""
         self.independent = IndependentTD.initial(d) if with_baseline else None
         self.trace = Trace()

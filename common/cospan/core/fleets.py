@@ -70,7 +70,8 @@ class JointFleet:
     def initial(cls, method: Method, basis: Float[np.ndarray, "d r"], agents: int) -> "JointFleet":
         """Of n agents whose heads are zero."""
         states = (LearnerState.initial(basis.shape[1]),) * agents
-        return cls(method, basis, states, AveragedIterate(mean=np.zeros((agents, basis.shape[0]))))
+        weights = np.zeros((agents, basis.shape[0]))
+        return cls(method, basis, states, AveragedIterate(mean=weights, power=method.averaging_power))
 
     def learning_from(self, trajectories: Sequence[Trajectory]) -> "JointFleet":
         """One round: every agent's part, then the coordinator's."""

@@ -204,6 +204,9 @@ def _solve_all(
 
     w solves the agent's system in B, and G = (mean of δ e over all transitions) wᵀ: eq. 8 with the expectation over
     everything that was seen in place of one sample. With w solved for, B alone is learnt by steps.
+
+    Where the run says so it counts with a power of the share that B explains: an agent whose weights lie outside
+    the fleet's subspace has little to say about it, and much noise to bring.
     """
     features, rewards = trajectory.features, trajectory.rewards
     before = TransitionSums.of_features(len(basis)) if state.statistics is None else state.statistics
@@ -211,6 +214,8 @@ def _solve_all(
     sums = before.including(features, traces, rewards, method.forgetting)
     head = sums.moved_to(basis).head(method.head_radius)
     weights = basis @ head
+    residual = sums.residual(weights)
+    factor = sums.explained_share(residual) ** method.explained_power if method.explained_power else 1.0
     errors = rewards - sums.gain_estimate + (features[1:] - features[:-1]) @ weights
     return RoundOutcome(
         state=LearnerState(
@@ -219,8 +224,8 @@ def _solve_all(
             steps=state.steps + len(rewards),
             statistics=sums,
         ),
-        gradient=FactoredMatrix(left=sums.residual(weights)[:, None], right=head[:, None]),
-        head_second_moment=np.outer(head, head),
+        gradient=FactoredMatrix(left=factor * residual[:, None], right=head[:, None]),
+        head_second_moment=factor * np.outer(head, head),
         mean_squared_error=float(errors @ errors) / len(rewards),
         row_sums=sums.row_sums,
     )

@@ -11,10 +11,13 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
+from cospan.core.subspace import row_scales
 from cospan.core.td import project_to_ball
 
 PRIOR_STEPS = 10.0
 """The ridge that holds the head while data are few weighs as much as so many steps."""
+
+EXPLAINED_FLOOR = 0.1
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -113,6 +116,20 @@ class TransitionSums:
         if not self.steps:
             return np.zeros(len(weights))
         return np.asarray((self.rewards - self.gain_estimate * self.traces - self.system @ weights) / self.steps)
+
+    def explained_share(self, residual: Float[np.ndarray, " d"]) -> float:
+        """1 − ‖residual‖² / ‖b‖², at least 0.1: how much of b = Σ e (reward − η) / steps weights explain.
+
+        Norms are those of the row scales, in which rare and frequent features count alike. Weights that fall with
+        an agent's distance from the subspace are what makes robust subspace recovery robust (Lerman and Maunu 2018,
+        "An overview of robust subspace recovery", section III); the floor lets no agent vanish, so a basis that
+        explains nothing yet is learnt by all alike.
+        """
+        scales = row_scales(self.row_sums)
+        whole = self.residual(np.zeros(len(residual)))
+        size = float(whole @ (scales * whole))
+        left = float(residual @ (scales * residual))
+        return max(EXPLAINED_FLOOR, 1.0 - left / size) if size > 0.0 else EXPLAINED_FLOOR
 
     @property
     def row_sums(self) -> Float[np.ndarray, " r"]:

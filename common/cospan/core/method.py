@@ -48,6 +48,8 @@ class Method:
             by the mean of the agents' row sums of |A|, and ζ = 1 is then the whole step.
         reward_scaled: whether an agent's gradient counts as if its rewards had variance one; what it learns for
             itself is in its own units either way.
+        explained_power: p ≥ 0: with corrections from the full history, an agent's gradient counts with the p-th
+            power of the share of its rewards' system that the subspace explains; 0 counts all alike.
     """
 
     steps_per_round: int
@@ -65,6 +67,7 @@ class Method:
     forgetting: float = 0.0
     row_scaled: bool = False
     reward_scaled: bool = False
+    explained_power: float = 0.0
 
     @property
     def sends_row_sums(self) -> bool:
@@ -75,6 +78,11 @@ class Method:
     def basis_step_decays(self) -> bool:
         """Whether ζ decays with the other steps; the noise of gradients of the full history fades by itself."""
         return self.corrections is not Corrections.FULL_HISTORY
+
+    @property
+    def averaging_power(self) -> float:
+        """η of the averaged iterates: solutions over the full history wander little, and a long average lags."""
+        return 15.0 if self.corrections is Corrections.FULL_HISTORY else 3.0
 
     def problems(self) -> list[str]:
         """Every constant that is out of its range, one sentence each; empty when all is well."""
@@ -89,6 +97,7 @@ class Method:
             ("decay_power", 0.0 <= self.decay_power <= 1.0, "0 to 1"),
             ("trace_decay", 0.0 <= self.trace_decay < 1.0, "0 or more and below 1"),
             ("forgetting", 0.0 <= self.forgetting < math.inf, "0 or more and finite"),
+            ("explained_power", 0.0 <= self.explained_power < math.inf, "0 or more and finite"),
         ]
         return [f"{name} is {getattr(self, name)!r}; it must be {text}" for name, ok, text in allowed if not ok]
 
@@ -121,6 +130,7 @@ def practical(steps_per_round: int) -> Method:
         trace_decay=0.0,
         forgetting=0.0,
         reward_scaled=True,
+        explained_power=2.0,
     )
 
 

@@ -20,18 +20,25 @@ def decays(steps: int, count: int, horizon: float, power: float) -> Float[np.nda
 
 @dataclass(frozen=True, eq=False, slots=True)
 class AveragedIterate:
-    """The average of a sequence of iterates with weights that grow like k³, the k-th weight.
+    """The average of a sequence of iterates with weights that grow like k^η, the k-th weight.
 
-    Polynomial-decay averaging (Shamir and Zhang 2013, eq. 10 with η = 3): x̄_k = (1 − a) x̄_{k−1} + a x_k with
-    a = (η + 1) / (k + η). It weighs the last part of the sequence about as a mean over its second half does,
-    needs O(d) memory and no horizon, and is valid at every moment.
+    Polynomial-decay averaging (Shamir and Zhang 2013, eq. 10): x̄_k = (1 − a) x̄_{k−1} + a x_k with
+    a = (η + 1) / (k + η). With η = 3 it weighs the last part of the sequence about as a mean over its second half
+    does, with 15 as over its last eighth. It needs O(d) memory and no horizon, and is valid at every moment.
+
+    Attributes:
+        mean: x̄_k.
+        count: k.
+        power: η.
     """
 
     mean: Float[np.ndarray, "*shape"]
     count: int = 0
+    power: float = 3.0
 
     def including(self, value: Float[np.ndarray, "*shape"]) -> "AveragedIterate":
         """The average with one more iterate."""
         count = self.count + 1
-        share = 4.0 / (count + 3.0)
-        return AveragedIterate(mean=(1.0 - share) * self.mean + share * value, count=count)
+        share = (self.power + 1.0) / (count + self.power)
+        mean = (1.0 - share) * self.mean + share * value
+        return AveragedIterate(mean=mean, count=count, power=self.power)
