@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from cospan.core.baselines import INDEPENDENT_STEPS
 from cospan.study.contenders import Contender
-from cospan.study.play import Played, Task
+from cospan.study.play import Playable, Played, Task
 from cospan.study.statistics import Estimate
 from cospan.wire.errors import InvalidValueError
 
@@ -135,7 +135,7 @@ class Outcome:
 class Experiment(Protocol):
     """A module of `cospan.study.experiments`."""
 
-    def tasks(self, plan: Plan) -> Sequence[Task]:
+    def tasks(self, plan: Plan) -> Sequence[Playable]:
         """What is to be played."""
         ...
 
@@ -152,11 +152,13 @@ MODULES: Mapping[str, str] = MappingProxyType(
     {
         "linear-speedup": "linear_speedup",
         "misaligned": "sweep",
-        "single-vs-two-timescale": "fleet",
+        "single-vs-two-timescale": "courses",
         "steps-per-round": "sweep",
         "rank": "sweep",
         "ablation": "sweep",
         "heterogeneity": "sweep",
+        "acrobot-prediction": "prediction",
+        "acrobot-two-timescale": "courses",
         "queues": "fleet",
         "microgrids": "fleet",
     }

@@ -91,6 +91,7 @@ class Task:
         each_agent: whether there are points for every agent, too.
         probe: makes, of an agent's index, the vector whose product with its weights is followed; None for none.
         stops: how often errors are measured, at most.
+        also_at: rounds after which they are measured as well.
     """
 
     seed: int
@@ -105,6 +106,7 @@ class Task:
     each_agent: bool = False
     probe: Callable[[int], Float[np.ndarray, " d"]] | None = None
     stops: int = _POINTS
+    also_at: tuple[int, ...] = ()
 
     def play(self, on_round: Callable[[int], None] = lambda _: None) -> "Played":
         """Plays it in this process; see `play`."""
@@ -169,14 +171,14 @@ def play(task: Task, on_round: Callable[[int], None] = lambda _: None) -> Played
     """
     workload = load_workload(task.workload) if isinstance(task.workload, str) else task.workload()
     sites = [make_site(workload, index, task.seed) for index in range(task.agents)]
-    references = _references(sites, workload.name)
+    references = references_of(sites, workload.name)
     stage = _stage(task, workload, sites[0].features.dim)
     chains = [
         Chain(site, name=default_agent_id(index), index=index, seed=task.seed) for index, site in enumerate(sites)
     ]
     probes = None if task.probe is None else np.stack([task.probe(index) for index in range(task.agents)])
     courses = {each.name: _Course(fleets) for each in task.contenders if (fleets := each.fleets(stage))}
-    stops = checkpoints(task.rounds, task.stops)
+    stops = checkpoints(task.rounds, task.stops) | set(task.also_at)
     for number in range(1, task.rounds + 1):
         trajectories = [chain.advance(stage.steps_per_round) for chain in chains]
         for course in courses.values():
@@ -193,7 +195,12 @@ def play(task: Task, on_round: Callable[[int], None] = lambda _: None) -> Played
     return Played(task, tuple(points), digests)
 
 
-def _references(sites: Sequence[Site], name: str) -> list[ReferenceSolution]:
+def references_of(sites: Sequence[Site], name: str) -> list[ReferenceSolution]:
+    """What is true of each site.
+
+    Raises:
+        InvalidValueError: it is unknown of one of them.
+    """
     references = [site.reference for site in sites if site.reference is not None]
     if len(references) < len(sites):
         raise InvalidValueError(

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from cospan.core.aggregation import Contribution, mean_gradient, next_basis
 from cospan.core.baselines import INDEPENDENT_STEPS, IndependentTD
 from cospan.core.learner import LearnerState, Trajectory, contribution_of, learn_round
-from cospan.core.least_squares import TransitionSums
+from cospan.core.least_squares import PRIOR_STEPS, TransitionSums
 from cospan.core.matrices import FactoredMatrix
 from cospan.core.method import Corrections, Method
 from cospan.core.recursion import discounted_sums
@@ -257,15 +257,19 @@ class LstdFleet:
     Attributes:
         trace_decay: λ; traces begin anew with every round, as those of the joint method.
         agents: the sums of each.
+        prior_steps: of the ridge.
     """
 
     trace_decay: float
     agents: tuple[TransitionSums, ...]
+    prior_steps: float = PRIOR_STEPS
 
     @classmethod
-    def initial(cls, feature_dim: int, agents: int, *, trace_decay: float = 0.0) -> "LstdFleet":
+    def initial(
+        cls, feature_dim: int, agents: int, *, trace_decay: float = 0.0, prior_steps: float = PRIOR_STEPS
+    ) -> "LstdFleet":
         """Of n agents that have seen nothing."""
-        return cls(trace_decay, (TransitionSums.of_features(feature_dim),) * agents)
+        return cls(trace_decay, (TransitionSums.of_features(feature_dim),) * agents, prior_steps)
 
     def learning_from(self, trajectories: Sequence[Trajectory]) -> "LstdFleet":
         """One round."""
@@ -285,7 +289,7 @@ class LstdFleet:
     @property
     def weights(self) -> Float[np.ndarray, "1 n d"]:
         """The solutions; nothing is averaged, for nothing iterates."""
-        return np.stack([agent.head(np.inf) for agent in self.agents])[None]
+        return np.stack([agent.head(np.inf, prior_steps=self.prior_steps) for agent in self.agents])[None]
 
     @property
     def basis(self) -> None:

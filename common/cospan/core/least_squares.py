@@ -18,6 +18,7 @@ PRIOR_STEPS = 10.0
 """The ridge that holds the head while data are few weighs as much as so many steps."""
 
 EXPLAINED_FLOOR = 0.1
+MOMENT_FLOOR = 0.01
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -140,18 +141,29 @@ class TransitionSums:
         """
         return np.asarray(np.abs(self.system).sum(axis=1) / max(self.steps, 1.0))
 
-    def head(self, radius: float) -> Float[np.ndarray, " r"]:
+    def head(
+        self,
+        radius: float,
+        *,
+        prior_steps: float = PRIOR_STEPS,
+        second_moment: Float[np.ndarray, "r r"] | None = None,
+    ) -> Float[np.ndarray, " r"]:
         """w of (A + κ I) w = Σ e (reward − η), drawn back into the ball ‖w‖ ≤ U; 0 before the first round.
 
-        κ = `PRIOR_STEPS` · (mean ‖z‖²) / r.
+        κ = `prior_steps` · (mean ‖z‖²) / r. With the second moment W̄ of other agents' heads, I becomes
+        (r W̄ / tr W̄ + 0.01 I)⁻¹: the head is held where it is unlike theirs (a Gaussian prior of covariance W̄; the
+        empirical Bayes of Efron and Morris 1973), which tells where a new agent with few data should look.
         """
         rank = len(self.traces)
         if not self.steps or self.squares == 0.0:
             return np.zeros(rank)
-        ridge = PRIOR_STEPS * self.squares / self.steps / rank
+        shape = np.eye(rank)
+        if second_moment is not None:
+            shape = np.linalg.inv(rank * second_moment / np.trace(second_moment) + MOMENT_FLOOR * np.eye(rank))
+        ridge = prior_steps * self.squares / self.steps / rank * shape
         right = self.rewards - self.gain_estimate * self.traces
         try:
-            head = np.linalg.solve(self.system + ridge * np.eye(rank), right)
+            head = np.linalg.solve(self.system + ridge, right)
         except np.linalg.LinAlgError:  # A is not symmetric: for one ridge in a continuum it may be singular
-            head = np.linalg.lstsq(self.system + ridge * np.eye(rank), right, rcond=None)[0]
+            head = np.linalg.lstsq(self.system + ridge, right, rcond=None)[0]
         return project_to_ball(head, radius) if math.isfinite(float(head @ head)) else np.zeros(rank)
