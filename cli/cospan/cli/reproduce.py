@@ -11,7 +11,7 @@ from cospan.cli.study_extra import require_study
 from cospan.study.experiment import MODULES, load
 from cospan.study.networked import networked_notes
 from cospan.study.play import cores
-from cospan.study.reproduce import Reproduction, document, reproduce, update_page, write
+from cospan.study.reproduce import Reproduction, document, read_page, reproduce, update_page, write
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +39,8 @@ def reproduce_here(chosen: ReproduceOptions) -> int:
     data = claim_stdout() if chosen.json else None
     plan, experiment = load(chosen.name)
     require_study("cospan reproduce")
+    if chosen.pages is not None:
+        read_page(chosen.pages, chosen.name)
     if chosen.output is not None:
         check_free(chosen.output)
     use_one_blas_thread()

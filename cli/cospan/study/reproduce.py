@@ -120,21 +120,32 @@ def _markdown(table: Table) -> list[str]:
     return [f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in rows]
 
 
-def update_page(found: Reproduction, experiment: Experiment, folder: Path) -> Path:
+_PLACE = re.compile(f"{re.escape(BEGIN)}.*{re.escape(END)}", re.DOTALL)
+
+
+def read_page(folder: Path, name: str) -> str:
+    """The page of an experiment.
+
+    Raises:
+        RunFileError: there is no such page, or it has no place for figures.
+    """
+    page = folder / f"{name}.md"
+    try:
+        text = page.read_text(encoding="utf-8")
+    except OSError as failure:
+        raise RunFileError(f"{page} cannot be read: {failure.strerror or failure}") from failure
+    if not _PLACE.search(text):
+        raise RunFileError(f"{page} has no place for figures; it must hold the lines {BEGIN} and {END}")
+    return text
+
+
+def update_page(found: Reproduction, experiment: Experiment, folder: Path) -> None:
     """Puts the figures into `<folder>/<name>.md` and the picture beside it; the page's words stay as they are.
 
     Raises:
         RunFileError: there is no such page, or it has no place for figures.
     """
-    page = folder / f"{found.name}.md"
-    try:
-        text = page.read_text(encoding="utf-8")
-    except OSError as failure:
-        raise RunFileError(f"{page} cannot be read: {failure.strerror or failure}") from failure
-    pattern = re.compile(f"{re.escape(BEGIN)}.*{re.escape(END)}", re.DOTALL)
-    if not pattern.search(text):
-        raise RunFileError(f"{page} has no place for figures; it must hold the lines {BEGIN} and {END}")
     block = "\n".join(figures(found))
-    page.write_text(pattern.sub(lambda _: block, text), encoding="utf-8")
+    text = _PLACE.sub(lambda _: block, read_page(folder, found.name))
+    (folder / f"{found.name}.md").write_text(text, encoding="utf-8")
     picture(found, experiment, folder / f"{found.name}.svg")
-    return page

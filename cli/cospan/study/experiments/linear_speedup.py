@@ -70,7 +70,6 @@ def outcome(plan: Plan, played: Sequence[Played]) -> Outcome:
                 f"with {largest} agents the value error is {estimate(ratio)} times that of the same rule alone, "
                 f"where r/d is {share:.2g}",
                 ratio,
-                sign=ratio.value < 1.0,
             ),
         ),
         tables=(Table(("agents", "‖m‖²_F", *(f"value error, {m}" for m in _methods(points))), tuple(rows)),),

@@ -78,7 +78,6 @@ def outcome(plan: Plan, played: Sequence[Played]) -> Outcome:
                 f"{plan.agents} agents (at least 4 in every seed)",
                 Estimate(float(fewest)),
                 holds=fewest >= 4,
-                sign=float(np.mean(sooner)) >= 1.0,
             ),
             Finding(
                 "uniform",
