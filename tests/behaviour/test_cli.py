@@ -138,7 +138,8 @@ def wait_for_end(descriptor: int) -> None:
 
 
 @pytest.mark.usefixtures("_toys")
-def test_the_same_bits_over_the_network_again_and_in_process(tmp_path: Path) -> None:
+@pytest.mark.parametrize("warm_up", ["0", "4"])
+def test_the_same_bits_over_the_network_again_and_in_process(tmp_path: Path, warm_up: str) -> None:
     code, out, err = cospan(
         "run",
         "toy_workload:workload",
@@ -147,6 +148,8 @@ def test_the_same_bits_over_the_network_again_and_in_process(tmp_path: Path) -> 
         "3",
         "--preset",
         "paper",
+        "--warm-up-rounds",
+        warm_up,
         "--output",
         "a",
         "--json",
@@ -163,7 +166,8 @@ def test_the_same_bits_over_the_network_again_and_in_process(tmp_path: Path) -> 
     digests = {result_of(tmp_path / name)["basis_sha256"] for name in "abc"}
     assert digests == {first["basis_sha256"]}
     assert first["seed"] == 3
-    assert first["preset"] == "paper"
+    assert first["preset"] == ("paper" if warm_up == "0" else None)
+    assert first["method"]["warm_up_rounds"] == int(warm_up)
     check_folder(tmp_path / "a", first)
     specs = {(tmp_path / name / "spec.toml").read_text() for name in "abc"}
     assert len(specs) == 1

@@ -78,6 +78,7 @@ def contenders(spec: RunSpecification, true_basis: Float[np.ndarray, "d q"] | No
         preconditioned=False,
         row_scaled=False,
         forgetting=0.0,
+        warm_up_rounds=0,
     )
     methods: dict[str, list[FleetMethod]] = {
         JOINT: [JointFleet.initial(spec.method, basis, n)],
@@ -90,7 +91,7 @@ def contenders(spec: RunSpecification, true_basis: Float[np.ndarray, "d q"] | No
         ],
     }
     if true_basis is not None:
-        frozen: Method = replace(spec.method, basis_step=0.0)
+        frozen: Method = replace(spec.method, basis_step=0.0, warm_up_rounds=0)
         methods["joint, B* known"] = [JointFleet.initial(frozen, true_basis, n)]
     return methods
 

@@ -209,6 +209,10 @@ RewardScaled: TypeAlias = Annotated[
     str | None,
     _constant("--reward-scaled", "Whether all agents count as if their rewards had one variance.", "true|false"),
 ]
+WarmUpRounds: TypeAlias = Annotated[
+    str | None,
+    _constant("--warm-up-rounds", "Rounds that go into a first basis (spectral warm start); 0 for none.", "N"),
+]
 NoBaseline: TypeAlias = Annotated[
     bool,
     typer.Option(

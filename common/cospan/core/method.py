@@ -48,6 +48,8 @@ class Method:
             by the mean of the agents' row sums of |A|, and ζ = 1 is then the whole step.
         reward_scaled: whether an agent's gradient counts as if its rewards had variance one; what it learns for
             itself is in its own units either way.
+        warm_up_rounds: W, 0 for none, else 2 or more: rounds in which nothing is learnt but the first basis, from two
+            estimates of every agent (`cospan.core.spectral`); agents keep d × d numbers meanwhile.
     """
 
     steps_per_round: int
@@ -65,6 +67,7 @@ class Method:
     forgetting: float = 0.0
     row_scaled: bool = False
     reward_scaled: bool = False
+    warm_up_rounds: int = 0
 
     @property
     def sends_row_sums(self) -> bool:
@@ -75,6 +78,14 @@ class Method:
     def basis_step_decays(self) -> bool:
         """Whether ζ decays with the other steps; the noise of gradients of the full history fades by itself."""
         return self.corrections is not Corrections.FULL_HISTORY
+
+    def warms_up_in(self, round_number: int) -> bool:
+        """Whether round t belongs to the warm-up, so that the basis does not move by gradients."""
+        return round_number < self.warm_up_rounds
+
+    def brings_estimates_in(self, round_number: int) -> bool:
+        """Whether round t is the warm-up's last: its uploads carry [a b], d × 2, in place of a gradient."""
+        return round_number == self.warm_up_rounds - 1
 
     def problems(self) -> list[str]:
         """Every constant that is out of its range, one sentence each; empty when all is well."""
@@ -89,6 +100,7 @@ class Method:
             ("decay_power", 0.0 <= self.decay_power <= 1.0, "0 to 1"),
             ("trace_decay", 0.0 <= self.trace_decay < 1.0, "0 or more and below 1"),
             ("forgetting", 0.0 <= self.forgetting < math.inf, "0 or more and finite"),
+            ("warm_up_rounds", self.warm_up_rounds == 0 or 2 <= self.warm_up_rounds < 2**32, "0, or 2 or more"),
         ]
         return [f"{name} is {getattr(self, name)!r}; it must be {text}" for name, ok, text in allowed if not ok]
 

@@ -151,6 +151,7 @@ def encode_specification(spec: RunSpecification) -> run_pb2.RunSpecification:
             forgetting=method.forgetting,
             row_scaled=method.row_scaled,
             reward_scaled=method.reward_scaled,
+            warm_up_rounds=method.warm_up_rounds,
         ),
         participation=_PARTICIPATION[spec.participation],
         liveness_seconds=spec.liveness_seconds,
@@ -189,6 +190,7 @@ def decode_specification(message: run_pb2.RunSpecification) -> RunSpecification:
             forgetting=method.forgetting,
             row_scaled=method.row_scaled,
             reward_scaled=method.reward_scaled,
+            warm_up_rounds=method.warm_up_rounds,
         ),
         participation=from_enum(_PARTICIPATION, message.participation, "participation"),
         liveness_seconds=message.liveness_seconds,
@@ -340,6 +342,8 @@ def _decode_gradient(message: pb.SubspaceGradient, spec: RunSpecification) -> m.
 
 def _decode_payload(message: pb.SubspaceGradient, spec: RunSpecification) -> Gradient:
     d, r = spec.feature_dim, spec.rank
+    if spec.method.brings_estimates_in(message.round):
+        return _decode_estimates(message, d)
     match message.WhichOneof("payload"):
         case "dense":
             return DenseMatrix(_decode_shaped(message.dense, "gradient.dense", d, r))
@@ -352,6 +356,19 @@ def _decode_payload(message: pb.SubspaceGradient, spec: RunSpecification) -> Gra
             )
         case _:
             raise InvalidMessageError("gradient.payload is missing; it must be dense or factored")
+
+
+def _decode_estimates(message: pb.SubspaceGradient, feature_dim: int) -> DenseMatrix:
+    """[a b] of the last round of a warm-up. Their products are averaged, so no sum over agents can stand for them."""
+    _require(
+        message.WhichOneof("payload") == "dense",
+        f"gradient.payload of round {message.round} must be dense: the two estimates of the warm-up, side by side",
+    )
+    _require(
+        message.weight == 1.0,
+        f"gradient.weight is {message.weight}; the estimates of round {message.round} must be one agent's",
+    )
+    return DenseMatrix(_decode_shaped(message.dense, "gradient.dense", feature_dim, 2))
 
 
 # What the coordinator says ------------------------------------------------------------------------------------

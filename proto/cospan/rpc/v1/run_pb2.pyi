@@ -90,6 +90,7 @@ class Method(_message.Message):
     FORGETTING_FIELD_NUMBER: _builtins.int
     ROW_SCALED_FIELD_NUMBER: _builtins.int
     REWARD_SCALED_FIELD_NUMBER: _builtins.int
+    WARM_UP_ROUNDS_FIELD_NUMBER: _builtins.int
     steps_per_round: _builtins.int
     """L, environment steps an agent takes in one round; 1 or more."""
     corrections: Global___CorrectionSchedule.ValueType
@@ -122,6 +123,10 @@ class Method(_message.Message):
     """
     reward_scaled: _builtins.bool
     """Whether an agent's gradient is divided by the variance of its rewards."""
+    warm_up_rounds: _builtins.int
+    """W, 0 for none, else 2 or more: rounds 0 to W − 1 move the basis only once, at their end, from two estimates that
+    each agent sends in round W − 1 (see SubspaceGradient). Uploads of the rounds before are not looked at.
+    """
     def __init__(
         self,
         *,
@@ -140,10 +145,11 @@ class Method(_message.Message):
         forgetting: _builtins.float = ...,
         row_scaled: _builtins.bool = ...,
         reward_scaled: _builtins.bool = ...,
+        warm_up_rounds: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["basis_step", b"basis_step", "corrections", b"corrections", "decay_horizon", b"decay_horizon", "decay_power", b"decay_power", "forgetting", b"forgetting", "gain_step", b"gain_step", "head_radius", b"head_radius", "head_step", b"head_step", "implicit_head_step", b"implicit_head_step", "preconditioned", b"preconditioned", "preconditioner_floor", b"preconditioner_floor", "reward_scaled", b"reward_scaled", "row_scaled", b"row_scaled", "steps_per_round", b"steps_per_round", "trace_decay", b"trace_decay"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["basis_step", b"basis_step", "corrections", b"corrections", "decay_horizon", b"decay_horizon", "decay_power", b"decay_power", "forgetting", b"forgetting", "gain_step", b"gain_step", "head_radius", b"head_radius", "head_step", b"head_step", "implicit_head_step", b"implicit_head_step", "preconditioned", b"preconditioned", "preconditioner_floor", b"preconditioner_floor", "reward_scaled", b"reward_scaled", "row_scaled", b"row_scaled", "steps_per_round", b"steps_per_round", "trace_decay", b"trace_decay", "warm_up_rounds", b"warm_up_rounds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
