@@ -62,7 +62,7 @@ class RoundOutcome:
 
     Attributes:
         state: the agent's state after the round.
-        gradient: G, d × r, before projection; this is what is streamed. In the last round of a warm-up [a b], d × 2.
+        gradient: G, d × r, before projection; this is what is streamed; [a b], d × 2, in a warm-up's last round.
         head_second_moment: the mean of w wᵀ over the heads in the gradient, shape (r, r).
         mean_squared_error: the mean of δ² over the round's errors.
         row_sums: Σ_j |A_ij| a step, shape (d,), with corrections from the full history; else None.
@@ -107,7 +107,7 @@ def contribution_of(outcome: RoundOutcome, method: Method) -> Contribution:
 def _warmed_up(state: LearnerState, trajectory: Trajectory, method: Method, round_number: int) -> RoundOutcome:
     """A round of the warm-up: the transitions are summed, w stays as it was, and η is the mean of all rewards.
 
-    The gradient is zero; that of the last round is [a b], as if the rewards had variance one where that is asked for.
+    The gradient is zero, and in the last round [a b], as if the rewards had variance one where the run asks for it.
     """
     features, dim, rank = trajectory.features, trajectory.features.shape[1], len(state.head)
     halves = state.warm_up or HalfSums.begun_in(round_number, method.warm_up_rounds, dim)

@@ -48,8 +48,8 @@ class Method:
             by the mean of the agents' row sums of |A|, and ζ = 1 is then the whole step.
         reward_scaled: whether an agent's gradient counts as if its rewards had variance one; what it learns for
             itself is in its own units either way.
-        warm_up_rounds: W, 0 for none, else 2 or more: rounds in which nothing is learnt but the first basis, from two
-            estimates of every agent (`cospan.core.spectral`); agents keep d × d numbers meanwhile.
+        warm_up_rounds: W, 0 for none, else 2 or more: rounds in which nothing is learnt but the first basis, from
+            two estimates of every agent (`cospan.core.spectral`); agents keep d × d numbers meanwhile.
     """
 
     steps_per_round: int

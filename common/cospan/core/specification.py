@@ -86,8 +86,8 @@ class RunSpecification:
         warm_up = self.method.warm_up_rounds
         if warm_up > 0 and self.feature_dim > MAX_HISTORY_DIM:
             found.append(
-                f"feature_dim is {self.feature_dim}; with a warm-up, in which agents keep d × d numbers, it must be "
-                f"at most {MAX_HISTORY_DIM}; set warm_up_rounds to 0"
+                f"feature_dim is {self.feature_dim}; with a warm-up, in which agents keep d × d numbers, it must "
+                f"be at most {MAX_HISTORY_DIM}; set warm_up_rounds to 0"
             )
         if 0 < self.rounds <= warm_up:
             found.append(

@@ -1,9 +1,9 @@
 """The spectral warm start: a first basis from two independent estimates of every agent's value weights.
 
-Each agent solves its own d × d LSTD system twice, over two halves of a warm-up, which gives a_k and b_k. Their noise is
-independent, so E[a_k b_kᵀ] = z_k z_kᵀ without the noise's own second moment, and the leading eigenvectors of the
-symmetrised mean span the subspace that the fleet shares (the subspace estimation of Kong, Somani, Song, Kakade and Oh
-2020, "Meta-learning for mixed linear regression", arXiv:2002.08936, there for regressions).
+Each agent solves its own d × d LSTD system twice, over two halves of a warm-up, which gives a_k and b_k. Their
+noise is independent, so E[a_k b_kᵀ] = z_k z_kᵀ without the noise's own second moment, and the leading eigenvectors
+of the symmetrised mean span the subspace that the fleet shares (the subspace estimation of Kong, Somani, Song,
+Kakade and Oh 2020, "Meta-learning for mixed linear regression", arXiv:2002.08936, there for regressions).
 """
 
 from collections.abc import Sequence
@@ -65,9 +65,9 @@ def cross_spectrum(
 ) -> tuple[Float[np.ndarray, " q"], Float[np.ndarray, "d q"]]:
     """Eigenvalues, largest first, and eigenvectors of M = (1/n) Σ_k ½ (a_k b_kᵀ + b_k a_kᵀ); q = min(d, 2n).
 
-    Where 2n < d, M is never formed: with the thin QR [A B] = Q [R_a R_b], its eigenvectors off the kernel are Q times
-    those of the 2n × 2n matrix (R_a R_bᵀ + R_b R_aᵀ) / 2n. The signs are such that each vector's largest entry is
-    positive.
+    Where 2n < d, M is never formed: with the thin QR [A B] = Q [R_a R_b], its eigenvectors off the kernel are Q
+    times those of the 2n × 2n matrix (R_a R_bᵀ + R_b R_aᵀ) / 2n. The signs are such that each vector's largest
+    entry is positive.
 
     Args:
         first: a_k, one agent's in each column.

@@ -359,7 +359,7 @@ def _decode_payload(message: pb.SubspaceGradient, spec: RunSpecification) -> Gra
 
 
 def _decode_estimates(message: pb.SubspaceGradient, feature_dim: int) -> DenseMatrix:
-    """[a b] of the last round of a warm-up. Their products are averaged, so no sum over agents can stand for them."""
+    """[a b] of a warm-up's last round. Their products are averaged, so no sum over agents can stand for them."""
     _require(
         message.WhichOneof("payload") == "dense",
         f"gradient.payload of round {message.round} must be dense: the two estimates of the warm-up, side by side",
