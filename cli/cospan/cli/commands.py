@@ -156,6 +156,26 @@ def compare(
     raise typer.Exit(compare_here(chosen, _given(context), config))
 
 
+def rank(
+    context: typer.Context,
+    workload: o.WorkloadArgument = None,
+    agents: o.RankAgents = None,
+    rounds: o.RankRounds = None,
+    seed: o.Seed = None,
+    steps_per_round: o.StepsPerRound = None,
+    share: o.Share = 0.99,
+    config: o.Config = None,
+    json: o.Json = False,
+    quiet: o.Quiet = False,
+    debug: o.Debug = False,
+) -> None:
+    """How many dimensions the value functions of a fleet share: the spectrum, a rank, and how sure it is."""
+    from cospan.cli.rank import RankOptions, rank_here
+
+    chosen = RankOptions(workload, share, json=json, quiet=quiet)
+    raise typer.Exit(rank_here(chosen, _given(context), config))
+
+
 def status(
     context: typer.Context,
     coordinator: o.CoordinatorAddress = None,
@@ -174,6 +194,7 @@ ALL: tuple[tuple[Callable[..., None], str], ...] = (
     (coordinator, "cospan coordinator --workload queues --agents 8 --rounds 300"),
     (agent, "cospan agent queues --id site-7 --coordinator 127.0.0.1:50051 --output site-7.npz"),
     (compare, "cospan compare queues --agents 40 --rounds 500 --seeds 5"),
+    (rank, "cospan rank queues --agents 40 --rounds 300"),
     (status, "cospan status --coordinator 127.0.0.1:50051"),
 )
 """Every command with its example."""

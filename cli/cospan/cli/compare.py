@@ -72,16 +72,16 @@ def compare_here(chosen: CompareOptions, flags: Mapping[str, Any], config: Path 
 class Progress:
     """Says now and then how far a run has come, on standard error."""
 
-    def __init__(self, what: str, rounds: int, *, quiet: bool) -> None:
-        self._what, self._rounds, self._quiet = what, rounds, quiet
+    def __init__(self, what: str, count: int, *, quiet: bool, unit: str = "round") -> None:
+        self._what, self._count, self._quiet, self._unit = what, count, quiet, unit
         self._due = time.monotonic() + _SAY_SECONDS
 
     def __call__(self, number: int) -> None:
-        """After each round."""
+        """After each round, or whatever is counted."""
         now = time.monotonic()
         if now >= self._due and not self._quiet:
             self._due = now + _SAY_SECONDS
-            print(f"{self._what}: round {number} of {self._rounds}", file=sys.stderr, flush=True)
+            print(f"{self._what}: {self._unit} {number} of {self._count}", file=sys.stderr, flush=True)
 
 
 def _write(
