@@ -138,7 +138,8 @@ def wait_for_end(descriptor: int) -> None:
 
 
 @pytest.mark.usefixtures("_toys")
-def test_the_same_bits_over_the_network_again_and_in_process(tmp_path: Path) -> None:
+@pytest.mark.parametrize("warm_up", ["0", "4"])
+def test_the_same_bits_over_the_network_again_and_in_process(tmp_path: Path, warm_up: str) -> None:
     code, out, err = cospan(
         "run",
         "toy_workload:workload",
@@ -147,6 +148,8 @@ def test_the_same_bits_over_the_network_again_and_in_process(tmp_path: Path) -> 
         "3",
         "--preset",
         "paper",
+        "--warm-up-rounds",
+        warm_up,
         "--output",
         "a",
         "--json",
@@ -163,7 +166,8 @@ def test_the_same_bits_over_the_network_again_and_in_process(tmp_path: Path) -> 
     digests = {result_of(tmp_path / name)["basis_sha256"] for name in "abc"}
     assert digests == {first["basis_sha256"]}
     assert first["seed"] == 3
-    assert first["preset"] == "paper"
+    assert first["preset"] == ("paper" if warm_up == "0" else None)
+    assert first["method"]["warm_up_rounds"] == int(warm_up)
     check_folder(tmp_path / "a", first)
     specs = {(tmp_path / name / "spec.toml").read_text() for name in "abc"}
     assert len(specs) == 1
@@ -376,6 +380,9 @@ def refusal(capfd: pytest.CaptureFixture[str], arguments: Sequence[str]) -> tupl
         ("coordinator --feature-dim 3 --rank 1 --run-folder a --runs-folder b", 2, "are both said; leave out one"),
         (f"compare {TOY} --rounds 0", 2, "a comparison has an end"),
         (f"compare {TOY} --output full", 1, "the run folder full is not empty"),
+        (f"rank {TOY} --agents 1", 2, "agents is 1; a subspace is what several agents share"),
+        (f"rank {TOY} --share 2", 2, "share is 2.0; it must be above 0, at most 1"),
+        ("rank toy_workload:too_long --quiet", 1, "a vector of norm 3"),
         ("compare nothing", 2, "there is no workload 'nothing'"),
         (f"agent {TOY} --id a/1", 2, "agent id 'a/1' must be"),
         (f"agent {TOY} --id 1 --coordinator here", 2, "coordinator is 'here'"),

@@ -26,7 +26,7 @@ from cospan.client.site_learner import SiteLearner
 from cospan.client.workload import FeatureMap, Site, Workload
 from cospan.core.aggregation import next_basis
 from cospan.core.matrices import DenseMatrix
-from cospan.core.method import Method, paper, practical
+from cospan.core.method import Method, compact, paper, practical
 from cospan.core.specification import RunSpecification
 from cospan.rpc.v1 import coordinator_service_pb2 as pb
 from cospan.server import service
@@ -36,7 +36,13 @@ from cospan.wire import messages as m
 from cospan.wire.codec import decode_matrix, encode_agent_message
 from cospan.wire.reports import decode_round_report, decode_run_report
 
-METHODS = {"paper": paper(3), "practical": practical(3)}
+METHODS = {
+    "paper": paper(3),
+    "practical": practical(3),
+    "warm paper": replace(paper(3), warm_up_rounds=2),
+    "warm practical": replace(practical(3), warm_up_rounds=3),
+    "warm compact": replace(compact(3), warm_up_rounds=2),
+}
 CALLS = "/cospan.rpc.v1.CoordinatorService/"
 
 

@@ -75,13 +75,14 @@ def specifications(draw: st.DrawFn) -> RunSpecification:
         decay_horizon=draw(st.floats(0.0, 1e300)),
         decay_power=draw(st.floats(0.0, 1.0)),
         trace_decay=draw(st.floats(0.0, 0.999)),
+        warm_up_rounds=draw(st.sampled_from([0, 2, 5])),
     )
     return RunSpecification(
         workload=draw(names),
         feature_dim=feature_dim,
         rank=draw(st.integers(1, feature_dim)),
         agents=draw(st.integers(1, MAX_AGENTS)),
-        rounds=draw(st.integers(0, 2**63 - 1)),
+        rounds=draw(st.just(0) | st.integers(6, 2**63 - 1)),  # above the rounds of a warm-up
         seed=draw(st.integers(0, 2**63 - 1)),
         method=method,
         feature_fingerprint=draw(names),
@@ -111,8 +112,10 @@ def uploads(draw: st.DrawFn, spec: RunSpecification) -> m.GradientUpload:
         factors = draw(st.integers(1, r))
         gradient = FactoredMatrix(draw(arrays(d, factors)), draw(arrays(r, factors)))
     moments = arrays(r, r) if spec.method.preconditioned else st.none() | arrays(r, r)
-    contribution = Contribution(gradient, draw(positive), draw(moments))
-    return m.GradientUpload(draw(counts64), contribution, draw(agent_sets))
+    weight, number = draw(positive), draw(counts64 | st.integers(0, 5))
+    if spec.method.brings_estimates_in(number):
+        gradient, weight = DenseMatrix(draw(arrays(d, 2))), 1.0
+    return m.GradientUpload(number, Contribution(gradient, weight, draw(moments)), draw(agent_sets))
 
 
 @st.composite

@@ -125,6 +125,7 @@ def test_every_constant_of_the_method_can_be_overridden() -> None:
         "row_scaled": "true",
         "reward_scaled": "true",
         "explained_power": "2.5",
+        "warm_up_rounds": "5",
     }
     method = alone(said).method
     assert method == Method(
@@ -144,6 +145,7 @@ def test_every_constant_of_the_method_can_be_overridden() -> None:
         True,
         True,
         2.5,
+        5,
     )
     assert preset_of(method) is None
     assert set(said) == set(Method.__dataclass_fields__)
@@ -167,6 +169,8 @@ def test_the_settings_know_every_preset() -> None:
         ({"rank": "0"}, "rank is 0"),
         ({"agents": "0"}, "agents is 0"),
         ({"head_step": "-1"}, "head_step is -1.0"),
+        ({"warm_up_rounds": "1"}, "warm_up_rounds is 1; it must be 0, or 2 or more"),
+        ({"warm_up_rounds": "9", "rounds": "9"}, "it must be below the number of rounds 9"),
         ({"liveness_seconds": "0"}, "liveness_seconds is 0.0"),
     ],
 )

@@ -13,7 +13,7 @@ from cospan.core.fleets import IndependentFleet, JointFleet, LstdFleet, TwoTimes
 from cospan.core.learner import LearnerState, Trajectory, contribution_of, learn_round
 from cospan.core.least_squares import PRIOR_STEPS
 from cospan.core.method import Corrections, Method, compact, paper, practical
-from cospan.core.subspace import random_basis
+from cospan.core.subspace import principal_angle_sine, random_basis
 
 D, R, L, AGENTS, ROUNDS = 6, 2, 4, 3, 5
 BASIS = read_only(random_basis(D, R, np.random.default_rng(2)))
@@ -38,20 +38,41 @@ def rounds(agents: int = AGENTS) -> list[list[Trajectory]]:
     ]
 
 
-@pytest.mark.parametrize("method", [paper(L), practical(L), compact(L), EVERY_STEP])
-def test_the_joint_fleet_is_its_agents_and_the_coordinator(method: Method) -> None:
+METHODS = [paper(L), practical(L), compact(L), EVERY_STEP]
+
+
+@pytest.mark.parametrize("warm_up", [0, 2, 3])
+@pytest.mark.parametrize("method", METHODS)
+def test_the_joint_fleet_is_its_agents_and_the_coordinator(method: Method, warm_up: int) -> None:
+    method = dataclasses.replace(method, warm_up_rounds=warm_up)
     fleet = JointFleet.initial(method, BASIS, AGENTS)
     states, basis, squares = [LearnerState.initial(R)] * AGENTS, BASIS, None
     for t, trajectories in enumerate(rounds()):
         fleet = fleet.learning_from(trajectories)
-        outcomes = [learn_round(states[k], basis, trajectories[k], method) for k in range(AGENTS)]
+        outcomes = [learn_round(states[k], basis, trajectories[k], method, t) for k in range(AGENTS)]
         states = [outcome.state for outcome in outcomes]
         contributions = [contribution_of(outcome, method) for outcome in outcomes]
         move = next_basis(basis, contributions, method, t, squares)
         basis, squares = move.basis, move.row_squares
     np.testing.assert_array_equal(fleet.basis, basis)
     assert fleet.weights.shape == (1, AGENTS, D)
-    assert fleet.averaged.count == ROUNDS
+    assert fleet.averaged.count == ROUNDS - warm_up
+
+
+@pytest.mark.parametrize("method", [*METHODS, dataclasses.replace(practical(L), basis_step=0.0)])
+def test_a_warm_up_moves_the_basis_once_and_leaves_no_zeros_in_the_average(method: Method) -> None:
+    fleet = JointFleet.initial(dataclasses.replace(method, warm_up_rounds=3), BASIS, AGENTS)
+    bases = []
+    for trajectories in rounds():
+        fleet = fleet.learning_from(trajectories)
+        bases.append(fleet.basis)
+        if len(bases) <= 3:
+            assert not fleet.weights.any()
+            assert fleet.numbers_sent < 2 * D * R + D + R + R * R
+    np.testing.assert_array_equal(bases[1], BASIS)
+    assert principal_angle_sine(BASIS, bases[2]) > 0.01
+    assert fleet.averaged.count == 2
+    assert fleet.weights.any()
 
 
 def test_what_is_sent_is_counted() -> None:
@@ -161,5 +182,6 @@ def test_two_time_scales_move_the_basis_a_tenth_as_far_and_never_orthonormalise_
 
 
 def test_two_time_scales_refuse_what_needs_an_orthonormal_basis() -> None:
-    with pytest.raises(ValueError, match="no least-squares heads"):
-        TwoTimescaleFleet.initial(practical(L), BASIS, AGENTS)
+    for refused in (practical(L), dataclasses.replace(paper(L), warm_up_rounds=2)):
+        with pytest.raises(ValueError, match="no least-squares heads"):
+            TwoTimescaleFleet.initial(refused, BASIS, AGENTS)

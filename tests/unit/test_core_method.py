@@ -32,6 +32,7 @@ NOT_IN_RANGE = {
     "trace_decay": [-0.1, 1.0, math.nan],
     "forgetting": [-0.1, math.inf, math.nan],
     "explained_power": [-0.1, math.inf, math.nan],
+    "warm_up_rounds": [-1, 1, 2**32],
 }
 AT_THE_EDGE = {
     "steps_per_round": [1, 2**32 - 1],
@@ -45,6 +46,7 @@ AT_THE_EDGE = {
     "trace_decay": [0.0, 0.999999],
     "forgetting": [0.0, 1e12],
     "explained_power": [0.0, 1e12],
+    "warm_up_rounds": [0, 2, 2**32 - 1],
 }
 WITHOUT_A_RANGE = {"corrections", "implicit_head_step", "preconditioned", "row_scaled", "reward_scaled"}
 
@@ -81,6 +83,14 @@ def test_presets_are_in_range(name: str) -> None:
     preset = PRESETS[name](17)
     assert preset.problems() == []
     assert preset.steps_per_round == 17
+    assert preset.warm_up_rounds == 0
+
+
+def test_the_rounds_of_a_warm_up() -> None:
+    warming = dataclasses.replace(VALID, warm_up_rounds=3)
+    assert [warming.warms_up_in(t) for t in range(5)] == [True, True, True, False, False]
+    assert [warming.brings_estimates_in(t) for t in range(5)] == [False, False, True, False, False]
+    assert not any(VALID.warms_up_in(t) or VALID.brings_estimates_in(t) for t in range(3))
 
 
 def test_paper_is_algorithm_1_and_nothing_else() -> None:

@@ -79,6 +79,7 @@ ANOTHER_METHOD: dict[str, Any] = {
     "row_scaled": True,
     "reward_scaled": True,
     "explained_power": 2.0,
+    "warm_up_rounds": 4,
 }
 
 
@@ -115,6 +116,17 @@ def test_a_history_that_no_agent_could_keep_is_refused() -> None:
     (problem,) = dataclasses.replace(large, feature_dim=MAX_HISTORY_DIM + 1).problems()
     assert problem.startswith("feature_dim is 4097; with full-history corrections")
     assert dataclasses.replace(large, feature_dim=MAX_HISTORY_DIM + 1, method=METHOD).problems() == []
+
+
+def test_a_warm_up_has_its_bounds() -> None:
+    warming = dataclasses.replace(METHOD, warm_up_rounds=4)
+    large = dataclasses.replace(VALID, method=warming, rounds=5, feature_dim=MAX_HISTORY_DIM)
+    assert large.problems() == []
+    assert dataclasses.replace(large, rounds=0).problems() == []
+    (problem,) = dataclasses.replace(large, feature_dim=MAX_HISTORY_DIM + 1).problems()
+    assert problem.startswith("feature_dim is 4097; with a warm-up")
+    (problem,) = dataclasses.replace(large, rounds=4).problems()
+    assert problem.startswith("warm_up_rounds is 4; it must be below the number of rounds 4")
 
 
 def test_problems_of_the_method_are_problems_of_the_run() -> None:

@@ -2,6 +2,7 @@
 
 import io
 import pickle
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,17 @@ from cospan.wire.errors import RunFileError
 
 
 def learner(
-    rounds: int = 0, *, name: str = "site-1", with_baseline: bool = True, preset: str = "practical", **changes: Any
+    rounds: int = 0,
+    *,
+    name: str = "site-1",
+    with_baseline: bool = True,
+    preset: str = "practical",
+    rounds_of_run: int = 3,
+    warm_up: int = 0,
+    **changes: Any,
 ) -> SiteLearner:
-    spec = specification(PRESETS[preset](3), feature_fingerprint="map-1", **changes)
+    method = replace(PRESETS[preset](3), warm_up_rounds=warm_up)
+    spec = specification(method, feature_fingerprint="map-1", rounds=rounds_of_run, **changes)
     made = SiteLearner(ring_site(1, 1), spec, name=name, index=1, with_baseline=with_baseline)
     for number in range(rounds):
         made.learn(number, spec.initial_basis())
@@ -78,6 +87,28 @@ def test_a_learner_goes_on_where_it_left_off(tmp_path: Path, with_baseline: bool
         assert original.independent is not None
         assert fresh.independent.weights.tobytes() == original.independent.weights.tobytes()
         assert (fresh.independent.steps, fresh.independent.averaged.count) == (12, 4)
+
+
+@pytest.mark.parametrize("rounds", [1, 2, 4, 5])
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_learner_goes_on_within_a_warm_up_and_after_it(tmp_path: Path, preset: str, rounds: int) -> None:
+    """Saved before its last round, with it, and after it."""
+    original, fresh = (learner(count, preset=preset, rounds_of_run=9, warm_up=4) for count in (rounds, 0))
+    save_result(tmp_path / "a.npz", original, run_id="run-1")
+    resume(fresh, tmp_path / "a.npz", run_id="run-1")
+    assert (fresh.rounds, fresh.weights.count, fresh.gain.count) == (rounds, max(rounds - 4, 0), rounds)
+    assert fresh.independent is not None
+    assert fresh.independent.averaged.count == rounds
+    fresh.chain = original.chain
+    basis = original.specification.initial_basis()
+    twin = learner(rounds + 1, preset=preset, rounds_of_run=9, warm_up=4)
+    fresh.learn(rounds, basis)
+    assert fresh.state.head.tobytes() == twin.state.head.tobytes()
+    ours, theirs = fresh.state.warm_up, twin.state.warm_up
+    assert (ours is None) == (theirs is None) == (rounds + 1 > 4)
+    if ours is not None and theirs is not None:
+        assert ours.estimates.tobytes() == theirs.estimates.tobytes()
+        assert (ours.first.rounds, ours.second.rounds, ours.second_from) == (2, rounds - 1, 2)
 
 
 def test_a_baseline_that_was_not_kept_begins_anew(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 from values import same
 
 from cospan.core.aggregation import Contribution
-from cospan.core.matrices import DenseMatrix, FactoredMatrix
+from cospan.core.matrices import DenseMatrix, FactoredMatrix, to_dense
 from cospan.core.method import Corrections, Method
 from cospan.core.specification import Participation, RunSpecification
 from cospan.rpc.v1 import coordinator_service_pb2 as pb
@@ -48,6 +48,7 @@ METHOD = Method(
     row_scaled=True,
     reward_scaled=True,
     explained_power=1.5,
+    warm_up_rounds=4,
 )
 SPEC = RunSpecification(
     workload="synthetic",
@@ -408,6 +409,46 @@ def test_a_huge_shape_costs_nothing() -> None:
         decode_matrix(matrix([[1.0]], rows=2**32 - 1, columns=2**32 - 1), "m")
 
 
+# The estimates of a warm-up -------------------------------------------------------------------------------------
+
+PAIR = np.array([[1.0, -2.0], [0.5, 0.25], [3.0, 4.0]])
+ESTIMATES = m.GradientUpload(3, Contribution(DenseMatrix(PAIR), head_second_moment=np.zeros((R, R))), ("b-2",))
+RANK_ONE = dataclasses.replace(SPEC, rank=1)
+
+
+def test_estimates_are_d_by_two_whatever_the_rank() -> None:
+    upload = m.GradientUpload(3, Contribution(DenseMatrix(PAIR), head_second_moment=np.zeros((1, 1))))
+    for spec, message in ((SPEC, ESTIMATES), (RANK_ONE, upload)):
+        decoded = decode_agent_message(sent(encode_agent_message(message)), spec)
+        assert isinstance(decoded, m.GradientUpload)
+        assert to_dense(decoded.contribution.gradient).tobytes() == PAIR.tobytes()
+
+
+ESTIMATES_CHANGES: dict[str, tuple[str, RunSpecification, Change]] = {
+    "factored": ("payload of round 3 must be dense", SPEC, set_to("factored.left.rows", 3)),
+    "nothing": ("payload of round 3 must be dense", SPEC, lambda gradient: gradient.ClearField("dense")),
+    "of a group": ("gradient.weight is 2.0; the estimates of round 3", SPEC, set_to("weight", 2.0)),
+    "not a number": ("gradient.dense has an entry", SPEC, set_to("dense", matrix(NAN))),
+    "one alone": ("gradient.dense is 3 × 1; this run needs 3 × 2", SPEC, set_to("dense", matrix(PAIR[:, :1]))),
+    "a round later": ("gradient.dense is 3 × 2; this run needs 3 × 1", RANK_ONE, set_to("round", 4)),
+    "a round before": ("gradient.dense is 3 × 2; this run needs 3 × 1", RANK_ONE, set_to("round", 2)),
+}
+
+
+@pytest.mark.parametrize("name", ESTIMATES_CHANGES)
+def test_estimates_that_are_none_are_refused(name: str) -> None:
+    expected, spec, change = ESTIMATES_CHANGES[name]
+    moment = np.zeros((spec.rank, spec.rank))
+    message = dataclasses.replace(
+        ESTIMATES, contribution=Contribution(DenseMatrix(PAIR), head_second_moment=moment)
+    )
+    request = encode_agent_message(message)
+    change(request.gradient)
+    with pytest.raises(InvalidMessageError) as error:
+        decode_agent_message(sent(request), spec)
+    assert expected in refused(error)
+
+
 # What a specification may not say -------------------------------------------------------------------------------
 
 SPECIFICATION_CHANGES: dict[str, tuple[str, Change]] = {
@@ -433,6 +474,8 @@ SPECIFICATION_CHANGES: dict[str, tuple[str, Change]] = {
     "floor": ("preconditioner_floor is 0.0", set_to("method.preconditioner_floor", 0.0)),
     "horizon": ("decay_horizon is -1.0", set_to("method.decay_horizon", -1.0)),
     "power": ("decay_power is 2.0", set_to("method.decay_power", 2.0)),
+    "short warm-up": ("warm_up_rounds is 1; it must be 0, or 2 or more", set_to("method.warm_up_rounds", 1)),
+    "long warm-up": ("warm_up_rounds is 10", set_to("method.warm_up_rounds", 10)),
 }
 
 

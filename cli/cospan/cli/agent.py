@@ -158,7 +158,7 @@ async def _run(agent: Agent, *, follow_stdin: bool) -> AgentEnd:
 
 
 def _rounds(agent: Agent) -> int:
-    return 0 if agent.learner is None else agent.learner.weights.count
+    return 0 if agent.learner is None else agent.learner.rounds
 
 
 def _save(agent: Agent, output: Path | None, failure: BaseException | None) -> None:

@@ -40,6 +40,7 @@ def run(
     row_scaled: o.RowScaled = None,
     reward_scaled: o.RewardScaled = None,
     explained_power: o.ExplainedPower = None,
+    warm_up_rounds: o.WarmUpRounds = None,
     no_baseline: o.NoBaseline = False,
     liveness_seconds: o.LivenessSeconds = None,
     round_seconds: o.RoundSeconds = None,
@@ -86,6 +87,7 @@ def coordinator(
     row_scaled: o.RowScaled = None,
     reward_scaled: o.RewardScaled = None,
     explained_power: o.ExplainedPower = None,
+    warm_up_rounds: o.WarmUpRounds = None,
     liveness_seconds: o.LivenessSeconds = None,
     round_seconds: o.RoundSeconds = None,
     start_seconds: o.CoordinatorStartSeconds = None,
@@ -173,6 +175,26 @@ def reproduce(
     raise typer.Exit(reproduce_here(chosen))
 
 
+def rank(
+    context: typer.Context,
+    workload: o.WorkloadArgument = None,
+    agents: o.RankAgents = None,
+    rounds: o.RankRounds = None,
+    seed: o.Seed = None,
+    steps_per_round: o.StepsPerRound = None,
+    share: o.Share = 0.99,
+    config: o.Config = None,
+    json: o.Json = False,
+    quiet: o.Quiet = False,
+    debug: o.Debug = False,
+) -> None:
+    """How many dimensions the value functions of a fleet share: the spectrum, a rank, and how sure it is."""
+    from cospan.cli.rank import RankOptions, rank_here
+
+    chosen = RankOptions(workload, share, json=json, quiet=quiet)
+    raise typer.Exit(rank_here(chosen, _given(context), config))
+
+
 def status(
     context: typer.Context,
     coordinator: o.CoordinatorAddress = None,
@@ -192,6 +214,7 @@ ALL: tuple[tuple[Callable[..., None], str], ...] = (
     (agent, "cospan agent queues --id site-7 --coordinator 127.0.0.1:50051 --output site-7.npz"),
     (compare, "cospan compare queues --agents 40 --rounds 500 --seeds 5"),
     (reproduce, "cospan reproduce linear-speedup"),
+    (rank, "cospan rank queues --agents 40 --rounds 300"),
     (status, "cospan status --coordinator 127.0.0.1:50051"),
 )
 """Every command with its example."""

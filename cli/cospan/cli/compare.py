@@ -2,6 +2,7 @@
 
 import json
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from cospan.study.play import Point, Task, cores, play_all, points_csv
 from cospan.wire.errors import InvalidValueError
 
 _ROUNDS = 300
+_SAY_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +79,21 @@ def compare_here(chosen: CompareOptions, flags: Mapping[str, Any], config: Path 
 def say_on_stderr(text: str) -> None:
     """A line of progress."""
     print(text, file=sys.stderr, flush=True)
+
+
+class Progress:
+    """Says now and then how far a run has come, on standard error."""
+
+    def __init__(self, what: str, count: int, *, quiet: bool, unit: str = "round") -> None:
+        self._what, self._count, self._quiet, self._unit = what, count, quiet, unit
+        self._due = time.monotonic() + _SAY_SECONDS
+
+    def __call__(self, number: int) -> None:
+        """After each round, or whatever is counted."""
+        now = time.monotonic()
+        if now >= self._due and not self._quiet:
+            self._due = now + _SAY_SECONDS
+            print(f"{self._what}: {self._unit} {number} of {self._count}", file=sys.stderr, flush=True)
 
 
 def _write(

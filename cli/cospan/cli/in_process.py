@@ -118,7 +118,7 @@ class InProcessRun:
         try:
             upload = learner.learn(opened.stamp.round, opened.basis)
         except WorkloadBehaviourError as failure:
-            if learner.weights.count == 0:
+            if learner.rounds == 0:
                 raise
             self._save(self._learners.pop(learner.name))
             self._handle(LeaveArrived(learner.name, str(failure)))

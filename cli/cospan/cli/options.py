@@ -133,6 +133,35 @@ Seeds: TypeAlias = Annotated[
         metavar="N",
     ),
 ]
+RankAgents: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--agents",
+        help="How many agents are played.",
+        show_default="all sites of the workload, else 40",
+        rich_help_panel=_FLEET,
+        metavar="N",
+    ),
+]
+RankRounds: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--rounds",
+        help="How many rounds each of them is played.",
+        show_default="300",
+        rich_help_panel=_FLEET,
+        metavar="N",
+    ),
+]
+Share: TypeAlias = Annotated[
+    float,
+    typer.Option(
+        "--share",
+        help="How much of the signal the suggested rank holds, 0 to 1.",
+        rich_help_panel=_FLEET,
+        metavar="X",
+    ),
+]
 OfHost: TypeAlias = Annotated[
     bool,
     typer.Option(
@@ -231,6 +260,10 @@ RewardScaled: TypeAlias = Annotated[
 ExplainedPower: TypeAlias = Annotated[
     str | None,
     _constant("--explained-power", "p: agents count by the share of theirs that the basis explains, to the p."),
+]
+WarmUpRounds: TypeAlias = Annotated[
+    str | None,
+    _constant("--warm-up-rounds", "Rounds that go into a first basis (spectral warm start); 0 for none.", "N"),
 ]
 NoBaseline: TypeAlias = Annotated[
     bool,

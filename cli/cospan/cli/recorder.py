@@ -126,7 +126,7 @@ class AgentProgress:
         return cls(
             agent_id=learner.name,
             label=learner.site.label,
-            rounds=learner.weights.count,
+            rounds=learner.rounds,
             mean_reward=known(learner.mean_reward),
             value_error=known(trace.value_error[-1]) if trace.value_error else None,
             independent_error=best(independent),

@@ -54,6 +54,7 @@ class Settings(BaseSettings):
     row_scaled: bool | None = Field(None, description="true or false")
     reward_scaled: bool | None = Field(None, description="true or false")
     explained_power: float | None = Field(None, description="a number, 0 or more")
+    warm_up_rounds: int | None = Field(None, description="a whole number: 0, or 2 or more")
     baseline: bool = Field(True, description="true or false")
     liveness_seconds: float | None = Field(None, description="a number above 0")
     round_seconds: float | None = Field(None, description="a number above 0")

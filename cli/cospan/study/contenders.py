@@ -20,6 +20,7 @@ STEPPING: Mapping[str, object] = {
     "row_scaled": False,
     "reward_scaled": False,
     "forgetting": 0.0,
+    "warm_up_rounds": 0,
 }
 """Steps instead of solutions, and nothing scaled: what a method is told that assumes no orthonormal basis."""
 
@@ -97,12 +98,16 @@ def _joint(stage: Stage, method: Method) -> FleetMethod:
 
 def _known_basis(stage: Stage, method: Method) -> FleetMethod:
     assert stage.true_basis is not None
-    return JointFleet.initial(replace(method, basis_step=0.0), stage.true_basis, stage.agents)
+    return JointFleet.initial(_frozen(method), stage.true_basis, stage.agents)
 
 
 def _alone(stage: Stage, method: Method) -> FleetMethod:
     """The same rule in all d dimensions, B = I: what every agent would learn alone."""
-    return JointFleet.initial(replace(method, basis_step=0.0), np.eye(len(stage.basis)), stage.agents)
+    return JointFleet.initial(_frozen(method), np.eye(len(stage.basis)), stage.agents)
+
+
+def _frozen(method: Method) -> Method:
+    return replace(method, basis_step=0.0, warm_up_rounds=0)
 
 
 def _independent(stage: Stage, method: Method) -> FleetMethod:

@@ -254,7 +254,7 @@ class Agent:
             case session.Learn(round=number, basis=basis):
                 self._in_worker(partial(self._learn, number, basis))
             case session.Conclude(message=message):
-                rounds = 0 if self.learner is None else self.learner.weights.count
+                rounds = 0 if self.learner is None else self.learner.rounds
                 self._outcome.set_result(AgentEnd(message, rounds))
             case session.Fail(error=error):
                 self._fail(error)

@@ -14,6 +14,7 @@ from cospan.core.method import Corrections
 from cospan.core.reward_moments import RewardMoments
 from cospan.core.schedules import AveragedIterate
 from cospan.core.specification import RunSpecification
+from cospan.core.spectral import HalfSums
 from cospan.wire.errors import RunFileError
 from cospan.wire.npz import load_npz, save_npz
 
@@ -85,6 +86,7 @@ def save_result(path: Path, learner: SiteLearner, *, run_id: str) -> None:
         gain_estimate=learner.state.gain_estimate,
         steps=learner.state.steps,
         **_statistics(learner),
+        **_halves(learner),
         mean_reward=learner.mean_reward,
         reward_sum=learner.chain.reward_sum,
         reward_moments=np.array(astuple(learner.state.rewards), dtype=np.float64),
@@ -107,32 +109,57 @@ def _statistics(learner: SiteLearner) -> dict[str, object]:
     spec, statistics = learner.specification, learner.state.statistics
     if statistics is None:
         statistics = TransitionSums.initial(np.zeros((spec.feature_dim, spec.rank)))
+    basis = np.zeros((0, 0)) if statistics.basis is None else statistics.basis
+    return {"head_basis": basis, **_arrays("head", statistics)}
+
+
+def _halves(learner: SiteLearner) -> dict[str, object]:
+    """Those of a warm-up that is not over, or was with the last round; nothing else."""
+    halves = learner.state.warm_up
+    if halves is None:
+        return {}
+    parts = {**_arrays("first_half", halves.first), **_arrays("second_half", halves.second)}
+    return {**parts, "second_half_from": halves.second_from}
+
+
+def _arrays(name: str, sums: TransitionSums) -> dict[str, object]:
     return {
-        "head_basis": np.zeros((0, 0)) if statistics.basis is None else statistics.basis,
-        "head_system": statistics.system,
-        "head_rewards": statistics.rewards,
-        "head_traces": statistics.traces,
-        "head_sums": np.array([statistics.squares, statistics.reward_sum, statistics.steps]),
-        "head_rounds": statistics.rounds,
+        f"{name}_system": sums.system,
+        f"{name}_rewards": sums.rewards,
+        f"{name}_traces": sums.traces,
+        f"{name}_sums": np.array([sums.squares, sums.reward_sum, sums.steps]),
+        f"{name}_rounds": sums.rounds,
     }
 
 
 def _loaded_statistics(result: AgentResult, spec: RunSpecification) -> TransitionSums | None:
-    rounds = int(result.number("head_rounds"))
-    if not rounds:
+    if not int(result.number("head_rounds")):
         return None
     of_features = spec.method.corrections is Corrections.FULL_HISTORY
-    size = spec.feature_dim if of_features else spec.rank
-    squares, reward_sum, steps = result.vector("head_sums", 3).tolist()
+    basis = None if of_features else result.vector("head_basis", spec.feature_dim, spec.rank)
+    return _loaded_sums(result, "head", spec.feature_dim if of_features else spec.rank, basis)
+
+
+def _loaded_halves(result: AgentResult, spec: RunSpecification) -> HalfSums | None:
+    if "second_half_from" not in result.values:
+        return None
+    first, second = (_loaded_sums(result, f"{name}_half", spec.feature_dim, None) for name in ("first", "second"))
+    return HalfSums(first, second, int(result.number("second_half_from")))
+
+
+def _loaded_sums(
+    result: AgentResult, name: str, size: int, basis: Float[np.ndarray, "d r"] | None
+) -> TransitionSums:
+    squares, reward_sum, steps = result.vector(f"{name}_sums", 3).tolist()
     return TransitionSums(
-        basis=None if of_features else result.vector("head_basis", spec.feature_dim, spec.rank),
-        system=result.vector("head_system", size, size),
-        rewards=result.vector("head_rewards", size),
-        traces=result.vector("head_traces", size),
+        basis=basis,
+        system=result.vector(f"{name}_system", size, size),
+        rewards=result.vector(f"{name}_rewards", size),
+        traces=result.vector(f"{name}_traces", size),
         squares=squares,
         reward_sum=reward_sum,
         steps=steps,
-        rounds=rounds,
+        rounds=int(result.number(f"{name}_rounds")),
     )
 
 
@@ -164,7 +191,7 @@ def resume(learner: SiteLearner, path: Path, *, run_id: str) -> None:
             )
     spec = learner.specification
     reward_count, reward_mean, reward_deviations = result.vector("reward_moments", 3).tolist()
-    steps, count = int(result.number("steps")), int(result.number("weights_count"))
+    steps, rounds = int(result.number("steps")), int(result.number("gain_count"))
     # All is read before anything is set: a damaged file changes nothing.
     state = LearnerState(
         result.vector("head", spec.rank),
@@ -172,17 +199,19 @@ def resume(learner: SiteLearner, path: Path, *, run_id: str) -> None:
         steps,
         _loaded_statistics(result, spec),
         RewardMoments(int(reward_count), reward_mean, reward_deviations),
+        _loaded_halves(result, spec),
     )
     power = spec.method.averaging_power
-    weights = AveragedIterate(result.vector("weights", spec.feature_dim), count, power)
-    gain = AveragedIterate(result.vector("gain", 1), int(result.number("gain_count")), power)
+    weights_count = int(result.number("weights_count"))
+    weights = AveragedIterate(result.vector("weights", spec.feature_dim), weights_count, power)
+    gain = AveragedIterate(result.vector("gain", 1), rounds, power)
     reward_sum = result.number("reward_sum")
     independent = learner.independent
     if independent is not None and bool(result.array("with_baseline")):
         shape = independent.weights.shape
         independent = IndependentTD(
             weights=result.vector("independent_weights", *shape),
-            averaged=AveragedIterate(result.vector("independent_averaged", *shape), count),
+            averaged=AveragedIterate(result.vector("independent_averaged", *shape), rounds),
             gain_estimate=result.number("independent_gain_estimate"),
             steps=steps,
         )

@@ -53,7 +53,7 @@ class SiteLearner:
         self.chain = Chain(site, name=name, index=index, seed=specification.seed, first_round=first_round)
         self.state = LearnerState.initial(r)
         self.weights = AveragedIterate(mean=np.zeros(d), power=specification.method.averaging_power)
-        """Averaged iterates of B w: the learnt value weights."""
+        """Averaged iterates of B w, from the end of the warm-up on: the learnt value weights."""
         self.gain = AveragedIterate(mean=np.zeros(1), power=specification.method.averaging_power)
         """Averaged iterates of η."""
         self.independent = IndependentTD.initial(d) if with_baseline else None
@@ -67,9 +67,10 @@ class SiteLearner:
         """
         spec = self.specification
         trajectory = self.chain.advance(spec.method.steps_per_round)
-        outcome = learn_round(self.state, basis, trajectory, spec.method)
+        outcome = learn_round(self.state, basis, trajectory, spec.method, round_number)
         self.state = outcome.state
-        self.weights = self.weights.including(basis @ outcome.state.head)
+        if not spec.method.warms_up_in(round_number):
+            self.weights = self.weights.including(basis @ outcome.state.head)
         self.gain = self.gain.including(np.array([outcome.state.gain_estimate]))
         if self.independent is not None:
             self.independent = self.independent.learning_from(trajectory, spec.method)
@@ -91,6 +92,11 @@ class SiteLearner:
         rows = own if self.independent is None else np.concatenate([own, self.independent.averaged.mean])
         reference = self.site.reference
         return np.full(len(rows), np.nan) if reference is None else reference.value_errors(rows)
+
+    @property
+    def rounds(self) -> int:
+        """In how many rounds it has learnt, those of a warm-up among them."""
+        return self.state.steps // self.specification.method.steps_per_round
 
     @property
     def mean_reward(self) -> float:

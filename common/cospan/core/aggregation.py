@@ -9,6 +9,7 @@ from jaxtyping import Float
 from cospan.core.matrices import Gradient, to_dense
 from cospan.core.method import Method
 from cospan.core.schedules import decay
+from cospan.core.spectral import spectral_basis
 from cospan.core.subspace import (
     basis_step,
     orthonormality_error,
@@ -24,7 +25,7 @@ class Contribution:
     """What one session gave to a round: a sum over its agents.
 
     Attributes:
-        gradient: Σ_k G^k, d × r.
+        gradient: Σ_k G^k, d × r; in the last round of a warm-up [a b] of one agent, d × 2.
         weight: the number of gradients in the sum, above 0.
         head_second_moment: Σ_k of the agents' mean w wᵀ, shape (r, r); None where the run does not precondition.
         row_sums: Σ_k of the agents' row sums of |A|, shape (d,), not negative; None where the run has no use for
@@ -112,6 +113,8 @@ def next_basis(
 ) -> BasisMove:
     """The coordinator's part of round t: mean, tangent projection, step, orthonormalisation (eq. 8 and QR).
 
+    In a warm-up the basis stays as it is, but for its last round, which gives the basis of all estimates.
+
     Args:
         basis: B_t.
         contributions: those of round t, in the order of the agents' names.
@@ -122,6 +125,8 @@ def next_basis(
     Raises:
         numpy.linalg.LinAlgError: the gradients are so large that the step is not finite.
     """
+    if method.warms_up_in(round_number):
+        return _warm_up_move(basis, contributions, estimated=method.brings_estimates_in(round_number))
     direction = mean_gradient(contributions)
     if method.preconditioned:
         direction = precondition(direction, mean_head_second_moment(contributions), method.preconditioner_floor)
@@ -133,10 +138,25 @@ def next_basis(
     scale = 1.0
     if method.basis_step_decays:
         scale = decay(round_number * method.steps_per_round, method.decay_horizon, method.decay_power)
-    moved = basis_step(basis, direction, method.basis_step * scale)
+    remembered = row_squares if method.row_scaled and not method.sends_row_sums else None
+    return _move(basis, basis_step(basis, direction, method.basis_step * scale), remembered)
+
+
+def _warm_up_move(
+    basis: Float[np.ndarray, "d r"], contributions: Sequence[Contribution], *, estimated: bool
+) -> BasisMove:
+    moved = basis
+    if estimated:
+        moved = spectral_basis([to_dense(contribution.gradient) for contribution in contributions], basis)
+    return _move(basis, moved, None)
+
+
+def _move(
+    basis: Float[np.ndarray, "d r"], moved: Float[np.ndarray, "d r"], row_squares: Float[np.ndarray, " d"] | None
+) -> BasisMove:
     return BasisMove(
         basis=moved,
         movement=principal_angle_sine(basis, moved),
         orthonormality_error=orthonormality_error(moved),
-        row_squares=row_squares if method.row_scaled and not method.sends_row_sums else None,
+        row_squares=row_squares,
     )

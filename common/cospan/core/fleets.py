@@ -52,7 +52,7 @@ class JointFleet:
         method: the constants.
         basis: B_t, shape (d, r).
         states: of the agents.
-        averaged: of B w, shape (n, d).
+        averaged: of B w, shape (n, d), from the end of the warm-up on.
         round: t.
         row_squares: see `cospan.core.aggregation.BasisMove`.
         numbers_sent: in the round before.
@@ -76,18 +76,19 @@ class JointFleet:
     def learning_from(self, trajectories: Sequence[Trajectory]) -> "JointFleet":
         """One round: every agent's part, then the coordinator's."""
         outcomes = [
-            learn_round(state, self.basis, trajectory, self.method)
+            learn_round(state, self.basis, trajectory, self.method, self.round)
             for state, trajectory in zip(self.states, trajectories, strict=True)
         ]
         contributions = [contribution_of(outcome, self.method) for outcome in outcomes]
         heads = np.stack([outcome.state.head for outcome in outcomes])
+        warming_up = self.method.warms_up_in(self.round)
         after = replace(
             self,
             states=tuple(outcome.state for outcome in outcomes),
-            averaged=self.averaged.including(heads @ self.basis.T),
+            averaged=self.averaged if warming_up else self.averaged.including(heads @ self.basis.T),
             round=self.round + 1,
         )
-        if self.method.basis_step == 0.0:
+        if self.method.basis_step == 0.0 and not warming_up:
             return after
         move = next_basis(self.basis, contributions, self.method, self.round, self.row_squares)
         sent = _numbers_of(contributions[0]) + self.basis.size
@@ -129,8 +130,10 @@ class TwoTimescaleFleet:
             ValueError: the method has options that assume an orthonormal basis.
         """
         stepping = method.corrections in (Corrections.END_OF_ROUND, Corrections.EVERY_STEP)
-        if not stepping or method.preconditioned or method.row_scaled:
-            raise ValueError("two time scales are compared with steps: no least-squares heads, and nothing scaled")
+        if not stepping or method.preconditioned or method.row_scaled or method.warm_up_rounds:
+            raise ValueError(
+                "two time scales are compared with steps: no least-squares heads, nothing scaled, and no warm-up"
+            )
         return cls(JointFleet.initial(method, basis, agents))
 
     def learning_from(self, trajectories: Sequence[Trajectory]) -> "TwoTimescaleFleet":

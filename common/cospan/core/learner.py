@@ -13,6 +13,7 @@ from cospan.core.method import Corrections, Method
 from cospan.core.recursion import blocks, discounted_sums, gain_path, successive_errors
 from cospan.core.reward_moments import NO_REWARDS, RewardMoments
 from cospan.core.schedules import decay, decays
+from cospan.core.spectral import HalfSums
 from cospan.core.td import effective_step, gain_update, head_update, l_step_error, subspace_gradient
 
 
@@ -39,6 +40,7 @@ class LearnerState:
         steps: environment steps learnt from so far.
         statistics: of heads by least squares; None before the first round, and with the other corrections.
         rewards: of all steps so far.
+        warm_up: the transitions of the warm-up, from its first round to the first one after it; else None.
     """
 
     head: Float[np.ndarray, " r"]
@@ -46,6 +48,7 @@ class LearnerState:
     steps: int = 0
     statistics: TransitionSums | None = None
     rewards: RewardMoments = NO_REWARDS
+    warm_up: HalfSums | None = None
 
     @classmethod
     def initial(cls, rank: int) -> "LearnerState":
@@ -59,7 +62,7 @@ class RoundOutcome:
 
     Attributes:
         state: the agent's state after the round.
-        gradient: G, d × r, before projection; this is what is streamed.
+        gradient: G, d × r, before projection; this is what is streamed; [a b], d × 2, in a warm-up's last round.
         head_second_moment: the mean of w wᵀ over the heads in the gradient, shape (r, r).
         mean_squared_error: the mean of δ² over the round's errors.
         row_sums: Σ_j |A_ij| a step, shape (d,), with corrections from the full history; else None.
@@ -73,10 +76,19 @@ class RoundOutcome:
 
 
 def learn_round(
-    state: LearnerState, basis: Float[np.ndarray, "d r"], trajectory: Trajectory, method: Method
+    state: LearnerState,
+    basis: Float[np.ndarray, "d r"],
+    trajectory: Trajectory,
+    method: Method,
+    round_number: int = 0,
 ) -> RoundOutcome:
-    """One agent's part of a round, all quantities on the right being those before it (eqs. 6-8)."""
-    outcome = _corrected(state, basis, trajectory, method)
+    """One agent's part of round t, all quantities on the right being those before it (eqs. 6-8).
+
+    t tells the rounds of a warm-up from those after it; without a warm-up it is of no use.
+    """
+    if method.warms_up_in(round_number):
+        return _warmed_up(state, trajectory, method, round_number)
+    outcome = _corrected(_after_warm_up(state), basis, trajectory, method)
     rewards = state.rewards.including(trajectory.rewards)
     outcome = replace(outcome, state=replace(outcome.state, rewards=rewards))
     # Were the rewards divided by σ, so would be δ and w, and G = δ φ wᵀ by its square.
@@ -90,6 +102,43 @@ def contribution_of(outcome: RoundOutcome, method: Method) -> Contribution:
         head_second_moment=outcome.head_second_moment if method.preconditioned else None,
         row_sums=outcome.row_sums if method.sends_row_sums else None,
     )
+
+
+def _warmed_up(state: LearnerState, trajectory: Trajectory, method: Method, round_number: int) -> RoundOutcome:
+    """A round of the warm-up: the transitions are summed, w stays as it was, and η is the mean of all rewards.
+
+    The gradient is zero, and in the last round [a b], as if the rewards had variance one where the run asks for it.
+    """
+    features, dim, rank = trajectory.features, trajectory.features.shape[1], len(state.head)
+    halves = state.warm_up or HalfSums.begun_in(round_number, method.warm_up_rounds, dim)
+    traces = discounted_sums(features[:-1], method.trace_decay)
+    halves = halves.including(features, traces, trajectory.rewards, round_number)
+    rewards = state.rewards.including(trajectory.rewards)
+    gradient: Gradient = FactoredMatrix(left=np.zeros((dim, 1)), right=np.zeros((rank, 1)))
+    if method.brings_estimates_in(round_number):
+        scaled = method.reward_scaled and rewards.variance > 0.0
+        gradient = DenseMatrix(halves.estimates / (math.sqrt(rewards.variance) if scaled else 1.0))
+    errors = trajectory.rewards - rewards.mean
+    return RoundOutcome(
+        state=replace(
+            state,
+            gain_estimate=rewards.mean,
+            steps=state.steps + len(errors),
+            rewards=rewards,
+            warm_up=halves,
+        ),
+        gradient=gradient,
+        head_second_moment=np.zeros((rank, rank)),
+        mean_squared_error=float(errors @ errors) / len(errors),
+        row_sums=np.zeros(dim),
+    )
+
+
+def _after_warm_up(state: LearnerState) -> LearnerState:
+    """Least squares go on from the d × d sums of the warm-up; other corrections begin with their head as it is."""
+    if state.warm_up is None:
+        return state
+    return replace(state, statistics=state.warm_up.joined, warm_up=None)
 
 
 def _scaled(outcome: RoundOutcome, factor: float) -> RoundOutcome:

@@ -103,6 +103,19 @@ class TransitionSums:
             rounds=self.rounds + 1,
         )
 
+    def joined_with(self, other: "TransitionSums") -> "TransitionSums":
+        """The sums over two sets of transitions, both in the coordinates of this basis."""
+        return TransitionSums(
+            basis=self.basis,
+            system=self.system + other.system,
+            rewards=self.rewards + other.rewards,
+            traces=self.traces + other.traces,
+            squares=self.squares + other.squares,
+            reward_sum=self.reward_sum + other.reward_sum,
+            steps=self.steps + other.steps,
+            rounds=self.rounds + other.rounds,
+        )
+
     @property
     def gain_estimate(self) -> float:
         """η, the mean reward under the same weights; 0 before the first round."""

@@ -50,6 +50,8 @@ class Method:
             itself is in its own units either way.
         explained_power: p ≥ 0: with corrections from the full history, an agent's gradient counts with the p-th
             power of the share of its rewards' system that the subspace explains; 0 counts all alike.
+        warm_up_rounds: W, 0 for none, else 2 or more: rounds in which nothing is learnt but the first basis, from
+            two estimates of every agent (`cospan.core.spectral`); agents keep d × d numbers meanwhile.
     """
 
     steps_per_round: int
@@ -68,6 +70,7 @@ class Method:
     row_scaled: bool = False
     reward_scaled: bool = False
     explained_power: float = 0.0
+    warm_up_rounds: int = 0
 
     @property
     def sends_row_sums(self) -> bool:
@@ -84,6 +87,14 @@ class Method:
         """η of the averaged iterates: solutions over the full history wander little, and a long average lags."""
         return 15.0 if self.corrections is Corrections.FULL_HISTORY else 3.0
 
+    def warms_up_in(self, round_number: int) -> bool:
+        """Whether round t belongs to the warm-up, so that the basis does not move by gradients."""
+        return round_number < self.warm_up_rounds
+
+    def brings_estimates_in(self, round_number: int) -> bool:
+        """Whether round t is the warm-up's last: its uploads carry [a b], d × 2, in place of a gradient."""
+        return round_number == self.warm_up_rounds - 1
+
     def problems(self) -> list[str]:
         """Every constant that is out of its range, one sentence each; empty when all is well."""
         allowed = [
@@ -98,6 +109,7 @@ class Method:
             ("trace_decay", 0.0 <= self.trace_decay < 1.0, "0 or more and below 1"),
             ("forgetting", 0.0 <= self.forgetting < math.inf, "0 or more and finite"),
             ("explained_power", 0.0 <= self.explained_power < math.inf, "0 or more and finite"),
+            ("warm_up_rounds", self.warm_up_rounds == 0 or 2 <= self.warm_up_rounds < 2**32, "0, or 2 or more"),
         ]
         return [f"{name} is {getattr(self, name)!r}; it must be {text}" for name, ok, text in allowed if not ok]
 

@@ -83,6 +83,17 @@ class RunSpecification:
                 f"feature_dim is {self.feature_dim}; with full-history corrections, which keep d × d numbers at "
                 f"every agent, it must be at most {MAX_HISTORY_DIM}; the preset compact keeps r × r"
             )
+        warm_up = self.method.warm_up_rounds
+        if warm_up > 0 and self.feature_dim > MAX_HISTORY_DIM:
+            found.append(
+                f"feature_dim is {self.feature_dim}; with a warm-up, in which agents keep d × d numbers, it must "
+                f"be at most {MAX_HISTORY_DIM}; set warm_up_rounds to 0"
+            )
+        if 0 < self.rounds <= warm_up:
+            found.append(
+                f"warm_up_rounds is {warm_up}; it must be below the number of rounds {self.rounds}, "
+                "or nothing is learnt after it"
+            )
         return found + self.method.problems()
 
     def digest(self) -> str:

@@ -152,6 +152,7 @@ def encode_specification(spec: RunSpecification) -> run_pb2.RunSpecification:
             row_scaled=method.row_scaled,
             reward_scaled=method.reward_scaled,
             explained_power=method.explained_power,
+            warm_up_rounds=method.warm_up_rounds,
         ),
         participation=_PARTICIPATION[spec.participation],
         liveness_seconds=spec.liveness_seconds,
@@ -191,6 +192,7 @@ def decode_specification(message: run_pb2.RunSpecification) -> RunSpecification:
             row_scaled=method.row_scaled,
             reward_scaled=method.reward_scaled,
             explained_power=method.explained_power,
+            warm_up_rounds=method.warm_up_rounds,
         ),
         participation=from_enum(_PARTICIPATION, message.participation, "participation"),
         liveness_seconds=message.liveness_seconds,
@@ -342,6 +344,8 @@ def _decode_gradient(message: pb.SubspaceGradient, spec: RunSpecification) -> m.
 
 def _decode_payload(message: pb.SubspaceGradient, spec: RunSpecification) -> Gradient:
     d, r = spec.feature_dim, spec.rank
+    if spec.method.brings_estimates_in(message.round):
+        return _decode_estimates(message, d)
     match message.WhichOneof("payload"):
         case "dense":
             return DenseMatrix(_decode_shaped(message.dense, "gradient.dense", d, r))
@@ -354,6 +358,19 @@ def _decode_payload(message: pb.SubspaceGradient, spec: RunSpecification) -> Gra
             )
         case _:
             raise InvalidMessageError("gradient.payload is missing; it must be dense or factored")
+
+
+def _decode_estimates(message: pb.SubspaceGradient, feature_dim: int) -> DenseMatrix:
+    """[a b] of a warm-up's last round. Their products are averaged, so no sum over agents can stand for them."""
+    _require(
+        message.WhichOneof("payload") == "dense",
+        f"gradient.payload of round {message.round} must be dense: the two estimates of the warm-up, side by side",
+    )
+    _require(
+        message.weight == 1.0,
+        f"gradient.weight is {message.weight}; the estimates of round {message.round} must be one agent's",
+    )
+    return DenseMatrix(_decode_shaped(message.dense, "gradient.dense", feature_dim, 2))
 
 
 # What the coordinator says ------------------------------------------------------------------------------------

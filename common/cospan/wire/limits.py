@@ -14,9 +14,10 @@ def max_message_bytes(feature_dim: int, rank: int, group_size: int = 1) -> int:
     """The largest message of a run with features of length d and rank r.
 
     The largest is a factored gradient with as many factors as columns: u (d × r), v (r × r), the heads' second
-    moment (r × r), row sums (d × 1), all float64, and the names of a group's agents.
+    moment (r × r), row sums (d × 1), all float64, and the names of a group's agents. The two estimates of a warm-up
+    are d × 2.
     """
-    numbers = feature_dim * rank + 2 * rank * rank + feature_dim
+    numbers = feature_dim * max(rank, 2) + 2 * rank * rank + feature_dim
     return 8 * numbers + _PER_AGENT_ID * group_size + _OVERHEAD
 
 

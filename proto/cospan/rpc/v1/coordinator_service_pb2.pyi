@@ -289,14 +289,18 @@ class SubspaceGradient(_message.Message):
     round: _builtins.int
     """t, the round whose basis the gradient was taken at."""
     weight: _builtins.float
-    """Number of gradients in the sum, above 0; the mean of a round is Σ payloads / Σ weights."""
+    """Number of gradients in the sum, above 0; the mean of a round is Σ payloads / Σ weights. 1 in the last round of a
+    warm-up, also for an agent of a group: estimates are not summed.
+    """
     @_builtins.property
     def agent_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The agents whose gradients are summed in the payload; empty for all agents of the session."""
 
     @_builtins.property
     def dense(self) -> _matrix_pb2.Matrix:
-        """The matrix itself, d × r."""
+        """The matrix itself, d × r. In the last round of a warm-up, and only there, d × 2, and no other payload will do:
+        two estimates of the agent's value weights, from two halves of its warm-up; zeros where it has none.
+        """
 
     @_builtins.property
     def factored(self) -> Global___FactoredMatrix:

@@ -91,6 +91,7 @@ class Method(_message.Message):
     ROW_SCALED_FIELD_NUMBER: _builtins.int
     REWARD_SCALED_FIELD_NUMBER: _builtins.int
     EXPLAINED_POWER_FIELD_NUMBER: _builtins.int
+    WARM_UP_ROUNDS_FIELD_NUMBER: _builtins.int
     steps_per_round: _builtins.int
     """L, environment steps an agent takes in one round; 1 or more."""
     corrections: Global___CorrectionSchedule.ValueType
@@ -127,6 +128,10 @@ class Method(_message.Message):
     """p of the weight that an agent's gradient of the full history has, the p-th power of the share that the subspace
     explains of what the agent has seen; 0 or more.
     """
+    warm_up_rounds: _builtins.int
+    """W, 0 for none, else 2 or more: rounds 0 to W − 1 move the basis only once, at their end, from two estimates that
+    each agent sends in round W − 1 (see SubspaceGradient). Uploads of the rounds before are not looked at.
+    """
     def __init__(
         self,
         *,
@@ -146,10 +151,11 @@ class Method(_message.Message):
         row_scaled: _builtins.bool = ...,
         reward_scaled: _builtins.bool = ...,
         explained_power: _builtins.float = ...,
+        warm_up_rounds: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["basis_step", b"basis_step", "corrections", b"corrections", "decay_horizon", b"decay_horizon", "decay_power", b"decay_power", "explained_power", b"explained_power", "forgetting", b"forgetting", "gain_step", b"gain_step", "head_radius", b"head_radius", "head_step", b"head_step", "implicit_head_step", b"implicit_head_step", "preconditioned", b"preconditioned", "preconditioner_floor", b"preconditioner_floor", "reward_scaled", b"reward_scaled", "row_scaled", b"row_scaled", "steps_per_round", b"steps_per_round", "trace_decay", b"trace_decay"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["basis_step", b"basis_step", "corrections", b"corrections", "decay_horizon", b"decay_horizon", "decay_power", b"decay_power", "explained_power", b"explained_power", "forgetting", b"forgetting", "gain_step", b"gain_step", "head_radius", b"head_radius", "head_step", b"head_step", "implicit_head_step", b"implicit_head_step", "preconditioned", b"preconditioned", "preconditioner_floor", b"preconditioner_floor", "reward_scaled", b"reward_scaled", "row_scaled", b"row_scaled", "steps_per_round", b"steps_per_round", "trace_decay", b"trace_decay", "warm_up_rounds", b"warm_up_rounds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
