@@ -79,7 +79,9 @@ class JointFleet:
             learn_round(state, self.basis, trajectory, self.method, self.round)
             for state, trajectory in zip(self.states, trajectories, strict=True)
         ]
-        contributions = [contribution_of(outcome, self.method) for outcome in outcomes]
+        # In the order in which a coordinator sums them, that of the agents' names: site-10 comes before site-2.
+        named = sorted(range(len(outcomes)), key=str)
+        contributions = [contribution_of(outcomes[index], self.method) for index in named]
         heads = np.stack([outcome.state.head for outcome in outcomes])
         warming_up = self.method.warms_up_in(self.round)
         after = replace(
