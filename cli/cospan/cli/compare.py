@@ -11,6 +11,7 @@ from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from cospan.cli.advice import advise, of_features, of_rank
 from cospan.cli.comparison import COLUMNS, Point, Summary, document, play, summaries
 from cospan.cli.comparison_plot import draw_comparison
 from cospan.cli.process import claim_stdout, use_one_blas_thread
@@ -53,6 +54,8 @@ def compare_here(chosen: CompareOptions, flags: Mapping[str, Any], config: Path 
     if chosen.output is not None:
         check_free(chosen.output)
     use_one_blas_thread()
+    assert plan.site is not None
+    advise([*of_rank(spec), *of_features(spec, plan.site)])
     points: list[Point] = []
     seeds = range(spec.seed, spec.seed + chosen.seeds)
     for number, seed in enumerate(seeds, start=1):
