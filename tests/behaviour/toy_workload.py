@@ -87,7 +87,7 @@ def fleet_basis(agents: int, rank: int, seed: int) -> np.ndarray:
 
 
 workload = Workload(
-    make_site=make_site, name="toy", rank=2, steps_per_round=5, max_agents=10, fleet_basis=fleet_basis
+    make_site=make_site, name="toy", rank=1, steps_per_round=5, max_agents=10, fleet_basis=fleet_basis
 )
 
 
@@ -149,6 +149,24 @@ def not_finite(index: int, seed: int) -> Site:
 
 def too_long(index: int, seed: int) -> Site:
     return replace(make_site(index, seed), features=WrongFeatures(lambda rows: 3.0 * rows))
+
+
+@dataclass(frozen=True)
+class AllStates:
+    """One-hot features of every state, none left out: they sum to the constant."""
+
+    dim: int = STATES
+    fingerprint: str = "all-states"
+
+    def __call__(self, observation: Any) -> np.ndarray:
+        return self.batch([observation])[0]
+
+    def batch(self, observations: Any) -> np.ndarray:
+        return np.eye(STATES)[np.asarray(observations)]
+
+
+def with_constant(index: int, seed: int) -> Site:
+    return replace(make_site(index, seed), features=AllStates(), reference=None)
 
 
 not_a_workload = 7

@@ -10,7 +10,7 @@ import pytest
 
 from cospan.cli import rank
 from cospan.cli.rank import RankOptions, lines_of, rank_here
-from cospan.cli.ranking import RESAMPLES, Ranking, play_agents, rank_document, ranking_of
+from cospan.cli.ranking import RESAMPLES, Played, Ranking, play_agents, rank_document, ranking_of
 from cospan.cli.specifying import plan_with_workload
 from cospan.core.rank import Spectrum
 from cospan.wire.errors import InvalidValueError
@@ -21,7 +21,7 @@ def played(workload: str, agents: int, rounds: int) -> tuple[Any, Ranking]:
     plan = plan_with_workload(flags, None, reference=workload, spec_file=None, rounds=1)
     assert plan.workload is not None
     told: list[int] = []
-    found = ranking_of(play_agents(plan.workload, plan.specification, told.append), 0.99)
+    found = ranking_of(play_agents(plan.workload, plan.specification, told.append).estimates, 0.99)
     assert told == list(range(1, agents + 1))
     return plan.specification, found
 
@@ -84,9 +84,9 @@ def test_without_scipy_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) 
 def test_defaults_suit_the_workload(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     seen: list[tuple[int, int]] = []
 
-    def nobody(_workload: object, spec: Any, _say: object) -> list[Any]:
+    def nobody(_workload: object, spec: Any, _say: object) -> Played:
         seen.append((spec.agents, spec.rounds))
-        return []
+        return Played([], np.eye(spec.feature_dim))
 
     _, found = played("synthetic", 3, 4)
     monkeypatch.setattr(rank, "play_agents", nobody)

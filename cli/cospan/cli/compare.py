@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cospan.cli.advice import advise, of_features, of_rank
 from cospan.cli.process import claim_stdout, use_one_blas_thread
 from cospan.cli.run_folder import RunFolder, check_free, make_run_folder, write_text
 from cospan.cli.specifying import plan_with_workload
@@ -50,6 +51,8 @@ def compare_here(chosen: CompareOptions, flags: Mapping[str, Any], config: Path 
     if chosen.output is not None:
         check_free(chosen.output)
     use_one_blas_thread()
+    assert plan.site is not None
+    advise([*of_rank(spec), *of_features(spec, plan.site)])
     seeds = range(spec.seed, spec.seed + chosen.seeds)
     tasks = [
         Task(

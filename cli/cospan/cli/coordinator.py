@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from cospan.cli.advice import advise, of_features, of_rank
 from cospan.cli.log_lines import log_errors_to_stderr, log_to_file, stop_logging
 from cospan.cli.outcome import RunFailedError, RunOutcome, outcome_of_state, result_document
 from cospan.cli.process import (
@@ -63,6 +64,8 @@ def serve_here(chosen: CoordinatorOptions, flags: Mapping[str, Any], config: Pat
         if chosen.run_folder is not None:
             check_free(chosen.run_folder)
         use_one_blas_thread()
+        if not chosen.follow_stdin:  # else `cospan run` has said it
+            advise([*of_rank(plan.specification), *_of_features(plan)])
         keep_what_is_loaded()
         outcome, asked = asyncio.run(_serve(plan, chosen, voice))
         return _exit_code(outcome, asked_to_stop=asked)
@@ -79,6 +82,10 @@ def _plan(chosen: CoordinatorOptions, flags: Mapping[str, Any], config: Path | N
             f"--workload {chosen.workload} knows its features; leave out --feature-dim and --fingerprint"
         )
     return plan_with_workload(flags, config, reference=chosen.workload, spec_file=chosen.spec, rounds=0)
+
+
+def _of_features(plan: RunPlan) -> list[str]:
+    return [] if plan.site is None else of_features(plan.specification, plan.site)
 
 
 def _check_address(plan: RunPlan) -> None:

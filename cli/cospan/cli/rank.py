@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from cospan.cli.advice import advise, of_features
 from cospan.cli.compare import Progress
 from cospan.cli.process import claim_stdout, use_one_blas_thread
 from cospan.cli.ranking import RESAMPLES, Ranking, play_agents, rank_document, ranking_of
@@ -48,7 +49,10 @@ def rank_here(chosen: RankOptions, flags: Mapping[str, Any], config: Path | None
     _check(spec, chosen.share)
     use_one_blas_thread()
     say = Progress(f"playing {spec.workload}", spec.agents, quiet=chosen.quiet, unit="agent")
-    found = ranking_of(play_agents(workload, spec, say), chosen.share)
+    played = play_agents(workload, spec, say)
+    assert plan.site is not None
+    advise(of_features(spec, plan.site, played.system))
+    found = ranking_of(played.estimates, chosen.share)
     if data is not None:
         print(json.dumps(rank_document(spec, found), allow_nan=False), file=data, flush=True)
     else:

@@ -40,15 +40,29 @@ class Ranking:
     high: Float[np.ndarray, " q"]
 
 
+@dataclass(frozen=True, eq=False, slots=True)
+class Played:
+    """What a fleet has shown.
+
+    Attributes:
+        estimates: what each agent gives.
+        system: E[φ (φ − φ')ᵀ], the mean over all agents, shape (d, d).
+    """
+
+    estimates: list[AgentEstimate]
+    system: Float[np.ndarray, "d d"]
+
+
 def play_agents(
     workload: Workload, spec: RunSpecification, on_agent: Callable[[int], None] = lambda _: None
-) -> list[AgentEstimate]:
-    """What every agent gives after the rounds of the specification.
+) -> Played:
+    """Every agent for the rounds of the specification, one after the other.
 
     Raises:
         WorkloadBehaviourError: the workload broke its contract.
     """
-    found = []
+    estimates: list[AgentEstimate] = []
+    system = np.zeros((spec.feature_dim, spec.feature_dim))
     for index in range(spec.agents):
         site = make_site(workload, index, spec.seed)
         chain = Chain(site, name=default_agent_id(index), index=index, seed=spec.seed)
@@ -58,9 +72,10 @@ def play_agents(
             walk = chain.advance(spec.method.steps_per_round)
             halves = halves.including(walk.features, walk.features[:-1], walk.rewards, number)
             moments = moments.including(walk.features[:-1])
-        found.append(AgentEstimate.of(halves, moments))
+        estimates.append(AgentEstimate.of(halves, moments))
+        system += halves.joined.system / (halves.joined.steps * spec.agents)
         on_agent(index + 1)
-    return found
+    return Played(estimates, system)
 
 
 def ranking_of(estimates: list[AgentEstimate], share: float) -> Ranking:

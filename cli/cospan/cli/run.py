@@ -14,6 +14,7 @@ from typing import Any, TextIO
 import numpy as np
 from jaxtyping import Float
 
+from cospan.cli.advice import advise, of_features, of_rank
 from cospan.cli.fleet import Fleet
 from cospan.cli.in_process import InProcessRun
 from cospan.cli.log_lines import log_errors_to_stderr, log_to_file, stop_logging
@@ -77,6 +78,8 @@ def run_here(chosen: RunOptions, flags: Mapping[str, Any], config: Path | None) 
         check_free(chosen.output)
     use_one_blas_thread()
     spec = plan.specification
+    assert plan.site is not None
+    advise([*of_rank(spec), *of_features(spec, plan.site)])
     monitor = RunMonitor(agents=spec.agents, total=spec.rounds, true_basis=_true_basis(plan, plan.workload))
     folder = make_run_folder(chosen.output, workload=plan.workload.name or spec.workload)
     view = choose_view(quiet=chosen.quiet)

@@ -7,7 +7,7 @@ from typing import Any
 
 from cospan.cli.settings import Settings, load_settings
 from cospan.client.loading import load_workload, make_site
-from cospan.client.workload import Workload
+from cospan.client.workload import Site, Workload
 from cospan.core.method import PRESETS, Corrections, Method
 from cospan.core.specification import RunSpecification
 from cospan.wire.errors import InvalidValueError
@@ -29,11 +29,13 @@ class RunPlan:
         specification: of the run, free of problems.
         settings: of all layers.
         workload: where one was named.
+        site: its first site, never stepped.
     """
 
     specification: RunSpecification
     settings: Settings
     workload: Workload | None = None
+    site: Site | None = None
 
 
 def plan_with_workload(
@@ -68,11 +70,12 @@ def plan_with_workload(
         workload, start = load_workload(base.workload), base
     specification = _with_settings(start, settings)
     _check_sites(specification, workload)
-    features = make_site(workload, 0, specification.seed).features
+    site = make_site(workload, 0, specification.seed)
+    features = site.features
     found = replace(specification, feature_dim=features.dim, feature_fingerprint=features.fingerprint)
     if base is not None and base.seed == found.seed:
         _check_same_features(base, found, str(spec_file))
-    return RunPlan(_checked(found), settings, workload)
+    return RunPlan(_checked(found), settings, workload, site)
 
 
 def plan_alone(flags: Mapping[str, Any], config: Path | None, *, spec_file: Path | None, rounds: int) -> RunPlan:

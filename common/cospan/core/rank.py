@@ -1,9 +1,9 @@
 """How many dimensions a fleet's value functions share: the spectrum of the cross products of two estimates each.
 
 Shares mean variance of the value function, each agent's counted as one, and not squared lengths of weights: an
-estimate z is measured as zᵀ C z, with C the covariance of the features. Agents see different states, and of one that
-an agent hardly sees its estimate is noise or nothing; so C is the harmonic mean of the agents' covariances, which
-weighs a direction by those that see it least.
+estimate z is measured as zᵀ C z, with C the covariance of the features. Agents see different states, and of one
+that an agent hardly sees its estimate is noise or nothing; so C is the harmonic mean of the agents' covariances,
+which weighs a direction by those that see it least.
 """
 
 from collections.abc import Sequence
@@ -84,7 +84,7 @@ def harmonic_mean(estimates: Sequence[AgentEstimate]) -> Float[np.ndarray, "d d"
 
 
 def measured(estimates: Sequence[AgentEstimate]) -> tuple[Float[np.ndarray, "q n"], Float[np.ndarray, "q n"]]:
-    """The agents' a and b, each in a column, in coordinates whose squared length is value variance; q = min(d, 2n)."""
+    """The agents' a and b, each in a column, where squared lengths are value variances; q = min(d, 2n)."""
     values, vectors = np.linalg.eigh(harmonic_mean(estimates))
     factor = vectors * np.sqrt(np.clip(values, 0.0, None))
     pairs = np.stack([factor.T @ each.scaled for each in estimates], axis=1)

@@ -157,6 +157,7 @@ def common_reward_chain(
         RuntimeError: no head was found in 1000 draws.
     """
     rewards = 0.5 * (features @ (basis @ mean_head))
+    lacking = math.inf
     for _ in range(1000):
         own = rng.standard_normal(mean_head.shape)
         own *= 0.5 * np.linalg.norm(mean_head) / np.linalg.norm(own)
@@ -169,7 +170,11 @@ def common_reward_chain(
             gain = float(least + (most - least) * rng.uniform(0.25, 0.75))
             transition = tilted_rows(chain_rows(len(features), rng), values, needed + gain)
             return ChainInstance(features, basis, head, transition, rewards, gain)
-    raise RuntimeError("no head with a feasible chain in 1000 draws: the common rewards do not fit the features")
+        lacking = min(lacking, float(least - most) / float(np.ptp(values)))
+    raise RuntimeError(
+        "no head with a feasible chain in 1000 draws, for the common rewards do not fit the features: at best "
+        f"{lacking:.2g} of the range of V is missing; take more states, or fewer features"
+    )
 
 
 def tilted_rows(
