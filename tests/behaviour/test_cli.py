@@ -419,7 +419,7 @@ def test_the_files_of_another_run_are_refused(tmp_path: Path, capfd: pytest.Capt
     assert code == 2
     assert "mine/spec.toml is of workload 'toy_workload:workload', and the command names" in sentence
     spec = (tmp_path / "mine" / "spec.toml").read_text()
-    (tmp_path / "bad.toml").write_text(spec.replace("rank = 2", "rank = 7"))
+    (tmp_path / "bad.toml").write_text(spec.replace("rank = 1", "rank = 7"))
     code, sentence = refusal(capfd, ["run", TOY, "--spec", "bad.toml"])
     assert (code, "rank is 7" in sentence) == (1, True)
 

@@ -39,7 +39,7 @@ class FeatureSpan:
             return cls(1.0, 0, 0, states)
         columns = columns / np.linalg.norm(columns, axis=0)
         constant = np.full((states, 1), 1.0 / np.sqrt(states))
-        upper = np.linalg.qr(np.concatenate([columns, constant], axis=1), mode="r")
+        upper: np.ndarray = np.linalg.qr(np.concatenate([columns, constant], axis=1), mode="r")  # type: ignore[assignment]
         weights, _, rank, _ = np.linalg.lstsq(upper[:, :used], upper[:, used], rcond=EXACT)
         return cls(float(np.linalg.norm(upper[:, :used] @ weights - upper[:, used])), int(rank), used, states)
 
