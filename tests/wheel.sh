@@ -14,5 +14,7 @@ cd "$work/empty"
 "$work/venv/bin/cospan" run microgrids --agents 2 --rounds 20 --quiet
 "$work/venv/bin/cospan" run queues --agents 2 --rounds 20 --in-process --json | "$work/venv/bin/python" -c \
   'import json, sys; result = json.load(sys.stdin); assert result["rounds"] == 20 and result["agents"] == 2, result'
+"$work/venv/bin/cospan" reproduce > experiments
+grep -q linear-speedup experiments
 test -f runs/*microgrids/result.json
 echo "the wheel works: $(ls "$work"/cospan-*.whl | xargs -n 1 basename)"
