@@ -512,6 +512,17 @@ def test_the_patience_counts_from_when_the_coordinator_wants_to_be_back() -> Non
     assert agent.step(broke()) == ["Fail"]
 
 
+def test_a_join_after_a_long_absence_that_was_asked_for_has_its_own_patience() -> None:
+    agent = active()
+    agent.receive(m.Drain(agent.stamp(0), 2 * PATIENCE))
+    agent.step(broke())
+    agent.now += 2 * PATIENCE
+    agent.step(session.Connected())
+    assert agent.step(session.Tick()) == []
+    agent.now += PATIENCE
+    assert agent.step(session.Tick()) == ["Fail"]
+
+
 # Order --------------------------------------------------------------------------------------------------
 
 

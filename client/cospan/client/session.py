@@ -447,7 +447,9 @@ def _leave(state: SessionState, phase: Phase, cause: str, end: Command) -> Outco
 
 
 def _on_tick(state: SessionState, now: float) -> Outcome:
-    if state.phase in (Phase.JOINING, Phase.LAGGING) and now - state.last_contact >= state.patience:
+    # A coordinator that asked to be left alone until `resume_at` has not been silent before.
+    silent = now - max(state.last_contact, state.resume_at)
+    if state.phase in (Phase.JOINING, Phase.LAGGING) and silent >= state.patience:
         return replace(state, phase=Phase.FAILED), (Fail(_waited_in_vain(state)),)
     if state.phase is not Phase.ACTIVE or state.specification is None:
         return state, ()
