@@ -15,6 +15,7 @@ from cospan.core.specification import (
     MAX_AGENTS,
     MAX_FEATURE_DIM,
     MAX_NAME,
+    MAX_STALENESS,
     Participation,
     RunSpecification,
     agent_id_problem,
@@ -41,15 +42,24 @@ VALID = RunSpecification(
     feature_fingerprint="tabular-0123",
     liveness_seconds=5.0,
     round_seconds=60.0,
+    participation=Participation.QUORUM,
+    quorum=2.0,
+    deadline_seconds=1.5,
+    max_staleness=1,
+    min_agents=2,
 )
 NOT_IN_RANGE: dict[str, list[Any]] = {
     "feature_dim": [MAX_FEATURE_DIM + 1],
     "rank": [0, -1, 7],
-    "agents": [0, -1, MAX_AGENTS + 1],
+    "agents": [MAX_AGENTS + 1],
     "rounds": [-1, 2**63],
     "seed": [-1, 2**63],
     "liveness_seconds": [0.0, -1.0, math.inf, math.nan],
     "round_seconds": [0.0, -1.0, math.inf, math.nan],
+    "quorum": [0.0, -1.0, 1.5, math.inf, math.nan],
+    "deadline_seconds": [-1.0, math.inf, math.nan],
+    "max_staleness": [-1, MAX_STALENESS + 1],
+    "min_agents": [-1, 4],
 }
 ANOTHER: dict[str, Any] = {
     "workload": "queues",
@@ -61,6 +71,11 @@ ANOTHER: dict[str, Any] = {
     "feature_fingerprint": "tabular-0124",
     "liveness_seconds": 5.5,
     "round_seconds": 61.0,
+    "participation": Participation.ALL,
+    "quorum": 0.5,
+    "deadline_seconds": 0.0,
+    "max_staleness": 0,
+    "min_agents": 0,
 }
 ANOTHER_METHOD: dict[str, Any] = {
     "steps_per_round": 6,
@@ -104,6 +119,26 @@ def test_a_name_that_is_too_long_is_named_and_not_repeated(name: str) -> None:
     assert dataclasses.replace(VALID, **{name: "x" * MAX_NAME}).problems() == []
 
 
+@pytest.mark.parametrize("agents", [0, -1])
+def test_a_run_has_an_agent(agents: int) -> None:
+    problems = dataclasses.replace(VALID, agents=agents, min_agents=0).problems()
+    assert problems == [f"agents is {agents}; it must be 1 to {MAX_AGENTS}"]
+
+
+@pytest.mark.parametrize("name", ["quorum", "deadline_seconds", "max_staleness"])
+def test_what_belongs_to_a_quorum_is_refused_without_one(name: str) -> None:
+    nothing: dict[str, Any] = {"quorum": 0.0, "deadline_seconds": 0.0, "max_staleness": 0}
+    alone = dataclasses.replace(VALID, participation=Participation.ALL, **nothing)
+    assert alone.problems() == []
+    (problem,) = dataclasses.replace(alone, **{name: 1}).problems()
+    assert problem == f"{name} is 1; it must be 0, or say participation quorum"
+
+
+@pytest.mark.parametrize("quorum", [0.01, 0.999, 1.0, 3.0, float(MAX_AGENTS)])
+def test_a_quorum_is_a_share_or_a_number(quorum: float) -> None:
+    assert dataclasses.replace(VALID, quorum=quorum).problems() == []
+
+
 def test_a_feature_dimension_of_zero_leaves_no_rank() -> None:
     problems = dataclasses.replace(VALID, feature_dim=0).problems()
     assert [text.split()[0] for text in problems] == ["feature_dim", "rank"]
@@ -141,7 +176,7 @@ def test_problems_of_the_method_are_problems_of_the_run() -> None:
         ("feature_fingerprint", ""),
         ("rank", 1),
         ("rank", 6),
-        ("agents", 1),
+        ("agents", 2),
         ("agents", MAX_AGENTS),
         ("rounds", 0),
         ("rounds", 2**63 - 1),
@@ -165,9 +200,7 @@ def variants() -> list[tuple[str, RunSpecification]]:
 
 
 def test_every_field_is_considered_here() -> None:
-    """`participation` has one value so far; a second one belongs into ANOTHER."""
-    assert len(Participation) == 1
-    assert {f.name for f in dataclasses.fields(RunSpecification)} == {*ANOTHER, "method", "participation"}
+    assert {f.name for f in dataclasses.fields(RunSpecification)} == {*ANOTHER, "method"}
     assert {f.name for f in dataclasses.fields(Method)} == set(ANOTHER_METHOD)
 
 
@@ -199,7 +232,7 @@ def test_a_dictionary_holds_every_field_as_a_plain_value() -> None:
     values: dict[str, Any] = VALID.as_dict()
     assert set(values) == {field.name for field in dataclasses.fields(RunSpecification)}
     assert set(values["method"]) == set(ANOTHER_METHOD)
-    assert values["participation"] == "all"
+    assert values["participation"] == "quorum"
     assert values["method"]["corrections"] == "end-of-round"
     assert values["method"]["head_radius"] == math.inf
     assert json.loads(json.dumps(values)) == values

@@ -274,6 +274,51 @@ NoBaseline: TypeAlias = Annotated[
     ),
 ]
 
+# Whom a round waits for -----------------------------------------------------------------------------------
+
+_ROUNDS = "Whom a round waits for"
+
+Quorum: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--quorum",
+        help="A round closes with so many gradients, or such a share below 1, once its deadline is over.",
+        show_default="all that take part",
+        rich_help_panel=_ROUNDS,
+        metavar="N|SHARE",
+    ),
+]
+DeadlineSeconds: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--deadline-seconds",
+        help="With a quorum, how long a round waits for the others; 0 learns it from the fleet.",
+        show_default="0",
+        rich_help_panel=_ROUNDS,
+        metavar="S",
+    ),
+]
+MaxStaleness: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--max-staleness",
+        help="With a quorum, how many rounds old a gradient may be and still count.",
+        show_default="0",
+        rich_help_panel=_ROUNDS,
+        metavar="N",
+    ),
+]
+MinAgents: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--min-agents",
+        help="Begin with so many, when not all are there after --start-seconds.",
+        show_default="all of them",
+        rich_help_panel=_ROUNDS,
+        metavar="N",
+    ),
+]
+
 # Time limits ------------------------------------------------------------------------------------------------
 
 

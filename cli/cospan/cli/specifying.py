@@ -9,7 +9,7 @@ from cospan.cli.settings import Settings, load_settings
 from cospan.client.loading import load_workload, make_site
 from cospan.client.workload import Site, Workload
 from cospan.core.method import PRESETS, Corrections, Method
-from cospan.core.specification import RunSpecification
+from cospan.core.specification import Participation, RunSpecification
 from cospan.wire.errors import InvalidValueError
 from cospan.wire.spec_file import load_spec
 
@@ -18,7 +18,8 @@ DEFAULT_PRESET = "practical"
 DEFAULT_STEPS_PER_ROUND = 20
 _OF_METHOD = tuple(field.name for field in fields(Method))
 _OF_FEATURES = ("feature_dim", "fingerprint")
-_OF_RUN = ("agents", "rounds", "seed", "rank", "liveness_seconds", "round_seconds")
+_OF_QUORUM = ("quorum", "deadline_seconds", "max_staleness")
+_OF_RUN = ("agents", "rounds", "seed", "rank", "liveness_seconds", "round_seconds", "min_agents", *_OF_QUORUM)
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -119,7 +120,8 @@ def _layers(
     settings = load_settings(flags, config)
     if spec_file is None:
         return settings, None
-    overridden = [name for name in (*_OF_RUN, *_OF_METHOD, *_OF_FEATURES, "preset") if name not in flags]
+    layered = (*_OF_RUN, *_OF_METHOD, *_OF_FEATURES, "preset", "participation")
+    overridden = [name for name in layered if name not in flags]
     return settings.model_copy(update=dict.fromkeys(overridden)), load_spec(spec_file)
 
 
@@ -145,7 +147,15 @@ def _with_settings(start: RunSpecification, settings: Settings) -> RunSpecificat
     if settings.preset is not None:
         method = PRESETS[settings.preset](method.steps_per_round)
     method = replace(method, **{name: value for name, value in constants.items() if value is not None})
+    start = replace(start, participation=_participation(start, settings))
     return replace(start, method=method, **{name: value for name, value in said.items() if value is not None})
+
+
+def _participation(start: RunSpecification, settings: Settings) -> Participation:
+    """Whom rounds wait for: who names a quorum need not say that there is one."""
+    if settings.participation is not None:
+        return Participation(settings.participation)
+    return Participation.QUORUM if settings.quorum else start.participation
 
 
 def _check_sites(specification: RunSpecification, workload: Workload) -> None:

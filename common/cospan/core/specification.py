@@ -16,6 +16,7 @@ from cospan.core.subspace import random_basis
 
 MAX_FEATURE_DIM = 2**24
 MAX_AGENTS = 2**20
+MAX_STALENESS = 1000
 MAX_NAME = 256
 """Most characters of a workload's name and of a feature map's fingerprint."""
 SITE_PREFIX = "site-"
@@ -28,6 +29,7 @@ class Participation(Enum):
     """Whom a round waits for."""
 
     ALL = "all"
+    QUORUM = "quorum"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,13 +41,17 @@ class RunSpecification:
         feature_dim: d.
         rank: r, 1 ≤ r ≤ d.
         feature_fingerprint: that of the feature map; empty until the first agent to join fixes it.
-        agents: number of agents with which round 0 opens.
+        agents: number of agents that round 0 waits for.
         rounds: number of rounds; 0 for a run that ends when it is stopped.
         seed: of the initial basis, and of the agents' generators.
         method: the constants of the learning rule.
         participation: whom a round waits for.
         liveness_seconds: the longest silence after which an agent is taken for dead.
         round_seconds: the longest time one round waits for an agent that is alive.
+        quorum: with a quorum, how many gradients a round needs: below 1 a share of its agents, else a number.
+        deadline_seconds: with a quorum, after so long a round waits for it alone; 0: learnt from the rounds.
+        max_staleness: with a quorum, how many rounds old a gradient may be and still count.
+        min_agents: with how many agents round 0 opens when not all are there in time; 0 for all.
     """
 
     workload: str
@@ -59,6 +65,10 @@ class RunSpecification:
     participation: Participation = Participation.ALL
     liveness_seconds: float = 5.0
     round_seconds: float = 60.0
+    quorum: float = 0.0
+    deadline_seconds: float = 0.0
+    max_staleness: int = 0
+    min_agents: int = 0
 
     def problems(self) -> list[str]:
         """Everything that is out of range, one sentence each; empty when all is well."""
@@ -70,7 +80,9 @@ class RunSpecification:
             ("seed", 0 <= self.seed < 2**63, "0 to 2^63 − 1"),
             ("liveness_seconds", 0.0 < self.liveness_seconds < math.inf, "above 0 and finite"),
             ("round_seconds", 0.0 < self.round_seconds < math.inf, "above 0 and finite"),
+            ("min_agents", 0 <= self.min_agents <= max(0, self.agents), f"0 to the number of agents {self.agents}"),
         ]
+        allowed += self._participation_ranges()
         found = [f"{name} is {getattr(self, name)!r}; it must be {text}" for name, ok, text in allowed if not ok]
         named = (("workload", self.workload), ("feature_fingerprint", self.feature_fingerprint))
         found += [
@@ -95,6 +107,18 @@ class RunSpecification:
                 "or nothing is learnt after it"
             )
         return found + self.method.problems()
+
+    def _participation_ranges(self) -> list[tuple[str, bool, str]]:
+        if self.participation is Participation.ALL:
+            nothing = "0, or say participation quorum"
+            names = ("quorum", "deadline_seconds", "max_staleness")
+            return [(name, getattr(self, name) == 0, nothing) for name in names]
+        counted = self.quorum < 1.0 or float(self.quorum).is_integer()
+        return [
+            ("quorum", 0.0 < self.quorum <= MAX_AGENTS and counted, "a share below 1, or a number of agents"),
+            ("deadline_seconds", 0.0 <= self.deadline_seconds < math.inf, "0 (learnt), or above 0 and finite"),
+            ("max_staleness", 0 <= self.max_staleness <= MAX_STALENESS, f"0 to {MAX_STALENESS}"),
+        ]
 
     def digest(self) -> str:
         """SHA-256, in hexadecimal, of every field: equal exactly for equal specifications."""

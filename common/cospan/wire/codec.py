@@ -32,7 +32,10 @@ _CORRECTIONS = {
     Corrections.LEAST_SQUARES: run_pb2.CORRECTION_SCHEDULE_LEAST_SQUARES,
     Corrections.FULL_HISTORY: run_pb2.CORRECTION_SCHEDULE_FULL_HISTORY,
 }
-_PARTICIPATION = {Participation.ALL: run_pb2.PARTICIPATION_POLICY_ALL}
+_PARTICIPATION = {
+    Participation.ALL: run_pb2.PARTICIPATION_POLICY_ALL,
+    Participation.QUORUM: run_pb2.PARTICIPATION_POLICY_QUORUM,
+}
 _DISPOSITION = {
     m.Disposition.DUPLICATE: pb.GRADIENT_DISPOSITION_DUPLICATE,
     m.Disposition.LATE: pb.GRADIENT_DISPOSITION_LATE,
@@ -42,6 +45,7 @@ FINISH_CAUSE = {
     m.FinishCause.STOPPED: pb.FINISH_CAUSE_STOPPED,
     m.FinishCause.NO_AGENTS: pb.FINISH_CAUSE_NO_AGENTS,
     m.FinishCause.NOT_STARTED: pb.FINISH_CAUSE_NOT_STARTED,
+    m.FinishCause.FAILED: pb.FINISH_CAUSE_FAILED,
 }
 RUN_PHASE = {
     m.RunPhase.WAITING: pb.RUN_PHASE_WAITING,
@@ -157,6 +161,10 @@ def encode_specification(spec: RunSpecification) -> run_pb2.RunSpecification:
         participation=_PARTICIPATION[spec.participation],
         liveness_seconds=spec.liveness_seconds,
         round_seconds=spec.round_seconds,
+        quorum=spec.quorum,
+        deadline_seconds=spec.deadline_seconds,
+        max_staleness=spec.max_staleness,
+        min_agents=spec.min_agents,
     )
 
 
@@ -197,6 +205,10 @@ def decode_specification(message: run_pb2.RunSpecification) -> RunSpecification:
         participation=from_enum(_PARTICIPATION, message.participation, "participation"),
         liveness_seconds=message.liveness_seconds,
         round_seconds=message.round_seconds,
+        quorum=message.quorum,
+        deadline_seconds=message.deadline_seconds,
+        max_staleness=message.max_staleness,
+        min_agents=message.min_agents,
     )
     problems = spec.problems()
     _require(not problems, "; ".join(problems))
@@ -214,7 +226,8 @@ def encode_agent_message(message: m.AgentMessage) -> pb.CollaborateRequest:
         case m.Heartbeat():
             return pb.CollaborateRequest(heartbeat=pb.Heartbeat())
         case m.Leave():
-            return pb.CollaborateRequest(leave=pb.Leave(cause=message.cause[:MAX_TEXT]))
+            leave = pb.Leave(cause=message.cause[:MAX_TEXT], returning=message.returning)
+            return pb.CollaborateRequest(leave=leave)
         case m.Join():
             return pb.CollaborateRequest(join=_encode_join(message))
 
@@ -232,7 +245,7 @@ def decode_agent_message(request: pb.CollaborateRequest, spec: RunSpecification)
         case "heartbeat":
             return m.Heartbeat()
         case "leave":
-            return m.Leave(cause=_text(request.leave.cause, "leave.cause"))
+            return m.Leave(_text(request.leave.cause, "leave.cause"), request.leave.returning)
         case "join":
             return _decode_join(request.join)
         case _:

@@ -60,9 +60,10 @@ class Heartbeat:
 
 @dataclass(frozen=True, slots=True)
 class Leave:
-    """The agent leaves for good."""
+    """The agent leaves, for good unless it says that it means to come back."""
 
     cause: str = ""
+    returning: bool = False
 
 
 AgentMessage: TypeAlias = Join | GradientUpload | Heartbeat | Leave
@@ -113,6 +114,7 @@ class FinishCause(Enum):
     STOPPED = "stopped"
     NO_AGENTS = "no-agents"
     NOT_STARTED = "not-started"
+    FAILED = "failed"
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -165,6 +167,8 @@ class AgentReport:
     reconnects: int
     gone_in_round: int | None = None
     gone_cause: str = ""
+    absent_rounds: int = 0
+    last_round: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,3 +197,4 @@ class RoundReport:
     orthonormality_error: float
     basis: Float[np.ndarray, "d r"] | None = None
     finished: bool = False
+    absent_agent_ids: tuple[str, ...] = ()

@@ -58,6 +58,8 @@ def _encode_agent(report: m.AgentReport) -> pb.AgentStatus:
         reconnects=report.reconnects,
         gone_in_round=report.gone_in_round,
         gone_cause=report.gone_cause,
+        absent_rounds=report.absent_rounds,
+        last_round=report.last_round,
     )
 
 
@@ -71,6 +73,8 @@ def _decode_agent(message: pb.AgentStatus) -> m.AgentReport:
         reconnects=message.reconnects,
         gone_in_round=message.gone_in_round if message.HasField("gone_in_round") else None,
         gone_cause=message.gone_cause,
+        absent_rounds=message.absent_rounds,
+        last_round=message.last_round if message.HasField("last_round") else None,
     )
 
 
@@ -86,6 +90,7 @@ def encode_round_report(report: m.RoundReport, *, include_basis: bool) -> pb.Wat
         orthonormality_error=report.orthonormality_error,
         basis=encode_matrix(report.basis) if include_basis and report.basis is not None else None,
         finished=report.finished,
+        absent_agent_ids=report.absent_agent_ids,
     )
 
 
@@ -105,4 +110,5 @@ def decode_round_report(message: pb.WatchRoundsResponse) -> m.RoundReport:
         orthonormality_error=message.orthonormality_error,
         basis=decode_matrix(message.basis, "basis") if message.HasField("basis") else None,
         finished=message.finished,
+        absent_agent_ids=tuple(message.absent_agent_ids),
     )

@@ -61,6 +61,8 @@ class _FinishCauseEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FinishCau
     """Nobody was left to wait for."""
     FINISH_CAUSE_NOT_STARTED: _FinishCause.ValueType  # 4
     """Too few agents joined in time."""
+    FINISH_CAUSE_FAILED: _FinishCause.ValueType  # 5
+    """A round gave no finite basis."""
 
 class FinishCause(_FinishCause, metaclass=_FinishCauseEnumTypeWrapper):
     """Why a run is over."""
@@ -75,6 +77,8 @@ FINISH_CAUSE_NO_AGENTS: FinishCause.ValueType  # 3
 """Nobody was left to wait for."""
 FINISH_CAUSE_NOT_STARTED: FinishCause.ValueType  # 4
 """Too few agents joined in time."""
+FINISH_CAUSE_FAILED: FinishCause.ValueType  # 5
+"""A round gave no finite basis."""
 Global___FinishCause: _TypeAlias = FinishCause  # noqa: Y015
 
 class _RunPhase:
@@ -389,16 +393,20 @@ class Leave(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     CAUSE_FIELD_NUMBER: _builtins.int
+    RETURNING_FIELD_NUMBER: _builtins.int
     cause: _builtins.str
     """Why, in one sentence for people; at most 512 characters."""
+    returning: _builtins.bool
+    """Whether it means to come back. A run whose agents have all left is over at once, unless one of them does."""
     def __init__(
         self,
         *,
         cause: _builtins.str = ...,
+        returning: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cause", b"cause"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cause", b"cause", "returning", b"returning"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -651,6 +659,8 @@ class AgentStatus(_message.Message):
     RECONNECTS_FIELD_NUMBER: _builtins.int
     GONE_IN_ROUND_FIELD_NUMBER: _builtins.int
     GONE_CAUSE_FIELD_NUMBER: _builtins.int
+    ABSENT_ROUNDS_FIELD_NUMBER: _builtins.int
+    LAST_ROUND_FIELD_NUMBER: _builtins.int
     agent_id: _builtins.str
     """Name of the agent."""
     phase: Global___AgentPhase.ValueType
@@ -667,6 +677,10 @@ class AgentStatus(_message.Message):
     """The round in which it left; set only when it is gone."""
     gone_cause: _builtins.str
     """Why it is gone, in one sentence for people."""
+    absent_rounds: _builtins.int
+    """Number of rounds that closed without its gradient while it was here."""
+    last_round: _builtins.int
+    """The newest closed round in which its gradient counted; not set where none did."""
     def __init__(
         self,
         *,
@@ -678,14 +692,21 @@ class AgentStatus(_message.Message):
         reconnects: _builtins.int = ...,
         gone_in_round: _builtins.int | None = ...,
         gone_cause: _builtins.str = ...,
+        absent_rounds: _builtins.int = ...,
+        last_round: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_gone_in_round", b"_gone_in_round", "gone_in_round", b"gone_in_round"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_gone_in_round", b"_gone_in_round", "_last_round", b"_last_round", "gone_in_round", b"gone_in_round", "last_round", b"last_round"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_gone_in_round", b"_gone_in_round", "agent_id", b"agent_id", "awaited", b"awaited", "gone_cause", b"gone_cause", "gone_in_round", b"gone_in_round", "phase", b"phase", "reconnects", b"reconnects", "rounds_counted", b"rounds_counted", "silent_seconds", b"silent_seconds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_gone_in_round", b"_gone_in_round", "_last_round", b"_last_round", "absent_rounds", b"absent_rounds", "agent_id", b"agent_id", "awaited", b"awaited", "gone_cause", b"gone_cause", "gone_in_round", b"gone_in_round", "last_round", b"last_round", "phase", b"phase", "reconnects", b"reconnects", "rounds_counted", b"rounds_counted", "silent_seconds", b"silent_seconds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__gone_in_round: _TypeAlias = _typing.Literal["gone_in_round"]  # noqa: Y015
     _WhichOneofArgType__gone_in_round: _TypeAlias = _typing.Literal["_gone_in_round", b"_gone_in_round"]  # noqa: Y015
+    _WhichOneofReturnType__last_round: _TypeAlias = _typing.Literal["last_round"]  # noqa: Y015
+    _WhichOneofArgType__last_round: _TypeAlias = _typing.Literal["_last_round", b"_last_round"]  # noqa: Y015
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__gone_in_round) -> _WhichOneofReturnType__gone_in_round | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__last_round) -> _WhichOneofReturnType__last_round | None: ...
 
 Global___AgentStatus: _TypeAlias = AgentStatus  # noqa: Y015
 
@@ -829,6 +850,7 @@ class WatchRoundsResponse(_message.Message):
     ORTHONORMALITY_ERROR_FIELD_NUMBER: _builtins.int
     BASIS_FIELD_NUMBER: _builtins.int
     FINISHED_FIELD_NUMBER: _builtins.int
+    ABSENT_AGENT_IDS_FIELD_NUMBER: _builtins.int
     closed_round: _builtins.int
     """The round that closed."""
     seconds: _builtins.float
@@ -853,6 +875,10 @@ class WatchRoundsResponse(_message.Message):
     def basis(self) -> _matrix_pb2.Matrix:
         """B_{t+1}, d × r; only where asked for."""
 
+    @_builtins.property
+    def absent_agent_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Names of agents that were here and whose gradients the round closed without."""
+
     def __init__(
         self,
         *,
@@ -865,10 +891,11 @@ class WatchRoundsResponse(_message.Message):
         orthonormality_error: _builtins.float = ...,
         basis: _matrix_pb2.Matrix | None = ...,
         finished: _builtins.bool = ...,
+        absent_agent_ids: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["basis", b"basis", "stamp", b"stamp"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["basis", b"basis", "basis_movement", b"basis_movement", "closed_round", b"closed_round", "contributors", b"contributors", "departed_agent_ids", b"departed_agent_ids", "finished", b"finished", "orthonormality_error", b"orthonormality_error", "seconds", b"seconds", "stamp", b"stamp"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["absent_agent_ids", b"absent_agent_ids", "basis", b"basis", "basis_movement", b"basis_movement", "closed_round", b"closed_round", "contributors", b"contributors", "departed_agent_ids", b"departed_agent_ids", "finished", b"finished", "orthonormality_error", b"orthonormality_error", "seconds", b"seconds", "stamp", b"stamp"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

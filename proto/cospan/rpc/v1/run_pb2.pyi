@@ -59,6 +59,8 @@ class _ParticipationPolicyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_P
     """Not set; a specification that carries it is refused."""
     PARTICIPATION_POLICY_ALL: _ParticipationPolicy.ValueType  # 1
     """Every agent that takes part in the round and is alive."""
+    PARTICIPATION_POLICY_QUORUM: _ParticipationPolicy.ValueType  # 2
+    """As many as the quorum says, and all others that are there before the deadline."""
 
 class ParticipationPolicy(_ParticipationPolicy, metaclass=_ParticipationPolicyEnumTypeWrapper):
     """Whom the coordinator waits for before it closes a round."""
@@ -67,6 +69,8 @@ PARTICIPATION_POLICY_UNSPECIFIED: ParticipationPolicy.ValueType  # 0
 """Not set; a specification that carries it is refused."""
 PARTICIPATION_POLICY_ALL: ParticipationPolicy.ValueType  # 1
 """Every agent that takes part in the round and is alive."""
+PARTICIPATION_POLICY_QUORUM: ParticipationPolicy.ValueType  # 2
+"""As many as the quorum says, and all others that are there before the deadline."""
 Global___ParticipationPolicy: _TypeAlias = ParticipationPolicy  # noqa: Y015
 
 @_typing.final
@@ -178,6 +182,10 @@ class RunSpecification(_message.Message):
     PARTICIPATION_FIELD_NUMBER: _builtins.int
     LIVENESS_SECONDS_FIELD_NUMBER: _builtins.int
     ROUND_SECONDS_FIELD_NUMBER: _builtins.int
+    QUORUM_FIELD_NUMBER: _builtins.int
+    DEADLINE_SECONDS_FIELD_NUMBER: _builtins.int
+    MAX_STALENESS_FIELD_NUMBER: _builtins.int
+    MIN_AGENTS_FIELD_NUMBER: _builtins.int
     workload: _builtins.str
     """Name of the workload, for people; at most 256 characters."""
     feature_dim: _builtins.int
@@ -187,7 +195,7 @@ class RunSpecification(_message.Message):
     feature_fingerprint: _builtins.str
     """Fingerprint of the feature map; empty until the first agent to join fixes it."""
     agents: _builtins.int
-    """Number of agents with which round 0 opens; 1 or more."""
+    """Number of agents that round 0 waits for; 1 or more."""
     rounds: _builtins.int
     """Number of rounds after which the run is finished; 0 for a run that ends when it is stopped."""
     seed: _builtins.int
@@ -198,6 +206,20 @@ class RunSpecification(_message.Message):
     """Longest silence, in seconds, after which an agent is taken for dead and no longer waited for; above 0."""
     round_seconds: _builtins.float
     """Longest time, in seconds, that one round waits for an agent that is alive but sends no gradient; above 0."""
+    quorum: _builtins.float
+    """With a quorum: how many gradients a round needs to close. Below 1 a share of the agents that take part in the
+    round, else a number of agents, of which never more are needed than take part. 0 without a quorum.
+    """
+    deadline_seconds: _builtins.float
+    """With a quorum: seconds from the opening of a round after which it waits for the quorum alone; 0 where the
+    coordinator learns them from the times at which the quorum was there in earlier rounds.
+    """
+    max_staleness: _builtins.int
+    """With a quorum: how many rounds old a gradient may be and still count, in the round that is open when it comes;
+    0 or more.
+    """
+    min_agents: _builtins.int
+    """With how many agents round 0 opens when those it waits for are not there in time; 0 for all of them."""
     @_builtins.property
     def method(self) -> Global___Method:
         """The learning rule."""
@@ -216,10 +238,14 @@ class RunSpecification(_message.Message):
         participation: Global___ParticipationPolicy.ValueType = ...,
         liveness_seconds: _builtins.float = ...,
         round_seconds: _builtins.float = ...,
+        quorum: _builtins.float = ...,
+        deadline_seconds: _builtins.float = ...,
+        max_staleness: _builtins.int = ...,
+        min_agents: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["method", b"method"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agents", b"agents", "feature_dim", b"feature_dim", "feature_fingerprint", b"feature_fingerprint", "liveness_seconds", b"liveness_seconds", "method", b"method", "participation", b"participation", "rank", b"rank", "round_seconds", b"round_seconds", "rounds", b"rounds", "seed", b"seed", "workload", b"workload"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agents", b"agents", "deadline_seconds", b"deadline_seconds", "feature_dim", b"feature_dim", "feature_fingerprint", b"feature_fingerprint", "liveness_seconds", b"liveness_seconds", "max_staleness", b"max_staleness", "method", b"method", "min_agents", b"min_agents", "participation", b"participation", "quorum", b"quorum", "rank", b"rank", "round_seconds", b"round_seconds", "rounds", b"rounds", "seed", b"seed", "workload", b"workload"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
