@@ -104,6 +104,8 @@ def kinds(commands: tuple[Any, ...]) -> list[str]:
                 names.append(f"{type(command).__name__} {type(message).__name__}")
             case events.Note(kind=kind):
                 names.append(kind)
+            case events.StoreMember() | events.DropMember() | events.StoreSpecification():
+                pass  # what is stored of members is looked at where that is tested
             case _:
                 names.append(type(command).__name__)
     return names
@@ -194,13 +196,28 @@ class CoordinatorDriver:
         return self.step(events.GradientArrived(token, upload(number, *agents, weight=float(len(named)), **values)))
 
     def compute(self) -> list[str]:
-        """The arithmetic of the round that closes is done."""
-        return self.step(moved(self.state, self.state.round))
+        """The arithmetic of the round that closes is done, and what came of it is stored."""
+        told = self.step(moved(self.state, self.state.round))
+        commands = self.commands
+        for command in commands:
+            if isinstance(command, events.StoreRound):
+                told = [kind for kind in told if kind != "StoreRound"] + self.stored(command)
+        self.commands = (*commands, *self.commands)
+        return told
+
+    def stored(self, command: events.StoreRound) -> list[str]:
+        """A round is on the disk."""
+        report = command.record.report
+        return self.step(events.RoundStored(report.closed_round, report))
 
     def wait(self, seconds: float) -> list[str]:
         """Time passes, and the clock ticks."""
         self.now += seconds
         return self.step(events.Tick())
+
+    def report(self) -> m.RoundReport:
+        """The report of a round among the last commands."""
+        return next(command.report for command in self.commands if isinstance(command, events.ReportRound))
 
     def receipt(self) -> m.Receipt:
         """The receipt among the last commands."""

@@ -219,7 +219,7 @@ def test_gradients_without_a_finite_mean_end_the_run() -> None:
         for agent in ("a", "b"):
             fleet.send(agent, 0, value=1.7e308)
     assert fleet.engine.end is not None
-    assert fleet.engine.end.cause is m.FinishCause.STOPPED
+    assert fleet.engine.end.cause is m.FinishCause.FAILED
     assert "round 0 gave no finite basis" in fleet.engine.end.message
     assert fleet.engine.state.basis is basis
 

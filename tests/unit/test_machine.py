@@ -13,7 +13,7 @@ from cospan.server import events, machine
 from cospan.wire import errors
 from cospan.wire.messages import AgentPhase, Disposition, FinishCause, GradientUpload, Resumption, RunPhase
 
-WAITING, COLLECTING, CLOSING, FINISHED = RunPhase
+WAITING, COLLECTING, CLOSING, FINISHED, DRAINING = RunPhase
 
 
 def waiting() -> CoordinatorDriver:
@@ -282,9 +282,10 @@ def test_a_round_closes_when_all_gradients_are_there() -> None:
     assert run.state.phase is CLOSING
     run.now = 2.5
     assert run.compute() == ["Broadcast BasisUpdate", "ReportRound"]
+    assert run.state.durable_round == 1
     assert (run.state.phase, run.state.round, run.state.awaited) == (COLLECTING, 1, {"a", "b"})
-    assert (run.state.counted, run.state.counted_before) == (frozenset(), {"a", "b"})
-    update, report = run.sent()[0], run.commands[1].report
+    assert (run.state.counted, dict(run.state.accepted)) == (frozenset(), {0: {"a", "b"}})
+    update, report = run.sent()[0], run.report()
     assert update.stamp == report.stamp == run.state.stamp
     assert update.basis is report.basis is run.state.basis
     assert (report.closed_round, report.seconds, report.contributors, report.finished) == (0, 2.5, 2, False)
@@ -298,7 +299,7 @@ def test_the_last_round_ends_the_run() -> None:
         assert run.compute()[: len(expected)] == expected
     assert isinstance(run.commands[-1], events.EndRun)
     assert run.commands[-1].cause is FinishCause.ROUNDS_REACHED
-    report, finish = run.commands[0].report, run.sent()[0]
+    report, finish = run.report(), run.sent()[0]
     assert (report.finished, report.closed_round, finish.stamp.round) == (True, 1, 2)
     assert finish.basis is run.state.basis
     assert run.state.phase is FINISHED
@@ -480,7 +481,7 @@ def test_a_round_without_a_finite_basis_ends_the_run() -> None:
     basis = run.state.basis
     assert run.step(events.BasisFailed(0, "no finite basis")) == ["Broadcast Finish", "run-finished", "EndRun"]
     assert run.sent()[0].message == "no finite basis"
-    assert (run.state.finish_cause, run.state.round) == (FinishCause.STOPPED, 0)
+    assert (run.state.finish_cause, run.state.round) == (FinishCause.FAILED, 0)
     assert run.state.basis is basis
 
 
@@ -519,7 +520,7 @@ def test_nobody_waits_for_who_has_left() -> None:
     gone = run.state.departures["a"]
     assert (gone.round, gone.cause) == (0, "it left: its shift is over")
     run.compute()
-    assert run.commands[1].report.departed_agent_ids == ("a",)
+    assert run.report().departed_agent_ids == ("a",)
     assert run.state.awaited == {"b"}
     run.refuse(events.LeaveArrived(a, ""), errors.SessionUnknownError)
 
@@ -616,7 +617,8 @@ def test_nobody_waits_longer_than_the_liveness_bound_for_a_silent_process() -> N
     assert run.wait(LIVENESS - 3.25) == []
     assert run.wait(0.25) == ["agent-gone", "CloseStream", "ComputeBasis"]
     assert run.state.departures["b"].cause == "it was silent for 5 s"
-    assert isinstance(run.commands[1].error, errors.SessionUnknownError)
+    (closed,) = [command for command in run.commands if isinstance(command, events.CloseStream)]
+    assert isinstance(closed.error, errors.SessionUnknownError)
     run.refuse(gradient(b, 0), errors.SessionUnknownError)
 
 

@@ -2,6 +2,7 @@
 
 import itertools
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -59,7 +60,7 @@ def test_from_the_first_question_to_the_last_basis() -> None:
     assert agent.update(0) == ["Learn"]
     assert agent.learn() == ["Transmit GradientUpload"]
     assert agent.update(1) == ["Learn"]
-    assert (agent.state.pending, agent.commands[0].round) == (None, 1)
+    assert (agent.state.kept, agent.commands[0].round) == ((), 1)
     assert agent.learn() == ["Transmit GradientUpload"]
     basis = np.zeros((4, 2))
     finish = m.Finish(agent.stamp(2), m.FinishCause.ROUNDS_REACHED, "all 2 rounds are done", basis)
@@ -105,7 +106,8 @@ def test_the_same_basis_twice_is_learnt_once() -> None:
     agent = active()
     assert agent.update(0) == []
     agent.learn()
-    assert agent.update(0) == []
+    assert agent.update(0) == ["Transmit GradientUpload"], "who opens a round again has lost what came before"
+    assert agent.state.learning is None
 
 
 @pytest.mark.parametrize(
@@ -167,10 +169,10 @@ def test_the_fingerprint_may_be_fixed_between_the_question_and_the_welcome() -> 
 # Broken streams -----------------------------------------------------------------------------------------
 
 
-def test_the_pause_doubles_up_to_five_seconds_and_is_jittered_by_half() -> None:
+def test_the_pause_doubles_up_to_two_seconds_and_is_jittered_by_half() -> None:
     for jitter, pauses in (
-        (0.0, [0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 2.5, 2.5]),
-        (1.0, [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0]),
+        (0.0, [0.05, 0.1, 0.2, 0.4, 0.8, 1.0, 1.0]),
+        (1.0, [0.1, 0.2, 0.4, 0.8, 1.6, 2.0, 2.0]),
     ):
         agent = active()
         for pause in pauses:
@@ -282,9 +284,9 @@ def test_it_comes_back_with_its_token_and_its_round() -> None:
 
 def test_what_is_not_acknowledged_is_sent_again() -> None:
     agent = sent()
-    pending = agent.state.pending
+    (kept,) = agent.state.kept
     assert reconnect(agent, agent.welcome(0)) == ["Transmit GradientUpload"]
-    assert agent.commands[0].message is pending
+    assert agent.commands[0].message is kept.upload
     assert agent.state.learning is None, "the round is not learnt a second time"
     assert agent.update(1) == ["Learn"]
 
@@ -292,7 +294,7 @@ def test_what_is_not_acknowledged_is_sent_again() -> None:
 def test_what_the_run_has_gone_past_is_dropped() -> None:
     agent = sent()
     assert reconnect(agent, agent.welcome(1)) == ["Learn"]
-    assert (agent.state.pending, agent.commands[0].round) == (None, 1)
+    assert (agent.state.kept, agent.commands[0].round) == ((), 1)
 
 
 def test_a_gradient_that_was_done_offline_is_sent_when_the_stream_is_back() -> None:
@@ -331,6 +333,88 @@ def test_who_was_given_up_and_joins_the_same_round_sends_its_gradient_again() ->
     assert agent.receive(agent.welcome(0, session_token="token-2")) == ["Transmit GradientUpload"]
 
 
+# A coordinator that was started again -------------------------------------------------------------------
+
+
+def ahead() -> AgentDriver:
+    """An agent that has sent its gradient of round 1, while only round 0 is known to be durable."""
+    agent = sent()
+    agent.receive(m.BasisUpdate(replace(agent.stamp(1), durable_round=0), agent.basis))
+    agent.learn()
+    assert [each.upload.round for each in agent.state.kept] == [0, 1]
+    return agent
+
+
+def restarted(agent: AgentDriver, round_number: int, **changes: Any) -> m.Welcome:
+    stamp = replace(agent.stamp(round_number), incarnation=2)
+    return agent.welcome(round_number, stamp=stamp, started=False, **changes)
+
+
+def reopened(agent: AgentDriver, round_number: int, basis: np.ndarray | None = None) -> list[str]:
+    stamp = replace(agent.stamp(round_number), incarnation=2)
+    return agent.receive(m.BasisUpdate(stamp, agent.basis if basis is None else basis))
+
+
+def test_a_gradient_is_kept_until_its_round_is_durable() -> None:
+    agent = ahead()
+    agent.receive(m.BasisUpdate(replace(agent.stamp(2), durable_round=1), agent.basis))
+    assert [each.upload.round for each in agent.state.kept] == [1]
+
+
+def test_a_coordinator_that_was_started_again_gets_what_it_has_lost() -> None:
+    """In the order of the rounds, when it opens them; and nothing is learnt a second time."""
+    agent = ahead()
+    assert reconnect(agent, restarted(agent, 0)) == [], "it waits for the fleet"
+    assert reopened(agent, 0) == ["Transmit GradientUpload"]
+    assert agent.commands[0].message.round == 0
+    assert reopened(agent, 1) == ["Transmit GradientUpload"]
+    assert agent.commands[0].message.round == 1
+    assert reopened(agent, 2) == ["Learn"]
+
+
+def test_who_is_learning_when_the_coordinator_goes_back_goes_on() -> None:
+    agent = ahead()
+    agent.receive(m.BasisUpdate(replace(agent.stamp(2), durable_round=1), agent.basis))
+    assert reconnect(agent, restarted(agent, 1)) == []
+    assert reopened(agent, 1) == ["Transmit GradientUpload"]
+    assert agent.learn() == [], "round 2 is not open yet"
+    assert reopened(agent, 2) == ["Transmit GradientUpload"]
+
+
+def test_a_round_that_came_to_another_basis_is_learnt_anew() -> None:
+    agent = ahead()
+    reconnect(agent, restarted(agent, 0))
+    reopened(agent, 0)
+    assert reopened(agent, 1, np.negative(agent.basis)) == ["Learn"]
+    assert (agent.commands[0].round, agent.commands[0].basis[0, 0]) == (1, -agent.basis[0, 0])
+    assert agent.learn() == ["Transmit GradientUpload"]
+
+
+def test_a_gradient_of_a_basis_that_is_no_more_is_not_sent() -> None:
+    agent = sent()
+    agent.receive(m.BasisUpdate(replace(agent.stamp(1), durable_round=0), agent.basis))
+    reconnect(agent, restarted(agent, 0))
+    reopened(agent, 0)
+    assert reopened(agent, 1, np.negative(agent.basis)) == [], "the learner is busy with the other one"
+    assert agent.learn() == ["Learn"]
+    assert agent.learn() == ["Transmit GradientUpload"]
+
+
+def test_nothing_is_sent_while_the_coordinator_waits_for_the_fleet() -> None:
+    agent = active()
+    assert reconnect(agent, restarted(agent, 0)) == []
+    assert agent.learn() == []
+    assert reopened(agent, 0) == ["Transmit GradientUpload"]
+
+
+def test_a_coordinator_of_the_past_is_left_alone() -> None:
+    """It was replaced while it stood still: the agent hangs up, and tries again."""
+    agent = active()
+    reconnect(agent, restarted(agent, 0))
+    assert agent.update(0) == ["Connect"]
+    assert agent.state.phase is Phase.OFFLINE
+
+
 # A learner that is slow ---------------------------------------------------------------------------------
 
 
@@ -340,7 +424,7 @@ def test_rounds_that_pass_while_the_learner_is_busy_are_skipped() -> None:
         assert agent.update(number) == []
     assert agent.learn() == ["Transmit GradientUpload", "Learn"]
     assert (agent.commands[0].message.round, agent.commands[1].round) == (0, 3)
-    assert agent.state.pending is None
+    assert agent.state.kept == ()
     late = m.Receipt(agent.stamp(3), 0, m.Disposition.LATE)
     assert agent.receive(late) == []
     assert agent.state.not_counted == 1
@@ -544,4 +628,4 @@ def test_every_order_of_a_break_and_a_gradient_sends_the_gradient_once_it_can() 
             assert "Learn" not in kinds
             uploads += kinds.count("Transmit GradientUpload")
         assert uploads == (2 if order[0] == "gradient" else 1)
-        assert agent.state.pending is not None
+        assert [each.upload.round for each in agent.state.kept] == [0]

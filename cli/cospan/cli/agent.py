@@ -146,7 +146,8 @@ def _file(output: Path, agent: Agent) -> Path:
 
 async def _run(agent: Agent, *, follow_stdin: bool) -> AgentEnd:
     def stop(cause: str) -> None:
-        agent.stop(f"it was stopped by {cause}")
+        # Ctrl-C comes from somebody who has seen enough; the rest from whoever starts it again.
+        agent.stop(f"it was stopped by {cause}", returning=cause != "SIGINT")
 
     def stop_later(cause: str) -> None:
         asyncio.get_running_loop().call_later(_PARENT_GONE_SECONDS, stop, cause)

@@ -104,6 +104,7 @@ def coordinator(
     insecure: o.Insecure = None,
     run_folder: o.RunFolderOption = None,
     runs_folder: o.RunsFolder = None,
+    new_run: o.NewRun = None,
     spec: o.SpecFile = None,
     config: o.Config = None,
     json: o.Json = False,

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import ipaddress
+import secrets
 import time
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
@@ -21,17 +22,29 @@ from cospan.cli.process import (
     use_one_blas_thread,
 )
 from cospan.cli.recorder import RoundsFile, row_of
-from cospan.cli.run_folder import RunFolder, check_free, make_newest_run_folder, make_run_folder
+from cospan.cli.run_folder import (
+    RunFolder,
+    check_free,
+    make_run_folder,
+    make_run_folder_in,
+    point_to_newest,
+)
+from cospan.cli.settings import load_settings
 from cospan.cli.specifying import RunPlan, plan_alone, plan_with_workload
+from cospan.cli.stored_run import StoredRun, check_same_run, run_to_go_on_with
 from cospan.core.specification import RunSpecification
-from cospan.server.events import Note, ReportRound
+from cospan.server.archive import read_reports
+from cospan.server.events import Note, ReportRound, Suspend
 from cospan.server.host import Coordinator
 from cospan.server.state import CoordinatorState
+from cospan.server.store import RunStore, create_store, open_store
 from cospan.wire.errors import CospanError, InvalidValueError
 from cospan.wire.messages import FinishCause, RoundReport
 
 DEFAULT_PORT = 50051
 START_SECONDS = 600.0
+_SUSPENDING = ("SIGTERM", "SIGHUP")
+"""After these signals the run is left to be gone on with; Ctrl-C ends it."""
 _JSON_ROUND_SECONDS = 0.25
 _PLAIN_ROUND_SECONDS = 5.0
 
@@ -59,22 +72,36 @@ def serve_here(chosen: CoordinatorOptions, flags: Mapping[str, Any], config: Pat
         raise InvalidValueError("--run-folder and --runs-folder are both said; leave out one")
     voice: Voice = JsonVoice(JsonLines(claim_stdout())) if chosen.json else PlainVoice()
     try:
-        plan = _plan(chosen, flags, config)
+        new_run = load_settings(flags, config).new_run
+        stored = run_to_go_on_with(chosen.run_folder, chosen.runs_folder, new_run=new_run)
+        plan = _plan(chosen, flags, config, stored)
         _check_address(plan)
-        if chosen.run_folder is not None:
+        if chosen.run_folder is not None and stored is None:
             check_free(chosen.run_folder)
         use_one_blas_thread()
-        if not chosen.follow_stdin:  # else `cospan run` has said it
+        if not chosen.follow_stdin and stored is None:  # else it was said before
             advise([*of_rank(plan.specification), *_of_features(plan)])
         keep_what_is_loaded()
-        outcome, asked = asyncio.run(_serve(plan, chosen, voice))
-        return _exit_code(outcome, asked_to_stop=asked)
+        return _exit_code(asyncio.run(_serve(plan, chosen, stored, voice)))
     except CospanError as failure:
         voice.failed(failure)
         raise
 
 
-def _plan(chosen: CoordinatorOptions, flags: Mapping[str, Any], config: Path | None) -> RunPlan:
+def _plan(
+    chosen: CoordinatorOptions, flags: Mapping[str, Any], config: Path | None, stored: StoredRun | None
+) -> RunPlan:
+    """What is asked for; of a run that goes on nothing need be said again, and nothing may be different."""
+    asked_for = chosen.workload is not None or chosen.spec is not None or "feature_dim" in flags
+    if stored is not None and not asked_for:
+        return RunPlan(stored.state.specification, load_settings(flags, config))
+    plan = _new_plan(chosen, flags, config)
+    if stored is not None:
+        check_same_run(stored, plan.specification)
+    return plan
+
+
+def _new_plan(chosen: CoordinatorOptions, flags: Mapping[str, Any], config: Path | None) -> RunPlan:
     if chosen.workload is None:
         return plan_alone(flags, config, spec_file=chosen.spec, rounds=0)
     if "feature_dim" in flags or "fingerprint" in flags:
@@ -107,13 +134,35 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def _exit_code(outcome: RunOutcome, *, asked_to_stop: bool) -> int:
-    """0 where the run did what was asked for.
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How a coordinator's part in a run ended.
+
+    Attributes:
+        outcome: of the run; None where it can go on.
+        asked: whether somebody asked for the end.
+        suspended: why it was left to be gone on with, else None.
+    """
+
+    outcome: RunOutcome | None
+    asked: bool
+    suspended: Suspend | None = None
+
+
+def _exit_code(ending: Ending) -> int:
+    """0 where the coordinator did what was asked for.
 
     Raises:
         RunFailedError: it did not.
     """
-    if outcome.cause == FinishCause.ROUNDS_REACHED.value or (asked_to_stop and outcome.specification.rounds == 0):
+    outcome, suspended = ending.outcome, ending.suspended
+    if suspended is not None:
+        if suspended.failed:
+            raise RunFailedError(f"the run was left as it was stored: {suspended.message}")
+        return 0
+    assert outcome is not None
+    reached = outcome.cause == FinishCause.ROUNDS_REACHED.value
+    if reached or (ending.asked and outcome.specification.rounds == 0):
         return 0
     raise RunFailedError(f"the run ended after {outcome.rounds} rounds: {outcome.message}")
 
@@ -121,41 +170,81 @@ def _exit_code(outcome: RunOutcome, *, asked_to_stop: bool) -> int:
 # Serving --------------------------------------------------------------------------------------------------------
 
 
-async def _serve(plan: RunPlan, chosen: CoordinatorOptions, voice: "Voice") -> tuple[RunOutcome, bool]:
-    """How the run ended, and whether somebody asked for that."""
+async def _serve(plan: RunPlan, chosen: CoordinatorOptions, stored: StoredRun | None, voice: "Voice") -> Ending:
+    """Serves the run until it is over, or until it is left to be gone on with."""
     settings, spec = plan.settings, plan.specification
+    folder = _folder(chosen, spec.workload) if stored is None else stored.folder
+    store = _store(folder, spec, goes_on=stored is not None)
     coordinator = Coordinator(
         spec,
         host=settings.host,
         port=DEFAULT_PORT if settings.port is None else settings.port,
         start_seconds=START_SECONDS if settings.start_seconds is None else settings.start_seconds,
         sites=plan.workload.max_agents if plan.workload is not None else None,
+        store=store,
     )
     register = Register(coordinator, voice)
     asked: list[str] = []
 
     def stop(cause: str) -> None:
         asked.append(cause)
-        coordinator.stop(f"the coordinator was stopped by {cause}")
+        if cause in _SUSPENDING and not chosen.follow_stdin:
+            coordinator.drain(f"the coordinator was stopped by {cause}")
+        else:
+            coordinator.stop(f"the coordinator was stopped by {cause}")
 
     on_stop_signal(stop)
     if chosen.follow_stdin:
         on_end_of_stdin(stop)
     async with contextlib.AsyncExitStack() as stack:
-        await stack.enter_async_context(coordinator)
-        folder = _folder(chosen, spec.workload)
+        await stack.enter_async_context(_listening(coordinator, folder, is_new=stored is None))
         if folder is not None:
+            if chosen.runs_folder is not None:
+                point_to_newest(folder)
             await stack.enter_async_context(_writing(register, folder))
         voice.listening(coordinator.address, spec.agents)
+        if stored is not None:
+            voice.goes_on(stored)
         await coordinator.wait()
-        voice.finished(register.outcome())
-    return register.outcome(), bool(asked)
+        outcome = register.outcome()
+        if outcome is not None:
+            voice.finished(outcome)
+    end = coordinator.engine.end
+    return Ending(register.outcome(), bool(asked), end if isinstance(end, Suspend) else None)
 
 
 def _folder(chosen: CoordinatorOptions, workload: str) -> RunFolder | None:
     if chosen.runs_folder is not None:
-        return make_newest_run_folder(chosen.runs_folder, workload=workload)
+        return make_run_folder_in(chosen.runs_folder, workload=workload)
     return None if chosen.run_folder is None else make_run_folder(chosen.run_folder, workload=workload)
+
+
+def _store(folder: RunFolder | None, spec: RunSpecification, *, goes_on: bool) -> RunStore | None:
+    if folder is None:
+        return None
+    if goes_on:
+        return open_store(folder.store)
+    try:
+        return create_store(folder.store, spec, run_id=secrets.token_hex(8))
+    except BaseException:
+        folder.discard()
+        raise
+
+
+@contextlib.asynccontextmanager
+async def _listening(coordinator: Coordinator, folder: RunFolder | None, *, is_new: bool) -> AsyncIterator[None]:
+    """A coordinator that listens; one that cannot leaves no folder of a run that never was."""
+    try:
+        await coordinator.start()
+    except BaseException:
+        await coordinator.close()
+        if folder is not None and is_new:
+            folder.discard()
+        raise
+    try:
+        yield
+    finally:
+        await coordinator.close()
 
 
 class Register:
@@ -163,13 +252,14 @@ class Register:
 
     def __init__(self, coordinator: Coordinator, voice: "Voice") -> None:
         self.rounds_file: RoundsFile | None = None
-        self._engine, self._voice, self._seconds = coordinator.engine, voice, 0.0
+        self.seconds = 0.0
+        self._engine, self._voice = coordinator.engine, voice
         self._end: tuple[CoordinatorState, str] | None = None
         self._engine.on_round.append(self._on_round)
         self._engine.on_note.append(self._on_note)
 
     def _on_round(self, command: ReportRound) -> None:
-        self._seconds += command.report.seconds
+        self.seconds += command.report.seconds
         if self.rounds_file is not None:
             self.rounds_file.add(row_of(command.report))
         self._voice.round(command.report)
@@ -185,11 +275,12 @@ class Register:
         """Of the run; its fingerprint may be fixed by the first agent."""
         return self._engine.state.specification
 
-    def outcome(self) -> RunOutcome:
-        """How the run ended; call it after it has."""
-        assert self._end is not None
+    def outcome(self) -> RunOutcome | None:
+        """How the run ended; None where it has not."""
+        if self._end is None:
+            return None
         state, message = self._end
-        return outcome_of_state(state, message=message, seconds=self._seconds)
+        return outcome_of_state(state, message=message, seconds=self.seconds)
 
 
 @contextlib.asynccontextmanager
@@ -197,15 +288,17 @@ async def _writing(register: Register, folder: RunFolder) -> AsyncIterator[None]
     """Keeps the run folder while the run goes on, and completes it when it is over."""
     handler = log_to_file(folder.log)
     folder.write_spec(register.specification)
-    register.rounds_file = RoundsFile(folder.rounds)
+    rows = [row_of(report) for report in read_reports(folder.store)]
+    register.seconds = sum(row.seconds for row in rows)
+    register.rounds_file = RoundsFile(folder.rounds, rows)
     writer = asyncio.create_task(register.rounds_file.keep_writing())
     try:
         yield
         outcome = register.outcome()
-        folder.write_spec(outcome.specification)
-        assert outcome.basis is not None
-        folder.write_basis(outcome.basis, run_id=outcome.run_id, rounds=outcome.rounds)
-        folder.write_result(result_document(outcome))
+        folder.write_spec(register.specification)
+        if outcome is not None and outcome.basis is not None:
+            folder.write_basis(outcome.basis, run_id=outcome.run_id, rounds=outcome.rounds)
+            folder.write_result(result_document(outcome))
     finally:
         writer.cancel()
         with contextlib.suppress(asyncio.CancelledError):
@@ -222,6 +315,9 @@ class Voice(Protocol):
 
     def listening(self, address: str, agents: int) -> None:
         """It can be joined."""
+
+    def goes_on(self, stored: StoredRun) -> None:
+        """It goes on with a run that was stored."""
 
     def note(self, note: Note) -> None:
         """Something happened to the fleet."""
@@ -245,6 +341,12 @@ class PlainVoice:
     def listening(self, address: str, agents: int) -> None:
         """The one line that scripts may wait for."""
         print(f"cospan coordinator listens on {address}, waiting for {agents} agents", flush=True)
+
+    def goes_on(self, stored: StoredRun) -> None:
+        """How far the run had come."""
+        state = stored.state
+        of = f" of {state.specification.rounds}" if state.specification.rounds else ""
+        print(f"goes on with run {state.run_id}: {state.rounds}{of} rounds are done", flush=True)
 
     def note(self, note: Note) -> None:
         """Who came and went."""
@@ -280,8 +382,12 @@ class JsonVoice:
         """With the real port, where 0 was asked for."""
         self._lines.emit("listening", address=address, agents=agents)
 
+    def goes_on(self, stored: StoredRun) -> None:
+        """How far the run had come."""
+        self._lines.emit("goes-on", run_id=stored.state.run_id, rounds=stored.state.rounds)
+
     def note(self, note: Note) -> None:
-        """The event is the note's kind: run-started, agent-joined, agent-lost, agent-back, agent-gone."""
+        """The event is the note's kind: run-started, agent-joined, agent-lost, agent-back, agent-gone, …"""
         self._lines.emit(note.kind, round=note.round, agents=list(note.agent_ids), message=note.text)
 
     def round(self, report: RoundReport) -> None:

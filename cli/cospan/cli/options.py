@@ -404,7 +404,7 @@ RunFolderOption: TypeAlias = Annotated[
     Path | None,
     typer.Option(
         "--run-folder",
-        help="Where to keep spec, rounds, basis, result and log; it must not exist, or be empty.",
+        help="Where to keep the run: to go on with where it holds one, else it must not exist, or be empty.",
         rich_help_panel=_FILES,
         metavar="FOLDER",
     ),
@@ -413,9 +413,17 @@ RunsFolder: TypeAlias = Annotated[
     Path | None,
     typer.Option(
         "--runs-folder",
-        help="Where to make a new folder for this run; its link `latest` points to the newest.",
+        help="Where to make a folder for each run; goes on with the newest (`latest`) where that is not over.",
         rich_help_panel=_FILES,
         metavar="FOLDER",
+    ),
+]
+NewRun: TypeAlias = Annotated[
+    bool | None,
+    typer.Option(
+        "--new-run",
+        help="Begin a new run, even where the newest in --runs-folder can go on.",
+        rich_help_panel=_FILES,
     ),
 ]
 OutputFile: TypeAlias = Annotated[

@@ -76,9 +76,10 @@ def write_rounds(path: Path, rows: Iterable[RoundRow]) -> None:
 class RoundsFile:
     """`rounds.csv` while the run goes on: `add` costs nothing, and once a second a thread writes what has come."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, rows: Iterable[RoundRow] = ()) -> None:
+        """Begins with the rows of a run that goes on."""
         self._path, self._pending, self._writing = path, deque[RoundRow](), threading.Lock()
-        write_rounds(path, ())
+        write_rounds(path, rows)
 
     def add(self, row: RoundRow) -> None:
         """Takes a row in."""

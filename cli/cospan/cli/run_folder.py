@@ -21,6 +21,10 @@ from cospan.wire.npz import load_npz, save_npz
 from cospan.wire.spec_file import to_toml
 
 RUNS = Path("runs")
+STORE = "coordinator.sqlite"
+"""The stored run, in its folder."""
+NEWEST = "latest"
+"""The link to the newest run, in a folder of runs."""
 BASIS_FORMAT = "cospan-basis-1"
 _MOST_RUNS_IN_A_SECOND = 1000
 
@@ -56,6 +60,11 @@ class RunFolder:
     def basis(self) -> Path:
         """The newest basis."""
         return self.path / "basis.npz"
+
+    @property
+    def store(self) -> Path:
+        """The run as the coordinator stores it, to go on with."""
+        return self.path / STORE
 
     @property
     def log(self) -> Path:
@@ -138,23 +147,31 @@ def make_run_folder(path: Path | None, *, workload: str) -> RunFolder:
     return _make(path, exist_ok=True)
 
 
-def make_newest_run_folder(parent: Path, *, workload: str) -> RunFolder:
-    """Makes a new folder in `parent`, to which its link `latest` then points, with a folder for the agents' files.
-
-    Agents that share the volume write to `latest/agents` and need not know the folder's name.
+def make_run_folder_in(parent: Path, *, workload: str) -> RunFolder:
+    """Makes a new folder in `parent`.
 
     Raises:
         RunFileError: it cannot be made.
     """
-    folder = _make_unique(parent, workload)
-    link = parent / f".latest-{folder.path.name}"
+    return _make_unique(parent, workload)
+
+
+def point_to_newest(folder: RunFolder) -> None:
+    """Lets the link `latest` beside a folder point to it, and makes a folder in it for the agents' files.
+
+    Agents that share the volume write to `latest/agents` and need not know the folder's name.
+
+    Raises:
+        RunFileError: they cannot be made.
+    """
+    link = folder.path.parent / f".{NEWEST}-{folder.path.name}"
     try:
-        folder.agents.mkdir()
+        folder.agents.mkdir(exist_ok=True)
+        link.unlink(missing_ok=True)
         link.symlink_to(folder.path.name)
-        link.replace(parent / "latest")
+        link.replace(folder.path.parent / NEWEST)
     except OSError as failure:
         raise _cannot_make(folder.path, failure) from failure
-    return folder
 
 
 def _make_unique(parent: Path, workload: str) -> RunFolder:

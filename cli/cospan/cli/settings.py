@@ -68,6 +68,7 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", min_length=1, description="an address to listen on")
     port: int | None = Field(None, ge=0, le=65535, description="a whole number, 0 to 65535")
     insecure: bool = Field(False, description="true or false")
+    new_run: bool = Field(False, description="true or false")
     coordinator: str = Field("127.0.0.1:50051", pattern=r"^\S+:\d+$", description="HOST:PORT")
 
 

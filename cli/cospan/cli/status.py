@@ -47,11 +47,14 @@ def _doing(report: RunReport) -> str:
     seconds = f"{report.phase_seconds:.1f} s"
     match report.phase:
         case RunPhase.WAITING:
-            return f"waiting for agents since {seconds}: {here} of {report.specification.agents} are here"
+            verb = "come back" if report.stamp.round else "join"
+            return f"waiting for agents to {verb} since {seconds}: {here} of {report.specification.agents} are here"
         case RunPhase.COLLECTING:
             return f"round {report.stamp.round}, {_waiting(report, seconds)}"
         case RunPhase.CLOSING:
             return f"round {report.stamp.round}, computing the new basis since {seconds}"
+        case RunPhase.DRAINING:
+            return "the coordinator is going down; the run goes on when it is started again"
         case RunPhase.FINISHED:
             cause = report.finish_cause.value.replace("-", " ") if report.finish_cause else "no cause given"
             return f"finished {seconds} ago ({cause})"

@@ -182,9 +182,14 @@ class Agent:
         if self._state is not None and self._state.learning is not None:
             await asyncio.to_thread(self._worker.join, _ROUND_END_SECONDS)
 
-    def stop(self, cause: str) -> None:
-        """Asks the agent to leave the run; `run` returns soon after. Call it on the event loop's thread."""
-        self._post(session.StopRequested(cause))
+    def stop(self, cause: str, *, returning: bool = False) -> None:
+        """Asks the agent to leave the run; `run` returns soon after. Call it on the event loop's thread.
+
+        Args:
+            cause: one sentence, for the coordinator's log.
+            returning: whether the agent will be started again: a run whose agents have all left waits for it.
+        """
+        self._post(session.StopRequested(cause, returning))
 
     async def __aenter__(self) -> Self:
         self._background = asyncio.create_task(self.run_async())

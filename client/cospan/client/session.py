@@ -8,9 +8,10 @@
 
 The agent asks for the specification first, because its site may depend on the seed of the run.
 
-A gradient is kept until a later round's basis arrives, and is sent again after a broken stream; it counts once,
-because (agent, round) is its idempotency key. An agent that the coordinator has given up joins anew, but not before
-its own round is done: a fleet must not wait for it a second time.
+A gradient is kept until its round is durable, and is sent again after a broken stream or a restart of the
+coordinator; it counts once, because (agent, round) is its idempotency key. It belongs to the basis that it was taken
+at: where a restart has come to another basis for a round, the agent learns that round anew, too. An agent that the
+coordinator has given up joins anew, but not before its own round is done: a fleet must not wait for it a second time.
 
 Nothing here knows of sockets, threads or a clock.
 """
@@ -52,7 +53,9 @@ from cospan.wire.messages import (
 )
 
 _FIRST_BACKOFF_SECONDS = 0.1
-_LONGEST_BACKOFF_SECONDS = 5.0
+_LONGEST_BACKOFF_SECONDS = 2.0
+_MOST_KEPT = 3
+"""A coordinator is one round ahead of its disk at most."""
 _HEARTBEATS_PER_LIVENESS = 4.0
 
 
@@ -69,6 +72,14 @@ class Phase(Enum):
 
 
 @dataclass(frozen=True, eq=False, slots=True)
+class KeptGradient:
+    """A gradient that the coordinator may ask for again, and the basis that it was taken at."""
+
+    upload: GradientUpload
+    basis: Float[np.ndarray, "d r"]
+
+
+@dataclass(frozen=True, eq=False, slots=True)
 class SessionState:
     """What an agent process knows of its run.
 
@@ -81,8 +92,10 @@ class SessionState:
         token: of the session; None before the first welcome, and when the coordinator has forgotten it.
         stamp: of the newest message.
         basis: B_t of the stamp's round.
+        is_open: whether that round takes gradients; not while the coordinator waits for the fleet.
         learning: the round whose gradient is being computed.
-        pending: the newest gradient, until a later round's basis arrives.
+        learning_at: the basis that it is computed at.
+        kept: gradients whose rounds are not durable, oldest first.
         last_sent: when anything was sent.
         last_contact: when the coordinator was last there; before it ever was, when the first attempt was made.
         resume_at: when it wants to be asked again, after a `Drain`.
@@ -99,8 +112,10 @@ class SessionState:
     token: str | None = None
     stamp: Stamp | None = None
     basis: Float[np.ndarray, "d r"] | None = None
+    is_open: bool = False
     learning: int | None = None
-    pending: GradientUpload | None = None
+    learning_at: Float[np.ndarray, "d r"] | None = None
+    kept: tuple[KeptGradient, ...] = ()
     last_sent: float = 0.0
     last_contact: float = 0.0
     resume_at: float = -math.inf
@@ -115,11 +130,10 @@ class SessionState:
         assert self.phase is not Phase.ACTIVE or self.token is not None, "an active session has a token"
         assert self.phase is not Phase.LAGGING or self.learning is not None, "only who learns lags behind"
         assert self.learning is None or self.stamp is not None, "nothing is learnt before the welcome"
-        assert self.learning is None or self.pending is None or self.pending.round < self.learning
+        assert (self.learning is None) == (self.learning_at is None), "a gradient is taken at a basis"
+        assert len(self.kept) <= _MOST_KEPT, "what is kept is bounded"
         site_made = self.phase in (Phase.JOINING, Phase.ACTIVE, Phase.LAGGING)
         assert not site_made or self.join is not None, "who joins has a site"
-        assert self.learning is None or self.stamp is None or self.learning <= self.stamp.round
-        assert self.pending is None or self.stamp is None or self.pending.round <= self.stamp.round
 
 
 # Events -----------------------------------------------------------------------------------------------------
@@ -175,9 +189,10 @@ class LearningFailed:
 
 @dataclass(frozen=True, slots=True)
 class StopRequested:
-    """The agent is to leave the run."""
+    """The agent is to leave the run, for good unless it means to come back."""
 
     cause: str
+    returning: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -288,8 +303,8 @@ def step(state: SessionState, event: Event, now: float) -> Outcome:
         case LearningFailed(error=error):
             # Not the sentence: it may show an observation or a reward, and every onlooker can read a cause.
             return _leave(state, Phase.FAILED, f"it failed ({error.reason}); its own output says how", Fail(error))
-        case StopRequested(cause=cause):
-            return _leave(state, Phase.DONE, cause, Conclude(cause, state.basis))
+        case StopRequested(cause=cause, returning=returning):
+            return _leave(state, Phase.DONE, cause, Conclude(cause, state.basis), returning=returning)
         case Tick():
             return _on_tick(state, now)
 
@@ -306,10 +321,14 @@ def _on_connected(state: SessionState, now: float) -> Outcome:
 def _on_message(state: SessionState, message: CoordinatorMessage, now: float) -> Outcome:
     if state.stamp is not None and state.stamp.run_id != message.stamp.run_id:
         foreign = ForeignRunError(
-            f"this agent belongs to run {state.stamp.run_id}, and the coordinator now holds run "
-            f"{message.stamp.run_id}; start the agent anew to join that one"
+            f"this agent belongs to run {state.stamp.run_id}, of which {state.stamp.round} rounds are done, and "
+            f"the coordinator now holds run {message.stamp.run_id}: its stored state was removed, or it was started "
+            "in another folder. Bring that back to go on with the run, or start the agent anew to join the other one"
         )
         return replace(state, phase=Phase.FAILED), (Fail(foreign),)
+    if state.stamp is not None and message.stamp.incarnation < state.stamp.incarnation:
+        # A coordinator that was replaced while it stood still, and does not know it.
+        return replace(state, phase=Phase.OFFLINE), (Connect(_LONGEST_BACKOFF_SECONDS),)
     expected = Phase.JOINING if isinstance(message, Welcome) else Phase.ACTIVE
     if state.phase is not expected:
         error = OutOfTurnError(
@@ -334,21 +353,40 @@ def _on_message(state: SessionState, message: CoordinatorMessage, now: float) ->
 
 
 def _on_basis(state: SessionState, message: BasisUpdate, now: float) -> Outcome:
-    """The message of every round; so the new state is made in one go."""
-    stamp, basis = message.stamp, message.basis
-    outdated = state.pending is not None and state.pending.round < stamp.round
-    pending = None if outdated else state.pending
-    begins = state.learning is None and pending is None
+    """The message of every round."""
+    stamp = message.stamp
+    kept = tuple(each for each in state.kept if each.upload.round >= stamp.durable_round)
     state = replace(
         state,
         last_contact=now,
         attempts=0,
         stamp=stamp,
-        basis=basis,
-        pending=pending,
-        learning=stamp.round if begins else state.learning,
+        basis=message.basis,
+        is_open=True,
+        kept=kept,
     )
-    return state, (Learn(stamp.round, basis),) if begins else ()
+    return _take_part(state, now)
+
+
+def _take_part(state: SessionState, now: float) -> Outcome:
+    """Sends the gradient of the open round where it is kept; else begins to learn, unless the learner is busy."""
+    if not state.is_open or state.stamp is None or state.basis is None:
+        return state, ()
+    kept = _kept_for(state, state.stamp.round, state.basis)
+    if kept is not None:
+        return replace(state, last_sent=now), (Transmit(kept.upload),)
+    if state.learning is not None:
+        return state, ()
+    number, basis = state.stamp.round, state.basis
+    return replace(state, learning=number, learning_at=basis), (Learn(number, basis),)
+
+
+def _kept_for(state: SessionState, number: int, basis: Float[np.ndarray, "d r"]) -> KeptGradient | None:
+    """The gradient of a round that was taken at this basis, bit for bit."""
+    for each in state.kept:
+        if each.upload.round == number and (each.basis is basis or np.array_equal(each.basis, basis)):
+            return each
+    return None
 
 
 def _on_welcome(state: SessionState, welcome: Welcome, now: float) -> Outcome:
@@ -367,16 +405,13 @@ def _on_welcome(state: SessionState, welcome: Welcome, now: float) -> Outcome:
         token=welcome.session_token,
         stamp=welcome.stamp,
         basis=welcome.basis,
+        is_open=welcome.started and welcome.stamp.round >= welcome.first_round,
+        kept=tuple(each for each in state.kept if each.upload.round >= welcome.stamp.durable_round),
         reconnects=state.reconnects + (0 if first else 1),
         last_sent=now,
     )
     commands: tuple[Command, ...] = (Begin(welcome),) if first else ()
-    if state.pending is not None and state.pending.round == welcome.stamp.round:
-        return state, (*commands, Transmit(state.pending))
-    state = replace(state, pending=None)
-    if not welcome.started or welcome.stamp.round < welcome.first_round:
-        return state, commands
-    state, more = _learn_if_idle(state)
+    state, more = _take_part(state, now)
     return state, commands + more
 
 
@@ -390,28 +425,25 @@ def _is_same(described: RunSpecification, welcomed: RunSpecification) -> bool:
     return replace(described, feature_fingerprint=welcomed.feature_fingerprint) == welcomed
 
 
-def _learn_if_idle(state: SessionState) -> Outcome:
-    """Begins the round of the newest basis, unless the learner is busy or has done it already."""
-    if state.learning is not None or state.stamp is None or state.basis is None:
-        return state, ()
-    if state.pending is not None and state.pending.round == state.stamp.round:
-        return state, ()
-    return replace(state, learning=state.stamp.round), (Learn(state.stamp.round, state.basis),)
-
-
 def _on_gradient(state: SessionState, upload: GradientUpload, now: float) -> Outcome:
-    sent = now if state.phase is Phase.ACTIVE else state.last_sent
-    state = replace(state, learning=None, pending=upload, last_sent=sent)
+    if state.learning_at is None or state.learning != upload.round:
+        raise OutOfTurnError(f"a gradient of round {upload.round} is ready, which nobody has asked for")
+    kept = (*state.kept, KeptGradient(upload, state.learning_at))[-_MOST_KEPT:]
+    state = replace(state, learning=None, learning_at=None, kept=kept)
     if state.phase is Phase.LAGGING:
         return replace(state, phase=Phase.OFFLINE), (Connect(0.0),)
-    if state.phase is not Phase.ACTIVE:
+    if state.phase is not Phase.ACTIVE or state.stamp is None:
         return state, ()
-    overtaken = state.stamp is not None and upload.round < state.stamp.round
-    if not overtaken:
-        return state, (Transmit(upload),)
-    # It may still count under a policy that allows stale gradients; the coordinator decides.
-    state, commands = _learn_if_idle(replace(state, pending=None))
-    return state, (Transmit(upload), *commands)
+    late: tuple[Command, ...] = ()
+    if upload.round > state.stamp.round and state.basis is not None:
+        # The coordinator went back. What the open round needs was sent when it was opened, if it was kept.
+        if _kept_for(state, state.stamp.round, state.basis) is not None:
+            return state, ()
+    elif upload.round < state.stamp.round and state.is_open:
+        # It may still count under a policy that allows stale gradients; the coordinator decides.
+        state, late = replace(state, kept=kept[:-1], last_sent=now), (Transmit(upload),)
+    state, commands = _take_part(state, now)
+    return state, (*late, *commands)
 
 
 def _on_broken(state: SessionState, event: StreamBroke, now: float) -> Outcome:
@@ -440,10 +472,10 @@ def _given_up(state: SessionState, error: CospanError) -> CospanError:
     return error
 
 
-def _leave(state: SessionState, phase: Phase, cause: str, end: Command) -> Outcome:
+def _leave(state: SessionState, phase: Phase, cause: str, end: Command, *, returning: bool = False) -> Outcome:
     """Says good-bye where there is a stream to say it through."""
     joined = state.phase in (Phase.JOINING, Phase.ACTIVE)
-    return replace(state, phase=phase), ((Transmit(Leave(cause)), end) if joined else (end,))
+    return replace(state, phase=phase), ((Transmit(Leave(cause, returning)), end) if joined else (end,))
 
 
 def _on_tick(state: SessionState, now: float) -> Outcome:

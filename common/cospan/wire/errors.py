@@ -14,6 +14,7 @@
     │   ├── SessionUnknownError
     │   ├── RunFinishedError
     │   ├── OutOfTurnError
+    │   ├── DrainingError
     │   ├── MessageTooLargeError
     │   └── InternalError
     ├── ForeignRunError ─────── the coordinator now holds another run
@@ -139,6 +140,14 @@ class OutOfTurnError(RemoteError):
     code = grpc.StatusCode.ABORTED
 
 
+class DrainingError(RemoteError):
+    """The coordinator goes down and comes back; try again then."""
+
+    reason = "DRAINING"
+    code = grpc.StatusCode.UNAVAILABLE
+    retryable = True
+
+
 class MessageTooLargeError(RemoteError):
     """A message exceeds the limit that follows from d, r and the size of the group."""
 
@@ -163,6 +172,7 @@ REASONS: dict[str, type[RemoteError]] = {
         SessionUnknownError,
         RunFinishedError,
         OutOfTurnError,
+        DrainingError,
         MessageTooLargeError,
         InternalError,
     )

@@ -145,6 +145,7 @@ class RunPhase(Enum):
     COLLECTING = "collecting"
     CLOSING = "closing"
     FINISHED = "finished"
+    DRAINING = "draining"
 
 
 class AgentPhase(Enum):

@@ -25,17 +25,26 @@ from cospan.server.events import (
     CloseStream,
     Command,
     ComputeBasis,
+    DropMember,
     EndRun,
     Event,
     Note,
     ReportRound,
+    RoundStored,
     Send,
+    StoreMember,
+    StoreRound,
+    StoreSpecification,
+    Suspend,
     Tick,
 )
 from cospan.server.history import RoundHistory
+from cospan.server.journal import Journal
+from cospan.server.state import CoordinatorState
+from cospan.server.store import Operation, RunStore
 from cospan.wire.codec import encode_coordinator_message
 from cospan.wire.errors import OutOfTurnError, RemoteError
-from cospan.wire.messages import BasisUpdate, CoordinatorMessage, Finish
+from cospan.wire.messages import BasisUpdate, CoordinatorMessage, Drain, Finish, FinishCause
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +55,12 @@ _LONGEST_SLEEP_SECONDS = 1.0
 _STALLED_SECONDS = 1.0
 _OUTBOX_LENGTH = 64
 """So many messages may wait for a peer that does not read; only answers to its own messages can become so many."""
+
+_RETURN_SECONDS = 15.0
+"""After a restart, so long a round waits for those who took part before: longer than agents ever pause between
+attempts to connect."""
+_FINAL = (FinishCause.ROUNDS_REACHED, FinishCause.STOPPED, FinishCause.FAILED)
+"""A run that ended otherwise goes on where it was when a coordinator is started for it again."""
 
 _C = TypeVar("_C", bound=Command)
 
@@ -92,26 +107,47 @@ class Engine:
         run_id: str | None = None,
         incarnation: int = 1,
         start_seconds: float = 600.0,
+        return_seconds: float = _RETURN_SECONDS,
         sites: int | None = None,
+        store: RunStore | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._clock = clock
-        self.state = machine.initial_state(
-            specification,
-            run_id=run_id or secrets.token_hex(8),
-            incarnation=incarnation,
-            start_seconds=start_seconds,
-            now=clock(),
-            sites=sites,
-        )
-        self.history = RoundHistory()
+        """Begins a run, or goes on with the one in `store`; its specification is then that of the store."""
+        self._clock, self._store = clock, store
+        self._journal: Journal | None = None
+        if store is None:
+            self.state = machine.initial_state(
+                specification,
+                run_id=run_id or secrets.token_hex(8),
+                incarnation=incarnation,
+                start_seconds=start_seconds,
+                now=clock(),
+                sites=sites,
+            )
+        else:
+            store.begin()
+            self._journal = Journal(store, self.handle)
+            self.state = self._restored(store, start_seconds, return_seconds, sites)
+        self.history = RoundHistory(self.state.round)
         self.ended = asyncio.Event()
-        self.end: EndRun | None = None
+        self.end: EndRun | Suspend | None = None
         self.on_note: list[Callable[[Note], None]] = []
         self.on_round: list[Callable[[ReportRound], None]] = []
         self._streams: dict[int, Stream] = {}
         self._next_stream = 0
         self._tasks: set[asyncio.Task[None]] = set()
+
+    def _restored(
+        self, store: RunStore, start_seconds: float, return_seconds: float, sites: int | None
+    ) -> CoordinatorState:
+        return machine.restored_state(
+            store.saved,
+            incarnation=store.incarnation,
+            start_seconds=start_seconds,
+            return_seconds=return_seconds,
+            now=self._clock(),
+            sites=sites,
+        )
 
     def now(self) -> float:
         """The time on the machine's clock, in seconds."""
@@ -159,16 +195,27 @@ class Engine:
             case CloseStream(stream=number, error=error):
                 if number in self._streams:
                     self._streams[number].close(error)
+            case StoreRound() | StoreMember() | DropMember() | StoreSpecification():
+                return self._keep(command)
             case ReportRound(report=report):
                 self.history.append(report)
                 _tell(self.on_round, command)
             case Note():
                 _log_note(command)
                 _tell(self.on_note, command)
-            case EndRun():
+            case EndRun() | Suspend():
                 self.end = command
                 self.history.close()
                 self.ended.set()
+        return None
+
+    def _keep(self, operation: Operation) -> Event | None:
+        """Stores what is to be stored; without a store a round counts as stored at once."""
+        if self._journal is not None:
+            self._journal.add(operation)
+        elif isinstance(operation, StoreRound):
+            report = operation.record.report
+            return RoundStored(report.closed_round, report)
         return None
 
     def _send(self, token: str, message: CoordinatorMessage) -> None:
@@ -179,10 +226,10 @@ class Engine:
             stream.token = token
             stream.put(encode_coordinator_message(message).SerializeToString(), is_basis=False)
 
-    def _broadcast(self, message: BasisUpdate | Finish) -> None:
+    def _broadcast(self, message: BasisUpdate | Finish | Drain) -> None:
         """Serialises once; the same bytes go to every stream."""
         encoded = encode_coordinator_message(message).SerializeToString()
-        last = isinstance(message, Finish)
+        last = not isinstance(message, BasisUpdate)
         for session in self.state.sessions.values():
             stream = self._streams.get(session.stream)
             if stream is None:
@@ -218,6 +265,24 @@ class Engine:
     def _next_basis(self, command: ComputeBasis) -> BasisMove:
         method = self.state.specification.method
         return next_basis(command.basis, command.contributions, method, command.round, command.row_squares)
+
+    # The end ----------------------------------------------------------------------------------------------------
+
+    async def close_store(self) -> None:
+        """Stores what is left, and how the run ended where it cannot go on; call it after the end.
+
+        Raises:
+            RunFileError: the end cannot be stored.
+        """
+        if self._journal is None or self._store is None:
+            return
+        await self._journal.close()
+        try:
+            if isinstance(self.end, EndRun) and self.end.cause in _FINAL:
+                await asyncio.to_thread(self._store.write_end, self.end.cause, self.end.message, self.state.round)
+        finally:
+            self._store.close()
+            self._journal = self._store = None
 
     # Time --------------------------------------------------------------------------------------------------------
 

@@ -1,5 +1,6 @@
 """What can happen to the coordinator, and what it then wants done."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -7,9 +8,12 @@ import numpy as np
 from jaxtyping import Float
 
 from cospan.core.aggregation import BasisMove, Contribution
+from cospan.core.specification import RunSpecification
+from cospan.server.members import Departure, Session
 from cospan.wire.errors import RemoteError
 from cospan.wire.messages import (
     BasisUpdate,
+    Drain,
     Finish,
     FinishCause,
     GradientUpload,
@@ -48,10 +52,11 @@ class HeartbeatArrived:
 
 @dataclass(frozen=True, slots=True)
 class LeaveArrived:
-    """A process leaves for good."""
+    """A process leaves, for good unless it means to come back."""
 
     token: str
     cause: str
+    returning: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +83,29 @@ class BasisFailed:
     message: str
 
 
+@dataclass(frozen=True, eq=False, slots=True)
+class RoundStored:
+    """A round is durable; its report may go out."""
+
+    round: int
+    report: RoundReport
+
+
+@dataclass(frozen=True, slots=True)
+class StoreFailed:
+    """Nothing can be stored any more."""
+
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class DrainRequested:
+    """The coordinator is to go down and come back: everybody is asked to wait for it so many seconds."""
+
+    message: str
+    resume_after_seconds: float
+
+
 @dataclass(frozen=True, slots=True)
 class Tick:
     """Time has passed."""
@@ -98,6 +126,9 @@ Event: TypeAlias = (
     | StreamClosed
     | BasisComputed
     | BasisFailed
+    | RoundStored
+    | StoreFailed
+    | DrainRequested
     | Tick
     | StopRequested
 )
@@ -117,7 +148,7 @@ class Send:
 class Broadcast:
     """Send the same message to every session that is connected."""
 
-    message: BasisUpdate | Finish
+    message: BasisUpdate | Finish | Drain
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -128,6 +159,52 @@ class ComputeBasis:
     basis: Float[np.ndarray, "d r"]
     contributions: tuple[Contribution, ...]
     row_squares: Float[np.ndarray, " d"] | None = None
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class RoundRecord:
+    """What is stored of a round that has closed.
+
+    Attributes:
+        contributors: agent → the round of its gradient that counted.
+        weight: the number of gradients in the mean.
+        move: what the round did to the basis.
+        report: of the round, for onlookers.
+    """
+
+    contributors: Mapping[str, int]
+    weight: float
+    move: BasisMove
+    report: RoundReport
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class StoreRound:
+    """Store a round, and report it as `RoundStored`; what was to be stored before is stored with it, or was."""
+
+    record: RoundRecord
+
+
+@dataclass(frozen=True, slots=True)
+class StoreSpecification:
+    """Store the specification, whose fingerprint the first agent has fixed."""
+
+    specification: RunSpecification
+
+
+@dataclass(frozen=True, slots=True)
+class StoreMember:
+    """Store a session that was opened."""
+
+    session: Session
+
+
+@dataclass(frozen=True, slots=True)
+class DropMember:
+    """Store that a session is over, and what is left of its agents."""
+
+    token: str
+    departures: tuple[Departure, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,4 +240,25 @@ class EndRun:
     message: str
 
 
-Command: TypeAlias = Send | Broadcast | ComputeBasis | CloseStream | ReportRound | Note | EndRun
+@dataclass(frozen=True, slots=True)
+class Suspend:
+    """The coordinator goes down, and the run can go on when it is started again; `failed` where it has to."""
+
+    message: str
+    failed: bool
+
+
+Command: TypeAlias = (
+    Send
+    | Broadcast
+    | ComputeBasis
+    | StoreRound
+    | StoreSpecification
+    | StoreMember
+    | DropMember
+    | CloseStream
+    | ReportRound
+    | Note
+    | EndRun
+    | Suspend
+)

@@ -14,11 +14,13 @@ _MOST_BASIS_BYTES = 64 * 2**20
 class RoundHistory:
     """A ring of round reports. The newest hold their basis, within 64 MiB in all; older ones only their numbers."""
 
-    def __init__(self, most_rounds: int = _MOST_ROUNDS, most_basis_bytes: int = _MOST_BASIS_BYTES) -> None:
+    def __init__(
+        self, first_round: int = 0, most_rounds: int = _MOST_ROUNDS, most_basis_bytes: int = _MOST_BASIS_BYTES
+    ) -> None:
         self._most_rounds = most_rounds
         self._reports: deque[RoundReport] = deque()
         self._bytes_left = most_basis_bytes
-        self._oldest_with_basis = 0
+        self._oldest_with_basis = first_round
         self._closed = False
         self._changed = asyncio.Event()
 

@@ -12,8 +12,9 @@ from grpc_reflection.v1alpha import reflection
 from cospan.core.specification import RunSpecification
 from cospan.rpc.v1 import coordinator_service_pb2 as pb
 from cospan.server.engine import Engine
-from cospan.server.events import EndRun, StopRequested
+from cospan.server.events import DrainRequested, EndRun, StopRequested, Suspend
 from cospan.server.service import CoordinatorService, handlers
+from cospan.server.store import RunStore
 from cospan.wire.errors import InvalidValueError
 from cospan.wire.limits import NO_COMPRESSION, max_message_bytes, server_options
 
@@ -21,6 +22,8 @@ log = logging.getLogger(__name__)
 
 _SERVICE_NAME = pb.DESCRIPTOR.services_by_name["CoordinatorService"].full_name
 _FAREWELL_SECONDS = 3.0
+RESUME_AFTER_SECONDS = 1.0
+"""Agents of a coordinator that goes down try again after so long: about as long as one takes to start."""
 _JOINABLE_GROUP = 4096
 
 
@@ -40,6 +43,7 @@ class Coordinator:
         port: int = 0,
         start_seconds: float = 600.0,
         sites: int | None = None,
+        store: RunStore | None = None,
     ) -> None:
         """Prepares a run; nothing listens yet.
 
@@ -49,15 +53,18 @@ class Coordinator:
             port: to listen on; 0 for any that is free.
             start_seconds: the longest time to wait for the first round's agents.
             sites: how many sites can be given out to agents that bring none; None where there is no limit.
+            store: where the run is stored, and gone on with; it is closed with the coordinator. A run without one
+                is lost with this process.
 
         Raises:
             InvalidValueError: the specification has a value out of range.
+            RunFileError: the store cannot be written to.
         """
         problems = specification.problems()
         if problems:
             raise InvalidValueError("; ".join(problems))
-        self.engine = Engine(specification, start_seconds=start_seconds, sites=sites)
-        self._host, self._port = host, port
+        self.engine = Engine(specification, start_seconds=start_seconds, sites=sites, store=store)
+        self._host, self._port, self._stored = host, port, store is not None
         self._server: grpc.aio.Server | None = None
         self._health = health.aio.HealthServicer()
         self._clock: asyncio.Task[None] | None = None
@@ -92,8 +99,8 @@ class Coordinator:
         await self._set_health(health_pb2.HealthCheckResponse.SERVING)
         log.info("run %s listens on %s", self.engine.state.run_id, self.address)
 
-    async def wait(self) -> EndRun:
-        """Waits for the end of the run."""
+    async def wait(self) -> EndRun | Suspend:
+        """Waits for the end of the run, or for this coordinator's part in it."""
         await self.engine.ended.wait()
         assert self.engine.end is not None
         return self.engine.end
@@ -102,16 +109,30 @@ class Coordinator:
         """Ends the run in order: everybody is told, what was learnt stays."""
         self.engine.handle(StopRequested(message))
 
+    def drain(self, message: str, resume_after_seconds: float = RESUME_AFTER_SECONDS) -> None:
+        """Goes down, and leaves the run to be gone on with: everybody is asked to come back after so many seconds.
+
+        Without a store there is nothing to go on with: then the run is ended, as `stop` does.
+        """
+        if self._stored:
+            self.engine.handle(DrainRequested(message, resume_after_seconds))
+        else:
+            self.stop(message)
+
     async def close(self) -> None:
-        """Says NOT_SERVING, lets every stream take its farewell, and stops listening."""
-        if self._server is None:
-            return
-        await self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
-        self.stop("the coordinator was closed")
-        await self._server.stop(grace=_FAREWELL_SECONDS)
-        if self._clock is not None:
-            await self._clock
-        self._server = None
+        """Says NOT_SERVING, lets every stream take its farewell, stops listening, and closes the store.
+
+        Raises:
+            RunFileError: the end of the run could not be stored.
+        """
+        if self._server is not None:
+            await self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
+            self.stop("the coordinator was closed")
+            await self._server.stop(grace=_FAREWELL_SECONDS)
+            if self._clock is not None:
+                await self._clock
+            self._server = None
+        await self.engine.close_store()
 
     async def _set_health(self, status: "health_pb2.HealthCheckResponse.ServingStatus.ValueType") -> None:
         for name in ("", _SERVICE_NAME):

@@ -1,13 +1,24 @@
 """Who comes and who goes: the part of the coordinator's machine that knows sessions, names and sites."""
 
 from dataclasses import replace
-from typing import TypeAlias
 
 from cospan.core.specification import SITE_PREFIX
-from cospan.server.events import CloseStream, Command, JoinRequested, Note, Send
-from cospan.server.state import CoordinatorState, Departure, Seat, Session
+from cospan.server.events import (
+    CloseStream,
+    Command,
+    DropMember,
+    JoinRequested,
+    Note,
+    Send,
+    StoreMember,
+    StoreSpecification,
+)
+from cospan.server.members import Departure, Seat, Session
+from cospan.server.state import CoordinatorState
+from cospan.server.transition import Outcome
 from cospan.wire.errors import (
     AgentIdTakenError,
+    DrainingError,
     FeatureMismatchError,
     InvalidMessageError,
     NoFreeSiteError,
@@ -15,8 +26,6 @@ from cospan.wire.errors import (
     SessionUnknownError,
 )
 from cospan.wire.messages import AgentPhase, Join, RunPhase, Welcome
-
-Outcome: TypeAlias = tuple[CoordinatorState, tuple[Command, ...]]
 
 
 def admit(state: CoordinatorState, event: JoinRequested, now: float) -> Outcome:
@@ -30,14 +39,15 @@ def admit(state: CoordinatorState, event: JoinRequested, now: float) -> Outcome:
     known = _session_to_resume(state, event.join)
     if known is not None:
         return _resume(state, known, event.stream, now)
-    state, evictions = _displace(state, event.join, now)
+    state, before = _displace(state, event.join, now)
     if not state.specification.feature_fingerprint:
         fixed = replace(state.specification, feature_fingerprint=event.join.feature_fingerprint)
         state = replace(state, specification=fixed)
-    return _open_session(state, event, site_index, now, evictions)
+        before += (StoreSpecification(fixed),)
+    return _open_session(state, event, site_index, now, before)
 
 
-def remove(state: CoordinatorState, token: str, cause: str, now: float) -> tuple[CoordinatorState, Note]:
+def remove(state: CoordinatorState, token: str, cause: str, now: float) -> Outcome:
     """The state without a session; its agents are gone."""
     session = state.sessions[token]
     gone = {
@@ -54,7 +64,8 @@ def remove(state: CoordinatorState, token: str, cause: str, now: float) -> tuple
         departed_in_round=state.departed_in_round + session.agent_ids,
         deserted_since=None if sessions or state.phase is RunPhase.WAITING else now,
     )
-    return state, Note("agent-gone", state.round, session.agent_ids, cause)
+    dropped = DropMember(token, tuple(gone.values()))
+    return state, (dropped, Note("agent-gone", state.round, session.agent_ids, cause))
 
 
 def _seated(state: CoordinatorState, event: JoinRequested) -> tuple[JoinRequested, int | None]:
@@ -95,6 +106,8 @@ def _check_joinable(state: CoordinatorState, join: Join) -> None:
     spec = state.specification
     if state.phase is RunPhase.FINISHED:
         raise RunFinishedError(f"run {state.run_id} is over after {state.round} rounds; start a new one")
+    if state.phase is RunPhase.DRAINING:
+        raise DrainingError(f"the coordinator goes down ({state.suspended}) and comes back; try again then")
     if join.feature_dim != spec.feature_dim:
         raise FeatureMismatchError(
             f"the agent's features have dimension {join.feature_dim}, those of the run {spec.feature_dim}; "
@@ -161,8 +174,8 @@ def _displace(state: CoordinatorState, join: Join, now: float) -> tuple[Coordina
     notes: tuple[Command, ...] = ()
     for token in tokens:
         session = state.sessions[token]
-        state, note = remove(state, token, "it was started again", now)
-        notes += (note,)
+        state, gone = remove(state, token, "it was started again", now)
+        notes += gone
         if session.phase is AgentPhase.CONNECTED:
             notes += (CloseStream(session.stream, SessionUnknownError("the agent was started again")),)
     return state, notes
@@ -203,7 +216,8 @@ def _open_session(
         deserted_since=None,
     )
     joined = Note("agent-joined", state.round, agents)
-    return state, (*before, Send(session.token, _welcome(state, session)), joined)
+    stored = StoreMember(session)
+    return state, (*before, stored, Send(session.token, _welcome(state, session)), joined)
 
 
 def _takes_part_at_once(state: CoordinatorState, agents: tuple[str, ...]) -> bool:
@@ -211,7 +225,8 @@ def _takes_part_at_once(state: CoordinatorState, agents: tuple[str, ...]) -> boo
 
     Where one of them has counted in it, in an earlier process, the sum over all of them would count that one twice.
     """
-    return state.phase is RunPhase.COLLECTING and state.counted.isdisjoint(agents)
+    allowed = not state.frozen or state.expected.issuperset(agents)
+    return state.phase is RunPhase.COLLECTING and allowed and state.counted.isdisjoint(agents)
 
 
 def _welcome(state: CoordinatorState, session: Session) -> Welcome:

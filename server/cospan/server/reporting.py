@@ -30,6 +30,8 @@ def _agents(state: CoordinatorState, now: float) -> list[AgentReport]:
             awaited=agent in state.awaited,
             rounds_counted=state.rounds_counted.get(agent, 0),
             reconnects=session.reconnects,
+            absent_rounds=state.absent_rounds.get(agent, 0),
+            last_round=state.last_rounds.get(agent),
         )
         for session in state.sessions.values()
         for agent in session.agent_ids
@@ -44,6 +46,8 @@ def _agents(state: CoordinatorState, now: float) -> list[AgentReport]:
             reconnects=departure.reconnects,
             gone_in_round=departure.round,
             gone_cause=departure.cause,
+            absent_rounds=state.absent_rounds.get(departure.agent_id, 0),
+            last_round=state.last_rounds.get(departure.agent_id),
         )
         for departure in state.departures.values()
     ]

@@ -87,8 +87,8 @@ class CoordinatorService:
                 self._engine.handle(GradientArrived(token, message))
             case Heartbeat():
                 self._engine.handle(HeartbeatArrived(token))
-            case Leave(cause=cause):
-                self._engine.handle(LeaveArrived(token, cause))
+            case Leave(cause=cause, returning=returning):
+                self._engine.handle(LeaveArrived(token, cause, returning))
                 stream.close(None)
             case Join():
                 raise OutOfTurnError("this stream has joined already")

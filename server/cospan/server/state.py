@@ -6,70 +6,11 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from jaxtyping import Float
 
-from cospan.core.aggregation import Contribution
+from cospan.core.aggregation import BasisMove, Contribution
 from cospan.core.specification import RunSpecification
-from cospan.wire.messages import AgentPhase, FinishCause, RunPhase, Stamp
-
-
-@dataclass(frozen=True, slots=True)
-class Session:
-    """One agent process in the run.
-
-    Attributes:
-        token: the session's secret name.
-        instance_id: the process' own random name.
-        agent_ids: the agents it hosts, sorted.
-        stream: number of the stream it speaks through; an event of an older stream is void.
-        phase: CONNECTED, or LOST when the stream has broken.
-        last_seen: when it was last heard.
-        opened: when it joined; no round waits for it since before that.
-        reconnects: how often it came back.
-        holder: who asked for the site that was given out; empty where the process brought its own names.
-        site_index: of that site.
-    """
-
-    token: str
-    instance_id: str
-    agent_ids: tuple[str, ...]
-    stream: int
-    phase: AgentPhase
-    last_seen: float
-    opened: float = 0.0
-    reconnects: int = 0
-    holder: str = ""
-    site_index: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Seat:
-    """A site that was given out.
-
-    Attributes:
-        index: of the site.
-        instance_id: of its holder's newest process.
-    """
-
-    index: int
-    instance_id: str
-
-
-@dataclass(frozen=True, slots=True)
-class Departure:
-    """An agent that is gone.
-
-    Attributes:
-        agent_id: its name.
-        round: the round that was open.
-        cause: one sentence.
-        last_seen: when it was last heard.
-        reconnects: how often it had come back.
-    """
-
-    agent_id: str
-    round: int
-    cause: str
-    last_seen: float
-    reconnects: int
+from cospan.server.members import Departure, Seat, Session
+from cospan.server.participation import Pace
+from cospan.wire.messages import FinishCause, RunPhase, Stamp
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -90,13 +31,27 @@ class CoordinatorState:
         awaited: agents whose gradients the open round still lacks.
         contributions: of the open round, by the agents that they sum over.
         counted: agents whose gradients the open round has.
-        counted_before: agents whose gradients the previous round had.
+        stale: the contributions of earlier rounds among them, each with its round; a newer one takes its place.
+        accepted: round → agents whose gradients of that round have counted in a round that is closed; the newest.
+        quorum_seconds: how long the open round took to have its quorum, once it has.
+        pace: how long rounds take to have it; None where no deadline is learnt from that.
+        computed: what the closing round has come to, while it is stored before anybody is told.
+        last_contributors: of the round that closed last; empty before there is one.
+        expected: after a restart, who has to be back before the open round goes on: those same contributors.
+        frozen: whether nobody else may take part in the open round.
+        absent: agents that were here and whose gradients the round that closes, or closed last, does without.
         rounds_counted: agent id → number of closed rounds that had its gradient.
+        last_rounds: agent id → the newest of them.
+        absent_rounds: agent id → number of closed rounds that did without it.
         departures: agents that are gone, by name.
         departed_in_round: those that went while this round was open.
         deserted_since: when the last session went, if there is none.
         finish_cause: why the run is over, if it is.
         start_seconds: the longest time to wait for the first round's agents.
+        return_seconds: after a restart, the longest time to wait for all that took part before.
+        durable_round: every round below it is stored.
+        started: whether the first round was ever opened.
+        suspended: why the coordinator goes down, while the run is not over; else empty.
         sites: how many sites can be given out; None where there is no limit.
         seats: holder → the site that was given to it.
     """
@@ -114,8 +69,18 @@ class CoordinatorState:
     awaited: frozenset[str] = frozenset()
     contributions: Mapping[tuple[str, ...], Contribution] = field(default_factory=dict)
     counted: frozenset[str] = frozenset()
-    counted_before: frozenset[str] = frozenset()
+    stale: Mapping[tuple[str, ...], int] = field(default_factory=dict)
+    accepted: Mapping[int, frozenset[str]] = field(default_factory=dict)
+    quorum_seconds: float | None = None
+    pace: Pace | None = None
+    computed: BasisMove | None = None
+    last_contributors: frozenset[str] = frozenset()
+    expected: frozenset[str] = frozenset()
+    frozen: bool = False
+    absent: frozenset[str] = frozenset()
     rounds_counted: Mapping[str, int] = field(default_factory=dict)
+    last_rounds: Mapping[str, int] = field(default_factory=dict)
+    absent_rounds: Mapping[str, int] = field(default_factory=dict)
     departures: Mapping[str, Departure] = field(default_factory=dict)
     departed_in_round: tuple[str, ...] = ()
     deserted_since: float | None = None
@@ -123,11 +88,15 @@ class CoordinatorState:
     row_squares: Float[np.ndarray, " d"] | None = None
     sites: int | None = None
     seats: Mapping[str, Seat] = field(default_factory=dict)
+    return_seconds: float = 15.0
+    durable_round: int = 0
+    started: bool = False
+    suspended: str = ""
 
     @property
     def stamp(self) -> Stamp:
-        """Names this state. Nothing is stored yet, so every closed round counts as durable."""
-        return Stamp(self.run_id, self.incarnation, self.round, durable_round=self.round)
+        """Names this state."""
+        return Stamp(self.run_id, self.incarnation, self.round, self.durable_round)
 
     def with_session(self, session: Session) -> "CoordinatorState":
         """The state with one session added or replaced."""
@@ -144,7 +113,18 @@ class CoordinatorState:
         assert set(listed) == self.counted, "counted agents are those of the contributions"
         assert not set(self.departures) & set(self.hosts), "nobody is both here and gone"
         assert (self.phase is RunPhase.FINISHED) == (self.finish_cause is not None), "a finished run has a cause"
-        assert self.phase is not RunPhase.WAITING or not (self.awaited or self.counted or self.round), "not begun"
+        waiting = self.phase is RunPhase.WAITING
+        assert not waiting or not (self.awaited or self.counted), (
+            "nothing is collected from a fleet that is awaited"
+        )
+        assert self.started or not self.round, "no round closes before the first was opened"
+        assert self.round - 1 <= self.durable_round <= self.round, "one closed round at most is not stored yet"
+        assert self.phase is not RunPhase.CLOSING or self.durable_round == self.round, "rounds are stored in turn"
+        assert self.computed is None or self.phase is RunPhase.CLOSING, "only what closes is stored first"
+        assert set(self.stale) <= set(self.contributions), "stale gradients are among those that count"
+        assert all(number < self.round for number in self.stale.values()), "stale is what is of an earlier round"
+        assert not self.frozen or self.awaited | self.counted <= self.expected, "nobody else takes part"
+        assert (self.phase is RunPhase.DRAINING) == bool(self.suspended), "a coordinator that goes down says why"
         assert self.phase is not RunPhase.CLOSING or not self.awaited, "a round closes when all are counted"
         assert self.phase is not RunPhase.CLOSING or self.counted, "a round closes with somebody's gradient"
         assert (self.deserted_since is None) or not self.sessions, "deserted means that nobody is here"

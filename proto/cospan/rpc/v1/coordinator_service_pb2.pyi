@@ -90,13 +90,15 @@ class _RunPhaseEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RunPhase.Val
     RUN_PHASE_UNSPECIFIED: _RunPhase.ValueType  # 0
     """Not set; never sent."""
     RUN_PHASE_WAITING: _RunPhase.ValueType  # 1
-    """Too few agents have joined."""
+    """Too few agents have joined; or, after a restart of the coordinator, come back."""
     RUN_PHASE_COLLECTING: _RunPhase.ValueType  # 2
     """A round is open and collects gradients."""
     RUN_PHASE_CLOSING: _RunPhase.ValueType  # 3
     """A round is complete and the new basis is being computed."""
     RUN_PHASE_FINISHED: _RunPhase.ValueType  # 4
     """The run is over."""
+    RUN_PHASE_DRAINING: _RunPhase.ValueType  # 5
+    """The coordinator goes down; the run goes on when it is started again."""
 
 class RunPhase(_RunPhase, metaclass=_RunPhaseEnumTypeWrapper):
     """Where a run stands."""
@@ -104,13 +106,15 @@ class RunPhase(_RunPhase, metaclass=_RunPhaseEnumTypeWrapper):
 RUN_PHASE_UNSPECIFIED: RunPhase.ValueType  # 0
 """Not set; never sent."""
 RUN_PHASE_WAITING: RunPhase.ValueType  # 1
-"""Too few agents have joined."""
+"""Too few agents have joined; or, after a restart of the coordinator, come back."""
 RUN_PHASE_COLLECTING: RunPhase.ValueType  # 2
 """A round is open and collects gradients."""
 RUN_PHASE_CLOSING: RunPhase.ValueType  # 3
 """A round is complete and the new basis is being computed."""
 RUN_PHASE_FINISHED: RunPhase.ValueType  # 4
 """The run is over."""
+RUN_PHASE_DRAINING: RunPhase.ValueType  # 5
+"""The coordinator goes down; the run goes on when it is started again."""
 Global___RunPhase: _TypeAlias = RunPhase  # noqa: Y015
 
 class _AgentPhase:
@@ -486,8 +490,8 @@ class Welcome(_message.Message):
     first_round: _builtins.int
     """The first round that takes the agent's gradient; `stamp.round` or one later."""
     started: _builtins.bool
-    """False until the number of agents the run waits for has joined. No gradient counts before
-    the `BasisUpdate` that opens the first round.
+    """False until the number of agents the run waits for has joined, and after a restart of the coordinator until they
+    have come back. No gradient counts before the `BasisUpdate` that opens the round then.
     """
     site_index: _builtins.int
     """Index of the site that was given out; not set where the `Join` brought its own names."""

@@ -1,0 +1,356 @@
+"""The part of the coordinator's machine that knows rounds: what opens one, what counts in it, and when it closes.
+
+A round is stored before anybody is told of it, or while the next one is under way where a restart would come to the
+same bits: with the same contributors as the round before, which are on the disk, all of them here to send again.
+One round at most runs ahead of the disk.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from cospan.core.aggregation import BasisMove, Contribution
+from cospan.core.specification import Participation
+from cospan.server.events import (
+    BasisComputed,
+    Broadcast,
+    Command,
+    ComputeBasis,
+    EndRun,
+    GradientArrived,
+    Note,
+    ReportRound,
+    RoundRecord,
+    RoundStored,
+    Send,
+    StoreRound,
+)
+from cospan.server.members import Session
+from cospan.server.participation import deadline_seconds, needed, with_round
+from cospan.server.state import CoordinatorState
+from cospan.server.transition import Outcome, session_of
+from cospan.wire.errors import InvalidMessageError, OutOfTurnError
+from cospan.wire.messages import (
+    AgentPhase,
+    BasisUpdate,
+    Disposition,
+    Finish,
+    FinishCause,
+    GradientUpload,
+    Receipt,
+    RoundReport,
+    RunPhase,
+    Stamp,
+)
+
+# Opening ------------------------------------------------------------------------------------------------------
+
+
+def start_if_complete(state: CoordinatorState, now: float) -> Outcome:
+    """Opens the round that waits for its agents, once they are all here, or back."""
+    if state.phase is not RunPhase.WAITING or not _fleet_is_here(state, now):
+        return state, ()
+    return start(state, now)
+
+
+def start(state: CoordinatorState, now: float) -> Outcome:
+    """Opens the round that waits for its agents with those that are here."""
+    kind = "run-resumed" if state.started else "run-started"
+    complete = bool(state.expected) and state.expected <= connected(state)
+    # Who was there before is back, and sends what it sent before: so the round comes to the same bits.
+    awaited = state.expected if complete else frozenset(state.hosts)
+    expected = state.expected if complete else frozenset()
+    state = replace(open_round(state, now), started=True, frozen=complete, awaited=awaited, expected=expected)
+    started = Note(kind, state.round, tuple(sorted(state.hosts)))
+    return state, (Broadcast(BasisUpdate(state.stamp, state.basis)), started)
+
+
+def _fleet_is_here(state: CoordinatorState, now: float) -> bool:
+    if not state.expected:
+        return len(state.hosts) >= state.specification.agents
+    late = now - state.phase_since >= state.return_seconds
+    here = connected(state)
+    return state.expected <= here or (late and bool(here))
+
+
+def connected(state: CoordinatorState) -> frozenset[str]:
+    """The agents whose streams are open."""
+    sessions = (session for session in state.sessions.values() if session.phase is AgentPhase.CONNECTED)
+    return frozenset(agent for session in sessions for agent in session.agent_ids)
+
+
+def open_round(state: CoordinatorState, now: float) -> CoordinatorState:
+    """The state with an open round that awaits everybody who is here."""
+    return replace(
+        state,
+        phase=RunPhase.COLLECTING,
+        phase_since=now,
+        awaited=frozenset(state.hosts),
+        contributions={},
+        counted=frozenset(),
+        stale={},
+        quorum_seconds=None,
+        computed=None,
+        frozen=False,
+        departed_in_round=(),
+    )
+
+
+# Gradients ----------------------------------------------------------------------------------------------------
+
+
+def on_gradient(state: CoordinatorState, event: GradientArrived, now: float) -> Outcome:
+    """Counts a gradient, or says why it does not count.
+
+    Raises:
+        RemoteError: it is not one that the session may send now; nothing has changed.
+    """
+    session = session_of(state, event.token)
+    if state.phase is RunPhase.DRAINING:
+        return state, ()  # the agent keeps it, and sends it again
+    upload = event.upload
+    agents = upload.agent_ids or session.agent_ids
+    _check_gradient(state, session, upload, agents)
+    session = replace(session, last_seen=now)
+    disposition = _disposition(state, upload.round, agents)
+    if disposition is not None:
+        receipt = Receipt(state.stamp, upload.round, disposition)
+        return state.with_session(session), (Send(event.token, receipt),)
+    state = _without_stale(state, agents) if state.stale else state
+    overlap = state.counted.intersection(agents)
+    if overlap:
+        raise InvalidMessageError(
+            f"the gradient of round {upload.round} sums over {sorted(overlap)[0]!r}, whose gradient has counted"
+        )
+    counted = state.counted.union(agents)
+    state = replace(
+        state,
+        sessions={**state.sessions, event.token: session},
+        contributions={**state.contributions, agents: upload.contribution},
+        counted=counted,
+        stale={**state.stale, agents: upload.round} if upload.round < state.round else state.stale,
+        awaited=state.awaited.difference(agents),
+        quorum_seconds=_quorum_seconds(state, len(counted), now),
+    )
+    return close_if_complete(state, now)
+
+
+def _check_gradient(
+    state: CoordinatorState, session: Session, upload: GradientUpload, agents: tuple[str, ...]
+) -> None:
+    if not set(agents) <= set(session.agent_ids):
+        foreign = sorted(set(agents) - set(session.agent_ids))[0]
+        raise InvalidMessageError(f"gradient.agent_ids names {foreign!r}, which this process does not host")
+    if upload.contribution.weight != len(agents):
+        raise InvalidMessageError(
+            f"gradient.weight is {upload.contribution.weight:g}; the sum is over {len(agents)} agents"
+        )
+    if state.phase is RunPhase.WAITING or upload.round > state.round:
+        raise OutOfTurnError(
+            f"a gradient of round {upload.round} came while round {state.round} is "
+            f"{'not open yet' if state.phase is RunPhase.WAITING else 'open'}; wait for its basis"
+        )
+
+
+def _disposition(state: CoordinatorState, round_number: int, agents: tuple[str, ...]) -> Disposition | None:
+    """What becomes of a gradient that does not count; None for one that does."""
+    if round_number == state.round:
+        accepted = state.counted.difference(*state.stale) if state.stale else state.counted
+    else:
+        accepted = state.accepted.get(round_number, frozenset())
+    if accepted.issuperset(agents):
+        return Disposition.DUPLICATE
+    if state.phase is not RunPhase.COLLECTING or (state.frozen and not state.expected.issuperset(agents)):
+        return Disposition.LATE
+    fresh = round_number == state.round
+    return None if fresh or _counts_though_stale(state, round_number, agents) else Disposition.LATE
+
+
+def _counts_though_stale(state: CoordinatorState, round_number: int, agents: tuple[str, ...]) -> bool:
+    """A gradient of an earlier round stands in for its agents' newest, until that comes."""
+    spec = state.specification
+    if state.round - round_number > spec.max_staleness or state.frozen:
+        return False
+    # In a warm-up the payload means something else in every round.
+    warming_up = spec.method.warms_up_in(round_number) or spec.method.warms_up_in(state.round)
+    counted = state.accepted.get(round_number, frozenset()) | state.counted
+    return not warming_up and counted.isdisjoint(agents)
+
+
+def _without_stale(state: CoordinatorState, agents: tuple[str, ...]) -> CoordinatorState:
+    """The state without the stale contributions that newer ones of these agents take the place of."""
+    replaced = [key for key in state.stale if not set(key).isdisjoint(agents)]
+    if not replaced:
+        return state
+    names = frozenset(name for key in replaced for name in key)
+    return replace(
+        state,
+        contributions={key: value for key, value in state.contributions.items() if key not in replaced},
+        stale={key: value for key, value in state.stale.items() if key not in replaced},
+        counted=state.counted - names,
+        awaited=state.awaited | (names & set(state.hosts)),
+    )
+
+
+def _quorum_seconds(state: CoordinatorState, counted: int, now: float) -> float | None:
+    """How long the round took to have its quorum, once `counted` agents make one."""
+    if state.quorum_seconds is not None or state.specification.participation is Participation.ALL:
+        return state.quorum_seconds
+    taking_part = len(state.awaited) + len(state.counted)
+    return now - state.phase_since if counted >= needed(state.specification, taking_part) else None
+
+
+# Closing ------------------------------------------------------------------------------------------------------
+
+
+def stragglers_wait_until(state: CoordinatorState) -> float | None:
+    """When a round that has its quorum closes without those it still awaits; None where it has none, or no need."""
+    if state.quorum_seconds is None or state.frozen or not state.awaited or state.durable_round < state.round:
+        return None
+    if len(state.counted) < needed(state.specification, len(state.awaited) + len(state.counted)):
+        return None  # others have joined since
+    return state.phase_since + deadline_seconds(state.specification, state.pace)
+
+
+def close_if_complete(state: CoordinatorState, now: float) -> Outcome:
+    """Closes the open round when it has what it waits for."""
+    if state.phase is not RunPhase.COLLECTING or not state.contributions or state.durable_round < state.round:
+        return state, ()
+    if state.awaited:
+        until = stragglers_wait_until(state)
+        if until is None or now < until:
+            return state, ()
+    ordered = _in_agent_order(state.contributions)
+    command = ComputeBasis(state.round, state.basis, ordered, state.row_squares)
+    absent = state.awaited
+    missed: tuple[Command, ...] = ()
+    if absent - state.absent:
+        text = "the round closed without it; it had its quorum, and its deadline was over"
+        missed = (Note("agent-absent", state.round, tuple(sorted(absent - state.absent)), text),)
+    return replace(state, phase=RunPhase.CLOSING, awaited=frozenset(), absent=absent), (command, *missed)
+
+
+def _in_agent_order(contributions: Mapping[tuple[str, ...], Contribution]) -> tuple[Contribution, ...]:
+    """The one order in which a round is summed: so the result does not depend on who came first."""
+    return tuple(contributions[agents] for agents in sorted(contributions))
+
+
+def on_basis(state: CoordinatorState, event: BasisComputed, now: float) -> Outcome:
+    """The arithmetic is done: the round is stored, and everybody told at once where that is safe."""
+    if state.phase is not RunPhase.CLOSING or event.round != state.round or state.computed is not None:
+        return state, ()  # the run was stopped while the arithmetic went on
+    store = StoreRound(_record(state, event.move, now))
+    if not _may_run_ahead(state):
+        return replace(state, computed=event.move), (store,)
+    state = _advanced(state, event.move, now)
+    return state, (Broadcast(BasisUpdate(state.stamp, state.basis)), store)
+
+
+def on_stored(state: CoordinatorState, event: RoundStored, now: float) -> Outcome:
+    """A round is durable: the next one may close, and who was not told yet is told."""
+    if event.round != state.durable_round:
+        return state, ()
+    report = ReportRound(event.report)
+    if state.computed is None:
+        # Where the coordinator goes down meanwhile, the round is on the disk, and nobody is told of it any more.
+        state = replace(state, durable_round=min(event.round + 1, state.round))
+        state, commands = close_if_complete(state, now)
+        return state, (report, *commands)
+    state = _advanced(state, state.computed, now, durable=True)
+    if state.round == state.specification.rounds:
+        text = f"all {state.round} rounds are done"
+        state, commands = finish(state, FinishCause.ROUNDS_REACHED, text, now)
+        return state, (report, *commands)
+    return state, (Broadcast(BasisUpdate(state.stamp, state.basis)), report)
+
+
+def _may_run_ahead(state: CoordinatorState) -> bool:
+    """Whether a restart would close this round with the same contributors, from what is on the disk alone."""
+    if state.counted != state.last_contributors or state.stale or state.round + 1 == state.specification.rounds:
+        return False
+    tokens = {state.hosts.get(agent, "") for agent in state.counted}
+    sessions = (state.sessions.get(token) for token in tokens)
+    return all(session is not None and session.phase is AgentPhase.CONNECTED for session in sessions)
+
+
+def _record(state: CoordinatorState, move: BasisMove, now: float) -> RoundRecord:
+    """What is stored of the round that closes."""
+    after = state.round + 1
+    contributors = dict.fromkeys(state.counted, state.round)
+    for agents, number in state.stale.items():
+        contributors.update(dict.fromkeys(agents, number))
+    report = RoundReport(
+        stamp=Stamp(state.run_id, state.incarnation, after, after),
+        closed_round=state.round,
+        seconds=now - state.phase_since,
+        contributors=len(state.counted),
+        departed_agent_ids=state.departed_in_round,
+        basis_movement=move.movement,
+        orthonormality_error=move.orthonormality_error,
+        basis=move.basis,
+        finished=after == state.specification.rounds,
+        absent_agent_ids=tuple(sorted(state.absent)),
+    )
+    weight = sum(contribution.weight for contribution in state.contributions.values())
+    return RoundRecord(contributors, weight, move, report)
+
+
+def _advanced(state: CoordinatorState, move: BasisMove, now: float, *, durable: bool = False) -> CoordinatorState:
+    """The state in which the next round is open."""
+    closed, counted = state.round, state.counted
+    pace = state.pace
+    if state.quorum_seconds is not None and state.specification.deadline_seconds == 0.0:
+        pace = with_round(pace, state.quorum_seconds)
+    state = replace(
+        state,
+        basis=move.basis,
+        row_squares=move.row_squares,
+        round=closed + 1,
+        durable_round=closed + 1 if durable else state.durable_round,
+        accepted=_accepted(state),
+        last_contributors=counted,
+        expected=frozenset(),
+        pace=pace,
+        rounds_counted=_plus_one(state.rounds_counted, counted),
+        last_rounds={**state.last_rounds, **dict.fromkeys(counted, closed)},
+        absent_rounds=_plus_one(state.absent_rounds, state.absent) if state.absent else state.absent_rounds,
+    )
+    return open_round(state, now)
+
+
+def _plus_one(counts: Mapping[str, int], names: frozenset[str]) -> dict[str, int]:
+    return {**counts, **{name: counts.get(name, 0) + 1 for name in names}}
+
+
+def _accepted(state: CoordinatorState) -> dict[int, frozenset[str]]:
+    """Whose gradients have counted, by the round of the gradient; so far back as a duplicate is told from news."""
+    oldest = state.round + 1 - max(1, state.specification.max_staleness)
+    known = {number: names for number, names in state.accepted.items() if number >= oldest}
+    for agents, number in state.stale.items():
+        if number >= oldest:
+            known[number] = known.get(number, frozenset()).union(agents)
+    known[state.round] = state.counted.difference(*state.stale) if state.stale else state.counted
+    return known
+
+
+# The end ------------------------------------------------------------------------------------------------------
+
+
+def finish(state: CoordinatorState, cause: FinishCause, message: str, now: float) -> Outcome:
+    """Ends the run; everybody is told."""
+    if state.phase in (RunPhase.FINISHED, RunPhase.DRAINING):
+        return state, ()
+    state = replace(
+        state,
+        phase=RunPhase.FINISHED,
+        phase_since=now,
+        finish_cause=cause,
+        awaited=frozenset(),
+        contributions={},
+        counted=frozenset(),
+        stale={},
+        computed=None,
+        frozen=False,
+        deserted_since=None,
+    )
+    told = Finish(state.stamp, cause, message, state.basis)
+    return state, (Broadcast(told), Note("run-finished", state.round, (), message), EndRun(cause, message))
