@@ -36,7 +36,9 @@ from cospan.server.events import (
     LeaveArrived,
     Note,
     ReportRound,
+    RoundStored,
     StopRequested,
+    StoreRound,
 )
 from cospan.wire.errors import WorkloadBehaviourError
 from cospan.wire.messages import BasisUpdate, Join, RunPhase
@@ -152,6 +154,8 @@ class InProcessRun:
                 self._open = opened
             case ComputeBasis():
                 return self._computed(command)
+            case StoreRound(record=record):
+                return RoundStored(record.report.closed_round, record.report)  # what is kept here are files
             case ReportRound(report=report):
                 self._seconds += report.seconds
                 self._monitor.add_round(report)
