@@ -1,4 +1,7 @@
-"""What built-in workloads owe an agent: Gymnasium's contract, determinism, bounded features, a fitting policy."""
+"""What built-in workloads owe an agent: Gymnasium's contract, determinism, bounded features, a fitting policy.
+
+And states that can be saved, so that an agent that is started again goes on where it was.
+"""
 
 import subprocess
 import sys
@@ -11,7 +14,8 @@ import pytest
 from gymnasium.utils.env_checker import check_env
 
 from cospan.client.loading import load_workload
-from cospan.client.workload import FeatureMap, Site
+from cospan.client.plain_values import packed, unpacked
+from cospan.client.workload import FeatureMap, Resumable, Site
 from cospan.client.workloads import BUILT_IN
 
 SITES = pytest.mark.parametrize(
@@ -82,6 +86,42 @@ def test_a_reset_without_a_seed_goes_on(name: str, index: int) -> None:
         assert not np.array_equal(followed, observations)
         plays.append(followed)
     np.testing.assert_array_equal(plays[0], plays[1])
+
+
+@SITES
+@pytest.mark.parametrize("steps", [0, 1, 1100])
+def test_a_saved_state_has_the_same_future(name: str, index: int, steps: int) -> None:
+    """In another environment, of whatever past; and what comes after does not change what was saved."""
+    site, other = site_of(name, index), load_workload(name).make_site(index, 3)
+    play(site, steps, seed=13)
+    env, again = site.env.unwrapped, other.env.unwrapped
+    assert isinstance(env, Resumable)
+    assert isinstance(again, Resumable)
+    state, generator = env.save_state(), env.np_random.bit_generator.state
+    kept = packed(state)
+    actions = [np.asarray(site.env.action_space.sample()) for _ in range(1100)]
+    expected = [env.step(action) for action in actions]
+    again.reset(seed=99)
+    again.load_state(unpacked(*kept))
+    again.np_random.bit_generator.state = generator
+    for action, (observation, reward, terminated, *_) in zip(actions, expected, strict=True):
+        found = again.step(action)
+        np.testing.assert_array_equal(found[0], observation)
+        assert found[1:3] == (reward, terminated)
+    assert packed(state)[0] == kept[0]
+    assert [array.tobytes() for array in packed(state)[1]] == [array.tobytes() for array in kept[1]]
+
+
+@SITES
+@pytest.mark.parametrize(
+    "state", [{}, {"state": 10**6, "uniforms": np.zeros(0), "day": 400, "hour": 0, "level": 0}]
+)
+def test_a_state_that_means_nothing_is_refused(name: str, index: int, state: dict[str, Any]) -> None:
+    env = load_workload(name).make_site(index, 3).env.unwrapped
+    assert isinstance(env, Resumable)
+    env.reset(seed=1)
+    with pytest.raises((KeyError, ValueError)):
+        env.load_state(state)
 
 
 @SITES

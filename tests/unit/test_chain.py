@@ -223,3 +223,133 @@ def test_a_chain_that_begins_late_draws_fresh_data() -> None:
     assert rewards[0] == rewards[1]
     assert rewards[2] == rewards[3]
     assert len({tuple(row) for row in rewards}) == 3
+
+
+# Going on ---------------------------------------------------------------------------------------------------
+
+
+class Walk(gymnasium.Env[Any, Any]):
+    """A random walk that ends at 9, with its own generator's draws and the policy's in every step."""
+
+    def __init__(self) -> None:
+        self.observation_space = gymnasium.spaces.Discrete(10)
+        self.action_space = gymnasium.spaces.Discrete(2)
+        self.at = 0
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed)
+        self.at = int(self.np_random.integers(3))
+        return {"at": self.at, "before": (np.float32(0.0),)}, {}
+
+    def step(self, action: int) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        before, self.at = self.at, max(0, self.at + int(action) + int(self.np_random.integers(-1, 2)))
+        observation = {"at": self.at, "before": (np.float32(before / 3),)}
+        return observation, 0.1 * self.at, self.at >= 9, False, {}
+
+
+class SavedWalk(Walk):
+    """The same, and it can save its state."""
+
+    def save_state(self) -> dict[str, Any]:
+        return {"at": self.at}
+
+    def load_state(self, state: Any) -> None:
+        self.at = state["at"]
+
+
+class Places(Numbers):
+    """Both numbers of a walk's observation, in hundredths."""
+
+    dim = 2
+
+    def batch(self, observations: Any) -> np.ndarray:
+        return np.array([[entry["at"] / 100.0, float(entry["before"][0]) / 100.0] for entry in observations])
+
+
+def walk_of(env: gymnasium.Env[Any, Any] | None = None, first_round: int = 0) -> Chain:
+    site = Site(env=SavedWalk() if env is None else env, features=Places(), policy=coin)
+    return Chain(site, name="site-7", index=7, seed=1, first_round=first_round)
+
+
+def bits(walk: Chain, steps: int) -> bytes:
+    trajectory = walk.advance(steps)
+    return trajectory.features.tobytes() + trajectory.rewards.tobytes()
+
+
+@pytest.mark.parametrize("taken", [1, 40, 400])
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_a_saved_chain_goes_on_bit_for_bit(taken: int, wrapped: bool) -> None:
+    original = walk_of()
+    original.advance(taken)
+    saved = original.saved()
+    assert saved is not None
+    env: gymnasium.Env[Any, Any] = SavedWalk()
+    again = walk_of(gymnasium.wrappers.OrderEnforcing(env) if wrapped else env, first_round=3)
+    assert again.go_on(taken, original.reward_sum, saved) == ""
+    assert bits(again, 300) == bits(original, 300)
+    assert (again.steps, again.reward_sum) == (original.steps, original.reward_sum)
+
+
+def test_a_chain_that_was_not_saved_draws_fresh_data() -> None:
+    """Whichever round it joins in, the one it began in included, and as often as it is started again."""
+    assert walk_of(Walk()).saved() is None
+    seen = {bits(walk_of(Walk()), 100)}
+    for first_round, steps in ((0, 100), (0, 200), (5, 100), (5, 200), (5, 0)):
+        again = walk_of(Walk(), first_round)
+        assert again.go_on(steps, 1.5, None) == "the state of its environment was not saved"
+        assert (again.steps, again.reward_sum) == (steps, 1.5)
+        seen.add(bits(again, 100))
+    assert len(seen) == 6
+
+
+def test_the_state_of_an_environment_that_cannot_load_one_any_more() -> None:
+    original = walk_of()
+    original.advance(5)
+    again = walk_of(Walk())
+    assert again.go_on(5, 0.0, original.saved()) == "its environment cannot load a state"
+    assert bits(again, 50) != bits(walk_of(Walk()), 50)
+
+
+@pytest.mark.parametrize(
+    ("saved", "text"),
+    [
+        (("{}", []), "ValueError: no packed value"),
+        (('{"dict": {}}', []), "KeyError: 'environment'"),
+        (('{"dict": {"environment": {"dict": {}}}}', []), "KeyError: 'at'"),
+        (('{"dict": {"environment": {"dict": {"at": 3}}, "environment_generator": 1}}', []), "TypeError"),
+    ],
+)
+def test_a_state_that_cannot_be_loaded_leaves_a_chain_that_begins_anew(saved: Any, text: str) -> None:
+    again, other = walk_of(first_round=2), walk_of(first_round=2)
+    problem = again.go_on(60, 1.0, saved)
+    assert problem.startswith("the state of its environment cannot be loaded (")
+    assert text in problem
+    other.go_on(60, 1.0, None)
+    assert bits(again, 100) == bits(other, 100), "whatever was loaded before it failed has gone again"
+
+
+def test_nothing_is_saved_where_there_is_no_whole_state() -> None:
+    env = SavedWalk()
+    walk = walk_of(env)
+    assert walk.saved() is None, "before the first round"
+    walk.advance(3)
+    before = (walk.steps, walk.reward_sum)
+    assert walk.saved() is not None
+    env.step = failing(RuntimeError("out of power"))  # type: ignore[method-assign]
+    with pytest.raises(WorkloadBehaviourError):
+        walk.advance(3)
+    assert walk.saved() is None, "where it failed nobody knows what it has done"
+    assert (walk.steps, walk.reward_sum) == before
+
+
+def test_an_environment_that_cannot_save_is_asked_once(caplog: pytest.LogCaptureFixture) -> None:
+    env = SavedWalk()
+    walk = walk_of(env)
+    walk.advance(1)
+    env.save_state = lambda: {"at": object()}  # type: ignore[method-assign]
+    assert walk.saved() is None
+    assert walk.saved() is None
+    assert [record.message for record in caplog.records] == [
+        "the environment of site-7 cannot save its state (TypeError: it has a builtins.object); started again, "
+        "its chain begins anew"
+    ]

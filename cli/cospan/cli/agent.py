@@ -4,10 +4,10 @@ import asyncio
 import os
 import re
 import socket
-import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +52,7 @@ class AgentSettings:
     patience: float
     baseline: bool
     index: int | None
+    checkpoint_seconds: float
 
 
 def take_part(chosen: AgentOptions, flags: Mapping[str, Any], config: Path | None) -> int:
@@ -66,19 +67,19 @@ def take_part(chosen: AgentOptions, flags: Mapping[str, Any], config: Path | Non
     try:
         agent = _prepared(chosen, _settings(chosen, flags, config))
         agent.on_round.append(Reporter(lines))
+        agent.on_note.append(partial(_say, lines))
         use_one_blas_thread()
         keep_what_is_loaded()
         try:
             end = asyncio.run(_run(agent, follow_stdin=chosen.follow_stdin))
         finally:
-            rounds = _rounds(agent)
-            _save(agent, chosen.output, sys.exception())
+            rounds = 0 if agent.learner is None else agent.learner.rounds
     except CospanError as failure:
         if lines is not None:
             code = failure.exit_code
             lines.emit("failed", reason=failure.reason, message=str(failure), exit_code=code, rounds=rounds)
         raise
-    _say_end(agent, end, None if chosen.output is None else _file(chosen.output, agent), lines)
+    _say_end(agent, end, lines)
     return 0
 
 
@@ -106,11 +107,14 @@ def _settings(chosen: AgentOptions, flags: Mapping[str, Any], config: Path | Non
     """
     baseline = flags.get("baseline", True)
     if chosen.follow_stdin:
-        return AgentSettings(flags["coordinator"], float(flags["patience"]), baseline, int(flags["index"]))
+        patience, checkpoints = float(flags["patience"]), float(flags["checkpoint_seconds"])
+        return AgentSettings(flags["coordinator"], patience, baseline, int(flags["index"]), checkpoints)
     from cospan.cli.settings import load_settings
 
     settings = load_settings(flags, config)
-    return AgentSettings(settings.coordinator, settings.patience, settings.baseline, settings.index)
+    return AgentSettings(
+        settings.coordinator, settings.patience, settings.baseline, settings.index, settings.checkpoint_seconds
+    )
 
 
 def _prepared(chosen: AgentOptions, settings: AgentSettings) -> Agent:
@@ -130,6 +134,8 @@ def _prepared(chosen: AgentOptions, settings: AgentSettings) -> Agent:
         patience=settings.patience,
         with_baseline=settings.baseline,
         resume_from=chosen.resume,
+        state_file=chosen.output,
+        checkpoint_seconds=settings.checkpoint_seconds,
     )
 
 
@@ -137,11 +143,6 @@ def _check_writable(output: Path) -> None:
     folder = output if output.is_dir() else output.parent
     if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
         raise RunFileError(f"cannot write {output}; name a file in a folder that exists and can be written to")
-
-
-def _file(output: Path, agent: Agent) -> Path:
-    """The agent's file; in a folder it has the agent's name, which may be known only when it has its site."""
-    return output / f"{agent.agent_id}.npz" if output.is_dir() else output
 
 
 async def _run(agent: Agent, *, follow_stdin: bool) -> AgentEnd:
@@ -156,16 +157,6 @@ async def _run(agent: Agent, *, follow_stdin: bool) -> AgentEnd:
     if follow_stdin:
         on_end_of_stdin(stop_later)
     return await agent.run_async()
-
-
-def _rounds(agent: Agent) -> int:
-    return 0 if agent.learner is None else agent.learner.rounds
-
-
-def _save(agent: Agent, output: Path | None, failure: BaseException | None) -> None:
-    """Keeps what was learnt, also by a run that failed; but nothing that began with a wrong file."""
-    if output is not None and _rounds(agent) and not isinstance(failure, RunFileError):
-        agent.save(_file(output, agent))
 
 
 class Reporter:
@@ -187,6 +178,14 @@ class Reporter:
             self._lines.emit("progress", round=round_number, **progress.as_document())
 
 
+def _say(lines: JsonLines | None, agent: Agent, note: str) -> None:
+    """What people should know; called by the learning thread."""
+    if lines is None:
+        print(f"{agent.agent_id}: {note}", flush=True)
+    else:
+        lines.emit("note", agent=agent.agent_id, message=note)
+
+
 def words(progress: AgentProgress) -> str:
     """The numbers that are known, in words."""
     parts = (
@@ -197,12 +196,12 @@ def words(progress: AgentProgress) -> str:
     return ", ".join(f"{name} {value:.4g}" for name, value in parts if value is not None)
 
 
-def _say_end(agent: Agent, end: AgentEnd, output: Path | None, lines: JsonLines | None) -> None:
+def _say_end(agent: Agent, end: AgentEnd, lines: JsonLines | None) -> None:
     progress = None if agent.learner is None else AgentProgress.of_learner(agent.learner)
     if lines is not None:
         values = {"agent": agent.agent_id, "rounds": 0} if progress is None else progress.as_document()
         lines.emit("finished", message=end.message, **values)
         return
     learnt = f"; {words(progress)}" if progress is not None and progress.rounds else ""
-    kept = f"; saved in {output}" if output is not None and end.rounds else ""
+    kept = f"; saved in {agent.state_path}" if agent.state_path is not None and end.rounds else ""
     print(f"{agent.agent_id}: {end.message}; {end.rounds} rounds learnt{learnt}{kept}")

@@ -128,6 +128,7 @@ def agent(
     patience: o.Patience = None,
     no_baseline: o.NoBaseline = False,
     output: o.OutputFile = None,
+    checkpoint_seconds: o.CheckpointSeconds = None,
     resume: o.Resume = None,
     config: o.Config = None,
     json: o.Json = False,

@@ -121,6 +121,7 @@ class Fleet:
         return [
             *("agent", self._plan.specification.workload, "--id", name, "--index", str(index), "--json"),
             *("--coordinator", address, "--output", str(self._folder.agent(name))),
+            *("--checkpoint-seconds", str(settings.checkpoint_seconds)),
             *("--patience", str(settings.patience), *(() if settings.baseline else ("--no-baseline",))),
         ]
 

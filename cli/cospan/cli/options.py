@@ -430,16 +430,27 @@ OutputFile: TypeAlias = Annotated[
     Path | None,
     typer.Option(
         "--output",
-        help="Where to save what was learnt (npz); in a folder, under the agent's name.",
+        help="Where to keep what is learnt (npz); in a folder, under the agent's name. "
+        "One of the same run and agent is gone on from.",
         rich_help_panel=_FILES,
         metavar="FILE",
+    ),
+]
+CheckpointSeconds: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--checkpoint-seconds",
+        help="How often that file is written, at most; 0 means at the end alone.",
+        show_default="5",
+        rich_help_panel=_FILES,
+        metavar="SECONDS",
     ),
 ]
 Resume: TypeAlias = Annotated[
     Path | None,
     typer.Option(
         "--resume",
-        help="A file of --output, of the same run and agent, to go on from.",
+        help="Another file of --output, of the same run and agent, to go on from.",
         rich_help_panel=_FILES,
         metavar="FILE",
     ),

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import importlib.metadata
+import logging
 import random
 import secrets
 import time
@@ -20,8 +21,9 @@ from jaxtyping import Float
 from cospan.client import session
 from cospan.client.chain import checked_features
 from cospan.client.loading import load_workload, make_site
-from cospan.client.result_file import resume, save_result
+from cospan.client.result_file import save_result
 from cospan.client.site_learner import SiteLearner
+from cospan.client.state_file import CHECKPOINT_SECONDS, StateFile, resumed
 from cospan.client.transport import AgentStream, GrpcTransport, Transport
 from cospan.client.worker import Worker
 from cospan.client.workload import Site, Workload
@@ -29,6 +31,8 @@ from cospan.core.specification import SITE_PREFIX, RunSpecification, agent_id_pr
 from cospan.wire.errors import CospanError, InvalidValueError, WorkloadBehaviourError
 from cospan.wire.limits import MAX_TEXT
 from cospan.wire.messages import AgentMessage, Join, Welcome
+
+log = logging.getLogger(__name__)
 
 PATIENCE_SECONDS = 60.0
 _ROUND_END_SECONDS = 2.0
@@ -70,6 +74,8 @@ class Agent:
         patience: float = PATIENCE_SECONDS,
         with_baseline: bool = True,
         resume_from: Path | str | None = None,
+        state_file: Path | str | None = None,
+        checkpoint_seconds: float = CHECKPOINT_SECONDS,
         transport: Transport | None = None,
     ) -> None:
         """Prepares an agent; nothing is connected yet.
@@ -84,6 +90,10 @@ class Agent:
             patience: seconds without an answer of the coordinator after which it gives up.
             with_baseline: whether independent TD learns beside it from the same transitions.
             resume_from: a file of `save`, of the same run and agent, to go on from.
+            state_file: where to keep what it learns, during the run and at its end; a folder stands for the file in
+                it that has the agent's name. One of the same run and agent is gone on from, without being told;
+                one of another run is given another name.
+            checkpoint_seconds: how often, at most, that file is written; 0 means at the end alone.
             transport: how to reach the coordinator; gRPC to `coordinator` where left out.
 
         Raises:
@@ -97,8 +107,13 @@ class Agent:
         self.learner: SiteLearner | None = None
         self.on_round: list[Callable[[Agent, int], None]] = []
         """Called after each round learnt, in the learning thread, with the agent and the round."""
+        self.on_note: list[Callable[[Agent, str], None]] = []
+        """Called, in the learning thread, with what people should know: which file it goes on from, or not."""
         self._patience, self._with_baseline = patience, with_baseline
         self._resume_from = None if resume_from is None else Path(resume_from)
+        self._state_file_at = None if state_file is None else Path(state_file)
+        self._checkpoint_seconds = checkpoint_seconds
+        self._state_file: StateFile | None = None
         self._transport = transport or GrpcTransport(coordinator)
         self._state: session.SessionState | None = None
         self._inbox: deque[session.Event] = deque()
@@ -134,11 +149,19 @@ class Agent:
         return float(features[0] @ learner.weights.mean)
 
     def save(self, path: Path | str) -> None:
-        """Writes what was learnt as an npz file; it appears whole or not at all."""
+        """Writes what was learnt as an npz file, which `resume_from` takes; it appears whole or not at all.
+
+        Call it from a function of `on_round`, or when the run is over.
+        """
         learner = self._learnt()
         assert self._state is not None
         assert self._state.stamp is not None
         save_result(Path(path), learner, run_id=self._state.stamp.run_id)
+
+    @property
+    def state_path(self) -> Path | None:
+        """The file that `state_file` has led to; None without one, and before the run has welcomed the agent."""
+        return None if self._state_file is None else self._state_file.path
 
     def _learnt(self) -> SiteLearner:
         if self.learner is None:
@@ -170,7 +193,10 @@ class Agent:
             await self._end()
 
     async def _end(self) -> None:
-        """Leaves nothing behind that runs on: no stream, no task, no learning."""
+        """Leaves nothing behind that runs on: no stream, no task, no learning; and what was learnt in its file."""
+        state_file = self._state_file
+        if state_file is not None:
+            self._worker.submit(state_file.after_last_round)
         self._worker.stop()
         if self._ticker is not None:
             self._ticker.cancel()
@@ -179,8 +205,10 @@ class Agent:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._hang_up()
-        if self._state is not None and self._state.learning is not None:
+        if state_file is not None or (self._state is not None and self._state.learning is not None):
             await asyncio.to_thread(self._worker.join, _ROUND_END_SECONDS)
+        if state_file is not None:
+            await asyncio.to_thread(state_file.finish)
 
     def stop(self, cause: str, *, returning: bool = False) -> None:
         """Asks the agent to leave the run; `run` returns soon after. Call it on the event loop's thread.
@@ -359,14 +387,31 @@ class Agent:
             with_baseline=self._with_baseline,
             first_round=welcome.first_round,
         )
-        if self._resume_from is not None:
-            resume(learner, self._resume_from, run_id=welcome.stamp.run_id)
+        self._take_up(learner, welcome.stamp.run_id)
         self.learner = learner
+
+    def _take_up(self, learner: SiteLearner, run_id: str) -> None:
+        """Lets the learner go on from the file that was named, or else from its own of this run."""
+        notes = []
+        if self._resume_from is not None:
+            notes.append(resumed(learner, self._resume_from, run_id=run_id))
+        if self._state_file_at is not None:
+            state_file = StateFile(
+                self._state_file_at, learner, run_id=run_id, every_seconds=self._checkpoint_seconds
+            )
+            notes.append(state_file.take_up(resuming=self._resume_from is None))
+            self._state_file = state_file
+        for note in filter(None, notes):
+            log.info("%s: %s", self.agent_id, note)
+            for listener in self.on_note:
+                listener(self, note)
 
     def _learn(self, round_number: int, basis: Float[np.ndarray, "d r"]) -> session.Event:
         upload = self._learnt().learn(round_number, basis)
         for listener in self.on_round:
             listener(self, round_number)
+        if self._state_file is not None:
+            self._state_file.after_round()
         return session.GradientReady(upload)
 
     def _broke(self, failure: CospanError) -> None:

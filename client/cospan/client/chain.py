@@ -1,15 +1,19 @@
 """Drives a site's environment as one chain that never ends, and checks what comes out of it."""
 
 import copy
+import logging
 import math
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
-from cospan.client.workload import FeatureMap, Site
+from cospan.client.plain_values import packed, unpacked
+from cospan.client.workload import FeatureMap, Resumable, Site
 from cospan.core.learner import Trajectory
 from cospan.wire.errors import WorkloadBehaviourError
+
+log = logging.getLogger(__name__)
 
 _NORM_SLACK = 1e-9
 
@@ -33,13 +37,22 @@ class Chain:
                 started again would learn from the same data twice.
         """
         self._site, self._name = site, name
-        origin = (seed, index, first_round) if first_round else (seed, index)
+        self._origin = (seed, index, first_round)
+        inner = getattr(site.env, "unwrapped", site.env)
+        self._resumable = inner if isinstance(inner, Resumable) else None
+        self._begin_anew()
+
+    def _begin_anew(self, steps: int = 0, reward_sum: float = 0.0) -> None:
+        """The chain has yet to begin. Its data follow from the steps taken before as well, so none come twice."""
+        origin = [*self._origin, steps]
+        while origin[-1] == 0 and len(origin) > 2:
+            origin.pop()
         environment_seed, policy_seed = np.random.SeedSequence(origin).spawn(2)
         self._environment_seed = int(environment_seed.generate_state(1)[0])
         self._rng = np.random.default_rng(policy_seed)
         self._observation: Any = None
-        self.steps = 0
-        self.reward_sum = 0.0
+        self._between_rounds = True
+        self.steps, self.reward_sum = steps, reward_sum
 
     def advance(self, steps: int) -> Trajectory:
         """The next L steps: φ(s_0) … φ(s_L) and r_0 … r_{L−1}.
@@ -48,36 +61,90 @@ class Chain:
             WorkloadBehaviourError: the environment, the policy or the features raised, or broke their contract.
         """
         env, policy, rng = self._site.env, self._site.policy, self._rng
+        self._between_rounds = False
+        rewards: list[float] = []
         try:
             if self._observation is None:
                 self._observation = _kept(env.reset(seed=self._environment_seed)[0])
-            observations, rewards = [self._observation], []
-            for _ in range(steps):
+            observations = [self._observation]
+            for step in range(self.steps, self.steps + steps):
                 observation, reward, terminated, _, _ = env.step(policy(observations[-1], rng))
                 if terminated:
                     observation, _ = env.reset()
                 observations.append(_kept(observation))
-                rewards.append(self._counted(float(reward)))
-            self._observation = observations[-1]
+                rewards.append(self._checked(float(reward), step))
         except WorkloadBehaviourError:
             raise
         except Exception as failure:
             raise WorkloadBehaviourError(
-                f"the environment or policy of {self._name} raised {type(failure).__name__} in step {self.steps}: "
-                f"{failure}"
+                f"the environment or policy of {self._name} raised {type(failure).__name__} in step "
+                f"{self.steps + len(rewards)}: {failure}"
             ) from failure
-        return Trajectory(
+        trajectory = Trajectory(
             features=checked_features(self._site.features, observations, self._name), rewards=np.array(rewards)
         )
+        self._observation = observations[-1]
+        self.steps += steps
+        for reward in rewards:
+            self.reward_sum += reward
+        self._between_rounds = True
+        return trajectory
 
-    def _counted(self, reward: float) -> float:
+    def _checked(self, reward: float, step: int) -> float:
         if not math.isfinite(reward):
             raise WorkloadBehaviourError(
-                f"the environment of {self._name} gave the reward {reward} in step {self.steps}; it must be finite"
+                f"the environment of {self._name} gave the reward {reward} in step {step}; it must be finite"
             )
-        self.steps += 1
-        self.reward_sum += reward
         return reward
+
+    def saved(self) -> tuple[str, list[np.ndarray]] | None:
+        """Where the chain stands, as `plain_values.packed` gives it: the next steps follow from it, bit for bit.
+
+        None where the environment cannot save its state, and where there is none: before the first round, within a
+        round, and after one that failed.
+        """
+        if self._resumable is None or not self._between_rounds or self._observation is None:
+            return None
+        try:
+            return packed(
+                {
+                    "observation": self._observation,
+                    "environment": self._resumable.save_state(),
+                    "environment_generator": self._site.env.unwrapped.np_random.bit_generator.state,
+                    "policy_generator": self._rng.bit_generator.state,
+                }
+            )
+        except Exception as failure:  # of the user's code; what was learnt can be kept all the same
+            self._resumable = None
+            log.error(
+                "the environment of %s cannot save its state (%s: %s); started again, its chain begins anew",
+                *(self._name, type(failure).__name__, failure),
+            )
+            return None
+
+    def go_on(self, steps: int, reward_sum: float, saved: tuple[str, list[np.ndarray]] | None) -> str:
+        """Goes on after `steps` steps: from what `saved` gave, or else with data that nobody has seen.
+
+        Returns:
+            Why it begins anew, in words; empty where it goes on exactly.
+        """
+        self._begin_anew(steps, reward_sum)
+        if saved is None:
+            return "the state of its environment was not saved"
+        if self._resumable is None:
+            return "its environment cannot load a state"
+        try:
+            state = unpacked(*saved)
+            # A wrapper may insist on a reset, and what is not saved has to be as after one.
+            self._site.env.reset(seed=self._environment_seed)
+            self._resumable.load_state(state["environment"])
+            self._site.env.unwrapped.np_random.bit_generator.state = state["environment_generator"]
+            self._rng.bit_generator.state = state["policy_generator"]
+            self._observation = state["observation"]
+        except Exception as failure:  # of the user's code, or of one of another version
+            self._begin_anew(steps, reward_sum)
+            return f"the state of its environment cannot be loaded ({type(failure).__name__}: {failure})"
+        return ""
 
 
 def _kept(observation: Any) -> Any:

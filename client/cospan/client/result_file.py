@@ -1,12 +1,13 @@
 """What an agent has learnt, as a small npz file: written atomically, read without pickle."""
 
+import itertools
 from dataclasses import astuple, dataclass
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
 
-from cospan.client.site_learner import SiteLearner
+from cospan.client.site_learner import SiteLearner, Trace
 from cospan.core.baselines import IndependentTD
 from cospan.core.learner import LearnerState
 from cospan.core.least_squares import TransitionSums
@@ -65,43 +66,60 @@ class AgentResult:
 
 
 def save_result(path: Path, learner: SiteLearner, *, run_id: str) -> None:
-    """Writes what `learner` has learnt; the file appears whole or not at all."""
+    """Writes what `learner` has learnt, and where its chain stands; the file appears whole or not at all.
+
+    Raises:
+        RunFileError: it cannot be written.
+    """
+    save_npz(path, **contents(learner, run_id=run_id))
+
+
+def contents(learner: SiteLearner, *, run_id: str) -> dict[str, object]:
+    """What a file of `learner` holds: as it is now, whatever it learns while that is being written."""
     spec, trace, independent = learner.specification, learner.trace, learner.independent
     baseline = IndependentTD.initial(spec.feature_dim) if independent is None else independent
-    save_npz(
-        path,
-        format=FORMAT,
-        run_id=run_id,
-        specification_digest=spec.digest(),
-        workload=spec.workload,
-        agent_id=learner.name,
-        label=learner.site.label,
-        index=learner.index,
-        feature_fingerprint=learner.site.features.fingerprint,
-        weights=learner.weights.mean,
-        weights_count=learner.weights.count,
-        gain=learner.gain.mean,
-        gain_count=learner.gain.count,
-        head=learner.state.head,
-        gain_estimate=learner.state.gain_estimate,
-        steps=learner.state.steps,
+    return {
+        "format": FORMAT,
+        "run_id": run_id,
+        "specification_digest": spec.digest(),
+        "workload": spec.workload,
+        "agent_id": learner.name,
+        "label": learner.site.label,
+        "index": learner.index,
+        "feature_fingerprint": learner.site.features.fingerprint,
+        "last_round": -1 if learner.last_round is None else learner.last_round,
+        "weights": learner.weights.mean,
+        "weights_count": learner.weights.count,
+        "gain": learner.gain.mean,
+        "gain_count": learner.gain.count,
+        "head": learner.state.head,
+        "gain_estimate": learner.state.gain_estimate,
+        "steps": learner.state.steps,
         **_statistics(learner),
         **_halves(learner),
-        mean_reward=learner.mean_reward,
-        reward_sum=learner.chain.reward_sum,
-        reward_moments=np.array(astuple(learner.state.rewards), dtype=np.float64),
-        value_error=learner.value_error(),
-        gain_error=learner.gain_error(),
-        with_baseline=independent is not None,
-        independent_weights=baseline.weights,
-        independent_averaged=baseline.averaged.mean,
-        independent_gain_estimate=baseline.gain_estimate,
-        trace_round=np.array(trace.round, dtype=np.int64),
-        trace_value_error=np.array(trace.value_error),
-        trace_independent_error=np.array(trace.independent_error),
-        trace_gain_estimate=np.array(trace.gain_estimate),
-        trace_mean_squared_td_error=np.array(trace.mean_squared_td_error),
-    )
+        "mean_reward": learner.mean_reward,
+        "reward_sum": learner.chain.reward_sum,
+        "reward_moments": np.array(astuple(learner.state.rewards), dtype=np.float64),
+        "value_error": learner.value_error(),
+        "gain_error": learner.gain_error(),
+        "with_baseline": independent is not None,
+        "independent_weights": baseline.weights,
+        "independent_averaged": baseline.averaged.mean,
+        "independent_gain_estimate": baseline.gain_estimate,
+        **_chain(learner),
+        # Copies of lists that grow; they are made arrays when they are written.
+        "trace_round": np.array(trace.round, dtype=np.int64),
+        "trace_value_error": trace.value_error.copy(),
+        "trace_independent_error": trace.independent_error.copy(),
+        "trace_gain_estimate": trace.gain_estimate.copy(),
+        "trace_mean_squared_td_error": trace.mean_squared_td_error.copy(),
+    }
+
+
+def _chain(learner: SiteLearner) -> dict[str, object]:
+    """Where the chain stands; an empty text where that cannot be said."""
+    text, arrays = learner.chain.saved() or ("", [])
+    return {"chain_state": text, **{f"chain_array_{number}": array for number, array in enumerate(arrays)}}
 
 
 def _statistics(learner: SiteLearner) -> dict[str, object]:
@@ -175,15 +193,24 @@ def load_result(path: Path) -> AgentResult:
     return AgentResult(values)
 
 
-def resume(learner: SiteLearner, path: Path, *, run_id: str) -> None:
-    """Lets `learner` go on where a file of the same run and agent left off; the chain itself begins anew.
+def owner(learner: SiteLearner, run_id: str) -> dict[str, str]:
+    """What a file has to say that `learner` may go on from."""
+    return {"run_id": run_id, "agent_id": learner.name, "specification_digest": learner.specification.digest()}
+
+
+def resume(learner: SiteLearner, path: Path, *, run_id: str) -> str:
+    """Lets `learner` go on where a file of the same run and agent left off.
+
+    Its chain goes on too where the environment's state was saved and can be loaded, and begins anew else.
+
+    Returns:
+        Why the chain begins anew, in words; empty where it goes on.
 
     Raises:
         RunFileError: the file is missing or damaged, or of another run or agent.
     """
     result = load_result(path)
-    expected = {"run_id": run_id, "agent_id": learner.name, "specification_digest": learner.specification.digest()}
-    for name, value in expected.items():
+    for name, value in owner(learner, run_id).items():
         if result.text(name) != value:
             raise RunFileError(
                 f"{path} has {name.replace('_', ' ')} {result.text(name)!r}, and this agent {value!r}; "
@@ -215,5 +242,31 @@ def resume(learner: SiteLearner, path: Path, *, run_id: str) -> None:
             gain_estimate=result.number("independent_gain_estimate"),
             steps=steps,
         )
+    trace = _loaded_trace(result, learner)
+    last_round, chain = int(result.number("last_round")), _loaded_chain(result)
     learner.state, learner.weights, learner.gain, learner.independent = state, weights, gain, independent
-    learner.chain.steps, learner.chain.reward_sum = steps, reward_sum
+    learner.trace, learner.last_round = trace, None if last_round < 0 else last_round
+    return learner.chain.go_on(steps, reward_sum, chain)
+
+
+def _loaded_chain(result: AgentResult) -> tuple[str, list[np.ndarray]] | None:
+    text = result.text("chain_state")
+    arrays = [result.array(name) for name in _numbered("chain_array_", result)]
+    return (text, arrays) if text else None
+
+
+def _numbered(prefix: str, result: AgentResult) -> list[str]:
+    names = (f"{prefix}{number}" for number in itertools.count())
+    return list(itertools.takewhile(result.values.__contains__, names))
+
+
+def _loaded_trace(result: AgentResult, learner: SiteLearner) -> Trace:
+    rounds = result.array("trace_round")
+    lines = [result.array(f"trace_{name}") for name in ("value_error", "gain_estimate", "mean_squared_td_error")]
+    independent, columns = result.array("trace_independent_error"), len(learner.independent_errors())
+    if rounds.ndim != 1 or any(line.shape != rounds.shape for line in lines) or len(independent) != len(rounds):
+        raise RunFileError("the traces in the result of an agent have different lengths; the file is damaged")
+    if independent.shape != (len(rounds), columns):  # with a baseline before, and without one now, or the reverse
+        independent = np.full((len(rounds), columns), np.nan)
+    value_error, gain_estimate, mean_squared_td_error = (line.tolist() for line in lines)
+    return Trace(rounds.tolist(), value_error, list(independent), gain_estimate, mean_squared_td_error)

@@ -58,6 +58,8 @@ class SiteLearner:
         """Averaged iterates of η."""
         self.independent = IndependentTD.initial(d) if with_baseline else None
         self.trace = Trace()
+        self.last_round: int | None = None
+        """The last round learnt, by whatever process; None before the first."""
 
     def learn(self, round_number: int, basis: Float[np.ndarray, "d r"]) -> GradientUpload:
         """Takes L steps, corrects the head at B_t, and returns the gradient of round t.
@@ -74,6 +76,7 @@ class SiteLearner:
         self.gain = self.gain.including(np.array([outcome.state.gain_estimate]))
         if self.independent is not None:
             self.independent = self.independent.learning_from(trajectory, spec.method)
+        self.last_round = round_number
         self._record(round_number, outcome.mean_squared_error)
         return GradientUpload(round=round_number, contribution=contribution_of(outcome, spec.method))
 

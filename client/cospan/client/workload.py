@@ -4,7 +4,7 @@ A *workload* makes, for an agent index and a seed, a *site*: the environment, th
 one agent, and the truth where it is known. It is named `package.module:name` on the command line.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
@@ -45,13 +45,37 @@ class FeatureMap(Protocol):
         ...
 
 
+@runtime_checkable
+class Resumable(Protocol):
+    """An environment that can save its state, so that an agent that is started again goes on with the same chain.
+
+    It is `env.unwrapped` that is asked: a wrapper that holds a state of its own, as a time limit, begins anew. The
+    state of `np_random` is kept beside what is saved; a generator that is not Gymnasium's own belongs into it. What
+    is saved is *plain*: numbers, text, NumPy arrays and scalars, and lists, tuples and dictionaries (keys: text) of
+    these.
+    """
+
+    def save_state(self) -> Mapping[str, Any]:
+        """All that the next steps depend on and that is not made from (index, seed) again."""
+        ...
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Goes on from what `save_state` gave, types as they were; called after a `reset`.
+
+        Raises:
+            Exception: of any kind, where the state means nothing to it, as another version's; its chain begins
+                anew then.
+        """
+        ...
+
+
 @dataclass(frozen=True, eq=False, slots=True)
 class Site:
     """One agent's part of a workload.
 
     Attributes:
         env: follows Gymnasium's API. A true end (`terminated`) is a transition into the next start state; a time
-            limit (`truncated`) is no end, and the environment is stepped on.
+            limit (`truncated`) is no end, and the environment is stepped on. It may be `Resumable`.
         features: observation → R^d.
         policy: (observation, generator) → action.
         reference: what is known to be true, or None.

@@ -4,6 +4,7 @@ The motion itself stays Gymnasium's: one environment is its `AcrobotEnv` with ot
 once are moved by that class's own derivatives.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any, TypeAlias
@@ -50,6 +51,17 @@ class LinkedAcrobot(AcrobotEnv):
         self.LINK_LENGTH_2: Any = link_2
         self.LINK_COM_POS_1: Any = 0.5 * link_1
         self.LINK_COM_POS_2: Any = 0.5 * link_2
+
+    def save_state(self) -> dict[str, Any]:
+        """θ1, θ2 and their velocities, with the bits and the type that Gymnasium computes them in."""
+        return {"state": self.state}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Goes on from what `save_state` gave. Raises ValueError where that is no four finite numbers."""
+        found = np.asarray(state["state"])
+        if found.shape != (4,) or not np.isfinite(found).all():
+            raise ValueError(f"the state {found}")
+        self.state = found  # type: ignore[assignment]  # declared as None
 
 
 class Motion:

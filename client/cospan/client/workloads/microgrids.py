@@ -8,6 +8,7 @@ season.
 """
 
 import math
+from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
@@ -175,6 +176,17 @@ class MicrogridEnv(gymnasium.Env[Any, Any]):
             self._hour = 0
             self._day = self._draw_day()
         return self._observation(level), reward, False, False, {}
+
+    def save_state(self) -> dict[str, Any]:
+        """Day of the records, hour, and the battery's level."""
+        return {"day": self._day, "hour": self._hour, "level": self._level}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Goes on from what `save_state` gave. Raises ValueError where there is no such hour or level."""
+        day, hour, level = int(state["day"]), int(state["hour"]), float(state["level"])
+        if not (0 <= day < len(self._hours) and 0 <= hour < HOURS and 0.0 <= level <= self.grid.usable):
+            raise ValueError(f"hour {hour} of day {day} with a level of {level}")
+        self._day, self._hour, self._level = day, hour, level
 
     def _draw_day(self) -> int:
         return int(self.np_random.integers(len(self._hours)))

@@ -15,6 +15,7 @@ customer has to pay to be accepted.
 """
 
 from bisect import bisect_right
+from collections.abc import Mapping
 from math import comb
 from typing import Any, SupportsIndex
 
@@ -144,6 +145,17 @@ class QueueEnv(gymnasium.Env[Any, Any]):
             self._uniforms = self._draw()
         self._state = state = bisect_right(self._cumulative[free], self._uniforms.pop())
         return state, reward, False, False, {}
+
+    def save_state(self) -> dict[str, Any]:
+        """The state, and the uniforms that are drawn and not used."""
+        return {"state": self._state, "uniforms": np.array(self._uniforms)}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Goes on from what `save_state` gave. Raises ValueError where there is no such state."""
+        found = int(state["state"])
+        if not 0 <= found < (SERVERS + 1) * len(PRIORITIES):
+            raise ValueError(f"state {found} of {(SERVERS + 1) * len(PRIORITIES)}")
+        self._state, self._uniforms = found, state["uniforms"].tolist()
 
     def _draw(self) -> list[float]:
         block: list[float] = self.np_random.random(_BLOCK).tolist()

@@ -14,6 +14,7 @@ one, and ‖w^k‖ = √n / c, so that V^k has variance one over the n states, e
 
 import math
 from bisect import bisect_right
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, SupportsIndex
@@ -254,6 +255,17 @@ class ChainEnv(gymnasium.Env[Any, Any]):
         left = self._state
         self._state = state = bisect_right(self._cumulative[left], self._uniforms.pop())
         return state, self._rewards[left], False, False, {}
+
+    def save_state(self) -> dict[str, Any]:
+        """The state, and the uniforms that are drawn and not used."""
+        return {"state": self._state, "uniforms": np.array(self._uniforms)}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Goes on from what `save_state` gave. Raises ValueError where there is no such state."""
+        found = int(state["state"])
+        if not 0 <= found < len(self._rewards):
+            raise ValueError(f"state {found} of {len(self._rewards)}")
+        self._state, self._uniforms = found, state["uniforms"].tolist()
 
     def _draw(self) -> list[float]:
         block: list[float] = self.np_random.random(_BLOCK).tolist()

@@ -1,0 +1,167 @@
+"""An agent's own file during a run: taken up at the start, written while it learns, whole at the end.
+
+It is written beside the learning, by a thread of its own: a fleet waits in every round for its slowest agent, so
+what each of many agents would lose now and then, all would lose again and again.
+"""
+
+import contextlib
+import glob
+import itertools
+import logging
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from cospan.client.result_file import AgentResult, contents, load_result, owner, resume
+from cospan.client.site_learner import SiteLearner
+from cospan.client.worker import Worker
+from cospan.wire.errors import RunFileError
+from cospan.wire.npz import save_npz
+
+log = logging.getLogger(__name__)
+
+CHECKPOINT_SECONDS = 5.0
+_SHARE = 0.05
+"""Of the time may go into writing, at most: a state of d × d numbers is large."""
+_LAST_WRITE_SECONDS = 30.0
+"""So long the last write waits for one that is under way."""
+
+
+class StateFile:
+    """The file of one learner. The learning thread calls all but `finish`."""
+
+    def __init__(
+        self,
+        path: Path,
+        learner: SiteLearner,
+        *,
+        run_id: str,
+        every_seconds: float = CHECKPOINT_SECONDS,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Nothing is read or written yet.
+
+        Args:
+            path: the file; or a folder, in which it has the agent's name. Links are followed now and not later: a
+                link to the newest run's folder points to another one when the next run begins.
+            learner: whose it is.
+            run_id: of the run.
+            every_seconds: how often it is written, at most; 0 means at the end alone.
+            clock: seconds that never run backwards.
+        """
+        self.path = (path / f"{learner.name}.npz" if path.is_dir() else path).resolve()
+        self._learner, self._run_id, self._clock = learner, run_id, clock
+        self._every = every_seconds
+        self._writer: Worker | None = None
+        self._writing = False
+        self._failing = False
+        self._due = clock() + every_seconds
+        self._last: dict[str, object] | None = None
+
+    def take_up(self, *, resuming: bool = True) -> str:
+        """Goes on from the file where it is of this run and agent; another run's, or a damaged one, is moved aside.
+
+        Args:
+            resuming: whether to go on from it; else it is written over, for the learner goes on from another one.
+
+        Returns:
+            What was done, in words; empty where there was nothing to do.
+
+        Raises:
+            RunFileError: it is another agent's of the same run, or cannot be moved aside.
+        """
+        self._remove_what_was_cut_short()
+        if not self.path.exists():
+            return ""
+        try:
+            found = load_result(self.path)
+            expected = owner(self._learner, self._run_id)
+            differs = next((name for name, value in expected.items() if found.text(name) != value), "")
+            if not differs:
+                return resumed(self._learner, self.path, run_id=self._run_id) if resuming else ""
+        except RunFileError as failure:
+            return f"{failure}; it begins anew, and that file is now {self._moved_aside('damaged')}"
+        if differs == "agent_id":
+            raise RunFileError(
+                f"{self.path} is what {found.text('agent_id')} has learnt in this run; name another file for "
+                f"{self._learner.name}"
+            )
+        return f"{self.path} is of another run; it is now {self._moved_aside(_run_of(found))}"
+
+    def after_round(self) -> None:
+        """Has the file written if it is time; the learner is between two rounds."""
+        if not self._every or self._writing or self._clock() < self._due:
+            return
+        began = self._clock()
+        self._writing = True
+        held = contents(self._learner, run_id=self._run_id)
+        if self._writer is None:
+            self._writer = Worker(f"state-of-{self._learner.name}")
+        self._writer.submit(partial(self._write, held, began))
+
+    def after_last_round(self) -> None:
+        """Keeps what `finish` will write: an environment is asked in the learning thread alone."""
+        if self._learner.rounds:
+            self._last = contents(self._learner, run_id=self._run_id)
+
+    def finish(self) -> None:
+        """Writes the file for the last time; from any thread, when the learning is over.
+
+        Raises:
+            RunFileError: it cannot be written.
+        """
+        if self._writer is not None:
+            self._writer.stop()
+            self._writer.join(_LAST_WRITE_SECONDS)
+        if self._last is None and self._learner.rounds:  # the environment hangs in the middle of a round
+            self._last = contents(self._learner, run_id=self._run_id)
+        if self._last is not None:
+            save_npz(self.path, **self._last)
+
+    def _write(self, held: dict[str, object], began: float) -> None:
+        try:
+            save_npz(self.path, **held)
+        except Exception as failure:  # of whatever kind: learning goes on, and the earlier file is still there
+            if not self._failing:
+                log.error("%s; %s learns on without, and tries again", failure, self._learner.name)
+            self._failing = True
+        else:
+            self._failing = False
+        ended = self._clock()
+        self._due = ended + max(self._every, (ended - began) * (1.0 / _SHARE - 1.0))
+        self._writing = False
+
+    def _remove_what_was_cut_short(self) -> None:
+        for path in self.path.parent.glob(f".{glob.escape(self.path.name)}.*.tmp"):
+            with contextlib.suppress(OSError):
+                path.unlink()
+
+    def _moved_aside(self, word: str) -> Path:
+        """Gives the file another name, one that nothing has yet; returns it."""
+        stem, suffix = self.path.stem, self.path.suffix
+        names = (f"{stem}.{word}{f'-{number}' if number > 1 else ''}{suffix}" for number in itertools.count(1))
+        aside = next(path for path in map(self.path.with_name, names) if not path.exists())
+        try:
+            self.path.rename(aside)
+        except OSError as failure:
+            raise RunFileError(
+                f"{self.path} is of another run and cannot be renamed: {failure.strerror}; name another file"
+            ) from failure
+        return aside
+
+
+def resumed(learner: SiteLearner, path: Path, *, run_id: str) -> str:
+    """`resume`, and what was done, in words.
+
+    Raises:
+        RunFileError: see `resume`.
+    """
+    problem = resume(learner, path, run_id=run_id)
+    words = f"goes on from {path}, after {learner.rounds} rounds"
+    return f"{words}; its chain begins anew, for {problem}" if problem else words
+
+
+def _run_of(found: AgentResult) -> str:
+    """The file's run, as a part of a file's name."""
+    return "".join(letter for letter in found.text("run_id")[:64] if letter.isalnum() or letter in "-_") or "other"
