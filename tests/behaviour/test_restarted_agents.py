@@ -4,18 +4,20 @@ import asyncio
 import json
 import signal
 import subprocess
+import threading
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from behaviour.test_cli import ended, line_of, started
-from runs import RINGS, run, specification, until
+from runs import RINGS, Ring, States, coin, run, specification, until
 
 from cospan.client.agent import Agent
 from cospan.client.loading import load_workload, make_site
 from cospan.client.result_file import AgentResult, load_result
 from cospan.client.site_learner import SiteLearner
+from cospan.client.workload import Site, Workload
 from cospan.server.host import Coordinator
 from cospan.wire import errors
 from cospan.wire.npz import load_npz
@@ -136,6 +138,43 @@ def test_the_file_of_an_earlier_run_is_kept(tmp_path: Path) -> None:
     assert load_result(aside()).text("run_id") == run_ids[0]
     assert load_result(tmp_path / "site-0.npz").text("run_id") == run_ids[1]
     assert len(list(tmp_path.iterdir())) == 2
+
+
+class Asked(Ring):
+    """A ring that knows which threads have asked it to save its state."""
+
+    def __init__(self) -> None:
+        super().__init__(0)
+        self.threads: set[str] = set()
+
+    def save_state(self) -> dict[str, Any]:
+        self.threads.add(threading.current_thread().name)
+        return {"state": self._state}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        self._state = state["state"]
+
+
+@pytest.mark.parametrize("seconds", [0.0, 1e-3])
+def test_all_of_the_workloads_code_runs_in_the_learning_thread(tmp_path: Path, seconds: float) -> None:
+    """Also when its state is saved, now and then and at the end."""
+    env = Asked()
+    workload = Workload(lambda *_: Site(env=env, features=States(), policy=coin), name="asked")
+
+    async def whole() -> None:
+        async with Coordinator(specification(agents=1, rounds=20)) as coordinator:
+            agent = Agent(
+                workload,
+                index=0,
+                coordinator=coordinator.address,
+                state_file=tmp_path / "a.npz",
+                checkpoint_seconds=seconds,
+            )
+            await agent.run_async()
+
+    run(whole())
+    assert env.threads == {"learner-site-0"}
+    assert load_result(tmp_path / "a.npz").text("chain_state")
 
 
 def test_two_agents_of_a_run_do_not_share_a_file(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """An agent's own file during a run: when it is written, what is gone on from, and what is moved aside."""
 
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,12 @@ def learn(made: SiteLearner, rounds: int = 1) -> None:
 
 
 def rounds_in(path: Path) -> int:
-    return int(load_result(path).number("gain_count"))
+    """How many rounds a file tells of, in each of its parts."""
+    found = load_result(path)
+    rounds = int(found.number("gain_count"))
+    traces = [value for name, value in found.values.items() if name.startswith("trace_")]
+    assert [len(trace) for trace in traces] == [rounds] * 5
+    return rounds
 
 
 class Clock:
@@ -176,13 +182,30 @@ def test_a_write_that_fails_is_told_once_and_tried_again(
     assert len(caplog.records) == 1
 
 
-def test_a_thread_of_its_own_writes(tmp_path: Path) -> None:
+def test_a_thread_of_its_own_writes_and_the_last_write_waits_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     made, path = learner(3), tmp_path / "a.npz"
+    ending, order = threading.Event(), []
+
+    def save(path: Path, **values: Any) -> None:
+        first = threading.current_thread() is not threading.main_thread()
+        if first:
+            assert ending.wait(15.0)
+        npz.save_npz(path, **values)
+        order.append("under way" if first else "last")
+
+    monkeypatch.setattr(state_file, "save_npz", save)
     kept = StateFile(path, made, run_id="run-1", every_seconds=1e-9)
     kept.after_round()
     learn(made)
+    assert files(tmp_path) == [], "learning goes on meanwhile"
+    timer = threading.Timer(0.1, ending.set)
+    timer.start()
     kept.finish()
-    assert rounds_in(path) == 4, "the last one to be written is the newest"
+    timer.join()
+    assert order == ["under way", "last"]
+    assert rounds_in(path) == 4
 
 
 # What it begins with ------------------------------------------------------------------------------------------
