@@ -72,8 +72,9 @@ def killed_and_started_again(folder: Path, workload: str) -> tuple[AgentResult, 
                 code, out, _ = ended(second)
             assert code == 0
             last = json.loads(out.splitlines()[-1])
-            coordinator.send_signal(signal.SIGTERM)
+            other.send_signal(signal.SIGTERM)
             assert ended(other)[0] == 0
+        coordinator.send_signal(signal.SIGTERM)
         ended(coordinator)
     after = load_result(path)
     assert (last["event"], last["rounds"]) == ("finished", after.number("gain_count")), "SIGTERM: the file is whole"
