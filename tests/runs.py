@@ -2,7 +2,8 @@
 
 import asyncio
 import itertools
-from collections.abc import Callable, Coroutine, Mapping
+from collections import Counter
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import fields, replace
 from typing import Any, TypeVar
 
@@ -18,12 +19,14 @@ from cospan.core.method import Method, paper
 from cospan.core.specification import RunSpecification
 from cospan.server import events, machine
 from cospan.server.engine import Engine
+from cospan.server.members import Departure, Seat, Session
+from cospan.server.saved import SavedRun
 from cospan.server.state import CoordinatorState
 from cospan.wire import messages as m
 from cospan.wire.errors import RemoteError
 
 D, R = 4, 2
-LIVENESS, ROUND, START = 5.0, 60.0, 600.0
+LIVENESS, ROUND, START, RETURN = 5.0, 60.0, 600.0, 15.0
 
 _T = TypeVar("_T")
 
@@ -111,6 +114,67 @@ def kinds(commands: tuple[Any, ...]) -> list[str]:
     return names
 
 
+class Disk:
+    """What a store holds, in memory: the same as `cospan.server.store` makes of the same operations."""
+
+    def __init__(self, specification: RunSpecification, run_id: str = "run-1") -> None:
+        self.run_id, self.specification = run_id, specification
+        self.rounds: list[events.RoundRecord] = []
+        self.sessions: dict[str, Session] = {}
+        self.seats: dict[str, Seat] = {}
+        self.departures: dict[str, Departure] = {}
+
+    def write(self, operations: Sequence[events.Command]) -> None:
+        for operation in operations:
+            match operation:
+                case events.StoreRound(record=record):
+                    assert record.report.closed_round == len(self.rounds), "rounds are stored once each, in turn"
+                    self.rounds.append(record)
+                case events.StoreSpecification(specification=fixed):
+                    self.specification = fixed
+                case events.StoreMember(session=member):
+                    self._write_member(member)
+                case events.DropMember(token=token, departures=departures):
+                    self.sessions.pop(token, None)
+                    self.departures |= {gone.agent_id: replace(gone, last_seen=0.0) for gone in departures}
+
+    def _write_member(self, member: Session) -> None:
+        lost = replace(member, stream=0, phase=m.AgentPhase.LOST, last_seen=0.0, opened=0.0)
+        self.sessions[member.token] = lost
+        if member.site_index is not None:
+            self.seats[member.holder] = Seat(member.site_index, member.instance_id)
+        for agent in member.agent_ids:
+            self.departures.pop(agent, None)
+
+    def saved(self) -> SavedRun:
+        """What a coordinator that goes on with the run is given."""
+        last = self.rounds[-1] if self.rounds else None
+        oldest = len(self.rounds) - max(1, self.specification.max_staleness)
+        counted: Counter[str] = Counter()
+        last_rounds: dict[str, int] = {}
+        accepted: dict[int, frozenset[str]] = {}
+        for number, record in enumerate(self.rounds):
+            counted.update(record.contributors.keys())
+            last_rounds.update(dict.fromkeys(record.contributors, number))
+            for agent, of in record.contributors.items():
+                if of >= oldest:
+                    accepted[of] = accepted.get(of, frozenset()) | {agent}
+        return SavedRun(
+            run_id=self.run_id,
+            specification=self.specification,
+            round=len(self.rounds),
+            basis=last.move.basis if last else None,
+            row_squares=last.move.row_squares if last else None,
+            sessions=tuple(self.sessions[token] for token in sorted(self.sessions)),
+            seats=dict(self.seats),
+            departures=tuple(self.departures.values()),
+            last_contributors=frozenset(last.contributors) if last else frozenset(),
+            accepted=accepted,
+            rounds_counted=dict(counted),
+            last_rounds=last_rounds,
+        )
+
+
 class CoordinatorDriver:
     """Steps the coordinator's machine with a clock of its own, and checks after every event what always holds."""
 
@@ -138,13 +202,25 @@ class CoordinatorDriver:
     def _check_deadline(self) -> None:
         """Before the deadline a tick changes nothing, and at the deadline it changes something."""
         deadline = machine.next_deadline(self.state)
-        assert (deadline is None) == (self.state.phase is m.RunPhase.FINISHED), "every wait has a bound"
+        over = self.state.phase in (m.RunPhase.FINISHED, m.RunPhase.DRAINING)
+        assert (deadline is None) == over, "every wait has a bound"
         if deadline is not None:
             held = snapshot(self.state)
             early, commands = machine.step(self.state, events.Tick(), np.nextafter(deadline, -np.inf))
-            assert (snapshot(early), commands) == (held, ())
+            assert commands == (), f"a tick before the deadline brings {kinds(commands)}"
+            assert snapshot(early) == held
             late, _ = machine.step(self.state, events.Tick(), deadline)
             assert snapshot(late) != held, "the deadline passes without an effect"
+
+    def restart(self, saved: SavedRun) -> None:
+        """The coordinator is gone, and another goes on from what was stored."""
+        incarnation, sites = self.state.incarnation + 1, self.state.sites
+        self.state = machine.restored_state(
+            saved, incarnation=incarnation, start_seconds=START, return_seconds=RETURN, now=self.now, sites=sites
+        )
+        self.commands = ()
+        self.state.check()
+        self._check_deadline()
 
     def refuse(self, event: events.Event, error: type[RemoteError], match: str | None = None) -> None:
         """The event is refused with this error, and changes nothing."""

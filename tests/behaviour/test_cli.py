@@ -271,7 +271,7 @@ def test_a_coordinator_and_its_agents_each_started_alone(tmp_path: Path) -> None
         address = json.loads(line_of(coordinator, "listening"))["address"]
         code, out, _ = cospan("status", "--coordinator", address, cwd=tmp_path)
         assert code == 0
-        assert "waiting for agents since" in out
+        assert "for agents to join: " in out
         taken = ("run", "toy_workload:workload", "--quiet", "--port", address.rpartition(":")[2])
         code, out, err = cospan(*taken, cwd=tmp_path)
         assert (code, out) == (2, "")

@@ -1,4 +1,5 @@
-"""The coordinator's machine under random histories: processes that join, break, come back, leave and lie."""
+"""The coordinator's machine under random histories: processes that join, break, come back, leave and lie, and a
+coordinator that is killed or drained at any moment and goes on from what was stored."""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -7,11 +8,14 @@ from typing import Any
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from runs import LIVENESS, ROUND, START, CoordinatorDriver, moved, upload
+from runs import LIVENESS, RETURN, ROUND, START, CoordinatorDriver, Disk, moved, upload
 
+from cospan.core.specification import Participation
 from cospan.server import events, machine
+from cospan.server.state import CoordinatorState
 from cospan.wire.errors import (
     AgentIdTakenError,
+    DrainingError,
     InvalidMessageError,
     OutOfTurnError,
     RemoteError,
@@ -22,7 +26,9 @@ from cospan.wire.messages import (
     AgentPhase,
     BasisUpdate,
     Disposition,
+    Drain,
     Finish,
+    FinishCause,
     Receipt,
     Resumption,
     RunPhase,
@@ -31,7 +37,18 @@ from cospan.wire.messages import (
 
 AGENTS = ("a", "b", "c", "d")
 GROUPS = [("a",), ("b",), ("c",), ("d",), ("a", "b"), ("c", "d"), ("b", "c", "d")]
-ROUNDS = 3
+ROUNDS = 6
+QUORUM = {"participation": Participation.QUORUM, "quorum": 0.5}
+PARTICIPATIONS: list[dict[str, Any]] = [
+    {},
+    {"min_agents": 2},
+    QUORUM | {"deadline_seconds": 2.0},
+    QUORUM | {"deadline_seconds": 2.0, "max_staleness": 2, "min_agents": 1},
+    QUORUM | {"quorum": 2.0, "max_staleness": 1},
+]
+STORES = events.StoreRound | events.StoreMember | events.DropMember | events.StoreSpecification
+OVER = (RunPhase.FINISHED, RunPhase.DRAINING)
+GOES_ON = (FinishCause.NO_AGENTS, FinishCause.NOT_STARTED)
 
 
 @dataclass
@@ -50,17 +67,27 @@ class CoordinatorHistories(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.run = CoordinatorDriver(agents=3, rounds=ROUNDS)
+        self.disk = Disk(self.run.state.specification)
+        self.to_store: list[events.Command] = []
         self.processes: list[Process] = []
         self.computing: events.ComputeBasis | None = None
         self.closed: list[int] = []
         self.opened: list[int] = []
-        self.accepted: Counter[tuple[str, int]] = Counter()
+        self.open: dict[tuple[str, ...], int] = {}
+        self.records: dict[int, events.RoundRecord] = {}
         self.ends = 0
         self.chatty = False
 
-    @initialize(missing=st.sampled_from([0, 0, 0, 3]), rounds=st.integers(0, ROUNDS - 1), chatty=st.booleans())
-    def begin(self, missing: int, rounds: int, chatty: bool) -> None:
+    @initialize(
+        missing=st.sampled_from([0, 0, 0, 3]),
+        rounds=st.integers(0, 3),
+        chatty=st.booleans(),
+        participation=st.sampled_from(PARTICIPATIONS),
+    )
+    def begin(self, missing: int, rounds: int, chatty: bool, participation: dict[str, Any]) -> None:
         """Most histories begin with a run that has started; half of them end with processes that only chat."""
+        self.run = CoordinatorDriver(agents=3, rounds=ROUNDS, **participation)
+        self.disk = Disk(self.run.state.specification)
         self.chatty = chatty
         for agents in (("a",), ("b",), ("c", "d"))[missing:]:
             self.join_as(agents)
@@ -68,6 +95,7 @@ class CoordinatorHistories(RuleBasedStateMachine):
             for process in self.processes:
                 self.send(process.token or "", process.agents)
             self.computed(False)
+            self.stored()
 
     # What the book says ----------------------------------------------------------------------------------
 
@@ -80,12 +108,15 @@ class CoordinatorHistories(RuleBasedStateMachine):
             assert self.run.state is before
             raise
         state = self.run.state
-        if before.phase is RunPhase.FINISHED:
-            assert state.phase is RunPhase.FINISHED
+        if before.phase in OVER:
+            assert state.phase is before.phase
             assert (state.round, state.basis is before.basis) == (before.round, True)
             assert (state.finish_cause, state.departures) == (before.finish_cause, before.departures)
         assert state.round - before.round in (0, 1), "rounds neither skip nor go back"
-        for command in self.run.commands:
+        if state.round != before.round:
+            self.open = {}
+        # Where a round runs ahead of the disk, everybody is told before it is stored.
+        for command in sorted(self.run.commands, key=lambda command: not isinstance(command, events.StoreRound)):
             self.note(command)
 
     def note(self, command: events.Command) -> None:
@@ -93,23 +124,51 @@ class CoordinatorHistories(RuleBasedStateMachine):
         match command:
             case events.ComputeBasis(round=number, contributions=contributions):
                 assert self.computing is None, "one round closes at a time"
-                assert number == state.round
+                assert number == state.round == len(self.disk.rounds), "what closes stands on what is stored"
                 assert sum(c.weight for c in contributions) == len(state.counted)
                 self.computing = command
             case events.ReportRound(report=report):
+                assert report.closed_round < len(self.disk.rounds), "onlookers are told of what is stored"
                 self.closed.append(report.closed_round)
             case events.Broadcast(message=BasisUpdate(stamp=stamp, basis=basis)):
                 assert (stamp, basis is state.basis) == (state.stamp, True)
-                self.opened.append(stamp.round)
+                self.check_told(stamp.round, stamp.durable_round)
+                if self.opened[-1:] != [stamp.round]:  # opened again, where all are gone that it was opened for
+                    self.opened.append(stamp.round)
             case events.Broadcast(message=Finish(stamp=stamp, basis=basis)):
                 assert (stamp, basis is state.basis) == (state.stamp, True)
+            case events.Broadcast(message=Drain()):
+                assert state.phase is RunPhase.DRAINING
             case events.Send(token=token, message=message):
                 assert token in state.sessions
                 assert isinstance(message, Welcome | Receipt)
             case events.CloseStream(stream=number):
                 assert number not in {session.stream for session in state.sessions.values()}
-            case events.EndRun():
+            case events.EndRun() | events.Suspend():
                 self.ends += 1
+            case events.StoreRound(record=record):
+                self.check_record(record)
+                self.to_store.append(command)
+            case events.StoreMember() | events.DropMember() | events.StoreSpecification():
+                self.to_store.append(command)
+
+    def check_record(self, record: events.RoundRecord) -> None:
+        """No gradient is in two rounds, and no agent twice in one."""
+        number = record.report.closed_round
+        assert record.weight == len(record.contributors) == record.report.contributors
+        assert not set(record.report.absent_agent_ids) & set(record.contributors)
+        before = {pair for record in self.disk.rounds for pair in record.contributors.items()}
+        assert not before & set(record.contributors.items()), "no gradient counts in two rounds"
+        oldest = number - self.run.state.specification.max_staleness
+        assert all(oldest <= of <= number for of in record.contributors.values())
+        self.records[number] = record
+
+    def check_told(self, number: int, durable: int) -> None:
+        """A round that anybody is told of is stored, or comes to the same after a restart."""
+        assert durable == len(self.disk.rounds)
+        if number > durable:
+            assert number == durable + 1
+            assert set(self.records[durable].contributors) == set(self.disk.rounds[-1].contributors)
 
     # Joining ---------------------------------------------------------------------------------------------
 
@@ -153,8 +212,8 @@ class CoordinatorHistories(RuleBasedStateMachine):
 
     def attempt(self, process: Process, resumption: Resumption | None, error: type[RemoteError] | None) -> None:
         event = self.run.joining(*process.agents, instance=process.instance, resumption=resumption)
-        if self.run.state.phase is RunPhase.FINISHED:
-            error = RunFinishedError
+        if self.run.state.phase in OVER:
+            error = RunFinishedError if self.run.state.phase is RunPhase.FINISHED else DrainingError
         before = self.run.state
         if error is not None:
             self.run.refuse(event, error)
@@ -171,7 +230,8 @@ class CoordinatorHistories(RuleBasedStateMachine):
         """The first round is the one that takes the next gradient of this process."""
         state = self.run.state
         assert welcome.started == (phase_before is not RunPhase.WAITING)
-        if state.phase is RunPhase.COLLECTING and welcome.started:
+        opened_again = any(isinstance(message, BasisUpdate) for message in self.run.sent())
+        if state.phase is RunPhase.COLLECTING and welcome.started and not opened_again:
             awaited = state.awaited.intersection(process.agents)
             assert welcome.first_round == state.round + (0 if awaited else 1)
 
@@ -189,36 +249,67 @@ class CoordinatorHistories(RuleBasedStateMachine):
         chosen = data.draw(st.sets(st.sampled_from(process.agents), min_size=1))
         agents = tuple(sorted(chosen)) if data.draw(st.booleans()) else process.agents
         number = max(0, self.run.state.round - lag)
+        before = self.run.state
         event = events.GradientArrived(process.token or "", upload(number, *agents, weight=float(len(agents))))
         error = self.expected_refusal(process, number, agents)
         if error is not None:
             self.run.refuse(event, error)
             return
-        before = self.run.state
+        known = self.known()
         self.step(event)
-        receipts = [message for message in self.run.sent() if isinstance(message, Receipt)]
-        counts = self.counts(before, number, agents)
-        assert [receipt.disposition for receipt in receipts] == ([] if counts is None else [counts])
+        receipts = [message.disposition for message in self.run.sent() if isinstance(message, Receipt)]
+        if before.phase is RunPhase.DRAINING:
+            assert (receipts, self.run.state.counted) == ([], before.counted)
+            return
+        counts = self.counts(before, known, number, agents)
+        assert receipts == ([] if counts is None else [counts])
         if counts is None:
-            self.accepted.update((agent, number) for agent in agents)
+            self.count(before, number, agents)
+
+    def known(self) -> set[tuple[str, int]]:
+        """The gradients that count: those of closed rounds, and of the open one."""
+        closed = {pair for record in self.all_records() for pair in record.contributors.items()}
+        return closed | {(agent, number) for agents, number in self.open.items() for agent in agents}
+
+    def all_records(self) -> list[events.RoundRecord]:
+        """Of the rounds that are closed, stored or not."""
+        return [*self.disk.rounds, *(self.records[n] for n in range(len(self.disk.rounds), self.run.state.round))]
+
+    def count(self, before: CoordinatorState, number: int, agents: tuple[str, ...]) -> None:
+        """A gradient counts; what is older of its agents does not any more. The round may have closed by it."""
+        if self.run.state.round == before.round:
+            replaced = [key for key, of in self.open.items() if of < number and not set(key).isdisjoint(agents)]
+            self.open = {key: of for key, of in self.open.items() if key not in replaced} | {agents: number}
 
     def expected_refusal(self, process: Process, number: int, agents: tuple[str, ...]) -> type[RemoteError] | None:
         state = self.run.state
         if process.token not in state.sessions:
             return SessionUnknownError
+        if state.phase is RunPhase.DRAINING:
+            return None
         if state.phase is RunPhase.WAITING or number > state.round:
             return OutOfTurnError
-        mixed = bool(state.counted.intersection(agents)) and not state.counted.issuperset(agents)
-        is_open = state.phase is RunPhase.COLLECTING and number == state.round
+        fresh = {agent for key, of in self.open.items() if of == state.round for agent in key}
+        mixed = bool(fresh.intersection(agents)) and not fresh.issuperset(agents)
+        takes_part = not state.frozen or state.expected.issuperset(agents)
+        is_open = state.phase is RunPhase.COLLECTING and number == state.round and takes_part
         return InvalidMessageError if is_open and mixed else None
 
-    def counts(self, state: Any, number: int, agents: tuple[str, ...]) -> Disposition | None:
+    def counts(
+        self, state: CoordinatorState, known: set[tuple[str, int]], number: int, agents: tuple[str, ...]
+    ) -> Disposition | None:
         """None where the gradient counts, by the book of gradients that have counted."""
-        if all(self.accepted[agent, number] for agent in agents) and number >= state.round - 1:
+        spec = state.specification
+        if all((agent, number) in known for agent in agents) and number >= state.round - max(1, spec.max_staleness):
             stopped = state.phase is RunPhase.FINISHED and number == state.round
             return Disposition.LATE if stopped else Disposition.DUPLICATE
-        is_open = state.phase is RunPhase.COLLECTING and number == state.round
-        return None if is_open else Disposition.LATE
+        if state.phase is not RunPhase.COLLECTING or (state.frozen and not state.expected.issuperset(agents)):
+            return Disposition.LATE
+        if number == state.round:
+            return None
+        stale = state.round - number <= spec.max_staleness and not state.frozen
+        counted = {agent for key in self.open for agent in key} | {agent for agent, of in known if of == number}
+        return None if stale and counted.isdisjoint(agents) else Disposition.LATE
 
     @precondition(lambda self: self.run.state.phase is RunPhase.COLLECTING)
     @rule(data=st.data(), but=st.integers(0, 1))
@@ -227,13 +318,15 @@ class CoordinatorHistories(RuleBasedStateMachine):
         state = self.run.state
         tokens = data.draw(st.permutations(sorted({state.hosts[agent] for agent in state.awaited})))
         for token in tokens[but:]:
-            self.send(token, tuple(sorted(self.run.state.awaited.intersection(state.sessions[token].agent_ids))))
+            awaited = self.run.state.awaited.intersection(state.sessions[token].agent_ids)
+            if awaited:  # a quorum whose deadline is over waits for nobody else
+                self.send(token, tuple(sorted(awaited)))
 
     def send(self, token: str, agents: tuple[str, ...]) -> None:
         """A gradient that counts."""
-        number = self.run.state.round
+        before, number = self.run.state, self.run.state.round
         self.step(events.GradientArrived(token, upload(number, *agents, weight=float(len(agents)))))
-        self.accepted.update((agent, number) for agent in agents)
+        self.count(before, number, agents)
 
     @precondition(lambda self: any(process.token for process in self.processes))
     @rule(data=st.data())
@@ -252,8 +345,7 @@ class CoordinatorHistories(RuleBasedStateMachine):
         event = events.LeaveArrived(process.token or "", "for a test")
         if process.token in self.run.state.sessions:
             self.step(event)
-            over = self.run.state.phase is RunPhase.FINISHED
-            assert over or process.token not in self.run.state.sessions
+            assert self.run.state.phase in OVER or process.token not in self.run.state.sessions
         else:
             self.run.refuse(event, SessionUnknownError)
 
@@ -266,7 +358,7 @@ class CoordinatorHistories(RuleBasedStateMachine):
         before = self.run.state
         self.step(events.StreamClosed(process.token or "", number))
         session = before.sessions.get(process.token or "")
-        if session is None or session.stream != number or before.phase is RunPhase.FINISHED:
+        if session is None or session.stream != number or before.phase in OVER:
             assert self.run.state is before
 
     # Time and arithmetic ---------------------------------------------------------------------------------
@@ -288,16 +380,33 @@ class CoordinatorHistories(RuleBasedStateMachine):
         number, self.computing = self.computing.round, None
         before = self.run.state
         self.step(events.BasisFailed(number, "no basis") if fails else moved(before, number))
-        if before.phase is RunPhase.FINISHED:
+        if before.phase in OVER:
             assert self.run.state is before
+        elif fails:
+            assert self.run.state.finish_cause is FinishCause.FAILED
         else:
-            assert fails or self.run.state.round == number + 1
+            ahead = self.run.state.round == number + 1
+            assert ahead == (self.run.state.phase is RunPhase.COLLECTING)
+            assert isinstance(self.to_store[-1], events.StoreRound)
+
+    @precondition(lambda self: any(isinstance(each, events.StoreRound) for each in self.to_store))
+    @rule()
+    def stored(self) -> None:
+        """The oldest round that waits for the disk is on it, and whatever was to be stored before it."""
+        while self.to_store:
+            operation = self.to_store.pop(0)
+            self.disk.write([operation])
+            if isinstance(operation, events.StoreRound):
+                report = operation.record.report
+                self.step(events.RoundStored(report.closed_round, report))
+                assert self.run.state.phase in OVER or self.run.state.durable_round == report.closed_round + 1
+                return
 
     @precondition(lambda self: self.run.state.round > 0)
     @rule(number=st.integers(0, ROUNDS))
     def computed_out_of_turn(self, number: int) -> None:
         """The arithmetic of a round that does not close."""
-        if self.computing is None or self.computing.round != number:
+        if self.run.state.phase is not RunPhase.CLOSING or number != self.run.state.round:
             before = self.run.state
             self.step(moved(before, number))
             self.step(events.BasisFailed(number, "no basis"))
@@ -306,45 +415,103 @@ class CoordinatorHistories(RuleBasedStateMachine):
     @precondition(lambda self: self.run.state.round > 1 and len(self.processes) > 5)
     @rule()
     def stop(self) -> None:
+        over = self.run.state.phase in OVER
         self.step(events.StopRequested("for a test"))
-        assert self.run.state.phase is RunPhase.FINISHED
+        assert over or self.run.state.finish_cause is FinishCause.STOPPED
+
+    # Restarts --------------------------------------------------------------------------------------------
+
+    @precondition(lambda self: self.run.state.round > 0)
+    @rule(drained=st.booleans())
+    def goes_down(self, drained: bool) -> None:
+        """The coordinator is asked to go down, or has to, because it cannot store anything any more."""
+        event = events.DrainRequested("for a test", 1.0) if drained else events.StoreFailed("the disk is full")
+        before = self.run.state
+        self.step(event)
+        assert before.phase in OVER or self.run.state.phase is RunPhase.DRAINING
+        if not drained:
+            self.to_store = []
+
+    @precondition(lambda self: self.run.state.finish_cause in (None, *GOES_ON))
+    @rule(data=st.data())
+    def killed(self, data: st.DataObject) -> None:
+        """The coordinator dies. Of what it wanted stored, the disk has the first so many."""
+        self.come_back(data.draw(st.integers(0, len(self.to_store))))
+
+    def come_back(self, on_disk: int) -> None:
+        """Another coordinator goes on from the disk."""
+        known = len(self.disk.rounds)
+        self.disk.write(self.to_store[:on_disk])
+        before, self.to_store, self.computing, self.open = self.run.state, [], None, {}
+        self.run.restart(self.disk.saved())
+        state = self.run.state
+        assert state.round == state.durable_round == len(self.disk.rounds) >= known >= before.durable_round
+        assert state.round >= before.round - 1
+        self.closed, self.opened = list(range(state.round)), list(range(state.round))
+        self.ends = 0
+
+    @precondition(lambda self: self.run.state.finish_cause is None and any(p.token for p in self.processes))
+    @rule(data=st.data(), on_disk=st.booleans())
+    def killed_and_all_come_back(self, data: st.DataObject, on_disk: bool) -> None:
+        """Everybody who was there resumes, and sends again: the open round goes on with the same contributors."""
+        self.come_back(len(self.to_store) if on_disk else 0)
+        tokens = data.draw(st.permutations(sorted(self.run.state.sessions)))
+        for process in sorted(
+            self.processes, key=lambda process: tokens.index(process.token or "") if process.token in tokens else -1
+        ):
+            if process.token in self.run.state.sessions:
+                state = self.run.state
+                self.attempt(process, Resumption(process.token or "", state.run_id, state.round), None)
+        state = self.run.state
+        back = [session for session in state.sessions.values() if session.phase is AgentPhase.CONNECTED]
+        if state.expected and state.expected <= {agent for session in back for agent in session.agent_ids}:
+            assert state.frozen
+            assert state.awaited == state.expected == set(self.disk.rounds[-1].contributors)
 
     # What always holds -----------------------------------------------------------------------------------
 
     @invariant()
     def rounds_close_one_after_another(self) -> None:
-        assert self.closed == list(range(self.run.state.round))
-        last = self.run.state.phase is RunPhase.FINISHED and self.run.state.round == ROUNDS
-        begun = self.opened or self.run.state.phase is not RunPhase.WAITING
-        if begun and (self.opened or self.run.state.phase is not RunPhase.FINISHED):
-            assert self.opened == list(range(self.run.state.round + (0 if last else 1)))
+        state = self.run.state
+        assert self.closed == list(range(len(self.disk.rounds)))[: len(self.closed)]
+        if state.phase not in OVER:
+            assert self.closed == list(range(state.durable_round))
+            assert state.durable_round == len(self.disk.rounds)
+            assert self.opened == list(range(state.round + (0 if state.phase is RunPhase.WAITING else 1)))
 
     @invariant()
     def nobody_counts_twice(self) -> None:
         state = self.run.state
-        assert all(count == 1 for count in self.accepted.values())
-        in_closed = Counter(agent for agent, number in self.accepted if number < state.round)
-        assert in_closed == Counter(dict(state.rounds_counted))
+        in_closed = Counter(agent for record in self.all_records() for agent in record.contributors)
+        if state.phase not in OVER:
+            assert in_closed == Counter(dict(state.rounds_counted))
         if state.phase in (RunPhase.COLLECTING, RunPhase.CLOSING):
-            assert state.counted == {agent for agent, number in self.accepted if number == state.round}
+            assert dict.fromkeys(agent for agents in self.open for agent in agents).keys() == state.counted
+            assert {agents: number for agents, number in self.open.items() if number < state.round} == state.stale
 
     @invariant()
-    def a_round_closes_exactly_while_its_basis_is_computed(self) -> None:
+    def a_round_closes_exactly_while_its_basis_is_computed_or_stored(self) -> None:
         if self.run.state.phase is RunPhase.CLOSING:
-            assert self.computing is not None
-            assert self.computing.round == self.run.state.round
+            computing = self.computing is not None and self.computing.round == self.run.state.round
+            assert computing == (self.run.state.computed is None)
+            assert computing or isinstance(self.to_store[-1], STORES)
 
     @invariant()
     def it_ends_once(self) -> None:
-        assert self.ends == (1 if self.run.state.phase is RunPhase.FINISHED else 0)
+        assert self.ends == (1 if self.run.state.phase in OVER else 0)
 
     def teardown(self) -> None:
         """With nobody who learns, every run ends, and soon: nothing is waited for without a bound."""
-        most = self.run.now + max(START, LIVENESS + 3 * ROUND)
+        most = self.run.now + START + RETURN + LIVENESS + 3 * ROUND
         while self.run.state.phase is not RunPhase.FINISHED:
             if self.computing is not None:
                 self.computed(False)
                 continue
+            if any(isinstance(each, events.StoreRound) for each in self.to_store):
+                self.stored()
+                continue
+            if self.run.state.phase is RunPhase.DRAINING:
+                self.come_back(len(self.to_store))
             deadline = machine.next_deadline(self.run.state)
             assert deadline is not None
             self.run.now = max(self.run.now, deadline)

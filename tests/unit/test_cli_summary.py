@@ -285,7 +285,7 @@ def test_status_names_only_the_first_of_many() -> None:
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"phase": RunPhase.WAITING}, "waiting for agents since 3.1 s: 1 of 3 are here"),
+        ({"phase": RunPhase.WAITING}, "waiting 3.1 s for agents to come back: 1 of 3 are here"),
         ({"phase": RunPhase.CLOSING}, "computing the new basis"),
         ({"phase": RunPhase.FINISHED, "finish_cause": FinishCause.NO_AGENTS}, "finished 3.1 s ago (no agents)"),
         ({"phase": RunPhase.COLLECTING}, "waiting 3.1 s for agents to join"),

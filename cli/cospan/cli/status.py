@@ -48,7 +48,7 @@ def _doing(report: RunReport) -> str:
     match report.phase:
         case RunPhase.WAITING:
             verb = "come back" if report.stamp.round else "join"
-            return f"waiting for agents to {verb} since {seconds}: {here} of {report.specification.agents} are here"
+            return f"waiting {seconds} for agents to {verb}: {here} of {report.specification.agents} are here"
         case RunPhase.COLLECTING:
             return f"round {report.stamp.round}, {_waiting(report, seconds)}"
         case RunPhase.CLOSING:

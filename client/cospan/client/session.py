@@ -9,9 +9,10 @@
 The agent asks for the specification first, because its site may depend on the seed of the run.
 
 A gradient is kept until its round is durable, and is sent again after a broken stream or a restart of the
-coordinator; it counts once, because (agent, round) is its idempotency key. It belongs to the basis that it was taken
-at: where a restart has come to another basis for a round, the agent learns that round anew, too. An agent that the
-coordinator has given up joins anew, but not before its own round is done: a fleet must not wait for it a second time.
+coordinator; it counts once, because (agent, round) is its idempotency key. It belongs to the basis that it was
+taken at: where a restart has come to another basis for a round, the agent learns that round anew, too. An agent
+that the coordinator has given up joins anew, but not before its own round is done: a fleet must not wait for it a
+second time.
 
 Nothing here knows of sockets, threads or a clock.
 """
@@ -322,8 +323,8 @@ def _on_message(state: SessionState, message: CoordinatorMessage, now: float) ->
     if state.stamp is not None and state.stamp.run_id != message.stamp.run_id:
         foreign = ForeignRunError(
             f"this agent belongs to run {state.stamp.run_id}, of which {state.stamp.round} rounds are done, and "
-            f"the coordinator now holds run {message.stamp.run_id}: its stored state was removed, or it was started "
-            "in another folder. Bring that back to go on with the run, or start the agent anew to join the other one"
+            f"the coordinator now holds run {message.stamp.run_id}: its state was removed, or it was started in "
+            "another folder. Bring it back to go on with the run, or start the agent anew to join the other one"
         )
         return replace(state, phase=Phase.FAILED), (Fail(foreign),)
     if state.stamp is not None and message.stamp.incarnation < state.stamp.incarnation:

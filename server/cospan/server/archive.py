@@ -239,7 +239,7 @@ def _counts(
     counted: dict[str, int] = {}
     last: dict[str, int] = {}
     accepted: dict[int, set[str]] = {}
-    oldest = state.rounds - 1 - max(1, state.specification.max_staleness)
+    oldest = state.rounds - max(1, state.specification.max_staleness)
     rows = connection.execute(
         "SELECT round, contributors FROM rounds WHERE contributors IS NOT NULL ORDER BY round"
     ).fetchall()

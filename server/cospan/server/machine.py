@@ -200,8 +200,8 @@ def _on_join(state: CoordinatorState, event: JoinRequested, now: float) -> Outco
     state, commands = admit(state, event, now)
     state, more = rounds.start_if_complete(state, now)
     commands += more
-    # A lost group may come back smaller: nobody else may be awaited then.
-    state, more = rounds.close_if_complete(state, now)
+    # A lost group may come back smaller, or as others: nobody else may be awaited then.
+    state, more = _go_on(state, now)
     return state, commands + more
 
 

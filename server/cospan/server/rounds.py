@@ -65,10 +65,10 @@ def start(state: CoordinatorState, now: float) -> Outcome:
 
 
 def _fleet_is_here(state: CoordinatorState, now: float) -> bool:
-    if not state.expected:
-        return len(state.hosts) >= state.specification.agents
-    late = now - state.phase_since >= state.return_seconds
     here = connected(state)
+    if not state.expected:
+        return len(here) >= state.specification.agents
+    late = now - state.phase_since >= state.return_seconds
     return state.expected <= here or (late and bool(here))
 
 
@@ -250,9 +250,10 @@ def on_stored(state: CoordinatorState, event: RoundStored, now: float) -> Outcom
     if event.round != state.durable_round:
         return state, ()
     report = ReportRound(event.report)
+    if state.computed is None and event.round == state.round:
+        return state, ()  # the coordinator went down meanwhile; nobody is told of this round any more
     if state.computed is None:
-        # Where the coordinator goes down meanwhile, the round is on the disk, and nobody is told of it any more.
-        state = replace(state, durable_round=min(event.round + 1, state.round))
+        state = replace(state, durable_round=event.round + 1)
         state, commands = close_if_complete(state, now)
         return state, (report, *commands)
     state = _advanced(state, state.computed, now, durable=True)

@@ -137,4 +137,5 @@ class CoordinatorState:
         assert all(0 < count <= self.round for count in counts), "an agent counts once a round at most"
         assert set(self.rounds_counted) <= set(self.hosts) | set(self.departures), "only agents that joined count"
         gradients_complete = self.phase is RunPhase.COLLECTING and self.counted and not self.awaited
-        assert not gradients_complete, "a complete round does not stay open"
+        stored = self.durable_round == self.round
+        assert not (gradients_complete and stored), "a complete round does not stay open, but for the one before it"
