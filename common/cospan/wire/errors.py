@@ -16,7 +16,14 @@
     │   ├── OutOfTurnError
     │   ├── DrainingError
     │   ├── MessageTooLargeError
+    │   ├── IdentityMismatchError
+    │   ├── AdminRequiredError
     │   └── InternalError
+    ├── CertificateError ────── no trust between the two ends; found here, before a word was said
+    │   ├── CertificateRequiredError
+    │   ├── CertificateExpiredError
+    │   ├── CertificateRefusedError
+    │   └── CoordinatorUntrustedError
     ├── ForeignRunError ─────── the coordinator now holds another run
     └── CoordinatorUnavailableError  nobody answered in time
 
@@ -79,6 +86,36 @@ class CoordinatorUnavailableError(CospanError):
     """No coordinator answered within the time allowed."""
 
     reason = "COORDINATOR_UNAVAILABLE"
+
+
+class CertificateError(CospanError):
+    """Two ends cannot speak because one of them does not trust the other's certificate."""
+
+    reason = "CERTIFICATE"
+
+
+class CertificateRequiredError(CertificateError):
+    """The coordinator asks for a client certificate, and none was shown."""
+
+    reason = "CERTIFICATE_REQUIRED"
+
+
+class CertificateExpiredError(CertificateError):
+    """The own certificate is not valid any more, or not yet."""
+
+    reason = "CERTIFICATE_EXPIRED"
+
+
+class CertificateRefusedError(CertificateError):
+    """The coordinator does not accept the own certificate, as when another authority has issued it."""
+
+    reason = "CERTIFICATE_REFUSED"
+
+
+class CoordinatorUntrustedError(CertificateError):
+    """What answers cannot prove that it is the coordinator."""
+
+    reason = "COORDINATOR_UNTRUSTED"
 
 
 class RemoteError(CospanError):
@@ -155,6 +192,20 @@ class MessageTooLargeError(RemoteError):
     code = grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
+class IdentityMismatchError(RemoteError):
+    """The peer's certificate does not speak for an agent that it names."""
+
+    reason = "IDENTITY_MISMATCH"
+    code = grpc.StatusCode.PERMISSION_DENIED
+
+
+class AdminRequiredError(RemoteError):
+    """The call is for administrators, or for onlookers."""
+
+    reason = "ADMIN_REQUIRED"
+    code = grpc.StatusCode.PERMISSION_DENIED
+
+
 class InternalError(RemoteError):
     """The coordinator failed; its log says how."""
 
@@ -174,6 +225,8 @@ REASONS: dict[str, type[RemoteError]] = {
         OutOfTurnError,
         DrainingError,
         MessageTooLargeError,
+        IdentityMismatchError,
+        AdminRequiredError,
         InternalError,
     )
 }

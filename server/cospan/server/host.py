@@ -2,21 +2,25 @@
 
 import asyncio
 import logging
+import time
 from types import TracebackType
 from typing import Self
 
+import grpc
 import grpc.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from cospan.core.specification import RunSpecification
 from cospan.rpc.v1 import coordinator_service_pb2 as pb
+from cospan.server.access import server_credentials
 from cospan.server.engine import Engine
 from cospan.server.events import DrainRequested, EndRun, StopRequested, Suspend
 from cospan.server.service import CoordinatorService, handlers
 from cospan.server.store import RunStore
-from cospan.wire.errors import InvalidValueError
+from cospan.wire.errors import CertificateExpiredError, InvalidValueError
 from cospan.wire.limits import NO_COMPRESSION, max_message_bytes, server_options
+from cospan.wire.tls import TlsFiles, TlsSource, certificate_facts
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +48,7 @@ class Coordinator:
         start_seconds: float = 600.0,
         sites: int | None = None,
         store: RunStore | None = None,
+        tls: TlsFiles | None = None,
     ) -> None:
         """Prepares a run; nothing listens yet.
 
@@ -55,14 +60,18 @@ class Coordinator:
             sites: how many sites can be given out to agents that bring none; None where there is no limit.
             store: where the run is stored, and gone on with; it is closed with the coordinator. A run without one
                 is lost with this process.
+            tls: certificate, key and authority for mutual TLS: peers are who their certificates say. The files are
+                read again when they change. None for no TLS, where everybody is who it says it is.
 
         Raises:
-            InvalidValueError: the specification has a value out of range.
+            InvalidValueError: the specification has a value out of range; or a file of `tls` cannot be used.
+            CertificateExpiredError: the certificate is not valid now.
             RunFileError: the store cannot be written to.
         """
         problems = specification.problems()
         if problems:
             raise InvalidValueError("; ".join(problems))
+        self._credentials = None if tls is None else _credentials(tls)
         self.engine = Engine(specification, start_seconds=start_seconds, sites=sites, store=store)
         self._host, self._port, self._stored = host, port, store is not None
         self._server: grpc.aio.Server | None = None
@@ -85,10 +94,11 @@ class Coordinator:
         server = grpc.aio.server(options=server_options(limit), compression=NO_COMPRESSION)
         server.add_generic_rpc_handlers((handlers(CoordinatorService(self.engine)),))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
-        names = (_SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME)
-        reflection.enable_server_reflection(names, server)
+        if self._credentials is None:  # with TLS every agent could read it, and the .proto files are public anyway
+            names = (_SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME)
+            reflection.enable_server_reflection(names, server)
         try:
-            self._port = server.add_insecure_port(f"{self._host}:{self._port}")
+            self._port = self._bind(server)
         except RuntimeError as failure:
             raise InvalidValueError(
                 f"cannot listen on {self.address}; the port may be in use: choose another with --port"
@@ -98,6 +108,11 @@ class Coordinator:
         self._clock = asyncio.create_task(self.engine.keep_time())
         await self._set_health(health_pb2.HealthCheckResponse.SERVING)
         log.info("run %s listens on %s", self.engine.state.run_id, self.address)
+
+    def _bind(self, server: grpc.aio.Server) -> int:
+        if self._credentials is None:
+            return server.add_insecure_port(f"{self._host}:{self._port}")
+        return server.add_secure_port(f"{self._host}:{self._port}", self._credentials)
 
     async def wait(self) -> EndRun | Suspend:
         """Waits for the end of the run, or for this coordinator's part in it."""
@@ -146,3 +161,11 @@ class Coordinator:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.close()
+
+
+def _credentials(tls: TlsFiles) -> grpc.ServerCredentials:
+    source = TlsSource(tls)
+    problem = certificate_facts(tls).time_problem(time.time())
+    if problem is not None:
+        raise CertificateExpiredError(f"the certificate {tls.certificate} {problem}; renew it first")
+    return server_credentials(source)

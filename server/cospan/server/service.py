@@ -3,18 +3,28 @@
 import asyncio
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, TypeAlias
+from typing import Any
 
 import grpc
 import grpc.aio
 from google.protobuf.message import DecodeError
 
 from cospan.rpc.v1 import coordinator_service_pb2 as pb
+from cospan.server.access import Context, peer_identity
 from cospan.server.engine import Engine, Stream
-from cospan.server.events import GradientArrived, HeartbeatArrived, JoinRequested, LeaveArrived, StreamClosed
+from cospan.server.events import (
+    GradientArrived,
+    HeartbeatArrived,
+    JoinRequested,
+    LeaveArrived,
+    StopRequested,
+    StreamClosed,
+)
 from cospan.server.reporting import run_report
-from cospan.wire.codec import decode_agent_message, encode_matrix, encode_stamp
+from cospan.wire.codec import decode_agent_message, encode_matrix, encode_specification, encode_stamp
 from cospan.wire.errors import InternalError, InvalidMessageError, OutOfTurnError, RemoteError
+from cospan.wire.identity import Identity, Right
+from cospan.wire.limits import MAX_TEXT
 from cospan.wire.messages import AgentMessage, GradientUpload, Heartbeat, Join, Leave
 from cospan.wire.reports import encode_round_report, encode_run_report
 from cospan.wire.status import to_trailing_metadata
@@ -24,8 +34,6 @@ _JOIN_SECONDS = 20.0
 
 _FAREWELL_SECONDS = 1.0
 """How long a stream waits, after the last message, for the other side to end it."""
-
-Context: TypeAlias = grpc.aio.ServicerContext[Any, Any]
 
 
 class CoordinatorService:
@@ -54,12 +62,13 @@ class CoordinatorService:
 
     async def _read(self, stream: Stream, context: Context) -> None:
         """Feeds the machine with what the agent says, until it stops speaking or says something wrong."""
+        identity = peer_identity(context)
         try:
             async with asyncio.timeout(_JOIN_SECONDS):
                 request = await context.read()
             while request is not grpc.aio.EOF:
                 if not stream.closed:
-                    self._receive(stream, decode_agent_message(request, self._engine.state.specification))
+                    self._receive(stream, decode_agent_message(request, self._engine.state.specification), identity)
                 request = await context.read()
         except RemoteError as refusal:
             stream.close(refusal)
@@ -75,11 +84,12 @@ class CoordinatorService:
         else:
             stream.close(None)
 
-    def _receive(self, stream: Stream, message: AgentMessage) -> None:
+    def _receive(self, stream: Stream, message: AgentMessage, identity: Identity) -> None:
         token = stream.token
         if token is None:
             if not isinstance(message, Join):
                 raise OutOfTurnError("the first message of a stream must be a Join")
+            identity.require_agents(message.agent_ids)  # of a join that resumes, too: a token is no certificate
             self._engine.handle(JoinRequested(message, stream.number, secrets.token_urlsafe(24)))
             return
         match message:
@@ -93,21 +103,46 @@ class CoordinatorService:
             case Join():
                 raise OutOfTurnError("this stream has joined already")
 
-    async def get_run(self, _request: pb.GetRunRequest, _context: Context) -> pb.GetRunResponse:
+    async def get_specification(
+        self, _request: pb.GetSpecificationRequest, _context: Context
+    ) -> pb.GetSpecificationResponse:
+        """What the run is."""
+        state = self._engine.state
+        return pb.GetSpecificationResponse(
+            stamp=encode_stamp(state.stamp), specification=encode_specification(state.specification)
+        )
+
+    async def get_run(self, _request: pb.GetRunRequest, context: Context) -> pb.GetRunResponse:
         """The run as it stands."""
+        peer_identity(context).require(Right.READ)
         return encode_run_report(run_report(self._engine))
 
-    async def get_basis(self, _request: pb.GetBasisRequest, _context: Context) -> pb.GetBasisResponse:
+    async def get_basis(self, _request: pb.GetBasisRequest, context: Context) -> pb.GetBasisResponse:
         """The newest basis."""
+        peer_identity(context).require(Right.READ)
         state = self._engine.state
         return pb.GetBasisResponse(stamp=encode_stamp(state.stamp), basis=encode_matrix(state.basis))
 
     async def watch_rounds(
-        self, request: pb.WatchRoundsRequest, _context: Context
+        self, request: pb.WatchRoundsRequest, context: Context
     ) -> AsyncIterator[pb.WatchRoundsResponse]:
         """Each round as it closes."""
+        try:
+            peer_identity(context).require(Right.READ)
+        except RemoteError as refusal:
+            await _abort(context, refusal)
         async for report in self._engine.history.follow(request.from_round):
             yield encode_round_report(report, include_basis=request.include_basis)
+
+    async def stop_run(self, request: pb.StopRunRequest, context: Context) -> pb.StopRunResponse:
+        """Ends the run in order; a run that is over stays as it is."""
+        identity = peer_identity(context)
+        identity.require(Right.STOP)
+        if len(request.cause) > MAX_TEXT:
+            raise InvalidMessageError(f"cause has {len(request.cause)} characters; it may have {MAX_TEXT}")
+        said = f": {request.cause}" if request.cause else ""
+        self._engine.handle(StopRequested(f"it was stopped by {identity.name}{said}"))
+        return pb.StopRunResponse(stamp=encode_stamp(self._engine.state.stamp))
 
 
 async def _write(stream: Stream, context: Context) -> None:
@@ -153,6 +188,9 @@ def handlers(service: CoordinatorService) -> grpc.GenericRpcHandler:
             "Collaborate": grpc.stream_stream_rpc_method_handler(
                 service.collaborate, pb.CollaborateRequest.FromString, _serialise
             ),
+            "GetSpecification": grpc.unary_unary_rpc_method_handler(
+                _reporting(service.get_specification), pb.GetSpecificationRequest.FromString, _serialise
+            ),
             "GetRun": grpc.unary_unary_rpc_method_handler(
                 _reporting(service.get_run), pb.GetRunRequest.FromString, _serialise
             ),
@@ -161,6 +199,9 @@ def handlers(service: CoordinatorService) -> grpc.GenericRpcHandler:
             ),
             "WatchRounds": grpc.unary_stream_rpc_method_handler(
                 service.watch_rounds, pb.WatchRoundsRequest.FromString, _serialise
+            ),
+            "StopRun": grpc.unary_unary_rpc_method_handler(
+                _reporting(service.stop_run), pb.StopRunRequest.FromString, _serialise
             ),
         },
     )

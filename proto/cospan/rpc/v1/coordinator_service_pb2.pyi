@@ -633,6 +633,53 @@ class Drain(_message.Message):
 Global___Drain: _TypeAlias = Drain  # noqa: Y015
 
 @_typing.final
+class GetSpecificationRequest(_message.Message):
+    """Asks what the run is."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetSpecificationRequest: _TypeAlias = GetSpecificationRequest  # noqa: Y015
+
+@_typing.final
+class GetSpecificationResponse(_message.Message):
+    """What the run is."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STAMP_FIELD_NUMBER: _builtins.int
+    SPECIFICATION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def stamp(self) -> _run_pb2.StateStamp:
+        """The state that the message describes."""
+
+    @_builtins.property
+    def specification(self) -> _run_pb2.RunSpecification:
+        """The specification."""
+
+    def __init__(
+        self,
+        *,
+        stamp: _run_pb2.StateStamp | None = ...,
+        specification: _run_pb2.RunSpecification | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["specification", b"specification", "stamp", b"stamp"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["specification", b"specification", "stamp", b"stamp"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetSpecificationResponse: _TypeAlias = GetSpecificationResponse  # noqa: Y015
+
+@_typing.final
 class GetRunRequest(_message.Message):
     """Asks about the run."""
 
@@ -904,3 +951,49 @@ class WatchRoundsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___WatchRoundsResponse: _TypeAlias = WatchRoundsResponse  # noqa: Y015
+
+@_typing.final
+class StopRunRequest(_message.Message):
+    """Ends the run."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CAUSE_FIELD_NUMBER: _builtins.int
+    cause: _builtins.str
+    """Why, in one sentence for people; at most 512 characters. Every agent is told."""
+    def __init__(
+        self,
+        *,
+        cause: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cause", b"cause"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StopRunRequest: _TypeAlias = StopRunRequest  # noqa: Y015
+
+@_typing.final
+class StopRunResponse(_message.Message):
+    """The run is over."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STAMP_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def stamp(self) -> _run_pb2.StateStamp:
+        """The state that the message describes: the stamp's round is the last of the run."""
+
+    def __init__(
+        self,
+        *,
+        stamp: _run_pb2.StateStamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["stamp", b"stamp"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["stamp", b"stamp"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StopRunResponse: _TypeAlias = StopRunResponse  # noqa: Y015

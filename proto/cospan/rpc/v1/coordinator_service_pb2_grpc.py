@@ -41,6 +41,11 @@ class CoordinatorServiceStub(object):
                 request_serializer=cospan_dot_rpc_dot_v1_dot_coordinator__service__pb2.CollaborateRequest.SerializeToString,
                 response_deserializer=cospan_dot_rpc_dot_v1_dot_coordinator__service__pb2.CollaborateResponse.FromString,
                 _registered_method=True)
+        self.GetSpecification = channel.unary_unary(
+                '/cospan.rpc.v1.CoordinatorService/GetSpecification',
+                request_serializer=cospan_dot_rpc_dot_v1_dot_coordinator__service__pb2.GetSpecificationRequest.SerializeToString,
+                response_deserializer=cospan_dot_rpc_dot_v1_dot_coordinator__service__pb2.GetSpecificationResponse.FromString,
+                _registered_method=True)
         self.GetRun = channel.unary_unary(
                 '/cospan.rpc.v1.CoordinatorService/GetRun',
                 request_serializer=cospan_dot_rpc_dot_v1_dot_coordinator__service__pb2.GetRunRequest.SerializeToString,
@@ -56,6 +61,11 @@ class CoordinatorServiceStub(object):
                 request_serializer=cospan_dot_rpc_dot_v1_dot_coordinator__service__pb2.WatchRoundsRequest.SerializeToString,
                 response_deserializer=cospan_dot_rpc_dot_v1_dot_coordinator__service__pb2.WatchRoundsResponse.FromString,
                 _registered_method=True)
+        self.StopRun = channel.unary_unary(
+                '/cospan.rpc.v1.CoordinatorService/StopRun',
+                request_serializer=cospan_dot_rpc_dot_v1_dot_coordinator__service__pb2.StopRunRequest.SerializeToString,
+                response_deserializer=cospan_dot_rpc_dot_v1_dot_coordinator__service__pb2.StopRunResponse.FromString,
+                _registered_method=True)
 
 
 class CoordinatorServiceServicer(object):
@@ -70,22 +80,38 @@ class CoordinatorServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetSpecification(self, request, context):
+        """The specification of the run: what an agent must know before it can join.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetRun(self, request, context):
-        """The specification of the run, its state, and who is in it.
+        """The specification of the run, its state, and who is in it. For observers and administrators, where there is TLS.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetBasis(self, request, context):
-        """The newest basis.
+        """The newest basis. For observers and administrators, where there is TLS.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def WatchRounds(self, request, context):
-        """A summary of each round as it closes, beginning with those that are still remembered.
+        """A summary of each round as it closes, beginning with those that are still remembered. For observers and
+        administrators, where there is TLS.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def StopRun(self, request, context):
+        """Ends the run in order: everybody is told, and what was learnt stays. A run that is over stays as it is. For
+        administrators; without TLS for callers on the coordinator's own machine.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -98,6 +124,11 @@ def add_CoordinatorServiceServicer_to_server(servicer, server):
                     servicer.Collaborate,
                     request_deserializer=cospan_dot_rpc_dot_v1_dot_coordinator__service__pb2.CollaborateRequest.FromString,
                     response_serializer=cospan_dot_rpc_dot_v1_dot_coordinator__service__pb2.CollaborateResponse.SerializeToString,
+            ),
+            'GetSpecification': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetSpecification,
+                    request_deserializer=cospan_dot_rpc_dot_v1_dot_coordinator__service__pb2.GetSpecificationRequest.FromString,
+                    response_serializer=cospan_dot_rpc_dot_v1_dot_coordinator__service__pb2.GetSpecificationResponse.SerializeToString,
             ),
             'GetRun': grpc.unary_unary_rpc_method_handler(
                     servicer.GetRun,
@@ -113,6 +144,11 @@ def add_CoordinatorServiceServicer_to_server(servicer, server):
                     servicer.WatchRounds,
                     request_deserializer=cospan_dot_rpc_dot_v1_dot_coordinator__service__pb2.WatchRoundsRequest.FromString,
                     response_serializer=cospan_dot_rpc_dot_v1_dot_coordinator__service__pb2.WatchRoundsResponse.SerializeToString,
+            ),
+            'StopRun': grpc.unary_unary_rpc_method_handler(
+                    servicer.StopRun,
+                    request_deserializer=cospan_dot_rpc_dot_v1_dot_coordinator__service__pb2.StopRunRequest.FromString,
+                    response_serializer=cospan_dot_rpc_dot_v1_dot_coordinator__service__pb2.StopRunResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -144,6 +180,33 @@ class CoordinatorService(object):
             '/cospan.rpc.v1.CoordinatorService/Collaborate',
             cospan_dot_rpc_dot_v1_dot_coordinator__service__pb2.CollaborateRequest.SerializeToString,
             cospan_dot_rpc_dot_v1_dot_coordinator__service__pb2.CollaborateResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetSpecification(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cospan.rpc.v1.CoordinatorService/GetSpecification',
+            cospan_dot_rpc_dot_v1_dot_coordinator__service__pb2.GetSpecificationRequest.SerializeToString,
+            cospan_dot_rpc_dot_v1_dot_coordinator__service__pb2.GetSpecificationResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -225,6 +288,33 @@ class CoordinatorService(object):
             '/cospan.rpc.v1.CoordinatorService/WatchRounds',
             cospan_dot_rpc_dot_v1_dot_coordinator__service__pb2.WatchRoundsRequest.SerializeToString,
             cospan_dot_rpc_dot_v1_dot_coordinator__service__pb2.WatchRoundsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StopRun(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cospan.rpc.v1.CoordinatorService/StopRun',
+            cospan_dot_rpc_dot_v1_dot_coordinator__service__pb2.StopRunRequest.SerializeToString,
+            cospan_dot_rpc_dot_v1_dot_coordinator__service__pb2.StopRunResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -37,12 +37,20 @@ class CoordinatorServiceStub:
     def __new__(cls, channel: _aio.Channel) -> CoordinatorServiceAsyncStub: ...
     Collaborate: _grpc.StreamStreamMultiCallable[_coordinator_service_pb2.CollaborateRequest, _coordinator_service_pb2.CollaborateResponse]
     """One long-lived stream per agent process. The first request is a `Join`; its answer is a `Welcome`."""
+    GetSpecification: _grpc.UnaryUnaryMultiCallable[_coordinator_service_pb2.GetSpecificationRequest, _coordinator_service_pb2.GetSpecificationResponse]
+    """The specification of the run: what an agent must know before it can join."""
     GetRun: _grpc.UnaryUnaryMultiCallable[_coordinator_service_pb2.GetRunRequest, _coordinator_service_pb2.GetRunResponse]
-    """The specification of the run, its state, and who is in it."""
+    """The specification of the run, its state, and who is in it. For observers and administrators, where there is TLS."""
     GetBasis: _grpc.UnaryUnaryMultiCallable[_coordinator_service_pb2.GetBasisRequest, _coordinator_service_pb2.GetBasisResponse]
-    """The newest basis."""
+    """The newest basis. For observers and administrators, where there is TLS."""
     WatchRounds: _grpc.UnaryStreamMultiCallable[_coordinator_service_pb2.WatchRoundsRequest, _coordinator_service_pb2.WatchRoundsResponse]
-    """A summary of each round as it closes, beginning with those that are still remembered."""
+    """A summary of each round as it closes, beginning with those that are still remembered. For observers and
+    administrators, where there is TLS.
+    """
+    StopRun: _grpc.UnaryUnaryMultiCallable[_coordinator_service_pb2.StopRunRequest, _coordinator_service_pb2.StopRunResponse]
+    """Ends the run in order: everybody is told, and what was learnt stays. A run that is over stays as it is. For
+    administrators; without TLS for callers on the coordinator's own machine.
+    """
 
 @_typing.type_check_only
 class CoordinatorServiceAsyncStub(CoordinatorServiceStub):
@@ -53,12 +61,20 @@ class CoordinatorServiceAsyncStub(CoordinatorServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     Collaborate: _aio.StreamStreamMultiCallable[_coordinator_service_pb2.CollaborateRequest, _coordinator_service_pb2.CollaborateResponse]  # type: ignore[assignment]
     """One long-lived stream per agent process. The first request is a `Join`; its answer is a `Welcome`."""
+    GetSpecification: _aio.UnaryUnaryMultiCallable[_coordinator_service_pb2.GetSpecificationRequest, _coordinator_service_pb2.GetSpecificationResponse]  # type: ignore[assignment]
+    """The specification of the run: what an agent must know before it can join."""
     GetRun: _aio.UnaryUnaryMultiCallable[_coordinator_service_pb2.GetRunRequest, _coordinator_service_pb2.GetRunResponse]  # type: ignore[assignment]
-    """The specification of the run, its state, and who is in it."""
+    """The specification of the run, its state, and who is in it. For observers and administrators, where there is TLS."""
     GetBasis: _aio.UnaryUnaryMultiCallable[_coordinator_service_pb2.GetBasisRequest, _coordinator_service_pb2.GetBasisResponse]  # type: ignore[assignment]
-    """The newest basis."""
+    """The newest basis. For observers and administrators, where there is TLS."""
     WatchRounds: _aio.UnaryStreamMultiCallable[_coordinator_service_pb2.WatchRoundsRequest, _coordinator_service_pb2.WatchRoundsResponse]  # type: ignore[assignment]
-    """A summary of each round as it closes, beginning with those that are still remembered."""
+    """A summary of each round as it closes, beginning with those that are still remembered. For observers and
+    administrators, where there is TLS.
+    """
+    StopRun: _aio.UnaryUnaryMultiCallable[_coordinator_service_pb2.StopRunRequest, _coordinator_service_pb2.StopRunResponse]  # type: ignore[assignment]
+    """Ends the run in order: everybody is told, and what was learnt stays. A run that is over stays as it is. For
+    administrators; without TLS for callers on the coordinator's own machine.
+    """
 
 class CoordinatorServiceServicer(metaclass=_abc_1.ABCMeta):
     """The coordinator of one run: it collects subspace gradients, and gives out the basis.
@@ -74,12 +90,20 @@ class CoordinatorServiceServicer(metaclass=_abc_1.ABCMeta):
         """One long-lived stream per agent process. The first request is a `Join`; its answer is a `Welcome`."""
 
     @_abc_1.abstractmethod
+    def GetSpecification(
+        self,
+        request: _coordinator_service_pb2.GetSpecificationRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_coordinator_service_pb2.GetSpecificationResponse, _abc.Awaitable[_coordinator_service_pb2.GetSpecificationResponse]]:
+        """The specification of the run: what an agent must know before it can join."""
+
+    @_abc_1.abstractmethod
     def GetRun(
         self,
         request: _coordinator_service_pb2.GetRunRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_coordinator_service_pb2.GetRunResponse, _abc.Awaitable[_coordinator_service_pb2.GetRunResponse]]:
-        """The specification of the run, its state, and who is in it."""
+        """The specification of the run, its state, and who is in it. For observers and administrators, where there is TLS."""
 
     @_abc_1.abstractmethod
     def GetBasis(
@@ -87,7 +111,7 @@ class CoordinatorServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _coordinator_service_pb2.GetBasisRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_coordinator_service_pb2.GetBasisResponse, _abc.Awaitable[_coordinator_service_pb2.GetBasisResponse]]:
-        """The newest basis."""
+        """The newest basis. For observers and administrators, where there is TLS."""
 
     @_abc_1.abstractmethod
     def WatchRounds(
@@ -95,6 +119,18 @@ class CoordinatorServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _coordinator_service_pb2.WatchRoundsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_coordinator_service_pb2.WatchRoundsResponse], _abc.AsyncIterator[_coordinator_service_pb2.WatchRoundsResponse]]:
-        """A summary of each round as it closes, beginning with those that are still remembered."""
+        """A summary of each round as it closes, beginning with those that are still remembered. For observers and
+        administrators, where there is TLS.
+        """
+
+    @_abc_1.abstractmethod
+    def StopRun(
+        self,
+        request: _coordinator_service_pb2.StopRunRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_coordinator_service_pb2.StopRunResponse, _abc.Awaitable[_coordinator_service_pb2.StopRunResponse]]:
+        """Ends the run in order: everybody is told, and what was learnt stays. A run that is over stays as it is. For
+        administrators; without TLS for callers on the coordinator's own machine.
+        """
 
 def add_CoordinatorServiceServicer_to_server(servicer: CoordinatorServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

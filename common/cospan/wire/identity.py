@@ -1,0 +1,205 @@
+"""Who speaks: the names in a certificate, and what each of them allows.
+
+A certificate carries any number of these URIs among its subject alternative names; all others are passed over:
+
+    cospan:agent:site-7            one agent
+    cospan:agents:site-0..99       the agents site-0 to site-99, as for a group
+    cospan:agents:*                every agent of the fleet, and the right to ask for a free site
+    cospan:observer                reading: status, rounds, basis
+    cospan:admin                   reading, and stopping the run
+    cospan:coordinator             the server itself; as a client it may ask for its own health, and no more
+"""
+
+import ipaddress
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import Enum
+from urllib.parse import unquote
+
+from cospan.core.specification import agent_id_problem
+from cospan.wire.errors import AdminRequiredError, IdentityMismatchError, InvalidValueError
+
+SCHEME = "cospan:"
+ADMIN, OBSERVER, COORDINATOR = "cospan:admin", "cospan:observer", "cospan:coordinator"
+ANY_AGENT = "cospan:agents:*"
+_AGENT, _AGENTS = "cospan:agent:", "cospan:agents:"
+_RANGE = re.compile(r"(?P<prefix>.*?)(?P<first>0|[1-9][0-9]{0,8})\.\.(?P<last>0|[1-9][0-9]{0,8})")
+_NUMBERED = re.compile(r"(?P<prefix>.*?)(?P<number>0|[1-9][0-9]{0,8})")
+_SHOWN = 3
+
+
+class Right(Enum):
+    """What a call needs beside a certificate of the fleet's authority."""
+
+    READ = "read"
+    STOP = "stop"
+
+
+@dataclass(frozen=True, slots=True)
+class AgentRange:
+    """The agents `<prefix><first>` to `<prefix><last>`, both included; numbers have no leading zeros."""
+
+    prefix: str
+    first: int
+    last: int
+
+    def __contains__(self, agent_id: object) -> bool:
+        found = _NUMBERED.fullmatch(agent_id) if isinstance(agent_id, str) else None
+        return (
+            found is not None
+            and found["prefix"] == self.prefix
+            and self.first <= int(found["number"]) <= self.last
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who speaks, and what for.
+
+    Attributes:
+        name: for the log and for people: the names of the certificate, or the address where there is none.
+        key: what limits count by. One certificate is one key, but for a certificate that the whole fleet shares: there
+            it is the certificate and the host.
+        agent_ids: the agents named one by one.
+        ranges: the agents named by a range.
+        any_agent: whether it speaks for every agent, and may ask for a free site.
+        rights: what else it may do.
+    """
+
+    name: str
+    key: str
+    agent_ids: frozenset[str] = frozenset()
+    ranges: tuple[AgentRange, ...] = ()
+    any_agent: bool = False
+    rights: frozenset[Right] = frozenset()
+
+    def speaks_for(self, agent_id: str) -> bool:
+        """Whether it may act as this agent."""
+        return self.any_agent or agent_id in self.agent_ids or any(agent_id in span for span in self.ranges)
+
+    def require_agents(self, agent_ids: Iterable[str]) -> None:
+        """Sees to it that a process may act as these agents; without any it asks for a free site.
+
+        Raises:
+            IdentityMismatchError: it may not.
+        """
+        named = tuple(agent_ids)
+        if not named and not self.any_agent:
+            raise IdentityMismatchError(
+                f"the certificate is for {self.name}, and only one for {ANY_AGENT} may ask for a free site; "
+                "say which agent it is with --id"
+            )
+        foreign = [agent for agent in named if not self.speaks_for(agent)]
+        if foreign:
+            shown = ", ".join(repr(agent) for agent in foreign[:_SHOWN])
+            more = f" and {len(foreign) - _SHOWN} more" if len(foreign) > _SHOWN else ""
+            raise IdentityMismatchError(
+                f"the certificate is for {self.name} and does not speak for {shown}{more}; "
+                "use the certificate of that agent"
+            )
+
+    def require(self, right: Right) -> None:
+        """Sees to it that the peer may do this.
+
+        Raises:
+            AdminRequiredError: it may not.
+        """
+        if right in self.rights:
+            return
+        needed = ADMIN if right is Right.STOP else f"{ADMIN} or {OBSERVER}"
+        raise AdminRequiredError(f"this call needs a certificate for {needed}; this one is for {self.name}")
+
+
+def of_certificate(uris: Iterable[str], *, address: str) -> Identity:
+    """The identity that a verified certificate gives.
+
+    Args:
+        uris: the URIs among its subject alternative names; those that say nothing to Cospan are passed over.
+        address: of the peer, as gRPC writes it.
+    """
+    ours = sorted({uri for uri in uris if uri.startswith(SCHEME)})
+    agents, ranges, rights = set[str](), list[AgentRange](), set[Right]()
+    for uri in ours:
+        if uri == ADMIN:
+            rights |= {Right.READ, Right.STOP}
+        elif uri == OBSERVER:
+            rights.add(Right.READ)
+        elif uri.startswith(_AGENT):
+            agents.add(uri.removeprefix(_AGENT))
+        elif uri.startswith(_AGENTS) and (span := _range(uri.removeprefix(_AGENTS))) is not None:
+            ranges.append(span)
+    name = ", ".join(ours[:_SHOWN]) + (f" and {len(ours) - _SHOWN} more" if len(ours) > _SHOWN else "")
+    shared = ANY_AGENT in ours
+    key = f"{' '.join(ours)} at {host_of(address)}" if shared or not ours else " ".join(ours)
+    return Identity(
+        name=name or "nobody of this fleet",
+        key=key,
+        agent_ids=frozenset(agents),
+        ranges=tuple(ranges),
+        any_agent=shared,
+        rights=frozenset(rights),
+    )
+
+
+def without_certificate(*, address: str) -> Identity:
+    """Anybody who reaches a coordinator without TLS: it is told apart by its address alone.
+
+    Everything is allowed, but for stopping the run from another machine.
+    """
+    host = host_of(address)
+    rights = {Right.READ, Right.STOP} if _is_local(host) else {Right.READ}
+    return Identity(name=f"somebody at {host} without a certificate", key=host, any_agent=True, rights=frozenset(rights))
+
+
+def host_of(address: str) -> str:
+    """The host in a peer's address as gRPC writes it: `ipv4:10.0.0.7:4242`, `ipv6:%5B::1%5D:4242`, `unix:…`."""
+    kind, _, rest = unquote(address).partition(":")
+    if kind not in ("ipv4", "ipv6"):
+        return "this machine" if kind == "unix" else address or "an unknown address"
+    return rest.rpartition(":")[0].strip("[]")
+
+
+def agents_uri(named: str) -> str:
+    """The URI for a range of agents, as `site-0..99`, or for `*`, all of them.
+
+    Raises:
+        InvalidValueError: it is neither.
+    """
+    if named == "*":
+        return ANY_AGENT
+    span = _range(named)
+    problem = None if span is None else agent_id_problem(f"{span.prefix}{span.last}")
+    if span is None or problem is not None:
+        raise InvalidValueError(
+            f"{named!r} is no range of agents; say the first and the last number, as in site-0..99, or * for all"
+        )
+    return f"{_AGENTS}{named}"
+
+
+def agent_uri(agent_id: str) -> str:
+    """The URI for one agent.
+
+    Raises:
+        InvalidValueError: no agent can be called so.
+    """
+    problem = agent_id_problem(agent_id)
+    if problem is not None:
+        raise InvalidValueError(problem)
+    return f"{_AGENT}{agent_id}"
+
+
+def _range(named: str) -> AgentRange | None:
+    found = _RANGE.fullmatch(named)
+    if found is None or int(found["last"]) < int(found["first"]) or found["prefix"][-1:].isdigit():
+        return None  # a digit before the number is a leading zero
+    return AgentRange(found["prefix"], int(found["first"]), int(found["last"]))
+
+
+def _is_local(host: str) -> bool:
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return host == "this machine"
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return (mapped or address).is_loopback

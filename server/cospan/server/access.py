@@ -1,0 +1,46 @@
+"""Who a peer is, and how a coordinator proves who it is itself: certificates on their way in and out of gRPC."""
+
+from typing import Any, TypeAlias
+
+import grpc
+import grpc.aio
+
+from cospan.wire.identity import Identity, of_certificate, without_certificate
+from cospan.wire.tls import TlsMaterial, TlsSource
+
+Context: TypeAlias = grpc.aio.ServicerContext[Any, Any]
+
+
+def peer_identity(context: Context) -> Identity:
+    """Who calls: the names in its certificate, which the handshake has verified; without TLS its address.
+
+    `Identity.key` is what limits count by.
+    """
+    facts = context.auth_context()
+    address = context.peer() or ""
+    # Not the list of all alternative names: there a host name could pass for a URI.
+    if facts.get("transport_security_type", ()) == [b"ssl"]:
+        return of_certificate((uri.decode(errors="replace") for uri in facts.get("peer_uri", ())), address=address)
+    return without_certificate(address=address)
+
+
+def server_credentials(source: TlsSource) -> grpc.ServerCredentials:
+    """Mutual TLS that shows the newest certificate at every handshake; a client must show one as well."""
+    shown = source.material
+
+    def newest() -> grpc.ServerCertificateConfiguration | None:
+        """What changed since the last handshake; called by gRPC's threads, one at a time."""
+        nonlocal shown
+        source.refresh()
+        if source.material is shown:
+            return None
+        shown = source.material
+        return _configuration(shown)
+
+    return grpc.dynamic_ssl_server_credentials(_configuration(shown), newest, require_client_authentication=True)
+
+
+def _configuration(material: TlsMaterial) -> grpc.ServerCertificateConfiguration:
+    return grpc.ssl_server_certificate_configuration(
+        [(material.key, material.certificate)], root_certificates=material.authority
+    )
