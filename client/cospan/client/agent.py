@@ -31,6 +31,7 @@ from cospan.core.specification import SITE_PREFIX, RunSpecification, agent_id_pr
 from cospan.wire.errors import CospanError, InvalidValueError, WorkloadBehaviourError
 from cospan.wire.limits import MAX_TEXT
 from cospan.wire.messages import AgentMessage, Join, Welcome
+from cospan.wire.tls import TlsFiles
 
 log = logging.getLogger(__name__)
 
@@ -77,6 +78,7 @@ class Agent:
         state_file: Path | str | None = None,
         checkpoint_seconds: float = CHECKPOINT_SECONDS,
         transport: Transport | None = None,
+        tls: TlsFiles | None = None,
     ) -> None:
         """Prepares an agent; nothing is connected yet.
 
@@ -95,10 +97,12 @@ class Agent:
                 one of another run is given another name.
             checkpoint_seconds: how often, at most, that file is written; 0 means at the end alone.
             transport: how to reach the coordinator; gRPC to `coordinator` where left out.
+            tls: certificate, key and authority for mutual TLS; the certificate must speak for the agent. Read again
+                when the files change. No TLS where left out.
 
         Raises:
             WorkloadError: there is no such workload or site.
-            InvalidValueError: the name is not one that an agent may have.
+            InvalidValueError: the name is not one that an agent may have; or a file of `tls` cannot be used.
         """
         self.workload = load_workload(workload) if isinstance(workload, str) else workload
         self.index = index
@@ -114,7 +118,7 @@ class Agent:
         self._state_file_at = None if state_file is None else Path(state_file)
         self._checkpoint_seconds = checkpoint_seconds
         self._state_file: StateFile | None = None
-        self._transport = transport or GrpcTransport(coordinator)
+        self._transport = transport or GrpcTransport(coordinator, tls=tls)
         self._state: session.SessionState | None = None
         self._inbox: deque[session.Event] = deque()
         self._stepping = False

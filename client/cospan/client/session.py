@@ -27,6 +27,7 @@ from jaxtyping import Float
 
 from cospan.core.specification import RunSpecification
 from cospan.wire.errors import (
+    CertificateError,
     CoordinatorUnavailableError,
     CospanError,
     ForeignRunError,
@@ -58,6 +59,8 @@ _LONGEST_BACKOFF_SECONDS = 2.0
 _MOST_KEPT = 3
 """A coordinator is one round ahead of its disk at most."""
 _HEARTBEATS_PER_LIVENESS = 4.0
+_DOUBTS = 2
+"""So often an agent that is not in yet tries again where one end does not trust the other's certificate."""
 
 
 class Phase(Enum):
@@ -457,6 +460,8 @@ def _on_broken(state: SessionState, event: StreamBroke, now: float) -> Outcome:
         state = replace(state, token=None)
         if state.learning is not None:
             return replace(state, phase=Phase.LAGGING), ()
+    elif isinstance(error, CertificateError) and state.specification is None and state.attempts >= _DOUBTS:
+        return replace(state, phase=Phase.FAILED), (Fail(error),)  # later on, a renewal on disk cures it
     elif isinstance(error, RemoteError) and not error.retryable:
         return replace(state, phase=Phase.FAILED), (Fail(error),)
     if now - max(state.last_contact, state.resume_at) >= state.patience:

@@ -3,24 +3,31 @@
 import asyncio
 import contextlib
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import grpc
 import grpc.aio
 
+from cospan.client.connection import explain, open_channel
 from cospan.core.specification import RunSpecification
 from cospan.rpc.v1 import coordinator_service_pb2 as pb
 from cospan.wire.codec import decode_coordinator_message, decode_specification, encode_agent_message
 from cospan.wire.errors import CoordinatorUnavailableError, CospanError
-from cospan.wire.limits import NO_COMPRESSION, client_options, max_message_bytes
-from cospan.wire.messages import AgentMessage, CoordinatorMessage
+from cospan.wire.limits import client_options, max_message_bytes
+from cospan.wire.messages import AgentMessage, BasisUpdate, CoordinatorMessage
 from cospan.wire.status import from_rpc_error
+from cospan.wire.tls import TlsFiles, TlsMaterial, TlsSource
 
 METHOD_PREFIX = f"/{pb.DESCRIPTOR.services_by_name['CoordinatorService'].full_name}/"
 _UNARY_SECONDS = 10.0
 _SEND_SECONDS = 30.0
 _FAREWELL_SECONDS = 1.0
 _SMALL_MESSAGE = 1 << 20
+_WATCH_SECONDS = 1.0
+"""So often the files of the certificate are looked at."""
+_ROUND_END_SECONDS = 4.0
+"""So long a stream with a former certificate waits for a basis to end after."""
 
 _T = TypeVar("_T")
 
@@ -56,23 +63,28 @@ class Transport(Protocol):
 
 
 class GrpcTransport:
-    """gRPC over TCP without TLS."""
+    """gRPC over TCP, with mutual TLS where certificates are named."""
 
-    def __init__(self, address: str, *, group_size: int = 1) -> None:
+    def __init__(self, address: str, *, group_size: int = 1, tls: TlsFiles | None = None) -> None:
         """Prepares; connects when a stream is opened.
 
         Args:
             address: HOST:PORT of the coordinator.
             group_size: number of agents in this process; the message limit depends on it.
+            tls: certificate, key and authority. When they change on disk, a stream breaks off soon after, between
+                two rounds, and the next one shows the new certificate. None for no TLS.
+
+        Raises:
+            InvalidValueError: a file of `tls` is not what it should be.
         """
         self._address, self._group_size = address, group_size
+        self._files, self._tls = tls, None if tls is None else TlsSource(tls)
 
     async def open(self, specification: RunSpecification) -> AgentStream:
         """A new stream, whose message limit follows from the run's d and r."""
         limit = max_message_bytes(specification.feature_dim, specification.rank, self._group_size)
-        channel = grpc.aio.insecure_channel(
-            self._address, options=client_options(limit), compression=NO_COMPRESSION
-        )
+        channel = open_channel(self._address, client_options(limit), self._tls)
+        renewal = None if self._tls is None else partial(_renewed, self._tls, self._tls.material)
         collaborate = channel.stream_stream(
             METHOD_PREFIX + "Collaborate",
             request_serializer=pb.CollaborateRequest.SerializeToString,
@@ -83,21 +95,30 @@ class GrpcTransport:
             # Here, and not when the first message is sent: a peer that accepts and then says nothing must not hold
             # up the agent's loop.
             await _translated(lambda: asyncio.wait_for(call.wait_for_connection(), _UNARY_SECONDS), self._address)
-        except BaseException:
+        except BaseException as failure:
             await channel.close()
+            if isinstance(failure, CospanError) and self._tls is not None:
+                raise await explain(failure, self._address, self._files) from failure
             raise
-        return GrpcAgentStream(self._address, channel, call)
+        return GrpcAgentStream(self._address, channel, call, renewal)
 
     async def describe(self) -> RunSpecification:
         """What the run is, asked with a small message limit before anything large may arrive."""
-        async with grpc.aio.insecure_channel(self._address, options=client_options(_SMALL_MESSAGE)) as channel:
-            get_run = channel.unary_unary(
-                METHOD_PREFIX + "GetRun",
-                request_serializer=pb.GetRunRequest.SerializeToString,
-                response_deserializer=pb.GetRunResponse.FromString,
+        try:
+            return await self._describe()
+        except CoordinatorUnavailableError as failure:
+            raise await explain(failure, self._address, self._files) from failure
+
+    async def _describe(self) -> RunSpecification:
+        async with open_channel(self._address, client_options(_SMALL_MESSAGE), self._tls) as channel:
+            get_specification = channel.unary_unary(
+                METHOD_PREFIX + "GetSpecification",
+                request_serializer=pb.GetSpecificationRequest.SerializeToString,
+                response_deserializer=pb.GetSpecificationResponse.FromString,
             )
+            request = pb.GetSpecificationRequest()
             response = await _translated(
-                lambda: _awaited(get_run(pb.GetRunRequest(), timeout=_UNARY_SECONDS)), self._address
+                lambda: _awaited(get_specification(request, timeout=_UNARY_SECONDS)), self._address
             )
             return decode_specification(response.specification)
 
@@ -105,8 +126,12 @@ class GrpcTransport:
 class GrpcAgentStream:
     """One `Collaborate` call."""
 
-    def __init__(self, address: str, channel: grpc.aio.Channel, call: Any) -> None:
+    def __init__(
+        self, address: str, channel: grpc.aio.Channel, call: Any, is_renewed: Callable[[], bool] | None
+    ) -> None:
         self._address, self._channel, self._call = address, channel, call
+        self._renewed = self._between_rounds = False
+        self._watcher = None if is_renewed is None else asyncio.create_task(self._watch(is_renewed))
 
     async def send(self, message: AgentMessage) -> None:
         """Sends a message; a peer that does not read for 30 s counts as gone."""
@@ -125,6 +150,10 @@ class GrpcAgentStream:
 
     async def receive(self) -> CoordinatorMessage:
         """The next message."""
+        if self._renewed and self._between_rounds:
+            raise CoordinatorUnavailableError(
+                f"the certificate for {self._address} was renewed; the stream is opened anew"
+            )
         try:
             response = await self._call.read()
         except BaseException as failure:
@@ -132,7 +161,22 @@ class GrpcAgentStream:
         if response is grpc.aio.EOF:
             await _translated(self._raise_status, self._address)
             raise CoordinatorUnavailableError(f"the coordinator at {self._address} ended the stream")
-        return decode_coordinator_message(response)
+        message = decode_coordinator_message(response)
+        self._between_rounds = isinstance(message, BasisUpdate)
+        return message
+
+    async def _watch(self, is_renewed: Callable[[], bool]) -> None:
+        """Ends the stream when there is a new certificate, for a channel keeps the one that it was opened with.
+
+        Best just after a basis has come: nothing is under way then, and the agent learns while the next stream is
+        opened. Where none comes, the stream ends all the same: the session goes on over the next one, and sends
+        again what was not acknowledged.
+        """
+        while not await asyncio.to_thread(is_renewed):
+            await asyncio.sleep(_WATCH_SECONDS)
+        self._renewed = True
+        await asyncio.sleep(_ROUND_END_SECONDS)
+        self._call.cancel()
 
     async def _raise_status(self) -> None:
         """Raises the error that the call ended with, if it did."""
@@ -144,6 +188,8 @@ class GrpcAgentStream:
 
     async def close(self) -> None:
         """Half-closes, and gives the last messages a moment to leave."""
+        if self._watcher is not None:
+            self._watcher.cancel()
         try:
             with contextlib.suppress(CospanError):
                 await _translated(
@@ -151,6 +197,12 @@ class GrpcAgentStream:
                 )
         finally:
             await self._channel.close(grace=_FAREWELL_SECONDS)
+
+
+def _renewed(tls: TlsSource, shown: TlsMaterial) -> bool:
+    """Whether the files hold something else than what a channel has shown."""
+    tls.refresh()
+    return tls.material is not shown
 
 
 async def _awaited(call: Any) -> Any:

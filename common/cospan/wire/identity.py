@@ -47,9 +47,7 @@ class AgentRange:
     def __contains__(self, agent_id: object) -> bool:
         found = _NUMBERED.fullmatch(agent_id) if isinstance(agent_id, str) else None
         return (
-            found is not None
-            and found["prefix"] == self.prefix
-            and self.first <= int(found["number"]) <= self.last
+            found is not None and found["prefix"] == self.prefix and self.first <= int(found["number"]) <= self.last
         )
 
 
@@ -59,8 +57,7 @@ class Identity:
 
     Attributes:
         name: for the log and for people: the names of the certificate, or the address where there is none.
-        key: what limits count by. One certificate is one key, but for a certificate that the whole fleet shares: there
-            it is the certificate and the host.
+        key: what limits count by: the names of the certificate, and also the host where the whole fleet shares it.
         agent_ids: the agents named one by one.
         ranges: the agents named by a range.
         any_agent: whether it speaks for every agent, and may ask for a free site.
@@ -149,7 +146,9 @@ def without_certificate(*, address: str) -> Identity:
     """
     host = host_of(address)
     rights = {Right.READ, Right.STOP} if _is_local(host) else {Right.READ}
-    return Identity(name=f"somebody at {host} without a certificate", key=host, any_agent=True, rights=frozenset(rights))
+    return Identity(
+        name=f"somebody at {host} without a certificate", key=host, any_agent=True, rights=frozenset(rights)
+    )
 
 
 def host_of(address: str) -> str:

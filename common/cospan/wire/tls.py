@@ -92,7 +92,9 @@ def tls_files(certificate: str | None, key: str | None, authority: str | None) -
             f"{have} is said and {' and '.join(missing)} is not; TLS needs all three of "
             "--tls-cert, --tls-key and --tls-ca"
         )
-    assert certificate and key and authority
+    assert certificate is not None
+    assert key is not None
+    assert authority is not None
     return TlsFiles(Path(certificate), Path(key), Path(authority))
 
 
@@ -100,15 +102,17 @@ def read_tls(files: TlsFiles) -> TlsMaterial:
     """What stands in the files.
 
     Raises:
-        InvalidValueError: one cannot be read, is no PEM, or the key is not that of the certificate; also in the moment
-            between the writing of a new certificate and of its key.
+        InvalidValueError: one cannot be read, is no PEM, or the key is not that of the certificate; also between the
+            writing of a new certificate and of its key.
     """
     material = _read_all(files)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     _load_pair(context, files)
     _load_authority(context, files.authority)
     if _read_all(files) != material:  # what has been checked is not what has been read
-        raise InvalidValueError(f"{files.certificate}, its key or its authority is being written just now; try again")
+        raise InvalidValueError(
+            f"{files.certificate}, its key or its authority is being written just now; try again"
+        )
     return material
 
 
@@ -132,7 +136,7 @@ def certificate_facts(files: TlsFiles) -> CertificateFacts:
 
 
 def is_issued_by_own_authority(files: TlsFiles) -> bool:
-    """Whether the authority that one trusts has also issued the own certificate, as in a fleet with one authority."""
+    """Whether the trusted authority has also issued the own certificate, as in a fleet with one authority."""
     try:
         _shown_to(files, files.authority, partial=False)
     except InvalidValueError:
@@ -193,7 +197,9 @@ def _marks(files: TlsFiles) -> tuple[object, ...]:
     for field in fields(files):
         with contextlib.suppress(OSError):
             status = getattr(files, field.name).stat()
-            marks.append((field.name, status.st_mtime_ns, status.st_size, status.st_ino, status.st_mode, status.st_uid))
+            marks.append(
+                (field.name, status.st_mtime_ns, status.st_size, status.st_ino, status.st_mode, status.st_uid)
+            )
     return tuple(marks)
 
 
@@ -217,12 +223,16 @@ def _load_pair(context: ssl.SSLContext, files: TlsFiles) -> None:
         context.load_cert_chain(files.certificate, files.key, password=b"")
     except ssl.SSLError as failure:
         if failure.reason == "KEY_VALUES_MISMATCH":
-            problem = f"{files.key} is not the key of the certificate {files.certificate}; name two that belong together"
+            problem = (
+                f"{files.key} is not the key of the certificate {files.certificate}; name two that belong together"
+            )
         else:
             problem = f"{files.certificate} and {files.key} are no certificate and its unencrypted key in PEM"
         raise InvalidValueError(problem) from failure
     except OSError as failure:
-        raise InvalidValueError(f"{files.certificate} or {files.key} cannot be read: {failure.strerror}") from failure
+        raise InvalidValueError(
+            f"{files.certificate} or {files.key} cannot be read: {failure.strerror}"
+        ) from failure
 
 
 def _load_authority(context: ssl.SSLContext, path: Path) -> None:

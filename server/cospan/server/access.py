@@ -28,8 +28,8 @@ def server_credentials(source: TlsSource) -> grpc.ServerCredentials:
     """Mutual TLS that shows the newest certificate at every handshake; a client must show one as well."""
     shown = source.material
 
-    def newest() -> grpc.ServerCertificateConfiguration | None:
-        """What changed since the last handshake; called by gRPC's threads, one at a time."""
+    def newest() -> Any:
+        """What is new since the last handshake, None for nothing; called by gRPC's threads, one at a time."""
         nonlocal shown
         source.refresh()
         if source.material is shown:
