@@ -24,6 +24,7 @@ from cospan.cli.recorder import AgentProgress
 from cospan.client.agent import Agent, AgentEnd, default_agent_id
 from cospan.client.result_file import load_result
 from cospan.wire.errors import CospanError, InvalidValueError, RunFileError
+from cospan.wire.tls import TlsFiles
 
 _JSON_SECONDS = 1.0
 _PLAIN_SECONDS = 5.0
@@ -53,6 +54,7 @@ class AgentSettings:
     baseline: bool
     index: int | None
     checkpoint_seconds: float
+    tls: TlsFiles | None
 
 
 def take_part(chosen: AgentOptions, flags: Mapping[str, Any], config: Path | None) -> int:
@@ -108,12 +110,17 @@ def _settings(chosen: AgentOptions, flags: Mapping[str, Any], config: Path | Non
     baseline = flags.get("baseline", True)
     if chosen.follow_stdin:
         patience, checkpoints = float(flags["patience"]), float(flags["checkpoint_seconds"])
-        return AgentSettings(flags["coordinator"], patience, baseline, int(flags["index"]), checkpoints)
+        return AgentSettings(flags["coordinator"], patience, baseline, int(flags["index"]), checkpoints, None)
     from cospan.cli.settings import load_settings
 
     settings = load_settings(flags, config)
     return AgentSettings(
-        settings.coordinator, settings.patience, settings.baseline, settings.index, settings.checkpoint_seconds
+        settings.coordinator,
+        settings.patience,
+        settings.baseline,
+        settings.index,
+        settings.checkpoint_seconds,
+        settings.tls,
     )
 
 
@@ -136,6 +143,7 @@ def _prepared(chosen: AgentOptions, settings: AgentSettings) -> Agent:
         resume_from=chosen.resume,
         state_file=chosen.output,
         checkpoint_seconds=settings.checkpoint_seconds,
+        tls=settings.tls,
     )
 
 

@@ -102,6 +102,9 @@ def coordinator(
     host: o.Host = None,
     port: o.CoordinatorPort = None,
     insecure: o.Insecure = None,
+    tls_cert: o.TlsCert = None,
+    tls_key: o.TlsKey = None,
+    tls_ca: o.TlsCa = None,
     run_folder: o.RunFolderOption = None,
     runs_folder: o.RunsFolder = None,
     new_run: o.NewRun = None,
@@ -126,6 +129,9 @@ def agent(
     of_host: o.OfHost = False,
     coordinator: o.CoordinatorAddress = None,
     patience: o.Patience = None,
+    tls_cert: o.TlsCert = None,
+    tls_key: o.TlsKey = None,
+    tls_ca: o.TlsCa = None,
     no_baseline: o.NoBaseline = False,
     output: o.OutputFile = None,
     checkpoint_seconds: o.CheckpointSeconds = None,
@@ -208,6 +214,9 @@ def rank(
 def status(
     context: typer.Context,
     coordinator: o.CoordinatorAddress = None,
+    tls_cert: o.TlsCert = None,
+    tls_key: o.TlsKey = None,
+    tls_ca: o.TlsCa = None,
     config: o.Config = None,
     json: o.Json = False,
     debug: o.Debug = False,
@@ -218,6 +227,69 @@ def status(
     raise typer.Exit(show_status(_given(context), config, json=json))
 
 
+def stop(
+    context: typer.Context,
+    coordinator: o.CoordinatorAddress = None,
+    cause: o.StopCause = "",
+    tls_cert: o.TlsCert = None,
+    tls_key: o.TlsKey = None,
+    tls_ca: o.TlsCa = None,
+    config: o.Config = None,
+    debug: o.Debug = False,
+) -> None:
+    """Ends a run in order: everybody is told, and what was learnt stays."""
+    from cospan.cli.stop import stop_run_there
+
+    raise typer.Exit(stop_run_there(_given(context), config, cause=cause))
+
+
+def certs_init(
+    folder: o.CertsFolder, name: o.CaName = "Cospan development CA", days: o.Days = None, debug: o.Debug = False
+) -> None:
+    """A development authority: its certificate, and its key, which never leaves the folder."""
+    from cospan.cli.certs import initialise
+
+    raise typer.Exit(initialise(folder, name=name, days=days))
+
+
+def certs_issue(
+    folder: o.CertsFolder,
+    agent: o.CertsAgent = None,
+    agents: o.CertsAgents = None,
+    coordinator: o.CertsCoordinator = None,
+    admin: o.CertsAdmin = False,
+    observer: o.CertsObserver = False,
+    name: o.CertsName = None,
+    days: o.Days = None,
+    debug: o.Debug = False,
+) -> None:
+    """A certificate for one end: a folder with cert.pem, key.pem and ca.pem."""
+    from cospan.cli.certs import IssueOptions, issue
+
+    chosen = IssueOptions(tuple(agent or ()), tuple(agents or ()), coordinator, admin, observer, name, days)
+    raise typer.Exit(issue(folder, chosen))
+
+
+def certs_renew(
+    folder: o.CertsFolder,
+    names: o.CertsNames = None,
+    every: o.CertsAll = False,
+    days: o.RenewDays = None,
+    debug: o.Debug = False,
+) -> None:
+    """Issues certificates again, for the same names: running coordinators and agents take them up."""
+    from cospan.cli.certs import renew
+
+    raise typer.Exit(renew(folder, tuple(names or ()), every=every, days=days))
+
+
+def certs_show(paths: o.CertsPaths, json: o.Json = False, debug: o.Debug = False) -> None:
+    """Whom certificates are for, until when, and their fingerprints."""
+    from cospan.cli.certs import show
+
+    raise typer.Exit(show(tuple(paths), as_json=json))
+
+
 ALL: tuple[tuple[Callable[..., None], str], ...] = (
     (run, "cospan run queues --agents 8 --rounds 300"),
     (coordinator, "cospan coordinator --workload queues --agents 8 --rounds 300"),
@@ -226,5 +298,14 @@ ALL: tuple[tuple[Callable[..., None], str], ...] = (
     (reproduce, "cospan reproduce linear-speedup"),
     (rank, "cospan rank queues --agents 40 --rounds 300"),
     (status, "cospan status --coordinator 127.0.0.1:50051"),
+    (stop, "cospan stop --coordinator 127.0.0.1:50051 --cause 'the plant is shut down'"),
 )
 """Every command with its example."""
+
+CERTS: tuple[tuple[str, Callable[..., None], str], ...] = (
+    ("init", certs_init, "cospan certs init certs"),
+    ("issue", certs_issue, "cospan certs issue certs --agent site-7"),
+    ("renew", certs_renew, "cospan certs renew certs site-7"),
+    ("show", certs_show, "cospan certs show certs"),
+)
+"""The commands under `cospan certs`, with their examples."""

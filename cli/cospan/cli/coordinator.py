@@ -40,6 +40,7 @@ from cospan.server.state import CoordinatorState
 from cospan.server.store import RunStore, create_store, open_store
 from cospan.wire.errors import CospanError, InvalidValueError
 from cospan.wire.messages import FinishCause, RoundReport
+from cospan.wire.tls import TlsFiles, check_usable
 
 DEFAULT_PORT = 50051
 START_SECONDS = 600.0
@@ -75,14 +76,14 @@ def serve_here(chosen: CoordinatorOptions, flags: Mapping[str, Any], config: Pat
         new_run = load_settings(flags, config).new_run
         stored = run_to_go_on_with(chosen.run_folder, chosen.runs_folder, new_run=new_run)
         plan = _plan(chosen, flags, config, stored)
-        _check_address(plan)
+        tls = _tls(plan, chosen)
         if chosen.run_folder is not None and stored is None:
             check_free(chosen.run_folder)
         use_one_blas_thread()
         if not chosen.follow_stdin and stored is None:  # else it was said before
             advise([*of_rank(plan.specification), *_of_features(plan)])
         keep_what_is_loaded()
-        return _exit_code(asyncio.run(_serve(plan, chosen, stored, voice)))
+        return _exit_code(asyncio.run(_serve(plan, chosen, stored, tls, voice)))
     except CospanError as failure:
         voice.failed(failure)
         raise
@@ -115,13 +116,24 @@ def _of_features(plan: RunPlan) -> list[str]:
     return [] if plan.site is None else of_features(plan.specification, plan.site)
 
 
-def _check_address(plan: RunPlan) -> None:
-    host = plan.settings.host
-    if not is_loopback(host) and not plan.settings.insecure:
+def _tls(plan: RunPlan, chosen: CoordinatorOptions) -> TlsFiles | None:
+    """The certificates, checked before anything is made for the run; None for no TLS.
+
+    Raises:
+        InvalidValueError: they cannot be used; or there are none where other machines can reach the address.
+        CertificateExpiredError: the own certificate is not valid now.
+    """
+    if chosen.follow_stdin:  # `cospan run` stays on this machine, whatever the environment says of certificates
+        return None
+    host, tls = plan.settings.host, plan.settings.tls
+    if tls is not None:
+        check_usable(tls, time.time())
+    elif not is_loopback(host) and not plan.settings.insecure:
         raise InvalidValueError(
-            f"host is {host}, which other machines can reach, and there is no TLS yet; "
-            "listen on 127.0.0.1, or say --insecure where the network is trusted"
+            f"host is {host}, which other machines can reach, and there is no TLS; say --tls-cert, --tls-key and "
+            "--tls-ca, listen on 127.0.0.1, or say --insecure where the network is trusted"
         )
+    return tls
 
 
 def is_loopback(host: str) -> bool:
@@ -170,7 +182,9 @@ def _exit_code(ending: Ending) -> int:
 # Serving --------------------------------------------------------------------------------------------------------
 
 
-async def _serve(plan: RunPlan, chosen: CoordinatorOptions, stored: StoredRun | None, voice: "Voice") -> Ending:
+async def _serve(
+    plan: RunPlan, chosen: CoordinatorOptions, stored: StoredRun | None, tls: TlsFiles | None, voice: "Voice"
+) -> Ending:
     """Serves the run until it is over, or until it is left to be gone on with."""
     settings, spec = plan.settings, plan.specification
     folder = _folder(chosen, spec.workload) if stored is None else stored.folder
@@ -182,12 +196,11 @@ async def _serve(plan: RunPlan, chosen: CoordinatorOptions, stored: StoredRun | 
         start_seconds=START_SECONDS if settings.start_seconds is None else settings.start_seconds,
         sites=plan.workload.max_agents if plan.workload is not None else None,
         store=store,
+        tls=tls,
     )
     register = Register(coordinator, voice)
-    asked: list[str] = []
 
     def stop(cause: str) -> None:
-        asked.append(cause)
         if cause in _SUSPENDING and not chosen.follow_stdin:
             coordinator.drain(f"the coordinator was stopped by {cause}")
         else:
@@ -210,7 +223,7 @@ async def _serve(plan: RunPlan, chosen: CoordinatorOptions, stored: StoredRun | 
         if outcome is not None:
             voice.finished(outcome)
     end = coordinator.engine.end
-    return Ending(register.outcome(), bool(asked), end if isinstance(end, Suspend) else None)
+    return Ending(register.outcome(), coordinator.asked_to_stop, end if isinstance(end, Suspend) else None)
 
 
 def _folder(chosen: CoordinatorOptions, workload: str) -> RunFolder | None:

@@ -1,38 +1,56 @@
-"""What an onlooker asks a running coordinator: its state, and its rounds as they close."""
+"""What an onlooker asks a running coordinator: its state, and its rounds as they close; and how to end the run."""
 
 from collections.abc import AsyncIterator
 
 import grpc
 import grpc.aio
 
+from cospan.client.connection import explain, open_channel
 from cospan.rpc.v1 import coordinator_service_pb2 as pb
 from cospan.rpc.v1.coordinator_service_pb2_grpc import CoordinatorServiceStub
-from cospan.wire.limits import NO_COMPRESSION, client_options
-from cospan.wire.messages import RoundReport, RunReport
+from cospan.wire.codec import decode_stamp
+from cospan.wire.limits import client_options
+from cospan.wire.messages import RoundReport, RunReport, Stamp
 from cospan.wire.reports import decode_round_report, decode_run_report
 from cospan.wire.status import from_rpc_error
+from cospan.wire.tls import TlsFiles, TlsSource
 
 _ANSWER_SECONDS = 10.0
 _REPORT_BYTES = 64 * 2**20
 """Bound of a `GetRun` answer: about 100 bytes for each agent that ever joined."""
 
 
-async def fetch_run(address: str) -> RunReport:
+async def fetch_run(address: str, tls: TlsFiles | None = None) -> RunReport:
     """The run as it stands.
 
     Raises:
         CospanError: the coordinator does not answer within 10 s, or not as it should.
     """
-    async with grpc.aio.insecure_channel(address, options=client_options(_REPORT_BYTES)) as channel:
+    async with _channel(address, tls, _REPORT_BYTES) as channel:
         try:
             response = await CoordinatorServiceStub(channel).GetRun(pb.GetRunRequest(), timeout=_ANSWER_SECONDS)
         except grpc.RpcError as failure:
-            raise from_rpc_error(failure, address=address) from failure
+            raise await explain(from_rpc_error(failure, address=address), address, tls) from failure
     return decode_run_report(response)
 
 
+async def stop_run(address: str, cause: str, tls: TlsFiles | None = None) -> Stamp:
+    """Ends the run in order; where it stands then.
+
+    Raises:
+        CospanError: the coordinator does not answer within 10 s, or refuses.
+    """
+    async with _channel(address, tls, _REPORT_BYTES) as channel:
+        request = pb.StopRunRequest(cause=cause)
+        try:
+            response = await CoordinatorServiceStub(channel).StopRun(request, timeout=_ANSWER_SECONDS)
+        except grpc.RpcError as failure:
+            raise await explain(from_rpc_error(failure, address=address), address, tls) from failure
+    return decode_stamp(response.stamp)
+
+
 async def watch_rounds(
-    address: str, *, from_round: int, include_basis: bool, message_bytes: int
+    address: str, *, from_round: int, include_basis: bool, message_bytes: int, tls: TlsFiles | None = None
 ) -> AsyncIterator[RoundReport]:
     """Each round as it closes, until the run is over.
 
@@ -41,15 +59,19 @@ async def watch_rounds(
         from_round: the first round of interest.
         include_basis: whether each report carries its basis.
         message_bytes: the largest message to take.
+        tls: certificate, key and authority; None for no TLS.
 
     Raises:
         CospanError: the stream broke.
     """
-    options = client_options(message_bytes)
-    async with grpc.aio.insecure_channel(address, options=options, compression=NO_COMPRESSION) as channel:
+    async with _channel(address, tls, message_bytes) as channel:
         request = pb.WatchRoundsRequest(from_round=from_round, include_basis=include_basis)
         try:
             async for response in CoordinatorServiceStub(channel).WatchRounds(request):
                 yield decode_round_report(response)
         except grpc.RpcError as failure:
             raise from_rpc_error(failure, address=address) from failure
+
+
+def _channel(address: str, tls: TlsFiles | None, message_bytes: int) -> grpc.aio.Channel:
+    return open_channel(address, client_options(message_bytes), None if tls is None else TlsSource(tls))

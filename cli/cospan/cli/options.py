@@ -13,6 +13,7 @@ _FLEET = "The fleet"
 _RULE = "The learning rule"
 _LIMITS = "Time limits, in seconds"
 _ADDRESS = "Addresses"
+_TRUST = "Mutual TLS: all three, or none"
 _FILES = "Files and output"
 
 # The fleet --------------------------------------------------------------------------------------------------
@@ -387,6 +388,63 @@ CoordinatorAddress: TypeAlias = Annotated[
         metavar="HOST:PORT",
     ),
 ]
+
+
+def _tls(name: str, text: str) -> object:
+    """The option of one of the three files of TLS."""
+    return typer.Option(name, help=text, show_default="no TLS", rich_help_panel=_TRUST, metavar="FILE")
+
+
+TlsCert: TypeAlias = Annotated[
+    str | None, _tls("--tls-cert", "Own certificate (PEM); read again when it is renewed.")
+]
+TlsKey: TypeAlias = Annotated[str | None, _tls("--tls-key", "Its key (PEM).")]
+TlsCa: TypeAlias = Annotated[
+    str | None, _tls("--tls-ca", "Authority (PEM) whose certificates the other side must have.")
+]
+StopCause: TypeAlias = Annotated[
+    str, typer.Option("--cause", help="Why, in one sentence: every agent is told.", metavar="TEXT")
+]
+CertsFolder: TypeAlias = Annotated[
+    Path, typer.Argument(metavar="FOLDER", help="Where the authority and its certificates are.")
+]
+CertsNames: TypeAlias = Annotated[
+    list[str] | None, typer.Argument(metavar="[NAME]...", help="Which certificates, by their folders' names.")
+]
+CertsPaths: TypeAlias = Annotated[
+    list[Path], typer.Argument(metavar="PATH...", help="PEM files, or folders that hold them.")
+]
+CaName: TypeAlias = Annotated[str, typer.Option("--name", help="What the authority is called.", metavar="TEXT")]
+Days: TypeAlias = Annotated[
+    float | None, typer.Option("--days", help="How long it is valid.", show_default="90, an authority 3650")
+]
+RenewDays: TypeAlias = Annotated[
+    float | None, typer.Option("--days", help="How long it is valid.", show_default="as long as before")
+]
+CertsAgent: TypeAlias = Annotated[
+    list[str] | None, typer.Option("--agent", help="For this agent; can be said again.", metavar="ID")
+]
+CertsAgents: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option("--agents", help="For a range of agents, as site-0..99; '*' for all.", metavar="FIRST..LAST"),
+]
+CertsCoordinator: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--coordinator",
+        help="For the coordinator, by the names and addresses it is reached at.",
+        metavar="HOST,...",
+    ),
+]
+CertsAdmin: TypeAlias = Annotated[
+    bool, typer.Option("--admin", help="For an administrator: to look on, and to stop a run.")
+]
+CertsObserver: TypeAlias = Annotated[bool, typer.Option("--observer", help="For an onlooker: status and rounds.")]
+CertsName: TypeAlias = Annotated[
+    str | None,
+    typer.Option("--name", help="What its folder is called.", show_default="whom it is for", metavar="NAME"),
+]
+CertsAll: TypeAlias = Annotated[bool, typer.Option("--all", help="Every certificate of the folder.")]
 
 # Files and output -------------------------------------------------------------------------------------------
 

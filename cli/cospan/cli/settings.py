@@ -18,6 +18,7 @@ from pydantic_settings import (
 )
 
 from cospan.wire.errors import InvalidValueError
+from cospan.wire.tls import TlsFiles, tls_files
 
 DEFAULT_CONFIG = Path("cospan.toml")
 _PREFIX = "COSPAN_"
@@ -70,7 +71,19 @@ class Settings(BaseSettings):
     port: int | None = Field(None, ge=0, le=65535, description="a whole number, 0 to 65535")
     insecure: bool = Field(False, description="true or false")
     new_run: bool = Field(False, description="true or false")
+    tls_cert: str | None = Field(None, description="a file")
+    tls_key: str | None = Field(None, description="a file")
+    tls_ca: str | None = Field(None, description="a file")
     coordinator: str = Field("127.0.0.1:50051", pattern=r"^\S+:\d+$", description="HOST:PORT")
+
+    @property
+    def tls(self) -> TlsFiles | None:
+        """Certificate, key and authority; None for no TLS.
+
+        Raises:
+            InvalidValueError: only some of them are said.
+        """
+        return tls_files(self.tls_cert, self.tls_key, self.tls_ca)
 
 
 def load_settings(flags: Mapping[str, Any], config: Path | None) -> Settings:

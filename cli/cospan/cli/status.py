@@ -21,7 +21,7 @@ def show_status(flags: Mapping[str, Any], config: Path | None, *, json: bool) ->
         CospanError: it does not answer.
     """
     settings = load_settings(flags, config)
-    report = asyncio.run(fetch_run(settings.coordinator))
+    report = asyncio.run(fetch_run(settings.coordinator, settings.tls))
     print(_as_json(report) if json else "\n".join(status_lines(report)))
     return 0
 

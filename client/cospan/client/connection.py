@@ -1,9 +1,9 @@
 """Channels to the coordinator, with or without TLS, and what it means when there is none to be had.
 
-A gRPC server that does not accept a client's certificate closes the connection without an alert, and with TLS 1.3 it
-does so after the handshake; all that the client sees is UNAVAILABLE. So when a connection has failed, `explain` looks
-a second time, by Python's own `ssl`: is the other side to be trusted, does it take our certificate, and what is wrong
-with that one?
+A gRPC server that does not accept a client's certificate closes the connection without an alert, and with TLS 1.3
+it does so after the handshake; all that the client sees is UNAVAILABLE. So when a connection has failed, `explain`
+looks a second time, by Python's own `ssl`: is the other side to be trusted, does it take our certificate, and if it
+does not, what is wrong with that one?
 """
 
 import asyncio

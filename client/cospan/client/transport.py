@@ -172,8 +172,10 @@ class GrpcAgentStream:
         opened. Where none comes, the stream ends all the same: the session goes on over the next one, and sends
         again what was not acknowledged.
         """
-        while not await asyncio.to_thread(is_renewed):
+        while True:
             await asyncio.sleep(_WATCH_SECONDS)
+            if await asyncio.to_thread(is_renewed):
+                break
         self._renewed = True
         await asyncio.sleep(_ROUND_END_SECONDS)
         self._call.cancel()

@@ -12,7 +12,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from cospan.wire.errors import InvalidValueError
+from cospan.wire.errors import CertificateExpiredError, InvalidValueError
 
 log = logging.getLogger(__name__)
 
@@ -102,8 +102,8 @@ def read_tls(files: TlsFiles) -> TlsMaterial:
     """What stands in the files.
 
     Raises:
-        InvalidValueError: one cannot be read, is no PEM, or the key is not that of the certificate; also between the
-            writing of a new certificate and of its key.
+        InvalidValueError: one cannot be read, is no PEM, or the key is not that of the certificate; also between
+            the writing of a new certificate and of its key.
     """
     material = _read_all(files)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -133,6 +133,19 @@ def certificate_facts(files: TlsFiles) -> CertificateFacts:
         not_before=float(ssl.cert_time_to_seconds(said["notBefore"])),
         not_after=float(ssl.cert_time_to_seconds(said["notAfter"])),
     )
+
+
+def check_usable(files: TlsFiles, now: float) -> None:
+    """Sees to it that one end can begin with these files at a time, in seconds since 1970.
+
+    Raises:
+        InvalidValueError: they are not what they should be.
+        CertificateExpiredError: the certificate is not valid at that time.
+    """
+    read_tls(files)
+    problem = certificate_facts(files).time_problem(now)
+    if problem is not None:
+        raise CertificateExpiredError(f"the certificate {files.certificate} {problem}; renew it first")
 
 
 def is_issued_by_own_authority(files: TlsFiles) -> bool:

@@ -18,9 +18,9 @@ from cospan.server.engine import Engine
 from cospan.server.events import DrainRequested, EndRun, StopRequested, Suspend
 from cospan.server.service import CoordinatorService, handlers
 from cospan.server.store import RunStore
-from cospan.wire.errors import CertificateExpiredError, InvalidValueError
+from cospan.wire.errors import InvalidValueError
 from cospan.wire.limits import NO_COMPRESSION, max_message_bytes, server_options
-from cospan.wire.tls import TlsFiles, TlsSource, certificate_facts
+from cospan.wire.tls import TlsFiles, TlsSource, check_usable
 
 log = logging.getLogger(__name__)
 
@@ -71,6 +71,8 @@ class Coordinator:
         problems = specification.problems()
         if problems:
             raise InvalidValueError("; ".join(problems))
+        self.asked_to_stop = False
+        """Whether somebody has asked for the end of the run."""
         self._credentials = None if tls is None else _credentials(tls)
         self.engine = Engine(specification, start_seconds=start_seconds, sites=sites, store=store)
         self._host, self._port, self._stored = host, port, store is not None
@@ -92,7 +94,7 @@ class Coordinator:
         spec = self.engine.state.specification
         limit = max_message_bytes(spec.feature_dim, spec.rank, max(_JOINABLE_GROUP, spec.agents))
         server = grpc.aio.server(options=server_options(limit), compression=NO_COMPRESSION)
-        server.add_generic_rpc_handlers((handlers(CoordinatorService(self.engine)),))
+        server.add_generic_rpc_handlers((handlers(CoordinatorService(self.engine, self.stop)),))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         if self._credentials is None:  # with TLS every agent could read it, and the .proto files are public anyway
             names = (_SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME)
@@ -122,6 +124,7 @@ class Coordinator:
 
     def stop(self, message: str) -> None:
         """Ends the run in order: everybody is told, what was learnt stays."""
+        self.asked_to_stop = True
         self.engine.handle(StopRequested(message))
 
     def drain(self, message: str, resume_after_seconds: float = RESUME_AFTER_SECONDS) -> None:
@@ -142,7 +145,7 @@ class Coordinator:
         """
         if self._server is not None:
             await self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
-            self.stop("the coordinator was closed")
+            self.engine.handle(StopRequested("the coordinator was closed"))
             await self._server.stop(grace=_FAREWELL_SECONDS)
             if self._clock is not None:
                 await self._clock
@@ -164,8 +167,5 @@ class Coordinator:
 
 
 def _credentials(tls: TlsFiles) -> grpc.ServerCredentials:
-    source = TlsSource(tls)
-    problem = certificate_facts(tls).time_problem(time.time())
-    if problem is not None:
-        raise CertificateExpiredError(f"the certificate {tls.certificate} {problem}; renew it first")
-    return server_credentials(source)
+    check_usable(tls, time.time())
+    return server_credentials(TlsSource(tls))

@@ -17,7 +17,6 @@ from cospan.server.events import (
     HeartbeatArrived,
     JoinRequested,
     LeaveArrived,
-    StopRequested,
     StreamClosed,
 )
 from cospan.server.reporting import run_report
@@ -39,8 +38,9 @@ _FAREWELL_SECONDS = 1.0
 class CoordinatorService:
     """`cospan.rpc.v1.CoordinatorService` over an `Engine`."""
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+    def __init__(self, engine: Engine, stop: Callable[[str], None]) -> None:
+        """Serves an engine; `stop` ends its run, with a sentence that says why."""
+        self._engine, self._stop = engine, stop
 
     async def collaborate(self, _requests: AsyncIterator[pb.CollaborateRequest], context: Context) -> None:
         """One agent process' stream: a task reads, this coroutine writes and decides when the stream ends."""
@@ -141,7 +141,7 @@ class CoordinatorService:
         if len(request.cause) > MAX_TEXT:
             raise InvalidMessageError(f"cause has {len(request.cause)} characters; it may have {MAX_TEXT}")
         said = f": {request.cause}" if request.cause else ""
-        self._engine.handle(StopRequested(f"it was stopped by {identity.name}{said}"))
+        self._stop(f"it was stopped by {identity.name}{said}")
         return pb.StopRunResponse(stamp=encode_stamp(self._engine.state.stamp))
 
 
