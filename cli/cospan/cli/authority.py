@@ -171,8 +171,9 @@ def _issue_into(folder: Path, target: Path, names: list[x509.GeneralName], lifet
     # The coordinator's certificate also asks for its own health, as a client.
     purposes = [ExtendedKeyUsageOID.CLIENT_AUTH, *([ExtendedKeyUsageOID.SERVER_AUTH] if is_server else [])]
     key = ec.generate_private_key(ec.SECP256R1())
-    days = min(lifetime, authority.not_valid_after_utc - _now()) / datetime.timedelta(days=1)
-    if days <= 0:
+    left = authority.not_valid_after_utc - _now()
+    days = min(lifetime, left) / datetime.timedelta(days=1)
+    if left <= datetime.timedelta():
         raise RunFileError(
             f"the authority {folder / 'ca.pem'} has expired; make a new one with `cospan certs init`"
         )

@@ -35,9 +35,7 @@ def initialise(folder: Path, *, name: str, days: float | None) -> int:
     """Makes an authority; the exit code."""
     authority = _authority()
     path = authority.make_authority(folder, name=name, days=_days(days, authority.CA_DAYS))
-    print(
-        f"{path} is the authority {name!r}; its key {folder / 'ca.key'} stays here, readable by you alone"
-    )
+    print(f"{path} is the authority {name!r}; its key {folder / 'ca.key'} stays here, readable by you alone")
     return 0
 
 

@@ -193,7 +193,9 @@ class TlsSource:
                 self._complain(str(failure))
                 return False
             changed = material != self._material
-            self._marks, self._material, self._complaint = marks, material, ""
+            self._marks, self._complaint = marks, ""
+            if changed:
+                self._material = material
         if changed:
             log.info("the certificate %s was renewed and is in use from now on", self.files.certificate)
         return changed

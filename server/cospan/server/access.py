@@ -1,17 +1,28 @@
 """Who a peer is, and how a coordinator proves who it is itself: certificates on their way in and out of gRPC."""
 
-from typing import Any, TypeAlias
+from collections.abc import Iterable, Mapping
+from typing import Any, Protocol, runtime_checkable
 
 import grpc
-import grpc.aio
 
 from cospan.wire.identity import Identity, of_certificate, without_certificate
 from cospan.wire.tls import TlsMaterial, TlsSource
 
-Context: TypeAlias = grpc.aio.ServicerContext[Any, Any]
+
+@runtime_checkable
+class Call(Protocol):
+    """What a call's context knows of the peer; gRPC's own context class is none that can be named."""
+
+    def peer(self) -> str | None:
+        """Its address."""
+        ...
+
+    def auth_context(self) -> Mapping[str, Iterable[bytes]]:
+        """What the handshake has verified."""
+        ...
 
 
-def peer_identity(context: Context) -> Identity:
+def peer_identity(context: Call) -> Identity:
     """Who calls: the names in its certificate, which the handshake has verified; without TLS its address.
 
     `Identity.key` is what limits count by.
@@ -19,7 +30,7 @@ def peer_identity(context: Context) -> Identity:
     facts = context.auth_context()
     address = context.peer() or ""
     # Not the list of all alternative names: there a host name could pass for a URI.
-    if facts.get("transport_security_type", ()) == [b"ssl"]:
+    if list(facts.get("transport_security_type", ())) == [b"ssl"]:
         return of_certificate((uri.decode(errors="replace") for uri in facts.get("peer_uri", ())), address=address)
     return without_certificate(address=address)
 

@@ -3,14 +3,14 @@
 import asyncio
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 import grpc
 import grpc.aio
 from google.protobuf.message import DecodeError
 
 from cospan.rpc.v1 import coordinator_service_pb2 as pb
-from cospan.server.access import Context, peer_identity
+from cospan.server.access import peer_identity
 from cospan.server.engine import Engine, Stream
 from cospan.server.events import (
     GradientArrived,
@@ -33,6 +33,8 @@ _JOIN_SECONDS = 20.0
 
 _FAREWELL_SECONDS = 1.0
 """How long a stream waits, after the last message, for the other side to end it."""
+
+Context: TypeAlias = grpc.aio.ServicerContext[Any, Any]
 
 
 class CoordinatorService:
@@ -62,8 +64,8 @@ class CoordinatorService:
 
     async def _read(self, stream: Stream, context: Context) -> None:
         """Feeds the machine with what the agent says, until it stops speaking or says something wrong."""
-        identity = peer_identity(context)
         try:
+            identity = peer_identity(context)
             async with asyncio.timeout(_JOIN_SECONDS):
                 request = await context.read()
             while request is not grpc.aio.EOF:
