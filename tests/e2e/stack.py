@@ -10,7 +10,7 @@ import sys
 import tarfile
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,15 +50,21 @@ def basis_alone(workload: str, agents: int, rounds: int) -> str:
 
 
 class Stack:
-    """One compose project; `settings` are those of .env."""
+    """One compose project; `overlays` are more files of compose, `settings` those of .env."""
 
-    def __init__(self, client: DockerClient, image: str, project: str, **settings: object) -> None:
+    def __init__(
+        self, client: DockerClient, image: str, project: str, overlays: Sequence[str] = (), **settings: object
+    ) -> None:
         self.client, self.project = client, project
         self._command = [
             *compose_command(),
             *("--project-name", project),
             *("--project-directory", str(ROOT)),
-            *("-f", str(ROOT / "docker-compose.yml"), "-f", str(ROOT / "tests" / "e2e" / "compose.yml")),
+            *(
+                word
+                for file in ("docker-compose.yml", *overlays, "tests/e2e/compose.yml")
+                for word in ("-f", str(ROOT / file))
+            ),
         ]
         values = {"COSPAN_IMAGE": image, "COSPAN_PORT": "0", "COSPAN_WORKLOAD": "paced:rings"} | settings
         kept = {name: value for name, value in os.environ.items() if not name.startswith("COSPAN_")}

@@ -54,7 +54,7 @@ def cospan(
 def main(arguments: list[str] | None = None) -> NoReturn:
     """Runs the command line, and ends the process."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    prepare_environment()
+    prepare_environment(arguments)
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
