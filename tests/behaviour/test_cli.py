@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from cospan.cli import authority
 from cospan.cli import main as entry
 from cospan.client.result_file import load_result
 from cospan.core.specification import basis_digest
@@ -312,6 +313,46 @@ def test_an_endless_coordinator_is_stopped_in_order(tmp_path: Path) -> None:
     assert "the run ended after 0 rounds: the coordinator was stopped by SIGTERM" in err
 
 
+def test_a_coordinator_for_other_machines_takes_certificates(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("GRPC_VERBOSITY", raising=False)
+    authority.make_authority(tmp_path / "certs", name="the fleet's", days=2)
+    hosts = ("fleet.example.org", "127.0.0.1")
+    authority.issue(tmp_path / "certs", "coordinator", uris=["cospan:coordinator"], hosts=hosts)
+    authority.issue(tmp_path / "certs", "site-0..1", uris=["cospan:agents:site-0..1"])
+    authority.issue(tmp_path / "certs", "admin", uris=["cospan:admin"])
+
+    def shows(name: str) -> dict[str, str]:
+        files = {"CERT": "cert.pem", "KEY": "key.pem", "CA": "ca.pem"}
+        return {f"COSPAN_TLS_{key}": str(tmp_path / "certs" / name / file) for key, file in files.items()}
+
+    arguments = ("--workload", TOY, "--agents", "2", "--port", "0", "--host", "0.0.0.0", "--json")
+    with started("coordinator", *arguments, cwd=tmp_path, **shows("coordinator")) as coordinator:
+        port = json.loads(line_of(coordinator, "listening"))["address"].rpartition(":")[2]
+        there = ("--coordinator", f"127.0.0.1:{port}")
+        with (
+            started("agent", TOY, "--id", "0", *there, cwd=tmp_path, **shows("site-0..1")) as zero,
+            started("agent", TOY, "--id", "1", *there, cwd=tmp_path, **shows("site-0..1")) as one,
+        ):
+            line_of(coordinator, '"round"')
+            code, _, err = cospan("agent", TOY, "--id", "2", *there, cwd=tmp_path, **shows("site-0..1"))
+            assert (code, "does not speak for 'site-2'" in err) == (1, True)
+            code, _, err = cospan("status", *there, cwd=tmp_path)
+            assert (code, "asks for a client certificate, and none is named" in err) == (1, True)
+            assert cospan("status", *there, cwd=tmp_path, **shows("admin"))[0] == 0
+            code, _, err = cospan("stop", *there, cwd=tmp_path, **shows("site-0..1"))
+            assert (code, "needs a certificate for cospan:admin" in err) == (1, True)
+            code, out, _ = cospan("stop", *there, "--cause", "it is late", cwd=tmp_path, **shows("admin"))
+            assert (code, "is over after" in out) == (0, True)
+            for agent in (zero, one):
+                code, out, _ = ended(agent)
+                assert (code, "it was stopped by cospan:admin: it is late" in out) == (0, True)
+        code, _, err = ended(coordinator)
+    assert code == 0, "a run without a last round is stopped as it should be"
+    assert "PEER_DID_NOT_RETURN_A_CERTIFICATE" in err, "gRPC says why it has refused the handshake"
+
+
 def test_help_is_quick_and_shows_an_example(tmp_path: Path) -> None:
     code, out, _ = cospan("agent", "--help", cwd=tmp_path, COLUMNS="200")
     assert code == 0
@@ -399,6 +440,23 @@ def refusal(capfd: pytest.CaptureFixture[str], arguments: Sequence[str]) -> tupl
         ),
         (f"agent {TOY} --id 1 --coordinator 127.0.0.1:1 --patience 0", 1, "127.0.0.1:1 does not answer"),
         ("status --coordinator 127.0.0.1:1", 1, "127.0.0.1:1 does not answer"),
+        ("stop --coordinator 127.0.0.1:1", 1, "127.0.0.1:1 does not answer"),
+        ("status --tls-cert c.pem", 2, "tls_cert is said and tls_key and tls_ca is not; TLS needs all three"),
+        (
+            f"agent {TOY} --id 1 --tls-cert c --tls-key k --tls-ca a",
+            2,
+            "tls_cert is c, which cannot be read: No such",
+        ),
+        (
+            "coordinator --feature-dim 3 --rank 1 --run-folder new --tls-cert c --tls-key k --tls-ca a",
+            2,
+            "tls_cert is c, which cannot be read: No such file",
+        ),
+        (
+            "coordinator --feature-dim 3 --rank 1 --insecure --tls-ca a",
+            2,
+            "tls_ca is said and tls_cert and tls_key",
+        ),
     ],
 )
 def test_a_wrong_use_gets_one_sentence_and_leaves_nothing(

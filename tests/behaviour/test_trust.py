@@ -14,7 +14,7 @@ import pytest
 from cryptography import x509
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
-from runs import RINGS, join, run, specification, until
+from runs import RINGS, D, join, run, specification, until
 
 from cospan.cli import authority
 from cospan.cli.onlooker import fetch_run, stop_run, watch_rounds
@@ -22,6 +22,8 @@ from cospan.client.agent import Agent, AgentEnd
 from cospan.client.connection import open_channel
 from cospan.client.transport import GrpcAgentStream, GrpcTransport
 from cospan.core.specification import basis_digest
+from cospan.rpc.v1 import coordinator_service_pb2 as pb
+from cospan.rpc.v1.coordinator_service_pb2_grpc import CoordinatorServiceStub
 from cospan.server import service
 from cospan.server.host import Coordinator
 from cospan.wire import errors
@@ -385,11 +387,15 @@ def test_reading_is_for_observers_and_stopping_for_administrators(certs: Certifi
                         await fetch_run(address, refused)
                     with pytest.raises(errors.AdminRequiredError):
                         await first_round(address, refused)
+                    with pytest.raises(grpc.aio.AioRpcError) as no_basis:
+                        await basis_of(coordinator, refused)
+                    assert no_basis.value.code() is grpc.StatusCode.PERMISSION_DENIED
                     with pytest.raises(errors.AdminRequiredError):
                         await stop_run(address, "no reason", refused)
                 for allowed in (observer, admin):
                     assert (await fetch_run(address, allowed)).stamp.round > 3
                     assert (await first_round(address, allowed)).contributors == 1
+                    assert (await basis_of(coordinator, allowed)).basis.rows == D
                 with pytest.raises(errors.AdminRequiredError, match="a certificate for cospan:admin; this"):
                     await stop_run(address, "no reason", observer)
                 assert not coordinator.asked_to_stop
@@ -401,6 +407,11 @@ def test_reading_is_for_observers_and_stopping_for_administrators(certs: Certifi
             assert (await stop_run(address, "", admin)).round == stamp.round, "a run that is over stays as it is"
 
     run(called())
+
+
+async def basis_of(coordinator: Coordinator, tls: TlsFiles) -> pb.GetBasisResponse:
+    async with channel_to(coordinator, tls) as channel:
+        return await CoordinatorServiceStub(channel).GetBasis(pb.GetBasisRequest())
 
 
 async def first_round(address: str, tls: TlsFiles) -> m.RoundReport:

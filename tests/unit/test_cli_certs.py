@@ -1,6 +1,7 @@
 """`cospan certs`: what it makes, what it refuses, and what it says of certificates."""
 
 import json
+import os
 import stat
 import sys
 from pathlib import Path
@@ -18,6 +19,7 @@ HOUR = 3600.0
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(os, "environ", dict(os.environ))  # the command sets what its children inherit
     return tmp_path / "certs"
 
 

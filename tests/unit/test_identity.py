@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cospan.server.access import peer_identity
 from cospan.wire.errors import AdminRequiredError, IdentityMismatchError, InvalidValueError
 from cospan.wire.identity import (
     ADMIN,
@@ -136,6 +137,8 @@ def test_limits_count_by_certificate_and_by_host_where_many_share_one() -> None:
     assert identity(ANY_AGENT).key == identity(ANY_AGENT, address="ipv4:127.0.0.1:9").key
     assert identity().key != identity(address=far).key
     assert identity().name == "nobody of this fleet"
+    assert identity("cospan:agent:a-1").proven
+    assert not any(one.proven for one in (identity(ANY_AGENT), identity(), without_certificate(address=far)))
 
 
 @pytest.mark.parametrize(
@@ -183,3 +186,40 @@ def test_an_agents_name_is_checked() -> None:
     assert agent_uri("site-7") == "cospan:agent:site-7"
     with pytest.raises(InvalidValueError, match="agent id 'a b' must be"):
         agent_uri("a b")
+
+
+# From a call ----------------------------------------------------------------------------------------------------
+
+
+class FakeCall:
+    """A call's context, as far as anybody looks at it."""
+
+    def __init__(self, **facts: list[bytes]) -> None:
+        self._facts = facts
+
+    def peer(self) -> str:
+        return HERE
+
+    def auth_context(self) -> dict[str, list[bytes]]:
+        return self._facts
+
+
+def test_a_call_with_tls_is_of_whom_its_certificate_names() -> None:
+    call = FakeCall(transport_security_type=[b"ssl"], peer_uri=[b"cospan:agent:a-1", b"\xff"])
+    assert peer_identity(call).agent_ids == {"a-1"}
+    assert not peer_identity(call).rights
+
+
+def test_a_host_name_is_no_uri() -> None:
+    """An authority that lets its customers choose host names gives no rights with them."""
+    call = FakeCall(
+        transport_security_type=[b"ssl"],
+        x509_subject_alternative_name=[b"cospan:admin"],
+        x509_common_name=[b"cospan:admin"],
+    )
+    assert peer_identity(call).name == "nobody of this fleet"
+    assert not peer_identity(call).rights
+
+
+def test_a_call_without_tls_is_of_its_address() -> None:
+    assert peer_identity(FakeCall()) == without_certificate(address=HERE)

@@ -58,6 +58,7 @@ class Identity:
     Attributes:
         name: for the log and for people: the names of the certificate, or the address where there is none.
         key: what limits count by: the names of the certificate, and also the host where the whole fleet shares it.
+        proven: whether the key is that of one holder: of a certificate that is not the whole fleet's.
         agent_ids: the agents named one by one.
         ranges: the agents named by a range.
         any_agent: whether it speaks for every agent, and may ask for a free site.
@@ -66,6 +67,7 @@ class Identity:
 
     name: str
     key: str
+    proven: bool = False
     agent_ids: frozenset[str] = frozenset()
     ranges: tuple[AgentRange, ...] = ()
     any_agent: bool = False
@@ -132,6 +134,7 @@ def of_certificate(uris: Iterable[str], *, address: str) -> Identity:
     return Identity(
         name=name or "nobody of this fleet",
         key=key,
+        proven=bool(ours) and not shared,
         agent_ids=frozenset(agents),
         ranges=tuple(ranges),
         any_agent=shared,
