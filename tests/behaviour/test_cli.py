@@ -441,7 +441,7 @@ def refusal(capfd: pytest.CaptureFixture[str], arguments: Sequence[str]) -> tupl
         (f"agent {TOY} --id 1 --coordinator 127.0.0.1:1 --patience 0", 1, "127.0.0.1:1 does not answer"),
         ("status --coordinator 127.0.0.1:1", 1, "127.0.0.1:1 does not answer"),
         ("stop --coordinator 127.0.0.1:1", 1, "127.0.0.1:1 does not answer"),
-        ("status --tls-cert c.pem", 2, "tls_cert is said and tls_key and tls_ca is not; TLS needs all three"),
+        ("status --tls-cert c.pem", 2, "tls_cert is said and tls_key and tls_ca are not; TLS needs all three"),
         (
             f"agent {TOY} --id 1 --tls-cert c --tls-key k --tls-ca a",
             2,
@@ -455,7 +455,7 @@ def refusal(capfd: pytest.CaptureFixture[str], arguments: Sequence[str]) -> tupl
         (
             "coordinator --feature-dim 3 --rank 1 --insecure --tls-ca a",
             2,
-            "tls_ca is said and tls_cert and tls_key",
+            "tls_ca is said and tls_cert and tls_key are not",
         ),
     ],
 )

@@ -180,7 +180,7 @@ def test_what_cannot_be_issued_is_said(authority: Path, capsys: pytest.CaptureFi
 def test_without_an_authority_nothing_is_issued(capsys: pytest.CaptureFixture[str]) -> None:
     code, err = refused(capsys, "issue", "elsewhere", "--admin")
     assert code == 1
-    assert "cannot read the certificate elsewhere/ca.pem: No such file" in err
+    assert "elsewhere holds no authority; make one with `cospan certs init elsewhere`" in err
 
 
 def test_an_authority_that_has_expired_issues_nothing(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -233,7 +233,7 @@ def test_all_can_be_renewed_at_once(authority: Path, capsys: pytest.CaptureFixtu
         ((), 2, "say which certificates to renew"),
         (("admin", "--all"), 2, "say which certificates to renew"),
         (("--all",), 1, "certs holds no certificate to renew"),
-        (("nobody",), 1, "cannot read the certificate certs/nobody/cert.pem"),
+        (("nobody",), 1, "certs holds no certificate 'nobody' to renew; `cospan certs show certs` says"),
     ],
 )
 @pytest.mark.usefixtures("authority")

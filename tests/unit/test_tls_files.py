@@ -43,10 +43,10 @@ def test_the_files_are_said_together_or_not_at_all() -> None:
     assert tls_files("", None, "") is None
     assert tls_files("c", "k", "a") == TlsFiles(Path("c"), Path("k"), Path("a"))
     with pytest.raises(
-        InvalidValueError, match=r"^tls_cert is said and tls_key and tls_ca is not; TLS needs all three"
+        InvalidValueError, match=r"^tls_cert is said and tls_key and tls_ca are not; TLS needs all three"
     ):
         tls_files("c", None, None)
-    with pytest.raises(InvalidValueError, match=r"^tls_cert and tls_ca is said and tls_key is not"):
+    with pytest.raises(InvalidValueError, match=r"^tls_cert and tls_ca are said and tls_key is not"):
         tls_files("c", "", "a")
 
 

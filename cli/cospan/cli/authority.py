@@ -123,6 +123,10 @@ def renew(folder: Path, name: str, *, days: float | None = None) -> Path:
     Raises:
         RunFileError: there is none of that name; or the authority, or the disk, cannot be used.
     """
+    if not (folder / name / "cert.pem").exists():
+        raise RunFileError(
+            f"{folder} holds no certificate {name!r} to renew; `cospan certs show {folder}` says which there are"
+        )
     former = _load(folder / name / "cert.pem")
     try:
         names = former.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
@@ -166,6 +170,8 @@ def read_certificate(path: Path) -> Certificate:
 
 
 def _issue_into(folder: Path, target: Path, names: list[x509.GeneralName], lifetime: datetime.timedelta) -> Path:
+    if not (folder / "ca.pem").exists():
+        raise RunFileError(f"{folder} holds no authority; make one with `cospan certs init {folder}`")
     authority, authority_key = _load(folder / "ca.pem"), _load_key(folder / "ca.key")
     is_server = any(not isinstance(name, x509.UniformResourceIdentifier) for name in names)
     # The coordinator's certificate also asks for its own health, as a client.

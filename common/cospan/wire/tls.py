@@ -87,10 +87,10 @@ def tls_files(certificate: str | None, key: str | None, authority: str | None) -
     if len(missing) == len(said):
         return None
     if missing:
-        have = " and ".join(name for name in said if name not in missing)
+        have = [name for name in said if name not in missing]
         raise InvalidValueError(
-            f"{have} is said and {' and '.join(missing)} is not; TLS needs all three of "
-            "--tls-cert, --tls-key and --tls-ca"
+            f"{' and '.join(have)} {_be(have)} said and {' and '.join(missing)} {_be(missing)} not; TLS needs all "
+            "three of --tls-cert, --tls-key and --tls-ca"
         )
     assert certificate is not None
     assert key is not None
@@ -228,7 +228,9 @@ def _read(setting: str, path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as failure:
-        raise InvalidValueError(f"{setting} is {path}, which cannot be read: {failure.strerror}") from failure
+        raise InvalidValueError(
+            f"{setting} is {path}, which cannot be read: {failure.strerror}; name a PEM file that can be"
+        ) from failure
 
 
 def _load_pair(context: ssl.SSLContext, files: TlsFiles) -> None:
@@ -285,6 +287,10 @@ def _shown_to(files: TlsFiles, authority: Path, *, partial: bool) -> dict[str, A
         return dict(ends[1].getpeercert() or {})
     except ssl.SSLError as failure:
         raise InvalidValueError(f"{files.certificate} was not issued by {authority}") from failure
+
+
+def _be(named: list[str]) -> str:
+    return "is" if len(named) == 1 else "are"
 
 
 def _day(seconds: float) -> str:
