@@ -177,7 +177,8 @@ def test_the_same_bits_over_the_network_again_and_in_process(tmp_path: Path, war
 def check_folder(folder: Path, result: dict[str, Any]) -> None:
     """Every file of a finished run, and that they agree."""
     names = {"spec.toml", "result.json", "rounds.csv", "basis.npz", "agents", "log.jsonl", "convergence.png"}
-    assert {path.name for path in folder.iterdir()} == names
+    stored = {"coordinator.sqlite", ".coordinator.sqlite.lock"}
+    assert {path.name for path in folder.iterdir()} == names | stored
     with np.load(folder / "basis.npz", allow_pickle=False) as archive:
         assert basis_digest(archive["basis"]) == result["basis_sha256"]
     agents = [load_result(folder / "agents" / f"site-{index}.npz") for index in range(2)]
