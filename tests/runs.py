@@ -206,7 +206,7 @@ class CoordinatorDriver:
         assert (deadline is None) == over, "every wait has a bound"
         if deadline is not None:
             held = snapshot(self.state)
-            early, commands = machine.step(self.state, events.Tick(), np.nextafter(deadline, -np.inf))
+            early, commands = machine.step(self.state, events.Tick(), float(np.nextafter(deadline, -np.inf)))
             assert commands == (), f"a tick before the deadline brings {kinds(commands)}"
             assert snapshot(early) == held
             late, _ = machine.step(self.state, events.Tick(), deadline)
