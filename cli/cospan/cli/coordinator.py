@@ -188,7 +188,7 @@ async def _serve(
     """Serves the run until it is over, or until it is left to be gone on with."""
     settings, spec = plan.settings, plan.specification
     folder = _folder(chosen, spec.workload) if stored is None else stored.folder
-    store = _store(folder, spec, goes_on=stored is not None)
+    store = _store(folder, spec, goes_on=stored is not None, keep_every=settings.keep_every)
     coordinator = Coordinator(
         spec,
         host=settings.host,
@@ -232,15 +232,15 @@ def _folder(chosen: CoordinatorOptions, workload: str) -> RunFolder | None:
     return None if chosen.run_folder is None else make_run_folder(chosen.run_folder, workload=workload)
 
 
-def _store(folder: RunFolder | None, spec: RunSpecification, *, goes_on: bool) -> RunStore | None:
+def _store(folder: RunFolder | None, spec: RunSpecification, *, goes_on: bool, keep_every: int) -> RunStore | None:
     if folder is None:
         return None
     if goes_on:
-        return open_store(folder.store)
+        return open_store(folder.store, keep_every=keep_every)
     try:
-        return create_store(folder.store, spec, run_id=secrets.token_hex(8))
+        return create_store(folder.store, spec, run_id=secrets.token_hex(8), keep_every=keep_every)
     except BaseException:
-        folder.discard()
+        folder.discard_empty()  # what is in it is of another coordinator, which was quicker
         raise
 
 

@@ -94,7 +94,7 @@ class Fleet:
         arguments = [
             *("coordinator", "--json", "--spec", str(spec_file), "--run-folder", str(self._folder.path)),
             *("--host", _HOST, "--port", str(self._plan.settings.port or 0)),
-            *("--start-seconds", str(self._start_seconds)),
+            *("--start-seconds", str(self._start_seconds), "--keep-every", str(self._plan.settings.keep_every)),
         ]
         self._coordinator = await self._start("coordinator", arguments)
         await asyncio.wait([self._listening], timeout=self._start_seconds)

@@ -484,6 +484,16 @@ NewRun: TypeAlias = Annotated[
         rich_help_panel=_FILES,
     ),
 ]
+KeepEvery: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--keep-every",
+        help="Of how many rounds one basis is kept for good, for `cospan export`; the newest are kept as well.",
+        show_default="100",
+        rich_help_panel=_FILES,
+        metavar="N",
+    ),
+]
 OutputFile: TypeAlias = Annotated[
     Path | None,
     typer.Option(

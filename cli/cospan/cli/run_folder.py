@@ -108,6 +108,12 @@ class RunFolder:
             raise RunFileError(f"{self.basis} is not the basis of a run (format {BASIS_FORMAT})")
         return values["basis"]
 
+    def discard_empty(self) -> None:
+        """Removes the folders that were made for this run, where nothing is in them."""
+        for folder in reversed(self.made):
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+
     def discard(self) -> None:
         """Removes what this run has written, and the folders that were made for it."""
         for entry in self.path.iterdir() if self.path.is_dir() else ():
@@ -115,15 +121,18 @@ class RunFolder:
                 shutil.rmtree(entry, ignore_errors=True)
             else:
                 entry.unlink(missing_ok=True)
-        for folder in reversed(self.made):
-            with contextlib.suppress(OSError):
-                folder.rmdir()
+        self.discard_empty()
 
 
 def check_free(path: Path) -> None:
-    """Raises RunFileError where `path` is anything but an empty folder or nothing."""
+    """Raises RunFileError where `path` is anything but an empty folder or nothing.
+
+    A coordinator that was killed before its run began leaves a lock, and perhaps half a file; that is nothing.
+    """
     try:
-        taken = path.exists() and (not path.is_dir() or any(path.iterdir()))
+        taken = path.exists() and (
+            not path.is_dir() or any(not entry.name.startswith(f".{STORE}.") for entry in path.iterdir())
+        )
     except OSError as failure:
         raise RunFileError(f"cannot read the run folder {path}: {failure.strerror}") from failure
     if taken:

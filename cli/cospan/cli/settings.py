@@ -70,6 +70,7 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", min_length=1, description="an address to listen on")
     port: int | None = Field(None, ge=0, le=65535, description="a whole number, 0 to 65535")
     insecure: bool = Field(False, description="true or false")
+    keep_every: int = Field(100, ge=1, description="a whole number, 1 or more")
     new_run: bool = Field(False, description="true or false")
     tls_cert: str | None = Field(None, description="a file")
     tls_key: str | None = Field(None, description="a file")

@@ -3,9 +3,11 @@
 import contextlib
 import json
 import sqlite3
-from collections.abc import Iterator
+import zlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -19,6 +21,12 @@ from cospan.wire.spec_file import from_toml
 
 SCHEMA = 1
 """Raised with every change that an older version would misread."""
+APPLICATION = 0x436F7370
+"""What SQLite's `application_id` says of a file of ours: "Cosp"."""
+
+_TABLES = ("run", "rounds", "sessions", "seats", "departures")
+_ROUND, _STORED, _CONTRIBUTORS = 0, 1, 3
+"""Columns of `rounds`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +40,8 @@ class StoredState:
         incarnation: how often a coordinator was started for it.
         rounds: how many are stored.
         stored: when the last of them was, in seconds since 1970; None before the first.
+        agents: how many took part in the last of them; None before the first.
+        kept: t of every basis B_t that was kept, the first included.
         finish_cause: why it is over; None while it can go on.
         finish_message: the same in a sentence.
     """
@@ -42,42 +52,38 @@ class StoredState:
     incarnation: int
     rounds: int
     stored: float | None
+    agents: int | None
+    kept: tuple[int, ...]
     finish_cause: str | None
     finish_message: str | None
 
 
+@dataclass(frozen=True, eq=False, slots=True)
+class KeptBasis:
+    """A basis of a stored run.
+
+    Attributes:
+        state: of the run.
+        round: t, the number of rounds that led to it.
+        basis: B_t, shape (d, r).
+    """
+
+    state: StoredState
+    round: int
+    basis: Float[np.ndarray, "d r"]
+
+
 def read_state(path: Path, *, check: bool = False) -> StoredState:
-    """What the run in `path` is; with `check`, after every page of the file was looked at.
+    """What the run in `path` is; with `check`, after every page and every row of the file was looked at.
 
     Raises:
-        RunFileError: it is missing, damaged, or of a newer version.
+        RunFileError: it is missing, damaged, of a newer version, or of another program.
     """
     with _reading(path) as connection:
-        (schema,) = connection.execute("PRAGMA user_version").fetchone()
-        if schema > SCHEMA:
-            raise RunFileError(
-                f"{path} has format {schema}, and this version of Cospan knows {SCHEMA}; use the newer version"
-            )
+        state = _state(connection, path)
         if check:
-            (found,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
-            if found != "ok":
-                raise _damaged(path, found)
-        row = connection.execute(
-            "SELECT run_id, created, specification, specification_digest, incarnation, finish_cause, finish_message"
-            " FROM run"
-        ).fetchone()
-        if row is None:
-            raise _damaged(path, "it holds no run")
-        count, last, stored = connection.execute("SELECT count(*), max(round), max(stored) FROM rounds").fetchone()
-    if count and count != last + 1:
-        raise _damaged(path, f"it has {count} rounds, and the last is round {last}")
-    run_id, created, text, digest, incarnation, cause, message = row
-    specification = from_toml(text, name=f"the specification in {path}")
-    if specification.digest() != digest:
-        raise RunFileError(
-            f"the specification in {path} is not the one that was stored; it was changed, or is of another version"
-        )
-    return StoredState(run_id, created, specification, incarnation, count, stored, cause, message)
+            _check(connection, path)
+        return state
 
 
 def read_saved(path: Path) -> SavedRun:
@@ -86,28 +92,25 @@ def read_saved(path: Path) -> SavedRun:
     Raises:
         RunFileError: it is missing, damaged, or of a newer version.
     """
-    state = read_state(path)
     with _reading(path) as connection:
-        counted, last_rounds, accepted = _counts(connection, state)
+        state = _state(connection, path)
+        counted, last_rounds, accepted = _counts(connection, path, state)
         basis, row_squares = None, None
         if state.rounds:
-            basis, row_squares = _arrays(connection, path, state, state.rounds - 1)
+            basis, row_squares = _arrays(connection, path, state, state.rounds)
         return SavedRun(
             run_id=state.run_id,
             specification=state.specification,
             round=state.rounds,
             basis=basis,
             row_squares=row_squares,
-            sessions=tuple(_session(row) for row in connection.execute("SELECT * FROM sessions ORDER BY token")),
-            seats={
-                holder: Seat(index, instance)
-                for holder, index, instance in connection.execute("SELECT * FROM seats")
-            },
+            sessions=tuple(_session(row) for row in _rows(connection, path, "sessions ORDER BY token")),
+            seats={holder: Seat(index, instance) for holder, index, instance in _rows(connection, path, "seats")},
             departures=tuple(
                 Departure(agent, number, cause, 0.0, reconnects)
-                for agent, number, cause, reconnects in connection.execute("SELECT * FROM departures")
+                for agent, number, cause, reconnects in _rows(connection, path, "departures")
             ),
-            last_contributors=_last_contributors(connection),
+            last_contributors=frozenset(_last_contributors(connection, path)),
             accepted=accepted,
             rounds_counted=counted,
             last_rounds=last_rounds,
@@ -120,14 +123,11 @@ def read_reports(path: Path) -> Iterator[RoundReport]:
     Raises:
         RunFileError: the file is missing or damaged.
     """
-    state = read_state(path)
     with _reading(path) as connection:
+        state = _state(connection, path)
         contributors = 0
-        rows = connection.execute(
-            "SELECT round, seconds, contributors, departed, absent, basis_movement, orthonormality_error"
-            " FROM rounds ORDER BY round"
-        )
-        for number, seconds, named, departed, absent, movement, error in rows:
+        for row in _rows(connection, path, "rounds ORDER BY round"):
+            number, _, _, named, _, seconds, movement, error, departed, absent, _ = row
             contributors = contributors if named is None else len(json.loads(named))
             after = number + 1
             yield RoundReport(
@@ -143,47 +143,86 @@ def read_reports(path: Path) -> Iterator[RoundReport]:
             )
 
 
-def kept_rounds(path: Path) -> list[int]:
-    """t of every basis B_t that the run in `path` has kept, the first included.
-
-    Raises:
-        RunFileError: the file is missing or damaged.
-    """
-    with _reading(path) as connection:
-        rows = connection.execute("SELECT round FROM rounds WHERE basis IS NOT NULL ORDER BY round")
-        return [0, *(number + 1 for (number,) in rows)]
-
-
-def read_basis(path: Path, round_number: int) -> Float[np.ndarray, "d r"]:
-    """B_t of the run in `path`.
+def read_basis(path: Path, round_number: int | None = None) -> KeptBasis:
+    """B_t of the run in `path`; the last one where no t is given.
 
     Raises:
         RunFileError: it was not kept, or the file is missing or damaged.
     """
-    state = read_state(path)
-    if round_number == 0:
-        return state.specification.initial_basis()
-    if not 0 < round_number <= state.rounds:
-        raise RunFileError(f"round {round_number} is not one of the run in {path}, which has {state.rounds} rounds")
     with _reading(path) as connection:
-        return _arrays(connection, path, state, round_number - 1)[0]
+        state = _state(connection, path)
+        number = state.rounds if round_number is None else round_number
+        if number not in state.kept:
+            raise RunFileError(
+                f"{path.parent} has {_not_kept(state, number)}; it keeps those of {spans(state.kept)}"
+            )
+        if number == 0:
+            return KeptBasis(state, 0, state.specification.initial_basis())
+        return KeptBasis(state, number, _arrays(connection, path, state, number)[0])
+
+
+def spans(numbers: Sequence[int]) -> str:
+    """Ascending numbers for people: runs of neighbours as `first-last`, and in a long list those that are far apart
+    by an ellipsis."""
+    found: list[list[int]] = []
+    for number in numbers:
+        if found and number == found[-1][-1] + 1:
+            found[-1] = [found[-1][0], number]
+        else:
+            found.append([number])
+    texts = ["-".join(map(str, span)) for span in found]
+    return ", ".join(texts if len(texts) <= 8 else [*texts[:4], "…", *texts[-3:]])
+
+
+def seal(values: Sequence[Any]) -> int:
+    """The check sum that goes with a row."""
+    return zlib.crc32(json.dumps(values).encode())
+
+
+def seal_of_arrays(basis: bytes, row_squares: bytes | None) -> int:
+    """The check sum that goes with a basis."""
+    return zlib.crc32(row_squares or b"", zlib.crc32(basis))
+
+
+def _not_kept(state: StoredState, number: int) -> str:
+    if number > state.rounds:
+        return f"no basis after {number} rounds, for {state.rounds} are done"
+    return f"not kept the basis after {number} rounds"
 
 
 @contextlib.contextmanager
 def _reading(path: Path) -> Iterator[sqlite3.Connection]:
-    if not path.is_file():
-        raise RunFileError(f"there is no stored run {path}")
+    """One moment of the file, whoever writes to it meanwhile."""
     try:
+        if not path.is_file():
+            raise RunFileError(f"there is no stored run {path}; name the folder of one, see `cospan runs`")
         # Without a log beside it nobody writes; and on a read-only disk none of its files could be made.
         logged = path.with_name(f"{path.name}-wal").exists()
         options = "mode=ro" if logged else "mode=ro&immutable=1"
         connection = sqlite3.connect(f"{path.resolve().as_uri()}?{options}", uri=True, isolation_level=None)
         try:
+            connection.execute("BEGIN")
             yield connection
         finally:
             connection.close()
-    except sqlite3.DatabaseError as failure:
+    except sqlite3.OperationalError as failure:
+        name = failure.sqlite_errorname or ""
+        if name.startswith(("SQLITE_CANTOPEN", "SQLITE_READONLY", "SQLITE_PERM", "SQLITE_IOERR", "SQLITE_BUSY")):
+            raise _unreadable(path, str(failure)) from failure
         raise _damaged(path, str(failure)) from failure
+    except (sqlite3.DatabaseError, ValueError, KeyError, TypeError) as failure:
+        raise _damaged(path, str(failure)) from failure
+    except OSError as failure:
+        raise _unreadable(path, failure.strerror or str(failure)) from failure
+
+
+def _unreadable(path: Path, how: str) -> RunFileError:
+    log = path.with_name(f"{path.name}-wal")
+    what = f"check the disk and the permissions of {path.parent}"
+    with contextlib.suppress(OSError):
+        if log.exists():
+            what = f"where the folder cannot be written to, copy {path.name} and {log.name} to one that can"
+    return RunFileError(f"cannot read {path}: {how}; {what}")
 
 
 def _damaged(path: Path, how: str) -> RunFileError:
@@ -193,7 +232,71 @@ def _damaged(path: Path, how: str) -> RunFileError:
     )
 
 
-def _session(row: tuple[str, str, str, int, str, int | None]) -> Session:
+def _state(connection: sqlite3.Connection, path: Path) -> StoredState:
+    (application,) = connection.execute("PRAGMA application_id").fetchone()
+    if application != APPLICATION:
+        raise _damaged(path, "it is of another program")
+    (schema,) = connection.execute("PRAGMA user_version").fetchone()
+    if schema != SCHEMA:
+        raise RunFileError(
+            f"{path} has format {schema}, and this version of Cospan knows {SCHEMA}; use the newer version"
+        )
+    row = next(_rows(connection, path, "run"), None)
+    if row is None:
+        raise _damaged(path, "it holds no run")
+    _, run_id, created, text, digest, incarnation, cause, message = row
+    count, last = connection.execute("SELECT count(*), max(round) FROM rounds").fetchone()
+    if count and count != last + 1:
+        raise _damaged(path, f"it has {count} rounds, and the last is round {last}")
+    stored = next((row[_STORED] for row in _rows(connection, path, "rounds WHERE round = ?", last)), None)
+    kept = tuple(number for (number,) in connection.execute("SELECT round FROM bases ORDER BY round"))
+    if count and count not in kept:
+        raise _damaged(path, f"the basis after its {count} rounds is missing")
+    specification = from_toml(text, name=f"the specification in {path}")
+    if specification.digest() != digest:
+        raise RunFileError(
+            f"the specification in {path} is of another version of Cospan, which read it otherwise; use that one"
+        )
+    return StoredState(
+        run_id=run_id,
+        created=created,
+        specification=specification,
+        incarnation=incarnation,
+        rounds=count,
+        stored=stored,
+        agents=len(_last_contributors(connection, path)) if count else None,
+        kept=(0, *kept),
+        finish_cause=cause,
+        finish_message=message,
+    )
+
+
+def _check(connection: sqlite3.Connection, path: Path) -> None:
+    """Looks at every page and every row.
+
+    Raises:
+        RunFileError: one is not as it was written.
+    """
+    (found,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
+    if found != "ok":
+        raise _damaged(path, found)
+    for table in _TABLES:
+        for _ in _rows(connection, path, table):
+            pass
+    for number, basis, row_squares, sealed in connection.execute("SELECT * FROM bases"):
+        if seal_of_arrays(basis, row_squares) != sealed:
+            raise _damaged(path, f"the basis after {number} rounds is not the one that was stored")
+
+
+def _rows(connection: sqlite3.Connection, path: Path, what: str, *values: Any) -> Iterator[tuple[Any, ...]]:
+    """Rows of a table without their seals, which have to fit."""
+    for row in connection.execute(f"SELECT * FROM {what}", values):
+        if seal(row[:-1]) != row[-1]:
+            raise _damaged(path, f"a row of {what.partition(' ')[0]} is not the one that was stored")
+        yield row[:-1]
+
+
+def _session(row: tuple[Any, ...]) -> Session:
     token, instance_id, agents, reconnects, holder, site_index = row
     return Session(
         token=token,
@@ -211,40 +314,34 @@ def _session(row: tuple[str, str, str, int, str, int | None]) -> Session:
 def _arrays(
     connection: sqlite3.Connection, path: Path, state: StoredState, number: int
 ) -> tuple[Float[np.ndarray, "d r"], Float[np.ndarray, " d"] | None]:
-    """B and what its step remembers, as round `number` left them."""
+    """B_t, t = `number`, and what its step remembers."""
     spec = state.specification
-    row = connection.execute("SELECT basis, row_squares FROM rounds WHERE round = ?", (number,)).fetchone()
-    basis, row_squares = row or (None, None)
-    if basis is None:
-        raise RunFileError(
-            f"{path} has not kept the basis of round {number + 1}; `cospan runs` tells which it has kept"
-        )
-    if len(basis) != 8 * spec.feature_dim * spec.rank:
-        raise _damaged(path, f"the basis of round {number + 1} has {len(basis)} bytes")
+    basis, row_squares, sealed = connection.execute(
+        "SELECT basis, row_squares, seal FROM bases WHERE round = ?", (number,)
+    ).fetchone()
+    if len(basis) != 8 * spec.feature_dim * spec.rank or seal_of_arrays(basis, row_squares) != sealed:
+        raise _damaged(path, f"the basis after {number} rounds is not the one that was stored")
     values = np.frombuffer(basis, dtype="<f8").reshape(spec.feature_dim, spec.rank)
     return values, None if row_squares is None else np.frombuffer(row_squares, dtype="<f8")
 
 
-def _last_contributors(connection: sqlite3.Connection) -> frozenset[str]:
-    row = connection.execute(
-        "SELECT contributors FROM rounds WHERE contributors IS NOT NULL ORDER BY round DESC LIMIT 1"
-    ).fetchone()
-    return frozenset(json.loads(row[0])) if row else frozenset()
+def _last_contributors(connection: sqlite3.Connection, path: Path) -> Sequence[str]:
+    named = "rounds WHERE contributors IS NOT NULL ORDER BY round DESC LIMIT 1"
+    return next((list(json.loads(row[_CONTRIBUTORS])) for row in _rows(connection, path, named)), [])
 
 
 def _counts(
-    connection: sqlite3.Connection, state: StoredState
+    connection: sqlite3.Connection, path: Path, state: StoredState
 ) -> tuple[dict[str, int], dict[str, int], dict[int, frozenset[str]]]:
     """Of every agent: in how many rounds it counted, and the newest of them; and whose gradients of which round."""
     counted: dict[str, int] = {}
     last: dict[str, int] = {}
     accepted: dict[int, set[str]] = {}
     oldest = state.rounds - max(1, state.specification.max_staleness)
-    rows = connection.execute(
-        "SELECT round, contributors FROM rounds WHERE contributors IS NOT NULL ORDER BY round"
-    ).fetchall()
-    for (number, named), until in zip(rows, [*(row[0] for row in rows[1:]), state.rounds], strict=True):
-        names = json.loads(named)
+    named = "rounds WHERE contributors IS NOT NULL ORDER BY round"
+    rows = [(row[_ROUND], row[_CONTRIBUTORS]) for row in _rows(connection, path, named)]
+    for (number, text), until in zip(rows, [*(row[0] for row in rows[1:]), state.rounds], strict=True):
+        names = json.loads(text)
         for name in names:
             counted[name] = counted.get(name, 0) + until - number
             last[name] = until - 1

@@ -67,10 +67,12 @@ class Journal:
             text = str(failure) if isinstance(failure, RunFileError) else f"the run cannot be stored: {failure!r}"
             self._handle(StoreFailed(text))
             return
-        for operation in batch:
-            if isinstance(operation, StoreRound):
-                report = operation.record.report
-                self._handle(RoundStored(report.closed_round, report))
-        self._write()
-        if self._writing is None:
-            self._idle.set()
+        try:
+            for operation in batch:
+                if isinstance(operation, StoreRound):
+                    report = operation.record.report
+                    self._handle(RoundStored(report.closed_round, report))
+        finally:  # whoever waits for the rest must not do so for ever
+            self._write()
+            if self._writing is None:
+                self._idle.set()

@@ -2,25 +2,26 @@
 
 The file is `coordinator.sqlite` of a run folder. A `RunStore` belongs to one coordinator at a time, which holds a
 lock beside it; `cospan.server.archive` reads it without. Nothing is changed in a file that cannot be read as a
-whole: a damaged one, one of a newer version, or one on a read-only or full disk is refused as it is.
+whole: a damaged one, one of a newer version, or one on a read-only or full disk is refused as it is. SQLite itself
+does not see a bit that has flipped in a value, so every row has a seal: a check sum of its other columns.
 """
 
 import contextlib
-import fcntl
 import json
 import os
 import sqlite3
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from jaxtyping import Float
 
-from cospan.core.specification import RunSpecification
-from cospan.server.archive import SCHEMA, read_saved, read_state
+from cospan.core.specification import RunSpecification, basis_digest
+from cospan.server.archive import APPLICATION, SCHEMA, read_saved, read_state, seal, seal_of_arrays
 from cospan.server.events import DropMember, RoundRecord, StoreMember, StoreRound, StoreSpecification
+from cospan.server.lock import StoreLock
 from cospan.server.saved import SavedRun
 from cospan.wire.errors import RunFileError
 from cospan.wire.messages import FinishCause
@@ -30,6 +31,7 @@ Operation: TypeAlias = StoreRound | StoreSpecification | StoreMember | DropMembe
 """What can be stored."""
 
 KEEP_EVERY = 100
+"""Every so many rounds the basis is kept for good, unless told otherwise."""
 _NEWEST_BASES = 3
 """So many of the newest bases are kept, whatever their round."""
 _BUSY_SECONDS = 5.0
@@ -43,7 +45,8 @@ CREATE TABLE run (
     specification_digest TEXT NOT NULL,
     incarnation INTEGER NOT NULL,
     finish_cause TEXT,                -- NULL while the run can go on
-    finish_message TEXT
+    finish_message TEXT,
+    seal INTEGER NOT NULL             -- of every row: CRC-32 of the JSON list of its other columns
 );
 CREATE TABLE rounds (
     round INTEGER PRIMARY KEY,        -- that closed
@@ -56,16 +59,25 @@ CREATE TABLE rounds (
     orthonormality_error REAL NOT NULL,
     departed TEXT,                    -- JSON list of names; NULL for none
     absent TEXT,                      -- the same
-    basis BLOB,                       -- B of the next round, float64, little-endian, C order; NULL where pruned
-    row_squares BLOB                  -- the same
+    basis_sha256 TEXT NOT NULL,       -- of the next round's basis, also where that was not kept
+    seal INTEGER NOT NULL
+);
+CREATE TABLE bases (
+    round INTEGER PRIMARY KEY,        -- t of B_t
+    basis BLOB NOT NULL,              -- float64, little-endian, C order
+    row_squares BLOB,                 -- the same
+    seal INTEGER NOT NULL             -- CRC-32 of the two
 );
 CREATE TABLE sessions (
     token TEXT PRIMARY KEY, instance_id TEXT NOT NULL, agents TEXT NOT NULL, reconnects INTEGER NOT NULL,
-    holder TEXT NOT NULL, site_index INTEGER
+    holder TEXT NOT NULL, site_index INTEGER, seal INTEGER NOT NULL
 );
-CREATE TABLE seats (holder TEXT PRIMARY KEY, site_index INTEGER NOT NULL, instance_id TEXT NOT NULL);
+CREATE TABLE seats (
+    holder TEXT PRIMARY KEY, site_index INTEGER NOT NULL, instance_id TEXT NOT NULL, seal INTEGER NOT NULL
+);
 CREATE TABLE departures (
-    agent TEXT PRIMARY KEY, round INTEGER NOT NULL, cause TEXT NOT NULL, reconnects INTEGER NOT NULL
+    agent TEXT PRIMARY KEY, round INTEGER NOT NULL, cause TEXT NOT NULL, reconnects INTEGER NOT NULL,
+    seal INTEGER NOT NULL
 );
 """
 
@@ -73,14 +85,16 @@ CREATE TABLE departures (
 class RunStore:
     """A run on the disk, for the coordinator that serves it. One thread at a time may call its methods."""
 
-    def __init__(self, path: Path, connection: sqlite3.Connection, lock: IO[str], saved: SavedRun) -> None:
+    def __init__(
+        self, path: Path, connection: sqlite3.Connection, lock: StoreLock, saved: SavedRun, *, keep_every: int
+    ) -> None:
         """See `create_store` and `open_store`."""
         self.path, self.saved = path, saved
         self._connection, self._lock = connection, lock
         self.incarnation = 0
-        self.keep_every = KEEP_EVERY
+        self._keep_every = keep_every
         self._digest = saved.specification.digest()
-        self._contributors = json.dumps(sorted(saved.last_contributors)) if saved.round else ""
+        self._contributors = ""  # so that the first round stored here names them, whatever the rounds before hold
 
     def begin(self) -> None:
         """Raises the incarnation: whatever an earlier coordinator of this run still says is void.
@@ -89,8 +103,9 @@ class RunStore:
             RunFileError: nothing can be stored.
         """
         with self._writing() as cursor:
-            cursor.execute("UPDATE run SET incarnation = incarnation + 1")
-            (self.incarnation,) = cursor.execute("SELECT incarnation FROM run").fetchone()
+            (incarnation,) = cursor.execute("SELECT incarnation FROM run").fetchone()
+            _change_run(cursor, incarnation=incarnation + 1)
+        self.incarnation = incarnation + 1
 
     def write(self, operations: Sequence[Operation]) -> None:
         """Stores everything in one transaction: all of it, or nothing.
@@ -98,13 +113,13 @@ class RunStore:
         Raises:
             RunFileError: nothing was stored, as when the disk is full.
         """
-        contributors = self._contributors
+        before = self._contributors, self._digest
         try:
             with self._writing() as cursor:
                 for operation in operations:
                     self._write(cursor, operation)
-        except RunFileError:
-            self._contributors = contributors
+        except BaseException:
+            self._contributors, self._digest = before
             raise
 
     def write_end(self, cause: FinishCause, message: str, rounds: int) -> None:
@@ -116,7 +131,8 @@ class RunStore:
         with self._writing() as cursor:
             # The next one may have been stored while somebody stopped the run; nobody was told of it.
             cursor.execute("DELETE FROM rounds WHERE round >= ?", (rounds,))
-            cursor.execute("UPDATE run SET finish_cause = ?, finish_message = ?", (cause.value, message))
+            cursor.execute("DELETE FROM bases WHERE round > ?", (rounds,))
+            _change_run(cursor, finish_cause=cause.value, finish_message=message)
 
     def close(self) -> None:
         """Ends the use of the file; another coordinator may take it."""
@@ -130,48 +146,41 @@ class RunStore:
                 self._write_round(cursor, record)
             case StoreSpecification(specification=specification):
                 self._digest = specification.digest()
-                cursor.execute(
-                    "UPDATE run SET specification = ?, specification_digest = ?",
-                    (to_toml(specification), self._digest),
-                )
+                _change_run(cursor, specification=to_toml(specification), specification_digest=self._digest)
             case StoreMember(session=member):
-                cursor.execute(
-                    "INSERT OR REPLACE INTO sessions VALUES (?, ?, ?, ?, ?, ?)",
-                    (
-                        *(member.token, member.instance_id, json.dumps(member.agent_ids), member.reconnects),
-                        *(member.holder, member.site_index),
-                    ),
-                )
+                agents = json.dumps(member.agent_ids)
+                values = (member.token, member.instance_id, agents, member.reconnects, member.holder)
+                _put(cursor, "sessions", *values, member.site_index)
                 if member.site_index is not None:
-                    seat = (member.holder, member.site_index, member.instance_id)
-                    cursor.execute("INSERT OR REPLACE INTO seats VALUES (?, ?, ?)", seat)
+                    _put(cursor, "seats", member.holder, member.site_index, member.instance_id)
                 cursor.executemany(
                     "DELETE FROM departures WHERE agent = ?", [(agent,) for agent in member.agent_ids]
                 )
             case DropMember(token=token, departures=departures):
                 cursor.execute("DELETE FROM sessions WHERE token = ?", (token,))
-                cursor.executemany(
-                    "INSERT OR REPLACE INTO departures VALUES (?, ?, ?, ?)",
-                    [(gone.agent_id, gone.round, gone.cause, gone.reconnects) for gone in departures],
-                )
+                for gone in departures:
+                    _put(cursor, "departures", gone.agent_id, gone.round, gone.cause, gone.reconnects)
 
     def _write_round(self, cursor: sqlite3.Cursor, record: RoundRecord) -> None:
         report, number = record.report, record.report.closed_round
         contributors = _contributors(record.contributors, number)
-        cursor.execute(
-            "INSERT INTO rounds VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (
-                *(number, time.time(), self._digest),
-                *(None if contributors == self._contributors else contributors, record.weight, report.seconds),
-                *(report.basis_movement, report.orthonormality_error),
-                *(_names(report.departed_agent_ids), _names(report.absent_agent_ids)),
-                *(_blob(record.move.basis), _blob(record.move.row_squares)),
-            ),
+        _put(
+            cursor,
+            "rounds",
+            *(number, time.time(), self._digest),
+            *(None if contributors == self._contributors else contributors, _real(record.weight)),
+            *(_real(report.seconds), _real(report.basis_movement), _real(report.orthonormality_error)),
+            *(_names(report.departed_agent_ids), _names(report.absent_agent_ids)),
+            basis_digest(record.move.basis),
+            anew=True,
         )
         self._contributors = contributors
-        pruned = number - _NEWEST_BASES
-        if pruned >= 0 and (pruned + 1) % self.keep_every:
-            cursor.execute("UPDATE rounds SET basis = NULL, row_squares = NULL WHERE round = ?", (pruned,))
+        basis, row_squares = _blob(record.move.basis), _blob(record.move.row_squares)
+        values = (number + 1, basis, row_squares, seal_of_arrays(basis or b"", row_squares))
+        cursor.execute("INSERT INTO bases VALUES (?, ?, ?, ?)", values)
+        pruned = number + 1 - _NEWEST_BASES
+        if pruned > 0 and pruned % self._keep_every:
+            cursor.execute("DELETE FROM bases WHERE round = ?", (pruned,))
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[sqlite3.Cursor]:
@@ -181,50 +190,58 @@ class RunStore:
             cursor.execute("BEGIN IMMEDIATE")
             yield cursor
             cursor.execute("COMMIT")
-        except sqlite3.Error as failure:
+        except BaseException as failure:
             with contextlib.suppress(sqlite3.Error):
                 cursor.execute("ROLLBACK")
+            if not isinstance(failure, sqlite3.Error):
+                raise
             raise RunFileError(
-                f"cannot store the run in {self.path}: {failure}; what was stored before is untouched"
+                f"cannot store the run in {self.path}: {failure}; what was stored before is untouched: "
+                "see to the disk, and start the coordinator again to go on"
             ) from failure
         finally:
             cursor.close()
 
 
-def create_store(path: Path, specification: RunSpecification, *, run_id: str) -> RunStore:
-    """A new run, which must not have a file yet.
+def create_store(
+    path: Path, specification: RunSpecification, *, run_id: str, keep_every: int = KEEP_EVERY
+) -> RunStore:
+    """A new run, which must not have a file yet; the file appears whole or not at all.
+
+    Args:
+        path: of the file.
+        specification: of the run.
+        run_id: its name.
+        keep_every: of so many rounds one basis is kept for good, beside the newest.
 
     Raises:
         RunFileError: there is a file, or none can be made.
     """
-    lock = _locked(path)
-    try:
-        if path.exists():
-            raise RunFileError(f"{path} holds a run already; name another folder")
-        connection = _connect(path)
-        with _storing(path):
-            connection.execute("BEGIN IMMEDIATE")
-            for statement in _TABLES.split(";\n"):
-                connection.execute(statement)
-            connection.execute(f"PRAGMA user_version = {SCHEMA}")
-            values = (1, run_id, time.time(), to_toml(specification), specification.digest(), 0)
-            connection.execute("INSERT INTO run VALUES (?, ?, ?, ?, ?, ?, NULL, NULL)", values)
-            connection.execute("COMMIT")
-    except BaseException:
+    lock = StoreLock(path)
+    if path.exists():
         lock.close()
+        raise RunFileError(f"{path} holds a run already; name another folder")
+    try:
+        with _storing(path):
+            _make_file(path, run_id, specification)
+            connection = _connect(path)
+    except BaseException:
+        for name in (path, *_fresh_files(path)):
+            with contextlib.suppress(OSError):
+                name.unlink()
+        lock.remove()
         raise
-    _sync_folder(path.parent)
-    return RunStore(path, connection, lock, SavedRun(run_id, specification))
+    return RunStore(path, connection, lock, SavedRun(run_id, specification), keep_every=keep_every)
 
 
-def open_store(path: Path) -> RunStore:
+def open_store(path: Path, *, keep_every: int = KEEP_EVERY) -> RunStore:
     """A run that was stored before, checked as a whole.
 
     Raises:
         RunFileError: it is damaged, of a newer version, over, served by another coordinator, or cannot be written.
             Nothing has been changed.
     """
-    lock = _locked(path)
+    lock = StoreLock(path)
     try:
         state = read_state(path, check=True)
         if state.finish_cause is not None:
@@ -233,25 +250,52 @@ def open_store(path: Path) -> RunStore:
                 "name another folder"
             )
         saved = read_saved(path)
-        connection = _connect(path)
+        with _storing(path):
+            connection = _connect(path)
     except BaseException:
         lock.close()
         raise
-    return RunStore(path, connection, lock, saved)
+    return RunStore(path, connection, lock, saved, keep_every=keep_every)
+
+
+def _fresh_files(path: Path) -> tuple[Path, Path]:
+    """What a file is called until it is whole, and what SQLite puts beside it."""
+    return path.with_name(f".{path.name}.new"), path.with_name(f".{path.name}.new-journal")
+
+
+def _make_file(path: Path, run_id: str, specification: RunSpecification) -> None:
+    fresh, journal = _fresh_files(path)
+    fresh.unlink(missing_ok=True)
+    journal.unlink(missing_ok=True)
+    connection = sqlite3.connect(fresh, isolation_level=None)
+    try:
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("BEGIN IMMEDIATE")
+        for statement in _TABLES.split(";\n"):
+            connection.execute(statement)
+        connection.execute(f"PRAGMA user_version = {SCHEMA}")
+        connection.execute(f"PRAGMA application_id = {APPLICATION}")
+        cursor = connection.cursor()
+        values = (1, run_id, time.time(), to_toml(specification), specification.digest(), 0, None, None)
+        _put(cursor, "run", *values, anew=True)
+        cursor.execute("COMMIT")
+    finally:
+        connection.close()
+    fresh.rename(path)
+    _sync_folder(path.parent)
 
 
 def _connect(path: Path) -> sqlite3.Connection:
-    with _storing(path):
-        connection = sqlite3.connect(
-            path, isolation_level=None, timeout=_BUSY_SECONDS, check_same_thread=False, cached_statements=32
-        )
-        try:
-            connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute("PRAGMA synchronous = FULL")
-        except BaseException:
-            connection.close()
-            raise
-        return connection
+    connection = sqlite3.connect(
+        path, isolation_level=None, timeout=_BUSY_SECONDS, check_same_thread=False, cached_statements=32
+    )
+    try:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
 
 
 @contextlib.contextmanager
@@ -264,26 +308,25 @@ def _storing(path: Path) -> Iterator[None]:
         ) from failure
 
 
-def _locked(path: Path) -> IO[str]:
-    """The lock of a store, which ends with the process however that goes."""
-    name = path.with_name(f".{path.name}.lock")
-    try:
-        lock = name.open("a+", encoding="utf-8")
-    except OSError as failure:
-        raise RunFileError(f"cannot store a run in {path.parent}: {failure.strerror}; name another") from failure
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        lock.truncate(0)
-        lock.write(f"{os.getpid()}\n")
-        lock.flush()
-    except OSError as failure:
-        lock.seek(0)
-        holder = lock.read().strip() or "unknown"
-        lock.close()
-        raise RunFileError(
-            f"another coordinator (process {holder}) serves the run in {path.parent}; end it first"
-        ) from failure
-    return lock
+def _put(cursor: sqlite3.Cursor, table: str, *values: Any, anew: bool = False) -> None:
+    """Puts a row in, with its seal; in the place of an older one unless it is `anew`."""
+    marks = ", ".join("?" * (len(values) + 1))
+    verb = "INSERT" if anew else "INSERT OR REPLACE"
+    cursor.execute(f"{verb} INTO {table} VALUES ({marks})", (*values, seal(values)))
+
+
+def _change_run(cursor: sqlite3.Cursor, **changes: Any) -> None:
+    """Changes columns of the one row of `run`."""
+    cursor.execute("SELECT * FROM run")
+    columns = [column[0] for column in cursor.description]
+    row = dict(zip(columns, cursor.fetchone(), strict=True)) | changes
+    del row["seal"]
+    _put(cursor, "run", *row.values())
+
+
+def _real(value: float) -> float:
+    """As SQLite gives it back: it knows no −0."""
+    return float(value) + 0.0
 
 
 def _sync_folder(folder: Path) -> None:
