@@ -227,7 +227,7 @@ def _unreadable(path: Path, how: str) -> RunFileError:
 
 def _damaged(path: Path, how: str) -> RunFileError:
     return RunFileError(
-        f"{path} cannot be read as a stored run: {how}; it was left as it is: bring back a copy, or name another "
+        f"{path} cannot be read as a stored run: {' '.join(how.split())}; it was left as it is: bring back a copy, or name another "
         "folder"
     )
 
@@ -340,7 +340,8 @@ def _counts(
     oldest = state.rounds - max(1, state.specification.max_staleness)
     named = "rounds WHERE contributors IS NOT NULL ORDER BY round"
     rows = [(row[_ROUND], row[_CONTRIBUTORS]) for row in _rows(connection, path, named)]
-    for (number, text), until in zip(rows, [*(row[0] for row in rows[1:]), state.rounds], strict=True):
+    ends = [*(row[_ROUND] for row in rows), state.rounds][1:]
+    for (number, text), until in zip(rows, ends, strict=True):
         names = json.loads(text)
         for name in names:
             counted[name] = counted.get(name, 0) + until - number

@@ -1,0 +1,91 @@
+"""What tests of stored runs share: a run that is stored round by round, and what a folder held before a refusal."""
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from runs import D, R, specification
+
+from cospan.core.aggregation import BasisMove
+from cospan.server.events import RoundRecord, StoreRound
+from cospan.server.store import RunStore, create_store
+from cospan.wire.messages import RoundReport, Stamp
+
+NAME = "coordinator.sqlite"
+RUN_ID = "0123456789abcdef"
+
+
+def basis_after(rounds: int, feature_dim: int = D, rank: int = R) -> np.ndarray:
+    """B_t of a run that only these tests know."""
+    return np.linalg.qr(np.random.default_rng(rounds).standard_normal((feature_dim, rank)))[0]
+
+
+def round_of(number: int, contributors: Mapping[str, int] | None = None, **changes: Any) -> StoreRound:
+    """A round that has closed, with the agents a and b unless others are named."""
+    named = {"a": number, "b": number} if contributors is None else contributors
+    after = number + 1
+    values: dict[str, Any] = {
+        "stamp": Stamp(RUN_ID, 1, after, after),
+        "closed_round": number,
+        "seconds": 0.25 + number,
+        "contributors": len(named),
+        "departed_agent_ids": (),
+        "basis_movement": 1.0 / (3 + number),
+        "orthonormality_error": 1e-16,
+    }
+    move = BasisMove(
+        changes.pop("basis", basis_after(after)), 1.0 / (3 + number), 1e-16, changes.pop("row_squares", None)
+    )
+    return StoreRound(RoundRecord(named, float(len(named)), move, RoundReport(**(values | changes))))
+
+
+def stored_run(folder: Path, rounds: int, *, keep_every: int = 100, **changes: Any) -> Path:
+    """A run of so many rounds that a coordinator has left to be gone on with; its file."""
+    path = folder / NAME
+    with served(path, keep_every=keep_every, **changes) as store:
+        for number in range(rounds):
+            store.write([round_of(number)])
+    return path
+
+
+@contextlib.contextmanager
+def served(path: Path, *, keep_every: int = 100, **changes: Any) -> Iterator[RunStore]:
+    """A new run, which its coordinator has begun to store."""
+    store = create_store(path, specification(rounds=0, **changes), run_id=RUN_ID, keep_every=keep_every)
+    try:
+        store.begin()
+        yield store
+    finally:
+        store.close()
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """What a folder holds, but for the lock, which names its last holder."""
+    return {
+        entry.name: entry.read_bytes()
+        for entry in folder.iterdir()
+        if entry.is_file() and not entry.name.endswith(".lock")
+    }
+
+
+@contextlib.contextmanager
+def read_only_folder() -> Iterator[Path]:
+    """A folder that can be filled, and is read-only once its mode is 0o555, whoever runs the test.
+
+    The superuser may write anywhere, so for the time of the test the process acts as nobody.
+    """
+    user = os.geteuid()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        if user == 0:
+            os.chown(folder, 65534, -1)
+            os.seteuid(65534)
+        try:
+            yield folder
+        finally:
+            os.seteuid(user)
+            folder.chmod(0o755)

@@ -1,0 +1,250 @@
+"""The journal: in order, one transaction at a time, and no failure that nobody hears of."""
+
+import asyncio
+import logging
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from runs import join, run, specification, upload
+from stored import NAME, RUN_ID, round_of
+
+from cospan.server import events
+from cospan.server.archive import read_basis, read_reports, read_saved, read_state
+from cospan.server.engine import Engine
+from cospan.server.journal import Journal, Stores
+from cospan.server.store import Operation, RunStore, create_store, open_store
+from cospan.wire.errors import RunFileError
+from cospan.wire.messages import RunPhase
+
+DROP = events.DropMember("token", ())
+
+
+class Disk:
+    """Stores nothing, and is as slow as a test wants; it fails at one write, where that is asked for."""
+
+    def __init__(self, failure: Exception | None = None, at: int = 0) -> None:
+        self.batches: list[list[Operation]] = []
+        self.threads: set[str] = set()
+        self.free = threading.Event()
+        self.free.set()
+        self._failure, self._at = failure, at
+
+    def write(self, operations: list[Operation]) -> None:
+        assert self.free.wait(20.0)
+        self.threads.add(threading.current_thread().name)
+        self.batches.append(list(operations))
+        if self._failure is not None and len(self.batches) > self._at:
+            raise self._failure
+
+
+def journalling(disk: Disk, use: Callable[[Journal], None]) -> list[Any]:
+    """The events of a journal that is used, and closed."""
+    told: list[Any] = []
+
+    async def all_of_it() -> None:
+        journal = Journal(disk, told.append)
+        use(journal)
+        await journal.close()
+
+    run(all_of_it())
+    return told
+
+
+def test_what_comes_while_the_disk_is_busy_is_written_in_one_piece_and_in_order() -> None:
+    disk = Disk()
+    assert isinstance(disk, Stores)
+    assert issubclass(RunStore, Stores)
+    first, second = round_of(0), round_of(1)
+
+    def use(journal: Journal) -> None:
+        disk.free.clear()
+        for operation in (first, DROP, second, DROP):
+            journal.add(operation)
+        disk.free.set()
+
+    told = journalling(disk, use)
+    assert disk.batches == [[first], [DROP, second, DROP]]
+    assert [(event.round, event.report) for event in told] == [(0, first.record.report), (1, second.record.report)]
+    assert len(disk.threads) == 1
+    assert threading.current_thread().name not in disk.threads
+
+
+@pytest.mark.parametrize(
+    ("failure", "says"),
+    [
+        (RunFileError("the disk is full; make room"), "the disk is full; make room"),
+        (OverflowError("too large"), "the run cannot be stored: OverflowError('too large')"),
+    ],
+)
+def test_a_failure_is_said_once_and_nothing_follows_it(failure: Exception, says: str) -> None:
+    """Else there would be a gap in what is stored."""
+    disk = Disk(failure, at=1)
+
+    def use(journal: Journal) -> None:
+        disk.free.clear()
+        journal.add(round_of(0))
+        journal.add(round_of(1))
+        disk.free.set()
+
+    told = journalling(disk, use)
+    assert [type(event) for event in told] == [events.RoundStored, events.StoreFailed]
+    assert told[1].message == says
+    assert len(disk.batches) == 2
+
+    async def more() -> None:
+        journal = Journal(disk, told.append)
+        journal.add(DROP)
+        await journal.flush()
+        journal.add(DROP)
+        await journal.close()
+
+    run(more())
+    assert len(told) == 3
+    assert len(disk.batches) == 3
+
+
+def test_a_machine_that_fails_does_not_keep_the_journal_from_its_end(caplog: pytest.LogCaptureFixture) -> None:
+    disk = Disk()
+
+    def fail(_: object) -> None:
+        raise AssertionError("an invariant is broken")
+
+    async def all_of_it() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: logging.error(context["exception"]))
+        journal = Journal(disk, fail)
+        disk.free.clear()
+        journal.add(round_of(0))
+        journal.add(DROP)
+        disk.free.set()
+        await journal.close()
+
+    run(all_of_it())
+    assert "an invariant is broken" in caplog.text
+    assert [len(batch) for batch in disk.batches] == [1, 1]
+
+
+# The engine with a store --------------------------------------------------------------------------------
+
+
+class Stored:
+    """An engine whose run is stored, with one stream for each agent."""
+
+    def __init__(self, store: RunStore, *agents: str) -> None:
+        self.engine = Engine(store.saved.specification, store=store)
+        self.reports: list[int] = []
+        self.engine.on_round.append(lambda command: self.reports.append(command.report.closed_round))
+        for agent in agents:
+            self.join(agent)
+
+    def join(self, agent: str) -> None:
+        stream = self.engine.open_stream()
+        self.engine.handle(events.JoinRequested(join(agent), stream.number, f"token of {agent}"))
+
+    async def play(self, rounds: int, value: float = 1.0) -> None:
+        """Closes so many rounds, and waits until they are on the disk."""
+        for _ in range(rounds):
+            number = self.engine.state.round
+            for agent in ("a", "b"):
+                self.engine.handle(
+                    events.GradientArrived(f"token of {agent}", upload(number, agent, value=value + number))
+                )
+            assert self.engine._journal is not None
+            await self.engine._journal.flush()
+
+
+def test_every_round_is_on_the_disk_before_it_is_reported(tmp_path: Path) -> None:
+    async def all_of_it() -> None:
+        store = create_store(tmp_path / NAME, specification(rounds=0), run_id=RUN_ID)
+        fleet = Stored(store, "a", "b")
+        seen: list[int] = []
+        fleet.engine.on_round.append(lambda _: seen.append(read_state(store.path).rounds))
+        await fleet.play(4)
+        assert seen == [1, 2, 3, 4]
+        assert fleet.reports == [0, 1, 2, 3]
+        assert fleet.engine.state.durable_round == 4
+        fleet.engine.handle(events.DrainRequested("it goes down", 1.0))
+        await fleet.engine.close_store()
+
+    run(all_of_it())
+    assert [report.closed_round for report in read_reports(tmp_path / NAME)] == [0, 1, 2, 3]
+
+
+def test_a_run_that_is_gone_on_with_has_the_bits_of_one_that_never_stopped(tmp_path: Path) -> None:
+    async def in_pieces(name: str, pieces: tuple[int, ...]) -> np.ndarray:
+        path = tmp_path / name
+        store = create_store(path, specification(rounds=0), run_id=RUN_ID)
+        for piece in pieces:
+            fleet = Stored(store, "a", "b")
+            assert fleet.engine.state.incarnation == store.incarnation
+            await fleet.play(piece)
+            fleet.engine.handle(events.DrainRequested("it goes down", 1.0))
+            await fleet.engine.close_store()
+            store = open_store(path)
+        store.close()
+        assert read_state(path).incarnation == len(pieces)
+        return read_basis(path).basis
+
+    whole, parts = run(in_pieces("whole", (7,))), run(in_pieces("parts", (0, 1, 4, 2)))
+    assert whole.tobytes() == parts.tobytes()
+
+
+def test_the_end_of_a_run_is_stored_and_a_drain_is_none(tmp_path: Path) -> None:
+    async def all_of_it() -> None:
+        store = create_store(tmp_path / NAME, specification(rounds=2), run_id=RUN_ID)
+        fleet = Stored(store, "a", "b")
+        await fleet.play(2)
+        assert fleet.engine.state.phase is RunPhase.FINISHED
+        await fleet.engine.close_store()
+        await fleet.engine.close_store()
+
+    run(all_of_it())
+    state = read_state(tmp_path / NAME, check=True)
+    assert (state.rounds, state.finish_cause) == (2, "rounds-reached")
+
+
+def test_a_full_disk_ends_the_coordinator_and_the_run_goes_on_later(tmp_path: Path) -> None:
+    async def until_it_is_full() -> int:
+        store = create_store(tmp_path / NAME, specification(rounds=0), run_id=RUN_ID, keep_every=1)
+        store._connection.execute("PRAGMA max_page_count = 16")
+        fleet = Stored(store, "a", "b")
+        while not fleet.engine.ended.is_set():
+            await fleet.play(1)
+        end = fleet.engine.end
+        assert isinstance(end, events.Suspend)
+        assert end.failed
+        assert "database or disk is full" in end.message
+        assert fleet.engine.state.durable_round == len(fleet.reports) > 0
+        await fleet.engine.close_store()
+        return len(fleet.reports)
+
+    rounds = run(until_it_is_full())
+    saved = read_saved(tmp_path / NAME)
+    assert saved.round == rounds
+
+    async def when_there_is_room() -> None:
+        fleet = Stored(open_store(tmp_path / NAME), "a", "b")
+        await fleet.play(3)
+        await fleet.engine.close_store()
+
+    run(when_there_is_room())
+    assert read_state(tmp_path / NAME, check=True).rounds == rounds + 3
+
+
+def test_an_end_that_cannot_be_stored_is_said(tmp_path: Path) -> None:
+    async def all_of_it() -> None:
+        store = create_store(tmp_path / NAME, specification(rounds=0), run_id=RUN_ID)
+        fleet = Stored(store, "a", "b")
+        await fleet.play(1)
+        store._connection.execute("PRAGMA query_only = 1")
+        fleet.engine.handle(events.StopRequested("somebody stops it"))
+        with pytest.raises(RunFileError, match="attempt to write a readonly database"):
+            await fleet.engine.close_store()
+
+    run(all_of_it())
+    again = open_store(tmp_path / NAME)  # and the lock was given back
+    assert again.saved.round == 1
+    again.close()
