@@ -292,6 +292,30 @@ def certs_show(paths: o.CertsPaths, json: o.Json = False, debug: o.Debug = False
     raise typer.Exit(show(tuple(paths), as_json=json))
 
 
+def runs(
+    folder: o.FolderOfRuns = None,
+    json: o.Json = False,
+    debug: o.Debug = False,
+) -> None:
+    """The runs of a folder: what became of each, how far it came, and which of its bases were kept."""
+    from cospan.cli.runs import list_runs
+
+    raise typer.Exit(list_runs(folder, json=json))
+
+
+def export(
+    run_folder: o.RunToExport,
+    output: o.BasisFile,
+    round_number: o.ExportRound = None,
+    force: o.Force = False,
+    debug: o.Debug = False,
+) -> None:
+    """A basis of a stored run, the last or one that was kept, as an npz file that says what it is of."""
+    from cospan.cli.export import export_basis
+
+    raise typer.Exit(export_basis(run_folder, output, round_number=round_number, force=force))
+
+
 ALL: tuple[tuple[Callable[..., None], str], ...] = (
     (run, "cospan run queues --agents 8 --rounds 300"),
     (coordinator, "cospan coordinator --workload queues --agents 8 --rounds 300"),
@@ -301,6 +325,8 @@ ALL: tuple[tuple[Callable[..., None], str], ...] = (
     (rank, "cospan rank queues --agents 40 --rounds 300"),
     (status, "cospan status --coordinator 127.0.0.1:50051"),
     (stop, "cospan stop --coordinator 127.0.0.1:50051 --cause 'the plant is shut down'"),
+    (runs, "cospan runs"),
+    (export, "cospan export runs/latest --round 100 --output basis.npz"),
 )
 """Every command with its example."""
 

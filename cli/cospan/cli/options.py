@@ -523,6 +523,28 @@ Resume: TypeAlias = Annotated[
         metavar="FILE",
     ),
 ]
+FolderOfRuns: TypeAlias = Annotated[
+    Path | None,
+    typer.Argument(metavar="FOLDER", help="A folder of runs, or that of one run.", show_default="runs"),
+]
+RunToExport: TypeAlias = Annotated[Path, typer.Argument(metavar="RUN", help="The run's folder.")]
+ExportRound: TypeAlias = Annotated[
+    int | None,
+    typer.Option(
+        "--round",
+        help="The basis after so many rounds; 0 is the first. `cospan runs RUN` tells which were kept.",
+        min=0,
+        show_default="the last",
+        rich_help_panel=_FILES,
+        metavar="N",
+    ),
+]
+BasisFile: TypeAlias = Annotated[
+    Path, typer.Option("--output", help="The file to write (npz).", rich_help_panel=_FILES, metavar="FILE")
+]
+Force: TypeAlias = Annotated[
+    bool, typer.Option("--force", help="Write over a file that is there.", rich_help_panel=_FILES)
+]
 SpecFile: TypeAlias = Annotated[
     Path | None,
     typer.Option(
