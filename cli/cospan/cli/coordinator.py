@@ -5,7 +5,7 @@ import contextlib
 import ipaddress
 import secrets
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -38,7 +38,7 @@ from cospan.server.events import Note, ReportRound, Suspend
 from cospan.server.host import Coordinator
 from cospan.server.state import CoordinatorState
 from cospan.server.store import RunStore, create_store, open_store
-from cospan.wire.errors import CospanError, InvalidValueError
+from cospan.wire.errors import CospanError, InvalidValueError, RunFileError
 from cospan.wire.messages import FinishCause, RoundReport
 from cospan.wire.tls import TlsFiles, check_usable
 
@@ -288,6 +288,15 @@ class Register:
         """Of the run; its fingerprint may be fixed by the first agent."""
         return self._engine.state.specification
 
+    @contextlib.contextmanager
+    def completing(self) -> Iterator[None]:
+        """Of files that are written anew when the run goes on: where it is to, they may fail."""
+        try:
+            yield
+        except RunFileError:
+            if not isinstance(self._engine.end, Suspend):
+                raise
+
     def outcome(self) -> RunOutcome | None:
         """How the run ended; None where it has not."""
         if self._end is None:
@@ -308,7 +317,8 @@ async def _writing(register: Register, folder: RunFolder) -> AsyncIterator[None]
     try:
         yield
         outcome = register.outcome()
-        folder.write_spec(register.specification)
+        with register.completing():
+            folder.write_spec(register.specification)
         if outcome is not None and outcome.basis is not None:
             folder.write_basis(outcome.basis, run_id=outcome.run_id, rounds=outcome.rounds)
             folder.write_result(result_document(outcome))
@@ -316,8 +326,11 @@ async def _writing(register: Register, folder: RunFolder) -> AsyncIterator[None]
         writer.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await writer
-        register.rounds_file.flush()
-        stop_logging(handler)
+        try:
+            with register.completing():
+                register.rounds_file.flush()
+        finally:
+            stop_logging(handler)
 
 
 # What it says ---------------------------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """The log: JSON lines in the run folder, and only what went wrong on standard error."""
 
+import contextlib
 import json
 import logging
 import sys
@@ -36,6 +37,21 @@ class _ErrorHandler(logging.Handler):
         print(self.format(record), file=sys.stderr, flush=True)
 
 
+class _LogFile(logging.FileHandler):
+    """A log that says once when it cannot be written, as on a full disk, and keeps nobody from his work."""
+
+    _complained = False
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+        """Says why, in place of a traceback for every record."""
+        failure = sys.exc_info()[1]
+        if not isinstance(failure, OSError):
+            super().handleError(record)
+        elif not self._complained:
+            self._complained = True
+            print(f"cannot write {self.baseFilename}: {failure.strerror}; the log has a gap", file=sys.stderr)
+
+
 def log_errors_to_stderr() -> None:
     """Errors, and nothing less, on standard error."""
     root = logging.getLogger()
@@ -45,7 +61,7 @@ def log_errors_to_stderr() -> None:
 
 def log_to_file(path: Path) -> logging.Handler:
     """Appends JSON lines to `path`, as other processes may; `stop_logging` takes it off."""
-    handler = logging.FileHandler(path, encoding="utf-8")
+    handler = _LogFile(path, encoding="utf-8")
     handler.setFormatter(JsonFormatter())
     logging.getLogger().addHandler(handler)
     logging.getLogger("cospan").setLevel(logging.INFO)
@@ -55,4 +71,5 @@ def log_to_file(path: Path) -> logging.Handler:
 def stop_logging(handler: logging.Handler) -> None:
     """Takes a handler of `log_to_file` off, and closes its file."""
     logging.getLogger().removeHandler(handler)
-    handler.close()
+    with contextlib.suppress(OSError):  # what the disk has not taken before
+        handler.close()
