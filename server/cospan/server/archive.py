@@ -227,8 +227,8 @@ def _unreadable(path: Path, how: str) -> RunFileError:
 
 def _damaged(path: Path, how: str) -> RunFileError:
     return RunFileError(
-        f"{path} cannot be read as a stored run: {' '.join(how.split())}; it was left as it is: bring back a copy, or name another "
-        "folder"
+        f"{path} cannot be read as a stored run: {' '.join(how.split())}; it was left as it is: bring back a copy, "
+        "or name another folder"
     )
 
 
