@@ -469,7 +469,7 @@ def test_a_full_disk_loses_nothing_and_the_run_goes_on_when_there_is_room(tmp_pa
         written = read_saved(path).round
         assert 0 < written < 1000
         with pytest.raises(RunFileError, match="full"):
-            store.write([round_of(written)])
+            store.write([StoreMember(session(f"agent-{written}")), round_of(written)])
     store = open_store(path)
     assert (store.saved.round, len(store.saved.sessions)) == (written, written)
     assert same(store.saved.basis, basis_after(written))
