@@ -15,6 +15,7 @@ class Bridge:
         bridge.pause()       # connections stay open, new ones too, and nothing moves: what is sent waits
         bridge.black_hole()  # as `pause`, and what is sent never arrives
         bridge.refuse()      # resets every connection, and ends new ones at once
+        bridge.delay(0.1)    # what is sent arrives so many seconds later, in both directions
         bridge.resume()      # ends each of these: what has waited moves on, what was lost is reset
     """
 
@@ -27,6 +28,7 @@ class Bridge:
         self._moving = asyncio.Event()
         self._moving.set()
         self._refusing = self._losing = False
+        self._delay_seconds = 0.0
         self.connections = 0
         """How many connections were accepted."""
         self.changed = asyncio.Event()
@@ -58,11 +60,16 @@ class Bridge:
         self._refusing = True
         self.drop()
 
+    def delay(self, seconds: float) -> None:
+        """Everything takes so much longer; what is sent meanwhile follows in one piece."""
+        self._delay_seconds = seconds
+
     def resume(self) -> None:
-        """Everything moves, and new connections are welcome."""
+        """Everything moves at once, and new connections are welcome."""
         if self._losing:
             self.drop()
         self._refusing = self._losing = False
+        self._delay_seconds = 0.0
         self._moving.set()
 
     async def __aenter__(self) -> Self:
@@ -135,6 +142,8 @@ class Bridge:
 
     async def _forward(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
         while data := await source.read(1 << 16):
+            if self._delay_seconds:
+                await asyncio.sleep(self._delay_seconds)
             await self._moving.wait()
             sink.write(data)
             await sink.drain()
