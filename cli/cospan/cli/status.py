@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +48,12 @@ def _doing(report: RunReport) -> str:
     match report.phase:
         case RunPhase.WAITING:
             verb = "come back" if report.stamp.round else "join"
-            return f"waiting {seconds} for agents to {verb}: {here} of {report.specification.agents} are here"
+            lost = [agent for agent in report.agents if agent.phase is AgentPhase.LOST]
+            known = f"; not connected: {_named(lost)}" if lost else ""
+            return (
+                f"waiting {seconds} for agents to {verb}: "
+                f"{here - len(lost)} of {report.specification.agents} are here{known}"
+            )
         case RunPhase.COLLECTING:
             return f"round {report.stamp.round}, {_waiting(report, seconds)}"
         case RunPhase.CLOSING:
@@ -61,13 +66,16 @@ def _doing(report: RunReport) -> str:
 
 
 def _waiting(report: RunReport, seconds: str) -> str:
-    """Who is waited for, with how long ago each was heard; only the first few are named."""
-    awaited = sorted((agent for agent in report.agents if agent.awaited), key=lambda agent: -agent.silent_seconds)
-    if not awaited:
-        return f"waiting {seconds} for agents to join"
-    named = [f"{agent.agent_id} (last heard {agent.silent_seconds:.1f} s ago)" for agent in awaited[:_NAMED]]
-    more = f" and {len(awaited) - _NAMED} more" if len(awaited) > _NAMED else ""
-    return f"waiting {seconds} for {', '.join(named)}{more}"
+    """Who is waited for."""
+    awaited = [agent for agent in report.agents if agent.awaited]
+    return f"waiting {seconds} for {_named(awaited) if awaited else 'agents to join'}"
+
+
+def _named(agents: Iterable[AgentReport]) -> str:
+    """Each with how long ago it was heard, the most silent first; only the first few are named."""
+    ordered = sorted(agents, key=lambda agent: -agent.silent_seconds)
+    named = [f"{agent.agent_id} (last heard {agent.silent_seconds:.1f} s ago)" for agent in ordered[:_NAMED]]
+    return ", ".join(named) + (f" and {len(ordered) - _NAMED} more" if len(ordered) > _NAMED else "")
 
 
 def _row(agent: AgentReport) -> tuple[str, ...]:
