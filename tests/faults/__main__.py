@@ -7,6 +7,7 @@ import shutil
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,7 +15,8 @@ from cospan.cli.process import prepare_environment
 
 prepare_environment()
 
-from faults import kills  # noqa: E402
+from faults import kills, mixed  # noqa: E402
+from faults.plan import Kind  # noqa: E402
 
 PARTS = ("kills", "mixed", "state-lost")
 
@@ -26,7 +28,10 @@ def main() -> int:
     again = f"make faults SEED={seed}"
     print(f"seed {seed}; again with: {again}", flush=True)
     folder = Path(tempfile.mkdtemp(prefix="cospan-faults-"))
-    parts: dict[str, Callable[[], list[str]]] = {"kills": lambda: _kills(folder, seed, chosen)}
+    parts: dict[str, Callable[[], list[str]]] = {
+        "kills": lambda: _kills(folder, seed, chosen),
+        "mixed": lambda: _mixed(folder, seed, chosen),
+    }
     failed = []
     for name in chosen.parts.split(","):
         begun = time.monotonic()
@@ -49,6 +54,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--rounds", type=int, default=2000, help="of the run whose coordinator is killed")
     parser.add_argument("--agents", type=int, default=8, help="of that run")
+    parser.add_argument("--faults", type=int, default=500, help="of all kinds, over runs with a quorum")
+    parser.add_argument("--faults-per-run", type=int, default=50)
+    parser.add_argument("--only-run", type=int, help="of these, the one with this number")
     return parser.parse_args()
 
 
@@ -60,6 +68,26 @@ def _kills(folder: Path, seed: int, chosen: argparse.Namespace) -> list[str]:
     )
     print("\n".join(report.lines()), flush=True)
     return report.problems
+
+
+def _mixed(folder: Path, seed: int, chosen: argparse.Namespace) -> list[str]:
+    runs = -(-chosen.faults // chosen.faults_per_run)
+    numbers = range(runs) if chosen.only_run is None else [chosen.only_run]
+    done: Counter[Kind] = Counter()
+    problems = []
+    print(f"mixed: {runs} runs with a quorum, {chosen.faults_per_run} faults in each", flush=True)
+    for number in numbers:
+        report = asyncio.run(
+            mixed.run_mixed(folder / f"mixed-{number}", seed, number, faults=chosen.faults_per_run)
+        )
+        print(f"  run {number}:{report.line()[1:]}", flush=True)
+        for problem in report.problems:
+            print(f"    FAILED: {problem}", flush=True)
+        problems += [f"run {number}: {problem}" for problem in report.problems]
+        done += report.done
+    print("  " + ", ".join(f"{kind.value} {done[kind]}" for kind in Kind), flush=True)
+    print(f"  {done.total()} faults in all", flush=True)
+    return problems
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ WORKLOAD = "paced:rings"
 _PATIENCE_SECONDS = 300.0
 _ANSWER_SECONDS = 3.0
 _NAMES_AFTER_SECONDS = 1.0
+_POLL_SECONDS = 0.001
 
 
 class FaultyError(AssertionError):
@@ -39,13 +40,15 @@ class Fleet:
         self.moved = asyncio.Condition()
         self.notes: list[dict[str, Any]] = []
         self.problems: list[str] = []
+        self.finished: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        """Done when the coordinator has ended for good."""
         self._folder, self._pace = folder, pace
         self._witnesses, self._bridged = witnesses, bridged
         port = self.address.rpartition(":")[2]
         command = cospan("coordinator", "--workload", WORKLOAD, *flags, "--json")
         command += ["--port", port, "--run-folder", str(self.run_folder)]
         self.coordinator = self._kept("coordinator", command, self.notes.append)
-        self.coordinator.over = lambda _: self.is_over()
+        self.coordinator.over = lambda _: self._is_over()
         self.coordinator.before_start = self.check_store
         self.agents: list[Kept] = []
         self.bridges: list[Bridge] = []
@@ -108,9 +111,18 @@ class Fleet:
         async with self.moved:
             await self.moved.wait_for(lambda: self.evidence.newest >= number)
 
-    def is_over(self) -> bool:
+    def _is_over(self) -> bool:
         """Whether the store says so."""
-        return self.store.exists() and read_state(self.store).finish_cause is not None
+        over = self.store.exists() and read_state(self.store).finish_cause is not None
+        if over and not self.finished.done():
+            self.finished.set_result(None)
+        return over
+
+    async def ended_once_more(self, kept: Kept) -> None:
+        """Waits for the end of the process that runs now."""
+        lives = len(kept.lives)
+        while len(kept.lives) == lives:
+            await asyncio.sleep(_POLL_SECONDS)
 
     def check_store(self) -> None:
         """With the coordinator down: what it has promised is there."""

@@ -101,10 +101,9 @@ async def _kill(fleet: Fleet, kill: Kill) -> bool:
             await fleet.reached(kill.after_round)
             await fleet.coordinator.listening.wait()
         await asyncio.sleep(kill.seconds)
-        lives = len(fleet.coordinator.lives)
         hit = fleet.coordinator.end(signal.SIGKILL)
-        while hit and len(fleet.coordinator.lives) == lives:
-            await asyncio.sleep(0.001)
+        if hit:
+            await fleet.ended_once_more(fleet.coordinator)
     return hit
 
 

@@ -55,6 +55,11 @@ class Kind(Enum):
         """Whether the coordinator is hit, and not an agent."""
         return self.name.startswith("COORDINATOR")
 
+    @property
+    def of_agent(self) -> bool:
+        """Whether the process of an agent is hit, and not its connection."""
+        return self.name.startswith("AGENT")
+
 
 _WEIGHTS = {
     Kind.COORDINATOR_KILL: 3,
@@ -123,7 +128,7 @@ class QuorumRun:
 
 _ROUNDS_PER_FAULT = 6
 _ROUNDS_AFTER = 40
-_LIVENESS_SECONDS = 2.0
+LIVENESS_SECONDS = 2.0
 
 
 def plan_quorum_run(seed: int, number: int, *, faults: int) -> QuorumRun:
@@ -145,7 +150,7 @@ def plan_quorum_run(seed: int, number: int, *, faults: int) -> QuorumRun:
 def _fault(rng: random.Random, index: int, agents: int) -> Fault:
     kind = rng.choices(list(_WEIGHTS), list(_WEIGHTS.values()))[0]
     short = rng.random() < 0.7
-    longest = 0.5 if short else 1.6 * _LIVENESS_SECONDS
+    longest = 0.5 if short else 1.6 * LIVENESS_SECONDS
     return Fault(
         kind=kind,
         round=(index + 1) * _ROUNDS_PER_FAULT,

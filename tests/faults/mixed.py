@@ -1,0 +1,235 @@
+"""Runs with a quorum to which everything happens that can: to the coordinator, to agents, and to the network."""
+
+import asyncio
+import signal
+import time
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+from behaviour.bridge import Bridge
+from faults.evidence import longest_stall, stored_rounds
+from faults.fleet import Fleet, silent_wait
+from faults.plan import LIVENESS_SECONDS, Fault, Kind, QuorumRun, plan_quorum_run
+from faults.processes import Life
+
+from cospan.cli.status import status_lines
+from cospan.server.archive import read_state
+
+ROUND_SECONDS = 8.0
+_RETURN_SECONDS = 15.0
+"""After a restart, so long the open round waits for those who took part in the one before."""
+_START_SECONDS = 5.0
+BOUND_SECONDS = _RETURN_SECONDS + ROUND_SECONDS + LIVENESS_SECONDS + _START_SECONDS
+"""No wait for a round is longer: for all to come back, for their gradients, for a process to start."""
+_END_SECONDS = 180.0
+_LOOK_SECONDS = 0.5
+_PACE = 0.008
+_REST_SECONDS = 5.0
+"""So long after a fault of its own a coordinator is spared, that agents come back and rounds close between."""
+
+
+@dataclass(frozen=True, slots=True)
+class MixedReport:
+    """What came of one run. `problems` is empty when all is well."""
+
+    run: QuorumRun
+    done: Counter[Kind]
+    seconds: float
+    rounds: int
+    stale: int
+    incarnations: int
+    stall: float
+    overturned: int
+    looked: int
+    said: int
+    problems: list[str]
+
+    def line(self) -> str:
+        """For people."""
+        run = self.run
+        return (
+            f"  {run.agents} agents, quorum {run.quorum}, deadline {run.deadline_seconds:g} s, staleness "
+            f"{run.max_staleness}: {self.done.total()} faults, {self.rounds} rounds in {self.seconds:.0f} s, "
+            f"{self.stale} stale gradients counted, {self.incarnations} incarnations, longest stall "
+            f"{self.stall:.1f} s; {self.looked} looks at the status, {self.said} while somebody was waited for; "
+            f"{self.overturned} bases told ahead of the disk came to be others"
+        )
+
+
+class Mischief:
+    """Does to a fleet what its plan says."""
+
+    def __init__(self, fleet: Fleet, run: QuorumRun) -> None:
+        self.done: Counter[Kind] = Counter()
+        self._fleet, self._run = fleet, run
+        self._network = [asyncio.Lock() for _ in range(run.agents)]
+        self._process = [asyncio.Lock() for _ in range(run.agents)]
+        self._coordinator = asyncio.Lock()
+        self._going_on: set[asyncio.Task[None]] = set()
+
+    async def wreak(self) -> None:
+        """All faults, each when it is due; afterwards everything runs that can."""
+        for fault in self._run.faults:
+            reached = asyncio.ensure_future(self._fleet.reached(fault.round))
+            await asyncio.wait({reached, self._fleet.finished}, timeout=fault.patience, return_when="FIRST_COMPLETED")
+            reached.cancel()
+            await asyncio.sleep(fault.jitter)
+            self._going_on.add(asyncio.create_task(self._do(fault)))
+        for task in self._going_on:
+            await task
+
+    async def _do(self, fault: Fault) -> None:
+        """One fault, when what it hits has recovered from the one before."""
+        if fault.kind.of_coordinator:
+            async with self._coordinator:
+                hit = await self._to_coordinator(fault)
+        elif fault.kind.of_agent:
+            async with self._process[fault.agent]:
+                hit = await self._to_agent(fault)
+        else:
+            async with self._network[fault.agent]:
+                hit = await self._to_network(fault, self._fleet.bridges[fault.agent])
+        self.done[fault.kind] += hit
+
+    async def _to_coordinator(self, fault: Fault) -> bool:
+        coordinator = self._fleet.coordinator
+        await self._running(coordinator.listening)
+        if self._fleet.finished.done():
+            return False
+        if fault.kind is Kind.COORDINATOR_STOP:
+            hit = await coordinator.hold(fault.seconds)
+        else:
+            number = signal.SIGKILL if fault.kind is Kind.COORDINATOR_KILL else signal.SIGTERM
+            hit = coordinator.end(number, fault.seconds)
+            await self._fleet.ended_once_more(coordinator)
+        return hit
+
+    async def _to_agent(self, fault: Fault) -> bool:
+        agent = self._fleet.agents[fault.agent]
+        await self._running(agent.started)
+        if self._fleet.finished.done():
+            return False
+        if fault.kind is Kind.AGENT_STOP:
+            return await agent.hold(fault.seconds)
+        return agent.end(signal.SIGKILL if fault.kind is Kind.AGENT_KILL else signal.SIGTERM, fault.seconds)
+
+    async def _to_network(self, fault: Fault, bridge: Bridge) -> bool:
+        match fault.kind:
+            case Kind.DROP:
+                bridge.drop()
+            case Kind.DELAY:
+                bridge.delay(fault.delay)
+            case Kind.PAUSE:
+                bridge.pause()
+            case Kind.BLACK_HOLE:
+                bridge.black_hole()
+            case _:
+                bridge.refuse()
+        try:
+            await asyncio.sleep(fault.seconds)
+        finally:
+            bridge.resume()
+        return True
+
+    async def _running(self, event: asyncio.Event) -> None:
+        waiting = asyncio.ensure_future(event.wait())
+        await asyncio.wait({waiting, self._fleet.finished}, timeout=BOUND_SECONDS, return_when="FIRST_COMPLETED")
+        waiting.cancel()
+
+
+class Onlooker:
+    """Looks at the status again and again: no wait is without a name, and none without an end."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        self.looked = self.said = 0
+        self.unanswered = 0.0
+        self._fleet = fleet
+        self._rounds, self._since = 0, time.monotonic()
+
+    async def look(self) -> None:
+        """Until it is cancelled."""
+        while True:
+            await asyncio.sleep(_LOOK_SECONDS)
+            await self._look_once()
+
+    async def _look_once(self) -> None:
+        fleet = self._fleet
+        lives = len(fleet.coordinator.lives)
+        quiet = fleet.coordinator.listening.is_set() and not fleet.coordinator.stopped
+        report = await fleet.report() if quiet else None
+        if report is None:
+            undisturbed = quiet and len(fleet.coordinator.lives) == lives and not fleet.coordinator.stopped
+            if undisturbed and fleet.coordinator.listening.is_set():
+                fleet.problems.append("the coordinator listens and does not answer")
+            return
+        self.looked += 1
+        silent = silent_wait(report)
+        self.said += bool(not silent and report.phase_seconds >= 1.0)
+        if silent:
+            fleet.problems.append(silent)
+        now = time.monotonic()
+        if report.stamp.round != self._rounds:
+            self._rounds, self._since = report.stamp.round, now
+        elif now - self._since > BOUND_SECONDS and not fleet.finished.done():
+            self._since = now
+            lines = "\n".join(status_lines(report))
+            fleet.problems.append(f"no round has closed for {BOUND_SECONDS:g} s:\n{lines}")
+
+
+async def run_mixed(folder: Path, seed: int, number: int, *, faults: int) -> MixedReport:
+    """Run `number` of those that follow from a seed, and what came of it."""
+    run = plan_quorum_run(seed, number, faults=faults)
+    flags = [*run.flags(), "--liveness-seconds", f"{LIVENESS_SECONDS:g}", "--round-seconds", f"{ROUND_SECONDS:g}"]
+    flags += ["--start-seconds", "60"]
+    fleet = Fleet(folder, flags, agents=run.agents, witnesses=run.agents, bridged=True, pace=_PACE)
+    begun = time.monotonic()
+    onlooker = Onlooker(fleet)
+    async with fleet.running():
+        mischief = Mischief(fleet, run)
+        looking = asyncio.create_task(onlooker.look())
+        try:
+            await mischief.wreak()
+            if not await fleet.coordinator.ended(_END_SECONDS):
+                fleet.problems.append(f"the run does not end within {_END_SECONDS:g} s after the last fault")
+            for agent in fleet.agents:
+                if not await agent.ended(BOUND_SECONDS):
+                    fleet.problems.append(f"{agent.name} does not end within {BOUND_SECONDS:g} s after the run")
+        finally:
+            looking.cancel()
+            await asyncio.gather(looking, return_exceptions=True)
+    seconds = time.monotonic() - begun
+    problems = [*fleet.problems, *_problems(fleet, run)]
+    return MixedReport(
+        run=run,
+        done=mischief.done,
+        seconds=seconds,
+        rounds=read_state(fleet.store).rounds,
+        stale=sum(of != row.round for row in stored_rounds(fleet.store) for of in row.contributors.values()),
+        incarnations=read_state(fleet.store).incarnation,
+        stall=longest_stall(fleet.store)[0],
+        overturned=fleet.evidence.overturned(),
+        looked=onlooker.looked,
+        said=onlooker.said,
+        problems=problems,
+    )
+
+
+def _problems(fleet: Fleet, run: QuorumRun) -> list[str]:
+    """What must not have happened and has."""
+    spec = read_state(fleet.store).specification
+    found = [*fleet.evidence.lost(fleet.store), *fleet.evidence.miscounted(fleet.store), *fleet.tracebacks()]
+    found += fleet.evidence.not_what_was_sent(fleet.store, spec)
+    rounds = len(stored_rounds(fleet.store))
+    if rounds != run.rounds:
+        found.append(f"{rounds} of {run.rounds} rounds are stored")
+    lines = (fleet.run_folder / "rounds.csv").read_text(encoding="utf-8").splitlines()[1:]
+    if [int(line.split(",")[0]) for line in lines] != list(range(rounds)):
+        found.append("rounds.csv has a round twice, or lacks one")
+    found += [f"{life.name} failed: {life}" for life in fleet.lives() if life.code and not _excused(life)]
+    return found
+
+
+def _excused(life: Life) -> bool:
+    """A coordinator whose agents were all away for too long ends by itself, and says so: it is started again."""
+    return life.asked or (life.name == "coordinator" and "agent" in life.last_words and "came back" in life.last_words)
