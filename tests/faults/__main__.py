@@ -18,6 +18,7 @@ prepare_environment()
 from faults import kills, mixed  # noqa: E402
 from faults.plan import Kind  # noqa: E402
 
+_SHOWN = 12
 PARTS = ("kills", "mixed", "state-lost")
 
 
@@ -37,7 +38,7 @@ def main() -> int:
         begun = time.monotonic()
         problems = parts[name]()
         print(f"{name}: {'FAILED' if problems else 'passed'} after {time.monotonic() - begun:.0f} s", flush=True)
-        for problem in problems[:20]:
+        for problem in problems[:_SHOWN]:
             print(f"  {problem}", flush=True)
         failed += [name] if problems else []
     if failed:
@@ -81,8 +82,6 @@ def _mixed(folder: Path, seed: int, chosen: argparse.Namespace) -> list[str]:
             mixed.run_mixed(folder / f"mixed-{number}", seed, number, faults=chosen.faults_per_run)
         )
         print(f"  run {number}:{report.line()[1:]}", flush=True)
-        for problem in report.problems:
-            print(f"    FAILED: {problem}", flush=True)
         problems += [f"run {number}: {problem}" for problem in report.problems]
         done += report.done
     print("  " + ", ".join(f"{kind.value} {done[kind]}" for kind in Kind), flush=True)

@@ -154,13 +154,13 @@ class Onlooker:
             await self._look_once()
 
     async def _look_once(self) -> None:
-        fleet = self._fleet
-        lives = len(fleet.coordinator.lives)
-        quiet = fleet.coordinator.listening.is_set() and not fleet.coordinator.stopped
-        report = await fleet.report() if quiet else None
+        fleet, coordinator = self._fleet, self._fleet.coordinator
+        disturbed = coordinator.disturbed
+        if not coordinator.listening.is_set() or coordinator.stopped or coordinator.ending:
+            return
+        report = await fleet.report()
         if report is None:
-            undisturbed = quiet and len(fleet.coordinator.lives) == lives and not fleet.coordinator.stopped
-            if undisturbed and fleet.coordinator.listening.is_set():
+            if coordinator.listening.is_set() and coordinator.disturbed == disturbed:
                 fleet.problems.append("the coordinator listens and does not answer")
             return
         self.looked += 1

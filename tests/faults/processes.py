@@ -67,6 +67,8 @@ class Kept:
         self._wanted = True
         self.stopped = False
         """Whether SIGSTOP holds it."""
+        self.disturbed = 0
+        """How often it was ended or held."""
         self.started = asyncio.Event()
         """Set while a process runs."""
         self.listening = asyncio.Event()
@@ -138,11 +140,18 @@ class Kept:
     def end(self, number: signal.Signals, pause: float = 0.0) -> bool:
         """Ends it; it is started again after so many seconds."""
         self._asked, self._pause = True, pause
+        self.disturbed += 1
         return self.send(number)
+
+    @property
+    def ending(self) -> bool:
+        """Whether it has been asked to end, and has not yet."""
+        return self._asked
 
     async def hold(self, seconds: float) -> bool:
         """SIGSTOP, and SIGCONT after so many seconds."""
         self.stopped = True
+        self.disturbed += 1
         held = self.send(signal.SIGSTOP)
         try:
             await asyncio.sleep(seconds)
