@@ -278,7 +278,7 @@ def test_status_names_who_has_to_come_back() -> None:
     """After a restart of the coordinator, and where one is lost before the first round."""
     lost = agent_report(1, phase=AgentPhase.LOST, silent_seconds=0.7)
     text = status_lines(run_report(RunPhase.WAITING, agent_report(0), lost))[1]
-    assert "since 3.1 s: 1 of 3 are here; not connected: site-1 (last heard 0.7 s ago)" in text
+    assert "to come back: 1 of 3 are here; not connected: site-1 (last heard 0.7 s ago)" in text
 
 
 def test_status_names_only_the_first_of_many() -> None:
