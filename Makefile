@@ -7,7 +7,7 @@ PROTOS := $(wildcard proto/cospan/rpc/v1/*.proto)
 PIP_FLAGS := --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test e2e base-image check protos check-protos wheel-test clean
+.PHONY: help demo test e2e faults soak base-image check protos check-protos wheel-test clean
 
 help:  ## Show this list
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -25,6 +25,12 @@ test: $(VENV)/ready  ## Run the tests (with a Docker engine those in containers 
 
 e2e: $(VENV)/ready-e2e  ## Run the tests in containers: build the image, start fleets, break them
 	@$(BIN)/python -m pytest -q tests/e2e
+
+faults: $(VENV)/ready  ## Break fleets from a seed: SEED=n, PARTS=kills,mixed,state-lost,containers (20 minutes)
+	@PYTHONPATH=tests $(BIN)/python -m faults $(if $(SEED),--seed $(SEED)) $(if $(PARTS),--parts $(PARTS))
+
+soak: $(VENV)/ready  ## 100,000 rounds with 16 agents: the coordinator's memory and open files stay as they are
+	@PYTHONPATH=tests $(BIN)/python -m faults.soak $(if $(ROUNDS),--rounds $(ROUNDS))
 
 base-image:  ## Make cospan-base:local, to build the image on where no registry can be reached
 	@deploy/make-base-image.sh cospan-base:local

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from cospan.cli.process import prepare_environment
 
-prepare_environment()
+prepare_environment(())
 
 from faults import kills, mixed  # noqa: E402
 from faults.plan import Kind  # noqa: E402
@@ -42,7 +42,9 @@ def main() -> int:
             print(f"  {problem}", flush=True)
         failed += [name] if problems else []
     if failed:
-        print(f"failed: {', '.join(failed)}; all files are in {folder}; again with: {again} PARTS={','.join(failed)}")
+        print(
+            f"failed: {', '.join(failed)}; all files are in {folder}; again with: {again} PARTS={','.join(failed)}"
+        )
         return 1
     shutil.rmtree(folder)
     return 0
@@ -63,9 +65,7 @@ def _arguments() -> argparse.Namespace:
 
 def _kills(folder: Path, seed: int, chosen: argparse.Namespace) -> list[str]:
     report = asyncio.run(
-        kills.run_kills(
-            folder / "kills", seed, rounds=chosen.rounds, agents=chosen.agents, kills=chosen.kills
-        )
+        kills.run_kills(folder / "kills", seed, rounds=chosen.rounds, agents=chosen.agents, kills=chosen.kills)
     )
     print("\n".join(report.lines()), flush=True)
     return report.problems

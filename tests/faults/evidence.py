@@ -1,7 +1,8 @@
 """What the agents of a run have heard and sent, held against what the coordinator has stored.
 
-A basis that an agent was told of is *provisional* while its last round is not durable, and *committed* once any message
-of the same coordinator process has said that it is. What is committed stays: in the store, and for every agent.
+A basis that an agent was told of is *provisional* while its last round is not durable, and *committed* once any
+message of the same coordinator process has said that it is. What is committed stays: in the store, and for every
+agent.
 """
 
 import base64
@@ -15,12 +16,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from cospan.core.aggregation import Contribution, next_basis
 from cospan.core.specification import RunSpecification, basis_digest
 from cospan.rpc.v1 import coordinator_service_pb2 as pb
-from cospan.server.archive import kept_rounds, read_basis, read_state
+from cospan.server.archive import read_basis, read_state
 from cospan.wire.codec import decode_agent_message
 from cospan.wire.messages import GradientUpload
 
@@ -105,9 +104,9 @@ class Evidence:
                 yield f"round {number} was committed with {len(bases)} different bases"
             if bases and number > count:
                 yield f"the basis of round {number} was committed, and {count} rounds are stored"
-        for number in kept_rounds(path):
+        for number in read_state(path).kept:
             known = committed.get(number, set())
-            if known and known != {read_basis(path, number).astype("<f8").tobytes()}:
+            if known and known != {read_basis(path, number).basis.astype("<f8").tobytes()}:
                 yield f"the stored basis of round {number} is not the one that was committed"
 
     # What has counted -------------------------------------------------------------------------------------------
@@ -131,8 +130,8 @@ class Evidence:
     def not_what_was_sent(self, path: Path, spec: RunSpecification) -> Iterator[str]:
         """Rounds whose basis is not, bit for bit, what the stored contributors' own gradients give.
 
-        It takes every agent to be a witness. An agent that was started again may have learnt a round twice: then one of
-        the combinations has to give the basis.
+        It takes every agent to be a witness. An agent that was started again may have learnt a round twice: then
+        one of the combinations has to give the basis.
         """
         final = self._final_bases(path)
         basis, squares = spec.initial_basis(), None
@@ -161,7 +160,9 @@ class Evidence:
     def _final_bases(self, path: Path) -> dict[int, bytes]:
         """Round t → B_t, as far as it was told as durable or is kept."""
         final = {number: next(iter(bases)) for number, bases in self.committed().items() if bases}
-        final |= {number: read_basis(path, number).astype("<f8").tobytes() for number in kept_rounds(path)}
+        final |= {
+            number: read_basis(path, number).basis.astype("<f8").tobytes() for number in read_state(path).kept
+        }
         return final
 
 
@@ -180,4 +181,4 @@ def longest_stall(path: Path) -> tuple[float, int]:
 
 def digest_of(path: Path) -> str:
     """`basis_sha256` of the newest basis in a store."""
-    return basis_digest(np.asarray(read_basis(path, read_state(path).rounds)))
+    return basis_digest(read_basis(path).basis)

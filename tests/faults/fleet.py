@@ -20,7 +20,6 @@ WORKLOAD = "paced:rings"
 _PATIENCE_SECONDS = 300.0
 _ANSWER_SECONDS = 3.0
 _NAMES_AFTER_SECONDS = 1.0
-_POLL_SECONDS = 0.001
 
 
 class FaultyError(AssertionError):
@@ -120,9 +119,7 @@ class Fleet:
 
     async def ended_once_more(self, kept: Kept) -> None:
         """Waits for the end of the process that runs now."""
-        lives = len(kept.lives)
-        while len(kept.lives) == lives:
-            await asyncio.sleep(_POLL_SECONDS)
+        await kept.ended_once.wait()
 
     def check_store(self) -> None:
         """With the coordinator down: what it has promised is there."""

@@ -47,7 +47,9 @@ class KillsReport:
 
 def reference_digest(folder: Path, flags: list[str]) -> str:
     """`basis_sha256` of the same run in one process, where nothing can be lost."""
-    command = cospan("run", WORKLOAD, *flags, "--in-process", "--quiet", "--json", "--output", str(folder / "alone"))
+    command = cospan(
+        "run", WORKLOAD, *flags, "--in-process", "--quiet", "--json", "--output", str(folder / "alone")
+    )
     done = subprocess.run(
         command,
         cwd=folder,
@@ -62,8 +64,8 @@ def reference_digest(folder: Path, flags: list[str]) -> str:
 
 
 async def run_kills(folder: Path, seed: int, *, rounds: int, agents: int, kills: int) -> KillsReport:
-    """One run with full participation, `kills` of its coordinator, and what came of it."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """One run in a new folder with full participation, `kills` of its coordinator, and what came of it."""
+    await asyncio.to_thread(folder.mkdir, parents=True)
     flags = ["--agents", str(agents), "--rounds", str(rounds), "--seed", str(seed)]
     reference = await asyncio.to_thread(reference_digest, folder, flags)
     # A fleet whose coordinator comes back at once is never given up, however slow the machine is.
@@ -89,7 +91,9 @@ async def run_kills(folder: Path, seed: int, *, rounds: int, agents: int, kills:
         problems.append(f"basis_sha256 is {digest}, and without faults {reference}")
     if stall >= LONGEST_STALL:
         problems.append(f"round {stalled} took {stall:.2f} s; the bound is {LONGEST_STALL:g} s")
-    return KillsReport(rounds, killed, seconds, stall, stalled, fleet.evidence.overturned(), digest, reference, problems)
+    return KillsReport(
+        rounds, killed, seconds, stall, stalled, fleet.evidence.overturned(), digest, reference, problems
+    )
 
 
 async def _kill(fleet: Fleet, kill: Kill) -> bool:

@@ -72,7 +72,9 @@ class Mischief:
         """All faults, each when it is due; afterwards everything runs that can."""
         for fault in self._run.faults:
             reached = asyncio.ensure_future(self._fleet.reached(fault.round))
-            await asyncio.wait({reached, self._fleet.finished}, timeout=fault.patience, return_when="FIRST_COMPLETED")
+            await asyncio.wait(
+                {reached, self._fleet.finished}, timeout=fault.patience, return_when="FIRST_COMPLETED"
+            )
             reached.cancel()
             await asyncio.sleep(fault.jitter)
             self._going_on.add(asyncio.create_task(self._do(fault)))
@@ -232,4 +234,6 @@ def _problems(fleet: Fleet, run: QuorumRun) -> list[str]:
 
 def _excused(life: Life) -> bool:
     """A coordinator whose agents were all away for too long ends by itself, and says so: it is started again."""
-    return life.asked or (life.name == "coordinator" and "agent" in life.last_words and "came back" in life.last_words)
+    return life.asked or (
+        life.name == "coordinator" and "agent" in life.last_words and "came back" in life.last_words
+    )

@@ -71,6 +71,8 @@ class Kept:
         """How often it was ended or held."""
         self.started = asyncio.Event()
         """Set while a process runs."""
+        self.ended_once = asyncio.Event()
+        """Set when the process that runs now has ended; the next one has another."""
         self.listening = asyncio.Event()
         """Set from the line that says so on, while the process runs."""
         self.before_start: Callable[[], None] = lambda: None
@@ -86,6 +88,8 @@ class Kept:
         while self._wanted:
             life = await self._live()
             self.lives.append(life)
+            ended, self.ended_once = self.ended_once, asyncio.Event()
+            ended.set()
             if self.over(life) or not self._wanted:
                 return
             pause = self._pause if life.asked else _SOON_SECONDS

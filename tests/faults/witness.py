@@ -1,4 +1,6 @@
-"""An agent process that says all that it hears and sends: python witness.py WORKLOAD INDEX HOST:PORT FOLDER PATIENCE.
+"""An agent process that says all that it hears and sends.
+
+    python witness.py WORKLOAD INDEX HOST:PORT FOLDER PATIENCE
 
 It is what `cospan agent` is, with a transport that writes one JSON line for each message to standard output: a
 message that was heard before the agent knows of it, and one that is sent before it leaves. A pipe keeps what was
@@ -15,7 +17,7 @@ from pathlib import Path
 
 from cospan.cli.process import prepare_environment
 
-prepare_environment()
+prepare_environment(())
 
 from cospan.client.agent import Agent, AgentEnd  # noqa: E402
 from cospan.client.transport import AgentStream, GrpcTransport  # noqa: E402

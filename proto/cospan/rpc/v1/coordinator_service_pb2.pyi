@@ -869,7 +869,7 @@ class WatchRoundsRequest(_message.Message):
     FROM_ROUND_FIELD_NUMBER: _builtins.int
     INCLUDE_BASIS_FIELD_NUMBER: _builtins.int
     from_round: _builtins.int
-    """The first round of interest; rounds that are no longer remembered are left out."""
+    """The first round of interest; rounds that are no longer remembered, all but the newest 2,000, are left out."""
     include_basis: _builtins.bool
     """Whether each summary carries the basis that its round ended with."""
     def __init__(
