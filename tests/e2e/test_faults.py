@@ -1,6 +1,9 @@
 """What happens to a fleet when its containers and its network misbehave. Every run ends, says what happened, and
 counts every round once."""
 
+import os
+import random
+import time
 from collections.abc import Callable, Iterable
 
 import pytest
@@ -48,6 +51,23 @@ def test_an_agent_killed_and_started_again(start: Callable[..., Stack]) -> None:
     assert max(contributors(stack)) == 3
     assert victim.wait(timeout=30)["StatusCode"] == 0
     assert stack.files("agents") == ["site-0.npz", "site-1.npz", "site-2.npz"]
+
+
+def test_a_coordinator_killed_and_started_again(start: Callable[..., Stack]) -> None:
+    """By SIGKILL, at random moments: the same bits as in one process, where nothing can be lost."""
+    kills = int(os.environ.get("COORDINATOR_KILLS", "2"))
+    rng = random.Random(os.environ.get("COORDINATOR_KILLS_SEED", "1"))
+    rounds = 60 + 40 * kills
+    stack = running(start(COSPAN_AGENTS=3, COSPAN_ROUNDS=rounds, **PACED))
+    for _ in range(kills):
+        before = len(stack.rounds())
+        time.sleep(rng.uniform(0.0, 0.5))
+        stack.coordinator.kill()
+        stack.coordinator.start()
+        stack.wait_for(lambda before=before: len(stack.rounds()) > before + 5, "the run goes on")  # type: ignore[misc]
+    check(stack, rounds=rounds, agents=3)
+    assert set(contributors(stack)) == {3}
+    assert stack.result()["basis_sha256"] == undisturbed(3, rounds)
 
 
 def test_an_agent_paused_for_longer_than_the_liveness_bound(start: Callable[..., Stack]) -> None:

@@ -2,8 +2,10 @@
 
 import argparse
 import asyncio
+import os
 import random
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
@@ -15,11 +17,13 @@ from cospan.cli.process import prepare_environment
 
 prepare_environment(())
 
-from faults import kills, mixed  # noqa: E402
+from faults import kills, mixed, state_lost  # noqa: E402
 from faults.plan import Kind  # noqa: E402
+from faults.processes import TESTS  # noqa: E402
 
 _SHOWN = 12
-PARTS = ("kills", "mixed", "state-lost")
+PARTS = ("kills", "mixed", "state-lost", "containers")
+_CONTAINER_KILLS = 20
 
 
 def main() -> int:
@@ -32,6 +36,8 @@ def main() -> int:
     parts: dict[str, Callable[[], list[str]]] = {
         "kills": lambda: _kills(folder, seed, chosen),
         "mixed": lambda: _mixed(folder, seed, chosen),
+        "state-lost": lambda: asyncio.run(state_lost.run_state_lost(folder / "state-lost", seed)),
+        "containers": lambda: _containers(seed),
     }
     failed = []
     for name in chosen.parts.split(","):
@@ -87,6 +93,22 @@ def _mixed(folder: Path, seed: int, chosen: argparse.Namespace) -> list[str]:
     print("  " + ", ".join(f"{kind.value} {done[kind]}" for kind in Kind), flush=True)
     print(f"  {done.total()} faults in all", flush=True)
     return problems
+
+
+def _containers(seed: int) -> list[str]:
+    """The end-to-end test that kills a coordinator's container, more often."""
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-k",
+        "coordinator_killed",
+        str(TESTS / "e2e" / "test_faults.py"),
+    ]
+    settings = {"COORDINATOR_KILLS": str(_CONTAINER_KILLS), "COORDINATOR_KILLS_SEED": str(seed)}
+    done = subprocess.run(command, cwd=TESTS.parent, env=os.environ | settings, check=False, timeout=1800)
+    return [f"pytest ended with {done.returncode}"] if done.returncode else []
 
 
 if __name__ == "__main__":

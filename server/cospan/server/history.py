@@ -12,7 +12,10 @@ _MOST_BASIS_BYTES = 64 * 2**20
 
 
 class RoundHistory:
-    """A ring of round reports; what is older is in the store. The newest hold their basis, within 64 MiB in all; older ones only their numbers."""
+    """A ring of round reports; what is older is in the store.
+
+    The newest hold their basis, within 64 MiB in all; older ones only their numbers.
+    """
 
     def __init__(
         self, first_round: int = 0, most_rounds: int = _MOST_ROUNDS, most_basis_bytes: int = _MOST_BASIS_BYTES
