@@ -150,7 +150,7 @@ async def _look(pid: int, address: str, rounds: int) -> list[Look]:
 
 
 async def _open_files(pid: int) -> int:
-    """The least of some counts in a row: an onlooker's connection, or a file that is being written, is not meant."""
+    """The least of some counts in a row: an onlooker's connection, or a file being written, is not meant."""
     counts = []
     for _ in range(_COUNTS):
         await asyncio.sleep(_COUNT_SECONDS)
