@@ -7,6 +7,7 @@ import numpy as np
 from runs import D, R, specification
 
 from cospan.core.aggregation import BasisMove
+from cospan.core.specification import Participation
 from cospan.server.events import RoundRecord, StoreRound
 from cospan.server.saved import SavedRun
 from cospan.server.store import create_store, open_store
@@ -43,7 +44,8 @@ def test_a_run_that_was_left_before_its_first_round_goes_on(tmp_path: Path) -> N
 def test_a_round_after_a_restart_is_not_taken_for_the_stale_one_before_it(tmp_path: Path) -> None:
     """The names are those of the round before, and the gradients are not."""
     path = tmp_path / "coordinator.sqlite"
-    create_store(path, specification(rounds=9), run_id="run-1").close()
+    quorum = specification(rounds=9, participation=Participation.QUORUM, quorum=0.5, max_staleness=2)
+    create_store(path, quorum, run_id="run-1").close()
     restarted(path, closed(0, {"a": 0}), closed(1, {"a": 1, "b": 0}))
     restarted(path, closed(2, {"a": 2, "b": 2}), closed(3, {"a": 3, "b": 3}))
     saved = restarted(path)
