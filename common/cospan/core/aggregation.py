@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from cospan.core.matrices import Gradient, to_dense
+from cospan.core.matrices import FactoredMatrix, Gradient, sum_of_products, to_dense
 from cospan.core.method import Method
 from cospan.core.schedules import decay
 from cospan.core.spectral import spectral_basis
@@ -18,6 +18,10 @@ from cospan.core.subspace import (
     row_scales,
     running_row_squares,
 )
+
+_ONE_PRODUCT_FROM_NUMBERS = 16_384
+"""From so many numbers on the factors of all agents are multiplied together. For less that gains little, and every
+result is what it was before."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -65,12 +69,19 @@ def mean_gradient(contributions: Sequence[Contribution]) -> Float[np.ndarray, "d
     """
     if not contributions:
         raise ValueError("the mean of no contributions is undefined")
-    total = to_dense(contributions[0].gradient).copy()
     weight = contributions[0].weight
     for contribution in contributions[1:]:
-        total += to_dense(contribution.gradient)
         weight += contribution.weight
-    return total / weight
+    factored = [each.gradient for each in contributions if isinstance(each.gradient, FactoredMatrix)]
+    d, r = contributions[0].gradient.shape
+    if len(factored) == len(contributions) and d * r >= _ONE_PRODUCT_FROM_NUMBERS:
+        total = sum_of_products(factored)
+    else:
+        total = to_dense(contributions[0].gradient).copy()
+        for contribution in contributions[1:]:
+            total += to_dense(contribution.gradient)
+    total /= weight
+    return total
 
 
 def mean_head_second_moment(contributions: Sequence[Contribution]) -> Float[np.ndarray, "r r"]:

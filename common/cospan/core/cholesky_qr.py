@@ -1,12 +1,10 @@
 """Orthonormal columns for tall matrices, by way of their Gram matrix: a few products instead of r reflections."""
 
-from collections.abc import Iterator
-
 import numpy as np
 from jaxtyping import Float
 
-_BLOCK_NUMBERS = 32_768
-"""256 KiB: a block and what is made of it stay in a core's cache while they are multiplied."""
+from cospan.core.row_blocks import copied_blocks, gram_matrix
+
 _ENOUGH = 9.0
 """Of κ², the ratio of the Gram matrix' eigenvalues: so far one pass is all that is needed. What it leaves was never
 seen to be more than 4e-15."""
@@ -32,7 +30,7 @@ def cholesky_qr(matrix: Float[np.ndarray, "d r"]) -> Float[np.ndarray, "d r"] | 
         matrix: A, not written to; an entry that is not finite gives None.
     """
     with np.errstate(over="ignore", invalid="ignore"):
-        gram = _gram(matrix)
+        gram = gram_matrix(matrix)
         inverse = _inverse_factor(gram)
         if inverse is None:
             return None
@@ -48,35 +46,11 @@ def cholesky_qr(matrix: Float[np.ndarray, "d r"]) -> Float[np.ndarray, "d r"] | 
     return q
 
 
-def _copied_blocks(matrix: Float[np.ndarray, "d r"]) -> Iterator[tuple[slice, Float[np.ndarray, "b r"]]]:
-    """The rows of each block, and a copy of them that lasts until the next.
-
-    Products of what lies in a core's own cache are quicker by more than the copy takes, and the layout of the
-    matrix changes no bit of them.
-    """
-    rows, rank = matrix.shape
-    step = max(1, _BLOCK_NUMBERS // rank)
-    copy = np.empty((step, rank))
-    for start in range(0, rows, step):
-        block = slice(start, min(start + step, rows))
-        copied = copy[: block.stop - start]
-        np.copyto(copied, matrix[block])
-        yield block, copied
-
-
-def _gram(matrix: Float[np.ndarray, "d r"]) -> Float[np.ndarray, "r r"]:
-    """AᵀA."""
-    total = np.zeros((matrix.shape[1], matrix.shape[1]))
-    for _, block in _copied_blocks(matrix):
-        total += block.T @ block
-    return total
-
-
 def _multiply(
     matrix: Float[np.ndarray, "d r"], factor: Float[np.ndarray, "r r"], into: Float[np.ndarray, "d r"]
 ) -> None:
     """Writes A F into an array, which may be A itself."""
-    for rows, block in _copied_blocks(matrix):
+    for rows, block in copied_blocks(matrix):
         np.matmul(block, factor, out=into[rows])
 
 
@@ -85,7 +59,7 @@ def _multiply_to_gram(
 ) -> Float[np.ndarray, "r r"]:
     """The same, and the Gram matrix of the product, each block of which is still in the cache."""
     total = np.zeros_like(factor)
-    for rows, block in _copied_blocks(matrix):
+    for rows, block in copied_blocks(matrix):
         product = np.matmul(block, factor, out=into[rows])
         total += product.T @ product
     return total

@@ -4,6 +4,7 @@ import numpy as np
 from jaxtyping import Float
 
 from cospan.core.cholesky_qr import cholesky_qr
+from cospan.core.row_blocks import gram_matrix
 
 ROW_MEMORY = 0.95
 """Of `running_row_squares`: it looks back over about 20 rounds."""
@@ -15,6 +16,9 @@ _TALL_FROM_COLUMNS = 8
 _TALL_FROM_ROWS_PER_COLUMN = 8
 """From here on the Gram matrix is the quicker way to Q, also where it takes two passes; measured by `cospan bench
 orthonormalise`. Below, r reflections are as quick, and every result is what it was before there was another way."""
+
+_LEAST_SQUARE = 1e-280
+"""No product that counts in a sum of squares as large as this has lost digits to underflow."""
 
 
 def orthonormalise(matrix: Float[np.ndarray, "d r"]) -> Float[np.ndarray, "d r"]:
@@ -59,7 +63,8 @@ def tangent_projection(
     basis: Float[np.ndarray, "d r"], gradient: Float[np.ndarray, "d q"]
 ) -> Float[np.ndarray, "d q"]:
     """(I − B Bᵀ) G: what of a gradient moves the subspace (the projection in eq. 8)."""
-    return np.asarray(gradient - basis @ (basis.T @ gradient))
+    within = basis @ (basis.T @ gradient)
+    return np.asarray(np.subtract(gradient, within, out=within))
 
 
 def precondition(
@@ -105,7 +110,10 @@ def basis_step(
 
     The projection is linear, so applying it once to the mean equals applying it at every agent.
     """
-    return orthonormalise(basis + step * tangent_projection(basis, mean_gradient))
+    moved = tangent_projection(basis, mean_gradient)
+    moved *= step
+    moved += basis
+    return orthonormalise(moved)
 
 
 def principal_angle_sine(basis: Float[np.ndarray, "d r"], target: Float[np.ndarray, "d q"]) -> float:
@@ -113,7 +121,17 @@ def principal_angle_sine(basis: Float[np.ndarray, "d r"], target: Float[np.ndarr
 
     Both have orthonormal columns. sqrt(1 − σ²) would lose the digits near zero.
     """
-    return float(np.linalg.norm(tangent_projection(basis, target), ord=2))
+    return _largest_singular_value(tangent_projection(basis, target))
+
+
+def _largest_singular_value(matrix: Float[np.ndarray, "d q"]) -> float:
+    """Of a tall matrix from its Gram matrix: of the largest one alone, that loses no digit."""
+    if _is_tall(*matrix.shape):
+        with np.errstate(over="ignore", invalid="ignore"):
+            gram = gram_matrix(matrix)
+        if _LEAST_SQUARE <= np.trace(gram) < np.inf:
+            return float(np.sqrt(np.linalg.eigvalsh(gram)[-1]))
+    return float(np.linalg.norm(matrix, ord=2))
 
 
 def orthonormality_error(basis: Float[np.ndarray, "d r"]) -> float:
