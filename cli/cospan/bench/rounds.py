@@ -31,7 +31,7 @@ _PROCESSES = 8
 _BLOCK_SECONDS = 0.2
 _SETTLING = 2
 """The first rounds of a block are not counted: everybody else's gradient was there already."""
-_START_SECONDS = 120.0
+_PATIENCE_SECONDS = 120.0
 _SECONDS_FIELDS = slice(11, 13)
 """utime and stime among the fields of /proc/PID/stat after the name of the program."""
 
@@ -97,9 +97,10 @@ class _Side:
 
     async def play_block(self, rounds: int, *, counted: bool = True) -> None:
         """So many rounds, after those in which it settles."""
-        await self.pacer.play(_SETTLING)
-        before = _cpu_seconds(self.process.pid)
-        seconds = await self.pacer.play(rounds)
+        async with _bounded("a block of rounds"):
+            await self.pacer.play(_SETTLING)
+            before = _cpu_seconds(self.process.pid)
+            seconds = await self.pacer.play(rounds)
         if counted:
             self.seconds.append(seconds)
             self.cpu += _cpu_seconds(self.process.pid) - before
@@ -130,10 +131,20 @@ async def _measured(case: Case, seconds: float) -> Row:
         sides = [_Side(process, _speaker(address, case)) for process, address in servers]
         for side in sides:
             stack.push_async_callback(side.pacer.close)
-        async with asyncio.timeout(_START_SECONDS):
+        async with _bounded("the first round"):
             await asyncio.gather(*(_begin(side) for side in sides))
         await _take_turns(sides, seconds)
     return _row(case, *sides)
+
+
+@contextlib.asynccontextmanager
+async def _bounded(what: str) -> AsyncIterator[None]:
+    """Whatever is waited for, it is not waited for for ever: a process may have died."""
+    try:
+        async with asyncio.timeout(_PATIENCE_SECONDS):
+            yield
+    except TimeoutError as failure:
+        raise CospanError(f"{what} took longer than {_PATIENCE_SECONDS:g} s; is there memory enough?") from failure
 
 
 async def _begin(side: _Side) -> None:
@@ -220,7 +231,7 @@ async def _server(arguments: list[str], address_of: Callable[[str], str]) -> Asy
     async with _process(arguments, stdout=PIPE) as process:
         assert process.stdout is not None
         address = ""
-        async with asyncio.timeout(_START_SECONDS):
+        async with _bounded("a server's start"):
             while not address:
                 line = await process.stdout.readline()
                 if not line:

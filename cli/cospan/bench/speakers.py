@@ -16,6 +16,7 @@ import numpy as np
 from cospan.core.aggregation import Contribution
 from cospan.core.matrices import DenseMatrix
 from cospan.wire.codec import encode_agent_message
+from cospan.wire.errors import CospanError
 from cospan.wire.limits import client_options, max_message_bytes
 from cospan.wire.messages import GradientUpload, Join
 
@@ -71,7 +72,7 @@ class Speaker:
     async def join(self) -> None:
         """Joins, and waits until it is taken in."""
         await self._call.write(self._join)
-        assert await self._call.read() is not grpc.aio.EOF
+        await self._call.read()
 
     async def basis(self) -> bool:
         """Waits for the next basis; False where the run is over."""
@@ -91,12 +92,17 @@ class Speaker:
             await self.answer()
 
     async def play(self, rounds: int) -> list[float]:
-        """Takes part in so many rounds, and then lets everybody wait; the seconds from basis to basis."""
+        """Takes part in so many rounds, and then lets everybody wait; the seconds from basis to basis.
+
+        Raises:
+            CospanError: the run ended.
+        """
         seconds = []
         for _ in range(rounds):
             begun = time.perf_counter()
             await self.answer()
-            assert await self.basis(), "the run is over"
+            if not await self.basis():
+                raise CospanError(f"the run ended in round {self._round - 1}, while it was measured")
             seconds.append(time.perf_counter() - begun)
         return seconds
 
