@@ -32,7 +32,7 @@ faults: $(VENV)/ready  ## Break fleets from a seed: SEED=n, PARTS=kills,mixed,st
 soak: $(VENV)/ready  ## 100,000 rounds with 16 agents: the coordinator's memory and open files stay as they are
 	@PYTHONPATH=tests $(BIN)/python -m faults.soak $(if $(ROUNDS),--rounds $(ROUNDS))
 
-bench: $(VENV)/ready  ## Run a short set of the benchmarks (two minutes); their numbers go to build/bench/
+bench: $(VENV)/ready  ## Run a short set of the benchmarks (some minutes); their numbers go to build/bench/
 	@mkdir -p build/bench
 	@for agents in 8 32; do for shape in "20 3" "1024 16"; do set -- $$shape; \
 	  $(BIN)/cospan bench rounds --agents $$agents --feature-dim $$1 --rank $$2 --quiet \
