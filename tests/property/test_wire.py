@@ -17,7 +17,7 @@ from values import same
 
 from cospan.core.aggregation import Contribution
 from cospan.core.matrices import DenseMatrix, FactoredMatrix
-from cospan.core.method import Corrections, Method
+from cospan.core.method import Aggregation, Corrections, Method
 from cospan.core.specification import MAX_AGENTS, MAX_NAME, RunSpecification
 from cospan.rpc.v1 import coordinator_service_pb2 as pb
 from cospan.rpc.v1 import matrix_pb2, run_pb2
@@ -76,6 +76,9 @@ def specifications(draw: st.DrawFn) -> RunSpecification:
         decay_power=draw(st.floats(0.0, 1.0)),
         trace_decay=draw(st.floats(0.0, 0.999)),
         warm_up_rounds=draw(st.sampled_from([0, 2, 5])),
+        aggregation=draw(st.sampled_from(Aggregation)),
+        trimmed_share=draw(st.floats(0.0, 0.5, exclude_min=True, exclude_max=True)),
+        clip_norm=draw(st.floats(0.0, 1e300)),
     )
     return RunSpecification(
         workload=draw(names),

@@ -11,7 +11,7 @@ from values import same
 
 from cospan.core.aggregation import Contribution
 from cospan.core.matrices import DenseMatrix, FactoredMatrix, to_dense
-from cospan.core.method import Corrections, Method
+from cospan.core.method import Aggregation, Corrections, Method
 from cospan.core.specification import Participation, RunSpecification
 from cospan.rpc.v1 import coordinator_service_pb2 as pb
 from cospan.rpc.v1 import matrix_pb2
@@ -49,6 +49,9 @@ METHOD = Method(
     reward_scaled=True,
     explained_power=1.5,
     warm_up_rounds=4,
+    aggregation=Aggregation.TRIMMED,
+    trimmed_share=0.125,
+    clip_norm=2.5,
 )
 SPEC = RunSpecification(
     workload="synthetic",
@@ -120,7 +123,9 @@ COORDINATOR_MESSAGES: dict[str, m.CoordinatorMessage] = {
 AGENTS = (
     m.AgentReport("a", m.AgentPhase.CONNECTED, 0.5, awaited=True, rounds_counted=3, reconnects=1),
     m.AgentReport("b", m.AgentPhase.LOST, 1.5, awaited=False, rounds_counted=2, reconnects=0),
-    m.AgentReport("c", m.AgentPhase.GONE, 9.0, False, 0, 4, gone_in_round=0, gone_cause="silent for 5 s"),
+    m.AgentReport(
+        "c", m.AgentPhase.GONE, 9.0, False, 0, 4, gone_in_round=0, gone_cause="silent for 5 s", outlier_rounds=7
+    ),
 )
 RUN_REPORTS = {
     phase.value: m.RunReport(
@@ -128,7 +133,9 @@ RUN_REPORTS = {
     )
     for phase in m.RunPhase
 }
-ROUND_REPORT = m.RoundReport(STAMP, 3, 0.25, 2, ("c", "d"), 0.125, 1e-16, BASIS, finished=True)
+ROUND_REPORT = m.RoundReport(
+    STAMP, 3, 0.25, 2, ("c", "d"), 0.125, 1e-16, BASIS, finished=True, outlier_agent_ids=("e",)
+)
 
 
 def sent(message: Any) -> Any:

@@ -10,7 +10,7 @@ from jaxtyping import Float
 
 from cospan.core.baselines import INDEPENDENT_STEPS
 from cospan.core.fleets import FleetMethod, IndependentFleet, JointFleet, LstdFleet, TwoTimescaleFleet
-from cospan.core.method import PRESETS, Corrections, Method
+from cospan.core.method import PRESETS, Aggregation, Corrections, Method
 from cospan.study.ablation import ABLATIONS, AblatedFleet
 
 JOINT, INDEPENDENT, LSTD = "joint", "independent TD", "independent LSTD"
@@ -89,6 +89,8 @@ class Contender:
 def _with_constants(start: Method, constants: dict[str, Any]) -> Method:
     if "corrections" in constants:
         constants["corrections"] = Corrections(constants["corrections"])
+    if "aggregation" in constants:
+        constants["aggregation"] = Aggregation(constants["aggregation"])
     return replace(start, **constants)
 
 

@@ -13,7 +13,7 @@ from jaxtyping import Float
 
 from cospan.core.aggregation import Contribution
 from cospan.core.matrices import DenseMatrix, FactoredMatrix, Gradient
-from cospan.core.method import Corrections, Method
+from cospan.core.method import Aggregation, Corrections, Method
 from cospan.core.specification import MAX_NAME, Participation, RunSpecification, agent_id_problem
 from cospan.rpc.v1 import coordinator_service_pb2 as pb
 from cospan.rpc.v1 import matrix_pb2, run_pb2
@@ -31,6 +31,12 @@ _CORRECTIONS = {
     Corrections.EVERY_STEP: run_pb2.CORRECTION_SCHEDULE_EVERY_STEP,
     Corrections.LEAST_SQUARES: run_pb2.CORRECTION_SCHEDULE_LEAST_SQUARES,
     Corrections.FULL_HISTORY: run_pb2.CORRECTION_SCHEDULE_FULL_HISTORY,
+}
+_AGGREGATION = {
+    Aggregation.MEAN: run_pb2.AGGREGATION_POLICY_MEAN,
+    Aggregation.CLIPPED: run_pb2.AGGREGATION_POLICY_CLIPPED,
+    Aggregation.TRIMMED: run_pb2.AGGREGATION_POLICY_TRIMMED,
+    Aggregation.GEOMETRIC_MEDIAN: run_pb2.AGGREGATION_POLICY_GEOMETRIC_MEDIAN,
 }
 _PARTICIPATION = {
     Participation.ALL: run_pb2.PARTICIPATION_POLICY_ALL,
@@ -158,6 +164,9 @@ def encode_specification(spec: RunSpecification) -> run_pb2.RunSpecification:
             reward_scaled=method.reward_scaled,
             explained_power=method.explained_power,
             warm_up_rounds=method.warm_up_rounds,
+            aggregation=_AGGREGATION[method.aggregation],
+            trimmed_share=method.trimmed_share,
+            clip_norm=method.clip_norm,
         ),
         participation=_PARTICIPATION[spec.participation],
         liveness_seconds=spec.liveness_seconds,
@@ -202,6 +211,9 @@ def decode_specification(message: run_pb2.RunSpecification) -> RunSpecification:
             reward_scaled=method.reward_scaled,
             explained_power=method.explained_power,
             warm_up_rounds=method.warm_up_rounds,
+            aggregation=from_enum(_AGGREGATION, method.aggregation, "method.aggregation"),
+            trimmed_share=method.trimmed_share,
+            clip_norm=method.clip_norm,
         ),
         participation=from_enum(_PARTICIPATION, message.participation, "participation"),
         liveness_seconds=message.liveness_seconds,

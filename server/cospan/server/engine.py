@@ -15,7 +15,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from cospan.core.aggregation import BasisMove, next_basis
+from cospan.core.aggregation import BasisMove, arithmetic_of, next_basis
 from cospan.core.specification import RunSpecification
 from cospan.server import machine
 from cospan.server.events import (
@@ -242,7 +242,8 @@ class Engine:
 
     def _compute(self, command: ComputeBasis) -> Event | None:
         """The next basis: at once where that is quick, else in a thread, to be reported later."""
-        if command.basis.size * (len(command.contributions) + command.basis.shape[1]) < _THREAD_FROM_NUMBERS:
+        method = self.state.specification.method
+        if arithmetic_of(method, command.basis.shape, len(command.contributions)) < _THREAD_FROM_NUMBERS:
             return self._computed(command)
         task = asyncio.get_running_loop().create_task(self._compute_in_thread(command))
         self._tasks.add(task)
@@ -316,5 +317,5 @@ def _log_note(note: Note) -> None:
     named, more = note.agent_ids[:5], len(note.agent_ids) - 5
     shown = ", ".join(named) + (f" and {more} more" if more > 0 else "")
     message = " ".join(part for part in (note.kind, shown, note.text) if part)
-    level = logging.WARNING if note.kind in ("agent-lost", "agent-gone") else logging.INFO
+    level = logging.WARNING if note.kind in ("agent-lost", "agent-gone", "agent-outlier") else logging.INFO
     log.log(level, "round %d: %s", note.round, message)

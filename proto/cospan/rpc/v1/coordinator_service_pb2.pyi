@@ -712,6 +712,7 @@ class AgentStatus(_message.Message):
     GONE_CAUSE_FIELD_NUMBER: _builtins.int
     ABSENT_ROUNDS_FIELD_NUMBER: _builtins.int
     LAST_ROUND_FIELD_NUMBER: _builtins.int
+    OUTLIER_ROUNDS_FIELD_NUMBER: _builtins.int
     agent_id: _builtins.str
     """Name of the agent."""
     phase: Global___AgentPhase.ValueType
@@ -732,6 +733,8 @@ class AgentStatus(_message.Message):
     """Number of rounds that closed without its gradient while it was here."""
     last_round: _builtins.int
     """The newest closed round in which its gradient counted; not set where none did."""
+    outlier_rounds: _builtins.int
+    """Number of closed rounds in which its gradient was an outlier; never any where the mean is taken."""
     def __init__(
         self,
         *,
@@ -745,10 +748,11 @@ class AgentStatus(_message.Message):
         gone_cause: _builtins.str = ...,
         absent_rounds: _builtins.int = ...,
         last_round: _builtins.int | None = ...,
+        outlier_rounds: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_gone_in_round", b"_gone_in_round", "_last_round", b"_last_round", "gone_in_round", b"gone_in_round", "last_round", b"last_round"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_gone_in_round", b"_gone_in_round", "_last_round", b"_last_round", "absent_rounds", b"absent_rounds", "agent_id", b"agent_id", "awaited", b"awaited", "gone_cause", b"gone_cause", "gone_in_round", b"gone_in_round", "last_round", b"last_round", "phase", b"phase", "reconnects", b"reconnects", "rounds_counted", b"rounds_counted", "silent_seconds", b"silent_seconds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_gone_in_round", b"_gone_in_round", "_last_round", b"_last_round", "absent_rounds", b"absent_rounds", "agent_id", b"agent_id", "awaited", b"awaited", "gone_cause", b"gone_cause", "gone_in_round", b"gone_in_round", "last_round", b"last_round", "outlier_rounds", b"outlier_rounds", "phase", b"phase", "reconnects", b"reconnects", "rounds_counted", b"rounds_counted", "silent_seconds", b"silent_seconds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__gone_in_round: _TypeAlias = _typing.Literal["gone_in_round"]  # noqa: Y015
     _WhichOneofArgType__gone_in_round: _TypeAlias = _typing.Literal["_gone_in_round", b"_gone_in_round"]  # noqa: Y015
@@ -902,6 +906,7 @@ class WatchRoundsResponse(_message.Message):
     BASIS_FIELD_NUMBER: _builtins.int
     FINISHED_FIELD_NUMBER: _builtins.int
     ABSENT_AGENT_IDS_FIELD_NUMBER: _builtins.int
+    OUTLIER_AGENT_IDS_FIELD_NUMBER: _builtins.int
     closed_round: _builtins.int
     """The round that closed."""
     seconds: _builtins.float
@@ -930,6 +935,12 @@ class WatchRoundsResponse(_message.Message):
     def absent_agent_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Names of agents that were here and whose gradients the round closed without."""
 
+    @_builtins.property
+    def outlier_agent_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Names of agents whose gradients were three times as far from what was made of all as the median agent's; empty
+        where the mean is taken.
+        """
+
     def __init__(
         self,
         *,
@@ -943,10 +954,11 @@ class WatchRoundsResponse(_message.Message):
         basis: _matrix_pb2.Matrix | None = ...,
         finished: _builtins.bool = ...,
         absent_agent_ids: _abc.Iterable[_builtins.str] | None = ...,
+        outlier_agent_ids: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["basis", b"basis", "stamp", b"stamp"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["absent_agent_ids", b"absent_agent_ids", "basis", b"basis", "basis_movement", b"basis_movement", "closed_round", b"closed_round", "contributors", b"contributors", "departed_agent_ids", b"departed_agent_ids", "finished", b"finished", "orthonormality_error", b"orthonormality_error", "seconds", b"seconds", "stamp", b"stamp"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["absent_agent_ids", b"absent_agent_ids", "basis", b"basis", "basis_movement", b"basis_movement", "closed_round", b"closed_round", "contributors", b"contributors", "departed_agent_ids", b"departed_agent_ids", "finished", b"finished", "orthonormality_error", b"orthonormality_error", "outlier_agent_ids", b"outlier_agent_ids", "seconds", b"seconds", "stamp", b"stamp"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
