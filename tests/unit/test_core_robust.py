@@ -10,7 +10,7 @@ from values import read_only
 from cospan.core.aggregation import Contribution, aggregate, next_basis
 from cospan.core.matrices import DenseMatrix, FactoredMatrix, Gradient, to_dense
 from cospan.core.method import Aggregation, Method, paper, practical
-from cospan.core.robust import Parts, clipped_mean, geometric_median, outliers, trimmed_mean, weighted_median
+from cospan.core.robust import Parts, clipped_mean, geometric_median, outliers_of, trimmed_mean, weighted_median
 from cospan.core.stacks import DenseStack, FactoredStack, stacked
 from cospan.core.subspace import principal_angle_sine, random_basis
 
@@ -92,9 +92,9 @@ def test_the_geometric_median_is_where_the_distances_have_the_least_sum() -> Non
 
 def test_outliers_by_hand() -> None:
     parts = scalars(1.0, -1.0, 1.5, 3.5, -3.6)
-    assert outliers(parts, np.zeros((1, 1))) == ()  # three times 1.5 is 4.5
-    assert outliers(scalars(1.0, -1.0, 1.0, 3.5, -2.9), np.zeros((1, 1))) == (3,)
-    assert outliers(scalars(1.0, 100.0), np.zeros((1, 1))) == ()  # of two, which?
+    assert outliers_of(parts, np.zeros((1, 1))) == ()  # three times 1.5 is 4.5
+    assert outliers_of(scalars(1.0, -1.0, 1.0, 3.5, -2.9), np.zeros((1, 1))) == (3,)
+    assert outliers_of(scalars(1.0, 100.0), np.zeros((1, 1))) == ()  # of two, which?
 
 
 # Forms and groups -----------------------------------------------------------------------------------------------

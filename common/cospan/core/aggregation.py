@@ -6,10 +6,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Float
 
-from cospan.core import robust
 from cospan.core.matrices import DenseMatrix, Gradient, to_dense
 from cospan.core.method import Aggregation, Method
-from cospan.core.robust import Parts, clipped_mean, geometric_median, trimmed_mean
+from cospan.core.robust import Parts, clipped_mean, geometric_median, outliers_of, trimmed_mean
 from cospan.core.schedules import decay
 from cospan.core.spectral import basis_of_products, product_of, spectral_basis
 from cospan.core.subspace import (
@@ -126,7 +125,7 @@ def _combined(
             centre = trimmed_mean(parts, method.trimmed_share)
         case Aggregation.GEOMETRIC_MEDIAN:
             centre = geometric_median(parts)
-    return centre, robust.outliers(parts, centre)
+    return centre, outliers_of(parts, centre)
 
 
 def _mean(matrices: Sequence[Gradient], weights: Sequence[float]) -> Float[np.ndarray, "d r"]:

@@ -118,7 +118,7 @@ def geometric_median(parts: Parts) -> Float[np.ndarray, "d r"]:
     centre = _pulled(parts, weights)
     for _ in range(_MOST_REJECTIONS):
         kept = parts.weights.copy()
-        kept[list(outliers(parts, centre))] = 0.0
+        kept[list(outliers_of(parts, centre))] = 0.0
         if np.array_equal(kept, weights):
             break
         weights = kept
@@ -142,7 +142,7 @@ def _pulled(parts: Parts, weights: Float[np.ndarray, " n"]) -> Float[np.ndarray,
     return centre
 
 
-def outliers(parts: Parts, centre: Float[np.ndarray, "d r"]) -> tuple[int, ...]:
+def outliers_of(parts: Parts, centre: Float[np.ndarray, "d r"]) -> tuple[int, ...]:
     """The contributions three times as far from `centre` as the median agent; none where there are but two."""
     if len(parts.weights) < _FEWEST:
         return ()
