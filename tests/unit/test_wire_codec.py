@@ -285,6 +285,16 @@ GRADIENT_CHANGES: dict[str, tuple[str, Change]] = {
     "of another run": ("gradient.dense is 4 × 2", set_to("dense", matrix(np.ones((4, 2))))),
     "not a number": ("gradient.dense has an entry that is not finite", set_to("dense", matrix(NAN))),
     "infinite": ("gradient.dense has an entry that is not finite", set_to("dense", matrix(INF))),
+    "huge": ("gradient.dense has an entry of up to 2e+60", set_to("dense", matrix(np.full((D, R), -2e60)))),
+    "huge where squared": ("gradient.dense has an entry", set_to("dense", matrix(np.full((D, R), 1e300)))),
+    "a product that is huge": (
+        "the product of gradient.factored has an entry of up to 1e+80",
+        set_to("factored", pb.FactoredMatrix(left=matrix([[1e40]] * D), right=matrix([[-1e40]] * R))),
+    ),
+    "a product that overflows": (
+        "the product of gradient.factored has an entry of up to inf",
+        set_to("factored", pb.FactoredMatrix(left=matrix([[1e200]] * D), right=matrix([[1e200]] * R))),
+    ),
     "no payload": ("gradient.payload is missing", lambda g: g.ClearField("dense")),
     "no factors": ("gradient.factored has 0 factors", set_to("factored", pb.FactoredMatrix())),
     "too many factors": (
@@ -327,6 +337,26 @@ GRADIENT_CHANGES: dict[str, tuple[str, Change]] = {
     "second moment not a number": (
         "gradient.head_second_moment has an entry",
         set_to("head_second_moment", matrix([[math.nan, 0.0], [0.0, 1.0]])),
+    ),
+    "huge second moment": (
+        "gradient.head_second_moment has an entry of up to 1e+61",
+        set_to("head_second_moment", matrix([[1e61, 0.0], [0.0, 1.0]])),
+    ),
+    "second moment that is not symmetric": (
+        "gradient.head_second_moment is not symmetric",
+        set_to("head_second_moment", matrix([[1.0, 0.5], [0.4, 1.0]])),
+    ),
+    "negative second moment": (
+        "gradient.head_second_moment is not symmetric and positive",
+        set_to("head_second_moment", matrix([[-1.0, 0.0], [0.0, -1.0]])),
+    ),
+    "indefinite second moment": (
+        "gradient.head_second_moment is not symmetric and positive",
+        set_to("head_second_moment", matrix([[1.0, 2.0], [2.0, 1.0]])),
+    ),
+    "second moment without a trace": (
+        "gradient.head_second_moment is not symmetric and positive",
+        set_to("head_second_moment", matrix([[0.0, 1.0], [1.0, 0.0]])),
     ),
     "empty second moment": (
         "gradient.head_second_moment is 0 × 0",

@@ -20,6 +20,7 @@ from cospan.rpc.v1 import matrix_pb2, run_pb2
 from cospan.wire import messages as m
 from cospan.wire.errors import InvalidMessageError
 from cospan.wire.limits import MAX_GROUP, MAX_TEXT
+from cospan.wire.ranges import check_contribution
 
 _E = TypeVar("_E", bound=Enum)
 _DTYPES: dict[int, np.dtype[Any]] = {
@@ -301,8 +302,8 @@ def _agent_ids(names: Sequence[str], field: str) -> tuple[str, ...]:
     """The names in sorted order, so that a set of agents has one spelling."""
     if not names:
         return ()  # of a gradient: all agents of the process
+    _require(len(names) <= MAX_GROUP, f"{field} has {len(names)} names; a process hosts at most {MAX_GROUP}")
     listed = sorted(names)
-    _require(len(listed) <= MAX_GROUP, f"{field} has {len(listed)} names; a process hosts at most {MAX_GROUP}")
     _require(len(set(listed)) == len(listed), f"{field} names an agent twice")
     for name in listed:
         problem = agent_id_problem(name)
@@ -344,15 +345,17 @@ def _decode_gradient(message: pb.SubspaceGradient, spec: RunSpecification) -> m.
         row_sums is not None or not spec.method.sends_row_sums,
         "gradient.row_sums is missing; this run scales its step with it",
     )
+    contribution = Contribution(
+        gradient=_decode_payload(message, spec),
+        weight=message.weight,
+        head_second_moment=moment,
+        row_sums=row_sums,
+    )
+    check_contribution(contribution)
     return m.GradientUpload(
         round=message.round,
         agent_ids=_agent_ids(message.agent_ids, "gradient.agent_ids"),
-        contribution=Contribution(
-            gradient=_decode_payload(message, spec),
-            weight=message.weight,
-            head_second_moment=moment,
-            row_sums=row_sums,
-        ),
+        contribution=contribution,
     )
 
 
