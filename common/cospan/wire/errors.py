@@ -16,6 +16,8 @@
     │   ├── OutOfTurnError
     │   ├── DrainingError
     │   ├── MessageTooLargeError
+    │   ├── TooManyStreamsError
+    │   ├── RateLimitedError
     │   ├── IdentityMismatchError
     │   ├── AdminRequiredError
     │   └── InternalError
@@ -192,6 +194,22 @@ class MessageTooLargeError(RemoteError):
     code = grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
+class TooManyStreamsError(RemoteError):
+    """The peer, or all together, have as many streams or calls open as the run allows."""
+
+    reason = "TOO_MANY_STREAMS"
+    code = grpc.StatusCode.RESOURCE_EXHAUSTED
+    retryable = True
+
+
+class RateLimitedError(RemoteError):
+    """The peer calls or sends more often than the run gives occasion to."""
+
+    reason = "RATE_LIMITED"
+    code = grpc.StatusCode.RESOURCE_EXHAUSTED
+    retryable = True
+
+
 class IdentityMismatchError(RemoteError):
     """The peer's certificate does not speak for an agent that it names."""
 
@@ -225,6 +243,8 @@ REASONS: dict[str, type[RemoteError]] = {
         OutOfTurnError,
         DrainingError,
         MessageTooLargeError,
+        TooManyStreamsError,
+        RateLimitedError,
         IdentityMismatchError,
         AdminRequiredError,
         InternalError,

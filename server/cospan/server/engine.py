@@ -78,6 +78,8 @@ class Stream:
     """No message is added any more; the stream ends when the outbox is empty."""
     error: RemoteError | None = None
     wake: asyncio.Event = field(default_factory=asyncio.Event)
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when it is closed."""
 
     def put(self, encoded: bytes, *, is_basis: bool) -> None:
         """Queues a message. Of several bases that a slow reader has not taken, only the newest is kept."""
@@ -96,6 +98,7 @@ class Stream:
         if not self.closed:
             self.closed, self.error = True, error
             self.wake.set()
+            self.ended.set()
 
 
 class Engine:
