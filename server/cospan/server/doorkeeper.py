@@ -81,6 +81,8 @@ class Doorkeeper(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc's st
         """
         self.refused: Counter[str] = Counter()
         """How many calls and streams were refused or cut off, by reason."""
+        self.on_refusal: list[Callable[[CospanError], None]] = []
+        """Called with what each of them was told."""
         self._agents, self._own_way, self._looking, self._clock = agents, own_way, looking, clock
         self._accounts: dict[tuple[str, Kind], tuple[Account, int]] = {}
         self._all = dict.fromkeys(Kind, Account())
@@ -115,6 +117,8 @@ class Doorkeeper(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc's st
         if now >= self._next_line:
             self._next_line = now + _QUIET_SECONDS
             log.warning("refused %s: %s (%s)", identity.name, error, error.reason)
+        for listener in self.on_refusal:
+            listener(error)
 
     def _enter(self, kind: Kind, identity: Identity) -> Entry:
         now, agents = self._clock(), identity.most_agents(self._agents)
