@@ -33,6 +33,7 @@ from cospan.wire.codec import (
     encode_matrix,
     encode_specification,
     encode_stamp,
+    printable,
 )
 from cospan.wire.errors import InvalidMessageError
 from cospan.wire.reports import decode_round_report, decode_run_report, encode_round_report, encode_run_report
@@ -133,7 +134,7 @@ def uploads(draw: st.DrawFn, spec: RunSpecification) -> m.GradientUpload:
 @st.composite
 def said_by_agents(draw: st.DrawFn) -> tuple[RunSpecification, m.AgentMessage]:
     spec = draw(specifications())
-    leaves = st.builds(m.Leave, st.text(max_size=512))
+    leaves = st.builds(m.Leave, st.text(max_size=512).map(printable))
     return spec, draw(uploads(spec) | joins | leaves | st.just(m.Heartbeat()))
 
 

@@ -208,6 +208,12 @@ def test_a_cause_too_long_is_cut_when_it_is_sent() -> None:
     assert left == m.Leave("x" * limits.MAX_TEXT)
 
 
+def test_a_farewell_forges_no_line_of_a_log_and_moves_no_cursor() -> None:
+    cause = "gone\nround 9: run-finished \x1b[2J für immer"
+    left = decode_agent_message(sent(encode_agent_message(m.Leave(cause))), SPEC)
+    assert left == m.Leave("gone round 9: run-finished  [2J für immer")
+
+
 def test_a_second_moment_is_optional_where_the_run_does_not_precondition() -> None:
     message = upload(DenseMatrix(BASIS), moment=None)
     assert same(decode_agent_message(sent(encode_agent_message(message)), PLAIN), message)
@@ -631,11 +637,12 @@ def test_the_limit_is_not_far_above_what_is_needed() -> None:
 
 def test_channel_options_of_both_ends_match() -> None:
     """A client that pings more often than its server allows is thrown out with ENHANCE_YOUR_CALM."""
-    server, client = dict(limits.server_options(1000)), dict(limits.client_options(1000))
+    server, client = dict(limits.server_options(1000, 50, 20)), dict(limits.client_options(1000))
     assert server["grpc.http2.min_recv_ping_interval_without_data_ms"] < client["grpc.keepalive_time_ms"]
     for name in ("grpc.max_receive_message_length", "grpc.max_send_message_length"):
         assert server[name] == client[name] == 1000
     assert server["grpc.so_reuseport"] == 0, "two coordinators on one port would share the agents"
     assert client["grpc.enable_retries"] == 0, "a retried call would hide a broken stream"
-    assert len(limits.server_options(1)) == len(server)
+    assert (server["grpc.max_allowed_incoming_connections"], server["grpc.max_concurrent_streams"]) == (50, 20)
+    assert len(limits.server_options(1, 1, 1)) == len(server)
     assert len(limits.client_options(1)) == len(client)

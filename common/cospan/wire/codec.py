@@ -80,6 +80,11 @@ def _text(value: str, field: str, most: int = MAX_TEXT) -> str:
     return value
 
 
+def printable(text: str) -> str:
+    """A text of a peer for logs and terminals: no line breaks, and nothing that a terminal would obey."""
+    return text if text.isprintable() else "".join(sign if sign.isprintable() else " " for sign in text)
+
+
 # Matrices -----------------------------------------------------------------------------------------------------
 
 
@@ -247,7 +252,7 @@ def decode_agent_message(request: pb.CollaborateRequest, spec: RunSpecification)
         case "heartbeat":
             return m.Heartbeat()
         case "leave":
-            return m.Leave(_text(request.leave.cause, "leave.cause"), request.leave.returning)
+            return m.Leave(printable(_text(request.leave.cause, "leave.cause")), request.leave.returning)
         case "join":
             return _decode_join(request.join)
         case _:

@@ -18,6 +18,7 @@
     │   ├── MessageTooLargeError
     │   ├── TooManyStreamsError
     │   ├── RateLimitedError
+    │   ├── TooManyAgentsError
     │   ├── IdentityMismatchError
     │   ├── AdminRequiredError
     │   └── InternalError
@@ -210,6 +211,13 @@ class RateLimitedError(RemoteError):
     retryable = True
 
 
+class TooManyAgentsError(RemoteError):
+    """The run has known as many agents as it may."""
+
+    reason = "TOO_MANY_AGENTS"
+    code = grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
 class IdentityMismatchError(RemoteError):
     """The peer's certificate does not speak for an agent that it names."""
 
@@ -245,6 +253,7 @@ REASONS: dict[str, type[RemoteError]] = {
         MessageTooLargeError,
         TooManyStreamsError,
         RateLimitedError,
+        TooManyAgentsError,
         IdentityMismatchError,
         AdminRequiredError,
         InternalError,

@@ -27,7 +27,7 @@ from cospan.server.events import (
 )
 from cospan.server.quotas import Kind
 from cospan.server.reporting import run_report
-from cospan.wire.codec import decode_agent_message, encode_matrix, encode_specification, encode_stamp
+from cospan.wire.codec import decode_agent_message, encode_matrix, encode_specification, encode_stamp, printable
 from cospan.wire.errors import CospanError, InternalError, InvalidMessageError, OutOfTurnError, RemoteError
 from cospan.wire.identity import Identity, Right
 from cospan.wire.limits import MAX_TEXT
@@ -196,7 +196,7 @@ class CoordinatorService:
         identity.require(Right.STOP)
         if len(request.cause) > MAX_TEXT:
             raise InvalidMessageError(f"cause has {len(request.cause)} characters; it may have {MAX_TEXT}")
-        said = f": {request.cause}" if request.cause else ""
+        said = f": {printable(request.cause)}" if request.cause else ""
         self._stop(f"it was stopped by {identity.name}{said}")
         return pb.StopRunResponse(stamp=encode_stamp(self._engine.state.stamp))
 
