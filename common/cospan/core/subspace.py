@@ -66,14 +66,15 @@ def is_second_moment(matrix: Float[np.ndarray, "r r"]) -> bool:
 
     Only then are all eigenvalues of `precondition`'s matrix above zero.
     """
-    moment = np.asarray(matrix, dtype=np.float64)
-    trace = float(np.trace(moment))
+    shifted = np.array(matrix, dtype=np.float64)
+    trace = float(shifted.trace())
     if trace <= NEGLIGIBLE:
-        return trace >= 0.0 and float(np.abs(moment).max()) <= NEGLIGIBLE
-    if float(np.abs(moment - moment.T).max()) > _MOMENT_TOLERANCE * trace:
+        return trace >= 0.0 and float(np.abs(shifted).max()) <= NEGLIGIBLE
+    if float((shifted - shifted.T).max()) > _MOMENT_TOLERANCE * trace:
         return False
+    shifted.flat[:: len(shifted) + 1] += _MOMENT_TOLERANCE * trace
     try:
-        np.linalg.cholesky(moment + _MOMENT_TOLERANCE * trace * np.eye(len(moment)))
+        np.linalg.cholesky(shifted)
     except np.linalg.LinAlgError:
         return False
     return True
