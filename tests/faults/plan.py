@@ -129,7 +129,7 @@ class QuorumRun:
 _ROUNDS_PER_FAULT = 6
 _ROUNDS_AFTER = 40
 _UNDER_WAY_SECONDS = 60.0
-"""For the first fault the run is under way, unless it takes so long to start: all must not be over before it has."""
+"""The first fault comes to a run that is under way: else all might be over before it has begun."""
 LIVENESS_SECONDS = 2.0
 
 

@@ -146,6 +146,17 @@ def test_blocks_of_rows_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     np.testing.assert_array_equal(combined(Aggregation.TRIMMED, matrices), whole)
 
 
+def test_a_factor_may_be_huge_where_the_other_is_tiny() -> None:
+    rng = np.random.default_rng(10)
+    matrices = [FactoredMatrix(rng.standard_normal((D, 1)), rng.standard_normal((R, 1))) for _ in range(5)]
+    uneven = [FactoredMatrix(2.0**900 * each.left, 2.0**-900 * each.right) for each in matrices]
+    ours, plain = stacked(uneven), stacked(matrices)
+    np.testing.assert_array_equal(ours.squared_norms, plain.squared_norms)
+    np.testing.assert_array_equal(ours.combined(np.ones(5)), plain.combined(np.ones(5)))
+    nothing = stacked([FactoredMatrix(np.zeros((D, 1)), np.ones((R, 1)))])
+    np.testing.assert_array_equal(nothing.squared_norms, [0.0])
+
+
 # Agents that are not honest -------------------------------------------------------------------------------------
 
 ATTACKS = {

@@ -96,8 +96,10 @@ def stacked(matrices: Sequence[Gradient]) -> Stack:
     if len(factored) < len(matrices) or not matrices:
         return DenseStack(np.stack([to_dense(matrix) for matrix in matrices]))
     counts = [matrix.left.shape[1] for matrix in factored]
+    left = np.concatenate([matrix.left for matrix in factored], axis=1, dtype=np.float64)
+    right = np.concatenate([matrix.right for matrix in factored], axis=1, dtype=np.float64)
+    # A factor may be huge and the other one tiny: their product is in range, and the square of one alone is not.
+    _, exponents = np.frexp(np.abs(left).max(axis=0))
     return FactoredStack(
-        left=np.concatenate([matrix.left for matrix in factored], axis=1, dtype=np.float64),
-        right=np.concatenate([matrix.right for matrix in factored], axis=1, dtype=np.float64),
-        starts=np.cumsum([0, *counts[:-1]]),
+        left=np.ldexp(left, -exponents), right=np.ldexp(right, exponents), starts=np.cumsum([0, *counts[:-1]])
     )

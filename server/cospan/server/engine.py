@@ -15,7 +15,8 @@ from typing import TypeVar
 
 import numpy as np
 
-from cospan.core.aggregation import BasisMove, arithmetic_of, next_basis
+from cospan.core.aggregation import arithmetic_of
+from cospan.core.exclusion import SoundMove, sound_move
 from cospan.core.specification import RunSpecification
 from cospan.server import machine
 from cospan.server.events import (
@@ -59,6 +60,7 @@ _OUTBOX_LENGTH = 64
 _RETURN_SECONDS = 15.0
 """After a restart, so long a round waits for those who took part before: longer than agents ever pause between
 attempts to connect."""
+_WARNINGS = ("agent-lost", "agent-gone", "agent-outlier", "gradients-left-out")
 _FINAL = (FinishCause.ROUNDS_REACHED, FinishCause.STOPPED, FinishCause.FAILED)
 """A run that ended otherwise goes on where it was when a coordinator is started for it again."""
 
@@ -77,6 +79,8 @@ class Stream:
     """No message is added any more; the stream ends when the outbox is empty."""
     error: RemoteError | None = None
     wake: asyncio.Event = field(default_factory=asyncio.Event)
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when it is closed."""
 
     def put(self, encoded: bytes, *, is_basis: bool) -> None:
         """Queues a message. Of several bases that a slow reader has not taken, only the newest is kept."""
@@ -95,6 +99,7 @@ class Stream:
         if not self.closed:
             self.closed, self.error = True, error
             self.wake.set()
+            self.ended.set()
 
 
 class Engine:
@@ -255,17 +260,25 @@ class Engine:
 
     def _computed(self, command: ComputeBasis) -> Event:
         try:
-            move = self._next_basis(command)
+            sound = self._sound_move(command)
         except np.linalg.LinAlgError as failure:
             return BasisFailed(command.round, f"round {command.round} gave no finite basis: {failure}")
         except Exception as failure:  # a round without either event would stay open for ever
             log.exception("the arithmetic of round %d failed", command.round)
             return BasisFailed(command.round, f"round {command.round} gave no basis: {failure}")
-        return BasisComputed(command.round, move)
+        if sound.left_out:
+            self._name_left_out(command.round, sound)
+        return BasisComputed(command.round, sound.move)
 
-    def _next_basis(self, command: ComputeBasis) -> BasisMove:
+    def _sound_move(self, command: ComputeBasis) -> SoundMove:
         method = self.state.specification.method
-        return next_basis(command.basis, command.contributions, method, command.round, command.row_squares)
+        return sound_move(command.basis, command.contributions, method, command.round, command.row_squares)
+
+    def _name_left_out(self, number: int, sound: SoundMove) -> None:
+        """Logs whose gradients a round could not be computed with; safe in a thread, for nobody else is told."""
+        sessions = sorted(self.state.contributions)  # in the order of the command's contributions
+        agents = tuple(agent for place in sound.left_out for agent in sessions[place])
+        _log_note(Note("gradients-left-out", number, agents, f"the arithmetic fails with them: {sound.problem}"))
 
     # The end ----------------------------------------------------------------------------------------------------
 
@@ -317,5 +330,5 @@ def _log_note(note: Note) -> None:
     named, more = note.agent_ids[:5], len(note.agent_ids) - 5
     shown = ", ".join(named) + (f" and {more} more" if more > 0 else "")
     message = " ".join(part for part in (note.kind, shown, note.text) if part)
-    level = logging.WARNING if note.kind in ("agent-lost", "agent-gone", "agent-outlier") else logging.INFO
+    level = logging.WARNING if note.kind in _WARNINGS else logging.INFO
     log.log(level, "round %d: %s", note.round, message)

@@ -62,7 +62,7 @@ class _FinishCauseEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FinishCau
     FINISH_CAUSE_NOT_STARTED: _FinishCause.ValueType  # 4
     """Too few agents joined in time."""
     FINISH_CAUSE_FAILED: _FinishCause.ValueType  # 5
-    """A round gave no finite basis."""
+    """A round gave no finite basis, from none of its gradients."""
 
 class FinishCause(_FinishCause, metaclass=_FinishCauseEnumTypeWrapper):
     """Why a run is over."""
@@ -78,7 +78,7 @@ FINISH_CAUSE_NO_AGENTS: FinishCause.ValueType  # 3
 FINISH_CAUSE_NOT_STARTED: FinishCause.ValueType  # 4
 """Too few agents joined in time."""
 FINISH_CAUSE_FAILED: FinishCause.ValueType  # 5
-"""A round gave no finite basis."""
+"""A round gave no finite basis, from none of its gradients."""
 Global___FinishCause: _TypeAlias = FinishCause  # noqa: Y015
 
 class _RunPhase:
@@ -220,7 +220,7 @@ class Join(_message.Message):
     """
     @_builtins.property
     def agent_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Names of the agents that this process hosts: 1 or more, each 1 to 64 of letters, digits, '.', '_' and '-',
+        """Names of the agents that this process hosts: 1 to 65,536, each 1 to 64 of letters, digits, '.', '_' and '-',
         not beginning with '.'; no name twice. More than one makes a group. Empty where the process brings no name and
         asks for a free site; see `holder`.
         """
@@ -316,11 +316,15 @@ class SubspaceGradient(_message.Message):
 
     @_builtins.property
     def head_second_moment(self) -> _matrix_pb2.Matrix:
-        """Σ over agents of the mean of w wᵀ over the corrections of the round, r × r; only where the run preconditions."""
+        """Σ over agents of the mean of w wᵀ over the corrections of the round, r × r; only where the run preconditions.
+        Symmetric and positive semidefinite, no entry above 1e60 in size.
+        """
 
     @_builtins.property
     def row_sums(self) -> _matrix_pb2.Matrix:
-        """Σ over agents of the row sums of |A| a step, d × 1, none negative; only where the run scales rows with them."""
+        """Σ over agents of the row sums of |A| a step, d × 1, none negative or above 1e60; only where the run scales rows
+        with them.
+        """
 
     def __init__(
         self,
