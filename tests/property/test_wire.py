@@ -121,7 +121,7 @@ def uploads(draw: st.DrawFn, spec: RunSpecification) -> m.GradientUpload:
 @st.composite
 def said_by_agents(draw: st.DrawFn) -> tuple[RunSpecification, m.AgentMessage]:
     spec = draw(specifications())
-    leaves = st.builds(m.Leave, st.text(max_size=512))
+    leaves = st.builds(m.Leave, st.text(max_size=512).filter(str.isprintable))
     return spec, draw(uploads(spec) | joins | leaves | st.just(m.Heartbeat()))
 
 

@@ -208,6 +208,12 @@ def test_a_cause_too_long_is_cut_when_it_is_sent() -> None:
     assert left == m.Leave("x" * limits.MAX_TEXT)
 
 
+def test_a_cause_is_shown_on_one_line_and_steers_no_terminal() -> None:
+    """Onlookers read it: it must not look like lines of the coordinator, nor clear their screen."""
+    left = decode_agent_message(sent(encode_agent_message(m.Leave("all\nwell \x1b[2J\u202eé 🦀"))), SPEC)
+    assert left == m.Leave("all�well �[2J�é 🦀")
+
+
 def test_a_second_moment_is_optional_where_the_run_does_not_precondition() -> None:
     message = upload(DenseMatrix(BASIS), moment=None)
     assert same(decode_agent_message(sent(encode_agent_message(message)), PLAIN), message)

@@ -79,6 +79,11 @@ def _text(value: str, field: str, most: int = MAX_TEXT) -> str:
     return value
 
 
+def _for_people(value: str, field: str) -> str:
+    """A text that is shown on terminals and in logs: on one line, and without what would steer a terminal."""
+    return "".join(letter if letter.isprintable() else "�" for letter in _text(value, field))
+
+
 # Matrices -----------------------------------------------------------------------------------------------------
 
 
@@ -246,7 +251,7 @@ def decode_agent_message(request: pb.CollaborateRequest, spec: RunSpecification)
         case "heartbeat":
             return m.Heartbeat()
         case "leave":
-            return m.Leave(_text(request.leave.cause, "leave.cause"), request.leave.returning)
+            return m.Leave(_for_people(request.leave.cause, "leave.cause"), request.leave.returning)
         case "join":
             return _decode_join(request.join)
         case _:
