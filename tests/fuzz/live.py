@@ -83,7 +83,7 @@ class LiveFuzzer:
 
     async def send(self, count: int) -> None:
         """Sends at least so many more fuzzed messages; afterwards nobody of the fuzzer is in the run."""
-        self._wanted += count
+        self._wanted = self.tally.sent + count
         async with asyncio.TaskGroup() as group:
             for speaker in self._speakers:
                 group.create_task(speaker.speak())

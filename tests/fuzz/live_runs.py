@@ -20,6 +20,7 @@ from fuzz.live import LiveFuzzer
 from cospan.cli.onlooker import fetch_run
 from cospan.core.subspace import orthonormality_error
 from cospan.server.archive import read_basis
+from cospan.wire.errors import CospanError
 from cospan.wire.messages import RunPhase, RunReport
 
 MOST_GROWTH = 1.05
@@ -69,25 +70,33 @@ async def _run(folder: Path, count: int, seed: int, *, warm_up: bool) -> list[st
     fleet = Fleet(
         folder / "fuzzed", flags, agents=_AGENTS, witnesses=0, bridged=False, pace=_PACE_SECONDS, pace_while=slow
     )
-    problems, looks = [], list[Look]()
+    looks: list[Look] = []
     async with fleet.running():
-        before = await _round_reached(fleet, _REMEMBERED_ROUNDS)
-        slow.touch()
-        begun = time.monotonic()
-        async with LiveFuzzer(fleet.address, before.specification, seed=seed) as fuzzer:
-            for tenth in range(1, _TENTHS + 1):
-                await fuzzer.send(tenth * count // _TENTHS - fuzzer.tally.sent)
-                looks.append(await _look(fleet, fuzzer.tally.sent, begun))
-            problems += fuzzer.tally.problems
-            print("\n".join(fuzzer.tally.lines()), flush=True)
-        slow.unlink()
-        if looks[-1].round >= rounds:
-            problems.append(f"round {looks[-1].round} came before the fuzzer was done; it is for a faster machine")
-        problems += await _ended(fleet)
+        try:
+            problems = await _fuzz(fleet, count, seed, slow, looks)
+            if looks[-1].round >= rounds:
+                problems.append(f"round {looks[-1].round} came before the fuzzer was done; it needs more rounds")
+            problems += await _ended(fleet)
+        except (CospanError, TimeoutError) as failure:
+            problems = [f"the coordinator does not answer any more: {failure}"]
     problems += _judged(looks) + _said(fleet)
     if not problems:
         problems += await _last_basis(fleet, folder / "alone", flags) if warm_up else _is_a_basis(fleet)
     return [f"{folder.name}: {problem}" for problem in problems]
+
+
+async def _fuzz(fleet: Fleet, count: int, seed: int, slow: Path, looks: list[Look]) -> list[str]:
+    """Sends so many messages, with a look after every tenth; what was wrong with the answers."""
+    before = await _round_reached(fleet, _REMEMBERED_ROUNDS)
+    await asyncio.to_thread(slow.touch)
+    begun = time.monotonic()
+    async with LiveFuzzer(fleet.address, before.specification, seed=seed) as fuzzer:
+        for tenth in range(1, _TENTHS + 1):
+            await fuzzer.send(tenth * count // _TENTHS - fuzzer.tally.sent)
+            looks.append(await _look(fleet, fuzzer.tally.sent, begun))
+        print("\n".join(fuzzer.tally.lines()), flush=True)
+    await asyncio.to_thread(slow.unlink)
+    return fuzzer.tally.problems
 
 
 async def _round_reached(fleet: Fleet, number: int) -> RunReport:
@@ -120,6 +129,8 @@ async def _ended(fleet: Fleet) -> list[str]:
 
 def _judged(looks: list[Look]) -> list[str]:
     """What has grown after the first tenth."""
+    if len(looks) < _TENTHS:
+        return [f"it ended after {len(looks)} tenths of the messages"]
     warm, last = looks[0], looks[-1]
     growth = max(look.memory for look in looks) / warm.memory
     print(f"  memory after the warm-up: largest {growth:.4f} times the first; bound {MOST_GROWTH}", flush=True)

@@ -12,7 +12,7 @@ from google.protobuf.message import DecodeError, Message
 
 from cospan.client import session
 from cospan.core.aggregation import Contribution
-from cospan.core.matrices import DenseMatrix
+from cospan.core.matrices import DenseMatrix, FactoredMatrix
 from cospan.core.specification import RunSpecification
 from cospan.core.subspace import orthonormality_error
 from cospan.rpc.v1 import coordinator_service_pb2 as pb
@@ -36,6 +36,7 @@ _SPEAKERS = 4
 _LONGEST_REFUSAL = 2000
 """A status travels in HTTP/2 headers, 8 KiB in all."""
 _ORTHONORMAL = 1e-12
+_LARGE = 1e6
 _PAUSES = {6: 1.0, 7: 40.0}
 """What of the first byte of a turn lets time pass: so many seconds."""
 _BREAKS = 5
@@ -129,6 +130,8 @@ class Coordinator:
         self._engine.state = _begun(spec)
         self._basis: np.ndarray | None = None
         self._tokens = 0
+        self._extreme = False
+        """Whether a gradient had numbers so large or small that what they come to need not be finite."""
 
     def hear(self, first: int, wire: bytes) -> None:
         """One message of one of the processes, over a new stream where its older one has ended."""
@@ -156,6 +159,8 @@ class Coordinator:
         """What the service does with a message."""
         spec = self._engine.state.specification
         message = decode_agent_message(pb.CollaborateRequest.FromString(wire), spec)
+        if isinstance(message, m.GradientUpload):
+            self._look_at(message.contribution)
         token = stream.token
         match message:
             case m.Join() if token is None:
@@ -171,6 +176,16 @@ class Coordinator:
             case _:
                 raise OutOfTurnError("the first message of a stream must be a Join, and no other")
 
+    def _look_at(self, contribution: Contribution) -> None:
+        """What is decoded is what the arithmetic needs."""
+        gradient = contribution.gradient
+        parts = [gradient.left, gradient.right] if isinstance(gradient, FactoredMatrix) else [gradient.values]
+        parts += [part for part in (contribution.head_second_moment, contribution.row_sums) if part is not None]
+        for part in parts:
+            assert np.isfinite(part).all(), "an entry is not finite"
+            sizes = np.abs(part[part != 0.0])
+            self._extreme |= bool(((sizes > _LARGE) | (sizes < 1.0 / _LARGE)).any())
+
     def _hang_up(self, speaker: int) -> None:
         stream = self._streams[speaker]
         if stream is None:
@@ -185,6 +200,9 @@ class Coordinator:
         state = self._engine.state
         state.check()
         assert state.specification.problems() == []
+        assert self._extreme or state.finish_cause is not m.FinishCause.FAILED, (
+            "ordinary numbers have ended the run"
+        )
         if state.basis is not self._basis:
             self._basis = state.basis
             assert state.basis.shape == (state.specification.feature_dim, state.specification.rank)
@@ -239,6 +257,7 @@ class Agent:
                 case session.Learn(round=number, basis=basis):
                     shape = (self._spec.feature_dim, self._spec.rank)
                     assert basis.shape == shape, f"a learner was handed a basis of shape {basis.shape}"
+                    assert np.isfinite(basis).all(), "a learner was handed a basis that is not finite"
                     self._step(session.GradientReady(m.GradientUpload(number, self._gradient)))
                 case session.Transmit(message=message):
                     encode_agent_message(message).SerializeToString()
