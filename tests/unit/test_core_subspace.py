@@ -168,6 +168,13 @@ def test_preconditioning_makes_the_step_free_of_the_scale_of_the_heads() -> None
         np.testing.assert_allclose(precondition(scale * gradient, scale * moment, 0.05), expected, rtol=1e-9)
 
 
+@pytest.mark.parametrize("moment", [[[5.0, 0.0], [0.0, -1.0]], [[0.0, 1e-320], [0.0, 1e-320]]])
+def test_what_has_no_inverse_preconditions_nothing(moment: list[list[float]]) -> None:
+    """No heads have such a second moment: W̄ + 0.5·tr/r·I is singular. Who sends it must not end the run."""
+    gradient = read_only([[4.0, 2.0], [8.0, -6.0]])
+    np.testing.assert_array_equal(precondition(gradient, read_only(moment), 0.5), gradient)
+
+
 def test_zero_heads_precondition_nothing() -> None:
     gradient = read_only(np.zeros((D, R)))
     np.testing.assert_array_equal(precondition(gradient, read_only(np.zeros((R, R))), 0.05), gradient)

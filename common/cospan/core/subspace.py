@@ -45,14 +45,18 @@ def precondition(
 ) -> Float[np.ndarray, "d r"]:
     """Ḡ (W̄ + ε·tr(W̄)/r·I)⁻¹: makes the step free of the scale of the heads (ScaledGD; Tong, Ma, Chi 2021).
 
-    Where W̄ is zero all heads are zero, the gradient is zero as well, and it is returned as it is.
+    Where W̄ is zero all heads are zero, the gradient is zero as well, and it is returned as it is. So it is where
+    the inverse does not exist: then W̄ is no sum of w wᵀ, or too small for float64, and it must not end the run.
     """
     rank = head_second_moment.shape[0]
     scale = float(np.trace(head_second_moment)) / rank
     if scale <= 0.0:
         return gradient
     regularised = head_second_moment + floor * scale * np.eye(rank)
-    return np.asarray(np.linalg.solve(regularised.T, gradient.T).T)
+    try:
+        return np.asarray(np.linalg.solve(regularised.T, gradient.T).T)
+    except np.linalg.LinAlgError:
+        return gradient
 
 
 def running_row_squares(
