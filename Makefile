@@ -7,7 +7,7 @@ PROTOS := $(wildcard proto/cospan/rpc/v1/*.proto)
 PIP_FLAGS := --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test e2e faults soak base-image check protos check-protos wheel-test clean
+.PHONY: help demo test e2e faults soak fuzz base-image check protos check-protos wheel-test clean
 
 help:  ## Show this list
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -31,6 +31,9 @@ faults: $(VENV)/ready  ## Break fleets from a seed: SEED=n, PARTS=kills,mixed,st
 
 soak: $(VENV)/ready  ## 100,000 rounds with 16 agents: the coordinator's memory and open files stay as they are
 	@PYTHONPATH=tests $(BIN)/python -m faults.soak $(if $(ROUNDS),--rounds $(ROUNDS))
+
+fuzz: $(VENV)/ready-fuzz  ## Hostile messages, files and streams from a seed: SEED=n, COUNT=1000000, PARTS=decoder,files,live
+	@PYTHONPATH=tests $(BIN)/python -m fuzz $(if $(SEED),--seed $(SEED)) $(if $(COUNT),--count $(COUNT)) $(if $(PARTS),--parts $(PARTS))
 
 base-image:  ## Make cospan-base:local, to build the image on where no registry can be reached
 	@deploy/make-base-image.sh cospan-base:local
@@ -72,6 +75,10 @@ $(VENV)/ready: pyproject.toml
 
 $(VENV)/ready-e2e: $(VENV)/ready
 	@$(BIN)/pip install $(PIP_FLAGS) --group e2e
+	@touch $@
+
+$(VENV)/ready-fuzz: $(VENV)/ready
+	@$(BIN)/pip install $(PIP_FLAGS) --group fuzz
 	@touch $@
 
 .venv-protos/ready: pyproject.toml

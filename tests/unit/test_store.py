@@ -338,6 +338,7 @@ def test_no_byte_can_change_unseen(tmp_path: Path) -> None:
         ("DELETE FROM rounds WHERE round = 1", "it has 3 rounds, and the last is round 3"),
         ("DELETE FROM bases WHERE round = 4", "the basis after its 4 rounds is missing"),
         ("DELETE FROM run", "it holds no run"),
+        ("UPDATE run SET run_id = CAST(x'ff' AS TEXT)", "Could not decode to UTF-8"),
         ("DROP TABLE seats", "no such table: seats"),
     ],
 )
