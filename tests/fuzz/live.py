@@ -13,22 +13,17 @@ from typing import Any, Self
 
 import grpc
 import grpc.aio
-import numpy as np
 from fuzz import specimens
 from fuzz.mutation import mutated
-from google.protobuf.message import DecodeError
 
-from cospan.core.matrices import DenseMatrix, FactoredMatrix
 from cospan.core.specification import RunSpecification
 from cospan.rpc.v1 import coordinator_service_pb2 as pb
 from cospan.wire import messages as m
-from cospan.wire.codec import decode_agent_message, encode_agent_message
+from cospan.wire.codec import encode_agent_message
 from cospan.wire.errors import CoordinatorUnavailableError, InternalError, NoFreeSiteError, RemoteError
 from cospan.wire.limits import max_message_bytes
 from cospan.wire.status import from_rpc_error
 
-LARGEST_COUNTED = 1e6
-"""Entries of gradients that would count are no larger, where they are summed: one of 1e300 ends the run."""
 _METHOD = "/cospan.rpc.v1.CoordinatorService/Collaborate"
 _MOST_MESSAGES = 12
 _ANSWER_SECONDS = 30.0
@@ -248,23 +243,7 @@ class Speaker:
         wire = encode_agent_message(said).SerializeToString()
         for _ in range(mutations):
             wire = mutated(wire, pb.CollaborateRequest, rng)
-        return bounded(wire, spec)
-
-
-def bounded(wire: bytes, spec: RunSpecification) -> bytes:
-    """The message; in place of a gradient that would count, and is larger than the bound, a heartbeat."""
-    try:
-        message = decode_agent_message(pb.CollaborateRequest.FromString(wire), spec)
-    except (DecodeError, RemoteError):
         return wire
-    if not isinstance(message, m.GradientUpload) or spec.method.warms_up_in(message.round + 1):
-        return wire  # in a warm-up nobody looks at a gradient's entries, but for those of the last round
-    match message.contribution.gradient:
-        case DenseMatrix(values=values):
-            largest = float(np.abs(values).max())
-        case FactoredMatrix(left=left, right=right):
-            largest = float(np.abs(left).max()) * float(np.abs(right).max()) * left.shape[1]
-    return wire if largest <= LARGEST_COUNTED else encode_agent_message(m.Heartbeat()).SerializeToString()
 
 
 def _asks_for_less(refusal: Exception) -> bool:
