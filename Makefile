@@ -3,6 +3,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# How many processes `make test` runs the tests in: a number, or auto for one a core.
+WORKERS ?= auto
 PROTOS := $(wildcard proto/cospan/rpc/v1/*.proto)
 PIP_FLAGS := --quiet --disable-pip-version-check
 
@@ -17,7 +19,7 @@ demo: $(VENV)/ready  ## Run the main job: 25 real microgrids learn together
 
 test: $(VENV)/ready  ## Run the tests (with a Docker engine those in containers too), and check the coverage
 	@rm -f .coverage .coverage.*
-	@$(BIN)/python -m pytest -q --cov --cov-report=
+	@$(BIN)/python -m pytest -q -n $(WORKERS) --maxprocesses 8 --dist worksteal --cov --cov-report=
 	@$(BIN)/python -m coverage report --fail-under=95 \
 	  --include='*/cospan/core/*,*/cospan/wire/*,*/server/machine.py,*/server/rounds.py,*/server/state.py,*/server/membership.py,*/server/participation.py,*/server/store.py,*/server/archive.py,*/client/session.py'
 	@if docker info > /dev/null 2>&1; then $(MAKE) --no-print-directory e2e; else \
