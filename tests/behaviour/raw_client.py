@@ -9,9 +9,11 @@ from typing import Any, Self
 import grpc
 import grpc.aio
 
+from cospan.client.connection import open_channel
 from cospan.rpc.v1 import coordinator_service_pb2 as pb
 from cospan.wire.errors import CospanError
 from cospan.wire.status import from_rpc_error
+from cospan.wire.tls import TlsSource
 
 SERVICE = "/cospan.rpc.v1.CoordinatorService/"
 COLLABORATE = SERVICE + "Collaborate"
@@ -21,9 +23,15 @@ SECONDS = 10.0
 class RawStream:
     """One call, whatever the method is, over a connection of its own."""
 
-    def __init__(self, address: str, method: str = COLLABORATE, options: tuple[tuple[str, int], ...] = ()) -> None:
+    def __init__(
+        self,
+        address: str,
+        method: str = COLLABORATE,
+        options: tuple[tuple[str, int], ...] = (),
+        tls: TlsSource | None = None,
+    ) -> None:
         own = ("grpc.use_local_subchannel_pool", 1), ("grpc.max_receive_message_length", 1 << 26)
-        self._channel = grpc.aio.insecure_channel(address, options=(*own, *options))
+        self._channel = open_channel(address, (*own, *options), tls)
         self._call: Any = self._channel.stream_stream(method, request_serializer=None, response_deserializer=None)()
 
     async def __aenter__(self) -> Self:

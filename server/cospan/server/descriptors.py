@@ -21,7 +21,8 @@ def raise_file_limit() -> None:
 def connections_allowed(agents: int) -> int:
     """How many connections the coordinator of a run of so many agents takes.
 
-    One more would be accepted and could not be served: with no descriptor left, nothing works any more.
+    With no descriptor left gRPC accepts nobody: newcomers wait in the dark until their own deadlines, and no file
+    can be opened. Below that, whoever comes too many is closed at once.
     """
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = most_connections(agents)

@@ -9,13 +9,13 @@ import logging
 import secrets
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
 import numpy as np
 
-from cospan.core.aggregation import arithmetic_of
+from cospan.core.aggregation import Contribution, arithmetic_of
 from cospan.core.exclusion import SoundMove, sound_move
 from cospan.core.specification import RunSpecification
 from cospan.server import machine
@@ -249,16 +249,17 @@ class Engine:
         """The next basis: at once where that is quick, else in a thread, to be reported later."""
         method = self.state.specification.method
         if arithmetic_of(method, command.basis.shape, len(command.contributions)) < _THREAD_FROM_NUMBERS:
-            return self._computed(command)
+            return self._computed(command, self.state.contributions)
         task = asyncio.get_running_loop().create_task(self._compute_in_thread(command))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return None
 
     async def _compute_in_thread(self, command: ComputeBasis) -> None:
-        self.handle(await asyncio.to_thread(self._computed, command))
+        # The state's own may be gone when the thread needs them: the run may be stopped meanwhile.
+        self.handle(await asyncio.to_thread(self._computed, command, self.state.contributions))
 
-    def _computed(self, command: ComputeBasis) -> Event:
+    def _computed(self, command: ComputeBasis, counted: Mapping[tuple[str, ...], Contribution]) -> Event:
         try:
             sound = self._sound_move(command)
         except np.linalg.LinAlgError as failure:
@@ -267,18 +268,12 @@ class Engine:
             log.exception("the arithmetic of round %d failed", command.round)
             return BasisFailed(command.round, f"round {command.round} gave no basis: {failure}")
         if sound.left_out:
-            self._name_left_out(command.round, sound)
+            _log_left_out(command.round, sound, sorted(counted))
         return BasisComputed(command.round, sound.move)
 
     def _sound_move(self, command: ComputeBasis) -> SoundMove:
         method = self.state.specification.method
         return sound_move(command.basis, command.contributions, method, command.round, command.row_squares)
-
-    def _name_left_out(self, number: int, sound: SoundMove) -> None:
-        """Logs whose gradients a round could not be computed with; safe in a thread, for nobody else is told."""
-        sessions = sorted(self.state.contributions)  # in the order of the command's contributions
-        agents = tuple(agent for place in sound.left_out for agent in sessions[place])
-        _log_note(Note("gradients-left-out", number, agents, f"the arithmetic fails with them: {sound.problem}"))
 
     # The end ----------------------------------------------------------------------------------------------------
 
@@ -324,6 +319,12 @@ def _tell(listeners: list[Callable[[_C], None]], command: _C) -> None:
             listener(command)
         except Exception:
             log.exception("a listener failed at a %s", type(command).__name__)
+
+
+def _log_left_out(number: int, sound: SoundMove, sessions: Sequence[tuple[str, ...]]) -> None:
+    """Names those whose gradients a round could not be computed with; `sessions` is in the order of the sum."""
+    agents = tuple(agent for place in sound.left_out for agent in sessions[place])
+    _log_note(Note("gradients-left-out", number, agents, f"the arithmetic fails with them: {sound.problem}"))
 
 
 def _log_note(note: Note) -> None:
