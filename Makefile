@@ -3,11 +3,13 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# How many processes `make test` runs the tests in: a number, or auto for one a core.
+WORKERS ?= auto
 PROTOS := $(wildcard proto/cospan/rpc/v1/*.proto)
 PIP_FLAGS := --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test e2e faults soak bench base-image check protos check-protos wheel-test clean
+.PHONY: help demo test e2e faults soak fuzz bench base-image check protos check-protos wheel-test clean
 
 help:  ## Show this list
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -17,7 +19,7 @@ demo: $(VENV)/ready  ## Run the main job: 25 real microgrids learn together
 
 test: $(VENV)/ready  ## Run the tests (with a Docker engine those in containers too), and check the coverage
 	@rm -f .coverage .coverage.*
-	@$(BIN)/python -m pytest -q --cov --cov-report=
+	@$(BIN)/python -m pytest -q -n $(WORKERS) --maxprocesses 8 --dist worksteal --cov --cov-report=
 	@$(BIN)/python -m coverage report --fail-under=95 \
 	  --include='*/cospan/core/*,*/cospan/wire/*,*/server/machine.py,*/server/rounds.py,*/server/state.py,*/server/membership.py,*/server/participation.py,*/server/store.py,*/server/archive.py,*/client/session.py'
 	@if docker info > /dev/null 2>&1; then $(MAKE) --no-print-directory e2e; else \
@@ -26,11 +28,14 @@ test: $(VENV)/ready  ## Run the tests (with a Docker engine those in containers 
 e2e: $(VENV)/ready-e2e  ## Run the tests in containers: build the image, start fleets, break them
 	@$(BIN)/python -m pytest -q tests/e2e
 
-faults: $(VENV)/ready  ## Break fleets from a seed: SEED=n, PARTS=kills,mixed,state-lost,containers (20 minutes)
+faults: $(VENV)/ready  ## Break fleets from a seed: SEED=n, PARTS=kills,mixed,state-lost,hostile,containers (20 minutes)
 	@PYTHONPATH=tests $(BIN)/python -m faults $(if $(SEED),--seed $(SEED)) $(if $(PARTS),--parts $(PARTS))
 
 soak: $(VENV)/ready  ## 100,000 rounds with 16 agents: the coordinator's memory and open files stay as they are
 	@PYTHONPATH=tests $(BIN)/python -m faults.soak $(if $(ROUNDS),--rounds $(ROUNDS))
+
+fuzz: $(VENV)/ready-fuzz  ## Hostile messages, files and streams from a seed: SEED=n, COUNT=1000000, PARTS=decoder,files,live
+	@PYTHONPATH=tests $(BIN)/python -m fuzz $(if $(SEED),--seed $(SEED)) $(if $(COUNT),--count $(COUNT)) $(if $(PARTS),--parts $(PARTS))
 
 bench: $(VENV)/ready  ## Run a short set of the benchmarks (some minutes); their numbers go to build/bench/
 	@mkdir -p build/bench
@@ -81,6 +86,10 @@ $(VENV)/ready: pyproject.toml
 
 $(VENV)/ready-e2e: $(VENV)/ready
 	@$(BIN)/pip install $(PIP_FLAGS) --group e2e
+	@touch $@
+
+$(VENV)/ready-fuzz: $(VENV)/ready
+	@$(BIN)/pip install $(PIP_FLAGS) --group fuzz
 	@touch $@
 
 .venv-protos/ready: pyproject.toml

@@ -428,7 +428,11 @@ def refusal(capfd: pytest.CaptureFixture[str], arguments: Sequence[str]) -> tupl
         ("rank toy_workload:too_long --quiet", 1, "a vector of norm 3"),
         ("run toy_workload:with_constant", 1, "have a constant function in their span: over 4 states"),
         ("coordinator --workload toy_workload:with_constant", 1, "have a constant function in their span"),
-        ("rank toy_workload:with_constant --quiet", 1, "smallest eigenvalue of -(A + Aᵀ)/2 is"),
+        (
+            "rank toy_workload:with_constant --agents 2 --rounds 9 --quiet",
+            1,
+            "smallest eigenvalue of -(A + Aᵀ)/2 is",
+        ),
         ("compare nothing", 2, "there is no workload 'nothing'"),
         (f"agent {TOY} --id a/1", 2, "agent id 'a/1' must be"),
         (f"agent {TOY} --id 1 --coordinator here", 2, "coordinator is 'here'"),

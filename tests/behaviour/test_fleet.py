@@ -26,7 +26,7 @@ from cospan.client.site_learner import SiteLearner
 from cospan.client.workload import FeatureMap, Site, Workload
 from cospan.core.aggregation import next_basis
 from cospan.core.matrices import DenseMatrix
-from cospan.core.method import Method, compact, paper, practical
+from cospan.core.method import Aggregation, Method, compact, paper, practical
 from cospan.core.specification import RunSpecification
 from cospan.rpc.v1 import coordinator_service_pb2 as pb
 from cospan.server import service
@@ -42,6 +42,9 @@ METHODS = {
     "warm paper": replace(paper(3), warm_up_rounds=2),
     "warm practical": replace(practical(3), warm_up_rounds=3),
     "warm compact": replace(compact(3), warm_up_rounds=2),
+    "clipped": replace(practical(3), aggregation=Aggregation.CLIPPED),
+    "trimmed": replace(compact(3), aggregation=Aggregation.TRIMMED),
+    "geometric median": replace(practical(3), aggregation=Aggregation.GEOMETRIC_MEDIAN, warm_up_rounds=2),
 }
 CALLS = "/cospan.rpc.v1.CoordinatorService/"
 

@@ -4,13 +4,14 @@ import asyncio
 import socket
 import ssl
 import threading
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import grpc
 import grpc.aio
 import pytest
+from behaviour.raw_client import RawStream
 from cryptography import x509
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
@@ -26,6 +27,7 @@ from cospan.rpc.v1 import coordinator_service_pb2 as pb
 from cospan.rpc.v1.coordinator_service_pb2_grpc import CoordinatorServiceStub
 from cospan.server import service
 from cospan.server.host import Coordinator
+from cospan.server.quotas import Kind, quota_of_peer
 from cospan.wire import errors
 from cospan.wire import messages as m
 from cospan.wire.identity import ADMIN, ANY_AGENT, COORDINATOR, OBSERVER, Identity
@@ -134,6 +136,32 @@ def test_one_certificate_for_the_whole_fleet_may_ask_for_free_sites(certs: Certi
             assert sorted(agent.agent_id for agent in agents) == ["site-0", "site-1"]
 
     run(seated())
+
+
+def test_one_certificate_that_takes_all_it_can_leaves_the_others_theirs(certs: Certificates) -> None:
+    """With more streams than its share it is refused; agents with certificates of their own join and learn."""
+    greedy = TlsSource(certs.agent(2))
+    most = quota_of_peer(Kind.STREAM, 1).unjoined
+
+    async def crowded() -> None:
+        tls = certs.coordinator()
+        async with (
+            Coordinator(specification(agents=2, rounds=3), tls=tls) as coordinator,
+            AsyncExitStack() as stack,
+        ):
+            streams = [
+                await stack.enter_async_context(RawStream(coordinator.address, tls=greedy)) for _ in range(most + 5)
+            ]
+            waiting = {asyncio.create_task(stream.refusal()) for stream in streams}
+            (first, *_), _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            assert type(first.result()) is errors.TooManyStreamsError
+            assert "cospan:agent:site-2 has" in str(first.result())
+            assert {end.rounds for end in await ends(agents_of(certs, 2, coordinator.address))} == {3}
+            for task in waiting:
+                task.cancel()
+            await asyncio.gather(*waiting, return_exceptions=True)
+
+    run(crowded(), 40.0)
 
 
 # Those who do not -----------------------------------------------------------------------------------------------

@@ -1,10 +1,12 @@
 """A workload of rings that takes its time: PACE_SECONDS a step, so that there is time to break something.
 
+Where PACE_WHILE names a file, it takes its time only while that file is there.
 It is mounted into the containers; and it shows that a workload of one's own can be.
 """
 
 import os
 import time
+from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -15,6 +17,7 @@ from cospan.client.workload import Site, Workload
 
 STATES = 8
 PACE = float(os.environ.get("PACE_SECONDS", "0"))
+PACE_WHILE = os.environ.get("PACE_WHILE", "")
 
 
 class Ring(gymnasium.Env[Any, Any]):
@@ -36,7 +39,8 @@ class Ring(gymnasium.Env[Any, Any]):
 
     def step(self, action: int) -> tuple[int, float, bool, bool, dict[str, Any]]:
         """On, or on by two; sometimes by chance."""
-        time.sleep(PACE)
+        if not PACE_WHILE or Path(PACE_WHILE).exists():
+            time.sleep(PACE)
         jump = 1 + int(action) + int(self.np_random.random() < 0.2)
         reward = float(self._rewards[self._state])
         self._state = (self._state + jump) % STATES

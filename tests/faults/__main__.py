@@ -17,12 +17,12 @@ from cospan.cli.process import prepare_environment
 
 prepare_environment(())
 
-from faults import kills, mixed, state_lost  # noqa: E402
+from faults import hostile, kills, mixed, state_lost  # noqa: E402
 from faults.plan import Kind  # noqa: E402
 from faults.processes import TESTS  # noqa: E402
 
 _SHOWN = 12
-PARTS = ("kills", "mixed", "state-lost", "containers")
+PARTS = ("kills", "mixed", "state-lost", "hostile", "containers")
 _CONTAINER_KILLS = 20
 
 
@@ -37,6 +37,7 @@ def main() -> int:
         "kills": lambda: _kills(folder, seed, chosen),
         "mixed": lambda: _mixed(folder, seed, chosen),
         "state-lost": lambda: asyncio.run(state_lost.run_state_lost(folder / "state-lost", seed)),
+        "hostile": lambda: _hostile(folder, seed, chosen),
         "containers": lambda: _containers(seed),
     }
     failed = []
@@ -65,6 +66,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--agents", type=int, default=8, help="of that run")
     parser.add_argument("--faults", type=int, default=500, help="of all kinds, over runs with a quorum")
     parser.add_argument("--faults-per-run", type=int, default=50)
+    parser.add_argument("--connections", type=int, default=10_000, help="that hostile peers open at once")
     parser.add_argument("--only-run", type=int, help="of these, the one with this number")
     return parser.parse_args()
 
@@ -93,6 +95,12 @@ def _mixed(folder: Path, seed: int, chosen: argparse.Namespace) -> list[str]:
     print("  " + ", ".join(f"{kind.value} {done[kind]}" for kind in Kind), flush=True)
     print(f"  {done.total()} faults in all", flush=True)
     return problems
+
+
+def _hostile(folder: Path, seed: int, chosen: argparse.Namespace) -> list[str]:
+    report = asyncio.run(hostile.run_hostile(folder / "hostile", seed, connections=chosen.connections))
+    print("\n".join(report.lines), flush=True)
+    return report.problems
 
 
 def _containers(seed: int) -> list[str]:

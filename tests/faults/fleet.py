@@ -27,10 +27,21 @@ class FaultyError(AssertionError):
 
 
 class Fleet:
-    """One run: `flags` are those of the coordinator, and `witnesses` of the agents say what they hear and send."""
+    """One run: `flags` are those of the coordinator, and `witnesses` of the agents say what they hear and send.
+
+    Each step of an agent takes `pace` seconds; only while the file `pace_while` is there, where one is named.
+    """
 
     def __init__(
-        self, folder: Path, flags: list[str], *, agents: int, witnesses: int, bridged: bool, pace: float
+        self,
+        folder: Path,
+        flags: list[str],
+        *,
+        agents: int,
+        witnesses: int,
+        bridged: bool,
+        pace: float,
+        pace_while: Path | None = None,
     ) -> None:
         self.run_folder = folder / "run"
         self.store = self.run_folder / "coordinator.sqlite"
@@ -41,7 +52,8 @@ class Fleet:
         self.problems: list[str] = []
         self.finished: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         """Done when the coordinator has ended for good."""
-        self._folder, self._pace = folder, pace
+        self._folder = folder
+        self._paced = {"PACE_SECONDS": str(pace), "PACE_WHILE": str(pace_while or "")}
         self._witnesses, self._bridged = witnesses, bridged
         port = self.address.rpartition(":")[2]
         command = cospan("coordinator", "--workload", WORKLOAD, *flags, "--json")
@@ -54,7 +66,7 @@ class Fleet:
         self._count = agents
 
     def _kept(self, name: str, command: list[str], on_line: Callable[[dict[str, Any]], None]) -> Kept:
-        return Kept(name, command, self._folder, on_line, PACE_SECONDS=str(self._pace))
+        return Kept(name, command, self._folder, on_line, **self._paced)
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:

@@ -20,6 +20,8 @@ ROUND_SECONDS = 8.0
 _RETURN_SECONDS = 15.0
 """After a restart, so long the open round waits for those who took part in the one before."""
 _START_SECONDS = 5.0
+_FIRST_SECONDS = 60.0
+"""And so long the first round waits for the fleet to be complete."""
 BOUND_SECONDS = _RETURN_SECONDS + ROUND_SECONDS + LIVENESS_SECONDS + _START_SECONDS
 """No wait for a round is longer: for all to come back, for their gradients, for a process to start."""
 _END_SECONDS = 180.0
@@ -147,7 +149,7 @@ class Onlooker:
         self.looked = self.said = 0
         self.unanswered = 0.0
         self._fleet = fleet
-        self._rounds, self._since = 0, time.monotonic()
+        self._at, self._since = (0, 0), time.monotonic()
 
     async def look(self) -> None:
         """Until it is cancelled."""
@@ -170,20 +172,21 @@ class Onlooker:
         self.said += bool(not silent and report.phase_seconds >= 1.0)
         if silent:
             fleet.problems.append(silent)
-        now = time.monotonic()
-        if report.stamp.round != self._rounds:
-            self._rounds, self._since = report.stamp.round, now
-        elif now - self._since > BOUND_SECONDS and not fleet.finished.done():
+        now, at = time.monotonic(), (report.stamp.round, report.stamp.incarnation)
+        bound = BOUND_SECONDS if report.stamp.round else _FIRST_SECONDS + _START_SECONDS
+        if at != self._at:  # a coordinator that was started anew begins to wait anew
+            self._at, self._since = at, now
+        elif now - self._since > bound and not fleet.finished.done():
             self._since = now
             lines = "\n".join(status_lines(report))
-            fleet.problems.append(f"no round has closed for {BOUND_SECONDS:g} s:\n{lines}")
+            fleet.problems.append(f"no round has closed for {bound:g} s:\n{lines}")
 
 
 async def run_mixed(folder: Path, seed: int, number: int, *, faults: int) -> MixedReport:
     """Run `number` of those that follow from a seed, and what came of it."""
     run = plan_quorum_run(seed, number, faults=faults)
     flags = [*run.flags(), "--liveness-seconds", f"{LIVENESS_SECONDS:g}", "--round-seconds", f"{ROUND_SECONDS:g}"]
-    flags += ["--start-seconds", "60"]
+    flags += ["--start-seconds", f"{_FIRST_SECONDS:g}"]
     fleet = Fleet(folder, flags, agents=run.agents, witnesses=run.agents, bridged=True, pace=_PACE)
     begun = time.monotonic()
     onlooker = Onlooker(fleet)

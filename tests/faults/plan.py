@@ -128,6 +128,8 @@ class QuorumRun:
 
 _ROUNDS_PER_FAULT = 6
 _ROUNDS_AFTER = 40
+_UNDER_WAY_SECONDS = 60.0
+"""The first fault comes to a run that is under way: else all might be over before it has begun."""
 LIVENESS_SECONDS = 2.0
 
 
@@ -154,7 +156,7 @@ def _fault(rng: random.Random, index: int, agents: int) -> Fault:
     return Fault(
         kind=kind,
         round=(index + 1) * _ROUNDS_PER_FAULT,
-        patience=rng.uniform(0.2, 1.0),
+        patience=rng.uniform(0.2, 1.0) if index else _UNDER_WAY_SECONDS,
         jitter=rng.uniform(0.0, 0.1),
         agent=rng.randrange(agents),
         seconds=rng.uniform(0.0, longest),

@@ -132,6 +132,12 @@ class Kept:
             self._on_line(document)
         return last
 
+    @property
+    def pid(self) -> int:
+        """Of the process that runs now, or ran last."""
+        assert self._process is not None
+        return self._process.pid
+
     def send(self, number: signal.Signals) -> bool:
         """Sends a signal; whether there was a process that had not ended."""
         if self._process is None or self._process.returncode is not None or not self.started.is_set():

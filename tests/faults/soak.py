@@ -5,7 +5,6 @@ The agents only speak the protocol: they answer every basis with a gradient, and
 
 import argparse
 import asyncio
-import os
 import shutil
 import signal
 import subprocess
@@ -23,6 +22,7 @@ from cospan.cli.process import prepare_environment
 
 prepare_environment(())
 
+from faults.footprint import open_files, resident_mib  # noqa: E402
 from faults.processes import cospan, environment, free_port  # noqa: E402
 
 from cospan.cli.onlooker import fetch_run  # noqa: E402
@@ -37,7 +37,6 @@ MOST_GROWTH = 1.02
 _PROCESSES = 2
 _LOOKS = 20
 _WARM_UP = 0.1
-_COUNTS, _COUNT_SECONDS = 10, 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +137,7 @@ async def _look(pid: int, address: str, rounds: int) -> list[Look]:
         await asyncio.sleep(0.2)
         try:
             report = await fetch_run(address)
-            memory, files = _resident_mib(pid), await _open_files(pid)
+            memory, files = resident_mib(pid), await open_files(pid)
         except (CoordinatorUnavailableError, OSError, IndexError):
             if looks:
                 return looks  # it has ended
@@ -147,20 +146,6 @@ async def _look(pid: int, address: str, rounds: int) -> list[Look]:
         if report.stamp.round >= len(looks) * rounds // _LOOKS:
             looks.append(Look(report.stamp.round, memory, files, time.monotonic() - begun))
             print(looks[-1].line(), flush=True)
-
-
-async def _open_files(pid: int) -> int:
-    """The least of some counts in a row: an onlooker's connection, or a file being written, is not meant."""
-    counts = []
-    for _ in range(_COUNTS):
-        await asyncio.sleep(_COUNT_SECONDS)
-        counts.append(len(os.listdir(f"/proc/{pid}/fd")))  # noqa: PTH208
-    return min(counts)
-
-
-def _resident_mib(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/status").read_text(encoding="utf-8").split("VmRSS:")[1].split()
-    return int(fields[0]) / 1024.0
 
 
 def speak(address: str, *numbers: str) -> None:

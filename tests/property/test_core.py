@@ -1,6 +1,7 @@
 """What must hold of the mathematics for every basis, gradient, head and trajectory."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,10 +9,10 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from cospan.core.aggregation import Contribution, mean_gradient, mean_head_second_moment, next_basis
+from cospan.core.aggregation import Contribution, aggregate, mean_gradient, next_basis
 from cospan.core.learner import LearnerState, Trajectory, learn_round
 from cospan.core.matrices import DenseMatrix, FactoredMatrix, Gradient, to_dense
-from cospan.core.method import Corrections, Method
+from cospan.core.method import Corrections, Method, paper
 from cospan.core.schedules import AveragedIterate, decay
 from cospan.core.subspace import (
     basis_step,
@@ -333,6 +334,10 @@ def contributions(draw: st.DrawFn) -> list[Contribution]:
         heads = rng.standard_normal((2, r))
         made.append(Contribution(gradient, weight, heads.T @ heads))
     return made
+
+
+def mean_head_second_moment(made: list[Contribution]) -> np.ndarray:
+    return aggregate(made, replace(paper(1), preconditioned=True)).head_second_moment
 
 
 @given(contributions())

@@ -17,7 +17,7 @@ from values import same
 
 from cospan.core.aggregation import Contribution
 from cospan.core.matrices import DenseMatrix, FactoredMatrix
-from cospan.core.method import Corrections, Method
+from cospan.core.method import Aggregation, Corrections, Method
 from cospan.core.specification import MAX_AGENTS, MAX_NAME, RunSpecification
 from cospan.rpc.v1 import coordinator_service_pb2 as pb
 from cospan.rpc.v1 import matrix_pb2, run_pb2
@@ -33,6 +33,7 @@ from cospan.wire.codec import (
     encode_matrix,
     encode_specification,
     encode_stamp,
+    printable,
 )
 from cospan.wire.errors import InvalidMessageError
 from cospan.wire.reports import decode_round_report, decode_run_report, encode_round_report, encode_run_report
@@ -50,12 +51,24 @@ precisions = st.sampled_from([np.float64, np.float32])
 
 
 @st.composite
-def arrays(draw: st.DrawFn, rows: int | None = None, columns: int | None = None) -> np.ndarray:
-    """A finite matrix of either precision."""
+def arrays(
+    draw: st.DrawFn, rows: int | None = None, columns: int | None = None, most: float | None = None
+) -> np.ndarray:
+    """A finite matrix of either precision, with entries of at most this size."""
     dtype = draw(precisions)
     shape = (rows or draw(st.integers(1, 4)), columns or draw(st.integers(1, 4)))
     width = 64 if dtype is np.float64 else 32
-    return draw(hnp.arrays(dtype, shape, elements=st.floats(allow_nan=False, allow_infinity=False, width=width)))
+    least = None if most is None else -most
+    numbers = st.floats(least, most, allow_nan=False, allow_infinity=False, width=width)
+    return draw(hnp.arrays(dtype, shape, elements=numbers))
+
+
+@st.composite
+def second_moments(draw: st.DrawFn, rank: int) -> np.ndarray:
+    """Σ w wᵀ of some heads, in either precision."""
+    heads = draw(arrays(rank, most=2.0**60))
+    wide = heads.astype(np.float64)
+    return (wide @ wide.T).astype(heads.dtype)
 
 
 @st.composite
@@ -76,6 +89,9 @@ def specifications(draw: st.DrawFn) -> RunSpecification:
         decay_power=draw(st.floats(0.0, 1.0)),
         trace_decay=draw(st.floats(0.0, 0.999)),
         warm_up_rounds=draw(st.sampled_from([0, 2, 5])),
+        aggregation=draw(st.sampled_from(Aggregation)),
+        trimmed_share=draw(st.floats(0.0, 0.5, exclude_min=True, exclude_max=True)),
+        clip_norm=draw(st.floats(0.0, 1e300)),
     )
     return RunSpecification(
         workload=draw(names),
@@ -107,21 +123,21 @@ joins = st.builds(
 @st.composite
 def uploads(draw: st.DrawFn, spec: RunSpecification) -> m.GradientUpload:
     d, r = spec.feature_dim, spec.rank
-    gradient: DenseMatrix | FactoredMatrix = DenseMatrix(draw(arrays(d, r)))
+    gradient: DenseMatrix | FactoredMatrix = DenseMatrix(draw(arrays(d, r, most=2.0**90)))
     if draw(st.booleans()):
         factors = draw(st.integers(1, r))
-        gradient = FactoredMatrix(draw(arrays(d, factors)), draw(arrays(r, factors)))
-    moments = arrays(r, r) if spec.method.preconditioned else st.none() | arrays(r, r)
+        gradient = FactoredMatrix(draw(arrays(d, factors, most=2.0**90)), draw(arrays(r, factors, most=2.0**90)))
+    moments = second_moments(r) if spec.method.preconditioned else st.none() | second_moments(r)
     weight, number = draw(positive), draw(counts64 | st.integers(0, 5))
     if spec.method.brings_estimates_in(number):
-        gradient, weight = DenseMatrix(draw(arrays(d, 2))), 1.0
+        gradient, weight = DenseMatrix(draw(arrays(d, 2, most=2.0**90))), 1.0
     return m.GradientUpload(number, Contribution(gradient, weight, draw(moments)), draw(agent_sets))
 
 
 @st.composite
 def said_by_agents(draw: st.DrawFn) -> tuple[RunSpecification, m.AgentMessage]:
     spec = draw(specifications())
-    leaves = st.builds(m.Leave, st.text(max_size=512))
+    leaves = st.builds(m.Leave, st.text(max_size=512).map(printable))
     return spec, draw(uploads(spec) | joins | leaves | st.just(m.Heartbeat()))
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from cospan.cli.settings import Settings, load_settings
 from cospan.cli.specifying import plan_alone, plan_with_workload, preset_of
-from cospan.core.method import PRESETS, Corrections, Method, paper, practical
+from cospan.core.method import PRESETS, Aggregation, Corrections, Method, paper, practical
 from cospan.wire.errors import CospanError, InvalidValueError, RunFileError
 from cospan.wire.spec_file import to_toml
 
@@ -126,6 +126,9 @@ def test_every_constant_of_the_method_can_be_overridden() -> None:
         "reward_scaled": "true",
         "explained_power": "2.5",
         "warm_up_rounds": "5",
+        "aggregation": "clipped",
+        "trimmed_share": "0.125",
+        "clip_norm": "2.5",
     }
     method = alone(said).method
     assert method == Method(
@@ -146,6 +149,9 @@ def test_every_constant_of_the_method_can_be_overridden() -> None:
         True,
         2.5,
         5,
+        Aggregation.CLIPPED,
+        0.125,
+        2.5,
     )
     assert preset_of(method) is None
     assert set(said) == set(Method.__dataclass_fields__)

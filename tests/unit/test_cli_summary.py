@@ -274,6 +274,16 @@ def test_status_names_who_is_waited_for_and_who_is_gone() -> None:
     assert "gone since round 88: it left: no cause given" in text
 
 
+def test_status_says_who_was_an_outlier() -> None:
+    waiting = agent_report(1, awaited=True, outlier_rounds=7)
+    lines = status_lines(
+        run_report(RunPhase.COLLECTING, agent_report(0), waiting, agent_report(2, outlier_rounds=1))
+    )
+    assert lines[-2].endswith("waited for; an outlier in 7 rounds")
+    assert lines[-1].endswith("an outlier in 1 round")
+    assert "outlier" not in lines[-3]
+
+
 def test_status_names_who_has_to_come_back() -> None:
     """After a restart of the coordinator, and where one is lost before the first round."""
     lost = agent_report(1, phase=AgentPhase.LOST, silent_seconds=0.7)

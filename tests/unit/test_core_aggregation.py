@@ -8,9 +8,8 @@ from values import read_only
 
 from cospan.core.aggregation import (
     Contribution,
+    aggregate,
     mean_gradient,
-    mean_head_second_moment,
-    mean_row_sums,
     next_basis,
 )
 from cospan.core.matrices import DenseMatrix, FactoredMatrix, to_dense
@@ -30,6 +29,15 @@ def method(**changes: object) -> Method:
         "basis_step": 0.5,
     }
     return Method(**(values | changes))  # type: ignore[arg-type]
+
+
+def mean_head_second_moment(contributions: list[Contribution]) -> np.ndarray:
+    return aggregate(contributions, method(preconditioned=True)).head_second_moment
+
+
+def mean_row_sums(contributions: list[Contribution]) -> np.ndarray:
+    full = method(corrections=Corrections.FULL_HISTORY, row_scaled=True)
+    return aggregate(contributions, full).row_sums
 
 
 def dense(values: object, weight: float = 1.0) -> Contribution:

@@ -33,6 +33,8 @@ NOT_IN_RANGE = {
     "forgetting": [-0.1, math.inf, math.nan],
     "explained_power": [-0.1, math.inf, math.nan],
     "warm_up_rounds": [-1, 1, 2**32],
+    "trimmed_share": [0.0, 0.5, -0.1, math.nan],
+    "clip_norm": [-1e-9, math.inf, math.nan],
 }
 AT_THE_EDGE = {
     "steps_per_round": [1, 2**32 - 1],
@@ -47,8 +49,17 @@ AT_THE_EDGE = {
     "forgetting": [0.0, 1e12],
     "explained_power": [0.0, 1e12],
     "warm_up_rounds": [0, 2, 2**32 - 1],
+    "trimmed_share": [1e-9, 0.499],
+    "clip_norm": [0.0, 1e300],
 }
-WITHOUT_A_RANGE = {"corrections", "implicit_head_step", "preconditioned", "row_scaled", "reward_scaled"}
+WITHOUT_A_RANGE = {
+    "corrections",
+    "aggregation",
+    "implicit_head_step",
+    "preconditioned",
+    "row_scaled",
+    "reward_scaled",
+}
 
 
 def test_every_field_is_considered_here() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cospan.core.method import MAX_HISTORY_DIM, Corrections, Method
+from cospan.core.method import MAX_HISTORY_DIM, Aggregation, Corrections, Method
 from cospan.core.specification import (
     MAX_AGENTS,
     MAX_FEATURE_DIM,
@@ -95,6 +95,9 @@ ANOTHER_METHOD: dict[str, Any] = {
     "reward_scaled": True,
     "explained_power": 2.0,
     "warm_up_rounds": 4,
+    "aggregation": Aggregation.GEOMETRIC_MEDIAN,
+    "trimmed_share": 0.125,
+    "clip_norm": 1.0,
 }
 
 
@@ -234,6 +237,7 @@ def test_a_dictionary_holds_every_field_as_a_plain_value() -> None:
     assert set(values["method"]) == set(ANOTHER_METHOD)
     assert values["participation"] == "quorum"
     assert values["method"]["corrections"] == "end-of-round"
+    assert values["method"]["aggregation"] == "mean"
     assert values["method"]["head_radius"] == math.inf
     assert json.loads(json.dumps(values)) == values
     assert VALID.method.corrections is Corrections.END_OF_ROUND

@@ -212,16 +212,27 @@ def test_what_happens_is_logged(caplog: pytest.LogCaptureFixture) -> None:
 # Arithmetic ---------------------------------------------------------------------------------------------
 
 
-def test_gradients_without_a_finite_mean_end_the_run() -> None:
+def test_gradients_of_which_each_alone_has_no_finite_basis_end_the_run() -> None:
     fleet = Fleet("a", "b")
     basis = fleet.engine.state.basis
-    with np.errstate(over="ignore", invalid="ignore"):
-        for agent in ("a", "b"):
-            fleet.send(agent, 0, value=1.7e308)
+    for agent in ("a", "b"):
+        fleet.send(agent, 0, value=1.7e308)
     assert fleet.engine.end is not None
     assert fleet.engine.end.cause is m.FinishCause.FAILED
     assert "round 0 gave no finite basis" in fleet.engine.end.message
     assert fleet.engine.state.basis is basis
+
+
+def test_a_round_does_without_whoever_makes_its_arithmetic_fail(caplog: pytest.LogCaptureFixture) -> None:
+    """Such a gradient is refused when it comes; this is the second door."""
+    fleet, alone = Fleet("a", "b", "c"), Fleet("a", "c")
+    fleet.send("b", 0, value=np.inf)
+    for agent, value in (("a", 1.0), ("c", 2.0)):
+        fleet.send(agent, 0, value)
+        alone.send(agent, 0, value)
+    assert (fleet.engine.state.round, fleet.engine.end) == (1, None)
+    assert fleet.engine.state.basis.tobytes() == alone.engine.state.basis.tobytes()
+    assert "round 0: gradients-left-out b the arithmetic fails with them" in caplog.text
 
 
 def test_arithmetic_that_fails_unforeseen_ends_the_run(
@@ -232,7 +243,7 @@ def test_arithmetic_that_fails_unforeseen_ends_the_run(
     def fail(*_: object) -> None:
         raise MemoryError("no room")
 
-    monkeypatch.setattr(engine_module, "next_basis", fail)
+    monkeypatch.setattr(engine_module, "sound_move", fail)
     fleet = Fleet("a", "b")
     for agent in ("a", "b"):
         fleet.send(agent, 0)

@@ -159,7 +159,8 @@ def test_limits_count_by_certificate_and_by_host_where_many_share_one() -> None:
 )
 def test_without_tls_only_this_machine_may_stop_a_run(address: str, host: str, local: bool) -> None:
     somebody = without_certificate(address=address)
-    assert host_of(address) == somebody.key == host
+    assert host_of(address) == host
+    assert somebody.key == ("2001:db8::/64" if host == "2001:db8::7" else host)
     assert (Right.STOP in somebody.rights) is local
     assert Right.READ in somebody.rights
     somebody.require_agents(())
@@ -223,3 +224,31 @@ def test_a_host_name_is_no_uri() -> None:
 
 def test_a_call_without_tls_is_of_its_address() -> None:
     assert peer_identity(FakeCall()) == without_certificate(address=HERE)
+
+
+@pytest.mark.parametrize(
+    ("uris", "agents"),
+    [
+        (("cospan:agent:a",), 1),
+        (("cospan:agent:a", "cospan:agent:b"), 2),
+        (("cospan:agent:a", "cospan:agents:site-0..9"), 11),
+        (("cospan:agents:site-0..9999",), 50),
+        ((ANY_AGENT,), 50),
+        ((ADMIN,), 0),
+        ((), 0),
+    ],
+)
+def test_a_certificate_stands_for_as_many_agents_as_it_names(uris: tuple[str, ...], agents: int) -> None:
+    """And for no more than the fleet has."""
+    assert identity(*uris).most_agents(50) == agents
+
+
+def test_without_a_certificate_a_host_may_be_the_whole_fleet() -> None:
+    assert without_certificate(address="ipv4:10.0.0.7:1").most_agents(50) == 50
+
+
+def test_whoever_has_one_address_of_an_ipv6_network_has_all_of_them() -> None:
+    keys = [without_certificate(address=f"ipv6:%5B{host}%5D:1").key for host in ("2001:db8::7", "2001:db8::1:9")]
+    assert keys[0] == keys[1]
+    assert without_certificate(address="ipv6:%5B2001:db8:0:1::7%5D:1").key != keys[0]
+    assert without_certificate(address="ipv6:%5Bfe80::1%25eth0%5D:1").key == "fe80::/64"

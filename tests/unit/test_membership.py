@@ -1,8 +1,9 @@
-"""Sites that the coordinator gives out to processes that bring none."""
+"""Sites that the coordinator gives out to processes that bring none, and how many agents it remembers."""
 
+import pytest
 from runs import LIVENESS, CoordinatorDriver
 
-from cospan.server import events
+from cospan.server import events, roster
 from cospan.wire import errors
 from cospan.wire.messages import Resumption, RunPhase
 
@@ -104,3 +105,28 @@ def test_who_brings_the_name_of_a_given_site_is_not_its_holder() -> None:
     run.join("site-0", instance="somebody else")
     assert run.welcome().site_index is None
     assert run.seat("x", instance="another process of x").site_index == 1
+
+
+# How many are remembered ----------------------------------------------------------------------------------------
+
+
+def test_a_run_knows_only_so_many_agents(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those it knows may come back; to one more it says no, also where the others have gone."""
+    monkeypatch.setattr(roster, "_SPARE", 1)  # with two agents: 9
+    run = CoordinatorDriver()
+    tokens = [run.join(f"a-{number}") for number in range(8)]
+    run.step(events.LeaveArrived(tokens[0], "enough"))
+    run.refuse(run.joining("new", "newer"), errors.TooManyAgentsError, "has had 8 agents, and with 2 more")
+    run.join("new")
+    run.refuse(run.joining("newest"), errors.TooManyAgentsError, "above 9")
+    run.join("a-0")
+    assert len(run.state.hosts) == 9
+
+
+def test_of_the_oldest_holders_the_site_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(roster, "_SPARE", -5)  # with two agents: 3
+    run = CoordinatorDriver()
+    for holder in ("first", "second", "first", "third", "fourth"):
+        token = run.seat(holder, instance=f"process of {holder}").session_token
+        run.step(events.LeaveArrived(token, "", returning=True))
+    assert list(run.state.seats) == ["first", "third", "fourth"]

@@ -173,11 +173,24 @@ def test_a_file_that_lacks_something_is_refused(saved: Path, name: str) -> None:
         ("steps", "twelve"),
         ("weights_count", np.zeros(2)),
         ("independent_averaged", np.zeros((3, 5))),
+        ("reward_sum", np.array(1j)),
+        ("with_baseline", np.ones(3, dtype=bool)),
+        ("with_baseline", np.array(1.0)),
+        ("trace_round", np.array(3)),
+        ("trace_value_error", np.array(["x"] * 4)),
+        ("trace_independent_error", np.array(0.5)),
     ],
 )
 def test_a_file_with_nonsense_in_it_is_refused(saved: Path, name: str, value: Any) -> None:
     rewrite(saved, **{name: value})
     assert_refused(saved, f"'{name}' in the result of an agent is no")
+
+
+@pytest.mark.parametrize("name", ["steps", "gain_count", "weights_count", "head_rounds", "last_round"])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -2.0, 1.5])
+def test_a_count_that_is_none_is_refused(saved: Path, name: str, value: float) -> None:
+    rewrite(saved, **{name: value})
+    assert_refused(saved, f"'{name}' in the result of an agent is {value!r} and must be a whole number")
 
 
 def test_another_kind_of_file_is_refused(tmp_path: Path) -> None:

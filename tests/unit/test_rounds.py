@@ -1,5 +1,6 @@
 """Rounds with a quorum, stale gradients, running ahead of the disk, and going on after a restart."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -40,6 +41,29 @@ def close(run: CoordinatorDriver, disk: Disk) -> list[str]:
             told += run.stored(command)
     run.commands = (*commands, *run.commands)
     return told
+
+
+# Outliers -----------------------------------------------------------------------------------------------------
+
+
+def test_agents_whose_gradients_are_outliers_are_named_and_news_of_it_is_told_once() -> None:
+    run = CoordinatorDriver(agents=3, rounds=9)
+    tokens = [run.join(*names) for names in ("a", "bc", "d")]  # a group has one gradient for both
+    told = []
+    for outliers in ((1,), (1, 2), (), (1,)):
+        for token in tokens:
+            run.gradient(token)
+        event = moved(run.state, run.state.round)
+        told.append(run.step(replace(event, move=replace(event.move, outliers=outliers))))
+        run.stored(next(command for command in run.commands if isinstance(command, events.StoreRound)))
+    assert ["agent-outlier" in kinds for kinds in told] == [True, True, False, True]
+    assert run.report().outlier_agent_ids == ("b", "c")
+    assert run.state.outlier_rounds == {"b": 3, "c": 3, "d": 1}
+    for token in tokens:
+        run.gradient(token)
+    run.compute()
+    assert run.report().outlier_agent_ids == ()
+    assert run.state.outlier_rounds == {"b": 3, "c": 3, "d": 1}
 
 
 # A quorum ---------------------------------------------------------------------------------------------------

@@ -158,6 +158,27 @@ def test_a_run_of_another_specification_than_the_site_was_made_for_is_foreign() 
     assert isinstance(agent.commands[0].error, errors.ForeignRunError)
 
 
+def test_a_specification_that_changes_under_a_running_session_is_foreign() -> None:
+    """Its learner would be handed bases of another shape."""
+    agent = active()
+    agent.step(broke())
+    agent.step(session.Connected())
+    other = AgentDriver(feature_dim=7).welcome().specification
+    assert agent.receive(agent.welcome(specification=other, basis=np.zeros((7, 2)))) == ["Fail"]
+    assert isinstance(agent.commands[0].error, errors.ForeignRunError)
+
+
+@pytest.mark.parametrize("shape", [(4, 3), (5, 2), (2, 4), (1, 1)])
+def test_a_basis_of_another_shape_never_reaches_the_learner(shape: tuple[int, int]) -> None:
+    for kind in ("update", "finish"):
+        agent = active()
+        stamp, basis = agent.stamp(1), np.ones(shape)
+        finish = m.Finish(stamp, m.FinishCause.STOPPED, "", basis)
+        assert agent.receive(m.BasisUpdate(stamp, basis) if kind == "update" else finish) == ["Fail"]
+        assert isinstance(agent.commands[0].error, errors.InvalidMessageError)
+        assert f"{shape[0]} × {shape[1]}, and this run has 4 × 2" in str(agent.commands[0].error)
+
+
 def test_the_fingerprint_may_be_fixed_between_the_question_and_the_welcome() -> None:
     agent = AgentDriver()
     assert agent.specification.feature_fingerprint == ""

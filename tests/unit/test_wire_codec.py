@@ -11,7 +11,7 @@ from values import same
 
 from cospan.core.aggregation import Contribution, next_basis
 from cospan.core.matrices import DenseMatrix, FactoredMatrix, to_dense
-from cospan.core.method import Corrections, Method
+from cospan.core.method import Aggregation, Corrections, Method
 from cospan.core.specification import Participation, RunSpecification
 from cospan.core.subspace import random_basis
 from cospan.rpc.v1 import coordinator_service_pb2 as pb
@@ -50,6 +50,9 @@ METHOD = Method(
     reward_scaled=True,
     explained_power=1.5,
     warm_up_rounds=4,
+    aggregation=Aggregation.TRIMMED,
+    trimmed_share=0.125,
+    clip_norm=2.5,
 )
 SPEC = RunSpecification(
     workload="synthetic",
@@ -121,7 +124,9 @@ COORDINATOR_MESSAGES: dict[str, m.CoordinatorMessage] = {
 AGENTS = (
     m.AgentReport("a", m.AgentPhase.CONNECTED, 0.5, awaited=True, rounds_counted=3, reconnects=1),
     m.AgentReport("b", m.AgentPhase.LOST, 1.5, awaited=False, rounds_counted=2, reconnects=0),
-    m.AgentReport("c", m.AgentPhase.GONE, 9.0, False, 0, 4, gone_in_round=0, gone_cause="silent for 5 s"),
+    m.AgentReport(
+        "c", m.AgentPhase.GONE, 9.0, False, 0, 4, gone_in_round=0, gone_cause="silent for 5 s", outlier_rounds=7
+    ),
 )
 RUN_REPORTS = {
     phase.value: m.RunReport(
@@ -129,7 +134,9 @@ RUN_REPORTS = {
     )
     for phase in m.RunPhase
 }
-ROUND_REPORT = m.RoundReport(STAMP, 3, 0.25, 2, ("c", "d"), 0.125, 1e-16, BASIS, finished=True)
+ROUND_REPORT = m.RoundReport(
+    STAMP, 3, 0.25, 2, ("c", "d"), 0.125, 1e-16, BASIS, finished=True, outlier_agent_ids=("e",)
+)
 
 
 def sent(message: Any) -> Any:
@@ -233,6 +240,12 @@ def test_a_cause_too_long_is_cut_when_it_is_sent() -> None:
     assert left == m.Leave("x" * limits.MAX_TEXT)
 
 
+def test_a_farewell_forges_no_line_of_a_log_and_moves_no_cursor() -> None:
+    cause = "gone\nround 9: run-finished \x1b[2J für immer"
+    left = decode_agent_message(sent(encode_agent_message(m.Leave(cause))), SPEC)
+    assert left == m.Leave("gone round 9: run-finished  [2J für immer")
+
+
 def test_a_second_moment_is_optional_where_the_run_does_not_precondition() -> None:
     message = upload(DenseMatrix(BASIS), moment=None)
     assert same(decode_agent_message(sent(encode_agent_message(message)), PLAIN), message)
@@ -310,6 +323,16 @@ GRADIENT_CHANGES: dict[str, tuple[str, Change]] = {
     "of another run": ("gradient.dense is 4 × 2", set_to("dense", matrix(np.ones((4, 2))))),
     "not a number": ("gradient.dense has an entry that is not finite", set_to("dense", matrix(NAN))),
     "infinite": ("gradient.dense has an entry that is not finite", set_to("dense", matrix(INF))),
+    "huge": ("gradient.dense has an entry of up to 2e+60", set_to("dense", matrix(np.full((D, R), -2e60)))),
+    "huge where squared": ("gradient.dense has an entry", set_to("dense", matrix(np.full((D, R), 1e300)))),
+    "a product that is huge": (
+        "the product of gradient.factored has an entry of up to 1e+80",
+        set_to("factored", pb.FactoredMatrix(left=matrix([[1e40]] * D), right=matrix([[-1e40]] * R))),
+    ),
+    "a product that overflows": (
+        "the product of gradient.factored has an entry of up to inf",
+        set_to("factored", pb.FactoredMatrix(left=matrix([[1e200]] * D), right=matrix([[1e200]] * R))),
+    ),
     "no payload": ("gradient.payload is missing", lambda g: g.ClearField("dense")),
     "no factors": ("gradient.factored has 0 factors", set_to("factored", pb.FactoredMatrix())),
     "too many factors": (
@@ -352,6 +375,26 @@ GRADIENT_CHANGES: dict[str, tuple[str, Change]] = {
     "second moment not a number": (
         "gradient.head_second_moment has an entry",
         set_to("head_second_moment", matrix([[math.nan, 0.0], [0.0, 1.0]])),
+    ),
+    "huge second moment": (
+        "gradient.head_second_moment has an entry of up to 1e+61",
+        set_to("head_second_moment", matrix([[1e61, 0.0], [0.0, 1.0]])),
+    ),
+    "second moment that is not symmetric": (
+        "gradient.head_second_moment is not symmetric",
+        set_to("head_second_moment", matrix([[1.0, 0.5], [0.4, 1.0]])),
+    ),
+    "negative second moment": (
+        "gradient.head_second_moment is not symmetric and positive",
+        set_to("head_second_moment", matrix([[-1.0, 0.0], [0.0, -1.0]])),
+    ),
+    "indefinite second moment": (
+        "gradient.head_second_moment is not symmetric and positive",
+        set_to("head_second_moment", matrix([[1.0, 2.0], [2.0, 1.0]])),
+    ),
+    "second moment without a trace": (
+        "gradient.head_second_moment is not symmetric and positive",
+        set_to("head_second_moment", matrix([[0.0, 1.0], [1.0, 0.0]])),
     ),
     "empty second moment": (
         "gradient.head_second_moment is 0 × 0",
@@ -626,11 +669,12 @@ def test_the_limit_is_not_far_above_what_is_needed() -> None:
 
 def test_channel_options_of_both_ends_match() -> None:
     """A client that pings more often than its server allows is thrown out with ENHANCE_YOUR_CALM."""
-    server, client = dict(limits.server_options(1000)), dict(limits.client_options(1000))
+    server, client = dict(limits.server_options(1000, 50, 20)), dict(limits.client_options(1000))
     assert server["grpc.http2.min_recv_ping_interval_without_data_ms"] < client["grpc.keepalive_time_ms"]
     for name in ("grpc.max_receive_message_length", "grpc.max_send_message_length"):
         assert server[name] == client[name] == 1000
     assert server["grpc.so_reuseport"] == 0, "two coordinators on one port would share the agents"
     assert client["grpc.enable_retries"] == 0, "a retried call would hide a broken stream"
-    assert len(limits.server_options(1)) == len(server)
+    assert (server["grpc.max_allowed_incoming_connections"], server["grpc.max_concurrent_streams"]) == (50, 20)
+    assert len(limits.server_options(1, 1, 1)) == len(server)
     assert len(limits.client_options(1)) == len(client)

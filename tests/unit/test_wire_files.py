@@ -106,6 +106,20 @@ REFUSED = {
     ),
     "method.corrections = 'never'; it must be 'end-of-round' or 'every-step'": ("end-of-round", "never"),
     "participation = 'some'; it must be 'all'": ("rank = 2", 'rank = 2\nparticipation = "some"'),
+    "is nested too deeply for a run specification": ("agents = 3", "agents = " + "[" * 2000),
+    "is not TOML: Exceeds the limit": ("agents = 3", "agents = 1" + "0" * 5000),
+    "a number that no field of a run specification takes: int too large": (
+        "gain_step = 0.1",
+        "gain_step = 1" + "0" * 400,
+    ),
+    "a number that no field of a run specification takes: Exceeds the limit": (
+        "agents = 3",
+        "agents = 0x" + "f" * 5000,
+    ),
+    "a number that no field of a run specification takes: Exceeds": (
+        'format = "cospan-spec-1"',
+        "format = 0x" + "f" * 5000,
+    ),
     "rank is 7; it must be 1 to the feature dimension 6; gain_step is 2.0": (
         "rank = 2\nagents = 3\nrounds = 10\nseed = 1\n[method]",
         "rank = 7\nagents = 3\nrounds = 10\nseed = 1\n[method]",

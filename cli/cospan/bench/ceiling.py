@@ -59,7 +59,8 @@ class Ceiling:
 
 async def _serve(agents: int, feature_dim: int, rank: int) -> None:
     server = grpc.aio.server(
-        options=server_options(max_message_bytes(feature_dim, rank)), compression=NO_COMPRESSION
+        options=server_options(max_message_bytes(feature_dim, rank), 2 * agents + 64, agents),
+        compression=NO_COMPRESSION,
     )
     collaborate: Any = grpc.stream_stream_rpc_method_handler(Ceiling(agents, feature_dim, rank).collaborate)
     handler = grpc.method_handlers_generic_handler("cospan.rpc.v1.CoordinatorService", {"Collaborate": collaborate})

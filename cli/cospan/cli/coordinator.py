@@ -34,6 +34,7 @@ from cospan.cli.specifying import RunPlan, plan_alone, plan_with_workload
 from cospan.cli.stored_run import StoredRun, check_same_run, run_to_go_on_with
 from cospan.core.specification import RunSpecification
 from cospan.server.archive import read_reports
+from cospan.server.descriptors import raise_file_limit
 from cospan.server.events import Note, ReportRound, Suspend
 from cospan.server.host import Coordinator
 from cospan.server.state import CoordinatorState
@@ -80,6 +81,7 @@ def serve_here(chosen: CoordinatorOptions, flags: Mapping[str, Any], config: Pat
         if chosen.run_folder is not None and stored is None:
             check_free(chosen.run_folder)
         use_one_blas_thread()
+        raise_file_limit()
         if not chosen.follow_stdin and stored is None:  # else it was said before
             advise([*of_rank(plan.specification), *_of_features(plan)])
         keep_what_is_loaded()

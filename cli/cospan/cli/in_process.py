@@ -22,7 +22,7 @@ from cospan.client.loading import make_site
 from cospan.client.result_file import save_result
 from cospan.client.site_learner import SiteLearner
 from cospan.client.workload import Workload
-from cospan.core.aggregation import next_basis
+from cospan.core.exclusion import sound_move
 from cospan.server import machine
 from cospan.server.events import (
     BasisComputed,
@@ -166,10 +166,10 @@ class InProcessRun:
     def _computed(self, command: ComputeBasis) -> Event:
         method = self._plan.specification.method
         try:
-            move = next_basis(command.basis, command.contributions, method, command.round, command.row_squares)
+            sound = sound_move(command.basis, command.contributions, method, command.round, command.row_squares)
         except np.linalg.LinAlgError as failure:
             return BasisFailed(command.round, f"round {command.round} gave no finite basis: {failure}")
-        return BasisComputed(command.round, move)
+        return BasisComputed(command.round, sound.move)
 
     def _on_note(self, note: Note) -> None:
         log.info("round %d: %s %s %s", note.round, note.kind, ", ".join(note.agent_ids[:5]), note.text)

@@ -266,6 +266,23 @@ WarmUpRounds: TypeAlias = Annotated[
     str | None,
     _constant("--warm-up-rounds", "Rounds that go into a first basis (spectral warm start); 0 for none.", "N"),
 ]
+AggregationPolicy: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--aggregation",
+        help="What of a round's gradients moves the basis. All but the mean bound what a few agents can do to it.",
+        show_default="mean",
+        rich_help_panel=_RULE,
+        metavar="mean|clipped|trimmed|geometric-median",
+    ),
+]
+TrimmedShare: TypeAlias = Annotated[
+    str | None, _constant("--trimmed-share", "Of trimmed: how much is left out on each side, below 0.5.")
+]
+ClipNorm: TypeAlias = Annotated[
+    str | None,
+    _constant("--clip-norm", "Of clipped: the longest that a gradient counts; 0 for the round's median."),
+]
 NoBaseline: TypeAlias = Annotated[
     bool,
     typer.Option(

@@ -56,6 +56,11 @@ class Settings(BaseSettings):
     reward_scaled: bool | None = Field(None, description="true or false")
     explained_power: float | None = Field(None, description="a number, 0 or more")
     warm_up_rounds: int | None = Field(None, description="a whole number: 0, or 2 or more")
+    aggregation: Literal["mean", "clipped", "trimmed", "geometric-median"] | None = Field(
+        None, description="mean, clipped, trimmed or geometric-median"
+    )
+    trimmed_share: float | None = Field(None, description="a number above 0 and below 0.5")
+    clip_norm: float | None = Field(None, description="a number, 0 or more")
     baseline: bool = Field(True, description="true or false")
     liveness_seconds: float | None = Field(None, description="a number above 0")
     round_seconds: float | None = Field(None, description="a number above 0")

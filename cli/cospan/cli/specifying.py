@@ -8,7 +8,7 @@ from typing import Any
 from cospan.cli.settings import Settings, load_settings
 from cospan.client.loading import load_workload, make_site
 from cospan.client.workload import Site, Workload
-from cospan.core.method import PRESETS, Corrections, Method
+from cospan.core.method import PRESETS, Aggregation, Corrections, Method
 from cospan.core.specification import Participation, RunSpecification
 from cospan.wire.errors import InvalidValueError
 from cospan.wire.spec_file import load_spec
@@ -143,6 +143,8 @@ def _with_settings(start: RunSpecification, settings: Settings) -> RunSpecificat
     constants = {name: getattr(settings, name) for name in _OF_METHOD}
     if constants["corrections"] is not None:
         constants["corrections"] = Corrections(constants["corrections"])
+    if constants["aggregation"] is not None:
+        constants["aggregation"] = Aggregation(constants["aggregation"])
     method = start.method
     if settings.preset is not None:
         method = PRESETS[settings.preset](method.steps_per_round)

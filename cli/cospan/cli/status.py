@@ -84,6 +84,9 @@ def _row(agent: AgentReport) -> tuple[str, ...]:
         note = f"gone since round {agent.gone_in_round}: {agent.gone_cause}"
     elif agent.awaited:
         note = "waited for"
+    if agent.outlier_rounds:
+        rounds = "1 round" if agent.outlier_rounds == 1 else f"{agent.outlier_rounds} rounds"
+        note += f"{'; ' if note else ''}an outlier in {rounds}"
     heard = f"{agent.silent_seconds:.1f} s ago"
     return agent.agent_id, agent.phase.value, str(agent.rounds_counted), str(agent.reconnects), heard, note
 
@@ -117,4 +120,5 @@ def _agent_document(agent: AgentReport) -> dict[str, object]:
         "reconnects": agent.reconnects,
         "gone_in_round": agent.gone_in_round,
         "gone_cause": agent.gone_cause or None,
+        "outlier_rounds": agent.outlier_rounds,
     }

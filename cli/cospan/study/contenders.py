@@ -10,8 +10,9 @@ from jaxtyping import Float
 
 from cospan.core.baselines import INDEPENDENT_STEPS
 from cospan.core.fleets import FleetMethod, IndependentFleet, JointFleet, LstdFleet, TwoTimescaleFleet
-from cospan.core.method import PRESETS, Corrections, Method
+from cospan.core.method import PRESETS, Aggregation, Corrections, Method
 from cospan.study.ablation import ABLATIONS, AblatedFleet
+from cospan.study.attacks import Attack, AttackedFleet
 
 JOINT, INDEPENDENT, LSTD = "joint", "independent TD", "independent LSTD"
 STEPPING: Mapping[str, object] = {
@@ -39,6 +40,7 @@ class Stage:
         steps_per_round: L.
         true_basis: B*, shape (d, q), where it is known.
         step_sizes: of independent TD.
+        attack: what some agents of the joint method send in place of their gradients; None where all are honest.
     """
 
     agents: int
@@ -46,6 +48,7 @@ class Stage:
     steps_per_round: int
     true_basis: Float[np.ndarray, "d q"] | None = None
     step_sizes: tuple[float, ...] = INDEPENDENT_STEPS
+    attack: Attack | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,11 +92,14 @@ class Contender:
 def _with_constants(start: Method, constants: dict[str, Any]) -> Method:
     if "corrections" in constants:
         constants["corrections"] = Corrections(constants["corrections"])
+    if "aggregation" in constants:
+        constants["aggregation"] = Aggregation(constants["aggregation"])
     return replace(start, **constants)
 
 
 def _joint(stage: Stage, method: Method) -> FleetMethod:
-    return JointFleet.initial(method, stage.basis, stage.agents)
+    fleet = JointFleet.initial(method, stage.basis, stage.agents)
+    return fleet if stage.attack is None else AttackedFleet(fleet, stage.attack)
 
 
 def _known_basis(stage: Stage, method: Method) -> FleetMethod:

@@ -156,6 +156,8 @@ MODULES: Mapping[str, str] = MappingProxyType(
         "steps-per-round": "sweep",
         "rank": "sweep",
         "ablation": "sweep",
+        "adversaries": "sweep",
+        "adversaries-queues": "sweep",
         "heterogeneity": "sweep",
         "acrobot-prediction": "prediction",
         "acrobot-two-timescale": "courses",

@@ -29,6 +29,7 @@ from cospan.core.fleets import FleetMethod
 from cospan.core.specification import basis_digest
 from cospan.core.subspace import principal_angle_sine, random_basis, tangent_projection
 from cospan.core.targets import ReferenceSolution
+from cospan.study.attacks import Attack
 from cospan.study.contenders import Contender, Stage
 from cospan.wire.errors import InvalidValueError
 
@@ -92,6 +93,7 @@ class Task:
         probe: makes, of an agent's index, the vector whose product with its weights is followed; None for none.
         stops: how often errors are measured, at most.
         also_at: rounds after which they are measured as well.
+        attack: see `cospan.study.contenders.Stage`.
     """
 
     seed: int
@@ -107,6 +109,7 @@ class Task:
     probe: Callable[[int], Float[np.ndarray, " d"]] | None = None
     stops: int = _POINTS
     also_at: tuple[int, ...] = ()
+    attack: Attack | None = None
 
     def play(self, on_round: Callable[[int], None] = lambda _: None) -> "Played":
         """Plays it in this process; see `play`."""
@@ -220,6 +223,7 @@ def _stage(task: Task, workload: Workload, feature_dim: int) -> Stage:
         basis=random_basis(feature_dim, rank, np.random.default_rng(task.seed)),
         steps_per_round=task.steps_per_round or workload.steps_per_round,
         true_basis=None if find is None else find(task.agents, rank, task.seed),
+        attack=task.attack,
     )
 
 

@@ -44,10 +44,34 @@ class AgentResult:
 
     def number(self, name: str) -> float:
         """A value that is a number. Raises RunFileError where the file lacks it, or has something else."""
+        return float(self.numbers(name, 0))
+
+    def whole(self, name: str, least: int = 0) -> int:
+        """A value that is a whole number. Raises RunFileError where it is missing, smaller, or something else."""
+        value = self.number(name)
+        if not (value.is_integer() and value >= least):
+            raise RunFileError(
+                f"{name!r} in the result of an agent is {value!r} and must be a whole number from {least} on; "
+                "the file is damaged"
+            )
+        return int(value)
+
+    def flag(self, name: str) -> bool:
+        """A value that is true or false. Raises RunFileError where it is missing, or is something else."""
         value = self.array(name)
-        if value.shape != () or not np.issubdtype(value.dtype, np.number):
-            raise RunFileError(f"{name!r} in the result of an agent is no number; the file is damaged")
-        return float(value)
+        if value.shape != () or value.dtype != np.bool_:
+            raise RunFileError(f"{name!r} in the result of an agent is not true or false; the file is damaged")
+        return bool(value)
+
+    def numbers(self, name: str, dimensions: int) -> np.ndarray:
+        """A value that is an array of numbers, which may be nan. Raises RunFileError where it is something else."""
+        value = self.array(name)
+        if value.ndim != dimensions or value.dtype.kind not in "iuf":
+            raise RunFileError(
+                f"{name!r} in the result of an agent is no {('number', 'row', 'table')[dimensions]}"
+                f"{' of numbers' if dimensions else ''}; the file is damaged"
+            )
+        return value
 
     def vector(self, name: str, *shape: int) -> np.ndarray:
         """A value that is an array of this shape. Raises RunFileError where it is missing, or is something else."""
@@ -151,7 +175,7 @@ def _arrays(name: str, sums: TransitionSums) -> dict[str, object]:
 
 
 def _loaded_statistics(result: AgentResult, spec: RunSpecification) -> TransitionSums | None:
-    if not int(result.number("head_rounds")):
+    if not result.whole("head_rounds"):
         return None
     of_features = spec.method.corrections is Corrections.FULL_HISTORY
     basis = None if of_features else result.vector("head_basis", spec.feature_dim, spec.rank)
@@ -162,7 +186,7 @@ def _loaded_halves(result: AgentResult, spec: RunSpecification) -> HalfSums | No
     if "second_half_from" not in result.values:
         return None
     first, second = (_loaded_sums(result, f"{name}_half", spec.feature_dim, None) for name in ("first", "second"))
-    return HalfSums(first, second, int(result.number("second_half_from")))
+    return HalfSums(first, second, result.whole("second_half_from"))
 
 
 def _loaded_sums(
@@ -177,7 +201,7 @@ def _loaded_sums(
         squares=squares,
         reward_sum=reward_sum,
         steps=steps,
-        rounds=int(result.number(f"{name}_rounds")),
+        rounds=result.whole(f"{name}_rounds"),
     )
 
 
@@ -218,7 +242,7 @@ def resume(learner: SiteLearner, path: Path, *, run_id: str) -> str:
             )
     spec = learner.specification
     reward_count, reward_mean, reward_deviations = result.vector("reward_moments", 3).tolist()
-    steps, rounds = int(result.number("steps")), int(result.number("gain_count"))
+    steps, rounds = result.whole("steps"), result.whole("gain_count")
     # All is read before anything is set: a damaged file changes nothing.
     state = LearnerState(
         result.vector("head", spec.rank),
@@ -229,12 +253,12 @@ def resume(learner: SiteLearner, path: Path, *, run_id: str) -> str:
         _loaded_halves(result, spec),
     )
     power = spec.method.averaging_power
-    weights_count = int(result.number("weights_count"))
+    weights_count = result.whole("weights_count")
     weights = AveragedIterate(result.vector("weights", spec.feature_dim), weights_count, power)
     gain = AveragedIterate(result.vector("gain", 1), rounds, power)
     reward_sum = result.number("reward_sum")
     independent = learner.independent
-    if independent is not None and bool(result.array("with_baseline")):
+    if independent is not None and result.flag("with_baseline"):
         shape = independent.weights.shape
         independent = IndependentTD(
             weights=result.vector("independent_weights", *shape),
@@ -243,7 +267,7 @@ def resume(learner: SiteLearner, path: Path, *, run_id: str) -> str:
             steps=steps,
         )
     trace = _loaded_trace(result, learner)
-    last_round, chain = int(result.number("last_round")), _loaded_chain(result)
+    last_round, chain = result.whole("last_round", least=-1), _loaded_chain(result)
     learner.state, learner.weights, learner.gain, learner.independent = state, weights, gain, independent
     learner.trace, learner.last_round = trace, None if last_round < 0 else last_round
     return learner.chain.go_on(steps, reward_sum, chain)
@@ -261,10 +285,12 @@ def _numbered(prefix: str, result: AgentResult) -> list[str]:
 
 
 def _loaded_trace(result: AgentResult, learner: SiteLearner) -> Trace:
-    rounds = result.array("trace_round")
-    lines = [result.array(f"trace_{name}") for name in ("value_error", "gain_estimate", "mean_squared_td_error")]
-    independent, columns = result.array("trace_independent_error"), len(learner.independent_errors())
-    if rounds.ndim != 1 or any(line.shape != rounds.shape for line in lines) or len(independent) != len(rounds):
+    rounds = result.numbers("trace_round", 1)
+    lines = [
+        result.numbers(f"trace_{name}", 1) for name in ("value_error", "gain_estimate", "mean_squared_td_error")
+    ]
+    independent, columns = result.numbers("trace_independent_error", 2), len(learner.independent_errors())
+    if any(line.shape != rounds.shape for line in lines) or len(independent) != len(rounds):
         raise RunFileError("the traces in the result of an agent have different lengths; the file is damaged")
     if independent.shape != (len(rounds), columns):  # with a baseline before, and without one now, or the reverse
         independent = np.full((len(rounds), columns), np.nan)

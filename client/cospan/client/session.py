@@ -31,6 +31,7 @@ from cospan.wire.errors import (
     CoordinatorUnavailableError,
     CospanError,
     ForeignRunError,
+    InvalidMessageError,
     OutOfTurnError,
     RemoteError,
     RunFinishedError,
@@ -339,6 +340,8 @@ def _on_message(state: SessionState, message: CoordinatorMessage, now: float) ->
             f"the coordinator sent a {type(message).__name__} out of turn; is it of another version?"
         )
         return replace(state, phase=Phase.FAILED), (Fail(error),)
+    if isinstance(message, BasisUpdate | Finish) and (problem := _shape_problem(state, message.basis)):
+        return replace(state, phase=Phase.FAILED), (Fail(InvalidMessageError(problem)),)
     if isinstance(message, BasisUpdate):
         return _on_basis(state, message, now)
     state = replace(state, last_contact=now, attempts=0)
@@ -354,6 +357,18 @@ def _on_message(state: SessionState, message: CoordinatorMessage, now: float) ->
         case Drain(resume_after_seconds=seconds):
             # The coordinator ends the stream when it goes down; until then the conversation goes on.
             return replace(state, resume_at=now + seconds), ()
+
+
+def _shape_problem(state: SessionState, basis: Float[np.ndarray, "rows columns"]) -> str:
+    """What is wrong with the shape of a basis; empty where it is the run's. A welcome's was looked at with it."""
+    spec = state.specification
+    if spec is None or basis.shape == (spec.feature_dim, spec.rank):
+        return ""
+    rows, columns = basis.shape
+    return (
+        f"the coordinator sent a basis of {rows} × {columns}, and this run has {spec.feature_dim} × {spec.rank}; "
+        "is it of another version?"
+    )
 
 
 def _on_basis(state: SessionState, message: BasisUpdate, now: float) -> Outcome:
@@ -395,7 +410,7 @@ def _kept_for(state: SessionState, number: int, basis: Float[np.ndarray, "d r"])
 
 def _on_welcome(state: SessionState, welcome: Welcome, now: float) -> Outcome:
     first = state.specification is None
-    if first and state.described is not None and not _is_same(state.described, welcome.specification):
+    if state.described is not None and not _is_same(state.described, welcome.specification):
         changed = ForeignRunError(
             f"the coordinator now holds run {welcome.stamp.run_id}, whose specification is not the one that this "
             "agent has made its site for; start the agent anew to join that one"

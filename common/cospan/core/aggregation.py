@@ -1,15 +1,16 @@
 """The coordinator's arithmetic: from the gradients of a round to the next basis."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float
 
-from cospan.core.matrices import FactoredMatrix, Gradient, sum_of_products, to_dense
-from cospan.core.method import Method
+from cospan.core.matrices import DenseMatrix, FactoredMatrix, Gradient, sum_of_products, to_dense
+from cospan.core.method import Aggregation, Method
+from cospan.core.robust import Parts, clipped_mean, geometric_median, outliers_of, trimmed_mean
 from cospan.core.schedules import decay
-from cospan.core.spectral import spectral_basis
+from cospan.core.spectral import basis_of_products, product_of, spectral_basis
 from cospan.core.subspace import (
     basis_step,
     orthonormality_error,
@@ -19,6 +20,8 @@ from cospan.core.subspace import (
     running_row_squares,
 )
 
+_ROBUST_PASSES = 30
+"""So often robust aggregation goes over all contributions, about."""
 _ONE_PRODUCT_FROM_NUMBERS = 16_384
 """From so many numbers on the factors of all agents are multiplied together. For less that gains little, and every
 result is what it was before."""
@@ -51,68 +54,109 @@ class BasisMove:
         movement: ‖(I − B_t B_tᵀ) B_{t+1}‖₂, 0 to 1.
         orthonormality_error: the largest entry of |BᵀB − I| of the new basis.
         row_squares: what `row_scales` remembers, to be handed to the next round; None where the run does not scale.
+        outliers: indices of the contributions that are far from what was made of all; never any with the mean.
     """
 
     basis: Float[np.ndarray, "d r"]
     movement: float
     orthonormality_error: float
     row_squares: Float[np.ndarray, " d"] | None = None
+    outliers: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Aggregate:
+    """What a round's contributions come to.
+
+    Attributes:
+        gradient: Ḡ, shape (d, r).
+        head_second_moment: W̄, shape (r, r); None where the run does not precondition.
+        row_sums: shape (d,); None where the run has no use for them.
+        outliers: see `BasisMove`.
+    """
+
+    gradient: Float[np.ndarray, "d r"]
+    head_second_moment: Float[np.ndarray, "r r"] | None = None
+    row_sums: Float[np.ndarray, " d"] | None = None
+    outliers: tuple[int, ...] = ()
+
+
+def aggregate(contributions: Sequence[Contribution], method: Method) -> Aggregate:
+    """The contributions by the run's policy, each kind of matrix by itself.
+
+    All in float64 and in the order given: floating-point sums depend on it, so the caller fixes it, by the agents'
+    names. What scales the step goes by the same policy as the gradients, for it could do as much harm.
+
+    Raises:
+        ValueError: there is no contribution, or one lacks what the run scales its step with.
+    """
+    weights = [contribution.weight for contribution in contributions]
+    gradient, far = _combined([contribution.gradient for contribution in contributions], weights, method)
+    moment = sums = None
+    scaling = replace(method, clip_norm=0.0)  # a bound for gradients is none for these
+    if method.preconditioned:
+        moments = _present([contribution.head_second_moment for contribution in contributions])
+        moment, _ = _combined([DenseMatrix(each) for each in moments], weights, scaling)
+    if method.sends_row_sums:
+        rows = _present([contribution.row_sums for contribution in contributions])
+        column, _ = _combined([DenseMatrix(each[:, None]) for each in rows], weights, scaling)
+        sums = column[:, 0]
+    return Aggregate(gradient, moment, sums, far)
 
 
 def mean_gradient(contributions: Sequence[Contribution]) -> Float[np.ndarray, "d r"]:
     """(1/K) Σ_k G^k, accumulated in float64 in the order given (the mean of eq. 8).
 
-    Floating-point sums depend on their order, so the caller fixes it: that of the agents' names.
-
     Raises:
         ValueError: there is no contribution.
     """
-    if not contributions:
+    weights = [contribution.weight for contribution in contributions]
+    return _mean([contribution.gradient for contribution in contributions], weights)
+
+
+def _combined(
+    matrices: Sequence[Gradient], weights: Sequence[float], method: Method
+) -> tuple[Float[np.ndarray, "d r"], tuple[int, ...]]:
+    """What stands for the mean, and the outliers of it."""
+    if method.aggregation is Aggregation.MEAN:
+        return _mean(matrices, weights), ()
+    parts = Parts.of(matrices, weights)
+    match method.aggregation:
+        case Aggregation.CLIPPED:
+            centre = clipped_mean(parts, method.clip_norm)
+        case Aggregation.TRIMMED:
+            centre = trimmed_mean(parts, method.trimmed_share)
+        case Aggregation.GEOMETRIC_MEDIAN:
+            centre = geometric_median(parts)
+    return centre, outliers_of(parts, centre)
+
+
+def _mean(matrices: Sequence[Gradient], weights: Sequence[float]) -> Float[np.ndarray, "d r"]:
+    if not matrices:
         raise ValueError("the mean of no contributions is undefined")
-    weight = contributions[0].weight
-    for contribution in contributions[1:]:
-        weight += contribution.weight
-    factored = [each.gradient for each in contributions if isinstance(each.gradient, FactoredMatrix)]
-    d, r = contributions[0].gradient.shape
-    if len(factored) == len(contributions) and d * r >= _ONE_PRODUCT_FROM_NUMBERS:
+    d, r = matrices[0].shape
+    factored = [matrix for matrix in matrices if isinstance(matrix, FactoredMatrix)]
+    if len(factored) == len(matrices) and d * r >= _ONE_PRODUCT_FROM_NUMBERS:
         total = sum_of_products(factored)
     else:
-        total = to_dense(contributions[0].gradient).copy()
-        for contribution in contributions[1:]:
-            total += to_dense(contribution.gradient)
-    total /= weight
+        total = to_dense(matrices[0]).copy()
+        for matrix in matrices[1:]:
+            total += to_dense(matrix)
+    total /= sum(weights)
     return total
 
 
-def mean_head_second_moment(contributions: Sequence[Contribution]) -> Float[np.ndarray, "r r"]:
-    """W̄ = (1/K) Σ_k w^k w^kᵀ, accumulated in float64 in the order given.
-
-    Raises:
-        ValueError: a contribution carries none, or there is no contribution.
-    """
-    return _mean([contribution.head_second_moment for contribution in contributions], contributions)
+def _present(parts: Sequence[Float[np.ndarray, "*shape"] | None]) -> list[Float[np.ndarray, "*shape"]]:
+    present = [part for part in parts if part is not None]
+    if len(present) < len(parts):
+        raise ValueError("the run scales its step with something that a contribution does not carry")
+    return present
 
 
-def mean_row_sums(contributions: Sequence[Contribution]) -> Float[np.ndarray, " d"]:
-    """The mean over the agents of their row sums of |A|, accumulated in float64 in the order given.
-
-    Raises:
-        ValueError: a contribution carries none, or there is no contribution.
-    """
-    return _mean([contribution.row_sums for contribution in contributions], contributions)
-
-
-def _mean(
-    parts: Sequence[Float[np.ndarray, "*shape"] | None], contributions: Sequence[Contribution]
-) -> Float[np.ndarray, "*shape"]:
-    total = None
-    for part in parts:
-        if part is None:
-            raise ValueError("the run scales its step with something that a contribution does not carry")
-        total = np.array(part, dtype=np.float64) if total is None else total + part
-    if total is None:
-        raise ValueError("the mean of no contributions is undefined")
-    return np.asarray(total / sum(contribution.weight for contribution in contributions))
+def arithmetic_of(method: Method, shape: tuple[int, int], contributions: int) -> int:
+    """About how many numbers the coordinator's part of a round touches: what tells a quick one from a slow one."""
+    passes = 1 if method.aggregation is Aggregation.MEAN else _ROBUST_PASSES
+    return shape[0] * shape[1] * (passes * contributions + shape[1])
 
 
 def next_basis(
@@ -137,12 +181,16 @@ def next_basis(
         numpy.linalg.LinAlgError: the gradients are so large that the step is not finite.
     """
     if method.warms_up_in(round_number):
-        return _warm_up_move(basis, contributions, estimated=method.brings_estimates_in(round_number))
-    direction = mean_gradient(contributions)
-    if method.preconditioned:
-        direction = precondition(direction, mean_head_second_moment(contributions), method.preconditioner_floor)
-    if method.sends_row_sums:
-        direction = row_scales(mean_row_sums(contributions))[:, None] * direction
+        if not method.brings_estimates_in(round_number):
+            return _move(basis, basis)
+        first, far = _first_basis(basis, contributions, method)
+        return _move(basis, first, outliers=far)
+    found = aggregate(contributions, method)
+    direction = found.gradient
+    if found.head_second_moment is not None:
+        direction = precondition(direction, found.head_second_moment, method.preconditioner_floor)
+    if found.row_sums is not None:
+        direction = row_scales(found.row_sums)[:, None] * direction
     elif method.row_scaled:
         row_squares = running_row_squares(row_squares, direction)
         direction = row_scales(np.sqrt(row_squares))[:, None] * direction
@@ -150,24 +198,32 @@ def next_basis(
     if method.basis_step_decays:
         scale = decay(round_number * method.steps_per_round, method.decay_horizon, method.decay_power)
     remembered = row_squares if method.row_scaled and not method.sends_row_sums else None
-    return _move(basis, basis_step(basis, direction, method.basis_step * scale), remembered)
+    return _move(basis, basis_step(basis, direction, method.basis_step * scale), remembered, found.outliers)
 
 
-def _warm_up_move(
-    basis: Float[np.ndarray, "d r"], contributions: Sequence[Contribution], *, estimated: bool
-) -> BasisMove:
-    moved = basis
-    if estimated:
-        moved = spectral_basis([to_dense(contribution.gradient) for contribution in contributions], basis)
-    return _move(basis, moved, None)
+def _first_basis(
+    basis: Float[np.ndarray, "d r"], contributions: Sequence[Contribution], method: Method
+) -> tuple[Float[np.ndarray, "d r"], tuple[int, ...]]:
+    """What the estimates of a warm-up come to, and the outliers among them."""
+    estimates = [to_dense(contribution.gradient) for contribution in contributions]
+    if method.aggregation is Aggregation.MEAN:
+        return spectral_basis(estimates, basis), ()
+    weights = [contribution.weight for contribution in contributions]
+    products = [product_of(estimate) for estimate in estimates]
+    product, far = _combined(products, weights, replace(method, clip_norm=0.0))
+    return basis_of_products(product, basis), far
 
 
 def _move(
-    basis: Float[np.ndarray, "d r"], moved: Float[np.ndarray, "d r"], row_squares: Float[np.ndarray, " d"] | None
+    basis: Float[np.ndarray, "d r"],
+    moved: Float[np.ndarray, "d r"],
+    row_squares: Float[np.ndarray, " d"] | None = None,
+    outliers: tuple[int, ...] = (),
 ) -> BasisMove:
     return BasisMove(
         basis=moved,
         movement=principal_angle_sine(basis, moved),
         orthonormality_error=orthonormality_error(moved),
         row_squares=row_squares,
+        outliers=outliers,
     )

@@ -4,7 +4,7 @@ Every method takes a round's trajectories of all agents and gives the fleet afte
 is run with several side by side (the axis m), so that each can be reported with its own best.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -73,15 +73,24 @@ class JointFleet:
         weights = np.zeros((agents, basis.shape[0]))
         return cls(method, basis, states, AveragedIterate(mean=weights, power=method.averaging_power))
 
-    def learning_from(self, trajectories: Sequence[Trajectory]) -> "JointFleet":
-        """One round: every agent's part, then the coordinator's."""
+    def learning_from(
+        self,
+        trajectories: Sequence[Trajectory],
+        sent: Callable[[int, Contribution], Contribution] = lambda _, contribution: contribution,
+    ) -> "JointFleet":
+        """One round: every agent's part, then the coordinator's.
+
+        Args:
+            trajectories: of the agents.
+            sent: what agent k sends, with what it has to send: for studies of agents that are not honest.
+        """
         outcomes = [
             learn_round(state, self.basis, trajectory, self.method, self.round)
             for state, trajectory in zip(self.states, trajectories, strict=True)
         ]
         # In the order in which a coordinator sums them, that of the agents' names: site-10 comes before site-2.
         named = sorted(range(len(outcomes)), key=str)
-        contributions = [contribution_of(outcomes[index], self.method) for index in named]
+        contributions = [sent(index, contribution_of(outcomes[index], self.method)) for index in named]
         heads = np.stack([outcome.state.head for outcome in outcomes])
         warming_up = self.method.warms_up_in(self.round)
         after = replace(
@@ -93,8 +102,8 @@ class JointFleet:
         if self.method.basis_step == 0.0 and not warming_up:
             return after
         move = next_basis(self.basis, contributions, self.method, self.round, self.row_squares)
-        sent = _numbers_of(contributions[0]) + self.basis.size
-        return replace(after, basis=move.basis, row_squares=move.row_squares, numbers_sent=sent)
+        numbers = _numbers_of(contributions[0]) + self.basis.size
+        return replace(after, basis=move.basis, row_squares=move.row_squares, numbers_sent=numbers)
 
     @property
     def weights(self) -> Float[np.ndarray, "1 n d"]:

@@ -19,6 +19,19 @@ class Corrections(Enum):
     transitions so far in the basis of today, however often the basis has moved since."""
 
 
+class Aggregation(Enum):
+    """What of a round's gradients moves the basis; all but the mean bound what a few agents can do to it."""
+
+    MEAN = "mean"
+    """The mean of eq. 8: one agent can move it anywhere."""
+    CLIPPED = "clipped"
+    """The mean of gradients that are cut to one length."""
+    TRIMMED = "trimmed"
+    """For every entry the mean without its largest and smallest values."""
+    GEOMETRIC_MEDIAN = "geometric-median"
+    """The matrix whose distances to all gradients have the least sum."""
+
+
 MAX_HISTORY_DIM = 4096
 """The largest d with which agents keep d × d numbers: 128 MiB each."""
 
@@ -52,6 +65,9 @@ class Method:
             power of the share of its rewards' system that the subspace explains; 0 counts all alike.
         warm_up_rounds: W, 0 for none, else 2 or more: rounds in which nothing is learnt but the first basis, from
             two estimates of every agent (`cospan.core.spectral`); agents keep d × d numbers meanwhile.
+        aggregation: what of the gradients moves the basis (`cospan.core.robust`).
+        trimmed_share: β of `trimmed`, 0 < β < 1/2: so much is left out on each side.
+        clip_norm: τ of `clipped`, the longest that an agent's gradient counts; 0 for the round's median.
     """
 
     steps_per_round: int
@@ -71,6 +87,9 @@ class Method:
     reward_scaled: bool = False
     explained_power: float = 0.0
     warm_up_rounds: int = 0
+    aggregation: Aggregation = Aggregation.MEAN
+    trimmed_share: float = 0.25
+    clip_norm: float = 0.0
 
     @property
     def sends_row_sums(self) -> bool:
@@ -110,6 +129,8 @@ class Method:
             ("forgetting", 0.0 <= self.forgetting < math.inf, "0 or more and finite"),
             ("explained_power", 0.0 <= self.explained_power < math.inf, "0 or more and finite"),
             ("warm_up_rounds", self.warm_up_rounds == 0 or 2 <= self.warm_up_rounds < 2**32, "0, or 2 or more"),
+            ("trimmed_share", 0.0 < self.trimmed_share < 0.5, "above 0 and below 0.5"),
+            ("clip_norm", 0.0 <= self.clip_norm < math.inf, "0 (the round's median), or above 0 and finite"),
         ]
         return [f"{name} is {getattr(self, name)!r}; it must be {text}" for name, ok, text in allowed if not ok]
 

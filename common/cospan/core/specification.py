@@ -131,6 +131,7 @@ class RunSpecification:
         _as_floats(values["method"], Method)
         values["participation"] = self.participation.value
         values["method"]["corrections"] = self.method.corrections.value
+        values["method"]["aggregation"] = self.method.aggregation.value
         return values
 
     def initial_basis(self) -> Float[np.ndarray, "d r"]:

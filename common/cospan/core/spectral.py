@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Float
 
 from cospan.core.least_squares import TransitionSums
+from cospan.core.matrices import FactoredMatrix
 from cospan.core.subspace import orthonormalise
 
 
@@ -87,7 +88,13 @@ def cross_spectrum(
     if not np.isfinite(matrix).all():
         raise np.linalg.LinAlgError("the estimates of the warm-up are too large for float64")
     values, vectors = np.linalg.eigh(matrix)
-    vectors = vectors[:, ::-1] if frame is None else frame @ vectors[:, ::-1]
+    return _largest_first(values, vectors if frame is None else frame @ vectors)
+
+
+def _largest_first(
+    values: Float[np.ndarray, " q"], vectors: Float[np.ndarray, "d q"]
+) -> tuple[Float[np.ndarray, " q"], Float[np.ndarray, "d q"]]:
+    vectors = vectors[:, ::-1]
     largest = np.take_along_axis(vectors, np.abs(vectors).argmax(axis=0)[None], axis=0)
     return values[::-1].copy(), vectors * np.where(largest < 0.0, -1.0, 1.0)
 
@@ -108,7 +115,31 @@ def spectral_basis(
         numpy.linalg.LinAlgError: the estimates are so large that their products overflow.
     """
     pairs = np.stack([np.asarray(pair, dtype=np.float64) for pair in estimates], axis=2)
-    values, vectors = cross_spectrum(pairs[:, 0], pairs[:, 1])
+    return _leading(*cross_spectrum(pairs[:, 0], pairs[:, 1]), basis)
+
+
+def product_of(estimates: Float[np.ndarray, "d 2"]) -> FactoredMatrix:
+    """½ (a bᵀ + b aᵀ) of one agent: what `cross_spectrum` takes the mean of, by its factors, shape (d, d)."""
+    pair = np.asarray(estimates, dtype=np.float64)
+    return FactoredMatrix(left=0.5 * pair, right=pair[:, ::-1].copy())
+
+
+def basis_of_products(
+    product: Float[np.ndarray, "d d"], basis: Float[np.ndarray, "d r"]
+) -> Float[np.ndarray, "d r"]:
+    """As `spectral_basis`, of whatever stands for the mean of the agents' products; only its symmetric part counts.
+
+    Raises:
+        numpy.linalg.LinAlgError: the product is not finite.
+    """
+    if not np.isfinite(product).all():
+        raise np.linalg.LinAlgError("the estimates of the warm-up are too large for float64")
+    return _leading(*_largest_first(*np.linalg.eigh(0.5 * (product + product.T))), basis)
+
+
+def _leading(
+    values: Float[np.ndarray, " q"], vectors: Float[np.ndarray, "d q"], basis: Float[np.ndarray, "d r"]
+) -> Float[np.ndarray, "d r"]:
     rounding = len(basis) * np.finfo(np.float64).eps * float(np.abs(values).max())
     rank = basis.shape[1]
     known = vectors[:, :rank][:, values[:rank] > rounding]

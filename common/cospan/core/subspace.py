@@ -10,6 +10,11 @@ ROW_MEMORY = 0.95
 """Of `running_row_squares`: it looks back over about 20 rounds."""
 ROW_FLOOR = 0.1
 """Of `row_scales`: no row counts as smaller than a tenth of the mean."""
+NEGLIGIBLE = 1e-60
+"""What is not above this counts as zero where it would be divided by: a quotient of what the coordinator takes from
+its peers, 1e60 at the most (`cospan.wire.ranges`), stays so small that its square is finite."""
+_MOMENT_TOLERANCE = 1e-6
+"""Of `is_second_moment`, as a share of the trace: float32 rounds a matrix by 6e-8 of its norm, which is no more."""
 
 _TALL_FROM_NUMBERS = 16_384
 _TALL_FROM_COLUMNS = 8
@@ -72,14 +77,34 @@ def precondition(
 ) -> Float[np.ndarray, "d r"]:
     """Ḡ (W̄ + ε·tr(W̄)/r·I)⁻¹: makes the step free of the scale of the heads (ScaledGD; Tong, Ma, Chi 2021).
 
-    Where W̄ is zero all heads are zero, the gradient is zero as well, and it is returned as it is.
+    Where W̄ is zero (not above `NEGLIGIBLE`) all heads are zero, the gradient is zero as well, and it is returned as
+    it is.
     """
     rank = head_second_moment.shape[0]
     scale = float(np.trace(head_second_moment)) / rank
-    if scale <= 0.0:
+    if scale <= NEGLIGIBLE:
         return gradient
     regularised = head_second_moment + floor * scale * np.eye(rank)
     return np.asarray(np.linalg.solve(regularised.T, gradient.T).T)
+
+
+def is_second_moment(matrix: Float[np.ndarray, "r r"]) -> bool:
+    """Whether a finite matrix can be a sum of w wᵀ: symmetric and positive semidefinite, up to float32's rounding.
+
+    Only then are all eigenvalues of `precondition`'s matrix above zero.
+    """
+    shifted = np.array(matrix, dtype=np.float64)
+    trace = float(shifted.trace())
+    if trace <= NEGLIGIBLE:
+        return trace >= 0.0 and float(np.abs(shifted).max()) <= NEGLIGIBLE
+    if float((shifted - shifted.T).max()) > _MOMENT_TOLERANCE * trace:
+        return False
+    shifted.flat[:: len(shifted) + 1] += _MOMENT_TOLERANCE * trace
+    try:
+        np.linalg.cholesky(shifted)
+    except np.linalg.LinAlgError:
+        return False
+    return True
 
 
 def running_row_squares(
@@ -100,7 +125,7 @@ def row_scales(sizes: Float[np.ndarray, " d"]) -> Float[np.ndarray, " d"]:
     of the scale of the features, and let states that are rarely seen keep up.
     """
     mean = float(sizes.mean())
-    return np.asarray(1.0 / (sizes + ROW_FLOOR * mean)) if mean > 0.0 else np.ones(len(sizes))
+    return np.asarray(1.0 / (sizes + ROW_FLOOR * mean)) if mean > NEGLIGIBLE else np.ones(len(sizes))
 
 
 def basis_step(

@@ -13,13 +13,14 @@ from jaxtyping import Float
 
 from cospan.core.aggregation import Contribution
 from cospan.core.matrices import DenseMatrix, FactoredMatrix, Gradient
-from cospan.core.method import Corrections, Method
+from cospan.core.method import Aggregation, Corrections, Method
 from cospan.core.specification import MAX_NAME, Participation, RunSpecification, agent_id_problem
 from cospan.rpc.v1 import coordinator_service_pb2 as pb
 from cospan.rpc.v1 import matrix_pb2, run_pb2
 from cospan.wire import messages as m
 from cospan.wire.errors import InvalidMessageError
 from cospan.wire.limits import MAX_GROUP, MAX_TEXT
+from cospan.wire.ranges import check_contribution
 
 _E = TypeVar("_E", bound=Enum)
 _DTYPES: dict[int, np.dtype[Any]] = {
@@ -31,6 +32,12 @@ _CORRECTIONS = {
     Corrections.EVERY_STEP: run_pb2.CORRECTION_SCHEDULE_EVERY_STEP,
     Corrections.LEAST_SQUARES: run_pb2.CORRECTION_SCHEDULE_LEAST_SQUARES,
     Corrections.FULL_HISTORY: run_pb2.CORRECTION_SCHEDULE_FULL_HISTORY,
+}
+_AGGREGATION = {
+    Aggregation.MEAN: run_pb2.AGGREGATION_POLICY_MEAN,
+    Aggregation.CLIPPED: run_pb2.AGGREGATION_POLICY_CLIPPED,
+    Aggregation.TRIMMED: run_pb2.AGGREGATION_POLICY_TRIMMED,
+    Aggregation.GEOMETRIC_MEDIAN: run_pb2.AGGREGATION_POLICY_GEOMETRIC_MEDIAN,
 }
 _PARTICIPATION = {
     Participation.ALL: run_pb2.PARTICIPATION_POLICY_ALL,
@@ -77,6 +84,11 @@ def _text(value: str, field: str, most: int = MAX_TEXT) -> str:
     if len(value) > most:
         raise InvalidMessageError(f"{field} has {len(value)} characters; at most {most} are allowed")
     return value
+
+
+def printable(text: str) -> str:
+    """A text of a peer for logs and terminals: no line breaks, and nothing that a terminal would obey."""
+    return text if text.isprintable() else "".join(sign if sign.isprintable() else " " for sign in text)
 
 
 # Matrices -----------------------------------------------------------------------------------------------------
@@ -158,6 +170,9 @@ def encode_specification(spec: RunSpecification) -> run_pb2.RunSpecification:
             reward_scaled=method.reward_scaled,
             explained_power=method.explained_power,
             warm_up_rounds=method.warm_up_rounds,
+            aggregation=_AGGREGATION[method.aggregation],
+            trimmed_share=method.trimmed_share,
+            clip_norm=method.clip_norm,
         ),
         participation=_PARTICIPATION[spec.participation],
         liveness_seconds=spec.liveness_seconds,
@@ -202,6 +217,9 @@ def decode_specification(message: run_pb2.RunSpecification) -> RunSpecification:
             reward_scaled=method.reward_scaled,
             explained_power=method.explained_power,
             warm_up_rounds=method.warm_up_rounds,
+            aggregation=from_enum(_AGGREGATION, method.aggregation, "method.aggregation"),
+            trimmed_share=method.trimmed_share,
+            clip_norm=method.clip_norm,
         ),
         participation=from_enum(_PARTICIPATION, message.participation, "participation"),
         liveness_seconds=message.liveness_seconds,
@@ -246,7 +264,7 @@ def decode_agent_message(request: pb.CollaborateRequest, spec: RunSpecification)
         case "heartbeat":
             return m.Heartbeat()
         case "leave":
-            return m.Leave(_text(request.leave.cause, "leave.cause"), request.leave.returning)
+            return m.Leave(printable(_text(request.leave.cause, "leave.cause")), request.leave.returning)
         case "join":
             return _decode_join(request.join)
         case _:
@@ -301,8 +319,8 @@ def _agent_ids(names: Sequence[str], field: str) -> tuple[str, ...]:
     """The names in sorted order, so that a set of agents has one spelling."""
     if not names:
         return ()  # of a gradient: all agents of the process
+    _require(len(names) <= MAX_GROUP, f"{field} has {len(names)} names; a process hosts at most {MAX_GROUP}")
     listed = sorted(names)
-    _require(len(listed) <= MAX_GROUP, f"{field} has {len(listed)} names; a process hosts at most {MAX_GROUP}")
     _require(len(set(listed)) == len(listed), f"{field} names an agent twice")
     for name in listed:
         problem = agent_id_problem(name)
@@ -344,15 +362,17 @@ def _decode_gradient(message: pb.SubspaceGradient, spec: RunSpecification) -> m.
         row_sums is not None or not spec.method.sends_row_sums,
         "gradient.row_sums is missing; this run scales its step with it",
     )
+    contribution = Contribution(
+        gradient=_decode_payload(message, spec),
+        weight=message.weight,
+        head_second_moment=moment,
+        row_sums=row_sums,
+    )
+    check_contribution(contribution)
     return m.GradientUpload(
         round=message.round,
         agent_ids=_agent_ids(message.agent_ids, "gradient.agent_ids"),
-        contribution=Contribution(
-            gradient=_decode_payload(message, spec),
-            weight=message.weight,
-            head_second_moment=moment,
-            row_sums=row_sums,
-        ),
+        contribution=contribution,
     )
 
 

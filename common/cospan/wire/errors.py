@@ -16,6 +16,9 @@
     │   ├── OutOfTurnError
     │   ├── DrainingError
     │   ├── MessageTooLargeError
+    │   ├── TooManyStreamsError
+    │   ├── RateLimitedError
+    │   ├── TooManyAgentsError
     │   ├── IdentityMismatchError
     │   ├── AdminRequiredError
     │   └── InternalError
@@ -192,6 +195,29 @@ class MessageTooLargeError(RemoteError):
     code = grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
+class TooManyStreamsError(RemoteError):
+    """The peer, or all together, have as many streams or calls open as the run allows."""
+
+    reason = "TOO_MANY_STREAMS"
+    code = grpc.StatusCode.RESOURCE_EXHAUSTED
+    retryable = True
+
+
+class RateLimitedError(RemoteError):
+    """The peer calls or sends more often than the run gives occasion to."""
+
+    reason = "RATE_LIMITED"
+    code = grpc.StatusCode.RESOURCE_EXHAUSTED
+    retryable = True
+
+
+class TooManyAgentsError(RemoteError):
+    """The run has known as many agents as it may."""
+
+    reason = "TOO_MANY_AGENTS"
+    code = grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
 class IdentityMismatchError(RemoteError):
     """The peer's certificate does not speak for an agent that it names."""
 
@@ -225,6 +251,9 @@ REASONS: dict[str, type[RemoteError]] = {
         OutOfTurnError,
         DrainingError,
         MessageTooLargeError,
+        TooManyStreamsError,
+        RateLimitedError,
+        TooManyAgentsError,
         IdentityMismatchError,
         AdminRequiredError,
         InternalError,

@@ -58,6 +58,7 @@ class Identity:
     Attributes:
         name: for the log and for people: the names of the certificate, or the address where there is none.
         key: what limits count by: the names of the certificate, and also the host where the whole fleet shares it.
+            Of an IPv6 host the network (/64), for whoever has one of its addresses has all of them.
         proven: whether the key is that of one holder: of a certificate that is not the whole fleet's.
         agent_ids: the agents named one by one.
         ranges: the agents named by a range.
@@ -76,6 +77,12 @@ class Identity:
     def speaks_for(self, agent_id: str) -> bool:
         """Whether it may act as this agent."""
         return self.any_agent or agent_id in self.agent_ids or any(agent_id in span for span in self.ranges)
+
+    def most_agents(self, fleet: int) -> int:
+        """How many agents of a fleet of so many it may stand for."""
+        if self.any_agent:
+            return fleet
+        return min(fleet, len(self.agent_ids) + sum(span.last - span.first + 1 for span in self.ranges))
 
     def require_agents(self, agent_ids: Iterable[str]) -> None:
         """Sees to it that a process may act as these agents; without any it asks for a free site.
@@ -130,7 +137,7 @@ def of_certificate(uris: Iterable[str], *, address: str) -> Identity:
             ranges.append(span)
     name = ", ".join(ours[:_SHOWN]) + (f" and {len(ours) - _SHOWN} more" if len(ours) > _SHOWN else "")
     shared = ANY_AGENT in ours
-    key = f"{' '.join(ours)} at {host_of(address)}" if shared or not ours else " ".join(ours)
+    key = f"{' '.join(ours)} at {_network_of(host_of(address))}" if shared or not ours else " ".join(ours)
     return Identity(
         name=name or "nobody of this fleet",
         key=key,
@@ -150,7 +157,10 @@ def without_certificate(*, address: str) -> Identity:
     host = host_of(address)
     rights = {Right.READ, Right.STOP} if _is_local(host) else {Right.READ}
     return Identity(
-        name=f"somebody at {host} without a certificate", key=host, any_agent=True, rights=frozenset(rights)
+        name=f"somebody at {host} without a certificate",
+        key=_network_of(host),
+        any_agent=True,
+        rights=frozenset(rights),
     )
 
 
@@ -196,6 +206,17 @@ def _range(named: str) -> AgentRange | None:
     if found is None or int(found["last"]) < int(found["first"]) or found["prefix"][-1:].isdigit():
         return None  # a digit before the number is a leading zero
     return AgentRange(found["prefix"], int(found["first"]), int(found["last"]))
+
+
+def _network_of(host: str) -> str:
+    """The host, or the /64 network that its IPv6 address is of."""
+    try:
+        address = ipaddress.IPv6Address(host.partition("%")[0])
+    except ValueError:
+        return host
+    if address.is_loopback or address.ipv4_mapped is not None:
+        return host
+    return str(ipaddress.IPv6Network((address, 64), strict=False))
 
 
 def _is_local(host: str) -> bool:

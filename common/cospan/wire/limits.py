@@ -23,6 +23,10 @@ def max_message_bytes(feature_dim: int, rank: int, group_size: int = 1) -> int:
 
 KEEPALIVE_SECONDS = 20
 KEEPALIVE_TIMEOUT_SECONDS = 10
+HANDSHAKE_SECONDS = 20
+"""A connection over which HTTP/2 (with TLS: and TLS) is not spoken by then is closed."""
+IDLE_SECONDS = 60
+"""A connection without a call is closed after so long; agents always have one."""
 
 _COMMON_OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.keepalive_time_ms", KEEPALIVE_SECONDS * 1000),
@@ -32,10 +36,20 @@ _COMMON_OPTIONS: tuple[tuple[str, int], ...] = (
 )
 
 
-def server_options(message_bytes: int) -> list[tuple[str, int]]:
-    """Channel arguments of the server; its tolerance for pings matches what `client_options` sends."""
+def server_options(message_bytes: int, connections: int, streams: int) -> list[tuple[str, int]]:
+    """Channel arguments of the server; its tolerance for pings matches what `client_options` sends.
+
+    Args:
+        message_bytes: of the largest message.
+        connections: how many may be open; the next one is closed at once.
+        streams: how many one connection may carry; agents of one process may share it.
+    """
     return [
         *_COMMON_OPTIONS,
+        ("grpc.max_allowed_incoming_connections", connections),
+        ("grpc.max_concurrent_streams", streams),
+        ("grpc.server_handshake_timeout_ms", HANDSHAKE_SECONDS * 1000),
+        ("grpc.max_connection_idle_ms", IDLE_SECONDS * 1000),
         ("grpc.http2.min_recv_ping_interval_without_data_ms", KEEPALIVE_SECONDS * 1000 // 2),
         ("grpc.max_receive_message_length", message_bytes),
         ("grpc.max_send_message_length", message_bytes),

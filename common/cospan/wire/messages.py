@@ -170,6 +170,7 @@ class AgentReport:
     gone_cause: str = ""
     absent_rounds: int = 0
     last_round: int | None = None
+    outlier_rounds: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,3 +200,4 @@ class RoundReport:
     basis: Float[np.ndarray, "d r"] | None = None
     finished: bool = False
     absent_agent_ids: tuple[str, ...] = ()
+    outlier_agent_ids: tuple[str, ...] = ()

@@ -60,6 +60,7 @@ def _encode_agent(report: m.AgentReport) -> pb.AgentStatus:
         gone_cause=report.gone_cause,
         absent_rounds=report.absent_rounds,
         last_round=report.last_round,
+        outlier_rounds=report.outlier_rounds,
     )
 
 
@@ -75,6 +76,7 @@ def _decode_agent(message: pb.AgentStatus) -> m.AgentReport:
         gone_cause=message.gone_cause,
         absent_rounds=message.absent_rounds,
         last_round=message.last_round if message.HasField("last_round") else None,
+        outlier_rounds=message.outlier_rounds,
     )
 
 
@@ -91,6 +93,7 @@ def encode_round_report(report: m.RoundReport, *, include_basis: bool) -> pb.Wat
         basis=encode_matrix(report.basis) if include_basis and report.basis is not None else None,
         finished=report.finished,
         absent_agent_ids=report.absent_agent_ids,
+        outlier_agent_ids=report.outlier_agent_ids,
     )
 
 
@@ -111,4 +114,5 @@ def decode_round_report(message: pb.WatchRoundsResponse) -> m.RoundReport:
         basis=decode_matrix(message.basis, "basis") if message.HasField("basis") else None,
         finished=message.finished,
         absent_agent_ids=tuple(message.absent_agent_ids),
+        outlier_agent_ids=tuple(message.outlier_agent_ids),
     )

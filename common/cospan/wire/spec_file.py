@@ -41,19 +41,30 @@ def from_toml(text: str, *, name: str) -> RunSpecification:
     """
     try:
         values = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as failure:
+    except ValueError as failure:  # TOMLDecodeError is one, and so is what `int` says of thousands of digits
         raise RunFileError(f"{name} is not TOML: {failure}") from failure
+    except RecursionError as failure:
+        raise RunFileError(f"{name} is nested too deeply for a run specification") from failure
+    try:
+        specification = _specification(values, name=name)
+        problems = specification.problems()
+    except (OverflowError, ValueError) as failure:  # it becomes no float, or has too many digits to be shown
+        raise RunFileError(
+            f"{name} has a number that no field of a run specification takes: {failure}"
+        ) from failure
+    if problems:
+        raise RunFileError(f"{name}: {'; '.join(problems)}")
+    return specification
+
+
+def _specification(values: dict[str, Any], *, name: str) -> RunSpecification:
     found = values.pop("format", None)
     if found != FORMAT:
         raise RunFileError(
             f"{name} has format = {found!r}, and a run specification has format = {FORMAT!r}; "
             "take the spec.toml of a run"
         )
-    specification = _build(RunSpecification, values, name=name, prefix="")
-    problems = specification.problems()
-    if problems:
-        raise RunFileError(f"{name}: {'; '.join(problems)}")
-    return specification
+    return _build(RunSpecification, values, name=name, prefix="")
 
 
 def load_spec(path: Path) -> RunSpecification:

@@ -206,7 +206,7 @@ def _reading(path: Path) -> Iterator[sqlite3.Connection]:
         finally:
             connection.close()
     except sqlite3.OperationalError as failure:
-        name = failure.sqlite_errorname or ""
+        name = getattr(failure, "sqlite_errorname", "")  # it has none where a text is not UTF-8
         if name.startswith(("SQLITE_CANTOPEN", "SQLITE_READONLY", "SQLITE_PERM", "SQLITE_IOERR", "SQLITE_BUSY")):
             raise _unreadable(path, str(failure)) from failure
         raise _damaged(path, str(failure)) from failure

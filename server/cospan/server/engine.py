@@ -9,13 +9,14 @@ import logging
 import secrets
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
 import numpy as np
 
-from cospan.core.aggregation import BasisMove, next_basis
+from cospan.core.aggregation import Contribution, arithmetic_of
+from cospan.core.exclusion import SoundMove, sound_move
 from cospan.core.specification import RunSpecification
 from cospan.server import machine
 from cospan.server.events import (
@@ -59,6 +60,7 @@ _OUTBOX_LENGTH = 64
 _RETURN_SECONDS = 15.0
 """After a restart, so long a round waits for those who took part before: longer than agents ever pause between
 attempts to connect."""
+_WARNINGS = ("agent-lost", "agent-gone", "agent-outlier", "gradients-left-out")
 _FINAL = (FinishCause.ROUNDS_REACHED, FinishCause.STOPPED, FinishCause.FAILED)
 """A run that ended otherwise goes on where it was when a coordinator is started for it again."""
 
@@ -77,6 +79,8 @@ class Stream:
     """No message is added any more; the stream ends when the outbox is empty."""
     error: RemoteError | None = None
     wake: asyncio.Event = field(default_factory=asyncio.Event)
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when it is closed."""
 
     def put(self, encoded: bytes, *, is_basis: bool) -> None:
         """Queues a message. Of several bases that a slow reader has not taken, only the newest is kept."""
@@ -95,6 +99,7 @@ class Stream:
         if not self.closed:
             self.closed, self.error = True, error
             self.wake.set()
+            self.ended.set()
 
 
 class Engine:
@@ -242,29 +247,33 @@ class Engine:
 
     def _compute(self, command: ComputeBasis) -> Event | None:
         """The next basis: at once where that is quick, else in a thread, to be reported later."""
-        if command.basis.size * (len(command.contributions) + command.basis.shape[1]) < _THREAD_FROM_NUMBERS:
-            return self._computed(command)
+        method = self.state.specification.method
+        if arithmetic_of(method, command.basis.shape, len(command.contributions)) < _THREAD_FROM_NUMBERS:
+            return self._computed(command, self.state.contributions)
         task = asyncio.get_running_loop().create_task(self._compute_in_thread(command))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return None
 
     async def _compute_in_thread(self, command: ComputeBasis) -> None:
-        self.handle(await asyncio.to_thread(self._computed, command))
+        # The state's own may be gone when the thread needs them: the run may be stopped meanwhile.
+        self.handle(await asyncio.to_thread(self._computed, command, self.state.contributions))
 
-    def _computed(self, command: ComputeBasis) -> Event:
+    def _computed(self, command: ComputeBasis, counted: Mapping[tuple[str, ...], Contribution]) -> Event:
         try:
-            move = self._next_basis(command)
+            sound = self._sound_move(command)
         except np.linalg.LinAlgError as failure:
             return BasisFailed(command.round, f"round {command.round} gave no finite basis: {failure}")
         except Exception as failure:  # a round without either event would stay open for ever
             log.exception("the arithmetic of round %d failed", command.round)
             return BasisFailed(command.round, f"round {command.round} gave no basis: {failure}")
-        return BasisComputed(command.round, move)
+        if sound.left_out:
+            _log_left_out(command.round, sound, sorted(counted))
+        return BasisComputed(command.round, sound.move)
 
-    def _next_basis(self, command: ComputeBasis) -> BasisMove:
+    def _sound_move(self, command: ComputeBasis) -> SoundMove:
         method = self.state.specification.method
-        return next_basis(command.basis, command.contributions, method, command.round, command.row_squares)
+        return sound_move(command.basis, command.contributions, method, command.round, command.row_squares)
 
     # The end ----------------------------------------------------------------------------------------------------
 
@@ -312,9 +321,15 @@ def _tell(listeners: list[Callable[[_C], None]], command: _C) -> None:
             log.exception("a listener failed at a %s", type(command).__name__)
 
 
+def _log_left_out(number: int, sound: SoundMove, sessions: Sequence[tuple[str, ...]]) -> None:
+    """Names those whose gradients a round could not be computed with; `sessions` is in the order of the sum."""
+    agents = tuple(agent for place in sound.left_out for agent in sessions[place])
+    _log_note(Note("gradients-left-out", number, agents, f"the arithmetic fails with them: {sound.problem}"))
+
+
 def _log_note(note: Note) -> None:
     named, more = note.agent_ids[:5], len(note.agent_ids) - 5
     shown = ", ".join(named) + (f" and {more} more" if more > 0 else "")
     message = " ".join(part for part in (note.kind, shown, note.text) if part)
-    level = logging.WARNING if note.kind in ("agent-lost", "agent-gone") else logging.INFO
+    level = logging.WARNING if note.kind in _WARNINGS else logging.INFO
     log.log(level, "round %d: %s", note.round, message)

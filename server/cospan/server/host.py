@@ -14,9 +14,12 @@ from grpc_reflection.v1alpha import reflection
 from cospan.core.specification import RunSpecification
 from cospan.rpc.v1 import coordinator_service_pb2 as pb
 from cospan.server.access import server_credentials
+from cospan.server.descriptors import connections_allowed
+from cospan.server.doorkeeper import Doorkeeper
 from cospan.server.engine import Engine
 from cospan.server.events import DrainRequested, EndRun, StopRequested, Suspend
-from cospan.server.service import CoordinatorService, handlers
+from cospan.server.quotas import Kind, quota_of_all
+from cospan.server.service import LOOKING, OWN_WAY, CoordinatorService, handlers
 from cospan.server.store import RunStore
 from cospan.wire.errors import InvalidValueError
 from cospan.wire.limits import NO_COMPRESSION, max_message_bytes, server_options
@@ -75,6 +78,8 @@ class Coordinator:
         """Whether somebody has asked for the end of the run."""
         self._credentials = None if tls is None else _credentials(tls)
         self.engine = Engine(specification, start_seconds=start_seconds, sites=sites, store=store)
+        self.door = Doorkeeper(self.engine.state.specification.agents, own_way=OWN_WAY, looking=LOOKING)
+        """Who may come in, and how many were refused."""
         self._host, self._port, self._stored = host, port, store is not None
         self._server: grpc.aio.Server | None = None
         self._health = health.aio.HealthServicer()
@@ -93,8 +98,10 @@ class Coordinator:
         """
         spec = self.engine.state.specification
         limit = max_message_bytes(spec.feature_dim, spec.rank, max(_JOINABLE_GROUP, spec.agents))
-        server = grpc.aio.server(options=server_options(limit), compression=NO_COMPRESSION)
-        server.add_generic_rpc_handlers((handlers(CoordinatorService(self.engine, self.stop)),))
+        streams = sum(quota_of_all(kind, spec.agents).at_once for kind in Kind)
+        options = server_options(limit, connections_allowed(spec.agents), streams)
+        server = grpc.aio.server(options=options, interceptors=(self.door,), compression=NO_COMPRESSION)
+        server.add_generic_rpc_handlers((handlers(CoordinatorService(self.engine, self.stop, self.door)),))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         if self._credentials is None:  # with TLS every agent could read it, and the .proto files are public anyway
             names = (_SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME)

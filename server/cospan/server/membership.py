@@ -14,6 +14,7 @@ from cospan.server.events import (
     StoreSpecification,
 )
 from cospan.server.members import Departure, Seat, Session
+from cospan.server.roster import check_room, remembered
 from cospan.server.state import CoordinatorState
 from cospan.server.transition import Outcome
 from cospan.wire.errors import (
@@ -39,6 +40,7 @@ def admit(state: CoordinatorState, event: JoinRequested, now: float) -> Outcome:
     known = _session_to_resume(state, event.join)
     if known is not None:
         return _resume(state, known, event.stream, now)
+    check_room(state, event.join.agent_ids)
     state, before = _displace(state, event.join, now)
     if not state.specification.feature_fingerprint:
         fixed = replace(state.specification, feature_fingerprint=event.join.feature_fingerprint)
@@ -192,7 +194,9 @@ def _open_session(
     if site_index is None:
         holder, site_index = _seat_of(state, event.join)
     else:
-        seats = {**seats, holder: Seat(site_index, event.join.instance_id)}
+        # Put last anew: the oldest are forgotten first.
+        others = {name: seat for name, seat in seats.items() if name != holder}
+        seats = remembered({**others, holder: Seat(site_index, event.join.instance_id)}, state.specification)
     returning = [state.departures[agent] for agent in agents if agent in state.departures]
     session = Session(
         token=event.token,

@@ -32,6 +32,7 @@ def _agents(state: CoordinatorState, now: float) -> list[AgentReport]:
             reconnects=session.reconnects,
             absent_rounds=state.absent_rounds.get(agent, 0),
             last_round=state.last_rounds.get(agent),
+            outlier_rounds=state.outlier_rounds.get(agent, 0),
         )
         for session in state.sessions.values()
         for agent in session.agent_ids
@@ -48,6 +49,7 @@ def _agents(state: CoordinatorState, now: float) -> list[AgentReport]:
             gone_cause=departure.cause,
             absent_rounds=state.absent_rounds.get(departure.agent_id, 0),
             last_round=state.last_rounds.get(departure.agent_id),
+            outlier_rounds=state.outlier_rounds.get(departure.agent_id, 0),
         )
         for departure in state.departures.values()
     ]

@@ -237,11 +237,25 @@ def on_basis(state: CoordinatorState, event: BasisComputed, now: float) -> Outco
     """The arithmetic is done: the round is stored, and everybody told at once where that is safe."""
     if state.phase is not RunPhase.CLOSING or event.round != state.round or state.computed is not None:
         return state, ()  # the run was stopped while the arithmetic went on
+    state, noted = _with_outliers(state, event.move)
     store = StoreRound(_record(state, event.move, now))
     if not _may_run_ahead(state):
-        return replace(state, computed=event.move), (store,)
+        return replace(state, computed=event.move), (store, *noted)
     state = _advanced(state, event.move, now)
-    return state, (Broadcast(BasisUpdate(state.stamp, state.basis)), store)
+    return state, (Broadcast(BasisUpdate(state.stamp, state.basis)), store, *noted)
+
+
+def _with_outliers(state: CoordinatorState, move: BasisMove) -> Outcome:
+    """The state that knows whose gradients are outliers in the round that closes; news of it is noted."""
+    if not move.outliers:
+        return (replace(state, outliers=frozenset()) if state.outliers else state), ()
+    ordered = sorted(state.contributions)
+    found = frozenset(name for index in move.outliers for name in ordered[index])
+    noted: tuple[Command, ...] = ()
+    if found - state.outliers:
+        text = "its gradient is far from those of the others, and hardly counts"
+        noted = (Note("agent-outlier", state.round, tuple(sorted(found - state.outliers)), text),)
+    return replace(state, outliers=found, outlier_rounds=_plus_one(state.outlier_rounds, found)), noted
 
 
 def on_stored(state: CoordinatorState, event: RoundStored, now: float) -> Outcome:
@@ -289,6 +303,7 @@ def _record(state: CoordinatorState, move: BasisMove, now: float) -> RoundRecord
         basis=move.basis,
         finished=after == state.specification.rounds,
         absent_agent_ids=tuple(sorted(state.absent)),
+        outlier_agent_ids=tuple(sorted(state.outliers)),
     )
     weight = sum(contribution.weight for contribution in state.contributions.values())
     return RoundRecord(contributors, weight, move, report)

@@ -1,9 +1,13 @@
-"""The gRPC methods: decode and check, let the machine decide, run its commands, encode."""
+"""The gRPC methods: decode and check, let the machine decide, run its commands, encode.
+
+A method that raises a `RemoteError` is refused with it; `cospan.server.doorkeeper` sees to that.
+"""
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, TypeAlias
+import time
+from collections.abc import AsyncIterator, Callable
+from typing import Any
 
 import grpc
 import grpc.aio
@@ -11,6 +15,8 @@ from google.protobuf.message import DecodeError
 
 from cospan.rpc.v1 import coordinator_service_pb2 as pb
 from cospan.server.access import peer_identity
+from cospan.server.allowance import Allowance, Terms, charged
+from cospan.server.doorkeeper import Context, Doorkeeper, Entry, refuse
 from cospan.server.engine import Engine, Stream
 from cospan.server.events import (
     GradientArrived,
@@ -19,59 +25,92 @@ from cospan.server.events import (
     LeaveArrived,
     StreamClosed,
 )
+from cospan.server.quotas import Kind
 from cospan.server.reporting import run_report
-from cospan.wire.codec import decode_agent_message, encode_matrix, encode_specification, encode_stamp
-from cospan.wire.errors import InternalError, InvalidMessageError, OutOfTurnError, RemoteError
+from cospan.wire.codec import decode_agent_message, encode_matrix, encode_specification, encode_stamp, printable
+from cospan.wire.errors import CospanError, InternalError, InvalidMessageError, OutOfTurnError, RemoteError
 from cospan.wire.identity import Identity, Right
 from cospan.wire.limits import MAX_TEXT
 from cospan.wire.messages import AgentMessage, GradientUpload, Heartbeat, Join, Leave
 from cospan.wire.reports import encode_round_report, encode_run_report
-from cospan.wire.status import to_trailing_metadata
 
+_SERVICE = pb.DESCRIPTOR.services_by_name["CoordinatorService"].full_name
+OWN_WAY = frozenset({f"/{_SERVICE}/Collaborate"})
+"""The methods that see to their own admission."""
+LOOKING = frozenset(f"/{_SERVICE}/{name}" for name in ("GetRun", "GetBasis", "StopRun"))
+"""Those that are for onlookers, and cost as much as the run is large."""
 _JOIN_SECONDS = 20.0
 """How long a stream may stay open without a Join."""
 
 _FAREWELL_SECONDS = 1.0
 """How long a stream waits, after the last message, for the other side to end it."""
+_LAST_WORDS_SECONDS = 5.0
+"""How long a stream that is to end waits for a peer that does not read what is on its way."""
 
-Context: TypeAlias = grpc.aio.ServicerContext[Any, Any]
+
+class UnreadError(CospanError):
+    """A peer does not read what is sent to it; nobody is told, for it would not read that either."""
+
+    reason = "UNREAD"
 
 
 class CoordinatorService:
     """`cospan.rpc.v1.CoordinatorService` over an `Engine`."""
 
-    def __init__(self, engine: Engine, stop: Callable[[str], None]) -> None:
-        """Serves an engine; `stop` ends its run, with a sentence that says why."""
-        self._engine, self._stop = engine, stop
+    def __init__(self, engine: Engine, stop: Callable[[str], None], door: Doorkeeper) -> None:
+        """Serves an engine; `stop` ends its run, with a sentence that says why; `door` says who may come in."""
+        self._engine, self._stop, self._door = engine, stop, door
 
     async def collaborate(self, _requests: AsyncIterator[pb.CollaborateRequest], context: Context) -> None:
-        """One agent process' stream: a task reads, this coroutine writes and decides when the stream ends."""
-        stream = self._engine.open_stream()
-        reader = asyncio.create_task(self._read(stream, context))
+        """One agent process' stream."""
+        identity = peer_identity(context)
         try:
-            await _write(stream, context)
+            with self._door.admitted(Kind.STREAM, identity) as entry:
+                await self._converse(context, identity, entry)
+        except RemoteError as refusal:
+            self._door.count(refusal, identity)
+            await refuse(context, refusal)
+        except UnreadError as failure:
+            self._door.count(failure, identity)
+            # gRPC would say nothing more before what is on its way has arrived; so the stream is reset.
+            raise asyncio.CancelledError from failure
+
+    async def _converse(self, context: Context, identity: Identity, entry: Entry) -> None:
+        """One task reads, another writes, and this coroutine decides when the stream ends.
+
+        Raises:
+            RemoteError: what the stream is to end with.
+            UnreadError: the peer does not read what is sent to it.
+        """
+        stream = self._engine.open_stream()
+        reader = asyncio.create_task(self._read(stream, context, identity, entry))
+        writer = asyncio.create_task(_write(stream, context))
+        writer.add_done_callback(lambda _: stream.close(None))
+        try:
+            await stream.ended.wait()
+            await _last_words(writer)
             if stream.error is None:
                 # Ending the call first would reset the other half of it, and some clients (grpclib) then throw away
                 # what they have received and not read: the Finish.
                 await asyncio.wait({reader}, timeout=_FAREWELL_SECONDS)
         finally:
             reader.cancel()
+            writer.cancel()
             self._engine.forget_stream(stream)
             if stream.token is not None:
                 self._engine.handle(StreamClosed(stream.token, stream.number))
         if stream.error is not None:
-            await _abort(context, stream.error)
+            raise stream.error
 
-    async def _read(self, stream: Stream, context: Context) -> None:
+    async def _read(self, stream: Stream, context: Context, identity: Identity, entry: Entry) -> None:
         """Feeds the machine with what the agent says, until it stops speaking or says something wrong."""
         try:
-            identity = peer_identity(context)
             async with asyncio.timeout(_JOIN_SECONDS):
                 request = await context.read()
-            while request is not grpc.aio.EOF:
-                if not stream.closed:
-                    self._receive(stream, decode_agent_message(request, self._engine.state.specification), identity)
-                request = await context.read()
+            if request is not grpc.aio.EOF:
+                self._join(stream, request, identity)
+                self._door.joined(entry)
+                await self._listen(stream, context)
         except RemoteError as refusal:
             stream.close(refusal)
         except DecodeError:
@@ -86,14 +125,32 @@ class CoordinatorService:
         else:
             stream.close(None)
 
-    def _receive(self, stream: Stream, message: AgentMessage, identity: Identity) -> None:
+    def _join(self, stream: Stream, request: bytes, identity: Identity) -> None:
+        message = self._decoded(request)
+        if not isinstance(message, Join):
+            raise OutOfTurnError("the first message of a stream must be a Join")
+        identity.require_agents(message.agent_ids)  # of a join that resumes, too: a token is no certificate
+        self._engine.handle(JoinRequested(message, stream.number, secrets.token_urlsafe(24)))
+
+    async def _listen(self, stream: Stream, context: Context) -> None:
+        """What a stream that has joined says; no more of it than its terms allow."""
+        state = self._engine.state
+        session = state.sessions.get(stream.token or "")
+        agents = len(session.agent_ids) if session is not None else 1
+        terms = Terms.of_session(state.specification, agents)
+        allowance = Allowance(terms.burst, state.round, time.monotonic())
+        while (request := await context.read()) is not grpc.aio.EOF:
+            now, number = time.monotonic(), self._engine.state.round
+            allowance = charged(allowance, terms, message_bytes=len(request), round_number=number, now=now)
+            if not stream.closed:
+                self._receive(stream, self._decoded(request))
+
+    def _decoded(self, request: bytes) -> AgentMessage:
+        return decode_agent_message(pb.CollaborateRequest.FromString(request), self._engine.state.specification)
+
+    def _receive(self, stream: Stream, message: AgentMessage) -> None:
         token = stream.token
-        if token is None:
-            if not isinstance(message, Join):
-                raise OutOfTurnError("the first message of a stream must be a Join")
-            identity.require_agents(message.agent_ids)  # of a join that resumes, too: a token is no certificate
-            self._engine.handle(JoinRequested(message, stream.number, secrets.token_urlsafe(24)))
-            return
+        assert token is not None
         match message:
             case GradientUpload():
                 self._engine.handle(GradientArrived(token, message))
@@ -129,10 +186,7 @@ class CoordinatorService:
         self, request: pb.WatchRoundsRequest, context: Context
     ) -> AsyncIterator[pb.WatchRoundsResponse]:
         """Each round as it closes."""
-        try:
-            peer_identity(context).require(Right.READ)
-        except RemoteError as refusal:
-            await _abort(context, refusal)
+        peer_identity(context).require(Right.READ)
         async for report in self._engine.history.follow(request.from_round):
             yield encode_round_report(report, include_basis=request.include_basis)
 
@@ -142,7 +196,7 @@ class CoordinatorService:
         identity.require(Right.STOP)
         if len(request.cause) > MAX_TEXT:
             raise InvalidMessageError(f"cause has {len(request.cause)} characters; it may have {MAX_TEXT}")
-        said = f": {request.cause}" if request.cause else ""
+        said = f": {printable(request.cause)}" if request.cause else ""
         self._stop(f"it was stopped by {identity.name}{said}")
         return pb.StopRunResponse(stamp=encode_stamp(self._engine.state.stamp))
 
@@ -158,8 +212,16 @@ async def _write(stream: Stream, context: Context) -> None:
         await stream.wake.wait()
 
 
-async def _abort(context: Context, error: RemoteError) -> None:
-    await context.abort(error.code, str(error), to_trailing_metadata(error))
+async def _last_words(writer: "asyncio.Task[None]") -> None:
+    """Lets what is on its way arrive.
+
+    Raises:
+        UnreadError: the peer does not read it.
+    """
+    done, _ = await asyncio.wait({writer}, timeout=_LAST_WORDS_SECONDS)
+    if not done:
+        raise UnreadError(f"the peer did not read for {_LAST_WORDS_SECONDS:g} s what was sent to it")
+    writer.result()
 
 
 def _serialise(message: Any) -> bytes:
@@ -167,43 +229,28 @@ def _serialise(message: Any) -> bytes:
     return message if isinstance(message, bytes) else message.SerializeToString()
 
 
-def _reporting(method: Callable[[Any, Context], Awaitable[Any]]) -> Callable[[Any, Context], Awaitable[Any]]:
-    """A unary method whose RemoteError becomes a status."""
-
-    async def call(request: Any, context: Context) -> Any:
-        try:
-            return await method(request, context)
-        except RemoteError as refusal:
-            await _abort(context, refusal)
-
-    return call
-
-
 def handlers(service: CoordinatorService) -> grpc.GenericRpcHandler:
     """The generic handler of the service.
 
-    It is written out rather than generated because a response may be bytes: a basis is serialised once a round.
+    It is written out rather than generated because messages may be bytes: a basis is serialised once a round, and
+    what agents send is counted before it is parsed.
     """
     return grpc.method_handlers_generic_handler(
         pb.DESCRIPTOR.services_by_name["CoordinatorService"].full_name,
         {
-            "Collaborate": grpc.stream_stream_rpc_method_handler(
-                service.collaborate, pb.CollaborateRequest.FromString, _serialise
-            ),
+            "Collaborate": grpc.stream_stream_rpc_method_handler(service.collaborate, None, _serialise),
             "GetSpecification": grpc.unary_unary_rpc_method_handler(
-                _reporting(service.get_specification), pb.GetSpecificationRequest.FromString, _serialise
+                service.get_specification, pb.GetSpecificationRequest.FromString, _serialise
             ),
-            "GetRun": grpc.unary_unary_rpc_method_handler(
-                _reporting(service.get_run), pb.GetRunRequest.FromString, _serialise
-            ),
+            "GetRun": grpc.unary_unary_rpc_method_handler(service.get_run, pb.GetRunRequest.FromString, _serialise),
             "GetBasis": grpc.unary_unary_rpc_method_handler(
-                _reporting(service.get_basis), pb.GetBasisRequest.FromString, _serialise
+                service.get_basis, pb.GetBasisRequest.FromString, _serialise
             ),
             "WatchRounds": grpc.unary_stream_rpc_method_handler(
                 service.watch_rounds, pb.WatchRoundsRequest.FromString, _serialise
             ),
             "StopRun": grpc.unary_unary_rpc_method_handler(
-                _reporting(service.stop_run), pb.StopRunRequest.FromString, _serialise
+                service.stop_run, pb.StopRunRequest.FromString, _serialise
             ),
         },
     )

@@ -44,6 +44,8 @@ class CoordinatorState:
         rounds_counted: agent id → number of closed rounds that had its gradient.
         last_rounds: agent id → the newest of them.
         absent_rounds: agent id → number of closed rounds that did without it.
+        outliers: agents whose gradients were outliers in the round that closed last.
+        outlier_rounds: agent id → number of closed rounds in which its gradient was one.
         departures: agents that are gone, by name.
         departed_in_round: those that went while this round was open.
         deserted_since: when the last session went, if there is none.
@@ -82,6 +84,8 @@ class CoordinatorState:
     rounds_counted: Mapping[str, int] = field(default_factory=dict)
     last_rounds: Mapping[str, int] = field(default_factory=dict)
     absent_rounds: Mapping[str, int] = field(default_factory=dict)
+    outliers: frozenset[str] = frozenset()
+    outlier_rounds: Mapping[str, int] = field(default_factory=dict)
     departures: Mapping[str, Departure] = field(default_factory=dict)
     departed_in_round: tuple[str, ...] = ()
     deserted_since: float | None = None

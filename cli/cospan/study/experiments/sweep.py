@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cospan.study.attacks import Attack
 from cospan.study.axes import COLOURS, dress, log_scale
 from cospan.study.claims import judged
 from cospan.study.experiment import Outcome, Plan
@@ -44,6 +45,15 @@ def _misaligned(plan: Plan, setting: Any) -> dict[str, Any]:
     }
 
 
+def _attack(plan: Plan, setting: Any) -> dict[str, Any]:
+    """What the last agents send; the errors are those of the others."""
+    attackers = plan.options["attackers"]
+    return {
+        "counted": tuple(range(plan.agents - attackers)),
+        "attack": None if setting == "none" else Attack(str(setting), attackers),
+    }
+
+
 def _nothing(plan: Plan, setting: Any) -> dict[str, Any]:
     return {}
 
@@ -53,6 +63,7 @@ VARIED: dict[str, Callable[[Plan, Any], dict[str, Any]]] = {
     "steps_per_round": _steps_per_round,
     "heterogeneity": _heterogeneity,
     "misaligned": _misaligned,
+    "attack": _attack,
     "nothing": _nothing,
 }
 

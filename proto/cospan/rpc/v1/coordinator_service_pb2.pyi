@@ -62,7 +62,7 @@ class _FinishCauseEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FinishCau
     FINISH_CAUSE_NOT_STARTED: _FinishCause.ValueType  # 4
     """Too few agents joined in time."""
     FINISH_CAUSE_FAILED: _FinishCause.ValueType  # 5
-    """A round gave no finite basis."""
+    """A round gave no finite basis, from none of its gradients."""
 
 class FinishCause(_FinishCause, metaclass=_FinishCauseEnumTypeWrapper):
     """Why a run is over."""
@@ -78,7 +78,7 @@ FINISH_CAUSE_NO_AGENTS: FinishCause.ValueType  # 3
 FINISH_CAUSE_NOT_STARTED: FinishCause.ValueType  # 4
 """Too few agents joined in time."""
 FINISH_CAUSE_FAILED: FinishCause.ValueType  # 5
-"""A round gave no finite basis."""
+"""A round gave no finite basis, from none of its gradients."""
 Global___FinishCause: _TypeAlias = FinishCause  # noqa: Y015
 
 class _RunPhase:
@@ -220,7 +220,7 @@ class Join(_message.Message):
     """
     @_builtins.property
     def agent_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Names of the agents that this process hosts: 1 or more, each 1 to 64 of letters, digits, '.', '_' and '-',
+        """Names of the agents that this process hosts: 1 to 65,536, each 1 to 64 of letters, digits, '.', '_' and '-',
         not beginning with '.'; no name twice. More than one makes a group. Empty where the process brings no name and
         asks for a free site; see `holder`.
         """
@@ -316,11 +316,15 @@ class SubspaceGradient(_message.Message):
 
     @_builtins.property
     def head_second_moment(self) -> _matrix_pb2.Matrix:
-        """Σ over agents of the mean of w wᵀ over the corrections of the round, r × r; only where the run preconditions."""
+        """Σ over agents of the mean of w wᵀ over the corrections of the round, r × r; only where the run preconditions.
+        Symmetric and positive semidefinite, no entry above 1e60 in size.
+        """
 
     @_builtins.property
     def row_sums(self) -> _matrix_pb2.Matrix:
-        """Σ over agents of the row sums of |A| a step, d × 1, none negative; only where the run scales rows with them."""
+        """Σ over agents of the row sums of |A| a step, d × 1, none negative or above 1e60; only where the run scales rows
+        with them.
+        """
 
     def __init__(
         self,
@@ -712,6 +716,7 @@ class AgentStatus(_message.Message):
     GONE_CAUSE_FIELD_NUMBER: _builtins.int
     ABSENT_ROUNDS_FIELD_NUMBER: _builtins.int
     LAST_ROUND_FIELD_NUMBER: _builtins.int
+    OUTLIER_ROUNDS_FIELD_NUMBER: _builtins.int
     agent_id: _builtins.str
     """Name of the agent."""
     phase: Global___AgentPhase.ValueType
@@ -732,6 +737,8 @@ class AgentStatus(_message.Message):
     """Number of rounds that closed without its gradient while it was here."""
     last_round: _builtins.int
     """The newest closed round in which its gradient counted; not set where none did."""
+    outlier_rounds: _builtins.int
+    """Number of closed rounds in which its gradient was an outlier; never any where the mean is taken."""
     def __init__(
         self,
         *,
@@ -745,10 +752,11 @@ class AgentStatus(_message.Message):
         gone_cause: _builtins.str = ...,
         absent_rounds: _builtins.int = ...,
         last_round: _builtins.int | None = ...,
+        outlier_rounds: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_gone_in_round", b"_gone_in_round", "_last_round", b"_last_round", "gone_in_round", b"gone_in_round", "last_round", b"last_round"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_gone_in_round", b"_gone_in_round", "_last_round", b"_last_round", "absent_rounds", b"absent_rounds", "agent_id", b"agent_id", "awaited", b"awaited", "gone_cause", b"gone_cause", "gone_in_round", b"gone_in_round", "last_round", b"last_round", "phase", b"phase", "reconnects", b"reconnects", "rounds_counted", b"rounds_counted", "silent_seconds", b"silent_seconds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_gone_in_round", b"_gone_in_round", "_last_round", b"_last_round", "absent_rounds", b"absent_rounds", "agent_id", b"agent_id", "awaited", b"awaited", "gone_cause", b"gone_cause", "gone_in_round", b"gone_in_round", "last_round", b"last_round", "outlier_rounds", b"outlier_rounds", "phase", b"phase", "reconnects", b"reconnects", "rounds_counted", b"rounds_counted", "silent_seconds", b"silent_seconds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__gone_in_round: _TypeAlias = _typing.Literal["gone_in_round"]  # noqa: Y015
     _WhichOneofArgType__gone_in_round: _TypeAlias = _typing.Literal["_gone_in_round", b"_gone_in_round"]  # noqa: Y015
@@ -902,6 +910,7 @@ class WatchRoundsResponse(_message.Message):
     BASIS_FIELD_NUMBER: _builtins.int
     FINISHED_FIELD_NUMBER: _builtins.int
     ABSENT_AGENT_IDS_FIELD_NUMBER: _builtins.int
+    OUTLIER_AGENT_IDS_FIELD_NUMBER: _builtins.int
     closed_round: _builtins.int
     """The round that closed."""
     seconds: _builtins.float
@@ -930,6 +939,12 @@ class WatchRoundsResponse(_message.Message):
     def absent_agent_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Names of agents that were here and whose gradients the round closed without."""
 
+    @_builtins.property
+    def outlier_agent_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Names of agents whose gradients were three times as far from what was made of all as the median agent's; empty
+        where the mean is taken.
+        """
+
     def __init__(
         self,
         *,
@@ -943,10 +958,11 @@ class WatchRoundsResponse(_message.Message):
         basis: _matrix_pb2.Matrix | None = ...,
         finished: _builtins.bool = ...,
         absent_agent_ids: _abc.Iterable[_builtins.str] | None = ...,
+        outlier_agent_ids: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["basis", b"basis", "stamp", b"stamp"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["absent_agent_ids", b"absent_agent_ids", "basis", b"basis", "basis_movement", b"basis_movement", "closed_round", b"closed_round", "contributors", b"contributors", "departed_agent_ids", b"departed_agent_ids", "finished", b"finished", "orthonormality_error", b"orthonormality_error", "seconds", b"seconds", "stamp", b"stamp"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["absent_agent_ids", b"absent_agent_ids", "basis", b"basis", "basis_movement", b"basis_movement", "closed_round", b"closed_round", "contributors", b"contributors", "departed_agent_ids", b"departed_agent_ids", "finished", b"finished", "orthonormality_error", b"orthonormality_error", "outlier_agent_ids", b"outlier_agent_ids", "seconds", b"seconds", "stamp", b"stamp"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -73,6 +73,38 @@ PARTICIPATION_POLICY_QUORUM: ParticipationPolicy.ValueType  # 2
 """As many as the quorum says, and all others that are there before the deadline."""
 Global___ParticipationPolicy: _TypeAlias = ParticipationPolicy  # noqa: Y015
 
+class _AggregationPolicy:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _AggregationPolicyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AggregationPolicy.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    AGGREGATION_POLICY_UNSPECIFIED: _AggregationPolicy.ValueType  # 0
+    """Not set; a specification that carries it is refused."""
+    AGGREGATION_POLICY_MEAN: _AggregationPolicy.ValueType  # 1
+    """Their mean, as in eq. 8."""
+    AGGREGATION_POLICY_CLIPPED: _AggregationPolicy.ValueType  # 2
+    """The mean of gradients that are cut to one length."""
+    AGGREGATION_POLICY_TRIMMED: _AggregationPolicy.ValueType  # 3
+    """For every entry the mean without the largest and the smallest values."""
+    AGGREGATION_POLICY_GEOMETRIC_MEDIAN: _AggregationPolicy.ValueType  # 4
+    """The matrix whose distances to all gradients, outliers left out, have the least sum."""
+
+class AggregationPolicy(_AggregationPolicy, metaclass=_AggregationPolicyEnumTypeWrapper):
+    """What of a round's gradients moves the basis."""
+
+AGGREGATION_POLICY_UNSPECIFIED: AggregationPolicy.ValueType  # 0
+"""Not set; a specification that carries it is refused."""
+AGGREGATION_POLICY_MEAN: AggregationPolicy.ValueType  # 1
+"""Their mean, as in eq. 8."""
+AGGREGATION_POLICY_CLIPPED: AggregationPolicy.ValueType  # 2
+"""The mean of gradients that are cut to one length."""
+AGGREGATION_POLICY_TRIMMED: AggregationPolicy.ValueType  # 3
+"""For every entry the mean without the largest and the smallest values."""
+AGGREGATION_POLICY_GEOMETRIC_MEDIAN: AggregationPolicy.ValueType  # 4
+"""The matrix whose distances to all gradients, outliers left out, have the least sum."""
+Global___AggregationPolicy: _TypeAlias = AggregationPolicy  # noqa: Y015
+
 @_typing.final
 class Method(_message.Message):
     """The constants of the learning rule, the same for every agent."""
@@ -96,6 +128,9 @@ class Method(_message.Message):
     REWARD_SCALED_FIELD_NUMBER: _builtins.int
     EXPLAINED_POWER_FIELD_NUMBER: _builtins.int
     WARM_UP_ROUNDS_FIELD_NUMBER: _builtins.int
+    AGGREGATION_FIELD_NUMBER: _builtins.int
+    TRIMMED_SHARE_FIELD_NUMBER: _builtins.int
+    CLIP_NORM_FIELD_NUMBER: _builtins.int
     steps_per_round: _builtins.int
     """L, environment steps an agent takes in one round; 1 or more."""
     corrections: Global___CorrectionSchedule.ValueType
@@ -136,6 +171,14 @@ class Method(_message.Message):
     """W, 0 for none, else 2 or more: rounds 0 to W − 1 move the basis only once, at their end, from two estimates that
     each agent sends in round W − 1 (see SubspaceGradient). Uploads of the rounds before are not looked at.
     """
+    aggregation: Global___AggregationPolicy.ValueType
+    """What of a round's gradients moves the basis; the coordinator alone needs to know."""
+    trimmed_share: _builtins.float
+    """β of the trimmed mean: the share that is left out on each side; above 0, below 0.5."""
+    clip_norm: _builtins.float
+    """τ of the clipped mean, the longest that an agent's gradient counts, as a Frobenius norm; 0 for the median of the
+    round's own.
+    """
     def __init__(
         self,
         *,
@@ -156,10 +199,13 @@ class Method(_message.Message):
         reward_scaled: _builtins.bool = ...,
         explained_power: _builtins.float = ...,
         warm_up_rounds: _builtins.int = ...,
+        aggregation: Global___AggregationPolicy.ValueType = ...,
+        trimmed_share: _builtins.float = ...,
+        clip_norm: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["basis_step", b"basis_step", "corrections", b"corrections", "decay_horizon", b"decay_horizon", "decay_power", b"decay_power", "explained_power", b"explained_power", "forgetting", b"forgetting", "gain_step", b"gain_step", "head_radius", b"head_radius", "head_step", b"head_step", "implicit_head_step", b"implicit_head_step", "preconditioned", b"preconditioned", "preconditioner_floor", b"preconditioner_floor", "reward_scaled", b"reward_scaled", "row_scaled", b"row_scaled", "steps_per_round", b"steps_per_round", "trace_decay", b"trace_decay", "warm_up_rounds", b"warm_up_rounds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["aggregation", b"aggregation", "basis_step", b"basis_step", "clip_norm", b"clip_norm", "corrections", b"corrections", "decay_horizon", b"decay_horizon", "decay_power", b"decay_power", "explained_power", b"explained_power", "forgetting", b"forgetting", "gain_step", b"gain_step", "head_radius", b"head_radius", "head_step", b"head_step", "implicit_head_step", b"implicit_head_step", "preconditioned", b"preconditioned", "preconditioner_floor", b"preconditioner_floor", "reward_scaled", b"reward_scaled", "row_scaled", b"row_scaled", "steps_per_round", b"steps_per_round", "trace_decay", b"trace_decay", "trimmed_share", b"trimmed_share", "warm_up_rounds", b"warm_up_rounds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,57 @@
+"""How large the numbers of an upload may be: so that no peer can make a round's arithmetic overflow or fail.
+
+Every entry of a gradient, of a product of factors, of a second moment and of row sums is at most 1e60 in size. With
+that every step of `cospan.core.aggregation.next_basis` stays finite: the sum over a million agents is below 1e67;
+preconditioning divides by no less than 1e-60 times its floor, and a square of what it gives is about 1e243; row
+scaling multiplies by 1e61 at the most; float64 ends at 1.8e308. An honest entry is a product of errors and heads
+summed over a round: rewards of 1e12 over a million steps come to about 1e36.
+"""
+
+import numpy as np
+from jaxtyping import Shaped
+
+from cospan.core.aggregation import Contribution
+from cospan.core.matrices import DenseMatrix, Gradient
+from cospan.core.subspace import is_second_moment
+from cospan.wire.errors import InvalidMessageError
+
+MAX_ENTRY = 1e60
+
+
+def check_contribution(contribution: Contribution) -> None:
+    """Sees to it that a contribution, whose shapes and finiteness are checked, can be reckoned with.
+
+    Raises:
+        InvalidMessageError: an entry is too large; or the second moment cannot be one.
+    """
+    _check_gradient(contribution.gradient)
+    if contribution.row_sums is not None:
+        _check_size("gradient.row_sums", _largest(contribution.row_sums))
+    moment = contribution.head_second_moment
+    if moment is not None:
+        _check_size("gradient.head_second_moment", _largest(moment))
+        if not is_second_moment(moment):
+            raise InvalidMessageError(
+                "gradient.head_second_moment is not symmetric and positive semidefinite; it must be a sum of w wᵀ"
+            )
+
+
+def _check_gradient(gradient: Gradient) -> None:
+    if isinstance(gradient, DenseMatrix):
+        _check_size("gradient.dense", _largest(gradient.values))
+        return
+    # Multiplied as Python's floats, which are float64 whatever the factors are; an overflow is inf, and too large.
+    bound = gradient.left.shape[1] * _largest(gradient.left) * _largest(gradient.right)
+    _check_size("the product of gradient.factored", bound)
+
+
+def _check_size(field: str, largest: float) -> None:
+    if largest > MAX_ENTRY:
+        raise InvalidMessageError(
+            f"{field} has an entry of up to {largest:.3g} in size; at most {MAX_ENTRY:g} is taken"
+        )
+
+
+def _largest(values: Shaped[np.ndarray, "..."]) -> float:
+    """The size of the largest entry, with no copy of the array made."""
+    return max(-float(values.min()), float(values.max()))

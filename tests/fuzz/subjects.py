@@ -1,0 +1,262 @@
+"""Who hears fuzzed messages: the decoder, the machine behind it, and what must hold of both whatever was said."""
+
+import contextlib
+import functools
+import logging
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+import numpy as np
+from fuzz import specimens
+from google.protobuf.message import DecodeError, Message
+
+from cospan.client import session
+from cospan.core.aggregation import Contribution
+from cospan.core.matrices import DenseMatrix, FactoredMatrix
+from cospan.core.specification import RunSpecification
+from cospan.core.subspace import orthonormality_error
+from cospan.rpc.v1 import coordinator_service_pb2 as pb
+from cospan.server.engine import Engine, Stream
+from cospan.server.events import (
+    GradientArrived,
+    HeartbeatArrived,
+    JoinRequested,
+    LeaveArrived,
+    StreamClosed,
+    Tick,
+)
+from cospan.server.reporting import run_report
+from cospan.server.state import CoordinatorState
+from cospan.wire import messages as m
+from cospan.wire.codec import decode_agent_message, decode_coordinator_message, encode_agent_message
+from cospan.wire.errors import CoordinatorUnavailableError, InvalidMessageError, OutOfTurnError, RemoteError
+from cospan.wire.reports import encode_run_report
+
+_SPEAKERS = 4
+_LONGEST_REFUSAL = 2000
+"""A status travels in HTTP/2 headers, 8 KiB in all."""
+_ORTHONORMAL = 1e-12
+_PAUSES = {6: 1.0, 7: 40.0}
+"""What of the first byte of a turn lets time pass: so many seconds."""
+_BREAKS = 5
+
+
+class Subject(Protocol):
+    """Somebody who is spoken to."""
+
+    def hear(self, first: int, wire: bytes) -> None:
+        """Takes a message; `first` says what happens before."""
+
+
+class _Findings(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        raise AssertionError(record.getMessage()) from (record.exc_info[1] if record.exc_info else None)
+
+
+@contextlib.contextmanager
+def errors_are_findings() -> Iterator[None]:
+    """What the coordinator logs as an error is a finding: it has caught what nobody expects."""
+    log, handler = logging.getLogger("cospan"), _Findings(logging.ERROR)
+    level = log.level
+    log.addHandler(handler)
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(level)
+
+
+def refused(refusal: RemoteError, kind: type[RemoteError] = RemoteError) -> None:
+    """Looks at an error that was raised as it may be: it must fit into a status."""
+    assert isinstance(refusal, kind), f"{type(refusal).__name__}: {refusal}"
+    assert 0 < len(str(refusal)) < _LONGEST_REFUSAL, f"a refusal of {len(str(refusal))} characters"
+
+
+class Value:
+    """A decoder alone: it refuses, or gives a value that survives the way back."""
+
+    def __init__(self, kind: type[Message], decode: Any, encode: Any) -> None:
+        self._kind, self._decode, self._encode = kind, decode, encode
+
+    def hear(self, first: int, wire: bytes) -> None:
+        """Decodes, encodes, and decodes again."""
+        try:
+            value = self._decode(self._kind.FromString(wire))
+        except DecodeError:
+            return
+        except RemoteError as refusal:
+            refused(refusal, InvalidMessageError)
+            return
+        once = self._encode(value).SerializeToString(deterministic=True)
+        again = self._encode(self._decode(self._kind.FromString(once)))
+        assert again.SerializeToString(deterministic=True) == once, "what was decoded comes back as something else"
+
+
+class Clock:
+    """Time that passes when it is told to."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@functools.cache
+def _begun(spec: RunSpecification) -> CoordinatorState:
+    """A run with its two processes in it."""
+    engine = Engine(spec, run_id=specimens.RUN_ID, clock=Clock())
+    for which, agents in enumerate(specimens.HOSTED):
+        join = m.Join(specimens.instance(which), agents, spec.feature_dim, specimens.FINGERPRINT)
+        engine.handle(JoinRequested(join, engine.open_stream().number, specimens.TOKENS[which]))
+    return engine.state
+
+
+class Coordinator:
+    """A coordinator without sockets: its decoder, its engine and its machine.
+
+    Four processes speak to it. Two are in the run, two begin as strangers.
+    """
+
+    def __init__(self, spec: RunSpecification) -> None:
+        self._clock = Clock()
+        self._engine = Engine(spec, run_id=specimens.RUN_ID, clock=self._clock)
+        self._streams: list[Stream | None] = [None] * _SPEAKERS
+        for which, token in enumerate(specimens.TOKENS):
+            stream = self._streams[which] = self._engine.open_stream()
+            stream.token = token
+        self._engine.state = _begun(spec)
+        self._basis: np.ndarray | None = None
+        self._tokens = 0
+        """Whether a gradient had numbers so large or small that what they come to need not be finite."""
+
+    def hear(self, first: int, wire: bytes) -> None:
+        """One message of one of the processes, over a new stream where its older one has ended."""
+        speaker, happening = first % _SPEAKERS, first // _SPEAKERS % 8
+        self._clock.now += 0.01
+        if happening in _PAUSES:
+            self._clock.now += _PAUSES[happening]
+            self._engine.handle(Tick())
+        elif happening == _BREAKS:
+            self._hang_up(speaker)
+        stream = self._streams[speaker]
+        if stream is None or stream.closed:
+            self._hang_up(speaker)
+            stream = self._streams[speaker] = self._engine.open_stream()
+        try:
+            self._receive(stream, wire)
+        except DecodeError:
+            stream.close(None)
+        except RemoteError as refusal:
+            refused(refusal)
+            stream.close(refusal)
+        self._check()
+
+    def _receive(self, stream: Stream, wire: bytes) -> None:
+        """What the service does with a message."""
+        spec = self._engine.state.specification
+        message = decode_agent_message(pb.CollaborateRequest.FromString(wire), spec)
+        if isinstance(message, m.GradientUpload):
+            self._look_at(message.contribution)
+        token = stream.token
+        match message:
+            case m.Join() if token is None:
+                self._tokens += 1
+                self._engine.handle(JoinRequested(message, stream.number, f"token-of-join-{self._tokens}"))
+            case m.GradientUpload() if token is not None:
+                self._engine.handle(GradientArrived(token, message))
+            case m.Heartbeat() if token is not None:
+                self._engine.handle(HeartbeatArrived(token))
+            case m.Leave(cause=cause, returning=returning) if token is not None:
+                self._engine.handle(LeaveArrived(token, cause, returning))
+                stream.close(None)
+            case _:
+                raise OutOfTurnError("the first message of a stream must be a Join, and no other")
+
+    def _look_at(self, contribution: Contribution) -> None:
+        """What is decoded is what the arithmetic needs."""
+        gradient = contribution.gradient
+        parts = [gradient.left, gradient.right] if isinstance(gradient, FactoredMatrix) else [gradient.values]
+        parts += [part for part in (contribution.head_second_moment, contribution.row_sums) if part is not None]
+        for part in parts:
+            assert np.isfinite(part).all(), "an entry is not finite"
+
+    def _hang_up(self, speaker: int) -> None:
+        stream = self._streams[speaker]
+        if stream is None:
+            return
+        self._engine.forget_stream(stream)
+        if stream.token is not None:
+            self._engine.handle(StreamClosed(stream.token, stream.number))
+        self._streams[speaker] = None
+
+    def _check(self) -> None:
+        """The invariants of the machine, the basis, and what everybody is told."""
+        state = self._engine.state
+        state.check()
+        assert state.specification.problems() == []
+        assert state.finish_cause is not m.FinishCause.FAILED, "somebody's numbers have ended the run"
+        if state.basis is not self._basis:
+            self._basis = state.basis
+            assert state.basis.shape == (state.specification.feature_dim, state.specification.rank)
+            assert np.isfinite(state.basis).all(), "the basis is not finite"
+            assert orthonormality_error(state.basis) < _ORTHONORMAL, "the basis is not orthonormal"
+        for stream in self._streams:
+            while stream is not None and stream.outbox:
+                decode_coordinator_message(pb.CollaborateResponse.FromString(stream.outbox.popleft()[0]))
+        encode_run_report(run_report(self._engine)).SerializeToString()
+
+
+class Agent:
+    """An agent without sockets: its decoder and its machine, and a learner that answers every basis."""
+
+    def __init__(self, spec: RunSpecification) -> None:
+        self._spec, self._now = spec, 0.0
+        self._join = m.Join("process of a", specimens.HOSTED[0], spec.feature_dim, specimens.FINGERPRINT)
+        self._gradient = Contribution(DenseMatrix(np.zeros((spec.feature_dim, spec.rank))))
+        self._begin()
+
+    def _begin(self) -> None:
+        self._state, _ = session.initial_state(patience=60.0, now=self._now)
+        for event in (session.Described(self._spec), session.Prepared(self._join), session.Connected()):
+            self._step(event)
+
+    def hear(self, first: int, wire: bytes) -> None:
+        """One message of the coordinator; over a new stream where the conversation has ended."""
+        self._now += 0.01
+        if first // _SPEAKERS % 8 in _PAUSES:
+            self._now += _PAUSES[first // _SPEAKERS % 8]
+            self._step(session.Tick())
+        elif first // _SPEAKERS % 8 == _BREAKS:
+            self._step(session.StreamBroke(CoordinatorUnavailableError("the stream broke"), 0.5))
+        if self._state.phase in (session.Phase.DONE, session.Phase.FAILED):
+            self._begin()
+        elif self._state.phase is session.Phase.OFFLINE:
+            self._step(session.Connected())
+        try:
+            message = decode_coordinator_message(pb.CollaborateResponse.FromString(wire))
+        except DecodeError:
+            return
+        except RemoteError as refusal:
+            refused(refusal, InvalidMessageError)
+            return
+        self._step(session.Received(message))
+
+    def _step(self, event: session.Event) -> None:
+        self._state, commands = session.step(self._state, event, self._now)
+        self._state.check()
+        for command in commands:
+            match command:
+                case session.Learn(round=number, basis=basis):
+                    shape = (self._spec.feature_dim, self._spec.rank)
+                    assert basis.shape == shape, f"a learner was handed a basis of shape {basis.shape}"
+                    assert np.isfinite(basis).all(), "a learner was handed a basis that is not finite"
+                    self._step(session.GradientReady(m.GradientUpload(number, self._gradient)))
+                case session.Transmit(message=message):
+                    encode_agent_message(message).SerializeToString()
+                case session.Conclude(basis=basis):
+                    shape = (self._spec.feature_dim, self._spec.rank)
+                    assert basis is None or basis.shape == shape, f"the last basis has shape {basis.shape}"
+                case session.Fail(error=error):
+                    assert str(error)

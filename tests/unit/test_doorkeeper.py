@@ -1,0 +1,138 @@
+"""The doorkeeper's accounts: whose they are, that what was taken is given back, and that there are not too many."""
+
+import logging
+from contextlib import suppress
+
+import pytest
+
+from cospan.server import doorkeeper
+from cospan.server.doorkeeper import Doorkeeper
+from cospan.server.quotas import Kind, quota_of_all, quota_of_peer
+from cospan.wire.errors import InvalidMessageError, RateLimitedError, TooManyStreamsError
+from cospan.wire.identity import Identity, of_certificate, without_certificate
+
+AGENTS = 3
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Door:
+    """A doorkeeper, with a clock that the test sets."""
+
+    def __init__(self) -> None:
+        self.clock = Clock()
+        self.keeper = Doorkeeper(AGENTS, own_way=frozenset(), looking=frozenset(), clock=self.clock)
+
+    def enter(self, identity: Identity, kind: Kind = Kind.STREAM) -> doorkeeper.Entry:
+        return self.keeper._enter(kind, identity)
+
+
+def host(number: int) -> Identity:
+    return without_certificate(address=f"ipv4:10.0.{number // 256}.{number % 256}:4242")
+
+
+def agent(name: str) -> Identity:
+    return of_certificate([f"cospan:agent:{name}"], address="ipv4:10.0.0.1:1")
+
+
+def test_one_peer_that_has_its_share_does_not_keep_another_out() -> None:
+    door = Door()
+    most = quota_of_peer(Kind.STREAM, 1).at_once
+    for _ in range(most):
+        door.keeper.joined(door.enter(agent("greedy")))
+    with pytest.raises(TooManyStreamsError, match=f"cospan:agent:greedy has {most} Collaborate streams open"):
+        door.enter(agent("greedy"))
+    door.enter(agent("modest"))
+
+
+def test_all_together_have_a_limit() -> None:
+    door = Door()
+    for number in range(quota_of_all(Kind.WATCH, AGENTS).at_once):
+        door.enter(host(number), Kind.WATCH)
+    with pytest.raises(
+        TooManyStreamsError, match="this run has 64 calls that go on watching open, and may have 64"
+    ):
+        door.enter(host(999), Kind.WATCH)
+    door.enter(host(999), Kind.LOOK)
+
+
+def test_what_is_refused_takes_no_place() -> None:
+    """Neither in the peer's account where the run is full, nor in that of all where the peer has too many."""
+    door = Door()
+    entries = [door.enter(host(number), Kind.LOOK) for number in range(64)]
+    for _ in range(20):
+        with pytest.raises(TooManyStreamsError):
+            door.enter(host(999), Kind.LOOK)
+    door.keeper._leave(entries.pop())
+    entries += [door.enter(host(999), Kind.LOOK)]
+    for entry in entries:
+        door.keeper._leave(entry)
+    for _ in range(16):
+        door.enter(host(1), Kind.LOOK)
+    with pytest.raises(TooManyStreamsError, match=r"10\.0\.0\.1 without a certificate has 16"):
+        door.enter(host(1), Kind.LOOK)
+    for number in range(2, 5):
+        for _ in range(16):
+            door.enter(host(number), Kind.LOOK)
+
+
+@pytest.mark.parametrize("joins", [True, False])
+def test_a_call_that_ends_gives_its_place_back(joins: bool) -> None:
+    door = Door()
+    for _ in range(quota_of_peer(Kind.STREAM, AGENTS).at_once):
+        door.clock.now += 1.0
+        with suppress(InvalidMessageError), door.keeper.admitted(Kind.STREAM, host(1)) as entry:
+            if joins:
+                door.keeper.joined(entry)
+            raise InvalidMessageError("it says something wrong")
+    door.clock.now += 100.0
+    most = quota_of_peer(Kind.STREAM, AGENTS)
+    for _ in range(most.unjoined):
+        door.enter(host(1))
+    with pytest.raises(TooManyStreamsError, match="have not joined"):
+        door.enter(host(1))
+
+
+def test_whoever_opens_and_closes_too_often_has_to_wait() -> None:
+    door, quota = Door(), quota_of_peer(Kind.CALL, AGENTS)
+    for _ in range(int(quota.burst)):
+        with door.keeper.admitted(Kind.CALL, host(1)):
+            pass
+    with pytest.raises(RateLimitedError):
+        door.enter(host(1), Kind.CALL)
+    door.clock.now += 1.0 / quota.per_second
+    with door.keeper.admitted(Kind.CALL, host(1)):
+        pass
+
+
+def test_accounts_that_say_nothing_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A peer with many addresses must not fill the memory; one that is here, or has spent, is remembered."""
+    monkeypatch.setattr(doorkeeper, "_SWEEP_FROM", 10)
+    door = Door()
+    stays = door.enter(host(0))
+    for number in range(1, 1000):
+        door.clock.now += 1.0
+        with door.keeper.admitted(Kind.CALL, host(number)):
+            pass
+        assert len(door.keeper._accounts) <= doorkeeper._SWEEP_FROM
+    assert door.keeper._accounts[stays.key, Kind.STREAM][0].open == 1
+
+
+def test_refusals_are_counted_and_a_flood_of_them_does_not_fill_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.WARNING)
+    door = Door()
+    for _ in range(100):
+        door.clock.now += 0.1
+        door.keeper.count(RateLimitedError("too many"), host(1))
+    door.keeper.count(InvalidMessageError("nonsense"), host(1))
+    assert door.keeper.refused == {"RATE_LIMITED": 100, "INVALID_MESSAGE": 1}
+    assert 9 <= len(caplog.records) <= 11
+    assert caplog.records[0].getMessage() == (
+        "refused somebody at 10.0.0.1 without a certificate: too many (RATE_LIMITED)"
+    )

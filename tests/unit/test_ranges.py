@@ -1,0 +1,138 @@
+"""What the coordinator takes from its peers it can reckon with: at the ends of the ranges; beyond, it says no."""
+
+import dataclasses
+import itertools
+
+import numpy as np
+import pytest
+
+from cospan.core.aggregation import Contribution, next_basis
+from cospan.core.exclusion import sound_move
+from cospan.core.matrices import DenseMatrix, FactoredMatrix
+from cospan.core.method import PRESETS, Aggregation
+from cospan.core.subspace import is_second_moment, random_basis
+from cospan.wire.errors import InvalidMessageError
+from cospan.wire.ranges import MAX_ENTRY, check_contribution
+
+D, R = 6, 3
+RNG = np.random.default_rng(5)
+SIGNS = np.where(RNG.random((D, R)) < 0.5, -1.0, 1.0)
+SIZES = (0.0, 5e-324, 1e-61, MAX_ENTRY)
+BASIS = random_basis(D, R, RNG)
+
+
+def moment(size: float, rank: int = R) -> np.ndarray:
+    """A second moment of a rank from 0 to R, whose largest entry is about `size`."""
+    heads = np.eye(R)[:, :rank] if rank else np.zeros((R, 1))
+    return np.asarray(size * (heads @ heads.T))
+
+
+def extreme(gradient: float, second_moment: float, row_sum: float, rank: int = R) -> Contribution:
+    rows = np.full(D, row_sum)
+    rows[0] = 0.0
+    return Contribution(DenseMatrix(gradient * SIGNS), 1.0, moment(second_moment, rank), rows)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("rank", [1, R])
+def test_the_arithmetic_is_finite_at_the_ends_of_all_ranges(preset: str, rank: int) -> None:
+    """Two rounds each, for the row-scaled step remembers squares; numpy's warnings are errors here."""
+    method = PRESETS[preset](5)
+    with np.errstate(over="raise", invalid="raise"):
+        for sizes in itertools.product(SIZES, repeat=3):
+            huge, small = extreme(*sizes, rank), extreme(1.0, 1.0, 1.0)
+            check_contribution(huge)
+            for contributions in ([huge], [small, huge]):
+                basis, row_squares = BASIS, None
+                for number in range(2):
+                    move = next_basis(basis, contributions, method, number, row_squares)
+                    basis, row_squares = move.basis, move.row_squares
+                assert np.isfinite(basis).all()
+                assert move.orthonormality_error < 1e-12
+
+
+@pytest.mark.parametrize("factors", [1, R])
+def test_what_counts_of_factors_is_their_product(factors: int) -> None:
+    left, right = np.full((D, factors), 1e300), np.full((R, factors), 0.9e-240 / factors)
+    check_contribution(Contribution(FactoredMatrix(left, right)))
+    with pytest.raises(InvalidMessageError, match=r"the product of gradient\.factored"):
+        check_contribution(Contribution(FactoredMatrix(left, right * 2.0)))
+    single = FactoredMatrix(np.full((D, 1), 3e38, np.float32), np.full((R, 1), 3e38, np.float32))
+    with pytest.raises(InvalidMessageError, match=r"up to 9e\+76"):
+        check_contribution(Contribution(single))
+
+
+def test_row_sums_have_a_bound_too() -> None:
+    with pytest.raises(InvalidMessageError, match="row_sums has an entry of up to 1e"):
+        check_contribution(Contribution(DenseMatrix(SIGNS), row_sums=np.full(D, 1e61)))
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("agents", [1, 2, 40])
+@pytest.mark.parametrize("size", [1e-12, 1.0, 1e15])
+def test_second_moments_of_honest_heads_pass(dtype: type, agents: int, size: float) -> None:
+    """Also in float32, and with heads whose directions are of very unequal length."""
+    for rank in (1, 2, 8, 64):
+        heads = (
+            size * np.random.default_rng(rank).standard_normal((rank, agents)) * np.logspace(0, -9, rank)[:, None]
+        )
+        second = sum((np.outer(head, head).astype(dtype) for head in heads.T), np.zeros((rank, rank), dtype))
+        assert is_second_moment(second)
+    assert is_second_moment(np.zeros((3, 3), dtype))
+
+
+@pytest.mark.parametrize(
+    "matrix",
+    [
+        [[-1.0]],
+        [[-1e-70]],
+        [[0.0, 1e-30], [1e-30, 0.0]],
+        [[1.0, 0.0], [0.0, -0.01]],
+        [[1.0, 1e-3], [0.0, 1.0]],
+        [[1.0, 1e50], [1e50, 1.0]],
+    ],
+)
+def test_what_is_no_second_moment_is_told(matrix: list[list[float]]) -> None:
+    assert not is_second_moment(np.array(matrix))
+
+
+# Left out all the same ------------------------------------------------------------------------------------------
+
+METHOD = PRESETS["paper"](5)
+FINE = [Contribution(DenseMatrix(RNG.standard_normal((D, R)))) for _ in range(3)]
+BROKEN = Contribution(DenseMatrix(np.full((D, R), np.nan)))
+
+
+def test_without_trouble_nobody_is_left_out() -> None:
+    sound = sound_move(BASIS, FINE, METHOD, 0)
+    assert (sound.left_out, sound.problem) == ((), "")
+    assert sound.move.basis.tobytes() == next_basis(BASIS, FINE, METHOD, 0).basis.tobytes()
+
+
+def test_those_on_whom_the_arithmetic_fails_are_left_out() -> None:
+    sound = sound_move(BASIS, [FINE[0], BROKEN, FINE[1], BROKEN], METHOD, 0)
+    assert sound.left_out == (1, 3)
+    assert "non-finite" in sound.problem
+    assert sound.move.basis.tobytes() == next_basis(BASIS, FINE[:2], METHOD, 0).basis.tobytes()
+
+
+def test_outliers_keep_their_places_when_somebody_is_left_out() -> None:
+    far = Contribution(DenseMatrix(np.full((D, R), 1e6)))
+    method = dataclasses.replace(METHOD, aggregation=Aggregation.GEOMETRIC_MEDIAN)
+    sound = sound_move(BASIS, [BROKEN, *FINE, far], method, 0)
+    assert sound.left_out == (0,)
+    assert sound.move.outliers == (4,)
+
+
+def test_where_it_fails_on_nobody_alone_the_basis_stays() -> None:
+    """Two that are fine, and whose sum is not."""
+    large = Contribution(DenseMatrix(np.eye(D, R) * 1e308))
+    sound = sound_move(BASIS, [large, large], METHOD, 0)
+    assert sound.left_out == (0, 1)
+    assert sound.move.basis is BASIS
+    assert sound.move.movement == 0.0
+
+
+def test_where_it_fails_on_everybody_the_constants_are_to_blame() -> None:
+    with pytest.raises(np.linalg.LinAlgError):
+        sound_move(BASIS, [BROKEN, BROKEN], METHOD, 0)
