@@ -9,7 +9,7 @@ PROTOS := $(wildcard proto/cospan/rpc/v1/*.proto)
 PIP_FLAGS := --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test e2e faults soak fuzz base-image check protos check-protos wheel-test clean
+.PHONY: help demo test e2e faults soak fuzz bench base-image check protos check-protos wheel-test clean
 
 help:  ## Show this list
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -36,6 +36,15 @@ soak: $(VENV)/ready  ## 100,000 rounds with 16 agents: the coordinator's memory 
 
 fuzz: $(VENV)/ready-fuzz  ## Hostile messages, files and streams from a seed: SEED=n, COUNT=1000000, PARTS=decoder,files,live
 	@PYTHONPATH=tests $(BIN)/python -m fuzz $(if $(SEED),--seed $(SEED)) $(if $(COUNT),--count $(COUNT)) $(if $(PARTS),--parts $(PARTS))
+
+bench: $(VENV)/ready  ## Run a short set of the benchmarks (some minutes); their numbers go to build/bench/
+	@mkdir -p build/bench
+	@for agents in 8 32; do for shape in "20 3" "1024 16"; do set -- $$shape; \
+	  $(BIN)/cospan bench rounds --agents $$agents --feature-dim $$1 --rank $$2 --quiet \
+	    --output build/bench/rounds-$$agents-$$1x$$2.json || exit 1; echo; done; done
+	@$(BIN)/cospan bench orthonormalise --quiet --output build/bench/orthonormalise.json && echo
+	@$(BIN)/cospan bench learner --quiet --output build/bench/learner.json && echo
+	@$(BIN)/cospan bench encodings --quiet --output build/bench/encodings.json
 
 base-image:  ## Make cospan-base:local, to build the image on where no registry can be reached
 	@deploy/make-base-image.sh cospan-base:local

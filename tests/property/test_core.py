@@ -78,6 +78,29 @@ def test_orthonormalisation_keeps_the_span(matrix: np.ndarray) -> None:
     np.testing.assert_allclose(q @ (q.T @ matrix), matrix, atol=1e-13 * max(1.0, np.abs(matrix).max()))
 
 
+@given(
+    rank=st.integers(8, 32),
+    rows_per_column=st.integers(8, 80),
+    condition=st.floats(0.0, 7.0),
+    scale=st.integers(-300, 300),
+    seed=seeds,
+)
+def test_tall_matrices_up_to_a_condition_of_1e7_are_orthonormalised_to_1e_14(
+    rank: int, rows_per_column: int, condition: float, scale: int, seed: int
+) -> None:
+    """By columns; `condition` is its decimal logarithm, and `scale` a power of two of the whole matrix."""
+    rng = np.random.default_rng(seed)
+    shape = max(rows_per_column * rank, 16_384 // rank + 1), rank
+    matrix = orthonormalise(rng.standard_normal(shape)) * 10.0 ** -np.linspace(0.0, condition, rank)
+    matrix = np.ldexp(matrix @ rotation(rank, seed), scale)
+    matrix.flags.writeable = False
+    q = orthonormalise(matrix)
+    assert np.linalg.norm(q.T @ q - np.eye(rank), axis=0).max() < 1e-14
+    upper = q.T @ matrix
+    assert np.diagonal(upper).min() > 0.0
+    assert np.linalg.norm(matrix - q @ np.triu(upper)) < 1e-8 * np.ldexp(1.0, scale)
+
+
 @given(bases())
 def test_orthonormalisation_does_nothing_to_a_basis(basis: np.ndarray) -> None:
     np.testing.assert_allclose(orthonormalise(basis), basis, atol=1e-14)

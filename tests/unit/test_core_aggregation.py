@@ -118,6 +118,27 @@ def test_factors_of_a_group_side_by_side() -> None:
     )
 
 
+@pytest.mark.parametrize("factors", [(1, 1, 1), (1,) * 200, (3, 1, 16), (16,) * 9, (64, 1), (100, 1, 100)])
+def test_factors_of_many_agents_are_multiplied_together(factors: tuple[int, ...]) -> None:
+    """From 16,384 numbers on; single precision ones as well, and in the same order as matrices would be."""
+    rng = np.random.default_rng(4)
+    agents = [
+        FactoredMatrix(read_only(rng.standard_normal((2048, m))), rng.standard_normal((8, m)).astype(np.float32))
+        for m in factors
+    ]
+    mean = mean_gradient([Contribution(each, weight=2.0) for each in agents])
+    expected = sum(to_dense(each) for each in agents) / (2.0 * len(agents))
+    np.testing.assert_allclose(mean, expected, rtol=0.0, atol=1e-13 * np.abs(expected).max() * len(agents))
+
+
+def test_a_tall_mean_may_mix_factors_and_matrices() -> None:
+    rng = np.random.default_rng(5)
+    factored = FactoredMatrix(rng.standard_normal((2048, 1)), rng.standard_normal((8, 1)))
+    whole = DenseMatrix(rng.standard_normal((2048, 8)))
+    expected = (to_dense(factored) + whole.values) / 2.0
+    np.testing.assert_array_equal(mean_gradient([Contribution(factored), Contribution(whole)]), expected)
+
+
 def test_nothing_is_written_to() -> None:
     """The arrays of uploads are views of the received bytes; these are read-only, too."""
     contributions = [*some(3), dense(np.ones((D, R)))]

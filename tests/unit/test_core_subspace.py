@@ -218,6 +218,21 @@ def test_principal_angle_of_a_smaller_target() -> None:
     assert principal_angle_sine(basis, np.eye(4)[:, [3]]) == 1.0
 
 
+@pytest.mark.parametrize("angle", [0.0, 1e-200, 1e-150, 1e-12, 1e-6, 0.5, np.pi / 2])
+def test_principal_angle_of_tall_bases_is_as_precise(angle: float) -> None:
+    """Taken from the Gram matrix of what lies outside; where its squares underflow, from the singular values."""
+    one, other = np.eye(2048, 8), np.eye(2048, 8)
+    other[7, 7], other[2047, 7] = np.cos(angle), np.sin(angle)
+    assert principal_angle_sine(one, other) == pytest.approx(np.sin(angle), rel=1e-12, abs=1e-300)
+
+
+def test_principal_angle_of_tall_bases_is_the_largest() -> None:
+    one, other = (random_basis(2048, 8, np.random.default_rng(seed)) for seed in (12, 13))
+    outside = np.linalg.svd(tangent_projection(one, other))[1]
+    assert principal_angle_sine(one, other) == pytest.approx(outside[0], rel=1e-14)
+    assert outside[0] > 1.0001 * outside[1]
+
+
 def test_orthonormality_error_by_hand() -> None:
     assert orthonormality_error(np.eye(3)[:, :2]) == 0.0
     assert orthonormality_error(read_only([[1.0, 0.25], [0.0, 1.0]])) == 0.25

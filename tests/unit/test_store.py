@@ -67,6 +67,16 @@ def test_a_new_run_is_what_was_asked_for(tmp_path: Path) -> None:
     assert sorted(entry.name for entry in tmp_path.iterdir()) == [f".{NAME}.lock", NAME]
 
 
+@pytest.mark.parametrize(("feature_dim", "page"), [(65_535, 4096), (65_536, 65_536)])
+def test_large_bases_take_large_pages(tmp_path: Path, feature_dim: int, page: int) -> None:
+    """From 1 MiB on; and they are read back as they were."""
+    basis = basis_after(1, feature_dim)
+    with served(tmp_path / NAME, feature_dim=feature_dim) as store:
+        store.write([round_of(0, basis=basis)])
+    assert rows(store.path, "PRAGMA page_size") == [(page,)]
+    assert same(read_basis(store.path).basis, basis)
+
+
 def test_what_is_read_back_is_what_was_written_bit_for_bit(tmp_path: Path) -> None:
     awkward = np.array([[-0.0, 5e-324], [1 / 3, np.pi], [1.0, -1.0], [2**-1074, 1e308]])
     squares = np.array([0.1, -0.0, 1e-300, 3.0])

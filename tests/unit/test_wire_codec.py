@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from values import same
 
-from cospan.core.aggregation import Contribution
+from cospan.core.aggregation import Contribution, next_basis
 from cospan.core.matrices import DenseMatrix, FactoredMatrix, to_dense
 from cospan.core.method import Aggregation, Corrections, Method
 from cospan.core.specification import Participation, RunSpecification
+from cospan.core.subspace import random_basis
 from cospan.rpc.v1 import coordinator_service_pb2 as pb
 from cospan.rpc.v1 import matrix_pb2
 from cospan.wire import codec, limits
@@ -192,6 +193,30 @@ def test_matrices_keep_their_bits(dtype: type) -> None:
         back = decode_matrix(sent(encode_matrix(array)), "m")
         assert same(back, np.ascontiguousarray(array))
         assert not back.flags.writeable
+
+
+@pytest.mark.parametrize("shape", [(20, 3), (1024, 16), (4099, 12)])
+@pytest.mark.parametrize("factored", [False, True])
+def test_a_round_comes_to_the_same_bits_from_what_was_sent(shape: tuple[int, int], factored: bool) -> None:
+    """Small or tall, whatever the layout: the coordinator's views of bytes give what the agents' arrays do."""
+    d, r = shape
+    rng = np.random.default_rng(1)
+    method = dataclasses.replace(METHOD, preconditioned=False, warm_up_rounds=0)
+    spec = dataclasses.replace(SPEC, feature_dim=d, rank=r, method=method)
+    ours = [
+        Contribution(
+            FactoredMatrix(rng.standard_normal((1, d)).T, rng.standard_normal((r, 3))[:, 1:2])
+            if factored
+            else DenseMatrix(rng.standard_normal((r, d)).T)
+        )
+        for _ in range(5)
+    ]
+    uploads = [encode_agent_message(m.GradientUpload(7, each)).SerializeToString() for each in ours]
+    theirs = [decode_agent_message(pb.CollaborateRequest.FromString(each), spec) for each in uploads]
+    basis = random_basis(d, r, rng)
+    expected = next_basis(basis, ours, method, 7)
+    found = next_basis(basis, [each.contribution for each in theirs], method, 7)  # type: ignore[union-attr]
+    assert same(found, expected)
 
 
 def test_bytes_are_little_endian_in_rows() -> None:

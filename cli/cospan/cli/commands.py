@@ -322,6 +322,68 @@ def export(
     raise typer.Exit(export_basis(run_folder, output, round_number=round_number, force=force))
 
 
+def bench_rounds(
+    agents: o.BenchAgents = 8,
+    feature_dim: o.BenchFeatureDim = 20,
+    rank: o.BenchRank = 3,
+    sweep: o.Sweep = False,
+    seconds: o.BenchSeconds = 10.0,
+    output: o.BenchOutput = None,
+    json: o.Json = False,
+    quiet: o.Quiet = False,
+    debug: o.Debug = False,
+) -> None:
+    """Rounds per second of the coordinator, with its store, against the bare ceiling of gRPC and numpy."""
+    from cospan.cli import bench
+
+    chosen = bench.BenchOptions(seconds, output, json=json, quiet=quiet)
+    raise typer.Exit(bench.bench_rounds(chosen, agents, feature_dim, rank, sweep=sweep))
+
+
+def bench_orthonormalise(
+    shape: o.BenchShapes = None,
+    seconds: o.BenchSeconds = 2.0,
+    output: o.BenchOutput = None,
+    json: o.Json = False,
+    quiet: o.Quiet = False,
+    debug: o.Debug = False,
+) -> None:
+    """Time of the QR step by shape, in copies of its matrix, and against numpy's own."""
+    from cospan.cli import bench
+
+    chosen = bench.BenchOptions(seconds, output, json=json, quiet=quiet)
+    raise typer.Exit(bench.bench_orthonormalise(chosen, bench.shapes_of(shape or ())))
+
+
+def bench_learner(
+    seconds: o.BenchSeconds = 0.5,
+    output: o.BenchOutput = None,
+    json: o.Json = False,
+    quiet: o.Quiet = False,
+    debug: o.Debug = False,
+) -> None:
+    """Transitions per second of one agent on one core, against plain numpy written straight."""
+    from cospan.cli import bench
+
+    chosen = bench.BenchOptions(seconds, output, json=json, quiet=quiet)
+    raise typer.Exit(bench.bench_learner(chosen))
+
+
+def bench_encodings(
+    shape: o.BenchShapes = None,
+    seconds: o.BenchSeconds = 0.2,
+    output: o.BenchOutput = None,
+    json: o.Json = False,
+    quiet: o.Quiet = False,
+    debug: o.Debug = False,
+) -> None:
+    """Bytes of an upload, and what it costs to make and to read: dense, factored, float64, float32, groups."""
+    from cospan.cli import bench
+
+    chosen = bench.BenchOptions(seconds, output, json=json, quiet=quiet)
+    raise typer.Exit(bench.bench_encodings(chosen, bench.shapes_of(shape or ())))
+
+
 ALL: tuple[tuple[Callable[..., None], str], ...] = (
     (run, "cospan run queues --agents 8 --rounds 300"),
     (coordinator, "cospan coordinator --workload queues --agents 8 --rounds 300"),
@@ -336,10 +398,31 @@ ALL: tuple[tuple[Callable[..., None], str], ...] = (
 )
 """Every command with its example."""
 
-CERTS: tuple[tuple[str, Callable[..., None], str], ...] = (
+_CERTS: tuple[tuple[str, Callable[..., None], str], ...] = (
     ("init", certs_init, "cospan certs init certs"),
     ("issue", certs_issue, "cospan certs issue certs --agent site-7"),
     ("renew", certs_renew, "cospan certs renew certs site-7"),
     ("show", certs_show, "cospan certs show certs"),
 )
-"""The commands under `cospan certs`, with their examples."""
+_BENCH: tuple[tuple[str, Callable[..., None], str], ...] = (
+    ("rounds", bench_rounds, "cospan bench rounds --agents 32 --feature-dim 1024 --rank 16 --json"),
+    ("orthonormalise", bench_orthonormalise, "cospan bench orthonormalise --shape 65536x32"),
+    ("learner", bench_learner, "cospan bench learner --output learner.json"),
+    ("encodings", bench_encodings, "cospan bench encodings --shape 1024x16"),
+)
+
+GROUPS = (
+    (
+        "certs",
+        "A development certificate authority, and certificates for mutual TLS.",
+        "cospan certs init certs",
+        _CERTS,
+    ),
+    (
+        "bench",
+        "Benchmarks: each measures its subject and a yardstick in turns, in one run.",
+        "cospan bench rounds --agents 8 --json",
+        _BENCH,
+    ),
+)
+"""Commands that have commands below them: name, what they are for, an example, and those."""

@@ -25,15 +25,11 @@ app = typer.Typer(
 )
 for _command, _example in commands.ALL:
     app.command(no_args_is_help=False, epilog=f"Example: {_example}")(_command)
-_certs = typer.Typer(
-    name="certs",
-    help="A development certificate authority, and certificates for mutual TLS.",
-    epilog="Example: cospan certs init certs",
-    no_args_is_help=False,
-)
-for _name, _command, _example in commands.CERTS:
-    _certs.command(_name, no_args_is_help=False, epilog=f"Example: {_example}")(_command)
-app.add_typer(_certs)
+for _group, _about, _group_example, _commands in commands.GROUPS:
+    _below = typer.Typer(name=_group, help=_about, epilog=f"Example: {_group_example}", no_args_is_help=False)
+    for _name, _command, _example in _commands:
+        _below.command(_name, no_args_is_help=False, epilog=f"Example: {_example}")(_command)
+    app.add_typer(_below)
 
 
 @app.callback(invoke_without_command=True)

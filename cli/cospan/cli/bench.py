@@ -1,0 +1,94 @@
+"""`cospan bench`: runs a benchmark, prints its table, and writes its numbers."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from cospan.bench.host import describe
+from cospan.bench.report import Report, lines_of
+from cospan.cli.compare import say_on_stderr
+from cospan.cli.process import claim_stdout, use_one_blas_thread
+from cospan.cli.run_folder import write_text
+from cospan.cli.table import table
+from cospan.wire.errors import InvalidValueError
+
+
+@dataclass(frozen=True, slots=True)
+class BenchOptions:
+    """What is said of every benchmark: seconds for each case, and where its numbers go."""
+
+    seconds: float
+    output: Path | None
+    json: bool = False
+    quiet: bool = False
+
+
+def bench_rounds(chosen: BenchOptions, agents: int, feature_dim: int, rank: int, *, sweep: bool) -> int:
+    """The coordinator against its bare ceiling; the exit code."""
+    from cospan.bench import rounds
+
+    if rank > feature_dim:
+        raise InvalidValueError(f"rank is {rank}; it must be 1 to the feature dimension {feature_dim}")
+    cases = rounds.sweep() if sweep else (rounds.Case(agents, feature_dim, rank),)
+    return _run(chosen, lambda say: rounds.benchmark(cases, chosen.seconds, say))
+
+
+def bench_orthonormalise(chosen: BenchOptions, shapes: Sequence[tuple[int, int]]) -> int:
+    """The QR step in copies of its matrix; the exit code."""
+    from cospan.bench import orthonormalise
+
+    return _run(chosen, lambda say: orthonormalise.benchmark(shapes or orthonormalise.SHAPES, chosen.seconds, say))
+
+
+def bench_learner(chosen: BenchOptions) -> int:
+    """Transitions per second of an agent; the exit code."""
+    from cospan.bench import learner
+
+    return _run(chosen, lambda say: learner.benchmark(learner.cases(), chosen.seconds, say))
+
+
+def bench_encodings(chosen: BenchOptions, shapes: Sequence[tuple[int, int]]) -> int:
+    """Sizes and costs of uploads; the exit code."""
+    from cospan.bench import encodings
+
+    chosen_shapes = shapes or encodings.SHAPES
+    return _run(chosen, lambda say: encodings.benchmark(chosen_shapes, encodings.GROUPS, chosen.seconds, say))
+
+
+def shapes_of(texts: Sequence[str]) -> tuple[tuple[int, int], ...]:
+    """(d, r) of each DxR.
+
+    Raises:
+        InvalidValueError: one of them is something else.
+    """
+    shapes = []
+    for text in texts:
+        d, _, r = text.partition("x")
+        if not (d.isascii() and d.isdigit() and r.isascii() and r.isdigit()) or not 1 <= int(r) <= int(d):
+            raise InvalidValueError(f"--shape is {text!r}; it must be DxR with 1 ≤ R ≤ D, as 65536x32")
+        shapes.append((int(d), int(r)))
+    return tuple(shapes)
+
+
+def _run(chosen: BenchOptions, measure: Callable[[Callable[[str], None]], Report]) -> int:
+    data = claim_stdout() if chosen.json else None
+    if chosen.output is not None and not chosen.output.parent.is_dir():
+        raise InvalidValueError(f"there is no folder {str(chosen.output.parent)!r} for --output; make it first")
+    use_one_blas_thread()
+    report = measure((lambda _: None) if chosen.quiet else say_on_stderr)
+    machine = describe()
+    document = report.document(machine)
+    if chosen.output is not None:
+        write_text(chosen.output, f"{json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False)}\n")
+    if data is not None:
+        print(json.dumps(document, ensure_ascii=False, allow_nan=False), file=data, flush=True)
+    else:
+        print("\n".join(_lines(report, machine)))
+    return 0
+
+
+def _lines(report: Report, machine: dict[str, str | int]) -> list[str]:
+    numbers = [index for index, column in enumerate(report.columns) if column.form]
+    header = [column.header for column in report.columns]
+    return [*lines_of(machine), "", *table(header, report.cells(), numbers=numbers), "", *report.notes]
