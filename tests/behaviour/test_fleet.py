@@ -181,7 +181,7 @@ def test_a_name_that_a_live_agent_has_is_taken() -> None:
     async def refused() -> None:
         async with Coordinator(specification()) as coordinator:
             first, second = (
-                Agent(RINGS, index=index, agent_id="twin", coordinator=coordinator.address, patience=0.3)
+                Agent(RINGS, index=index, agent_id="twin", coordinator=coordinator.address, patience=2.0)
                 for index in (0, 1)
             )
             async with first:
@@ -352,9 +352,9 @@ def test_a_coordinator_that_is_closed_says_good_bye_to_all() -> None:
 
 def test_too_few_agents_in_time() -> None:
     async def waited() -> None:
-        async with Coordinator(specification(agents=2), start_seconds=0.3) as coordinator:
+        async with Coordinator(specification(agents=2), start_seconds=1.5) as coordinator:
             (end,) = await ends(agents_of(1, coordinator.address))
-            assert end == AgentEnd("only 1 of 2 agents joined within 0.3 s", 0)
+            assert end == AgentEnd("only 1 of 2 agents joined within 1.5 s", 0)
             assert (await coordinator.wait()).cause is m.FinishCause.NOT_STARTED
 
     run(waited())
@@ -514,14 +514,14 @@ def test_an_agent_in_a_black_hole_gives_up(monkeypatch: pytest.MonkeyPatch) -> N
 
     async def swallowed() -> None:
         async with Coordinator(specification(rounds=0)) as coordinator, Bridge(coordinator.address) as bridge:
-            agents = agents_of(2, bridge.address, patience=0.5)
+            agents = agents_of(2, bridge.address, patience=1.5)
             running = asyncio.gather(*(agent.run_async() for agent in agents), return_exceptions=True)
             await until(coordinator.engine, lambda: coordinator.engine.state.round == 3)
             bridge.drop()
             bridge.black_hole()
             for outcome in await running:
                 assert isinstance(outcome, errors.CoordinatorUnavailableError)
-                assert "given up after 0.5 s" in str(outcome)
+                assert "given up after 1.5 s" in str(outcome)
             bridge.black_hole()
             with pytest.raises(errors.CoordinatorUnavailableError):
                 await Agent(RINGS, index=3, coordinator=bridge.address, patience=0.1).run_async()
@@ -846,10 +846,10 @@ def test_a_stream_that_never_joins_is_ended(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_the_bound_is_for_the_join_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(service, "_JOIN_SECONDS", 0.1)
+    monkeypatch.setattr(service, "_JOIN_SECONDS", 0.5)
 
     async def joined() -> None:
-        async with Coordinator(specification(rounds=1), start_seconds=0.5) as coordinator:
+        async with Coordinator(specification(rounds=1), start_seconds=1.5) as coordinator:
             (end,) = await ends(agents_of(1, coordinator.address))
             assert "only 1 of 2" in end.message
 
