@@ -145,7 +145,8 @@ class Mischief:
 class Onlooker:
     """Looks at the status again and again: no wait is without a name, and none without an end."""
 
-    def __init__(self, fleet: Fleet) -> None:
+    def __init__(self, fleet: Fleet, run: QuorumRun) -> None:
+        self._run = run
         self.looked = self.said = 0
         self.unanswered = 0.0
         self._fleet = fleet
@@ -164,7 +165,7 @@ class Onlooker:
             return
         report = await fleet.report()
         if report is None:
-            if coordinator.listening.is_set() and coordinator.disturbed == disturbed:
+            if coordinator.listening.is_set() and coordinator.disturbed == disturbed and not self._farewell():
                 fleet.problems.append("the coordinator listens and does not answer")
             return
         self.looked += 1
@@ -182,6 +183,11 @@ class Onlooker:
             fleet.problems.append(f"no round has closed for {bound:g} s:\n{lines}")
 
 
+    def _farewell(self) -> bool:
+        """Whether all rounds are stored: the coordinator then takes its leave of agents, and answers nobody else."""
+        return read_state(self._fleet.store).rounds == self._run.rounds
+
+
 async def run_mixed(folder: Path, seed: int, number: int, *, faults: int) -> MixedReport:
     """Run `number` of those that follow from a seed, and what came of it."""
     run = plan_quorum_run(seed, number, faults=faults)
@@ -189,7 +195,7 @@ async def run_mixed(folder: Path, seed: int, number: int, *, faults: int) -> Mix
     flags += ["--start-seconds", f"{_FIRST_SECONDS:g}"]
     fleet = Fleet(folder, flags, agents=run.agents, witnesses=run.agents, bridged=True, pace=_PACE)
     begun = time.monotonic()
-    onlooker = Onlooker(fleet)
+    onlooker = Onlooker(fleet, run)
     async with fleet.running():
         mischief = Mischief(fleet, run)
         looking = asyncio.create_task(onlooker.look())
