@@ -184,7 +184,7 @@ class Onlooker:
 
 
     def _farewell(self) -> bool:
-        """Whether all rounds are stored: the coordinator then takes its leave of agents, and answers nobody else."""
+        """Whether all rounds are stored: the coordinator then takes its leave of its agents, and answers nobody."""
         return read_state(self._fleet.store).rounds == self._run.rounds
 
 
