@@ -182,7 +182,6 @@ class Onlooker:
             lines = "\n".join(status_lines(report))
             fleet.problems.append(f"no round has closed for {bound:g} s:\n{lines}")
 
-
     def _farewell(self) -> bool:
         """Whether all rounds are stored: the coordinator then takes its leave of its agents, and answers nobody."""
         return read_state(self._fleet.store).rounds == self._run.rounds

@@ -1,9 +1,11 @@
 """The doorkeeper's accounts: whose they are, that what was taken is given back, and that there are not too many."""
 
+import asyncio
 import logging
 from contextlib import suppress
 
 import pytest
+from runs import run
 
 from cospan.server import doorkeeper
 from cospan.server.doorkeeper import Doorkeeper
@@ -102,8 +104,7 @@ def test_a_call_that_ends_gives_its_place_back(joins: bool) -> None:
 def test_whoever_opens_and_closes_too_often_has_to_wait() -> None:
     door, quota = Door(), quota_of_peer(Kind.CALL, AGENTS)
     for _ in range(int(quota.burst)):
-        with door.keeper.admitted(Kind.CALL, host(1)):
-            pass
+        door.keeper.accompany()
     with pytest.raises(RateLimitedError):
         door.enter(host(1), Kind.CALL)
     door.clock.now += 1.0 / quota.per_second
@@ -136,3 +137,28 @@ def test_refusals_are_counted_and_a_flood_of_them_does_not_fill_the_log(caplog: 
     assert caplog.records[0].getMessage() == (
         "refused somebody at 10.0.0.1 without a certificate: too many (RATE_LIMITED)"
     )
+
+
+def test_the_end_of_a_coordinator_waits_for_calls_that_are_still_on_their_way_out() -> None:
+    door = Door()
+    ended = []
+
+    async def call(go: asyncio.Event) -> None:
+        with door.keeper.admitted(Kind.CALL, host(1)):
+            pass
+        await go.wait()  # gRPC still sends the status
+        ended.append(True)
+
+    async def all_of_it() -> None:
+        go = asyncio.Event()
+        task = asyncio.create_task(call(go))
+        await door.keeper.calls_ended(0.001)  # nobody is here yet
+        await asyncio.sleep(0)
+        await door.keeper.calls_ended(0.001)
+        assert not ended
+        go.set()
+        await door.keeper.calls_ended(20.0)
+        assert ended
+        await task
+
+    run(all_of_it())

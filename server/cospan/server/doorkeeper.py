@@ -88,6 +88,7 @@ class Doorkeeper(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc's st
         self._all = dict.fromkeys(Kind, Account())
         self._sweep_from = _SWEEP_FROM
         self._next_line = 0.0
+        self._tasks: set[asyncio.Task[Any]] = set()
 
     # Accounts ---------------------------------------------------------------------------------------------------
 
@@ -104,6 +105,21 @@ class Doorkeeper(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc's st
             yield entry
         finally:
             self._leave(entry)
+
+    def accompany(self) -> None:
+        """Remembers the task that this is called in, that of a call, until it has ended."""
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def calls_ended(self, seconds: float) -> None:
+        """Waits until the tasks of all calls have ended, for so long at most.
+
+        gRPC's server may be stopped sooner, and what the end of the event loop then cancels leaves a traceback.
+        """
+        if self._tasks:
+            await asyncio.wait(set(self._tasks), timeout=seconds)
 
     def joined(self, entry: Entry) -> None:
         """A stream has joined."""
@@ -169,6 +185,7 @@ class Doorkeeper(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc's st
 
         async def call(requests: AsyncIterator[Any], context: Context) -> Any:
             identity = peer_identity(context)
+            self.accompany()
             try:
                 with self.admitted(kind, identity):
                     return await _answer(handler, requests, context)

@@ -29,6 +29,7 @@ log = logging.getLogger(__name__)
 
 _SERVICE_NAME = pb.DESCRIPTOR.services_by_name["CoordinatorService"].full_name
 _FAREWELL_SECONDS = 3.0
+_END_SECONDS = 1.0
 RESUME_AFTER_SECONDS = 1.0
 """Agents of a coordinator that goes down try again after so long: about as long as one takes to start."""
 _JOINABLE_GROUP = 4096
@@ -154,6 +155,7 @@ class Coordinator:
             await self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
             self.engine.handle(StopRequested("the coordinator was closed"))
             await self._server.stop(grace=_FAREWELL_SECONDS)
+            await self.door.calls_ended(_END_SECONDS)
             if self._clock is not None:
                 await self._clock
             self._server = None

@@ -64,6 +64,7 @@ class CoordinatorService:
     async def collaborate(self, _requests: AsyncIterator[pb.CollaborateRequest], context: Context) -> None:
         """One agent process' stream."""
         identity = peer_identity(context)
+        self._door.accompany()
         try:
             with self._door.admitted(Kind.STREAM, identity) as entry:
                 await self._converse(context, identity, entry)
