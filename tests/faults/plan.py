@@ -129,7 +129,7 @@ class QuorumRun:
 _ROUNDS_PER_FAULT = 6
 _ROUNDS_AFTER = 40
 _UNDER_WAY_SECONDS = 60.0
-"""For the first fault the run is under way, unless it takes so long to start: all must not be over before it has."""
+"""For the first fault the run is under way, unless it takes so long to begin; all must not be over before."""
 LIVENESS_SECONDS = 2.0
 
 
