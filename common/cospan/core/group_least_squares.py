@@ -114,12 +114,12 @@ class GroupSums:
     @property
     def gain_estimates(self) -> Float[np.ndarray, " n"]:
         """η of each."""
-        return self.reward_sums / self.steps if self.steps else np.zeros(len(self.reward_sums))
+        return np.asarray(self.reward_sums / self.steps) if self.steps else np.zeros(len(self.reward_sums))
 
     @property
     def centred_rewards(self) -> Float[np.ndarray, "n r"]:
         """b = Σ e (reward − η) of each."""
-        return self.rewards - self.gain_estimates[:, None] * self.traces
+        return np.asarray(self.rewards - self.gain_estimates[:, None] * self.traces)
 
     @property
     def row_sums(self) -> Float[np.ndarray, "n r"]:
