@@ -120,15 +120,15 @@ def agents_of(result: AgentResult) -> list[AgentResult]:
     columns = {name: result.array(name) for name in ("mean_reward", "value_error", "gain_error", "gain")}
     rounds = result.array("trace_round")
     traces = {f"trace_{name}": _trace(result, name) for name in _TRACES}
+    # The gain is a vector of length one in an agent's own file.
+    gains = columns.pop("gain")[:, None]
     return [
         AgentResult(
             {
                 "agent_id": np.array(name),
                 "label": np.array(labels[number]),
-                **{
-                    key: column[number, None] if key == "gain" else column[number]
-                    for key, column in columns.items()
-                },
+                "gain": gains[number],
+                **{key: np.asarray(column[number]) for key, column in columns.items()},
                 "trace_round": rounds,
                 **{key: values[:, number] for key, values in traces.items()},
             }

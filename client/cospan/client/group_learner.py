@@ -222,6 +222,11 @@ class GroupLearner:
         )
 
     @property
+    def feature_fingerprint(self) -> str:
+        """Of the feature map."""
+        return self.features.fingerprint
+
+    @property
     def rounds(self) -> int:
         """In how many rounds it has learnt."""
         return self.blocks[0].state.learner.steps // self.specification.method.steps_per_round
