@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cospan.cli.log_lines import log_errors_to_stderr
 from cospan.cli.process import (
@@ -22,12 +22,13 @@ from cospan.cli.process import (
 )
 from cospan.cli.recorder import AgentProgress
 from cospan.client.agent import Agent, default_agent_id
-from cospan.client.agent_group import AgentGroup, indices_of
-from cospan.client.group_file import load_group
 from cospan.client.participant import AgentEnd
 from cospan.client.result_file import load_result
 from cospan.wire.errors import CospanError, InvalidValueError, RunFileError
 from cospan.wire.tls import TlsFiles
+
+if TYPE_CHECKING:
+    from cospan.client.agent_group import AgentGroup  # which takes time to import, and few agents need
 
 _JSON_SECONDS = 1.0
 _PLAIN_SECONDS = 5.0
@@ -130,7 +131,7 @@ def _settings(chosen: AgentOptions, flags: Mapping[str, Any], config: Path | Non
     )
 
 
-def _prepared(chosen: AgentOptions, settings: AgentSettings) -> Agent | AgentGroup:
+def _prepared(chosen: AgentOptions, settings: AgentSettings) -> "Agent | AgentGroup":
     if settings.ids is not None:
         return _group(chosen, settings, settings.ids)
     name, index = identity(chosen.agent_id, settings.index)
@@ -155,7 +156,10 @@ def _prepared(chosen: AgentOptions, settings: AgentSettings) -> Agent | AgentGro
     )
 
 
-def _group(chosen: AgentOptions, settings: AgentSettings, ids: str) -> AgentGroup:
+def _group(chosen: AgentOptions, settings: AgentSettings, ids: str) -> "AgentGroup":
+    from cospan.client.agent_group import AgentGroup, indices_of
+    from cospan.client.group_file import load_group
+
     if chosen.agent_id is not None or settings.index is not None or chosen.of_host:
         raise InvalidValueError(f"--ids names the sites {ids}; leave out --id, --index and --of-host")
     if chosen.resume is not None:
@@ -182,7 +186,7 @@ def _check_writable(output: Path) -> None:
         raise RunFileError(f"cannot write {output}; name a file in a folder that exists and can be written to")
 
 
-async def _run(agent: Agent | AgentGroup, *, follow_stdin: bool) -> AgentEnd:
+async def _run(agent: "Agent | AgentGroup", *, follow_stdin: bool) -> AgentEnd:
     def stop(cause: str) -> None:
         # Ctrl-C comes from somebody who has seen enough; the rest from whoever starts it again.
         agent.stop(f"it was stopped by {cause}", returning=cause != "SIGINT")
@@ -202,7 +206,7 @@ class Reporter:
     def __init__(self, lines: JsonLines | None) -> None:
         self._lines, self._due = lines, 0.0
 
-    def __call__(self, agent: Agent | AgentGroup, round_number: int) -> None:
+    def __call__(self, agent: "Agent | AgentGroup", round_number: int) -> None:
         """Called after each round."""
         now = time.monotonic()
         if now < self._due or agent.learner is None:
@@ -215,7 +219,7 @@ class Reporter:
             self._lines.emit("progress", round=round_number, **progress.as_document())
 
 
-def _say(lines: JsonLines | None, agent: Agent | AgentGroup, note: str) -> None:
+def _say(lines: JsonLines | None, agent: "Agent | AgentGroup", note: str) -> None:
     """What people should know; called by the learning thread."""
     if lines is None:
         print(f"{agent.name}: {note}", flush=True)
@@ -233,7 +237,7 @@ def words(progress: AgentProgress) -> str:
     return ", ".join(f"{name} {value:.4g}" for name, value in parts if value is not None)
 
 
-def _say_end(agent: Agent | AgentGroup, end: AgentEnd, lines: JsonLines | None) -> None:
+def _say_end(agent: "Agent | AgentGroup", end: AgentEnd, lines: JsonLines | None) -> None:
     progress = None if agent.learner is None else AgentProgress.of_learner(agent.learner)
     if lines is not None:
         values = {"agent": agent.name, "rounds": 0} if progress is None else progress.as_document()

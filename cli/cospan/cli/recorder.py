@@ -123,9 +123,9 @@ class AgentProgress:
     @classmethod
     def of_learner(cls, learner: "SiteLearner | GroupLearner") -> "AgentProgress":
         """Of an agent, or a group, in this process."""
-        from cospan.client.group_learner import GroupLearner
+        from cospan.client.site_learner import SiteLearner
 
-        if isinstance(learner, GroupLearner):
+        if not isinstance(learner, SiteLearner):
             return cls._of_group(learner)
         trace = learner.trace
         independent = trace.independent_error[-1] if trace.independent_error else np.empty(0)
