@@ -341,3 +341,29 @@ def test_an_agent_without_a_site() -> None:
 def test_loopback() -> None:
     assert all(map(is_loopback, ("127.0.0.1", "127.8.8.8", "localhost", "::1", "[::1]")))
     assert not any(map(is_loopback, ("0.0.0.0", "192.168.0.1", "::", "example.org", "localhost.example.org")))
+
+
+# Thousands of agents --------------------------------------------------------------------------------------------
+
+
+def test_a_summary_of_thousands_shows_the_first_of_them() -> None:
+    agents = [AgentRow(id=f"site-{index}", label="") for index in range(4321)]
+    gone = tuple(DepartedAgent(row.id, 3, "it left: bye") for row in agents[:200])
+    outcome = replace(OUTCOME, departures=gone)
+    lines = summary_lines(outcome, agents, result_document(outcome, agents), Path("x"), width=80)
+    assert len([line for line in lines if line.startswith("site-")]) == 100
+    assert [line for line in lines if line.startswith("…")] == ["… and 4,221 more", "… and 100 more"]
+    assert len([line for line in lines if line.startswith("gone: ")]) == 100
+
+
+def test_a_summary_of_a_hundred_shows_all_of_them() -> None:
+    agents = [AgentRow(id=f"site-{index}", label="") for index in range(100)]
+    lines = summary_lines(OUTCOME, agents, result_document(OUTCOME, agents), Path("x"), width=80)
+    assert len([line for line in lines if line.startswith("site-")]) == 100
+    assert not [line for line in lines if line.startswith("…")]
+
+
+def test_status_of_thousands_shows_the_first_of_them() -> None:
+    lines = status_lines(run_report(RunPhase.COLLECTING, *(agent_report(number) for number in range(1100))))
+    assert lines[-1] == "… and 1,000 more"
+    assert len(lines) < 110

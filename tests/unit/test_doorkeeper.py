@@ -104,7 +104,8 @@ def test_a_call_that_ends_gives_its_place_back(joins: bool) -> None:
 def test_whoever_opens_and_closes_too_often_has_to_wait() -> None:
     door, quota = Door(), quota_of_peer(Kind.CALL, AGENTS)
     for _ in range(int(quota.burst)):
-        door.keeper.accompany()
+        with door.keeper.admitted(Kind.CALL, host(1)):
+            pass
     with pytest.raises(RateLimitedError):
         door.enter(host(1), Kind.CALL)
     door.clock.now += 1.0 / quota.per_second
@@ -144,8 +145,7 @@ def test_the_end_of_a_coordinator_waits_for_calls_that_are_still_on_their_way_ou
     ended = []
 
     async def call(go: asyncio.Event) -> None:
-        with door.keeper.admitted(Kind.CALL, host(1)):
-            pass
+        door.keeper.accompany()
         await go.wait()  # gRPC still sends the status
         ended.append(True)
 

@@ -320,6 +320,20 @@ def test_a_round_does_not_run_ahead_where_a_restart_might_come_to_something_else
     assert run.step(moved(run.state, 1)) == ["StoreRound"]
 
 
+def test_a_round_does_not_run_ahead_where_a_part_of_a_group_has_come_back() -> None:
+    run = CoordinatorDriver(rounds=9, agents=3)
+    disk = Disk(run.state.specification)
+    alone, group = run.join("a"), run.join("b", "c")
+    for token in (alone, group):
+        run.gradient(token)
+    close(run, disk)
+    for token in (alone, group):
+        run.gradient(token)
+    run.step(events.StreamClosed(group, run.stream(group)))
+    run.join("b", instance="another")
+    assert run.step(moved(run.state, 1)) == ["StoreRound"]
+
+
 def test_a_run_that_was_stopped_while_its_round_was_stored_does_not_tell_of_it() -> None:
     run, _, a, b = all_of_two()
     run.gradient(a)

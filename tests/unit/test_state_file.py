@@ -11,7 +11,7 @@ from runs import ring_site, specification
 from cospan.client import state_file
 from cospan.client.result_file import load_result, save_result
 from cospan.client.site_learner import SiteLearner
-from cospan.client.state_file import StateFile
+from cospan.client.state_file import ONE_AGENT, StateFile
 from cospan.core.method import PRESETS
 from cospan.wire import npz
 from cospan.wire.errors import RunFileError
@@ -89,7 +89,7 @@ def files(folder: Path) -> list[str]:
 
 def test_it_is_written_now_and_then_and_at_the_end(tmp_path: Path, clock: Clock) -> None:
     made, path = learner(), tmp_path / "a.npz"
-    kept = StateFile(path, made, run_id="run-1", every_seconds=5.0, clock=clock)
+    kept = StateFile(path, made, ONE_AGENT, run_id="run-1", every_seconds=5.0, clock=clock)
     written = []
     for _ in range(12):
         learn(made)
@@ -107,7 +107,7 @@ def test_it_is_written_now_and_then_and_at_the_end(tmp_path: Path, clock: Clock)
 
 def test_it_is_written_at_the_end_alone_where_that_is_wanted(tmp_path: Path, clock: Clock) -> None:
     made = learner(1)
-    kept = StateFile(tmp_path / "a.npz", made, run_id="run-1", every_seconds=0.0, clock=clock)
+    kept = StateFile(tmp_path / "a.npz", made, ONE_AGENT, run_id="run-1", every_seconds=0.0, clock=clock)
     clock.now += 1e6
     kept.after_round()
     assert Inline.work() == 0
@@ -116,7 +116,7 @@ def test_it_is_written_at_the_end_alone_where_that_is_wanted(tmp_path: Path, clo
 
 
 def test_nothing_learnt_leaves_no_file(tmp_path: Path, clock: Clock) -> None:
-    kept = StateFile(tmp_path / "a.npz", learner(), run_id="run-1", clock=clock)
+    kept = StateFile(tmp_path / "a.npz", learner(), ONE_AGENT, run_id="run-1", clock=clock)
     kept.after_last_round()
     kept.finish()
     assert files(tmp_path) == []
@@ -133,7 +133,7 @@ def test_a_slow_disk_is_written_to_less_often(
         npz.save_npz(path, **values)
 
     monkeypatch.setattr(state_file, "save_npz", slow)
-    kept = StateFile(tmp_path / "a.npz", made, run_id="run-1", every_seconds=5.0, clock=clock)
+    kept = StateFile(tmp_path / "a.npz", made, ONE_AGENT, run_id="run-1", every_seconds=5.0, clock=clock)
     clock.now += 5.0
     kept.after_round()
     clock.now += 50.0
@@ -154,7 +154,7 @@ def test_a_write_that_fails_is_told_once_and_tried_again(
     tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     made, path = learner(1), tmp_path / "a.npz"
-    kept = StateFile(path, made, run_id="run-1", every_seconds=5.0, clock=clock)
+    kept = StateFile(path, made, ONE_AGENT, run_id="run-1", every_seconds=5.0, clock=clock)
 
     def after_five_seconds() -> None:
         clock.now += 5.0
@@ -196,7 +196,7 @@ def test_a_thread_of_its_own_writes_and_the_last_write_waits_for_it(
         order.append("under way" if first else "last")
 
     monkeypatch.setattr(state_file, "save_npz", save)
-    kept = StateFile(path, made, run_id="run-1", every_seconds=1e-9)
+    kept = StateFile(path, made, ONE_AGENT, run_id="run-1", every_seconds=1e-9)
     kept.after_round()
     learn(made)
     assert files(tmp_path) == [], "learning goes on meanwhile"
@@ -214,7 +214,7 @@ def test_a_thread_of_its_own_writes_and_the_last_write_waits_for_it(
 def test_it_goes_on_from_its_own(tmp_path: Path) -> None:
     save_result(tmp_path / "site-1.npz", learner(4), run_id="run-1")
     again = learner()
-    kept = StateFile(tmp_path, again, run_id="run-1")
+    kept = StateFile(tmp_path, again, ONE_AGENT, run_id="run-1")
     words = kept.take_up()
     assert kept.path == tmp_path / "site-1.npz"
     assert words.startswith(f"goes on from {kept.path}, after 4 rounds; its chain begins anew, for the state of")
@@ -224,12 +224,12 @@ def test_it_goes_on_from_its_own(tmp_path: Path) -> None:
 def test_it_writes_over_its_own_where_it_goes_on_from_another(tmp_path: Path) -> None:
     save_result(tmp_path / "a.npz", learner(4), run_id="run-1")
     again = learner()
-    assert StateFile(tmp_path / "a.npz", again, run_id="run-1").take_up(resuming=False) == ""
+    assert StateFile(tmp_path / "a.npz", again, ONE_AGENT, run_id="run-1").take_up(resuming=False) == ""
     assert (again.rounds, files(tmp_path)) == (0, ["a.npz"])
 
 
 def test_there_is_nothing_to_go_on_from(tmp_path: Path) -> None:
-    assert StateFile(tmp_path / "a.npz", learner(), run_id="run-1").take_up() == ""
+    assert StateFile(tmp_path / "a.npz", learner(), ONE_AGENT, run_id="run-1").take_up() == ""
 
 
 @pytest.mark.parametrize("resuming", [True, False])
@@ -238,7 +238,7 @@ def test_the_file_of_another_run_is_given_another_name(tmp_path: Path, resuming:
     for number in (1, 2):
         save_result(path, learner(number, name="site-8"), run_id="run/1")
         again = learner()
-        words = StateFile(path, again, run_id="run-2").take_up(resuming=resuming)
+        words = StateFile(path, again, ONE_AGENT, run_id="run-2").take_up(resuming=resuming)
         aside = tmp_path / ("a.run1.npz" if number == 1 else "a.run1-2.npz")
         assert words == f"{path} is of another run; it is now {aside}"
         assert (again.rounds, rounds_in(aside)) == (0, number)
@@ -248,7 +248,9 @@ def test_the_file_of_another_run_is_given_another_name(tmp_path: Path, resuming:
 def test_the_file_of_another_specification_is_given_another_name(tmp_path: Path) -> None:
     save_result(tmp_path / "a.npz", learner(2, seed=2), run_id="run-1")
     again = learner()
-    assert "is of another run; it is now" in StateFile(tmp_path / "a.npz", again, run_id="run-1").take_up()
+    assert (
+        "is of another run; it is now" in StateFile(tmp_path / "a.npz", again, ONE_AGENT, run_id="run-1").take_up()
+    )
     assert (again.rounds, files(tmp_path)) == (0, ["a.run-1.npz"])
 
 
@@ -256,7 +258,7 @@ def test_the_file_of_another_specification_is_given_another_name(tmp_path: Path)
 def test_a_damaged_file_is_given_another_name(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "a.npz"
     path.write_bytes(content)
-    words = StateFile(path, learner(), run_id="run-1").take_up()
+    words = StateFile(path, learner(), ONE_AGENT, run_id="run-1").take_up()
     assert words.endswith(f"; it begins anew, and that file is now {tmp_path / 'a.damaged.npz'}")
     assert (tmp_path / "a.damaged.npz").read_bytes() == content
 
@@ -265,7 +267,7 @@ def test_the_file_of_another_agent_of_the_run_is_refused(tmp_path: Path) -> None
     path = tmp_path / "a.npz"
     save_result(path, learner(2, name="site-8"), run_id="run-1")
     with pytest.raises(RunFileError, match="is what site-8 has learnt in this run; name another file for site-1"):
-        StateFile(path, learner(), run_id="run-1").take_up()
+        StateFile(path, learner(), ONE_AGENT, run_id="run-1").take_up()
     assert files(tmp_path) == ["a.npz"]
 
 
@@ -279,13 +281,13 @@ def test_a_file_that_cannot_be_moved_aside_is_not_written_over(
 
     monkeypatch.setattr(Path, "rename", fail)
     with pytest.raises(RunFileError, match="cannot be renamed: Permission denied; name another file"):
-        StateFile(tmp_path / "a.npz", learner(), run_id="run-2").take_up()
+        StateFile(tmp_path / "a.npz", learner(), ONE_AGENT, run_id="run-2").take_up()
 
 
 def test_what_a_kill_has_cut_short_is_removed(tmp_path: Path) -> None:
     for name in (".a.npz.x1y2.tmp", ".b.npz.x1y2.tmp", "a.npz.tmp"):
         (tmp_path / name).write_bytes(b"half of it")
-    StateFile(tmp_path / "a.npz", learner(), run_id="run-1").take_up()
+    StateFile(tmp_path / "a.npz", learner(), ONE_AGENT, run_id="run-1").take_up()
     assert files(tmp_path) == [".b.npz.x1y2.tmp", "a.npz.tmp"]
 
 
@@ -295,7 +297,7 @@ def test_a_link_is_followed_once(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
     latest = tmp_path / "latest"
     latest.symlink_to("one")
-    kept = StateFile(latest, learner(1), run_id="run-1")
+    kept = StateFile(latest, learner(1), ONE_AGENT, run_id="run-1")
     latest.unlink()
     latest.symlink_to("two")
     kept.finish()

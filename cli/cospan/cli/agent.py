@@ -1,4 +1,4 @@
-"""`cospan agent`: one agent, what it prints, and the file it leaves."""
+"""`cospan agent`: one agent or a group of them, what it prints, and the files it leaves."""
 
 import asyncio
 import os
@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cospan.cli.log_lines import log_errors_to_stderr
 from cospan.cli.process import (
@@ -21,10 +21,14 @@ from cospan.cli.process import (
     use_one_blas_thread,
 )
 from cospan.cli.recorder import AgentProgress
-from cospan.client.agent import Agent, AgentEnd, default_agent_id
+from cospan.client.agent import Agent, default_agent_id
+from cospan.client.participant import AgentEnd
 from cospan.client.result_file import load_result
 from cospan.wire.errors import CospanError, InvalidValueError, RunFileError
 from cospan.wire.tls import TlsFiles
+
+if TYPE_CHECKING:
+    from cospan.client.agent_group import AgentGroup  # which takes time to import, and few agents need
 
 _JSON_SECONDS = 1.0
 _PLAIN_SECONDS = 5.0
@@ -51,8 +55,9 @@ class AgentSettings:
 
     coordinator: str
     patience: float
-    baseline: bool
+    baseline: bool | None
     index: int | None
+    ids: str | None
     checkpoint_seconds: float
     tls: TlsFiles | None
 
@@ -107,10 +112,11 @@ def _settings(chosen: AgentOptions, flags: Mapping[str, Any], config: Path | Non
 
     Reading them a second time would cost a fifth of the time that an agent takes to start.
     """
-    baseline = flags.get("baseline", True)
     if chosen.follow_stdin:
+        index = int(flags["index"]) if "index" in flags else None
         patience, checkpoints = float(flags["patience"]), float(flags["checkpoint_seconds"])
-        return AgentSettings(flags["coordinator"], patience, baseline, int(flags["index"]), checkpoints, None)
+        baseline, ids = flags.get("baseline"), flags.get("ids")
+        return AgentSettings(flags["coordinator"], patience, baseline, index, ids, checkpoints, None)
     from cospan.cli.settings import load_settings
 
     settings = load_settings(flags, config)
@@ -119,12 +125,15 @@ def _settings(chosen: AgentOptions, flags: Mapping[str, Any], config: Path | Non
         settings.patience,
         settings.baseline,
         settings.index,
+        settings.ids,
         settings.checkpoint_seconds,
         settings.tls,
     )
 
 
-def _prepared(chosen: AgentOptions, settings: AgentSettings) -> Agent:
+def _prepared(chosen: AgentOptions, settings: AgentSettings) -> "Agent | AgentGroup":
+    if settings.ids is not None:
+        return _group(chosen, settings, settings.ids)
     name, index = identity(chosen.agent_id, settings.index)
     if chosen.of_host and index is not None:
         raise InvalidValueError(f"site {index} is named, and --of-host asks for one that is free; leave out one")
@@ -139,12 +148,36 @@ def _prepared(chosen: AgentOptions, settings: AgentSettings) -> Agent:
         agent_id=name,
         holder=socket.gethostname()[:64] if chosen.of_host else None,
         patience=settings.patience,
-        with_baseline=settings.baseline,
+        with_baseline=settings.baseline is not False,
         resume_from=chosen.resume,
         state_file=chosen.output,
         checkpoint_seconds=settings.checkpoint_seconds,
         tls=settings.tls,
     )
+
+
+def _group(chosen: AgentOptions, settings: AgentSettings, ids: str) -> "AgentGroup":
+    from cospan.client.agent_group import AgentGroup, indices_of
+    from cospan.client.group_file import load_group
+
+    if chosen.agent_id is not None or settings.index is not None or chosen.of_host:
+        raise InvalidValueError(f"--ids names the sites {ids}; leave out --id, --index and --of-host")
+    if chosen.resume is not None:
+        load_group(chosen.resume)  # whether it is of this run is seen after joining
+    group = AgentGroup(
+        chosen.workload,
+        indices_of(ids),
+        coordinator=settings.coordinator,
+        patience=settings.patience,
+        with_baseline=settings.baseline is True,
+        resume_from=chosen.resume,
+        folder=chosen.output,
+        checkpoint_seconds=settings.checkpoint_seconds,
+        tls=settings.tls,
+    )
+    if chosen.output is not None:
+        _check_writable(chosen.output)
+    return group
 
 
 def _check_writable(output: Path) -> None:
@@ -153,7 +186,7 @@ def _check_writable(output: Path) -> None:
         raise RunFileError(f"cannot write {output}; name a file in a folder that exists and can be written to")
 
 
-async def _run(agent: Agent, *, follow_stdin: bool) -> AgentEnd:
+async def _run(agent: "Agent | AgentGroup", *, follow_stdin: bool) -> AgentEnd:
     def stop(cause: str) -> None:
         # Ctrl-C comes from somebody who has seen enough; the rest from whoever starts it again.
         agent.stop(f"it was stopped by {cause}", returning=cause != "SIGINT")
@@ -173,7 +206,7 @@ class Reporter:
     def __init__(self, lines: JsonLines | None) -> None:
         self._lines, self._due = lines, 0.0
 
-    def __call__(self, agent: Agent, round_number: int) -> None:
+    def __call__(self, agent: "Agent | AgentGroup", round_number: int) -> None:
         """Called after each round."""
         now = time.monotonic()
         if now < self._due or agent.learner is None:
@@ -181,17 +214,17 @@ class Reporter:
         self._due = now + (_PLAIN_SECONDS if self._lines is None else _JSON_SECONDS)
         progress = AgentProgress.of_learner(agent.learner)
         if self._lines is None:
-            print(f"{agent.agent_id}: round {round_number}, {words(progress)}", flush=True)
+            print(f"{agent.name}: round {round_number}, {words(progress)}", flush=True)
         else:
             self._lines.emit("progress", round=round_number, **progress.as_document())
 
 
-def _say(lines: JsonLines | None, agent: Agent, note: str) -> None:
+def _say(lines: JsonLines | None, agent: "Agent | AgentGroup", note: str) -> None:
     """What people should know; called by the learning thread."""
     if lines is None:
-        print(f"{agent.agent_id}: {note}", flush=True)
+        print(f"{agent.name}: {note}", flush=True)
     else:
-        lines.emit("note", agent=agent.agent_id, message=note)
+        lines.emit("note", agent=agent.name, message=note)
 
 
 def words(progress: AgentProgress) -> str:
@@ -204,12 +237,12 @@ def words(progress: AgentProgress) -> str:
     return ", ".join(f"{name} {value:.4g}" for name, value in parts if value is not None)
 
 
-def _say_end(agent: Agent, end: AgentEnd, lines: JsonLines | None) -> None:
+def _say_end(agent: "Agent | AgentGroup", end: AgentEnd, lines: JsonLines | None) -> None:
     progress = None if agent.learner is None else AgentProgress.of_learner(agent.learner)
     if lines is not None:
-        values = {"agent": agent.agent_id, "rounds": 0} if progress is None else progress.as_document()
+        values = {"agent": agent.name, "rounds": 0} if progress is None else progress.as_document()
         lines.emit("finished", message=end.message, **values)
         return
     learnt = f"; {words(progress)}" if progress is not None and progress.rounds else ""
     kept = f"; saved in {agent.state_path}" if agent.state_path is not None and end.rounds else ""
-    print(f"{agent.agent_id}: {end.message}; {end.rounds} rounds learnt{learnt}{kept}")
+    print(f"{agent.name}: {end.message}; {end.rounds} rounds learnt{learnt}{kept}")

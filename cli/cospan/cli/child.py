@@ -10,7 +10,8 @@ from asyncio.subprocess import PIPE, Process
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-_LONGEST_LINE = 2**20
+_LONGEST_LINE = 2**24
+"""Of a coordinator that names all agents of a run."""
 
 
 class Listener(Protocol):

@@ -10,16 +10,14 @@ from cospan.cli import options as o
 
 def _given(context: typer.Context) -> dict[str, Any]:
     """The options that were said on the command line, by name."""
-    values = {name: value for name, value in context.params.items() if value is not None}
-    if values.get("no_baseline"):
-        values["baseline"] = False
-    return values
+    return {name: value for name, value in context.params.items() if value is not None}
 
 
 def run(
     context: typer.Context,
     workload: o.WorkloadArgument = None,
     agents: o.Agents = None,
+    processes: o.Processes = None,
     rounds: o.RunRounds = None,
     seed: o.Seed = None,
     rank: o.Rank = None,
@@ -44,7 +42,7 @@ def run(
     aggregation: o.AggregationPolicy = None,
     trimmed_share: o.TrimmedShare = None,
     clip_norm: o.ClipNorm = None,
-    no_baseline: o.NoBaseline = False,
+    baseline: o.Baseline = None,
     quorum: o.Quorum = None,
     deadline_seconds: o.DeadlineSeconds = None,
     max_staleness: o.MaxStaleness = None,
@@ -134,13 +132,14 @@ def agent(
     workload: o.AgentWorkload,
     agent_id: o.AgentName = None,
     index: o.Index = None,
+    ids: o.Ids = None,
     of_host: o.OfHost = False,
     coordinator: o.CoordinatorAddress = None,
     patience: o.Patience = None,
     tls_cert: o.TlsCert = None,
     tls_key: o.TlsKey = None,
     tls_ca: o.TlsCa = None,
-    no_baseline: o.NoBaseline = False,
+    baseline: o.Baseline = None,
     output: o.OutputFile = None,
     checkpoint_seconds: o.CheckpointSeconds = None,
     resume: o.Resume = None,
@@ -151,7 +150,7 @@ def agent(
 ) -> None:
     """One agent: it learns the value function of its own site until the run is over.
 
-    Without --id and --index the coordinator gives it a site that is free.
+    Without --id and --index the coordinator gives it a site that is free. With --ids it is a group of agents.
     """
     from cospan.cli.agent import AgentOptions, take_part
 

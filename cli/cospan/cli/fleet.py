@@ -7,10 +7,12 @@ starts them, listens, and sees to it that they end: in order where that is possi
 import asyncio
 import logging
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from cospan.cli.child import Child
+from cospan.cli.hosts import Host
 from cospan.cli.log_lines import log_to_file, stop_logging
 from cospan.cli.onlooker import watch_rounds
 from cospan.cli.outcome import RunFailedError
@@ -19,7 +21,6 @@ from cospan.cli.progress import View
 from cospan.cli.recorder import AgentProgress, RunMonitor
 from cospan.cli.run_folder import RunFolder, write_text
 from cospan.cli.specifying import RunPlan
-from cospan.client.agent import default_agent_id
 from cospan.wire.errors import CospanError, UsageError
 from cospan.wire.limits import max_message_bytes
 from cospan.wire.spec_file import to_toml
@@ -31,6 +32,9 @@ _REDRAW_SECONDS = 0.25
 _RETRY_SECONDS = 0.2
 _SAVE_SECONDS = 20.0
 """For agents to save their files after the run, and for the coordinator to complete its own."""
+_SAVE_SECONDS_PER_AGENT = 0.03
+"""The same for each agent of the largest group, which writes one file after another."""
+_NAMED = 5
 _STOP_SECONDS = 5.0
 _LAST_ROUNDS_SECONDS = 2.0
 
@@ -51,6 +55,7 @@ class Fleet:
         folder: RunFolder,
         monitor: RunMonitor,
         view: View,
+        hosts: Sequence[Host],
         *,
         start_seconds: float,
         debug: bool,
@@ -61,7 +66,9 @@ class Fleet:
         self.losses: dict[str, str] = {}
         self.deserted = ""
         self._plan, self._folder, self._monitor, self._view = plan, folder, monitor, view
+        self._hosts = {host.name: host for host in hosts}
         self._start_seconds, self._debug = start_seconds, debug
+        self._save_seconds = _SAVE_SECONDS + _SAVE_SECONDS_PER_AGENT * max(len(host.indices) for host in hosts)
         self._coordinator: Child | None = None
         self._agents: dict[str, Child] = {}
         self._last_words: dict[str, dict[str, Any]] = {}
@@ -108,22 +115,12 @@ class Fleet:
         assert self._coordinator is not None
         self._folder.agents.mkdir(exist_ok=True)
         watching = asyncio.create_task(self._watch(address, self._coordinator))
-        for index in range(self._plan.specification.agents):
+        for name, host in self._hosts.items():
             if self.failure is None and not self.interrupted:
-                name = default_agent_id(index)
-                self._agents[name] = await self._start(name, self._agent_arguments(name, index, address))
+                self._agents[name] = await self._start(name, host.arguments(self._plan, self._folder, address))
         await self._coordinator.wait()
         await asyncio.wait([watching], timeout=_LAST_ROUNDS_SECONDS)
         watching.cancel()
-
-    def _agent_arguments(self, name: str, index: int, address: str) -> list[str]:
-        settings = self._plan.settings
-        return [
-            *("agent", self._plan.specification.workload, "--id", name, "--index", str(index), "--json"),
-            *("--coordinator", address, "--output", str(self._folder.agent(name))),
-            *("--checkpoint-seconds", str(settings.checkpoint_seconds)),
-            *("--patience", str(settings.patience), *(() if settings.baseline else ("--no-baseline",))),
-        ]
 
     async def _start(self, name: str, arguments: list[str]) -> Child:
         try:
@@ -155,7 +152,9 @@ class Fleet:
             case "run-started":
                 self._started = True
             case "agent-gone":
-                names = ", ".join(document["agents"])
+                gone = document["agents"]
+                more = f" and {len(gone) - _NAMED} more" if len(gone) > _NAMED else ""
+                names = ", ".join(gone[:_NAMED]) + more
                 self._view.note(f"round {document['round']}: {names} is gone: {document['message']}")
 
     def on_complaint(self, child: Child, text: str) -> None:
@@ -186,7 +185,9 @@ class Fleet:
         if words.get("event") == "finished":
             return
         error = self._error_of(child, f"{child.name} {child.ending}")
-        self.losses[child.name] = words.get("message", f"its process {child.ending}")
+        self.losses |= dict.fromkeys(
+            self._hosts[child.name].agents, words.get("message", f"its process {child.ending}")
+        )
         run_is_over = "coordinator" in self._last_words
         if words.get("rounds") == 0 or not (self._started or run_is_over):
             self._fail(error)
@@ -247,7 +248,7 @@ class Fleet:
         """Asks it to stop in order; where it does not, it is ended all the same."""
         if self._coordinator is not None:
             self._coordinator.terminate()
-            asyncio.get_running_loop().call_later(_SAVE_SECONDS, self._coordinator.kill)
+            asyncio.get_running_loop().call_later(self._save_seconds, self._coordinator.kill)
 
     def _stop_agents(self) -> None:
         for agent in self._agents.values():
@@ -259,7 +260,7 @@ class Fleet:
 
     async def _end_everybody(self) -> None:
         """Gives every process the time to save, and then ends it."""
-        if await self._all_ended(_SAVE_SECONDS):
+        if await self._all_ended(self._save_seconds):
             return
         for child in self._children:
             child.terminate()

@@ -8,20 +8,23 @@ import logging
 import signal
 import time
 from collections import deque
+from collections.abc import Sequence
 from types import FrameType
 
 import numpy as np
 
+from cospan.cli.hosts import Host
 from cospan.cli.outcome import RunOutcome, outcome_of_state
 from cospan.cli.progress import View
 from cospan.cli.recorder import AgentProgress, RunMonitor
 from cospan.cli.run_folder import RunFolder
 from cospan.cli.specifying import RunPlan
-from cospan.client.agent import default_agent_id
+from cospan.client.agent_group import save_agents
+from cospan.client.group_file import GROUP
+from cospan.client.group_learner import GroupLearner, GroupSites
 from cospan.client.loading import make_site
 from cospan.client.result_file import save_result
 from cospan.client.site_learner import SiteLearner
-from cospan.client.workload import Workload
 from cospan.core.exclusion import sound_move
 from cospan.server import machine
 from cospan.server.events import (
@@ -42,24 +45,33 @@ from cospan.server.events import (
 )
 from cospan.wire.errors import WorkloadBehaviourError
 from cospan.wire.messages import BasisUpdate, Join, RunPhase
+from cospan.wire.npz import save_npz
 
 log = logging.getLogger(__name__)
 
 _REDRAW_SECONDS = 0.25
+_NAMED = 5
 
 
 class InProcessRun:
     """The coordinator's machine and the agents' learners, taking turns."""
 
     def __init__(
-        self, plan: RunPlan, workload: Workload, folder: RunFolder, monitor: RunMonitor, view: View, *, run_id: str
+        self,
+        plan: RunPlan,
+        hosts: Sequence[Host],
+        folder: RunFolder,
+        monitor: RunMonitor,
+        view: View,
+        *,
+        run_id: str,
     ) -> None:
         self.interrupted = ""
-        self._plan, self._workload, self._folder, self._monitor, self._view = plan, workload, folder, monitor, view
+        self._plan, self._hosts, self._folder, self._monitor, self._view = plan, hosts, folder, monitor, view
         self._state = machine.initial_state(
             plan.specification, run_id=run_id, incarnation=1, start_seconds=float("inf"), now=time.monotonic()
         )
-        self._learners: dict[str, SiteLearner] = {}
+        self._learners: dict[str, SiteLearner | GroupLearner] = {}
         self._open: BasisUpdate | None = None
         self._end = ""
         self._seconds = 0.0
@@ -90,21 +102,27 @@ class InProcessRun:
         self.interrupted = signal.Signals(number).name
 
     def _join_all(self) -> None:
-        for index in range(self._plan.specification.agents):
-            name = default_agent_id(index)
-            site = make_site(self._workload, index, self._plan.specification.seed)
-            self._learners[name] = SiteLearner(
-                site,
-                self._plan.specification,
-                name=name,
-                index=index,
-                with_baseline=self._plan.settings.baseline,
-            )
-            join = Join(
-                name, (name,), site.features.dim, site.features.fingerprint, self._plan.specification.workload
-            )
-            self._handle(JoinRequested(join, stream=index, token=name))
-            self._monitor.joined += 1
+        spec = self._plan.specification
+        for stream, host in enumerate(self._hosts):
+            learner = self._group(host) if host.is_group else self._single(host)
+            self._learners[host.name] = learner
+            agents = tuple(sorted(host.agents))
+            join = Join(host.name, agents, spec.feature_dim, learner.feature_fingerprint, spec.workload)
+            self._handle(JoinRequested(join, stream=stream, token=host.name))
+            self._monitor.joined += len(agents)
+
+    def _single(self, host: Host) -> SiteLearner:
+        spec, (index,) = self._plan.specification, host.indices
+        assert self._plan.workload is not None
+        site = make_site(self._plan.workload, index, spec.seed)
+        baseline = self._plan.settings.baseline is not False
+        return SiteLearner(site, spec, name=host.name, index=index, with_baseline=baseline)
+
+    def _group(self, host: Host) -> GroupLearner:
+        spec = self._plan.specification
+        assert self._plan.workload is not None
+        sites = GroupSites.of(self._plan.workload, host.indices, spec.feature_dim, spec.seed)
+        return GroupLearner(sites, spec, names=host.agents, with_baseline=self._plan.settings.baseline is True)
 
     def _play_round(self) -> None:
         assert self._open is not None
@@ -116,7 +134,7 @@ class InProcessRun:
             self._take_turn(learner, opened)
         self._redraw()
 
-    def _take_turn(self, learner: SiteLearner, opened: BasisUpdate) -> None:
+    def _take_turn(self, learner: SiteLearner | GroupLearner, opened: BasisUpdate) -> None:
         try:
             upload = learner.learn(opened.stamp.round, opened.basis)
         except WorkloadBehaviourError as failure:
@@ -135,9 +153,14 @@ class InProcessRun:
                 self._monitor.add_agent(AgentProgress.of_learner(learner))
             self._view.update(self._monitor.progress())
 
-    def _save(self, learner: SiteLearner) -> None:
+    def _save(self, learner: SiteLearner | GroupLearner) -> None:
         self._monitor.add_agent(AgentProgress.of_learner(learner))
-        save_result(self._folder.agent(learner.name), learner, run_id=self._state.run_id)
+        path, run_id = self._folder.agent(learner.name), self._state.run_id
+        if isinstance(learner, SiteLearner):
+            save_result(path, learner, run_id=run_id)
+            return
+        save_npz(path, **GROUP.contents(learner, run_id))
+        save_agents(learner, self._folder.agents, run_id=run_id)
 
     # The machine ------------------------------------------------------------------------------------------------
 
@@ -176,4 +199,6 @@ class InProcessRun:
         if note.kind == "run-finished":
             self._end = note.text
         elif note.kind == "agent-gone":
-            self._view.note(f"round {note.round}: {', '.join(note.agent_ids)} is gone: {note.text}")
+            named, more = note.agent_ids[:_NAMED], len(note.agent_ids) - _NAMED
+            names = ", ".join(named) + (f" and {more} more" if more > 0 else "")
+            self._view.note(f"round {note.round}: {names} is gone: {note.text}")

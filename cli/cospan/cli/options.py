@@ -123,6 +123,25 @@ Index: TypeAlias = Annotated[
         metavar="N",
     ),
 ]
+Ids: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--ids",
+        help="A group: the agents of these sites in one process, as 0-999 or 0-99,200-299.",
+        rich_help_panel=_FLEET,
+        metavar="RANGES",
+    ),
+]
+Processes: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--processes",
+        help="So many processes, each a group of agents.",
+        show_default="one for each agent",
+        rich_help_panel=_FLEET,
+        metavar="P",
+    ),
+]
 Seeds: TypeAlias = Annotated[
     int,
     typer.Option(
@@ -283,11 +302,12 @@ ClipNorm: TypeAlias = Annotated[
     str | None,
     _constant("--clip-norm", "Of clipped: the longest that a gradient counts; 0 for the round's median."),
 ]
-NoBaseline: TypeAlias = Annotated[
-    bool,
+Baseline: TypeAlias = Annotated[
+    bool | None,
     typer.Option(
-        "--no-baseline",
-        help="No independent TD beside it, learnt from the same transitions.",
+        "--baseline/--no-baseline",
+        help="Independent TD beside it, learnt from the same transitions.",
+        show_default="with it, groups without",
         rich_help_panel=_RULE,
     ),
 ]
@@ -515,7 +535,7 @@ OutputFile: TypeAlias = Annotated[
     Path | None,
     typer.Option(
         "--output",
-        help="Where to keep what is learnt (npz); in a folder, under the agent's name. "
+        help="Where to keep what is learnt (npz); in a folder, under the agent's name; a group needs a folder. "
         "One of the same run and agent is gone on from.",
         rich_help_panel=_FILES,
         metavar="FILE",

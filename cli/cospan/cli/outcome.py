@@ -206,19 +206,32 @@ def read_outcome(
 
 def with_medians(rows: Iterable[RoundRow], agents: Iterable[AgentResult]) -> list[RoundRow]:
     """The rows with the medians over the agents' traces filled in."""
-    joint: dict[int, list[float | None]] = {}
-    independent: dict[int, list[float | None]] = {}
-    for agent in agents:
-        numbers = agent.array("trace_round").tolist()
-        for number, error in zip(numbers, agent.array("trace_value_error").tolist(), strict=False):
-            joint.setdefault(number, []).append(known(error))
-        for number, errors in zip(numbers, agent.array("trace_independent_error"), strict=False):
-            independent.setdefault(number, []).append(best(errors))
+    found = list(agents)
+    rounds = [agent.array("trace_round") for agent in found]
+    joint = _medians(rounds, [agent.array("trace_value_error") for agent in found])
+    independent = _medians(rounds, [_best_of_rows(agent.array("trace_independent_error")) for agent in found])
     return [
-        replace(
-            row,
-            value_error=median(joint.get(row.round, ())),
-            independent_error=median(independent.get(row.round, ())),
-        )
-        for row in rows
+        replace(row, value_error=joint.get(row.round), independent_error=independent.get(row.round)) for row in rows
     ]
+
+
+def _best_of_rows(errors: Float[np.ndarray, "rounds m"]) -> Float[np.ndarray, " rounds"]:
+    """The smallest error of each round, those that are not finite left out; not finite where none is left."""
+    if not errors.size:
+        return np.full(len(errors), np.nan)
+    return np.asarray(np.where(np.isfinite(errors), errors, np.inf).min(axis=1))
+
+
+def _medians(rounds: Sequence[np.ndarray], values: Sequence[np.ndarray]) -> dict[int, float]:
+    """The median over the agents of what is known of each round, for thousands of agents at once."""
+    pairs = [(number[: len(value)], value[: len(number)]) for number, value in zip(rounds, values, strict=True)]
+    if not pairs:
+        return {}
+    numbers, errors = (np.concatenate(parts) for parts in zip(*pairs, strict=True))
+    finite = np.isfinite(errors)
+    numbers, errors = numbers[finite], errors[finite]
+    ordered = errors[np.lexsort((errors, numbers))]
+    present, counts = np.unique(numbers, return_counts=True)
+    starts = np.cumsum(counts) - counts
+    middles = 0.5 * (ordered[starts + (counts - 1) // 2] + ordered[starts + counts // 2])
+    return dict(zip(present.tolist(), middles.tolist(), strict=True))

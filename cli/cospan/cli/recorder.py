@@ -21,6 +21,7 @@ from cospan.wire.errors import RunFileError
 from cospan.wire.messages import RoundReport
 
 if TYPE_CHECKING:
+    from cospan.client.group_learner import GroupLearner
     from cospan.client.site_learner import SiteLearner
 
 log = logging.getLogger(__name__)
@@ -110,7 +111,7 @@ class RoundsFile:
 
 @dataclass(frozen=True, slots=True)
 class AgentProgress:
-    """How far one agent has come; None where unknown."""
+    """How far one agent has come, or with medians over its agents a group; None where unknown."""
 
     agent_id: str
     label: str
@@ -120,8 +121,12 @@ class AgentProgress:
     independent_error: float | None
 
     @classmethod
-    def of_learner(cls, learner: "SiteLearner") -> "AgentProgress":
-        """Of an agent in this process."""
+    def of_learner(cls, learner: "SiteLearner | GroupLearner") -> "AgentProgress":
+        """Of an agent, or a group, in this process."""
+        from cospan.client.site_learner import SiteLearner
+
+        if not isinstance(learner, SiteLearner):
+            return cls._of_group(learner)
         trace = learner.trace
         independent = trace.independent_error[-1] if trace.independent_error else np.empty(0)
         return cls(
@@ -131,6 +136,18 @@ class AgentProgress:
             mean_reward=known(learner.mean_reward),
             value_error=known(trace.value_error[-1]) if trace.value_error else None,
             independent_error=best(independent),
+        )
+
+    @classmethod
+    def _of_group(cls, group: "GroupLearner") -> "AgentProgress":
+        trace = group.trace
+        return cls(
+            agent_id=group.name,
+            label=f"{len(group.names)} agents",
+            rounds=group.rounds,
+            mean_reward=median(map(known, group.mean_rewards)),
+            value_error=median(map(known, trace.value_error[-1])) if trace.value_error else None,
+            independent_error=median(map(best, trace.independent_error[-1])) if trace.independent_error else None,
         )
 
     @classmethod

@@ -6,7 +6,7 @@ import logging
 import secrets
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TextIO
@@ -16,6 +16,7 @@ from jaxtyping import Float
 
 from cospan.cli.advice import advise, of_features, of_rank
 from cospan.cli.fleet import Fleet
+from cospan.cli.hosts import Host, hosts_of
 from cospan.cli.in_process import InProcessRun
 from cospan.cli.log_lines import log_errors_to_stderr, log_to_file, stop_logging
 from cospan.cli.outcome import (
@@ -36,8 +37,10 @@ from cospan.cli.run_folder import RunFolder, check_free, make_run_folder
 from cospan.cli.specifying import RunPlan, plan_with_workload
 from cospan.cli.summary import summary_lines
 from cospan.client.agent import default_agent_id
+from cospan.client.group_file import agents_of, load_group
 from cospan.client.result_file import AgentResult, load_result
 from cospan.client.workload import Workload
+from cospan.core.specification import SITE_PREFIX
 from cospan.wire.errors import RunFileError, WorkloadBehaviourError
 from cospan.wire.messages import FinishCause
 
@@ -74,6 +77,7 @@ def run_here(chosen: RunOptions, flags: Mapping[str, Any], config: Path | None) 
         flags, config, reference=chosen.workload, spec_file=chosen.spec, rounds=DEFAULT_ROUNDS
     )
     assert plan.workload is not None
+    hosts = hosts_of(plan)
     if chosen.output is not None:
         check_free(chosen.output)
     use_one_blas_thread()
@@ -84,14 +88,14 @@ def run_here(chosen: RunOptions, flags: Mapping[str, Any], config: Path | None) 
     folder = make_run_folder(chosen.output, workload=plan.workload.name or spec.workload)
     view = choose_view(quiet=chosen.quiet)
     try:
-        outcome, interrupted = _carry_out(plan, plan.workload, folder, monitor, view, chosen)
+        outcome, interrupted = _carry_out(plan, hosts, folder, monitor, view, chosen)
     except BaseException:
         if not monitor.rows:
             folder.discard()
         raise
     finally:
         view.close()
-    _conclude(outcome, folder, monitor, data, quiet=chosen.quiet)
+    _conclude(outcome, hosts, folder, monitor, data, quiet=chosen.quiet)
     return _exit_code(outcome, interrupted, folder)
 
 
@@ -115,7 +119,12 @@ def _true_basis(plan: RunPlan, workload: Workload) -> Float[np.ndarray, "d q"] |
 
 
 def _carry_out(
-    plan: RunPlan, workload: Workload, folder: RunFolder, monitor: RunMonitor, view: View, chosen: RunOptions
+    plan: RunPlan,
+    hosts: Sequence[Host],
+    folder: RunFolder,
+    monitor: RunMonitor,
+    view: View,
+    chosen: RunOptions,
 ) -> tuple[RunOutcome, str]:
     """The run itself: how it ended, and the signal that ended it, or "".
 
@@ -123,9 +132,9 @@ def _carry_out(
         CospanError: it could not begin; there is nothing to keep.
     """
     if chosen.in_process:
-        outcome, interrupted = _in_process(plan, workload, folder, monitor, view)
+        outcome, interrupted = _in_process(plan, hosts, folder, monitor, view)
     else:
-        outcome, interrupted = asyncio.run(_networked(plan, folder, monitor, view, debug=chosen.debug))
+        outcome, interrupted = asyncio.run(_networked(plan, hosts, folder, monitor, view, debug=chosen.debug))
     if outcome.rounds == 0:
         why = f"it was interrupted by {interrupted}" if interrupted else outcome.message
         raise RunFailedError(f"the run ended before its first round was done: {why}")
@@ -133,13 +142,13 @@ def _carry_out(
 
 
 def _in_process(
-    plan: RunPlan, workload: Workload, folder: RunFolder, monitor: RunMonitor, view: View
+    plan: RunPlan, hosts: Sequence[Host], folder: RunFolder, monitor: RunMonitor, view: View
 ) -> tuple[RunOutcome, str]:
     folder.write_spec(plan.specification)
     folder.agents.mkdir()
     handler = log_to_file(folder.log)
     try:
-        run = InProcessRun(plan, workload, folder, monitor, view, run_id=secrets.token_hex(8))
+        run = InProcessRun(plan, hosts, folder, monitor, view, run_id=secrets.token_hex(8))
         outcome = run.run()
     finally:
         stop_logging(handler)
@@ -149,12 +158,12 @@ def _in_process(
 
 
 async def _networked(
-    plan: RunPlan, folder: RunFolder, monitor: RunMonitor, view: View, *, debug: bool
+    plan: RunPlan, hosts: Sequence[Host], folder: RunFolder, monitor: RunMonitor, view: View, *, debug: bool
 ) -> tuple[RunOutcome, str]:
     start_seconds = plan.settings.start_seconds
     if start_seconds is None:
         start_seconds = max(_SHORTEST_START_SECONDS, _START_SECONDS_PER_AGENT * plan.specification.agents)
-    fleet = Fleet(plan, folder, monitor, view, start_seconds=start_seconds, debug=debug)
+    fleet = Fleet(plan, folder, monitor, view, hosts, start_seconds=start_seconds, debug=debug)
     await fleet.run()
     if fleet.failure is not None:
         folder.discard()  # the others may have learnt for a moment, but this was no run
@@ -192,7 +201,7 @@ def _outcome_of_coordinator(plan: RunPlan, folder: RunFolder, monitor: RunMonito
             message=complaint or "the coordinator process ended in the middle of the run",
             rounds=len(monitor.rows),
             seconds=sum(row.seconds for row in monitor.rows),
-            agents=len(list(folder.agents.glob("*.npz"))),
+            agents=len(list(folder.agents.glob(f"{SITE_PREFIX}*.npz"))),
             agent_steps=counted * plan.specification.method.steps_per_round,
             basis=None,
         )
@@ -202,10 +211,16 @@ def _outcome_of_coordinator(plan: RunPlan, folder: RunFolder, monitor: RunMonito
 
 
 def _conclude(
-    outcome: RunOutcome, folder: RunFolder, monitor: RunMonitor, data: TextIO | None, *, quiet: bool
+    outcome: RunOutcome,
+    hosts: Sequence[Host],
+    folder: RunFolder,
+    monitor: RunMonitor,
+    data: TextIO | None,
+    *,
+    quiet: bool,
 ) -> None:
     """Completes the run folder, and prints what came out."""
-    results = _results(folder, outcome)
+    results = _results(folder, hosts)
     agents = [_row(index, results, monitor) for index in range(outcome.specification.agents)]
     document = result_document(outcome, agents)
     rows = with_medians(monitor.rows, results.values())
@@ -222,16 +237,18 @@ def _conclude(
         print(line)
 
 
-def _results(folder: RunFolder, outcome: RunOutcome) -> dict[str, AgentResult]:
-    """The agents' files that are there, by name."""
-    found = {}
-    for index in range(outcome.specification.agents):
-        name = default_agent_id(index)
-        if folder.agent(name).exists():
+def _results(folder: RunFolder, hosts: Sequence[Host]) -> dict[str, AgentResult]:
+    """What is there of the agents, by name: of a group from its one file, for thousands are slow to read."""
+    found: dict[str, AgentResult] = {}
+    for host in hosts:
+        path = folder.agent(host.name)
+        if path.exists():
             try:
-                found[name] = load_result(folder.agent(name))
+                results = agents_of(load_group(path)) if host.is_group else [load_result(path)]
             except RunFileError as failure:
                 print(f"cospan: {failure}; it is left out of the summary", file=sys.stderr)
+            else:
+                found |= {result.text("agent_id"): result for result in results}
     return found
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from cospan.cli.onlooker import fetch_run
 from cospan.cli.settings import load_settings
-from cospan.cli.table import table
+from cospan.cli.table import MOST_ROWS, and_more, table
 from cospan.wire.messages import AgentPhase, AgentReport, RunPhase, RunReport
 
 _NAMED = 5
@@ -35,7 +35,8 @@ def status_lines(report: RunReport) -> list[str]:
     rate = f"{report.rounds_per_second:.1f} rounds/s" if report.rounds_per_second else "no round has closed yet"
     lines = [title, f"{_doing(report)}; {report.stamp.round}{of} rounds done, {rate}"]
     if report.agents:
-        lines += ["", *table(_COLUMNS, [_row(agent) for agent in report.agents])]
+        rows = [_row(agent) for agent in report.agents[:MOST_ROWS]]
+        lines += ["", *table(_COLUMNS, rows), *and_more(len(report.agents))]
     return lines
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from cospan.cli.outcome import AgentRow, RunOutcome, ratio
-from cospan.cli.table import table
+from cospan.cli.table import MOST_ROWS, and_more, table
 
 _COLUMNS = ("agent", "site", "mean reward", "joint", "independent", "ratio", "note")
 _NUMBERS = (2, 3, 4, 5)
@@ -25,11 +25,12 @@ def summary_lines(
     """
     departed = {gone.agent_id: gone for gone in outcome.departures}
     rows = [
-        _row(agent, f"gone in round {departed[agent.id].round}" if agent.id in departed else "") for agent in agents
+        _row(agent, f"gone in round {departed[agent.id].round}" if agent.id in departed else "")
+        for agent in agents[:MOST_ROWS]
     ]
     columns = _COLUMNS if departed else _COLUMNS[:-1]
     rows = [row[: len(columns)] for row in rows]
-    lines = table(columns, rows, numbers=_NUMBERS, width=width) if rows else []
+    lines = [*table(columns, rows, numbers=_NUMBERS, width=width), *and_more(len(agents))] if rows else []
     return [*lines, "", *_medians(document), *_departures(outcome), _totals(document, outcome), str(folder)]
 
 
@@ -61,7 +62,9 @@ def _medians(document: dict[str, Any]) -> list[str]:
 
 
 def _departures(outcome: RunOutcome) -> list[str]:
-    return [f"gone: {gone.agent_id} in round {gone.round} ({gone.cause})" for gone in outcome.departures]
+    shown = outcome.departures[:MOST_ROWS]
+    lines = [f"gone: {gone.agent_id} in round {gone.round} ({gone.cause})" for gone in shown]
+    return lines + and_more(len(outcome.departures))
 
 
 def _totals(document: dict[str, Any], outcome: RunOutcome) -> str:

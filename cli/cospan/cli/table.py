@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+MOST_ROWS = 100
+"""Of agents: a group brings thousands, and all of them are in the files and in `--json`."""
 _GAP = "  "
 _SHORTEST = 6
 
@@ -21,6 +23,11 @@ def table(
     if width is not None:
         _shrink(widths, numbers, width - len(_GAP) * (len(columns) - 1))
     return [_line(row, widths, numbers) for row in (columns, *rows)]
+
+
+def and_more(count: int, most: int = MOST_ROWS) -> list[str]:
+    """The line after the first `most` of so many; none where that is all of them."""
+    return [f"… and {count - most:,} more"] if count > most else []
 
 
 def _shrink(widths: list[int], numbers: Sequence[int], room: int) -> None:

@@ -3,6 +3,7 @@
 import copy
 import logging
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -44,12 +45,7 @@ class Chain:
 
     def _begin_anew(self, steps: int = 0, reward_sum: float = 0.0) -> None:
         """The chain has yet to begin. Its data follow from the steps taken before as well, so none come twice."""
-        origin = [*self._origin, steps]
-        while origin[-1] == 0 and len(origin) > 2:
-            origin.pop()
-        environment_seed, policy_seed = np.random.SeedSequence(origin).spawn(2)
-        self._environment_seed = int(environment_seed.generate_state(1)[0])
-        self._rng = np.random.default_rng(policy_seed)
+        self._environment_seed, self._rng = origin_of_chain(*self._origin, steps)
         self._observation: Any = None
         self._between_rounds = True
         self.steps, self.reward_sum = steps, reward_sum
@@ -147,6 +143,15 @@ class Chain:
         return ""
 
 
+def origin_of_chain(seed: int, index: int, first_round: int, steps: int) -> tuple[int, np.random.Generator]:
+    """The environment's seed and the policy's generator of a chain that begins; see `Chain`."""
+    origin = [seed, index, first_round, steps]
+    while origin[-1] == 0 and len(origin) > 2:
+        origin.pop()
+    environment_seed, policy_seed = np.random.SeedSequence(origin).spawn(2)
+    return int(environment_seed.generate_state(1)[0]), np.random.default_rng(policy_seed)
+
+
 def _kept(observation: Any) -> Any:
     """The observation as it is now: an environment may go on to write into the same array."""
     if isinstance(observation, np.ndarray):
@@ -155,7 +160,9 @@ def _kept(observation: Any) -> Any:
     return copy.deepcopy(observation) if isinstance(observation, dict | tuple | list) else observation
 
 
-def checked_features(features: FeatureMap, observations: list[Any], name: str) -> Float[np.ndarray, "n d"]:
+def checked_features(
+    features: FeatureMap, observations: Sequence[Any] | np.ndarray, name: str
+) -> Float[np.ndarray, "n d"]:
     """φ of several observations, checked.
 
     Raises:

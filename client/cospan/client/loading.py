@@ -2,9 +2,10 @@
 
 import importlib
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
-from cospan.client.workload import Site, Workload
+from cospan.client.workload import Site, Sites, Workload
 from cospan.client.workloads import BUILT_IN
 from cospan.wire.errors import WorkloadBehaviourError, WorkloadError
 
@@ -67,9 +68,7 @@ def make_site(workload: Workload, index: int, seed: int) -> Site:
         WorkloadError: there is no such site.
         WorkloadBehaviourError: the workload's own code raised, or gave something else.
     """
-    if index < 0 or (workload.max_agents is not None and index >= workload.max_agents):
-        most = "" if workload.max_agents is None else f" to {workload.max_agents - 1}"
-        raise WorkloadError(f"workload {workload.name!r} has no site {index}; take 0{most or ' or more'}")
+    _check_index(workload, index)
     try:
         site = workload.make_site(index, seed)
     except ValueError as failure:
@@ -83,3 +82,35 @@ def make_site(workload: Workload, index: int, seed: int) -> Site:
             f"workload {workload.name!r} made a {type(site).__name__} for site {index}; it must make a Site"
         )
     return site
+
+
+def make_sites(workload: Workload, indices: Sequence[int], seed: int) -> Sites | tuple[Site, ...]:
+    """Several sites of a workload, at once where it can step them so.
+
+    Raises:
+        WorkloadError: there is no such site.
+        WorkloadBehaviourError: the workload's own code raised, or gave something else.
+    """
+    if workload.make_fleet is None:
+        return tuple(make_site(workload, index, seed) for index in indices)
+    for index in indices:
+        _check_index(workload, index)
+    words = f"sites {indices[0]} to {indices[-1]}"
+    try:
+        sites = workload.make_fleet(indices, seed)
+    except Exception as failure:
+        raise WorkloadBehaviourError(
+            f"workload {workload.name!r} failed to make {words}: {type(failure).__name__}: {failure}"
+        ) from failure
+    if not isinstance(sites, Sites) or not len(sites.references) == len(sites.labels) == len(indices):
+        raise WorkloadBehaviourError(
+            f"workload {workload.name!r} made a {type(sites).__name__} for {words}; it must make Sites with a "
+            f"reference and a label for each of {len(indices)}"
+        )
+    return sites
+
+
+def _check_index(workload: Workload, index: int) -> None:
+    if index < 0 or (workload.max_agents is not None and index >= workload.max_agents):
+        most = "" if workload.max_agents is None else f" to {workload.max_agents - 1}"
+        raise WorkloadError(f"workload {workload.name!r} has no site {index}; take 0{most or ' or more'}")

@@ -1,8 +1,10 @@
 """What an agent has learnt, as a small npz file: written atomically, read without pickle."""
 
 import itertools
+from collections.abc import Mapping
 from dataclasses import astuple, dataclass
 from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float
@@ -89,16 +91,57 @@ class AgentResult:
         return np.asarray(errors[-1]) if len(errors) else np.empty(0)
 
 
-def save_result(path: Path, learner: SiteLearner, *, run_id: str) -> None:
+@runtime_checkable
+class Learnt(Protocol):
+    """What a file is made of: a `SiteLearner`, or one agent of a group; see there."""
+
+    @property
+    def specification(self) -> RunSpecification: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def index(self) -> int: ...
+    @property
+    def label(self) -> str: ...
+    @property
+    def feature_fingerprint(self) -> str: ...
+    @property
+    def last_round(self) -> int | None: ...
+    @property
+    def state(self) -> LearnerState: ...
+    @property
+    def weights(self) -> AveragedIterate: ...
+    @property
+    def gain(self) -> AveragedIterate: ...
+    @property
+    def independent(self) -> IndependentTD | None: ...
+    @property
+    def trace(self) -> Trace: ...
+    @property
+    def reward_sum(self) -> float: ...
+    @property
+    def mean_reward(self) -> float: ...
+    def saved_chain(self) -> tuple[str, list[np.ndarray]] | None: ...
+    def value_error(self) -> float: ...
+    def gain_error(self) -> float: ...
+
+
+def save_result(path: Path, learner: Learnt, *, run_id: str, durable: bool = True) -> None:
     """Writes what `learner` has learnt, and where its chain stands; the file appears whole or not at all.
+
+    Args:
+        path: of the file.
+        learner: whose it is.
+        run_id: of the run.
+        durable: see `save_npz`.
 
     Raises:
         RunFileError: it cannot be written.
     """
-    save_npz(path, **contents(learner, run_id=run_id))
+    save_npz(path, durable=durable, **contents(learner, run_id=run_id))
 
 
-def contents(learner: SiteLearner, *, run_id: str) -> dict[str, object]:
+def contents(learner: Learnt, *, run_id: str) -> dict[str, Any]:
     """What a file of `learner` holds: as it is now, whatever it learns while that is being written."""
     spec, trace, independent = learner.specification, learner.trace, learner.independent
     baseline = IndependentTD.initial(spec.feature_dim) if independent is None else independent
@@ -108,9 +151,9 @@ def contents(learner: SiteLearner, *, run_id: str) -> dict[str, object]:
         "specification_digest": spec.digest(),
         "workload": spec.workload,
         "agent_id": learner.name,
-        "label": learner.site.label,
+        "label": learner.label,
         "index": learner.index,
-        "feature_fingerprint": learner.site.features.fingerprint,
+        "feature_fingerprint": learner.feature_fingerprint,
         "last_round": -1 if learner.last_round is None else learner.last_round,
         "weights": learner.weights.mean,
         "weights_count": learner.weights.count,
@@ -122,7 +165,7 @@ def contents(learner: SiteLearner, *, run_id: str) -> dict[str, object]:
         **_statistics(learner),
         **_halves(learner),
         "mean_reward": learner.mean_reward,
-        "reward_sum": learner.chain.reward_sum,
+        "reward_sum": learner.reward_sum,
         "reward_moments": np.array(astuple(learner.state.rewards), dtype=np.float64),
         "value_error": learner.value_error(),
         "gain_error": learner.gain_error(),
@@ -130,7 +173,7 @@ def contents(learner: SiteLearner, *, run_id: str) -> dict[str, object]:
         "independent_weights": baseline.weights,
         "independent_averaged": baseline.averaged.mean,
         "independent_gain_estimate": baseline.gain_estimate,
-        **_chain(learner),
+        **chain_values(learner.saved_chain()),
         # Copies of lists that grow; they are made arrays when they are written.
         "trace_round": np.array(trace.round, dtype=np.int64),
         "trace_value_error": trace.value_error.copy(),
@@ -140,13 +183,13 @@ def contents(learner: SiteLearner, *, run_id: str) -> dict[str, object]:
     }
 
 
-def _chain(learner: SiteLearner) -> dict[str, object]:
-    """Where the chain stands; an empty text where that cannot be said."""
-    text, arrays = learner.chain.saved() or ("", [])
+def chain_values(saved: tuple[str, list[np.ndarray]] | None) -> dict[str, Any]:
+    """Where a chain stands, by the names of a file; an empty text where that cannot be said."""
+    text, arrays = saved or ("", [])
     return {"chain_state": text, **{f"chain_array_{number}": array for number, array in enumerate(arrays)}}
 
 
-def _statistics(learner: SiteLearner) -> dict[str, object]:
+def _statistics(learner: Learnt) -> dict[str, Any]:
     """Those of heads by least squares; of no rounds where the run has others."""
     spec, statistics = learner.specification, learner.state.statistics
     if statistics is None:
@@ -155,7 +198,7 @@ def _statistics(learner: SiteLearner) -> dict[str, object]:
     return {"head_basis": basis, **_arrays("head", statistics)}
 
 
-def _halves(learner: SiteLearner) -> dict[str, object]:
+def _halves(learner: Learnt) -> dict[str, Any]:
     """Those of a warm-up that is not over, or was with the last round; nothing else."""
     halves = learner.state.warm_up
     if halves is None:
@@ -164,7 +207,7 @@ def _halves(learner: SiteLearner) -> dict[str, object]:
     return {**parts, "second_half_from": halves.second_from}
 
 
-def _arrays(name: str, sums: TransitionSums) -> dict[str, object]:
+def _arrays(name: str, sums: TransitionSums) -> dict[str, Any]:
     return {
         f"{name}_system": sums.system,
         f"{name}_rewards": sums.rewards,
@@ -217,9 +260,19 @@ def load_result(path: Path) -> AgentResult:
     return AgentResult(values)
 
 
-def owner(learner: SiteLearner, run_id: str) -> dict[str, str]:
-    """What a file has to say that `learner` may go on from."""
-    return {"run_id": run_id, "agent_id": learner.name, "specification_digest": learner.specification.digest()}
+def owner(name: str, specification: RunSpecification, run_id: str) -> dict[str, str]:
+    """What a file has to say that an agent, or a group, of this name may go on from."""
+    return {"run_id": run_id, "agent_id": name, "specification_digest": specification.digest()}
+
+
+def check_owner(result: AgentResult, path: Path, owned: Mapping[str, str]) -> None:
+    """Raises RunFileError where a file is not what `owner` says."""
+    for name, value in owned.items():
+        if result.text(name) != value:
+            raise RunFileError(
+                f"{path} has {name.replace('_', ' ')} {result.text(name)!r}, and this agent {value!r}; "
+                "it was saved in another run, so its head means nothing here: leave out --resume"
+            )
 
 
 def resume(learner: SiteLearner, path: Path, *, run_id: str) -> str:
@@ -233,14 +286,8 @@ def resume(learner: SiteLearner, path: Path, *, run_id: str) -> str:
     Raises:
         RunFileError: the file is missing or damaged, or of another run or agent.
     """
-    result = load_result(path)
-    for name, value in owner(learner, run_id).items():
-        if result.text(name) != value:
-            raise RunFileError(
-                f"{path} has {name.replace('_', ' ')} {result.text(name)!r}, and this agent {value!r}; "
-                "it was saved in another run, so its head means nothing here: leave out --resume"
-            )
-    spec = learner.specification
+    result, spec = load_result(path), learner.specification
+    check_owner(result, path, owner(learner.name, spec, run_id))
     reward_count, reward_mean, reward_deviations = result.vector("reward_moments", 3).tolist()
     steps, rounds = result.whole("steps"), result.whole("gain_count")
     # All is read before anything is set: a damaged file changes nothing.
@@ -267,13 +314,14 @@ def resume(learner: SiteLearner, path: Path, *, run_id: str) -> str:
             steps=steps,
         )
     trace = _loaded_trace(result, learner)
-    last_round, chain = result.whole("last_round", least=-1), _loaded_chain(result)
+    last_round, chain = result.whole("last_round", least=-1), loaded_chain(result)
     learner.state, learner.weights, learner.gain, learner.independent = state, weights, gain, independent
     learner.trace, learner.last_round = trace, None if last_round < 0 else last_round
     return learner.chain.go_on(steps, reward_sum, chain)
 
 
-def _loaded_chain(result: AgentResult) -> tuple[str, list[np.ndarray]] | None:
+def loaded_chain(result: AgentResult) -> tuple[str, list[np.ndarray]] | None:
+    """Where the chain stood, or the chains of a group; None where that was not saved."""
     text = result.text("chain_state")
     arrays = [result.array(name) for name in _numbered("chain_array_", result)]
     return (text, arrays) if text else None

@@ -97,6 +97,25 @@ class SiteLearner:
         return np.full(len(rows), np.nan) if reference is None else reference.value_errors(rows)
 
     @property
+    def label(self) -> str:
+        """What people call its site."""
+        return self.site.label
+
+    @property
+    def feature_fingerprint(self) -> str:
+        """Of the feature map."""
+        return self.site.features.fingerprint
+
+    @property
+    def reward_sum(self) -> float:
+        """Of all steps so far."""
+        return self.chain.reward_sum
+
+    def saved_chain(self) -> tuple[str, list[np.ndarray]] | None:
+        """Where its chain stands; None where that cannot be said."""
+        return self.chain.saved()
+
+    @property
     def rounds(self) -> int:
         """In how many rounds it has learnt, those of a warm-up among them."""
         return self.state.steps // self.specification.method.steps_per_round
@@ -104,7 +123,7 @@ class SiteLearner:
     @property
     def mean_reward(self) -> float:
         """The mean of all rewards so far; nan before the first."""
-        return self.chain.reward_sum / self.chain.steps if self.chain.steps else float("nan")
+        return self.reward_sum / self.chain.steps if self.chain.steps else float("nan")
 
     def value_error(self) -> float:
         """The relative value error of the averaged weights; nan where the truth is unknown."""

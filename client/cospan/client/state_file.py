@@ -10,12 +10,15 @@ import itertools
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 from cospan.client.result_file import AgentResult, contents, load_result, owner, resume
 from cospan.client.site_learner import SiteLearner
 from cospan.client.worker import Worker
+from cospan.core.specification import RunSpecification
 from cospan.wire.errors import RunFileError
 from cospan.wire.npz import save_npz
 
@@ -28,13 +31,51 @@ _LAST_WRITE_SECONDS = 30.0
 """So long the last write waits for one that is under way."""
 
 
-class StateFile:
+@runtime_checkable
+class Learns(Protocol):
+    """Whose file it is: one agent, or a group."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def specification(self) -> RunSpecification: ...
+    @property
+    def rounds(self) -> int: ...
+
+
+L = TypeVar("L", bound=Learns)
+
+
+@dataclass(frozen=True, slots=True)
+class FileKind(Generic[L]):
+    """What stands in a file.
+
+    Attributes:
+        contents: (learner, run id) → the file's arrays, as they are now.
+        load: reads a file; raises RunFileError where it is no such file.
+        resume: (learner, path, run id) → why its chains begin anew, or empty; see `result_file.resume`.
+    """
+
+    contents: Callable[[L, str], dict[str, Any]]
+    load: Callable[[Path], AgentResult]
+    resume: Callable[[L, Path, str], str]
+
+
+ONE_AGENT: FileKind[SiteLearner] = FileKind(
+    contents=lambda learner, run_id: contents(learner, run_id=run_id),
+    load=load_result,
+    resume=lambda learner, path, run_id: resume(learner, path, run_id=run_id),
+)
+
+
+class StateFile(Generic[L]):
     """The file of one learner. The learning thread calls all but `finish`."""
 
     def __init__(
         self,
         path: Path,
-        learner: SiteLearner,
+        learner: L,
+        kind: FileKind[L],
         *,
         run_id: str,
         every_seconds: float = CHECKPOINT_SECONDS,
@@ -46,18 +87,19 @@ class StateFile:
             path: the file; or a folder, in which it has the agent's name. Links are followed now and not later: a
                 link to the newest run's folder points to another one when the next run begins.
             learner: whose it is.
+            kind: what stands in it.
             run_id: of the run.
             every_seconds: how often it is written, at most; 0 means at the end alone.
             clock: seconds that never run backwards.
         """
         self.path = (path / f"{learner.name}.npz" if path.is_dir() else path).resolve()
-        self._learner, self._run_id, self._clock = learner, run_id, clock
+        self._learner, self._kind, self._run_id, self._clock = learner, kind, run_id, clock
         self._every = every_seconds
         self._writer: Worker | None = None
         self._writing = False
         self._failing = False
         self._due = clock() + every_seconds
-        self._last: dict[str, object] | None = None
+        self._last: dict[str, Any] | None = None
 
     def take_up(self, *, resuming: bool = True) -> str:
         """Goes on from the file where it is of this run and agent; another run's, or a damaged one, is moved aside.
@@ -75,11 +117,11 @@ class StateFile:
         if not self.path.exists():
             return ""
         try:
-            found = load_result(self.path)
-            expected = owner(self._learner, self._run_id)
+            found = self._kind.load(self.path)
+            expected = owner(self._learner.name, self._learner.specification, self._run_id)
             differs = next((name for name, value in expected.items() if found.text(name) != value), "")
             if not differs:
-                return resumed(self._learner, self.path, run_id=self._run_id) if resuming else ""
+                return resumed(self._learner, self._kind, self.path, run_id=self._run_id) if resuming else ""
         except RunFileError as failure:
             return f"{failure}; it begins anew, and that file is now {self._moved_aside('damaged')}"
         if differs == "agent_id":
@@ -95,7 +137,7 @@ class StateFile:
             return
         began = self._clock()
         self._writing = True
-        held = contents(self._learner, run_id=self._run_id)
+        held = self._kind.contents(self._learner, self._run_id)
         if self._writer is None:
             self._writer = Worker(f"state-of-{self._learner.name}")
         self._writer.submit(partial(self._write, held, began))
@@ -103,7 +145,7 @@ class StateFile:
     def after_last_round(self) -> None:
         """Keeps what `finish` will write: an environment is asked in the learning thread alone."""
         if self._learner.rounds:
-            self._last = contents(self._learner, run_id=self._run_id)
+            self._last = self._kind.contents(self._learner, self._run_id)
 
     def finish(self) -> None:
         """Writes the file for the last time; from any thread, when the learning is over.
@@ -115,11 +157,11 @@ class StateFile:
             self._writer.stop()
             self._writer.join(_LAST_WRITE_SECONDS)
         if self._last is None and self._learner.rounds:  # the environment hangs in the middle of a round
-            self._last = contents(self._learner, run_id=self._run_id)
+            self._last = self._kind.contents(self._learner, self._run_id)
         if self._last is not None:
             save_npz(self.path, **self._last)
 
-    def _write(self, held: dict[str, object], began: float) -> None:
+    def _write(self, held: dict[str, Any], began: float) -> None:
         try:
             save_npz(self.path, **held)
         except Exception as failure:  # of whatever kind: learning goes on, and the earlier file is still there
@@ -151,13 +193,13 @@ class StateFile:
         return aside
 
 
-def resumed(learner: SiteLearner, path: Path, *, run_id: str) -> str:
-    """`resume`, and what was done, in words.
+def resumed(learner: L, kind: FileKind[L], path: Path, *, run_id: str) -> str:
+    """Lets a learner go on from a file; what was done, in words.
 
     Raises:
-        RunFileError: see `resume`.
+        RunFileError: see `FileKind.resume`.
     """
-    problem = resume(learner, path, run_id=run_id)
+    problem = kind.resume(learner, path, run_id)
     words = f"goes on from {path}, after {learner.rounds} rounds"
     return f"{words}; its chain begins anew, for {problem}" if problem else words
 

@@ -4,7 +4,7 @@ A *workload* makes, for an agent index and a seed, a *site*: the environment, th
 one agent, and the truth where it is known. It is named `package.module:name` on the command line.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
@@ -89,6 +89,56 @@ class Site:
     label: str = ""
 
 
+@runtime_checkable
+class Chains(Protocol):
+    """n environments under their policies, stepped at once: what makes a large group of agents quick.
+
+    **Chain k sees exactly what it would see alone**: the same observations and rewards, bit for bit, as the site's
+    own `env` and `policy` give with the same seed and generator. So a draw is taken from the same generator, in the
+    same order, as there.
+    """
+
+    def reset(self, seeds: Sequence[int], generators: Sequence[np.random.Generator]) -> None:
+        """Begins all chains anew: the k-th as with `env.reset(seed=seeds[k])`, its policy with generators[k]."""
+        ...
+
+    def advance(self, steps: int) -> tuple[np.ndarray, Float[np.ndarray, "n L"]]:
+        """The next L steps of each: the observations s_0 … s_L, shape (n, L + 1, …), and the rewards, (n, L).
+
+        The first observation is the last of the call before.
+        """
+        ...
+
+    def save_state(self) -> Mapping[str, Any]:
+        """All that the next steps depend on, generators too; plain values, as those of `Resumable`."""
+        ...
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Goes on from what `save_state` gave; called after a `reset`.
+
+        Raises:
+            Exception: of any kind, where the state means nothing to it; the chains begin anew then.
+        """
+        ...
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Sites:
+    """Several agents' part of a workload, as one; see `Site`.
+
+    Attributes:
+        chains: of all of them.
+        features: observation → R^d, the same for all.
+        references: what is known to be true of each, or None.
+        labels: what people call each.
+    """
+
+    chains: Chains
+    features: FeatureMap
+    references: tuple[ReferenceSolution | None, ...]
+    labels: tuple[str, ...]
+
+
 @dataclass(frozen=True, slots=True)
 class Workload:
     """Makes the sites of a fleet, one for each agent.
@@ -102,6 +152,7 @@ class Workload:
         max_agents: how many different sites there are; None where there is no limit.
         fleet_basis: (agents, rank, seed) → B*, shape (d, r): the best r-dimensional subspace of the true value
             weights of sites 0 … agents − 1, or None where that is unknown.
+        make_fleet: (indices, seed) → those sites, to be stepped at once; None where each is stepped by itself.
     """
 
     make_site: Callable[[int, int], Site]
@@ -110,3 +161,4 @@ class Workload:
     steps_per_round: int = 20
     max_agents: int | None = None
     fleet_basis: Callable[[int, int, int], Float[np.ndarray, "d r"] | None] | None = None
+    make_fleet: Callable[[Sequence[int], int], Sites] | None = None

@@ -4,6 +4,7 @@ Everything is linear algebra on the transition matrix P (n × n, rows sum to one
 expected rewards R (n,).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -133,6 +134,47 @@ class ReferenceSolution:
     def value_errors(self, weights: Float[np.ndarray, "m d"]) -> Float[np.ndarray, " m"]:
         """`relative_value_errors` of several estimates, one per row."""
         return relative_value_errors(weights, self.weights, self.covariance)
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class ReferenceStack:
+    """What is known to be true of n agents' environments, to be compared with at once; nan where it is not known.
+
+    Attributes:
+        gains: J of each, shape (n,).
+        weights: z* of each, shape (n, d).
+        covariances: C of each, shape (n, d, d).
+        variances: z*ᵀ C z* of each, shape (n,).
+    """
+
+    gains: Float[np.ndarray, " n"]
+    weights: Float[np.ndarray, "n d"]
+    covariances: Float[np.ndarray, "n d d"]
+    variances: Float[np.ndarray, " n"]
+
+    @classmethod
+    def of(cls, references: Sequence[ReferenceSolution | None], feature_dim: int) -> "ReferenceStack":
+        """Of so many agents; None where nothing is known."""
+        agents = len(references)
+        gains, weights = np.full(agents, np.nan), np.zeros((agents, feature_dim))
+        covariances = np.zeros((agents, feature_dim, feature_dim))
+        for number, reference in enumerate(references):
+            if reference is not None:
+                gains[number], weights[number] = reference.gain, reference.weights
+                covariances[number] = reference.covariance
+        variances = _quadratic_forms(weights, covariances)
+        return cls(gains, weights, covariances, np.where(np.isnan(gains), np.nan, variances))
+
+    def value_errors(self, weights: Float[np.ndarray, "n d"]) -> Float[np.ndarray, " n"]:
+        """`relative_value_error` of each agent's ẑ."""
+        return np.asarray(_quadratic_forms(weights - self.weights, self.covariances) / self.variances)
+
+
+@np.errstate(over="ignore", invalid="ignore")
+def _quadratic_forms(
+    vectors: Float[np.ndarray, "n d"], matrices: Float[np.ndarray, "n d d"]
+) -> Float[np.ndarray, " n"]:
+    return np.asarray(np.einsum("nd,nd->n", vectors, (matrices @ vectors[..., None])[..., 0]))
 
 
 def common_subspace(

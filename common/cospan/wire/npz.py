@@ -12,8 +12,13 @@ import numpy as np
 from cospan.wire.errors import RunFileError
 
 
-def save_npz(path: Path, **values: Any) -> None:
+def save_npz(path: Path, *, durable: bool = True, **values: Any) -> None:
     """Writes arrays to `path` by way of a temporary file beside it.
+
+    Args:
+        path: of the file.
+        durable: whether to wait for the disk; not for a file that can be made again from another one.
+        values: the arrays, by name.
 
     Raises:
         RunFileError: the folder is missing or cannot be written to.
@@ -27,7 +32,8 @@ def save_npz(path: Path, **values: Any) -> None:
             arrays: dict[str, Any] = {name: np.asarray(value) for name, value in values.items()}
             np.savez(file, **arrays)
             file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                os.fsync(file.fileno())
         Path(temporary).chmod(0o644)
         Path(temporary).replace(path)
     except BaseException as failure:

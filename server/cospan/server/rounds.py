@@ -136,7 +136,7 @@ def on_gradient(state: CoordinatorState, event: GradientArrived, now: float) -> 
 def _check_gradient(
     state: CoordinatorState, session: Session, upload: GradientUpload, agents: tuple[str, ...]
 ) -> None:
-    if not set(agents) <= set(session.agent_ids):
+    if agents is not session.agent_ids and not set(agents) <= set(session.agent_ids):
         foreign = sorted(set(agents) - set(session.agent_ids))[0]
         raise InvalidMessageError(f"gradient.agent_ids names {foreign!r}, which this process does not host")
     if upload.contribution.weight != len(agents):
@@ -281,8 +281,15 @@ def _may_run_ahead(state: CoordinatorState) -> bool:
     """Whether a restart would close this round with the same contributors, from what is on the disk alone."""
     if state.counted != state.last_contributors or state.stale or state.round + 1 == state.specification.rounds:
         return False
-    tokens = {state.hosts.get(agent, "") for agent in state.counted}
-    sessions = (state.sessions.get(token) for token in tokens)
+    return all(_are_connected(state, agents) for agents in state.contributions)
+
+
+def _are_connected(state: CoordinatorState, agents: tuple[str, ...]) -> bool:
+    """Whether the streams of all these agents are open. A group's sum is of its session's own names, mostly."""
+    first = state.sessions.get(state.hosts.get(agents[0], ""))
+    if first is not None and first.agent_ids is agents:
+        return first.phase is AgentPhase.CONNECTED
+    sessions = (state.sessions.get(state.hosts.get(agent, "")) for agent in agents)
     return all(session is not None and session.phase is AgentPhase.CONNECTED for session in sessions)
 
 

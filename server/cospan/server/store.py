@@ -11,7 +11,7 @@ import json
 import os
 import sqlite3
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, KeysView, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -97,6 +97,7 @@ class RunStore:
         self.incarnation = 0
         self._keep_every = keep_every
         self._digest = saved.specification.digest()
+        self._names: KeysView[str] | None = None
         self._contributors = ""  # so that the first round stored here names them, whatever the rounds before hold
 
     def begin(self) -> None:
@@ -116,13 +117,13 @@ class RunStore:
         Raises:
             RunFileError: nothing was stored, as when the disk is full.
         """
-        before = self._contributors, self._digest
+        before = self._contributors, self._names, self._digest
         try:
             with self._writing() as cursor:
                 for operation in operations:
                     self._write(cursor, operation)
         except BaseException:
-            self._contributors, self._digest = before
+            self._contributors, self._names, self._digest = before
             raise
 
     def write_end(self, cause: FinishCause, message: str, rounds: int) -> None:
@@ -166,7 +167,9 @@ class RunStore:
 
     def _write_round(self, cursor: sqlite3.Cursor, record: RoundRecord) -> None:
         report, number = record.report, record.report.closed_round
-        contributors = _contributors(record.contributors, number)
+        fresh = all(of == number for of in record.contributors.values())
+        known = fresh and record.contributors.keys() == self._names  # mostly, and to spell thousands takes a while
+        contributors = self._contributors if known else _contributors(record.contributors, fresh=fresh)
         _put(
             cursor,
             "rounds",
@@ -177,7 +180,7 @@ class RunStore:
             basis_digest(record.move.basis),
             anew=True,
         )
-        self._contributors = contributors
+        self._contributors, self._names = contributors, record.contributors.keys() if fresh else None
         basis, row_squares = _blob(record.move.basis), _blob(record.move.row_squares)
         values = (number + 1, basis, row_squares, seal_of_arrays(basis or b"", row_squares))
         cursor.execute("INSERT INTO bases VALUES (?, ?, ?, ?)", values)
@@ -348,11 +351,9 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _contributors(contributors: Mapping[str, int], number: int) -> str:
-    """The names; where one's gradient was stale, all with the rounds of their gradients."""
-    if all(of == number for of in contributors.values()):
-        return json.dumps(sorted(contributors))
-    return json.dumps(contributors, sort_keys=True)
+def _contributors(contributors: Mapping[str, int], *, fresh: bool) -> str:
+    """The names; where one's gradient was not fresh, all with the rounds of their gradients."""
+    return json.dumps(sorted(contributors)) if fresh else json.dumps(contributors, sort_keys=True)
 
 
 def _names(names: Sequence[str]) -> str | None:

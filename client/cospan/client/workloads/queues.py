@@ -15,7 +15,7 @@ customer has to pay to be accepted.
 """
 
 from bisect import bisect_right
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import comb
 from typing import Any, SupportsIndex
 
@@ -26,7 +26,8 @@ from gymnasium.spaces import Discrete
 from jaxtyping import Float
 
 from cospan.client.features import OneHotFeatures
-from cospan.client.workload import Site, Workload
+from cospan.client.workload import Site, Sites, Workload
+from cospan.client.workloads.finite_chains import BLOCK, FiniteChains
 from cospan.core.targets import (
     ReferenceSolution,
     common_subspace,
@@ -46,7 +47,6 @@ RESERVED = (3, 2, 1, 0)
 """Servers that are kept free of customers of each priority: one is accepted only if more than these are free."""
 
 _TAG = 0x71756575  # "queu": keeps these draws apart from other draws of the same (seed, index)
-_BLOCK = 1024  # uniforms drawn from numpy at once; one call for each would cost more than the step itself
 
 FEATURES = OneHotFeatures(states=(SERVERS + 1) * len(PRIORITIES), reference=10)
 """One-hot, d = 43. Left out is two free servers and priority 4, the state whose least probability over a large
@@ -158,7 +158,7 @@ class QueueEnv(gymnasium.Env[Any, Any]):
         self._state, self._uniforms = found, state["uniforms"].tolist()
 
     def _draw(self) -> list[float]:
-        block: list[float] = self.np_random.random(_BLOCK).tolist()
+        block: list[float] = self.np_random.random(BLOCK).tolist()
         return block
 
 
@@ -173,9 +173,14 @@ def fleet_chain(
     free_probability: float, mix: Float[np.ndarray, " m"]
 ) -> tuple[Float[np.ndarray, "s s"], Float[np.ndarray, " s"]]:
     """`markov_chain` under the fleet's policy."""
+    return markov_chain(free_probability, mix, fleet_policy())
+
+
+def fleet_policy() -> Float[np.ndarray, " s"]:
+    """With which probability the fleet's policy accepts, in each state: 0 or 1, and 0 where no server is free."""
     rng = np.random.default_rng(0)
-    accepted = [reserve_trunks(state, rng) for state in range((SERVERS + 1) * len(PRIORITIES))]
-    return markov_chain(free_probability, mix, np.array(accepted, dtype=np.float64))
+    states = range((SERVERS + 1) * len(PRIORITIES))
+    return np.array([reserve_trunks(state, rng) for state in states], dtype=np.float64)
 
 
 def queue_parameters(index: int, seed: int) -> tuple[float, Float[np.ndarray, " m"]]:
@@ -215,8 +220,13 @@ def make_site(index: int, seed: int) -> Site:
         features=FEATURES,
         policy=reserve_trunks,
         reference=reference_solution(free_probability, mix),
-        label=f"queue {index} (p = {free_probability:.3f})",
+        label=label_of(index, free_probability),
     )
+
+
+def label_of(index: int, free_probability: float) -> str:
+    """What people call a queue."""
+    return f"queue {index} (p = {free_probability:.3f})"
 
 
 def fleet_basis(agents: int, rank: int, seed: int) -> Float[np.ndarray, "d r"]:
@@ -225,7 +235,33 @@ def fleet_basis(agents: int, rank: int, seed: int) -> Float[np.ndarray, "d r"]:
     return common_subspace(np.stack(weights), rank)[0]
 
 
+def make_fleet(indices: Sequence[int], seed: int) -> Sites:
+    """Several queues of the fleet drawn from `seed`, to be stepped at once."""
+    parameters = [queue_parameters(index, seed) for index in indices]
+    outcomes = np.stack([after_decision(*each) for each in parameters])
+    accepted = fleet_policy() > 0.0
+    free = np.repeat(np.arange(SERVERS + 1), len(PRIORITIES))
+    rewards = accepted * np.tile(np.array(PRIORITIES), SERVERS + 1)
+    return Sites(
+        chains=FiniteChains(
+            np.cumsum(outcomes, axis=2)[:, :, :-1],
+            rows=free - accepted,
+            rewards=np.broadcast_to(rewards, (len(parameters), len(rewards))),
+            first_row=SERVERS,
+        ),
+        features=FEATURES,
+        references=tuple(reference_solution(*each) for each in parameters),
+        labels=tuple(label_of(index, each[0]) for index, each in zip(indices, parameters, strict=True)),
+    )
+
+
 workload = Workload(
-    make_site=make_site, name="queues", rank=2, steps_per_round=20, max_agents=None, fleet_basis=fleet_basis
+    make_site=make_site,
+    name="queues",
+    rank=2,
+    steps_per_round=20,
+    max_agents=None,
+    fleet_basis=fleet_basis,
+    make_fleet=make_fleet,
 )
 """The fleet of queues, as large as you like."""

@@ -14,7 +14,7 @@ one, and ‖w^k‖ = √n / c, so that V^k has variance one over the n states, e
 
 import math
 from bisect import bisect_right
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, SupportsIndex
@@ -26,7 +26,8 @@ from gymnasium.spaces import Discrete
 from jaxtyping import Float
 
 from cospan.client.features import TabularFeatures
-from cospan.client.workload import Site, Workload
+from cospan.client.workload import Site, Sites, Workload
+from cospan.client.workloads.finite_chains import BLOCK, FiniteChains
 from cospan.core.subspace import random_basis
 from cospan.core.targets import (
     ReferenceSolution,
@@ -37,7 +38,6 @@ from cospan.core.targets import (
 
 _FLEET_TAG = 0x73796E66  # "synf", "syna": keep these draws apart from other draws of the same seed
 _AGENT_TAG = 0x73796E61
-_BLOCK = 1024  # uniforms drawn from numpy at once; one call for each would cost more than the step itself
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,7 +268,7 @@ class ChainEnv(gymnasium.Env[Any, Any]):
         self._state, self._uniforms = found, state["uniforms"].tolist()
 
     def _draw(self) -> list[float]:
-        block: list[float] = self.np_random.random(_BLOCK).tolist()
+        block: list[float] = self.np_random.random(BLOCK).tolist()
         return block
 
 
@@ -318,13 +318,33 @@ def chain_instance(index: int, seed: int, sizes: ChainSizes, *, common_rewards: 
 
 def site_of(chain: ChainInstance, features: TabularFeatures, label: str) -> Site:
     """The chain as a site, with its truth."""
-    covariance = feature_covariance(chain.features, stationary_distribution(chain.transition))
     return Site(
         env=ChainEnv(chain.transition, chain.rewards),
         features=features,
         policy=only_action,
-        reference=ReferenceSolution(gain=chain.gain, weights=chain.weights, covariance=covariance),
+        reference=reference_of(chain),
         label=label,
+    )
+
+
+def reference_of(chain: ChainInstance) -> ReferenceSolution:
+    """The chain's truth."""
+    covariance = feature_covariance(chain.features, stationary_distribution(chain.transition))
+    return ReferenceSolution(gain=chain.gain, weights=chain.weights, covariance=covariance)
+
+
+def sites_of(chains: Sequence[ChainInstance], features: TabularFeatures, labels: Sequence[str]) -> Sites:
+    """The chains as sites that are stepped at once, with their truth."""
+    return Sites(
+        chains=FiniteChains(
+            np.stack([np.cumsum(chain.transition, axis=1)[:, :-1] for chain in chains]),
+            rows=np.arange(len(features.matrix)),
+            rewards=np.stack([chain.rewards for chain in chains]),
+            first_row=None,
+        ),
+        features=features,
+        references=tuple(reference_of(chain) for chain in chains),
+        labels=tuple(labels),
     )
 
 
@@ -344,6 +364,10 @@ def make_workload(
         chain = chain_instance(index, seed, sizes, common_rewards=common_rewards)
         return site_of(chain, fleet_part(seed, sizes).features, f"chain {index}")
 
+    def make_fleet(indices: Sequence[int], seed: int) -> Sites:
+        chains = [chain_instance(index, seed, sizes, common_rewards=common_rewards) for index in indices]
+        return sites_of(chains, fleet_part(seed, sizes).features, [f"chain {index}" for index in indices])
+
     def fleet_basis(agents: int, rank: int, seed: int) -> Float[np.ndarray, "d r"]:
         chains = (chain_instance(i, seed, sizes, common_rewards=common_rewards) for i in range(agents))
         weights = np.stack([chain.weights for chain in chains])
@@ -356,6 +380,7 @@ def make_workload(
         rank=sizes.rank,
         steps_per_round=steps_per_round,
         fleet_basis=fleet_basis,
+        make_fleet=make_fleet,
     )
 
 

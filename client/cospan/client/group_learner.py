@@ -1,0 +1,347 @@
+"""What a group of agents learns, round by round: many `SiteLearner`s as one, and the sum of what they send.
+
+The group is cut into blocks of agents whose sums fit into a core's cache; a block learns with one call of numpy for
+all of its agents.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from hashlib import sha256
+
+import numpy as np
+from jaxtyping import Float
+
+from cospan.client.chain_group import chain_group
+from cospan.client.loading import make_sites
+from cospan.client.site_learner import Trace
+from cospan.client.workload import FeatureMap, Site, Sites, Workload
+from cospan.core.baselines import IndependentTD
+from cospan.core.group_learner import GroupOutcome, GroupState, learn_round_together, summed
+from cospan.core.learner import LearnerState, Trajectory
+from cospan.core.schedules import AveragedIterate
+from cospan.core.specification import RunSpecification
+from cospan.core.targets import ReferenceStack
+from cospan.wire.errors import InvalidValueError
+from cospan.wire.messages import GradientUpload
+
+_BLOCK_NUMBERS = 2**17
+"""So many numbers, 1 MiB, the d × d sums of a block's agents come to at most, unless that are too few agents."""
+_FEWEST, _MOST = 16, 256
+"""Agents in a block."""
+
+
+def group_name(indices: Sequence[int]) -> str:
+    """What a group is called: by its first and last site, and where some are missing between by a digest of all."""
+    name = f"group-{indices[0]}..{indices[-1]}"
+    if indices[-1] - indices[0] + 1 == len(indices):
+        return name
+    return f"{name}-{sha256(','.join(map(str, indices)).encode()).hexdigest()[:8]}"
+
+
+def blocks_of(indices: Sequence[int], feature_dim: int) -> Iterator[Sequence[int]]:
+    """The indices in consecutive blocks."""
+    size = min(_MOST, max(_FEWEST, _BLOCK_NUMBERS // feature_dim**2))
+    return (indices[start : start + size] for start in range(0, len(indices), size))
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class GroupSites:
+    """The sites of a group, in blocks.
+
+    Attributes:
+        indices: of the sites of each block.
+        parts: the sites of each block.
+    """
+
+    indices: tuple[Sequence[int], ...]
+    parts: tuple[Sites | tuple[Site, ...], ...]
+
+    @classmethod
+    def of(cls, workload: Workload, indices: Sequence[int], feature_dim: int, seed: int) -> "GroupSites":
+        """Makes them; see `cospan.client.loading.make_sites` for what it raises."""
+        blocks = tuple(blocks_of(indices, feature_dim))
+        return cls(blocks, tuple(make_sites(workload, block, seed) for block in blocks))
+
+    @property
+    def features(self) -> FeatureMap:
+        """Those that all share."""
+        first = self.parts[0]
+        return first.features if isinstance(first, Sites) else first[0].features
+
+
+@dataclass(slots=True)
+class GroupTrace:
+    """One entry a round, of each agent; `nan` where the truth is unknown. See `Trace`."""
+
+    round: list[int] = field(default_factory=list)
+    value_error: list[Float[np.ndarray, " n"]] = field(default_factory=list)
+    independent_error: list[Float[np.ndarray, "n m"]] = field(default_factory=list)
+    gain_estimate: list[Float[np.ndarray, " n"]] = field(default_factory=list)
+    mean_squared_td_error: list[Float[np.ndarray, " n"]] = field(default_factory=list)
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class BlockState:
+    """What some agents of a group have learnt; see `SiteLearner`.
+
+    Attributes:
+        learner: heads, gain estimates and statistics of each.
+        weights: averaged iterates of B w, shape (n, d).
+        gain: averaged iterates of η, shape (n,).
+        independent: independent TD of each; empty without the baseline.
+    """
+
+    learner: GroupState
+    weights: AveragedIterate
+    gain: AveragedIterate
+    independent: tuple[IndependentTD, ...] = ()
+
+
+class Block:
+    """Some agents of a group, their chains and what they have learnt."""
+
+    def __init__(
+        self,
+        sites: Sites | Sequence[Site],
+        specification: RunSpecification,
+        *,
+        names: Sequence[str],
+        indices: Sequence[int],
+        with_baseline: bool,
+        first_round: int,
+    ) -> None:
+        """Agents that have learnt nothing."""
+        d, r, power = specification.feature_dim, specification.rank, specification.method.averaging_power
+        agents = len(indices)
+        self.specification = specification
+        self.chains = chain_group(
+            sites, names=names, indices=indices, seed=specification.seed, first_round=first_round
+        )
+        self.references = ReferenceStack.of(self.chains.references, d)
+        self.state = BlockState(
+            GroupState.initial(agents, r),
+            AveragedIterate(mean=np.zeros((agents, d)), power=power),
+            AveragedIterate(mean=np.zeros(agents), power=power),
+            (IndependentTD.initial(d),) * agents if with_baseline else (),
+        )
+
+    def learn(self, basis: Float[np.ndarray, "d r"]) -> tuple[BlockState, GroupOutcome]:
+        """A round: the chains go on, and what follows from it, which `state` is to become."""
+        method, before = self.specification.method, self.state
+        trajectory = self.chains.advance(method.steps_per_round)
+        outcome = learn_round_together(before.learner, basis, trajectory, method)
+        pairs = zip(before.independent, trajectory.features, trajectory.rewards, strict=False)
+        after = BlockState(
+            outcome.state,
+            before.weights.including(outcome.state.heads @ basis.T),
+            before.gain.including(outcome.state.gain_estimates),
+            tuple(learner.learning_from(Trajectory(*played), method) for learner, *played in pairs),
+        )
+        return after, outcome
+
+    def value_errors(self) -> Float[np.ndarray, " n"]:
+        """Relative value errors of the averaged weights; nan where the truth is unknown."""
+        return self.references.value_errors(self.state.weights.mean)
+
+    def independent_errors(self) -> Float[np.ndarray, "n m"]:
+        """The same of independent TD, for each of its step sizes."""
+        learners = self.state.independent
+        found = np.full((len(self.chains.labels), len(learners[0].step_sizes) if learners else 0), np.nan)
+        for number, (learner, reference) in enumerate(zip(learners, self.chains.references, strict=False)):
+            if reference is not None:
+                found[number] = reference.value_errors(learner.averaged.mean)
+        return found
+
+
+class GroupLearner:
+    """The learners of a group around their chains. What each sees comes from (run seed, index, first round)."""
+
+    def __init__(
+        self,
+        sites: GroupSites,
+        specification: RunSpecification,
+        *,
+        names: Sequence[str],
+        with_baseline: bool = False,
+        first_round: int = 0,
+    ) -> None:
+        """Prepares learners that have learnt nothing.
+
+        Args:
+            sites: of the agents.
+            specification: of the run.
+            names: of the agents, in the order of the sites.
+            with_baseline: whether independent TD learns beside each of them, one after another.
+            first_round: the round in which they join.
+
+        Raises:
+            InvalidValueError: the run has a warm-up.
+        """
+        if specification.method.warm_up_rounds:
+            raise InvalidValueError(no_warm_up(specification))
+        self.specification, self.names = specification, tuple(names)
+        self.indices = tuple(index for block in sites.indices for index in block)
+        self.name = group_name(self.indices)
+        self.features = sites.features
+        starts = np.cumsum([0, *map(len, sites.indices)])
+        self.blocks = [
+            Block(
+                part,
+                specification,
+                names=self.names[start : start + len(indices)],
+                indices=indices,
+                with_baseline=with_baseline,
+                first_round=first_round,
+            )
+            for part, indices, start in zip(sites.parts, sites.indices, starts, strict=False)
+        ]
+        self.trace = GroupTrace()
+        self.last_round: int | None = None
+        self.between_rounds = True
+        """Not while the chains go on: some of them may have, and others not."""
+
+    def learn(self, round_number: int, basis: Float[np.ndarray, "d r"]) -> GradientUpload:
+        """Takes L steps with each agent, corrects their heads at B_t, and returns the sum of their gradients.
+
+        Raises:
+            WorkloadBehaviourError: the environments, the policies or the features broke their contract.
+        """
+        self.between_rounds = False
+        states, outcomes = zip(*(block.learn(basis) for block in self.blocks), strict=True)
+        # All at once, so that what is saved is of one round whenever somebody asks.
+        for block, state in zip(self.blocks, states, strict=True):
+            block.state = state
+        self.last_round, self.between_rounds, trace = round_number, True, self.trace
+        trace.round.append(round_number)
+        trace.value_error.append(self.value_errors())
+        trace.independent_error.append(np.concatenate([block.independent_errors() for block in self.blocks]))
+        trace.gain_estimate.append(self.gains)
+        trace.mean_squared_td_error.append(np.concatenate([outcome.mean_squared_errors for outcome in outcomes]))
+        return GradientUpload(
+            round=round_number, contribution=summed([outcome.contribution for outcome in outcomes])
+        )
+
+    @property
+    def feature_fingerprint(self) -> str:
+        """Of the feature map."""
+        return self.features.fingerprint
+
+    @property
+    def rounds(self) -> int:
+        """In how many rounds it has learnt."""
+        return self.blocks[0].state.learner.steps // self.specification.method.steps_per_round
+
+    @property
+    def weights(self) -> Float[np.ndarray, "n d"]:
+        """The learnt value weights of each agent (averaged iterates of B w)."""
+        return np.concatenate([block.state.weights.mean for block in self.blocks])
+
+    @property
+    def gains(self) -> Float[np.ndarray, " n"]:
+        """The estimated mean reward per step of each agent (averaged iterates of η)."""
+        return np.concatenate([block.state.gain.mean for block in self.blocks])
+
+    @property
+    def mean_rewards(self) -> Float[np.ndarray, " n"]:
+        """The mean of all rewards of each agent; nan before the first."""
+        sums = np.concatenate([block.chains.reward_sums for block in self.blocks])
+        steps = self.blocks[0].chains.steps
+        return sums / steps if steps else np.full(len(sums), np.nan)
+
+    def value_errors(self) -> Float[np.ndarray, " n"]:
+        """The relative value error of each agent's averaged weights; nan where the truth is unknown."""
+        return np.concatenate([block.value_errors() for block in self.blocks])
+
+    def gain_errors(self) -> Float[np.ndarray, " n"]:
+        """|η̄ − J| of each, reward per step; nan where the truth is unknown."""
+        gains = np.concatenate([block.references.gains for block in self.blocks])
+        return np.asarray(np.abs(self.gains - gains))
+
+    def agents(self) -> Iterator["AgentOfGroup"]:
+        """Each agent by itself, as it is now."""
+        place = 0
+        for block in self.blocks:
+            for number in range(len(block.chains.labels)):
+                yield AgentOfGroup(self, block, number, place)
+                place += 1
+
+
+def no_warm_up(specification: RunSpecification) -> str:
+    """Why a group cannot take part in a run with a warm-up, in a sentence."""
+    return (
+        f"warm_up_rounds is {specification.method.warm_up_rounds}; a warm-up's estimates are each agent's own, "
+        "so a group cannot send them: set it to 0, or start a process for each agent"
+    )
+
+
+class AgentOfGroup:
+    """One agent of a group: what its file is made of; see `SiteLearner`."""
+
+    def __init__(self, group: GroupLearner, block: Block, number: int, place: int) -> None:
+        """The agent in this place of its block, and of the whole group."""
+        self.specification, self.name, self.index = group.specification, group.names[place], group.indices[place]
+        self.label, self.last_round = block.chains.labels[number], group.last_round
+        self._group, self._block, self._number, self._place = group, block, number, place
+
+    @property
+    def feature_fingerprint(self) -> str:
+        """Of the feature map."""
+        return self._group.features.fingerprint
+
+    @property
+    def state(self) -> LearnerState:
+        """Head, gain estimate and statistics."""
+        return self._block.state.learner.of_agent(self._number)
+
+    @property
+    def weights(self) -> AveragedIterate:
+        """Averaged iterates of B w."""
+        whole = self._block.state.weights
+        return AveragedIterate(whole.mean[self._number], whole.count, whole.power)
+
+    @property
+    def gain(self) -> AveragedIterate:
+        """Averaged iterates of η."""
+        whole = self._block.state.gain
+        return AveragedIterate(whole.mean[self._number, None], whole.count, whole.power)
+
+    @property
+    def independent(self) -> IndependentTD | None:
+        """Independent TD, where it learns beside."""
+        learners = self._block.state.independent
+        return learners[self._number] if learners else None
+
+    @property
+    def trace(self) -> Trace:
+        """One entry a round."""
+        whole, place = self._group.trace, self._place
+        return Trace(
+            round=whole.round,
+            value_error=[float(values[place]) for values in whole.value_error],
+            independent_error=[values[place] for values in whole.independent_error],
+            gain_estimate=[float(values[place]) for values in whole.gain_estimate],
+            mean_squared_td_error=[float(values[place]) for values in whole.mean_squared_td_error],
+        )
+
+    @property
+    def reward_sum(self) -> float:
+        """Of all steps so far."""
+        return float(self._block.chains.reward_sums[self._number])
+
+    @property
+    def mean_reward(self) -> float:
+        """The mean of all rewards so far."""
+        return self.reward_sum / self._block.chains.steps if self._block.chains.steps else float("nan")
+
+    def saved_chain(self) -> None:
+        """The chains of a group are saved together, in the group's file."""
+
+    def value_error(self) -> float:
+        """The relative value error of the averaged weights; nan where the truth is unknown."""
+        return float(self._block.value_errors()[self._number])
+
+    def gain_error(self) -> float:
+        """|η̄ − J|; nan where the truth is unknown."""
+        return abs(
+            float(self._block.state.gain.mean[self._number]) - float(self._block.references.gains[self._number])
+        )

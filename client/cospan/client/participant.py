@@ -1,0 +1,428 @@
+"""A process that takes part in a run: its conversation with the coordinator, and the loop around its learner.
+
+What it hosts, one agent or a group, is up to `cospan.client.agent` and `cospan.client.agent_group`.
+"""
+
+import asyncio
+import contextlib
+import importlib.metadata
+import logging
+import random
+import secrets
+import time
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Generic, Protocol, Self, TypeVar, assert_never, cast, runtime_checkable
+
+import numpy as np
+from jaxtyping import Float
+
+from cospan.client import session
+from cospan.client.state_file import FileKind, Learns, StateFile, resumed
+from cospan.client.transport import AgentStream, Transport
+from cospan.client.worker import Worker
+from cospan.client.workload import FeatureMap, Workload
+from cospan.core.specification import RunSpecification
+from cospan.wire.errors import CospanError, InvalidValueError, WorkloadBehaviourError
+from cospan.wire.limits import MAX_TEXT
+from cospan.wire.messages import AgentMessage, GradientUpload, Join, Welcome
+
+log = logging.getLogger(__name__)
+
+PATIENCE_SECONDS = 60.0
+_ROUND_END_SECONDS = 2.0
+"""So long an agent that stops in the middle of a round waits for its end, so that what it saves is whole."""
+_FAREWELL_SECONDS = 1.0
+"""So long an agent that ends waits for its last messages to leave."""
+
+
+@runtime_checkable
+class Learner(Learns, Protocol):
+    """What learns: a round at a time."""
+
+    def learn(self, round_number: int, basis: Float[np.ndarray, "d r"]) -> GradientUpload:
+        """Takes L steps, learns from them at B_t, and returns what is sent of round t."""
+        ...
+
+
+L = TypeVar("L", bound=Learner)
+
+
+@dataclass(frozen=True, slots=True)
+class AgentEnd:
+    """How an agent's part in the run ended: `message` for people, and the number of rounds it learnt."""
+
+    message: str
+    rounds: int
+
+
+@dataclass(frozen=True, slots=True)
+class Keeping:
+    """Which files a process goes on from and writes.
+
+    Attributes:
+        resume_from: a file of the same run and learner to go on from, or None.
+        state_file: where to keep what is learnt, or None; see `StateFile`.
+        checkpoint_seconds: how often, at most, that file is written.
+    """
+
+    resume_from: Path | None
+    state_file: Path | None
+    checkpoint_seconds: float
+
+    @classmethod
+    def of(cls, resume_from: Path | str | None, state_file: Path | str | None, seconds: float) -> "Keeping":
+        """Paths may be texts."""
+        return cls(
+            None if resume_from is None else Path(resume_from),
+            None if state_file is None else Path(state_file),
+            seconds,
+        )
+
+
+class Participant(ABC, Generic[L]):
+    """The conversation of one process, whatever it hosts."""
+
+    def __init__(
+        self, workload: Workload, transport: Transport, kind: FileKind[L], keeping: Keeping, *, patience: float
+    ) -> None:
+        """Nothing is connected yet.
+
+        Args:
+            workload: of the sites.
+            transport: how to reach the coordinator.
+            kind: what stands in the files.
+            keeping: which files.
+            patience: seconds without an answer of the coordinator after which it gives up.
+        """
+        self.workload = workload
+        self.learner: L | None = None
+        self.on_round: list[Callable[[Self, int], None]] = []
+        """Called after each round learnt, in the learning thread, with the agent and the round."""
+        self.on_note: list[Callable[[Self, str], None]] = []
+        """Called, in the learning thread, with what people should know: which file it goes on from, or not."""
+        self._patience, self._kind, self._keeping = patience, kind, keeping
+        self._state_file: StateFile[L] | None = None
+        self._transport = transport
+        self._state: session.SessionState | None = None
+        self._inbox: deque[session.Event] = deque()
+        self._stepping = False
+        self._stream: AgentStream | None = None
+        self._outbox: asyncio.Queue[AgentMessage | None] = asyncio.Queue()
+        self._writer: asyncio.Task[None] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._specification: RunSpecification | None = None
+        self._worker: Worker
+        self._outcome: asyncio.Future[AgentEnd]
+        self._ticker: asyncio.TimerHandle | None = None
+        self._background: asyncio.Task[AgentEnd] | None = None
+        self._rng = random.Random(secrets.randbits(64))
+
+    # What is hosted -------------------------------------------------------------------------------------------
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """What the agent, or the group, is called."""
+
+    @abstractmethod
+    def _make_sites(self, specification: RunSpecification) -> tuple[tuple[str, ...], FeatureMap]:
+        """Makes the sites of this run; the agents' names, none where the coordinator is to give one, and φ."""
+
+    @abstractmethod
+    def _make_learner(self, welcome: Welcome) -> L:
+        """The learner, which has learnt nothing; the specification is final."""
+
+    @property
+    def _holder(self) -> str:
+        """Who asks for a site; empty where the site is known."""
+        return ""
+
+    @property
+    def state_path(self) -> Path | None:
+        """The file that `state_file` has led to; None without one, and before the run has welcomed the agent."""
+        return None if self._state_file is None else self._state_file.path
+
+    @property
+    def run_id(self) -> str | None:
+        """The run's name; None before the run has welcomed the agent."""
+        return None if self._state is None or self._state.stamp is None else self._state.stamp.run_id
+
+    def _learnt(self) -> L:
+        if self.learner is None:
+            raise InvalidValueError(f"{self._title} has learnt nothing yet; run it first")
+        return self.learner
+
+    @property
+    def _title(self) -> str:
+        return f"agent {self.name}"
+
+    def _write_last(self, state_file: StateFile[L]) -> None:
+        """Writes what was learnt for the last time, when the learning is over; in a thread that may block."""
+        state_file.finish()
+
+    # Running ----------------------------------------------------------------------------------------------------
+
+    def run(self) -> AgentEnd:
+        """Takes part until the run is over, and blocks meanwhile.
+
+        Raises:
+            CospanError: it did not end in order; what was learnt can be saved all the same.
+        """
+        return asyncio.run(self.run_async())
+
+    async def run_async(self) -> AgentEnd:
+        """Takes part until the run is over; see `run`."""
+        self._worker = Worker(f"learner-{self.name}")
+        self._outcome = asyncio.get_running_loop().create_future()
+        self._state, commands = session.initial_state(patience=self._patience, now=time.monotonic())
+        try:
+            self._tick_later()
+            for command in commands:
+                self._execute(command)
+            self._step()
+            return await self._outcome
+        finally:
+            await self._end()
+
+    async def _end(self) -> None:
+        """Leaves nothing behind that runs on: no stream, no task, no learning; and what was learnt in its file."""
+        state_file = self._state_file
+        if state_file is not None:
+            self._worker.submit(state_file.after_last_round)
+        self._worker.stop()
+        if self._ticker is not None:
+            self._ticker.cancel()
+        await self._hang_up(patience=_FAREWELL_SECONDS)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._hang_up()
+        if state_file is not None or (self._state is not None and self._state.learning is not None):
+            await asyncio.to_thread(self._worker.join, _ROUND_END_SECONDS)
+        if state_file is not None:
+            await asyncio.to_thread(self._write_last, state_file)
+
+    def stop(self, cause: str, *, returning: bool = False) -> None:
+        """Asks the agent to leave the run; `run` returns soon after. Call it on the event loop's thread.
+
+        Args:
+            cause: one sentence, for the coordinator's log.
+            returning: whether the agent will be started again: a run whose agents have all left waits for it.
+        """
+        self._post(session.StopRequested(cause, returning))
+
+    async def __aenter__(self) -> Self:
+        self._background = asyncio.create_task(self.run_async())
+        return self
+
+    async def wait(self) -> AgentEnd:
+        """Within `async with`: waits for the end of the run; raises as `run` does."""
+        if self._background is None:
+            raise InvalidValueError("wait() works within `async with agent:` only")
+        return await self._background
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._background is not None
+        if not self._background.done():
+            self.stop("its program has finished with it")
+            await self._background
+
+    def _tick_later(self) -> None:
+        """Lets the machine know, in a while, that time has passed: that is what bounds every one of its waits."""
+        if self._ticker is not None:
+            self._ticker.cancel()
+        assert self._state is not None
+        self._ticker = asyncio.get_running_loop().call_later(session.tick_seconds(self._state), self._tick)
+
+    def _tick(self) -> None:
+        self._post(session.Tick())
+        self._tick_later()
+
+    def _post(self, event: session.Event) -> None:
+        """Lets an event happen, on the event loop's thread: at once, or after the one that is happening."""
+        self._inbox.append(event)
+        self._step()
+
+    def _step(self) -> None:
+        if self._stepping or self._state is None:
+            return
+        self._stepping = True
+        try:
+            while self._inbox and not self._outcome.done():
+                self._state, commands = session.step(self._state, self._inbox.popleft(), time.monotonic())
+                for command in commands:
+                    self._execute(command)
+        except Exception as failure:  # also of a callback: there it would end in a log and nobody would know
+            self._fail(failure)
+        finally:
+            self._stepping = False
+
+    def _fail(self, failure: Exception) -> None:
+        if not self._outcome.done():
+            self._outcome.set_exception(failure)
+
+    def _execute(self, command: session.Command) -> None:
+        match command:
+            case session.Inquire(after_seconds=pause):
+                self._in_background(self._inquire(pause))
+            case session.Prepare(specification=specification):
+                self._in_worker(partial(self._prepare, specification))
+            case session.Connect(after_seconds=pause):
+                self._in_background(self._connect(pause))
+            case session.Begin(welcome=welcome):
+                self._in_worker(partial(self._begin, welcome))
+                self._tick_later()  # how often is known only now
+            case session.Transmit(message=message):
+                self._outbox.put_nowait(message)
+            case session.Learn(round=number, basis=basis):
+                self._in_worker(partial(self._learn, number, basis))
+            case session.Conclude(message=message):
+                rounds = 0 if self.learner is None else self.learner.rounds
+                self._outcome.set_result(AgentEnd(message, rounds))
+            case session.Fail(error=error):
+                self._fail(error)
+            case _:
+                assert_never(command)
+
+    def _in_background(self, job: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(self._guarded(job))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _guarded(self, job: Coroutine[Any, Any, None]) -> None:
+        """Runs a job of the connection; one that fails in a way that nobody foresaw must not fail in silence."""
+        try:
+            await job
+        except Exception as failure:
+            error = CospanError(f"the connection of {self.name} failed: {type(failure).__name__}: {failure}")
+            error.__cause__ = failure
+            self._post(session.LearningFailed(error))
+
+    def _in_worker(self, job: Callable[[], session.Event | None]) -> None:
+        """Runs a job in the learning thread; the event that it returns, if any, comes back to the loop."""
+        loop = asyncio.get_running_loop()
+
+        def report() -> None:
+            event: session.Event | None
+            try:
+                event = job()
+            except CospanError as failure:
+                event = session.LearningFailed(failure)
+            except BaseException as failure:  # an environment may also call sys.exit
+                event = session.LearningFailed(_unexpected(self.name, failure))
+            if event is None:
+                return
+            with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
+                loop.call_soon_threadsafe(self._post, event)
+
+        self._worker.submit(report)
+
+    # What the commands do --------------------------------------------------------------------------------------
+
+    async def _inquire(self, pause: float) -> None:
+        await asyncio.sleep(pause)
+        try:
+            self._post(session.Described(await self._transport.describe()))
+        except CospanError as failure:
+            self._broke(failure)
+
+    def _prepare(self, specification: RunSpecification) -> session.Event:
+        """Makes the sites; in the learning thread, where all of the workload's code runs."""
+        self._specification = specification
+        names, features = self._make_sites(specification)
+        return session.Prepared(
+            Join(
+                instance_id=secrets.token_hex(16),
+                agent_ids=names,
+                holder=self._holder,
+                feature_dim=features.dim,
+                feature_fingerprint=features.fingerprint,
+                workload=self.workload.name[:MAX_TEXT],
+                client_version=importlib.metadata.version("cospan"),
+            )
+        )
+
+    async def _connect(self, pause: float) -> None:
+        """Opens a stream and reads from it until it breaks."""
+        await self._hang_up()
+        await asyncio.sleep(pause)
+        assert self._specification is not None
+        stream = None
+        try:
+            self._stream = stream = await self._transport.open(self._specification)
+            self._outbox = asyncio.Queue()
+            self._writer = asyncio.create_task(self._guarded(_write_all(stream, self._outbox)))
+            self._post(session.Connected())
+            while True:
+                self._post(session.Received(await stream.receive()))
+        except CospanError as failure:
+            if self._stream is stream:  # else it was hung up on purpose
+                self._broke(failure)
+
+    def _begin(self, welcome: Welcome) -> None:
+        """The first welcome: the specification is final, the learner can be made; in the learning thread."""
+        learner = self._make_learner(welcome)
+        self._take_up(learner, welcome.stamp.run_id)
+        self.learner = learner
+
+    def _take_up(self, learner: L, run_id: str) -> None:
+        """Lets the learner go on from the file that was named, or else from its own of this run."""
+        notes, keeping = [], self._keeping
+        if keeping.resume_from is not None:
+            notes.append(resumed(learner, self._kind, keeping.resume_from, run_id=run_id))
+        if keeping.state_file is not None:
+            state_file = StateFile(
+                keeping.state_file, learner, self._kind, run_id=run_id, every_seconds=keeping.checkpoint_seconds
+            )
+            notes.append(state_file.take_up(resuming=keeping.resume_from is None))
+            self._state_file = state_file
+        for note in filter(None, notes):
+            log.info("%s: %s", self.name, note)
+            for listener in self.on_note:
+                listener(cast("Self", self), note)
+
+    def _learn(self, round_number: int, basis: Float[np.ndarray, "d r"]) -> session.Event:
+        upload = self._learnt().learn(round_number, basis)
+        for listener in self.on_round:
+            listener(cast("Self", self), round_number)
+        if self._state_file is not None:
+            self._state_file.after_round()
+        return session.GradientReady(upload)
+
+    def _broke(self, failure: CospanError) -> None:
+        self._post(session.StreamBroke(failure, jitter=self._rng.random()))
+
+    async def _hang_up(self, patience: float = 0.0) -> None:
+        """Closes the stream, if there is one, after waiting so many seconds for what is still to be sent."""
+        stream, self._stream = self._stream, None
+        writer, self._writer = self._writer, None
+        try:
+            if writer is not None:
+                self._outbox.put_nowait(None)
+                if patience:
+                    await asyncio.wait({writer}, timeout=patience)
+                writer.cancel()
+        finally:
+            if stream is not None:
+                await stream.close()
+
+
+async def _write_all(stream: AgentStream, outbox: asyncio.Queue[AgentMessage | None]) -> None:
+    """Sends what is put into the outbox, until None; a broken stream is noticed by its reader, which says why."""
+    with contextlib.suppress(CospanError):
+        while (message := await outbox.get()) is not None:
+            await stream.send(message)
+
+
+def _unexpected(name: str, failure: BaseException) -> CospanError:
+    error = WorkloadBehaviourError(f"the learner of {name} failed: {type(failure).__name__}: {failure}")
+    error.__cause__ = failure
+    return error

@@ -1,0 +1,119 @@
+"""Many finite Markov chains stepped at once, each from its own generator: the `Chains` of the tabular workloads.
+
+A chain alone draws its uniforms in blocks, takes them from the block's end, and looks each up in a row of
+cumulative probabilities. The same is done here for all chains together, so each comes to the same states.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from gymnasium.utils import seeding
+from jaxtyping import Float, Int
+
+BLOCK = 1024
+"""Uniforms that a chain draws at once; one call for each would cost more than the step itself."""
+_WORDS = 2**64 - 1
+
+
+class FiniteChains:
+    """n chains with the same states.
+
+    The next state of chain k in state s is the number of entries of `cumulative[k, rows[s]]` that are not above a
+    uniform; the reward of that step is `rewards[k, s]`.
+    """
+
+    def __init__(
+        self,
+        cumulative: Float[np.ndarray, "n q s1"],
+        rows: Int[np.ndarray, " s"],
+        rewards: Float[np.ndarray, "n s"],
+        *,
+        first_row: int | None,
+    ) -> None:
+        """Nothing is drawn yet.
+
+        Args:
+            cumulative: of each chain, rows of cumulative probabilities, without their last entry, which is one.
+            rows: of each state the row that its next state is drawn from.
+            rewards: of each chain and state.
+            first_row: the row that the first state is drawn from; None for one drawn uniformly.
+        """
+        self._cumulative = np.ascontiguousarray(cumulative)
+        self._rows, self._rewards, self._first_row = rows, rewards, first_row
+        self._numbers = np.arange(len(cumulative))
+        self._generators: list[np.random.Generator] = []
+        self._uniforms = np.empty((0, len(cumulative)))
+        self._left = 0
+        self._drawn_from: list[Any] = []
+        self._states = np.zeros(len(cumulative), dtype=np.intp)
+
+    def reset(self, seeds: Sequence[int], generators: Sequence[np.random.Generator]) -> None:
+        """Begins anew; nothing is random in the policies, so their generators have no use."""
+        del generators
+        self._generators = [seeding.np_random(seed)[0] for seed in seeds]
+        self._draw()
+        first = self._taken()
+        if self._first_row is None:
+            self._states = (first * len(self._rows)).astype(np.intp)
+        else:
+            self._states = self._next(np.full(len(first), self._first_row), first)
+
+    def advance(self, steps: int) -> tuple[Int[np.ndarray, "n L1"], Float[np.ndarray, "n L"]]:
+        """The states of the next L steps, the one that is left first, and the rewards."""
+        states = np.empty((len(self._states), steps + 1), dtype=np.intp)
+        states[:, 0] = self._states
+        for step in range(1, steps + 1):
+            self._states = self._next(self._rows[self._states], self._taken())
+            states[:, step] = self._states
+        return states, self._rewards[self._numbers[:, None], states[:, :-1]]
+
+    def save_state(self) -> dict[str, Any]:
+        """The states, how many of the block's uniforms are left, and the generators as they were before it."""
+        return {"states": self._states.copy(), "left": self._left, "generators": _words(self._drawn_from)}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Goes on from what `save_state` gave. Raises ValueError where there is no such state."""
+        states, left = np.asarray(state["states"], dtype=np.intp), int(state["left"])
+        if states.shape != self._states.shape or not ((states >= 0) & (states < len(self._rows))).all():
+            raise ValueError(f"states of {states.shape} chains, or beyond the {len(self._rows)} that there are")
+        if not 0 <= left <= BLOCK:
+            raise ValueError(f"{left} uniforms of a block of {BLOCK}")
+        for generator, words in zip(self._generators, state["generators"], strict=True):
+            generator.bit_generator.state = _state_of(words)
+        self._draw()
+        self._states, self._left = states, left
+
+    def _draw(self) -> None:
+        """A block for every chain, side by side, so that one step's are a row."""
+        self._drawn_from = [generator.bit_generator.state for generator in self._generators]
+        self._uniforms = np.stack([generator.random(BLOCK) for generator in self._generators], axis=1)
+        self._left = BLOCK
+
+    def _taken(self) -> Float[np.ndarray, " n"]:
+        """The next uniform of each chain, from the end of its block."""
+        if not self._left:
+            self._draw()
+        self._left -= 1
+        return np.asarray(self._uniforms[self._left])
+
+    def _next(self, rows: Int[np.ndarray, " n"], uniforms: Float[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
+        below = self._cumulative[self._numbers, rows] <= uniforms[:, None]
+        return np.asarray(below.sum(axis=1))
+
+
+def _words(states: Sequence[Mapping[str, Any]]) -> np.ndarray:
+    """PCG64 generators as whole numbers below 2^64, six for each."""
+    return np.array([_words_of(state) for state in states], dtype=np.uint64).reshape(len(states), 6)
+
+
+def _words_of(state: Mapping[str, Any]) -> tuple[int, ...]:
+    inner = state["state"]
+    halves = [half for name in ("state", "inc") for half in (inner[name] >> 64, inner[name] & _WORDS)]
+    return (*halves, state["has_uint32"], state["uinteger"])
+
+
+def _state_of(words: np.ndarray) -> dict[str, Any]:
+    high, low, inc_high, inc_low, has, value = (int(word) for word in words)
+    inner = {"state": high << 64 | low, "inc": inc_high << 64 | inc_low}
+    return {"bit_generator": "PCG64", "state": inner, "has_uint32": has, "uinteger": value}

@@ -1,0 +1,340 @@
+"""An agent in a group sees what it would see alone, bit for bit, and learns the same; whatever the workload."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from cospan.client.chain import Chain
+from cospan.client.chain_group import ChainGroup, OneByOneChains, TogetherChains, chain_group
+from cospan.client.group_file import GROUP, agents_of, load_group
+from cospan.client.group_learner import GroupLearner, GroupSites
+from cospan.client.loading import load_workload, make_site, make_sites
+from cospan.client.result_file import contents, load_result, resume, save_result
+from cospan.client.site_learner import SiteLearner
+from cospan.client.workload import Sites, Workload
+from cospan.core.matrices import to_dense
+from cospan.core.method import PRESETS
+from cospan.core.specification import RunSpecification
+from cospan.wire.errors import WorkloadBehaviourError, WorkloadError
+from cospan.wire.npz import save_npz
+
+SEED, INDICES = 3, (0, 2, 3, 7, 40)
+STEPS = (1, 20, 700, 3, 400)
+"""Steps of some rounds: with the start more than a block of 1024 draws."""
+
+TOGETHER = ("synthetic", "synthetic-common-reward", "queues")
+WORKLOADS = pytest.mark.parametrize("name", TOGETHER)
+BOTH = pytest.mark.parametrize("together", [True, False])
+
+
+def workload_of(name: str, *, together: bool = True) -> Workload:
+    found = load_workload(name)
+    return found if together else replace(found, make_fleet=None)
+
+
+def chains_of(workload: Workload, first_round: int = 0) -> ChainGroup:
+    names = [f"site-{index}" for index in INDICES]
+    sites = make_sites(workload, INDICES, SEED)
+    return chain_group(sites, names=names, indices=INDICES, seed=SEED, first_round=first_round)
+
+
+def alone(workload: Workload, first_round: int = 0) -> list[Chain]:
+    return [
+        Chain(make_site(workload, index, SEED), name="", index=index, seed=SEED, first_round=first_round)
+        for index in INDICES
+    ]
+
+
+def same_data(group: ChainGroup, chains: list[Chain], steps: int) -> None:
+    played = group.advance(steps)
+    for number, chain in enumerate(chains):
+        expected = chain.advance(steps)
+        np.testing.assert_array_equal(played.features[number], expected.features)
+        np.testing.assert_array_equal(played.rewards[number], expected.rewards)
+    assert group.steps == chains[0].steps
+    assert group.reward_sums.tolist() == [chain.reward_sum for chain in chains]
+
+
+@WORKLOADS
+@BOTH
+@pytest.mark.parametrize("first_round", [0, 6])
+def test_an_agent_in_a_group_sees_exactly_the_same_data_as_alone(
+    name: str, together: bool, first_round: int
+) -> None:
+    workload = workload_of(name, together=together)
+    group, chains = chains_of(workload, first_round), alone(workload, first_round)
+    assert isinstance(group, TogetherChains if together else OneByOneChains)
+    for steps in STEPS:
+        same_data(group, chains, steps)
+
+
+@WORKLOADS
+def test_a_group_knows_what_its_sites_know(name: str) -> None:
+    workload = workload_of(name)
+    group, sites = chains_of(workload), [make_site(workload, index, SEED) for index in INDICES]
+    assert group.labels == tuple(site.label for site in sites)
+    assert group.features.fingerprint == sites[0].features.fingerprint
+    for reference, site in zip(group.references, sites, strict=True):
+        assert reference is not None
+        assert site.reference is not None
+        assert reference.gain == site.reference.gain
+        np.testing.assert_array_equal(reference.weights, site.reference.weights)
+        np.testing.assert_array_equal(reference.covariance, site.reference.covariance)
+
+
+@WORKLOADS
+@BOTH
+@pytest.mark.parametrize("before", [1, 1023, 1024])
+def test_saved_chains_have_the_same_future(name: str, together: bool, before: int) -> None:
+    """Also where the last draw of a block is taken, and nothing of it is left."""
+    workload = workload_of(name, together=together)
+    group, chains, again = chains_of(workload), alone(workload), chains_of(workload)
+    same_data(group, chains, before)
+    saved = group.saved()
+    assert saved is not None
+    assert again.go_on(group.steps, group.reward_sums, saved) == ""
+    for steps in STEPS:
+        same_data(again, chains, steps)
+
+
+@WORKLOADS
+@BOTH
+def test_chains_that_cannot_go_on_begin_anew_as_each_would_alone(name: str, together: bool) -> None:
+    workload = workload_of(name, together=together)
+    group, chains = chains_of(workload), alone(workload)
+    assert group.saved() is None, "nothing has begun"
+    assert "were not saved" in group.go_on(30, np.zeros(len(INDICES)), None)
+    for chain in chains:
+        chain.go_on(30, 0.0, None)
+    same_data(group, chains, 20)
+
+
+@WORKLOADS
+@pytest.mark.parametrize("change", [{"states": np.full(5, 1000)}, {"states": np.zeros(4)}, {"left": 2000}])
+def test_a_state_that_means_nothing_is_refused(name: str, change: dict[str, Any]) -> None:
+    sites = make_sites(workload_of(name), INDICES, SEED)
+    assert isinstance(sites, Sites)
+    sites.chains.reset(range(5), [np.random.default_rng(0)] * 5)
+    with pytest.raises(ValueError, match=r"states of|uniforms of"):
+        sites.chains.load_state({**sites.chains.save_state(), **change})
+
+
+def test_sites_beyond_the_workloads_are_refused() -> None:
+    with pytest.raises(WorkloadError, match=r"has no site 25; take 0 to 24"):
+        make_sites(load_workload("microgrids"), (24, 25), SEED)
+
+
+@pytest.mark.parametrize("given", ["nothing", "too few"])
+def test_a_workload_that_makes_no_sites_is_named(given: str) -> None:
+    whole = make_sites(load_workload("queues"), (0,), SEED)
+    broken = replace(
+        load_workload("queues"), make_fleet=lambda indices, seed: None if given == "nothing" else whole
+    )
+    with pytest.raises(
+        WorkloadBehaviourError, match="it must make Sites with a reference and a label for each of 2"
+    ):
+        make_sites(broken, (0, 1), SEED)
+
+
+class Broken:
+    """Chains that give what they should not."""
+
+    def __init__(self, reward: float = 0.0, states: int = 0) -> None:
+        self.reward, self.states = reward, states
+
+    def reset(self, seeds: Any, generators: Any) -> None: ...
+
+    def advance(self, steps: int) -> tuple[np.ndarray, np.ndarray]:
+        rewards = np.zeros((2, steps))
+        rewards[1, -1] = self.reward
+        return np.zeros((2, steps + 1 + self.states), dtype=int), rewards
+
+    def save_state(self) -> dict[str, Any]:
+        return {"what": object()}
+
+    def load_state(self, state: Any) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("chains", "text"),
+    [
+        (Broken(reward=float("nan")), "the environment of site 5 gave the reward nan in step 2; it must be finite"),
+        (Broken(states=1), r"gave observations of shape \(2, 5\) and rewards of shape \(2, 3\); for 3 steps"),
+    ],
+)
+def test_chains_that_break_their_contract_are_named(chains: Broken, text: str) -> None:
+    sites = make_sites(load_workload("queues"), (4, 5), SEED)
+    assert isinstance(sites, Sites)
+    group = chain_group(replace(sites, chains=chains), names=("site-4", "site-5"), indices=(4, 5), seed=SEED)
+    with pytest.raises(WorkloadBehaviourError, match=text):
+        group.advance(3)
+
+
+def test_chains_whose_state_is_not_plain_are_not_saved(caplog: pytest.LogCaptureFixture) -> None:
+    sites = make_sites(load_workload("queues"), (4, 5), SEED)
+    assert isinstance(sites, Sites)
+    group = chain_group(replace(sites, chains=Broken()), names=("site-4", "site-5"), indices=(4, 5), seed=SEED)
+    group.advance(3)
+    assert group.saved() is None
+    assert "the environments of site-4 to site-5 cannot save their states" in caplog.text
+
+
+# Learning ---------------------------------------------------------------------------------------------------------
+
+
+def specification(name: str, preset: str) -> RunSpecification:
+    workload = load_workload(name)
+    features = make_site(workload, 0, SEED).features
+    return RunSpecification(
+        workload=name,
+        feature_dim=features.dim,
+        rank=workload.rank,
+        agents=len(INDICES),
+        rounds=10,
+        seed=SEED,
+        method=PRESETS[preset](workload.steps_per_round),
+        feature_fingerprint=features.fingerprint,
+    )
+
+
+def group_of(
+    name: str, preset: str = "practical", *, together: bool = True, with_baseline: bool = False
+) -> GroupLearner:
+    spec, workload = specification(name, preset), workload_of(name, together=together)
+    sites = GroupSites.of(workload, INDICES, spec.feature_dim, SEED)
+    names = [f"site-{index}" for index in INDICES]
+    return GroupLearner(sites, spec, names=names, with_baseline=with_baseline)
+
+
+def single_of(name: str, index: int, preset: str = "practical") -> SiteLearner:
+    site = make_site(load_workload(name), index, SEED)
+    return SiteLearner(site, specification(name, preset), name=f"site-{index}", index=index)
+
+
+def values_of(learner: Any) -> dict[str, np.ndarray]:
+    """What stands in an agent's file, but for where its chain stands."""
+    found = contents(learner, run_id="run-1")
+    return {name: np.asarray(value) for name, value in found.items() if not name.startswith("chain_")}
+
+
+def same_files(found: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> None:
+    assert found.keys() == expected.keys()
+    for key, value in expected.items():
+        if value.dtype.kind in "US":
+            assert str(found[key]) == str(value)
+        else:
+            np.testing.assert_allclose(found[key], value, rtol=1e-9, atol=1e-10, err_msg=key)
+
+
+@pytest.mark.parametrize("preset", sorted(PRESETS))
+@pytest.mark.parametrize("name", ["synthetic", "queues"])
+@BOTH
+def test_each_agents_file_is_that_of_the_agent_alone(preset: str, name: str, together: bool) -> None:
+    """To rounding, independent TD included; and what the group sends is the sum of what they send."""
+    group, singles = (
+        group_of(name, preset, together=together, with_baseline=True),
+        [single_of(name, index, preset) for index in INDICES],
+    )
+    spec = group.specification
+    for number in range(8):
+        basis = replace(spec, seed=number).initial_basis()
+        upload = group.learn(number, basis)
+        uploads = [single.learn(number, basis) for single in singles]
+        assert upload.round == number
+        assert upload.contribution.weight == len(INDICES)
+        total = np.sum([to_dense(each.contribution.gradient) for each in uploads], axis=0)
+        np.testing.assert_allclose(
+            to_dense(upload.contribution.gradient), total, rtol=0, atol=1e-10 * np.abs(total).max()
+        )
+    for agent, single in zip(group.agents(), singles, strict=True):
+        same_files(values_of(agent), values_of(single))
+    np.testing.assert_allclose(group.mean_rewards, [single.mean_reward for single in singles], rtol=1e-12)
+    np.testing.assert_allclose(group.gains, [single.gain.mean[0] for single in singles], rtol=1e-9)
+
+
+def test_the_cut_into_blocks_changes_nothing_but_rounding(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = group_of("synthetic")
+    monkeypatch.setattr("cospan.client.group_learner._MOST", 2)
+    cut = group_of("synthetic")
+    assert [len(group.blocks) for group in (whole, cut)] == [1, 3]
+    for number in range(4):
+        basis = whole.specification.initial_basis()
+        sent = [to_dense(group.learn(number, basis).contribution.gradient) for group in (whole, cut)]
+        np.testing.assert_allclose(sent[1], sent[0], rtol=0, atol=1e-12 * np.abs(sent[0]).max())
+    np.testing.assert_allclose(cut.weights, whole.weights, rtol=0, atol=1e-12)
+
+
+# The file ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("preset", sorted(PRESETS))
+@BOTH
+@pytest.mark.parametrize("with_baseline", [True, False])
+def test_a_group_goes_on_from_its_file_bit_for_bit(
+    preset: str, together: bool, with_baseline: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cospan.client.group_learner._MOST", 2)
+
+    def made() -> GroupLearner:
+        return group_of("synthetic", preset, together=together, with_baseline=with_baseline)
+
+    group, basis, path = made(), specification("synthetic", preset).initial_basis(), tmp_path / "group.npz"
+    for number in range(5):
+        group.learn(number, basis)
+    save_npz(path, **GROUP.contents(group, "run-1"))
+    again = made()
+    assert GROUP.resume(again, path, "run-1") == ""
+    assert (again.rounds, again.last_round) == (5, 4)
+    sent = [to_dense(each.learn(5, basis).contribution.gradient) for each in (group, again)]
+    np.testing.assert_array_equal(sent[0], sent[1])
+    files = [GROUP.contents(each, "run-1") for each in (group, again)]
+    assert files[0].keys() == files[1].keys()
+    for key, value in files[0].items():
+        np.testing.assert_array_equal(np.asarray(files[1][key]), np.asarray(value), err_msg=key)
+
+
+def test_agents_of_a_groups_file_say_what_their_own_files_say(tmp_path: Path) -> None:
+    """All that a summary and a picture are made of; and an agent's own file can be gone on from alone."""
+    group, basis = group_of("queues", with_baseline=True), specification("queues", "practical").initial_basis()
+    for number in range(3):
+        group.learn(number, basis)
+    save_npz(tmp_path / "group.npz", **GROUP.contents(group, "run-1"))
+    agents = agents_of(load_group(tmp_path / "group.npz"))
+    assert len(agents) == len(INDICES)
+    for found, agent in zip(agents, group.agents(), strict=True):
+        path = tmp_path / f"{agent.name}.npz"
+        save_result(path, agent, run_id="run-1", durable=False)
+        own = load_result(path)
+        for key, value in found.values.items():
+            np.testing.assert_array_equal(value, own.array(key), err_msg=key)
+        single = single_of("queues", agent.index)
+        assert "was not saved" in resume(single, path, run_id="run-1")
+        assert single.rounds == 3
+
+
+def test_a_group_of_no_rounds_can_be_saved_and_gone_on_from(tmp_path: Path) -> None:
+    group = group_of("queues")
+    save_npz(tmp_path / "group.npz", **GROUP.contents(group, "run-1"))
+    again = group_of("queues")
+    assert "were not saved" in GROUP.resume(again, tmp_path / "group.npz", "run-1")
+    assert (again.rounds, again.last_round) == (0, None)
+    assert len(agents_of(load_group(tmp_path / "group.npz"))) == len(INDICES)
+
+
+def test_what_is_saved_in_the_middle_of_a_round_is_of_the_round_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One block has learnt the round and another not; the chains then begin anew."""
+    monkeypatch.setattr("cospan.client.group_learner._MOST", 2)
+    group, basis = group_of("synthetic"), specification("synthetic", "practical").initial_basis()
+    group.learn(0, basis)
+    before = GROUP.contents(group, "run-1")
+    monkeypatch.setattr(group.blocks[1].chains, "advance", lambda steps: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        group.learn(1, basis)
+    after = GROUP.contents(group, "run-1")
+    for name in ("weights", "head", "head_system", "steps"):
+        np.testing.assert_array_equal(after[name], before[name])
+    assert before["chain_state"]
+    assert not after["chain_state"]

@@ -1,0 +1,162 @@
+"""A group of agents against the same agents one by one: every kind of correction, whatever the constants."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cospan.core.aggregation import Contribution
+from cospan.core.group_learner import GroupOutcome, GroupState, GroupTrajectory, learn_round_together, summed
+from cospan.core.learner import LearnerState, RoundOutcome, Trajectory, contribution_of, learn_round
+from cospan.core.matrices import DenseMatrix, FactoredMatrix, to_dense
+from cospan.core.method import PRESETS, Corrections, Method
+from cospan.core.subspace import random_basis
+
+TOLERANCE = 1e-12
+ROUNDS = 4
+
+
+@st.composite
+def methods(draw: st.DrawFn) -> Method:
+    """A preset, with corrections of any kind and with every option that an agent knows of."""
+    base = PRESETS[draw(st.sampled_from(sorted(PRESETS)))](draw(st.integers(1, 40)))
+    return replace(
+        base,
+        corrections=draw(st.sampled_from(Corrections)),
+        head_step=draw(st.sampled_from([0.1, 1.5])),
+        head_radius=draw(st.sampled_from([0.05, 1000.0, float("inf")])),
+        implicit_head_step=draw(st.booleans()),
+        preconditioned=draw(st.booleans()),
+        row_scaled=draw(st.booleans()),
+        reward_scaled=draw(st.booleans()),
+        explained_power=draw(st.sampled_from([0.0, 1.0, 2.0])),
+        trace_decay=draw(st.sampled_from([0.0, 0.7])),
+        forgetting=draw(st.sampled_from([0.0, 4.0])),
+        decay_horizon=draw(st.sampled_from([0.0, 50.0])),
+    )
+
+
+def trajectories(agents: int, steps: int, dim: int, rng: np.random.Generator) -> GroupTrajectory:
+    """Features of norm below one. The first agent's rewards never vary, and the last one's features are zero."""
+    features = rng.uniform(-1.0, 1.0, (agents, steps + 1, dim)) / np.sqrt(dim)
+    rewards = rng.standard_normal((agents, steps)) * rng.uniform(0.5, 2.0, (agents, 1))
+    rewards[0] = 0.5
+    if agents > 2:
+        features[-1] = 0.0
+    return GroupTrajectory(features, rewards)
+
+
+def close(found: object, expected: object) -> None:
+    """Equal to 1e-12 of the largest entry, or of one where that is smaller."""
+    wanted = np.asarray(expected, dtype=np.float64)
+    scale = max(1.0, float(np.abs(wanted).max(initial=0.0)))
+    np.testing.assert_allclose(np.asarray(found), wanted, rtol=0.0, atol=TOLERANCE * scale)
+
+
+def total(parts: list[np.ndarray | None]) -> np.ndarray | None:
+    present = [part for part in parts if part is not None]
+    return np.sum(present, axis=0) if present else None
+
+
+def same_contribution(found: Contribution, singles: list[Contribution]) -> None:
+    assert found.weight == len(singles)
+    # Of a sum over agents, some of which count a thousandfold: the largest of them is the scale.
+    scale = max(1.0, *(float(np.abs(to_dense(single.gradient)).max()) for single in singles))
+    close(
+        to_dense(found.gradient) / scale, np.sum([to_dense(single.gradient) for single in singles], axis=0) / scale
+    )
+    for name in ("head_second_moment", "row_sums"):
+        expected = total([getattr(single, name) for single in singles])
+        assert (getattr(found, name) is None) == (expected is None)
+        if expected is not None:
+            close(getattr(found, name), expected)
+
+
+def same_states(found: GroupState, singles: list[LearnerState]) -> None:
+    for number, single in enumerate(singles):
+        mine = found.of_agent(number)
+        close(mine.head, single.head)
+        close(mine.gain_estimate, single.gain_estimate)
+        assert (mine.steps, mine.rewards.count) == (single.steps, single.rewards.count)
+        close([mine.rewards.mean, mine.rewards.deviations], [single.rewards.mean, single.rewards.deviations])
+        assert (mine.statistics is None) == (single.statistics is None)
+        if mine.statistics is not None and single.statistics is not None:
+            assert (mine.statistics.steps, mine.statistics.rounds) == (
+                single.statistics.steps,
+                single.statistics.rounds,
+            )
+            for name in ("system", "rewards", "traces", "squares", "reward_sum"):
+                close(getattr(mine.statistics, name), getattr(single.statistics, name))
+
+
+def alone(
+    states: list[LearnerState], basis: np.ndarray, played: GroupTrajectory, method: Method
+) -> list[RoundOutcome]:
+    pairs = zip(states, played.features, played.rewards, strict=True)
+    return [learn_round(state, basis, Trajectory(*rest), method) for state, *rest in pairs]
+
+
+@given(methods(), st.integers(1, 6), st.integers(1, 7), st.integers(1, 4), st.integers(0, 2**32 - 1))
+def test_a_group_learns_what_its_agents_learn_alone(
+    method: Method, agents: int, dim: int, rank: int, seed: int
+) -> None:
+    """Over some rounds with other bases, and the sum of what they send."""
+    rank, rng = min(rank, dim), np.random.default_rng(seed)
+    group, singles = GroupState.initial(agents, rank), [LearnerState.initial(rank)] * agents
+    same_states(group, singles)
+    for _ in range(ROUNDS):
+        basis, played = random_basis(dim, rank, rng), trajectories(agents, method.steps_per_round, dim, rng)
+        outcome = learn_round_together(group, basis, played, method)
+        outcomes = alone(singles, basis, played, method)
+        group, singles = outcome.state, [single.state for single in outcomes]
+        same_states(group, singles)
+        same_contribution(outcome.contribution, [contribution_of(single, method) for single in outcomes])
+        close(outcome.mean_squared_errors, [single.mean_squared_error for single in outcomes])
+
+
+@given(st.sampled_from(Corrections), st.integers(2, 9), st.integers(0, 2**32 - 1))
+def test_a_group_may_learn_in_parts(corrections: Corrections, agents: int, seed: int) -> None:
+    """Two parts of a group, each by itself, send together what the whole sends."""
+    rng, method = np.random.default_rng(seed), replace(PRESETS["practical"](5), corrections=corrections)
+    basis, played, cut = random_basis(6, 3, rng), trajectories(agents, 5, 6, rng), int(rng.integers(1, agents))
+
+    def learnt(part: slice) -> GroupOutcome:
+        mine = GroupTrajectory(played.features[part], played.rewards[part])
+        return learn_round_together(GroupState.initial(len(mine.rewards), 3), basis, mine, method)
+
+    whole, parts = learnt(slice(None)), [learnt(slice(cut)), learnt(slice(cut, None))]
+    found = summed([part.contribution for part in parts])
+    assert found.weight == agents
+    close(to_dense(found.gradient), to_dense(whole.contribution.gradient))
+    close(found.head_second_moment, whole.contribution.head_second_moment)
+    if corrections is Corrections.FULL_HISTORY:
+        close(found.row_sums, whole.contribution.row_sums)
+
+
+def test_few_agents_send_factors_and_many_send_the_matrix() -> None:
+    """Whichever is shorter: factors of as many columns as agents, or d × r."""
+    rng, method = np.random.default_rng(1), PRESETS["practical"](5)
+    for agents, kind in ((2, FactoredMatrix), (3, DenseMatrix)):
+        played = trajectories(agents, 5, 6, rng)
+        outcome = learn_round_together(GroupState.initial(agents, 3), random_basis(6, 3, rng), played, method)
+        assert isinstance(outcome.contribution.gradient, kind)
+
+
+def test_a_singular_system_among_others_is_solved_as_alone() -> None:
+    """κ = 10 steps · ‖z‖²/steps, so a transition from φ to 11 φ cancels the ridge: A + κ = 0."""
+    method = replace(PRESETS["practical"](1), explained_power=0.0)
+    features = np.array([[[0.0625], [0.6875]], [[0.3], [0.2]]])
+    played, basis = GroupTrajectory(features, np.array([[1.0], [2.0]])), np.eye(1)
+    outcome = learn_round_together(GroupState.initial(2, 1), basis, played, method)
+    singles = alone([LearnerState.initial(1)] * 2, basis, played, method)
+    close(outcome.state.heads, [single.state.head for single in singles])
+
+
+def test_a_warm_up_is_refused() -> None:
+    played = trajectories(2, 5, 4, np.random.default_rng(0))
+    with pytest.raises(ValueError, match="a group cannot take part in a warm-up"):
+        learn_round_together(
+            GroupState.initial(2, 2), np.eye(4)[:, :2], played, replace(PRESETS["practical"](5), warm_up_rounds=3)
+        )
