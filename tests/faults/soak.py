@@ -29,6 +29,7 @@ from cospan.cli.onlooker import fetch_run  # noqa: E402
 from cospan.client.transport import GrpcTransport  # noqa: E402
 from cospan.core.aggregation import Contribution  # noqa: E402
 from cospan.core.matrices import DenseMatrix  # noqa: E402
+from cospan.core.specification import RunSpecification  # noqa: E402
 from cospan.wire.errors import CoordinatorUnavailableError  # noqa: E402
 from cospan.wire.messages import BasisUpdate, Finish, GradientUpload, Join  # noqa: E402
 
@@ -152,21 +153,25 @@ def speak(address: str, *numbers: str) -> None:
     """What runs in the agents' processes."""
 
     async def all_of_them() -> None:
-        await asyncio.gather(*(_take_part(address, int(number)) for number in numbers))
+        transport = GrpcTransport(address)
+        # Once for all: gRPC may leave one of several connections that are opened at the same moment to nobody.
+        specification = await _described(transport)
+        await asyncio.gather(*(_take_part(transport, specification, int(number)) for number in numbers))
 
     asyncio.run(all_of_them())
 
 
-async def _take_part(address: str, number: int) -> None:
-    transport = GrpcTransport(address)
+async def _described(transport: GrpcTransport) -> RunSpecification:
     deadline = time.monotonic() + 60.0
     while True:
         try:
-            specification = await transport.describe()
-            break
+            return await transport.describe()
         except CoordinatorUnavailableError:
             assert time.monotonic() < deadline
             await asyncio.sleep(0.2)
+
+
+async def _take_part(transport: GrpcTransport, specification: RunSpecification, number: int) -> None:
     stream = await transport.open(specification)
     gradient = DenseMatrix(np.random.default_rng(number).standard_normal((D, R)))
     await stream.send(Join(f"process {number}", (f"agent-{number}",), D, "none"))
