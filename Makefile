@@ -28,7 +28,7 @@ test: $(VENV)/ready  ## Run the tests (with a Docker engine those in containers 
 e2e: $(VENV)/ready-e2e  ## Run the tests in containers: build the image, start fleets, break them
 	@$(BIN)/python -m pytest -q tests/e2e
 
-faults: $(VENV)/ready  ## Break fleets from a seed: SEED=n, PARTS=kills,mixed,state-lost,hostile,containers (20 minutes)
+faults: $(VENV)/ready-e2e  ## Break fleets from a seed: SEED=n, PARTS=kills,mixed,state-lost,hostile,containers (20 minutes)
 	@PYTHONPATH=tests $(BIN)/python -m faults $(if $(SEED),--seed $(SEED)) $(if $(PARTS),--parts $(PARTS))
 
 soak: $(VENV)/ready  ## 100,000 rounds with 16 agents: the coordinator's memory and open files stay as they are
