@@ -36,12 +36,14 @@ def command_alone(workload: str, agents: int, rounds: int) -> list[str]:
 
 
 def basis_alone(workload: str, agents: int, rounds: int) -> str:
-    """`basis_sha256` of one process on this machine."""
+    """`basis_sha256` of one process on this machine, with the kernels that BLAS takes in a container."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("OPENBLAS_")}
     with tempfile.TemporaryDirectory() as folder:
         command = [*command_alone(workload, agents, rounds), "--output", f"{folder}/run"]
         done = subprocess.run(
             [sys.executable, "-m", "cospan.cli.main", *command],
             cwd=Path(__file__).parent,
+            env=environment,
             capture_output=True,
             check=True,
             timeout=120,
