@@ -56,7 +56,7 @@ from cospan.wire.messages import (
 )
 
 _FIRST_BACKOFF_SECONDS = 0.1
-_LONGEST_BACKOFF_SECONDS = 2.0
+_LONGEST_BACKOFF_SECONDS = 1.0
 _MOST_KEPT = 3
 """A coordinator is one round ahead of its disk at most."""
 _HEARTBEATS_PER_LIVENESS = 4.0
