@@ -3,7 +3,7 @@
 import asyncio
 import itertools
 from collections import Counter
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence, Set
 from dataclasses import fields, replace
 from typing import Any, TypeVar
 
@@ -89,11 +89,18 @@ def moved(state: CoordinatorState, round_number: int) -> events.BasisComputed:
 
 
 def snapshot(state: Any) -> dict[str, Any]:
-    """What a frozen state holds, in copies of its mappings: equal exactly as long as nobody has written to it."""
-    return {
-        field.name: dict(value) if isinstance(value := getattr(state, field.name), Mapping) else value
-        for field in fields(state)
-    }
+    """What a frozen state holds, in copies of its mappings and sets: equal as long as nobody has written to it."""
+    held = {field.name: getattr(state, field.name) for field in fields(state)}
+    if isinstance(state, CoordinatorState):
+        held["last_rounds"] = state.last_rounds
+        held["blocks"] = [list(roll.blocks) for roll in (state.awaited, state.counted)]
+    return {name: _copy(value) for name, value in held.items()}
+
+
+def _copy(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return dict(value)
+    return frozenset(value) if isinstance(value, Set) else value
 
 
 def kinds(commands: tuple[Any, ...]) -> list[str]:

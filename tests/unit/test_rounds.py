@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from runs import LIVENESS, RETURN, ROUND, START, CoordinatorDriver, Disk, moved, specification
 
+from cospan.core.matrices import to_dense
 from cospan.core.specification import Participation
 from cospan.server import events, participation
 from cospan.wire import errors
@@ -218,6 +219,35 @@ def test_a_newer_gradient_takes_the_place_of_a_stale_one() -> None:
     assert run.state.stale == {}
     run.gradient(c, 0)
     assert run.receipt().disposition is Disposition.LATE
+
+
+def test_a_newer_gradient_of_some_takes_the_place_of_a_stale_sum_and_the_others_are_awaited_again() -> None:
+    run = CoordinatorDriver(agents=4, rounds=9, max_staleness=1, **QUORUM)
+    a, b, group = run.join("a"), run.join("b"), run.join("c", "d")
+    run.gradient(a)
+    run.gradient(b)
+    run.wait(2.0)
+    run.compute()
+    run.gradient(group, 0)
+    assert run.state.awaited == {"a", "b"}
+    run.gradient(group, None, "c")
+    assert (run.state.counted, run.state.awaited) == ({"c"}, {"a", "b", "d"})
+    run.gradient(a)
+    run.gradient(b)
+    assert run.gradient(group, None, "d") == ["ComputeBasis"]
+    (record,) = stored_records(run)
+    assert record.contributors == dict.fromkeys("abcd", 1)
+
+
+def test_whatever_part_of_a_group_counts_the_round_is_summed_in_the_order_of_the_names() -> None:
+    run = CoordinatorDriver(agents=4, rounds=9)
+    group, b = run.join("a", "c", "d"), run.join("b")
+    run.gradient(group, None, "d", value=4.0)
+    run.gradient(b, value=2.0)
+    run.gradient(group, None, "a", "c", value=3.0)
+    (command,) = (command for command in run.commands if isinstance(command, events.ComputeBasis))
+    assert [each.weight for each in command.contributions] == [2.0, 1.0, 1.0]
+    assert [float(to_dense(each.gradient)[0, 0]) for each in command.contributions] == [3.0, 2.0, 4.0]
 
 
 def test_a_gradient_that_has_counted_does_not_count_again_as_a_stale_one() -> None:

@@ -9,13 +9,13 @@ import logging
 import secrets
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
 import numpy as np
 
-from cospan.core.aggregation import Contribution, arithmetic_of
+from cospan.core.aggregation import arithmetic_of
 from cospan.core.exclusion import SoundMove, sound_move
 from cospan.core.specification import RunSpecification
 from cospan.server import machine
@@ -41,6 +41,7 @@ from cospan.server.events import (
 )
 from cospan.server.history import RoundHistory
 from cospan.server.journal import Journal
+from cospan.server.roll import Roll
 from cospan.server.state import CoordinatorState
 from cospan.server.store import Operation, RunStore
 from cospan.wire.codec import encode_coordinator_message
@@ -249,7 +250,7 @@ class Engine:
         """The next basis: at once where that is quick, else in a thread, to be reported later."""
         method = self.state.specification.method
         if arithmetic_of(method, command.basis.shape, len(command.contributions)) < _THREAD_FROM_NUMBERS:
-            return self._computed(command, self.state.contributions)
+            return self._computed(command, self.state.counted)
         task = asyncio.get_running_loop().create_task(self._compute_in_thread(command))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -257,9 +258,9 @@ class Engine:
 
     async def _compute_in_thread(self, command: ComputeBasis) -> None:
         # The state's own may be gone when the thread needs them: the run may be stopped meanwhile.
-        self.handle(await asyncio.to_thread(self._computed, command, self.state.contributions))
+        self.handle(await asyncio.to_thread(self._computed, command, self.state.counted))
 
-    def _computed(self, command: ComputeBasis, counted: Mapping[tuple[str, ...], Contribution]) -> Event:
+    def _computed(self, command: ComputeBasis, counted: Roll) -> Event:
         try:
             sound = self._sound_move(command)
         except np.linalg.LinAlgError as failure:
@@ -268,7 +269,7 @@ class Engine:
             log.exception("the arithmetic of round %d failed", command.round)
             return BasisFailed(command.round, f"round {command.round} gave no basis: {failure}")
         if sound.left_out:
-            _log_left_out(command.round, sound, sorted(counted))
+            _log_left_out(command.round, sound, sorted(counted.blocks))
         return BasisComputed(command.round, sound.move)
 
     def _sound_move(self, command: ComputeBasis) -> SoundMove:

@@ -1,6 +1,6 @@
 """What can happen to the coordinator, and what it then wants done."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -10,6 +10,7 @@ from jaxtyping import Float
 from cospan.core.aggregation import BasisMove, Contribution
 from cospan.core.specification import RunSpecification
 from cospan.server.members import Departure, Session
+from cospan.server.roll import Roll
 from cospan.wire.errors import RemoteError
 from cospan.wire.messages import (
     BasisUpdate,
@@ -159,6 +160,25 @@ class ComputeBasis:
     basis: Float[np.ndarray, "d r"]
     contributions: tuple[Contribution, ...]
     row_squares: Float[np.ndarray, " d"] | None = None
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class OfOneRound(Mapping[str, int]):
+    """Agent → round, where it is the same round for all."""
+
+    names: Roll
+    round: int
+
+    def __getitem__(self, name: str) -> int:
+        if name not in self.names:
+            raise KeyError(name)
+        return self.round
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names)
+
+    def __len__(self) -> int:
+        return len(self.names)
 
 
 @dataclass(frozen=True, eq=False, slots=True)

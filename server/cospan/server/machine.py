@@ -35,10 +35,13 @@ from cospan.server.events import (
     Suspend,
     Tick,
 )
+from cospan.server.layered import Layered
 from cospan.server.members import Session
 from cospan.server.membership import admit, remove
+from cospan.server.roll import NOBODY, Roll
 from cospan.server.saved import SavedRun
 from cospan.server.state import CoordinatorState
+from cospan.server.tally import Tally
 from cospan.server.transition import Outcome, session_of
 from cospan.wire.errors import SessionUnknownError
 from cospan.wire.messages import AgentPhase, Drain, FinishCause, RunPhase
@@ -99,15 +102,14 @@ def restored_state(
         round=saved.round,
         durable_round=saved.round,
         started=saved.round > 0,
-        sessions=sessions,
-        hosts={agent: token for token, session in sessions.items() for agent in session.agent_ids},
-        seats=dict(saved.seats),
-        departures={departure.agent_id: departure for departure in saved.departures},
-        accepted=dict(saved.accepted),
-        last_contributors=saved.last_contributors,
+        sessions=Layered(sessions),
+        hosts=Layered({agent: token for token, session in sessions.items() for agent in session.agent_ids}),
+        seats=Layered(saved.seats),
+        departures=Layered({departure.agent_id: departure for departure in saved.departures}),
+        accepted={number: Roll.of_names(names) for number, names in saved.accepted.items()},
+        last_contributors=Roll.of_names(saved.last_contributors),
         expected=saved.last_contributors,
-        rounds_counted=dict(saved.rounds_counted),
-        last_rounds=dict(saved.last_rounds),
+        rounds_counted=Tally(saved.rounds_counted, saved.last_rounds),
         return_seconds=return_seconds,
     )
 
@@ -126,7 +128,7 @@ def step(state: CoordinatorState, event: Event, now: float) -> Outcome:
         case RoundStored():
             return rounds.on_stored(state, event, now)
         case HeartbeatArrived(token=token):
-            return state.with_session(replace(session_of(state, token), last_seen=now)), ()
+            return state.with_session(session_of(state, token).heard(now)), ()
         case JoinRequested():
             return _on_join(state, event, now)
         case LeaveArrived():
@@ -164,7 +166,7 @@ def _suspend(state: CoordinatorState, message: str, seconds: float, now: float, 
         phase=RunPhase.DRAINING,
         phase_since=now,
         suspended=message,
-        awaited=frozenset(),
+        awaited=NOBODY,
         computed=None,
         frozen=False,
         deserted_since=None,
@@ -250,7 +252,7 @@ def _on_tick(state: CoordinatorState, now: float) -> Outcome:
             commands += (CloseStream(session.stream, given_up),)
     if state.contributions and now - state.phase_since >= state.specification.round_seconds:
         # Who is still awaited has joined in mid-round. It stays, but no row of joiners holds a round up for ever.
-        state = replace(state, awaited=frozenset())
+        state = replace(state, awaited=NOBODY)
     state, more = _go_on(state, now)
     commands += more
     state, more = _finish_waiting(state, now)
@@ -280,7 +282,7 @@ def _overdue(state: CoordinatorState, now: float) -> Iterable[tuple[str, str]]:
 
 def _awaited_sessions(state: CoordinatorState) -> Iterable[Session]:
     """The sessions whose gradients the open round still lacks."""
-    return (state.sessions[token] for token in {state.hosts[agent] for agent in state.awaited})
+    return (state.sessions[token] for token in {state.hosts[agents[0]] for agents in state.awaited.blocks})
 
 
 def _waited_since(state: CoordinatorState, session: Session) -> float:

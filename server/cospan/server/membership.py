@@ -56,13 +56,13 @@ def remove(state: CoordinatorState, token: str, cause: str, now: float) -> Outco
         agent: Departure(agent, state.round, cause, session.last_seen, session.reconnects)
         for agent in session.agent_ids
     }
-    sessions = {key: value for key, value in state.sessions.items() if key != token}
+    sessions = state.sessions.without(token)
     state = replace(
         state,
         sessions=sessions,
-        hosts={agent: host for agent, host in state.hosts.items() if host != token},
-        awaited=state.awaited.difference(session.agent_ids),
-        departures={**state.departures, **gone},
+        hosts=state.hosts.without(*session.agent_ids),
+        awaited=state.awaited.minus(session.agent_ids),
+        departures=state.departures.having_all(gone),
         departed_in_round=state.departed_in_round + session.agent_ids,
         deserted_since=None if sessions or state.phase is RunPhase.WAITING else now,
     )
@@ -81,12 +81,13 @@ def _seated(state: CoordinatorState, event: JoinRequested) -> tuple[JoinRequeste
 
 def _free_site(state: CoordinatorState, holder: str) -> int:
     """The site that the holder has or had, unless somebody else has it now; else the first that nobody has."""
-    hosted = {name: state.sessions[token].holder for name, token in state.hosts.items()}
     former = state.seats.get(holder)
-    if former is not None and hosted.get(f"{SITE_PREFIX}{former.index}", holder) == holder:
-        return former.index
+    if former is not None:
+        token = state.hosts.get(f"{SITE_PREFIX}{former.index}")
+        if token is None or state.sessions[token].holder == holder:
+            return former.index
     index = 0
-    while f"{SITE_PREFIX}{index}" in hosted:
+    while f"{SITE_PREFIX}{index}" in state.hosts:
         index += 1
     if state.sites is not None and index >= state.sites:
         raise NoFreeSiteError(
@@ -195,8 +196,8 @@ def _open_session(
         holder, site_index = _seat_of(state, event.join)
     else:
         # Put last anew: the oldest are forgotten first.
-        others = {name: seat for name, seat in seats.items() if name != holder}
-        seats = remembered({**others, holder: Seat(site_index, event.join.instance_id)}, state.specification)
+        seats = seats.without(holder).having(holder, Seat(site_index, event.join.instance_id))
+        seats = remembered(seats, state.specification)
     returning = [state.departures[agent] for agent in agents if agent in state.departures]
     session = Session(
         token=event.token,
@@ -212,11 +213,11 @@ def _open_session(
     )
     state = replace(
         state,
-        sessions={**state.sessions, session.token: session},
-        hosts={**state.hosts, **dict.fromkeys(agents, session.token)},
+        sessions=state.sessions.having(session.token, session),
+        hosts=state.hosts.having_all(dict.fromkeys(agents, session.token)),
         seats=seats,
-        awaited=state.awaited.union(agents) if _takes_part_at_once(state, agents) else state.awaited,
-        departures={name: gone for name, gone in state.departures.items() if name not in agents},
+        awaited=state.awaited.plus(agents) if _takes_part_at_once(state, agents) else state.awaited,
+        departures=state.departures.without(*agents),
         deserted_since=None,
     )
     joined = Note("agent-joined", state.round, agents)

@@ -22,6 +22,7 @@ def run_report(engine: Engine) -> RunReport:
 
 
 def _agents(state: CoordinatorState, now: float) -> list[AgentReport]:
+    last_rounds = state.last_rounds
     here = [
         AgentReport(
             agent_id=agent,
@@ -31,7 +32,7 @@ def _agents(state: CoordinatorState, now: float) -> list[AgentReport]:
             rounds_counted=state.rounds_counted.get(agent, 0),
             reconnects=session.reconnects,
             absent_rounds=state.absent_rounds.get(agent, 0),
-            last_round=state.last_rounds.get(agent),
+            last_round=last_rounds.get(agent),
             outlier_rounds=state.outlier_rounds.get(agent, 0),
         )
         for session in state.sessions.values()
@@ -48,7 +49,7 @@ def _agents(state: CoordinatorState, now: float) -> list[AgentReport]:
             gone_in_round=departure.round,
             gone_cause=departure.cause,
             absent_rounds=state.absent_rounds.get(departure.agent_id, 0),
-            last_round=state.last_rounds.get(departure.agent_id),
+            last_round=last_rounds.get(departure.agent_id),
             outlier_rounds=state.outlier_rounds.get(departure.agent_id, 0),
         )
         for departure in state.departures.values()

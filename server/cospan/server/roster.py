@@ -4,9 +4,8 @@ A peer may join under one new name after the other; each is remembered, shown in
 bound, far above what a fleet of the specification's size needs.
 """
 
-from collections.abc import Mapping
-
 from cospan.core.specification import RunSpecification
+from cospan.server.layered import Layered
 from cospan.server.members import Seat
 from cospan.server.state import CoordinatorState
 from cospan.wire.errors import TooManyAgentsError
@@ -34,7 +33,7 @@ def check_room(state: CoordinatorState, agent_ids: tuple[str, ...]) -> None:
         )
 
 
-def remembered(seats: Mapping[str, Seat], specification: RunSpecification) -> dict[str, Seat]:
+def remembered(seats: Layered[str, Seat], specification: RunSpecification) -> Layered[str, Seat]:
     """The newest seats; of the oldest holders it is forgotten which site they had."""
     surplus = max(0, len(seats) - most_agents(specification))
-    return dict(list(seats.items())[surplus:])
+    return seats.without(*list(seats)[:surplus]) if surplus else seats

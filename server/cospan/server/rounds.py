@@ -18,14 +18,17 @@ from cospan.server.events import (
     EndRun,
     GradientArrived,
     Note,
+    OfOneRound,
     ReportRound,
     RoundRecord,
     RoundStored,
     Send,
     StoreRound,
 )
+from cospan.server.layered import Layered
 from cospan.server.members import Session
 from cospan.server.participation import deadline_seconds, needed, with_round
+from cospan.server.roll import NOBODY, Block, Roll
 from cospan.server.state import CoordinatorState
 from cospan.server.transition import Outcome, session_of
 from cospan.wire.errors import InvalidMessageError, OutOfTurnError
@@ -57,19 +60,22 @@ def start(state: CoordinatorState, now: float) -> Outcome:
     kind = "run-resumed" if state.started else "run-started"
     complete = bool(state.expected) and state.expected <= connected(state)
     # Who was there before is back, and sends what it sent before: so the round comes to the same bits.
-    awaited = state.expected if complete else frozenset(state.hosts)
     expected = state.expected if complete else frozenset()
-    state = replace(open_round(state, now), started=True, frozen=complete, awaited=awaited, expected=expected)
+    state = replace(open_round(state, now), started=True, frozen=complete, expected=expected)
+    if complete:
+        state = replace(state, awaited=state.awaited.minus(tuple(state.awaited.names - expected)))
     started = Note(kind, state.round, tuple(sorted(state.hosts)))
     return state, (Broadcast(BasisUpdate(state.stamp, state.basis)), started)
 
 
 def _fleet_is_here(state: CoordinatorState, now: float) -> bool:
-    here = connected(state)
+    # Asked at every join: most of the time the answer is no, and there are many sessions to look at.
     if not state.expected:
-        return len(here) >= state.specification.agents
+        enough = state.specification.agents
+        return len(state.hosts) >= enough and len(connected(state)) >= enough
     late = now - state.phase_since >= state.return_seconds
-    return state.expected <= here or (late and bool(here))
+    back = all(_are_connected(state, (agent,)) for agent in state.expected)
+    return back or (late and bool(connected(state)))
 
 
 def connected(state: CoordinatorState) -> frozenset[str]:
@@ -80,13 +86,12 @@ def connected(state: CoordinatorState) -> frozenset[str]:
 
 def open_round(state: CoordinatorState, now: float) -> CoordinatorState:
     """The state with an open round that awaits everybody who is here."""
-    return replace(
-        state,
+    return state.having(
         phase=RunPhase.COLLECTING,
         phase_since=now,
-        awaited=frozenset(state.hosts),
-        contributions={},
-        counted=frozenset(),
+        awaited=Roll(session.agent_ids for session in state.sessions.values()),
+        contributions=Layered(),
+        counted=NOBODY,
         stale={},
         quorum_seconds=None,
         computed=None,
@@ -108,34 +113,36 @@ def on_gradient(state: CoordinatorState, event: GradientArrived, now: float) -> 
     if state.phase is RunPhase.DRAINING:
         return state, ()  # the agent keeps it, and sends it again
     upload = event.upload
-    agents = upload.agent_ids or session.agent_ids
+    agents = _summed_agents(session, upload)
     _check_gradient(state, session, upload, agents)
-    session = replace(session, last_seen=now)
-    disposition = _disposition(state, upload.round, agents)
-    if disposition is not None:
-        receipt = Receipt(state.stamp, upload.round, disposition)
-        return state.with_session(session), (Send(event.token, receipt),)
-    state = _without_stale(state, agents) if state.stale else state
-    overlap = state.counted.intersection(agents)
-    if overlap:
-        raise InvalidMessageError(
-            f"the gradient of round {upload.round} sums over {sorted(overlap)[0]!r}, whose gradient has counted"
-        )
-    counted = state.counted.union(agents)
+    session = session.heard(now)
+    # Of those that are awaited together none has counted, and all take part: there is nothing to look up by name.
+    if upload.round != state.round or not state.awaited.has(agents):
+        disposition = _disposition(state, upload.round, agents)
+        if disposition is not None:
+            receipt = Receipt(state.stamp, upload.round, disposition)
+            return state.with_session(session), (Send(event.token, receipt),)
+        state = _with_room(state, upload.round, agents)
+    counted = state.counted.plus(agents)
     state = state.having(
-        sessions={**state.sessions, event.token: session},
-        contributions={**state.contributions, agents: upload.contribution},
+        sessions=state.sessions.having(event.token, session),
+        contributions=state.contributions.having(agents[0], upload.contribution),
         counted=counted,
         stale={**state.stale, agents: upload.round} if upload.round < state.round else state.stale,
-        awaited=state.awaited.difference(agents),
+        awaited=state.awaited.minus(agents),
         quorum_seconds=_quorum_seconds(state, len(counted), now),
     )
     return close_if_complete(state, now)
 
 
-def _check_gradient(
-    state: CoordinatorState, session: Session, upload: GradientUpload, agents: tuple[str, ...]
-) -> None:
+def _summed_agents(session: Session, upload: GradientUpload) -> Block:
+    """The agents that an upload sums over; where it is all of its session's, the session's own tuple of them."""
+    if not upload.agent_ids or upload.agent_ids == session.agent_ids:
+        return session.agent_ids
+    return upload.agent_ids
+
+
+def _check_gradient(state: CoordinatorState, session: Session, upload: GradientUpload, agents: Block) -> None:
     if agents is not session.agent_ids and not set(agents) <= set(session.agent_ids):
         foreign = sorted(set(agents) - set(session.agent_ids))[0]
         raise InvalidMessageError(f"gradient.agent_ids names {foreign!r}, which this process does not host")
@@ -150,13 +157,9 @@ def _check_gradient(
         )
 
 
-def _disposition(state: CoordinatorState, round_number: int, agents: tuple[str, ...]) -> Disposition | None:
+def _disposition(state: CoordinatorState, round_number: int, agents: Block) -> Disposition | None:
     """What becomes of a gradient that does not count; None for one that does."""
-    if round_number == state.round:
-        accepted = state.counted.difference(*state.stale) if state.stale else state.counted
-    else:
-        accepted = state.accepted.get(round_number, frozenset())
-    if accepted.issuperset(agents):
+    if _has_counted(state, round_number, agents):
         return Disposition.DUPLICATE
     if state.phase is not RunPhase.COLLECTING or (state.frozen and not state.expected.issuperset(agents)):
         return Disposition.LATE
@@ -164,29 +167,53 @@ def _disposition(state: CoordinatorState, round_number: int, agents: tuple[str, 
     return None if fresh or _counts_though_stale(state, round_number, agents) else Disposition.LATE
 
 
-def _counts_though_stale(state: CoordinatorState, round_number: int, agents: tuple[str, ...]) -> bool:
+def _has_counted(state: CoordinatorState, round_number: int, agents: Block) -> bool:
+    """Whether the gradients of all these agents of that round have counted."""
+    if round_number != state.round:
+        return state.accepted.get(round_number, NOBODY).covers(agents)
+    stands_in = any(not set(agents).isdisjoint(stale) for stale in state.stale)  # one of an earlier round
+    return state.counted.covers(agents) and not stands_in
+
+
+def _counts_though_stale(state: CoordinatorState, round_number: int, agents: Block) -> bool:
     """A gradient of an earlier round stands in for its agents' newest, until that comes."""
     spec = state.specification
     if state.round - round_number > spec.max_staleness or state.frozen:
         return False
     # In a warm-up the payload means something else in every round.
     warming_up = spec.method.warms_up_in(round_number) or spec.method.warms_up_in(state.round)
-    counted = state.accepted.get(round_number, frozenset()) | state.counted
-    return not warming_up and counted.isdisjoint(agents)
+    accepted = state.accepted.get(round_number, NOBODY)
+    return not warming_up and accepted.isdisjoint(agents) and state.counted.isdisjoint(agents)
 
 
-def _without_stale(state: CoordinatorState, agents: tuple[str, ...]) -> CoordinatorState:
-    """The state without the stale contributions that newer ones of these agents take the place of."""
-    replaced = [key for key in state.stale if not set(key).isdisjoint(agents)]
-    if not replaced:
-        return state
-    names = frozenset(name for key in replaced for name in key)
+def _with_room(state: CoordinatorState, round_number: int, agents: Block) -> CoordinatorState:
+    """The state without the stale contributions that a newer one of these agents takes the place of.
+
+    Raises:
+        InvalidMessageError: some of them have counted, with what does not give way.
+    """
+    for stale in state.stale:
+        if not set(stale).isdisjoint(agents):
+            state = _without_stale(state, stale)
+    overlap = state.counted.intersection(agents)
+    if overlap:
+        raise InvalidMessageError(
+            f"the gradient of round {round_number} sums over {sorted(overlap)[0]!r}, whose gradient has counted"
+        )
+    return state
+
+
+def _without_stale(state: CoordinatorState, agents: Block) -> CoordinatorState:
+    """The state without a stale contribution; those of its agents that are here are awaited again."""
+    awaited = state.awaited
+    for name in agents:
+        awaited = awaited.plus((name,)) if name in state.hosts else awaited
     return replace(
         state,
-        contributions={key: value for key, value in state.contributions.items() if key not in replaced},
-        stale={key: value for key, value in state.stale.items() if key not in replaced},
-        counted=state.counted - names,
-        awaited=state.awaited | (names & set(state.hosts)),
+        contributions=state.contributions.without(agents[0]),
+        stale={key: number for key, number in state.stale.items() if key != agents},
+        counted=state.counted.minus(agents),
+        awaited=awaited,
     )
 
 
@@ -218,19 +245,19 @@ def close_if_complete(state: CoordinatorState, now: float) -> Outcome:
         until = stragglers_wait_until(state)
         if until is None or now < until:
             return state, ()
-    ordered = _in_agent_order(state.contributions)
+    ordered = _in_agent_order(state)
     command = ComputeBasis(state.round, state.basis, ordered, state.row_squares)
     absent = state.awaited
     missed: tuple[Command, ...] = ()
     if absent - state.absent:
         text = "the round closed without it; it had its quorum, and its deadline was over"
         missed = (Note("agent-absent", state.round, tuple(sorted(absent - state.absent)), text),)
-    return replace(state, phase=RunPhase.CLOSING, awaited=frozenset(), absent=absent), (command, *missed)
+    return state.having(phase=RunPhase.CLOSING, awaited=NOBODY, absent=absent), (command, *missed)
 
 
-def _in_agent_order(contributions: Mapping[tuple[str, ...], Contribution]) -> tuple[Contribution, ...]:
+def _in_agent_order(state: CoordinatorState) -> tuple[Contribution, ...]:
     """The one order in which a round is summed: so the result does not depend on who came first."""
-    return tuple(contributions[agents] for agents in sorted(contributions))
+    return tuple(contribution for _, contribution in sorted(state.contributions.items(), key=lambda item: item[0]))
 
 
 def on_basis(state: CoordinatorState, event: BasisComputed, now: float) -> Outcome:
@@ -240,7 +267,7 @@ def on_basis(state: CoordinatorState, event: BasisComputed, now: float) -> Outco
     state, noted = _with_outliers(state, event.move)
     store = StoreRound(_record(state, event.move, now))
     if not _may_run_ahead(state):
-        return replace(state, computed=event.move), (store, *noted)
+        return state.having(computed=event.move), (store, *noted)
     state = _advanced(state, event.move, now)
     return state, (Broadcast(BasisUpdate(state.stamp, state.basis)), store, *noted)
 
@@ -248,14 +275,15 @@ def on_basis(state: CoordinatorState, event: BasisComputed, now: float) -> Outco
 def _with_outliers(state: CoordinatorState, move: BasisMove) -> Outcome:
     """The state that knows whose gradients are outliers in the round that closes; news of it is noted."""
     if not move.outliers:
-        return (replace(state, outliers=frozenset()) if state.outliers else state), ()
-    ordered = sorted(state.contributions)
-    found = frozenset(name for index in move.outliers for name in ordered[index])
+        return (replace(state, outliers=NOBODY) if state.outliers else state), ()
+    ordered = sorted(state.counted.blocks)
+    found = Roll(ordered[index] for index in move.outliers)
     noted: tuple[Command, ...] = ()
     if found - state.outliers:
         text = "its gradient is far from those of the others, and hardly counts"
         noted = (Note("agent-outlier", state.round, tuple(sorted(found - state.outliers)), text),)
-    return replace(state, outliers=found, outlier_rounds=_plus_one(state.outlier_rounds, found)), noted
+    counts = state.outlier_rounds.plus(found.blocks, state.round)
+    return replace(state, outliers=found, outlier_rounds=counts), noted
 
 
 def on_stored(state: CoordinatorState, event: RoundStored, now: float) -> Outcome:
@@ -266,7 +294,7 @@ def on_stored(state: CoordinatorState, event: RoundStored, now: float) -> Outcom
     if state.computed is None and event.round == state.round:
         return state, ()  # the coordinator went down meanwhile; nobody is told of this round any more
     if state.computed is None:
-        state = replace(state, durable_round=event.round + 1)
+        state = state.having(durable_round=event.round + 1)
         state, commands = close_if_complete(state, now)
         return state, (report, *commands)
     state = _advanced(state, state.computed, now, durable=True)
@@ -281,10 +309,10 @@ def _may_run_ahead(state: CoordinatorState) -> bool:
     """Whether a restart would close this round with the same contributors, from what is on the disk alone."""
     if state.counted != state.last_contributors or state.stale or state.round + 1 == state.specification.rounds:
         return False
-    return all(_are_connected(state, agents) for agents in state.contributions)
+    return all(_are_connected(state, agents) for agents in state.counted.blocks)
 
 
-def _are_connected(state: CoordinatorState, agents: tuple[str, ...]) -> bool:
+def _are_connected(state: CoordinatorState, agents: Block) -> bool:
     """Whether the streams of all these agents are open. A group's sum is of its session's own names, mostly."""
     first = state.sessions.get(state.hosts.get(agents[0], ""))
     if first is not None and first.agent_ids is agents:
@@ -296,9 +324,10 @@ def _are_connected(state: CoordinatorState, agents: tuple[str, ...]) -> bool:
 def _record(state: CoordinatorState, move: BasisMove, now: float) -> RoundRecord:
     """What is stored of the round that closes."""
     after = state.round + 1
-    contributors = dict.fromkeys(state.counted, state.round)
-    for agents, number in state.stale.items():
-        contributors.update(dict.fromkeys(agents, number))
+    contributors: Mapping[str, int] = OfOneRound(state.counted, state.round)
+    if state.stale:
+        stale = ((name, number) for agents, number in state.stale.items() for name in agents)
+        contributors = {**contributors, **dict(stale)}
     report = RoundReport(
         stamp=Stamp(state.run_id, state.incarnation, after, after),
         closed_round=state.round,
@@ -322,8 +351,7 @@ def _advanced(state: CoordinatorState, move: BasisMove, now: float, *, durable: 
     pace = state.pace
     if state.quorum_seconds is not None and state.specification.deadline_seconds == 0.0:
         pace = with_round(pace, state.quorum_seconds)
-    state = replace(
-        state,
+    state = state.having(
         basis=move.basis,
         row_squares=move.row_squares,
         round=closed + 1,
@@ -332,25 +360,22 @@ def _advanced(state: CoordinatorState, move: BasisMove, now: float, *, durable: 
         last_contributors=counted,
         expected=frozenset(),
         pace=pace,
-        rounds_counted=_plus_one(state.rounds_counted, counted),
-        last_rounds={**state.last_rounds, **dict.fromkeys(counted, closed)},
-        absent_rounds=_plus_one(state.absent_rounds, state.absent) if state.absent else state.absent_rounds,
+        rounds_counted=state.rounds_counted.plus(counted.blocks, closed),
+        absent_rounds=state.absent_rounds.plus(state.absent.blocks, closed),
     )
     return open_round(state, now)
 
 
-def _plus_one(counts: Mapping[str, int], names: frozenset[str]) -> dict[str, int]:
-    return {**counts, **{name: counts.get(name, 0) + 1 for name in names}}
-
-
-def _accepted(state: CoordinatorState) -> dict[int, frozenset[str]]:
+def _accepted(state: CoordinatorState) -> dict[int, Roll]:
     """Whose gradients have counted, by the round of the gradient; so far back as a duplicate is told from news."""
     oldest = state.round + 1 - max(1, state.specification.max_staleness)
     known = {number: names for number, names in state.accepted.items() if number >= oldest}
+    fresh = state.counted
     for agents, number in state.stale.items():
+        fresh = fresh.minus(agents)
         if number >= oldest:
-            known[number] = known.get(number, frozenset()).union(agents)
-    known[state.round] = state.counted.difference(*state.stale) if state.stale else state.counted
+            known[number] = known.get(number, NOBODY).plus(agents)
+    known[state.round] = fresh
     return known
 
 
@@ -366,9 +391,9 @@ def finish(state: CoordinatorState, cause: FinishCause, message: str, now: float
         phase=RunPhase.FINISHED,
         phase_since=now,
         finish_cause=cause,
-        awaited=frozenset(),
-        contributions={},
-        counted=frozenset(),
+        awaited=NOBODY,
+        contributions=Layered(),
+        counted=NOBODY,
         stale={},
         computed=None,
         frozen=False,

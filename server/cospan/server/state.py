@@ -9,8 +9,11 @@ from jaxtyping import Float
 
 from cospan.core.aggregation import BasisMove, Contribution
 from cospan.core.specification import RunSpecification
+from cospan.server.layered import Layered
 from cospan.server.members import Departure, Seat, Session
 from cospan.server.participation import Pace
+from cospan.server.roll import NOBODY, Roll
+from cospan.server.tally import Tally
 from cospan.wire.messages import FinishCause, RunPhase, Stamp
 
 
@@ -30,8 +33,8 @@ class CoordinatorState:
         sessions: by token.
         hosts: agent id → token of the session that hosts it.
         awaited: agents whose gradients the open round still lacks.
-        contributions: of the open round, by the agents that they sum over.
-        counted: agents whose gradients the open round has.
+        contributions: of the open round, by the first name of the agents that each sums over: a block of `counted`.
+        counted: agents whose gradients the open round has; a block for each contribution.
         stale: the contributions of earlier rounds among them, each with its round; a newer one takes its place.
         accepted: round → agents whose gradients of that round have counted in a round that is closed; the newest.
         quorum_seconds: how long the open round took to have its quorum, once it has.
@@ -41,8 +44,7 @@ class CoordinatorState:
         expected: after a restart, who has to be back before the open round goes on: those same contributors.
         frozen: whether nobody else may take part in the open round.
         absent: agents that were here and whose gradients the round that closes, or closed last, does without.
-        rounds_counted: agent id → number of closed rounds that had its gradient.
-        last_rounds: agent id → the newest of them.
+        rounds_counted: agent id → number of closed rounds that had its gradient; and the newest of them.
         absent_rounds: agent id → number of closed rounds that did without it.
         outliers: agents whose gradients were outliers in the round that closed last.
         outlier_rounds: agent id → number of closed rounds in which its gradient was one.
@@ -67,32 +69,31 @@ class CoordinatorState:
     round: int = 0
     phase: RunPhase = RunPhase.WAITING
     phase_since: float = 0.0
-    sessions: Mapping[str, Session] = field(default_factory=dict)
-    hosts: Mapping[str, str] = field(default_factory=dict)
-    awaited: frozenset[str] = frozenset()
-    contributions: Mapping[tuple[str, ...], Contribution] = field(default_factory=dict)
-    counted: frozenset[str] = frozenset()
+    sessions: Layered[str, Session] = field(default_factory=Layered)
+    hosts: Layered[str, str] = field(default_factory=Layered)
+    awaited: Roll = NOBODY
+    contributions: Layered[str, Contribution] = field(default_factory=Layered)
+    counted: Roll = NOBODY
     stale: Mapping[tuple[str, ...], int] = field(default_factory=dict)
-    accepted: Mapping[int, frozenset[str]] = field(default_factory=dict)
+    accepted: Mapping[int, Roll] = field(default_factory=dict)
     quorum_seconds: float | None = None
     pace: Pace | None = None
     computed: BasisMove | None = None
-    last_contributors: frozenset[str] = frozenset()
+    last_contributors: Roll = NOBODY
     expected: frozenset[str] = frozenset()
     frozen: bool = False
-    absent: frozenset[str] = frozenset()
-    rounds_counted: Mapping[str, int] = field(default_factory=dict)
-    last_rounds: Mapping[str, int] = field(default_factory=dict)
-    absent_rounds: Mapping[str, int] = field(default_factory=dict)
-    outliers: frozenset[str] = frozenset()
-    outlier_rounds: Mapping[str, int] = field(default_factory=dict)
-    departures: Mapping[str, Departure] = field(default_factory=dict)
+    absent: Roll = NOBODY
+    rounds_counted: Tally = field(default_factory=Tally)
+    absent_rounds: Tally = field(default_factory=Tally)
+    outliers: Roll = NOBODY
+    outlier_rounds: Tally = field(default_factory=Tally)
+    departures: Layered[str, Departure] = field(default_factory=Layered)
     departed_in_round: tuple[str, ...] = ()
     deserted_since: float | None = None
     finish_cause: FinishCause | None = None
     row_squares: Float[np.ndarray, " d"] | None = None
     sites: int | None = None
-    seats: Mapping[str, Seat] = field(default_factory=dict)
+    seats: Layered[str, Seat] = field(default_factory=Layered)
     return_seconds: float = 15.0
     durable_round: int = 0
     started: bool = False
@@ -103,15 +104,20 @@ class CoordinatorState:
         """Names this state."""
         return Stamp(self.run_id, self.incarnation, self.round, self.durable_round)
 
+    @property
+    def last_rounds(self) -> Mapping[str, int]:
+        """Agent id → the newest closed round that had its gradient."""
+        return self.rounds_counted.newest
+
     def having(self, **changes: Any) -> "CoordinatorState":
-        """What `dataclasses.replace` gives, in a twelfth of the time: every gradient makes a new state."""
+        """What `dataclasses.replace` gives, in a twelfth of the time: gradients and rounds make new states."""
         after = object.__new__(type(self))
         after.__dict__.update(self.__dict__, **changes)
         return after
 
     def with_session(self, session: Session) -> "CoordinatorState":
         """The state with one session added or replaced."""
-        return self.having(sessions={**self.sessions, session.token: session})
+        return self.having(sessions=self.sessions.having(session.token, session))
 
     def check(self) -> None:
         """Raises AssertionError where an invariant does not hold; called by tests after every event."""
@@ -120,9 +126,14 @@ class CoordinatorState:
         assert hosted == dict(self.hosts), "every agent is hosted by exactly one session"
         assert not self.awaited & self.counted, "nobody is both awaited and counted"
         assert self.awaited <= set(self.hosts), "only agents that are here are awaited"
-        listed = [agent for agents in self.contributions for agent in agents]
+        listed = list(self.counted)
         assert len(listed) == len(set(listed)), "no agent counts twice in a round"
-        assert set(listed) == self.counted, "counted agents are those of the contributions"
+        rolls = (self.awaited, self.absent, self.outliers, self.last_contributors, *self.accepted.values())
+        assert all(len(roll) == len(roll.names) for roll in rolls), "a roll names nobody twice"
+        firsts = {agents[0] for agents in self.counted.blocks}
+        assert firsts == self.contributions.keys(), "counted agents are those of the contributions"
+        awaited = [{self.hosts[agent] for agent in agents} for agents in self.awaited.blocks]
+        assert all(len(tokens) == 1 for tokens in awaited), "who is awaited together has the same host"
         assert not set(self.departures) & set(self.hosts), "nobody is both here and gone"
         assert (self.phase is RunPhase.FINISHED) == (self.finish_cause is not None), "a finished run has a cause"
         waiting = self.phase is RunPhase.WAITING
@@ -133,7 +144,7 @@ class CoordinatorState:
         assert self.round - 1 <= self.durable_round <= self.round, "one closed round at most is not stored yet"
         assert self.phase is not RunPhase.CLOSING or self.durable_round == self.round, "rounds are stored in turn"
         assert self.computed is None or self.phase is RunPhase.CLOSING, "only what closes is stored first"
-        assert set(self.stale) <= set(self.contributions), "stale gradients are among those that count"
+        assert set(self.stale) <= set(self.counted.blocks), "stale gradients are among those that count"
         assert all(number < self.round for number in self.stale.values()), "stale is what is of an earlier round"
         assert not self.frozen or self.awaited | self.counted <= self.expected, "nobody else takes part"
         assert (self.phase is RunPhase.DRAINING) == bool(self.suspended), "a coordinator that goes down says why"

@@ -11,7 +11,7 @@ import json
 import os
 import sqlite3
 import time
-from collections.abc import Iterator, KeysView, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -20,7 +20,7 @@ from jaxtyping import Float
 
 from cospan.core.specification import RunSpecification, basis_digest
 from cospan.server.archive import APPLICATION, SCHEMA, read_saved, read_state, seal, seal_of_arrays
-from cospan.server.events import DropMember, RoundRecord, StoreMember, StoreRound, StoreSpecification
+from cospan.server.events import DropMember, OfOneRound, RoundRecord, StoreMember, StoreRound, StoreSpecification
 from cospan.server.lock import StoreLock
 from cospan.server.saved import SavedRun
 from cospan.wire.errors import RunFileError
@@ -97,7 +97,7 @@ class RunStore:
         self.incarnation = 0
         self._keep_every = keep_every
         self._digest = saved.specification.digest()
-        self._names: KeysView[str] | None = None
+        self._names: Set[str] | None = None
         self._contributors = ""  # so that the first round stored here names them, whatever the rounds before hold
 
     def begin(self) -> None:
@@ -167,9 +167,9 @@ class RunStore:
 
     def _write_round(self, cursor: sqlite3.Cursor, record: RoundRecord) -> None:
         report, number = record.report, record.report.closed_round
-        fresh = all(of == number for of in record.contributors.values())
-        known = fresh and record.contributors.keys() == self._names  # mostly, and to spell thousands takes a while
-        contributors = self._contributors if known else _contributors(record.contributors, fresh=fresh)
+        fresh = _fresh(record.contributors, number)
+        known = fresh is not None and fresh == self._names  # mostly, and to spell thousands takes a while
+        contributors = self._contributors if known else _contributors(record.contributors, fresh=fresh is not None)
         _put(
             cursor,
             "rounds",
@@ -180,7 +180,7 @@ class RunStore:
             basis_digest(record.move.basis),
             anew=True,
         )
-        self._contributors, self._names = contributors, record.contributors.keys() if fresh else None
+        self._contributors, self._names = contributors, fresh
         basis, row_squares = _blob(record.move.basis), _blob(record.move.row_squares)
         values = (number + 1, basis, row_squares, seal_of_arrays(basis or b"", row_squares))
         cursor.execute("INSERT INTO bases VALUES (?, ?, ?, ?)", values)
@@ -349,6 +349,13 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _fresh(contributors: Mapping[str, int], number: int) -> Set[str] | None:
+    """The names, where all their gradients are of round `number`."""
+    if isinstance(contributors, OfOneRound):
+        return contributors.names if contributors.round == number else None
+    return contributors.keys() if all(of == number for of in contributors.values()) else None
 
 
 def _contributors(contributors: Mapping[str, int], *, fresh: bool) -> str:

@@ -1,0 +1,106 @@
+"""A mapping that is never written to and cheap to change: for what the machine changes with every event. Pure."""
+
+from collections.abc import ItemsView, Iterator, Mapping, ValuesView
+from typing import Any, TypeVar, overload
+
+_K = TypeVar("_K")
+_V = TypeVar("_V")
+_D = TypeVar("_D")
+_GONE: Any = object()
+"""Stands for a key that the lower layer has, and the mapping has not any more."""
+_FEW = 32
+"""So few entries are copied as they are."""
+
+
+class Layered(Mapping[_K, _V]):
+    """A mapping of n entries; the one that differs from it in one entry costs O(√n), the older one stays as it is.
+
+    Two layers: a dict that many mappings share, and the newest changes to it, which are copied with each change.
+    When they have become more than √n, both are copied into one. Order is that of a dict changed in the same way.
+    """
+
+    __slots__ = ("_length", "_lower", "_upper")
+
+    def __init__(self, entries: Mapping[_K, _V] | None = None) -> None:
+        self._lower: dict[_K, _V] = dict(entries or {})
+        self._upper: dict[_K, _V] = {}
+        self._length = len(self._lower)
+
+    def having(self, key: _K, value: _V) -> "Layered[_K, _V]":
+        """The mapping with one entry added or replaced."""
+        if key not in self._upper:
+            return self._changed({key: value}, self._length + (key not in self._lower))
+        if self._upper[key] is _GONE:  # it comes back, and so to the end
+            return Layered({**self._whole(), key: value})
+        return self._changed({key: value}, self._length)
+
+    def having_all(self, entries: Mapping[_K, _V]) -> "Layered[_K, _V]":
+        """The mapping with several entries added or replaced."""
+        if not self._upper.keys().isdisjoint(entries):
+            return Layered({**self._whole(), **entries})
+        return self._changed(entries, self._length + sum(1 for key in entries if key not in self._lower))
+
+    def without(self, *keys: _K) -> "Layered[_K, _V]":
+        """The mapping without the entries of these distinct keys that it has."""
+        known = [key for key in keys if key in self]
+        return self._changed(dict.fromkeys(known, _GONE), self._length - len(known)) if known else self
+
+    def _changed(self, entries: Mapping[_K, _V], length: int) -> "Layered[_K, _V]":
+        after: Layered[_K, _V] = object.__new__(Layered)
+        after._lower, after._upper, after._length = self._lower, {**self._upper, **entries}, length
+        if len(after._lower) <= _FEW or len(after._upper) ** 2 > len(after._lower):
+            after._lower, after._upper = after._whole(), {}
+        return after
+
+    def _whole(self) -> dict[_K, _V]:
+        """Both layers in one, which nobody may write to."""
+        if not self._upper:
+            return self._lower
+        whole = {**self._lower, **self._upper}
+        if len(whole) != self._length:
+            for key, value in self._upper.items():
+                if value is _GONE:
+                    del whole[key]
+        return whole
+
+    def __getitem__(self, key: _K) -> _V:
+        value = self._upper[key] if key in self._upper else self._lower[key]
+        if value is _GONE:
+            raise KeyError(key)
+        return value
+
+    @overload
+    def get(self, key: _K, /) -> _V | None: ...
+    @overload
+    def get(self, key: _K, /, default: _V | _D) -> _V | _D: ...
+    def get(self, key: _K, /, default: _V | _D | None = None) -> _V | _D | None:
+        """The value of a key, or the default."""
+        value = self._upper[key] if key in self._upper else self._lower.get(key, _GONE)
+        return default if value is _GONE else value
+
+    def __contains__(self, key: object) -> bool:
+        return self._upper[key] is not _GONE if key in self._upper else key in self._lower  # type: ignore[index]
+
+    def __iter__(self) -> Iterator[_K]:
+        return iter(self._whole())
+
+    def __len__(self) -> int:
+        return self._length
+
+    def values(self) -> ValuesView[_V]:
+        """As of a dict."""
+        return self._whole().values()
+
+    def items(self) -> ItemsView[_K, _V]:
+        """As of a dict."""
+        return self._whole().items()
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, Layered):
+            return self._whole() == other._whole()
+        return self._whole() == dict(other) if isinstance(other, Mapping) else NotImplemented
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return f"Layered({self._whole()!r})"
