@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from cospan.bench import encodings, learner, orthonormalise, processes, rounds
-from cospan.bench.growth import exponent
+from cospan.bench.growth import exponent, shares
 from cospan.bench.host import describe
 from cospan.bench.pairs import Turns, in_turns
 from cospan.bench.processes import Case
@@ -158,6 +158,15 @@ def test_the_interval_of_an_exponent_is_that_of_student() -> None:
     assert found.value == pytest.approx(expected.slope)
     assert found.high == pytest.approx(expected.slope + margin, rel=1e-3)
     assert found.low == pytest.approx(expected.slope - margin, rel=1e-3)
+
+
+def test_what_a_sum_of_costs_consists_of() -> None:
+    terms = np.array([[1.0, 8.0, 2.0], [1.0, 32.0, 7.0], [1.0, 128.0, 1.0], [1.0, 512.0, 5.0], [1.0, 9.0, 30.0]])
+    np.testing.assert_allclose(shares(terms, terms @ [50.0, 3.0, 0.5]), [50.0, 3.0, 0.5], rtol=1e-9)
+    found = shares(terms, terms @ [50.0, 3.0, -0.5])
+    assert found[2] == 0.0, "nothing costs less than nothing"
+    assert found[0] > 0.0
+    assert found[1] == pytest.approx(3.0, rel=0.1)
 
 
 def test_a_group_shares_a_stream() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cospan.bench.growth import exponent
+from cospan.bench.growth import exponent, shares
 from cospan.bench.paced_run import PacedRun, fitting_rounds
 from cospan.bench.processes import Case, coordinator, listening, resident_bytes, server, speakers
 from cospan.bench.report import Cell, Column, Report, Row
@@ -84,13 +84,17 @@ def benchmark(chosen: Sequence[Series], seconds: float, say: Callable[[str], Non
         CospanError: a coordinator did not start, or ended.
     """
     rows: list[Row] = []
+    cases: list[Case] = []
+    costs: list[_Cost] = []
     for series in chosen:
         measured = []
         for case in series.cases:
             say(f"{series.name}: {case.agents} agents, {case.streams} streams, {case.feature_dim} × {case.rank}")
             measured.append(asyncio.run(_measured(case, seconds)))
         rows += _fitted(series, measured)
-    return Report("cost-growth", NOTES, COLUMNS, tuple(rows))
+        cases += series.cases
+        costs += measured
+    return Report("cost-growth", (*NOTES, *_models(cases, costs)), COLUMNS, tuple(rows))
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,3 +153,32 @@ def _fitted(series: Series, costs: Sequence[_Cost]) -> list[Row]:
         }
         for case, cost in zip(series.cases, costs, strict=True)
     ]
+
+
+def _models(cases: Sequence[Case], costs: Sequence[_Cost]) -> list[str]:
+    """What a round and a coordinator cost, as sums over what they consist of: a sentence each, with its misfit."""
+    names = ("1", "streams", "agents", "d·r", "streams·d·r")
+    terms = np.array(
+        [
+            (1, case.streams, case.agents, numbers, case.streams * numbers)
+            for case in cases
+            for numbers in (case.feature_dim * case.rank,)
+        ],
+        float,
+    )
+    sentences = []
+    for what, values in (
+        ("CPU in µs", [cost.cpu_us for cost in costs]),
+        ("memory in KiB", [cost.mebibytes and 1024.0 * cost.mebibytes for cost in costs]),
+    ):
+        known = np.array([value is not None for value in values])
+        if known.sum() <= len(names):
+            continue
+        y = np.array([value for value in values if value is not None], float)
+        coefficients = shares(terms[known], y)
+        misfit = np.abs(terms[known] @ coefficients / y - 1.0)
+        each = zip(coefficients, names, strict=True)
+        formula = " + ".join(f"{value:.3g} {name}".removesuffix(" 1") for value, name in each if value)
+        off = f"off by {np.median(misfit):.0%} of a case at the median, {misfit.max():.0%} at most"
+        sentences.append(f"model: {what} = {formula}; {off}.")
+    return sentences

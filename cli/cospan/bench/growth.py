@@ -1,4 +1,4 @@
-"""How one quantity grows with another: the exponent of a power law, and its interval."""
+"""How one quantity grows with others: the exponent of a power law with its interval, and a sum of costs."""
 
 import numpy as np
 from jaxtyping import Float
@@ -25,3 +25,25 @@ def exponent(x: Float[np.ndarray, " n"], y: Float[np.ndarray, " n"]) -> Estimate
     error = np.sqrt(float(residual @ residual) / degrees / square)
     margin = float(_STUDENT_T[min(degrees, len(_STUDENT_T)) - 1] * error)
     return Estimate(slope, slope - margin, slope + margin)
+
+
+def shares(terms: Float[np.ndarray, "n k"], y: Float[np.ndarray, " n"]) -> Float[np.ndarray, " k"]:
+    """c ≥ 0 of y ≈ Σ cₖ termₖ by least squares of relative errors: what each unit of each term costs.
+
+    A term whose coefficient would be negative is left out (0), the most negative first.
+
+    Args:
+        terms: what there is of each term in each case.
+        y: the cost of each case, above 0.
+    """
+    weighted = terms / y[:, None]
+    kept = list(range(terms.shape[1]))
+    while kept:
+        scale = np.linalg.norm(weighted[:, kept], axis=0)
+        found = np.linalg.lstsq(weighted[:, kept] / scale, np.ones(len(y)), rcond=None)[0]
+        if found.min() >= 0.0:
+            coefficients = np.zeros(terms.shape[1])
+            coefficients[kept] = found / scale
+            return coefficients
+        del kept[int(found.argmin())]
+    return np.zeros(terms.shape[1])
