@@ -12,6 +12,7 @@ from asyncio.subprocess import DEVNULL, Process
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from cospan.bench.processes import Case
@@ -83,9 +84,16 @@ async def missing_from(environment: Path, needs: Sequence[str]) -> str:
 
 
 @contextlib.asynccontextmanager
-async def ray_actors(job: Job) -> AsyncIterator[None]:
-    """A parameter server and workers as Ray actors, on a Ray of their own."""
-    arguments = ["-m", "cospan.bench.jobs.ray_actors", job.address, *_size(job.case), str(job.folder)]
+async def ray_actors(job: Job, *, watch: bool) -> AsyncIterator[None]:
+    """A parameter server and workers as Ray actors, on a Ray of their own; whether each basis is fetched, too."""
+    arguments = [
+        "-m",
+        "cospan.bench.jobs.ray_actors",
+        job.address,
+        *_size(job.case),
+        str(job.folder),
+        str(int(watch)),
+    ]
     async with _started(job, [job.program("python"), *arguments]):
         yield
 
@@ -125,7 +133,8 @@ async def flower_simulation(job: Job) -> AsyncIterator[None]:
 
 PEERS = (
     Peer("MPI, allreduce", ("cospan", "mpi4py", "mpich"), mpi_ranks),
-    Peer("Ray, parameter server", ("cospan", "ray"), ray_actors),
+    Peer("Ray, rounds submitted ahead", ("cospan", "ray"), partial(ray_actors, watch=False)),
+    Peer("Ray, each basis fetched", ("cospan", "ray"), partial(ray_actors, watch=True)),
     Peer("Flower, simulation", ("cospan", "flwr", "ray"), flower_simulation, 1.0),
     Peer("Flower, deployment", ("cospan", "flwr"), flower_deployment, 1.0),
 )

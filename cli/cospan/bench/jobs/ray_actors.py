@@ -1,7 +1,8 @@
-"""`python -m cospan.bench.jobs.ray_actors ADDRESS AGENTS D R FOLDER`: a parameter server and its workers.
+"""`python -m cospan.bench.jobs.ray_actors ADDRESS AGENTS D R FOLDER WATCH`: a parameter server and its workers.
 
 The pattern of Ray's own synchronous example: gradients go from actor to actor as object references, the next round
-is submitted without waiting for the last one, and only what a block ends with is fetched.
+is submitted without waiting for the last one, and only what a block ends with is fetched. With WATCH = 1 the driver
+fetches the basis of every round before the next, as one does who stores it, or decides by it whether to go on.
 """
 
 import sys
@@ -42,7 +43,7 @@ class Worker:
         return self._gradient
 
 
-def main(address: str, agents: int, feature_dim: int, rank: int, folder: str) -> None:
+def main(address: str, agents: int, feature_dim: int, rank: int, folder: str, *, watch: bool) -> None:
     """Starts Ray on this machine alone, and plays until the benchmark hangs up."""
     ray.init(
         num_cpus=agents + 1,  # actors that wait need no core of their own
@@ -61,6 +62,8 @@ def main(address: str, agents: int, feature_dim: int, rank: int, folder: str) ->
         basis = server.basis.remote()
         for _ in range(rounds):
             basis = server.apply.remote(*(worker.gradient.remote(basis) for worker in workers))
+            if watch:
+                ray.get(basis)
         return np.asarray(ray.get(basis))
 
     follow(address, play)
@@ -69,4 +72,4 @@ def main(address: str, agents: int, feature_dim: int, rank: int, folder: str) ->
 
 if __name__ == "__main__":
     _agents, _d, _r = map(int, sys.argv[2:5])
-    main(sys.argv[1], _agents, _d, _r, sys.argv[5])
+    main(sys.argv[1], _agents, _d, _r, sys.argv[5], watch=sys.argv[6] == "1")
