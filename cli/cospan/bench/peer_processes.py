@@ -70,17 +70,27 @@ class Peer:
     block_seconds: float = 0.5
 
 
-async def missing_from(environment: Path, needs: Sequence[str]) -> str:
-    """A sentence on what a peer lacks; empty where all is there."""
+class PeerError(CospanError):
+    """A peer is not there, or did not do the job; the others are measured all the same."""
+
+
+async def versions_of(environment: Path, needs: Sequence[str]) -> str:
+    """What a peer needs, with the versions that are installed, in one line.
+
+    Raises:
+        PeerError: there is no environment, or something is not in it.
+    """
     advice = "`make bench-peers` installs it"
     python = environment / "bin" / "python"
     if not python.exists():
-        return f"left out: there is no environment {str(environment)!r}; {advice}"
+        raise PeerError(f"left out: there is no environment {str(environment)!r}; {advice}")
     asking = await asyncio.create_subprocess_exec(python, "-c", _VERSIONS, stdout=asyncio.subprocess.PIPE)
     answer, _ = await asking.communicate()
     installed = json.loads(answer or b"{}")
     absent = [name for name in needs if name not in installed]
-    return f"left out: {', '.join(absent)} is not installed in {str(environment)!r}; {advice}" if absent else ""
+    if absent:
+        raise PeerError(f"left out: {', '.join(absent)} is not installed in {str(environment)!r}; {advice}")
+    return ", ".join(f"{name} {installed[name]}" for name in needs if name != "cospan")
 
 
 @contextlib.asynccontextmanager

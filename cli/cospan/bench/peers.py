@@ -17,7 +17,7 @@ import numpy as np
 
 from cospan.bench.jobs.exercise import first_basis, gradient_of, next_basis
 from cospan.bench.paced_run import PacedRun, fitting_rounds
-from cospan.bench.peer_processes import PEERS, Job, Peer, missing_from
+from cospan.bench.peer_processes import PEERS, Job, Peer, PeerError, versions_of
 from cospan.bench.processes import Case, bounded, coordinator, listening, server, speakers
 from cospan.bench.report import Cell, Column, Report, Row
 from cospan.bench.speakers import Speaker
@@ -47,6 +47,7 @@ COLUMNS = (
     Column("ratio_high", "to", ".3g"),
     Column("blocks", "blocks", "d"),
     Column("peer_rounds", "peer's rounds", "d"),
+    Column("versions", "versions"),
     Column("remark", "remark"),
 )
 
@@ -74,8 +75,10 @@ def benchmark(cases: Sequence[Case], environment: Path, seconds: float, say: Cal
 
 
 async def _beside(peer: Peer, case: Case, environment: Path, seconds: float) -> Row:
-    if missing := await missing_from(environment, peer.needs):
-        return _row(peer, case, remark=missing)
+    try:
+        versions = await versions_of(environment, peer.needs)
+    except PeerError as failure:
+        return _row(peer, case, remark=str(failure))
     async with contextlib.AsyncExitStack() as stack:
         folder = Path(
             stack.enter_context(tempfile.TemporaryDirectory(prefix="cospan-", ignore_cleanup_errors=True))
@@ -89,13 +92,9 @@ async def _beside(peer: Peer, case: Case, environment: Path, seconds: float) -> 
             line = await stack.enter_async_context(_playing(peer, case, environment, folder))
             await _take_turns(own, line, peer, seconds)
             _require_basis(line, case)
-        except _PeerError as failure:
-            return _row(peer, case, remark=str(failure))
-        return _row(peer, case, own.rates(), np.array(line.rates), line.rounds)
-
-
-class _PeerError(CospanError):
-    """A peer did not do the job; the others are measured all the same."""
+        except PeerError as failure:
+            return _row(peer, case, versions=versions, remark=str(failure))
+        return _row(peer, case, own.rates(), np.array(line.rates), line.rounds, versions=versions)
 
 
 @dataclass(slots=True)
@@ -115,9 +114,9 @@ class _Line:
                 self.writer.write(f"{rounds}\n".encode())
                 answer = await self.reader.readline()
         except (CospanError, OSError, ValueError) as failure:
-            raise _PeerError(f"failed: {failure}") from failure
+            raise PeerError(f"failed: {failure}") from failure
         if not answer:
-            raise _PeerError(f"failed: it ended after {self.rounds} rounds")
+            raise PeerError(f"failed: it ended after {self.rounds} rounds")
         document = json.loads(answer)
         self.rounds += rounds
         self.basis = document["basis"]
@@ -147,7 +146,7 @@ async def _playing(peer: Peer, case: Case, environment: Path, folder: Path) -> A
                 await stack.enter_async_context(peer.start(Job(case, environment, f"{host}:{port}", folder)))
                 line = await connected
         except CospanError as failure:
-            raise _PeerError(f"failed: {failure}") from failure
+            raise PeerError(f"failed: {failure}") from failure
         stack.callback(line.writer.close)
         yield line
 
@@ -180,7 +179,7 @@ def _require_basis(line: _Line, case: Case) -> None:
     found = np.frombuffer(bytes.fromhex(line.basis), "<f8").reshape(basis.shape)
     error = float(np.abs(found - basis).max())
     if not error <= _TOLERANCE:
-        raise _PeerError(f"failed: its basis after {line.rounds} rounds is off by {error:.1g}")
+        raise PeerError(f"failed: its basis after {line.rounds} rounds is off by {error:.1g}")
 
 
 def _row(
@@ -190,10 +189,11 @@ def _row(
     peer_rates: np.ndarray | None = None,
     rounds: int = 0,
     *,
+    versions: str = "",
     remark: str = "",
 ) -> Row:
     named: dict[str, Cell] = {"peer": peer.name, "agents": case.agents, "feature_dim": case.feature_dim}
-    named |= {"rank": case.rank, "remark": remark, "peer_rounds": rounds}
+    named |= {"rank": case.rank, "versions": versions, "remark": remark, "peer_rounds": rounds}
     if own_rates is None or peer_rates is None:
         unknown = ("rounds_per_second", "peer_rounds_per_second", "ratio_to_peer", "ratio_low", "ratio_high")
         return named | dict.fromkeys(unknown) | {"blocks": 0}
