@@ -9,7 +9,7 @@ PROTOS := $(wildcard proto/cospan/rpc/v1/*.proto)
 PIP_FLAGS := --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test e2e faults soak fuzz bench base-image check protos check-protos wheel-test clean
+.PHONY: help demo test e2e faults soak fuzz bench bench-peers base-image check protos check-protos wheel-test clean
 
 help:  ## Show this list
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -46,6 +46,10 @@ bench: $(VENV)/ready  ## Run a short set of the benchmarks (some minutes); their
 	@$(BIN)/cospan bench learner --quiet --output build/bench/learner.json && echo
 	@$(BIN)/cospan bench encodings --quiet --output build/bench/encodings.json
 
+bench-peers: $(VENV)/ready .venv-peers/ready  ## Measure Cospan beside Flower, Ray and MPI, which it installs (a quarter of an hour)
+	@mkdir -p build/bench
+	@$(BIN)/cospan bench peers --environment .venv-peers --quiet --output build/bench/peers.json
+
 base-image:  ## Make cospan-base:local, to build the image on where no registry can be reached
 	@deploy/make-base-image.sh cospan-base:local
 
@@ -67,7 +71,7 @@ wheel-test: $(VENV)/ready  ## Build the wheel, and test it in a clean environmen
 	@tests/wheel.sh $(PYTHON)
 
 clean:  ## Remove everything that make has made
-	rm -rf $(VENV) .venv-protos build dist .coverage .coverage.* .*_cache
+	rm -rf $(VENV) .venv-protos .venv-peers build dist .coverage .coverage.* .*_cache
 
 define generate
 PATH="$(CURDIR)/.venv-protos/bin:$$PATH" python -m grpc_tools.protoc -Iproto --python_out=$(1) --mypy_out=quiet:$(1) $(PROTOS) && \
@@ -96,4 +100,11 @@ $(VENV)/ready-fuzz: $(VENV)/ready
 	@$(PYTHON) -m venv .venv-protos
 	@.venv-protos/bin/pip install $(PIP_FLAGS) --upgrade 'pip>=25.1'
 	@.venv-protos/bin/pip install $(PIP_FLAGS) --group protos
+	@touch $@
+
+.venv-peers/ready: pyproject.toml
+	@echo "setting up .venv-peers …"
+	@$(PYTHON) -m venv .venv-peers
+	@.venv-peers/bin/pip install $(PIP_FLAGS) --upgrade 'pip>=25.1'
+	@.venv-peers/bin/pip install $(PIP_FLAGS) --editable . --group bench-peers
 	@touch $@

@@ -4,10 +4,13 @@ import json
 import os
 import subprocess
 import sys
+import venv
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
+
+from cospan.bench import cost_growth
 
 SECONDS = 60.0
 
@@ -40,6 +43,55 @@ def test_rounds_of_the_coordinator_and_of_its_ceiling(tmp_path: Path, agents: in
     assert document["rounds"] >= document["blocks"] >= 2
     assert document["bytes_per_agent_round"] > 2 * 6 * 2 * 8
     assert sorted(path.name for path in tmp_path.iterdir()) == ["rounds.json"], "nothing else is left"
+
+
+def test_costs_that_grow_with_groups() -> None:
+    document = cost_growth.benchmark([cost_growth.groups((4, 40, 400), (6, 2))], 0.05, lambda _: None).document({})
+    assert json.loads(json.dumps(document, allow_nan=False)) == document
+    cases = cast(list[dict[str, Any]], document["cases"])
+    assert [(case["agents"], case["streams"]) for case in cases] == [(4, 2), (40, 2), (400, 2)]
+    for case in cases:
+        assert case["round_ms"] > 0.0
+        assert case["time_low"] < case["time_exponent"] < case["time_high"]
+        assert case["memory_mib"] is None or 1.0 < case["memory_mib"] < 1000.0
+        assert case["rounds"] >= 3
+
+
+def test_time_to_accuracy_of_the_same_run_over_the_network_and_in_process(tmp_path: Path) -> None:
+    few = ("--agents", "2", "--value-error", "0.9", "--rounds", "5", "--turns", "1")
+    done = bench(tmp_path, "time-to-accuracy", "queues", *few, "--json")
+    assert done.returncode == 0, done.stderr
+    document: dict[str, Any] = json.loads(done.stdout)
+    assert (document["benchmark"], document["workload"], document["agents"]) == ("time-to-accuracy", "queues", 2)
+    assert document["reached"] <= document["value_error"] == 0.9
+    assert 1 <= document["rounds"] <= 5
+    for way in ("seconds", "in_process_seconds"):
+        assert 0.0 < document[way.replace("seconds", "learning_seconds")] < document[way]
+    assert document["ratio_to_in_process"] == document["seconds"] / document["in_process_seconds"]
+    assert not list(tmp_path.iterdir()), "nothing is left"
+
+
+def test_a_value_error_that_is_not_reached(tmp_path: Path) -> None:
+    few = ("--agents", "2", "--value-error", "0", "--rounds", "2", "--turns", "1", "--quiet")
+    done = bench(tmp_path, "time-to-accuracy", "queues", *few)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "at best in 2 rounds; ask for that or for more rounds" in done.stderr
+
+
+def test_peers_that_are_not_installed_are_left_out(tmp_path: Path) -> None:
+    """Neither without an environment nor with one that has nothing in it."""
+    none = bench(tmp_path, "peers", "--environment", "none", "--agents", "2", "--json", "--quiet")
+    assert (none.returncode, none.stderr) == (0, "")
+    cases = json.loads(none.stdout)["cases"]
+    assert [case["peer"].partition(",")[0] for case in cases] == ["MPI", "Ray", "Ray", "Flower", "Flower"]
+    sentence = f"left out: there is no environment '{tmp_path / 'none'}'; `make bench-peers` installs it"
+    assert {case["remark"] for case in cases} == {sentence}
+    venv.create(tmp_path / "bare", symlinks=True)
+    bare = bench(tmp_path, "peers", "--environment", "bare", "--agents", "2", "--json", "--quiet")
+    assert bare.returncode == 0, bare.stderr
+    for case in json.loads(bare.stdout)["cases"]:
+        assert "is not installed in" in case["remark"]
+        assert case["ratio_to_peer"] is None
 
 
 def test_a_table_for_people(tmp_path: Path) -> None:

@@ -4,12 +4,15 @@ import json
 
 import numpy as np
 import pytest
+from scipy import stats
 
-from cospan.bench import encodings, learner, orthonormalise, rounds
+from cospan.bench import encodings, learner, orthonormalise, processes, rounds
+from cospan.bench.growth import exponent, shares
 from cospan.bench.host import describe
 from cospan.bench.pairs import Turns, in_turns
+from cospan.bench.processes import Case
 from cospan.bench.report import Column, Report
-from cospan.bench.speakers import Upload, varint
+from cospan.bench.speakers import Upload, agents_of, varint
 from cospan.cli.bench import shapes_of
 from cospan.core.learner import LearnerState, Trajectory, learn_round
 from cospan.core.matrices import DenseMatrix, to_dense
@@ -135,6 +138,43 @@ def test_the_plain_yardstick_does_what_the_learner_does() -> None:
     np.testing.assert_allclose(gradient, to_dense(expected.gradient), atol=1e-13)
 
 
+# Growth ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_exponent_of_a_power_law() -> None:
+    x = np.array([1.0, 10.0, 100.0, 1000.0])
+    exact = exponent(x, 3.0 * x**1.5)
+    assert exact.value == pytest.approx(1.5)
+    assert (exact.low, exact.high) == (pytest.approx(1.5), pytest.approx(1.5))
+
+
+def test_the_interval_of_an_exponent_is_that_of_student() -> None:
+    """Against scipy's regression, whose standard error is the same by another way."""
+    x = np.array([1.0, 2.0, 5.0, 9.0, 30.0])
+    y = x * np.array([1.0, 1.3, 0.9, 1.2, 0.8])
+    expected = stats.linregress(np.log(x), np.log(y))
+    margin = stats.t.ppf(0.975, 3) * expected.stderr
+    found = exponent(x, y)
+    assert found.value == pytest.approx(expected.slope)
+    assert found.high == pytest.approx(expected.slope + margin, rel=1e-3)
+    assert found.low == pytest.approx(expected.slope - margin, rel=1e-3)
+
+
+def test_what_a_sum_of_costs_consists_of() -> None:
+    terms = np.array([[1.0, 8.0, 2.0], [1.0, 32.0, 7.0], [1.0, 128.0, 1.0], [1.0, 512.0, 5.0], [1.0, 9.0, 30.0]])
+    np.testing.assert_allclose(shares(terms, terms @ [50.0, 3.0, 0.5]), [50.0, 3.0, 0.5], rtol=1e-9)
+    found = shares(terms, terms @ [50.0, 3.0, -0.5])
+    assert found[2] == 0.0, "nothing costs less than nothing"
+    assert found[0] > 0.0
+    assert found[1] == pytest.approx(3.0, rel=0.1)
+
+
+def test_a_group_shares_a_stream() -> None:
+    case = Case(10, 4, 2, group=4)
+    assert case.streams == 3
+    assert [list(agents_of(stream, 4, 10)) for stream in range(3)] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
+
+
 # Rounds: the agents that only speak -----------------------------------------------------------------------------
 
 
@@ -156,15 +196,15 @@ def test_varints_by_hand() -> None:
 
 @pytest.mark.parametrize("agents", [1, 2, 8, 9, 32, 1024])
 def test_every_agent_is_in_one_process(agents: int) -> None:
-    shares = rounds._shares(rounds.Case(agents, 4, 2))
+    shares = processes.shares(Case(agents, 4, 2))
     assert sorted(number for share in shares for number in share) == list(range(1, agents))
     assert len(shares) == agents - 1 if agents <= 8 else 1 <= len(shares) <= agents
 
 
 def test_the_sweep_leaves_out_what_no_memory_holds() -> None:
     cases = rounds.sweep()
-    assert rounds.Case(1024, 1024, 16) in cases
-    assert rounds.Case(1024, 65_536, 32) not in cases
+    assert Case(1024, 1024, 16) in cases
+    assert Case(1024, 65_536, 32) not in cases
     assert {(case.feature_dim, case.rank) for case in cases} == set(rounds.SWEEP_SHAPES)
 
 

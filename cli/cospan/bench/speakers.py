@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import grpc.aio
-import numpy as np
 
+from cospan.bench.jobs.exercise import gradient_of
 from cospan.core.aggregation import Contribution
 from cospan.core.matrices import DenseMatrix
 from cospan.wire.codec import encode_agent_message
@@ -37,11 +37,11 @@ def varint(value: int) -> bytes:
 
 
 class Upload:
-    """One agent's gradient, encoded once: only the number of the round is put in anew."""
+    """A gradient, or the sum of a group's, encoded once: only the number of the round is put in anew."""
 
-    def __init__(self, feature_dim: int, rank: int, seed: int) -> None:
-        gradient = np.random.default_rng(seed).standard_normal((feature_dim, rank)) / np.sqrt(feature_dim)
-        message = GradientUpload(0, Contribution(DenseMatrix(gradient)))
+    def __init__(self, feature_dim: int, rank: int, seed: int, agents: int = 1) -> None:
+        gradient = gradient_of(seed, feature_dim, rank)
+        message = GradientUpload(0, Contribution(DenseMatrix(agents * gradient), float(agents)))
         self._rest = encode_agent_message(message).gradient.SerializeToString()
 
     def of_round(self, number: int) -> bytes:
@@ -51,15 +51,23 @@ class Upload:
 
 
 class Speaker:
-    """One agent of a run that begins with round 0."""
+    """One stream of a run that begins with round 0: that of an agent, or of a group.
 
-    def __init__(self, address: str, number: int, feature_dim: int, rank: int) -> None:
-        self._upload, self._round = Upload(feature_dim, rank, number), 0
+    Args:
+        address: of the coordinator.
+        feature_dim: d.
+        rank: r.
+        agents: their numbers, one or more.
+    """
+
+    def __init__(self, address: str, feature_dim: int, rank: int, agents: Sequence[int] = (0,)) -> None:
+        self._upload, self._round = Upload(feature_dim, rank, agents[0], len(agents)), 0
         self.bytes_received = 0
         """Of the newest message."""
-        join = Join(f"process {number}", (f"agent-{number:05}",), feature_dim, "none")
+        names = tuple(f"agent-{number:05}" for number in agents)
+        join = Join(f"process {agents[0]}", names, feature_dim, "none")
         self._join = encode_agent_message(join).SerializeToString()
-        options = client_options(max_message_bytes(feature_dim, rank))
+        options = client_options(max_message_bytes(feature_dim, rank, len(agents)))
         # Channels to one address would share a connection; agents on machines of their own do not.
         self._channel = grpc.aio.insecure_channel(address, [*options, ("grpc.use_local_subchannel_pool", 1)])
         self._call: Any = self._channel.stream_stream(_METHOD)()
@@ -112,12 +120,23 @@ class Speaker:
         await self._channel.close()
 
 
-async def _speak(addresses: Sequence[str], feature_dim: int, rank: int, numbers: Sequence[int]) -> None:
-    """Every agent takes part in the run of every address."""
-    speakers = [Speaker(address, number, feature_dim, rank) for number in numbers for address in addresses]
+def agents_of(stream: int, group: int, agents: int) -> range:
+    """The numbers of the agents on a stream, of so many a group."""
+    return range(stream * group, min((stream + 1) * group, agents))
+
+
+async def _speak(
+    addresses: Sequence[str], feature_dim: int, rank: int, agents: int, group: int, streams: Sequence[int]
+) -> None:
+    """Every stream takes part in the run of every address."""
+    speakers = [
+        Speaker(address, feature_dim, rank, agents_of(stream, group, agents))
+        for stream in streams
+        for address in addresses
+    ]
     await asyncio.gather(*(speaker.speak() for speaker in speakers), return_exceptions=True)
 
 
 if __name__ == "__main__":
-    _addresses, (_d, _r, *_numbers) = sys.argv[1].split(","), map(int, sys.argv[2:])
-    asyncio.run(_speak(_addresses, _d, _r, _numbers))
+    _addresses, (_d, _r, _agents, _group, *_streams) = sys.argv[1].split(","), map(int, sys.argv[2:])
+    asyncio.run(_speak(_addresses, _d, _r, _agents, _group, _streams))

@@ -27,10 +27,10 @@ class BenchOptions:
 def bench_rounds(chosen: BenchOptions, agents: int, feature_dim: int, rank: int, *, sweep: bool) -> int:
     """The coordinator against its bare ceiling; the exit code."""
     from cospan.bench import rounds
+    from cospan.bench.processes import Case
 
-    if rank > feature_dim:
-        raise InvalidValueError(f"rank is {rank}; it must be 1 to the feature dimension {feature_dim}")
-    cases = rounds.sweep() if sweep else (rounds.Case(agents, feature_dim, rank),)
+    _require_shape(feature_dim, rank)
+    cases = rounds.sweep() if sweep else (Case(agents, feature_dim, rank),)
     return _run(chosen, lambda say: rounds.benchmark(cases, chosen.seconds, say))
 
 
@@ -54,6 +54,39 @@ def bench_encodings(chosen: BenchOptions, shapes: Sequence[tuple[int, int]]) -> 
 
     chosen_shapes = shapes or encodings.SHAPES
     return _run(chosen, lambda say: encodings.benchmark(chosen_shapes, encodings.GROUPS, chosen.seconds, say))
+
+
+def bench_peers(chosen: BenchOptions, agents: Sequence[int], feature_dim: int, rank: int, environment: Path) -> int:
+    """Cospan beside what else a user might pick; the exit code."""
+    from cospan.bench import peers
+    from cospan.bench.processes import Case
+
+    _require_shape(feature_dim, rank)
+    cases = [Case(each, feature_dim, rank) for each in agents or peers.AGENTS]
+    return _run(chosen, lambda say: peers.benchmark(cases, environment, chosen.seconds, say))
+
+
+def bench_cost_growth(chosen: BenchOptions) -> int:
+    """How the coordinator's time and memory grow; the exit code."""
+    from cospan.bench import cost_growth as growth
+
+    series = (growth.streams(), growth.groups(), growth.numbers())
+    return _run(chosen, lambda say: growth.benchmark(series, chosen.seconds, say))
+
+
+def bench_time_to_accuracy(
+    chosen: BenchOptions, workload: str, agents: int, value_error: float, rounds: int, turns: int
+) -> int:
+    """Seconds to a value error, over the network and in process; the exit code."""
+    from cospan.bench import time_to_accuracy
+
+    target = time_to_accuracy.Target(workload, agents, value_error, rounds)
+    return _run(chosen, lambda say: time_to_accuracy.benchmark(target, turns, say))
+
+
+def _require_shape(feature_dim: int, rank: int) -> None:
+    if rank > feature_dim:
+        raise InvalidValueError(f"rank is {rank}; it must be 1 to the feature dimension {feature_dim}")
 
 
 def shapes_of(texts: Sequence[str]) -> tuple[tuple[int, int], ...]:

@@ -1,6 +1,7 @@
 """The commands' signatures. What they do is imported when they run, so that `cospan --help` is quick."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import typer
@@ -383,6 +384,55 @@ def bench_encodings(
     raise typer.Exit(bench.bench_encodings(chosen, bench.shapes_of(shape or ())))
 
 
+def bench_peers(
+    agents: o.BenchFleets = None,
+    feature_dim: o.BenchFeatureDim = 256,
+    rank: o.BenchRank = 16,
+    environment: o.BenchEnvironment = Path(".venv-peers"),
+    seconds: o.BenchSeconds = 20.0,
+    output: o.BenchOutput = None,
+    json: o.Json = False,
+    quiet: o.Quiet = False,
+    debug: o.Debug = False,
+) -> None:
+    """Rounds per second beside Flower, Ray and MPI at the same job; what is not installed is left out."""
+    from cospan.cli import bench
+
+    chosen = bench.BenchOptions(seconds, output, json=json, quiet=quiet)
+    raise typer.Exit(bench.bench_peers(chosen, agents or (), feature_dim, rank, environment))
+
+
+def bench_cost_growth(
+    seconds: o.BenchSeconds = 3.0,
+    output: o.BenchOutput = None,
+    json: o.Json = False,
+    quiet: o.Quiet = False,
+    debug: o.Debug = False,
+) -> None:
+    """How time and memory of the coordinator grow with agents, groups and d · r: fitted exponents."""
+    from cospan.cli import bench
+
+    raise typer.Exit(bench.bench_cost_growth(bench.BenchOptions(seconds, output, json=json, quiet=quiet)))
+
+
+def bench_time_to_accuracy(
+    workload: o.WorkloadArgument = "queues",
+    agents: o.BenchAgents = 8,
+    value_error: o.BenchValueError = 0.005,
+    rounds: o.BenchMostRounds = 1000,
+    turns: o.BenchTurns = 5,
+    output: o.BenchOutput = None,
+    json: o.Json = False,
+    quiet: o.Quiet = False,
+    debug: o.Debug = False,
+) -> None:
+    """Seconds of `cospan run` to a value error, against the same run in one process."""
+    from cospan.cli import bench
+
+    chosen = bench.BenchOptions(0.0, output, json=json, quiet=quiet)
+    raise typer.Exit(bench.bench_time_to_accuracy(chosen, workload or "queues", agents, value_error, rounds, turns))
+
+
 ALL: tuple[tuple[Callable[..., None], str], ...] = (
     (run, "cospan run queues --agents 8 --rounds 300"),
     (coordinator, "cospan coordinator --workload queues --agents 8 --rounds 300"),
@@ -408,6 +458,9 @@ _BENCH: tuple[tuple[str, Callable[..., None], str], ...] = (
     ("orthonormalise", bench_orthonormalise, "cospan bench orthonormalise --shape 65536x32"),
     ("learner", bench_learner, "cospan bench learner --output learner.json"),
     ("encodings", bench_encodings, "cospan bench encodings --shape 1024x16"),
+    ("peers", bench_peers, "cospan bench peers --agents 8 --output peers.json"),
+    ("cost-growth", bench_cost_growth, "cospan bench cost-growth --output cost-growth.json"),
+    ("time-to-accuracy", bench_time_to_accuracy, "cospan bench time-to-accuracy queues --value-error 0.005"),
 )
 
 GROUPS = (

@@ -621,6 +621,27 @@ BenchShapes: TypeAlias = Annotated[
     list[str] | None,
     typer.Option("--shape", help="d and r; may be said again.", show_default="a list of them", metavar="DxR"),
 ]
+BenchFleets: TypeAlias = Annotated[
+    list[int] | None,
+    typer.Option(
+        "--agents", help="How many agents; may be said again.", min=2, max=64, show_default="2, 8", metavar="N"
+    ),
+]
+BenchEnvironment: TypeAlias = Annotated[
+    Path,
+    typer.Option(
+        "--environment", help="The virtual environment that the peers are installed in.", metavar="FOLDER"
+    ),
+]
+BenchValueError: TypeAlias = Annotated[
+    float, typer.Option("--value-error", help="The value error to be reached.", min=0.0, metavar="ERROR")
+]
+BenchMostRounds: TypeAlias = Annotated[
+    int, typer.Option("--rounds", help="Within so many rounds.", min=1, metavar="ROUNDS")
+]
+BenchTurns: TypeAlias = Annotated[
+    int, typer.Option("--turns", help="How often each way is measured.", min=1, metavar="TURNS")
+]
 BenchSeconds: TypeAlias = Annotated[
     float, typer.Option("--seconds", help="How long each case is measured.", min=0.0, metavar="SECONDS")
 ]

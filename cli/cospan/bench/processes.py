@@ -1,0 +1,137 @@
+"""The processes of a benchmark: the coordinator, its ceiling and agents that only speak, each killed at the end."""
+
+import asyncio
+import contextlib
+import json
+import os
+import sys
+from asyncio.subprocess import DEVNULL, PIPE, Process
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from cospan.bench.host import cores
+from cospan.wire.errors import CospanError
+
+PATIENCE_SECONDS = 120.0
+_PROCESSES = 8
+_SECONDS_FIELDS = slice(11, 13)
+"""utime and stime among the fields of /proc/PID/stat after the name of the program."""
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """How many agents, the shape of what they send, and how many of them share a stream and an upload."""
+
+    agents: int
+    feature_dim: int
+    rank: int
+    group: int = 1
+
+    @property
+    def streams(self) -> int:
+        """Connections to the coordinator: one for each group."""
+        return -(-self.agents // self.group)
+
+
+@contextlib.asynccontextmanager
+async def bounded(what: str, seconds: float = PATIENCE_SECONDS) -> AsyncIterator[None]:
+    """Whatever is waited for, it is not waited for for ever: a process may have died."""
+    try:
+        async with asyncio.timeout(seconds):
+            yield
+    except TimeoutError as failure:
+        raise CospanError(f"{what} took longer than {seconds:g} s; is there memory enough?") from failure
+
+
+def coordinator(case: Case, folder: Path) -> list[str]:
+    """The arguments of a coordinator whose run never ends."""
+    size = ["--agents", str(case.agents), "--feature-dim", str(case.feature_dim), "--rank", str(case.rank)]
+    patient = ["--liveness-seconds", "3600", "--round-seconds", "3600"]
+    settings = ["--preset", "paper", "--rounds", "0", "--port", "0", "--run-folder", str(folder), "--json"]
+    return ["-m", "cospan.cli.main", "coordinator", *size, *settings, *patient]
+
+
+def listening(line: str) -> str:
+    """The address, once the coordinator says it."""
+    document = json.loads(line)
+    if document["event"] == "failed":
+        raise CospanError(f"the coordinator did not start: {document['message']}")
+    return str(document["address"]) if document["event"] == "listening" else ""
+
+
+def ceiling(case: Case) -> list[str]:
+    """The arguments of the bare ceiling."""
+    return ["-m", "cospan.bench.ceiling", str(case.agents), str(case.feature_dim), str(case.rank)]
+
+
+def shares(case: Case) -> list[range]:
+    """Which streams each further process holds: one, up to eight processes; beyond that there is one a core."""
+    processes = case.streams - 1 if case.streams <= _PROCESSES else cores()
+    return [range(first, case.streams, processes) for first in range(1, processes + 1)]
+
+
+@contextlib.asynccontextmanager
+async def server(arguments: list[str], address_of: Callable[[str], str]) -> AsyncIterator[tuple[Process, str]]:
+    """A server's process, and where it listens; what it says later is read and dropped."""
+    async with _process(arguments, stdout=PIPE) as process:
+        assert process.stdout is not None
+        address = ""
+        async with bounded("a server's start"):
+            while not address:
+                line = await process.stdout.readline()
+                if not line:
+                    raise CospanError(f"`python {' '.join(arguments)}` ended before it listened")
+                address = address_of(line.decode())
+        reading = asyncio.create_task(_drop(process.stdout))
+        try:
+            yield process, address
+        finally:
+            reading.cancel()
+
+
+async def _drop(stream: asyncio.StreamReader) -> None:
+    while await stream.read(1 << 16):
+        pass
+
+
+@contextlib.asynccontextmanager
+async def speakers(case: Case, addresses: Sequence[str]) -> AsyncIterator[None]:
+    """The processes of all agents but those of stream 0, in the run of every address."""
+    async with contextlib.AsyncExitStack() as stack:
+        for share in shares(case):
+            numbers = [str(number) for number in share]
+            shape = [str(case.feature_dim), str(case.rank), str(case.agents), str(case.group)]
+            arguments = ["-m", "cospan.bench.speakers", ",".join(addresses), *shape, *numbers]
+            await stack.enter_async_context(_process(arguments))
+        yield
+
+
+@contextlib.asynccontextmanager
+async def _process(arguments: list[str], stdout: int = DEVNULL) -> AsyncIterator[Process]:
+    """A Python process that is killed at the end: what it has stored is thrown away with its folder."""
+    process = await asyncio.create_subprocess_exec(sys.executable, *arguments, stdin=DEVNULL, stdout=stdout)
+    try:
+        yield process
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
+
+
+def cpu_seconds(pid: int) -> float:
+    """CPU time of a process so far, in steps of 10 ms; 0 where the system does not tell."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return sum(map(int, fields[_SECONDS_FIELDS])) / os.sysconf("SC_CLK_TCK")
+
+
+def resident_bytes(pid: int) -> int:
+    """Memory of a process that is its own, anonymous and in use; 0 where the system does not tell."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return 0
+    return sum(1024 * int(line.split()[1]) for line in lines if line.startswith("RssAnon:"))
