@@ -82,6 +82,10 @@ class Settings(BaseSettings):
     tls_cert: str | None = Field(None, description="a file")
     tls_key: str | None = Field(None, description="a file")
     tls_ca: str | None = Field(None, description="a file")
+    upstream: str | None = Field(None, pattern=r"^\S+:\d+$", description="HOST:PORT")
+    upstream_tls_cert: str | None = Field(None, description="a file")
+    upstream_tls_key: str | None = Field(None, description="a file")
+    upstream_tls_ca: str | None = Field(None, description="a file")
     coordinator: str = Field("127.0.0.1:50051", pattern=r"^\S+:\d+$", description="HOST:PORT")
 
     @property
@@ -92,6 +96,19 @@ class Settings(BaseSettings):
             InvalidValueError: only some of them are said.
         """
         return tls_files(self.tls_cert, self.tls_key, self.tls_ca)
+
+    @property
+    def upstream_tls(self) -> TlsFiles | None:
+        """The same, for what a relay shows its own coordinator; what is not said is as towards its agents.
+
+        Raises:
+            InvalidValueError: only some of them are said.
+        """
+        return tls_files(
+            self.upstream_tls_cert or self.tls_cert,
+            self.upstream_tls_key or self.tls_key,
+            self.upstream_tls_ca or self.tls_ca,
+        )
 
 
 def load_settings(flags: Mapping[str, Any], config: Path | None) -> Settings:
