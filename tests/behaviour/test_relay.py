@@ -78,7 +78,7 @@ def test_a_relay_behind_a_relay_and_a_group_beside_single_agents() -> None:
         async with (
             Coordinator(spec) as coordinator,
             relays(coordinator.address, 4) as (upper,),
-            relays(upper.address, 2) as (lower,),
+            Relay(upper.address, gather_agents=2, level=2) as lower,
         ):
             group = AgentGroup(RINGS, (2, 3), coordinator=upper.address)
             agents = agents_at(lower.address, (0, 1)) + agents_at(coordinator.address, (4, 5))

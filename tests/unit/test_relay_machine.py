@@ -23,8 +23,10 @@ class RelayDriver:
     def __init__(self, gather_agents: int = 2) -> None:
         self.now = 0.0
         self.specification = specification()
+        self.fixed = replace(self.specification, feature_fingerprint="map-1")
+        """As it is once the first agent has joined."""
         self.basis = self.specification.initial_basis()
-        self.state = machine.initial_state(self.specification, gather_agents=gather_agents, now=0.0)
+        self.state = machine.initial_state(self.specification, gather_agents=gather_agents, level=1, now=0.0)
         self.commands: tuple[Any, ...] = ()
         self.tokens: dict[str, str] = {}
         self._numbers = itertools.count(1)
@@ -47,9 +49,7 @@ class RelayDriver:
 
     def welcomed(self, round_number: int = 0, *, started: bool = False, agents: tuple[str, ...] = ()) -> list[str]:
         names = agents or self.state.names
-        welcome = m.Welcome(
-            self.stamp(round_number), "up", self.specification, self.basis, round_number, started, names
-        )
+        welcome = m.Welcome(self.stamp(round_number), "up", self.fixed, self.basis, round_number, started, names)
         return self.step(Welcomed(welcome))
 
     def opened(self, round_number: int, durable: int | None = None) -> list[str]:
@@ -116,9 +116,21 @@ def test_who_comes_first_waits_for_others_and_not_for_ever() -> None:
     assert relay.hosted() == ("a", "b")
 
 
-def test_a_round_is_shorter_for_agents_than_for_the_relay() -> None:
+def test_a_round_is_shorter_at_every_level() -> None:
     relay = collecting()
     assert relay.state.fleet.specification.round_seconds == pytest.approx(0.9 * ROUND)
+    lower = machine.initial_state(relay.specification, gather_agents=1, level=2, now=0.0)
+    assert lower.fleet.specification.round_seconds == pytest.approx(0.8 * ROUND)
+
+
+def test_agents_are_given_the_specification_of_the_run() -> None:
+    """Their files say which run they are of by its digest: they may go on with them elsewhere in the tree."""
+    relay = RelayDriver()
+    relay.join("a", "b")
+    assert relay.state.shown.specification == relay.fixed
+    relay.welcomed()
+    assert relay.sent(m.Welcome).specification == relay.fixed
+    assert relay.state.fleet.specification.round_seconds < relay.fixed.round_seconds
 
 
 def test_a_relay_gives_out_no_sites() -> None:

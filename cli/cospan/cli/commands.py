@@ -161,6 +161,7 @@ def agent(
 def relay(
     context: typer.Context,
     upstream: o.Upstream = None,
+    level: o.Level = None,
     agents: o.RelayAgents = None,
     host: o.Host = None,
     port: o.CoordinatorPort = None,

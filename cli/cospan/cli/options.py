@@ -435,6 +435,16 @@ Upstream: TypeAlias = Annotated[
         metavar="HOST:PORT",
     ),
 ]
+Level: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--level",
+        help="How many levels it is below the coordinator; 2 for a relay behind a relay.",
+        show_default="1",
+        rich_help_panel=_ADDRESS,
+        metavar="N",
+    ),
+]
 RelayAgents: TypeAlias = Annotated[
     str | None,
     typer.Option(

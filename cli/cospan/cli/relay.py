@@ -62,6 +62,7 @@ def _prepared(settings: Settings) -> Relay:
         host=settings.host,
         port=DEFAULT_PORT if settings.port is None else settings.port,
         gather_agents=MAX_GROUP if settings.agents is None else settings.agents,
+        level=settings.level,
         patience=settings.patience,
         tls=tls,
         upstream_tls=settings.upstream_tls,

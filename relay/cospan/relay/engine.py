@@ -8,7 +8,6 @@ from collections.abc import Callable
 
 from cospan.client.transport import Transport
 from cospan.core.partial_sums import sum_of_contributions
-from cospan.core.specification import RunSpecification
 from cospan.relay import machine
 from cospan.relay.events import Command, Event, Host, SumUp, UpstreamEvent
 from cospan.relay.state import RelayState
@@ -30,7 +29,7 @@ _STALLED_SECONDS = 1.0
 class RelayEngine:
     """The loop around `machine.step`, on one event loop and without locks."""
 
-    def __init__(self, transport: Transport, *, patience: float, gather_agents: int) -> None:
+    def __init__(self, transport: Transport, *, patience: float, gather_agents: int, level: int = 1) -> None:
         """Nothing is asked yet; `begin` does that."""
         self.history = RoundHistory()
         """Empty: the rounds are the coordinator's to tell of."""
@@ -39,7 +38,7 @@ class RelayEngine:
         self.failure: CospanError | None = None
         """Why the relay has to go down, where nobody asked it to."""
         self.on_note: list[Callable[[server.Note], None]] = []
-        self._gather_agents = gather_agents
+        self._gather_agents, self._level = gather_agents, level
         self._upstream = Upstream(transport, patience=patience, tell=self._told, fail=self._failed)
         self._streams = Streams()
         self._relay: RelayState
@@ -55,17 +54,14 @@ class RelayEngine:
         self._upstream.start()
         specification = await self._upstream.specification
         machine.check_relayable(specification)
-        self._relay = machine.initial_state(specification, gather_agents=self._gather_agents, now=self.now())
+        self._relay = machine.initial_state(
+            specification, gather_agents=self._gather_agents, level=self._level, now=self.now()
+        )
 
     @property
     def state(self) -> CoordinatorState:
         """What is known of the agents, and of the round that they have been told of."""
-        return self._relay.fleet
-
-    @property
-    def specification(self) -> RunSpecification:
-        """As it is handed on to the agents."""
-        return self._relay.fleet.specification
+        return self._relay.shown
 
     def now(self) -> float:
         """The time on the machine's clock, in seconds."""
@@ -122,10 +118,10 @@ class RelayEngine:
     def _execute(self, command: Command) -> None:
         match command:
             case server.Send(token=token, message=message):
-                self._streams.send(self.state.sessions.get(token), message)
+                self._streams.send(self._relay.fleet.sessions.get(token), message)
             case server.Broadcast(message=message):
                 waiting = self._relay.unwelcomed
-                known = [each for token, each in self.state.sessions.items() if token not in waiting]
+                known = [each for token, each in self._relay.fleet.sessions.items() if token not in waiting]
                 self._streams.broadcast(known, message)
             case server.CloseStream(stream=number, error=error):
                 self._streams.close(number, error)
@@ -160,7 +156,7 @@ class RelayEngine:
 
     async def keep_time(self) -> None:
         """Ticks the machine when a deadline is due, until the end."""
-        liveness = self.specification.liveness_seconds
+        liveness = self._relay.specification.liveness_seconds
         while not self.ended.is_set():
             now = self.now()
             deadline = machine.next_deadline(self._relay)

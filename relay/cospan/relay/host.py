@@ -7,8 +7,10 @@ from typing import Self
 
 from cospan.client.transport import GrpcTransport, Transport
 from cospan.relay.engine import RelayEngine
+from cospan.relay.machine import MOST_LEVELS
 from cospan.server.events import DrainRequested, EndRun, Suspend
 from cospan.server.listener import Listener
+from cospan.wire.errors import InvalidValueError
 from cospan.wire.limits import MAX_GROUP
 from cospan.wire.tls import TlsFiles
 
@@ -30,6 +32,7 @@ class Relay:
         host: str = "127.0.0.1",
         port: int = 0,
         gather_agents: int = MAX_GROUP,
+        level: int = 1,
         patience: float = 60.0,
         tls: TlsFiles | None = None,
         upstream_tls: TlsFiles | None = None,
@@ -42,17 +45,21 @@ class Relay:
             host: address to listen on.
             port: to listen on; 0 for any that is free.
             gather_agents: it joins the run once so many agents are here, or a few seconds after the first.
+            level: 1 where `upstream` is the coordinator, one more than that relay's where it is a relay. The
+                further down, the sooner a straggler is given up, so that no relay is given up for it.
             patience: seconds without an answer of the coordinator after which it gives up.
             tls: certificate, key and authority for mutual TLS with its agents; None for no TLS.
             upstream_tls: the same with the coordinator; the certificate must speak for all of its agents.
             transport: how to reach the coordinator; gRPC to `upstream` where left out.
 
         Raises:
-            InvalidValueError: a file of `upstream_tls` cannot be used.
+            InvalidValueError: the level is out of its range, or a file of `upstream_tls` cannot be used.
         """
         self._transport = transport or GrpcTransport(upstream, group_size=MAX_GROUP, tls=upstream_tls)
         self._host, self._port, self._tls = host, port, tls
-        self._gather_agents, self._patience = gather_agents, patience
+        if not 1 <= level <= MOST_LEVELS:
+            raise InvalidValueError(f"level is {level}; it must be 1 to {MOST_LEVELS}")
+        self._gather_agents, self._level, self._patience = gather_agents, level, patience
         self.engine: RelayEngine
         self._listener: Listener | None = None
         self._clock: asyncio.Task[None] | None = None
@@ -68,7 +75,9 @@ class Relay:
         Raises:
             CospanError: the coordinator cannot be reached, its run takes no relays, or the address cannot be bound.
         """
-        self.engine = RelayEngine(self._transport, patience=self._patience, gather_agents=self._gather_agents)
+        self.engine = RelayEngine(
+            self._transport, patience=self._patience, gather_agents=self._gather_agents, level=self._level
+        )
         try:
             await self.engine.begin()
             self._listener = Listener(self.engine, self.stop, host=self._host, port=self._port, tls=self._tls)

@@ -38,8 +38,9 @@ from cospan.wire.messages import AgentPhase, BasisUpdate, Receipt, RunPhase, Wel
 Outcome: TypeAlias = tuple[RelayState, tuple[Command, ...]]
 _Mixed: TypeAlias = tuple[RelayState, tuple[events.Command | Command, ...]]
 
-_ROUND_SHARE = 0.9
-"""Of the coordinator's time for a round: a relay gives a straggler up before it is given up itself for it."""
+_SHARE_OF_A_LEVEL = 0.1
+"""Of the time for a round: a relay gives a straggler up so much earlier than it is given up itself for it."""
+MOST_LEVELS = 5
 GATHER_SECONDS = 0.05
 """So long others that come may join together with the first of them."""
 _FIRST_GATHER_SECONDS = 2.5
@@ -66,17 +67,20 @@ def check_relayable(specification: RunSpecification) -> None:
         )
 
 
-def handed_on(specification: RunSpecification) -> RunSpecification:
-    """The run's specification as the relay gives it to its agents: with a shorter time for a round."""
-    return replace(specification, round_seconds=_ROUND_SHARE * specification.round_seconds)
+def initial_state(specification: RunSpecification, *, gather_agents: int, level: int, now: float) -> RelayState:
+    """A relay without agents, of a run of which nothing but the specification is known.
 
-
-def initial_state(specification: RunSpecification, *, gather_agents: int, now: float) -> RelayState:
-    """A relay without agents, of a run of which nothing but the specification is known."""
+    `level` is 1 for a relay whose coordinator is no relay, 2 for one behind such a relay, and so on.
+    """
     fleet = coordinator.initial_state(
-        handed_on(specification), run_id="", incarnation=0, start_seconds=math.inf, now=now
+        _shortened(specification, level), run_id="", incarnation=0, start_seconds=math.inf, now=now
     )
-    return RelayState(fleet, gather_agents)
+    return RelayState(fleet, specification, gather_agents, level)
+
+
+def _shortened(specification: RunSpecification, level: int) -> RunSpecification:
+    """The specification by which the relay waits; agents are given the run's own."""
+    return replace(specification, round_seconds=(1.0 - _SHARE_OF_A_LEVEL * level) * specification.round_seconds)
 
 
 def next_deadline(state: RelayState) -> float | None:
@@ -142,14 +146,20 @@ def _happened(state: RelayState, event: Event, now: float) -> _Mixed:
 
 def _on_welcomed(state: RelayState, welcome: Welcome) -> _Mixed:
     stamp, fleet = welcome.stamp, state.fleet
-    specification = handed_on(welcome.specification)
-    fleet = replace(fleet, run_id=stamp.run_id, incarnation=stamp.incarnation, specification=specification)
+    shortened = _shortened(welcome.specification, state.level)
+    fleet = replace(fleet, run_id=stamp.run_id, incarnation=stamp.incarnation, specification=shortened)
     if fleet.phase is RunPhase.WAITING:
         fleet = replace(
             fleet, round=stamp.round, durable_round=stamp.round, basis=welcome.basis, started=stamp.round > 0
         )
     confirmed = frozenset(welcome.agent_ids).intersection(state.names)
-    state = replace(state, fleet=fleet, confirmed=confirmed, durable_round=stamp.durable_round)
+    state = replace(
+        state,
+        fleet=fleet,
+        specification=welcome.specification,
+        confirmed=confirmed,
+        durable_round=stamp.durable_round,
+    )
     ready = [token for token in sorted(state.unwelcomed) if _is_welcome(state, token)]
     state = replace(state, unwelcomed=state.unwelcomed.difference(ready))
     return state, tuple(events.Send(token, welcome_of(fleet, fleet.sessions[token])) for token in ready)
@@ -233,7 +243,8 @@ def _on_join(state: RelayState, event: events.JoinRequested, now: float) -> _Mix
     fleet, commands = admit(state.fleet, event, now)
     # A lost group may come back smaller, or as others: nobody else may be awaited then.
     fleet, more = rounds.close_if_complete(fleet, now)
-    state = replace(state, fleet=fleet)
+    fingerprint = fleet.specification.feature_fingerprint  # of the run; the first agent fixes it where it was empty
+    state = replace(state, fleet=fleet, specification=replace(state.specification, feature_fingerprint=fingerprint))
     token = next(each.token for each in commands if isinstance(each, events.Send))
     if not _is_welcome(state, token):
         commands = tuple(each for each in commands if not isinstance(each, events.Send))
@@ -325,8 +336,11 @@ def _told(state: RelayState, commands: tuple[events.Command | Command, ...]) -> 
         match command:
             case events.ComputeBasis(round=number, contributions=contributions):
                 told.append(SumUp(number, tuple(sorted(state.fleet.counted)), contributions))
-            case events.Send(token=token, message=Welcome() | Receipt() as message):
-                told.append(events.Send(token, replace(message, stamp=state.stamp)))
+            case events.Send(token=token, message=Welcome() as welcome):
+                as_told = replace(welcome, stamp=state.stamp, specification=state.specification)
+                told.append(events.Send(token, as_told))
+            case events.Send(token=token, message=Receipt() as receipt):
+                told.append(events.Send(token, replace(receipt, stamp=state.stamp)))
             case events.Broadcast(message=message):
                 told.append(events.Broadcast(replace(message, stamp=state.stamp)))
             case events.CloseStream() | events.Note() | events.EndRun() | events.Suspend() | Host() | SumUp():

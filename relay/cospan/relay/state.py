@@ -1,7 +1,8 @@
 """What a relay knows: plain frozen values, written only by `machine.step`."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from cospan.core.specification import RunSpecification
 from cospan.server.state import CoordinatorState
 from cospan.wire.messages import RunPhase, Stamp
 
@@ -14,7 +15,9 @@ class RelayState:
         fleet: its agents and their round, as a coordinator knows them. WAITING: the coordinator has opened no round
             for it. CLOSING: the sum is made, and the next round is the coordinator's to open. Earlier rounds are
             durable, as far as the fleet is concerned: what they really are is in `durable_round`.
+        specification: of the run, as agents are given it; the fleet's own has a shorter `round_seconds`.
         gather_agents: with how many agents it joins at once.
+        level: how many levels it is below the coordinator; 1 where that is no relay.
         names: the agents whose host the coordinator was last asked to take it for, sorted.
         confirmed: those of them that the coordinator has welcomed.
         unwelcomed: tokens of sessions whose welcome waits for that.
@@ -23,7 +26,9 @@ class RelayState:
     """
 
     fleet: CoordinatorState
+    specification: RunSpecification
     gather_agents: int
+    level: int = 1
     names: tuple[str, ...] = ()
     confirmed: frozenset[str] = frozenset()
     unwelcomed: frozenset[str] = frozenset()
@@ -36,9 +41,16 @@ class RelayState:
         fleet = self.fleet
         return Stamp(fleet.run_id, fleet.incarnation, fleet.round, min(self.durable_round, fleet.round))
 
+    @property
+    def shown(self) -> CoordinatorState:
+        """The fleet, as agents and onlookers may see it."""
+        return self.fleet.having(specification=self.specification, durable_round=self.stamp.durable_round)
+
     def check(self) -> None:
         """Raises AssertionError where an invariant does not hold; called by tests after every event."""
         self.fleet.check()
+        ours = replace(self.fleet.specification, round_seconds=self.specification.round_seconds)
+        assert ours == self.specification, "but for the time for a round the specification is the run's"
         assert list(self.names) == sorted(set(self.names)), "names are sorted, and each is there once"
         assert self.confirmed <= set(self.names), "only whom the coordinator was asked for is confirmed"
         assert self.unwelcomed <= set(self.fleet.sessions), "only who is here waits for a welcome"
