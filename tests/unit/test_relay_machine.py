@@ -233,6 +233,14 @@ def test_who_comes_after_the_sum_is_in_the_next_round_at_both_ends() -> None:
     assert relay.state.fleet.awaited == {"a", "b", "c"}
 
 
+def test_who_waits_for_its_welcome_is_not_given_up_for_its_silence() -> None:
+    relay = RelayDriver(gather_agents=1)
+    relay.join("a")
+    for _ in range(3):
+        assert relay.wait(LIVENESS) == []
+    assert relay.welcomed() == ["Send Welcome"]
+
+
 def test_who_is_not_welcomed_sends_nothing() -> None:
     relay = collecting()
     relay.join("c")
@@ -281,6 +289,24 @@ def test_who_goes_after_its_gradient_counted_is_in_the_sum() -> None:
     assert relay.summed().agent_ids == ("a", "b")
     assert relay.opened(1) == ["Broadcast BasisUpdate", "Host"]
     assert relay.hosted() == ("b",)
+
+
+def test_who_is_gone_is_not_asked_again_for_a_round_that_is_asked_for_again() -> None:
+    relay = collecting()
+    relay.gradient("a", 0)
+    relay.step(events.LeaveArrived(relay.tokens["a"], "enough"))
+    assert relay.opened(0) == ["Broadcast BasisUpdate", "Host"]
+    assert relay.hosted() == ("b",)
+
+
+def test_who_comes_when_all_others_are_gone_takes_their_place() -> None:
+    relay = closing()
+    relay.join("c")
+    for agent in "ab":
+        relay.step(events.LeaveArrived(relay.tokens[agent], "enough"))
+    assert relay.opened(1) == ["Broadcast BasisUpdate"]
+    assert relay.wait(machine.GATHER_SECONDS) == ["Host"]
+    assert relay.hosted() == ("c",)
 
 
 def test_with_its_last_agent_a_relay_leaves_and_comes_back_with_the_next() -> None:

@@ -23,7 +23,6 @@ from cospan.relay.state import RelayState
 from cospan.server import events, rounds
 from cospan.server import machine as coordinator
 from cospan.server.membership import admit, remove, welcome_of
-from cospan.server.state import CoordinatorState
 from cospan.server.transition import session_of
 from cospan.wire.errors import (
     DrainingError,
@@ -291,12 +290,8 @@ def _without_deserted_round(state: RelayState) -> RelayState:
     """With nobody here no round is open; a relay waits for agents without a bound."""
     if state.fleet.sessions or state.fleet.phase in _OVER or state.fleet.phase is RunPhase.WAITING:
         return state
-    return replace(state, fleet=_parked(state.fleet))
-
-
-def _parked(fleet: CoordinatorState) -> CoordinatorState:
-    return replace(
-        fleet,
+    fleet = replace(
+        state.fleet,
         phase=RunPhase.WAITING,
         awaited=frozenset(),
         contributions={},
@@ -304,6 +299,7 @@ def _parked(fleet: CoordinatorState) -> CoordinatorState:
         quorum_seconds=None,
         deserted_since=None,
     )
+    return replace(state, fleet=fleet)
 
 
 def _asked(state: RelayState, now: float) -> Outcome:
@@ -321,11 +317,7 @@ def _asked(state: RelayState, now: float) -> Outcome:
         complete = not state.names and len(wanted) >= state.gather_agents
         if now < due and not complete:
             return replace(state, asking_at=due), ()
-    if not wanted:
-        fleet = _parked(fleet)
-    state = replace(
-        state, fleet=fleet, names=wanted, confirmed=state.confirmed.intersection(wanted), asking_at=None
-    )
+    state = replace(state, names=wanted, confirmed=state.confirmed.intersection(wanted), asking_at=None)
     return state, (Host(wanted, fleet.specification.feature_fingerprint),)
 
 
