@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from behaviour.test_cli import TOY, cospan, ended, line_of, result_of, started
+import pytest
+from behaviour.test_cli import TOY, cospan, ended, in_this_process, line_of, result_of, started
 from stored import NAME
 
 from cospan.server.archive import read_reports, read_state
@@ -143,3 +144,28 @@ def test_a_coordinator_that_is_killed_behind_relays_goes_on_and_no_round_is_lost
     assert code == 0
     found, whole = (load_npz(tmp_path / name / "basis.npz", "a basis")["basis"] for name in ("run", "whole"))
     np.testing.assert_allclose(found, whole, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ((), "upstream is not said; name the coordinator with --upstream HOST:PORT"),
+        (("--upstream", "here"), "upstream is 'here' in --upstream; it must be HOST:PORT"),
+        (
+            ("--upstream", "127.0.0.1:1", "--level", "6"),
+            "level is '6' in --level; it must be a whole number, 1 to 5",
+        ),
+        (("--upstream", "127.0.0.1:1", "--host", "0.0.0.0"), "which other machines can reach, and there is no TLS"),
+        (("--upstream", "127.0.0.1:1", "--upstream-tls-cert", "x.pem"), "tls"),
+    ],
+)
+def test_a_wrong_use_gets_one_sentence(
+    arguments: tuple[str, ...],
+    sentence: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert in_this_process("relay", *arguments) == 2
+    assert sentence in capfd.readouterr().err
