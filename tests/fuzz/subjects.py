@@ -16,7 +16,7 @@ from cospan.core.matrices import DenseMatrix, FactoredMatrix
 from cospan.core.specification import RunSpecification
 from cospan.core.subspace import orthonormality_error
 from cospan.rpc.v1 import coordinator_service_pb2 as pb
-from cospan.server.engine import Engine, Stream
+from cospan.server.engine import Engine
 from cospan.server.events import (
     GradientArrived,
     HeartbeatArrived,
@@ -27,6 +27,7 @@ from cospan.server.events import (
 )
 from cospan.server.reporting import run_report
 from cospan.server.state import CoordinatorState
+from cospan.server.streams import Stream
 from cospan.wire import messages as m
 from cospan.wire.codec import decode_agent_message, decode_coordinator_message, encode_agent_message
 from cospan.wire.errors import CoordinatorUnavailableError, InvalidMessageError, OutOfTurnError, RemoteError
@@ -205,7 +206,9 @@ class Coordinator:
         for stream in self._streams:
             while stream is not None and stream.outbox:
                 decode_coordinator_message(pb.CollaborateResponse.FromString(stream.outbox.popleft()[0]))
-        encode_run_report(run_report(self._engine)).SerializeToString()
+        encode_run_report(
+            run_report(self._engine.state, self._engine.history, self._engine.now())
+        ).SerializeToString()
 
 
 class Agent:

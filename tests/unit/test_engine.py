@@ -13,8 +13,9 @@ from cospan.core.matrices import DenseMatrix
 from cospan.rpc.v1 import coordinator_service_pb2 as pb
 from cospan.server import engine as engine_module
 from cospan.server import events
-from cospan.server.engine import Engine, Stream
+from cospan.server.engine import Engine
 from cospan.server.reporting import run_report
+from cospan.server.streams import _OUTBOX_LENGTH, Stream
 from cospan.wire import errors
 from cospan.wire import messages as m
 from cospan.wire.codec import decode_coordinator_message
@@ -96,7 +97,7 @@ def test_a_peer_that_sends_and_does_not_read_is_cut_off() -> None:
     for _ in range(200):
         fleet.send("a", 0)
     stream = fleet.streams["a"]
-    assert len(stream.outbox) == engine_module._OUTBOX_LENGTH
+    assert len(stream.outbox) == _OUTBOX_LENGTH
     assert isinstance(stream.error, errors.OutOfTurnError)
 
 
@@ -349,7 +350,7 @@ def test_the_report_names_everybody_and_whom_the_round_waits_for() -> None:
     fleet.break_stream("b")
     fleet.engine.handle(events.LeaveArrived("token of c", "its shift is over"))
     fleet.clock.now = 3.0
-    report = run_report(fleet.engine)
+    report = run_report(fleet.engine.state, fleet.engine.history, fleet.engine.now())
     assert (report.phase, report.phase_seconds, report.finish_cause) == (m.RunPhase.COLLECTING, 3.0, None)
     assert [agent.agent_id for agent in report.agents] == ["a", "b", "c"]
     a, b, c = report.agents
@@ -368,7 +369,7 @@ def test_the_report_counts_closed_rounds() -> None:
         fleet.send("b", number)
     fleet.send("a", 4)
     fleet.engine.handle(events.LeaveArrived("token of a", ""))
-    report = run_report(fleet.engine)
+    report = run_report(fleet.engine.state, fleet.engine.history, fleet.engine.now())
     assert [agent.rounds_counted for agent in report.agents] == [4, 4]
     assert report.rounds_per_second == 2.0
     assert report.stamp.round == 4

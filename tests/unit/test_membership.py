@@ -130,3 +130,49 @@ def test_of_the_oldest_holders_the_site_is_forgotten(monkeypatch: pytest.MonkeyP
         token = run.seat(holder, instance=f"process of {holder}").session_token
         run.step(events.LeaveArrived(token, "", returning=True))
     assert list(run.state.seats) == ["first", "third", "fourth"]
+
+
+# A process that hosts other agents than before ---------------------------------------------------------------
+
+
+def relayed(*agents: str) -> tuple[CoordinatorDriver, str]:
+    """A round that awaits an agent of its own, z, and a process that hosts these."""
+    run = CoordinatorDriver(agents=1 + len(agents))
+    run.join("z")
+    return run, run.join(*agents, instance="relay")
+
+
+def test_a_process_that_loses_an_agent_keeps_the_others_in_the_round() -> None:
+    run, token = relayed("a", "b", "c")
+    run.gradient("token-1")
+    old = run.stream(token)
+    kinds = run.step(run.joining("a", "b", instance="relay"))
+    assert "CloseStream" in kinds
+    assert [each.stream for each in run.commands if isinstance(each, events.CloseStream)] == [old]
+    assert run.state.phase is RunPhase.COLLECTING, "the round did not close without them in between"
+    assert run.state.awaited == {"a", "b"}
+    assert run.state.departures["c"].cause == "its process joined anew without c"
+    assert run.welcome().first_round == 0
+
+
+def test_what_had_counted_counts_and_closes_the_round() -> None:
+    run, token = relayed("a", "b", "c")
+    run.gradient("token-1")
+    run.gradient(token, 0, "a", "b")
+    assert run.state.awaited == {"c"}
+    assert "ComputeBasis" in run.step(run.joining("a", "b", instance="relay"))
+    assert run.welcome().first_round == 1
+    assert run.state.counted == {"a", "b", "z"}
+
+
+def test_a_process_that_gains_an_agent_has_it_in_the_open_round() -> None:
+    run, _ = relayed("a", "b")
+    run.gradient("token-1")
+    run.step(run.joining("a", "b", "c", instance="relay"))
+    assert run.state.awaited == {"a", "b", "c"}
+    assert run.state.departures == {}
+
+
+def test_another_process_takes_no_agent_of_one_that_is_connected() -> None:
+    run, _ = relayed("a", "b")
+    run.refuse(run.joining("a", instance="another"), errors.AgentIdTakenError)

@@ -136,3 +136,15 @@ def test_where_it_fails_on_nobody_alone_the_basis_stays() -> None:
 def test_where_it_fails_on_everybody_the_constants_are_to_blame() -> None:
     with pytest.raises(np.linalg.LinAlgError):
         sound_move(BASIS, [BROKEN, BROKEN], METHOD, 0)
+
+
+def test_a_sum_may_be_as_large_as_what_it_sums() -> None:
+    """Else one agent behind a relay, within its own bound, could make the relay's upload be refused."""
+    at_the_end = Contribution(
+        DenseMatrix(3.0 * MAX_ENTRY * SIGNS), 3.0, moment(3.0 * MAX_ENTRY), np.full(D, MAX_ENTRY)
+    )
+    check_contribution(at_the_end)
+    with pytest.raises(InvalidMessageError, match=r"at most 3e\+60 is taken"):
+        check_contribution(dataclasses.replace(at_the_end, gradient=DenseMatrix(3.1 * MAX_ENTRY * SIGNS)))
+    with pytest.raises(InvalidMessageError, match="at most 6"):
+        check_contribution(Contribution(DenseMatrix(1e80 * SIGNS), 1e300))

@@ -650,3 +650,48 @@ def test_every_order_of_a_break_and_a_gradient_sends_the_gradient_once_it_can() 
             uploads += kinds.count("Transmit GradientUpload")
         assert uploads == (2 if order[0] == "gradient" else 1)
         assert [each.upload.round for each in agent.state.kept] == [0]
+
+
+# Other agents ---------------------------------------------------------------------------------------------
+
+
+def kept_sum(agent: AgentDriver, *agents: str) -> m.GradientUpload:
+    """A sum of round 0 over these agents, handed over and sent."""
+    total = upload(0, *agents, weight=float(len(agents)))
+    assert agent.step(session.GradientReady(total)) == ["Transmit GradientUpload"]
+    return total
+
+
+def rejoined(agent: AgentDriver, *agents: str) -> list[str]:
+    """The process hosts these agents now, and is welcomed as such; what follows from the welcome."""
+    assert agent.step(session.Regrouped(agents)) == ["Connect"]
+    assert agent.step(session.Connected()) == ["Transmit Join"]
+    (said,) = agent.commands
+    assert isinstance(said, session.Transmit)
+    assert isinstance(said.message, m.Join)
+    assert (said.message.agent_ids, said.message.resumption) == (agents, None)
+    return agent.receive(agent.welcome(0, session_token="token-2", agent_ids=agents))
+
+
+def test_a_process_that_hosts_other_agents_joins_anew_and_sends_again_what_is_still_its_own() -> None:
+    agent = active()
+    kept_sum(agent, "a", "b")
+    assert rejoined(agent, "a", "b", "c") == ["Transmit GradientUpload"]
+
+
+def test_a_sum_over_somebody_who_is_gone_is_made_anew() -> None:
+    agent = active()
+    kept_sum(agent, "a", "b")
+    assert rejoined(agent, "b") == ["Learn"]
+
+
+def test_a_round_that_is_being_learnt_goes_on_while_the_group_changes() -> None:
+    agent = active()
+    assert rejoined(agent, "a", "b") == []
+    assert agent.learn() == ["Transmit GradientUpload"]
+
+
+def test_nobody_regroups_before_the_site_is_made() -> None:
+    agent = AgentDriver()
+    with pytest.raises(errors.OutOfTurnError):
+        agent.step(session.Regrouped(("a",)))

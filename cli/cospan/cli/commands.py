@@ -159,6 +159,31 @@ def agent(
     raise typer.Exit(take_part(chosen, _given(context), config))
 
 
+def relay(
+    context: typer.Context,
+    upstream: o.Upstream = None,
+    level: o.Level = None,
+    agents: o.RelayAgents = None,
+    host: o.Host = None,
+    port: o.CoordinatorPort = None,
+    insecure: o.Insecure = None,
+    patience: o.Patience = None,
+    tls_cert: o.TlsCert = None,
+    tls_key: o.TlsKey = None,
+    tls_ca: o.TlsCa = None,
+    upstream_tls_cert: o.UpstreamTlsCert = None,
+    upstream_tls_key: o.UpstreamTlsKey = None,
+    upstream_tls_ca: o.UpstreamTlsCa = None,
+    config: o.Config = None,
+    json: o.Json = False,
+    debug: o.Debug = False,
+) -> None:
+    """A level between agents and coordinator: agents join it, and it sends the exact sum of what they send."""
+    from cospan.cli.relay import relay_here
+
+    raise typer.Exit(relay_here(_given(context), config, json=json))
+
+
 def compare(
     context: typer.Context,
     workload: o.WorkloadArgument = None,
@@ -437,6 +462,7 @@ ALL: tuple[tuple[Callable[..., None], str], ...] = (
     (run, "cospan run queues --agents 8 --rounds 300"),
     (coordinator, "cospan coordinator --workload queues --agents 8 --rounds 300"),
     (agent, "cospan agent queues --id site-7 --coordinator 127.0.0.1:50051 --output site-7.npz"),
+    (relay, "cospan relay --upstream coordinator.example:50051 --agents 100 --port 50052"),
     (compare, "cospan compare queues --agents 40 --rounds 500 --seeds 5"),
     (reproduce, "cospan reproduce linear-speedup"),
     (rank, "cospan rank queues --agents 40 --rounds 300"),

@@ -426,10 +426,45 @@ CoordinatorAddress: TypeAlias = Annotated[
     ),
 ]
 
+Upstream: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--upstream",
+        help="Where the coordinator, or another relay, listens.",
+        rich_help_panel=_ADDRESS,
+        metavar="HOST:PORT",
+    ),
+]
+Level: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--level",
+        help="How many levels it is below the coordinator; 2 for a relay behind a relay.",
+        show_default="1",
+        rich_help_panel=_ADDRESS,
+        metavar="N",
+    ),
+]
+RelayAgents: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--agents",
+        help="Number of its agents: with so many it joins the run at once.",
+        show_default="joins 2.5 s after the first has come",
+        metavar="N",
+    ),
+]
+
 
 def _tls(name: str, text: str) -> object:
     """The option of one of the three files of TLS."""
     return typer.Option(name, help=text, show_default="no TLS", rich_help_panel=_TRUST, metavar="FILE")
+
+
+def _tls_above(name: str, text: str) -> object:
+    """The option of one of the three files of TLS between a relay and its coordinator."""
+    same = name.replace("--upstream-", "that of --")
+    return typer.Option(name, help=text, show_default=same, rich_help_panel=_TRUST, metavar="FILE")
 
 
 TlsCert: TypeAlias = Annotated[
@@ -438,6 +473,13 @@ TlsCert: TypeAlias = Annotated[
 TlsKey: TypeAlias = Annotated[str | None, _tls("--tls-key", "Its key (PEM).")]
 TlsCa: TypeAlias = Annotated[
     str | None, _tls("--tls-ca", "Authority (PEM) whose certificates the other side must have.")
+]
+UpstreamTlsCert: TypeAlias = Annotated[
+    str | None, _tls_above("--upstream-tls-cert", "Certificate (PEM) that the coordinator is shown.")
+]
+UpstreamTlsKey: TypeAlias = Annotated[str | None, _tls_above("--upstream-tls-key", "Its key (PEM).")]
+UpstreamTlsCa: TypeAlias = Annotated[
+    str | None, _tls_above("--upstream-tls-ca", "Authority (PEM) whose certificate the coordinator must have.")
 ]
 StopCause: TypeAlias = Annotated[
     str, typer.Option("--cause", help="Why, in one sentence: every agent is told.", metavar="TEXT")

@@ -23,10 +23,11 @@ otherwise, and small matrices gain nothing from more."""
 def prepare_environment(arguments: Sequence[str]) -> None:
     """Sets what numpy and gRPC read when they are imported, where nobody has; children inherit it.
 
-    A coordinator with TLS lets gRPC speak: on standard error it says why a handshake was refused. Nobody else can.
+    A coordinator or a relay with TLS lets gRPC speak: on standard error it says why a handshake was refused. Nobody
+    else can.
     """
     said = any(argument.startswith("--tls-cert") for argument in arguments) or os.environ.get("COSPAN_TLS_CERT")
-    if said and arguments[:1] == ["coordinator"]:
+    if said and arguments[:1] in (["coordinator"], ["relay"]):
         os.environ.setdefault("GRPC_VERBOSITY", "")
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)

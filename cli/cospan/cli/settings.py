@@ -82,6 +82,11 @@ class Settings(BaseSettings):
     tls_cert: str | None = Field(None, description="a file")
     tls_key: str | None = Field(None, description="a file")
     tls_ca: str | None = Field(None, description="a file")
+    upstream: str | None = Field(None, pattern=r"^\S+:\d+$", description="HOST:PORT")
+    level: int = Field(1, ge=1, le=5, description="a whole number, 1 to 5")
+    upstream_tls_cert: str | None = Field(None, description="a file")
+    upstream_tls_key: str | None = Field(None, description="a file")
+    upstream_tls_ca: str | None = Field(None, description="a file")
     coordinator: str = Field("127.0.0.1:50051", pattern=r"^\S+:\d+$", description="HOST:PORT")
 
     @property
@@ -92,6 +97,19 @@ class Settings(BaseSettings):
             InvalidValueError: only some of them are said.
         """
         return tls_files(self.tls_cert, self.tls_key, self.tls_ca)
+
+    @property
+    def upstream_tls(self) -> TlsFiles | None:
+        """The same, for what a relay shows its own coordinator; what is not said is as towards its agents.
+
+        Raises:
+            InvalidValueError: only some of them are said.
+        """
+        return tls_files(
+            self.upstream_tls_cert or self.tls_cert,
+            self.upstream_tls_key or self.tls_key,
+            self.upstream_tls_ca or self.tls_ca,
+        )
 
 
 def load_settings(flags: Mapping[str, Any], config: Path | None) -> Settings:

@@ -201,6 +201,13 @@ class StopRequested:
 
 
 @dataclass(frozen=True, slots=True)
+class Regrouped:
+    """The process hosts other agents than before; at least one, and their names are sorted."""
+
+    agent_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Tick:
     """Time has passed."""
 
@@ -214,6 +221,7 @@ Event: TypeAlias = (
     | GradientReady
     | LearningFailed
     | StopRequested
+    | Regrouped
     | Tick
 )
 
@@ -310,8 +318,20 @@ def step(state: SessionState, event: Event, now: float) -> Outcome:
             return _leave(state, Phase.FAILED, f"it failed ({error.reason}); its own output says how", Fail(error))
         case StopRequested(cause=cause, returning=returning):
             return _leave(state, Phase.DONE, cause, Conclude(cause, state.basis), returning=returning)
+        case Regrouped(agent_ids=agent_ids):
+            return _on_regrouped(state, agent_ids)
         case Tick():
             return _on_tick(state, now)
+
+
+def _on_regrouped(state: SessionState, agent_ids: tuple[str, ...]) -> Outcome:
+    """Joins anew, as those agents. A sum that holds others cannot be sent any more; its round is learnt anew."""
+    if state.join is None:
+        raise OutOfTurnError("other agents came before the site was made")
+    hosted = set(agent_ids)
+    kept = tuple(each for each in state.kept if hosted.issuperset(each.upload.agent_ids))
+    join = replace(state.join, agent_ids=agent_ids)
+    return replace(state, phase=Phase.OFFLINE, join=join, token=None, kept=kept), (Connect(0.0),)
 
 
 def _on_connected(state: SessionState, now: float) -> Outcome:

@@ -1,7 +1,8 @@
 """How large the numbers of an upload may be: so that no peer can make a round's arithmetic overflow or fail.
 
-Every entry of a gradient, of a product of factors, of a second moment and of row sums is at most 1e60 in size. With
-that every step of `cospan.core.aggregation.next_basis` stays finite: the sum over a million agents is below 1e67;
+Every entry of a gradient, of a product of factors, of a second moment and of row sums is at most 1e60 in size; in a
+sum over n agents at most n times that, so what was taken from each alone is taken as a sum as well. With that every
+step of `cospan.core.aggregation.next_basis` stays finite: the sum over a million agents is below 1e67;
 preconditioning divides by no less than 1e-60 times its floor, and a square of what it gives is about 1e243; row
 scaling multiplies by 1e61 at the most; float64 ends at 1.8e308. An honest entry is a product of errors and heads
 summed over a round: rewards of 1e12 over a million steps come to about 1e36.
@@ -14,6 +15,7 @@ from cospan.core.aggregation import Contribution
 from cospan.core.matrices import DenseMatrix, Gradient
 from cospan.core.subspace import is_second_moment
 from cospan.wire.errors import InvalidMessageError
+from cospan.wire.limits import MAX_GROUP
 
 MAX_ENTRY = 1e60
 
@@ -24,32 +26,31 @@ def check_contribution(contribution: Contribution) -> None:
     Raises:
         InvalidMessageError: an entry is too large; or the second moment cannot be one.
     """
-    _check_gradient(contribution.gradient)
+    most = MAX_ENTRY * min(max(contribution.weight, 1.0), float(MAX_GROUP))
+    _check_gradient(contribution.gradient, most)
     if contribution.row_sums is not None:
-        _check_size("gradient.row_sums", _largest(contribution.row_sums))
+        _check_size("gradient.row_sums", _largest(contribution.row_sums), most)
     moment = contribution.head_second_moment
     if moment is not None:
-        _check_size("gradient.head_second_moment", _largest(moment))
+        _check_size("gradient.head_second_moment", _largest(moment), most)
         if not is_second_moment(moment):
             raise InvalidMessageError(
                 "gradient.head_second_moment is not symmetric and positive semidefinite; it must be a sum of w wᵀ"
             )
 
 
-def _check_gradient(gradient: Gradient) -> None:
+def _check_gradient(gradient: Gradient, most: float) -> None:
     if isinstance(gradient, DenseMatrix):
-        _check_size("gradient.dense", _largest(gradient.values))
+        _check_size("gradient.dense", _largest(gradient.values), most)
         return
     # Multiplied as Python's floats, which are float64 whatever the factors are; an overflow is inf, and too large.
     bound = gradient.left.shape[1] * _largest(gradient.left) * _largest(gradient.right)
-    _check_size("the product of gradient.factored", bound)
+    _check_size("the product of gradient.factored", bound, most)
 
 
-def _check_size(field: str, largest: float) -> None:
-    if largest > MAX_ENTRY:
-        raise InvalidMessageError(
-            f"{field} has an entry of up to {largest:.3g} in size; at most {MAX_ENTRY:g} is taken"
-        )
+def _check_size(field: str, largest: float, most: float) -> None:
+    if largest > most:
+        raise InvalidMessageError(f"{field} has an entry of up to {largest:.3g} in size; at most {most:g} is taken")
 
 
 def _largest(values: Shaped[np.ndarray, "..."]) -> float:

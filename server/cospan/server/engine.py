@@ -10,7 +10,6 @@ import secrets
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import TypeVar
 
 import numpy as np
@@ -44,9 +43,8 @@ from cospan.server.journal import Journal
 from cospan.server.roll import Roll
 from cospan.server.state import CoordinatorState
 from cospan.server.store import Operation, RunStore
-from cospan.wire.codec import encode_coordinator_message
-from cospan.wire.errors import OutOfTurnError, RemoteError
-from cospan.wire.messages import BasisUpdate, CoordinatorMessage, Drain, Finish, FinishCause
+from cospan.server.streams import Stream, Streams
+from cospan.wire.messages import FinishCause
 
 log = logging.getLogger(__name__)
 
@@ -55,8 +53,6 @@ _THREAD_FROM_NUMBERS = 400_000
 
 _LONGEST_SLEEP_SECONDS = 1.0
 _STALLED_SECONDS = 1.0
-_OUTBOX_LENGTH = 64
-"""So many messages may wait for a peer that does not read; only answers to its own messages can become so many."""
 
 _RETURN_SECONDS = 15.0
 """After a restart, so long a round waits for those who took part before: longer than agents ever pause between
@@ -66,41 +62,6 @@ _FINAL = (FinishCause.ROUNDS_REACHED, FinishCause.STOPPED, FinishCause.FAILED)
 """A run that ended otherwise goes on where it was when a coordinator is started for it again."""
 
 _C = TypeVar("_C", bound=Command)
-
-
-@dataclass(slots=True)
-class Stream:
-    """One open stream: what waits to be written, and how it is to end."""
-
-    number: int
-    token: str | None = None
-    outbox: deque[tuple[bytes, bool]] = field(default_factory=deque)
-    """Encoded messages, each with whether it is a basis."""
-    closed: bool = False
-    """No message is added any more; the stream ends when the outbox is empty."""
-    error: RemoteError | None = None
-    wake: asyncio.Event = field(default_factory=asyncio.Event)
-    ended: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set when it is closed."""
-
-    def put(self, encoded: bytes, *, is_basis: bool) -> None:
-        """Queues a message. Of several bases that a slow reader has not taken, only the newest is kept."""
-        if self.closed:
-            return
-        if is_basis and self.outbox and self.outbox[-1][1]:
-            self.outbox.pop()
-        if len(self.outbox) >= _OUTBOX_LENGTH:
-            self.close(OutOfTurnError(f"{_OUTBOX_LENGTH} messages wait to be read; read them before sending more"))
-            return
-        self.outbox.append((encoded, is_basis))
-        self.wake.set()
-
-    def close(self, error: RemoteError | None) -> None:
-        """Ends the stream, after what is queued where there is no error."""
-        if not self.closed:
-            self.closed, self.error = True, error
-            self.wake.set()
-            self.ended.set()
 
 
 class Engine:
@@ -139,8 +100,7 @@ class Engine:
         self.end: EndRun | Suspend | None = None
         self.on_note: list[Callable[[Note], None]] = []
         self.on_round: list[Callable[[ReportRound], None]] = []
-        self._streams: dict[int, Stream] = {}
-        self._next_stream = 0
+        self._streams = Streams()
         self._tasks: set[asyncio.Task[None]] = set()
 
     def _restored(
@@ -163,15 +123,11 @@ class Engine:
 
     def open_stream(self) -> Stream:
         """A new stream, not yet bound to a session."""
-        self._next_stream += 1
-        stream = Stream(self._next_stream)
-        self._streams[stream.number] = stream
-        return stream
+        return self._streams.open()
 
     def forget_stream(self, stream: Stream) -> None:
         """The stream has ended; nothing can be written to it."""
-        stream.close(None)
-        self._streams.pop(stream.number, None)
+        self._streams.forget(stream)
 
     # Events --------------------------------------------------------------------------------------------------
 
@@ -193,21 +149,20 @@ class Engine:
         """Carries a command out; the event that follows at once, if any."""
         match command:
             case Send(token=token, message=message):
-                self._send(token, message)
+                self._streams.send(self.state.sessions.get(token), message)
             case Broadcast(message=message):
-                self._broadcast(message)
+                self._streams.broadcast(self.state.sessions.values(), message)
             case ComputeBasis():
                 return self._compute(command)
             case CloseStream(stream=number, error=error):
-                if number in self._streams:
-                    self._streams[number].close(error)
+                self._streams.close(number, error)
             case StoreRound() | StoreMember() | DropMember() | StoreSpecification():
                 return self._keep(command)
             case ReportRound(report=report):
                 self.history.append(report)
                 _tell(self.on_round, command)
             case Note():
-                _log_note(command)
+                log_note(command)
                 _tell(self.on_note, command)
             case EndRun() | Suspend():
                 self.end = command
@@ -223,26 +178,6 @@ class Engine:
             report = operation.record.report
             return RoundStored(report.closed_round, report)
         return None
-
-    def _send(self, token: str, message: CoordinatorMessage) -> None:
-        """Sends to one session; a session without a stream gets the newest state when it comes back."""
-        session = self.state.sessions.get(token)
-        stream = self._streams.get(session.stream) if session else None
-        if stream is not None:
-            stream.token = token
-            stream.put(encode_coordinator_message(message).SerializeToString(), is_basis=False)
-
-    def _broadcast(self, message: BasisUpdate | Finish | Drain) -> None:
-        """Serialises once; the same bytes go to every stream."""
-        encoded = encode_coordinator_message(message).SerializeToString()
-        last = not isinstance(message, BasisUpdate)
-        for session in self.state.sessions.values():
-            stream = self._streams.get(session.stream)
-            if stream is None:
-                continue
-            stream.put(encoded, is_basis=not last)
-            if last:
-                stream.close(None)
 
     # Arithmetic ------------------------------------------------------------------------------------------------
 
@@ -325,10 +260,11 @@ def _tell(listeners: list[Callable[[_C], None]], command: _C) -> None:
 def _log_left_out(number: int, sound: SoundMove, sessions: Sequence[tuple[str, ...]]) -> None:
     """Names those whose gradients a round could not be computed with; `sessions` is in the order of the sum."""
     agents = tuple(agent for place in sound.left_out for agent in sessions[place])
-    _log_note(Note("gradients-left-out", number, agents, f"the arithmetic fails with them: {sound.problem}"))
+    log_note(Note("gradients-left-out", number, agents, f"the arithmetic fails with them: {sound.problem}"))
 
 
-def _log_note(note: Note) -> None:
+def log_note(note: Note) -> None:
+    """Writes a note down as one line; of many agents it names the first."""
     named, more = note.agent_ids[:5], len(note.agent_ids) - 5
     shown = ", ".join(named) + (f" and {more} more" if more > 0 else "")
     message = " ".join(part for part in (note.kind, shown, note.text) if part)

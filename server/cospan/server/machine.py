@@ -242,6 +242,18 @@ def _on_stream_closed(state: CoordinatorState, event: StreamClosed, now: float) 
 def _on_tick(state: CoordinatorState, now: float) -> Outcome:
     if state.phase in _OVER:
         return state, ()
+    state, commands = give_up_overdue(state, now)
+    if state.contributions and now - state.phase_since >= state.specification.round_seconds:
+        # Who is still awaited has joined in mid-round. It stays, but no row of joiners holds a round up for ever.
+        state = replace(state, awaited=NOBODY)
+    state, more = _go_on(state, now)
+    commands += more
+    state, more = _finish_waiting(state, now)
+    return state, commands + more
+
+
+def give_up_overdue(state: CoordinatorState, now: float) -> Outcome:
+    """Gives up the sessions from which nothing was heard for too long, or no gradient; each with its cause."""
     commands: tuple[Command, ...] = ()
     for token, cause in list(_overdue(state, now)):
         session = state.sessions[token]
@@ -250,13 +262,7 @@ def _on_tick(state: CoordinatorState, now: float) -> Outcome:
         if session.phase is AgentPhase.CONNECTED:
             given_up = SessionUnknownError(f"the coordinator gave this process up: {cause}; join anew")
             commands += (CloseStream(session.stream, given_up),)
-    if state.contributions and now - state.phase_since >= state.specification.round_seconds:
-        # Who is still awaited has joined in mid-round. It stays, but no row of joiners holds a round up for ever.
-        state = replace(state, awaited=NOBODY)
-    state, more = _go_on(state, now)
-    commands += more
-    state, more = _finish_waiting(state, now)
-    return state, commands + more
+    return state, commands
 
 
 def _longest_silence(state: CoordinatorState) -> float:

@@ -159,7 +159,7 @@ def _resume(state: CoordinatorState, session: Session, stream: int, now: float) 
     )
     state = state.with_session(session)
     back = Note("agent-back", state.round, session.agent_ids, "its stream is open again")
-    return state, (*superseded, Send(session.token, _welcome(state, session)), back)
+    return state, (*superseded, Send(session.token, welcome_of(state, session)), back)
 
 
 def _displace(state: CoordinatorState, join: Join, now: float) -> tuple[CoordinatorState, tuple[Command, ...]]:
@@ -167,9 +167,10 @@ def _displace(state: CoordinatorState, join: Join, now: float) -> tuple[Coordina
     tokens = {state.hosts[agent]: agent for agent in join.agent_ids if agent in state.hosts}
     for token, agent in tokens.items():
         session = state.sessions[token]
-        # A holder has one process: its older one, of which only the end is missing, need not be waited for.
-        restarted = bool(join.holder) and session.holder == join.holder
-        if session.phase is AgentPhase.CONNECTED and not restarted:
+        # A holder has one process: its older one, of which only the end is missing, need not be waited for. And a
+        # process that joins with other names than before, as a relay does, is done with what it was.
+        same = session.instance_id == join.instance_id or (bool(join.holder) and session.holder == join.holder)
+        if session.phase is AgentPhase.CONNECTED and not same:
             raise AgentIdTakenError(
                 f"agent {agent!r} is hosted by another process that is connected; choose another id, or try "
                 f"again {state.specification.liveness_seconds:g} s after that process has ended"
@@ -177,11 +178,18 @@ def _displace(state: CoordinatorState, join: Join, now: float) -> tuple[Coordina
     notes: tuple[Command, ...] = ()
     for token in tokens:
         session = state.sessions[token]
-        state, gone = remove(state, token, "it was started again", now)
+        left_out = sorted(set(session.agent_ids) - set(join.agent_ids))
+        cause = f"its process joined anew without {_listed(left_out)}" if left_out else "it was started again"
+        state, gone = remove(state, token, cause, now)
         notes += gone
         if session.phase is AgentPhase.CONNECTED:
             notes += (CloseStream(session.stream, SessionUnknownError("the agent was started again")),)
     return state, notes
+
+
+def _listed(names: list[str]) -> str:
+    """Some of the names, for a sentence."""
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def _open_session(
@@ -222,7 +230,7 @@ def _open_session(
     )
     joined = Note("agent-joined", state.round, agents)
     stored = StoreMember(session)
-    return state, (*before, stored, Send(session.token, _welcome(state, session)), joined)
+    return state, (*before, stored, Send(session.token, welcome_of(state, session)), joined)
 
 
 def _takes_part_at_once(state: CoordinatorState, agents: tuple[str, ...]) -> bool:
@@ -234,7 +242,8 @@ def _takes_part_at_once(state: CoordinatorState, agents: tuple[str, ...]) -> boo
     return state.phase is RunPhase.COLLECTING and allowed and state.counted.isdisjoint(agents)
 
 
-def _welcome(state: CoordinatorState, session: Session) -> Welcome:
+def welcome_of(state: CoordinatorState, session: Session) -> Welcome:
+    """What a session is told that joins, or comes back."""
     running = state.phase in (RunPhase.COLLECTING, RunPhase.CLOSING)
     past = running and state.awaited.isdisjoint(session.agent_ids)
     return Welcome(

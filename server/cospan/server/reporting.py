@@ -1,15 +1,14 @@
 """What an onlooker is told of the coordinator's state."""
 
-from cospan.server.engine import Engine
+from cospan.server.history import RoundHistory
 from cospan.server.state import CoordinatorState
 from cospan.wire.messages import AgentPhase, AgentReport, RunReport
 
 _RATE_ROUNDS = 50
 
 
-def run_report(engine: Engine) -> RunReport:
-    """The run as it stands."""
-    state, now = engine.state, engine.now()
+def run_report(state: CoordinatorState, history: RoundHistory, now: float) -> RunReport:
+    """The run as it stands at the time `now` of the machine's clock."""
     return RunReport(
         stamp=state.stamp,
         specification=state.specification,
@@ -17,7 +16,7 @@ def run_report(engine: Engine) -> RunReport:
         phase_seconds=max(0.0, now - state.phase_since),
         agents=tuple(sorted(_agents(state, now), key=lambda agent: agent.agent_id)),
         finish_cause=state.finish_cause,
-        rounds_per_second=_rounds_per_second(engine),
+        rounds_per_second=_rounds_per_second(history),
     )
 
 
@@ -57,8 +56,8 @@ def _agents(state: CoordinatorState, now: float) -> list[AgentReport]:
     return here + gone
 
 
-def _rounds_per_second(engine: Engine) -> float:
+def _rounds_per_second(history: RoundHistory) -> float:
     """Over the newest rounds; 0 before the first has closed."""
-    reports = engine.history.recent(_RATE_ROUNDS)
+    reports = history.recent(_RATE_ROUNDS)
     seconds = sum(report.seconds for report in reports)
     return len(reports) / seconds if seconds > 0.0 else 0.0

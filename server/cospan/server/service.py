@@ -7,7 +7,7 @@ import asyncio
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import grpc
 import grpc.aio
@@ -17,16 +17,19 @@ from cospan.rpc.v1 import coordinator_service_pb2 as pb
 from cospan.server.access import peer_identity
 from cospan.server.allowance import Allowance, Terms, charged
 from cospan.server.doorkeeper import Context, Doorkeeper, Entry, refuse
-from cospan.server.engine import Engine, Stream
 from cospan.server.events import (
+    Event,
     GradientArrived,
     HeartbeatArrived,
     JoinRequested,
     LeaveArrived,
     StreamClosed,
 )
+from cospan.server.history import RoundHistory
 from cospan.server.quotas import Kind
 from cospan.server.reporting import run_report
+from cospan.server.state import CoordinatorState
+from cospan.server.streams import Stream
 from cospan.wire.codec import decode_agent_message, encode_matrix, encode_specification, encode_stamp, printable
 from cospan.wire.errors import CospanError, InternalError, InvalidMessageError, OutOfTurnError, RemoteError
 from cospan.wire.identity import Identity, Right
@@ -54,10 +57,38 @@ class UnreadError(CospanError):
     reason = "UNREAD"
 
 
-class CoordinatorService:
-    """`cospan.rpc.v1.CoordinatorService` over an `Engine`."""
+@runtime_checkable
+class Serves(Protocol):
+    """What runs a machine that agents speak with: a coordinator's engine, or a relay's."""
 
-    def __init__(self, engine: Engine, stop: Callable[[str], None], door: Doorkeeper) -> None:
+    history: RoundHistory
+
+    @property
+    def state(self) -> CoordinatorState:
+        """What the machine knows of the agents and of the open round."""
+        ...
+
+    def now(self) -> float:
+        """The time on the machine's clock, in seconds."""
+        ...
+
+    def open_stream(self) -> Stream:
+        """A new stream, not yet bound to a session."""
+        ...
+
+    def forget_stream(self, stream: Stream) -> None:
+        """The stream has ended; nothing can be written to it."""
+        ...
+
+    def handle(self, event: Event) -> None:
+        """Lets an event happen. Raises RemoteError where it is not allowed; nothing has changed then."""
+        ...
+
+
+class CoordinatorService:
+    """`cospan.rpc.v1.CoordinatorService` over whatever serves a run."""
+
+    def __init__(self, engine: Serves, stop: Callable[[str], None], door: Doorkeeper) -> None:
         """Serves an engine; `stop` ends its run, with a sentence that says why; `door` says who may come in."""
         self._engine, self._stop, self._door = engine, stop, door
 
@@ -175,7 +206,7 @@ class CoordinatorService:
     async def get_run(self, _request: pb.GetRunRequest, context: Context) -> pb.GetRunResponse:
         """The run as it stands."""
         peer_identity(context).require(Right.READ)
-        return encode_run_report(run_report(self._engine))
+        return encode_run_report(run_report(self._engine.state, self._engine.history, self._engine.now()))
 
     async def get_basis(self, _request: pb.GetBasisRequest, context: Context) -> pb.GetBasisResponse:
         """The newest basis."""

@@ -204,7 +204,9 @@ class Join(_message.Message):
     RESUMPTION_FIELD_NUMBER: _builtins.int
     HOLDER_FIELD_NUMBER: _builtins.int
     instance_id: _builtins.str
-    """One random name per agent process, at most 64 characters. Joining twice with the same name is joining once."""
+    """One random name per agent process, at most 64 characters. Joining twice with the same name is joining once. With
+    other `agent_ids` the process joins anew, and its older session that hosted any of them is over.
+    """
     feature_dim: _builtins.int
     """d, the length of the agent's feature vectors; must equal the run's."""
     feature_fingerprint: _builtins.str

@@ -1,0 +1,116 @@
+"""`cospan relay`: a coordinator to its agents, and a group of them to its own coordinator; what it prints."""
+
+import asyncio
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from cospan.cli.coordinator import DEFAULT_PORT, is_loopback
+from cospan.cli.log_lines import log_errors_to_stderr
+from cospan.cli.process import JsonLines, claim_stdout, keep_what_is_loaded, on_stop_signal, use_one_blas_thread
+from cospan.cli.settings import Settings, load_settings
+from cospan.relay.host import Relay
+from cospan.server.descriptors import raise_file_limit
+from cospan.server.events import EndRun, Note, Suspend
+from cospan.wire.errors import CospanError, InvalidValueError
+from cospan.wire.limits import MAX_GROUP
+from cospan.wire.tls import check_usable
+
+
+def relay_here(flags: Mapping[str, Any], config: Path | None, *, json: bool) -> int:
+    """Relays in this process until the run is over; the exit code.
+
+    Raises:
+        CospanError: it cannot begin, or cannot go on.
+    """
+    log_errors_to_stderr()
+    lines = JsonLines(claim_stdout()) if json else None
+    try:
+        relay = _prepared(load_settings(flags, config))
+        use_one_blas_thread()
+        raise_file_limit()
+        keep_what_is_loaded()
+        end = asyncio.run(_serve(relay, lines))
+    except CospanError as failure:
+        if lines is not None:
+            lines.emit("failed", reason=failure.reason, message=str(failure), exit_code=failure.exit_code)
+        raise
+    _say(lines, "finished", end.message)
+    return 0
+
+
+def _prepared(settings: Settings) -> Relay:
+    """The relay that the settings ask for.
+
+    Raises:
+        InvalidValueError: nobody says where the coordinator is; the certificates cannot be used; or there are none
+            where other machines can reach the address.
+    """
+    if settings.upstream is None:
+        raise InvalidValueError("upstream is not said; name the coordinator with --upstream HOST:PORT")
+    tls = settings.tls
+    if tls is not None:
+        check_usable(tls, time.time())
+    elif not is_loopback(settings.host) and not settings.insecure:
+        raise InvalidValueError(
+            f"host is {settings.host}, which other machines can reach, and there is no TLS; say --tls-cert, "
+            "--tls-key and --tls-ca, listen on 127.0.0.1, or say --insecure where the network is trusted"
+        )
+    return Relay(
+        settings.upstream,
+        host=settings.host,
+        port=DEFAULT_PORT if settings.port is None else settings.port,
+        gather_agents=MAX_GROUP if settings.agents is None else settings.agents,
+        level=settings.level,
+        patience=settings.patience,
+        tls=tls,
+        upstream_tls=settings.upstream_tls,
+    )
+
+
+async def _serve(relay: Relay, lines: JsonLines | None) -> EndRun | Suspend:
+    starting = asyncio.ensure_future(relay.start())
+
+    def stop(cause: str) -> None:
+        text = f"the relay was stopped by {cause}"
+        if not starting.done():
+            starting.cancel()
+        elif cause == "SIGINT":  # as for agents: somebody has seen enough, and all else is started again
+            relay.stop(text)
+        else:
+            relay.drain(text)
+
+    on_stop_signal(stop)
+    try:
+        await starting
+    except asyncio.CancelledError:
+        return Suspend("it was stopped before the coordinator had answered", failed=False)
+    try:
+        relay.engine.on_note.append(lambda note: _say_note(lines, note))
+        _say_listening(lines, relay)
+        return await relay.wait()
+    finally:
+        await relay.close()
+
+
+def _say_listening(lines: JsonLines | None, relay: Relay) -> None:
+    if lines is not None:
+        lines.emit("listening", address=relay.address)
+    else:
+        print(f"cospan relay listens on {relay.address}", flush=True)  # the one line that scripts may wait for
+
+
+def _say_note(lines: JsonLines | None, note: Note) -> None:
+    if lines is not None:
+        lines.emit("note", kind=note.kind, round=note.round, agents=list(note.agent_ids), message=note.text)
+        return
+    words = (note.kind.replace("-", " "), ", ".join(note.agent_ids[:10]), note.text)
+    print(f"round {note.round}: " + ": ".join(word for word in words if word), flush=True)
+
+
+def _say(lines: JsonLines | None, event: str, message: str) -> None:
+    if lines is not None:
+        lines.emit(event, message=message)
+    else:
+        print(f"{event}: {message}", flush=True)

@@ -1,0 +1,1 @@
+"""A relay: a coordinator to its agents, and a group of agents to its coordinator."""

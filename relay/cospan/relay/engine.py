@@ -1,0 +1,174 @@
+"""Runs the relay's machine: executes its commands, keeps its clock, and holds both of its conversations."""
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Callable
+
+from cospan.client.transport import Transport
+from cospan.core.partial_sums import sum_of_contributions
+from cospan.relay import machine
+from cospan.relay.events import Command, Event, Host, SumUp, UpstreamEvent
+from cospan.relay.state import RelayState
+from cospan.relay.upstream import Upstream
+from cospan.server import events as server
+from cospan.server.engine import log_note
+from cospan.server.history import RoundHistory
+from cospan.server.state import CoordinatorState
+from cospan.server.streams import Stream, Streams
+from cospan.wire.errors import CospanError
+from cospan.wire.messages import GradientUpload
+
+log = logging.getLogger(__name__)
+
+_SHORTEST_SLEEP_SECONDS = 0.01
+_STALLED_SECONDS = 1.0
+
+
+class RelayEngine:
+    """The loop around `machine.step`, on one event loop and without locks."""
+
+    def __init__(self, transport: Transport, *, patience: float, gather_agents: int, level: int = 1) -> None:
+        """Nothing is asked yet; `begin` does that."""
+        self.history = RoundHistory()
+        """Empty: the rounds are the coordinator's to tell of."""
+        self.ended = asyncio.Event()
+        self.end: server.EndRun | server.Suspend | None = None
+        self.failure: CospanError | None = None
+        """Why the relay has to go down, where nobody asked it to."""
+        self.on_note: list[Callable[[server.Note], None]] = []
+        self._gather_agents, self._level = gather_agents, level
+        self._upstream = Upstream(transport, patience=patience, tell=self._told, fail=self._failed)
+        self._streams = Streams()
+        self._relay: RelayState
+        self._inbox: deque[UpstreamEvent] = deque()
+        self._busy = False
+
+    async def begin(self) -> None:
+        """Asks what the run is, and is ready for agents.
+
+        Raises:
+            CospanError: the coordinator cannot be reached, or its run takes no relays.
+        """
+        self._upstream.start()
+        specification = await self._upstream.specification
+        machine.check_relayable(specification)
+        self._relay = machine.initial_state(
+            specification, gather_agents=self._gather_agents, level=self._level, now=self.now()
+        )
+
+    @property
+    def state(self) -> CoordinatorState:
+        """What is known of the agents, and of the round that they have been told of."""
+        return self._relay.shown
+
+    def now(self) -> float:
+        """The time on the machine's clock, in seconds."""
+        return time.monotonic()
+
+    def open_stream(self) -> Stream:
+        """A new stream, not yet bound to a session."""
+        return self._streams.open()
+
+    def forget_stream(self, stream: Stream) -> None:
+        """The stream has ended; nothing can be written to it."""
+        self._streams.forget(stream)
+
+    # Events --------------------------------------------------------------------------------------------------
+
+    def handle(self, event: Event) -> None:
+        """Lets an event happen, and everything that follows from it.
+
+        Raises:
+            RemoteError: the event is not allowed; nothing has changed.
+        """
+        busy, self._busy = self._busy, True
+        try:
+            self._happen(event)
+        finally:
+            self._busy = busy
+        self._answer()
+
+    def _told(self, event: UpstreamEvent) -> None:
+        """The coordinator has said something; an answer waits until all of the question is asked."""
+        self._inbox.append(event)
+        self._answer()
+
+    def _answer(self) -> None:
+        if self._busy:
+            return
+        self._busy = True
+        try:
+            while self._inbox:
+                self._happen(self._inbox.popleft())
+        finally:
+            self._busy = False
+
+    def _happen(self, event: Event) -> None:
+        self._relay, commands = machine.step(self._relay, event, self.now())
+        for command in commands:
+            self._execute(command)
+
+    def _failed(self, failure: CospanError) -> None:
+        self.failure = failure
+        if hasattr(self, "_relay"):
+            self.handle(server.DrainRequested(str(failure), 0.0))
+
+    def _execute(self, command: Command) -> None:
+        match command:
+            case server.Send(token=token, message=message):
+                self._streams.send(self._relay.fleet.sessions.get(token), message)
+            case server.Broadcast(message=message):
+                waiting = self._relay.unwelcomed
+                known = [each for token, each in self._relay.fleet.sessions.items() if token not in waiting]
+                self._streams.broadcast(known, message)
+            case server.CloseStream(stream=number, error=error):
+                self._streams.close(number, error)
+            case server.Note():
+                log_note(command)
+                for listener in self.on_note:
+                    listener(command)
+            case Host(agent_ids=agent_ids, feature_fingerprint=fingerprint):
+                self._upstream.host(agent_ids, fingerprint)
+            case SumUp():
+                self._sum_up(command)
+            case server.EndRun() | server.Suspend():
+                self.end = command
+                self.history.close()
+                self.ended.set()
+
+    def _sum_up(self, command: SumUp) -> None:
+        """Here and not in a thread: it is one addition for each number that was just received and checked."""
+        total = sum_of_contributions(command.contributions)
+        self._upstream.upload(GradientUpload(command.round, total, command.agent_ids))
+
+    # The end, and time ------------------------------------------------------------------------------------------
+
+    def leave(self, message: str) -> None:
+        """Leaves the run for good: nobody waits for the relay's agents. They are asked to come back."""
+        self._upstream.leave(message)
+        self.handle(server.DrainRequested(message, 0.0))
+
+    async def close(self) -> None:
+        """Ends the conversation with the coordinator, which waits for the relay as for any agent that is lost."""
+        await self._upstream.close()
+
+    async def keep_time(self) -> None:
+        """Ticks the machine when a deadline is due, until the end."""
+        liveness = self._relay.specification.liveness_seconds
+        while not self.ended.is_set():
+            now = self.now()
+            deadline = machine.next_deadline(self._relay)
+            pause = machine.GATHER_SECONDS if deadline is None else deadline - now
+            # Never for long: whoever comes meanwhile may bring a deadline that is closer.
+            sleep = min(max(pause, _SHORTEST_SLEEP_SECONDS), machine.GATHER_SECONDS)
+            try:
+                await asyncio.wait_for(self.ended.wait(), sleep)
+            except TimeoutError:
+                if self.now() - now - sleep > min(_STALLED_SECONDS, liveness / 4):
+                    # The process itself stood still: what has arrived meanwhile is read before anyone is given up.
+                    log.warning("the relay stood still for %.1f s", self.now() - now - sleep)
+                    continue
+                if deadline is not None and self.now() >= deadline:
+                    self.handle(server.Tick())

@@ -1,0 +1,109 @@
+"""The one place that builds a gRPC server for agents: service, doorkeeper, health, reflection, limits, address."""
+
+import time
+from collections.abc import Callable
+
+import grpc
+import grpc.aio
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from cospan.rpc.v1 import coordinator_service_pb2 as pb
+from cospan.server.access import server_credentials
+from cospan.server.descriptors import connections_allowed
+from cospan.server.doorkeeper import Doorkeeper
+from cospan.server.quotas import Kind, quota_of_all
+from cospan.server.service import LOOKING, OWN_WAY, CoordinatorService, Serves, handlers
+from cospan.wire.errors import InvalidValueError
+from cospan.wire.limits import NO_COMPRESSION, max_message_bytes, server_options
+from cospan.wire.tls import TlsFiles, TlsSource, check_usable
+
+_SERVICE_NAME = pb.DESCRIPTOR.services_by_name["CoordinatorService"].full_name
+_FAREWELL_SECONDS = 3.0
+_END_SECONDS = 1.0
+_JOINABLE_GROUP = 4096
+
+
+class Listener:
+    """Listens for the agents of one engine, and bounds what they may have of it."""
+
+    def __init__(
+        self, engine: Serves, stop: Callable[[str], None], *, host: str, port: int, tls: TlsFiles | None
+    ) -> None:
+        """Prepares; nothing listens yet.
+
+        Args:
+            engine: whom the agents speak with; its specification must be known.
+            stop: ends its run, with a sentence that says why.
+            host: address to listen on.
+            port: to listen on; 0 for any that is free.
+            tls: certificate, key and authority for mutual TLS; None for none.
+
+        Raises:
+            InvalidValueError: a file of `tls` cannot be used.
+            CertificateExpiredError: the certificate is not valid now.
+        """
+        self._engine, self._stop, self._host, self._port = engine, stop, host, port
+        self._credentials = None if tls is None else _credentials(tls)
+        self.door = Doorkeeper(engine.state.specification.agents, own_way=OWN_WAY, looking=LOOKING)
+        """Who may come in, and how many were refused."""
+        self._server: grpc.aio.Server | None = None
+        self._health = health.aio.HealthServicer()
+
+    @property
+    def address(self) -> str:
+        """HOST:PORT to connect to; the real port, where 0 was asked for."""
+        return f"{self._host}:{self._port}"
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it listens."""
+        return self._server is not None
+
+    async def open(self) -> None:
+        """Listens.
+
+        Raises:
+            InvalidValueError: the address cannot be bound, as when the port is in use.
+        """
+        spec = self._engine.state.specification
+        limit = max_message_bytes(spec.feature_dim, spec.rank, max(_JOINABLE_GROUP, spec.agents))
+        streams = sum(quota_of_all(kind, spec.agents).at_once for kind in Kind)
+        options = server_options(limit, connections_allowed(spec.agents), streams)
+        server = grpc.aio.server(options=options, interceptors=(self.door,), compression=NO_COMPRESSION)
+        server.add_generic_rpc_handlers((handlers(CoordinatorService(self._engine, self._stop, self.door)),))
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        if self._credentials is None:  # with TLS every agent could read it, and the .proto files are public anyway
+            names = (_SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME)
+            reflection.enable_server_reflection(names, server)
+        try:
+            self._port = self._bind(server)
+        except RuntimeError as failure:
+            raise InvalidValueError(
+                f"cannot listen on {self.address}; the port may be in use: choose another with --port"
+            ) from failure
+        await server.start()
+        self._server = server
+
+    def _bind(self, server: grpc.aio.Server) -> int:
+        if self._credentials is None:
+            return server.add_insecure_port(f"{self._host}:{self._port}")
+        return server.add_secure_port(f"{self._host}:{self._port}", self._credentials)
+
+    async def say_serving(self, serving: bool) -> None:
+        """Answers health checks with SERVING from now on, or with NOT_SERVING."""
+        status = health_pb2.HealthCheckResponse
+        for name in ("", _SERVICE_NAME):
+            await self._health.set(name, status.SERVING if serving else status.NOT_SERVING)
+
+    async def close(self) -> None:
+        """Lets every stream take its farewell, and stops listening."""
+        if self._server is not None:
+            await self._server.stop(grace=_FAREWELL_SECONDS)
+            await self.door.calls_ended(_END_SECONDS)
+            self._server = None
+
+
+def _credentials(tls: TlsFiles) -> grpc.ServerCredentials:
+    check_usable(tls, time.time())
+    return server_credentials(TlsSource(tls))

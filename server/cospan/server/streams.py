@@ -1,0 +1,93 @@
+"""The open streams of a server of agents: what waits to be written to each, and how it is to end."""
+
+import asyncio
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from cospan.server.members import Session
+from cospan.wire.codec import encode_coordinator_message
+from cospan.wire.errors import OutOfTurnError, RemoteError
+from cospan.wire.messages import BasisUpdate, CoordinatorMessage, Drain, Finish
+
+_OUTBOX_LENGTH = 64
+"""So many messages may wait for a peer that does not read; only answers to its own messages can become so many."""
+
+
+@dataclass(slots=True)
+class Stream:
+    """One open stream: what waits to be written, and how it is to end."""
+
+    number: int
+    token: str | None = None
+    outbox: deque[tuple[bytes, bool]] = field(default_factory=deque)
+    """Encoded messages, each with whether it is a basis."""
+    closed: bool = False
+    """No message is added any more; the stream ends when the outbox is empty."""
+    error: RemoteError | None = None
+    wake: asyncio.Event = field(default_factory=asyncio.Event)
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when it is closed."""
+
+    def put(self, encoded: bytes, *, is_basis: bool) -> None:
+        """Queues a message. Of several bases that a slow reader has not taken, only the newest is kept."""
+        if self.closed:
+            return
+        if is_basis and self.outbox and self.outbox[-1][1]:
+            self.outbox.pop()
+        if len(self.outbox) >= _OUTBOX_LENGTH:
+            self.close(OutOfTurnError(f"{_OUTBOX_LENGTH} messages wait to be read; read them before sending more"))
+            return
+        self.outbox.append((encoded, is_basis))
+        self.wake.set()
+
+    def close(self, error: RemoteError | None) -> None:
+        """Ends the stream, after what is queued where there is no error."""
+        if not self.closed:
+            self.closed, self.error = True, error
+            self.wake.set()
+            self.ended.set()
+
+
+class Streams:
+    """All streams of one server, by number; on one event loop, without locks."""
+
+    def __init__(self) -> None:
+        self._streams: dict[int, Stream] = {}
+        self._next = 0
+
+    def open(self) -> Stream:
+        """A new stream, not yet bound to a session."""
+        self._next += 1
+        stream = Stream(self._next)
+        self._streams[stream.number] = stream
+        return stream
+
+    def forget(self, stream: Stream) -> None:
+        """The stream has ended; nothing can be written to it."""
+        stream.close(None)
+        self._streams.pop(stream.number, None)
+
+    def close(self, number: int, error: RemoteError | None) -> None:
+        """Ends a stream, if it is still there."""
+        if number in self._streams:
+            self._streams[number].close(error)
+
+    def send(self, session: Session | None, message: CoordinatorMessage) -> None:
+        """Sends to one session; a session without a stream gets the newest state when it comes back."""
+        stream = self._streams.get(session.stream) if session else None
+        if session is not None and stream is not None:
+            stream.token = session.token
+            stream.put(encode_coordinator_message(message).SerializeToString(), is_basis=False)
+
+    def broadcast(self, sessions: Iterable[Session], message: BasisUpdate | Finish | Drain) -> None:
+        """Serialises once; the same bytes go to every stream, which ends with what is not a basis."""
+        encoded = encode_coordinator_message(message).SerializeToString()
+        last = not isinstance(message, BasisUpdate)
+        for session in sessions:
+            stream = self._streams.get(session.stream)
+            if stream is None:
+                continue
+            stream.put(encoded, is_basis=not last)
+            if last:
+                stream.close(None)

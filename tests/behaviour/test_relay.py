@@ -1,0 +1,202 @@
+"""Relays over real gRPC on the loopback: the same result with a level or two more, and what breaks in between."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from behaviour.bridge import Bridge
+from behaviour.test_trust import Certificates
+from runs import RINGS, run, specification, until
+
+from cospan.client.agent import Agent, AgentEnd
+from cospan.client.agent_group import AgentGroup
+from cospan.core.method import compact, paper, practical
+from cospan.core.specification import Participation, RunSpecification
+from cospan.relay.host import Relay
+from cospan.server.host import Coordinator
+from cospan.wire import errors
+from cospan.wire.messages import FinishCause
+
+METHODS = {"paper": paper(3), "practical": practical(3), "compact": compact(3)}
+
+
+@contextlib.asynccontextmanager
+async def relays(upstream: str, *gather: int) -> AsyncIterator[list[Relay]]:
+    """Relays that join once so many agents are there."""
+    async with contextlib.AsyncExitStack() as stack:
+        yield [await stack.enter_async_context(Relay(upstream, gather_agents=count)) for count in gather]
+
+
+def agents_at(address: str, indices: Sequence[int]) -> list[Agent]:
+    return [Agent(RINGS, index=index, coordinator=address) for index in indices]
+
+
+async def ends(*members: Agent | AgentGroup) -> list[AgentEnd]:
+    return await asyncio.gather(*(member.run_async() for member in members))
+
+
+async def direct(spec: RunSpecification) -> np.ndarray:
+    async with Coordinator(spec) as coordinator:
+        await ends(*agents_at(coordinator.address, range(spec.agents)))
+        return coordinator.engine.state.basis
+
+
+async def relayed(spec: RunSpecification, *parts: Sequence[int]) -> np.ndarray:
+    """A run with a relay for each part of the agents: the last basis."""
+    async with (
+        Coordinator(spec) as coordinator,
+        relays(coordinator.address, *(len(part) for part in parts)) as level,
+    ):
+        agents = [each for relay, part in zip(level, parts, strict=True) for each in agents_at(relay.address, part)]
+        assert {end.message for end in await ends(*agents)} == {f"all {spec.rounds} rounds are done"}
+        reports = coordinator.engine.history.recent(99)
+        assert [report.contributors for report in reports] == [spec.agents] * spec.rounds
+        assert len(coordinator.engine.state.sessions) == len(parts)
+        for relay in level:
+            end = await relay.wait()
+            assert getattr(end, "cause", None) is FinishCause.ROUNDS_REACHED
+        return coordinator.engine.state.basis
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_one_level_more_changes_the_result_by_no_more_than_rounding(name: str) -> None:
+    spec = specification(METHODS[name], agents=6, rounds=8)
+    basis = run(direct(spec))
+    found = [run(relayed(spec, (0, 1, 2), (3, 4, 5))) for _ in range(2)]
+    np.testing.assert_allclose(found[0], basis, rtol=0, atol=1e-12)
+    assert found[0].tobytes() == found[1].tobytes(), "the same relays give the same bits"
+
+
+def test_a_relay_behind_a_relay_and_a_group_beside_single_agents() -> None:
+    spec = specification(practical(3), agents=6, rounds=8)
+    basis = run(direct(spec))
+
+    async def stacked() -> np.ndarray:
+        async with (
+            Coordinator(spec) as coordinator,
+            relays(coordinator.address, 4) as (upper,),
+            Relay(upper.address, gather_agents=2, level=2) as lower,
+        ):
+            group = AgentGroup(RINGS, (2, 3), coordinator=upper.address)
+            agents = agents_at(lower.address, (0, 1)) + agents_at(coordinator.address, (4, 5))
+            assert await ends(group, *agents) == [AgentEnd("all 8 rounds are done", 8)] * 5
+            assert {report.contributors for report in coordinator.engine.history.recent(99)} == {6}
+            return coordinator.engine.state.basis
+
+    np.testing.assert_allclose(run(stacked()), basis, rtol=0, atol=1e-12)
+
+
+# Who comes and goes -----------------------------------------------------------------------------------------------
+
+
+def test_agents_come_and_go_behind_a_relay() -> None:
+    """Each is in the run's status by its own name; who stays misses no round."""
+
+    async def changing() -> None:
+        async with Coordinator(specification(practical(3), agents=2, rounds=0)) as coordinator:
+            engine = coordinator.engine
+            async with relays(coordinator.address, 2) as (relay,):
+                stays, leaves, comes = agents_at(relay.address, (0, 1, 2))
+                async with stays:
+                    async with leaves:
+                        await until(engine, lambda: engine.state.round >= 5)
+                    await until(engine, lambda: "site-1" in engine.state.departures)
+                    assert engine.state.departures["site-1"].cause == "its process joined anew without site-1"
+                    async with comes:
+                        await until(engine, lambda: engine.state.rounds_counted.get("site-2", 0) >= 5)
+                        assert set(engine.state.hosts) == {"site-0", "site-2"}
+                    reports = engine.history.recent(engine.state.round)
+                    assert engine.state.rounds_counted["site-0"] == len(reports)
+                await until(engine, lambda: not engine.state.hosts)
+                assert engine.state.departures["site-0"].cause == "it left: the last of its agents is gone"
+
+    run(changing())
+
+
+def test_a_relays_stream_that_breaks_comes_back_and_every_agent_counts_once() -> None:
+    async def broken() -> None:
+        async with (
+            Coordinator(specification(practical(3), agents=3, rounds=40)) as coordinator,
+            Bridge(coordinator.address) as bridge,
+            relays(bridge.address, 2) as (relay,),
+        ):
+            agents = agents_at(relay.address, (0, 1)) + agents_at(coordinator.address, (2,))
+            running = asyncio.ensure_future(ends(*agents))
+            await until(coordinator.engine, lambda: coordinator.engine.state.round >= 5)
+            bridge.drop()
+            assert await running == [AgentEnd("all 40 rounds are done", 40)] * 3
+            assert {report.contributors for report in coordinator.engine.history.recent(99)} == {3}
+            assert coordinator.engine.state.departures == {}
+
+    run(broken())
+
+
+def test_an_agent_that_another_process_hosts_does_not_keep_the_relay_out() -> None:
+    async def taken() -> None:
+        async with (
+            Coordinator(specification(practical(3), agents=2, rounds=0)) as coordinator,
+            relays(coordinator.address, 1) as (relay,),
+        ):
+            engine = coordinator.engine
+            first, double = agents_at(relay.address, (0, 1))
+            (elsewhere,) = agents_at(coordinator.address, (1,))
+            async with first, elsewhere:
+                await until(engine, lambda: engine.state.round >= 3)
+                refused = asyncio.Event()
+                relay.engine.on_note.append(lambda note: note.kind == "agent-gone" and refused.set())
+                async with double:
+                    await refused.wait()
+                    counted = engine.state.rounds_counted["site-0"]
+                    await until(engine, lambda: engine.state.rounds_counted["site-0"] > counted + 3)
+                    assert "site-1" not in relay.engine.state.rounds_counted
+
+    run(taken())
+
+
+# Trust and refusals -----------------------------------------------------------------------------------------------
+
+
+def test_certificates_on_both_sides(tmp_path: Path) -> None:
+    certs = Certificates(tmp_path / "fleet")
+
+    async def whole() -> None:
+        server = certs.coordinator()
+        async with Coordinator(specification(agents=2, rounds=3), tls=server) as coordinator:
+            above = certs.issue("relay", "cospan:agents:site-0..1")
+            async with Relay(coordinator.address, gather_agents=2, tls=server, upstream_tls=above) as relay:
+                agents = [
+                    Agent(
+                        RINGS,
+                        index=index,
+                        coordinator=relay.address,
+                        tls=certs.issue(f"agent {index}", f"cospan:agent:site-{index}"),
+                    )
+                    for index in (0, 1)
+                ]
+                stranger = Agent(RINGS, index=1, coordinator=relay.address, tls=certs.issue("x", "cospan:agent:x"))
+                with pytest.raises(errors.IdentityMismatchError):
+                    await stranger.run_async()
+                assert await ends(*agents) == [AgentEnd("all 3 rounds are done", 3)] * 2
+
+    run(whole())
+
+
+def test_a_run_with_a_quorum_is_refused_before_anybody_joins() -> None:
+    async def refused() -> None:
+        spec = specification(agents=2, participation=Participation.QUORUM, quorum=0.5)
+        async with Coordinator(spec) as coordinator:
+            with pytest.raises(errors.InvalidValueError, match="participation is quorum"):
+                await Relay(coordinator.address).start()
+
+    run(refused())
+
+
+def test_without_a_coordinator_a_relay_gives_up_after_its_patience() -> None:
+    async def alone() -> None:
+        with pytest.raises(errors.CoordinatorUnavailableError):
+            await Relay("127.0.0.1:1", patience=0.5).start()
+
+    run(alone())

@@ -1,0 +1,171 @@
+"""Relays as processes: a whole fleet behind two of them, and what follows when a process of it is killed."""
+
+import contextlib
+import json
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from behaviour.test_cli import TOY, cospan, ended, in_this_process, line_of, result_of, started
+from stored import NAME
+
+from cospan.server.archive import read_reports, read_state
+from cospan.wire.npz import load_npz
+
+SIZE = ("--agents", "6", "--rank", "1", "--seed", "4")
+LIVENESS = "20"
+"""Longer than a relay takes to be started again, on a machine that has other things to do as well."""
+
+
+@contextlib.contextmanager
+def coordinating(
+    folder: Path, *more: str, port: str = "0", liveness: str = LIVENESS
+) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """A coordinator of the run in `folder`/run, and its address."""
+    said = ("coordinator", "--workload", TOY, *SIZE, "--run-folder", "run", "--port", port, "--json", *more)
+    said += ("--liveness-seconds", liveness)
+    with started(*said, cwd=folder) as process:
+        yield process, json.loads(line_of(process, '"listening"'))["address"]
+
+
+@contextlib.contextmanager
+def relaying(folder: Path, upstream: str, port: str = "0") -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """A relay of three agents, and its address."""
+    said = ("relay", "--upstream", upstream, "--agents", "3", "--port", port, "--json")
+    with started(*said, cwd=folder) as process:
+        yield process, json.loads(line_of(process, '"listening"'))["address"]
+
+
+@contextlib.contextmanager
+def agents(folder: Path, address: str, ids: str) -> Iterator[list[subprocess.Popen[str]]]:
+    with contextlib.ExitStack() as stack:
+        yield [
+            stack.enter_context(started("agent", TOY, "--id", name, "--coordinator", address, cwd=folder))
+            for name in ids
+        ]
+
+
+def port_of(address: str) -> str:
+    return address.rpartition(":")[2]
+
+
+def rounds_said(coordinator: subprocess.Popen[str], count: int) -> int:
+    """The round of which a coordinator tells after so many more of its lines."""
+    told: dict[str, Any] = {}
+    for _ in range(count):
+        told = json.loads(line_of(coordinator, '"round", '))
+    return int(told["round"])
+
+
+def test_six_agents_behind_two_relays_come_to_what_they_come_to_without(tmp_path: Path) -> None:
+    rounds = ("--rounds", "60")
+    with (
+        coordinating(tmp_path, *rounds) as (coordinator, address),
+        relaying(tmp_path, address) as (first, low),
+        relaying(tmp_path, address) as (second, high),
+        agents(tmp_path, low, "012") as left,
+        agents(tmp_path, high, "345") as right,
+    ):
+        for process in (*left, *right, first, second, coordinator):
+            assert ended(process)[0] == 0
+    code, _, _ = cospan("run", TOY, *SIZE, *rounds, "--in-process", "--output", "whole", "--quiet", cwd=tmp_path)
+    assert code == 0
+    assert result_of(tmp_path / "run")["rounds"] == 60
+    found, whole = (load_npz(tmp_path / name / "basis.npz", "a basis")["basis"] for name in ("run", "whole"))
+    np.testing.assert_allclose(found, whole, rtol=0, atol=1e-12)
+    assert [report.contributors for report in read_reports(tmp_path / "run" / NAME)] == [6] * 60
+
+
+def test_an_agent_that_is_killed_behind_a_relay_is_named_in_the_runs_status(tmp_path: Path) -> None:
+    with (
+        coordinating(tmp_path, "--rounds", "0", liveness="3") as (coordinator, address),
+        relaying(tmp_path, address) as (relay, low),
+        agents(tmp_path, low, "012") as behind,
+        agents(tmp_path, address, "345"),
+    ):
+        rounds_said(coordinator, 2)
+        behind[1].kill()
+        gone = json.loads(line_of(relay, '"agent-gone"'))
+        assert gone["agents"] == ["site-1"]
+        assert "did not come back for 3 s" in gone["message"]
+        before = rounds_said(coordinator, 1)
+        assert rounds_said(coordinator, 2) > before
+        code, out, _ = cospan("status", "--coordinator", address, "--json", cwd=tmp_path)
+        assert code == 0
+        told = {agent["id"]: agent for agent in json.loads(out)["agents"]}
+        assert {name for name, agent in told.items() if agent["phase"] == "gone"} == {"site-1"}
+        assert told["site-1"]["gone_cause"] == "its process joined anew without site-1"
+
+
+def test_a_relay_that_is_killed_and_started_again_goes_on_and_nobody_is_given_up(tmp_path: Path) -> None:
+    with (
+        coordinating(tmp_path, "--rounds", "1000") as (coordinator, address),
+        agents(tmp_path, address, "345") as beside,
+        contextlib.ExitStack() as stack,
+    ):
+        relay, low = stack.enter_context(relaying(tmp_path, address))
+        behind = stack.enter_context(agents(tmp_path, low, "012"))
+        rounds_said(coordinator, 2)
+        relay.kill()
+        relay.wait()
+        again, _ = stack.enter_context(relaying(tmp_path, address, port_of(low)))
+        for process in (*beside, *behind, again, coordinator):
+            assert ended(process)[0] == 0
+    reports = list(read_reports(tmp_path / "run" / NAME))
+    assert [report.closed_round for report in reports] == list(range(1000))
+    assert {report.contributors for report in reports} == {6}
+    assert read_state(tmp_path / "run" / NAME, check=True).finish_cause == "rounds-reached"
+
+
+def test_a_coordinator_that_is_killed_behind_relays_goes_on_and_no_round_is_lost(tmp_path: Path) -> None:
+    rounds = ("--rounds", "1000")
+    with contextlib.ExitStack() as stack:
+        coordinator, address = stack.enter_context(coordinating(tmp_path, *rounds))
+        first, low = stack.enter_context(relaying(tmp_path, address))
+        second, high = stack.enter_context(relaying(tmp_path, address))
+        left = stack.enter_context(agents(tmp_path, low, "012"))
+        right = stack.enter_context(agents(tmp_path, high, "345"))
+        rounds_said(coordinator, 2)
+        coordinator.send_signal(signal.SIGKILL)
+        coordinator.wait()
+        again, _ = stack.enter_context(coordinating(tmp_path, *rounds, port=port_of(address)))
+        for process in (*left, *right, first, second, again):
+            assert ended(process)[0] == 0
+    state = read_state(tmp_path / "run" / NAME, check=True)
+    assert (state.rounds, state.finish_cause, state.incarnation) == (1000, "rounds-reached", 2)
+    reports = list(read_reports(tmp_path / "run" / NAME))
+    assert [report.closed_round for report in reports] == list(range(1000))
+    assert {report.contributors for report in reports} == {6}
+    code, _, _ = cospan("run", TOY, *SIZE, *rounds, "--in-process", "--output", "whole", "--quiet", cwd=tmp_path)
+    assert code == 0
+    found, whole = (load_npz(tmp_path / name / "basis.npz", "a basis")["basis"] for name in ("run", "whole"))
+    np.testing.assert_allclose(found, whole, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ((), "upstream is not said; name the coordinator with --upstream HOST:PORT"),
+        (("--upstream", "here"), "upstream is 'here' in --upstream; it must be HOST:PORT"),
+        (
+            ("--upstream", "127.0.0.1:1", "--level", "6"),
+            "level is '6' in --level; it must be a whole number, 1 to 5",
+        ),
+        (("--upstream", "127.0.0.1:1", "--host", "0.0.0.0"), "which other machines can reach, and there is no TLS"),
+        (("--upstream", "127.0.0.1:1", "--upstream-tls-cert", "x.pem"), "tls"),
+    ],
+)
+def test_a_wrong_use_gets_one_sentence(
+    arguments: tuple[str, ...],
+    sentence: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert in_this_process("relay", *arguments) == 2
+    assert sentence in capfd.readouterr().err
