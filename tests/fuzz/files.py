@@ -11,21 +11,24 @@ from typing import Any
 
 import numpy as np
 from fuzz.mutation import changed_bytes
-from runs import ring_site, specification
+from runs import RINGS, ring_site, specification
 from stored import stored_run
 
+from cospan.client.group_file import GROUP
+from cospan.client.group_learner import GroupLearner, GroupSites
 from cospan.client.result_file import resume, save_result
 from cospan.client.site_learner import SiteLearner
-from cospan.client.state_file import StateFile
+from cospan.client.state_file import ONE_AGENT, StateFile
 from cospan.core.method import practical
 from cospan.server.archive import read_basis, read_reports, read_saved, read_state
 from cospan.wire.errors import RunFileError
-from cospan.wire.npz import load_npz
+from cospan.wire.npz import load_npz, save_npz
 from cospan.wire.spec_file import load_spec, to_toml
 
 _SPEC = replace(
     specification(replace(practical(3), warm_up_rounds=3), feature_fingerprint="map-1", rounds=9), workload="rings"
 )
+_GROUP_SPEC = replace(_SPEC, method=practical(3))
 _ROUNDS = 2
 """In the middle of the warm-up: so a file has everything that one may have."""
 _NUMBERS = ("nan", "inf", "-inf", "-1", "0", "1", "1e400", "-0.0", "0x7fffffffffffffffffff")
@@ -124,9 +127,33 @@ def _read_result(path: Path) -> None:
     try:
         resume(_learner(), path, run_id="run-1")
     finally:
-        StateFile(path, _learner(), run_id="run-1").take_up()
-        for aside in path.parent.glob(f"{path.stem}.*{path.suffix}"):
-            aside.unlink()
+        StateFile(path, _learner(), ONE_AGENT, run_id="run-1").take_up()
+        _remove_aside(path)
+
+
+def _group() -> GroupLearner:
+    sites = GroupSites.of(RINGS, (0, 1), _GROUP_SPEC.feature_dim, 1)
+    return GroupLearner(sites, _GROUP_SPEC, names=("site-0", "site-1"), with_baseline=True)
+
+
+def _make_group(path: Path) -> None:
+    group = _group()
+    for number in range(_ROUNDS):
+        group.learn(number, _GROUP_SPEC.initial_basis())
+    save_npz(path, **GROUP.contents(group, "run-1"))
+
+
+def _read_group(path: Path) -> None:
+    try:
+        GROUP.resume(_group(), path, "run-1")
+    finally:
+        StateFile(path, _group(), GROUP, run_id="run-1").take_up()
+        _remove_aside(path)
+
+
+def _remove_aside(path: Path) -> None:
+    for aside in path.parent.glob(f"{path.stem}.*{path.suffix}"):
+        aside.unlink()
 
 
 def _changed_arrays(contents: bytes, rng: random.Random) -> bytes:
@@ -204,6 +231,7 @@ def _read_store(path: Path) -> None:
 READERS = (
     Reader("spec.toml", _make_spec, _changed_text, lambda path: load_spec(path) and None),
     Reader("site-1.npz", _make_result, _changed_arrays, _read_result),
+    Reader("group.npz", _make_group, _changed_arrays, _read_group),
     Reader("basis.npz", _make_result, _changed_arrays, lambda path: load_npz(path, "a basis") and None),
     Reader("coordinator.sqlite", _make_store, _changed_store, _read_store),
 )

@@ -139,12 +139,14 @@ def agents_of(result: AgentResult) -> list[AgentResult]:
 
 def _trace(result: AgentResult, name: str) -> np.ndarray:
     """The trace of all agents, shape (rounds, n), or (rounds, n, m) of independent TD; also of no rounds."""
-    values, agents = result.array(f"trace_{name}"), len(result.array("agent_ids"))
-    if len(values) != len(result.array("trace_round")) or (len(values) and values.shape[1] != agents):
+    dimensions, agents = 3 if name == "independent_error" else 2, result.array("agent_ids").size
+    rounds = len(result.numbers("trace_round", 1))
+    if not rounds and not result.array(f"trace_{name}").size:
+        return np.zeros((0, agents, 0)[:dimensions])
+    values = result.numbers(f"trace_{name}", dimensions)
+    if values.shape[:2] != (rounds, agents):
         raise RunFileError("the traces in the result of a group have different lengths; the file is damaged")
-    if len(values):
-        return values
-    return np.zeros((0, agents, 0) if name == "independent_error" else (0, agents))
+    return values
 
 
 def resume(group: GroupLearner, path: Path, run_id: str) -> str:

@@ -70,7 +70,7 @@ class AgentResult:
         value = self.array(name)
         if value.ndim != dimensions or value.dtype.kind not in "iuf":
             raise RunFileError(
-                f"{name!r} in the result of an agent is no {('number', 'row', 'table')[dimensions]}"
+                f"{name!r} in the result of an agent is no {('number', 'row', 'table', 'stack of tables')[dimensions]}"
                 f"{' of numbers' if dimensions else ''}; the file is damaged"
             )
         return value
