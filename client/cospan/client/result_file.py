@@ -69,10 +69,8 @@ class AgentResult:
         """A value that is an array of numbers, which may be nan. Raises RunFileError where it is something else."""
         value = self.array(name)
         if value.ndim != dimensions or value.dtype.kind not in "iuf":
-            raise RunFileError(
-                f"{name!r} in the result of an agent is no {('number', 'row', 'table', 'stack of tables')[dimensions]}"
-                f"{' of numbers' if dimensions else ''}; the file is damaged"
-            )
+            shape = ("number", "row of numbers", "table of numbers", "stack of tables of numbers")[dimensions]
+            raise RunFileError(f"{name!r} in the result of an agent is no {shape}; the file is damaged")
         return value
 
     def vector(self, name: str, *shape: int) -> np.ndarray:
