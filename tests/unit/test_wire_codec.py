@@ -323,7 +323,7 @@ GRADIENT_CHANGES: dict[str, tuple[str, Change]] = {
     "of another run": ("gradient.dense is 4 × 2", set_to("dense", matrix(np.ones((4, 2))))),
     "not a number": ("gradient.dense has an entry that is not finite", set_to("dense", matrix(NAN))),
     "infinite": ("gradient.dense has an entry that is not finite", set_to("dense", matrix(INF))),
-    "huge": ("gradient.dense has an entry of up to 2e+60", set_to("dense", matrix(np.full((D, R), -2e60)))),
+    "huge": ("gradient.dense has an entry of up to 9e+60", set_to("dense", matrix(np.full((D, R), -9e60)))),
     "huge where squared": ("gradient.dense has an entry", set_to("dense", matrix(np.full((D, R), 1e300)))),
     "a product that is huge": (
         "the product of gradient.factored has an entry of up to 1e+80",

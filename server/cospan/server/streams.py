@@ -56,6 +56,10 @@ class Streams:
         self._streams: dict[int, Stream] = {}
         self._next = 0
 
+    def __len__(self) -> int:
+        """How many are open."""
+        return len(self._streams)
+
     def open(self) -> Stream:
         """A new stream, not yet bound to a session."""
         self._next += 1
