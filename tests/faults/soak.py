@@ -154,7 +154,6 @@ def speak(address: str, *numbers: str) -> None:
 
     async def all_of_them() -> None:
         transport = GrpcTransport(address)
-        # Once for all: gRPC may leave one of several connections that are opened at the same moment to nobody.
         specification = await _described(transport)
         await asyncio.gather(*(_take_part(transport, specification, int(number)) for number in numbers))
 

@@ -1,6 +1,7 @@
 """What an onlooker asks a running coordinator: its state, and its rounds as they close; and how to end the run."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
+from typing import TypeVar
 
 import grpc
 import grpc.aio
@@ -9,6 +10,7 @@ from cospan.client.connection import explain, open_channel
 from cospan.rpc.v1 import coordinator_service_pb2 as pb
 from cospan.rpc.v1.coordinator_service_pb2_grpc import CoordinatorServiceStub
 from cospan.wire.codec import decode_stamp
+from cospan.wire.errors import CospanError
 from cospan.wire.limits import client_options
 from cospan.wire.messages import RoundReport, RunReport, Stamp
 from cospan.wire.reports import decode_round_report, decode_run_report
@@ -19,6 +21,8 @@ _ANSWER_SECONDS = 10.0
 _REPORT_BYTES = 64 * 2**20
 """Bound of a `GetRun` answer: about 100 bytes for each agent that ever joined."""
 
+_T = TypeVar("_T")
+
 
 async def fetch_run(address: str, tls: TlsFiles | None = None) -> RunReport:
     """The run as it stands.
@@ -27,10 +31,8 @@ async def fetch_run(address: str, tls: TlsFiles | None = None) -> RunReport:
         CospanError: the coordinator does not answer within 10 s, or not as it should.
     """
     async with _channel(address, tls, _REPORT_BYTES) as channel:
-        try:
-            response = await CoordinatorServiceStub(channel).GetRun(pb.GetRunRequest(), timeout=_ANSWER_SECONDS)
-        except grpc.RpcError as failure:
-            raise await explain(from_rpc_error(failure, address=address), address, tls) from failure
+        call = CoordinatorServiceStub(channel).GetRun(pb.GetRunRequest(), timeout=_ANSWER_SECONDS)
+        response = await _answer(call, address, tls)
     return decode_run_report(response)
 
 
@@ -42,10 +44,8 @@ async def stop_run(address: str, cause: str, tls: TlsFiles | None = None) -> Sta
     """
     async with _channel(address, tls, _REPORT_BYTES) as channel:
         request = pb.StopRunRequest(cause=cause)
-        try:
-            response = await CoordinatorServiceStub(channel).StopRun(request, timeout=_ANSWER_SECONDS)
-        except grpc.RpcError as failure:
-            raise await explain(from_rpc_error(failure, address=address), address, tls) from failure
+        call = CoordinatorServiceStub(channel).StopRun(request, timeout=_ANSWER_SECONDS)
+        response = await _answer(call, address, tls)
     return decode_stamp(response.stamp)
 
 
@@ -71,6 +71,18 @@ async def watch_rounds(
                 yield decode_round_report(response)
         except grpc.RpcError as failure:
             raise from_rpc_error(failure, address=address) from failure
+
+
+async def _answer(call: Awaitable[_T], address: str, tls: TlsFiles | None) -> _T:
+    """What the coordinator answers. Raises CospanError: it does not, or refuses."""
+    try:
+        try:
+            return await call
+        except grpc.RpcError as failure:
+            raise from_rpc_error(failure, address=address) from failure
+    except CospanError as failure:
+        await explain(failure, address, tls)
+        raise
 
 
 def _channel(address: str, tls: TlsFiles | None, message_bytes: int) -> grpc.aio.Channel:

@@ -52,16 +52,15 @@ def open_channel(address: str, options: Sequence[tuple[str, int]], tls: TlsSourc
     return grpc.aio.secure_channel(address, credentials, options=options, compression=NO_COMPRESSION)
 
 
-async def explain(failure: CospanError, address: str, tls: TlsFiles | None) -> CospanError:
-    """Why there is no connection, where that is for want of trust; else the failure itself. Within some seconds."""
-    if not isinstance(failure, CoordinatorUnavailableError):
-        return failure
-    with contextlib.suppress(InvalidValueError):  # files that are just being written
-        explained = await asyncio.to_thread(_explained, address, tls)
-        if explained is not None:
-            explained.__cause__ = failure
-            return explained
-    return failure
+async def explain(failure: CospanError, address: str, tls: TlsFiles | None) -> None:
+    """Raises why there is no connection, where that is for want of trust; else returns. Within some seconds.
+
+    It raises and does not return the reason: an error that is raised from itself, or that a frame of its own
+    traceback names, is a cycle, and holds the call and its connection until the garbage collector comes by.
+    """
+    if isinstance(failure, CoordinatorUnavailableError):
+        with contextlib.suppress(InvalidValueError):  # files that are just being written
+            await asyncio.to_thread(_look_again, address, tls)
 
 
 class _Sight(Enum):
@@ -81,23 +80,24 @@ class _Distrust:
     message: str
 
 
-def _explained(address: str, tls: TlsFiles | None) -> CospanError | None:
+def _look_again(address: str, tls: TlsFiles | None) -> None:
+    """Raises CertificateError where one end does not trust the other."""
     sight = _look(address, tls)
     if isinstance(sight, _Distrust):
-        return CoordinatorUntrustedError(_distrust(sight, address, tls))
+        raise CoordinatorUntrustedError(_distrust(sight, address, tls))
     if tls is None:
         if sight in (_Sight.TRUSTED, _Sight.CLOSED):
-            return CertificateRequiredError(
+            raise CertificateRequiredError(
                 f"the coordinator at {address} asks for a client certificate, and none is named; "
                 "say --tls-cert, --tls-key and --tls-ca"
             )
-        return None
-    if sight is _Sight.PLAIN:
-        return CoordinatorUntrustedError(
+    elif sight is _Sight.PLAIN:
+        raise CoordinatorUntrustedError(
             f"whoever answers at {address} speaks no TLS, and so cannot show that it is the coordinator; "
             "check the address, or leave out the certificates"
         )
-    return _refusal(address, tls) if sight is _Sight.CLOSED else None
+    elif sight is _Sight.CLOSED:
+        raise _refusal(address, tls)
 
 
 def _refusal(address: str, tls: TlsFiles) -> CospanError:

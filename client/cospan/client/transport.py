@@ -98,7 +98,7 @@ class GrpcTransport:
         except BaseException as failure:
             await channel.close()
             if isinstance(failure, CospanError) and self._tls is not None:
-                raise await explain(failure, self._address, self._files) from failure
+                await explain(failure, self._address, self._files)
             raise
         return GrpcAgentStream(self._address, channel, call, renewal)
 
@@ -107,7 +107,8 @@ class GrpcTransport:
         try:
             return await self._describe()
         except CoordinatorUnavailableError as failure:
-            raise await explain(failure, self._address, self._files) from failure
+            await explain(failure, self._address, self._files)
+            raise
 
     async def _describe(self) -> RunSpecification:
         async with open_channel(self._address, client_options(_SMALL_MESSAGE), self._tls) as channel:
@@ -144,6 +145,8 @@ class GrpcAgentStream:
             await _translated(self._raise_status, self._address)
             raise _translation(failure, self._address) from failure
         except BaseException as failure:
+            if not _is_of_the_call(failure):
+                raise
             raise _translation(failure, self._address) from failure
         finally:
             watchdog.cancel()
@@ -157,6 +160,8 @@ class GrpcAgentStream:
         try:
             response = await self._call.read()
         except BaseException as failure:
+            if not _is_of_the_call(failure):
+                raise
             raise _translation(failure, self._address) from failure
         if response is grpc.aio.EOF:
             await _translated(self._raise_status, self._address)
@@ -216,24 +221,26 @@ async def _translated(attempt: Callable[[], Coroutine[Any, Any, _T]], address: s
     try:
         return await attempt()
     except BaseException as failure:
+        if not _is_of_the_call(failure):
+            raise
         raise _translation(failure, address) from failure
 
 
-def _translation(failure: BaseException, address: str) -> BaseException:
-    """What a failed call means: a CospanError, or `failure` itself where it is none of gRPC's."""
-    if isinstance(failure, grpc.RpcError):
-        if _is_broken_off(failure):
-            return CoordinatorUnavailableError(f"the call to the coordinator at {address} broke off")
-        return from_rpc_error(failure, address=address)
-    broken: tuple[type[BaseException], ...] = (TimeoutError, asyncio.InvalidStateError, grpc.aio.UsageError)
+def _is_of_the_call(failure: BaseException) -> bool:
+    """Whether the call has failed, and not who waits for it: to grpc.aio, both may be cancelled."""
     if isinstance(failure, asyncio.CancelledError):
         task = asyncio.current_task()
-        if task is None or task.cancelling():
-            return failure
-        # It was the call that was cancelled, and not who waits for it: to grpc.aio the two look alike.
-    elif not isinstance(failure, broken):
-        return failure
-    return CoordinatorUnavailableError(f"the stream to the coordinator at {address} is broken")
+        return task is not None and not task.cancelling()
+    return isinstance(failure, (grpc.RpcError, TimeoutError, asyncio.InvalidStateError, grpc.aio.UsageError))
+
+
+def _translation(failure: BaseException, address: str) -> CospanError:
+    """What a failed call means."""
+    if not isinstance(failure, grpc.RpcError):
+        return CoordinatorUnavailableError(f"the stream to the coordinator at {address} is broken")
+    if _is_broken_off(failure):
+        return CoordinatorUnavailableError(f"the call to the coordinator at {address} broke off")
+    return from_rpc_error(failure, address=address)
 
 
 def _is_broken_off(failure: grpc.RpcError) -> bool:
