@@ -185,11 +185,12 @@ class Disk:
 class CoordinatorDriver:
     """Steps the coordinator's machine with a clock of its own, and checks after every event what always holds."""
 
-    def __init__(self, sites: int | None = None, **changes: Any) -> None:
+    def __init__(self, sites: int | None = None, most_ahead: int = 2, **changes: Any) -> None:
         self.now = 0.0
         self.state = machine.initial_state(
             specification(**changes), run_id="run-1", incarnation=1, start_seconds=START, now=0.0, sites=sites
         )
+        self.state = replace(self.state, most_ahead=most_ahead)
         self.state.check()
         self.commands: tuple[events.Command, ...] = ()
         self._streams = itertools.count(1)
@@ -221,10 +222,11 @@ class CoordinatorDriver:
 
     def restart(self, saved: SavedRun) -> None:
         """The coordinator is gone, and another goes on from what was stored."""
-        incarnation, sites = self.state.incarnation + 1, self.state.sites
+        incarnation, sites, most_ahead = self.state.incarnation + 1, self.state.sites, self.state.most_ahead
         self.state = machine.restored_state(
             saved, incarnation=incarnation, start_seconds=START, return_seconds=RETURN, now=self.now, sites=sites
         )
+        self.state = replace(self.state, most_ahead=most_ahead)
         self.commands = ()
         self.state.check()
         self._check_deadline()

@@ -21,6 +21,7 @@ from cospan.core.specification import RunSpecification, basis_digest
 from cospan.rpc.v1 import coordinator_service_pb2 as pb
 from cospan.server.archive import read_basis, read_state
 from cospan.wire.codec import decode_agent_message
+from cospan.wire.limits import rounds_ahead
 from cospan.wire.messages import GradientUpload
 
 _MOST_COMBINATIONS = 4096
@@ -95,9 +96,10 @@ class Evidence:
         """What the store in `path` lacks of what was committed; empty when all is well."""
         if not path.exists():
             return
-        count = read_state(path).rounds
-        if self.newest > count + 1:
-            yield f"round {self.newest} was told, and {count} rounds are stored: more than one ran ahead"
+        state = read_state(path)
+        count, most = state.rounds, rounds_ahead(state.specification.feature_dim, state.specification.rank)
+        if self.newest > count + most:
+            yield f"round {self.newest} was told, and {count} rounds are stored: more than {most} ran ahead"
         committed = self.committed()
         for number, bases in committed.items():
             if len(bases) > 1:

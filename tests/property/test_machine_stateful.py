@@ -75,6 +75,7 @@ class CoordinatorHistories(RuleBasedStateMachine):
         self.opened: list[int] = []
         self.open: dict[tuple[str, ...], int] = {}
         self.records: dict[int, events.RoundRecord] = {}
+        self.promised: dict[int, frozenset[str]] = {}
         self.ends = 0
         self.chatty = False
 
@@ -102,6 +103,7 @@ class CoordinatorHistories(RuleBasedStateMachine):
     def step(self, event: events.Event) -> None:
         """Lets an event happen and writes the book. Refusals are raised, after it is sure that nothing changed."""
         before = self.run.state
+        self.forget_promises(event)
         try:
             self.run.step(event)
         except RemoteError:
@@ -119,12 +121,22 @@ class CoordinatorHistories(RuleBasedStateMachine):
         for command in sorted(self.run.commands, key=lambda command: not isinstance(command, events.StoreRound)):
             self.note(command)
 
+    def forget_promises(self, event: events.Event) -> None:
+        """Where one of those who took part in what was told is gone, nothing is promised any more."""
+        names = frozenset().union(*self.promised.values())
+        others = isinstance(event, events.JoinRequested) and names.isdisjoint(event.join.agent_ids)
+        harmless = events.GradientArrived | events.BasisComputed | events.RoundStored | events.HeartbeatArrived
+        if not others and not isinstance(event, harmless):
+            self.promised = {}
+
     def note(self, command: events.Command) -> None:
         state = self.run.state
         match command:
             case events.ComputeBasis(round=number, contributions=contributions):
                 assert self.computing is None, "one round closes at a time"
-                assert number == state.round == len(self.disk.rounds), "what closes stands on what is stored"
+                assert number == state.round < len(self.disk.rounds) + state.most_ahead, (
+                    "no round runs too far ahead"
+                )
                 assert sum(c.weight for c in contributions) == len(state.counted)
                 self.computing = command
             case events.ReportRound(report=report):
@@ -157,6 +169,8 @@ class CoordinatorHistories(RuleBasedStateMachine):
         number = record.report.closed_round
         assert record.weight == len(record.contributors) == record.report.contributors
         assert not set(record.report.absent_agent_ids) & set(record.contributors)
+        promised = self.promised.get(number)
+        assert promised is None or promised == set(record.contributors), "what was told comes to the same again"
         before = {pair for record in self.disk.rounds for pair in record.contributors.items()}
         assert not before & set(record.contributors.items()), "no gradient counts in two rounds"
         oldest = number - self.run.state.specification.max_staleness
@@ -166,9 +180,9 @@ class CoordinatorHistories(RuleBasedStateMachine):
     def check_told(self, number: int, durable: int) -> None:
         """A round that anybody is told of is stored, or comes to the same after a restart."""
         assert durable == len(self.disk.rounds)
-        if number > durable:
-            assert number == durable + 1
-            assert set(self.records[durable].contributors) == set(self.disk.rounds[-1].contributors)
+        assert number <= durable + self.run.state.most_ahead
+        for ahead in range(durable, number):
+            assert set(self.records[ahead].contributors) == set(self.disk.rounds[-1].contributors)
 
     # Joining ---------------------------------------------------------------------------------------------
 
@@ -446,7 +460,7 @@ class CoordinatorHistories(RuleBasedStateMachine):
         self.run.restart(self.disk.saved())
         state = self.run.state
         assert state.round == state.durable_round == len(self.disk.rounds) >= known >= before.durable_round
-        assert state.round >= before.round - 1
+        assert state.round >= before.round - state.most_ahead
         self.closed, self.opened = list(range(state.round)), list(range(state.round))
         self.ends = 0
 
@@ -454,6 +468,7 @@ class CoordinatorHistories(RuleBasedStateMachine):
     @rule(data=st.data(), on_disk=st.booleans())
     def killed_and_all_come_back(self, data: st.DataObject, on_disk: bool) -> None:
         """Everybody who was there resumes, and sends again: the open round goes on with the same contributors."""
+        told, records = self.run.state.round, dict(self.records)
         self.come_back(len(self.to_store) if on_disk else 0)
         tokens = data.draw(st.permutations(sorted(self.run.state.sessions)))
         for process in sorted(
@@ -461,12 +476,13 @@ class CoordinatorHistories(RuleBasedStateMachine):
         ):
             if process.token in self.run.state.sessions:
                 state = self.run.state
-                self.attempt(process, Resumption(process.token or "", state.run_id, state.round), None)
+                self.attempt(process, Resumption(process.token or "", state.run_id, told), None)
         state = self.run.state
         back = [session for session in state.sessions.values() if session.phase is AgentPhase.CONNECTED]
         if state.expected and state.expected <= {agent for session in back for agent in session.agent_ids}:
             assert state.frozen
             assert state.awaited == state.expected == set(self.disk.rounds[-1].contributors)
+            self.promised = {each: frozenset(records[each].contributors) for each in range(state.round, told)}
 
     # What always holds -----------------------------------------------------------------------------------
 

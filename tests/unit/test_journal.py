@@ -41,12 +41,12 @@ class Disk:
             raise self._failure
 
 
-def journalling(disk: Disk, use: Callable[[Journal], None]) -> list[Any]:
+def journalling(disk: Disk, use: Callable[[Journal], None], together: int = 1) -> list[Any]:
     """The events of a journal that is used, and closed."""
     told: list[Any] = []
 
     async def all_of_it() -> None:
-        journal = Journal(disk, told.append)
+        journal = Journal(disk, told.append, together=together)
         use(journal)
         await journal.close()
 
@@ -71,6 +71,56 @@ def test_what_comes_while_the_disk_is_busy_is_written_in_one_piece_and_in_order(
     assert [(event.round, event.report) for event in told] == [(0, first.record.report), (1, second.record.report)]
     assert len(disk.threads) == 1
     assert threading.current_thread().name not in disk.threads
+
+
+def told_round(number: int) -> events.StoreRound:
+    return events.StoreRound(round_of(number).record, told=True)
+
+
+def test_rounds_that_nobody_waits_for_are_written_together() -> None:
+    disk = Disk()
+    rounds = [told_round(number) for number in range(5)]
+
+    async def all_of_it() -> None:
+        journal = Journal(disk, lambda _: None, together=2)
+        for each in rounds:
+            journal.add(each)
+        await journal.close()
+
+    run(all_of_it())
+    assert disk.batches[0] == rounds[:2]
+    assert [each for batch in disk.batches for each in batch] == rounds
+    assert len(disk.batches) <= 3
+
+
+@pytest.mark.parametrize("urgent", [DROP, round_of(1)], ids=["a member", "a round that agents wait for"])
+def test_what_somebody_waits_for_is_written_at_once_with_what_came_before(urgent: Any) -> None:
+    disk = Disk()
+    first = told_round(0)
+
+    def use(journal: Journal) -> None:
+        journal.add(first)
+        assert journal._writing is None
+        journal.add(urgent)
+        assert journal._writing is not None
+
+    journalling(disk, use, together=9)
+    assert disk.batches == [[first, urgent]]
+
+
+def test_a_round_that_nobody_follows_is_written_soon() -> None:
+    disk = Disk()
+    stored: list[Any] = []
+
+    async def all_of_it() -> None:
+        arrived = asyncio.Event()
+        journal = Journal(disk, lambda event: (stored.append(event), arrived.set()), together=9)
+        journal.add(told_round(0))
+        await arrived.wait()
+        await journal.close()
+
+    run(all_of_it())
+    assert [event.round for event in stored] == [0]
 
 
 @pytest.mark.parametrize(

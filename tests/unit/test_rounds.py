@@ -10,7 +10,7 @@ from cospan.core.matrices import to_dense
 from cospan.core.specification import Participation
 from cospan.server import events, participation
 from cospan.wire import errors
-from cospan.wire.messages import AgentPhase, BasisUpdate, Disposition, Drain, FinishCause, RunPhase
+from cospan.wire.messages import AgentPhase, BasisUpdate, Disposition, Drain, FinishCause, Resumption, RunPhase
 
 WAITING, COLLECTING, CLOSING, FINISHED, DRAINING = RunPhase
 QUORUM: dict[str, Any] = {"participation": Participation.QUORUM, "quorum": 0.5, "deadline_seconds": 2.0}
@@ -319,20 +319,51 @@ def test_the_first_round_is_stored_before_anybody_is_told() -> None:
     assert (run.state.round, run.state.durable_round) == (1, 1)
 
 
-def test_a_round_with_the_same_contributors_runs_ahead_and_the_next_one_waits_for_the_disk() -> None:
-    run, disk, a, b = all_of_two()
+def test_rounds_with_the_same_contributors_run_ahead_and_in_the_end_one_waits_for_the_disk() -> None:
+    run, disk, a, b = all_of_two(most_ahead=2)
     run.gradient(a)
     run.gradient(b)
     close(run, disk)
     run.gradient(a)
     run.gradient(b)
     assert run.step(moved(run.state, 1)) == ["Broadcast BasisUpdate", "StoreRound"]
-    (_, store) = run.commands
-    assert isinstance(store, events.StoreRound)
+    (_, first) = run.commands
     assert (run.state.round, run.state.durable_round) == (2, 1)
     run.gradient(a)
-    assert run.gradient(b) == [], "round 2 is complete, and round 1 is not on the disk"
-    assert run.stored(store) == ["ReportRound", "ComputeBasis"]
+    assert run.gradient(b) == ["ComputeBasis"]
+    assert run.step(moved(run.state, 2)) == ["Broadcast BasisUpdate", "StoreRound"]
+    (_, second) = run.commands
+    assert (run.state.round, run.state.durable_round) == (3, 1)
+    run.gradient(a)
+    assert run.gradient(b) == [], "round 3 is complete, and rounds 1 and 2 are not on the disk"
+    assert isinstance(first, events.StoreRound)
+    assert isinstance(second, events.StoreRound)
+    assert first.told
+    assert run.stored(first) == ["ReportRound", "ComputeBasis"]
+    assert run.stored(second) == ["ReportRound"]
+    assert (run.state.round, run.state.durable_round, run.state.phase) == (3, 3, CLOSING)
+
+
+def test_a_round_that_may_not_run_ahead_is_told_when_those_before_it_are_stored_too() -> None:
+    run, disk, a, b = all_of_two(most_ahead=2, rounds=9)
+    run.gradient(a)
+    run.gradient(b)
+    close(run, disk)
+    run.gradient(a)
+    run.gradient(b)
+    run.step(moved(run.state, 1))
+    (_, first) = run.commands
+    run.gradient(run.join("c"))
+    run.gradient(a)
+    run.gradient(b)
+    assert run.step(moved(run.state, 2)) == ["StoreRound"]
+    (second,) = run.commands
+    assert isinstance(first, events.StoreRound)
+    assert isinstance(second, events.StoreRound)
+    assert not second.told
+    assert run.stored(first) == ["ReportRound"]
+    assert (run.state.round, run.state.durable_round, run.state.phase) == (2, 2, CLOSING)
+    assert run.stored(second) == ["Broadcast BasisUpdate", "ReportRound"]
 
 
 @pytest.mark.parametrize("what", ["a new agent", "a broken stream", "the last round"])
@@ -424,6 +455,28 @@ def test_who_is_new_takes_part_in_the_round_after() -> None:
         run.gradient(token)
     close(run, disk)
     assert run.state.awaited == {"a", "b", "c"}
+
+
+@pytest.mark.parametrize(("told", "frozen_until"), [(1, 2), (2, 2), (3, 3), (10**9, 3), (None, 3)], ids=str)
+def test_nobody_else_takes_part_in_rounds_that_were_told_before_the_restart(
+    told: int | None, frozen_until: int
+) -> None:
+    """Where somebody who took part does not say what it was told of, it may have been all that may be told."""
+    run, disk, tokens = restarted(most_ahead=2)
+    last = {"a": 0, "b": told}
+    for name, token in tokens.items():
+        number = last[name]
+        resumption = None if number is None else Resumption(token, "run-1", number)
+        run.step(run.resuming(token, resumption=resumption))
+    run.join("c", resumption=None)
+    for number in range(1, 4):
+        assert run.state.frozen == (number < frozen_until)
+        assert run.state.awaited == ({"a", "b"} if number < frozen_until else {"a", "b", "c"})
+        for token in tokens.values():
+            run.gradient(token)
+        if run.state.awaited:
+            run.gradient(run.state.hosts["c"])
+        close(run, disk)
 
 
 def test_a_restarted_run_does_not_wait_for_long_for_who_does_not_come_back() -> None:

@@ -38,6 +38,7 @@ from cospan.wire.errors import (
     SessionUnknownError,
     WorkloadBehaviourError,
 )
+from cospan.wire.limits import rounds_ahead
 from cospan.wire.messages import (
     AgentMessage,
     BasisUpdate,
@@ -57,8 +58,8 @@ from cospan.wire.messages import (
 
 _FIRST_BACKOFF_SECONDS = 0.1
 _LONGEST_BACKOFF_SECONDS = 1.0
-_MOST_KEPT = 3
-"""A coordinator is one round ahead of its disk at most."""
+_MOST_STALE = 2
+"""So many gradients more than there may be rounds that are told and not durable are kept."""
 _HEARTBEATS_PER_LIVENESS = 4.0
 _DOUBTS = 2
 """So often an agent that is not in yet tries again where one end does not trust the other's certificate."""
@@ -136,7 +137,7 @@ class SessionState:
         assert self.phase is not Phase.LAGGING or self.learning is not None, "only who learns lags behind"
         assert self.learning is None or self.stamp is not None, "nothing is learnt before the welcome"
         assert (self.learning is None) == (self.learning_at is None), "a gradient is taken at a basis"
-        assert len(self.kept) <= _MOST_KEPT, "what is kept is bounded"
+        assert len(self.kept) <= most_kept(self), "what is kept is bounded"
         site_made = self.phase in (Phase.JOINING, Phase.ACTIVE, Phase.LAGGING)
         assert not site_made or self.join is not None, "who joins has a site"
 
@@ -467,7 +468,7 @@ def _is_same(described: RunSpecification, welcomed: RunSpecification) -> bool:
 def _on_gradient(state: SessionState, upload: GradientUpload, now: float) -> Outcome:
     if state.learning_at is None or state.learning != upload.round:
         raise OutOfTurnError(f"a gradient of round {upload.round} is ready, which nobody has asked for")
-    kept = (*state.kept, KeptGradient(upload, state.learning_at))[-_MOST_KEPT:]
+    kept = (*state.kept, KeptGradient(upload, state.learning_at))[-most_kept(state) :]
     state = replace(state, learning=None, learning_at=None, kept=kept)
     if state.phase is Phase.LAGGING:
         return replace(state, phase=Phase.OFFLINE), (Connect(0.0),)
@@ -483,6 +484,12 @@ def _on_gradient(state: SessionState, upload: GradientUpload, now: float) -> Out
         state, late = replace(state, kept=kept[:-1], last_sent=now), (Transmit(upload),)
     state, commands = _take_part(state, now)
     return state, (*late, *commands)
+
+
+def most_kept(state: SessionState) -> int:
+    """How many gradients are kept: as many as may belong to rounds that are not durable."""
+    spec = state.specification
+    return _MOST_STALE + (1 if spec is None else rounds_ahead(spec.feature_dim, spec.rank))
 
 
 def _on_broken(state: SessionState, event: StreamBroke, now: float) -> Outcome:

@@ -93,6 +93,8 @@ def aggregate(contributions: Sequence[Contribution], method: Method) -> Aggregat
     weights = [contribution.weight for contribution in contributions]
     gradient, far = _combined([contribution.gradient for contribution in contributions], weights, method)
     moment = sums = None
+    if not (method.preconditioned or method.sends_row_sums):
+        return Aggregate(gradient, outliers=far)
     scaling = replace(method, clip_norm=0.0)  # a bound for gradients is none for these
     if method.preconditioned:
         moments = _present([contribution.head_second_moment for contribution in contributions])

@@ -93,8 +93,8 @@ class Engine:
             )
         else:
             store.begin()
-            self._journal = Journal(store, self.handle)
             self.state = self._restored(store, start_seconds, return_seconds, sites)
+            self._journal = Journal(store, self.handle, together=max(1, self.state.most_ahead // 2))
         self.history = RoundHistory(self.state.round)
         self.ended = asyncio.Event()
         self.end: EndRun | Suspend | None = None

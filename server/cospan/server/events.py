@@ -200,9 +200,15 @@ class RoundRecord:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class StoreRound:
-    """Store a round, and report it as `RoundStored`; what was to be stored before is stored with it, or was."""
+    """Store a round, and report it as `RoundStored`; what was to be stored before is stored with it, or was.
+
+    Attributes:
+        record: of the round.
+        told: whether the agents know of it already; if not, they wait.
+    """
 
     record: RoundRecord
+    told: bool = False
 
 
 @dataclass(frozen=True, slots=True)

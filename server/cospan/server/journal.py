@@ -9,6 +9,8 @@ from cospan.server.events import RoundStored, StoreFailed, StoreRound
 from cospan.server.store import Operation
 from cospan.wire.errors import RunFileError
 
+_TOGETHER_SECONDS = 0.01
+
 
 @runtime_checkable
 class Stores(Protocol):
@@ -20,27 +22,49 @@ class Stores(Protocol):
 
 
 class Journal:
-    """Collects what is to be stored while the disk is busy, and writes it in one transaction when that is done.
+    """Collects what is to be stored, and writes it in one transaction: while the disk is busy, and a moment longer.
 
-    Its methods are called on the event loop's thread, where the events that follow arrive, too.
+    What nobody waits for is written when several rounds have come together: a transaction costs more than what is
+    in it. Its methods are called on the event loop's thread, where the events that follow arrive, too.
     """
 
-    def __init__(self, store: Stores, handle: Callable[[RoundStored | StoreFailed], None]) -> None:
-        self._store, self._handle = store, handle
+    def __init__(
+        self, store: Stores, handle: Callable[[RoundStored | StoreFailed], None], *, together: int = 1
+    ) -> None:
+        """Writes to `store`; so many rounds that were told already, at most, wait 10 ms for each other."""
+        self._store, self._handle, self._together = store, handle, together
         self._waiting: list[Operation] = []
         self._writing: Future[None] | None = None
         self._failed = False
+        self._due: asyncio.TimerHandle | None = None
         self._idle = asyncio.Event()
         self._idle.set()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="journal")
 
     def add(self, operation: Operation) -> None:
         """Takes an operation in; a round is reported as `RoundStored` when it is on the disk."""
+        if self._failed:
+            return
         self._waiting.append(operation)
-        self._write()
+        self._idle.clear()
+        self._arrange()
+
+    def _arrange(self) -> None:
+        """Writes now, or in a moment."""
+        if not self._may_wait():
+            self._write()
+        elif self._due is None:
+            self._due = asyncio.get_running_loop().call_later(_TOGETHER_SECONDS, self._write)
+
+    def _may_wait(self) -> bool:
+        """Whether nobody waits for any of it; mostly it is asked of one more."""
+        if len(self._waiting) >= self._together:
+            return False
+        return all(isinstance(each, StoreRound) and each.told for each in self._waiting)
 
     async def flush(self) -> None:
         """Waits until all that was taken in is on the disk, or cannot be put there."""
+        self._write()
         await self._idle.wait()
 
     async def close(self) -> None:
@@ -49,10 +73,12 @@ class Journal:
         self._thread.shutdown()
 
     def _write(self) -> None:
+        if self._due is not None:
+            self._due.cancel()
+            self._due = None
         if self._writing is not None or self._failed or not self._waiting:
             return
         batch, self._waiting = self._waiting, []
-        self._idle.clear()
         loop = asyncio.get_running_loop()
         self._writing = self._thread.submit(self._store.write, batch)
         self._writing.add_done_callback(lambda done: loop.call_soon_threadsafe(self._written, batch, done))
@@ -73,6 +99,7 @@ class Journal:
                     report = operation.record.report
                     self._handle(RoundStored(report.closed_round, report))
         finally:  # whoever waits for the rest must not do so for ever
-            self._write()
-            if self._writing is None:
+            if self._waiting:
+                self._arrange()
+            else:
                 self._idle.set()

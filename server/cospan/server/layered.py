@@ -28,6 +28,10 @@ class Layered(Mapping[_K, _V]):
 
     def having(self, key: _K, value: _V) -> "Layered[_K, _V]":
         """The mapping with one entry added or replaced."""
+        if len(self._lower) <= _FEW:  # there is no upper layer then
+            whole = self._lower.copy()
+            whole[key] = value
+            return _of(whole)
         if key not in self._upper:
             return self._changed({key: value}, self._length + (key not in self._lower))
         if self._upper[key] is _GONE:  # it comes back, and so to the end
@@ -42,6 +46,11 @@ class Layered(Mapping[_K, _V]):
 
     def without(self, *keys: _K) -> "Layered[_K, _V]":
         """The mapping without the entries of these distinct keys that it has."""
+        if len(self._lower) <= _FEW:
+            whole = self._lower.copy()
+            for key in keys:
+                whole.pop(key, None)
+            return _of(whole)
         known = [key for key in keys if key in self]
         return self._changed(dict.fromkeys(known, _GONE), self._length - len(known)) if known else self
 
@@ -104,3 +113,10 @@ class Layered(Mapping[_K, _V]):
 
     def __repr__(self) -> str:
         return f"Layered({self._whole()!r})"
+
+
+def _of(entries: dict[_K, _V]) -> Layered[_K, _V]:
+    """A mapping of entries that nobody else writes to."""
+    after: Layered[_K, _V] = object.__new__(Layered)
+    after._lower, after._upper, after._length = entries, {}, len(entries)
+    return after

@@ -44,6 +44,7 @@ from cospan.server.state import CoordinatorState
 from cospan.server.tally import Tally
 from cospan.server.transition import Outcome, session_of
 from cospan.wire.errors import SessionUnknownError
+from cospan.wire.limits import rounds_ahead
 from cospan.wire.messages import AgentPhase, Drain, FinishCause, RunPhase
 
 _OVER = (RunPhase.FINISHED, RunPhase.DRAINING)
@@ -68,6 +69,7 @@ def initial_state(
         basis=specification.initial_basis(),
         start_seconds=start_seconds,
         phase_since=now,
+        most_ahead=rounds_ahead(specification.feature_dim, specification.rank),
         sites=sites,
     )
 

@@ -37,6 +37,7 @@ def admit(state: CoordinatorState, event: JoinRequested, now: float) -> Outcome:
     """
     _check_joinable(state, event.join)
     event, site_index = _seated(state, event)
+    state = _with_told(state, event.join)
     known = _session_to_resume(state, event.join)
     if known is not None:
         return _resume(state, known, event.stream, now)
@@ -144,6 +145,14 @@ def _session_to_resume(state: CoordinatorState, join: Join) -> Session | None:
             same = session.instance_id == join.instance_id and session.agent_ids == join.agent_ids
             return session if same else None
     return None
+
+
+def _with_told(state: CoordinatorState, join: Join) -> CoordinatorState:
+    """The state that knows what those who took part were told before a restart; who does not say, may know all."""
+    if state.phase is not RunPhase.WAITING or state.expected.isdisjoint(join.agent_ids):
+        return state
+    told = join.resumption.last_round if join.resumption else state.round + state.most_ahead
+    return replace(state, told=max(state.told, told))
 
 
 def _resume(state: CoordinatorState, session: Session, stream: int, now: float) -> Outcome:

@@ -2,7 +2,8 @@
 
 A round is stored before anybody is told of it, or while the next one is under way where a restart would come to the
 same bits: with the same contributors as the round before, which are on the disk, all of them here to send again.
-One round at most runs ahead of the disk.
+So does the next one after that, up to `cospan.wire.limits.rounds_ahead` of them. After a restart nobody else takes
+part in the rounds that anybody who comes back was told of.
 """
 
 from collections.abc import Mapping
@@ -61,11 +62,18 @@ def start(state: CoordinatorState, now: float) -> Outcome:
     complete = bool(state.expected) and state.expected <= connected(state)
     # Who was there before is back, and sends what it sent before: so the round comes to the same bits.
     expected = state.expected if complete else frozenset()
-    state = replace(open_round(state, now), started=True, frozen=complete, expected=expected)
+    state = replace(open_round(state, now), started=True, expected=expected)
     if complete:
-        state = replace(state, awaited=state.awaited.minus(tuple(state.awaited.names - expected)))
+        told = min(state.told, state.round + state.most_ahead)
+        state = _frozen(replace(state, frozen_until=max(told, state.round + 1)))
     started = Note(kind, state.round, tuple(sorted(state.hosts)))
     return state, (Broadcast(BasisUpdate(state.stamp, state.basis)), started)
+
+
+def _frozen(state: CoordinatorState) -> CoordinatorState:
+    """The state whose open round nobody takes part in but those who did before the restart."""
+    others = tuple(state.awaited.names - state.expected)
+    return replace(state, frozen=True, awaited=state.awaited.minus(others))
 
 
 def _fleet_is_here(state: CoordinatorState, now: float) -> bool:
@@ -230,7 +238,7 @@ def _quorum_seconds(state: CoordinatorState, counted: int, now: float) -> float 
 
 def stragglers_wait_until(state: CoordinatorState) -> float | None:
     """When a round that has its quorum closes without those it still awaits; None where it has none, or no need."""
-    if state.quorum_seconds is None or state.frozen or not state.awaited or state.durable_round < state.round:
+    if state.quorum_seconds is None or state.frozen or not state.awaited or state.is_ahead:
         return None
     if len(state.counted) < needed(state.specification, len(state.awaited) + len(state.counted)):
         return None  # others have joined since
@@ -239,7 +247,7 @@ def stragglers_wait_until(state: CoordinatorState) -> float | None:
 
 def close_if_complete(state: CoordinatorState, now: float) -> Outcome:
     """Closes the open round when it has what it waits for."""
-    if state.phase is not RunPhase.COLLECTING or not state.contributions or state.durable_round < state.round:
+    if state.phase is not RunPhase.COLLECTING or not state.contributions or state.is_ahead:
         return state, ()
     if state.awaited:
         until = stragglers_wait_until(state)
@@ -265,8 +273,9 @@ def on_basis(state: CoordinatorState, event: BasisComputed, now: float) -> Outco
     if state.phase is not RunPhase.CLOSING or event.round != state.round or state.computed is not None:
         return state, ()  # the run was stopped while the arithmetic went on
     state, noted = _with_outliers(state, event.move)
-    store = StoreRound(_record(state, event.move, now))
-    if not _may_run_ahead(state):
+    ahead = _may_run_ahead(state)
+    store = StoreRound(_record(state, event.move, now), told=ahead)
+    if not ahead:
         return state.having(computed=event.move), (store, *noted)
     state = _advanced(state, event.move, now)
     return state, (Broadcast(BasisUpdate(state.stamp, state.basis)), store, *noted)
@@ -291,12 +300,12 @@ def on_stored(state: CoordinatorState, event: RoundStored, now: float) -> Outcom
     if event.round != state.durable_round:
         return state, ()
     report = ReportRound(event.report)
-    if state.computed is None and event.round == state.round:
-        return state, ()  # the coordinator went down meanwhile; nobody is told of this round any more
-    if state.computed is None:
+    if event.round < state.round:  # it was told before
         state = state.having(durable_round=event.round + 1)
         state, commands = close_if_complete(state, now)
         return state, (report, *commands)
+    if state.computed is None:
+        return state, ()  # the coordinator went down meanwhile; nobody is told of this round any more
     state = _advanced(state, state.computed, now, durable=True)
     if state.round == state.specification.rounds:
         text = f"all {state.round} rounds are done"
@@ -348,6 +357,7 @@ def _record(state: CoordinatorState, move: BasisMove, now: float) -> RoundRecord
 def _advanced(state: CoordinatorState, move: BasisMove, now: float, *, durable: bool = False) -> CoordinatorState:
     """The state in which the next round is open."""
     closed, counted = state.round, state.counted
+    stays_frozen = state.frozen and closed + 1 < state.frozen_until and counted == state.expected
     pace = state.pace
     if state.quorum_seconds is not None and state.specification.deadline_seconds == 0.0:
         pace = with_round(pace, state.quorum_seconds)
@@ -358,12 +368,13 @@ def _advanced(state: CoordinatorState, move: BasisMove, now: float, *, durable: 
         durable_round=closed + 1 if durable else state.durable_round,
         accepted=_accepted(state),
         last_contributors=counted,
-        expected=frozenset(),
+        expected=state.expected if stays_frozen else frozenset(),
         pace=pace,
         rounds_counted=state.rounds_counted.plus(counted.blocks, closed),
         absent_rounds=state.absent_rounds.plus(state.absent.blocks, closed),
     )
-    return open_round(state, now)
+    state = open_round(state, now)
+    return _frozen(state) if stays_frozen else state
 
 
 def _accepted(state: CoordinatorState) -> dict[int, Roll]:

@@ -265,7 +265,9 @@ class SessionResumption(_message.Message):
     run_id: _builtins.str
     """The run in which it was given."""
     last_round: _builtins.int
-    """The newest round whose basis the agent holds."""
+    """The newest round whose basis the agent holds. After a restart of the coordinator, nobody but those who took part
+    before has a gradient in the rounds up to the newest of these.
+    """
     def __init__(
         self,
         *,
