@@ -667,6 +667,24 @@ async def channel_to(address: str) -> AsyncIterator[grpc.aio.Channel]:
         yield channel
 
 
+def test_an_agent_that_is_told_to_shares_its_td_error_and_nothing_else_changes() -> None:
+    async def watched(*shares: bool) -> tuple[np.ndarray, list[Agent], m.RunReport]:
+        async with Coordinator(specification(rounds=6)) as coordinator, channel_to(coordinator.address) as channel:
+            agents = [
+                Agent(RINGS, index=index, coordinator=coordinator.address, share_td_error=share)
+                for index, share in enumerate(shares)
+            ]
+            await ends(agents)
+            return coordinator.engine.state.basis, agents, await get_run(channel)
+
+    basis, agents, report = run(watched(True, False))
+    learner = agents[0].learner
+    assert learner is not None
+    told = learner.trace.mean_squared_td_error[-1] ** 0.5
+    assert [agent.td_error for agent in report.agents] == [told, None]
+    assert (basis == run(watched(False, False))[0]).all()
+
+
 async def get_run(channel: grpc.aio.Channel) -> m.RunReport:
     answer = await channel.unary_unary(CALLS + "GetRun")(b"")
     return decode_run_report(pb.GetRunResponse.FromString(answer))

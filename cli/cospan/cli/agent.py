@@ -59,6 +59,7 @@ class AgentSettings:
     index: int | None
     ids: str | None
     checkpoint_seconds: float
+    share_td_error: bool
     tls: TlsFiles | None
 
 
@@ -116,7 +117,8 @@ def _settings(chosen: AgentOptions, flags: Mapping[str, Any], config: Path | Non
         index = int(flags["index"]) if "index" in flags else None
         patience, checkpoints = float(flags["patience"]), float(flags["checkpoint_seconds"])
         baseline, ids = flags.get("baseline"), flags.get("ids")
-        return AgentSettings(flags["coordinator"], patience, baseline, index, ids, checkpoints, None)
+        shares = bool(flags.get("share_td_error", False))
+        return AgentSettings(flags["coordinator"], patience, baseline, index, ids, checkpoints, shares, None)
     from cospan.cli.settings import load_settings
 
     settings = load_settings(flags, config)
@@ -127,6 +129,7 @@ def _settings(chosen: AgentOptions, flags: Mapping[str, Any], config: Path | Non
         settings.index,
         settings.ids,
         settings.checkpoint_seconds,
+        settings.share_td_error,
         settings.tls,
     )
 
@@ -153,6 +156,7 @@ def _prepared(chosen: AgentOptions, settings: AgentSettings) -> "Agent | AgentGr
         state_file=chosen.output,
         checkpoint_seconds=settings.checkpoint_seconds,
         tls=settings.tls,
+        share_td_error=settings.share_td_error,
     )
 
 

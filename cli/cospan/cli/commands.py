@@ -141,6 +141,7 @@ def agent(
     tls_key: o.TlsKey = None,
     tls_ca: o.TlsCa = None,
     baseline: o.Baseline = None,
+    share_td_error: o.ShareTdError = None,
     output: o.OutputFile = None,
     checkpoint_seconds: o.CheckpointSeconds = None,
     resume: o.Resume = None,

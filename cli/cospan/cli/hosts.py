@@ -46,6 +46,7 @@ class Host:
             *("--output", str(folder.agents if self.is_group else folder.agent(self.name))),
             *("--checkpoint-seconds", str(settings.checkpoint_seconds), "--patience", str(settings.patience)),
             *baseline,
+            *(() if self.is_group else ("--share-td-error",)),  # it stays on this machine
         ]
 
 

@@ -312,6 +312,16 @@ Baseline: TypeAlias = Annotated[
     ),
 ]
 
+ShareTdError: TypeAlias = Annotated[
+    bool | None,
+    typer.Option(
+        "--share-td-error/--no-share-td-error",
+        help="Tells the coordinator the size of its TD errors, for dashboards. Rewards stay here all the same.",
+        show_default="not told",
+        rich_help_panel=_RULE,
+    ),
+]
+
 # Whom a round waits for -----------------------------------------------------------------------------------
 
 _ROUNDS = "Whom a round waits for"

@@ -64,6 +64,7 @@ class Settings(BaseSettings):
     trimmed_share: float | None = Field(None, description="a number above 0 and below 0.5")
     clip_norm: float | None = Field(None, description="a number, 0 or more")
     baseline: bool | None = Field(None, description="true or false")
+    share_td_error: bool = Field(False, description="true or false")
     liveness_seconds: float | None = Field(None, description="a number above 0")
     round_seconds: float | None = Field(None, description="a number above 0")
     participation: Literal["all", "quorum"] | None = Field(None, description="all or quorum")

@@ -53,6 +53,7 @@ class Agent(Participant[SiteLearner]):
         checkpoint_seconds: float = CHECKPOINT_SECONDS,
         transport: Transport | None = None,
         tls: TlsFiles | None = None,
+        share_td_error: bool = False,
     ) -> None:
         """Prepares an agent; nothing is connected yet.
 
@@ -73,6 +74,7 @@ class Agent(Participant[SiteLearner]):
             transport: how to reach the coordinator; gRPC to `coordinator` where left out.
             tls: certificate, key and authority for mutual TLS; the certificate must speak for the agent. Read again
                 when the files change. No TLS where left out.
+            share_td_error: whether the coordinator is told its root mean square TD error, for onlookers.
 
         Raises:
             WorkloadError: there is no such workload or site.
@@ -88,7 +90,7 @@ class Agent(Participant[SiteLearner]):
         self.index = index
         self.agent_id, self._holds_as = _identity(index, agent_id, holder)
         """The agent's name, one that stands for none until a site is given; and who asks for a site."""
-        self._with_baseline = with_baseline
+        self._with_baseline, self._share_td_error = with_baseline, share_td_error
         self._site: Site | None = None
 
     @property
@@ -120,6 +122,7 @@ class Agent(Participant[SiteLearner]):
             index=self.index,
             with_baseline=self._with_baseline,
             first_round=welcome.first_round,
+            share_td_error=self._share_td_error,
         )
 
     # What it has learnt ---------------------------------------------------------------------------------------

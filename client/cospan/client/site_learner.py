@@ -1,5 +1,6 @@
 """What one agent learns, round by round: head, gain, averaged value weights, and what it is compared with."""
 
+import math
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -37,6 +38,7 @@ class SiteLearner:
         index: int,
         with_baseline: bool = True,
         first_round: int = 0,
+        share_td_error: bool = False,
     ) -> None:
         """Prepares a learner that has learnt nothing.
 
@@ -47,6 +49,7 @@ class SiteLearner:
             index: of the site.
             with_baseline: whether independent TD learns beside it.
             first_round: the round in which it joins; one that joins late, or anew, draws fresh data.
+            share_td_error: whether its uploads tell its root mean square TD error.
         """
         self.site, self.specification, self.name, self.index = site, specification, name, index
         d, r = specification.feature_dim, specification.rank
@@ -58,6 +61,7 @@ class SiteLearner:
         """Averaged iterates of η."""
         self.independent = IndependentTD.initial(d) if with_baseline else None
         self.trace = Trace()
+        self._share_td_error = share_td_error
         self.last_round: int | None = None
         """The last round learnt, by whatever process; None before the first."""
 
@@ -78,7 +82,11 @@ class SiteLearner:
             self.independent = self.independent.learning_from(trajectory, spec.method)
         self.last_round = round_number
         self._record(round_number, outcome.mean_squared_error)
-        return GradientUpload(round=round_number, contribution=contribution_of(outcome, spec.method))
+        return GradientUpload(
+            round=round_number,
+            contribution=contribution_of(outcome, spec.method),
+            td_error=math.sqrt(outcome.mean_squared_error) if self._share_td_error else None,
+        )
 
     def _record(self, round_number: int, mean_squared_td_error: float) -> None:
         trace = self.trace

@@ -330,7 +330,9 @@ def _agent_ids(names: Sequence[str], field: str) -> tuple[str, ...]:
 
 def _encode_gradient(upload: m.GradientUpload) -> pb.SubspaceGradient:
     contribution = upload.contribution
-    message = pb.SubspaceGradient(round=upload.round, agent_ids=upload.agent_ids, weight=contribution.weight)
+    message = pb.SubspaceGradient(
+        round=upload.round, agent_ids=upload.agent_ids, weight=contribution.weight, td_error=upload.td_error
+    )
     match contribution.gradient:
         case DenseMatrix(values=values):
             message.dense.CopyFrom(encode_matrix(values))
@@ -373,7 +375,14 @@ def _decode_gradient(message: pb.SubspaceGradient, spec: RunSpecification) -> m.
         round=message.round,
         agent_ids=_agent_ids(message.agent_ids, "gradient.agent_ids"),
         contribution=contribution,
+        td_error=_decode_td_error(message.td_error) if message.HasField("td_error") else None,
     )
+
+
+def _decode_td_error(value: float) -> float:
+    if not 0.0 <= value < math.inf:
+        raise InvalidMessageError(f"gradient.td_error is {value}; it must be 0 or more and finite")
+    return value
 
 
 def _decode_payload(message: pb.SubspaceGradient, spec: RunSpecification) -> Gradient:

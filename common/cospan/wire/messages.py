@@ -46,11 +46,15 @@ class Join:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class GradientUpload:
-    """The subspace gradient of one round. No `agent_ids` means all agents of the session."""
+    """The subspace gradient of one round. No `agent_ids` means all agents of the session.
+
+    `td_error` is for onlookers: the root mean square TD error of the round, in the workload's unit of reward.
+    """
 
     round: int
     contribution: Contribution
     agent_ids: tuple[str, ...] = ()
+    td_error: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +175,7 @@ class AgentReport:
     absent_rounds: int = 0
     last_round: int | None = None
     outlier_rounds: int = 0
+    td_error: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -61,6 +61,7 @@ def _encode_agent(report: m.AgentReport) -> pb.AgentStatus:
         absent_rounds=report.absent_rounds,
         last_round=report.last_round,
         outlier_rounds=report.outlier_rounds,
+        td_error=report.td_error,
     )
 
 
@@ -77,6 +78,7 @@ def _decode_agent(message: pb.AgentStatus) -> m.AgentReport:
         absent_rounds=message.absent_rounds,
         last_round=message.last_round if message.HasField("last_round") else None,
         outlier_rounds=message.outlier_rounds,
+        td_error=message.td_error if message.HasField("td_error") else None,
     )
 
 

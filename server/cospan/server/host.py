@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Self
 
@@ -71,6 +72,11 @@ class Coordinator:
     def door(self) -> Doorkeeper:
         """Who may come in, and how many were refused."""
         return self._listener.door
+
+    @property
+    def td_errors(self) -> Mapping[str, float]:
+        """The newest root mean square TD error of each agent that shares it, in the workload's unit of reward."""
+        return self._listener.td_errors
 
     @property
     def address(self) -> str:

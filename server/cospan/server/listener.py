@@ -47,6 +47,8 @@ class Listener:
         self._credentials = None if tls is None else _credentials(tls)
         self.door = Doorkeeper(engine.state.specification.agents, own_way=OWN_WAY, looking=LOOKING)
         """Who may come in, and how many were refused."""
+        self.td_errors: dict[str, float] = {}
+        """The newest TD error of each agent that tells it; see `CoordinatorService`."""
         self._server: grpc.aio.Server | None = None
         self._health = health.aio.HealthServicer()
 
@@ -71,7 +73,8 @@ class Listener:
         streams = sum(quota_of_all(kind, spec.agents).at_once for kind in Kind)
         options = server_options(limit, connections_allowed(spec.agents), streams)
         server = grpc.aio.server(options=options, interceptors=(self.door,), compression=NO_COMPRESSION)
-        server.add_generic_rpc_handlers((handlers(CoordinatorService(self._engine, self._stop, self.door)),))
+        service = CoordinatorService(self._engine, self._stop, self.door, self.td_errors)
+        server.add_generic_rpc_handlers((handlers(service),))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         if self._credentials is None:  # with TLS every agent could read it, and the .proto files are public anyway
             names = (_SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME)

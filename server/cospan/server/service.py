@@ -88,9 +88,15 @@ class Serves(Protocol):
 class CoordinatorService:
     """`cospan.rpc.v1.CoordinatorService` over whatever serves a run."""
 
-    def __init__(self, engine: Serves, stop: Callable[[str], None], door: Doorkeeper) -> None:
-        """Serves an engine; `stop` ends its run, with a sentence that says why; `door` says who may come in."""
-        self._engine, self._stop, self._door = engine, stop, door
+    def __init__(
+        self, engine: Serves, stop: Callable[[str], None], door: Doorkeeper, td_errors: dict[str, float]
+    ) -> None:
+        """Serves an engine; `stop` ends its run, with a sentence that says why; `door` says who may come in.
+
+        The newest TD error that an agent tells goes to `td_errors`, by the agent's name: onlookers see it, and
+        nothing else depends on it, so it is no part of the machine's state.
+        """
+        self._engine, self._stop, self._door, self._td_errors = engine, stop, door, td_errors
 
     async def collaborate(self, _requests: AsyncIterator[pb.CollaborateRequest], context: Context) -> None:
         """One agent process' stream."""
@@ -186,6 +192,8 @@ class CoordinatorService:
         match message:
             case GradientUpload():
                 self._engine.handle(GradientArrived(token, message))
+                if message.td_error is not None:
+                    self._note_td_error(token, message.td_error)
             case Heartbeat():
                 self._engine.handle(HeartbeatArrived(token))
             case Leave(cause=cause, returning=returning):
@@ -193,6 +201,12 @@ class CoordinatorService:
                 stream.close(None)
             case Join():
                 raise OutOfTurnError("this stream has joined already")
+
+    def _note_td_error(self, token: str, td_error: float) -> None:
+        """Of a process of one agent; in a group nobody could say whose it is."""
+        session = self._engine.state.sessions.get(token)
+        if session is not None and len(session.agent_ids) == 1:
+            self._td_errors[session.agent_ids[0]] = td_error
 
     async def get_specification(
         self, _request: pb.GetSpecificationRequest, _context: Context
@@ -206,7 +220,8 @@ class CoordinatorService:
     async def get_run(self, _request: pb.GetRunRequest, context: Context) -> pb.GetRunResponse:
         """The run as it stands."""
         peer_identity(context).require(Right.READ)
-        return encode_run_report(run_report(self._engine.state, self._engine.history, self._engine.now()))
+        engine = self._engine
+        return encode_run_report(run_report(engine.state, engine.history, engine.now(), self._td_errors))
 
     async def get_basis(self, _request: pb.GetBasisRequest, context: Context) -> pb.GetBasisResponse:
         """The newest basis."""

@@ -298,11 +298,17 @@ class SubspaceGradient(_message.Message):
     FACTORED_FIELD_NUMBER: _builtins.int
     HEAD_SECOND_MOMENT_FIELD_NUMBER: _builtins.int
     ROW_SUMS_FIELD_NUMBER: _builtins.int
+    TD_ERROR_FIELD_NUMBER: _builtins.int
     round: _builtins.int
     """t, the round whose basis the gradient was taken at."""
     weight: _builtins.float
     """Number of gradients in the sum, above 0; the mean of a round is Σ payloads / Σ weights. 1 in the last round of a
     warm-up, also for an agent of a group: estimates are not summed.
+    """
+    td_error: _builtins.float
+    """Root mean square of the TD errors of the agent's round, in the workload's own unit of reward, whether or not the run
+    scales rewards; finite, 0 or more. For onlookers only: no result depends on it. Set only where the agent was told to
+    share it, by one agent of one process; groups and relays leave it out.
     """
     @_builtins.property
     def agent_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -340,13 +346,19 @@ class SubspaceGradient(_message.Message):
         factored: Global___FactoredMatrix | None = ...,
         head_second_moment: _matrix_pb2.Matrix | None = ...,
         row_sums: _matrix_pb2.Matrix | None = ...,
+        td_error: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["dense", b"dense", "factored", b"factored", "head_second_moment", b"head_second_moment", "payload", b"payload", "row_sums", b"row_sums"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_td_error", b"_td_error", "dense", b"dense", "factored", b"factored", "head_second_moment", b"head_second_moment", "payload", b"payload", "row_sums", b"row_sums", "td_error", b"td_error"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_ids", b"agent_ids", "dense", b"dense", "factored", b"factored", "head_second_moment", b"head_second_moment", "payload", b"payload", "round", b"round", "row_sums", b"row_sums", "weight", b"weight"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_td_error", b"_td_error", "agent_ids", b"agent_ids", "dense", b"dense", "factored", b"factored", "head_second_moment", b"head_second_moment", "payload", b"payload", "round", b"round", "row_sums", b"row_sums", "td_error", b"td_error", "weight", b"weight"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__td_error: _TypeAlias = _typing.Literal["td_error"]  # noqa: Y015
+    _WhichOneofArgType__td_error: _TypeAlias = _typing.Literal["_td_error", b"_td_error"]  # noqa: Y015
     _WhichOneofReturnType_payload: _TypeAlias = _typing.Literal["dense", "factored"]  # noqa: Y015
     _WhichOneofArgType_payload: _TypeAlias = _typing.Literal["payload", b"payload"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__td_error) -> _WhichOneofReturnType__td_error | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType_payload) -> _WhichOneofReturnType_payload | None: ...
 
 Global___SubspaceGradient: _TypeAlias = SubspaceGradient  # noqa: Y015
@@ -721,6 +733,7 @@ class AgentStatus(_message.Message):
     ABSENT_ROUNDS_FIELD_NUMBER: _builtins.int
     LAST_ROUND_FIELD_NUMBER: _builtins.int
     OUTLIER_ROUNDS_FIELD_NUMBER: _builtins.int
+    TD_ERROR_FIELD_NUMBER: _builtins.int
     agent_id: _builtins.str
     """Name of the agent."""
     phase: Global___AgentPhase.ValueType
@@ -743,6 +756,8 @@ class AgentStatus(_message.Message):
     """The newest closed round in which its gradient counted; not set where none did."""
     outlier_rounds: _builtins.int
     """Number of closed rounds in which its gradient was an outlier; never any where the mean is taken."""
+    td_error: _builtins.float
+    """The newest `SubspaceGradient.td_error` that it sent to this coordinator since that was started; not set where none."""
     def __init__(
         self,
         *,
@@ -757,19 +772,24 @@ class AgentStatus(_message.Message):
         absent_rounds: _builtins.int = ...,
         last_round: _builtins.int | None = ...,
         outlier_rounds: _builtins.int = ...,
+        td_error: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_gone_in_round", b"_gone_in_round", "_last_round", b"_last_round", "gone_in_round", b"gone_in_round", "last_round", b"last_round"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_gone_in_round", b"_gone_in_round", "_last_round", b"_last_round", "_td_error", b"_td_error", "gone_in_round", b"gone_in_round", "last_round", b"last_round", "td_error", b"td_error"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_gone_in_round", b"_gone_in_round", "_last_round", b"_last_round", "absent_rounds", b"absent_rounds", "agent_id", b"agent_id", "awaited", b"awaited", "gone_cause", b"gone_cause", "gone_in_round", b"gone_in_round", "last_round", b"last_round", "outlier_rounds", b"outlier_rounds", "phase", b"phase", "reconnects", b"reconnects", "rounds_counted", b"rounds_counted", "silent_seconds", b"silent_seconds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_gone_in_round", b"_gone_in_round", "_last_round", b"_last_round", "_td_error", b"_td_error", "absent_rounds", b"absent_rounds", "agent_id", b"agent_id", "awaited", b"awaited", "gone_cause", b"gone_cause", "gone_in_round", b"gone_in_round", "last_round", b"last_round", "outlier_rounds", b"outlier_rounds", "phase", b"phase", "reconnects", b"reconnects", "rounds_counted", b"rounds_counted", "silent_seconds", b"silent_seconds", "td_error", b"td_error"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__gone_in_round: _TypeAlias = _typing.Literal["gone_in_round"]  # noqa: Y015
     _WhichOneofArgType__gone_in_round: _TypeAlias = _typing.Literal["_gone_in_round", b"_gone_in_round"]  # noqa: Y015
     _WhichOneofReturnType__last_round: _TypeAlias = _typing.Literal["last_round"]  # noqa: Y015
     _WhichOneofArgType__last_round: _TypeAlias = _typing.Literal["_last_round", b"_last_round"]  # noqa: Y015
+    _WhichOneofReturnType__td_error: _TypeAlias = _typing.Literal["td_error"]  # noqa: Y015
+    _WhichOneofArgType__td_error: _TypeAlias = _typing.Literal["_td_error", b"_td_error"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__gone_in_round) -> _WhichOneofReturnType__gone_in_round | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__last_round) -> _WhichOneofReturnType__last_round | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__td_error) -> _WhichOneofReturnType__td_error | None: ...
 
 Global___AgentStatus: _TypeAlias = AgentStatus  # noqa: Y015
 
