@@ -204,9 +204,15 @@ class CoordinatorService:
 
     def _note_td_error(self, token: str, td_error: float) -> None:
         """Of a process of one agent; in a group nobody could say whose it is."""
-        session = self._engine.state.sessions.get(token)
-        if session is not None and len(session.agent_ids) == 1:
-            self._td_errors[session.agent_ids[0]] = td_error
+        state = self._engine.state
+        session = state.sessions.get(token)
+        if session is None or len(session.agent_ids) != 1:
+            return
+        self._td_errors[session.agent_ids[0]] = td_error
+        if len(self._td_errors) > 2 * (len(state.hosts) + len(state.departures)):  # the run forgets names
+            for agent in [*self._td_errors]:
+                if agent not in state.hosts and agent not in state.departures:
+                    del self._td_errors[agent]
 
     async def get_specification(
         self, _request: pb.GetSpecificationRequest, _context: Context
