@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-PACKAGES = ("cospan.client", "cospan.server")
+PACKAGES = ("cospan.client", "cospan.fleet", "cospan.server")
 
 
 @pytest.mark.parametrize("name", PACKAGES)
@@ -26,4 +26,4 @@ def test_nothing_is_imported_before_it_is_asked_for() -> None:
     program = f"import sys, {', '.join(PACKAGES)}; print(*(name for name in sys.modules))"
     said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
     loaded = set(said.stdout.split())
-    assert not loaded & {"grpc", "numpy", "gymnasium", "asyncio", "cospan.client.workload", "cospan.server.host"}
+    assert not loaded & {"grpc", "numpy", "gymnasium", "asyncio", "cospan.core.method"}

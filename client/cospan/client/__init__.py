@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from cospan.client.agent_group import AgentGroup as AgentGroup
     from cospan.client.loading import load_workload as load_workload
     from cospan.client.participant import AgentEnd as AgentEnd
+    from cospan.client.specifying import specify as specify
     from cospan.client.value_function import ValueFunction as ValueFunction
     from cospan.client.workload import Site as Site
     from cospan.client.workload import Workload as Workload
@@ -24,9 +25,10 @@ _HOMES = {
     "ValueFunction": "cospan.client.value_function",
     "Workload": "cospan.client.workload",
     "load_workload": "cospan.client.loading",
+    "specify": "cospan.client.specifying",
 }
 
-__all__ = ["Agent", "AgentEnd", "AgentGroup", "Site", "ValueFunction", "Workload", "load_workload"]
+__all__ = ["Agent", "AgentEnd", "AgentGroup", "Site", "ValueFunction", "Workload", "load_workload", "specify"]
 
 
 def __getattr__(name: str) -> Any:
