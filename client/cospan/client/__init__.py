@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from cospan.client.participant import AgentEnd as AgentEnd
     from cospan.client.specifying import specify as specify
     from cospan.client.value_function import ValueFunction as ValueFunction
+    from cospan.client.vector_chains import vector_sites as vector_sites
     from cospan.client.workload import Site as Site
     from cospan.client.workload import Workload as Workload
 
@@ -26,9 +27,20 @@ _HOMES = {
     "Workload": "cospan.client.workload",
     "load_workload": "cospan.client.loading",
     "specify": "cospan.client.specifying",
+    "vector_sites": "cospan.client.vector_chains",
 }
 
-__all__ = ["Agent", "AgentEnd", "AgentGroup", "Site", "ValueFunction", "Workload", "load_workload", "specify"]
+__all__ = [
+    "Agent",
+    "AgentEnd",
+    "AgentGroup",
+    "Site",
+    "ValueFunction",
+    "Workload",
+    "load_workload",
+    "specify",
+    "vector_sites",
+]
 
 
 def __getattr__(name: str) -> Any:

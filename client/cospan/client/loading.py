@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from gymnasium.vector import VectorEnv
 from jaxtyping import Float
 
 from cospan.client.workload import Site, Sites, Workload
@@ -84,6 +85,12 @@ def make_site(workload: Workload, index: int, seed: int) -> Site:
     if not isinstance(site, Site):
         raise WorkloadBehaviourError(
             f"workload {workload.name!r} made a {type(site).__name__} for site {index}; it must make a Site"
+        )
+    env: object = site.env
+    if isinstance(env, VectorEnv):
+        raise WorkloadBehaviourError(
+            f"workload {workload.name!r} made a vector environment for site {index}; a site has one environment: "
+            "give several sites at once with make_fleet and cospan.client.vector_sites"
         )
     return site
 
