@@ -248,5 +248,5 @@ class Speaker:
 
 def _asks_for_less(refusal: Exception) -> bool:
     """Whether it speaks too much for the coordinator."""
-    exhausted = isinstance(refusal, RemoteError) and refusal.code is grpc.StatusCode.RESOURCE_EXHAUSTED
+    exhausted = isinstance(refusal, RemoteError) and refusal.code == "RESOURCE_EXHAUSTED"
     return exhausted and not isinstance(refusal, NoFreeSiteError)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from cospan.cli.child import Child
-from cospan.cli.hosts import Host
+from cospan.cli.hosts import arguments_of
 from cospan.cli.log_lines import log_to_file, stop_logging
 from cospan.cli.onlooker import watch_rounds
 from cospan.cli.outcome import RunFailedError
@@ -21,6 +21,7 @@ from cospan.cli.progress import View
 from cospan.cli.recorder import AgentProgress, RunMonitor
 from cospan.cli.run_folder import RunFolder, write_text
 from cospan.cli.specifying import RunPlan
+from cospan.fleet.hosts import Host
 from cospan.wire.errors import CospanError, UsageError
 from cospan.wire.limits import max_message_bytes
 from cospan.wire.spec_file import to_toml
@@ -117,7 +118,7 @@ class Fleet:
         watching = asyncio.create_task(self._watch(address, self._coordinator))
         for name, host in self._hosts.items():
             if self.failure is None and not self.interrupted:
-                self._agents[name] = await self._start(name, host.arguments(self._plan, self._folder, address))
+                self._agents[name] = await self._start(name, arguments_of(host, self._plan, self._folder, address))
         await self._coordinator.wait()
         await asyncio.wait([watching], timeout=_LAST_ROUNDS_SECONDS)
         watching.cancel()

@@ -13,7 +13,7 @@ from cospan.cli.specifying import preset_of
 from cospan.client.result_file import AgentResult
 from cospan.core.specification import RunSpecification, basis_digest
 from cospan.server.state import CoordinatorState
-from cospan.study.statistics import best, known, median
+from cospan.study.statistics import best, best_of_rows, known, median, medians_by_round
 from cospan.wire.errors import CospanError
 
 
@@ -208,30 +208,10 @@ def with_medians(rows: Iterable[RoundRow], agents: Iterable[AgentResult]) -> lis
     """The rows with the medians over the agents' traces filled in."""
     found = list(agents)
     rounds = [agent.array("trace_round") for agent in found]
-    joint = _medians(rounds, [agent.array("trace_value_error") for agent in found])
-    independent = _medians(rounds, [_best_of_rows(agent.array("trace_independent_error")) for agent in found])
+    joint = medians_by_round(rounds, [agent.array("trace_value_error") for agent in found])
+    independent = medians_by_round(
+        rounds, [best_of_rows(agent.array("trace_independent_error")) for agent in found]
+    )
     return [
         replace(row, value_error=joint.get(row.round), independent_error=independent.get(row.round)) for row in rows
     ]
-
-
-def _best_of_rows(errors: Float[np.ndarray, "rounds m"]) -> Float[np.ndarray, " rounds"]:
-    """The smallest error of each round, those that are not finite left out; not finite where none is left."""
-    if not errors.size:
-        return np.full(len(errors), np.nan)
-    return np.asarray(np.where(np.isfinite(errors), errors, np.inf).min(axis=1))
-
-
-def _medians(rounds: Sequence[np.ndarray], values: Sequence[np.ndarray]) -> dict[int, float]:
-    """The median over the agents of what is known of each round, for thousands of agents at once."""
-    pairs = [(number[: len(value)], value[: len(number)]) for number, value in zip(rounds, values, strict=True)]
-    if not pairs:
-        return {}
-    numbers, errors = (np.concatenate(parts) for parts in zip(*pairs, strict=True))
-    finite = np.isfinite(errors)
-    numbers, errors = numbers[finite], errors[finite]
-    ordered = errors[np.lexsort((errors, numbers))]
-    present, counts = np.unique(numbers, return_counts=True)
-    starts = np.cumsum(counts) - counts
-    middles = 0.5 * (ordered[starts + (counts - 1) // 2] + ordered[starts + counts // 2])
-    return dict(zip(present.tolist(), middles.tolist(), strict=True))

@@ -11,12 +11,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TextIO
 
-import numpy as np
-from jaxtyping import Float
-
 from cospan.cli.advice import advise, of_features, of_rank
 from cospan.cli.fleet import Fleet
-from cospan.cli.hosts import Host, hosts_of
 from cospan.cli.in_process import InProcessRun
 from cospan.cli.log_lines import log_errors_to_stderr, log_to_file, stop_logging
 from cospan.cli.outcome import (
@@ -38,15 +34,16 @@ from cospan.cli.specifying import RunPlan, plan_with_workload
 from cospan.cli.summary import summary_lines
 from cospan.client.agent import default_agent_id
 from cospan.client.group_file import agents_of, load_group
+from cospan.client.loading import true_basis
 from cospan.client.result_file import AgentResult, load_result
-from cospan.client.workload import Workload
+from cospan.client.specifying import DEFAULT_ROUNDS
 from cospan.core.specification import SITE_PREFIX
-from cospan.wire.errors import RunFileError, WorkloadBehaviourError
+from cospan.fleet.hosts import Host, hosts_of
+from cospan.wire.errors import RunFileError
 from cospan.wire.messages import FinishCause
 
 log = logging.getLogger(__name__)
 
-DEFAULT_ROUNDS = 300
 _SHORTEST_START_SECONDS = 60.0
 _START_SECONDS_PER_AGENT = 2.0
 COORDINATOR_LOST = "coordinator-lost"
@@ -77,14 +74,14 @@ def run_here(chosen: RunOptions, flags: Mapping[str, Any], config: Path | None) 
         flags, config, reference=chosen.workload, spec_file=chosen.spec, rounds=DEFAULT_ROUNDS
     )
     assert plan.workload is not None
-    hosts = hosts_of(plan)
+    hosts = hosts_of(plan.specification, plan.settings.processes, called="processes")
     if chosen.output is not None:
         check_free(chosen.output)
     use_one_blas_thread()
     spec = plan.specification
     assert plan.site is not None
     advise([*of_rank(spec), *of_features(spec, plan.site)])
-    monitor = RunMonitor(agents=spec.agents, total=spec.rounds, true_basis=_true_basis(plan, plan.workload))
+    monitor = RunMonitor(agents=spec.agents, total=spec.rounds, true_basis=true_basis(plan.workload, spec))
     folder = make_run_folder(chosen.output, workload=plan.workload.name or spec.workload)
     view = choose_view(quiet=chosen.quiet)
     try:
@@ -97,25 +94,6 @@ def run_here(chosen: RunOptions, flags: Mapping[str, Any], config: Path | None) 
         view.close()
     _conclude(outcome, hosts, folder, monitor, data, quiet=chosen.quiet)
     return _exit_code(outcome, interrupted, folder)
-
-
-def _true_basis(plan: RunPlan, workload: Workload) -> Float[np.ndarray, "d q"] | None:
-    """B*, where the workload knows it."""
-    if workload.fleet_basis is None:
-        return None
-    spec = plan.specification
-    try:
-        basis = workload.fleet_basis(spec.agents, spec.rank, spec.seed)
-    except Exception as failure:
-        raise WorkloadBehaviourError(
-            f"workload {spec.workload!r} failed to give the basis of its fleet: {type(failure).__name__}: {failure}"
-        ) from failure
-    if basis is not None and (basis.ndim != 2 or basis.shape[0] != spec.feature_dim):
-        raise WorkloadBehaviourError(
-            f"workload {spec.workload!r} gave a basis of its fleet of shape {basis.shape}; "
-            f"it must have {spec.feature_dim} rows"
-        )
-    return basis
 
 
 def _carry_out(

@@ -6,16 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from cospan.cli.settings import Settings, load_settings
-from cospan.client.loading import load_workload, make_site
+from cospan.client.loading import load_workload
+from cospan.client.specifying import checked, new_specification, with_features
 from cospan.client.workload import Site, Workload
 from cospan.core.method import PRESETS, Aggregation, Corrections, Method
 from cospan.core.specification import Participation, RunSpecification
 from cospan.wire.errors import InvalidValueError
 from cospan.wire.spec_file import load_spec
 
-DEFAULT_AGENTS = 8
-DEFAULT_PRESET = "practical"
-DEFAULT_STEPS_PER_ROUND = 20
 _OF_METHOD = tuple(field.name for field in fields(Method))
 _OF_FEATURES = ("feature_dim", "fingerprint")
 _OF_QUORUM = ("quorum", "deadline_seconds", "max_staleness")
@@ -61,7 +59,7 @@ def plan_with_workload(
         if reference is None:
             raise InvalidValueError("no workload is named; say which, as in `cospan run queues`, or give --spec")
         workload = load_workload(reference)
-        start = _new(reference, workload.rank, workload.max_agents, workload.steps_per_round, rounds)
+        start = new_specification(reference, workload.rank, workload.max_agents, workload.steps_per_round, rounds)
     else:
         if reference not in (None, base.workload):
             raise InvalidValueError(
@@ -69,14 +67,10 @@ def plan_with_workload(
                 "name that workload, or leave out --spec"
             )
         workload, start = load_workload(base.workload), base
-    specification = _with_settings(start, settings)
-    _check_sites(specification, workload)
-    site = make_site(workload, 0, specification.seed)
-    features = site.features
-    found = replace(specification, feature_dim=features.dim, feature_fingerprint=features.fingerprint)
+    found, site = with_features(_with_settings(start, settings), workload)
     if base is not None and base.seed == found.seed:
         _check_same_features(base, found, str(spec_file))
-    return RunPlan(_checked(found), settings, workload, site)
+    return RunPlan(checked(found), settings, workload, site)
 
 
 def plan_alone(flags: Mapping[str, Any], config: Path | None, *, spec_file: Path | None, rounds: int) -> RunPlan:
@@ -98,14 +92,14 @@ def plan_alone(flags: Mapping[str, Any], config: Path | None, *, spec_file: Path
             "the coordinator knows neither d nor r; name a workload with --workload, or say both "
             "--feature-dim and --rank, or give the --spec of a run"
         )
-    start = base or _new("", 1, None, DEFAULT_STEPS_PER_ROUND, rounds)
+    start = base or new_specification("", 1, None, None, rounds)
     dim, fingerprint = settings.feature_dim, settings.fingerprint
     found = replace(
         _with_settings(start, settings),
         feature_dim=start.feature_dim if dim is None else dim,
         feature_fingerprint=start.feature_fingerprint if fingerprint is None else fingerprint,
     )
-    return RunPlan(_checked(found), settings)
+    return RunPlan(checked(found), settings)
 
 
 def preset_of(method: Method) -> str | None:
@@ -123,19 +117,6 @@ def _layers(
     layered = (*_OF_RUN, *_OF_METHOD, *_OF_FEATURES, "preset", "participation")
     overridden = [name for name in layered if name not in flags]
     return settings.model_copy(update=dict.fromkeys(overridden)), load_spec(spec_file)
-
-
-def _new(reference: str, rank: int, sites: int | None, steps_per_round: int, rounds: int) -> RunSpecification:
-    """What holds where nobody says otherwise; the features are still to be filled in."""
-    return RunSpecification(
-        workload=reference,
-        feature_dim=1,
-        rank=rank,
-        agents=DEFAULT_AGENTS if sites is None else sites,
-        rounds=rounds,
-        seed=0,
-        method=PRESETS[DEFAULT_PRESET](steps_per_round),
-    )
 
 
 def _with_settings(start: RunSpecification, settings: Settings) -> RunSpecification:
@@ -160,15 +141,6 @@ def _participation(start: RunSpecification, settings: Settings) -> Participation
     return Participation.QUORUM if settings.quorum else start.participation
 
 
-def _check_sites(specification: RunSpecification, workload: Workload) -> None:
-    most = workload.max_agents
-    if most is not None and specification.agents > most:
-        raise InvalidValueError(
-            f"agents is {specification.agents}; workload {specification.workload!r} has {most} sites, "
-            f"so it must be 1 to {most}"
-        )
-
-
 def _check_same_features(base: RunSpecification, found: RunSpecification, name: str) -> None:
     for field, what in (("feature_dim", "features of dimension"), ("feature_fingerprint", "the feature map")):
         ours, theirs = getattr(found, field), getattr(base, field)
@@ -177,10 +149,3 @@ def _check_same_features(base: RunSpecification, found: RunSpecification, name: 
                 f"{name} has {what} {theirs!r}, and workload {found.workload!r} now has {ours!r}; "
                 "it was written by another version of the workload: leave out --spec"
             )
-
-
-def _checked(specification: RunSpecification) -> RunSpecification:
-    problems = specification.problems()
-    if problems:
-        raise InvalidValueError("; ".join(problems))
-    return specification

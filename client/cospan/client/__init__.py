@@ -1,1 +1,53 @@
-"""The agent: what a user brings (workloads), what it learns, and how it speaks to the coordinator."""
+"""The agent: what a user brings (workloads), what it learns, and how it speaks to the coordinator.
+
+What stands here is all that most programs need. Each name is imported when it is first asked for: a workload
+needs no gRPC, and `import cospan.client` costs nothing.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cospan.client.agent import Agent as Agent
+    from cospan.client.agent_group import AgentGroup as AgentGroup
+    from cospan.client.loading import load_workload as load_workload
+    from cospan.client.participant import AgentEnd as AgentEnd
+    from cospan.client.specifying import specify as specify
+    from cospan.client.value_function import ValueFunction as ValueFunction
+    from cospan.client.vector_chains import vector_sites as vector_sites
+    from cospan.client.workload import Site as Site
+    from cospan.client.workload import Workload as Workload
+
+_HOMES = {
+    "Agent": "cospan.client.agent",
+    "AgentEnd": "cospan.client.participant",
+    "AgentGroup": "cospan.client.agent_group",
+    "Site": "cospan.client.workload",
+    "ValueFunction": "cospan.client.value_function",
+    "Workload": "cospan.client.workload",
+    "load_workload": "cospan.client.loading",
+    "specify": "cospan.client.specifying",
+    "vector_sites": "cospan.client.vector_chains",
+}
+
+__all__ = [
+    "Agent",
+    "AgentEnd",
+    "AgentGroup",
+    "Site",
+    "ValueFunction",
+    "Workload",
+    "load_workload",
+    "specify",
+    "vector_sites",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES})

@@ -1,19 +1,20 @@
 """One agent: its site, its learner, and what it has learnt."""
 
 import secrets
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
-from cospan.client.chain import checked_features
 from cospan.client.loading import load_workload, make_site
 from cospan.client.participant import PATIENCE_SECONDS, AgentEnd, Keeping, Participant
 from cospan.client.result_file import save_result
 from cospan.client.site_learner import SiteLearner
 from cospan.client.state_file import CHECKPOINT_SECONDS, ONE_AGENT
 from cospan.client.transport import GrpcTransport, Transport
+from cospan.client.value_function import ValueFunction
 from cospan.client.workload import FeatureMap, Site, Workload
 from cospan.core.specification import SITE_PREFIX, RunSpecification, agent_id_problem
 from cospan.wire.errors import InvalidValueError
@@ -137,14 +138,23 @@ class Agent(Participant[SiteLearner]):
         """The learnt value weights ẑ (averaged iterates of B w), shape (d,)."""
         return self._learnt().weights.mean
 
+    @property
+    def value_function(self) -> ValueFunction:
+        """What it has learnt so far, to keep: it stays as it is while the agent learns on."""
+        learner = self._learnt()
+        return ValueFunction.of_learner(learner, learner.site.features)
+
     def value(self, observation: Any) -> float:
         """The estimated differential value of an observation, φ(s)ᵀ ẑ: defined up to a constant."""
-        learner = self._learnt()
-        features = checked_features(learner.site.features, [observation], self.agent_id)
-        return float(features[0] @ learner.weights.mean)
+        return self.value_function.value(observation)
+
+    def values(self, observations: Sequence[Any] | np.ndarray) -> Float[np.ndarray, " n"]:
+        """Those of several observations, shape (n,)."""
+        return self.value_function.values(observations)
 
     def save(self, path: Path | str) -> None:
-        """Writes what was learnt as an npz file, which `resume_from` takes; it appears whole or not at all.
+        """Writes what was learnt as an npz file, whole or not at all; `resume_from` and
+        `ValueFunction.load` take it.
 
         Call it from a function of `on_round`, or when the run is over.
         """

@@ -16,6 +16,7 @@ from cospan.client.participant import PATIENCE_SECONDS, Keeping, Participant
 from cospan.client.result_file import save_result
 from cospan.client.state_file import CHECKPOINT_SECONDS, StateFile
 from cospan.client.transport import GrpcTransport, Transport
+from cospan.client.value_function import ValueFunction
 from cospan.client.workload import FeatureMap, Workload
 from cospan.core.specification import RunSpecification
 from cospan.wire.errors import InvalidValueError, RunFileError
@@ -125,6 +126,12 @@ class AgentGroup(Participant[GroupLearner]):
     def weights(self) -> Float[np.ndarray, "n d"]:
         """The learnt value weights ẑ of each agent (averaged iterates of B w)."""
         return self._learnt().weights
+
+    @property
+    def value_functions(self) -> tuple[ValueFunction, ...]:
+        """What each agent has learnt so far, in the order of their sites; they stay as they are."""
+        group = self._learnt()
+        return tuple(ValueFunction.of_learner(agent, group.features) for agent in group.agents())
 
     def save(self, folder: Path | str) -> None:
         """Writes what each agent has learnt, as a file of its own, the same as of one that is alone.

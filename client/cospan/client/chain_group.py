@@ -113,6 +113,8 @@ class TogetherChains:
             if not self._begun:
                 self._reset()
             observations, rewards = self._chains.advance(steps)
+        except WorkloadBehaviourError:
+            raise
         except Exception as failure:
             raise WorkloadBehaviourError(
                 f"the environments or policies of {self._name} raised {type(failure).__name__} after step "
@@ -149,7 +151,8 @@ class TogetherChains:
         if not self._begun or not self._between_rounds:
             return None
         try:
-            return packed(dict(self._chains.save_state()))
+            state = self._chains.save_state()
+            return None if state is None else packed(dict(state))
         except Exception as failure:  # of the user's code; what was learnt can be kept all the same
             log.error(
                 "the environments of %s cannot save their states (%s: %s); started again, their chains begin anew",

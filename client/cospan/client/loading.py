@@ -5,8 +5,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+from gymnasium.vector import VectorEnv
+from jaxtyping import Float
+
 from cospan.client.workload import Site, Sites, Workload
 from cospan.client.workloads import BUILT_IN
+from cospan.core.specification import RunSpecification
 from cospan.wire.errors import WorkloadBehaviourError, WorkloadError
 
 
@@ -81,6 +86,12 @@ def make_site(workload: Workload, index: int, seed: int) -> Site:
         raise WorkloadBehaviourError(
             f"workload {workload.name!r} made a {type(site).__name__} for site {index}; it must make a Site"
         )
+    env: object = site.env
+    if isinstance(env, VectorEnv):
+        raise WorkloadBehaviourError(
+            f"workload {workload.name!r} made a vector environment for site {index}; a site has one environment: "
+            "give several sites at once with make_fleet and cospan.client.vector_sites"
+        )
     return site
 
 
@@ -108,6 +119,29 @@ def make_sites(workload: Workload, indices: Sequence[int], seed: int) -> Sites |
             f"reference and a label for each of {len(indices)}"
         )
     return sites
+
+
+def true_basis(workload: Workload, specification: RunSpecification) -> Float[np.ndarray, "d q"] | None:
+    """B* of the fleet of a run, where the workload knows it.
+
+    Raises:
+        WorkloadBehaviourError: the workload's own code raised, or gave something else.
+    """
+    if workload.fleet_basis is None:
+        return None
+    spec = specification
+    try:
+        basis = workload.fleet_basis(spec.agents, spec.rank, spec.seed)
+    except Exception as failure:
+        raise WorkloadBehaviourError(
+            f"workload {spec.workload!r} failed to give the basis of its fleet: {type(failure).__name__}: {failure}"
+        ) from failure
+    if basis is not None and (basis.ndim != 2 or basis.shape[0] != spec.feature_dim):
+        raise WorkloadBehaviourError(
+            f"workload {spec.workload!r} gave a basis of its fleet of shape {basis.shape}; "
+            f"it must have {spec.feature_dim} rows"
+        )
+    return basis
 
 
 def _check_index(workload: Workload, index: int) -> None:

@@ -173,7 +173,14 @@ class Participant(ABC, Generic[L]):
 
         Raises:
             CospanError: it did not end in order; what was learnt can be saved all the same.
+            InvalidValueError: an event loop runs in this thread, as in a notebook. It may serve the coordinator,
+                which would wait for an agent that waits for it: so `await agent.run_async()` there.
         """
+        if loop_runs_here():
+            raise InvalidValueError(
+                f"{self._title} cannot block here, for an event loop runs in this thread, as in a notebook; "
+                "write `await agent.run_async()` in place of run()"
+            )
         return asyncio.run(self.run_async())
 
     async def run_async(self) -> AgentEnd:
@@ -413,6 +420,15 @@ class Participant(ABC, Generic[L]):
         finally:
             if stream is not None:
                 await stream.close()
+
+
+def loop_runs_here() -> bool:
+    """Whether an event loop runs in this thread, so that whoever blocks holds up all that it serves."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
 
 
 async def _write_all(stream: AgentStream, outbox: asyncio.Queue[AgentMessage | None]) -> None:

@@ -148,6 +148,7 @@ def contents(learner: Learnt, *, run_id: str) -> dict[str, Any]:
         "run_id": run_id,
         "specification_digest": spec.digest(),
         "workload": spec.workload,
+        "seed": spec.seed,
         "agent_id": learner.name,
         "label": learner.label,
         "index": learner.index,

@@ -75,7 +75,8 @@ class Site:
 
     Attributes:
         env: follows Gymnasium's API. A true end (`terminated`) is a transition into the next start state; a time
-            limit (`truncated`) is no end, and the environment is stepped on. It may be `Resumable`.
+            limit (`truncated`) is no end, and the environment is stepped on. It may be `Resumable`. It is of this
+            site alone: the parts of a vector environment are several sites, see `cospan.client.vector_sites`.
         features: observation → R^d.
         policy: (observation, generator) → action.
         reference: what is known to be true, or None.
@@ -109,8 +110,9 @@ class Chains(Protocol):
         """
         ...
 
-    def save_state(self) -> Mapping[str, Any]:
-        """All that the next steps depend on, generators too; plain values, as those of `Resumable`."""
+    def save_state(self) -> Mapping[str, Any] | None:
+        """All that the next steps depend on, generators too; plain values, as those of `Resumable`. None where that
+        cannot be said: the chains begin anew when they are gone on with."""
         ...
 
     def load_state(self, state: Mapping[str, Any]) -> None:

@@ -36,8 +36,6 @@ carries the reason; nothing ever looks at the text.
 
 from typing import ClassVar
 
-import grpc
-
 DOMAIN = "cospan"
 
 
@@ -125,7 +123,7 @@ class RemoteError(CospanError):
     """The other side refused. Each leaf has a gRPC code and says whether trying again can help."""
 
     reason = "REMOTE"
-    code: ClassVar[grpc.StatusCode] = grpc.StatusCode.UNKNOWN
+    code: ClassVar[str] = "UNKNOWN"
     retryable: ClassVar[bool] = False
 
 
@@ -133,21 +131,21 @@ class InvalidMessageError(RemoteError):
     """A message has a field that is malformed or out of range."""
 
     reason = "INVALID_MESSAGE"
-    code = grpc.StatusCode.INVALID_ARGUMENT
+    code = "INVALID_ARGUMENT"
 
 
 class FeatureMismatchError(RemoteError):
     """The agent's features are not those of the run."""
 
     reason = "FEATURE_MISMATCH"
-    code = grpc.StatusCode.FAILED_PRECONDITION
+    code = "FAILED_PRECONDITION"
 
 
 class AgentIdTakenError(RemoteError):
     """Another process with a live stream hosts an agent of this name."""
 
     reason = "AGENT_ID_TAKEN"
-    code = grpc.StatusCode.ALREADY_EXISTS
+    code = "ALREADY_EXISTS"
     retryable = True
 
 
@@ -155,7 +153,7 @@ class NoFreeSiteError(RemoteError):
     """Every site of the workload has its agent."""
 
     reason = "NO_FREE_SITE"
-    code = grpc.StatusCode.RESOURCE_EXHAUSTED
+    code = "RESOURCE_EXHAUSTED"
     retryable = True
 
 
@@ -163,28 +161,28 @@ class SessionUnknownError(RemoteError):
     """The session token is of no session of this run; join anew."""
 
     reason = "SESSION_UNKNOWN"
-    code = grpc.StatusCode.NOT_FOUND
+    code = "NOT_FOUND"
 
 
 class RunFinishedError(RemoteError):
     """The run is over; nobody can join it any more."""
 
     reason = "RUN_FINISHED"
-    code = grpc.StatusCode.OUT_OF_RANGE
+    code = "OUT_OF_RANGE"
 
 
 class OutOfTurnError(RemoteError):
     """The message is well formed but not allowed at this moment."""
 
     reason = "OUT_OF_TURN"
-    code = grpc.StatusCode.ABORTED
+    code = "ABORTED"
 
 
 class DrainingError(RemoteError):
     """The coordinator goes down and comes back; try again then."""
 
     reason = "DRAINING"
-    code = grpc.StatusCode.UNAVAILABLE
+    code = "UNAVAILABLE"
     retryable = True
 
 
@@ -192,14 +190,14 @@ class MessageTooLargeError(RemoteError):
     """A message exceeds the limit that follows from d, r and the size of the group."""
 
     reason = "MESSAGE_TOO_LARGE"
-    code = grpc.StatusCode.RESOURCE_EXHAUSTED
+    code = "RESOURCE_EXHAUSTED"
 
 
 class TooManyStreamsError(RemoteError):
     """The peer, or all together, have as many streams or calls open as the run allows."""
 
     reason = "TOO_MANY_STREAMS"
-    code = grpc.StatusCode.RESOURCE_EXHAUSTED
+    code = "RESOURCE_EXHAUSTED"
     retryable = True
 
 
@@ -207,7 +205,7 @@ class RateLimitedError(RemoteError):
     """The peer calls or sends more often than the run gives occasion to."""
 
     reason = "RATE_LIMITED"
-    code = grpc.StatusCode.RESOURCE_EXHAUSTED
+    code = "RESOURCE_EXHAUSTED"
     retryable = True
 
 
@@ -215,28 +213,28 @@ class TooManyAgentsError(RemoteError):
     """The run has known as many agents as it may."""
 
     reason = "TOO_MANY_AGENTS"
-    code = grpc.StatusCode.RESOURCE_EXHAUSTED
+    code = "RESOURCE_EXHAUSTED"
 
 
 class IdentityMismatchError(RemoteError):
     """The peer's certificate does not speak for an agent that it names."""
 
     reason = "IDENTITY_MISMATCH"
-    code = grpc.StatusCode.PERMISSION_DENIED
+    code = "PERMISSION_DENIED"
 
 
 class AdminRequiredError(RemoteError):
     """The call is for administrators, or for onlookers."""
 
     reason = "ADMIN_REQUIRED"
-    code = grpc.StatusCode.PERMISSION_DENIED
+    code = "PERMISSION_DENIED"
 
 
 class InternalError(RemoteError):
     """The coordinator failed; its log says how."""
 
     reason = "INTERNAL"
-    code = grpc.StatusCode.INTERNAL
+    code = "INTERNAL"
 
 
 REASONS: dict[str, type[RemoteError]] = {

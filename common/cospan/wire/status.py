@@ -21,11 +21,16 @@ _DETAILS_KEY = "grpc-status-details-bin"
 _UNREACHABLE = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
 
 
+def status_code(error: RemoteError | type[RemoteError]) -> grpc.StatusCode:
+    """The code with which an error travels. Errors hold its name, so that one who stays at home needs no gRPC."""
+    return grpc.StatusCode[error.code]
+
+
 def to_status(error: RemoteError) -> Status:
     """The google.rpc.Status of an error: its code, its sentence, and ErrorInfo with its reason."""
     detail = Any()
     detail.Pack(ErrorInfo(reason=error.reason, domain=DOMAIN))
-    return Status(code=error.code.value[0], message=str(error), details=[detail])
+    return Status(code=status_code(error).value[0], message=str(error), details=[detail])
 
 
 def to_trailing_metadata(error: RemoteError) -> tuple[tuple[str, bytes], ...]:
@@ -69,4 +74,4 @@ def _reason(error: grpc.RpcError) -> str | None:
     return None
 
 
-__all__ = ["from_rpc_error", "to_status", "to_trailing_metadata"]
+__all__ = ["from_rpc_error", "status_code", "to_status", "to_trailing_metadata"]

@@ -1,1 +1,24 @@
-"""The coordinator: a pure state machine, the loop that runs it, and the gRPC service around both."""
+"""The coordinator: a pure state machine, the loop that runs it, and the gRPC service around both.
+
+What stands here is what programs need; it is imported when it is first asked for.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cospan.server.host import Coordinator as Coordinator
+
+_HOMES = {"Coordinator": "cospan.server.host"}
+
+__all__ = ["Coordinator"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES})

@@ -31,7 +31,7 @@ from cospan.server.quotas import (
 )
 from cospan.wire.errors import CospanError, InvalidMessageError, RemoteError
 from cospan.wire.identity import Identity
-from cospan.wire.status import to_trailing_metadata
+from cospan.wire.status import status_code, to_trailing_metadata
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ Context: TypeAlias = grpc.aio.ServicerContext[Any, Any]
 
 async def refuse(context: Context, error: RemoteError) -> NoReturn:
     """Ends a call with a typed error."""
-    await context.abort(error.code, str(error), to_trailing_metadata(error))
+    await context.abort(status_code(error), str(error), to_trailing_metadata(error))
     raise AssertionError("abort raises")
 
 

@@ -6,13 +6,18 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Self
 
+import numpy as np
+from jaxtyping import Float
+
 from cospan.core.specification import RunSpecification
 from cospan.server.doorkeeper import Doorkeeper
 from cospan.server.engine import Engine
 from cospan.server.events import DrainRequested, EndRun, StopRequested, Suspend
 from cospan.server.listener import Listener
+from cospan.server.reporting import run_report
 from cospan.server.store import RunStore
 from cospan.wire.errors import InvalidValueError
+from cospan.wire.messages import RunReport
 from cospan.wire.tls import TlsFiles
 
 log = logging.getLogger(__name__)
@@ -24,9 +29,14 @@ RESUME_AFTER_SECONDS = 1.0
 class Coordinator:
     """A coordinator in this process.
 
-    async with Coordinator(specification, host="127.0.0.1", port=0) as coordinator:
+    Coordinator(specification, port=50051).run()         # until the run is over; or, in an event loop:
+
+    async with Coordinator(specification) as coordinator:
         print(coordinator.address)
         end = await coordinator.wait()
+
+    `cospan.client.specify("queues", agents=8)` makes a specification of a workload; to know d is all that a
+    coordinator needs of one.
     """
 
     def __init__(
@@ -83,6 +93,41 @@ class Coordinator:
         """HOST:PORT to connect to; the real port, where 0 was asked for."""
         return self._listener.address
 
+    @property
+    def specification(self) -> RunSpecification:
+        """Of the run; the feature map's fingerprint is final when the first agent has joined."""
+        return self.engine.state.specification
+
+    @property
+    def basis(self) -> Float[np.ndarray, "d r"]:
+        """B, shape (d, r), after the last round that has closed."""
+        return self.engine.state.basis
+
+    def status(self) -> RunReport:
+        """The run as it stands: its phase, who takes part, who is waited for, how quick it is."""
+        return run_report(self.engine.state, self.engine.history, self.engine.now())
+
+    def run(self) -> EndRun | Suspend:
+        """Listens until the run is over, and blocks meanwhile; an interrupt (Ctrl-C) ends the run in order.
+
+        Raises:
+            InvalidValueError: the address cannot be bound; or an event loop runs in this thread, as in a notebook,
+                where `await coordinator.run_async()` or `async with coordinator:` leave it free for the agents.
+        """
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            return asyncio.run(self.run_async())
+        raise InvalidValueError(
+            "the coordinator cannot block here, for an event loop runs in this thread, as in a notebook; write "
+            "`await coordinator.run_async()` or `async with coordinator:` in place of run()"
+        )
+
+    async def run_async(self) -> EndRun | Suspend:
+        """Listens until the run is over; see `run`."""
+        async with self:
+            return await self.wait()
+
     async def start(self) -> None:
         """Listens.
 
@@ -100,8 +145,8 @@ class Coordinator:
         assert self.engine.end is not None
         return self.engine.end
 
-    def stop(self, message: str) -> None:
-        """Ends the run in order: everybody is told, what was learnt stays."""
+    def stop(self, message: str = "the coordinator's program has ended it") -> None:
+        """Ends the run in order: everybody is told, what was learnt stays. Call it on the event loop's thread."""
         self.asked_to_stop = True
         self.engine.handle(StopRequested(message))
 

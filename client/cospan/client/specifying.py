@@ -1,0 +1,137 @@
+"""From a workload to the specification of a run: what holds where nobody says otherwise, what its features fix."""
+
+from dataclasses import fields, replace
+from enum import Enum
+from typing import Any
+
+from cospan.client.loading import load_workload, make_site
+from cospan.client.workload import Site, Workload
+from cospan.core.method import PRESETS, Aggregation, Corrections, Method
+from cospan.core.specification import Participation, RunSpecification
+from cospan.wire.errors import InvalidValueError
+
+DEFAULT_AGENTS = 8
+DEFAULT_ROUNDS = 300
+DEFAULT_PRESET = "practical"
+DEFAULT_STEPS_PER_ROUND = 20
+_KINDS: dict[str, type[Enum]] = {
+    "corrections": Corrections,
+    "aggregation": Aggregation,
+    "participation": Participation,
+}
+_OF_METHOD = frozenset(field.name for field in fields(Method))
+_SAID_OTHERWISE = frozenset({"workload", "feature_dim", "feature_fingerprint", "method"})
+"""What follows from the workload, or is said by its parts."""
+_OF_RUN = frozenset(field.name for field in fields(RunSpecification)) - _SAID_OTHERWISE
+
+
+def specify(
+    workload: Workload | str,
+    *,
+    agents: int | None = None,
+    rounds: int = DEFAULT_ROUNDS,
+    seed: int = 0,
+    preset: str = DEFAULT_PRESET,
+    **constants: Any,
+) -> RunSpecification:
+    """The specification of a run of this workload, as `cospan run` would make it.
+
+    Args:
+        workload: a workload, or its name as on the command line; it gives d, r, L and the fingerprint.
+        agents: how many; all sites where the workload has a number of them and none is said, else 8.
+        rounds: how many; 0 for a run that ends when it is stopped.
+        seed: of the run.
+        preset: the method's constants to begin with: paper, practical or compact.
+        constants: single constants of the method, as `steps_per_round=50`, or values of the run, as `rank=4`; the
+            names are those of `Method` and `RunSpecification`. A choice may be its text: `aggregation="trimmed"`.
+
+    Raises:
+        InvalidValueError: a name that there is not, or a value that is not allowed or does not fit the workload.
+        WorkloadError: there is no such workload.
+    """
+    if preset not in PRESETS:
+        raise InvalidValueError(f"preset is {preset!r}; it must be one of {', '.join(PRESETS)}")
+    made = load_workload(workload) if isinstance(workload, str) else workload
+    reference = workload if isinstance(workload, str) else made.name
+    start = new_specification(reference, made.rank, made.max_agents, made.steps_per_round, rounds, preset=preset)
+    said = {"seed": seed, **({} if agents is None else {"agents": agents}), **_chosen(constants)}
+    if said.get("quorum") and "participation" not in said:  # who names a quorum need not say that there is one
+        said["participation"] = Participation.QUORUM
+    method = replace(start.method, **{name: value for name, value in said.items() if name in _OF_METHOD})
+    of_run = {name: value for name, value in said.items() if name in _OF_RUN}
+    found, _ = with_features(replace(start, method=method, **of_run), made)
+    return checked(found)
+
+
+def _chosen(constants: dict[str, Any]) -> dict[str, Any]:
+    """The constants, a choice that is a text made what it stands for."""
+    found = {}
+    for name, value in constants.items():
+        if name not in _OF_METHOD | _OF_RUN:
+            names = ", ".join(sorted(_OF_METHOD | _OF_RUN))
+            raise InvalidValueError(f"there is no value {name!r} of a run; there are {names}")
+        kind = _KINDS.get(name)
+        if kind is not None and isinstance(value, str):
+            allowed = [choice.value for choice in kind]
+            if value not in allowed:
+                raise InvalidValueError(f"{name} is {value!r}; it must be one of {', '.join(allowed)}")
+            value = kind(value)  # noqa: PLW2901
+        found[name] = value
+    return found
+
+
+def new_specification(
+    reference: str,
+    rank: int,
+    sites: int | None,
+    steps_per_round: int | None,
+    rounds: int,
+    *,
+    preset: str = DEFAULT_PRESET,
+) -> RunSpecification:
+    """What holds where nobody says otherwise; the features are still to be filled in.
+
+    Args:
+        reference: the workload's name.
+        rank: r.
+        sites: how many there are, None where there is no limit.
+        steps_per_round: L, None where nobody knows it.
+        rounds: how many.
+        preset: the method's constants.
+    """
+    return RunSpecification(
+        workload=reference,
+        feature_dim=1,
+        rank=rank,
+        agents=DEFAULT_AGENTS if sites is None else sites,
+        rounds=rounds,
+        seed=0,
+        method=PRESETS[preset](DEFAULT_STEPS_PER_ROUND if steps_per_round is None else steps_per_round),
+    )
+
+
+def with_features(specification: RunSpecification, workload: Workload) -> tuple[RunSpecification, Site]:
+    """The specification with d and the fingerprint of its workload; and the first site, never stepped.
+
+    Raises:
+        InvalidValueError: there are more agents than sites.
+        WorkloadError: the first site cannot be made.
+    """
+    most = workload.max_agents
+    if most is not None and specification.agents > most:
+        raise InvalidValueError(
+            f"agents is {specification.agents}; workload {specification.workload!r} has {most} sites, "
+            f"so it must be 1 to {most}"
+        )
+    site = make_site(workload, 0, specification.seed)
+    features = site.features
+    found = replace(specification, feature_dim=features.dim, feature_fingerprint=features.fingerprint)
+    return found, site
+
+
+def checked(specification: RunSpecification) -> RunSpecification:
+    """The same. Raises InvalidValueError: a value is out of range."""
+    problems = specification.problems()
+    if problems:
+        raise InvalidValueError("; ".join(problems))
+    return specification

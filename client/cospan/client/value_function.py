@@ -1,0 +1,213 @@
+"""What an agent has learnt, as something to ask: the value of an observation, and the mean reward per step.
+
+It stands by itself: no network, and no learner behind it that goes on. Nothing here imports gRPC.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from cospan.client.chain import checked_features
+from cospan.client.loading import load_workload, make_site
+from cospan.client.result_file import FORMAT as AGENT_FORMAT
+from cospan.client.result_file import AgentResult, Learnt
+from cospan.client.workload import FeatureMap, Workload
+from cospan.client.workloads import BUILT_IN
+from cospan.wire.errors import RunFileError
+from cospan.wire.npz import load_npz, save_npz
+
+FORMAT = "cospan-value-function-1"
+
+
+@dataclass(frozen=True, eq=False, slots=True, repr=False)
+class ValueFunction:
+    """A learnt differential value function V̂(s) = φ(s)ᵀ ẑ, defined up to a constant, and the learnt gain.
+
+    value = ValueFunction.load("runs/latest/agents/site-7.npz")
+    value.value(observation); value.values(observations); value.gain
+
+    Attributes:
+        features: φ.
+        weights: ẑ, shape (d,), averaged over the rounds.
+        gain: the estimated mean reward per step, in the environment's unit.
+        agent_id: whose it is; `index` and `label` of its site.
+        index: 0 or more.
+        label: what people call the site.
+        workload: of the run.
+        seed: of the run.
+        steps: environment steps that it was learnt from.
+        mean_reward: of all these steps; nan before the first.
+        value_error: relative value error, 0 is perfect and 1 no better than zero; nan where the truth is unknown.
+        gain_error: |gain − J|; nan where the truth is unknown.
+    """
+
+    features: FeatureMap
+    weights: Float[np.ndarray, " d"]
+    gain: float
+    agent_id: str = ""
+    index: int = 0
+    label: str = ""
+    workload: str = ""
+    seed: int = 0
+    steps: int = 0
+    mean_reward: float = math.nan
+    value_error: float = math.nan
+    gain_error: float = math.nan
+
+    @classmethod
+    def of_learner(cls, learner: Learnt, features: FeatureMap) -> "ValueFunction":
+        """What a learner has learnt so far; it may go on, and this stays as it is.
+
+        Args:
+            learner: of one agent, alone or of a group.
+            features: that it learns with.
+        """
+        spec = learner.specification
+        return cls(
+            features=features,
+            weights=_read_only(learner.weights.mean),
+            gain=float(learner.gain.mean[0]),
+            agent_id=learner.name,
+            index=learner.index,
+            label=learner.label,
+            workload=spec.workload,
+            seed=spec.seed,
+            steps=learner.state.steps,
+            mean_reward=float(learner.mean_reward),
+            value_error=float(learner.value_error()),
+            gain_error=float(learner.gain_error()),
+        )
+
+    def value(self, observation: Any) -> float:
+        """The estimated differential value of one observation; for many at once, see `values`.
+
+        Raises:
+            WorkloadBehaviourError: the feature map cannot take it.
+        """
+        return float(self.values([observation])[0])
+
+    def values(self, observations: Sequence[Any] | np.ndarray) -> Float[np.ndarray, " n"]:
+        """Those of several observations, shape (n,), with one call of the feature map.
+
+        Raises:
+            WorkloadBehaviourError: the feature map cannot take them.
+        """
+        if not len(observations):
+            return np.zeros(0)
+        rows = checked_features(self.features, observations, self.agent_id or "this value function")
+        # One row after another: a product with the whole matrix may round otherwise than one with a single row.
+        return np.array([row @ self.weights for row in rows])
+
+    def save(self, path: Path | str) -> None:
+        """Writes it as an npz file without pickle; the file appears whole or not at all.
+
+        What `Agent.save` writes can be learnt on from; this is smaller, and is only to be asked.
+
+        Raises:
+            RunFileError: it cannot be written.
+        """
+        save_npz(
+            Path(path),
+            format=FORMAT,
+            workload=self.workload,
+            seed=self.seed,
+            agent_id=self.agent_id,
+            index=self.index,
+            label=self.label,
+            feature_fingerprint=self.features.fingerprint,
+            weights=self.weights,
+            gain=np.array([self.gain]),
+            steps=self.steps,
+            mean_reward=self.mean_reward,
+            value_error=self.value_error,
+            gain_error=self.gain_error,
+        )
+
+    @classmethod
+    def load(
+        cls,
+        path: Path | str,
+        features: FeatureMap | None = None,
+        *,
+        workload: Workload | str | None = None,
+        seed: int | None = None,
+    ) -> "ValueFunction":
+        """Reads what `save`, `Agent.save` or `cospan run` (`agents/<id>.npz`) has written.
+
+        Args:
+            path: of the file.
+            features: the map that it was learnt with; that of the workload where left out.
+            workload: whose map it is, or its name as on the command line. Where left out too, that of the file
+                if it comes with Cospan: no file names code of somebody else's to be run.
+            seed: of the run, for the workload; that of the file where left out.
+
+        Raises:
+            RunFileError: the file is missing, damaged, or of another feature map.
+            WorkloadError: there is no such workload or site.
+        """
+        result, path = _load(Path(path)), Path(path)
+        index, own_seed = result.whole("index"), result.whole("seed") if "seed" in result.values else 0
+        if features is None:
+            made_by = _workload_of(result, path) if workload is None else workload
+            made_by = load_workload(made_by) if isinstance(made_by, str) else made_by
+            features = make_site(made_by, index, own_seed if seed is None else seed).features
+        _check_features(result, path, features)
+        return cls(
+            features=features,
+            weights=_read_only(result.vector("weights", features.dim)),
+            gain=float(result.vector("gain", 1)[0]),
+            agent_id=result.text("agent_id"),
+            index=index,
+            label=result.text("label"),
+            workload=result.text("workload"),
+            seed=own_seed,
+            steps=result.whole("steps"),
+            mean_reward=result.number("mean_reward"),
+            value_error=result.number("value_error"),
+            gain_error=result.number("gain_error"),
+        )
+
+    def __repr__(self) -> str:
+        whose = f" of {self.agent_id}" if self.agent_id else ""
+        return f"<ValueFunction{whose}: d = {len(self.weights)}, gain {self.gain:.6g}, after {self.steps:,} steps>"
+
+
+def _read_only(weights: Float[np.ndarray, " d"]) -> Float[np.ndarray, " d"]:
+    copy = np.array(weights, dtype=np.float64)
+    copy.setflags(write=False)
+    return copy
+
+
+def _load(path: Path) -> AgentResult:
+    values = load_npz(path, "a value function")
+    found = str(values.get("format"))
+    if found not in (FORMAT, AGENT_FORMAT):
+        raise RunFileError(
+            f"{path} has the format {found[:40]!r}; a value function is read from the file of one agent, as "
+            f"agents/site-0.npz of a run ({AGENT_FORMAT}), or from one of ValueFunction.save ({FORMAT})"
+        )
+    return AgentResult(values)
+
+
+def _workload_of(result: AgentResult, path: Path) -> str:
+    named = result.text("workload")
+    if named not in BUILT_IN:
+        raise RunFileError(
+            f"{path} was learnt with workload {named[:80]!r}, which does not come with Cospan; say workload=… "
+            "to have it imported, or give its features"
+        )
+    return named
+
+
+def _check_features(result: AgentResult, path: Path, features: FeatureMap) -> None:
+    learnt_with = result.text("feature_fingerprint")
+    if learnt_with != features.fingerprint:
+        raise RunFileError(
+            f"{path} was learnt with the feature map {learnt_with[:80]!r}, and this one is "
+            f"{features.fingerprint!r}; give the features, or the workload and seed, of that run"
+        )
