@@ -9,7 +9,7 @@ PROTOS := $(wildcard proto/cospan/rpc/v1/*.proto)
 PIP_FLAGS := --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test e2e faults soak fuzz bench bench-peers base-image check protos check-protos wheel-test clean
+.PHONY: help demo test e2e metrics-test faults soak fuzz bench bench-peers base-image check protos check-protos wheel-test clean
 
 help:  ## Show this list
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -27,6 +27,10 @@ test: $(VENV)/ready  ## Run the tests (with a Docker engine those in containers 
 
 e2e: $(VENV)/ready-e2e  ## Run the tests in containers: build the image, start fleets, break them
 	@$(BIN)/python -m pytest -q tests/e2e
+
+metrics-test: $(VENV)/ready  ## Have a real Prometheus check its configuration, scrape a live run, and answer the board's queries
+	@.ci/ensure-prometheus > /dev/null
+	@$(BIN)/python -m pytest -q tests/observability
 
 faults: $(VENV)/ready-e2e  ## Break fleets from a seed: SEED=n, PARTS=kills,mixed,state-lost,hostile,containers (20 minutes)
 	@PYTHONPATH=tests $(BIN)/python -m faults $(if $(SEED),--seed $(SEED)) $(if $(PARTS),--parts $(PARTS))

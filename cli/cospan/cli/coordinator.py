@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import ipaddress
 import secrets
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from cospan.cli.advice import advise, of_features, of_rank
+from cospan.cli.hosts_and_ports import is_loopback
 from cospan.cli.log_lines import log_errors_to_stderr, log_to_file, stop_logging
 from cospan.cli.outcome import RunFailedError, RunOutcome, outcome_of_state, result_document
 from cospan.cli.process import (
@@ -32,6 +32,7 @@ from cospan.cli.run_folder import (
 from cospan.cli.settings import load_settings
 from cospan.cli.specifying import RunPlan, plan_alone, plan_with_workload
 from cospan.cli.stored_run import StoredRun, check_same_run, run_to_go_on_with
+from cospan.cli.telemetry import MetricsPlan, metrics_plan, serving_metrics, tracing, wants_traces
 from cospan.core.specification import RunSpecification
 from cospan.server.archive import read_reports
 from cospan.server.descriptors import raise_file_limit
@@ -78,6 +79,7 @@ def serve_here(chosen: CoordinatorOptions, flags: Mapping[str, Any], config: Pat
         stored = run_to_go_on_with(chosen.run_folder, chosen.runs_folder, new_run=new_run)
         plan = _plan(chosen, flags, config, stored)
         tls = _tls(plan, chosen)
+        shown = Shown(metrics_plan(plan.settings, tls), wants_traces(plan.settings))
         if chosen.run_folder is not None and stored is None:
             check_free(chosen.run_folder)
         use_one_blas_thread()
@@ -85,7 +87,7 @@ def serve_here(chosen: CoordinatorOptions, flags: Mapping[str, Any], config: Pat
         if not chosen.follow_stdin and stored is None:  # else it was said before
             advise([*of_rank(plan.specification), *_of_features(plan)])
         keep_what_is_loaded()
-        return _exit_code(asyncio.run(_serve(plan, chosen, stored, tls, voice)))
+        return _exit_code(asyncio.run(_serve(plan, chosen, stored, tls, shown, voice)))
     except CospanError as failure:
         voice.failed(failure)
         raise
@@ -138,14 +140,27 @@ def _tls(plan: RunPlan, chosen: CoordinatorOptions) -> TlsFiles | None:
     return tls
 
 
-def is_loopback(host: str) -> bool:
-    """Whether an address is reached from this machine alone."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """What is shown to programs that watch over the coordinator."""
+
+    metrics: MetricsPlan | None = None
+    traces: bool = False
+
+    @contextlib.contextmanager
+    def beside(self, coordinator: Coordinator) -> Iterator[str | None]:
+        """Shows it while a coordinator serves; the URL of the metrics, where there are any.
+
+        Raises:
+            InvalidValueError: the address of the metrics cannot be bound.
+        """
+        with contextlib.ExitStack() as stack:
+            if self.traces:
+                stack.enter_context(tracing(coordinator.engine))
+            if self.metrics is None:
+                yield None
+            else:
+                yield stack.enter_context(serving_metrics(self.metrics, coordinator.engine, coordinator.door))
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +200,12 @@ def _exit_code(ending: Ending) -> int:
 
 
 async def _serve(
-    plan: RunPlan, chosen: CoordinatorOptions, stored: StoredRun | None, tls: TlsFiles | None, voice: "Voice"
+    plan: RunPlan,
+    chosen: CoordinatorOptions,
+    stored: StoredRun | None,
+    tls: TlsFiles | None,
+    shown: Shown,
+    voice: "Voice",
 ) -> Ending:
     """Serves the run until it is over, or until it is left to be gone on with."""
     settings, spec = plan.settings, plan.specification
@@ -212,12 +232,14 @@ async def _serve(
     if chosen.follow_stdin:
         on_end_of_stdin(stop)
     async with contextlib.AsyncExitStack() as stack:
-        await stack.enter_async_context(_listening(coordinator, folder, is_new=stored is None))
+        metrics = await stack.enter_async_context(_listening(coordinator, shown, folder, is_new=stored is None))
         if folder is not None:
             if chosen.runs_folder is not None:
                 point_to_newest(folder)
             await stack.enter_async_context(_writing(register, folder))
         voice.listening(coordinator.address, spec.agents)
+        if metrics is not None:
+            voice.metrics(metrics)
         if stored is not None:
             voice.goes_on(stored)
         await coordinator.wait()
@@ -247,19 +269,23 @@ def _store(folder: RunFolder | None, spec: RunSpecification, *, goes_on: bool, k
 
 
 @contextlib.asynccontextmanager
-async def _listening(coordinator: Coordinator, folder: RunFolder | None, *, is_new: bool) -> AsyncIterator[None]:
-    """A coordinator that listens; one that cannot leaves no folder of a run that never was."""
-    try:
-        await coordinator.start()
-    except BaseException:
-        await coordinator.close()
-        if folder is not None and is_new:
-            folder.discard()
-        raise
-    try:
-        yield
-    finally:
-        await coordinator.close()
+async def _listening(
+    coordinator: Coordinator, shown: Shown, folder: RunFolder | None, *, is_new: bool
+) -> AsyncIterator[str | None]:
+    """A coordinator that listens, with the URL of its metrics; one that cannot leaves no folder of no run."""
+    with contextlib.ExitStack() as beside:
+        try:
+            metrics = beside.enter_context(shown.beside(coordinator))
+            await coordinator.start()
+        except BaseException:
+            await coordinator.close()
+            if folder is not None and is_new:
+                folder.discard()
+            raise
+        try:
+            yield metrics
+        finally:
+            await coordinator.close()
 
 
 class Register:
@@ -344,6 +370,9 @@ class Voice(Protocol):
     def listening(self, address: str, agents: int) -> None:
         """It can be joined."""
 
+    def metrics(self, url: str) -> None:
+        """Its metrics can be scraped."""
+
     def goes_on(self, stored: StoredRun) -> None:
         """It goes on with a run that was stored."""
 
@@ -369,6 +398,10 @@ class PlainVoice:
     def listening(self, address: str, agents: int) -> None:
         """The one line that scripts may wait for."""
         print(f"cospan coordinator listens on {address}, waiting for {agents} agents", flush=True)
+
+    def metrics(self, url: str) -> None:
+        """Where they are."""
+        print(f"metrics are on {url}", flush=True)
 
     def goes_on(self, stored: StoredRun) -> None:
         """How far the run had come."""
@@ -409,6 +442,10 @@ class JsonVoice:
     def listening(self, address: str, agents: int) -> None:
         """With the real port, where 0 was asked for."""
         self._lines.emit("listening", address=address, agents=agents)
+
+    def metrics(self, url: str) -> None:
+        """With the real port, where 0 was asked for."""
+        self._lines.emit("metrics", url=url)
 
     def goes_on(self, stored: StoredRun) -> None:
         """How far the run had come."""

@@ -425,6 +425,25 @@ Insecure: TypeAlias = Annotated[
         rich_help_panel=_ADDRESS,
     ),
 ]
+Metrics: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--metrics",
+        help="Serve /metrics for Prometheus, and /healthz, here; a port alone is one of 127.0.0.1.",
+        show_default="no metrics",
+        rich_help_panel=_ADDRESS,
+        metavar="[HOST:]PORT",
+    ),
+]
+Traces: TypeAlias = Annotated[
+    bool | None,
+    typer.Option(
+        "--traces/--no-traces",
+        help="Send a span of every round to OpenTelemetry, as its OTEL_ variables say.",
+        show_default="where OTEL_TRACES_EXPORTER or an endpoint is set",
+        rich_help_panel=_ADDRESS,
+    ),
+]
 CoordinatorAddress: TypeAlias = Annotated[
     str | None,
     typer.Option(

@@ -1,15 +1,18 @@
 """`cospan relay`: a coordinator to its agents, and a group of them to its own coordinator; what it prints."""
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from cospan.cli.coordinator import DEFAULT_PORT, is_loopback
+from cospan.cli.coordinator import DEFAULT_PORT
+from cospan.cli.hosts_and_ports import is_loopback
 from cospan.cli.log_lines import log_errors_to_stderr
 from cospan.cli.process import JsonLines, claim_stdout, keep_what_is_loaded, on_stop_signal, use_one_blas_thread
 from cospan.cli.settings import Settings, load_settings
+from cospan.cli.telemetry import MetricsPlan, metrics_plan, serving_metrics
 from cospan.relay.host import Relay
 from cospan.server.descriptors import raise_file_limit
 from cospan.server.events import EndRun, Note, Suspend
@@ -27,11 +30,13 @@ def relay_here(flags: Mapping[str, Any], config: Path | None, *, json: bool) -> 
     log_errors_to_stderr()
     lines = JsonLines(claim_stdout()) if json else None
     try:
-        relay = _prepared(load_settings(flags, config))
+        settings = load_settings(flags, config)
+        relay = _prepared(settings)
+        metrics = metrics_plan(settings, settings.tls)
         use_one_blas_thread()
         raise_file_limit()
         keep_what_is_loaded()
-        end = asyncio.run(_serve(relay, lines))
+        end = asyncio.run(_serve(relay, metrics, lines))
     except CospanError as failure:
         if lines is not None:
             lines.emit("failed", reason=failure.reason, message=str(failure), exit_code=failure.exit_code)
@@ -69,7 +74,7 @@ def _prepared(settings: Settings) -> Relay:
     )
 
 
-async def _serve(relay: Relay, lines: JsonLines | None) -> EndRun | Suspend:
+async def _serve(relay: Relay, metrics: MetricsPlan | None, lines: JsonLines | None) -> EndRun | Suspend:
     starting = asyncio.ensure_future(relay.start())
 
     def stop(cause: str) -> None:
@@ -87,18 +92,27 @@ async def _serve(relay: Relay, lines: JsonLines | None) -> EndRun | Suspend:
     except asyncio.CancelledError:
         return Suspend("it was stopped before the coordinator had answered", failed=False)
     try:
-        relay.engine.on_note.append(lambda note: _say_note(lines, note))
-        _say_listening(lines, relay)
-        return await relay.wait()
+        with contextlib.ExitStack() as beside:
+            url = None
+            if metrics is not None:
+                serving = serving_metrics(metrics, relay.engine, relay.door, closes_rounds=False)
+                url = beside.enter_context(serving)
+            relay.engine.on_note.append(lambda note: _say_note(lines, note))
+            _say_listening(lines, relay, url)
+            return await relay.wait()
     finally:
         await relay.close()
 
 
-def _say_listening(lines: JsonLines | None, relay: Relay) -> None:
+def _say_listening(lines: JsonLines | None, relay: Relay, metrics: str | None) -> None:
     if lines is not None:
         lines.emit("listening", address=relay.address)
     else:
         print(f"cospan relay listens on {relay.address}", flush=True)  # the one line that scripts may wait for
+    if metrics is not None and lines is not None:
+        lines.emit("metrics", url=metrics)
+    elif metrics is not None:
+        print(f"metrics are on {metrics}", flush=True)
 
 
 def _say_note(lines: JsonLines | None, note: Note) -> None:

@@ -77,6 +77,8 @@ class Settings(BaseSettings):
     checkpoint_seconds: float = Field(5.0, ge=0, allow_inf_nan=False, description="a number, 0 or more")
     host: str = Field("127.0.0.1", min_length=1, description="an address to listen on")
     port: int | None = Field(None, ge=0, le=65535, description="a whole number, 0 to 65535")
+    metrics: str | None = Field(None, pattern=r"^(\S+:)?\d{1,5}$", description="HOST:PORT, or a port of 127.0.0.1")
+    traces: bool | None = Field(None, description="true or false")
     insecure: bool = Field(False, description="true or false")
     keep_every: int = Field(100, ge=1, description="a whole number, 1 or more")
     new_run: bool = Field(False, description="true or false")

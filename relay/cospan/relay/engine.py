@@ -67,6 +67,11 @@ class RelayEngine:
         """The time on the machine's clock, in seconds."""
         return time.monotonic()
 
+    @property
+    def streams(self) -> Streams:
+        """Those that are open, and what was sent through all of them."""
+        return self._streams
+
     def open_stream(self) -> Stream:
         """A new stream, not yet bound to a session."""
         return self._streams.open()

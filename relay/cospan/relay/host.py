@@ -8,6 +8,7 @@ from typing import Self
 from cospan.client.transport import GrpcTransport, Transport
 from cospan.relay.engine import RelayEngine
 from cospan.relay.machine import MOST_LEVELS
+from cospan.server.doorkeeper import Doorkeeper
 from cospan.server.events import DrainRequested, EndRun, Suspend
 from cospan.server.listener import Listener
 from cospan.wire.errors import InvalidValueError
@@ -63,6 +64,12 @@ class Relay:
         self.engine: RelayEngine
         self._listener: Listener | None = None
         self._clock: asyncio.Task[None] | None = None
+
+    @property
+    def door(self) -> Doorkeeper:
+        """Who may come in, and how many were refused; there once it listens."""
+        assert self._listener is not None
+        return self._listener.door
 
     @property
     def address(self) -> str:

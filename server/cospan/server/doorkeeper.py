@@ -83,6 +83,8 @@ class Doorkeeper(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc's st
         """How many calls and streams were refused or cut off, by reason."""
         self.on_refusal: list[Callable[[CospanError], None]] = []
         """Called with what each of them was told."""
+        self.received_bytes = 0
+        """Of all messages of streams that have joined."""
         self._agents, self._own_way, self._looking, self._clock = agents, own_way, looking, clock
         self._accounts: dict[tuple[str, Kind], tuple[Account, int]] = {}
         self._all = dict.fromkeys(Kind, Account())

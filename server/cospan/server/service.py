@@ -179,6 +179,7 @@ class CoordinatorService:
         allowance = Allowance(terms.burst, state.round, time.monotonic())
         while (request := await context.read()) is not grpc.aio.EOF:
             now, number = time.monotonic(), self._engine.state.round
+            self._door.received_bytes += len(request)
             allowance = charged(allowance, terms, message_bytes=len(request), round_number=number, now=now)
             if not stream.closed:
                 self._receive(stream, self._decoded(request))

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from cospan.server.members import Session
 from cospan.wire.codec import encode_coordinator_message
 from cospan.wire.errors import OutOfTurnError, RemoteError
-from cospan.wire.messages import BasisUpdate, CoordinatorMessage, Drain, Finish
+from cospan.wire.messages import BasisUpdate, CoordinatorMessage, Disposition, Drain, Finish, Receipt
 
 _OUTBOX_LENGTH = 64
 """So many messages may wait for a peer that does not read; only answers to its own messages can become so many."""
@@ -53,6 +53,10 @@ class Streams:
     """All streams of one server, by number; on one event loop, without locks."""
 
     def __init__(self) -> None:
+        self.sent_bytes = 0
+        """Of all messages that were queued."""
+        self.receipts = dict.fromkeys(Disposition, 0)
+        """How many gradients did not count, by why."""
         self._streams: dict[int, Stream] = {}
         self._next = 0
 
@@ -79,10 +83,14 @@ class Streams:
 
     def send(self, session: Session | None, message: CoordinatorMessage) -> None:
         """Sends to one session; a session without a stream gets the newest state when it comes back."""
+        if isinstance(message, Receipt):
+            self.receipts[message.disposition] += 1
         stream = self._streams.get(session.stream) if session else None
         if session is not None and stream is not None:
             stream.token = session.token
-            stream.put(encode_coordinator_message(message).SerializeToString(), is_basis=False)
+            encoded = encode_coordinator_message(message).SerializeToString()
+            self.sent_bytes += len(encoded)
+            stream.put(encoded, is_basis=False)
 
     def broadcast(self, sessions: Iterable[Session], message: BasisUpdate | Finish | Drain) -> None:
         """Serialises once; the same bytes go to every stream, which ends with what is not a basis."""
@@ -92,6 +100,7 @@ class Streams:
             stream = self._streams.get(session.stream)
             if stream is None:
                 continue
+            self.sent_bytes += len(encoded)
             stream.put(encoded, is_basis=not last)
             if last:
                 stream.close(None)

@@ -1,0 +1,219 @@
+"""Metrics of a run: their numbers, their bounds, and who may see them."""
+
+import contextlib
+import http.client
+import socket
+import ssl
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+from prometheus_client import CollectorRegistry
+from prometheus_client.parser import text_string_to_metric_families
+from runs import join
+from unit.test_engine import Fleet
+
+from cospan.cli import authority
+from cospan.server import events, metrics
+from cospan.server.counts import ROUND_SECONDS, Counts
+from cospan.server.doorkeeper import Doorkeeper
+from cospan.server.metrics import MOST_NAMED, Subject, registry_of
+from cospan.server.metrics_server import MetricsServer
+from cospan.wire.errors import InvalidValueError, RateLimitedError
+from cospan.wire.identity import ADMIN, COORDINATOR, agent_uri, without_certificate
+from cospan.wire.tls import TlsFiles
+
+SOMEBODY = without_certificate(address="ipv4:10.0.0.7:4242")
+
+
+class Scraped:
+    """A fleet with metrics."""
+
+    def __init__(self, *agents: str, **changes: object) -> None:
+        self.fleet = Fleet(*agents, **changes)
+        self.counts = Counts()
+        self.counts.listen(self.fleet.engine)
+        self.door = Doorkeeper(2, frozenset(), frozenset())
+        self.registry = registry_of(Subject(self.fleet.engine, self.door, self.counts))
+
+    def play(self, number: int, *agents: str, seconds: float = 0.02) -> None:
+        self.fleet.clock.now += seconds
+        for agent in agents:
+            self.fleet.send(agent, number)
+
+    def value(self, name: str, **labels: str) -> float | None:
+        return self.registry.get_sample_value(name, labels)
+
+
+@pytest.fixture
+def scraped() -> Scraped:
+    return Scraped("a", "b", rounds=0)
+
+
+def test_a_run_that_has_not_begun_has_no_numbers_of_rounds(scraped: Scraped) -> None:
+    fresh = Scraped(rounds=0)
+    assert fresh.value("cospan_run_phase", phase="waiting") == 1
+    assert fresh.value("cospan_rounds_total") == 0
+    assert fresh.value("cospan_basis_movement") is None, "not 0: nothing has moved yet, or stood still"
+
+
+def test_rounds_are_counted_with_their_durations(scraped: Scraped) -> None:
+    for number, seconds in enumerate((0.02, 0.02, 3.0, 99.0)):
+        scraped.play(number, "a", "b", seconds=seconds)
+    assert scraped.value("cospan_rounds_total") == 4
+    assert scraped.value("cospan_round") == 4
+    assert scraped.value("cospan_contributions_total") == 8
+    assert scraped.value("cospan_round_contributors") == 2
+    assert scraped.value("cospan_round_duration_seconds_bucket", le="0.025") == 2
+    assert scraped.value("cospan_round_duration_seconds_bucket", le="5.0") == 3
+    assert scraped.value("cospan_round_duration_seconds_bucket", le="60.0") == 3
+    assert scraped.value("cospan_round_duration_seconds_bucket", le="+Inf") == 4
+    assert scraped.value("cospan_round_duration_seconds_sum") == pytest.approx(102.04)
+    assert len(scraped.counts.by_duration) == len(ROUND_SECONDS) + 1
+
+
+def test_who_is_waited_for_is_named_with_its_silence(scraped: Scraped) -> None:
+    scraped.play(0, "a", seconds=3.0)
+    assert scraped.value("cospan_waiting_for_agents") == 1
+    assert scraped.value("cospan_waiting_for_agent_silent_seconds", agent="b") == 3.0
+    assert scraped.value("cospan_waiting_for_agent_silent_seconds", agent="a") is None
+    assert scraped.value("cospan_phase_seconds") == 3.0
+
+
+def test_the_fleet_is_counted_by_where_it_stands(scraped: Scraped) -> None:
+    scraped.fleet.break_stream("b")
+    assert scraped.value("cospan_agents", phase="connected") == 1
+    assert scraped.value("cospan_agents", phase="lost") == 1
+    assert scraped.value("cospan_losses_total") == 1
+    scraped.fleet.engine.handle(events.LeaveArrived("token of a", "it is late", returning=False))
+    assert scraped.value("cospan_agents", phase="gone") == 1
+    assert scraped.value("cospan_departures_total") == 1
+
+
+def test_what_was_turned_away_is_counted_by_reason(scraped: Scraped) -> None:
+    scraped.play(0, "a", "b")
+    scraped.fleet.send("a", 0)
+    scraped.door.count(RateLimitedError("too often"), SOMEBODY)
+    assert scraped.value("cospan_gradients_rejected_total", reason="duplicate") == 1
+    assert scraped.value("cospan_refusals_total", reason="RATE_LIMITED") == 1
+    assert scraped.value("cospan_refusals_total", reason="INTERNAL") == 0, (
+        "there from the beginning, to rise from 0"
+    )
+
+
+def test_the_bytes_to_agents_are_those_that_were_queued(scraped: Scraped) -> None:
+    waiting = sum(len(data) for stream in scraped.fleet.streams.values() for data, _ in stream.outbox)
+    assert scraped.value("cospan_sent_bytes_total") == waiting > 0
+
+
+def test_the_number_of_series_does_not_grow_with_the_fleet() -> None:
+    def series(count: int) -> int:
+        registry = Scraped(*(f"site-{index}" for index in range(count)), rounds=0).registry
+        return sum(len(family.samples) for family in registry.collect())
+
+    assert series(100) == series(200) <= series(1) + MOST_NAMED
+
+
+def test_a_group_is_named_once(scraped: Scraped) -> None:
+    stream = scraped.fleet.engine.open_stream()
+    members = join(*(f"site-{index:02}" for index in range(50)))
+    scraped.fleet.engine.handle(events.JoinRequested(members, stream.number, "token of all"))
+    assert scraped.value("cospan_waiting_for_agents") == 50 + 2
+    named = metrics.longest_silent(scraped.fleet.engine.state, scraped.fleet.clock.now)
+    assert sorted(agent for _, agent in named) == ["a", "b", "site-00"]
+
+
+# Over HTTP ----------------------------------------------------------------------------------------------------
+
+
+def healthy() -> str:
+    return ""
+
+
+Serve = Callable[..., MetricsServer]
+
+
+@pytest.fixture
+def serve(scraped: Scraped) -> Iterator[Serve]:
+    with contextlib.ExitStack() as stack:
+        yield lambda health=healthy, **options: stack.enter_context(
+            MetricsServer(scraped.registry, health, host="127.0.0.1", port=0, **options)
+        )
+
+
+def asked(
+    server: MetricsServer, path: str, method: str = "GET", context: ssl.SSLContext | None = None
+) -> tuple[int, str]:
+    parts = urlsplit(server.address)
+    host, port = str(parts.hostname), parts.port
+    secured = http.client.HTTPSConnection(host, port, timeout=10, context=context)
+    connection = secured if context is not None else http.client.HTTPConnection(host, port, timeout=10)
+    with contextlib.closing(connection):
+        connection.request(method, path)
+        answer = connection.getresponse()
+        return answer.status, answer.read().decode()
+
+
+def test_metrics_are_served_in_the_text_format(scraped: Scraped, serve: Serve) -> None:
+    scraped.play(0, "a", "b")
+    status, text = asked(serve(), "/metrics")
+    assert status == 200
+    families = {family.name: family for family in text_string_to_metric_families(text)}
+    assert families["cospan_rounds"].samples[0].value == 1
+    assert all(family.documentation for family in families.values())
+    assert asked(serve(), "/metrics", "HEAD") == (200, "")
+    assert asked(serve(), "/elsewhere")[0] == 404
+    assert asked(serve(), "/metrics", "POST")[0] == 501
+
+
+def test_health_says_what_is_wrong(serve: Serve) -> None:
+    assert asked(serve(), "/healthz") == (200, "ok\n")
+    assert asked(serve(lambda: "the run is draining"), "/healthz") == (503, "the run is draining\n")
+
+
+def test_a_port_in_use_is_refused_with_a_sentence(scraped: Scraped, serve: Serve) -> None:
+    port = urlsplit(serve().address).port
+    with pytest.raises(InvalidValueError, match=r"^cannot serve metrics on 127\.0\.0\.1:.*choose another"):
+        MetricsServer(CollectorRegistry(), healthy, host="127.0.0.1", port=int(port or 0))
+
+
+def test_peers_that_say_nothing_do_not_keep_others_out_for_long(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Eight of them take all places; they are shown the door, and then there is room again."""
+    monkeypatch.setattr("cospan.server.metrics_server._PEER_SECONDS", 0.2)
+    monkeypatch.setattr("cospan.server.metrics_server._Handler.timeout", 0.2)
+    server = serve()
+    parts = urlsplit(server.address)
+    idlers = [socket.create_connection((str(parts.hostname), parts.port or 0), 10) for _ in range(8)]
+    for idler in idlers:
+        assert idler.recv(1) == b"", "it was closed by the server, within the ten seconds that we wait"
+        idler.close()
+    assert asked(server, "/healthz")[0] == 200
+
+
+def test_with_certificates_only_onlookers_are_answered(tmp_path: Path, serve: Serve) -> None:
+    files = issued(tmp_path)
+    server = serve(tls=files["coordinator"])
+    assert server.address.startswith("https://")
+    assert asked(server, "/metrics", context=trusting(files["admin"]))[0] == 200
+    status, text = asked(server, "/metrics", context=trusting(files["agent"]))
+    assert (status, "needs a certificate for cospan:admin or cospan:observer" in text) == (403, True)
+    stranger = ssl.create_default_context(cafile=files["admin"].authority)
+    with pytest.raises((ssl.SSLError, OSError)):
+        asked(server, "/metrics", context=stranger)
+
+
+def issued(folder: Path) -> dict[str, TlsFiles]:
+    authority.make_authority(folder, name="the fleet's", days=2)
+    uris = {"coordinator": COORDINATOR, "admin": ADMIN, "agent": agent_uri("site-7")}
+    for name, uri in uris.items():
+        authority.issue(folder, name, uris=[uri], hosts=["127.0.0.1"], days=1)
+    return {name: TlsFiles(*(folder / name / file for file in ("cert.pem", "key.pem", "ca.pem"))) for name in uris}
+
+
+def trusting(files: TlsFiles) -> ssl.SSLContext:
+    context = ssl.create_default_context(cafile=files.authority)
+    context.load_cert_chain(files.certificate, files.key)
+    return context

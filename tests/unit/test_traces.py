@@ -1,0 +1,67 @@
+"""Spans of rounds, as an exporter in memory receives them; and when they are made at all."""
+
+import pytest
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from unit.test_engine import Fleet
+
+from cospan.cli.settings import Settings
+from cospan.cli.telemetry import wants_traces
+from cospan.server.traces import RoundTraces
+
+
+def traced(*agents: str) -> tuple[Fleet, RoundTraces, InMemorySpanExporter]:
+    exporter = InMemorySpanExporter()
+    provider = TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    fleet = Fleet(*agents, rounds=0)
+    return fleet, RoundTraces(fleet.engine, provider.get_tracer("tests")), exporter
+
+
+def test_every_round_is_a_span_that_links_to_the_one_before() -> None:
+    fleet, traces, exporter = traced("a", "b")
+    for number in range(3):
+        fleet.clock.now += 0.5
+        fleet.send("a", number)
+        if number == 1:
+            traces.look()
+        fleet.send("b", number)
+    spans = exporter.get_finished_spans()
+    assert [span.name for span in spans] == ["cospan.round"] * 3
+    assert [dict(span.attributes or {})["cospan.round"] for span in spans] == [0, 1, 2]
+    assert [dict(span.attributes or {})["cospan.waited_for"] for span in spans] == [(), ("b",), ()]
+    assert dict(spans[1].attributes or {})["cospan.contributors"] == 2
+    assert [len(span.links) for span in spans] == [0, 1, 1]
+    assert spans[2].links[0].context == spans[1].get_span_context()
+    assert all((span.end_time or 0) - (span.start_time or 0) == 500_000_000 for span in spans)
+
+
+def test_before_anybody_has_answered_nobody_is_singled_out() -> None:
+    fleet, traces, exporter = traced("a", "b")
+    traces.look()
+    fleet.send("a", 0)
+    fleet.send("b", 0)
+    assert dict(exporter.get_finished_spans()[0].attributes or {})["cospan.waited_for"] == ()
+
+
+@pytest.mark.parametrize(
+    ("said", "environment", "wanted"),
+    [
+        (None, {}, False),
+        (True, {}, True),
+        (None, {"OTEL_TRACES_EXPORTER": "otlp"}, True),
+        (None, {"OTEL_TRACES_EXPORTER": "none", "OTEL_EXPORTER_OTLP_ENDPOINT": "http://h:4318"}, False),
+        (None, {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://h:4318"}, True),
+        (None, {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://h:4318", "OTEL_SDK_DISABLED": "true"}, False),
+        (False, {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://h:4318"}, False),
+    ],
+)
+def test_traces_are_off_unless_they_are_asked_for(
+    monkeypatch: pytest.MonkeyPatch, said: bool | None, environment: dict[str, str], wanted: bool
+) -> None:
+    for name in ("OTEL_TRACES_EXPORTER", "OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_SDK_DISABLED"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert wants_traces(Settings(traces=said)) is wanted
