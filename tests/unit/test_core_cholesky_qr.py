@@ -8,6 +8,7 @@ from cospan.core.cholesky_qr import cholesky_qr
 from cospan.core.subspace import orthonormalise, orthonormality_error
 
 TALL = [(2048, 8), (4097, 8), (20_000, 9), (1024, 16), (1999, 33), (512, 64)]
+HALVED = (131_072, 8)
 SMALL = [(623, 8), (20, 3), (1024, 15), (16_384, 7), (128, 128), (1000, 126)]
 
 
@@ -37,6 +38,18 @@ def test_it_gives_the_q_of_reflections_up_to_a_condition_of_1e7(shape: tuple[int
     assert np.diagonal(upper).min() > 0.0
     assert np.linalg.norm(matrix - q @ upper) < 1e-14
     assert np.abs(q - by_reflections(matrix)).max() < 4e-15 * condition
+
+
+@pytest.mark.parametrize("condition", [1.5, 1e7])
+def test_so_does_it_where_the_rows_are_taken_in_halves(condition: float) -> None:
+    matrix = conditioned(HALVED, condition, np.random.default_rng(10))
+    q = cholesky_qr(matrix)
+    assert q is not None
+    assert np.linalg.norm(q.T @ q - np.eye(HALVED[1]), axis=0).max() < 1e-14
+    assert np.abs(q - by_reflections(matrix)).max() < 4e-15 * condition
+    again = cholesky_qr(matrix)
+    assert again is not None
+    assert again.tobytes() == q.tobytes()
 
 
 @pytest.mark.parametrize("condition", [1e10, 1e12, 1e16])
@@ -111,12 +124,13 @@ def test_an_entry_that_is_not_finite_is_a_named_failure_of_tall_matrices_too(ent
         orthonormalise(matrix)
 
 
-def test_the_layout_of_the_matrix_changes_no_bit() -> None:
-    """The same numbers as rows, as columns, with gaps, and at an odd address."""
-    matrix = np.random.default_rng(9).standard_normal((3000, 12))
+@pytest.mark.parametrize("rows", [3000, 88_000])
+def test_the_layout_of_the_matrix_changes_no_bit(rows: int) -> None:
+    """The same numbers as rows, as columns, with gaps, and at an odd address; in one piece and in halves."""
+    matrix = np.random.default_rng(9).standard_normal((rows, 12))
     expected = orthonormalise(read_only(matrix)).tobytes()
-    gapped = np.zeros((3000, 30))[:, 3:27:2]
+    gapped = np.zeros((rows, 30))[:, 3:27:2]
     gapped[:] = matrix
-    shifted = np.frombuffer(b"\0" * 4 + matrix.tobytes(), dtype=np.uint8)[4:].view(np.float64).reshape(3000, 12)
+    shifted = np.frombuffer(b"\0" * 4 + matrix.tobytes(), dtype=np.uint8)[4:].view(np.float64).reshape(rows, 12)
     for same in (np.asfortranarray(matrix), gapped, shifted):
         assert orthonormalise(same).tobytes() == expected

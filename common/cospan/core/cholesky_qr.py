@@ -3,7 +3,7 @@
 import numpy as np
 from jaxtyping import Float
 
-from cospan.core.row_blocks import copied_blocks, gram_matrix
+from cospan.core.row_blocks import copied_blocks, gram_matrix, in_halves, total_of
 
 _ENOUGH = 9.0
 """Of κ², the ratio of the Gram matrix' eigenvalues: so far one pass is all that is needed. What it leaves was never
@@ -24,7 +24,8 @@ def cholesky_qr(matrix: Float[np.ndarray, "d r"]) -> Float[np.ndarray, "d r"] | 
     A product with R⁻¹ may leave ‖A − QR‖ of up to ε κ ‖A‖, where reflections leave ε ‖A‖. Q is as near to the exact
     one in both, for that moves by ε κ when A does by ε.
 
-    The rows are taken in blocks of a fixed size, in order, so the same matrix gives the same bits.
+    The rows are taken in blocks of a fixed size, in order, and those of a large matrix in two halves at the same
+    time, whose sums are added in order: the same matrix gives the same bits on any number of cores.
 
     Args:
         matrix: A, not written to; an entry that is not finite gives None.
@@ -50,19 +51,29 @@ def _multiply(
     matrix: Float[np.ndarray, "d r"], factor: Float[np.ndarray, "r r"], into: Float[np.ndarray, "d r"]
 ) -> None:
     """Writes A F into an array, which may be A itself."""
-    for rows, block in copied_blocks(matrix):
-        np.matmul(block, factor, out=into[rows])
+
+    def of_rows(rows: slice) -> None:
+        with np.errstate(over="ignore", invalid="ignore"):
+            for block, copied in copied_blocks(matrix, rows):
+                np.matmul(copied, factor, out=into[block])
+
+    in_halves(matrix, of_rows)
 
 
 def _multiply_to_gram(
     matrix: Float[np.ndarray, "d r"], factor: Float[np.ndarray, "r r"], into: Float[np.ndarray, "d r"]
 ) -> Float[np.ndarray, "r r"]:
     """The same, and the Gram matrix of the product, each block of which is still in the cache."""
-    total = np.zeros_like(factor)
-    for rows, block in copied_blocks(matrix):
-        product = np.matmul(block, factor, out=into[rows])
-        total += product.T @ product
-    return total
+
+    def of_rows(rows: slice) -> Float[np.ndarray, "r r"]:
+        total = np.zeros_like(factor)
+        with np.errstate(over="ignore", invalid="ignore"):
+            for block, copied in copied_blocks(matrix, rows):
+                product = np.matmul(copied, factor, out=into[block])
+                total += product.T @ product
+        return total
+
+    return total_of(in_halves(matrix, of_rows))
 
 
 def _inverse_factor(gram: Float[np.ndarray, "r r"]) -> Float[np.ndarray, "r r"] | None:
