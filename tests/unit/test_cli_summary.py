@@ -13,7 +13,7 @@ import pytest
 
 from cospan.cli import recorder
 from cospan.cli.agent import identity
-from cospan.cli.coordinator import is_loopback
+from cospan.cli.hosts_reached import is_loopback
 from cospan.cli.outcome import (
     AgentRow,
     DepartedAgent,

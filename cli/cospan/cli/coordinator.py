@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import ipaddress
 import secrets
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
@@ -11,6 +10,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from cospan.cli.advice import advise, of_features, of_rank
+from cospan.cli.dashboard import DashboardPlan, Onlookers, plan_dashboard
+from cospan.cli.hosts_reached import is_loopback
 from cospan.cli.log_lines import log_errors_to_stderr, log_to_file, stop_logging
 from cospan.cli.outcome import RunFailedError, RunOutcome, outcome_of_state, result_document
 from cospan.cli.process import (
@@ -78,6 +79,7 @@ def serve_here(chosen: CoordinatorOptions, flags: Mapping[str, Any], config: Pat
         stored = run_to_go_on_with(chosen.run_folder, chosen.runs_folder, new_run=new_run)
         plan = _plan(chosen, flags, config, stored)
         tls = _tls(plan, chosen)
+        dashboard = plan_dashboard(plan.settings, tls)
         if chosen.run_folder is not None and stored is None:
             check_free(chosen.run_folder)
         use_one_blas_thread()
@@ -85,7 +87,7 @@ def serve_here(chosen: CoordinatorOptions, flags: Mapping[str, Any], config: Pat
         if not chosen.follow_stdin and stored is None:  # else it was said before
             advise([*of_rank(plan.specification), *_of_features(plan)])
         keep_what_is_loaded()
-        return _exit_code(asyncio.run(_serve(plan, chosen, stored, tls, voice)))
+        return _exit_code(asyncio.run(_serve(plan, chosen, stored, tls, dashboard, voice)))
     except CospanError as failure:
         voice.failed(failure)
         raise
@@ -138,16 +140,6 @@ def _tls(plan: RunPlan, chosen: CoordinatorOptions) -> TlsFiles | None:
     return tls
 
 
-def is_loopback(host: str) -> bool:
-    """Whether an address is reached from this machine alone."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
-
-
 @dataclass(frozen=True, slots=True)
 class Ending:
     """How a coordinator's part in a run ended.
@@ -185,7 +177,12 @@ def _exit_code(ending: Ending) -> int:
 
 
 async def _serve(
-    plan: RunPlan, chosen: CoordinatorOptions, stored: StoredRun | None, tls: TlsFiles | None, voice: "Voice"
+    plan: RunPlan,
+    chosen: CoordinatorOptions,
+    stored: StoredRun | None,
+    tls: TlsFiles | None,
+    dashboard: DashboardPlan | None,
+    voice: "Voice",
 ) -> Ending:
     """Serves the run until it is over, or until it is left to be gone on with."""
     settings, spec = plan.settings, plan.specification
@@ -201,6 +198,7 @@ async def _serve(
         tls=tls,
     )
     register = Register(coordinator, voice)
+    onlookers = Onlookers(coordinator, dashboard, () if folder is None else read_reports(folder.store))
 
     def stop(cause: str) -> None:
         if cause in _SUSPENDING and not chosen.follow_stdin:
@@ -210,14 +208,17 @@ async def _serve(
 
     on_stop_signal(stop)
     if chosen.follow_stdin:
-        on_end_of_stdin(stop)
+        on_end_of_stdin(stop, onlookers.tell)
     async with contextlib.AsyncExitStack() as stack:
         await stack.enter_async_context(_listening(coordinator, folder, is_new=stored is None))
         if folder is not None:
             if chosen.runs_folder is not None:
                 point_to_newest(folder)
             await stack.enter_async_context(_writing(register, folder))
+        address = await stack.enter_async_context(onlookers.looking())
         voice.listening(coordinator.address, spec.agents)
+        if address is not None:
+            voice.shows(address)
         if stored is not None:
             voice.goes_on(stored)
         await coordinator.wait()
@@ -344,6 +345,9 @@ class Voice(Protocol):
     def listening(self, address: str, agents: int) -> None:
         """It can be joined."""
 
+    def shows(self, address: str) -> None:
+        """It has a dashboard."""
+
     def goes_on(self, stored: StoredRun) -> None:
         """It goes on with a run that was stored."""
 
@@ -369,6 +373,10 @@ class PlainVoice:
     def listening(self, address: str, agents: int) -> None:
         """The one line that scripts may wait for."""
         print(f"cospan coordinator listens on {address}, waiting for {agents} agents", flush=True)
+
+    def shows(self, address: str) -> None:
+        """For a browser."""
+        print(f"dashboard: {address}", flush=True)
 
     def goes_on(self, stored: StoredRun) -> None:
         """How far the run had come."""
@@ -409,6 +417,10 @@ class JsonVoice:
     def listening(self, address: str, agents: int) -> None:
         """With the real port, where 0 was asked for."""
         self._lines.emit("listening", address=address, agents=agents)
+
+    def shows(self, address: str) -> None:
+        """With the real port, where 0 was asked for."""
+        self._lines.emit("dashboard", address=address)
 
     def goes_on(self, stored: StoredRun) -> None:
         """How far the run had come."""

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from cospan.cli.coordinator import DEFAULT_PORT, is_loopback
+from cospan.cli.coordinator import DEFAULT_PORT
+from cospan.cli.hosts_reached import is_loopback
 from cospan.cli.log_lines import log_errors_to_stderr
 from cospan.cli.process import JsonLines, claim_stdout, keep_what_is_loaded, on_stop_signal, use_one_blas_thread
 from cospan.cli.settings import Settings, load_settings

@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Float
 
 from cospan.cli.advice import advise, of_features, of_rank
+from cospan.cli.dashboard import plan_dashboard
 from cospan.cli.fleet import Fleet
 from cospan.cli.hosts import Host, hosts_of
 from cospan.cli.in_process import InProcessRun
@@ -41,7 +42,7 @@ from cospan.client.group_file import agents_of, load_group
 from cospan.client.result_file import AgentResult, load_result
 from cospan.client.workload import Workload
 from cospan.core.specification import SITE_PREFIX
-from cospan.wire.errors import RunFileError, WorkloadBehaviourError
+from cospan.wire.errors import InvalidValueError, RunFileError, WorkloadBehaviourError
 from cospan.wire.messages import FinishCause
 
 log = logging.getLogger(__name__)
@@ -78,6 +79,10 @@ def run_here(chosen: RunOptions, flags: Mapping[str, Any], config: Path | None) 
     )
     assert plan.workload is not None
     hosts = hosts_of(plan)
+    if plan_dashboard(plan.settings, None) is not None and chosen.in_process:
+        raise InvalidValueError(
+            "--dashboard shows a coordinator's process, and --in-process has none; leave out one"
+        )
     if chosen.output is not None:
         check_free(chosen.output)
     use_one_blas_thread()
