@@ -15,6 +15,7 @@ COPY common common
 COPY server server
 COPY client client
 COPY relay relay
+COPY observe observe
 COPY cli cli
 RUN /opt/venv/bin/python -m pip wheel --quiet --no-cache-dir --no-deps --wheel-dir /tmp/wheel . \
  && /opt/venv/bin/python -m pip install --quiet --no-cache-dir "$(echo /tmp/wheel/*.whl)[metrics]" \

@@ -12,6 +12,8 @@ from typing import Any, Protocol
 
 _LONGEST_LINE = 2**24
 """Of a coordinator that names all agents of a run."""
+_MOST_UNREAD = 2**20
+"""Bytes that wait for a child to read them."""
 
 
 class Listener(Protocol):
@@ -76,6 +78,13 @@ class Child:
     async def wait(self) -> None:
         """Waits until it has ended and everything it said has been heard."""
         await asyncio.shield(self._attending)
+
+    def tell(self, line: bytes) -> None:
+        """Writes a line to its standard input; one that does not read is told less."""
+        stdin = self._process.stdin
+        if self.running and stdin is not None and stdin.transport.get_write_buffer_size() < _MOST_UNREAD:
+            with contextlib.suppress(ConnectionError, RuntimeError):
+                stdin.write(line)
 
     def terminate(self) -> None:
         """Asks it to stop in order."""

@@ -52,6 +52,8 @@ def run(
     round_seconds: o.RoundSeconds = None,
     start_seconds: o.RunStartSeconds = None,
     port: o.RunPort = None,
+    dashboard: o.Dashboard = None,
+    dashboard_token_file: o.DashboardTokenFile = None,
     in_process: o.InProcess = False,
     output: o.OutputFolder = None,
     keep_every: o.KeepEvery = None,
@@ -108,6 +110,8 @@ def coordinator(
     host: o.Host = None,
     port: o.CoordinatorPort = None,
     insecure: o.Insecure = None,
+    dashboard: o.Dashboard = None,
+    dashboard_token_file: o.DashboardTokenFile = None,
     metrics: o.Metrics = None,
     traces: o.Traces = None,
     tls_cert: o.TlsCert = None,
@@ -351,6 +355,19 @@ def export(
     raise typer.Exit(export_basis(run_folder, output, round_number=round_number, force=force))
 
 
+def report(
+    run_folder: o.RunToReport,
+    output: o.ReportFile = None,
+    serve: o.Serve = False,
+    force: o.Force = False,
+    debug: o.Debug = False,
+) -> None:
+    """The dashboard of a finished run: one HTML file that opens anywhere, or a page served on this machine."""
+    from cospan.cli.report import report_run
+
+    raise typer.Exit(report_run(run_folder, output, serve=serve, force=force))
+
+
 def bench_rounds(
     agents: o.BenchAgents = 8,
     feature_dim: o.BenchFeatureDim = 20,
@@ -474,6 +491,7 @@ ALL: tuple[tuple[Callable[..., None], str], ...] = (
     (stop, "cospan stop --coordinator 127.0.0.1:50051 --cause 'the plant is shut down'"),
     (runs, "cospan runs"),
     (export, "cospan export runs/latest --round 100 --output basis.npz"),
+    (report, "cospan report runs/latest --output report.html"),
 )
 """Every command with its example."""
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from cospan.cli.advice import advise, of_features, of_rank
+from cospan.cli.dashboard import DashboardPlan, Onlookers, plan_dashboard
 from cospan.cli.hosts_and_ports import is_loopback
 from cospan.cli.log_lines import log_errors_to_stderr, log_to_file, stop_logging
 from cospan.cli.outcome import RunFailedError, RunOutcome, outcome_of_state, result_document
@@ -80,6 +81,7 @@ def serve_here(chosen: CoordinatorOptions, flags: Mapping[str, Any], config: Pat
         plan = _plan(chosen, flags, config, stored)
         tls = _tls(plan, chosen)
         shown = Shown(metrics_plan(plan.settings, tls), wants_traces(plan.settings))
+        dashboard = plan_dashboard(plan.settings, tls)
         if chosen.run_folder is not None and stored is None:
             check_free(chosen.run_folder)
         use_one_blas_thread()
@@ -87,7 +89,7 @@ def serve_here(chosen: CoordinatorOptions, flags: Mapping[str, Any], config: Pat
         if not chosen.follow_stdin and stored is None:  # else it was said before
             advise([*of_rank(plan.specification), *_of_features(plan)])
         keep_what_is_loaded()
-        return _exit_code(asyncio.run(_serve(plan, chosen, stored, tls, shown, voice)))
+        return _exit_code(asyncio.run(_serve(plan, chosen, stored, tls, shown, dashboard, voice)))
     except CospanError as failure:
         voice.failed(failure)
         raise
@@ -205,6 +207,7 @@ async def _serve(
     stored: StoredRun | None,
     tls: TlsFiles | None,
     shown: Shown,
+    dashboard: DashboardPlan | None,
     voice: "Voice",
 ) -> Ending:
     """Serves the run until it is over, or until it is left to be gone on with."""
@@ -221,6 +224,7 @@ async def _serve(
         tls=tls,
     )
     register = Register(coordinator, voice)
+    onlookers = Onlookers(coordinator, dashboard, () if folder is None else read_reports(folder.store))
 
     def stop(cause: str) -> None:
         if cause in _SUSPENDING and not chosen.follow_stdin:
@@ -230,16 +234,19 @@ async def _serve(
 
     on_stop_signal(stop)
     if chosen.follow_stdin:
-        on_end_of_stdin(stop)
+        on_end_of_stdin(stop, onlookers.tell)
     async with contextlib.AsyncExitStack() as stack:
         metrics = await stack.enter_async_context(_listening(coordinator, shown, folder, is_new=stored is None))
         if folder is not None:
             if chosen.runs_folder is not None:
                 point_to_newest(folder)
             await stack.enter_async_context(_writing(register, folder))
+        address = await stack.enter_async_context(onlookers.looking())
         voice.listening(coordinator.address, spec.agents)
         if metrics is not None:
             voice.metrics(metrics)
+        if address is not None:
+            voice.shows(address)
         if stored is not None:
             voice.goes_on(stored)
         await coordinator.wait()
@@ -373,6 +380,9 @@ class Voice(Protocol):
     def metrics(self, url: str) -> None:
         """Its metrics can be scraped."""
 
+    def shows(self, address: str) -> None:
+        """It has a dashboard."""
+
     def goes_on(self, stored: StoredRun) -> None:
         """It goes on with a run that was stored."""
 
@@ -402,6 +412,10 @@ class PlainVoice:
     def metrics(self, url: str) -> None:
         """Where they are."""
         print(f"metrics are on {url}", flush=True)
+
+    def shows(self, address: str) -> None:
+        """For a browser."""
+        print(f"dashboard: {address}", flush=True)
 
     def goes_on(self, stored: StoredRun) -> None:
         """How far the run had come."""
@@ -446,6 +460,10 @@ class JsonVoice:
     def metrics(self, url: str) -> None:
         """With the real port, where 0 was asked for."""
         self._lines.emit("metrics", url=url)
+
+    def shows(self, address: str) -> None:
+        """With the real port, where 0 was asked for."""
+        self._lines.emit("dashboard", address=address)
 
     def goes_on(self, stored: StoredRun) -> None:
         """How far the run had come."""

@@ -39,7 +39,7 @@ def export_basis(run: Path, output: Path, *, round_number: int | None = None, fo
     Raises:
         RunFileError: there is no such run or basis, or there is such a file already.
     """
-    folder = _folder_of(run)
+    folder = folder_of(run)
     _check_output(output, folder, force=force)
     found = find_basis(folder, round_number)
     digest = basis_digest(found.basis)
@@ -83,7 +83,12 @@ def find_basis(folder: RunFolder, round_number: int | None) -> ExportedBasis:
     return ExportedBasis(run_id, specification, last, basis)
 
 
-def _folder_of(run: Path) -> RunFolder:
+def folder_of(run: Path) -> RunFolder:
+    """The folder of one run.
+
+    Raises:
+        RunFileError: it is none, or one of several runs.
+    """
     if is_run(run):
         return RunFolder(run)
     names = [path.name for path in run_folders(run)]

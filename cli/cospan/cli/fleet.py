@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from cospan.cli.child import Child
+from cospan.cli.dashboard import TruthTeller
 from cospan.cli.hosts import arguments_of
 from cospan.cli.log_lines import log_to_file, stop_logging
 from cospan.cli.onlooker import watch_rounds
@@ -67,6 +68,7 @@ class Fleet:
         self.losses: dict[str, str] = {}
         self.deserted = ""
         self._plan, self._folder, self._monitor, self._view = plan, folder, monitor, view
+        self._truths = TruthTeller(monitor)
         self._hosts = {host.name: host for host in hosts}
         self._start_seconds, self._debug = start_seconds, debug
         self._save_seconds = _SAVE_SECONDS + _SAVE_SECONDS_PER_AGENT * max(len(host.indices) for host in hosts)
@@ -104,6 +106,10 @@ class Fleet:
             *("--host", _HOST, "--port", str(self._plan.settings.port or 0)),
             *("--start-seconds", str(self._start_seconds), "--keep-every", str(self._plan.settings.keep_every)),
         ]
+        if self._plan.settings.dashboard is not None:
+            arguments += ["--dashboard", self._plan.settings.dashboard]
+        if self._plan.settings.dashboard_token_file is not None:
+            arguments += ["--dashboard-token-file", self._plan.settings.dashboard_token_file]
         self._coordinator = await self._start("coordinator", arguments)
         await asyncio.wait([self._listening], timeout=self._start_seconds)
         if not self._listening.done():
@@ -148,6 +154,8 @@ class Fleet:
         match event:
             case "listening":
                 self._listening.set_result(document["address"])
+            case "dashboard":
+                self._view.note(f"dashboard: {document['address']}")
             case "agent-joined":
                 self._monitor.joined += len(document["agents"])
             case "run-started":
@@ -222,6 +230,10 @@ class Fleet:
     async def _tick(self) -> None:
         while True:
             self._view.update(self._monitor.progress())
+            if self._plan.settings.dashboard is not None and self._coordinator is not None:
+                line = self._truths.news()
+                if line is not None:
+                    self._coordinator.tell(line)
             await asyncio.sleep(_REDRAW_SECONDS)
 
     # Ending ----------------------------------------------------------------------------------------------------

@@ -455,6 +455,26 @@ CoordinatorAddress: TypeAlias = Annotated[
     ),
 ]
 
+Dashboard: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--dashboard",
+        help="Serve a page that shows the run, as on 127.0.0.1:8080; port 0 for any that is free.",
+        show_default="none",
+        rich_help_panel=_ADDRESS,
+        metavar="HOST:PORT",
+    ),
+]
+DashboardTokenFile: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--dashboard-token-file",
+        help="A file with the token that browsers must show; needed where other machines reach the page.",
+        show_default="no token",
+        rich_help_panel=_ADDRESS,
+        metavar="FILE",
+    ),
+]
 Upstream: TypeAlias = Annotated[
     str | None,
     typer.Option(
@@ -650,6 +670,20 @@ ExportRound: TypeAlias = Annotated[
 BasisFile: TypeAlias = Annotated[
     Path, typer.Option("--output", help="The file to write (npz).", rich_help_panel=_FILES, metavar="FILE")
 ]
+ReportFile: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(
+        "--output",
+        help="The HTML file to write.",
+        show_default="it is served on this machine instead",
+        rich_help_panel=_FILES,
+        metavar="FILE",
+    ),
+]
+Serve: TypeAlias = Annotated[
+    bool, typer.Option("--serve", help="Serve it on 127.0.0.1 as well, until Ctrl-C.", rich_help_panel=_FILES)
+]
+RunToReport: TypeAlias = Annotated[Path, typer.Argument(metavar="RUN", help="The run's folder.")]
 Force: TypeAlias = Annotated[
     bool, typer.Option("--force", help="Write over a file that is there.", rich_help_panel=_FILES)
 ]

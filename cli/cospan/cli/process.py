@@ -58,17 +58,29 @@ def on_stop_signal(stop: Callable[[str], None]) -> None:
         loop.add_signal_handler(number, stop, number.name)
 
 
-def on_end_of_stdin(stop: Callable[[str], None]) -> None:
-    """Calls `stop` when standard input, a pipe, ends: so a child notices that its parent is gone."""
+def on_end_of_stdin(stop: Callable[[str], None], hear: Callable[[bytes], None] | None = None) -> None:
+    """Calls `stop` when standard input, a pipe, ends: so a child notices that its parent is gone.
+
+    `hear` is given each line that the parent writes before.
+    """
     import asyncio
 
     loop = asyncio.get_running_loop()
     descriptor = sys.stdin.fileno()
 
+    begun = bytearray()
+
     def read() -> None:
-        if not os.read(descriptor, 4096):
+        data = os.read(descriptor, 65536)
+        if not data:
             loop.remove_reader(descriptor)
             stop("end of standard input")
+        elif hear is not None:
+            begun.extend(data)
+            *lines, rest = bytes(begun).split(b"\n")
+            begun[:] = rest
+            for line in lines:
+                hear(line)
 
     loop.add_reader(descriptor, read)
 

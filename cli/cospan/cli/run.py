@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from cospan.cli.advice import advise, of_features, of_rank
+from cospan.cli.dashboard import plan_dashboard
 from cospan.cli.fleet import Fleet
 from cospan.cli.in_process import InProcessRun
 from cospan.cli.log_lines import log_errors_to_stderr, log_to_file, stop_logging
@@ -39,7 +40,7 @@ from cospan.client.result_file import AgentResult, load_result
 from cospan.client.specifying import DEFAULT_ROUNDS
 from cospan.core.specification import SITE_PREFIX
 from cospan.fleet.hosts import Host, hosts_of
-from cospan.wire.errors import RunFileError
+from cospan.wire.errors import InvalidValueError, RunFileError
 from cospan.wire.messages import FinishCause
 
 log = logging.getLogger(__name__)
@@ -75,6 +76,10 @@ def run_here(chosen: RunOptions, flags: Mapping[str, Any], config: Path | None) 
     )
     assert plan.workload is not None
     hosts = hosts_of(plan.specification, plan.settings.processes, called="processes")
+    if plan_dashboard(plan.settings, None) is not None and chosen.in_process:
+        raise InvalidValueError(
+            "--dashboard shows a coordinator's process, and --in-process has none; leave out one"
+        )
     if chosen.output is not None:
         check_free(chosen.output)
     use_one_blas_thread()

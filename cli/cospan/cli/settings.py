@@ -85,6 +85,8 @@ class Settings(BaseSettings):
     tls_cert: str | None = Field(None, description="a file")
     tls_key: str | None = Field(None, description="a file")
     tls_ca: str | None = Field(None, description="a file")
+    dashboard: str | None = Field(None, pattern=r"^\S+:\d{1,5}$", description="HOST:PORT")
+    dashboard_token_file: str | None = Field(None, description="a file")
     upstream: str | None = Field(None, pattern=r"^\S+:\d+$", description="HOST:PORT")
     level: int = Field(1, ge=1, le=5, description="a whole number, 1 to 5")
     upstream_tls_cert: str | None = Field(None, description="a file")

@@ -89,6 +89,11 @@ class Coordinator:
         return self._listener.td_errors
 
     @property
+    def rejected(self) -> Mapping[str, int]:
+        """How many messages of each agent were refused after it had joined; agents without any are left out."""
+        return self._listener.rejected
+
+    @property
     def address(self) -> str:
         """HOST:PORT to connect to; the real port, where 0 was asked for."""
         return self._listener.address

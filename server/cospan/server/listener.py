@@ -49,6 +49,8 @@ class Listener:
         """Who may come in, and how many were refused."""
         self.td_errors: dict[str, float] = {}
         """The newest TD error of each agent that tells it; see `CoordinatorService`."""
+        self.rejected: dict[str, int] = {}
+        """How many messages of each agent were refused after it had joined."""
         self._server: grpc.aio.Server | None = None
         self._health = health.aio.HealthServicer()
 
@@ -73,7 +75,7 @@ class Listener:
         streams = sum(quota_of_all(kind, spec.agents).at_once for kind in Kind)
         options = server_options(limit, connections_allowed(spec.agents), streams)
         server = grpc.aio.server(options=options, interceptors=(self.door,), compression=NO_COMPRESSION)
-        service = CoordinatorService(self._engine, self._stop, self.door, self.td_errors)
+        service = CoordinatorService(self._engine, self._stop, self.door, self.td_errors, self.rejected)
         server.add_generic_rpc_handlers((handlers(service),))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         if self._credentials is None:  # with TLS every agent could read it, and the .proto files are public anyway

@@ -89,14 +89,21 @@ class CoordinatorService:
     """`cospan.rpc.v1.CoordinatorService` over whatever serves a run."""
 
     def __init__(
-        self, engine: Serves, stop: Callable[[str], None], door: Doorkeeper, td_errors: dict[str, float]
+        self,
+        engine: Serves,
+        stop: Callable[[str], None],
+        door: Doorkeeper,
+        td_errors: dict[str, float],
+        rejected: dict[str, int],
     ) -> None:
         """Serves an engine; `stop` ends its run, with a sentence that says why; `door` says who may come in.
 
         The newest TD error that an agent tells goes to `td_errors`, by the agent's name: onlookers see it, and
-        nothing else depends on it, so it is no part of the machine's state.
+        nothing else depends on it, so it is no part of the machine's state. Nor is how many messages of each agent
+        that has joined were refused, which goes to `rejected`.
         """
-        self._engine, self._stop, self._door, self._td_errors = engine, stop, door, td_errors
+        self._engine, self._stop, self._door = engine, stop, door
+        self._td_errors, self._rejected = td_errors, rejected
 
     async def collaborate(self, _requests: AsyncIterator[pb.CollaborateRequest], context: Context) -> None:
         """One agent process' stream."""
@@ -150,8 +157,10 @@ class CoordinatorService:
                 self._door.joined(entry)
                 await self._listen(stream, context)
         except RemoteError as refusal:
+            self._note_rejection(stream)
             stream.close(refusal)
         except DecodeError:
+            self._note_rejection(stream)
             stream.close(InvalidMessageError("the bytes are no CollaborateRequest of cospan.rpc.v1"))
         except TimeoutError:
             stream.close(OutOfTurnError(f"no Join came within {_JOIN_SECONDS:g} s"))
@@ -202,6 +211,12 @@ class CoordinatorService:
                 stream.close(None)
             case Join():
                 raise OutOfTurnError("this stream has joined already")
+
+    def _note_rejection(self, stream: Stream) -> None:
+        """Of a process that has joined; a newcomer's name is only what it claims."""
+        session = self._engine.state.sessions.get(stream.token or "")
+        for agent in session.agent_ids if session is not None else ():
+            self._rejected[agent] = self._rejected.get(agent, 0) + 1
 
     def _note_td_error(self, token: str, td_error: float) -> None:
         """Of a process of one agent; in a group nobody could say whose it is."""

@@ -1,0 +1,39 @@
+"""The rounds of a run that is over, from the files of its folder."""
+
+import csv
+from collections.abc import Iterator
+
+from cospan.cli.run_folder import RunFolder
+from cospan.observe.series import Round
+from cospan.server.archive import read_reports
+from cospan.wire.errors import RunFileError
+
+
+def read_rounds(folder: RunFolder) -> Iterator[Round]:
+    """Those of `rounds.csv`, or where it is not there of the stored run; oldest first.
+
+    Raises:
+        RunFileError: the file is damaged.
+    """
+    if not folder.rounds.exists():
+        if folder.store.exists():
+            for report in read_reports(folder.store):
+                yield Round(report.closed_round, report.seconds, report.contributors, report.basis_movement)
+        return
+    try:
+        with folder.rounds.open(encoding="utf-8", newline="") as file:
+            for row in csv.DictReader(file):
+                yield _round(row)
+    except (OSError, ValueError, KeyError, TypeError, csv.Error) as failure:
+        raise RunFileError(f"{folder.rounds} is no list of rounds, or is damaged: {failure}") from failure
+
+
+def _round(row: dict[str, str]) -> Round:
+    return Round(
+        int(row["round"]),
+        float(row["seconds"]),
+        int(row["contributors"]),
+        float(row["basis_movement"]),
+        float(row["subspace_error"]) if row.get("subspace_error") else None,
+        float(row["value_error"]) if row.get("value_error") else None,
+    )

@@ -1,0 +1,161 @@
+"""The dashboard of a coordinator in this process: a web server with a thread and an event loop of its own."""
+
+import asyncio
+import contextlib
+import logging
+import socket
+import ssl
+import threading
+from collections.abc import Callable
+
+import uvicorn
+
+from cospan.observe.app import make_app
+from cospan.observe.audience import Audience, event
+from cospan.observe.entrance import Entrance
+from cospan.observe.run_view import RunView
+from cospan.wire.errors import InvalidValueError
+from cospan.wire.tls import TlsFiles
+
+log = logging.getLogger(__name__)
+
+_FRAME_SECONDS = 0.25
+_TLS_SECONDS = 10.0
+_START_SECONDS = 10.0
+_STOP_SECONDS = 2
+_MOST_CONNECTIONS = 128
+
+
+class Dashboard:
+    """Serves the page from `open` to `close`.
+
+    At most four updates a second go to each browser; one that does not read is left behind. Nothing here waits for
+    the coordinator, nor the coordinator for anything here, but for `close`, which takes two seconds at most.
+    """
+
+    def __init__(
+        self, view: RunView, entrance: Entrance, *, host: str, port: int, tls: TlsFiles | None = None
+    ) -> None:
+        self._view, self._host, self._port, self._tls = view, host, port, tls
+        self._audience = Audience()
+        self._app = make_app(entrance, self._audience, self._whole, secure=tls is not None)
+        self._server: uvicorn.Server | None = None
+        self._thread: threading.Thread | None = None
+        self._closing = threading.Event()
+
+    @property
+    def address(self) -> str:
+        """Where a browser finds it; the real port, where 0 was asked for."""
+        host = f"[{self._host}]" if ":" in self._host else self._host
+        return f"{'https' if self._tls else 'http'}://{host}:{self._port}/"
+
+    def open(self) -> None:
+        """Listens.
+
+        Raises:
+            InvalidValueError: the address cannot be bound, as when the port is in use.
+        """
+        listening = self._bound()
+        self._port = listening.getsockname()[1]
+        config = uvicorn.Config(
+            self._app,
+            http="h11",
+            ws="none",
+            lifespan="off",
+            loop="asyncio",
+            log_config=None,
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            limit_concurrency=_MOST_CONNECTIONS,
+            timeout_graceful_shutdown=_STOP_SECONDS,
+            ssl_certfile=self._tls.certificate if self._tls else None,
+            ssl_keyfile=self._tls.key if self._tls else None,
+        )
+        self._server = uvicorn.Server(config)
+        started = threading.Event()
+        self._thread = threading.Thread(
+            target=self._run, args=(self._server, listening, started.set), name="dashboard", daemon=True
+        )
+        self._thread.start()
+        started.wait(_START_SECONDS)
+
+    def _bound(self) -> socket.socket:
+        family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
+        listening = socket.socket(family)
+        try:
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listening.bind((self._host, self._port))
+            listening.listen(64)
+        except OSError as failure:
+            listening.close()
+            raise InvalidValueError(
+                f"the dashboard cannot listen on {self._host}:{self._port}: {failure.strerror}; choose another "
+                "address with --dashboard"
+            ) from failure
+        return listening
+
+    def _run(self, server: uvicorn.Server, listening: socket.socket, started: Callable[[], object]) -> None:
+        try:
+            asyncio.run(self._serve(server, listening, started))
+        except Exception:
+            log.exception("the dashboard has failed; the run goes on without it")
+        finally:
+            started()
+            listening.close()
+
+    async def _serve(self, server: uvicorn.Server, listening: socket.socket, started: Callable[[], object]) -> None:
+        publishing = asyncio.create_task(self._publish(server))
+        started()
+        try:
+            await server.serve(sockets=[listening])
+        finally:
+            publishing.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await publishing
+
+    async def _publish(self, server: uvicorn.Server) -> None:
+        """Gathers what there is, and tells those who look, until the dashboard is to be closed."""
+        loop = asyncio.get_running_loop()
+        certificates_due = loop.time() + _TLS_SECONDS
+        while not self._closing.is_set():
+            self._update()
+            if self._tls is not None and loop.time() >= certificates_due:
+                certificates_due = loop.time() + _TLS_SECONDS
+                _renew(server.config, self._tls)
+            await asyncio.sleep(_FRAME_SECONDS)
+        self._update()
+        self._audience.publish(event("over", {}))
+        self._audience.close()
+        server.should_exit = True
+
+    def _update(self) -> None:
+        try:
+            self._view.gather()
+            if len(self._audience):
+                self._audience.publish(event("frame", self._view.frame()))
+        except Exception:
+            log.exception("an update of the dashboard failed")
+
+    def _whole(self) -> bytes:
+        """For a browser that begins to look; those that look already are told what has changed first."""
+        self._view.gather()
+        changed = event("frame", self._view.frame())
+        self._audience.publish(changed)
+        return event("frame", self._view.whole())
+
+    def close(self) -> None:
+        """Sends the last state to everybody, and ends; blocks for two seconds or so at most."""
+        self._closing.set()
+        if self._thread is not None:
+            self._thread.join(_STOP_SECONDS + 2.0)
+
+
+def _renew(config: uvicorn.Config, tls: TlsFiles) -> None:
+    """Takes up certificates that have been renewed on disk; those that cannot be used leave things as they are."""
+    if config.ssl is None:
+        return
+    try:
+        config.ssl.load_cert_chain(tls.certificate, tls.key)
+    except (OSError, ssl.SSLError) as failure:
+        log.warning("the dashboard goes on with its old certificate: %s", failure)
