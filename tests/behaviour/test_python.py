@@ -3,6 +3,8 @@
 import asyncio
 import json
 import os
+import re
+import runpy
 import signal
 import threading
 from pathlib import Path
@@ -21,6 +23,7 @@ from cospan.fleet import Fleet, FleetResult
 from cospan.server import Coordinator
 from cospan.wire.errors import InvalidValueError, WorkloadBehaviourError, WorkloadError
 
+ROOT = Path(__file__).resolve().parents[2]
 TOY = toy.workload
 
 
@@ -222,6 +225,28 @@ def test_constants_by_name() -> None:
     assert spec.method.trace_decay == 0.5
     assert spec.method.corrections is paper(5).corrections
     assert specify(TOY, aggregation=Aggregation.CLIPPED).method.aggregation is Aggregation.CLIPPED
+
+
+# What is written down for users -----------------------------------------------------------------------------
+
+
+def test_the_page_runs_from_top_to_bottom(capsys: pytest.CaptureFixture[str]) -> None:
+    """Every block of Python in docs/python-api.md, in one namespace."""
+    page, names = (ROOT / "docs" / "python-api.md").read_text(encoding="utf-8"), dict[str, Any]()
+    blocks = re.findall(r"^```python\n(.*?)^```$", page, flags=re.DOTALL | re.MULTILINE)
+    assert len(blocks) == page.count("```python") == 7
+    for block in blocks:
+        exec(compile(block, "docs/python-api.md", "exec"), names)
+    said = capsys.readouterr().out
+    assert "FinishCause.ROUNDS_REACHED" in said
+    assert "<ValueFunction of site-7: d = 43, gain " in said
+
+
+def test_the_example_for_notebooks(capsys: pytest.CaptureFixture[str]) -> None:
+    runpy.run_path(str(ROOT / "examples" / "notebook.py"))
+    first, *_, last = capsys.readouterr().out.splitlines()
+    assert first.startswith("round  25: value error 0.")
+    assert last.startswith("<ValueFunction of site-")
 
 
 # Over the network -------------------------------------------------------------------------------------------
