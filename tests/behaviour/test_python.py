@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from behaviour import toy_workload as toy
 from behaviour.test_cli import in_this_process
-from runs import run
+from runs import run, until
 
 from cospan.client import Agent, AgentGroup, ValueFunction, Workload, load_workload, specify
 from cospan.core.method import Aggregation, paper
@@ -285,6 +285,43 @@ def test_blocking_where_a_loop_runs_says_to_await() -> None:
             Coordinator(specify(TOY)).run()
 
     run(notebook())
+
+
+@pytest.mark.parametrize("way", ["waited for", "waited for and minded", "left", "left with another error"])
+def test_the_failure_of_an_agent_in_a_block_is_told_once(way: str) -> None:
+    broken = Workload(make_site=toy.raises_at_once, name="toy", rank=1)
+
+    async def program() -> None:
+        async with Coordinator(specify(TOY, agents=1, rounds=3)) as coordinator:
+            agent = Agent(broken, index=0, coordinator=coordinator.address)
+            async with agent:
+                if way == "waited for":
+                    await agent.wait()
+                elif way == "waited for and minded":
+                    with pytest.raises(WorkloadBehaviourError, match="the pump is on fire"):
+                        await agent.wait()
+                else:
+                    await until(coordinator.engine, lambda: coordinator.status().finish_cause is not None)
+                    if way == "left with another error":
+                        raise KeyError(way)
+
+    if way == "waited for and minded":
+        run(program())
+    else:
+        expected = KeyError if way == "left with another error" else WorkloadBehaviourError
+        with pytest.raises(expected):
+            run(program())
+
+
+def test_an_agent_leaves_at_the_end_of_its_block() -> None:
+    async def program() -> list[str]:
+        async with Coordinator(specify(TOY, agents=1, rounds=0)) as coordinator:
+            async with Agent(TOY, index=0, coordinator=coordinator.address) as agent:
+                await until(coordinator.engine, lambda: coordinator.status().stamp.round > 2)
+            assert agent.value_function.steps >= 15
+            return [f"{gone.agent_id}: {gone.gone_cause}" for gone in coordinator.status().agents]
+
+    assert run(program()) == ["site-0: it left: its program has finished with it"]
 
 
 def test_blocking_in_threads_of_a_program() -> None:

@@ -121,6 +121,7 @@ class Participant(ABC, Generic[L]):
         self._outcome: asyncio.Future[AgentEnd]
         self._ticker: asyncio.TimerHandle | None = None
         self._background: asyncio.Task[AgentEnd] | None = None
+        self._told = False
         self._rng = random.Random(secrets.randbits(64))
 
     # What is hosted -------------------------------------------------------------------------------------------
@@ -225,6 +226,7 @@ class Participant(ABC, Generic[L]):
         self._post(session.StopRequested(cause, returning))
 
     async def __aenter__(self) -> Self:
+        self._told = False
         self._background = asyncio.create_task(self.run_async())
         return self
 
@@ -232,15 +234,19 @@ class Participant(ABC, Generic[L]):
         """Within `async with`: waits for the end of the run; raises as `run` does."""
         if self._background is None:
             raise InvalidValueError("wait() works within `async with agent:` only")
+        self._told = True
         return await self._background
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        """Leaves the run. A failure that `wait` has not told of is raised, unless the block has failed itself."""
         assert self._background is not None
         if not self._background.done():
             self.stop("its program has finished with it")
-            await self._background
+        (outcome,) = await asyncio.gather(self._background, return_exceptions=True)
+        if isinstance(outcome, Exception) and kind is None and not self._told:
+            raise outcome
 
     def _tick_later(self) -> None:
         """Lets the machine know, in a while, that time has passed: that is what bounds every one of its waits."""
