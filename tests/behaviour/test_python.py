@@ -189,6 +189,11 @@ def test_a_site_that_never_works_ends_the_fleet() -> None:
         ({"preset": "best"}, "preset is 'best'; it must be one of paper, practical, compact"),
         ({"aggregation": "mode"}, "aggregation is 'mode'; it must be one of mean, clipped"),
         ({"step_size": 0.1}, "there is no value 'step_size' of a run; there are "),
+        ({"rank": "2"}, "rank is '2', of type str; it must be a whole number"),
+        ({"trace_decay": None}, "trace_decay is None, of type NoneType; it must be a number"),
+        ({"warm_up_rounds": True}, "warm_up_rounds is True, of type bool; it must be a whole number"),
+        ({"row_scaled": 1}, "row_scaled is 1, of type int; it must be of type bool"),
+        ({"aggregation": 3}, "aggregation is 3, of type int; it must be of type Aggregation"),
         ({"groups": 4}, "groups is 4; with 3 agents it must be 1 to 3"),
         ({"groups": 0}, "groups is 0; with 3 agents it must be 1 to 3"),
         ({"groups": 1, "warm_up_rounds": 2}, "warm_up_rounds is 2"),
@@ -224,6 +229,8 @@ def test_constants_by_name() -> None:
     )
     assert spec.method.trace_decay == 0.5
     assert spec.method.corrections is paper(5).corrections
+    numpys = specify(TOY, rank=np.int64(2), trace_decay=np.float64(0.5), reward_scaled=True)
+    assert (type(numpys.rank), type(numpys.method.trace_decay)) == (int, float)
     assert specify(TOY, aggregation=Aggregation.CLIPPED).method.aggregation is Aggregation.CLIPPED
 
 

@@ -2,6 +2,7 @@
 
 from dataclasses import fields, replace
 from enum import Enum
+from numbers import Integral, Real
 from typing import Any
 
 from cospan.client.loading import load_workload, make_site
@@ -19,6 +20,8 @@ _KINDS: dict[str, type[Enum]] = {
     "aggregation": Aggregation,
     "participation": Participation,
 }
+_NUMBERS: dict[object, tuple[type, str]] = {int: (Integral, "a whole number"), float: (Real, "a number")}
+_TYPES = {field.name: field.type for of in (Method, RunSpecification) for field in fields(of)}
 _OF_METHOD = frozenset(field.name for field in fields(Method))
 _SAID_OTHERWISE = frozenset({"workload", "feature_dim", "feature_fingerprint", "method"})
 """What follows from the workload, or is said by its parts."""
@@ -53,8 +56,11 @@ def specify(
         raise InvalidValueError(f"preset is {preset!r}; it must be one of {', '.join(PRESETS)}")
     made = load_workload(workload) if isinstance(workload, str) else workload
     reference = workload if isinstance(workload, str) else made.name
-    start = new_specification(reference, made.rank, made.max_agents, made.steps_per_round, rounds, preset=preset)
-    said = {"seed": seed, **({} if agents is None else {"agents": agents}), **_chosen(constants)}
+    start = new_specification(
+        reference, made.rank, made.max_agents, made.steps_per_round, DEFAULT_ROUNDS, preset=preset
+    )
+    of_fleet = {"rounds": rounds, "seed": seed, **({} if agents is None else {"agents": agents})}
+    said = _chosen(of_fleet | constants)
     if said.get("quorum") and "participation" not in said:  # who names a quorum need not say that there is one
         said["participation"] = Participation.QUORUM
     method = replace(start.method, **{name: value for name, value in said.items() if name in _OF_METHOD})
@@ -76,8 +82,22 @@ def _chosen(constants: dict[str, Any]) -> dict[str, Any]:
             if value not in allowed:
                 raise InvalidValueError(f"{name} is {value!r}; it must be one of {', '.join(allowed)}")
             value = kind(value)  # noqa: PLW2901
-        found[name] = value
+        found[name] = _plain(name, value)
     return found
+
+
+def _plain(name: str, value: Any) -> Any:
+    """A value of the type that its name stands for, which numpy's numbers are made.
+
+    Raises:
+        InvalidValueError: it is of another kind.
+    """
+    expected = _TYPES[name]
+    allowed, words = _NUMBERS.get(expected, (expected, f"of type {getattr(expected, '__name__', expected)}"))
+    assert isinstance(allowed, type)
+    if not isinstance(value, allowed) or (isinstance(value, bool) and expected is not bool):
+        raise InvalidValueError(f"{name} is {value!r}, of type {type(value).__name__}; it must be {words}")
+    return expected(value) if expected in (int, float) and isinstance(expected, type) else value
 
 
 def new_specification(
