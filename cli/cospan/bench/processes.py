@@ -4,9 +4,10 @@ import asyncio
 import contextlib
 import json
 import os
+import signal
 import sys
 from asyncio.subprocess import DEVNULL, PIPE, Process
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -74,18 +75,33 @@ def shares(case: Case) -> list[range]:
 @contextlib.asynccontextmanager
 async def server(arguments: list[str], address_of: Callable[[str], str]) -> AsyncIterator[tuple[Process, str]]:
     """A server's process, and where it listens; what it says later is read and dropped."""
+    async with saying(arguments, "a server's start", address_of) as (process, address):
+        yield process, address
+
+
+@contextlib.asynccontextmanager
+async def saying(
+    arguments: list[str], what: str, found: Callable[[str], str]
+) -> AsyncIterator[tuple[Process, str]]:
+    """A process that has said something, and what was found in it; what it says later is read and dropped.
+
+    Args:
+        arguments: those of Python.
+        what: is waited for, as an error says it.
+        found: what is looked for in a line, empty where it is not there.
+    """
     async with _process(arguments, stdout=PIPE) as process:
         assert process.stdout is not None
-        address = ""
-        async with bounded("a server's start"):
-            while not address:
+        said = ""
+        async with bounded(what):
+            while not said:
                 line = await process.stdout.readline()
                 if not line:
-                    raise CospanError(f"`python {' '.join(arguments)}` ended before it listened")
-                address = address_of(line.decode())
+                    raise CospanError(f"`python {' '.join(arguments)}` ended while {what} was waited for")
+                said = found(line.decode())
         reading = asyncio.create_task(_drop(process.stdout))
         try:
-            yield process, address
+            yield process, said
         finally:
             reading.cancel()
 
@@ -107,10 +123,23 @@ async def speakers(case: Case, addresses: Sequence[str]) -> AsyncIterator[None]:
         yield
 
 
+@contextlib.contextmanager
+def _deaf_to_ctrl_c() -> Iterator[None]:
+    """What is started meanwhile inherits that SIGINT is held back: a terminal sends it to everybody, but it is the
+    benchmark that ends its processes, and one that is still importing would answer with a traceback. Here it comes
+    a little later."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 @contextlib.asynccontextmanager
 async def _process(arguments: list[str], stdout: int = DEVNULL) -> AsyncIterator[Process]:
     """A Python process that is killed at the end: what it has stored is thrown away with its folder."""
-    process = await asyncio.create_subprocess_exec(sys.executable, *arguments, stdin=DEVNULL, stdout=stdout)
+    with _deaf_to_ctrl_c():
+        process = await asyncio.create_subprocess_exec(sys.executable, *arguments, stdin=DEVNULL, stdout=stdout)
     try:
         yield process
     finally:
