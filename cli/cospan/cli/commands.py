@@ -268,6 +268,24 @@ def status(
     raise typer.Exit(show_status(_given(context), config, json=json))
 
 
+def watch(
+    context: typer.Context,
+    coordinator: o.CoordinatorAddress = None,
+    every: o.WatchEvery = 1.0,
+    patience: o.Patience = None,
+    tls_cert: o.TlsCert = None,
+    tls_key: o.TlsKey = None,
+    tls_ca: o.TlsCa = None,
+    config: o.Config = None,
+    json: o.Json = False,
+    debug: o.Debug = False,
+) -> None:
+    """A run as it goes, until it is over or Ctrl-C: who is waited for, how quick it is, how the basis moves."""
+    from cospan.cli.watch import watch_here
+
+    raise typer.Exit(watch_here(_given(context), config, every=every, json=json))
+
+
 def stop(
     context: typer.Context,
     coordinator: o.CoordinatorAddress = None,
@@ -488,6 +506,7 @@ ALL: tuple[tuple[Callable[..., None], str], ...] = (
     (reproduce, "cospan reproduce linear-speedup"),
     (rank, "cospan rank queues --agents 40 --rounds 300"),
     (status, "cospan status --coordinator 127.0.0.1:50051"),
+    (watch, "cospan watch --coordinator 127.0.0.1:50051"),
     (stop, "cospan stop --coordinator 127.0.0.1:50051 --cause 'the plant is shut down'"),
     (runs, "cospan runs"),
     (export, "cospan export runs/latest --round 100 --output basis.npz"),

@@ -425,6 +425,12 @@ Insecure: TypeAlias = Annotated[
         rich_help_panel=_ADDRESS,
     ),
 ]
+WatchEvery: TypeAlias = Annotated[
+    float,
+    typer.Option(
+        "--every", help="How often to look.", min=0.1, max=3600.0, rich_help_panel=_FILES, metavar="SECONDS"
+    ),
+]
 Metrics: TypeAlias = Annotated[
     str | None,
     typer.Option(
