@@ -243,7 +243,9 @@ class CoordinatorService:
         """What the run is."""
         state = self._engine.state
         return pb.GetSpecificationResponse(
-            stamp=encode_stamp(state.stamp), specification=encode_specification(state.specification)
+            stamp=encode_stamp(state.stamp),
+            specification=encode_specification(state.specification),
+            unix_seconds=time.time(),
         )
 
     async def get_run(self, _request: pb.GetRunRequest, context: Context) -> pb.GetRunResponse:
