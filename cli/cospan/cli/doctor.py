@@ -73,6 +73,6 @@ def _looked(look: Look) -> Sequence[Finding]:
     try:
         return look()
     except CospanError as failure:
-        return [
-            bad(failure.reason.lower().replace("_", " "), str(failure), "see docs/operations.md for this reason")
-        ]
+        sentence, _, remedy = str(failure).rpartition("; ")
+        subject = failure.reason.lower().replace("_", " ")
+        return [bad(subject, sentence or str(failure), remedy or f"see {failure.reason} in docs/operations.md")]
