@@ -1,5 +1,6 @@
 """The commands' signatures. What they do is imported when they run, so that `cospan --help` is quick."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -266,6 +267,45 @@ def status(
     from cospan.cli.status import show_status
 
     raise typer.Exit(show_status(_given(context), config, json=json))
+
+
+def watch(
+    context: typer.Context,
+    coordinator: o.CoordinatorAddress = None,
+    every: o.WatchEvery = 1.0,
+    patience: o.Patience = None,
+    tls_cert: o.TlsCert = None,
+    tls_key: o.TlsKey = None,
+    tls_ca: o.TlsCa = None,
+    config: o.Config = None,
+    json: o.Json = False,
+    debug: o.Debug = False,
+) -> None:
+    """A run as it goes, until it is over or Ctrl-C: who is waited for, how quick it is, how the basis moves."""
+    from cospan.cli.watch import watch_here
+
+    raise typer.Exit(watch_here(_given(context), config, every=every, json=json))
+
+
+def doctor(
+    context: typer.Context,
+    coordinator: o.AskCoordinator = None,
+    host: o.Host = None,
+    port: o.CoordinatorPort = None,
+    metrics: o.Metrics = None,
+    tls_cert: o.TlsCert = None,
+    tls_key: o.TlsKey = None,
+    tls_ca: o.TlsCa = None,
+    run_folder: o.DoctorFolder = Path("runs"),
+    config: o.Config = None,
+    json: o.Json = False,
+    debug: o.Debug = False,
+) -> None:
+    """What does not work, and what to do about it: versions, ports, certificates, clocks, disk, the coordinator."""
+    from cospan.cli.doctor import DoctorOptions, examine
+
+    asked = coordinator is not None or "COSPAN_COORDINATOR" in os.environ
+    raise typer.Exit(examine(DoctorOptions(asked, run_folder, json=json), _given(context), config))
 
 
 def stop(
@@ -540,12 +580,36 @@ ALL: tuple[tuple[Callable[..., None], str], ...] = (
     (reproduce, "cospan reproduce linear-speedup"),
     (rank, "cospan rank queues --agents 40 --rounds 300"),
     (status, "cospan status --coordinator 127.0.0.1:50051"),
+    (watch, "cospan watch --coordinator 127.0.0.1:50051"),
+    (doctor, "cospan doctor --coordinator 127.0.0.1:50051"),
     (stop, "cospan stop --coordinator 127.0.0.1:50051 --cause 'the plant is shut down'"),
     (runs, "cospan runs"),
     (export, "cospan export runs/latest --round 100 --output basis.npz"),
     (report, "cospan report runs/latest --output report.html"),
 )
 """Every command with its example."""
+
+_FLEETS, _LOOKING, _STUDIES, OTHER_PANEL = "Fleets", "Looking at runs", "Studies", "Files and tools"
+PANELS: dict[Callable[..., None], str] = {
+    **dict.fromkeys((run, coordinator, agent, relay, stop), _FLEETS),
+    **dict.fromkeys((status, watch, doctor, runs), _LOOKING),
+    **dict.fromkeys((compare, reproduce, rank), _STUDIES),
+}
+"""Under which heading `cospan --help` lists a command."""
+_EXIT_CODES = {
+    watch: "0 the run is over, or Ctrl-C; 1 nobody answers; 2 wrong usage",
+    doctor: "0 no problem; 1 a problem was found; 2 wrong usage",
+    coordinator: "0 all rounds are done, or it goes on when started again; 1 the run failed; 2 wrong usage",
+}
+
+
+def epilog(command: Callable[..., None] | None, example: str) -> str:
+    """What stands below the options of a command: an example, and its exit codes."""
+    codes = "0 done; 1 failed; 2 wrong usage"
+    if command is not None:
+        codes = _EXIT_CODES.get(command, codes)
+    return f"Example: {example}\n\nExit codes: {codes}"
+
 
 _CERTS: tuple[tuple[str, Callable[..., None], str], ...] = (
     ("init", certs_init, "cospan certs init certs"),

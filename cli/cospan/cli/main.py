@@ -17,19 +17,23 @@ _INTERRUPTED = 130
 app = typer.Typer(
     name="cospan",
     help="Cospan learns personal value functions for a whole fleet.",
-    epilog="Example: cospan run queues --agents 8",
+    epilog=commands.epilog(None, "cospan run queues --agents 8"),
     no_args_is_help=False,
-    add_completion=False,
+    add_completion=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["--help", "-h"]},
 )
 for _command, _example in commands.ALL:
-    app.command(no_args_is_help=False, epilog=f"Example: {_example}")(_command)
+    app.command(
+        no_args_is_help=False,
+        epilog=commands.epilog(_command, _example),
+        rich_help_panel=commands.PANELS.get(_command, commands.OTHER_PANEL),
+    )(_command)
 for _group, _about, _group_example, _commands in commands.GROUPS:
     _below = typer.Typer(name=_group, help=_about, epilog=f"Example: {_group_example}", no_args_is_help=False)
     for _name, _command, _example in _commands:
-        _below.command(_name, no_args_is_help=False, epilog=f"Example: {_example}")(_command)
-    app.add_typer(_below)
+        _below.command(_name, no_args_is_help=False, epilog=commands.epilog(_command, _example))(_command)
+    app.add_typer(_below, rich_help_panel=commands.OTHER_PANEL)
 
 
 @app.callback(invoke_without_command=True)

@@ -9,6 +9,16 @@ from typing import Annotated, TypeAlias
 
 import typer
 
+from cospan.cli.completion import (
+    AGGREGATIONS,
+    CORRECTIONS,
+    PRESETS,
+    WORKLOADS,
+    experiments,
+    one_of,
+    run_folders,
+)
+
 _FLEET = "The fleet"
 _RULE = "The learning rule"
 _LIMITS = "Time limits, in seconds"
@@ -23,15 +33,23 @@ WorkloadArgument: TypeAlias = Annotated[
     typer.Argument(
         metavar="WORKLOAD",
         help="A built-in workload (synthetic, queues, microgrids, acrobot), or your own as package.module:name.",
+        autocompletion=one_of(WORKLOADS),
         show_default="that of --spec",
     ),
 ]
 AgentWorkload: TypeAlias = Annotated[
-    str, typer.Argument(metavar="WORKLOAD", help="As the run's: a built-in workload, or package.module:name.")
+    str,
+    typer.Argument(
+        metavar="WORKLOAD",
+        help="As the run's: a built-in workload, or package.module:name.",
+        autocompletion=one_of(WORKLOADS),
+    ),
 ]
 ExperimentName: TypeAlias = Annotated[
     str | None,
-    typer.Argument(metavar="EXPERIMENT", help="Which one.", show_default="a list of them"),
+    typer.Argument(
+        metavar="EXPERIMENT", help="Which one.", show_default="a list of them", autocompletion=experiments
+    ),
 ]
 Pages: TypeAlias = Annotated[
     Path | None,
@@ -51,7 +69,10 @@ OnlyInProcess: TypeAlias = Annotated[
 WorkloadOption: TypeAlias = Annotated[
     str | None,
     typer.Option(
-        "--workload", help="Fills in d, r, L and the fingerprint of the features.", rich_help_panel=_FLEET
+        "--workload",
+        help="Fills in d, r, L and the fingerprint of the features.",
+        rich_help_panel=_FLEET,
+        autocompletion=one_of(WORKLOADS),
     ),
 ]
 FeatureDim: TypeAlias = Annotated[
@@ -221,6 +242,7 @@ PresetName: TypeAlias = Annotated[
         show_default="practical",
         rich_help_panel=_RULE,
         metavar="paper|practical|compact",
+        autocompletion=one_of(PRESETS),
     ),
 ]
 CorrectionSchedule: TypeAlias = Annotated[
@@ -232,6 +254,7 @@ CorrectionSchedule: TypeAlias = Annotated[
         show_default="the preset's",
         rich_help_panel=_RULE,
         metavar="WHEN",
+        autocompletion=one_of(CORRECTIONS),
     ),
 ]
 
@@ -293,6 +316,7 @@ AggregationPolicy: TypeAlias = Annotated[
         show_default="mean",
         rich_help_panel=_RULE,
         metavar="mean|clipped|trimmed|geometric-median",
+        autocompletion=one_of(AGGREGATIONS),
     ),
 ]
 TrimmedShare: TypeAlias = Annotated[
@@ -423,6 +447,28 @@ Insecure: TypeAlias = Annotated[
         "--insecure",
         help="Listen without TLS on an address that other machines reach.",
         rich_help_panel=_ADDRESS,
+    ),
+]
+AskCoordinator: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--coordinator",
+        help="Also look whether this coordinator can be reached, trusted and understood.",
+        show_default="looks at this machine alone",
+        rich_help_panel=_ADDRESS,
+        metavar="HOST:PORT",
+    ),
+]
+DoctorFolder: TypeAlias = Annotated[
+    Path,
+    typer.Option(
+        "--run-folder", help="Where runs are kept, or are to be.", rich_help_panel=_FILES, metavar="FOLDER"
+    ),
+]
+WatchEvery: TypeAlias = Annotated[
+    float,
+    typer.Option(
+        "--every", help="How often to look.", min=0.1, max=3600.0, rich_help_panel=_FILES, metavar="SECONDS"
     ),
 ]
 Metrics: TypeAlias = Annotated[
@@ -593,6 +639,7 @@ RunFolderOption: TypeAlias = Annotated[
         help="Where to keep the run: to go on with where it holds one, else it must not exist, or be empty.",
         rich_help_panel=_FILES,
         metavar="FOLDER",
+        autocompletion=run_folders,
     ),
 ]
 RunsFolder: TypeAlias = Annotated[
@@ -653,9 +700,16 @@ Resume: TypeAlias = Annotated[
 ]
 FolderOfRuns: TypeAlias = Annotated[
     Path | None,
-    typer.Argument(metavar="FOLDER", help="A folder of runs, or that of one run.", show_default="runs"),
+    typer.Argument(
+        metavar="FOLDER",
+        help="A folder of runs, or that of one run.",
+        show_default="runs",
+        autocompletion=run_folders,
+    ),
 ]
-RunToExport: TypeAlias = Annotated[Path, typer.Argument(metavar="RUN", help="The run's folder.")]
+RunToExport: TypeAlias = Annotated[
+    Path, typer.Argument(metavar="RUN", help="The run's folder.", autocompletion=run_folders)
+]
 ExportRound: TypeAlias = Annotated[
     int | None,
     typer.Option(

@@ -1,7 +1,10 @@
 """`cospan status`: what a coordinator is doing, in plain words or as JSON."""
 
 import asyncio
-import json
+import json as json_text
+import shutil
+import sys
+import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -22,41 +25,57 @@ def show_status(flags: Mapping[str, Any], config: Path | None, *, json: bool) ->
     """
     settings = load_settings(flags, config)
     report = asyncio.run(fetch_run(settings.coordinator, settings.tls))
-    print(_as_json(report) if json else "\n".join(status_lines(report)))
+    if json:
+        print(json_text.dumps(run_document(report), indent=2, ensure_ascii=False, allow_nan=False))
+        return 0
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    print("\n".join(status_lines(report, time.time(), width=width)))
     return 0
 
 
-def status_lines(report: RunReport) -> list[str]:
-    """A run's state in plain words."""
+def status_lines(report: RunReport, now: float | None = None, *, width: int | None = None) -> list[str]:
+    """A run's state in plain words.
+
+    Args:
+        report: what the coordinator says.
+        now: when it said so, in seconds since 1970; the present time where left out.
+        width: characters of a line of the table; None for no bound.
+    """
     spec = report.specification
-    of = f" of {spec.rounds}" if spec.rounds else ""
     workload = spec.workload or "no workload named"
     title = f"run {report.stamp.run_id}: {workload}, d = {spec.feature_dim}, r = {spec.rank}"
-    rate = f"{report.rounds_per_second:.1f} rounds/s" if report.rounds_per_second else "no round has closed yet"
-    lines = [title, f"{_doing(report)}; {report.stamp.round}{of} rounds done, {rate}"]
+    lines = [title, sentence(report, time.time() if now is None else now)]
     if report.agents:
         rows = [_row(agent) for agent in report.agents[:MOST_ROWS]]
-        lines += ["", *table(_COLUMNS, rows), *and_more(len(report.agents))]
+        lines += ["", *table(_COLUMNS, rows, width=width), *and_more(len(report.agents))]
     return lines
+
+
+def sentence(report: RunReport, now: float) -> str:
+    """What a run is doing, how far it is, and how quick, at a time in seconds since 1970."""
+    of = f" of {report.specification.rounds}" if report.specification.rounds else ""
+    rate = f"{report.rounds_per_second:.1f} rounds/s" if report.rounds_per_second else "no round has closed yet"
+    return f"{doing(report, now)}; {report.stamp.round}{of} rounds done, {rate}"
 
 
 _COLUMNS = ("agent", "phase", "counted", "reconnects", "last heard", "note")
 
 
-def _doing(report: RunReport) -> str:
+def doing(report: RunReport, now: float) -> str:
+    """What a run is doing, at a time in seconds since 1970."""
     here = sum(agent.phase is not AgentPhase.GONE for agent in report.agents)
     seconds = f"{report.phase_seconds:.1f} s"
     match report.phase:
         case RunPhase.WAITING:
             verb = "come back" if report.stamp.round else "join"
             lost = [agent for agent in report.agents if agent.phase is AgentPhase.LOST]
-            known = f"; not connected: {_named(lost)}" if lost else ""
+            known = f"; not connected: {_named(lost, now)}" if lost else ""
             return (
                 f"waiting {seconds} for agents to {verb}: "
                 f"{here - len(lost)} of {report.specification.agents} are here{known}"
             )
         case RunPhase.COLLECTING:
-            return f"round {report.stamp.round}, {_waiting(report, seconds)}"
+            return f"round {report.stamp.round}, {_waiting(report, seconds, now)}"
         case RunPhase.CLOSING:
             return f"round {report.stamp.round}, computing the new basis since {seconds}"
         case RunPhase.DRAINING:
@@ -66,17 +85,21 @@ def _doing(report: RunReport) -> str:
             return f"finished {seconds} ago ({cause})"
 
 
-def _waiting(report: RunReport, seconds: str) -> str:
+def _waiting(report: RunReport, seconds: str, now: float) -> str:
     """Who is waited for."""
     awaited = [agent for agent in report.agents if agent.awaited]
-    return f"waiting {seconds} for {_named(awaited) if awaited else 'agents to join'}"
+    return f"waiting {seconds} for {_named(awaited, now) if awaited else 'agents to join'}"
 
 
-def _named(agents: Iterable[AgentReport]) -> str:
-    """Each with how long ago it was heard, the most silent first; only the first few are named."""
+def _named(agents: Iterable[AgentReport], now: float) -> str:
+    """Each with the time of day at which it was last heard, the most silent first; only the first few are named."""
     ordered = sorted(agents, key=lambda agent: -agent.silent_seconds)
-    named = [f"{agent.agent_id} (last heard {agent.silent_seconds:.1f} s ago)" for agent in ordered[:_NAMED]]
+    named = [f"{agent.agent_id} (last seen {_clock(now - agent.silent_seconds)})" for agent in ordered[:_NAMED]]
     return ", ".join(named) + (f" and {len(ordered) - _NAMED} more" if len(ordered) > _NAMED else "")
+
+
+def _clock(seconds: float) -> str:
+    return time.strftime("%H:%M:%S", time.localtime(seconds))
 
 
 def _row(agent: AgentReport) -> tuple[str, ...]:
@@ -92,11 +115,12 @@ def _row(agent: AgentReport) -> tuple[str, ...]:
     return agent.agent_id, agent.phase.value, str(agent.rounds_counted), str(agent.reconnects), heard, note
 
 
-def _as_json(report: RunReport) -> str:
+def run_document(report: RunReport) -> dict[str, Any]:
+    """A run's state as JSON has it."""
     from cospan.cli.outcome import plain_constants
 
     specification = report.specification.as_dict()
-    document = {
+    return {
         "run_id": report.stamp.run_id,
         "incarnation": report.stamp.incarnation,
         "round": report.stamp.round,
@@ -108,7 +132,6 @@ def _as_json(report: RunReport) -> str:
         "agents": [_agent_document(agent) for agent in report.agents],
         "specification": {**specification, "method": plain_constants(specification["method"])},
     }
-    return json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False)
 
 
 def _agent_document(agent: AgentReport) -> dict[str, object]:

@@ -31,10 +31,17 @@ from cospan.server.reporting import run_report
 from cospan.server.state import CoordinatorState
 from cospan.server.streams import Stream
 from cospan.wire.codec import decode_agent_message, encode_matrix, encode_specification, encode_stamp, printable
-from cospan.wire.errors import CospanError, InternalError, InvalidMessageError, OutOfTurnError, RemoteError
+from cospan.wire.errors import (
+    CospanError,
+    DrainingError,
+    InternalError,
+    InvalidMessageError,
+    OutOfTurnError,
+    RemoteError,
+)
 from cospan.wire.identity import Identity, Right
 from cospan.wire.limits import MAX_TEXT
-from cospan.wire.messages import AgentMessage, GradientUpload, Heartbeat, Join, Leave
+from cospan.wire.messages import AgentMessage, GradientUpload, Heartbeat, Join, Leave, RunPhase
 from cospan.wire.reports import encode_round_report, encode_run_report
 
 _SERVICE = pb.DESCRIPTOR.services_by_name["CoordinatorService"].full_name
@@ -236,7 +243,9 @@ class CoordinatorService:
         """What the run is."""
         state = self._engine.state
         return pb.GetSpecificationResponse(
-            stamp=encode_stamp(state.stamp), specification=encode_specification(state.specification)
+            stamp=encode_stamp(state.stamp),
+            specification=encode_specification(state.specification),
+            unix_seconds=time.time(),
         )
 
     async def get_run(self, _request: pb.GetRunRequest, context: Context) -> pb.GetRunResponse:
@@ -254,10 +263,12 @@ class CoordinatorService:
     async def watch_rounds(
         self, request: pb.WatchRoundsRequest, context: Context
     ) -> AsyncIterator[pb.WatchRoundsResponse]:
-        """Each round as it closes."""
+        """Each round as it closes; the end of the stream is that of the run, unless an error says otherwise."""
         peer_identity(context).require(Right.READ)
         async for report in self._engine.history.follow(request.from_round):
             yield encode_round_report(report, include_basis=request.include_basis)
+        if self._engine.state.phase is RunPhase.DRAINING:
+            raise DrainingError("the coordinator goes down, and the run goes on later; watch again then")
 
     async def stop_run(self, request: pb.StopRunRequest, context: Context) -> pb.StopRunResponse:
         """Ends the run in order; a run that is over stays as it is."""

@@ -677,6 +677,9 @@ class GetSpecificationResponse(_message.Message):
 
     STAMP_FIELD_NUMBER: _builtins.int
     SPECIFICATION_FIELD_NUMBER: _builtins.int
+    UNIX_SECONDS_FIELD_NUMBER: _builtins.int
+    unix_seconds: _builtins.float
+    """The clock of whoever answers, in seconds since 1970-01-01 00:00 UTC; 0 where it does not say."""
     @_builtins.property
     def stamp(self) -> _run_pb2.StateStamp:
         """The state that the message describes."""
@@ -690,10 +693,11 @@ class GetSpecificationResponse(_message.Message):
         *,
         stamp: _run_pb2.StateStamp | None = ...,
         specification: _run_pb2.RunSpecification | None = ...,
+        unix_seconds: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["specification", b"specification", "stamp", b"stamp"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["specification", b"specification", "stamp", b"stamp"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["specification", b"specification", "stamp", b"stamp", "unix_seconds", b"unix_seconds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,68 @@
+"""What `cospan doctor` finds: whether something is as it should be, and what to do where it is not."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+
+class Grade(Enum):
+    """How well something is."""
+
+    GOOD = "ok"
+    NOTE = "note"
+    BAD = "problem"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at.
+
+    Attributes:
+        subject: what it is, in a word or two.
+        grade: how well it is.
+        found: one clause that says what was found.
+        remedy: what to do; empty where nothing need be done.
+    """
+
+    subject: str
+    grade: Grade
+    found: str
+    remedy: str = ""
+
+
+def good(subject: str, found: str) -> Finding:
+    """It is as it should be."""
+    return Finding(subject, Grade.GOOD, found)
+
+
+def note(subject: str, found: str, remedy: str) -> Finding:
+    """It works, and could be better."""
+    return Finding(subject, Grade.NOTE, found, remedy)
+
+
+def bad(subject: str, found: str, remedy: str) -> Finding:
+    """It does not work."""
+    return Finding(subject, Grade.BAD, found, remedy)
+
+
+def finding_lines(findings: Sequence[Finding]) -> list[str]:
+    """Findings for people: what is wrong has its remedy below it, and the last line counts."""
+    width = max((len(finding.subject) for finding in findings), default=0)
+    lines = []
+    for finding in findings:
+        lines.append(f"{finding.grade.value:<8}{finding.subject:<{width}}  {finding.found}")
+        if finding.remedy:
+            lines.append(f"{'':<8}{'':<{width}}  → {finding.remedy}")
+    problems = sum(finding.grade is Grade.BAD for finding in findings)
+    said = "no problem" if not problems else "1 problem" if problems == 1 else f"{problems} problems"
+    return [*lines, "", f"{said} in {len(findings)} findings"]
+
+
+def finding_document(finding: Finding) -> dict[str, str | None]:
+    """A finding as JSON has it."""
+    return {
+        "subject": finding.subject,
+        "grade": finding.grade.value,
+        "found": finding.found,
+        "remedy": finding.remedy or None,
+    }
