@@ -9,7 +9,7 @@ PROTOS := $(wildcard proto/cospan/rpc/v1/*.proto)
 PIP_FLAGS := --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test e2e metrics-test faults soak fuzz bench bench-peers base-image check protos check-protos wheel-test clean
+.PHONY: help demo test e2e browser-test metrics-test faults soak fuzz bench bench-peers base-image check protos check-protos wheel-test clean
 
 help:  ## Show this list
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -31,6 +31,9 @@ e2e: $(VENV)/ready-e2e  ## Run the tests in containers: build the image, start f
 metrics-test: $(VENV)/ready  ## Have a real Prometheus check its configuration, scrape a live run, and answer the board's queries
 	@.ci/ensure-prometheus > /dev/null
 	@$(BIN)/python -m pytest -q tests/observability
+
+browser-test: $(VENV)/ready-browser  ## Look at the dashboard in a real Chromium, which it installs where it may; pictures in build/screenshots
+	@$(BIN)/python -m pytest -q tests/browser
 
 faults: $(VENV)/ready-e2e  ## Break fleets from a seed: SEED=n, PARTS=kills,mixed,state-lost,hostile,containers (20 minutes)
 	@PYTHONPATH=tests $(BIN)/python -m faults $(if $(SEED),--seed $(SEED)) $(if $(PARTS),--parts $(PARTS))
@@ -94,6 +97,11 @@ $(VENV)/ready: pyproject.toml
 
 $(VENV)/ready-e2e: $(VENV)/ready
 	@$(BIN)/pip install $(PIP_FLAGS) --group e2e
+	@touch $@
+
+$(VENV)/ready-browser: $(VENV)/ready tests/browser/set-up.sh
+	@$(BIN)/pip install $(PIP_FLAGS) --group browser
+	@tests/browser/set-up.sh build/browser
 	@touch $@
 
 $(VENV)/ready-fuzz: $(VENV)/ready

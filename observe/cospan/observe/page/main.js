@@ -49,7 +49,7 @@ function waitedFor(run) {
   if (!run.live) return [NONE, "nobody any more"];
   if (run.phase === "waiting") return [whole(Math.max(0, run.agents - known.agents.size)), "agents that have not joined"];
   // Rounds that close within a second wait for everybody in turn: names that flicker would tell nobody anything.
-  if (!count || run.phase_seconds < WAITING_SECONDS) return ["nobody", "rounds close within a second"];
+  if (!count || run.phase_seconds < WAITING_SECONDS) return ["nobody", "a round takes below 1 s"];
   const more = count > names.length ? ` and ${whole(count - names.length)} more` : "";
   const since = `for ${seconds(run.phase_seconds)}`;
   return [count === 1 ? names[0] : `${whole(count)} agents`, count === 1 ? since : `${since}: ${names.join(", ")}${more}`];

@@ -1,0 +1,230 @@
+"""The dashboard over real HTTP: what is sent, who is refused, and that nobody who looks holds up a round."""
+
+import asyncio
+import http.client
+import json
+import socket
+import ssl
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, closing
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+import pytest
+from runs import RINGS, run, specification
+
+from cospan.cli import authority
+from cospan.cli.dashboard import plan_dashboard
+from cospan.cli.settings import Settings
+from cospan.client.agent import Agent
+from cospan.core.method import practical
+from cospan.observe.audience import MOST_BROWSERS
+from cospan.observe.dashboard import Dashboard
+from cospan.observe.entrance import Entrance
+from cospan.observe.frames import AGENT_COLUMNS
+from cospan.observe.run_view import RunView, Truth
+from cospan.server.host import Coordinator
+from cospan.wire.errors import InvalidValueError
+from cospan.wire.identity import COORDINATOR
+from cospan.wire.tls import TlsFiles
+
+TOKEN = "token-of-these-tests"
+LOOPBACK = frozenset({"127.0.0.1"})
+
+
+def asked(
+    address: str,
+    path: str,
+    method: str = "GET",
+    body: str | None = None,
+    tls: TlsFiles | None = None,
+    **headers: str,
+) -> tuple[int, dict[str, str], bytes]:
+    """Status, headers and content of one request."""
+    parts = urlsplit(address)
+    assert parts.hostname is not None
+    if tls is None:
+        connection = http.client.HTTPConnection(parts.hostname, parts.port, timeout=10)
+    else:
+        trusting = ssl.create_default_context(cafile=str(tls.authority))
+        connection = http.client.HTTPSConnection(parts.hostname, parts.port, timeout=10, context=trusting)
+    with closing(connection):
+        connection.request(method, path, body, headers)
+        answer = connection.getresponse()
+        return answer.status, {name.lower(): value for name, value in answer.getheaders()}, answer.read()
+
+
+def frames(address: str) -> Iterator[dict[str, Any]]:
+    """What a browser is sent, until the stream ends."""
+    parts = urlsplit(address)
+    assert parts.hostname is not None
+    with closing(http.client.HTTPConnection(parts.hostname, parts.port, timeout=20)) as connection:
+        connection.request("GET", "/events")
+        for line in connection.getresponse():
+            if line.startswith(b"data: ") and len(line) > 12:
+                yield json.loads(line[6:])
+
+
+@asynccontextmanager
+async def shown(
+    token: str | None = None, tls: TlsFiles | None = None, **changes: Any
+) -> AsyncIterator[tuple[Coordinator, Dashboard, RunView]]:
+    async with Coordinator(specification(practical(3), **changes)) as coordinator:
+        view = RunView(coordinator)
+        dashboard = Dashboard(view, Entrance(LOOPBACK, token), host="127.0.0.1", port=0, tls=tls)
+        dashboard.open()
+        try:
+            yield coordinator, dashboard, view
+        finally:
+            await asyncio.to_thread(dashboard.close)
+
+
+async def finish(coordinator: Coordinator, count: int = 2) -> None:
+    agents = [
+        Agent(RINGS, index=index, coordinator=coordinator.address, share_td_error=True) for index in range(count)
+    ]
+    await asyncio.gather(*(agent.run_async() for agent in agents))
+
+
+def test_a_browser_is_told_the_whole_and_then_what_changes() -> None:
+    async def watched() -> list[dict[str, Any]]:
+        async with shown(rounds=6) as (coordinator, dashboard, view):
+            watching = asyncio.create_task(asyncio.to_thread(lambda: list(frames(dashboard.address))))
+            await finish(coordinator)
+            view.tell(Truth(0.25, ((5, 0.5),), {"site-0": 0.125}))
+            await asyncio.to_thread(dashboard.close)
+            return await watching
+
+    seen = run(watched())
+    assert seen[0]["whole"]
+    last = seen[-1]
+    assert (last["run"]["round"], last["run"]["phase"], last["run"]["live"]) == (6, "finished", False)
+    points: list[list[Any]] = []
+    agents: dict[str, dict[str, Any]] = {}
+    for frame in seen:
+        points[frame["series"]["start"] :] = frame["series"]["points"]
+        agents |= {row[0]: dict(zip(AGENT_COLUMNS, row, strict=True)) for row in frame.get("agents", ())}
+    assert [point[0] for point in points] == list(range(6))
+    assert points[-1][2:4] == [0.5, 0.25]
+    assert agents.keys() == {"site-0", "site-1"}
+    assert agents["site-0"]["td_error"] > 0.0
+    assert (agents["site-0"]["value_error"], agents["site-1"]["value_error"]) == (0.125, None)
+
+
+def test_a_stored_run_is_shown_from_its_first_round() -> None:
+    async def watched() -> dict[str, Any]:
+        async with shown(rounds=4) as (coordinator, _, _):
+            await finish(coordinator)
+            earlier = list(coordinator.engine.history.recent(4))
+            view = RunView(coordinator, earlier)
+            return view.whole()
+
+    assert [point[0] for point in run(watched())["series"]["points"]] == [0, 1, 2, 3]
+
+
+def test_every_answer_carries_the_policy_and_only_reading_is_possible() -> None:
+    async def tried() -> None:
+        async with shown() as (_, dashboard, _):
+            for path, status in (("/", 200), ("/main.js", 200), ("/none", 404), ("/../app.py", 404)):
+                found, headers, _ = await asyncio.to_thread(asked, dashboard.address, path)
+                assert found == status, path
+                assert "default-src 'none'" in headers["content-security-policy"]
+                assert "unsafe" not in headers["content-security-policy"]
+            for method in ("POST", "PUT", "DELETE"):
+                assert (await asyncio.to_thread(asked, dashboard.address, "/events", method))[0] == 405
+            status, _, text = await asyncio.to_thread(asked, dashboard.address, "/", Host="evil.example")
+            assert (status, b"not known by the name" in text) == (421, True)
+
+    run(tried())
+
+
+def test_with_tls_and_a_token_only_who_shows_it_sees_anything(tmp_path: Path) -> None:
+    authority.make_authority(tmp_path / "ca", name="authority", days=2)
+    authority.issue(tmp_path / "ca", "coordinator", uris=(COORDINATOR,), hosts=("127.0.0.1",), days=1.0)
+    folder = tmp_path / "ca" / "coordinator"
+    tls = TlsFiles(folder / "cert.pem", folder / "key.pem", folder / "ca.pem")
+
+    async def tried() -> None:
+        async with shown(token=TOKEN, tls=tls) as (_, dashboard, _):
+            address = dashboard.address
+            assert address.startswith("https://")
+
+            async def ask(path: str, method: str = "GET", body: str | None = None, **headers: str) -> Any:
+                return await asyncio.to_thread(asked, address, path, method, body, tls, **headers)
+
+            for path in ("/", "/main.js", "/events"):
+                assert (await ask(path))[0] == 401
+            assert (await ask("/", Accept="text/html"))[1]["location"] == "/login"
+            assert (await ask("/", Authorization=f"Bearer {TOKEN}"))[0] == 200
+            assert b'role="alert"' in (await ask("/login", "POST", "token=wrong"))[2]
+            status, headers, _ = await ask("/login", "POST", f"token={quote(TOKEN)}")
+            cookie = headers["set-cookie"]
+            assert status == 303
+            assert all(part in cookie.lower() for part in ("httponly", "samesite=strict", "secure"))
+            assert TOKEN not in cookie
+            assert (await ask("/", Cookie=cookie.partition(";")[0]))[0] == 200
+
+    run(tried())
+
+
+def test_browsers_that_do_not_read_hold_up_no_round_and_too_many_are_turned_away() -> None:
+    async def crowded() -> None:
+        async with shown(rounds=200) as (coordinator, dashboard, _):
+            parts = urlsplit(dashboard.address)
+            idle = [socket.create_connection((parts.hostname, parts.port)) for _ in range(MOST_BROWSERS)]
+            try:
+                for connection in idle:
+                    connection.sendall(b"GET /events HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+                    assert await asyncio.to_thread(connection.recv, 15) == b"HTTP/1.1 200 OK"
+                status, _, text = await asyncio.to_thread(asked, dashboard.address, "/events")
+                assert (status, b"browsers look already" in text) == (503, True)
+                await finish(coordinator)
+                assert coordinator.engine.state.round == 200
+                assert max(report.seconds for report in coordinator.engine.history.recent(200)) < 2.0
+            finally:
+                for connection in idle:
+                    connection.close()
+
+    run(crowded(), seconds=60.0)
+
+
+def test_an_address_that_is_taken_is_named() -> None:
+    async def twice() -> None:
+        async with shown() as (coordinator, dashboard, _):
+            port = urlsplit(dashboard.address).port
+            assert port is not None
+            other = Dashboard(RunView(coordinator), Entrance(LOOPBACK), host="127.0.0.1", port=port)
+            with pytest.raises(InvalidValueError, match=f"cannot listen on 127.0.0.1:{port}"):
+                other.open()
+
+    run(twice())
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"dashboard": "0.0.0.0:8080"}, "there is no TLS"),
+        ({"dashboard": "127.0.0.1:70000"}, "its port must be 0 to 65535"),
+        ({"dashboard_token_file": "token"}, "without --dashboard"),
+        ({"dashboard": "127.0.0.1:0", "dashboard_token_file": "/none/token"}, "cannot read the dashboard's token"),
+    ],
+)
+def test_a_dashboard_that_would_not_be_safe_is_refused_in_words(changes: dict[str, str], says: str) -> None:
+    with pytest.raises(InvalidValueError, match=says):
+        plan_dashboard(Settings(**changes), None)
+
+
+def test_off_the_loopback_a_token_is_needed_as_well(tmp_path: Path) -> None:
+    authority.make_authority(tmp_path / "ca", name="authority", days=2)
+    authority.issue(tmp_path / "ca", "c", uris=(COORDINATOR,), hosts=("coordinator.example",), days=1.0)
+    folder = tmp_path / "ca" / "c"
+    tls = TlsFiles(folder / "cert.pem", folder / "key.pem", folder / "ca.pem")
+    settings = Settings(dashboard="0.0.0.0:8443")
+    with pytest.raises(InvalidValueError, match="--dashboard-token-file"):
+        plan_dashboard(settings, tls)
+    (tmp_path / "token").write_text(TOKEN, encoding="utf-8")
+    with_token = settings.model_copy(update={"dashboard_token_file": str(tmp_path / "token")})
+    plan = plan_dashboard(with_token, tls)
+    assert plan is not None
+    assert (plan.token, "coordinator.example" in plan.hosts, "0.0.0.0" in plan.hosts) == (TOKEN, True, False)
