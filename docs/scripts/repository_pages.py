@@ -19,12 +19,13 @@ PAGES = {
     "SECURITY.md": "reporting.md",
     "README.md": "index.md",  # the site's first page stands for it
 }
-_LANGUAGES = {".py": "python", ".proto": "protobuf", ".md": "markdown"}
+_LANGUAGES = {".py": "python", ".proto": "protobuf", ".yml": "yaml", ".toml": "toml", ".sh": "bash"}
+_LARGEST = 50_000  # bytes of a file in the page of its folder
 _LINK = re.compile(r"(?<=\]\()(?!\w+:|#)([^)#\s]+)")
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Adds the pages, and one with the source of each other file that a page links to."""
+    """Adds the pages, and one with the source of each other file or folder that a page links to."""
     for path, uri in PAGES.items():
         if uri != "index.md":
             files.append(File.generated(config, uri, content=(ROOT / path).read_text(encoding="utf-8")))
@@ -65,9 +66,9 @@ def _resolved(target: str, origin: str) -> str:
 
 
 def _outside(markdown: str, origin: str) -> set[str]:
-    """The files outside of docs/ that a page links to."""
+    """The files and folders outside of docs/ that a page links to."""
     paths = {_resolved(match[1], origin) for match in _LINK.finditer(markdown)}
-    return {path for path in paths if not path.startswith("docs/") and (ROOT / path).is_file()}
+    return {path for path in paths if not path.startswith("docs/") and (ROOT / path).exists()}
 
 
 def _uri(path: str) -> str:
@@ -75,8 +76,17 @@ def _uri(path: str) -> str:
 
 
 def _source_page(path: str) -> str:
-    language = _LANGUAGES.get(Path(path).suffix, "text")
+    if (ROOT / path).is_dir():
+        inner = sorted(str(file.relative_to(ROOT)) for file in (ROOT / path).rglob("*") if _is_shown(file))
+        return "\n".join([f"# `{path}`\n", *(_listing(file, "##") for file in inner)])
     text = (ROOT / path).read_text(encoding="utf-8")
-    if language == "markdown":
-        return text
-    return f"# `{path}`\n\n````{language}\n{text}````\n"
+    return text if Path(path).suffix == ".md" else _listing(path, "#")
+
+
+def _is_shown(file: Path) -> bool:
+    return file.is_file() and file.suffix in _LANGUAGES and file.stat().st_size <= _LARGEST
+
+
+def _listing(path: str, heading: str) -> str:
+    text = (ROOT / path).read_text(encoding="utf-8")
+    return f"{heading} `{path}`\n\n````{_LANGUAGES.get(Path(path).suffix, 'text')}\n{text}````\n"
