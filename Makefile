@@ -9,7 +9,7 @@ PROTOS := $(wildcard proto/cospan/rpc/v1/*.proto)
 PIP_FLAGS := --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test e2e browser-test metrics-test faults soak fuzz bench bench-peers base-image check protos check-protos wheel-test clean
+.PHONY: help demo test e2e browser-test metrics-test faults soak fuzz bench bench-peers base-image check protos check-protos docs newcomer-test figures wheel-test clean
 
 help:  ## Show this list
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -65,14 +65,29 @@ check: $(VENV)/ready check-protos  ## Lint, type-check, check imports and genera
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
-protos: .venv-protos/ready  ## Generate the protocol's Python code
+protos: $(VENV)/ready .venv-protos/ready  ## Generate the protocol's Python code, and its page in docs/
 	@$(call generate,proto)
+	@$(call generate-page,docs/reference/protocol-messages.md)
 
-check-protos: .venv-protos/ready
+check-protos: $(VENV)/ready .venv-protos/ready
 	@rm -rf build/protos && mkdir -p build/protos
 	@$(call generate,build/protos)
 	@for file in $$(cd build/protos && find . -type f); do \
 	  cmp -s build/protos/$$file proto/$$file || { echo "proto/$$file is not what the .proto files give: run 'make protos'"; exit 1; }; done
+	@$(call generate-page,build/protocol-messages.md)
+	@cmp -s build/protocol-messages.md docs/reference/protocol-messages.md || \
+	  { echo "docs/reference/protocol-messages.md is not what the .proto files give: run 'make protos'"; exit 1; }
+
+docs: $(VENV)/ready-docs  ## Build the documentation site into build/site, and run what its pages say to run
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs --quiet build
+	@$(BIN)/python -m pytest -q tests/docs/test_snippets.py
+	@echo "build/site/index.html"
+
+newcomer-test: $(VENV)/ready-docs  ## Follow docs/start.md from a clone to a fleet of one's own, in an empty folder
+	@$(BIN)/python -m pytest -q -rP tests/docs/test_newcomer.py
+
+figures: $(VENV)/ready-docs  ## Draw the figures of docs/figures again
+	@PYTHONPATH=examples $(BIN)/python docs/scripts/figures.py
 
 wheel-test: $(VENV)/ready  ## Build the wheel, and test it in a clean environment
 	@tests/wheel.sh $(PYTHON)
@@ -84,6 +99,12 @@ define generate
 PATH="$(CURDIR)/.venv-protos/bin:$$PATH" python -m grpc_tools.protoc -Iproto --python_out=$(1) --mypy_out=quiet:$(1) $(PROTOS) && \
 PATH="$(CURDIR)/.venv-protos/bin:$$PATH" python -m grpc_tools.protoc -Iproto --grpc_python_out=$(1) --mypy_grpc_out=quiet:$(1) \
   proto/cospan/rpc/v1/coordinator_service.proto
+endef
+
+# The page of the protocol's messages, from the comments of the .proto files.
+define generate-page
+mkdir -p build && .venv-protos/bin/python -m grpc_tools.protoc -Iproto --include_source_info --include_imports \
+  --descriptor_set_out=build/protos.binpb $(PROTOS) && $(BIN)/python docs/scripts/protocol_messages.py build/protos.binpb $(1)
 endef
 
 $(VENV)/ready: pyproject.toml
@@ -102,6 +123,10 @@ $(VENV)/ready-e2e: $(VENV)/ready
 $(VENV)/ready-browser: $(VENV)/ready tests/browser/set-up.sh
 	@$(BIN)/pip install $(PIP_FLAGS) --group browser
 	@tests/browser/set-up.sh build/browser
+	@touch $@
+
+$(VENV)/ready-docs: $(VENV)/ready
+	@$(BIN)/pip install $(PIP_FLAGS) --group docs
 	@touch $@
 
 $(VENV)/ready-fuzz: $(VENV)/ready

@@ -1,0 +1,55 @@
+"""Somebody new follows docs/start.md: from a clone to the value function of an environment of their own."""
+
+import subprocess
+import time
+from dataclasses import replace
+from pathlib import Path
+
+from docs.pages import ROOT, Shell, blocks_of, environment_of
+
+BOUND_SECONDS = (
+    15 * 60.0
+)  # what the page promises, for somebody who reads as well: the commands get a fraction of it
+COMMANDS_SECONDS = 5 * 60.0
+
+
+def test_a_newcomer_reaches_a_value_function_by_the_page_alone(tmp_path: Path) -> None:
+    town = tmp_path / "town"
+    town.mkdir()
+    begun = time.monotonic()
+    shell = Shell(town, environment_of(tmp_path), COMMANDS_SECONDS)
+    try:
+        for block in blocks_of(ROOT / "docs" / "start.md"):
+            shell.do(
+                replace(
+                    block, text=block.text.replace("git clone URL", f"git clone --quiet '{_snapshot(tmp_path)}'")
+                )
+            )
+    finally:
+        shell.close()
+    taken = time.monotonic() - begun
+    print(f"a newcomer's commands took {taken:.0f} s")
+    assert taken < COMMANDS_SECONDS
+    assert (town / "tanks" / "convergence.png").exists()
+
+
+def _snapshot(folder: Path) -> Path:
+    """A repository with the files of the tree as they are, committed or not."""
+    repository = folder / "repository"
+    if not repository.exists():
+        listed = subprocess.run(
+            ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+            cwd=ROOT,
+            check=True,
+            capture_output=True,
+        ).stdout
+        subprocess.run(["git", "init", "--quiet", str(repository)], check=True)
+        for name in filter(None, listed.decode().split("\0")):
+            if (ROOT / name).is_file():
+                target = repository / name
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_bytes((ROOT / name).read_bytes())
+        identity = ["-c", "user.name=newcomer", "-c", "user.email=newcomer@example.org"]
+        subprocess.run(["git", "add", "--all"], cwd=repository, check=True)
+        subprocess.run(["git", *identity, "commit", "--quiet", "--message", "tree"], cwd=repository, check=True)
+    return repository

@@ -1,0 +1,78 @@
+"""Every command and program of the README and of docs/ is run, in an empty folder for each page."""
+
+import re
+import shutil
+import socket
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from docs.pages import NOT_RUN, ROOT, Block, Shell, blocks_of, environment_of, here, missing_line
+
+SECONDS = 60.0
+PORT = re.compile(r"\b5005[1-3]\b")
+ELSEWHERE = {
+    ROOT / "docs" / "start.md",  # installs; followed by test_newcomer.py
+    ROOT / "docs" / "python-api.md",  # one program; run by tests/behaviour/test_python.py
+}
+PAGES = sorted({ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")} - ELSEWHERE)
+
+
+@pytest.mark.parametrize(
+    "page",
+    [page for page in PAGES if any(block.is_run for block in blocks_of(page))],
+    ids=lambda page: str(page.relative_to(ROOT)),
+)
+def test_what_a_page_says_to_run_runs(page: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "page"
+    folder.mkdir()
+    shutil.copytree(ROOT / "examples", folder / "examples", ignore=shutil.ignore_patterns("__pycache__"))
+    (folder / ".venv").symlink_to(here().parent)  # what `make` sets up in the clone
+    ports = free_ports()
+    environment = environment_of(tmp_path, here()) | {"COSPAN_PORT": ports["50051"]}
+    shell = Shell(folder, environment, SECONDS)
+    try:
+        for block in blocks_of(page):
+            shell.do(replace(block, text=PORT.sub(lambda port: ports[port[0]], block.text)))
+    finally:
+        shell.close()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_blocks_that_are_not_run_say_why(page: Path) -> None:
+    for block in blocks_of(page):
+        if block.title.startswith(NOT_RUN):
+            assert len(block.title.removeprefix(NOT_RUN)) > 8, f"{page}:{block.line}"
+
+
+def free_ports() -> dict[str, str]:
+    """The ports that pages name, each with one that nobody listens on: tests run beside whatever else runs here."""
+    with ExitStack() as stack:
+        held = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(3)]
+        numbers = [str(door.getsockname()[1]) for door in held]
+    return dict(zip(("50051", "50052", "50053"), numbers, strict=True))
+
+
+def test_the_shell_goes_on_where_it_was_and_finds_what_fails(tmp_path: Path) -> None:
+    folder = tmp_path / "page"
+    folder.mkdir()
+    shell = Shell(folder, environment_of(tmp_path, here()), 10.0)
+    try:
+        shell.do(Block("console", "", "mkdir inner; cd inner; export WORD=kept\n", 1))
+        shell.do(Block("sh", "", "echo $WORD in $(basename $PWD)\n", 2))
+        shell.do(Block("text", "Prints", "kept in inner\n", 3))
+        shell.do(Block("python", "note.py", "print('a file')\n", 4))
+        assert (folder / "note.py").exists()
+        with pytest.raises(AssertionError, match="line 5: 3"):
+            shell.do(Block("console", "", "exit 3\n", 5))
+        with pytest.raises(AssertionError, match="not in what was printed"):
+            shell.do(Block("text", "Prints", "something else\n", 6))
+    finally:
+        shell.close()
+
+
+def test_expected_lines_come_in_their_order_and_loosely() -> None:
+    assert missing_line("a …  c\n…\nlast\n", "a b   c\nx\nat last\n") is None
+    assert missing_line("last\na\n", "a\nlast\n") == "a"
+    assert missing_line("12.5 s\n", "12x5 s\n") == "12.5 s"
