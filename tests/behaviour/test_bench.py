@@ -2,15 +2,19 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import threading
+import time
 import venv
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
-from cospan.bench import cost_growth
+from cospan.bench import cost_growth, fleet
 
 SECONDS = 60.0
 
@@ -27,6 +31,13 @@ def bench(tmp_path: Path, *arguments: str) -> "subprocess.CompletedProcess[str]"
         timeout=SECONDS,
         check=False,
     )
+
+
+def wait_until(reached: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + SECONDS
+    while not reached():
+        assert time.monotonic() < deadline, "what was waited for did not come"
+        threading.Event().wait(0.05)
 
 
 @pytest.mark.parametrize("agents", [1, 3, 10])
@@ -71,6 +82,67 @@ def test_time_to_accuracy_of_the_same_run_over_the_network_and_in_process(tmp_pa
     assert not list(tmp_path.iterdir()), "nothing is left"
 
 
+def test_cpu_of_an_agent_until_its_first_gradient(tmp_path: Path) -> None:
+    done = bench(tmp_path, "agent-start", "queues", "--turns", "1", "--json")
+    assert done.returncode == 0, done.stderr
+    document: dict[str, Any] = json.loads(done.stdout)
+    assert (document["benchmark"], document["workload"], document["turns"]) == ("agent-start", "queues", 1)
+    assert 0.0 < document["imports_cpu_seconds"] < document["cpu_seconds"] == document["most_cpu_seconds"]
+    assert document["ratio_to_imports"] == document["cpu_seconds"] / document["imports_cpu_seconds"]
+    assert not list(tmp_path.iterdir()), "nothing is left"
+
+
+def test_updates_in_groups_and_by_single_agents(tmp_path: Path) -> None:
+    size = ("--agents", "12", "--group", "6", "--feature-dim", "5", "--rank", "2", "--seconds", "0.2")
+    done = bench(tmp_path, "groups", *size, "--json")
+    assert done.returncode == 0, done.stderr
+    document: dict[str, Any] = json.loads(done.stdout)
+    assert (document["agents"], document["group"]) == (12, 6)
+    assert document["ratio_low"] <= document["ratio_to_single"] <= document["ratio_high"]
+    assert document["blocks"] >= 3
+    assert document["updates_per_second"] > document["single_updates_per_second"], (
+        "two streams are less than twelve"
+    )
+    assert not list(tmp_path.iterdir()), "nothing is left"
+
+
+def test_a_whole_fleet(tmp_path: Path) -> None:
+    few = ("--agents", "6", "--processes", "2", "--rounds", "4")
+    done = bench(tmp_path, "fleet", "synthetic", *few, "--json")
+    assert done.returncode == 0, done.stderr
+    document: dict[str, Any] = json.loads(done.stdout)
+    assert (document["agents"], document["processes"], document["rounds"]) == (6, 2, 4)
+    assert document["rounds_per_second_low"] <= document["rounds_per_second"] <= document["rounds_per_second_high"]
+    assert document["memory_mib"] > 100.0, "three processes with numpy and gRPC"
+    assert not list(tmp_path.iterdir()), "nothing is left"
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="the system does not tell who started whom")
+def test_ctrl_c_ends_a_fleet_and_leaves_nothing(tmp_path: Path) -> None:
+    endless = ("fleet", "synthetic", "--agents", "2", "--processes", "2", "--rounds", "1000000")
+    with subprocess.Popen(
+        [sys.executable, "-m", "cospan.cli.main", "bench", *endless],
+        cwd=tmp_path,
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            wait_until(
+                lambda: len(list(fleet.family(process.pid))) >= 4 and bool(list(tmp_path.rglob("rounds.csv")))
+            )
+            started = list(fleet.family(process.pid))[1:]
+            process.send_signal(signal.SIGINT)
+            said = process.communicate(timeout=SECONDS)
+        finally:
+            process.kill()
+    assert (process.returncode, said[0], said[1].splitlines()[-1]) == (1, "", "cospan: interrupted")
+    wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in started))
+    assert not list(tmp_path.iterdir()), "nothing is left"
+
+
 def test_a_value_error_that_is_not_reached(tmp_path: Path) -> None:
     few = ("--agents", "2", "--value-error", "0", "--rounds", "2", "--turns", "1", "--quiet")
     done = bench(tmp_path, "time-to-accuracy", "queues", *few)
@@ -108,6 +180,9 @@ def test_a_table_for_people(tmp_path: Path) -> None:
     [
         (("rounds", "--feature-dim", "2", "--rank", "3"), "rank is 3; it must be 1 to the feature dimension 2"),
         (("encodings", "--shape", "3"), "--shape is '3'; it must be DxR with 1 ≤ R ≤ D, as 65536x32"),
+        (("cost-growth", "--series", "x"), "--series is 'x'; it must be one of streams, groups, numbers"),
+        (("groups", "--agents", "3", "--group", "5"), "--group is 5; it must be 2 to the number of agents, 3"),
+        (("fleet", "--agents", "1"), "--processes is 2; it must be 1 to the number of agents, 1"),
         (("learner", "--output", "none/x.json"), "there is no folder 'none' for --output; make it first"),
     ],
 )

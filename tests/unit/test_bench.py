@@ -7,6 +7,8 @@ import pytest
 from scipy import stats
 
 from cospan.bench import encodings, learner, orthonormalise, processes, rounds
+from cospan.bench.agent_start import learnt
+from cospan.bench.cost_growth import Cost, per_stream
 from cospan.bench.growth import exponent, shares
 from cospan.bench.host import describe
 from cospan.bench.pairs import Turns, in_turns
@@ -14,15 +16,16 @@ from cospan.bench.processes import Case
 from cospan.bench.report import Column, Report
 from cospan.bench.speakers import Upload, agents_of, varint
 from cospan.cli.bench import shapes_of
+from cospan.core.aggregation import Contribution
 from cospan.core.learner import LearnerState, Trajectory, learn_round
-from cospan.core.matrices import DenseMatrix, to_dense
+from cospan.core.matrices import DenseMatrix, FactoredMatrix, to_dense
 from cospan.core.method import Corrections, Method, paper
 from cospan.core.specification import RunSpecification
 from cospan.core.subspace import random_basis
 from cospan.rpc.v1 import coordinator_service_pb2 as pb
 from cospan.study.statistics import median_estimate
-from cospan.wire.codec import decode_agent_message
-from cospan.wire.errors import InvalidValueError
+from cospan.wire.codec import decode_agent_message, encode_agent_message
+from cospan.wire.errors import CospanError, InvalidValueError
 from cospan.wire.messages import GradientUpload
 
 
@@ -116,6 +119,15 @@ def test_encodings() -> None:
     assert sizes[10, "factored", "float64"] > 3 * payload["factored"], "a group has as many factors as columns"
 
 
+@pytest.mark.parametrize(("d", "r"), [(1, 1), (20, 3), (1024, 16), (65_536, 32)])
+def test_a_factored_upload_is_its_numbers_and_at_most_64_bytes(d: int, r: int) -> None:
+    """Of one agent, in float64, with the largest number of a round that a billion rounds need."""
+    gradient = FactoredMatrix(np.ones((d, 1)), np.ones((r, 1)))
+    message = encode_agent_message(GradientUpload(1_000_000_000, Contribution(gradient, 1.0)))
+    size = len(message.SerializeToString())
+    assert 8 * (d + r) < size <= 8 * (d + r) + 64
+
+
 def test_learner() -> None:
     chosen = [learner.Case("queues", "practical", 3), learner.Case("none", "compact", 2, (12, 2))]
     report = learner.benchmark(chosen, 0.0, quiet)
@@ -169,6 +181,18 @@ def test_what_a_sum_of_costs_consists_of() -> None:
     assert found[1] == pytest.approx(3.0, rel=0.1)
 
 
+def test_what_a_stream_costs_beyond_the_first_case() -> None:
+    """8 streams cost 4,000 µs, 108 cost 27,000 µs and 80 KiB more for each of the 100, 2 KiB of it payload."""
+    few, many = Case(8, 64, 4), Case(108, 64, 4)
+    least, most = Cost(4000.0, 1.0, 40.0, 9), Cost(27_000.0, 1.0, 40.0 + 8000 / 1024, 9)
+    found = per_stream(many, most, few, least)
+    assert (found["cpu_us_per_stream"], found["cpu_growth_per_stream"]) == (250.0, 0.5)
+    assert found["memory_kib_per_stream"] == pytest.approx(78.0)
+    first = per_stream(few, least, few, least)
+    assert (first["cpu_growth_per_stream"], first["memory_kib_per_stream"]) == (1.0, None)
+    assert set(per_stream(many, Cost(None, 1.0, None, 9), few, least).values()) == {None}
+
+
 def test_a_group_shares_a_stream() -> None:
     case = Case(10, 4, 2, group=4)
     assert case.streams == 3
@@ -206,6 +230,12 @@ def test_the_sweep_leaves_out_what_no_memory_holds() -> None:
     assert Case(1024, 1024, 16) in cases
     assert Case(1024, 65_536, 32) not in cases
     assert {(case.feature_dim, case.rank) for case in cases} == set(rounds.SWEEP_SHAPES)
+
+
+def test_an_agent_that_fails_to_start_says_why() -> None:
+    assert [learnt(json.dumps({"event": name})) for name in ("note", "progress")] == ["", "progress"]
+    with pytest.raises(CospanError, match="the agent did not start: no room"):
+        learnt(json.dumps({"event": "failed", "message": "no room"}))
 
 
 # Wrong use ------------------------------------------------------------------------------------------------------

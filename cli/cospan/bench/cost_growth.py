@@ -21,6 +21,8 @@ _LEAST_BLOCKS = 3
 NOTES = (
     "CPU: microseconds of the coordinator a round; ms: median of a round; MiB: memory of its own afterwards.",
     "exponent: the slope of log y against log x of a series by least squares, its 95 % interval by Student's t.",
+    "a stream: CPU / streams, and in times of the first case of the series; KiB a stream: what each stream beyond",
+    "those of the first case adds to memory, less the payload of its last upload.",
     "streams: one stream an agent; groups: two streams that share all agents; numbers: d · r, 8 streams.",
 )
 COLUMNS = (
@@ -32,6 +34,9 @@ COLUMNS = (
     Column("cpu_us_per_round", "CPU", ",.0f"),
     Column("round_ms", "ms", ".3g"),
     Column("memory_mib", "MiB", ".1f"),
+    Column("cpu_us_per_stream", "a stream", ",.0f"),
+    Column("cpu_growth_per_stream", "of the first", ".2f"),
+    Column("memory_kib_per_stream", "KiB a stream", ",.1f"),
     Column("cpu_exponent", "CPU ~", ".2f"),
     Column("cpu_low", "from", ".2f"),
     Column("cpu_high", "to", ".2f"),
@@ -85,7 +90,7 @@ def benchmark(chosen: Sequence[Series], seconds: float, say: Callable[[str], Non
     """
     rows: list[Row] = []
     cases: list[Case] = []
-    costs: list[_Cost] = []
+    costs: list[Cost] = []
     for series in chosen:
         measured = []
         for case in series.cases:
@@ -98,7 +103,7 @@ def benchmark(chosen: Sequence[Series], seconds: float, say: Callable[[str], Non
 
 
 @dataclass(frozen=True, slots=True)
-class _Cost:
+class Cost:
     """Of a round, and the coordinator's memory after many."""
 
     cpu_us: float | None
@@ -107,7 +112,7 @@ class _Cost:
     rounds: int
 
 
-async def _measured(case: Case, seconds: float) -> _Cost:
+async def _measured(case: Case, seconds: float) -> Cost:
     async with contextlib.AsyncExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="cospan-bench-"))
         starting = server(coordinator(case, Path(folder) / "run"), listening)
@@ -124,10 +129,10 @@ async def _measured(case: Case, seconds: float) -> _Cost:
             await run.play_block(rounds)
         memory = resident_bytes(process.pid)
         played = sum(len(block) for block in run.seconds)
-        return _Cost(run.cpu_us(1), run.milliseconds(50.0), memory / 2**20 if memory else None, played)
+        return Cost(run.cpu_us(1), run.milliseconds(50.0), memory / 2**20 if memory else None, played)
 
 
-def _fitted(series: Series, costs: Sequence[_Cost]) -> list[Row]:
+def _fitted(series: Series, costs: Sequence[Cost]) -> list[Row]:
     fits: dict[str, Cell] = {}
     for name, values in (
         ("cpu", [cost.cpu_us for cost in costs]),
@@ -149,13 +154,30 @@ def _fitted(series: Series, costs: Sequence[_Cost]) -> list[Row]:
             "round_ms": cost.milliseconds,
             "memory_mib": cost.mebibytes,
             "rounds": cost.rounds,
+            **per_stream(case, cost, series.cases[0], costs[0]),
             **fits,
         }
         for case, cost in zip(series.cases, costs, strict=True)
     ]
 
 
-def _models(cases: Sequence[Case], costs: Sequence[_Cost]) -> list[str]:
+def per_stream(case: Case, cost: Cost, first: Case, least: Cost) -> dict[str, Cell]:
+    """What a stream costs, against the first case of the series; None where the system does not tell."""
+    cpu = cost.cpu_us and cost.cpu_us / case.streams
+    cpu_of_first = least.cpu_us and least.cpu_us / first.streams
+    more = case.streams - first.streams
+    memory = None
+    if cost.mebibytes and least.mebibytes and more > 0:
+        payload = 8 * case.feature_dim * case.rank / 1024.0
+        memory = 1024.0 * (cost.mebibytes - least.mebibytes) / more - payload
+    return {
+        "cpu_us_per_stream": cpu,
+        "cpu_growth_per_stream": cpu / cpu_of_first if cpu and cpu_of_first else None,
+        "memory_kib_per_stream": memory,
+    }
+
+
+def _models(cases: Sequence[Case], costs: Sequence[Cost]) -> list[str]:
     """What a round and a coordinator cost, as sums over what they consist of: a sentence each, with its misfit."""
     names = ("1", "streams", "agents", "d·r", "streams·d·r")
     terms = np.array(

@@ -74,18 +74,33 @@ def shares(case: Case) -> list[range]:
 @contextlib.asynccontextmanager
 async def server(arguments: list[str], address_of: Callable[[str], str]) -> AsyncIterator[tuple[Process, str]]:
     """A server's process, and where it listens; what it says later is read and dropped."""
+    async with saying(arguments, "a server's start", address_of) as (process, address):
+        yield process, address
+
+
+@contextlib.asynccontextmanager
+async def saying(
+    arguments: list[str], what: str, found: Callable[[str], str]
+) -> AsyncIterator[tuple[Process, str]]:
+    """A process that has said something, and what was found in it; what it says later is read and dropped.
+
+    Args:
+        arguments: those of Python.
+        what: is waited for, as an error says it.
+        found: what is looked for in a line, empty where it is not there.
+    """
     async with _process(arguments, stdout=PIPE) as process:
         assert process.stdout is not None
-        address = ""
-        async with bounded("a server's start"):
-            while not address:
+        said = ""
+        async with bounded(what):
+            while not said:
                 line = await process.stdout.readline()
                 if not line:
-                    raise CospanError(f"`python {' '.join(arguments)}` ended before it listened")
-                address = address_of(line.decode())
+                    raise CospanError(f"`python {' '.join(arguments)}` ended while {what} was waited for")
+                said = found(line.decode())
         reading = asyncio.create_task(_drop(process.stdout))
         try:
-            yield process, address
+            yield process, said
         finally:
             reading.cancel()
 

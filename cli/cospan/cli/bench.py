@@ -66,12 +66,48 @@ def bench_peers(chosen: BenchOptions, agents: Sequence[int], feature_dim: int, r
     return _run(chosen, lambda say: peers.benchmark(cases, environment, chosen.seconds, say))
 
 
-def bench_cost_growth(chosen: BenchOptions) -> int:
+def bench_cost_growth(chosen: BenchOptions, series: Sequence[str]) -> int:
     """How the coordinator's time and memory grow; the exit code."""
     from cospan.bench import cost_growth as growth
 
-    series = (growth.streams(), growth.groups(), growth.numbers())
-    return _run(chosen, lambda say: growth.benchmark(series, chosen.seconds, say))
+    known: dict[str, Callable[[], growth.Series]] = {
+        "streams": growth.streams,
+        "groups": growth.groups,
+        "numbers": growth.numbers,
+    }
+    unknown = [name for name in series if name not in known]
+    if unknown:
+        raise InvalidValueError(f"--series is {unknown[0]!r}; it must be one of {', '.join(known)}")
+    asked = [known[name]() for name in dict.fromkeys(series or known)]
+    return _run(chosen, lambda say: growth.benchmark(asked, chosen.seconds, say))
+
+
+def bench_agent_start(chosen: BenchOptions, workload: str, turns: int) -> int:
+    """CPU of an agent until its first gradient; the exit code."""
+    from cospan.bench import agent_start
+
+    return _run(chosen, lambda say: agent_start.benchmark(workload, turns, say))
+
+
+def bench_groups(chosen: BenchOptions, agents: int, group: int, feature_dim: int, rank: int) -> int:
+    """Updates a second of groups against single agents; the exit code."""
+    from cospan.bench import group_updates
+
+    _require_shape(feature_dim, rank)
+    if group > agents:
+        raise InvalidValueError(f"--group is {group}; it must be 2 to the number of agents, {agents}")
+    shape = (feature_dim, rank)
+    return _run(chosen, lambda say: group_updates.benchmark([agents], group, shape, chosen.seconds, say))
+
+
+def bench_fleet(chosen: BenchOptions, workload: str, agents: int, processes: int, rounds: int) -> int:
+    """Rounds a second and memory of a whole fleet; the exit code."""
+    from cospan.bench import fleet
+
+    if processes > agents:
+        raise InvalidValueError(f"--processes is {processes}; it must be 1 to the number of agents, {agents}")
+    asked = fleet.Fleet(workload, agents, processes, rounds)
+    return _run(chosen, lambda say: fleet.benchmark(asked, say))
 
 
 def bench_time_to_accuracy(

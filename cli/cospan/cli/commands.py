@@ -449,6 +449,7 @@ def bench_peers(
 
 
 def bench_cost_growth(
+    series: o.BenchSeries = None,
     seconds: o.BenchSeconds = 3.0,
     output: o.BenchOutput = None,
     json: o.Json = False,
@@ -458,7 +459,58 @@ def bench_cost_growth(
     """How time and memory of the coordinator grow with agents, groups and d · r: fitted exponents."""
     from cospan.cli import bench
 
-    raise typer.Exit(bench.bench_cost_growth(bench.BenchOptions(seconds, output, json=json, quiet=quiet)))
+    chosen = bench.BenchOptions(seconds, output, json=json, quiet=quiet)
+    raise typer.Exit(bench.bench_cost_growth(chosen, series or ()))
+
+
+def bench_agent_start(
+    workload: o.WorkloadArgument = "queues",
+    turns: o.BenchTurns = 11,
+    output: o.BenchOutput = None,
+    json: o.Json = False,
+    quiet: o.Quiet = False,
+    debug: o.Debug = False,
+) -> None:
+    """CPU seconds of `cospan agent` from its start to its first gradient."""
+    from cospan.cli import bench
+
+    chosen = bench.BenchOptions(0.0, output, json=json, quiet=quiet)
+    raise typer.Exit(bench.bench_agent_start(chosen, workload or "queues", turns))
+
+
+def bench_groups(
+    agents: o.BenchAgents = 1000,
+    group: o.BenchGroup = 1000,
+    feature_dim: o.BenchFeatureDim = 20,
+    rank: o.BenchRank = 3,
+    seconds: o.BenchSeconds = 10.0,
+    output: o.BenchOutput = None,
+    json: o.Json = False,
+    quiet: o.Quiet = False,
+    debug: o.Debug = False,
+) -> None:
+    """Updates of agents a second: in groups against one stream for each agent, in turns."""
+    from cospan.cli import bench
+
+    chosen = bench.BenchOptions(seconds, output, json=json, quiet=quiet)
+    raise typer.Exit(bench.bench_groups(chosen, agents, group, feature_dim, rank))
+
+
+def bench_fleet(
+    workload: o.WorkloadArgument = "synthetic",
+    agents: o.BenchFleetSize = 10_000,
+    processes: o.BenchProcesses = 2,
+    rounds: o.BenchFleetRounds = 100,
+    output: o.BenchOutput = None,
+    json: o.Json = False,
+    quiet: o.Quiet = False,
+    debug: o.Debug = False,
+) -> None:
+    """Rounds per second of a whole fleet on this machine, and the memory of all its processes."""
+    from cospan.cli import bench
+
+    chosen = bench.BenchOptions(0.0, output, json=json, quiet=quiet)
+    raise typer.Exit(bench.bench_fleet(chosen, workload or "synthetic", agents, processes, rounds))
 
 
 def bench_time_to_accuracy(
@@ -507,7 +559,10 @@ _BENCH: tuple[tuple[str, Callable[..., None], str], ...] = (
     ("learner", bench_learner, "cospan bench learner --output learner.json"),
     ("encodings", bench_encodings, "cospan bench encodings --shape 1024x16"),
     ("peers", bench_peers, "cospan bench peers --agents 8 --output peers.json"),
-    ("cost-growth", bench_cost_growth, "cospan bench cost-growth --output cost-growth.json"),
+    ("cost-growth", bench_cost_growth, "cospan bench cost-growth --series streams --output growth.json"),
+    ("agent-start", bench_agent_start, "cospan bench agent-start queues --json"),
+    ("groups", bench_groups, "cospan bench groups --agents 1000 --group 1000 --json"),
+    ("fleet", bench_fleet, "cospan bench fleet synthetic --agents 10000 --processes 2"),
     ("time-to-accuracy", bench_time_to_accuracy, "cospan bench time-to-accuracy queues --value-error 0.005"),
 )
 

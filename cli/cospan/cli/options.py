@@ -744,6 +744,27 @@ BenchValueError: TypeAlias = Annotated[
 BenchMostRounds: TypeAlias = Annotated[
     int, typer.Option("--rounds", help="Within so many rounds.", min=1, metavar="ROUNDS")
 ]
+BenchSeries: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--series",
+        help="What grows: streams, groups or numbers; may be said again.",
+        show_default="all three",
+        metavar="SERIES",
+    ),
+]
+BenchGroup: TypeAlias = Annotated[
+    int, typer.Option("--group", help="How many agents share a stream.", min=2, max=10_000, metavar="N")
+]
+BenchFleetSize: TypeAlias = Annotated[
+    int, typer.Option("--agents", help="How many agents.", min=1, max=100_000, metavar="N")
+]
+BenchProcesses: TypeAlias = Annotated[
+    int, typer.Option("--processes", help="In so many processes, each a group.", min=1, max=64, metavar="P")
+]
+BenchFleetRounds: TypeAlias = Annotated[
+    int, typer.Option("--rounds", help="How many rounds.", min=2, metavar="ROUNDS")
+]
 BenchTurns: TypeAlias = Annotated[
     int, typer.Option("--turns", help="How often each way is measured.", min=1, metavar="TURNS")
 ]
