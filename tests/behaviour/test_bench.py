@@ -143,6 +143,31 @@ def test_ctrl_c_ends_a_fleet_and_leaves_nothing(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir()), "nothing is left"
 
 
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="the system does not tell who started whom")
+def test_ctrl_c_in_a_terminal_while_the_processes_start_is_one_sentence(tmp_path: Path) -> None:
+    """A terminal sends it to all of them, also to those that are still importing."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "cospan.cli.main", "bench", "rounds", "--agents", "8", "--quiet"],
+        cwd=tmp_path,
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        try:
+            wait_until(lambda: len(list(fleet.family(process.pid))) >= 6)
+            started = list(fleet.family(process.pid))[1:]
+            os.killpg(process.pid, signal.SIGINT)
+            said = process.communicate(timeout=SECONDS)
+        finally:
+            process.kill()
+    assert (process.returncode, *said) == (1, "", "cospan: interrupted\n")
+    assert not any(Path(f"/proc/{pid}").exists() for pid in started)
+    assert not list(tmp_path.iterdir()), "nothing is left"
+
+
 def test_a_value_error_that_is_not_reached(tmp_path: Path) -> None:
     few = ("--agents", "2", "--value-error", "0", "--rounds", "2", "--turns", "1", "--quiet")
     done = bench(tmp_path, "time-to-accuracy", "queues", *few)

@@ -4,9 +4,10 @@ import asyncio
 import contextlib
 import json
 import os
+import signal
 import sys
 from asyncio.subprocess import DEVNULL, PIPE, Process
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -122,10 +123,23 @@ async def speakers(case: Case, addresses: Sequence[str]) -> AsyncIterator[None]:
         yield
 
 
+@contextlib.contextmanager
+def _deaf_to_ctrl_c() -> Iterator[None]:
+    """What is started meanwhile inherits that SIGINT is held back: a terminal sends it to everybody, but it is the
+    benchmark that ends its processes, and one that is still importing would answer with a traceback. Here it comes
+    a little later."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 @contextlib.asynccontextmanager
 async def _process(arguments: list[str], stdout: int = DEVNULL) -> AsyncIterator[Process]:
     """A Python process that is killed at the end: what it has stored is thrown away with its folder."""
-    process = await asyncio.create_subprocess_exec(sys.executable, *arguments, stdin=DEVNULL, stdout=stdout)
+    with _deaf_to_ctrl_c():
+        process = await asyncio.create_subprocess_exec(sys.executable, *arguments, stdin=DEVNULL, stdout=stdout)
     try:
         yield process
     finally:
