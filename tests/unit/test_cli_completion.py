@@ -47,6 +47,7 @@ def test_shells_complete_commands_workloads_presets_and_runs(shell: str, tmp_pat
     assert completed(shell, "cospan run q", tmp_path) == {"queues"}
     assert completed(shell, "cospan run queues --preset p", tmp_path) == {"paper", "practical"}
     assert completed(shell, "cospan export runs/2", tmp_path) == {"runs/20260101T000000Z-queues"}
+    assert completed(shell, "cospan report runs/2", tmp_path) == {"runs/20260101T000000Z-queues"}
     assert completed(shell, "cospan reproduce linear", tmp_path) == {"linear-speedup"}
 
 

@@ -123,7 +123,7 @@ def test_clocks_are_compared_within_what_an_answer_tells() -> None:
     assert of_clock(1000.0, 999.0, 2.0).grade is Grade.GOOD
     assert of_clock(1100.0, 999.0, 2.0).found == "the coordinator's is 100 s ahead of this one"
     assert of_clock(900.0, 999.0, 2.0).found == "the coordinator's is 100 s behind this one"
-    assert of_clock(1006.0, 1000.0, 8.0).grade is Grade.GOOD, "it may have been read at any time of these 8 s"
+    assert of_clock(1012.0, 1000.0, 8.0).grade is Grade.GOOD, "it may have been read at any time of these 8 s"
     assert of_clock(0.0, 999.0, 2.0).grade is Grade.NOTE
 
 

@@ -5,6 +5,7 @@ import http.client
 import socket
 import ssl
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -71,6 +72,17 @@ def test_rounds_are_counted_with_their_durations(scraped: Scraped) -> None:
     assert scraped.value("cospan_round_duration_seconds_bucket", le="+Inf") == 4
     assert scraped.value("cospan_round_duration_seconds_sum") == pytest.approx(102.04)
     assert len(scraped.counts.by_duration) == len(ROUND_SECONDS) + 1
+
+
+def test_absences_and_outliers_are_counted(scraped: Scraped) -> None:
+    scraped.play(0, "a", "b")
+    told = scraped.counts.newest
+    assert told is not None
+    for absent, outliers in ((("a",), ()), (("a", "b"), ("c", "d", "e"))):
+        report = replace(told, absent_agent_ids=absent, outlier_agent_ids=outliers)
+        scraped.counts.round(events.ReportRound(report))
+    assert scraped.value("cospan_absences_total") == 3
+    assert scraped.value("cospan_outliers_total") == 3
 
 
 def test_who_is_waited_for_is_named_with_its_silence(scraped: Scraped) -> None:
@@ -191,6 +203,15 @@ def test_peers_that_say_nothing_do_not_keep_others_out_for_long(
         assert idler.recv(1) == b"", "it was closed by the server, within the ten seconds that we wait"
         idler.close()
     assert asked(server, "/healthz")[0] == 200
+
+
+def test_a_handshake_that_does_not_come_is_not_waited_for_long(
+    tmp_path: Path, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cospan.server.metrics_server._PEER_SECONDS", 0.2)
+    parts = urlsplit(serve(tls=issued(tmp_path)["coordinator"]).address)
+    with socket.create_connection((str(parts.hostname), parts.port or 0), 10) as idler:
+        assert idler.recv(1) == b"", "it was closed by the server, within the ten seconds that we wait"
 
 
 def test_with_certificates_only_onlookers_are_answered(tmp_path: Path, serve: Serve) -> None:

@@ -592,7 +592,7 @@ ALL: tuple[tuple[Callable[..., None], str], ...] = (
 _FLEETS, _LOOKING, _STUDIES, OTHER_PANEL = "Fleets", "Looking at runs", "Studies", "Files and tools"
 PANELS: dict[Callable[..., None], str] = {
     **dict.fromkeys((run, coordinator, agent, relay, stop), _FLEETS),
-    **dict.fromkeys((status, watch, doctor, runs), _LOOKING),
+    **dict.fromkeys((status, watch, report, runs, doctor), _LOOKING),
     **dict.fromkeys((compare, reproduce, rank), _STUDIES),
 }
 """Under which heading `cospan --help` lists a command."""

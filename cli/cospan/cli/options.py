@@ -737,7 +737,7 @@ ReportFile: TypeAlias = Annotated[
 Serve: TypeAlias = Annotated[
     bool, typer.Option("--serve", help="Serve it on 127.0.0.1 as well, until Ctrl-C.", rich_help_panel=_FILES)
 ]
-RunToReport: TypeAlias = Annotated[Path, typer.Argument(metavar="RUN", help="The run's folder.")]
+RunToReport: TypeAlias = RunToExport
 Force: TypeAlias = Annotated[
     bool, typer.Option("--force", help="Write over a file that is there.", rich_help_panel=_FILES)
 ]

@@ -18,6 +18,7 @@ from cospan.wire.messages import RunPhase, RunReport
 _MOST_MOVEMENTS = 500
 _ROUND_BYTES = 4 * 2**20
 """Bound of a report of a round, which names who left, who was absent, and outliers."""
+_LAST_LOOK_SECONDS = 1.0
 _LASTING = (UsageError, CertificateError, AdminRequiredError)
 """Errors after which it is not worth asking again."""
 
@@ -115,4 +116,12 @@ class Watch:
         async for closed in rounds:
             self._movements.append(closed.basis_movement)
             done = closed.closed_round + 1
-        self._ended_after = done  # else there was an error: the coordinator is gone, or goes down and comes back
+        # Else there was an error: the coordinator is gone, or goes down and comes back.
+        await self._last_look()
+        self._ended_after = max(done, self._report.stamp.round if self._report is not None else 0)
+
+    async def _last_look(self) -> None:
+        """How the run ended, where the coordinator still says so; it is about to go."""
+        with contextlib.suppress(CospanError, TimeoutError):
+            async with asyncio.timeout(_LAST_LOOK_SECONDS):
+                self._report = await fetch_run(self._address, self._tls)
