@@ -16,6 +16,7 @@ from runs import RINGS, run, specification
 
 from cospan.cli import authority
 from cospan.cli.dashboard import plan_dashboard
+from cospan.cli.main import main
 from cospan.cli.settings import Settings
 from cospan.client.agent import Agent
 from cospan.core.method import practical
@@ -228,3 +229,16 @@ def test_off_the_loopback_a_token_is_needed_as_well(tmp_path: Path) -> None:
     plan = plan_dashboard(with_token, tls)
     assert plan is not None
     assert (plan.token, "coordinator.example" in plan.hosts, "0.0.0.0" in plan.hosts) == (TOKEN, True, False)
+
+
+def test_a_coordinator_whose_dashboard_cannot_listen_leaves_no_folder(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with closing(socket.create_server(("127.0.0.1", 0))) as taken:
+        port = taken.getsockname()[1]
+        arguments = ["--workload", "synthetic", "--port", "0", "--dashboard", f"127.0.0.1:{port}"]
+        with pytest.raises(SystemExit) as end:
+            main(["coordinator", *arguments, "--run-folder", str(tmp_path / "run")])
+    assert end.value.code == 2
+    assert f"the dashboard cannot listen on 127.0.0.1:{port}" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()

@@ -7,11 +7,18 @@ from typing import Any
 
 import pytest
 
-from cospan.cli.main import _run as cospan
+from cospan.cli.main import main
 from cospan.cli.report import report_frame
 from cospan.cli.run_folder import RunFolder
 from cospan.observe.frames import AGENT_COLUMNS
 from cospan.wire.errors import RunFileError
+
+
+def cospan(arguments: list[str]) -> object:
+    """The exit code of a command that runs in this process."""
+    with pytest.raises(SystemExit) as end:
+        main(arguments)
+    return end.value.code
 
 
 @pytest.fixture(scope="module")

@@ -236,12 +236,13 @@ async def _serve(
     if chosen.follow_stdin:
         on_end_of_stdin(stop, onlookers.tell)
     async with contextlib.AsyncExitStack() as stack:
-        metrics = await stack.enter_async_context(_listening(coordinator, shown, folder, is_new=stored is None))
+        metrics, address = await stack.enter_async_context(
+            _listening(coordinator, shown, onlookers, folder, is_new=stored is None)
+        )
         if folder is not None:
             if chosen.runs_folder is not None:
                 point_to_newest(folder)
             await stack.enter_async_context(_writing(register, folder))
-        address = await stack.enter_async_context(onlookers.looking())
         voice.listening(coordinator.address, spec.agents)
         if metrics is not None:
             voice.metrics(metrics)
@@ -277,20 +278,24 @@ def _store(folder: RunFolder | None, spec: RunSpecification, *, goes_on: bool, k
 
 @contextlib.asynccontextmanager
 async def _listening(
-    coordinator: Coordinator, shown: Shown, folder: RunFolder | None, *, is_new: bool
-) -> AsyncIterator[str | None]:
-    """A coordinator that listens, with the URL of its metrics; one that cannot leaves no folder of no run."""
-    with contextlib.ExitStack() as beside:
+    coordinator: Coordinator, shown: Shown, onlookers: Onlookers, folder: RunFolder | None, *, is_new: bool
+) -> AsyncIterator[tuple[str | None, str | None]]:
+    """A coordinator that listens, with the addresses of its metrics and of its dashboard.
+
+    One that cannot leaves no folder of no run.
+    """
+    async with contextlib.AsyncExitStack() as beside:
         try:
             metrics = beside.enter_context(shown.beside(coordinator))
             await coordinator.start()
+            dashboard = await beside.enter_async_context(onlookers.looking())
         except BaseException:
             await coordinator.close()
             if folder is not None and is_new:
                 folder.discard()
             raise
         try:
-            yield metrics
+            yield metrics, dashboard
         finally:
             await coordinator.close()
 

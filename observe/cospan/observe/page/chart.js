@@ -18,12 +18,16 @@ export function linearTicks(low, high, count) {
 }
 
 export function logTicks(low, high) {
-  const ticks = [];
   const decades = Math.log10(high) - Math.log10(low);
-  const factors = decades <= 1.2 ? [1, 2, 5] : [1];
   const every = Math.max(1, Math.round(decades / 4));
+  const whole = ticksOf(low, high, [1], every);
+  return whole.length > 2 ? whole : ticksOf(low, high, decades > 1.5 ? [1, 3] : [1, 2, 5], 1);
+}
+
+function ticksOf(low, high, factors, every) {
+  const ticks = [];
   for (let power = Math.floor(Math.log10(low)); power <= Math.ceil(Math.log10(high)); power += 1) {
-    if (((power % every) + every) % every) continue;
+    if (power % every !== 0) continue;
     for (const factor of factors) {
       const tick = factor * 10 ** power;
       if (tick >= low * 0.999 && tick <= high * 1.001) ticks.push(tick);
