@@ -21,6 +21,7 @@ PAGES = {
 }
 _LANGUAGES = {".py": "python", ".proto": "protobuf", ".yml": "yaml", ".toml": "toml", ".sh": "bash"}
 _LARGEST = 50_000  # bytes of a file in the page of its folder
+_CONSOLE = re.compile(r"(?<=^```)console\b", re.MULTILINE)  # it would colour commands without a prompt as output
 _LINK = re.compile(r"(?<=\]\()(?!\w+:|#)([^)#\s]+)")
 
 
@@ -50,7 +51,7 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
         uri = path.removeprefix("docs/") if inside else _uri(path)
         return posixpath.relpath(uri, posixpath.dirname(page.file.src_uri) or ".")
 
-    return _LINK.sub(turned, markdown)
+    return _CONSOLE.sub("bash", _LINK.sub(turned, markdown))
 
 
 def _origin(uri: str) -> str:
