@@ -54,6 +54,12 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     return _CONSOLE.sub("bash", _LINK.sub(turned, markdown))
 
 
+def on_post_page(output: str, page: Any, **_: Any) -> str:
+    """Takes the script that lets the search run from the disk from the site, in place of the network."""
+    shim = posixpath.relpath("assets/iframe-worker.js", posixpath.dirname(page.file.src_uri) or ".")
+    return output.replace("https://unpkg.com/iframe-worker/shim", shim)
+
+
 def _origin(uri: str) -> str:
     """Where in the repository the page `uri` of the site comes from."""
     for path, page in PAGES.items():
