@@ -18,7 +18,7 @@ COPY relay relay
 COPY observe observe
 COPY cli cli
 RUN /opt/venv/bin/python -m pip wheel --quiet --no-cache-dir --no-deps --wheel-dir /tmp/wheel . \
- && /opt/venv/bin/python -m pip install --quiet --no-cache-dir "$(echo /tmp/wheel/*.whl)[metrics]" \
+ && /opt/venv/bin/python -m pip install --quiet --no-cache-dir "$(echo /tmp/wheel/*.whl)[metrics,dashboard]" \
  && /opt/venv/bin/python -m pip uninstall --quiet --yes pip setuptools \
  && find /opt/venv -type d \( -name tests -o -name __pycache__ \) -prune -exec rm -rf {} +
 # Last, so that it costs no cached layer: whoever builds can find the image of this stage again, and remove it.

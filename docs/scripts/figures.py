@@ -6,12 +6,14 @@ The shops are those of examples/my_own_environment.py, whose true values a linea
 import csv
 import json
 import math
+import re
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 
@@ -24,6 +26,7 @@ from my_own_environment import CAPACITY, FEATURES, make_shop
 from cospan.client.features import FourierFeatures, RadialBasisFeatures
 from cospan.client.workload import FeatureMap
 from cospan.core.targets import differential_value, stationary_distribution, td_system
+from cospan.fleet import Fleet
 
 FIGURES = Path(__file__).resolve().parents[1] / "figures"
 STOCKS = np.arange(CAPACITY + 1)
@@ -155,30 +158,44 @@ def _from_days(transition: np.ndarray, rewards: np.ndarray, stationary: np.ndarr
 
 
 def subspace_figure() -> None:
-    """Twelve shops' value functions, the three dimensions that they nearly share, and one shop put together."""
-    phi = FEATURES.batch(STOCKS[:, None].astype(float))
-    truth = np.stack([differential_value(*_shop(index)) for index in range(12)], axis=1)
-    with_constant = np.column_stack([phi, np.ones(len(STOCKS))])
-    weights = np.linalg.lstsq(with_constant, truth, rcond=None)[0][:-1].T
-    basis = np.linalg.svd(weights.T, full_matrices=False)[0][:, :3]
-    basis *= np.sign(basis[np.abs(basis).argmax(axis=0), range(3)])
-    values, parts = phi @ weights.T, phi @ basis
+    """Twelve tanks of docs/start.md: what they learnt, the basis that they found, and one put together."""
+    levels = np.linspace(0.0, 10.0, 101)
+    tanks = _module_of(FIGURES.parent / "start.md", "my_fleet.py")["tanks"]
+    learnt = Fleet(tanks, agents=12, rounds=600, seed=1).run()
+    values = np.stack([agent.values(levels[:, None]) for agent in learnt.agents], axis=1)
+    values -= values[-1]
+    chosen = learnt.agents[int(np.argmin(values[0]))]
+    turned, _, _ = np.linalg.svd(
+        learnt.basis @ learnt.basis.T @ np.stack([a.weights for a in learnt.agents], axis=1)
+    )
+    basis = turned[:, : learnt.basis.shape[1]]  # the same subspace, its directions in the order of their use
+    parts = chosen.features.batch(levels[:, None]) @ basis
+    head = basis.T @ chosen.weights
     with _figure("subspace", 3) as axes:
-        axes[0].plot(STOCKS, values - values.mean(axis=0), color=GREY, lw=1)
-        axes[0].plot(STOCKS, (values - values.mean(axis=0))[:, 0], color=TEAL, lw=2)
-        axes[0].set(title="values of twelve shops", ylabel="value, less the mean")
+        axes[0].plot(levels, values, color=GREY, lw=1)
+        axes[0].plot(levels, values[:, np.argmin(values[0])], color=TEAL, lw=2)
+        axes[0].set(title="values of twelve tanks", ylabel="value, against a full tank")
         for column, colour in enumerate((TEAL, ORANGE, BLUE)):
-            axes[1].plot(STOCKS, parts[:, column], color=colour, label=f"{column + 1}")
-        axes[1].set(title="the basis: three shared functions")
-        axes[1].legend(loc="lower right", ncols=3)
-        head = basis.T @ weights[0]
+            axes[1].plot(levels, parts[:, column] - parts[-1, column], color=colour)
+        axes[1].set(title="three shared functions: the basis")
         joined = parts @ head
-        axes[2].plot(STOCKS, values[:, 0] - values[:, 0].mean(), color=GREY, lw=3, alpha=0.6, label="true")
-        axes[2].plot(STOCKS, joined - joined.mean(), color=TEAL, lw=1.6, label="three numbers")
-        axes[2].set(title=f"one shop: head ({', '.join(f'{number:.1f}' for number in head)})")
+        axes[2].plot(levels, values[:, np.argmin(values[0])], color=GREY, lw=3, alpha=0.6, label="that tank")
+        axes[2].plot(levels, joined - joined[-1], color=TEAL, lw=1.6, label="three numbers")
+        axes[2].set(title=f"head ({', '.join(f'{number:.1f}' for number in head)})")
         axes[2].legend(loc="lower right")
         for ax in axes:
-            ax.set_xlabel("stock at closing time")
+            ax.set_xlabel("level")
+
+
+def _module_of(page: Path, name: str) -> dict[str, Any]:
+    """The names that a page's file defines."""
+    found = re.search(
+        rf'```python title="{re.escape(name)}"\n(.*?)```', page.read_text(encoding="utf-8"), re.DOTALL
+    )
+    assert found, f"{page} has no {name}"
+    names: dict[str, Any] = {}
+    exec(compile(found[1], name, "exec"), names)
+    return names
 
 
 def rounds_figure() -> None:

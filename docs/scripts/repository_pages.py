@@ -21,6 +21,8 @@ PAGES = {
 }
 _LANGUAGES = {".py": "python", ".proto": "protobuf", ".yml": "yaml", ".toml": "toml", ".sh": "bash"}
 _LARGEST = 50_000  # bytes of a file in the page of its folder
+_SHIM = "https://unpkg.com/iframe-worker/shim"
+_CONSOLE = re.compile(r"(?<=^```)console\b", re.MULTILINE)  # it would colour commands without a prompt as output
 _LINK = re.compile(r"(?<=\]\()(?!\w+:|#)([^)#\s]+)")
 
 
@@ -50,7 +52,18 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
         uri = path.removeprefix("docs/") if inside else _uri(path)
         return posixpath.relpath(uri, posixpath.dirname(page.file.src_uri) or ".")
 
-    return _LINK.sub(turned, markdown)
+    return _CONSOLE.sub("bash", _LINK.sub(turned, markdown))
+
+
+def on_post_page(output: str, page: Any, **_: Any) -> str:
+    """Takes the script that lets the search run from the disk from the site, in place of the network."""
+    shim = posixpath.relpath("assets/iframe-worker.js", posixpath.dirname(page.file.src_uri) or ".")
+    return output.replace(_SHIM, shim)
+
+
+def on_post_template(output_content: str, **_: Any) -> str:
+    """The same in the page for addresses that do not exist, which servers show."""
+    return output_content.replace(_SHIM, "/assets/iframe-worker.js")
 
 
 def _origin(uri: str) -> str:

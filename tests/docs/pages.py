@@ -3,8 +3,8 @@
 A block of `console` or `sh` is run by bash; what it exports, and the folder that it leaves the shell in, hold for
 the next one. A block of `python` is run as a program; with a title that ends in .py it is a file to be written. A
 block of `text` titled *Prints* is what the block before it prints: each of its lines occurs in the output, in that
-order, with … for anything and any number of blanks for one. A block whose title begins with *Not run here* is left
-out, and its title says why.
+order, with … for anything, a number with a decimal point for any number, and any number of blanks for one. A block
+whose title begins with *Not run here* is left out, and its title says why.
 """
 
 import os
@@ -21,6 +21,8 @@ from markdown_it import MarkdownIt
 ROOT = Path(__file__).resolve().parents[2]
 NOT_RUN = "Not run here"
 PRINTS = "Prints"
+_DECIMAL = r"(\\-)?\d+\\\.\d+"  # in an escaped pattern
+_NUMBER = r"-?\\d[\\d.]*(e-?\\d+)?"
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +124,7 @@ def missing_line(expected: str, printed: str) -> str | None:
     lines: Iterator[str] = iter([" ".join(line.split()) for line in printed.splitlines()])
     for line in expected.splitlines():
         words = " ".join(line.split())
-        pattern = ".*".join(re.escape(part.strip()).replace(r"\ ", r"\s+") for part in words.split("…"))
+        pattern = ".*".join(re.sub(_DECIMAL, _NUMBER, re.escape(part.strip())) for part in words.split("…"))
         if words.strip("… ") and not any(re.search(pattern, candidate) for candidate in lines):
             return line
     return None

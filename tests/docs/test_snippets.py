@@ -75,4 +75,6 @@ def test_the_shell_goes_on_where_it_was_and_finds_what_fails(tmp_path: Path) -> 
 def test_expected_lines_come_in_their_order_and_loosely() -> None:
     assert missing_line("a …  c\n…\nlast\n", "a b   c\nx\nat last\n") is None
     assert missing_line("last\na\n", "a\nlast\n") == "a"
-    assert missing_line("12.5 s\n", "12x5 s\n") == "12.5 s"
+    assert missing_line("-1.5 of 12.5 s\n", "3.1e-05 of 7 s\n") is None
+    assert missing_line("12.5 s\n", "a s\n") == "12.5 s"
+    assert missing_line("4 agents\n", "5 agents\n") == "4 agents"

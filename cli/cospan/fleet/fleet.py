@@ -32,9 +32,9 @@ _REDRAW_SECONDS = 0.25
 class Fleet:
     """A coordinator and its agents in this process, without a network.
 
-    fleet = Fleet("queues", agents=12, rounds=200, seed=1)
-    result = fleet.run()
-    result.value_error; result.rounds["value_error"]; result.agents[3].value(observation)
+        fleet = Fleet("queues", agents=12, rounds=200, seed=1)
+        result = fleet.run()
+        result.value_error; result.rounds["value_error"]; result.agents[3].value(observation)
 
     The same seed gives the same bits as `cospan run --in-process`, and as a run over the network in which every
     agent takes part in every round. It blocks, and may be used where an event loop runs, as in a notebook: it needs

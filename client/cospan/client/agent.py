@@ -34,9 +34,11 @@ def default_agent_id(index: int) -> str:
 class Agent(Participant[SiteLearner]):
     """One agent of a fleet.
 
-    agent = Agent("queues", index=7, coordinator="127.0.0.1:50051")
-    agent.run()                              # until the run is over; or: async with agent: …
-    agent.value(observation); agent.gain; agent.save("site-7.npz")
+    From joining to what was learnt:
+
+        agent = Agent("queues", index=7, coordinator="127.0.0.1:50051")
+        agent.run()                              # until the run is over; or: async with agent: …
+        agent.value(observation); agent.gain; agent.save("site-7.npz")
     """
 
     def __init__(

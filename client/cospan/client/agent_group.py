@@ -28,9 +28,9 @@ from cospan.wire.tls import TlsFiles
 class AgentGroup(Participant[GroupLearner]):
     """Several agents of a fleet, hosted by one process; each sees and learns what it would alone.
 
-    group = AgentGroup("queues", range(1000), coordinator="127.0.0.1:50051")
-    group.run()                              # until the run is over; or: async with group: …
-    group.gains; group.weights; group.save("agents")
+        group = AgentGroup("queues", range(1000), coordinator="127.0.0.1:50051")
+        group.run()                              # until the run is over; or: async with group: …
+        group.gains; group.weights; group.save("agents")
 
     They stand and fall together: where the workload of one breaks its contract, the group leaves the run.
     """

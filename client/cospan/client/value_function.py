@@ -28,8 +28,8 @@ FORMAT = "cospan-value-function-1"
 class ValueFunction:
     """A learnt differential value function V̂(s) = φ(s)ᵀ ẑ, defined up to a constant, and the learnt gain.
 
-    value = ValueFunction.load("runs/latest/agents/site-7.npz")
-    value.value(observation); value.values(observations); value.gain
+        value = ValueFunction.load("runs/latest/agents/site-7.npz")
+        value.value(observation); value.values(observations); value.gain
 
     Attributes:
         features: φ.
