@@ -16,7 +16,14 @@ from cospan.cli.findings import Finding, bad, good, note
 _LEAST_PYTHON = (3, 11)
 _LEAST = {"numpy": (1, 26), "grpcio": (1, 74), "protobuf": (6, 31, 1), "gymnasium": (1, 0)}
 """As pyproject.toml asks for them."""
-_EXTRAS = {"cryptography": "tls", "prometheus-client": "metrics", "opentelemetry-sdk": "otel", "matplotlib": "plot"}
+_EXTRAS = {
+    "cryptography": "tls",
+    "matplotlib": "plot",
+    "opentelemetry-sdk": "otel",
+    "prometheus-client": "metrics",
+    "scipy": "study",
+    "uvicorn": "dashboard",
+}
 _LEAST_SQLITE = (3, 24)
 _LEAST_FREE = 256 * 2**20
 _CONNECT_SECONDS = 2.0
