@@ -9,7 +9,7 @@ import logging
 import secrets
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TypeVar
 
 import numpy as np
@@ -40,7 +40,6 @@ from cospan.server.events import (
 )
 from cospan.server.history import RoundHistory
 from cospan.server.journal import Journal
-from cospan.server.roll import Roll
 from cospan.server.state import CoordinatorState
 from cospan.server.store import Operation, RunStore
 from cospan.server.streams import Stream, Streams
@@ -190,17 +189,16 @@ class Engine:
         """The next basis: at once where that is quick, else in a thread, to be reported later."""
         method = self.state.specification.method
         if arithmetic_of(method, command.basis.shape, len(command.contributions)) < _THREAD_FROM_NUMBERS:
-            return self._computed(command, self.state.counted)
+            return self._computed(command)
         task = asyncio.get_running_loop().create_task(self._compute_in_thread(command))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return None
 
     async def _compute_in_thread(self, command: ComputeBasis) -> None:
-        # The state's own may be gone when the thread needs them: the run may be stopped meanwhile.
-        self.handle(await asyncio.to_thread(self._computed, command, self.state.counted))
+        self.handle(await asyncio.to_thread(self._computed, command))
 
-    def _computed(self, command: ComputeBasis, counted: Roll) -> Event:
+    def _computed(self, command: ComputeBasis) -> Event:
         try:
             sound = self._sound_move(command)
         except np.linalg.LinAlgError as failure:
@@ -208,9 +206,7 @@ class Engine:
         except Exception as failure:  # a round without either event would stay open for ever
             log.exception("the arithmetic of round %d failed", command.round)
             return BasisFailed(command.round, f"round {command.round} gave no basis: {failure}")
-        if sound.left_out:
-            _log_left_out(command.round, sound, sorted(counted.blocks))
-        return BasisComputed(command.round, sound.move)
+        return BasisComputed(command.round, sound.move, sound.left_out, sound.problem)
 
     def _sound_move(self, command: ComputeBasis) -> SoundMove:
         method = self.state.specification.method
@@ -260,12 +256,6 @@ def _tell(listeners: list[Callable[[_C], None]], command: _C) -> None:
             listener(command)
         except Exception:
             log.exception("a listener failed at a %s", type(command).__name__)
-
-
-def _log_left_out(number: int, sound: SoundMove, sessions: Sequence[tuple[str, ...]]) -> None:
-    """Names those whose gradients a round could not be computed with; `sessions` is in the order of the sum."""
-    agents = tuple(agent for place in sound.left_out for agent in sessions[place])
-    log_note(Note("gradients-left-out", number, agents, f"the arithmetic fails with them: {sound.problem}"))
 
 
 def log_note(note: Note) -> None:

@@ -70,10 +70,19 @@ class StreamClosed:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class BasisComputed:
-    """The arithmetic of a round is done."""
+    """The arithmetic of a round is done.
+
+    Attributes:
+        round: of which.
+        move: what it came to.
+        left_out: places of the contributions that it fails with and does without, in the order of agents' names.
+        problem: how it fails with them, in one sentence.
+    """
 
     round: int
     move: BasisMove
+    left_out: tuple[int, ...] = ()
+    problem: str = ""
 
 
 @dataclass(frozen=True, slots=True)

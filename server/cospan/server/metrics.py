@@ -29,6 +29,7 @@ _EVENTS = {
     "agent-joined": ("cospan_joins", "Agents that have joined the run."),
     "agent-lost": ("cospan_losses", "Agents whose stream broke."),
     "agent-back": ("cospan_reconnects", "Agents that came back after their stream broke."),
+    "gradients-left-out": ("cospan_gradients_left_out", "Gradients that a round's arithmetic failed with."),
     "agent-gone": ("cospan_departures", "Agents that left, or were given up."),
 }
 

@@ -273,12 +273,22 @@ def on_basis(state: CoordinatorState, event: BasisComputed, now: float) -> Outco
     if state.phase is not RunPhase.CLOSING or event.round != state.round or state.computed is not None:
         return state, ()  # the run was stopped while the arithmetic went on
     state, noted = _with_outliers(state, event.move)
+    noted = (*_left_out(state, event), *noted)
     ahead = _may_run_ahead(state)
     store = StoreRound(_record(state, event.move, now), told=ahead)
     if not ahead:
         return state.having(computed=event.move), (store, *noted)
     state = _advanced(state, event.move, now)
     return state, (Broadcast(BasisUpdate(state.stamp, state.basis)), store, *noted)
+
+
+def _left_out(state: CoordinatorState, event: BasisComputed) -> tuple[Command, ...]:
+    """Names those whose gradients the round could not be computed with."""
+    if not event.left_out:
+        return ()
+    ordered = sorted(state.counted.blocks)
+    agents = tuple(agent for place in event.left_out for agent in ordered[place])
+    return (Note("gradients-left-out", state.round, agents, f"the arithmetic fails with them: {event.problem}"),)
 
 
 def _with_outliers(state: CoordinatorState, move: BasisMove) -> Outcome:
