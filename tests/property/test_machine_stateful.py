@@ -124,7 +124,9 @@ class CoordinatorHistories(RuleBasedStateMachine):
     def forget_promises(self, event: events.Event) -> None:
         """Where one of those who took part in what was told is gone, nothing is promised any more."""
         names = frozenset().union(*self.promised.values())
-        others = isinstance(event, events.JoinRequested) and names.isdisjoint(event.join.agent_ids)
+        others = isinstance(event, events.JoinRequested) and (
+            event.join.resumption is not None or names.isdisjoint(event.join.agent_ids)
+        )
         harmless = events.GradientArrived | events.BasisComputed | events.RoundStored | events.HeartbeatArrived
         if not others and not isinstance(event, harmless):
             self.promised = {}
@@ -458,6 +460,7 @@ class CoordinatorHistories(RuleBasedStateMachine):
         self.disk.write(self.to_store[:on_disk])
         before, self.to_store, self.computing, self.open = self.run.state, [], None, {}
         self.run.restart(self.disk.saved())
+        self.promised = {}
         state = self.run.state
         assert state.round == state.durable_round == len(self.disk.rounds) >= known >= before.durable_round
         assert state.round >= before.round - state.most_ahead
@@ -468,7 +471,8 @@ class CoordinatorHistories(RuleBasedStateMachine):
     @rule(data=st.data(), on_disk=st.booleans())
     def killed_and_all_come_back(self, data: st.DataObject, on_disk: bool) -> None:
         """Everybody who was there resumes, and sends again: the open round goes on with the same contributors."""
-        told, records = self.run.state.round, dict(self.records)
+        before, records = self.run.state.round, dict(self.records)
+        promised, told = self.promised, max((before, *(number + 1 for number in self.promised)))
         self.come_back(len(self.to_store) if on_disk else 0)
         tokens = data.draw(st.permutations(sorted(self.run.state.sessions)))
         for process in sorted(
@@ -482,7 +486,9 @@ class CoordinatorHistories(RuleBasedStateMachine):
         if state.expected and state.expected <= {agent for session in back for agent in session.agent_ids}:
             assert state.frozen
             assert state.awaited == state.expected == set(self.disk.rounds[-1].contributors)
-            self.promised = {each: frozenset(records[each].contributors) for each in range(state.round, told)}
+            kept = {number: names for number, names in promised.items() if number >= state.round}
+            newest = {each: frozenset(records[each].contributors) for each in range(state.round, before)}
+            self.promised = kept | newest
 
     # What always holds -----------------------------------------------------------------------------------
 

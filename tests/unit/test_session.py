@@ -393,6 +393,18 @@ def test_a_coordinator_that_was_started_again_gets_what_it_has_lost() -> None:
     assert reopened(agent, 2) == ["Learn"]
 
 
+def test_it_says_what_it_was_told_also_to_a_coordinator_that_has_gone_back_twice() -> None:
+    """What the rounds come to that it was told of is to be the same again, however often that is interrupted."""
+    agent = ahead()
+    agent.receive(m.BasisUpdate(replace(agent.stamp(2), durable_round=0), agent.basis))
+    for _ in range(2):
+        reconnect(agent, restarted(agent, 0))
+        agent.step(broke())
+        assert agent.step(session.Connected()) == ["Transmit Join"]
+        assert agent.commands[0].message.resumption.last_round == 2
+        agent.step(broke())
+
+
 def test_who_is_learning_when_the_coordinator_goes_back_goes_on() -> None:
     agent = ahead()
     agent.receive(m.BasisUpdate(replace(agent.stamp(2), durable_round=1), agent.basis))

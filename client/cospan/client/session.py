@@ -97,6 +97,7 @@ class SessionState:
         specification: of the run, once welcomed.
         token: of the session; None before the first welcome, and when the coordinator has forgotten it.
         stamp: of the newest message.
+        told: the newest round that it was ever told of; a coordinator that was started again may have gone back.
         basis: B_t of the stamp's round.
         is_open: whether that round takes gradients; not while the coordinator waits for the fleet.
         learning: the round whose gradient is being computed.
@@ -117,6 +118,7 @@ class SessionState:
     specification: RunSpecification | None = None
     token: str | None = None
     stamp: Stamp | None = None
+    told: int = 0
     basis: Float[np.ndarray, "d r"] | None = None
     is_open: bool = False
     learning: int | None = None
@@ -340,7 +342,7 @@ def _on_connected(state: SessionState, now: float) -> Outcome:
         raise OutOfTurnError("connected before the site was made")
     join = state.join
     if state.token is not None and state.stamp is not None:
-        join = replace(join, resumption=Resumption(state.token, state.stamp.run_id, state.stamp.round))
+        join = replace(join, resumption=Resumption(state.token, state.stamp.run_id, state.told))
     return replace(state, phase=Phase.JOINING, last_sent=now), (Transmit(join),)
 
 
@@ -401,6 +403,7 @@ def _on_basis(state: SessionState, message: BasisUpdate, now: float) -> Outcome:
         last_contact=now,
         attempts=0,
         stamp=stamp,
+        told=max(state.told, stamp.round),
         basis=message.basis,
         is_open=True,
         kept=kept,
@@ -444,6 +447,7 @@ def _on_welcome(state: SessionState, welcome: Welcome, now: float) -> Outcome:
         specification=welcome.specification,
         token=welcome.session_token,
         stamp=welcome.stamp,
+        told=max(state.told, welcome.stamp.round),
         basis=welcome.basis,
         is_open=welcome.started and welcome.stamp.round >= welcome.first_round,
         kept=tuple(each for each in state.kept if each.upload.round >= welcome.stamp.durable_round),

@@ -265,8 +265,8 @@ class SessionResumption(_message.Message):
     run_id: _builtins.str
     """The run in which it was given."""
     last_round: _builtins.int
-    """The newest round whose basis the agent holds. After a restart of the coordinator, nobody but those who took part
-    before has a gradient in the rounds up to the newest of these.
+    """The newest round whose basis the agent was ever told. After a restart of the coordinator, nobody but those who
+    took part before has a gradient in the rounds below the newest of these.
     """
     def __init__(
         self,
