@@ -209,7 +209,6 @@ class Speaker:
             await self._clear()
         first = self._fuzzed(rng, 0, 1) if stranger else self._own
         line = self._fuzzer.open()
-        self._fuzzer.tally.sent += stranger
         if await line.join(first):
             self._left_behind = first
             for _ in range(rng.randint(1, _MOST_MESSAGES)):
@@ -220,6 +219,8 @@ class Speaker:
         await line.end(abruptly=rng.random() < 0.1)
         if line.refusal is not None and _asks_for_less(line.refusal):
             await asyncio.sleep(rng.uniform(*_BACK_OFF_SECONDS))
+        elif stranger:  # where it was turned away at the door, nobody has looked at its join
+            self._fuzzer.tally.sent += 1
 
     async def _clear(self) -> None:
         """Takes what was left behind out of the run, so that no round waits for it: comes back, and leaves."""

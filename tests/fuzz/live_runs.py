@@ -25,13 +25,18 @@ from cospan.wire.messages import RunPhase, RunReport
 
 MOST_GROWTH = 1.05
 _AGENTS = 2
+_PLANNED = 1024
+"""What a peer may open follows from how many agents the run plans for: so many, that the fuzzer is heard."""
+_START_SECONDS = 10
+"""So long the run waits for the others, and begins with the two that there are."""
 _PACE_SECONDS = 0.01
 """A step of an honest agent takes so long while there is fuzzing, and a round five steps."""
 _REMEMBERED_ROUNDS = 2_100
 """By then the coordinator has as many rounds in its memory as it ever has."""
-_MESSAGES_A_ROUND = 4
+_MESSAGES_A_ROUND = 2
 """At least; on a slow machine rounds are slower, too."""
-_ROUNDS_AFTER = 50
+_ROUNDS_A_LOOK = 50
+_ROUNDS_AFTER = 500
 _TENTHS = 10
 _ROUNDS_SECONDS = 600.0
 _FEWEST_ROUNDS = 10
@@ -62,8 +67,9 @@ async def run_live(folder: Path, count: int, seed: int) -> list[str]:
 
 
 async def _run(folder: Path, count: int, seed: int, *, warm_up: bool) -> list[str]:
-    rounds = _REMEMBERED_ROUNDS + count // _MESSAGES_A_ROUND
-    flags = ["--agents", str(_AGENTS), "--preset", "paper", "--seed", str(seed % 2**31)]
+    rounds = _REMEMBERED_ROUNDS + _TENTHS * _ROUNDS_A_LOOK + count // _MESSAGES_A_ROUND
+    flags = ["--agents", str(_PLANNED), "--min-agents", str(_AGENTS), "--start-seconds", str(_START_SECONDS)]
+    flags += ["--preset", "paper", "--seed", str(seed % 2**31)]
     flags += ["--rounds", str(rounds + _ROUNDS_AFTER)]
     flags += ["--warm-up-rounds", str(rounds)] if warm_up else []
     slow = folder / "slow"
