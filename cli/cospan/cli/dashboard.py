@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cospan.cli.hosts_and_ports import is_loopback
+from cospan.cli.hosts_and_ports import host_and_port, is_loopback
 from cospan.cli.recorder import RunMonitor
 from cospan.cli.settings import Settings
 from cospan.server.host import Coordinator
@@ -60,17 +60,14 @@ def plan_dashboard(settings: Settings, tls: TlsFiles | None) -> DashboardPlan | 
     require_dashboard("--dashboard")
     from cospan.observe.entrance import read_token
 
-    host, _, port = settings.dashboard.rpartition(":")
-    host = host.strip("[]")
-    if int(port) > 65535:
-        raise InvalidValueError(f"dashboard is {settings.dashboard!r}; its port must be 0 to 65535")
+    host, port = host_and_port(settings.dashboard, "dashboard")
     token = None if settings.dashboard_token_file is None else read_token(Path(settings.dashboard_token_file))
     if not is_loopback(host):
         _check_safe(settings.dashboard, tls, token)
     hosts = {*_LOOPBACK_NAMES, host.lower()} - set(_ANYWHERE)
     if tls is not None:
         hosts |= {name.lower() for name in certificate_facts(tls).hosts}
-    return DashboardPlan(host, int(port), tls, token, frozenset(hosts))
+    return DashboardPlan(host, port, tls, token, frozenset(hosts))
 
 
 def _check_safe(address: str, tls: TlsFiles | None, token: str | None) -> None:

@@ -12,8 +12,8 @@ from typing import Any
 
 from cospan.cli.doctor_machine import of_blas, of_folder, of_port, of_python, of_sqlite, of_versions
 from cospan.cli.doctor_network import of_coordinator, of_tls
-from cospan.cli.findings import Finding, Grade, bad, finding_document, finding_lines
-from cospan.cli.hosts_and_ports import metrics_address
+from cospan.cli.findings import Finding, Grade, finding_document, finding_lines, of_failure
+from cospan.cli.hosts_and_ports import host_and_port
 from cospan.cli.settings import Settings, load_settings
 from cospan.wire.errors import CospanError
 
@@ -61,7 +61,7 @@ def looks(chosen: DoctorOptions, settings: Settings) -> list[Look]:
         found.append(lambda: of_port(settings.host, port, "--port"))
     if settings.metrics is not None:
         metrics = settings.metrics
-        found.append(lambda: of_port(*metrics_address(metrics), "--metrics"))
+        found.append(lambda: of_port(*host_and_port(metrics, "metrics"), "--metrics"))
     found.append(lambda: of_tls(settings.tls, settings.coordinator if chosen.coordinator else None))
     if chosen.coordinator:
         found.append(lambda: asyncio.run(of_coordinator(settings.coordinator, settings.tls)))
@@ -73,6 +73,4 @@ def _looked(look: Look) -> Sequence[Finding]:
     try:
         return look()
     except CospanError as failure:
-        sentence, _, remedy = str(failure).rpartition("; ")
-        subject = failure.reason.lower().replace("_", " ")
-        return [bad(subject, sentence or str(failure), remedy or f"see {failure.reason} in docs/operations.md")]
+        return [of_failure(failure.reason.lower().replace("_", " "), failure)]

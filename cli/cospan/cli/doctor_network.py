@@ -1,24 +1,16 @@
 """What `cospan doctor` looks at between this machine and a coordinator: certificates, protocol, clocks."""
 
-import ipaddress
 import time
 from collections.abc import Sequence
 
-import grpc
-import grpc.aio
-
-from cospan.cli.findings import Finding, bad, good, note
-from cospan.client.connection import explain, open_channel
-from cospan.rpc.v1 import coordinator_service_pb2 as pb
-from cospan.rpc.v1.coordinator_service_pb2_grpc import CoordinatorServiceStub
+from cospan.cli.findings import Finding, bad, good, note, of_failure
+from cospan.cli.hosts_and_ports import is_loopback
+from cospan.cli.onlooker import fetch_specification
 from cospan.wire.codec import decode_specification
 from cospan.wire.errors import CospanError, RemoteError
-from cospan.wire.limits import client_options
-from cospan.wire.status import from_rpc_error
 from cospan.wire.tls import (
     CertificateFacts,
     TlsFiles,
-    TlsSource,
     certificate_facts,
     is_issued_by_own_authority,
     read_tls,
@@ -26,7 +18,6 @@ from cospan.wire.tls import (
 
 _ANSWER_SECONDS = 5.0
 _SOON_SECONDS = 7 * 86400.0
-_ANSWER_BYTES = 2**20
 _APART_SECONDS = 5.0
 
 
@@ -37,7 +28,7 @@ def of_tls(files: TlsFiles | None, coordinator: str | None) -> Sequence[Finding]
         InvalidValueError: the files are not what they should be; the text says what to do.
     """
     if files is None:
-        if coordinator is not None and not _is_local(coordinator):
+        if coordinator is not None and not is_loopback(coordinator.rpartition(":")[0]):
             remedy = "say --tls-cert, --tls-key and --tls-ca; docs/security.md says how they are made"
             return [note("certificate", "none, and the coordinator is on another machine", remedy)]
         return [good("certificate", "none is named: no TLS")]
@@ -75,13 +66,12 @@ async def of_coordinator(address: str, tls: TlsFiles | None) -> Sequence[Finding
     """Whether a coordinator answers there, and speaks our protocol; within some seconds."""
     begun, asked = time.monotonic(), time.time()
     try:
-        response = await _specification(address, tls)
+        response = await fetch_specification(address, tls, seconds=_ANSWER_SECONDS)
     except RemoteError as failure:
         remedy = f"see docs/operations.md for the reason {failure.reason}"
         return [bad("coordinator", f"{address} refuses: {failure}", remedy)]
     except CospanError as failure:
-        sentence, _, remedy = str(failure).rpartition("; ")
-        return [bad("coordinator", sentence or str(failure), remedy or "check the address")]
+        return [of_failure("coordinator", failure)]
     took = time.monotonic() - begun
     try:
         spec = decode_specification(response.specification)
@@ -115,28 +105,3 @@ def of_clock(theirs: float, asked: float, took: float) -> Finding:
     direction = "ahead of" if apart > 0.0 else "behind"
     remedy = "set both by NTP: certificates are valid from one time to another, and logs are compared by theirs"
     return note("clock", f"the coordinator's is {abs(apart):.0f} s {direction} this one", remedy)
-
-
-async def _specification(address: str, tls: TlsFiles | None) -> pb.GetSpecificationResponse:
-    """What the coordinator says of its run. Raises CospanError: it does not."""
-    source = None if tls is None else TlsSource(tls)
-    async with open_channel(address, client_options(_ANSWER_BYTES), source) as channel:
-        call = CoordinatorServiceStub(channel).GetSpecification(
-            pb.GetSpecificationRequest(), timeout=_ANSWER_SECONDS
-        )
-        try:
-            try:
-                return await call
-            except grpc.RpcError as failure:
-                raise from_rpc_error(failure, address=address) from failure
-        except CospanError as failure:
-            await explain(failure, address, tls)
-            raise
-
-
-def _is_local(address: str) -> bool:
-    host = address.rpartition(":")[0].strip("[]")
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

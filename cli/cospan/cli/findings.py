@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 
+from cospan.wire.errors import CospanError
+
 
 class Grade(Enum):
     """How well something is."""
@@ -43,6 +45,12 @@ def note(subject: str, found: str, remedy: str) -> Finding:
 def bad(subject: str, found: str, remedy: str) -> Finding:
     """It does not work."""
     return Finding(subject, Grade.BAD, found, remedy)
+
+
+def of_failure(subject: str, failure: CospanError) -> Finding:
+    """What an error says; after its last semicolon there is what to do."""
+    sentence, _, remedy = str(failure).rpartition("; ")
+    return bad(subject, sentence or str(failure), remedy or f"see {failure.reason} in docs/operations.md")
 
 
 def finding_lines(findings: Sequence[Finding]) -> list[str]:

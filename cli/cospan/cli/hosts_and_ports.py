@@ -17,13 +17,13 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def metrics_address(text: str) -> tuple[str, int]:
-    """Host and port of HOST:PORT; a port alone is one of the loopback.
+def host_and_port(text: str, setting: str) -> tuple[str, int]:
+    """Host, without brackets, and port of HOST:PORT; a port alone is one of the loopback.
 
     Raises:
-        InvalidValueError: the port is too large.
+        InvalidValueError: the port is too large; `setting` is whose it is.
     """
     host, _, port = text.rpartition(":")
     if int(port) > 65535:
-        raise InvalidValueError(f"metrics is {text!r}; the port must be 0 to 65535")
-    return host or _LOOPBACK, int(port)
+        raise InvalidValueError(f"{setting} is {text!r}; its port must be 0 to 65535")
+    return host.strip("[]") or _LOOPBACK, int(port)

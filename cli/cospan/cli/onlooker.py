@@ -18,6 +18,7 @@ from cospan.wire.status import from_rpc_error
 from cospan.wire.tls import TlsFiles, TlsSource
 
 _ANSWER_SECONDS = 10.0
+_SPECIFICATION_BYTES = 2**20
 _REPORT_BYTES = 64 * 2**20
 """Bound of a `GetRun` answer: about 100 bytes for each agent that ever joined."""
 
@@ -34,6 +35,19 @@ async def fetch_run(address: str, tls: TlsFiles | None = None) -> RunReport:
         call = CoordinatorServiceStub(channel).GetRun(pb.GetRunRequest(), timeout=_ANSWER_SECONDS)
         response = await _answer(call, address, tls)
     return decode_run_report(response)
+
+
+async def fetch_specification(
+    address: str, tls: TlsFiles | None = None, *, seconds: float = _ANSWER_SECONDS
+) -> pb.GetSpecificationResponse:
+    """What the run is and what time it is there, not decoded yet: it may be of another version.
+
+    Raises:
+        CospanError: the coordinator does not answer within so many seconds, or refuses.
+    """
+    async with _channel(address, tls, _SPECIFICATION_BYTES) as channel:
+        call = CoordinatorServiceStub(channel).GetSpecification(pb.GetSpecificationRequest(), timeout=seconds)
+        return await _answer(call, address, tls)
 
 
 async def stop_run(address: str, cause: str, tls: TlsFiles | None = None) -> Stamp:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from cospan.cli.hosts_and_ports import is_loopback, metrics_address
+from cospan.cli.hosts_and_ports import host_and_port, is_loopback
 from cospan.cli.settings import Settings
 from cospan.server.counts import Counts
 from cospan.server.doorkeeper import Doorkeeper
@@ -51,7 +51,7 @@ def metrics_plan(settings: Settings, tls: TlsFiles | None) -> MetricsPlan | None
     """
     if settings.metrics is None:
         return None
-    host, port = metrics_address(settings.metrics)
+    host, port = host_and_port(settings.metrics, "metrics")
     if importlib.util.find_spec("prometheus_client") is None:
         raise InvalidValueError("--metrics needs prometheus_client; pip install 'cospan[metrics]'")
     if is_loopback(host):

@@ -16,6 +16,7 @@ from cospan.observe.entrance import COOKIE, HEADERS, Entrance
 from cospan.observe.page_files import MEDIA_TYPES, page_file
 
 _MOST_FORM_BYTES = 4096
+_WRONG_TOKEN = b'<p class="notice" role="alert">That is not the token.</p>'
 _OPEN = ("/login", "/style.css", "/icon.svg")
 """What is shown to those who have not shown the token yet."""
 
@@ -44,11 +45,11 @@ def make_app(entrance: Entrance, audience: Audience, whole: Callable[[], bytes],
         if entrance.token is None:
             return RedirectResponse("/", status_code=303)
         if request.method != "POST":
-            return Response(page_file("login.html"), media_type=MEDIA_TYPES["html"])
+            return _login_page()
         if entrance.is_closed():
             return _sentence("too many wrong tokens were shown; wait ten seconds and try again", 429)
         if not entrance.is_token(await _token_of(request)):
-            return Response(page_file("login-wrong.html"), media_type=MEDIA_TYPES["html"], status_code=403)
+            return _login_page(_WRONG_TOKEN, 403)
         answer = RedirectResponse("/", status_code=303)
         answer.set_cookie(COOKIE, entrance.pass_for_browser(), httponly=True, samesite="strict", secure=secure)
         return answer
@@ -114,6 +115,11 @@ async def _token_of(request: Request) -> str:
             return ""
     fields: dict[str, Any] = parse_qs(body.decode("utf-8", "replace"))
     return str(fields.get("token", [""])[0]).strip()
+
+
+def _login_page(notice: bytes = b"", status: int = 200) -> Response:
+    page = (page_file("login.html") or b"").replace(b"<!-- notice -->", notice)
+    return Response(page, media_type=MEDIA_TYPES["html"], status_code=status)
 
 
 def _sentence(text: str, status: int) -> Response:

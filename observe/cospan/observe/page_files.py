@@ -21,7 +21,7 @@ MODULES = (
     "main.js",
 )
 """The modules, each after those that it imports."""
-_NAMES = frozenset({"index.html", "login.html", "login-wrong.html", "style.css", "icon.svg", *MODULES})
+_NAMES = frozenset({"index.html", "login.html", "style.css", "icon.svg", *MODULES})
 
 
 @cache

@@ -48,7 +48,7 @@ class MetricsServer:
         Args:
             registry: the metrics.
             health: says what is wrong, in a few words; nothing where all is well. Called from other threads.
-            host: address to listen on.
+            host: address to listen on, without brackets.
             port: to listen on; 0 for any that is free.
             tls: certificate, key and authority: a peer must then show a certificate of an observer or an
                 administrator. None for plain HTTP.
@@ -69,7 +69,8 @@ class MetricsServer:
     @property
     def address(self) -> str:
         """Where the metrics are, as a URL; the real port, where 0 was asked for."""
-        return f"{self._scheme}://{self._host}:{self._server.server_address[1]}/metrics"
+        host = f"[{self._host}]" if ":" in self._host else self._host
+        return f"{self._scheme}://{host}:{self._server.server_address[1]}/metrics"
 
     def __enter__(self) -> "MetricsServer":
         self._thread.start()
@@ -94,9 +95,8 @@ class _Server(ThreadingHTTPServer):
     ) -> None:
         self.registry, self.health, self._tls = registry, health, tls
         self._places = threading.BoundedSemaphore(_AT_ONCE)
-        plain = host.strip("[]")
-        self.address_family = socket.AF_INET6 if ":" in plain else socket.AF_INET
-        super().__init__((plain, port), _Handler)
+        self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        super().__init__((host, port), _Handler)
 
     def process_request(self, request: Any, client_address: Any) -> None:
         """Takes a connection, if there is a place for it."""
