@@ -107,7 +107,7 @@ class RunView:
         """What has changed since the frame before."""
         engine = self._coordinator.engine
         state = engine.state
-        report = run_report(state, engine.history, engine.now(), self._coordinator.td_errors)
+        report = run_report(state, engine.history, engine.now(), self._coordinator.sightings.td_errors)
         self._run = {**run_of(report, self._series.round_times), "errors": self._errors()}
         frame: dict[str, Any] = {"run": self._run, "series": self._new_points()}
         now = time.monotonic()
@@ -132,13 +132,15 @@ class RunView:
         }
 
     def _changed_agents(self, agents: Iterable[AgentReport]) -> list[list[Any]]:
-        rejected = self._coordinator.rejected
+        rejected = self._coordinator.sightings.rejected
         rows = [
             agent_row(agent, rejected.get(agent.agent_id, 0), self._value_errors.get(agent.agent_id))
             for agent in agents
         ]
         changed = changed_rows(rows, self._rows)
         self._rows.update((row[0], row) for row in changed)
+        if len(self._rows) > 2 * len(rows):  # the run forgets names
+            self._rows = {row[0]: row for row in rows}
         return changed
 
     def _new_points(self) -> dict[str, Any]:

@@ -33,15 +33,15 @@ class RoundHistory:
         return self._reports[0].closed_round if self._reports else 0
 
     def recent(self, count: int) -> list[RoundReport]:
-        """The newest reports, at most `count`, oldest first."""
-        length = len(self._reports)
-        return [self._reports[index] for index in range(max(0, length - count), length)]
+        """The newest reports, at most `count`, oldest first. From another thread it may skip or repeat one."""
+        # From the end: there are never fewer than before, while those at the beginning go.
+        return [self._reports[index] for index in range(-min(count, len(self._reports)), 0)]
 
     def append(self, report: RoundReport) -> None:
         """Adds a report and wakes the onlookers."""
-        if len(self._reports) == self._most_rounds:
-            self._bytes_left += _basis_bytes(self._reports.popleft())
         self._reports.append(report)
+        if len(self._reports) > self._most_rounds:
+            self._bytes_left += _basis_bytes(self._reports.popleft())
         self._bytes_left -= _basis_bytes(report)
         while self._bytes_left < 0:
             self._drop_basis(self._oldest_with_basis - self.first_round)

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-from collections.abc import Mapping
 from types import TracebackType
 from typing import Self
 
@@ -15,6 +14,7 @@ from cospan.server.engine import Engine
 from cospan.server.events import DrainRequested, EndRun, StopRequested, Suspend
 from cospan.server.listener import Listener
 from cospan.server.reporting import run_report
+from cospan.server.sightings import Sightings
 from cospan.server.store import RunStore
 from cospan.wire.errors import InvalidValueError
 from cospan.wire.messages import RunReport
@@ -84,14 +84,9 @@ class Coordinator:
         return self._listener.door
 
     @property
-    def td_errors(self) -> Mapping[str, float]:
-        """The newest root mean square TD error of each agent that shares it, in the workload's unit of reward."""
-        return self._listener.td_errors
-
-    @property
-    def rejected(self) -> Mapping[str, int]:
-        """How many messages of each agent were refused after it had joined; agents without any are left out."""
-        return self._listener.rejected
+    def sightings(self) -> Sightings:
+        """What onlookers may know of agents beside the machine's state."""
+        return self._listener.sightings
 
     @property
     def address(self) -> str:
@@ -110,7 +105,7 @@ class Coordinator:
 
     def status(self) -> RunReport:
         """The run as it stands: its phase, who takes part, who is waited for, how quick it is."""
-        return run_report(self.engine.state, self.engine.history, self.engine.now())
+        return run_report(self.engine.state, self.engine.history, self.engine.now(), self.sightings.td_errors)
 
     def run(self) -> EndRun | Suspend:
         """Listens until the run is over, and blocks meanwhile; an interrupt (Ctrl-C) ends the run in order.

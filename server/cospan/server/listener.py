@@ -14,6 +14,7 @@ from cospan.server.descriptors import connections_allowed
 from cospan.server.doorkeeper import Doorkeeper
 from cospan.server.quotas import Kind, quota_of_all
 from cospan.server.service import LOOKING, OWN_WAY, CoordinatorService, Serves, handlers
+from cospan.server.sightings import Sightings
 from cospan.wire.errors import InvalidValueError
 from cospan.wire.limits import NO_COMPRESSION, max_message_bytes, server_options
 from cospan.wire.tls import TlsFiles, TlsSource, check_usable
@@ -47,10 +48,8 @@ class Listener:
         self._credentials = None if tls is None else _credentials(tls)
         self.door = Doorkeeper(engine.state.specification.agents, own_way=OWN_WAY, looking=LOOKING)
         """Who may come in, and how many were refused."""
-        self.td_errors: dict[str, float] = {}
-        """The newest TD error of each agent that tells it; see `CoordinatorService`."""
-        self.rejected: dict[str, int] = {}
-        """How many messages of each agent were refused after it had joined."""
+        self.sightings = Sightings()
+        """What onlookers may know of agents beside the machine's state."""
         self._server: grpc.aio.Server | None = None
         self._health = health.aio.HealthServicer()
 
@@ -75,7 +74,7 @@ class Listener:
         streams = sum(quota_of_all(kind, spec.agents).at_once for kind in Kind)
         options = server_options(limit, connections_allowed(spec.agents), streams)
         server = grpc.aio.server(options=options, interceptors=(self.door,), compression=NO_COMPRESSION)
-        service = CoordinatorService(self._engine, self._stop, self.door, self.td_errors, self.rejected)
+        service = CoordinatorService(self._engine, self._stop, self.door, self.sightings)
         server.add_generic_rpc_handlers((handlers(service),))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         if self._credentials is None:  # with TLS every agent could read it, and the .proto files are public anyway

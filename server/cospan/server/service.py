@@ -28,6 +28,7 @@ from cospan.server.events import (
 from cospan.server.history import RoundHistory
 from cospan.server.quotas import Kind
 from cospan.server.reporting import run_report
+from cospan.server.sightings import Sightings
 from cospan.server.state import CoordinatorState
 from cospan.server.streams import Stream
 from cospan.wire.codec import decode_agent_message, encode_matrix, encode_specification, encode_stamp, printable
@@ -95,22 +96,12 @@ class Serves(Protocol):
 class CoordinatorService:
     """`cospan.rpc.v1.CoordinatorService` over whatever serves a run."""
 
-    def __init__(
-        self,
-        engine: Serves,
-        stop: Callable[[str], None],
-        door: Doorkeeper,
-        td_errors: dict[str, float],
-        rejected: dict[str, int],
-    ) -> None:
+    def __init__(self, engine: Serves, stop: Callable[[str], None], door: Doorkeeper, sightings: Sightings) -> None:
         """Serves an engine; `stop` ends its run, with a sentence that says why; `door` says who may come in.
 
-        The newest TD error that an agent tells goes to `td_errors`, by the agent's name: onlookers see it, and
-        nothing else depends on it, so it is no part of the machine's state. Nor is how many messages of each agent
-        that has joined were refused, which goes to `rejected`.
+        What onlookers may know of agents beside the machine's state goes to `sightings`.
         """
-        self._engine, self._stop, self._door = engine, stop, door
-        self._td_errors, self._rejected = td_errors, rejected
+        self._engine, self._stop, self._door, self._sightings = engine, stop, door, sightings
 
     async def collaborate(self, _requests: AsyncIterator[pb.CollaborateRequest], context: Context) -> None:
         """One agent process' stream."""
@@ -164,10 +155,10 @@ class CoordinatorService:
                 self._door.joined(entry)
                 await self._listen(stream, context)
         except RemoteError as refusal:
-            self._note_rejection(stream)
+            self._sightings.note_rejection(self._engine.state, stream.token)
             stream.close(refusal)
         except DecodeError:
-            self._note_rejection(stream)
+            self._sightings.note_rejection(self._engine.state, stream.token)
             stream.close(InvalidMessageError("the bytes are no CollaborateRequest of cospan.rpc.v1"))
         except TimeoutError:
             stream.close(OutOfTurnError(f"no Join came within {_JOIN_SECONDS:g} s"))
@@ -210,7 +201,7 @@ class CoordinatorService:
             case GradientUpload():
                 self._engine.handle(GradientArrived(token, message))
                 if message.td_error is not None:
-                    self._note_td_error(token, message.td_error)
+                    self._sightings.note_td_error(self._engine.state, token, message.td_error)
             case Heartbeat():
                 self._engine.handle(HeartbeatArrived(token))
             case Leave(cause=cause, returning=returning):
@@ -218,24 +209,6 @@ class CoordinatorService:
                 stream.close(None)
             case Join():
                 raise OutOfTurnError("this stream has joined already")
-
-    def _note_rejection(self, stream: Stream) -> None:
-        """Of a process that has joined; a newcomer's name is only what it claims."""
-        session = self._engine.state.sessions.get(stream.token or "")
-        for agent in session.agent_ids if session is not None else ():
-            self._rejected[agent] = self._rejected.get(agent, 0) + 1
-
-    def _note_td_error(self, token: str, td_error: float) -> None:
-        """Of a process of one agent; in a group nobody could say whose it is."""
-        state = self._engine.state
-        session = state.sessions.get(token)
-        if session is None or len(session.agent_ids) != 1:
-            return
-        self._td_errors[session.agent_ids[0]] = td_error
-        if len(self._td_errors) > 2 * (len(state.hosts) + len(state.departures)):  # the run forgets names
-            for agent in [*self._td_errors]:
-                if agent not in state.hosts and agent not in state.departures:
-                    del self._td_errors[agent]
 
     async def get_specification(
         self, _request: pb.GetSpecificationRequest, _context: Context
@@ -252,7 +225,7 @@ class CoordinatorService:
         """The run as it stands."""
         peer_identity(context).require(Right.READ)
         engine = self._engine
-        return encode_run_report(run_report(engine.state, engine.history, engine.now(), self._td_errors))
+        return encode_run_report(run_report(engine.state, engine.history, engine.now(), self._sightings.td_errors))
 
     async def get_basis(self, _request: pb.GetBasisRequest, context: Context) -> pb.GetBasisResponse:
         """The newest basis."""

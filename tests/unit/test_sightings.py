@@ -1,0 +1,33 @@
+"""What onlookers may know of agents: by name, for those that have joined, and forgotten with them."""
+
+from dataclasses import replace
+
+from runs import CoordinatorDriver
+
+from cospan.server.layered import Layered
+from cospan.server.sightings import Sightings
+
+
+def test_only_those_who_have_joined_are_noted_and_a_group_has_no_td_error() -> None:
+    run, seen = CoordinatorDriver(agents=3), Sightings()
+    one, group = run.join("a"), run.join("b", "c")
+    for token in (one, group, None, "of nobody"):
+        seen.note_rejection(run.state, token)
+        seen.note_td_error(run.state, token or "", 2.0)
+    assert seen.rejected == {"a": 1, "b": 1, "c": 1}
+    assert seen.td_errors == {"a": 2.0}
+
+
+def test_who_is_forgotten_by_the_run_is_forgotten_here() -> None:
+    run, seen = CoordinatorDriver(agents=9), Sightings()
+    for name in "abcde":
+        token = run.join(name)
+        seen.note_td_error(run.state, token, 1.0)
+        seen.note_rejection(run.state, token)
+    last = run.join("f")
+    names = {"f": last}
+    forgotten = replace(run.state, sessions=Layered({last: run.state.sessions[last]}), hosts=Layered(names))
+    seen.note_td_error(forgotten, last, 3.0)
+    seen.note_rejection(forgotten, last)
+    assert seen.td_errors == {"f": 3.0}
+    assert seen.rejected == {"f": 1}
