@@ -182,7 +182,7 @@ class LocalRun:
             sound = sound_move(command.basis, command.contributions, method, command.round, command.row_squares)
         except np.linalg.LinAlgError as failure:
             return BasisFailed(command.round, f"round {command.round} gave no finite basis: {failure}")
-        return BasisComputed(command.round, sound.move)
+        return BasisComputed(command.round, sound.move, sound.left_out, sound.problem)
 
     def _on_note(self, note: Note) -> None:
         log.info("round %d: %s %s %s", note.round, note.kind, ", ".join(note.agent_ids[:5]), note.text)
