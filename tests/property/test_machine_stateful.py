@@ -8,10 +8,11 @@ from typing import Any
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from runs import LIVENESS, RETURN, ROUND, START, CoordinatorDriver, Disk, moved, upload
+from runs import LIVENESS, RETURN, ROUND, START, CoordinatorDriver, Disk, moved, snapshot, upload
 
 from cospan.core.specification import Participation
 from cospan.server import events, machine
+from cospan.server.rounds import is_plain
 from cospan.server.state import CoordinatorState
 from cospan.wire.errors import (
     AgentIdTakenError,
@@ -127,7 +128,8 @@ class CoordinatorHistories(RuleBasedStateMachine):
         others = isinstance(event, events.JoinRequested) and (
             event.join.resumption is not None or names.isdisjoint(event.join.agent_ids)
         )
-        harmless = events.GradientArrived | events.BasisComputed | events.RoundStored | events.HeartbeatArrived
+        gradients = events.GradientArrived | events.GradientsArrived
+        harmless = gradients | events.BasisComputed | events.RoundStored | events.HeartbeatArrived
         if not others and not isinstance(event, harmless):
             self.promised = {}
 
@@ -337,6 +339,29 @@ class CoordinatorHistories(RuleBasedStateMachine):
             awaited = self.run.state.awaited.intersection(state.sessions[token].agent_ids)
             if awaited:  # a quorum whose deadline is over waits for nobody else
                 self.send(token, tuple(sorted(awaited)))
+
+    @precondition(lambda self: self.run.state.phase is RunPhase.COLLECTING)
+    @rule(data=st.data(), but=st.integers(0, 1))
+    def some_send_together(self, data: st.DataObject, but: int) -> None:
+        """Plain gradients come in as one event: that is what they come to one by one."""
+        before = self.run.state
+        uploads = {
+            token: upload(before.round, weight=float(len(session.agent_ids)))
+            for token, session in before.sessions.items()
+        }
+        plain = [token for token, sent in uploads.items() if is_plain(before, token, sent)]
+        chosen = data.draw(st.permutations(plain))[but:]
+        if not chosen:
+            return
+        one_by_one, commands = before, tuple[events.Command, ...]()
+        for token in chosen:
+            one_by_one, more = machine.step(one_by_one, events.GradientArrived(token, uploads[token]), self.run.now)
+            commands += more
+        self.step(events.GradientsArrived({token: uploads[token] for token in chosen}))
+        assert snapshot(self.run.state) == snapshot(one_by_one)
+        assert list(map(repr, self.run.commands)) == list(map(repr, commands))
+        for token in chosen:
+            self.count(before, before.round, before.sessions[token].agent_ids)
 
     def send(self, token: str, agents: tuple[str, ...]) -> None:
         """A gradient that counts."""

@@ -90,7 +90,7 @@ def test_a_tally_counts_each_agent_whatever_its_company(stored: dict[str, int], 
         names = [name for block in blocks for name in block]
         for _ in range(2):  # the second time all are known
             before, was, last_was = tally, dict(counts), dict(last)
-            tally = tally.plus(blocks, number)
+            tally = tally.plus(Roll(blocks), number)
             counts.update(names)
             last.update(dict.fromkeys(names, number))
             assert tally == counts

@@ -78,7 +78,22 @@ def test_of_several_bases_a_slow_reader_gets_the_newest() -> None:
     stream.put(b"basis 3", is_basis=True)
     stream.put(b"basis 4", is_basis=True)
     assert [data for data, _ in stream.outbox] == [b"welcome", b"basis 2", b"receipt", b"basis 4"]
-    assert stream.wake.is_set()
+
+
+def test_a_stream_wakes_its_writer() -> None:
+    async def wait() -> None:
+        stream = Stream(1)
+        for change in (lambda: stream.put(b"basis", is_basis=True), lambda: stream.close(None)):
+            writer = asyncio.create_task(stream.written_to())
+            await asyncio.sleep(0)
+            assert not writer.done()
+            change()
+            change()
+            await writer
+            stream.outbox.clear()
+        await stream.written_to()  # closed: there is nothing to wait for
+
+    run(wait())
 
 
 def test_a_stream_that_is_closed_takes_nothing_more() -> None:
@@ -102,6 +117,56 @@ def test_a_peer_that_sends_and_does_not_read_is_cut_off() -> None:
 
 
 # A round ------------------------------------------------------------------------------------------------
+
+
+def test_gradients_are_seen_together_once_all_are_there() -> None:
+    """Who came first makes no difference, so the machine need not know."""
+
+    async def gather() -> None:
+        fleet = Fleet("a", "b", "c")
+        engine = fleet.engine
+        for agent in ("c", "a"):
+            engine.take(f"token of {agent}", upload(0))
+        assert not engine.state.counted
+        engine.take("token of b", upload(0))
+        assert (engine.state.round, list(engine.state.rounds_counted)) == (1, ["c", "a", "b"])
+        engine.take("token of a", upload(0))  # it has counted: that is said at once
+        (_, _, receipt) = received(fleet.streams["a"])
+        assert isinstance(receipt, m.Receipt)
+
+    run(gather())
+
+
+def test_nothing_else_happens_before_what_has_come_in() -> None:
+    async def gather() -> None:
+        fleet = Fleet("a", "b", "c", "d")
+        engine = fleet.engine
+        engine.take("token of a", upload(0))
+        engine.handle(events.LeaveArrived("token of d", "it has to"))
+        assert list(engine.state.counted) == ["a"]
+        engine.take("token of b", upload(0))
+        engine.take("token of b", upload(0, value=2.0))  # it counts as one that comes again
+        assert list(engine.state.counted) == ["a", "b"]
+        with pytest.raises(errors.OutOfTurnError):
+            engine.take("token of c", upload(1))
+        with pytest.raises(errors.SessionUnknownError):
+            engine.take("token of d", upload(0))
+        engine.take("token of c", upload(0))
+        assert engine.state.round == 1
+
+    run(gather())
+
+
+def test_a_gradient_is_not_kept_from_the_machine_for_long() -> None:
+    async def gather() -> None:
+        fleet = Fleet("a", "b")
+        fleet.engine.take("token of a", upload(0))
+        assert not fleet.engine.state.counted
+        while not fleet.engine.state.counted:  # noqa: ASYNC110 - no event tells of a gradient that has counted
+            await asyncio.sleep(0.001)
+        assert list(fleet.engine.state.counted) == ["a"]
+
+    run(gather())
 
 
 def test_a_run_from_the_first_join_to_the_end() -> None:

@@ -95,6 +95,10 @@ class RelayEngine:
             self._busy = busy
         self._answer()
 
+    def take(self, token: str, upload: GradientUpload) -> None:
+        """Lets a gradient arrive. Raises as `handle` does."""
+        self.handle(server.GradientArrived(token, upload))
+
     def _told(self, event: UpstreamEvent) -> None:
         """The coordinator has said something; an answer waits until all of the question is asked."""
         self._inbox.append(event)

@@ -137,8 +137,14 @@ def _happened(state: RelayState, event: Event, now: float) -> _Mixed:
             return replace(state, fleet=fleet), commands
         case events.DrainRequested(message=message) | events.StopRequested(message=message):
             return _on_going_down(state, message, now)
-        case events.BasisComputed() | events.BasisFailed() | events.RoundStored() | events.StoreFailed():
-            raise AssertionError(f"a relay computes and stores nothing, and was told {type(event).__name__}")
+        case (
+            events.GradientsArrived()
+            | events.BasisComputed()
+            | events.BasisFailed()
+            | events.RoundStored()
+            | events.StoreFailed()
+        ):  # its engine hands gradients over one by one
+            raise AssertionError(f"no relay is told of a {type(event).__name__}")
         case _:
             assert_never(event)
 
@@ -190,7 +196,7 @@ def _on_opened(state: RelayState, event: RoundOpened, now: float) -> _Mixed:
         return state, ()
     counts, accepted = fleet.rounds_counted, dict[int, Roll]()
     if number > fleet.round and fleet.counted:
-        counts = counts.plus(fleet.counted.blocks, fleet.round)
+        counts = counts.plus(fleet.counted, fleet.round)
         accepted = {fleet.round: fleet.counted}
     elif number < fleet.round:  # the coordinator was started again, and had not stored what it went back by
         known = counts.by_name.items() if number else ()

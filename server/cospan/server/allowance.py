@@ -11,6 +11,7 @@ Pure: an allowance is a value, and time is an argument.
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from cospan.core.specification import RunSpecification
 from cospan.wire.errors import RateLimitedError
@@ -48,8 +49,7 @@ class Terms:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Allowance:
+class Allowance(NamedTuple):
     """What a stream may still send.
 
     Attributes:

@@ -28,6 +28,8 @@ from cospan.server.events import (
     DropMember,
     EndRun,
     Event,
+    GradientArrived,
+    GradientsArrived,
     Note,
     ReportRound,
     RoundStored,
@@ -40,10 +42,11 @@ from cospan.server.events import (
 )
 from cospan.server.history import RoundHistory
 from cospan.server.journal import Journal
+from cospan.server.rounds import is_plain
 from cospan.server.state import CoordinatorState
 from cospan.server.store import Operation, RunStore
 from cospan.server.streams import Stream, Streams
-from cospan.wire.messages import FinishCause
+from cospan.wire.messages import FinishCause, GradientUpload
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +59,8 @@ _STALLED_SECONDS = 1.0
 _RETURN_SECONDS = 15.0
 """After a restart, so long a round waits for those who took part before: longer than agents ever pause between
 attempts to connect."""
+_GATHERING_SECONDS = 0.01
+"""So long, at most, the machine does not see a gradient that others are awaited beside."""
 _WARNINGS = ("agent-lost", "agent-gone", "agent-outlier", "gradients-left-out")
 _FINAL = (FinishCause.ROUNDS_REACHED, FinishCause.STOPPED, FinishCause.FAILED)
 """A run that ended otherwise goes on where it was when a coordinator is started for it again."""
@@ -101,6 +106,8 @@ class Engine:
         self.on_round: list[Callable[[ReportRound], None]] = []
         self._streams = Streams()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._gathered: dict[str, GradientUpload] = {}
+        self._gathering: asyncio.TimerHandle | None = None
 
     def _restored(
         self, store: RunStore, start_seconds: float, return_seconds: float, sites: int | None
@@ -141,7 +148,36 @@ class Engine:
         Raises:
             RemoteError: the event is not allowed; nothing has changed.
         """
-        pending: deque[Event] = deque([event])
+        self._happen([*self._taken(), event])
+
+    def take(self, token: str, upload: GradientUpload) -> None:
+        """Lets a gradient arrive: the machine sees those together that nobody can tell apart by when they came.
+
+        That is when all that are awaited are there, and at the latest before anything else happens, or after 10 ms.
+
+        Raises:
+            RemoteError: it is not one that the session may send now; nothing has changed.
+        """
+        if token in self._gathered or not is_plain(self.state, token, upload):
+            self.handle(GradientArrived(token, upload))
+            return
+        self._gathered[token] = upload
+        if len(self._gathered) == len(self.state.awaited.blocks):
+            self._happen(self._taken())
+        elif self._gathering is None:
+            self._gathering = asyncio.get_running_loop().call_later(_GATHERING_SECONDS, self._end_gathering)
+
+    def _end_gathering(self) -> None:
+        self._gathering = None
+        self._happen(self._taken())
+
+    def _taken(self) -> list[Event]:
+        """What the machine has not seen yet."""
+        gathered, self._gathered = self._gathered, {}
+        return [GradientsArrived(gathered)] if gathered else []
+
+    def _happen(self, events: list[Event]) -> None:
+        pending: deque[Event] = deque(events)
         while pending:
             self.state, commands = machine.step(self.state, pending.popleft(), self._clock())
             for command in commands:

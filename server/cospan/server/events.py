@@ -44,6 +44,17 @@ class GradientArrived:
     upload: GradientUpload
 
 
+@dataclass(frozen=True, eq=False, slots=True)
+class GradientsArrived:
+    """Gradients came in, and nothing else happened meanwhile.
+
+    Attributes:
+        uploads: token → what its session sent; each of them is plain (`cospan.server.rounds.is_plain`).
+    """
+
+    uploads: Mapping[str, GradientUpload]
+
+
 @dataclass(frozen=True, slots=True)
 class HeartbeatArrived:
     """A process says that it is alive."""
@@ -131,6 +142,7 @@ class StopRequested:
 Event: TypeAlias = (
     JoinRequested
     | GradientArrived
+    | GradientsArrived
     | HeartbeatArrived
     | LeaveArrived
     | StreamClosed

@@ -40,7 +40,7 @@ class Layered(Mapping[_K, _V]):
 
     def having_all(self, entries: Mapping[_K, _V]) -> "Layered[_K, _V]":
         """The mapping with several entries added or replaced."""
-        if not self._upper.keys().isdisjoint(entries):
+        if len(self._lower) <= _FEW or not self._upper.keys().isdisjoint(entries):
             return Layered({**self._whole(), **entries})
         return self._changed(entries, self._length + sum(1 for key in entries if key not in self._lower))
 

@@ -24,6 +24,7 @@ from cospan.server.events import (
     DrainRequested,
     Event,
     GradientArrived,
+    GradientsArrived,
     HeartbeatArrived,
     JoinRequested,
     LeaveArrived,
@@ -106,6 +107,7 @@ def restored_state(
         started=saved.round > 0,
         sessions=Layered(sessions),
         hosts=Layered({agent: token for token, session in sessions.items() for agent in session.agent_ids}),
+        everybody=Roll(session.agent_ids for session in saved.sessions),
         seats=Layered(saved.seats),
         departures=Layered({departure.agent_id: departure for departure in saved.departures}),
         accepted={number: Roll.of_names(names) for number, names in saved.accepted.items()},
@@ -125,6 +127,8 @@ def step(state: CoordinatorState, event: Event, now: float) -> Outcome:
     match event:
         case GradientArrived():
             return rounds.on_gradient(state, event, now)
+        case GradientsArrived(uploads=uploads):
+            return rounds.on_plain_gradients(state, uploads, now)
         case BasisComputed():
             return rounds.on_basis(state, event, now)
         case RoundStored():

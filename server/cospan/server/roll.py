@@ -1,6 +1,6 @@
 """A set of agents that is kept by the processes that host them: for who is awaited, and who has counted. Pure."""
 
-from collections.abc import Iterable, Iterator, Set
+from collections.abc import Collection, Iterable, Iterator, Sequence, Set
 from itertools import chain
 from typing import TypeAlias
 
@@ -36,7 +36,7 @@ class Roll(Set[str]):
         return frozenset(it)
 
     @property
-    def blocks(self) -> Iterable[Block]:
+    def blocks(self) -> Collection[Block]:
         """The blocks, in the order in which they came."""
         return self._blocks.values()
 
@@ -55,6 +55,16 @@ class Roll(Set[str]):
     def plus(self, block: Block) -> "Roll":
         """The roll with one more block, none of whose names is in it."""
         return self._with(self._blocks.having(block[0], block), self._length + len(block))
+
+    def plus_all(self, blocks: Sequence[Block]) -> "Roll":
+        """The roll with more blocks, disjoint from each other and from it."""
+        added = {block[0]: block for block in blocks}
+        return self._with(self._blocks.having_all(added), self._length + sum(map(len, blocks)))
+
+    def without(self, blocks: Sequence[Block]) -> "Roll":
+        """The roll without some of its own blocks (`has`)."""
+        left = self._length - sum(map(len, blocks))
+        return self._with(self._blocks.without(*(block[0] for block in blocks)), left) if left else NOBODY
 
     def minus(self, names: Block) -> "Roll":
         """The roll without these names; what is left of a block becomes one."""

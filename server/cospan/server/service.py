@@ -19,7 +19,6 @@ from cospan.server.allowance import Allowance, Terms, charged
 from cospan.server.doorkeeper import Context, Doorkeeper, Entry, refuse
 from cospan.server.events import (
     Event,
-    GradientArrived,
     HeartbeatArrived,
     JoinRequested,
     LeaveArrived,
@@ -90,6 +89,10 @@ class Serves(Protocol):
 
     def handle(self, event: Event) -> None:
         """Lets an event happen. Raises RemoteError where it is not allowed; nothing has changed then."""
+        ...
+
+    def take(self, token: str, upload: GradientUpload) -> None:
+        """Lets a gradient arrive, now or in a moment. Raises as `handle` does."""
         ...
 
 
@@ -199,7 +202,7 @@ class CoordinatorService:
         assert token is not None
         match message:
             case GradientUpload():
-                self._engine.handle(GradientArrived(token, message))
+                self._engine.take(token, message)
                 if message.td_error is not None:
                     self._sightings.note_td_error(self._engine.state, token, message.td_error)
             case Heartbeat():
@@ -257,12 +260,11 @@ class CoordinatorService:
 async def _write(stream: Stream, context: Context) -> None:
     """Writes what is queued until the stream is closed; an error overtakes what is queued."""
     while True:
-        stream.wake.clear()
         while stream.outbox and stream.error is None:
             await context.write(stream.outbox.popleft()[0])
-        if stream.closed and (stream.error is not None or not stream.outbox):
+        if stream.closed:
             return
-        await stream.wake.wait()
+        await stream.written_to()
 
 
 async def _last_words(writer: "asyncio.Task[None]") -> None:

@@ -32,6 +32,7 @@ class CoordinatorState:
         phase_since: when that began.
         sessions: by token.
         hosts: agent id → token of the session that hosts it.
+        everybody: the agents that are here, a block for each session.
         awaited: agents whose gradients the open round still lacks.
         contributions: of the open round, by the first name of the agents that each sums over: a block of `counted`.
         counted: agents whose gradients the open round has; a block for each contribution.
@@ -74,6 +75,7 @@ class CoordinatorState:
     phase_since: float = 0.0
     sessions: Layered[str, Session] = field(default_factory=Layered)
     hosts: Layered[str, str] = field(default_factory=Layered)
+    everybody: Roll = NOBODY
     awaited: Roll = NOBODY
     contributions: Layered[str, Contribution] = field(default_factory=Layered)
     counted: Roll = NOBODY
@@ -135,6 +137,8 @@ class CoordinatorState:
         assert vars(self).keys() == {each.name for each in fields(self)}, "what was changed are fields"
         hosted = {agent: token for token, session in self.sessions.items() for agent in session.agent_ids}
         assert hosted == dict(self.hosts), "every agent is hosted by exactly one session"
+        processes = [session.agent_ids for session in self.sessions.values()]
+        assert list(self.everybody.blocks) == processes, "everybody is who is here, by process"
         assert not self.awaited & self.counted, "nobody is both awaited and counted"
         assert self.awaited <= set(self.hosts), "only agents that are here are awaited"
         listed = list(self.counted)

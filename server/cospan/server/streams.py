@@ -25,7 +25,8 @@ class Stream:
     closed: bool = False
     """No message is added any more; the stream ends when the outbox is empty."""
     error: RemoteError | None = None
-    wake: asyncio.Event = field(default_factory=asyncio.Event)
+    idle: asyncio.Future[None] | None = None
+    """What the writer waits for, while it has nothing to do."""
     ended: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when it is closed."""
 
@@ -39,14 +40,25 @@ class Stream:
             self.close(OutOfTurnError(f"{_OUTBOX_LENGTH} messages wait to be read; read them before sending more"))
             return
         self.outbox.append((encoded, is_basis))
-        self.wake.set()
+        self._wake()
 
     def close(self, error: RemoteError | None) -> None:
         """Ends the stream, after what is queued where there is no error."""
         if not self.closed:
             self.closed, self.error = True, error
-            self.wake.set()
+            self._wake()
             self.ended.set()
+
+    async def written_to(self) -> None:
+        """Waits until something is queued, or the stream is closed."""
+        if not self.outbox and not self.closed:
+            # Not an asyncio.Event, which costs a round as much again as the wait itself.
+            self.idle = asyncio.get_running_loop().create_future()
+            await self.idle
+
+    def _wake(self) -> None:
+        if self.idle is not None and not self.idle.done():
+            self.idle.set_result(None)
 
 
 class Streams:
