@@ -32,6 +32,7 @@ from cospan.wire import messages as m
 from cospan.wire.codec import decode_agent_message, decode_coordinator_message, encode_agent_message
 from cospan.wire.errors import CoordinatorUnavailableError, InvalidMessageError, OutOfTurnError, RemoteError
 from cospan.wire.reports import encode_run_report
+from cospan.wire.stencil import Stencil
 
 _SPEAKERS = 4
 _LONGEST_REFUSAL = 2000
@@ -129,6 +130,7 @@ class Coordinator:
             stream.token = token
         self._engine.state = _begun(spec)
         self._basis: np.ndarray | None = None
+        self._stencil: Stencil | None = None
         self._tokens = 0
         """Whether a gradient had numbers so large or small that what they come to need not be finite."""
 
@@ -156,8 +158,7 @@ class Coordinator:
 
     def _receive(self, stream: Stream, wire: bytes) -> None:
         """What the service does with a message."""
-        spec = self._engine.state.specification
-        message = decode_agent_message(pb.CollaborateRequest.FromString(wire), spec)
+        message = self._decoded(wire)
         if isinstance(message, m.GradientUpload):
             self._look_at(message.contribution)
         token = stream.token
@@ -174,6 +175,22 @@ class Coordinator:
                 stream.close(None)
             case _:
                 raise OutOfTurnError("the first message of a stream must be a Join, and no other")
+
+    def _decoded(self, wire: bytes) -> m.AgentMessage:
+        """In full; what the layout of the newest gradient makes of it is the same, or nothing."""
+        spec = self._engine.state.specification
+        read = self._stencil.read(wire) if self._stencil is not None else None
+        try:
+            message = decode_agent_message(pb.CollaborateRequest.FromString(wire), spec)
+        except (DecodeError, RemoteError):
+            assert read is None, "what is refused was read by the layout of another"
+            raise
+        if isinstance(message, m.GradientUpload):
+            in_full = encode_agent_message(message).SerializeToString(deterministic=True)
+            if read is not None:
+                assert encode_agent_message(read).SerializeToString(deterministic=True) == in_full, "read otherwise"
+            self._stencil = Stencil.of(wire, message, spec)
+        return message
 
     def _look_at(self, contribution: Contribution) -> None:
         """What is decoded is what the arithmetic needs."""

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -37,6 +38,7 @@ from cospan.wire.codec import (
 )
 from cospan.wire.errors import InvalidMessageError
 from cospan.wire.reports import decode_round_report, decode_run_report, encode_round_report, encode_run_report
+from cospan.wire.stencil import AgentMessageReader, Stencil
 
 # Domain values --------------------------------------------------------------------------------------------------
 
@@ -421,3 +423,119 @@ def test_what_is_accepted_is_what_the_arithmetic_needs(message: pb.CollaborateRe
     gradient = contribution.gradient
     parts = (gradient.left, gradient.right) if isinstance(gradient, FactoredMatrix) else (gradient.values,)
     assert all(np.isfinite(part).all() for part in (*parts, contribution.head_second_moment))
+
+
+# By the layout of the one before -------------------------------------------------------------------------------
+
+
+@st.composite
+def successive(draw: st.DrawFn) -> tuple[RunSpecification, list[m.GradientUpload]]:
+    """Gradients of one stream: the first, and others that differ from it in round, numbers and TD error."""
+    spec = draw(specifications())
+    first = draw(uploads(spec))
+    contribution = first.contribution
+    if draw(st.booleans()):
+        sums = np.abs(draw(arrays(spec.feature_dim, 1, most=2.0**90))[:, 0])
+        contribution = replace(contribution, row_sums=sums)
+    td_errors = st.floats(0.0, 1e300) if draw(st.booleans()) else st.none()
+    others = [
+        m.GradientUpload(draw(counts64), shrunk(contribution, share), first.agent_ids, draw(td_errors))
+        for share in (1.0, 0.5, 0.25)
+    ]
+    return spec, [replace(others[0], round=first.round), *others[1:]]
+
+
+def shrunk(contribution: Contribution, share: float) -> Contribution:
+    """The same with smaller numbers."""
+
+    def times(values: np.ndarray) -> np.ndarray:
+        return (values * share).astype(values.dtype)
+
+    match contribution.gradient:
+        case DenseMatrix(values=values):
+            gradient: DenseMatrix | FactoredMatrix = DenseMatrix(times(values))
+        case FactoredMatrix(left=left, right=right):
+            gradient = FactoredMatrix(times(left), right)
+    moment, sums = contribution.head_second_moment, contribution.row_sums
+    return Contribution(
+        gradient,
+        contribution.weight,
+        None if moment is None else times(moment),
+        None if sums is None else times(sums),
+    )
+
+
+def in_full(request: bytes, spec: RunSpecification) -> m.AgentMessage | None:
+    try:
+        return decode_agent_message(pb.CollaborateRequest.FromString(request), spec)
+    except (DecodeError, InvalidMessageError):
+        return None
+
+
+@given(successive())
+def test_a_gradient_is_read_by_the_layout_of_the_one_before(
+    said: tuple[RunSpecification, list[m.GradientUpload]],
+) -> None:
+    spec, gradients = said
+    requests = [encode_agent_message(upload).SerializeToString() for upload in gradients]
+    first = in_full(requests[0], spec)
+    assert isinstance(first, m.GradientUpload)
+    stencil = Stencil.of(requests[0], first, spec)
+    estimates = [spec.method.brings_estimates_in(upload.round) for upload in gradients]
+    assert (stencil is None) == estimates[0]
+    if stencil is not None:
+        for request, upload, brings_estimates in zip(requests, gradients, estimates, strict=True):
+            read = stencil.read(request)
+            assert read is None if brings_estimates else same(read, upload)
+
+
+@given(successive(), st.data())
+def test_what_is_laid_out_otherwise_is_not_read_by_a_layout(
+    said: tuple[RunSpecification, list[m.GradientUpload]], data: st.DataObject
+) -> None:
+    """Bytes that are changed, missing or too many give nothing, or what they are in full."""
+    spec, gradients = said
+    first, second = (encode_agent_message(upload).SerializeToString() for upload in gradients[:2])
+    upload = in_full(first, spec)
+    assert isinstance(upload, m.GradientUpload)
+    stencil = Stencil.of(first, upload, spec)
+    if stencil is None:
+        return
+    for _ in range(5):
+        place = data.draw(st.integers(0, 6) | st.integers(0, len(second)))  # the lengths are at the front
+        gone = data.draw(st.binary(max_size=3))
+        put = data.draw(st.binary(max_size=3)) if data.draw(st.booleans()) else gone  # of one length, mostly
+        odd = second[:place] + put + second[place + len(gone) :]
+        read = stencil.read(odd)
+        assert read is None or same(read, in_full(odd, spec))
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, 1e61])
+@pytest.mark.parametrize("part", ["gradient", "row_sums", "td_error"])
+def test_numbers_that_nobody_can_reckon_with_are_left_to_the_full_decoder(part: str, value: float) -> None:
+    values = {"gradient": np.ones((SPEC.feature_dim, SPEC.rank)), "row_sums": np.ones(SPEC.feature_dim)}
+    reader = AgentMessageReader(SPEC)
+    contribution = Contribution(DenseMatrix(values["gradient"]), 1.0, np.eye(SPEC.rank), values["row_sums"])
+    good = m.GradientUpload(3, contribution, (), 0.5)
+    for _ in range(2):
+        assert same(reader.read(encode_agent_message(good).SerializeToString()), good)
+    odd = replace(good, td_error=-value if value == 1e61 else value)
+    if part != "td_error":
+        odd = good
+        values[part].flat[-1] = value
+    with pytest.raises(InvalidMessageError):
+        reader.read(encode_agent_message(odd).SerializeToString())
+    values["row_sums"][:], values["gradient"][:] = 2.0, 3.0
+    assert same(reader.read(encode_agent_message(good).SerializeToString()), good)
+
+
+def test_a_stream_without_a_layout_is_not_measured_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    measured = []
+    of = Stencil.of
+    monkeypatch.setattr(Stencil, "of", lambda *arguments: measured.append(1) or of(*arguments))
+    reader = AgentMessageReader(SPEC)
+    for number in range(40):
+        gradient = np.ones((SPEC.feature_dim, SPEC.rank), np.float32 if number % 2 else np.float64)
+        upload = m.GradientUpload(number, Contribution(DenseMatrix(gradient), 1.0, np.eye(SPEC.rank)))
+        assert same(reader.read(encode_agent_message(upload).SerializeToString()), upload)
+    assert len(measured) == 8

@@ -359,7 +359,6 @@ def _decode_gradient(message: pb.SubspaceGradient, spec: RunSpecification) -> m.
     row_sums = None
     if message.HasField("row_sums"):
         row_sums = _decode_shaped(message.row_sums, "gradient.row_sums", spec.feature_dim, 1)[:, 0]
-        _require(bool((row_sums >= 0.0).all()), "gradient.row_sums has a negative entry")
     _require(
         row_sums is not None or not spec.method.sends_row_sums,
         "gradient.row_sums is missing; this run scales its step with it",

@@ -21,15 +21,17 @@ MAX_ENTRY = 1e60
 
 
 def check_contribution(contribution: Contribution) -> None:
-    """Sees to it that a contribution, whose shapes and finiteness are checked, can be reckoned with.
+    """Sees to it that a contribution, whose shapes are checked, can be reckoned with.
 
     Raises:
-        InvalidMessageError: an entry is too large; or the second moment cannot be one.
+        InvalidMessageError: an entry is not finite or too large; or row sums, or a second moment, cannot be such.
     """
     most = MAX_ENTRY * min(max(contribution.weight, 1.0), float(MAX_GROUP))
     _check_gradient(contribution.gradient, most)
     if contribution.row_sums is not None:
         _check_size("gradient.row_sums", _largest(contribution.row_sums), most)
+        if contribution.row_sums.min() < 0.0:
+            raise InvalidMessageError("gradient.row_sums has a negative entry")
     moment = contribution.head_second_moment
     if moment is not None:
         _check_size("gradient.head_second_moment", _largest(moment), most)
@@ -49,10 +51,11 @@ def _check_gradient(gradient: Gradient, most: float) -> None:
 
 
 def _check_size(field: str, largest: float, most: float) -> None:
-    if largest > most:
+    if not largest <= most:  # nor is NaN
         raise InvalidMessageError(f"{field} has an entry of up to {largest:.3g} in size; at most {most:g} is taken")
 
 
 def _largest(values: Shaped[np.ndarray, "..."]) -> float:
-    """The size of the largest entry, with no copy of the array made."""
-    return max(-float(values.min()), float(values.max()))
+    """The size of the largest entry, with no copy of the array made; NaN where one is NaN."""
+    # Rather than `values.min()`, which is this and a Python function around it.
+    return max(-float(np.minimum.reduce(values, axis=None)), float(np.maximum.reduce(values, axis=None)))

@@ -43,6 +43,7 @@ from cospan.wire.identity import Identity, Right
 from cospan.wire.limits import MAX_TEXT
 from cospan.wire.messages import AgentMessage, GradientUpload, Heartbeat, Join, Leave, RunPhase
 from cospan.wire.reports import encode_round_report, encode_run_report
+from cospan.wire.stencil import AgentMessageReader
 
 _SERVICE = pb.DESCRIPTOR.services_by_name["CoordinatorService"].full_name
 OWN_WAY = frozenset({f"/{_SERVICE}/Collaborate"})
@@ -174,7 +175,7 @@ class CoordinatorService:
             stream.close(None)
 
     def _join(self, stream: Stream, request: bytes, identity: Identity) -> None:
-        message = self._decoded(request)
+        message = decode_agent_message(pb.CollaborateRequest.FromString(request), self._engine.state.specification)
         if not isinstance(message, Join):
             raise OutOfTurnError("the first message of a stream must be a Join")
         identity.require_agents(message.agent_ids)  # of a join that resumes, too: a token is no certificate
@@ -187,15 +188,13 @@ class CoordinatorService:
         agents = len(session.agent_ids) if session is not None else 1
         terms = Terms.of_session(state.specification, agents)
         allowance = Allowance(terms.burst, state.round, time.monotonic())
+        reader = AgentMessageReader(state.specification)
         while (request := await context.read()) is not grpc.aio.EOF:
             now, number = time.monotonic(), self._engine.state.round
             self._door.received_bytes += len(request)
             allowance = charged(allowance, terms, message_bytes=len(request), round_number=number, now=now)
             if not stream.closed:
-                self._receive(stream, self._decoded(request))
-
-    def _decoded(self, request: bytes) -> AgentMessage:
-        return decode_agent_message(pb.CollaborateRequest.FromString(request), self._engine.state.specification)
+                self._receive(stream, reader.read(request))
 
     def _receive(self, stream: Stream, message: AgentMessage) -> None:
         token = stream.token
