@@ -85,7 +85,8 @@ def upload(round_number: int, *agents: str, weight: float = 1.0, value: float = 
 
 def moved(state: CoordinatorState, round_number: int) -> events.BasisComputed:
     """The arithmetic of a round is done; the basis is the old one with its columns exchanged."""
-    return events.BasisComputed(round_number, BasisMove(np.ascontiguousarray(state.basis[:, ::-1]), 0.5, 0.0))
+    move = BasisMove(state.basis, np.ascontiguousarray(state.basis[:, ::-1]))
+    return events.BasisComputed(round_number, move)
 
 
 def snapshot(state: Any) -> dict[str, Any]:
@@ -135,7 +136,7 @@ class Disk:
         for operation in operations:
             match operation:
                 case events.StoreRound(record=record):
-                    assert record.report.closed_round == len(self.rounds), "rounds are stored once each, in turn"
+                    assert record.closed_round == len(self.rounds), "rounds are stored once each, in turn"
                     self.rounds.append(record)
                 case events.StoreSpecification(specification=fixed):
                     self.specification = fixed
@@ -292,8 +293,7 @@ class CoordinatorDriver:
 
     def stored(self, command: events.StoreRound) -> list[str]:
         """A round is on the disk."""
-        report = command.record.report
-        return self.step(events.RoundStored(report.closed_round, report))
+        return self.step(events.RoundsStored((command.record,)))
 
     def wait(self, seconds: float) -> list[str]:
         """Time passes, and the clock ticks."""

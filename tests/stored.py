@@ -13,7 +13,7 @@ from runs import D, R, specification
 from cospan.core.aggregation import BasisMove
 from cospan.server.events import RoundRecord, StoreRound
 from cospan.server.store import RunStore, create_store
-from cospan.wire.messages import RoundReport, Stamp
+from cospan.wire.messages import Stamp
 
 NAME = "coordinator.sqlite"
 RUN_ID = "0123456789abcdef"
@@ -28,19 +28,11 @@ def round_of(number: int, contributors: Mapping[str, int] | None = None, **chang
     """A round that has closed, with the agents a and b unless others are named."""
     named = {"a": number, "b": number} if contributors is None else contributors
     after = number + 1
-    values: dict[str, Any] = {
-        "stamp": Stamp(RUN_ID, 1, after, after),
-        "closed_round": number,
-        "seconds": 0.25 + number,
-        "contributors": len(named),
-        "departed_agent_ids": (),
-        "basis_movement": 1.0 / (3 + number),
-        "orthonormality_error": 1e-16,
-    }
-    move = BasisMove(
-        changes.pop("basis", basis_after(after)), 1.0 / (3 + number), 1e-16, changes.pop("row_squares", None)
-    )
-    return StoreRound(RoundRecord(named, float(len(named)), move, RoundReport(**(values | changes))))
+    basis = changes.pop("basis", basis_after(after))
+    move = BasisMove(basis_after(number, *basis.shape), basis, changes.pop("row_squares", None))
+    values: dict[str, Any] = {"stamp": Stamp(RUN_ID, 1, after, after), "seconds": 0.25 + number}
+    record = RoundRecord(contributors=named, weight=float(len(named)), move=move, **(values | changes))
+    return StoreRound(record)
 
 
 def stored_run(folder: Path, rounds: int, *, keep_every: int = 100, **changes: Any) -> Path:

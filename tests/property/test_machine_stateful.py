@@ -129,7 +129,7 @@ class CoordinatorHistories(RuleBasedStateMachine):
             event.join.resumption is not None or names.isdisjoint(event.join.agent_ids)
         )
         gradients = events.GradientArrived | events.GradientsArrived
-        harmless = gradients | events.BasisComputed | events.RoundStored | events.HeartbeatArrived
+        harmless = gradients | events.BasisComputed | events.RoundsStored | events.HeartbeatArrived
         if not others and not isinstance(event, harmless):
             self.promised = {}
 
@@ -170,9 +170,9 @@ class CoordinatorHistories(RuleBasedStateMachine):
 
     def check_record(self, record: events.RoundRecord) -> None:
         """No gradient is in two rounds, and no agent twice in one."""
-        number = record.report.closed_round
-        assert record.weight == len(record.contributors) == record.report.contributors
-        assert not set(record.report.absent_agent_ids) & set(record.contributors)
+        number = record.closed_round
+        assert record.weight == len(record.contributors)
+        assert not set(record.absent_agent_ids) & set(record.contributors)
         promised = self.promised.get(number)
         assert promised is None or promised == set(record.contributors), "what was told comes to the same again"
         before = {pair for record in self.disk.rounds for pair in record.contributors.items()}
@@ -431,17 +431,17 @@ class CoordinatorHistories(RuleBasedStateMachine):
             assert isinstance(self.to_store[-1], events.StoreRound)
 
     @precondition(lambda self: any(isinstance(each, events.StoreRound) for each in self.to_store))
-    @rule()
-    def stored(self) -> None:
-        """The oldest round that waits for the disk is on it, and whatever was to be stored before it."""
-        while self.to_store:
+    @rule(together=st.integers(1, 3))
+    def stored(self, together: int = 1) -> None:
+        """The oldest rounds that wait for the disk are on it, and whatever was to be stored before them."""
+        records: list[events.RoundRecord] = []
+        while self.to_store and len(records) < together:
             operation = self.to_store.pop(0)
             self.disk.write([operation])
             if isinstance(operation, events.StoreRound):
-                report = operation.record.report
-                self.step(events.RoundStored(report.closed_round, report))
-                assert self.run.state.phase in OVER or self.run.state.durable_round == report.closed_round + 1
-                return
+                records.append(operation.record)
+        self.step(events.RoundsStored(records))
+        assert self.run.state.phase in OVER or self.run.state.durable_round == records[-1].closed_round + 1
 
     @precondition(lambda self: self.run.state.round > 0)
     @rule(number=st.integers(0, ROUNDS))

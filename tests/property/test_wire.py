@@ -23,6 +23,7 @@ from cospan.core.specification import MAX_AGENTS, MAX_NAME, RunSpecification
 from cospan.rpc.v1 import coordinator_service_pb2 as pb
 from cospan.rpc.v1 import matrix_pb2, run_pb2
 from cospan.wire import messages as m
+from cospan.wire.basis_bytes import serialise_basis_update
 from cospan.wire.codec import (
     decode_agent_message,
     decode_coordinator_message,
@@ -230,6 +231,11 @@ def test_what_agents_say_comes_back(said: tuple[RunSpecification, m.AgentMessage
 @given(said_by_coordinators)
 def test_what_coordinators_say_comes_back(message: m.CoordinatorMessage) -> None:
     assert same(decode_coordinator_message(sent(encode_coordinator_message(message))), message)
+
+
+@given(st.builds(m.BasisUpdate, stamps, arrays()))
+def test_a_basis_is_serialised_as_protobuf_does_it(update: m.BasisUpdate) -> None:
+    assert serialise_basis_update(update) == encode_coordinator_message(update).SerializeToString()
 
 
 @given(run_reports)

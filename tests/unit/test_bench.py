@@ -14,7 +14,7 @@ from cospan.bench.host import describe
 from cospan.bench.pairs import Turns, in_turns
 from cospan.bench.processes import Case
 from cospan.bench.report import Column, Report
-from cospan.bench.speakers import Upload, agents_of, varint
+from cospan.bench.speakers import Upload, agents_of
 from cospan.cli.bench import shapes_of
 from cospan.core.aggregation import Contribution
 from cospan.core.learner import LearnerState, Trajectory, learn_round
@@ -24,6 +24,7 @@ from cospan.core.specification import RunSpecification
 from cospan.core.subspace import random_basis
 from cospan.rpc.v1 import coordinator_service_pb2 as pb
 from cospan.study.statistics import median_estimate
+from cospan.wire.basis_bytes import varint
 from cospan.wire.codec import decode_agent_message, encode_agent_message
 from cospan.wire.errors import CospanError, InvalidValueError
 from cospan.wire.messages import GradientUpload

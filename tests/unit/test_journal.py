@@ -68,7 +68,7 @@ def test_what_comes_while_the_disk_is_busy_is_written_in_one_piece_and_in_order(
 
     told = journalling(disk, use)
     assert disk.batches == [[first], [DROP, second, DROP]]
-    assert [(event.round, event.report) for event in told] == [(0, first.record.report), (1, second.record.report)]
+    assert [event.records for event in told] == [[first.record], [second.record]]
     assert len(disk.threads) == 1
     assert threading.current_thread().name not in disk.threads
 
@@ -80,9 +80,10 @@ def told_round(number: int) -> events.StoreRound:
 def test_rounds_that_nobody_waits_for_are_written_together() -> None:
     disk = Disk()
     rounds = [told_round(number) for number in range(5)]
+    told: list[Any] = []
 
     async def all_of_it() -> None:
-        journal = Journal(disk, lambda _: None, together=2)
+        journal = Journal(disk, told.append, together=2)
         for each in rounds:
             journal.add(each)
         await journal.close()
@@ -90,6 +91,8 @@ def test_rounds_that_nobody_waits_for_are_written_together() -> None:
     run(all_of_it())
     assert disk.batches[0] == rounds[:2]
     assert [each for batch in disk.batches for each in batch] == rounds
+    assert [record for event in told for record in event.records] == [each.record for each in rounds]
+    assert len(told) == len(disk.batches), "what was written together is told together"
     assert len(disk.batches) <= 3
 
 
@@ -120,7 +123,7 @@ def test_a_round_that_nobody_follows_is_written_soon() -> None:
         await journal.close()
 
     run(all_of_it())
-    assert [event.round for event in stored] == [0]
+    assert [record.closed_round for (event,) in [stored] for record in event.records] == [0]
 
 
 @pytest.mark.parametrize(
@@ -141,7 +144,7 @@ def test_a_failure_is_said_once_and_nothing_follows_it(failure: Exception, says:
         disk.free.set()
 
     told = journalling(disk, use)
-    assert [type(event) for event in told] == [events.RoundStored, events.StoreFailed]
+    assert [type(event) for event in told] == [events.RoundsStored, events.StoreFailed]
     assert told[1].message == says
     assert len(disk.batches) == 2
 

@@ -11,15 +11,14 @@ from cospan.core.specification import Participation
 from cospan.server.events import RoundRecord, StoreRound
 from cospan.server.saved import SavedRun
 from cospan.server.store import create_store, open_store
-from cospan.wire.messages import RoundReport, Stamp
+from cospan.wire.messages import Stamp
 
 
 def closed(number: int, contributors: Mapping[str, int]) -> StoreRound:
     """A round that has closed; `contributors` have the rounds of their gradients."""
-    move = BasisMove(np.eye(D, R), 0.0, 0.0)
+    move = BasisMove(np.eye(D, R), np.eye(D, R))
     stamp = Stamp("run-1", 1, number + 1, number + 1)
-    report = RoundReport(stamp, number, 0.1, len(contributors), (), 0.0, 0.0, move.basis)
-    return StoreRound(RoundRecord(contributors, float(len(contributors)), move, report))
+    return StoreRound(RoundRecord(stamp, contributors, float(len(contributors)), move, seconds=0.1))
 
 
 def restarted(path: Path, *rounds: StoreRound) -> SavedRun:

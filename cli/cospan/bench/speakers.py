@@ -15,6 +15,7 @@ import grpc.aio
 from cospan.bench.jobs.exercise import gradient_of
 from cospan.core.aggregation import Contribution
 from cospan.core.matrices import DenseMatrix
+from cospan.wire.basis_bytes import varint
 from cospan.wire.codec import encode_agent_message
 from cospan.wire.errors import CospanError
 from cospan.wire.limits import client_options, max_message_bytes
@@ -24,16 +25,6 @@ _METHOD = "/cospan.rpc.v1.CoordinatorService/Collaborate"
 _GRADIENT_FIELD = b"\x12"
 """`CollaborateRequest.gradient`, and below `SubspaceGradient.round`: number and wire type."""
 _ROUND_FIELD = b"\x08"
-
-
-def varint(value: int) -> bytes:
-    """A number as protobuf writes it."""
-    encoded = bytearray()
-    while value >= 0x80:
-        encoded.append(value & 0x7F | 0x80)
-        value >>= 7
-    encoded.append(value)
-    return bytes(encoded)
 
 
 class Upload:

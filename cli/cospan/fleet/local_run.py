@@ -31,7 +31,7 @@ from cospan.server.events import (
     LeaveArrived,
     Note,
     ReportRound,
-    RoundStored,
+    RoundsStored,
     StopRequested,
     StoreRound,
 )
@@ -167,7 +167,7 @@ class LocalRun:
             case ComputeBasis():
                 return self._computed(command)
             case StoreRound(record=record):
-                return RoundStored(record.report.closed_round, record.report)  # who wants to keep it has it told
+                return RoundsStored((record,))  # who wants to keep it has it told
             case ReportRound(report=report):
                 self.seconds += report.seconds
                 for listener in self.on_round:

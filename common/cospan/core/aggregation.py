@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from jaxtyping import Float
@@ -45,23 +46,33 @@ class Contribution:
     row_sums: Float[np.ndarray, " d"] | None = None
 
 
-@dataclass(frozen=True, eq=False, slots=True)
+@dataclass(frozen=True, eq=False)
 class BasisMove:
     """What a round did to the basis.
 
+    How far that is is reckoned when first asked for, in whatever thread that is: no next round waits for it.
+
     Attributes:
-        basis: B_{t+1}, shape (d, r).
-        movement: ‖(I − B_t B_tᵀ) B_{t+1}‖₂, 0 to 1.
-        orthonormality_error: the largest entry of |BᵀB − I| of the new basis.
+        before: B_t, shape (d, r).
+        basis: B_{t+1}, of the same shape; the same array where the basis stays as it is.
         row_squares: what `row_scales` remembers, to be handed to the next round; None where the run does not scale.
         outliers: indices of the contributions that are far from what was made of all; never any with the mean.
     """
 
+    before: Float[np.ndarray, "d r"]
     basis: Float[np.ndarray, "d r"]
-    movement: float
-    orthonormality_error: float
     row_squares: Float[np.ndarray, " d"] | None = None
     outliers: tuple[int, ...] = ()
+
+    @cached_property
+    def movement(self) -> float:
+        """‖(I − B_t B_tᵀ) B_{t+1}‖₂, 0 to 1."""
+        return 0.0 if self.basis is self.before else principal_angle_sine(self.before, self.basis)
+
+    @cached_property
+    def orthonormality_error(self) -> float:
+        """The largest entry of |BᵀB − I| of the new basis."""
+        return orthonormality_error(self.basis)
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -184,9 +195,9 @@ def next_basis(
     """
     if method.warms_up_in(round_number):
         if not method.brings_estimates_in(round_number):
-            return _move(basis, basis)
+            return BasisMove(basis, basis)
         first, far = _first_basis(basis, contributions, method)
-        return _move(basis, first, outliers=far)
+        return BasisMove(basis, first, outliers=far)
     found = aggregate(contributions, method)
     direction = found.gradient
     if found.head_second_moment is not None:
@@ -200,7 +211,7 @@ def next_basis(
     if method.basis_step_decays:
         scale = decay(round_number * method.steps_per_round, method.decay_horizon, method.decay_power)
     remembered = row_squares if method.row_scaled and not method.sends_row_sums else None
-    return _move(basis, basis_step(basis, direction, method.basis_step * scale), remembered, found.outliers)
+    return BasisMove(basis, basis_step(basis, direction, method.basis_step * scale), remembered, found.outliers)
 
 
 def _first_basis(
@@ -214,18 +225,3 @@ def _first_basis(
     products = [product_of(estimate) for estimate in estimates]
     product, far = _combined(products, weights, replace(method, clip_norm=0.0))
     return basis_of_products(product, basis), far
-
-
-def _move(
-    basis: Float[np.ndarray, "d r"],
-    moved: Float[np.ndarray, "d r"],
-    row_squares: Float[np.ndarray, " d"] | None = None,
-    outliers: tuple[int, ...] = (),
-) -> BasisMove:
-    return BasisMove(
-        basis=moved,
-        movement=principal_angle_sine(basis, moved),
-        orthonormality_error=orthonormality_error(moved),
-        row_squares=row_squares,
-        outliers=outliers,
-    )

@@ -12,7 +12,6 @@ from jaxtyping import Float
 
 from cospan.core.aggregation import BasisMove, Contribution, next_basis
 from cospan.core.method import Method
-from cospan.core.subspace import orthonormality_error
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -72,7 +71,7 @@ def _sound_move(
             return SoundMove(move, left_out, problem)
         except np.linalg.LinAlgError as failure:
             problem = str(failure)
-    stays = BasisMove(basis, 0.0, orthonormality_error(basis), row_squares)
+    stays = BasisMove(basis, basis, row_squares)
     return SoundMove(stays, tuple(range(len(contributions))), problem)
 
 

@@ -141,7 +141,7 @@ class RunSpecification:
 
 def basis_digest(basis: Float[np.ndarray, "d r"]) -> str:
     """SHA-256, in hexadecimal, of the float64 bytes in little-endian C order."""
-    return hashlib.sha256(np.ascontiguousarray(basis, dtype="<f8").tobytes()).hexdigest()
+    return hashlib.sha256(np.ascontiguousarray(basis, dtype="<f8").data.cast("B")).hexdigest()
 
 
 def _as_floats(values: dict[str, Any], of: type[Any]) -> None:

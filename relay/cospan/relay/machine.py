@@ -141,7 +141,7 @@ def _happened(state: RelayState, event: Event, now: float) -> _Mixed:
             events.GradientsArrived()
             | events.BasisComputed()
             | events.BasisFailed()
-            | events.RoundStored()
+            | events.RoundsStored()
             | events.StoreFailed()
         ):  # its engine hands gradients over one by one
             raise AssertionError(f"no relay is told of a {type(event).__name__}")

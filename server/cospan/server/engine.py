@@ -32,7 +32,7 @@ from cospan.server.events import (
     GradientsArrived,
     Note,
     ReportRound,
-    RoundStored,
+    RoundsStored,
     Send,
     StoreMember,
     StoreRound,
@@ -215,8 +215,7 @@ class Engine:
         if self._journal is not None:
             self._journal.add(operation)
         elif isinstance(operation, StoreRound):
-            report = operation.record.report
-            return RoundStored(report.closed_round, report)
+            return RoundsStored((operation.record,))
         return None
 
     # Arithmetic ------------------------------------------------------------------------------------------------

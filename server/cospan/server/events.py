@@ -1,7 +1,8 @@
 """What can happen to the coordinator, and what it then wants done."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TypeAlias
 
 import numpy as np
@@ -21,6 +22,7 @@ from cospan.wire.messages import (
     Join,
     Receipt,
     RoundReport,
+    Stamp,
     Welcome,
 )
 
@@ -105,11 +107,10 @@ class BasisFailed:
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class RoundStored:
-    """A round is durable; its report may go out."""
+class RoundsStored:
+    """Rounds are durable; their reports may go out."""
 
-    round: int
-    report: RoundReport
+    records: Sequence["RoundRecord"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +149,7 @@ Event: TypeAlias = (
     | StreamClosed
     | BasisComputed
     | BasisFailed
-    | RoundStored
+    | RoundsStored
     | StoreFailed
     | DrainRequested
     | Tick
@@ -202,26 +203,58 @@ class OfOneRound(Mapping[str, int]):
         return len(self.names)
 
 
-@dataclass(frozen=True, eq=False, slots=True)
+@dataclass(frozen=True, eq=False)
 class RoundRecord:
     """What is stored of a round that has closed.
 
     Attributes:
+        stamp: names the state after it, and says that it is durable.
         contributors: agent → the round of its gradient that counted.
         weight: the number of gradients in the mean.
         move: what the round did to the basis.
-        report: of the round, for onlookers.
+        seconds: how long it was open.
+        departed_agent_ids: who went meanwhile.
+        absent_agent_ids: who was here, and whose gradients it did without.
+        outlier_agent_ids: whose gradients were far from the others.
+        finished: whether it was the last.
     """
 
+    stamp: Stamp
     contributors: Mapping[str, int]
     weight: float
     move: BasisMove
-    report: RoundReport
+    seconds: float
+    departed_agent_ids: tuple[str, ...] = ()
+    absent_agent_ids: tuple[str, ...] = ()
+    outlier_agent_ids: tuple[str, ...] = ()
+    finished: bool = False
+
+    @property
+    def closed_round(self) -> int:
+        """Which round it was."""
+        return self.stamp.round - 1
+
+    @cached_property
+    def report(self) -> RoundReport:
+        """For onlookers. Made when first asked for: who stores the round asks first, in a thread of its own."""
+        return RoundReport(
+            stamp=self.stamp,
+            closed_round=self.closed_round,
+            seconds=self.seconds,
+            contributors=len(self.contributors),
+            departed_agent_ids=self.departed_agent_ids,
+            basis_movement=self.move.movement,
+            orthonormality_error=self.move.orthonormality_error,
+            basis=self.move.basis,
+            finished=self.finished,
+            absent_agent_ids=self.absent_agent_ids,
+            outlier_agent_ids=self.outlier_agent_ids,
+        )
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class StoreRound:
-    """Store a round, and report it as `RoundStored`; what was to be stored before is stored with it, or was.
+    """Store a round, and report it in `RoundsStored`; what was to be stored before is stored with it, or was.
 
     Attributes:
         record: of the round.

@@ -25,7 +25,8 @@ class RoundHistory:
         self._bytes_left = most_basis_bytes
         self._oldest_with_basis = first_round
         self._closed = False
-        self._changed = asyncio.Event()
+        self._changed: asyncio.Event | None = None
+        """What onlookers wait for; none where nobody does."""
 
     @property
     def first_round(self) -> int:
@@ -60,14 +61,14 @@ class RoundHistory:
         self._wake()
 
     def _wake(self) -> None:
-        self._changed.set()
-        self._changed = asyncio.Event()
+        if self._changed is not None:
+            self._changed.set()
+            self._changed = None
 
     async def follow(self, from_round: int) -> AsyncIterator[RoundReport]:
         """Every report from `from_round` on, those to come included; rounds no longer remembered are left out."""
         wanted = from_round
         while True:
-            changed = self._changed
             while self._reports and wanted <= self._reports[-1].closed_round:
                 wanted = max(wanted, self.first_round)
                 report = self._reports[wanted - self.first_round]
@@ -75,7 +76,8 @@ class RoundHistory:
                 yield report
             if self._closed:
                 return
-            await changed.wait()
+            self._changed = self._changed or asyncio.Event()
+            await self._changed.wait()
 
 
 def _basis_bytes(report: RoundReport) -> int:

@@ -5,11 +5,11 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Protocol, runtime_checkable
 
-from cospan.server.events import RoundStored, StoreFailed, StoreRound
+from cospan.server.events import RoundsStored, StoreFailed, StoreRound
 from cospan.server.store import Operation
 from cospan.wire.errors import RunFileError
 
-_TOGETHER_SECONDS = 0.01
+_TOGETHER_SECONDS = 0.05
 
 
 @runtime_checkable
@@ -29,9 +29,9 @@ class Journal:
     """
 
     def __init__(
-        self, store: Stores, handle: Callable[[RoundStored | StoreFailed], None], *, together: int = 1
+        self, store: Stores, handle: Callable[[RoundsStored | StoreFailed], None], *, together: int = 1
     ) -> None:
-        """Writes to `store`; so many rounds that were told already, at most, wait 10 ms for each other."""
+        """Writes to `store`; so many rounds that were told already, at most, wait 50 ms for each other."""
         self._store, self._handle, self._together = store, handle, together
         self._waiting: list[Operation] = []
         self._writing: Future[None] | None = None
@@ -42,7 +42,7 @@ class Journal:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="journal")
 
     def add(self, operation: Operation) -> None:
-        """Takes an operation in; a round is reported as `RoundStored` when it is on the disk."""
+        """Takes an operation in; rounds are reported as `RoundsStored` when they are on the disk."""
         if self._failed:
             return
         self._waiting.append(operation)
@@ -94,10 +94,9 @@ class Journal:
             self._handle(StoreFailed(text))
             return
         try:
-            for operation in batch:
-                if isinstance(operation, StoreRound):
-                    report = operation.record.report
-                    self._handle(RoundStored(report.closed_round, report))
+            rounds = [operation.record for operation in batch if isinstance(operation, StoreRound)]
+            if rounds:
+                self._handle(RoundsStored(rounds))
         finally:  # whoever waits for the rest must not do so for ever
             if self._waiting:
                 self._arrange()

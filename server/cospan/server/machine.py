@@ -29,7 +29,7 @@ from cospan.server.events import (
     JoinRequested,
     LeaveArrived,
     Note,
-    RoundStored,
+    RoundsStored,
     StopRequested,
     StoreFailed,
     StreamClosed,
@@ -131,7 +131,7 @@ def step(state: CoordinatorState, event: Event, now: float) -> Outcome:
             return rounds.on_plain_gradients(state, uploads, now)
         case BasisComputed():
             return rounds.on_basis(state, event, now)
-        case RoundStored():
+        case RoundsStored():
             return rounds.on_stored(state, event, now)
         case HeartbeatArrived(token=token):
             return state.with_session(session_of(state, token).heard(now)), ()

@@ -22,7 +22,7 @@ from cospan.server.events import (
     OfOneRound,
     ReportRound,
     RoundRecord,
-    RoundStored,
+    RoundsStored,
     Send,
     StoreRound,
 )
@@ -41,7 +41,6 @@ from cospan.wire.messages import (
     FinishCause,
     GradientUpload,
     Receipt,
-    RoundReport,
     RunPhase,
     Stamp,
 )
@@ -344,18 +343,24 @@ def _with_outliers(state: CoordinatorState, move: BasisMove) -> Outcome:
     return replace(state, outliers=found, outlier_rounds=counts), noted
 
 
-def on_stored(state: CoordinatorState, event: RoundStored, now: float) -> Outcome:
-    """A round is durable: the next one may close, and who was not told yet is told."""
-    if event.round != state.durable_round:
-        return state, ()
-    report = ReportRound(event.report)
-    if event.round < state.round:  # it was told before
-        state = state.having(durable_round=event.round + 1)
-        state, commands = close_if_complete(state, now)
-        return state, (report, *commands)
+def on_stored(state: CoordinatorState, event: RoundsStored, now: float) -> Outcome:
+    """Rounds are durable: the next one may close, and who was not told yet is told."""
+    commands: tuple[Command, ...] = ()
+    for record in event.records:
+        if record.closed_round == state.durable_round:
+            state, more = _on_one_stored(state, record, now)
+            commands += more
+    state, more = close_if_complete(state, now)
+    return state, commands + more
+
+
+def _on_one_stored(state: CoordinatorState, record: RoundRecord, now: float) -> Outcome:
+    if record.closed_round < state.round:  # it was told before
+        return state.having(durable_round=record.closed_round + 1), (ReportRound(record.report),)
     if state.computed is None:
         return state, ()  # the coordinator went down meanwhile; nobody is told of this round any more
     state = _advanced(state, state.computed, now, durable=True)
+    report = ReportRound(record.report)
     if state.round == state.specification.rounds:
         text = f"all {state.round} rounds are done"
         state, commands = finish(state, FinishCause.ROUNDS_REACHED, text, now)
@@ -392,21 +397,17 @@ def _record(state: CoordinatorState, move: BasisMove, now: float) -> RoundRecord
     if state.stale:
         stale = ((name, number) for agents, number in state.stale.items() for name in agents)
         contributors = {**contributors, **dict(stale)}
-    report = RoundReport(
+    return RoundRecord(
         stamp=Stamp(state.run_id, state.incarnation, after, after),
-        closed_round=state.round,
+        contributors=contributors,
+        weight=sum(contribution.weight for contribution in state.contributions.values()),
+        move=move,
         seconds=now - state.phase_since,
-        contributors=len(state.counted),
         departed_agent_ids=state.departed_in_round,
-        basis_movement=move.movement,
-        orthonormality_error=move.orthonormality_error,
-        basis=move.basis,
-        finished=after == state.specification.rounds,
         absent_agent_ids=tuple(sorted(state.absent)),
         outlier_agent_ids=tuple(sorted(state.outliers)),
+        finished=after == state.specification.rounds,
     )
-    weight = sum(contribution.weight for contribution in state.contributions.values())
-    return RoundRecord(contributors, weight, move, report)
 
 
 def _advanced(state: CoordinatorState, move: BasisMove, now: float, *, durable: bool = False) -> CoordinatorState:

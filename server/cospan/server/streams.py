@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from cospan.server.members import Session
+from cospan.wire.basis_bytes import serialise_basis_update
 from cospan.wire.codec import encode_coordinator_message
 from cospan.wire.errors import OutOfTurnError, RemoteError
 from cospan.wire.messages import BasisUpdate, CoordinatorMessage, Disposition, Drain, Finish, Receipt
@@ -106,8 +107,12 @@ class Streams:
 
     def broadcast(self, sessions: Iterable[Session], message: BasisUpdate | Finish | Drain) -> None:
         """Serialises once; the same bytes go to every stream, which ends with what is not a basis."""
-        encoded = encode_coordinator_message(message).SerializeToString()
         last = not isinstance(message, BasisUpdate)
+        encoded = (
+            serialise_basis_update(message)
+            if isinstance(message, BasisUpdate)
+            else encode_coordinator_message(message).SerializeToString()
+        )
         for session in sessions:
             stream = self._streams.get(session.stream)
             if stream is None:
