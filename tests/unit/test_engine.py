@@ -80,22 +80,6 @@ def test_of_several_bases_a_slow_reader_gets_the_newest() -> None:
     assert [data for data, _ in stream.outbox] == [b"welcome", b"basis 2", b"receipt", b"basis 4"]
 
 
-def test_a_stream_wakes_its_writer() -> None:
-    async def wait() -> None:
-        stream = Stream(1)
-        for change in (lambda: stream.put(b"basis", is_basis=True), lambda: stream.close(None)):
-            writer = asyncio.create_task(stream.written_to())
-            await asyncio.sleep(0)
-            assert not writer.done()
-            change()
-            change()
-            await writer
-            stream.outbox.clear()
-        await stream.written_to()  # closed: there is nothing to wait for
-
-    run(wait())
-
-
 def test_a_stream_that_is_closed_takes_nothing_more() -> None:
     stream = Stream(1)
     stream.put(b"finish", is_basis=False)

@@ -10,6 +10,7 @@ import math
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import numpy as np
 from jaxtyping import Float
@@ -71,9 +72,6 @@ class Stencil:
     _literals: tuple[tuple[int, bytes], ...]
     _blanks: dict[str, _Blank]
     _td_error: int | None
-    _head: bytes = b""
-    """The newest head: those of a round are all the same."""
-    _round: int = -1
 
     @classmethod
     def of(cls, request: bytes, upload: GradientUpload, specification: RunSpecification) -> "Stencil | None":
@@ -97,8 +95,8 @@ class Stencil:
         offset = len(request) - self._length
         if not 0 < offset <= _LONGEST_HEAD:
             return None
-        head = request[:offset]
-        if head != self._head and not self._take_head(head):
+        number = _round_of(request[:offset], self._length)
+        if number is None or self._specification.method.brings_estimates_in(number):
             return None
         for start, literal in self._literals:
             if not request.startswith(literal, offset + start):
@@ -112,27 +110,7 @@ class Stencil:
             contribution = self._contribution(request, offset)
         except InvalidMessageError:
             return None
-        return GradientUpload(self._round, contribution, self._upload.agent_ids, td_error)
-
-    def _take_head(self, head: bytes) -> bool:
-        """Reads the head; whether it is one of a gradient that this layout can be of."""
-        try:
-            if head[0] != _GRADIENT:
-                return False
-            length, offset = _varint(head, 1)
-            number = 0
-            if offset < len(head):
-                if head[offset] != _ROUND:
-                    return False
-                number, end = _varint(head, offset + 1)
-                if end != len(head):
-                    return False
-        except (IndexError, _OddLayoutError):
-            return False
-        if length != len(head) - offset + self._length or self._specification.method.brings_estimates_in(number):
-            return False
-        self._head, self._round = head, number
-        return True
+        return GradientUpload(number, contribution, self._upload.agent_ids, td_error)
 
     def _contribution(self, request: bytes, offset: int) -> Contribution:
         """What the blanks hold, checked."""
@@ -194,12 +172,23 @@ def _varint(data: bytes, offset: int) -> tuple[int, int]:
     return value, offset
 
 
-def _end_of_head(request: bytes) -> int:
-    """Where the round ends, and with it the head."""
+@lru_cache(maxsize=16)
+def _round_of(head: bytes, length: int) -> int | None:
+    """The round in a head that so many bytes follow; None where it is none. Those of a round are all the same."""
+    try:
+        offset = _end_of_head(head, length)
+        begun = _varint(head, 1)[1]
+        return None if offset != len(head) else _varint(head, begun + 1)[0] if begun < offset else 0
+    except (_OddLayoutError, IndexError):
+        return None
+
+
+def _end_of_head(request: bytes, more: int = 0) -> int:
+    """Where the round ends, and with it the head; of a request of so many more bytes."""
     if request[0] != _GRADIENT:
         raise _OddLayoutError
     length, offset = _varint(request, 1)
-    if length != len(request) - offset:
+    if length != len(request) + more - offset:
         raise _OddLayoutError
     if offset < len(request) and request[offset] == _ROUND:
         _, offset = _varint(request, offset + 1)

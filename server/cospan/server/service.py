@@ -30,6 +30,7 @@ from cospan.server.reporting import run_report
 from cospan.server.sightings import Sightings
 from cospan.server.state import CoordinatorState
 from cospan.server.streams import Stream
+from cospan.server.writer import Writer
 from cospan.wire.codec import decode_agent_message, encode_matrix, encode_specification, encode_stamp, printable
 from cospan.wire.errors import (
     CospanError,
@@ -123,7 +124,7 @@ class CoordinatorService:
             raise asyncio.CancelledError from failure
 
     async def _converse(self, context: Context, identity: Identity, entry: Entry) -> None:
-        """One task reads, another writes, and this coroutine decides when the stream ends.
+        """One task reads, a writer writes, and this coroutine decides when the stream ends.
 
         Raises:
             RemoteError: what the stream is to end with.
@@ -131,18 +132,17 @@ class CoordinatorService:
         """
         stream = self._engine.open_stream()
         reader = asyncio.create_task(self._read(stream, context, identity, entry))
-        writer = asyncio.create_task(_write(stream, context))
-        writer.add_done_callback(lambda _: stream.close(None))
+        writer = Writer(stream, context)
         try:
             await stream.ended.wait()
-            await _last_words(writer)
+            await _last_words(writer.ended)
             if stream.error is None:
                 # Ending the call first would reset the other half of it, and some clients (grpclib) then throw away
                 # what they have received and not read: the Finish.
                 await asyncio.wait({reader}, timeout=_FAREWELL_SECONDS)
         finally:
             reader.cancel()
-            writer.cancel()
+            writer.stop()
             self._engine.forget_stream(stream)
             if stream.token is not None:
                 self._engine.handle(StreamClosed(stream.token, stream.number))
@@ -256,26 +256,16 @@ class CoordinatorService:
         return pb.StopRunResponse(stamp=encode_stamp(self._engine.state.stamp))
 
 
-async def _write(stream: Stream, context: Context) -> None:
-    """Writes what is queued until the stream is closed; an error overtakes what is queued."""
-    while True:
-        while stream.outbox and stream.error is None:
-            await context.write(stream.outbox.popleft()[0])
-        if stream.closed:
-            return
-        await stream.written_to()
-
-
-async def _last_words(writer: "asyncio.Task[None]") -> None:
+async def _last_words(written: "asyncio.Future[None]") -> None:
     """Lets what is on its way arrive.
 
     Raises:
         UnreadError: the peer does not read it.
     """
-    done, _ = await asyncio.wait({writer}, timeout=_LAST_WORDS_SECONDS)
+    done, _ = await asyncio.wait({written}, timeout=_LAST_WORDS_SECONDS)
     if not done:
         raise UnreadError(f"the peer did not read for {_LAST_WORDS_SECONDS:g} s what was sent to it")
-    writer.result()
+    written.result()
 
 
 def _serialise(message: Any) -> bytes:

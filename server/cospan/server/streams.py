@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from cospan.server.members import Session
@@ -26,8 +26,8 @@ class Stream:
     closed: bool = False
     """No message is added any more; the stream ends when the outbox is empty."""
     error: RemoteError | None = None
-    idle: asyncio.Future[None] | None = None
-    """What the writer waits for, while it has nothing to do."""
+    on_change: Callable[[], None] | None = None
+    """Called when a message is queued, and when it is closed: by whoever writes the messages."""
     ended: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when it is closed."""
 
@@ -41,25 +41,16 @@ class Stream:
             self.close(OutOfTurnError(f"{_OUTBOX_LENGTH} messages wait to be read; read them before sending more"))
             return
         self.outbox.append((encoded, is_basis))
-        self._wake()
+        if self.on_change is not None:
+            self.on_change()
 
     def close(self, error: RemoteError | None) -> None:
         """Ends the stream, after what is queued where there is no error."""
         if not self.closed:
             self.closed, self.error = True, error
-            self._wake()
             self.ended.set()
-
-    async def written_to(self) -> None:
-        """Waits until something is queued, or the stream is closed."""
-        if not self.outbox and not self.closed:
-            # Not an asyncio.Event, which costs a round as much again as the wait itself.
-            self.idle = asyncio.get_running_loop().create_future()
-            await self.idle
-
-    def _wake(self) -> None:
-        if self.idle is not None and not self.idle.done():
-            self.idle.set_result(None)
+            if self.on_change is not None:
+                self.on_change()
 
 
 class Streams:

@@ -1,0 +1,118 @@
+"""Writing to a call without a task: one message at a time, in order, and what becomes of it when the call ends."""
+
+import asyncio
+from typing import Any
+
+import pytest
+from runs import run
+
+from cospan.server.streams import Stream
+from cospan.server.writer import Writer, Writes
+from cospan.wire.errors import InternalError
+
+
+class Call:
+    """Takes a message at once, or when the test lets it."""
+
+    def __init__(self, *, slow: bool = True) -> None:
+        self.slow, self.begun = slow, list[bytes]()
+        self.waiting: asyncio.Future[None] | None = None
+
+    async def write(self, message: bytes, /) -> None:
+        self.begun.append(message)
+        if self.slow:
+            self.waiting = asyncio.get_running_loop().create_future()
+            await self.waiting
+
+    async def take(self, outcome: BaseException | None = None) -> None:
+        """What is on its way has arrived, or has failed; the writer hears of it."""
+        assert self.waiting is not None
+        waiting, self.waiting = self.waiting, None
+        if outcome is None:
+            waiting.set_result(None)
+        elif isinstance(outcome, asyncio.CancelledError):
+            waiting.cancel()
+        else:
+            waiting.set_exception(outcome)
+        await asyncio.sleep(0)
+
+
+def put(stream: Stream, *messages: bytes) -> None:
+    for message in messages:
+        stream.put(message, is_basis=False)
+
+
+def test_messages_go_out_one_after_another() -> None:
+    async def write() -> None:
+        stream, call = Stream(1), Call()
+        assert isinstance(call, Writes)
+        put(stream, b"welcome")
+        writer = Writer(stream, call)
+        assert call.begun == [b"welcome"], "what was queued before is on its way at once"
+        put(stream, b"first", b"second")
+        stream.close(None)
+        assert call.begun == [b"welcome"]
+        await call.take()
+        assert call.begun == [b"welcome", b"first"]
+        await call.take()
+        assert not writer.ended.done(), "the last one is on its way"
+        await call.take()
+        assert call.begun == [b"welcome", b"first", b"second"]
+        await writer.ended
+
+    run(write())
+
+
+def test_a_call_that_takes_everything_at_once_is_not_waited_for() -> None:
+    async def write() -> None:
+        stream, call = Stream(1), Call(slow=False)
+        writer = Writer(stream, call)
+        put(stream, b"first", b"second")
+        assert call.begun == [b"first", b"second"]
+        stream.close(None)
+        assert writer.ended.done()
+
+    run(write())
+
+
+def test_an_error_overtakes_what_is_queued() -> None:
+    async def write() -> None:
+        stream, call = Stream(1), Call()
+        writer = Writer(stream, call)
+        put(stream, b"first", b"second")
+        stream.close(InternalError("it failed"))
+        await call.take()
+        assert (call.begun, writer.ended.done()) == ([b"first"], True)
+
+    run(write())
+
+
+@pytest.mark.parametrize("failure", [RuntimeError("the call is over"), asyncio.CancelledError()])
+def test_a_write_that_fails_closes_the_stream(failure: BaseException) -> None:
+    async def write() -> None:
+        stream, call = Stream(1), Call()
+        writer = Writer(stream, call)
+        put(stream, b"first", b"second")
+        await call.take(failure)
+        assert stream.closed
+        assert call.begun == [b"first"]
+        with pytest.raises(type(failure)):
+            await writer.ended
+        writer.stop()
+
+    run(write())
+
+
+def test_who_stops_hears_no_more_of_what_is_on_its_way() -> None:
+    async def write() -> None:
+        said = list[Any]()
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: said.append(context))
+        stream, call = Stream(1), Call()
+        writer = Writer(stream, call)
+        put(stream, b"first", b"second")
+        writer.stop()
+        put(stream, b"third")
+        await call.take(RuntimeError("the call is over"))
+        assert (call.begun, writer.ended.cancelled(), said) == ([b"first"], True, [])
+
+    run(write())
