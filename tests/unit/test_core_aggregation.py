@@ -177,7 +177,7 @@ def test_row_sums_scale_the_step_of_a_full_history() -> None:
     direction = mean_gradient(contributions) / (mean + 0.1 * mean.mean())[:, None]
     basis = random_basis(D, R, np.random.default_rng(2))
     move = next_basis(basis, contributions, full, 1000)
-    np.testing.assert_allclose(move.basis, basis_step(basis, direction, 1.0), atol=1e-15)
+    np.testing.assert_allclose(move.basis, basis_step(basis, direction, 1.0)[0], atol=1e-15)
     assert move.row_squares is None
     with pytest.raises(ValueError, match="does not carry"):
         next_basis(basis, some(2), full, 0)
@@ -196,7 +196,7 @@ def test_a_missing_second_moment_is_named() -> None:
 def test_next_basis_is_mean_then_step() -> None:
     basis, contributions = read_only(random_basis(D, R, np.random.default_rng(2))), some(4)
     move = next_basis(basis, contributions, method(), 7)
-    expected = basis_step(basis, mean_gradient(contributions), 0.5)
+    expected = basis_step(basis, mean_gradient(contributions), 0.5)[0]
     np.testing.assert_array_equal(move.basis, expected)
     assert move.orthonormality_error == np.abs(expected.T @ expected - np.eye(R)).max() < 1e-14
     assert move.movement == pytest.approx(np.linalg.svd(expected - basis @ (basis.T @ expected))[1][0], rel=1e-12)
@@ -207,7 +207,7 @@ def test_next_basis_preconditions_the_mean() -> None:
     basis, contributions = random_basis(D, R, np.random.default_rng(2)), some(4)
     move = next_basis(basis, contributions, method(preconditioned=True, preconditioner_floor=0.2), 0)
     direction = precondition(mean_gradient(contributions), mean_head_second_moment(contributions), 0.2)
-    np.testing.assert_array_equal(move.basis, basis_step(basis, direction, 0.5))
+    np.testing.assert_array_equal(move.basis, basis_step(basis, direction, 0.5)[0])
 
 
 def test_the_step_decays_with_the_environment_steps_of_one_agent() -> None:
@@ -216,7 +216,7 @@ def test_the_step_decays_with_the_environment_steps_of_one_agent() -> None:
     decaying = method(decay_horizon=20.0, decay_power=0.5)
     np.testing.assert_allclose(
         next_basis(basis, contributions, decaying, 12).basis,
-        basis_step(basis, mean_gradient(contributions), 0.25),
+        basis_step(basis, mean_gradient(contributions), 0.25)[0],
         atol=1e-15,
     )
     first = next_basis(basis, contributions, decaying, 0).basis
@@ -248,7 +248,7 @@ def test_rows_of_small_gradients_take_larger_steps() -> None:
     mean = mean_gradient(first)
     squares = (mean**2).sum(axis=1)
     scales = 1.0 / (np.sqrt(squares) + 0.1 * np.sqrt(squares).mean())
-    np.testing.assert_allclose(move.basis, basis_step(basis, scales[:, None] * mean, 0.5), rtol=1e-13)
+    np.testing.assert_allclose(move.basis, basis_step(basis, scales[:, None] * mean, 0.5)[0], rtol=1e-13)
     assert move.row_squares is not None
     np.testing.assert_allclose(move.row_squares, squares, rtol=1e-14)
     after = next_basis(move.basis, second, scaled, 1, move.row_squares)

@@ -11,6 +11,7 @@ from cospan.core.subspace import (
     precondition,
     principal_angle_sine,
     random_basis,
+    sine_of_step,
     tangent_projection,
 )
 
@@ -131,14 +132,14 @@ def test_tangent_projection_by_hand() -> None:
 
 def test_basis_step_by_hand() -> None:
     """From e_1 with gradient (9, 3, 4) and ζ = 0.2: (1, 0.6, 0.8)/√2."""
-    moved = basis_step(read_only([[1.0], [0.0], [0.0]]), read_only([[9.0], [3.0], [4.0]]), 0.2)
+    moved = basis_step(read_only([[1.0], [0.0], [0.0]]), read_only([[9.0], [3.0], [4.0]]), 0.2)[0]
     np.testing.assert_allclose(moved, np.array([[1.0], [0.6], [0.8]]) / np.sqrt(2), rtol=1e-15)
 
 
 def test_a_gradient_within_the_subspace_moves_nothing() -> None:
     basis = random_basis(D, R, np.random.default_rng(7))
     mixing = np.random.default_rng(8).standard_normal((R, R))
-    np.testing.assert_allclose(basis_step(basis, basis @ mixing, 100.0), basis, atol=1e-12)
+    np.testing.assert_allclose(basis_step(basis, basis @ mixing, 100.0)[0], basis, atol=1e-12)
 
 
 def test_precondition_by_hand() -> None:
@@ -237,3 +238,9 @@ def test_orthonormality_error_by_hand() -> None:
     assert orthonormality_error(np.eye(3)[:, :2]) == 0.0
     assert orthonormality_error(read_only([[1.0, 0.25], [0.0, 1.0]])) == 0.25
     assert orthonormality_error(read_only([[1.5], [0.0]])) == 1.25
+
+
+@pytest.mark.parametrize(("length", "sine"), [(0.0, 0.0), (1e-200, 1e-200), (1.0, 0.5**0.5), (1e200, 1.0)])
+def test_the_sine_of_a_step_keeps_its_digits(length: float, sine: float) -> None:
+    """Also where the angle itself is lost in 1 − cos², or the square of the step overflows."""
+    assert sine_of_step(read_only([[0.0, 0.0], [length, 0.0], [0.0, length / 2]])) == pytest.approx(sine, rel=1e-15)

@@ -103,19 +103,21 @@ def test_a_peer_that_sends_and_does_not_read_is_cut_off() -> None:
 # A round ------------------------------------------------------------------------------------------------
 
 
-def test_gradients_are_seen_together_once_all_are_there() -> None:
-    """Who came first makes no difference, so the machine need not know."""
+def test_gradients_are_seen_together() -> None:
+    """Who came first makes no difference, so the machine need not know; what can be done before the last one is."""
 
     async def gather() -> None:
-        fleet = Fleet("a", "b", "c")
+        fleet = Fleet("a", "b", "c", "d")
         engine = fleet.engine
-        for agent in ("c", "a"):
+        for agent in ("d", "a"):
             engine.take(f"token of {agent}", upload(0))
         assert not engine.state.counted
+        engine.take("token of c", upload(0))
+        assert list(engine.state.counted) == ["d", "a", "c"]
         engine.take("token of b", upload(0))
-        assert (engine.state.round, list(engine.state.rounds_counted)) == (1, ["c", "a", "b"])
+        assert (engine.state.round, list(engine.state.rounds_counted)) == (1, ["d", "a", "c", "b"])
         engine.take("token of a", upload(0))  # it has counted: that is said at once
-        (_, _, receipt) = received(fleet.streams["a"])
+        (*_, receipt) = received(fleet.streams["a"])
         assert isinstance(receipt, m.Receipt)
 
     run(gather())
@@ -143,7 +145,7 @@ def test_nothing_else_happens_before_what_has_come_in() -> None:
 
 def test_a_gradient_is_not_kept_from_the_machine_for_long() -> None:
     async def gather() -> None:
-        fleet = Fleet("a", "b")
+        fleet = Fleet("a", "b", "c")
         fleet.engine.take("token of a", upload(0))
         assert not fleet.engine.state.counted
         while not fleet.engine.state.counted:  # noqa: ASYNC110 - no event tells of a gradient that has counted

@@ -17,6 +17,7 @@ from cospan.cli.outcome import RunFailedError, RunOutcome, outcome_of_state, res
 from cospan.cli.process import (
     JsonLines,
     claim_stdout,
+    keep_freed_memory,
     keep_what_is_loaded,
     on_end_of_stdin,
     on_stop_signal,
@@ -89,6 +90,7 @@ def serve_here(chosen: CoordinatorOptions, flags: Mapping[str, Any], config: Pat
         if not chosen.follow_stdin and stored is None:  # else it was said before
             advise([*of_rank(plan.specification), *_of_features(plan)])
         keep_what_is_loaded()
+        keep_freed_memory()
         return _exit_code(asyncio.run(_serve(plan, chosen, stored, tls, shown, dashboard, voice)))
     except CospanError as failure:
         voice.failed(failure)

@@ -19,6 +19,10 @@ _ENVIRONMENT = {
 """Read by numpy and gRPC when they are imported. One BLAS thread: agents on one machine fight over the cores
 otherwise, and small matrices gain nothing from more."""
 
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+"""Numbers that glibc's malloc.h gives them."""
+_KEPT_BYTES, _LARGEST_KEPT_BYTES = 128 << 20, 32 << 20
+
 
 def prepare_environment(arguments: Sequence[str]) -> None:
     """Sets what numpy and gRPC read when they are imported, where nobody has; children inherit it.
@@ -44,6 +48,20 @@ def keep_what_is_loaded() -> None:
     """Tells the garbage collector that what has been imported stays: it need not look at it again and again."""
     gc.collect()
     gc.freeze()
+
+
+def keep_freed_memory() -> None:
+    """Tells the C library, where it is glibc, to keep for the next round what the last one has freed.
+
+    Otherwise matrices of 128 KiB and more go back to the system after each round, and every page of the next ones
+    is a fault. What is kept is at most what one round needed, and 128 MiB.
+    """
+    import ctypes
+
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_M_MMAP_THRESHOLD, _LARGEST_KEPT_BYTES)
+        mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
 
 
 def on_stop_signal(stop: Callable[[str], None]) -> None:

@@ -10,7 +10,14 @@ from typing import Any
 from cospan.cli.coordinator import DEFAULT_PORT
 from cospan.cli.hosts_and_ports import is_loopback
 from cospan.cli.log_lines import log_errors_to_stderr
-from cospan.cli.process import JsonLines, claim_stdout, keep_what_is_loaded, on_stop_signal, use_one_blas_thread
+from cospan.cli.process import (
+    JsonLines,
+    claim_stdout,
+    keep_freed_memory,
+    keep_what_is_loaded,
+    on_stop_signal,
+    use_one_blas_thread,
+)
 from cospan.cli.settings import Settings, load_settings
 from cospan.cli.telemetry import MetricsPlan, metrics_plan, serving_metrics
 from cospan.relay.host import Relay
@@ -36,6 +43,7 @@ def relay_here(flags: Mapping[str, Any], config: Path | None, *, json: bool) -> 
         use_one_blas_thread()
         raise_file_limit()
         keep_what_is_loaded()
+        keep_freed_memory()
         end = asyncio.run(_serve(relay, metrics, lines))
     except CospanError as failure:
         if lines is not None:

@@ -19,6 +19,7 @@ from cospan.core.subspace import (
     principal_angle_sine,
     row_scales,
     running_row_squares,
+    sine_of_step,
 )
 
 _ROBUST_PASSES = 30
@@ -57,17 +58,21 @@ class BasisMove:
         basis: B_{t+1}, of the same shape; the same array where the basis stays as it is.
         row_squares: what `row_scales` remembers, to be handed to the next round; None where the run does not scale.
         outliers: indices of the contributions that are far from what was made of all; never any with the mean.
+        step: ζ (I − B_t B_tᵀ) Ḡ, shape (d, r), where the basis came of such a step.
     """
 
     before: Float[np.ndarray, "d r"]
     basis: Float[np.ndarray, "d r"]
     row_squares: Float[np.ndarray, " d"] | None = None
     outliers: tuple[int, ...] = ()
+    step: Float[np.ndarray, "d r"] | None = None
 
     @cached_property
     def movement(self) -> float:
         """‖(I − B_t B_tᵀ) B_{t+1}‖₂, 0 to 1."""
-        return 0.0 if self.basis is self.before else principal_angle_sine(self.before, self.basis)
+        if self.basis is self.before:
+            return 0.0
+        return principal_angle_sine(self.before, self.basis) if self.step is None else sine_of_step(self.step)
 
     @cached_property
     def orthonormality_error(self) -> float:
@@ -211,7 +216,8 @@ def next_basis(
     if method.basis_step_decays:
         scale = decay(round_number * method.steps_per_round, method.decay_horizon, method.decay_power)
     remembered = row_squares if method.row_scaled and not method.sends_row_sums else None
-    return BasisMove(basis, basis_step(basis, direction, method.basis_step * scale), remembered, found.outliers)
+    moved, step = basis_step(basis, direction, method.basis_step * scale)
+    return BasisMove(basis, moved, remembered, found.outliers, step)
 
 
 def _first_basis(

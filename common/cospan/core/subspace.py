@@ -1,5 +1,7 @@
 """The shared subspace: its basis, the coordinator's step, and distances between subspaces."""
 
+import math
+
 import numpy as np
 from jaxtyping import Float
 
@@ -130,15 +132,23 @@ def row_scales(sizes: Float[np.ndarray, " d"]) -> Float[np.ndarray, " d"]:
 
 def basis_step(
     basis: Float[np.ndarray, "d r"], mean_gradient: Float[np.ndarray, "d r"], step: float
-) -> Float[np.ndarray, "d r"]:
-    """The next basis: Q of B + ζ (I − B Bᵀ) Ḡ (eq. 8 and the QR step of Algorithm 1).
+) -> tuple[Float[np.ndarray, "d r"], Float[np.ndarray, "d r"]]:
+    """The next basis, Q of B + Δ with Δ = ζ (I − B Bᵀ) Ḡ (eq. 8 and the QR step of Algorithm 1); and Δ.
 
     The projection is linear, so applying it once to the mean equals applying it at every agent.
     """
     moved = tangent_projection(basis, mean_gradient)
     moved *= step
-    moved += basis
-    return orthonormalise(moved)
+    return orthonormalise(basis + moved), moved
+
+
+def sine_of_step(step: Float[np.ndarray, "d r"]) -> float:
+    """The sine of the largest angle from B to B + Δ, where BᵀΔ = 0: ‖Δ‖₂ / √(1 + ‖Δ‖₂²), 0 to 1.
+
+    (B + Δ)ᵀ(B + Δ) = I + ΔᵀΔ, so the cosines of the angles are 1 / √(1 + σ²) with the singular values σ of Δ.
+    """
+    length = _largest_singular_value(step)
+    return length / math.hypot(1.0, length) if length < math.inf else 1.0
 
 
 def principal_angle_sine(basis: Float[np.ndarray, "d r"], target: Float[np.ndarray, "d q"]) -> float:

@@ -21,14 +21,14 @@ def max_message_bytes(feature_dim: int, rank: int, group_size: int = 1) -> int:
     return 8 * numbers + _PER_AGENT_ID * group_size + _OVERHEAD
 
 
-_AHEAD_BYTES = 2 << 20
+_AHEAD_BYTES = 4 << 20
 _MOST_ROUNDS_AHEAD = 32
 
 
 def rounds_ahead(feature_dim: int, rank: int) -> int:
     """How many rounds that agents were told of may not be on the coordinator's disk yet; 1 to 32.
 
-    An agent keeps a gradient and a basis of each, 2 MiB of either at most where there are several.
+    An agent keeps a gradient and a basis of each, 4 MiB of either at most where there are several.
     """
     return max(1, min(_MOST_ROUNDS_AHEAD, _AHEAD_BYTES // (8 * feature_dim * rank)))
 

@@ -153,7 +153,8 @@ class Engine:
     def take(self, token: str, upload: GradientUpload) -> None:
         """Lets a gradient arrive: the machine sees those together that nobody can tell apart by when they came.
 
-        That is when all that are awaited are there, and at the latest before anything else happens, or after 10 ms.
+        That is when all but one of those awaited are there, so that little is left to do when the last one comes;
+        and in any case before anything else happens, or after 10 ms.
 
         Raises:
             RemoteError: it is not one that the session may send now; nothing has changed.
@@ -162,7 +163,7 @@ class Engine:
             self.handle(GradientArrived(token, upload))
             return
         self._gathered[token] = upload
-        if len(self._gathered) == len(self.state.awaited.blocks):
+        if len(self._gathered) + 1 >= len(self.state.awaited.blocks):
             self._happen(self._taken())
         elif self._gathering is None:
             self._gathering = asyncio.get_running_loop().call_later(_GATHERING_SECONDS, self._end_gathering)

@@ -1,0 +1,31 @@
+"""What belongs to the process as a whole, looked at from within one of its own."""
+
+import subprocess
+import sys
+
+import pytest
+
+FAULTS = """
+import resource, sys
+from cospan.cli.process import keep_freed_memory
+if sys.argv[1] == "keep":
+    keep_freed_memory()
+def one_round():
+    return [bytearray(200_000) for _ in range(40)]
+for _ in range(5):
+    one_round()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(20):
+    one_round()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+def faults_of(how: str) -> int:
+    arguments = [sys.executable, "-c", FAULTS, how]
+    return int(subprocess.run(arguments, capture_output=True, text=True, check=True, timeout=60).stdout)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc's malloc")
+def test_what_a_round_has_freed_is_there_for_the_next() -> None:
+    assert faults_of("keep") < 100 < faults_of("give back")
