@@ -159,7 +159,7 @@ def _mean(matrices: Sequence[Gradient], weights: Sequence[float]) -> Float[np.nd
     else:
         total = to_dense(matrices[0]).copy()
         for matrix in matrices[1:]:
-            total += to_dense(matrix)
+            total += matrix.values if isinstance(matrix, DenseMatrix) else to_dense(matrix)
     total /= sum(weights)
     return total
 

@@ -26,27 +26,32 @@ def check_contribution(contribution: Contribution) -> None:
     Raises:
         InvalidMessageError: an entry is not finite or too large; or row sums, or a second moment, cannot be such.
     """
-    most = MAX_ENTRY * min(max(contribution.weight, 1.0), float(MAX_GROUP))
+    most = most_of(contribution.weight)
     _check_gradient(contribution.gradient, most)
     if contribution.row_sums is not None:
-        _check_size("gradient.row_sums", _largest(contribution.row_sums), most)
+        _check_size("gradient.row_sums", largest(contribution.row_sums), most)
         if contribution.row_sums.min() < 0.0:
             raise InvalidMessageError("gradient.row_sums has a negative entry")
     moment = contribution.head_second_moment
     if moment is not None:
-        _check_size("gradient.head_second_moment", _largest(moment), most)
+        _check_size("gradient.head_second_moment", largest(moment), most)
         if not is_second_moment(moment):
             raise InvalidMessageError(
                 "gradient.head_second_moment is not symmetric and positive semidefinite; it must be a sum of w wᵀ"
             )
 
 
+def most_of(weight: float) -> float:
+    """How large an entry of a sum over so many agents may be."""
+    return MAX_ENTRY * min(max(weight, 1.0), float(MAX_GROUP))
+
+
 def _check_gradient(gradient: Gradient, most: float) -> None:
     if isinstance(gradient, DenseMatrix):
-        _check_size("gradient.dense", _largest(gradient.values), most)
+        _check_size("gradient.dense", largest(gradient.values), most)
         return
     # Multiplied as Python's floats, which are float64 whatever the factors are; an overflow is inf, and too large.
-    bound = gradient.left.shape[1] * _largest(gradient.left) * _largest(gradient.right)
+    bound = gradient.left.shape[1] * largest(gradient.left) * largest(gradient.right)
     _check_size("the product of gradient.factored", bound, most)
 
 
@@ -55,7 +60,7 @@ def _check_size(field: str, largest: float, most: float) -> None:
         raise InvalidMessageError(f"{field} has an entry of up to {largest:.3g} in size; at most {most:g} is taken")
 
 
-def _largest(values: Shaped[np.ndarray, "..."]) -> float:
+def largest(values: Shaped[np.ndarray, "..."]) -> float:
     """The size of the largest entry, with no copy of the array made; NaN where one is NaN."""
     # Rather than `values.min()`, which is this and a Python function around it.
     return max(-float(np.minimum.reduce(values, axis=None)), float(np.maximum.reduce(values, axis=None)))

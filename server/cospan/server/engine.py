@@ -163,7 +163,7 @@ class Engine:
             self.handle(GradientArrived(token, upload))
             return
         self._gathered[token] = upload
-        if len(self._gathered) + 1 >= len(self.state.awaited.blocks):
+        if len(self._gathered) + 1 >= self.state.awaited.block_count:
             self._happen(self._taken())
         elif self._gathering is None:
             self._gathering = asyncio.get_running_loop().call_later(_GATHERING_SECONDS, self._end_gathering)

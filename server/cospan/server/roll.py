@@ -1,6 +1,6 @@
 """A set of agents that is kept by the processes that host them: for who is awaited, and who has counted. Pure."""
 
-from collections.abc import Collection, Iterable, Iterator, Sequence, Set
+from collections.abc import Iterable, Iterator, Sequence, Set
 from itertools import chain
 from typing import TypeAlias
 
@@ -36,9 +36,14 @@ class Roll(Set[str]):
         return frozenset(it)
 
     @property
-    def blocks(self) -> Collection[Block]:
+    def blocks(self) -> Iterable[Block]:
         """The blocks, in the order in which they came."""
         return self._blocks.values()
+
+    @property
+    def block_count(self) -> int:
+        """How many blocks there are."""
+        return len(self._blocks)
 
     @property
     def names(self) -> frozenset[str]:
