@@ -30,7 +30,11 @@ def round_of(number: int, contributors: Mapping[str, int] | None = None, **chang
     after = number + 1
     basis = changes.pop("basis", basis_after(after))
     move = BasisMove(basis_after(number, *basis.shape), basis, changes.pop("row_squares", None))
-    values: dict[str, Any] = {"stamp": Stamp(RUN_ID, 1, after, after), "seconds": 0.25 + number}
+    values: dict[str, Any] = {
+        "stamp": Stamp(RUN_ID, 1, after, after),
+        "closed": 1.0 + number,
+        "seconds": 0.25 + number,
+    }
     record = RoundRecord(contributors=named, weight=float(len(named)), move=move, **(values | changes))
     return StoreRound(record)
 

@@ -80,7 +80,7 @@ def test_absences_and_outliers_are_counted(scraped: Scraped) -> None:
     assert told is not None
     for absent, outliers in ((("a",), ()), (("a", "b"), ("c", "d", "e"))):
         report = replace(told, absent_agent_ids=absent, outlier_agent_ids=outliers)
-        scraped.counts.round(events.ReportRound(report))
+        scraped.counts.round(events.ReportRound(report, 0.0))
     assert scraped.value("cospan_absences_total") == 3
     assert scraped.value("cospan_outliers_total") == 3
 

@@ -18,7 +18,7 @@ def closed(number: int, contributors: Mapping[str, int]) -> StoreRound:
     """A round that has closed; `contributors` have the rounds of their gradients."""
     move = BasisMove(np.eye(D, R), np.eye(D, R))
     stamp = Stamp("run-1", 1, number + 1, number + 1)
-    return StoreRound(RoundRecord(stamp, contributors, float(len(contributors)), move, seconds=0.1))
+    return StoreRound(RoundRecord(stamp, contributors, float(len(contributors)), move, closed=1.0, seconds=0.1))
 
 
 def restarted(path: Path, *rounds: StoreRound) -> SavedRun:

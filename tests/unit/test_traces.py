@@ -1,5 +1,7 @@
 """Spans of rounds, as an exporter in memory receives them; and when they are made at all."""
 
+import time
+
 import pytest
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
@@ -8,6 +10,7 @@ from unit.test_engine import Fleet
 
 from cospan.cli.settings import Settings
 from cospan.cli.telemetry import wants_traces
+from cospan.server import events
 from cospan.server.traces import RoundTraces
 
 
@@ -35,6 +38,24 @@ def test_every_round_is_a_span_that_links_to_the_one_before() -> None:
     assert [len(span.links) for span in spans] == [0, 1, 1]
     assert spans[2].links[0].context == spans[1].get_span_context()
     assert all((span.end_time or 0) - (span.start_time or 0) == 500_000_000 for span in spans)
+
+
+def test_a_round_ended_when_it_closed_and_not_when_it_was_stored() -> None:
+    """Several are stored together, and told one after another."""
+    fleet, traces, exporter = traced("a", "b")
+    told: list[events.ReportRound] = []
+    fleet.engine.on_round[:] = [told.append]
+    for number in range(2):
+        fleet.send("a", number)
+        traces.look()
+        fleet.send("b", number)
+    fleet.clock.now += 1000.0
+    before = time.time_ns()
+    for command in told:
+        traces._on_round(command)
+    spans = exporter.get_finished_spans()
+    assert [dict(span.attributes or {})["cospan.waited_for"] for span in spans] == [("b",), ("b",)]
+    assert all(-1001e9 < (span.end_time or 0) - before < -900e9 for span in spans)
 
 
 def test_before_anybody_has_answered_nobody_is_singled_out() -> None:

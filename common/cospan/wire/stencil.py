@@ -17,6 +17,7 @@ from jaxtyping import Float
 
 from cospan.core.aggregation import Contribution
 from cospan.core.matrices import DenseMatrix, FactoredMatrix
+from cospan.core.method import Method
 from cospan.core.specification import RunSpecification
 from cospan.rpc.v1 import coordinator_service_pb2 as pb
 from cospan.wire.codec import decode_agent_message
@@ -65,15 +66,18 @@ class _Blank:
 class Stencil:
     """The layout of a gradient: what varies is blank, and the rest as it was."""
 
-    _specification: RunSpecification
-    _upload: GradientUpload
+    _method: Method
+    _agent_ids: tuple[str, ...]
+    _weight: float
     _length: int
     """Of everything after the head."""
     _literals: tuple[tuple[int, bytes], ...]
     _blanks: dict[str, _Blank]
     _td_error: int | None
+    """Where it lies, from the end of the head."""
     _is_dense_alone: bool
     _most: float
+    """How large an entry may be."""
 
     @classmethod
     def of(cls, request: bytes, upload: GradientUpload, specification: RunSpecification) -> "Stencil | None":
@@ -88,10 +92,18 @@ class Stencil:
             blanks = {name: _blank(span, arrays[name]) for name, span in spans.items() if name != "td_error"}
         except (_OddLayoutError, KeyError, IndexError):
             return None
-        td_error = spans["td_error"][0] if "td_error" in spans else None
-        literals = tuple(_literals(rest, sorted(spans.values())))
-        most = most_of(upload.contribution.weight)
-        return cls(specification, upload, len(rest), literals, blanks, td_error, blanks.keys() == {"dense"}, most)
+        weight = upload.contribution.weight
+        return cls(
+            specification.method,
+            upload.agent_ids,
+            weight,
+            len(rest),
+            tuple(_literals(rest, sorted(spans.values()))),
+            blanks,
+            spans["td_error"][0] if "td_error" in spans else None,
+            blanks.keys() == {"dense"},
+            most_of(weight),
+        )
 
     def read(self, request: bytes) -> GradientUpload | None:
         """The gradient, exactly as if decoded in full; None where it does not fit, or anything in it is wrong."""
@@ -99,7 +111,7 @@ class Stencil:
         if not 0 < offset <= _LONGEST_HEAD:
             return None
         number = _round_of(request[:offset], self._length)
-        if number is None or self._specification.method.brings_estimates_in(number):
+        if number is None or self._method.brings_estimates_in(number):
             return None
         for start, literal in self._literals:
             if not request.startswith(literal, offset + start):
@@ -110,13 +122,11 @@ class Stencil:
             if not 0.0 <= td_error < math.inf:
                 return None
         contribution = self._contribution(request, offset)
-        return (
-            None if contribution is None else GradientUpload(number, contribution, self._upload.agent_ids, td_error)
-        )
+        return None if contribution is None else GradientUpload(number, contribution, self._agent_ids, td_error)
 
     def _contribution(self, request: bytes, offset: int) -> Contribution | None:
         """What the blanks hold; None where it cannot be reckoned with. What is not finite is within no bound."""
-        blanks, weight = self._blanks, self._upload.contribution.weight
+        blanks, weight = self._blanks, self._weight
         if self._is_dense_alone:  # mostly; and in a round of a millisecond every call counts
             values = blanks["dense"].values(request, offset)
             return Contribution(DenseMatrix(values), weight) if largest(values) <= self._most else None

@@ -212,6 +212,7 @@ class RoundRecord:
         contributors: agent → the round of its gradient that counted.
         weight: the number of gradients in the mean.
         move: what the round did to the basis.
+        closed: when its basis was there, in seconds on the machine's clock.
         seconds: how long it was open.
         departed_agent_ids: who went meanwhile.
         absent_agent_ids: who was here, and whose gradients it did without.
@@ -223,6 +224,7 @@ class RoundRecord:
     contributors: Mapping[str, int]
     weight: float
     move: BasisMove
+    closed: float
     seconds: float
     departed_agent_ids: tuple[str, ...] = ()
     absent_agent_ids: tuple[str, ...] = ()
@@ -297,9 +299,15 @@ class CloseStream:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class ReportRound:
-    """A round has closed; tell the onlookers."""
+    """A round has closed, and is stored by now; tell the onlookers.
+
+    Attributes:
+        report: of the round.
+        closed: when, in seconds on the machine's clock.
+    """
 
     report: RoundReport
+    closed: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -356,11 +356,11 @@ def on_stored(state: CoordinatorState, event: RoundsStored, now: float) -> Outco
 
 def _on_one_stored(state: CoordinatorState, record: RoundRecord, now: float) -> Outcome:
     if record.closed_round < state.round:  # it was told before
-        return state.having(durable_round=record.closed_round + 1), (ReportRound(record.report),)
+        return state.having(durable_round=record.closed_round + 1), (ReportRound(record.report, record.closed),)
     if state.computed is None:
         return state, ()  # the coordinator went down meanwhile; nobody is told of this round any more
     state = _advanced(state, state.computed, now, durable=True)
-    report = ReportRound(record.report)
+    report = ReportRound(record.report, record.closed)
     if state.round == state.specification.rounds:
         text = f"all {state.round} rounds are done"
         state, commands = finish(state, FinishCause.ROUNDS_REACHED, text, now)
@@ -402,6 +402,7 @@ def _record(state: CoordinatorState, move: BasisMove, now: float) -> RoundRecord
         contributors=contributors,
         weight=sum(contribution.weight for contribution in state.contributions.values()),
         move=move,
+        closed=now,
         seconds=now - state.phase_since,
         departed_agent_ids=state.departed_in_round,
         absent_agent_ids=tuple(sorted(state.absent)),

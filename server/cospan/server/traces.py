@@ -26,7 +26,8 @@ class RoundTraces:
         """Listens to the engine from now on."""
         self._engine, self._tracer = engine, tracer
         self._before: SpanContext | None = None
-        self._awaited: tuple[int, tuple[str, ...]] = (-1, ())
+        self._awaited: dict[int, tuple[str, ...]] = {}
+        """By the rounds that nobody has been told of yet: they may be stored a few rounds later."""
         engine.on_round.append(self._on_round)
 
     async def keep_looking(self) -> None:
@@ -40,24 +41,24 @@ class RoundTraces:
         state = self._engine.state
         if state.counted and state.awaited:  # before anybody has answered all are waited for, which says nothing
             named = heapq.nsmallest(_MOST_NAMED, (block[0] for block in state.awaited.blocks))
-            self._awaited = state.round, tuple(named)
+            self._awaited[state.round] = tuple(named)
 
     def _on_round(self, command: ReportRound) -> None:
         report, state = command.report, self._engine.state
-        number, awaited = self._awaited
+        awaited = self._awaited.pop(report.closed_round, ())
         attributes: Mapping[str, str | bool | int | float | tuple[str, ...]] = {
             "cospan.run_id": report.stamp.run_id,
             "cospan.incarnation": report.stamp.incarnation,
             "cospan.workload": state.specification.workload,
             "cospan.round": report.closed_round,
             "cospan.contributors": report.contributors,
-            "cospan.waited_for": awaited if number == report.closed_round else (),
+            "cospan.waited_for": awaited,
             "cospan.absent": report.absent_agent_ids[:_MOST_NAMED],
             "cospan.outliers": report.outlier_agent_ids[:_MOST_NAMED],
             "cospan.departed": report.departed_agent_ids[:_MOST_NAMED],
             "cospan.basis_movement": report.basis_movement,
         }
-        end = time.time_ns()
+        end = time.time_ns() - round((self._engine.now() - command.closed) * 1e9)  # it was stored meanwhile
         span = self._tracer.start_span(
             "cospan.round",
             attributes=attributes,
