@@ -9,7 +9,7 @@ from cospan.server.events import RoundsStored, StoreFailed, StoreRound
 from cospan.server.store import Operation
 from cospan.wire.errors import RunFileError
 
-_TOGETHER_SECONDS = 0.05
+_TOGETHER_SECONDS = 0.01
 
 
 @runtime_checkable
@@ -31,7 +31,7 @@ class Journal:
     def __init__(
         self, store: Stores, handle: Callable[[RoundsStored | StoreFailed], None], *, together: int = 1
     ) -> None:
-        """Writes to `store`; so many rounds that were told already, at most, wait 50 ms for each other."""
+        """Writes to `store`; so many rounds that were told already, at most, wait 10 ms for each other."""
         self._store, self._handle, self._together = store, handle, together
         self._waiting: list[Operation] = []
         self._writing: Future[None] | None = None
