@@ -545,3 +545,18 @@ def test_a_stream_without_a_layout_is_not_measured_for_ever(monkeypatch: pytest.
         upload = m.GradientUpload(number, Contribution(DenseMatrix(gradient), 1.0, np.eye(SPEC.rank)))
         assert same(reader.read(encode_agent_message(upload).SerializeToString()), upload)
     assert len(measured) == 8
+
+
+def test_a_layout_that_settles_late_is_found_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A relay's sums weigh something else with every agent that joins, and the same once all are there."""
+    in_full = []
+    monkeypatch.setattr(
+        "cospan.wire.stencil.decode_agent_message", lambda *said: in_full.append(1) or decode_agent_message(*said)
+    )
+    reader = AgentMessageReader(SPEC)
+    gradient = np.ones((SPEC.feature_dim, SPEC.rank))
+    for number in range(300):
+        weight = float(min(number + 1, 20))
+        upload = m.GradientUpload(number + 10, Contribution(DenseMatrix(gradient), weight, np.eye(SPEC.rank)))
+        assert same(reader.read(encode_agent_message(upload).SerializeToString()), upload)
+    assert len(in_full) <= 20 + 32
