@@ -96,13 +96,17 @@ def printable(text: str) -> str:
 
 def encode_matrix(values: Float[np.ndarray, "rows columns"]) -> matrix_pb2.Matrix:
     """A float64 or float32 array as a Matrix message of the same element type."""
+    message = matrix_pb2.Matrix()
+    _fill_matrix(message, values)
+    return message
+
+
+def _fill_matrix(message: matrix_pb2.Matrix, values: Float[np.ndarray, "rows columns"]) -> None:
+    """Writes an array into a message where that lies: a message put into another is copied, with its numbers."""
     single = values.dtype == np.float32
-    return matrix_pb2.Matrix(
-        rows=values.shape[0],
-        columns=values.shape[1],
-        data_type=matrix_pb2.DATA_TYPE_FLOAT32 if single else matrix_pb2.DATA_TYPE_FLOAT64,
-        data=np.ascontiguousarray(values, dtype="<f4" if single else "<f8").tobytes(),
-    )
+    message.rows, message.columns = values.shape
+    message.data_type = matrix_pb2.DATA_TYPE_FLOAT32 if single else matrix_pb2.DATA_TYPE_FLOAT64
+    message.data = np.ascontiguousarray(values, dtype="<f4" if single else "<f8").tobytes()
 
 
 def decode_matrix(message: matrix_pb2.Matrix, field: str) -> Float[np.ndarray, "rows columns"]:
@@ -241,7 +245,9 @@ def encode_agent_message(message: m.AgentMessage) -> pb.CollaborateRequest:
     """An agent's message as a CollaborateRequest."""
     match message:
         case m.GradientUpload():
-            return pb.CollaborateRequest(gradient=_encode_gradient(message))
+            request = pb.CollaborateRequest()
+            _fill_gradient(request.gradient, message)
+            return request
         case m.Heartbeat():
             return pb.CollaborateRequest(heartbeat=pb.Heartbeat())
         case m.Leave():
@@ -328,22 +334,22 @@ def _agent_ids(names: Sequence[str], field: str) -> tuple[str, ...]:
     return tuple(listed)
 
 
-def _encode_gradient(upload: m.GradientUpload) -> pb.SubspaceGradient:
+def _fill_gradient(message: pb.SubspaceGradient, upload: m.GradientUpload) -> None:
     contribution = upload.contribution
-    message = pb.SubspaceGradient(
-        round=upload.round, agent_ids=upload.agent_ids, weight=contribution.weight, td_error=upload.td_error
-    )
+    message.round, message.weight = upload.round, contribution.weight
+    message.agent_ids.extend(upload.agent_ids)
+    if upload.td_error is not None:
+        message.td_error = upload.td_error
     match contribution.gradient:
         case DenseMatrix(values=values):
-            message.dense.CopyFrom(encode_matrix(values))
+            _fill_matrix(message.dense, values)
         case FactoredMatrix(left=left, right=right):
-            message.factored.left.CopyFrom(encode_matrix(left))
-            message.factored.right.CopyFrom(encode_matrix(right))
+            _fill_matrix(message.factored.left, left)
+            _fill_matrix(message.factored.right, right)
     if contribution.head_second_moment is not None:
-        message.head_second_moment.CopyFrom(encode_matrix(contribution.head_second_moment))
+        _fill_matrix(message.head_second_moment, contribution.head_second_moment)
     if contribution.row_sums is not None:
-        message.row_sums.CopyFrom(encode_matrix(contribution.row_sums[:, None]))
-    return message
+        _fill_matrix(message.row_sums, contribution.row_sums[:, None])
 
 
 def _decode_gradient(message: pb.SubspaceGradient, spec: RunSpecification) -> m.GradientUpload:
