@@ -123,7 +123,8 @@ def test_a_round_that_nobody_follows_is_written_soon() -> None:
         await journal.close()
 
     run(all_of_it())
-    assert [record.closed_round for (event,) in [stored] for record in event.records] == [0]
+    (event,) = stored
+    assert [record.closed_round for record in event.records] == [0]
 
 
 @pytest.mark.parametrize(

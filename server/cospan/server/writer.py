@@ -57,7 +57,7 @@ class Writer:
             awaited = self._writing.send(None)
         except StopIteration:
             self._writing = None
-        except BaseException as failure:  # asyncio.CancelledError is one: the call is over
+        except (Exception, asyncio.CancelledError) as failure:  # the call is over
             self._writing = None
             self._fail(failure)
         else:
