@@ -252,6 +252,7 @@ def test_a_finished_run_opens_as_one_file_offline(browser: Any, live: Live, tmp_
         for chart in opened.page.locator(".chart").all():
             assert chart.locator("svg").is_visible(), chart.inner_text()
         opened.page.locator("#agents-body button", has_text="site-3").click()
+        opened.page.wait_for_selector("#detail-title:has-text('site-3')")  # the address changes first
         assert "Mean reward" in opened.page.inner_text("#detail")
         opened.picture(f"report-{size}")
         assert opened.serious() == []
