@@ -17,7 +17,7 @@ from jaxtyping import Float
 from cospan.observe.frames import agent_row, changed_rows, heat_map, run_of, series_of, spectrum_values
 from cospan.observe.series import Round, RoundSeries
 from cospan.observe.spectrum import spectrum_of
-from cospan.server.events import ReportRound
+from cospan.server.events import ComputeBasis, ReportRound
 from cospan.server.host import Coordinator
 from cospan.server.reporting import run_report
 from cospan.wire.messages import AgentReport, RoundReport
@@ -61,9 +61,12 @@ class RunView:
         self._spectrum: dict[str, Any] | None = None
         self._value_errors: dict[str, float] = {}
         self._moments: dict[str, tuple[Float[np.ndarray, "r r"], float]] = {}
+        self._closing: dict[str, tuple[Float[np.ndarray, "r r"], float]] | None = None
+        """The moments of a round that has closed; None while they are wanted."""
         self._sent_points, self._sent_revision = 0, 0
         self._slow_due, self._shown_round = 0.0, -1
         coordinator.engine.on_round.append(self._leave)
+        coordinator.engine.on_closing.append(self._look)
 
     def _leave(self, command: ReportRound) -> None:
         """Called by the coordinator's loop."""
@@ -83,14 +86,31 @@ class RunView:
             self._value_errors.update(truth.agents)
         self._gather_moments()
 
-    def _gather_moments(self) -> None:
-        """Keeps the newest second moment of each sender: those of a round come one by one."""
+    def _look(self, _command: ComputeBasis) -> None:
+        """Called by the coordinator's loop: one round since the last look is enough, of what may be many."""
+        if self._closing is not None:
+            return
+        moments: dict[str, tuple[Float[np.ndarray, "r r"], float]] = {}
         for first, contribution in self._coordinator.engine.state.contributions.items():
             moment = contribution.head_second_moment
-            if moment is None or moment.size > _MOST_MOMENT_NUMBERS // _MOST_MOMENTS:
-                return
+            if (
+                moment is None
+                or moment.size > _MOST_MOMENT_NUMBERS // _MOST_MOMENTS
+                or len(moments) >= _MOST_MOMENTS
+            ):
+                break
+            moments[first] = (
+                moment.astype(np.float64),
+                contribution.weight,
+            )  # a copy: it may be a view of the upload
+        self._closing = moments
+
+    def _gather_moments(self) -> None:
+        """Keeps the newest second moment of each sender."""
+        moments, self._closing = self._closing or {}, None
+        for first, moment in moments.items():
             if first in self._moments or len(self._moments) < _MOST_MOMENTS:
-                self._moments[first] = moment, contribution.weight
+                self._moments[first] = moment
 
     def whole(self) -> dict[str, Any]:
         """All that a browser shows, as of the last `frame`."""
@@ -153,7 +173,7 @@ class RunView:
     def _heads(self) -> dict[str, Any] | None:
         if not self._moments:
             return None
-        total = np.sum([moment.astype(np.float64) for moment, _ in self._moments.values()], axis=0)
+        total = np.sum([moment for moment, _ in self._moments.values()], axis=0)
         return spectrum_values(spectrum_of(total, sum(weight for _, weight in self._moments.values())))
 
 

@@ -104,6 +104,8 @@ class Engine:
         self.end: EndRun | Suspend | None = None
         self.on_note: list[Callable[[Note], None]] = []
         self.on_round: list[Callable[[ReportRound], None]] = []
+        self.on_closing: list[Callable[[ComputeBasis], None]] = []
+        """Called when a round closes; the state still has what everybody gave to it."""
         self._streams = Streams()
         self._tasks: set[asyncio.Task[None]] = set()
         self._gathered: dict[str, GradientUpload] = {}
@@ -194,6 +196,7 @@ class Engine:
             case Broadcast(message=message):
                 self._streams.broadcast(self.state.sessions.values(), message)
             case ComputeBasis():
+                _tell(self.on_closing, command)
                 return self._compute(command)
             case CloseStream(stream=number, error=error):
                 self._streams.close(number, error)
