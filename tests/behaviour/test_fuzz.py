@@ -12,7 +12,7 @@ from fuzz import files
 from fuzz.decoder import play_randomly
 from fuzz.files import READERS
 from fuzz.live import LiveFuzzer, Tally
-from runs import R, Ring, States, coin, run, specification
+from runs import R, Ring, States, coin, run, specification, until
 
 from cospan.client.agent import Agent
 from cospan.client.workload import Site, Workload
@@ -60,6 +60,8 @@ async def fuzzed_run(spec: RunSpecification, messages: int) -> tuple[np.ndarray,
     async with Coordinator(spec) as coordinator:
         agents = [Agent(workload, index=index, coordinator=coordinator.address) for index in range(spec.agents)]
         honest = [asyncio.create_task(agent.run_async()) for agent in agents]
+        # The run begins with the honest: begun by streams that come and go, it would be another one, or over.
+        await until(coordinator.engine, lambda: coordinator.engine.state.phase is not m.RunPhase.WAITING)
         async with LiveFuzzer(coordinator.address, replace(spec, feature_fingerprint="map-1"), seed=1) as fuzzer:
             await fuzzer.send(messages)
         fuzzed.set()

@@ -215,7 +215,8 @@ def test_an_agent_in_a_program_goes_on_too(tmp_path: Path) -> None:
 
     async def twice() -> None:
         async with (
-            Coordinator(specification(agents=1, rounds=0)) as coordinator,
+            # The run begins with both: where everybody has left, it is over.
+            Coordinator(specification(agents=2, rounds=0)) as coordinator,
             Agent(RINGS, index=1, coordinator=coordinator.address),
         ):
             first = await learning_once(coordinator.address)
