@@ -111,6 +111,18 @@ def ring_learner(first_round: int = 0) -> SiteLearner:
     return SiteLearner(ring_site(1, 1), spec, name="site-1", index=1, first_round=first_round)
 
 
+def test_a_thinned_trace_is_gone_on_with(tmp_path: Path) -> None:
+    first, again = ring_learner(), ring_learner()
+    first.trace.most = again.trace.most = 4
+    learn(first, *range(9))
+    save_result(tmp_path / "a.npz", first, run_id="run-1")
+    resume(again, tmp_path / "a.npz", run_id="run-1")
+    assert (again.trace.round, again.trace.every) == (first.trace.round, first.trace.every) == ([0, 4, 8], 4)
+    learn(again, 9, 10)
+    assert again.trace.round == [0, 4, 8, 10]
+    assert len(again.trace.value_error) == len(again.trace.independent_error) == 4
+
+
 def test_a_learner_whose_environment_cannot_save_its_state_never_sees_the_same_data_twice(tmp_path: Path) -> None:
     first, again = ring_learner(), ring_learner()
     gradients = learn(first, 0, 1, 2)

@@ -10,7 +10,7 @@ from jaxtyping import Float
 
 from cospan.cli.recorder import RoundRow
 from cospan.cli.specifying import preset_of
-from cospan.client.result_file import AgentResult
+from cospan.client.result_file import AgentResult, traces
 from cospan.core.specification import RunSpecification, basis_digest
 from cospan.server.state import CoordinatorState
 from cospan.study.statistics import best, best_of_rows, known, median, medians_by_round
@@ -207,10 +207,9 @@ def read_outcome(
 def with_medians(rows: Iterable[RoundRow], agents: Iterable[AgentResult]) -> list[RoundRow]:
     """The rows with the medians over the agents' traces filled in."""
     found = list(agents)
-    rounds = [agent.array("trace_round") for agent in found]
-    joint = medians_by_round(rounds, [agent.array("trace_value_error") for agent in found])
+    joint = medians_by_round(*traces(found, lambda agent: agent.array("trace_value_error")))
     independent = medians_by_round(
-        rounds, [best_of_rows(agent.array("trace_independent_error")) for agent in found]
+        *traces(found, lambda agent: best_of_rows(agent.array("trace_independent_error")))
     )
     return [
         replace(row, value_error=joint.get(row.round), independent_error=independent.get(row.round)) for row in rows

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from cospan.cli.recorder import RoundRow
-from cospan.client.result_file import AgentResult
+from cospan.client.result_file import AgentResult, traces
 from cospan.core.specification import RunSpecification
 from cospan.study.axes import finish, log_scale, save
 
@@ -68,10 +68,10 @@ def quartiles(rounds: Sequence[np.ndarray], values: Sequence[np.ndarray]) -> Ban
         rounds: of each agent, the rounds it took part in.
         values: of each agent, one number a round; those that are not finite are left out.
     """
-    last = max((int(each[-1]) for each in rounds if len(each)), default=-1)
-    grid = np.full((len(rounds), last + 1), np.nan)
+    played = np.unique(np.concatenate([*rounds, np.array([], dtype=np.int64)]))
+    grid = np.full((len(rounds), played.size), np.nan)
     for row, (numbers, known) in enumerate(zip(rounds, values, strict=True)):
-        grid[row, numbers] = known
+        grid[row, np.searchsorted(played, numbers)] = known
     grid[~np.isfinite(grid)] = np.nan
     there = np.flatnonzero(np.isfinite(grid).any(axis=0))
     if not there.size:
@@ -79,20 +79,19 @@ def quartiles(rounds: Sequence[np.ndarray], values: Sequence[np.ndarray]) -> Ban
     if there.size > _MOST_POINTS:
         there = there[np.unique(np.linspace(0, there.size - 1, _MOST_POINTS).astype(int))]
     low, middle, high = np.nanpercentile(grid[:, there], (25.0, 50.0, 75.0), axis=0)
-    return Band(there, low, middle, high)
+    return Band(played[there], low, middle, high)
 
 
 def _draw_values(axes: "Axes", spec: RunSpecification, agents: Sequence[AgentResult]) -> None:
     """Value errors where the truth is known, else the mean rewards that the agents expect."""
-    rounds = [agent.array("trace_round") for agent in agents]
-    joint = quartiles(rounds, [agent.array("trace_value_error") for agent in agents])
+    joint = quartiles(*traces(agents, lambda agent: agent.array("trace_value_error")))
     steps, per_round = "environment steps per agent", spec.method.steps_per_round
     if joint is None:
-        gain = quartiles(rounds, [agent.array("trace_gain_estimate") for agent in agents])
+        gain = quartiles(*traces(agents, lambda agent: agent.array("trace_gain_estimate")))
         _draw_bands(axes, per_round, [(gain, "joint method", _JOINT)])
         finish(axes, "Estimated mean reward per step (no true values are known)", steps, "rounds", 1.0 / per_round)
         return
-    independent = quartiles(rounds, [_best_by_round(agent) for agent in agents])
+    independent = quartiles(*traces(agents, _best_by_round))
     _draw_bands(
         axes, per_round, [(independent, "independent TD, best step", _INDEPENDENT), (joint, "joint", _JOINT)]
     )

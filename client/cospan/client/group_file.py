@@ -55,6 +55,7 @@ def contents(group: GroupLearner, run_id: str) -> dict[str, Any]:
         **_statistics([learner.statistics for learner in learners]),
         **_independent([learner for state in states for learner in state.independent]),
         **chain_values(_saved_chains(group)),
+        "trace_every": trace.every,
         "trace_round": np.array(trace.round, dtype=np.int64),
         # Copies of lists that grow; they are made arrays when they are written.
         **{f"trace_{name}": getattr(trace, name).copy() for name in _TRACES},
@@ -129,6 +130,7 @@ def agents_of(result: AgentResult) -> list[AgentResult]:
                 "label": np.array(labels[number]),
                 "gain": gains[number],
                 **{key: np.asarray(column[number]) for key, column in columns.items()},
+                "trace_every": result.array("trace_every") if "trace_every" in result.values else np.array(1),
                 "trace_round": rounds,
                 **{key: values[:, number] for key, values in traces.items()},
             }
@@ -171,10 +173,12 @@ def resume(group: GroupLearner, path: Path, run_id: str) -> str:
         blank = np.full((len(group.names), columns), np.nan)  # with a baseline before, and without one now
         traces["independent_error"] = [blank for _ in traces["independent_error"]]
     last_round, chains = result.whole("last_round", least=-1), _loaded_chains(result, len(parts))
+    every = result.trace_every
     group.last_round = None if last_round < 0 else last_round
-    group.trace.round = result.array("trace_round").tolist()
+    group.trace.round, group.trace.every = result.array("trace_round").tolist(), every
     for name, values in traces.items():
         setattr(group.trace, name, values)
+    group.trace.thin()
     words = []
     for block, state, part, chain in zip(group.blocks, states, parts, chains, strict=True):
         block.state = state

@@ -5,7 +5,7 @@ all of its agents.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from hashlib import sha256
 
 import numpy as np
@@ -13,7 +13,7 @@ from jaxtyping import Float
 
 from cospan.client.chain_group import chain_group
 from cospan.client.loading import make_sites
-from cospan.client.site_learner import Trace
+from cospan.client.trace import Trace, most_rounds
 from cospan.client.workload import FeatureMap, Site, Sites, Workload
 from cospan.core.baselines import IndependentTD
 from cospan.core.group_learner import GroupOutcome, GroupState, learn_round_together, summed
@@ -67,17 +67,6 @@ class GroupSites:
         """Those that all share."""
         first = self.parts[0]
         return first.features if isinstance(first, Sites) else first[0].features
-
-
-@dataclass(slots=True)
-class GroupTrace:
-    """One entry a round, of each agent; `nan` where the truth is unknown. See `Trace`."""
-
-    round: list[int] = field(default_factory=list)
-    value_error: list[Float[np.ndarray, " n"]] = field(default_factory=list)
-    independent_error: list[Float[np.ndarray, "n m"]] = field(default_factory=list)
-    gain_estimate: list[Float[np.ndarray, " n"]] = field(default_factory=list)
-    mean_squared_td_error: list[Float[np.ndarray, " n"]] = field(default_factory=list)
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -195,7 +184,9 @@ class GroupLearner:
             )
             for part, indices, start in zip(sites.parts, sites.indices, starts, strict=False)
         ]
-        self.trace = GroupTrace()
+        tried = sum(len(learner.weights) for block in self.blocks for learner in block.state.independent)
+        self.trace = Trace[np.ndarray](most=most_rounds(3 * len(self.names) + tried))
+        """Of all agents: (n,) a round, and (n, m) of independent TD."""
         self.last_round: int | None = None
         self.between_rounds = True
         """Not while the chains go on: some of them may have, and others not."""
@@ -211,12 +202,10 @@ class GroupLearner:
         # All at once, so that what is saved is of one round whenever somebody asks.
         for block, state in zip(self.blocks, states, strict=True):
             block.state = state
-        self.last_round, self.between_rounds, trace = round_number, True, self.trace
-        trace.round.append(round_number)
-        trace.value_error.append(self.value_errors())
-        trace.independent_error.append(np.concatenate([block.independent_errors() for block in self.blocks]))
-        trace.gain_estimate.append(self.gains)
-        trace.mean_squared_td_error.append(np.concatenate([outcome.mean_squared_errors for outcome in outcomes]))
+        self.last_round, self.between_rounds = round_number, True
+        independent_errors = np.concatenate([block.independent_errors() for block in self.blocks])
+        td_errors = np.concatenate([outcome.mean_squared_errors for outcome in outcomes])
+        self.trace.add(round_number, self.value_errors(), independent_errors, self.gains, td_errors)
         return GradientUpload(
             round=round_number, contribution=summed([outcome.contribution for outcome in outcomes])
         )
@@ -312,8 +301,8 @@ class AgentOfGroup:
         return learners[self._number] if learners else None
 
     @property
-    def trace(self) -> Trace:
-        """One entry a round."""
+    def trace(self) -> Trace[float]:
+        """One line a round."""
         whole, place = self._group.trace, self._place
         return Trace(
             round=whole.round,
@@ -321,6 +310,7 @@ class AgentOfGroup:
             independent_error=[values[place] for values in whole.independent_error],
             gain_estimate=[float(values[place]) for values in whole.gain_estimate],
             mean_squared_td_error=[float(values[place]) for values in whole.mean_squared_td_error],
+            every=whole.every,
         )
 
     @property

@@ -1,15 +1,16 @@
 """What an agent has learnt, as a small npz file: written atomically, read without pickle."""
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
-from cospan.client.site_learner import SiteLearner, Trace
+from cospan.client.site_learner import SiteLearner
+from cospan.client.trace import Trace
 from cospan.core.baselines import IndependentTD
 from cospan.core.learner import LearnerState
 from cospan.core.least_squares import TransitionSums
@@ -83,6 +84,16 @@ class AgentResult:
         return value
 
     @property
+    def trace_every(self) -> int:
+        """Its traces have the rounds whose numbers are multiples of this, and the newest; see `Trace`.
+
+        Raises:
+            RunFileError: it is no such number.
+        """
+        # Files of before that was said have all rounds.
+        return self.whole("trace_every", least=1) if "trace_every" in self.values else 1
+
+    @property
     def independent_errors(self) -> Float[np.ndarray, " m"]:
         """The relative value errors of independent TD, one for each step size."""
         errors = self.array("trace_independent_error")
@@ -114,7 +125,7 @@ class Learnt(Protocol):
     @property
     def independent(self) -> IndependentTD | None: ...
     @property
-    def trace(self) -> Trace: ...
+    def trace(self) -> Trace[float]: ...
     @property
     def reward_sum(self) -> float: ...
     @property
@@ -173,6 +184,7 @@ def contents(learner: Learnt, *, run_id: str) -> dict[str, Any]:
         "independent_averaged": baseline.averaged.mean,
         "independent_gain_estimate": baseline.gain_estimate,
         **chain_values(learner.saved_chain()),
+        "trace_every": trace.every,
         # Copies of lists that grow; they are made arrays when they are written.
         "trace_round": np.array(trace.round, dtype=np.int64),
         "trace_value_error": trace.value_error.copy(),
@@ -259,6 +271,35 @@ def load_result(path: Path) -> AgentResult:
     return AgentResult(values)
 
 
+def traces(
+    agents: Sequence[AgentResult], of_agent: Callable[[AgentResult], Float[np.ndarray, " n"]]
+) -> tuple[list[Int[np.ndarray, " n"]], list[Float[np.ndarray, " n"]]]:
+    """What agents recorded, so far as it may be compared: of each the rounds, and a number for each of them.
+
+    That is all, unless some traces were thinned: then the rounds that the coarsest of them keeps, and the newest of
+    all. What else a trace has, its own newest round or what it was too short to lose, the others lack.
+
+    Args:
+        agents: whose traces they are.
+        of_agent: what of them.
+    """
+    every = max((agent.trace_every for agent in agents), default=1)
+    pairs = [_cut(agent.array("trace_round"), of_agent(agent)) for agent in agents]
+    newest = max((int(rounds[-1]) for rounds, _ in pairs if len(rounds)), default=0)
+    kept = [np.flatnonzero((rounds % every == 0) | (rounds == newest)) for rounds, _ in pairs]
+    return (
+        [rounds[places] for (rounds, _), places in zip(pairs, kept, strict=True)],
+        [values[places] for (_, values), places in zip(pairs, kept, strict=True)],
+    )
+
+
+def _cut(
+    rounds: Int[np.ndarray, " n"], values: Float[np.ndarray, " m"]
+) -> tuple[Int[np.ndarray, " k"], Float[np.ndarray, " k"]]:
+    """As many of both as there are of either: in a damaged file one may be shorter."""
+    return rounds[: len(values)], values[: len(rounds)]
+
+
 def owner(name: str, specification: RunSpecification, run_id: str) -> dict[str, str]:
     """What a file has to say that an agent, or a group, of this name may go on from."""
     return {"run_id": run_id, "agent_id": name, "specification_digest": specification.digest()}
@@ -331,7 +372,7 @@ def _numbered(prefix: str, result: AgentResult) -> list[str]:
     return list(itertools.takewhile(result.values.__contains__, names))
 
 
-def _loaded_trace(result: AgentResult, learner: SiteLearner) -> Trace:
+def _loaded_trace(result: AgentResult, learner: SiteLearner) -> Trace[float]:
     rounds = result.numbers("trace_round", 1)
     lines = [
         result.numbers(f"trace_{name}", 1) for name in ("value_error", "gain_estimate", "mean_squared_td_error")
@@ -342,4 +383,6 @@ def _loaded_trace(result: AgentResult, learner: SiteLearner) -> Trace:
     if independent.shape != (len(rounds), columns):  # with a baseline before, and without one now, or the reverse
         independent = np.full((len(rounds), columns), np.nan)
     value_error, gain_estimate, mean_squared_td_error = (line.tolist() for line in lines)
-    return Trace(rounds.tolist(), value_error, list(independent), gain_estimate, mean_squared_td_error)
+    return Trace(
+        rounds.tolist(), value_error, list(independent), gain_estimate, mean_squared_td_error, result.trace_every
+    )

@@ -1,29 +1,18 @@
 """What one agent learns, round by round: head, gain, averaged value weights, and what it is compared with."""
 
 import math
-from dataclasses import dataclass, field
 
 import numpy as np
 from jaxtyping import Float
 
 from cospan.client.chain import Chain
+from cospan.client.trace import Trace
 from cospan.client.workload import Site
 from cospan.core.baselines import IndependentTD
 from cospan.core.learner import LearnerState, contribution_of, learn_round
 from cospan.core.schedules import AveragedIterate
 from cospan.core.specification import RunSpecification
 from cospan.wire.messages import GradientUpload
-
-
-@dataclass(slots=True)
-class Trace:
-    """One entry a round; `nan` where the truth is unknown."""
-
-    round: list[int] = field(default_factory=list)
-    value_error: list[float] = field(default_factory=list)
-    independent_error: list[Float[np.ndarray, " m"]] = field(default_factory=list)
-    gain_estimate: list[float] = field(default_factory=list)
-    mean_squared_td_error: list[float] = field(default_factory=list)
 
 
 class SiteLearner:
@@ -60,7 +49,7 @@ class SiteLearner:
         self.gain = AveragedIterate(mean=np.zeros(1), power=specification.method.averaging_power)
         """Averaged iterates of η."""
         self.independent = IndependentTD.initial(d) if with_baseline else None
-        self.trace = Trace()
+        self.trace = Trace[float]()
         self._share_td_error = share_td_error
         self.last_round: int | None = None
         """The last round learnt, by whatever process; None before the first."""
@@ -89,13 +78,8 @@ class SiteLearner:
         )
 
     def _record(self, round_number: int, mean_squared_td_error: float) -> None:
-        trace = self.trace
         errors = self._errors()
-        trace.round.append(round_number)
-        trace.value_error.append(float(errors[0]))
-        trace.independent_error.append(errors[1:])
-        trace.gain_estimate.append(float(self.gain.mean[0]))
-        trace.mean_squared_td_error.append(mean_squared_td_error)
+        self.trace.add(round_number, float(errors[0]), errors[1:], float(self.gain.mean[0]), mean_squared_td_error)
 
     def _errors(self) -> Float[np.ndarray, " m1"]:
         """The relative value error of the averaged weights, and of each of independent TD's; nan where unknown."""

@@ -1,0 +1,86 @@
+"""How an agent, or a group, came to what it has learnt: a line for each round, and for fewer of very many."""
+
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+import numpy as np
+from jaxtyping import Float
+
+MOST_ROUNDS = 16_384
+"""So many rounds are kept, at most."""
+_MOST_NUMBERS = 2**24
+"""So many numbers, 128 MiB, the rounds of a large group come to at most, unless that are too few rounds."""
+_FEWEST_ROUNDS = 256
+
+_V = TypeVar("_V", float, Float[np.ndarray, " n"])
+"""One number, or one for each agent of a group."""
+
+
+def most_rounds(numbers: int) -> int:
+    """How many rounds are kept of a trace that has so many numbers for each."""
+    return min(MOST_ROUNDS, max(_FEWEST_ROUNDS, _MOST_NUMBERS // max(1, numbers)))
+
+
+@dataclass(slots=True)
+class Trace(Generic[_V]):
+    """One line a round; `nan` where the truth is unknown.
+
+    A run need not end, so what is kept is bounded. Of more rounds than `most` those stay whose numbers are
+    multiples of `every`, which doubles as often as need be, and the newest round. Agents whose traces are thinned
+    differently still have those rounds in common that the coarser one keeps.
+
+    Attributes:
+        round: its number.
+        value_error: relative value error of the averaged weights.
+        independent_error: the same of independent TD, (m,) or (n, m), for each of its step sizes.
+        gain_estimate: average of η.
+        mean_squared_td_error: of the round's transitions.
+        every: see above; a power of two.
+        most: lines.
+    """
+
+    round: list[int] = field(default_factory=list)
+    value_error: list[_V] = field(default_factory=list)
+    independent_error: list[Float[np.ndarray, "..."]] = field(default_factory=list)
+    gain_estimate: list[_V] = field(default_factory=list)
+    mean_squared_td_error: list[_V] = field(default_factory=list)
+    every: int = 1
+    most: int = MOST_ROUNDS
+
+    def add(
+        self,
+        round_number: int,
+        value_error: _V,
+        independent_error: Float[np.ndarray, "..."],
+        gain_estimate: _V,
+        mean_squared_td_error: _V,
+    ) -> None:
+        """Adds the newest round; the one before stays only where it is one of those that do."""
+        if self.round and self.round[-1] % self.every:
+            for column in self._columns():
+                column.pop()
+        self.round.append(round_number)
+        self.value_error.append(value_error)
+        self.independent_error.append(independent_error)
+        self.gain_estimate.append(gain_estimate)
+        self.mean_squared_td_error.append(mean_squared_td_error)
+        self.thin()
+
+    def thin(self) -> None:
+        """Keeps fewer rounds where these are too many."""
+        newest = len(self.round) - 1
+        while len(self.round) > max(2, self.most):
+            self.every *= 2
+            kept = [place for place, number in enumerate(self.round) if not number % self.every or place == newest]
+            for column in self._columns():
+                column[:] = [column[place] for place in kept]
+            newest = len(kept) - 1
+
+    def _columns(self) -> tuple[list, ...]:  # type: ignore[type-arg]
+        return (
+            self.round,
+            self.value_error,
+            self.independent_error,
+            self.gain_estimate,
+            self.mean_squared_td_error,
+        )
