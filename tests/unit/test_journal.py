@@ -41,12 +41,23 @@ class Disk:
             raise self._failure
 
 
+class Clock:
+    """A journal that asks it was made long ago."""
+
+    def __init__(self, up: float = 1e4) -> None:
+        self._times = [0.0]
+        self._up = up
+
+    def __call__(self) -> float:
+        return self._times.pop() if self._times else self._up
+
+
 def journalling(disk: Disk, use: Callable[[Journal], None], together: int = 1) -> list[Any]:
-    """The events of a journal that is used, and closed."""
+    """The events of a journal that is used long after it was made, and closed."""
     told: list[Any] = []
 
     async def all_of_it() -> None:
-        journal = Journal(disk, told.append, together=together)
+        journal = Journal(disk, told.append, together=together, clock=Clock())
         use(journal)
         await journal.close()
 
@@ -83,7 +94,7 @@ def test_rounds_that_nobody_waits_for_are_written_together() -> None:
     told: list[Any] = []
 
     async def all_of_it() -> None:
-        journal = Journal(disk, told.append, together=2)
+        journal = Journal(disk, told.append, together=2, clock=Clock())
         for each in rounds:
             journal.add(each)
         await journal.close()
@@ -109,6 +120,20 @@ def test_what_somebody_waits_for_is_written_at_once_with_what_came_before(urgent
 
     journalling(disk, use, together=9)
     assert disk.batches == [[first, urgent]]
+
+
+@pytest.mark.parametrize(("up", "wait"), [(0.0, 0.0), (1.0, 0.02), (5.0, 0.1), (12.5, 0.25), (1e6, 0.25)])
+def test_rounds_wait_the_longer_the_longer_the_coordinator_has_been_up(up: float, wait: float) -> None:
+    async def due_in() -> float:
+        journal = Journal(Disk(), lambda _: None, together=9, clock=Clock(up))
+        asked = asyncio.get_running_loop().time()
+        journal.add(told_round(0))
+        assert journal._due is not None
+        due = journal._due.when() - asked
+        await journal.close()
+        return due
+
+    assert wait <= run(due_in()) < wait + 0.5
 
 
 def test_a_round_that_nobody_follows_is_written_soon() -> None:

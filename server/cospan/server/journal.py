@@ -1,6 +1,7 @@
 """Writes what the machine wants stored, in a thread of its own, in the order in which it was wanted."""
 
 import asyncio
+import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Protocol, runtime_checkable
@@ -9,7 +10,10 @@ from cospan.server.events import RoundsStored, StoreFailed, StoreRound
 from cospan.server.store import Operation
 from cospan.wire.errors import RunFileError
 
-_TOGETHER_SECONDS = 0.01
+_LONGEST_WAIT_SECONDS = 0.25
+_WAIT_SHARE = 0.02
+"""Rounds wait for so much of the time that the coordinator has been up: so one that is killed again and again loses
+little each time and gets on, and one that is left alone writes seldom."""
 
 
 @runtime_checkable
@@ -29,11 +33,25 @@ class Journal:
     """
 
     def __init__(
-        self, store: Stores, handle: Callable[[RoundsStored | StoreFailed], None], *, together: int = 1
+        self,
+        store: Stores,
+        handle: Callable[[RoundsStored | StoreFailed], None],
+        *,
+        together: int = 1,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Writes to `store`; so many rounds that were told already, at most, wait 10 ms for each other."""
+        """Writes to `store`.
+
+        Args:
+            store: where to.
+            handle: is told what was stored, and what could not be.
+            together: so many rounds that were told already, at most, wait for each other: for 2 % of the time since
+                the journal was made, and for 250 ms at most.
+            clock: the time, in seconds.
+        """
         self._store, self._handle, self._together = store, handle, together
         self._waiting: list[Operation] = []
+        self._clock, self._begun = clock, clock()
         self._writing: Future[None] | None = None
         self._failed = False
         self._due: asyncio.TimerHandle | None = None
@@ -54,7 +72,9 @@ class Journal:
         if not self._may_wait():
             self._write()
         elif self._due is None:
-            self._due = asyncio.get_running_loop().call_later(_TOGETHER_SECONDS, self._write)
+            up = self._clock() - self._begun
+            wait = min(_WAIT_SHARE * up, _LONGEST_WAIT_SECONDS)
+            self._due = asyncio.get_running_loop().call_later(wait, self._write)
 
     def _may_wait(self) -> bool:
         """Whether nobody waits for any of it; mostly it is asked of one more."""
