@@ -4,7 +4,7 @@ import pytest
 from runs import specification
 
 from cospan.core.specification import RunSpecification
-from cospan.server.allowance import Allowance, Terms, charged
+from cospan.server.allowance import Allowance, Terms
 from cospan.wire.errors import RateLimitedError
 from cospan.wire.limits import max_message_bytes
 
@@ -16,14 +16,12 @@ class Sender:
 
     def __init__(self, agents: int = 1, spec: RunSpecification = SPEC) -> None:
         self.terms = Terms.of_session(spec, agents)
-        self.allowance = Allowance(self.terms.burst, 0, 0.0)
+        self.allowance = Allowance(self.terms, round_number=0, now=0.0)
         self.now, self.round = 0.0, 0
 
     def send(self, messages: int = 1, size: int = 100) -> None:
         for _ in range(messages):
-            self.allowance = charged(
-                self.allowance, self.terms, message_bytes=size, round_number=self.round, now=self.now
-            )
+            self.allowance.charge(size, self.round, self.now)
 
     def sent_until_refused(self, size: int = 100) -> int:
         for sent in range(100_000):

@@ -608,6 +608,20 @@ def test_a_heartbeat_is_heard() -> None:
     run.refuse(events.HeartbeatArrived("token-9"), errors.SessionUnknownError)
 
 
+def test_who_is_heard_again_at_once_was_heard_at_the_same_time() -> None:
+    """Of a thousand gradients a second each would change its session."""
+    run, a, _ = collecting()
+    before = run.state.sessions[a]
+    for run.now, heard in ((0.049, 0.0), (0.05, 0.05), (0.099, 0.05), (0.101, 0.101)):
+        run.step(events.HeartbeatArrived(a))
+        assert run.state.sessions[a].last_seen == heard
+    run, a, _ = collecting()
+    run.now = 0.04
+    run.step(events.HeartbeatArrived(a))
+    assert run.state.sessions[a] is run.state.sessions[a].heard(0.04)
+    assert run.state.sessions[a].last_seen == before.last_seen
+
+
 def test_nobody_waits_longer_than_the_liveness_bound_for_a_silent_process() -> None:
     run, a, b = collecting()
     run.gradient(a)

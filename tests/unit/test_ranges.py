@@ -12,7 +12,7 @@ from cospan.core.matrices import DenseMatrix, FactoredMatrix
 from cospan.core.method import PRESETS, Aggregation
 from cospan.core.subspace import is_second_moment, random_basis
 from cospan.wire.errors import InvalidMessageError
-from cospan.wire.ranges import MAX_ENTRY, check_contribution
+from cospan.wire.ranges import MAX_ENTRY, check_contribution, is_within
 
 D, R = 6, 3
 RNG = np.random.default_rng(5)
@@ -148,3 +148,17 @@ def test_a_sum_may_be_as_large_as_what_it_sums() -> None:
         check_contribution(dataclasses.replace(at_the_end, gradient=DenseMatrix(3.1 * MAX_ENTRY * SIGNS)))
     with pytest.raises(InvalidMessageError, match="at most 6"):
         check_contribution(Contribution(DenseMatrix(1e80 * SIGNS), 1e300))
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("most", [1.0, 1e30, MAX_ENTRY])
+@pytest.mark.parametrize("share", [0.0, 1e-30, 0.4, 0.5, 0.999, 1.0, 1.001, 2.0, np.inf, np.nan])
+def test_whether_all_entries_are_within_a_bound(dtype: type, most: float, share: float) -> None:
+    """The quick way says what the plain one does, also where a sum of squares overflows or is not a number."""
+    values = np.zeros((D, R), dtype=dtype)
+    for sign in (1.0, -1.0):
+        with np.errstate(over="ignore"):
+            values[2, 1] = sign * share * most
+        exact = bool((np.abs(values.astype(np.float64)) <= most).all())
+        assert is_within(values, most) is exact
+        assert is_within(np.asfortranarray(values), most) is exact

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TypeVar
 
 import numpy as np
@@ -52,15 +53,15 @@ def copied_blocks(
 
 def gram_matrix(matrix: Float[np.ndarray, "d r"]) -> Float[np.ndarray, "r r"]:
     """AᵀA; an entry that overflows is infinite, or not a number, without a warning."""
+    return total_of(in_halves(matrix, partial(_gram_of_rows, matrix)))
 
-    def of_rows(rows: slice) -> Float[np.ndarray, "r r"]:
-        total = np.zeros((matrix.shape[1], matrix.shape[1]))
-        with np.errstate(over="ignore", invalid="ignore"):  # a thread does not inherit it
-            for _, block in copied_blocks(matrix, rows):
-                total += block.T @ block
-        return total
 
-    return total_of(in_halves(matrix, of_rows))
+def _gram_of_rows(matrix: Float[np.ndarray, "d r"], rows: slice) -> Float[np.ndarray, "r r"]:
+    total = np.zeros((matrix.shape[1], matrix.shape[1]))
+    with np.errstate(over="ignore", invalid="ignore"):  # a thread does not inherit it
+        for _, block in copied_blocks(matrix, rows):
+            total += block.T @ block
+    return total
 
 
 def total_of(parts: list[Float[np.ndarray, "r r"]]) -> Float[np.ndarray, "r r"]:

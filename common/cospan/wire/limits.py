@@ -22,11 +22,11 @@ def max_message_bytes(feature_dim: int, rank: int, group_size: int = 1) -> int:
 
 
 _AHEAD_BYTES = 4 << 20
-_MOST_ROUNDS_AHEAD = 32
+_MOST_ROUNDS_AHEAD = 64
 
 
 def rounds_ahead(feature_dim: int, rank: int) -> int:
-    """How many rounds that agents were told of may not be on the coordinator's disk yet; 1 to 32.
+    """How many rounds that agents were told of may not be on the coordinator's disk yet; 1 to 64.
 
     An agent keeps a gradient and a basis of each, 4 MiB of either at most where there are several.
     """

@@ -23,7 +23,7 @@ from cospan.rpc.v1 import coordinator_service_pb2 as pb
 from cospan.wire.codec import decode_agent_message
 from cospan.wire.errors import InvalidMessageError
 from cospan.wire.messages import AgentMessage, GradientUpload
-from cospan.wire.ranges import check_contribution, largest, most_of
+from cospan.wire.ranges import check_contribution, is_within, most_of
 
 # Keys of the wire format: the number of a field, times 8, and how its value is written.
 _GRADIENT = 0x12
@@ -60,8 +60,8 @@ class _Blank:
     def values(self, request: bytes, offset: int) -> Float[np.ndarray, "..."]:
         """A read-only view of the bytes; a copy where they lie in a way that arithmetic is slow with."""
         start = offset + self.start
-        values: np.ndarray = np.frombuffer(request, self.dtype, self.count, start)
-        return (values.copy() if start % _ALIGNMENT else values).reshape(self.shape)
+        values: np.ndarray = np.frombuffer(request, self.dtype, self.count, start).reshape(self.shape)
+        return values.copy() if start % _ALIGNMENT else values
 
 
 @dataclass(slots=True)
@@ -77,7 +77,8 @@ class Stencil:
     _blanks: dict[str, _Blank]
     _td_error: int | None
     """Where it lies, from the end of the head."""
-    _is_dense_alone: bool
+    _dense_alone: _Blank | None
+    """That of the gradient, where there is no other."""
     _most: float
     """How large an entry may be."""
 
@@ -103,7 +104,7 @@ class Stencil:
             tuple(_literals(rest, sorted(spans.values()))),
             blanks,
             spans["td_error"][0] if "td_error" in spans else None,
-            blanks.keys() == {"dense"},
+            blanks["dense"] if blanks.keys() == {"dense"} else None,
             most_of(weight),
         )
 
@@ -128,10 +129,10 @@ class Stencil:
 
     def _contribution(self, request: bytes, offset: int) -> Contribution | None:
         """What the blanks hold; None where it cannot be reckoned with. What is not finite is within no bound."""
-        blanks, weight = self._blanks, self._weight
-        if self._is_dense_alone:  # mostly; and in a round of a millisecond every call counts
-            values = blanks["dense"].values(request, offset)
-            return Contribution(DenseMatrix(values), weight) if largest(values) <= self._most else None
+        blanks, weight, alone = self._blanks, self._weight, self._dense_alone
+        if alone is not None:  # mostly; and in a round of a millisecond every call counts
+            values = alone.values(request, offset)
+            return Contribution(DenseMatrix(values), weight) if is_within(values, self._most) else None
         dense, moment, row_sums = blanks.get("dense"), blanks.get("moment"), blanks.get("row_sums")
         contribution = Contribution(
             DenseMatrix(dense.values(request, offset))

@@ -7,11 +7,10 @@ gradients of rounds that are over, and heartbeats that nobody needs.
 
 A message counts for as many as the largest message of the session fits into it: so bytes are limited as well.
 
-Pure: an allowance is a value, and time is an argument.
+Time is an argument.
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from cospan.core.specification import RunSpecification
 from cospan.wire.errors import RateLimitedError
@@ -49,31 +48,30 @@ class Terms:
         )
 
 
-class Allowance(NamedTuple):
-    """What a stream may still send.
+class Allowance:
+    """What a stream may still send: its terms, and what has come of them so far."""
 
-    Attributes:
-        messages: so many.
-        round: the open round when that was so.
-        since: the time when that was so, in seconds.
-    """
+    __slots__ = ("_left", "_round", "_since", "_terms")
 
-    messages: float
-    round: int
-    since: float
+    def __init__(self, terms: Terms, *, round_number: int, now: float) -> None:
+        """A burst, at this time in seconds, in this round."""
+        self._terms, self._left = terms, terms.burst
+        self._round, self._since = round_number, now
 
+    def charge(self, message_bytes: int, round_number: int, now: float) -> None:
+        """Counts a message that comes now, while this round is open.
 
-def charged(allowance: Allowance, terms: Terms, *, message_bytes: int, round_number: int, now: float) -> Allowance:
-    """The allowance after a message.
-
-    Raises:
-        RateLimitedError: there is not as much left.
-    """
-    earned = terms.per_second * (now - allowance.since) + terms.per_round * (round_number - allowance.round)
-    left = min(terms.burst, allowance.messages + earned) - max(1.0, message_bytes / terms.message_bytes)
-    if left < 0.0:
-        raise RateLimitedError(
-            f"this stream sends more than the {terms.per_round:g} messages a round and {terms.per_second:g} a "
-            f"second that are allowed, of {terms.message_bytes} bytes each; send each gradient once"
-        )
-    return Allowance(left, round_number, now)
+        Raises:
+            RateLimitedError: there is not as much left.
+        """
+        # Every message of every agent comes by here, so it is reckoned in place.
+        terms = self._terms
+        left = self._left + terms.per_second * (now - self._since) + terms.per_round * (round_number - self._round)
+        left = min(left, terms.burst)
+        left -= 1.0 if message_bytes <= terms.message_bytes else message_bytes / terms.message_bytes
+        if left < 0.0:
+            raise RateLimitedError(
+                f"this stream sends more than the {terms.per_round:g} messages a round and {terms.per_second:g} a "
+                f"second that are allowed, of {terms.message_bytes} bytes each; send each gradient once"
+            )
+        self._left, self._round, self._since = left, round_number, now

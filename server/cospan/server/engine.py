@@ -155,8 +155,7 @@ class Engine:
     def take(self, token: str, upload: GradientUpload) -> None:
         """Lets a gradient arrive: the machine sees those together that nobody can tell apart by when they came.
 
-        That is when all but one of those awaited are there, so that little is left to do when the last one comes;
-        and in any case before anything else happens, or after 10 ms.
+        That is when all that are awaited are there, and in any case before anything else happens, or after 10 ms.
 
         Raises:
             RemoteError: it is not one that the session may send now; nothing has changed.
@@ -165,7 +164,7 @@ class Engine:
             self.handle(GradientArrived(token, upload))
             return
         self._gathered[token] = upload
-        if len(self._gathered) + 1 >= self.state.awaited.block_count:
+        if len(self._gathered) == self.state.awaited.block_count:
             self._happen(self._taken())
         elif self._gathering is None:
             self._gathering = asyncio.get_running_loop().call_later(_GATHERING_SECONDS, self._end_gathering)

@@ -8,6 +8,7 @@ part in the rounds that anybody who comes back was told of.
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 from cospan.core.aggregation import BasisMove, Contribution
 from cospan.core.specification import Participation
@@ -93,18 +94,23 @@ def connected(state: CoordinatorState) -> frozenset[str]:
 
 def open_round(state: CoordinatorState, now: float) -> CoordinatorState:
     """The state with an open round that awaits everybody who is here."""
-    return state.having(
-        phase=RunPhase.COLLECTING,
-        phase_since=now,
-        awaited=state.everybody,
-        contributions=Layered(),
-        counted=NOBODY,
-        stale={},
-        quorum_seconds=None,
-        computed=None,
-        frozen=False,
-        departed_in_round=(),
-    )
+    return state.having(**_opened(state, now))
+
+
+def _opened(state: CoordinatorState, now: float) -> dict[str, Any]:
+    """What is new with a round that has just been opened."""
+    return {
+        "phase": RunPhase.COLLECTING,
+        "phase_since": now,
+        "awaited": state.everybody,
+        "contributions": Layered(),
+        "counted": NOBODY,
+        "stale": {},
+        "quorum_seconds": None,
+        "computed": None,
+        "frozen": False,
+        "departed_in_round": (),
+    }
 
 
 # Gradients ----------------------------------------------------------------------------------------------------
@@ -169,14 +175,21 @@ def on_plain_gradients(state: CoordinatorState, uploads: Mapping[str, GradientUp
         uploads: token → gradient; one or more.
         now: the time, in seconds.
     """
-    sessions = {token: state.sessions[token].heard(now) for token in uploads}
-    blocks = [session.agent_ids for session in sessions.values()]
-    summed = {agents[0]: upload.contribution for agents, upload in zip(blocks, uploads.values(), strict=True)}
+    blocks, summed, heard = list[Block](), dict[str, Contribution](), dict[str, Session]()
+    for token, upload in uploads.items():
+        session = state.sessions[token]
+        blocks.append(session.agent_ids)
+        summed[session.agent_ids[0]] = upload.contribution
+        after = session.heard(now)
+        if after is not session:
+            heard[token] = after
+    whole = not state.contributions and len(blocks) == state.awaited.block_count
     state = state.having(
-        sessions=state.sessions.having_all(sessions),
+        sessions=state.sessions.having_all(heard) if heard else state.sessions,
         contributions=state.contributions.having_all(summed),
-        counted=state.counted.plus_all(blocks),
-        awaited=state.awaited.without(blocks),
+        # Of a whole round in the order in which they joined: the roll stays the same from round to round.
+        counted=state.awaited if whole else state.counted.plus_all(blocks),
+        awaited=NOBODY if whole else state.awaited.without(blocks),
     )
     return close_if_complete(state, now)
 
@@ -291,14 +304,13 @@ def close_if_complete(state: CoordinatorState, now: float) -> Outcome:
         until = stragglers_wait_until(state)
         if until is None or now < until:
             return state, ()
-    ordered = _in_agent_order(state)
-    command = ComputeBasis(state.round, state.basis, ordered, state.row_squares)
+    command = ComputeBasis(state.round, state.basis, _in_agent_order(state), state.row_squares)
+    commands: tuple[Command, ...] = (command,)
     absent = state.awaited
-    missed: tuple[Command, ...] = ()
-    if absent - state.absent:
+    if absent and absent - state.absent:
         text = "the round closed without it; it had its quorum, and its deadline was over"
-        missed = (Note("agent-absent", state.round, tuple(sorted(absent - state.absent)), text),)
-    return state.having(phase=RunPhase.CLOSING, awaited=NOBODY, absent=absent), (command, *missed)
+        commands += (Note("agent-absent", state.round, tuple(sorted(absent - state.absent)), text),)
+    return state.having(phase=RunPhase.CLOSING, awaited=NOBODY, absent=absent), commands
 
 
 def _in_agent_order(state: CoordinatorState) -> tuple[Contribution, ...]:
@@ -405,8 +417,8 @@ def _record(state: CoordinatorState, move: BasisMove, now: float) -> RoundRecord
         closed=now,
         seconds=now - state.phase_since,
         departed_agent_ids=state.departed_in_round,
-        absent_agent_ids=tuple(sorted(state.absent)),
-        outlier_agent_ids=tuple(sorted(state.outliers)),
+        absent_agent_ids=tuple(sorted(state.absent)) if state.absent else (),
+        outlier_agent_ids=tuple(sorted(state.outliers)) if state.outliers else (),
         finished=after == state.specification.rounds,
     )
 
@@ -429,8 +441,8 @@ def _advanced(state: CoordinatorState, move: BasisMove, now: float, *, durable: 
         pace=pace,
         rounds_counted=state.rounds_counted.plus(counted, closed),
         absent_rounds=state.absent_rounds.plus(state.absent, closed),
+        **_opened(state, now),
     )
-    state = open_round(state, now)
     return _frozen(state) if stays_frozen else state
 
 

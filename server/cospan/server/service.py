@@ -15,7 +15,7 @@ from google.protobuf.message import DecodeError
 
 from cospan.rpc.v1 import coordinator_service_pb2 as pb
 from cospan.server.access import peer_identity
-from cospan.server.allowance import Allowance, Terms, charged
+from cospan.server.allowance import Allowance, Terms
 from cospan.server.doorkeeper import Context, Doorkeeper, Entry, refuse
 from cospan.server.events import (
     Event,
@@ -187,23 +187,23 @@ class CoordinatorService:
         session = state.sessions.get(stream.token or "")
         agents = len(session.agent_ids) if session is not None else 1
         terms = Terms.of_session(state.specification, agents)
-        allowance = Allowance(terms.burst, state.round, time.monotonic())
-        reader = AgentMessageReader(state.specification)
+        allowance = Allowance(terms, round_number=state.round, now=time.monotonic())
+        reader, engine, door = AgentMessageReader(state.specification), self._engine, self._door
         while (request := await context.read()) is not grpc.aio.EOF:
-            now, number = time.monotonic(), self._engine.state.round
-            self._door.received_bytes += len(request)
-            allowance = charged(allowance, terms, message_bytes=len(request), round_number=number, now=now)
+            door.received_bytes += len(request)
+            allowance.charge(len(request), engine.state.round, time.monotonic())
             if not stream.closed:
                 self._receive(stream, reader.read(request))
 
     def _receive(self, stream: Stream, message: AgentMessage) -> None:
         token = stream.token
         assert token is not None
+        if isinstance(message, GradientUpload):  # mostly
+            self._engine.take(token, message)
+            if message.td_error is not None:
+                self._sightings.note_td_error(self._engine.state, token, message.td_error)
+            return
         match message:
-            case GradientUpload():
-                self._engine.take(token, message)
-                if message.td_error is not None:
-                    self._sightings.note_td_error(self._engine.state, token, message.td_error)
             case Heartbeat():
                 self._engine.handle(HeartbeatArrived(token))
             case Leave(cause=cause, returning=returning):
