@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 from cospan.cli.log_lines import log_errors_to_stderr
 from cospan.cli.process import (
+    KEPT_BY_AN_AGENT,
     JsonLines,
     claim_stdout,
+    keep_freed_memory,
     keep_what_is_loaded,
     on_end_of_stdin,
     on_stop_signal,
@@ -78,6 +80,7 @@ def take_part(chosen: AgentOptions, flags: Mapping[str, Any], config: Path | Non
         agent.on_note.append(partial(_say, lines))
         use_one_blas_thread()
         keep_what_is_loaded()
+        keep_freed_memory(KEPT_BY_AN_AGENT)
         try:
             end = asyncio.run(_run(agent, follow_stdin=chosen.follow_stdin))
         finally:

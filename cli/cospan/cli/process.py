@@ -22,6 +22,8 @@ otherwise, and small matrices gain nothing from more."""
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 """Numbers that glibc's malloc.h gives them."""
 _KEPT_BYTES, _LARGEST_KEPT_BYTES = 128 << 20, 32 << 20
+KEPT_BY_AN_AGENT = 16 << 20
+"""Bytes; a machine may run many agents."""
 
 
 def prepare_environment(arguments: Sequence[str]) -> None:
@@ -50,18 +52,18 @@ def keep_what_is_loaded() -> None:
     gc.freeze()
 
 
-def keep_freed_memory() -> None:
+def keep_freed_memory(most_bytes: int = _KEPT_BYTES) -> None:
     """Tells the C library, where it is glibc, to keep for the next round what the last one has freed.
 
     Otherwise matrices of 128 KiB and more go back to the system after each round, and every page of the next ones
-    is a fault. What is kept is at most what one round needed, and 128 MiB.
+    is a fault. What is kept is at most what one round needed, and `most_bytes`.
     """
     import ctypes
 
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
-        mallopt(_M_MMAP_THRESHOLD, _LARGEST_KEPT_BYTES)
-        mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
+        mallopt(_M_MMAP_THRESHOLD, min(_LARGEST_KEPT_BYTES, most_bytes))
+        mallopt(_M_TRIM_THRESHOLD, most_bytes)
 
 
 def on_stop_signal(stop: Callable[[str], None]) -> None:
