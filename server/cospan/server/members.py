@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from cospan.wire.messages import AgentPhase
 
-_SAME_TIME_SECONDS = 0.05
+_SAME_TIME_SECONDS = 0.01
 """Who is heard again so soon was heard at the same time: far below any bound on silence, and of many gradients a
 second nearly none then changes a session."""
 
@@ -19,7 +19,7 @@ class Session:
         agent_ids: the agents it hosts, sorted.
         stream: number of the stream it speaks through; an event of an older stream is void.
         phase: CONNECTED, or LOST when the stream has broken.
-        last_seen: when it was last heard, or up to 50 ms before.
+        last_seen: when it was last heard, or up to 10 ms before.
         opened: when it joined; no round waits for it since before that.
         reconnects: how often it came back.
         holder: who asked for the site that was given out; empty where the process brought its own names.
