@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import quote, urlsplit
 
 import pytest
+from behaviour.test_cli import TINY, cospan
 from runs import RINGS, run, specification
 
 from cospan.cli import authority
@@ -242,3 +243,12 @@ def test_a_coordinator_whose_dashboard_cannot_listen_leaves_no_folder(
     assert end.value.code == 2
     assert f"the dashboard cannot listen on 127.0.0.1:{port}" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+def test_a_run_without_progress_says_where_its_dashboard_is(tmp_path: Path) -> None:
+    """Of a port that the system has chosen nobody else can know."""
+    code, _, err = cospan(
+        "run", "toy_workload:workload", *TINY, "--quiet", "--dashboard", "127.0.0.1:0", cwd=tmp_path
+    )
+    assert code == 0
+    assert [line.rpartition(":")[0] for line in err.splitlines()] == ["dashboard: http://127.0.0.1"]

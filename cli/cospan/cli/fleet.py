@@ -155,7 +155,7 @@ class Fleet:
             case "listening":
                 self._listening.set_result(document["address"])
             case "dashboard":
-                self._view.note(f"dashboard: {document['address']}")
+                self._view.tell(f"dashboard: {document['address']}")
             case "agent-joined":
                 self._monitor.joined += len(document["agents"])
             case "run-started":

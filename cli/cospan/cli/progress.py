@@ -19,6 +19,9 @@ class View(Protocol):
     def note(self, text: str) -> None:
         """Something that should stay on the screen."""
 
+    def tell(self, text: str) -> None:
+        """The same, of something that is asked for and can be found nowhere else: also where nothing is shown."""
+
     def close(self) -> None:
         """Nothing follows."""
 
@@ -31,13 +34,17 @@ def choose_view(*, quiet: bool) -> View:
 
 
 class SilentView:
-    """Shows nothing."""
+    """Shows nothing but what it is told to."""
 
     def update(self, progress: Progress) -> None:
         """Shows nothing."""
 
     def note(self, text: str) -> None:
         """Shows nothing."""
+
+    def tell(self, text: str) -> None:
+        """Prints a line."""
+        print(text, file=sys.stderr, flush=True)
 
     def close(self) -> None:
         """Shows nothing."""
@@ -63,6 +70,10 @@ class LinesView:
     def note(self, text: str) -> None:
         """Prints a line."""
         print(text, file=sys.stderr, flush=True)
+
+    def tell(self, text: str) -> None:
+        """Prints a line."""
+        self.note(text)
 
     def close(self) -> None:
         """Nothing is open."""
@@ -96,6 +107,10 @@ class TerminalView:
     def note(self, text: str) -> None:
         """Prints a line above the bar."""
         self._console.print(text, markup=False)
+
+    def tell(self, text: str) -> None:
+        """Prints a line above the bar."""
+        self.note(text)
 
     def close(self) -> None:
         """Takes the bar away."""

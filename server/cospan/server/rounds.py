@@ -8,6 +8,7 @@ part in the rounds that anybody who comes back was told of.
 
 from collections.abc import Mapping
 from dataclasses import replace
+from operator import itemgetter
 from typing import Any
 
 from cospan.core.aggregation import BasisMove, Contribution
@@ -175,9 +176,9 @@ def on_plain_gradients(state: CoordinatorState, uploads: Mapping[str, GradientUp
         uploads: token → gradient; one or more.
         now: the time, in seconds.
     """
-    blocks, summed, heard = list[Block](), dict[str, Contribution](), dict[str, Session]()
+    sessions, blocks, summed, heard = state.sessions, list[Block](), dict[str, Contribution](), dict[str, Session]()
     for token, upload in uploads.items():
-        session = state.sessions[token]
+        session = sessions[token]
         blocks.append(session.agent_ids)
         summed[session.agent_ids[0]] = upload.contribution
         after = session.heard(now)
@@ -185,7 +186,7 @@ def on_plain_gradients(state: CoordinatorState, uploads: Mapping[str, GradientUp
             heard[token] = after
     whole = not state.contributions and len(blocks) == state.awaited.block_count
     state = state.having(
-        sessions=state.sessions.having_all(heard) if heard else state.sessions,
+        sessions=sessions.having_all(heard) if heard else sessions,
         contributions=state.contributions.having_all(summed),
         # Of a whole round in the order in which they joined: the roll stays the same from round to round.
         counted=state.awaited if whole else state.counted.plus_all(blocks),
@@ -315,7 +316,7 @@ def close_if_complete(state: CoordinatorState, now: float) -> Outcome:
 
 def _in_agent_order(state: CoordinatorState) -> tuple[Contribution, ...]:
     """The one order in which a round is summed: so the result does not depend on who came first."""
-    return tuple(state.contributions[first] for first in sorted(state.contributions))
+    return tuple(contribution for _, contribution in sorted(state.contributions.items(), key=itemgetter(0)))
 
 
 def on_basis(state: CoordinatorState, event: BasisComputed, now: float) -> Outcome:
