@@ -53,7 +53,7 @@ def test_a_trace_that_is_gone_on_with_is_thinned_as_if_it_had_never_stopped() ->
     assert columns(again) == columns(whole)
 
 
-@pytest.mark.parametrize(("numbers", "rounds"), [(0, 16_384), (6, 16_384), (13_000, 1290), (10**6, 256)])
+@pytest.mark.parametrize(("numbers", "rounds"), [(0, 16_384), (6, 16_384), (13_000, 322), (10**6, 256)])
 def test_a_large_group_keeps_fewer_rounds(numbers: int, rounds: int) -> None:
     assert most_rounds(numbers) == rounds
 

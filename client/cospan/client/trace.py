@@ -8,8 +8,8 @@ from jaxtyping import Float
 
 MOST_ROUNDS = 16_384
 """So many rounds are kept, at most."""
-_MOST_NUMBERS = 2**24
-"""So many numbers, 128 MiB, the rounds of a large group come to at most, unless that are too few rounds."""
+_MOST_NUMBERS = 2**22
+"""So many numbers, 32 MiB, the rounds of a large group come to at most, unless that are too few rounds."""
 _FEWEST_ROUNDS = 256
 
 _V = TypeVar("_V", float, Float[np.ndarray, " n"])
