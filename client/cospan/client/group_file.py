@@ -130,7 +130,7 @@ def agents_of(result: AgentResult) -> list[AgentResult]:
                 "label": np.array(labels[number]),
                 "gain": gains[number],
                 **{key: np.asarray(column[number]) for key, column in columns.items()},
-                "trace_every": result.array("trace_every") if "trace_every" in result.values else np.array(1),
+                "trace_every": np.array(result.trace_every),
                 "trace_round": rounds,
                 **{key: values[:, number] for key, values in traces.items()},
             }
@@ -178,7 +178,6 @@ def resume(group: GroupLearner, path: Path, run_id: str) -> str:
     group.trace.round, group.trace.every = result.array("trace_round").tolist(), every
     for name, values in traces.items():
         setattr(group.trace, name, values)
-    group.trace.thin()
     words = []
     for block, state, part, chain in zip(group.blocks, states, parts, chains, strict=True):
         block.state = state

@@ -64,9 +64,9 @@ class Trace(Generic[_V]):
         self.independent_error.append(independent_error)
         self.gain_estimate.append(gain_estimate)
         self.mean_squared_td_error.append(mean_squared_td_error)
-        self.thin()
+        self._thin()
 
-    def thin(self) -> None:
+    def _thin(self) -> None:
         """Keeps fewer rounds where these are too many."""
         newest = len(self.round) - 1
         while len(self.round) > max(2, self.most):

@@ -93,16 +93,12 @@ class RunView:
         moments: dict[str, tuple[Float[np.ndarray, "r r"], float]] = {}
         for first, contribution in self._coordinator.engine.state.contributions.items():
             moment = contribution.head_second_moment
-            if (
-                moment is None
-                or moment.size > _MOST_MOMENT_NUMBERS // _MOST_MOMENTS
-                or len(moments) >= _MOST_MOMENTS
-            ):
+            if moment is None or moment.size > _MOST_MOMENT_NUMBERS // _MOST_MOMENTS:
                 break
-            moments[first] = (
-                moment.astype(np.float64),
-                contribution.weight,
-            )  # a copy: it may be a view of the upload
+            if len(moments) >= _MOST_MOMENTS:
+                break
+            copied = moment.astype(np.float64)  # it may be a view of a large upload
+            moments[first] = copied, contribution.weight
         self._closing = moments
 
     def _gather_moments(self) -> None:

@@ -198,12 +198,11 @@ class CoordinatorService:
     def _receive(self, stream: Stream, message: AgentMessage) -> None:
         token = stream.token
         assert token is not None
-        if isinstance(message, GradientUpload):  # mostly
-            self._engine.take(token, message)
-            if message.td_error is not None:
-                self._sightings.note_td_error(self._engine.state, token, message.td_error)
-            return
         match message:
+            case GradientUpload():
+                self._engine.take(token, message)
+                if message.td_error is not None:
+                    self._sightings.note_td_error(self._engine.state, token, message.td_error)
             case Heartbeat():
                 self._engine.handle(HeartbeatArrived(token))
             case Leave(cause=cause, returning=returning):
