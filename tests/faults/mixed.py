@@ -230,6 +230,8 @@ def _problems(fleet: Fleet, run: QuorumRun) -> list[str]:
     spec = read_state(fleet.store).specification
     found = [*fleet.evidence.lost(fleet.store), *fleet.evidence.miscounted(fleet.store), *fleet.tracebacks()]
     found += fleet.evidence.not_what_was_sent(fleet.store, spec)
+    if fleet.evidence.overturned():
+        found.append("a round was told, and came to another basis after a restart")
     rounds = len(stored_rounds(fleet.store))
     if rounds != run.rounds:
         found.append(f"{rounds} of {run.rounds} rounds are stored")

@@ -381,6 +381,18 @@ def test_a_round_does_not_run_ahead_where_a_restart_might_come_to_something_else
     assert run.step(moved(run.state, 1)) == ["StoreRound"]
 
 
+def test_with_a_quorum_every_round_is_stored_before_it_is_told() -> None:
+    run, tokens = quorum_of_three()
+    for number in range(3):
+        for token in tokens:
+            run.gradient(token)
+        assert run.step(moved(run.state, number)) == ["StoreRound"]
+        (store,) = run.commands
+        assert isinstance(store, events.StoreRound)
+        assert not store.told
+        assert "Broadcast BasisUpdate" in run.stored(store)
+
+
 def test_a_round_does_not_run_ahead_where_a_part_of_a_group_has_come_back() -> None:
     run = CoordinatorDriver(rounds=9, agents=3)
     disk = Disk(run.state.specification)
@@ -492,6 +504,20 @@ def test_a_restarted_run_does_not_wait_for_long_for_who_does_not_come_back() -> 
     run.step(events.HeartbeatArrived(tokens["a"]))
     run.step(events.Tick())
     assert run.state.phase is CLOSING
+
+
+def test_a_restarted_run_with_a_quorum_resumes_with_a_quorum_of_its_last_contributors() -> None:
+    run, disk, tokens = restarted(names="abc", **QUORUM)
+    assert "run-resumed" not in run.step(run.resuming(tokens["a"]))
+    assert "run-resumed" in run.step(run.resuming(tokens["b"]))
+    assert not run.state.frozen, "no round was told that is not on the disk"
+    assert "c" in run.state.awaited, "c may come back before the deadline"
+    run.gradient(tokens["a"])
+    run.gradient(tokens["b"])
+    run.wait(2.0)
+    assert run.state.phase is CLOSING
+    close(run, disk)
+    assert run.state.durable_round == run.state.round == 2
 
 
 def test_a_restart_that_nobody_comes_back_to_ends_in_time_and_can_be_repeated() -> None:

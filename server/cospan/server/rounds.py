@@ -1,9 +1,10 @@
 """The part of the coordinator's machine that knows rounds: what opens one, what counts in it, and when it closes.
 
 A round is stored before anybody is told of it, or while the next one is under way where a restart would come to the
-same bits: with the same contributors as the round before, which are on the disk, all of them here to send again.
-So does the next one after that, up to `cospan.wire.limits.rounds_ahead` of them. After a restart nobody else takes
-part in the rounds that anybody who comes back was told of.
+same bits: with full participation and the same contributors as the round before, which are on the disk, all of
+them here to send again. So does the next one after that, up to `cospan.wire.limits.rounds_ahead` of them. After a
+restart no other agent takes part in the rounds that a returning agent was told of. With a quorum every round is
+stored before it is told.
 """
 
 from collections.abc import Mapping
@@ -60,7 +61,9 @@ def start_if_complete(state: CoordinatorState, now: float) -> Outcome:
 def start(state: CoordinatorState, now: float) -> Outcome:
     """Opens the round that waits for its agents with those that are here."""
     kind = "run-resumed" if state.started else "run-started"
-    complete = bool(state.expected) and state.expected <= connected(state)
+    # Only rounds of full participation run ahead of the disk (`_may_run_ahead`), so only they have to be repeated.
+    repeats = state.specification.participation is Participation.ALL
+    complete = repeats and bool(state.expected) and state.expected <= connected(state)
     # Who was there before is back, and sends what it sent before: so the round comes to the same bits.
     expected = state.expected if complete else frozenset()
     state = replace(open_round(state, now), started=True, expected=expected)
@@ -83,8 +86,8 @@ def _fleet_is_here(state: CoordinatorState, now: float) -> bool:
         enough = state.specification.agents
         return len(state.hosts) >= enough and len(connected(state)) >= enough
     late = now - state.phase_since >= state.return_seconds
-    back = all(_are_connected(state, (agent,)) for agent in state.expected)
-    return back or (late and bool(connected(state)))
+    back = sum(_are_connected(state, (agent,)) for agent in state.expected)
+    return back >= needed(state.specification, len(state.expected)) or (late and bool(connected(state)))
 
 
 def connected(state: CoordinatorState) -> frozenset[str]:
@@ -382,7 +385,13 @@ def _on_one_stored(state: CoordinatorState, record: RoundRecord, now: float) -> 
 
 
 def _may_run_ahead(state: CoordinatorState) -> bool:
-    """Whether a restart would close this round with the same contributors, from what is on the disk alone."""
+    """Whether a restart would close this round with the same contributors, from what is on the disk alone.
+
+    Never with a quorum: it exists for agents that fail, and one that fails together with the coordinator cannot
+    send its gradient again, so the repeated round would come to another basis than agents were told.
+    """
+    if state.specification.participation is not Participation.ALL:
+        return False
     if state.counted != state.last_contributors or state.stale or state.round + 1 == state.specification.rounds:
         return False
     if not state.departed_in_round and all(map(_is_connected, state.sessions.values())):
