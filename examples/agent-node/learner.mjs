@@ -10,9 +10,11 @@ export function makeLearner(specification, environment) {
   switch (method.corrections) {
     case 'CORRECTION_SCHEDULE_END_OF_ROUND':
       return new EndOfRound(specification, environment);
-    default:
-      throw new Error(`this agent does not know ${method.corrections}; run with --preset paper`);
+    case 'CORRECTION_SCHEDULE_FULL_HISTORY':
+      if (method.trace_decay > 0 || method.forgetting > 0 || !method.reward_scaled) break;
+      return new FullHistory(specification, environment);
   }
+  throw new Error(`this agent does not know ${method.corrections} with these options; run with --preset paper`);
 }
 
 const dot = (a, b) => a.reduce((sum, value, place) => sum + value * b[place], 0);
@@ -90,6 +92,133 @@ class EndOfRound {
   }
 
   /** What was learnt: averaged mean reward and value weights, and the newest head. */
+  result() {
+    return { gain: this.averageGain.mean[0], head: [...this.head], weights: [...this.weights.mean] };
+  }
+}
+
+const PRIOR_STEPS = 10; // the ridge weighs as much as so many steps
+const EXPLAINED_FLOOR = 0.1;
+const ROW_FLOOR = 0.1;
+
+/** x of M x = b, by elimination with partial pivoting; M is n × n, row by row, and is written over. */
+function solve(matrix, right) {
+  const n = right.length;
+  const m = Array.from({ length: n }, (_, row) => [...matrix.subarray(row * n, (row + 1) * n), right[row]]);
+  for (let column = 0; column < n; column++) {
+    let pivot = column;
+    for (let row = column + 1; row < n; row++) {
+      if (Math.abs(m[row][column]) > Math.abs(m[pivot][column])) pivot = row;
+    }
+    [m[column], m[pivot]] = [m[pivot], m[column]];
+    for (let row = column + 1; row < n; row++) {
+      const factor = m[row][column] / m[column][column];
+      for (let place = column; place <= n; place++) m[row][place] -= factor * m[column][place];
+    }
+  }
+  const x = new Float64Array(n);
+  for (let row = n - 1; row >= 0; row--) {
+    let rest = m[row][n];
+    for (let place = row + 1; place < n; place++) rest -= m[row][place] * x[place];
+    x[row] = rest / m[row][row];
+  }
+  return x;
+}
+
+/** The agent keeps the d × d least-squares system of all its transitions: preset `practical`. */
+class FullHistory {
+  constructor(specification, environment) {
+    this.method = specification.method;
+    this.environment = environment;
+    const d = (this.d = specification.feature_dim);
+    this.head = new Float64Array(specification.rank);
+    this.A = new Float64Array(d * d); // Σ φ (φ − φ')ᵀ
+    this.b = new Float64Array(d); // Σ φ · reward, rewards less the reference
+    this.e = new Float64Array(d); // Σ φ
+    this.squares = 0; // Σ ‖φ‖²
+    this.steps = 0;
+    this.reference = 0; // the first reward
+    this.rewardSum = 0; // of rewards less the reference
+    this.mean = 0; // of the same, and the sum of their squared deviations from it
+    this.deviations = 0;
+    this.weights = new Average(d, 15);
+    this.averageGain = new Average(1, 15);
+  }
+
+  learn(_round, basis) {
+    const { method, d } = this;
+    const r = this.head.length;
+    const { features, rewards } = this.environment.advance(method.steps_per_round);
+    if (this.steps === 0) this.reference = rewards[0];
+    this.include(features, rewards.map((reward) => reward - this.reference));
+    const gain = this.rewardSum / this.steps; // less the reference
+    const centred = this.b.map((value, place) => value - gain * this.e[place]);
+    this.head = this.solveIn(basis, centred, r);
+    const z = weightsOf(basis, this.head, d);
+    const rows = Array.from({ length: d }, (_, row) => this.A.subarray(row * d, (row + 1) * d));
+    const residual = centred.map((value, row) => (value - dot(rows[row], z)) / this.steps);
+    const rowSums = rows.map((row) => sum(row.map(Math.abs)) / this.steps);
+    const share = this.explainedShare(residual, centred, rowSums);
+    // σ and ρ: the agent's own units. All that leaves it is dimensionless.
+    const sigma = this.deviations > 0 ? Math.sqrt(this.deviations / this.steps) : 1;
+    const rho = this.squares > 0 ? Math.sqrt(this.squares / this.steps) : 1;
+    const root = Math.sqrt(share ** method.explained_power); // in both factors, so that neither tells it
+    const left = residual.map((value) => (root * value) / sigma / rho);
+    const right = this.head.map((value) => (root * value) / (sigma / rho));
+    this.weights.add(z);
+    this.averageGain.add([this.reference + gain]);
+    const payload = { factored: { left: toMatrix(left, d, 1), right: toMatrix(right, r, 1) } };
+    if (method.preconditioned) payload.head_second_moment = toMatrix(Float64Array.from(outer([...right])), r, r);
+    if (method.row_scaled) payload.row_sums = toMatrix(rowSums.map((value) => value / rho / rho), d, 1);
+    return payload;
+  }
+
+  /** Adds L transitions to the sums, and to the moments of the rewards (Chan, Golub and LeVeque). */
+  include(features, rewards) {
+    const { d } = this;
+    rewards.forEach((reward, step) => {
+      const [now, next] = [features[step], features[step + 1]];
+      for (let row = 0; row < d; row++) {
+        if (now[row] === 0) continue;
+        for (let column = 0; column < d; column++) this.A[row * d + column] += now[row] * (now[column] - next[column]);
+        this.b[row] += now[row] * reward;
+        this.e[row] += now[row];
+      }
+      this.squares += dot(now, now);
+      this.rewardSum += reward;
+    });
+    const [before, added] = [this.steps, rewards.length];
+    const mean = sum(rewards) / added;
+    const shift = mean - this.mean;
+    this.steps = before + added;
+    this.deviations += sum(rewards.map((reward) => (reward - mean) ** 2)) + (shift * shift * before * added) / this.steps;
+    this.mean += (shift * added) / this.steps;
+  }
+
+  /** w of (BᵀAB + κ I) w = Bᵀ(b − η e), κ = 10 · (Σ‖φ‖² · r / d) / steps / r. */
+  solveIn(basis, centred, r) {
+    const { d } = this;
+    const column = (j) => Float64Array.from({ length: d }, (_, row) => basis[row * r + j]);
+    const columns = Array.from({ length: r }, (_, j) => column(j));
+    const images = columns.map((b) => Float64Array.from({ length: d }, (_, i) => dot(this.A.subarray(i * d, (i + 1) * d), b)));
+    const system = new Float64Array(r * r);
+    for (let i = 0; i < r; i++) for (let j = 0; j < r; j++) system[i * r + j] = dot(columns[i], images[j]);
+    const ridge = (PRIOR_STEPS * ((this.squares * r) / d)) / this.steps / r;
+    for (let i = 0; i < r; i++) system[i * r + i] += ridge;
+    const solution = solve(system, columns.map((b) => dot(b, centred)));
+    const norm = Math.sqrt(dot(solution, solution));
+    const { head_radius: radius } = this.method;
+    return norm <= radius ? solution : solution.map((value) => value * (radius / norm));
+  }
+
+  /** How much of b − η e the weights explain, at least 0.1; in norms of the row scales. */
+  explainedShare(residual, centred, rowSums) {
+    const floor = (ROW_FLOOR * sum(rowSums)) / this.d;
+    const norm = (values) => sum([...values].map((value, row) => (value * value) / (rowSums[row] + floor)));
+    const whole = norm(centred.map((value) => value / this.steps));
+    return whole > 0 ? Math.max(EXPLAINED_FLOOR, 1 - norm(residual) / whole) : EXPLAINED_FLOOR;
+  }
+
   result() {
     return { gain: this.averageGain.mean[0], head: [...this.head], weights: [...this.weights.mean] };
   }
