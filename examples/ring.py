@@ -1,41 +1,23 @@
 """The walk on a ring of examples/agent-node, in Python: agents in both languages learn in one fleet.
 
-    cospan coordinator --workload examples.ring:rings --agents 4 --rounds 100 &
-    cospan agent examples.ring:rings --ids 0-2 --coordinator 127.0.0.1:50051 &
-    node examples/agent-node/agent.mjs --index 3 --coordinator 127.0.0.1:50051
+cospan coordinator --workload examples.ring:rings --agents 4 --rounds 100 &
+cospan agent examples.ring:rings --ids 0-2 --coordinator 127.0.0.1:50051 &
+node examples/agent-node/agent.mjs --index 3 --coordinator 127.0.0.1:50051
 """
 
-from dataclasses import dataclass
 from typing import Any
 
 import gymnasium
-import numpy as np
 from gymnasium.spaces import Discrete
 
 from cospan.client.features import OneHotFeatures
 from cospan.client.workload import Site, Workload
 
 STATES = 8
+FEATURES = OneHotFeatures(STATES, reference=0)
 
 
-@dataclass(frozen=True, slots=True)
-class RingFeatures:
-    """The indicator of every state but state 0; d = STATES − 1. The fingerprint is the one that ring.mjs names."""
-
-    one_hot: OneHotFeatures = OneHotFeatures(STATES, reference=0)
-    dim: int = STATES - 1
-    fingerprint: str = f"ring-{STATES}"
-
-    def __call__(self, observation: Any) -> np.ndarray:
-        """φ(s), shape (d,)."""
-        return self.one_hot(observation)
-
-    def batch(self, observations: Any) -> np.ndarray:
-        """φ of n states, shape (n, d)."""
-        return self.one_hot.batch(observations)
-
-
-class Ring(gymnasium.Env[int, int]):
+class Ring(gymnasium.Env[Any, Any]):
     """From state s to s + 1 or s − 1, drawn from a 32-bit generator; rewards are exact in binary."""
 
     def __init__(self, index: int) -> None:
@@ -71,7 +53,7 @@ class Ring(gymnasium.Env[int, int]):
 
 def make_ring(index: int, seed: int) -> Site:
     """Ring `index`, of any number."""
-    return Site(env=Ring(index), features=RingFeatures(), policy=lambda _observation, _rng: 0, label=f"ring {index}")
+    return Site(env=Ring(index), features=FEATURES, policy=lambda _observation, _rng: 0, label=f"ring {index}")
 
 
 rings = Workload(make_site=make_ring, name="rings", rank=2, steps_per_round=5)

@@ -3,7 +3,7 @@
 
 import { parseArgs } from 'node:util';
 import { makeLearner } from './learner.mjs';
-import { Ring } from './ring.mjs';
+import { fingerprintOfOneHot, Ring } from './ring.mjs';
 import { Session } from './session.mjs';
 
 const { values: options } = parseArgs({
@@ -12,7 +12,6 @@ const { values: options } = parseArgs({
     index: { type: 'string', default: '0' },
     agent: { type: 'string' },
     states: { type: 'string', default: '8' },
-    fingerprint: { type: 'string' },
     patience: { type: 'string', default: '60' },
     json: { type: 'boolean', default: false },
   },
@@ -29,7 +28,7 @@ const session = new Session({
   coordinator: options.coordinator,
   agent: options.agent ?? `site-${index}`,
   featureDim: states - 1,
-  fingerprint: options.fingerprint ?? `ring-${states}`,
+  fingerprint: fingerprintOfOneHot(states, 0),
   patience: Number(options.patience),
   makeLearner: (specification) => (learner = makeLearner(specification, ring)),
 });

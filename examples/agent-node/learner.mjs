@@ -153,15 +153,15 @@ class FullHistory {
     this.include(features, rewards.map((reward) => reward - this.reference));
     const gain = this.rewardSum / this.steps; // less the reference
     const centred = this.b.map((value, place) => value - gain * this.e[place]);
-    this.head = this.solveIn(basis, centred, r);
+    // σ and ρ: the agent's own units. All that leaves it is dimensionless, and so is the bound of the head.
+    const sigma = this.deviations > 0 ? Math.sqrt(this.deviations / this.steps) : 1;
+    const rho = this.squares > 0 ? Math.sqrt(this.squares / this.steps) : 1;
+    this.head = this.solveIn(basis, centred, (method.head_radius * sigma) / rho);
     const z = weightsOf(basis, this.head, d);
     const rows = Array.from({ length: d }, (_, row) => this.A.subarray(row * d, (row + 1) * d));
     const residual = centred.map((value, row) => (value - dot(rows[row], z)) / this.steps);
     const rowSums = rows.map((row) => sum(row.map(Math.abs)) / this.steps);
     const share = this.explainedShare(residual, centred, rowSums);
-    // σ and ρ: the agent's own units. All that leaves it is dimensionless.
-    const sigma = this.deviations > 0 ? Math.sqrt(this.deviations / this.steps) : 1;
-    const rho = this.squares > 0 ? Math.sqrt(this.squares / this.steps) : 1;
     const root = Math.sqrt(share ** method.explained_power); // in both factors, so that neither tells it
     const left = residual.map((value) => (root * value) / sigma / rho);
     const right = this.head.map((value) => (root * value) / (sigma / rho));
@@ -195,9 +195,10 @@ class FullHistory {
     this.mean += (shift * added) / this.steps;
   }
 
-  /** w of (BᵀAB + κ I) w = Bᵀ(b − η e), κ = 10 · (Σ‖φ‖² · r / d) / steps / r. */
-  solveIn(basis, centred, r) {
+  /** w of (BᵀAB + κ I) w = Bᵀ(b − η e), κ = 10 · (Σ‖φ‖² · r / d) / steps / r; cut to ‖w‖ ≤ radius. */
+  solveIn(basis, centred, radius) {
     const { d } = this;
+    const r = this.head.length;
     const column = (j) => Float64Array.from({ length: d }, (_, row) => basis[row * r + j]);
     const columns = Array.from({ length: r }, (_, j) => column(j));
     const images = columns.map((b) => Float64Array.from({ length: d }, (_, i) => dot(this.A.subarray(i * d, (i + 1) * d), b)));
@@ -207,7 +208,6 @@ class FullHistory {
     for (let i = 0; i < r; i++) system[i * r + i] += ridge;
     const solution = solve(system, columns.map((b) => dot(b, centred)));
     const norm = Math.sqrt(dot(solution, solution));
-    const { head_radius: radius } = this.method;
     return norm <= radius ? solution : solution.map((value) => value * (radius / norm));
   }
 

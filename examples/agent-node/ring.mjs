@@ -1,8 +1,20 @@
+import { createHash } from 'node:crypto';
+
+/** The fingerprint of Cospan's own one-hot features, of which a ring's are: see agent-from-scratch.md. */
+export function fingerprintOfOneHot(states, reference) {
+  const parameter = Buffer.alloc(16);
+  parameter.writeBigInt64LE(BigInt(states), 0);
+  parameter.writeBigInt64LE(BigInt(reference), 8);
+  const length = Buffer.alloc(8);
+  length.writeBigInt64LE(BigInt(parameter.length));
+  const digest = createHash('sha256').update('one-hot').update(length).update(parameter).digest('hex');
+  return `one-hot-${digest.slice(0, 16)}`;
+}
+
 // An environment that is the same in every language: a walk on a ring of states, drawn from a 32-bit generator.
 // From state s it moves to s + 1 or s - 1 (modulo the number of states); the reward is 1 in state 0, plus the
 // state's own number / 16, minus 1/8 for a step backwards. All rewards are exact in binary, so that two programs
 // can be compared bit for bit.
-
 export class Ring {
   /**
    * @param {number} index of the site: it sets how often the walk moves forwards, and the first draw.

@@ -1,20 +1,22 @@
 """The agent of examples/agent-node beside Python agents, with a real coordinator: the same fleet as Python alone.
 
-With rank 1 every number of Algorithm 1 is one product or one sum of a few terms, which all languages round alike. With
-more columns NumPy's dot products may fuse multiplications and additions, and other programs agree up to rounding.
+With rank 1 every number of Algorithm 1 is one product or one sum of a few terms, which all languages round alike.
+With more columns NumPy's dot products may fuse multiplications and additions, and other programs agree up to
+rounding.
 """
 
 import asyncio
 import contextlib
 import importlib.util
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from runs import run, until
+from behaviour.bridge import Bridge
+from runs import run
 
 from cospan.client import Agent
 from cospan.client.workload import Workload
@@ -41,12 +43,12 @@ RINGS = ring_workload()
 
 
 @contextlib.asynccontextmanager
-async def node_agent(coordinator: Coordinator, *more: str) -> AsyncIterator[asyncio.subprocess.Process]:
+async def node_agent(address: str, *more: str) -> AsyncIterator[asyncio.subprocess.Process]:
     """The agent of site NODE_INDEX as a process of Node.js; ended when the block is left."""
     command = ("node", str(EXAMPLES / "agent-node" / "agent.mjs"), "--json", "--index", str(NODE_INDEX))
     process = await asyncio.create_subprocess_exec(
         *command,
-        *("--coordinator", coordinator.address, *more),
+        *("--coordinator", address, *more),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
@@ -60,16 +62,22 @@ async def node_agent(coordinator: Coordinator, *more: str) -> AsyncIterator[asyn
 
 
 async def played_over_the_network(
-    fleet: Fleet, meanwhile: Callable[[Coordinator], Awaitable[None]] | None = None
+    fleet: Fleet, on_round: Callable[[Bridge, int], None] = lambda _bridge, _closed: None
 ) -> tuple[str, np.ndarray, dict[str, Any]]:
-    """The fleet's run with Python agents at all sites but one: digest of the basis, the basis, what Node learnt."""
-    async with Coordinator(fleet.specification) as coordinator, contextlib.AsyncExitStack() as stack:
+    """The fleet's run with Python agents at all sites but one: digest of the basis, the basis, what Node learnt.
+
+    `on_round` may do something to the network of the agent in Node.js whenever a round has closed.
+    """
+    async with (
+        Coordinator(fleet.specification) as coordinator,
+        Bridge(coordinator.address) as bridge,
+        contextlib.AsyncExitStack() as stack,
+    ):
+        coordinator.engine.on_round.append(lambda command: on_round(bridge, command.report.closed_round))
         for index in range(AGENTS):
             if index != NODE_INDEX:
                 await stack.enter_async_context(Agent(RINGS, index=index, coordinator=coordinator.address))
-        process = await stack.enter_async_context(node_agent(coordinator))
-        if meanwhile is not None:
-            await meanwhile(coordinator)
+        process = await stack.enter_async_context(node_agent(bridge.address))
         output, errors = await process.communicate()  # it ends with the run, or before it where it fails
         assert process.returncode == 0, errors.decode()
         await coordinator.wait()
@@ -100,26 +108,29 @@ def test_with_more_columns_it_agrees_up_to_rounding(preset: str) -> None:
     np.testing.assert_allclose(learnt["weights"], expected.agents[NODE_INDEX].weights, rtol=1e-9, atol=1e-9)
 
 
-def test_an_agent_in_another_language_that_is_killed_and_started_again_takes_part() -> None:
-    async def killed_once(coordinator: Coordinator) -> None:
-        async with node_agent(coordinator, "--agent", "visitor") as visitor:
-            await until(coordinator.engine, lambda: "visitor" in coordinator.engine.state.hosts)
-            visitor.kill()
-            await visitor.communicate()
+def test_its_gradients_count_once_when_its_connection_breaks() -> None:
+    fleet, expected = fleet_of_python_agents(rank=1)
+    breaks = 0
 
-    async def broken() -> None:
-        fleet, _ = fleet_of_python_agents(rank=1, rounds=400)
-        _, basis, learnt = await played_over_the_network(fleet, killed_once)
-        np.testing.assert_allclose(np.linalg.norm(basis), 1.0, atol=1e-12)
-        assert learnt["end"] == "all 400 rounds are done"
+    def break_often(bridge: Bridge, closed_round: int) -> None:
+        nonlocal breaks
+        if closed_round % 7 == 3:
+            breaks += 1
+            bridge.drop()
 
-    run(broken(), _SECONDS)
+    digest, _, learnt = run(played_over_the_network(fleet, break_often), _SECONDS)
+    assert breaks == 6
+    assert digest == expected.basis_sha256
+    assert learnt["weights"] == expected.agents[NODE_INDEX].weights.tolist()
 
 
 def test_its_refusals_are_one_sentence() -> None:
     async def refused() -> None:
         fleet, _ = fleet_of_python_agents(rank=1, rounds=1)
-        async with Coordinator(fleet.specification) as coordinator, node_agent(coordinator, "--states", "5") as agent:
+        async with (
+            Coordinator(fleet.specification) as coordinator,
+            node_agent(coordinator.address, "--states", "5") as agent,
+        ):
             _, errors = await agent.communicate()
             assert agent.returncode == 1
             assert errors.decode().count("\n") == 1
