@@ -1,7 +1,7 @@
 """Whatever units its rewards and features are in, an agent learns the same, and so does the fleet.
 
-Each agent has units of its own: rewards become c r + b, features f φ. Then its values are c times what they were, its
-gain is c times that plus b, and the shared subspace is the same.
+Each agent has units of its own: rewards become c r + b, features f φ. Then its values are c times what they were,
+its gain is c times that plus b, and the shared subspace is the same.
 """
 
 from dataclasses import dataclass, replace
@@ -115,7 +115,9 @@ class Learnt:
 def by_single_agents(method: Method, rounds: list[GroupTrajectory]) -> Learnt:
     fleet = JointFleet.initial(method, random_basis(D, R, np.random.default_rng(1)), AGENTS)
     for played in rounds:
-        fleet = fleet.learning_from([Trajectory(*pair) for pair in zip(played.features, played.rewards, strict=True)])
+        fleet = fleet.learning_from(
+            [Trajectory(*pair) for pair in zip(played.features, played.rewards, strict=True)]
+        )
     gains = np.array([state.gain_estimate for state in fleet.states])
     return Learnt(fleet.weights[0], gains, fleet.basis)
 
@@ -161,28 +163,28 @@ def check_group(method: Method, seed: int, changes: list[UnitChange]) -> None:
 
 
 @pytest.mark.parametrize("name", PRESET_NAMES)
-@settings(max_examples=15)
+@settings(max_examples=10)
 @given(seed=SEEDS, changes=CHANGES)
 def test_a_fleet_is_equivariant_under_each_agents_units(name: str, seed: int, changes: list[UnitChange]) -> None:
     check_fleet(METHODS[name], seed, changes)
 
 
 @pytest.mark.parametrize("name", OPTIONS)
-@settings(max_examples=3)
+@settings(max_examples=2)
 @given(seed=SEEDS, changes=LESSER_CHANGES)
 def test_so_it_is_with_other_options(name: str, seed: int, changes: list[UnitChange]) -> None:
     check_fleet(METHODS[name], seed, changes)
 
 
 @pytest.mark.parametrize("name", PRESET_NAMES)
-@settings(max_examples=8)
+@settings(max_examples=5)
 @given(seed=SEEDS, changes=CHANGES)
 def test_a_group_is_equivariant_under_each_agents_units(name: str, seed: int, changes: list[UnitChange]) -> None:
     check_group(METHODS[name], seed, changes)
 
 
 @pytest.mark.parametrize("name", [name for name in OPTIONS if not METHODS[name].warm_up_rounds])
-@settings(max_examples=3)
+@settings(max_examples=2)
 @given(seed=SEEDS, changes=LESSER_CHANGES)
 def test_so_is_a_group_with_other_options(name: str, seed: int, changes: list[UnitChange]) -> None:
     check_group(METHODS[name], seed, changes)
