@@ -11,6 +11,7 @@ from cospan.core.learner import LearnerState, Trajectory, learn_round
 from cospan.core.least_squares import EXPLAINED_FLOOR, PRIOR_STEPS, TransitionSums
 from cospan.core.matrices import FactoredMatrix, to_dense
 from cospan.core.method import Corrections, Method
+from cospan.core.reward_moments import NO_REWARDS
 from cospan.core.subspace import random_basis
 
 D, R, L = 7, 3, 5
@@ -207,17 +208,40 @@ def test_rewards_in_other_units_are_one_gradient_where_they_are_scaled(correctio
         np.testing.assert_allclose(other.head, 1000.0 * one.head, rtol=1e-8)
         np.testing.assert_allclose(to_dense(theirs.gradient), to_dense(ours.gradient), rtol=1e-8, atol=1e-15)
         np.testing.assert_allclose(theirs.head_second_moment, ours.head_second_moment, rtol=1e-8)
-    plain = learn_round(LearnerState.initial(R), BASIS, chain(1)[0], method(corrections=corrections))
-    scaled = learn_round(LearnerState.initial(R), BASIS, chain(1)[0], rule)
-    variance = float(np.var(chain(1)[0].rewards))
-    np.testing.assert_allclose(to_dense(scaled.gradient) * variance, to_dense(plain.gradient), rtol=1e-12)
 
 
-def test_rewards_that_never_vary_are_left_alone() -> None:
-    walk = Trajectory(chain(1)[0].features, np.full(L, 2.0))
-    rule = method(corrections=Corrections.EVERY_STEP, reward_scaled=True)
-    outcome = learn_round(LearnerState.initial(R), BASIS, walk, rule)
-    assert np.isfinite(to_dense(outcome.gradient)).all()
+@pytest.mark.parametrize("corrections", Corrections)
+def test_an_upload_is_that_of_rewards_and_features_divided_by_their_size(corrections: Corrections) -> None:
+    """Where they are scaled: rewards less the first one, by σ; features by the root mean square of ‖φ‖."""
+    first, second = chain(2)
+    rewards, visited = np.concatenate([first.rewards, second.rewards]), np.stack([first.features, second.features])
+    scaled, plain = method(corrections=corrections, reward_scaled=True), method(corrections=corrections)
+    ours = learn_round(LearnerState.initial(R), BASIS, first, scaled)
+    # Units are those of all data so far, so of the second round's upload all but the head before can be divided.
+    sizes = [np.std(rewards), np.sqrt(np.mean(np.sum(visited[:, :-1] ** 2, axis=2)))]
+    rule = dataclasses.replace(plain, head_step=plain.head_step / sizes[1] ** 2)
+    before = dataclasses.replace(
+        ours.state, gain_estimate=ours.state.gain_estimate - rewards[0], rewards=NO_REWARDS
+    )
+    theirs = learn_round(before, BASIS, Trajectory(second.features, second.rewards - rewards[0]), rule)
+    ours = learn_round(ours.state, BASIS, second, scaled)
+    np.testing.assert_allclose(ours.state.head, theirs.state.head, rtol=1e-11)
+    np.testing.assert_allclose(to_dense(ours.gradient) * sizes[0] ** 2, to_dense(theirs.gradient), rtol=1e-10)
+    unit = sizes[0] / sizes[1]
+    np.testing.assert_allclose(ours.head_second_moment * unit**2, theirs.head_second_moment, rtol=1e-10)
+    if ours.row_sums is not None:
+        np.testing.assert_allclose(ours.row_sums * sizes[1] ** 2, theirs.row_sums, rtol=1e-12)
+
+
+@pytest.mark.parametrize("corrections", Corrections)
+def test_rewards_that_never_vary_give_no_gradient(corrections: Corrections) -> None:
+    """Nor one of rounding: the mean of 60 times 0.1 is not 0.1."""
+    state, rule = LearnerState.initial(R), method(corrections=corrections, reward_scaled=True)
+    for walk in chain(3):
+        outcome = learn_round(state, BASIS, Trajectory(walk.features, np.full(L, 0.1)), rule)
+        state = outcome.state
+        assert not to_dense(outcome.gradient).any()
+    assert state.gain_estimate == 0.1
 
 
 def test_no_features_and_no_data_give_no_head() -> None:

@@ -63,7 +63,8 @@ def test_a_warm_up_sends_zeros_and_then_two_estimates(preset: Method) -> None:
         assert (outcome.gradient.left.shape, outcome.gradient.right.shape) == ((D, 1), (R, 1))
         assert not to_dense(outcome.gradient).any()
     rewards = np.concatenate([trajectory.rewards for trajectory in walk(3, W)])
-    scale = rewards.std() if method.reward_scaled else 1.0
+    visited = np.concatenate([trajectory.features[:-1] for trajectory in walk(3, W)])
+    scale = rewards.std() / np.sqrt(np.mean(np.sum(visited**2, axis=1))) if method.reward_scaled else 1.0
     pair = to_dense(outcomes[-1].gradient)
     np.testing.assert_allclose(pair[:, 0], lstd(walk(3, W)[:2]) / scale, rtol=1e-10)
     np.testing.assert_allclose(pair[:, 1], lstd(walk(3, W)[2:]) / scale, rtol=1e-10)

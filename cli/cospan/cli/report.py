@@ -176,7 +176,7 @@ def _spectrum(spec: RunSpecification, files: dict[str, AgentResult]) -> Spectrum
     moment = np.zeros((spec.rank, spec.rank))
     for file in files.values():
         head = file.numbers("head", 1)
-        count, _, squares = file.numbers("reward_moments", 1)
+        count, _, squares, _ = file.numbers("reward_moments", 1)
         variance = squares / count if spec.method.reward_scaled and count and squares > 0.0 else 1.0
         if len(head) == spec.rank and np.isfinite(head).all():
             moment += np.outer(head, head) / variance

@@ -20,6 +20,7 @@ STEPPING: Mapping[str, object] = {
     "preconditioned": False,
     "row_scaled": False,
     "reward_scaled": False,
+    "head_radius": 1000.0,
     "forgetting": 0.0,
     "warm_up_rounds": 0,
 }

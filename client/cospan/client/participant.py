@@ -28,6 +28,7 @@ from cospan.client.transport import AgentStream, Transport
 from cospan.client.worker import Worker
 from cospan.client.workload import FeatureMap, Workload
 from cospan.core.specification import RunSpecification
+from cospan.core.units import bound_note
 from cospan.wire.errors import CospanError, InvalidValueError, WorkloadBehaviourError
 from cospan.wire.limits import MAX_TEXT
 from cospan.wire.messages import AgentMessage, GradientUpload, Join, Welcome
@@ -121,7 +122,7 @@ class Participant(ABC, Generic[L]):
         self._outcome: asyncio.Future[AgentEnd]
         self._ticker: asyncio.TimerHandle | None = None
         self._background: asyncio.Task[AgentEnd] | None = None
-        self._told = False
+        self._told = self._bound_told = False
         self._rng = random.Random(secrets.randbits(64))
 
     # What is hosted -------------------------------------------------------------------------------------------
@@ -398,12 +399,20 @@ class Participant(ABC, Generic[L]):
             notes.append(state_file.take_up(resuming=keeping.resume_from is None))
             self._state_file = state_file
         for note in filter(None, notes):
-            log.info("%s: %s", self.name, note)
-            for listener in self.on_note:
-                listener(cast("Self", self), note)
+            self._note(note)
+
+    def _note(self, note: str, *, level: int = logging.INFO) -> None:
+        """What people should know, for the log and for those who listen."""
+        log.log(level, "%s: %s", self.name, note)
+        for listener in self.on_note:
+            listener(cast("Self", self), note)
 
     def _learn(self, round_number: int, basis: Float[np.ndarray, "d r"]) -> session.Event:
-        upload = self._learnt().learn(round_number, basis)
+        learner = self._learnt()
+        upload = learner.learn(round_number, basis)
+        if upload.bounded and not self._bound_told:
+            self._bound_told = True
+            self._note(bound_note(upload.bounded, learner.specification.method), level=logging.WARNING)
         for listener in self.on_round:
             listener(cast("Self", self), round_number)
         if self._state_file is not None:

@@ -22,7 +22,7 @@ from cospan.core.spectral import HalfSums
 from cospan.wire.errors import RunFileError
 from cospan.wire.npz import load_npz, save_npz
 
-FORMAT = "cospan-agent-1"
+FORMAT = "cospan-agent-2"
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -127,6 +127,8 @@ class Learnt(Protocol):
     @property
     def trace(self) -> Trace[float]: ...
     @property
+    def bounded_rounds(self) -> int: ...
+    @property
     def reward_sum(self) -> float: ...
     @property
     def mean_reward(self) -> float: ...
@@ -177,6 +179,8 @@ def contents(learner: Learnt, *, run_id: str) -> dict[str, Any]:
         "mean_reward": learner.mean_reward,
         "reward_sum": learner.reward_sum,
         "reward_moments": np.array(astuple(learner.state.rewards), dtype=np.float64),
+        "feature_squares": learner.state.feature_squares,
+        "bounded_rounds": learner.bounded_rounds,
         "value_error": learner.value_error(),
         "gain_error": learner.gain_error(),
         "with_baseline": independent is not None,
@@ -266,9 +270,21 @@ def load_result(path: Path) -> AgentResult:
         RunFileError: it is missing, damaged, or no agent's file.
     """
     values = load_npz(path, "the result of an agent")
-    if str(values.get("format")) != FORMAT:
-        raise RunFileError(f"{path} is not the result of an agent (format {FORMAT})")
+    check_format(path, values, FORMAT, "the result of an agent")
     return AgentResult(values)
+
+
+def check_format(path: Path, values: Mapping[str, np.ndarray], expected: str, title: str) -> None:
+    """Raises RunFileError where a file is not in the expected format; it tells another layout from another kind."""
+    found = str(values.get("format"))
+    if found == expected:
+        return
+    if found.rpartition("-")[0] == expected.rpartition("-")[0]:
+        raise RunFileError(
+            f"{path} has format {found[:80]}, and this version of Cospan reads {expected}: its sums have another "
+            "meaning; read it with the version that wrote it, or learn it again"
+        )
+    raise RunFileError(f"{path} is not {title} (format {expected})")
 
 
 def traces(
@@ -328,7 +344,7 @@ def resume(learner: SiteLearner, path: Path, *, run_id: str) -> str:
     """
     result, spec = load_result(path), learner.specification
     check_owner(result, path, owner(learner.name, spec, run_id))
-    reward_count, reward_mean, reward_deviations = result.vector("reward_moments", 3).tolist()
+    reward_count, *reward_moments = result.vector("reward_moments", 4).tolist()
     steps, rounds = result.whole("steps"), result.whole("gain_count")
     # All is read before anything is set: a damaged file changes nothing.
     state = LearnerState(
@@ -336,8 +352,9 @@ def resume(learner: SiteLearner, path: Path, *, run_id: str) -> str:
         result.number("gain_estimate"),
         steps,
         _loaded_statistics(result, spec),
-        RewardMoments(int(reward_count), reward_mean, reward_deviations),
+        RewardMoments(int(reward_count), *reward_moments),
         _loaded_halves(result, spec),
+        float(result.vector("feature_squares")),
     )
     power = spec.method.averaging_power
     weights_count = result.whole("weights_count")
@@ -355,8 +372,10 @@ def resume(learner: SiteLearner, path: Path, *, run_id: str) -> str:
         )
     trace = _loaded_trace(result, learner)
     last_round, chain = result.whole("last_round", least=-1), loaded_chain(result)
+    bounded_rounds = result.whole("bounded_rounds")
     learner.state, learner.weights, learner.gain, learner.independent = state, weights, gain, independent
     learner.trace, learner.last_round = trace, None if last_round < 0 else last_round
+    learner.bounded_rounds = bounded_rounds
     return learner.chain.go_on(steps, reward_sum, chain)
 
 

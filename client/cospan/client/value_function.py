@@ -15,7 +15,7 @@ from jaxtyping import Float
 from cospan.client.chain import checked_features
 from cospan.client.loading import load_workload, make_site
 from cospan.client.result_file import FORMAT as AGENT_FORMAT
-from cospan.client.result_file import AgentResult, Learnt
+from cospan.client.result_file import AgentResult, Learnt, check_format
 from cospan.client.workload import FeatureMap, Workload
 from cospan.client.workloads import BUILT_IN
 from cospan.wire.errors import RunFileError
@@ -186,7 +186,9 @@ def _read_only(weights: Float[np.ndarray, " d"]) -> Float[np.ndarray, " d"]:
 def _load(path: Path) -> AgentResult:
     values = load_npz(path, "a value function")
     found = str(values.get("format"))
-    if found not in (FORMAT, AGENT_FORMAT):
+    if found.startswith("cospan-agent-"):
+        check_format(path, values, AGENT_FORMAT, "the result of an agent")
+    elif found != FORMAT:
         raise RunFileError(
             f"{path} has the format {found[:40]!r}; a value function is read from the file of one agent, as "
             f"agents/site-0.npz of a run ({AGENT_FORMAT}), or from one of ValueFunction.save ({FORMAT})"

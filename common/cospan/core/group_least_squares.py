@@ -126,8 +126,8 @@ class GroupSums:
         """Σ_j |A_ij| / steps of each."""
         return np.asarray(np.abs(self.system).sum(axis=2) / max(self.steps, 1.0))
 
-    def heads(self, radius: float) -> Float[np.ndarray, "n r"]:
-        """w of (A + κ I) w = b of each, drawn back into the ball; 0 where nothing is known."""
+    def heads(self, radius: float | Float[np.ndarray, " n"]) -> Float[np.ndarray, "n r"]:
+        """w of (A + κ I) w = b of each, drawn back into the ball of its radius; 0 where nothing is known."""
         agents, rank = self.traces.shape
         if not self.steps:
             return np.zeros((agents, rank))
@@ -157,8 +157,10 @@ def explained_shares(
     return np.asarray(np.where(sizes > 0.0, np.maximum(EXPLAINED_FLOOR, shares), EXPLAINED_FLOOR))
 
 
-def project_to_balls(vectors: Float[np.ndarray, "n r"], radius: float) -> Float[np.ndarray, "n r"]:
-    """`cospan.core.td.project_to_ball` of each row."""
+def project_to_balls(
+    vectors: Float[np.ndarray, "n r"], radius: float | Float[np.ndarray, " n"]
+) -> Float[np.ndarray, "n r"]:
+    """`cospan.core.td.project_to_ball` of each row; the radius of all, or of each."""
     norms = np.sqrt(np.einsum("nr,nr->n", vectors, vectors))
     inside = norms <= radius
     if inside.all():

@@ -47,7 +47,7 @@ def head_paths(
     centred: Float[np.ndarray, "n L"],
     differences: Float[np.ndarray, "n L r"],
     moves: Float[np.ndarray, "n L r"],
-    radius: float,
+    radius: float | Float[np.ndarray, " n"],
 ) -> tuple[Float[np.ndarray, "n L"], Float[np.ndarray, "n L1 r"]]:
     """δ of each of L corrections w ← Π[w + δ · move], and w before each and after the last, of each agent."""
     agents, steps = centred.shape

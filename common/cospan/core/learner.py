@@ -15,6 +15,7 @@ from cospan.core.reward_moments import NO_REWARDS, RewardMoments
 from cospan.core.schedules import decay, decays
 from cospan.core.spectral import HalfSums
 from cospan.core.td import effective_step, gain_update, head_update, l_step_error, subspace_gradient
+from cospan.core.units import NO_UNITS, Units, reaches_bound
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -38,8 +39,10 @@ class LearnerState:
         head: w, shape (r,).
         gain_estimate: η, reward per step.
         steps: environment steps learnt from so far.
-        statistics: of heads by least squares; None before the first round, and with the other corrections.
+        statistics: of heads by least squares, with rewards less `rewards.reference`; None before the first round,
+            and with the other corrections.
         rewards: of all steps so far.
+        feature_squares: Σ ‖φ(s)‖² over the states of all steps so far.
         warm_up: the transitions of the warm-up, from its first round to the first one after it; else None.
     """
 
@@ -49,6 +52,7 @@ class LearnerState:
     statistics: TransitionSums | None = None
     rewards: RewardMoments = NO_REWARDS
     warm_up: HalfSums | None = None
+    feature_squares: float = 0.0
 
     @classmethod
     def initial(cls, rank: int) -> "LearnerState":
@@ -64,8 +68,11 @@ class RoundOutcome:
         state: the agent's state after the round.
         gradient: G, d × r, before projection; this is what is streamed; [a b], d × 2, in a warm-up's last round.
         head_second_moment: the mean of w wᵀ over the heads in the gradient, shape (r, r).
-        mean_squared_error: the mean of δ² over the round's errors.
+        mean_squared_error: the mean of δ² over the round's errors, in the square of the rewards' unit.
         row_sums: Σ_j |A_ij| a step, shape (d,), with corrections from the full history; else None.
+        bounded: whether the ball ‖w‖ ≤ U has cut a head in this round.
+
+    Where the run scales rewards, all that is streamed is dimensionless: see `Units`.
     """
 
     state: LearnerState
@@ -73,6 +80,7 @@ class RoundOutcome:
     head_second_moment: Float[np.ndarray, "r r"]
     mean_squared_error: float
     row_sums: Float[np.ndarray, " d"] | None = None
+    bounded: bool = False
 
 
 def learn_round(
@@ -86,13 +94,45 @@ def learn_round(
 
     t tells the rounds of a warm-up from those after it; without a warm-up it is of no use.
     """
+    state, relative = _measured(state, trajectory, method)
+    units = _units(state, method)
     if method.warms_up_in(round_number):
-        return _warmed_up(state, trajectory, method, round_number)
-    outcome = _corrected(_after_warm_up(state), basis, trajectory, method)
-    rewards = state.rewards.including(trajectory.rewards)
-    outcome = replace(outcome, state=replace(outcome.state, rewards=rewards))
-    # Were the rewards divided by σ, so would be δ and w, and G = δ φ wᵀ by its square.
-    return _scaled(outcome, 1.0 / rewards.variance) if method.reward_scaled and rewards.variance > 0.0 else outcome
+        return _warmed_up(state, relative, method, units, round_number)
+    outcome = _corrected(_after_warm_up(state), basis, relative, units.applied_to(method))
+    after = replace(
+        outcome.state,
+        gain_estimate=state.rewards.reference + outcome.state.gain_estimate,
+        rewards=state.rewards,
+        feature_squares=state.feature_squares,
+    )
+    return _dimensionless(replace(outcome, state=after), units)
+
+
+def _measured(state: LearnerState, trajectory: Trajectory, method: Method) -> tuple[LearnerState, Trajectory]:
+    """The state with the moments of this round's data and η less the reference; the rewards less the reference.
+
+    The reference is the agent's first reward where the run scales rewards, else 0; and η begins there. (Begun at
+    the first round's mean, the L-step error of that round would be rounding alone.)
+    """
+    moments, features, rewards = state.rewards, trajectory.features, trajectory.rewards
+    begins = method.reward_scaled and not moments.count
+    if begins:
+        moments = RewardMoments(reference=float(rewards[0]))
+    relative = rewards - moments.reference
+    gain = 0.0 if begins else state.gain_estimate - moments.reference
+    measured = replace(
+        state,
+        gain_estimate=gain,
+        rewards=moments.including(relative),
+        feature_squares=state.feature_squares + float(np.vdot(features[:-1], features[:-1])),
+    )
+    return measured, Trajectory(features, relative)
+
+
+def _units(state: LearnerState, method: Method) -> Units:
+    if not method.reward_scaled:
+        return NO_UNITS
+    return Units.of(state.rewards.variance, state.feature_squares / state.rewards.count)
 
 
 def contribution_of(outcome: RoundOutcome, method: Method) -> Contribution:
@@ -104,27 +144,26 @@ def contribution_of(outcome: RoundOutcome, method: Method) -> Contribution:
     )
 
 
-def _warmed_up(state: LearnerState, trajectory: Trajectory, method: Method, round_number: int) -> RoundOutcome:
+def _warmed_up(
+    state: LearnerState, trajectory: Trajectory, method: Method, units: Units, round_number: int
+) -> RoundOutcome:
     """A round of the warm-up: the transitions are summed, w stays as it was, and η is the mean of all rewards.
 
-    The gradient is zero, and in the last round [a b], as if the rewards had variance one where the run asks for it.
+    The gradient is zero, and in the last round [a b], in the agent's units where the run asks for it.
     """
     features, dim, rank = trajectory.features, trajectory.features.shape[1], len(state.head)
     halves = state.warm_up or HalfSums.begun_in(round_number, method.warm_up_rounds, dim)
     traces = discounted_sums(features[:-1], method.trace_decay)
     halves = halves.including(features, traces, trajectory.rewards, round_number)
-    rewards = state.rewards.including(trajectory.rewards)
     gradient: Gradient = FactoredMatrix(left=np.zeros((dim, 1)), right=np.zeros((rank, 1)))
     if method.brings_estimates_in(round_number):
-        scaled = method.reward_scaled and rewards.variance > 0.0
-        gradient = DenseMatrix(halves.estimates / (math.sqrt(rewards.variance) if scaled else 1.0))
-    errors = trajectory.rewards - rewards.mean
+        gradient = DenseMatrix(halves.estimates / units.head)
+    errors = trajectory.rewards - state.rewards.offset
     return RoundOutcome(
         state=replace(
             state,
-            gain_estimate=rewards.mean,
+            gain_estimate=state.rewards.mean,
             steps=state.steps + len(errors),
-            rewards=rewards,
             warm_up=halves,
         ),
         gradient=gradient,
@@ -141,14 +180,23 @@ def _after_warm_up(state: LearnerState) -> LearnerState:
     return replace(state, statistics=state.warm_up.joined, warm_up=None)
 
 
-def _scaled(outcome: RoundOutcome, factor: float) -> RoundOutcome:
-    gradient = outcome.gradient
+def _dimensionless(outcome: RoundOutcome, units: Units) -> RoundOutcome:
+    """What is streamed as if rewards were divided by σ and features by ρ: δ by σ, φ by ρ, w by σ / ρ."""
+    if units == NO_UNITS:
+        return outcome
+    gradient, rows = outcome.gradient, outcome.row_sums
+    if isinstance(gradient, FactoredMatrix):
+        right = gradient.right / units.head
+        scaled: Gradient = FactoredMatrix(gradient.left / units.reward / units.feature, right)
+        moment = right @ right.T  # not a scaled w wᵀ: it holds no number that `right` does not
+    else:
+        scaled = DenseMatrix(gradient.values / units.reward / units.reward)
+        moment = outcome.head_second_moment / units.head / units.head
     return replace(
         outcome,
-        gradient=FactoredMatrix(factor * gradient.left, gradient.right)
-        if isinstance(gradient, FactoredMatrix)
-        else DenseMatrix(factor * gradient.values),
-        head_second_moment=factor * outcome.head_second_moment,
+        gradient=scaled,
+        head_second_moment=moment,
+        row_sums=None if rows is None else rows / units.feature / units.feature,
     )
 
 
@@ -187,6 +235,7 @@ def _correct_at_end(
         gradient=subspace_gradient(error, features[0], state.head, steps),
         head_second_moment=np.outer(state.head, state.head),
         mean_squared_error=error * error,
+        bounded=bool(reaches_bound(after.head, method.head_radius)),
     )
 
 
@@ -216,6 +265,7 @@ def _correct_at_every_step(
         ),
         head_second_moment=heads[:-1].T @ heads[:-1] / steps,
         mean_squared_error=float(errors @ errors) / steps,
+        bounded=bool(reaches_bound(heads[1:], method.head_radius).any()),
     )
 
 
@@ -230,9 +280,10 @@ def _solve_at_end(
     traces = discounted_sums(coordinates[:-1], method.trace_decay)
     errors = rewards - before.gain_estimate + (coordinates[1:] - coordinates[:-1]) @ head
     after = before.including(coordinates, traces, rewards, method.forgetting)
+    solved = after.head(method.head_radius)
     return RoundOutcome(
         state=LearnerState(
-            head=after.head(method.head_radius),
+            head=solved,
             gain_estimate=after.gain_estimate,
             steps=state.steps + len(rewards),
             statistics=after,
@@ -243,6 +294,7 @@ def _solve_at_end(
         ),
         head_second_moment=np.outer(head, head),
         mean_squared_error=float(errors @ errors) / len(rewards),
+        bounded=bool(reaches_bound(solved, method.head_radius)),
     )
 
 
@@ -255,7 +307,8 @@ def _solve_all(
     everything that was seen in place of one sample. With w solved for, B alone is learnt by steps.
 
     Where the run says so it counts with a power of the share that B explains: an agent whose weights lie outside
-    the fleet's subspace has little to say about it, and much noise to bring.
+    the fleet's subspace has little to say about it, and much noise to bring. Each factor of G has the root of that
+    power, and the second moment is the square of the right one: so neither tells the power.
     """
     features, rewards = trajectory.features, trajectory.rewards
     before = TransitionSums.of_features(len(basis)) if state.statistics is None else state.statistics
@@ -264,7 +317,8 @@ def _solve_all(
     head = sums.moved_to(basis).head(method.head_radius)
     weights = basis @ head
     residual = sums.residual(weights)
-    factor = sums.explained_share(residual) ** method.explained_power if method.explained_power else 1.0
+    root = math.sqrt(sums.explained_share(residual) ** method.explained_power) if method.explained_power else 1.0
+    right = root * head
     errors = rewards - sums.gain_estimate + (features[1:] - features[:-1]) @ weights
     return RoundOutcome(
         state=LearnerState(
@@ -273,10 +327,11 @@ def _solve_all(
             steps=state.steps + len(rewards),
             statistics=sums,
         ),
-        gradient=FactoredMatrix(left=factor * residual[:, None], right=head[:, None]),
-        head_second_moment=factor * np.outer(head, head),
+        gradient=FactoredMatrix(left=root * residual[:, None], right=right[:, None]),
+        head_second_moment=np.outer(right, right),
         mean_squared_error=float(errors @ errors) / len(rewards),
         row_sums=sums.row_sums,
+        bounded=bool(reaches_bound(head, method.head_radius)),
     )
 
 

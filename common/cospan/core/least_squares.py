@@ -28,7 +28,7 @@ class TransitionSums:
     Attributes:
         basis: B, in whose coordinates the sums are, shape (d, r); None where z is φ itself, and r is d.
         system: A = Σ e (z − z')ᵀ, with e the trace of z, shape (r, r).
-        rewards: Σ e · reward, shape (r,).
+        rewards: Σ e · reward, shape (r,); rewards may be counted from any reference, and η is then too.
         traces: Σ e, shape (r,).
         squares: Σ ‖z‖².
         reward_sum: Σ reward.
@@ -139,7 +139,8 @@ class TransitionSums:
         "An overview of robust subspace recovery", section III); the floor lets no agent vanish, so a basis that
         explains nothing yet is learnt by all alike.
         """
-        scales = row_scales(self.row_sums)
+        sizes = self.row_sums
+        scales = row_scales(sizes / (float(sizes.mean()) or 1.0))  # of mean one, in whatever unit the features are
         whole = self.residual(np.zeros(len(residual)))
         size = float(whole @ (scales * whole))
         left = float(residual @ (scales * residual))

@@ -45,7 +45,7 @@ class Method:
         corrections: when the head is corrected.
         head_step: β > 0.
         gain_step: γ, 0 < γ ≤ 1.
-        head_radius: U > 0, may be infinite.
+        head_radius: U > 0, may be infinite: no ball. In reward per feature; σ / ρ where `reward_scaled`.
         basis_step: ζ ≥ 0; 0 freezes the basis.
         implicit_head_step: whether the head's step is β / (1 + β‖Bᵀφ‖²).
         preconditioned: whether the mean gradient is preconditioned by the heads' second moment.
@@ -59,15 +59,17 @@ class Method:
         row_scaled: whether the coordinator's step is divided, for each feature: by the running size of its
             gradients, and ζ is then about the length by which a row moves; with corrections from the full history
             by the mean of the agents' row sums of |A|, and ζ = 1 is then the whole step.
-        reward_scaled: whether an agent's gradient counts as if its rewards had variance one; what it learns for
-            itself is in its own units either way.
+        reward_scaled: whether β, U and all that an agent sends are in its own units (`cospan.core.units`): σ, the
+            standard deviation of its rewards, and ρ, the root mean square norm of its features. What it learns
+            for itself is in the units of its data either way.
         explained_power: p ≥ 0: with corrections from the full history, an agent's gradient counts with the p-th
             power of the share of its rewards' system that the subspace explains; 0 counts all alike.
         warm_up_rounds: W, 0 for none, else 2 or more: rounds in which nothing is learnt but the first basis, from
             two estimates of every agent (`cospan.core.spectral`); agents keep d × d numbers meanwhile.
         aggregation: what of the gradients moves the basis (`cospan.core.robust`).
         trimmed_share: β of `trimmed`, 0 < β < 1/2: so much is left out on each side.
-        clip_norm: τ of `clipped`, the longest that an agent's gradient counts; 0 for the round's median.
+        clip_norm: τ of `clipped`, the longest that an agent's gradient counts, without dimension where
+            `reward_scaled`; 0 for the round's median.
     """
 
     steps_per_round: int
@@ -162,7 +164,6 @@ def practical(steps_per_round: int) -> Method:
         basis_step=1.0,
         trace_decay=0.0,
         forgetting=0.0,
-        reward_scaled=True,
         explained_power=2.0,
     )
 
@@ -174,7 +175,7 @@ def compact(steps_per_round: int) -> Method:
         corrections=Corrections.LEAST_SQUARES,
         head_step=1.5,
         gain_step=0.01,
-        head_radius=1000.0,
+        head_radius=math.inf,
         basis_step=0.1,
         implicit_head_step=True,
         preconditioned=True,
@@ -184,6 +185,7 @@ def compact(steps_per_round: int) -> Method:
         trace_decay=0.7,
         forgetting=4.0,
         row_scaled=True,
+        reward_scaled=True,
     )
 
 

@@ -10,27 +10,38 @@ from jaxtyping import Float
 class RewardMoments:
     """Of all rewards so far (Chan, Golub and LeVeque 1979, "Updating formulae": no cancellation).
 
+    Rewards are counted from a reference. Where that is one of them, a constant that is large against their
+    variation is subtracted once from each, and no sum of products has to lose it again.
+
     Attributes:
-        count: how many there were.
-        mean: their mean.
-        deviations: the sum of their squared deviations from it.
+        count: number of rewards.
+        offset: their mean less the reference.
+        deviations: the sum of their squared deviations from their mean.
+        reference: what rewards are counted from.
     """
 
     count: int = 0
-    mean: float = 0.0
+    offset: float = 0.0
     deviations: float = 0.0
+    reference: float = 0.0
 
-    def including(self, rewards: Float[np.ndarray, " L"]) -> "RewardMoments":
-        """With those of one more round."""
-        added = len(rewards)
-        mean = float(rewards.mean())
-        centred = rewards - mean
-        count, shift = self.count + added, mean - self.mean
+    def including(self, relative: Float[np.ndarray, " L"]) -> "RewardMoments":
+        """With the rewards of one more round, each less the reference."""
+        added = len(relative)
+        mean = float(relative.mean())
+        centred = relative - mean
+        count, shift = self.count + added, mean - self.offset
         return RewardMoments(
             count=count,
-            mean=self.mean + shift * added / count,
+            offset=self.offset + shift * added / count,
             deviations=self.deviations + float(centred @ centred) + shift * shift * self.count * added / count,
+            reference=self.reference,
         )
+
+    @property
+    def mean(self) -> float:
+        """The mean reward; 0 before the first."""
+        return self.reference + self.offset
 
     @property
     def variance(self) -> float:

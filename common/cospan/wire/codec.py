@@ -340,6 +340,7 @@ def _fill_gradient(message: pb.SubspaceGradient, upload: m.GradientUpload) -> No
     message.agent_ids.extend(upload.agent_ids)
     if upload.td_error is not None:
         message.td_error = upload.td_error
+    message.bounded_agent_ids.extend(upload.bounded)
     match contribution.gradient:
         case DenseMatrix(values=values):
             _fill_matrix(message.dense, values)
@@ -381,6 +382,7 @@ def _decode_gradient(message: pb.SubspaceGradient, spec: RunSpecification) -> m.
         agent_ids=_agent_ids(message.agent_ids, "gradient.agent_ids"),
         contribution=contribution,
         td_error=_decode_td_error(message.td_error) if message.HasField("td_error") else None,
+        bounded=_agent_ids(message.bounded_agent_ids, "gradient.bounded_agent_ids"),
     )
 
 

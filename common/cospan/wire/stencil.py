@@ -171,7 +171,7 @@ class AgentMessageReader:
         message = decode_agent_message(pb.CollaborateRequest.FromString(request), self.specification)
         if isinstance(message, GradientUpload):
             if self._misses < _MISSES_MEASURED or self._misses % _MISSES_BETWEEN == 0:
-                self._stencil = Stencil.of(request, message, self.specification)
+                self._stencil = Stencil.of(request, message, self.specification) or self._stencil
             self._misses += 1
         return message
 

@@ -44,6 +44,8 @@ class RelayEngine:
         self._relay: RelayState
         self._inbox: deque[UpstreamEvent] = deque()
         self._busy = False
+        self._bounded: set[str] = set()
+        """Agents that have told of a bounded head since the last sum."""
 
     async def begin(self) -> None:
         """Asks what the run is, and is ready for agents.
@@ -97,6 +99,9 @@ class RelayEngine:
 
     def take(self, token: str, upload: GradientUpload) -> None:
         """Lets a gradient arrive. Raises as `handle` does."""
+        if upload.bounded:
+            session = self._relay.fleet.sessions.get(token)
+            self._bounded.update(() if session is None else set(session.agent_ids).intersection(upload.bounded))
         self.handle(server.GradientArrived(token, upload))
 
     def _told(self, event: UpstreamEvent) -> None:
@@ -150,7 +155,8 @@ class RelayEngine:
     def _sum_up(self, command: SumUp) -> None:
         """Here and not in a thread: it is one addition for each number that was just received and checked."""
         total = sum_of_contributions(command.contributions)
-        self._upstream.upload(GradientUpload(command.round, total, command.agent_ids))
+        bounded, self._bounded = tuple(sorted(self._bounded)), set()
+        self._upstream.upload(GradientUpload(command.round, total, command.agent_ids, bounded=bounded))
 
     # The end, and time ------------------------------------------------------------------------------------------
 
