@@ -53,6 +53,7 @@ METHOD = Method(
     aggregation=Aggregation.TRIMMED,
     trimmed_share=0.125,
     clip_norm=2.5,
+    largest_turn=12.5,
 )
 SPEC = RunSpecification(
     workload="synthetic",

@@ -216,7 +216,8 @@ def next_basis(
     if method.basis_step_decays:
         scale = decay(round_number * method.steps_per_round, method.decay_horizon, method.decay_power)
     remembered = row_squares if method.row_scaled and not method.sends_row_sums else None
-    moved, step = basis_step(basis, direction, method.basis_step * scale)
+    largest_turn = method.largest_turn_between(round_number, round_number + 1)
+    moved, step = basis_step(basis, direction, method.basis_step * scale, largest_turn)
     return BasisMove(basis, moved, remembered, found.outliers, step)
 
 
