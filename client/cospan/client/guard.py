@@ -92,7 +92,8 @@ def check_basis(basis: Float[np.ndarray, "d r"], round_number: int, turn: Turn |
     Raises:
         BasisRefusedError: it is not, or cannot have been.
     """
-    deviation = orthonormality_error(basis)
+    with np.errstate(over="ignore", invalid="ignore"):  # of entries that are not finite, or whose squares are not
+        deviation = orthonormality_error(basis)
     if not deviation <= ORTHONORMAL_WITHIN:
         raise BasisRefusedError(
             f"the basis of round {round_number} is not orthonormal: an entry of BᵀB is {deviation:.3g} away from "

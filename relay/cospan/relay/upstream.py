@@ -203,7 +203,7 @@ class Upstream:
         try:
             check_basis(command.basis, command.round, command.turn)
         except BasisRefusedError as refusal:
-            self._give_up(refusal)
+            self._post(session.LearningFailed(refusal))
         else:
             self._tell(RoundOpened(self._state.stamp, command.round, command.basis))
 
