@@ -4,6 +4,8 @@ import math
 from dataclasses import dataclass, replace
 from enum import Enum
 
+from cospan.core.coarse_rows import is_sent_in
+
 
 class Corrections(Enum):
     """When an agent corrects its head within a round."""
@@ -105,8 +107,13 @@ class Method:
 
     @property
     def sends_row_sums(self) -> bool:
-        """Whether agents send the row sums of |A| with their gradients."""
+        """Whether agents send the row sums of |A| with their gradients, in some of the rounds."""
         return self.row_scaled and self.corrections is Corrections.FULL_HISTORY
+
+    def sends_row_sums_in(self, round_number: int) -> bool:
+        """Whether uploads of round t carry row sums; in the other rounds the last ones scale the step."""
+        since = round_number - self.warm_up_rounds
+        return self.sends_row_sums and since >= 0 and is_sent_in(since)
 
     @property
     def basis_step_decays(self) -> bool:

@@ -367,10 +367,10 @@ def _decode_gradient(message: pb.SubspaceGradient, spec: RunSpecification) -> m.
     row_sums = None
     if message.HasField("row_sums"):
         row_sums = _decode_shaped(message.row_sums, "gradient.row_sums", spec.feature_dim, 1)[:, 0]
-    _require(
-        row_sums is not None or not spec.method.sends_row_sums,
-        "gradient.row_sums is missing; this run scales its step with it",
-    )
+    if row_sums is None and spec.method.sends_row_sums_in(message.round):
+        raise InvalidMessageError(
+            f"gradient.row_sums is missing in round {message.round}; this run scales its step with it"
+        )
     contribution = Contribution(
         gradient=_decode_payload(message, spec),
         weight=message.weight,
