@@ -118,11 +118,11 @@ class Block:
             (IndependentTD.initial(d),) * agents if with_baseline else (),
         )
 
-    def learn(self, basis: Float[np.ndarray, "d r"]) -> tuple[BlockState, GroupOutcome]:
+    def learn(self, basis: Float[np.ndarray, "d r"], round_number: int) -> tuple[BlockState, GroupOutcome]:
         """A round: the chains go on, and what follows from it, which `state` is to become."""
         method, before = self.specification.method, self.state
         trajectory = self.chains.advance(method.steps_per_round)
-        outcome = learn_round_together(before.learner, basis, trajectory, method)
+        outcome = learn_round_together(before.learner, basis, trajectory, method, round_number)
         pairs = zip(before.independent, trajectory.features, trajectory.rewards, strict=False)
         after = BlockState(
             outcome.state,
@@ -203,7 +203,7 @@ class GroupLearner:
             WorkloadBehaviourError: the environments, the policies or the features broke their contract.
         """
         self.between_rounds = False
-        states, outcomes = zip(*(block.learn(basis) for block in self.blocks), strict=True)
+        states, outcomes = zip(*(block.learn(basis, round_number) for block in self.blocks), strict=True)
         # All at once, so that what is saved is of one round whenever somebody asks.
         for block, state in zip(self.blocks, states, strict=True):
             block.state = state

@@ -77,7 +77,7 @@ class SiteLearner:
         self._record(round_number, outcome.mean_squared_error)
         return GradientUpload(
             round=round_number,
-            contribution=contribution_of(outcome, spec.method),
+            contribution=contribution_of(outcome, spec.method, round_number),
             td_error=math.sqrt(outcome.mean_squared_error) if self._share_td_error else None,
             bounded=(self.name,) if outcome.bounded and told_after(self.bounded_rounds) else (),
         )

@@ -116,6 +116,8 @@ class Stencil:
         number = _round_of(request[:offset], self._length)
         if number is None or self._method.brings_estimates_in(number):
             return None
+        if "row_sums" not in self._blanks and self._method.sends_row_sums_in(number):
+            return None
         for start, literal in self._literals:
             if not request.startswith(literal, offset + start):
                 return None

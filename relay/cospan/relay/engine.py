@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable
 
 from cospan.client.transport import Transport
+from cospan.core.method import DEFAULT_MIN_STEPS
 from cospan.core.partial_sums import sum_of_contributions
 from cospan.relay import machine
 from cospan.relay.events import Command, Event, Host, SumUp, UpstreamEvent
@@ -29,7 +30,15 @@ _STALLED_SECONDS = 1.0
 class RelayEngine:
     """The loop around `machine.step`, on one event loop and without locks."""
 
-    def __init__(self, transport: Transport, *, patience: float, gather_agents: int, level: int = 1) -> None:
+    def __init__(
+        self,
+        transport: Transport,
+        *,
+        patience: float,
+        gather_agents: int,
+        level: int = 1,
+        min_steps_per_round: int = DEFAULT_MIN_STEPS,
+    ) -> None:
         """Nothing is asked yet; `begin` does that."""
         self.history = RoundHistory()
         """Empty: the rounds are the coordinator's to tell of."""
@@ -39,7 +48,13 @@ class RelayEngine:
         """Why the relay has to go down, where nobody asked it to."""
         self.on_note: list[Callable[[server.Note], None]] = []
         self._gather_agents, self._level = gather_agents, level
-        self._upstream = Upstream(transport, patience=patience, tell=self._told, fail=self._failed)
+        self._upstream = Upstream(
+            transport,
+            patience=patience,
+            min_steps_per_round=min_steps_per_round,
+            tell=self._told,
+            fail=self._failed,
+        )
         self._streams = Streams()
         self._relay: RelayState
         self._inbox: deque[UpstreamEvent] = deque()

@@ -333,8 +333,9 @@ class SubspaceGradient(_message.Message):
 
     @_builtins.property
     def row_sums(self) -> _matrix_pb2.Matrix:
-        """Σ over agents of the row sums of |A| a step, d × 1, none negative or above 1e60; only where the run scales rows
-        with them.
+        """Σ over agents of the row sums of |A| a step, d × 1, none negative or above 1e60: of each agent as their root mean
+        square times a power of two for each feature. Only where the run scales rows with them, and there in rounds W + 0
+        to 5, 7, 9, 12, …, each the first that is at least a quarter later than the last; ignored in the others.
         """
 
     @_builtins.property
