@@ -95,6 +95,7 @@ def specifications(draw: st.DrawFn) -> RunSpecification:
         aggregation=draw(st.sampled_from(Aggregation)),
         trimmed_share=draw(st.floats(0.0, 0.5, exclude_min=True, exclude_max=True)),
         clip_norm=draw(st.floats(0.0, 1e300)),
+        largest_turn=draw(st.floats(0.01, 90.0)),
     )
     return RunSpecification(
         workload=draw(names),

@@ -129,6 +129,7 @@ def test_every_constant_of_the_method_can_be_overridden() -> None:
         "aggregation": "clipped",
         "trimmed_share": "0.125",
         "clip_norm": "2.5",
+        "largest_turn": "12.5",
     }
     method = alone(said).method
     assert method == Method(
@@ -152,6 +153,7 @@ def test_every_constant_of_the_method_can_be_overridden() -> None:
         Aggregation.CLIPPED,
         0.125,
         2.5,
+        12.5,
     )
     assert preset_of(method) is None
     assert set(said) == set(Method.__dataclass_fields__)

@@ -176,11 +176,19 @@ def test_row_sums_scale_the_step_of_a_full_history() -> None:
     mean = mean_row_sums(contributions)
     direction = mean_gradient(contributions) / (mean + 0.1 * mean.mean())[:, None]
     basis = random_basis(D, R, np.random.default_rng(2))
-    move = next_basis(basis, contributions, full, 1000)
+    move = next_basis(basis, contributions, full, 30)
     np.testing.assert_allclose(move.basis, basis_step(basis, direction, 1.0)[0], atol=1e-15)
-    assert move.row_squares is None
-    with pytest.raises(ValueError, match="does not carry"):
+    np.testing.assert_array_equal(move.row_squares, mean)
+    with pytest.raises(ValueError, match="no row sums are known"):
         next_basis(basis, some(2), full, 0)
+    bare = next_basis(basis, some(2), full, 1000, mean)
+    np.testing.assert_array_equal(bare.basis, next_basis(basis, contributions, full, 30).basis)
+    carried = next_basis(basis, contributions, full, 31, 2.0 * mean)
+    np.testing.assert_array_equal(carried.row_squares, 2.0 * mean, "in between they are not looked at")
+    one_lacks = next_basis(basis, [*some(2)[:1], contributions[1]], full, 30, 2.0 * mean)
+    np.testing.assert_array_equal(one_lacks.row_squares, sums[1], "an older gradient may lack them")
+    none_has = next_basis(basis, some(2), full, 30, 2.0 * mean)
+    np.testing.assert_array_equal(none_has.row_squares, 2.0 * mean)
 
 
 def test_a_missing_second_moment_is_named() -> None:

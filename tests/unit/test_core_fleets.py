@@ -51,7 +51,7 @@ def test_the_joint_fleet_is_its_agents_and_the_coordinator(method: Method, warm_
         fleet = fleet.learning_from(trajectories)
         outcomes = [learn_round(states[k], basis, trajectories[k], method, t) for k in range(AGENTS)]
         states = [outcome.state for outcome in outcomes]
-        contributions = [contribution_of(outcome, method) for outcome in outcomes]
+        contributions = [contribution_of(outcome, method, t) for outcome in outcomes]
         move = next_basis(basis, contributions, method, t, squares)
         basis, squares = move.basis, move.row_squares
     np.testing.assert_array_equal(fleet.basis, basis)

@@ -98,6 +98,7 @@ ANOTHER_METHOD: dict[str, Any] = {
     "aggregation": Aggregation.GEOMETRIC_MEDIAN,
     "trimmed_share": 0.125,
     "clip_norm": 1.0,
+    "largest_turn": 12.5,
 }
 
 

@@ -133,7 +133,7 @@ def test_more_than_ten_agents_are_summed_in_the_order_of_their_names() -> None:
         fleet = fleet.learning_from(walks)
         outcomes = {f"site-{k}": learn_round(states[k], expected, walks[k], method, t) for k in range(agents)}
         states = [outcomes[f"site-{k}"].state for k in range(agents)]
-        sent = [contribution_of(outcomes[name], method) for name in sorted(outcomes)]
+        sent = [contribution_of(outcomes[name], method, t) for name in sorted(outcomes)]
         expected = next_basis(expected, sent, method, t).basis
     np.testing.assert_array_equal(fleet.basis, expected)
 

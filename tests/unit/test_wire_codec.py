@@ -53,6 +53,7 @@ METHOD = Method(
     aggregation=Aggregation.TRIMMED,
     trimmed_share=0.125,
     clip_norm=2.5,
+    largest_turn=12.5,
 )
 SPEC = RunSpecification(
     workload="synthetic",
@@ -422,7 +423,10 @@ def test_a_malformed_gradient_is_refused(name: str) -> None:
 
 
 ROW_SUMS_CHANGES: dict[str, tuple[str, Change]] = {
-    "none": ("gradient.row_sums is missing; this run scales its step", lambda g: g.ClearField("row_sums")),
+    "none": (
+        "gradient.row_sums is missing in round 4; this run scales",
+        lambda g: g.ClearField("row_sums"),
+    ),
     "of another shape": ("gradient.row_sums is 2 × 2; this run needs 3 × 1", set_to("row_sums", matrix(MOMENT))),
     "negative": ("gradient.row_sums has a negative", set_to("row_sums", matrix([[1.0], [-1e-9], [1.0]]))),
     "not a number": ("gradient.row_sums has an entry", set_to("row_sums", matrix([[1.0], [math.nan], [1.0]]))),

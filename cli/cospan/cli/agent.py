@@ -62,6 +62,7 @@ class AgentSettings:
     ids: str | None
     checkpoint_seconds: float
     share_td_error: bool
+    min_steps_per_round: int
     tls: TlsFiles | None
 
 
@@ -120,8 +121,8 @@ def _settings(chosen: AgentOptions, flags: Mapping[str, Any], config: Path | Non
         index = int(flags["index"]) if "index" in flags else None
         patience, checkpoints = float(flags["patience"]), float(flags["checkpoint_seconds"])
         baseline, ids = flags.get("baseline"), flags.get("ids")
-        shares = bool(flags.get("share_td_error", False))
-        return AgentSettings(flags["coordinator"], patience, baseline, index, ids, checkpoints, shares, None)
+        shares, floor = bool(flags.get("share_td_error", False)), int(flags["min_steps_per_round"])
+        return AgentSettings(flags["coordinator"], patience, baseline, index, ids, checkpoints, shares, floor, None)
     from cospan.cli.settings import load_settings
 
     settings = load_settings(flags, config)
@@ -133,6 +134,7 @@ def _settings(chosen: AgentOptions, flags: Mapping[str, Any], config: Path | Non
         settings.ids,
         settings.checkpoint_seconds,
         settings.share_td_error,
+        settings.min_steps_per_round,
         settings.tls,
     )
 
@@ -160,6 +162,7 @@ def _prepared(chosen: AgentOptions, settings: AgentSettings) -> "Agent | AgentGr
         checkpoint_seconds=settings.checkpoint_seconds,
         tls=settings.tls,
         share_td_error=settings.share_td_error,
+        min_steps_per_round=settings.min_steps_per_round,
     )
 
 
@@ -181,6 +184,7 @@ def _group(chosen: AgentOptions, settings: AgentSettings, ids: str) -> "AgentGro
         folder=chosen.output,
         checkpoint_seconds=settings.checkpoint_seconds,
         tls=settings.tls,
+        min_steps_per_round=settings.min_steps_per_round,
     )
     if chosen.output is not None:
         _check_writable(chosen.output)

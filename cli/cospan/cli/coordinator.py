@@ -36,6 +36,7 @@ from cospan.cli.specifying import RunPlan, plan_alone, plan_with_workload
 from cospan.cli.stored_run import StoredRun, check_same_run, run_to_go_on_with
 from cospan.cli.telemetry import MetricsPlan, metrics_plan, serving_metrics, tracing, wants_traces
 from cospan.core.specification import RunSpecification
+from cospan.core.units import bound_note
 from cospan.server.archive import read_reports
 from cospan.server.descriptors import raise_file_limit
 from cospan.server.events import Note, ReportRound, Suspend
@@ -308,7 +309,7 @@ class Register:
     def __init__(self, coordinator: Coordinator, voice: "Voice") -> None:
         self.rounds_file: RoundsFile | None = None
         self.seconds = 0.0
-        self._engine, self._voice = coordinator.engine, voice
+        self._engine, self._voice, self._sightings = coordinator.engine, voice, coordinator.sightings
         self._end: tuple[CoordinatorState, str] | None = None
         self._engine.on_round.append(self._on_round)
         self._engine.on_note.append(self._on_note)
@@ -344,7 +345,7 @@ class Register:
         if self._end is None:
             return None
         state, message = self._end
-        return outcome_of_state(state, message=message, seconds=self.seconds)
+        return outcome_of_state(state, message=message, seconds=self.seconds, bounded=self._sightings.bounded)
 
 
 @contextlib.asynccontextmanager
@@ -448,6 +449,8 @@ class PlainVoice:
 
     def finished(self, outcome: RunOutcome) -> None:
         """Why it is over."""
+        if outcome.bounded:
+            print(bound_note(outcome.bounded, outcome.specification.method), flush=True)
         print(f"finished after {outcome.rounds} rounds: {outcome.message}", flush=True)
 
     def failed(self, failure: CospanError) -> None:

@@ -150,6 +150,8 @@ class Fleet:
         if child is not self._coordinator and child.name in self._agents:
             if event in ("progress", "finished") and document.get("rounds"):
                 self._monitor.add_agent(AgentProgress.of_document(document))
+            if event == "note":
+                log.info("%s: %s", child.name, document["message"])
             return
         match event:
             case "listening":

@@ -99,3 +99,5 @@ class InProcessRun:
             named, more = note.agent_ids[:_NAMED], len(note.agent_ids) - _NAMED
             names = ", ".join(named) + (f" and {more} more" if more > 0 else "")
             self._view.note(f"round {note.round}: {names} is gone: {note.text}")
+        elif note.kind == "head-bounded":
+            self._view.note(f"round {note.round}: {note.text}")

@@ -18,6 +18,7 @@ from cospan.cli.completion import (
     one_of,
     run_folders,
 )
+from cospan.core.method import DEFAULT_MIN_STEPS
 
 _FLEET = "The fleet"
 _RULE = "The learning rule"
@@ -326,6 +327,10 @@ ClipNorm: TypeAlias = Annotated[
     str | None,
     _constant("--clip-norm", "Of clipped: the longest that a gradient counts; 0 for the round's median."),
 ]
+LargestTurn: TypeAlias = Annotated[
+    str | None,
+    _constant("--largest-turn", "Degrees by which a round's step turns the basis at most; 90 for no bound.", "DEG"),
+]
 Baseline: TypeAlias = Annotated[
     bool | None,
     typer.Option(
@@ -333,6 +338,17 @@ Baseline: TypeAlias = Annotated[
         help="Independent TD beside it, learnt from the same transitions.",
         show_default="with it, groups without",
         rich_help_panel=_RULE,
+    ),
+]
+
+MinStepsPerRound: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--min-steps-per-round",
+        help="Refuses a run with fewer steps a round than this: the fewer, the more each upload shows.",
+        show_default=str(DEFAULT_MIN_STEPS),
+        rich_help_panel=_RULE,
+        metavar="N",
     ),
 ]
 

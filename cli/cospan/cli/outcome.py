@@ -48,6 +48,7 @@ class RunOutcome:
         basis: B after the last round, shape (d, r); None where it is lost.
         departures: who left before the end.
         subspace_error: of the basis; None where B* is unknown.
+        bounded: names of agents that told the coordinator that their heads reached `head_radius`.
     """
 
     specification: RunSpecification
@@ -61,6 +62,7 @@ class RunOutcome:
     basis: Float[np.ndarray, "d r"] | None
     departures: tuple[DepartedAgent, ...] = ()
     subspace_error: float | None = None
+    bounded: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +77,7 @@ class AgentRow:
         gain_error: |η̄ − J|.
         value_error: relative value error of the joint method.
         independent_error: the same of independent TD, with the best of its own step sizes.
+        bounded_rounds: rounds in which `head_radius` has cut its head.
     """
 
     id: str
@@ -84,6 +87,7 @@ class AgentRow:
     gain_error: float | None = None
     value_error: float | None = None
     independent_error: float | None = None
+    bounded_rounds: int | None = None
 
     @property
     def ratio(self) -> float | None:
@@ -106,6 +110,7 @@ def agent_row(result: AgentResult) -> AgentRow:
         gain_error=known(result.number("gain_error")),
         value_error=known(result.number("value_error")),
         independent_error=best(result.independent_errors),
+        bounded_rounds=result.whole("bounded_rounds"),
     )
 
 
@@ -137,6 +142,7 @@ def result_document(outcome: RunOutcome, agents: Sequence[AgentRow] = ()) -> dic
         "departures": [
             {"agent_id": gone.agent_id, "round": gone.round, "cause": gone.cause} for gone in outcome.departures
         ],
+        "bounded_agents": sorted({*outcome.bounded, *(agent.id for agent in agents if agent.bounded_rounds)}),
         "per_agent": [_agent_document(agent) for agent in agents],
         "cospan_version": importlib.metadata.version("cospan"),
         "numpy_version": np.__version__,
@@ -153,6 +159,7 @@ def _agent_document(agent: AgentRow) -> dict[str, Any]:
         "value_error": agent.value_error,
         "independent_error": agent.independent_error,
         "ratio": agent.ratio,
+        "bounded_rounds": agent.bounded_rounds,
     }
 
 
@@ -161,13 +168,16 @@ def plain_constants(values: Any) -> dict[str, Any]:
     return {name: "inf" if value == float("inf") else value for name, value in values.items()}
 
 
-def outcome_of_state(state: CoordinatorState, *, message: str, seconds: float) -> RunOutcome:
+def outcome_of_state(
+    state: CoordinatorState, *, message: str, seconds: float, bounded: Iterable[str] = ()
+) -> RunOutcome:
     """The outcome of a run whose machine has finished.
 
     Args:
         state: of the machine when it finished; what comes in later is no part of the run.
         message: why it is over.
         seconds: from the opening of the first round to the close of the last.
+        bounded: agents whose heads reached `head_radius`.
     """
     counted = sum(state.rounds_counted.values())
     departures = sorted(state.departures.values(), key=lambda gone: (gone.round, gone.agent_id))
@@ -183,6 +193,7 @@ def outcome_of_state(state: CoordinatorState, *, message: str, seconds: float) -
         agent_steps=counted * state.specification.method.steps_per_round,
         basis=state.basis,
         departures=tuple(DepartedAgent(gone.agent_id, gone.round, gone.cause) for gone in departures),
+        bounded=tuple(sorted(bounded)),
     )
 
 
@@ -201,6 +212,7 @@ def read_outcome(
         agent_steps=document["agent_steps"],
         basis=basis,
         departures=tuple(DepartedAgent(**gone) for gone in document["departures"]),
+        bounded=tuple(document["bounded_agents"]),
     )
 
 

@@ -77,6 +77,7 @@ def _prepared(settings: Settings) -> Relay:
         gather_agents=MAX_GROUP if settings.agents is None else settings.agents,
         level=settings.level,
         patience=settings.patience,
+        min_steps_per_round=settings.min_steps_per_round,
         tls=tls,
         upstream_tls=settings.upstream_tls,
     )

@@ -35,6 +35,7 @@ from cospan.cli.specifying import RunPlan, plan_with_workload
 from cospan.cli.summary import summary_lines
 from cospan.client.agent import default_agent_id
 from cospan.client.group_file import agents_of, load_group
+from cospan.client.guard import below_floor
 from cospan.client.loading import true_basis
 from cospan.client.result_file import AgentResult, load_result
 from cospan.client.specifying import DEFAULT_ROUNDS
@@ -80,6 +81,8 @@ def run_here(chosen: RunOptions, flags: Mapping[str, Any], config: Path | None) 
         raise InvalidValueError(
             "--dashboard shows a coordinator's process, and --in-process has none; leave out one"
         )
+    if not chosen.in_process and (refusal := below_floor(plan.specification, plan.settings.min_steps_per_round)):
+        raise refusal  # as each of the agents would; in one process nothing is sent
     if chosen.output is not None:
         check_free(chosen.output)
     use_one_blas_thread()

@@ -17,6 +17,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from cospan.core.method import DEFAULT_MIN_STEPS
 from cospan.wire.errors import InvalidValueError
 from cospan.wire.tls import TlsFiles, tls_files
 
@@ -63,6 +64,7 @@ class Settings(BaseSettings):
     )
     trimmed_share: float | None = Field(None, description="a number above 0 and below 0.5")
     clip_norm: float | None = Field(None, description="a number, 0 or more")
+    largest_turn: float | None = Field(None, description="a number of degrees, 0.01 to 90")
     baseline: bool | None = Field(None, description="true or false")
     share_td_error: bool = Field(False, description="true or false")
     liveness_seconds: float | None = Field(None, description="a number above 0")
@@ -74,6 +76,7 @@ class Settings(BaseSettings):
     min_agents: int | None = Field(None, description="a whole number, 0 or more")
     start_seconds: float | None = Field(None, gt=0, allow_inf_nan=False, description="a number above 0")
     patience: float = Field(60.0, ge=0, allow_inf_nan=False, description="a number, 0 or more")
+    min_steps_per_round: int = Field(DEFAULT_MIN_STEPS, ge=1, lt=2**32, description="a whole number, 1 to 2^32 − 1")
     checkpoint_seconds: float = Field(5.0, ge=0, allow_inf_nan=False, description="a number, 0 or more")
     host: str = Field("127.0.0.1", min_length=1, description="an address to listen on")
     port: int | None = Field(None, ge=0, le=65535, description="a whole number, 0 to 65535")

@@ -12,6 +12,7 @@ from typing import Any
 from cospan.cli.onlooker import fetch_run
 from cospan.cli.settings import load_settings
 from cospan.cli.table import MOST_ROWS, and_more, table
+from cospan.core.units import bound_note
 from cospan.wire.messages import AgentPhase, AgentReport, RunPhase, RunReport
 
 _NAMED = 5
@@ -45,6 +46,9 @@ def status_lines(report: RunReport, now: float | None = None, *, width: int | No
     workload = spec.workload or "no workload named"
     title = f"run {report.stamp.run_id}: {workload}, d = {spec.feature_dim}, r = {spec.rank}"
     lines = [title, sentence(report, time.time() if now is None else now)]
+    bounded = [agent.agent_id for agent in report.agents if agent.head_bounded]
+    if bounded:
+        lines.append(bound_note(bounded, spec.method))
     if report.agents:
         rows = [_row(agent) for agent in report.agents[:MOST_ROWS]]
         lines += ["", *table(_COLUMNS, rows, width=width), *and_more(len(report.agents))]
@@ -145,4 +149,5 @@ def _agent_document(agent: AgentReport) -> dict[str, object]:
         "gone_in_round": agent.gone_in_round,
         "gone_cause": agent.gone_cause or None,
         "outlier_rounds": agent.outlier_rounds,
+        "head_bounded": agent.head_bounded,
     }

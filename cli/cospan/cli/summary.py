@@ -6,6 +6,7 @@ from typing import Any
 
 from cospan.cli.outcome import AgentRow, RunOutcome, ratio
 from cospan.cli.table import MOST_ROWS, and_more, table
+from cospan.core.units import bound_note
 
 _COLUMNS = ("agent", "site", "mean reward", "joint", "independent", "ratio", "note")
 _NUMBERS = (2, 3, 4, 5)
@@ -31,7 +32,8 @@ def summary_lines(
     columns = _COLUMNS if departed else _COLUMNS[:-1]
     rows = [row[: len(columns)] for row in rows]
     lines = [*table(columns, rows, numbers=_NUMBERS, width=width), *and_more(len(agents))] if rows else []
-    return [*lines, "", *_medians(document), *_departures(outcome), _totals(document, outcome), str(folder)]
+    notes = [*_departures(outcome), *_bounded(document, outcome)]
+    return [*lines, "", *_medians(document), *notes, _totals(document, outcome), str(folder)]
 
 
 def _row(agent: AgentRow, note: str) -> tuple[str, ...]:
@@ -65,6 +67,11 @@ def _departures(outcome: RunOutcome) -> list[str]:
     shown = outcome.departures[:MOST_ROWS]
     lines = [f"gone: {gone.agent_id} in round {gone.round} ({gone.cause})" for gone in shown]
     return lines + and_more(len(outcome.departures))
+
+
+def _bounded(document: dict[str, Any], outcome: RunOutcome) -> list[str]:
+    names = document["bounded_agents"]
+    return [f"bounded: {bound_note(names, outcome.specification.method)}"] if names else []
 
 
 def _totals(document: dict[str, Any], outcome: RunOutcome) -> str:

@@ -17,6 +17,7 @@ from cospan.client.site_learner import SiteLearner
 from cospan.client.workload import Workload
 from cospan.core.exclusion import sound_move
 from cospan.core.specification import RunSpecification
+from cospan.core.units import bound_note
 from cospan.fleet.hosts import Host
 from cospan.server import machine
 from cospan.server.events import (
@@ -86,6 +87,7 @@ class LocalRun:
             specification, run_id=run_id, incarnation=1, start_seconds=float("inf"), now=time.monotonic()
         )
         self._open: BasisUpdate | None = None
+        self._bound_told: set[str] = set()
 
     @property
     def state(self) -> CoordinatorState:
@@ -149,6 +151,10 @@ class LocalRun:
                 listener(learner)
             self._handle(LeaveArrived(learner.name, str(failure)))
         else:
+            if upload.bounded and learner.name not in self._bound_told:
+                self._bound_told.add(learner.name)
+                text = bound_note(upload.bounded, self._specification.method)
+                self._on_note(Note("head-bounded", upload.round, upload.bounded, text))
             self._handle(GradientArrived(learner.name, upload))
 
     # The machine ------------------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from cospan.client.state_file import CHECKPOINT_SECONDS, ONE_AGENT
 from cospan.client.transport import GrpcTransport, Transport
 from cospan.client.value_function import ValueFunction
 from cospan.client.workload import FeatureMap, Site, Workload
+from cospan.core.method import DEFAULT_MIN_STEPS
 from cospan.core.specification import SITE_PREFIX, RunSpecification, agent_id_problem
 from cospan.wire.errors import InvalidValueError
 from cospan.wire.messages import Welcome
@@ -57,6 +58,7 @@ class Agent(Participant[SiteLearner]):
         transport: Transport | None = None,
         tls: TlsFiles | None = None,
         share_td_error: bool = False,
+        min_steps_per_round: int = DEFAULT_MIN_STEPS,
     ) -> None:
         """Prepares an agent; nothing is connected yet.
 
@@ -78,10 +80,13 @@ class Agent(Participant[SiteLearner]):
             tls: certificate, key and authority for mutual TLS; the certificate must speak for the agent. Read again
                 when the files change. No TLS where left out.
             share_td_error: whether the coordinator is told its root mean square TD error, for onlookers.
+            min_steps_per_round: a run with fewer steps a round is refused before it is joined: the fewer, the more
+                each upload shows.
 
         Raises:
             WorkloadError: there is no such workload or site.
-            InvalidValueError: the name is not one that an agent may have; or a file of `tls` cannot be used.
+            InvalidValueError: the name is not one that an agent may have, or the floor is out of its
+                range; or a file of `tls` cannot be used.
         """
         super().__init__(
             load_workload(workload) if isinstance(workload, str) else workload,
@@ -89,6 +94,7 @@ class Agent(Participant[SiteLearner]):
             ONE_AGENT,
             Keeping.of(resume_from, state_file, checkpoint_seconds),
             patience=patience,
+            min_steps_per_round=min_steps_per_round,
         )
         self.index = index
         self.agent_id, self._holds_as = _identity(index, agent_id, holder)

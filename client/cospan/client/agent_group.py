@@ -18,6 +18,7 @@ from cospan.client.state_file import CHECKPOINT_SECONDS, StateFile
 from cospan.client.transport import GrpcTransport, Transport
 from cospan.client.value_function import ValueFunction
 from cospan.client.workload import FeatureMap, Workload
+from cospan.core.method import DEFAULT_MIN_STEPS
 from cospan.core.specification import RunSpecification
 from cospan.wire.errors import InvalidValueError, RunFileError
 from cospan.wire.limits import MAX_GROUP
@@ -48,6 +49,7 @@ class AgentGroup(Participant[GroupLearner]):
         checkpoint_seconds: float = CHECKPOINT_SECONDS,
         transport: Transport | None = None,
         tls: TlsFiles | None = None,
+        min_steps_per_round: int = DEFAULT_MIN_STEPS,
     ) -> None:
         """Prepares a group; nothing is connected yet.
 
@@ -63,10 +65,12 @@ class AgentGroup(Participant[GroupLearner]):
             checkpoint_seconds: how often, at most, the group's file is written; 0 means at the end alone.
             transport: how to reach the coordinator; gRPC to `coordinator` where left out.
             tls: certificate, key and authority for mutual TLS; the certificate must speak for all of the agents.
+            min_steps_per_round: a run with fewer steps a round is refused before it is joined.
 
         Raises:
             WorkloadError: there is no such workload.
-            InvalidValueError: there are no agents, too many, or one twice; or a file of `tls` cannot be used.
+            InvalidValueError: there are no agents, too many, or one twice; the floor is out of its range; or a
+                file of `tls` cannot be used.
             RunFileError: `folder` is no folder.
         """
         self.indices = _checked(indices)
@@ -78,6 +82,7 @@ class AgentGroup(Participant[GroupLearner]):
             GROUP,
             Keeping.of(resume_from, folder, checkpoint_seconds),
             patience=patience,
+            min_steps_per_round=min_steps_per_round,
         )
         self.agent_ids = tuple(default_agent_id(index) for index in self.indices)
         """The agents' names, in the order of their sites."""

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Int
 
 from cospan.client.group_learner import Block, BlockState, GroupLearner
 from cospan.client.plain_values import packed, unpacked
@@ -20,6 +21,7 @@ from cospan.wire.errors import RunFileError
 from cospan.wire.npz import load_npz
 
 FORMAT = "cospan-group-2"
+_COLUMNS = ("mean_reward", "value_error", "gain_error", "gain", "bounded_rounds")
 _MOMENTS = ("reward_references", "reward_offsets", "reward_deviations", "feature_squares")
 _TRACES = ("value_error", "independent_error", "gain_estimate", "mean_squared_td_error")
 
@@ -47,6 +49,7 @@ def contents(group: GroupLearner, run_id: str) -> dict[str, Any]:
         "head": _joined([learner.heads for learner in learners]),
         "gain_estimate": _joined([learner.gain_estimates for learner in learners]),
         "steps": first.learner.steps,
+        "bounded_rounds": _joined([state.bounded_rounds for state in states]),
         **{name: _joined([getattr(learner, name) for learner in learners]) for name in _MOMENTS},
         "reward_sum": _joined([block.chains.reward_sums for block in group.blocks]),
         "mean_reward": group.mean_rewards,
@@ -117,7 +120,7 @@ def load_group(path: Path) -> AgentResult:
 def agents_of(result: AgentResult) -> list[AgentResult]:
     """Each agent of a group's file by itself, with what a summary and a picture are made of."""
     names, labels = result.array("agent_ids").tolist(), result.array("labels").tolist()
-    columns = {name: result.array(name) for name in ("mean_reward", "value_error", "gain_error", "gain")}
+    columns = {name: result.array(name) for name in _COLUMNS}
     rounds = result.array("trace_round")
     traces = {f"trace_{name}": _trace(result, name) for name in _TRACES}
     # The gain is a vector of length one in an agent's own file.
@@ -224,8 +227,16 @@ def _loaded_state(result: AgentResult, group: GroupLearner, block: Block, part: 
         learner,
         AveragedIterate(rows("weights", d), result.whole("weights_count"), power),
         AveragedIterate(rows("gain"), rounds, power),
+        _loaded_counts(result, "bounded_rounds", agents)[part],
         independent,
     )
+
+
+def _loaded_counts(result: AgentResult, name: str, agents: int) -> Int[np.ndarray, " n"]:
+    counts = result.numbers(name, 1)
+    if counts.dtype != np.int64 or len(counts) != agents or counts.min() < 0:
+        raise RunFileError(f"{name!r} in the result of a group is no count for each agent; the file is damaged")
+    return counts
 
 
 def _loaded_statistics(result: AgentResult, group: GroupLearner, part: slice) -> GroupSums | None:

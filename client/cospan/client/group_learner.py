@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from cospan.client.chain_group import chain_group
 from cospan.client.loading import make_sites
@@ -21,6 +21,7 @@ from cospan.core.learner import LearnerState, Trajectory
 from cospan.core.schedules import AveragedIterate
 from cospan.core.specification import RunSpecification
 from cospan.core.targets import ReferenceStack
+from cospan.core.units import told_after
 from cospan.wire.errors import InvalidValueError
 from cospan.wire.messages import GradientUpload
 
@@ -77,12 +78,14 @@ class BlockState:
         learner: heads, gain estimates and statistics of each.
         weights: averaged iterates of B w, shape (n, d).
         gain: averaged iterates of η, shape (n,).
+        bounded_rounds: rounds in which the ball of radius U has cut the head of each, shape (n,).
         independent: independent TD of each; empty without the baseline.
     """
 
     learner: GroupState
     weights: AveragedIterate
     gain: AveragedIterate
+    bounded_rounds: Int[np.ndarray, " n"]
     independent: tuple[IndependentTD, ...] = ()
 
 
@@ -111,19 +114,21 @@ class Block:
             GroupState.initial(agents, r),
             AveragedIterate(mean=np.zeros((agents, d)), power=power),
             AveragedIterate(mean=np.zeros(agents), power=power),
+            np.zeros(agents, dtype=np.int64),
             (IndependentTD.initial(d),) * agents if with_baseline else (),
         )
 
-    def learn(self, basis: Float[np.ndarray, "d r"]) -> tuple[BlockState, GroupOutcome]:
+    def learn(self, basis: Float[np.ndarray, "d r"], round_number: int) -> tuple[BlockState, GroupOutcome]:
         """A round: the chains go on, and what follows from it, which `state` is to become."""
         method, before = self.specification.method, self.state
         trajectory = self.chains.advance(method.steps_per_round)
-        outcome = learn_round_together(before.learner, basis, trajectory, method)
+        outcome = learn_round_together(before.learner, basis, trajectory, method, round_number)
         pairs = zip(before.independent, trajectory.features, trajectory.rewards, strict=False)
         after = BlockState(
             outcome.state,
             before.weights.including(outcome.state.heads @ basis.T),
             before.gain.including(outcome.state.gain_estimates),
+            before.bounded_rounds + outcome.bounded,
             tuple(learner.learning_from(Trajectory(*played), method) for learner, *played in pairs),
         )
         return after, outcome
@@ -198,7 +203,7 @@ class GroupLearner:
             WorkloadBehaviourError: the environments, the policies or the features broke their contract.
         """
         self.between_rounds = False
-        states, outcomes = zip(*(block.learn(basis) for block in self.blocks), strict=True)
+        states, outcomes = zip(*(block.learn(basis, round_number) for block in self.blocks), strict=True)
         # All at once, so that what is saved is of one round whenever somebody asks.
         for block, state in zip(self.blocks, states, strict=True):
             block.state = state
@@ -206,9 +211,19 @@ class GroupLearner:
         independent_errors = np.concatenate([block.independent_errors() for block in self.blocks])
         td_errors = np.concatenate([outcome.mean_squared_errors for outcome in outcomes])
         self.trace.add(round_number, self.value_errors(), independent_errors, self.gains, td_errors)
+        bounded = np.concatenate([outcome.bounded for outcome in outcomes])
+        counts = self.bounded_rounds.tolist()
+        told = (self.names[place] for place in np.flatnonzero(bounded) if told_after(counts[place]))
         return GradientUpload(
-            round=round_number, contribution=summed([outcome.contribution for outcome in outcomes])
+            round=round_number,
+            contribution=summed([outcome.contribution for outcome in outcomes]),
+            bounded=tuple(told) if bounded.any() else (),
         )
+
+    @property
+    def bounded_rounds(self) -> Int[np.ndarray, " n"]:
+        """Rounds in which the ball of radius U has cut the head of each agent."""
+        return np.concatenate([block.state.bounded_rounds for block in self.blocks])
 
     @property
     def feature_fingerprint(self) -> str:
@@ -281,6 +296,11 @@ class AgentOfGroup:
     def state(self) -> LearnerState:
         """Head, gain estimate and statistics."""
         return self._block.state.learner.of_agent(self._number)
+
+    @property
+    def bounded_rounds(self) -> int:
+        """Rounds in which the ball of radius U has cut its head."""
+        return int(self._block.state.bounded_rounds[self._number])
 
     @property
     def weights(self) -> AveragedIterate:

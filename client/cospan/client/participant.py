@@ -23,11 +23,14 @@ import numpy as np
 from jaxtyping import Float
 
 from cospan.client import session
+from cospan.client.guard import check_basis, checked_floor
 from cospan.client.state_file import FileKind, Learns, StateFile, resumed
 from cospan.client.transport import AgentStream, Transport
 from cospan.client.worker import Worker
 from cospan.client.workload import FeatureMap, Workload
+from cospan.core.method import DEFAULT_MIN_STEPS
 from cospan.core.specification import RunSpecification
+from cospan.core.units import bound_note
 from cospan.wire.errors import CospanError, InvalidValueError, WorkloadBehaviourError
 from cospan.wire.limits import MAX_TEXT
 from cospan.wire.messages import AgentMessage, GradientUpload, Join, Welcome
@@ -89,7 +92,14 @@ class Participant(ABC, Generic[L]):
     """The conversation of one process, whatever it hosts."""
 
     def __init__(
-        self, workload: Workload, transport: Transport, kind: FileKind[L], keeping: Keeping, *, patience: float
+        self,
+        workload: Workload,
+        transport: Transport,
+        kind: FileKind[L],
+        keeping: Keeping,
+        *,
+        patience: float,
+        min_steps_per_round: int = DEFAULT_MIN_STEPS,
     ) -> None:
         """Nothing is connected yet.
 
@@ -99,6 +109,10 @@ class Participant(ABC, Generic[L]):
             kind: what stands in the files.
             keeping: which files.
             patience: seconds without an answer of the coordinator after which it gives up.
+            min_steps_per_round: a run with fewer steps a round is refused before it is joined.
+
+        Raises:
+            InvalidValueError: `min_steps_per_round` is out of its range.
         """
         self.workload = workload
         self.learner: L | None = None
@@ -107,6 +121,7 @@ class Participant(ABC, Generic[L]):
         self.on_note: list[Callable[[Self, str], None]] = []
         """Called, in the learning thread, with what people should know: which file it goes on from, or not."""
         self._patience, self._kind, self._keeping = patience, kind, keeping
+        self._min_steps_per_round = checked_floor(min_steps_per_round)
         self._state_file: StateFile[L] | None = None
         self._transport = transport
         self._state: session.SessionState | None = None
@@ -121,7 +136,7 @@ class Participant(ABC, Generic[L]):
         self._outcome: asyncio.Future[AgentEnd]
         self._ticker: asyncio.TimerHandle | None = None
         self._background: asyncio.Task[AgentEnd] | None = None
-        self._told = False
+        self._told = self._bound_told = False
         self._rng = random.Random(secrets.randbits(64))
 
     # What is hosted -------------------------------------------------------------------------------------------
@@ -188,7 +203,9 @@ class Participant(ABC, Generic[L]):
         """Takes part until the run is over; see `run`."""
         self._worker = Worker(f"learner-{self.name}")
         self._outcome = asyncio.get_running_loop().create_future()
-        self._state, commands = session.initial_state(patience=self._patience, now=time.monotonic())
+        self._state, commands = session.initial_state(
+            patience=self._patience, now=time.monotonic(), min_steps_per_round=self._min_steps_per_round
+        )
         try:
             self._tick_later()
             for command in commands:
@@ -295,8 +312,8 @@ class Participant(ABC, Generic[L]):
                 self._tick_later()  # how often is known only now
             case session.Transmit(message=message):
                 self._outbox.put_nowait(message)
-            case session.Learn(round=number, basis=basis):
-                self._in_worker(partial(self._learn, number, basis))
+            case session.Learn():
+                self._in_worker(partial(self._learn, command))
             case session.Conclude(message=message):
                 rounds = 0 if self.learner is None else self.learner.rounds
                 self._outcome.set_result(AgentEnd(message, rounds))
@@ -398,14 +415,23 @@ class Participant(ABC, Generic[L]):
             notes.append(state_file.take_up(resuming=keeping.resume_from is None))
             self._state_file = state_file
         for note in filter(None, notes):
-            log.info("%s: %s", self.name, note)
-            for listener in self.on_note:
-                listener(cast("Self", self), note)
+            self._note(note)
 
-    def _learn(self, round_number: int, basis: Float[np.ndarray, "d r"]) -> session.Event:
-        upload = self._learnt().learn(round_number, basis)
+    def _note(self, note: str, *, level: int = logging.INFO) -> None:
+        """What people should know, for the log and for those who listen."""
+        log.log(level, "%s: %s", self.name, note)
+        for listener in self.on_note:
+            listener(cast("Self", self), note)
+
+    def _learn(self, command: session.Learn) -> session.Event:
+        check_basis(command.basis, command.round, command.turn)
+        learner = self._learnt()
+        upload = learner.learn(command.round, command.basis)
+        if upload.bounded and not self._bound_told:
+            self._bound_told = True
+            self._note(bound_note(upload.bounded, learner.specification.method), level=logging.WARNING)
         for listener in self.on_round:
-            listener(cast("Self", self), round_number)
+            listener(cast("Self", self), command.round)
         if self._state_file is not None:
             self._state_file.after_round()
         return session.GradientReady(upload)

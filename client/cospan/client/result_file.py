@@ -127,6 +127,8 @@ class Learnt(Protocol):
     @property
     def trace(self) -> Trace[float]: ...
     @property
+    def bounded_rounds(self) -> int: ...
+    @property
     def reward_sum(self) -> float: ...
     @property
     def mean_reward(self) -> float: ...
@@ -178,6 +180,7 @@ def contents(learner: Learnt, *, run_id: str) -> dict[str, Any]:
         "reward_sum": learner.reward_sum,
         "reward_moments": np.array(astuple(learner.state.rewards), dtype=np.float64),
         "feature_squares": learner.state.feature_squares,
+        "bounded_rounds": learner.bounded_rounds,
         "value_error": learner.value_error(),
         "gain_error": learner.gain_error(),
         "with_baseline": independent is not None,
@@ -369,8 +372,10 @@ def resume(learner: SiteLearner, path: Path, *, run_id: str) -> str:
         )
     trace = _loaded_trace(result, learner)
     last_round, chain = result.whole("last_round", least=-1), loaded_chain(result)
+    bounded_rounds = result.whole("bounded_rounds")
     learner.state, learner.weights, learner.gain, learner.independent = state, weights, gain, independent
     learner.trace, learner.last_round = trace, None if last_round < 0 else last_round
+    learner.bounded_rounds = bounded_rounds
     return learner.chain.go_on(steps, reward_sum, chain)
 
 

@@ -25,6 +25,8 @@ from typing import TypeAlias
 import numpy as np
 from jaxtyping import Float
 
+from cospan.client.guard import Turn, below_floor, turn_between
+from cospan.core.method import DEFAULT_MIN_STEPS
 from cospan.core.specification import RunSpecification
 from cospan.wire.errors import (
     CertificateError,
@@ -102,6 +104,8 @@ class SessionState:
         is_open: whether that round takes gradients; not while the coordinator waits for the fleet.
         learning: the round whose gradient is being computed.
         learning_at: the basis that it is computed at.
+        learnt_at: stamp and basis of the last round that was given to the learner.
+        min_steps_per_round: a run with fewer steps a round is refused.
         kept: gradients whose rounds are not durable, oldest first.
         last_sent: when anything was sent.
         last_contact: when the coordinator was last there; before it ever was, when the first attempt was made.
@@ -123,6 +127,8 @@ class SessionState:
     is_open: bool = False
     learning: int | None = None
     learning_at: Float[np.ndarray, "d r"] | None = None
+    learnt_at: tuple[Stamp, Float[np.ndarray, "d r"]] | None = None
+    min_steps_per_round: int = DEFAULT_MIN_STEPS
     kept: tuple[KeptGradient, ...] = ()
     last_sent: float = 0.0
     last_contact: float = 0.0
@@ -268,10 +274,11 @@ class Begin:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Learn:
-    """Take L steps and compute the gradient at this basis."""
+    """Hold this basis against the last one that was learnt at; take L steps and compute the gradient at it."""
 
     round: int
     basis: Float[np.ndarray, "d r"]
+    turn: Turn | None = None
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -293,9 +300,10 @@ Command: TypeAlias = Inquire | Prepare | Connect | Transmit | Begin | Learn | Co
 Outcome: TypeAlias = tuple[SessionState, tuple[Command, ...]]
 
 
-def initial_state(*, patience: float, now: float) -> Outcome:
+def initial_state(*, patience: float, now: float, min_steps_per_round: int = DEFAULT_MIN_STEPS) -> Outcome:
     """A session about to ask what the run is."""
-    return SessionState(patience=patience, last_contact=now), (Inquire(0.0),)
+    state = SessionState(patience=patience, last_contact=now, min_steps_per_round=min_steps_per_round)
+    return state, (Inquire(0.0),)
 
 
 def step(state: SessionState, event: Event, now: float) -> Outcome:
@@ -304,8 +312,7 @@ def step(state: SessionState, event: Event, now: float) -> Outcome:
         return state, ()
     match event:
         case Described(specification=specification):
-            state = replace(state, phase=Phase.PREPARING, described=specification, last_contact=now, attempts=0)
-            return state, (Prepare(specification),)
+            return _on_described(state, specification, now)
         case Prepared(join=join):
             return replace(state, phase=Phase.OFFLINE, join=join, last_contact=now), (Connect(0.0),)
         case Connected():
@@ -325,6 +332,15 @@ def step(state: SessionState, event: Event, now: float) -> Outcome:
             return _on_regrouped(state, agent_ids)
         case Tick():
             return _on_tick(state, now)
+
+
+def _on_described(state: SessionState, specification: RunSpecification, now: float) -> Outcome:
+    """Makes the site for a run that shows no more of it than it allows; a refused run has been told nothing."""
+    refusal = below_floor(specification, state.min_steps_per_round)
+    if refusal is not None:
+        return replace(state, phase=Phase.FAILED), (Fail(refusal),)
+    state = replace(state, phase=Phase.PREPARING, described=specification, last_contact=now, attempts=0)
+    return state, (Prepare(specification),)
 
 
 def _on_regrouped(state: SessionState, agent_ids: tuple[str, ...]) -> Outcome:
@@ -421,7 +437,10 @@ def _take_part(state: SessionState, now: float) -> Outcome:
     if state.learning is not None:
         return state, ()
     number, basis = state.stamp.round, state.basis
-    return replace(state, learning=number, learning_at=basis), (Learn(number, basis),)
+    assert state.specification is not None
+    turn = state.learnt_at and turn_between(state.specification.method, *state.learnt_at, state.stamp)
+    state = replace(state, learning=number, learning_at=basis, learnt_at=(state.stamp, basis))
+    return state, (Learn(number, basis, turn),)
 
 
 def _kept_for(state: SessionState, number: int, basis: Float[np.ndarray, "d r"]) -> KeptGradient | None:

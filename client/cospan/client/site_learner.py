@@ -12,6 +12,7 @@ from cospan.core.baselines import IndependentTD
 from cospan.core.learner import LearnerState, contribution_of, learn_round
 from cospan.core.schedules import AveragedIterate
 from cospan.core.specification import RunSpecification
+from cospan.core.units import told_after
 from cospan.wire.messages import GradientUpload
 
 
@@ -51,6 +52,8 @@ class SiteLearner:
         self.independent = IndependentTD.initial(d) if with_baseline else None
         self.trace = Trace[float]()
         self._share_td_error = share_td_error
+        self.bounded_rounds = 0
+        """Rounds in which the ball of radius U has cut its head."""
         self.last_round: int | None = None
         """The last round learnt, by whatever process; None before the first."""
 
@@ -70,11 +73,13 @@ class SiteLearner:
         if self.independent is not None:
             self.independent = self.independent.learning_from(trajectory, spec.method)
         self.last_round = round_number
+        self.bounded_rounds += outcome.bounded
         self._record(round_number, outcome.mean_squared_error)
         return GradientUpload(
             round=round_number,
-            contribution=contribution_of(outcome, spec.method),
+            contribution=contribution_of(outcome, spec.method, round_number),
             td_error=math.sqrt(outcome.mean_squared_error) if self._share_td_error else None,
+            bounded=(self.name,) if outcome.bounded and told_after(self.bounded_rounds) else (),
         )
 
     def _record(self, round_number: int, mean_squared_td_error: float) -> None:

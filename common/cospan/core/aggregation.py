@@ -37,8 +37,8 @@ class Contribution:
         gradient: Σ_k G^k, d × r; in the last round of a warm-up [a b] of one agent, d × 2.
         weight: the number of gradients in the sum, above 0.
         head_second_moment: Σ_k of the agents' mean w wᵀ, shape (r, r); None where the run does not precondition.
-        row_sums: Σ_k of the agents' row sums of |A|, shape (d,), not negative; None where the run has no use for
-            them.
+        row_sums: Σ_k of the agents' row sums of |A|, coarse (`cospan.core.coarse_rows`), shape (d,), not negative;
+            None where the run has no use for them in this round.
     """
 
     gradient: Gradient
@@ -56,7 +56,9 @@ class BasisMove:
     Attributes:
         before: B_t, shape (d, r).
         basis: B_{t+1}, of the same shape; the same array where the basis stays as it is.
-        row_squares: what `row_scales` remembers, to be handed to the next round; None where the run does not scale.
+        row_squares: what the row scales remember, to be handed to the next round: the running squares of the rows,
+            or with corrections from the full history the row sums that were aggregated last; None where the run
+            does not scale.
         outliers: indices of the contributions that are far from what was made of all; never any with the mean.
         step: ζ (I − B_t B_tᵀ) Ḡ, shape (d, r), where the basis came of such a step.
     """
@@ -97,27 +99,37 @@ class Aggregate:
     outliers: tuple[int, ...] = ()
 
 
-def aggregate(contributions: Sequence[Contribution], method: Method) -> Aggregate:
+def aggregate(
+    contributions: Sequence[Contribution], method: Method, *, with_row_sums: bool | None = None
+) -> Aggregate:
     """The contributions by the run's policy, each kind of matrix by itself.
 
     All in float64 and in the order given: floating-point sums depend on it, so the caller fixes it, by the agents'
     names. What scales the step goes by the same policy as the gradients, for it could do as much harm.
 
+    Args:
+        contributions: of a round, in the order of the agents' names.
+        method: the constants.
+        with_row_sums: whether row sums are looked at; where left out, as the run has them. One that lacks them, as
+            an older gradient that still counts may, is left out of their aggregate.
+
     Raises:
-        ValueError: there is no contribution, or one lacks what the run scales its step with.
+        ValueError: there is no contribution, or one lacks a second moment that the run scales its step with.
     """
+    with_row_sums = method.sends_row_sums if with_row_sums is None else with_row_sums
     weights = [contribution.weight for contribution in contributions]
     gradient, far = _combined([contribution.gradient for contribution in contributions], weights, method)
     moment = sums = None
-    if not (method.preconditioned or method.sends_row_sums):
+    if not (method.preconditioned or with_row_sums):
         return Aggregate(gradient, outliers=far)
     scaling = replace(method, clip_norm=0.0)  # a bound for gradients is none for these
     if method.preconditioned:
         moments = _present([contribution.head_second_moment for contribution in contributions])
         moment, _ = _combined([DenseMatrix(each) for each in moments], weights, scaling)
-    if method.sends_row_sums:
-        rows = _present([contribution.row_sums for contribution in contributions])
-        column, _ = _combined([DenseMatrix(each[:, None]) for each in rows], weights, scaling)
+    rows = [(each.row_sums, each.weight) for each in contributions if each.row_sums is not None]
+    if with_row_sums and rows:
+        columns = [DenseMatrix(sums_of_one[:, None]) for sums_of_one, _ in rows]
+        column, _ = _combined(columns, [weight for _, weight in rows], scaling)
         sums = column[:, 0]
     return Aggregate(gradient, moment, sums, far)
 
@@ -197,26 +209,33 @@ def next_basis(
 
     Raises:
         numpy.linalg.LinAlgError: the gradients are so large that the step is not finite.
+        ValueError: the run scales its step with something that is not there.
     """
     if method.warms_up_in(round_number):
         if not method.brings_estimates_in(round_number):
             return BasisMove(basis, basis)
         first, far = _first_basis(basis, contributions, method)
         return BasisMove(basis, first, outliers=far)
-    found = aggregate(contributions, method)
+    found = aggregate(contributions, method, with_row_sums=method.sends_row_sums_in(round_number))
     direction = found.gradient
     if found.head_second_moment is not None:
         direction = precondition(direction, found.head_second_moment, method.preconditioner_floor)
-    if found.row_sums is not None:
-        direction = row_scales(found.row_sums)[:, None] * direction
+    if method.sends_row_sums:
+        row_squares = row_squares if found.row_sums is None else found.row_sums
+        if row_squares is None:
+            raise ValueError(
+                "no row sums are known, and no contribution carries them; the run scales its step with them"
+            )
+        direction = row_scales(row_squares)[:, None] * direction
     elif method.row_scaled:
         row_squares = running_row_squares(row_squares, direction)
         direction = row_scales(np.sqrt(row_squares))[:, None] * direction
     scale = 1.0
     if method.basis_step_decays:
         scale = decay(round_number * method.steps_per_round, method.decay_horizon, method.decay_power)
-    remembered = row_squares if method.row_scaled and not method.sends_row_sums else None
-    moved, step = basis_step(basis, direction, method.basis_step * scale)
+    remembered = row_squares if method.row_scaled else None
+    largest_turn = method.largest_turn_between(round_number, round_number + 1)
+    moved, step = basis_step(basis, direction, method.basis_step * scale, largest_turn)
     return BasisMove(basis, moved, remembered, found.outliers, step)
 
 

@@ -90,7 +90,7 @@ class JointFleet:
         ]
         # In the order in which a coordinator sums them, that of the agents' names: site-10 comes before site-2.
         named = sorted(range(len(outcomes)), key=str)
-        contributions = [sent(index, contribution_of(outcomes[index], self.method)) for index in named]
+        contributions = [sent(index, contribution_of(outcomes[index], self.method, self.round)) for index in named]
         heads = np.stack([outcome.state.head for outcome in outcomes])
         warming_up = self.method.warms_up_in(self.round)
         after = replace(

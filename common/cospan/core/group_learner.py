@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from cospan.core.aggregation import Contribution
+from cospan.core.coarse_rows import coarse
 from cospan.core.group_least_squares import GroupSums, explained_shares, project_to_balls
 from cospan.core.group_recursion import forward_traces, gain_paths, head_paths, in_basis, reversed_traces
 from cospan.core.learner import LearnerState
@@ -182,9 +183,13 @@ class _Corrected:
 
 
 def learn_round_together(
-    state: GroupState, basis: Float[np.ndarray, "d r"], trajectory: GroupTrajectory, method: Method
+    state: GroupState,
+    basis: Float[np.ndarray, "d r"],
+    trajectory: GroupTrajectory,
+    method: Method,
+    round_number: int = 0,
 ) -> GroupOutcome:
-    """The part of n agents in a round, all quantities on the right being those before it (eqs. 6-8).
+    """The part of n agents in round t, all quantities on the right being those before it (eqs. 6-8).
 
     Raises:
         ValueError: the run has a warm-up, in which each agent sends estimates of its own, which are no sum.
@@ -206,7 +211,9 @@ def learn_round_together(
         gradient=_summed_gradient(found, trajectory),
         weight=float(len(relative.rewards)),
         head_second_moment=moment,
-        row_sums=None if found.row_sums is None or not method.sends_row_sums else found.row_sums.sum(axis=0),
+        row_sums=coarse(found.row_sums).sum(axis=0)
+        if found.row_sums is not None and method.sends_row_sums_in(round_number)
+        else None,
     )
     return GroupOutcome(after, contribution, found.mean_squared_errors, found.bounded)
 

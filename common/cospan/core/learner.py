@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Float
 
 from cospan.core.aggregation import Contribution
+from cospan.core.coarse_rows import coarse
 from cospan.core.least_squares import TransitionSums
 from cospan.core.matrices import DenseMatrix, FactoredMatrix, Gradient
 from cospan.core.method import Corrections, Method
@@ -135,12 +136,13 @@ def _units(state: LearnerState, method: Method) -> Units:
     return Units.of(state.rewards.variance, state.feature_squares / state.rewards.count)
 
 
-def contribution_of(outcome: RoundOutcome, method: Method) -> Contribution:
-    """What the agent sends of a round: the gradient, and what the run scales its steps with."""
+def contribution_of(outcome: RoundOutcome, method: Method, round_number: int = 0) -> Contribution:
+    """What the agent sends of round t: the gradient, and what the run scales its steps with."""
+    row_sums = outcome.row_sums if method.sends_row_sums_in(round_number) else None
     return Contribution(
         gradient=outcome.gradient,
         head_second_moment=outcome.head_second_moment if method.preconditioned else None,
-        row_sums=outcome.row_sums if method.sends_row_sums else None,
+        row_sums=None if row_sums is None else coarse(row_sums),
     )
 
 
@@ -169,7 +171,6 @@ def _warmed_up(
         gradient=gradient,
         head_second_moment=np.zeros((rank, rank)),
         mean_squared_error=float(errors @ errors) / len(errors),
-        row_sums=np.zeros(dim),
     )
 
 

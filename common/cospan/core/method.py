@@ -4,6 +4,8 @@ import math
 from dataclasses import dataclass, replace
 from enum import Enum
 
+from cospan.core.coarse_rows import is_sent_in
+
 
 class Corrections(Enum):
     """When an agent corrects its head within a round."""
@@ -34,6 +36,15 @@ class Aggregation(Enum):
 
 MAX_HISTORY_DIM = 4096
 """The largest d with which agents keep d × d numbers: 128 MiB each."""
+DEFAULT_MIN_STEPS = 2
+"""The fewest steps a round with which an agent takes part by default: with 1, every upload is of a single step."""
+
+
+NO_BOUND_DEGREES = 90.0
+_FIRST_TURN_DEGREES = 80.0
+_TURN_ROUNDS = 10.0
+"""The basis is found in the first rounds: there a sound step turns it by up to 72 degrees, and by 37 in round 5 at
+the most. The bound falls from the first number to `largest_turn`, to a quarter of the way after so many rounds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +81,8 @@ class Method:
         trimmed_share: β of `trimmed`, 0 < β < 1/2: so much is left out on each side.
         clip_norm: τ of `clipped`, the longest that an agent's gradient counts, without dimension where
             `reward_scaled`; 0 for the round's median.
+        largest_turn: the largest angle, in degrees, by which one round's step turns the basis, 0.01 to 90; 90 for
+            no bound. In the first rounds it is larger: see `largest_turn_between`.
     """
 
     steps_per_round: int
@@ -92,11 +105,17 @@ class Method:
     aggregation: Aggregation = Aggregation.MEAN
     trimmed_share: float = 0.25
     clip_norm: float = 0.0
+    largest_turn: float = NO_BOUND_DEGREES
 
     @property
     def sends_row_sums(self) -> bool:
-        """Whether agents send the row sums of |A| with their gradients."""
+        """Whether agents send the row sums of |A| with their gradients, in some of the rounds."""
         return self.row_scaled and self.corrections is Corrections.FULL_HISTORY
+
+    def sends_row_sums_in(self, round_number: int) -> bool:
+        """Whether uploads of round t carry row sums; in the other rounds the last ones scale the step."""
+        since = round_number - self.warm_up_rounds
+        return self.sends_row_sums and since >= 0 and is_sent_in(since)
 
     @property
     def basis_step_decays(self) -> bool:
@@ -116,6 +135,23 @@ class Method:
         """Whether round t is the warm-up's last: its uploads carry [a b], d × 2, in place of a gradient."""
         return round_number == self.warm_up_rounds - 1
 
+    def largest_turn_between(self, first: int, last: int) -> float:
+        """The largest angle, in degrees, from the basis of one round to that of a later one; 90 for no bound.
+
+        In round t the step turns it by at most a + (80° − a)·(10 / (10 + t − W))², a being `largest_turn` and W the
+        number of warm-up rounds; angles add up. A warm-up leaves the basis as it is, and its end may
+        turn it anywhere.
+        """
+        begin = max(first, self.warm_up_rounds)
+        jumps = first < self.warm_up_rounds <= last
+        if self.largest_turn >= NO_BOUND_DEGREES or jumps or self.largest_turn * (last - begin) >= NO_BOUND_DEGREES:
+            return NO_BOUND_DEGREES
+        excess = max(0.0, _FIRST_TURN_DEGREES - self.largest_turn)
+        total = 0.0
+        for number in range(begin - self.warm_up_rounds, last - self.warm_up_rounds):
+            total += self.largest_turn + excess * (_TURN_ROUNDS / (_TURN_ROUNDS + number)) ** 2
+        return min(total, NO_BOUND_DEGREES)
+
     def problems(self) -> list[str]:
         """Every constant that is out of its range, one sentence each; empty when all is well."""
         allowed = [
@@ -133,6 +169,7 @@ class Method:
             ("warm_up_rounds", self.warm_up_rounds == 0 or 2 <= self.warm_up_rounds < 2**32, "0, or 2 or more"),
             ("trimmed_share", 0.0 < self.trimmed_share < 0.5, "above 0 and below 0.5"),
             ("clip_norm", 0.0 <= self.clip_norm < math.inf, "0 (the round's median), or above 0 and finite"),
+            ("largest_turn", 0.01 <= self.largest_turn <= NO_BOUND_DEGREES, "0.01 to 90 degrees (90: no bound)"),
         ]
         return [f"{name} is {getattr(self, name)!r}; it must be {text}" for name, ok, text in allowed if not ok]
 
@@ -165,6 +202,7 @@ def practical(steps_per_round: int) -> Method:
         trace_decay=0.0,
         forgetting=0.0,
         explained_power=2.0,
+        largest_turn=5.0,
     )
 
 
@@ -186,6 +224,7 @@ def compact(steps_per_round: int) -> Method:
         forgetting=4.0,
         row_scaled=True,
         reward_scaled=True,
+        largest_turn=20.0,
     )
 
 

@@ -131,14 +131,25 @@ def row_scales(sizes: Float[np.ndarray, " d"]) -> Float[np.ndarray, " d"]:
 
 
 def basis_step(
-    basis: Float[np.ndarray, "d r"], mean_gradient: Float[np.ndarray, "d r"], step: float
+    basis: Float[np.ndarray, "d r"],
+    mean_gradient: Float[np.ndarray, "d r"],
+    step: float,
+    largest_turn: float = 90.0,
 ) -> tuple[Float[np.ndarray, "d r"], Float[np.ndarray, "d r"]]:
     """The next basis, Q of B + Δ with Δ = ζ (I − B Bᵀ) Ḡ (eq. 8 and the QR step of Algorithm 1); and Δ.
 
-    The projection is linear, so applying it once to the mean equals applying it at every agent.
+    The projection is linear, so applying it once to the mean equals applying it at every agent. A Δ that would turn
+    the basis by more than `largest_turn` degrees is shortened as a whole, to ‖Δ‖₂ = tan of that angle.
     """
     moved = tangent_projection(basis, mean_gradient)
     moved *= step
+    if largest_turn < 90.0:
+        longest = math.tan(math.radians(largest_turn))
+        # ‖Δ‖₂ ≤ ‖Δ‖: the norm that costs nothing says of nearly every step that it is short enough.
+        if not np.vdot(moved, moved) <= longest * longest:
+            length = _largest_singular_value(moved) if np.isfinite(moved).all() else math.inf
+            if longest < length < math.inf:
+                moved *= longest / length
     return orthonormalise(basis + moved), moved
 
 
@@ -149,6 +160,11 @@ def sine_of_step(step: Float[np.ndarray, "d r"]) -> float:
     """
     length = _largest_singular_value(step)
     return length / math.hypot(1.0, length) if length < math.inf else 1.0
+
+
+def largest_angle(basis: Float[np.ndarray, "d r"], other: Float[np.ndarray, "d r"]) -> float:
+    """The largest principal angle between two spans, in degrees, 0 to 90; both have orthonormal columns."""
+    return math.degrees(math.asin(min(1.0, principal_angle_sine(basis, other))))
 
 
 def principal_angle_sine(basis: Float[np.ndarray, "d r"], target: Float[np.ndarray, "d q"]) -> float:

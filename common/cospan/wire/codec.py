@@ -177,6 +177,7 @@ def encode_specification(spec: RunSpecification) -> run_pb2.RunSpecification:
             aggregation=_AGGREGATION[method.aggregation],
             trimmed_share=method.trimmed_share,
             clip_norm=method.clip_norm,
+            largest_turn=method.largest_turn,
         ),
         participation=_PARTICIPATION[spec.participation],
         liveness_seconds=spec.liveness_seconds,
@@ -224,6 +225,7 @@ def decode_specification(message: run_pb2.RunSpecification) -> RunSpecification:
             aggregation=from_enum(_AGGREGATION, method.aggregation, "method.aggregation"),
             trimmed_share=method.trimmed_share,
             clip_norm=method.clip_norm,
+            largest_turn=method.largest_turn,
         ),
         participation=from_enum(_PARTICIPATION, message.participation, "participation"),
         liveness_seconds=message.liveness_seconds,
@@ -340,6 +342,7 @@ def _fill_gradient(message: pb.SubspaceGradient, upload: m.GradientUpload) -> No
     message.agent_ids.extend(upload.agent_ids)
     if upload.td_error is not None:
         message.td_error = upload.td_error
+    message.bounded_agent_ids.extend(upload.bounded)
     match contribution.gradient:
         case DenseMatrix(values=values):
             _fill_matrix(message.dense, values)
@@ -365,10 +368,10 @@ def _decode_gradient(message: pb.SubspaceGradient, spec: RunSpecification) -> m.
     row_sums = None
     if message.HasField("row_sums"):
         row_sums = _decode_shaped(message.row_sums, "gradient.row_sums", spec.feature_dim, 1)[:, 0]
-    _require(
-        row_sums is not None or not spec.method.sends_row_sums,
-        "gradient.row_sums is missing; this run scales its step with it",
-    )
+    if row_sums is None and spec.method.sends_row_sums_in(message.round):
+        raise InvalidMessageError(
+            f"gradient.row_sums is missing in round {message.round}; this run scales its step with it"
+        )
     contribution = Contribution(
         gradient=_decode_payload(message, spec),
         weight=message.weight,
@@ -381,6 +384,7 @@ def _decode_gradient(message: pb.SubspaceGradient, spec: RunSpecification) -> m.
         agent_ids=_agent_ids(message.agent_ids, "gradient.agent_ids"),
         contribution=contribution,
         td_error=_decode_td_error(message.td_error) if message.HasField("td_error") else None,
+        bounded=_agent_ids(message.bounded_agent_ids, "gradient.bounded_agent_ids"),
     )
 
 

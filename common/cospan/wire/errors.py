@@ -28,6 +28,8 @@
     │   ├── CertificateRefusedError
     │   └── CoordinatorUntrustedError
     ├── ForeignRunError ─────── the coordinator now holds another run
+    ├── StepsBelowFloorError ── the run's uploads would show more than this agent allows
+    ├── BasisRefusedError ───── the coordinator sent a basis that the method cannot have led to
     └── CoordinatorUnavailableError  nobody answered in time
 
 Each leaf has a stable `reason`. Over gRPC a `RemoteError` is a status code with one google.rpc.ErrorInfo that
@@ -81,6 +83,18 @@ class ForeignRunError(CospanError):
     """The coordinator holds another run than the one this agent belongs to."""
 
     reason = "FOREIGN_RUN"
+
+
+class StepsBelowFloorError(CospanError):
+    """The run has fewer steps a round than this process allows, so that its uploads would show single steps."""
+
+    reason = "STEPS_BELOW_FLOOR"
+
+
+class BasisRefusedError(CospanError):
+    """A basis is not orthonormal, or has turned farther than the method can turn it."""
+
+    reason = "BASIS_REFUSED"
 
 
 class CoordinatorUnavailableError(CospanError):

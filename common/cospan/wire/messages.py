@@ -49,12 +49,14 @@ class GradientUpload:
     """The subspace gradient of one round. No `agent_ids` means all agents of the session.
 
     `td_error` is for onlookers: the root mean square TD error of the round, in the workload's unit of reward.
+    `bounded` too: agents whose heads the ball of radius U has cut.
     """
 
     round: int
     contribution: Contribution
     agent_ids: tuple[str, ...] = ()
     td_error: float | None = None
+    bounded: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +178,7 @@ class AgentReport:
     last_round: int | None = None
     outlier_rounds: int = 0
     td_error: float | None = None
+    head_bounded: bool = False
 
 
 @dataclass(frozen=True, slots=True)

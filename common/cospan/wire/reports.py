@@ -62,6 +62,7 @@ def _encode_agent(report: m.AgentReport) -> pb.AgentStatus:
         last_round=report.last_round,
         outlier_rounds=report.outlier_rounds,
         td_error=report.td_error,
+        head_bounded=report.head_bounded,
     )
 
 
@@ -79,6 +80,7 @@ def _decode_agent(message: pb.AgentStatus) -> m.AgentReport:
         last_round=message.last_round if message.HasField("last_round") else None,
         outlier_rounds=message.outlier_rounds,
         td_error=message.td_error if message.HasField("td_error") else None,
+        head_bounded=message.head_bounded,
     )
 
 

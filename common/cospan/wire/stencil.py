@@ -116,6 +116,8 @@ class Stencil:
         number = _round_of(request[:offset], self._length)
         if number is None or self._method.brings_estimates_in(number):
             return None
+        if "row_sums" not in self._blanks and self._method.sends_row_sums_in(number):
+            return None
         for start, literal in self._literals:
             if not request.startswith(literal, offset + start):
                 return None
@@ -171,7 +173,7 @@ class AgentMessageReader:
         message = decode_agent_message(pb.CollaborateRequest.FromString(request), self.specification)
         if isinstance(message, GradientUpload):
             if self._misses < _MISSES_MEASURED or self._misses % _MISSES_BETWEEN == 0:
-                self._stencil = Stencil.of(request, message, self.specification)
+                self._stencil = Stencil.of(request, message, self.specification) or self._stencil
             self._misses += 1
         return message
 

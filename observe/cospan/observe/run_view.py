@@ -123,7 +123,7 @@ class RunView:
         """What has changed since the frame before."""
         engine = self._coordinator.engine
         state = engine.state
-        report = run_report(state, engine.history, engine.now(), self._coordinator.sightings.td_errors)
+        report = run_report(state, engine.history, engine.now(), self._coordinator.sightings)
         self._run = {**run_of(report, self._series.round_times), "errors": self._errors()}
         frame: dict[str, Any] = {"run": self._run, "series": self._new_points()}
         now = time.monotonic()

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable
 
 from cospan.client.transport import Transport
+from cospan.core.method import DEFAULT_MIN_STEPS
 from cospan.core.partial_sums import sum_of_contributions
 from cospan.relay import machine
 from cospan.relay.events import Command, Event, Host, SumUp, UpstreamEvent
@@ -29,7 +30,15 @@ _STALLED_SECONDS = 1.0
 class RelayEngine:
     """The loop around `machine.step`, on one event loop and without locks."""
 
-    def __init__(self, transport: Transport, *, patience: float, gather_agents: int, level: int = 1) -> None:
+    def __init__(
+        self,
+        transport: Transport,
+        *,
+        patience: float,
+        gather_agents: int,
+        level: int = 1,
+        min_steps_per_round: int = DEFAULT_MIN_STEPS,
+    ) -> None:
         """Nothing is asked yet; `begin` does that."""
         self.history = RoundHistory()
         """Empty: the rounds are the coordinator's to tell of."""
@@ -39,11 +48,19 @@ class RelayEngine:
         """Why the relay has to go down, where nobody asked it to."""
         self.on_note: list[Callable[[server.Note], None]] = []
         self._gather_agents, self._level = gather_agents, level
-        self._upstream = Upstream(transport, patience=patience, tell=self._told, fail=self._failed)
+        self._upstream = Upstream(
+            transport,
+            patience=patience,
+            min_steps_per_round=min_steps_per_round,
+            tell=self._told,
+            fail=self._failed,
+        )
         self._streams = Streams()
         self._relay: RelayState
         self._inbox: deque[UpstreamEvent] = deque()
         self._busy = False
+        self._bounded: set[str] = set()
+        """Agents that have told of a bounded head since the last sum."""
 
     async def begin(self) -> None:
         """Asks what the run is, and is ready for agents.
@@ -97,6 +114,9 @@ class RelayEngine:
 
     def take(self, token: str, upload: GradientUpload) -> None:
         """Lets a gradient arrive. Raises as `handle` does."""
+        if upload.bounded:
+            session = self._relay.fleet.sessions.get(token)
+            self._bounded.update(() if session is None else set(session.agent_ids).intersection(upload.bounded))
         self.handle(server.GradientArrived(token, upload))
 
     def _told(self, event: UpstreamEvent) -> None:
@@ -150,7 +170,8 @@ class RelayEngine:
     def _sum_up(self, command: SumUp) -> None:
         """Here and not in a thread: it is one addition for each number that was just received and checked."""
         total = sum_of_contributions(command.contributions)
-        self._upstream.upload(GradientUpload(command.round, total, command.agent_ids))
+        bounded, self._bounded = tuple(sorted(self._bounded)), set()
+        self._upstream.upload(GradientUpload(command.round, total, command.agent_ids, bounded=bounded))
 
     # The end, and time ------------------------------------------------------------------------------------------
 

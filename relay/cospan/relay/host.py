@@ -5,7 +5,9 @@ import logging
 from types import TracebackType
 from typing import Self
 
+from cospan.client.guard import checked_floor
 from cospan.client.transport import GrpcTransport, Transport
+from cospan.core.method import DEFAULT_MIN_STEPS
 from cospan.relay.engine import RelayEngine
 from cospan.relay.machine import MOST_LEVELS
 from cospan.server.doorkeeper import Doorkeeper
@@ -35,6 +37,7 @@ class Relay:
         gather_agents: int = MAX_GROUP,
         level: int = 1,
         patience: float = 60.0,
+        min_steps_per_round: int = DEFAULT_MIN_STEPS,
         tls: TlsFiles | None = None,
         upstream_tls: TlsFiles | None = None,
         transport: Transport | None = None,
@@ -49,18 +52,21 @@ class Relay:
             level: 1 where `upstream` is the coordinator, one more than that relay's where it is a relay. The
                 further down, the sooner a straggler is given up, so that no relay is given up for it.
             patience: seconds without an answer of the coordinator after which it gives up.
+            min_steps_per_round: a run with fewer steps a round is refused; each agent has a floor of its own too.
             tls: certificate, key and authority for mutual TLS with its agents; None for no TLS.
             upstream_tls: the same with the coordinator; the certificate must speak for all of its agents.
             transport: how to reach the coordinator; gRPC to `upstream` where left out.
 
         Raises:
-            InvalidValueError: the level is out of its range, or a file of `upstream_tls` cannot be used.
+            InvalidValueError: the level or the floor is out of its range, or a file of `upstream_tls` cannot be
+                used.
         """
         self._transport = transport or GrpcTransport(upstream, group_size=MAX_GROUP, tls=upstream_tls)
         self._host, self._port, self._tls = host, port, tls
         if not 1 <= level <= MOST_LEVELS:
             raise InvalidValueError(f"level is {level}; it must be 1 to {MOST_LEVELS}")
         self._gather_agents, self._level, self._patience = gather_agents, level, patience
+        self._min_steps_per_round = checked_floor(min_steps_per_round)
         self.engine: RelayEngine
         self._listener: Listener | None = None
         self._clock: asyncio.Task[None] | None = None
@@ -80,10 +86,15 @@ class Relay:
         """Asks the coordinator what the run is, and listens.
 
         Raises:
-            CospanError: the coordinator cannot be reached, its run takes no relays, or the address cannot be bound.
+            CospanError: the coordinator cannot be reached, its run takes no relays or has too few steps a round,
+                or the address cannot be bound.
         """
         self.engine = RelayEngine(
-            self._transport, patience=self._patience, gather_agents=self._gather_agents, level=self._level
+            self._transport,
+            patience=self._patience,
+            min_steps_per_round=self._min_steps_per_round,
+            gather_agents=self._gather_agents,
+            level=self._level,
         )
         try:
             await self.engine.begin()

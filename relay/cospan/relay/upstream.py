@@ -12,11 +12,13 @@ from dataclasses import replace
 from typing import Any, assert_never
 
 from cospan.client import session
+from cospan.client.guard import check_basis
 from cospan.client.transport import AgentStream, Transport
 from cospan.core.specification import RunSpecification
 from cospan.relay.events import Refused, RoundOpened, RunFinished, UpstreamEvent, Welcomed
 from cospan.wire.errors import (
     AgentIdTakenError,
+    BasisRefusedError,
     CospanError,
     ForeignRunError,
     IdentityMismatchError,
@@ -38,6 +40,7 @@ class Upstream:
         transport: Transport,
         *,
         patience: float,
+        min_steps_per_round: int,
         tell: Callable[[UpstreamEvent], None],
         fail: Callable[[CospanError], None],
     ) -> None:
@@ -46,12 +49,14 @@ class Upstream:
         Args:
             transport: how to reach the coordinator.
             patience: seconds without an answer of the coordinator after which it gives up.
+            min_steps_per_round: a run with fewer steps a round is refused.
             tell: called with what the coordinator says.
             fail: called once, when the conversation is over and not in order.
         """
         self.specification: asyncio.Future[RunSpecification] = asyncio.get_running_loop().create_future()
         """Of the run, once the coordinator has said it."""
         self._transport, self._patience, self._tell, self._fail = transport, patience, tell, fail
+        self._min_steps_per_round = min_steps_per_round
         self._names: tuple[str, ...] = ()
         self._welcomed: frozenset[str] = frozenset()
         self._fingerprint = ""
@@ -113,7 +118,9 @@ class Upstream:
 
     def _begin(self) -> None:
         self._welcomed = frozenset()
-        self._state, commands = session.initial_state(patience=self._patience, now=time.monotonic())
+        self._state, commands = session.initial_state(
+            patience=self._patience, now=time.monotonic(), min_steps_per_round=self._min_steps_per_round
+        )
         for command in commands:
             self._execute(command)
 
@@ -181,15 +188,24 @@ class Upstream:
                 self._call(self._connect(pause))
             case session.Transmit(message=message):
                 self._outbox.put_nowait(self._shortened(message))
-            case session.Learn(round=number, basis=basis):
-                assert self._state.stamp is not None
-                self._tell(RoundOpened(self._state.stamp, number, basis))
+            case session.Learn():
+                self._open(command)
             case session.Fail(error=error):
                 self._give_up(error)
             case session.Begin() | session.Conclude():
                 pass
             case _:
                 assert_never(command)
+
+    def _open(self, command: session.Learn) -> None:
+        """Hands a round on to the agents, which look at its basis too: the relay is no use where it is refused."""
+        assert self._state.stamp is not None
+        try:
+            check_basis(command.basis, command.round, command.turn)
+        except BasisRefusedError as refusal:
+            self._post(session.LearningFailed(refusal))
+        else:
+            self._tell(RoundOpened(self._state.stamp, command.round, command.basis))
 
     def _shortened(self, message: AgentMessage) -> AgentMessage:
         """An upload over all agents of the session names none: with thousands that is most of its small size."""

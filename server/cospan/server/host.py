@@ -105,7 +105,7 @@ class Coordinator:
 
     def status(self) -> RunReport:
         """The run as it stands: its phase, who takes part, who is waited for, how quick it is."""
-        return run_report(self.engine.state, self.engine.history, self.engine.now(), self.sightings.td_errors)
+        return run_report(self.engine.state, self.engine.history, self.engine.now(), self.sightings)
 
     def run(self) -> EndRun | Suspend:
         """Listens until the run is over, and blocks meanwhile; an interrupt (Ctrl-C) ends the run in order.

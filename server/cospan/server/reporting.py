@@ -1,33 +1,29 @@
 """What an onlooker is told of the coordinator's state."""
 
-from collections.abc import Mapping
-
 from cospan.server.history import RoundHistory
+from cospan.server.sightings import Sightings
 from cospan.server.state import CoordinatorState
 from cospan.wire.messages import AgentPhase, AgentReport, RunReport
 
 _RATE_ROUNDS = 50
 
 
-_UNTOLD: Mapping[str, float] = {}
-
-
 def run_report(
-    state: CoordinatorState, history: RoundHistory, now: float, td_errors: Mapping[str, float] = _UNTOLD
+    state: CoordinatorState, history: RoundHistory, now: float, sightings: Sightings | None = None
 ) -> RunReport:
-    """The run as it stands at the time `now` of the machine's clock; `td_errors`: what agents told."""
+    """The run as it stands at the time `now` of the machine's clock; `sightings`: what agents told beside it."""
     return RunReport(
         stamp=state.stamp,
         specification=state.specification,
         phase=state.phase,
         phase_seconds=max(0.0, now - state.phase_since),
-        agents=tuple(sorted(_agents(state, now, td_errors), key=lambda agent: agent.agent_id)),
+        agents=tuple(sorted(_agents(state, now, sightings or Sightings()), key=lambda agent: agent.agent_id)),
         finish_cause=state.finish_cause,
         rounds_per_second=_rounds_per_second(history),
     )
 
 
-def _agents(state: CoordinatorState, now: float, td_errors: Mapping[str, float]) -> list[AgentReport]:
+def _agents(state: CoordinatorState, now: float, sightings: Sightings) -> list[AgentReport]:
     last_rounds = state.last_rounds
     here = [
         AgentReport(
@@ -40,7 +36,8 @@ def _agents(state: CoordinatorState, now: float, td_errors: Mapping[str, float])
             absent_rounds=state.absent_rounds.get(agent, 0),
             last_round=last_rounds.get(agent),
             outlier_rounds=state.outlier_rounds.get(agent, 0),
-            td_error=td_errors.get(agent),
+            td_error=sightings.td_errors.get(agent),
+            head_bounded=agent in sightings.bounded,
         )
         for session in state.sessions.values()
         for agent in session.agent_ids
@@ -58,7 +55,8 @@ def _agents(state: CoordinatorState, now: float, td_errors: Mapping[str, float])
             absent_rounds=state.absent_rounds.get(departure.agent_id, 0),
             last_round=last_rounds.get(departure.agent_id),
             outlier_rounds=state.outlier_rounds.get(departure.agent_id, 0),
-            td_error=td_errors.get(departure.agent_id),
+            td_error=sightings.td_errors.get(departure.agent_id),
+            head_bounded=departure.agent_id in sightings.bounded,
         )
         for departure in state.departures.values()
     ]

@@ -203,6 +203,8 @@ class CoordinatorService:
                 self._engine.take(token, message)
                 if message.td_error is not None:
                     self._sightings.note_td_error(self._engine.state, token, message.td_error)
+                if message.bounded:
+                    self._sightings.note_bounded(self._engine.state, token, message.bounded)
             case Heartbeat():
                 self._engine.handle(HeartbeatArrived(token))
             case Leave(cause=cause, returning=returning):
@@ -226,7 +228,7 @@ class CoordinatorService:
         """The run as it stands."""
         peer_identity(context).require(Right.READ)
         engine = self._engine
-        return encode_run_report(run_report(engine.state, engine.history, engine.now(), self._sightings.td_errors))
+        return encode_run_report(run_report(engine.state, engine.history, engine.now(), self._sightings))
 
     async def get_basis(self, _request: pb.GetBasisRequest, context: Context) -> pb.GetBasisResponse:
         """The newest basis."""

@@ -299,6 +299,7 @@ class SubspaceGradient(_message.Message):
     HEAD_SECOND_MOMENT_FIELD_NUMBER: _builtins.int
     ROW_SUMS_FIELD_NUMBER: _builtins.int
     TD_ERROR_FIELD_NUMBER: _builtins.int
+    BOUNDED_AGENT_IDS_FIELD_NUMBER: _builtins.int
     round: _builtins.int
     """t, the round whose basis the gradient was taken at."""
     weight: _builtins.float
@@ -332,8 +333,16 @@ class SubspaceGradient(_message.Message):
 
     @_builtins.property
     def row_sums(self) -> _matrix_pb2.Matrix:
-        """Σ over agents of the row sums of |A| a step, d × 1, none negative or above 1e60; only where the run scales rows
-        with them.
+        """Σ over agents of the row sums of |A| a step, d × 1, none negative or above 1e60: of each agent as their root mean
+        square times a power of two for each feature. Only where the run scales rows with them, and there in rounds W + 0
+        to 5, 7, 9, 12, …, each the first that is at least a quarter later than the last; ignored in the others.
+        """
+
+    @_builtins.property
+    def bounded_agent_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Agents of the session whose heads the ball of radius `head_radius` has cut. For onlookers only. An agent is named in
+        the first such round, and after 2, 4, 8, … of them; always empty where the radius is infinite. Names of others are
+        ignored.
         """
 
     def __init__(
@@ -347,10 +356,11 @@ class SubspaceGradient(_message.Message):
         head_second_moment: _matrix_pb2.Matrix | None = ...,
         row_sums: _matrix_pb2.Matrix | None = ...,
         td_error: _builtins.float | None = ...,
+        bounded_agent_ids: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_td_error", b"_td_error", "dense", b"dense", "factored", b"factored", "head_second_moment", b"head_second_moment", "payload", b"payload", "row_sums", b"row_sums", "td_error", b"td_error"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_td_error", b"_td_error", "agent_ids", b"agent_ids", "dense", b"dense", "factored", b"factored", "head_second_moment", b"head_second_moment", "payload", b"payload", "round", b"round", "row_sums", b"row_sums", "td_error", b"td_error", "weight", b"weight"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_td_error", b"_td_error", "agent_ids", b"agent_ids", "bounded_agent_ids", b"bounded_agent_ids", "dense", b"dense", "factored", b"factored", "head_second_moment", b"head_second_moment", "payload", b"payload", "round", b"round", "row_sums", b"row_sums", "td_error", b"td_error", "weight", b"weight"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__td_error: _TypeAlias = _typing.Literal["td_error"]  # noqa: Y015
     _WhichOneofArgType__td_error: _TypeAlias = _typing.Literal["_td_error", b"_td_error"]  # noqa: Y015
@@ -738,6 +748,7 @@ class AgentStatus(_message.Message):
     LAST_ROUND_FIELD_NUMBER: _builtins.int
     OUTLIER_ROUNDS_FIELD_NUMBER: _builtins.int
     TD_ERROR_FIELD_NUMBER: _builtins.int
+    HEAD_BOUNDED_FIELD_NUMBER: _builtins.int
     agent_id: _builtins.str
     """Name of the agent."""
     phase: Global___AgentPhase.ValueType
@@ -762,6 +773,8 @@ class AgentStatus(_message.Message):
     """Number of closed rounds in which its gradient was an outlier; never any where the mean is taken."""
     td_error: _builtins.float
     """The newest `SubspaceGradient.td_error` that it sent to this coordinator since that was started; not set where none."""
+    head_bounded: _builtins.bool
+    """Whether the agent has told this coordinator since that was started that its head reached `head_radius`."""
     def __init__(
         self,
         *,
@@ -777,10 +790,11 @@ class AgentStatus(_message.Message):
         last_round: _builtins.int | None = ...,
         outlier_rounds: _builtins.int = ...,
         td_error: _builtins.float | None = ...,
+        head_bounded: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_gone_in_round", b"_gone_in_round", "_last_round", b"_last_round", "_td_error", b"_td_error", "gone_in_round", b"gone_in_round", "last_round", b"last_round", "td_error", b"td_error"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_gone_in_round", b"_gone_in_round", "_last_round", b"_last_round", "_td_error", b"_td_error", "absent_rounds", b"absent_rounds", "agent_id", b"agent_id", "awaited", b"awaited", "gone_cause", b"gone_cause", "gone_in_round", b"gone_in_round", "last_round", b"last_round", "outlier_rounds", b"outlier_rounds", "phase", b"phase", "reconnects", b"reconnects", "rounds_counted", b"rounds_counted", "silent_seconds", b"silent_seconds", "td_error", b"td_error"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_gone_in_round", b"_gone_in_round", "_last_round", b"_last_round", "_td_error", b"_td_error", "absent_rounds", b"absent_rounds", "agent_id", b"agent_id", "awaited", b"awaited", "gone_cause", b"gone_cause", "gone_in_round", b"gone_in_round", "head_bounded", b"head_bounded", "last_round", b"last_round", "outlier_rounds", b"outlier_rounds", "phase", b"phase", "reconnects", b"reconnects", "rounds_counted", b"rounds_counted", "silent_seconds", b"silent_seconds", "td_error", b"td_error"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__gone_in_round: _TypeAlias = _typing.Literal["gone_in_round"]  # noqa: Y015
     _WhichOneofArgType__gone_in_round: _TypeAlias = _typing.Literal["_gone_in_round", b"_gone_in_round"]  # noqa: Y015

@@ -1,0 +1,47 @@
+"""Row sums as they are sent: coarse and seldom, so that they tell little of how often a feature was seen.
+
+The exact row sums of |A| of an agent with one-hot features are counts, and the differences from round to round tell
+where it was. The coordinator needs them to scale its step (`cospan.core.subspace.row_scales`), and for that their
+order of magnitude is enough.
+"""
+
+import math
+from functools import lru_cache
+
+import numpy as np
+from jaxtyping import Float
+
+_LEAST_POWER = -4.0
+"""Ratios below 1/16 are sent as 1/16: a feature never seen and one seen seldom look alike. `row_scales` adds a
+tenth of the mean to each, so the difference changes no row's step by more than two thirds."""
+_OFF_TIES = math.pi / 3.0
+"""Ratios of counts are square roots of rational numbers, which can lie exactly between two powers of 2, where the last
+digit would decide. Times a transcendental number they never do."""
+_GROWTH = 1.25
+
+
+def coarse(row_sums: Float[np.ndarray, "*n d"]) -> Float[np.ndarray, "*n d"]:
+    """m · 2^k for each feature: m is the root mean square over the features, k = log₂(π/3 · ratio to it), rounded.
+
+    Only ratios are rounded, so features times c give row sums times c², as the exact ones do; where all are zero,
+    so is the result. The root mean square, for the mean would be a count: of all steps that changed the state.
+
+    Args:
+        row_sums: of each agent, none negative.
+    """
+    scales = np.sqrt(np.einsum("...d,...d->...", row_sums, row_sums)[..., None] / row_sums.shape[-1])
+    ratios = row_sums / np.where(scales > 0.0, scales, 1.0)
+    powers = np.rint(np.log2(_OFF_TIES * np.maximum(ratios, 2.0**_LEAST_POWER)))
+    return np.asarray(np.ldexp(scales, powers.astype(np.int64)))
+
+
+@lru_cache(maxsize=256)
+def is_sent_in(number: int) -> bool:
+    """Whether row sums are sent in a round, counted from the first after the warm-up.
+
+    They are in rounds 0 to 5, 7, 9, 12, 15, 19, …: each the first that is at least a quarter later than the last.
+    """
+    due = 0
+    while due < number:
+        due = max(due + 1, math.ceil(_GROWTH * due))
+    return due == number
