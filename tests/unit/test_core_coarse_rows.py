@@ -23,10 +23,10 @@ def test_a_warm_up_is_not_counted() -> None:
 
 
 @pytest.mark.parametrize("shape", [(7,), (3, 7)])
-def test_each_is_the_root_mean_square_times_a_power_of_two(shape: tuple[int, ...]) -> None:
+def test_each_is_one_multiple_of_the_root_mean_square_times_a_power_of_two(shape: tuple[int, ...]) -> None:
     exact = RNG.random(shape) ** 3
     sent = coarse(exact)
-    scales = np.sqrt((exact**2).mean(axis=-1, keepdims=True))
+    scales = 3.0 / np.pi * np.sqrt((exact**2).mean(axis=-1, keepdims=True))
     powers = np.log2(sent / scales)
     np.testing.assert_allclose(powers, np.rint(powers), atol=1e-12)
     seldom = exact < scales / 16.0
@@ -37,7 +37,15 @@ def test_each_is_the_root_mean_square_times_a_power_of_two(shape: tuple[int, ...
 
 
 def test_counts_that_are_near_each_other_look_alike() -> None:
-    assert len(set(coarse(np.array([0.0, 30.0, 31.0, 34.0, 0.0, 1.0])))) == 2
+    sent = coarse(np.array([0.0, 20.0, 21.0, 23.0, 40.0, 1.0]))
+    assert len({*sent[1:4]}) == len({sent[0], sent[5]}) == 1
+    assert len({*sent}) == 3
+
+
+def test_a_count_between_two_powers_of_two_is_rounded_alike_in_every_unit() -> None:
+    counts = np.array([1.0, 0.0, 0.0, 0.0, 1.0, 1.0])  # the first is √2 times the root mean square
+    for factor in np.random.default_rng(3).uniform(1e-3, 1e3, 50):
+        np.testing.assert_allclose(coarse(factor * counts), factor * coarse(counts), rtol=1e-12)
 
 
 @pytest.mark.parametrize("factor", [1e-24, 0.37, 1e6, 2.0**-70])

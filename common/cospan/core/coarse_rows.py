@@ -14,14 +14,14 @@ from jaxtyping import Float
 _LEAST_POWER = -4.0
 """Ratios below 1/16 are sent as 1/16: a feature never seen and one seen seldom look alike. `row_scales` adds a
 tenth of the mean to each, so the difference changes no row's step by more than two thirds."""
-_OFF_TIES = math.pi / 3.0
-"""Ratios of counts are square roots of rational numbers, which can lie exactly between two powers of 2, where the last
-digit would decide. Times a transcendental number they never do."""
+_OFF_TIES = 3.0 / math.pi
+"""The ratio of a count to the root mean square is the root of a rational number, which can lie exactly between two
+powers of 2, where the last digit would decide. The ratio to a transcendental multiple of it never does."""
 _GROWTH = 1.25
 
 
 def coarse(row_sums: Float[np.ndarray, "*n d"]) -> Float[np.ndarray, "*n d"]:
-    """m · 2^k for each feature: m is the root mean square over the features, k = log₂(π/3 · ratio to it), rounded.
+    """m · 2^k for each feature: m is 3/π of the root mean square over the features, k = log₂ of the ratio, rounded.
 
     Only ratios are rounded, so features times c give row sums times c², as the exact ones do; where all are zero,
     so is the result. The root mean square, for the mean would be a count: of all steps that changed the state.
@@ -29,9 +29,9 @@ def coarse(row_sums: Float[np.ndarray, "*n d"]) -> Float[np.ndarray, "*n d"]:
     Args:
         row_sums: of each agent, none negative.
     """
-    scales = np.sqrt(np.einsum("...d,...d->...", row_sums, row_sums)[..., None] / row_sums.shape[-1])
+    scales = _OFF_TIES * np.sqrt(np.einsum("...d,...d->...", row_sums, row_sums)[..., None] / row_sums.shape[-1])
     ratios = row_sums / np.where(scales > 0.0, scales, 1.0)
-    powers = np.rint(np.log2(_OFF_TIES * np.maximum(ratios, 2.0**_LEAST_POWER)))
+    powers = np.rint(np.log2(np.maximum(ratios, 2.0**_LEAST_POWER)))
     return np.asarray(np.ldexp(scales, powers.astype(np.int64)))
 
 
