@@ -101,6 +101,20 @@ const PRIOR_STEPS = 10; // the ridge weighs as much as so many steps
 const EXPLAINED_FLOOR = 0.1;
 const ROW_FLOOR = 0.1;
 
+/** Row sums are sent in rounds 0 to 5, 7, 9, 12, 15, 19 …: each the first at least a quarter later than the last. */
+function areRowSumsSentIn(round) {
+  let due = 0;
+  while (due < round) due = Math.max(due + 1, Math.ceil(1.25 * due));
+  return due === round;
+}
+
+/** Row sums as they are sent: m · 2^k, m = 3/π of their root mean square, k the rounded log₂ of the ratio, ≥ −4. */
+function coarse(rowSums) {
+  const scale = (3 / Math.PI) * Math.sqrt(sum(rowSums.map((value) => value * value)) / rowSums.length);
+  if (scale === 0) return rowSums;
+  return rowSums.map((value) => scale * 2 ** Math.round(Math.log2(Math.max(value / scale, 1 / 16))));
+}
+
 /** x of M x = b, by elimination with partial pivoting; M is n × n, row by row, and is written over. */
 function solve(matrix, right) {
   const n = right.length;
@@ -145,7 +159,7 @@ class FullHistory {
     this.averageGain = new Average(1, 15);
   }
 
-  learn(_round, basis) {
+  learn(round, basis) {
     const { method, d } = this;
     const r = this.head.length;
     const { features, rewards } = this.environment.advance(method.steps_per_round);
@@ -169,7 +183,9 @@ class FullHistory {
     this.averageGain.add([this.reference + gain]);
     const payload = { factored: { left: toMatrix(left, d, 1), right: toMatrix(right, r, 1) } };
     if (method.preconditioned) payload.head_second_moment = toMatrix(Float64Array.from(outer([...right])), r, r);
-    if (method.row_scaled) payload.row_sums = toMatrix(rowSums.map((value) => value / rho / rho), d, 1);
+    if (method.row_scaled && areRowSumsSentIn(round)) {
+      payload.row_sums = toMatrix(coarse(rowSums.map((value) => value / rho / rho)), d, 1);
+    }
     return payload;
   }
 
