@@ -9,7 +9,7 @@ PROTOS := $(wildcard proto/cospan/rpc/v1/*.proto)
 PIP_FLAGS := --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test e2e browser-test metrics-test faults soak fuzz bench bench-peers base-image check protos check-protos docs newcomer-test figures wheel-test clean
+.PHONY: help demo test e2e browser-test node-test metrics-test faults soak fuzz bench bench-peers base-image check protos check-protos docs newcomer-test figures wheel-test clean
 
 help:  ## Show this list
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -34,6 +34,10 @@ metrics-test: $(VENV)/ready  ## Have a real Prometheus check its configuration, 
 
 browser-test: $(VENV)/ready-browser  ## Look at the dashboard in a real Chromium, which it installs where it may; pictures in build/screenshots
 	@$(BIN)/python -m pytest -q tests/browser
+
+node-test: $(VENV)/ready  ## Have the agent for Node.js learn beside Python agents; installs its two packages
+	@.ci/ensure-node && npm --prefix examples/agent-node ci --silent --no-audit --no-fund --ignore-scripts
+	@$(BIN)/python -m pytest -q tests/node
 
 faults: $(VENV)/ready-e2e  ## Break fleets from a seed: SEED=n, PARTS=kills,mixed,state-lost,hostile,containers (20 minutes)
 	@PYTHONPATH=tests $(BIN)/python -m faults $(if $(SEED),--seed $(SEED)) $(if $(PARTS),--parts $(PARTS))
