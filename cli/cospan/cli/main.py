@@ -3,8 +3,14 @@
 An error is one sentence on standard error and an exit code: 1 failed, 2 wrong usage. `--debug` shows the traceback.
 """
 
-import os
 import sys
+
+if __name__ == "__main__" and not sys.flags.safe_path:
+    # `python -m` has put the working folder first on the path, where its files would stand in for libraries.
+    sys.path.pop(0)
+
+import os
+from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
@@ -53,12 +59,21 @@ def cospan(
 
 def main(arguments: list[str] | None = None) -> NoReturn:
     """Runs the command line, and ends the process."""
-    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments is None:
+        arguments = sys.argv[1:]
+        _leave_out_script_folder()
     prepare_environment(arguments)
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
     sys.exit(_run(arguments))
+
+
+def _leave_out_script_folder() -> None:
+    """Takes the folder of the `cospan` script off the import path, on which child processes do not have it."""
+    script = Path(sys.argv[0])
+    if script.name == "cospan" and sys.path and sys.path[0] == str(script.resolve().parent):
+        sys.path.pop(0)
 
 
 def _run(arguments: list[str]) -> int:
