@@ -80,9 +80,7 @@ async def server(command: list[str], address_of: Callable[[str], str]) -> AsyncI
 
 
 @contextlib.asynccontextmanager
-async def saying(
-    command: list[str], what: str, found: Callable[[str], str]
-) -> AsyncIterator[tuple[Process, str]]:
+async def saying(command: list[str], what: str, found: Callable[[str], str]) -> AsyncIterator[tuple[Process, str]]:
     """A process that has said something, and what was found in it; what it says later is read and dropped.
 
     Args:

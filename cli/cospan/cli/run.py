@@ -42,6 +42,7 @@ from cospan.core.specification import SITE_PREFIX
 from cospan.fleet.hosts import Host, hosts_of
 from cospan.wire.errors import InvalidValueError, RunFileError
 from cospan.wire.messages import FinishCause
+from cospan.wire.whole_files import MAX_RESULT_BYTES, read_text
 
 log = logging.getLogger(__name__)
 
@@ -173,7 +174,7 @@ def _without_agents(outcome: RunOutcome, fleet: Fleet) -> RunOutcome:
 def _outcome_of_coordinator(plan: RunPlan, folder: RunFolder, monitor: RunMonitor, complaint: str) -> RunOutcome:
     """What the coordinator has written; what is known here, where it was ended before it could write."""
     try:
-        document = json.loads(folder.result.read_text(encoding="utf-8"))
+        document = json.loads(read_text(folder.result, MAX_RESULT_BYTES))
         return read_outcome(document, plan.specification, folder.read_basis())
     except (OSError, RunFileError):
         counted = sum(row.contributors for row in monitor.rows)

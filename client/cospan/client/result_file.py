@@ -1,7 +1,7 @@
 """What an agent has learnt, as a small npz file: written atomically, read without pickle."""
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -259,13 +259,18 @@ def _loaded_sums(
     )
 
 
-def load_result(path: Path) -> AgentResult:
+def load_result(path: Path, *, names: Collection[str] | None = None) -> AgentResult:
     """Reads an agent's file.
+
+    Args:
+        path: of the file.
+        names: of the values that are needed; all where left out.
 
     Raises:
         RunFileError: it is missing, damaged, or no agent's file.
     """
-    values = load_npz(path, "the result of an agent")
+    wanted = None if names is None else {"format", *names}
+    values = load_npz(path, "the result of an agent", names=wanted)
     if str(values.get("format")) != FORMAT:
         raise RunFileError(f"{path} is not the result of an agent (format {FORMAT})")
     return AgentResult(values)
