@@ -66,9 +66,7 @@ def test_a_working_folder_that_was_deleted(folder: Path) -> None:
     os.chdir(gone)
     gone.rmdir()
     assert load_workload("queues").name == "queues"
-    with pytest.raises(
-        WorkloadError, match=r"the working folder cannot be read .*; change to a folder"
-    ):
+    with pytest.raises(WorkloadError, match=r"the working folder cannot be read .*; change to a folder"):
         load_workload("own_fleet:RINGS")
 
 
