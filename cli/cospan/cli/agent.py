@@ -27,6 +27,7 @@ from cospan.client.agent import Agent, default_agent_id
 from cospan.client.participant import AgentEnd
 from cospan.client.result_file import load_result
 from cospan.wire.errors import CospanError, InvalidValueError, RunFileError
+from cospan.wire.open_files import raise_file_limit
 from cospan.wire.tls import TlsFiles
 
 if TYPE_CHECKING:
@@ -74,6 +75,7 @@ def take_part(chosen: AgentOptions, flags: Mapping[str, Any], config: Path | Non
     log_errors_to_stderr()
     lines = JsonLines(claim_stdout()) if chosen.json else None
     rounds = 0
+    raise_file_limit()
     try:
         agent = _prepared(chosen, _settings(chosen, flags, config))
         agent.on_round.append(Reporter(lines))

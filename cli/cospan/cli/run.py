@@ -14,6 +14,7 @@ from typing import Any, TextIO
 from cospan.cli.advice import advise, of_features, of_rank
 from cospan.cli.dashboard import plan_dashboard
 from cospan.cli.fleet import Fleet
+from cospan.cli.hosts import check_open_files
 from cospan.cli.in_process import InProcessRun
 from cospan.cli.log_lines import log_errors_to_stderr, log_to_file, stop_logging
 from cospan.cli.outcome import (
@@ -42,6 +43,7 @@ from cospan.core.specification import SITE_PREFIX
 from cospan.fleet.hosts import Host, hosts_of
 from cospan.wire.errors import InvalidValueError, RunFileError
 from cospan.wire.messages import FinishCause
+from cospan.wire.open_files import raise_file_limit
 from cospan.wire.whole_files import MAX_RESULT_BYTES, read_text
 
 log = logging.getLogger(__name__)
@@ -81,6 +83,9 @@ def run_here(chosen: RunOptions, flags: Mapping[str, Any], config: Path | None) 
         raise InvalidValueError(
             "--dashboard shows a coordinator's process, and --in-process has none; leave out one"
         )
+    most_files = raise_file_limit()
+    if not chosen.in_process:
+        check_open_files(hosts, plan.specification.agents, most_files)
     if chosen.output is not None:
         check_free(chosen.output)
     use_one_blas_thread()
