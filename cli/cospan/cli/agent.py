@@ -191,6 +191,10 @@ def _group(chosen: AgentOptions, settings: AgentSettings, ids: str) -> "AgentGro
 
 def _check_writable(output: Path) -> None:
     folder = output if output.is_dir() else output.parent
+    try:
+        folder.resolve(strict=True)  # a working folder that was deleted looks as if it were there
+    except OSError as failure:
+        raise RunFileError(f"cannot write {output}: {failure.strerror}; name another file") from failure
     if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
         raise RunFileError(f"cannot write {output}; name a file in a folder that exists and can be written to")
 

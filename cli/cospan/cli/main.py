@@ -19,6 +19,7 @@ from cospan.cli import commands
 from cospan.cli.process import prepare_environment
 
 _INTERRUPTED = 130
+_GONE = "the working folder was deleted: change to a folder that exists"
 
 app = typer.Typer(
     name="cospan",
@@ -100,12 +101,23 @@ def _explained(failure: Exception) -> int:
     from cospan.wire.errors import CospanError
 
     if isinstance(failure, CospanError):
-        return _fail(str(failure), failure.exit_code)
+        hint = f" ({_GONE})" if _is_working_folder_gone() else ""
+        return _fail(f"{failure}{hint}", failure.exit_code)
+    if isinstance(failure, FileNotFoundError) and _is_working_folder_gone():
+        return _fail(_GONE, 1)
     if hasattr(failure, "format_message"):  # a usage error of typer, whichever click it is built upon
         context = getattr(failure, "ctx", None)
         path = context.command_path if context is not None else "cospan"
         return _fail(f"{failure.format_message().rstrip('.')}; see `{path} --help`", 2)
     return _fail(f"{type(failure).__name__}: {failure}; run again with --debug to see where", 1)
+
+
+def _is_working_folder_gone() -> bool:
+    try:
+        Path.cwd()
+    except OSError:
+        return True
+    return False
 
 
 def _fail(sentence: str, exit_code: int) -> int:
