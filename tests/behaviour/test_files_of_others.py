@@ -21,7 +21,8 @@ NARROW = 'umask 077; ulimit -Sn 24; exec "$@"'
 def folder(tmp_path: Path) -> Path:
     """A working folder whose files stand in for modules, and tell where they were imported."""
     for name in HIJACKERS:
-        (tmp_path / f"{name}.py").write_text(f"import os\nos.mkdir({str(tmp_path / 'hijacked')!r} + '-by-{name}')\n")
+        mark = str(tmp_path / f"hijacked-by-{name}")
+        (tmp_path / f"{name}.py").write_text(f"import os\nos.mkdir({mark!r})\n")
     return tmp_path
 
 
