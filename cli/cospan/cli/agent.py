@@ -29,6 +29,7 @@ from cospan.client.result_file import load_result
 from cospan.wire.errors import CospanError, InvalidValueError, RunFileError
 from cospan.wire.open_files import raise_file_limit
 from cospan.wire.tls import TlsFiles
+from cospan.wire.whole_files import check_regular
 
 if TYPE_CHECKING:
     from cospan.client.agent_group import AgentGroup  # which takes time to import, and few agents need
@@ -193,6 +194,8 @@ def _check_writable(output: Path) -> None:
     folder = output if output.is_dir() else output.parent
     try:
         folder.resolve(strict=True)  # a working folder that was deleted looks as if it were there
+        if not output.is_dir():
+            check_regular(output)
     except OSError as failure:
         raise RunFileError(f"cannot write {output}: {failure.strerror}; name another file") from failure
     if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):

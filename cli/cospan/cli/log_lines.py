@@ -51,6 +51,8 @@ class _LogFile(logging.FileHandler):
     def _open(self) -> TextIOWrapper:
         """Appends to a regular file alone: in a folder of others a pipe would be waited for, a link followed."""
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        if Path(self.baseFilename).is_symlink():
+            raise OSError(errno.ELOOP, "it is a link")
         descriptor = os.open(self.baseFilename, flags, 0o666)
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             os.close(descriptor)

@@ -192,7 +192,7 @@ def _loaded_chains(result: AgentResult, blocks: int) -> list[tuple[str, list[np.
     try:
         state = unpacked(*found)
         chains = list(zip(state["texts"], state["arrays"], strict=True))
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, LookupError, TypeError, RecursionError):
         chains = []
     return [*chains] if len(chains) == blocks else [None] * blocks
 

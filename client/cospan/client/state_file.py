@@ -21,6 +21,7 @@ from cospan.client.worker import Worker
 from cospan.core.specification import RunSpecification
 from cospan.wire.errors import RunFileError
 from cospan.wire.npz import save_npz
+from cospan.wire.whole_files import NotAFileError, check_regular
 
 log = logging.getLogger(__name__)
 
@@ -111,8 +112,12 @@ class StateFile(Generic[L]):
             What was done, in words; empty where there was nothing to do.
 
         Raises:
-            RunFileError: it is another agent's of the same run, or cannot be moved aside.
+            RunFileError: it is another agent's of the same run, no regular file, or cannot be moved aside.
         """
+        try:
+            check_regular(self.path)
+        except NotAFileError as failure:  # a device or a pipe must not be renamed, nor replaced by a file
+            raise RunFileError(f"{self.path} cannot be used: {failure.strerror}; name another file") from failure
         self._remove_what_was_cut_short()
         if not self.path.exists():
             return ""

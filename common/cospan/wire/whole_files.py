@@ -37,8 +37,13 @@ def writing_whole(path: Path, *, mode: int = 0o666, durable: bool = True) -> Ite
         durable: whether to wait for the disk.
 
     Raises:
+        NotAFileError: there is a folder, a pipe, a socket or a device, which a file must not take the place of.
         OSError: it cannot be written.
     """
+    with contextlib.suppress(FileNotFoundError):
+        status = path.lstat()
+        if not stat.S_ISLNK(status.st_mode):
+            _check_regular(status)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     descriptor = os.open(temporary, flags, mode)
