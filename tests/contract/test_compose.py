@@ -78,7 +78,7 @@ def test_ports_are_published_to_this_machine_alone(name: str) -> None:
 
 
 def test_agents_do_not_see_the_coordinators_store() -> None:
-    """It holds the session token of every agent, with which whoever has it can speak in its place."""
+    """It holds the session token of every agent, with which another process can speak in its place."""
     stores = {source for source, *_ in volumes("coordinator")}
     assert stores == {"runs"}
     for name in SERVICES.keys() - {"coordinator"}:

@@ -44,7 +44,7 @@ def folder(tmp_path: Path) -> RunFolder:
 
 
 def misplace(path: Path, kind: str) -> str:
-    """Puts something else in the place of a file; what is said of it."""
+    """Puts something else in the place of a file; the words of the error that names it."""
     path.unlink(missing_ok=True)
     put, text = MISPLACED[kind]
     put(path)
@@ -159,7 +159,7 @@ def test_tokens_and_keys_that_are_no_files(tmp_path: Path, kind: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["[" * 100_000, '{"array": 7}', '{"tuple": 3}', "{}"])
-def test_chains_of_a_group_that_cannot_be_unpacked_begin_anew(text: str) -> None:
+def test_chains_of_a_group_that_cannot_be_unpacked_are_left_out(text: str) -> None:
     assert _loaded_chains(AgentResult({"chain_state": np.array(text)}), 2) == [None, None]
 
 

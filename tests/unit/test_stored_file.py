@@ -162,7 +162,7 @@ def test_only_the_owner_can_read_a_stored_run(tmp_path: Path) -> None:
 
 
 class Clock:
-    """A clock of which each look takes half a second, and that calls something when so many are over."""
+    """A clock that each reading advances by half a second, and that calls `then` from a given time on."""
 
     def __init__(self, at: float, then: Callable[[], object]) -> None:
         self.now, self._at, self._then = 0.0, at, then
@@ -216,7 +216,7 @@ def test_a_locked_file_is_named_where_it_is_read(tmp_path: Path, monkeypatch: py
     connection = sqlite3.connect(path, isolation_level=None)
     connection.execute("PRAGMA journal_mode = DELETE")
     connection.execute("BEGIN EXCLUSIVE")
-    path.with_name(f"{NAME}-wal").touch()  # so that it is not taken for a file that nobody writes to
+    path.with_name(f"{NAME}-wal").touch()  # else it would be opened as a file that does not change
     monkeypatch.setattr(stored_file, "BUSY_SECONDS", 0.1)
     with pytest.raises(RunFileError, match="another program has had it locked for"):
         read_state(path)

@@ -25,7 +25,7 @@ from cospan.cli.process import (
 from cospan.cli.recorder import AgentProgress
 from cospan.client.agent import Agent, default_agent_id
 from cospan.client.participant import AgentEnd
-from cospan.client.result_file import load_result
+from cospan.client.result_file import OWNED, load_result
 from cospan.wire.errors import CospanError, InvalidValueError, RunFileError
 from cospan.wire.open_files import raise_file_limit
 from cospan.wire.tls import TlsFiles
@@ -149,7 +149,7 @@ def _prepared(chosen: AgentOptions, settings: AgentSettings) -> "Agent | AgentGr
     if chosen.output is not None:
         _check_writable(chosen.output)
     if chosen.resume is not None:
-        load_result(chosen.resume)  # whether it is of this run is seen after joining
+        load_result(chosen.resume, names=OWNED)  # whether it is of this run is seen after joining
     return Agent(
         chosen.workload,
         index=index,
@@ -173,7 +173,7 @@ def _group(chosen: AgentOptions, settings: AgentSettings, ids: str) -> "AgentGro
     if chosen.agent_id is not None or settings.index is not None or chosen.of_host:
         raise InvalidValueError(f"--ids names the sites {ids}; leave out --id, --index and --of-host")
     if chosen.resume is not None:
-        load_group(chosen.resume)  # whether it is of this run is seen after joining
+        load_group(chosen.resume, names=OWNED)  # whether it is of this run is seen after joining
     group = AgentGroup(
         chosen.workload,
         indices_of(ids),

@@ -35,7 +35,7 @@ from cospan.cli.run_folder import RunFolder, check_free, make_run_folder
 from cospan.cli.specifying import RunPlan, plan_with_workload
 from cospan.cli.summary import summary_lines
 from cospan.client.agent import default_agent_id
-from cospan.client.group_file import agents_of, load_group
+from cospan.client.group_file import OF_AGENTS, agents_of, load_group
 from cospan.client.loading import true_basis
 from cospan.client.result_file import AgentResult, load_result
 from cospan.client.specifying import DEFAULT_ROUNDS
@@ -233,7 +233,7 @@ def _results(folder: RunFolder, hosts: Sequence[Host]) -> dict[str, AgentResult]
         path = folder.agent(host.name)
         if path.exists():
             try:
-                results = agents_of(load_group(path)) if host.is_group else [load_result(path)]
+                results = agents_of(load_group(path, names=OF_AGENTS)) if host.is_group else [load_result(path)]
             except RunFileError as failure:
                 print(f"cospan: {failure}; it is left out of the summary", file=sys.stderr)
             else:

@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
-from cospan.client.result_file import AgentResult, contents, load_result, owner, resume
+from cospan.client.result_file import OWNED, AgentResult, contents, load_result, owner, resume
 from cospan.client.site_learner import SiteLearner
 from cospan.client.worker import Worker
 from cospan.core.specification import RunSpecification
@@ -53,7 +53,7 @@ class FileKind(Generic[L]):
 
     Attributes:
         contents: (learner, run id) → the file's arrays, as they are now.
-        load: reads a file; raises RunFileError where it is no such file.
+        load: reads of a file whose it is; raises RunFileError where it is no such file.
         resume: (learner, path, run id) → why its chains begin anew, or empty; see `result_file.resume`.
     """
 
@@ -64,7 +64,7 @@ class FileKind(Generic[L]):
 
 ONE_AGENT: FileKind[SiteLearner] = FileKind(
     contents=lambda learner, run_id: contents(learner, run_id=run_id),
-    load=load_result,
+    load=lambda path: load_result(path, names=OWNED),
     resume=lambda learner, path, run_id: resume(learner, path, run_id=run_id),
 )
 

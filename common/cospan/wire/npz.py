@@ -17,8 +17,7 @@ from cospan.wire.errors import RunFileError
 from cospan.wire.whole_files import NotAFileError, reading, writing_whole
 
 MAX_BYTES = 4 << 30
-"""Of a file, and of all arrays that are read from it. What is read of a file is as large as the file, unless it is
-compressed; the largest that Cospan writes are those of groups with heads from the full history."""
+"""Of all arrays that are read from a file, unless the reader knows how large they must be."""
 _MAX_DIRECTORY = 16 << 20
 """Bytes of the list of members: some 200,000 of them. It is read at once, and takes ten times as much memory."""
 _MAX_RATIO = 100
@@ -62,14 +61,14 @@ def load_npz(
         path: of the file.
         what: it should be, for error messages.
         names: which arrays are read, where they are there; all where left out.
-        most_bytes: of the file, and of all arrays that are read.
+        most_bytes: of all arrays that are read.
 
     Raises:
-        RunFileError: it is missing, damaged, no regular file or too large; it holds objects, or two arrays of one
-            name; or an array is not as large as its shape says.
+        RunFileError: it is missing, damaged, or no regular file; its arrays are too large; it holds objects, or two
+            arrays of one name; or an array is not as large as its shape says.
     """
     try:
-        with reading(path, most_bytes) as file:
+        with reading(path, None) as file:
             if not zipfile.is_zipfile(file):
                 raise RunFileError(f"{path} cannot be read as {what}: it is no npz file, or one cut short")
             with zipfile.ZipFile(cast("Any", _Bounded(file))) as archive:

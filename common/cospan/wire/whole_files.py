@@ -61,8 +61,12 @@ def writing_whole(path: Path, *, mode: int = 0o666, durable: bool = True) -> Ite
 
 
 @contextlib.contextmanager
-def reading(path: Path, most_bytes: int) -> Iterator[BinaryIO]:
+def reading(path: Path, most_bytes: int | None) -> Iterator[BinaryIO]:
     """A regular file, opened to be read. A pipe without a writer does not hold this up, and a device gives nothing.
+
+    Args:
+        path: of the file.
+        most_bytes: that it may have; None where the reader has a bound of its own.
 
     Raises:
         NotAFileError: it is no regular file, or has more than `most_bytes` bytes.
@@ -72,7 +76,7 @@ def reading(path: Path, most_bytes: int) -> Iterator[BinaryIO]:
     try:
         status = os.fstat(descriptor)
         _check_regular(status)
-        if status.st_size > most_bytes:
+        if most_bytes is not None and status.st_size > most_bytes:
             raise NotAFileError(f"it has {status.st_size} bytes, and at most {most_bytes} are read")
     except BaseException:
         os.close(descriptor)

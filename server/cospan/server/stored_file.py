@@ -1,4 +1,4 @@
-"""The SQLite file of a run: its tables, and how it is opened to be read, whoever has made it.
+"""The SQLite file of a run: its tables, and how a file of unknown origin is opened to be read.
 
 A file that others have handed over may hold a view that never ends, a trigger, a column that is calculated, or
 pages that lead back to themselves. So nothing is read of a file that holds anything but these tables, and no
@@ -100,7 +100,7 @@ class ReadingConnection(sqlite3.Connection):
 
 @contextlib.contextmanager
 def reading_connection(path: Path) -> Iterator[ReadingConnection]:
-    """A connection to a file that is there, and that nobody writes to through it.
+    """A read-only connection to a file that exists.
 
     Raises:
         NotAFileError: SQLite would read something beside it that is no regular file.
@@ -108,7 +108,7 @@ def reading_connection(path: Path) -> Iterator[ReadingConnection]:
     """
     for suffix in ("", *_BESIDE):
         check_regular(path.with_name(path.name + suffix))
-    # Without a log beside it nobody writes; and on a read-only disk none of its files could be made.
+    # Without a log beside it no process writes; and on a read-only disk SQLite could not make its own files.
     log = path.with_name(f"{path.name}-wal")
     options = "mode=ro" if log.exists() else "mode=ro&immutable=1"
     size = path.stat().st_size + (log.stat().st_size if log.exists() else 0)
