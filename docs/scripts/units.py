@@ -1,6 +1,6 @@
 """How far a change of units changes what a fleet learns: the tables of docs/how-it-works.md.
 
-    python docs/scripts/units.py [WORKLOAD] [ROUNDS]
+python docs/scripts/units.py [WORKLOAD] [ROUNDS]
 """
 
 import sys
@@ -81,9 +81,7 @@ def table(title: str, rows: Iterable[tuple[str, Change]], rank: int, played: lis
     print(f"| {title} | {' | '.join(PRESET_NAMES)} |\n|---|{'---|' * len(PRESET_NAMES)}")
     plain = {preset: learnt(preset, rank, played, Change()) for preset in PRESET_NAMES}
     for name, change in rows:
-        found = [
-            difference(plain[preset], learnt(preset, rank, played, change), change) for preset in PRESET_NAMES
-        ]
+        found = [difference(plain[preset], learnt(preset, rank, played, change), change) for preset in PRESET_NAMES]
         print(f"| {name} | {' | '.join(f'{value:.0e}' for value in found)} |")
     print()
 

@@ -20,6 +20,8 @@ from docker.models.containers import Container
 
 ROOT = Path(__file__).resolve().parents[2]
 RUN = "/var/lib/cospan/latest"
+LEARNT = "/var/lib/cospan"
+"""Where agents keep their files, in a volume of their own."""
 _POLL_SECONDS = 0.1
 
 
@@ -144,9 +146,9 @@ class Stack:
             member = archive.extractfile(archive.getmembers()[0])
             return "" if member is None else member.read().decode()
 
-    def files(self, folder: str) -> list[str]:
-        """The names of the files in a folder of the run folder."""
-        chunks, _ = self.coordinator.get_archive(f"{RUN}/{folder}")
+    def learnt(self) -> list[str]:
+        """The names of the files that the agents have written."""
+        chunks, _ = self.containers("agent")[0].get_archive(LEARNT)
         with tarfile.open(fileobj=io.BytesIO(b"".join(chunks))) as archive:
             return sorted(Path(member.name).name for member in archive.getmembers() if member.isfile())
 

@@ -24,12 +24,17 @@ def test_a_fleet_in_containers_learns_the_same_bits(
     (published,) = stack.coordinator.attrs["NetworkSettings"]["Ports"]["50051/tcp"]
     assert published["HostIp"] == "127.0.0.1"
     assert all(not agent.ports.get("50051/tcp") for agent in stack.containers("agent"))
+    store = {mount["Name"] for mount in stack.coordinator.attrs["Mounts"] if mount["Type"] == "volume"}
+    for agent in stack.containers("agent"):
+        assert not store & {mount["Name"] for mount in agent.attrs["Mounts"] if mount["Type"] == "volume"}
+        assert agent.attrs["HostConfig"]["PidsLimit"] == 256
+        assert agent.attrs["HostConfig"]["Memory"] == 512 << 20
     assert stack.end() == 0
     assert {agent.wait(timeout=30)["StatusCode"] for agent in stack.containers("agent")} == {0}
     result = stack.result()
     assert (result["agents"], result["rounds"], result["finish_cause"]) == (AGENTS, ROUNDS, "rounds-reached")
     assert [int(row["round"]) for row in stack.rounds()] == list(range(ROUNDS))
-    assert stack.files("agents") == [f"site-{index}.npz" for index in range(AGENTS)]
+    assert stack.learnt() == [f"site-{index}.npz" for index in range(AGENTS)]
 
     alone = [*command_alone("microgrids", AGENTS, ROUNDS), "--output", "/tmp/run"]
     in_one = client.containers.run(image, alone, tmpfs={"/tmp": ""}, remove=True)

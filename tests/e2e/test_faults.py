@@ -50,7 +50,7 @@ def test_an_agent_killed_and_started_again(start: Callable[..., Stack]) -> None:
     assert [line for line in stack.said() if "agent joined: site-1" in line][1:], "it came back to its own site"
     assert max(contributors(stack)) == 3
     assert victim.wait(timeout=30)["StatusCode"] == 0
-    assert stack.files("agents") == ["site-0.npz", "site-1.npz", "site-2.npz"]
+    assert stack.learnt() == ["site-0.npz", "site-1.npz", "site-2.npz"]
 
 
 def test_a_coordinator_killed_and_started_again(start: Callable[..., Stack]) -> None:

@@ -84,6 +84,25 @@ def test_a_wrong_value_names_the_key_the_value_the_place_and_what_is_allowed(
     assert says in str(failure.value)
 
 
+def test_settings_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    (tmp_path / "own.toml").write_text("agents = 3\n", encoding="utf-8-sig")
+    assert load_settings({}, tmp_path / "own.toml").agents == 3
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"x = '\xe4'", "cannot read .*: it is not UTF-8 text"),
+        (b"x = 1\n" * 20_000, "cannot read .*: it has 120000 bytes, and at most 65536 are read"),
+        (b"x" + b".x" * 30_000 + b" = 1", "is not TOML: it is nested too deeply"),
+    ],
+)
+def test_settings_that_cannot_be_read(content: bytes, says: str, tmp_path: Path) -> None:
+    (tmp_path / "own.toml").write_bytes(content)
+    with pytest.raises(InvalidValueError, match=says):
+        load_settings({}, tmp_path / "own.toml")
+
+
 def test_a_file_that_is_named_must_be_there(tmp_path: Path) -> None:
     with pytest.raises(InvalidValueError, match=r"there is no file .*nowhere.toml"):
         load_settings({}, tmp_path / "nowhere.toml")

@@ -34,14 +34,46 @@ def test_one_hot_leaves_out_the_reference_state() -> None:
     np.testing.assert_array_equal(features.batch(np.array([3, 3, 1])), [[0, 0, 1], [0, 0, 1], [0, 0, 0]])
 
 
-@pytest.mark.parametrize("features", [OneHotFeatures(3), TabularFeatures(MATRIX)])
-@pytest.mark.parametrize("state", [-1, 3])
-def test_a_state_that_does_not_exist_is_refused(features: FeatureMap, state: int) -> None:
-    """numpy alone would take −1 for the last state."""
-    with pytest.raises((ValueError, IndexError)):
-        features(state)
-    with pytest.raises(ValueError, match="allowed are 0 to 2"):
-        features.batch([0, state])
+CHAINS = pytest.mark.parametrize("features", [OneHotFeatures(3), TabularFeatures(MATRIX)])
+NO_STATES = [-1, 3, 2.5, 3.7, -0.5, math.nan, math.inf, -math.inf, 1e300, 2**64 - 1, 2**200, np.float32(0.5)]
+NO_STATES += [np.uint8(255), "1", None, 1j]
+
+
+@CHAINS
+@pytest.mark.parametrize("state", NO_STATES)
+def test_what_is_no_state_is_refused(features: FeatureMap, state: Any) -> None:
+    """Python makes 3 of 3.7, and numpy alone would take −1 for the last state."""
+    for observation in (state, np.asarray(state), [state]):
+        with pytest.raises(ValueError, match=r"^observation .* is not a state: allowed are the integers 0 to 2$"):
+            features(observation)
+    for observations in ([state, 0], [0, state], np.array([0, state]), [[state]]):
+        with pytest.raises(ValueError, match=r"^observation .* is not a state: allowed are the integers 0 to 2$"):
+            features.batch(observations)
+
+
+@CHAINS
+@pytest.mark.parametrize("truth", [True, np.True_, np.array(True), np.array([True])])
+def test_a_truth_value_is_no_state(features: FeatureMap, truth: Any) -> None:
+    with pytest.raises(ValueError, match="observation True is not a state"):
+        features(truth)
+    with pytest.raises(ValueError, match="observation True is not a state"):
+        features.batch(np.array([True, False]))
+
+
+@CHAINS
+def test_several_observations_are_not_one(features: FeatureMap) -> None:
+    for observation in ([0, 1], np.zeros((2, 2), dtype=int), []):
+        with pytest.raises(ValueError, match=r"of shape .* is not a state: one integer is needed"):
+            features(observation)
+
+
+@CHAINS
+@pytest.mark.parametrize("kind", [int, np.int8, np.uint64, np.float64, np.float32, np.array, lambda state: [state]])
+def test_whole_numbers_of_every_kind_are_states(features: FeatureMap, kind: Callable[[int], Any]) -> None:
+    expected = features.batch(np.arange(3))
+    np.testing.assert_array_equal([features(kind(state)) for state in range(3)], expected)
+    np.testing.assert_array_equal(features.batch([kind(state) for state in range(3)]), expected)
+    assert features.batch([]).shape == (0, 2)
 
 
 def test_tabular_looks_rows_up_and_cannot_be_changed() -> None:

@@ -1,5 +1,6 @@
 """Finding a workload by its name, and making its sites."""
 
+import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 import pytest
 from runs import RINGS, ring_site
 
+from cospan.client.import_path import python_module
 from cospan.client.loading import load_workload, make_site
 from cospan.client.workload import Site, Workload
 from cospan.client.workloads import BUILT_IN
@@ -41,6 +43,36 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 def test_a_workload_of_the_current_folder(folder: Path) -> None:
     assert load_workload("own_fleet:RINGS") is RINGS
     assert load_workload("own_package.fleet:RINGS") is RINGS
+
+
+def test_the_working_folder_is_searched_last(folder: Path) -> None:
+    """A file there must not stand in for a library, neither when it is loaded nor later."""
+    load_workload("own_fleet:RINGS")
+    assert sys.path[-1] == str(folder)
+    (folder / "wave.py").write_text(SOURCE)  # the name of a module of Python's own
+    with pytest.raises(WorkloadError, match=r"module 'wave' has no attribute 'RINGS'.*comes before .*wave\.py;"):
+        load_workload("wave:RINGS")
+
+
+def test_a_built_in_workload_is_not_looked_for_in_the_working_folder(folder: Path) -> None:
+    before = list(sys.path)
+    load_workload("queues")
+    assert sys.path == before
+
+
+def test_a_working_folder_that_was_deleted(folder: Path) -> None:
+    gone = folder / "gone"
+    gone.mkdir()
+    os.chdir(gone)
+    gone.rmdir()
+    assert load_workload("queues").name == "queues"
+    with pytest.raises(WorkloadError, match=r"the working folder cannot be read .*; change to a folder"):
+        load_workload("own_fleet:RINGS")
+
+
+def test_children_have_the_import_path_of_their_parent(folder: Path) -> None:
+    command = python_module("this", "--flag")
+    assert command == [sys.executable, "-P", "-m", "this", "--flag"]
 
 
 def test_a_function_is_made_a_workload(folder: Path) -> None:

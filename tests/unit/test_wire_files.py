@@ -3,6 +3,12 @@
 import dataclasses
 import math
 import os
+import stat
+import time
+import tracemalloc
+import warnings
+import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +22,7 @@ from cospan.core.specification import RunSpecification
 from cospan.wire.errors import RunFileError
 from cospan.wire.npz import load_npz, save_npz
 from cospan.wire.spec_file import FORMAT, from_toml, load_spec, to_toml
+from cospan.wire.whole_files import writing_whole
 
 SPEC = RunSpecification(
     workload='a "quoted" name\n\u2028\x7f\\',
@@ -244,3 +251,131 @@ def test_objects_are_never_unpickled(tmp_path: Path) -> None:
     with pytest.raises(RunFileError, match="cannot be read as"):
         load_npz(path, "a basis")
     assert not marker.exists()
+
+
+# Files of others ------------------------------------------------------------------------------------------------
+
+SECONDS, BYTES = 2.0, 64 << 20
+"""What a refusal may take of time, and of memory."""
+
+
+def member(dtype: str, shape: str, content: bytes, *, header: int = 0) -> bytes:
+    """An array as it stands in an npz file, which says what it likes of itself."""
+    text = f"{{'descr': '{dtype}', 'fortran_order': False, 'shape': {shape}, }}".encode().ljust(header) + b"\n"
+    return b"\x93NUMPY\x02\x00" + len(text).to_bytes(4, "little") + text + content
+
+
+def archive(path: Path, *members: tuple[str, bytes], method: int = zipfile.ZIP_STORED) -> Path:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of two members of one name
+        with zipfile.ZipFile(path, "w", method) as file:
+            for name, content in members:
+                file.writestr(name, content)
+    return path
+
+
+def bombs(folder: Path) -> Iterator[tuple[Path, str]]:
+    """Files that would take much memory or time, or that lie, and the words of the error."""
+    zeros = bytes(50 << 20)
+    basis = ("basis.npy", member("<f8", "(3, 2)", bytes(48)))
+
+    def one(name: str, *of: tuple[str, bytes], **more: int) -> Path:
+        return archive(folder / f"{name}.npz", *of, **more)
+
+    unpacked = ("basis.npy", member("<f8", f"({len(zeros) // 8},)", zeros))
+    yield one("bomb", unpacked, method=zipfile.ZIP_DEFLATED), "more than 100 times as many"
+    yield one("lzma", unpacked, method=zipfile.ZIP_LZMA), "compressed in a way that is not read"
+    yield one("long", ("basis.npy", member("<f8", "(3, 2)", zeros))), "takes 48 bytes, and there are 52428800"
+    yield one("short", ("basis.npy", member("<f8", "(3, 2)", b"1"))), "takes 48 bytes, and there are 1"
+    huge = member("<f8", "(1099511627776, 1099511627776)", b"")
+    yield one("huge", ("basis.npy", huge)), "of shape .* takes 9671406556917033397649408 bytes"
+    yield one("negative", ("basis.npy", member("<f8", "(-3, -2)", bytes(48)))), r"has the shape \(-3, -2\)"
+    yield one("nothing", ("basis.npy", member("<f8", "(9999999999, 0)", b""))), "and no content"
+    yield one("weightless", ("basis.npy", member("|V0", "(9999999999,)", b""))), "and no content"
+    yield one("header", ("basis.npy", member("<f8", "(3, 2)", b"", header=30 << 20))), "the header of .* 31457281 b"
+    yield one("objects", ("basis.npy", member("|O", "(1,)", bytes(8)))), "holds objects"
+    yield one("twice", basis, basis), "holds two arrays 'basis'"
+    yield one("no-array", ("basis.npy", b"not an array at all")), "is no array"
+    yield one("many", *((f"{number:0400}.npy", b"") for number in range(40_000))), "its list of arrays has .* bytes"
+    lying = one("lying", basis)
+    content = bytearray(lying.read_bytes())
+    at = content.index(b"PK\x01\x02") + 20  # in the list: a member of 3 GiB that nothing was packed into
+    content[at : at + 8] = (48).to_bytes(4, "little") + (3 << 30).to_bytes(4, "little")
+    lying.write_bytes(content)
+    yield lying, "unpacks from 48 bytes to 3221225472"
+    sparse = one("sparse", basis)  # the list of its arrays, behind a terabyte that takes no room on the disk
+    data = sparse.read_bytes()
+    at = data.index(b"PK\x05\x06") + 16
+    with sparse.open("r+b") as file:
+        file.seek(1 << 40)
+        file.write(data[data.index(b"PK\x01\x02") :])
+    yield sparse, "File is not a zip file|it is no npz file|is no array|Bad magic"
+    os.mkfifo(folder / "pipe.npz")
+    yield folder / "pipe.npz", "it is a pipe, not a file"
+    (folder / "device.npz").symlink_to("/dev/zero")
+    yield folder / "device.npz", "it is a device, not a file"
+    (folder / "folder.npz").mkdir()
+    yield folder / "folder.npz", "it is a folder, not a file"
+
+
+def test_hostile_arrays_are_refused_in_bounded_time_and_memory(tmp_path: Path) -> None:
+    for path, text in bombs(tmp_path):
+        tracemalloc.start()
+        begun = time.process_time()
+        with pytest.raises(RunFileError, match=f"{path.name} cannot be read as a basis: .*{text}"):
+            load_npz(path, "a basis")
+        seconds, (_, peak) = time.process_time() - begun, tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert seconds < SECONDS, path
+        assert peak < BYTES, path
+
+
+def test_compressed_arrays_are_read(tmp_path: Path) -> None:
+    path, values = tmp_path / "basis.npz", np.random.default_rng(1).normal(size=(100, 20))
+    np.savez_compressed(path, basis=values, other=np.asfortranarray(values), empty=np.zeros((0, 3)))
+    back = load_npz(path, "a basis")
+    assert same(back["basis"], values)
+    assert same(back["other"], values)
+    assert back["empty"].shape == (0, 3)
+    assert load_npz(path, "a basis", names={"empty", "absent"}).keys() == {"empty"}
+    with pytest.raises(RunFileError, match="and at most 20000 are read"):
+        load_npz(path, "a basis", most_bytes=20_000)
+
+
+def test_what_an_array_holds_can_be_changed_as_numpys_own(tmp_path: Path) -> None:
+    save_npz(tmp_path / "basis.npz", basis=np.zeros(3))
+    load_npz(tmp_path / "basis.npz", "a basis")["basis"][0] = 1.0
+
+
+def test_a_specification_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    path = tmp_path / "spec.toml"
+    path.write_text(to_toml(SPEC), encoding="utf-8-sig")
+    assert load_spec(path) == SPEC
+
+
+def test_hostile_specifications_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "spec.toml"
+    os.mkfifo(path)
+    with pytest.raises(RunFileError, match=r"cannot read .*spec\.toml: it is a pipe, not a file"):
+        load_spec(path)
+    path.unlink()
+    path.write_text("x = 1\n" * 20_000)
+    with pytest.raises(RunFileError, match=r"it has 120000 bytes, and at most 65536 are read"):
+        load_spec(path)
+    for deep in (f"{'a.' * 30_000}a = 1", f"a = {'[' * 30_000}"):  # the first took 20 s
+        path.write_text(f'format = "{FORMAT}"\n{deep}\n')
+        with pytest.raises(RunFileError, match="is nested too deeply"):
+            load_spec(path)
+
+
+@pytest.mark.parametrize(("mask", "mode"), [(0o077, 0o600), (0o022, 0o644), (0o002, 0o664)])
+def test_files_have_the_permissions_that_the_umask_leaves(tmp_path: Path, mask: int, mode: int) -> None:
+    before = os.umask(mask)
+    try:
+        save_npz(tmp_path / "basis.npz", basis=np.zeros(3))
+        with writing_whole(tmp_path / "key", mode=0o600) as file:
+            file.write(b"secret")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "basis.npz").stat().st_mode) == mode
+    assert stat.S_IMODE((tmp_path / "key").stat().st_mode) == 0o600

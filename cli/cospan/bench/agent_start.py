@@ -14,6 +14,7 @@ import numpy as np
 
 from cospan.bench.processes import cpu_seconds, listening, saying, server
 from cospan.bench.report import Column, Report, Row
+from cospan.client.import_path import python_module
 from cospan.client.loading import load_workload
 from cospan.study.statistics import median_estimate
 from cospan.wire.errors import CospanError
@@ -81,11 +82,11 @@ async def _until_first_gradient(workload: str) -> float:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="cospan-bench-")))
         settings = ["--workload", workload, "--agents", "1", "--rounds", "1", "--port", "0"]
         arguments = ["coordinator", *settings, "--run-folder", str(folder / "run"), "--json"]
-        starting = server(["-m", "cospan.cli.main", *arguments], listening)
+        starting = server(python_module("cospan.cli.main", *arguments), listening)
         _, address = await stack.enter_async_context(starting)
         agent = ["agent", workload, "--id", "0", "--coordinator", address, "--json"]
         saved = ["--output", str(folder / "site-0.npz")]
-        beginning = saying(["-m", "cospan.cli.main", *agent, *saved], "an agent's first gradient", learnt)
+        beginning = saying(python_module("cospan.cli.main", *agent, *saved), "an agent's first gradient", learnt)
         process, _ = await stack.enter_async_context(beginning)
         seconds = cpu_seconds(process.pid)
     if not seconds:
@@ -96,6 +97,6 @@ async def _until_first_gradient(workload: str) -> float:
 def _imports() -> float:
     """CPU of a whole process that imports what every agent needs; other children are not waited for meanwhile."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    subprocess.run([sys.executable, "-c", _YARDSTICK], check=True, timeout=_PATIENCE_SECONDS)
+    subprocess.run([sys.executable, "-P", "-c", _YARDSTICK], check=True, timeout=_PATIENCE_SECONDS)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime

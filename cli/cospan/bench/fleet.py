@@ -3,7 +3,6 @@
 import csv
 import os
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -13,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from cospan.bench.report import Column, Report, Row
+from cospan.client.import_path import python_module
 from cospan.client.loading import load_workload
 from cospan.study.statistics import median_estimate
 from cospan.wire.errors import CospanError
@@ -87,7 +87,7 @@ def _run(fleet: Fleet, output: Path, said: Path) -> int:
     until, peak = time.monotonic() + _PATIENCE_SECONDS, 0
     with said.open("w+", encoding="utf-8") as errors:
         process = subprocess.Popen(
-            [sys.executable, "-m", "cospan.cli.main", *command],
+            python_module("cospan.cli.main", *command),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=errors,

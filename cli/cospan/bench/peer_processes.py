@@ -84,7 +84,7 @@ async def versions_of(environment: Path, needs: Sequence[str]) -> str:
     python = environment / "bin" / "python"
     if not python.exists():
         raise PeerError(f"left out: there is no environment {str(environment)!r}; {advice}")
-    asking = await asyncio.create_subprocess_exec(python, "-c", _VERSIONS, stdout=asyncio.subprocess.PIPE)
+    asking = await asyncio.create_subprocess_exec(python, "-P", "-c", _VERSIONS, stdout=asyncio.subprocess.PIPE)
     answer, _ = await asking.communicate()
     installed = json.loads(answer or b"{}")
     absent = [name for name in needs if name not in installed]
@@ -97,6 +97,7 @@ async def versions_of(environment: Path, needs: Sequence[str]) -> str:
 async def ray_actors(job: Job, *, watch: bool) -> AsyncIterator[None]:
     """A parameter server and workers as Ray actors, on a Ray of their own; whether each basis is fetched, too."""
     arguments = [
+        "-P",
         "-m",
         "cospan.bench.jobs.ray_actors",
         job.address,
@@ -112,7 +113,7 @@ async def ray_actors(job: Job, *, watch: bool) -> AsyncIterator[None]:
 async def mpi_ranks(job: Job) -> AsyncIterator[None]:
     """One rank an agent, all on this machine."""
     shape = [str(job.case.feature_dim), str(job.case.rank)]
-    ranks = [job.program("python"), "-m", "cospan.bench.jobs.mpi_ranks", job.address, *shape]
+    ranks = [job.program("python"), "-P", "-m", "cospan.bench.jobs.mpi_ranks", job.address, *shape]
     mpiexec = job.program("mpiexec")
     async with _started(job, [mpiexec, "-launcher", "fork", "-n", str(job.case.agents), *ranks]):
         yield

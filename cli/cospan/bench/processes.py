@@ -5,13 +5,13 @@ import contextlib
 import json
 import os
 import signal
-import sys
 from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from cospan.bench.host import cores
+from cospan.client.import_path import python_module
 from cospan.wire.errors import CospanError
 
 PATIENCE_SECONDS = 120.0
@@ -46,11 +46,11 @@ async def bounded(what: str, seconds: float = PATIENCE_SECONDS) -> AsyncIterator
 
 
 def coordinator(case: Case, folder: Path) -> list[str]:
-    """The arguments of a coordinator whose run never ends."""
+    """The command of a coordinator whose run never ends."""
     size = ["--agents", str(case.agents), "--feature-dim", str(case.feature_dim), "--rank", str(case.rank)]
     patient = ["--liveness-seconds", "3600", "--round-seconds", "3600"]
     settings = ["--preset", "paper", "--rounds", "0", "--port", "0", "--run-folder", str(folder), "--json"]
-    return ["-m", "cospan.cli.main", "coordinator", *size, *settings, *patient]
+    return python_module("cospan.cli.main", "coordinator", *size, *settings, *patient)
 
 
 def listening(line: str) -> str:
@@ -62,8 +62,8 @@ def listening(line: str) -> str:
 
 
 def ceiling(case: Case) -> list[str]:
-    """The arguments of the bare ceiling."""
-    return ["-m", "cospan.bench.ceiling", str(case.agents), str(case.feature_dim), str(case.rank)]
+    """The command of the bare ceiling."""
+    return python_module("cospan.bench.ceiling", str(case.agents), str(case.feature_dim), str(case.rank))
 
 
 def shares(case: Case) -> list[range]:
@@ -73,31 +73,29 @@ def shares(case: Case) -> list[range]:
 
 
 @contextlib.asynccontextmanager
-async def server(arguments: list[str], address_of: Callable[[str], str]) -> AsyncIterator[tuple[Process, str]]:
+async def server(command: list[str], address_of: Callable[[str], str]) -> AsyncIterator[tuple[Process, str]]:
     """A server's process, and where it listens; what it says later is read and dropped."""
-    async with saying(arguments, "a server's start", address_of) as (process, address):
+    async with saying(command, "a server's start", address_of) as (process, address):
         yield process, address
 
 
 @contextlib.asynccontextmanager
-async def saying(
-    arguments: list[str], what: str, found: Callable[[str], str]
-) -> AsyncIterator[tuple[Process, str]]:
+async def saying(command: list[str], what: str, found: Callable[[str], str]) -> AsyncIterator[tuple[Process, str]]:
     """A process that has said something, and what was found in it; what it says later is read and dropped.
 
     Args:
-        arguments: those of Python.
+        command: with its arguments.
         what: is waited for, as an error says it.
         found: what is looked for in a line, empty where it is not there.
     """
-    async with _process(arguments, stdout=PIPE) as process:
+    async with _process(command, stdout=PIPE) as process:
         assert process.stdout is not None
         said = ""
         async with bounded(what):
             while not said:
                 line = await process.stdout.readline()
                 if not line:
-                    raise CospanError(f"`python {' '.join(arguments)}` ended while {what} was waited for")
+                    raise CospanError(f"`{' '.join(command)}` ended while {what} was waited for")
                 said = found(line.decode())
         reading = asyncio.create_task(_drop(process.stdout))
         try:
@@ -118,8 +116,8 @@ async def speakers(case: Case, addresses: Sequence[str]) -> AsyncIterator[None]:
         for share in shares(case):
             numbers = [str(number) for number in share]
             shape = [str(case.feature_dim), str(case.rank), str(case.agents), str(case.group)]
-            arguments = ["-m", "cospan.bench.speakers", ",".join(addresses), *shape, *numbers]
-            await stack.enter_async_context(_process(arguments))
+            command = python_module("cospan.bench.speakers", ",".join(addresses), *shape, *numbers)
+            await stack.enter_async_context(_process(command))
         yield
 
 
@@ -136,10 +134,10 @@ def _deaf_to_ctrl_c() -> Iterator[None]:
 
 
 @contextlib.asynccontextmanager
-async def _process(arguments: list[str], stdout: int = DEVNULL) -> AsyncIterator[Process]:
+async def _process(command: list[str], stdout: int = DEVNULL) -> AsyncIterator[Process]:
     """A Python process that is killed at the end: what it has stored is thrown away with its folder."""
     with _deaf_to_ctrl_c():
-        process = await asyncio.create_subprocess_exec(sys.executable, *arguments, stdin=DEVNULL, stdout=stdout)
+        process = await asyncio.create_subprocess_exec(*command, stdin=DEVNULL, stdout=stdout)
     try:
         yield process
     finally:

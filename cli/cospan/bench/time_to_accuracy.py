@@ -6,7 +6,6 @@ Both are whole commands, so the start of every process counts. The number of rou
 import csv
 import json
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -16,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from cospan.bench.report import Column, Report, Row
+from cospan.client.import_path import python_module
 from cospan.study.statistics import median_estimate
 from cospan.wire.errors import CospanError
 
@@ -101,7 +101,7 @@ def _run(target: Target, rounds: int, *, in_process: bool) -> _Run:
         command = ["run", target.workload, *size, "--output", str(output), "--quiet"]
         begun = time.perf_counter()
         done = subprocess.run(
-            [sys.executable, "-m", "cospan.cli.main", *command, *(["--in-process"] if in_process else [])],
+            python_module("cospan.cli.main", *command, *(["--in-process"] if in_process else [])),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,

@@ -25,9 +25,11 @@ from cospan.cli.process import (
 from cospan.cli.recorder import AgentProgress
 from cospan.client.agent import Agent, default_agent_id
 from cospan.client.participant import AgentEnd
-from cospan.client.result_file import load_result
+from cospan.client.result_file import OWNED, load_result
 from cospan.wire.errors import CospanError, InvalidValueError, RunFileError
+from cospan.wire.open_files import raise_file_limit
 from cospan.wire.tls import TlsFiles
+from cospan.wire.whole_files import check_regular
 
 if TYPE_CHECKING:
     from cospan.client.agent_group import AgentGroup  # which takes time to import, and few agents need
@@ -75,6 +77,7 @@ def take_part(chosen: AgentOptions, flags: Mapping[str, Any], config: Path | Non
     log_errors_to_stderr()
     lines = JsonLines(claim_stdout()) if chosen.json else None
     rounds = 0
+    raise_file_limit()
     try:
         agent = _prepared(chosen, _settings(chosen, flags, config))
         agent.on_round.append(Reporter(lines))
@@ -148,7 +151,7 @@ def _prepared(chosen: AgentOptions, settings: AgentSettings) -> "Agent | AgentGr
     if chosen.output is not None:
         _check_writable(chosen.output)
     if chosen.resume is not None:
-        load_result(chosen.resume)  # whether it is of this run is seen after joining
+        load_result(chosen.resume, names=OWNED)  # whether it is of this run is seen after joining
     return Agent(
         chosen.workload,
         index=index,
@@ -173,7 +176,7 @@ def _group(chosen: AgentOptions, settings: AgentSettings, ids: str) -> "AgentGro
     if chosen.agent_id is not None or settings.index is not None or chosen.of_host:
         raise InvalidValueError(f"--ids names the sites {ids}; leave out --id, --index and --of-host")
     if chosen.resume is not None:
-        load_group(chosen.resume)  # whether it is of this run is seen after joining
+        load_group(chosen.resume, names=OWNED)  # whether it is of this run is seen after joining
     group = AgentGroup(
         chosen.workload,
         indices_of(ids),
@@ -193,6 +196,12 @@ def _group(chosen: AgentOptions, settings: AgentSettings, ids: str) -> "AgentGro
 
 def _check_writable(output: Path) -> None:
     folder = output if output.is_dir() else output.parent
+    try:
+        folder.resolve(strict=True)  # a working folder that was deleted looks as if it were there
+        if not output.is_dir():
+            check_regular(output)
+    except OSError as failure:
+        raise RunFileError(f"cannot write {output}: {failure.strerror}; name another file") from failure
     if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
         raise RunFileError(f"cannot write {output}; name a file in a folder that exists and can be written to")
 

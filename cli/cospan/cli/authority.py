@@ -8,7 +8,6 @@ import contextlib
 import datetime
 import ipaddress
 import os
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +24,7 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from cospan.wire.errors import InvalidValueError, RunFileError
+from cospan.wire.whole_files import read_bytes, writing_whole
 
 CA_DAYS, LEAF_DAYS = 3650, 90
 _CLOCK_SKEW = datetime.timedelta(minutes=5)
@@ -245,7 +245,7 @@ def _host(name: str) -> x509.GeneralName:
 
 def _load(path: Path) -> x509.Certificate:
     try:
-        return x509.load_pem_x509_certificate(path.read_bytes())
+        return x509.load_pem_x509_certificate(read_bytes(path))
     except OSError as failure:
         raise RunFileError(f"cannot read the certificate {path}: {failure.strerror}") from failure
     except ValueError as failure:
@@ -254,7 +254,7 @@ def _load(path: Path) -> x509.Certificate:
 
 def _load_key(path: Path) -> ec.EllipticCurvePrivateKey:
     try:
-        key = load_pem_private_key(path.read_bytes(), password=None)
+        key = load_pem_private_key(read_bytes(path), password=None)
     except OSError as failure:
         raise RunFileError(f"cannot read the authority's key {path}: {failure.strerror}") from failure
     except (ValueError, TypeError) as failure:
@@ -285,27 +285,15 @@ def _make_folder(folder: Path) -> None:
 def _write(path: Path, content: bytes, *, mode: int) -> None:
     """Writes a file whole or not at all; nobody else can read it before its mode says so. It keeps its owner."""
     try:
-        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    except OSError as failure:
-        raise RunFileError(f"cannot write {path}: {failure.strerror}") from failure
-    try:
-        with os.fdopen(descriptor, "wb") as file:
+        with writing_whole(path, mode=mode) as file:
             file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-            os.fchmod(file.fileno(), mode)
             with contextlib.suppress(
                 OSError
             ):  # nobody but root may give a file away, and to a new file nobody need
                 owner = path.stat()
                 os.fchown(file.fileno(), owner.st_uid, owner.st_gid)
-        Path(temporary).replace(path)
-    except BaseException as failure:
-        with contextlib.suppress(OSError):
-            Path(temporary).unlink()
-        if isinstance(failure, OSError):
-            raise RunFileError(f"cannot write {path}: {failure.strerror}") from failure
-        raise
+    except OSError as failure:
+        raise RunFileError(f"cannot write {path}: {failure.strerror}") from failure
 
 
 def _now() -> datetime.datetime:

@@ -5,10 +5,11 @@ import contextlib
 import json
 import os
 import signal
-import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import Sequence
 from typing import Any, Protocol
+
+from cospan.client.import_path import python_module
 
 _LONGEST_LINE = 2**24
 """Of a coordinator that names all agents of a run."""
@@ -44,11 +45,7 @@ class Child:
     async def start(cls, name: str, arguments: Sequence[str], listener: Listener) -> "Child":
         """Starts `cospan` with these arguments."""
         process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "cospan.cli.main",
-            *arguments,
-            "--follow-stdin",
+            *python_module("cospan.cli.main", *arguments, "--follow-stdin"),
             stdin=PIPE,
             stdout=PIPE,
             stderr=PIPE,

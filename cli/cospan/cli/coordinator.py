@@ -38,13 +38,13 @@ from cospan.cli.telemetry import MetricsPlan, metrics_plan, serving_metrics, tra
 from cospan.core.specification import RunSpecification
 from cospan.core.units import bound_note
 from cospan.server.archive import read_reports
-from cospan.server.descriptors import raise_file_limit
 from cospan.server.events import Note, ReportRound, Suspend
 from cospan.server.host import Coordinator
 from cospan.server.state import CoordinatorState
 from cospan.server.store import RunStore, create_store, open_store
 from cospan.wire.errors import CospanError, InvalidValueError, RunFileError
 from cospan.wire.messages import FinishCause, RoundReport
+from cospan.wire.open_files import raise_file_limit
 from cospan.wire.tls import TlsFiles, check_usable
 
 DEFAULT_PORT = 50051

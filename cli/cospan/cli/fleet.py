@@ -187,7 +187,7 @@ class Fleet:
             if not self.interrupted:
                 self._fail(self._error_of(child, f"the coordinator {child.ending} before it listened"))
             self._listening.set_result("")
-        if "coordinator" not in self._last_words:
+        if self._last_words.get(child.name, {}).get("event") != "finished":  # else it has told them
             self._stop_agents()
 
     def _on_agent_exit(self, child: Child) -> None:

@@ -1,11 +1,17 @@
 """The log: JSON lines in the run folder, and only what went wrong on standard error."""
 
 import contextlib
+import errno
 import json
 import logging
+import os
+import stat
 import sys
 from datetime import UTC, datetime
+from io import TextIOWrapper
 from pathlib import Path
+
+from cospan.wire.errors import RunFileError
 
 
 class JsonFormatter(logging.Formatter):
@@ -42,6 +48,17 @@ class _LogFile(logging.FileHandler):
 
     _complained = False
 
+    def _open(self) -> TextIOWrapper:
+        """Appends to a regular file alone: in a folder of others a pipe would be waited for, a link followed."""
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        if Path(self.baseFilename).is_symlink():
+            raise OSError(errno.ELOOP, "it is a link")
+        descriptor = os.open(self.baseFilename, flags, 0o666)
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            os.close(descriptor)
+            raise OSError(errno.EINVAL, "it is not a file")
+        return TextIOWrapper(os.fdopen(descriptor, "ab"), encoding="utf-8", errors=self.errors)
+
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
         """Says why, in place of a traceback for every record."""
         failure = sys.exc_info()[1]
@@ -60,8 +77,15 @@ def log_errors_to_stderr() -> None:
 
 
 def log_to_file(path: Path) -> logging.Handler:
-    """Appends JSON lines to `path`, as other processes may; `stop_logging` takes it off."""
-    handler = _LogFile(path, encoding="utf-8")
+    """Appends JSON lines to `path`, as other processes may; `stop_logging` takes it off.
+
+    Raises:
+        RunFileError: it is no file, or cannot be written.
+    """
+    try:
+        handler = _LogFile(path, encoding="utf-8")
+    except OSError as failure:
+        raise RunFileError(f"cannot write {path}: {failure.strerror}") from failure
     handler.setFormatter(JsonFormatter())
     logging.getLogger().addHandler(handler)
     logging.getLogger("cospan").setLevel(logging.INFO)

@@ -3,8 +3,14 @@
 An error is one sentence on standard error and an exit code: 1 failed, 2 wrong usage. `--debug` shows the traceback.
 """
 
-import os
 import sys
+
+if __name__ == "__main__" and not sys.flags.safe_path:
+    # `python -m` has put the working folder first on the path, where its files would stand in for libraries.
+    sys.path.pop(0)
+
+import os
+from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
@@ -13,6 +19,7 @@ from cospan.cli import commands
 from cospan.cli.process import prepare_environment
 
 _INTERRUPTED = 130
+_GONE = "the working folder was deleted: change to a folder that exists"
 
 app = typer.Typer(
     name="cospan",
@@ -53,12 +60,21 @@ def cospan(
 
 def main(arguments: list[str] | None = None) -> NoReturn:
     """Runs the command line, and ends the process."""
-    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments is None:
+        arguments = sys.argv[1:]
+        _leave_out_script_folder()
     prepare_environment(arguments)
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
     sys.exit(_run(arguments))
+
+
+def _leave_out_script_folder() -> None:
+    """Takes the folder of the `cospan` script off the import path, on which child processes do not have it."""
+    script = Path(sys.argv[0])
+    if script.name == "cospan" and sys.path and sys.path[0] == str(script.resolve().parent):
+        sys.path.pop(0)
 
 
 def _run(arguments: list[str]) -> int:
@@ -85,12 +101,23 @@ def _explained(failure: Exception) -> int:
     from cospan.wire.errors import CospanError
 
     if isinstance(failure, CospanError):
-        return _fail(str(failure), failure.exit_code)
+        hint = f" ({_GONE})" if _is_working_folder_gone() else ""
+        return _fail(f"{failure}{hint}", failure.exit_code)
+    if isinstance(failure, FileNotFoundError) and _is_working_folder_gone():
+        return _fail(_GONE, 1)
     if hasattr(failure, "format_message"):  # a usage error of typer, whichever click it is built upon
         context = getattr(failure, "ctx", None)
         path = context.command_path if context is not None else "cospan"
         return _fail(f"{failure.format_message().rstrip('.')}; see `{path} --help`", 2)
     return _fail(f"{type(failure).__name__}: {failure}; run again with --debug to see where", 1)
+
+
+def _is_working_folder_gone() -> bool:
+    try:
+        Path.cwd()
+    except OSError:
+        return True
+    return False
 
 
 def _fail(sentence: str, exit_code: int) -> int:

@@ -21,10 +21,10 @@ from cospan.cli.process import (
 from cospan.cli.settings import Settings, load_settings
 from cospan.cli.telemetry import MetricsPlan, metrics_plan, serving_metrics
 from cospan.relay.host import Relay
-from cospan.server.descriptors import raise_file_limit
 from cospan.server.events import EndRun, Note, Suspend
 from cospan.wire.errors import CospanError, InvalidValueError
 from cospan.wire.limits import MAX_GROUP
+from cospan.wire.open_files import raise_file_limit
 from cospan.wire.tls import check_usable
 
 

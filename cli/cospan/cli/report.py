@@ -23,6 +23,7 @@ from cospan.server.archive import read_saved
 from cospan.server.saved import SavedRun
 from cospan.wire.errors import RunFileError
 from cospan.wire.messages import AgentPhase, AgentReport
+from cospan.wire.whole_files import MAX_RESULT_BYTES, read_text
 
 _MOST_AGENTS = 10_000
 """Agents that a report lists, so that it stays below 3 MB."""
@@ -30,6 +31,8 @@ _MOST_FILES = 2_000
 """Agents' files that are read: a few milliseconds each."""
 _NOT_KEPT = ("absent", "outliers", "reconnects")
 """What a coordinator knows of an agent, and no file."""
+_OF_FILE = ("agent_id", "head", "reward_moments", "trace_mean_squared_td_error")
+"""What is read of an agent's file; the rest may be gigabytes."""
 _FINISHED = {"rounds-reached": "finished", "stopped": "stopped", "failed": "failed"}
 
 
@@ -104,8 +107,8 @@ def _result(folder: RunFolder) -> dict[str, Any]:
     if not folder.result.exists():
         return {}
     try:
-        document = json.loads(folder.result.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as failure:
+        document = json.loads(read_text(folder.result, MAX_RESULT_BYTES))
+    except (OSError, ValueError, RecursionError) as failure:
         raise RunFileError(f"cannot read {folder.result}: {failure}") from failure
     if not isinstance(document, dict):
         raise RunFileError(f"{folder.result} is no result of a run; it must be a JSON object")
@@ -117,7 +120,7 @@ def _agents_files(folder: RunFolder) -> Iterator[tuple[str, AgentResult]]:
     paths = sorted(folder.agents.glob("*.npz"))[:_MOST_FILES] if folder.agents.is_dir() else []
     for path in paths:
         try:
-            found = load_result(path)
+            found = load_result(path, names=_OF_FILE)
         except RunFileError as failure:
             if not path.name.startswith("group-"):
                 print(f"cospan: {failure}; it is left out of the report", file=sys.stderr)

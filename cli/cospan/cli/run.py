@@ -14,6 +14,7 @@ from typing import Any, TextIO
 from cospan.cli.advice import advise, of_features, of_rank
 from cospan.cli.dashboard import plan_dashboard
 from cospan.cli.fleet import Fleet
+from cospan.cli.hosts import check_open_files
 from cospan.cli.in_process import InProcessRun
 from cospan.cli.log_lines import log_errors_to_stderr, log_to_file, stop_logging
 from cospan.cli.outcome import (
@@ -34,7 +35,7 @@ from cospan.cli.run_folder import RunFolder, check_free, make_run_folder
 from cospan.cli.specifying import RunPlan, plan_with_workload
 from cospan.cli.summary import summary_lines
 from cospan.client.agent import default_agent_id
-from cospan.client.group_file import agents_of, load_group
+from cospan.client.group_file import OF_AGENTS, agents_of, load_group
 from cospan.client.guard import below_floor
 from cospan.client.loading import true_basis
 from cospan.client.result_file import AgentResult, load_result
@@ -43,6 +44,8 @@ from cospan.core.specification import SITE_PREFIX
 from cospan.fleet.hosts import Host, hosts_of
 from cospan.wire.errors import InvalidValueError, RunFileError
 from cospan.wire.messages import FinishCause
+from cospan.wire.open_files import raise_file_limit
+from cospan.wire.whole_files import MAX_RESULT_BYTES, read_text
 
 log = logging.getLogger(__name__)
 
@@ -83,6 +86,9 @@ def run_here(chosen: RunOptions, flags: Mapping[str, Any], config: Path | None) 
         )
     if not chosen.in_process and (refusal := below_floor(plan.specification, plan.settings.min_steps_per_round)):
         raise refusal  # as each of the agents would; in one process nothing is sent
+    most_files = raise_file_limit()
+    if not chosen.in_process:
+        check_open_files(hosts, plan.specification.agents, most_files)
     if chosen.output is not None:
         check_free(chosen.output)
     use_one_blas_thread()
@@ -176,7 +182,7 @@ def _without_agents(outcome: RunOutcome, fleet: Fleet) -> RunOutcome:
 def _outcome_of_coordinator(plan: RunPlan, folder: RunFolder, monitor: RunMonitor, complaint: str) -> RunOutcome:
     """What the coordinator has written; what is known here, where it was ended before it could write."""
     try:
-        document = json.loads(folder.result.read_text(encoding="utf-8"))
+        document = json.loads(read_text(folder.result, MAX_RESULT_BYTES))
         return read_outcome(document, plan.specification, folder.read_basis())
     except (OSError, RunFileError):
         counted = sum(row.contributors for row in monitor.rows)
@@ -230,7 +236,7 @@ def _results(folder: RunFolder, hosts: Sequence[Host]) -> dict[str, AgentResult]
         path = folder.agent(host.name)
         if path.exists():
             try:
-                results = agents_of(load_group(path)) if host.is_group else [load_result(path)]
+                results = agents_of(load_group(path, names=OF_AGENTS)) if host.is_group else [load_result(path)]
             except RunFileError as failure:
                 print(f"cospan: {failure}; it is left out of the summary", file=sys.stderr)
             else:

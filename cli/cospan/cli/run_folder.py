@@ -5,7 +5,6 @@ import json
 import os
 import re
 import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -19,6 +18,7 @@ from cospan.core.specification import RunSpecification
 from cospan.wire.errors import RunFileError
 from cospan.wire.npz import load_npz, save_npz
 from cospan.wire.spec_file import to_toml
+from cospan.wire.whole_files import writing_whole
 
 RUNS = Path("runs")
 STORE = "coordinator.sqlite"
@@ -222,21 +222,13 @@ def _file_name(workload: str) -> str:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes a text by way of a temporary file beside it.
+    """Writes a text by way of a temporary file beside it, with the permissions that the umask leaves.
 
     Raises:
         RunFileError: it cannot be written.
     """
-    temporary: str | None = None
     try:
-        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
+        with writing_whole(path) as file:
+            file.write(text.encode())
     except OSError as failure:
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
         raise RunFileError(f"cannot write {path}: {failure.strerror}") from failure

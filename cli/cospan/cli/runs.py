@@ -15,6 +15,7 @@ from cospan.server.lock import holder_of
 from cospan.wire.errors import RunFileError
 from cospan.wire.messages import FinishCause
 from cospan.wire.spec_file import load_spec
+from cospan.wire.whole_files import MAX_RESULT_BYTES, read_text
 
 _STATES = {
     FinishCause.ROUNDS_REACHED.value: "finished",
@@ -112,7 +113,7 @@ def describe(path: Path) -> RunLine:
     folder = RunFolder(path)
     try:
         return _of_store(folder) if _is_there(folder.store) else _of_files(folder)
-    except (RunFileError, OSError, ValueError, KeyError, TypeError) as failure:
+    except (RunFileError, OSError, ValueError, KeyError, TypeError, RecursionError) as failure:
         return RunLine(
             path, "unreadable", changed=_time_of(path), process=holder_of(folder.store), note=str(failure)
         )
@@ -146,7 +147,7 @@ def _of_files(folder: RunFolder) -> RunLine:
     values: dict[str, Any] = {"workload": spec.workload, "of": spec.rounds, "started": _time_of(folder.spec)}
     if not folder.result.exists():
         return RunLine(folder.path, "unfinished", changed=_time_of(folder.path), **values)
-    found = json_text.loads(folder.result.read_text(encoding="utf-8"))
+    found = json_text.loads(read_text(folder.result, MAX_RESULT_BYTES))
     state = _STATES.get(found["finish_cause"], "ended")
     return RunLine(
         path=folder.path,

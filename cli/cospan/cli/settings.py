@@ -4,7 +4,6 @@ None means that no layer says anything; each command then has its own default.
 """
 
 import os
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -12,14 +11,16 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError
 from pydantic_settings import (
     BaseSettings,
+    InitSettingsSource,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
-    TomlConfigSettingsSource,
 )
 
 from cospan.core.method import DEFAULT_MIN_STEPS
 from cospan.wire.errors import InvalidValueError
+from cospan.wire.spec_file import toml_values
 from cospan.wire.tls import TlsFiles, tls_files
+from cospan.wire.whole_files import MAX_TOML_BYTES, read_text
 
 DEFAULT_CONFIG = Path("cospan.toml")
 _PREFIX = "COSPAN_"
@@ -136,10 +137,12 @@ def load_settings(flags: Mapping[str, Any], config: Path | None) -> Settings:
         return _reading(path)(**said)
     except ValidationError as failure:
         raise InvalidValueError("; ".join(_sentence(error, said, path) for error in failure.errors())) from failure
-    except tomllib.TOMLDecodeError as failure:
+    except UnicodeDecodeError as failure:
+        raise InvalidValueError(f"cannot read {path}: it is not UTF-8 text") from failure
+    except ValueError as failure:  # TOMLDecodeError is one, and so is what `int` says of thousands of digits
         raise InvalidValueError(f"{path} is not TOML: {failure}") from failure
-    except (OSError, UnicodeDecodeError) as failure:
-        raise InvalidValueError(f"cannot read {path}: {failure}") from failure
+    except OSError as failure:
+        raise InvalidValueError(f"cannot read {path}: {failure.strerror}") from failure
 
 
 def _config_path(config: Path | None) -> Path | None:
@@ -151,7 +154,13 @@ def _config_path(config: Path | None) -> Path | None:
 
 
 def _reading(path: Path | None) -> type[Settings]:
-    """The settings with their layers, the file among them."""
+    """The settings with their layers, the file among them.
+
+    Raises:
+        ValueError: the file is not TOML.
+        OSError: it cannot be read.
+    """
+    said = {} if path is None else toml_values(read_text(path, MAX_TOML_BYTES))
 
     class Layered(Settings):
         @classmethod
@@ -163,7 +172,7 @@ def _reading(path: Path | None) -> type[Settings]:
             dotenv_settings: PydanticBaseSettingsSource,
             file_secret_settings: PydanticBaseSettingsSource,
         ) -> tuple[PydanticBaseSettingsSource, ...]:
-            return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, toml_file=path)
+            return init_settings, env_settings, InitSettingsSource(settings_cls, said)
 
     return Layered
 

@@ -1,12 +1,18 @@
 """The rounds of a run that is over, from the files of its folder."""
 
 import csv
+import io
 from collections.abc import Iterator
+from typing import TextIO
 
 from cospan.cli.run_folder import RunFolder
 from cospan.observe.series import Round
 from cospan.server.archive import read_reports
 from cospan.wire.errors import RunFileError
+from cospan.wire.whole_files import MAX_ROUNDS_BYTES, reading
+
+_LONGEST_LINE = 1000
+"""Characters; a round has about 100."""
 
 
 def read_rounds(folder: RunFolder) -> Iterator[Round]:
@@ -21,11 +27,20 @@ def read_rounds(folder: RunFolder) -> Iterator[Round]:
                 yield Round(report.closed_round, report.seconds, report.contributors, report.basis_movement)
         return
     try:
-        with folder.rounds.open(encoding="utf-8", newline="") as file:
-            for row in csv.DictReader(file):
+        with reading(folder.rounds, MAX_ROUNDS_BYTES) as file:
+            text = io.TextIOWrapper(file, encoding="utf-8", newline="")
+            for row in csv.DictReader(_lines(text)):
                 yield _round(row)
     except (OSError, ValueError, KeyError, TypeError, csv.Error) as failure:
         raise RunFileError(f"{folder.rounds} is no list of rounds, or is damaged: {failure}") from failure
+
+
+def _lines(file: TextIO) -> Iterator[str]:
+    """Lines, each of bounded length. Raises ValueError where one is longer."""
+    while line := file.readline(_LONGEST_LINE):
+        if len(line) == _LONGEST_LINE:
+            raise ValueError(f"a line has {_LONGEST_LINE} characters or more")
+        yield line
 
 
 def _round(row: dict[str, str]) -> Round:

@@ -1,11 +1,11 @@
 """What all pictures have in common: axes that can be read, and files that appear whole."""
 
-import os
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from cospan.wire.whole_files import writing_whole
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -52,8 +52,5 @@ def dress(axes: "Axes", title: str, below: str) -> None:
 
 def save(figure: Any, path: Path) -> None:
     """Writes a figure in the format of the path's suffix; it appears whole or not at all."""
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    with os.fdopen(descriptor, "wb") as file:
+    with writing_whole(path, durable=False) as file:
         figure.savefig(file, format=path.suffix.removeprefix("."))
-    Path(temporary).chmod(0o644)
-    Path(temporary).replace(path)

@@ -2,11 +2,11 @@
 
 import json
 import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from cospan.client.import_path import python_module
 from cospan.study.experiment import Plan
 from cospan.study.play import Played, Task
 from cospan.wire.errors import CospanError
@@ -56,7 +56,7 @@ def _over_grpc(task: Task) -> str:
             arguments += ["--rank", str(task.rank)]
         if task.steps_per_round is not None:
             arguments += ["--steps-per-round", str(task.steps_per_round)]
-        command = [sys.executable, "-m", "cospan.cli.main", "run", *arguments]
+        command = python_module("cospan.cli.main", "run", *arguments)
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             raise CospanError(f"`cospan run {' '.join(arguments)}` failed: {done.stderr.strip()[-500:]}")

@@ -45,12 +45,43 @@ def _int_bytes(values: Sequence[int]) -> bytes:
 
 
 def _states(observations: Any, states: int) -> Int[np.ndarray, " n"]:
-    """The observations as indices, each checked to lie in 0 … states − 1 (numpy would wrap −1 silently)."""
-    indices = np.asarray(observations, dtype=np.int64).reshape(-1)
-    if indices.size and (indices.min() < 0 or indices.max() >= states):
-        wrong = indices[(indices < 0) | (indices >= states)][0]
-        raise ValueError(f"observation {wrong} is not a state: allowed are 0 to {states - 1}")
-    return indices
+    """The observations as indices.
+
+    Raises:
+        ValueError: one is no integer in 0 … states − 1. A float that is whole, as 3.0, counts as an integer; numpy
+            would make 3 of 3.7 and of True, the largest state of −1, and any number of a text.
+    """
+    values = np.asarray(observations).reshape(-1)
+    if not values.size:
+        return np.empty(0, np.int64)
+    kind = values.dtype.kind
+    if kind not in "iuf":
+        raise _no_state(values[0], states)
+    # NaN compares as false. Compared before they are converted: 1e300 and 2⁶⁴ − 1 are no int64.
+    if kind == "f" or not (values.min() >= 0 and values.max() < states):
+        allowed = (values >= 0) & (values < states) & (values == np.floor(values))
+        if not allowed.all():
+            raise _no_state(values[~allowed][0], states)
+    return values.astype(np.int64, copy=False)
+
+
+def _state(observation: Any, states: int) -> int:
+    """One observation as an index; see `_states`."""
+    if isinstance(observation, np.integer):
+        observation = int(observation)
+    if type(observation) is not int:
+        values = np.asarray(observation)
+        if values.size != 1:
+            raise ValueError(f"an observation of shape {values.shape} is not a state: one integer is needed")
+        return int(_states(values, states)[0])
+    if not 0 <= observation < states:
+        raise _no_state(observation, states)
+    return observation
+
+
+def _no_state(observation: Any, states: int) -> ValueError:
+    text = repr(observation.item() if isinstance(observation, np.generic) else observation)[:80]
+    return ValueError(f"observation {text} is not a state: allowed are the integers 0 to {states - 1}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,9 +118,7 @@ class OneHotFeatures:
 
     def __call__(self, observation: Any) -> Float[np.ndarray, " d"]:
         """φ of one state, shape (d,)."""
-        state = int(observation)
-        if not 0 <= state < self.states:
-            raise ValueError(f"observation {state} is not a state: allowed are 0 to {self.states - 1}")
+        state = _state(observation, self.states)
         row = np.zeros(self.states - 1)
         if state != self.reference:
             row[state - (state > self.reference)] = 1.0
@@ -146,10 +175,7 @@ class TabularFeatures:
 
     def __call__(self, observation: Any) -> Float[np.ndarray, " d"]:
         """φ of one state, shape (d,): a read-only row of the matrix."""
-        state = int(observation)
-        if state < 0:
-            raise ValueError(f"observation {state} is not a state: allowed are 0 to {len(self.matrix) - 1}")
-        row: np.ndarray = self.matrix[state]
+        row: np.ndarray = self.matrix[_state(observation, len(self.matrix))]
         return row
 
     def batch(self, observations: Any) -> Float[np.ndarray, "n d"]:

@@ -1,7 +1,7 @@
 """What a group has learnt, as one npz file with all of its agents: see docs/run-folder.md."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,16 @@ from jaxtyping import Int
 
 from cospan.client.group_learner import Block, BlockState, GroupLearner
 from cospan.client.plain_values import packed, unpacked
-from cospan.client.result_file import AgentResult, chain_values, check_format, check_owner, loaded_chain, owner
+from cospan.client.result_file import (
+    OWNED,
+    AgentResult,
+    chain_values,
+    check_format,
+    check_owner,
+    largest,
+    loaded_chain,
+    owner,
+)
 from cospan.client.state_file import FileKind
 from cospan.core.baselines import IndependentTD
 from cospan.core.group_learner import GroupState
@@ -18,11 +27,18 @@ from cospan.core.group_least_squares import GroupSums
 from cospan.core.method import Corrections
 from cospan.core.schedules import AveragedIterate
 from cospan.wire.errors import RunFileError
-from cospan.wire.npz import load_npz
+from cospan.wire.npz import MAX_BYTES, load_npz
 
 FORMAT = "cospan-group-2"
 _COLUMNS = ("mean_reward", "value_error", "gain_error", "gain", "bounded_rounds")
 _MOMENTS = ("reward_references", "reward_offsets", "reward_deviations", "feature_squares")
+OF_AGENTS = (
+    *("agent_id", "agent_ids", "labels", "mean_reward", "value_error", "gain_error", "gain", "bounded_rounds"),
+    "trace_every",
+    *("trace_round", "trace_value_error", "trace_independent_error", "trace_gain_estimate"),
+    "trace_mean_squared_td_error",
+)
+"""What `agents_of` is made of; the rest may be gigabytes."""
 _TRACES = ("value_error", "independent_error", "gain_estimate", "mean_squared_td_error")
 
 
@@ -106,13 +122,19 @@ def _saved_chains(group: GroupLearner) -> tuple[str, list[np.ndarray]] | None:
     return packed({"texts": [text for text, _ in known], "arrays": [arrays for _, arrays in known]})
 
 
-def load_group(path: Path) -> AgentResult:
+def load_group(path: Path, *, names: Collection[str] | None = None, most_bytes: int = MAX_BYTES) -> AgentResult:
     """Reads a group's file; values are those of all its agents, with a leading axis n.
+
+    Args:
+        path: of the file.
+        names: of the values that are needed; all where left out.
+        most_bytes: of these values.
 
     Raises:
         RunFileError: it is missing, damaged, or no group's file.
     """
-    values = load_npz(path, "the result of a group")
+    wanted = None if names is None else {"format", *names}
+    values = load_npz(path, "the result of a group", names=wanted, most_bytes=most_bytes)
     check_format(path, values, FORMAT, "the result of a group")
     return AgentResult(values)
 
@@ -162,7 +184,7 @@ def resume(group: GroupLearner, path: Path, run_id: str) -> str:
     Raises:
         RunFileError: the file is missing or damaged, or of another run or group.
     """
-    result = load_group(path)
+    result = load_group(path, most_bytes=largest(group.specification, len(group.names)))
     check_owner(result, path, owner(group.name, group.specification, run_id))
     places = np.cumsum([0, *(len(block.chains.labels) for block in group.blocks)]).tolist()
     parts = [slice(*bounds) for bounds in itertools.pairwise(places)]
@@ -194,7 +216,7 @@ def _loaded_chains(result: AgentResult, blocks: int) -> list[tuple[str, list[np.
     try:
         state = unpacked(*found)
         chains = list(zip(state["texts"], state["arrays"], strict=True))
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, LookupError, TypeError, RecursionError):
         chains = []
     return [*chains] if len(chains) == blocks else [None] * blocks
 
@@ -257,5 +279,7 @@ def _loaded_statistics(result: AgentResult, group: GroupLearner, part: slice) ->
     )
 
 
-GROUP: FileKind[GroupLearner] = FileKind(contents=contents, load=load_group, resume=resume)
+GROUP: FileKind[GroupLearner] = FileKind(
+    contents=contents, load=lambda path: load_group(path, names=OWNED), resume=resume
+)
 """What `StateFile` needs to know of it."""

@@ -1,14 +1,13 @@
 """Finds a workload by its name: a built-in one, or `package.module:attribute`."""
 
 import importlib
-import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 from gymnasium.vector import VectorEnv
 from jaxtyping import Float
 
+from cospan.client.import_path import add_working_folder, hidden_by
 from cospan.client.workload import Site, Sites, Workload
 from cospan.client.workloads import BUILT_IN
 from cospan.core.specification import RunSpecification
@@ -18,8 +17,8 @@ from cospan.wire.errors import WorkloadBehaviourError, WorkloadError
 def load_workload(reference: str) -> Workload:
     """The workload that `reference` names.
 
-    The current folder is searched first, as `python -m` does. An attribute that is a plain function
-    (index, seed) → Site is made a workload of its own.
+    The working folder is searched after all others, and only for a workload that is not built in. An attribute that
+    is a plain function (index, seed) → Site is made a workload of its own.
 
     Raises:
         WorkloadError: there is no such workload, module or attribute, or it is not a workload.
@@ -31,8 +30,15 @@ def load_workload(reference: str) -> Workload:
             f"there is no workload {reference!r}; take one of {', '.join(BUILT_IN)}, "
             "or name your own as package.module:name"
         )
+    working_folder = None if reference in BUILT_IN else add_working_folder()
     found = getattr(_import(module_name, reference), attribute, None)
     if found is None:
+        hidden = None if working_folder is None else hidden_by(module_name, working_folder)
+        if hidden is not None:
+            raise WorkloadError(
+                f"module {module_name!r} has no attribute {attribute!r}: a module of that name is installed and "
+                f"comes before {hidden}; give that file another name"
+            )
         raise WorkloadError(
             f"module {module_name!r} has no attribute {attribute!r}; name the workload that it defines"
         )
@@ -47,9 +53,6 @@ def load_workload(reference: str) -> Workload:
 
 
 def _import(module_name: str, reference: str) -> object:
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.insert(0, here)
     try:
         return importlib.import_module(module_name)
     except ModuleNotFoundError as failure:

@@ -1,7 +1,7 @@
 """What an agent has learnt, as a small npz file: written atomically, read without pickle."""
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -20,7 +20,7 @@ from cospan.core.schedules import AveragedIterate
 from cospan.core.specification import RunSpecification
 from cospan.core.spectral import HalfSums
 from cospan.wire.errors import RunFileError
-from cospan.wire.npz import load_npz, save_npz
+from cospan.wire.npz import MAX_BYTES, load_npz, save_npz
 
 FORMAT = "cospan-agent-2"
 
@@ -263,13 +263,28 @@ def _loaded_sums(
     )
 
 
-def load_result(path: Path) -> AgentResult:
+def largest(specification: RunSpecification, agents: int = 1) -> int:
+    """Bytes that the file of an agent, or of a group of so many, may have: a warm-up keeps three d × d matrices.
+
+    What the environments save of themselves comes on top, within `MAX_BYTES`.
+    """
+    d, r = specification.feature_dim, specification.rank
+    return MAX_BYTES + 8 * agents * (4 * d * d + 16 * d + 4 * r * r)
+
+
+def load_result(path: Path, *, names: Collection[str] | None = None, most_bytes: int = MAX_BYTES) -> AgentResult:
     """Reads an agent's file.
+
+    Args:
+        path: of the file.
+        names: of the values that are needed; all where left out.
+        most_bytes: of these values.
 
     Raises:
         RunFileError: it is missing, damaged, or no agent's file.
     """
-    values = load_npz(path, "the result of an agent")
+    wanted = None if names is None else {"format", *names}
+    values = load_npz(path, "the result of an agent", names=wanted, most_bytes=most_bytes)
     check_format(path, values, FORMAT, "the result of an agent")
     return AgentResult(values)
 
@@ -316,6 +331,10 @@ def _cut(
     return rounds[: len(values)], values[: len(rounds)]
 
 
+OWNED = ("run_id", "agent_id", "specification_digest")
+"""What `owner` compares."""
+
+
 def owner(name: str, specification: RunSpecification, run_id: str) -> dict[str, str]:
     """What a file has to say that an agent, or a group, of this name may go on from."""
     return {"run_id": run_id, "agent_id": name, "specification_digest": specification.digest()}
@@ -342,7 +361,8 @@ def resume(learner: SiteLearner, path: Path, *, run_id: str) -> str:
     Raises:
         RunFileError: the file is missing or damaged, or of another run or agent.
     """
-    result, spec = load_result(path), learner.specification
+    spec = learner.specification
+    result = load_result(path, most_bytes=largest(spec))
     check_owner(result, path, owner(learner.name, spec, run_id))
     reward_count, *reward_moments = result.vector("reward_moments", 4).tolist()
     steps, rounds = result.whole("steps"), result.whole("gain_count")

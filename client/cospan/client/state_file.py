@@ -15,12 +15,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
-from cospan.client.result_file import AgentResult, contents, load_result, owner, resume
+from cospan.client.result_file import OWNED, AgentResult, contents, load_result, owner, resume
 from cospan.client.site_learner import SiteLearner
 from cospan.client.worker import Worker
 from cospan.core.specification import RunSpecification
 from cospan.wire.errors import RunFileError
 from cospan.wire.npz import save_npz
+from cospan.wire.whole_files import NotAFileError, check_regular
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +53,7 @@ class FileKind(Generic[L]):
 
     Attributes:
         contents: (learner, run id) → the file's arrays, as they are now.
-        load: reads a file; raises RunFileError where it is no such file.
+        load: reads of a file whose it is; raises RunFileError where it is no such file.
         resume: (learner, path, run id) → why its chains begin anew, or empty; see `result_file.resume`.
     """
 
@@ -63,7 +64,7 @@ class FileKind(Generic[L]):
 
 ONE_AGENT: FileKind[SiteLearner] = FileKind(
     contents=lambda learner, run_id: contents(learner, run_id=run_id),
-    load=load_result,
+    load=lambda path: load_result(path, names=OWNED),
     resume=lambda learner, path, run_id: resume(learner, path, run_id=run_id),
 )
 
@@ -111,8 +112,12 @@ class StateFile(Generic[L]):
             What was done, in words; empty where there was nothing to do.
 
         Raises:
-            RunFileError: it is another agent's of the same run, or cannot be moved aside.
+            RunFileError: it is another agent's of the same run, no regular file, or cannot be moved aside.
         """
+        try:
+            check_regular(self.path)
+        except NotAFileError as failure:  # a device or a pipe must not be renamed, nor replaced by a file
+            raise RunFileError(f"{self.path} cannot be used: {failure.strerror}; name another file") from failure
         self._remove_what_was_cut_short()
         if not self.path.exists():
             return ""

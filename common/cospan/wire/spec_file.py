@@ -11,6 +11,7 @@ import tomli_w
 from cospan.core.method import Method
 from cospan.core.specification import RunSpecification
 from cospan.wire.errors import RunFileError
+from cospan.wire.whole_files import MAX_TOML_BYTES, read_text
 
 FORMAT = "cospan-spec-1"
 
@@ -22,6 +23,29 @@ _KINDS: dict[type[Any], str] = {
     str: "a text in quotes",
     Method: "a table",
 }
+
+
+_MOST_DOTS = 100
+"""In one line. The time to parse a key grows with the square of its parts, and faster."""
+
+
+class NestedTooDeeplyError(ValueError):
+    """A TOML document is nested more deeply than any of ours."""
+
+
+def toml_values(text: str) -> dict[str, Any]:
+    """What a TOML text says, with or without a byte-order mark.
+
+    Raises:
+        NestedTooDeeplyError: its keys have too many parts, or its values too many levels.
+        ValueError: it is not TOML.
+    """
+    if any(line.count(".") > _MOST_DOTS for line in text.splitlines()):
+        raise NestedTooDeeplyError("it is nested too deeply")
+    try:
+        return tomllib.loads(text.removeprefix("\N{ZERO WIDTH NO-BREAK SPACE}"))
+    except RecursionError as failure:
+        raise NestedTooDeeplyError("it is nested too deeply") from failure
 
 
 def to_toml(specification: RunSpecification) -> str:
@@ -40,11 +64,11 @@ def from_toml(text: str, *, name: str) -> RunSpecification:
         RunFileError: the text is no TOML, lacks a field, or has one that is unknown or out of range.
     """
     try:
-        values = tomllib.loads(text)
+        values = toml_values(text)
+    except NestedTooDeeplyError as failure:
+        raise RunFileError(f"{name} is nested too deeply for a run specification") from failure
     except ValueError as failure:  # TOMLDecodeError is one, and so is what `int` says of thousands of digits
         raise RunFileError(f"{name} is not TOML: {failure}") from failure
-    except RecursionError as failure:
-        raise RunFileError(f"{name} is nested too deeply for a run specification") from failure
     try:
         specification = _specification(values, name=name)
         problems = specification.problems()
@@ -74,7 +98,7 @@ def load_spec(path: Path) -> RunSpecification:
         RunFileError: the file is missing, unreadable, or no specification.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_text(path, MAX_TOML_BYTES)
     except FileNotFoundError as failure:
         raise RunFileError(f"there is no file {path}; name the spec.toml of a run") from failure
     except (OSError, UnicodeDecodeError) as failure:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from cospan.wire.errors import CertificateExpiredError, InvalidValueError
+from cospan.wire.whole_files import read_bytes
 
 log = logging.getLogger(__name__)
 
@@ -226,7 +227,7 @@ def _read_all(files: TlsFiles) -> TlsMaterial:
 
 def _read(setting: str, path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        return read_bytes(path)
     except OSError as failure:
         raise InvalidValueError(
             f"{setting} is {path}, which cannot be read: {failure.strerror}; name a PEM file that can be"

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cospan.wire.errors import InvalidValueError
+from cospan.wire.whole_files import read_text
 
 COOKIE = "cospan-dashboard"
 _SHORTEST_TOKEN = 16
@@ -95,7 +96,7 @@ def read_token(path: Path) -> str:
         InvalidValueError: it cannot be read, or holds no token.
     """
     try:
-        text = path.read_text(encoding="utf-8").strip()
+        text = read_text(path).strip()
     except (OSError, UnicodeDecodeError) as failure:
         raise InvalidValueError(f"cannot read the dashboard's token from {path}: {failure}") from failure
     in_bounds = _SHORTEST_TOKEN <= len(text) <= _LONGEST_TOKEN

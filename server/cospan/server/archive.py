@@ -4,7 +4,7 @@ import contextlib
 import json
 import sqlite3
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from jaxtyping import Float
 from cospan.core.specification import RunSpecification
 from cospan.server.members import Departure, Seat, Session
 from cospan.server.saved import SavedRun
+from cospan.server.stored_file import BUSY_SECONDS, ReadingConnection, reading_connection
 from cospan.wire.errors import RunFileError
 from cospan.wire.messages import AgentPhase, RoundReport, Stamp
 from cospan.wire.spec_file import from_toml
@@ -126,8 +127,10 @@ def read_reports(path: Path) -> Iterator[RoundReport]:
     with _reading(path) as connection:
         state = _state(connection, path)
         contributors = 0
-        for row in _rows(connection, path, "rounds ORDER BY round"):
+        for expected, row in enumerate(_rows(connection, path, "rounds ORDER BY round")):
             number, _, _, named, _, seconds, movement, error, departed, absent, _ = row
+            if number != expected:
+                raise _damaged(path, f"round {number!r} stands in the place of round {expected}")
             contributors = contributors if named is None else len(json.loads(named))
             after = number + 1
             yield RoundReport(
@@ -191,26 +194,26 @@ def _not_kept(state: StoredState, number: int) -> str:
 
 
 @contextlib.contextmanager
-def _reading(path: Path) -> Iterator[sqlite3.Connection]:
+def _reading(path: Path) -> Iterator[ReadingConnection]:
     """One moment of the file, whoever writes to it meanwhile."""
     try:
         if not path.is_file():
             raise RunFileError(f"there is no stored run {path}; name the folder of one, see `cospan runs`")
-        # Without a log beside it nobody writes; and on a read-only disk none of its files could be made.
-        logged = path.with_name(f"{path.name}-wal").exists()
-        options = "mode=ro" if logged else "mode=ro&immutable=1"
-        connection = sqlite3.connect(f"{path.resolve().as_uri()}?{options}", uri=True, isolation_level=None)
-        try:
+        with reading_connection(path) as connection:
             connection.execute("BEGIN")
             yield connection
-        finally:
-            connection.close()
     except sqlite3.OperationalError as failure:
         name = getattr(failure, "sqlite_errorname", "")  # it has none where a text is not UTF-8
-        if name.startswith(("SQLITE_CANTOPEN", "SQLITE_READONLY", "SQLITE_PERM", "SQLITE_IOERR", "SQLITE_BUSY")):
+        if name.startswith("SQLITE_INTERRUPT"):
+            raise _damaged(path, "to read it takes longer than its size allows") from failure
+        if name.startswith("SQLITE_BUSY"):
+            raise RunFileError(
+                f"cannot read {path}: another program has had it locked for {BUSY_SECONDS:g} s; end that program"
+            ) from failure
+        if name.startswith(("SQLITE_CANTOPEN", "SQLITE_READONLY", "SQLITE_PERM", "SQLITE_IOERR")):
             raise _unreadable(path, str(failure)) from failure
         raise _damaged(path, str(failure)) from failure
-    except (sqlite3.DatabaseError, ValueError, KeyError, TypeError) as failure:
+    except (sqlite3.Error, ValueError, KeyError, TypeError, RecursionError) as failure:
         raise _damaged(path, str(failure)) from failure
     except OSError as failure:
         raise _unreadable(path, failure.strerror or str(failure)) from failure
@@ -232,7 +235,7 @@ def _damaged(path: Path, how: str) -> RunFileError:
     )
 
 
-def _state(connection: sqlite3.Connection, path: Path) -> StoredState:
+def _state(connection: ReadingConnection, path: Path) -> StoredState:
     (application,) = connection.execute("PRAGMA application_id").fetchone()
     if application != APPLICATION:
         raise _damaged(path, "it is of another program")
@@ -241,6 +244,7 @@ def _state(connection: sqlite3.Connection, path: Path) -> StoredState:
         raise RunFileError(
             f"{path} has format {schema}, and this version of Cospan knows {SCHEMA}; use the newer version"
         )
+    connection.check_tables()
     row = next(_rows(connection, path, "run"), None)
     if row is None:
         raise _damaged(path, "it holds no run")
@@ -249,7 +253,7 @@ def _state(connection: sqlite3.Connection, path: Path) -> StoredState:
     if count and count != last + 1:
         raise _damaged(path, f"it has {count} rounds, and the last is round {last}")
     stored = next((row[_STORED] for row in _rows(connection, path, "rounds WHERE round = ?", last)), None)
-    kept = tuple(number for (number,) in connection.execute("SELECT round FROM bases ORDER BY round"))
+    kept = _ascending(connection.execute("SELECT round FROM bases ORDER BY round"))
     if count and count not in kept:
         raise _damaged(path, f"the basis after its {count} rounds is missing")
     specification = from_toml(text, name=f"the specification in {path}")
@@ -271,7 +275,7 @@ def _state(connection: sqlite3.Connection, path: Path) -> StoredState:
     )
 
 
-def _check(connection: sqlite3.Connection, path: Path) -> None:
+def _check(connection: ReadingConnection, path: Path) -> None:
     """Looks at every page and every row.
 
     Raises:
@@ -288,12 +292,24 @@ def _check(connection: sqlite3.Connection, path: Path) -> None:
             raise _damaged(path, f"the basis after {number} rounds is not the one that was stored")
 
 
-def _rows(connection: sqlite3.Connection, path: Path, what: str, *values: Any) -> Iterator[tuple[Any, ...]]:
+def _rows(connection: ReadingConnection, path: Path, what: str, *values: Any) -> Iterator[tuple[Any, ...]]:
     """Rows of a table without their seals, which have to fit."""
-    for row in connection.execute(f"SELECT * FROM {what}", values):
+    for number, row in enumerate(connection.execute(f"SELECT * FROM {what}", values)):
+        if number > connection.most_rows:
+            raise _damaged(path, f"{what.partition(' ')[0]} has more rows than the file has room for")
         if seal(row[:-1]) != row[-1]:
             raise _damaged(path, f"a row of {what.partition(' ')[0]} is not the one that was stored")
         yield row[:-1]
+
+
+def _ascending(rows: Iterable[tuple[Any, ...]]) -> tuple[int, ...]:
+    """The rounds of rows. Raises ValueError where they do not ascend, as in pages that lead back to themselves."""
+    found: list[int] = []
+    for (number,) in rows:
+        if not isinstance(number, int) or number <= (found[-1] if found else 0):
+            raise ValueError(f"round {number!r} stands in the wrong place")
+        found.append(number)
+    return tuple(found)
 
 
 def _session(row: tuple[Any, ...]) -> Session:
@@ -312,7 +328,7 @@ def _session(row: tuple[Any, ...]) -> Session:
 
 
 def _arrays(
-    connection: sqlite3.Connection, path: Path, state: StoredState, number: int
+    connection: ReadingConnection, path: Path, state: StoredState, number: int
 ) -> tuple[Float[np.ndarray, "d r"], Float[np.ndarray, " d"] | None]:
     """B_t, t = `number`, and what its step remembers."""
     spec = state.specification
@@ -325,13 +341,13 @@ def _arrays(
     return values, None if row_squares is None else np.frombuffer(row_squares, dtype="<f8")
 
 
-def _last_contributors(connection: sqlite3.Connection, path: Path) -> Sequence[str]:
+def _last_contributors(connection: ReadingConnection, path: Path) -> Sequence[str]:
     named = "rounds WHERE contributors IS NOT NULL ORDER BY round DESC LIMIT 1"
     return next((list(json.loads(row[_CONTRIBUTORS])) for row in _rows(connection, path, named)), [])
 
 
 def _counts(
-    connection: sqlite3.Connection, path: Path, state: StoredState
+    connection: ReadingConnection, path: Path, state: StoredState
 ) -> tuple[dict[str, int], dict[str, int], dict[int, frozenset[str]]]:
     """Of every agent: in how many rounds it counted, and the newest of them; and whose gradients of which round."""
     counted: dict[str, int] = {}

@@ -1,4 +1,4 @@
-"""Open files: as many as this process may have, and of them as many connections as leave room for the rest."""
+"""Open files: of those that this process may have, as many connections as leave room for the rest."""
 
 import logging
 import resource
@@ -9,13 +9,6 @@ log = logging.getLogger(__name__)
 
 _OTHER_FILES = 128
 """For the store, the log, libraries, and what a workload has open."""
-
-
-def raise_file_limit() -> None:
-    """Lets this process have as many files open as it is allowed to; the default, often 1,024, is for `select`."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != hard:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def connections_allowed(agents: int) -> int:

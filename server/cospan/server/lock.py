@@ -12,6 +12,8 @@ from cospan.wire.errors import RunFileError
 _WAIT_SECONDS = 1.0
 """So long a lock is waited for: a process that is killed holds it for a moment, one that looks even shorter."""
 _TRY_SECONDS = 0.02
+_SAFELY = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+"""In a folder of others: a link might name a file that is not theirs, and a pipe would be waited for."""
 _TAKEN = (errno.EWOULDBLOCK, errno.EACCES)
 
 
@@ -56,7 +58,7 @@ class StoreLock:
         self.close()
 
     def _try(self) -> int | None:
-        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | _SAFELY, 0o644)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             held, named = os.fstat(descriptor), self._path.stat()
@@ -79,7 +81,7 @@ def lock_of(store: Path) -> Path:
 def holder_of(store: Path) -> str | None:
     """The number of the process that serves the run in `store`, or "unknown"; None where nobody does."""
     try:
-        descriptor = os.open(lock_of(store), os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = os.open(lock_of(store), os.O_RDONLY | _SAFELY)
     except OSError:
         return None
     try:

@@ -8,10 +8,12 @@ does not see a bit that has flipped in a value, so every row has a seal: a check
 
 import contextlib
 import json
+import logging
 import os
 import sqlite3
+import stat
 import time
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -23,9 +25,12 @@ from cospan.server.archive import APPLICATION, SCHEMA, read_saved, read_state, s
 from cospan.server.events import DropMember, OfOneRound, RoundRecord, StoreMember, StoreRound, StoreSpecification
 from cospan.server.lock import StoreLock
 from cospan.server.saved import SavedRun
+from cospan.server.stored_file import BUSY_SECONDS, TABLES
 from cospan.wire.errors import RunFileError
 from cospan.wire.messages import FinishCause
 from cospan.wire.spec_file import to_toml
+
+log = logging.getLogger(__name__)
 
 Operation: TypeAlias = StoreRound | StoreSpecification | StoreMember | DropMember
 """What can be stored."""
@@ -34,62 +39,25 @@ KEEP_EVERY = 100
 """Every so many rounds the basis is kept for good, unless told otherwise."""
 _NEWEST_BASES = 3
 """So many of the newest bases are kept, whatever their round."""
-_BUSY_SECONDS = 5.0
+_TRY_SECONDS = 0.5
+"""How long SQLite itself tries, while another program has the file locked, before the wait is told."""
 _PAGE, _LARGE_PAGE = 4096, 65_536
 _LARGE_BASIS = 1 << 17
 """Bytes: from here on large pages spare a quarter to a half of what a commit costs."""
-
-_TABLES = """
-CREATE TABLE run (
-    one INTEGER PRIMARY KEY CHECK (one = 1),
-    run_id TEXT NOT NULL,
-    created REAL NOT NULL,            -- seconds since 1970
-    specification TEXT NOT NULL,      -- as spec.toml
-    specification_digest TEXT NOT NULL,
-    incarnation INTEGER NOT NULL,
-    finish_cause TEXT,                -- NULL while the run can go on
-    finish_message TEXT,
-    seal INTEGER NOT NULL             -- of every row: CRC-32 of the JSON list of its other columns
-);
-CREATE TABLE rounds (
-    round INTEGER PRIMARY KEY,        -- that closed
-    stored REAL NOT NULL,             -- seconds since 1970
-    specification_digest TEXT NOT NULL,
-    contributors TEXT,                -- JSON: names, or name -> round of a stale gradient; NULL: as the row before
-    weight REAL NOT NULL,
-    seconds REAL NOT NULL,
-    basis_movement REAL NOT NULL,
-    orthonormality_error REAL NOT NULL,
-    departed TEXT,                    -- JSON list of names; NULL for none
-    absent TEXT,                      -- the same
-    basis_sha256 TEXT NOT NULL,       -- of the next round's basis, also where that was not kept
-    seal INTEGER NOT NULL
-);
-CREATE TABLE bases (
-    round INTEGER PRIMARY KEY,        -- t of B_t
-    basis BLOB NOT NULL,              -- float64, little-endian, C order
-    row_squares BLOB,                 -- the same
-    seal INTEGER NOT NULL             -- CRC-32 of the two
-);
-CREATE TABLE sessions (
-    token TEXT PRIMARY KEY, instance_id TEXT NOT NULL, agents TEXT NOT NULL, reconnects INTEGER NOT NULL,
-    holder TEXT NOT NULL, site_index INTEGER, seal INTEGER NOT NULL
-);
-CREATE TABLE seats (
-    holder TEXT PRIMARY KEY, site_index INTEGER NOT NULL, instance_id TEXT NOT NULL, seal INTEGER NOT NULL
-);
-CREATE TABLE departures (
-    agent TEXT PRIMARY KEY, round INTEGER NOT NULL, cause TEXT NOT NULL, reconnects INTEGER NOT NULL,
-    seal INTEGER NOT NULL
-);
-"""
 
 
 class RunStore:
     """A run on the disk, for the coordinator that serves it. One thread at a time may call its methods."""
 
     def __init__(
-        self, path: Path, connection: sqlite3.Connection, lock: StoreLock, saved: SavedRun, *, keep_every: int
+        self,
+        path: Path,
+        connection: sqlite3.Connection,
+        lock: StoreLock,
+        saved: SavedRun,
+        *,
+        keep_every: int,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """See `create_store` and `open_store`."""
         self.path, self.saved = path, saved
@@ -97,6 +65,7 @@ class RunStore:
         self.incarnation = 0
         self._keep_every = keep_every
         self._digest = saved.specification.digest()
+        self._clock, self._told = clock, False
         self._names: Set[str] | None = None
         self._contributors = ""  # so that the first round stored here names them, whatever the rounds before hold
 
@@ -203,12 +172,28 @@ class RunStore:
         self._contributors, self._names = contributors, fresh
         return (*values, seal(values))
 
+    def _begin(self, cursor: sqlite3.Cursor) -> None:
+        """Begins a transaction, if need be when another program has unlocked the file."""
+        begun = self._clock()
+        while True:
+            try:
+                cursor.execute("BEGIN IMMEDIATE")
+                self._told = False
+                return
+            except sqlite3.OperationalError as failure:
+                waited = self._clock() - begun
+                if not _is_locked(failure) or waited >= BUSY_SECONDS:
+                    raise
+                if not self._told:
+                    log.warning("another program has locked %s; rounds wait up to %g s", self.path, BUSY_SECONDS)
+                self._told = True
+
     @contextlib.contextmanager
     def _writing(self) -> Iterator[sqlite3.Cursor]:
         """One transaction, on the disk when it is left."""
         cursor = self._connection.cursor()
         try:
-            cursor.execute("BEGIN IMMEDIATE")
+            self._begin(cursor)
             yield cursor
             cursor.execute("COMMIT")
         except BaseException as failure:
@@ -216,6 +201,12 @@ class RunStore:
                 cursor.execute("ROLLBACK")
             if not isinstance(failure, sqlite3.Error):
                 raise
+            if _is_locked(failure):
+                raise RunFileError(
+                    f"cannot store the run in {self.path}: another program has had it locked for "
+                    f"{BUSY_SECONDS:g} s; what was stored before is untouched: end that program, and start the "
+                    "coordinator again to go on"
+                ) from failure
             raise RunFileError(
                 f"cannot store the run in {self.path}: {failure}; what was stored before is untouched: "
                 "see to the disk, and start the coordinator again to go on"
@@ -272,6 +263,7 @@ def open_store(path: Path, *, keep_every: int = KEEP_EVERY) -> RunStore:
             )
         saved = read_saved(path)
         with _storing(path):
+            _keep_to_owner(path)
             connection = _connect(path)
     except BaseException:
         lock.close()
@@ -288,12 +280,14 @@ def _make_file(path: Path, run_id: str, specification: RunSpecification) -> None
     fresh, journal = _fresh_files(path)
     fresh.unlink(missing_ok=True)
     journal.unlink(missing_ok=True)
+    # What SQLite puts beside it has the same mode.
+    os.close(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
     connection = sqlite3.connect(fresh, isolation_level=None)
     try:
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute(f"PRAGMA page_size = {_page_bytes(specification)}")
         connection.execute("BEGIN IMMEDIATE")
-        for statement in _TABLES.split(";\n"):
+        for statement in TABLES.split(";\n"):
             connection.execute(statement)
         connection.execute(f"PRAGMA user_version = {SCHEMA}")
         connection.execute(f"PRAGMA application_id = {APPLICATION}")
@@ -315,15 +309,28 @@ def _page_bytes(specification: RunSpecification) -> int:
 
 def _connect(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(
-        path, isolation_level=None, timeout=_BUSY_SECONDS, check_same_thread=False, cached_statements=32
+        path, isolation_level=None, timeout=BUSY_SECONDS, check_same_thread=False, cached_statements=32
     )
     try:
+        connection.execute("PRAGMA trusted_schema = OFF")
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
+        connection.execute(f"PRAGMA busy_timeout = {int(1000 * _TRY_SECONDS)}")
     except BaseException:
         connection.close()
         raise
     return connection
+
+
+def _keep_to_owner(path: Path) -> None:
+    """Takes from others the right to read a file that an earlier version has made."""
+    for name in (path, path.with_name(f"{path.name}-wal"), path.with_name(f"{path.name}-shm")):
+        with contextlib.suppress(OSError):  # it is not there, or is another user's
+            name.chmod(stat.S_IMODE(name.stat().st_mode) & 0o700)
+
+
+def _is_locked(failure: BaseException) -> bool:
+    return getattr(failure, "sqlite_errorname", "").startswith(("SQLITE_BUSY", "SQLITE_LOCKED"))
 
 
 @contextlib.contextmanager
