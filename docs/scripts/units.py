@@ -1,6 +1,6 @@
 """How far a change of units changes what a fleet learns: the tables of docs/how-it-works.md.
 
-    python docs/scripts/units.py [WORKLOAD] [ROUNDS]
+python docs/scripts/units.py [WORKLOAD] [ROUNDS]
 """
 
 import sys
@@ -62,7 +62,7 @@ def learnt(preset: str, rank: int, played: Sequence[Sequence[Trajectory]], chang
 
 
 def difference(one: JointFleet, other: JointFleet, change: Change) -> float:
-    """The largest of: relative differences of the agents' values and gains, in one unit; the sine of the subspaces."""
+    """The largest relative difference of values and gains, in one unit; or the sine of the angle, if larger."""
     worst = principal_angle_sine(one.basis, other.basis)
     for number, (before, after) in enumerate(zip(one.states, other.states, strict=True)):
         sigma = float(np.sqrt(before.rewards.variance))
@@ -81,9 +81,7 @@ def table(title: str, rows: Iterable[tuple[str, Change]], rank: int, played: lis
     print(f"| {title} | {' | '.join(PRESET_NAMES)} |\n|---|{'---|' * len(PRESET_NAMES)}")
     plain = {preset: learnt(preset, rank, played, Change()) for preset in PRESET_NAMES}
     for name, change in rows:
-        found = [
-            difference(plain[preset], learnt(preset, rank, played, change), change) for preset in PRESET_NAMES
-        ]
+        found = [difference(plain[preset], learnt(preset, rank, played, change), change) for preset in PRESET_NAMES]
         print(f"| {name} | {' | '.join(f'{value:.0e}' for value in found)} |")
     print()
 
