@@ -93,6 +93,9 @@ newcomer-test: $(VENV)/ready-docs  ## Follow docs/start.md from a clone to a fle
 figures: $(VENV)/ready-docs  ## Draw the figures of docs/figures again
 	@PYTHONPATH=examples $(BIN)/python docs/scripts/figures.py
 
+units: $(VENV)/ready  ## Print how far other units of rewards and features change what a fleet learns
+	@$(BIN)/python docs/scripts/units.py
+
 wheel-test: $(VENV)/ready  ## Build the wheel, and test it in a clean environment
 	@tests/wheel.sh $(PYTHON)
 

@@ -62,7 +62,7 @@ def learnt(preset: str, rank: int, played: Sequence[Sequence[Trajectory]], chang
 
 
 def difference(one: JointFleet, other: JointFleet, change: Change) -> float:
-    """The largest relative difference of values and gains in one unit, or the sine between the subspaces."""
+    """The largest relative difference of values and gains, in one unit; or the sine of the angle, if larger."""
     worst = principal_angle_sine(one.basis, other.basis)
     for number, (before, after) in enumerate(zip(one.states, other.states, strict=True)):
         sigma = float(np.sqrt(before.rewards.variance))

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -87,6 +88,24 @@ def test_a_relay_behind_a_relay_and_a_group_beside_single_agents() -> None:
             return coordinator.engine.state.basis
 
     np.testing.assert_allclose(run(stacked()), basis, rtol=0, atol=1e-12)
+
+
+def test_bounded_heads_are_named_through_a_relay_and_each_agent_says_so_once() -> None:
+    spec = specification(replace(practical(3), head_radius=0.01), agents=3, rounds=6)
+
+    async def bounded() -> tuple[dict[str, bool], list[list[str]]]:
+        async with Coordinator(spec) as coordinator, relays(coordinator.address, 2) as (relay,):
+            agents = agents_at(relay.address, (0, 1)) + agents_at(coordinator.address, (2,))
+            said: list[list[str]] = [[] for _ in agents]
+            for agent, notes in zip(agents, said, strict=True):
+                agent.on_note.append(lambda _, note, notes=notes: notes.append(note))  # type: ignore[misc]
+            await ends(*agents)
+            return {agent.agent_id: agent.head_bounded for agent in coordinator.status().agents}, said
+
+    heads, said = run(bounded())
+    assert heads == dict.fromkeys(("site-0", "site-1", "site-2"), True)
+    for index, notes in enumerate(said):
+        assert [note.startswith(f"the head of site-{index} reached head_radius = 0.01") for note in notes] == [True]
 
 
 # Who comes and goes -----------------------------------------------------------------------------------------------

@@ -27,7 +27,7 @@ from cospan.cli.outcome import (
 from cospan.cli.plot import quartiles
 from cospan.cli.progress import facts
 from cospan.cli.recorder import AgentProgress, Progress, RoundRow, RoundsFile, RunMonitor
-from cospan.cli.status import status_lines
+from cospan.cli.status import run_document, status_lines
 from cospan.cli.summary import summary_lines
 from cospan.cli.table import table
 from cospan.client.result_file import AgentResult
@@ -160,6 +160,7 @@ def agent_result(
         "gain": [2.0],
         "gain_error": math.nan,
         "value_error": joint[-1] if joint else math.nan,
+        "bounded_rounds": 0,
         "trace_round": np.array(rounds, dtype=np.int64),
         "trace_value_error": np.array(joint),
         "trace_independent_error": np.array(independent),
@@ -290,6 +291,21 @@ def test_status_says_who_was_an_outlier() -> None:
     assert lines[-2].endswith("waited for; an outlier in 7 rounds")
     assert lines[-1].endswith("an outlier in 1 round")
     assert "outlier" not in lines[-3]
+
+
+def test_status_and_summary_name_whose_heads_the_bound_has_cut(tmp_path: Path) -> None:
+    report = run_report(RunPhase.COLLECTING, agent_report(0), agent_report(1, head_bounded=True))
+    assert status_lines(report)[2].startswith("the head of site-1 reached head_radius = ")
+    assert [row["head_bounded"] for row in run_document(report)["agents"]] == [False, True]
+    agents = [AgentRow("site-0", "", bounded_rounds=0), AgentRow("site-1", "", bounded_rounds=3)]
+    outcome = replace(OUTCOME, bounded=("site-7",))
+    document = result_document(outcome, agents)
+    assert document["bounded_agents"] == ["site-1", "site-7"]
+    assert read_outcome(result_document(outcome), SPEC, BASIS).bounded == ("site-7",)
+    (line,) = [line for line in summary_lines(outcome, agents, document, tmp_path, width=None) if "bounded" in line]
+    assert line.startswith("bounded: the heads of site-1, site-7 reached head_radius = ")
+    free = result_document(OUTCOME, agents[:1])
+    assert not any("bounded" in line for line in summary_lines(OUTCOME, agents[:1], free, tmp_path, width=None))
 
 
 def test_status_names_who_has_to_come_back() -> None:

@@ -4,7 +4,9 @@ from dataclasses import replace
 
 from runs import CoordinatorDriver
 
+from cospan.server.history import RoundHistory
 from cospan.server.layered import Layered
+from cospan.server.reporting import run_report
 from cospan.server.sightings import Sightings
 
 
@@ -16,6 +18,17 @@ def test_only_those_who_have_joined_are_noted_and_a_group_has_no_td_error() -> N
         seen.note_td_error(run.state, token or "", 2.0)
     assert seen.rejected == {"a": 1, "b": 1, "c": 1}
     assert seen.td_errors == {"a": 2.0}
+
+
+def test_bounded_heads_are_those_of_the_sessions_own_agents() -> None:
+    run, seen = CoordinatorDriver(agents=3), Sightings()
+    group, other = run.join("b", "c"), run.join("a")
+    seen.note_bounded(run.state, group, ("a", "c", "nobody"))
+    seen.note_bounded(run.state, "of nobody", ("a",))
+    assert set(seen.bounded) == {"c"}
+    report = run_report(run.state, RoundHistory(), 0.0, seen)
+    assert [agent.head_bounded for agent in report.agents] == [False, False, True]
+    assert other
 
 
 def test_who_is_forgotten_by_the_run_is_forgotten_here() -> None:

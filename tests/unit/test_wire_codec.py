@@ -107,6 +107,7 @@ AGENT_MESSAGES: dict[str, m.AgentMessage] = {
     "factored, r factors": upload(FactoredMatrix(left=BASIS, right=MOMENT)),
     "with row sums": WITH_ROW_SUMS,
     "with a TD error": upload(FACTORED, td_error=0.0),
+    "with bounded heads": upload(FACTORED, agent_ids=(), bounded=("site-1", "site-2")),
     "heartbeat": m.Heartbeat(),
     "leave": m.Leave(cause="maintenance"),
     "leave without a cause": m.Leave(),
@@ -125,7 +126,9 @@ COORDINATOR_MESSAGES: dict[str, m.CoordinatorMessage] = {
 }
 AGENTS = (
     m.AgentReport("a", m.AgentPhase.CONNECTED, 0.5, awaited=True, rounds_counted=3, reconnects=1),
-    m.AgentReport("b", m.AgentPhase.LOST, 1.5, awaited=False, rounds_counted=2, reconnects=0, td_error=0.25),
+    m.AgentReport(
+        "b", m.AgentPhase.LOST, 1.5, awaited=False, rounds_counted=2, reconnects=0, td_error=0.25, head_bounded=True
+    ),
     m.AgentReport(
         "c", m.AgentPhase.GONE, 9.0, False, 0, 4, gone_in_round=0, gone_cause="silent for 5 s", outlier_rounds=7
     ),
@@ -403,6 +406,7 @@ GRADIENT_CHANGES: dict[str, tuple[str, Change]] = {
         set_to("head_second_moment", matrix_pb2.Matrix()),
     ),
     "negative TD error": ("gradient.td_error is -0.5; it must be 0 or more", set_to("td_error", -0.5)),
+    "bounded heads of a bad name": ("gradient.bounded_agent_ids", lambda g: g.bounded_agent_ids.append("a b")),
     "infinite TD error": ("gradient.td_error is inf", set_to("td_error", math.inf)),
     "TD error that is no number": ("gradient.td_error is nan", set_to("td_error", math.nan)),
     "an agent twice": ("gradient.agent_ids names an agent twice", set_to("agent_ids", ["a", "b", "a"])),

@@ -268,7 +268,7 @@ def _constant(name: str, text: str, metavar: str = "X") -> object:
 HeadStep: TypeAlias = Annotated[str | None, _constant("--head-step", "β, step of the head.")]
 GainStep: TypeAlias = Annotated[str | None, _constant("--gain-step", "γ, step of the gain estimate, at most 1.")]
 HeadRadius: TypeAlias = Annotated[
-    str | None, _constant("--head-radius", "U, the ball that holds the head; inf for none.")
+    str | None, _constant("--head-radius", "U, the ball that holds the head, in reward per feature; inf for none.")
 ]
 BasisStep: TypeAlias = Annotated[
     str | None, _constant("--basis-step", "ζ, the coordinator's step; 0 freezes the basis.")
@@ -299,7 +299,11 @@ RowScaled: TypeAlias = Annotated[
 ]
 RewardScaled: TypeAlias = Annotated[
     str | None,
-    _constant("--reward-scaled", "Whether all agents count as if their rewards had one variance.", "true|false"),
+    _constant(
+        "--reward-scaled",
+        "Whether each agent learns and sends in its own units of reward and feature.",
+        "true|false",
+    ),
 ]
 ExplainedPower: TypeAlias = Annotated[
     str | None,

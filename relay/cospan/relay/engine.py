@@ -26,6 +26,9 @@ log = logging.getLogger(__name__)
 _SHORTEST_SLEEP_SECONDS = 0.01
 _STALLED_SECONDS = 1.0
 
+_MOST_TOLD = 500
+"""Agents with bounded heads that one upload names; a message has room for each agent's name about once."""
+
 
 class RelayEngine:
     """The loop around `machine.step`, on one event loop and without locks."""
@@ -170,7 +173,8 @@ class RelayEngine:
     def _sum_up(self, command: SumUp) -> None:
         """Here and not in a thread: it is one addition for each number that was just received and checked."""
         total = sum_of_contributions(command.contributions)
-        bounded, self._bounded = tuple(sorted(self._bounded)), set()
+        bounded = tuple(sorted(self._bounded)[:_MOST_TOLD])
+        self._bounded.difference_update(bounded)
         self._upstream.upload(GradientUpload(command.round, total, command.agent_ids, bounded=bounded))
 
     # The end, and time ------------------------------------------------------------------------------------------

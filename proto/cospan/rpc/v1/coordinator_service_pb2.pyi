@@ -327,7 +327,8 @@ class SubspaceGradient(_message.Message):
 
     @_builtins.property
     def head_second_moment(self) -> _matrix_pb2.Matrix:
-        """Σ over agents of the mean of w wᵀ over the corrections of the round, r × r; only where the run preconditions.
+        """Σ over agents of the mean of w wᵀ over the corrections of the round, r × r; only where the run preconditions. Of a
+        gradient u vᵀ of one agent it is v vᵀ: the agent's weight is in each factor by its root.
         Symmetric and positive semidefinite, no entry above 1e60 in size.
         """
 

@@ -137,11 +137,15 @@ class Method(_message.Message):
     corrections: Global___CorrectionSchedule.ValueType
     """When the head is corrected."""
     head_step: _builtins.float
-    """β, the head's step size; above 0."""
+    """β, the head's step size; above 0. Where `reward_scaled`, in 1 / ρ², with ρ the root mean square norm of the agent's
+    features.
+    """
     gain_step: _builtins.float
     """γ, the step size of the gain estimate (the mean reward per step); above 0, at most 1."""
     head_radius: _builtins.float
-    """U, the radius of the ball that the head is projected onto; above 0, infinity for no ball."""
+    """U, the radius of the ball that the head is projected onto; above 0, infinity for no ball. Where `reward_scaled`, in
+    σ / ρ, with σ the standard deviation of the agent's rewards.
+    """
     basis_step: _builtins.float
     """ζ, the coordinator's step size; 0 or more (0 freezes the basis)."""
     implicit_head_step: _builtins.bool
@@ -163,7 +167,9 @@ class Method(_message.Message):
     the full history, by the agents' row sums.
     """
     reward_scaled: _builtins.bool
-    """Whether an agent's gradient is divided by the variance of its rewards."""
+    """Whether an agent learns and sends in its own units: what it sends is as if its rewards, less the first one, were
+    divided by σ and its features by ρ, both of all its data so far.
+    """
     explained_power: _builtins.float
     """p of the weight that an agent's gradient of the full history has, the p-th power of the share that the subspace
     explains of what the agent has seen; 0 or more.
@@ -177,8 +183,8 @@ class Method(_message.Message):
     trimmed_share: _builtins.float
     """β of the trimmed mean: the share that is left out on each side; above 0, below 0.5."""
     clip_norm: _builtins.float
-    """τ of the clipped mean, the longest that an agent's gradient counts, as a Frobenius norm; 0 for the median of the
-    round's own.
+    """τ of the clipped mean, the longest that an agent's gradient counts, as a Frobenius norm, without dimension where
+    `reward_scaled`; 0 for the median of the round's own.
     """
     largest_turn: _builtins.float
     """The largest angle, in degrees, by which the step of one round turns the basis once the beginning is over, 0.01 to
