@@ -6,7 +6,7 @@ import json
 import socket
 import ssl
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, closing
+from contextlib import ExitStack, asynccontextmanager, closing, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -26,6 +26,8 @@ from cospan.observe.dashboard import Dashboard
 from cospan.observe.entrance import Entrance
 from cospan.observe.frames import AGENT_COLUMNS
 from cospan.observe.run_view import RunView, Truth
+from cospan.server import acceptor
+from cospan.server.descriptors import dashboard_connections
 from cospan.server.host import Coordinator
 from cospan.wire.errors import InvalidValueError
 from cospan.wire.identity import COORDINATOR
@@ -70,11 +72,11 @@ def frames(address: str) -> Iterator[dict[str, Any]]:
 
 @asynccontextmanager
 async def shown(
-    token: str | None = None, tls: TlsFiles | None = None, **changes: Any
+    token: str | None = None, tls: TlsFiles | None = None, root: str = "", **changes: Any
 ) -> AsyncIterator[tuple[Coordinator, Dashboard, RunView]]:
     async with Coordinator(specification(practical(3), **changes)) as coordinator:
         view = RunView(coordinator)
-        dashboard = Dashboard(view, Entrance(LOOPBACK, token), host="127.0.0.1", port=0, tls=tls)
+        dashboard = Dashboard(view, Entrance(LOOPBACK, token, root), host="127.0.0.1", port=0, tls=tls)
         dashboard.open()
         try:
             yield coordinator, dashboard, view
@@ -166,6 +168,80 @@ def test_with_tls_and_a_token_only_who_shows_it_sees_anything(tmp_path: Path) ->
             assert all(part in cookie.lower() for part in ("httponly", "samesite=strict", "secure"))
             assert TOKEN not in cookie
             assert (await ask("/", Cookie=cookie.partition(";")[0]))[0] == 200
+
+    run(tried())
+
+
+def test_connections_that_say_nothing_keep_no_browser_out() -> None:
+    """More than there may be: the one that has waited longest makes room for a browser."""
+
+    async def crowded() -> None:
+        async with shown(rounds=4) as (coordinator, dashboard, _):
+            parts = urlsplit(dashboard.address)
+            with ExitStack() as stack:
+                silent = [
+                    stack.enter_context(socket.create_connection((parts.hostname, parts.port), 10))
+                    for _ in range(dashboard_connections() + 20)
+                ]
+                for path in ("/", "/main.js", "/style.css"):
+                    assert (await asyncio.to_thread(asked, dashboard.address, path))[0] == 200
+                assert silent[0].recv(1) == b"", "the first of them has made room"
+                watching = asyncio.create_task(asyncio.to_thread(lambda: list(frames(dashboard.address))))
+                await finish(coordinator)
+                await asyncio.to_thread(dashboard.close)
+                assert (await watching)[-1]["run"]["phase"] == "finished"
+
+    run(crowded())
+
+
+@pytest.mark.parametrize(
+    "saying",
+    [
+        b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nX: ",
+        b"POST /login HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 99\r\n\r\n",
+    ],
+    ids=["headers", "body"],
+)
+def test_a_request_that_comes_byte_by_byte_is_ended(saying: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(acceptor, "REQUEST_SECONDS", 0.3)
+
+    async def dribbled() -> None:
+        async with shown(token=TOKEN) as (_, dashboard, _):
+            parts = urlsplit(dashboard.address)
+            reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
+            writer.write(saying)
+            ended = asyncio.create_task(reader.read(1))
+            for _ in range(100):
+                writer.write(b"x")
+                done, _ = await asyncio.wait({ended}, timeout=0.05)
+                if done:
+                    break
+            assert ended.done(), "it was open for five seconds"
+            with suppress(ConnectionError):
+                assert await ended == b""
+            writer.close()
+
+    run(dribbled())
+
+
+def test_under_a_path_of_a_reverse_proxy_every_address_is_right() -> None:
+    async def tried() -> None:
+        async with shown(token=TOKEN, root="/fleet") as (_, dashboard, _):
+
+            async def ask(path: str, method: str = "GET", body: str | None = None, **headers: str) -> Any:
+                return await asyncio.to_thread(asked, dashboard.address, path, method, body, None, **headers)
+
+            token = {"Authorization": f"Bearer {TOKEN}"}
+            for root in ("", "/fleet"):  # the proxy may take its path away, or not
+                status, headers, _ = await ask(f"{root}/", Accept="text/html")
+                assert (status, headers["location"]) == (303, "/fleet/login")
+                assert (await ask(f"{root}/style.css"))[0] == 200
+                assert (await ask(f"{root}/main.js", **token))[0] == 200
+                status, headers, _ = await ask(f"{root}/login", "POST", f"token={TOKEN}")
+                assert (status, headers["location"]) == (303, "/fleet/")
+                assert "path=/fleet/;" in headers["set-cookie"].lower()
+            status, headers, _ = await ask("/fleet", **token)
+            assert (status, headers["location"]) == (308, "/fleet/")
 
     run(tried())
 
