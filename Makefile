@@ -9,7 +9,7 @@ PROTOS := $(wildcard proto/cospan/rpc/v1/*.proto)
 PIP_FLAGS := --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test e2e browser-test metrics-test faults soak fuzz bench bench-peers base-image check protos check-protos docs newcomer-test figures wheel-test clean
+.PHONY: help demo test e2e browser-test metrics-test proxy-test faults soak fuzz bench bench-peers base-image check protos check-protos docs newcomer-test figures wheel-test clean
 
 help:  ## Show this list
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -31,6 +31,10 @@ e2e: $(VENV)/ready-e2e  ## Run the tests in containers: build the image, start f
 metrics-test: $(VENV)/ready  ## Have a real Prometheus check its configuration, scrape a live run, and answer the board's queries
 	@if .ci/ensure-prometheus > /dev/null; then $(BIN)/python -m pytest -q tests/observability; else \
 	  echo "left out: the tests with Prometheus, for its programs cannot be had; install it, then: make metrics-test"; fi
+
+proxy-test: $(VENV)/ready  ## Look at the dashboard through a real nginx, under a path and with its buffers
+	@if .ci/ensure-nginx > /dev/null; then $(BIN)/python -m pytest -q tests/proxy; else \
+	  echo "left out: the tests with nginx, for it cannot be had; install it, then: make proxy-test"; fi
 
 browser-test: $(VENV)/ready-browser  ## Look at the dashboard in a real Chromium, which it installs where it may; pictures in build/screenshots
 	@$(BIN)/python -m pytest -q tests/browser
