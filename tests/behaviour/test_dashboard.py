@@ -19,6 +19,7 @@ from cospan.cli import authority
 from cospan.cli.dashboard import plan_dashboard
 from cospan.cli.main import main
 from cospan.cli.settings import Settings
+from cospan.cli.telemetry import metrics_plan
 from cospan.client.agent import Agent
 from cospan.core.method import practical
 from cospan.observe.audience import MOST_BROWSERS
@@ -284,13 +285,32 @@ def test_an_address_that_is_taken_is_named() -> None:
     [
         ({"dashboard": "0.0.0.0:8080"}, "there is no TLS"),
         ({"dashboard": "127.0.0.1:70000"}, "its port must be 0 to 65535"),
-        ({"dashboard_token_file": "token"}, "without --dashboard"),
+        ({"dashboard_token_file": "token"}, "--dashboard-token-file is said without --dashboard"),
+        ({"dashboard_root_path": "/fleet"}, "--dashboard-root-path is said without --dashboard"),
         ({"dashboard": "127.0.0.1:0", "dashboard_token_file": "/none/token"}, "cannot read the dashboard's token"),
     ],
 )
 def test_a_dashboard_that_would_not_be_safe_is_refused_in_words(changes: dict[str, str], says: str) -> None:
     with pytest.raises(InvalidValueError, match=says):
         plan_dashboard(Settings(**changes), None)
+
+
+def test_names_and_path_of_a_reverse_proxy_are_settings() -> None:
+    said = {
+        "dashboard": "127.0.0.1:0",
+        "dashboard_root_path": "/a/fleet",
+        "allowed_hosts": "Fleet.example,10.0.0.7",
+    }
+    plan = plan_dashboard(Settings(**said), None)
+    assert plan is not None
+    assert plan.hosts == {"127.0.0.1", "localhost", "::1", "fleet.example", "10.0.0.7"}
+    assert plan.root == "/a/fleet"
+    metrics = metrics_plan(Settings(metrics="0", allowed_hosts="fleet.example"), None)
+    assert metrics is not None
+    assert metrics.names == {"127.0.0.1", "localhost", "::1", "fleet.example"}
+    elsewhere = metrics_plan(Settings(metrics="0.0.0.0:0", insecure=True), None)
+    assert elsewhere is not None
+    assert elsewhere.names is None, "its names are not known here"
 
 
 def test_off_the_loopback_a_token_is_needed_as_well(tmp_path: Path) -> None:

@@ -55,8 +55,9 @@ class MetricsPlan:
 def metrics_plan(settings: Settings, tls: TlsFiles | None) -> MetricsPlan | None:
     """What the settings ask for; None for no metrics. On the loopback they are served without certificates.
 
-    There a page of another site could read them in a browser, by its name that points here: the Host is checked. An
-    address that other machines reach is called by names that are not known here, and is checked if some are said.
+    There a page of another site could read them in a browser, by its own name that points here (DNS rebinding), so
+    the Host is checked. Elsewhere it is checked only where `allowed_hosts` is set: the names of such an address are
+    not known here.
 
     Raises:
         InvalidValueError: prometheus_client is missing; or other machines can reach the address, without TLS.
