@@ -9,7 +9,7 @@ PROTOS := $(wildcard proto/cospan/rpc/v1/*.proto)
 PIP_FLAGS := --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test e2e browser-test node-test metrics-test faults soak fuzz bench bench-peers base-image check protos check-protos docs newcomer-test figures wheel-test clean
+.PHONY: help demo test e2e browser-test node-test metrics-test proxy-test faults soak fuzz bench bench-peers base-image check protos check-protos docs newcomer-test figures wheel-test clean
 
 help:  ## Show this list
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -32,6 +32,10 @@ metrics-test: $(VENV)/ready  ## Have a real Prometheus check its configuration, 
 	@if .ci/ensure-prometheus > /dev/null; then $(BIN)/python -m pytest -q tests/observability; else \
 	  echo "left out: the tests with Prometheus, for its programs cannot be had; install it, then: make metrics-test"; fi
 
+proxy-test: $(VENV)/ready  ## Look at the dashboard through a real nginx, under a path and with its buffers
+	@if .ci/ensure-nginx > /dev/null; then $(BIN)/python -m pytest -q tests/proxy; else \
+	  echo "left out: the tests with nginx, for it cannot be had; install it, then: make proxy-test"; fi
+
 browser-test: $(VENV)/ready-browser  ## Look at the dashboard in a real Chromium, which it installs where it may; pictures in build/screenshots
 	@$(BIN)/python -m pytest -q tests/browser
 
@@ -39,7 +43,7 @@ node-test: $(VENV)/ready  ## Have the agent for Node.js learn beside Python agen
 	@.ci/ensure-node && npm --prefix examples/agent-node ci --silent --no-audit --no-fund --ignore-scripts
 	@$(BIN)/python -m pytest -q tests/node
 
-faults: $(VENV)/ready-e2e  ## Break fleets from a seed: SEED=n, PARTS=kills,mixed,state-lost,hostile,containers (20 minutes)
+faults: $(VENV)/ready-e2e  ## Break fleets from a seed: SEED=n, PARTS=kills,mixed,state-lost,hostile,sockets,containers (20 minutes)
 	@PYTHONPATH=tests $(BIN)/python -m faults $(if $(SEED),--seed $(SEED)) $(if $(PARTS),--parts $(PARTS))
 
 soak: $(VENV)/ready  ## 100,000 rounds with 16 agents: the coordinator's memory and open files stay as they are

@@ -6,7 +6,7 @@ import json
 import socket
 import ssl
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, closing
+from contextlib import ExitStack, asynccontextmanager, closing, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -19,6 +19,7 @@ from cospan.cli import authority
 from cospan.cli.dashboard import plan_dashboard
 from cospan.cli.main import main
 from cospan.cli.settings import Settings
+from cospan.cli.telemetry import metrics_plan
 from cospan.client.agent import Agent
 from cospan.core.method import practical
 from cospan.observe.audience import MOST_BROWSERS
@@ -26,6 +27,8 @@ from cospan.observe.dashboard import Dashboard
 from cospan.observe.entrance import Entrance
 from cospan.observe.frames import AGENT_COLUMNS
 from cospan.observe.run_view import RunView, Truth
+from cospan.server import acceptor
+from cospan.server.descriptors import dashboard_connections
 from cospan.server.host import Coordinator
 from cospan.wire.errors import InvalidValueError
 from cospan.wire.identity import COORDINATOR
@@ -70,11 +73,11 @@ def frames(address: str) -> Iterator[dict[str, Any]]:
 
 @asynccontextmanager
 async def shown(
-    token: str | None = None, tls: TlsFiles | None = None, **changes: Any
+    token: str | None = None, tls: TlsFiles | None = None, root: str = "", **changes: Any
 ) -> AsyncIterator[tuple[Coordinator, Dashboard, RunView]]:
     async with Coordinator(specification(practical(3), **changes)) as coordinator:
         view = RunView(coordinator)
-        dashboard = Dashboard(view, Entrance(LOOPBACK, token), host="127.0.0.1", port=0, tls=tls)
+        dashboard = Dashboard(view, Entrance(LOOPBACK, token, root), host="127.0.0.1", port=0, tls=tls)
         dashboard.open()
         try:
             yield coordinator, dashboard, view
@@ -170,6 +173,80 @@ def test_with_tls_and_a_token_only_who_shows_it_sees_anything(tmp_path: Path) ->
     run(tried())
 
 
+def test_connections_that_say_nothing_keep_no_browser_out() -> None:
+    """More than there may be: the one that has waited longest makes room for a browser."""
+
+    async def crowded() -> None:
+        async with shown(rounds=4) as (coordinator, dashboard, _):
+            parts = urlsplit(dashboard.address)
+            with ExitStack() as stack:
+                silent = [
+                    stack.enter_context(socket.create_connection((parts.hostname, parts.port), 10))
+                    for _ in range(dashboard_connections() + 20)
+                ]
+                for path in ("/", "/main.js", "/style.css"):
+                    assert (await asyncio.to_thread(asked, dashboard.address, path))[0] == 200
+                assert silent[0].recv(1) == b"", "the first of them has made room"
+                watching = asyncio.create_task(asyncio.to_thread(lambda: list(frames(dashboard.address))))
+                await finish(coordinator)
+                await asyncio.to_thread(dashboard.close)
+                assert (await watching)[-1]["run"]["phase"] == "finished"
+
+    run(crowded())
+
+
+@pytest.mark.parametrize(
+    "saying",
+    [
+        b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nX: ",
+        b"POST /login HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 99\r\n\r\n",
+    ],
+    ids=["headers", "body"],
+)
+def test_a_request_that_comes_byte_by_byte_is_ended(saying: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(acceptor, "REQUEST_SECONDS", 0.3)
+
+    async def dribbled() -> None:
+        async with shown(token=TOKEN) as (_, dashboard, _):
+            parts = urlsplit(dashboard.address)
+            reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
+            writer.write(saying)
+            ended = asyncio.create_task(reader.read(1))
+            for _ in range(100):
+                writer.write(b"x")
+                done, _ = await asyncio.wait({ended}, timeout=0.05)
+                if done:
+                    break
+            assert ended.done(), "it was open for five seconds"
+            with suppress(ConnectionError):
+                assert await ended == b""
+            writer.close()
+
+    run(dribbled())
+
+
+def test_under_a_path_of_a_reverse_proxy_every_address_is_right() -> None:
+    async def tried() -> None:
+        async with shown(token=TOKEN, root="/fleet") as (_, dashboard, _):
+
+            async def ask(path: str, method: str = "GET", body: str | None = None, **headers: str) -> Any:
+                return await asyncio.to_thread(asked, dashboard.address, path, method, body, None, **headers)
+
+            token = {"Authorization": f"Bearer {TOKEN}"}
+            for root in ("", "/fleet"):  # the proxy may take its path away, or not
+                status, headers, _ = await ask(f"{root}/", Accept="text/html")
+                assert (status, headers["location"]) == (303, "/fleet/login")
+                assert (await ask(f"{root}/style.css"))[0] == 200
+                assert (await ask(f"{root}/main.js", **token))[0] == 200
+                status, headers, _ = await ask(f"{root}/login", "POST", f"token={TOKEN}")
+                assert (status, headers["location"]) == (303, "/fleet/")
+                assert "path=/fleet/;" in headers["set-cookie"].lower()
+            status, headers, _ = await ask("/fleet", **token)
+            assert (status, headers["location"]) == (308, "/fleet/")
+
+    run(tried())
+
+
 def test_browsers_that_do_not_read_hold_up_no_round_and_too_many_are_turned_away() -> None:
     async def crowded() -> None:
         async with shown(rounds=200) as (coordinator, dashboard, _):
@@ -208,13 +285,32 @@ def test_an_address_that_is_taken_is_named() -> None:
     [
         ({"dashboard": "0.0.0.0:8080"}, "there is no TLS"),
         ({"dashboard": "127.0.0.1:70000"}, "its port must be 0 to 65535"),
-        ({"dashboard_token_file": "token"}, "without --dashboard"),
+        ({"dashboard_token_file": "token"}, "--dashboard-token-file is said without --dashboard"),
+        ({"dashboard_root_path": "/fleet"}, "--dashboard-root-path is said without --dashboard"),
         ({"dashboard": "127.0.0.1:0", "dashboard_token_file": "/none/token"}, "cannot read the dashboard's token"),
     ],
 )
 def test_a_dashboard_that_would_not_be_safe_is_refused_in_words(changes: dict[str, str], says: str) -> None:
     with pytest.raises(InvalidValueError, match=says):
         plan_dashboard(Settings(**changes), None)
+
+
+def test_names_and_path_of_a_reverse_proxy_are_settings() -> None:
+    said = {
+        "dashboard": "127.0.0.1:0",
+        "dashboard_root_path": "/a/fleet",
+        "allowed_hosts": "Fleet.example,10.0.0.7",
+    }
+    plan = plan_dashboard(Settings(**said), None)
+    assert plan is not None
+    assert plan.hosts == {"127.0.0.1", "localhost", "::1", "fleet.example", "10.0.0.7"}
+    assert plan.root == "/a/fleet"
+    metrics = metrics_plan(Settings(metrics="0", allowed_hosts="fleet.example"), None)
+    assert metrics is not None
+    assert metrics.names == {"127.0.0.1", "localhost", "::1", "fleet.example"}
+    elsewhere = metrics_plan(Settings(metrics="0.0.0.0:0", insecure=True), None)
+    assert elsewhere is not None
+    assert elsewhere.names is None, "its names are not known here"
 
 
 def test_off_the_loopback_a_token_is_needed_as_well(tmp_path: Path) -> None:

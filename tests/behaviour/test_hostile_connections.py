@@ -107,11 +107,11 @@ def test_connections_leave_room_for_other_files(
         return connections_allowed(8)
 
     assert of_limit(1_000_000) == of_limit(descriptors.resource.RLIM_INFINITY) == most_connections(8)
-    assert of_limit(1024) == 1024 - 128
+    assert of_limit(1024) == 1024 - 128 - 128 - 32, "128 for a dashboard, 32 for metrics"
     assert not caplog.records
     needed = quota_of_all(Kind.STREAM, 8).at_once
-    assert of_limit(256) == 128
-    assert f"for the {needed} streams of 8 agents it should be {needed + 128}" in caplog.text
+    assert of_limit(256) == 128 - 21 - 10
+    assert f"for the {needed} streams of 8 agents it should be {needed + 288}" in caplog.text
     assert of_limit(64) == 1
 
 

@@ -17,12 +17,12 @@ from cospan.cli.process import prepare_environment
 
 prepare_environment(())
 
-from faults import hostile, kills, mixed, state_lost  # noqa: E402
+from faults import hostile, kills, mixed, sockets, state_lost  # noqa: E402
 from faults.plan import Kind  # noqa: E402
 from faults.processes import TESTS  # noqa: E402
 
 _SHOWN = 12
-PARTS = ("kills", "mixed", "state-lost", "hostile", "containers")
+PARTS = ("kills", "mixed", "state-lost", "hostile", "sockets", "containers")
 _CONTAINER_KILLS = 20
 
 
@@ -38,6 +38,7 @@ def main() -> int:
         "mixed": lambda: _mixed(folder, seed, chosen),
         "state-lost": lambda: asyncio.run(state_lost.run_state_lost(folder / "state-lost", seed)),
         "hostile": lambda: _hostile(folder, seed, chosen),
+        "sockets": lambda: _sockets(folder),
         "containers": lambda: _containers(seed),
     }
     failed = []
@@ -99,6 +100,12 @@ def _mixed(folder: Path, seed: int, chosen: argparse.Namespace) -> list[str]:
 
 def _hostile(folder: Path, seed: int, chosen: argparse.Namespace) -> list[str]:
     report = asyncio.run(hostile.run_hostile(folder / "hostile", seed, connections=chosen.connections))
+    print("\n".join(report.lines), flush=True)
+    return report.problems
+
+
+def _sockets(folder: Path) -> list[str]:
+    report = asyncio.run(sockets.run_sockets(folder / "sockets"))
     print("\n".join(report.lines), flush=True)
     return report.problems
 

@@ -50,6 +50,19 @@ def test_another_file_may_be_named(tmp_path: Path) -> None:
         ({"port": "70000"}, {}, "port is '70000' in --port; it must be a whole number, 0 to 65535"),
         ({"coordinator": "here"}, {}, "coordinator is 'here' in --coordinator; it must be HOST:PORT"),
         (
+            {"allowed_hosts": "a, b"},
+            {},
+            "allowed_hosts is 'a, b' in --allowed-hosts; it must be names or addresses",
+        ),
+        *(
+            (
+                {"dashboard_root_path": path},
+                {},
+                f"dashboard_root_path is {path!r} in --dashboard-root-path; it must be",
+            )
+            for path in ("fleet", "/fleet/", "/../fleet", "//fleet", "/fl eet")
+        ),
+        (
             {},
             {"COSPAN_RANK": "two"},
             "rank is 'two' in the environment variable COSPAN_RANK; it must be a whole",

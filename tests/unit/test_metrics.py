@@ -4,7 +4,10 @@ import contextlib
 import http.client
 import socket
 import ssl
+import threading
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -16,9 +19,11 @@ from runs import join
 from unit.test_engine import Fleet
 
 from cospan.cli import authority
-from cospan.server import events, metrics
+from cospan.server import acceptor, events, metrics
 from cospan.server.counts import ROUND_SECONDS, Counts
+from cospan.server.descriptors import small_connections
 from cospan.server.doorkeeper import Doorkeeper
+from cospan.server.host_header import names_of
 from cospan.server.metrics import MOST_NAMED, Subject, registry_of
 from cospan.server.metrics_server import MetricsServer
 from cospan.wire.errors import InvalidValueError, RateLimitedError
@@ -155,14 +160,14 @@ def serve(scraped: Scraped) -> Iterator[Serve]:
 
 
 def asked(
-    server: MetricsServer, path: str, method: str = "GET", context: ssl.SSLContext | None = None
+    server: MetricsServer, path: str, method: str = "GET", context: ssl.SSLContext | None = None, **headers: str
 ) -> tuple[int, str]:
     parts = urlsplit(server.address)
     host, port = str(parts.hostname), parts.port
     secured = http.client.HTTPSConnection(host, port, timeout=10, context=context)
     connection = secured if context is not None else http.client.HTTPConnection(host, port, timeout=10)
     with contextlib.closing(connection):
-        connection.request(method, path)
+        connection.request(method, path, headers=headers)
         answer = connection.getresponse()
         return answer.status, answer.read().decode()
 
@@ -190,28 +195,91 @@ def test_a_port_in_use_is_refused_with_a_sentence(scraped: Scraped, serve: Serve
         MetricsServer(CollectorRegistry(), healthy, host="127.0.0.1", port=int(port or 0))
 
 
-def test_peers_that_say_nothing_do_not_keep_others_out_for_long(
-    serve: Serve, monkeypatch: pytest.MonkeyPatch
+SLOW = b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nX-Slow: "
+
+
+@pytest.mark.parametrize("saying", [b"", SLOW], ids=["silent", "slow"])
+@pytest.mark.parametrize("secured", [False, True], ids=["plain", "tls"])
+def test_connections_without_a_request_keep_no_one_out(
+    tmp_path: Path, serve: Serve, saying: bytes, secured: bool
 ) -> None:
-    """Eight of them take all places; they are shown the door, and then there is room again."""
-    monkeypatch.setattr("cospan.server.metrics_server._PEER_SECONDS", 0.2)
-    monkeypatch.setattr("cospan.server.metrics_server._Handler.timeout", 0.2)
-    server = serve()
+    """More than there may be, none of them at its end: who makes a request is answered at once."""
+    files = issued(tmp_path) if secured else {}
+    server = serve(tls=files.get("coordinator"))
+    context = trusting(files["admin"]) if secured else None
+    with contextlib.ExitStack() as stack:
+        for _ in range(small_connections() + 8):
+            stack.enter_context(connected(server)).sendall(saying)
+        begun = time.monotonic()
+        assert asked(server, "/metrics", context=context)[0] == 200
+        assert asked(server, "/healthz", context=context) == (200, "ok\n")
+        assert time.monotonic() - begun < acceptor.REQUEST_SECONDS / 2
+
+
+@pytest.mark.parametrize("secured", [False, True], ids=["plain", "tls"])
+def test_a_request_that_comes_byte_by_byte_is_ended_all_the_same(
+    tmp_path: Path, serve: Serve, secured: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With TLS the handshake counts; and also a peer that has done its handshake, and says no more."""
+    monkeypatch.setattr(acceptor, "REQUEST_SECONDS", 0.3)
+    files = issued(tmp_path) if secured else {}
+    server = serve(tls=files.get("coordinator"))
+    with connected(server) as silent:
+        assert silent.recv(1) == b"", "it was closed by the server, within the ten seconds that we wait"
+    connection = connected(server)
+    if secured:
+        connection = trusting(files["agent"]).wrap_socket(connection, server_hostname="127.0.0.1")
+    connection.settimeout(0.05)
+    with connection:
+        for _ in range(100):
+            with contextlib.suppress(TimeoutError):
+                connection.sendall(b"G")
+                if not connection.recv(1):
+                    return
+    raise AssertionError("it was open for five seconds")
+
+
+def connected(server: MetricsServer) -> socket.socket:
     parts = urlsplit(server.address)
-    idlers = [socket.create_connection((str(parts.hostname), parts.port or 0), 10) for _ in range(8)]
-    for idler in idlers:
-        assert idler.recv(1) == b"", "it was closed by the server, within the ten seconds that we wait"
-        idler.close()
-    assert asked(server, "/healthz")[0] == 200
+    return socket.create_connection((str(parts.hostname), parts.port or 0), 10)
 
 
-def test_a_handshake_that_does_not_come_is_not_waited_for_long(
-    tmp_path: Path, serve: Serve, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("cospan.server.metrics_server._PEER_SECONDS", 0.2)
-    parts = urlsplit(serve(tls=issued(tmp_path)["coordinator"]).address)
-    with socket.create_connection((str(parts.hostname), parts.port or 0), 10) as idler:
-        assert idler.recv(1) == b"", "it was closed by the server, within the ten seconds that we wait"
+def test_a_page_of_another_name_reads_nothing(serve: Serve) -> None:
+    server = serve(names=names_of("127.0.0.1", ["fleet.example"]))
+    assert asked(server, "/metrics")[0] == 200
+    assert asked(server, "/metrics", Host="fleet.example")[0] == 200
+    status, text = asked(server, "/metrics", Host="evil.example")
+    assert (status, "not known by that name" in text) == (421, True)
+
+
+def test_headers_without_an_end_are_refused(serve: Serve) -> None:
+    with connected(serve()) as connection:
+        connection.sendall(SLOW + 9000 * b"x")
+        assert connection.recv(12) == b"HTTP/1.1 431"
+
+
+def test_health_is_found_out_once_for_all_who_ask(serve: Serve) -> None:
+    """An event loop that does not answer takes two seconds to be found out: not two for each who asks."""
+    asked_at_once, release = threading.Barrier(4), threading.Event()
+    checks = []
+
+    def slow() -> str:
+        checks.append(None)
+        assert release.wait(10.0)
+        return "the event loop has not answered"
+
+    def ask() -> tuple[int, str]:
+        asked_at_once.wait(10.0)
+        return asked(server, "/healthz")
+
+    server = serve(slow)
+    with ThreadPoolExecutor(4) as pool:
+        answers = [pool.submit(ask) for _ in range(3)]
+        asked_at_once.wait(10.0)
+        assert asked(server, "/metrics")[0] == 200, "a scrape does not wait for it"
+        release.set()
+        assert {answer.result()[0] for answer in answers} == {503}
+    assert 1 <= len(checks) <= 3
 
 
 def test_with_certificates_only_onlookers_are_answered(tmp_path: Path, serve: Serve) -> None:
@@ -221,6 +289,7 @@ def test_with_certificates_only_onlookers_are_answered(tmp_path: Path, serve: Se
     assert asked(server, "/metrics", context=trusting(files["admin"]))[0] == 200
     status, text = asked(server, "/metrics", context=trusting(files["agent"]))
     assert (status, "needs a certificate for cospan:admin or cospan:observer" in text) == (403, True)
+    assert asked(server, "/healthz", context=trusting(files["agent"]))[0] == 403
     stranger = ssl.create_default_context(cafile=files["admin"].authority)
     with pytest.raises((ssl.SSLError, OSError)):
         asked(server, "/metrics", context=stranger)

@@ -12,12 +12,13 @@ import pytest
 
 from cospan.observe import entrance
 from cospan.observe.audience import Audience, event
-from cospan.observe.entrance import Entrance, host_part, read_token
+from cospan.observe.entrance import Entrance, read_token
 from cospan.observe.frames import changed_rows, heat_map
 from cospan.observe.page_files import MODULES, page_file
 from cospan.observe.report_page import report_page
 from cospan.observe.series import Round, RoundSeries, percentile
 from cospan.observe.spectrum import spectrum_of
+from cospan.server.host_header import host_part
 from cospan.wire.errors import InvalidValueError
 
 TOKEN = "0123456789abcdef"

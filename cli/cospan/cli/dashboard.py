@@ -14,6 +14,7 @@ from cospan.cli.hosts_and_ports import host_and_port, is_loopback
 from cospan.cli.recorder import RunMonitor
 from cospan.cli.settings import Settings
 from cospan.server.host import Coordinator
+from cospan.server.host_header import names_of
 from cospan.study.statistics import median
 from cospan.wire.errors import InvalidValueError
 from cospan.wire.messages import RoundReport
@@ -21,9 +22,6 @@ from cospan.wire.tls import TlsFiles, certificate_facts
 
 if TYPE_CHECKING:
     from cospan.observe.run_view import RunView, Truth
-
-_LOOPBACK_NAMES = ("127.0.0.1", "localhost", "::1")
-_ANYWHERE = ("0.0.0.0", "::")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +34,7 @@ class DashboardPlan:
         tls: the coordinator's certificate; None on the loopback of a coordinator without one.
         token: what a browser must show; None for none.
         hosts: the names by which browsers may call it.
+        root: the path under which a reverse proxy serves it; empty for none.
     """
 
     host: str
@@ -43,6 +42,7 @@ class DashboardPlan:
     tls: TlsFiles | None
     token: str | None
     hosts: frozenset[str]
+    root: str = ""
 
 
 def plan_dashboard(settings: Settings, tls: TlsFiles | None) -> DashboardPlan | None:
@@ -52,10 +52,10 @@ def plan_dashboard(settings: Settings, tls: TlsFiles | None) -> DashboardPlan | 
         InvalidValueError: it cannot be served, or not safely.
     """
     if settings.dashboard is None:
-        if settings.dashboard_token_file is not None:
-            raise InvalidValueError(
-                "--dashboard-token-file is said without --dashboard HOST:PORT; say both or neither"
-            )
+        for name in ("dashboard_token_file", "dashboard_root_path"):
+            if getattr(settings, name) is not None:
+                flag = f"--{name.replace('_', '-')}"
+                raise InvalidValueError(f"{flag} is said without --dashboard HOST:PORT; say both or neither")
         return None
     require_dashboard("--dashboard")
     from cospan.observe.entrance import read_token
@@ -64,10 +64,9 @@ def plan_dashboard(settings: Settings, tls: TlsFiles | None) -> DashboardPlan | 
     token = None if settings.dashboard_token_file is None else read_token(Path(settings.dashboard_token_file))
     if not is_loopback(host):
         _check_safe(settings.dashboard, tls, token)
-    hosts = {*_LOOPBACK_NAMES, host.lower()} - set(_ANYWHERE)
-    if tls is not None:
-        hosts |= {name.lower() for name in certificate_facts(tls).hosts}
-    return DashboardPlan(host, port, tls, token, frozenset(hosts))
+    certified = () if tls is None else certificate_facts(tls).hosts
+    hosts = names_of(host, (*certified, *settings.further_hosts))
+    return DashboardPlan(host, port, tls, token, hosts, settings.dashboard_root_path or "")
 
 
 def _check_safe(address: str, tls: TlsFiles | None, token: str | None) -> None:
@@ -130,7 +129,7 @@ class Onlookers:
         from cospan.observe.entrance import Entrance
 
         plan = self._plan
-        entrance = Entrance(plan.hosts, plan.token)
+        entrance = Entrance(plan.hosts, plan.token, plan.root)
         dashboard = Dashboard(self._view, entrance, host=plan.host, port=plan.port, tls=plan.tls)
         dashboard.open()
         try:

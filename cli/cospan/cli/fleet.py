@@ -106,10 +106,10 @@ class Fleet:
             *("--host", _HOST, "--port", str(self._plan.settings.port or 0)),
             *("--start-seconds", str(self._start_seconds), "--keep-every", str(self._plan.settings.keep_every)),
         ]
-        if self._plan.settings.dashboard is not None:
-            arguments += ["--dashboard", self._plan.settings.dashboard]
-        if self._plan.settings.dashboard_token_file is not None:
-            arguments += ["--dashboard-token-file", self._plan.settings.dashboard_token_file]
+        for name in ("dashboard", "dashboard_token_file", "dashboard_root_path", "allowed_hosts"):
+            said = getattr(self._plan.settings, name)
+            if said is not None:
+                arguments += [f"--{name.replace('_', '-')}", said]
         self._coordinator = await self._start("coordinator", arguments)
         await asyncio.wait([self._listening], timeout=self._start_seconds)
         if not self._listening.done():

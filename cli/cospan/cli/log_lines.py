@@ -11,7 +11,30 @@ from datetime import UTC, datetime
 from io import TextIOWrapper
 from pathlib import Path
 
+from cospan.server.sparing import Sparing
 from cospan.wire.errors import RunFileError
+
+
+class OnceASecond(logging.Filter):
+    """Lets warnings and errors of one kind through once a second, with the number of those held back before.
+
+    One kind is one text of this program, or what another library says before it names its particulars: a flood of
+    connections must not fill the disk with tracebacks. The number is `suppressed` of the record.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._sparing = Sparing()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether the record is logged."""
+        if record.levelno < logging.WARNING:
+            return True
+        own = record.name.startswith("cospan")
+        text = record.getMessage() if own else str(record.msg).partition("\n")[0]
+        held_back = self._sparing.due((record.name, record.levelno, text))
+        record.suppressed = held_back or 0
+        return held_back is not None
 
 
 class JsonFormatter(logging.Formatter):
@@ -25,6 +48,8 @@ class JsonFormatter(logging.Formatter):
             "logger": record.name,
             "message": record.getMessage(),
         }
+        if getattr(record, "suppressed", 0):
+            entry["suppressed"] = getattr(record, "suppressed", 0)
         if record.exc_info:
             entry["exception"] = self.formatException(record.exc_info)
         return json.dumps(entry, ensure_ascii=False)
@@ -37,6 +62,7 @@ class _ErrorHandler(logging.Handler):
         super().__init__(logging.ERROR)
         self.setFormatter(logging.Formatter("%(name)s: %(message)s"))
         self.addFilter(lambda record: not record.name.startswith(("asyncio", "grpc")))
+        self.addFilter(OnceASecond())
 
     def emit(self, record: logging.LogRecord) -> None:
         """Prints the record."""
@@ -87,6 +113,7 @@ def log_to_file(path: Path) -> logging.Handler:
     except OSError as failure:
         raise RunFileError(f"cannot write {path}: {failure.strerror}") from failure
     handler.setFormatter(JsonFormatter())
+    handler.addFilter(OnceASecond())
     logging.getLogger().addHandler(handler)
     logging.getLogger("cospan").setLevel(logging.INFO)
     return handler

@@ -541,6 +541,26 @@ DashboardTokenFile: TypeAlias = Annotated[
         metavar="FILE",
     ),
 ]
+DashboardRootPath: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--dashboard-root-path",
+        help="The path under which a reverse proxy serves the page, as /cospan.",
+        show_default="none: the page is at /",
+        rich_help_panel=_ADDRESS,
+        metavar="PATH",
+    ),
+]
+AllowedHosts: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--allowed-hosts",
+        help="Further names for the Host of requests to dashboard and metrics, with commas between.",
+        show_default="this machine's loopback names and the own address",
+        rich_help_panel=_ADDRESS,
+        metavar="NAMES",
+    ),
+]
 Upstream: TypeAlias = Annotated[
     str | None,
     typer.Option(

@@ -1,10 +1,11 @@
 """`cospan report`: the page of a finished run as one HTML file, written or served on the loopback."""
 
+import contextlib
 import json
 import math
 import sys
+import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,9 @@ from cospan.observe.report_page import report_page
 from cospan.observe.series import RoundSeries
 from cospan.observe.spectrum import Spectrum, spectrum_of
 from cospan.server.archive import read_saved
+from cospan.server.descriptors import small_connections
+from cospan.server.host_header import LOOPBACK_NAMES
+from cospan.server.plain_http import Answer, PlainHttpServer, Request
 from cospan.server.saved import SavedRun
 from cospan.wire.errors import RunFileError
 from cospan.wire.messages import AgentPhase, AgentReport
@@ -188,36 +192,14 @@ def _spectrum(spec: RunSpecification, files: dict[str, AgentResult]) -> Spectrum
 
 def _serve(page: bytes) -> None:
     """Serves the page on a free port of the loopback until Ctrl-C."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(page))
-    port = server.server_address[1]
-    print(f"the report is at http://127.0.0.1:{port}/; Ctrl-C ends this", flush=True)
-    try:
-        server.serve_forever()
-    except KeyboardInterrupt:
-        pass
-    finally:
-        server.server_close()
 
+    async def answer(request: Request) -> Answer:
+        if request.path != "/":
+            return Answer(404, b"the report is at /\n")
+        return Answer(200, page, "text/html; charset=utf-8", {"X-Frame-Options": "DENY"})
 
-def _handler(page: bytes) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        timeout = 10
-
-        def do_GET(self) -> None:
-            known = (self.headers.get("Host") or "").partition(":")[0] in ("127.0.0.1", "localhost")
-            if not known or self.path.partition("?")[0] != "/":
-                self.send_error(421 if not known else 404)
-                return
-            self.send_response(200)
-            self.send_header("Content-Type", "text/html; charset=utf-8")
-            self.send_header("Content-Length", str(len(page)))
-            self.send_header("Cache-Control", "no-store")
-            self.send_header("X-Content-Type-Options", "nosniff")
-            self.send_header("X-Frame-Options", "DENY")
-            self.end_headers()
-            self.wfile.write(page)
-
-        def log_message(self, format: str, *args: object) -> None:  # noqa: A002
-            """Says nothing: who looks is the person who has started this."""
-
-    return Handler
+    most, names = small_connections(), LOOPBACK_NAMES
+    with PlainHttpServer("127.0.0.1", 0, answer, name="report", most=most, names=names) as server:
+        print(f"the report is at http://127.0.0.1:{server.port}/; Ctrl-C ends this", flush=True)
+        with contextlib.suppress(KeyboardInterrupt):
+            threading.Event().wait()

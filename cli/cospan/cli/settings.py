@@ -91,12 +91,27 @@ class Settings(BaseSettings):
     tls_ca: str | None = Field(None, description="a file")
     dashboard: str | None = Field(None, pattern=r"^\S+:\d{1,5}$", description="HOST:PORT")
     dashboard_token_file: str | None = Field(None, description="a file")
+    dashboard_root_path: str | None = Field(
+        None,
+        pattern=r"^(/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)+$",
+        description="a path as /cospan, without a slash at its end",
+    )
+    allowed_hosts: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z0-9._:-]+(,[A-Za-z0-9._:-]+)*$",
+        description="names or addresses without ports, with commas between",
+    )
     upstream: str | None = Field(None, pattern=r"^\S+:\d+$", description="HOST:PORT")
     level: int = Field(1, ge=1, le=5, description="a whole number, 1 to 5")
     upstream_tls_cert: str | None = Field(None, description="a file")
     upstream_tls_key: str | None = Field(None, description="a file")
     upstream_tls_ca: str | None = Field(None, description="a file")
     coordinator: str = Field("127.0.0.1:50051", pattern=r"^\S+:\d+$", description="HOST:PORT")
+
+    @property
+    def further_hosts(self) -> tuple[str, ...]:
+        """The names of `allowed_hosts`."""
+        return tuple((self.allowed_hosts or "").split(",")) if self.allowed_hosts else ()
 
     @property
     def tls(self) -> TlsFiles | None:

@@ -17,6 +17,7 @@ from cospan.cli.settings import Settings
 from cospan.server.counts import Counts
 from cospan.server.doorkeeper import Doorkeeper
 from cospan.server.engine import Engine
+from cospan.server.host_header import names_of
 from cospan.server.state import CoordinatorState
 from cospan.wire.errors import InvalidValueError
 from cospan.wire.messages import RunPhase
@@ -36,15 +37,27 @@ _ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT
 
 @dataclass(frozen=True, slots=True)
 class MetricsPlan:
-    """Where metrics are to be served, and with which certificates; None for plain HTTP."""
+    """Where metrics are to be served.
+
+    Attributes:
+        host: the address.
+        port: 0 for any that is free.
+        tls: with which certificates; None for plain HTTP.
+        names: what the Host of a request may be; None for any.
+    """
 
     host: str
     port: int
     tls: TlsFiles | None
+    names: frozenset[str] | None
 
 
 def metrics_plan(settings: Settings, tls: TlsFiles | None) -> MetricsPlan | None:
     """What the settings ask for; None for no metrics. On the loopback they are served without certificates.
+
+    There a page of another site could read them in a browser, by its own name that points here (DNS rebinding), so
+    the Host is checked. Elsewhere it is checked only where `allowed_hosts` is set: the names of such an address are
+    not known here.
 
     Raises:
         InvalidValueError: prometheus_client is missing; or other machines can reach the address, without TLS.
@@ -55,13 +68,13 @@ def metrics_plan(settings: Settings, tls: TlsFiles | None) -> MetricsPlan | None
     if importlib.util.find_spec("prometheus_client") is None:
         raise InvalidValueError("--metrics needs prometheus_client; pip install 'cospan[metrics]'")
     if is_loopback(host):
-        return MetricsPlan(host, port, None)
+        return MetricsPlan(host, port, None, names_of(host, settings.further_hosts))
     if tls is None and not settings.insecure:
         raise InvalidValueError(
             f"metrics is {settings.metrics}, which other machines can reach, and there is no TLS; say --tls-cert, "
             "--tls-key and --tls-ca, say a port alone, or say --insecure where the network is trusted"
         )
-    return MetricsPlan(host, port, tls)
+    return MetricsPlan(host, port, tls, names_of(host, settings.further_hosts) if settings.further_hosts else None)
 
 
 @contextlib.contextmanager
@@ -80,7 +93,8 @@ def serving_metrics(
     counts.listen(engine)
     registry = registry_of(Subject(engine, door, counts, closes_rounds))
     health = Health(asyncio.get_running_loop(), lambda: engine.state)
-    with MetricsServer(registry, health, host=plan.host, port=plan.port, tls=plan.tls) as server:
+    server = MetricsServer(registry, health, host=plan.host, port=plan.port, tls=plan.tls, names=plan.names)
+    with server:
         yield server.address
 
 

@@ -137,7 +137,7 @@ def of_certificate(uris: Iterable[str], *, address: str) -> Identity:
             ranges.append(span)
     name = ", ".join(ours[:_SHOWN]) + (f" and {len(ours) - _SHOWN} more" if len(ours) > _SHOWN else "")
     shared = ANY_AGENT in ours
-    key = f"{' '.join(ours)} at {_network_of(host_of(address))}" if shared or not ours else " ".join(ours)
+    key = f"{' '.join(ours)} at {network_of(host_of(address))}" if shared or not ours else " ".join(ours)
     return Identity(
         name=name or "nobody of this fleet",
         key=key,
@@ -158,7 +158,7 @@ def without_certificate(*, address: str) -> Identity:
     rights = {Right.READ, Right.STOP} if _is_local(host) else {Right.READ}
     return Identity(
         name=f"somebody at {host} without a certificate",
-        key=_network_of(host),
+        key=network_of(host),
         any_agent=True,
         rights=frozenset(rights),
     )
@@ -208,7 +208,7 @@ def _range(named: str) -> AgentRange | None:
     return AgentRange(found["prefix"], int(found["first"]), int(found["last"]))
 
 
-def _network_of(host: str) -> str:
+def network_of(host: str) -> str:
     """The host, or the /64 network that its IPv6 address is of."""
     try:
         address = ipaddress.IPv6Address(host.partition("%")[0])

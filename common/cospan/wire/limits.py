@@ -35,9 +35,9 @@ def rounds_ahead(feature_dim: int, rank: int) -> int:
 
 KEEPALIVE_SECONDS = 20
 KEEPALIVE_TIMEOUT_SECONDS = 10
-HANDSHAKE_SECONDS = 20
+HANDSHAKE_SECONDS = 10
 """A connection over which HTTP/2 (with TLS: and TLS) is not spoken by then is closed."""
-IDLE_SECONDS = 60
+IDLE_SECONDS = 10
 """A connection without a call is closed after so long; agents always have one."""
 
 _COMMON_OPTIONS: tuple[tuple[str, int], ...] = (

@@ -1,12 +1,12 @@
 """The dashboard of a coordinator in this process: a web server with a thread and an event loop of its own."""
 
 import asyncio
-import contextlib
 import logging
 import socket
 import ssl
 import threading
 from collections.abc import Callable
+from typing import Any
 
 import uvicorn
 
@@ -14,6 +14,8 @@ from cospan.observe.app import make_app
 from cospan.observe.audience import Audience, event
 from cospan.observe.entrance import Entrance
 from cospan.observe.run_view import RunView
+from cospan.server.acceptor import Acceptor, Connection, bound_socket
+from cospan.server.descriptors import dashboard_connections
 from cospan.wire.errors import InvalidValueError
 from cospan.wire.tls import TlsFiles
 
@@ -23,7 +25,6 @@ _FRAME_SECONDS = 0.25
 _TLS_SECONDS = 10.0
 _START_SECONDS = 10.0
 _STOP_SECONDS = 2
-_MOST_CONNECTIONS = 128
 
 
 class Dashboard:
@@ -38,7 +39,8 @@ class Dashboard:
     ) -> None:
         self._view, self._host, self._port, self._tls = view, host, port, tls
         self._audience = Audience()
-        self._app = make_app(entrance, self._audience, self._whole, secure=tls is not None)
+        self._app = make_app(entrance, self._audience, self._whole, self._connection, secure=tls is not None)
+        self._acceptor: Acceptor | None = None
         self._server: uvicorn.Server | None = None
         self._thread: threading.Thread | None = None
         self._closing = threading.Event()
@@ -55,7 +57,13 @@ class Dashboard:
         Raises:
             InvalidValueError: the address cannot be bound, as when the port is in use.
         """
-        listening = self._bound()
+        try:
+            listening = bound_socket(self._host, self._port)
+        except OSError as failure:
+            raise InvalidValueError(
+                f"the dashboard cannot listen on {self._host}:{self._port}: {failure.strerror}; choose another "
+                "address with --dashboard"
+            ) from failure
         self._port = listening.getsockname()[1]
         config = uvicorn.Config(
             self._app,
@@ -64,10 +72,10 @@ class Dashboard:
             lifespan="off",
             loop="asyncio",
             log_config=None,
-            log_level="warning",
+            log_level="error",  # a warning for every request that is malformed
             access_log=False,
             server_header=False,
-            limit_concurrency=_MOST_CONNECTIONS,
+            proxy_headers=False,  # they would change what a connection is found by
             timeout_graceful_shutdown=_STOP_SECONDS,
             ssl_certfile=self._tls.certificate if self._tls else None,
             ssl_keyfile=self._tls.key if self._tls else None,
@@ -80,39 +88,40 @@ class Dashboard:
         self._thread.start()
         started.wait(_START_SECONDS)
 
-    def _bound(self) -> socket.socket:
-        family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
-        listening = socket.socket(family)
-        try:
-            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listening.bind((self._host, self._port))
-            listening.listen(64)
-        except OSError as failure:
-            listening.close()
-            raise InvalidValueError(
-                f"the dashboard cannot listen on {self._host}:{self._port}: {failure.strerror}; choose another "
-                "address with --dashboard"
-            ) from failure
-        return listening
-
     def _run(self, server: uvicorn.Server, listening: socket.socket, started: Callable[[], object]) -> None:
         try:
             asyncio.run(self._serve(server, listening, started))
         except Exception:
-            log.exception("the dashboard has failed; the run goes on without it")
+            log.exception("the dashboard has failed; the run continues without it")
         finally:
             started()
             listening.close()
 
     async def _serve(self, server: uvicorn.Server, listening: socket.socket, started: Callable[[], object]) -> None:
-        publishing = asyncio.create_task(self._publish(server))
+        """Serves until `_publish` says that it is over; uvicorn speaks HTTP, and accepts nothing itself."""
+        config = server.config
+        config.load()
+
+        def speaking(_: Connection) -> asyncio.Protocol:
+            protocol: Any = config.http_protocol_class
+            made: asyncio.Protocol = protocol(config=config, server_state=server.server_state, app_state={})
+            return made
+
+        self._acceptor = Acceptor(
+            listening, speaking, name="dashboard", most=dashboard_connections(), tls=lambda: config.ssl
+        )
+        tasks = [asyncio.create_task(self._acceptor.accept()), asyncio.create_task(self._publish(server))]
         started()
         try:
-            await server.serve(sockets=[listening])
+            await server.serve(sockets=[])
         finally:
-            publishing.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await publishing
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            self._acceptor.close()
+
+    def _connection(self, client: tuple[str, int] | None) -> Connection | None:
+        return None if self._acceptor is None else self._acceptor.connection(client)
 
     async def _publish(self, server: uvicorn.Server) -> None:
         """Gathers what there is, and tells those who look, until the dashboard is to be closed."""

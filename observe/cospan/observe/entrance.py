@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from cospan.server.host_header import names_host
 from cospan.wire.errors import InvalidValueError
 from cospan.wire.whole_files import read_text
 
@@ -40,16 +41,28 @@ class Entrance:
         hosts: names, without a port, that a request's Host header may have: another one is a page of somebody
             else's whose name was made to point here (DNS rebinding).
         token: what must be shown; None where the dashboard is on the loopback and none was asked for.
+        root: the path below which a reverse proxy shows the dashboard, as /cospan; empty where it is at the top.
     """
 
     hosts: frozenset[str]
     token: str | None = None
+    root: str = ""
     _key: bytes = field(default_factory=lambda: secrets.token_bytes(32))
     _wrong: list[float] = field(default_factory=list)
 
     def knows_host(self, header: str | None) -> bool:
         """Whether the Host header names this dashboard."""
-        return header is not None and host_part(header) in self.hosts
+        return names_host(header, self.hosts)
+
+    def path_below_root(self, path: str) -> str | None:
+        """The path as it is without the proxy; None for the root itself without its slash.
+
+        A proxy may have taken the root away already, or not: both are understood.
+        """
+        if self.root and path == self.root:
+            return None
+        below = path.startswith(f"{self.root}/")
+        return path[len(self.root) :] if below else path
 
     def admits(self, authorization: str | None, cookie: str | None) -> bool:
         """Whether a request shows the token, or the cookie that was given for it. Compared in constant time."""
@@ -79,14 +92,6 @@ class Entrance:
     def pass_for_browser(self) -> str:
         """The cookie of a browser that has shown the token; of no use once this process has ended."""
         return hmac.new(self._key, (self.token or "").encode(), "sha256").hexdigest()
-
-
-def host_part(header: str) -> str:
-    """The name or address of HOST, HOST:PORT or [ADDRESS]:PORT, in lower case and without brackets."""
-    header = header.strip().lower()
-    if header.startswith("["):
-        return header[1:].partition("]")[0]
-    return header.rpartition(":")[0] if header.count(":") == 1 else header
 
 
 def read_token(path: Path) -> str:

@@ -1,30 +1,25 @@
-"""Serves `/metrics` and `/healthz` over HTTP, from threads of its own: a scrape never holds a round up.
+"""Serves `/metrics` and `/healthz` over HTTP, from a thread of its own: a scrape never holds a round up.
 
 Beyond loopback it is as guarded as the run: with certificates a peer must show one that may look on.
 """
 
+import asyncio
+import contextlib
 import logging
-import socket
 import ssl
 import threading
-from collections.abc import Callable
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from collections.abc import Callable, Collection
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
+from cospan.server.descriptors import small_connections
+from cospan.server.plain_http import Answer, PlainHttpServer, RefusedError, Request
 from cospan.wire.errors import AdminRequiredError, InvalidValueError
 from cospan.wire.identity import Right, of_certificate
 from cospan.wire.tls import TlsFiles, TlsSource
 
 log = logging.getLogger(__name__)
-
-_PEER_SECONDS = 5.0
-"""How long a peer may take for its handshake, to send its request, and to read a part of the answer."""
-_AT_ONCE = 8
-"""So many requests are served at a time; who comes then is turned away at once."""
-_TEXT = "text/plain; charset=utf-8"
 
 
 class MetricsServer:
@@ -42,6 +37,7 @@ class MetricsServer:
         host: str,
         port: int,
         tls: TlsFiles | None = None,
+        names: Collection[str] | None = None,
     ) -> None:
         """Listens; nothing is answered before it is entered.
 
@@ -52,131 +48,119 @@ class MetricsServer:
             port: to listen on; 0 for any that is free.
             tls: certificate, key and authority: a peer must then show a certificate of an observer or an
                 administrator. None for plain HTTP.
+            names: what the Host of a request may be; None for any.
 
         Raises:
             InvalidValueError: the address cannot be bound.
         """
-        source = None if tls is None else TlsSource(tls)
+        contexts = None if tls is None else _Contexts(TlsSource(tls))
+        self._registry, self._health = registry, health
+        self._checking: asyncio.Future[str] | None = None
         try:
-            self._server = _Server(host, port, registry, health, source)
+            self._server = PlainHttpServer(
+                host,
+                port,
+                self._answer,
+                name="metrics",
+                most=small_connections(),
+                names=names,
+                tls=contexts or (lambda: None),
+            )
         except (OSError, OverflowError) as failure:
             raise InvalidValueError(
-                f"cannot serve metrics on {host}:{port}; the port may be in use: choose another with --metrics"
+                f"cannot serve metrics on {host}:{port}: {getattr(failure, 'strerror', None) or failure}; choose "
+                "another address with --metrics"
             ) from failure
         self._host, self._scheme = host, "http" if tls is None else "https"
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.1,), name="metrics", daemon=True)
 
     @property
     def address(self) -> str:
         """Where the metrics are, as a URL; the real port, where 0 was asked for."""
         host = f"[{self._host}]" if ":" in self._host else self._host
-        return f"{self._scheme}://{host}:{self._server.server_address[1]}/metrics"
+        return f"{self._scheme}://{host}:{self._server.port}/metrics"
 
     def __enter__(self) -> "MetricsServer":
-        self._thread.start()
+        self._server.__enter__()
         log.info("metrics are on %s", self.address)
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
+        self._server.__exit__()
 
-
-class _Server(ThreadingHTTPServer):
-    """Bounded: in threads, in seconds, in who may ask."""
-
-    daemon_threads = True
-    block_on_close = False  # a peer that reads slowly is not waited for
-    request_queue_size = 16
-
-    def __init__(
-        self, host: str, port: int, registry: CollectorRegistry, health: Callable[[], str], tls: TlsSource | None
-    ) -> None:
-        self.registry, self.health, self._tls = registry, health, tls
-        self._places = threading.BoundedSemaphore(_AT_ONCE)
-        self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        super().__init__((host, port), _Handler)
-
-    def process_request(self, request: Any, client_address: Any) -> None:
-        """Takes a connection, if there is a place for it."""
-        if not self._places.acquire(blocking=False):
-            self.shutdown_request(request)
-            return
-        super().process_request(request, client_address)
-
-    def process_request_thread(self, request: Any, client_address: Any) -> None:
-        """Answers one connection, and gives its place back."""
-        try:
-            request.settimeout(_PEER_SECONDS)
-            if self._tls is not None:
-                request = self._secured(self._tls, request)
-            super().process_request_thread(request, client_address)
-        except OSError as failure:
-            log.info("a connection for metrics has failed: %s", failure)
-            self.shutdown_request(request)
-        finally:
-            self._places.release()
-
-    @staticmethod
-    def _secured(source: TlsSource, request: socket.socket) -> ssl.SSLSocket:
-        """The connection with TLS, by the certificate that is on disk now; in the thread of the connection."""
-        source.refresh()
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        context.verify_mode = ssl.CERT_REQUIRED
-        context.load_verify_locations(cadata=source.material.authority.decode())
-        context.load_cert_chain(source.files.certificate, source.files.key, password=b"")
-        return context.wrap_socket(request, server_side=True)
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """A peer that breaks off is no news; anything else is in the log."""
-        log.info("a request for metrics has failed", exc_info=True)
-
-
-class _Handler(BaseHTTPRequestHandler):
-    """One request: HTTP/1.0, so one for each connection."""
-
-    server: _Server
-    server_version, sys_version = "cospan", ""
-    timeout = _PEER_SECONDS
-
-    def do_GET(self) -> None:  # the name is that of http.server
+    async def _answer(self, request: Request) -> Answer:
         """Answers `/metrics` and `/healthz`."""
-        refusal = self._refusal()
-        if refusal:
-            self._answer(403, _TEXT, f"{refusal}\n".encode())
-            return
-        match self.path.partition("?")[0]:
+        _check_may_look(request)
+        match request.path:
             case "/metrics":
-                self._answer(200, CONTENT_TYPE_LATEST, generate_latest(self.server.registry))
+                return Answer(200, generate_latest(self._registry), CONTENT_TYPE_LATEST)
             case "/healthz":
-                problem = self.server.health()
-                self._answer(503 if problem else 200, _TEXT, f"{problem or 'ok'}\n".encode())
+                problem = await self._problem()
+                return Answer(503 if problem else 200, f"{problem or 'ok'}\n".encode())
             case _:
-                self._answer(404, _TEXT, b"there are /metrics and /healthz\n")
+                return Answer(404, b"there are /metrics and /healthz\n")
 
-    do_HEAD = do_GET  # noqa: N815
+    async def _problem(self) -> str:
+        """What is wrong; who asks while it is being found out is told the same, so one thread is enough."""
+        if self._checking is None:
+            loop = asyncio.get_running_loop()
+            checking = self._checking = loop.create_future()
+            # A daemon, so that the end does not wait for it: it may wait for the loop that ends this server.
+            threading.Thread(target=self._check, args=(loop, checking), name="health", daemon=True).start()
+        return await asyncio.shield(self._checking)
 
-    def _refusal(self) -> str:
-        """Why this peer is told nothing; nothing where it may look on."""
-        if not isinstance(self.connection, ssl.SSLSocket):
-            return ""
-        shown: dict[str, Any] = dict(self.connection.getpeercert() or {})
-        uris = [value for kind, value in shown.get("subjectAltName", ()) if kind == "URI"]
+    def _check(self, loop: asyncio.AbstractEventLoop, checking: asyncio.Future[str]) -> None:
         try:
-            of_certificate(uris, address=self.client_address[0]).require(Right.READ)
-        except AdminRequiredError as refusal:
-            return str(refusal)
-        return ""
+            problem = self._health()
+        except Exception as failure:
+            log.exception("the health check has failed")
+            problem = f"the health check has failed: {failure}"
+        with contextlib.suppress(RuntimeError):  # the server has ended meanwhile
+            loop.call_soon_threadsafe(self._checked, checking, problem)
 
-    def _answer(self, status: int, kind: str, body: bytes) -> None:
-        self.send_response(status)
-        self.send_header("Content-Type", kind)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(body)
+    def _checked(self, checking: asyncio.Future[str], problem: str) -> None:
+        self._checking = None
+        if not checking.done():
+            checking.set_result(problem)
 
-    def log_message(self, *_: Any) -> None:
-        """Says nothing: every scrape would be a line."""
+
+def _check_may_look(request: Request) -> None:
+    """Sees to it that the peer may look on.
+
+    Raises:
+        RefusedError: its certificate is not that of an observer or an administrator.
+    """
+    if request.certificate is None:
+        return
+    uris = [value for kind, value in request.certificate.get("subjectAltName", ()) if kind == "URI"]
+    try:
+        of_certificate(uris, address=request.peer).require(Right.READ)
+    except AdminRequiredError as refusal:
+        raise RefusedError(403, str(refusal)) from refusal
+
+
+class _Contexts:
+    """What new connections are secured with: by the certificate that is on disk now."""
+
+    def __init__(self, source: TlsSource) -> None:
+        self._source, self._material = source, source.material
+        self._context = _context_of(source)
+
+    def __call__(self) -> ssl.SSLContext:
+        self._source.refresh()
+        if self._source.material is not self._material:
+            try:
+                self._context = _context_of(self._source)
+            except (OSError, ssl.SSLError) as failure:
+                log.warning("the former certificate stays in use for metrics: %s", failure)
+            else:
+                self._material = self._source.material
+        return self._context
+
+
+def _context_of(source: TlsSource) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.load_verify_locations(cadata=source.material.authority.decode())
+    context.load_cert_chain(source.files.certificate, source.files.key, password=b"")
+    return context
