@@ -10,6 +10,7 @@ from jaxtyping import Float
 
 from cospan.client.loading import load_workload, make_site
 from cospan.client.participant import PATIENCE_SECONDS, AgentEnd, Keeping, Participant
+from cospan.client.plausibility import MEMORY_GIB
 from cospan.client.result_file import save_result
 from cospan.client.site_learner import SiteLearner
 from cospan.client.state_file import CHECKPOINT_SECONDS, ONE_AGENT
@@ -57,6 +58,7 @@ class Agent(Participant[SiteLearner]):
         transport: Transport | None = None,
         tls: TlsFiles | None = None,
         share_td_error: bool = False,
+        memory_gib: float = MEMORY_GIB,
     ) -> None:
         """Prepares an agent; nothing is connected yet.
 
@@ -78,6 +80,7 @@ class Agent(Participant[SiteLearner]):
             tls: certificate, key and authority for mutual TLS; the certificate must speak for the agent. Read again
                 when the files change. No TLS where left out.
             share_td_error: whether the coordinator is told its root mean square TD error, for onlookers.
+            memory_gib: GiB that the rounds of a run may need in this process; a run that needs more is refused.
 
         Raises:
             WorkloadError: there is no such workload or site.
@@ -89,6 +92,7 @@ class Agent(Participant[SiteLearner]):
             ONE_AGENT,
             Keeping.of(resume_from, state_file, checkpoint_seconds),
             patience=patience,
+            memory_gib=memory_gib,
         )
         self.index = index
         self.agent_id, self._holds_as = _identity(index, agent_id, holder)

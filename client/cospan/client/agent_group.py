@@ -13,6 +13,7 @@ from cospan.client.group_file import GROUP
 from cospan.client.group_learner import GroupLearner, GroupSites, group_name, no_warm_up
 from cospan.client.loading import load_workload, make_site
 from cospan.client.participant import PATIENCE_SECONDS, Keeping, Participant
+from cospan.client.plausibility import MEMORY_GIB
 from cospan.client.result_file import save_result
 from cospan.client.state_file import CHECKPOINT_SECONDS, StateFile
 from cospan.client.transport import GrpcTransport, Transport
@@ -48,6 +49,7 @@ class AgentGroup(Participant[GroupLearner]):
         checkpoint_seconds: float = CHECKPOINT_SECONDS,
         transport: Transport | None = None,
         tls: TlsFiles | None = None,
+        memory_gib: float = MEMORY_GIB,
     ) -> None:
         """Prepares a group; nothing is connected yet.
 
@@ -63,6 +65,7 @@ class AgentGroup(Participant[GroupLearner]):
             checkpoint_seconds: how often, at most, the group's file is written; 0 means at the end alone.
             transport: how to reach the coordinator; gRPC to `coordinator` where left out.
             tls: certificate, key and authority for mutual TLS; the certificate must speak for all of the agents.
+            memory_gib: GiB that the rounds of a run may need in this process; a run that needs more is refused.
 
         Raises:
             WorkloadError: there is no such workload.
@@ -78,6 +81,8 @@ class AgentGroup(Participant[GroupLearner]):
             GROUP,
             Keeping.of(resume_from, folder, checkpoint_seconds),
             patience=patience,
+            agents=len(self.indices),
+            memory_gib=memory_gib,
         )
         self.agent_ids = tuple(default_agent_id(index) for index in self.indices)
         """The agents' names, in the order of their sites."""

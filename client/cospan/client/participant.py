@@ -23,6 +23,7 @@ import numpy as np
 from jaxtyping import Float
 
 from cospan.client import session
+from cospan.client.plausibility import MEMORY_GIB, memory_problem
 from cospan.client.state_file import FileKind, Learns, StateFile, resumed
 from cospan.client.transport import AgentStream, Transport
 from cospan.client.worker import Worker
@@ -89,7 +90,15 @@ class Participant(ABC, Generic[L]):
     """The conversation of one process, whatever it hosts."""
 
     def __init__(
-        self, workload: Workload, transport: Transport, kind: FileKind[L], keeping: Keeping, *, patience: float
+        self,
+        workload: Workload,
+        transport: Transport,
+        kind: FileKind[L],
+        keeping: Keeping,
+        *,
+        patience: float,
+        agents: int = 1,
+        memory_gib: float = MEMORY_GIB,
     ) -> None:
         """Nothing is connected yet.
 
@@ -99,6 +108,8 @@ class Participant(ABC, Generic[L]):
             kind: what stands in the files.
             keeping: which files.
             patience: seconds without an answer of the coordinator after which it gives up.
+            agents: how many are hosted.
+            memory_gib: GiB that the rounds of a run may need; a run that needs more is refused.
         """
         self.workload = workload
         self.learner: L | None = None
@@ -107,6 +118,7 @@ class Participant(ABC, Generic[L]):
         self.on_note: list[Callable[[Self, str], None]] = []
         """Called, in the learning thread, with what people should know: which file it goes on from, or not."""
         self._patience, self._kind, self._keeping = patience, kind, keeping
+        self._agents, self._memory_gib = agents, memory_gib
         self._state_file: StateFile[L] | None = None
         self._transport = transport
         self._state: session.SessionState | None = None
@@ -348,9 +360,17 @@ class Participant(ABC, Generic[L]):
             self._broke(failure)
 
     def _prepare(self, specification: RunSpecification) -> session.Event:
-        """Makes the sites; in the learning thread, where all of the workload's code runs."""
+        """Makes the sites; in the learning thread, where all of the workload's code runs.
+
+        Raises:
+            RunTooLargeError: a round needs more memory than the process may use.
+        """
         self._specification = specification
         names, features = self._make_sites(specification)
+        if specification.feature_dim == features.dim:  # else the session refuses it for that
+            problem = memory_problem(specification, self._agents, self._memory_gib)
+            if problem is not None:
+                raise problem
         return session.Prepared(
             Join(
                 instance_id=secrets.token_hex(16),

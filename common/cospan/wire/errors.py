@@ -28,6 +28,7 @@
     │   ├── CertificateRefusedError
     │   └── CoordinatorUntrustedError
     ├── ForeignRunError ─────── the coordinator now holds another run
+    ├── RunTooLargeError ────── the run's rounds need more memory than this agent may use
     └── CoordinatorUnavailableError  nobody answered in time
 
 Each leaf has a stable `reason`. Over gRPC a `RemoteError` is a status code with one google.rpc.ErrorInfo that
@@ -81,6 +82,12 @@ class ForeignRunError(CospanError):
     """The coordinator holds another run than the one this agent belongs to."""
 
     reason = "FOREIGN_RUN"
+
+
+class RunTooLargeError(CospanError):
+    """The rounds of a run need more memory than this agent may use."""
+
+    reason = "RUN_TOO_LARGE"
 
 
 class CoordinatorUnavailableError(CospanError):
