@@ -25,8 +25,10 @@ from cospan.cli.process import (
 from cospan.cli.recorder import AgentProgress
 from cospan.client.agent import Agent, default_agent_id
 from cospan.client.participant import AgentEnd
+from cospan.client.plausibility import MEMORY_GIB
 from cospan.client.result_file import load_result
 from cospan.wire.errors import CospanError, InvalidValueError, RunFileError
+from cospan.wire.text import MAX_RECORD, printable
 from cospan.wire.tls import TlsFiles
 
 if TYPE_CHECKING:
@@ -62,6 +64,7 @@ class AgentSettings:
     ids: str | None
     checkpoint_seconds: float
     share_td_error: bool
+    memory_gib: float
     tls: TlsFiles | None
 
 
@@ -120,8 +123,10 @@ def _settings(chosen: AgentOptions, flags: Mapping[str, Any], config: Path | Non
         index = int(flags["index"]) if "index" in flags else None
         patience, checkpoints = float(flags["patience"]), float(flags["checkpoint_seconds"])
         baseline, ids = flags.get("baseline"), flags.get("ids")
-        shares = bool(flags.get("share_td_error", False))
-        return AgentSettings(flags["coordinator"], patience, baseline, index, ids, checkpoints, shares, None)
+        shares, memory = bool(flags.get("share_td_error", False)), float(flags.get("memory_gib", MEMORY_GIB))
+        return AgentSettings(
+            flags["coordinator"], patience, baseline, index, ids, checkpoints, shares, memory, None
+        )
     from cospan.cli.settings import load_settings
 
     settings = load_settings(flags, config)
@@ -133,6 +138,7 @@ def _settings(chosen: AgentOptions, flags: Mapping[str, Any], config: Path | Non
         settings.ids,
         settings.checkpoint_seconds,
         settings.share_td_error,
+        settings.memory_gib,
         settings.tls,
     )
 
@@ -160,6 +166,7 @@ def _prepared(chosen: AgentOptions, settings: AgentSettings) -> "Agent | AgentGr
         checkpoint_seconds=settings.checkpoint_seconds,
         tls=settings.tls,
         share_td_error=settings.share_td_error,
+        memory_gib=settings.memory_gib,
     )
 
 
@@ -181,6 +188,7 @@ def _group(chosen: AgentOptions, settings: AgentSettings, ids: str) -> "AgentGro
         folder=chosen.output,
         checkpoint_seconds=settings.checkpoint_seconds,
         tls=settings.tls,
+        memory_gib=settings.memory_gib,
     )
     if chosen.output is not None:
         _check_writable(chosen.output)
@@ -229,7 +237,7 @@ class Reporter:
 def _say(lines: JsonLines | None, agent: "Agent | AgentGroup", note: str) -> None:
     """What people should know; called by the learning thread."""
     if lines is None:
-        print(f"{agent.name}: {note}", flush=True)
+        print(printable(f"{agent.name}: {note}", MAX_RECORD), flush=True)
     else:
         lines.emit("note", agent=agent.name, message=note)
 
@@ -252,4 +260,4 @@ def _say_end(agent: "Agent | AgentGroup", end: AgentEnd, lines: JsonLines | None
         return
     learnt = f"; {words(progress)}" if progress is not None and progress.rounds else ""
     kept = f"; saved in {agent.state_path}" if agent.state_path is not None and end.rounds else ""
-    print(f"{agent.name}: {end.message}; {end.rounds} rounds learnt{learnt}{kept}")
+    print(printable(f"{agent.name}: {end.message}; {end.rounds} rounds learnt{learnt}{kept}", MAX_RECORD))

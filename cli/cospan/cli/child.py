@@ -10,6 +10,8 @@ from asyncio.subprocess import PIPE, Process
 from collections.abc import Sequence
 from typing import Any, Protocol
 
+from cospan.wire.text import MAX_RECORD, printable
+
 _LONGEST_LINE = 2**24
 """Of a coordinator that names all agents of a run."""
 _MOST_UNREAD = 2**20
@@ -119,7 +121,7 @@ class Child:
             if document is not None:
                 self._listener.on_event(self, document)
             elif text:
-                self._listener.on_complaint(self, text)
+                self._listener.on_complaint(self, printable(text, MAX_RECORD))
 
 
 def _document(text: str) -> dict[str, Any] | None:

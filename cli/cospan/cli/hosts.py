@@ -17,6 +17,7 @@ def arguments_of(host: Host, plan: RunPlan, folder: RunFolder, address: str) -> 
         *("agent", plan.specification.workload, *sites, "--json", "--coordinator", address),
         *("--output", str(folder.agents if host.is_group else folder.agent(host.name))),
         *("--checkpoint-seconds", str(settings.checkpoint_seconds), "--patience", str(settings.patience)),
+        *("--memory-gib", str(settings.memory_gib)),
         *baseline,
         *(() if host.is_group else ("--share-td-error",)),  # it stays on this machine
     ]

@@ -7,6 +7,8 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
+from cospan.wire.text import MAX_RECORD, printable, printable_lines
+
 
 class JsonFormatter(logging.Formatter):
     """One JSON object per record: time (UTC), level, logger, message, and the traceback where there is one."""
@@ -17,10 +19,10 @@ class JsonFormatter(logging.Formatter):
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
             "logger": record.name,
-            "message": record.getMessage(),
+            "message": printable(record.getMessage(), MAX_RECORD),
         }
         if record.exc_info:
-            entry["exception"] = self.formatException(record.exc_info)
+            entry["exception"] = printable_lines(self.formatException(record.exc_info))
         return json.dumps(entry, ensure_ascii=False)
 
 
@@ -34,7 +36,7 @@ class _ErrorHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Prints the record."""
-        print(self.format(record), file=sys.stderr, flush=True)
+        print(printable_lines(self.format(record)), file=sys.stderr, flush=True)
 
 
 class _LogFile(logging.FileHandler):

@@ -94,7 +94,9 @@ def _explained(failure: Exception) -> int:
 
 
 def _fail(sentence: str, exit_code: int) -> int:
-    line = " ".join(sentence.split())
+    from cospan.wire.text import MAX_RECORD, printable
+
+    line = printable(" ".join(sentence.split()), MAX_RECORD)
     typer.echo(f"cospan: {line}", err=True)
     return exit_code
 

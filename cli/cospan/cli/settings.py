@@ -74,6 +74,7 @@ class Settings(BaseSettings):
     min_agents: int | None = Field(None, description="a whole number, 0 or more")
     start_seconds: float | None = Field(None, gt=0, allow_inf_nan=False, description="a number above 0")
     patience: float = Field(60.0, ge=0, allow_inf_nan=False, description="a number, 0 or more")
+    memory_gib: float = Field(4.0, gt=0, allow_inf_nan=False, description="a number above 0")
     checkpoint_seconds: float = Field(5.0, ge=0, allow_inf_nan=False, description="a number, 0 or more")
     host: str = Field("127.0.0.1", min_length=1, description="an address to listen on")
     port: int | None = Field(None, ge=0, le=65535, description="a whole number, 0 to 65535")

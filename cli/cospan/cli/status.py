@@ -13,6 +13,7 @@ from cospan.cli.onlooker import fetch_run
 from cospan.cli.settings import load_settings
 from cospan.cli.table import MOST_ROWS, and_more, table
 from cospan.wire.messages import AgentPhase, AgentReport, RunPhase, RunReport
+from cospan.wire.text import MAX_RECORD, printable
 
 _NAMED = 5
 
@@ -44,7 +45,7 @@ def status_lines(report: RunReport, now: float | None = None, *, width: int | No
     spec = report.specification
     workload = spec.workload or "no workload named"
     title = f"run {report.stamp.run_id}: {workload}, d = {spec.feature_dim}, r = {spec.rank}"
-    lines = [title, sentence(report, time.time() if now is None else now)]
+    lines = [printable(title, MAX_RECORD), sentence(report, time.time() if now is None else now)]
     if report.agents:
         rows = [_row(agent) for agent in report.agents[:MOST_ROWS]]
         lines += ["", *table(_COLUMNS, rows, width=width), *and_more(len(report.agents))]
