@@ -14,7 +14,8 @@ from typing import Any
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
-from cospan.wire.errors import AdminRequiredError, InvalidValueError
+from cospan.wire.certificate import uris_of_der
+from cospan.wire.errors import AdminRequiredError, IdentityMismatchError, InvalidValueError
 from cospan.wire.identity import Right, of_certificate
 from cospan.wire.tls import TlsFiles, TlsSource
 
@@ -162,11 +163,10 @@ class _Handler(BaseHTTPRequestHandler):
         """Why this peer is told nothing; nothing where it may look on."""
         if not isinstance(self.connection, ssl.SSLSocket):
             return ""
-        shown: dict[str, Any] = dict(self.connection.getpeercert() or {})
-        uris = [value for kind, value in shown.get("subjectAltName", ()) if kind == "URI"]
         try:
+            uris = uris_of_der(self.connection.getpeercert(binary_form=True) or b"")
             of_certificate(uris, address=self.client_address[0]).require(Right.READ)
-        except AdminRequiredError as refusal:
+        except (AdminRequiredError, IdentityMismatchError) as refusal:
             return str(refusal)
         return ""
 
