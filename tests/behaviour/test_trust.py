@@ -25,7 +25,7 @@ from cospan.client.transport import GrpcAgentStream, GrpcTransport
 from cospan.core.specification import basis_digest
 from cospan.rpc.v1 import coordinator_service_pb2 as pb
 from cospan.rpc.v1.coordinator_service_pb2_grpc import CoordinatorServiceStub
-from cospan.server import service
+from cospan.server import doorkeeper
 from cospan.server.host import Coordinator
 from cospan.server.quotas import Kind, quota_of_peer
 from cospan.wire import errors
@@ -83,7 +83,7 @@ def foreign(tmp_path: Path) -> Certificates:
 def shown(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
     """Identity and serial number of every certificate that a call has shown to the coordinator."""
     seen: list[tuple[str, str]] = []
-    original = service.peer_identity
+    original = doorkeeper.peer_identity
 
     def recording(context: Any) -> Identity:
         identity = original(context)
@@ -92,7 +92,7 @@ def shown(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
             seen.append((identity.name, serial_of(pem)))
         return identity
 
-    monkeypatch.setattr(service, "peer_identity", recording)
+    monkeypatch.setattr(doorkeeper, "peer_identity", recording)
     return seen
 
 
@@ -173,6 +173,7 @@ REFUSED = {
     "for another agent": errors.IdentityMismatchError,
     "for a range without it": errors.IdentityMismatchError,
     "for onlookers": errors.IdentityMismatchError,
+    "with a malformed name": errors.IdentityMismatchError,
     "trusts another authority": errors.CoordinatorUntrustedError,
 }
 
@@ -196,6 +197,8 @@ def test_who_does_not_belong_is_refused_with_its_own_reason(
                 return certs.issue("group", "cospan:agents:site-1..9", "cospan:agent:site-00")
             case "for onlookers":
                 return certs.issue("admin", ADMIN, OBSERVER)
+            case "with a malformed name":
+                return certs.issue("odd", "cospan:agent:site-0", "cospan:agents:*\0.example")
             case _:
                 return foreign.agent(0)
 

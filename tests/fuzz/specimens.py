@@ -10,6 +10,7 @@ from cospan.core.aggregation import Contribution
 from cospan.core.matrices import DenseMatrix, FactoredMatrix, Gradient
 from cospan.core.method import compact, paper, practical
 from cospan.core.specification import Participation, RunSpecification
+from cospan.core.subspace import random_basis
 from cospan.wire import messages as m
 
 D, R = 5, 2
@@ -131,7 +132,7 @@ def coordinator_message(spec: RunSpecification, rng: random.Random) -> m.Coordin
     """Something that the coordinator of this run may say."""
     number = rng.randrange(4)
     stamp = replace(STAMP, round=number, durable_round=max(0, number - rng.randrange(2)))
-    basis = np.random.default_rng(rng.getrandbits(32)).standard_normal((spec.feature_dim, spec.rank))
+    basis = random_basis(spec.feature_dim, spec.rank, np.random.default_rng(rng.getrandbits(32)))
     return _coordinator_message(spec, stamp, basis, rng)
 
 

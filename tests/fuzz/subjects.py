@@ -31,6 +31,7 @@ from cospan.server.streams import Stream
 from cospan.wire import messages as m
 from cospan.wire.codec import decode_agent_message, decode_coordinator_message, encode_agent_message
 from cospan.wire.errors import CoordinatorUnavailableError, InvalidMessageError, OutOfTurnError, RemoteError
+from cospan.wire.ranges import MAX_BASIS_ENTRY
 from cospan.wire.reports import encode_run_report
 from cospan.wire.stencil import Stencil
 
@@ -73,6 +74,7 @@ def refused(refusal: RemoteError, kind: type[RemoteError] = RemoteError) -> None
     """Looks at an error that was raised as it may be: it must fit into a status."""
     assert isinstance(refusal, kind), f"{type(refusal).__name__}: {refusal}"
     assert 0 < len(str(refusal)) < _LONGEST_REFUSAL, f"a refusal of {len(str(refusal))} characters"
+    assert str(refusal).isprintable(), "a refusal moves the cursor"
 
 
 class Value:
@@ -271,12 +273,14 @@ class Agent:
                 case session.Learn(round=number, basis=basis):
                     shape = (self._spec.feature_dim, self._spec.rank)
                     assert basis.shape == shape, f"a learner was handed a basis of shape {basis.shape}"
-                    assert np.isfinite(basis).all(), "a learner was handed a basis that is not finite"
+                    assert np.abs(basis).max() <= MAX_BASIS_ENTRY, "a learner was handed what can be no basis"
                     self._step(session.GradientReady(m.GradientUpload(number, self._gradient)))
                 case session.Transmit(message=message):
                     encode_agent_message(message).SerializeToString()
-                case session.Conclude(basis=basis):
+                case session.Conclude(message=told, basis=basis):
                     shape = (self._spec.feature_dim, self._spec.rank)
                     assert basis is None or basis.shape == shape, f"the last basis has shape {basis.shape}"
+                    assert told.isprintable(), "the last words move the cursor"
                 case session.Fail(error=error):
                     assert str(error)
+                    assert str(error).isprintable(), "a refusal moves the cursor"

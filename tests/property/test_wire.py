@@ -19,7 +19,13 @@ from values import same
 from cospan.core.aggregation import Contribution
 from cospan.core.matrices import DenseMatrix, FactoredMatrix
 from cospan.core.method import Aggregation, Corrections, Method
-from cospan.core.specification import MAX_AGENTS, MAX_NAME, RunSpecification
+from cospan.core.specification import (
+    MAX_AGENTS,
+    MAX_NAME,
+    MAX_SECONDS,
+    MIN_LIVENESS_SECONDS,
+    RunSpecification,
+)
 from cospan.rpc.v1 import coordinator_service_pb2 as pb
 from cospan.rpc.v1 import matrix_pb2, run_pb2
 from cospan.wire import messages as m
@@ -35,19 +41,24 @@ from cospan.wire.codec import (
     encode_matrix,
     encode_specification,
     encode_stamp,
-    printable,
 )
 from cospan.wire.errors import InvalidMessageError
+from cospan.wire.limits import MAX_ROUND
 from cospan.wire.reports import decode_round_report, decode_run_report, encode_round_report, encode_run_report
 from cospan.wire.stencil import AgentMessageReader, Stencil
+from cospan.wire.text import printable
 
 # Domain values --------------------------------------------------------------------------------------------------
 
 counts64 = st.integers(0, 2**64 - 1)
+counts63 = st.integers(0, MAX_ROUND)
 any_float = st.floats(allow_nan=False)
 positive = st.floats(0.0, 1e300, exclude_min=True)
-tokens = st.text(max_size=128)
-names = st.text(max_size=MAX_NAME)
+seconds = st.floats(MIN_LIVENESS_SECONDS, MAX_SECONDS)
+quantities = st.floats(0.0, allow_infinity=False)
+printables = st.characters(exclude_categories=("C", "Zl", "Zp"))
+tokens = st.text(printables, max_size=128)
+names = st.text(printables, max_size=MAX_NAME)
 agent_ids = st.from_regex(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}", fullmatch=True)
 agent_sets = st.sets(agent_ids, max_size=5).map(lambda ids: tuple(sorted(ids)))
 precisions = st.sampled_from([np.float64, np.float32])
@@ -106,20 +117,20 @@ def specifications(draw: st.DrawFn) -> RunSpecification:
         seed=draw(st.integers(0, 2**63 - 1)),
         method=method,
         feature_fingerprint=draw(names),
-        liveness_seconds=draw(positive),
-        round_seconds=draw(positive),
+        liveness_seconds=draw(seconds),
+        round_seconds=draw(seconds),
     )
 
 
-stamps = st.builds(m.Stamp, tokens, counts64, counts64, counts64)
+stamps = st.builds(m.Stamp, tokens, counts63, counts63, counts63)
 joins = st.builds(
     m.Join,
-    instance_id=st.text(min_size=1, max_size=64),
+    instance_id=st.text(printables, min_size=1, max_size=64),
     agent_ids=agent_sets.filter(bool),
     feature_dim=st.integers(0, 2**32 - 1),
     feature_fingerprint=names,
     workload=names,
-    client_version=st.text(max_size=64),
+    client_version=st.text(printables, max_size=64),
     resumption=st.none() | st.builds(m.Resumption, tokens, tokens, counts64),
 )
 
@@ -148,51 +159,53 @@ def said_by_agents(draw: st.DrawFn) -> tuple[RunSpecification, m.AgentMessage]:
 @st.composite
 def welcomes(draw: st.DrawFn) -> m.Welcome:
     spec = draw(specifications())
-    basis = draw(arrays(spec.feature_dim, spec.rank))
+    basis = draw(arrays(spec.feature_dim, spec.rank, most=1.0))
     site = draw(st.none() | st.integers(0, 2**32 - 1))
     return m.Welcome(
         draw(stamps), draw(tokens), spec, basis, draw(counts64), draw(st.booleans()), draw(agent_sets), site
     )
 
 
+bases = arrays(most=1.0)
 said_by_coordinators = (
     welcomes()
-    | st.builds(m.BasisUpdate, stamps, arrays())
+    | st.builds(m.BasisUpdate, stamps, bases)
     | st.builds(m.Receipt, stamps, counts64, st.sampled_from(m.Disposition))
-    | st.builds(m.Finish, stamps, st.sampled_from(m.FinishCause), st.text(), arrays())
+    | st.builds(m.Finish, stamps, st.sampled_from(m.FinishCause), st.text().map(printable), bases)
     | st.builds(m.Drain, stamps, st.floats(0.0, 1e300))
 )
+durations = st.floats(0.0, MAX_SECONDS)
 agent_reports = st.builds(
     m.AgentReport,
     agent_ids,
     st.sampled_from(m.AgentPhase),
-    any_float,
+    durations,
     st.booleans(),
-    counts64,
-    counts64,
-    st.none() | counts64,
-    st.text(max_size=50),
+    counts63,
+    counts63,
+    st.none() | counts63,
+    st.text(max_size=50).map(printable),
 )
 run_reports = st.builds(
     m.RunReport,
     stamps,
     specifications(),
     st.sampled_from(m.RunPhase),
-    any_float,
+    durations,
     st.lists(agent_reports, max_size=3).map(tuple),
     st.none() | st.sampled_from(m.FinishCause),
-    any_float,
+    quantities,
 )
 round_reports = st.builds(
     m.RoundReport,
     stamps,
-    counts64,
-    any_float,
+    counts63,
+    quantities,
     st.integers(0, 2**32 - 1),
     agent_sets,
-    any_float,
-    any_float,
-    st.none() | arrays(),
+    quantities,
+    quantities,
+    st.none() | bases,
     st.booleans(),
 )
 
@@ -234,7 +247,7 @@ def test_what_coordinators_say_comes_back(message: m.CoordinatorMessage) -> None
     assert same(decode_coordinator_message(sent(encode_coordinator_message(message))), message)
 
 
-@given(st.builds(m.BasisUpdate, stamps, arrays()))
+@given(st.builds(m.BasisUpdate, stamps, bases))
 def test_a_basis_is_serialised_as_protobuf_does_it(update: m.BasisUpdate) -> None:
     assert serialise_basis_update(update) == encode_coordinator_message(update).SerializeToString()
 

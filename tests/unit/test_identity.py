@@ -205,23 +205,6 @@ class FakeCall:
         return self._facts
 
 
-def test_a_call_with_tls_is_of_whom_its_certificate_names() -> None:
-    call = FakeCall(transport_security_type=[b"ssl"], peer_uri=[b"cospan:agent:a-1", b"\xff"])
-    assert peer_identity(call).agent_ids == {"a-1"}
-    assert not peer_identity(call).rights
-
-
-def test_a_host_name_is_no_uri() -> None:
-    """An authority that lets its customers choose host names gives no rights with them."""
-    call = FakeCall(
-        transport_security_type=[b"ssl"],
-        x509_subject_alternative_name=[b"cospan:admin"],
-        x509_common_name=[b"cospan:admin"],
-    )
-    assert peer_identity(call).name == "nobody of this fleet"
-    assert not peer_identity(call).rights
-
-
 def test_a_call_without_tls_is_of_its_address() -> None:
     assert peer_identity(FakeCall()) == without_certificate(address=HERE)
 

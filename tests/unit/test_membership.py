@@ -112,7 +112,7 @@ def test_who_brings_the_name_of_a_given_site_is_not_its_holder() -> None:
 
 def test_a_run_knows_only_so_many_agents(monkeypatch: pytest.MonkeyPatch) -> None:
     """Those it knows may come back; to one more it says no, also where the others have gone."""
-    monkeypatch.setattr(roster, "_SPARE", 1)  # with two agents: 9
+    monkeypatch.setattr(roster, "most_known_agents", lambda agents: 4 * agents + 1)  # with two agents: 9
     run = CoordinatorDriver()
     tokens = [run.join(f"a-{number}") for number in range(8)]
     run.step(events.LeaveArrived(tokens[0], "enough"))
@@ -124,7 +124,7 @@ def test_a_run_knows_only_so_many_agents(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_of_the_oldest_holders_the_site_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(roster, "_SPARE", -5)  # with two agents: 3
+    monkeypatch.setattr(roster, "most_known_agents", lambda agents: 4 * agents - 5)  # with two agents: 3
     run = CoordinatorDriver()
     for holder in ("first", "second", "first", "third", "fourth"):
         token = run.seat(holder, instance=f"process of {holder}").session_token

@@ -75,7 +75,7 @@ SPEC = RunSpecification(
 PLAIN = dataclasses.replace(SPEC, method=dataclasses.replace(METHOD, preconditioned=False))
 BASIS = np.linspace(-1.0, 1.0, D * R).reshape(D, R)
 MOMENT = np.array([[2.0, -1.0], [-1.0, 3.0]])
-STAMP = m.Stamp(run_id="run-1", incarnation=2, round=2**64 - 1, durable_round=7)
+STAMP = m.Stamp(run_id="run-1", incarnation=2, round=2**63 - 1, durable_round=7)
 JOIN = m.Join(
     instance_id="instance",
     agent_ids=("a", "b-2", "c.3"),
@@ -248,7 +248,7 @@ def test_a_cause_too_long_is_cut_when_it_is_sent() -> None:
 def test_a_farewell_forges_no_line_of_a_log_and_moves_no_cursor() -> None:
     cause = "gone\nround 9: run-finished \x1b[2J für immer"
     left = decode_agent_message(sent(encode_agent_message(m.Leave(cause))), SPEC)
-    assert left == m.Leave("gone round 9: run-finished  [2J für immer")
+    assert left == m.Leave("gone round 9: run-finished \ufffd[2J für immer")
 
 
 def test_a_second_moment_is_optional_where_the_run_does_not_precondition() -> None:

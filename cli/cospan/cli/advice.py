@@ -13,6 +13,7 @@ from cospan.client.workload import Site
 from cospan.core.feature_span import FeatureSpan, smallest_eigenvalue
 from cospan.core.specification import RunSpecification
 from cospan.wire.errors import WorkloadBehaviourError
+from cospan.wire.text import MAX_RECORD, printable
 
 MOST_FEATURES = 128
 """With more of them the check would take longer than 0.2 s."""
@@ -24,7 +25,7 @@ _MOST_LISTED = 10_000
 def advise(sentences: Sequence[str]) -> None:
     """Says them."""
     for sentence in sentences:
-        print(f"cospan: warning: {sentence}", file=sys.stderr, flush=True)
+        print(printable(f"cospan: warning: {sentence}", MAX_RECORD), file=sys.stderr, flush=True)
 
 
 def of_rank(spec: RunSpecification) -> list[str]:

@@ -25,9 +25,11 @@ from cospan.cli.process import (
 from cospan.cli.recorder import AgentProgress
 from cospan.client.agent import Agent, default_agent_id
 from cospan.client.participant import AgentEnd
+from cospan.client.plausibility import MEMORY_GIB
 from cospan.client.result_file import OWNED, load_result
 from cospan.wire.errors import CospanError, InvalidValueError, RunFileError
 from cospan.wire.open_files import raise_file_limit
+from cospan.wire.text import MAX_RECORD, printable
 from cospan.wire.tls import TlsFiles
 from cospan.wire.whole_files import check_regular
 
@@ -65,6 +67,7 @@ class AgentSettings:
     checkpoint_seconds: float
     share_td_error: bool
     min_steps_per_round: int
+    memory_gib: float
     tls: TlsFiles | None
 
 
@@ -125,7 +128,10 @@ def _settings(chosen: AgentOptions, flags: Mapping[str, Any], config: Path | Non
         patience, checkpoints = float(flags["patience"]), float(flags["checkpoint_seconds"])
         baseline, ids = flags.get("baseline"), flags.get("ids")
         shares, floor = bool(flags.get("share_td_error", False)), int(flags["min_steps_per_round"])
-        return AgentSettings(flags["coordinator"], patience, baseline, index, ids, checkpoints, shares, floor, None)
+        memory = float(flags.get("memory_gib", MEMORY_GIB))
+        return AgentSettings(
+            flags["coordinator"], patience, baseline, index, ids, checkpoints, shares, floor, memory, None
+        )
     from cospan.cli.settings import load_settings
 
     settings = load_settings(flags, config)
@@ -138,6 +144,7 @@ def _settings(chosen: AgentOptions, flags: Mapping[str, Any], config: Path | Non
         settings.checkpoint_seconds,
         settings.share_td_error,
         settings.min_steps_per_round,
+        settings.memory_gib,
         settings.tls,
     )
 
@@ -166,6 +173,7 @@ def _prepared(chosen: AgentOptions, settings: AgentSettings) -> "Agent | AgentGr
         tls=settings.tls,
         share_td_error=settings.share_td_error,
         min_steps_per_round=settings.min_steps_per_round,
+        memory_gib=settings.memory_gib,
     )
 
 
@@ -188,6 +196,7 @@ def _group(chosen: AgentOptions, settings: AgentSettings, ids: str) -> "AgentGro
         checkpoint_seconds=settings.checkpoint_seconds,
         tls=settings.tls,
         min_steps_per_round=settings.min_steps_per_round,
+        memory_gib=settings.memory_gib,
     )
     if chosen.output is not None:
         _check_writable(chosen.output)
@@ -242,7 +251,7 @@ class Reporter:
 def _say(lines: JsonLines | None, agent: "Agent | AgentGroup", note: str) -> None:
     """What people should know; called by the learning thread."""
     if lines is None:
-        print(f"{agent.name}: {note}", flush=True)
+        print(printable(f"{agent.name}: {note}", MAX_RECORD), flush=True)
     else:
         lines.emit("note", agent=agent.name, message=note)
 
@@ -265,4 +274,4 @@ def _say_end(agent: "Agent | AgentGroup", end: AgentEnd, lines: JsonLines | None
         return
     learnt = f"; {words(progress)}" if progress is not None and progress.rounds else ""
     kept = f"; saved in {agent.state_path}" if agent.state_path is not None and end.rounds else ""
-    print(f"{agent.name}: {end.message}; {end.rounds} rounds learnt{learnt}{kept}")
+    print(printable(f"{agent.name}: {end.message}; {end.rounds} rounds learnt{learnt}{kept}", MAX_RECORD))

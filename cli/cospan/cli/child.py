@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 from cospan.client.import_path import python_module
+from cospan.wire.text import MAX_RECORD, printable
 
 _LONGEST_LINE = 2**24
 """Of a coordinator that names all agents of a run."""
@@ -116,7 +117,7 @@ class Child:
             if document is not None:
                 self._listener.on_event(self, document)
             elif text:
-                self._listener.on_complaint(self, text)
+                self._listener.on_complaint(self, printable(text, MAX_RECORD))
 
 
 def _document(text: str) -> dict[str, Any] | None:

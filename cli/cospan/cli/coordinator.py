@@ -45,6 +45,7 @@ from cospan.server.store import RunStore, create_store, open_store
 from cospan.wire.errors import CospanError, InvalidValueError, RunFileError
 from cospan.wire.messages import FinishCause, RoundReport
 from cospan.wire.open_files import raise_file_limit
+from cospan.wire.text import MAX_RECORD, printable
 from cospan.wire.tls import TlsFiles, check_usable
 
 DEFAULT_PORT = 50051
@@ -434,7 +435,7 @@ class PlainVoice:
     def note(self, note: Note) -> None:
         """Who came and went."""
         words = (note.kind.replace("-", " "), ", ".join(note.agent_ids[:10]), note.text)
-        print(f"round {note.round}: " + ": ".join(word for word in words if word), flush=True)
+        print(printable(f"round {note.round}: " + ": ".join(filter(None, words)), MAX_RECORD), flush=True)
 
     def round(self, report: RoundReport) -> None:
         """One line every few seconds."""
@@ -451,7 +452,7 @@ class PlainVoice:
         """Why it is over."""
         if outcome.bounded:
             print(bound_note(outcome.bounded, outcome.specification.method), flush=True)
-        print(f"finished after {outcome.rounds} rounds: {outcome.message}", flush=True)
+        print(printable(f"finished after {outcome.rounds} rounds: {outcome.message}", MAX_RECORD), flush=True)
 
     def failed(self, failure: CospanError) -> None:
         """`main` says it."""

@@ -1,5 +1,6 @@
 """What `cospan doctor` looks at between this machine and a coordinator: certificates, protocol, clocks."""
 
+import math
 import time
 from collections.abc import Sequence
 
@@ -94,6 +95,8 @@ def of_clock(theirs: float, asked: float, took: float) -> Finding:
         asked: when it was asked, by this clock.
         took: how many seconds later the answer was here.
     """
+    if not math.isfinite(theirs) or theirs < 0.0:
+        return bad("clock", f"the coordinator says that it is {theirs} s after 1970", "ask who runs it")
     if theirs == 0.0:
         return note(
             "clock", "the coordinator does not tell its time", "use the same version of Cospan on both sides"

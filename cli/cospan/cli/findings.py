@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from cospan.wire.errors import CospanError
+from cospan.wire.text import MAX_SENTENCE, printable
 
 
 class Grade(Enum):
@@ -34,17 +35,17 @@ class Finding:
 
 def good(subject: str, found: str) -> Finding:
     """It is as it should be."""
-    return Finding(subject, Grade.GOOD, found)
+    return Finding(subject, Grade.GOOD, printable(found, MAX_SENTENCE))
 
 
 def note(subject: str, found: str, remedy: str) -> Finding:
     """It works, and could be better."""
-    return Finding(subject, Grade.NOTE, found, remedy)
+    return Finding(subject, Grade.NOTE, printable(found, MAX_SENTENCE), printable(remedy, MAX_SENTENCE))
 
 
 def bad(subject: str, found: str, remedy: str) -> Finding:
     """It does not work."""
-    return Finding(subject, Grade.BAD, found, remedy)
+    return Finding(subject, Grade.BAD, printable(found, MAX_SENTENCE), printable(remedy, MAX_SENTENCE))
 
 
 def of_failure(subject: str, failure: CospanError) -> Finding:

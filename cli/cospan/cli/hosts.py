@@ -27,6 +27,7 @@ def arguments_of(host: Host, plan: RunPlan, folder: RunFolder, address: str) -> 
         *("--output", str(folder.agents if host.is_group else folder.agent(host.name))),
         *("--checkpoint-seconds", str(settings.checkpoint_seconds), "--patience", str(settings.patience)),
         *("--min-steps-per-round", str(settings.min_steps_per_round)),
+        *("--memory-gib", str(settings.memory_gib)),
         *baseline,
         *(() if host.is_group else ("--share-td-error",)),  # it stays on this machine
     ]

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from cospan.server.sparing import Sparing
 from cospan.wire.errors import RunFileError
+from cospan.wire.text import MAX_RECORD, printable, printable_lines
 
 
 class OnceASecond(logging.Filter):
@@ -46,12 +47,12 @@ class JsonFormatter(logging.Formatter):
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
             "logger": record.name,
-            "message": record.getMessage(),
+            "message": printable(record.getMessage(), MAX_RECORD),
         }
         if getattr(record, "suppressed", 0):
             entry["suppressed"] = getattr(record, "suppressed", 0)
         if record.exc_info:
-            entry["exception"] = self.formatException(record.exc_info)
+            entry["exception"] = printable_lines(self.formatException(record.exc_info))
         return json.dumps(entry, ensure_ascii=False)
 
 
@@ -66,7 +67,7 @@ class _ErrorHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Prints the record."""
-        print(self.format(record), file=sys.stderr, flush=True)
+        print(printable_lines(self.format(record)), file=sys.stderr, flush=True)
 
 
 class _LogFile(logging.FileHandler):

@@ -121,7 +121,9 @@ def _is_working_folder_gone() -> bool:
 
 
 def _fail(sentence: str, exit_code: int) -> int:
-    line = " ".join(sentence.split())
+    from cospan.wire.text import MAX_RECORD, printable
+
+    line = printable(" ".join(sentence.split()), MAX_RECORD)
     typer.echo(f"cospan: {line}", err=True)
     return exit_code
 

@@ -719,6 +719,16 @@ OutputFile: TypeAlias = Annotated[
         metavar="FILE",
     ),
 ]
+MemoryGib: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--memory-gib",
+        help="GiB that the rounds of a run may need in one agent process; a run that needs more is refused.",
+        show_default="4",
+        rich_help_panel=_FLEET,
+        metavar="GIB",
+    ),
+]
 CheckpointSeconds: TypeAlias = Annotated[
     str | None,
     typer.Option(

@@ -15,6 +15,7 @@ from cospan.core.specification import RunSpecification, basis_digest
 from cospan.server.state import CoordinatorState
 from cospan.study.statistics import best, best_of_rows, known, median, medians_by_round
 from cospan.wire.errors import CospanError
+from cospan.wire.text import printable
 
 
 class RunFailedError(CospanError):
@@ -104,7 +105,7 @@ def agent_row(result: AgentResult) -> AgentRow:
     """The numbers of an agent's file."""
     return AgentRow(
         id=result.text("agent_id"),
-        label=result.text("label"),
+        label=printable(result.text("label")),
         mean_reward=known(result.number("mean_reward")),
         gain=known(float(result.array("gain")[0])),
         gain_error=known(result.number("gain_error")),

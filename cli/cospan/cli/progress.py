@@ -5,6 +5,7 @@ import time
 from typing import Protocol
 
 from cospan.cli.recorder import Progress
+from cospan.wire.text import MAX_RECORD, printable
 
 _LINE_SECONDS = 5.0
 _BAR_WIDTH = 24
@@ -44,7 +45,7 @@ class SilentView:
 
     def tell(self, text: str) -> None:
         """Prints a line."""
-        print(text, file=sys.stderr, flush=True)
+        print(printable(text, MAX_RECORD), file=sys.stderr, flush=True)
 
     def close(self) -> None:
         """Shows nothing."""
@@ -69,7 +70,7 @@ class LinesView:
 
     def note(self, text: str) -> None:
         """Prints a line."""
-        print(text, file=sys.stderr, flush=True)
+        print(printable(text, MAX_RECORD), file=sys.stderr, flush=True)
 
     def tell(self, text: str) -> None:
         """Prints a line."""
@@ -106,7 +107,7 @@ class TerminalView:
 
     def note(self, text: str) -> None:
         """Prints a line above the bar."""
-        self._console.print(text, markup=False)
+        self._console.print(printable(text, MAX_RECORD), markup=False)
 
     def tell(self, text: str) -> None:
         """Prints a line above the bar."""

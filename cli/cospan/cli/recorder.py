@@ -19,6 +19,7 @@ from cospan.core.subspace import principal_angle_sine
 from cospan.study.statistics import best, known, median
 from cospan.wire.errors import RunFileError
 from cospan.wire.messages import RoundReport
+from cospan.wire.text import printable
 
 if TYPE_CHECKING:
     from cospan.client.group_learner import GroupLearner
@@ -131,7 +132,7 @@ class AgentProgress:
         independent = trace.independent_error[-1] if trace.independent_error else np.empty(0)
         return cls(
             agent_id=learner.name,
-            label=learner.site.label,
+            label=printable(learner.site.label),
             rounds=learner.rounds,
             mean_reward=known(learner.mean_reward),
             value_error=known(trace.value_error[-1]) if trace.value_error else None,

@@ -25,6 +25,7 @@ from cospan.server.events import EndRun, Note, Suspend
 from cospan.wire.errors import CospanError, InvalidValueError
 from cospan.wire.limits import MAX_GROUP
 from cospan.wire.open_files import raise_file_limit
+from cospan.wire.text import MAX_RECORD, printable
 from cospan.wire.tls import check_usable
 
 
@@ -129,11 +130,11 @@ def _say_note(lines: JsonLines | None, note: Note) -> None:
         lines.emit("note", kind=note.kind, round=note.round, agents=list(note.agent_ids), message=note.text)
         return
     words = (note.kind.replace("-", " "), ", ".join(note.agent_ids[:10]), note.text)
-    print(f"round {note.round}: " + ": ".join(word for word in words if word), flush=True)
+    print(printable(f"round {note.round}: " + ": ".join(filter(None, words)), MAX_RECORD), flush=True)
 
 
 def _say(lines: JsonLines | None, event: str, message: str) -> None:
     if lines is not None:
         lines.emit(event, message=message)
     else:
-        print(f"{event}: {message}", flush=True)
+        print(printable(f"{event}: {message}", MAX_RECORD), flush=True)

@@ -15,6 +15,7 @@ from cospan.server.lock import holder_of
 from cospan.wire.errors import RunFileError
 from cospan.wire.messages import FinishCause
 from cospan.wire.spec_file import load_spec
+from cospan.wire.text import MAX_RECORD, printable
 from cospan.wire.whole_files import MAX_RESULT_BYTES, read_text
 
 _STATES = {
@@ -78,7 +79,7 @@ def list_runs(folder: Path | None, *, json: bool) -> int:
         return 0
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
     print("\n".join(table(_COLUMNS, [_row(line) for line in lines], numbers=_NUMBERS, width=width)))
-    notes = [f"{line.path.name}: {line.note}" for line in lines if line.note is not None]
+    notes = [printable(f"{line.path.name}: {line.note}", MAX_RECORD) for line in lines if line.note is not None]
     if alone:
         notes.append(f"bases kept, after rounds: {spans(lines[0].kept) or 'none'}")
     if notes:

@@ -78,6 +78,7 @@ class Settings(BaseSettings):
     start_seconds: float | None = Field(None, gt=0, allow_inf_nan=False, description="a number above 0")
     patience: float = Field(60.0, ge=0, allow_inf_nan=False, description="a number, 0 or more")
     min_steps_per_round: int = Field(DEFAULT_MIN_STEPS, ge=1, lt=2**32, description="a whole number, 1 to 2^32 − 1")
+    memory_gib: float = Field(4.0, gt=0, allow_inf_nan=False, description="a number above 0")
     checkpoint_seconds: float = Field(5.0, ge=0, allow_inf_nan=False, description="a number, 0 or more")
     host: str = Field("127.0.0.1", min_length=1, description="an address to listen on")
     port: int | None = Field(None, ge=0, le=65535, description="a whole number, 0 to 65535")

@@ -14,6 +14,7 @@ from cospan.cli.settings import load_settings
 from cospan.cli.table import MOST_ROWS, and_more, table
 from cospan.core.units import bound_note
 from cospan.wire.messages import AgentPhase, AgentReport, RunPhase, RunReport
+from cospan.wire.text import MAX_RECORD, printable
 
 _NAMED = 5
 
@@ -45,7 +46,7 @@ def status_lines(report: RunReport, now: float | None = None, *, width: int | No
     spec = report.specification
     workload = spec.workload or "no workload named"
     title = f"run {report.stamp.run_id}: {workload}, d = {spec.feature_dim}, r = {spec.rank}"
-    lines = [title, sentence(report, time.time() if now is None else now)]
+    lines = [printable(title, MAX_RECORD), sentence(report, time.time() if now is None else now)]
     bounded = [agent.agent_id for agent in report.agents if agent.head_bounded]
     if bounded:
         lines.append(bound_note(bounded, spec.method))

@@ -7,6 +7,7 @@ from typing import Any
 from cospan.cli.outcome import AgentRow, RunOutcome, ratio
 from cospan.cli.table import MOST_ROWS, and_more, table
 from cospan.core.units import bound_note
+from cospan.wire.text import MAX_RECORD, printable
 
 _COLUMNS = ("agent", "site", "mean reward", "joint", "independent", "ratio", "note")
 _NUMBERS = (2, 3, 4, 5)
@@ -65,7 +66,7 @@ def _medians(document: dict[str, Any]) -> list[str]:
 
 def _departures(outcome: RunOutcome) -> list[str]:
     shown = outcome.departures[:MOST_ROWS]
-    lines = [f"gone: {gone.agent_id} in round {gone.round} ({gone.cause})" for gone in shown]
+    lines = [printable(f"gone: {gone.agent_id} in round {gone.round} ({gone.cause})", MAX_RECORD) for gone in shown]
     return lines + and_more(len(outcome.departures))
 
 

@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+from cospan.wire.text import MAX_RECORD, printable
+
 MOST_ROWS = 100
 """Of agents: a group brings thousands, and all of them are in the files and in `--json`."""
 _GAP = "  "
@@ -18,7 +20,10 @@ def table(
         rows: the cells.
         numbers: columns to align at the right.
         width: characters of a line. Where the table is wider the widest cells of text are cut; None for no bound.
+
+    Cells are shown as `cospan.wire.text.printable` gives them: agents, workloads and users choose what is in them.
     """
+    rows = [[printable(cell, MAX_RECORD) for cell in row] for row in rows]
     widths = [max(len(row[index]) for row in (columns, *rows)) for index in range(len(columns))]
     if width is not None:
         _shrink(widths, numbers, width - len(_GAP) * (len(columns) - 1))

@@ -14,6 +14,7 @@ from cospan.core.specification import RunSpecification, basis_digest
 from cospan.fleet.local_run import AnyLearner
 from cospan.study.statistics import best, best_of_rows, known, median, medians_by_round
 from cospan.wire.messages import RoundReport
+from cospan.wire.text import printable
 
 _MOST_ROWS = 20
 
@@ -107,7 +108,7 @@ class FleetResult:
 
 def _row(agent: ValueFunction, independent_error: float) -> str:
     numbers = (agent.mean_reward, agent.gain, agent.gain_error, agent.value_error, independent_error)
-    cells = [html.escape(agent.agent_id), html.escape(agent.label), *map(_digits, numbers)]
+    cells = [html.escape(agent.agent_id), html.escape(printable(agent.label)), *map(_digits, numbers)]
     return f"<tr>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
 
 

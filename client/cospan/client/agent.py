@@ -10,6 +10,7 @@ from jaxtyping import Float
 
 from cospan.client.loading import load_workload, make_site
 from cospan.client.participant import PATIENCE_SECONDS, AgentEnd, Keeping, Participant
+from cospan.client.plausibility import MEMORY_GIB
 from cospan.client.result_file import save_result
 from cospan.client.site_learner import SiteLearner
 from cospan.client.state_file import CHECKPOINT_SECONDS, ONE_AGENT
@@ -59,6 +60,7 @@ class Agent(Participant[SiteLearner]):
         tls: TlsFiles | None = None,
         share_td_error: bool = False,
         min_steps_per_round: int = DEFAULT_MIN_STEPS,
+        memory_gib: float = MEMORY_GIB,
     ) -> None:
         """Prepares an agent; nothing is connected yet.
 
@@ -82,6 +84,7 @@ class Agent(Participant[SiteLearner]):
             share_td_error: whether the coordinator is told its root mean square TD error, for onlookers.
             min_steps_per_round: a run with fewer steps a round is refused before it is joined: the fewer, the more
                 each upload shows.
+            memory_gib: GiB that the rounds of a run may need in this process; a run that needs more is refused.
 
         Raises:
             WorkloadError: there is no such workload or site.
@@ -95,6 +98,7 @@ class Agent(Participant[SiteLearner]):
             Keeping.of(resume_from, state_file, checkpoint_seconds),
             patience=patience,
             min_steps_per_round=min_steps_per_round,
+            memory_gib=memory_gib,
         )
         self.index = index
         self.agent_id, self._holds_as = _identity(index, agent_id, holder)

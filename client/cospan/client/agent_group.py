@@ -13,6 +13,7 @@ from cospan.client.group_file import GROUP
 from cospan.client.group_learner import GroupLearner, GroupSites, group_name, no_warm_up
 from cospan.client.loading import load_workload, make_site
 from cospan.client.participant import PATIENCE_SECONDS, Keeping, Participant
+from cospan.client.plausibility import MEMORY_GIB
 from cospan.client.result_file import save_result
 from cospan.client.state_file import CHECKPOINT_SECONDS, StateFile
 from cospan.client.transport import GrpcTransport, Transport
@@ -50,6 +51,7 @@ class AgentGroup(Participant[GroupLearner]):
         transport: Transport | None = None,
         tls: TlsFiles | None = None,
         min_steps_per_round: int = DEFAULT_MIN_STEPS,
+        memory_gib: float = MEMORY_GIB,
     ) -> None:
         """Prepares a group; nothing is connected yet.
 
@@ -66,6 +68,7 @@ class AgentGroup(Participant[GroupLearner]):
             transport: how to reach the coordinator; gRPC to `coordinator` where left out.
             tls: certificate, key and authority for mutual TLS; the certificate must speak for all of the agents.
             min_steps_per_round: a run with fewer steps a round is refused before it is joined.
+            memory_gib: GiB that the rounds of a run may need in this process; a run that needs more is refused.
 
         Raises:
             WorkloadError: there is no such workload.
@@ -83,6 +86,8 @@ class AgentGroup(Participant[GroupLearner]):
             Keeping.of(resume_from, folder, checkpoint_seconds),
             patience=patience,
             min_steps_per_round=min_steps_per_round,
+            agents=len(self.indices),
+            memory_gib=memory_gib,
         )
         self.agent_ids = tuple(default_agent_id(index) for index in self.indices)
         """The agents' names, in the order of their sites."""

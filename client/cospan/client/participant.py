@@ -24,6 +24,7 @@ from jaxtyping import Float
 
 from cospan.client import session
 from cospan.client.guard import check_basis, checked_floor
+from cospan.client.plausibility import MEMORY_GIB, memory_problem
 from cospan.client.state_file import FileKind, Learns, StateFile, resumed
 from cospan.client.transport import AgentStream, Transport
 from cospan.client.worker import Worker
@@ -100,6 +101,8 @@ class Participant(ABC, Generic[L]):
         *,
         patience: float,
         min_steps_per_round: int = DEFAULT_MIN_STEPS,
+        agents: int = 1,
+        memory_gib: float = MEMORY_GIB,
     ) -> None:
         """Nothing is connected yet.
 
@@ -110,6 +113,8 @@ class Participant(ABC, Generic[L]):
             keeping: which files.
             patience: seconds without an answer of the coordinator after which it gives up.
             min_steps_per_round: a run with fewer steps a round is refused before it is joined.
+            agents: how many are hosted.
+            memory_gib: GiB that the rounds of a run may need; a run that needs more is refused.
 
         Raises:
             InvalidValueError: `min_steps_per_round` is out of its range.
@@ -122,6 +127,7 @@ class Participant(ABC, Generic[L]):
         """Called, in the learning thread, with what people should know: which file it goes on from, or not."""
         self._patience, self._kind, self._keeping = patience, kind, keeping
         self._min_steps_per_round = checked_floor(min_steps_per_round)
+        self._agents, self._memory_gib = agents, memory_gib
         self._state_file: StateFile[L] | None = None
         self._transport = transport
         self._state: session.SessionState | None = None
@@ -365,9 +371,17 @@ class Participant(ABC, Generic[L]):
             self._broke(failure)
 
     def _prepare(self, specification: RunSpecification) -> session.Event:
-        """Makes the sites; in the learning thread, where all of the workload's code runs."""
+        """Makes the sites; in the learning thread, where all of the workload's code runs.
+
+        Raises:
+            RunTooLargeError: a round needs more memory than the process may use.
+        """
         self._specification = specification
         names, features = self._make_sites(specification)
+        if specification.feature_dim == features.dim:  # else the session refuses it for that
+            problem = memory_problem(specification, self._agents, self._memory_gib)
+            if problem is not None:
+                raise problem
         return session.Prepared(
             Join(
                 instance_id=secrets.token_hex(16),

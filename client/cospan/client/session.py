@@ -26,6 +26,7 @@ import numpy as np
 from jaxtyping import Float
 
 from cospan.client.guard import Turn, below_floor, turn_between
+from cospan.client.plausibility import feature_problem, stamp_problem, welcome_problem
 from cospan.core.method import DEFAULT_MIN_STEPS
 from cospan.core.specification import RunSpecification
 from cospan.wire.errors import (
@@ -314,7 +315,7 @@ def step(state: SessionState, event: Event, now: float) -> Outcome:
         case Described(specification=specification):
             return _on_described(state, specification, now)
         case Prepared(join=join):
-            return replace(state, phase=Phase.OFFLINE, join=join, last_contact=now), (Connect(0.0),)
+            return _on_prepared(state, join, now)
         case Connected():
             return _on_connected(state, now)
         case Received(message=message):
@@ -341,6 +342,15 @@ def _on_described(state: SessionState, specification: RunSpecification, now: flo
         return replace(state, phase=Phase.FAILED), (Fail(refusal),)
     state = replace(state, phase=Phase.PREPARING, described=specification, last_contact=now, attempts=0)
     return state, (Prepare(specification),)
+
+
+def _on_prepared(state: SessionState, join: Join, now: float) -> Outcome:
+    """Connects, unless the run's features are not those of the site: whatever the coordinator would say to that."""
+    if state.described is not None:
+        problem = feature_problem(state.described, join.feature_dim, join.feature_fingerprint)
+        if problem is not None:
+            return replace(state, phase=Phase.FAILED), (Fail(problem),)
+    return replace(state, phase=Phase.OFFLINE, join=join, last_contact=now), (Connect(0.0),)
 
 
 def _on_regrouped(state: SessionState, agent_ids: tuple[str, ...]) -> Outcome:
@@ -381,6 +391,10 @@ def _on_message(state: SessionState, message: CoordinatorMessage, now: float) ->
         return replace(state, phase=Phase.FAILED), (Fail(error),)
     if isinstance(message, BasisUpdate | Finish) and (problem := _shape_problem(state, message.basis)):
         return replace(state, phase=Phase.FAILED), (Fail(InvalidMessageError(problem)),)
+    spec = message.specification if isinstance(message, Welcome) else state.specification
+    implausible = stamp_problem(state.stamp, message.stamp, 0 if spec is None else spec.rounds)
+    if implausible is not None:
+        return replace(state, phase=Phase.FAILED), (Fail(implausible),)
     if isinstance(message, BasisUpdate):
         return _on_basis(state, message, now)
     state = replace(state, last_contact=now, attempts=0)
@@ -453,12 +467,9 @@ def _kept_for(state: SessionState, number: int, basis: Float[np.ndarray, "d r"])
 
 def _on_welcome(state: SessionState, welcome: Welcome, now: float) -> Outcome:
     first = state.specification is None
-    if state.described is not None and not _is_same(state.described, welcome.specification):
-        changed = ForeignRunError(
-            f"the coordinator now holds run {welcome.stamp.run_id}, whose specification is not the one that this "
-            "agent has made its site for; start the agent anew to join that one"
-        )
-        return replace(state, phase=Phase.FAILED), (Fail(changed),)
+    problem = welcome_problem(welcome, state.join, state.described)
+    if problem is not None:
+        return replace(state, phase=Phase.FAILED), (Fail(problem),)
     state = replace(
         state,
         phase=Phase.ACTIVE,
@@ -481,11 +492,6 @@ def _on_welcome(state: SessionState, welcome: Welcome, now: float) -> Outcome:
 def _seated(join: Join | None, welcome: Welcome) -> Join | None:
     """How to join from now on: whoever was given a site has a name."""
     return replace(join, agent_ids=welcome.agent_ids, holder="") if join and join.holder else join
-
-
-def _is_same(described: RunSpecification, welcomed: RunSpecification) -> bool:
-    """Whether two specifications are one; the first agent to join fixes the fingerprint in between."""
-    return replace(described, feature_fingerprint=welcomed.feature_fingerprint) == welcomed
 
 
 def _on_gradient(state: SessionState, upload: GradientUpload, now: float) -> Outcome:

@@ -2,8 +2,8 @@
 
 import hashlib
 import json
-import math
 import re
+import unicodedata
 from dataclasses import asdict, dataclass, fields
 from enum import Enum
 from typing import Any
@@ -15,6 +15,10 @@ from cospan.core.method import MAX_HISTORY_DIM, Corrections, Method
 from cospan.core.subspace import random_basis
 
 MAX_FEATURE_DIM = 2**24
+MAX_MESSAGE_NUMBERS = 2**27
+"""Most numbers in one message of a run, 1 GiB of float64; protobuf takes no message of 2 GiB."""
+MIN_LIVENESS_SECONDS, MAX_SECONDS = 0.01, 1e9
+"""Agents speak four times in `liveness_seconds`; 1e9 s are 31 years."""
 MAX_AGENTS = 2**20
 MAX_STALENESS = 1000
 MAX_NAME = 256
@@ -72,14 +76,19 @@ class RunSpecification:
 
     def problems(self) -> list[str]:
         """Everything that is out of range, one sentence each; empty when all is well."""
+        seconds = f"at most {MAX_SECONDS:g}"
         allowed = [
             ("feature_dim", 1 <= self.feature_dim <= MAX_FEATURE_DIM, f"1 to {MAX_FEATURE_DIM}"),
             ("rank", 1 <= self.rank <= self.feature_dim, f"1 to the feature dimension {self.feature_dim}"),
             ("agents", 1 <= self.agents <= MAX_AGENTS, f"1 to {MAX_AGENTS}"),
             ("rounds", 0 <= self.rounds < 2**63, "0 or more (0: until stopped)"),
             ("seed", 0 <= self.seed < 2**63, "0 to 2^63 − 1"),
-            ("liveness_seconds", 0.0 < self.liveness_seconds < math.inf, "above 0 and finite"),
-            ("round_seconds", 0.0 < self.round_seconds < math.inf, "above 0 and finite"),
+            (
+                "liveness_seconds",
+                MIN_LIVENESS_SECONDS <= self.liveness_seconds <= MAX_SECONDS,
+                f"at least {MIN_LIVENESS_SECONDS:g} and {seconds}",
+            ),
+            ("round_seconds", 0.0 < self.round_seconds <= MAX_SECONDS, f"above 0 and {seconds}"),
             ("min_agents", 0 <= self.min_agents <= max(0, self.agents), f"0 to the number of agents {self.agents}"),
         ]
         allowed += self._participation_ranges()
@@ -90,6 +99,13 @@ class RunSpecification:
             for name, text in named
             if len(text) > MAX_NAME
         ]
+        found += [problem for name, text in named if (problem := unprintable_problem(name, text)) is not None]
+        numbers = message_numbers(self.feature_dim, self.rank)
+        if not found and numbers > MAX_MESSAGE_NUMBERS:
+            found.append(
+                f"feature_dim is {self.feature_dim} and rank {self.rank}: a message would hold {numbers} numbers; "
+                f"at most {MAX_MESSAGE_NUMBERS} are allowed, so lower the rank"
+            )
         if self.method.corrections is Corrections.FULL_HISTORY and self.feature_dim > MAX_HISTORY_DIM:
             found.append(
                 f"feature_dim is {self.feature_dim}; with full-history corrections, which keep d × d numbers at "
@@ -116,7 +132,11 @@ class RunSpecification:
         counted = self.quorum < 1.0 or float(self.quorum).is_integer()
         return [
             ("quorum", 0.0 < self.quorum <= MAX_AGENTS and counted, "a share below 1, or a number of agents"),
-            ("deadline_seconds", 0.0 <= self.deadline_seconds < math.inf, "0 (learnt), or above 0 and finite"),
+            (
+                "deadline_seconds",
+                0.0 <= self.deadline_seconds <= MAX_SECONDS,
+                f"0 (learnt), or above 0 and at most {MAX_SECONDS:g}",
+            ),
             ("max_staleness", 0 <= self.max_staleness <= MAX_STALENESS, f"0 to {MAX_STALENESS}"),
         ]
 
@@ -156,3 +176,27 @@ def agent_id_problem(agent_id: str) -> str | None:
     if AGENT_ID.fullmatch(agent_id):
         return None
     return f"agent id {agent_id[:80]!r} must be 1 to 64 letters, digits, '.', '_' or '-', and not begin with '.'"
+
+
+def message_numbers(feature_dim: int, rank: int) -> int:
+    """Numbers in the largest message of a run with features of length d and rank r.
+
+    That is a factored gradient with as many factors as columns: u (d × r), v (r × r), the heads' second moment
+    (r × r) and row sums (d × 1). The two estimates of a warm-up are d × 2.
+    """
+    return feature_dim * max(rank, 2) + 2 * rank * rank + feature_dim
+
+
+def unprintable_problem(name: str, text: str) -> str | None:
+    """What is wrong with a text that stands in tables, logs and on terminals, or None.
+
+    Every printable character and every space separator (Unicode's Zs) is allowed; control and format characters,
+    among them ESC, line ends and bidirectional overrides, are not.
+    """
+    if text.isprintable():
+        return None
+    for at, character in enumerate(text):
+        if not character.isprintable() and unicodedata.category(character) != "Zs":
+            shown = f"{text[:80]!r}{'…' if len(text) > 80 else ''}"
+            return f"{name} is {shown}, with U+{ord(character):04X} at character {at + 1}; it must be printable"
+    return None

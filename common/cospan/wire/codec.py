@@ -14,13 +14,20 @@ from jaxtyping import Float
 from cospan.core.aggregation import Contribution
 from cospan.core.matrices import DenseMatrix, FactoredMatrix, Gradient
 from cospan.core.method import Aggregation, Corrections, Method
-from cospan.core.specification import MAX_NAME, Participation, RunSpecification, agent_id_problem
+from cospan.core.specification import (
+    MAX_NAME,
+    Participation,
+    RunSpecification,
+    agent_id_problem,
+    unprintable_problem,
+)
 from cospan.rpc.v1 import coordinator_service_pb2 as pb
 from cospan.rpc.v1 import matrix_pb2, run_pb2
 from cospan.wire import messages as m
 from cospan.wire.errors import InvalidMessageError
-from cospan.wire.limits import MAX_GROUP, MAX_TEXT
-from cospan.wire.ranges import check_contribution
+from cospan.wire.limits import MAX_GROUP, MAX_ROUND, MAX_TEXT
+from cospan.wire.ranges import check_basis, check_contribution
+from cospan.wire.text import printable
 
 _E = TypeVar("_E", bound=Enum)
 _DTYPES: dict[int, np.dtype[Any]] = {
@@ -86,9 +93,11 @@ def _text(value: str, field: str, most: int = MAX_TEXT) -> str:
     return value
 
 
-def printable(text: str) -> str:
-    """A text of a peer for logs and terminals: no line breaks, and nothing that a terminal would obey."""
-    return text if text.isprintable() else "".join(sign if sign.isprintable() else " " for sign in text)
+def _name(value: str, field: str, most: int) -> str:
+    """A text that identifies something: bounded, and printable as it is; see `cospan.wire.text`."""
+    problem = unprintable_problem(field, _text(value, field, most))
+    _require(problem is None, problem or "")
+    return value
 
 
 # Matrices -----------------------------------------------------------------------------------------------------
@@ -300,8 +309,8 @@ def _decode_join(message: pb.Join) -> m.Join:
     resumption = None
     if message.HasField("resumption"):
         resumption = m.Resumption(
-            session_token=_text(message.resumption.session_token, "join.resumption.session_token", 128),
-            run_id=_text(message.resumption.run_id, "join.resumption.run_id", 128),
+            session_token=_name(message.resumption.session_token, "join.resumption.session_token", 128),
+            run_id=_name(message.resumption.run_id, "join.resumption.run_id", 128),
             last_round=message.resumption.last_round,
         )
     _require(bool(message.instance_id), "join.instance_id is empty; a random name per process is needed")
@@ -312,12 +321,12 @@ def _decode_join(message: pb.Join) -> m.Join:
     holder_problem = agent_id_problem(message.holder) if message.holder else None
     _require(holder_problem is None, f"join.holder: {holder_problem}")
     return m.Join(
-        instance_id=_text(message.instance_id, "join.instance_id", 64),
+        instance_id=_name(message.instance_id, "join.instance_id", 64),
         agent_ids=_agent_ids(message.agent_ids, "join.agent_ids"),
         feature_dim=message.feature_dim,
-        feature_fingerprint=_text(message.feature_fingerprint, "join.feature_fingerprint", MAX_NAME),
-        workload=_text(message.workload, "join.workload", MAX_NAME),
-        client_version=_text(message.client_version, "join.client_version", 64),
+        feature_fingerprint=_name(message.feature_fingerprint, "join.feature_fingerprint", MAX_NAME),
+        workload=_name(message.workload, "join.workload", MAX_NAME),
+        client_version=_name(message.client_version, "join.client_version", 64),
         resumption=resumption,
         holder=message.holder,
     )
@@ -439,13 +448,18 @@ def encode_stamp(stamp: m.Stamp) -> run_pb2.StateStamp:
 
 
 def decode_stamp(message: run_pb2.StateStamp) -> m.Stamp:
-    """A stamp from its message."""
-    return m.Stamp(
-        run_id=_text(message.run_id, "stamp.run_id", 128),
-        incarnation=message.incarnation,
-        round=message.round,
-        durable_round=message.durable_round,
-    )
+    """A stamp from its message.
+
+    Raises:
+        InvalidMessageError: the run's name is too long or not printable, or a number is above `MAX_ROUND`.
+    """
+    run_id, incarnation, number, durable = message.run_id, message.incarnation, message.round, message.durable_round
+    if max(incarnation, number, durable) > MAX_ROUND:
+        raise InvalidMessageError(
+            f"stamp has incarnation {incarnation}, round {number} and durable round {durable}; each must be at "
+            f"most {MAX_ROUND}"
+        )
+    return m.Stamp(_name(run_id, "stamp.run_id", 128), incarnation, number, durable)
 
 
 def encode_coordinator_message(message: m.CoordinatorMessage) -> pb.CollaborateResponse:
@@ -487,7 +501,7 @@ def decode_coordinator_message(response: pb.CollaborateResponse) -> m.Coordinato
     stamp = decode_stamp(response.stamp)
     match response.WhichOneof("event"):
         case "basis_update":
-            return m.BasisUpdate(stamp=stamp, basis=decode_matrix(response.basis_update.basis, "basis"))
+            return m.BasisUpdate(stamp=stamp, basis=decode_basis(response.basis_update.basis, "basis"))
         case "welcome":
             return _decode_welcome(stamp, response.welcome)
         case "receipt":
@@ -500,8 +514,8 @@ def decode_coordinator_message(response: pb.CollaborateResponse) -> m.Coordinato
             return m.Finish(
                 stamp=stamp,
                 cause=from_enum(FINISH_CAUSE, response.finish.cause, "finish.cause"),
-                message=response.finish.message,
-                basis=decode_matrix(response.finish.basis, "finish.basis"),
+                message=printable(response.finish.message),
+                basis=decode_basis(response.finish.basis, "finish.basis"),
             )
         case "drain":
             seconds = response.drain.resume_after_seconds
@@ -514,13 +528,26 @@ def decode_coordinator_message(response: pb.CollaborateResponse) -> m.Coordinato
             raise InvalidMessageError("the response carries no event")
 
 
+def decode_basis(message: matrix_pb2.Matrix, field: str) -> Float[np.ndarray, "rows columns"]:
+    """A basis of whatever shape.
+
+    Raises:
+        InvalidMessageError: it is no matrix, or cannot be a basis.
+    """
+    basis = decode_matrix(message, field)
+    check_basis(basis, field)
+    return basis
+
+
 def _decode_welcome(stamp: m.Stamp, message: pb.Welcome) -> m.Welcome:
     spec = decode_specification(message.specification)
+    basis = _decode_shaped(message.basis, "welcome.basis", spec.feature_dim, spec.rank)
+    check_basis(basis, "welcome.basis")
     return m.Welcome(
         stamp=stamp,
-        session_token=_text(message.session_token, "welcome.session_token", 128),
+        session_token=_name(message.session_token, "welcome.session_token", 128),
         specification=spec,
-        basis=_decode_shaped(message.basis, "welcome.basis", spec.feature_dim, spec.rank),
+        basis=basis,
         first_round=message.first_round,
         started=message.started,
         agent_ids=_agent_ids(message.agent_ids, "welcome.agent_ids"),

@@ -30,6 +30,7 @@
     ├── ForeignRunError ─────── the coordinator now holds another run
     ├── StepsBelowFloorError ── the run's uploads would show more than this agent allows
     ├── BasisRefusedError ───── the coordinator sent a basis that the method cannot have led to
+    ├── RunTooLargeError ────── the run's rounds need more memory than this agent may use
     └── CoordinatorUnavailableError  nobody answered in time
 
 Each leaf has a stable `reason`. Over gRPC a `RemoteError` is a status code with one google.rpc.ErrorInfo that
@@ -95,6 +96,12 @@ class BasisRefusedError(CospanError):
     """A basis is not orthonormal, or has turned farther than the method can turn it."""
 
     reason = "BASIS_REFUSED"
+
+
+class RunTooLargeError(CospanError):
+    """The rounds of a run need more memory than this agent may use."""
+
+    reason = "RUN_TOO_LARGE"
 
 
 class CoordinatorUnavailableError(CospanError):

@@ -19,6 +19,7 @@ from urllib.parse import unquote
 
 from cospan.core.specification import agent_id_problem
 from cospan.wire.errors import AdminRequiredError, IdentityMismatchError, InvalidValueError
+from cospan.wire.text import printable
 
 SCHEME = "cospan:"
 ADMIN, OBSERVER, COORDINATOR = "cospan:admin", "cospan:observer", "cospan:coordinator"
@@ -139,7 +140,7 @@ def of_certificate(uris: Iterable[str], *, address: str) -> Identity:
     shared = ANY_AGENT in ours
     key = f"{' '.join(ours)} at {network_of(host_of(address))}" if shared or not ours else " ".join(ours)
     return Identity(
-        name=name or "nobody of this fleet",
+        name=printable(name) or "nobody of this fleet",
         key=key,
         proven=bool(ours) and not shared,
         agent_ids=frozenset(agents),
@@ -162,6 +163,12 @@ def without_certificate(*, address: str) -> Identity:
         any_agent=True,
         rights=frozenset(rights),
     )
+
+
+def with_malformed_certificate(*, address: str) -> Identity:
+    """A peer whose certificate cannot be read: nothing is allowed."""
+    host = host_of(address)
+    return Identity(name=printable(f"a peer at {host} with a malformed certificate"), key=network_of(host))
 
 
 def host_of(address: str) -> str:

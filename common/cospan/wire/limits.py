@@ -2,23 +2,28 @@
 
 import grpc
 
+from cospan.core.specification import message_numbers
+
 MAX_TEXT = 512
 MAX_GROUP = 65_536
 """Most agents that one process may host."""
+MAX_ROUND = 2**63 - 1
+"""The largest round, and the largest count of anything that a peer tells of: what a signed 64-bit integer holds."""
+MAX_METADATA_BYTES = 16 * 1024
+"""Of the headers or trailers of a call, names included; an error's sentence of 2000 characters fits."""
 
 _OVERHEAD = 64 * 1024
 _PER_AGENT_ID = 68
 
 
-def max_message_bytes(feature_dim: int, rank: int, group_size: int = 1) -> int:
-    """The largest message of a run with features of length d and rank r.
+def most_known_agents(agents: int) -> int:
+    """How many agents a run of this size remembers, those that left included."""
+    return 4 * agents + 8192
 
-    The largest is a factored gradient with as many factors as columns: u (d × r), v (r × r), the heads' second
-    moment (r × r), row sums (d × 1), all float64, and the names of a group's agents. The two estimates of a warm-up
-    are d × 2.
-    """
-    numbers = feature_dim * max(rank, 2) + 2 * rank * rank + feature_dim
-    return 8 * numbers + _PER_AGENT_ID * group_size + _OVERHEAD
+
+def max_message_bytes(feature_dim: int, rank: int, group_size: int = 1) -> int:
+    """The largest message of a run with features of length d and rank r: float64 numbers, and a group's names."""
+    return 8 * message_numbers(feature_dim, rank) + _PER_AGENT_ID * group_size + _OVERHEAD
 
 
 _AHEAD_BYTES = 4 << 20
@@ -70,9 +75,15 @@ def server_options(message_bytes: int, connections: int, streams: int) -> list[t
 
 
 def client_options(message_bytes: int) -> list[tuple[str, int]]:
-    """Channel arguments of an agent."""
+    """Channel arguments of an agent or an onlooker.
+
+    A coordinator never compresses; without any decompressor no small message can unpack to a large one.
+    """
     return [
         *_COMMON_OPTIONS,
+        ("grpc.compression_enabled_algorithms_bitset", 1),
+        ("grpc.max_metadata_size", MAX_METADATA_BYTES),
+        ("grpc.absolute_max_metadata_size", MAX_METADATA_BYTES),
         ("grpc.max_receive_message_length", message_bytes),
         ("grpc.max_send_message_length", message_bytes),
         ("grpc.enable_retries", 0),

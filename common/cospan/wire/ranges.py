@@ -9,7 +9,7 @@ summed over a round: rewards of 1e12 over a million steps come to about 1e36.
 """
 
 import numpy as np
-from jaxtyping import Shaped
+from jaxtyping import Float, Shaped
 
 from cospan.core.aggregation import Contribution
 from cospan.core.matrices import DenseMatrix, Gradient
@@ -18,6 +18,8 @@ from cospan.wire.errors import InvalidMessageError
 from cospan.wire.limits import MAX_GROUP
 
 MAX_ENTRY = 1e60
+MAX_BASIS_ENTRY = 1.0 + 1e-6
+"""In size: the columns of a basis have length one, but for the last digits of float32."""
 
 
 def check_contribution(contribution: Contribution) -> None:
@@ -39,6 +41,19 @@ def check_contribution(contribution: Contribution) -> None:
             raise InvalidMessageError(
                 "gradient.head_second_moment is not symmetric and positive semidefinite; it must be a sum of w wᵀ"
             )
+
+
+def check_basis(basis: Float[np.ndarray, "d r"], field: str) -> None:
+    """Sees to it that an agent can reckon with a basis: no entry is larger than one of orthonormal columns can be.
+
+    Raises:
+        InvalidMessageError: one is.
+    """
+    size = largest(basis)
+    if not size <= MAX_BASIS_ENTRY:
+        raise InvalidMessageError(
+            f"{field} has an entry of {size:.3g} in size; the columns of a basis are orthonormal, so at most 1"
+        )
 
 
 def most_of(weight: float) -> float:

@@ -16,6 +16,7 @@ from cospan.wire.errors import (
     InternalError,
     RemoteError,
 )
+from cospan.wire.text import MAX_SENTENCE, printable
 
 _DETAILS_KEY = "grpc-status-details-bin"
 _UNREACHABLE = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
@@ -39,11 +40,15 @@ def to_trailing_metadata(error: RemoteError) -> tuple[tuple[str, bytes], ...]:
 
 
 def from_rpc_error(error: grpc.RpcError, *, address: str) -> CospanError:
-    """The error that the other side meant; total: any RpcError gives one, even one without a status."""
+    """The error that the other side meant; total: any RpcError gives one, even one without a status.
+
+    Whatever the details are, its sentence is on one line, printable and bounded.
+    """
     code = error.code() if hasattr(error, "code") else None
     if code is None:
-        return InternalError(f"the call to the coordinator at {address} failed without a status: {error!r}")
-    text = error.details() or ""
+        shown = printable(repr(error), MAX_SENTENCE)
+        return InternalError(f"the call to the coordinator at {address} failed without a status: {shown}")
+    text = printable(error.details() or "", MAX_SENTENCE)
     reason = _reason(error)
     if reason in REASONS:
         return REASONS[reason](text)

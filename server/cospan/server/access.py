@@ -5,6 +5,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import grpc
 
+from cospan.wire.certificate import uris_of_pem
 from cospan.wire.identity import Identity, of_certificate, without_certificate
 from cospan.wire.tls import TlsMaterial, TlsSource
 
@@ -26,12 +27,15 @@ def peer_identity(context: Call) -> Identity:
     """Who calls: the names in its certificate, which the handshake has verified; without TLS its address.
 
     `Identity.key` is what limits count by.
+
+    Raises:
+        IdentityMismatchError: the certificate, or a URI in it, is malformed.
     """
     facts = context.auth_context()
     address = context.peer() or ""
-    # Not the list of all alternative names: there a host name could pass for a URI.
     if list(facts.get("transport_security_type", ())) == [b"ssl"]:
-        return of_certificate((uri.decode(errors="replace") for uri in facts.get("peer_uri", ())), address=address)
+        # Not what gRPC makes of the names: there a host name could pass for a URI, and a NUL byte for an end.
+        return of_certificate(uris_of_pem(b"".join(facts.get("x509_pem_cert", ()))), address=address)
     return without_certificate(address=address)
 
 

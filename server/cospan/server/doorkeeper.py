@@ -30,7 +30,7 @@ from cospan.server.quotas import (
     quota_of_peer,
 )
 from cospan.wire.errors import CospanError, InvalidMessageError, RemoteError
-from cospan.wire.identity import Identity
+from cospan.wire.identity import Identity, with_malformed_certificate
 from cospan.wire.status import status_code, to_trailing_metadata
 
 log = logging.getLogger(__name__)
@@ -107,6 +107,18 @@ class Doorkeeper(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc's st
             yield entry
         finally:
             self._leave(entry)
+
+    async def identified(self, context: Context) -> Identity:
+        """Who calls; a call whose certificate is malformed is refused here.
+
+        Raises:
+            IdentityMismatchError: it is malformed. The call has ended.
+        """
+        try:
+            return peer_identity(context)
+        except RemoteError as refusal:
+            self.count(refusal, with_malformed_certificate(address=context.peer() or ""))
+            await refuse(context, refusal)
 
     def accompany(self) -> None:
         """Remembers the task that this is called in, that of a call, until it has ended."""
@@ -186,8 +198,8 @@ class Doorkeeper(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc's st
         """The same to the other side; but the request is read here: gRPC would wait for it for ever, uncounted."""
 
         async def call(requests: AsyncIterator[Any], context: Context) -> Any:
-            identity = peer_identity(context)
             self.accompany()
+            identity = await self.identified(context)
             try:
                 with self.admitted(kind, identity):
                     return await _answer(handler, requests, context)

@@ -15,7 +15,8 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 from cospan.server.descriptors import small_connections
 from cospan.server.plain_http import Answer, PlainHttpServer, RefusedError, Request
-from cospan.wire.errors import AdminRequiredError, InvalidValueError
+from cospan.wire.certificate import uris_of_der
+from cospan.wire.errors import AdminRequiredError, IdentityMismatchError, InvalidValueError
 from cospan.wire.identity import Right, of_certificate
 from cospan.wire.tls import TlsFiles, TlsSource
 
@@ -127,14 +128,13 @@ def _check_may_look(request: Request) -> None:
     """Sees to it that the peer may look on.
 
     Raises:
-        RefusedError: its certificate is not that of an observer or an administrator.
+        RefusedError: its certificate is malformed, or not that of an observer or an administrator.
     """
     if request.certificate is None:
         return
-    uris = [value for kind, value in request.certificate.get("subjectAltName", ()) if kind == "URI"]
     try:
-        of_certificate(uris, address=request.peer).require(Right.READ)
-    except AdminRequiredError as refusal:
+        of_certificate(uris_of_der(request.certificate), address=request.peer).require(Right.READ)
+    except (AdminRequiredError, IdentityMismatchError) as refusal:
         raise RefusedError(403, str(refusal)) from refusal
 
 

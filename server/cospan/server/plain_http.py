@@ -8,7 +8,6 @@ import threading
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from typing import Any
 
 from cospan.server.acceptor import Acceptor, Connection, bound_socket
 from cospan.server.host_header import names_host
@@ -29,13 +28,13 @@ class Request:
         method: GET or HEAD.
         path: without the query.
         peer: the address of the other side.
-        certificate: what it has shown, as `ssl.SSLSocket.getpeercert` gives it; None without TLS.
+        certificate: what it has shown, in DER; None without TLS.
     """
 
     method: str
     path: str
     peer: str = ""
-    certificate: Mapping[str, Any] | None = None
+    certificate: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +136,7 @@ class _OneRequest(asyncio.Protocol):
             request = read_head(head, self._server.names)
             method = request.method
             secured = self._transport.get_extra_info("ssl_object")
-            shown = None if secured is None else secured.getpeercert() or {}
+            shown = None if secured is None else secured.getpeercert(binary_form=True) or b""
             answer = await self._server.answers(
                 Request(method, request.path, peer=self._connection.client[0], certificate=shown)
             )

@@ -9,13 +9,12 @@ from cospan.server.layered import Layered
 from cospan.server.members import Seat
 from cospan.server.state import CoordinatorState
 from cospan.wire.errors import TooManyAgentsError
-
-_SPARE = 8192
+from cospan.wire.limits import most_known_agents
 
 
 def most_agents(specification: RunSpecification) -> int:
     """How many agents a run remembers, and how many holders of sites."""
-    return 4 * specification.agents + _SPARE
+    return most_known_agents(specification.agents)
 
 
 def check_room(state: CoordinatorState, agent_ids: tuple[str, ...]) -> None:

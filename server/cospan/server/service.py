@@ -31,7 +31,7 @@ from cospan.server.sightings import Sightings
 from cospan.server.state import CoordinatorState
 from cospan.server.streams import Stream
 from cospan.server.writer import Writer
-from cospan.wire.codec import decode_agent_message, encode_matrix, encode_specification, encode_stamp, printable
+from cospan.wire.codec import decode_agent_message, encode_matrix, encode_specification, encode_stamp
 from cospan.wire.errors import (
     CospanError,
     DrainingError,
@@ -45,6 +45,7 @@ from cospan.wire.limits import MAX_TEXT
 from cospan.wire.messages import AgentMessage, GradientUpload, Heartbeat, Join, Leave, RunPhase
 from cospan.wire.reports import encode_round_report, encode_run_report
 from cospan.wire.stencil import AgentMessageReader
+from cospan.wire.text import printable
 
 _SERVICE = pb.DESCRIPTOR.services_by_name["CoordinatorService"].full_name
 OWN_WAY = frozenset({f"/{_SERVICE}/Collaborate"})
@@ -110,8 +111,8 @@ class CoordinatorService:
 
     async def collaborate(self, _requests: AsyncIterator[pb.CollaborateRequest], context: Context) -> None:
         """One agent process' stream."""
-        identity = peer_identity(context)
         self._door.accompany()
+        identity = await self._door.identified(context)
         try:
             with self._door.admitted(Kind.STREAM, identity) as entry:
                 await self._converse(context, identity, entry)

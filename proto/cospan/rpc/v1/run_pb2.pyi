@@ -262,7 +262,7 @@ class RunSpecification(_message.Message):
     participation: Global___ParticipationPolicy.ValueType
     """Whom a round waits for."""
     liveness_seconds: _builtins.float
-    """Longest silence, in seconds, after which an agent is taken for dead and no longer waited for; above 0."""
+    """Longest silence, in seconds, after which an agent is taken for dead and no longer waited for; 0.01 to 1e9."""
     round_seconds: _builtins.float
     """Longest time, in seconds, that one round waits for an agent that is alive but sends no gradient; above 0."""
     quorum: _builtins.float
