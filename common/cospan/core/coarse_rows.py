@@ -12,8 +12,8 @@ import numpy as np
 from jaxtyping import Float
 
 _LEAST_POWER = -8.0
-"""Ratios below 1/256 are sent as 1/256, so that zero has a logarithm: `row_scales` adds a tenth of the mean to each,
-and what is as small as that scales no step. The gradients tell all the same which features were never seen."""
+"""Ratios below 1/256 are sent as 1/256, so that zero has a logarithm: `row_scales` adds a tenth of the mean to each
+row, so what is as small as that scales no step. The gradients tell all the same which features were never seen."""
 _GROWTH = 1.25
 
 
