@@ -108,11 +108,11 @@ function areRowSumsSentIn(round) {
   return due === round;
 }
 
-/** Row sums as they are sent: m · 2^k, m = 3/π of their root mean square, k the rounded log₂ of the ratio, ≥ −4. */
+/** Row sums as they are sent: m · 2^k, m = 3/π of their root mean square, k the rounded log₂ of the ratio, ≥ −8. */
 function coarse(rowSums) {
   const scale = (3 / Math.PI) * Math.sqrt(sum(rowSums.map((value) => value * value)) / rowSums.length);
   if (scale === 0) return rowSums;
-  return rowSums.map((value) => scale * 2 ** Math.round(Math.log2(Math.max(value / scale, 1 / 16))));
+  return rowSums.map((value) => scale * 2 ** Math.round(Math.log2(Math.max(value / scale, 1 / 256))));
 }
 
 /** x of M x = b, by elimination with partial pivoting; M is n × n, row by row, and is written over. */

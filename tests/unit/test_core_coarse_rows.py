@@ -29,17 +29,15 @@ def test_each_is_one_multiple_of_the_root_mean_square_times_a_power_of_two(shape
     scales = 3.0 / np.pi * np.sqrt((exact**2).mean(axis=-1, keepdims=True))
     powers = np.log2(sent / scales)
     np.testing.assert_allclose(powers, np.rint(powers), atol=1e-12)
-    seldom = exact < scales / 16.0
-    np.testing.assert_allclose(sent[seldom], np.broadcast_to(scales, shape)[seldom] / 16.0, rtol=1e-12)
+    seldom = exact < scales / 256.0
+    np.testing.assert_allclose(sent[seldom], np.broadcast_to(scales, shape)[seldom] / 256.0, rtol=1e-12)
     ratios = (sent / exact)[~seldom]
     assert ratios.max() <= np.sqrt(2.0) * (1 + 1e-12)
     assert ratios.min() >= np.sqrt(0.5) * (1 - 1e-12)
 
 
 def test_counts_that_are_near_each_other_look_alike() -> None:
-    sent = coarse(np.array([0.0, 20.0, 21.0, 23.0, 40.0, 1.0]))
-    assert len({*sent[1:4]}) == len({sent[0], sent[5]}) == 1
-    assert len({*sent}) == 3
+    assert len(set(coarse(np.array([25.0, 28.0, 30.0, 31.0, 33.0])))) == 1
 
 
 def test_a_count_between_two_powers_of_two_is_rounded_alike_in_every_unit() -> None:

@@ -11,9 +11,9 @@ from functools import lru_cache
 import numpy as np
 from jaxtyping import Float
 
-_LEAST_POWER = -4.0
-"""Ratios below 1/16 are sent as 1/16: a feature never seen and one seen seldom look alike. `row_scales` adds a
-tenth of the mean to each, so the difference changes no row's step by more than two thirds."""
+_LEAST_POWER = -8.0
+"""Ratios below 1/256 are sent as 1/256, so that zero has a logarithm: `row_scales` adds a tenth of the mean to each
+row, so what is as small as that scales no step. The gradients tell all the same which features were never seen."""
 _OFF_TIES = 3.0 / math.pi
 """The ratio of a count to the root mean square is the root of a rational number, which can lie exactly between two
 powers of 2, where the last digit would decide. The ratio to a transcendental multiple of it never does."""
