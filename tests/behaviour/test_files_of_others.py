@@ -72,3 +72,12 @@ def test_a_working_folder_that_was_deleted_is_named(tmp_path: Path) -> None:
     code, said = cospan(tmp_path, command, under=gone)
     assert code == 1
     assert "the working folder was deleted: change to a folder that exists" in said
+
+
+def test_processes_that_play_for_a_comparison_import_nothing_from_the_working_folder(tmp_path: Path) -> None:
+    """`multiprocessing` starts them, and a process of its own, with the working folder first on the path."""
+    (tmp_path / "multiprocessing.py").write_text("import os\nos.mkdir('hijacked')\n")
+    command = [str(Path(sys.executable).with_name("cospan")), "compare", "queues", "--output", "table"]
+    code, said = cospan(tmp_path, [*command, "--agents", "2", "--rounds", "2", "--seeds", "2"])
+    assert code == 0, said
+    assert not (tmp_path / "hijacked").exists()

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from runs import RINGS, ring_site
 
-from cospan.client.import_path import python_module
+from cospan.client.import_path import python_module, spawned, spawning_safely
 from cospan.client.loading import load_workload, make_site
 from cospan.client.workload import Site, Workload
 from cospan.client.workloads import BUILT_IN
@@ -73,6 +73,21 @@ def test_a_working_folder_that_was_deleted(folder: Path) -> None:
 def test_children_have_the_import_path_of_their_parent(folder: Path) -> None:
     command = python_module("this", "--flag")
     assert command == [sys.executable, "-P", "-m", "this", "--flag"]
+
+
+def test_spawned_processes_begin_with_the_safe_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And what a workload starts in one of them does not."""
+    for before in (None, "yes"):
+        monkeypatch.delenv("PYTHONSAFEPATH", raising=False)
+        if before is not None:
+            monkeypatch.setenv("PYTHONSAFEPATH", before)
+        with spawning_safely():
+            assert os.environ["PYTHONSAFEPATH"] == "1"
+        assert os.environ.get("PYTHONSAFEPATH") == before
+        with spawning_safely():
+            spawned()
+            assert "PYTHONSAFEPATH" not in os.environ
+            os.environ["PYTHONSAFEPATH"] = "1"
 
 
 def test_a_function_is_made_a_workload(folder: Path) -> None:

@@ -23,6 +23,7 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from cospan.client.agent import default_agent_id
 from cospan.client.chain import Chain
+from cospan.client.import_path import spawned, spawning_safely
 from cospan.client.loading import load_workload, make_site
 from cospan.client.workload import Site, Workload
 from cospan.core.fleets import FleetMethod
@@ -294,7 +295,8 @@ def play_all(tasks: Sequence[Playable], processes: int, say: Callable[[str], Non
     if processes == 1 or len(tasks) == 1:
         return [_said(task.play(_rounds(task, say)), i, len(tasks), say) for i, task in enumerate(tasks, start=1)]
     done: list[Played | None] = [None] * len(tasks)
-    with ProcessPoolExecutor(min(processes, len(tasks)), get_context("spawn"), _begin) as pool:
+    at_once = min(processes, len(tasks))
+    with spawning_safely(), ProcessPoolExecutor(at_once, get_context("spawn"), _begin) as pool:
         # The longest first, so that no process ends up with it alone.
         order = sorted(range(len(tasks)), key=lambda index: -tasks[index].agents * tasks[index].rounds)
         running: dict[Future[Played], int] = {pool.submit(_play, tasks[index]): index for index in order}
@@ -333,6 +335,7 @@ def _play(task: Playable) -> Played:
 
 def _begin() -> None:
     """In a new process: one BLAS thread; Ctrl-C is the parent's affair; and without a parent there is no work."""
+    spawned()
     threadpool_limits(limits=1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = parent_process()

@@ -4,10 +4,15 @@ A file `matplotlib.py` or `queue.py` that lies in the working folder must not be
 that name. `python -m` puts the working folder first on the path; `python -P -m` leaves it out.
 """
 
+import contextlib
+import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from cospan.wire.errors import WorkloadError
+
+_SAFE_PATH = "PYTHONSAFEPATH"
 
 
 def python_module(module: str, *arguments: str) -> list[str]:
@@ -18,6 +23,28 @@ def python_module(module: str, *arguments: str) -> list[str]:
     flags = sys.flags
     inherited = (("-I", flags.isolated), ("-E", flags.ignore_environment), ("-s", flags.no_user_site))
     return [sys.executable, *(option for option, chosen in inherited if chosen), "-P", "-m", module, *arguments]
+
+
+@contextlib.contextmanager
+def spawning_safely() -> Iterator[None]:
+    """Processes that `multiprocessing` spawns in this block begin as with `-P`, an option that it does not give.
+
+    They are told so by the environment, and call `spawned` so that what they start in turn is not.
+    """
+    before = os.environ.get(_SAFE_PATH)
+    os.environ[_SAFE_PATH] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[_SAFE_PATH]
+        else:
+            os.environ[_SAFE_PATH] = before
+
+
+def spawned() -> None:
+    """In a process that was spawned: scripts that a workload starts have their own folder on their path again."""
+    os.environ.pop(_SAFE_PATH, None)
 
 
 def add_working_folder() -> Path:
