@@ -28,6 +28,7 @@
     │   ├── CertificateRefusedError
     │   └── CoordinatorUntrustedError
     ├── ForeignRunError ─────── the coordinator now holds another run
+    ├── StaleCoordinatorError ─ a coordinator that was replaced by a newer one still answers
     └── CoordinatorUnavailableError  nobody answered in time
 
 Each leaf has a stable `reason`. Over gRPC a `RemoteError` is a status code with one google.rpc.ErrorInfo that
@@ -81,6 +82,12 @@ class ForeignRunError(CospanError):
     """The coordinator holds another run than the one this agent belongs to."""
 
     reason = "FOREIGN_RUN"
+
+
+class StaleCoordinatorError(CospanError):
+    """What answers is an older incarnation of the coordinator than this agent has met."""
+
+    reason = "STALE_COORDINATOR"
 
 
 class CoordinatorUnavailableError(CospanError):

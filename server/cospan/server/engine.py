@@ -99,6 +99,7 @@ class Engine:
             store.begin()
             self.state = self._restored(store, start_seconds, return_seconds, sites)
             self._journal = Journal(store, self.handle, together=max(1, self.state.most_ahead // 2))
+        self.state = self.state.having(coordinator_started=max(0.0, time.time()))
         self.history = RoundHistory(self.state.round)
         self.ended = asyncio.Event()
         self.end: EndRun | Suspend | None = None

@@ -63,6 +63,7 @@ class CoordinatorState:
         suspended: why the coordinator goes down, while the run is not over; else empty.
         sites: how many sites can be given out; None where there is no limit.
         seats: holder → the site that was given to it.
+        coordinator_started: when this coordinator was started, in seconds since 1970; 0 where it does not say.
     """
 
     specification: RunSpecification
@@ -106,6 +107,7 @@ class CoordinatorState:
     durable_round: int = 0
     started: bool = False
     suspended: str = ""
+    coordinator_started: float = 0.0
 
     @property
     def stamp(self) -> Stamp:
