@@ -24,6 +24,7 @@ from jaxtyping import Float
 
 from cospan.client import session
 from cospan.client.state_file import FileKind, Learns, StateFile, resumed
+from cospan.client.tasks import end_tasks, within
 from cospan.client.transport import AgentStream, Transport
 from cospan.client.worker import Worker
 from cospan.client.workload import FeatureMap, Workload
@@ -39,6 +40,8 @@ _ROUND_END_SECONDS = 2.0
 """So long an agent that stops in the middle of a round waits for its end, so that what it saves is whole."""
 _FAREWELL_SECONDS = 1.0
 """So long an agent that ends waits for its last messages to leave."""
+_CLOSE_SECONDS = 5.0
+"""A stream that is not closed by then is left behind."""
 
 
 @runtime_checkable
@@ -122,6 +125,8 @@ class Participant(ABC, Generic[L]):
         self._ticker: asyncio.TimerHandle | None = None
         self._background: asyncio.Task[AgentEnd] | None = None
         self._told = False
+        self.is_writing = False
+        """Whether the conversation is over, and what was learnt is being written for the last time."""
         self._rng = random.Random(secrets.randbits(64))
 
     # What is hosted -------------------------------------------------------------------------------------------
@@ -207,14 +212,16 @@ class Participant(ABC, Generic[L]):
         if self._ticker is not None:
             self._ticker.cancel()
         await self._hang_up(patience=_FAREWELL_SECONDS)
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await end_tasks(self._tasks)
         await self._hang_up()
         if state_file is not None or (self._state is not None and self._state.learning is not None):
             await asyncio.to_thread(self._worker.join, _ROUND_END_SECONDS)
         if state_file is not None:
-            await asyncio.to_thread(self._write_last, state_file)
+            self.is_writing = True
+            try:
+                await asyncio.to_thread(self._write_last, state_file)
+            finally:
+                self.is_writing = False
 
     def stop(self, cause: str, *, returning: bool = False) -> None:
         """Asks the agent to leave the run; `run` returns soon after. Call it on the event loop's thread.
@@ -425,7 +432,7 @@ class Participant(ABC, Generic[L]):
                 writer.cancel()
         finally:
             if stream is not None:
-                await stream.close()
+                await within(_CLOSE_SECONDS, stream.close())
 
 
 def loop_runs_here() -> bool:

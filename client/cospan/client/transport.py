@@ -187,11 +187,12 @@ class GrpcAgentStream:
 
     async def _raise_status(self) -> None:
         """Raises the error that the call ended with, if it did."""
-        code = await asyncio.wait_for(self._call.code(), _UNARY_SECONDS)
-        if code is not grpc.StatusCode.OK:
-            metadata = await self._call.trailing_metadata() or grpc.aio.Metadata()
-            details = await self._call.details()
-            raise grpc.aio.AioRpcError(code, grpc.aio.Metadata(), metadata, details)
+        async with asyncio.timeout(_UNARY_SECONDS):
+            code = await self._call.code()
+            if code is not grpc.StatusCode.OK:
+                metadata = await self._call.trailing_metadata() or grpc.aio.Metadata()
+                details = await self._call.details()
+                raise grpc.aio.AioRpcError(code, grpc.aio.Metadata(), metadata, details)
 
     async def close(self) -> None:
         """Half-closes, and gives the last messages a moment to leave."""
