@@ -564,6 +564,19 @@ def test_a_tiny_liveness_bound_asks_for_no_more_ticks_than_a_clock_has() -> None
     assert session.tick_seconds(active_with(liveness_seconds=1e-300).state) >= 0.01
 
 
+def test_a_group_that_changes_often_before_the_run_starts_loses_no_patience() -> None:
+    """As of a relay whose agents come one after another."""
+    agent = active(started=False)
+    for number in range(int(2 * PATIENCE)):
+        agent.now += 1.0
+        agent.step(session.Regrouped(tuple(f"a{each:03d}" for each in range(number + 1))))
+        agent.step(session.Connected())
+        assert agent.step(session.Tick()) == []
+        agent.receive(agent.welcome(started=False, session_token=f"of {number}"))
+    agent.step(broke())
+    assert agent.state.phase is Phase.OFFLINE
+
+
 def active_with(**changes: Any) -> AgentDriver:
     """Welcomed to a run of this specification."""
     agent = AgentDriver(**changes)

@@ -353,7 +353,7 @@ def _on_regrouped(state: SessionState, agent_ids: tuple[str, ...], now: float) -
     hosted = set(agent_ids)
     kept = tuple(each for each in state.kept if hosted.issuperset(each.upload.agent_ids))
     join = replace(state.join, agent_ids=agent_ids)
-    return replace(_closed(state, now), join=join, token=None, kept=kept), (Connect(0.0),)
+    return replace(_closed(state, now, wanted=True), join=join, token=None, kept=kept), (Connect(0.0),)
 
 
 def _on_connected(state: SessionState, now: float) -> Outcome:
@@ -428,14 +428,15 @@ def _progressed(state: SessionState, now: float) -> SessionState:
     return replace(state, lost_since=now, open_since=now, has_progressed=True, drained_at=None, attempts=0)
 
 
-def _closed(state: SessionState, now: float) -> SessionState:
+def _closed(state: SessionState, now: float, *, wanted: bool = False) -> SessionState:
     """The state without its session. One that made progress gives all of the patience back; one that stayed open
-    for long costs none of it; one that broke soon has been no better than no session."""
+    for long, or that this side ended because it `wanted` to, costs none of it; one that broke soon has been no
+    better than no session."""
     if state.phase is not Phase.ACTIVE:
         return replace(state, phase=Phase.OFFLINE)
     held = now - state.open_since
     liveness = math.inf if state.specification is None else state.specification.liveness_seconds
-    lost_since = state.lost_since + (held if held >= liveness else 0.0)
+    lost_since = state.lost_since + (held if wanted or held >= liveness else 0.0)
     return replace(state, phase=Phase.OFFLINE, lost_since=now if state.has_progressed else lost_since)
 
 
