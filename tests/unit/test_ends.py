@@ -145,7 +145,9 @@ threading.Event().wait()
 
 
 def test_a_process_that_does_not_end_is_ended_once_it_writes_no_more() -> None:
-    done = subprocess.run([sys.executable, "-u", "-c", LAST], capture_output=True, text=True, timeout=30, check=False)
+    done = subprocess.run(
+        [sys.executable, "-u", "-c", LAST], capture_output=True, text=True, timeout=30, check=False
+    )
     assert (done.returncode, done.stdout) == (7, "what was learnt\n")
     assert "did not end within 0.01 s after it was told to" in done.stderr
 

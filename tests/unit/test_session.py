@@ -491,7 +491,7 @@ def test_a_coordinator_of_the_past_ends_the_agent_after_its_patience(started: fl
     error = agent.commands[0].error
     assert isinstance(error, errors.StaleCoordinatorError)
     assert error.reason == "STALE_COORDINATOR"
-    assert "incarnation 1 of run run-1, and this agent has met incarnation 4" in str(error)
+    assert "incarnation 1 of the coordinator of run run-1 answers" in str(error)
     assert "start the agents again" in str(error)
 
 
@@ -503,7 +503,7 @@ def broken_off(agent: AgentDriver) -> None:
 
 
 def drained(agent: AgentDriver) -> None:
-    agent.receive(m.Drain(agent.stamp(0), 1.0))
+    agent.receive(m.Drain(agent.stamp(0), 20.0))
     agent.step(broke(jitter=1.0))
 
 

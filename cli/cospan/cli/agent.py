@@ -41,7 +41,7 @@ _PARENT_GONE_SECONDS = 1.0
 
 
 _STOP_SECONDS = 20.0
-"""An agent that was told to stop has ended by then: its last messages, its round and its streams take 15 s at most."""
+"""An agent that was told to stop has ended by then: its last messages, its round and its streams take 15 s."""
 _EXIT_SECONDS = 5.0
 
 

@@ -4,8 +4,8 @@ import time
 from collections.abc import Sequence
 
 from cospan.cli.findings import Finding, bad, good, note, of_failure
-from cospan.cli.hosts_and_ports import is_loopback
 from cospan.cli.onlooker import fetch_specification
+from cospan.wire.address import parse_address
 from cospan.wire.codec import decode_specification
 from cospan.wire.errors import CospanError, RemoteError
 from cospan.wire.tls import (
@@ -28,7 +28,7 @@ def of_tls(files: TlsFiles | None, coordinator: str | None) -> Sequence[Finding]
         InvalidValueError: the files are not what they should be; the text says what to do.
     """
     if files is None:
-        if coordinator is not None and not is_loopback(coordinator.rpartition(":")[0]):
+        if coordinator is not None and not parse_address(coordinator, "coordinator").is_local:
             remedy = "say --tls-cert, --tls-key and --tls-ca; docs/security.md says how they are made"
             return [note("certificate", "none, and the coordinator is on another machine", remedy)]
         return [good("certificate", "none is named: no TLS")]

@@ -82,8 +82,8 @@ def on_stop_signal(stop: Callable[[str], None]) -> None:
 class LastExit:
     """Ends this process where it does not end by itself after it was told to.
 
-    A library may take a cancellation for itself, and a thread may wait for a name server: neither must keep a process
-    from ending that was asked to.
+    A library may take a cancellation for itself, and a thread may wait for a name server: neither must keep a
+    process from ending that was asked to.
     """
 
     def __init__(self, is_busy: Callable[[], bool] = lambda: False) -> None:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from cospan.cli.coordinator import DEFAULT_PORT
-from cospan.cli.hosts_and_ports import is_loopback
 from cospan.cli.log_lines import log_errors_to_stderr
 from cospan.cli.process import (
     JsonLines,
@@ -24,10 +23,10 @@ from cospan.cli.telemetry import MetricsPlan, metrics_plan, serving_metrics
 from cospan.relay.host import Relay
 from cospan.server.descriptors import raise_file_limit
 from cospan.server.events import EndRun, Note, Suspend
+from cospan.wire.address import is_loopback
 from cospan.wire.errors import CospanError, InvalidValueError
 from cospan.wire.limits import MAX_GROUP
 from cospan.wire.tls import check_usable
-
 
 _STOP_SECONDS = 30.0
 """A relay that was told to stop has ended by then: its streams, above and below, take 15 s at most."""

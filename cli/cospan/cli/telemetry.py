@@ -12,12 +12,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from cospan.cli.hosts_and_ports import host_and_port, is_loopback
 from cospan.cli.settings import Settings
 from cospan.server.counts import Counts
 from cospan.server.doorkeeper import Doorkeeper
 from cospan.server.engine import Engine
 from cospan.server.state import CoordinatorState
+from cospan.wire.address import parse_listening
 from cospan.wire.errors import InvalidValueError
 from cospan.wire.messages import RunPhase
 from cospan.wire.tls import TlsFiles
@@ -51,17 +51,17 @@ def metrics_plan(settings: Settings, tls: TlsFiles | None) -> MetricsPlan | None
     """
     if settings.metrics is None:
         return None
-    host, port = host_and_port(settings.metrics, "metrics")
+    address = parse_listening(settings.metrics, "metrics")
     if importlib.util.find_spec("prometheus_client") is None:
         raise InvalidValueError("--metrics needs prometheus_client; pip install 'cospan[metrics]'")
-    if is_loopback(host):
-        return MetricsPlan(host, port, None)
+    if address.is_local:
+        return MetricsPlan(address.host, address.port, None)
     if tls is None and not settings.insecure:
         raise InvalidValueError(
             f"metrics is {settings.metrics}, which other machines can reach, and there is no TLS; say --tls-cert, "
             "--tls-key and --tls-ca, say a port alone, or say --insecure where the network is trusted"
         )
-    return MetricsPlan(host, port, tls)
+    return MetricsPlan(address.host, address.port, tls)
 
 
 @contextlib.contextmanager

@@ -18,6 +18,7 @@ from enum import Enum
 import grpc
 import grpc.aio
 
+from cospan.wire.address import parse_address
 from cospan.wire.errors import (
     CertificateExpiredError,
     CertificateRefusedError,
@@ -119,7 +120,7 @@ def _refusal(address: str, tls: TlsFiles) -> CospanError:
 
 def _distrust(sight: _Distrust, address: str, tls: TlsFiles | None) -> str:
     if sight.verify_code in _WRONG_HOST:
-        host = _endpoint(address)[0]
+        host = parse_address(address, "coordinator").host
         return f"the certificate shown at {address} is not for {host}; use an address that stands in it"
     if sight.verify_code in _WRONG_TIME:
         return f"the certificate shown at {address} is not valid now ({sight.message}); renew it, or set this clock"
@@ -137,10 +138,12 @@ def _look(address: str, tls: TlsFiles | None) -> _Sight | _Distrust:
         context.load_verify_locations(tls.authority)
         with contextlib.suppress(OSError):  # a pair that is just being written; then we look without
             context.load_cert_chain(tls.certificate, tls.key, password=b"")
-    host, port = _endpoint(address)
+    where = parse_address(address, "coordinator")
+    if where.is_unix:
+        return _Sight.NOTHING
     try:
-        with socket.create_connection((host, port), _LOOK_SECONDS) as raw:
-            return _greet(context, raw, host)
+        with socket.create_connection((where.host, where.port), _LOOK_SECONDS) as raw:
+            return _greet(context, raw, where.host)
     except OSError:
         return _Sight.NOTHING
 
@@ -162,8 +165,3 @@ def _greet(context: ssl.SSLContext, raw: socket.socket, host: str) -> _Sight | _
             return _Sight.NOTHING
         except OSError:  # an alert, a reset: with TLS 1.3 a refusal comes after the handshake
             return _Sight.CLOSED
-
-
-def _endpoint(address: str) -> tuple[str, int]:
-    host, _, port = address.rpartition(":")
-    return host.strip("[]"), int(port)

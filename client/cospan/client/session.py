@@ -416,8 +416,8 @@ def _on_stale(state: SessionState, stamp: Stamp, now: float) -> Outcome:
     """Leaves a coordinator of the past alone, and asks again later whether the newer one is back."""
     assert state.stamp is not None
     stale = StaleCoordinatorError(
-        f"the coordinator says that it is incarnation {stamp.incarnation} of run {stamp.run_id}, and this agent has "
-        f"met incarnation {state.stamp.incarnation}, which was started later; end the older one. If the store was "
+        f"incarnation {stamp.incarnation} of the coordinator of run {stamp.run_id} answers, and this agent has met "
+        f"incarnation {state.stamp.incarnation}, which was started later; end the older one. If its store was "
         "brought back from a copy, start the agents again: they join, and learn on from their own files"
     )
     return _try_again(_closed(state, now), stale, _LONGEST_BACKOFF_SECONDS, now)

@@ -12,6 +12,7 @@ import grpc.aio
 from cospan.client.connection import explain, open_channel
 from cospan.core.specification import RunSpecification
 from cospan.rpc.v1 import coordinator_service_pb2 as pb
+from cospan.wire.address import parse_address
 from cospan.wire.codec import decode_coordinator_message, decode_specification, encode_agent_message
 from cospan.wire.errors import CoordinatorUnavailableError, CospanError
 from cospan.wire.limits import client_options, max_message_bytes
@@ -69,15 +70,15 @@ class GrpcTransport:
         """Prepares; connects when a stream is opened.
 
         Args:
-            address: HOST:PORT of the coordinator.
+            address: HOST:PORT, [IPV6]:PORT or unix:PATH of the coordinator.
             group_size: number of agents in this process; the message limit depends on it.
             tls: certificate, key and authority. When they change on disk, a stream breaks off soon after, between
                 two rounds, and the next one shows the new certificate. None for no TLS.
 
         Raises:
-            InvalidValueError: a file of `tls` is not what it should be.
+            InvalidValueError: the address is none, or a file of `tls` is not what it should be.
         """
-        self._address, self._group_size = address, group_size
+        self._address, self._group_size = str(parse_address(address, "coordinator")), group_size
         self._files, self._tls = tls, None if tls is None else TlsSource(tls)
 
     async def open(self, specification: RunSpecification) -> AgentStream:

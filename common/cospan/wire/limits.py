@@ -82,8 +82,7 @@ def client_options(message_bytes: int) -> list[tuple[str, int]]:
 
 
 LONGEST_DRAIN_SECONDS = 300.0
-"""So long at most a coordinator that goes down may ask its agents to stay away; what it says beyond that is cut off.
-Ours asks for a few seconds."""
+"""The longest that a coordinator which goes down may ask its agents to stay away; ours asks for a few seconds."""
 
 NO_COMPRESSION = grpc.Compression.NoCompression
 """Dense floats do not compress; trying costs CPU."""

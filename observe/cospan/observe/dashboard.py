@@ -14,6 +14,8 @@ from cospan.observe.app import make_app
 from cospan.observe.audience import Audience, event
 from cospan.observe.entrance import Entrance
 from cospan.observe.run_view import RunView
+from cospan.server.binding import resolved
+from cospan.wire.address import parse_host
 from cospan.wire.errors import InvalidValueError
 from cospan.wire.tls import TlsFiles
 
@@ -81,17 +83,18 @@ class Dashboard:
         started.wait(_START_SECONDS)
 
     def _bound(self) -> socket.socket:
-        family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
-        listening = socket.socket(family)
+        address = parse_host(self._host, self._port)
+        place = resolved(address, "--dashboard")[0]
+        listening = socket.socket(socket.AF_INET6 if ":" in place.host else socket.AF_INET)
         try:
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listening.bind((self._host, self._port))
+            listening.bind((place.host, place.port))
             listening.listen(64)
         except OSError as failure:
             listening.close()
             raise InvalidValueError(
-                f"the dashboard cannot listen on {self._host}:{self._port}: {failure.strerror}; choose another "
-                "address with --dashboard"
+                f"the dashboard cannot listen on {address}: {failure.strerror or failure}; choose another address "
+                "with --dashboard"
             ) from failure
         return listening
 

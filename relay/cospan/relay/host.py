@@ -11,6 +11,7 @@ from cospan.relay.machine import MOST_LEVELS
 from cospan.server.doorkeeper import Doorkeeper
 from cospan.server.events import DrainRequested, EndRun, Suspend
 from cospan.server.listener import Listener
+from cospan.wire.address import parse_host
 from cospan.wire.errors import InvalidValueError
 from cospan.wire.limits import MAX_GROUP
 from cospan.wire.tls import TlsFiles
@@ -42,8 +43,8 @@ class Relay:
         """Prepares; nothing is connected yet, and nothing listens.
 
         Args:
-            upstream: HOST:PORT of the coordinator, or of another relay.
-            host: address to listen on.
+            upstream: HOST:PORT, [IPV6]:PORT or unix:PATH of the coordinator, or of another relay.
+            host: to listen on: an IPv4 or IPv6 address, a name, all of whose addresses are taken, or unix:PATH.
             port: to listen on; 0 for any that is free.
             gather_agents: it joins the run once so many agents are here, or a few seconds after the first.
             level: 1 where `upstream` is the coordinator, one more than that relay's where it is a relay. The
@@ -54,10 +55,12 @@ class Relay:
             transport: how to reach the coordinator; gRPC to `upstream` where left out.
 
         Raises:
-            InvalidValueError: the level is out of its range, or a file of `upstream_tls` cannot be used.
+            InvalidValueError: the level is out of its range, an address is none, or a file of `upstream_tls` cannot
+                be used.
         """
         self._transport = transport or GrpcTransport(upstream, group_size=MAX_GROUP, tls=upstream_tls)
         self._host, self._port, self._tls = host, port, tls
+        self._asked_for = parse_host(host, port)
         if not 1 <= level <= MOST_LEVELS:
             raise InvalidValueError(f"level is {level}; it must be 1 to {MOST_LEVELS}")
         self._gather_agents, self._level, self._patience = gather_agents, level, patience
@@ -74,7 +77,7 @@ class Relay:
     @property
     def address(self) -> str:
         """HOST:PORT to connect to; the real port, where 0 was asked for."""
-        return f"{self._host}:{self._port}" if self._listener is None else self._listener.address
+        return str(self._asked_for) if self._listener is None else self._listener.address
 
     async def start(self) -> None:
         """Asks the coordinator what the run is, and listens.

@@ -54,7 +54,7 @@ class Coordinator:
 
         Args:
             specification: of the run.
-            host: address to listen on.
+            host: to listen on: an IPv4 or IPv6 address, a name, all of whose addresses are taken, or unix:PATH.
             port: to listen on; 0 for any that is free.
             start_seconds: the longest time to wait for the first round's agents.
             sites: how many sites can be given out to agents that bring none; None where there is no limit.
@@ -64,7 +64,8 @@ class Coordinator:
                 read again when they change. None for no TLS, where everybody is who it says it is.
 
         Raises:
-            InvalidValueError: the specification has a value out of range; or a file of `tls` cannot be used.
+            InvalidValueError: the specification has a value out of range; `host` or `port` is none; or a file of
+                `tls` cannot be used.
             CertificateExpiredError: the certificate is not valid now.
             RunFileError: the store cannot be written to.
         """
@@ -90,7 +91,7 @@ class Coordinator:
 
     @property
     def address(self) -> str:
-        """HOST:PORT to connect to; the real port, where 0 was asked for."""
+        """HOST:PORT, [IPV6]:PORT or unix:PATH to connect to; the real port, where 0 was asked for."""
         return self._listener.address
 
     @property

@@ -14,6 +14,8 @@ from typing import Any
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
+from cospan.server.binding import resolved
+from cospan.wire.address import parse_host
 from cospan.wire.errors import AdminRequiredError, InvalidValueError
 from cospan.wire.identity import Right, of_certificate
 from cospan.wire.tls import TlsFiles, TlsSource
@@ -48,20 +50,23 @@ class MetricsServer:
         Args:
             registry: the metrics.
             health: says what is wrong, in a few words; nothing where all is well. Called from other threads.
-            host: address to listen on, without brackets.
+            host: address to listen on; of a name with several addresses the first.
             port: to listen on; 0 for any that is free.
             tls: certificate, key and authority: a peer must then show a certificate of an observer or an
                 administrator. None for plain HTTP.
 
         Raises:
-            InvalidValueError: the address cannot be bound.
+            InvalidValueError: the address is none, or cannot be bound; the text says why.
         """
         source = None if tls is None else TlsSource(tls)
+        address = parse_host(host, port)
         try:
-            self._server = _Server(host, port, registry, health, source)
-        except (OSError, OverflowError) as failure:
+            place = resolved(address, "--metrics")[0]
+            self._server = _Server(place.host, place.port, registry, health, source)
+        except OSError as failure:
             raise InvalidValueError(
-                f"cannot serve metrics on {host}:{port}; the port may be in use: choose another with --metrics"
+                f"cannot serve metrics on {address}: {failure.strerror or failure}; choose another address with "
+                "--metrics"
             ) from failure
         self._host, self._scheme = host, "http" if tls is None else "https"
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.1,), name="metrics", daemon=True)
