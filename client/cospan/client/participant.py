@@ -125,6 +125,7 @@ class Participant(ABC, Generic[L]):
         self._ticker: asyncio.TimerHandle | None = None
         self._background: asyncio.Task[AgentEnd] | None = None
         self._told = False
+        self._was_slow = False
         self.is_writing = False
         """Whether the conversation is over, and what was learnt is being written for the last time."""
         self._rng = random.Random(secrets.randbits(64))
@@ -410,12 +411,29 @@ class Participant(ABC, Generic[L]):
                 listener(cast("Self", self), note)
 
     def _learn(self, round_number: int, basis: Float[np.ndarray, "d r"]) -> session.Event:
+        begun = time.monotonic()
         upload = self._learnt().learn(round_number, basis)
+        self._say_slow(time.monotonic() - begun)
         for listener in self.on_round:
             listener(cast("Self", self), round_number)
         if self._state_file is not None:
             self._state_file.after_round()
         return session.GradientReady(upload)
+
+    def _say_slow(self, seconds: float) -> None:
+        """Says once that a round takes longer here than the run waits for one agent."""
+        spec = self._specification
+        if spec is None or seconds <= spec.round_seconds or self._was_slow:
+            return
+        self._was_slow = True
+        note = (
+            f"a round of {spec.method.steps_per_round} steps took {seconds:.3g} s here, and a round of this run waits "
+            f"for {spec.round_seconds:g} s once another agent has sent its gradient: the coordinator gives an agent "
+            "up that takes longer. Start it with a longer --round-seconds, or with fewer --steps-per-round"
+        )
+        log.warning("%s: %s", self.name, note)
+        for listener in self.on_note:
+            listener(cast("Self", self), note)
 
     def _broke(self, failure: CospanError) -> None:
         self._post(session.StreamBroke(failure, jitter=self._rng.random()))
