@@ -695,7 +695,7 @@ def test_a_fleet_with_an_hourly_feed_keeps_its_agents_by_the_default_bound() -> 
 
 
 def test_a_round_without_a_gradient_is_said_to_be_slow_once() -> None:
-    run, a, b = with_a_feed()
+    run, _, _ = with_a_feed()
     run.wait(ROUND - 1.0)
     assert run.wait(1.0) == ["round-slow"]
     text = run.commands[0].text
@@ -738,7 +738,7 @@ def test_a_fleet_whose_pace_is_known_and_that_hangs_is_given_up() -> None:
 
 
 def test_a_fleet_that_never_sends_anything_is_given_up_in_the_end() -> None:
-    run, a, b = with_a_feed(HOUR)
+    run, _, _ = with_a_feed(HOUR)
     run.wait(HOUR)
     assert dict(run.state.sessions) == {}
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from cospan.cli.doctor_machine import of_blas, of_folder, of_port, of_python, of_sqlite, of_versions
-from cospan.cli.doctor_network import of_coordinator, of_tls
+from cospan.cli.doctor_network import of_coordinator, of_proxy, of_tls
 from cospan.cli.findings import Finding, Grade, finding_document, finding_lines, of_failure
 from cospan.cli.settings import Settings, load_settings
 from cospan.wire.address import parse_host, parse_listening
@@ -64,6 +64,7 @@ def looks(chosen: DoctorOptions, settings: Settings) -> list[Look]:
         found.append(lambda: of_port(parse_listening(metrics, "metrics"), "--metrics"))
     found.append(lambda: of_tls(settings.tls, settings.coordinator if chosen.coordinator else None))
     if chosen.coordinator:
+        found.append(lambda: asyncio.run(of_proxy(settings.coordinator)))
         found.append(lambda: asyncio.run(of_coordinator(settings.coordinator, settings.tls)))
     return found
 

@@ -18,6 +18,8 @@ from enum import Enum
 import grpc
 import grpc.aio
 
+from cospan.client.proxies import proxy_of
+from cospan.wire import forks
 from cospan.wire.address import parse_address
 from cospan.wire.errors import (
     CertificateExpiredError,
@@ -40,11 +42,19 @@ _WRONG_TIME = (9, 10)
 """OpenSSL's X509_V_ERR_CERT_NOT_YET_VALID and X509_V_ERR_CERT_HAS_EXPIRED."""
 
 
-def open_channel(address: str, options: Sequence[tuple[str, int]], tls: TlsSource | None) -> grpc.aio.Channel:
+def open_channel(
+    address: str, options: Sequence[tuple[str, int]], tls: TlsSource | None, *, proxied: bool = False
+) -> grpc.aio.Channel:
     """A channel to the coordinator; with TLS it shows the certificate that is on disk now.
 
-    With TLS the coordinator's certificate must be for the host of the address.
+    With TLS the coordinator's certificate must be for the host of the address. gRPC may use a proxy that the
+    environment names only where it is `proxied` (`cospan.client.proxies`).
+
+    Raises:
+        ForkedProcessError: this process was forked from one in which Cospan ran.
     """
+    options = [*options, *(() if proxied else (("grpc.enable_http_proxy", 0),))]
+    forks.refuse_in_child()
     if tls is None:
         return grpc.aio.insecure_channel(address, options=options, compression=NO_COMPRESSION)
     tls.refresh()
@@ -54,7 +64,9 @@ def open_channel(address: str, options: Sequence[tuple[str, int]], tls: TlsSourc
 
 
 async def explain(failure: CospanError, address: str, tls: TlsFiles | None) -> None:
-    """Raises why there is no connection, where that is for want of trust; else returns. Within some seconds.
+    """Raises why there is no connection, where that is for want of trust, or perhaps a proxy's fault; else returns.
+
+    Within some seconds.
 
     It raises and does not return the reason: an error that is raised from itself, or that a frame of its own
     traceback names, is a cycle, and holds the call and its connection until the garbage collector comes by.
@@ -62,6 +74,9 @@ async def explain(failure: CospanError, address: str, tls: TlsFiles | None) -> N
     if isinstance(failure, CoordinatorUnavailableError):
         with contextlib.suppress(InvalidValueError):  # files that are just being written
             await asyncio.to_thread(_look_again, address, tls)
+        proxy = await proxy_of(address)
+        if proxy is not None:
+            raise CoordinatorUnavailableError(f"{failure}. {proxy.sentence(address)}")
 
 
 class _Sight(Enum):

@@ -29,6 +29,7 @@ from cospan.client.transport import AgentStream, Transport
 from cospan.client.worker import Worker
 from cospan.client.workload import FeatureMap, Workload
 from cospan.core.specification import RunSpecification
+from cospan.wire import forks
 from cospan.wire.errors import CospanError, InvalidValueError, WorkloadBehaviourError
 from cospan.wire.limits import MAX_TEXT
 from cospan.wire.messages import AgentMessage, GradientUpload, Join, Welcome
@@ -183,6 +184,7 @@ class Participant(ABC, Generic[L]):
             InvalidValueError: an event loop runs in this thread, as in a notebook. It may serve the coordinator,
                 which would wait for an agent that waits for it: so `await agent.run_async()` there.
         """
+        forks.refuse_in_child()
         if loop_runs_here():
             raise InvalidValueError(
                 f"{self._title} cannot block here, for an event loop runs in this thread, as in a notebook; "
@@ -192,6 +194,13 @@ class Participant(ABC, Generic[L]):
 
     async def run_async(self) -> AgentEnd:
         """Takes part until the run is over; see `run`."""
+        forks.begin()
+        try:
+            return await self._take_part()
+        finally:
+            forks.end()
+
+    async def _take_part(self) -> AgentEnd:
         self._worker = Worker(f"learner-{self.name}")
         self._outcome = asyncio.get_running_loop().create_future()
         self._state, commands = session.initial_state(patience=self._patience, now=time.monotonic())
@@ -231,15 +240,18 @@ class Participant(ABC, Generic[L]):
             cause: one sentence, for the coordinator's log.
             returning: whether the agent will be started again: a run whose agents have all left waits for it.
         """
+        forks.refuse_in_child()
         self._post(session.StopRequested(cause, returning))
 
     async def __aenter__(self) -> Self:
+        forks.refuse_in_child()
         self._told = False
         self._background = asyncio.create_task(self.run_async())
         return self
 
     async def wait(self) -> AgentEnd:
         """Within `async with`: waits for the end of the run; raises as `run` does."""
+        forks.refuse_in_child()
         if self._background is None:
             raise InvalidValueError("wait() works within `async with agent:` only")
         self._told = True
@@ -249,6 +261,7 @@ class Participant(ABC, Generic[L]):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Leaves the run. A failure that `wait` has not told of is raised, unless the block has failed itself."""
+        forks.refuse_in_child()
         assert self._background is not None
         if not self._background.done():
             self.stop("its program has finished with it")
@@ -427,9 +440,9 @@ class Participant(ABC, Generic[L]):
             return
         self._was_slow = True
         note = (
-            f"a round of {spec.method.steps_per_round} steps took {seconds:.3g} s here, and a round of this run waits "
-            f"for {spec.round_seconds:g} s once another agent has sent its gradient: the coordinator gives an agent "
-            "up that takes longer. Start it with a longer --round-seconds, or with fewer --steps-per-round"
+            f"a round of {spec.method.steps_per_round} steps took {seconds:.3g} s here, and a round of this run "
+            f"waits for {spec.round_seconds:g} s once another agent has sent its gradient: an agent that takes "
+            "longer is given up. Start the coordinator with a longer --round-seconds or fewer --steps-per-round"
         )
         log.warning("%s: %s", self.name, note)
         for listener in self.on_note:

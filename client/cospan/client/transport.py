@@ -10,6 +10,7 @@ import grpc
 import grpc.aio
 
 from cospan.client.connection import explain, open_channel
+from cospan.client.proxies import proxy_of
 from cospan.core.specification import RunSpecification
 from cospan.rpc.v1 import coordinator_service_pb2 as pb
 from cospan.wire.address import parse_address
@@ -84,7 +85,8 @@ class GrpcTransport:
     async def open(self, specification: RunSpecification) -> AgentStream:
         """A new stream, whose message limit follows from the run's d and r."""
         limit = max_message_bytes(specification.feature_dim, specification.rank, self._group_size)
-        channel = open_channel(self._address, client_options(limit), self._tls)
+        proxied = await proxy_of(self._address) is not None
+        channel = open_channel(self._address, client_options(limit), self._tls, proxied=proxied)
         renewal = None if self._tls is None else partial(_renewed, self._tls, self._tls.material)
         collaborate = channel.stream_stream(
             METHOD_PREFIX + "Collaborate",
@@ -112,7 +114,9 @@ class GrpcTransport:
             raise
 
     async def _describe(self) -> RunSpecification:
-        async with open_channel(self._address, client_options(_SMALL_MESSAGE), self._tls) as channel:
+        proxied = await proxy_of(self._address) is not None
+        options = client_options(_SMALL_MESSAGE)
+        async with open_channel(self._address, options, self._tls, proxied=proxied) as channel:
             get_specification = channel.unary_unary(
                 METHOD_PREFIX + "GetSpecification",
                 request_serializer=pb.GetSpecificationRequest.SerializeToString,

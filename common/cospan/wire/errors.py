@@ -3,6 +3,7 @@
     CospanError
     ├── UsageError ─────────── the caller asked for something that cannot be; exit code 2
     │   ├── InvalidValueError
+    │   ├── ForkedProcessError
     │   └── WorkloadError
     ├── WorkloadBehaviourError  the user's environment, features or policy broke the contract
     ├── RunFileError ────────── a file is not what it should be
@@ -58,6 +59,12 @@ class InvalidValueError(UsageError):
     """A setting has a value that is not allowed."""
 
     reason = "INVALID_VALUE"
+
+
+class ForkedProcessError(UsageError):
+    """This process was forked while a coordinator, a relay or an agent ran in its parent."""
+
+    reason = "FORKED_PROCESS"
 
 
 class WorkloadError(UsageError):

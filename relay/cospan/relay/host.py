@@ -11,6 +11,7 @@ from cospan.relay.machine import MOST_LEVELS
 from cospan.server.doorkeeper import Doorkeeper
 from cospan.server.events import DrainRequested, EndRun, Suspend
 from cospan.server.listener import Listener
+from cospan.wire import forks
 from cospan.wire.address import parse_host
 from cospan.wire.errors import InvalidValueError
 from cospan.wire.limits import MAX_GROUP
@@ -85,6 +86,7 @@ class Relay:
         Raises:
             CospanError: the coordinator cannot be reached, its run takes no relays, or the address cannot be bound.
         """
+        forks.refuse_in_child()
         self.engine = RelayEngine(
             self._transport, patience=self._patience, gather_agents=self._gather_agents, level=self._level
         )
@@ -105,6 +107,7 @@ class Relay:
         Raises:
             CospanError: the relay cannot go on.
         """
+        forks.refuse_in_child()
         await self.engine.ended.wait()
         if self.engine.failure is not None:
             raise self.engine.failure
@@ -113,14 +116,17 @@ class Relay:
 
     def stop(self, message: str) -> None:
         """Leaves the run for good; it goes on without the relay's agents, unless they find another way in."""
+        forks.refuse_in_child()
         self.engine.leave(message)
 
     def drain(self, message: str) -> None:
         """Goes down, to be started again: the coordinator waits for its agents up to the liveness bound."""
+        forks.refuse_in_child()
         self.engine.handle(DrainRequested(message, 0.0))
 
     async def close(self) -> None:
         """Says NOT_SERVING, lets every stream take its farewell, and stops listening."""
+        forks.refuse_in_child()
         if self._listener is not None and self._listener.is_open:
             await self._listener.say_serving(False)
             self.engine.handle(DrainRequested("the relay was closed", 0.0))

@@ -16,6 +16,7 @@ from cospan.server.listener import Listener
 from cospan.server.reporting import run_report
 from cospan.server.sightings import Sightings
 from cospan.server.store import RunStore
+from cospan.wire import forks
 from cospan.wire.errors import InvalidValueError
 from cospan.wire.messages import RunReport
 from cospan.wire.tls import TlsFiles
@@ -106,6 +107,7 @@ class Coordinator:
 
     def status(self) -> RunReport:
         """The run as it stands: its phase, who takes part, who is waited for, how quick it is."""
+        forks.refuse_in_child()
         return run_report(self.engine.state, self.engine.history, self.engine.now(), self.sightings.td_errors)
 
     def run(self) -> EndRun | Suspend:
@@ -115,6 +117,7 @@ class Coordinator:
             InvalidValueError: the address cannot be bound; or an event loop runs in this thread, as in a notebook,
                 where `await coordinator.run_async()` or `async with coordinator:` leave it free for the agents.
         """
+        forks.refuse_in_child()
         try:
             asyncio.get_running_loop()
         except RuntimeError:
@@ -135,6 +138,7 @@ class Coordinator:
         Raises:
             InvalidValueError: the address cannot be bound, as when the port is in use.
         """
+        forks.refuse_in_child()
         await self._listener.open()
         self._clock = asyncio.create_task(self.engine.keep_time())
         await self._listener.say_serving(True)
@@ -142,12 +146,14 @@ class Coordinator:
 
     async def wait(self) -> EndRun | Suspend:
         """Waits for the end of the run, or for this coordinator's part in it."""
+        forks.refuse_in_child()
         await self.engine.ended.wait()
         assert self.engine.end is not None
         return self.engine.end
 
     def stop(self, message: str = "the coordinator's program has ended it") -> None:
         """Ends the run in order: everybody is told, what was learnt stays. Call it on the event loop's thread."""
+        forks.refuse_in_child()
         self.asked_to_stop = True
         self.engine.handle(StopRequested(message))
 
@@ -156,6 +162,7 @@ class Coordinator:
 
         Without a store there is nothing to go on with: then the run is ended, as `stop` does.
         """
+        forks.refuse_in_child()
         if self._stored:
             self.engine.handle(DrainRequested(message, resume_after_seconds))
         else:
@@ -167,6 +174,7 @@ class Coordinator:
         Raises:
             RunFileError: the end of the run could not be stored.
         """
+        forks.refuse_in_child()
         if self._listener.is_open:
             await self._listener.say_serving(False)
             self.engine.handle(StopRequested("the coordinator was closed"))

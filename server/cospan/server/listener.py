@@ -18,6 +18,7 @@ from cospan.server.doorkeeper import Doorkeeper
 from cospan.server.quotas import Kind, quota_of_all
 from cospan.server.service import LOOKING, OWN_WAY, CoordinatorService, Serves, handlers
 from cospan.server.sightings import Sightings
+from cospan.wire import forks
 from cospan.wire.address import Address, parse_host
 from cospan.wire.limits import NO_COMPRESSION, max_message_bytes, server_options
 from cospan.wire.tls import TlsFiles, TlsSource, check_usable
@@ -72,7 +73,9 @@ class Listener:
 
         Raises:
             InvalidValueError: the address cannot be bound, as when the port is in use; the text says why.
+            ForkedProcessError: this process was forked from one in which Cospan ran.
         """
+        forks.refuse_in_child()
         addresses = free(await asyncio.to_thread(resolved, self._address, "--host"), "--port")
         spec = self._engine.state.specification
         limit = max_message_bytes(spec.feature_dim, spec.rank, max(_JOINABLE_GROUP, spec.agents))
@@ -89,6 +92,7 @@ class Listener:
         if not self._address.is_unix:
             self._address = replace(self._address, port=ports[0])
         await server.start()
+        forks.begin()
         self._server = server
 
     def _bind(self, server: grpc.aio.Server, address: Address) -> int:
@@ -108,9 +112,12 @@ class Listener:
     async def close(self) -> None:
         """Lets every stream take its farewell, and stops listening."""
         if self._server is not None:
-            await self._server.stop(grace=_FAREWELL_SECONDS)
-            await self.door.calls_ended(_END_SECONDS)
-            self._server = None
+            try:
+                await self._server.stop(grace=_FAREWELL_SECONDS)
+                await self.door.calls_ended(_END_SECONDS)
+            finally:
+                self._server = None
+                forks.end()
 
 
 def _credentials(tls: TlsFiles) -> grpc.ServerCredentials:
