@@ -72,9 +72,10 @@ async def explain(failure: CospanError, address: str, tls: TlsFiles | None) -> N
     traceback names, is a cycle, and holds the call and its connection until the garbage collector comes by.
     """
     if isinstance(failure, CoordinatorUnavailableError):
-        with contextlib.suppress(InvalidValueError):  # files that are just being written
-            await asyncio.to_thread(_look_again, address, tls)
         proxy = await proxy_of(address)
+        if proxy is None or not proxy.is_read:  # a second look would not go through the proxy
+            with contextlib.suppress(InvalidValueError):  # files that are just being written
+                await asyncio.to_thread(_look_again, address, tls)
         if proxy is not None:
             raise CoordinatorUnavailableError(f"{failure}. {proxy.sentence(address)}")
 
