@@ -186,10 +186,18 @@ class Disk:
 class CoordinatorDriver:
     """Steps the coordinator's machine with a clock of its own, and checks after every event what always holds."""
 
-    def __init__(self, sites: int | None = None, most_ahead: int = 2, **changes: Any) -> None:
+    def __init__(
+        self, sites: int | None = None, most_ahead: int = 2, silent_seconds: float = 0.0, **changes: Any
+    ) -> None:
         self.now = 0.0
         self.state = machine.initial_state(
-            specification(**changes), run_id="run-1", incarnation=1, start_seconds=START, now=0.0, sites=sites
+            specification(**changes),
+            run_id="run-1",
+            incarnation=1,
+            start_seconds=START,
+            now=0.0,
+            sites=sites,
+            silent_seconds=silent_seconds,
         )
         self.state = replace(self.state, most_ahead=most_ahead)
         self.state.check()

@@ -277,7 +277,7 @@ def test_a_coordinator_and_its_agents_each_started_alone(tmp_path: Path) -> None
         taken = ("run", "toy_workload:workload", "--quiet", "--port", address.rpartition(":")[2])
         code, out, err = cospan(*taken, cwd=tmp_path)
         assert (code, out) == (2, "")
-        assert f"cannot listen on {address}; the port may be in use" in err
+        assert f"cannot listen on {address}: Address already in use; end the program that listens there" in err
         assert not (tmp_path / "runs").exists()
         of_agent = ("agent", "toy_workload:workload", "--coordinator", address)
         with (

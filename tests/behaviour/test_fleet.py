@@ -545,6 +545,8 @@ def test_an_agent_whose_round_takes_too_long_is_waited_for_once() -> None:
             running = asyncio.create_task(ends([slow, Agent(RINGS, index=1, coordinator=coordinator.address)]))
             await until(engine, lambda: "site-0" in engine.state.departures)
             assert engine.state.departures["site-0"].cause == "it sent no gradient for 0.4 s"
+            notes: list[str] = []
+            slow.on_note.append(lambda _, note: notes.append(note))
             alone = engine.state.round
             await until(engine, lambda: engine.state.round >= alone + 20)
             assert "site-0" not in engine.state.hosts, "it does not come back before its round is done"
@@ -553,6 +555,8 @@ def test_an_agent_whose_round_takes_too_long_is_waited_for_once() -> None:
             back = engine.state.round
             await until(engine, lambda: engine.state.round > back + 3)
             assert engine.history.recent(1)[0].contributors == 2
+            (note,) = notes
+            assert "waits for 0.4 s once another agent has sent its gradient" in note
             coordinator.stop("enough")
             assert [end.message for end in await running] == ["enough"] * 2
 

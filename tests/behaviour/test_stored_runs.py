@@ -72,6 +72,53 @@ def test_a_full_disk_ends_the_coordinator_and_with_room_the_run_has_the_bits_it_
     assert digest == basis_digest(read_basis(tmp_path / "run" / NAME).basis)
 
 
+def test_agents_go_on_from_a_store_that_was_brought_back_from_a_copy(tmp_path: Path) -> None:
+    """The copy is older in rounds and in incarnation than what the agents have met; they are not started again."""
+    store = tmp_path / "run" / NAME
+    (tmp_path / "kept").mkdir()
+
+    def served(port: str, *, end: signal.Signals) -> str:
+        with coordinating(tmp_path, port) as (coordinator, address):
+            while round_said(coordinator)["contributors"] < 2:
+                pass
+            coordinator.send_signal(end)
+            coordinator.communicate()
+        return address
+
+    arguments = ("agent", TOY, "--coordinator", "", "--output", "kept", "--patience", "60")
+    with contextlib.ExitStack() as stack:
+        agents = list[subprocess.Popen[str]]()
+
+        def join(address: str) -> None:
+            for name in "01":
+                words = [address if word == "" else word for word in (*arguments, "--id", name)]
+                agents.append(stack.enter_context(started(*words, cwd=tmp_path)))
+
+        with coordinating(tmp_path) as (coordinator, address):
+            join(address)
+            round_said(coordinator)
+            coordinator.send_signal(signal.SIGTERM)
+            assert ended(coordinator)[0] == 0
+        port = address.rpartition(":")[2]
+        copied, copy = read_state(store, check=True), store.read_bytes()
+        served(port, end=signal.SIGTERM)
+        served(port, end=signal.SIGKILL)
+        lost = read_state(store)
+        assert (lost.incarnation, lost.rounds > copied.rounds) == (3, True)
+        for file in store.parent.glob(f"{NAME}*"):
+            file.unlink()
+        store.write_bytes(copy)
+        served(port, end=signal.SIGINT)
+        said = [ended(agent) for agent in agents]
+    state = read_state(store, check=True)
+    assert (state.run_id, state.incarnation, state.finish_cause) == (copied.run_id, 2, "stopped")
+    assert state.rounds > copied.rounds
+    for code, out, err in said:
+        assert code == 0, err
+        learnt = int(out.rpartition(" rounds learnt")[0].rpartition(" ")[2])
+        assert learnt > lost.rounds, "what an agent has learnt in rounds that are lost stays with it"
+
+
 def test_onlookers_and_a_second_coordinator_of_a_run_that_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -100,7 +100,7 @@ def test_metrics_that_cannot_be_had_are_refused_and_leave_nothing(tmp_path: Path
     ("said", "sentence"),
     [
         (("--metrics", "0.0.0.0:0"), "metrics is 0.0.0.0:0, which other machines can reach, and there is no TLS"),
-        (("--metrics", "99999"), "metrics is '99999'; its port must be 0 to 65535"),
+        (("--metrics", "99999"), "metrics is '99999' in --metrics; its port must be 0 to 65535"),
         (("--metrics", "here"), "metrics is 'here' in --metrics; it must be HOST:PORT, or a port of 127.0.0.1"),
     ],
 )

@@ -17,6 +17,7 @@ from cospan.cli.doctor_machine import of_folder, of_port
 from cospan.cli.doctor_network import of_clock, of_coordinator, of_tls
 from cospan.cli.findings import Finding, Grade, bad, finding_lines, good, note
 from cospan.server.host import Coordinator
+from cospan.wire.address import Address
 from cospan.wire.errors import InvalidValueError
 from cospan.wire.tls import TlsFiles
 
@@ -74,8 +75,8 @@ def test_a_port_in_use_is_found_with_whoever_answers() -> None:
         taken.bind(("127.0.0.1", 0))
         port = taken.getsockname()[1]
         taken.listen()
-        assert "somebody listens" in of_port("127.0.0.1", port, "--port")[0].found
-    assert of_port("127.0.0.1", port, "--port")[0].grade is Grade.GOOD
+        assert "somebody listens" in of_port(Address("127.0.0.1", port), "--port")[0].found
+    assert of_port(Address("127.0.0.1", port), "--port")[0].grade is Grade.GOOD
 
 
 def test_certificates_are_looked_at(tmp_path: Path) -> None:

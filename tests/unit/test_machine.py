@@ -670,6 +670,79 @@ def test_a_round_with_nobodys_gradient_gives_all_up() -> None:
     assert (run.state.phase, run.state.deserted_since) == (COLLECTING, ROUND)
 
 
+HOUR, DAY = 3600.0, 86400.0
+
+
+def with_a_feed(silent_seconds: float = DAY) -> tuple[CoordinatorDriver, str, str]:
+    """Two agents in round 0, whose silence is not looked at here."""
+    return collecting(silent_seconds=silent_seconds, liveness_seconds=10 * DAY)
+
+
+def hourly(run: CoordinatorDriver, *tokens: str) -> None:
+    """A value an hour: every agent of the round sends its gradient a minute after the other."""
+    run.wait(HOUR)
+    for token in tokens:
+        run.wait(60.0)
+        run.gradient(token)
+
+
+def test_a_fleet_with_an_hourly_feed_keeps_its_agents_by_the_default_bound() -> None:
+    run, a, b = with_a_feed()
+    for number in range(3):
+        hourly(run, a, b)
+        run.compute()
+        assert (run.state.round, set(run.state.sessions), dict(run.state.departures)) == (number + 1, {a, b}, {})
+
+
+def test_a_round_without_a_gradient_is_said_to_be_slow_once() -> None:
+    run, _, _ = with_a_feed()
+    run.wait(ROUND - 1.0)
+    assert run.wait(1.0) == ["round-slow"]
+    text = run.commands[0].text
+    assert "no agent has sent a gradient for 60 s, and they are alive; the round waits" in text
+    assert "86400 s at the most" in text
+    assert run.wait(HOUR) == []
+
+
+def test_after_the_first_gradient_of_a_slow_round_the_others_have_as_long_again() -> None:
+    run, a, b = with_a_feed()
+    run.wait(HOUR)
+    run.gradient(a)
+    run.wait(HOUR - 1.0)
+    assert set(run.state.sessions) == {a, b}
+    assert run.wait(1.0) == ["agent-gone", "CloseStream", "ComputeBasis"]
+    assert run.state.departures["b"].cause == "it sent no gradient for 7200 s"
+
+
+def test_a_round_whose_first_gradient_is_in_time_has_the_bound_that_was_said() -> None:
+    run, a, b = with_a_feed()
+    hourly(run, a, b)
+    run.compute()
+    run.wait(ROUND - 2.0)
+    run.gradient(a)
+    run.wait(1.0)
+    assert set(run.state.sessions) == {a, b}
+    assert run.wait(1.0) == ["agent-gone", "CloseStream", "ComputeBasis"]
+
+
+def test_a_fleet_whose_pace_is_known_and_that_hangs_is_given_up() -> None:
+    run, a, b = with_a_feed()
+    run.wait(100.0)
+    run.gradient(a)
+    run.gradient(b)
+    run.compute()
+    run.wait(999.0)
+    assert set(run.state.sessions) == {a, b}
+    run.wait(1.0)
+    assert dict(run.state.sessions) == {}
+
+
+def test_a_fleet_that_never_sends_anything_is_given_up_in_the_end() -> None:
+    run, _, _ = with_a_feed(HOUR)
+    run.wait(HOUR)
+    assert dict(run.state.sessions) == {}
+
+
 def test_a_part_of_a_group_is_awaited_as_well() -> None:
     run = CoordinatorDriver()
     group = run.join("a", "b")

@@ -1,6 +1,7 @@
 """The agent's side of the conversation: every transition, every bound, and what it does about each error."""
 
 import itertools
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -12,6 +13,7 @@ from cospan.client import session
 from cospan.client.session import Phase
 from cospan.wire import errors
 from cospan.wire import messages as m
+from cospan.wire.limits import LONGEST_DRAIN_SECONDS
 
 PATIENCE = 60.0
 
@@ -446,6 +448,140 @@ def test_a_coordinator_of_the_past_is_left_alone() -> None:
     reconnect(agent, restarted(agent, 0))
     assert agent.update(0) == ["Connect"]
     assert agent.state.phase is Phase.OFFLINE
+
+
+def from_a_copy(agent: AgentDriver, started: float) -> m.Welcome:
+    """The welcome of a coordinator whose store was brought back: its incarnation is lower, its round is too."""
+    stamp = replace(agent.stamp(1), incarnation=1)
+    return agent.welcome(stamp=stamp, first_round=1, session_token="another", coordinator_started=started)
+
+
+def ahead_of_a_copy() -> AgentDriver:
+    """It has met incarnation 4, started at 2000 s, and its round 9."""
+    agent = active()
+    stamp = replace(agent.stamp(9), incarnation=4)
+    reconnect(agent, agent.welcome(stamp=stamp, first_round=9, coordinator_started=2000.0))
+    agent.learn()
+    return agent
+
+
+def test_a_store_that_was_brought_back_from_a_copy_is_gone_on_with() -> None:
+    agent = ahead_of_a_copy()
+    assert agent.state.learning == 9
+    agent.learn()
+    assert reconnect(agent, from_a_copy(agent, 3000.0)) == ["Learn"]
+    assert (agent.commands[0].round, agent.state.phase, agent.state.told) == (1, Phase.ACTIVE, 9)
+    assert agent.learn() == ["Transmit GradientUpload"]
+    stamp = replace(agent.stamp(2), incarnation=1)
+    assert agent.receive(m.BasisUpdate(stamp, agent.basis)) == ["Learn"]
+
+
+@pytest.mark.parametrize("started", [0.0, 1000.0, 2000.0])
+def test_a_coordinator_of_the_past_ends_the_agent_after_its_patience(started: float) -> None:
+    """It always answers and never helps: it was started earlier, or its clock is behind, or it does not say."""
+    agent = ahead_of_a_copy()
+    agent.step(broke())
+    begun = agent.now
+    while agent.state.phase is not Phase.FAILED:
+        agent.now += agent.commands[0].after_seconds + 0.01
+        agent.step(session.Connected())
+        agent.receive(from_a_copy(agent, started))
+        assert agent.now - begun < PATIENCE + 2.0
+    assert agent.now - begun >= PATIENCE
+    error = agent.commands[0].error
+    assert isinstance(error, errors.StaleCoordinatorError)
+    assert error.reason == "STALE_COORDINATOR"
+    assert "incarnation 1 of the coordinator of run run-1 answers" in str(error)
+    assert "start the agents again" in str(error)
+
+
+# Every wait has an end ------------------------------------------------------------------------------------
+
+
+def broken_off(agent: AgentDriver) -> None:
+    agent.step(broke(jitter=1.0))
+
+
+def drained(agent: AgentDriver) -> None:
+    agent.receive(m.Drain(agent.stamp(0), 20.0))
+    agent.step(broke(jitter=1.0))
+
+
+def forgotten(agent: AgentDriver) -> None:
+    """Given up in the middle of a round, which it then finishes at once."""
+    agent.step(broke(errors.SessionUnknownError("you were given up")))
+    if agent.state.phase is Phase.LAGGING:
+        agent.learn()
+
+
+@pytest.mark.parametrize("end", [broken_off, drained, forgotten])
+def test_sessions_that_break_at_once_end_the_agent_after_its_patience(end: Callable[[AgentDriver], None]) -> None:
+    """Connected, welcomed, asked for a round, and cut off again and again: nothing of it is progress."""
+    agent, longest = active(), PATIENCE + 2.0 + (LONGEST_DRAIN_SECONDS if end is drained else 0.0)
+    begun = agent.now
+    while agent.state.phase is not Phase.FAILED:
+        agent.now += LIVENESS / 20.0
+        end(agent)
+        if agent.state.phase is not Phase.FAILED:
+            agent.now += agent.commands[0].after_seconds
+            agent.step(session.Connected())
+            agent.receive(agent.welcome(0, session_token=f"at {agent.now}"))
+        assert agent.now - begun < longest
+    assert agent.now - begun >= PATIENCE
+    assert isinstance(agent.commands[0].error, errors.CospanError)
+
+
+def test_a_session_that_lasts_costs_no_patience_and_a_finished_round_gives_it_back() -> None:
+    agent = active(started=False)
+    for _ in range(10):
+        agent.now += LIVENESS  # as behind a proxy that cuts idle streams off while the fleet is waited for
+        agent.step(broke())
+        agent.now += PATIENCE / 20.0
+        agent.step(session.Connected())
+        agent.receive(agent.welcome(0, started=False))
+    assert agent.state.phase is Phase.ACTIVE
+    agent.update(0)
+    agent.update(1)
+    agent.step(broke())
+    agent.now += PATIENCE - 0.5
+    assert agent.step(broke()) == ["Connect"]
+
+
+@pytest.mark.parametrize("seconds", [1e308, 1e9, LONGEST_DRAIN_SECONDS + 1.0])
+def test_a_drain_excuses_an_absence_up_to_a_bound_however_often_it_is_said(seconds: float) -> None:
+    agent = active()
+    begun = agent.now
+    for _ in range(3):
+        agent.receive(m.Drain(agent.stamp(0), seconds))
+        agent.now += 10.0
+    agent.step(broke())
+    assert 0.0 < agent.commands[0].after_seconds <= LONGEST_DRAIN_SECONDS
+    agent.now = begun + LONGEST_DRAIN_SECONDS + PATIENCE
+    assert agent.step(broke()) == ["Fail"]
+
+
+def test_a_tiny_liveness_bound_asks_for_no_more_ticks_than_a_clock_has() -> None:
+    assert session.tick_seconds(active_with(liveness_seconds=1e-300).state) >= 0.01
+
+
+def test_a_group_that_changes_often_before_the_run_starts_loses_no_patience() -> None:
+    """As of a relay whose agents come one after another."""
+    agent = active(started=False)
+    for number in range(int(2 * PATIENCE)):
+        agent.now += 1.0
+        agent.step(session.Regrouped(tuple(f"a{each:03d}" for each in range(number + 1))))
+        agent.step(session.Connected())
+        assert agent.step(session.Tick()) == []
+        agent.receive(agent.welcome(started=False, session_token=f"of {number}"))
+    agent.step(broke())
+    assert agent.state.phase is Phase.OFFLINE
+
+
+def active_with(**changes: Any) -> AgentDriver:
+    """Welcomed to a run of this specification."""
+    agent = AgentDriver(**changes)
+    agent.activate()
+    return agent
 
 
 # A learner that is slow ---------------------------------------------------------------------------------

@@ -60,7 +60,9 @@ class Speaker:
         self._join = encode_agent_message(join).SerializeToString()
         options = client_options(max_message_bytes(feature_dim, rank, len(agents)))
         # Channels to one address would share a connection; agents on machines of their own do not.
-        self._channel = grpc.aio.insecure_channel(address, [*options, ("grpc.use_local_subchannel_pool", 1)])
+        self._channel = grpc.aio.insecure_channel(
+            address, [*options, ("grpc.use_local_subchannel_pool", 1), ("grpc.enable_http_proxy", 0)]
+        )
         self._call: Any = self._channel.stream_stream(_METHOD)()
 
     @property

@@ -4,6 +4,7 @@ import asyncio
 import os
 import re
 import socket
+import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from cospan.cli.log_lines import log_errors_to_stderr
 from cospan.cli.process import (
     KEPT_BY_AN_AGENT,
     JsonLines,
+    LastExit,
     claim_stdout,
     keep_freed_memory,
     keep_what_is_loaded,
@@ -40,6 +42,11 @@ _JSON_SECONDS = 1.0
 _PLAIN_SECONDS = 5.0
 _PARENT_GONE_SECONDS = 1.0
 """So long an agent whose parent is gone waits for the coordinator, which has noticed it too, to end the run."""
+
+
+_STOP_SECONDS = 20.0
+"""An agent that was told to stop has ended by then: its last messages, its round and its streams take 15 s."""
+_EXIT_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +86,8 @@ def take_part(chosen: AgentOptions, flags: Mapping[str, Any], config: Path | Non
     """
     log_errors_to_stderr()
     lines = JsonLines(claim_stdout()) if chosen.json else None
-    rounds = 0
     raise_file_limit()
+    agent: Agent | AgentGroup | None = None
     try:
         agent = _prepared(chosen, _settings(chosen, flags, config))
         agent.on_round.append(Reporter(lines))
@@ -88,14 +95,14 @@ def take_part(chosen: AgentOptions, flags: Mapping[str, Any], config: Path | Non
         use_one_blas_thread()
         keep_what_is_loaded()
         keep_freed_memory(KEPT_BY_AN_AGENT)
+        last_exit = LastExit(partial(getattr, agent, "is_writing"))
         try:
-            end = asyncio.run(_run(agent, follow_stdin=chosen.follow_stdin))
+            end = asyncio.run(_run(agent, lines, last_exit, follow_stdin=chosen.follow_stdin))
         finally:
-            rounds = 0 if agent.learner is None else agent.learner.rounds
+            last_exit.over()
     except CospanError as failure:
         if lines is not None:
-            code = failure.exit_code
-            lines.emit("failed", reason=failure.reason, message=str(failure), exit_code=code, rounds=rounds)
+            _emit_failure(agent, failure, lines)
         raise
     _say_end(agent, end, lines)
     return 0
@@ -215,8 +222,11 @@ def _check_writable(output: Path) -> None:
         raise RunFileError(f"cannot write {output}; name a file in a folder that exists and can be written to")
 
 
-async def _run(agent: "Agent | AgentGroup", *, follow_stdin: bool) -> AgentEnd:
+async def _run(
+    agent: "Agent | AgentGroup", lines: JsonLines | None, last_exit: LastExit, *, follow_stdin: bool
+) -> AgentEnd:
     def stop(cause: str) -> None:
+        last_exit.due(_STOP_SECONDS, code=1)
         # Ctrl-C comes from somebody who has seen enough; the rest from whoever starts it again.
         agent.stop(f"it was stopped by {cause}", returning=cause != "SIGINT")
 
@@ -226,7 +236,13 @@ async def _run(agent: "Agent | AgentGroup", *, follow_stdin: bool) -> AgentEnd:
     on_stop_signal(stop)
     if follow_stdin:
         on_end_of_stdin(stop_later)
-    return await agent.run_async()
+    try:
+        end = await agent.run_async()
+    except CospanError as failure:
+        last_exit.due(_EXIT_SECONDS, failure.exit_code, partial(_say_failure, agent, failure, lines))
+        raise
+    last_exit.due(_EXIT_SECONDS, 0, partial(_say_end, agent, end, lines))
+    return end
 
 
 class Reporter:
@@ -264,6 +280,19 @@ def words(progress: AgentProgress) -> str:
         ("independent TD", progress.independent_error),
     )
     return ", ".join(f"{name} {value:.4g}" for name, value in parts if value is not None)
+
+
+def _emit_failure(agent: "Agent | AgentGroup | None", failure: CospanError, lines: JsonLines) -> None:
+    rounds = 0 if agent is None or agent.learner is None else agent.learner.rounds
+    code = failure.exit_code
+    lines.emit("failed", reason=failure.reason, message=str(failure), exit_code=code, rounds=rounds)
+
+
+def _say_failure(agent: "Agent | AgentGroup", failure: CospanError, lines: JsonLines | None) -> None:
+    """What `main` says of a failure, where the process does not come to it."""
+    if lines is not None:
+        _emit_failure(agent, failure, lines)
+    print(f"error: {failure}", file=sys.stderr, flush=True)
 
 
 def _say_end(agent: "Agent | AgentGroup", end: AgentEnd, lines: JsonLines | None) -> None:

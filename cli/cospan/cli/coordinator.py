@@ -11,7 +11,6 @@ from typing import Any, Protocol
 
 from cospan.cli.advice import advise, of_features, of_rank
 from cospan.cli.dashboard import DashboardPlan, Onlookers, plan_dashboard
-from cospan.cli.hosts_and_ports import is_loopback
 from cospan.cli.log_lines import log_errors_to_stderr, log_to_file, stop_logging
 from cospan.cli.outcome import RunFailedError, RunOutcome, outcome_of_state, result_document
 from cospan.cli.process import (
@@ -42,6 +41,7 @@ from cospan.server.events import Note, ReportRound, Suspend
 from cospan.server.host import Coordinator
 from cospan.server.state import CoordinatorState
 from cospan.server.store import RunStore, create_store, open_store
+from cospan.wire.address import is_loopback
 from cospan.wire.errors import CospanError, InvalidValueError, RunFileError
 from cospan.wire.messages import FinishCause, RoundReport
 from cospan.wire.open_files import raise_file_limit

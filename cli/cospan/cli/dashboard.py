@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cospan.cli.hosts_and_ports import host_and_port, is_loopback
 from cospan.cli.recorder import RunMonitor
 from cospan.cli.settings import Settings
 from cospan.server.host import Coordinator
 from cospan.server.host_header import names_of
 from cospan.study.statistics import median
+from cospan.wire.address import parse_listening
 from cospan.wire.errors import InvalidValueError
 from cospan.wire.messages import RoundReport
 from cospan.wire.tls import TlsFiles, certificate_facts
@@ -60,9 +60,10 @@ def plan_dashboard(settings: Settings, tls: TlsFiles | None) -> DashboardPlan | 
     require_dashboard("--dashboard")
     from cospan.observe.entrance import read_token
 
-    host, port = host_and_port(settings.dashboard, "dashboard")
+    address = parse_listening(settings.dashboard, "dashboard")
+    host, port = address.host, address.port
     token = None if settings.dashboard_token_file is None else read_token(Path(settings.dashboard_token_file))
-    if not is_loopback(host):
+    if not address.is_local:
         _check_safe(settings.dashboard, tls, token)
     certified = () if tls is None else certificate_facts(tls).hosts
     hosts = names_of(host, (*certified, *settings.further_hosts))

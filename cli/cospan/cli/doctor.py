@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from cospan.cli.doctor_machine import of_blas, of_folder, of_port, of_python, of_sqlite, of_versions
-from cospan.cli.doctor_network import of_coordinator, of_tls
+from cospan.cli.doctor_network import of_coordinator, of_proxy, of_tls
 from cospan.cli.findings import Finding, Grade, finding_document, finding_lines, of_failure
-from cospan.cli.hosts_and_ports import host_and_port
 from cospan.cli.settings import Settings, load_settings
+from cospan.wire.address import parse_host, parse_listening
 from cospan.wire.errors import CospanError
 
 _DEFAULT_PORT = 50051
@@ -58,12 +58,13 @@ def looks(chosen: DoctorOptions, settings: Settings) -> list[Look]:
     found: list[Look] = [of_python, of_versions, of_blas, of_sqlite, lambda: of_folder(chosen.run_folder)]
     port = _DEFAULT_PORT if settings.port is None else settings.port
     if not chosen.coordinator:
-        found.append(lambda: of_port(settings.host, port, "--port"))
+        found.append(lambda: of_port(parse_host(settings.host, port), "--port"))
     if settings.metrics is not None:
         metrics = settings.metrics
-        found.append(lambda: of_port(*host_and_port(metrics, "metrics"), "--metrics"))
+        found.append(lambda: of_port(parse_listening(metrics, "metrics"), "--metrics"))
     found.append(lambda: of_tls(settings.tls, settings.coordinator if chosen.coordinator else None))
     if chosen.coordinator:
+        found.append(lambda: asyncio.run(of_proxy(settings.coordinator)))
         found.append(lambda: asyncio.run(of_coordinator(settings.coordinator, settings.tls)))
     return found
 

@@ -12,6 +12,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cospan.cli.findings import Finding, bad, good, note
+from cospan.server.binding import free, resolved
+from cospan.wire.address import Address
+from cospan.wire.errors import InvalidValueError
 
 _LEAST_PYTHON = (3, 11)
 _LEAST = {"numpy": (1, 26), "grpcio": (1, 74), "protobuf": (6, 31, 1), "gymnasium": (1, 0)}
@@ -116,29 +119,31 @@ def of_folder(folder: Path) -> list[Finding]:
     return [good("runs", f"{folder} can be written to; {free / 2**30:.1f} GiB free")]
 
 
-def of_port(host: str, port: int, option: str) -> Sequence[Finding]:
-    """Whether a coordinator could listen here, and else who does."""
-    subject, where = f"port {port}", f"{host}:{port}"
-    if port == 0:
+def of_port(address: Address, option: str) -> Sequence[Finding]:
+    """Whether a coordinator could listen here, and else why not, and who does."""
+    if address.port == 0 and not address.is_unix:
         return [good("port", "any that is free")]
-    plain = host.strip("[]")
-    family = socket.AF_INET6 if ":" in plain else socket.AF_INET
+    subject = "socket" if address.is_unix else f"port {address.port}"
     try:
-        with socket.socket(family) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind((plain, port))
-        return [good(subject, f"{where} is free")]
-    except PermissionError:
-        return [bad(subject, f"{where} needs more rights", f"choose one above 1023 with {option}")]
-    except OSError as failure:
-        who = "somebody listens" if _answers(plain, port) else failure.strerror or str(failure)
-        remedy = (
-            f"`cospan status --coordinator {where}` says whether it is a coordinator; else choose another: {option}"
-        )
-        return [note(subject, f"{where}: {who}", remedy)]
+        free(resolved(address, option), option)
+    except InvalidValueError as failure:
+        why, _, remedy = str(failure).removeprefix("cannot listen on ").rpartition("; ")
+        if _answers(address):
+            remedy = (
+                f"`cospan status --coordinator {address}` says whether it is a coordinator; else choose another: "
+                f"{option}"
+            )
+            return [note(subject, f"{why}: somebody listens", remedy)]
+        return [bad(subject, why, remedy)]
+    return [good(subject, f"{address} is free")]
 
 
-def _answers(host: str, port: int) -> bool:
-    with contextlib.suppress(OSError), socket.create_connection((host, port), _CONNECT_SECONDS):
+def _answers(address: Address) -> bool:
+    if address.is_unix:
+        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as probe:
+            probe.settimeout(_CONNECT_SECONDS)
+            return probe.connect_ex(address.host) == 0
+        return False
+    with contextlib.suppress(OSError), socket.create_connection((address.host, address.port), _CONNECT_SECONDS):
         return True
     return False

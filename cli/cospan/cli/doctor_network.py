@@ -5,8 +5,9 @@ import time
 from collections.abc import Sequence
 
 from cospan.cli.findings import Finding, bad, good, note, of_failure
-from cospan.cli.hosts_and_ports import is_loopback
 from cospan.cli.onlooker import fetch_specification
+from cospan.client.proxies import named, proxy_of
+from cospan.wire.address import parse_address
 from cospan.wire.codec import decode_specification
 from cospan.wire.errors import CospanError, RemoteError
 from cospan.wire.tls import (
@@ -29,7 +30,7 @@ def of_tls(files: TlsFiles | None, coordinator: str | None) -> Sequence[Finding]
         InvalidValueError: the files are not what they should be; the text says what to do.
     """
     if files is None:
-        if coordinator is not None and not is_loopback(coordinator.rpartition(":")[0]):
+        if coordinator is not None and not parse_address(coordinator, "coordinator").is_local:
             remedy = "say --tls-cert, --tls-key and --tls-ca; docs/security.md says how they are made"
             return [note("certificate", "none, and the coordinator is on another machine", remedy)]
         return [good("certificate", "none is named: no TLS")]
@@ -61,6 +62,17 @@ def _validity(files: TlsFiles, facts: CertificateFacts) -> Finding:
         remedy = "cospan certs renew CERTS NAME; running processes take it up"
         return note("certificate", f"{files.certificate} is valid for {days:.1f} days more", remedy)
     return good("certificate", f"{files.certificate} and its key belong together; valid for {days:.0f} days more")
+
+
+async def of_proxy(address: str) -> Sequence[Finding]:
+    """Whether the environment names a proxy, and whether it is used for the coordinator."""
+    proxy = named()
+    if proxy is None:
+        return []
+    if await proxy_of(address) is None:
+        return [good("proxy", f"{proxy.variable} is {proxy.value}; {address} is reached without it")]
+    found, _, remedy = proxy.sentence(address).rpartition("; ")
+    return [note("proxy", found, remedy)]
 
 
 async def of_coordinator(address: str, tls: TlsFiles | None) -> Sequence[Finding]:

@@ -7,6 +7,7 @@ import grpc
 import grpc.aio
 
 from cospan.client.connection import explain, open_channel
+from cospan.client.proxies import proxy_of
 from cospan.rpc.v1 import coordinator_service_pb2 as pb
 from cospan.rpc.v1.coordinator_service_pb2_grpc import CoordinatorServiceStub
 from cospan.wire.codec import decode_stamp
@@ -31,7 +32,7 @@ async def fetch_run(address: str, tls: TlsFiles | None = None) -> RunReport:
     Raises:
         CospanError: the coordinator does not answer within 10 s, or not as it should.
     """
-    async with _channel(address, tls, _REPORT_BYTES) as channel:
+    async with await _channel(address, tls, _REPORT_BYTES) as channel:
         call = CoordinatorServiceStub(channel).GetRun(pb.GetRunRequest(), timeout=_ANSWER_SECONDS)
         response = await _answer(call, address, tls)
     return decode_run_report(response)
@@ -45,7 +46,7 @@ async def fetch_specification(
     Raises:
         CospanError: the coordinator does not answer within so many seconds, or refuses.
     """
-    async with _channel(address, tls, _SPECIFICATION_BYTES) as channel:
+    async with await _channel(address, tls, _SPECIFICATION_BYTES) as channel:
         call = CoordinatorServiceStub(channel).GetSpecification(pb.GetSpecificationRequest(), timeout=seconds)
         return await _answer(call, address, tls)
 
@@ -56,7 +57,7 @@ async def stop_run(address: str, cause: str, tls: TlsFiles | None = None) -> Sta
     Raises:
         CospanError: the coordinator does not answer within 10 s, or refuses.
     """
-    async with _channel(address, tls, _REPORT_BYTES) as channel:
+    async with await _channel(address, tls, _REPORT_BYTES) as channel:
         request = pb.StopRunRequest(cause=cause)
         call = CoordinatorServiceStub(channel).StopRun(request, timeout=_ANSWER_SECONDS)
         response = await _answer(call, address, tls)
@@ -78,7 +79,7 @@ async def watch_rounds(
     Raises:
         CospanError: the stream broke.
     """
-    async with _channel(address, tls, message_bytes) as channel:
+    async with await _channel(address, tls, message_bytes) as channel:
         request = pb.WatchRoundsRequest(from_round=from_round, include_basis=include_basis)
         try:
             async for response in CoordinatorServiceStub(channel).WatchRounds(request):
@@ -99,5 +100,7 @@ async def _answer(call: Awaitable[_T], address: str, tls: TlsFiles | None) -> _T
         raise
 
 
-def _channel(address: str, tls: TlsFiles | None, message_bytes: int) -> grpc.aio.Channel:
-    return open_channel(address, client_options(message_bytes), None if tls is None else TlsSource(tls))
+async def _channel(address: str, tls: TlsFiles | None, message_bytes: int) -> grpc.aio.Channel:
+    proxied = await proxy_of(address) is not None
+    source = None if tls is None else TlsSource(tls)
+    return open_channel(address, client_options(message_bytes), source, proxied=proxied)

@@ -439,7 +439,12 @@ Patience: TypeAlias = Annotated[
 
 Host: TypeAlias = Annotated[
     str | None,
-    typer.Option("--host", help="Address to listen on.", show_default="127.0.0.1", rich_help_panel=_ADDRESS),
+    typer.Option(
+        "--host",
+        help="IPv4 or IPv6 address, name, or unix:PATH to listen on.",
+        show_default="127.0.0.1",
+        rich_help_panel=_ADDRESS,
+    ),
 ]
 RunPort: TypeAlias = Annotated[
     str | None,

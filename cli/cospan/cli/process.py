@@ -1,5 +1,6 @@
 """What belongs to this process as a whole: environment variables, BLAS threads, signals, standard streams."""
 
+import contextlib
 import gc
 import json
 import os
@@ -76,6 +77,47 @@ def on_stop_signal(stop: Callable[[str], None]) -> None:
         numbers.append(signal.SIGHUP)
     for number in numbers:
         loop.add_signal_handler(number, stop, number.name)
+
+
+class LastExit:
+    """Ends this process where it does not end by itself after it was told to.
+
+    A library may take a cancellation for itself, and a thread may wait for a name server: neither must keep a
+    process from ending that was asked to.
+    """
+
+    def __init__(self, is_busy: Callable[[], bool] = lambda: False) -> None:
+        """`is_busy` says whether what takes long is work that is worth waiting for, as files that are written."""
+        self._is_busy = is_busy
+        self._lock = threading.Lock()
+        self._timer: threading.Timer | None = None
+
+    def due(self, seconds: float, code: int, say: Callable[[], None] | None = None) -> None:
+        """From now on the process has so many seconds until `over`; else it says `say`, and ends with this code."""
+        timer = threading.Timer(seconds, self._leave, (seconds, code, say))
+        timer.daemon = True
+        with self._lock:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer = timer
+        timer.start()
+
+    def over(self) -> None:
+        """What might not have ended has ended."""
+        with self._lock:
+            if self._timer is not None:
+                self._timer.cancel()
+
+    def _leave(self, seconds: float, code: int, say: Callable[[], None] | None) -> None:
+        if self._is_busy():
+            self.due(seconds, code, say)
+            return
+        with contextlib.suppress(Exception):
+            if say is not None:
+                say()
+            text = f"the process did not end within {seconds:g} s after it was told to, and is ended now\n"
+            os.write(2, text.encode())
+        os._exit(code)
 
 
 def on_end_of_stdin(stop: Callable[[str], None], hear: Callable[[bytes], None] | None = None) -> None:

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from cospan.cli.coordinator import DEFAULT_PORT
-from cospan.cli.hosts_and_ports import is_loopback
 from cospan.cli.log_lines import log_errors_to_stderr
 from cospan.cli.process import (
     JsonLines,
+    LastExit,
     claim_stdout,
     keep_freed_memory,
     keep_what_is_loaded,
@@ -22,11 +22,15 @@ from cospan.cli.settings import Settings, load_settings
 from cospan.cli.telemetry import MetricsPlan, metrics_plan, serving_metrics
 from cospan.relay.host import Relay
 from cospan.server.events import EndRun, Note, Suspend
+from cospan.wire.address import is_loopback
 from cospan.wire.errors import CospanError, InvalidValueError
 from cospan.wire.limits import MAX_GROUP
 from cospan.wire.open_files import raise_file_limit
 from cospan.wire.text import MAX_RECORD, printable
 from cospan.wire.tls import check_usable
+
+_STOP_SECONDS = 30.0
+"""A relay that was told to stop has ended by then: its streams, above and below, take 15 s at most."""
 
 
 def relay_here(flags: Mapping[str, Any], config: Path | None, *, json: bool) -> int:
@@ -45,7 +49,11 @@ def relay_here(flags: Mapping[str, Any], config: Path | None, *, json: bool) -> 
         raise_file_limit()
         keep_what_is_loaded()
         keep_freed_memory()
-        end = asyncio.run(_serve(relay, metrics, lines))
+        last_exit = LastExit()
+        try:
+            end = asyncio.run(_serve(relay, metrics, lines, last_exit))
+        finally:
+            last_exit.over()
     except CospanError as failure:
         if lines is not None:
             lines.emit("failed", reason=failure.reason, message=str(failure), exit_code=failure.exit_code)
@@ -84,10 +92,13 @@ def _prepared(settings: Settings) -> Relay:
     )
 
 
-async def _serve(relay: Relay, metrics: MetricsPlan | None, lines: JsonLines | None) -> EndRun | Suspend:
+async def _serve(
+    relay: Relay, metrics: MetricsPlan | None, lines: JsonLines | None, last_exit: LastExit
+) -> EndRun | Suspend:
     starting = asyncio.ensure_future(relay.start())
 
     def stop(cause: str) -> None:
+        last_exit.due(_STOP_SECONDS, code=1)
         text = f"the relay was stopped by {cause}"
         if not starting.done():
             starting.cancel()

@@ -4,11 +4,11 @@ None means that no layer says anything; each command then has its own default.
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError
 from pydantic_settings import (
     BaseSettings,
     InitSettingsSource,
@@ -17,6 +17,7 @@ from pydantic_settings import (
 )
 
 from cospan.core.method import DEFAULT_MIN_STEPS
+from cospan.wire.address import parse_address, parse_host, parse_listening
 from cospan.wire.errors import InvalidValueError
 from cospan.wire.spec_file import toml_values
 from cospan.wire.tls import TlsFiles, tls_files
@@ -24,6 +25,24 @@ from cospan.wire.whole_files import MAX_TOML_BYTES, read_text
 
 DEFAULT_CONFIG = Path("cospan.toml")
 _PREFIX = "COSPAN_"
+
+
+def _checked(parse: Callable[[str], object]) -> AfterValidator:
+    """Lets a parser of `cospan.wire.address` look at a value, which stays as it was written."""
+
+    def check(text: str) -> str:
+        try:
+            parse(text)
+        except InvalidValueError as failure:
+            raise ValueError(str(failure).removeprefix(f" is {text[:200]!r}; ")) from failure
+        return text
+
+    return AfterValidator(check)
+
+
+_Host: TypeAlias = Annotated[str, _checked(lambda text: parse_host(text, 0, ""))]
+_Address: TypeAlias = Annotated[str, _checked(lambda text: parse_address(text, ""))]
+_Listening: TypeAlias = Annotated[str, _checked(lambda text: parse_listening(text, ""))]
 
 
 class Settings(BaseSettings):
@@ -80,9 +99,9 @@ class Settings(BaseSettings):
     min_steps_per_round: int = Field(DEFAULT_MIN_STEPS, ge=1, lt=2**32, description="a whole number, 1 to 2^32 − 1")
     memory_gib: float = Field(4.0, gt=0, allow_inf_nan=False, description="a number above 0")
     checkpoint_seconds: float = Field(5.0, ge=0, allow_inf_nan=False, description="a number, 0 or more")
-    host: str = Field("127.0.0.1", min_length=1, description="an address to listen on")
+    host: _Host = Field("127.0.0.1", description="an address to listen on")
     port: int | None = Field(None, ge=0, le=65535, description="a whole number, 0 to 65535")
-    metrics: str | None = Field(None, pattern=r"^(\S+:)?\d{1,5}$", description="HOST:PORT, or a port of 127.0.0.1")
+    metrics: _Listening | None = Field(None, description="HOST:PORT, or a port of 127.0.0.1")
     traces: bool | None = Field(None, description="true or false")
     insecure: bool = Field(False, description="true or false")
     keep_every: int = Field(100, ge=1, description="a whole number, 1 or more")
@@ -90,7 +109,7 @@ class Settings(BaseSettings):
     tls_cert: str | None = Field(None, description="a file")
     tls_key: str | None = Field(None, description="a file")
     tls_ca: str | None = Field(None, description="a file")
-    dashboard: str | None = Field(None, pattern=r"^\S+:\d{1,5}$", description="HOST:PORT")
+    dashboard: _Listening | None = Field(None, description="HOST:PORT, or a port of 127.0.0.1")
     dashboard_token_file: str | None = Field(None, description="a file")
     dashboard_root_path: str | None = Field(
         None,
@@ -102,12 +121,12 @@ class Settings(BaseSettings):
         pattern=r"^[A-Za-z0-9._:-]+(,[A-Za-z0-9._:-]+)*$",
         description="names or addresses without ports, with commas between",
     )
-    upstream: str | None = Field(None, pattern=r"^\S+:\d+$", description="HOST:PORT")
+    upstream: _Address | None = Field(None, description="HOST:PORT, [IPV6]:PORT or unix:PATH")
     level: int = Field(1, ge=1, le=5, description="a whole number, 1 to 5")
     upstream_tls_cert: str | None = Field(None, description="a file")
     upstream_tls_key: str | None = Field(None, description="a file")
     upstream_tls_ca: str | None = Field(None, description="a file")
-    coordinator: str = Field("127.0.0.1:50051", pattern=r"^\S+:\d+$", description="HOST:PORT")
+    coordinator: _Address = Field("127.0.0.1:50051", description="HOST:PORT, [IPV6]:PORT or unix:PATH")
 
     @property
     def further_hosts(self) -> tuple[str, ...]:
@@ -206,4 +225,6 @@ def _sentence(error: Any, said: Mapping[str, Any], path: Path | None) -> str:
         where = f"the environment variable {_PREFIX}{key.upper()}"
     else:
         where = str(path)
-    return f"{key} is {error['input']!r} in {where}; it must be {Settings.model_fields[key].description}"
+    said_why = error["type"] == "value_error"
+    expected = str(error["ctx"]["error"]) if said_why else f"it must be {Settings.model_fields[key].description}"
+    return f"{key} is {error['input']!r} in {where}; {expected}"

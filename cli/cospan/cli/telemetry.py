@@ -12,13 +12,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from cospan.cli.hosts_and_ports import host_and_port, is_loopback
 from cospan.cli.settings import Settings
 from cospan.server.counts import Counts
 from cospan.server.doorkeeper import Doorkeeper
 from cospan.server.engine import Engine
 from cospan.server.host_header import names_of
 from cospan.server.state import CoordinatorState
+from cospan.wire.address import parse_listening
 from cospan.wire.errors import InvalidValueError
 from cospan.wire.messages import RunPhase
 from cospan.wire.tls import TlsFiles
@@ -64,17 +64,18 @@ def metrics_plan(settings: Settings, tls: TlsFiles | None) -> MetricsPlan | None
     """
     if settings.metrics is None:
         return None
-    host, port = host_and_port(settings.metrics, "metrics")
+    address = parse_listening(settings.metrics, "metrics")
     if importlib.util.find_spec("prometheus_client") is None:
         raise InvalidValueError("--metrics needs prometheus_client; pip install 'cospan[metrics]'")
-    if is_loopback(host):
-        return MetricsPlan(host, port, None, names_of(host, settings.further_hosts))
+    names = names_of(address.host, settings.further_hosts)
+    if address.is_local:
+        return MetricsPlan(address.host, address.port, None, names)
     if tls is None and not settings.insecure:
         raise InvalidValueError(
             f"metrics is {settings.metrics}, which other machines can reach, and there is no TLS; say --tls-cert, "
             "--tls-key and --tls-ca, say a port alone, or say --insecure where the network is trusted"
         )
-    return MetricsPlan(host, port, tls, names_of(host, settings.further_hosts) if settings.further_hosts else None)
+    return MetricsPlan(address.host, address.port, tls, names if settings.further_hosts else None)
 
 
 @contextlib.contextmanager

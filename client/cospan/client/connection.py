@@ -18,6 +18,9 @@ from enum import Enum
 import grpc
 import grpc.aio
 
+from cospan.client.proxies import proxy_of
+from cospan.wire import forks
+from cospan.wire.address import parse_address
 from cospan.wire.errors import (
     CertificateExpiredError,
     CertificateRefusedError,
@@ -39,11 +42,19 @@ _WRONG_TIME = (9, 10)
 """OpenSSL's X509_V_ERR_CERT_NOT_YET_VALID and X509_V_ERR_CERT_HAS_EXPIRED."""
 
 
-def open_channel(address: str, options: Sequence[tuple[str, int]], tls: TlsSource | None) -> grpc.aio.Channel:
+def open_channel(
+    address: str, options: Sequence[tuple[str, int]], tls: TlsSource | None, *, proxied: bool = False
+) -> grpc.aio.Channel:
     """A channel to the coordinator; with TLS it shows the certificate that is on disk now.
 
-    With TLS the coordinator's certificate must be for the host of the address.
+    With TLS the coordinator's certificate must be for the host of the address. gRPC may use a proxy that the
+    environment names only where it is `proxied` (`cospan.client.proxies`).
+
+    Raises:
+        ForkedProcessError: this process was forked from one in which Cospan ran.
     """
+    options = [*options, *(() if proxied else (("grpc.enable_http_proxy", 0),))]
+    forks.refuse_in_child()
     if tls is None:
         return grpc.aio.insecure_channel(address, options=options, compression=NO_COMPRESSION)
     tls.refresh()
@@ -53,14 +64,20 @@ def open_channel(address: str, options: Sequence[tuple[str, int]], tls: TlsSourc
 
 
 async def explain(failure: CospanError, address: str, tls: TlsFiles | None) -> None:
-    """Raises why there is no connection, where that is for want of trust; else returns. Within some seconds.
+    """Raises why there is no connection, where that is for want of trust, or perhaps a proxy's fault; else returns.
+
+    Within some seconds.
 
     It raises and does not return the reason: an error that is raised from itself, or that a frame of its own
     traceback names, is a cycle, and holds the call and its connection until the garbage collector comes by.
     """
     if isinstance(failure, CoordinatorUnavailableError):
-        with contextlib.suppress(InvalidValueError):  # files that are just being written
-            await asyncio.to_thread(_look_again, address, tls)
+        proxy = await proxy_of(address)
+        if proxy is None or not proxy.is_read:  # a second look would not go through the proxy
+            with contextlib.suppress(InvalidValueError):  # files that are just being written
+                await asyncio.to_thread(_look_again, address, tls)
+        if proxy is not None:
+            raise CoordinatorUnavailableError(f"{failure}. {proxy.sentence(address)}")
 
 
 class _Sight(Enum):
@@ -119,7 +136,7 @@ def _refusal(address: str, tls: TlsFiles) -> CospanError:
 
 def _distrust(sight: _Distrust, address: str, tls: TlsFiles | None) -> str:
     if sight.verify_code in _WRONG_HOST:
-        host = _endpoint(address)[0]
+        host = parse_address(address, "coordinator").host
         return f"the certificate shown at {address} is not for {host}; use an address that stands in it"
     if sight.verify_code in _WRONG_TIME:
         return f"the certificate shown at {address} is not valid now ({sight.message}); renew it, or set this clock"
@@ -137,10 +154,12 @@ def _look(address: str, tls: TlsFiles | None) -> _Sight | _Distrust:
         context.load_verify_locations(tls.authority)
         with contextlib.suppress(OSError):  # a pair that is just being written; then we look without
             context.load_cert_chain(tls.certificate, tls.key, password=b"")
-    host, port = _endpoint(address)
+    where = parse_address(address, "coordinator")
+    if where.is_unix:
+        return _Sight.NOTHING
     try:
-        with socket.create_connection((host, port), _LOOK_SECONDS) as raw:
-            return _greet(context, raw, host)
+        with socket.create_connection((where.host, where.port), _LOOK_SECONDS) as raw:
+            return _greet(context, raw, where.host)
     except OSError:
         return _Sight.NOTHING
 
@@ -162,8 +181,3 @@ def _greet(context: ssl.SSLContext, raw: socket.socket, host: str) -> _Sight | _
             return _Sight.NOTHING
         except OSError:  # an alert, a reset: with TLS 1.3 a refusal comes after the handshake
             return _Sight.CLOSED
-
-
-def _endpoint(address: str) -> tuple[str, int]:
-    host, _, port = address.rpartition(":")
-    return host.strip("[]"), int(port)

@@ -26,12 +26,14 @@ from cospan.client import session
 from cospan.client.guard import check_basis, checked_floor
 from cospan.client.plausibility import MEMORY_GIB, memory_problem
 from cospan.client.state_file import FileKind, Learns, StateFile, resumed
+from cospan.client.tasks import end_tasks, within
 from cospan.client.transport import AgentStream, Transport
 from cospan.client.worker import Worker
 from cospan.client.workload import FeatureMap, Workload
 from cospan.core.method import DEFAULT_MIN_STEPS
 from cospan.core.specification import RunSpecification
 from cospan.core.units import bound_note
+from cospan.wire import forks
 from cospan.wire.errors import CospanError, InvalidValueError, WorkloadBehaviourError
 from cospan.wire.limits import MAX_TEXT
 from cospan.wire.messages import AgentMessage, GradientUpload, Join, Welcome
@@ -43,6 +45,8 @@ _ROUND_END_SECONDS = 2.0
 """So long an agent that stops in the middle of a round waits for its end, so that what it saves is whole."""
 _FAREWELL_SECONDS = 1.0
 """So long an agent that ends waits for its last messages to leave."""
+_CLOSE_SECONDS = 5.0
+"""A stream that is not closed by then is left behind."""
 
 
 @runtime_checkable
@@ -143,6 +147,9 @@ class Participant(ABC, Generic[L]):
         self._ticker: asyncio.TimerHandle | None = None
         self._background: asyncio.Task[AgentEnd] | None = None
         self._told = self._bound_told = False
+        self._was_slow = False
+        self.is_writing = False
+        """Whether the conversation is over, and what was learnt is being written for the last time."""
         self._rng = random.Random(secrets.randbits(64))
 
     # What is hosted -------------------------------------------------------------------------------------------
@@ -198,6 +205,7 @@ class Participant(ABC, Generic[L]):
             InvalidValueError: an event loop runs in this thread, as in a notebook. It may serve the coordinator,
                 which would wait for an agent that waits for it: so `await agent.run_async()` there.
         """
+        forks.refuse_in_child()
         if loop_runs_here():
             raise InvalidValueError(
                 f"{self._title} cannot block here, for an event loop runs in this thread, as in a notebook; "
@@ -207,6 +215,13 @@ class Participant(ABC, Generic[L]):
 
     async def run_async(self) -> AgentEnd:
         """Takes part until the run is over; see `run`."""
+        forks.begin()
+        try:
+            return await self._take_part()
+        finally:
+            forks.end()
+
+    async def _take_part(self) -> AgentEnd:
         self._worker = Worker(f"learner-{self.name}")
         self._outcome = asyncio.get_running_loop().create_future()
         self._state, commands = session.initial_state(
@@ -230,14 +245,16 @@ class Participant(ABC, Generic[L]):
         if self._ticker is not None:
             self._ticker.cancel()
         await self._hang_up(patience=_FAREWELL_SECONDS)
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await end_tasks(self._tasks)
         await self._hang_up()
         if state_file is not None or (self._state is not None and self._state.learning is not None):
             await asyncio.to_thread(self._worker.join, _ROUND_END_SECONDS)
         if state_file is not None:
-            await asyncio.to_thread(self._write_last, state_file)
+            self.is_writing = True
+            try:
+                await asyncio.to_thread(self._write_last, state_file)
+            finally:
+                self.is_writing = False
 
     def stop(self, cause: str, *, returning: bool = False) -> None:
         """Asks the agent to leave the run; `run` returns soon after. Call it on the event loop's thread.
@@ -246,15 +263,18 @@ class Participant(ABC, Generic[L]):
             cause: one sentence, for the coordinator's log.
             returning: whether the agent will be started again: a run whose agents have all left waits for it.
         """
+        forks.refuse_in_child()
         self._post(session.StopRequested(cause, returning))
 
     async def __aenter__(self) -> Self:
+        forks.refuse_in_child()
         self._told = False
         self._background = asyncio.create_task(self.run_async())
         return self
 
     async def wait(self) -> AgentEnd:
         """Within `async with`: waits for the end of the run; raises as `run` does."""
+        forks.refuse_in_child()
         if self._background is None:
             raise InvalidValueError("wait() works within `async with agent:` only")
         self._told = True
@@ -264,6 +284,7 @@ class Participant(ABC, Generic[L]):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Leaves the run. A failure that `wait` has not told of is raised, unless the block has failed itself."""
+        forks.refuse_in_child()
         assert self._background is not None
         if not self._background.done():
             self.stop("its program has finished with it")
@@ -439,8 +460,9 @@ class Participant(ABC, Generic[L]):
 
     def _learn(self, command: session.Learn) -> session.Event:
         check_basis(command.basis, command.round, command.turn)
-        learner = self._learnt()
+        learner, begun = self._learnt(), time.monotonic()
         upload = learner.learn(command.round, command.basis)
+        self._say_slow(time.monotonic() - begun)
         if upload.bounded and not self._bound_told:
             self._bound_told = True
             self._note(bound_note(upload.bounded, learner.specification.method), level=logging.WARNING)
@@ -449,6 +471,21 @@ class Participant(ABC, Generic[L]):
         if self._state_file is not None:
             self._state_file.after_round()
         return session.GradientReady(upload)
+
+    def _say_slow(self, seconds: float) -> None:
+        """Says once that a round takes longer here than the run waits for one agent."""
+        spec = self._specification
+        if spec is None or seconds <= spec.round_seconds or self._was_slow:
+            return
+        self._was_slow = True
+        note = (
+            f"a round of {spec.method.steps_per_round} steps took {seconds:.3g} s here, and a round of this run "
+            f"waits for {spec.round_seconds:g} s once another agent has sent its gradient: an agent that takes "
+            "longer is given up. Start the coordinator with a longer --round-seconds or fewer --steps-per-round"
+        )
+        log.warning("%s: %s", self.name, note)
+        for listener in self.on_note:
+            listener(cast("Self", self), note)
 
     def _broke(self, failure: CospanError) -> None:
         self._post(session.StreamBroke(failure, jitter=self._rng.random()))
@@ -465,7 +502,7 @@ class Participant(ABC, Generic[L]):
                 writer.cancel()
         finally:
             if stream is not None:
-                await stream.close()
+                await within(_CLOSE_SECONDS, stream.close())
 
 
 def loop_runs_here() -> bool:

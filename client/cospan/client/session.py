@@ -14,6 +14,11 @@ taken at: where a restart has come to another basis for a round, the agent learn
 that the coordinator has given up joins anew, but not before its own round is done: a fleet must not wait for it a
 second time.
 
+Every wait has an end. `patience` bounds the time without progress, whatever happens in it: refusals, half-opened
+streams, sessions that break at once, coordinators of the past. Progress is a round that becomes durable. A session
+that stays open for the liveness bound or longer costs nothing: it may wait for others. A `Drain` may excuse an
+absence, by `LONGEST_DRAIN_SECONDS` at most, however many there are.
+
 Nothing here knows of sockets, threads or a clock.
 """
 
@@ -39,9 +44,10 @@ from cospan.wire.errors import (
     RemoteError,
     RunFinishedError,
     SessionUnknownError,
+    StaleCoordinatorError,
     WorkloadBehaviourError,
 )
-from cospan.wire.limits import rounds_ahead
+from cospan.wire.limits import LONGEST_DRAIN_SECONDS, rounds_ahead
 from cospan.wire.messages import (
     AgentMessage,
     BasisUpdate,
@@ -64,6 +70,8 @@ _LONGEST_BACKOFF_SECONDS = 1.0
 _MOST_STALE = 2
 """So many gradients more than there may be rounds that are told and not durable are kept."""
 _HEARTBEATS_PER_LIVENESS = 4.0
+_SHORTEST_TICK_SECONDS = 0.01
+"""A liveness bound that a peer names may be as small as it likes; the machine is not asked more often."""
 _DOUBTS = 2
 """So often an agent that is not in yet tries again where one end does not trust the other's certificate."""
 
@@ -94,7 +102,7 @@ class SessionState:
 
     Attributes:
         join: who it is, once its site is made; the same at every attempt.
-        patience: seconds without an answer after which it gives up.
+        patience: seconds without progress after which it gives up.
         phase: where the conversation stands.
         described: the specification that the site was made for.
         specification: of the run, once welcomed.
@@ -109,8 +117,13 @@ class SessionState:
         min_steps_per_round: a run with fewer steps a round is refused.
         kept: gradients whose rounds are not durable, oldest first.
         last_sent: when anything was sent.
-        last_contact: when the coordinator was last there; before it ever was, when the first attempt was made.
-        resume_at: when it wants to be asked again, after a `Drain`.
+        lost_since: time without progress is counted from here; moved on by the time that sessions were open.
+        open_since: since when the session is open, or since the last progress that it has made.
+        has_progressed: whether the open session has made progress.
+        lagging_since: since when an agent that was given up is busy with its round.
+        coordinator_started: when the coordinator of the last welcome was started, by its own clock; 0 if unknown.
+        drained_at: when the first `Drain` since the last progress came; None without one.
+        resume_at: when the coordinator wants to be asked again, after a `Drain`.
         attempts: attempts to connect since then.
         reconnects: how often the stream was opened again.
         not_counted: gradients that came too late.
@@ -132,7 +145,12 @@ class SessionState:
     min_steps_per_round: int = DEFAULT_MIN_STEPS
     kept: tuple[KeptGradient, ...] = ()
     last_sent: float = 0.0
-    last_contact: float = 0.0
+    lost_since: float = 0.0
+    open_since: float = 0.0
+    has_progressed: bool = False
+    lagging_since: float = 0.0
+    coordinator_started: float = 0.0
+    drained_at: float | None = None
     resume_at: float = -math.inf
     attempts: int = 0
     reconnects: int = 0
@@ -303,7 +321,7 @@ Outcome: TypeAlias = tuple[SessionState, tuple[Command, ...]]
 
 def initial_state(*, patience: float, now: float, min_steps_per_round: int = DEFAULT_MIN_STEPS) -> Outcome:
     """A session about to ask what the run is."""
-    state = SessionState(patience=patience, last_contact=now, min_steps_per_round=min_steps_per_round)
+    state = SessionState(patience=patience, lost_since=now, min_steps_per_round=min_steps_per_round)
     return state, (Inquire(0.0),)
 
 
@@ -330,7 +348,7 @@ def step(state: SessionState, event: Event, now: float) -> Outcome:
         case StopRequested(cause=cause, returning=returning):
             return _leave(state, Phase.DONE, cause, Conclude(cause, state.basis), returning=returning)
         case Regrouped(agent_ids=agent_ids):
-            return _on_regrouped(state, agent_ids)
+            return _on_regrouped(state, agent_ids, now)
         case Tick():
             return _on_tick(state, now)
 
@@ -340,7 +358,7 @@ def _on_described(state: SessionState, specification: RunSpecification, now: flo
     refusal = below_floor(specification, state.min_steps_per_round)
     if refusal is not None:
         return replace(state, phase=Phase.FAILED), (Fail(refusal),)
-    state = replace(state, phase=Phase.PREPARING, described=specification, last_contact=now, attempts=0)
+    state = replace(state, phase=Phase.PREPARING, described=specification, attempts=0)
     return state, (Prepare(specification),)
 
 
@@ -350,17 +368,18 @@ def _on_prepared(state: SessionState, join: Join, now: float) -> Outcome:
         problem = feature_problem(state.described, join.feature_dim, join.feature_fingerprint)
         if problem is not None:
             return replace(state, phase=Phase.FAILED), (Fail(problem),)
-    return replace(state, phase=Phase.OFFLINE, join=join, last_contact=now), (Connect(0.0),)
+    # Making a site may take long, and happens once.
+    return replace(state, phase=Phase.OFFLINE, join=join, lost_since=now), (Connect(0.0),)
 
 
-def _on_regrouped(state: SessionState, agent_ids: tuple[str, ...]) -> Outcome:
+def _on_regrouped(state: SessionState, agent_ids: tuple[str, ...], now: float) -> Outcome:
     """Joins anew, as those agents. A sum that holds others cannot be sent any more; its round is learnt anew."""
     if state.join is None:
         raise OutOfTurnError("other agents came before the site was made")
     hosted = set(agent_ids)
     kept = tuple(each for each in state.kept if hosted.issuperset(each.upload.agent_ids))
     join = replace(state.join, agent_ids=agent_ids)
-    return replace(state, phase=Phase.OFFLINE, join=join, token=None, kept=kept), (Connect(0.0),)
+    return replace(_closed(state, now, wanted=True), join=join, token=None, kept=kept), (Connect(0.0),)
 
 
 def _on_connected(state: SessionState, now: float) -> Outcome:
@@ -380,9 +399,8 @@ def _on_message(state: SessionState, message: CoordinatorMessage, now: float) ->
             "another folder. Bring it back to go on with the run, or start the agent anew to join the other one"
         )
         return replace(state, phase=Phase.FAILED), (Fail(foreign),)
-    if state.stamp is not None and message.stamp.incarnation < state.stamp.incarnation:
-        # A coordinator that was replaced while it stood still, and does not know it.
-        return replace(state, phase=Phase.OFFLINE), (Connect(_LONGEST_BACKOFF_SECONDS),)
+    if _is_of_the_past(state, message):
+        return _on_stale(state, message.stamp, now)
     expected = Phase.JOINING if isinstance(message, Welcome) else Phase.ACTIVE
     if state.phase is not expected:
         error = OutOfTurnError(
@@ -397,7 +415,6 @@ def _on_message(state: SessionState, message: CoordinatorMessage, now: float) ->
         return replace(state, phase=Phase.FAILED), (Fail(implausible),)
     if isinstance(message, BasisUpdate):
         return _on_basis(state, message, now)
-    state = replace(state, last_contact=now, attempts=0)
     match message:
         case Welcome():
             return _on_welcome(state, message, now)
@@ -409,7 +426,48 @@ def _on_message(state: SessionState, message: CoordinatorMessage, now: float) ->
             return done, (Conclude(text, basis),)
         case Drain(resume_after_seconds=seconds):
             # The coordinator ends the stream when it goes down; until then the conversation goes on.
-            return replace(state, resume_at=now + seconds), ()
+            drained_at = now if state.drained_at is None else state.drained_at
+            resume_at = min(now + seconds, drained_at + LONGEST_DRAIN_SECONDS)
+            return replace(state, drained_at=drained_at, resume_at=resume_at), ()
+
+
+def _is_of_the_past(state: SessionState, message: CoordinatorMessage) -> bool:
+    """Whether a coordinator speaks that was replaced while it stood still, and does not know it.
+
+    One with a lower incarnation that was started later is another thing: its store was brought back from a copy.
+    """
+    if state.stamp is None or message.stamp.incarnation >= state.stamp.incarnation:
+        return False
+    started = message.coordinator_started if isinstance(message, Welcome) else 0.0
+    return not started > state.coordinator_started > 0.0
+
+
+def _on_stale(state: SessionState, stamp: Stamp, now: float) -> Outcome:
+    """Leaves a coordinator of the past alone, and asks again later whether the newer one is back."""
+    assert state.stamp is not None
+    stale = StaleCoordinatorError(
+        f"incarnation {stamp.incarnation} of the coordinator of run {stamp.run_id} answers, and this agent has met "
+        f"incarnation {state.stamp.incarnation}, which was started later; end the older one. If its store was "
+        "brought back from a copy, start the agents again: they join, and learn on from their own files"
+    )
+    return _try_again(_closed(state, now), stale, _LONGEST_BACKOFF_SECONDS, now)
+
+
+def _progressed(state: SessionState, now: float) -> SessionState:
+    """The state after progress: all of the patience is there again."""
+    return replace(state, lost_since=now, open_since=now, has_progressed=True, drained_at=None, attempts=0)
+
+
+def _closed(state: SessionState, now: float, *, wanted: bool = False) -> SessionState:
+    """The state without its session. One that made progress gives all of the patience back; one that stayed open
+    for long, or that this side ended because it `wanted` to, costs none of it; one that broke soon has been no
+    better than no session."""
+    if state.phase is not Phase.ACTIVE:
+        return replace(state, phase=Phase.OFFLINE)
+    held = now - state.open_since
+    liveness = math.inf if state.specification is None else state.specification.liveness_seconds
+    lost_since = state.lost_since + (held if wanted or held >= liveness else 0.0)
+    return replace(state, phase=Phase.OFFLINE, lost_since=now if state.has_progressed else lost_since)
 
 
 def _shape_problem(state: SessionState, basis: Float[np.ndarray, "rows columns"]) -> str:
@@ -428,10 +486,10 @@ def _on_basis(state: SessionState, message: BasisUpdate, now: float) -> Outcome:
     """The message of every round."""
     stamp = message.stamp
     kept = tuple(each for each in state.kept if each.upload.round >= stamp.durable_round)
+    if state.stamp is not None and stamp.durable_round > state.stamp.durable_round:
+        state = _progressed(state, now)
     state = replace(
         state,
-        last_contact=now,
-        attempts=0,
         stamp=stamp,
         told=max(state.told, stamp.round),
         basis=message.basis,
@@ -470,6 +528,7 @@ def _on_welcome(state: SessionState, welcome: Welcome, now: float) -> Outcome:
     problem = welcome_problem(welcome, state.join, state.described)
     if problem is not None:
         return replace(state, phase=Phase.FAILED), (Fail(problem),)
+    before = state.stamp
     state = replace(
         state,
         phase=Phase.ACTIVE,
@@ -483,7 +542,13 @@ def _on_welcome(state: SessionState, welcome: Welcome, now: float) -> Outcome:
         kept=tuple(each for each in state.kept if each.upload.round >= welcome.stamp.durable_round),
         reconnects=state.reconnects + (0 if first else 1),
         last_sent=now,
+        open_since=now,
+        has_progressed=False,
+        coordinator_started=welcome.coordinator_started,
+        attempts=0,
     )
+    if before is None or welcome.stamp.durable_round > before.durable_round:
+        state = _progressed(state, now)
     commands: tuple[Command, ...] = (Begin(welcome),) if first else ()
     state, more = _take_part(state, now)
     return state, commands + more
@@ -500,7 +565,9 @@ def _on_gradient(state: SessionState, upload: GradientUpload, now: float) -> Out
     kept = (*state.kept, KeptGradient(upload, state.learning_at))[-most_kept(state) :]
     state = replace(state, learning=None, learning_at=None, kept=kept)
     if state.phase is Phase.LAGGING:
-        return replace(state, phase=Phase.OFFLINE), (Connect(0.0),)
+        # What it took for its own round is no wait for the coordinator.
+        lost_since = state.lost_since + (now - state.lagging_since)
+        return replace(state, phase=Phase.OFFLINE, lost_since=lost_since), (Connect(0.0),)
     if state.phase is not Phase.ACTIVE or state.stamp is None:
         return state, ()
     late: tuple[Command, ...] = ()
@@ -525,27 +592,36 @@ def _on_broken(state: SessionState, event: StreamBroke, now: float) -> Outcome:
     error = event.error
     if isinstance(error, RunFinishedError) and state.specification is not None:
         return replace(state, phase=Phase.DONE), (Conclude(str(error), state.basis),)
-    if state.phase is Phase.ACTIVE:
-        state = replace(state, last_contact=now)  # it may have been silent for long, but it was there
+    state = _closed(state, now)
     if isinstance(error, SessionUnknownError):
         state = replace(state, token=None)
-        if state.learning is not None:
-            return replace(state, phase=Phase.LAGGING), ()
+        if state.learning is not None and not _is_exhausted(state, now):
+            return replace(state, phase=Phase.LAGGING, lagging_since=now), ()
     elif isinstance(error, CertificateError) and state.specification is None and state.attempts >= _DOUBTS:
         return replace(state, phase=Phase.FAILED), (Fail(error),)  # later on, a renewal on disk cures it
     elif isinstance(error, RemoteError) and not error.retryable:
         return replace(state, phase=Phase.FAILED), (Fail(error),)
-    if now - max(state.last_contact, state.resume_at) >= state.patience:
-        return replace(state, phase=Phase.FAILED), (Fail(_given_up(state, error)),)
     longest = min(_LONGEST_BACKOFF_SECONDS, _FIRST_BACKOFF_SECONDS * 2.0 ** min(state.attempts, 30))
-    pause = max(longest * (0.5 + 0.5 * event.jitter), state.resume_at - now)
+    return _try_again(state, error, longest * (0.5 + 0.5 * event.jitter), now)
+
+
+def _try_again(state: SessionState, error: CospanError, pause: float, now: float) -> Outcome:
+    """Asks again after a pause, unless the patience has run out: then the error is why."""
+    if _is_exhausted(state, now):
+        return replace(state, phase=Phase.FAILED), (Fail(_given_up(state, error)),)
+    pause = max(pause, state.resume_at - now)
     again = Inquire(pause) if state.join is None else Connect(pause)
     return replace(state, phase=Phase.OFFLINE, attempts=state.attempts + 1), (again,)
 
 
+def _is_exhausted(state: SessionState, now: float) -> bool:
+    return now - max(state.lost_since, state.resume_at) >= state.patience
+
+
 def _given_up(state: SessionState, error: CospanError) -> CospanError:
-    if isinstance(error, CoordinatorUnavailableError):
-        return CoordinatorUnavailableError(f"{error} (given up after {state.patience:g} s)")
+    if isinstance(error, CoordinatorUnavailableError | StaleCoordinatorError):
+        said = "" if state.stamp is None else " without a finished round"
+        return type(error)(f"{error} (given up after {state.patience:g} s{said})")
     return error
 
 
@@ -557,8 +633,8 @@ def _leave(state: SessionState, phase: Phase, cause: str, end: Command, *, retur
 
 def _on_tick(state: SessionState, now: float) -> Outcome:
     # A coordinator that asked to be left alone until `resume_at` has not been silent before.
-    silent = now - max(state.last_contact, state.resume_at)
-    if state.phase in (Phase.JOINING, Phase.LAGGING) and silent >= state.patience:
+    since = state.lagging_since if state.phase is Phase.LAGGING else max(state.lost_since, state.resume_at)
+    if state.phase in (Phase.JOINING, Phase.LAGGING) and now - since >= state.patience:
         return replace(state, phase=Phase.FAILED), (Fail(_waited_in_vain(state)),)
     if state.phase is not Phase.ACTIVE or state.specification is None:
         return state, ()
@@ -579,5 +655,7 @@ def _waited_in_vain(state: SessionState) -> CospanError:
 def tick_seconds(state: SessionState) -> float:
     """How often a `Tick` is needed."""
     if state.specification is None:
-        return min(1.0, state.patience / _HEARTBEATS_PER_LIVENESS)
-    return min(1.0, state.specification.liveness_seconds / _HEARTBEATS_PER_LIVENESS / 2.0)
+        seconds = state.patience / _HEARTBEATS_PER_LIVENESS
+    else:
+        seconds = state.specification.liveness_seconds / _HEARTBEATS_PER_LIVENESS / 2.0
+    return min(1.0, max(_SHORTEST_TICK_SECONDS, seconds))

@@ -10,8 +10,10 @@ import grpc
 import grpc.aio
 
 from cospan.client.connection import explain, open_channel
+from cospan.client.proxies import proxy_of
 from cospan.core.specification import RunSpecification
 from cospan.rpc.v1 import coordinator_service_pb2 as pb
+from cospan.wire.address import parse_address
 from cospan.wire.codec import decode_coordinator_message, decode_specification, encode_agent_message
 from cospan.wire.errors import CoordinatorUnavailableError, CospanError
 from cospan.wire.limits import client_options, max_message_bytes
@@ -69,21 +71,22 @@ class GrpcTransport:
         """Prepares; connects when a stream is opened.
 
         Args:
-            address: HOST:PORT of the coordinator.
+            address: HOST:PORT, [IPV6]:PORT or unix:PATH of the coordinator.
             group_size: number of agents in this process; the message limit depends on it.
             tls: certificate, key and authority. When they change on disk, a stream breaks off soon after, between
                 two rounds, and the next one shows the new certificate. None for no TLS.
 
         Raises:
-            InvalidValueError: a file of `tls` is not what it should be.
+            InvalidValueError: the address is none, or a file of `tls` is not what it should be.
         """
-        self._address, self._group_size = address, group_size
+        self._address, self._group_size = str(parse_address(address, "coordinator")), group_size
         self._files, self._tls = tls, None if tls is None else TlsSource(tls)
 
     async def open(self, specification: RunSpecification) -> AgentStream:
         """A new stream, whose message limit follows from the run's d and r."""
         limit = max_message_bytes(specification.feature_dim, specification.rank, self._group_size)
-        channel = open_channel(self._address, client_options(limit), self._tls)
+        proxied = await proxy_of(self._address) is not None
+        channel = open_channel(self._address, client_options(limit), self._tls, proxied=proxied)
         renewal = None if self._tls is None else partial(_renewed, self._tls, self._tls.material)
         collaborate = channel.stream_stream(
             METHOD_PREFIX + "Collaborate",
@@ -111,7 +114,9 @@ class GrpcTransport:
             raise
 
     async def _describe(self) -> RunSpecification:
-        async with open_channel(self._address, client_options(_SMALL_MESSAGE), self._tls) as channel:
+        proxied = await proxy_of(self._address) is not None
+        options = client_options(_SMALL_MESSAGE)
+        async with open_channel(self._address, options, self._tls, proxied=proxied) as channel:
             get_specification = channel.unary_unary(
                 METHOD_PREFIX + "GetSpecification",
                 request_serializer=pb.GetSpecificationRequest.SerializeToString,
@@ -187,11 +192,12 @@ class GrpcAgentStream:
 
     async def _raise_status(self) -> None:
         """Raises the error that the call ended with, if it did."""
-        code = await asyncio.wait_for(self._call.code(), _UNARY_SECONDS)
-        if code is not grpc.StatusCode.OK:
-            metadata = await self._call.trailing_metadata() or grpc.aio.Metadata()
-            details = await self._call.details()
-            raise grpc.aio.AioRpcError(code, grpc.aio.Metadata(), metadata, details)
+        async with asyncio.timeout(_UNARY_SECONDS):
+            code = await self._call.code()
+            if code is not grpc.StatusCode.OK:
+                metadata = await self._call.trailing_metadata() or grpc.aio.Metadata()
+                details = await self._call.details()
+                raise grpc.aio.AioRpcError(code, grpc.aio.Metadata(), metadata, details)
 
     async def close(self) -> None:
         """Half-closes, and gives the last messages a moment to leave."""

@@ -478,6 +478,7 @@ def encode_coordinator_message(message: m.CoordinatorMessage) -> pb.CollaborateR
                     started=message.started,
                     agent_ids=message.agent_ids,
                     site_index=message.site_index,
+                    coordinator_started_seconds=message.coordinator_started,
                 )
             )
         case m.Receipt():
@@ -543,6 +544,11 @@ def _decode_welcome(stamp: m.Stamp, message: pb.Welcome) -> m.Welcome:
     spec = decode_specification(message.specification)
     basis = _decode_shaped(message.basis, "welcome.basis", spec.feature_dim, spec.rank)
     check_basis(basis, "welcome.basis")
+    started = message.coordinator_started_seconds
+    _require(
+        math.isfinite(started) and started >= 0.0,
+        f"welcome.coordinator_started_seconds is {started}; it must be 0 or more and finite",
+    )
     return m.Welcome(
         stamp=stamp,
         session_token=_name(message.session_token, "welcome.session_token", 128),
@@ -552,4 +558,5 @@ def _decode_welcome(stamp: m.Stamp, message: pb.Welcome) -> m.Welcome:
         started=message.started,
         agent_ids=_agent_ids(message.agent_ids, "welcome.agent_ids"),
         site_index=message.site_index if message.HasField("site_index") else None,
+        coordinator_started=started,
     )

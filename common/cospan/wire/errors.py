@@ -3,6 +3,7 @@
     CospanError
     ├── UsageError ─────────── the caller asked for something that cannot be; exit code 2
     │   ├── InvalidValueError
+    │   ├── ForkedProcessError
     │   └── WorkloadError
     ├── WorkloadBehaviourError  the user's environment, features or policy broke the contract
     ├── RunFileError ────────── a file is not what it should be
@@ -31,6 +32,7 @@
     ├── StepsBelowFloorError ── the run's uploads would show more than this agent allows
     ├── BasisRefusedError ───── the coordinator sent a basis that the method cannot have led to
     ├── RunTooLargeError ────── the run's rounds need more memory than this agent may use
+    ├── StaleCoordinatorError ─ a coordinator that was replaced by a newer one still answers
     └── CoordinatorUnavailableError  nobody answered in time
 
 Each leaf has a stable `reason`. Over gRPC a `RemoteError` is a status code with one google.rpc.ErrorInfo that
@@ -60,6 +62,12 @@ class InvalidValueError(UsageError):
     """A setting has a value that is not allowed."""
 
     reason = "INVALID_VALUE"
+
+
+class ForkedProcessError(UsageError):
+    """This process was forked while a coordinator, a relay or an agent ran in its parent."""
+
+    reason = "FORKED_PROCESS"
 
 
 class WorkloadError(UsageError):
@@ -102,6 +110,12 @@ class RunTooLargeError(CospanError):
     """The rounds of a run need more memory than this agent may use."""
 
     reason = "RUN_TOO_LARGE"
+
+
+class StaleCoordinatorError(CospanError):
+    """What answers is an older incarnation of the coordinator than this agent has met."""
+
+    reason = "STALE_COORDINATOR"
 
 
 class CoordinatorUnavailableError(CospanError):

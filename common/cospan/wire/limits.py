@@ -92,5 +92,8 @@ def client_options(message_bytes: int) -> list[tuple[str, int]]:
     ]
 
 
+LONGEST_DRAIN_SECONDS = 300.0
+"""The longest that a coordinator which goes down may ask its agents to stay away; ours asks for a few seconds."""
+
 NO_COMPRESSION = grpc.Compression.NoCompression
 """Dense floats do not compress; trying costs CPU."""

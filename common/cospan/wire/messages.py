@@ -87,6 +87,8 @@ class Welcome:
     started: bool
     agent_ids: tuple[str, ...] = ()
     site_index: int | None = None
+    coordinator_started: float = 0.0
+    """When the coordinator was started, in seconds since 1970 by its clock; 0 where it does not say."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)

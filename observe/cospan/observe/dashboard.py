@@ -15,7 +15,9 @@ from cospan.observe.audience import Audience, event
 from cospan.observe.entrance import Entrance
 from cospan.observe.run_view import RunView
 from cospan.server.acceptor import Acceptor, Connection, bound_socket
+from cospan.server.binding import resolved
 from cospan.server.descriptors import dashboard_connections
+from cospan.wire.address import parse_host
 from cospan.wire.errors import InvalidValueError
 from cospan.wire.tls import TlsFiles
 
@@ -55,14 +57,16 @@ class Dashboard:
         """Listens.
 
         Raises:
-            InvalidValueError: the address cannot be bound, as when the port is in use.
+            InvalidValueError: the address is none, or cannot be bound, as when the port is in use.
         """
+        address = parse_host(self._host, self._port)
+        place = resolved(address, "--dashboard")[0]
         try:
-            listening = bound_socket(self._host, self._port)
+            listening = bound_socket(place.host, place.port)
         except OSError as failure:
             raise InvalidValueError(
-                f"the dashboard cannot listen on {self._host}:{self._port}: {failure.strerror}; choose another "
-                "address with --dashboard"
+                f"the dashboard cannot listen on {address}: {failure.strerror or failure}; choose another address "
+                "with --dashboard"
             ) from failure
         self._port = listening.getsockname()[1]
         config = uvicorn.Config(

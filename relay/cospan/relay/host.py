@@ -13,6 +13,8 @@ from cospan.relay.machine import MOST_LEVELS
 from cospan.server.doorkeeper import Doorkeeper
 from cospan.server.events import DrainRequested, EndRun, Suspend
 from cospan.server.listener import Listener
+from cospan.wire import forks
+from cospan.wire.address import parse_host
 from cospan.wire.errors import InvalidValueError
 from cospan.wire.limits import MAX_GROUP
 from cospan.wire.tls import TlsFiles
@@ -45,8 +47,8 @@ class Relay:
         """Prepares; nothing is connected yet, and nothing listens.
 
         Args:
-            upstream: HOST:PORT of the coordinator, or of another relay.
-            host: address to listen on.
+            upstream: HOST:PORT, [IPV6]:PORT or unix:PATH of the coordinator, or of another relay.
+            host: to listen on: an IPv4 or IPv6 address, a name, all of whose addresses are taken, or unix:PATH.
             port: to listen on; 0 for any that is free.
             gather_agents: it joins the run once so many agents are here, or a few seconds after the first.
             level: 1 where `upstream` is the coordinator, one more than that relay's where it is a relay. The
@@ -58,11 +60,12 @@ class Relay:
             transport: how to reach the coordinator; gRPC to `upstream` where left out.
 
         Raises:
-            InvalidValueError: the level or the floor is out of its range, or a file of `upstream_tls` cannot be
-                used.
+            InvalidValueError: the level or the floor is out of its range, an address is none, or a file of
+                `upstream_tls` cannot be used.
         """
         self._transport = transport or GrpcTransport(upstream, group_size=MAX_GROUP, tls=upstream_tls)
         self._host, self._port, self._tls = host, port, tls
+        self._asked_for = parse_host(host, port)
         if not 1 <= level <= MOST_LEVELS:
             raise InvalidValueError(f"level is {level}; it must be 1 to {MOST_LEVELS}")
         self._gather_agents, self._level, self._patience = gather_agents, level, patience
@@ -80,7 +83,7 @@ class Relay:
     @property
     def address(self) -> str:
         """HOST:PORT to connect to; the real port, where 0 was asked for."""
-        return f"{self._host}:{self._port}" if self._listener is None else self._listener.address
+        return str(self._asked_for) if self._listener is None else self._listener.address
 
     async def start(self) -> None:
         """Asks the coordinator what the run is, and listens.
@@ -89,6 +92,7 @@ class Relay:
             CospanError: the coordinator cannot be reached, its run takes no relays or has too few steps a round,
                 or the address cannot be bound.
         """
+        forks.refuse_in_child()
         self.engine = RelayEngine(
             self._transport,
             patience=self._patience,
@@ -113,6 +117,7 @@ class Relay:
         Raises:
             CospanError: the relay cannot go on.
         """
+        forks.refuse_in_child()
         await self.engine.ended.wait()
         if self.engine.failure is not None:
             raise self.engine.failure
@@ -121,14 +126,17 @@ class Relay:
 
     def stop(self, message: str) -> None:
         """Leaves the run for good; it goes on without the relay's agents, unless they find another way in."""
+        forks.refuse_in_child()
         self.engine.leave(message)
 
     def drain(self, message: str) -> None:
         """Goes down, to be started again: the coordinator waits for its agents up to the liveness bound."""
+        forks.refuse_in_child()
         self.engine.handle(DrainRequested(message, 0.0))
 
     async def close(self) -> None:
         """Says NOT_SERVING, lets every stream take its farewell, and stops listening."""
+        forks.refuse_in_child()
         if self._listener is not None and self._listener.is_open:
             await self._listener.say_serving(False)
             self.engine.handle(DrainRequested("the relay was closed", 0.0))

@@ -155,7 +155,13 @@ def _happened(state: RelayState, event: Event, now: float) -> _Mixed:
 def _on_welcomed(state: RelayState, welcome: Welcome) -> _Mixed:
     stamp, fleet = welcome.stamp, state.fleet
     shortened = _shortened(welcome.specification, state.level)
-    fleet = replace(fleet, run_id=stamp.run_id, incarnation=stamp.incarnation, specification=shortened)
+    fleet = replace(
+        fleet,
+        run_id=stamp.run_id,
+        incarnation=stamp.incarnation,
+        specification=shortened,
+        coordinator_started=welcome.coordinator_started,
+    )
     if fleet.phase is RunPhase.WAITING:
         fleet = replace(
             fleet, round=stamp.round, durable_round=stamp.round, basis=welcome.basis, started=stamp.round > 0

@@ -13,6 +13,7 @@ from typing import Any, assert_never
 
 from cospan.client import session
 from cospan.client.guard import check_basis
+from cospan.client.tasks import end_tasks, within
 from cospan.client.transport import AgentStream, Transport
 from cospan.core.specification import RunSpecification
 from cospan.relay.events import Refused, RoundOpened, RunFinished, UpstreamEvent, Welcomed
@@ -28,6 +29,8 @@ from cospan.wire.messages import AgentMessage, Finish, FinishCause, GradientUplo
 
 _FAREWELL_SECONDS = 1.0
 """So long a stream that is given up waits for its last messages to leave."""
+_CLOSE_SECONDS = 5.0
+"""A stream that is not closed by then is left behind."""
 _OF_SOME = (AgentIdTakenError, IdentityMismatchError, TooManyAgentsError)
 """What a join is refused with because of some of its agents: without those that are new the others are in."""
 
@@ -110,9 +113,7 @@ class Upstream:
         self._hang_up()
         if self._tasks:
             await asyncio.wait(set(self._tasks), timeout=2.0 * _FAREWELL_SECONDS)
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await end_tasks(self._tasks)
 
     # The machine -------------------------------------------------------------------------------------------------
 
@@ -312,7 +313,7 @@ async def _write_all(stream: AgentStream, outbox: asyncio.Queue[AgentMessage | N
 async def _say_farewell(stream: AgentStream, writer: "asyncio.Task[None]") -> None:
     await asyncio.wait({writer}, timeout=_FAREWELL_SECONDS)
     writer.cancel()
-    await stream.close()
+    await within(_CLOSE_SECONDS, stream.close())
 
 
 def _is_same(before: RunSpecification, after: RunSpecification) -> bool:

@@ -59,9 +59,11 @@ _STALLED_SECONDS = 1.0
 _RETURN_SECONDS = 15.0
 """After a restart, so long a round waits for those who took part before: longer than agents ever pause between
 attempts to connect."""
+_SILENT_SECONDS = 86400.0
+"""A round waits for its first gradient for a day at most, where agents are alive and their pace is not known."""
 _GATHERING_SECONDS = 0.01
 """So long, at most, the machine does not see a gradient that others are awaited beside."""
-_WARNINGS = ("agent-lost", "agent-gone", "agent-outlier", "gradients-left-out")
+_WARNINGS = ("agent-lost", "agent-gone", "agent-outlier", "gradients-left-out", "round-slow")
 _FINAL = (FinishCause.ROUNDS_REACHED, FinishCause.STOPPED, FinishCause.FAILED)
 """A run that ended otherwise goes on where it was when a coordinator is started for it again."""
 
@@ -99,6 +101,7 @@ class Engine:
             store.begin()
             self.state = self._restored(store, start_seconds, return_seconds, sites)
             self._journal = Journal(store, self.handle, together=max(1, self.state.most_ahead // 2))
+        self.state = self.state.having(coordinator_started=max(0.0, time.time()), silent_seconds=_SILENT_SECONDS)
         self.history = RoundHistory(self.state.round)
         self.ended = asyncio.Event()
         self.end: EndRun | Suspend | None = None

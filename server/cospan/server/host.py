@@ -16,6 +16,7 @@ from cospan.server.listener import Listener
 from cospan.server.reporting import run_report
 from cospan.server.sightings import Sightings
 from cospan.server.store import RunStore
+from cospan.wire import forks
 from cospan.wire.errors import InvalidValueError
 from cospan.wire.messages import RunReport
 from cospan.wire.tls import TlsFiles
@@ -54,7 +55,7 @@ class Coordinator:
 
         Args:
             specification: of the run.
-            host: address to listen on.
+            host: to listen on: an IPv4 or IPv6 address, a name, all of whose addresses are taken, or unix:PATH.
             port: to listen on; 0 for any that is free.
             start_seconds: the longest time to wait for the first round's agents.
             sites: how many sites can be given out to agents that bring none; None where there is no limit.
@@ -64,7 +65,8 @@ class Coordinator:
                 read again when they change. None for no TLS, where everybody is who it says it is.
 
         Raises:
-            InvalidValueError: the specification has a value out of range; or a file of `tls` cannot be used.
+            InvalidValueError: the specification has a value out of range; `host` or `port` is none; or a file of
+                `tls` cannot be used.
             CertificateExpiredError: the certificate is not valid now.
             RunFileError: the store cannot be written to.
         """
@@ -90,7 +92,7 @@ class Coordinator:
 
     @property
     def address(self) -> str:
-        """HOST:PORT to connect to; the real port, where 0 was asked for."""
+        """HOST:PORT, [IPV6]:PORT or unix:PATH to connect to; the real port, where 0 was asked for."""
         return self._listener.address
 
     @property
@@ -105,6 +107,7 @@ class Coordinator:
 
     def status(self) -> RunReport:
         """The run as it stands: its phase, who takes part, who is waited for, how quick it is."""
+        forks.refuse_in_child()
         return run_report(self.engine.state, self.engine.history, self.engine.now(), self.sightings)
 
     def run(self) -> EndRun | Suspend:
@@ -114,6 +117,7 @@ class Coordinator:
             InvalidValueError: the address cannot be bound; or an event loop runs in this thread, as in a notebook,
                 where `await coordinator.run_async()` or `async with coordinator:` leave it free for the agents.
         """
+        forks.refuse_in_child()
         try:
             asyncio.get_running_loop()
         except RuntimeError:
@@ -134,6 +138,7 @@ class Coordinator:
         Raises:
             InvalidValueError: the address cannot be bound, as when the port is in use.
         """
+        forks.refuse_in_child()
         await self._listener.open()
         self._clock = asyncio.create_task(self.engine.keep_time())
         await self._listener.say_serving(True)
@@ -141,12 +146,14 @@ class Coordinator:
 
     async def wait(self) -> EndRun | Suspend:
         """Waits for the end of the run, or for this coordinator's part in it."""
+        forks.refuse_in_child()
         await self.engine.ended.wait()
         assert self.engine.end is not None
         return self.engine.end
 
     def stop(self, message: str = "the coordinator's program has ended it") -> None:
         """Ends the run in order: everybody is told, what was learnt stays. Call it on the event loop's thread."""
+        forks.refuse_in_child()
         self.asked_to_stop = True
         self.engine.handle(StopRequested(message))
 
@@ -155,6 +162,7 @@ class Coordinator:
 
         Without a store there is nothing to go on with: then the run is ended, as `stop` does.
         """
+        forks.refuse_in_child()
         if self._stored:
             self.engine.handle(DrainRequested(message, resume_after_seconds))
         else:
@@ -166,6 +174,7 @@ class Coordinator:
         Raises:
             RunFileError: the end of the run could not be stored.
         """
+        forks.refuse_in_child()
         if self._listener.is_open:
             await self._listener.say_serving(False)
             self.engine.handle(StopRequested("the coordinator was closed"))

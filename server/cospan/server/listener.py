@@ -1,7 +1,9 @@
 """The one place that builds a gRPC server for agents: service, doorkeeper, health, reflection, limits, address."""
 
+import asyncio
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import grpc
 import grpc.aio
@@ -10,12 +12,14 @@ from grpc_reflection.v1alpha import reflection
 
 from cospan.rpc.v1 import coordinator_service_pb2 as pb
 from cospan.server.access import server_credentials
+from cospan.server.binding import cannot_listen, free, resolved
 from cospan.server.descriptors import connections_allowed
 from cospan.server.doorkeeper import Doorkeeper
 from cospan.server.quotas import Kind, quota_of_all
 from cospan.server.service import LOOKING, OWN_WAY, CoordinatorService, Serves, handlers
 from cospan.server.sightings import Sightings
-from cospan.wire.errors import InvalidValueError
+from cospan.wire import forks
+from cospan.wire.address import Address, parse_host
 from cospan.wire.limits import NO_COMPRESSION, max_message_bytes, server_options
 from cospan.wire.tls import TlsFiles, TlsSource, check_usable
 
@@ -36,15 +40,16 @@ class Listener:
         Args:
             engine: whom the agents speak with; its specification must be known.
             stop: ends its run, with a sentence that says why.
-            host: address to listen on.
+            host: to listen on: an IPv4 or IPv6 address, a name, all of whose addresses are taken, or unix:PATH.
             port: to listen on; 0 for any that is free.
             tls: certificate, key and authority for mutual TLS; None for none.
 
         Raises:
-            InvalidValueError: a file of `tls` cannot be used.
+            InvalidValueError: the host is none of these, the port is out of range, or a file of `tls` cannot be
+                used.
             CertificateExpiredError: the certificate is not valid now.
         """
-        self._engine, self._stop, self._host, self._port = engine, stop, host, port
+        self._engine, self._stop, self._address = engine, stop, parse_host(host, port)
         self._credentials = None if tls is None else _credentials(tls)
         self.door = Doorkeeper(engine.state.specification.agents, own_way=OWN_WAY, looking=LOOKING)
         """Who may come in, and how many were refused."""
@@ -55,8 +60,8 @@ class Listener:
 
     @property
     def address(self) -> str:
-        """HOST:PORT to connect to; the real port, where 0 was asked for."""
-        return f"{self._host}:{self._port}"
+        """Where to connect to, as HOST:PORT, [IPV6]:PORT or unix:PATH; the real port, where 0 was asked for."""
+        return str(self._address)
 
     @property
     def is_open(self) -> bool:
@@ -67,8 +72,11 @@ class Listener:
         """Listens.
 
         Raises:
-            InvalidValueError: the address cannot be bound, as when the port is in use.
+            InvalidValueError: the address cannot be bound, as when the port is in use; the text says why.
+            ForkedProcessError: this process was forked from one in which Cospan ran.
         """
+        forks.refuse_in_child()
+        addresses = free(await asyncio.to_thread(resolved, self._address, "--host"), "--port")
         spec = self._engine.state.specification
         limit = max_message_bytes(spec.feature_dim, spec.rank, max(_JOINABLE_GROUP, spec.agents))
         streams = sum(quota_of_all(kind, spec.agents).at_once for kind in Kind)
@@ -80,19 +88,20 @@ class Listener:
         if self._credentials is None:  # with TLS every agent could read it, and the .proto files are public anyway
             names = (_SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME)
             reflection.enable_server_reflection(names, server)
-        try:
-            self._port = self._bind(server)
-        except RuntimeError as failure:
-            raise InvalidValueError(
-                f"cannot listen on {self.address}; the port may be in use: choose another with --port"
-            ) from failure
+        ports = [self._bind(server, address) for address in addresses]
+        if not self._address.is_unix:
+            self._address = replace(self._address, port=ports[0])
         await server.start()
+        forks.begin()
         self._server = server
 
-    def _bind(self, server: grpc.aio.Server) -> int:
-        if self._credentials is None:
-            return server.add_insecure_port(f"{self._host}:{self._port}")
-        return server.add_secure_port(f"{self._host}:{self._port}", self._credentials)
+    def _bind(self, server: grpc.aio.Server, address: Address) -> int:
+        try:
+            if self._credentials is None:
+                return server.add_insecure_port(str(address))
+            return server.add_secure_port(str(address), self._credentials)
+        except RuntimeError as failure:  # it was free a moment ago; of why it is not any more gRPC says nothing
+            raise cannot_listen(address, OSError(0, "gRPC cannot bind it"), "--port") from failure
 
     async def say_serving(self, serving: bool) -> None:
         """Answers health checks with SERVING from now on, or with NOT_SERVING."""
@@ -103,9 +112,12 @@ class Listener:
     async def close(self) -> None:
         """Lets every stream take its farewell, and stops listening."""
         if self._server is not None:
-            await self._server.stop(grace=_FAREWELL_SECONDS)
-            await self.door.calls_ended(_END_SECONDS)
-            self._server = None
+            try:
+                await self._server.stop(grace=_FAREWELL_SECONDS)
+                await self.door.calls_ended(_END_SECONDS)
+            finally:
+                self._server = None
+                forks.end()
 
 
 def _credentials(tls: TlsFiles) -> grpc.ServerCredentials:

@@ -6,8 +6,9 @@
 
 Nothing here knows of sockets, files, threads or a clock. An event that is not allowed raises a `RemoteError` for
 the peer that caused it, and changes nothing. Liveness has one rule: whoever is awaited, or merely here, is given
-up after `liveness_seconds` of silence, or when an open round has waited `round_seconds` for its gradient. No round
-with a gradient stays open for longer than `round_seconds`.
+up after `liveness_seconds` of silence, or when an open round has waited `round_seconds` for its gradient; longer
+where no agent has sent one by then (`cospan.server.patience`). No round whose first gradient came within
+`round_seconds` stays open for longer than that.
 """
 
 from collections.abc import Iterable
@@ -39,6 +40,7 @@ from cospan.server.events import (
 from cospan.server.layered import Layered
 from cospan.server.members import Session
 from cospan.server.membership import admit, remove
+from cospan.server.patience import is_slow, longest_round, slow_at
 from cospan.server.roll import NOBODY, Roll
 from cospan.server.saved import SavedRun
 from cospan.server.state import CoordinatorState
@@ -61,8 +63,13 @@ def initial_state(
     start_seconds: float,
     now: float,
     sites: int | None = None,
+    silent_seconds: float = 0.0,
 ) -> CoordinatorState:
-    """A run that waits for its agents. `start_seconds` bounds that wait; `sites` is how many can be given out."""
+    """A run that waits for its agents.
+
+    `start_seconds` bounds that wait, `silent_seconds` that for the first gradient of a round
+    (`cospan.server.patience`); `sites` is how many can be given out.
+    """
     return CoordinatorState(
         specification=specification,
         run_id=run_id,
@@ -72,6 +79,7 @@ def initial_state(
         phase_since=now,
         most_ahead=rounds_ahead(specification.feature_dim, specification.rank),
         sites=sites,
+        silent_seconds=silent_seconds,
     )
 
 
@@ -188,9 +196,13 @@ def next_deadline(state: CoordinatorState) -> float | None:
     spec = state.specification
     silence = _longest_silence(state)
     deadlines = [session.last_seen + silence for session in state.sessions.values()]
-    deadlines += [_waited_since(state, session) + spec.round_seconds for session in _awaited_sessions(state)]
+    longest = longest_round(state)
+    deadlines += [_waited_since(state, session) + longest for session in _awaited_sessions(state)]
     if state.awaited and state.contributions:
-        deadlines.append(state.phase_since + spec.round_seconds)
+        deadlines.append(state.phase_since + longest)
+    slow = slow_at(state)
+    if slow is not None:
+        deadlines.append(slow)
     until = rounds.stragglers_wait_until(state)
     if until is not None:
         deadlines.append(until)
@@ -249,13 +261,24 @@ def _on_tick(state: CoordinatorState, now: float) -> Outcome:
     if state.phase in _OVER:
         return state, ()
     state, commands = give_up_overdue(state, now)
-    if state.contributions and now - state.phase_since >= state.specification.round_seconds:
+    if is_slow(state, now):
+        commands += (_slow(state),)
+        state = replace(state, slow_round=state.round)
+    if state.contributions and now - state.phase_since >= longest_round(state):
         # Who is still awaited has joined in mid-round. It stays, but no row of joiners holds a round up for ever.
         state = replace(state, awaited=NOBODY)
     state, more = _go_on(state, now)
     commands += more
     state, more = _finish_waiting(state, now)
     return state, commands + more
+
+
+def _slow(state: CoordinatorState) -> Note:
+    text = (
+        f"no agent has sent a gradient for {state.specification.round_seconds:g} s, and they are alive; the round "
+        f"waits for the first one, {longest_round(state):g} s at the most"
+    )
+    return Note("round-slow", state.round, tuple(sorted(state.awaited.names)), text)
 
 
 def give_up_overdue(state: CoordinatorState, now: float) -> Outcome:
@@ -280,7 +303,7 @@ def _longest_silence(state: CoordinatorState) -> float:
 
 def _overdue(state: CoordinatorState, now: float) -> Iterable[tuple[str, str]]:
     """The sessions to give up, each with the cause."""
-    spec = state.specification
+    longest = longest_round(state)
     silence = _longest_silence(state)
     awaited = {session.token for session in _awaited_sessions(state)}
     for token, session in state.sessions.items():
@@ -288,8 +311,8 @@ def _overdue(state: CoordinatorState, now: float) -> Iterable[tuple[str, str]]:
             lost = session.phase is AgentPhase.LOST
             what = "its stream broke and did not come back" if lost else "it was silent"
             yield token, f"{what} for {silence:g} s"
-        elif token in awaited and now - _waited_since(state, session) >= spec.round_seconds:
-            yield token, f"it sent no gradient for {spec.round_seconds:g} s"
+        elif token in awaited and now - _waited_since(state, session) >= longest:
+            yield token, f"it sent no gradient for {longest:g} s"
 
 
 def _awaited_sessions(state: CoordinatorState) -> Iterable[Session]:

@@ -266,4 +266,5 @@ def welcome_of(state: CoordinatorState, session: Session) -> Welcome:
         started=state.phase is not RunPhase.WAITING,
         agent_ids=session.agent_ids,
         site_index=session.site_index,
+        coordinator_started=state.coordinator_started,
     )

@@ -13,8 +13,10 @@ from collections.abc import Callable, Collection
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
+from cospan.server.binding import resolved
 from cospan.server.descriptors import small_connections
 from cospan.server.plain_http import Answer, PlainHttpServer, RefusedError, Request
+from cospan.wire.address import parse_host
 from cospan.wire.certificate import uris_of_der
 from cospan.wire.errors import AdminRequiredError, IdentityMismatchError, InvalidValueError
 from cospan.wire.identity import Right, of_certificate
@@ -45,32 +47,34 @@ class MetricsServer:
         Args:
             registry: the metrics.
             health: says what is wrong, in a few words; nothing where all is well. Called from other threads.
-            host: address to listen on, without brackets.
+            host: address to listen on; of a name with several addresses the first.
             port: to listen on; 0 for any that is free.
             tls: certificate, key and authority: a peer must then show a certificate of an observer or an
                 administrator. None for plain HTTP.
             names: what the Host of a request may be; None for any.
 
         Raises:
-            InvalidValueError: the address cannot be bound.
+            InvalidValueError: the address is none, or cannot be bound; the text says why.
         """
         contexts = None if tls is None else _Contexts(TlsSource(tls))
         self._registry, self._health = registry, health
         self._checking: asyncio.Future[str] | None = None
+        address = parse_host(host, port)
         try:
+            place = resolved(address, "--metrics")[0]
             self._server = PlainHttpServer(
-                host,
-                port,
+                place.host,
+                place.port,
                 self._answer,
                 name="metrics",
                 most=small_connections(),
                 names=names,
                 tls=contexts or (lambda: None),
             )
-        except (OSError, OverflowError) as failure:
+        except OSError as failure:
             raise InvalidValueError(
-                f"cannot serve metrics on {host}:{port}: {getattr(failure, 'strerror', None) or failure}; choose "
-                "another address with --metrics"
+                f"cannot serve metrics on {address}: {failure.strerror or failure}; choose another address with "
+                "--metrics"
             ) from failure
         self._host, self._scheme = host, "http" if tls is None else "https"
 

@@ -32,6 +32,7 @@ from cospan.server.events import (
 from cospan.server.layered import Layered
 from cospan.server.members import Session
 from cospan.server.participation import deadline_seconds, needed, with_round
+from cospan.server.patience import with_first
 from cospan.server.roll import NOBODY, Block, Roll
 from cospan.server.state import CoordinatorState
 from cospan.server.transition import Outcome, session_of
@@ -148,6 +149,7 @@ def on_gradient(state: CoordinatorState, event: GradientArrived, now: float) -> 
         stale={**state.stale, agents: upload.round} if upload.round < state.round else state.stale,
         awaited=state.awaited.minus(agents),
         quorum_seconds=_quorum_seconds(state, len(counted), now),
+        **with_first(state, now),
     )
     return close_if_complete(state, now)
 
@@ -194,6 +196,7 @@ def on_plain_gradients(state: CoordinatorState, uploads: Mapping[str, GradientUp
         # Of a whole round in the order in which they joined: the roll stays the same from round to round.
         counted=state.awaited if whole else state.counted.plus_all(blocks),
         awaited=NOBODY if whole else state.awaited.without(blocks),
+        **with_first(state, now),
     )
     return close_if_complete(state, now)
 

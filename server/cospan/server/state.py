@@ -63,6 +63,12 @@ class CoordinatorState:
         suspended: why the coordinator goes down, while the run is not over; else empty.
         sites: how many sites can be given out; None where there is no limit.
         seats: holder → the site that was given to it.
+        silent_seconds: the longest that a round waits for its first gradient, where agents are alive; up to
+            `round_seconds` it has no effect.
+        first_seconds: how long the open round took to have its first gradient, once it has.
+        slowest_first: the longest that a round of this coordinator took to have it; 0 where none has.
+        slow_round: the newest round that was said to have no gradient after `round_seconds`; -1 for none.
+        coordinator_started: when this coordinator was started, in seconds since 1970; 0 where it does not say.
     """
 
     specification: RunSpecification
@@ -106,6 +112,11 @@ class CoordinatorState:
     durable_round: int = 0
     started: bool = False
     suspended: str = ""
+    silent_seconds: float = 0.0
+    first_seconds: float = 0.0
+    slowest_first: float = 0.0
+    slow_round: int = -1
+    coordinator_started: float = 0.0
 
     @property
     def stamp(self) -> Stamp:

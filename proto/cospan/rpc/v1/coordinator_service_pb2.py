@@ -26,21 +26,21 @@ from cospan.rpc.v1 import matrix_pb2 as cospan_dot_rpc_dot_v1_dot_matrix__pb2
 from cospan.rpc.v1 import run_pb2 as cospan_dot_rpc_dot_v1_dot_run__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'cospan/rpc/v1/coordinator_service.proto\x12\rcospan.rpc.v1\x1a\x1a\x63ospan/rpc/v1/matrix.proto\x1a\x17\x63ospan/rpc/v1/run.proto\"\xcd\x01\n\x12\x43ollaborateRequest\x12#\n\x04join\x18\x01 \x01(\x0b\x32\x13.cospan.rpc.v1.JoinH\x00\x12\x33\n\x08gradient\x18\x02 \x01(\x0b\x32\x1f.cospan.rpc.v1.SubspaceGradientH\x00\x12-\n\theartbeat\x18\x03 \x01(\x0b\x32\x18.cospan.rpc.v1.HeartbeatH\x00\x12%\n\x05leave\x18\x04 \x01(\x0b\x32\x14.cospan.rpc.v1.LeaveH\x00\x42\x07\n\x05\x65vent\"\xd0\x01\n\x04Join\x12\x13\n\x0binstance_id\x18\x01 \x01(\t\x12\x11\n\tagent_ids\x18\x02 \x03(\t\x12\x13\n\x0b\x66\x65\x61ture_dim\x18\x03 \x01(\r\x12\x1b\n\x13\x66\x65\x61ture_fingerprint\x18\x04 \x01(\t\x12\x10\n\x08workload\x18\x05 \x01(\t\x12\x16\n\x0e\x63lient_version\x18\x06 \x01(\t\x12\x34\n\nresumption\x18\x07 \x01(\x0b\x32 .cospan.rpc.v1.SessionResumption\x12\x0e\n\x06holder\x18\x08 \x01(\t\"N\n\x11SessionResumption\x12\x15\n\rsession_token\x18\x01 \x01(\t\x12\x0e\n\x06run_id\x18\x02 \x01(\t\x12\x12\n\nlast_round\x18\x03 \x01(\x04\"\xc5\x02\n\x10SubspaceGradient\x12\r\n\x05round\x18\x01 \x01(\x04\x12\x11\n\tagent_ids\x18\x02 \x03(\t\x12\x0e\n\x06weight\x18\x03 \x01(\x01\x12&\n\x05\x64\x65nse\x18\x04 \x01(\x0b\x32\x15.cospan.rpc.v1.MatrixH\x00\x12\x31\n\x08\x66\x61\x63tored\x18\x05 \x01(\x0b\x32\x1d.cospan.rpc.v1.FactoredMatrixH\x00\x12\x31\n\x12head_second_moment\x18\x06 \x01(\x0b\x32\x15.cospan.rpc.v1.Matrix\x12\'\n\x08row_sums\x18\x07 \x01(\x0b\x32\x15.cospan.rpc.v1.Matrix\x12\x15\n\x08td_error\x18\x08 \x01(\x01H\x01\x88\x01\x01\x12\x19\n\x11\x62ounded_agent_ids\x18\t \x03(\tB\t\n\x07payloadB\x0b\n\t_td_error\"[\n\x0e\x46\x61\x63toredMatrix\x12#\n\x04left\x18\x01 \x01(\x0b\x32\x15.cospan.rpc.v1.Matrix\x12$\n\x05right\x18\x02 \x01(\x0b\x32\x15.cospan.rpc.v1.Matrix\"\x0b\n\tHeartbeat\")\n\x05Leave\x12\r\n\x05\x63\x61use\x18\x01 \x01(\t\x12\x11\n\treturning\x18\x02 \x01(\x08\"\xaa\x02\n\x13\x43ollaborateResponse\x12(\n\x05stamp\x18\x01 \x01(\x0b\x32\x19.cospan.rpc.v1.StateStamp\x12)\n\x07welcome\x18\x02 \x01(\x0b\x32\x16.cospan.rpc.v1.WelcomeH\x00\x12\x32\n\x0c\x62\x61sis_update\x18\x03 \x01(\x0b\x32\x1a.cospan.rpc.v1.BasisUpdateH\x00\x12\x31\n\x07receipt\x18\x04 \x01(\x0b\x32\x1e.cospan.rpc.v1.GradientReceiptH\x00\x12\'\n\x06\x66inish\x18\x05 \x01(\x0b\x32\x15.cospan.rpc.v1.FinishH\x00\x12%\n\x05\x64rain\x18\x06 \x01(\x0b\x32\x14.cospan.rpc.v1.DrainH\x00\x42\x07\n\x05\x65vent\"\xdf\x01\n\x07Welcome\x12\x15\n\rsession_token\x18\x01 \x01(\t\x12\x36\n\rspecification\x18\x02 \x01(\x0b\x32\x1f.cospan.rpc.v1.RunSpecification\x12$\n\x05\x62\x61sis\x18\x03 \x01(\x0b\x32\x15.cospan.rpc.v1.Matrix\x12\x13\n\x0b\x66irst_round\x18\x04 \x01(\x04\x12\x0f\n\x07started\x18\x05 \x01(\x08\x12\x11\n\tagent_ids\x18\x06 \x03(\t\x12\x17\n\nsite_index\x18\x07 \x01(\rH\x00\x88\x01\x01\x42\r\n\x0b_site_index\"3\n\x0b\x42\x61sisUpdate\x12$\n\x05\x62\x61sis\x18\x01 \x01(\x0b\x32\x15.cospan.rpc.v1.Matrix\"b\n\x0fGradientReceipt\x12\x16\n\x0egradient_round\x18\x01 \x01(\x04\x12\x37\n\x0b\x64isposition\x18\x02 \x01(\x0e\x32\".cospan.rpc.v1.GradientDisposition\"j\n\x06\x46inish\x12)\n\x05\x63\x61use\x18\x01 \x01(\x0e\x32\x1a.cospan.rpc.v1.FinishCause\x12\x0f\n\x07message\x18\x02 \x01(\t\x12$\n\x05\x62\x61sis\x18\x03 \x01(\x0b\x32\x15.cospan.rpc.v1.Matrix\"%\n\x05\x44rain\x12\x1c\n\x14resume_after_seconds\x18\x01 \x01(\x01\"\x19\n\x17GetSpecificationRequest\"\x92\x01\n\x18GetSpecificationResponse\x12(\n\x05stamp\x18\x01 \x01(\x0b\x32\x19.cospan.rpc.v1.StateStamp\x12\x36\n\rspecification\x18\x02 \x01(\x0b\x32\x1f.cospan.rpc.v1.RunSpecification\x12\x14\n\x0cunix_seconds\x18\x03 \x01(\x01\"\x0f\n\rGetRunRequest\"\xf1\x02\n\x0b\x41gentStatus\x12\x10\n\x08\x61gent_id\x18\x01 \x01(\t\x12(\n\x05phase\x18\x02 \x01(\x0e\x32\x19.cospan.rpc.v1.AgentPhase\x12\x16\n\x0esilent_seconds\x18\x03 \x01(\x01\x12\x0f\n\x07\x61waited\x18\x04 \x01(\x08\x12\x16\n\x0erounds_counted\x18\x05 \x01(\x04\x12\x12\n\nreconnects\x18\x06 \x01(\x04\x12\x1a\n\rgone_in_round\x18\x07 \x01(\x04H\x00\x88\x01\x01\x12\x12\n\ngone_cause\x18\x08 \x01(\t\x12\x15\n\rabsent_rounds\x18\t \x01(\x04\x12\x17\n\nlast_round\x18\n \x01(\x04H\x01\x88\x01\x01\x12\x16\n\x0eoutlier_rounds\x18\x0b \x01(\x04\x12\x15\n\x08td_error\x18\x0c \x01(\x01H\x02\x88\x01\x01\x12\x14\n\x0chead_bounded\x18\r \x01(\x08\x42\x10\n\x0e_gone_in_roundB\r\n\x0b_last_roundB\x0b\n\t_td_error\"\xaa\x02\n\x0eGetRunResponse\x12(\n\x05stamp\x18\x01 \x01(\x0b\x32\x19.cospan.rpc.v1.StateStamp\x12\x36\n\rspecification\x18\x02 \x01(\x0b\x32\x1f.cospan.rpc.v1.RunSpecification\x12&\n\x05phase\x18\x03 \x01(\x0e\x32\x17.cospan.rpc.v1.RunPhase\x12\x15\n\rphase_seconds\x18\x04 \x01(\x01\x12*\n\x06\x61gents\x18\x05 \x03(\x0b\x32\x1a.cospan.rpc.v1.AgentStatus\x12\x30\n\x0c\x66inish_cause\x18\x06 \x01(\x0e\x32\x1a.cospan.rpc.v1.FinishCause\x12\x19\n\x11rounds_per_second\x18\x07 \x01(\x01\"\x11\n\x0fGetBasisRequest\"b\n\x10GetBasisResponse\x12(\n\x05stamp\x18\x01 \x01(\x0b\x32\x19.cospan.rpc.v1.StateStamp\x12$\n\x05\x62\x61sis\x18\x02 \x01(\x0b\x32\x15.cospan.rpc.v1.Matrix\"?\n\x12WatchRoundsRequest\x12\x12\n\nfrom_round\x18\x01 \x01(\x04\x12\x15\n\rinclude_basis\x18\x02 \x01(\x08\"\xbb\x02\n\x13WatchRoundsResponse\x12(\n\x05stamp\x18\x01 \x01(\x0b\x32\x19.cospan.rpc.v1.StateStamp\x12\x14\n\x0c\x63losed_round\x18\x02 \x01(\x04\x12\x0f\n\x07seconds\x18\x03 \x01(\x01\x12\x14\n\x0c\x63ontributors\x18\x04 \x01(\r\x12\x1a\n\x12\x64\x65parted_agent_ids\x18\x05 \x03(\t\x12\x16\n\x0e\x62\x61sis_movement\x18\x06 \x01(\x01\x12\x1c\n\x14orthonormality_error\x18\x07 \x01(\x01\x12$\n\x05\x62\x61sis\x18\x08 \x01(\x0b\x32\x15.cospan.rpc.v1.Matrix\x12\x10\n\x08\x66inished\x18\t \x01(\x08\x12\x18\n\x10\x61\x62sent_agent_ids\x18\n \x03(\t\x12\x19\n\x11outlier_agent_ids\x18\x0b \x03(\t\"\x1f\n\x0eStopRunRequest\x12\r\n\x05\x63\x61use\x18\x01 \x01(\t\";\n\x0fStopRunResponse\x12(\n\x05stamp\x18\x01 \x01(\x0b\x32\x19.cospan.rpc.v1.StateStamp*~\n\x13GradientDisposition\x12$\n GRADIENT_DISPOSITION_UNSPECIFIED\x10\x00\x12\"\n\x1eGRADIENT_DISPOSITION_DUPLICATE\x10\x01\x12\x1d\n\x19GRADIENT_DISPOSITION_LATE\x10\x02*\xb9\x01\n\x0b\x46inishCause\x12\x1c\n\x18\x46INISH_CAUSE_UNSPECIFIED\x10\x00\x12\x1f\n\x1b\x46INISH_CAUSE_ROUNDS_REACHED\x10\x01\x12\x18\n\x14\x46INISH_CAUSE_STOPPED\x10\x02\x12\x1a\n\x16\x46INISH_CAUSE_NO_AGENTS\x10\x03\x12\x1c\n\x18\x46INISH_CAUSE_NOT_STARTED\x10\x04\x12\x17\n\x13\x46INISH_CAUSE_FAILED\x10\x05*\x9d\x01\n\x08RunPhase\x12\x19\n\x15RUN_PHASE_UNSPECIFIED\x10\x00\x12\x15\n\x11RUN_PHASE_WAITING\x10\x01\x12\x18\n\x14RUN_PHASE_COLLECTING\x10\x02\x12\x15\n\x11RUN_PHASE_CLOSING\x10\x03\x12\x16\n\x12RUN_PHASE_FINISHED\x10\x04\x12\x16\n\x12RUN_PHASE_DRAINING\x10\x05*p\n\nAgentPhase\x12\x1b\n\x17\x41GENT_PHASE_UNSPECIFIED\x10\x00\x12\x19\n\x15\x41GENT_PHASE_CONNECTED\x10\x01\x12\x14\n\x10\x41GENT_PHASE_LOST\x10\x02\x12\x14\n\x10\x41GENT_PHASE_GONE\x10\x03\x32\x89\x04\n\x12\x43oordinatorService\x12X\n\x0b\x43ollaborate\x12!.cospan.rpc.v1.CollaborateRequest\x1a\".cospan.rpc.v1.CollaborateResponse(\x01\x30\x01\x12\x63\n\x10GetSpecification\x12&.cospan.rpc.v1.GetSpecificationRequest\x1a\'.cospan.rpc.v1.GetSpecificationResponse\x12\x45\n\x06GetRun\x12\x1c.cospan.rpc.v1.GetRunRequest\x1a\x1d.cospan.rpc.v1.GetRunResponse\x12K\n\x08GetBasis\x12\x1e.cospan.rpc.v1.GetBasisRequest\x1a\x1f.cospan.rpc.v1.GetBasisResponse\x12V\n\x0bWatchRounds\x12!.cospan.rpc.v1.WatchRoundsRequest\x1a\".cospan.rpc.v1.WatchRoundsResponse0\x01\x12H\n\x07StopRun\x12\x1d.cospan.rpc.v1.StopRunRequest\x1a\x1e.cospan.rpc.v1.StopRunResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'cospan/rpc/v1/coordinator_service.proto\x12\rcospan.rpc.v1\x1a\x1a\x63ospan/rpc/v1/matrix.proto\x1a\x17\x63ospan/rpc/v1/run.proto\"\xcd\x01\n\x12\x43ollaborateRequest\x12#\n\x04join\x18\x01 \x01(\x0b\x32\x13.cospan.rpc.v1.JoinH\x00\x12\x33\n\x08gradient\x18\x02 \x01(\x0b\x32\x1f.cospan.rpc.v1.SubspaceGradientH\x00\x12-\n\theartbeat\x18\x03 \x01(\x0b\x32\x18.cospan.rpc.v1.HeartbeatH\x00\x12%\n\x05leave\x18\x04 \x01(\x0b\x32\x14.cospan.rpc.v1.LeaveH\x00\x42\x07\n\x05\x65vent\"\xd0\x01\n\x04Join\x12\x13\n\x0binstance_id\x18\x01 \x01(\t\x12\x11\n\tagent_ids\x18\x02 \x03(\t\x12\x13\n\x0b\x66\x65\x61ture_dim\x18\x03 \x01(\r\x12\x1b\n\x13\x66\x65\x61ture_fingerprint\x18\x04 \x01(\t\x12\x10\n\x08workload\x18\x05 \x01(\t\x12\x16\n\x0e\x63lient_version\x18\x06 \x01(\t\x12\x34\n\nresumption\x18\x07 \x01(\x0b\x32 .cospan.rpc.v1.SessionResumption\x12\x0e\n\x06holder\x18\x08 \x01(\t\"N\n\x11SessionResumption\x12\x15\n\rsession_token\x18\x01 \x01(\t\x12\x0e\n\x06run_id\x18\x02 \x01(\t\x12\x12\n\nlast_round\x18\x03 \x01(\x04\"\xc5\x02\n\x10SubspaceGradient\x12\r\n\x05round\x18\x01 \x01(\x04\x12\x11\n\tagent_ids\x18\x02 \x03(\t\x12\x0e\n\x06weight\x18\x03 \x01(\x01\x12&\n\x05\x64\x65nse\x18\x04 \x01(\x0b\x32\x15.cospan.rpc.v1.MatrixH\x00\x12\x31\n\x08\x66\x61\x63tored\x18\x05 \x01(\x0b\x32\x1d.cospan.rpc.v1.FactoredMatrixH\x00\x12\x31\n\x12head_second_moment\x18\x06 \x01(\x0b\x32\x15.cospan.rpc.v1.Matrix\x12\'\n\x08row_sums\x18\x07 \x01(\x0b\x32\x15.cospan.rpc.v1.Matrix\x12\x15\n\x08td_error\x18\x08 \x01(\x01H\x01\x88\x01\x01\x12\x19\n\x11\x62ounded_agent_ids\x18\t \x03(\tB\t\n\x07payloadB\x0b\n\t_td_error\"[\n\x0e\x46\x61\x63toredMatrix\x12#\n\x04left\x18\x01 \x01(\x0b\x32\x15.cospan.rpc.v1.Matrix\x12$\n\x05right\x18\x02 \x01(\x0b\x32\x15.cospan.rpc.v1.Matrix\"\x0b\n\tHeartbeat\")\n\x05Leave\x12\r\n\x05\x63\x61use\x18\x01 \x01(\t\x12\x11\n\treturning\x18\x02 \x01(\x08\"\xaa\x02\n\x13\x43ollaborateResponse\x12(\n\x05stamp\x18\x01 \x01(\x0b\x32\x19.cospan.rpc.v1.StateStamp\x12)\n\x07welcome\x18\x02 \x01(\x0b\x32\x16.cospan.rpc.v1.WelcomeH\x00\x12\x32\n\x0c\x62\x61sis_update\x18\x03 \x01(\x0b\x32\x1a.cospan.rpc.v1.BasisUpdateH\x00\x12\x31\n\x07receipt\x18\x04 \x01(\x0b\x32\x1e.cospan.rpc.v1.GradientReceiptH\x00\x12\'\n\x06\x66inish\x18\x05 \x01(\x0b\x32\x15.cospan.rpc.v1.FinishH\x00\x12%\n\x05\x64rain\x18\x06 \x01(\x0b\x32\x14.cospan.rpc.v1.DrainH\x00\x42\x07\n\x05\x65vent\"\x84\x02\n\x07Welcome\x12\x15\n\rsession_token\x18\x01 \x01(\t\x12\x36\n\rspecification\x18\x02 \x01(\x0b\x32\x1f.cospan.rpc.v1.RunSpecification\x12$\n\x05\x62\x61sis\x18\x03 \x01(\x0b\x32\x15.cospan.rpc.v1.Matrix\x12\x13\n\x0b\x66irst_round\x18\x04 \x01(\x04\x12\x0f\n\x07started\x18\x05 \x01(\x08\x12\x11\n\tagent_ids\x18\x06 \x03(\t\x12\x17\n\nsite_index\x18\x07 \x01(\rH\x00\x88\x01\x01\x12#\n\x1b\x63oordinator_started_seconds\x18\x08 \x01(\x01\x42\r\n\x0b_site_index\"3\n\x0b\x42\x61sisUpdate\x12$\n\x05\x62\x61sis\x18\x01 \x01(\x0b\x32\x15.cospan.rpc.v1.Matrix\"b\n\x0fGradientReceipt\x12\x16\n\x0egradient_round\x18\x01 \x01(\x04\x12\x37\n\x0b\x64isposition\x18\x02 \x01(\x0e\x32\".cospan.rpc.v1.GradientDisposition\"j\n\x06\x46inish\x12)\n\x05\x63\x61use\x18\x01 \x01(\x0e\x32\x1a.cospan.rpc.v1.FinishCause\x12\x0f\n\x07message\x18\x02 \x01(\t\x12$\n\x05\x62\x61sis\x18\x03 \x01(\x0b\x32\x15.cospan.rpc.v1.Matrix\"%\n\x05\x44rain\x12\x1c\n\x14resume_after_seconds\x18\x01 \x01(\x01\"\x19\n\x17GetSpecificationRequest\"\x92\x01\n\x18GetSpecificationResponse\x12(\n\x05stamp\x18\x01 \x01(\x0b\x32\x19.cospan.rpc.v1.StateStamp\x12\x36\n\rspecification\x18\x02 \x01(\x0b\x32\x1f.cospan.rpc.v1.RunSpecification\x12\x14\n\x0cunix_seconds\x18\x03 \x01(\x01\"\x0f\n\rGetRunRequest\"\xf1\x02\n\x0b\x41gentStatus\x12\x10\n\x08\x61gent_id\x18\x01 \x01(\t\x12(\n\x05phase\x18\x02 \x01(\x0e\x32\x19.cospan.rpc.v1.AgentPhase\x12\x16\n\x0esilent_seconds\x18\x03 \x01(\x01\x12\x0f\n\x07\x61waited\x18\x04 \x01(\x08\x12\x16\n\x0erounds_counted\x18\x05 \x01(\x04\x12\x12\n\nreconnects\x18\x06 \x01(\x04\x12\x1a\n\rgone_in_round\x18\x07 \x01(\x04H\x00\x88\x01\x01\x12\x12\n\ngone_cause\x18\x08 \x01(\t\x12\x15\n\rabsent_rounds\x18\t \x01(\x04\x12\x17\n\nlast_round\x18\n \x01(\x04H\x01\x88\x01\x01\x12\x16\n\x0eoutlier_rounds\x18\x0b \x01(\x04\x12\x15\n\x08td_error\x18\x0c \x01(\x01H\x02\x88\x01\x01\x12\x14\n\x0chead_bounded\x18\r \x01(\x08\x42\x10\n\x0e_gone_in_roundB\r\n\x0b_last_roundB\x0b\n\t_td_error\"\xaa\x02\n\x0eGetRunResponse\x12(\n\x05stamp\x18\x01 \x01(\x0b\x32\x19.cospan.rpc.v1.StateStamp\x12\x36\n\rspecification\x18\x02 \x01(\x0b\x32\x1f.cospan.rpc.v1.RunSpecification\x12&\n\x05phase\x18\x03 \x01(\x0e\x32\x17.cospan.rpc.v1.RunPhase\x12\x15\n\rphase_seconds\x18\x04 \x01(\x01\x12*\n\x06\x61gents\x18\x05 \x03(\x0b\x32\x1a.cospan.rpc.v1.AgentStatus\x12\x30\n\x0c\x66inish_cause\x18\x06 \x01(\x0e\x32\x1a.cospan.rpc.v1.FinishCause\x12\x19\n\x11rounds_per_second\x18\x07 \x01(\x01\"\x11\n\x0fGetBasisRequest\"b\n\x10GetBasisResponse\x12(\n\x05stamp\x18\x01 \x01(\x0b\x32\x19.cospan.rpc.v1.StateStamp\x12$\n\x05\x62\x61sis\x18\x02 \x01(\x0b\x32\x15.cospan.rpc.v1.Matrix\"?\n\x12WatchRoundsRequest\x12\x12\n\nfrom_round\x18\x01 \x01(\x04\x12\x15\n\rinclude_basis\x18\x02 \x01(\x08\"\xbb\x02\n\x13WatchRoundsResponse\x12(\n\x05stamp\x18\x01 \x01(\x0b\x32\x19.cospan.rpc.v1.StateStamp\x12\x14\n\x0c\x63losed_round\x18\x02 \x01(\x04\x12\x0f\n\x07seconds\x18\x03 \x01(\x01\x12\x14\n\x0c\x63ontributors\x18\x04 \x01(\r\x12\x1a\n\x12\x64\x65parted_agent_ids\x18\x05 \x03(\t\x12\x16\n\x0e\x62\x61sis_movement\x18\x06 \x01(\x01\x12\x1c\n\x14orthonormality_error\x18\x07 \x01(\x01\x12$\n\x05\x62\x61sis\x18\x08 \x01(\x0b\x32\x15.cospan.rpc.v1.Matrix\x12\x10\n\x08\x66inished\x18\t \x01(\x08\x12\x18\n\x10\x61\x62sent_agent_ids\x18\n \x03(\t\x12\x19\n\x11outlier_agent_ids\x18\x0b \x03(\t\"\x1f\n\x0eStopRunRequest\x12\r\n\x05\x63\x61use\x18\x01 \x01(\t\";\n\x0fStopRunResponse\x12(\n\x05stamp\x18\x01 \x01(\x0b\x32\x19.cospan.rpc.v1.StateStamp*~\n\x13GradientDisposition\x12$\n GRADIENT_DISPOSITION_UNSPECIFIED\x10\x00\x12\"\n\x1eGRADIENT_DISPOSITION_DUPLICATE\x10\x01\x12\x1d\n\x19GRADIENT_DISPOSITION_LATE\x10\x02*\xb9\x01\n\x0b\x46inishCause\x12\x1c\n\x18\x46INISH_CAUSE_UNSPECIFIED\x10\x00\x12\x1f\n\x1b\x46INISH_CAUSE_ROUNDS_REACHED\x10\x01\x12\x18\n\x14\x46INISH_CAUSE_STOPPED\x10\x02\x12\x1a\n\x16\x46INISH_CAUSE_NO_AGENTS\x10\x03\x12\x1c\n\x18\x46INISH_CAUSE_NOT_STARTED\x10\x04\x12\x17\n\x13\x46INISH_CAUSE_FAILED\x10\x05*\x9d\x01\n\x08RunPhase\x12\x19\n\x15RUN_PHASE_UNSPECIFIED\x10\x00\x12\x15\n\x11RUN_PHASE_WAITING\x10\x01\x12\x18\n\x14RUN_PHASE_COLLECTING\x10\x02\x12\x15\n\x11RUN_PHASE_CLOSING\x10\x03\x12\x16\n\x12RUN_PHASE_FINISHED\x10\x04\x12\x16\n\x12RUN_PHASE_DRAINING\x10\x05*p\n\nAgentPhase\x12\x1b\n\x17\x41GENT_PHASE_UNSPECIFIED\x10\x00\x12\x19\n\x15\x41GENT_PHASE_CONNECTED\x10\x01\x12\x14\n\x10\x41GENT_PHASE_LOST\x10\x02\x12\x14\n\x10\x41GENT_PHASE_GONE\x10\x03\x32\x89\x04\n\x12\x43oordinatorService\x12X\n\x0b\x43ollaborate\x12!.cospan.rpc.v1.CollaborateRequest\x1a\".cospan.rpc.v1.CollaborateResponse(\x01\x30\x01\x12\x63\n\x10GetSpecification\x12&.cospan.rpc.v1.GetSpecificationRequest\x1a\'.cospan.rpc.v1.GetSpecificationResponse\x12\x45\n\x06GetRun\x12\x1c.cospan.rpc.v1.GetRunRequest\x1a\x1d.cospan.rpc.v1.GetRunResponse\x12K\n\x08GetBasis\x12\x1e.cospan.rpc.v1.GetBasisRequest\x1a\x1f.cospan.rpc.v1.GetBasisResponse\x12V\n\x0bWatchRounds\x12!.cospan.rpc.v1.WatchRoundsRequest\x1a\".cospan.rpc.v1.WatchRoundsResponse0\x01\x12H\n\x07StopRun\x12\x1d.cospan.rpc.v1.StopRunRequest\x1a\x1e.cospan.rpc.v1.StopRunResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'cospan.rpc.v1.coordinator_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_GRADIENTDISPOSITION']._serialized_start=3376
-  _globals['_GRADIENTDISPOSITION']._serialized_end=3502
-  _globals['_FINISHCAUSE']._serialized_start=3505
-  _globals['_FINISHCAUSE']._serialized_end=3690
-  _globals['_RUNPHASE']._serialized_start=3693
-  _globals['_RUNPHASE']._serialized_end=3850
-  _globals['_AGENTPHASE']._serialized_start=3852
-  _globals['_AGENTPHASE']._serialized_end=3964
+  _globals['_GRADIENTDISPOSITION']._serialized_start=3413
+  _globals['_GRADIENTDISPOSITION']._serialized_end=3539
+  _globals['_FINISHCAUSE']._serialized_start=3542
+  _globals['_FINISHCAUSE']._serialized_end=3727
+  _globals['_RUNPHASE']._serialized_start=3730
+  _globals['_RUNPHASE']._serialized_end=3887
+  _globals['_AGENTPHASE']._serialized_start=3889
+  _globals['_AGENTPHASE']._serialized_end=4001
   _globals['_COLLABORATEREQUEST']._serialized_start=112
   _globals['_COLLABORATEREQUEST']._serialized_end=317
   _globals['_JOIN']._serialized_start=320
@@ -58,37 +58,37 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_COLLABORATERESPONSE']._serialized_start=1088
   _globals['_COLLABORATERESPONSE']._serialized_end=1386
   _globals['_WELCOME']._serialized_start=1389
-  _globals['_WELCOME']._serialized_end=1612
-  _globals['_BASISUPDATE']._serialized_start=1614
-  _globals['_BASISUPDATE']._serialized_end=1665
-  _globals['_GRADIENTRECEIPT']._serialized_start=1667
-  _globals['_GRADIENTRECEIPT']._serialized_end=1765
-  _globals['_FINISH']._serialized_start=1767
-  _globals['_FINISH']._serialized_end=1873
-  _globals['_DRAIN']._serialized_start=1875
-  _globals['_DRAIN']._serialized_end=1912
-  _globals['_GETSPECIFICATIONREQUEST']._serialized_start=1914
-  _globals['_GETSPECIFICATIONREQUEST']._serialized_end=1939
-  _globals['_GETSPECIFICATIONRESPONSE']._serialized_start=1942
-  _globals['_GETSPECIFICATIONRESPONSE']._serialized_end=2088
-  _globals['_GETRUNREQUEST']._serialized_start=2090
-  _globals['_GETRUNREQUEST']._serialized_end=2105
-  _globals['_AGENTSTATUS']._serialized_start=2108
-  _globals['_AGENTSTATUS']._serialized_end=2477
-  _globals['_GETRUNRESPONSE']._serialized_start=2480
-  _globals['_GETRUNRESPONSE']._serialized_end=2778
-  _globals['_GETBASISREQUEST']._serialized_start=2780
-  _globals['_GETBASISREQUEST']._serialized_end=2797
-  _globals['_GETBASISRESPONSE']._serialized_start=2799
-  _globals['_GETBASISRESPONSE']._serialized_end=2897
-  _globals['_WATCHROUNDSREQUEST']._serialized_start=2899
-  _globals['_WATCHROUNDSREQUEST']._serialized_end=2962
-  _globals['_WATCHROUNDSRESPONSE']._serialized_start=2965
-  _globals['_WATCHROUNDSRESPONSE']._serialized_end=3280
-  _globals['_STOPRUNREQUEST']._serialized_start=3282
-  _globals['_STOPRUNREQUEST']._serialized_end=3313
-  _globals['_STOPRUNRESPONSE']._serialized_start=3315
-  _globals['_STOPRUNRESPONSE']._serialized_end=3374
-  _globals['_COORDINATORSERVICE']._serialized_start=3967
-  _globals['_COORDINATORSERVICE']._serialized_end=4488
+  _globals['_WELCOME']._serialized_end=1649
+  _globals['_BASISUPDATE']._serialized_start=1651
+  _globals['_BASISUPDATE']._serialized_end=1702
+  _globals['_GRADIENTRECEIPT']._serialized_start=1704
+  _globals['_GRADIENTRECEIPT']._serialized_end=1802
+  _globals['_FINISH']._serialized_start=1804
+  _globals['_FINISH']._serialized_end=1910
+  _globals['_DRAIN']._serialized_start=1912
+  _globals['_DRAIN']._serialized_end=1949
+  _globals['_GETSPECIFICATIONREQUEST']._serialized_start=1951
+  _globals['_GETSPECIFICATIONREQUEST']._serialized_end=1976
+  _globals['_GETSPECIFICATIONRESPONSE']._serialized_start=1979
+  _globals['_GETSPECIFICATIONRESPONSE']._serialized_end=2125
+  _globals['_GETRUNREQUEST']._serialized_start=2127
+  _globals['_GETRUNREQUEST']._serialized_end=2142
+  _globals['_AGENTSTATUS']._serialized_start=2145
+  _globals['_AGENTSTATUS']._serialized_end=2514
+  _globals['_GETRUNRESPONSE']._serialized_start=2517
+  _globals['_GETRUNRESPONSE']._serialized_end=2815
+  _globals['_GETBASISREQUEST']._serialized_start=2817
+  _globals['_GETBASISREQUEST']._serialized_end=2834
+  _globals['_GETBASISRESPONSE']._serialized_start=2836
+  _globals['_GETBASISRESPONSE']._serialized_end=2934
+  _globals['_WATCHROUNDSREQUEST']._serialized_start=2936
+  _globals['_WATCHROUNDSREQUEST']._serialized_end=2999
+  _globals['_WATCHROUNDSRESPONSE']._serialized_start=3002
+  _globals['_WATCHROUNDSRESPONSE']._serialized_end=3317
+  _globals['_STOPRUNREQUEST']._serialized_start=3319
+  _globals['_STOPRUNREQUEST']._serialized_end=3350
+  _globals['_STOPRUNRESPONSE']._serialized_start=3352
+  _globals['_STOPRUNRESPONSE']._serialized_end=3411
+  _globals['_COORDINATORSERVICE']._serialized_start=4004
+  _globals['_COORDINATORSERVICE']._serialized_end=4525
 # @@protoc_insertion_point(module_scope)

@@ -516,6 +516,7 @@ class Welcome(_message.Message):
     STARTED_FIELD_NUMBER: _builtins.int
     AGENT_IDS_FIELD_NUMBER: _builtins.int
     SITE_INDEX_FIELD_NUMBER: _builtins.int
+    COORDINATOR_STARTED_SECONDS_FIELD_NUMBER: _builtins.int
     session_token: _builtins.str
     """Shown when the stream breaks, to go on with this session."""
     first_round: _builtins.int
@@ -526,6 +527,11 @@ class Welcome(_message.Message):
     """
     site_index: _builtins.int
     """Index of the site that was given out; not set where the `Join` brought its own names."""
+    coordinator_started_seconds: _builtins.float
+    """When the coordinator was started, in seconds since 1970 by its own clock; 0 or more and finite, 0 where it does not
+    say. A coordinator with a lower incarnation than one that the agent has met, and started later than that one,
+    serves a store that was brought back from a copy.
+    """
     @_builtins.property
     def specification(self) -> _run_pb2.RunSpecification:
         """The specification of the run."""
@@ -548,10 +554,11 @@ class Welcome(_message.Message):
         started: _builtins.bool = ...,
         agent_ids: _abc.Iterable[_builtins.str] | None = ...,
         site_index: _builtins.int | None = ...,
+        coordinator_started_seconds: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_site_index", b"_site_index", "basis", b"basis", "site_index", b"site_index", "specification", b"specification"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_site_index", b"_site_index", "agent_ids", b"agent_ids", "basis", b"basis", "first_round", b"first_round", "session_token", b"session_token", "site_index", b"site_index", "specification", b"specification", "started", b"started"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_site_index", b"_site_index", "agent_ids", b"agent_ids", "basis", b"basis", "coordinator_started_seconds", b"coordinator_started_seconds", "first_round", b"first_round", "session_token", b"session_token", "site_index", b"site_index", "specification", b"specification", "started", b"started"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__site_index: _TypeAlias = _typing.Literal["site_index"]  # noqa: Y015
     _WhichOneofArgType__site_index: _TypeAlias = _typing.Literal["_site_index", b"_site_index"]  # noqa: Y015
