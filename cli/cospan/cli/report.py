@@ -16,6 +16,7 @@ from cospan.cli.run_folder import RunFolder, write_text
 from cospan.cli.stored_rounds import read_rounds
 from cospan.client.result_file import AgentResult, load_result
 from cospan.core.specification import RunSpecification
+from cospan.core.units import Units
 from cospan.observe.frames import AGENT_COLUMNS, agent_row, heat_map, run_identity, series_of, spectrum_values
 from cospan.observe.report_page import report_page
 from cospan.observe.series import RoundSeries
@@ -183,10 +184,13 @@ def _spectrum(spec: RunSpecification, files: dict[str, AgentResult]) -> Spectrum
     moment = np.zeros((spec.rank, spec.rank))
     for file in files.values():
         head = file.numbers("head", 1)
-        count, _, squares, _ = file.numbers("reward_moments", 1)
-        variance = squares / count if spec.method.reward_scaled and count and squares > 0.0 else 1.0
+        unit = 1.0
+        if spec.method.reward_scaled:
+            count, _, squares, _ = file.numbers("reward_moments", 1)
+            steps = max(count, 1.0)
+            unit = Units.of(squares / steps, file.number("feature_squares") / steps).head
         if len(head) == spec.rank and np.isfinite(head).all():
-            moment += np.outer(head, head) / variance
+            moment += np.outer(head / unit, head / unit)
     return spectrum_of(moment, len(files))
 
 
