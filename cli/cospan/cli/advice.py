@@ -1,6 +1,5 @@
 """What is not wrong enough to refuse: one sentence on standard error for each, before a run begins."""
 
-import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,6 +11,7 @@ from cospan.client.chain import checked_features
 from cospan.client.workload import Site
 from cospan.core.feature_span import FeatureSpan, smallest_eigenvalue
 from cospan.core.specification import RunSpecification
+from cospan.fleet.output import say
 from cospan.wire.errors import WorkloadBehaviourError
 
 MOST_FEATURES = 128
@@ -24,7 +24,7 @@ _MOST_LISTED = 10_000
 def advise(sentences: Sequence[str]) -> None:
     """Says them."""
     for sentence in sentences:
-        print(f"cospan: warning: {sentence}", file=sys.stderr, flush=True)
+        say(f"cospan: warning: {sentence}")
 
 
 def of_rank(spec: RunSpecification) -> list[str]:

@@ -26,6 +26,7 @@ from cospan.cli.recorder import AgentProgress
 from cospan.client.agent import Agent, default_agent_id
 from cospan.client.participant import AgentEnd
 from cospan.client.result_file import load_result
+from cospan.fleet.output import say
 from cospan.wire.errors import CospanError, InvalidValueError, RunFileError
 from cospan.wire.tls import TlsFiles
 
@@ -72,7 +73,7 @@ def take_part(chosen: AgentOptions, flags: Mapping[str, Any], config: Path | Non
         CospanError: it cannot begin, or did not end in order.
     """
     log_errors_to_stderr()
-    lines = JsonLines(claim_stdout()) if chosen.json else None
+    lines = JsonLines(claim_stdout(dropping=True)) if chosen.json else None
     rounds = 0
     try:
         agent = _prepared(chosen, _settings(chosen, flags, config))
@@ -221,7 +222,7 @@ class Reporter:
         self._due = now + (_PLAIN_SECONDS if self._lines is None else _JSON_SECONDS)
         progress = AgentProgress.of_learner(agent.learner)
         if self._lines is None:
-            print(f"{agent.name}: round {round_number}, {words(progress)}", flush=True)
+            say(f"{agent.name}: round {round_number}, {words(progress)}", error=False)
         else:
             self._lines.emit("progress", round=round_number, **progress.as_document())
 
@@ -229,7 +230,7 @@ class Reporter:
 def _say(lines: JsonLines | None, agent: "Agent | AgentGroup", note: str) -> None:
     """What people should know; called by the learning thread."""
     if lines is None:
-        print(f"{agent.name}: {note}", flush=True)
+        say(f"{agent.name}: {note}", error=False)
     else:
         lines.emit("note", agent=agent.name, message=note)
 
@@ -248,8 +249,8 @@ def _say_end(agent: "Agent | AgentGroup", end: AgentEnd, lines: JsonLines | None
     progress = None if agent.learner is None else AgentProgress.of_learner(agent.learner)
     if lines is not None:
         values = {"agent": agent.name, "rounds": 0} if progress is None else progress.as_document()
-        lines.emit("finished", message=end.message, **values)
+        lines.emit("finished", message=end.message, left=end.left, **values)
         return
     learnt = f"; {words(progress)}" if progress is not None and progress.rounds else ""
     kept = f"; saved in {agent.state_path}" if agent.state_path is not None and end.rounds else ""
-    print(f"{agent.name}: {end.message}; {end.rounds} rounds learnt{learnt}{kept}")
+    say(f"{agent.name}: {end.message}; {end.rounds} rounds learnt{learnt}{kept}", error=False)

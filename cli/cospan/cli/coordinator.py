@@ -36,6 +36,7 @@ from cospan.cli.specifying import RunPlan, plan_alone, plan_with_workload
 from cospan.cli.stored_run import StoredRun, check_same_run, run_to_go_on_with
 from cospan.cli.telemetry import MetricsPlan, metrics_plan, serving_metrics, tracing, wants_traces
 from cospan.core.specification import RunSpecification
+from cospan.fleet.output import say
 from cospan.server.archive import read_reports
 from cospan.server.descriptors import raise_file_limit
 from cospan.server.events import Note, ReportRound, Suspend
@@ -75,7 +76,7 @@ def serve_here(chosen: CoordinatorOptions, flags: Mapping[str, Any], config: Pat
     log_errors_to_stderr()
     if chosen.run_folder is not None and chosen.runs_folder is not None:
         raise InvalidValueError("--run-folder and --runs-folder are both said; leave out one")
-    voice: Voice = JsonVoice(JsonLines(claim_stdout())) if chosen.json else PlainVoice()
+    voice: Voice = JsonVoice(JsonLines(claim_stdout(dropping=True))) if chosen.json else PlainVoice()
     try:
         new_run = load_settings(flags, config).new_run
         stored = run_to_go_on_with(chosen.run_folder, chosen.runs_folder, new_run=new_run)
@@ -414,41 +415,41 @@ class PlainVoice:
 
     def listening(self, address: str, agents: int) -> None:
         """The one line that scripts may wait for."""
-        print(f"cospan coordinator listens on {address}, waiting for {agents} agents", flush=True)
+        say(f"cospan coordinator listens on {address}, waiting for {agents} agents", error=False)
 
     def metrics(self, url: str) -> None:
         """Where they are."""
-        print(f"metrics are on {url}", flush=True)
+        say(f"metrics are on {url}", error=False)
 
     def shows(self, address: str) -> None:
         """For a browser."""
-        print(f"dashboard: {address}", flush=True)
+        say(f"dashboard: {address}", error=False)
 
     def goes_on(self, stored: StoredRun) -> None:
         """How far the run had come."""
         state = stored.state
         of = f" of {state.specification.rounds}" if state.specification.rounds else ""
-        print(f"goes on with run {state.run_id}: {state.rounds}{of} rounds are done", flush=True)
+        say(f"goes on with run {state.run_id}: {state.rounds}{of} rounds are done", error=False)
 
     def note(self, note: Note) -> None:
         """Who came and went."""
         words = (note.kind.replace("-", " "), ", ".join(note.agent_ids[:10]), note.text)
-        print(f"round {note.round}: " + ": ".join(word for word in words if word), flush=True)
+        say(f"round {note.round}: " + ": ".join(word for word in words if word), error=False)
 
     def round(self, report: RoundReport) -> None:
         """One line every few seconds."""
         now = time.monotonic()
         if now >= self._due or report.finished:
             self._due = now + _PLAIN_ROUND_SECONDS
-            print(
+            say(
                 f"round {report.closed_round} closed: {report.contributors} agents, "
                 f"basis moved by {report.basis_movement:.3g}",
-                flush=True,
+                error=False,
             )
 
     def finished(self, outcome: RunOutcome) -> None:
         """Why it is over."""
-        print(f"finished after {outcome.rounds} rounds: {outcome.message}", flush=True)
+        say(f"finished after {outcome.rounds} rounds: {outcome.message}", error=False)
 
     def failed(self, failure: CospanError) -> None:
         """`main` says it."""

@@ -7,6 +7,8 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
+from cospan.fleet.output import say
+
 
 class JsonFormatter(logging.Formatter):
     """One JSON object per record: time (UTC), level, logger, message, and the traceback where there is one."""
@@ -34,7 +36,7 @@ class _ErrorHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Prints the record."""
-        print(self.format(record), file=sys.stderr, flush=True)
+        say(self.format(record))
 
 
 class _LogFile(logging.FileHandler):
@@ -49,7 +51,7 @@ class _LogFile(logging.FileHandler):
             super().handleError(record)
         elif not self._complained:
             self._complained = True
-            print(f"cannot write {self.baseFilename}: {failure.strerror}; the log has a gap", file=sys.stderr)
+            say(f"cannot write {self.baseFilename}: {failure.strerror}; the log has a gap")
 
 
 def log_errors_to_stderr() -> None:

@@ -11,8 +11,11 @@ import typer
 
 from cospan.cli import commands
 from cospan.cli.process import prepare_environment
+from cospan.fleet.output import drop_unwritable, open_standard_streams
 
 _INTERRUPTED = 130
+_WORKING = ("run", "coordinator", "agent", "relay")
+"""Commands that work for others or for long: what they print is never a reason to fail."""
 
 app = typer.Typer(
     name="cospan",
@@ -55,6 +58,9 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     """Runs the command line, and ends the process."""
     arguments = sys.argv[1:] if arguments is None else arguments
     prepare_environment(arguments)
+    open_standard_streams()
+    if arguments[:1] and arguments[0] in _WORKING:
+        drop_unwritable()
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")

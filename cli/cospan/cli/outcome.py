@@ -25,11 +25,12 @@ class RunFailedError(CospanError):
 
 @dataclass(frozen=True, slots=True)
 class DepartedAgent:
-    """An agent that left before the end: in which round, and why."""
+    """An agent that left before the end: in which round, why, and whether it was asked to."""
 
     agent_id: str
     round: int
     cause: str
+    asked: bool = False
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -48,6 +49,7 @@ class RunOutcome:
         basis: B after the last round, shape (d, r); None where it is lost.
         departures: who left before the end.
         subspace_error: of the basis; None where B* is unknown.
+        warnings: sentences on what went on in spite of something that people should know.
     """
 
     specification: RunSpecification
@@ -61,6 +63,7 @@ class RunOutcome:
     basis: Float[np.ndarray, "d r"] | None
     departures: tuple[DepartedAgent, ...] = ()
     subspace_error: float | None = None
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,8 +138,10 @@ def result_document(outcome: RunOutcome, agents: Sequence[AgentRow] = ()) -> dic
         "preset": preset_of(spec.method),
         "method": plain_constants(spec.as_dict()["method"]),
         "departures": [
-            {"agent_id": gone.agent_id, "round": gone.round, "cause": gone.cause} for gone in outcome.departures
+            {"agent_id": gone.agent_id, "round": gone.round, "cause": gone.cause, "asked": gone.asked}
+            for gone in outcome.departures
         ],
+        "warnings": list(outcome.warnings),
         "per_agent": [_agent_document(agent) for agent in agents],
         "cospan_version": importlib.metadata.version("cospan"),
         "numpy_version": np.__version__,

@@ -5,6 +5,7 @@ import time
 from typing import Protocol
 
 from cospan.cli.recorder import Progress
+from cospan.fleet.output import say
 
 _LINE_SECONDS = 5.0
 _BAR_WIDTH = 24
@@ -44,7 +45,7 @@ class SilentView:
 
     def tell(self, text: str) -> None:
         """Prints a line."""
-        print(text, file=sys.stderr, flush=True)
+        say(text)
 
     def close(self) -> None:
         """Shows nothing."""
@@ -69,7 +70,7 @@ class LinesView:
 
     def note(self, text: str) -> None:
         """Prints a line."""
-        print(text, file=sys.stderr, flush=True)
+        say(text)
 
     def tell(self, text: str) -> None:
         """Prints a line."""

@@ -21,6 +21,7 @@ from cospan.core.specification import RunSpecification
 from cospan.core.subspace import principal_angle_sine
 from cospan.fleet.hosts import hosts_of
 from cospan.fleet.local_run import AnyLearner, LocalRun
+from cospan.fleet.output import say
 from cospan.fleet.result import FleetResult, result_of
 from cospan.server.events import Note
 from cospan.wire.errors import InvalidValueError
@@ -197,11 +198,11 @@ class _Line:
         now = time.monotonic()
         if now >= self._due:
             self._due = now + _REDRAW_SECONDS
-            print(f"\rround {done} of {self._rounds}", end="", file=sys.stderr, flush=True)
+            say(f"\rround {done} of {self._rounds}", end="")
 
     def end(self, done: int) -> None:
         seconds = time.monotonic() - self._began
-        print(f"\rround {done} of {self._rounds}, {seconds:.1f} s", file=sys.stderr, flush=True)
+        say(f"\rround {done} of {self._rounds}, {seconds:.1f} s")
 
 
 def _is_watched(progress: bool | None) -> bool:

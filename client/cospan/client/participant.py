@@ -55,10 +55,17 @@ L = TypeVar("L", bound=Learner)
 
 @dataclass(frozen=True, slots=True)
 class AgentEnd:
-    """How an agent's part in the run ended: `message` for people, and the number of rounds it learnt."""
+    """How an agent's part in the run ended.
+
+    Attributes:
+        message: for people.
+        rounds: how many it learnt.
+        left: whether it left on request before the run was over.
+    """
 
     message: str
     rounds: int
+    left: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -297,9 +304,9 @@ class Participant(ABC, Generic[L]):
                 self._outbox.put_nowait(message)
             case session.Learn(round=number, basis=basis):
                 self._in_worker(partial(self._learn, number, basis))
-            case session.Conclude(message=message):
+            case session.Conclude(message=message, left=left):
                 rounds = 0 if self.learner is None else self.learner.rounds
-                self._outcome.set_result(AgentEnd(message, rounds))
+                self._outcome.set_result(AgentEnd(message, rounds, left))
             case session.Fail(error=error):
                 self._fail(error)
             case _:

@@ -276,10 +276,11 @@ class Learn:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Conclude:
-    """It is over, in order. `basis` is the newest, None where the run never began."""
+    """It is over, in order. `basis` is the newest, None where the run never began; `left`: on request, before its end."""
 
     message: str
     basis: Float[np.ndarray, "d r"] | None
+    left: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -320,7 +321,7 @@ def step(state: SessionState, event: Event, now: float) -> Outcome:
             # Not the sentence: it may show an observation or a reward, and every onlooker can read a cause.
             return _leave(state, Phase.FAILED, f"it failed ({error.reason}); its own output says how", Fail(error))
         case StopRequested(cause=cause, returning=returning):
-            return _leave(state, Phase.DONE, cause, Conclude(cause, state.basis), returning=returning)
+            return _leave(state, Phase.DONE, cause, Conclude(cause, state.basis, left=True), returning=returning)
         case Regrouped(agent_ids=agent_ids):
             return _on_regrouped(state, agent_ids)
         case Tick():
