@@ -161,7 +161,7 @@ class Broken:
 @pytest.mark.parametrize(
     ("chains", "text"),
     [
-        (Broken(reward=float("nan")), "the environment of site 5 gave the reward nan in step 2; it must be finite"),
+        (Broken(reward=float("nan")), "the environment of site-5 gave the reward nan in step 2; it must be finite"),
         (Broken(states=1), r"gave observations of shape \(2, 5\) and rewards of shape \(2, 3\); for 3 steps"),
     ],
 )

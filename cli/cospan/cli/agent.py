@@ -26,6 +26,7 @@ from cospan.cli.recorder import AgentProgress
 from cospan.client.agent import Agent, default_agent_id
 from cospan.client.participant import AgentEnd
 from cospan.client.result_file import load_result
+from cospan.client.site_learner import FAILED, Warned
 from cospan.fleet.output import say
 from cospan.wire.errors import CospanError, InvalidValueError, RunFileError
 from cospan.wire.tls import TlsFiles
@@ -79,6 +80,7 @@ def take_part(chosen: AgentOptions, flags: Mapping[str, Any], config: Path | Non
         agent = _prepared(chosen, _settings(chosen, flags, config))
         agent.on_round.append(Reporter(lines))
         agent.on_note.append(partial(_say, lines))
+        agent.on_warning.append(partial(_warn, lines))
         use_one_blas_thread()
         keep_what_is_loaded()
         keep_freed_memory(KEPT_BY_AN_AGENT)
@@ -233,6 +235,18 @@ def _say(lines: JsonLines | None, agent: "Agent | AgentGroup", note: str) -> Non
         say(f"{agent.name}: {note}", error=False)
     else:
         lines.emit("note", agent=agent.name, message=note)
+
+
+def _warn(lines: JsonLines | None, agent: "Agent | AgentGroup", warning: Warned) -> None:
+    """What is wrong with an agent that learns on, or has failed in a group that does; by the learning thread."""
+    failed = warning.kind == FAILED
+    if lines is not None:
+        event = "agent-failed" if failed else "warning"
+        lines.emit(event, agent=warning.agent, kind=warning.kind, message=warning.text)
+    elif failed:
+        say(f"{warning.agent} failed, and {agent.name} learns on without it: {warning.text}")
+    else:
+        say(f"cospan: warning: {warning.text}")
 
 
 def words(progress: AgentProgress) -> str:

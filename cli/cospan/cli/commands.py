@@ -56,6 +56,7 @@ def run(
     dashboard: o.Dashboard = None,
     dashboard_token_file: o.DashboardTokenFile = None,
     in_process: o.InProcess = False,
+    allow_losses: o.AllowLosses = False,
     output: o.OutputFolder = None,
     keep_every: o.KeepEvery = None,
     spec: o.SpecFile = None,
@@ -67,7 +68,16 @@ def run(
     """One coordinator and N agent processes on this machine: a live run, a summary, a run folder."""
     from cospan.cli.run import RunOptions, run_here
 
-    chosen = RunOptions(workload, spec, output, in_process=in_process, json=json, quiet=quiet, debug=debug)
+    chosen = RunOptions(
+        workload,
+        spec,
+        output,
+        in_process=in_process,
+        json=json,
+        quiet=quiet,
+        debug=debug,
+        allow_losses=allow_losses,
+    )
     raise typer.Exit(run_here(chosen, _given(context), config))
 
 

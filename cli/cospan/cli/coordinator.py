@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from cospan.cli.advice import advise, of_features, of_rank
+from cospan.cli.advice import advise, of_agents, of_features, of_rank
 from cospan.cli.dashboard import DashboardPlan, Onlookers, plan_dashboard
 from cospan.cli.hosts_and_ports import is_loopback
 from cospan.cli.log_lines import log_errors_to_stderr, log_to_file, stop_logging
@@ -89,7 +89,8 @@ def serve_here(chosen: CoordinatorOptions, flags: Mapping[str, Any], config: Pat
         use_one_blas_thread()
         raise_file_limit()
         if not chosen.follow_stdin and stored is None:  # else it was said before
-            advise([*of_rank(plan.specification), *_of_features(plan)])
+            advise([*of_rank(plan.specification), *_of_features(plan), *of_agents(plan.specification.agents)])
+        plan.close()  # agents make the sites; this one has said what its features are
         keep_what_is_loaded()
         keep_freed_memory()
         return _exit_code(asyncio.run(_serve(plan, chosen, stored, tls, shown, dashboard, voice)))

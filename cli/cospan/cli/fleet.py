@@ -164,7 +164,9 @@ class Fleet:
             case "run-started":
                 self._started = True
             case "agent-gone":
-                self._view.note(f"round {document['round']}: {named(document['agents'])} is gone: {document['message']}")
+                self._view.note(
+                    f"round {document['round']}: {named(document['agents'])} is gone: {document['message']}"
+                )
 
     def _on_agent_event(self, child: Child, document: dict[str, Any]) -> None:
         match document["event"]:

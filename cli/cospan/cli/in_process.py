@@ -43,7 +43,12 @@ class InProcessRun:
         self._folder, self._monitor, self._view = folder, monitor, view
         assert plan.workload is not None
         self._run = LocalRun(
-            plan.specification, plan.workload, hosts, run_id=run_id, baseline=plan.settings.baseline
+            plan.specification,
+            plan.workload,
+            hosts,
+            run_id=run_id,
+            baseline=plan.settings.baseline,
+            first_site=plan.site,
         )
         self._run.on_round.append(monitor.add_round)
         self._run.on_note.append(self._on_note)

@@ -11,7 +11,7 @@ import typer
 
 from cospan.cli import commands
 from cospan.cli.process import prepare_environment
-from cospan.fleet.output import drop_unwritable, open_standard_streams
+from cospan.fleet.output import drop_unwritable, open_standard_streams, say
 
 _INTERRUPTED = 130
 _WORKING = ("run", "coordinator", "agent", "relay")
@@ -70,6 +70,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
 def _run(arguments: list[str]) -> int:
     """The exit code of a command line."""
     debug = "--debug" in arguments
+    _warn_of_variables(arguments)
     command = typer.main.get_command(app)
     try:
         code = command.main(args=arguments, prog_name="cospan", standalone_mode=False)
@@ -84,6 +85,16 @@ def _run(arguments: list[str]) -> int:
         if debug:
             raise
         return _explained(failure)
+
+
+def _warn_of_variables(arguments: list[str]) -> None:
+    """Names the variables that somebody set for nothing; a child's parent has done so."""
+    likely = any(name.upper().startswith("COSPAN_") for name in os.environ)
+    if likely and arguments and not {"--follow-stdin", "--help", "-h", "--version"}.intersection(arguments):
+        from cospan.cli.settings import unknown_variables
+
+        for sentence in unknown_variables(os.environ):
+            say(f"cospan: warning: {sentence}")
 
 
 def _explained(failure: Exception) -> int:

@@ -78,6 +78,7 @@ class AgentRow:
         gain_error: |η̄ − J|.
         value_error: relative value error of the joint method.
         independent_error: the same of independent TD, with the best of its own step sizes.
+        explained_share: of its rewards' pattern, by the learnt weights, 0.1 to 1.
     """
 
     id: str
@@ -87,6 +88,7 @@ class AgentRow:
     gain_error: float | None = None
     value_error: float | None = None
     independent_error: float | None = None
+    explained_share: float | None = None
 
     @property
     def ratio(self) -> float | None:
@@ -109,6 +111,7 @@ def agent_row(result: AgentResult) -> AgentRow:
         gain_error=known(result.number("gain_error")),
         value_error=known(result.number("value_error")),
         independent_error=best(result.independent_errors),
+        explained_share=known(result.number("explained_share")) if "explained_share" in result.values else None,
     )
 
 
@@ -158,6 +161,7 @@ def _agent_document(agent: AgentRow) -> dict[str, Any]:
         "value_error": agent.value_error,
         "independent_error": agent.independent_error,
         "ratio": agent.ratio,
+        "explained_share": agent.explained_share,
     }
 
 

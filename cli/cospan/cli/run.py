@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TextIO
 
-from cospan.cli.advice import advise, of_features, of_rank
+from cospan.cli.advice import advise, of_agents, of_features, of_rank
 from cospan.cli.dashboard import plan_dashboard
 from cospan.cli.fleet import Fleet
 from cospan.cli.in_process import InProcessRun
@@ -33,10 +33,11 @@ from cospan.cli.recorder import RunMonitor, write_rounds
 from cospan.cli.run_folder import RunFolder, check_free, make_run_folder
 from cospan.cli.specifying import RunPlan, plan_with_workload
 from cospan.cli.summary import summary_lines
-from cospan.cli.troubles import AgentsLostError, lost_agents, named, with_causes
+from cospan.cli.troubles import AgentsLostError, lost_agents, named, poorly_explained, with_causes
 from cospan.client.agent import default_agent_id
 from cospan.client.group_file import agents_of, load_group
 from cospan.client.loading import true_basis
+from cospan.client.ownership import closing_on_failure
 from cospan.client.result_file import AgentResult, load_result
 from cospan.client.specifying import DEFAULT_ROUNDS
 from cospan.core.specification import SITE_PREFIX
@@ -78,19 +79,11 @@ def run_here(chosen: RunOptions, flags: Mapping[str, Any], config: Path | None) 
         flags, config, reference=chosen.workload, spec_file=chosen.spec, rounds=DEFAULT_ROUNDS
     )
     assert plan.workload is not None
-    hosts = hosts_of(plan.specification, plan.settings.processes, called="processes")
-    if plan_dashboard(plan.settings, None) is not None and chosen.in_process:
-        raise InvalidValueError(
-            "--dashboard shows a coordinator's process, and --in-process has none; leave out one"
-        )
-    if chosen.output is not None:
-        check_free(chosen.output)
-    use_one_blas_thread()
-    spec = plan.specification
     assert plan.site is not None
-    advise([*of_rank(spec), *of_features(spec, plan.site)])
-    monitor = RunMonitor(agents=spec.agents, total=spec.rounds, true_basis=true_basis(plan.workload, spec))
-    folder = make_run_folder(chosen.output, workload=plan.workload.name or spec.workload)
+    with closing_on_failure(plan.site):
+        hosts, folder, monitor = _prepared(plan, chosen)
+    if not chosen.in_process:
+        plan.close()  # the first agent's process makes this site again, and may need what it holds
     view = choose_view(quiet=chosen.quiet)
     try:
         outcome, interrupted = _carry_out(plan, hosts, folder, monitor, view, chosen)
@@ -103,6 +96,24 @@ def run_here(chosen: RunOptions, flags: Mapping[str, Any], config: Path | None) 
     ignore_hangups()  # what was learnt is there; a terminal that closes now must not take the summary's files along
     _conclude(outcome, hosts, folder, monitor, data, quiet=chosen.quiet)
     return _exit_code(outcome, interrupted, folder, allow_losses=chosen.allow_losses)
+
+
+def _prepared(plan: RunPlan, chosen: RunOptions) -> tuple[list[Host], RunFolder, RunMonitor]:
+    """All that is known, checked and made before anything is started."""
+    assert plan.workload is not None
+    assert plan.site is not None
+    hosts = hosts_of(plan.specification, plan.settings.processes, called="processes")
+    if plan_dashboard(plan.settings, None) is not None and chosen.in_process:
+        raise InvalidValueError(
+            "--dashboard shows a coordinator's process, and --in-process has none; leave out one"
+        )
+    if chosen.output is not None:
+        check_free(chosen.output)
+    use_one_blas_thread()
+    spec = plan.specification
+    advise([*of_rank(spec), *of_features(spec, plan.site), *of_agents(spec.agents)])
+    monitor = RunMonitor(agents=spec.agents, total=spec.rounds, true_basis=true_basis(plan.workload, spec))
+    return hosts, make_run_folder(chosen.output, workload=plan.workload.name or spec.workload), monitor
 
 
 def _carry_out(
@@ -131,11 +142,13 @@ def _carry_out(
 def _in_process(
     plan: RunPlan, hosts: Sequence[Host], folder: RunFolder, monitor: RunMonitor, view: View
 ) -> tuple[RunOutcome, str]:
-    folder.write_spec(plan.specification)
-    folder.agents.mkdir()
+    assert plan.site is not None
+    with closing_on_failure(plan.site):
+        folder.write_spec(plan.specification)
+        folder.agents.mkdir()
+        run = InProcessRun(plan, hosts, folder, monitor, view, run_id=secrets.token_hex(8))
     handler = log_to_file(folder.log)
     try:
-        run = InProcessRun(plan, hosts, folder, monitor, view, run_id=secrets.token_hex(8))
         outcome = run.run()
     finally:
         stop_logging(handler)
@@ -208,6 +221,8 @@ def _conclude(
     """Completes the run folder, and prints what came out."""
     results = _results(folder, hosts)
     agents = [_row(index, results, monitor) for index in range(outcome.specification.agents)]
+    poor = poorly_explained([agent for agent in agents if agent.id in results], outcome.specification.rank)
+    outcome = replace(outcome, warnings=(*outcome.warnings, *poor))
     document = result_document(outcome, agents)
     rows = with_medians(monitor.rows, results.values())
     write_rounds(folder.rounds, rows)

@@ -32,7 +32,15 @@ def summary_lines(
     rows = [row[: len(columns)] for row in rows]
     lines = [*table(columns, rows, numbers=_NUMBERS, width=width), *and_more(len(agents))] if rows else []
     warnings = [f"warning: {sentence}" for sentence in outcome.warnings]
-    return [*lines, "", *_medians(document), *warnings, *_departures(outcome), _totals(document, outcome), str(folder)]
+    return [
+        *lines,
+        "",
+        *_medians(document),
+        *warnings,
+        *_departures(outcome),
+        _totals(document, outcome),
+        str(folder),
+    ]
 
 
 def _row(agent: AgentRow, note: str) -> tuple[str, ...]:

@@ -1,16 +1,21 @@
 """What goes wrong in a run that continues: who failed, who warned of what, and what an end with losses means."""
 
 import logging
+import statistics
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from cospan.cli.outcome import DepartedAgent, RunOutcome
+from cospan.cli.outcome import AgentRow, DepartedAgent, RunOutcome
 from cospan.cli.progress import View
 from cospan.wire.errors import CospanError
 
 log = logging.getLogger(__name__)
 
 _NAMED = 5
+_FEWEST_SHARES = 4
+"""With fewer agents nobody can say what is usual."""
+_UNEXPLAINED, _UNEXPLAINED_TIMES = 0.1, 5.0
+"""A site is warned of that leaves more than this unexplained, and so many times as much as the median site."""
 
 
 class AgentsLostError(CospanError):
@@ -75,6 +80,24 @@ def with_causes(outcome: RunOutcome, losses: Mapping[str, str], left: Collection
     more = [DepartedAgent(name, outcome.rounds, why) for name, why in losses.items() if name not in known]
     departures = tuple(replace(gone, asked=gone.agent_id in left) for gone in (*told, *more))
     return replace(outcome, agents=max(0, outcome.agents - len(more)), departures=departures)
+
+
+def poorly_explained(agents: Sequence[AgentRow], rank: int) -> list[str]:
+    """A sentence on the sites whose rewards the shared subspace explains much worse than those of most, if any."""
+    known = [(agent.id, agent.explained_share) for agent in agents if agent.explained_share is not None]
+    if len(known) < _FEWEST_SHARES:
+        return []
+    usual = statistics.median(share for _, share in known)
+    least = max(_UNEXPLAINED, _UNEXPLAINED_TIMES * (1.0 - usual))
+    poor = sorted((share, name) for name, share in known if 1.0 - share > least)
+    if not poor:
+        return []
+    listed = named([f"{name} ({share:.0%})" for share, name in poor])
+    return [
+        f"the shared subspace explains {usual:.0%} of the rewards' pattern at the median site, and far less at {listed}: "
+        "such sites may be of another kind; run them as a fleet of their own, or raise the rank, which is "
+        f"{rank}"
+    ]
 
 
 def lost_agents(outcome: RunOutcome) -> list[str]:

@@ -23,6 +23,7 @@ import numpy as np
 from jaxtyping import Float
 
 from cospan.client import session
+from cospan.client.site_learner import Warned
 from cospan.client.state_file import FileKind, Learns, StateFile, resumed
 from cospan.client.transport import AgentStream, Transport
 from cospan.client.worker import Worker
@@ -44,6 +45,8 @@ _FAREWELL_SECONDS = 1.0
 @runtime_checkable
 class Learner(Learns, Protocol):
     """What learns: a round at a time."""
+
+    warnings: list[Warned]
 
     def learn(self, round_number: int, basis: Float[np.ndarray, "d r"]) -> GradientUpload:
         """Takes L steps, learns from them at B_t, and returns what is sent of round t."""
@@ -113,6 +116,8 @@ class Participant(ABC, Generic[L]):
         """Called after each round learnt, in the learning thread, with the agent and the round."""
         self.on_note: list[Callable[[Self, str], None]] = []
         """Called, in the learning thread, with what people should know: which file it goes on from, or not."""
+        self.on_warning: list[Callable[[Self, Warned], None]] = []
+        """Called, in the learning thread, with what is wrong and does not keep the agent from learning on."""
         self._patience, self._kind, self._keeping = patience, kind, keeping
         self._state_file: StateFile[L] | None = None
         self._transport = transport
@@ -125,6 +130,7 @@ class Participant(ABC, Generic[L]):
         self._tasks: set[asyncio.Task[None]] = set()
         self._specification: RunSpecification | None = None
         self._worker: Worker
+        self._loop: asyncio.AbstractEventLoop
         self._outcome: asyncio.Future[AgentEnd]
         self._ticker: asyncio.TimerHandle | None = None
         self._background: asyncio.Task[AgentEnd] | None = None
@@ -145,6 +151,14 @@ class Participant(ABC, Generic[L]):
     @abstractmethod
     def _make_learner(self, welcome: Welcome) -> L:
         """The learner, which has learnt nothing; the specification is final."""
+
+    @abstractmethod
+    def _close_sites(self) -> None:
+        """Closes the environments that were made; in the learning thread."""
+
+    def _hosted(self) -> tuple[str, ...] | None:
+        """The names of the agents that are hosted now, sorted, where they are others than at the join; else None."""
+        return None
 
     @property
     def _holder(self) -> str:
@@ -193,7 +207,7 @@ class Participant(ABC, Generic[L]):
 
     async def run_async(self) -> AgentEnd:
         """Takes part until the run is over; see `run`."""
-        self._worker = Worker(f"learner-{self.name}")
+        self._worker, self._loop = Worker(f"learner-{self.name}"), asyncio.get_running_loop()
         self._outcome = asyncio.get_running_loop().create_future()
         self._state, commands = session.initial_state(patience=self._patience, now=time.monotonic())
         try:
@@ -210,6 +224,7 @@ class Participant(ABC, Generic[L]):
         state_file = self._state_file
         if state_file is not None:
             self._worker.submit(state_file.after_last_round)
+        self._worker.submit(self._close_sites)
         self._worker.stop()
         if self._ticker is not None:
             self._ticker.cancel()
@@ -218,8 +233,7 @@ class Participant(ABC, Generic[L]):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._hang_up()
-        if state_file is not None or (self._state is not None and self._state.learning is not None):
-            await asyncio.to_thread(self._worker.join, _ROUND_END_SECONDS)
+        await asyncio.to_thread(self._worker.join, _ROUND_END_SECONDS)
         if state_file is not None:
             await asyncio.to_thread(self._write_last, state_file)
 
@@ -392,6 +406,14 @@ class Participant(ABC, Generic[L]):
         learner = self._make_learner(welcome)
         self._take_up(learner, welcome.stamp.run_id)
         self.learner = learner
+        self._regroup()
+
+    def _regroup(self) -> None:
+        """Takes part as those that are left, where some were dropped; before a sum without them is sent."""
+        hosted = self._hosted()
+        if hosted is not None:
+            with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
+                self._loop.call_soon_threadsafe(self._post, session.Regrouped(hosted))
 
     def _take_up(self, learner: L, run_id: str) -> None:
         """Lets the learner go on from the file that was named, or else from its own of this run."""
@@ -410,7 +432,14 @@ class Participant(ABC, Generic[L]):
                 listener(cast("Self", self), note)
 
     def _learn(self, round_number: int, basis: Float[np.ndarray, "d r"]) -> session.Event:
-        upload = self._learnt().learn(round_number, basis)
+        learner = self._learnt()
+        upload = learner.learn(round_number, basis)
+        self._regroup()
+        warnings, learner.warnings[:] = list(learner.warnings), []
+        for warning in warnings:
+            log.warning("%s", warning.text)
+            for tell in self.on_warning:
+                tell(cast("Self", self), warning)
         for listener in self.on_round:
             listener(cast("Self", self), round_number)
         if self._state_file is not None:

@@ -133,6 +133,7 @@ class Learnt(Protocol):
     def saved_chain(self) -> tuple[str, list[np.ndarray]] | None: ...
     def value_error(self) -> float: ...
     def gain_error(self) -> float: ...
+    def explained_share(self) -> float: ...
 
 
 def save_result(path: Path, learner: Learnt, *, run_id: str, durable: bool = True) -> None:
@@ -179,6 +180,7 @@ def contents(learner: Learnt, *, run_id: str) -> dict[str, Any]:
         "reward_moments": np.array(astuple(learner.state.rewards), dtype=np.float64),
         "value_error": learner.value_error(),
         "gain_error": learner.gain_error(),
+        "explained_share": learner.explained_share(),
         "with_baseline": independent is not None,
         "independent_weights": baseline.weights,
         "independent_averaged": baseline.averaged.mean,

@@ -332,8 +332,9 @@ def _on_regrouped(state: SessionState, agent_ids: tuple[str, ...]) -> Outcome:
     """Joins anew, as those agents. A sum that holds others cannot be sent any more; its round is learnt anew."""
     if state.join is None:
         raise OutOfTurnError("other agents came before the site was made")
-    hosted = set(agent_ids)
-    kept = tuple(each for each in state.kept if hosted.issuperset(each.upload.agent_ids))
+    hosted, before = set(agent_ids), state.join.agent_ids
+    # An upload that names nobody is the sum over all that joined.
+    kept = tuple(each for each in state.kept if hosted.issuperset(each.upload.agent_ids or before))
     join = replace(state.join, agent_ids=agent_ids)
     return replace(state, phase=Phase.OFFLINE, join=join, token=None, kept=kept), (Connect(0.0),)
 

@@ -72,6 +72,18 @@ class GroupState:
             rewards=moments if self.steps else RewardMoments(),
         )
 
+    def of_agents(self, numbers: Sequence[int]) -> "GroupState":
+        """What some of the agents know, by their places."""
+        rows = list(numbers)
+        return GroupState(
+            self.heads[rows],
+            self.gain_estimates[rows],
+            self.reward_means[rows],
+            self.reward_deviations[rows],
+            self.steps,
+            None if self.statistics is None else self.statistics.of_agents(rows),
+        )
+
     def with_rewards(self, rewards: Float[np.ndarray, "n L"]) -> "GroupState":
         """With the moments of the rewards of one more round, of which `steps` does not know yet."""
         added, before = rewards.shape[1], self.steps
