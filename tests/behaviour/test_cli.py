@@ -199,12 +199,14 @@ def check_folder(folder: Path, result: dict[str, Any]) -> None:
 
 
 def test_killing_an_agent_does_not_end_the_run(tmp_path: Path, fifo: Path, no_matplotlib: str) -> None:
-    variables = {"COSPAN_TEST_FIFO": str(fifo), "PYTHONPATH": no_matplotlib}
+    variables = {"TOY_FIFO": str(fifo), "PYTHONPATH": no_matplotlib}
     arguments = ("--agents", "3", "--rounds", "30", "--liveness-seconds", "1", "--output", "run")
     with started("run", "toy_workload:stuck", *arguments, cwd=tmp_path, **variables) as process:
         os.kill(wait_for_site(fifo), signal.SIGKILL)
         code, out, err = ended(process)
-    assert code == 0, err
+    assert code == 3, err
+    assert "site-1 failed: its process was ended by SIGKILL" in err
+    assert "the run began with 3 agents and lost 1 of them: site-1" in err
     result = result_of(tmp_path / "run")
     assert (result["agents"], result["rounds"], result["finish_cause"]) == (2, 30, "rounds-reached")
     (gone,) = result["departures"]
@@ -218,7 +220,7 @@ def test_killing_an_agent_does_not_end_the_run(tmp_path: Path, fifo: Path, no_ma
 
 
 def test_an_interrupted_run_keeps_what_was_learnt(tmp_path: Path, fifo: Path, no_matplotlib: str) -> None:
-    variables = {"COSPAN_TEST_FIFO": str(fifo), "PYTHONPATH": no_matplotlib}
+    variables = {"TOY_FIFO": str(fifo), "PYTHONPATH": no_matplotlib}
     arguments = ("--agents", "2", "--rounds", "1000000", "--output", "run")
     with started("run", "toy_workload:signalling", *arguments, cwd=tmp_path, **variables) as process:
         wait_for_site(fifo)
@@ -239,7 +241,7 @@ def test_an_interrupted_run_keeps_what_was_learnt(tmp_path: Path, fifo: Path, no
 )
 def test_no_process_outlives_a_parent_that_is_killed(tmp_path: Path, fifo: Path) -> None:
     arguments = ("--agents", "2", "--rounds", "0", "--output", "run")
-    with started("run", "toy_workload:signalling", *arguments, cwd=tmp_path, COSPAN_TEST_FIFO=str(fifo)) as process:
+    with started("run", "toy_workload:signalling", *arguments, cwd=tmp_path, TOY_FIFO=str(fifo)) as process:
         agent = os.pidfd_open(wait_for_site(fifo))
         process.kill()
     wait_for_end(agent)
@@ -555,7 +557,7 @@ def test_the_example_runs_as_it_says(tmp_path: Path) -> None:
 def test_a_comparison_that_is_interrupted_says_so_and_leaves_nothing(tmp_path: Path, fifo: Path) -> None:
     """Nor does a process of it outlive it: standard error, which they share, has an end."""
     arguments = ("--agents", "2", "--rounds", "1000000", "--seeds", "2")
-    variables = {"COSPAN_TEST_FIFO": str(fifo)}
+    variables = {"TOY_FIFO": str(fifo)}
     with started("compare", "toy_workload:signalling", *arguments, cwd=tmp_path, **variables) as process:
         wait_for_site(fifo)
         process.send_signal(signal.SIGINT)

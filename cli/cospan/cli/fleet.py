@@ -183,7 +183,7 @@ class Fleet:
         """Agents have failed while the run goes on: their sentence is shown wherever people look."""
         self.losses |= dict.fromkeys(agents, why)
         shown = named(agents)
-        log.error("%s failed: %s", shown, why)
+        log.warning("%s failed: %s", shown, why)  # not an error, which would be shown twice
         self._view.tell(f"{shown} failed: {why}")
 
     def on_complaint(self, child: Child, text: str) -> None:

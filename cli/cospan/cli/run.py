@@ -289,8 +289,8 @@ def _exit_code(outcome: RunOutcome, interrupted: str, folder: RunFolder, *, allo
         lost = lost_agents(outcome)
         if lost and not allow_losses:
             raise AgentsLostError(
-                f"the run began with {spec.agents} agents and lost {len(lost)} of them: {named(lost)}; the summary says "
-                "why. What was learnt is kept; --allow-losses makes this exit code 0"
+                f"the run began with {spec.agents} agents and lost {len(lost)} of them: {named(lost)}; the summary "
+                "says why. What was learnt is kept; --allow-losses makes this exit code 0"
             )
         return 0
     of = f" of {spec.rounds}" if spec.rounds else ""

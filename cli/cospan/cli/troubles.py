@@ -62,7 +62,7 @@ class Warnings:
     def sentences(self) -> list[str]:
         """One for each kind, for a summary."""
         return [
-            each.text + (f" (and so {named(each.agents[1:])})" if len(each.agents) > 1 else "")
+            each.text + (f" (the same of {named(each.agents[1:])})" if len(each.agents) > 1 else "")
             for each in self._found.values()
         ]
 
@@ -94,9 +94,9 @@ def poorly_explained(agents: Sequence[AgentRow], rank: int) -> list[str]:
         return []
     listed = named([f"{name} ({share:.0%})" for share, name in poor])
     return [
-        f"the shared subspace explains {usual:.0%} of the rewards' pattern at the median site, and far less at {listed}: "
-        "such sites may be of another kind; run them as a fleet of their own, or raise the rank, which is "
-        f"{rank}"
+        f"the shared subspace explains {usual:.0%} of the rewards' pattern at the median site, and far less "
+        f"at {listed}: such sites may be of another kind; run them as a fleet of their own, or raise the rank, "
+        f"now {rank}"
     ]
 
 

@@ -206,7 +206,7 @@ class LocalRun:
         self._tell_failure((agent.name,), why)
 
     def _tell_failure(self, agents: Sequence[str], why: str) -> None:
-        log.error("round %d: %s failed: %s", self._state.round, ", ".join(agents[:5]), why)
+        log.warning("round %d: %s failed: %s", self._state.round, ", ".join(agents[:5]), why)
         for listener in self.on_failure:
             listener(agents, why)
 

@@ -1,7 +1,7 @@
 """Output for people: what cannot be written is dropped, and the work continues.
 
 A closed pipe, a full disk or a terminal that is gone must never decide over a run. `say` is for single lines;
-`drop_unwritable` protects everything else that this process prints: a workload's own lines, progress bars, warnings.
+`drop_unwritable` protects everything else that this process prints: a workload's lines, progress bars, warnings.
 """
 
 import contextlib

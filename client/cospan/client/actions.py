@@ -32,7 +32,9 @@ def _is_in(space: gymnasium.Space[Any], action: Any) -> bool:
         return values.shape == space.shape and bool(((values >= low - slack) & (values <= high + slack)).all())
     if isinstance(space, Discrete):
         value = np.asarray(action)
-        return value.size == 1 and int(value.item()) == value.item() and 0 <= value.item() - space.start < space.n
+        if value.size != 1 or int(value.item()) != value.item():
+            return False
+        return bool(0 <= value.item() - space.start < space.n)
     if isinstance(space, MultiDiscrete):
         values = np.asarray(action)
         offsets = values - space.start

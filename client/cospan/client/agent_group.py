@@ -5,6 +5,7 @@ import logging
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Self, cast
 
 import numpy as np
 from jaxtyping import Float
@@ -133,7 +134,7 @@ class AgentGroup(Participant[GroupLearner]):
 
     def _on_failure(self, agent: AgentOfGroup, why: str) -> None:
         """A member leaves the group; what it has learnt stays in a file of its own."""
-        log.error("%s failed: %s", agent.name, why)
+        log.warning("%s failed: %s", agent.name, why)
         if self.state_path is not None and agent.last_round is not None:
             assert self.run_id is not None
             try:
@@ -141,7 +142,7 @@ class AgentGroup(Participant[GroupLearner]):
             except RunFileError as failure:
                 log.error("%s", failure)
         for tell in self.on_warning:
-            tell(self, Warned(agent.name, FAILED, why))
+            tell(cast("Self", self), Warned(agent.name, FAILED, why))
 
     def _write_last(self, state_file: StateFile[GroupLearner]) -> None:
         state_file.finish()

@@ -106,8 +106,8 @@ class Chain:
         problem = problem_of_action(self._site.env.action_space, action)
         if problem and not self.action_warning:
             self.action_warning = (
-                f"the policy of {self._name} took an action in step {step} that is {problem}; the environment takes "
-                "it as it likes: correct the policy or the space"
+                f"the policy of {self._name} took an action in step {step} that is {problem}; the environment "
+                "takes it as it likes: correct the policy or the space"
             )
 
     def _because(self, action: Any) -> str:

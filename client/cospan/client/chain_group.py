@@ -200,9 +200,10 @@ class TogetherChains:
         found: dict[int, WorkloadBehaviourError] = {}
         for place, step in np.argwhere(~np.isfinite(rewards)).tolist():
             if place not in found:
+                name, reward = self._names[self._places[place]], rewards[place, step]
                 found[place] = WorkloadBehaviourError(
-                    f"the environment of {self._names[self._places[place]]} gave the reward {rewards[place, step]} in "
-                    f"step {self.steps + step}; it must be finite"
+                    f"the environment of {name} gave the reward {reward} in step {self.steps + step}; "
+                    "it must be finite"
                 )
         return found
 

@@ -25,7 +25,7 @@ class FirstRounds:
         self._wanted = 0 if feature_dim > MOST_FEATURES else max(_FEWEST_ROWS, _ROWS_PER_FEATURE * feature_dim)
 
     def look(self, features: Float[np.ndarray, "n d"]) -> str:
-        """What is wrong with the features of all rounds so far, as a sentence; empty where nothing is, or not yet."""
+        """What is wrong with the features of the rounds so far, as a sentence; empty where nothing is yet."""
         if not self._wanted:
             return ""
         self._rows.append(features)
@@ -42,7 +42,7 @@ class FirstRounds:
         if not span.has_constant or (len(different) <= span.rank and len(different) > 1):
             return ""
         return (
-            f"the features of {self._name} have a constant function in their span: over the {len(different)} different "
-            f"states of its first {len(rows)} steps they give 1 up to {span.constant_residual:.2g}, so its weights "
-            "drift; leave out one feature, or centre them"
+            f"the features of {self._name} have a constant function in their span: over the {len(different)} "
+            f"different states of its first {len(rows)} steps they give 1 up to {span.constant_residual:.2g}, so "
+            "its weights drift; leave out one feature, or centre them"
         )

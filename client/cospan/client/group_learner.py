@@ -4,6 +4,7 @@ The group is cut into blocks of agents whose sums fit into a core's cache; a blo
 all of its agents.
 """
 
+import itertools
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
@@ -331,7 +332,7 @@ class GroupLearner:
 
     def _starts(self) -> list[int]:
         """The place of each block's first agent in the group."""
-        return np.cumsum([0, *(len(block.chains.labels) for block in self.blocks)]).tolist()
+        return list(itertools.accumulate((len(block.chains.labels) for block in self.blocks), initial=0))
 
     def _look(self, trajectory: GroupTrajectory) -> None:
         """Warns of what the data of the first members show."""

@@ -27,6 +27,7 @@ def load_workload(reference: str) -> Workload:
 
     Raises:
         WorkloadError: there is no such workload, module or attribute, or it is not a workload.
+        WorkloadBehaviourError: the module raised when it was imported, or tried to end the process.
     """
     target = BUILT_IN.get(reference, reference)
     module_name, separator, attribute = target.partition(":")
@@ -35,13 +36,17 @@ def load_workload(reference: str) -> Workload:
             f"there is no workload {reference!r}; take one of {', '.join(BUILT_IN)}, "
             "or name your own as package.module:name"
         )
+    if module_name.startswith("."):
+        raise WorkloadError(
+            f"workload {reference!r} cannot be imported; name its module in full, without dots before it"
+        )
     module = _import(module_name, reference)
     try:
         found = getattr(module, attribute, None)
     except KeyboardInterrupt:
         raise
     except BaseException as failure:
-        raise WorkloadError(
+        raise WorkloadBehaviourError(
             f"workload {reference!r} cannot be looked up: {type(failure).__name__}: {failure}"
         ) from failure
     if found is None:
@@ -76,7 +81,7 @@ def _import(module_name: str, reference: str) -> object:
     except KeyboardInterrupt:
         raise
     except BaseException as failure:  # it may also call sys.exit
-        raise WorkloadError(
+        raise WorkloadBehaviourError(
             f"workload {reference!r} cannot be imported: {type(failure).__name__}: {failure}"
         ) from failure
 
@@ -175,8 +180,8 @@ def check_shared_features(
         return
     if ours.dim != theirs.dim:
         raise WorkloadBehaviourError(
-            f"the features of site {index} of workload {workload.name!r} have length {theirs.dim}, and those of site "
-            f"{first_index} have length {ours.dim}; all sites share one feature map: give them the same"
+            f"the features of site {index} of workload {workload.name!r} have length {theirs.dim}, and those of "
+            f"site {first_index} have length {ours.dim}; all sites share one feature map: give them the same"
         )
     if ours.fingerprint != theirs.fingerprint:
         raise WorkloadBehaviourError(

@@ -157,7 +157,7 @@ class Participant(ABC, Generic[L]):
         """Closes the environments that were made; in the learning thread."""
 
     def _hosted(self) -> tuple[str, ...] | None:
-        """The names of the agents that are hosted now, sorted, where they are others than at the join; else None."""
+        """The names of the agents that are hosted now, sorted, where others have joined; else None."""
         return None
 
     @property

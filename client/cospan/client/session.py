@@ -276,7 +276,13 @@ class Learn:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Conclude:
-    """It is over, in order. `basis` is the newest, None where the run never began; `left`: on request, before its end."""
+    """It is over, in order.
+
+    Attributes:
+        message: why.
+        basis: the newest; None where the run never began.
+        left: whether it left on request, before the end of the run.
+    """
 
     message: str
     basis: Float[np.ndarray, "d r"] | None
