@@ -135,6 +135,7 @@ class Participant(ABC, Generic[L]):
         self._ticker: asyncio.TimerHandle | None = None
         self._background: asyncio.Task[AgentEnd] | None = None
         self._told = False
+        self._attempt = 0
         self._rng = random.Random(secrets.randbits(64))
 
     # What is hosted -------------------------------------------------------------------------------------------
@@ -386,19 +387,26 @@ class Participant(ABC, Generic[L]):
 
     async def _connect(self, pause: float) -> None:
         """Opens a stream and reads from it until it breaks."""
+        self._attempt = attempt = self._attempt + 1
         await self._hang_up()
         await asyncio.sleep(pause)
         assert self._specification is not None
         stream = None
         try:
-            self._stream = stream = await self._transport.open(self._specification)
+            if attempt != self._attempt:  # a group that has regrouped meanwhile connects at once
+                return
+            stream = await self._transport.open(self._specification)
+            if attempt != self._attempt:
+                await stream.close()
+                return
+            self._stream = stream
             self._outbox = asyncio.Queue()
             self._writer = asyncio.create_task(self._guarded(_write_all(stream, self._outbox)))
             self._post(session.Connected())
             while True:
                 self._post(session.Received(await stream.receive()))
         except CospanError as failure:
-            if self._stream is stream:  # else it was hung up on purpose
+            if self._stream is stream and attempt == self._attempt:  # else it was hung up on purpose
                 self._broke(failure)
 
     def _begin(self, welcome: Welcome) -> None:
