@@ -607,6 +607,7 @@ PANELS: dict[Callable[..., None], str] = {
 }
 """Under which heading `cospan --help` lists a command."""
 _EXIT_CODES = {
+    run: "0 done; 1 failed; 2 wrong usage; 3 ended with fewer agents than it began with",
     watch: "0 the run is over, or Ctrl-C; 1 nobody answers; 2 wrong usage",
     doctor: "0 no problem; 1 a problem was found; 2 wrong usage",
     coordinator: "0 all rounds are done, or it goes on when started again; 1 the run failed; 2 wrong usage",
