@@ -9,6 +9,7 @@ from typing import Any
 
 from cospan.cli import child as children
 from cospan.cli.child import Child
+from cospan.cli.fleet import with_last_line
 
 SECONDS = 30.0
 
@@ -48,6 +49,16 @@ def test_a_child_has_ended_although_its_helper_holds_its_pipes() -> None:
     os.kill(event["helper"], signal.SIGKILL)
     assert not child.running
     assert (child.last_line, heard.ended) == ("last words", ["ended with exit code 0"])
+
+
+def test_what_a_child_said_last_explains_its_end() -> None:
+    """One that fails at its start has no other way to say why."""
+    child, _ = asyncio.run(heard_of("/bin/sh", "-c", "echo cospan: no module named numpy >&2; exit 1"))
+    assert with_last_line(child, f"site-0 {child.ending}") == (
+        "site-0 ended with exit code 1; it said last: no module named numpy"
+    )
+    silent, _ = asyncio.run(heard_of("/bin/sh", "-c", "exit 1"))
+    assert with_last_line(silent, f"site-0 {silent.ending}") == "site-0 ended with exit code 1"
 
 
 def test_all_that_a_child_said_is_heard_before_its_end() -> None:

@@ -81,6 +81,7 @@ def serve_here(chosen: CoordinatorOptions, flags: Mapping[str, Any], config: Pat
         new_run = load_settings(flags, config).new_run
         stored = run_to_go_on_with(chosen.run_folder, chosen.runs_folder, new_run=new_run)
         plan = _plan(chosen, flags, config, stored)
+        plan.close()  # agents make the sites; this one has said what its features are
         tls = _tls(plan, chosen)
         shown = Shown(metrics_plan(plan.settings, tls), wants_traces(plan.settings))
         dashboard = plan_dashboard(plan.settings, tls)
@@ -90,7 +91,6 @@ def serve_here(chosen: CoordinatorOptions, flags: Mapping[str, Any], config: Pat
         raise_file_limit()
         if not chosen.follow_stdin and stored is None:  # else it was said before
             advise([*of_rank(plan.specification), *_of_features(plan), *of_agents(plan.specification.agents)])
-        plan.close()  # agents make the sites; this one has said what its features are
         keep_what_is_loaded()
         keep_freed_memory()
         return _exit_code(asyncio.run(_serve(plan, chosen, stored, tls, shown, dashboard, voice)))

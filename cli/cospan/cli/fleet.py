@@ -218,7 +218,7 @@ class Fleet:
         if words.get("rounds") == 0 or not (self._started or run_is_over):
             self._fail(error)
             return
-        why = words.get("message", _with_last_line(child, f"its process {child.ending}"))
+        why = words.get("message", with_last_line(child, f"its process {child.ending}"))
         self._lose([name for name in self._hosts[child.name].agents if name not in self.losses], why)
         if not run_is_over and not any(agent.running for agent in self._agents.values() if agent is not child):
             self.deserted = str(error)
@@ -228,7 +228,7 @@ class Fleet:
         """What a child failed with, as an error of this process."""
         words = self._last_words.get(child.name, {})
         kind = UsageError if words.get("exit_code") == UsageError.exit_code else RunFailedError
-        return kind(words.get("message", _with_last_line(child, otherwise)))
+        return kind(words.get("message", with_last_line(child, otherwise)))
 
     async def _watch(self, address: str, coordinator: Child) -> None:
         """Follows the rounds; a stream that breaks is opened again while the coordinator is there."""
@@ -314,7 +314,7 @@ class Fleet:
         return not pending
 
 
-def _with_last_line(child: Child, sentence: str) -> str:
-    """The sentence, with what the child said last."""
+def with_last_line(child: Child, sentence: str) -> str:
+    """The sentence on a child's end, with what the child said last."""
     last = child.last_line.removeprefix("cospan: ")
     return f"{sentence}; it said last: {last}" if last else sentence
