@@ -48,14 +48,15 @@ def drop_unwritable() -> None:
     A stream that another program has put in the place of the process's own is left as it is.
     """
     if sys.stdout is sys.__stdout__ and sys.stderr is sys.__stderr__:
-        sys.stdout, sys.stderr = dropping_stream(1), dropping_stream(2)
+        sys.stdout = dropping_stream(1, sys.stdout.encoding)
+        sys.stderr = dropping_stream(2, sys.stderr.encoding)
 
 
-def dropping_stream(descriptor: int) -> TextIO:
+def dropping_stream(descriptor: int, encoding: str = "utf-8") -> TextIO:
     """A text stream on a file descriptor, which it does not close; what cannot be written is dropped."""
     raw = _DroppingFile(descriptor, "w", closefd=False)
     at_once = descriptor == 2 or raw.isatty()
-    return io.TextIOWrapper(io.BufferedWriter(raw), encoding="utf-8", errors="replace", line_buffering=at_once)
+    return io.TextIOWrapper(io.BufferedWriter(raw), encoding=encoding, errors="replace", line_buffering=at_once)
 
 
 class _DroppingFile(io.FileIO):
