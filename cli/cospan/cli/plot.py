@@ -48,7 +48,7 @@ def draw_convergence(
         import_matplotlib()
         _draw(path, spec, rows, agents)
     except ImportError as failure:
-        return ADVICE if (failure.name or "").partition(".")[0] == "matplotlib" else _cannot(path, failure)
+        return ADVICE if failure.name in (None, "matplotlib") else _cannot(path, failure)
     except Exception as failure:
         return _cannot(path, failure)
     return ""
