@@ -30,7 +30,8 @@ SECONDS = 60.0
 """Until then everything that a test waits for has happened, or it fails."""
 
 TOY = "toy_workload:workload"
-TINY = ("--agents", "2", "--rounds", "20", "--rank", "1")
+TINY = ("--agents", "3", "--rounds", "20", "--rank", "1")
+"""As few agents as are not warned of."""
 
 
 # Processes ------------------------------------------------------------------------------------------------------
@@ -181,11 +182,11 @@ def check_folder(folder: Path, result: dict[str, Any]) -> None:
     assert {path.name for path in folder.iterdir()} == names | stored
     with np.load(folder / "basis.npz", allow_pickle=False) as archive:
         assert basis_digest(archive["basis"]) == result["basis_sha256"]
-    agents = [load_result(folder / "agents" / f"site-{index}.npz") for index in range(2)]
+    agents = [load_result(folder / "agents" / f"site-{index}.npz") for index in range(3)]
     errors = [agent.number("value_error") for agent in agents]
     assert result["value_error"] == pytest.approx(float(np.median(errors)), rel=1e-15)
-    assert (result["agents"], result["rounds"], result["agent_steps"]) == (2, 20, 2 * 20 * 5)
-    assert [agent["label"] for agent in result["per_agent"]] == ["ring 0", "ring 1"]
+    assert (result["agents"], result["rounds"], result["agent_steps"]) == (3, 20, 3 * 20 * 5)
+    assert [agent["label"] for agent in result["per_agent"]] == ["ring 0", "ring 1", "ring 2"]
     with (folder / "rounds.csv").open(newline="") as lines:
         rows = list(csv.DictReader(lines))
     assert [int(row["round"]) for row in rows] == list(range(20))
@@ -199,12 +200,14 @@ def check_folder(folder: Path, result: dict[str, Any]) -> None:
 
 
 def test_killing_an_agent_does_not_end_the_run(tmp_path: Path, fifo: Path, no_matplotlib: str) -> None:
-    variables = {"COSPAN_TEST_FIFO": str(fifo), "PYTHONPATH": no_matplotlib}
+    variables = {"TOY_FIFO": str(fifo), "PYTHONPATH": no_matplotlib}
     arguments = ("--agents", "3", "--rounds", "30", "--liveness-seconds", "1", "--output", "run")
     with started("run", "toy_workload:stuck", *arguments, cwd=tmp_path, **variables) as process:
         os.kill(wait_for_site(fifo), signal.SIGKILL)
         code, out, err = ended(process)
-    assert code == 0, err
+    assert code == 3, err
+    assert "site-1 failed: its process was ended by SIGKILL" in err
+    assert "the run began with 3 agents and lost 1 of them: site-1" in err
     result = result_of(tmp_path / "run")
     assert (result["agents"], result["rounds"], result["finish_cause"]) == (2, 30, "rounds-reached")
     (gone,) = result["departures"]
@@ -218,7 +221,7 @@ def test_killing_an_agent_does_not_end_the_run(tmp_path: Path, fifo: Path, no_ma
 
 
 def test_an_interrupted_run_keeps_what_was_learnt(tmp_path: Path, fifo: Path, no_matplotlib: str) -> None:
-    variables = {"COSPAN_TEST_FIFO": str(fifo), "PYTHONPATH": no_matplotlib}
+    variables = {"TOY_FIFO": str(fifo), "PYTHONPATH": no_matplotlib}
     arguments = ("--agents", "2", "--rounds", "1000000", "--output", "run")
     with started("run", "toy_workload:signalling", *arguments, cwd=tmp_path, **variables) as process:
         wait_for_site(fifo)
@@ -239,7 +242,7 @@ def test_an_interrupted_run_keeps_what_was_learnt(tmp_path: Path, fifo: Path, no
 )
 def test_no_process_outlives_a_parent_that_is_killed(tmp_path: Path, fifo: Path) -> None:
     arguments = ("--agents", "2", "--rounds", "0", "--output", "run")
-    with started("run", "toy_workload:signalling", *arguments, cwd=tmp_path, COSPAN_TEST_FIFO=str(fifo)) as process:
+    with started("run", "toy_workload:signalling", *arguments, cwd=tmp_path, TOY_FIFO=str(fifo)) as process:
         agent = os.pidfd_open(wait_for_site(fifo))
         process.kill()
     wait_for_end(agent)
@@ -548,17 +551,17 @@ def test_a_comparison_leaves_its_numbers_and_pictures(tmp_path: Path, capfd: pyt
 def test_the_example_runs_as_it_says(tmp_path: Path) -> None:
     """`examples/my_own_environment.py`, copied into an empty folder, with the command in its first lines."""
     shutil.copy(ROOT / "examples" / "my_own_environment.py", tmp_path)
-    arguments = ("--agents", "2", "--rounds", "30", "--quiet", "--output", "shops")
+    arguments = ("--agents", "3", "--rounds", "30", "--quiet", "--output", "shops")
     code, out, err = cospan("run", "my_own_environment:shops", *arguments, cwd=tmp_path)
     assert (code, err) == (0, "")
     assert out.splitlines()[-1] == "shops"
-    assert [agent["id"] for agent in result_of(tmp_path / "shops")["per_agent"]] == ["site-0", "site-1"]
+    assert [agent["id"] for agent in result_of(tmp_path / "shops")["per_agent"]] == ["site-0", "site-1", "site-2"]
 
 
 def test_a_comparison_that_is_interrupted_says_so_and_leaves_nothing(tmp_path: Path, fifo: Path) -> None:
     """Nor does a process of it outlive it: standard error, which they share, has an end."""
     arguments = ("--agents", "2", "--rounds", "1000000", "--seeds", "2")
-    variables = {"COSPAN_TEST_FIFO": str(fifo)}
+    variables = {"TOY_FIFO": str(fifo)}
     with started("compare", "toy_workload:signalling", *arguments, cwd=tmp_path, **variables) as process:
         wait_for_site(fifo)
         process.send_signal(signal.SIGINT)

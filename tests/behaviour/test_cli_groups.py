@@ -98,7 +98,7 @@ def test_killing_a_group_ends_its_agents_and_not_the_run(
     fifo: Path,  # noqa: F811
     no_matplotlib: str,  # noqa: F811
 ) -> None:
-    variables = {"COSPAN_TEST_FIFO": str(fifo), "PYTHONPATH": no_matplotlib}
+    variables = {"TOY_FIFO": str(fifo), "PYTHONPATH": no_matplotlib}
     arguments = (
         "--agents",
         "4",
@@ -114,7 +114,7 @@ def test_killing_a_group_ends_its_agents_and_not_the_run(
     with started("run", "toy_workload:stuck", *arguments, cwd=tmp_path, **variables) as process:
         os.kill(wait_for_site(fifo), signal.SIGKILL)
         code, out, err = ended(process)
-    assert code == 0, err
+    assert code == 3, err
     result = result_of(tmp_path / "run")
     assert (result["agents"], result["rounds"], result["finish_cause"]) == (2, 30, "rounds-reached")
     assert [gone["agent_id"] for gone in result["departures"]] == ["site-0", "site-1"]

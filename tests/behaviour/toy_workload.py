@@ -30,7 +30,7 @@ from cospan.core.targets import (
 STATES = 4
 FEATURES = OneHotFeatures(STATES)
 SIGNAL_STEP = 40
-FIFO = "COSPAN_TEST_FIFO"
+FIFO = "TOY_FIFO"
 """Names the pipe into which site 1 of `signalling` and `stuck` writes its process id at SIGNAL_STEP."""
 
 

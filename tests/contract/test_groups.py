@@ -71,6 +71,114 @@ def test_an_agent_in_a_group_sees_exactly_the_same_data_as_alone(
         same_data(group, chains, steps)
 
 
+def spoilt(sites: Any, place: int, step: int) -> Any:
+    """The same sites; the one in this place gives the reward nan in this step."""
+    if isinstance(sites, Sites):
+        return replace(sites, chains=Spoilt(sites.chains, place, step))
+    taken, env = [0], sites[place].env
+    inner = env.step
+
+    def spoil(action: Any) -> Any:
+        observation, reward, *rest = inner(action)
+        taken[0] += 1
+        return observation, float("nan") if taken[0] == step + 1 else reward, *rest
+
+    env.step = spoil
+    return sites
+
+
+class Spoilt:
+    """Chains of which one gives a reward that is not finite."""
+
+    def __init__(self, chains: Any, place: int, step: int) -> None:
+        self._chains, self._place, self._step, self._steps = chains, place, step, 0
+
+    def reset(self, seeds: Any, generators: Any) -> None:
+        self._chains.reset(seeds, generators)
+
+    def advance(self, steps: int) -> tuple[np.ndarray, np.ndarray]:
+        observations, rewards = self._chains.advance(steps)
+        at, self._steps = self._step - self._steps, self._steps + steps
+        if 0 <= at < steps:
+            rewards = rewards.copy()
+            rewards[self._place, at] = float("nan")
+        return observations, rewards
+
+    def save_state(self) -> Any:
+        return self._chains.save_state()
+
+    def load_state(self, state: Any) -> None:
+        self._chains.load_state(state)
+
+
+@WORKLOADS
+@BOTH
+@pytest.mark.parametrize("place", [0, 4])
+def test_who_fails_is_dropped_and_the_others_see_the_same_data_as_before(
+    name: str, together: bool, place: int
+) -> None:
+    workload = workload_of(name, together=together)
+    names = [f"site-{index}" for index in INDICES]
+    sites = spoilt(make_sites(workload, INDICES, SEED), place, 25)
+    group = chain_group(sites, names=names, indices=INDICES, seed=SEED)
+    chains = alone(workload)
+    same_data(group, chains, 20)
+    played, failures = group.advance_those_that_can(20)
+    assert {where: str(why) for where, why in failures.items()} == {
+        place: f"the environment of {names[place]} gave the reward nan in step 25; it must be finite"
+    }
+    group.drop(failures)
+    others = [chain for number, chain in enumerate(chains) if number != place]
+    for number, chain in enumerate(others):
+        np.testing.assert_array_equal(played.rewards[number], chain.advance(20).rewards)
+    for steps in (7, 400):
+        same_data(group, others, steps)
+    assert len(group.labels) == len(group.references) == 4
+
+
+def learner_of(workload: Workload, spec: RunSpecification, place: int | None = None) -> GroupLearner:
+    sites = make_sites(workload, INDICES, SEED)
+    sites = sites if place is None else spoilt(sites, place, 3 * spec.method.steps_per_round + 2)
+    names = [f"site-{index}" for index in INDICES]
+    return GroupLearner(GroupSites((INDICES,), (sites,)), spec, names=names, with_baseline=True)
+
+
+@BOTH
+@pytest.mark.parametrize("preset", sorted(PRESETS))
+def test_a_group_goes_on_without_a_member_as_if_it_had_never_been(
+    together: bool, preset: str, tmp_path: Path
+) -> None:
+    workload, name = workload_of("queues", together=together), "queues"
+    features = make_site(workload, 0, SEED).features
+    spec = RunSpecification(name, features.dim, 2, len(INDICES), 9, SEED, PRESETS[preset](10))
+    basis = np.linalg.qr(np.random.default_rng(1).normal(size=(features.dim, 2)))[0]
+    group, whole = learner_of(workload, spec, place=1), learner_of(workload, spec)
+    failed: list[tuple[str, int, str]] = []
+    group.on_failure.append(lambda agent, why: failed.append((agent.name, len(agent.trace.round), why)))
+    for number in range(5):
+        upload, _ = group.learn(number, basis), whole.learn(number, basis)
+    ((who, rounds, why),) = failed
+    assert (who, rounds) == ("site-2", 3)
+    assert group.failures == {"site-2": why}
+    assert upload.contribution.weight == 4.0
+    keep = [0, 2, 3, 4]
+    np.testing.assert_allclose(group.weights, whole.weights[keep], rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(group.gains, whole.gains[keep], rtol=1e-12)
+    assert [value.shape for value in group.trace.value_error] == [(4,)] * 5
+    check_that_it_goes_on(group, learner_of(workload, spec), tmp_path)
+
+
+def check_that_it_goes_on(group: GroupLearner, again: GroupLearner, folder: Path) -> None:
+    """A process that is started again makes all sites, and goes on without the one that had failed."""
+    path = folder / f"{group.name}.npz"
+    save_npz(path, **GROUP.contents(group, "run"))
+    GROUP.resume(again, path, "run")
+    assert again.names == group.names
+    assert set(again.failures) == {"site-2"}
+    np.testing.assert_array_equal(again.weights, group.weights)
+    assert len(agents_of(load_group(path))) == 4
+
+
 @WORKLOADS
 def test_a_group_knows_what_its_sites_know(name: str) -> None:
     workload = workload_of(name)
@@ -161,7 +269,7 @@ class Broken:
 @pytest.mark.parametrize(
     ("chains", "text"),
     [
-        (Broken(reward=float("nan")), "the environment of site 5 gave the reward nan in step 2; it must be finite"),
+        (Broken(reward=float("nan")), "the environment of site-5 gave the reward nan in step 2; it must be finite"),
         (Broken(states=1), r"gave observations of shape \(2, 5\) and rewards of shape \(2, 3\); for 3 steps"),
     ],
 )
@@ -330,7 +438,7 @@ def test_what_is_saved_in_the_middle_of_a_round_is_of_the_round_before(monkeypat
     group, basis = group_of("synthetic"), specification("synthetic", "practical").initial_basis()
     group.learn(0, basis)
     before = GROUP.contents(group, "run-1")
-    monkeypatch.setattr(group.blocks[1].chains, "advance", lambda steps: 1 / 0)
+    monkeypatch.setattr(group.blocks[1].chains, "advance_those_that_can", lambda steps: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         group.learn(1, basis)
     after = GROUP.contents(group, "run-1")

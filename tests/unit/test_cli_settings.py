@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from cospan.cli.settings import Settings, load_settings
+from cospan.cli.settings import Settings, load_settings, unknown_variables
 from cospan.cli.specifying import plan_alone, plan_with_workload, preset_of
 from cospan.core.method import PRESETS, Aggregation, Corrections, Method, paper, practical
 from cospan.wire.errors import CospanError, InvalidValueError, RunFileError
@@ -75,7 +75,7 @@ def test_another_file_may_be_named(tmp_path: Path) -> None:
         (
             {},
             {"cospan.toml": "agnets = 3"},
-            "cospan.toml has agnets = 3, which is no setting; allowed are agents, rounds",
+            "cospan.toml has agnets = 3, which is no setting; did you mean agents? allowed are agents, rounds",
         ),
         ({}, {"cospan.toml": "agents = "}, "cospan.toml is not TOML"),
     ],
@@ -261,3 +261,24 @@ def test_a_workload_fills_in_what_it_knows(tmp_path: Path) -> None:
     file.write_text(to_toml(replace(spec, feature_fingerprint="another")))
     with pytest.raises(CospanError, match="the feature map 'another'"):
         plan_with_workload({}, None, reference="queues", spec_file=file, rounds=1)
+
+
+def test_a_variable_that_is_no_setting_is_named_with_the_one_that_is_like_it() -> None:
+    environment = {
+        "COSPAN_ROUND": "5",
+        "COSPAN_WORKLOAD": "queues",
+        "COSPAN_SEED": "1",
+        "COSPAN_XYZZY": "",
+        "PATH": "/",
+    }
+    assert unknown_variables(environment) == [
+        "the environment variable COSPAN_ROUND is no setting and changes nothing; did you mean COSPAN_ROUNDS?",
+        "the environment variable COSPAN_XYZZY is no setting and changes nothing",
+    ]
+
+
+def test_a_key_that_is_no_setting_is_named_with_the_one_that_is_like_it(tmp_path: Path) -> None:
+    path = tmp_path / "cospan.toml"
+    path.write_text("round = 5\n")
+    with pytest.raises(InvalidValueError, match=r"round = 5, which is no setting; did you mean rounds\? allowed"):
+        load_settings({}, path)

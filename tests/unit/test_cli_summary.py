@@ -92,7 +92,8 @@ def test_the_document_has_the_keys_of_the_interface() -> None:
     assert document["value_error"] == pytest.approx(0.03)
     assert document["gain_error"] == pytest.approx(0.2)
     assert document["baselines"] == {"independent": pytest.approx(0.04)}
-    assert document["departures"] == [{"agent_id": "site-2", "round": 88, "cause": "it was silent for 5 s"}]
+    gone = {"agent_id": "site-2", "round": 88, "cause": "it was silent for 5 s", "asked": False}
+    assert document["departures"] == [gone]
     assert [agent["ratio"] for agent in document["per_agent"]] == [0.5, 1.0, None]
     assert document["method"]["head_radius"] == "inf"
     json.dumps(document, allow_nan=False)

@@ -126,14 +126,38 @@ def test_a_name_that_names_no_workload(folder: Path, reference: str, text: str) 
 @pytest.mark.parametrize(
     ("source", "text"),
     [
-        ("import no_such_library", "workload 'own_broken:x' imports 'no_such_library', which is not installed"),
         ("x = 1 / 0", "workload 'own_broken:x' cannot be imported: ZeroDivisionError: division by zero"),
         ("x = (", "workload 'own_broken:x' cannot be imported: SyntaxError"),
+        ("import sys; sys.exit(0)", "workload 'own_broken:x' cannot be imported: SystemExit: 0"),
+        ("import os; os._exit(0)", r"cannot be imported: SystemExit: module 'own_broken' calls os._exit\(0\)"),
+        (
+            "class Panic(BaseException): ...\nraise Panic('no')",
+            "workload 'own_broken:x' cannot be imported: Panic: no",
+        ),
+        (
+            "def __getattr__(name): raise Exception(name)",
+            "workload 'own_broken:x' cannot be looked up: Exception: x",
+        ),
     ],
 )
 def test_a_module_that_does_not_import(folder: Path, source: str, text: str) -> None:
+    """Whatever it does: it would end a command in silence and with exit code 0 otherwise."""
     (folder / "own_broken.py").write_text(source)
-    with pytest.raises(WorkloadError, match=text):
+    with pytest.raises(WorkloadBehaviourError, match=text) as failure:
+        load_workload("own_broken:x")
+    assert failure.value.exit_code == 1
+    assert os._exit.__name__ == "_exit"
+
+
+def test_a_module_that_imports_what_is_not_there(folder: Path) -> None:
+    (folder / "own_broken.py").write_text("import no_such_library")
+    with pytest.raises(WorkloadError, match="'own_broken:x' imports 'no_such_library', which is not installed"):
+        load_workload("own_broken:x")
+
+
+def test_an_interrupt_while_a_module_is_imported_is_an_interrupt(folder: Path) -> None:
+    (folder / "own_broken.py").write_text("raise KeyboardInterrupt")
+    with pytest.raises(KeyboardInterrupt):
         load_workload("own_broken:x")
 
 

@@ -833,6 +833,24 @@ def test_a_sum_over_somebody_who_is_gone_is_made_anew() -> None:
     assert rejoined(agent, "b") == ["Learn"]
 
 
+def test_a_sum_that_names_nobody_is_one_over_all_that_had_joined() -> None:
+    """As a group's is: without the member that it has dropped, it is made anew."""
+    agent = active()
+    assert agent.step(session.GradientReady(upload(0))) == ["Transmit GradientUpload"]
+    before = agent.state.join
+    assert before is not None
+    assert rejoined(agent, *before.agent_ids[:-1], "z") == ["Learn"]
+
+
+def test_a_sum_without_the_dropped_member_is_sent_once_it_is_out() -> None:
+    """A group regroups first, and then hands over what the others have learnt in the round."""
+    agent = active()
+    assert agent.step(session.Regrouped(("a",))) == ["Connect"]
+    assert agent.step(session.GradientReady(upload(0))) == []
+    agent.step(session.Connected())
+    assert agent.receive(agent.welcome(0, session_token="token-2", agent_ids=("a",))) == ["Transmit GradientUpload"]
+
+
 def test_a_round_that_is_being_learnt_goes_on_while_the_group_changes() -> None:
     agent = active()
     assert rejoined(agent, "a", "b") == []

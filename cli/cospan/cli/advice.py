@@ -1,6 +1,6 @@
 """What is not wrong enough to refuse: one sentence on standard error for each, before a run begins."""
 
-import sys
+import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,20 +12,21 @@ from cospan.client.chain import checked_features
 from cospan.client.workload import Site
 from cospan.core.feature_span import FeatureSpan, smallest_eigenvalue
 from cospan.core.specification import RunSpecification
+from cospan.fleet.output import say
 from cospan.wire.errors import WorkloadBehaviourError
-from cospan.wire.text import MAX_RECORD, printable
 
 MOST_FEATURES = 128
 """With more of them the check would take longer than 0.2 s."""
 _STATES = 2000
 _STATES_PER_FEATURE = 40
 _MOST_LISTED = 10_000
+_FEW_AGENTS = 2
 
 
 def advise(sentences: Sequence[str]) -> None:
     """Says them."""
     for sentence in sentences:
-        print(printable(f"cospan: warning: {sentence}", MAX_RECORD), file=sys.stderr, flush=True)
+        say(f"cospan: warning: {sentence}")
 
 
 def of_rank(spec: RunSpecification) -> list[str]:
@@ -37,6 +38,14 @@ def of_rank(spec: RunSpecification) -> list[str]:
         f"feature_dim is {d} and rank is {r}; the method's analysis needs d ≥ 2r, here {2 * r}: take a smaller "
         "rank, or each agent might as well learn alone"
     ]
+
+
+def of_agents(agents: int) -> list[str]:
+    """On fleets that are too small to learn from each other."""
+    if agents > _FEW_AGENTS:
+        return []
+    shares = "one agent has no other to share a subspace with" if agents == 1 else "two agents share little data"
+    return [f"agents is {agents}; {shares}, so the joint method gains little over learning alone: run 8 or more"]
 
 
 def of_features(spec: RunSpecification, site: Site, system: Float[np.ndarray, "d d"] | None = None) -> list[str]:
@@ -77,7 +86,7 @@ def of_features(spec: RunSpecification, site: Site, system: Float[np.ndarray, "d
 
 def _drawn(site: Site) -> Float[np.ndarray, "n d"] | None:
     """Features of all states of a small finite space, else of states drawn from it; None where that cannot be."""
-    space = site.env.observation_space
+    space = copy.deepcopy(site.env.observation_space)  # drawing from the environment's own would change its draws
     count = max(_STATES, _STATES_PER_FEATURE * site.features.dim)
     try:
         observations: list[Any]

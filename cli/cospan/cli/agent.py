@@ -29,9 +29,10 @@ from cospan.client.agent import Agent, default_agent_id
 from cospan.client.participant import AgentEnd
 from cospan.client.plausibility import MEMORY_GIB
 from cospan.client.result_file import OWNED, load_result
+from cospan.client.site_learner import FAILED, Warned
+from cospan.fleet.output import say
 from cospan.wire.errors import CospanError, InvalidValueError, RunFileError
 from cospan.wire.open_files import raise_file_limit
-from cospan.wire.text import MAX_RECORD, printable
 from cospan.wire.tls import TlsFiles
 from cospan.wire.whole_files import check_regular
 
@@ -85,13 +86,14 @@ def take_part(chosen: AgentOptions, flags: Mapping[str, Any], config: Path | Non
         CospanError: it cannot begin, or did not end in order.
     """
     log_errors_to_stderr()
-    lines = JsonLines(claim_stdout()) if chosen.json else None
+    lines = JsonLines(claim_stdout(dropping=True)) if chosen.json else None
     raise_file_limit()
     agent: Agent | AgentGroup | None = None
     try:
         agent = _prepared(chosen, _settings(chosen, flags, config))
         agent.on_round.append(Reporter(lines))
         agent.on_note.append(partial(_say, lines))
+        agent.on_warning.append(partial(_warn, lines))
         use_one_blas_thread()
         keep_what_is_loaded()
         keep_freed_memory(KEPT_BY_AN_AGENT)
@@ -259,7 +261,7 @@ class Reporter:
         self._due = now + (_PLAIN_SECONDS if self._lines is None else _JSON_SECONDS)
         progress = AgentProgress.of_learner(agent.learner)
         if self._lines is None:
-            print(f"{agent.name}: round {round_number}, {words(progress)}", flush=True)
+            say(f"{agent.name}: round {round_number}, {words(progress)}", error=False)
         else:
             self._lines.emit("progress", round=round_number, **progress.as_document())
 
@@ -267,9 +269,21 @@ class Reporter:
 def _say(lines: JsonLines | None, agent: "Agent | AgentGroup", note: str) -> None:
     """What people should know; called by the learning thread."""
     if lines is None:
-        print(printable(f"{agent.name}: {note}", MAX_RECORD), flush=True)
+        say(f"{agent.name}: {note}", error=False)
     else:
         lines.emit("note", agent=agent.name, message=note)
+
+
+def _warn(lines: JsonLines | None, agent: "Agent | AgentGroup", warning: Warned) -> None:
+    """What is wrong with an agent that learns on, or has failed in a group that does; by the learning thread."""
+    failed = warning.kind == FAILED
+    if lines is not None:
+        event = "agent-failed" if failed else "warning"
+        lines.emit(event, agent=warning.agent, kind=warning.kind, message=warning.text)
+    elif failed:
+        say(f"{warning.agent} failed, and {agent.name} learns on without it: {warning.text}")
+    else:
+        say(f"cospan: warning: {warning.text}")
 
 
 def words(progress: AgentProgress) -> str:
@@ -299,8 +313,8 @@ def _say_end(agent: "Agent | AgentGroup", end: AgentEnd, lines: JsonLines | None
     progress = None if agent.learner is None else AgentProgress.of_learner(agent.learner)
     if lines is not None:
         values = {"agent": agent.name, "rounds": 0} if progress is None else progress.as_document()
-        lines.emit("finished", message=end.message, **values)
+        lines.emit("finished", message=end.message, left=end.left, **values)
         return
     learnt = f"; {words(progress)}" if progress is not None and progress.rounds else ""
     kept = f"; saved in {agent.state_path}" if agent.state_path is not None and end.rounds else ""
-    print(printable(f"{agent.name}: {end.message}; {end.rounds} rounds learnt{learnt}{kept}", MAX_RECORD))
+    say(f"{agent.name}: {end.message}; {end.rounds} rounds learnt{learnt}{kept}", error=False)

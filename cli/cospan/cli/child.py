@@ -5,7 +5,7 @@ import contextlib
 import json
 import os
 import signal
-from asyncio.subprocess import PIPE, Process
+from asyncio.subprocess import PIPE, Process, SubprocessStreamProtocol
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -16,6 +16,8 @@ _LONGEST_LINE = 2**24
 """Of a coordinator that names all agents of a run."""
 _MOST_UNREAD = 2**20
 """Bytes that wait for a child to read them."""
+_LAST_LINES_SECONDS = 1.0
+"""How long the lines that a child wrote before its end are waited for, where another process holds its pipes."""
 
 
 class Listener(Protocol):
@@ -38,14 +40,16 @@ class Child:
     with the parent: told `--follow-stdin`, it then stops in order, however the parent went.
     """
 
-    def __init__(self, name: str, process: Process, listener: Listener) -> None:
-        self.name, self._process, self._listener = name, process, listener
+    def __init__(self, name: str, process: Process, pipes: "_Pipes", listener: Listener) -> None:
+        self.name, self._process, self._pipes, self._listener = name, process, pipes, listener
+        self.last_line = ""
+        """What it wrote to its standard error last."""
         self._attending = asyncio.create_task(self._attend())
 
     @classmethod
     async def start(cls, name: str, arguments: Sequence[str], listener: Listener) -> "Child":
         """Starts `cospan` with these arguments."""
-        process = await asyncio.create_subprocess_exec(
+        process, pipes = await _started(
             *python_module("cospan.cli.main", *arguments, "--follow-stdin"),
             stdin=PIPE,
             stdout=PIPE,
@@ -53,7 +57,7 @@ class Child:
             start_new_session=True,
             limit=_LONGEST_LINE,
         )
-        return cls(name, process, listener)
+        return cls(name, process, pipes, listener)
 
     @property
     def running(self) -> bool:
@@ -96,12 +100,18 @@ class Child:
                 os.killpg(self._process.pid, signal.SIGKILL)
 
     async def _attend(self) -> None:
+        """Reads until the process has ended; processes that it has started may hold its pipes open for longer."""
         assert self._process.stdout is not None
         assert self._process.stderr is not None
-        await asyncio.gather(
-            self._read(self._process.stdout, data=True), self._read(self._process.stderr, data=False)
-        )
-        await self._process.wait()
+        reading = [
+            asyncio.ensure_future(self._read(self._process.stdout, data=True)),
+            asyncio.ensure_future(self._read(self._process.stderr, data=False)),
+        ]
+        await self._pipes.exited.wait()
+        _, held = await asyncio.wait(reading, timeout=_LAST_LINES_SECONDS)
+        for each in held:
+            each.cancel()
+        self._pipes.close()
         self._listener.on_exit(self)
 
     async def _read(self, stream: asyncio.StreamReader, *, data: bool) -> None:
@@ -117,7 +127,41 @@ class Child:
             if document is not None:
                 self._listener.on_event(self, document)
             elif text:
-                self._listener.on_complaint(self, printable(text, MAX_RECORD))
+                text = printable(text, MAX_RECORD)
+                self.last_line = self.last_line if data else text
+                self._listener.on_complaint(self, text)
+
+
+class _Pipes(SubprocessStreamProtocol):
+    """A child's pipes, and its end. `Process.wait` waits for the end of the pipes as well."""
+
+    def __init__(self, *, limit: int, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(limit=limit, loop=loop)
+        self.exited = asyncio.Event()
+        self._own_transport: asyncio.SubprocessTransport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """The process has started."""
+        super().connection_made(transport)
+        assert isinstance(transport, asyncio.SubprocessTransport)
+        self._own_transport = transport
+
+    def process_exited(self) -> None:
+        """The process has ended."""
+        super().process_exited()
+        self.exited.set()
+
+    def close(self) -> None:
+        """Closes what is still open of the pipes."""
+        if self._own_transport is not None:
+            self._own_transport.close()
+
+
+async def _started(*command: str, limit: int, **how: Any) -> tuple[Process, _Pipes]:
+    """As `asyncio.create_subprocess_exec`, with the pipes."""
+    loop = asyncio.get_running_loop()
+    transport, pipes = await loop.subprocess_exec(lambda: _Pipes(limit=limit, loop=loop), *command, **how)
+    return Process(transport, pipes, loop), pipes
 
 
 def _document(text: str) -> dict[str, Any] | None:

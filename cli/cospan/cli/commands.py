@@ -61,6 +61,7 @@ def run(
     dashboard_root_path: o.DashboardRootPath = None,
     allowed_hosts: o.AllowedHosts = None,
     in_process: o.InProcess = False,
+    allow_losses: o.AllowLosses = False,
     output: o.OutputFolder = None,
     keep_every: o.KeepEvery = None,
     spec: o.SpecFile = None,
@@ -72,7 +73,16 @@ def run(
     """One coordinator and N agent processes on this machine: a live run, a summary, a run folder."""
     from cospan.cli.run import RunOptions, run_here
 
-    chosen = RunOptions(workload, spec, output, in_process=in_process, json=json, quiet=quiet, debug=debug)
+    chosen = RunOptions(
+        workload,
+        spec,
+        output,
+        in_process=in_process,
+        json=json,
+        quiet=quiet,
+        debug=debug,
+        allow_losses=allow_losses,
+    )
     raise typer.Exit(run_here(chosen, _given(context), config))
 
 
@@ -609,6 +619,7 @@ PANELS: dict[Callable[..., None], str] = {
 }
 """Under which heading `cospan --help` lists a command."""
 _EXIT_CODES = {
+    run: "0 done; 1 failed; 2 wrong usage; 3 ended with fewer agents than it began with",
     watch: "0 the run is over, or Ctrl-C; 1 nobody answers; 2 wrong usage",
     doctor: "0 no problem; 1 a problem was found; 2 wrong usage",
     coordinator: "0 all rounds are done, or it goes on when started again; 1 the run failed; 2 wrong usage",

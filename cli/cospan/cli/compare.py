@@ -1,7 +1,6 @@
 """`cospan compare`: the joint method and its rivals over the same transitions; a table, plots, their numbers."""
 
 import json
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from cospan.cli.specifying import plan_with_workload
 from cospan.cli.study_extra import require_study
 from cospan.cli.table import table
 from cospan.core.specification import RunSpecification
+from cospan.fleet.output import say
 from cospan.study.comparison import Summary, contenders, document, summaries
 from cospan.study.comparison_plot import draw_comparison
 from cospan.study.play import Point, Task, cores, play_all, points_csv
@@ -44,6 +44,7 @@ def compare_here(chosen: CompareOptions, flags: Mapping[str, Any], config: Path 
     data = claim_stdout() if chosen.json else None
     require_study("cospan compare")
     plan = plan_with_workload(flags, config, reference=chosen.workload, spec_file=None, rounds=_ROUNDS)
+    plan.close()  # it is made again to be played
     spec, workload = plan.specification, plan.workload
     assert workload is not None
     if spec.rounds == 0:
@@ -66,8 +67,8 @@ def compare_here(chosen: CompareOptions, flags: Mapping[str, Any], config: Path 
         )
         for seed in seeds
     ]
-    say = (lambda _: None) if chosen.quiet else say_on_stderr
-    points = [point for played in play_all(tasks, cores(), say) for point in played.points]
+    tell = (lambda _: None) if chosen.quiet else say_on_stderr
+    points = [point for played in play_all(tasks, cores(), tell) for point in played.points]
     found = summaries(points)
     folder = make_run_folder(chosen.output, workload=f"compare-{workload.name or spec.workload}")
     _write(folder, spec, seeds, points, found)
@@ -81,7 +82,7 @@ def compare_here(chosen: CompareOptions, flags: Mapping[str, Any], config: Path 
 
 def say_on_stderr(text: str) -> None:
     """A line of progress."""
-    print(text, file=sys.stderr, flush=True)
+    say(text)
 
 
 class Progress:
@@ -96,7 +97,7 @@ class Progress:
         now = time.monotonic()
         if now >= self._due and not self._quiet:
             self._due = now + _SAY_SECONDS
-            print(f"{self._what}: {self._unit} {number} of {self._count}", file=sys.stderr, flush=True)
+            say(f"{self._what}: {self._unit} {number} of {self._count}")
 
 
 def _write(
@@ -110,7 +111,10 @@ def _write(
     write_text(folder.path / "comparison.csv", points_csv(points))
     values = json.dumps(document(spec, seeds, found), indent=2, ensure_ascii=False, allow_nan=False)
     write_text(folder.path / "comparison.json", f"{values}\n")
-    draw_comparison(folder.path, spec, points, found)
+    try:
+        draw_comparison(folder.path, spec, points, found)
+    except Exception as failure:  # the numbers are there; a picture decides over nothing
+        say(f"cospan: no picture: drawing failed with {type(failure).__name__}: {failure}")
 
 
 def _lines(spec: RunSpecification, seeds: int, found: Sequence[Summary]) -> list[str]:

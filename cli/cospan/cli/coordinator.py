@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from cospan.cli.advice import advise, of_features, of_rank
+from cospan.cli.advice import advise, of_agents, of_features, of_rank
 from cospan.cli.dashboard import DashboardPlan, Onlookers, plan_dashboard
 from cospan.cli.log_lines import log_errors_to_stderr, log_to_file, stop_logging
 from cospan.cli.outcome import RunFailedError, RunOutcome, outcome_of_state, result_document
@@ -36,6 +36,7 @@ from cospan.cli.stored_run import StoredRun, check_same_run, run_to_go_on_with
 from cospan.cli.telemetry import MetricsPlan, metrics_plan, serving_metrics, tracing, wants_traces
 from cospan.core.specification import RunSpecification
 from cospan.core.units import bound_note
+from cospan.fleet.output import say
 from cospan.server.archive import read_reports
 from cospan.server.events import Note, ReportRound, Suspend
 from cospan.server.host import Coordinator
@@ -45,7 +46,6 @@ from cospan.wire.address import is_loopback
 from cospan.wire.errors import CospanError, InvalidValueError, RunFileError
 from cospan.wire.messages import FinishCause, RoundReport
 from cospan.wire.open_files import raise_file_limit
-from cospan.wire.text import MAX_RECORD, printable
 from cospan.wire.tls import TlsFiles, check_usable
 
 DEFAULT_PORT = 50051
@@ -77,11 +77,12 @@ def serve_here(chosen: CoordinatorOptions, flags: Mapping[str, Any], config: Pat
     log_errors_to_stderr()
     if chosen.run_folder is not None and chosen.runs_folder is not None:
         raise InvalidValueError("--run-folder and --runs-folder are both said; leave out one")
-    voice: Voice = JsonVoice(JsonLines(claim_stdout())) if chosen.json else PlainVoice()
+    voice: Voice = JsonVoice(JsonLines(claim_stdout(dropping=True))) if chosen.json else PlainVoice()
     try:
         new_run = load_settings(flags, config).new_run
         stored = run_to_go_on_with(chosen.run_folder, chosen.runs_folder, new_run=new_run)
         plan = _plan(chosen, flags, config, stored)
+        plan.close()  # agents make the sites; this one has said what its features are
         tls = _tls(plan, chosen)
         shown = Shown(metrics_plan(plan.settings, tls), wants_traces(plan.settings))
         dashboard = plan_dashboard(plan.settings, tls)
@@ -90,7 +91,7 @@ def serve_here(chosen: CoordinatorOptions, flags: Mapping[str, Any], config: Pat
         use_one_blas_thread()
         raise_file_limit()
         if not chosen.follow_stdin and stored is None:  # else it was said before
-            advise([*of_rank(plan.specification), *_of_features(plan)])
+            advise([*of_rank(plan.specification), *_of_features(plan), *of_agents(plan.specification.agents)])
         keep_what_is_loaded()
         keep_freed_memory()
         return _exit_code(asyncio.run(_serve(plan, chosen, stored, tls, shown, dashboard, voice)))
@@ -416,43 +417,43 @@ class PlainVoice:
 
     def listening(self, address: str, agents: int) -> None:
         """The one line that scripts may wait for."""
-        print(f"cospan coordinator listens on {address}, waiting for {agents} agents", flush=True)
+        say(f"cospan coordinator listens on {address}, waiting for {agents} agents", error=False)
 
     def metrics(self, url: str) -> None:
         """Where they are."""
-        print(f"metrics are on {url}", flush=True)
+        say(f"metrics are on {url}", error=False)
 
     def shows(self, address: str) -> None:
         """For a browser."""
-        print(f"dashboard: {address}", flush=True)
+        say(f"dashboard: {address}", error=False)
 
     def goes_on(self, stored: StoredRun) -> None:
         """How far the run had come."""
         state = stored.state
         of = f" of {state.specification.rounds}" if state.specification.rounds else ""
-        print(f"goes on with run {state.run_id}: {state.rounds}{of} rounds are done", flush=True)
+        say(f"goes on with run {state.run_id}: {state.rounds}{of} rounds are done", error=False)
 
     def note(self, note: Note) -> None:
         """Who came and went."""
         words = (note.kind.replace("-", " "), ", ".join(note.agent_ids[:10]), note.text)
-        print(printable(f"round {note.round}: " + ": ".join(filter(None, words)), MAX_RECORD), flush=True)
+        say(f"round {note.round}: " + ": ".join(word for word in words if word), error=False)
 
     def round(self, report: RoundReport) -> None:
         """One line every few seconds."""
         now = time.monotonic()
         if now >= self._due or report.finished:
             self._due = now + _PLAIN_ROUND_SECONDS
-            print(
+            say(
                 f"round {report.closed_round} closed: {report.contributors} agents, "
                 f"basis moved by {report.basis_movement:.3g}",
-                flush=True,
+                error=False,
             )
 
     def finished(self, outcome: RunOutcome) -> None:
         """Why it is over."""
         if outcome.bounded:
-            print(bound_note(outcome.bounded, outcome.specification.method), flush=True)
-        print(printable(f"finished after {outcome.rounds} rounds: {outcome.message}", MAX_RECORD), flush=True)
+            say(bound_note(outcome.bounded, outcome.specification.method), error=False)
+        say(f"finished after {outcome.rounds} rounds: {outcome.message}", error=False)
 
     def failed(self, failure: CospanError) -> None:
         """`main` says it."""

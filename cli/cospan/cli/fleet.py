@@ -22,6 +22,7 @@ from cospan.cli.progress import View
 from cospan.cli.recorder import AgentProgress, RunMonitor
 from cospan.cli.run_folder import RunFolder, write_text
 from cospan.cli.specifying import RunPlan
+from cospan.cli.troubles import Warnings, named
 from cospan.fleet.hosts import Host
 from cospan.wire.errors import CospanError, UsageError
 from cospan.wire.limits import max_message_bytes
@@ -36,7 +37,6 @@ _SAVE_SECONDS = 20.0
 """For agents to save their files after the run, and for the coordinator to complete its own."""
 _SAVE_SECONDS_PER_AGENT = 0.03
 """The same for each agent of the largest group, which writes one file after another."""
-_NAMED = 5
 _STOP_SECONDS = 5.0
 _LAST_ROUNDS_SECONDS = 2.0
 
@@ -48,6 +48,8 @@ class Fleet:
     * `interrupted`: the signal that ended it, or "";
     * `complaint`: what the coordinator failed with, or "";
     * `losses`: how agents ended that did not end in order, by name;
+    * `left`: the agents that left on request before the run was over;
+    * `warnings`: what agents said that people should know;
     * `deserted`: how the last of them ended, where all did before the run was over, or "".
     """
 
@@ -66,6 +68,8 @@ class Fleet:
         self.interrupted = ""
         self.complaint = ""
         self.losses: dict[str, str] = {}
+        self.left: set[str] = set()
+        self.warnings = Warnings(view)
         self.deserted = ""
         self._plan, self._folder, self._monitor, self._view = plan, folder, monitor, view
         self._truths = TruthTeller(monitor)
@@ -148,10 +152,7 @@ class Fleet:
         if event == "failed" and child.name == "coordinator":
             self.complaint = document["message"]
         if child is not self._coordinator and child.name in self._agents:
-            if event in ("progress", "finished") and document.get("rounds"):
-                self._monitor.add_agent(AgentProgress.of_document(document))
-            if event == "note":
-                log.info("%s: %s", child.name, document["message"])
+            self._on_agent_event(child, document)
             return
         match event:
             case "listening":
@@ -163,10 +164,29 @@ class Fleet:
             case "run-started":
                 self._started = True
             case "agent-gone":
-                gone = document["agents"]
-                more = f" and {len(gone) - _NAMED} more" if len(gone) > _NAMED else ""
-                names = ", ".join(gone[:_NAMED]) + more
-                self._view.note(f"round {document['round']}: {names} is gone: {document['message']}")
+                self._view.note(
+                    f"round {document['round']}: {named(document['agents'])} is gone: {document['message']}"
+                )
+
+    def _on_agent_event(self, child: Child, document: dict[str, Any]) -> None:
+        match document["event"]:
+            case "progress" | "finished" if document.get("rounds"):
+                self._monitor.add_agent(AgentProgress.of_document(document))
+            case "note":
+                log.info("%s: %s", child.name, document["message"])
+            case "warning":
+                self.warnings.add(document["agent"], document["kind"], document["message"])
+            case "agent-failed":
+                self._lose((document["agent"],), document["message"])
+        if document.get("left"):
+            self.left.update(self._hosts[child.name].agents)
+
+    def _lose(self, agents: Sequence[str], why: str) -> None:
+        """Agents have failed while the run goes on: their sentence is shown wherever people look."""
+        self.losses |= dict.fromkeys(agents, why)
+        shown = named(agents)
+        log.warning("%s failed: %s", shown, why)  # not an error, which would be shown twice
+        self._view.tell(f"{shown} failed: {why}")
 
     def on_complaint(self, child: Child, text: str) -> None:
         """A child wrote to its standard error."""
@@ -196,13 +216,13 @@ class Fleet:
         if words.get("event") == "finished":
             return
         error = self._error_of(child, f"{child.name} {child.ending}")
-        self.losses |= dict.fromkeys(
-            self._hosts[child.name].agents, words.get("message", f"its process {child.ending}")
-        )
         run_is_over = "coordinator" in self._last_words
         if words.get("rounds") == 0 or not (self._started or run_is_over):
             self._fail(error)
-        elif not run_is_over and not any(agent.running for agent in self._agents.values() if agent is not child):
+            return
+        why = words.get("message", with_last_line(child, f"its process {child.ending}"))
+        self._lose([name for name in self._hosts[child.name].agents if name not in self.losses], why)
+        if not run_is_over and not any(agent.running for agent in self._agents.values() if agent is not child):
             self.deserted = str(error)
             self._stop_coordinator()
 
@@ -210,7 +230,7 @@ class Fleet:
         """What a child failed with, as an error of this process."""
         words = self._last_words.get(child.name, {})
         kind = UsageError if words.get("exit_code") == UsageError.exit_code else RunFailedError
-        return kind(words.get("message", otherwise))
+        return kind(words.get("message", with_last_line(child, otherwise)))
 
     async def _watch(self, address: str, coordinator: Child) -> None:
         """Follows the rounds; a stream that breaks is opened again while the coordinator is there."""
@@ -243,14 +263,15 @@ class Fleet:
     def _interrupt(self, name: str) -> None:
         """The first signal ends the run in order, the second at once."""
         if self.interrupted:
-            for child in self._children:
-                child.kill()
+            if name != "SIGHUP":  # a terminal that closes may send several
+                for child in self._children:
+                    child.kill()
             return
         self.interrupted = name
-        self._view.note(f"{name}: the run is being ended in order; once more ends it at once")
         self._stop_coordinator()
         if not self._started:
             self._stop_agents()
+        self._view.note(f"{name}: the run is being ended in order; once more ends it at once")
 
     def _fail(self, error: CospanError) -> None:
         """The run cannot begin."""
@@ -293,3 +314,9 @@ class Fleet:
         for wait in pending:
             wait.cancel()
         return not pending
+
+
+def with_last_line(child: Child, sentence: str) -> str:
+    """The sentence on a child's end, with what the child said last."""
+    last = child.last_line.removeprefix("cospan: ")
+    return f"{sentence}; it said last: {last}" if last else sentence

@@ -6,21 +6,22 @@ from collections.abc import Sequence
 from types import FrameType
 
 from cospan.cli.outcome import RunOutcome, outcome_of_state
+from cospan.cli.process import stop_signals
 from cospan.cli.progress import View
 from cospan.cli.recorder import AgentProgress, RunMonitor
 from cospan.cli.run_folder import RunFolder
 from cospan.cli.specifying import RunPlan
+from cospan.cli.troubles import Warnings, named
 from cospan.client.agent_group import save_agents
 from cospan.client.group_file import GROUP
+from cospan.client.group_learner import AgentOfGroup, GroupLearner
 from cospan.client.result_file import save_result
-from cospan.client.site_learner import SiteLearner
 from cospan.fleet.hosts import Host
 from cospan.fleet.local_run import AnyLearner, LocalRun
 from cospan.server.events import Note
 from cospan.wire.npz import save_npz
 
 _REDRAW_SECONDS = 0.25
-_NAMED = 5
 
 
 class InProcessRun:
@@ -37,14 +38,23 @@ class InProcessRun:
         run_id: str,
     ) -> None:
         self.interrupted = ""
+        self.losses: dict[str, str] = {}
+        self.warnings = Warnings(view)
         self._folder, self._monitor, self._view = folder, monitor, view
         assert plan.workload is not None
         self._run = LocalRun(
-            plan.specification, plan.workload, hosts, run_id=run_id, baseline=plan.settings.baseline
+            plan.specification,
+            plan.workload,
+            hosts,
+            run_id=run_id,
+            baseline=plan.settings.baseline,
+            first_site=plan.site,
         )
         self._run.on_round.append(monitor.add_round)
         self._run.on_note.append(self._on_note)
         self._run.on_gone.append(self._save)
+        self._run.on_failure.append(self._on_failure)
+        self._run.on_warning.append(self.warnings.add)
         self._redraw_due = 0.0
 
     def run(self) -> RunOutcome:
@@ -54,25 +64,27 @@ class InProcessRun:
             CospanError: the run cannot begin.
         """
         run = self._run
-        before = [(number, signal.signal(number, self._on_signal)) for number in (signal.SIGINT, signal.SIGTERM)]
+        before = [(number, signal.signal(number, self._on_signal)) for number in stop_signals()]
         try:
             run.join_all()
             self._monitor.joined = run.state.specification.agents
             while not run.is_over:
                 run.play_round(self._interruption)
                 self._redraw()
+            for learner in run.learners.values():
+                self._save(learner)
         finally:
+            run.close()
             for number, handler in before:
                 signal.signal(number, handler)
-        for learner in run.learners.values():
-            self._save(learner)
         return outcome_of_state(run.state, message=run.message, seconds=run.seconds)
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
         """The first signal ends the run after the agent whose turn it is, the second at once."""
-        if self.interrupted:
+        if not self.interrupted:
+            self.interrupted = signal.Signals(number).name
+        elif number != signal.SIGHUP:  # a terminal that closes may send several
             raise KeyboardInterrupt
-        self.interrupted = signal.Signals(number).name
 
     def _interruption(self) -> str:
         return f"the run was stopped by {self.interrupted}" if self.interrupted else ""
@@ -85,10 +97,15 @@ class InProcessRun:
                 self._monitor.add_agent(AgentProgress.of_learner(learner))
             self._view.update(self._monitor.progress())
 
-    def _save(self, learner: AnyLearner) -> None:
-        self._monitor.add_agent(AgentProgress.of_learner(learner))
+    def _on_failure(self, agents: Sequence[str], why: str) -> None:
+        self.losses |= dict.fromkeys(agents, why)
+        self._view.tell(f"{named(agents)} failed: {why}")
+
+    def _save(self, learner: AnyLearner | AgentOfGroup) -> None:
+        if not isinstance(learner, AgentOfGroup):
+            self._monitor.add_agent(AgentProgress.of_learner(learner))
         path, run_id = self._folder.agent(learner.name), self._run.state.run_id
-        if isinstance(learner, SiteLearner):
+        if not isinstance(learner, GroupLearner):
             save_result(path, learner, run_id=run_id)
             return
         save_npz(path, **GROUP.contents(learner, run_id))
@@ -96,8 +113,6 @@ class InProcessRun:
 
     def _on_note(self, note: Note) -> None:
         if note.kind == "agent-gone":
-            named, more = note.agent_ids[:_NAMED], len(note.agent_ids) - _NAMED
-            names = ", ".join(named) + (f" and {more} more" if more > 0 else "")
-            self._view.note(f"round {note.round}: {names} is gone: {note.text}")
+            self._view.note(f"round {note.round}: {named(note.agent_ids)} is gone: {note.text}")
         elif note.kind == "head-bounded":
             self._view.note(f"round {note.round}: {note.text}")

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from io import TextIOWrapper
 from pathlib import Path
 
+from cospan.fleet.output import say
 from cospan.server.sparing import Sparing
 from cospan.wire.errors import RunFileError
 from cospan.wire.text import MAX_RECORD, printable, printable_lines
@@ -67,7 +68,7 @@ class _ErrorHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Prints the record."""
-        print(printable_lines(self.format(record)), file=sys.stderr, flush=True)
+        say(self.format(record))
 
 
 class _LogFile(logging.FileHandler):
@@ -93,7 +94,7 @@ class _LogFile(logging.FileHandler):
             super().handleError(record)
         elif not self._complained:
             self._complained = True
-            print(f"cannot write {self.baseFilename}: {failure.strerror}; the log has a gap", file=sys.stderr)
+            say(f"cannot write {self.baseFilename}: {failure.strerror}; the log has a gap")
 
 
 def log_errors_to_stderr() -> None:

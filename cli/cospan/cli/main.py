@@ -17,9 +17,12 @@ import typer
 
 from cospan.cli import commands
 from cospan.cli.process import prepare_environment
+from cospan.fleet.output import drop_unwritable, open_standard_streams, say
 
 _INTERRUPTED = 130
 _GONE = "the working folder was deleted: change to a folder that exists"
+_WORKING = ("run", "coordinator", "agent", "relay")
+"""Commands that work for others or for long: what they print is never a reason to fail."""
 
 app = typer.Typer(
     name="cospan",
@@ -64,6 +67,9 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         arguments = sys.argv[1:]
         _leave_out_script_folder()
     prepare_environment(arguments)
+    open_standard_streams()
+    if arguments[:1] and arguments[0] in _WORKING:
+        drop_unwritable()
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
@@ -80,6 +86,7 @@ def _leave_out_script_folder() -> None:
 def _run(arguments: list[str]) -> int:
     """The exit code of a command line."""
     debug = "--debug" in arguments
+    _warn_of_variables(arguments)
     command = typer.main.get_command(app)
     try:
         code = command.main(args=arguments, prog_name="cospan", standalone_mode=False)
@@ -94,6 +101,16 @@ def _run(arguments: list[str]) -> int:
         if debug:
             raise
         return _explained(failure)
+
+
+def _warn_of_variables(arguments: list[str]) -> None:
+    """Names the variables that somebody set for nothing; a child's parent has done so."""
+    likely = any(name.upper().startswith("COSPAN_") for name in os.environ)
+    if likely and arguments and not {"--follow-stdin", "--help", "-h", "--version"}.intersection(arguments):
+        from cospan.cli.settings import unknown_variables
+
+        for sentence in unknown_variables(os.environ):
+            say(f"cospan: warning: {sentence}")
 
 
 def _explained(failure: Exception) -> int:

@@ -887,6 +887,14 @@ BenchOutput: TypeAlias = Annotated[
 Json: TypeAlias = Annotated[
     bool, typer.Option("--json", help="Data as JSON on standard output.", rich_help_panel=_FILES)
 ]
+AllowLosses: TypeAlias = Annotated[
+    bool,
+    typer.Option(
+        "--allow-losses",
+        help="Exit with 0 and not with 3 where the run ends with fewer agents than it began with.",
+        rich_help_panel=_FLEET,
+    ),
+]
 Quiet: TypeAlias = Annotated[bool, typer.Option("--quiet", help="No progress.", rich_help_panel=_FILES)]
 Debug: TypeAlias = Annotated[
     bool, typer.Option("--debug", help="Show the traceback of an error.", rich_help_panel=_FILES)

@@ -26,11 +26,12 @@ class RunFailedError(CospanError):
 
 @dataclass(frozen=True, slots=True)
 class DepartedAgent:
-    """An agent that left before the end: in which round, and why."""
+    """An agent that left before the end: in which round, why, and whether it was asked to."""
 
     agent_id: str
     round: int
     cause: str
+    asked: bool = False
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -50,6 +51,7 @@ class RunOutcome:
         departures: who left before the end.
         subspace_error: of the basis; None where B* is unknown.
         bounded: names of agents that told the coordinator that their heads reached `head_radius`.
+        warnings: sentences on what went on in spite of something that people should know.
     """
 
     specification: RunSpecification
@@ -64,6 +66,7 @@ class RunOutcome:
     departures: tuple[DepartedAgent, ...] = ()
     subspace_error: float | None = None
     bounded: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +82,7 @@ class AgentRow:
         value_error: relative value error of the joint method.
         independent_error: the same of independent TD, with the best of its own step sizes.
         bounded_rounds: rounds in which `head_radius` has cut its head.
+        explained_share: of its rewards' pattern, by the learnt weights, 0.1 to 1.
     """
 
     id: str
@@ -89,6 +93,7 @@ class AgentRow:
     value_error: float | None = None
     independent_error: float | None = None
     bounded_rounds: int | None = None
+    explained_share: float | None = None
 
     @property
     def ratio(self) -> float | None:
@@ -112,6 +117,7 @@ def agent_row(result: AgentResult) -> AgentRow:
         value_error=known(result.number("value_error")),
         independent_error=best(result.independent_errors),
         bounded_rounds=result.whole("bounded_rounds"),
+        explained_share=known(result.number("explained_share")) if "explained_share" in result.values else None,
     )
 
 
@@ -141,9 +147,11 @@ def result_document(outcome: RunOutcome, agents: Sequence[AgentRow] = ()) -> dic
         "preset": preset_of(spec.method),
         "method": plain_constants(spec.as_dict()["method"]),
         "departures": [
-            {"agent_id": gone.agent_id, "round": gone.round, "cause": gone.cause} for gone in outcome.departures
+            {"agent_id": gone.agent_id, "round": gone.round, "cause": gone.cause, "asked": gone.asked}
+            for gone in outcome.departures
         ],
         "bounded_agents": sorted({*outcome.bounded, *(agent.id for agent in agents if agent.bounded_rounds)}),
+        "warnings": list(outcome.warnings),
         "per_agent": [_agent_document(agent) for agent in agents],
         "cospan_version": importlib.metadata.version("cospan"),
         "numpy_version": np.__version__,
@@ -161,6 +169,7 @@ def _agent_document(agent: AgentRow) -> dict[str, Any]:
         "independent_error": agent.independent_error,
         "ratio": agent.ratio,
         "bounded_rounds": agent.bounded_rounds,
+        "explained_share": agent.explained_share,
     }
 
 

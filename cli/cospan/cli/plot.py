@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from cospan.cli.recorder import RoundRow
 from cospan.client.result_file import AgentResult, traces
 from cospan.core.specification import RunSpecification
-from cospan.study.axes import finish, log_scale, save
+from cospan.study.axes import finish, import_matplotlib, log_scale, save
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -20,6 +20,7 @@ ADVICE = "no convergence.png: matplotlib is not installed; pip install 'cospan[p
 _JOINT, _INDEPENDENT, _SUBSPACE, _MOVEMENT = "#0072B2", "#D55E00", "#009E73", "#A0A0A0"
 """Of the palette of Okabe and Ito, which colour-blind people can tell apart."""
 _MOST_POINTS = 1500
+_LONGEST_FAILURE = 200
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -44,9 +45,25 @@ def draw_convergence(
         agents: the agents' files.
     """
     try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        return ADVICE
+        import_matplotlib()
+        _draw(path, spec, rows, agents)
+    except ImportError as failure:
+        return ADVICE if failure.name in (None, "matplotlib") else _cannot(path, failure)
+    except Exception as failure:
+        return _cannot(path, failure)
+    return ""
+
+
+def _cannot(path: Path, failure: Exception) -> str:
+    words = " ".join(str(failure).split())[:_LONGEST_FAILURE]
+    return (
+        f"no {path.name}: drawing failed with {type(failure).__name__}: {words}; all numbers are in the run folder"
+    )
+
+
+def _draw(path: Path, spec: RunSpecification, rows: Sequence[RoundRow], agents: Sequence[AgentResult]) -> None:
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(11.0, 4.4), dpi=130, layout="constrained")
     left, right = figure.subplots(1, 2)
     _draw_values(left, spec, agents)
@@ -58,7 +75,6 @@ def draw_convergence(
         color="0.35",
     )
     save(figure, path)
-    return ""
 
 
 def quartiles(rounds: Sequence[np.ndarray], values: Sequence[np.ndarray]) -> Band | None:

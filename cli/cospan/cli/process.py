@@ -10,6 +10,8 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import TextIO
 
+from cospan.fleet.output import dropping_stream
+
 _ENVIRONMENT = {
     "OPENBLAS_NUM_THREADS": "1",
     "OMP_NUM_THREADS": "1",
@@ -72,10 +74,7 @@ def on_stop_signal(stop: Callable[[str], None]) -> None:
     import asyncio
 
     loop = asyncio.get_running_loop()
-    numbers = [signal.SIGINT, signal.SIGTERM]
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as it is under nohup
-        numbers.append(signal.SIGHUP)
-    for number in numbers:
+    for number in stop_signals():
         loop.add_signal_handler(number, stop, number.name)
 
 
@@ -118,6 +117,17 @@ class LastExit:
             text = f"the process did not end within {seconds:g} s after it was told to, and is ended now\n"
             os.write(2, text.encode())
         os._exit(code)
+
+
+def stop_signals() -> tuple[signal.Signals, ...]:
+    """The signals that ask for an orderly end; without SIGHUP where it is ignored, as under nohup."""
+    asked = (signal.SIGINT, signal.SIGTERM)
+    return asked if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else (*asked, signal.SIGHUP)
+
+
+def ignore_hangups() -> None:
+    """Lets a terminal close without ending this process, from now on."""
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
 
 def on_end_of_stdin(stop: Callable[[str], None], hear: Callable[[bytes], None] | None = None) -> None:
@@ -168,9 +178,14 @@ class JsonLines:
             pass
 
 
-def claim_stdout() -> TextIO:
-    """Standard output for data alone: what a workload prints goes to standard error from now on."""
+def claim_stdout(*, dropping: bool = False) -> TextIO:
+    """Standard output for data alone: what a workload prints goes to standard error from now on.
+
+    Args:
+        dropping: whether data that cannot be written are dropped, as of a process that works for others.
+    """
     sys.stdout.flush()
-    claimed = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    descriptor = os.dup(1)
+    claimed = dropping_stream(descriptor) if dropping else os.fdopen(descriptor, "w", encoding="utf-8")
     os.dup2(2, 1)
     return claimed

@@ -5,6 +5,7 @@ import time
 from typing import Protocol
 
 from cospan.cli.recorder import Progress
+from cospan.fleet.output import say
 from cospan.wire.text import MAX_RECORD, printable
 
 _LINE_SECONDS = 5.0
@@ -45,7 +46,7 @@ class SilentView:
 
     def tell(self, text: str) -> None:
         """Prints a line."""
-        print(printable(text, MAX_RECORD), file=sys.stderr, flush=True)
+        say(text)
 
     def close(self) -> None:
         """Shows nothing."""
@@ -70,7 +71,7 @@ class LinesView:
 
     def note(self, text: str) -> None:
         """Prints a line."""
-        print(printable(text, MAX_RECORD), file=sys.stderr, flush=True)
+        say(text)
 
     def tell(self, text: str) -> None:
         """Prints a line."""

@@ -42,6 +42,7 @@ def rank_here(chosen: RankOptions, flags: Mapping[str, Any], config: Path | None
     if importlib.util.find_spec("scipy") is None:
         raise InvalidValueError("cospan rank needs scipy; pip install 'cospan[study]'")
     plan = plan_with_workload(flags, config, reference=chosen.workload, spec_file=None, rounds=_ROUNDS)
+    plan.close()  # it is made again to be played
     spec, workload = plan.specification, plan.workload
     assert workload is not None
     if plan.settings.agents is None and workload.max_agents is None:

@@ -1,5 +1,6 @@
 """Plays a fleet for a while and finds how many dimensions its value functions share, and how sure that is."""
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -68,10 +69,11 @@ def play_agents(
         chain = Chain(site, name=default_agent_id(index), index=index, seed=spec.seed)
         halves = HalfSums.begun_in(0, spec.rounds, spec.feature_dim)
         moments = FeatureMoments.of_nothing(spec.feature_dim)
-        for number in range(spec.rounds):
-            walk = chain.advance(spec.method.steps_per_round)
-            halves = halves.including(walk.features, walk.features[:-1], walk.rewards, number)
-            moments = moments.including(walk.features[:-1])
+        with contextlib.closing(chain):
+            for number in range(spec.rounds):
+                walk = chain.advance(spec.method.steps_per_round)
+                halves = halves.including(walk.features, walk.features[:-1], walk.rewards, number)
+                moments = moments.including(walk.features[:-1])
         estimates.append(AgentEstimate.of(halves, moments))
         system += halves.joined.system / (halves.joined.steps * spec.agents)
         on_agent(index + 1)

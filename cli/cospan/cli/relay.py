@@ -20,13 +20,13 @@ from cospan.cli.process import (
 )
 from cospan.cli.settings import Settings, load_settings
 from cospan.cli.telemetry import MetricsPlan, metrics_plan, serving_metrics
+from cospan.fleet.output import say
 from cospan.relay.host import Relay
 from cospan.server.events import EndRun, Note, Suspend
 from cospan.wire.address import is_loopback
 from cospan.wire.errors import CospanError, InvalidValueError
 from cospan.wire.limits import MAX_GROUP
 from cospan.wire.open_files import raise_file_limit
-from cospan.wire.text import MAX_RECORD, printable
 from cospan.wire.tls import check_usable
 
 _STOP_SECONDS = 30.0
@@ -40,7 +40,7 @@ def relay_here(flags: Mapping[str, Any], config: Path | None, *, json: bool) -> 
         CospanError: it cannot begin, or cannot go on.
     """
     log_errors_to_stderr()
-    lines = JsonLines(claim_stdout()) if json else None
+    lines = JsonLines(claim_stdout(dropping=True)) if json else None
     try:
         settings = load_settings(flags, config)
         relay = _prepared(settings)
@@ -129,11 +129,11 @@ def _say_listening(lines: JsonLines | None, relay: Relay, metrics: str | None) -
     if lines is not None:
         lines.emit("listening", address=relay.address)
     else:
-        print(f"cospan relay listens on {relay.address}", flush=True)  # the one line that scripts may wait for
+        say(f"cospan relay listens on {relay.address}", error=False)  # the one line that scripts may wait for
     if metrics is not None and lines is not None:
         lines.emit("metrics", url=metrics)
     elif metrics is not None:
-        print(f"metrics are on {metrics}", flush=True)
+        say(f"metrics are on {metrics}", error=False)
 
 
 def _say_note(lines: JsonLines | None, note: Note) -> None:
@@ -141,11 +141,11 @@ def _say_note(lines: JsonLines | None, note: Note) -> None:
         lines.emit("note", kind=note.kind, round=note.round, agents=list(note.agent_ids), message=note.text)
         return
     words = (note.kind.replace("-", " "), ", ".join(note.agent_ids[:10]), note.text)
-    print(printable(f"round {note.round}: " + ": ".join(filter(None, words)), MAX_RECORD), flush=True)
+    say(f"round {note.round}: " + ": ".join(word for word in words if word), error=False)
 
 
 def _say(lines: JsonLines | None, event: str, message: str) -> None:
     if lines is not None:
         lines.emit(event, message=message)
     else:
-        print(printable(f"{event}: {message}", MAX_RECORD), flush=True)
+        say(f"{event}: {message}", error=False)

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+import os
 import secrets
 import shutil
 import sys
@@ -11,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TextIO
 
-from cospan.cli.advice import advise, of_features, of_rank
+from cospan.cli.advice import advise, of_agents, of_features, of_rank
 from cospan.cli.dashboard import plan_dashboard
 from cospan.cli.fleet import Fleet
 from cospan.cli.hosts import check_open_files
@@ -19,7 +20,6 @@ from cospan.cli.in_process import InProcessRun
 from cospan.cli.log_lines import log_errors_to_stderr, log_to_file, stop_logging
 from cospan.cli.outcome import (
     AgentRow,
-    DepartedAgent,
     RunFailedError,
     RunOutcome,
     agent_row,
@@ -28,20 +28,23 @@ from cospan.cli.outcome import (
     with_medians,
 )
 from cospan.cli.plot import draw_convergence
-from cospan.cli.process import claim_stdout, use_one_blas_thread
+from cospan.cli.process import claim_stdout, ignore_hangups, use_one_blas_thread
 from cospan.cli.progress import View, choose_view
 from cospan.cli.recorder import RunMonitor, write_rounds
 from cospan.cli.run_folder import RunFolder, check_free, make_run_folder
 from cospan.cli.specifying import RunPlan, plan_with_workload
 from cospan.cli.summary import summary_lines
+from cospan.cli.troubles import AgentsLostError, lost_agents, named, poorly_explained, with_causes
 from cospan.client.agent import default_agent_id
 from cospan.client.group_file import OF_AGENTS, agents_of, load_group
 from cospan.client.guard import below_floor
 from cospan.client.loading import true_basis
+from cospan.client.ownership import closing_on_failure
 from cospan.client.result_file import AgentResult, load_result
 from cospan.client.specifying import DEFAULT_ROUNDS
 from cospan.core.specification import SITE_PREFIX
 from cospan.fleet.hosts import Host, hosts_of
+from cospan.fleet.output import say
 from cospan.wire.errors import InvalidValueError, RunFileError
 from cospan.wire.messages import FinishCause
 from cospan.wire.open_files import raise_file_limit
@@ -65,6 +68,7 @@ class RunOptions:
     json: bool = False
     quiet: bool = False
     debug: bool = False
+    allow_losses: bool = False
 
 
 def run_here(chosen: RunOptions, flags: Mapping[str, Any], config: Path | None) -> int:
@@ -79,6 +83,29 @@ def run_here(chosen: RunOptions, flags: Mapping[str, Any], config: Path | None) 
         flags, config, reference=chosen.workload, spec_file=chosen.spec, rounds=DEFAULT_ROUNDS
     )
     assert plan.workload is not None
+    assert plan.site is not None
+    with closing_on_failure(plan.site):
+        hosts, folder, monitor = _prepared(plan, chosen)
+    if not chosen.in_process:
+        plan.close()  # the first agent's process makes this site again, and may need what it holds
+    view = choose_view(quiet=chosen.quiet)
+    try:
+        outcome, interrupted = _carry_out(plan, hosts, folder, monitor, view, chosen)
+    except BaseException:
+        if not monitor.rows:
+            folder.discard()
+        raise
+    finally:
+        view.close()
+    ignore_hangups()  # what was learnt is there; a terminal that closes now must not take the summary's files along
+    _conclude(outcome, hosts, folder, monitor, data, quiet=chosen.quiet)
+    return _exit_code(outcome, interrupted, folder, allow_losses=chosen.allow_losses)
+
+
+def _prepared(plan: RunPlan, chosen: RunOptions) -> tuple[list[Host], RunFolder, RunMonitor]:
+    """All that is known, checked and made before anything is started."""
+    assert plan.workload is not None
+    assert plan.site is not None
     hosts = hosts_of(plan.specification, plan.settings.processes, called="processes")
     if plan_dashboard(plan.settings, None) is not None and chosen.in_process:
         raise InvalidValueError(
@@ -93,21 +120,9 @@ def run_here(chosen: RunOptions, flags: Mapping[str, Any], config: Path | None) 
         check_free(chosen.output)
     use_one_blas_thread()
     spec = plan.specification
-    assert plan.site is not None
-    advise([*of_rank(spec), *of_features(spec, plan.site)])
+    advise([*of_rank(spec), *of_features(spec, plan.site), *of_agents(spec.agents)])
     monitor = RunMonitor(agents=spec.agents, total=spec.rounds, true_basis=true_basis(plan.workload, spec))
-    folder = make_run_folder(chosen.output, workload=plan.workload.name or spec.workload)
-    view = choose_view(quiet=chosen.quiet)
-    try:
-        outcome, interrupted = _carry_out(plan, hosts, folder, monitor, view, chosen)
-    except BaseException:
-        if not monitor.rows:
-            folder.discard()
-        raise
-    finally:
-        view.close()
-    _conclude(outcome, hosts, folder, monitor, data, quiet=chosen.quiet)
-    return _exit_code(outcome, interrupted, folder)
+    return hosts, make_run_folder(chosen.output, workload=plan.workload.name or spec.workload), monitor
 
 
 def _carry_out(
@@ -136,17 +151,20 @@ def _carry_out(
 def _in_process(
     plan: RunPlan, hosts: Sequence[Host], folder: RunFolder, monitor: RunMonitor, view: View
 ) -> tuple[RunOutcome, str]:
-    folder.write_spec(plan.specification)
-    folder.agents.mkdir()
+    assert plan.site is not None
+    with closing_on_failure(plan.site):
+        folder.write_spec(plan.specification)
+        folder.agents.mkdir()
+        run = InProcessRun(plan, hosts, folder, monitor, view, run_id=secrets.token_hex(8))
     handler = log_to_file(folder.log)
     try:
-        run = InProcessRun(plan, hosts, folder, monitor, view, run_id=secrets.token_hex(8))
         outcome = run.run()
     finally:
         stop_logging(handler)
     assert outcome.basis is not None
     folder.write_basis(outcome.basis, run_id=outcome.run_id, rounds=outcome.rounds)
-    return outcome, run.interrupted
+    outcome = with_causes(outcome, run.losses, ())
+    return replace(outcome, warnings=tuple(run.warnings.sentences())), run.interrupted
 
 
 async def _networked(
@@ -163,19 +181,17 @@ async def _networked(
     outcome = _outcome_of_coordinator(plan, folder, monitor, fleet.complaint)
     if fleet.deserted and outcome.cause == FinishCause.STOPPED.value:
         outcome = _without_agents(outcome, fleet)
-    return outcome, fleet.interrupted
+    outcome = with_causes(outcome, fleet.losses, fleet.left)
+    return replace(outcome, warnings=tuple(fleet.warnings.sentences())), fleet.interrupted
 
 
 def _without_agents(outcome: RunOutcome, fleet: Fleet) -> RunOutcome:
     """The outcome of a run that was stopped because every agent process had ended: the coordinator was not told."""
-    known = {departure.agent_id for departure in outcome.departures}
-    lost = [DepartedAgent(name, outcome.rounds, cause) for name, cause in fleet.losses.items() if name not in known]
     return replace(
         outcome,
         cause=FinishCause.NO_AGENTS.value,
         message=f"every agent process has ended; the last: {fleet.deserted}",
         agents=0,
-        departures=(*outcome.departures, *lost),
     )
 
 
@@ -214,19 +230,29 @@ def _conclude(
     """Completes the run folder, and prints what came out."""
     results = _results(folder, hosts)
     agents = [_row(index, results, monitor) for index in range(outcome.specification.agents)]
+    poor = poorly_explained([agent for agent in agents if agent.id in results], outcome.specification.rank)
+    outcome = replace(outcome, warnings=(*outcome.warnings, *poor))
     document = result_document(outcome, agents)
     rows = with_medians(monitor.rows, results.values())
     write_rounds(folder.rounds, rows)
     folder.write_result(document)
     advice = draw_convergence(folder.picture, outcome.specification, rows, list(results.values()))
     if advice and not quiet:
-        print(advice, file=sys.stderr)
+        say(advice)
     if data is not None:
-        print(json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False), file=data, flush=True)
+        _print_document(document, data, folder)
         return
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
     for line in summary_lines(outcome, agents, document, folder.path, width=width):
-        print(line)
+        say(line, error=False)
+
+
+def _print_document(document: Mapping[str, Any], data: TextIO, folder: RunFolder) -> None:
+    try:
+        print(json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False), file=data, flush=True)
+    except OSError as failure:
+        say(f"cospan: cannot write to standard output: {failure.strerror}; the same stands in {folder.result}")
+        os.dup2(os.open(os.devnull, os.O_WRONLY), data.fileno())  # what is still in its buffer
 
 
 def _results(folder: RunFolder, hosts: Sequence[Host]) -> dict[str, AgentResult]:
@@ -238,10 +264,17 @@ def _results(folder: RunFolder, hosts: Sequence[Host]) -> dict[str, AgentResult]
             try:
                 results = agents_of(load_group(path, names=OF_AGENTS)) if host.is_group else [load_result(path)]
             except RunFileError as failure:
-                print(f"cospan: {failure}; it is left out of the summary", file=sys.stderr)
+                say(f"cospan: {failure}; it is left out of the summary")
             else:
                 found |= {result.text("agent_id"): result for result in results}
+        if host.is_group:  # a member that failed has a file of its own, of the time before
+            found |= _files_of(folder, [name for name in host.agents if name not in found])
     return found
+
+
+def _files_of(folder: RunFolder, agents: Sequence[str]) -> dict[str, AgentResult]:
+    paths = {name: folder.agent(name) for name in agents}
+    return {name: load_result(path) for name, path in paths.items() if path.exists()}
 
 
 def _row(index: int, results: Mapping[str, AgentResult], monitor: RunMonitor) -> AgentRow:
@@ -253,14 +286,21 @@ def _row(index: int, results: Mapping[str, AgentResult], monitor: RunMonitor) ->
     return AgentRow(id=name, label=progress.label if progress else "")
 
 
-def _exit_code(outcome: RunOutcome, interrupted: str, folder: RunFolder) -> int:
+def _exit_code(outcome: RunOutcome, interrupted: str, folder: RunFolder, *, allow_losses: bool) -> int:
     """0 where the run did what was asked for.
 
     Raises:
         RunFailedError: it did not.
+        AgentsLostError: it did, with fewer agents than it began with, and that is not allowed.
     """
     spec = outcome.specification
     if outcome.cause == FinishCause.ROUNDS_REACHED.value or (interrupted and spec.rounds == 0):
+        lost = lost_agents(outcome)
+        if lost and not allow_losses:
+            raise AgentsLostError(
+                f"the run began with {spec.agents} agents and lost {len(lost)} of them: {named(lost)}; the summary "
+                "says why. What was learnt is kept; --allow-losses makes this exit code 0"
+            )
         return 0
     of = f" of {spec.rounds}" if spec.rounds else ""
     why = f"it was interrupted by {interrupted}" if interrupted else outcome.message

@@ -3,6 +3,7 @@
 None means that no layer says anything; each command then has its own default.
 """
 
+import difflib
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -25,6 +26,10 @@ from cospan.wire.whole_files import MAX_TOML_BYTES, read_text
 
 DEFAULT_CONFIG = Path("cospan.toml")
 _PREFIX = "COSPAN_"
+_OF_CONTAINERS = ("COSPAN_WORKLOAD", "COSPAN_IMAGE", "COSPAN_BASE_IMAGE", "COSPAN_CERTS")
+"""Read by the Compose files, beside the settings."""
+_ALIKE = 0.8
+"""How alike a mistyped name is to what was meant, 0 to 1."""
 
 
 def _checked(parse: Callable[[str], object]) -> AfterValidator:
@@ -180,6 +185,22 @@ def load_settings(flags: Mapping[str, Any], config: Path | None) -> Settings:
         raise InvalidValueError(f"cannot read {path}: {failure.strerror}") from failure
 
 
+def unknown_variables(environment: Mapping[str, str]) -> list[str]:
+    """A sentence on each `COSPAN_…` variable that is no setting, with the setting that it is like, if one is."""
+    known = [f"{_PREFIX}{name.upper()}" for name in Settings.model_fields]
+    strange = sorted(
+        name
+        for name in environment
+        if name.upper().startswith(_PREFIX) and name.upper() not in {*known, *_OF_CONTAINERS}
+    )
+    found = []
+    for name in strange:
+        near = difflib.get_close_matches(name.upper(), known, n=1, cutoff=_ALIKE)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        found.append(f"the environment variable {name} is no setting and changes nothing{hint}")
+    return found
+
+
 def _config_path(config: Path | None) -> Path | None:
     if config is None:
         return DEFAULT_CONFIG if DEFAULT_CONFIG.is_file() else None
@@ -216,8 +237,10 @@ def _sentence(error: Any, said: Mapping[str, Any], path: Path | None) -> str:
     """One validation error as: the key, its value, where it was said, and what is allowed."""
     key = str(error["loc"][0])
     if error["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(key, Settings.model_fields, n=1, cutoff=_ALIKE)
+        hint = f"did you mean {near[0]}? " if near else ""
         allowed = ", ".join(Settings.model_fields)
-        return f"{path} has {key} = {error['input']!r}, which is no setting; allowed are {allowed}"
+        return f"{path} has {key} = {error['input']!r}, which is no setting; {hint}allowed are {allowed}"
     in_environment = {name.upper() for name in os.environ}
     if key in said:
         where = f"--{key.replace('_', '-')}"

@@ -7,6 +7,7 @@ from typing import Any
 
 from cospan.cli.settings import Settings, load_settings
 from cospan.client.loading import load_workload
+from cospan.client.ownership import close_site
 from cospan.client.specifying import checked, new_specification, with_features
 from cospan.client.workload import Site, Workload
 from cospan.core.method import PRESETS, Aggregation, Corrections, Method
@@ -22,19 +23,24 @@ _OF_RUN = ("agents", "rounds", "seed", "rank", "liveness_seconds", "round_second
 
 @dataclass(frozen=True, eq=False, slots=True)
 class RunPlan:
-    """A run that can begin.
+    """A run that can begin. Whoever makes one closes it.
 
     Attributes:
         specification: of the run, free of problems.
         settings: of all layers.
         workload: where one was named.
-        site: its first site, never stepped.
+        site: its first site, never stepped; `close` it where nothing steps it.
     """
 
     specification: RunSpecification
     settings: Settings
     workload: Workload | None = None
     site: Site | None = None
+
+    def close(self) -> None:
+        """Closes the site."""
+        if self.site is not None:
+            close_site(self.site)
 
 
 def plan_with_workload(
@@ -68,9 +74,15 @@ def plan_with_workload(
             )
         workload, start = load_workload(base.workload), base
     found, site = with_features(_with_settings(start, settings), workload)
-    if base is not None and base.seed == found.seed:
-        _check_same_features(base, found, str(spec_file))
-    return RunPlan(checked(found), settings, workload, site)
+    plan = RunPlan(found, settings, workload, site)
+    try:
+        if base is not None and base.seed == found.seed:
+            _check_same_features(base, found, str(spec_file))
+        checked(found)
+    except InvalidValueError:
+        plan.close()
+        raise
+    return plan
 
 
 def plan_alone(flags: Mapping[str, Any], config: Path | None, *, spec_file: Path | None, rounds: int) -> RunPlan:

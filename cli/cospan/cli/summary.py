@@ -33,8 +33,17 @@ def summary_lines(
     columns = _COLUMNS if departed else _COLUMNS[:-1]
     rows = [row[: len(columns)] for row in rows]
     lines = [*table(columns, rows, numbers=_NUMBERS, width=width), *and_more(len(agents))] if rows else []
-    notes = [*_departures(outcome), *_bounded(document, outcome)]
-    return [*lines, "", *_medians(document), *notes, _totals(document, outcome), str(folder)]
+    warnings = [f"warning: {sentence}" for sentence in outcome.warnings]
+    return [
+        *lines,
+        "",
+        *_medians(document),
+        *warnings,
+        *_departures(outcome),
+        *_bounded(document, outcome),
+        _totals(document, outcome),
+        str(folder),
+    ]
 
 
 def _row(agent: AgentRow, note: str) -> tuple[str, ...]:

@@ -7,21 +7,24 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from types import FrameType
 from typing import Any
 
 from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
 
+from cospan.client.group_learner import AgentOfGroup
 from cospan.client.loading import load_workload, true_basis
-from cospan.client.specifying import DEFAULT_PRESET, DEFAULT_ROUNDS, specify
+from cospan.client.ownership import closing_on_failure
+from cospan.client.specifying import DEFAULT_PRESET, DEFAULT_ROUNDS, specify_with_site
 from cospan.client.workload import Workload
 from cospan.core.specification import RunSpecification
 from cospan.core.subspace import principal_angle_sine
 from cospan.fleet.hosts import hosts_of
 from cospan.fleet.local_run import AnyLearner, LocalRun
-from cospan.fleet.result import FleetResult, result_of
+from cospan.fleet.output import say
+from cospan.fleet.result import Dropped, FleetResult, result_of
 from cospan.server.events import Note
 from cospan.wire.errors import InvalidValueError
 from cospan.wire.messages import RoundReport
@@ -72,19 +75,31 @@ class Fleet:
             WorkloadBehaviourError: the workload's own code raised.
         """
         made = load_workload(workload) if isinstance(workload, str) else workload
-        found = specify(workload, agents=agents, rounds=rounds, seed=seed, preset=preset, **constants)
+        found, first = specify_with_site(
+            workload, agents=agents, rounds=rounds, seed=seed, preset=preset, **constants
+        )
         self.on_round: list[Callable[[RoundReport], None]] = []
         """Called with each round that has closed."""
-        self._true_basis = true_basis(made, found)
         self._reports: list[RoundReport] = []
         self._subspace_errors: list[float] = []
         self._departures: dict[str, str] = {}
+        self._failures: dict[str, str] = {}
         self._in_round = False
-        hosts = hosts_of(found, groups)
-        self._run = LocalRun(found, made, hosts, run_id=secrets.token_hex(8), baseline=baseline)
+        self._dropped: list[Dropped] = []
+        with closing_on_failure(first):
+            self._true_basis = true_basis(made, found)
+            hosts = hosts_of(found, groups)
+        run_id = secrets.token_hex(8)
+        self._run = LocalRun(found, made, hosts, run_id=run_id, baseline=baseline, first_site=first)
         self._run.on_round.append(self._on_round)
         self._run.on_note.append(self._on_note)
-        self._run.join_all()
+        self._run.on_failure.append(self._on_failure)
+        self._run.on_gone.append(self._on_gone)
+        try:
+            self._run.join_all()
+        except BaseException:
+            self.close()
+            raise
         self._learners: list[AnyLearner] = [self._run.learners[host.name] for host in hosts]
         self._threads = ThreadpoolController()
 
@@ -112,9 +127,14 @@ class Fleet:
             reports=self._reports,
             subspace_errors=self._subspace_errors,
             learners=self._learners,
+            dropped=self._dropped,
             departures=self._departures,
             message=self._run.message,
         )
+
+    def close(self) -> None:
+        """Closes the environments; nothing is learnt any more. A run that is over has closed them itself."""
+        self._run.close()
 
     def run(self, *, progress: bool | None = None) -> FleetResult:
         """Plays all rounds that are left; what has been learnt.
@@ -163,6 +183,8 @@ class Fleet:
             finally:
                 if line is not None:
                     line.end(self.rounds_done)
+                if self.is_over or self._in_round:
+                    self.close()
         return self.result
 
     def _on_round(self, report: RoundReport) -> None:
@@ -175,7 +197,14 @@ class Fleet:
 
     def _on_note(self, note: Note) -> None:
         if note.kind == "agent-gone":
-            self._departures.update(dict.fromkeys(note.agent_ids, note.text))
+            self._departures.update({name: self._failures.get(name, note.text) for name in note.agent_ids})
+
+    def _on_failure(self, agents: Sequence[str], why: str) -> None:
+        self._failures |= dict.fromkeys(agents, why)
+
+    def _on_gone(self, gone: AnyLearner | AgentOfGroup) -> None:
+        if isinstance(gone, AgentOfGroup):
+            self._dropped.append(Dropped.of(gone))
 
     def __repr__(self) -> str:
         spec = self.specification
@@ -197,11 +226,11 @@ class _Line:
         now = time.monotonic()
         if now >= self._due:
             self._due = now + _REDRAW_SECONDS
-            print(f"\rround {done} of {self._rounds}", end="", file=sys.stderr, flush=True)
+            say(f"\rround {done} of {self._rounds}", end="")
 
     def end(self, done: int) -> None:
         seconds = time.monotonic() - self._began
-        print(f"\rround {done} of {self._rounds}, {seconds:.1f} s", file=sys.stderr, flush=True)
+        say(f"\rround {done} of {self._rounds}, {seconds:.1f} s")
 
 
 def _is_watched(progress: bool | None) -> bool:

@@ -11,10 +11,11 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from cospan.client.group_learner import GroupLearner, GroupSites
+from cospan.client.group_learner import AgentOfGroup, GroupLearner, GroupSites
 from cospan.client.loading import make_site
+from cospan.client.ownership import close_site
 from cospan.client.site_learner import SiteLearner
-from cospan.client.workload import Workload
+from cospan.client.workload import Site, Workload
 from cospan.core.exclusion import sound_move
 from cospan.core.specification import RunSpecification
 from cospan.core.units import bound_note
@@ -54,7 +55,9 @@ class LocalRun:
         seconds: from the opening of the first round to the close of the last.
         on_round: called with each round that has closed.
         on_note: called with what the machine has to say of the run.
-        on_gone: called with a learner whose workload broke its contract, before it leaves.
+        on_gone: called with a learner, or a member of a group, whose workload broke its contract, before it leaves.
+        on_failure: called with the names of agents that leave so, and why.
+        on_warning: called with an agent's name, a kind, and a sentence of what people should know.
     """
 
     def __init__(
@@ -65,6 +68,7 @@ class LocalRun:
         *,
         run_id: str,
         baseline: bool | None = None,
+        first_site: Site | None = None,
     ) -> None:
         """Prepares a run that nobody has joined.
 
@@ -74,13 +78,17 @@ class LocalRun:
             hosts: who learns.
             run_id: its name.
             baseline: whether independent TD learns beside each agent; where left out, unless it is in a group.
+            first_site: the first site, where it has been made before and not stepped; this run closes it.
         """
+        self._first_site = first_site
         self.learners: dict[str, AnyLearner] = {}
         self.message = ""
         self.seconds = 0.0
         self.on_round: list[Callable[[RoundReport], None]] = []
         self.on_note: list[Callable[[Note], None]] = []
-        self.on_gone: list[Callable[[AnyLearner], None]] = []
+        self.on_gone: list[Callable[[AnyLearner | AgentOfGroup], None]] = []
+        self.on_failure: list[Callable[[Sequence[str], str], None]] = []
+        self.on_warning: list[Callable[[str, str, str], None]] = []
         self._specification, self._workload, self._hosts = specification, workload, hosts
         self._baseline = baseline
         self._state = machine.initial_state(
@@ -88,6 +96,7 @@ class LocalRun:
         )
         self._open: BasisUpdate | None = None
         self._bound_told: set[str] = set()
+        self._hosted: dict[str, tuple[str, ...]] = {}
 
     @property
     def state(self) -> CoordinatorState:
@@ -109,9 +118,20 @@ class LocalRun:
         for stream, host in enumerate(self._hosts):
             learner = self._group(host) if host.is_group else self._single(host)
             self.learners[host.name] = learner
-            agents = tuple(sorted(host.agents))
-            join = Join(host.name, agents, spec.feature_dim, learner.feature_fingerprint, spec.workload)
+            self._hosted[host.name] = agents = tuple(sorted(host.agents))
+            if isinstance(learner, GroupLearner):
+                learner.on_failure.append(self._on_member_failure)
+            dim = learner.feature_dim
+            join = Join(host.name, agents, dim, learner.feature_fingerprint, spec.workload)
             self._handle(JoinRequested(join, stream=stream, token=host.name))
+
+    def close(self) -> None:
+        """Closes all environments; what was learnt stays."""
+        for learner in self.learners.values():
+            learner.close()
+        if self._first_site is not None:
+            close_site(self._first_site)
+            self._first_site = None
 
     def play_round(self, interruption: Callable[[], str] = lambda: "") -> None:
         """Every learner takes its turn.
@@ -132,11 +152,19 @@ class LocalRun:
 
     def _single(self, host: Host) -> SiteLearner:
         spec, (index,) = self._specification, host.indices
-        site = make_site(self._workload, index, spec.seed)
+        site = self._site(index)
         return SiteLearner(site, spec, name=host.name, index=index, with_baseline=self._baseline is not False)
+
+    def _site(self, index: int) -> Site:
+        """A site of one agent; the first one may have been made before."""
+        made, self._first_site = (self._first_site, None) if index == 0 else (None, self._first_site)
+        return make_site(self._workload, index, self._specification.seed) if made is None else made
 
     def _group(self, host: Host) -> GroupLearner:
         spec = self._specification
+        if self._first_site is not None:
+            close_site(self._first_site)  # before the group makes it among its own
+            self._first_site = None
         sites = GroupSites.of(self._workload, host.indices, spec.feature_dim, spec.seed)
         return GroupLearner(sites, spec, names=host.agents, with_baseline=self._baseline is True)
 
@@ -146,16 +174,47 @@ class LocalRun:
         except WorkloadBehaviourError as failure:
             if learner.rounds == 0:
                 raise
-            del self.learners[learner.name]
-            for listener in self.on_gone:
-                listener(learner)
-            self._handle(LeaveArrived(learner.name, str(failure)))
-        else:
-            if upload.bounded and learner.name not in self._bound_told:
-                self._bound_told.add(learner.name)
-                text = bound_note(upload.bounded, self._specification.method)
-                self._on_note(Note("head-bounded", upload.round, upload.bounded, text))
-            self._handle(GradientArrived(learner.name, upload))
+            self._lose(learner, str(failure))
+            return
+        warnings, learner.warnings[:] = list(learner.warnings), []
+        for warning in warnings:
+            log.warning("%s", warning.text)
+            for warn in self.on_warning:
+                warn(warning.agent, warning.kind, warning.text)
+        if isinstance(learner, GroupLearner) and len(learner.names) < len(self._hosted[learner.name]):
+            self._join_smaller(learner)
+        if upload.bounded and learner.name not in self._bound_told:
+            self._bound_told.add(learner.name)
+            text = bound_note(upload.bounded, self._specification.method)
+            self._on_note(Note("head-bounded", upload.round, upload.bounded, text))
+        self._handle(GradientArrived(learner.name, upload))
+
+    def _lose(self, learner: AnyLearner, why: str) -> None:
+        """A learner leaves the run."""
+        del self.learners[learner.name]
+        for listener in self.on_gone:
+            listener(learner)
+        self._tell_failure(self._hosted[learner.name], why)
+        learner.close()
+        self._handle(LeaveArrived(learner.name, why))
+
+    def _join_smaller(self, group: GroupLearner) -> None:
+        """A group takes part without the members that it has dropped, from this round on."""
+        agents = tuple(sorted(group.names))
+        self._hosted[group.name] = agents
+        spec = self._specification
+        join = Join(group.name, agents, group.feature_dim, group.feature_fingerprint, spec.workload)
+        self._handle(JoinRequested(join, stream=-1, token=group.name))
+
+    def _on_member_failure(self, agent: AgentOfGroup, why: str) -> None:
+        for listener in self.on_gone:
+            listener(agent)
+        self._tell_failure((agent.name,), why)
+
+    def _tell_failure(self, agents: Sequence[str], why: str) -> None:
+        log.warning("round %d: %s failed: %s", self._state.round, ", ".join(agents[:5]), why)
+        for listener in self.on_failure:
+            listener(agents, why)
 
     # The machine ------------------------------------------------------------------------------------------------
 

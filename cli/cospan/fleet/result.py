@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
+from cospan.client.group_learner import AgentOfGroup, GroupLearner
 from cospan.client.site_learner import SiteLearner
 from cospan.client.value_function import ValueFunction
 from cospan.core.specification import RunSpecification, basis_digest
@@ -123,6 +124,7 @@ def result_of(
     reports: Sequence[RoundReport],
     subspace_errors: Sequence[float],
     learners: Sequence[AnyLearner],
+    dropped: Sequence["Dropped"],
     departures: Mapping[str, str],
     message: str,
 ) -> FleetResult:
@@ -134,26 +136,42 @@ def result_of(
         reports: of the rounds.
         subspace_errors: after each round; nan where B* is unknown.
         learners: in the order of their sites; also those that left.
+        dropped: members of groups that left.
         departures: why agents left, by name.
         message: why it is over, or "".
     """
-    agents: list[ValueFunction] = []
-    independent: list[float] = []
+    found = [(gone.index, gone.value, gone.independent_error) for gone in dropped]
     for learner in learners:
-        values, errors = _of_learner(learner)
-        agents += values
-        independent += errors
+        indices = learner.indices if isinstance(learner, GroupLearner) else (learner.index,)
+        found += zip(indices, *_of_learner(learner), strict=True)
+    found.sort(key=lambda agent: agent[0])
     basis = basis.copy()
     basis.setflags(write=False)
     return FleetResult(
         specification=specification,
         basis=basis,
         rounds={**_of_reports(reports, subspace_errors), **_of_traces(reports, learners)},
-        agents=tuple(agents),
-        independent_errors=np.array(independent),
+        agents=tuple(value for _, value, _ in found),
+        independent_errors=np.array([error for _, _, error in found]),
         departures=dict(departures),
         message=message,
     )
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Dropped:
+    """A member of a group that left: what it had learnt until then."""
+
+    index: int
+    value: ValueFunction
+    independent_error: float
+
+    @classmethod
+    def of(cls, agent: AgentOfGroup) -> "Dropped":
+        """Before its group drops it."""
+        return cls(
+            agent.index, ValueFunction.of_learner(agent, agent.features), _or_nan(best(agent.independent_errors()))
+        )
 
 
 def _of_learner(learner: AnyLearner) -> tuple[list[ValueFunction], list[float]]:

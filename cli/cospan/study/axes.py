@@ -1,5 +1,7 @@
 """What all pictures have in common: axes that can be read, and files that appear whole."""
 
+import importlib
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +15,23 @@ if TYPE_CHECKING:
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999", "#8C564B")
 """The palette of Okabe and Ito, which colour-blind people can tell apart, and two more."""
 _FEW_DECADES = 500.0
+
+
+def import_matplotlib() -> None:
+    """Imports matplotlib without the backend that the environment names: files are drawn, and no window is opened.
+
+    A name that it does not know, as that of a notebook without the notebook's packages, would make the import fail.
+
+    Raises:
+        ImportError: it is not installed.
+        Exception: of any kind, as where a matplotlibrc cannot be read.
+    """
+    named = os.environ.pop("MPLBACKEND", None)
+    try:
+        importlib.import_module("matplotlib")
+    finally:
+        if named is not None:
+            os.environ["MPLBACKEND"] = named
 
 
 def log_scale(axes: "Axes", low: float, high: float) -> None:

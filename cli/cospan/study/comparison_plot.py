@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cospan.core.specification import RunSpecification
-from cospan.study.axes import COLOURS, finish, log_scale, save
+from cospan.study.axes import COLOURS, finish, import_matplotlib, log_scale, save
 from cospan.study.comparison import Summary
 from cospan.study.play import Point
 
@@ -28,6 +28,7 @@ def draw_comparison(
         points: of all methods and seeds.
         found: the methods, best first: the order of the legend.
     """
+    import_matplotlib()
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(15.0, 4.6), dpi=130, layout="constrained")

@@ -4,6 +4,7 @@ One process plays the chains of all agents and lets every method learn from them
 The joint method is the one that runs over gRPC, bit for bit.
 """
 
+import contextlib
 import csv
 import io
 import os
@@ -25,6 +26,7 @@ from cospan.client.agent import default_agent_id
 from cospan.client.chain import Chain
 from cospan.client.import_path import spawned, spawning_safely
 from cospan.client.loading import load_workload, make_site
+from cospan.client.ownership import close_site
 from cospan.client.workload import Site, Workload
 from cospan.core.fleets import FleetMethod
 from cospan.core.specification import basis_digest
@@ -174,7 +176,15 @@ def play(task: Task, on_round: Callable[[int], None] = lambda _: None) -> Played
         WorkloadBehaviourError: the workload broke its contract.
     """
     workload = load_workload(task.workload) if isinstance(task.workload, str) else task.workload()
-    sites = [make_site(workload, index, task.seed) for index in range(task.agents)]
+    with contextlib.ExitStack() as owned:
+        sites = []
+        for index in range(task.agents):
+            sites.append(make_site(workload, index, task.seed))
+            owned.callback(close_site, sites[-1])
+        return _played(task, workload, sites, on_round)
+
+
+def _played(task: Task, workload: Workload, sites: Sequence[Site], on_round: Callable[[int], None]) -> Played:
     references = references_of(sites, workload.name)
     stage = _stage(task, workload, sites[0].features.dim)
     chains = [

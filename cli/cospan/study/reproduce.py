@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from cospan.study.axes import save
+from cospan.study.axes import import_matplotlib, save
 from cospan.study.experiment import Experiment, Outcome, Plan, Table
 from cospan.study.play import Played, play_all, points_csv
 from cospan.study.statistics import known
@@ -86,6 +86,7 @@ def write(found: Reproduction, folder: Path, experiment: Experiment) -> None:
 
 def picture(found: Reproduction, experiment: Experiment, path: Path) -> None:
     """Draws it, in the format of the path's suffix."""
+    import_matplotlib()
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float
 
 from cospan.client.loading import load_workload, make_site
+from cospan.client.ownership import close_site
 from cospan.client.participant import PATIENCE_SECONDS, AgentEnd, Keeping, Participant
 from cospan.client.plausibility import MEMORY_GIB
 from cospan.client.result_file import save_result
@@ -118,8 +119,15 @@ class Agent(Participant[SiteLearner]):
     def _make_sites(self, specification: RunSpecification) -> tuple[tuple[str, ...], FeatureMap]:
         # Whatever site it will be, the features are those of the workload.
         site = make_site(self.workload, self.index or 0, specification.seed)
-        self._site = None if self.index is None else site
-        return () if self.index is None else (self.agent_id,), site.features
+        if self.index is None:
+            close_site(site)
+            return (), site.features
+        self._site = site
+        return (self.agent_id,), site.features
+
+    def _close_sites(self) -> None:
+        if self._site is not None:
+            close_site(self._site)
 
     def _make_learner(self, welcome: Welcome) -> SiteLearner:
         if self._site is None:

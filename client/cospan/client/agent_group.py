@@ -1,20 +1,23 @@
 """Many agents in one process: one stream, one upload with the exact sum of their gradients."""
 
 import itertools
+import logging
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Self, cast
 
 import numpy as np
 from jaxtyping import Float
 
 from cospan.client.agent import default_agent_id
 from cospan.client.group_file import GROUP
-from cospan.client.group_learner import GroupLearner, GroupSites, group_name, no_warm_up
-from cospan.client.loading import load_workload, make_site
+from cospan.client.group_learner import AgentOfGroup, GroupLearner, GroupSites, group_name, no_warm_up
+from cospan.client.loading import load_workload
 from cospan.client.participant import PATIENCE_SECONDS, Keeping, Participant
 from cospan.client.plausibility import MEMORY_GIB
 from cospan.client.result_file import save_result
+from cospan.client.site_learner import FAILED, Warned
 from cospan.client.state_file import CHECKPOINT_SECONDS, StateFile
 from cospan.client.transport import GrpcTransport, Transport
 from cospan.client.value_function import ValueFunction
@@ -26,6 +29,8 @@ from cospan.wire.limits import MAX_GROUP
 from cospan.wire.messages import Welcome
 from cospan.wire.tls import TlsFiles
 
+log = logging.getLogger(__name__)
+
 
 class AgentGroup(Participant[GroupLearner]):
     """Several agents of a fleet, hosted by one process; each sees and learns what it would alone.
@@ -34,7 +39,8 @@ class AgentGroup(Participant[GroupLearner]):
         group.run()                              # until the run is over; or: async with group: …
         group.gains; group.weights; group.save("agents")
 
-    They stand and fall together: where the workload of one breaks its contract, the group leaves the run.
+    Where a member breaks its contract after its first round, the group learns on without it, unless its workload
+    steps all members at once and nobody can say which one it was: then the group leaves the run.
     """
 
     def __init__(
@@ -93,6 +99,8 @@ class AgentGroup(Participant[GroupLearner]):
         """The agents' names, in the order of their sites."""
         self._with_baseline = with_baseline
         self._sites: GroupSites | None = None
+        self._learner_begun: GroupLearner | None = None
+        self._joined_as: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -106,19 +114,45 @@ class AgentGroup(Participant[GroupLearner]):
     def _make_sites(self, specification: RunSpecification) -> tuple[tuple[str, ...], FeatureMap]:
         if specification.method.warm_up_rounds:
             raise InvalidValueError(no_warm_up(specification))
-        dim = make_site(self.workload, self.indices[0], specification.seed).features.dim
-        self._sites = GroupSites.of(self.workload, self.indices, dim, specification.seed)
-        return tuple(sorted(self.agent_ids)), self._sites.features
+        self._sites = GroupSites.of(self.workload, self.indices, specification.feature_dim, specification.seed)
+        self._joined_as = tuple(sorted(self.agent_ids))
+        return self._joined_as, self._sites.features
+
+    def _close_sites(self) -> None:
+        if self._sites is not None:
+            self._sites.close()
+
+    def _hosted(self) -> tuple[str, ...] | None:
+        learner = self._learner_begun
+        names = self._joined_as if learner is None else tuple(sorted(learner.names))
+        if names == self._joined_as:
+            return None
+        self._joined_as = names
+        return names
 
     def _make_learner(self, welcome: Welcome) -> GroupLearner:
         assert self._sites is not None
-        return GroupLearner(
+        self._learner_begun = learner = GroupLearner(
             self._sites,
             welcome.specification,
             names=self.agent_ids,
             with_baseline=self._with_baseline,
             first_round=welcome.first_round,
         )
+        learner.on_failure.append(self._on_failure)
+        return learner
+
+    def _on_failure(self, agent: AgentOfGroup, why: str) -> None:
+        """A member leaves the group; what it has learnt stays in a file of its own."""
+        log.warning("%s failed: %s", agent.name, why)
+        if self.state_path is not None and agent.last_round is not None:
+            assert self.run_id is not None
+            try:
+                save_result(self.state_path.parent / f"{agent.name}.npz", agent, run_id=self.run_id)
+            except RunFileError as failure:
+                log.error("%s", failure)
+        for tell in self.on_warning:
+            tell(cast("Self", self), Warned(agent.name, FAILED, why))
 
     def _write_last(self, state_file: StateFile[GroupLearner]) -> None:
         state_file.finish()

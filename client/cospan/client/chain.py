@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from cospan.client.actions import problem_of_action
+from cospan.client.ownership import close_site
 from cospan.client.plain_values import packed, unpacked
 from cospan.client.workload import FeatureMap, Resumable, Site
 from cospan.core.learner import Trajectory
@@ -17,6 +19,8 @@ from cospan.wire.errors import WorkloadBehaviourError
 log = logging.getLogger(__name__)
 
 _NORM_SLACK = 1e-9
+_WATCHED_STEPS = 200
+"""Steps in which every action is compared with the action space; later on one of each round is."""
 
 
 class Chain:
@@ -41,6 +45,8 @@ class Chain:
         self._origin = (seed, index, first_round)
         inner = getattr(site.env, "unwrapped", site.env)
         self._resumable = inner if isinstance(inner, Resumable) else None
+        self.action_warning = ""
+        """What was wrong with the first action outside the action space; empty where there was none."""
         self._begin_anew()
 
     def _begin_anew(self, steps: int = 0, reward_sum: float = 0.0) -> None:
@@ -59,22 +65,27 @@ class Chain:
         env, policy, rng = self._site.env, self._site.policy, self._rng
         self._between_rounds = False
         rewards: list[float] = []
+        action: Any = None
+        watched = self._watched_steps(steps)
         try:
             if self._observation is None:
                 self._observation = _kept(env.reset(seed=self._environment_seed)[0])
             observations = [self._observation]
             for step in range(self.steps, self.steps + steps):
-                observation, reward, terminated, _, _ = env.step(policy(observations[-1], rng))
+                action = policy(observations[-1], rng)
+                if step in watched:
+                    self._watch(action, step)
+                observation, reward, terminated, _, _ = env.step(action)
                 if terminated:
                     observation, _ = env.reset()
                 observations.append(_kept(observation))
                 rewards.append(self._checked(float(reward), step))
-        except WorkloadBehaviourError:
+        except (WorkloadBehaviourError, KeyboardInterrupt):
             raise
-        except Exception as failure:
+        except BaseException as failure:  # an environment may also call sys.exit
             raise WorkloadBehaviourError(
                 f"the environment or policy of {self._name} raised {type(failure).__name__} in step "
-                f"{self.steps + len(rewards)}: {failure}"
+                f"{self.steps + len(rewards)}: {failure}{self._because(action)}"
             ) from failure
         trajectory = Trajectory(
             features=checked_features(self._site.features, observations, self._name), rewards=np.array(rewards)
@@ -85,6 +96,28 @@ class Chain:
             self.reward_sum += reward
         self._between_rounds = True
         return trajectory
+
+    def _watched_steps(self, steps: int) -> range:
+        """The steps of a round in which the policy's action is compared with the space: all at first, then one."""
+        first = self.steps if self.steps < _WATCHED_STEPS else self.steps + steps - 1
+        return range(0) if self.action_warning else range(first, self.steps + steps)
+
+    def _watch(self, action: Any, step: int) -> None:
+        problem = problem_of_action(self._site.env.action_space, action)
+        if problem and not self.action_warning:
+            self.action_warning = (
+                f"the policy of {self._name} took an action in step {step} that is {problem}; the environment "
+                "takes it as it likes: correct the policy or the space"
+            )
+
+    def _because(self, action: Any) -> str:
+        """What was wrong with the last action, as the end of a sentence on a failure."""
+        problem = "" if action is None else problem_of_action(self._site.env.action_space, action)
+        return f" (the action was {problem})" if problem else ""
+
+    def close(self) -> None:
+        """Closes the environment; nothing is stepped any more."""
+        close_site(self._site)
 
     def _checked(self, reward: float, step: int) -> float:
         if not math.isfinite(reward):
@@ -110,7 +143,9 @@ class Chain:
                     "policy_generator": self._rng.bit_generator.state,
                 }
             )
-        except Exception as failure:  # of the user's code; what was learnt can be kept all the same
+        except KeyboardInterrupt:
+            raise
+        except BaseException as failure:  # of the user's code; what was learnt can be kept all the same
             self._resumable = None
             log.error(
                 "the environment of %s cannot save its state (%s: %s); started again, its chain begins anew",
@@ -137,7 +172,9 @@ class Chain:
             self._site.env.unwrapped.np_random.bit_generator.state = state["environment_generator"]
             self._rng.bit_generator.state = state["policy_generator"]
             self._observation = state["observation"]
-        except Exception as failure:  # of the user's code, or of one of another version
+        except KeyboardInterrupt:
+            raise
+        except BaseException as failure:  # of the user's code, or of one of another version
             self._begin_anew(steps, reward_sum)
             return f"the state of its environment cannot be loaded ({type(failure).__name__}: {failure})"
         return ""
@@ -171,7 +208,9 @@ def checked_features(
     """
     try:
         values = np.asarray(features.batch(observations), dtype=np.float64)
-    except Exception as failure:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as failure:
         raise WorkloadBehaviourError(
             f"the feature map of {name} raised {type(failure).__name__}: {failure}"
         ) from failure

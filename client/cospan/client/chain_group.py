@@ -4,16 +4,18 @@ Either way each agent sees what it would see alone, bit for bit.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float
 
 from cospan.client.chain import Chain, checked_features, origin_of_chain
+from cospan.client.ownership import close_sites
 from cospan.client.plain_values import packed, unpacked
 from cospan.client.workload import FeatureMap, Site, Sites
 from cospan.core.group_learner import GroupTrajectory
+from cospan.core.learner import Trajectory
 from cospan.core.targets import ReferenceSolution
 from cospan.wire.errors import WorkloadBehaviourError
 
@@ -51,12 +53,38 @@ class ChainGroup(Protocol):
         """Of all rewards of each so far."""
         ...
 
+    @property
+    def action_warnings(self) -> tuple[str, ...]:
+        """What was wrong with the first action outside its space, of each chain that took one."""
+        ...
+
     def advance(self, steps: int) -> GroupTrajectory:
         """The next L steps of each.
 
         Raises:
             WorkloadBehaviourError: the environment, the policy or the features raised, or broke their contract.
         """
+        ...
+
+    def advance_those_that_can(self, steps: int) -> tuple[GroupTrajectory, dict[int, WorkloadBehaviourError]]:
+        """The same, with the trajectory of those chains alone that kept their contract.
+
+        The others are for the caller to `drop` before the next step.
+
+        Returns:
+            The trajectory, and by their places why the others failed.
+
+        Raises:
+            WorkloadBehaviourError: nobody can say which chain failed, or all did.
+        """
+        ...
+
+    def drop(self, places: Collection[int]) -> None:
+        """Goes on without the chains in these places, and closes their environments where that is possible."""
+        ...
+
+    def close(self) -> None:
+        """Closes all environments; nothing is stepped any more."""
         ...
 
     def saved(self) -> tuple[str, list[np.ndarray]] | None:
@@ -94,8 +122,11 @@ class TogetherChains:
     def __init__(self, sites: Sites, names: Sequence[str], origins: Sequence[tuple[int, int, int]]) -> None:
         """Prepares; nothing is reset before the first step."""
         self.features, self.references, self.labels = sites.features, sites.references, sites.labels
-        self._chains, self._origins = sites.chains, origins
-        self._name = f"{names[0]} to {names[-1]}"
+        self._sites, self._chains, self._origins = sites, sites.chains, origins
+        self._names, self._name = tuple(names), f"{names[0]} to {names[-1]}"
+        self._places = np.arange(len(origins))
+        """Of the chains that have not been dropped; the others are stepped with them, and not looked at."""
+        self.action_warnings: tuple[str, ...] = ()
         self._begin_anew(0, np.zeros(len(origins)))
 
     def _begin_anew(self, steps: int, reward_sums: Float[np.ndarray, " n"]) -> None:
@@ -108,14 +139,48 @@ class TogetherChains:
 
     def advance(self, steps: int) -> GroupTrajectory:
         """See `ChainGroup`."""
+        trajectory, failures = self.advance_those_that_can(steps)
+        for failure in failures.values():
+            raise failure
+        return trajectory
+
+    def advance_those_that_can(self, steps: int) -> tuple[GroupTrajectory, dict[int, WorkloadBehaviourError]]:
+        """See `ChainGroup`."""
+        observations, rewards = self._played(steps)
+        failures = self._bad_rewards(rewards)
+        flat = observations.reshape(-1, *observations.shape[2:])
+        try:
+            features = checked_features(self.features, flat, self._name)
+        except WorkloadBehaviourError as failure:
+            failures |= self._bad_features(observations)
+            sound = [place for place in range(len(self._places)) if place not in failures]
+            if not failures or not sound:
+                raise failure from None
+            features = checked_features(self.features, np.concatenate(observations[sound]), self._name)
+        else:
+            sound = [place for place in range(len(self._places)) if place not in failures]
+            features = features.reshape(len(self._places), -1, self.features.dim)[sound]
+        if not sound:
+            raise next(iter(failures.values()))
+        self.steps += steps
+        total = self.reward_sums
+        for step in range(steps):  # in the order in which one alone sums them
+            total = total + rewards[:, step]
+        self.reward_sums = total
+        self._between_rounds = True
+        played = features.reshape(len(sound), steps + 1, self.features.dim)
+        return GroupTrajectory(played, rewards[sound]), failures
+
+    def _played(self, steps: int) -> tuple[np.ndarray, Float[np.ndarray, "n L"]]:
+        """Observations and rewards of the chains that have not been dropped."""
         self._between_rounds = False
         try:
             if not self._begun:
                 self._reset()
             observations, rewards = self._chains.advance(steps)
-        except WorkloadBehaviourError:
+        except (WorkloadBehaviourError, KeyboardInterrupt):
             raise
-        except Exception as failure:
+        except BaseException as failure:
             raise WorkloadBehaviourError(
                 f"the environments or policies of {self._name} raised {type(failure).__name__} after step "
                 f"{self.steps}: {failure}"
@@ -127,24 +192,40 @@ class TogetherChains:
                 f"{rewards.shape}; for {steps} steps they must begin with {(agents, steps + 1)}, and be "
                 f"{(agents, steps)}"
             )
-        self._check(rewards)
-        flat = observations.reshape(agents * (steps + 1), *observations.shape[2:])
-        features = checked_features(self.features, flat, self._name)
-        self.steps += steps
-        total = self.reward_sums
-        for step in range(steps):  # in the order in which one alone sums them
-            total = total + rewards[:, step]
-        self.reward_sums = total
-        self._between_rounds = True
-        return GroupTrajectory(features.reshape(agents, steps + 1, self.features.dim), rewards)
+        if len(self._places) < agents:
+            return observations[self._places], rewards[self._places]
+        return observations, rewards
 
-    def _check(self, rewards: Float[np.ndarray, "n L"]) -> None:
-        if not np.isfinite(rewards).all():
-            which, step = np.argwhere(~np.isfinite(rewards))[0]
-            raise WorkloadBehaviourError(
-                f"the environment of site {self._origins[which][1]} gave the reward {rewards[which, step]} in step "
-                f"{self.steps + step}; it must be finite"
-            )
+    def _bad_rewards(self, rewards: Float[np.ndarray, "n L"]) -> dict[int, WorkloadBehaviourError]:
+        found: dict[int, WorkloadBehaviourError] = {}
+        for place, step in np.argwhere(~np.isfinite(rewards)).tolist():
+            if place not in found:
+                name, reward = self._names[self._places[place]], rewards[place, step]
+                found[place] = WorkloadBehaviourError(
+                    f"the environment of {name} gave the reward {reward} in step {self.steps + step}; "
+                    "it must be finite"
+                )
+        return found
+
+    def _bad_features(self, observations: np.ndarray) -> dict[int, WorkloadBehaviourError]:
+        found = {}
+        for place, own in enumerate(observations):
+            try:
+                checked_features(self.features, own, self._names[self._places[place]])
+            except WorkloadBehaviourError as failure:
+                found[place] = failure
+        return found
+
+    def drop(self, places: Collection[int]) -> None:
+        """See `ChainGroup`. The environments are stepped on, for the others are stepped with them."""
+        keep = [place for place in range(len(self._places)) if place not in places]
+        self._places, self.reward_sums = self._places[keep], self.reward_sums[keep]
+        self.references = tuple(self.references[place] for place in keep)
+        self.labels = tuple(self.labels[place] for place in keep)
+
+    def close(self) -> None:
+        """See `ChainGroup`."""
+        close_sites(self._sites)
 
     def saved(self) -> tuple[str, list[np.ndarray]] | None:
         """See `ChainGroup`."""
@@ -153,7 +234,9 @@ class TogetherChains:
         try:
             state = self._chains.save_state()
             return None if state is None else packed(dict(state))
-        except Exception as failure:  # of the user's code; what was learnt can be kept all the same
+        except KeyboardInterrupt:
+            raise
+        except BaseException as failure:  # of the user's code; what was learnt can be kept all the same
             log.error(
                 "the environments of %s cannot save their states (%s: %s); started again, their chains begin anew",
                 *(self._name, type(failure).__name__, failure),
@@ -171,7 +254,9 @@ class TogetherChains:
             state = unpacked(*saved)
             self._reset()
             self._chains.load_state(state)
-        except Exception as failure:  # of the user's code, or of one of another version
+        except KeyboardInterrupt:
+            raise
+        except BaseException as failure:  # of the user's code, or of one of another version
             self._begin_anew(steps, reward_sums)
             return f"the states of its environments cannot be loaded ({type(failure).__name__}: {failure})"
         return ""
@@ -202,13 +287,40 @@ class OneByOneChains:
         """Of each."""
         return np.array([chain.reward_sum for chain in self._chains])
 
+    @property
+    def action_warnings(self) -> tuple[str, ...]:
+        """See `ChainGroup`."""
+        return tuple(chain.action_warning for chain in self._chains if chain.action_warning)
+
     def advance(self, steps: int) -> GroupTrajectory:
         """See `ChainGroup`."""
-        played = [chain.advance(steps) for chain in self._chains]
-        return GroupTrajectory(
-            np.stack([trajectory.features for trajectory in played]),
-            np.stack([trajectory.rewards for trajectory in played]),
-        )
+        return _stacked([chain.advance(steps) for chain in self._chains])
+
+    def advance_those_that_can(self, steps: int) -> tuple[GroupTrajectory, dict[int, WorkloadBehaviourError]]:
+        """See `ChainGroup`."""
+        played, failures = [], {}
+        for place, chain in enumerate(self._chains):
+            try:
+                played.append(chain.advance(steps))
+            except WorkloadBehaviourError as failure:
+                failures[place] = failure
+        if not played:
+            raise next(iter(failures.values()))
+        return _stacked(played), failures
+
+    def drop(self, places: Collection[int]) -> None:
+        """See `ChainGroup`."""
+        for place in places:
+            self._chains[place].close()
+        keep = [place for place in range(len(self._chains)) if place not in places]
+        self._chains = [self._chains[place] for place in keep]
+        self.references = tuple(self.references[place] for place in keep)
+        self.labels = tuple(self.labels[place] for place in keep)
+
+    def close(self) -> None:
+        """See `ChainGroup`."""
+        for chain in self._chains:
+            chain.close()
 
     def saved(self) -> tuple[str, list[np.ndarray]] | None:
         """See `ChainGroup`."""
@@ -231,3 +343,10 @@ class OneByOneChains:
             for chain, total, part in zip(self._chains, reward_sums, parts, strict=True)
         ]
         return NOT_SAVED if saved is None else next(filter(None, words), "")
+
+
+def _stacked(played: Sequence[Trajectory]) -> GroupTrajectory:
+    return GroupTrajectory(
+        np.stack([trajectory.features for trajectory in played]),
+        np.stack([trajectory.rewards for trajectory in played]),
+    )

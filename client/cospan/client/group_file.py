@@ -34,7 +34,7 @@ _COLUMNS = ("mean_reward", "value_error", "gain_error", "gain", "bounded_rounds"
 _MOMENTS = ("reward_references", "reward_offsets", "reward_deviations", "feature_squares")
 OF_AGENTS = (
     *("agent_id", "agent_ids", "labels", "mean_reward", "value_error", "gain_error", "gain", "bounded_rounds"),
-    "trace_every",
+    *("explained_share", "trace_every"),
     *("trace_round", "trace_value_error", "trace_independent_error", "trace_gain_estimate"),
     "trace_mean_squared_td_error",
 )
@@ -70,6 +70,7 @@ def contents(group: GroupLearner, run_id: str) -> dict[str, Any]:
         "reward_sum": _joined([block.chains.reward_sums for block in group.blocks]),
         "mean_reward": group.mean_rewards,
         "value_error": group.value_errors(),
+        "explained_share": group.explained_shares(),
         "gain_error": group.gain_errors(),
         **_statistics([learner.statistics for learner in learners]),
         **_independent([learner for state in states for learner in state.independent]),
@@ -142,7 +143,8 @@ def load_group(path: Path, *, names: Collection[str] | None = None, most_bytes: 
 def agents_of(result: AgentResult) -> list[AgentResult]:
     """Each agent of a group's file by itself, with what a summary and a picture are made of."""
     names, labels = result.array("agent_ids").tolist(), result.array("labels").tolist()
-    columns = {name: result.array(name) for name in _COLUMNS}
+    numbers = (*_COLUMNS, "explained_share")
+    columns = {name: result.array(name) for name in numbers if name in result.values or name != "explained_share"}
     rounds = result.array("trace_round")
     traces = {f"trace_{name}": _trace(result, name) for name in _TRACES}
     # The gain is a vector of length one in an agent's own file.
@@ -186,6 +188,7 @@ def resume(group: GroupLearner, path: Path, run_id: str) -> str:
     """
     result = load_group(path, most_bytes=largest(group.specification, len(group.names)))
     check_owner(result, path, owner(group.name, group.specification, run_id))
+    _drop_those_that_failed(group, result)
     places = np.cumsum([0, *(len(block.chains.labels) for block in group.blocks)]).tolist()
     parts = [slice(*bounds) for bounds in itertools.pairwise(places)]
     # All is read before anything is set: a damaged file changes nothing.
@@ -207,6 +210,14 @@ def resume(group: GroupLearner, path: Path, run_id: str) -> str:
         block.state = state
         words.append(block.chains.go_on(state.learner.steps, sums[part], chain))
     return next(filter(None, words), "")
+
+
+def _drop_those_that_failed(group: GroupLearner, result: AgentResult) -> None:
+    """A file without some of the members was written after they had failed."""
+    held = set(result.array("agent_ids").tolist())
+    missing = [name for name in group.names if name not in held]
+    if held and held < set(group.names):
+        group.drop(dict.fromkeys(missing, "it had failed before its process was started again"))
 
 
 def _loaded_chains(result: AgentResult, blocks: int) -> list[tuple[str, list[np.ndarray]] | None]:

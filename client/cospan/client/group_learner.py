@@ -4,31 +4,38 @@ The group is cut into blocks of agents whose sums fit into a core's cache; a blo
 all of its agents.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import itertools
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from hashlib import sha256
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from cospan.client.chain_group import chain_group
-from cospan.client.loading import make_sites
+from cospan.client.first_rounds import FirstRounds
+from cospan.client.loading import check_shared_features, features_of, make_sites
+from cospan.client.ownership import close_sites
+from cospan.client.site_learner import Warned
 from cospan.client.trace import Trace, most_rounds
 from cospan.client.workload import FeatureMap, Site, Sites, Workload
 from cospan.core.baselines import IndependentTD
-from cospan.core.group_learner import GroupOutcome, GroupState, learn_round_together, summed
+from cospan.core.group_learner import GroupOutcome, GroupState, GroupTrajectory, learn_round_together, summed
 from cospan.core.learner import LearnerState, Trajectory
+from cospan.core.method import Corrections
 from cospan.core.schedules import AveragedIterate
 from cospan.core.specification import RunSpecification
 from cospan.core.targets import ReferenceStack
 from cospan.core.units import told_after
-from cospan.wire.errors import InvalidValueError
+from cospan.wire.errors import InvalidValueError, WorkloadBehaviourError
 from cospan.wire.messages import GradientUpload
 
 _BLOCK_NUMBERS = 2**17
 """So many numbers, 1 MiB, the d × d sums of a block's agents come to at most, unless that are too few agents."""
 _FEWEST, _MOST = 16, 256
 """Agents in a block."""
+_LOOKED_AT = 4
+"""Agents of a group whose features the first rounds judge."""
 
 
 def group_name(indices: Sequence[int]) -> str:
@@ -61,13 +68,26 @@ class GroupSites:
     def of(cls, workload: Workload, indices: Sequence[int], feature_dim: int, seed: int) -> "GroupSites":
         """Makes them; see `cospan.client.loading.make_sites` for what it raises."""
         blocks = tuple(blocks_of(indices, feature_dim))
-        return cls(blocks, tuple(make_sites(workload, block, seed) for block in blocks))
+        parts: list[Sites | tuple[Site, ...]] = []
+        try:
+            for block in blocks:
+                parts.append(make_sites(workload, block, seed))
+                check_shared_features(workload, parts[0], parts[-1], indices[0], block[0])
+        except BaseException:
+            for part in parts:
+                close_sites(part)
+            raise
+        return cls(blocks, tuple(parts))
+
+    def close(self) -> None:
+        """Closes all of them."""
+        for part in self.parts:
+            close_sites(part)
 
     @property
     def features(self) -> FeatureMap:
         """Those that all share."""
-        first = self.parts[0]
-        return first.features if isinstance(first, Sites) else first[0].features
+        return features_of(self.parts[0])
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -118,10 +138,39 @@ class Block:
             (IndependentTD.initial(d),) * agents if with_baseline else (),
         )
 
-    def learn(self, basis: Float[np.ndarray, "d r"], round_number: int) -> tuple[BlockState, GroupOutcome]:
-        """A round: the chains go on, and what follows from it, which `state` is to become."""
+    def play(self) -> tuple[GroupTrajectory, dict[int, WorkloadBehaviourError]]:
+        """The chains go on; why some did not, by their places, as `ChainGroup.advance_those_that_can` says it.
+
+        In the first round all have to: a fleet that cannot begin is told so at once.
+        """
+        steps = self.specification.method.steps_per_round
+        if not self.state.learner.steps:
+            return self.chains.advance(steps), {}
+        return self.chains.advance_those_that_can(steps)
+
+    def close(self) -> None:
+        """Closes all environments."""
+        self.chains.close()
+
+    def drop(self, places: Collection[int]) -> None:
+        """Goes on without the agents in these places."""
+        keep = [place for place in range(len(self.chains.labels)) if place not in places]
+        state = self.state
+        self.state = BlockState(
+            state.learner.of_agents(keep),
+            replace(state.weights, mean=state.weights.mean[keep]),
+            replace(state.gain, mean=state.gain.mean[keep]),
+            state.bounded_rounds[keep],
+            tuple(state.independent[place] for place in keep) if state.independent else (),
+        )
+        self.chains.drop(places)
+        self.references = ReferenceStack.of(self.chains.references, self.specification.feature_dim)
+
+    def learn(
+        self, basis: Float[np.ndarray, "d r"], trajectory: GroupTrajectory, round_number: int
+    ) -> tuple[BlockState, GroupOutcome]:
+        """What follows from a round, which `state` is to become."""
         method, before = self.specification.method, self.state
-        trajectory = self.chains.advance(method.steps_per_round)
         outcome = learn_round_together(before.learner, basis, trajectory, method, round_number)
         pairs = zip(before.independent, trajectory.features, trajectory.rewards, strict=False)
         after = BlockState(
@@ -136,6 +185,13 @@ class Block:
     def value_errors(self) -> Float[np.ndarray, " n"]:
         """Relative value errors of the averaged weights; nan where the truth is unknown."""
         return self.references.value_errors(self.state.weights.mean)
+
+    def explained_shares(self) -> Float[np.ndarray, " n"]:
+        """See `SiteLearner.explained_share`."""
+        sums = self.state.learner.statistics
+        if self.specification.method.corrections is not Corrections.FULL_HISTORY or sums is None:
+            return np.full(len(self.chains.labels), np.nan)
+        return sums.explained_shares(self.state.weights.mean)
 
     def independent_errors(self) -> Float[np.ndarray, "n m"]:
         """The same of independent TD, for each of its step sizes."""
@@ -176,6 +232,15 @@ class GroupLearner:
         self.specification, self.names = specification, tuple(names)
         self.indices = tuple(index for block in sites.indices for index in block)
         self.name = group_name(self.indices)
+        """Of the group as it began: it stays when members are dropped."""
+        self.failures: dict[str, str] = {}
+        """Why members were dropped, by name."""
+        self.on_failure: list[Callable[[AgentOfGroup, str], None]] = []
+        """Called with a member that failed, as it was after its last round, before it is dropped."""
+        self.warnings: list[Warned] = []
+        """See `SiteLearner`."""
+        self._warned_of_actions = False
+        self._first_rounds = [FirstRounds(name, specification.feature_dim) for name in self.names[:_LOOKED_AT]]
         self.features = sites.features
         starts = np.cumsum([0, *map(len, sites.indices)])
         self.blocks = [
@@ -203,7 +268,13 @@ class GroupLearner:
             WorkloadBehaviourError: the environments, the policies or the features broke their contract.
         """
         self.between_rounds = False
-        states, outcomes = zip(*(block.learn(basis, round_number) for block in self.blocks), strict=True)
+        trajectories = self._played()
+        self._look(trajectories[0])
+        learnt = (
+            block.learn(basis, played, round_number)
+            for block, played in zip(self.blocks, trajectories, strict=True)
+        )
+        states, outcomes = zip(*learnt, strict=True)
         # All at once, so that what is saved is of one round whenever somebody asks.
         for block, state in zip(self.blocks, states, strict=True):
             block.state = state
@@ -219,6 +290,85 @@ class GroupLearner:
             contribution=summed([outcome.contribution for outcome in outcomes]),
             bounded=tuple(told) if bounded.any() else (),
         )
+
+    def _played(self) -> list[GroupTrajectory]:
+        """The trajectories of the blocks; members that failed are dropped.
+
+        Raises:
+            WorkloadBehaviourError: nobody can say which one failed, all did, or this is the first round.
+        """
+        found: list[GroupTrajectory | None] = []
+        failed: dict[str, WorkloadBehaviourError] = {}
+        starts = self._starts()
+        for block, start in zip(self.blocks, starts, strict=False):
+            try:
+                trajectory, failures = block.play()
+            except WorkloadBehaviourError as failure:
+                size = len(block.chains.labels)
+                if not self.rounds or size == len(self.names):
+                    raise
+                trajectory, failures = None, dict.fromkeys(range(size), failure)
+            found.append(trajectory)
+            failed |= {self.names[start + place]: failure for place, failure in failures.items()}
+        if len(failed) == len(self.names):
+            raise next(iter(failed.values()))
+        for agent in list(self.agents()) if failed else ():
+            if agent.name in failed:
+                for listener in self.on_failure:
+                    listener(agent, str(failed[agent.name]))
+        self.drop({name: str(failure) for name, failure in failed.items()})
+        return [trajectory for trajectory in found if trajectory is not None]
+
+    def drop(self, why: Mapping[str, str]) -> None:
+        """Goes on without some members.
+
+        Args:
+            why: for each of them, by name; never all.
+        """
+        if not why:
+            return
+        blocks = []
+        for block, start in zip(self.blocks, self._starts(), strict=False):
+            size = len(block.chains.labels)
+            places = [place for place in range(size) if self.names[start + place] in why]
+            if len(places) == size:
+                block.close()
+                continue
+            if places:
+                block.drop(places)
+            blocks.append(block)
+        keep = [place for place, name in enumerate(self.names) if name not in why]
+        self.blocks = blocks
+        self.names = tuple(self.names[place] for place in keep)
+        self.indices = tuple(self.indices[place] for place in keep)
+        self.trace.select(keep)
+        self.failures |= why
+
+    def _starts(self) -> list[int]:
+        """The place of each block's first agent in the group."""
+        return list(itertools.accumulate((len(block.chains.labels) for block in self.blocks), initial=0))
+
+    def _look(self, trajectory: GroupTrajectory) -> None:
+        """Warns of what the data of the first members show."""
+        for name, check, features in zip(self.names, self._first_rounds, trajectory.features, strict=False):
+            if constant := check.look(features):
+                self.warnings.append(Warned(name, "constant", constant))
+        if self._warned_of_actions:
+            return
+        for text in (text for block in self.blocks for text in block.chains.action_warnings):
+            self._warned_of_actions = True
+            self.warnings.append(Warned(self.name, "action", text))
+            return
+
+    def close(self) -> None:
+        """Closes all environments; all that was learnt stays."""
+        for block in self.blocks:
+            block.close()
+
+    @property
+    def feature_dim(self) -> int:
+        """Of the feature map."""
+        return self.features.dim
 
     @property
     def bounded_rounds(self) -> Int[np.ndarray, " n"]:
@@ -256,6 +406,10 @@ class GroupLearner:
         """The relative value error of each agent's averaged weights; nan where the truth is unknown."""
         return np.concatenate([block.value_errors() for block in self.blocks])
 
+    def explained_shares(self) -> Float[np.ndarray, " n"]:
+        """See `SiteLearner.explained_share`."""
+        return np.concatenate([block.explained_shares() for block in self.blocks])
+
     def gain_errors(self) -> Float[np.ndarray, " n"]:
         """|η̄ − J| of each, reward per step; nan where the truth is unknown."""
         gains = np.concatenate([block.references.gains for block in self.blocks])
@@ -291,6 +445,15 @@ class AgentOfGroup:
     def feature_fingerprint(self) -> str:
         """Of the feature map."""
         return self._group.features.fingerprint
+
+    @property
+    def features(self) -> FeatureMap:
+        """The feature map."""
+        return self._group.features
+
+    def independent_errors(self) -> Float[np.ndarray, " m"]:
+        """See `SiteLearner`."""
+        return np.asarray(self._block.independent_errors()[self._number])
 
     @property
     def state(self) -> LearnerState:
@@ -345,6 +508,10 @@ class AgentOfGroup:
 
     def saved_chain(self) -> None:
         """The chains of a group are saved together, in the group's file."""
+
+    def explained_share(self) -> float:
+        """See `SiteLearner`."""
+        return float(self._block.explained_shares()[self._number])
 
     def value_error(self) -> float:
         """The relative value error of the averaged weights; nan where the truth is unknown."""

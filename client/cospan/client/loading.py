@@ -1,14 +1,18 @@
 """Finds a workload by its name: a built-in one, or `package.module:attribute`."""
 
+import contextlib
 import importlib
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
+from typing import NoReturn
 
 import numpy as np
 from gymnasium.vector import VectorEnv
 from jaxtyping import Float
 
 from cospan.client.import_path import add_working_folder, hidden_by
-from cospan.client.workload import Site, Sites, Workload
+from cospan.client.ownership import close_sites
+from cospan.client.workload import FeatureMap, Site, Sites, Workload
 from cospan.client.workloads import BUILT_IN
 from cospan.core.specification import RunSpecification
 from cospan.wire.errors import WorkloadBehaviourError, WorkloadError
@@ -22,6 +26,7 @@ def load_workload(reference: str) -> Workload:
 
     Raises:
         WorkloadError: there is no such workload, module or attribute, or it is not a workload.
+        WorkloadBehaviourError: the module raised when it was imported, or tried to end the process.
     """
     target = BUILT_IN.get(reference, reference)
     module_name, separator, attribute = target.partition(":")
@@ -30,8 +35,20 @@ def load_workload(reference: str) -> Workload:
             f"there is no workload {reference!r}; take one of {', '.join(BUILT_IN)}, "
             "or name your own as package.module:name"
         )
+    if module_name.startswith("."):
+        raise WorkloadError(
+            f"workload {reference!r} cannot be imported; name its module in full, without dots before it"
+        )
     working_folder = None if reference in BUILT_IN else add_working_folder()
-    found = getattr(_import(module_name, reference), attribute, None)
+    module = _import(module_name, reference)
+    try:
+        found = getattr(module, attribute, None)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as failure:
+        raise WorkloadBehaviourError(
+            f"workload {reference!r} cannot be looked up: {type(failure).__name__}: {failure}"
+        ) from failure
     if found is None:
         hidden = None if working_folder is None else hidden_by(module_name, working_folder)
         if hidden is not None:
@@ -54,7 +71,8 @@ def load_workload(reference: str) -> Workload:
 
 def _import(module_name: str, reference: str) -> object:
     try:
-        return importlib.import_module(module_name)
+        with exit_raises(f"module {module_name!r}"):
+            return importlib.import_module(module_name)
     except ModuleNotFoundError as failure:
         missing = failure.name or module_name
         if module_name == missing or module_name.startswith(f"{missing}."):
@@ -63,8 +81,10 @@ def _import(module_name: str, reference: str) -> object:
                 "or install it"
             ) from failure
         raise WorkloadError(f"workload {reference!r} imports {missing!r}, which is not installed") from failure
-    except Exception as failure:
-        raise WorkloadError(
+    except KeyboardInterrupt:
+        raise
+    except BaseException as failure:  # it may also call sys.exit
+        raise WorkloadBehaviourError(
             f"workload {reference!r} cannot be imported: {type(failure).__name__}: {failure}"
         ) from failure
 
@@ -81,7 +101,9 @@ def make_site(workload: Workload, index: int, seed: int) -> Site:
         site = workload.make_site(index, seed)
     except ValueError as failure:
         raise WorkloadError(f"workload {workload.name!r} has no site {index}: {failure}") from failure
-    except Exception as failure:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as failure:
         raise WorkloadBehaviourError(
             f"workload {workload.name!r} failed to make site {index}: {type(failure).__name__}: {failure}"
         ) from failure
@@ -106,13 +128,15 @@ def make_sites(workload: Workload, indices: Sequence[int], seed: int) -> Sites |
         WorkloadBehaviourError: the workload's own code raised, or gave something else.
     """
     if workload.make_fleet is None:
-        return tuple(make_site(workload, index, seed) for index in indices)
+        return _one_by_one(workload, indices, seed)
     for index in indices:
         _check_index(workload, index)
     words = f"sites {indices[0]} to {indices[-1]}"
     try:
         sites = workload.make_fleet(indices, seed)
-    except Exception as failure:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as failure:
         raise WorkloadBehaviourError(
             f"workload {workload.name!r} failed to make {words}: {type(failure).__name__}: {failure}"
         ) from failure
@@ -122,6 +146,72 @@ def make_sites(workload: Workload, indices: Sequence[int], seed: int) -> Sites |
             f"reference and a label for each of {len(indices)}"
         )
     return sites
+
+
+def _one_by_one(workload: Workload, indices: Sequence[int], seed: int) -> tuple[Site, ...]:
+    """The sites; where one cannot be made, those before it are closed."""
+    made: list[Site] = []
+    try:
+        for index in indices:
+            made.append(make_site(workload, index, seed))
+            check_shared_features(workload, made[:1], made[-1:], indices[0], index)
+    except BaseException:
+        close_sites(made)
+        raise
+    return tuple(made)
+
+
+def features_of(sites: Sites | Sequence[Site]) -> FeatureMap:
+    """Those that all of them share."""
+    return sites.features if isinstance(sites, Sites) else sites[0].features
+
+
+def check_shared_features(
+    workload: Workload, first: Sites | Sequence[Site], other: Sites | Sequence[Site], first_index: int, index: int
+) -> None:
+    """Raises WorkloadBehaviourError where two sites of a group do not have the same feature map.
+
+    Args:
+        workload: that they are of.
+        first: the first site, or some from there on.
+        other: the other one, or some from there on.
+        first_index: of the first site.
+        index: of the other site.
+    """
+    ours, theirs = features_of(first), features_of(other)
+    if ours is theirs:
+        return
+    if ours.dim != theirs.dim:
+        raise WorkloadBehaviourError(
+            f"the features of site {index} of workload {workload.name!r} have length {theirs.dim}, and those of "
+            f"site {first_index} have length {ours.dim}; all sites share one feature map: give them the same"
+        )
+    if ours.fingerprint != theirs.fingerprint:
+        raise WorkloadBehaviourError(
+            f"the feature map of site {index} of workload {workload.name!r} is {theirs.fingerprint!r}, and that of "
+            f"site {first_index} is {ours.fingerprint!r}; all sites share one feature map: give them the same"
+        )
+
+
+@contextlib.contextmanager
+def exit_raises(what: str) -> Iterator[None]:
+    """Lets `os._exit` raise, in this process and not in its forks: it would end a command without a word.
+
+    Args:
+        what: whose code runs, for the message.
+    """
+    here, leave = os.getpid(), os._exit
+
+    def refuse(status: int) -> NoReturn:
+        if os.getpid() != here:
+            leave(status)
+        raise SystemExit(f"{what} calls os._exit({status})")
+
+    os._exit = refuse
+    try:
+        yield
+    finally:
+        os._exit = leave
 
 
 def true_basis(workload: Workload, specification: RunSpecification) -> Float[np.ndarray, "d q"] | None:
@@ -135,7 +225,9 @@ def true_basis(workload: Workload, specification: RunSpecification) -> Float[np.
     spec = specification
     try:
         basis = workload.fleet_basis(spec.agents, spec.rank, spec.seed)
-    except Exception as failure:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as failure:
         raise WorkloadBehaviourError(
             f"workload {spec.workload!r} failed to give the basis of its fleet: {type(failure).__name__}: {failure}"
         ) from failure

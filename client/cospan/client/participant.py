@@ -25,6 +25,7 @@ from jaxtyping import Float
 from cospan.client import session
 from cospan.client.guard import check_basis, checked_floor
 from cospan.client.plausibility import MEMORY_GIB, memory_problem
+from cospan.client.site_learner import Warned
 from cospan.client.state_file import FileKind, Learns, StateFile, resumed
 from cospan.client.tasks import end_tasks, within
 from cospan.client.transport import AgentStream, Transport
@@ -53,6 +54,8 @@ _CLOSE_SECONDS = 5.0
 class Learner(Learns, Protocol):
     """What learns: a round at a time."""
 
+    warnings: list[Warned]
+
     def learn(self, round_number: int, basis: Float[np.ndarray, "d r"]) -> GradientUpload:
         """Takes L steps, learns from them at B_t, and returns what is sent of round t."""
         ...
@@ -63,10 +66,17 @@ L = TypeVar("L", bound=Learner)
 
 @dataclass(frozen=True, slots=True)
 class AgentEnd:
-    """How an agent's part in the run ended: `message` for people, and the number of rounds it learnt."""
+    """How an agent's part in the run ended.
+
+    Attributes:
+        message: for people.
+        rounds: how many it learnt.
+        left: whether it left on request before the run was over.
+    """
 
     message: str
     rounds: int
+    left: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +139,8 @@ class Participant(ABC, Generic[L]):
         """Called after each round learnt, in the learning thread, with the agent and the round."""
         self.on_note: list[Callable[[Self, str], None]] = []
         """Called, in the learning thread, with what people should know: which file it goes on from, or not."""
+        self.on_warning: list[Callable[[Self, Warned], None]] = []
+        """Called, in the learning thread, with what is wrong and does not keep the agent from learning on."""
         self._patience, self._kind, self._keeping = patience, kind, keeping
         self._min_steps_per_round = checked_floor(min_steps_per_round)
         self._agents, self._memory_gib = agents, memory_gib
@@ -143,6 +155,7 @@ class Participant(ABC, Generic[L]):
         self._tasks: set[asyncio.Task[None]] = set()
         self._specification: RunSpecification | None = None
         self._worker: Worker
+        self._loop: asyncio.AbstractEventLoop
         self._outcome: asyncio.Future[AgentEnd]
         self._ticker: asyncio.TimerHandle | None = None
         self._background: asyncio.Task[AgentEnd] | None = None
@@ -150,6 +163,7 @@ class Participant(ABC, Generic[L]):
         self._was_slow = False
         self.is_writing = False
         """Whether the conversation is over, and what was learnt is being written for the last time."""
+        self._attempt = 0
         self._rng = random.Random(secrets.randbits(64))
 
     # What is hosted -------------------------------------------------------------------------------------------
@@ -166,6 +180,14 @@ class Participant(ABC, Generic[L]):
     @abstractmethod
     def _make_learner(self, welcome: Welcome) -> L:
         """The learner, which has learnt nothing; the specification is final."""
+
+    @abstractmethod
+    def _close_sites(self) -> None:
+        """Closes the environments that were made; in the learning thread."""
+
+    def _hosted(self) -> tuple[str, ...] | None:
+        """The names of the agents that are hosted now, sorted, where others have joined; else None."""
+        return None
 
     @property
     def _holder(self) -> str:
@@ -222,7 +244,7 @@ class Participant(ABC, Generic[L]):
             forks.end()
 
     async def _take_part(self) -> AgentEnd:
-        self._worker = Worker(f"learner-{self.name}")
+        self._worker, self._loop = Worker(f"learner-{self.name}"), asyncio.get_running_loop()
         self._outcome = asyncio.get_running_loop().create_future()
         self._state, commands = session.initial_state(
             patience=self._patience, now=time.monotonic(), min_steps_per_round=self._min_steps_per_round
@@ -241,14 +263,14 @@ class Participant(ABC, Generic[L]):
         state_file = self._state_file
         if state_file is not None:
             self._worker.submit(state_file.after_last_round)
+        self._worker.submit(self._close_sites)
         self._worker.stop()
         if self._ticker is not None:
             self._ticker.cancel()
         await self._hang_up(patience=_FAREWELL_SECONDS)
         await end_tasks(self._tasks)
         await self._hang_up()
-        if state_file is not None or (self._state is not None and self._state.learning is not None):
-            await asyncio.to_thread(self._worker.join, _ROUND_END_SECONDS)
+        await asyncio.to_thread(self._worker.join, _ROUND_END_SECONDS)
         if state_file is not None:
             self.is_writing = True
             try:
@@ -341,9 +363,9 @@ class Participant(ABC, Generic[L]):
                 self._outbox.put_nowait(message)
             case session.Learn():
                 self._in_worker(partial(self._learn, command))
-            case session.Conclude(message=message):
+            case session.Conclude(message=message, left=left):
                 rounds = 0 if self.learner is None else self.learner.rounds
-                self._outcome.set_result(AgentEnd(message, rounds))
+                self._outcome.set_result(AgentEnd(message, rounds, left))
             case session.Fail(error=error):
                 self._fail(error)
             case _:
@@ -417,19 +439,26 @@ class Participant(ABC, Generic[L]):
 
     async def _connect(self, pause: float) -> None:
         """Opens a stream and reads from it until it breaks."""
+        self._attempt = attempt = self._attempt + 1
         await self._hang_up()
         await asyncio.sleep(pause)
         assert self._specification is not None
         stream = None
         try:
-            self._stream = stream = await self._transport.open(self._specification)
+            if attempt != self._attempt:  # a group that has regrouped meanwhile connects at once
+                return
+            stream = await self._transport.open(self._specification)
+            if attempt != self._attempt:
+                await stream.close()
+                return
+            self._stream = stream
             self._outbox = asyncio.Queue()
             self._writer = asyncio.create_task(self._guarded(_write_all(stream, self._outbox)))
             self._post(session.Connected())
             while True:
                 self._post(session.Received(await stream.receive()))
         except CospanError as failure:
-            if self._stream is stream:  # else it was hung up on purpose
+            if self._stream is stream and attempt == self._attempt:  # else it was hung up on purpose
                 self._broke(failure)
 
     def _begin(self, welcome: Welcome) -> None:
@@ -437,6 +466,14 @@ class Participant(ABC, Generic[L]):
         learner = self._make_learner(welcome)
         self._take_up(learner, welcome.stamp.run_id)
         self.learner = learner
+        self._regroup()
+
+    def _regroup(self) -> None:
+        """Takes part as those that are left, where some were dropped; before a sum without them is sent."""
+        hosted = self._hosted()
+        if hosted is not None:
+            with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
+                self._loop.call_soon_threadsafe(self._post, session.Regrouped(hosted))
 
     def _take_up(self, learner: L, run_id: str) -> None:
         """Lets the learner go on from the file that was named, or else from its own of this run."""
@@ -466,6 +503,12 @@ class Participant(ABC, Generic[L]):
         if upload.bounded and not self._bound_told:
             self._bound_told = True
             self._note(bound_note(upload.bounded, learner.specification.method), level=logging.WARNING)
+        self._regroup()
+        warnings, learner.warnings[:] = list(learner.warnings), []
+        for warning in warnings:
+            log.warning("%s", warning.text)
+            for tell in self.on_warning:
+                tell(cast("Self", self), warning)
         for listener in self.on_round:
             listener(cast("Self", self), command.round)
         if self._state_file is not None:

@@ -135,6 +135,7 @@ class Learnt(Protocol):
     def saved_chain(self) -> tuple[str, list[np.ndarray]] | None: ...
     def value_error(self) -> float: ...
     def gain_error(self) -> float: ...
+    def explained_share(self) -> float: ...
 
 
 def save_result(path: Path, learner: Learnt, *, run_id: str, durable: bool = True) -> None:
@@ -183,6 +184,7 @@ def contents(learner: Learnt, *, run_id: str) -> dict[str, Any]:
         "bounded_rounds": learner.bounded_rounds,
         "value_error": learner.value_error(),
         "gain_error": learner.gain_error(),
+        "explained_share": learner.explained_share(),
         "with_baseline": independent is not None,
         "independent_weights": baseline.weights,
         "independent_averaged": baseline.averaged.mean,

@@ -302,10 +302,17 @@ class Learn:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Conclude:
-    """It is over, in order. `basis` is the newest, None where the run never began."""
+    """It is over, in order.
+
+    Attributes:
+        message: why.
+        basis: the newest; None where the run never began.
+        left: whether it left on request, before the end of the run.
+    """
 
     message: str
     basis: Float[np.ndarray, "d r"] | None
+    left: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -346,7 +353,7 @@ def step(state: SessionState, event: Event, now: float) -> Outcome:
             # Not the sentence: it may show an observation or a reward, and every onlooker can read a cause.
             return _leave(state, Phase.FAILED, f"it failed ({error.reason}); its own output says how", Fail(error))
         case StopRequested(cause=cause, returning=returning):
-            return _leave(state, Phase.DONE, cause, Conclude(cause, state.basis), returning=returning)
+            return _leave(state, Phase.DONE, cause, Conclude(cause, state.basis, left=True), returning=returning)
         case Regrouped(agent_ids=agent_ids):
             return _on_regrouped(state, agent_ids, now)
         case Tick():
@@ -376,8 +383,9 @@ def _on_regrouped(state: SessionState, agent_ids: tuple[str, ...], now: float) -
     """Joins anew, as those agents. A sum that holds others cannot be sent any more; its round is learnt anew."""
     if state.join is None:
         raise OutOfTurnError("other agents came before the site was made")
-    hosted = set(agent_ids)
-    kept = tuple(each for each in state.kept if hosted.issuperset(each.upload.agent_ids))
+    hosted, before = set(agent_ids), state.join.agent_ids
+    # An upload that names nobody is the sum over all that joined.
+    kept = tuple(each for each in state.kept if hosted.issuperset(each.upload.agent_ids or before))
     join = replace(state.join, agent_ids=agent_ids)
     return replace(_closed(state, now, wanted=True), join=join, token=None, kept=kept), (Connect(0.0),)
 

@@ -1,19 +1,40 @@
 """What one agent learns, round by round: head, gain, averaged value weights, and what it is compared with."""
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
 
 from cospan.client.chain import Chain
+from cospan.client.first_rounds import FirstRounds
 from cospan.client.trace import Trace
 from cospan.client.workload import Site
 from cospan.core.baselines import IndependentTD
-from cospan.core.learner import LearnerState, contribution_of, learn_round
+from cospan.core.learner import LearnerState, Trajectory, contribution_of, learn_round
+from cospan.core.method import Corrections
 from cospan.core.schedules import AveragedIterate
 from cospan.core.specification import RunSpecification
 from cospan.core.units import told_after
 from cospan.wire.messages import GradientUpload
+
+FAILED = "failed"
+"""The kind of warning of a group whose member has failed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Warned:
+    """A warning of an agent.
+
+    Attributes:
+        agent: its name.
+        kind: equal for equal warnings of several agents: action, constant, failed.
+        text: one sentence.
+    """
+
+    agent: str
+    kind: str
+    text: str
 
 
 class SiteLearner:
@@ -56,6 +77,9 @@ class SiteLearner:
         """Rounds in which the ball of radius U has cut its head."""
         self.last_round: int | None = None
         """The last round learnt, by whatever process; None before the first."""
+        self.warnings: list[Warned] = []
+        """What people should know of it; whoever tells them takes it out."""
+        self._first_rounds, self._warned_of_action = FirstRounds(name, d), False
 
     def learn(self, round_number: int, basis: Float[np.ndarray, "d r"]) -> GradientUpload:
         """Takes L steps, corrects the head at B_t, and returns the gradient of round t.
@@ -65,6 +89,7 @@ class SiteLearner:
         """
         spec = self.specification
         trajectory = self.chain.advance(spec.method.steps_per_round)
+        self._look(trajectory)
         outcome = learn_round(self.state, basis, trajectory, spec.method, round_number)
         self.state = outcome.state
         if not spec.method.warms_up_in(round_number):
@@ -82,6 +107,18 @@ class SiteLearner:
             bounded=(self.name,) if outcome.bounded and told_after(self.bounded_rounds) else (),
         )
 
+    def _look(self, trajectory: Trajectory) -> None:
+        """Warns of what the data show."""
+        if constant := self._first_rounds.look(trajectory.features):
+            self.warnings.append(Warned(self.name, "constant", constant))
+        if self.chain.action_warning and not self._warned_of_action:
+            self._warned_of_action = True
+            self.warnings.append(Warned(self.name, "action", self.chain.action_warning))
+
+    def close(self) -> None:
+        """Closes its environment; it learns no more, and all that it has learnt stays."""
+        self.chain.close()
+
     def _record(self, round_number: int, mean_squared_td_error: float) -> None:
         errors = self._errors()
         self.trace.add(round_number, float(errors[0]), errors[1:], float(self.gain.mean[0]), mean_squared_td_error)
@@ -97,6 +134,11 @@ class SiteLearner:
     def label(self) -> str:
         """What people call its site."""
         return self.site.label
+
+    @property
+    def feature_dim(self) -> int:
+        """Of the feature map."""
+        return self.site.features.dim
 
     @property
     def feature_fingerprint(self) -> str:
@@ -121,6 +163,13 @@ class SiteLearner:
     def mean_reward(self) -> float:
         """The mean of all rewards so far; nan before the first."""
         return self.reward_sum / self.chain.steps if self.chain.steps else float("nan")
+
+    def explained_share(self) -> float:
+        """How much of its rewards' pattern the learnt weights explain, 0.1 to 1; nan with heads of other kinds."""
+        sums = self.state.statistics
+        if self.specification.method.corrections is not Corrections.FULL_HISTORY or sums is None:
+            return math.nan
+        return sums.explained_share(sums.residual(self.weights.mean))
 
     def value_error(self) -> float:
         """The relative value error of the averaged weights; nan where the truth is unknown."""

@@ -6,10 +6,11 @@ from numbers import Integral, Real
 from typing import Any
 
 from cospan.client.loading import load_workload, make_site
+from cospan.client.ownership import close_site
 from cospan.client.workload import Site, Workload
 from cospan.core.method import PRESETS, Aggregation, Corrections, Method
 from cospan.core.specification import Participation, RunSpecification
-from cospan.wire.errors import InvalidValueError
+from cospan.wire.errors import InvalidValueError, WorkloadBehaviourError
 
 DEFAULT_AGENTS = 8
 DEFAULT_ROUNDS = 300
@@ -37,7 +38,22 @@ def specify(
     preset: str = DEFAULT_PRESET,
     **constants: Any,
 ) -> RunSpecification:
-    """The specification of a run of this workload, as `cospan run` would make it.
+    """The specification of a run of this workload, as `cospan run` would make it; see `specify_with_site`."""
+    found, site = specify_with_site(workload, agents=agents, rounds=rounds, seed=seed, preset=preset, **constants)
+    close_site(site)
+    return found
+
+
+def specify_with_site(
+    workload: Workload | str,
+    *,
+    agents: int | None = None,
+    rounds: int = DEFAULT_ROUNDS,
+    seed: int = 0,
+    preset: str = DEFAULT_PRESET,
+    **constants: Any,
+) -> tuple[RunSpecification, Site]:
+    """The specification of a run of this workload, and the first site, never stepped; the caller closes it.
 
     Args:
         workload: a workload, or its name as on the command line; it gives d, r, L and the fingerprint.
@@ -65,8 +81,8 @@ def specify(
         said["participation"] = Participation.QUORUM
     method = replace(start.method, **{name: value for name, value in said.items() if name in _OF_METHOD})
     of_run = {name: value for name, value in said.items() if name in _OF_RUN}
-    found, _ = with_features(replace(start, method=method, **of_run), made)
-    return checked(found)
+    found, site = with_features(replace(start, method=method, **of_run), made)
+    return _checked_or_closed(found, site), site
 
 
 def _chosen(constants: dict[str, Any]) -> dict[str, Any]:
@@ -133,6 +149,8 @@ def new_specification(
 def with_features(specification: RunSpecification, workload: Workload) -> tuple[RunSpecification, Site]:
     """The specification with d and the fingerprint of its workload; and the first site, never stepped.
 
+    The caller closes the site.
+
     Raises:
         InvalidValueError: there are more agents than sites.
         WorkloadError: the first site cannot be made.
@@ -144,9 +162,25 @@ def with_features(specification: RunSpecification, workload: Workload) -> tuple[
             f"so it must be 1 to {most}"
         )
     site = make_site(workload, 0, specification.seed)
-    features = site.features
-    found = replace(specification, feature_dim=features.dim, feature_fingerprint=features.fingerprint)
-    return found, site
+    try:
+        dim, fingerprint = site.features.dim, site.features.fingerprint
+    except BaseException as failure:
+        close_site(site)
+        if isinstance(failure, KeyboardInterrupt):
+            raise
+        raise WorkloadBehaviourError(
+            f"the features of {specification.workload!r} cannot say their dim and fingerprint: "
+            f"{type(failure).__name__}: {failure}"
+        ) from failure
+    return replace(specification, feature_dim=dim, feature_fingerprint=fingerprint), site
+
+
+def _checked_or_closed(specification: RunSpecification, site: Site) -> RunSpecification:
+    try:
+        return checked(specification)
+    except InvalidValueError:
+        close_site(site)
+        raise
 
 
 def checked(specification: RunSpecification) -> RunSpecification:

@@ -66,6 +66,11 @@ class Trace(Generic[_V]):
         self.mean_squared_td_error.append(mean_squared_td_error)
         self._thin()
 
+    def select(self, places: list[int]) -> None:
+        """Of a group's trace: keeps the columns of the agents in these places."""
+        for column in self._columns()[1:]:
+            column[:] = [values[places] for values in column]
+
     def _thin(self) -> None:
         """Keeps fewer rounds where these are too many."""
         newest = len(self.round) - 1

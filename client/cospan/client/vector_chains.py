@@ -151,6 +151,10 @@ class VectorChains:
         begun, _ = self._env.reset(options={"reset_mask": ended.copy()})
         observations[ended] = np.asarray(begun)[ended]
 
+    def close(self) -> None:
+        """Closes the vector environment."""
+        self._env.close()
+
     # Where the chains stand ---------------------------------------------------------------------------------------
 
     def save_state(self) -> Mapping[str, Any] | None:

@@ -84,6 +84,20 @@ class GroupState:
             feature_squares=float(self.feature_squares[number]),
         )
 
+    def of_agents(self, numbers: Sequence[int]) -> "GroupState":
+        """What some of the agents know, by their places."""
+        rows = list(numbers)
+        return GroupState(
+            self.heads[rows],
+            self.gain_estimates[rows],
+            self.reward_references[rows],
+            self.reward_offsets[rows],
+            self.reward_deviations[rows],
+            self.feature_squares[rows],
+            self.steps,
+            None if self.statistics is None else self.statistics.of_agents(rows),
+        )
+
     def measured(self, trajectory: GroupTrajectory, method: Method) -> tuple["GroupState", GroupTrajectory]:
         """With the moments of one more round, of which `steps` does not know yet, and η less the references.
 

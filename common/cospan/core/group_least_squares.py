@@ -4,7 +4,8 @@ The agents of a group take the same number of steps in the same rounds and see t
 these alone is kept once. Each function is the one of the same name for one agent, up to rounding.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float
@@ -61,6 +62,18 @@ class GroupSums:
             reward_sum=float(self.reward_sums[number]),
             steps=self.steps,
             rounds=self.rounds,
+        )
+
+    def of_agents(self, numbers: Sequence[int]) -> "GroupSums":
+        """Those of some of the agents, by their places."""
+        rows = list(numbers)
+        return replace(
+            self,
+            system=self.system[rows],
+            rewards=self.rewards[rows],
+            traces=self.traces[rows],
+            squares=self.squares[rows],
+            reward_sums=self.reward_sums[rows],
         )
 
     def moved_to(self, basis: Float[np.ndarray, "d r"]) -> "GroupSums":
@@ -125,6 +138,14 @@ class GroupSums:
     def row_sums(self) -> Float[np.ndarray, "n r"]:
         """Σ_j |A_ij| / steps of each."""
         return np.asarray(np.abs(self.system).sum(axis=2) / max(self.steps, 1.0))
+
+    def explained_shares(self, weights: Float[np.ndarray, "n r"]) -> Float[np.ndarray, " n"]:
+        """How much of b each agent's weights explain; see `explained_shares`. nan before the first round."""
+        if not self.steps:
+            return np.full(len(weights), np.nan)
+        wholes = self.centred_rewards / self.steps
+        residuals = wholes - (self.system @ weights[..., None])[..., 0] / self.steps
+        return explained_shares(residuals, wholes, self.row_sums)
 
     def heads(self, radius: float | Float[np.ndarray, " n"]) -> Float[np.ndarray, "n r"]:
         """w of (A + κ I) w = b of each, drawn back into the ball of its radius; 0 where nothing is known."""

@@ -191,6 +191,10 @@ def _displace(state: CoordinatorState, join: Join, now: float) -> tuple[Coordina
         left_out = sorted(set(session.agent_ids) - set(join.agent_ids))
         cause = f"its process joined anew without {_listed(left_out)}" if left_out else "it was started again"
         state, gone = remove(state, token, cause, now)
+        if left_out:  # the others are there again at once
+            gone = tuple(
+                replace(each, agent_ids=tuple(left_out)) if isinstance(each, Note) else each for each in gone
+            )
         notes += gone
         if session.phase is AgentPhase.CONNECTED:
             notes += (CloseStream(session.stream, SessionUnknownError("the agent was started again")),)

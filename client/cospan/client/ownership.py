@@ -1,0 +1,44 @@
+"""Whoever makes a site closes it: environments may hold a port, a licence or a file."""
+
+import contextlib
+import logging
+from collections.abc import Callable, Iterable, Iterator
+
+from cospan.client.workload import Site, Sites
+
+log = logging.getLogger(__name__)
+
+
+def close_site(site: Site) -> None:
+    """Calls `env.close()`; a failure of it is logged and changes nothing."""
+    _close(site.env.close, site.label or "a site")
+
+
+@contextlib.contextmanager
+def closing_on_failure(site: Site) -> Iterator[None]:
+    """Closes a site where the block fails."""
+    try:
+        yield
+    except BaseException:
+        close_site(site)
+        raise
+
+
+def close_sites(sites: Sites | Iterable[Site]) -> None:
+    """Closes several sites; those that are stepped at once by the `close` of their chains, where there is one."""
+    if not isinstance(sites, Sites):
+        for site in sites:
+            close_site(site)
+        return
+    close = getattr(sites.chains, "close", None)
+    if callable(close):
+        _close(close, f"{len(sites.labels)} sites")
+
+
+def _close(close: Callable[[], object], what: str) -> None:
+    try:
+        close()
+    except KeyboardInterrupt:
+        raise
+    except BaseException as failure:
+        log.warning("the environment of %s cannot be closed: %s: %s", what, type(failure).__name__, failure)

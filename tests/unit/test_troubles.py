@@ -1,0 +1,100 @@
+"""What a run that lost agents, or whose agents warned, ends with."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from cospan.cli.outcome import AgentRow, DepartedAgent, RunOutcome, read_outcome, result_document
+from cospan.cli.summary import summary_lines
+from cospan.cli.troubles import Warnings, lost_agents, named, poorly_explained, with_causes
+from cospan.client.specifying import new_specification
+
+SENTENCE = "the environment of site-1 gave the reward nan in step 500; it must be finite"
+OUTCOME = RunOutcome(
+    specification=new_specification("toy", 1, 4, 5, 20),
+    run_id="r",
+    cause="rounds-reached",
+    message="all 20 rounds are done",
+    rounds=20,
+    seconds=1.0,
+    agents=3,
+    agent_steps=300,
+    basis=np.ones((1, 1)),
+    departures=(DepartedAgent("site-1", 7, "it left: it failed (WORKLOAD_BEHAVIOUR); its own output says how"),),
+)
+
+
+class Told:
+    """A view that remembers."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def update(self, progress: object) -> None: ...
+    def note(self, text: str) -> None: ...
+    def tell(self, text: str) -> None:
+        self.lines.append(text)
+
+    def close(self) -> None: ...
+
+
+def test_the_failures_own_sentence_takes_the_place_of_the_coordinators() -> None:
+    found = with_causes(OUTCOME, {"site-1": SENTENCE}, ())
+    assert found.departures == (DepartedAgent("site-1", 7, SENTENCE),)
+    assert (found.agents, lost_agents(found)) == (3, ["site-1"])
+    document = result_document(found)
+    assert document["departures"] == [{"agent_id": "site-1", "round": 7, "cause": SENTENCE, "asked": False}]
+    assert read_outcome(document, found.specification, np.ones((1, 1))).departures == found.departures
+    rows = [AgentRow("site-0", ""), AgentRow("site-1", "")]
+    assert f"gone: site-1 in round 7 ({SENTENCE})" in summary_lines(found, rows, document, Path("f"), width=None)
+
+
+def test_a_process_that_ended_last_is_lost_although_the_coordinator_does_not_know() -> None:
+    found = with_causes(OUTCOME, {"site-2": "its process was ended by SIGKILL"}, ())
+    assert [gone.agent_id for gone in found.departures] == ["site-1", "site-2"]
+    assert (found.agents, lost_agents(found)) == (2, ["site-1", "site-2"])
+
+
+def test_who_was_asked_to_leave_is_not_lost() -> None:
+    found = with_causes(OUTCOME, {}, {"site-1"})
+    assert found.departures[0].asked
+    assert lost_agents(found) == []
+
+
+def test_one_kind_of_warning_is_shown_once() -> None:
+    view = Told()
+    warnings = Warnings(view)
+    for index in range(8):
+        warnings.add(f"site-{index}", "action", f"the policy of site-{index} errs")
+    warnings.add("site-2", "constant", "the features of site-2 have a constant")
+    first, second = warnings.sentences()
+    assert view.lines == ["cospan: warning: the policy of site-0 errs", f"cospan: warning: {second}"]
+    assert first == ("the policy of site-0 errs (the same of site-1, site-2, site-3, site-4, site-5 and 2 more)")
+    outcome = replace(OUTCOME, warnings=(first,))
+    assert f"warning: {first}" in summary_lines(outcome, [], result_document(outcome), Path("f"), width=None)
+
+
+def rows(*shares: float | None) -> list[AgentRow]:
+    return [AgentRow(f"site-{index}", "", explained_share=share) for index, share in enumerate(shares)]
+
+
+def test_a_minority_that_the_subspace_explains_badly_is_named() -> None:
+    """The shares are those of 17 rings of one kind and 3 of another, with rank 3."""
+    (sentence,) = poorly_explained(rows(*[0.99] * 17, 0.771, 0.869, 0.998), 3)
+    assert (
+        "99% of the rewards' pattern at the median site, and far less at site-17 (77%), site-18 (87%)" in sentence
+    )
+    assert "raise the rank, now 3" in sentence
+
+
+def test_a_fleet_of_one_kind_is_not_warned_of() -> None:
+    """Shares of microgrids after 100 rounds; a fleet of which nothing is known; one that is too small."""
+    shares = (0.962, 0.87, 0.969, 0.979, 0.934, 0.972, 0.934, 0.952, 0.95, 0.937, 0.951, 0.963, 0.965, 0.982, 0.788)
+    assert poorly_explained(rows(*shares), 12) == []
+    assert poorly_explained(rows(None, None, None, None, None), 3) == []
+    assert poorly_explained(rows(0.99, 0.99, 0.3), 3) == []
+
+
+def test_of_many_names_the_first_are_shown() -> None:
+    assert named([f"site-{index}" for index in range(7)]) == "site-0, site-1, site-2, site-3, site-4 and 2 more"
