@@ -47,9 +47,10 @@ def drop_unwritable() -> None:
 
     A stream that another program has put in the place of the process's own is left as it is.
     """
-    if sys.stdout is sys.__stdout__ and sys.stderr is sys.__stderr__:
-        sys.stdout = dropping_stream(1, sys.stdout.encoding)
-        sys.stderr = dropping_stream(2, sys.stderr.encoding)
+    own, errors = sys.__stdout__, sys.__stderr__
+    if own is not None and errors is not None and sys.stdout is own and sys.stderr is errors:
+        sys.stdout = dropping_stream(1, own.encoding)
+        sys.stderr = dropping_stream(2, errors.encoding)
 
 
 def dropping_stream(descriptor: int, encoding: str = "utf-8") -> TextIO:
