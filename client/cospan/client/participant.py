@@ -13,24 +13,25 @@ import time
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Generic, Protocol, Self, TypeVar, assert_never, cast, runtime_checkable
+from typing import Any, Generic, Self, TypeVar, assert_never, cast
 
 import numpy as np
 from jaxtyping import Float
 
 from cospan.client import session
-from cospan.client.state_file import FileKind, Learns, StateFile, resumed
+from cospan.client.keeping import Keeper, Keeping, Learner, Surroundings
+from cospan.client.state_file import FileKind, StateFile
 from cospan.client.transport import AgentStream, Transport
 from cospan.client.worker import Worker
 from cospan.client.workload import FeatureMap, Workload
 from cospan.core.specification import RunSpecification
 from cospan.wire.errors import CospanError, InvalidValueError, WorkloadBehaviourError
 from cospan.wire.limits import MAX_TEXT
-from cospan.wire.messages import AgentMessage, GradientUpload, Join, Welcome
+from cospan.wire.messages import AgentMessage, Join, Welcome
 
 log = logging.getLogger(__name__)
 
@@ -41,48 +42,19 @@ _FAREWELL_SECONDS = 1.0
 """So long an agent that ends waits for its last messages to leave."""
 
 
-@runtime_checkable
-class Learner(Learns, Protocol):
-    """What learns: a round at a time."""
-
-    def learn(self, round_number: int, basis: Float[np.ndarray, "d r"]) -> GradientUpload:
-        """Takes L steps, learns from them at B_t, and returns what is sent of round t."""
-        ...
-
-
 L = TypeVar("L", bound=Learner)
 
 
 @dataclass(frozen=True, slots=True)
 class AgentEnd:
-    """How an agent's part in the run ended: `message` for people, and the number of rounds it learnt."""
+    """How an agent's part in the run ended: `message` for people, and the number of rounds it learnt.
+
+    `run_is_over` is false where the process alone was stopped.
+    """
 
     message: str
     rounds: int
-
-
-@dataclass(frozen=True, slots=True)
-class Keeping:
-    """Which files a process goes on from and writes.
-
-    Attributes:
-        resume_from: a file of the same run and learner to go on from, or None.
-        state_file: where to keep what is learnt, or None; see `StateFile`.
-        checkpoint_seconds: how often, at most, that file is written.
-    """
-
-    resume_from: Path | None
-    state_file: Path | None
-    checkpoint_seconds: float
-
-    @classmethod
-    def of(cls, resume_from: Path | str | None, state_file: Path | str | None, seconds: float) -> "Keeping":
-        """Paths may be texts."""
-        return cls(
-            None if resume_from is None else Path(resume_from),
-            None if state_file is None else Path(state_file),
-            seconds,
-        )
+    run_is_over: bool = True
 
 
 class Participant(ABC, Generic[L]):
@@ -107,7 +79,7 @@ class Participant(ABC, Generic[L]):
         self.on_note: list[Callable[[Self, str], None]] = []
         """Called, in the learning thread, with what people should know: which file it goes on from, or not."""
         self._patience, self._kind, self._keeping = patience, kind, keeping
-        self._state_file: StateFile[L] | None = None
+        self._keeper: Keeper[L] | None = None
         self._transport = transport
         self._state: session.SessionState | None = None
         self._inbox: deque[session.Event] = deque()
@@ -118,6 +90,7 @@ class Participant(ABC, Generic[L]):
         self._tasks: set[asyncio.Task[None]] = set()
         self._specification: RunSpecification | None = None
         self._worker: Worker
+        self._loop: asyncio.AbstractEventLoop
         self._outcome: asyncio.Future[AgentEnd]
         self._ticker: asyncio.TimerHandle | None = None
         self._background: asyncio.Task[AgentEnd] | None = None
@@ -147,7 +120,12 @@ class Participant(ABC, Generic[L]):
     @property
     def state_path(self) -> Path | None:
         """The file that `state_file` has led to; None without one, and before the run has welcomed the agent."""
-        return None if self._state_file is None else self._state_file.path
+        state_file = self._state_file
+        return None if state_file is None else state_file.path
+
+    @property
+    def _state_file(self) -> StateFile[L] | None:
+        return None if self._keeper is None else self._keeper.state_file
 
     @property
     def run_id(self) -> str | None:
@@ -187,7 +165,8 @@ class Participant(ABC, Generic[L]):
     async def run_async(self) -> AgentEnd:
         """Takes part until the run is over; see `run`."""
         self._worker = Worker(f"learner-{self.name}")
-        self._outcome = asyncio.get_running_loop().create_future()
+        self._loop = asyncio.get_running_loop()
+        self._outcome = self._loop.create_future()
         self._state, commands = session.initial_state(patience=self._patience, now=time.monotonic())
         try:
             self._tick_later()
@@ -200,9 +179,9 @@ class Participant(ABC, Generic[L]):
 
     async def _end(self) -> None:
         """Leaves nothing behind that runs on: no stream, no task, no learning; and what was learnt in its file."""
-        state_file = self._state_file
-        if state_file is not None:
-            self._worker.submit(state_file.after_last_round)
+        keeper, state_file = self._keeper, self._state_file
+        if keeper is not None:
+            self._worker.submit(keeper.after_last_round)
         self._worker.stop()
         if self._ticker is not None:
             self._ticker.cancel()
@@ -297,9 +276,9 @@ class Participant(ABC, Generic[L]):
                 self._outbox.put_nowait(message)
             case session.Learn(round=number, basis=basis):
                 self._in_worker(partial(self._learn, number, basis))
-            case session.Conclude(message=message):
+            case session.Conclude(message=message, run_is_over=over):
                 rounds = 0 if self.learner is None else self.learner.rounds
-                self._outcome.set_result(AgentEnd(message, rounds))
+                self._outcome.set_result(AgentEnd(message, rounds, over))
             case session.Fail(error=error):
                 self._fail(error)
             case _:
@@ -360,6 +339,7 @@ class Participant(ABC, Generic[L]):
                 feature_fingerprint=features.fingerprint,
                 workload=self.workload.name[:MAX_TEXT],
                 client_version=importlib.metadata.version("cospan"),
+                keeps_state=self._keeping.state_file is not None,
             )
         )
 
@@ -382,32 +362,48 @@ class Participant(ABC, Generic[L]):
 
     def _begin(self, welcome: Welcome) -> None:
         """The first welcome: the specification is final, the learner can be made; in the learning thread."""
-        learner = self._make_learner(welcome)
-        self._take_up(learner, welcome.stamp.run_id)
-        self.learner = learner
+        around = Surroundings(self._token, self._durable_round, self._outcome.done, self._saved, self._patience)
+        self._keeper = Keeper(
+            lambda first_round: self._make_learner(replace(welcome, first_round=first_round)),
+            self._kind,
+            self._keeping,
+            around,
+            run_id=welcome.stamp.run_id,
+            first_round=welcome.first_round,
+        )
+        self.learner = self._keeper.learner
+        for note in self._keeper.notes:
+            self._tell(note)
 
-    def _take_up(self, learner: L, run_id: str) -> None:
-        """Lets the learner go on from the file that was named, or else from its own of this run."""
-        notes, keeping = [], self._keeping
-        if keeping.resume_from is not None:
-            notes.append(resumed(learner, self._kind, keeping.resume_from, run_id=run_id))
-        if keeping.state_file is not None:
-            state_file = StateFile(
-                keeping.state_file, learner, self._kind, run_id=run_id, every_seconds=keeping.checkpoint_seconds
-            )
-            notes.append(state_file.take_up(resuming=keeping.resume_from is None))
-            self._state_file = state_file
-        for note in filter(None, notes):
-            log.info("%s: %s", self.name, note)
-            for listener in self.on_note:
-                listener(cast("Self", self), note)
+    def _tell(self, note: str) -> None:
+        log.info("%s: %s", self.name, note)
+        for listener in self.on_note:
+            listener(cast("Self", self), note)
+
+    def _token(self) -> str | None:
+        return None if self._state is None else self._state.token
+
+    def _durable_round(self) -> int:
+        return 0 if self._state is None or self._state.stamp is None else self._state.stamp.durable_round
+
+    def _saved(self, rounds: int) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
+            self._loop.call_soon_threadsafe(self._post, session.Saved(rounds))
 
     def _learn(self, round_number: int, basis: Float[np.ndarray, "d r"]) -> session.Event:
-        upload = self._learnt().learn(round_number, basis)
+        keeper = self._keeper
+        assert keeper is not None
+        known = keeper.upload_of(round_number, basis)
+        if known is not None:
+            return session.GradientReady(known)
+        note = keeper.come_back(round_number, self._transport, self._loop)
+        self.learner = keeper.learner
+        if note:
+            self._tell(note)
+        upload = keeper.learn(round_number, basis)
         for listener in self.on_round:
             listener(cast("Self", self), round_number)
-        if self._state_file is not None:
-            self._state_file.after_round()
+        keeper.save_now_and_then()
         return session.GradientReady(upload)
 
     def _broke(self, failure: CospanError) -> None:

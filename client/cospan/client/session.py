@@ -211,6 +211,13 @@ class Regrouped:
 
 
 @dataclass(frozen=True, slots=True)
+class Saved:
+    """Every round below this one is in the process' file."""
+
+    rounds: int
+
+
+@dataclass(frozen=True, slots=True)
 class Tick:
     """Time has passed."""
 
@@ -225,6 +232,7 @@ Event: TypeAlias = (
     | LearningFailed
     | StopRequested
     | Regrouped
+    | Saved
     | Tick
 )
 
@@ -276,10 +284,14 @@ class Learn:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Conclude:
-    """It is over, in order. `basis` is the newest, None where the run never began."""
+    """It is over, in order. `basis` is the newest, None where the run never began.
+
+    `run_is_over` is false where the process alone was stopped.
+    """
 
     message: str
     basis: Float[np.ndarray, "d r"] | None
+    run_is_over: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -320,11 +332,19 @@ def step(state: SessionState, event: Event, now: float) -> Outcome:
             # Not the sentence: it may show an observation or a reward, and every onlooker can read a cause.
             return _leave(state, Phase.FAILED, f"it failed ({error.reason}); its own output says how", Fail(error))
         case StopRequested(cause=cause, returning=returning):
-            return _leave(state, Phase.DONE, cause, Conclude(cause, state.basis), returning=returning)
+            end = Conclude(cause, state.basis, run_is_over=False)
+            return _leave(state, Phase.DONE, cause, end, returning=returning)
         case Regrouped(agent_ids=agent_ids):
             return _on_regrouped(state, agent_ids)
-        case Tick():
-            return _on_tick(state, now)
+        case Saved() | Tick():
+            return _on_saved(state, event, now) if isinstance(event, Saved) else _on_tick(state, now)
+
+
+def _on_saved(state: SessionState, event: Saved, now: float) -> Outcome:
+    """Tells the coordinator which bases it need not keep any more; where it cannot now, the next write does."""
+    if state.phase is not Phase.ACTIVE:
+        return state, ()
+    return replace(state, last_sent=now), (Transmit(Heartbeat(event.rounds)),)
 
 
 def _on_regrouped(state: SessionState, agent_ids: tuple[str, ...]) -> Outcome:
@@ -493,7 +513,12 @@ def _on_gradient(state: SessionState, upload: GradientUpload, now: float) -> Out
 def most_kept(state: SessionState) -> int:
     """How many gradients are kept: as many as may belong to rounds that are not durable."""
     spec = state.specification
-    return _MOST_STALE + (1 if spec is None else rounds_ahead(spec.feature_dim, spec.rank))
+    return _MOST_STALE + 1 if spec is None else most_kept_rounds(spec)
+
+
+def most_kept_rounds(specification: RunSpecification) -> int:
+    """The same of a run that is known."""
+    return _MOST_STALE + rounds_ahead(specification.feature_dim, specification.rank)
 
 
 def _on_broken(state: SessionState, event: StreamBroke, now: float) -> Outcome:

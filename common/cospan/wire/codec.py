@@ -133,7 +133,7 @@ def decode_matrix(message: matrix_pb2.Matrix, field: str) -> Float[np.ndarray, "
     return values
 
 
-def _decode_shaped(message: matrix_pb2.Matrix, field: str, rows: int, columns: int) -> Float[np.ndarray, "a b"]:
+def decode_shaped(message: matrix_pb2.Matrix, field: str, rows: int, columns: int) -> Float[np.ndarray, "a b"]:
     """A matrix whose shape is known beforehand; the shape is checked before the bytes are looked at."""
     if message.rows != rows or message.columns != columns:
         raise InvalidMessageError(
@@ -249,7 +249,7 @@ def encode_agent_message(message: m.AgentMessage) -> pb.CollaborateRequest:
             _fill_gradient(request.gradient, message)
             return request
         case m.Heartbeat():
-            return pb.CollaborateRequest(heartbeat=pb.Heartbeat())
+            return pb.CollaborateRequest(heartbeat=pb.Heartbeat(saved_rounds=message.saved_rounds))
         case m.Leave():
             leave = pb.Leave(cause=message.cause[:MAX_TEXT], returning=message.returning)
             return pb.CollaborateRequest(leave=leave)
@@ -268,7 +268,7 @@ def decode_agent_message(request: pb.CollaborateRequest, spec: RunSpecification)
         case "gradient":
             return _decode_gradient(request.gradient, spec)
         case "heartbeat":
-            return m.Heartbeat()
+            return m.Heartbeat(request.heartbeat.saved_rounds)
         case "leave":
             return m.Leave(printable(_text(request.leave.cause, "leave.cause")), request.leave.returning)
         case "join":
@@ -286,6 +286,7 @@ def _encode_join(join: m.Join) -> pb.Join:
         workload=join.workload,
         client_version=join.client_version,
         holder=join.holder,
+        keeps_state=join.keeps_state,
     )
     if join.resumption is not None:
         message.resumption.session_token = join.resumption.session_token
@@ -318,6 +319,7 @@ def _decode_join(message: pb.Join) -> m.Join:
         client_version=_text(message.client_version, "join.client_version", 64),
         resumption=resumption,
         holder=message.holder,
+        keeps_state=message.keeps_state,
     )
 
 
@@ -357,14 +359,14 @@ def _decode_gradient(message: pb.SubspaceGradient, spec: RunSpecification) -> m.
         raise InvalidMessageError(f"gradient.weight is {message.weight}; it must be above 0 and finite")
     moment = None
     if message.HasField("head_second_moment"):
-        moment = _decode_shaped(message.head_second_moment, "gradient.head_second_moment", spec.rank, spec.rank)
+        moment = decode_shaped(message.head_second_moment, "gradient.head_second_moment", spec.rank, spec.rank)
     _require(
         moment is not None or not spec.method.preconditioned,
         "gradient.head_second_moment is missing; this run preconditions with it",
     )
     row_sums = None
     if message.HasField("row_sums"):
-        row_sums = _decode_shaped(message.row_sums, "gradient.row_sums", spec.feature_dim, 1)[:, 0]
+        row_sums = decode_shaped(message.row_sums, "gradient.row_sums", spec.feature_dim, 1)[:, 0]
     _require(
         row_sums is not None or not spec.method.sends_row_sums,
         "gradient.row_sums is missing; this run scales its step with it",
@@ -396,13 +398,13 @@ def _decode_payload(message: pb.SubspaceGradient, spec: RunSpecification) -> Gra
         return _decode_estimates(message, d)
     match message.WhichOneof("payload"):
         case "dense":
-            return DenseMatrix(_decode_shaped(message.dense, "gradient.dense", d, r))
+            return DenseMatrix(decode_shaped(message.dense, "gradient.dense", d, r))
         case "factored":
             factors = message.factored.left.columns
             _require(1 <= factors <= r, f"gradient.factored has {factors} factors; it must be 1 to the rank {r}")
             return FactoredMatrix(
-                left=_decode_shaped(message.factored.left, "gradient.factored.left", d, factors),
-                right=_decode_shaped(message.factored.right, "gradient.factored.right", r, factors),
+                left=decode_shaped(message.factored.left, "gradient.factored.left", d, factors),
+                right=decode_shaped(message.factored.right, "gradient.factored.right", r, factors),
             )
         case _:
             raise InvalidMessageError("gradient.payload is missing; it must be dense or factored")
@@ -418,7 +420,7 @@ def _decode_estimates(message: pb.SubspaceGradient, feature_dim: int) -> DenseMa
         message.weight == 1.0,
         f"gradient.weight is {message.weight}; the estimates of round {message.round} must be one agent's",
     )
-    return DenseMatrix(_decode_shaped(message.dense, "gradient.dense", feature_dim, 2))
+    return DenseMatrix(decode_shaped(message.dense, "gradient.dense", feature_dim, 2))
 
 
 # What the coordinator says ------------------------------------------------------------------------------------
@@ -516,7 +518,7 @@ def _decode_welcome(stamp: m.Stamp, message: pb.Welcome) -> m.Welcome:
         stamp=stamp,
         session_token=_text(message.session_token, "welcome.session_token", 128),
         specification=spec,
-        basis=_decode_shaped(message.basis, "welcome.basis", spec.feature_dim, spec.rank),
+        basis=decode_shaped(message.basis, "welcome.basis", spec.feature_dim, spec.rank),
         first_round=message.first_round,
         started=message.started,
         agent_ids=_agent_ids(message.agent_ids, "welcome.agent_ids"),

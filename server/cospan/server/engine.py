@@ -9,7 +9,7 @@ import logging
 import secrets
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import TypeVar
 
 import numpy as np
@@ -18,6 +18,7 @@ from cospan.core.aggregation import arithmetic_of
 from cospan.core.exclusion import SoundMove, sound_move
 from cospan.core.specification import RunSpecification
 from cospan.server import machine
+from cospan.server.archive import read_past
 from cospan.server.events import (
     BasisComputed,
     BasisFailed,
@@ -42,11 +43,13 @@ from cospan.server.events import (
 )
 from cospan.server.history import RoundHistory
 from cospan.server.journal import Journal
+from cospan.server.membership import needed_from
 from cospan.server.rounds import is_plain
 from cospan.server.state import CoordinatorState
 from cospan.server.store import Operation, RunStore
 from cospan.server.streams import Stream, Streams
-from cospan.wire.messages import FinishCause, GradientUpload
+from cospan.wire.limits import max_message_bytes
+from cospan.wire.messages import FinishCause, GradientUpload, RecalledRounds
 
 log = logging.getLogger(__name__)
 
@@ -59,6 +62,8 @@ _STALLED_SECONDS = 1.0
 _RETURN_SECONDS = 15.0
 """After a restart, so long a round waits for those who took part before: longer than agents ever pause between
 attempts to connect."""
+_MOST_RECALLED = 4096
+"""Rounds in one answer; fewer where bases are larger."""
 _GATHERING_SECONDS = 0.01
 """So long, at most, the machine does not see a gradient that others are awaited beside."""
 _WARNINGS = ("agent-lost", "agent-gone", "agent-outlier", "gradients-left-out")
@@ -97,6 +102,7 @@ class Engine:
             )
         else:
             store.begin()
+            store.needed_from = lambda: needed_from(self.state)
             self.state = self._restored(store, start_seconds, return_seconds, sites)
             self._journal = Journal(store, self.handle, together=max(1, self.state.most_ahead // 2))
         self.history = RoundHistory(self.state.round)
@@ -221,6 +227,24 @@ class Engine:
             return RoundsStored((operation.record,))
         return None
 
+    async def recall(self, agents: Collection[str], first: int, before: int) -> RecalledRounds:
+        """The rounds from `first` on, below `before`, whose gradients of all `agents` counted, with their bases.
+
+        They are read from the disk, so those that are not on it yet are waited for.
+        """
+        spec = self.state.specification
+        before = min(before, self.state.round)
+        if first >= before or all(agent not in self.state.rounds_counted for agent in agents):
+            return RecalledRounds((), max(first, before))
+        store = self._store
+        if store is None:
+            return RecalledRounds((), before, before - first)
+        if self.state.durable_round < before:
+            async for _ in self.history.follow(before - 1):  # told of when it is on the disk
+                break
+        most = max(1, min(_MOST_RECALLED, max_message_bytes(spec.feature_dim, spec.rank) // _bytes_of(spec) - 1))
+        return await asyncio.to_thread(read_past, store.path, agents, first, before, most=most)
+
     # Arithmetic ------------------------------------------------------------------------------------------------
 
     def _compute(self, command: ComputeBasis) -> Event | None:
@@ -285,6 +309,11 @@ class Engine:
                     log.warning("the coordinator stood still for %.1f s", self._clock() - now - sleep)
                     continue
                 self.handle(Tick())
+
+
+def _bytes_of(specification: RunSpecification) -> int:
+    """A basis in a message, with what stands around it, in bytes."""
+    return 8 * specification.feature_dim * specification.rank + 64
 
 
 def _tell(listeners: list[Callable[[_C], None]], command: _C) -> None:

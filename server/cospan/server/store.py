@@ -11,7 +11,7 @@ import json
 import os
 import sqlite3
 import time
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -34,6 +34,8 @@ KEEP_EVERY = 100
 """Every so many rounds the basis is kept for good, unless told otherwise."""
 _NEWEST_BASES = 3
 """So many of the newest bases are kept, whatever their round."""
+_MOST_WAITING_BYTES = 256 << 20
+"""Of bases that are kept for agents whose files do not hold their rounds yet."""
 _BUSY_SECONDS = 5.0
 _PAGE, _LARGE_PAGE = 4096, 65_536
 _LARGE_BASIS = 1 << 17
@@ -97,6 +99,9 @@ class RunStore:
         self.incarnation = 0
         self._keep_every = keep_every
         self._digest = saved.specification.digest()
+        self.needed_from: Callable[[], int | None] = lambda: None
+        """Gives the oldest round whose basis agents may ask for; called by the thread that writes."""
+        self._pruned = 0
         self._names: Set[str] | None = None
         self._contributors = ""  # so that the first round stored here names them, whatever the rounds before hold
 
@@ -117,7 +122,7 @@ class RunStore:
         Raises:
             RunFileError: nothing was stored, as when the disk is full.
         """
-        before = self._contributors, self._names, self._digest
+        before = self._contributors, self._names, self._digest, self._pruned
         try:
             with self._writing() as cursor:
                 rows, records = list[tuple[Any, ...]](), list[RoundRecord]()
@@ -132,7 +137,7 @@ class RunStore:
                     cursor.executemany(f"INSERT INTO rounds VALUES ({marks})", rows)
                     self._write_bases(cursor, records)
         except BaseException:
-            self._contributors, self._names, self._digest = before
+            self._contributors, self._names, self._digest, self._pruned = before
             raise
 
     def write_end(self, cause: FinishCause, message: str, rounds: int) -> None:
@@ -174,8 +179,8 @@ class RunStore:
 
     def _write_bases(self, cursor: sqlite3.Cursor, records: Sequence[RoundRecord]) -> None:
         """Those of rounds in a row that are to be kept, which with many rounds spares most of what is large."""
-        first, last = records[0].closed_round + 1, records[-1].closed_round + 1
-        pruned = last - _NEWEST_BASES
+        last = records[-1].closed_round + 1
+        pruned = max(self._pruned, self._prunable(last, records[-1].move.basis.nbytes))
         for record in records:
             number = record.closed_round + 1
             if number > pruned or number % self._keep_every == 0:
@@ -183,9 +188,17 @@ class RunStore:
                 values = (number, basis, row_squares, seal_of_arrays(basis or b"", row_squares))
                 cursor.execute("INSERT INTO bases VALUES (?, ?, ?, ?)", values)
         cursor.execute(
-            "DELETE FROM bases WHERE round BETWEEN ? AND ? AND round % ? <> 0",
-            (first - _NEWEST_BASES, pruned, self._keep_every),
+            "DELETE FROM bases WHERE round > ? AND round <= ? AND round % ? <> 0",
+            (self._pruned, pruned, self._keep_every),
         )
+        self._pruned = pruned
+
+    def _prunable(self, last: int, basis_bytes: int) -> int:
+        """Up to which round bases are needed by nobody, when `last` is the newest."""
+        pruned, needed = last - _NEWEST_BASES, self.needed_from()
+        if needed is None:
+            return pruned
+        return min(pruned, max(needed - 1, last - _MOST_WAITING_BYTES // basis_bytes))
 
     def _row(self, record: RoundRecord) -> tuple[Any, ...]:
         """A row of `rounds`, with its seal."""
