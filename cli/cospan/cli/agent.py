@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cospan.cli.exit_codes import INTERRUPTED
 from cospan.cli.log_lines import log_errors_to_stderr
 from cospan.cli.process import (
     KEPT_BY_AN_AGENT,
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 _JSON_SECONDS = 1.0
 _PLAIN_SECONDS = 5.0
 _PARENT_GONE_SECONDS = 1.0
-"""So long an agent whose parent is gone waits for the coordinator, which has noticed it too, to end the run."""
+"""So long an agent of `cospan run` that is to end waits for the coordinator, which is told too, to end the run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +92,7 @@ def take_part(chosen: AgentOptions, flags: Mapping[str, Any], config: Path | Non
             lines.emit("failed", reason=failure.reason, message=str(failure), exit_code=code, rounds=rounds)
         raise
     _say_end(agent, end, lines)
-    return 0
+    return 0 if end.run_is_over else INTERRUPTED
 
 
 def identity(agent_id: str | None, index: int | None) -> tuple[str | None, int | None]:
@@ -199,9 +200,11 @@ async def _run(agent: "Agent | AgentGroup", *, follow_stdin: bool) -> AgentEnd:
         agent.stop(f"it was stopped by {cause}", returning=cause != "SIGINT")
 
     def stop_later(cause: str) -> None:
-        asyncio.get_running_loop().call_later(_PARENT_GONE_SECONDS, stop, cause)
+        # The open round would close without the agent that leaves first; the coordinator is told to end as well.
+        wait = _PARENT_GONE_SECONDS if agent.is_awaited else 0.0
+        asyncio.get_running_loop().call_later(wait, stop, cause)
 
-    on_stop_signal(stop)
+    on_stop_signal(stop_later if follow_stdin else stop)
     if follow_stdin:
         on_end_of_stdin(stop_later)
     return await agent.run_async()

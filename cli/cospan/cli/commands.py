@@ -57,6 +57,7 @@ def run(
     dashboard_token_file: o.DashboardTokenFile = None,
     in_process: o.InProcess = False,
     output: o.OutputFolder = None,
+    resume: o.ResumeRun = None,
     keep_every: o.KeepEvery = None,
     spec: o.SpecFile = None,
     config: o.Config = None,
@@ -67,7 +68,9 @@ def run(
     """One coordinator and N agent processes on this machine: a live run, a summary, a run folder."""
     from cospan.cli.run import RunOptions, run_here
 
-    chosen = RunOptions(workload, spec, output, in_process=in_process, json=json, quiet=quiet, debug=debug)
+    chosen = RunOptions(
+        workload, spec, output, resume=resume, in_process=in_process, json=json, quiet=quiet, debug=debug
+    )
     raise typer.Exit(run_here(chosen, _given(context), config))
 
 
@@ -127,11 +130,14 @@ def coordinator(
     json: o.Json = False,
     debug: o.Debug = False,
     follow_stdin: o.FollowStdin = False,
+    reopen: o.Reopen = False,
 ) -> None:
     """The server alone: it waits for agents, averages their gradients, and gives out the basis."""
     from cospan.cli.coordinator import CoordinatorOptions, serve_here
 
-    chosen = CoordinatorOptions(workload, spec, run_folder, runs_folder, json=json, follow_stdin=follow_stdin)
+    chosen = CoordinatorOptions(
+        workload, spec, run_folder, runs_folder, json=json, follow_stdin=follow_stdin, reopen=reopen
+    )
     raise typer.Exit(serve_here(chosen, _given(context), config))
 
 

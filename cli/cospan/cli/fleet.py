@@ -13,6 +13,7 @@ from typing import Any
 
 from cospan.cli.child import Child
 from cospan.cli.dashboard import TruthTeller
+from cospan.cli.exit_codes import INTERRUPTED
 from cospan.cli.hosts import arguments_of
 from cospan.cli.log_lines import log_to_file, stop_logging
 from cospan.cli.onlooker import watch_rounds
@@ -20,6 +21,7 @@ from cospan.cli.outcome import RunFailedError
 from cospan.cli.process import on_stop_signal
 from cospan.cli.progress import View
 from cospan.cli.recorder import AgentProgress, RunMonitor
+from cospan.cli.resuming import ErrorsFile, Resumption, mend_last_line, recollect
 from cospan.cli.run_folder import RunFolder, write_text
 from cospan.cli.specifying import RunPlan
 from cospan.fleet.hosts import Host
@@ -48,6 +50,7 @@ class Fleet:
     * `interrupted`: the signal that ended it, or "";
     * `complaint`: what the coordinator failed with, or "";
     * `losses`: how agents ended that did not end in order, by name;
+    * `coordinator_interrupted`: whether a signal ended the coordinator, so that the run can be resumed;
     * `deserted`: how the last of them ended, where all did before the run was over, or "".
     """
 
@@ -61,12 +64,15 @@ class Fleet:
         *,
         start_seconds: float,
         debug: bool,
+        resumption: Resumption | None = None,
     ) -> None:
         self.failure: CospanError | None = None
         self.interrupted = ""
         self.complaint = ""
         self.losses: dict[str, str] = {}
         self.deserted = ""
+        self.coordinator_interrupted = False
+        self._resumption, self._errors = resumption, ErrorsFile(folder)
         self._plan, self._folder, self._monitor, self._view = plan, folder, monitor, view
         self._truths = TruthTeller(monitor)
         self._hosts = {host.name: host for host in hosts}
@@ -83,6 +89,10 @@ class Fleet:
         on_stop_signal(self._interrupt)
         ticking = asyncio.create_task(self._tick())
         handler = None
+        if self._resumption is not None:
+            mend_last_line(self._folder.log)
+            if self._resumption.stored is not None:
+                recollect(self._monitor, self._folder, self._errors)
         try:
             with tempfile.TemporaryDirectory(prefix="cospan-") as temporary:
                 address = await self._start_coordinator(Path(temporary))
@@ -101,8 +111,10 @@ class Fleet:
         """The coordinator's address; empty where it has ended before it had one."""
         spec_file = temporary / "spec.toml"
         write_text(spec_file, to_toml(self._plan.specification))
+        stored = self._resumption is not None and self._resumption.stored is not None
+        which = ["--reopen"] if stored else ["--spec", str(spec_file)]
         arguments = [
-            *("coordinator", "--json", "--spec", str(spec_file), "--run-folder", str(self._folder.path)),
+            *("coordinator", "--json", *which, "--run-folder", str(self._folder.path)),
             *("--host", _HOST, "--port", str(self._plan.settings.port or 0)),
             *("--start-seconds", str(self._start_seconds), "--keep-every", str(self._plan.settings.keep_every)),
         ]
@@ -131,7 +143,10 @@ class Fleet:
 
     async def _start(self, name: str, arguments: list[str]) -> Child:
         try:
-            return await Child.start(name, [*arguments, *(("--debug",) if self._debug else ())], self)
+            claim = self._folder.claim
+            inherits = () if claim is None else (claim.descriptor,)
+            debug = ("--debug",) if self._debug else ()
+            return await Child.start(name, [*arguments, *debug], self, inherits=inherits)
         except OSError as failure:
             self._fail(
                 RunFailedError(f"cannot start the process of {name}: {failure.strerror}; start fewer agents")
@@ -158,7 +173,7 @@ class Fleet:
                 self._view.tell(f"dashboard: {document['address']}")
             case "agent-joined":
                 self._monitor.joined += len(document["agents"])
-            case "run-started":
+            case "run-started" | "run-resumed":
                 self._started = True
             case "agent-gone":
                 gone = document["agents"]
@@ -185,6 +200,7 @@ class Fleet:
             if not self.interrupted:
                 self._fail(self._error_of(child, f"the coordinator {child.ending} before it listened"))
             self._listening.set_result("")
+        self.coordinator_interrupted = child.exit_code == INTERRUPTED
         if "coordinator" not in self._last_words:
             self._stop_agents()
 
@@ -230,6 +246,7 @@ class Fleet:
     async def _tick(self) -> None:
         while True:
             self._view.update(self._monitor.progress())
+            self._errors.add(self._monitor.rows)
             if self._plan.settings.dashboard is not None and self._coordinator is not None:
                 line = self._truths.news()
                 if line is not None:

@@ -766,6 +766,15 @@ InProcess: TypeAlias = Annotated[
         "--in-process", help="No processes and no network; the same basis, bit for bit.", rich_help_panel=_FILES
     ),
 ]
+ResumeRun: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(
+        "--resume",
+        help="Resume the run of this folder, as runs/latest: to the bits of a run that was never broken.",
+        rich_help_panel=_FILES,
+        metavar="RUN",
+    ),
+]
 BenchAgents: TypeAlias = Annotated[
     int, typer.Option("--agents", help="How many agents.", min=1, max=4096, metavar="N")
 ]
@@ -835,6 +844,14 @@ Json: TypeAlias = Annotated[
 Quiet: TypeAlias = Annotated[bool, typer.Option("--quiet", help="No progress.", rich_help_panel=_FILES)]
 Debug: TypeAlias = Annotated[
     bool, typer.Option("--debug", help="Show the traceback of an error.", rich_help_panel=_FILES)
+]
+Reopen: TypeAlias = Annotated[
+    bool,
+    typer.Option(
+        "--reopen",
+        help="Started by `cospan run`: also a run that is over is resumed.",
+        hidden=True,
+    ),
 ]
 FollowStdin: TypeAlias = Annotated[
     bool,

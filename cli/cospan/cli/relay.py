@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cospan.cli.coordinator import DEFAULT_PORT
+from cospan.cli.exit_codes import INTERRUPTED
 from cospan.cli.hosts_and_ports import is_loopback
 from cospan.cli.log_lines import log_errors_to_stderr
 from cospan.cli.process import (
@@ -44,13 +45,13 @@ def relay_here(flags: Mapping[str, Any], config: Path | None, *, json: bool) -> 
         raise_file_limit()
         keep_what_is_loaded()
         keep_freed_memory()
-        end = asyncio.run(_serve(relay, metrics, lines))
+        end, stopped = asyncio.run(_serve(relay, metrics, lines))
     except CospanError as failure:
         if lines is not None:
             lines.emit("failed", reason=failure.reason, message=str(failure), exit_code=failure.exit_code)
         raise
     _say(lines, "finished", end.message)
-    return 0
+    return INTERRUPTED if stopped else 0
 
 
 def _prepared(settings: Settings) -> Relay:
@@ -82,10 +83,16 @@ def _prepared(settings: Settings) -> Relay:
     )
 
 
-async def _serve(relay: Relay, metrics: MetricsPlan | None, lines: JsonLines | None) -> EndRun | Suspend:
+async def _serve(
+    relay: Relay, metrics: MetricsPlan | None, lines: JsonLines | None
+) -> tuple[EndRun | Suspend, bool]:
+    """How the relay ended, and whether a signal ended it before its run was over."""
+    stopped = False
     starting = asyncio.ensure_future(relay.start())
 
     def stop(cause: str) -> None:
+        nonlocal stopped
+        stopped = not relay.engine.ended.is_set()
         text = f"the relay was stopped by {cause}"
         if not starting.done():
             starting.cancel()
@@ -98,7 +105,7 @@ async def _serve(relay: Relay, metrics: MetricsPlan | None, lines: JsonLines | N
     try:
         await starting
     except asyncio.CancelledError:
-        return Suspend("it was stopped before the coordinator had answered", failed=False)
+        return Suspend("it was stopped before the coordinator had answered", failed=False), True
     try:
         with contextlib.ExitStack() as beside:
             url = None
@@ -107,7 +114,7 @@ async def _serve(relay: Relay, metrics: MetricsPlan | None, lines: JsonLines | N
                 url = beside.enter_context(serving)
             relay.engine.on_note.append(lambda note: _say_note(lines, note))
             _say_listening(lines, relay, url)
-            return await relay.wait()
+            return await relay.wait(), stopped
     finally:
         await relay.close()
 

@@ -1,6 +1,7 @@
 """`cospan run`: a whole run on this machine, from the plan to the summary."""
 
 import asyncio
+import contextlib
 import json
 import logging
 import secrets
@@ -19,6 +20,7 @@ from cospan.cli.log_lines import log_errors_to_stderr, log_to_file, stop_logging
 from cospan.cli.outcome import (
     AgentRow,
     DepartedAgent,
+    InterruptedRunError,
     RunFailedError,
     RunOutcome,
     agent_row,
@@ -30,7 +32,18 @@ from cospan.cli.plot import draw_convergence
 from cospan.cli.process import claim_stdout, use_one_blas_thread
 from cospan.cli.progress import View, choose_view
 from cospan.cli.recorder import RunMonitor, write_rounds
-from cospan.cli.run_folder import RunFolder, check_free, make_run_folder
+from cospan.cli.resuming import (
+    Launch,
+    Resumption,
+    claimed,
+    command_to_resume,
+    is_complete,
+    is_resumable,
+    prepared,
+    rounds_stored,
+    seconds_to_come_back,
+)
+from cospan.cli.run_folder import RunFolder, check_free, make_run_folder, point_to_newest_of
 from cospan.cli.specifying import RunPlan, plan_with_workload
 from cospan.cli.summary import summary_lines
 from cospan.client.agent import default_agent_id
@@ -57,6 +70,7 @@ class RunOptions:
     workload: str | None
     spec: Path | None
     output: Path | None
+    resume: Path | None = None
     in_process: bool = False
     json: bool = False
     quiet: bool = False
@@ -71,6 +85,8 @@ def run_here(chosen: RunOptions, flags: Mapping[str, Any], config: Path | None) 
     """
     log_errors_to_stderr()
     data = claim_stdout() if chosen.json else None
+    if chosen.resume is not None:
+        return _resume(chosen, chosen.resume, flags, config, data)
     plan = plan_with_workload(
         flags, config, reference=chosen.workload, spec_file=chosen.spec, rounds=DEFAULT_ROUNDS
     )
@@ -88,13 +104,65 @@ def run_here(chosen: RunOptions, flags: Mapping[str, Any], config: Path | None) 
     advise([*of_rank(spec), *of_features(spec, plan.site)])
     monitor = RunMonitor(agents=spec.agents, total=spec.rounds, true_basis=true_basis(plan.workload, spec))
     folder = make_run_folder(chosen.output, workload=plan.workload.name or spec.workload)
-    view = choose_view(quiet=chosen.quiet)
     try:
-        outcome, interrupted = _carry_out(plan, hosts, folder, monitor, view, chosen)
+        Launch.of(plan.settings, in_process=chosen.in_process).write(folder)
+        folder.write_spec(spec)
+        point_to_newest_of(folder)
+        return _from_here(plan, hosts, folder, monitor, chosen, data)
     except BaseException:
-        if not monitor.rows:
+        if not monitor.rows and not rounds_stored(folder):
             folder.discard()
         raise
+    finally:
+        folder.release()
+
+
+def _resume(
+    chosen: RunOptions, path: Path, flags: Mapping[str, Any], config: Path | None, data: TextIO | None
+) -> int:
+    """Runs on where the run of a folder was stored; the exit code.
+
+    Raises:
+        CospanError: it cannot be resumed, or did not reach its end.
+    """
+    if chosen.output is not None or chosen.spec is not None or chosen.in_process:
+        raise InvalidValueError(
+            f"--resume {path} goes on in that folder, with its specification; leave out --output, --spec and "
+            "--in-process"
+        )
+    folder = claimed(path)
+    try:
+        over = is_complete(folder)
+        if over:
+            print(over, file=sys.stderr)
+            return 0
+        resumption = prepared(folder, flags, config, chosen.workload)
+        plan = resumption.plan
+        assert plan.workload is not None
+        spec = plan.specification
+        hosts = hosts_of(spec, plan.settings.processes, called="processes")
+        plan_dashboard(plan.settings, None)
+        use_one_blas_thread()
+        truth = true_basis(plan.workload, spec)
+        monitor = RunMonitor(agents=spec.agents, total=spec.rounds, true_basis=truth)
+        return _from_here(plan, hosts, folder, monitor, chosen, data, resumption)
+    finally:
+        folder.release()
+
+
+def _from_here(
+    plan: RunPlan,
+    hosts: Sequence[Host],
+    folder: RunFolder,
+    monitor: RunMonitor,
+    chosen: RunOptions,
+    data: TextIO | None,
+    resumption: Resumption | None = None,
+) -> int:
+    """The run in its folder, and what is left of it; the exit code."""
+    view = choose_view(quiet=chosen.quiet)
+    try:
+        outcome, interrupted = _carry_out(plan, hosts, folder, monitor, view, chosen, resumption)
     finally:
         view.close()
     _conclude(outcome, hosts, folder, monitor, data, quiet=chosen.quiet)
@@ -108,6 +176,7 @@ def _carry_out(
     monitor: RunMonitor,
     view: View,
     chosen: RunOptions,
+    resumption: Resumption | None,
 ) -> tuple[RunOutcome, str]:
     """The run itself: how it ended, and the signal that ended it, or "".
 
@@ -117,17 +186,19 @@ def _carry_out(
     if chosen.in_process:
         outcome, interrupted = _in_process(plan, hosts, folder, monitor, view)
     else:
-        outcome, interrupted = asyncio.run(_networked(plan, hosts, folder, monitor, view, debug=chosen.debug))
+        outcome, interrupted = asyncio.run(
+            _networked(plan, hosts, folder, monitor, view, resumption, debug=chosen.debug)
+        )
     if outcome.rounds == 0:
         why = f"it was interrupted by {interrupted}" if interrupted else outcome.message
-        raise RunFailedError(f"the run ended before its first round was done: {why}")
+        kind = InterruptedRunError if interrupted else RunFailedError
+        raise kind(f"the run ended before its first round was done: {why}")
     return replace(outcome, subspace_error=monitor.subspace_error(outcome.basis)), interrupted
 
 
 def _in_process(
     plan: RunPlan, hosts: Sequence[Host], folder: RunFolder, monitor: RunMonitor, view: View
 ) -> tuple[RunOutcome, str]:
-    folder.write_spec(plan.specification)
     folder.agents.mkdir()
     handler = log_to_file(folder.log)
     try:
@@ -141,19 +212,33 @@ def _in_process(
 
 
 async def _networked(
-    plan: RunPlan, hosts: Sequence[Host], folder: RunFolder, monitor: RunMonitor, view: View, *, debug: bool
+    plan: RunPlan,
+    hosts: Sequence[Host],
+    folder: RunFolder,
+    monitor: RunMonitor,
+    view: View,
+    resumption: Resumption | None,
+    *,
+    debug: bool,
 ) -> tuple[RunOutcome, str]:
     start_seconds = plan.settings.start_seconds
     if start_seconds is None:
         start_seconds = max(_SHORTEST_START_SECONDS, _START_SECONDS_PER_AGENT * plan.specification.agents)
-    fleet = Fleet(plan, folder, monitor, view, hosts, start_seconds=start_seconds, debug=debug)
+    if resumption is not None:
+        start_seconds += seconds_to_come_back(folder)
+    fleet = Fleet(
+        plan, folder, monitor, view, hosts, start_seconds=start_seconds, debug=debug, resumption=resumption
+    )
     await fleet.run()
     if fleet.failure is not None:
-        folder.discard()  # the others may have learnt for a moment, but this was no run
+        if resumption is None:
+            folder.discard()  # the others may have learnt for a moment, but this was no run
         raise fleet.failure
     outcome = _outcome_of_coordinator(plan, folder, monitor, fleet.complaint)
     if fleet.deserted and outcome.cause == FinishCause.STOPPED.value:
         outcome = _without_agents(outcome, fleet)
+    elif fleet.coordinator_interrupted and not fleet.interrupted:
+        return outcome, "a signal to its coordinator"
     return outcome, fleet.interrupted
 
 
@@ -209,6 +294,8 @@ def _conclude(
     rows = with_medians(monitor.rows, results.values())
     write_rounds(folder.rounds, rows)
     folder.write_result(document)
+    with contextlib.suppress(OSError):
+        folder.subspace_errors.unlink(missing_ok=True)
     advice = draw_convergence(folder.picture, outcome.specification, rows, list(results.values()))
     if advice and not quiet:
         print(advice, file=sys.stderr)
@@ -245,16 +332,20 @@ def _row(index: int, results: Mapping[str, AgentResult], monitor: RunMonitor) ->
 
 
 def _exit_code(outcome: RunOutcome, interrupted: str, folder: RunFolder) -> int:
-    """0 where the run did what was asked for.
+    """0 where the run did what was asked for: its rounds, or those until an administrator stopped it.
 
     Raises:
-        RunFailedError: it did not.
+        InterruptedRunError: a signal ended it before.
+        RunFailedError: it did not reach its end.
     """
     spec = outcome.specification
-    if outcome.cause == FinishCause.ROUNDS_REACHED.value or (interrupted and spec.rounds == 0):
+    stopped = outcome.cause == FinishCause.STOPPED.value and not interrupted
+    if outcome.cause == FinishCause.ROUNDS_REACHED.value or stopped:
         return 0
     of = f" of {spec.rounds}" if spec.rounds else ""
     why = f"it was interrupted by {interrupted}" if interrupted else outcome.message
-    raise RunFailedError(
-        f"the run ended after {outcome.rounds}{of} rounds: {why}; what was learnt is in {folder.path}"
+    kind = InterruptedRunError if interrupted else RunFailedError
+    again = f"; resume with: {command_to_resume(folder.path)}" if is_resumable(folder) else ""
+    raise kind(
+        f"the run ended after {outcome.rounds}{of} rounds: {why}; what was learnt is in {folder.path}{again}"
     )

@@ -128,6 +128,12 @@ class Participant(ABC, Generic[L]):
         return None if self._keeper is None else self._keeper.state_file
 
     @property
+    def is_awaited(self) -> bool:
+        """Whether the coordinator speaks with this process, and has not said that it goes down."""
+        state = self._state
+        return state is not None and state.phase is session.Phase.ACTIVE and state.resume_at <= time.monotonic()
+
+    @property
     def run_id(self) -> str | None:
         """The run's name; None before the run has welcomed the agent."""
         return None if self._state is None or self._state.stamp is None else self._state.stamp.run_id

@@ -59,7 +59,7 @@ _THREAD_FROM_NUMBERS = 400_000
 _LONGEST_SLEEP_SECONDS = 1.0
 _STALLED_SECONDS = 1.0
 
-_RETURN_SECONDS = 15.0
+RETURN_SECONDS = 15.0
 """After a restart, so long a round waits for those who took part before: longer than agents ever pause between
 attempts to connect."""
 _MOST_RECALLED = 4096
@@ -83,7 +83,7 @@ class Engine:
         run_id: str | None = None,
         incarnation: int = 1,
         start_seconds: float = 600.0,
-        return_seconds: float = _RETURN_SECONDS,
+        return_seconds: float = RETURN_SECONDS,
         sites: int | None = None,
         store: RunStore | None = None,
         clock: Callable[[], float] = time.monotonic,
@@ -108,6 +108,8 @@ class Engine:
         self.history = RoundHistory(self.state.round)
         self.ended = asyncio.Event()
         self.end: EndRun | Suspend | None = None
+        self.stays_open = False
+        """Whether the run can be resumed though it is stopped: what is stored says nothing of its end."""
         self.on_note: list[Callable[[Note], None]] = []
         self.on_round: list[Callable[[ReportRound], None]] = []
         self.on_closing: list[Callable[[ComputeBasis], None]] = []
@@ -287,7 +289,11 @@ class Engine:
         await self._journal.close()
         try:
             if isinstance(self.end, EndRun) and self.end.cause in _FINAL:
-                await asyncio.to_thread(self._store.write_end, self.end.cause, self.end.message, self.state.round)
+                if self.stays_open:
+                    await asyncio.to_thread(self._store.take_back, self.state.round)
+                else:
+                    end, rounds = self.end, self.state.round
+                    await asyncio.to_thread(self._store.write_end, end.cause, end.message, rounds)
         finally:
             self._store.close()
             self._journal = self._store = None

@@ -191,9 +191,10 @@ def next_deadline(state: CoordinatorState) -> float | None:
     spec = state.specification
     silence = _longest_silence(state)
     deadlines = [session.last_seen + silence for session in state.sessions.values()]
-    deadlines += [_waited_since(state, session) + spec.round_seconds for session in _awaited_sessions(state)]
+    longest = _longest_round(state)
+    deadlines += [_waited_since(state, session) + longest for session in _awaited_sessions(state)]
     if state.awaited and state.contributions:
-        deadlines.append(state.phase_since + spec.round_seconds)
+        deadlines.append(state.phase_since + longest)
     until = rounds.stragglers_wait_until(state)
     if until is not None:
         deadlines.append(until)
@@ -252,7 +253,7 @@ def _on_tick(state: CoordinatorState, now: float) -> Outcome:
     if state.phase in _OVER:
         return state, ()
     state, commands = give_up_overdue(state, now)
-    if state.contributions and now - state.phase_since >= state.specification.round_seconds:
+    if state.contributions and now - state.phase_since >= _longest_round(state):
         # Who is still awaited has joined in mid-round. It stays, but no row of joiners holds a round up for ever.
         state = replace(state, awaited=NOBODY)
     state, more = _go_on(state, now)
@@ -281,18 +282,23 @@ def _longest_silence(state: CoordinatorState) -> float:
     return max(liveness, state.return_seconds) if returning else liveness
 
 
+def _longest_round(state: CoordinatorState) -> float:
+    """So long a gradient is waited for, in seconds. Agents that come back first learn again what they lost."""
+    longest = state.specification.round_seconds
+    return max(longest, state.return_seconds) if state.frozen else longest
+
+
 def _overdue(state: CoordinatorState, now: float) -> Iterable[tuple[str, str]]:
     """The sessions to give up, each with the cause."""
-    spec = state.specification
-    silence = _longest_silence(state)
+    longest, silence = _longest_round(state), _longest_silence(state)
     awaited = {session.token for session in _awaited_sessions(state)}
     for token, session in state.sessions.items():
         if now - session.last_seen >= silence:
             lost = session.phase is AgentPhase.LOST
             what = "its stream broke and did not come back" if lost else "it was silent"
             yield token, f"{what} for {silence:g} s"
-        elif token in awaited and now - _waited_since(state, session) >= spec.round_seconds:
-            yield token, f"it sent no gradient for {spec.round_seconds:g} s"
+        elif token in awaited and now - _waited_since(state, session) >= longest:
+            yield token, f"it sent no gradient for {longest:g} s"
 
 
 def _awaited_sessions(state: CoordinatorState) -> Iterable[Session]:

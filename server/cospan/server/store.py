@@ -147,10 +147,17 @@ class RunStore:
             RunFileError: that cannot be stored.
         """
         with self._writing() as cursor:
-            # The next one may have been stored while somebody stopped the run; nobody was told of it.
-            cursor.execute("DELETE FROM rounds WHERE round >= ?", (rounds,))
-            cursor.execute("DELETE FROM bases WHERE round > ?", (rounds,))
+            _take_back(cursor, rounds)
             _change_run(cursor, finish_cause=cause.value, finish_message=message)
+
+    def take_back(self, rounds: int) -> None:
+        """Stores that only so many rounds are done: the next may have been stored, and no agent was told of it.
+
+        Raises:
+            RunFileError: that cannot be stored.
+        """
+        with self._writing() as cursor:
+            _take_back(cursor, rounds)
 
     def close(self) -> None:
         """Ends the use of the file; another coordinator may take it."""
@@ -268,8 +275,14 @@ def create_store(
     return RunStore(path, connection, lock, SavedRun(run_id, specification), keep_every=keep_every)
 
 
-def open_store(path: Path, *, keep_every: int = KEEP_EVERY) -> RunStore:
+def open_store(path: Path, *, keep_every: int = KEEP_EVERY, reopen: bool = False) -> RunStore:
     """A run that was stored before, checked as a whole.
+
+    Args:
+        path: of the file.
+        keep_every: of so many rounds one basis is kept for good, beside the newest.
+        reopen: whether the last round of a run that did all its rounds is taken back, so that agents that were
+            killed before they had written their files can take part in it again.
 
     Raises:
         RunFileError: it is damaged, of a newer version, over, served by another coordinator, or cannot be written.
@@ -278,6 +291,10 @@ def open_store(path: Path, *, keep_every: int = KEEP_EVERY) -> RunStore:
     lock = StoreLock(path)
     try:
         state = read_state(path, check=True)
+        if reopen and state.finish_cause == FinishCause.ROUNDS_REACHED.value and state.rounds:
+            with _storing(path):
+                _reopen(path, state.rounds - 1)
+            state = read_state(path)
         if state.finish_cause is not None:
             raise RunFileError(
                 f"the run in {path} is over after {state.rounds} rounds ({state.finish_message}); "
@@ -290,6 +307,24 @@ def open_store(path: Path, *, keep_every: int = KEEP_EVERY) -> RunStore:
         lock.close()
         raise
     return RunStore(path, connection, lock, saved, keep_every=keep_every)
+
+
+def _reopen(path: Path, rounds: int) -> None:
+    """Takes the last round back, and that the run is over. What the round follows from is kept."""
+    connection = _connect(path)
+    try:
+        cursor = connection.cursor()
+        cursor.execute("BEGIN IMMEDIATE")
+        _take_back(cursor, rounds)
+        _change_run(cursor, finish_cause=None, finish_message=None)
+        cursor.execute("COMMIT")
+    finally:
+        connection.close()
+
+
+def _take_back(cursor: sqlite3.Cursor, rounds: int) -> None:
+    cursor.execute("DELETE FROM rounds WHERE round >= ?", (rounds,))
+    cursor.execute("DELETE FROM bases WHERE round > ?", (rounds,))
 
 
 def _fresh_files(path: Path) -> tuple[Path, Path]:
