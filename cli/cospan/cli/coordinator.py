@@ -39,6 +39,7 @@ from cospan.cli.run_folder import (
     make_run_folder,
     make_run_folder_in,
     point_to_newest,
+    point_to_newest_of,
 )
 from cospan.cli.settings import load_settings
 from cospan.cli.specifying import RunPlan, plan_alone, plan_with_workload
@@ -94,9 +95,8 @@ def serve_here(chosen: CoordinatorOptions, flags: Mapping[str, Any], config: Pat
         tls = _tls(plan, chosen)
         shown = Shown(metrics_plan(plan.settings, tls), wants_traces(plan.settings))
         dashboard = plan_dashboard(plan.settings, tls)
-        if (
-            chosen.run_folder is not None and stored is None and not chosen.follow_stdin
-        ):  # the parent has claimed it
+        claimed = chosen.follow_stdin  # by the parent
+        if chosen.run_folder is not None and stored is None and not claimed:
             check_free(chosen.run_folder)
         use_one_blas_thread()
         raise_file_limit()
@@ -277,6 +277,8 @@ async def _serve(
         if folder is not None:
             if chosen.runs_folder is not None:
                 point_to_newest(folder)
+            elif not chosen.follow_stdin:
+                point_to_newest_of(folder)
             await stack.enter_async_context(_writing(register, folder))
         voice.listening(coordinator.address, spec.agents)
         if metrics is not None:

@@ -22,7 +22,7 @@ from cospan.cli.process import on_stop_signal
 from cospan.cli.progress import View
 from cospan.cli.recorder import AgentProgress, RunMonitor
 from cospan.cli.resuming import ErrorsFile, Resumption, mend_last_line, recollect
-from cospan.cli.run_folder import RunFolder, write_text
+from cospan.cli.run_folder import RunFolder, point_to_newest_of, write_text
 from cospan.cli.specifying import RunPlan
 from cospan.fleet.hosts import Host
 from cospan.wire.errors import CospanError, UsageError
@@ -93,6 +93,8 @@ class Fleet:
             mend_last_line(self._folder.log)
             if self._resumption.stored is not None:
                 recollect(self._monitor, self._folder, self._errors)
+                of = f" of {self._plan.specification.rounds}" if self._plan.specification.rounds else ""
+                self._view.note(f"resuming {self._folder.path}: {len(self._monitor.rows)}{of} rounds are done")
         try:
             with tempfile.TemporaryDirectory(prefix="cospan-") as temporary:
                 address = await self._start_coordinator(Path(temporary))
@@ -102,6 +104,7 @@ class Fleet:
         finally:
             ticking.cancel()
             await self._end_everybody()
+            self._errors.add(self._monitor.rows)
             if handler is not None:
                 stop_logging(handler)
 
@@ -175,7 +178,8 @@ class Fleet:
                 self._monitor.joined += len(document["agents"])
             case "run-started" | "run-resumed":
                 self._started = True
-            case "agent-gone":
+                point_to_newest_of(self._folder)
+            case "agent-gone" if self._started or self._resumption is None:  # those of a resumed run start again
                 gone = document["agents"]
                 more = f" and {len(gone) - _NAMED} more" if len(gone) > _NAMED else ""
                 names = ", ".join(gone[:_NAMED]) + more

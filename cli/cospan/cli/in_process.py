@@ -8,7 +8,7 @@ from types import FrameType
 from cospan.cli.outcome import RunOutcome, outcome_of_state
 from cospan.cli.progress import View
 from cospan.cli.recorder import AgentProgress, RunMonitor
-from cospan.cli.run_folder import RunFolder
+from cospan.cli.run_folder import RunFolder, point_to_newest_of
 from cospan.cli.specifying import RunPlan
 from cospan.client.agent_group import save_agents
 from cospan.client.group_file import GROUP
@@ -57,6 +57,7 @@ class InProcessRun:
         before = [(number, signal.signal(number, self._on_signal)) for number in (signal.SIGINT, signal.SIGTERM)]
         try:
             run.join_all()
+            point_to_newest_of(self._folder)
             self._monitor.joined = run.state.specification.agents
             while not run.is_over:
                 run.play_round(self._interruption)

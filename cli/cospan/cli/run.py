@@ -43,7 +43,7 @@ from cospan.cli.resuming import (
     rounds_stored,
     seconds_to_come_back,
 )
-from cospan.cli.run_folder import RunFolder, check_free, make_run_folder, point_to_newest_of
+from cospan.cli.run_folder import RunFolder, check_free, make_run_folder
 from cospan.cli.specifying import RunPlan, plan_with_workload
 from cospan.cli.summary import summary_lines
 from cospan.client.agent import default_agent_id
@@ -107,7 +107,6 @@ def run_here(chosen: RunOptions, flags: Mapping[str, Any], config: Path | None) 
     try:
         Launch.of(plan.settings, in_process=chosen.in_process).write(folder)
         folder.write_spec(spec)
-        point_to_newest_of(folder)
         return _from_here(plan, hosts, folder, monitor, chosen, data)
     except BaseException:
         if not monitor.rows and not rounds_stored(folder):
@@ -294,8 +293,9 @@ def _conclude(
     rows = with_medians(monitor.rows, results.values())
     write_rounds(folder.rounds, rows)
     folder.write_result(document)
-    with contextlib.suppress(OSError):
-        folder.subspace_errors.unlink(missing_ok=True)
+    if not is_resumable(folder):
+        with contextlib.suppress(OSError):
+            folder.subspace_errors.unlink(missing_ok=True)
     advice = draw_convergence(folder.picture, outcome.specification, rows, list(results.values()))
     if advice and not quiet:
         print(advice, file=sys.stderr)

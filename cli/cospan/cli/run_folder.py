@@ -140,13 +140,14 @@ class RunFolder:
                 folder.rmdir()
 
     def discard(self) -> None:
-        """Removes what this run has written, by name, and the folders that were made for it where they are empty."""
+        """Removes what this run has written, by name, and the folders made for it where they are empty."""
         for pattern in _OWN_FILES:
             for entry in self.path.glob(pattern):
                 with contextlib.suppress(OSError):
                     entry.unlink()
         with contextlib.suppress(OSError):
             self.agents.rmdir()
+        _point_elsewhere(self)
         self.discard_empty()
 
     def release(self) -> None:
@@ -273,6 +274,20 @@ def point_to_newest_of(folder: RunFolder) -> None:
         link.unlink(missing_ok=True)
         link.symlink_to(os.path.relpath(path, RUNS.resolve()))
         link.replace(newest)
+
+
+def _point_elsewhere(folder: RunFolder) -> None:
+    """Lets `runs/latest`, where it points to a folder that is given up, point to the newest other run."""
+    newest = RUNS / NEWEST
+    with contextlib.suppress(OSError):
+        if not newest.is_symlink() or newest.resolve() != folder.path.resolve():
+            return
+        newest.unlink()
+        others = [path for path in RUNS.iterdir() if path.is_dir() and path.name != folder.path.name]
+        if others:
+            newest.symlink_to(max(others).name)
+        else:
+            RUNS.rmdir()
 
 
 def _make_unique(parent: Path, workload: str) -> RunFolder:
