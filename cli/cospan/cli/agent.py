@@ -234,7 +234,7 @@ def _say(lines: JsonLines | None, agent: "Agent | AgentGroup", note: str) -> Non
     if lines is None:
         print(f"{agent.name}: {note}", flush=True)
     else:
-        lines.emit("note", agent=agent.name, message=note)
+        lines.emit("note", agent=agent.name, message=note, exact=agent.is_exact)
 
 
 def words(progress: AgentProgress) -> str:

@@ -165,6 +165,10 @@ class Fleet:
             self._last_words.setdefault(child.name, document)
         if event == "failed" and child.name == "coordinator":
             self.complaint = document["message"]
+        if event == "note" and child is not self._coordinator:
+            log.info("%s: %s", child.name, document["message"])
+            if not document["exact"]:
+                self._view.tell(f"{child.name}: {document['message']}")
         if child is not self._coordinator and child.name in self._agents:
             if event in ("progress", "finished") and document.get("rounds"):
                 self._monitor.add_agent(AgentProgress.of_document(document))

@@ -19,7 +19,13 @@ from jaxtyping import Float
 from cospan.client.session import KeptGradient, most_kept_rounds
 from cospan.client.state_file import FileKind, Learns, StateFile, resumed
 from cospan.core.specification import RunSpecification
-from cospan.wire.errors import CoordinatorUnavailableError, CospanError, DrainingError, SessionUnknownError
+from cospan.wire.errors import (
+    CoordinatorUnavailableError,
+    CospanError,
+    DrainingError,
+    RateLimitedError,
+    SessionUnknownError,
+)
 from cospan.wire.messages import GradientUpload, RecalledRounds
 
 log = logging.getLogger(__name__)
@@ -133,6 +139,8 @@ class Keeper(Generic[L]):
         """What people should know of it."""
         self._make, self._around = make, around
         self._kept: tuple[KeptGradient, ...] = ()
+        self.is_exact = True
+        """Whether it comes to the bits of a process that was never broken, as far as is known."""
         self._is_back = False
         self._chain_problem = ""
         if keeping.resume_from is not None:
@@ -203,8 +211,8 @@ class Keeper(Generic[L]):
         """Where the chain cannot go on from the file: from its beginning, as long as all bases are kept."""
         found = recall(0, before)
         if found is None or found.lost or not found.bases:
-            known = self.learner.last_round is not None
-            return _not_again(0 if found is None else found.lost) if known or (found and found.lost) else ""
+            was_here = self.learner.last_round is not None or (found is not None and found.lost > 0)
+            return self._not_again(found) if was_here else ""
         assert self.state_file is not None
         self.learner = self._make(found.bases[0][0])
         self._kept = ()
@@ -216,7 +224,7 @@ class Keeper(Generic[L]):
         while first < before:
             found = found or recall(first, before)
             if found is None or found.lost:
-                return _not_again(0 if found is None else found.lost)
+                return self._not_again(found)
             for number, basis in found.bases:
                 if self._around.is_ending():
                     raise StoppedError("it was stopped before it was back where its run is")
@@ -227,12 +235,14 @@ class Keeper(Generic[L]):
         return f"learnt {rounds} rounds again, up to round {before - 1}, at the bases of then" if rounds else ""
 
 
-def _not_again(lost: int) -> str:
-    what = f"{lost} rounds" if lost else "the rounds"
-    return (
-        f"{what} that it had learnt after its file was written cannot be learnt again, since their bases are not "
-        "kept; it goes on without them, so the run comes to other bits than one that was never broken"
-    )
+    def _not_again(self, found: RecalledRounds | None) -> str:
+        self.is_exact = False
+        why = "the coordinator does not give their bases" if found is None else "their bases are not kept any more"
+        what = f"{found.lost} rounds" if found is not None and found.lost else "the rounds"
+        return (
+            f"{what} that it had learnt after its file was written cannot be learnt again, for {why}; it goes on "
+            "without them, so the run comes to other bits than one that was never broken"
+        )
 
 
 class Recall:
@@ -261,7 +271,7 @@ class Recall:
                 raise StoppedError("it was stopped before it was back where its run is")
             try:
                 return self._ask(first, before)
-            except (CoordinatorUnavailableError, DrainingError, SessionUnknownError):
+            except (CoordinatorUnavailableError, DrainingError, SessionUnknownError, RateLimitedError):
                 if time.monotonic() >= deadline:
                     raise
                 time.sleep(_RETRY_SECONDS)

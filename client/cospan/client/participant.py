@@ -128,6 +128,11 @@ class Participant(ABC, Generic[L]):
         return None if self._keeper is None else self._keeper.state_file
 
     @property
+    def is_exact(self) -> bool:
+        """Whether it comes to the bits of a process that was never broken, as far as is known."""
+        return self._keeper is None or self._keeper.is_exact
+
+    @property
     def is_awaited(self) -> bool:
         """Whether the coordinator speaks with this process, and has not said that it goes down."""
         state = self._state

@@ -14,7 +14,7 @@ from cospan.core.specification import RunSpecification
 from cospan.rpc.v1 import coordinator_service_pb2 as pb
 from cospan.wire.codec import decode_coordinator_message, decode_specification, encode_agent_message
 from cospan.wire.errors import CoordinatorUnavailableError, CospanError
-from cospan.wire.limits import client_options, max_message_bytes
+from cospan.wire.limits import client_options, max_message_bytes, max_recalled_bytes
 from cospan.wire.messages import AgentMessage, BasisUpdate, CoordinatorMessage, RecalledRounds
 from cospan.wire.recalled import decode_recalled
 from cospan.wire.status import from_rpc_error
@@ -127,7 +127,7 @@ class GrpcTransport:
 
     async def recall(self, specification: RunSpecification, token: str, first: int, before: int) -> RecalledRounds:
         """Past rounds of the session's agents; see `cospan.client.keeping.Recalls`."""
-        limit = max_message_bytes(specification.feature_dim, specification.rank, self._group_size)
+        limit = max_recalled_bytes(specification.feature_dim, specification.rank)
         async with open_channel(self._address, client_options(limit), self._tls) as channel:
             recall_rounds = channel.unary_unary(
                 METHOD_PREFIX + "RecallRounds",

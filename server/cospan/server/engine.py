@@ -48,7 +48,7 @@ from cospan.server.rounds import is_plain
 from cospan.server.state import CoordinatorState
 from cospan.server.store import Operation, RunStore
 from cospan.server.streams import Stream, Streams
-from cospan.wire.limits import max_message_bytes
+from cospan.wire.limits import recalled_rounds
 from cospan.wire.messages import FinishCause, GradientUpload, RecalledRounds
 
 log = logging.getLogger(__name__)
@@ -62,8 +62,6 @@ _STALLED_SECONDS = 1.0
 RETURN_SECONDS = 15.0
 """After a restart, so long a round waits for those who took part before: longer than agents ever pause between
 attempts to connect."""
-_MOST_RECALLED = 4096
-"""Rounds in one answer; fewer where bases are larger."""
 _GATHERING_SECONDS = 0.01
 """So long, at most, the machine does not see a gradient that others are awaited beside."""
 _WARNINGS = ("agent-lost", "agent-gone", "agent-outlier", "gradients-left-out")
@@ -244,7 +242,7 @@ class Engine:
         if self.state.durable_round < before:
             async for _ in self.history.follow(before - 1):  # told of when it is on the disk
                 break
-        most = max(1, min(_MOST_RECALLED, max_message_bytes(spec.feature_dim, spec.rank) // _bytes_of(spec) - 1))
+        most = recalled_rounds(spec.feature_dim, spec.rank)
         return await asyncio.to_thread(read_past, store.path, agents, first, before, most=most)
 
     # Arithmetic ------------------------------------------------------------------------------------------------
@@ -315,11 +313,6 @@ class Engine:
                     log.warning("the coordinator stood still for %.1f s", self._clock() - now - sleep)
                     continue
                 self.handle(Tick())
-
-
-def _bytes_of(specification: RunSpecification) -> int:
-    """A basis in a message, with what stands around it, in bytes."""
-    return 8 * specification.feature_dim * specification.rank + 64
 
 
 def _tell(listeners: list[Callable[[_C], None]], command: _C) -> None:
