@@ -124,6 +124,7 @@ def coordinator(
     run_folder: o.RunFolderOption = None,
     runs_folder: o.RunsFolder = None,
     new_run: o.NewRun = None,
+    once: o.Once = None,
     keep_every: o.KeepEvery = None,
     spec: o.SpecFile = None,
     config: o.Config = None,
@@ -602,10 +603,15 @@ PANELS: dict[Callable[..., None], str] = {
     **dict.fromkeys((compare, reproduce, rank), _STUDIES),
 }
 """Under which heading `cospan --help` lists a command."""
+_DONE = "0 all rounds are done, or `cospan stop` ended the run"
+_INTERRUPTED = "75 stopped by a signal (Ctrl-C, SIGTERM) before the end, to be resumed"
 _EXIT_CODES = {
     watch: "0 the run is over, or Ctrl-C; 1 nobody answers; 2 wrong usage",
     doctor: "0 no problem; 1 a problem was found; 2 wrong usage",
-    coordinator: "0 all rounds are done, or it goes on when started again; 1 the run failed; 2 wrong usage",
+    coordinator: f"{_DONE}; 1 the run failed; 2 wrong usage; {_INTERRUPTED}",
+    run: f"{_DONE}; 1 failed; 2 wrong usage; {_INTERRUPTED}",
+    agent: "0 the run is over; 1 failed; 2 wrong usage; 75 stopped by a signal before the run was over",
+    relay: "0 the run is over; 1 failed; 2 wrong usage; 75 stopped by a signal before the run was over",
 }
 
 

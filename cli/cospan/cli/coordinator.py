@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import secrets
 import shlex
+import sys
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass
@@ -43,7 +44,7 @@ from cospan.cli.run_folder import (
 )
 from cospan.cli.settings import load_settings
 from cospan.cli.specifying import RunPlan, plan_alone, plan_with_workload
-from cospan.cli.stored_run import StoredRun, check_same_run, run_to_go_on_with
+from cospan.cli.stored_run import StoredRun, check_same_run, run_that_is_over, run_to_go_on_with
 from cospan.cli.telemetry import MetricsPlan, metrics_plan, serving_metrics, tracing, wants_traces
 from cospan.core.specification import RunSpecification
 from cospan.server.archive import read_reports
@@ -89,7 +90,10 @@ def serve_here(chosen: CoordinatorOptions, flags: Mapping[str, Any], config: Pat
         raise InvalidValueError("--run-folder and --runs-folder are both said; leave out one")
     voice: Voice = JsonVoice(JsonLines(claim_stdout())) if chosen.json else PlainVoice()
     try:
-        new_run = load_settings(flags, config).new_run
+        settings = load_settings(flags, config)
+        new_run = settings.new_run
+        if settings.once and not new_run and _is_over(chosen, flags, config):
+            return 0
         stored = run_to_go_on_with(chosen.run_folder, chosen.runs_folder, new_run=new_run, reopen=chosen.reopen)
         plan = _plan(chosen, flags, config, stored)
         tls = _tls(plan, chosen)
@@ -110,12 +114,32 @@ def serve_here(chosen: CoordinatorOptions, flags: Mapping[str, Any], config: Pat
         raise
 
 
+def _is_over(chosen: CoordinatorOptions, flags: Mapping[str, Any], config: Path | None) -> bool:
+    """Whether the run that is asked for is over already; it is said then."""
+    asked = _new_plan(chosen, flags, config).specification if _asks_for(chosen, flags) else None
+    over = run_that_is_over(chosen.run_folder, chosen.runs_folder, asked)
+    if over is None:
+        return False
+    state = over.state
+    print(
+        f"run {state.run_id} in {over.folder.path} is over after {state.rounds} rounds ({state.finish_message}); "
+        "nothing is left to do: name another folder or leave out --once for a new run",
+        file=sys.stderr,
+        flush=True,
+    )
+    return True
+
+
+def _asks_for(chosen: CoordinatorOptions, flags: Mapping[str, Any]) -> bool:
+    """Whether a specification is said, in place of that of a stored run."""
+    return chosen.workload is not None or chosen.spec is not None or "feature_dim" in flags
+
+
 def _plan(
     chosen: CoordinatorOptions, flags: Mapping[str, Any], config: Path | None, stored: StoredRun | None
 ) -> RunPlan:
     """What is asked for; of a run that goes on nothing need be said again, and nothing may be different."""
-    asked_for = chosen.workload is not None or chosen.spec is not None or "feature_dim" in flags
-    if stored is not None and not asked_for:
+    if stored is not None and not _asks_for(chosen, flags):
         return RunPlan(stored.state.specification, load_settings(flags, config))
     plan = _new_plan(chosen, flags, config)
     if stored is not None:

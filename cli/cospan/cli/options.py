@@ -659,6 +659,14 @@ NewRun: TypeAlias = Annotated[
         rich_help_panel=_FILES,
     ),
 ]
+Once: TypeAlias = Annotated[
+    bool | None,
+    typer.Option(
+        "--once",
+        help="Say so and exit with 0, where the run of the folder is over, in place of a new run or a refusal.",
+        rich_help_panel=_FILES,
+    ),
+]
 KeepEvery: TypeAlias = Annotated[
     str | None,
     typer.Option(

@@ -8,8 +8,10 @@ from cospan.cli.run_folder import NEWEST, STORE, RunFolder
 from cospan.core.specification import RunSpecification
 from cospan.server.archive import StoredState, read_state
 from cospan.wire.errors import InvalidValueError
+from cospan.wire.messages import FinishCause
 
 _MOST_NAMED = 3
+_DONE = (FinishCause.ROUNDS_REACHED.value, FinishCause.STOPPED.value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +48,26 @@ def run_to_go_on_with(
         return None
     found = _stored((runs_folder / NEWEST).resolve())
     return found if found is not None and found.state.finish_cause is None else None
+
+
+def run_that_is_over(
+    run_folder: Path | None, runs_folder: Path | None, asked: RunSpecification | None
+) -> StoredRun | None:
+    """The run of these folders, where it is over and the one that is asked for; None for any other.
+
+    Args:
+        run_folder: of one run, or None.
+        runs_folder: of runs, of which the newest is meant, or None.
+        asked: the specification that is asked for; None where whatever is stored is.
+
+    Raises:
+        RunFileError: there is a stored run that cannot be read.
+    """
+    folder = run_folder if run_folder is not None else None if runs_folder is None else runs_folder / NEWEST
+    found = None if folder is None else _stored(folder.resolve())
+    if found is None or found.state.finish_cause not in _DONE:
+        return None
+    return found if asked is None or not differences(found.state.specification, asked) else None
 
 
 def _stored(folder: Path) -> StoredRun | None:
