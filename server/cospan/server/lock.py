@@ -19,20 +19,20 @@ _TAKEN = (errno.EWOULDBLOCK, errno.EACCES)
 class FileLock:
     """A lock that is held until it is closed, or until every process that has it ends, however that goes."""
 
-    def __init__(self, path: Path, who: Callable[[str], str], seconds: float = _WAIT_SECONDS) -> None:
+    def __init__(self, path: Path, who: Callable[[str], str], seconds: float | None = None) -> None:
         """Takes the lock on a file, which is made where it is missing.
 
         Args:
             path: of the file.
             who: gives the sentence to refuse with; its argument is what the holder has written into the file.
-            seconds: so long a lock that another process has is waited for.
+            seconds: so long a lock that another process has is waited for; one second where left out.
 
         Raises:
             RunFileError: another process has it.
             OSError: the file cannot be made.
         """
         self._path = path
-        deadline = time.monotonic() + seconds
+        deadline = time.monotonic() + (_WAIT_SECONDS if seconds is None else seconds)
         while (descriptor := self._try()) is None:
             if time.monotonic() > deadline:
                 raise RunFileError(who(holder_of_lock(path) or "unknown"))
