@@ -35,7 +35,7 @@ metrics-test: $(VENV)/ready  ## Have a real Prometheus check its configuration, 
 browser-test: $(VENV)/ready-browser  ## Look at the dashboard in a real Chromium, which it installs where it may; pictures in build/screenshots
 	@$(BIN)/python -m pytest -q tests/browser
 
-faults: $(VENV)/ready-e2e  ## Break fleets from a seed: SEED=n, PARTS=kills,mixed,state-lost,hostile,containers (20 minutes)
+faults: $(VENV)/ready-e2e  ## Break fleets from a seed: SEED=n, PARTS=kills,mixed,state-lost,resume,hostile,containers (25 minutes)
 	@PYTHONPATH=tests $(BIN)/python -m faults $(if $(SEED),--seed $(SEED)) $(if $(PARTS),--parts $(PARTS))
 
 soak: $(VENV)/ready  ## 100,000 rounds with 16 agents: the coordinator's memory and open files stay as they are

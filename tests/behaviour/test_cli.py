@@ -280,7 +280,8 @@ def test_a_coordinator_and_its_agents_each_started_alone(tmp_path: Path) -> None
         code, out, err = cospan(*taken, cwd=tmp_path)
         assert (code, out) == (2, "")
         assert f"cannot listen on {address}; the port may be in use" in err
-        assert not (tmp_path / "runs").exists()
+        assert [path.name for path in (tmp_path / "runs").iterdir()] == ["latest"]
+        assert (tmp_path / "runs" / "latest").resolve() == tmp_path / "run"
         of_agent = ("agent", "toy_workload:workload", "--coordinator", address)
         with (
             started(*of_agent, "--id", "0", "--output", "zero.npz", "--no-baseline", cwd=tmp_path) as zero,
