@@ -1,5 +1,6 @@
 """`cospan run --resume` after every process of a run was killed: the bits of a run that was never broken."""
 
+import contextlib
 import csv
 import json
 import os
@@ -13,7 +14,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from behaviour.test_cli import SECONDS, cospan, ended, in_this_process, result_of, started
+from behaviour.test_cli import (  # noqa: F401 - a fixture among them
+    SECONDS,
+    cospan,
+    ended,
+    in_this_process,
+    no_matplotlib,
+    result_of,
+    started,
+)
 
 from cospan.client.result_file import load_result
 
@@ -66,7 +75,8 @@ def kill_all(process: "subprocess.Popen[str]", rng: random.Random) -> None:
     everybody = [process.pid, *children_of(process.pid)]
     rng.shuffle(everybody)
     for each in everybody:
-        os.kill(each, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):  # it has followed its parent
+            os.kill(each, signal.SIGKILL)
     process.wait(SECONDS)
 
 
@@ -83,7 +93,10 @@ def same_agents(one: Path, other: Path) -> bool:
     return True
 
 
-def test_a_run_that_was_killed_twice_is_resumed_to_the_same_bits(tmp_path: Path, no_matplotlib: str) -> None:
+def test_a_run_that_was_killed_twice_is_resumed_to_the_same_bits(
+    tmp_path: Path,
+    no_matplotlib: str,  # noqa: F811
+) -> None:
     rng, quick = random.Random(20), {"COSPAN_CHECKPOINT_SECONDS": "0.1", "PYTHONPATH": no_matplotlib}
     run = tmp_path / "run"
     with started("run", "queues", *SIZE, "--output", "run", "--quiet", cwd=tmp_path, **quick) as process:

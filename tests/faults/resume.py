@@ -1,5 +1,6 @@
 """Runs of `cospan run` that are killed or interrupted, and resumed: to the bits of a run that never was."""
 
+import contextlib
 import json
 import os
 import random
@@ -21,6 +22,7 @@ _SPREAD = 10
 _SECONDS = 600.0
 _LOOK_SECONDS = 0.005
 _INTERRUPTED = 75
+_NOTHING = subprocess.DEVNULL
 
 
 @dataclass(slots=True)
@@ -57,7 +59,8 @@ def _run(folder: Path, arguments: list[str]) -> None:
         cospan("run", *arguments),
         cwd=folder,
         env=environment(),
-        stdin=subprocess.DEVNULL,
+        stdin=_NOTHING,
+        stdout=_NOTHING,
         check=True,
         timeout=_SECONDS,
     )
@@ -66,7 +69,9 @@ def _run(folder: Path, arguments: list[str]) -> None:
 def _broken(run: Path, flags: list[str], way: str, number: int, rng: random.Random) -> str:
     """Begins or resumes a run, and breaks it when so many rounds are stored; what was wrong with that, in words."""
     which = [*flags, "--output", run.name] if flags else ["--resume", run.name, "--quiet"]
-    process = subprocess.Popen(cospan("run", *which), cwd=run.parent, env=environment(), stdin=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        cospan("run", *which), cwd=run.parent, env=environment(), stdin=_NOTHING, stdout=_NOTHING
+    )
     deadline = time.monotonic() + _SECONDS
     while _rounds_stored(run) < number:
         if process.poll() is not None or time.monotonic() > deadline:
@@ -87,7 +92,8 @@ def _break(process: "subprocess.Popen[bytes]", way: str, rng: random.Random) -> 
             everybody = [process.pid, *children]
             rng.shuffle(everybody)
             for each in everybody:
-                os.kill(each, signal.SIGKILL)
+                with contextlib.suppress(ProcessLookupError):  # it has followed its parent
+                    os.kill(each, signal.SIGKILL)
         case "SIGKILL of the coordinator":
             (coordinator,) = [each for each in children if b"\0coordinator\0" in _command_line(each)]
             os.kill(coordinator, signal.SIGKILL)

@@ -217,7 +217,8 @@ class Keeper(Generic[L]):
         self.learner = self._make(found.bases[0][0])
         self._kept = ()
         self.state_file.have(self.learner)
-        return self._learn_again(recall, 0, before, found)
+        words = self._learn_again(recall, 0, before, found)
+        return f"{words}; so its chain is the one of then" if self._chain_problem and self.is_exact else words
 
     def _learn_again(self, recall: "Recall", first: int, before: int, found: RecalledRounds | None = None) -> str:
         rounds = 0
@@ -233,7 +234,6 @@ class Keeper(Generic[L]):
             rounds += len(found.bases)
             first, found = found.next_round, None
         return f"learnt {rounds} rounds again, up to round {before - 1}, at the bases of then" if rounds else ""
-
 
     def _not_again(self, found: RecalledRounds | None) -> str:
         self.is_exact = False

@@ -159,18 +159,18 @@ class Coordinator:
     def interrupt(self, message: str) -> None:
         """Ends the run in order, as `stop` does, and leaves it to be resumed where it is stored."""
         if not self.engine.ended.is_set():
-            self.interrupted = self.engine.stays_open = True
+            self.asked_to_stop = self.interrupted = self.engine.stays_open = True
             self.engine.handle(StopRequested(message))
 
     def drain(self, message: str, resume_after_seconds: float = RESUME_AFTER_SECONDS) -> None:
         """Goes down, and leaves the run to be gone on with: everybody is asked to come back after so many seconds.
 
-        Without a store there is nothing to go on with: then the run is ended, as `stop` does.
+        Without a store there is nothing to go on with: then the run is ended, as `interrupt` does.
         """
         if self._stored:
             self.engine.handle(DrainRequested(message, resume_after_seconds))
         else:
-            self.stop(message)
+            self.interrupt(message)
 
     async def close(self) -> None:
         """Says NOT_SERVING, lets every stream take its farewell, stops listening, and closes the store.
