@@ -44,7 +44,8 @@ COPY deploy/healthcheck.py /opt/healthcheck.py
 ENV PATH=/opt/venv/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \
-    OPENBLAS_NUM_THREADS=1
+    OPENBLAS_NUM_THREADS=1 \
+    COSPAN_ONCE=true
 USER 10001:10001
 # A workload of your own is found in the working folder: mount it here, or build FROM this image and copy it.
 WORKDIR /work

@@ -43,7 +43,7 @@ node-test: $(VENV)/ready  ## Have the agent for Node.js learn beside Python agen
 	@.ci/ensure-node && npm --prefix examples/agent-node ci --silent --no-audit --no-fund --ignore-scripts
 	@$(BIN)/python -m pytest -q tests/node
 
-faults: $(VENV)/ready-e2e  ## Break fleets from a seed: SEED=n, PARTS=kills,mixed,state-lost,hostile,sockets,containers (20 minutes)
+faults: $(VENV)/ready-e2e  ## Break fleets from a seed: SEED=n, PARTS=kills,mixed,state-lost,resume,hostile,sockets,containers (25 minutes)
 	@PYTHONPATH=tests $(BIN)/python -m faults $(if $(SEED),--seed $(SEED)) $(if $(PARTS),--parts $(PARTS))
 
 soak: $(VENV)/ready  ## 100,000 rounds with 16 agents: the coordinator's memory and open files stay as they are

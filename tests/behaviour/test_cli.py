@@ -178,6 +178,7 @@ def test_the_same_bits_over_the_network_again_and_in_process(tmp_path: Path, war
 def check_folder(folder: Path, result: dict[str, Any]) -> None:
     """Every file of a finished run, and that they agree."""
     names = {"spec.toml", "result.json", "rounds.csv", "basis.npz", "agents", "log.jsonl", "convergence.png"}
+    names |= {"launch.json"}
     stored = {"coordinator.sqlite", ".coordinator.sqlite.lock"}
     assert {path.name for path in folder.iterdir()} == names | stored
     with np.load(folder / "basis.npz", allow_pickle=False) as archive:
@@ -227,12 +228,13 @@ def test_an_interrupted_run_keeps_what_was_learnt(tmp_path: Path, fifo: Path, no
         wait_for_site(fifo)
         process.send_signal(signal.SIGINT)
         code, out, err = ended(process)
-    assert code == 1
+    assert code == 75
     result = result_of(tmp_path / "run")
     assert result["finish_cause"] == "stopped"
     assert result["departures"] == []
     assert result["rounds"] >= 2
     assert f"the run ended after {result['rounds']} of 1000000 rounds: it was interrupted by SIGINT" in err
+    assert err.rstrip().endswith("; resume with: cospan run --resume run")
     assert out.splitlines()[-1] == "run"
     assert load_result(tmp_path / "run" / "agents" / "site-0.npz").number("weights_count") >= result["rounds"]
 
@@ -281,7 +283,8 @@ def test_a_coordinator_and_its_agents_each_started_alone(tmp_path: Path) -> None
         code, out, err = cospan(*taken, cwd=tmp_path)
         assert (code, out) == (2, "")
         assert f"cannot listen on {address}: Address already in use; end the program that listens there" in err
-        assert not (tmp_path / "runs").exists()
+        assert [path.name for path in (tmp_path / "runs").iterdir()] == ["latest"]
+        assert (tmp_path / "runs" / "latest").resolve() == tmp_path / "run"
         of_agent = ("agent", "toy_workload:workload", "--coordinator", address)
         with (
             started(*of_agent, "--id", "0", "--output", "zero.npz", "--no-baseline", cwd=tmp_path) as zero,
@@ -311,10 +314,11 @@ def test_an_endless_coordinator_is_stopped_in_order(tmp_path: Path) -> None:
         for process in (endless, bounded):
             line_of(process, "cospan coordinator listens on 127.0.0.1:")
             process.send_signal(signal.SIGTERM)
-        assert ended(endless)[0] == 0
+        assert ended(endless)[0] == 75
         code, _, err = ended(bounded)
-    assert code == 1
+    assert code == 75
     assert "the run ended after 0 rounds: the coordinator was stopped by SIGTERM" in err
+    assert "without a run folder it cannot be resumed" in err
 
 
 def test_a_coordinator_for_other_machines_takes_certificates(

@@ -70,10 +70,10 @@ def killed_and_started_again(folder: Path, workload: str) -> tuple[AgentResult, 
                 progress_of(second, int(before.number("gain_count")) + 10)
                 second.send_signal(signal.SIGTERM)
                 code, out, _ = ended(second)
-            assert code == 0
+            assert code == 75
             last = json.loads(out.splitlines()[-1])
             other.send_signal(signal.SIGTERM)
-            assert ended(other)[0] == 0
+            assert ended(other)[0] == 75
         coordinator.send_signal(signal.SIGTERM)
         ended(coordinator)
     after = load_result(path)

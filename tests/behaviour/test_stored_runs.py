@@ -147,7 +147,9 @@ def test_onlookers_and_a_second_coordinator_of_a_run_that_goes_on(
             assert in_this_process("export", "run", "--round", "11", "--output", "none.npz") == 1
             assert "has not kept the basis after 11 rounds; it keeps those of 0, 10, " in capfd.readouterr().err
             coordinator.send_signal(signal.SIGTERM)
-            assert ended(coordinator)[0] == 0
+            code, _, err = ended(coordinator)
+            assert code == 75
+            assert err.rstrip().endswith("resume with: cospan coordinator --run-folder run")
             for agent in agents:
                 agent.kill()
     assert listed()["state"] == "resumable"
@@ -161,7 +163,7 @@ def test_onlookers_and_a_second_coordinator_of_a_run_that_goes_on(
 def test_a_coordinator_refuses_a_damaged_run_and_leaves_it(tmp_path: Path, damage: str) -> None:
     with coordinating(tmp_path) as (coordinator, _):
         coordinator.send_signal(signal.SIGTERM)
-        assert ended(coordinator)[0] == 0
+        assert ended(coordinator)[0] == 75
     store = tmp_path / "run" / NAME
     store.write_bytes(store.read_bytes()[:5000] if damage == "cut short" else b"garbage" * 1000)
     before = contents(tmp_path / "run")

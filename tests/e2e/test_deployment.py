@@ -76,11 +76,11 @@ def test_a_coordinator_is_seen_from_the_host_and_stopped_in_order(start: Callabl
     assert json.loads(done.stdout)["agents"]
     stack.coordinator.stop(timeout=20)
     stack.coordinator.reload()
-    assert stack.coordinator.attrs["State"]["ExitCode"] == 0, "the run goes on when it is started again"
+    assert stack.coordinator.attrs["State"]["ExitCode"] == 75, "the run goes on when it is started again"
     assert "the coordinator was stopped by SIGTERM" in stack.said()[-1]
     stack.coordinator.start()
     stack.wait_until_said("run resumed")
     stack.coordinator.kill(signal="SIGINT")
-    assert stack.end() == 1, "it did not reach its last round, but it is no crash"
+    assert stack.end() == 75, "it did not reach its last round, but it is no crash"
     assert stack.result()["finish_cause"] == "stopped"
     assert {agent.wait(timeout=30)["StatusCode"] for agent in stack.containers("agent")} == {0}

@@ -17,12 +17,12 @@ from cospan.cli.process import prepare_environment
 
 prepare_environment(())
 
-from faults import hostile, kills, mixed, sockets, state_lost  # noqa: E402
+from faults import hostile, kills, mixed, resume, sockets, state_lost  # noqa: E402
 from faults.plan import Kind  # noqa: E402
 from faults.processes import TESTS  # noqa: E402
 
 _SHOWN = 12
-PARTS = ("kills", "mixed", "state-lost", "hostile", "sockets", "containers")
+PARTS = ("kills", "mixed", "state-lost", "resume", "hostile", "sockets", "containers")
 _CONTAINER_KILLS = 20
 
 
@@ -37,6 +37,7 @@ def main() -> int:
         "kills": lambda: _kills(folder, seed, chosen),
         "mixed": lambda: _mixed(folder, seed, chosen),
         "state-lost": lambda: asyncio.run(state_lost.run_state_lost(folder / "state-lost", seed)),
+        "resume": lambda: _resume(folder, seed),
         "hostile": lambda: _hostile(folder, seed, chosen),
         "sockets": lambda: _sockets(folder),
         "containers": lambda: _containers(seed),
@@ -96,6 +97,12 @@ def _mixed(folder: Path, seed: int, chosen: argparse.Namespace) -> list[str]:
     print("  " + ", ".join(f"{kind.value} {done[kind]}" for kind in Kind), flush=True)
     print(f"  {done.total()} faults in all", flush=True)
     return problems
+
+
+def _resume(folder: Path, seed: int) -> list[str]:
+    report = resume.run_resume(folder / "resume", seed)
+    print("\n".join(report.lines), flush=True)
+    return report.problems
 
 
 def _hostile(folder: Path, seed: int, chosen: argparse.Namespace) -> list[str]:

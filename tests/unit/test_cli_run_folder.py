@@ -36,7 +36,12 @@ def test_what_is_written_can_be_read(tmp_path: Path) -> None:
     assert load_spec(folder.spec) == SPEC
     assert np.array_equal(folder.read_basis(), basis)
     assert json.loads(folder.result.read_text(encoding="utf-8")) == {"workload": "tÿ", "value_error": None}
-    assert sorted(path.name for path in folder.path.iterdir()) == ["basis.npz", "result.json", "spec.toml"]
+    assert sorted(path.name for path in folder.path.iterdir()) == [
+        ".run.lock",
+        "basis.npz",
+        "result.json",
+        "spec.toml",
+    ]
 
 
 def test_a_result_never_holds_nan(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cospan.cli.exit_codes import INTERRUPTED
 from cospan.cli.log_lines import log_errors_to_stderr
 from cospan.cli.process import (
     KEPT_BY_AN_AGENT,
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
 _JSON_SECONDS = 1.0
 _PLAIN_SECONDS = 5.0
 _PARENT_GONE_SECONDS = 1.0
-"""So long an agent whose parent is gone waits for the coordinator, which has noticed it too, to end the run."""
+"""So long an agent of `cospan run` that is to end waits for the coordinator, which is told too, to end the run."""
 
 
 _STOP_SECONDS = 20.0
@@ -107,7 +108,7 @@ def take_part(chosen: AgentOptions, flags: Mapping[str, Any], config: Path | Non
             _emit_failure(agent, failure, lines)
         raise
     _say_end(agent, end, lines)
-    return 0
+    return INTERRUPTED if end.left else 0
 
 
 def identity(agent_id: str | None, index: int | None) -> tuple[str | None, int | None]:
@@ -228,14 +229,16 @@ async def _run(
     agent: "Agent | AgentGroup", lines: JsonLines | None, last_exit: LastExit, *, follow_stdin: bool
 ) -> AgentEnd:
     def stop(cause: str) -> None:
-        last_exit.due(_STOP_SECONDS, code=1)
+        last_exit.due(_STOP_SECONDS, code=INTERRUPTED)
         # Ctrl-C comes from somebody who has seen enough; the rest from whoever starts it again.
         agent.stop(f"it was stopped by {cause}", returning=cause != "SIGINT")
 
     def stop_later(cause: str) -> None:
-        asyncio.get_running_loop().call_later(_PARENT_GONE_SECONDS, stop, cause)
+        # The open round would close without the agent that leaves first; the coordinator is told to end as well.
+        wait = _PARENT_GONE_SECONDS if agent.is_awaited else 0.0
+        asyncio.get_running_loop().call_later(wait, stop, cause)
 
-    on_stop_signal(stop)
+    on_stop_signal(stop_later if follow_stdin else stop)
     if follow_stdin:
         on_end_of_stdin(stop_later)
     try:
@@ -271,7 +274,7 @@ def _say(lines: JsonLines | None, agent: "Agent | AgentGroup", note: str) -> Non
     if lines is None:
         say(f"{agent.name}: {note}", error=False)
     else:
-        lines.emit("note", agent=agent.name, message=note)
+        lines.emit("note", agent=agent.name, message=note, exact=agent.is_exact)
 
 
 def _warn(lines: JsonLines | None, agent: "Agent | AgentGroup", warning: Warned) -> None:

@@ -47,14 +47,17 @@ class Child:
         self._attending = asyncio.create_task(self._attend())
 
     @classmethod
-    async def start(cls, name: str, arguments: Sequence[str], listener: Listener) -> "Child":
-        """Starts `cospan` with these arguments."""
+    async def start(
+        cls, name: str, arguments: Sequence[str], listener: Listener, *, inherits: Sequence[int] = ()
+    ) -> "Child":
+        """Starts `cospan` with these arguments; it has the descriptors that it inherits until it ends."""
         process, pipes = await _started(
             *python_module("cospan.cli.main", *arguments, "--follow-stdin"),
             stdin=PIPE,
             stdout=PIPE,
             stderr=PIPE,
             start_new_session=True,
+            pass_fds=inherits,
             limit=_LONGEST_LINE,
         )
         return cls(name, process, pipes, listener)
@@ -68,6 +71,11 @@ class Child:
     def pid(self) -> int:
         """Its number."""
         return self._process.pid
+
+    @property
+    def exit_code(self) -> int | None:
+        """Its exit code, the negative number of the signal that ended it, or None while it runs."""
+        return self._process.returncode
 
     @property
     def ending(self) -> str:

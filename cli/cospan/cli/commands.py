@@ -63,6 +63,7 @@ def run(
     in_process: o.InProcess = False,
     allow_losses: o.AllowLosses = False,
     output: o.OutputFolder = None,
+    resume: o.ResumeRun = None,
     keep_every: o.KeepEvery = None,
     spec: o.SpecFile = None,
     config: o.Config = None,
@@ -77,6 +78,7 @@ def run(
         workload,
         spec,
         output,
+        resume=resume,
         in_process=in_process,
         json=json,
         quiet=quiet,
@@ -139,17 +141,21 @@ def coordinator(
     run_folder: o.RunFolderOption = None,
     runs_folder: o.RunsFolder = None,
     new_run: o.NewRun = None,
+    once: o.Once = None,
     keep_every: o.KeepEvery = None,
     spec: o.SpecFile = None,
     config: o.Config = None,
     json: o.Json = False,
     debug: o.Debug = False,
     follow_stdin: o.FollowStdin = False,
+    reopen: o.Reopen = False,
 ) -> None:
     """The server alone: it waits for agents, averages their gradients, and gives out the basis."""
     from cospan.cli.coordinator import CoordinatorOptions, serve_here
 
-    chosen = CoordinatorOptions(workload, spec, run_folder, runs_folder, json=json, follow_stdin=follow_stdin)
+    chosen = CoordinatorOptions(
+        workload, spec, run_folder, runs_folder, json=json, follow_stdin=follow_stdin, reopen=reopen
+    )
     raise typer.Exit(serve_here(chosen, _given(context), config))
 
 
@@ -618,11 +624,15 @@ PANELS: dict[Callable[..., None], str] = {
     **dict.fromkeys((compare, reproduce, rank), _STUDIES),
 }
 """Under which heading `cospan --help` lists a command."""
+_DONE = "0 all rounds are done, or `cospan stop` ended the run"
+_INTERRUPTED = "75 stopped by a signal (Ctrl-C, SIGTERM) before the end, to be resumed"
 _EXIT_CODES = {
-    run: "0 done; 1 failed; 2 wrong usage; 3 ended with fewer agents than it began with",
     watch: "0 the run is over, or Ctrl-C; 1 nobody answers; 2 wrong usage",
     doctor: "0 no problem; 1 a problem was found; 2 wrong usage",
-    coordinator: "0 all rounds are done, or it goes on when started again; 1 the run failed; 2 wrong usage",
+    coordinator: f"{_DONE}; 1 the run failed; 2 wrong usage; {_INTERRUPTED}",
+    run: f"{_DONE}; 1 failed; 2 wrong usage; 3 ended with fewer agents than it began with; {_INTERRUPTED}",
+    agent: "0 the run is over; 1 failed; 2 wrong usage; 75 stopped by a signal before the run was over",
+    relay: "0 the run is over; 1 failed; 2 wrong usage; 75 stopped by a signal before the run was over",
 }
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from cospan.cli.advice import advise, of_features, of_rank
 from cospan.cli.process import claim_stdout, use_one_blas_thread
-from cospan.cli.run_folder import RunFolder, check_free, make_run_folder, write_text
+from cospan.cli.run_folder import RunFolder, check_free, make_run_folder, point_to_newest_of, write_text
 from cospan.cli.specifying import plan_with_workload
 from cospan.cli.study_extra import require_study
 from cospan.cli.table import table
@@ -72,6 +72,8 @@ def compare_here(chosen: CompareOptions, flags: Mapping[str, Any], config: Path 
     found = summaries(points)
     folder = make_run_folder(chosen.output, workload=f"compare-{workload.name or spec.workload}")
     _write(folder, spec, seeds, points, found)
+    point_to_newest_of(folder)
+    folder.release()
     if data is not None:
         print(json.dumps(document(spec, seeds, found), allow_nan=False), file=data, flush=True)
     else:

@@ -3,6 +3,8 @@
 import asyncio
 import contextlib
 import secrets
+import shlex
+import sys
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass
@@ -11,8 +13,15 @@ from typing import Any, Protocol
 
 from cospan.cli.advice import advise, of_agents, of_features, of_rank
 from cospan.cli.dashboard import DashboardPlan, Onlookers, plan_dashboard
+from cospan.cli.exit_codes import INTERRUPTED
 from cospan.cli.log_lines import log_errors_to_stderr, log_to_file, stop_logging
-from cospan.cli.outcome import RunFailedError, RunOutcome, outcome_of_state, result_document
+from cospan.cli.outcome import (
+    InterruptedRunError,
+    RunFailedError,
+    RunOutcome,
+    outcome_of_state,
+    result_document,
+)
 from cospan.cli.process import (
     JsonLines,
     claim_stdout,
@@ -26,18 +35,21 @@ from cospan.cli.recorder import RoundsFile, row_of
 from cospan.cli.run_folder import (
     RunFolder,
     check_free,
+    folder_of_parent,
     make_run_folder,
     make_run_folder_in,
     point_to_newest,
+    point_to_newest_of,
 )
 from cospan.cli.settings import load_settings
 from cospan.cli.specifying import RunPlan, plan_alone, plan_with_workload
-from cospan.cli.stored_run import StoredRun, check_same_run, run_to_go_on_with
+from cospan.cli.stored_run import StoredRun, check_same_run, run_that_is_over, run_to_go_on_with
 from cospan.cli.telemetry import MetricsPlan, metrics_plan, serving_metrics, tracing, wants_traces
 from cospan.core.specification import RunSpecification
 from cospan.core.units import bound_note
 from cospan.fleet.output import say
 from cospan.server.archive import read_reports
+from cospan.server.engine import RETURN_SECONDS
 from cospan.server.events import Note, ReportRound, Suspend
 from cospan.server.host import Coordinator
 from cospan.server.state import CoordinatorState
@@ -51,7 +63,7 @@ from cospan.wire.tls import TlsFiles, check_usable
 DEFAULT_PORT = 50051
 START_SECONDS = 600.0
 _SUSPENDING = ("SIGTERM", "SIGHUP")
-"""After these signals the run is left to be gone on with; Ctrl-C ends it."""
+"""After these signals agents are asked to come back; after Ctrl-C they are told that it is over."""
 _JSON_ROUND_SECONDS = 0.25
 _PLAIN_ROUND_SECONDS = 5.0
 
@@ -66,6 +78,7 @@ class CoordinatorOptions:
     runs_folder: Path | None = None
     json: bool = False
     follow_stdin: bool = False
+    reopen: bool = False
 
 
 def serve_here(chosen: CoordinatorOptions, flags: Mapping[str, Any], config: Path | None) -> int:
@@ -79,14 +92,18 @@ def serve_here(chosen: CoordinatorOptions, flags: Mapping[str, Any], config: Pat
         raise InvalidValueError("--run-folder and --runs-folder are both said; leave out one")
     voice: Voice = JsonVoice(JsonLines(claim_stdout(dropping=True))) if chosen.json else PlainVoice()
     try:
-        new_run = load_settings(flags, config).new_run
-        stored = run_to_go_on_with(chosen.run_folder, chosen.runs_folder, new_run=new_run)
+        settings = load_settings(flags, config)
+        new_run = settings.new_run
+        if settings.once and not new_run and _is_over(chosen, flags, config):
+            return 0
+        stored = run_to_go_on_with(chosen.run_folder, chosen.runs_folder, new_run=new_run, reopen=chosen.reopen)
         plan = _plan(chosen, flags, config, stored)
         plan.close()  # agents make the sites; this one has said what its features are
         tls = _tls(plan, chosen)
         shown = Shown(metrics_plan(plan.settings, tls), wants_traces(plan.settings))
         dashboard = plan_dashboard(plan.settings, tls)
-        if chosen.run_folder is not None and stored is None:
+        claimed = chosen.follow_stdin  # by the parent
+        if chosen.run_folder is not None and stored is None and not claimed:
             check_free(chosen.run_folder)
         use_one_blas_thread()
         raise_file_limit()
@@ -94,18 +111,38 @@ def serve_here(chosen: CoordinatorOptions, flags: Mapping[str, Any], config: Pat
             advise([*of_rank(plan.specification), *_of_features(plan), *of_agents(plan.specification.agents)])
         keep_what_is_loaded()
         keep_freed_memory()
-        return _exit_code(asyncio.run(_serve(plan, chosen, stored, tls, shown, dashboard, voice)))
+        return _exit_code(asyncio.run(_serve(plan, chosen, stored, tls, shown, dashboard, voice)), chosen)
     except CospanError as failure:
         voice.failed(failure)
         raise
+
+
+def _is_over(chosen: CoordinatorOptions, flags: Mapping[str, Any], config: Path | None) -> bool:
+    """Whether the run that is asked for is over already; it is said then."""
+    asked = _new_plan(chosen, flags, config).specification if _asks_for(chosen, flags) else None
+    over = run_that_is_over(chosen.run_folder, chosen.runs_folder, asked)
+    if over is None:
+        return False
+    state = over.state
+    print(
+        f"run {state.run_id} in {over.folder.path} is over after {state.rounds} rounds ({state.finish_message}); "
+        "nothing is left to do: name another folder or leave out --once for a new run",
+        file=sys.stderr,
+        flush=True,
+    )
+    return True
+
+
+def _asks_for(chosen: CoordinatorOptions, flags: Mapping[str, Any]) -> bool:
+    """Whether a specification is said, in place of that of a stored run."""
+    return chosen.workload is not None or chosen.spec is not None or "feature_dim" in flags
 
 
 def _plan(
     chosen: CoordinatorOptions, flags: Mapping[str, Any], config: Path | None, stored: StoredRun | None
 ) -> RunPlan:
     """What is asked for; of a run that goes on nothing need be said again, and nothing may be different."""
-    asked_for = chosen.workload is not None or chosen.spec is not None or "feature_dim" in flags
-    if stored is not None and not asked_for:
+    if stored is not None and not _asks_for(chosen, flags):
         return RunPlan(stored.state.specification, load_settings(flags, config))
     plan = _new_plan(chosen, flags, config)
     if stored is not None:
@@ -176,31 +213,49 @@ class Ending:
 
     Attributes:
         outcome: of the run; None where it can go on.
-        asked: whether somebody asked for the end.
-        suspended: why it was left to be gone on with, else None.
+        interrupted: whether a signal ended it.
+        suspended: why agents were asked to come back, else None.
+        folder: of the run, or None.
     """
 
     outcome: RunOutcome | None
-    asked: bool
+    interrupted: bool
     suspended: Suspend | None = None
+    folder: RunFolder | None = None
 
 
-def _exit_code(ending: Ending) -> int:
+def _exit_code(ending: Ending, chosen: CoordinatorOptions) -> int:
     """0 where the coordinator did what was asked for.
 
     Raises:
-        RunFailedError: it did not.
+        InterruptedRunError: a signal ended it before.
+        RunFailedError: it did not reach its end.
     """
     outcome, suspended = ending.outcome, ending.suspended
-    if suspended is not None:
-        if suspended.failed:
-            raise RunFailedError(f"the run was left as it was stored: {suspended.message}")
-        return 0
+    if suspended is not None and suspended.failed:
+        raise RunFailedError(f"the run was left as it was stored: {suspended.message}")
+    if suspended is not None or ending.interrupted:
+        if chosen.follow_stdin:  # the parent says it
+            return INTERRUPTED
+        raise InterruptedRunError(_interrupted(ending, chosen))
     assert outcome is not None
-    reached = outcome.cause == FinishCause.ROUNDS_REACHED.value
-    if reached or (ending.asked and outcome.specification.rounds == 0):
+    if outcome.cause in (FinishCause.ROUNDS_REACHED.value, FinishCause.STOPPED.value):
         return 0
     raise RunFailedError(f"the run ended after {outcome.rounds} rounds: {outcome.message}")
+
+
+def _interrupted(ending: Ending, chosen: CoordinatorOptions) -> str:
+    """What was interrupted, and how it is resumed."""
+    suspended, outcome = ending.suspended, ending.outcome
+    if suspended is not None:
+        text = f"the run is not over: {suspended.message}"
+    else:
+        assert outcome is not None
+        text = f"the run ended after {outcome.rounds} rounds: {outcome.message}"
+    if ending.folder is None:
+        return f"{text}; without a run folder it cannot be resumed"
+    told = ("--runs-folder", chosen.runs_folder) if chosen.runs_folder else ("--run-folder", ending.folder.path)
+    return f"{text}; resume with: cospan coordinator {told[0]} {shlex.quote(str(told[1]))}"
 
 
 # Serving --------------------------------------------------------------------------------------------------------
@@ -218,12 +273,14 @@ async def _serve(
     """Serves the run until it is over, or until it is left to be gone on with."""
     settings, spec = plan.settings, plan.specification
     folder = _folder(chosen, spec.workload) if stored is None else stored.folder
-    store = _store(folder, spec, goes_on=stored is not None, keep_every=settings.keep_every)
+    store = _store(folder, spec, chosen, goes_on=stored is not None, keep_every=settings.keep_every)
+    start_seconds = START_SECONDS if settings.start_seconds is None else settings.start_seconds
     coordinator = Coordinator(
         spec,
         host=settings.host,
         port=DEFAULT_PORT if settings.port is None else settings.port,
-        start_seconds=START_SECONDS if settings.start_seconds is None else settings.start_seconds,
+        start_seconds=start_seconds,
+        return_seconds=start_seconds if chosen.follow_stdin else RETURN_SECONDS,  # the parent starts all agents
         sites=plan.workload.max_agents if plan.workload is not None else None,
         store=store,
         tls=tls,
@@ -235,7 +292,7 @@ async def _serve(
         if cause in _SUSPENDING and not chosen.follow_stdin:
             coordinator.drain(f"the coordinator was stopped by {cause}")
         else:
-            coordinator.stop(f"the coordinator was stopped by {cause}")
+            coordinator.interrupt(f"the coordinator was stopped by {cause}")
 
     on_stop_signal(stop)
     if chosen.follow_stdin:
@@ -247,6 +304,8 @@ async def _serve(
         if folder is not None:
             if chosen.runs_folder is not None:
                 point_to_newest(folder)
+            elif not chosen.follow_stdin:
+                point_to_newest_of(folder)
             await stack.enter_async_context(_writing(register, folder))
         voice.listening(coordinator.address, spec.agents)
         if metrics is not None:
@@ -259,21 +318,28 @@ async def _serve(
         outcome = register.outcome()
         if outcome is not None:
             voice.finished(outcome)
+    if folder is not None:
+        folder.release()
     end = coordinator.engine.end
-    return Ending(register.outcome(), coordinator.asked_to_stop, end if isinstance(end, Suspend) else None)
+    suspended = end if isinstance(end, Suspend) else None
+    return Ending(register.outcome(), coordinator.interrupted, suspended, folder)
 
 
 def _folder(chosen: CoordinatorOptions, workload: str) -> RunFolder | None:
+    if chosen.follow_stdin and chosen.run_folder is not None:
+        return folder_of_parent(chosen.run_folder)
     if chosen.runs_folder is not None:
         return make_run_folder_in(chosen.runs_folder, workload=workload)
     return None if chosen.run_folder is None else make_run_folder(chosen.run_folder, workload=workload)
 
 
-def _store(folder: RunFolder | None, spec: RunSpecification, *, goes_on: bool, keep_every: int) -> RunStore | None:
+def _store(
+    folder: RunFolder | None, spec: RunSpecification, chosen: CoordinatorOptions, *, goes_on: bool, keep_every: int
+) -> RunStore | None:
     if folder is None:
         return None
     if goes_on:
-        return open_store(folder.store, keep_every=keep_every)
+        return open_store(folder.store, keep_every=keep_every, reopen=chosen.reopen)
     try:
         return create_store(folder.store, spec, run_id=secrets.token_hex(8), keep_every=keep_every)
     except BaseException:

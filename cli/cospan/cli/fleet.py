@@ -13,6 +13,7 @@ from typing import Any
 
 from cospan.cli.child import Child
 from cospan.cli.dashboard import TruthTeller
+from cospan.cli.exit_codes import INTERRUPTED
 from cospan.cli.hosts import arguments_of
 from cospan.cli.log_lines import log_to_file, stop_logging
 from cospan.cli.onlooker import watch_rounds
@@ -20,7 +21,8 @@ from cospan.cli.outcome import RunFailedError
 from cospan.cli.process import on_stop_signal
 from cospan.cli.progress import View
 from cospan.cli.recorder import AgentProgress, RunMonitor
-from cospan.cli.run_folder import RunFolder, write_text
+from cospan.cli.resuming import ErrorsFile, Resumption, mend_last_line, recollect
+from cospan.cli.run_folder import RunFolder, point_to_newest_of, write_text
 from cospan.cli.specifying import RunPlan
 from cospan.cli.troubles import Warnings, named
 from cospan.fleet.hosts import Host
@@ -50,6 +52,7 @@ class Fleet:
     * `losses`: how agents ended that did not end in order, by name;
     * `left`: the agents that left on request before the run was over;
     * `warnings`: what agents said that people should know;
+    * `coordinator_interrupted`: whether a signal ended the coordinator, so that the run can be resumed;
     * `deserted`: how the last of them ended, where all did before the run was over, or "".
     """
 
@@ -63,6 +66,7 @@ class Fleet:
         *,
         start_seconds: float,
         debug: bool,
+        resumption: Resumption | None = None,
     ) -> None:
         self.failure: CospanError | None = None
         self.interrupted = ""
@@ -71,6 +75,8 @@ class Fleet:
         self.left: set[str] = set()
         self.warnings = Warnings(view)
         self.deserted = ""
+        self.coordinator_interrupted = False
+        self._resumption, self._errors = resumption, ErrorsFile(folder)
         self._plan, self._folder, self._monitor, self._view = plan, folder, monitor, view
         self._truths = TruthTeller(monitor)
         self._hosts = {host.name: host for host in hosts}
@@ -87,6 +93,12 @@ class Fleet:
         on_stop_signal(self._interrupt)
         ticking = asyncio.create_task(self._tick())
         handler = None
+        if self._resumption is not None:
+            mend_last_line(self._folder.log)
+            if self._resumption.stored is not None:
+                recollect(self._monitor, self._folder, self._errors)
+                of = f" of {self._plan.specification.rounds}" if self._plan.specification.rounds else ""
+                self._view.note(f"resuming {self._folder.path}: {len(self._monitor.rows)}{of} rounds are done")
         try:
             with tempfile.TemporaryDirectory(prefix="cospan-") as temporary:
                 address = await self._start_coordinator(Path(temporary))
@@ -96,6 +108,7 @@ class Fleet:
         finally:
             ticking.cancel()
             await self._end_everybody()
+            self._errors.add(self._monitor.rows)
             if handler is not None:
                 stop_logging(handler)
 
@@ -105,8 +118,10 @@ class Fleet:
         """The coordinator's address; empty where it has ended before it had one."""
         spec_file = temporary / "spec.toml"
         write_text(spec_file, to_toml(self._plan.specification))
+        stored = self._resumption is not None and self._resumption.stored is not None
+        which = ["--reopen"] if stored else ["--spec", str(spec_file)]
         arguments = [
-            *("coordinator", "--json", "--spec", str(spec_file), "--run-folder", str(self._folder.path)),
+            *("coordinator", "--json", *which, "--run-folder", str(self._folder.path)),
             *("--host", _HOST, "--port", str(self._plan.settings.port or 0)),
             *("--start-seconds", str(self._start_seconds), "--keep-every", str(self._plan.settings.keep_every)),
         ]
@@ -135,7 +150,10 @@ class Fleet:
 
     async def _start(self, name: str, arguments: list[str]) -> Child:
         try:
-            return await Child.start(name, [*arguments, *(("--debug",) if self._debug else ())], self)
+            claim = self._folder.claim
+            inherits = () if claim is None else (claim.descriptor,)
+            debug = ("--debug",) if self._debug else ()
+            return await Child.start(name, [*arguments, *debug], self, inherits=inherits)
         except OSError as failure:
             self._fail(
                 RunFailedError(f"cannot start the process of {name}: {failure.strerror}; start fewer agents")
@@ -151,6 +169,10 @@ class Fleet:
             self._last_words.setdefault(child.name, document)
         if event == "failed" and child.name == "coordinator":
             self.complaint = document["message"]
+        if event == "note" and child is not self._coordinator:
+            log.info("%s: %s", child.name, document["message"])
+            if not document["exact"]:
+                self._view.tell(f"{child.name}: {document['message']}")
         if child is not self._coordinator and child.name in self._agents:
             self._on_agent_event(child, document)
             return
@@ -161,9 +183,10 @@ class Fleet:
                 self._view.tell(f"dashboard: {document['address']}")
             case "agent-joined":
                 self._monitor.joined += len(document["agents"])
-            case "run-started":
+            case "run-started" | "run-resumed":
                 self._started = True
-            case "agent-gone":
+                point_to_newest_of(self._folder)
+            case "agent-gone" if self._started or self._resumption is None:  # those of a resumed run start again
                 self._view.note(
                     f"round {document['round']}: {named(document['agents'])} is gone: {document['message']}"
                 )
@@ -172,8 +195,6 @@ class Fleet:
         match document["event"]:
             case "progress" | "finished" if document.get("rounds"):
                 self._monitor.add_agent(AgentProgress.of_document(document))
-            case "note":
-                log.info("%s: %s", child.name, document["message"])
             case "warning":
                 self.warnings.add(document["agent"], document["kind"], document["message"])
             case "agent-failed":
@@ -207,6 +228,7 @@ class Fleet:
             if not self.interrupted:
                 self._fail(self._error_of(child, f"the coordinator {child.ending} before it listened"))
             self._listening.set_result("")
+        self.coordinator_interrupted = child.exit_code == INTERRUPTED
         if self._last_words.get(child.name, {}).get("event") != "finished":  # else it has told them
             self._stop_agents()
 
@@ -252,6 +274,7 @@ class Fleet:
     async def _tick(self) -> None:
         while True:
             self._view.update(self._monitor.progress())
+            self._errors.add(self._monitor.rows)
             if self._plan.settings.dashboard is not None and self._coordinator is not None:
                 line = self._truths.news()
                 if line is not None:

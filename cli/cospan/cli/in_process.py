@@ -9,7 +9,7 @@ from cospan.cli.outcome import RunOutcome, outcome_of_state
 from cospan.cli.process import stop_signals
 from cospan.cli.progress import View
 from cospan.cli.recorder import AgentProgress, RunMonitor
-from cospan.cli.run_folder import RunFolder
+from cospan.cli.run_folder import RunFolder, point_to_newest_of
 from cospan.cli.specifying import RunPlan
 from cospan.cli.troubles import Warnings, named
 from cospan.client.agent_group import save_agents
@@ -67,6 +67,7 @@ class InProcessRun:
         before = [(number, signal.signal(number, self._on_signal)) for number in stop_signals()]
         try:
             run.join_all()
+            point_to_newest_of(self._folder)
             self._monitor.joined = run.state.specification.agents
             while not run.is_over:
                 run.play_round(self._interruption)

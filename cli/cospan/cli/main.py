@@ -1,6 +1,7 @@
 """The entry point of `cospan`: the commands, and how an error ends one.
 
-An error is one sentence on standard error and an exit code: 1 failed, 2 wrong usage. `--debug` shows the traceback.
+An error is one sentence on standard error and an exit code: 1 failed, 2 wrong usage, 75 interrupted, to be started
+again. `--debug` shows the traceback.
 """
 
 import sys
@@ -16,13 +17,15 @@ from typing import Annotated, NoReturn
 import typer
 
 from cospan.cli import commands
+from cospan.cli.exit_codes import INTERRUPTED
 from cospan.cli.process import prepare_environment
 from cospan.fleet.output import drop_unwritable, open_standard_streams, say
 
 _INTERRUPTED = 130
 _GONE = "the working folder was deleted: change to a folder that exists"
 _WORKING = ("run", "coordinator", "agent", "relay")
-"""Commands that work for others or for long: what they print is never a reason to fail."""
+"""Commands that work for others or for long: what they print is never a reason to fail, and after a signal they may
+be started again."""
 
 app = typer.Typer(
     name="cospan",
@@ -91,12 +94,12 @@ def _run(arguments: list[str]) -> int:
     try:
         code = command.main(args=arguments, prog_name="cospan", standalone_mode=False)
         # What typer makes of a KeyboardInterrupt; from elsewhere this code does not come.
-        return _fail("interrupted", 1) if code == _INTERRUPTED else code if isinstance(code, int) else 0
+        return _interrupted(arguments) if code == _INTERRUPTED else code if isinstance(code, int) else 0
     except BrokenPipeError:  # whoever read our output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 1
     except (KeyboardInterrupt, typer.Abort):
-        return _fail("interrupted", 1)
+        return _interrupted(arguments)
     except Exception as failure:
         if debug:
             raise
@@ -111,6 +114,11 @@ def _warn_of_variables(arguments: list[str]) -> None:
 
         for sentence in unknown_variables(os.environ):
             say(f"cospan: warning: {sentence}")
+
+
+def _interrupted(arguments: list[str]) -> int:
+    """The exit code after a Ctrl-C that came before the command could take it."""
+    return _fail("interrupted", INTERRUPTED if arguments and arguments[0] in _WORKING else 1)
 
 
 def _explained(failure: Exception) -> int:

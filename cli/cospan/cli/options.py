@@ -704,6 +704,14 @@ NewRun: TypeAlias = Annotated[
         rich_help_panel=_FILES,
     ),
 ]
+Once: TypeAlias = Annotated[
+    bool | None,
+    typer.Option(
+        "--once",
+        help="Say so and exit with 0, where the run of the folder is over, in place of a new run or a refusal.",
+        rich_help_panel=_FILES,
+    ),
+]
 KeepEvery: TypeAlias = Annotated[
     str | None,
     typer.Option(
@@ -821,6 +829,15 @@ InProcess: TypeAlias = Annotated[
         "--in-process", help="No processes and no network; the same basis, bit for bit.", rich_help_panel=_FILES
     ),
 ]
+ResumeRun: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(
+        "--resume",
+        help="Resume the run of this folder, as runs/latest: to the bits of a run that was never broken.",
+        rich_help_panel=_FILES,
+        metavar="RUN",
+    ),
+]
 BenchAgents: TypeAlias = Annotated[
     int, typer.Option("--agents", help="How many agents.", min=1, max=4096, metavar="N")
 ]
@@ -898,6 +915,14 @@ AllowLosses: TypeAlias = Annotated[
 Quiet: TypeAlias = Annotated[bool, typer.Option("--quiet", help="No progress.", rich_help_panel=_FILES)]
 Debug: TypeAlias = Annotated[
     bool, typer.Option("--debug", help="Show the traceback of an error.", rich_help_panel=_FILES)
+]
+Reopen: TypeAlias = Annotated[
+    bool,
+    typer.Option(
+        "--reopen",
+        help="Started by `cospan run`: also a run that is over is resumed.",
+        hidden=True,
+    ),
 ]
 FollowStdin: TypeAlias = Annotated[
     bool,

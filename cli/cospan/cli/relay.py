@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cospan.cli.coordinator import DEFAULT_PORT
+from cospan.cli.exit_codes import INTERRUPTED
 from cospan.cli.log_lines import log_errors_to_stderr
 from cospan.cli.process import (
     JsonLines,
@@ -51,7 +52,7 @@ def relay_here(flags: Mapping[str, Any], config: Path | None, *, json: bool) -> 
         keep_freed_memory()
         last_exit = LastExit()
         try:
-            end = asyncio.run(_serve(relay, metrics, lines, last_exit))
+            end, stopped = asyncio.run(_serve(relay, metrics, lines, last_exit))
         finally:
             last_exit.over()
     except CospanError as failure:
@@ -59,7 +60,7 @@ def relay_here(flags: Mapping[str, Any], config: Path | None, *, json: bool) -> 
             lines.emit("failed", reason=failure.reason, message=str(failure), exit_code=failure.exit_code)
         raise
     _say(lines, "finished", end.message)
-    return 0
+    return INTERRUPTED if stopped else 0
 
 
 def _prepared(settings: Settings) -> Relay:
@@ -94,11 +95,15 @@ def _prepared(settings: Settings) -> Relay:
 
 async def _serve(
     relay: Relay, metrics: MetricsPlan | None, lines: JsonLines | None, last_exit: LastExit
-) -> EndRun | Suspend:
+) -> tuple[EndRun | Suspend, bool]:
+    """How the relay ended, and whether a signal ended it before its run was over."""
+    stopped = False
     starting = asyncio.ensure_future(relay.start())
 
     def stop(cause: str) -> None:
-        last_exit.due(_STOP_SECONDS, code=1)
+        nonlocal stopped
+        stopped = not relay.engine.ended.is_set()
+        last_exit.due(_STOP_SECONDS, code=INTERRUPTED)
         text = f"the relay was stopped by {cause}"
         if not starting.done():
             starting.cancel()
@@ -111,7 +116,7 @@ async def _serve(
     try:
         await starting
     except asyncio.CancelledError:
-        return Suspend("it was stopped before the coordinator had answered", failed=False)
+        return Suspend("it was stopped before the coordinator had answered", failed=False), True
     try:
         with contextlib.ExitStack() as beside:
             url = None
@@ -120,7 +125,7 @@ async def _serve(
                 url = beside.enter_context(serving)
             relay.engine.on_note.append(lambda note: _say_note(lines, note))
             _say_listening(lines, relay, url)
-            return await relay.wait()
+            return await relay.wait(), stopped
     finally:
         await relay.close()
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from cospan.cli.compare import say_on_stderr
 from cospan.cli.process import claim_stdout, use_one_blas_thread
-from cospan.cli.run_folder import check_free, make_run_folder
+from cospan.cli.run_folder import check_free, make_run_folder, point_to_newest_of
 from cospan.cli.study_extra import require_study
 from cospan.study.experiment import MODULES, load
 from cospan.study.networked import networked_notes
@@ -51,6 +51,8 @@ def reproduce_here(chosen: ReproduceOptions) -> int:
         found = replace(found, notes=networked_notes(plan, found.played, say))
     folder = make_run_folder(chosen.output, workload=chosen.name)
     write(found, folder.path, experiment)
+    point_to_newest_of(folder)
+    folder.release()
     if chosen.pages is not None:
         update_page(found, experiment, chosen.pages)
     if data is not None:

@@ -1,6 +1,7 @@
 """`cospan run`: a whole run on this machine, from the plan to the summary."""
 
 import asyncio
+import contextlib
 import json
 import logging
 import os
@@ -20,6 +21,7 @@ from cospan.cli.in_process import InProcessRun
 from cospan.cli.log_lines import log_errors_to_stderr, log_to_file, stop_logging
 from cospan.cli.outcome import (
     AgentRow,
+    InterruptedRunError,
     RunFailedError,
     RunOutcome,
     agent_row,
@@ -31,6 +33,17 @@ from cospan.cli.plot import draw_convergence
 from cospan.cli.process import claim_stdout, ignore_hangups, use_one_blas_thread
 from cospan.cli.progress import View, choose_view
 from cospan.cli.recorder import RunMonitor, write_rounds
+from cospan.cli.resuming import (
+    Launch,
+    Resumption,
+    claimed,
+    command_to_resume,
+    is_complete,
+    is_resumable,
+    prepared,
+    rounds_stored,
+    seconds_to_come_back,
+)
 from cospan.cli.run_folder import RunFolder, check_free, make_run_folder
 from cospan.cli.specifying import RunPlan, plan_with_workload
 from cospan.cli.summary import summary_lines
@@ -64,6 +77,7 @@ class RunOptions:
     workload: str | None
     spec: Path | None
     output: Path | None
+    resume: Path | None = None
     in_process: bool = False
     json: bool = False
     quiet: bool = False
@@ -79,6 +93,8 @@ def run_here(chosen: RunOptions, flags: Mapping[str, Any], config: Path | None) 
     """
     log_errors_to_stderr()
     data = claim_stdout() if chosen.json else None
+    if chosen.resume is not None:
+        return _resume(chosen, chosen.resume, flags, config, data)
     plan = plan_with_workload(
         flags, config, reference=chosen.workload, spec_file=chosen.spec, rounds=DEFAULT_ROUNDS
     )
@@ -88,13 +104,64 @@ def run_here(chosen: RunOptions, flags: Mapping[str, Any], config: Path | None) 
         hosts, folder, monitor = _prepared(plan, chosen)
     if not chosen.in_process:
         plan.close()  # the first agent's process makes this site again, and may need what it holds
-    view = choose_view(quiet=chosen.quiet)
     try:
-        outcome, interrupted = _carry_out(plan, hosts, folder, monitor, view, chosen)
+        Launch.of(plan.settings, in_process=chosen.in_process).write(folder)
+        folder.write_spec(plan.specification)
+        return _from_here(plan, hosts, folder, monitor, chosen, data)
     except BaseException:
-        if not monitor.rows:
+        if not monitor.rows and not rounds_stored(folder):
             folder.discard()
         raise
+    finally:
+        folder.release()
+
+
+def _resume(
+    chosen: RunOptions, path: Path, flags: Mapping[str, Any], config: Path | None, data: TextIO | None
+) -> int:
+    """Runs on where the run of a folder was stored; the exit code.
+
+    Raises:
+        CospanError: it cannot be resumed, or did not reach its end.
+    """
+    if chosen.output is not None or chosen.spec is not None or chosen.in_process:
+        raise InvalidValueError(
+            f"--resume {path} goes on in that folder, with its specification; leave out --output, --spec and "
+            "--in-process"
+        )
+    folder = claimed(path)
+    try:
+        over = is_complete(folder)
+        if over:
+            print(over, file=sys.stderr)
+            return 0
+        resumption = prepared(folder, flags, config, chosen.workload)
+        plan = resumption.plan
+        assert plan.workload is not None
+        spec = plan.specification
+        hosts = hosts_of(spec, plan.settings.processes, called="processes")
+        plan_dashboard(plan.settings, None)
+        use_one_blas_thread()
+        truth = true_basis(plan.workload, spec)
+        monitor = RunMonitor(agents=spec.agents, total=spec.rounds, true_basis=truth)
+        return _from_here(plan, hosts, folder, monitor, chosen, data, resumption)
+    finally:
+        folder.release()
+
+
+def _from_here(
+    plan: RunPlan,
+    hosts: Sequence[Host],
+    folder: RunFolder,
+    monitor: RunMonitor,
+    chosen: RunOptions,
+    data: TextIO | None,
+    resumption: Resumption | None = None,
+) -> int:
+    """The run in its folder, and what is left of it; the exit code."""
+    view = choose_view(quiet=chosen.quiet)
+    try:
+        outcome, interrupted = _carry_out(plan, hosts, folder, monitor, view, chosen, resumption)
     finally:
         view.close()
     ignore_hangups()  # what was learnt is there; a terminal that closes now must not take the summary's files along
@@ -132,6 +199,7 @@ def _carry_out(
     monitor: RunMonitor,
     view: View,
     chosen: RunOptions,
+    resumption: Resumption | None,
 ) -> tuple[RunOutcome, str]:
     """The run itself: how it ended, and the signal that ended it, or "".
 
@@ -141,10 +209,13 @@ def _carry_out(
     if chosen.in_process:
         outcome, interrupted = _in_process(plan, hosts, folder, monitor, view)
     else:
-        outcome, interrupted = asyncio.run(_networked(plan, hosts, folder, monitor, view, debug=chosen.debug))
+        outcome, interrupted = asyncio.run(
+            _networked(plan, hosts, folder, monitor, view, resumption, debug=chosen.debug)
+        )
     if outcome.rounds == 0:
         why = f"it was interrupted by {interrupted}" if interrupted else outcome.message
-        raise RunFailedError(f"the run ended before its first round was done: {why}")
+        kind = InterruptedRunError if interrupted else RunFailedError
+        raise kind(f"the run ended before its first round was done: {why}")
     return replace(outcome, subspace_error=monitor.subspace_error(outcome.basis)), interrupted
 
 
@@ -153,7 +224,6 @@ def _in_process(
 ) -> tuple[RunOutcome, str]:
     assert plan.site is not None
     with closing_on_failure(plan.site):
-        folder.write_spec(plan.specification)
         folder.agents.mkdir()
         run = InProcessRun(plan, hosts, folder, monitor, view, run_id=secrets.token_hex(8))
     handler = log_to_file(folder.log)
@@ -168,21 +238,36 @@ def _in_process(
 
 
 async def _networked(
-    plan: RunPlan, hosts: Sequence[Host], folder: RunFolder, monitor: RunMonitor, view: View, *, debug: bool
+    plan: RunPlan,
+    hosts: Sequence[Host],
+    folder: RunFolder,
+    monitor: RunMonitor,
+    view: View,
+    resumption: Resumption | None,
+    *,
+    debug: bool,
 ) -> tuple[RunOutcome, str]:
     start_seconds = plan.settings.start_seconds
     if start_seconds is None:
         start_seconds = max(_SHORTEST_START_SECONDS, _START_SECONDS_PER_AGENT * plan.specification.agents)
-    fleet = Fleet(plan, folder, monitor, view, hosts, start_seconds=start_seconds, debug=debug)
+    if resumption is not None:
+        start_seconds += seconds_to_come_back(folder)
+    fleet = Fleet(
+        plan, folder, monitor, view, hosts, start_seconds=start_seconds, debug=debug, resumption=resumption
+    )
     await fleet.run()
     if fleet.failure is not None:
-        folder.discard()  # the others may have learnt for a moment, but this was no run
+        if resumption is None:
+            folder.discard()  # the others may have learnt for a moment, but this was no run
         raise fleet.failure
     outcome = _outcome_of_coordinator(plan, folder, monitor, fleet.complaint)
     if fleet.deserted and outcome.cause == FinishCause.STOPPED.value:
         outcome = _without_agents(outcome, fleet)
     outcome = with_causes(outcome, fleet.losses, fleet.left)
-    return replace(outcome, warnings=tuple(fleet.warnings.sentences())), fleet.interrupted
+    outcome = replace(outcome, warnings=tuple(fleet.warnings.sentences()))
+    if fleet.coordinator_interrupted and not fleet.interrupted and not fleet.deserted:
+        return outcome, "a signal to its coordinator"
+    return outcome, fleet.interrupted
 
 
 def _without_agents(outcome: RunOutcome, fleet: Fleet) -> RunOutcome:
@@ -236,6 +321,9 @@ def _conclude(
     rows = with_medians(monitor.rows, results.values())
     write_rounds(folder.rounds, rows)
     folder.write_result(document)
+    if not is_resumable(folder):
+        with contextlib.suppress(OSError):
+            folder.subspace_errors.unlink(missing_ok=True)
     advice = draw_convergence(folder.picture, outcome.specification, rows, list(results.values()))
     if advice and not quiet:
         say(advice)
@@ -287,14 +375,16 @@ def _row(index: int, results: Mapping[str, AgentResult], monitor: RunMonitor) ->
 
 
 def _exit_code(outcome: RunOutcome, interrupted: str, folder: RunFolder, *, allow_losses: bool) -> int:
-    """0 where the run did what was asked for.
+    """0 where the run did what was asked for: its rounds, or those until an administrator stopped it.
 
     Raises:
-        RunFailedError: it did not.
+        InterruptedRunError: a signal ended it before.
+        RunFailedError: it did not reach its end.
         AgentsLostError: it did, with fewer agents than it began with, and that is not allowed.
     """
     spec = outcome.specification
-    if outcome.cause == FinishCause.ROUNDS_REACHED.value or (interrupted and spec.rounds == 0):
+    stopped = outcome.cause == FinishCause.STOPPED.value and not interrupted
+    if outcome.cause == FinishCause.ROUNDS_REACHED.value or stopped:
         lost = lost_agents(outcome)
         if lost and not allow_losses:
             raise AgentsLostError(
@@ -304,6 +394,8 @@ def _exit_code(outcome: RunOutcome, interrupted: str, folder: RunFolder, *, allo
         return 0
     of = f" of {spec.rounds}" if spec.rounds else ""
     why = f"it was interrupted by {interrupted}" if interrupted else outcome.message
-    raise RunFailedError(
-        f"the run ended after {outcome.rounds}{of} rounds: {why}; what was learnt is in {folder.path}"
+    kind = InterruptedRunError if interrupted else RunFailedError
+    again = f"; resume with: {command_to_resume(folder.path)}" if is_resumable(folder) else ""
+    raise kind(
+        f"the run ended after {outcome.rounds}{of} rounds: {why}; what was learnt is in {folder.path}{again}"
     )

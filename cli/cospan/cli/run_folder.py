@@ -4,9 +4,8 @@ import contextlib
 import json
 import os
 import re
-import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import numpy as np
 from jaxtyping import Float
 
 from cospan.core.specification import RunSpecification
+from cospan.server.lock import FileLock, holder_of_lock
 from cospan.wire.errors import RunFileError
 from cospan.wire.npz import load_npz, save_npz
 from cospan.wire.spec_file import to_toml
@@ -27,6 +27,17 @@ NEWEST = "latest"
 """The link to the newest run, in a folder of runs."""
 BASIS_FORMAT = "cospan-basis-1"
 _MOST_RUNS_IN_A_SECOND = 1000
+_CLAIM = ".run.lock"
+_CLAIM_SECONDS = 1.0
+_OWN_FILES = (
+    *("spec.toml", "result.json", "rounds.csv", "basis.npz", "log.jsonl", "convergence.png", "launch.json"),
+    ".subspace_errors.csv",
+    *(f".{name}.*.tmp" for name in ("spec.toml", "result.json", "rounds.csv", "basis.npz", "launch.json")),
+    *(STORE, f"{STORE}-wal", f"{STORE}-shm", f"{STORE}-journal"),
+    *(f".{STORE}.lock", f".{STORE}.new", f".{STORE}.new-journal"),
+    *("agents/site-*.npz", "agents/group-*.npz", "agents/.site-*.npz.*.tmp", "agents/.group-*.npz.*.tmp"),
+)
+"""What a run writes; of another name nothing is removed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,10 +47,13 @@ class RunFolder:
     Attributes:
         path: of the folder.
         made: the folders that were made for it, outermost first.
+        claim: the lock on it, of the process that makes the run and of its children; None where it is only read,
+            or another process has it.
     """
 
     path: Path
     made: tuple[Path, ...] = ()
+    claim: FileLock | None = field(default=None, compare=False)
 
     @property
     def spec(self) -> Path:
@@ -108,20 +122,68 @@ class RunFolder:
             raise RunFileError(f"{self.basis} is not the basis of a run (format {BASIS_FORMAT})")
         return values["basis"]
 
+    @property
+    def launch(self) -> Path:
+        """How the run was started, to be resumed alike."""
+        return self.path / "launch.json"
+
+    @property
+    def subspace_errors(self) -> Path:
+        """What only `cospan run` knows of the rounds, until it is over."""
+        return self.path / ".subspace_errors.csv"
+
     def discard_empty(self) -> None:
-        """Removes the folders that were made for this run, where nothing is in them."""
+        """Lets go of the folder, and removes those that were made for this run where nothing is in them."""
+        self.release()
         for folder in reversed(self.made):
             with contextlib.suppress(OSError):
                 folder.rmdir()
 
     def discard(self) -> None:
-        """Removes what this run has written, and the folders that were made for it."""
-        for entry in self.path.iterdir() if self.path.is_dir() else ():
-            if entry.is_dir() and not entry.is_symlink():
-                shutil.rmtree(entry, ignore_errors=True)
-            else:
-                entry.unlink(missing_ok=True)
+        """Removes what this run has written, by name, and the folders made for it where they are empty."""
+        for pattern in _OWN_FILES:
+            for entry in self.path.glob(pattern):
+                with contextlib.suppress(OSError):
+                    entry.unlink()
+        with contextlib.suppress(OSError):
+            self.agents.rmdir()
+        _point_elsewhere(self)
         self.discard_empty()
+
+    def release(self) -> None:
+        """Lets another process have the folder."""
+        if self.claim is not None:
+            self.claim.remove()
+
+
+def claim_folder(path: Path, seconds: float = _CLAIM_SECONDS) -> FileLock:
+    """Takes a run folder for this process and the children that inherit the lock's descriptor.
+
+    Args:
+        path: of the folder, which is there.
+        seconds: so long processes that have it are waited for.
+
+    Raises:
+        RunFileError: another run has it, or the folder cannot be written to.
+    """
+    try:
+        lock = FileLock(path / _CLAIM, lambda holder: _in_use(path, holder), seconds)
+    except OSError as failure:
+        raise RunFileError(
+            f"the run folder {path} cannot be written to: {failure.strerror}; name another, or change its "
+            "permissions"
+        ) from failure
+    lock.say(f"{os.getpid()}, started at {datetime.now(UTC):%Y-%m-%d %H:%M:%SZ}")
+    return lock
+
+
+def user_of(path: Path) -> str | None:
+    """The process that has a run folder, and when it was started; None where none has it."""
+    return holder_of_lock(path / _CLAIM)
+
+
+def _in_use(path: Path, holder: str) -> str:
+    return f"the run folder {path} is in use by another run (process {holder}); name another, or end that run first"
 
 
 def check_free(path: Path) -> None:
@@ -130,14 +192,19 @@ def check_free(path: Path) -> None:
     A coordinator that was killed before its run began leaves a lock, and perhaps half a file; that is nothing.
     """
     try:
-        taken = path.exists() and (
-            not path.is_dir() or any(not entry.name.startswith(f".{STORE}.") for entry in path.iterdir())
-        )
+        holder = user_of(path)
+        taken = path.exists() and (not path.is_dir() or any(map(_counts, path.iterdir())))
     except OSError as failure:
         raise RunFileError(f"cannot read the run folder {path}: {failure.strerror}") from failure
+    if holder is not None:
+        raise RunFileError(_in_use(path, holder))
     if taken:
         what = "is not empty" if path.is_dir() else "is a file"
         raise RunFileError(f"the run folder {path} {what}; name another, or remove it first")
+
+
+def _counts(entry: Path) -> bool:
+    return entry.name != _CLAIM and not entry.name.startswith(f".{STORE}.")
 
 
 def make_run_folder(path: Path | None, *, workload: str) -> RunFolder:
@@ -154,6 +221,11 @@ def make_run_folder(path: Path | None, *, workload: str) -> RunFolder:
         return _make_unique(RUNS, workload)
     check_free(path)
     return _make(path, exist_ok=True)
+
+
+def folder_of_parent(path: Path) -> RunFolder:
+    """The folder that the parent of this process has made and claimed."""
+    return RunFolder(path)
 
 
 def make_run_folder_in(parent: Path, *, workload: str) -> RunFolder:
@@ -183,6 +255,41 @@ def point_to_newest(folder: RunFolder) -> None:
         raise _cannot_make(folder.path, failure) from failure
 
 
+def point_to_newest_of(folder: RunFolder) -> None:
+    """Lets `runs/latest` point to a folder that a command has made, so that it is found again.
+
+    For a folder with a name of the user's own that is so where it lies below the current folder, or there are runs
+    already. A link that cannot be made is done without.
+    """
+    here = Path.cwd()
+    path = folder.path.resolve()
+    if not (RUNS.is_dir() or path.is_relative_to(here)):
+        return
+    link = RUNS / f".{NEWEST}-{path.name}"
+    with contextlib.suppress(OSError):
+        RUNS.mkdir(exist_ok=True)
+        newest = RUNS / NEWEST
+        if newest.exists() and not newest.is_symlink():
+            return
+        link.unlink(missing_ok=True)
+        link.symlink_to(os.path.relpath(path, RUNS.resolve()))
+        link.replace(newest)
+
+
+def _point_elsewhere(folder: RunFolder) -> None:
+    """Lets `runs/latest`, where it points to a folder that is given up, point to the newest other run."""
+    newest = RUNS / NEWEST
+    with contextlib.suppress(OSError):
+        if not newest.is_symlink() or newest.resolve() != folder.path.resolve():
+            return
+        newest.unlink()
+        others = [path for path in RUNS.iterdir() if path.is_dir() and path.name != folder.path.name]
+        if others:
+            newest.symlink_to(max(others).name)
+        else:
+            RUNS.rmdir()
+
+
 def _make_unique(parent: Path, workload: str) -> RunFolder:
     name = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{_file_name(workload)}"
     for number in range(1, _MOST_RUNS_IN_A_SECOND):
@@ -210,7 +317,12 @@ def _make(path: Path, *, exist_ok: bool) -> RunFolder:
         raise _cannot_make(path, failure) from failure
     if not os.access(path, os.W_OK | os.X_OK):
         raise RunFileError(f"the run folder {path} cannot be written to; name another, or change its permissions")
-    return RunFolder(path, made=lacking)
+    claim = claim_folder(path)
+    folder = RunFolder(path, made=lacking, claim=claim)
+    if exist_ok and any(map(_counts, path.iterdir())):  # another run was quicker, and is over
+        claim.remove()
+        check_free(path)
+    return folder
 
 
 def _cannot_make(path: Path, failure: OSError) -> RunFileError:

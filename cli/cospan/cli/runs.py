@@ -1,6 +1,7 @@
 """`cospan runs`: the runs of a folder, what became of each, and which of its bases were kept."""
 
 import json as json_text
+import shlex
 import shutil
 import sys
 from dataclasses import dataclass
@@ -8,7 +9,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from cospan.cli.run_folder import RUNS, RunFolder
+from cospan.cli.resuming import command_to_resume, is_resumable
+from cospan.cli.run_folder import RUNS, RunFolder, user_of
 from cospan.cli.table import table
 from cospan.server.archive import read_state, spans
 from cospan.server.lock import holder_of
@@ -45,6 +47,7 @@ class RunLine:
         kept: t of every basis B_t that can be exported.
         process: of the coordinator that serves it.
         note: why it is over, or cannot be read.
+        resume: the command that resumes it, or None.
     """
 
     path: Path
@@ -59,6 +62,7 @@ class RunLine:
     kept: tuple[int, ...] = ()
     process: str | None = None
     note: str | None = None
+    resume: str | None = None
 
 
 def list_runs(folder: Path | None, *, json: bool) -> int:
@@ -80,6 +84,11 @@ def list_runs(folder: Path | None, *, json: bool) -> int:
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
     print("\n".join(table(_COLUMNS, [_row(line) for line in lines], numbers=_NUMBERS, width=width)))
     notes = [printable(f"{line.path.name}: {line.note}", MAX_RECORD) for line in lines if line.note is not None]
+    notes += [
+        printable(f"{line.path.name}: resume with: {line.resume}", MAX_RECORD)
+        for line in lines
+        if line.resume is not None
+    ]
     if alone:
         notes.append(f"bases kept, after rounds: {spans(lines[0].kept) or 'none'}")
     if notes:
@@ -121,10 +130,12 @@ def describe(path: Path) -> RunLine:
 
 
 def _of_store(folder: RunFolder) -> RunLine:
-    process = holder_of(folder.store)
+    process = holder_of(folder.store) or _user(folder)
     stored = read_state(folder.store)
+    by_run = folder.launch.exists()
+    goes_on = is_resumable(folder) if by_run else stored.finish_cause is None
     state = "resumable" if process is None else "running"
-    if stored.finish_cause is not None:
+    if stored.finish_cause is not None and not (by_run and goes_on and process is None):
         state = _STATES.get(stored.finish_cause, "ended")
     return RunLine(
         path=folder.path,
@@ -138,8 +149,22 @@ def _of_store(folder: RunFolder) -> RunLine:
         changed=stored.created if stored.stored is None else stored.stored,
         kept=stored.kept,
         process=process,
-        note=None if state == "finished" else stored.finish_message,
+        note=None if state in ("finished", "resumable") else stored.finish_message,
+        resume=_command(folder, by_run=by_run) if state == "resumable" else None,
     )
+
+
+def _user(folder: RunFolder) -> str | None:
+    """The number of the `cospan run` that has the folder; its coordinator may have ended already."""
+    holder = user_of(folder.path)
+    return None if holder is None else holder.partition(",")[0]
+
+
+def _command(folder: RunFolder, *, by_run: bool) -> str:
+    """What to type to resume a run."""
+    if by_run:
+        return command_to_resume(folder.path)
+    return f"cospan coordinator --run-folder {shlex.quote(str(folder.path))}"
 
 
 def _of_files(folder: RunFolder) -> RunLine:
@@ -208,4 +233,5 @@ def _document(line: RunLine) -> dict[str, Any]:
         "kept_rounds": list(line.kept),
         "process": line.process,
         "message": line.note,
+        "resume": line.resume,
     }

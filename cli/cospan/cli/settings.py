@@ -110,6 +110,7 @@ class Settings(BaseSettings):
     traces: bool | None = Field(None, description="true or false")
     insecure: bool = Field(False, description="true or false")
     keep_every: int = Field(100, ge=1, description="a whole number, 1 or more")
+    once: bool = Field(False, description="true or false")
     new_run: bool = Field(False, description="true or false")
     tls_cert: str | None = Field(None, description="a file")
     tls_key: str | None = Field(None, description="a file")

@@ -85,6 +85,19 @@ def plan_with_workload(
     return plan
 
 
+def plan_again(base: RunSpecification, flags: Mapping[str, Any], config: Path | None) -> RunPlan:
+    """A run that was begun, with its workload; of its specification nothing but flags can change anything.
+
+    Raises:
+        InvalidValueError: a flag has a value that is not allowed.
+        WorkloadError: its workload is not there any more.
+    """
+    settings = _only_flags(load_settings(flags, config), flags)
+    workload = load_workload(base.workload)
+    found, site = with_features(_with_settings(base, settings), workload)
+    return RunPlan(checked(found), settings, workload, site)
+
+
 def plan_alone(flags: Mapping[str, Any], config: Path | None, *, spec_file: Path | None, rounds: int) -> RunPlan:
     """A run without its workload, as a coordinator may have it: d and r are said, or stand in a file.
 
@@ -126,9 +139,13 @@ def _layers(
     settings = load_settings(flags, config)
     if spec_file is None:
         return settings, None
+    return _only_flags(settings, flags), load_spec(spec_file)
+
+
+def _only_flags(settings: Settings, flags: Mapping[str, Any]) -> Settings:
+    """The settings without those of a specification that no flag says."""
     layered = (*_OF_RUN, *_OF_METHOD, *_OF_FEATURES, "preset", "participation")
-    overridden = [name for name in layered if name not in flags]
-    return settings.model_copy(update=dict.fromkeys(overridden)), load_spec(spec_file)
+    return settings.model_copy(update=dict.fromkeys(name for name in layered if name not in flags))
 
 
 def _with_settings(start: RunSpecification, settings: Settings) -> RunSpecification:

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from cospan.client.keeping import Keeping
 from cospan.client.loading import load_workload, make_site
 from cospan.client.ownership import close_site
-from cospan.client.participant import PATIENCE_SECONDS, AgentEnd, Keeping, Participant
+from cospan.client.participant import PATIENCE_SECONDS, AgentEnd, Participant
 from cospan.client.plausibility import MEMORY_GIB
 from cospan.client.result_file import save_result
 from cospan.client.site_learner import SiteLearner

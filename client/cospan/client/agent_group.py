@@ -13,8 +13,9 @@ from jaxtyping import Float
 from cospan.client.agent import default_agent_id
 from cospan.client.group_file import GROUP
 from cospan.client.group_learner import AgentOfGroup, GroupLearner, GroupSites, group_name, no_warm_up
+from cospan.client.keeping import Keeping
 from cospan.client.loading import load_workload
-from cospan.client.participant import PATIENCE_SECONDS, Keeping, Participant
+from cospan.client.participant import PATIENCE_SECONDS, Participant
 from cospan.client.plausibility import MEMORY_GIB
 from cospan.client.result_file import save_result
 from cospan.client.site_learner import FAILED, Warned

@@ -13,20 +13,18 @@ import time
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Generic, Protocol, Self, TypeVar, assert_never, cast, runtime_checkable
-
-import numpy as np
-from jaxtyping import Float
+from typing import Any, Generic, Self, TypeVar, assert_never, cast
 
 from cospan.client import session
 from cospan.client.guard import check_basis, checked_floor
+from cospan.client.keeping import Keeper, Keeping, Learner, Surroundings
 from cospan.client.plausibility import MEMORY_GIB, memory_problem
 from cospan.client.site_learner import Warned
-from cospan.client.state_file import FileKind, Learns, StateFile, resumed
+from cospan.client.state_file import FileKind, StateFile
 from cospan.client.tasks import end_tasks, within
 from cospan.client.transport import AgentStream, Transport
 from cospan.client.worker import Worker
@@ -37,7 +35,7 @@ from cospan.core.units import bound_note
 from cospan.wire import forks
 from cospan.wire.errors import CospanError, InvalidValueError, WorkloadBehaviourError
 from cospan.wire.limits import MAX_TEXT
-from cospan.wire.messages import AgentMessage, GradientUpload, Join, Welcome
+from cospan.wire.messages import AgentMessage, Join, Welcome
 
 log = logging.getLogger(__name__)
 
@@ -48,17 +46,6 @@ _FAREWELL_SECONDS = 1.0
 """So long an agent that ends waits for its last messages to leave."""
 _CLOSE_SECONDS = 5.0
 """A stream that is not closed by then is left behind."""
-
-
-@runtime_checkable
-class Learner(Learns, Protocol):
-    """What learns: a round at a time."""
-
-    warnings: list[Warned]
-
-    def learn(self, round_number: int, basis: Float[np.ndarray, "d r"]) -> GradientUpload:
-        """Takes L steps, learns from them at B_t, and returns what is sent of round t."""
-        ...
 
 
 L = TypeVar("L", bound=Learner)
@@ -77,30 +64,6 @@ class AgentEnd:
     message: str
     rounds: int
     left: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Keeping:
-    """Which files a process goes on from and writes.
-
-    Attributes:
-        resume_from: a file of the same run and learner to go on from, or None.
-        state_file: where to keep what is learnt, or None; see `StateFile`.
-        checkpoint_seconds: how often, at most, that file is written.
-    """
-
-    resume_from: Path | None
-    state_file: Path | None
-    checkpoint_seconds: float
-
-    @classmethod
-    def of(cls, resume_from: Path | str | None, state_file: Path | str | None, seconds: float) -> "Keeping":
-        """Paths may be texts."""
-        return cls(
-            None if resume_from is None else Path(resume_from),
-            None if state_file is None else Path(state_file),
-            seconds,
-        )
 
 
 class Participant(ABC, Generic[L]):
@@ -144,7 +107,7 @@ class Participant(ABC, Generic[L]):
         self._patience, self._kind, self._keeping = patience, kind, keeping
         self._min_steps_per_round = checked_floor(min_steps_per_round)
         self._agents, self._memory_gib = agents, memory_gib
-        self._state_file: StateFile[L] | None = None
+        self._keeper: Keeper[L] | None = None
         self._transport = transport
         self._state: session.SessionState | None = None
         self._inbox: deque[session.Event] = deque()
@@ -197,7 +160,23 @@ class Participant(ABC, Generic[L]):
     @property
     def state_path(self) -> Path | None:
         """The file that `state_file` has led to; None without one, and before the run has welcomed the agent."""
-        return None if self._state_file is None else self._state_file.path
+        state_file = self._state_file
+        return None if state_file is None else state_file.path
+
+    @property
+    def _state_file(self) -> StateFile[L] | None:
+        return None if self._keeper is None else self._keeper.state_file
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether it comes to the bits of a process that was never broken, as far as is known."""
+        return self._keeper is None or self._keeper.is_exact
+
+    @property
+    def is_awaited(self) -> bool:
+        """Whether the coordinator speaks with this process, and has not said that it goes down."""
+        state = self._state
+        return state is not None and state.phase is session.Phase.ACTIVE and state.resume_at <= time.monotonic()
 
     @property
     def run_id(self) -> str | None:
@@ -260,9 +239,9 @@ class Participant(ABC, Generic[L]):
 
     async def _end(self) -> None:
         """Leaves nothing behind that runs on: no stream, no task, no learning; and what was learnt in its file."""
-        state_file = self._state_file
-        if state_file is not None:
-            self._worker.submit(state_file.after_last_round)
+        keeper, state_file = self._keeper, self._state_file
+        if keeper is not None:
+            self._worker.submit(keeper.after_last_round)
         self._worker.submit(self._close_sites)
         self._worker.stop()
         if self._ticker is not None:
@@ -434,6 +413,7 @@ class Participant(ABC, Generic[L]):
                 feature_fingerprint=features.fingerprint,
                 workload=self.workload.name[:MAX_TEXT],
                 client_version=importlib.metadata.version("cospan"),
+                keeps_state=self._keeping.state_file is not None,
             )
         )
 
@@ -463,9 +443,18 @@ class Participant(ABC, Generic[L]):
 
     def _begin(self, welcome: Welcome) -> None:
         """The first welcome: the specification is final, the learner can be made; in the learning thread."""
-        learner = self._make_learner(welcome)
-        self._take_up(learner, welcome.stamp.run_id)
-        self.learner = learner
+        around = Surroundings(self._token, self._durable_round, self._outcome.done, self._saved, self._patience)
+        self._keeper = Keeper(
+            lambda first_round: self._make_learner(replace(welcome, first_round=first_round)),
+            self._kind,
+            self._keeping,
+            around,
+            run_id=welcome.stamp.run_id,
+            first_round=welcome.first_round,
+        )
+        self.learner = self._keeper.learner
+        for note in self._keeper.notes:
+            self._note(note)
         self._regroup()
 
     def _regroup(self) -> None:
@@ -475,30 +464,35 @@ class Participant(ABC, Generic[L]):
             with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
                 self._loop.call_soon_threadsafe(self._post, session.Regrouped(hosted))
 
-    def _take_up(self, learner: L, run_id: str) -> None:
-        """Lets the learner go on from the file that was named, or else from its own of this run."""
-        notes, keeping = [], self._keeping
-        if keeping.resume_from is not None:
-            notes.append(resumed(learner, self._kind, keeping.resume_from, run_id=run_id))
-        if keeping.state_file is not None:
-            state_file = StateFile(
-                keeping.state_file, learner, self._kind, run_id=run_id, every_seconds=keeping.checkpoint_seconds
-            )
-            notes.append(state_file.take_up(resuming=keeping.resume_from is None))
-            self._state_file = state_file
-        for note in filter(None, notes):
-            self._note(note)
-
     def _note(self, note: str, *, level: int = logging.INFO) -> None:
         """What people should know, for the log and for those who listen."""
         log.log(level, "%s: %s", self.name, note)
         for listener in self.on_note:
             listener(cast("Self", self), note)
 
+    def _token(self) -> str | None:
+        return None if self._state is None else self._state.token
+
+    def _durable_round(self) -> int:
+        return 0 if self._state is None or self._state.stamp is None else self._state.stamp.durable_round
+
+    def _saved(self, rounds: int) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
+            self._loop.call_soon_threadsafe(self._post, session.Saved(rounds))
+
     def _learn(self, command: session.Learn) -> session.Event:
         check_basis(command.basis, command.round, command.turn)
-        learner, begun = self._learnt(), time.monotonic()
-        upload = learner.learn(command.round, command.basis)
+        keeper = self._keeper
+        assert keeper is not None
+        known = keeper.upload_of(command.round, command.basis)
+        if known is not None:
+            return session.GradientReady(known)
+        note = keeper.come_back(command.round, self._transport, self._loop)
+        self.learner = learner = keeper.learner
+        if note:
+            self._note(note)
+        begun = time.monotonic()
+        upload = keeper.learn(command.round, command.basis)
         self._say_slow(time.monotonic() - begun)
         if upload.bounded and not self._bound_told:
             self._bound_told = True
@@ -511,8 +505,7 @@ class Participant(ABC, Generic[L]):
                 tell(cast("Self", self), warning)
         for listener in self.on_round:
             listener(cast("Self", self), command.round)
-        if self._state_file is not None:
-            self._state_file.after_round()
+        keeper.save_now_and_then()
         return session.GradientReady(upload)
 
     def _say_slow(self, seconds: float) -> None:

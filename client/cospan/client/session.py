@@ -236,6 +236,13 @@ class Regrouped:
 
 
 @dataclass(frozen=True, slots=True)
+class Saved:
+    """Every round below this one is in the process' file."""
+
+    rounds: int
+
+
+@dataclass(frozen=True, slots=True)
 class Tick:
     """Time has passed."""
 
@@ -250,6 +257,7 @@ Event: TypeAlias = (
     | LearningFailed
     | StopRequested
     | Regrouped
+    | Saved
     | Tick
 )
 
@@ -356,8 +364,15 @@ def step(state: SessionState, event: Event, now: float) -> Outcome:
             return _leave(state, Phase.DONE, cause, Conclude(cause, state.basis, left=True), returning=returning)
         case Regrouped(agent_ids=agent_ids):
             return _on_regrouped(state, agent_ids, now)
-        case Tick():
-            return _on_tick(state, now)
+        case Saved() | Tick():
+            return _on_saved(state, event, now) if isinstance(event, Saved) else _on_tick(state, now)
+
+
+def _on_saved(state: SessionState, event: Saved, now: float) -> Outcome:
+    """Tells the coordinator which bases it need not keep any more; where it cannot now, the next write does."""
+    if state.phase is not Phase.ACTIVE:
+        return state, ()
+    return replace(state, last_sent=now), (Transmit(Heartbeat(event.rounds)),)
 
 
 def _on_described(state: SessionState, specification: RunSpecification, now: float) -> Outcome:
@@ -593,7 +608,12 @@ def _on_gradient(state: SessionState, upload: GradientUpload, now: float) -> Out
 def most_kept(state: SessionState) -> int:
     """How many gradients are kept: as many as may belong to rounds that are not durable."""
     spec = state.specification
-    return _MOST_STALE + (1 if spec is None else rounds_ahead(spec.feature_dim, spec.rank))
+    return _MOST_STALE + 1 if spec is None else most_kept_rounds(spec)
+
+
+def most_kept_rounds(specification: RunSpecification) -> int:
+    """The same of a run that is known."""
+    return _MOST_STALE + rounds_ahead(specification.feature_dim, specification.rank)
 
 
 def _on_broken(state: SessionState, event: StreamBroke, now: float) -> Outcome:

@@ -9,13 +9,15 @@ import glob
 import itertools
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
+from cospan.client.kept_gradients import kept_values, loaded_kept
 from cospan.client.result_file import OWNED, AgentResult, contents, load_result, owner, resume
+from cospan.client.session import KeptGradient
 from cospan.client.site_learner import SiteLearner
 from cospan.client.worker import Worker
 from cospan.core.specification import RunSpecification
@@ -42,6 +44,8 @@ class Learns(Protocol):
     def specification(self) -> RunSpecification: ...
     @property
     def rounds(self) -> int: ...
+    @property
+    def last_round(self) -> int | None: ...
 
 
 L = TypeVar("L", bound=Learns)
@@ -101,6 +105,13 @@ class StateFile(Generic[L]):
         self._failing = False
         self._due = clock() + every_seconds
         self._last: dict[str, Any] | None = None
+        self.on_saved: Callable[[int], None] = lambda _: None
+        """Told, by any thread, the round below which all are in a file that can be gone on from exactly."""
+        self.found_kept: tuple[KeptGradient, ...] = ()
+        """The gradients in the file that was gone on from."""
+        self.chain_problem = ""
+        """Why the chains begin anew after that, in words."""
+        self._is_exact = False
 
     def take_up(self, *, resuming: bool = True) -> str:
         """Goes on from the file where it is of this run and agent; another run's, or a damaged one, is moved aside.
@@ -126,7 +137,7 @@ class StateFile(Generic[L]):
             expected = owner(self._learner.name, self._learner.specification, self._run_id)
             differs = next((name for name, value in expected.items() if found.text(name) != value), "")
             if not differs:
-                return resumed(self._learner, self._kind, self.path, run_id=self._run_id) if resuming else ""
+                return self._resumed(found) if resuming else ""
         except RunFileError as failure:
             return f"{failure}; it begins anew, and that file is now {self._moved_aside('damaged')}"
         if differs == "agent_id":
@@ -136,21 +147,40 @@ class StateFile(Generic[L]):
             )
         return f"{self.path} is of another run; it is now {self._moved_aside(_run_of(found))}"
 
-    def after_round(self) -> None:
-        """Has the file written if it is time; the learner is between two rounds."""
+    def _resumed(self, found: AgentResult) -> str:
+        words, self.chain_problem = resumed(self._learner, self._kind, self.path, run_id=self._run_id)
+        self.found_kept = loaded_kept(found, self._learner.specification)
+        if not self.chain_problem and self._learner.last_round is not None:
+            self._is_exact = True
+            self.on_saved(self._learner.last_round + 1)
+        return words
+
+    def have(self, learner: L) -> None:
+        """Another learner takes the place of the one whose file it is, and learns the same from its beginning."""
+        self._learner = learner
+
+    def after_round(self, kept: Sequence[KeptGradient] = ()) -> None:
+        """Has the file written if it is time; the learner is between two rounds.
+
+        Args:
+            kept: the gradients that the coordinator may ask for again.
+        """
         if not self._every or self._writing or self._clock() < self._due:
             return
         began = self._clock()
         self._writing = True
-        held = self._kind.contents(self._learner, self._run_id)
+        held = self._contents(kept)
         if self._writer is None:
             self._writer = Worker(f"state-of-{self._learner.name}")
         self._writer.submit(partial(self._write, held, began))
 
-    def after_last_round(self) -> None:
+    def _contents(self, kept: Sequence[KeptGradient]) -> dict[str, Any]:
+        return self._kind.contents(self._learner, self._run_id) | kept_values(kept)
+
+    def after_last_round(self, kept: Sequence[KeptGradient] = ()) -> None:
         """Keeps what `finish` will write: an environment is asked in the learning thread alone."""
         if self._learner.rounds:
-            self._last = self._kind.contents(self._learner, self._run_id)
+            self._last = self._contents(kept)
 
     def finish(self) -> None:
         """Writes the file for the last time; from any thread, when the learning is over.
@@ -161,8 +191,9 @@ class StateFile(Generic[L]):
         if self._writer is not None:
             self._writer.stop()
             self._writer.join(_LAST_WRITE_SECONDS)
-        if self._last is None and self._learner.rounds:  # the environment hangs in the middle of a round
-            self._last = self._kind.contents(self._learner, self._run_id)
+        # The environment hangs in the middle of a round. A file that the chain can go on from exactly stays.
+        if self._last is None and self._learner.rounds and not self._is_exact:
+            self._last = self._contents(())
         if self._last is not None:
             save_npz(self.path, **self._last)
 
@@ -175,6 +206,9 @@ class StateFile(Generic[L]):
             self._failing = True
         else:
             self._failing = False
+            if held["chain_state"]:
+                self._is_exact = True
+                self.on_saved(int(held["last_round"]) + 1)
         ended = self._clock()
         self._due = ended + max(self._every, (ended - began) * (1.0 / _SHARE - 1.0))
         self._writing = False
@@ -198,15 +232,15 @@ class StateFile(Generic[L]):
         return aside
 
 
-def resumed(learner: L, kind: FileKind[L], path: Path, *, run_id: str) -> str:
-    """Lets a learner go on from a file; what was done, in words.
+def resumed(learner: L, kind: FileKind[L], path: Path, *, run_id: str) -> tuple[str, str]:
+    """Lets a learner go on from a file; what was done, and why its chains begin anew or nothing, in words.
 
     Raises:
         RunFileError: see `FileKind.resume`.
     """
     problem = kind.resume(learner, path, run_id)
     words = f"goes on from {path}, after {learner.rounds} rounds"
-    return f"{words}; its chain begins anew, for {problem}" if problem else words
+    return (f"{words}; its chain begins anew, for {problem}" if problem else words), problem
 
 
 def _run_of(found: AgentResult) -> str:

@@ -16,13 +16,15 @@ from cospan.rpc.v1 import coordinator_service_pb2 as pb
 from cospan.wire.address import parse_address
 from cospan.wire.codec import decode_coordinator_message, decode_specification, encode_agent_message
 from cospan.wire.errors import CoordinatorUnavailableError, CospanError
-from cospan.wire.limits import client_options, max_message_bytes
-from cospan.wire.messages import AgentMessage, BasisUpdate, CoordinatorMessage
+from cospan.wire.limits import client_options, max_message_bytes, max_recalled_bytes
+from cospan.wire.messages import AgentMessage, BasisUpdate, CoordinatorMessage, RecalledRounds
+from cospan.wire.recalled import decode_recalled
 from cospan.wire.status import from_rpc_error
 from cospan.wire.tls import TlsFiles, TlsMaterial, TlsSource
 
 METHOD_PREFIX = f"/{pb.DESCRIPTOR.services_by_name['CoordinatorService'].full_name}/"
 _UNARY_SECONDS = 10.0
+_RECALL_SECONDS = 30.0
 _SEND_SECONDS = 30.0
 _FAREWELL_SECONDS = 1.0
 _SMALL_MESSAGE = 1 << 20
@@ -127,6 +129,21 @@ class GrpcTransport:
                 lambda: _awaited(get_specification(request, timeout=_UNARY_SECONDS)), self._address
             )
             return decode_specification(response.specification)
+
+    async def recall(self, specification: RunSpecification, token: str, first: int, before: int) -> RecalledRounds:
+        """Past rounds of the session's agents; see `cospan.client.keeping.Recalls`."""
+        limit = max_recalled_bytes(specification.feature_dim, specification.rank)
+        async with open_channel(self._address, client_options(limit), self._tls) as channel:
+            recall_rounds = channel.unary_unary(
+                METHOD_PREFIX + "RecallRounds",
+                request_serializer=pb.RecallRoundsRequest.SerializeToString,
+                response_deserializer=pb.RecallRoundsResponse.FromString,
+            )
+            request = pb.RecallRoundsRequest(session_token=token, from_round=first, before_round=before)
+            response = await _translated(
+                lambda: _awaited(recall_rounds(request, timeout=_RECALL_SECONDS)), self._address
+            )
+            return decode_recalled(response, specification, from_round=first, before_round=before)
 
 
 class GrpcAgentStream:

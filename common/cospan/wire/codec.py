@@ -142,7 +142,7 @@ def decode_matrix(message: matrix_pb2.Matrix, field: str) -> Float[np.ndarray, "
     return values
 
 
-def _decode_shaped(message: matrix_pb2.Matrix, field: str, rows: int, columns: int) -> Float[np.ndarray, "a b"]:
+def decode_shaped(message: matrix_pb2.Matrix, field: str, rows: int, columns: int) -> Float[np.ndarray, "a b"]:
     """A matrix whose shape is known beforehand; the shape is checked before the bytes are looked at."""
     if message.rows != rows or message.columns != columns:
         raise InvalidMessageError(
@@ -260,7 +260,7 @@ def encode_agent_message(message: m.AgentMessage) -> pb.CollaborateRequest:
             _fill_gradient(request.gradient, message)
             return request
         case m.Heartbeat():
-            return pb.CollaborateRequest(heartbeat=pb.Heartbeat())
+            return pb.CollaborateRequest(heartbeat=pb.Heartbeat(saved_rounds=message.saved_rounds))
         case m.Leave():
             leave = pb.Leave(cause=message.cause[:MAX_TEXT], returning=message.returning)
             return pb.CollaborateRequest(leave=leave)
@@ -279,7 +279,7 @@ def decode_agent_message(request: pb.CollaborateRequest, spec: RunSpecification)
         case "gradient":
             return _decode_gradient(request.gradient, spec)
         case "heartbeat":
-            return m.Heartbeat()
+            return m.Heartbeat(request.heartbeat.saved_rounds)
         case "leave":
             return m.Leave(printable(_text(request.leave.cause, "leave.cause")), request.leave.returning)
         case "join":
@@ -297,6 +297,7 @@ def _encode_join(join: m.Join) -> pb.Join:
         workload=join.workload,
         client_version=join.client_version,
         holder=join.holder,
+        keeps_state=join.keeps_state,
     )
     if join.resumption is not None:
         message.resumption.session_token = join.resumption.session_token
@@ -329,6 +330,7 @@ def _decode_join(message: pb.Join) -> m.Join:
         client_version=_name(message.client_version, "join.client_version", 64),
         resumption=resumption,
         holder=message.holder,
+        keeps_state=message.keeps_state,
     )
 
 
@@ -369,14 +371,14 @@ def _decode_gradient(message: pb.SubspaceGradient, spec: RunSpecification) -> m.
         raise InvalidMessageError(f"gradient.weight is {message.weight}; it must be above 0 and finite")
     moment = None
     if message.HasField("head_second_moment"):
-        moment = _decode_shaped(message.head_second_moment, "gradient.head_second_moment", spec.rank, spec.rank)
+        moment = decode_shaped(message.head_second_moment, "gradient.head_second_moment", spec.rank, spec.rank)
     _require(
         moment is not None or not spec.method.preconditioned,
         "gradient.head_second_moment is missing; this run preconditions with it",
     )
     row_sums = None
     if message.HasField("row_sums"):
-        row_sums = _decode_shaped(message.row_sums, "gradient.row_sums", spec.feature_dim, 1)[:, 0]
+        row_sums = decode_shaped(message.row_sums, "gradient.row_sums", spec.feature_dim, 1)[:, 0]
     if row_sums is None and spec.method.sends_row_sums_in(message.round):
         raise InvalidMessageError(
             f"gradient.row_sums is missing in round {message.round}; this run scales its step with it"
@@ -409,13 +411,13 @@ def _decode_payload(message: pb.SubspaceGradient, spec: RunSpecification) -> Gra
         return _decode_estimates(message, d)
     match message.WhichOneof("payload"):
         case "dense":
-            return DenseMatrix(_decode_shaped(message.dense, "gradient.dense", d, r))
+            return DenseMatrix(decode_shaped(message.dense, "gradient.dense", d, r))
         case "factored":
             factors = message.factored.left.columns
             _require(1 <= factors <= r, f"gradient.factored has {factors} factors; it must be 1 to the rank {r}")
             return FactoredMatrix(
-                left=_decode_shaped(message.factored.left, "gradient.factored.left", d, factors),
-                right=_decode_shaped(message.factored.right, "gradient.factored.right", r, factors),
+                left=decode_shaped(message.factored.left, "gradient.factored.left", d, factors),
+                right=decode_shaped(message.factored.right, "gradient.factored.right", r, factors),
             )
         case _:
             raise InvalidMessageError("gradient.payload is missing; it must be dense or factored")
@@ -431,7 +433,7 @@ def _decode_estimates(message: pb.SubspaceGradient, feature_dim: int) -> DenseMa
         message.weight == 1.0,
         f"gradient.weight is {message.weight}; the estimates of round {message.round} must be one agent's",
     )
-    return DenseMatrix(_decode_shaped(message.dense, "gradient.dense", feature_dim, 2))
+    return DenseMatrix(decode_shaped(message.dense, "gradient.dense", feature_dim, 2))
 
 
 # What the coordinator says ------------------------------------------------------------------------------------
@@ -542,7 +544,7 @@ def decode_basis(message: matrix_pb2.Matrix, field: str) -> Float[np.ndarray, "r
 
 def _decode_welcome(stamp: m.Stamp, message: pb.Welcome) -> m.Welcome:
     spec = decode_specification(message.specification)
-    basis = _decode_shaped(message.basis, "welcome.basis", spec.feature_dim, spec.rank)
+    basis = decode_shaped(message.basis, "welcome.basis", spec.feature_dim, spec.rank)
     check_basis(basis, "welcome.basis")
     started = message.coordinator_started_seconds
     _require(

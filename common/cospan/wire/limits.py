@@ -26,6 +26,24 @@ def max_message_bytes(feature_dim: int, rank: int, group_size: int = 1) -> int:
     return 8 * message_numbers(feature_dim, rank) + _PER_AGENT_ID * group_size + _OVERHEAD
 
 
+_RECALLED_BYTES = 4 << 20
+
+
+def recalled_rounds(feature_dim: int, rank: int) -> int:
+    """How many past rounds one answer holds at most; 1 or more."""
+    return max(1, _RECALLED_BYTES // _recalled_bytes(feature_dim, rank))
+
+
+def max_recalled_bytes(feature_dim: int, rank: int) -> int:
+    """The largest answer with past rounds of a run."""
+    return recalled_rounds(feature_dim, rank) * _recalled_bytes(feature_dim, rank) + _OVERHEAD
+
+
+def _recalled_bytes(feature_dim: int, rank: int) -> int:
+    """A basis in a message, with what stands around it."""
+    return 8 * feature_dim * rank + 64
+
+
 _AHEAD_BYTES = 4 << 20
 _MOST_ROUNDS_AHEAD = 64
 
@@ -53,13 +71,16 @@ _COMMON_OPTIONS: tuple[tuple[str, int], ...] = (
 )
 
 
-def server_options(message_bytes: int, connections: int, streams: int) -> list[tuple[str, int]]:
+def server_options(
+    message_bytes: int, connections: int, streams: int, *, answer_bytes: int = 0
+) -> list[tuple[str, int]]:
     """Channel arguments of the server; its tolerance for pings matches what `client_options` sends.
 
     Args:
         message_bytes: of the largest message.
         connections: how many may be open; the next one is closed at once.
         streams: how many one connection may carry; agents of one process may share it.
+        answer_bytes: of the largest message that it sends, where that is larger.
     """
     return [
         *_COMMON_OPTIONS,
@@ -69,7 +90,7 @@ def server_options(message_bytes: int, connections: int, streams: int) -> list[t
         ("grpc.max_connection_idle_ms", IDLE_SECONDS * 1000),
         ("grpc.http2.min_recv_ping_interval_without_data_ms", KEEPALIVE_SECONDS * 1000 // 2),
         ("grpc.max_receive_message_length", message_bytes),
-        ("grpc.max_send_message_length", message_bytes),
+        ("grpc.max_send_message_length", max(message_bytes, answer_bytes)),
         ("grpc.so_reuseport", 0),
     ]
 

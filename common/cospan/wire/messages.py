@@ -42,6 +42,7 @@ class Join:
     client_version: str = ""
     resumption: Resumption | None = None
     holder: str = ""
+    keeps_state: bool = False
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -61,7 +62,9 @@ class GradientUpload:
 
 @dataclass(frozen=True, slots=True)
 class Heartbeat:
-    """The agent is alive."""
+    """The agent is alive. Every round below `saved_rounds` is in its file; 0 says nothing."""
+
+    saved_rounds: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +165,21 @@ class AgentPhase(Enum):
     CONNECTED = "connected"
     LOST = "lost"
     GONE = "gone"
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class RecalledRounds:
+    """Past rounds in which all agents of a session counted; see RecallRoundsResponse in coordinator_service.proto.
+
+    Attributes:
+        bases: (t, B_t) of each, oldest first.
+        next_round: where to ask on from.
+        lost: how many cannot be recalled; then there are no bases.
+    """
+
+    bases: tuple[tuple[int, Float[np.ndarray, "d r"]], ...]
+    next_round: int
+    lost: int = 0
 
 
 @dataclass(frozen=True, slots=True)

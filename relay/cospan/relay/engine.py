@@ -4,7 +4,7 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from cospan.client.transport import Transport
 from cospan.core.method import DEFAULT_MIN_STEPS
@@ -19,7 +19,7 @@ from cospan.server.history import RoundHistory
 from cospan.server.state import CoordinatorState
 from cospan.server.streams import Stream, Streams
 from cospan.wire.errors import CospanError
-from cospan.wire.messages import GradientUpload
+from cospan.wire.messages import GradientUpload, RecalledRounds
 
 log = logging.getLogger(__name__)
 
@@ -121,6 +121,10 @@ class RelayEngine:
             session = self._relay.fleet.sessions.get(token)
             self._bounded.update(() if session is None else set(session.agent_ids).intersection(upload.bounded))
         self.handle(server.GradientArrived(token, upload))
+
+    async def recall(self, agents: Collection[str], first: int, before: int) -> RecalledRounds:
+        """Nothing: past rounds are the coordinator's to tell of, which knows the relay's sums alone."""
+        return RecalledRounds((), max(first, before), max(0, before - first))
 
     def _told(self, event: UpstreamEvent) -> None:
         """The coordinator has said something; an answer waits until all of the question is asked."""

@@ -4,7 +4,7 @@ import contextlib
 import json
 import sqlite3
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from cospan.server.members import Departure, Seat, Session
 from cospan.server.saved import SavedRun
 from cospan.server.stored_file import BUSY_SECONDS, ReadingConnection, reading_connection
 from cospan.wire.errors import RunFileError
-from cospan.wire.messages import AgentPhase, RoundReport, Stamp
+from cospan.wire.messages import AgentPhase, RecalledRounds, RoundReport, Stamp
 from cospan.wire.spec_file import from_toml
 
 SCHEMA = 1
@@ -162,6 +162,56 @@ def read_basis(path: Path, round_number: int | None = None) -> KeptBasis:
         if number == 0:
             return KeptBasis(state, 0, state.specification.initial_basis())
         return KeptBasis(state, number, _arrays(connection, path, state, number)[0])
+
+
+def read_past(path: Path, agents: Collection[str], first: int, before: int, *, most: int) -> RecalledRounds:
+    """The rounds from `first` on, below `before`, whose gradients of all `agents` counted, with their bases.
+
+    Args:
+        path: of the stored run.
+        agents: names; one or more.
+        first: round.
+        before: round.
+        most: so many rounds at a time.
+
+    Raises:
+        RunFileError: the file is missing or damaged.
+    """
+    with _reading(path) as connection:
+        state = _state(connection, path)
+        learnt, partly = _learnt_rounds(connection, path, frozenset(agents), first, min(before, state.rounds))
+        kept = set(state.kept)
+        lost = len(partly) + sum(number not in kept for number in learnt)
+        if lost:
+            return RecalledRounds((), before, lost)
+        bases = [
+            (number, _arrays(connection, path, state, number)[0] if number else state.specification.initial_basis())
+            for number in learnt[:most]
+        ]
+        return RecalledRounds(tuple(bases), learnt[most] if len(learnt) > most else before)
+
+
+def _learnt_rounds(
+    connection: ReadingConnection, path: Path, agents: frozenset[str], first: int, before: int
+) -> tuple[list[int], set[int]]:
+    """Rounds whose gradients of all agents counted, now or later; and those of which only some agents' did."""
+    found: dict[int, set[str]] = {}
+    here: Collection[str] = ()
+    named_before = "SELECT max(round) FROM rounds WHERE contributors IS NOT NULL AND round <= ?"
+    (begin,) = connection.execute(named_before, (first,)).fetchone()
+    for row in _rows(connection, path, "rounds WHERE round >= ? AND round < ? ORDER BY round", begin or 0, before):
+        number, named = row[_ROUND], row[_CONTRIBUTORS]
+        if named is not None:
+            names = json.loads(named)
+            stale = names if isinstance(names, dict) else {}
+            here = agents.intersection(names)
+        else:
+            stale = {}
+        for agent in here:
+            found.setdefault(stale.get(agent, number), set()).add(agent)
+    wanted = sorted(number for number in found if number >= first)
+    partly = {number for number in wanted if len(found[number]) < len(agents)}
+    return [number for number in wanted if number not in partly], partly
 
 
 def spans(numbers: Sequence[int]) -> str:

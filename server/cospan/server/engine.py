@@ -9,7 +9,7 @@ import logging
 import secrets
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import TypeVar
 
 import numpy as np
@@ -18,6 +18,7 @@ from cospan.core.aggregation import arithmetic_of
 from cospan.core.exclusion import SoundMove, sound_move
 from cospan.core.specification import RunSpecification
 from cospan.server import machine
+from cospan.server.archive import read_past
 from cospan.server.events import (
     BasisComputed,
     BasisFailed,
@@ -42,11 +43,13 @@ from cospan.server.events import (
 )
 from cospan.server.history import RoundHistory
 from cospan.server.journal import Journal
+from cospan.server.membership import needed_from
 from cospan.server.rounds import is_plain
 from cospan.server.state import CoordinatorState
 from cospan.server.store import Operation, RunStore
 from cospan.server.streams import Stream, Streams
-from cospan.wire.messages import FinishCause, GradientUpload
+from cospan.wire.limits import recalled_rounds
+from cospan.wire.messages import FinishCause, GradientUpload, RecalledRounds
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +59,7 @@ _THREAD_FROM_NUMBERS = 400_000
 _LONGEST_SLEEP_SECONDS = 1.0
 _STALLED_SECONDS = 1.0
 
-_RETURN_SECONDS = 15.0
+RETURN_SECONDS = 15.0
 """After a restart, so long a round waits for those who took part before: longer than agents ever pause between
 attempts to connect."""
 _SILENT_SECONDS = 86400.0
@@ -80,7 +83,7 @@ class Engine:
         run_id: str | None = None,
         incarnation: int = 1,
         start_seconds: float = 600.0,
-        return_seconds: float = _RETURN_SECONDS,
+        return_seconds: float = RETURN_SECONDS,
         sites: int | None = None,
         store: RunStore | None = None,
         clock: Callable[[], float] = time.monotonic,
@@ -99,12 +102,15 @@ class Engine:
             )
         else:
             store.begin()
+            store.needed_from = lambda: needed_from(self.state)
             self.state = self._restored(store, start_seconds, return_seconds, sites)
             self._journal = Journal(store, self.handle, together=max(1, self.state.most_ahead // 2))
         self.state = self.state.having(coordinator_started=max(0.0, time.time()), silent_seconds=_SILENT_SECONDS)
         self.history = RoundHistory(self.state.round)
         self.ended = asyncio.Event()
         self.end: EndRun | Suspend | None = None
+        self.stays_open = False
+        """Whether the run can be resumed though it is stopped: what is stored says nothing of its end."""
         self.on_note: list[Callable[[Note], None]] = []
         self.on_round: list[Callable[[ReportRound], None]] = []
         self.on_closing: list[Callable[[ComputeBasis], None]] = []
@@ -224,6 +230,24 @@ class Engine:
             return RoundsStored((operation.record,))
         return None
 
+    async def recall(self, agents: Collection[str], first: int, before: int) -> RecalledRounds:
+        """The rounds from `first` on, below `before`, whose gradients of all `agents` counted, with their bases.
+
+        They are read from the disk, so those that are not on it yet are waited for.
+        """
+        spec = self.state.specification
+        before = min(before, self.state.round)
+        if first >= before or all(agent not in self.state.rounds_counted for agent in agents):
+            return RecalledRounds((), max(first, before))
+        store = self._store
+        if store is None:
+            return RecalledRounds((), before, before - first)
+        if self.state.durable_round < before:
+            async for _ in self.history.follow(before - 1):  # told of when it is on the disk
+                break
+        most = recalled_rounds(spec.feature_dim, spec.rank)
+        return await asyncio.to_thread(read_past, store.path, agents, first, before, most=most)
+
     # Arithmetic ------------------------------------------------------------------------------------------------
 
     def _compute(self, command: ComputeBasis) -> Event | None:
@@ -266,7 +290,11 @@ class Engine:
         await self._journal.close()
         try:
             if isinstance(self.end, EndRun) and self.end.cause in _FINAL:
-                await asyncio.to_thread(self._store.write_end, self.end.cause, self.end.message, self.state.round)
+                if self.stays_open:
+                    await asyncio.to_thread(self._store.take_back, self.state.round)
+                else:
+                    end, rounds = self.end, self.state.round
+                    await asyncio.to_thread(self._store.write_end, end.cause, end.message, rounds)
         finally:
             self._store.close()
             self._journal = self._store = None

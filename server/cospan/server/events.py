@@ -59,9 +59,10 @@ class GradientsArrived:
 
 @dataclass(frozen=True, slots=True)
 class HeartbeatArrived:
-    """A process says that it is alive."""
+    """A process says that it is alive, and that all rounds below `saved_rounds` are in its file; 0 says nothing."""
 
     token: str
+    saved_rounds: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from jaxtyping import Float
 
 from cospan.core.specification import RunSpecification
 from cospan.server.doorkeeper import Doorkeeper
-from cospan.server.engine import Engine
+from cospan.server.engine import RETURN_SECONDS, Engine
 from cospan.server.events import DrainRequested, EndRun, StopRequested, Suspend
 from cospan.server.listener import Listener
 from cospan.server.reporting import run_report
@@ -47,6 +47,7 @@ class Coordinator:
         host: str = "127.0.0.1",
         port: int = 0,
         start_seconds: float = 600.0,
+        return_seconds: float = RETURN_SECONDS,
         sites: int | None = None,
         store: RunStore | None = None,
         tls: TlsFiles | None = None,
@@ -58,6 +59,7 @@ class Coordinator:
             host: to listen on: an IPv4 or IPv6 address, a name, all of whose addresses are taken, or unix:PATH.
             port: to listen on; 0 for any that is free.
             start_seconds: the longest time to wait for the first round's agents.
+            return_seconds: the longest time to wait, in a run that is resumed, for those who took part before.
             sites: how many sites can be given out to agents that bring none; None where there is no limit.
             store: where the run is stored, and gone on with; it is closed with the coordinator. A run without one
                 is lost with this process.
@@ -75,7 +77,11 @@ class Coordinator:
             raise InvalidValueError("; ".join(problems))
         self.asked_to_stop = False
         """Whether somebody has asked for the end of the run."""
-        self.engine = Engine(specification, start_seconds=start_seconds, sites=sites, store=store)
+        self.interrupted = False
+        """Whether it was ended by `interrupt`."""
+        self.engine = Engine(
+            specification, start_seconds=start_seconds, return_seconds=return_seconds, sites=sites, store=store
+        )
         self._listener = Listener(self.engine, self.stop, host=host, port=port, tls=tls)
         self._stored = store is not None
         self._clock: asyncio.Task[None] | None = None
@@ -157,16 +163,22 @@ class Coordinator:
         self.asked_to_stop = True
         self.engine.handle(StopRequested(message))
 
+    def interrupt(self, message: str) -> None:
+        """Ends the run in order, as `stop` does, and leaves it to be resumed where it is stored."""
+        if not self.engine.ended.is_set():
+            self.asked_to_stop = self.interrupted = self.engine.stays_open = True
+            self.engine.handle(StopRequested(message))
+
     def drain(self, message: str, resume_after_seconds: float = RESUME_AFTER_SECONDS) -> None:
         """Goes down, and leaves the run to be gone on with: everybody is asked to come back after so many seconds.
 
-        Without a store there is nothing to go on with: then the run is ended, as `stop` does.
+        Without a store there is nothing to go on with: then the run is ended, as `interrupt` does.
         """
         forks.refuse_in_child()
         if self._stored:
             self.engine.handle(DrainRequested(message, resume_after_seconds))
         else:
-            self.stop(message)
+            self.interrupt(message)
 
     async def close(self) -> None:
         """Says NOT_SERVING, lets every stream take its farewell, stops listening, and closes the store.

@@ -20,7 +20,7 @@ from cospan.server.service import LOOKING, OWN_WAY, CoordinatorService, Serves, 
 from cospan.server.sightings import Sightings
 from cospan.wire import forks
 from cospan.wire.address import Address, parse_host
-from cospan.wire.limits import NO_COMPRESSION, max_message_bytes, server_options
+from cospan.wire.limits import NO_COMPRESSION, max_message_bytes, max_recalled_bytes, server_options
 from cospan.wire.tls import TlsFiles, TlsSource, check_usable
 
 _SERVICE_NAME = pb.DESCRIPTOR.services_by_name["CoordinatorService"].full_name
@@ -80,7 +80,8 @@ class Listener:
         spec = self._engine.state.specification
         limit = max_message_bytes(spec.feature_dim, spec.rank, max(_JOINABLE_GROUP, spec.agents))
         streams = sum(quota_of_all(kind, spec.agents).at_once for kind in Kind)
-        options = server_options(limit, connections_allowed(spec.agents), streams)
+        recalled = max_recalled_bytes(spec.feature_dim, spec.rank)
+        options = server_options(limit, connections_allowed(spec.agents), streams, answer_bytes=recalled)
         server = grpc.aio.server(options=options, interceptors=(self.door,), compression=NO_COMPRESSION)
         service = CoordinatorService(self._engine, self._stop, self.door, self.sightings)
         server.add_generic_rpc_handlers((handlers(service),))

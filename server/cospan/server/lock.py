@@ -5,6 +5,7 @@ import errno
 import fcntl
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from cospan.wire.errors import RunFileError
@@ -17,44 +18,52 @@ _SAFELY = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 _TAKEN = (errno.EWOULDBLOCK, errno.EACCES)
 
 
-class StoreLock:
-    """A lock that is held until it is closed, or until the process ends, however that goes."""
+class FileLock:
+    """A lock that is held until it is closed, or until every process that has it ends, however that goes."""
 
-    def __init__(self, store: Path) -> None:
-        """Takes the lock of the run in `store`.
+    def __init__(self, path: Path, who: Callable[[str], str], seconds: float | None = None) -> None:
+        """Takes the lock on a file, which is made where it is missing.
+
+        Args:
+            path: of the file.
+            who: gives the sentence to refuse with; its argument is what the holder has written into the file.
+            seconds: so long a lock that another process has is waited for; one second where left out.
 
         Raises:
-            RunFileError: another coordinator has it, or the folder cannot be written to.
+            RunFileError: another process has it.
+            OSError: the file cannot be made.
         """
-        self._path = lock_of(store)
-        deadline = time.monotonic() + _WAIT_SECONDS
-        try:
-            while (descriptor := self._try()) is None:
-                if time.monotonic() > deadline:
-                    holder = holder_of(store) or "unknown"
-                    raise RunFileError(
-                        f"another coordinator (process {holder}) serves the run in {store.parent}; end it first"
-                    )
-                time.sleep(_TRY_SECONDS)
-        except OSError as failure:
-            raise RunFileError(
-                f"cannot store a run in {store.parent}: {failure.strerror}; name another folder"
-            ) from failure
+        self._path = path
+        deadline = time.monotonic() + (_WAIT_SECONDS if seconds is None else seconds)
+        while (descriptor := self._try()) is None:
+            if time.monotonic() > deadline:
+                raise RunFileError(who(holder_of_lock(path) or "unknown"))
+            time.sleep(_TRY_SECONDS)
         self._descriptor: int | None = descriptor
-        with contextlib.suppress(OSError):  # a full disk; only people read it
-            os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+
+    @property
+    def descriptor(self) -> int:
+        """Of the open file: a child process that inherits it has the lock as well."""
+        assert self._descriptor is not None
+        return self._descriptor
+
+    def say(self, text: str) -> None:
+        """Writes into the file who has the lock; on a full disk nothing, for only people read it."""
+        with contextlib.suppress(OSError):
+            os.ftruncate(self.descriptor, 0)
+            os.pwrite(self.descriptor, f"{text}\n".encode(), 0)
 
     def close(self) -> None:
-        """Lets another coordinator have it."""
+        """Lets another process have it."""
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
 
     def remove(self) -> None:
-        """Removes the file, where nothing came of the run, and lets go of it."""
-        with contextlib.suppress(OSError):
-            self._path.unlink()
+        """Removes the file, and lets go of the lock."""
+        if self._descriptor is not None:
+            with contextlib.suppress(OSError):
+                self._path.unlink()
         self.close()
 
     def _try(self) -> int | None:
@@ -73,6 +82,28 @@ class StoreLock:
         return descriptor
 
 
+class StoreLock(FileLock):
+    """The lock of a coordinator."""
+
+    def __init__(self, store: Path) -> None:
+        """Takes the lock of the run in `store`.
+
+        Raises:
+            RunFileError: another coordinator has it, or the folder cannot be written to.
+        """
+
+        def refusal(holder: str) -> str:
+            return f"another coordinator (process {holder}) serves the run in {store.parent}; end it first"
+
+        try:
+            super().__init__(lock_of(store), refusal)
+        except OSError as failure:
+            raise RunFileError(
+                f"cannot store a run in {store.parent}: {failure.strerror}; name another folder"
+            ) from failure
+        self.say(str(os.getpid()))
+
+
 def lock_of(store: Path) -> Path:
     """The file whose lock goes with a store."""
     return store.with_name(f".{store.name}.lock")
@@ -80,15 +111,20 @@ def lock_of(store: Path) -> Path:
 
 def holder_of(store: Path) -> str | None:
     """The number of the process that serves the run in `store`, or "unknown"; None where nobody does."""
+    return holder_of_lock(lock_of(store))
+
+
+def holder_of_lock(path: Path) -> str | None:
+    """What the process that has the lock on a file has written into it, or "unknown"; None where none has it."""
     try:
-        descriptor = os.open(lock_of(store), os.O_RDONLY | _SAFELY)
+        descriptor = os.open(path, os.O_RDONLY | _SAFELY)
     except OSError:
         return None
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except OSError as failure:
         taken = failure.errno in _TAKEN
-        return (os.pread(descriptor, 32, 0).decode("ascii", "replace").strip() or "unknown") if taken else None
+        return (os.pread(descriptor, 128, 0).decode("ascii", "replace").strip() or "unknown") if taken else None
     finally:
         os.close(descriptor)
     return None

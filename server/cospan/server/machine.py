@@ -39,7 +39,7 @@ from cospan.server.events import (
 )
 from cospan.server.layered import Layered
 from cospan.server.members import Session
-from cospan.server.membership import admit, remove
+from cospan.server.membership import admit, remove, with_saved
 from cospan.server.patience import is_slow, longest_round, slow_at
 from cospan.server.roll import NOBODY, Roll
 from cospan.server.saved import SavedRun
@@ -105,7 +105,10 @@ def restored_state(
         now=now,
         sites=sites,
     )
-    sessions = {session.token: replace(session, last_seen=now, opened=now) for session in saved.sessions}
+    # How far their files have come is not stored: until they come back nothing is dropped that they may need.
+    sessions = {
+        session.token: replace(session, last_seen=now, opened=now, needs_from=0) for session in saved.sessions
+    }
     return replace(
         state,
         basis=state.basis if saved.basis is None else saved.basis,
@@ -141,8 +144,8 @@ def step(state: CoordinatorState, event: Event, now: float) -> Outcome:
             return rounds.on_basis(state, event, now)
         case RoundsStored():
             return rounds.on_stored(state, event, now)
-        case HeartbeatArrived(token=token):
-            return state.with_session(session_of(state, token).heard(now)), ()
+        case HeartbeatArrived(token=token, saved_rounds=saved):
+            return state.with_session(with_saved(session_of(state, token), saved).heard(now)), ()
         case JoinRequested():
             return _on_join(state, event, now)
         case LeaveArrived():

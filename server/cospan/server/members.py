@@ -24,6 +24,8 @@ class Session:
         reconnects: how often it came back.
         holder: who asked for the site that was given out; empty where the process brought its own names.
         site_index: of that site.
+        needs_from: the bases from this round on are kept for it, since its file does not hold those rounds yet;
+            None where it keeps no file.
     """
 
     token: str
@@ -36,6 +38,7 @@ class Session:
     reconnects: int = 0
     holder: str = ""
     site_index: int | None = None
+    needs_from: int | None = None
 
     def heard(self, now: float) -> "Session":
         """The session that was heard now, or just before."""

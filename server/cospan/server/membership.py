@@ -40,7 +40,7 @@ def admit(state: CoordinatorState, event: JoinRequested, now: float) -> Outcome:
     state = _with_told(state, event.join)
     known = _session_to_resume(state, event.join)
     if known is not None:
-        return _resume(state, known, event.stream, now)
+        return _resume(state, known, event, now)
     check_room(state, event.join.agent_ids)
     state, before = _displace(state, event.join, now)
     if not state.specification.feature_fingerprint:
@@ -70,6 +70,20 @@ def remove(state: CoordinatorState, token: str, cause: str, now: float) -> Outco
     )
     dropped = DropMember(token, tuple(gone.values()))
     return state, (dropped, Note("agent-gone", state.round, session.agent_ids, cause))
+
+
+def with_saved(session: Session, saved_rounds: int) -> Session:
+    """The session whose process has said that all rounds below this one are in its file."""
+    if session.needs_from is None or saved_rounds <= session.needs_from:
+        return session
+    return replace(session, needs_from=saved_rounds)
+
+
+def needed_from(state: CoordinatorState) -> int | None:
+    """The oldest round whose basis some process may ask for again; None where no process keeps a file."""
+    return min(
+        (session.needs_from for session in state.sessions.values() if session.needs_from is not None), default=None
+    )
 
 
 def _seated(state: CoordinatorState, event: JoinRequested) -> tuple[JoinRequested, int | None]:
@@ -156,16 +170,17 @@ def _with_told(state: CoordinatorState, join: Join) -> CoordinatorState:
     return replace(state, told=max(state.told, told))
 
 
-def _resume(state: CoordinatorState, session: Session, stream: int, now: float) -> Outcome:
+def _resume(state: CoordinatorState, session: Session, event: JoinRequested, now: float) -> Outcome:
     superseded: tuple[Command, ...] = ()
     if session.phase is AgentPhase.CONNECTED:
         superseded = (CloseStream(session.stream, None),)
     session = replace(
         session,
-        stream=stream,
+        stream=event.stream,
         phase=AgentPhase.CONNECTED,
         last_seen=now,
         reconnects=session.reconnects + 1,
+        needs_from=(session.needs_from or 0) if event.join.keeps_state else None,
     )
     state = state.with_session(session)
     back = Note("agent-back", state.round, session.agent_ids, "its stream is open again")
@@ -232,6 +247,7 @@ def _open_session(
         reconnects=max((gone.reconnects + 1 for gone in returning), default=0),
         holder=holder,
         site_index=site_index,
+        needs_from=0 if event.join.keeps_state else None,
     )
     state = replace(
         state,

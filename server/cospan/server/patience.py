@@ -18,8 +18,14 @@ _AFTER_THE_FIRST = 2.0
 
 
 def longest_round(state: CoordinatorState) -> float:
-    """Seconds after which the open round gives up an agent that is alive; `round_seconds` or more."""
+    """Seconds after which the open round gives up an agent that is alive; `round_seconds` or more.
+
+    Agents that return after a restart first learn again what they lost, so a frozen round waits for them as long as
+    the restart waits for their return.
+    """
     least = state.specification.round_seconds
+    if state.frozen:
+        least = max(least, state.return_seconds)
     if state.silent_seconds <= least:
         return least
     if state.contributions:

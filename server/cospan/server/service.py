@@ -6,7 +6,7 @@ A method that raises a `RemoteError` is refused with it; `cospan.server.doorkeep
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from typing import Any, Protocol, runtime_checkable
 
 import grpc
@@ -30,6 +30,7 @@ from cospan.server.reporting import run_report
 from cospan.server.sightings import Sightings
 from cospan.server.state import CoordinatorState
 from cospan.server.streams import Stream
+from cospan.server.transition import session_of
 from cospan.server.writer import Writer
 from cospan.wire.codec import decode_agent_message, encode_matrix, encode_specification, encode_stamp
 from cospan.wire.errors import (
@@ -42,7 +43,8 @@ from cospan.wire.errors import (
 )
 from cospan.wire.identity import Identity, Right
 from cospan.wire.limits import MAX_TEXT
-from cospan.wire.messages import AgentMessage, GradientUpload, Heartbeat, Join, Leave, RunPhase
+from cospan.wire.messages import AgentMessage, GradientUpload, Heartbeat, Join, Leave, RecalledRounds, RunPhase
+from cospan.wire.recalled import encode_recalled
 from cospan.wire.reports import encode_round_report, encode_run_report
 from cospan.wire.stencil import AgentMessageReader
 from cospan.wire.text import printable
@@ -96,6 +98,10 @@ class Serves(Protocol):
 
     def take(self, token: str, upload: GradientUpload) -> None:
         """Lets a gradient arrive, now or in a moment. Raises as `handle` does."""
+        ...
+
+    async def recall(self, agents: Collection[str], first: int, before: int) -> RecalledRounds:
+        """The rounds from `first` on, below `before`, whose gradients of all `agents` counted, with their bases."""
         ...
 
 
@@ -206,8 +212,8 @@ class CoordinatorService:
                     self._sightings.note_td_error(self._engine.state, token, message.td_error)
                 if message.bounded:
                     self._sightings.note_bounded(self._engine.state, token, message.bounded)
-            case Heartbeat():
-                self._engine.handle(HeartbeatArrived(token))
+            case Heartbeat(saved_rounds=saved):
+                self._engine.handle(HeartbeatArrived(token, min(saved, self._engine.state.round + 1)))
             case Leave(cause=cause, returning=returning):
                 self._engine.handle(LeaveArrived(token, cause, returning))
                 stream.close(None)
@@ -224,6 +230,14 @@ class CoordinatorService:
             specification=encode_specification(state.specification),
             unix_seconds=time.time(),
         )
+
+    async def recall_rounds(self, request: pb.RecallRoundsRequest, context: Context) -> pb.RecallRoundsResponse:
+        """Past rounds of a session's agents, for its process, which was started again."""
+        state = self._engine.state
+        session = session_of(state, request.session_token)
+        peer_identity(context).require_agents(session.agent_ids)
+        recalled = await self._engine.recall(session.agent_ids, request.from_round, request.before_round)
+        return encode_recalled(state.stamp, recalled)
 
     async def get_run(self, _request: pb.GetRunRequest, context: Context) -> pb.GetRunResponse:
         """The run as it stands."""
@@ -287,6 +301,9 @@ def handlers(service: CoordinatorService) -> grpc.GenericRpcHandler:
             "Collaborate": grpc.stream_stream_rpc_method_handler(service.collaborate, None, _serialise),
             "GetSpecification": grpc.unary_unary_rpc_method_handler(
                 service.get_specification, pb.GetSpecificationRequest.FromString, _serialise
+            ),
+            "RecallRounds": grpc.unary_unary_rpc_method_handler(
+                service.recall_rounds, pb.RecallRoundsRequest.FromString, _serialise
             ),
             "GetRun": grpc.unary_unary_rpc_method_handler(service.get_run, pb.GetRunRequest.FromString, _serialise),
             "GetBasis": grpc.unary_unary_rpc_method_handler(

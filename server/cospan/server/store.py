@@ -41,6 +41,8 @@ _NEWEST_BASES = 3
 """So many of the newest bases are kept, whatever their round."""
 _TRY_SECONDS = 0.5
 """How long SQLite itself tries, while another program has the file locked, before the wait is told."""
+_MOST_WAITING_BYTES = 256 << 20
+"""Of bases that are kept for agents whose files do not hold their rounds yet."""
 _PAGE, _LARGE_PAGE = 4096, 65_536
 _LARGE_BASIS = 1 << 17
 """Bytes: from here on large pages spare a quarter to a half of what a commit costs."""
@@ -66,6 +68,9 @@ class RunStore:
         self._keep_every = keep_every
         self._digest = saved.specification.digest()
         self._clock, self._told = clock, False
+        self.needed_from: Callable[[], int | None] = lambda: None
+        """Gives the oldest round whose basis agents may ask for; called by the thread that writes."""
+        self._pruned = 0
         self._names: Set[str] | None = None
         self._contributors = ""  # so that the first round stored here names them, whatever the rounds before hold
 
@@ -86,7 +91,7 @@ class RunStore:
         Raises:
             RunFileError: nothing was stored, as when the disk is full.
         """
-        before = self._contributors, self._names, self._digest
+        before = self._contributors, self._names, self._digest, self._pruned
         try:
             with self._writing() as cursor:
                 rows, records = list[tuple[Any, ...]](), list[RoundRecord]()
@@ -101,7 +106,7 @@ class RunStore:
                     cursor.executemany(f"INSERT INTO rounds VALUES ({marks})", rows)
                     self._write_bases(cursor, records)
         except BaseException:
-            self._contributors, self._names, self._digest = before
+            self._contributors, self._names, self._digest, self._pruned = before
             raise
 
     def write_end(self, cause: FinishCause, message: str, rounds: int) -> None:
@@ -111,10 +116,17 @@ class RunStore:
             RunFileError: that cannot be stored.
         """
         with self._writing() as cursor:
-            # The next one may have been stored while somebody stopped the run; nobody was told of it.
-            cursor.execute("DELETE FROM rounds WHERE round >= ?", (rounds,))
-            cursor.execute("DELETE FROM bases WHERE round > ?", (rounds,))
+            _take_back(cursor, rounds)
             _change_run(cursor, finish_cause=cause.value, finish_message=message)
+
+    def take_back(self, rounds: int) -> None:
+        """Stores that only so many rounds are done: the next may have been stored, and no agent was told of it.
+
+        Raises:
+            RunFileError: that cannot be stored.
+        """
+        with self._writing() as cursor:
+            _take_back(cursor, rounds)
 
     def close(self) -> None:
         """Ends the use of the file; another coordinator may take it."""
@@ -143,8 +155,8 @@ class RunStore:
 
     def _write_bases(self, cursor: sqlite3.Cursor, records: Sequence[RoundRecord]) -> None:
         """Those of rounds in a row that are to be kept, which with many rounds spares most of what is large."""
-        first, last = records[0].closed_round + 1, records[-1].closed_round + 1
-        pruned = last - _NEWEST_BASES
+        last = records[-1].closed_round + 1
+        pruned = max(self._pruned, self._prunable(last, records[-1].move.basis.nbytes))
         for record in records:
             number = record.closed_round + 1
             if number > pruned or number % self._keep_every == 0:
@@ -152,9 +164,17 @@ class RunStore:
                 values = (number, basis, row_squares, seal_of_arrays(basis or b"", row_squares))
                 cursor.execute("INSERT INTO bases VALUES (?, ?, ?, ?)", values)
         cursor.execute(
-            "DELETE FROM bases WHERE round BETWEEN ? AND ? AND round % ? <> 0",
-            (first - _NEWEST_BASES, pruned, self._keep_every),
+            "DELETE FROM bases WHERE round > ? AND round <= ? AND round % ? <> 0",
+            (self._pruned, pruned, self._keep_every),
         )
+        self._pruned = pruned
+
+    def _prunable(self, last: int, basis_bytes: int) -> int:
+        """Up to which round bases are needed by nobody, when `last` is the newest."""
+        pruned, needed = last - _NEWEST_BASES, self.needed_from()
+        if needed is None:
+            return pruned
+        return min(pruned, max(needed - 1, last - _MOST_WAITING_BYTES // basis_bytes))
 
     def _row(self, record: RoundRecord) -> tuple[Any, ...]:
         """A row of `rounds`, with its seal."""
@@ -246,8 +266,14 @@ def create_store(
     return RunStore(path, connection, lock, SavedRun(run_id, specification), keep_every=keep_every)
 
 
-def open_store(path: Path, *, keep_every: int = KEEP_EVERY) -> RunStore:
+def open_store(path: Path, *, keep_every: int = KEEP_EVERY, reopen: bool = False) -> RunStore:
     """A run that was stored before, checked as a whole.
+
+    Args:
+        path: of the file.
+        keep_every: of so many rounds one basis is kept for good, beside the newest.
+        reopen: whether the last round of a run that did all its rounds is taken back, so that agents that were
+            killed before they had written their files can take part in it again.
 
     Raises:
         RunFileError: it is damaged, of a newer version, over, served by another coordinator, or cannot be written.
@@ -256,6 +282,10 @@ def open_store(path: Path, *, keep_every: int = KEEP_EVERY) -> RunStore:
     lock = StoreLock(path)
     try:
         state = read_state(path, check=True)
+        if reopen and state.finish_cause == FinishCause.ROUNDS_REACHED.value and state.rounds:
+            with _storing(path):
+                _reopen(path, state.rounds - 1)
+            state = read_state(path)
         if state.finish_cause is not None:
             raise RunFileError(
                 f"the run in {path} is over after {state.rounds} rounds ({state.finish_message}); "
@@ -269,6 +299,24 @@ def open_store(path: Path, *, keep_every: int = KEEP_EVERY) -> RunStore:
         lock.close()
         raise
     return RunStore(path, connection, lock, saved, keep_every=keep_every)
+
+
+def _reopen(path: Path, rounds: int) -> None:
+    """Takes the last round back, and that the run is over. What the round follows from is kept."""
+    connection = _connect(path)
+    try:
+        cursor = connection.cursor()
+        cursor.execute("BEGIN IMMEDIATE")
+        _take_back(cursor, rounds)
+        _change_run(cursor, finish_cause=None, finish_message=None)
+        cursor.execute("COMMIT")
+    finally:
+        connection.close()
+
+
+def _take_back(cursor: sqlite3.Cursor, rounds: int) -> None:
+    cursor.execute("DELETE FROM rounds WHERE round >= ?", (rounds,))
+    cursor.execute("DELETE FROM bases WHERE round > ?", (rounds,))
 
 
 def _fresh_files(path: Path) -> tuple[Path, Path]:

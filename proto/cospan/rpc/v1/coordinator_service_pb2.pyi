@@ -203,6 +203,7 @@ class Join(_message.Message):
     CLIENT_VERSION_FIELD_NUMBER: _builtins.int
     RESUMPTION_FIELD_NUMBER: _builtins.int
     HOLDER_FIELD_NUMBER: _builtins.int
+    KEEPS_STATE_FIELD_NUMBER: _builtins.int
     instance_id: _builtins.str
     """One random name per agent process, at most 64 characters. Joining twice with the same name is joining once. With
     other `agent_ids` the process joins anew, and its older session that hosted any of them is over.
@@ -219,6 +220,10 @@ class Join(_message.Message):
     """Who asks for a free site, where `agent_ids` is empty: a name that outlives the process, as that of its
     container, of the same form as an agent's. One holder has one site: started again it gets the same one while
     that is free, and its older process, should it still seem alive, is given up.
+    """
+    keeps_state: _builtins.bool
+    """Whether the process keeps what it has learnt in a file. The coordinator then keeps the bases of the rounds that
+    the file does not hold yet; see `Heartbeat.saved_rounds` and `RecallRounds`.
     """
     @_builtins.property
     def agent_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -242,10 +247,11 @@ class Join(_message.Message):
         client_version: _builtins.str = ...,
         resumption: Global___SessionResumption | None = ...,
         holder: _builtins.str = ...,
+        keeps_state: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["resumption", b"resumption"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_ids", b"agent_ids", "client_version", b"client_version", "feature_dim", b"feature_dim", "feature_fingerprint", b"feature_fingerprint", "holder", b"holder", "instance_id", b"instance_id", "resumption", b"resumption", "workload", b"workload"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_ids", b"agent_ids", "client_version", b"client_version", "feature_dim", b"feature_dim", "feature_fingerprint", b"feature_fingerprint", "holder", b"holder", "instance_id", b"instance_id", "keeps_state", b"keeps_state", "resumption", b"resumption", "workload", b"workload"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -406,16 +412,23 @@ Global___FactoredMatrix: _TypeAlias = FactoredMatrix  # noqa: Y015
 
 @_typing.final
 class Heartbeat(_message.Message):
-    """Says only that the sender is alive."""
+    """Says that the sender is alive, and how far its file has come."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    SAVED_ROUNDS_FIELD_NUMBER: _builtins.int
+    saved_rounds: _builtins.int
+    """What every round below this one has taught is in the file of the process, on its disk; 0 says nothing. Never less
+    than it said before.
+    """
     def __init__(
         self,
+        *,
+        saved_rounds: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["saved_rounds", b"saved_rounds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -720,6 +733,104 @@ class GetSpecificationResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetSpecificationResponse: _TypeAlias = GetSpecificationResponse  # noqa: Y015
+
+@_typing.final
+class RecallRoundsRequest(_message.Message):
+    """Asks for the bases of past rounds."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SESSION_TOKEN_FIELD_NUMBER: _builtins.int
+    FROM_ROUND_FIELD_NUMBER: _builtins.int
+    BEFORE_ROUND_FIELD_NUMBER: _builtins.int
+    session_token: _builtins.str
+    """Of the session whose agents are meant."""
+    from_round: _builtins.int
+    """The first round of interest."""
+    before_round: _builtins.int
+    """The round to stop before; at most the open one."""
+    def __init__(
+        self,
+        *,
+        session_token: _builtins.str = ...,
+        from_round: _builtins.int = ...,
+        before_round: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["before_round", b"before_round", "from_round", b"from_round", "session_token", b"session_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RecallRoundsRequest: _TypeAlias = RecallRoundsRequest  # noqa: Y015
+
+@_typing.final
+class RecalledRound(_message.Message):
+    """One past round."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROUND_FIELD_NUMBER: _builtins.int
+    BASIS_FIELD_NUMBER: _builtins.int
+    round: _builtins.int
+    """t."""
+    @_builtins.property
+    def basis(self) -> _matrix_pb2.Matrix:
+        """B_t, the basis that the round's gradients were taken at, d × r."""
+
+    def __init__(
+        self,
+        *,
+        round: _builtins.int = ...,
+        basis: _matrix_pb2.Matrix | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["basis", b"basis"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["basis", b"basis", "round", b"round"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RecalledRound: _TypeAlias = RecalledRound  # noqa: Y015
+
+@_typing.final
+class RecallRoundsResponse(_message.Message):
+    """The rounds in which all agents of the session counted, oldest first: as many as fit one message."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STAMP_FIELD_NUMBER: _builtins.int
+    ROUNDS_FIELD_NUMBER: _builtins.int
+    NEXT_ROUND_FIELD_NUMBER: _builtins.int
+    LOST_ROUNDS_FIELD_NUMBER: _builtins.int
+    next_round: _builtins.int
+    """Where to ask on from; `before_round` where nothing is left."""
+    lost_rounds: _builtins.int
+    """Number of rounds from `from_round` on in which agents of the session counted and that cannot be recalled: their
+    bases are not kept any more, or only some of the agents counted.
+    """
+    @_builtins.property
+    def stamp(self) -> _run_pb2.StateStamp:
+        """The state that the message describes."""
+
+    @_builtins.property
+    def rounds(self) -> _containers.RepeatedCompositeFieldContainer[Global___RecalledRound]:
+        """The rounds; empty where `lost_rounds` is above 0."""
+
+    def __init__(
+        self,
+        *,
+        stamp: _run_pb2.StateStamp | None = ...,
+        rounds: _abc.Iterable[Global___RecalledRound] | None = ...,
+        next_round: _builtins.int = ...,
+        lost_rounds: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["stamp", b"stamp"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["lost_rounds", b"lost_rounds", "next_round", b"next_round", "rounds", b"rounds", "stamp", b"stamp"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RecallRoundsResponse: _TypeAlias = RecallRoundsResponse  # noqa: Y015
 
 @_typing.final
 class GetRunRequest(_message.Message):

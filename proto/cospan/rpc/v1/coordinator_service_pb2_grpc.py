@@ -56,6 +56,11 @@ class CoordinatorServiceStub(object):
                 request_serializer=cospan_dot_rpc_dot_v1_dot_coordinator__service__pb2.GetBasisRequest.SerializeToString,
                 response_deserializer=cospan_dot_rpc_dot_v1_dot_coordinator__service__pb2.GetBasisResponse.FromString,
                 _registered_method=True)
+        self.RecallRounds = channel.unary_unary(
+                '/cospan.rpc.v1.CoordinatorService/RecallRounds',
+                request_serializer=cospan_dot_rpc_dot_v1_dot_coordinator__service__pb2.RecallRoundsRequest.SerializeToString,
+                response_deserializer=cospan_dot_rpc_dot_v1_dot_coordinator__service__pb2.RecallRoundsResponse.FromString,
+                _registered_method=True)
         self.WatchRounds = channel.unary_stream(
                 '/cospan.rpc.v1.CoordinatorService/WatchRounds',
                 request_serializer=cospan_dot_rpc_dot_v1_dot_coordinator__service__pb2.WatchRoundsRequest.SerializeToString,
@@ -101,6 +106,14 @@ class CoordinatorServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RecallRounds(self, request, context):
+        """The bases of past rounds in which a session's agents counted, so that a process that was started again can learn
+        those rounds again. For the session's own process.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def WatchRounds(self, request, context):
         """A summary of each round as it closes, beginning with those that are still remembered. For observers and
         administrators, where there is TLS.
@@ -139,6 +152,11 @@ def add_CoordinatorServiceServicer_to_server(servicer, server):
                     servicer.GetBasis,
                     request_deserializer=cospan_dot_rpc_dot_v1_dot_coordinator__service__pb2.GetBasisRequest.FromString,
                     response_serializer=cospan_dot_rpc_dot_v1_dot_coordinator__service__pb2.GetBasisResponse.SerializeToString,
+            ),
+            'RecallRounds': grpc.unary_unary_rpc_method_handler(
+                    servicer.RecallRounds,
+                    request_deserializer=cospan_dot_rpc_dot_v1_dot_coordinator__service__pb2.RecallRoundsRequest.FromString,
+                    response_serializer=cospan_dot_rpc_dot_v1_dot_coordinator__service__pb2.RecallRoundsResponse.SerializeToString,
             ),
             'WatchRounds': grpc.unary_stream_rpc_method_handler(
                     servicer.WatchRounds,
@@ -261,6 +279,33 @@ class CoordinatorService(object):
             '/cospan.rpc.v1.CoordinatorService/GetBasis',
             cospan_dot_rpc_dot_v1_dot_coordinator__service__pb2.GetBasisRequest.SerializeToString,
             cospan_dot_rpc_dot_v1_dot_coordinator__service__pb2.GetBasisResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RecallRounds(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cospan.rpc.v1.CoordinatorService/RecallRounds',
+            cospan_dot_rpc_dot_v1_dot_coordinator__service__pb2.RecallRoundsRequest.SerializeToString,
+            cospan_dot_rpc_dot_v1_dot_coordinator__service__pb2.RecallRoundsResponse.FromString,
             options,
             channel_credentials,
             insecure,

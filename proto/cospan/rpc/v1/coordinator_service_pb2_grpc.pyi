@@ -43,6 +43,10 @@ class CoordinatorServiceStub:
     """The specification of the run, its state, and who is in it. For observers and administrators, where there is TLS."""
     GetBasis: _grpc.UnaryUnaryMultiCallable[_coordinator_service_pb2.GetBasisRequest, _coordinator_service_pb2.GetBasisResponse]
     """The newest basis. For observers and administrators, where there is TLS."""
+    RecallRounds: _grpc.UnaryUnaryMultiCallable[_coordinator_service_pb2.RecallRoundsRequest, _coordinator_service_pb2.RecallRoundsResponse]
+    """The bases of past rounds in which a session's agents counted, so that a process that was started again can learn
+    those rounds again. For the session's own process.
+    """
     WatchRounds: _grpc.UnaryStreamMultiCallable[_coordinator_service_pb2.WatchRoundsRequest, _coordinator_service_pb2.WatchRoundsResponse]
     """A summary of each round as it closes, beginning with those that are still remembered. For observers and
     administrators, where there is TLS.
@@ -67,6 +71,10 @@ class CoordinatorServiceAsyncStub(CoordinatorServiceStub):
     """The specification of the run, its state, and who is in it. For observers and administrators, where there is TLS."""
     GetBasis: _aio.UnaryUnaryMultiCallable[_coordinator_service_pb2.GetBasisRequest, _coordinator_service_pb2.GetBasisResponse]  # type: ignore[assignment]
     """The newest basis. For observers and administrators, where there is TLS."""
+    RecallRounds: _aio.UnaryUnaryMultiCallable[_coordinator_service_pb2.RecallRoundsRequest, _coordinator_service_pb2.RecallRoundsResponse]  # type: ignore[assignment]
+    """The bases of past rounds in which a session's agents counted, so that a process that was started again can learn
+    those rounds again. For the session's own process.
+    """
     WatchRounds: _aio.UnaryStreamMultiCallable[_coordinator_service_pb2.WatchRoundsRequest, _coordinator_service_pb2.WatchRoundsResponse]  # type: ignore[assignment]
     """A summary of each round as it closes, beginning with those that are still remembered. For observers and
     administrators, where there is TLS.
@@ -112,6 +120,16 @@ class CoordinatorServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_coordinator_service_pb2.GetBasisResponse, _abc.Awaitable[_coordinator_service_pb2.GetBasisResponse]]:
         """The newest basis. For observers and administrators, where there is TLS."""
+
+    @_abc_1.abstractmethod
+    def RecallRounds(
+        self,
+        request: _coordinator_service_pb2.RecallRoundsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_coordinator_service_pb2.RecallRoundsResponse, _abc.Awaitable[_coordinator_service_pb2.RecallRoundsResponse]]:
+        """The bases of past rounds in which a session's agents counted, so that a process that was started again can learn
+        those rounds again. For the session's own process.
+        """
 
     @_abc_1.abstractmethod
     def WatchRounds(

@@ -1,0 +1,54 @@
+"""Gradients in an agent's file that its coordinator may ask for again: npz arrays, and back."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from google.protobuf.message import DecodeError
+from jaxtyping import Float
+
+from cospan.client.result_file import AgentResult
+from cospan.client.session import KeptGradient
+from cospan.core.specification import RunSpecification
+from cospan.rpc.v1 import coordinator_service_pb2 as pb
+from cospan.wire.codec import decode_agent_message, encode_agent_message
+from cospan.wire.errors import InvalidMessageError
+from cospan.wire.messages import GradientUpload
+
+_UPLOAD, _BASES = "kept_upload_", "kept_bases"
+
+
+def kept_values(kept: Sequence[KeptGradient]) -> dict[str, Any]:
+    """Gradients and the bases that they were taken at, by the names of a file."""
+    messages = [encode_agent_message(each.upload).SerializeToString() for each in kept]
+    bases = np.stack([each.basis for each in kept]) if kept else np.zeros((0, 0, 0))
+    uploads = {f"{_UPLOAD}{place}": np.frombuffer(message, np.uint8) for place, message in enumerate(messages)}
+    return {_BASES: bases, **uploads}
+
+
+def loaded_kept(result: AgentResult, spec: RunSpecification) -> tuple[KeptGradient, ...]:
+    """The gradients of a file; none where it holds none, or what is no gradient of this run.
+
+    Without them the rounds are learnt again, so a file of an older version is as good as before.
+    """
+    bases = result.values.get(_BASES, np.zeros((0, 0, 0)))
+    if bases.ndim != 3 or bases.shape[1:] != (spec.feature_dim, spec.rank):
+        return ()
+    uploads = [_loaded_upload(result, place, spec) for place in range(len(bases))]
+    known = [upload for upload in uploads if upload is not None]
+    if len(known) < len(uploads):
+        return ()
+    return tuple(KeptGradient(upload, _basis(basis)) for upload, basis in zip(known, bases, strict=True))
+
+
+def _basis(values: np.ndarray) -> Float[np.ndarray, "d r"]:
+    return np.ascontiguousarray(values, dtype=np.float64)
+
+
+def _loaded_upload(result: AgentResult, place: int, spec: RunSpecification) -> GradientUpload | None:
+    data = result.values.get(f"{_UPLOAD}{place}", np.zeros(0, np.uint8))
+    try:
+        message = decode_agent_message(pb.CollaborateRequest.FromString(data.tobytes()), spec)
+    except (DecodeError, InvalidMessageError):
+        return None
+    return message if isinstance(message, GradientUpload) else None

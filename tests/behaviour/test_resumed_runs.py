@@ -1,0 +1,132 @@
+"""`cospan run --resume` after every process of a run was killed: the bits of a run that was never broken."""
+
+import contextlib
+import csv
+import json
+import os
+import random
+import signal
+import sqlite3
+import subprocess
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from behaviour.test_cli import (  # noqa: F401 - a fixture among them
+    SECONDS,
+    cospan,
+    ended,
+    in_this_process,
+    no_matplotlib,
+    result_of,
+    started,
+)
+
+from cospan.client.result_file import load_result
+
+ROUNDS = 300
+SIZE = ("--agents", "2", "--rounds", str(ROUNDS), "--seed", "3")
+LOOK_SECONDS = 0.005
+
+pytestmark = pytest.mark.skipif(
+    not Path("/proc/self/stat").exists(), reason="finds the children of a process in /proc"
+)
+
+
+def rounds_stored(folder: Path) -> int:
+    try:
+        connection = sqlite3.connect(f"file:{folder / 'coordinator.sqlite'}?mode=ro", uri=True)
+    except sqlite3.Error:
+        return 0
+    try:
+        return int(connection.execute("SELECT count(*) FROM rounds").fetchone()[0])
+    except sqlite3.Error:
+        return 0
+    finally:
+        connection.close()
+
+
+def wait_for_round(folder: Path, number: int, process: "subprocess.Popen[str]") -> None:
+    deadline, clock = time.monotonic() + SECONDS, threading.Event()
+    while rounds_stored(folder) < number:
+        assert process.poll() is None, "the run has ended before it could be killed"
+        assert time.monotonic() < deadline, f"round {number} was not stored within {SECONDS:g} s"
+        clock.wait(LOOK_SECONDS)
+
+
+def children_of(process: int) -> list[int]:
+    """Of all generations."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+            except OSError:
+                continue
+            if parent == process:
+                found += [int(entry.name), *children_of(int(entry.name))]
+    return found
+
+
+def kill_all(process: "subprocess.Popen[str]", rng: random.Random) -> None:
+    """In any order, so that some live on for a moment without the others."""
+    everybody = [process.pid, *children_of(process.pid)]
+    rng.shuffle(everybody)
+    for each in everybody:
+        with contextlib.suppress(ProcessLookupError):  # it has followed its parent
+            os.kill(each, signal.SIGKILL)
+    process.wait(SECONDS)
+
+
+def same_agents(one: Path, other: Path) -> bool:
+    """Whether the agents of two runs have learnt the same, bit for bit. Their files belong to two runs, though."""
+    files = sorted(path.name for path in (one / "agents").glob("*.npz"))
+    assert files == [f"site-{index}.npz" for index in range(2)]
+    for name in files:
+        ours, theirs = (load_result(folder / "agents" / name).values for folder in (one, other))
+        for key, value in ours.items():
+            if key != "run_id" and not key.startswith("kept_"):
+                kind = value.dtype.kind
+                assert np.array_equal(value, theirs[key], equal_nan=kind == "f"), f"{key} of {name} differs"
+    return True
+
+
+def test_a_run_that_was_killed_twice_is_resumed_to_the_same_bits(
+    tmp_path: Path,
+    no_matplotlib: str,  # noqa: F811
+) -> None:
+    rng, quick = random.Random(20), {"COSPAN_CHECKPOINT_SECONDS": "0.1", "PYTHONPATH": no_matplotlib}
+    run = tmp_path / "run"
+    with started("run", "queues", *SIZE, "--output", "run", "--quiet", cwd=tmp_path, **quick) as process:
+        wait_for_round(run, rng.randrange(40, 120), process)
+        kill_all(process, rng)
+    code, out, _ = cospan("runs", "run", "--json", cwd=tmp_path)
+    (line,) = json.loads(out)
+    assert (code, line["state"], line["resume"]) == (0, "resumable", "cospan run --resume run")
+    with started("run", "--resume", "run", cwd=tmp_path, **quick) as process:
+        wait_for_round(run, rng.randrange(180, 240), process)
+        kill_all(process, rng)
+    with started("run", "--resume", "runs/latest", cwd=tmp_path, **quick) as process:
+        code, out, err = ended(process)
+    assert code == 0, err
+    assert f"of {ROUNDS} rounds are done" in err.splitlines()[0]
+
+    whole = tmp_path / "whole"
+    assert in_this_process("run", "queues", *SIZE, "--in-process", "--quiet", "--output", str(whole)) == 0
+    result, expected = result_of(run), result_of(whole)
+    assert result["basis_sha256"] == expected["basis_sha256"]
+    ours = ("rounds", "agents", "agent_steps", "finish_cause", "departures", "value_error", "per_agent")
+    assert {name: result[name] for name in ours} == {name: expected[name] for name in ours}
+    with (run / "rounds.csv").open(newline="") as lines:
+        rows = list(csv.DictReader(lines))
+    assert [int(row["round"]) for row in rows] == list(range(ROUNDS)), "every round once"
+    assert all(row["subspace_error"] and row["value_error"] for row in rows)
+    assert sum(float(row["seconds"]) for row in rows) == pytest.approx(result["seconds"])
+    for text in (run / "log.jsonl").read_text(encoding="utf-8").splitlines():
+        json.loads(text)
+    assert same_agents(whole, run)
+
+    assert in_this_process("run", "--resume", str(run), "--quiet") == 0, "it is over, and stays as it is"
+    assert result_of(run) == result

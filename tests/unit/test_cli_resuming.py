@@ -1,0 +1,242 @@
+"""What `cospan run --resume` goes by: the folder's lock, how the run was begun, and what contradicts it."""
+
+import os
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from runs import specification
+from stored import round_of, served, stored_run
+
+from cospan.cli import resuming, run_folder
+from cospan.cli.recorder import RoundRow
+from cospan.cli.resuming import ErrorsFile, Launch, claimed, is_complete, is_resumable, mend_last_line, prepared
+from cospan.cli.run_folder import RunFolder, check_free, make_run_folder, point_to_newest_of, user_of
+from cospan.cli.runs import describe
+from cospan.cli.settings import Settings
+from cospan.cli.stored_run import run_that_is_over
+from cospan.client.loading import load_workload
+from cospan.client.specifying import new_specification, with_features
+from cospan.core.specification import RunSpecification
+from cospan.server import lock
+from cospan.server.store import RunStore, create_store, open_store
+from cospan.wire.errors import InvalidValueError, RunFileError
+from cospan.wire.messages import FinishCause
+
+
+@pytest.fixture(autouse=True)
+def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lock, "_WAIT_SECONDS", 0.05)
+    monkeypatch.setattr(run_folder, "_CLAIM_SECONDS", 0.05)
+    monkeypatch.setattr(resuming, "_CLAIM_SECONDS", 0.05)
+
+
+def queues(**changes: Any) -> RunSpecification:
+    """A specification of a workload that is there."""
+    workload = load_workload("queues")
+    start = new_specification("queues", workload.rank, workload.max_agents, workload.steps_per_round, 9)
+    return with_features(replace(start, agents=2, **changes), workload)[0]
+
+
+def begun(path: Path, *, rounds: int = 3, in_process: bool = False, **settings: Any) -> RunFolder:
+    """A run of `cospan run` that was killed after so many rounds."""
+    folder = make_run_folder(path, workload="queues")
+    spec = queues()
+    folder.write_spec(spec)
+    Launch.of(Settings(**settings), in_process=in_process).write(folder)
+    if not in_process:
+        store = create_store(folder.store, spec, run_id="0123456789abcdef")
+        store.begin()
+        basis = spec.initial_basis()
+        for number in range(rounds):
+            store.write([round_of(number, basis=basis)])
+        store.close()
+    folder.release()
+    return folder
+
+
+# Whose a folder is ----------------------------------------------------------------------------------------------
+
+
+def test_a_folder_belongs_to_one_run_at_a_time(tmp_path: Path) -> None:
+    first = make_run_folder(tmp_path / "run", workload="toy")
+    assert (user_of(first.path) or "").startswith(f"{os.getpid()}, started at 20")
+    for second in (check_free, lambda path: make_run_folder(path, workload="toy"), claimed):
+        if second is claimed:
+            Launch.of(Settings(), in_process=False).write(first)
+        with pytest.raises(RunFileError, match=rf"in use by another run \(process {os.getpid()}, started at 20"):
+            second(tmp_path / "run")
+    first.release()
+    assert user_of(first.path) is None
+    claimed(first.path).release()
+
+
+def test_children_hold_the_folder_until_they_end(tmp_path: Path) -> None:
+    folder = make_run_folder(tmp_path / "run", workload="toy")
+    assert folder.claim is not None
+    inherited = os.dup(folder.claim.descriptor)
+    folder.claim.close()
+    assert user_of(folder.path) is not None
+    os.close(inherited)
+    assert user_of(folder.path) is None
+
+
+def test_nothing_of_others_is_removed(tmp_path: Path) -> None:
+    folder = make_run_folder(tmp_path / "run", workload="toy")
+    folder.write_spec(specification())
+    folder.agents.mkdir()
+    for own in ("agents/site-0.npz", "agents/.site-0.npz.abc.tmp", "agents/group-0..9.npz", "launch.json"):
+        (folder.path / own).write_text("")
+    others = ["agents/mine.npz", "notes.txt", "results/site-0.npz"]
+    (folder.path / "results").mkdir()
+    for other in others:
+        (folder.path / other).write_text("mine")
+    folder.discard()
+    assert sorted(str(path.relative_to(folder.path)) for path in folder.path.rglob("*") if path.is_file()) == others
+
+
+def test_the_newest_folder_is_found_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    elsewhere = make_run_folder(tmp_path / "elsewhere", workload="toy")
+    point_to_newest_of(elsewhere)
+    assert list(Path().iterdir()) == [], "nothing is made for a folder elsewhere"
+    first, second = (make_run_folder(path, workload="toy") for path in (None, Path("named")))
+    newest = run_folder.RUNS / "latest"
+    for folder in (first, second, elsewhere):
+        point_to_newest_of(folder)
+        assert newest.resolve() == folder.path.resolve()
+    point_to_newest_of(second)
+    second.discard()
+    assert newest.resolve() == first.path.resolve(), "a run that did not begin is not the newest"
+    newest.unlink()
+    newest.mkdir()
+    point_to_newest_of(first)
+    assert newest.is_dir(), "what is no link is somebody's own"
+
+
+# What can be resumed --------------------------------------------------------------------------------------------
+
+
+def test_a_run_is_resumed_as_it_was_begun(tmp_path: Path) -> None:
+    folder = begun(tmp_path / "run", processes=2, keep_every=7)
+    resumption = prepared(folder, {}, None, None)
+    settings = resumption.plan.settings
+    assert (settings.processes, settings.baseline, settings.keep_every) == (2, None, 7)
+    assert resumption.plan.specification == queues()
+    assert resumption.stored is not None
+    assert resumption.stored.state.rounds == 3
+    same = {"rounds": "9", "processes": "2", "agents": "2", "port": "0"}
+    assert prepared(folder, same, None, "queues").plan.specification == queues()
+
+
+def test_the_environment_does_not_change_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = begun(tmp_path / "run")
+    monkeypatch.setenv("COSPAN_ROUNDS", "77")
+    monkeypatch.setenv("COSPAN_RANK", "1")
+    assert prepared(folder, {}, None, None).plan.specification == queues()
+
+
+@pytest.mark.parametrize(
+    ("flags", "reference", "says"),
+    [
+        ({"rounds": "12"}, None, r"has rounds = 9, and 12 is asked for; leave out what differs"),
+        ({"seed": "5", "rank": "1"}, None, r"has rank = \d, and 1 is asked for; seed = 0, and 5 is asked for"),
+        ({"preset": "paper"}, None, r"has .* is asked for"),
+        ({"processes": "1"}, None, "has processes = nothing, and 1 is asked for"),
+        ({"baseline": False}, None, "has baseline = nothing, and false is asked for"),
+        ({}, "synthetic", "has workload = 'queues', and 'synthetic' is asked for"),
+    ],
+)
+def test_what_contradicts_the_run_is_refused_with_both_values(
+    tmp_path: Path, flags: dict[str, Any], reference: str | None, says: str
+) -> None:
+    with pytest.raises(InvalidValueError, match=says):
+        prepared(begun(tmp_path / "run"), flags, None, reference)
+
+
+def test_what_cannot_be_resumed_says_why(tmp_path: Path) -> None:
+    with pytest.raises(RunFileError, match="there is no run folder"):
+        claimed(tmp_path / "nothing")
+    stored_run(tmp_path, 3)
+    with pytest.raises(RunFileError, match="resumed with: cospan coordinator --run-folder"):
+        claimed(tmp_path)
+    with pytest.raises(InvalidValueError, match="played in one process"):
+        prepared(begun(tmp_path / "in-process", in_process=True), {}, None, None)
+    damaged = begun(tmp_path / "damaged")
+    damaged.launch.write_text("{")
+    with pytest.raises(RunFileError, match=r"launch\.json cannot be read"):
+        prepared(damaged, {}, None, None)
+
+
+def test_a_run_is_complete_when_its_results_are_written(tmp_path: Path) -> None:
+    folder = begun(tmp_path / "run")
+    assert is_resumable(folder)
+    assert describe(folder.path).resume == f"cospan run --resume {folder.path}"
+    with served_again(folder) as store:
+        store.write_end(FinishCause.ROUNDS_REACHED, "all 3 rounds are done", 3)
+    assert is_complete(folder) == "", "its agents may have been killed before they had written their files"
+    assert describe(folder.path).state == "resumable"
+    folder.write_result({"per_agent": [], "finish_cause": "rounds-reached"})
+    assert is_complete(folder) == ""
+    folder.write_result({"per_agent": [{"id": "site-0"}], "finish_cause": "rounds-reached"})
+    assert "is over after 3 rounds: all 3 rounds are done" in is_complete(folder)
+    found = describe(folder.path)
+    assert (found.state, found.resume, is_resumable(folder)) == ("finished", None, False)
+
+
+def test_a_run_that_an_administrator_stopped_is_over(tmp_path: Path) -> None:
+    folder = begun(tmp_path / "run")
+    with served_again(folder) as store:
+        store.write_end(FinishCause.STOPPED, "it was stopped by an administrator", 3)
+    assert "it was stopped by an administrator" in is_complete(folder)
+
+
+def served_again(folder: RunFolder) -> "closing[RunStore]":
+    return closing(open_store(folder.store))
+
+
+def test_a_folder_with_a_run_that_is_over_is_known(tmp_path: Path) -> None:
+    with served(tmp_path / "coordinator.sqlite") as store:
+        assert run_that_is_over(tmp_path, None, None) is None
+        store.write([round_of(0)])
+        store.write_end(FinishCause.ROUNDS_REACHED, "all is done", 1)
+    found = run_that_is_over(tmp_path, None, None)
+    assert found is not None
+    assert found.state.rounds == 1
+    assert run_that_is_over(tmp_path, None, specification(rounds=0)) is not None
+    assert run_that_is_over(tmp_path, None, specification(rounds=7)) is None, "another run is asked for"
+    (tmp_path / "runs").mkdir()
+    assert run_that_is_over(None, tmp_path / "runs", None) is None
+    (tmp_path / "runs" / "latest").symlink_to(tmp_path)
+    assert run_that_is_over(None, tmp_path / "runs", None) is not None
+
+
+# What a killed process leaves half-written ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [("", ""), ("a\n", "a\n"), ("a\nb", "a\n"), ("half", ""), ("a\n" + "x" * 200_000, "a\n")],
+)
+def test_a_last_line_that_is_not_whole_is_cut_off(tmp_path: Path, text: str, kept: str) -> None:
+    path = tmp_path / "log.jsonl"
+    path.write_text(text)
+    mend_last_line(path)
+    assert path.read_text() == kept
+    mend_last_line(tmp_path / "nothing")
+
+
+def test_only_whole_lines_are_believed(tmp_path: Path) -> None:
+    folder = make_run_folder(tmp_path / "run", workload="toy")
+    errors = ErrorsFile(folder)
+    rows = [RoundRow(number, 0.1, 2, 0.5, 0.0, None if number == 1 else 0.5 + number) for number in range(4)]
+    errors.add(rows[:2])
+    errors.add(rows)
+    with folder.subspace_errors.open("a") as file:
+        file.write("nonsense\n\x00\x00,\n4,0.12")
+    assert ErrorsFile(folder).found() == {0: 0.5, 2: 2.5, 3: 3.5}
+    errors.begin_with(rows[:1])
+    assert ErrorsFile(folder).found() == {0: 0.5}
