@@ -19,12 +19,17 @@ from cospan.server.archive import read_basis, read_reports, read_state
 from cospan.wire.errors import InvalidValueError, RunFileError
 from cospan.wire.messages import FinishCause
 from cospan.wire.spec_file import load_spec
+from cospan.wire.whole_files import MAX_RESULT_BYTES, read_text
 
 _FORMAT = "cospan-launch-1"
+_MAX_LAUNCH_BYTES = 1 << 16
 _CLAIM_SECONDS = 30.0
 """So long the processes of the run that are still there are waited for: agents write their files."""
 _TIMES_AS_LONG = 2.0
-_KEPT_SETTINGS = ("processes", "baseline", "keep_every", "checkpoint_seconds")
+_KEPT_SETTINGS = (
+    *("processes", "baseline", "keep_every", "checkpoint_seconds"),
+    *("min_steps_per_round", "memory_gib"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +163,7 @@ def seconds_to_come_back(folder: RunFolder) -> float:
 def _has_results(folder: RunFolder) -> bool:
     """Whether `result.json` is the parent's, which names every agent, and not the coordinator's alone."""
     try:
-        document = json.loads(folder.result.read_text(encoding="utf-8"))
+        document = json.loads(read_text(folder.result, MAX_RESULT_BYTES))
         return bool(document["per_agent"]) and document["finish_cause"] == FinishCause.ROUNDS_REACHED.value
     except (OSError, ValueError, KeyError, TypeError):
         return False
@@ -166,7 +171,7 @@ def _has_results(folder: RunFolder) -> bool:
 
 def _read_launch(folder: RunFolder) -> Launch:
     try:
-        document = json.loads(folder.launch.read_text(encoding="utf-8"))
+        document = json.loads(read_text(folder.launch, _MAX_LAUNCH_BYTES))
         if document["format"] != _FORMAT:
             raise ValueError(f"its format is {document['format']!r}, and this version knows {_FORMAT!r}")
         return Launch(bool(document["in_process"]), {name: document[name] for name in _KEPT_SETTINGS})

@@ -141,8 +141,10 @@ def _resume(
         spec = plan.specification
         hosts = hosts_of(spec, plan.settings.processes, called="processes")
         plan_dashboard(plan.settings, None)
+        _check_processes(plan, hosts)
         use_one_blas_thread()
         truth = true_basis(plan.workload, spec)
+        plan.close()  # the first agent's process makes this site again, and may need what it holds
         monitor = RunMonitor(agents=spec.agents, total=spec.rounds, true_basis=truth)
         return _from_here(plan, hosts, folder, monitor, chosen, data, resumption)
     finally:
@@ -178,11 +180,8 @@ def _prepared(plan: RunPlan, chosen: RunOptions) -> tuple[list[Host], RunFolder,
         raise InvalidValueError(
             "--dashboard shows a coordinator's process, and --in-process has none; leave out one"
         )
-    if not chosen.in_process and (refusal := below_floor(plan.specification, plan.settings.min_steps_per_round)):
-        raise refusal  # as each of the agents would; in one process nothing is sent
-    most_files = raise_file_limit()
     if not chosen.in_process:
-        check_open_files(hosts, plan.specification.agents, most_files)
+        _check_processes(plan, hosts)
     if chosen.output is not None:
         check_free(chosen.output)
     use_one_blas_thread()
@@ -190,6 +189,19 @@ def _prepared(plan: RunPlan, chosen: RunOptions) -> tuple[list[Host], RunFolder,
     advise([*of_rank(spec), *of_features(spec, plan.site), *of_agents(spec.agents)])
     monitor = RunMonitor(agents=spec.agents, total=spec.rounds, true_basis=true_basis(plan.workload, spec))
     return hosts, make_run_folder(chosen.output, workload=plan.workload.name or spec.workload), monitor
+
+
+def _check_processes(plan: RunPlan, hosts: Sequence[Host]) -> None:
+    """What would keep the run's processes from working.
+
+    Raises:
+        StepsBelowFloorError: agents would refuse the run; in one process, where nothing is sent, there is no floor.
+        InvalidValueError: there are too few open files for so many processes.
+    """
+    refusal = below_floor(plan.specification, plan.settings.min_steps_per_round)
+    if refusal is not None:
+        raise refusal
+    check_open_files(hosts, plan.specification.agents, raise_file_limit())
 
 
 def _carry_out(
