@@ -228,7 +228,7 @@ def failure() -> None:
     ("what", "text"),
     [
         (failure, "environment or policy of site-0 raised ZeroDivisionError in step 9: no load"),
-        (lambda: sys.exit(3), "the learner of site-0 failed: SystemExit: 3"),
+        (lambda: sys.exit(3), "the environment or policy of site-0 raised SystemExit in step 9: 3"),
     ],
 )
 def test_an_agent_whose_environment_raises_leaves_and_the_others_go_on(what: Callable[[], None], text: str) -> None:
@@ -388,7 +388,7 @@ def test_an_agent_that_looks_for_its_coordinator_can_be_stopped() -> None:
             agent = Agent(RINGS, index=0, coordinator=bridge.address)
             async with agent:
                 await bridge.changed.wait()
-            assert await agent.wait() == AgentEnd("its program has finished with it", 0)
+            assert await agent.wait() == AgentEnd("its program has finished with it", 0, left=True)
             assert not agent._tasks, "nothing goes on connecting"
 
     run(stopped())

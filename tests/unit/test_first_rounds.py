@@ -7,6 +7,7 @@ import pytest
 from gymnasium.spaces import Box, Dict, Discrete, MultiDiscrete, Space
 
 from cospan.client.actions import problem_of_action
+from cospan.client.features import RadialBasisFeatures
 from cospan.client.first_rounds import FirstRounds
 
 UNIT = Box(-1.0, 1.0, (2,), np.float32)
@@ -76,11 +77,19 @@ def test_good_features_are_not_warned_of() -> None:
     assert looked(one_hot[rng.integers(8, size=400)]) == ""
     assert looked(one_hot[rng.integers(3, size=400)]) == "", "a chain that has seen few states says nothing"
     assert looked(np.zeros((400, 3))) == ""
+    assert looked(np.full((400, 2), 0.5)) == "", "a chain that rests in one state says nothing"
+
+
+def test_few_states_that_bumps_tell_apart_badly_say_nothing() -> None:
+    """Ten states and eleven bumps, some nearly dependent: any function of ten states is in their span."""
+    bumps = RadialBasisFeatures([0.0], [40.0], 12)
+    assert looked(bumps.batch(np.random.default_rng(3).integers(10, size=(400, 1)).astype(float))) == ""
 
 
 def test_it_judges_once_and_not_too_large_maps() -> None:
     check = FirstRounds("a", 2)
-    rows = np.full((200, 2), 0.5)
+    part = np.random.default_rng(1).random((200, 1))
+    rows = np.concatenate([part, 1.0 - part], axis=1) / 2.0
     assert check.look(rows[:199]) == ""
     assert check.look(rows[:1]) != ""
     assert check.look(rows) == ""

@@ -13,6 +13,8 @@ MOST_FEATURES = 128
 """With more of them the check would take longer than 0.1 s."""
 _ROWS_PER_FEATURE = 10
 _FEWEST_ROWS = 200
+_STATES_PER_FEATURE = 2
+"""Different states for each feature below which nothing is said."""
 
 
 class FirstRounds:
@@ -38,8 +40,8 @@ class FirstRounds:
     def _problem(self, rows: Float[np.ndarray, "n d"]) -> str:
         different = np.unique(rows, axis=0)
         span = FeatureSpan.of(different)
-        # As few states as independent features take any values, the constant 1 among them: that says nothing.
-        if not span.has_constant or (len(different) <= span.rank and len(different) > 1):
+        # Hardly more states than features can be given any values, the constant 1 among them: that says nothing.
+        if not span.has_constant or len(different) < _STATES_PER_FEATURE * span.used:
             return ""
         return (
             f"the features of {self._name} have a constant function in their span: over the {len(different)} "
