@@ -17,7 +17,6 @@ from cospan.cli.exit_codes import INTERRUPTED
 from cospan.cli.hosts_and_ports import is_loopback
 from cospan.cli.log_lines import log_errors_to_stderr, log_to_file, stop_logging
 from cospan.cli.outcome import (
-    InterruptedRunError,
     RunFailedError,
     RunOutcome,
     outcome_of_state,
@@ -54,7 +53,7 @@ from cospan.server.events import Note, ReportRound, Suspend
 from cospan.server.host import Coordinator
 from cospan.server.state import CoordinatorState
 from cospan.server.store import RunStore, create_store, open_store
-from cospan.wire.errors import CospanError, InvalidValueError, RunFileError
+from cospan.wire.errors import CospanError, InterruptedRunError, InvalidValueError, RunFileError
 from cospan.wire.messages import FinishCause, RoundReport
 from cospan.wire.tls import TlsFiles, check_usable
 

@@ -20,7 +20,6 @@ from cospan.cli.log_lines import log_errors_to_stderr, log_to_file, stop_logging
 from cospan.cli.outcome import (
     AgentRow,
     DepartedAgent,
-    InterruptedRunError,
     RunFailedError,
     RunOutcome,
     agent_row,
@@ -53,7 +52,7 @@ from cospan.client.result_file import AgentResult, load_result
 from cospan.client.specifying import DEFAULT_ROUNDS
 from cospan.core.specification import SITE_PREFIX
 from cospan.fleet.hosts import Host, hosts_of
-from cospan.wire.errors import InvalidValueError, RunFileError
+from cospan.wire.errors import InterruptedRunError, InvalidValueError, RunFileError
 from cospan.wire.messages import FinishCause
 
 log = logging.getLogger(__name__)
