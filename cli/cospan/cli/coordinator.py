@@ -16,7 +16,6 @@ from cospan.cli.dashboard import DashboardPlan, Onlookers, plan_dashboard
 from cospan.cli.exit_codes import INTERRUPTED
 from cospan.cli.log_lines import log_errors_to_stderr, log_to_file, stop_logging
 from cospan.cli.outcome import (
-    InterruptedRunError,
     RunFailedError,
     RunOutcome,
     outcome_of_state,
@@ -55,7 +54,7 @@ from cospan.server.host import Coordinator
 from cospan.server.state import CoordinatorState
 from cospan.server.store import RunStore, create_store, open_store
 from cospan.wire.address import is_loopback
-from cospan.wire.errors import CospanError, InvalidValueError, RunFileError
+from cospan.wire.errors import CospanError, InterruptedRunError, InvalidValueError, RunFileError
 from cospan.wire.messages import FinishCause, RoundReport
 from cospan.wire.open_files import raise_file_limit
 from cospan.wire.tls import TlsFiles, check_usable

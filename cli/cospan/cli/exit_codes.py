@@ -1,4 +1,4 @@
 """Exit codes that say more than done, failed and wrong usage."""
 
 INTERRUPTED = 75
-"""Of a command that was stopped before its work was done and can be started again: EX_TEMPFAIL of sysexits.h."""
+"""That of `InterruptedRunError`: stopped before the work was done, to be started again (EX_TEMPFAIL)."""

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from cospan.cli.exit_codes import INTERRUPTED
 from cospan.cli.recorder import RoundRow
 from cospan.cli.specifying import preset_of
 from cospan.client.result_file import AgentResult, traces
@@ -23,13 +22,6 @@ class RunFailedError(CospanError):
     """A run did not reach its end; its folder holds what was learnt."""
 
     reason = "RUN_FAILED"
-
-
-class InterruptedRunError(CospanError):
-    """A run, or a part in one, was stopped by a signal before its end."""
-
-    reason = "INTERRUPTED"
-    exit_code = INTERRUPTED
 
 
 @dataclass(frozen=True, slots=True)

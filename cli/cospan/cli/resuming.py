@@ -4,13 +4,14 @@ import contextlib
 import json
 import os
 import shlex
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from cospan.cli.recorder import RoundRow, RunMonitor, row_of
-from cospan.cli.run_folder import RunFolder, claim_folder, write_text
+from cospan.cli.run_folder import RunFolder, claim_folder, user_of, write_text
 from cospan.cli.settings import Settings, load_settings
 from cospan.cli.specifying import RunPlan, plan_again
 from cospan.cli.stored_run import StoredRun, differences
@@ -83,6 +84,13 @@ def claimed(path: Path) -> RunFolder:
         raise RunFileError(
             f"{path} was not made by `cospan run`, or by an older version; a coordinator's run is resumed with: "
             f"cospan coordinator --run-folder {shlex.quote(str(path))}"
+        )
+    holder = user_of(found)
+    if holder is not None:
+        print(
+            f"waiting up to {_CLAIM_SECONDS:g} s for the processes of the run in {path} to end (process {holder})",
+            file=sys.stderr,
+            flush=True,
         )
     shown = found if path.is_symlink() else path
     with contextlib.suppress(ValueError):

@@ -21,7 +21,6 @@ from cospan.cli.in_process import InProcessRun
 from cospan.cli.log_lines import log_errors_to_stderr, log_to_file, stop_logging
 from cospan.cli.outcome import (
     AgentRow,
-    InterruptedRunError,
     RunFailedError,
     RunOutcome,
     agent_row,
@@ -58,7 +57,7 @@ from cospan.client.specifying import DEFAULT_ROUNDS
 from cospan.core.specification import SITE_PREFIX
 from cospan.fleet.hosts import Host, hosts_of
 from cospan.fleet.output import say
-from cospan.wire.errors import InvalidValueError, RunFileError
+from cospan.wire.errors import InterruptedRunError, InvalidValueError, RunFileError
 from cospan.wire.messages import FinishCause
 from cospan.wire.open_files import raise_file_limit
 from cospan.wire.whole_files import MAX_RESULT_BYTES, read_text

@@ -6,6 +6,7 @@
     │   ├── ForkedProcessError
     │   └── WorkloadError
     ├── WorkloadBehaviourError  the user's environment, features or policy broke the contract
+    ├── InterruptedRunError ─── a signal ended a run before its end; exit code 75
     ├── RunFileError ────────── a file is not what it should be
     ├── RemoteError ─────────── the other side said no; one class per reason, see `REASONS`
     │   ├── InvalidMessageError
@@ -80,6 +81,13 @@ class WorkloadBehaviourError(CospanError):
     """An environment, a feature map or a policy broke its contract."""
 
     reason = "WORKLOAD_BEHAVIOUR"
+
+
+class InterruptedRunError(CospanError):
+    """A signal ended a run, or a part in one, before its end; the command can be started again."""
+
+    reason = "INTERRUPTED"
+    exit_code = 75
 
 
 class RunFileError(CospanError):

@@ -773,7 +773,7 @@ class RecalledRound(_message.Message):
     ROUND_FIELD_NUMBER: _builtins.int
     BASIS_FIELD_NUMBER: _builtins.int
     round: _builtins.int
-    """t."""
+    """t, the number of the round."""
     @_builtins.property
     def basis(self) -> _matrix_pb2.Matrix:
         """B_t, the basis that the round's gradients were taken at, d × r."""
