@@ -122,7 +122,7 @@ def test_a_run_that_was_killed_twice_is_resumed_to_the_same_bits(
     with (run / "rounds.csv").open(newline="") as lines:
         rows = list(csv.DictReader(lines))
     assert [int(row["round"]) for row in rows] == list(range(ROUNDS)), "every round once"
-    assert all(row["subspace_error"] and row["value_error"] for row in rows)
+    assert all(row["value_error"] for row in rows)
     assert sum(float(row["seconds"]) for row in rows) == pytest.approx(result["seconds"])
     for text in (run / "log.jsonl").read_text(encoding="utf-8").splitlines():
         json.loads(text)

@@ -16,6 +16,7 @@ from cospan.wire.errors import (
     CoordinatorUnavailableError,
     CospanError,
     InternalError,
+    InterruptedRunError,
     InvalidMessageError,
     MessageTooLargeError,
     RemoteError,
@@ -93,7 +94,8 @@ def test_every_class_is_named_and_explained(kind: type[CospanError]) -> None:
     assert re.fullmatch(r"[A-Z][A-Z0-9_]+[A-Z0-9]", kind.reason), "google.rpc.ErrorInfo asks for UPPER_SNAKE_CASE"
     assert len(kind.reason) <= 63
     assert str(vars(kind).get("__doc__") or "").strip().endswith(".")
-    assert kind.exit_code == (2 if issubclass(kind, UsageError) else 1)
+    code = 75 if kind is InterruptedRunError else 1
+    assert kind.exit_code == (2 if issubclass(kind, UsageError) else code)
 
 
 @pytest.mark.parametrize("kind", REMOTE_LEAVES, ids=lambda kind: kind.__name__)

@@ -11,8 +11,17 @@ from runs import specification
 from stored import round_of, served, stored_run
 
 from cospan.cli import resuming, run_folder
-from cospan.cli.recorder import RoundRow
-from cospan.cli.resuming import ErrorsFile, Launch, claimed, is_complete, is_resumable, mend_last_line, prepared
+from cospan.cli.recorder import RoundRow, RunMonitor
+from cospan.cli.resuming import (
+    ErrorsFile,
+    Launch,
+    claimed,
+    is_complete,
+    is_resumable,
+    mend_last_line,
+    prepared,
+    recollect,
+)
 from cospan.cli.run_folder import RunFolder, check_free, make_run_folder, point_to_newest_of, user_of
 from cospan.cli.runs import describe
 from cospan.cli.settings import Settings
@@ -212,6 +221,20 @@ def test_a_folder_with_a_run_that_is_over_is_known(tmp_path: Path) -> None:
     assert run_that_is_over(None, tmp_path / "runs", None) is None
     (tmp_path / "runs" / "latest").symlink_to(tmp_path)
     assert run_that_is_over(None, tmp_path / "runs", None) is not None
+
+
+def test_a_round_that_closes_again_is_not_known_before(tmp_path: Path) -> None:
+    folder = begun(tmp_path / "run", rounds=3)
+
+    def known() -> list[int]:
+        monitor = RunMonitor(agents=2, total=3, true_basis=None)
+        recollect(monitor, folder, ErrorsFile(folder))
+        return [row.round for row in monitor.rows]
+
+    assert known() == [0, 1, 2]
+    with served_again(folder) as store:
+        store.write_end(FinishCause.ROUNDS_REACHED, "all 3 rounds are done", 3)
+    assert known() == [0, 1]
 
 
 # What a killed process leaves half-written ----------------------------------------------------------------------

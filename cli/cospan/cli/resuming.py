@@ -1,6 +1,7 @@
 """What `cospan run --resume` goes by: how the run was started, how far it is stored, and who may resume it."""
 
 import contextlib
+import itertools
 import json
 import os
 import shlex
@@ -259,15 +260,17 @@ def _lines(rows: Sequence[RoundRow]) -> str:
 
 
 def recollect(monitor: RunMonitor, folder: RunFolder, errors: ErrorsFile) -> None:
-    """Lets the monitor know the rounds that are stored, as if it had watched them.
+    """Lets the monitor know the rounds that are stored and stay, as if it had watched them.
 
     Raises:
         RunFileError: the store cannot be read.
     """
     known, state = errors.found(), read_state(folder.store)
     kept = frozenset(state.kept)
+    # The last round of a run that is over is taken back, and closes again.
+    rounds = state.rounds if state.finish_cause is None else state.rounds - 1
     rows = []
-    for report in read_reports(folder.store):
+    for report in itertools.islice(read_reports(folder.store), rounds):
         after = report.closed_round + 1
         error = known.get(report.closed_round)
         if error is None and after in kept and monitor.true_basis is not None:
