@@ -13,6 +13,7 @@ from cospan.wire import errors
 from cospan.wire.errors import (
     DOMAIN,
     REASONS,
+    AgentsLostError,
     CoordinatorUnavailableError,
     CospanError,
     InternalError,
@@ -94,7 +95,7 @@ def test_every_class_is_named_and_explained(kind: type[CospanError]) -> None:
     assert re.fullmatch(r"[A-Z][A-Z0-9_]+[A-Z0-9]", kind.reason), "google.rpc.ErrorInfo asks for UPPER_SNAKE_CASE"
     assert len(kind.reason) <= 63
     assert str(vars(kind).get("__doc__") or "").strip().endswith(".")
-    code = 75 if kind is InterruptedRunError else 1
+    code = {InterruptedRunError: 75, AgentsLostError: 3}.get(kind, 1)
     assert kind.exit_code == (2 if issubclass(kind, UsageError) else code)
 
 

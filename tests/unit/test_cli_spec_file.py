@@ -28,7 +28,7 @@ SPEC = RunSpecification(
     [
         SPEC,
         replace(SPEC, method=replace(paper(1), head_radius=math.inf, head_step=0.1 + 0.2)),
-        replace(SPEC, workload='quo"ted\n', feature_fingerprint="", rounds=0, round_seconds=1e-3),
+        replace(SPEC, workload='quo"ted\\', feature_fingerprint="", rounds=0, round_seconds=1e-3),
     ],
 )
 def test_a_specification_comes_back_as_it_was(spec: RunSpecification) -> None:

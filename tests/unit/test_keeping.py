@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -271,19 +271,23 @@ def test_what_is_in_the_file_is_told_when_it_is_there(tmp_path: Path, loop: asyn
 
 
 def test_a_file_whose_gradients_are_damaged_is_gone_on_from_without_them(
-    tmp_path: Path, loop: asyncio.AbstractEventLoop, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, loop: asyncio.AbstractEventLoop
 ) -> None:
     first = Process(tmp_path, loop)
     first.learn(0)
     first.checkpoint()
-    found = load_result(tmp_path / "site-1.npz")
-    spoil: list[Callable[[], Any]] = [
-        lambda: found.values.__setitem__("kept_upload_0", np.frombuffer(b"\xff\xff", np.uint8)),
-        lambda: found.values.pop("kept_upload_0"),
-        lambda: found.values.__setitem__("kept_bases", np.zeros((1, 2, 9))),
-        lambda: found.values.pop("kept_bases"),
-    ]
-    for each in spoil:
-        assert loaded_kept(load_result(tmp_path / "site-1.npz"), SPEC) != ()
-        each()
+    file = tmp_path / "site-1.npz"
+    spoilt = {
+        "kept_uploads": np.frombuffer(b"\xff\xff", np.uint8),
+        "kept_sizes": np.array([1], np.int64),
+        "kept_bases": np.zeros((1, 2, 9)),
+    }
+    for name, value in spoilt.items():
+        found = load_result(file)
+        assert loaded_kept(found, SPEC) != ()
+        found.values.pop(name)
         assert loaded_kept(found, SPEC) == ()
+        found.values[name] = value
+        assert loaded_kept(found, SPEC) == ()
+    found.values.update({"kept_bases": np.zeros((2, 4, 2)), "kept_sizes": np.array([-1, 3], np.int64)})
+    assert loaded_kept(found, SPEC) == ()

@@ -39,13 +39,13 @@ def test_the_soft_limit_is_raised_to_the_hard_one(limits: list[tuple[int, int]])
 
 
 def test_a_run_says_how_many_agents_fit(limits: list[tuple[int, int]]) -> None:
-    limits.append((141, 141))
+    limits.append((147, 147))
     check_open_files(hosts(12), 12, raise_file_limit())
-    limits.append((140, 140))
+    limits.append((146, 146))
     with pytest.raises(InvalidValueError) as refusal:
         check_open_files(hosts(12), 12, raise_file_limit())
     assert str(refusal.value) == (
-        "a process may have 140 files open here, enough for 11 agent processes, and the run has 12: raise the "
+        "a process may have 146 files open here, enough for 11 agent processes, and the run has 12: raise the "
         "limit (ulimit -Hn), choose fewer agents, or let each process host several (--processes)"
     )
     limits.append((40, 40))

@@ -17,7 +17,7 @@ from cospan.cli.run_folder import RunFolder, write_text
 from cospan.cli.runs import describe
 from cospan.cli.stored_rounds import read_rounds
 from cospan.client.group_file import _loaded_chains
-from cospan.client.result_file import AgentResult, load_result
+from cospan.client.result_file import FORMAT, AgentResult, load_result
 from cospan.client.state_file import ONE_AGENT, StateFile
 from cospan.observe.entrance import read_token
 from cospan.wire.errors import CospanError, RunFileError
@@ -96,8 +96,8 @@ def test_a_result_that_is_nested_without_end(folder: RunFolder) -> None:
 def test_a_report_reads_of_an_agents_file_what_it_shows(folder: RunFolder) -> None:
     """Two thousand files with states of gigabytes each do not become terabytes of memory."""
     path = folder.agent("site-0")
-    shown = {"agent_id": "site-0", "head": np.zeros(2), "reward_moments": np.zeros(3)}
-    save_npz(path, format="cospan-agent-1", trace_mean_squared_td_error=np.zeros(0), **shown)
+    shown = {"agent_id": "site-0", "head": np.zeros(2), "reward_moments": np.zeros(4)}
+    save_npz(path, format=FORMAT, trace_mean_squared_td_error=np.zeros(0), **shown)
     with zipfile.ZipFile(path, "a") as archive:
         archive.writestr("head_system.npy", b"never looked at")
     assert [row[0] for row in report_frame(folder)["agents"]] == ["site-0"]
@@ -127,7 +127,7 @@ def test_a_log_does_not_follow_a_link(folder: RunFolder, tmp_path: Path) -> None
 class Learner:
     """As much of one as a state file that is not read needs."""
 
-    name, rounds, specification = "site-0", 0, specification()
+    name, rounds, last_round, specification = "site-0", 0, None, specification()
 
 
 @pytest.mark.parametrize("linked", [False, True])

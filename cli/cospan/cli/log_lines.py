@@ -68,7 +68,8 @@ class _ErrorHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Prints the record."""
-        say(self.format(record))
+        for line in self.format(record).splitlines():
+            say(line)
 
 
 class _LogFile(logging.FileHandler):

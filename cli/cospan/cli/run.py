@@ -46,7 +46,7 @@ from cospan.cli.resuming import (
 from cospan.cli.run_folder import RunFolder, check_free, make_run_folder
 from cospan.cli.specifying import RunPlan, plan_with_workload
 from cospan.cli.summary import summary_lines
-from cospan.cli.troubles import AgentsLostError, lost_agents, named, poorly_explained, with_causes
+from cospan.cli.troubles import lost_agents, named, poorly_explained, with_causes
 from cospan.client.agent import default_agent_id
 from cospan.client.group_file import OF_AGENTS, agents_of, load_group
 from cospan.client.guard import below_floor
@@ -57,7 +57,7 @@ from cospan.client.specifying import DEFAULT_ROUNDS
 from cospan.core.specification import SITE_PREFIX
 from cospan.fleet.hosts import Host, hosts_of
 from cospan.fleet.output import say
-from cospan.wire.errors import InterruptedRunError, InvalidValueError, RunFileError
+from cospan.wire.errors import AgentsLostError, InterruptedRunError, InvalidValueError, RunFileError
 from cospan.wire.messages import FinishCause
 from cospan.wire.open_files import raise_file_limit
 from cospan.wire.whole_files import MAX_RESULT_BYTES, read_text

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field, replace
 
 from cospan.cli.outcome import AgentRow, DepartedAgent, RunOutcome
 from cospan.cli.progress import View
-from cospan.wire.errors import CospanError
 
 log = logging.getLogger(__name__)
 
@@ -16,13 +15,6 @@ _FEWEST_SHARES = 4
 """With fewer agents nobody can say what is usual."""
 _UNEXPLAINED, _UNEXPLAINED_TIMES = 0.1, 5.0
 """A site is warned of that leaves more than this unexplained, and so many times as much as the median site."""
-
-
-class AgentsLostError(CospanError):
-    """A run reached its end with fewer agents than it began with."""
-
-    reason = "AGENTS_LOST"
-    exit_code = 3
 
 
 def named(agents: Sequence[str]) -> str:

@@ -10,7 +10,7 @@ import os
 import sys
 from typing import Any, TextIO
 
-from cospan.wire.text import MAX_RECORD, printable_lines
+from cospan.wire.text import MAX_RECORD, printable
 
 
 def say(text: str, *, error: bool = True, end: str = "\n") -> None:
@@ -25,7 +25,7 @@ def say(text: str, *, error: bool = True, end: str = "\n") -> None:
     """
     stream = sys.stderr if error else sys.stdout
     with contextlib.suppress(OSError, ValueError):  # ValueError: the stream is closed
-        print(printable_lines(text, MAX_RECORD), end=end, file=stream, flush=True)
+        print(printable(text, MAX_RECORD), end=end, file=stream, flush=True)
 
 
 def open_standard_streams() -> None:

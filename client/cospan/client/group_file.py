@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Int
 
 from cospan.client.group_learner import Block, BlockState, GroupLearner
+from cospan.client.kept_gradients import KEPT
 from cospan.client.plain_values import packed, unpacked
 from cospan.client.result_file import (
     OWNED,
@@ -291,6 +292,6 @@ def _loaded_statistics(result: AgentResult, group: GroupLearner, part: slice) ->
 
 
 GROUP: FileKind[GroupLearner] = FileKind(
-    contents=contents, load=lambda path: load_group(path, names=OWNED), resume=resume
+    contents=contents, load=lambda path: load_group(path, names=(*OWNED, *KEPT)), resume=resume
 )
 """What `StateFile` needs to know of it."""

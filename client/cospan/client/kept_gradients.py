@@ -15,15 +15,17 @@ from cospan.wire.codec import decode_agent_message, encode_agent_message
 from cospan.wire.errors import InvalidMessageError
 from cospan.wire.messages import GradientUpload
 
-_UPLOAD, _BASES = "kept_upload_", "kept_bases"
+_BASES, _UPLOADS, _SIZES = "kept_bases", "kept_uploads", "kept_sizes"
+KEPT = (_BASES, _UPLOADS, _SIZES)
+"""The names of what is kept, in a file."""
 
 
 def kept_values(kept: Sequence[KeptGradient]) -> dict[str, Any]:
     """Gradients and the bases that they were taken at, by the names of a file."""
     messages = [encode_agent_message(each.upload).SerializeToString() for each in kept]
     bases = np.stack([each.basis for each in kept]) if kept else np.zeros((0, 0, 0))
-    uploads = {f"{_UPLOAD}{place}": np.frombuffer(message, np.uint8) for place, message in enumerate(messages)}
-    return {_BASES: bases, **uploads}
+    sizes = np.array([len(message) for message in messages], np.int64)
+    return {_BASES: bases, _UPLOADS: np.frombuffer(b"".join(messages), np.uint8), _SIZES: sizes}
 
 
 def loaded_kept(result: AgentResult, spec: RunSpecification) -> tuple[KeptGradient, ...]:
@@ -34,7 +36,17 @@ def loaded_kept(result: AgentResult, spec: RunSpecification) -> tuple[KeptGradie
     bases = result.values.get(_BASES, np.zeros((0, 0, 0)))
     if bases.ndim != 3 or bases.shape[1:] != (spec.feature_dim, spec.rank):
         return ()
-    uploads = [_loaded_upload(result, place, spec) for place in range(len(bases))]
+    data, sizes = (
+        result.values.get(_UPLOADS, np.zeros(0, np.uint8)),
+        result.values.get(_SIZES, np.zeros(0, np.int64)),
+    )
+    if data.dtype != np.uint8 or sizes.shape != (len(bases),) or sizes.dtype != np.int64:
+        return ()
+    ends = np.cumsum(sizes).tolist()
+    if (sizes < 0).any() or (ends and ends[-1] != len(data)):
+        return ()
+    encoded = data.tobytes()
+    uploads = [_decoded(encoded[end - size : end], spec) for end, size in zip(ends, sizes.tolist(), strict=True)]
     known = [upload for upload in uploads if upload is not None]
     if len(known) < len(uploads):
         return ()
@@ -45,10 +57,9 @@ def _basis(values: np.ndarray) -> Float[np.ndarray, "d r"]:
     return np.ascontiguousarray(values, dtype=np.float64)
 
 
-def _loaded_upload(result: AgentResult, place: int, spec: RunSpecification) -> GradientUpload | None:
-    data = result.values.get(f"{_UPLOAD}{place}", np.zeros(0, np.uint8))
+def _decoded(data: bytes, spec: RunSpecification) -> GradientUpload | None:
     try:
-        message = decode_agent_message(pb.CollaborateRequest.FromString(data.tobytes()), spec)
+        message = decode_agent_message(pb.CollaborateRequest.FromString(data), spec)
     except (DecodeError, InvalidMessageError):
         return None
     return message if isinstance(message, GradientUpload) else None

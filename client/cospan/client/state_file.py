@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
-from cospan.client.kept_gradients import kept_values, loaded_kept
+from cospan.client.kept_gradients import KEPT, kept_values, loaded_kept
 from cospan.client.result_file import OWNED, AgentResult, contents, load_result, owner, resume
 from cospan.client.session import KeptGradient
 from cospan.client.site_learner import SiteLearner
@@ -68,7 +68,7 @@ class FileKind(Generic[L]):
 
 ONE_AGENT: FileKind[SiteLearner] = FileKind(
     contents=lambda learner, run_id: contents(learner, run_id=run_id),
-    load=lambda path: load_result(path, names=OWNED),
+    load=lambda path: load_result(path, names=(*OWNED, *KEPT)),
     resume=lambda learner, path, run_id: resume(learner, path, run_id=run_id),
 )
 

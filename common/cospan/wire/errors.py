@@ -7,6 +7,7 @@
     │   └── WorkloadError
     ├── WorkloadBehaviourError  the user's environment, features or policy broke the contract
     ├── InterruptedRunError ─── a signal ended a run before its end; exit code 75
+    ├── AgentsLostError ─────── a run reached its end without some of its agents; exit code 3
     ├── RunFileError ────────── a file is not what it should be
     ├── RemoteError ─────────── the other side said no; one class per reason, see `REASONS`
     │   ├── InvalidMessageError
@@ -88,6 +89,13 @@ class InterruptedRunError(CospanError):
 
     reason = "INTERRUPTED"
     exit_code = 75
+
+
+class AgentsLostError(CospanError):
+    """A run reached its end with fewer agents than it began with."""
+
+    reason = "AGENTS_LOST"
+    exit_code = 3
 
 
 class RunFileError(CospanError):
