@@ -388,7 +388,7 @@ def test_an_agent_that_looks_for_its_coordinator_can_be_stopped() -> None:
             agent = Agent(RINGS, index=0, coordinator=bridge.address)
             async with agent:
                 await bridge.changed.wait()
-            assert await agent.wait() == AgentEnd("its program has finished with it", 0)
+            assert await agent.wait() == AgentEnd("its program has finished with it", 0, run_is_over=False)
             assert not agent._tasks, "nothing goes on connecting"
 
     run(stopped())
