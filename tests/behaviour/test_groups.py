@@ -134,7 +134,8 @@ def test_a_group_that_is_started_again_goes_on_from_its_file(tmp_path: Path) -> 
             coordinator.stop("enough")
 
     run(twice())
-    assert len(notes) == 1
+    assert len(notes) == 2
+    assert "comes to other bits" in notes[1], "its chains cannot go on, and this coordinator keeps no bases"
     assert notes[0].startswith(f"goes on from {tmp_path / 'group-0..1.npz'}, after ")
 
 

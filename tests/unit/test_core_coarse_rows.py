@@ -5,16 +5,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from cospan.core.coarse_rows import coarse, is_sent_in
-from cospan.core.method import practical
+from cospan.core.coarse_rows import coarse
+from cospan.core.method import practical, takes_row_sums
 
 RNG = np.random.default_rng(3)
 
 
 def test_they_are_sent_in_rounds_that_grow_by_a_quarter() -> None:
-    sent = [number for number in range(100) if is_sent_in(number)]
+    sent = [number for number in range(100) if takes_row_sums(number)]
     assert sent == [0, 1, 2, 3, 4, 5, 7, 9, 12, 15, 19, 24, 30, 38, 48, 60, 75, 94]
-    assert sum(map(is_sent_in, range(10_000))) == 38
+    assert sum(map(takes_row_sums, range(10_000))) == 38
 
 
 def test_a_warm_up_is_not_counted() -> None:

@@ -36,7 +36,7 @@ _MOST_FILES = 2_000
 """Agents' files that are read: a few milliseconds each."""
 _NOT_KEPT = ("absent", "outliers", "reconnects")
 """What a coordinator knows of an agent, and no file."""
-_OF_FILE = ("agent_id", "head", "reward_moments", "trace_mean_squared_td_error")
+_OF_FILE = ("agent_id", "head", "reward_moments", "feature_squares", "trace_mean_squared_td_error")
 """What is read of an agent's file; the rest may be gigabytes."""
 _FINISHED = {"rounds-reached": "finished", "stopped": "stopped", "failed": "failed"}
 

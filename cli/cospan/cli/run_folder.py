@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import re
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -259,11 +260,13 @@ def point_to_newest_of(folder: RunFolder) -> None:
     """Lets `runs/latest` point to a folder that a command has made, so that it is found again.
 
     For a folder with a name of the user's own that is so where it lies below the current folder, or there are runs
-    already. A link that cannot be made is done without.
+    already. A link that cannot be made is done without, and none points into the folder for temporary files.
     """
-    here = Path.cwd()
+    here, temporary = Path.cwd(), Path(tempfile.gettempdir()).resolve()
     path = folder.path.resolve()
     if not (RUNS.is_dir() or path.is_relative_to(here)):
+        return
+    if path.is_relative_to(temporary) and temporary.is_relative_to(here):
         return
     link = RUNS / f".{NEWEST}-{path.name}"
     with contextlib.suppress(OSError):

@@ -226,11 +226,11 @@ class _Line:
         now = time.monotonic()
         if now >= self._due:
             self._due = now + _REDRAW_SECONDS
-            say(f"\rround {done} of {self._rounds}", end="")
+            say(f"round {done} of {self._rounds}", start="\r", end="")
 
     def end(self, done: int) -> None:
         seconds = time.monotonic() - self._began
-        say(f"\rround {done} of {self._rounds}, {seconds:.1f} s")
+        say(f"round {done} of {self._rounds}, {seconds:.1f} s", start="\r")
 
 
 def _is_watched(progress: bool | None) -> bool:

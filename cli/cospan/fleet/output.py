@@ -13,7 +13,7 @@ from typing import Any, TextIO
 from cospan.wire.text import MAX_RECORD, printable
 
 
-def say(text: str, *, error: bool = True, end: str = "\n") -> None:
+def say(text: str, *, error: bool = True, start: str = "", end: str = "\n") -> None:
     """Writes a line to standard error, or to standard output, or drops it where that fails.
 
     Peers and workloads choose parts of what is written, so it holds nothing that a terminal would obey.
@@ -21,11 +21,12 @@ def say(text: str, *, error: bool = True, end: str = "\n") -> None:
     Args:
         text: what to write.
         error: whether it goes to standard error; else to standard output.
-        end: what follows the text.
+        start: what comes before the text, as it is.
+        end: what follows it.
     """
     stream = sys.stderr if error else sys.stdout
     with contextlib.suppress(OSError, ValueError):  # ValueError: the stream is closed
-        print(printable(text, MAX_RECORD), end=end, file=stream, flush=True)
+        print(start + printable(text, MAX_RECORD), end=end, file=stream, flush=True)
 
 
 def open_standard_streams() -> None:

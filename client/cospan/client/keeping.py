@@ -171,6 +171,8 @@ class Keeper(Generic[L]):
     def learn(self, round_number: int, basis: Float[np.ndarray, "d r"]) -> GradientUpload:
         """Learns a round, and keeps its gradient until it is on the coordinator's disk."""
         upload = self.learner.learn(round_number, basis)
+        if self.state_file is None:
+            return upload
         durable = min(self._around.durable_round(), round_number)
         kept = (*(each for each in self._kept if each.upload.round >= durable), KeptGradient(upload, basis))
         self._kept = kept[-most_kept_rounds(self.learner.specification) :]

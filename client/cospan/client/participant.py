@@ -34,8 +34,8 @@ from cospan.core.specification import RunSpecification
 from cospan.core.units import bound_note
 from cospan.wire import forks
 from cospan.wire.errors import CospanError, InvalidValueError, WorkloadBehaviourError
-from cospan.wire.limits import MAX_TEXT
 from cospan.wire.messages import AgentMessage, Join, Welcome
+from cospan.wire.text import MAX_TEXT
 
 log = logging.getLogger(__name__)
 

@@ -6,7 +6,6 @@ order of magnitude is enough.
 """
 
 import math
-from functools import lru_cache
 
 import numpy as np
 from jaxtyping import Float
@@ -17,7 +16,6 @@ row, so what is as small as that scales no step. The gradients tell all the same
 _OFF_TIES = 3.0 / math.pi
 """The ratio of a count to the root mean square is the root of a rational number, which can lie exactly between two
 powers of 2, where the last digit would decide. The ratio to a transcendental multiple of it never does."""
-_GROWTH = 1.25
 
 
 def coarse(row_sums: Float[np.ndarray, "*n d"]) -> Float[np.ndarray, "*n d"]:
@@ -33,15 +31,3 @@ def coarse(row_sums: Float[np.ndarray, "*n d"]) -> Float[np.ndarray, "*n d"]:
     ratios = row_sums / np.where(scales > 0.0, scales, 1.0)
     powers = np.rint(np.log2(np.maximum(ratios, 2.0**_LEAST_POWER)))
     return np.asarray(np.ldexp(scales, powers.astype(np.int64)))
-
-
-@lru_cache(maxsize=256)
-def is_sent_in(number: int) -> bool:
-    """Whether row sums are sent in a round, counted from the first after the warm-up.
-
-    They are in rounds 0 to 5, 7, 9, 12, 15, 19, …: each the first that is at least a quarter later than the last.
-    """
-    due = 0
-    while due < number:
-        due = max(due + 1, math.ceil(_GROWTH * due))
-    return due == number

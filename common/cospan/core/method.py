@@ -3,8 +3,7 @@
 import math
 from dataclasses import dataclass, replace
 from enum import Enum
-
-from cospan.core.coarse_rows import is_sent_in
+from functools import lru_cache
 
 
 class Corrections(Enum):
@@ -40,6 +39,7 @@ DEFAULT_MIN_STEPS = 2
 """The fewest steps a round with which an agent takes part by default: with 1, every upload is of a single step."""
 
 
+_ROW_SUMS_GROWTH = 1.25
 NO_BOUND_DEGREES = 90.0
 _FIRST_TURN_DEGREES = 80.0
 _TURN_ROUNDS = 10.0
@@ -115,7 +115,7 @@ class Method:
     def sends_row_sums_in(self, round_number: int) -> bool:
         """Whether uploads of round t carry row sums; in the other rounds the last ones scale the step."""
         since = round_number - self.warm_up_rounds
-        return self.sends_row_sums and since >= 0 and is_sent_in(since)
+        return self.sends_row_sums and since >= 0 and takes_row_sums(since)
 
     @property
     def basis_step_decays(self) -> bool:
@@ -229,3 +229,15 @@ def compact(steps_per_round: int) -> Method:
 
 
 PRESETS = {"paper": paper, "practical": practical, "compact": compact}
+
+
+@lru_cache(maxsize=256)
+def takes_row_sums(number: int) -> bool:
+    """Whether row sums are sent in a round, counted from the first after the warm-up.
+
+    They are in rounds 0 to 5, 7, 9, 12, 15, 19, …: each the first that is at least a quarter later than the last.
+    """
+    due = 0
+    while due < number:
+        due = max(due + 1, math.ceil(_ROW_SUMS_GROWTH * due))
+    return due == number

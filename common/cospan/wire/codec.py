@@ -25,9 +25,9 @@ from cospan.rpc.v1 import coordinator_service_pb2 as pb
 from cospan.rpc.v1 import matrix_pb2, run_pb2
 from cospan.wire import messages as m
 from cospan.wire.errors import InvalidMessageError
-from cospan.wire.limits import MAX_GROUP, MAX_ROUND, MAX_TEXT
+from cospan.wire.limits import MAX_GROUP, MAX_ROUND
 from cospan.wire.ranges import check_basis, check_contribution
-from cospan.wire.text import printable
+from cospan.wire.text import MAX_TEXT, printable
 
 _E = TypeVar("_E", bound=Enum)
 _DTYPES: dict[int, np.dtype[Any]] = {

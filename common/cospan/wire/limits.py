@@ -4,7 +4,6 @@ import grpc
 
 from cospan.core.specification import message_numbers
 
-MAX_TEXT = 512
 MAX_GROUP = 65_536
 """Most agents that one process may host."""
 MAX_ROUND = 2**63 - 1

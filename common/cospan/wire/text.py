@@ -5,8 +5,7 @@ turns the direction of writing can hide or forge what a person reads. Identifier
 an agent's name) are refused where they hold such characters; sentences are shown, each such character replaced.
 """
 
-from cospan.wire.limits import MAX_TEXT
-
+MAX_TEXT = 512
 CUT = "…"
 """Stands for the rest of a text that is too long."""
 REPLACED = "\N{REPLACEMENT CHARACTER}"

@@ -237,8 +237,9 @@ class Engine:
         """
         spec = self.state.specification
         before = min(before, self.state.round)
-        if first >= before or all(agent not in self.state.rounds_counted for agent in agents):
-            return RecalledRounds((), max(first, before))
+        newest = self.state.last_rounds
+        if first >= before or all(newest.get(agent, -1) < first for agent in agents):
+            return RecalledRounds((), max(first, before))  # none of them was here since
         store = self._store
         if store is None:
             return RecalledRounds((), before, before - first)

@@ -42,12 +42,11 @@ from cospan.wire.errors import (
     RemoteError,
 )
 from cospan.wire.identity import Identity, Right
-from cospan.wire.limits import MAX_TEXT
 from cospan.wire.messages import AgentMessage, GradientUpload, Heartbeat, Join, Leave, RecalledRounds, RunPhase
 from cospan.wire.recalled import encode_recalled
 from cospan.wire.reports import encode_round_report, encode_run_report
 from cospan.wire.stencil import AgentMessageReader
-from cospan.wire.text import printable
+from cospan.wire.text import MAX_TEXT, printable
 
 _SERVICE = pb.DESCRIPTOR.services_by_name["CoordinatorService"].full_name
 OWN_WAY = frozenset({f"/{_SERVICE}/Collaborate"})
