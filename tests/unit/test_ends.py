@@ -41,6 +41,9 @@ class DeafStream:
         await deaf(self.reading, self._for_good)
         raise AssertionError("nobody reads any more")
 
+    async def ask(self, seconds: float) -> m.Stamp:
+        raise AssertionError("a stream that is not welcomed is not asked")
+
     async def close(self) -> None:
         await deaf(asyncio.Event(), self._for_good)
 
@@ -85,7 +88,9 @@ def test_an_agent_ends_though_its_stream_takes_no_cancellation() -> None:
 def test_a_relay_ends_though_its_stream_takes_no_cancellation() -> None:
     async def closed() -> None:
         transport = DeafTransport()
-        above = upstream.Upstream(transport, patience=60.0, tell=lambda _: None, fail=lambda _: None)
+        above = upstream.Upstream(
+            transport, patience=60.0, min_steps_per_round=1, tell=lambda _: None, fail=lambda _: None
+        )
         above.start()
         await above.specification
         above.host(("site-0",), "map-1")
