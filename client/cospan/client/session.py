@@ -649,8 +649,8 @@ def _silent(state: SessionState, now: float) -> CospanError:
     return CoordinatorUnavailableError(
         f"the stream to the coordinator is open, but the coordinator does not answer: no message for "
         f"{now - state.hearing.heard_at:.1f} s, and no answer to any question in that time "
-        f"(questions: {state.hearing.unanswered}; given up after {state.patience:g} s). Its process hangs, or another one answers at its address: look at "
-        "its log, end it, and start it again in its run folder"
+        f"(questions: {state.hearing.unanswered}; given up after {state.patience:g} s). Its process hangs, or "
+        "another one answers at its address: look at its log, end it, and start it again in its run folder"
     )
 
 
