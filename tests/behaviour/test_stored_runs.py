@@ -98,7 +98,7 @@ def test_agents_go_on_from_a_store_that_was_brought_back_from_a_copy(tmp_path: P
             join(address)
             round_said(coordinator)
             coordinator.send_signal(signal.SIGTERM)
-            assert ended(coordinator)[0] == 0
+            assert ended(coordinator)[0] == 75
         port = address.rpartition(":")[2]
         copied, copy = read_state(store, check=True), store.read_bytes()
         served(port, end=signal.SIGTERM)

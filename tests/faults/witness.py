@@ -30,6 +30,7 @@ from cospan.wire.messages import (  # noqa: E402
     CoordinatorMessage,
     Finish,
     GradientUpload,
+    Stamp,
     Welcome,
 )
 
@@ -66,6 +67,9 @@ class WitnessStream:
                 basis=base64.b64encode(message.basis.tobytes()).decode(),
             )
         return message
+
+    async def ask(self, seconds: float) -> Stamp:
+        return await self._stream.ask(seconds)
 
     async def close(self) -> None:
         await self._stream.close()

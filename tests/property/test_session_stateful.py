@@ -9,6 +9,7 @@ from runs import LIVENESS, AgentDriver, join, upload
 
 from cospan.client import session
 from cospan.client.session import Phase
+from cospan.client.silence import LONGEST_ANSWER_SECONDS
 from cospan.wire import errors
 from cospan.wire import messages as m
 
@@ -78,6 +79,11 @@ class AgentHistories(RuleBasedStateMachine):
                     assert number == self.round
                     assert basis is self.agent.basis
                     self.learnt.append(number)
+                    self.due.append(command)
+                case session.Ask(within_seconds=seconds):
+                    assert self.welcomed, "a question needs a session"
+                    assert not self.is_due(session.Ask), "one question at a time"
+                    assert 0.0 < seconds <= LONGEST_ANSWER_SECONDS
                     self.due.append(command)
                 case session.Begin():
                     assert not self.learnt, "the learner is made once"
@@ -187,6 +193,25 @@ class AgentHistories(RuleBasedStateMachine):
         self.resume_at = self.agent.now + seconds
         self.step(session.Received(m.Drain(self.agent.stamp(self.round), seconds)))
 
+    @precondition(lambda self: self.is_due(session.Ask))
+    @rule()
+    def answers(self) -> None:
+        """The coordinator runs: its answer is a sign of life, as a message is."""
+        self.asked_is_over()
+        self.alive()
+        self.step(session.Answered(self.agent.stamp(self.round)))
+
+    @precondition(lambda self: self.is_due(session.Ask))
+    @rule()
+    def does_not_answer(self) -> None:
+        self.asked_is_over()
+        self.step(session.Unanswered(errors.CoordinatorUnavailableError("no answer")))
+        if self.agent.state.phase in OVER:
+            self.stream_open = self.welcomed = False
+
+    def asked_is_over(self) -> None:
+        self.due = [command for command in self.due if not isinstance(command, session.Ask)]
+
     # The network -----------------------------------------------------------------------------------------
 
     @precondition(lambda self: self.is_due(session.Connect) or self.is_due(session.Inquire))
@@ -221,7 +246,7 @@ class AgentHistories(RuleBasedStateMachine):
         self.break_with(errors.AgentIdTakenError("taken"), jitter)
 
     def break_with(self, error: errors.CospanError, jitter: float) -> None:
-        if self.welcomed:
+        if self.welcomed and not self.agent.state.hearing.unanswered:
             self.alive()
         self.stream_open = self.welcomed = False
         self.step(session.StreamBroke(error, jitter))
@@ -279,7 +304,7 @@ class AgentHistories(RuleBasedStateMachine):
             Phase.LAGGING: self.is_learning(),
         }
         assert phase in OVER or under_way[phase]
-        reaching = [command for command in self.due if not isinstance(command, session.Learn)]
+        reaching = [command for command in self.due if not isinstance(command, session.Learn | session.Ask)]
         assert phase in OVER or len(reaching) == (1 if phase in (Phase.OFFLINE, Phase.PREPARING) else 0)
 
     @invariant()

@@ -41,6 +41,9 @@ class DeafStream:
         await deaf(self.reading, self._for_good)
         raise AssertionError("nobody reads any more")
 
+    async def ask(self, seconds: float) -> m.Stamp:
+        raise AssertionError("a stream that is not welcomed is not asked")
+
     async def close(self) -> None:
         await deaf(asyncio.Event(), self._for_good)
 

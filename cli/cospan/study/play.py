@@ -7,6 +7,7 @@ The joint method is the one that runs over gRPC, bit for bit.
 import contextlib
 import csv
 import io
+import math
 import os
 import signal
 import time
@@ -259,8 +260,9 @@ def _stop(
         errors = np.stack([reference.value_errors(weights[:, k]) for k, reference in enumerate(references)])
         probed = None if probes is None else np.einsum("mnd,nd->nm", weights, probes)
     angle = None
-    if course.squares and stage.true_basis is not None and course.variants[0].basis is not None:
-        angle = principal_angle_sine(course.variants[0].basis, stage.true_basis)
+    basis = course.variants[0].basis
+    if course.squares and stage.true_basis is not None and basis is not None:
+        angle = principal_angle_sine(basis, stage.true_basis) if np.isfinite(basis).all() else math.nan
     square = float(np.mean(course.squares)) if course.squares else None
     course.squares.clear()
     course.stops.append((number, course.sent, np.where(np.isfinite(errors), errors, np.inf), probed, angle, square))

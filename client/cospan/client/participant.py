@@ -26,7 +26,7 @@ from cospan.client.plausibility import MEMORY_GIB, memory_problem
 from cospan.client.site_learner import Warned
 from cospan.client.state_file import FileKind, StateFile
 from cospan.client.tasks import end_tasks, within
-from cospan.client.transport import AgentStream, Transport
+from cospan.client.transport import AgentStream, Transport, stamp_or_error
 from cospan.client.worker import Worker
 from cospan.client.workload import FeatureMap, Workload
 from cospan.core.method import DEFAULT_MIN_STEPS
@@ -226,7 +226,10 @@ class Participant(ABC, Generic[L]):
         self._worker, self._loop = Worker(f"learner-{self.name}"), asyncio.get_running_loop()
         self._outcome = asyncio.get_running_loop().create_future()
         self._state, commands = session.initial_state(
-            patience=self._patience, now=time.monotonic(), min_steps_per_round=self._min_steps_per_round
+            patience=self._patience,
+            now=time.monotonic(),
+            min_steps_per_round=self._min_steps_per_round,
+            spread=self._rng.random(),
         )
         try:
             self._tick_later()
@@ -335,6 +338,8 @@ class Participant(ABC, Generic[L]):
                 self._in_worker(partial(self._prepare, specification))
             case session.Connect(after_seconds=pause):
                 self._in_background(self._connect(pause))
+            case session.Ask(within_seconds=seconds):
+                self._in_background(self._ask(seconds))
             case session.Begin(welcome=welcome):
                 self._in_worker(partial(self._begin, welcome))
                 self._tick_later()  # how often is known only now
@@ -440,6 +445,15 @@ class Participant(ABC, Generic[L]):
         except CospanError as failure:
             if self._stream is stream and attempt == self._attempt:  # else it was hung up on purpose
                 self._broke(failure)
+
+    async def _ask(self, seconds: float) -> None:
+        """Asks over the stream whether the coordinator still answers."""
+        stream = self._stream
+        if stream is None:
+            return
+        answer = await stamp_or_error(stream, seconds)
+        if self._stream is stream:  # else the question was for one that is closed
+            self._post(session.answer_to_ask(answer))
 
     def _begin(self, welcome: Welcome) -> None:
         """The first welcome: the specification is final, the learner can be made; in the learning thread."""

@@ -17,21 +17,51 @@ second time.
 Every wait has an end. `patience` bounds the time without progress, whatever happens in it: refusals, half-opened
 streams, sessions that break at once, coordinators of the past. Progress is a round that becomes durable. A session
 that stays open for the liveness bound or longer costs nothing: it may wait for others. A `Drain` may excuse an
-absence, by `LONGEST_DRAIN_SECONDS` at most, however many there are.
+absence, by `LONGEST_DRAIN_SECONDS` at most, however many there are. An open session in which nothing comes is asked
+whether the coordinator still answers (`cospan.client.silence`): a slow round has no bound, a hung coordinator has.
 
 Nothing here knows of sockets, threads or a clock.
 """
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import TypeAlias
 
 import numpy as np
 from jaxtyping import Float
 
-from cospan.client.guard import Turn, below_floor, turn_between
+from cospan.client import silence
+from cospan.client.events import (
+    Answered,
+    Ask,
+    Begin,
+    Command,
+    Conclude,
+    Connect,
+    Connected,
+    Described,
+    Event,
+    Fail,
+    GradientReady,
+    Inquire,
+    Learn,
+    LearningFailed,
+    Prepare,
+    Prepared,
+    Received,
+    Regrouped,
+    Saved,
+    StopRequested,
+    StreamBroke,
+    Tick,
+    Transmit,
+    Unanswered,
+    answer_to_ask,
+)
+from cospan.client.guard import below_floor, turn_between
 from cospan.client.plausibility import feature_problem, stamp_problem, welcome_problem
+from cospan.client.silence import Silence
 from cospan.core.method import DEFAULT_MIN_STEPS
 from cospan.core.specification import RunSpecification
 from cospan.wire.errors import (
@@ -49,7 +79,6 @@ from cospan.wire.errors import (
 )
 from cospan.wire.limits import LONGEST_DRAIN_SECONDS, rounds_ahead
 from cospan.wire.messages import (
-    AgentMessage,
     BasisUpdate,
     CoordinatorMessage,
     Disposition,
@@ -64,6 +93,43 @@ from cospan.wire.messages import (
     Stamp,
     Welcome,
 )
+
+__all__ = [
+    "Answered",
+    "Ask",
+    "Begin",
+    "Command",
+    "Conclude",
+    "Connect",
+    "Connected",
+    "Described",
+    "Event",
+    "Fail",
+    "GradientReady",
+    "Inquire",
+    "KeptGradient",
+    "Learn",
+    "LearningFailed",
+    "Outcome",
+    "Phase",
+    "Prepare",
+    "Prepared",
+    "Received",
+    "Regrouped",
+    "Saved",
+    "SessionState",
+    "StopRequested",
+    "StreamBroke",
+    "Tick",
+    "Transmit",
+    "Unanswered",
+    "answer_to_ask",
+    "initial_state",
+    "most_kept",
+    "most_kept_rounds",
+    "step",
+    "tick_seconds",
+]
 
 _FIRST_BACKOFF_SECONDS = 0.1
 _LONGEST_BACKOFF_SECONDS = 1.0
@@ -127,6 +193,8 @@ class SessionState:
         attempts: attempts to connect since then.
         reconnects: how often the stream was opened again.
         not_counted: gradients that came too late.
+        hearing: when the coordinator behind the open stream was last heard, and when it is asked.
+        spread: this process' own number in [0, 1): a fleet's questions come apart.
     """
 
     patience: float
@@ -155,6 +223,8 @@ class SessionState:
     attempts: int = 0
     reconnects: int = 0
     not_counted: int = 0
+    hearing: Silence = field(default_factory=Silence)
+    spread: float = 0.5
 
     def check(self) -> None:
         """Raises AssertionError where an invariant does not hold; called by tests after every event."""
@@ -167,176 +237,21 @@ class SessionState:
         assert len(self.kept) <= most_kept(self), "what is kept is bounded"
         site_made = self.phase in (Phase.JOINING, Phase.ACTIVE, Phase.LAGGING)
         assert not site_made or self.join is not None, "who joins has a site"
+        waits = self.phase is not Phase.ACTIVE or math.isinf(self.patience) or math.isfinite(self.hearing.ask_at)
+        assert waits or self.hearing.asked_at is not None, "an active session asks, or will ask"
+        assert self.hearing.asked_at is None or self.phase in (Phase.ACTIVE, Phase.DONE, Phase.FAILED), (
+            "a question needs a stream"
+        )
 
 
-# Events -----------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Described:
-    """The coordinator has said what the run is."""
-
-    specification: RunSpecification
-
-
-@dataclass(frozen=True, slots=True)
-class Prepared:
-    """The site is made; this is how to join with it."""
-
-    join: Join
-
-
-@dataclass(frozen=True, slots=True)
-class Connected:
-    """A stream is open."""
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class Received:
-    """A message came in."""
-
-    message: CoordinatorMessage
-
-
-@dataclass(frozen=True, slots=True)
-class StreamBroke:
-    """The stream ended, or could not be opened. `jitter` is uniform in [0, 1)."""
-
-    error: CospanError
-    jitter: float
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class GradientReady:
-    """The learner has finished a round."""
-
-    upload: GradientUpload
-
-
-@dataclass(frozen=True, slots=True)
-class LearningFailed:
-    """The user's environment, features or policy broke."""
-
-    error: CospanError
-
-
-@dataclass(frozen=True, slots=True)
-class StopRequested:
-    """The agent is to leave the run, for good unless it means to come back."""
-
-    cause: str
-    returning: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Regrouped:
-    """The process hosts other agents than before; at least one, and their names are sorted."""
-
-    agent_ids: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Saved:
-    """Every round below this one is in the process' file."""
-
-    rounds: int
-
-
-@dataclass(frozen=True, slots=True)
-class Tick:
-    """Time has passed."""
-
-
-Event: TypeAlias = (
-    Described
-    | Prepared
-    | Connected
-    | Received
-    | StreamBroke
-    | GradientReady
-    | LearningFailed
-    | StopRequested
-    | Regrouped
-    | Saved
-    | Tick
-)
-
-# Commands ---------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Inquire:
-    """Ask what the run is, after so many seconds."""
-
-    after_seconds: float
-
-
-@dataclass(frozen=True, slots=True)
-class Prepare:
-    """Make the site for this run."""
-
-    specification: RunSpecification
-
-
-@dataclass(frozen=True, slots=True)
-class Connect:
-    """Open a stream after so many seconds."""
-
-    after_seconds: float
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class Transmit:
-    """Send a message."""
-
-    message: AgentMessage
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class Begin:
-    """The session has been welcomed for the first time; prepare to learn."""
-
-    welcome: Welcome
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class Learn:
-    """Hold this basis against the last one that was learnt at; take L steps and compute the gradient at it."""
-
-    round: int
-    basis: Float[np.ndarray, "d r"]
-    turn: Turn | None = None
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class Conclude:
-    """It is over, in order.
-
-    Attributes:
-        message: why.
-        basis: the newest; None where the run never began.
-        left: whether it left on request, before the end of the run.
-    """
-
-    message: str
-    basis: Float[np.ndarray, "d r"] | None
-    left: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Fail:
-    """It is over, and not in order."""
-
-    error: CospanError
-
-
-Command: TypeAlias = Inquire | Prepare | Connect | Transmit | Begin | Learn | Conclude | Fail
 Outcome: TypeAlias = tuple[SessionState, tuple[Command, ...]]
 
 
-def initial_state(*, patience: float, now: float, min_steps_per_round: int = DEFAULT_MIN_STEPS) -> Outcome:
-    """A session about to ask what the run is."""
-    state = SessionState(patience=patience, lost_since=now, min_steps_per_round=min_steps_per_round)
+def initial_state(
+    *, patience: float, now: float, min_steps_per_round: int = DEFAULT_MIN_STEPS, spread: float = 0.5
+) -> Outcome:
+    """A session about to ask what the run is; `spread` is uniform in [0, 1)."""
+    state = SessionState(patience=patience, lost_since=now, min_steps_per_round=min_steps_per_round, spread=spread)
     return state, (Inquire(0.0),)
 
 
@@ -352,7 +267,7 @@ def step(state: SessionState, event: Event, now: float) -> Outcome:
         case Connected():
             return _on_connected(state, now)
         case Received(message=message):
-            return _on_message(state, message, now)
+            return _on_message(_heard(state, now), message, now)
         case StreamBroke():
             return _on_broken(state, event, now)
         case GradientReady(upload=upload):
@@ -364,8 +279,19 @@ def step(state: SessionState, event: Event, now: float) -> Outcome:
             return _leave(state, Phase.DONE, cause, Conclude(cause, state.basis, left=True), returning=returning)
         case Regrouped(agent_ids=agent_ids):
             return _on_regrouped(state, agent_ids, now)
-        case Saved() | Tick():
-            return _on_saved(state, event, now) if isinstance(event, Saved) else _on_tick(state, now)
+        case Saved() | Answered() | Unanswered() | Tick():
+            return _on_the_wait(state, event, now)
+
+
+def _on_the_wait(state: SessionState, event: Saved | Answered | Unanswered | Tick, now: float) -> Outcome:
+    """What happens while the session waits, and changes nothing of its round."""
+    match event:
+        case Saved():
+            return _on_saved(state, event, now)
+        case Answered() | Unanswered():
+            return _on_question(state, event, now)
+        case Tick():
+            return _on_tick(state, now)
 
 
 def _on_saved(state: SessionState, event: Saved, now: float) -> Outcome:
@@ -486,11 +412,15 @@ def _closed(state: SessionState, now: float, *, wanted: bool = False) -> Session
     for long, or that this side ended because it `wanted` to, costs none of it; one that broke soon has been no
     better than no session."""
     if state.phase is not Phase.ACTIVE:
-        return replace(state, phase=Phase.OFFLINE)
-    held = now - state.open_since
+        return replace(state, phase=Phase.OFFLINE, hearing=Silence())
+    # A coordinator that left a question unanswered was gone before the stream broke.
+    until = state.hearing.heard_at if state.hearing.unanswered else now
+    held = until - state.open_since
     liveness = math.inf if state.specification is None else state.specification.liveness_seconds
-    lost_since = state.lost_since + (held if wanted or held >= liveness else 0.0)
-    return replace(state, phase=Phase.OFFLINE, lost_since=now if state.has_progressed else lost_since)
+    lost_since = until if state.has_progressed else state.lost_since
+    if not state.has_progressed and (wanted or held >= liveness):
+        lost_since += held
+    return replace(state, phase=Phase.OFFLINE, lost_since=lost_since, hearing=Silence())
 
 
 def _shape_problem(state: SessionState, basis: Float[np.ndarray, "rows columns"]) -> str:
@@ -666,9 +596,62 @@ def _on_tick(state: SessionState, now: float) -> Outcome:
         return replace(state, phase=Phase.FAILED), (Fail(_waited_in_vain(state)),)
     if state.phase is not Phase.ACTIVE or state.specification is None:
         return state, ()
-    if now - state.last_sent < state.specification.liveness_seconds / _HEARTBEATS_PER_LIVENESS:
+    liveness = state.specification.liveness_seconds
+    state, questions = _asked(state, now)
+    if now - state.last_sent < liveness / _HEARTBEATS_PER_LIVENESS:
+        return state, questions
+    return replace(state, last_sent=now), (Transmit(Heartbeat()), *questions)
+
+
+def _terms(state: SessionState) -> silence.Terms:
+    """How this process asks; a group asks once for all of its agents."""
+    spec = state.specification or state.described
+    hosted = 1 if state.join is None else max(1, len(state.join.agent_ids))
+    return silence.terms_of(state.patience, 1.0 if spec is None else spec.agents / hosted, state.spread)
+
+
+def _heard(state: SessionState, now: float) -> SessionState:
+    return replace(state, hearing=silence.heard(state.hearing, _terms(state), now))
+
+
+def _asked(state: SessionState, now: float) -> Outcome:
+    """Asks a coordinator that is silent whether it still answers, where that is due."""
+    if not silence.is_due(state.hearing, now):
         return state, ()
-    return replace(state, last_sent=now), (Transmit(Heartbeat()),)
+    asked = silence.asked(state.hearing, _terms(state), now, excused_until=state.resume_at)
+    return replace(state, hearing=asked), (Ask(asked.answer_by - now),)
+
+
+def _on_question(state: SessionState, event: Answered | Unanswered, now: float) -> Outcome:
+    """A question is over. Only the coordinator of the stream's run and incarnation can answer it, or refuse it."""
+    if state.phase is not Phase.ACTIVE or state.stamp is None or state.hearing.asked_at is None:
+        return state, ()  # of a stream that has broken meanwhile
+    terms, stamp = _terms(state), event.stamp if isinstance(event, Answered) else None
+    same_run = stamp is not None and stamp.run_id == state.stamp.run_id
+    if stamp is not None and same_run and stamp.incarnation > state.stamp.incarnation:
+        replaced = CoordinatorUnavailableError(
+            f"the stream was opened to incarnation {state.stamp.incarnation} of the coordinator, and incarnation "
+            f"{stamp.incarnation} answers"
+        )
+        return _try_again(_closed(state, now), replaced, _LONGEST_BACKOFF_SECONDS * state.spread, now)
+    runs = stamp is not None and same_run and stamp.incarnation == state.stamp.incarnation
+    # It takes a coordinator that runs to say that too much was asked of it.
+    if runs or (isinstance(event, Unanswered) and isinstance(event.error, RemoteError) and event.error.retryable):
+        return replace(state, hearing=silence.answered(state.hearing, terms, now)), ()
+    failed = silence.unanswered(state.hearing, terms, now, excused_until=state.resume_at)
+    state = replace(state, hearing=failed)
+    if silence.is_too_long(failed, terms, now, excused_until=state.resume_at):
+        return replace(state, phase=Phase.FAILED), (Fail(_silent(state, now)),)
+    return state, ()
+
+
+def _silent(state: SessionState, now: float) -> CospanError:
+    return CoordinatorUnavailableError(
+        f"the stream to the coordinator is open, but the coordinator does not answer: no message for "
+        f"{now - state.hearing.heard_at:.1f} s, and no answer to any question in that time "
+        f"(questions: {state.hearing.unanswered}; given up after {state.patience:g} s). Its process hangs, or "
+        "another one answers at its address: look at its log, end it, and start it again in its run folder"
+    )
 
 
 def _waited_in_vain(state: SessionState) -> CospanError:

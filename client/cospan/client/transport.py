@@ -14,10 +14,10 @@ from cospan.client.proxies import proxy_of
 from cospan.core.specification import RunSpecification
 from cospan.rpc.v1 import coordinator_service_pb2 as pb
 from cospan.wire.address import parse_address
-from cospan.wire.codec import decode_coordinator_message, decode_specification, encode_agent_message
+from cospan.wire.codec import decode_coordinator_message, decode_specification, decode_stamp, encode_agent_message
 from cospan.wire.errors import CoordinatorUnavailableError, CospanError
 from cospan.wire.limits import client_options, max_message_bytes, max_recalled_bytes
-from cospan.wire.messages import AgentMessage, BasisUpdate, CoordinatorMessage, RecalledRounds
+from cospan.wire.messages import AgentMessage, BasisUpdate, CoordinatorMessage, RecalledRounds, Stamp
 from cospan.wire.recalled import decode_recalled
 from cospan.wire.status import from_rpc_error
 from cospan.wire.tls import TlsFiles, TlsMaterial, TlsSource
@@ -28,6 +28,8 @@ _RECALL_SECONDS = 30.0
 _SEND_SECONDS = 30.0
 _FAREWELL_SECONDS = 1.0
 _SMALL_MESSAGE = 1 << 20
+_MOMENT_SECONDS = 0.5
+"""After the deadline of a call, gRPC itself ends it; a stream that is none of gRPC's is given this long."""
 _WATCH_SECONDS = 1.0
 """So often the files of the certificate are looked at."""
 _ROUND_END_SECONDS = 4.0
@@ -46,6 +48,14 @@ class AgentStream(Protocol):
 
     async def receive(self) -> CoordinatorMessage:
         """The next message. Raises CospanError when the stream is broken or has ended."""
+        ...
+
+    async def ask(self, seconds: float) -> Stamp:
+        """The coordinator's stamp, by a short call over the connection of this stream.
+
+        Raises:
+            CospanError: the call was refused or broke off, or no answer came in so many seconds.
+        """
         ...
 
     async def close(self) -> None:
@@ -153,6 +163,11 @@ class GrpcAgentStream:
         self, address: str, channel: grpc.aio.Channel, call: Any, is_renewed: Callable[[], bool] | None
     ) -> None:
         self._address, self._channel, self._call = address, channel, call
+        self._get_specification = channel.unary_unary(
+            METHOD_PREFIX + "GetSpecification",
+            request_serializer=pb.GetSpecificationRequest.SerializeToString,
+            response_deserializer=pb.GetSpecificationResponse.FromString,
+        )
         self._renewed = self._between_rounds = False
         self._watcher = None if is_renewed is None else asyncio.create_task(self._watch(is_renewed))
 
@@ -191,6 +206,14 @@ class GrpcAgentStream:
         message = decode_coordinator_message(response)
         self._between_rounds = isinstance(message, BasisUpdate)
         return message
+
+    async def ask(self, seconds: float) -> Stamp:
+        """The stamp of `GetSpecification`, asked of the process that holds this stream, without a new handshake."""
+        request = pb.GetSpecificationRequest()
+        response = await _translated(
+            lambda: _awaited(self._get_specification(request, timeout=seconds)), self._address
+        )
+        return decode_stamp(response.stamp)
 
     async def _watch(self, is_renewed: Callable[[], bool]) -> None:
         """Ends the stream when there is a new certificate, for a channel keeps the one that it was opened with.
@@ -233,6 +256,17 @@ def _renewed(tls: TlsSource, shown: TlsMaterial) -> bool:
     """Whether the files hold something else than what a channel has shown."""
     tls.refresh()
     return tls.material is not shown
+
+
+async def stamp_or_error(stream: AgentStream, seconds: float) -> Stamp | CospanError:
+    """What a stream answers to `ask`; within so many seconds and a moment, whatever the stream does."""
+    try:
+        async with asyncio.timeout(seconds + _MOMENT_SECONDS):
+            return await stream.ask(seconds)
+    except TimeoutError:
+        return CoordinatorUnavailableError(f"no answer came within {seconds:.3g} s")
+    except CospanError as failure:
+        return failure
 
 
 async def _awaited(call: Any) -> Any:

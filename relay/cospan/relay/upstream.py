@@ -14,7 +14,7 @@ from typing import Any, assert_never
 from cospan.client import session
 from cospan.client.guard import check_basis
 from cospan.client.tasks import end_tasks, within
-from cospan.client.transport import AgentStream, Transport
+from cospan.client.transport import AgentStream, Transport, stamp_or_error
 from cospan.core.specification import RunSpecification
 from cospan.relay.events import Refused, RoundOpened, RunFinished, UpstreamEvent, Welcomed
 from cospan.wire.errors import (
@@ -120,7 +120,10 @@ class Upstream:
     def _begin(self) -> None:
         self._welcomed = frozenset()
         self._state, commands = session.initial_state(
-            patience=self._patience, now=time.monotonic(), min_steps_per_round=self._min_steps_per_round
+            patience=self._patience,
+            now=time.monotonic(),
+            min_steps_per_round=self._min_steps_per_round,
+            spread=self._rng.random(),
         )
         for command in commands:
             self._execute(command)
@@ -189,6 +192,8 @@ class Upstream:
                 self._call(self._connect(pause))
             case session.Transmit(message=message):
                 self._outbox.put_nowait(self._shortened(message))
+            case session.Ask(within_seconds=seconds):
+                self._keep(asyncio.create_task(self._guarded(self._ask(seconds))))
             case session.Learn():
                 self._open(command)
             case session.Fail(error=error):
@@ -276,6 +281,15 @@ class Upstream:
         except CospanError as failure:
             if self._caller is caller:
                 self._broke(failure)
+
+    async def _ask(self, seconds: float) -> None:
+        """Asks over the stream whether the coordinator still answers."""
+        stream = self._stream
+        if stream is None:
+            return
+        answer = await stamp_or_error(stream, seconds)
+        if self._stream is stream:  # else the question was for one that is closed
+            self._post(session.answer_to_ask(answer))
 
     def _broke(self, failure: CospanError) -> None:
         if isinstance(failure, _OF_SOME) and self._welcomed and not self._welcomed.issuperset(self._names):

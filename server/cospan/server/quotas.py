@@ -3,7 +3,8 @@
 The numbers follow from the run: A is the number of agents in its specification, a how many of them a peer may stand
 for. That is as many as its certificate names; without a certificate of its own it is told apart by its host alone,
 and one host may run the whole fleet. Honest peers stay far below: an agent has one stream, asks once what the run
-is, and when it is refused or cut off tries again once a second or so.
+is, asks again every few seconds while nothing is sent to it (a whole fleet about 100 times a second at most), and
+when it is refused or cut off tries again once a second or so.
 
 Pure: an account is a value, and time is an argument.
 """
