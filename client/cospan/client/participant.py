@@ -26,7 +26,7 @@ from cospan.client.plausibility import MEMORY_GIB, memory_problem
 from cospan.client.site_learner import Warned
 from cospan.client.state_file import FileKind, StateFile
 from cospan.client.tasks import end_tasks, within
-from cospan.client.transport import AgentStream, Transport
+from cospan.client.transport import AgentStream, Transport, is_near
 from cospan.client.worker import Worker
 from cospan.client.workload import FeatureMap, Workload
 from cospan.core.method import DEFAULT_MIN_STEPS
@@ -226,7 +226,10 @@ class Participant(ABC, Generic[L]):
         self._worker, self._loop = Worker(f"learner-{self.name}"), asyncio.get_running_loop()
         self._outcome = asyncio.get_running_loop().create_future()
         self._state, commands = session.initial_state(
-            patience=self._patience, now=time.monotonic(), min_steps_per_round=self._min_steps_per_round
+            patience=self._patience,
+            now=time.monotonic(),
+            min_steps_per_round=self._min_steps_per_round,
+            near=is_near(self._transport),
         )
         try:
             self._tick_later()

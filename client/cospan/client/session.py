@@ -30,6 +30,7 @@ from typing import TypeAlias
 import numpy as np
 from jaxtyping import Float
 
+from cospan.client.backoff import LONGEST_SECONDS, pause_seconds
 from cospan.client.guard import Turn, below_floor, turn_between
 from cospan.client.plausibility import feature_problem, stamp_problem, welcome_problem
 from cospan.core.method import DEFAULT_MIN_STEPS
@@ -65,8 +66,6 @@ from cospan.wire.messages import (
     Welcome,
 )
 
-_FIRST_BACKOFF_SECONDS = 0.1
-_LONGEST_BACKOFF_SECONDS = 1.0
 _MOST_STALE = 2
 """So many gradients more than there may be rounds that are told and not durable are kept."""
 _HEARTBEATS_PER_LIVENESS = 4.0
@@ -103,6 +102,7 @@ class SessionState:
     Attributes:
         join: who it is, once its site is made; the same at every attempt.
         patience: seconds without progress after which it gives up.
+        near: whether the coordinator is on this machine.
         phase: where the conversation stands.
         described: the specification that the site was made for.
         specification: of the run, once welcomed.
@@ -130,6 +130,7 @@ class SessionState:
     """
 
     patience: float
+    near: bool = False
     join: Join | None = None
     phase: Phase = Phase.OFFLINE
     described: RunSpecification | None = None
@@ -334,9 +335,11 @@ Command: TypeAlias = Inquire | Prepare | Connect | Transmit | Begin | Learn | Co
 Outcome: TypeAlias = tuple[SessionState, tuple[Command, ...]]
 
 
-def initial_state(*, patience: float, now: float, min_steps_per_round: int = DEFAULT_MIN_STEPS) -> Outcome:
-    """A session about to ask what the run is."""
-    state = SessionState(patience=patience, lost_since=now, min_steps_per_round=min_steps_per_round)
+def initial_state(
+    *, patience: float, now: float, min_steps_per_round: int = DEFAULT_MIN_STEPS, near: bool = False
+) -> Outcome:
+    """A session about to ask what the run is; `near` where the coordinator is on this machine."""
+    state = SessionState(patience=patience, near=near, lost_since=now, min_steps_per_round=min_steps_per_round)
     return state, (Inquire(0.0),)
 
 
@@ -473,7 +476,7 @@ def _on_stale(state: SessionState, stamp: Stamp, now: float) -> Outcome:
         f"incarnation {state.stamp.incarnation}, which was started later; end the older one. If its store was "
         "brought back from a copy, start the agents again: they join, and learn on from their own files"
     )
-    return _try_again(_closed(state, now), stale, _LONGEST_BACKOFF_SECONDS, now)
+    return _try_again(_closed(state, now), stale, LONGEST_SECONDS, now)
 
 
 def _progressed(state: SessionState, now: float) -> SessionState:
@@ -629,8 +632,8 @@ def _on_broken(state: SessionState, event: StreamBroke, now: float) -> Outcome:
         return replace(state, phase=Phase.FAILED), (Fail(error),)  # later on, a renewal on disk cures it
     elif isinstance(error, RemoteError) and not error.retryable:
         return replace(state, phase=Phase.FAILED), (Fail(error),)
-    longest = min(_LONGEST_BACKOFF_SECONDS, _FIRST_BACKOFF_SECONDS * 2.0 ** min(state.attempts, 30))
-    return _try_again(state, error, longest * (0.5 + 0.5 * event.jitter), now)
+    near_agents = state.specification.agents if state.near and state.specification is not None else None
+    return _try_again(state, error, pause_seconds(state.attempts, event.jitter, near_agents=near_agents), now)
 
 
 def _try_again(state: SessionState, error: CospanError, pause: float, now: float) -> Outcome:

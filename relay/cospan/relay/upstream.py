@@ -14,7 +14,7 @@ from typing import Any, assert_never
 from cospan.client import session
 from cospan.client.guard import check_basis
 from cospan.client.tasks import end_tasks, within
-from cospan.client.transport import AgentStream, Transport
+from cospan.client.transport import AgentStream, Transport, is_near
 from cospan.core.specification import RunSpecification
 from cospan.relay.events import Refused, RoundOpened, RunFinished, UpstreamEvent, Welcomed
 from cospan.wire.errors import (
@@ -120,7 +120,10 @@ class Upstream:
     def _begin(self) -> None:
         self._welcomed = frozenset()
         self._state, commands = session.initial_state(
-            patience=self._patience, now=time.monotonic(), min_steps_per_round=self._min_steps_per_round
+            patience=self._patience,
+            now=time.monotonic(),
+            min_steps_per_round=self._min_steps_per_round,
+            near=is_near(self._transport),
         )
         for command in commands:
             self._execute(command)
