@@ -320,11 +320,11 @@ class CoordinatorDriver:
 class AgentDriver:
     """Steps the agent's machine with a clock of its own, and checks after every event what always holds."""
 
-    def __init__(self, patience: float = 60.0, **changes: Any) -> None:
+    def __init__(self, patience: float = 60.0, *, near: bool = False, **changes: Any) -> None:
         self.now = 100.0
         self.specification = specification(**({"rounds": 0} | changes))  # tests begin in any round
         self.basis = self.specification.initial_basis()
-        self.state, self.commands = session.initial_state(patience=patience, now=self.now)
+        self.state, self.commands = session.initial_state(patience=patience, now=self.now, near=near)
         self.state.check()
 
     def step(self, event: session.Event) -> list[str]:

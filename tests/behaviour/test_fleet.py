@@ -327,6 +327,28 @@ def test_agents_without_a_site_are_given_one_each() -> None:
     np.testing.assert_array_equal(given, brought)
 
 
+@pytest.mark.parametrize("known", [True, False])
+def test_sites_may_be_counted_when_the_first_agent_asks_for_one(known: bool) -> None:
+    asked: list[str] = []
+
+    def count() -> int:
+        asked.append(threading.current_thread().name)
+        if not known:
+            raise errors.WorkloadError("the workload is not there any more")
+        return 2
+
+    async def fleet() -> int | None:
+        async with Coordinator(specification(agents=2, rounds=3), sites=count) as coordinator:
+            assert coordinator.engine.state.sites is None
+            assert not asked
+            await ends([Agent(RINGS, coordinator=coordinator.address) for _ in range(2)])
+            return coordinator.engine.state.sites
+
+    assert run(fleet()) == (2 if known else None)
+    assert len(asked) == 1
+    assert asked[0] != threading.main_thread().name
+
+
 def test_an_agent_brings_a_site_with_its_name_or_neither() -> None:
     with pytest.raises(errors.InvalidValueError, match="'pump' has no site"):
         Agent(RINGS, agent_id="pump")

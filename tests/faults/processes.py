@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from faults.stalls import Schedule, Start, schedule_of
+
 TESTS = Path(__file__).resolve().parents[1]
 _END_SECONDS = 30.0
 _SOON_SECONDS = 0.2
@@ -45,6 +47,7 @@ class Life:
     code: int
     asked: bool
     last_words: str
+    start: Start
 
 
 class Kept:
@@ -63,6 +66,8 @@ class Kept:
         self._process: asyncio.subprocess.Process | None = None
         self._keeping: asyncio.Task[None] | None = None
         self._asked = False
+        self._listened: float | None = None
+        self._schedule: Schedule | None = None
         self._pause = 0.0
         self._wanted = True
         self.stopped = False
@@ -98,7 +103,8 @@ class Kept:
             self.before_start()
 
     async def _live(self) -> Life:
-        self._asked = False
+        self._asked, self._listened, self._schedule = False, None, None
+        begun = time.time()
         with self._errors.open("ab") as errors:
             self._process = await asyncio.create_subprocess_exec(
                 *self._command,
@@ -117,7 +123,7 @@ class Kept:
             self.started.clear()
             self.listening.clear()
             self.stopped = False
-        return Life(self.name, code, self._asked, last)
+        return Life(self.name, code, self._asked, last, Start(begun, self._listened, time.time(), self._schedule))
 
     async def _read(self, process: asyncio.subprocess.Process) -> str:
         last = ""
@@ -128,6 +134,7 @@ class Kept:
             last = line.decode().strip()
             document = json.loads(last)
             if document.get("event") == "listening":
+                self._listened, self._schedule = time.time(), schedule_of(process.pid)
                 self.listening.set()
             self._on_line(document)
         return last
@@ -142,6 +149,8 @@ class Kept:
         """Sends a signal; whether there was a process that had not ended."""
         if self._process is None or self._process.returncode is not None or not self.started.is_set():
             return False
+        if self._listened is None:
+            self._schedule = schedule_of(self._process.pid)
         with contextlib.suppress(ProcessLookupError):
             self._process.send_signal(number)
             return True

@@ -80,6 +80,7 @@ class WitnessTransport:
 
     def __init__(self, address: str) -> None:
         self._transport = GrpcTransport(address)
+        self.is_near = self._transport.is_near
 
     async def describe(self) -> RunSpecification:
         return await self._transport.describe()

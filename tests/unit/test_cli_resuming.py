@@ -27,7 +27,8 @@ from cospan.cli.runs import describe
 from cospan.cli.settings import Settings
 from cospan.cli.stored_run import run_that_is_over
 from cospan.client.loading import load_workload
-from cospan.client.specifying import new_specification, with_features
+from cospan.client.specifying import with_features
+from cospan.client.starting import new_specification
 from cospan.core.specification import RunSpecification
 from cospan.server import lock
 from cospan.server.store import RunStore, create_store, open_store

@@ -68,8 +68,7 @@ def test_a_specification_holds_no_site() -> None:
 def test_a_plan_closes_its_site_or_has_closed_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     licences = Licences()
-    for module in ("cospan.cli.specifying", "cospan.client.specifying"):
-        monkeypatch.setattr(f"{module}.load_workload", lambda _reference: licences.workload)
+    monkeypatch.setattr("cospan.client.loading.load_workload", lambda _reference: licences.workload)
     arguments: dict[str, Any] = {"reference": "x:y", "spec_file": None, "rounds": 3}
     with pytest.raises(InvalidValueError):
         plan_with_workload({"rank": "99"}, None, **arguments)

@@ -204,6 +204,21 @@ def test_the_pause_doubles_up_to_one_second_and_is_jittered_by_half() -> None:
             assert agent.state.phase is Phase.OFFLINE
 
 
+def test_a_coordinator_on_the_same_machine_is_asked_more_often() -> None:
+    agent = AgentDriver(near=True)
+    agent.activate()
+    for pause in (0.1, 0.2, 0.25, 0.25):
+        agent.step(broke(jitter=1.0))
+        assert agent.commands[0].after_seconds == pytest.approx(pause)
+
+
+def test_before_the_fleet_is_known_no_coordinator_is_asked_more_often() -> None:
+    agent = AgentDriver(near=True)
+    for pause in (0.1, 0.2, 0.4, 0.8, 1.0):
+        assert agent.step(broke(jitter=1.0)) == ["Inquire"]
+        assert agent.commands[0].after_seconds == pytest.approx(pause)
+
+
 def test_a_message_ends_the_doubling() -> None:
     agent = active()
     for _ in range(5):

@@ -6,12 +6,11 @@ import secrets
 import shlex
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from cospan.cli.advice import advise, of_agents, of_features, of_rank
 from cospan.cli.dashboard import DashboardPlan, Onlookers, plan_dashboard
 from cospan.cli.exit_codes import INTERRUPTED
 from cospan.cli.log_lines import log_errors_to_stderr, log_to_file, stop_logging
@@ -24,6 +23,7 @@ from cospan.cli.outcome import (
 from cospan.cli.process import (
     JsonLines,
     claim_stdout,
+    collect_from_now_on,
     keep_freed_memory,
     keep_what_is_loaded,
     on_end_of_stdin,
@@ -41,8 +41,8 @@ from cospan.cli.run_folder import (
     point_to_newest_of,
 )
 from cospan.cli.settings import load_settings
-from cospan.cli.specifying import RunPlan, plan_alone, plan_with_workload
-from cospan.cli.stored_run import StoredRun, check_same_run, run_that_is_over, run_to_go_on_with
+from cospan.cli.specifying import RunPlan, plan_alone, plan_resumed, plan_with_workload
+from cospan.cli.stored_run import StoredRun, check_same_run, differences, run_that_is_over, run_to_go_on_with
 from cospan.cli.telemetry import MetricsPlan, metrics_plan, serving_metrics, tracing, wants_traces
 from cospan.core.specification import RunSpecification
 from cospan.core.units import bound_note
@@ -86,6 +86,7 @@ def serve_here(chosen: CoordinatorOptions, flags: Mapping[str, Any], config: Pat
     Raises:
         CospanError: it cannot begin, or did not reach its end.
     """
+    collect_from_now_on()
     log_errors_to_stderr()
     if chosen.run_folder is not None and chosen.runs_folder is not None:
         raise InvalidValueError("--run-folder and --runs-folder are both said; leave out one")
@@ -107,7 +108,7 @@ def serve_here(chosen: CoordinatorOptions, flags: Mapping[str, Any], config: Pat
         use_one_blas_thread()
         raise_file_limit()
         if not chosen.follow_stdin and stored is None:  # else it was said before
-            advise([*of_rank(plan.specification), *_of_features(plan), *of_agents(plan.specification.agents)])
+            _advise(plan)
         keep_what_is_loaded()
         keep_freed_memory()
         return _exit_code(asyncio.run(_serve(plan, chosen, stored, tls, shown, dashboard, voice)), chosen)
@@ -118,10 +119,13 @@ def serve_here(chosen: CoordinatorOptions, flags: Mapping[str, Any], config: Pat
 
 def _is_over(chosen: CoordinatorOptions, flags: Mapping[str, Any], config: Path | None) -> bool:
     """Whether the run that is asked for is over already; it is said then."""
-    asked = _new_plan(chosen, flags, config).specification if _asks_for(chosen, flags) else None
-    over = run_that_is_over(chosen.run_folder, chosen.runs_folder, asked)
+    over = run_that_is_over(chosen.run_folder, chosen.runs_folder, None)
     if over is None:
         return False
+    if _asks_for(chosen, flags):
+        held = over.state.specification
+        if differences(held, _plan_again(held, chosen, flags, config).specification):
+            return False
     state = over.state
     print(
         f"run {state.run_id} in {over.folder.path} is over after {state.rounds} rounds ({state.finish_message}); "
@@ -143,24 +147,60 @@ def _plan(
     """What is asked for; of a run that goes on nothing need be said again, and nothing may be different."""
     if stored is not None and not _asks_for(chosen, flags):
         return RunPlan(stored.state.specification, load_settings(flags, config))
-    plan = _new_plan(chosen, flags, config)
-    if stored is not None:
-        check_same_run(stored, plan.specification)
+    if stored is None:
+        return _new_plan(chosen, flags, config)
+    plan = _plan_again(stored.state.specification, chosen, flags, config)
+    check_same_run(stored, plan.specification)
     return plan
+
+
+def _plan_again(
+    held: RunSpecification, chosen: CoordinatorOptions, flags: Mapping[str, Any], config: Path | None
+) -> RunPlan:
+    """What is asked for where a run is stored. A workload that is named is not loaded: that takes its time."""
+    if chosen.workload is None:
+        return plan_alone(flags, config, spec_file=chosen.spec, rounds=0)
+    _check_features_unsaid(chosen, flags)
+    return plan_resumed(held, flags, config, reference=chosen.workload, spec_file=chosen.spec, rounds=0)
+
+
+def _check_features_unsaid(chosen: CoordinatorOptions, flags: Mapping[str, Any]) -> None:
+    if "feature_dim" in flags or "fingerprint" in flags:
+        raise InvalidValueError(
+            f"--workload {chosen.workload} knows its features; leave out --feature-dim and --fingerprint"
+        )
 
 
 def _new_plan(chosen: CoordinatorOptions, flags: Mapping[str, Any], config: Path | None) -> RunPlan:
     if chosen.workload is None:
         return plan_alone(flags, config, spec_file=chosen.spec, rounds=0)
-    if "feature_dim" in flags or "fingerprint" in flags:
-        raise InvalidValueError(
-            f"--workload {chosen.workload} knows its features; leave out --feature-dim and --fingerprint"
-        )
+    _check_features_unsaid(chosen, flags)
     return plan_with_workload(flags, config, reference=chosen.workload, spec_file=chosen.spec, rounds=0)
 
 
-def _of_features(plan: RunPlan) -> list[str]:
-    return [] if plan.site is None else of_features(plan.specification, plan.site)
+def _advise(plan: RunPlan) -> None:
+    """Says what is not wrong enough to refuse; a run that is resumed was advised when it began."""
+    from cospan.cli.advice import advise, of_agents, of_features, of_rank
+
+    spec = plan.specification
+    of_site = [] if plan.site is None else of_features(spec, plan.site)
+    advise([*of_rank(spec), *of_site, *of_agents(spec.agents)])
+
+
+def _sites(plan: RunPlan, chosen: CoordinatorOptions) -> int | Callable[[], int | None] | None:
+    """How many sites can be given out; asked of a workload that is named and not loaded when an agent needs one."""
+    if plan.workload is not None:
+        return plan.workload.max_agents
+    reference = chosen.workload
+    if reference is None:
+        return None
+
+    def count() -> int | None:
+        from cospan.client.loading import load_workload
+
+        return load_workload(reference).max_agents
+
+    return count
 
 
 def _tls(plan: RunPlan, chosen: CoordinatorOptions) -> TlsFiles | None:
@@ -280,7 +320,7 @@ async def _serve(
         port=DEFAULT_PORT if settings.port is None else settings.port,
         start_seconds=start_seconds,
         return_seconds=start_seconds if chosen.follow_stdin else RETURN_SECONDS,  # the parent starts all agents
-        sites=plan.workload.max_agents if plan.workload is not None else None,
+        sites=_sites(plan, chosen),
         store=store,
         tls=tls,
     )

@@ -18,7 +18,7 @@ import typer
 
 from cospan.cli import commands
 from cospan.cli.exit_codes import INTERRUPTED
-from cospan.cli.process import prepare_environment
+from cospan.cli.process import collect_nothing_yet, prepare_environment
 from cospan.fleet.output import drop_unwritable, open_standard_streams, say
 
 _INTERRUPTED = 130
@@ -70,6 +70,8 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         arguments = sys.argv[1:]
         _leave_out_script_folder()
     prepare_environment(arguments)
+    if arguments[:1] == ["coordinator"]:
+        collect_nothing_yet()
     open_standard_streams()
     if arguments[:1] and arguments[0] in _WORKING:
         drop_unwritable()

@@ -3,19 +3,21 @@
 import importlib.metadata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float
 
 from cospan.cli.recorder import RoundRow
 from cospan.cli.specifying import preset_of
-from cospan.client.result_file import AgentResult, traces
 from cospan.core.specification import RunSpecification, basis_digest
 from cospan.server.state import CoordinatorState
 from cospan.study.statistics import best, best_of_rows, known, median, medians_by_round
 from cospan.wire.errors import CospanError
 from cospan.wire.text import printable
+
+if TYPE_CHECKING:  # a coordinator has no agents' results, and is not to import what agents need
+    from cospan.client.result_file import AgentResult
 
 
 class RunFailedError(CospanError):
@@ -106,7 +108,7 @@ def ratio(joint: float | None, independent: float | None) -> float | None:
     return joint / independent if joint is not None and independent else None
 
 
-def agent_row(result: AgentResult) -> AgentRow:
+def agent_row(result: "AgentResult") -> AgentRow:
     """The numbers of an agent's file."""
     return AgentRow(
         id=result.text("agent_id"),
@@ -226,8 +228,10 @@ def read_outcome(
     )
 
 
-def with_medians(rows: Iterable[RoundRow], agents: Iterable[AgentResult]) -> list[RoundRow]:
+def with_medians(rows: Iterable[RoundRow], agents: "Iterable[AgentResult]") -> list[RoundRow]:
     """The rows with the medians over the agents' traces filled in."""
+    from cospan.client.result_file import traces
+
     found = list(agents)
     joint = medians_by_round(*traces(found, lambda agent: agent.array("trace_value_error")))
     independent = medians_by_round(

@@ -53,7 +53,7 @@ from cospan.client.guard import below_floor
 from cospan.client.loading import true_basis
 from cospan.client.ownership import closing_on_failure
 from cospan.client.result_file import AgentResult, load_result
-from cospan.client.specifying import DEFAULT_ROUNDS
+from cospan.client.starting import DEFAULT_ROUNDS
 from cospan.core.specification import SITE_PREFIX
 from cospan.fleet.hosts import Host, hosts_of
 from cospan.fleet.output import say

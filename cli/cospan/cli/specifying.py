@@ -3,17 +3,17 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cospan.cli.settings import Settings, load_settings
-from cospan.client.loading import load_workload
-from cospan.client.ownership import close_site
-from cospan.client.specifying import checked, new_specification, with_features
-from cospan.client.workload import Site, Workload
+from cospan.client.starting import checked, new_specification
 from cospan.core.method import PRESETS, Aggregation, Corrections, Method
 from cospan.core.specification import Participation, RunSpecification
 from cospan.wire.errors import InvalidValueError
 from cospan.wire.spec_file import load_spec
+
+if TYPE_CHECKING:  # a coordinator that resumes a stored run needs no workload, and imports neither it nor Gymnasium
+    from cospan.client.workload import Site, Workload
 
 _OF_METHOD = tuple(field.name for field in fields(Method))
 _OF_FEATURES = ("feature_dim", "fingerprint")
@@ -34,12 +34,14 @@ class RunPlan:
 
     specification: RunSpecification
     settings: Settings
-    workload: Workload | None = None
-    site: Site | None = None
+    workload: "Workload | None" = None
+    site: "Site | None" = None
 
     def close(self) -> None:
         """Closes the site."""
         if self.site is not None:
+            from cospan.client.ownership import close_site
+
             close_site(self.site)
 
 
@@ -60,6 +62,9 @@ def plan_with_workload(
         WorkloadError: there is no such workload.
         RunFileError: `spec_file` is no specification.
     """
+    from cospan.client.loading import load_workload
+    from cospan.client.specifying import with_features
+
     settings, base = _layers(flags, config, spec_file)
     if base is None:
         if reference is None:
@@ -67,11 +72,7 @@ def plan_with_workload(
         workload = load_workload(reference)
         start = new_specification(reference, workload.rank, workload.max_agents, workload.steps_per_round, rounds)
     else:
-        if reference not in (None, base.workload):
-            raise InvalidValueError(
-                f"{spec_file} is of workload {base.workload!r}, and the command names {reference!r}; "
-                "name that workload, or leave out --spec"
-            )
+        _check_same_workload(base, reference, spec_file)
         workload, start = load_workload(base.workload), base
     found, site = with_features(_with_settings(start, settings), workload)
     plan = RunPlan(found, settings, workload, site)
@@ -85,6 +86,46 @@ def plan_with_workload(
     return plan
 
 
+def plan_resumed(
+    held: RunSpecification,
+    flags: Mapping[str, Any],
+    config: Path | None,
+    *,
+    reference: str,
+    spec_file: Path | None,
+    rounds: int,
+) -> RunPlan:
+    """What is asked for with a workload's name, where the run is stored: the workload is not loaded.
+
+    What a workload decides and nothing else says is taken from the stored run: r, L, the number of agents, the
+    features. Agents load the workload, and refuse a run whose features are not theirs.
+
+    Args:
+        held: the specification of the stored run.
+        flags: what was said on the command line.
+        config: the file of settings, if one was named.
+        reference: the workload's name.
+        spec_file: a specification to run again, or None.
+        rounds: where nothing says how many.
+
+    Returns:
+        A plan whose specification may be another than `held`, and is not checked.
+
+    Raises:
+        InvalidValueError: a setting has a value that is not allowed.
+        RunFileError: `spec_file` is no specification.
+    """
+    settings, base = _layers(flags, config, spec_file)
+    if base is None:
+        base = new_specification(reference, held.rank, held.agents, held.method.steps_per_round, rounds)
+    else:
+        _check_same_workload(base, reference, spec_file)
+    found = replace(
+        _with_settings(base, settings), feature_dim=held.feature_dim, feature_fingerprint=held.feature_fingerprint
+    )
+    return RunPlan(found, settings)
+
+
 def plan_again(base: RunSpecification, flags: Mapping[str, Any], config: Path | None) -> RunPlan:
     """A run that was begun, with its workload; of its specification nothing but flags can change anything.
 
@@ -92,6 +133,9 @@ def plan_again(base: RunSpecification, flags: Mapping[str, Any], config: Path | 
         InvalidValueError: a flag has a value that is not allowed.
         WorkloadError: its workload is not there any more.
     """
+    from cospan.client.loading import load_workload
+    from cospan.client.specifying import with_features
+
     settings = _only_flags(load_settings(flags, config), flags)
     workload = load_workload(base.workload)
     found, site = with_features(_with_settings(base, settings), workload)
@@ -168,6 +212,14 @@ def _participation(start: RunSpecification, settings: Settings) -> Participation
     if settings.participation is not None:
         return Participation(settings.participation)
     return Participation.QUORUM if settings.quorum else start.participation
+
+
+def _check_same_workload(base: RunSpecification, reference: str | None, spec_file: Path | None) -> None:
+    if reference not in (None, base.workload):
+        raise InvalidValueError(
+            f"{spec_file} is of workload {base.workload!r}, and the command names {reference!r}; "
+            "name that workload, or leave out --spec"
+        )
 
 
 def _check_same_features(base: RunSpecification, found: RunSpecification, name: str) -> None:

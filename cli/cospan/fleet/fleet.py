@@ -17,7 +17,8 @@ from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
 from cospan.client.group_learner import AgentOfGroup
 from cospan.client.loading import load_workload, true_basis
 from cospan.client.ownership import closing_on_failure
-from cospan.client.specifying import DEFAULT_PRESET, DEFAULT_ROUNDS, specify_with_site
+from cospan.client.specifying import specify_with_site
+from cospan.client.starting import DEFAULT_PRESET, DEFAULT_ROUNDS
 from cospan.client.workload import Workload
 from cospan.core.specification import RunSpecification
 from cospan.core.subspace import principal_angle_sine

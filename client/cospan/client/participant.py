@@ -26,7 +26,7 @@ from cospan.client.plausibility import MEMORY_GIB, memory_problem
 from cospan.client.site_learner import Warned
 from cospan.client.state_file import FileKind, StateFile
 from cospan.client.tasks import end_tasks, within
-from cospan.client.transport import AgentStream, Transport, stamp_or_error
+from cospan.client.transport import AgentStream, Transport, is_near, stamp_or_error
 from cospan.client.worker import Worker
 from cospan.client.workload import FeatureMap, Workload
 from cospan.core.method import DEFAULT_MIN_STEPS
@@ -230,6 +230,7 @@ class Participant(ABC, Generic[L]):
             now=time.monotonic(),
             min_steps_per_round=self._min_steps_per_round,
             spread=self._rng.random(),
+            near=is_near(self._transport),
         )
         try:
             self._tick_later()

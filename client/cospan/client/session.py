@@ -32,6 +32,7 @@ import numpy as np
 from jaxtyping import Float
 
 from cospan.client import silence
+from cospan.client.backoff import LONGEST_SECONDS, pause_seconds
 from cospan.client.events import (
     Answered,
     Ask,
@@ -131,8 +132,6 @@ __all__ = [
     "tick_seconds",
 ]
 
-_FIRST_BACKOFF_SECONDS = 0.1
-_LONGEST_BACKOFF_SECONDS = 1.0
 _MOST_STALE = 2
 """So many gradients more than there may be rounds that are told and not durable are kept."""
 _HEARTBEATS_PER_LIVENESS = 4.0
@@ -169,6 +168,7 @@ class SessionState:
     Attributes:
         join: who it is, once its site is made; the same at every attempt.
         patience: seconds without progress after which it gives up.
+        near: whether the coordinator is on this machine.
         phase: where the conversation stands.
         described: the specification that the site was made for.
         specification: of the run, once welcomed.
@@ -198,6 +198,7 @@ class SessionState:
     """
 
     patience: float
+    near: bool = False
     join: Join | None = None
     phase: Phase = Phase.OFFLINE
     described: RunSpecification | None = None
@@ -248,10 +249,25 @@ Outcome: TypeAlias = tuple[SessionState, tuple[Command, ...]]
 
 
 def initial_state(
-    *, patience: float, now: float, min_steps_per_round: int = DEFAULT_MIN_STEPS, spread: float = 0.5
+    *,
+    patience: float,
+    now: float,
+    min_steps_per_round: int = DEFAULT_MIN_STEPS,
+    spread: float = 0.5,
+    near: bool = False,
 ) -> Outcome:
-    """A session about to ask what the run is; `spread` is uniform in [0, 1)."""
-    state = SessionState(patience=patience, lost_since=now, min_steps_per_round=min_steps_per_round, spread=spread)
+    """A session about to ask what the run is.
+
+    Args:
+        patience: seconds without progress after which it gives up.
+        now: the time, in seconds.
+        min_steps_per_round: a run with fewer is refused.
+        spread: uniform in [0, 1), so that processes ask at different times.
+        near: whether the coordinator is on this machine.
+    """
+    state = SessionState(
+        patience=patience, near=near, lost_since=now, min_steps_per_round=min_steps_per_round, spread=spread
+    )
     return state, (Inquire(0.0),)
 
 
@@ -399,7 +415,7 @@ def _on_stale(state: SessionState, stamp: Stamp, now: float) -> Outcome:
         f"incarnation {state.stamp.incarnation}, which was started later; end the older one. If its store was "
         "brought back from a copy, start the agents again: they join, and learn on from their own files"
     )
-    return _try_again(_closed(state, now), stale, _LONGEST_BACKOFF_SECONDS, now)
+    return _try_again(_closed(state, now), stale, LONGEST_SECONDS, now)
 
 
 def _progressed(state: SessionState, now: float) -> SessionState:
@@ -559,8 +575,8 @@ def _on_broken(state: SessionState, event: StreamBroke, now: float) -> Outcome:
         return replace(state, phase=Phase.FAILED), (Fail(error),)  # later on, a renewal on disk cures it
     elif isinstance(error, RemoteError) and not error.retryable:
         return replace(state, phase=Phase.FAILED), (Fail(error),)
-    longest = min(_LONGEST_BACKOFF_SECONDS, _FIRST_BACKOFF_SECONDS * 2.0 ** min(state.attempts, 30))
-    return _try_again(state, error, longest * (0.5 + 0.5 * event.jitter), now)
+    near_agents = state.specification.agents if state.near and state.specification is not None else None
+    return _try_again(state, error, pause_seconds(state.attempts, event.jitter, near_agents=near_agents), now)
 
 
 def _try_again(state: SessionState, error: CospanError, pause: float, now: float) -> Outcome:
@@ -633,7 +649,7 @@ def _on_question(state: SessionState, event: Answered | Unanswered, now: float) 
             f"the stream was opened to incarnation {state.stamp.incarnation} of the coordinator, and incarnation "
             f"{stamp.incarnation} answers"
         )
-        return _try_again(_closed(state, now), replaced, _LONGEST_BACKOFF_SECONDS * state.spread, now)
+        return _try_again(_closed(state, now), replaced, LONGEST_SECONDS * state.spread, now)
     runs = stamp is not None and same_run and stamp.incarnation == state.stamp.incarnation
     # It takes a coordinator that runs to say that too much was asked of it.
     if runs or (isinstance(event, Unanswered) and isinstance(event.error, RemoteError) and event.error.retryable):

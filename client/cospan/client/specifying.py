@@ -7,15 +7,12 @@ from typing import Any
 
 from cospan.client.loading import load_workload, make_site
 from cospan.client.ownership import close_site
+from cospan.client.starting import DEFAULT_PRESET, DEFAULT_ROUNDS, checked, new_specification
 from cospan.client.workload import Site, Workload
 from cospan.core.method import PRESETS, Aggregation, Corrections, Method
 from cospan.core.specification import Participation, RunSpecification
 from cospan.wire.errors import InvalidValueError, WorkloadBehaviourError
 
-DEFAULT_AGENTS = 8
-DEFAULT_ROUNDS = 300
-DEFAULT_PRESET = "practical"
-DEFAULT_STEPS_PER_ROUND = 20
 _KINDS: dict[str, type[Enum]] = {
     "corrections": Corrections,
     "aggregation": Aggregation,
@@ -116,36 +113,6 @@ def _plain(name: str, value: Any) -> Any:
     return expected(value) if expected in (int, float) and isinstance(expected, type) else value
 
 
-def new_specification(
-    reference: str,
-    rank: int,
-    sites: int | None,
-    steps_per_round: int | None,
-    rounds: int,
-    *,
-    preset: str = DEFAULT_PRESET,
-) -> RunSpecification:
-    """What holds where nobody says otherwise; the features are still to be filled in.
-
-    Args:
-        reference: the workload's name.
-        rank: r.
-        sites: how many there are, None where there is no limit.
-        steps_per_round: L, None where nobody knows it.
-        rounds: how many.
-        preset: the method's constants.
-    """
-    return RunSpecification(
-        workload=reference,
-        feature_dim=1,
-        rank=rank,
-        agents=DEFAULT_AGENTS if sites is None else sites,
-        rounds=rounds,
-        seed=0,
-        method=PRESETS[preset](DEFAULT_STEPS_PER_ROUND if steps_per_round is None else steps_per_round),
-    )
-
-
 def with_features(specification: RunSpecification, workload: Workload) -> tuple[RunSpecification, Site]:
     """The specification with d and the fingerprint of its workload; and the first site, never stepped.
 
@@ -181,11 +148,3 @@ def _checked_or_closed(specification: RunSpecification, site: Site) -> RunSpecif
     except InvalidValueError:
         close_site(site)
         raise
-
-
-def checked(specification: RunSpecification) -> RunSpecification:
-    """The same. Raises InvalidValueError: a value is out of range."""
-    problems = specification.problems()
-    if problems:
-        raise InvalidValueError("; ".join(problems))
-    return specification

@@ -91,7 +91,11 @@ class GrpcTransport:
         Raises:
             InvalidValueError: the address is none, or a file of `tls` is not what it should be.
         """
-        self._address, self._group_size = str(parse_address(address, "coordinator")), group_size
+        where = parse_address(address, "coordinator")
+        self._address, self._group_size = str(where), group_size
+        # With TLS a failed attempt costs a second look (`explain`): some milliseconds, wherever the coordinator is.
+        self.is_near = where.is_local and tls is None
+        """Whether the coordinator is on this machine, and a failed attempt costs next to nothing."""
         self._files, self._tls = tls, None if tls is None else TlsSource(tls)
 
     async def open(self, specification: RunSpecification) -> AgentStream:
@@ -154,6 +158,14 @@ class GrpcTransport:
                 lambda: _awaited(recall_rounds(request, timeout=_RECALL_SECONDS)), self._address
             )
             return decode_recalled(response, specification, from_round=first, before_round=before)
+
+
+def is_near(transport: Transport) -> bool:
+    """Whether it leads to a coordinator on this machine, which may be asked more often than others.
+
+    A transport of another kind says so by an attribute `is_near`, which is True.
+    """
+    return getattr(transport, "is_near", False) is True
 
 
 class GrpcAgentStream:

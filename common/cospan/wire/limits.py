@@ -107,8 +107,11 @@ def client_options(message_bytes: int) -> list[tuple[str, int]]:
         ("grpc.max_receive_message_length", message_bytes),
         ("grpc.max_send_message_length", message_bytes),
         ("grpc.enable_retries", 0),
-        ("grpc.initial_reconnect_backoff_ms", 200),
-        ("grpc.max_reconnect_backoff_ms", 2000),
+        # Channels to one address share their connection, and with it gRPC's own backoff: while that lasts, a new
+        # channel answers with the old failure and tries nothing. The agent's backoff decides how often it tries, so
+        # gRPC's is the shortest that it takes.
+        ("grpc.initial_reconnect_backoff_ms", 100),
+        ("grpc.max_reconnect_backoff_ms", 100),
     ]
 
 

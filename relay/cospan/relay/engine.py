@@ -122,6 +122,9 @@ class RelayEngine:
             self._bounded.update(() if session is None else set(session.agent_ids).intersection(upload.bounded))
         self.handle(server.GradientArrived(token, upload))
 
+    async def know_sites(self) -> None:
+        """Nothing: sites are the coordinator's to give out."""
+
     async def recall(self, agents: Collection[str], first: int, before: int) -> RecalledRounds:
         """Nothing: past rounds are the coordinator's to tell of, which knows the relay's sums alone."""
         return RecalledRounds((), max(first, before), max(0, before - first))

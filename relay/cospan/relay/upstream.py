@@ -14,7 +14,7 @@ from typing import Any, assert_never
 from cospan.client import session
 from cospan.client.guard import check_basis
 from cospan.client.tasks import end_tasks, within
-from cospan.client.transport import AgentStream, Transport, stamp_or_error
+from cospan.client.transport import AgentStream, Transport, is_near, stamp_or_error
 from cospan.core.specification import RunSpecification
 from cospan.relay.events import Refused, RoundOpened, RunFinished, UpstreamEvent, Welcomed
 from cospan.wire.errors import (
@@ -124,6 +124,7 @@ class Upstream:
             now=time.monotonic(),
             min_steps_per_round=self._min_steps_per_round,
             spread=self._rng.random(),
+            near=is_near(self._transport),
         )
         for command in commands:
             self._execute(command)

@@ -48,6 +48,7 @@ from cospan.server.rounds import is_plain
 from cospan.server.state import CoordinatorState
 from cospan.server.store import Operation, RunStore
 from cospan.server.streams import Stream, Streams
+from cospan.wire.errors import CospanError
 from cospan.wire.limits import recalled_rounds
 from cospan.wire.messages import FinishCause, GradientUpload, RecalledRounds
 
@@ -84,12 +85,18 @@ class Engine:
         incarnation: int = 1,
         start_seconds: float = 600.0,
         return_seconds: float = RETURN_SECONDS,
-        sites: int | None = None,
+        sites: int | Callable[[], int | None] | None = None,
         store: RunStore | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Begins a run, or goes on with the one in `store`; its specification is then that of the store."""
+        """Begins a run, or goes on with the one in `store`; its specification is then that of the store.
+
+        `sites` that is a function is called, in a thread, when an agent first asks for a site.
+        """
         self._clock, self._store = clock, store
+        self._count_sites = sites if callable(sites) else None
+        self._counting = asyncio.Lock()
+        known = None if callable(sites) else sites
         self._journal: Journal | None = None
         if store is None:
             self.state = machine.initial_state(
@@ -98,12 +105,12 @@ class Engine:
                 incarnation=incarnation,
                 start_seconds=start_seconds,
                 now=clock(),
-                sites=sites,
+                sites=known,
             )
         else:
             store.begin()
             store.needed_from = lambda: needed_from(self.state)
-            self.state = self._restored(store, start_seconds, return_seconds, sites)
+            self.state = self._restored(store, start_seconds, return_seconds, known)
             self._journal = Journal(store, self.handle, together=max(1, self.state.most_ahead // 2))
         self.state = self.state.having(coordinator_started=max(0.0, time.time()), silent_seconds=_SILENT_SECONDS)
         self.history = RoundHistory(self.state.round)
@@ -229,6 +236,19 @@ class Engine:
         elif isinstance(operation, StoreRound):
             return RoundsStored((operation.record,))
         return None
+
+    async def know_sites(self) -> None:
+        """Counts the sites that can be given out, where that was left for later; a failure leaves no limit."""
+        async with self._counting:
+            count, self._count_sites = self._count_sites, None
+            if count is None:
+                return
+            try:
+                sites = await asyncio.to_thread(count)
+            except CospanError as failure:
+                log.warning("the number of sites is not known, so it does not bound the agents: %s", failure)
+                return
+            self.state = self.state.having(sites=sites)
 
     async def recall(self, agents: Collection[str], first: int, before: int) -> RecalledRounds:
         """The rounds from `first` on, below `before`, whose gradients of all `agents` counted, with their bases.

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
@@ -48,7 +49,7 @@ class Coordinator:
         port: int = 0,
         start_seconds: float = 600.0,
         return_seconds: float = RETURN_SECONDS,
-        sites: int | None = None,
+        sites: int | Callable[[], int | None] | None = None,
         store: RunStore | None = None,
         tls: TlsFiles | None = None,
     ) -> None:
@@ -60,7 +61,8 @@ class Coordinator:
             port: to listen on; 0 for any that is free.
             start_seconds: the longest time to wait for the first round's agents.
             return_seconds: the longest time to wait, in a run that is resumed, for those who took part before.
-            sites: how many sites can be given out to agents that bring none; None where there is no limit.
+            sites: how many sites can be given out to agents that bring none; None where there is no limit. A
+                function that says so is called in a thread, when the first agent without a site joins.
             store: where the run is stored, and gone on with; it is closed with the coordinator. A run without one
                 is lost with this process.
             tls: certificate, key and authority for mutual TLS: peers are who their certificates say. The files are

@@ -99,6 +99,10 @@ class Serves(Protocol):
         """Lets a gradient arrive, now or in a moment. Raises as `handle` does."""
         ...
 
+    async def know_sites(self) -> None:
+        """Makes sure that the number of sites that can be given out is known."""
+        ...
+
     async def recall(self, agents: Collection[str], first: int, before: int) -> RecalledRounds:
         """The rounds from `first` on, below `before`, whose gradients of all `agents` counted, with their bases."""
         ...
@@ -161,7 +165,7 @@ class CoordinatorService:
             async with asyncio.timeout(_JOIN_SECONDS):
                 request = await context.read()
             if request is not grpc.aio.EOF:
-                self._join(stream, request, identity)
+                await self._join(stream, request, identity)
                 self._door.joined(entry)
                 await self._listen(stream, context)
         except RemoteError as refusal:
@@ -180,11 +184,13 @@ class CoordinatorService:
         else:
             stream.close(None)
 
-    def _join(self, stream: Stream, request: bytes, identity: Identity) -> None:
+    async def _join(self, stream: Stream, request: bytes, identity: Identity) -> None:
         message = decode_agent_message(pb.CollaborateRequest.FromString(request), self._engine.state.specification)
         if not isinstance(message, Join):
             raise OutOfTurnError("the first message of a stream must be a Join")
         identity.require_agents(message.agent_ids)  # of a join that resumes, too: a token is no certificate
+        if not message.agent_ids:
+            await self._engine.know_sites()
         self._engine.handle(JoinRequested(message, stream.number, secrets.token_urlsafe(24)))
 
     async def _listen(self, stream: Stream, context: Context) -> None:
