@@ -203,6 +203,7 @@ def check_folder(folder: Path, result: dict[str, Any]) -> None:
 def test_killing_an_agent_does_not_end_the_run(tmp_path: Path, fifo: Path, no_matplotlib: str) -> None:
     variables = {"TOY_FIFO": str(fifo), "PYTHONPATH": no_matplotlib}
     arguments = ("--agents", "3", "--rounds", "30", "--liveness-seconds", "1", "--output", "run")
+    arguments += ("--agent-restarts", "0")
     with started("run", "toy_workload:stuck", *arguments, cwd=tmp_path, **variables) as process:
         os.kill(wait_for_site(fifo), signal.SIGKILL)
         code, out, err = ended(process)
@@ -219,6 +220,27 @@ def test_killing_an_agent_does_not_end_the_run(tmp_path: Path, fifo: Path, no_ma
     row = next(line for line in out.splitlines() if line.startswith("site-1 "))
     assert row.endswith("gone in round 2")
     assert not (tmp_path / "run" / "agents" / "site-1.npz").exists()
+
+
+def test_an_agent_that_was_killed_is_started_again_and_the_run_comes_to_the_same_bits(
+    tmp_path: Path, fifo: Path, no_matplotlib: str
+) -> None:
+    arguments = ("run", "toy_workload:signalling", "--agents", "3", "--rounds", "60", "--seed", "2", "--quiet")
+    variables = {"TOY_FIFO": str(fifo), "PYTHONPATH": no_matplotlib}
+    descriptor = os.open(fifo, os.O_RDWR)  # site 1 says twice where it is, and is read once
+    try:
+        with started(*arguments, "--output", "killed", cwd=tmp_path, **variables) as process:
+            os.kill(wait_for_site(fifo), signal.SIGKILL)
+            code, _, err = ended(process)
+        assert code == 0, err
+        assert "site-1: its process was ended by SIGKILL; it is started again" in err
+        code, _, err = cospan(*arguments, "--output", "whole", cwd=tmp_path, **variables)
+        assert code == 0, err
+    finally:
+        os.close(descriptor)
+    killed, whole = result_of(tmp_path / "killed"), result_of(tmp_path / "whole")
+    assert (killed["agents"], killed["departures"]) == (3, [])
+    assert killed["basis_sha256"] == whole["basis_sha256"]
 
 
 def test_an_interrupted_run_keeps_what_was_learnt(tmp_path: Path, fifo: Path, no_matplotlib: str) -> None:

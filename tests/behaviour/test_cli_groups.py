@@ -108,6 +108,8 @@ def test_killing_a_group_ends_its_agents_and_not_the_run(
         "30",
         "--liveness-seconds",
         "1",
+        "--agent-restarts",
+        "0",
         "--output",
         "run",
     )

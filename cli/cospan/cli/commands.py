@@ -47,6 +47,7 @@ def run(
     largest_turn: o.LargestTurn = None,
     baseline: o.Baseline = None,
     min_steps_per_round: o.MinStepsPerRound = None,
+    agent_restarts: o.AgentRestarts = None,
     memory_gib: o.MemoryGib = None,
     quorum: o.Quorum = None,
     deadline_seconds: o.DeadlineSeconds = None,

@@ -5,8 +5,10 @@ starts them, listens, and sees to it that they end: in order where that is possi
 """
 
 import asyncio
+import contextlib
 import logging
 import tempfile
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -84,6 +86,9 @@ class Fleet:
         self._save_seconds = _SAVE_SECONDS + _SAVE_SECONDS_PER_AGENT * max(len(host.indices) for host in hosts)
         self._coordinator: Child | None = None
         self._agents: dict[str, Child] = {}
+        self._address = ""
+        self._restarts: Counter[str] = Counter()
+        self._restarting: set[asyncio.Task[None]] = set()
         self._last_words: dict[str, dict[str, Any]] = {}
         self._listening: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._started = False
@@ -139,6 +144,7 @@ class Fleet:
     async def _run_agents(self, address: str) -> None:
         """Starts the agents, and waits for the end of the run."""
         assert self._coordinator is not None
+        self._address = address
         self._folder.agents.mkdir(exist_ok=True)
         watching = asyncio.create_task(self._watch(address, self._coordinator))
         for name, host in self._hosts.items():
@@ -232,8 +238,34 @@ class Fleet:
         if self._last_words.get(child.name, {}).get("event") != "finished":  # else it has told them
             self._stop_agents()
 
+    def _start_again(self, child: Child) -> bool:
+        """Starts an agent's process again that a signal has ended, a few times; whether it does.
+
+        Its round waits for it until the liveness bound. Its own failures are not repeated: they would come again.
+        """
+        code, coordinator = child.exit_code, self._coordinator
+        if code is None or code >= 0 or not self._started or coordinator is None or not coordinator.running:
+            return False
+        if self._restarts[child.name] >= self._plan.settings.agent_restarts:
+            return False
+        self._restarts[child.name] += 1
+        self._view.tell(f"{child.name}: its process {child.ending}; it is started again")
+        log.warning("%s: its process %s; it is started again", child.name, child.ending)
+
+        async def start() -> None:
+            with contextlib.suppress(OSError, CospanError):  # `_start` has told of it
+                arguments = arguments_of(self._hosts[child.name], self._plan, self._folder, self._address)
+                self._agents[child.name] = await self._start(child.name, arguments)
+
+        task = asyncio.create_task(start())
+        self._restarting.add(task)
+        task.add_done_callback(self._restarting.discard)
+        return True
+
     def _on_agent_exit(self, child: Child) -> None:
         """An agent that failed before its first round was done is a fleet that cannot begin."""
+        if self._start_again(child):
+            return
         words = self._last_words.get(child.name, {})
         if words.get("event") == "finished":
             return
@@ -319,6 +351,7 @@ class Fleet:
 
     async def _end_everybody(self) -> None:
         """Gives every process the time to save, and then ends it."""
+        await asyncio.gather(*self._restarting, return_exceptions=True)
         if await self._all_ended(self._save_seconds):
             return
         for child in self._children:

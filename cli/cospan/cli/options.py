@@ -732,6 +732,16 @@ OutputFile: TypeAlias = Annotated[
         metavar="FILE",
     ),
 ]
+AgentRestarts: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--agent-restarts",
+        help="How often an agent process that a signal has killed is started again; it learns again what it lost.",
+        show_default="3",
+        rich_help_panel=_FLEET,
+        metavar="N",
+    ),
+]
 MemoryGib: TypeAlias = Annotated[
     str | None,
     typer.Option(
