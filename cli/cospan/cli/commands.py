@@ -626,7 +626,7 @@ PANELS: dict[Callable[..., None], str] = {
 }
 """Under which heading `cospan --help` lists a command."""
 _DONE = "0 all rounds are done, or `cospan stop` ended the run"
-_INTERRUPTED = "75 stopped by a signal (Ctrl-C, SIGTERM) before the end, to be resumed"
+_INTERRUPTED = "75 stopped by a signal (Ctrl-C, SIGTERM) before the end; it can be resumed"
 _EXIT_CODES = {
     watch: "0 the run is over, or Ctrl-C; 1 nobody answers; 2 wrong usage",
     doctor: "0 no problem; 1 a problem was found; 2 wrong usage",

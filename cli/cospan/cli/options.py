@@ -268,7 +268,8 @@ def _constant(name: str, text: str, metavar: str = "X") -> object:
 HeadStep: TypeAlias = Annotated[str | None, _constant("--head-step", "β, step of the head.")]
 GainStep: TypeAlias = Annotated[str | None, _constant("--gain-step", "γ, step of the gain estimate, at most 1.")]
 HeadRadius: TypeAlias = Annotated[
-    str | None, _constant("--head-radius", "U, the ball that holds the head, in reward per feature; inf for none.")
+    str | None,
+    _constant("--head-radius", "U, radius of the ball that the head is projected onto; inf for no ball."),
 ]
 BasisStep: TypeAlias = Annotated[
     str | None, _constant("--basis-step", "ζ, the coordinator's step; 0 freezes the basis.")
@@ -333,7 +334,7 @@ ClipNorm: TypeAlias = Annotated[
 ]
 LargestTurn: TypeAlias = Annotated[
     str | None,
-    _constant("--largest-turn", "Degrees by which a round's step turns the basis at most; 90 for no bound.", "DEG"),
+    _constant("--largest-turn", "Largest angle by which one round turns the basis, in degrees; 90: none.", "DEG"),
 ]
 Baseline: TypeAlias = Annotated[
     bool | None,
@@ -349,7 +350,7 @@ MinStepsPerRound: TypeAlias = Annotated[
     str | None,
     typer.Option(
         "--min-steps-per-round",
-        help="Refuses a run with fewer steps a round than this: the fewer, the more each upload shows.",
+        help="Refuse a run with fewer steps per round: the fewer steps, the more each upload shows.",
         show_default=str(DEFAULT_MIN_STEPS),
         rich_help_panel=_RULE,
         metavar="N",
@@ -423,7 +424,8 @@ LivenessSeconds: TypeAlias = Annotated[
     str | None, _limit("--liveness-seconds", "Silence after which an agent is given up.", "5")
 ]
 RoundSeconds: TypeAlias = Annotated[
-    str | None, _limit("--round-seconds", "The longest a round waits for an agent that is alive.", "60")
+    str | None,
+    _limit("--round-seconds", "Longest time a round waits for a live agent, once others have answered.", "60"),
 ]
 RunStartSeconds: TypeAlias = Annotated[
     str | None, _limit("--start-seconds", "The longest to wait for the fleet to start.", "60, or 2 per agent")
@@ -432,7 +434,7 @@ CoordinatorStartSeconds: TypeAlias = Annotated[
     str | None, _limit("--start-seconds", "The longest to wait for the first round's agents.", "600")
 ]
 Patience: TypeAlias = Annotated[
-    str | None, _limit("--patience", "The longest without an answer of the coordinator.", "60")
+    str | None, _limit("--patience", "Longest time without progress before it gives up.", "60")
 ]
 
 # Addresses --------------------------------------------------------------------------------------------------
@@ -550,7 +552,7 @@ DashboardRootPath: TypeAlias = Annotated[
     str | None,
     typer.Option(
         "--dashboard-root-path",
-        help="The path under which a reverse proxy serves the page, as /cospan.",
+        help="Path under which a reverse proxy serves the page, for example /cospan.",
         show_default="none: the page is at /",
         rich_help_panel=_ADDRESS,
         metavar="PATH",
@@ -560,7 +562,7 @@ AllowedHosts: TypeAlias = Annotated[
     str | None,
     typer.Option(
         "--allowed-hosts",
-        help="Further names for the Host of requests to dashboard and metrics, with commas between.",
+        help="Further names to accept as Host of requests to dashboard and metrics, comma-separated.",
         show_default="this machine's loopback names and the own address",
         rich_help_panel=_ADDRESS,
         metavar="NAMES",
@@ -708,7 +710,7 @@ Once: TypeAlias = Annotated[
     bool | None,
     typer.Option(
         "--once",
-        help="Say so and exit with 0, where the run of the folder is over, in place of a new run or a refusal.",
+        help="Where the folder's run is over, say so and exit with 0: neither begin a new run nor fail.",
         rich_help_panel=_FILES,
     ),
 ]
@@ -736,7 +738,7 @@ AgentRestarts: TypeAlias = Annotated[
     str | None,
     typer.Option(
         "--agent-restarts",
-        help="How often an agent process that a signal has killed is started again; it learns again what it lost.",
+        help="How often to restart an agent process that a signal killed; it learns again what it lost.",
         show_default="3",
         rich_help_panel=_FLEET,
         metavar="N",
@@ -746,7 +748,7 @@ MemoryGib: TypeAlias = Annotated[
     str | None,
     typer.Option(
         "--memory-gib",
-        help="GiB that the rounds of a run may need in one agent process; a run that needs more is refused.",
+        help="Memory, in GiB, that a round may need in one agent process; a run that needs more is refused.",
         show_default="4",
         rich_help_panel=_FLEET,
         metavar="GIB",
@@ -843,7 +845,7 @@ ResumeRun: TypeAlias = Annotated[
     Path | None,
     typer.Option(
         "--resume",
-        help="Resume the run of this folder, as runs/latest: to the bits of a run that was never broken.",
+        help="Resume the run of this folder, for example runs/latest, with the bits of an uninterrupted run.",
         rich_help_panel=_FILES,
         metavar="RUN",
     ),
@@ -918,7 +920,7 @@ AllowLosses: TypeAlias = Annotated[
     bool,
     typer.Option(
         "--allow-losses",
-        help="Exit with 0 and not with 3 where the run ends with fewer agents than it began with.",
+        help="Exit with 0, not 3, where the run ends with fewer agents than it began with.",
         rich_help_panel=_FLEET,
     ),
 ]
