@@ -19,7 +19,7 @@ from typing import Any
 from cospan.core.aggregation import Contribution, next_basis
 from cospan.core.specification import RunSpecification, basis_digest
 from cospan.rpc.v1 import coordinator_service_pb2 as pb
-from cospan.server.archive import read_basis, read_state
+from cospan.server.archive import StoredState, read_basis, read_state
 from cospan.wire.codec import decode_agent_message
 from cospan.wire.limits import rounds_ahead
 from cospan.wire.messages import GradientUpload
@@ -52,6 +52,14 @@ def stored_rounds(path: Path) -> list[StoredRound]:
             own = named if isinstance(named, dict) else dict.fromkeys(named, number)
             rounds.append(StoredRound(number, stored, weight, dict(own), digest))
     return rounds
+
+
+def stored_bases(path: Path, state: StoredState) -> dict[int, bytes]:
+    """Round t → B_t of all that are kept, read at once: a restart waits for it, and there may be thousands."""
+    with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as connection:
+        bases: dict[int, bytes] = dict(connection.execute("SELECT round, basis FROM bases"))
+    first = state.specification.initial_basis().astype("<f8").tobytes()
+    return {number: bases.get(number, first) if number == 0 else bases[number] for number in state.kept}
 
 
 @dataclass
@@ -109,9 +117,10 @@ class Evidence:
                 yield f"round {number} was committed with {len(bases)} different bases"
             if bases and number > count:
                 yield f"the basis of round {number} was committed, and {count} rounds are stored"
-        for number in read_state(path).kept:
+        stored = stored_bases(path, state)
+        for number in state.kept:
             known = committed.get(number, set())
-            if known and known != {read_basis(path, number).basis.astype("<f8").tobytes()}:
+            if known and known != {stored[number]}:
                 yield f"the stored basis of round {number} is not the one that was committed"
 
     # What has counted -------------------------------------------------------------------------------------------
@@ -165,10 +174,7 @@ class Evidence:
     def _final_bases(self, path: Path) -> dict[int, bytes]:
         """Round t → B_t, as far as it was told as durable or is kept."""
         final = {number: next(iter(bases)) for number, bases in self.committed().items() if bases}
-        final |= {
-            number: read_basis(path, number).basis.astype("<f8").tobytes() for number in read_state(path).kept
-        }
-        return final
+        return final | stored_bases(path, read_state(path))
 
 
 def _contribution(message: bytes, spec: RunSpecification) -> Contribution:

@@ -93,7 +93,7 @@ async def run_kills(folder: Path, seed: int, *, rounds: int, agents: int, kills:
         problems.append(f"{killed} of {kills} kills have hit")
     if digest != reference:
         problems.append(f"basis_sha256 is {digest}, and without faults {reference}")
-    problems += [f"the run stalled for {stall}" for stall in stalls if stall.is_too_long]
+    problems += [f"the run stalled for {stall}: {stall.lives}" for stall in stalls if stall.is_too_long]
     return KillsReport(
         rounds, killed, seconds, longest, closest, fleet.evidence.overturned(), digest, reference, problems
     )

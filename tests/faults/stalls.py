@@ -90,12 +90,14 @@ class Stall:
         seconds: between them.
         start: seconds of the slowest start beside it, within a minute; 0 where none was measured.
         allowed: seconds.
+        lives: what ran in it, for people: seconds from the beginning of the stall.
     """
 
     round: int
     seconds: float
     start: float
     allowed: float
+    lives: str = ""
 
     @property
     def is_too_long(self) -> bool:
@@ -123,8 +125,22 @@ def _judged(before: StoredRound, after: StoredRound, starts: Sequence[Start]) ->
         if start.listened is not None and begin - _SAME_MINUTE <= start.started <= end + _SAME_MINUTE
     ]
     lost = [start.lost for start in starts if begin <= start.started and start.ended <= end]
+    within = [start for start in starts if start.ended >= begin and start.started <= end]
     slowest = max(beside, default=0.0)
-    allowed = RETURN_SECONDS + STARTS * slowest + sum(lost)
+    allowed = RETURN_SECONDS + STARTS * slowest + sum(lost) + _without(starts, begin, end)
     if slowest <= QUIET_START:
         allowed = QUIET_STALL if slowest == 0.0 else min(QUIET_STALL, allowed)
-    return Stall(after.round, end - begin, slowest, allowed)
+    return Stall(after.round, end - begin, slowest, allowed, "; ".join(_told(start, begin) for start in within))
+
+
+def _without(starts: Sequence[Start], begin: float, end: float) -> float:
+    """Seconds of a stall between an end and the next start: those are of whoever starts coordinators again."""
+    ordered = sorted(starts, key=lambda start: start.started)
+    gaps = ((before.ended, after.started) for before, after in itertools.pairwise(ordered))
+    return sum(max(0.0, min(up, end) - max(down, begin)) for down, up in gaps)
+
+
+def _told(start: Start, begin: float) -> str:
+    listened = "never" if start.listened is None else f"{start.listened - begin:.2f}"
+    ran = "?" if start.schedule is None else f"{start.schedule.ran:.2f} + {start.schedule.waited:.2f}"
+    return f"started {start.started - begin:.2f} ({ran}), listened {listened}, ended {start.ended - begin:.2f}"

@@ -71,10 +71,26 @@ def test_computing_for_long_is_a_stall_too() -> None:
 
 def test_a_start_that_was_killed_counts_once_and_only_in_its_own_stall() -> None:
     alone = judge(3.0, start(1002.0, 2.0)).allowed
-    assert judge(3.0, killed(1000.1, 1.0), start(1002.0, 2.0)).allowed == pytest.approx(alone + 1.0)
-    assert judge(3.0, killed(900.0, 1.0), start(1002.0, 2.0)).allowed == pytest.approx(alone)
-    listened = start(1000.1, 1.0, until=1001.6)
+    assert judge(3.0, killed(1001.0, 1.0), start(1002.0, 2.0)).allowed == pytest.approx(alone + 1.0)
+    before = start(901.0, 1.0, until=1000.0)
+    assert judge(3.0, killed(900.0, 1.0), before, start(1000.0, 2.0)).allowed == pytest.approx(alone)
+    listened = start(1000.5, 1.0, until=1002.0)
     assert judge(3.0, listened, start(1002.0, 2.0)).allowed == pytest.approx(alone + 1.5)
+
+
+def test_the_time_without_any_coordinator_is_that_of_the_test() -> None:
+    alone = judge(5.0, start(1001.0, 2.0)).allowed
+    before = start(900.0, 1.0, until=1000.2)
+    found = judge(5.0, before, start(1001.0, 2.0))
+    assert found.allowed == pytest.approx(alone + 0.8)
+    assert found.lives == (
+        "started -100.00 (0.50 + 0.50), listened -99.00, ended 0.20; "
+        "started 1.00 (0.50 + 1.50), listened 3.00, ended 999999000.00"
+    )
+    early = start(900.0, 1.0, until=990.0)
+    assert judge(5.0, early, start(1001.0, 2.0)).allowed == pytest.approx(alone + 1.0), (
+        "only what lies in the stall"
+    )
 
 
 def test_only_starts_of_the_same_minute_count() -> None:
