@@ -452,7 +452,7 @@ def refusal(capfd: pytest.CaptureFixture[str], arguments: Sequence[str]) -> tupl
         (f"coordinator --workload {TOY} --feature-dim 3", 2, "leave out --feature-dim"),
         (f"agent {TOY} --id pump-a", 2, "'pump-a' does not end in a number"),
         (f"agent {TOY} --index 3 --of-host", 2, "site 3 is named, and --of-host asks for one that is free"),
-        ("coordinator --feature-dim 3 --rank 1 --run-folder a --runs-folder b", 2, "are both said; leave out one"),
+        ("coordinator --feature-dim 3 --rank 1 --run-folder a --runs-folder b", 2, "are mutually exclusive"),
         (f"compare {TOY} --rounds 0", 2, "a comparison has an end"),
         (f"compare {TOY} --output full", 1, "the run folder full is not empty"),
         (f"rank {TOY} --agents 1", 2, "agents is 1; a subspace is what several agents share"),

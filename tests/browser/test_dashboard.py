@@ -110,7 +110,7 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
     folder = tmp_path_factory.mktemp("runs") / "run"
     command = [
         *COSPAN, "run", "synthetic", "--agents", str(AGENTS), "--rounds", "0", "--seed", "1",
-        "--liveness-seconds", "2", "--dashboard", "127.0.0.1:0", "--output", str(folder),
+        "--agent-restarts", "0", "--liveness-seconds", "2", "--dashboard", "127.0.0.1:0", "--output", str(folder),
     ]  # fmt: skip
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     assert process.stdout is not None

@@ -89,7 +89,7 @@ def serve_here(chosen: CoordinatorOptions, flags: Mapping[str, Any], config: Pat
     collect_from_now_on()
     log_errors_to_stderr()
     if chosen.run_folder is not None and chosen.runs_folder is not None:
-        raise InvalidValueError("--run-folder and --runs-folder are both said; leave out one")
+        raise InvalidValueError("--run-folder and --runs-folder are mutually exclusive")
     voice: Voice = JsonVoice(JsonLines(claim_stdout(dropping=True))) if chosen.json else PlainVoice()
     try:
         settings = load_settings(flags, config)
@@ -129,7 +129,7 @@ def _is_over(chosen: CoordinatorOptions, flags: Mapping[str, Any], config: Path 
     state = over.state
     print(
         f"run {state.run_id} in {over.folder.path} is over after {state.rounds} rounds ({state.finish_message}); "
-        "nothing is left to do: name another folder or leave out --once for a new run",
+        "nothing is left to do: name another folder, or leave out --once (COSPAN_ONCE=false) for a new run",
         file=sys.stderr,
         flush=True,
     )

@@ -264,7 +264,9 @@ class RunSpecification(_message.Message):
     liveness_seconds: _builtins.float
     """Longest silence, in seconds, after which an agent is taken for dead and no longer waited for; 0.01 to 1e9."""
     round_seconds: _builtins.float
-    """Longest time, in seconds, that one round waits for an agent that is alive but sends no gradient; above 0."""
+    """Longest time, in seconds, that one round waits for an agent that is alive but sends no gradient, once others have
+    sent theirs; above 0, at most 1e9.
+    """
     quorum: _builtins.float
     """With a quorum: how many gradients a round needs to close. Below 1 a share of the agents that take part in the
     round, else a number of agents, of which never more are needed than take part. 0 without a quorum.
