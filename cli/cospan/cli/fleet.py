@@ -5,6 +5,7 @@ starts them, listens, and sees to it that they end: in order where that is possi
 """
 
 import asyncio
+import contextlib
 import logging
 import tempfile
 from collections import Counter
@@ -107,6 +108,8 @@ class Fleet:
             with tempfile.TemporaryDirectory(prefix="cospan-") as temporary:
                 address = await self._start_coordinator(Path(temporary))
             if address:
+                with contextlib.suppress(OSError):  # of a run that is resumed: it says how far that had come before
+                    self._folder.result.unlink(missing_ok=True)
                 handler = log_to_file(self._folder.log)
                 await self._run_agents(address)
         finally:
