@@ -3,6 +3,7 @@
 import asyncio
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -101,14 +102,14 @@ class Process:
             run_id="run-1",
             first_round=first_round,
         )
-        self._coordinator, self._loop = coordinator or Coordinator(), loop
+        self.coordinator, self._loop = coordinator or Coordinator(), loop
         self.words = ""
 
     def learn(self, number: int) -> GradientUpload:
         known = self.keeper.upload_of(number, basis_at(number))
         if known is not None:
             return known
-        self.words = self.keeper.come_back(number, self._coordinator, self._loop) or self.words
+        self.words = self.keeper.come_back(number, self.coordinator, self._loop) or self.words
         return self.keeper.learn(number, basis_at(number))
 
     def checkpoint(self) -> None:
@@ -352,3 +353,17 @@ def test_a_sum_with_a_member_that_has_failed_is_not_sent_again(
     keeper.learn(3, basis_at(3))
     assert keeper.upload_of(2, basis_at(2)) is None
     assert keeper.upload_of(3, basis_at(3)) is not None
+
+
+def test_who_asks_is_the_session_of_what_was_posted_before(tmp_path: Path, loop: asyncio.AbstractEventLoop) -> None:
+    """A group that was started again without a member joins without it first: with it, rounds count as lost."""
+    first = Process(tmp_path, loop)
+    for number in range(3):
+        first.learn(number)
+    first.checkpoint()
+    again, busy, tokens = Process(tmp_path, loop), threading.Event(), ["of all"]
+    again.keeper._around = replace(again.keeper._around, token=lambda: tokens[-1])
+    loop.call_soon_threadsafe(busy.wait, 0.1)
+    loop.call_soon_threadsafe(tokens.append, "of those that are left")
+    again.learn(6)
+    assert again.coordinator.asked == [("of those that are left", 3, 6)]

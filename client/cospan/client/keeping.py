@@ -94,10 +94,10 @@ class Keeping:
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What a `Keeper` needs of the conversation around it; called by the learning thread.
+    """What a `Keeper` needs of the conversation around it; called by the learning thread, where nothing is said.
 
     Attributes:
-        token: gives the token of the session, or None while there is none.
+        token: gives the token of the session, or None while there is none; called on the event loop.
         durable_round: gives the round below which all are on the coordinator's disk, as far as is known.
         is_ending: whether the process is to end.
         saved: is told the round below which all are in the file; called by any thread.
@@ -300,10 +300,11 @@ class Recall:
                 return None
 
     def _ask(self, first: int, before: int) -> RecalledRounds:
+        return asyncio.run_coroutine_threadsafe(self._asked(first, before), self._loop).result()
+
+    async def _asked(self, first: int, before: int) -> RecalledRounds:
+        """On the event loop: a group that goes on without a member has given its former session up by then."""
         token = self._around.token()
         if token is None:
             raise SessionUnknownError("the session is over; it is joined again")
-        asked = asyncio.run_coroutine_threadsafe(
-            self._transport.recall(self._specification, token, first, before), self._loop
-        )
-        return asked.result()
+        return await self._transport.recall(self._specification, token, first, before)
