@@ -120,7 +120,9 @@ class AgentGroup(Participant[GroupLearner]):
         return self._joined_as, self._sites.features
 
     def _close_sites(self) -> None:
-        if self._sites is not None:
+        if self._learner_begun is not None:
+            self._learner_begun.close()  # without those of members that it has dropped, which are closed
+        elif self._sites is not None:
             self._sites.close()
 
     def _hosted(self) -> tuple[str, ...] | None:
@@ -133,6 +135,12 @@ class AgentGroup(Participant[GroupLearner]):
 
     def _make_learner(self, welcome: Welcome) -> GroupLearner:
         assert self._sites is not None
+        if self._learner_begun is not None and self._learner_begun.failures:
+            # All begin anew, and the environments of members that were dropped are closed.
+            self._learner_begun.close()
+            self._learner_begun = self._sites = None
+            spec = welcome.specification
+            self._sites = GroupSites.of(self.workload, self.indices, spec.feature_dim, spec.seed)
         self._learner_begun = learner = GroupLearner(
             self._sites,
             welcome.specification,
