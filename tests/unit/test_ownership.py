@@ -9,7 +9,7 @@ import pytest
 from runs import States, ring_site
 
 from cospan.cli import advice
-from cospan.cli.specifying import plan_with_workload
+from cospan.cli.specifying import plan_again, plan_with_workload
 from cospan.client.agent_group import AgentGroup
 from cospan.client.group_learner import GroupSites
 from cospan.client.loading import make_sites
@@ -76,6 +76,9 @@ def test_a_plan_closes_its_site_or_has_closed_it(monkeypatch: pytest.MonkeyPatch
         plan_with_workload({"rank": "99"}, None, **arguments)
     assert licences.held == set()
     plan_with_workload({}, None, **arguments).close()
+    assert licences.held == set()
+    with pytest.raises(InvalidValueError):
+        plan_again(specify(licences.workload, agents=3), {"rank": "99"}, None)
     assert licences.held == set()
 
 

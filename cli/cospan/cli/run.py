@@ -132,18 +132,23 @@ def _resume(
     try:
         over = is_complete(folder)
         if over:
-            print(over, file=sys.stderr)
+            say(over)
+            if data is not None:
+                with contextlib.suppress(OSError, ValueError):  # a run that failed may have none
+                    _print_document(json.loads(read_text(folder.result, MAX_RESULT_BYTES)), data, folder)
             return 0
         resumption = prepared(folder, flags, config, chosen.workload)
         plan = resumption.plan
         assert plan.workload is not None
         spec = plan.specification
-        hosts = hosts_of(spec, plan.settings.processes, called="processes")
-        plan_dashboard(plan.settings, None)
-        _check_processes(plan, hosts)
-        use_one_blas_thread()
-        truth = true_basis(plan.workload, spec)
-        plan.close()  # the first agent's process makes this site again, and may need what it holds
+        try:
+            hosts = hosts_of(spec, plan.settings.processes, called="processes")
+            plan_dashboard(plan.settings, None)
+            _check_processes(plan, hosts)
+            use_one_blas_thread()
+            truth = true_basis(plan.workload, spec)
+        finally:
+            plan.close()  # the first agent's process makes this site again, and may need what it holds
         monitor = RunMonitor(agents=spec.agents, total=spec.rounds, true_basis=truth)
         return _from_here(plan, hosts, folder, monitor, chosen, data, resumption)
     finally:
