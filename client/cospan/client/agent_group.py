@@ -65,7 +65,7 @@ class AgentGroup(Participant[GroupLearner]):
         Args:
             workload: a workload, or its name as on the command line.
             indices: which sites of the workload these are; the agents are called `site-<index>`.
-            coordinator: HOST:PORT.
+            coordinator: HOST:PORT, [IPV6]:PORT or unix:PATH.
             patience: seconds without an answer of the coordinator after which it gives up.
             with_baseline: whether independent TD learns beside each agent, one agent after another.
             resume_from: a group's file, of the same run and agents, to go on from.
