@@ -60,10 +60,19 @@ def test_the_variable_that_counts(environment: dict[str, str], variable: str, is
     assert (proxy.variable, proxy.value, proxy.is_read) == (variable, NOWHERE, is_read)
 
 
-def test_a_password_in_a_proxy_is_not_shown() -> None:
-    proxy = named({"http_proxy": "http://me:secret@proxy:3128"})
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        ("http://me:secret@proxy:3128", "http://proxy:3128"),
+        ("http://me:se@cr/et@proxy:3128/", "http://proxy:3128/"),
+        ("me:secret@proxy:3128", "proxy:3128"),
+        ("http://proxy:3128", "http://proxy:3128"),
+    ],
+)
+def test_a_password_in_a_proxy_is_not_shown(value: str, shown: str) -> None:
+    proxy = named({"http_proxy": value})
     assert proxy is not None
-    assert proxy.value == "http://proxy:3128"
+    assert proxy.value == shown
 
 
 @pytest.mark.parametrize(
