@@ -8,7 +8,7 @@ import os
 import secrets
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TextIO
@@ -365,11 +365,8 @@ def _results(folder: RunFolder, hosts: Sequence[Host]) -> dict[str, AgentResult]
     for host in hosts:
         path = folder.agent(host.name)
         if path.exists():
-            try:
+            with _left_out():
                 results = agents_of(load_group(path, names=OF_AGENTS)) if host.is_group else [load_result(path)]
-            except RunFileError as failure:
-                say(f"cospan: {failure}; it is left out of the summary")
-            else:
                 found |= {result.text("agent_id"): result for result in results}
         if host.is_group:  # a member that failed has a file of its own, of the time before
             found |= _files_of(folder, [name for name in host.agents if name not in found])
@@ -377,8 +374,22 @@ def _results(folder: RunFolder, hosts: Sequence[Host]) -> dict[str, AgentResult]
 
 
 def _files_of(folder: RunFolder, agents: Sequence[str]) -> dict[str, AgentResult]:
-    paths = {name: folder.agent(name) for name in agents}
-    return {name: load_result(path) for name, path in paths.items() if path.exists()}
+    found = {}
+    for name in agents:
+        path = folder.agent(name)
+        if path.exists():
+            with _left_out():
+                found[name] = load_result(path)
+    return found
+
+
+@contextlib.contextmanager
+def _left_out() -> Iterator[None]:
+    """Does without a file that cannot be read; it is said."""
+    try:
+        yield
+    except RunFileError as failure:
+        say(f"cospan: {failure}; it is left out of the summary")
 
 
 def _row(index: int, results: Mapping[str, AgentResult], monitor: RunMonitor) -> AgentRow:
