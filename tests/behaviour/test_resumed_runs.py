@@ -130,3 +130,31 @@ def test_a_run_that_was_killed_twice_is_resumed_to_the_same_bits(
 
     assert in_this_process("run", "--resume", str(run), "--quiet") == 0, "it is over, and stays as it is"
     assert result_of(run) == result
+
+
+def test_a_resumed_run_that_loses_its_coordinator_has_no_result_of_before(
+    tmp_path: Path,
+    no_matplotlib: str,  # noqa: F811
+) -> None:
+    """The result of an interrupted run says that it was stopped: as that of the resumed one it would give 0."""
+    run, quick = tmp_path / "run", {"PYTHONPATH": no_matplotlib}
+    endless = ("--agents", "2", "--rounds", "0", "--seed", "3")
+    with started("run", "queues", *endless, "--output", "run", "--quiet", cwd=tmp_path, **quick) as process:
+        wait_for_round(run, 10, process)
+        process.send_signal(signal.SIGTERM)
+        assert ended(process)[0] == 75
+    before = result_of(run)
+    assert before["finish_cause"] == "stopped"
+    with started("run", "--resume", "run", "--quiet", cwd=tmp_path, **quick) as process:
+        wait_for_round(run, before["rounds"] + 10, process)
+        (coordinator,) = (
+            child
+            for child in children_of(process.pid)
+            if b"\0coordinator\0" in Path(f"/proc/{child}/cmdline").read_bytes()
+        )
+        os.kill(coordinator, signal.SIGKILL)
+        code, _, err = ended(process)
+    assert code == 1, err
+    after = result_of(run)
+    assert after["finish_cause"] == "coordinator-lost"
+    assert after["rounds"] > before["rounds"]

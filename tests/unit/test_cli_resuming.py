@@ -1,5 +1,7 @@
 """What `cospan run --resume` goes by: the folder's lock, how the run was begun, and what contradicts it."""
 
+import io
+import json
 import os
 from contextlib import closing
 from dataclasses import replace
@@ -10,7 +12,7 @@ import pytest
 from runs import specification
 from stored import round_of, served, stored_run
 
-from cospan.cli import resuming, run_folder
+from cospan.cli import resuming, run, run_folder
 from cospan.cli.recorder import RoundRow, RunMonitor
 from cospan.cli.resuming import (
     ErrorsFile,
@@ -25,6 +27,7 @@ from cospan.cli.resuming import (
 from cospan.cli.run_folder import RunFolder, check_free, make_run_folder, point_to_newest_of, user_of
 from cospan.cli.runs import describe
 from cospan.cli.settings import Settings
+from cospan.cli.specifying import RunPlan
 from cospan.cli.stored_run import run_that_is_over
 from cospan.client.loading import load_workload
 from cospan.client.specifying import with_features
@@ -197,6 +200,28 @@ def test_a_run_is_complete_when_its_results_are_written(tmp_path: Path) -> None:
     assert (found.state, found.resume, is_resumable(folder)) == ("finished", None, False)
 
 
+def test_a_run_that_is_over_gives_its_result_once_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program that reads standard output need not know that there was nothing left to do."""
+    folder, data = begun(tmp_path / "run"), io.StringIO()
+    with served_again(folder) as store:
+        store.write_end(FinishCause.ROUNDS_REACHED, "all 3 rounds are done", 3)
+    document = {"per_agent": [{"id": "site-0"}], "finish_cause": "rounds-reached"}
+    folder.write_result(document)
+    monkeypatch.setattr(run, "claim_stdout", lambda: data)
+    options = run.RunOptions(workload=None, spec=None, output=None, resume=folder.path, json=True)
+    assert run.run_here(options, {}, None) == 0
+    assert json.loads(data.getvalue()) == document
+    assert user_of(folder.path) is None
+
+
+def test_what_contradicts_the_run_leaves_no_site_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, closed = begun(tmp_path / "run"), list[str]()
+    monkeypatch.setattr(RunPlan, "close", lambda plan: closed.append(plan.specification.workload))
+    with pytest.raises(InvalidValueError, match="has rounds = 9, and 12 is asked for"):
+        prepared(folder, {"rounds": "12"}, None, None)
+    assert closed == ["queues"]
+
+
 def test_a_run_that_an_administrator_stopped_is_over(tmp_path: Path) -> None:
     folder = begun(tmp_path / "run")
     with served_again(folder) as store:
@@ -210,18 +235,16 @@ def served_again(folder: RunFolder) -> "closing[RunStore]":
 
 def test_a_folder_with_a_run_that_is_over_is_known(tmp_path: Path) -> None:
     with served(tmp_path / "coordinator.sqlite") as store:
-        assert run_that_is_over(tmp_path, None, None) is None
+        assert run_that_is_over(tmp_path, None) is None
         store.write([round_of(0)])
         store.write_end(FinishCause.ROUNDS_REACHED, "all is done", 1)
-    found = run_that_is_over(tmp_path, None, None)
+    found = run_that_is_over(tmp_path, None)
     assert found is not None
     assert found.state.rounds == 1
-    assert run_that_is_over(tmp_path, None, specification(rounds=0)) is not None
-    assert run_that_is_over(tmp_path, None, specification(rounds=7)) is None, "another run is asked for"
     (tmp_path / "runs").mkdir()
-    assert run_that_is_over(None, tmp_path / "runs", None) is None
+    assert run_that_is_over(None, tmp_path / "runs") is None
     (tmp_path / "runs" / "latest").symlink_to(tmp_path)
-    assert run_that_is_over(None, tmp_path / "runs", None) is not None
+    assert run_that_is_over(None, tmp_path / "runs") is not None
 
 
 def test_a_round_that_closes_again_is_not_known_before(tmp_path: Path) -> None:

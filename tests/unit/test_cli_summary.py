@@ -26,12 +26,15 @@ from cospan.cli.outcome import (
 from cospan.cli.plot import quartiles
 from cospan.cli.progress import facts
 from cospan.cli.recorder import AgentProgress, Progress, RoundRow, RoundsFile, RunMonitor
+from cospan.cli.run import _results
+from cospan.cli.run_folder import RunFolder
 from cospan.cli.status import run_document, status_lines
 from cospan.cli.summary import summary_lines
 from cospan.cli.table import table
 from cospan.client.result_file import AgentResult
 from cospan.core.method import practical
 from cospan.core.specification import RunSpecification, basis_digest
+from cospan.fleet.hosts import Host
 from cospan.wire.errors import InvalidValueError
 from cospan.wire.messages import (
     AgentPhase,
@@ -386,3 +389,11 @@ def test_status_of_thousands_shows_the_first_of_them() -> None:
     lines = status_lines(run_report(RunPhase.COLLECTING, *(agent_report(number) for number in range(1100))))
     assert lines[-1] == "… and 1,000 more"
     assert len(lines) < 110
+
+
+def test_a_members_own_file_that_is_damaged_is_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = RunFolder(tmp_path)
+    folder.agents.mkdir()
+    folder.agent("site-1").write_bytes(b"half of it")
+    assert _results(folder, [Host("group-0..1", (0, 1), is_group=True)]) == {}
+    assert "it is left out of the summary" in capsys.readouterr().err

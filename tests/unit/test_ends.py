@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 from runs import RINGS, run, specification
 
+from cospan.cli import agent as cli_agent
+from cospan.cli.process import LastExit
 from cospan.client import participant, tasks
 from cospan.client.agent import Agent
 from cospan.client.participant import AgentEnd
@@ -168,3 +170,26 @@ def test_a_process_that_ends_by_itself_is_left_alone(monkeypatch: pytest.MonkeyP
     last.due(30.0, 1)
     last.over()
     assert not left.is_set()
+
+
+class Left:
+    """An agent that was told to stop, and stands still when its part is over."""
+
+    is_awaited = False
+
+    def stop(self, cause: str, *, returning: bool = False) -> None: ...
+
+    async def run_async(self) -> AgentEnd:
+        return AgentEnd("it was stopped", 3, left=True)
+
+
+def test_an_agent_that_is_ended_after_it_was_stopped_says_that_it_was() -> None:
+    class Noted(LastExit):
+        codes: list[int] = []  # noqa: RUF012
+
+        def due(self, seconds: float, code: int, say: Callable[[], None] | None = None) -> None:
+            self.codes.append(code)
+
+    left: Any = Left()
+    run(cli_agent._run(left, None, Noted(), follow_stdin=False))
+    assert Noted.codes == [75]

@@ -5,10 +5,13 @@ import math
 import numpy as np
 import pytest
 from gymnasium.spaces import Box, Dict, Discrete, MultiDiscrete, Space
+from runs import RINGS
 
 from cospan.client.actions import problem_of_action
 from cospan.client.features import RadialBasisFeatures
 from cospan.client.first_rounds import FirstRounds
+from cospan.client.group_learner import GroupLearner, GroupSites
+from cospan.client.specifying import specify
 
 UNIT = Box(-1.0, 1.0, (2,), np.float32)
 
@@ -94,3 +97,12 @@ def test_it_judges_once_and_not_too_large_maps() -> None:
     assert check.look(rows[:1]) != ""
     assert check.look(rows) == ""
     assert FirstRounds("a", 129).look(np.full((5000, 129), 0.05)) == ""
+
+
+def test_a_group_without_its_first_member_judges_the_others_each_by_its_own() -> None:
+    spec = specify(RINGS, agents=3)
+    sites = GroupSites.of(RINGS, range(3), spec.feature_dim, 0)
+    group = GroupLearner(sites, spec, names=["site-0", "site-1", "site-2"])
+    seen = list(zip(group.names, group._first_rounds, strict=True))
+    group.drop({"site-0": "for a test"})
+    assert list(zip(group.names, group._first_rounds, strict=True)) == seen[1:]

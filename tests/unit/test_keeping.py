@@ -2,7 +2,8 @@
 
 import asyncio
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,13 @@ from runs import Ring, States, coin, specification
 from cospan.client.keeping import Keeper, Keeping, StoppedError, Surroundings
 from cospan.client.kept_gradients import loaded_kept
 from cospan.client.result_file import contents, load_result
-from cospan.client.site_learner import SiteLearner
-from cospan.client.state_file import ONE_AGENT
+from cospan.client.site_learner import SiteLearner, Warned
+from cospan.client.state_file import ONE_AGENT, FileKind
 from cospan.client.workload import Site
 from cospan.core.method import PRESETS
 from cospan.core.specification import RunSpecification
 from cospan.wire.codec import encode_agent_message
-from cospan.wire.errors import CoordinatorUnavailableError, RemoteError
+from cospan.wire.errors import BasisRefusedError, CoordinatorUnavailableError, RemoteError
 from cospan.wire.messages import GradientUpload, RecalledRounds
 
 ROUNDS = 20
@@ -43,8 +44,10 @@ def made(first_round: int = 0, *, saves: bool = True) -> SiteLearner:
     return SiteLearner(site, SPEC, name="site-1", index=1, first_round=first_round)
 
 
-def basis_at(number: int) -> np.ndarray:
-    return np.linalg.qr(np.random.default_rng(number).standard_normal((SPEC.feature_dim, SPEC.rank)))[0]
+def basis_at(number: int, speed: float = 0.02) -> np.ndarray:
+    """One that turns by about a degree a round."""
+    start, way = np.random.default_rng(7).standard_normal((2, SPEC.feature_dim, SPEC.rank))
+    return np.linalg.qr(start + speed * number * way)[0]
 
 
 class Coordinator:
@@ -99,14 +102,14 @@ class Process:
             run_id="run-1",
             first_round=first_round,
         )
-        self._coordinator, self._loop = coordinator or Coordinator(), loop
+        self.coordinator, self._loop = coordinator or Coordinator(), loop
         self.words = ""
 
     def learn(self, number: int) -> GradientUpload:
         known = self.keeper.upload_of(number, basis_at(number))
         if known is not None:
             return known
-        self.words = self.keeper.come_back(number, self._coordinator, self._loop) or self.words
+        self.words = self.keeper.come_back(number, self.coordinator, self._loop) or self.words
         return self.keeper.learn(number, basis_at(number))
 
     def checkpoint(self) -> None:
@@ -291,3 +294,76 @@ def test_a_file_whose_gradients_are_damaged_is_gone_on_from_without_them(
         assert loaded_kept(found, SPEC) == ()
     found.values.update({"kept_bases": np.zeros((2, 4, 2)), "kept_sizes": np.array([-1, 3], np.int64)})
     assert loaded_kept(found, SPEC) == ()
+
+
+@pytest.mark.parametrize(
+    ("bases", "says"),
+    [
+        (lambda number: 1.01 * basis_at(number), "the basis of round 8 is not orthonormal"),
+        (
+            lambda number: basis_at(number, 0.0 if number < 10 else 5.0),
+            "round 10 is turned by .* from that of round 9",
+        ),
+    ],
+)
+def test_bases_of_then_are_looked_at_as_those_of_now(
+    tmp_path: Path, loop: asyncio.AbstractEventLoop, bases: Callable[[int], np.ndarray], says: str
+) -> None:
+    """A gradient at one of them may be sent, when the coordinator goes back to its round."""
+
+    class Choosing(Coordinator):
+        async def recall(self, spec: RunSpecification, token: str, first: int, before: int) -> RecalledRounds:
+            return RecalledRounds(tuple((number, bases(number)) for number in range(first, before)), before)
+
+    first = Process(tmp_path, loop)
+    for number in range(8):
+        first.learn(number)
+    first.checkpoint()
+    again = Process(tmp_path, loop, Choosing())
+    with pytest.raises(BasisRefusedError, match=says):
+        again.learn(15)
+
+
+class Sums:
+    """A group as far as a keeper goes: it drops its last member in round 3."""
+
+    specification, name, warnings = SPEC, "group-0..2", list[Warned]()
+
+    def __init__(self) -> None:
+        self.names, self.rounds, self.last_round = ("site-0", "site-1", "site-2"), 0, None
+
+    def learn(self, round_number: int, basis: np.ndarray) -> GradientUpload:
+        if round_number == 3:
+            self.names = self.names[:2]
+        return made().learn(round_number, basis)
+
+
+def test_a_sum_with_a_member_that_has_failed_is_not_sent_again(
+    tmp_path: Path, loop: asyncio.AbstractEventLoop
+) -> None:
+    """The coordinator goes back to a round before it failed: the round is learnt anew, without it."""
+    kind: FileKind[Any] = FileKind(contents=lambda *_: {}, load=load_result, resume=lambda *_: "")
+    around = Surroundings(lambda: "token", lambda: 0, lambda: False, lambda _: None, 5.0)
+    keeper: Keeper[Any] = Keeper(
+        lambda _: Sums(), kind, Keeping.of(None, tmp_path, 0.0), around, run_id="run-1", first_round=0
+    )
+    for number in range(3):
+        keeper.learn(number, basis_at(number))
+    assert keeper.upload_of(2, basis_at(2)) is not None
+    keeper.learn(3, basis_at(3))
+    assert keeper.upload_of(2, basis_at(2)) is None
+    assert keeper.upload_of(3, basis_at(3)) is not None
+
+
+def test_who_asks_is_the_session_of_what_was_posted_before(tmp_path: Path, loop: asyncio.AbstractEventLoop) -> None:
+    """A group that was started again without a member joins without it first: with it, rounds count as lost."""
+    first = Process(tmp_path, loop)
+    for number in range(3):
+        first.learn(number)
+    first.checkpoint()
+    again, busy, tokens = Process(tmp_path, loop), threading.Event(), ["of all"]
+    again.keeper._around = replace(again.keeper._around, token=lambda: tokens[-1])
+    loop.call_soon_threadsafe(busy.wait, 0.1)
+    loop.call_soon_threadsafe(tokens.append, "of those that are left")
+    again.learn(6)
+    assert again.coordinator.asked == [("of those that are left", 3, 6)]

@@ -9,7 +9,8 @@ import pytest
 from runs import States, ring_site
 
 from cospan.cli import advice
-from cospan.cli.specifying import plan_with_workload
+from cospan.cli.specifying import plan_again, plan_with_workload
+from cospan.client.agent_group import AgentGroup
 from cospan.client.group_learner import GroupSites
 from cospan.client.loading import make_sites
 from cospan.client.ownership import close_site, close_sites
@@ -17,6 +18,7 @@ from cospan.client.specifying import specify
 from cospan.client.workload import Site, Workload
 from cospan.fleet import Fleet
 from cospan.wire.errors import CospanError, InvalidValueError, WorkloadBehaviourError
+from cospan.wire.messages import Stamp, Welcome
 
 
 class Licences:
@@ -74,6 +76,9 @@ def test_a_plan_closes_its_site_or_has_closed_it(monkeypatch: pytest.MonkeyPatch
         plan_with_workload({"rank": "99"}, None, **arguments)
     assert licences.held == set()
     plan_with_workload({}, None, **arguments).close()
+    assert licences.held == set()
+    with pytest.raises(InvalidValueError):
+        plan_again(specify(licences.workload, agents=3), {"rank": "99"}, None)
     assert licences.held == set()
 
 
@@ -157,3 +162,19 @@ def test_features_of_unequal_length_are_named() -> None:
         WorkloadBehaviourError, match="the features of site 2 of workload 'w' have length 9, and those"
     ):
         make_sites(Workload(make_site=make_site, name="w"), range(4), 1)
+
+
+def test_a_group_closes_each_site_once(caplog: pytest.LogCaptureFixture) -> None:
+    """Also those of members that it has dropped; where all chains begin anew, theirs are made again."""
+    licences, spec = Licences(), specify(Licences().workload, agents=3)
+    welcome = Welcome(Stamp("run", 1, 0, 0), "token", spec, spec.initial_basis(), first_round=0, started=True)
+    group = AgentGroup(licences.workload, range(3))
+    group._make_sites(spec)
+    group._make_learner(welcome).drop({"site-1": "it had failed before its process was started again"})
+    assert licences.held == {0, 2}
+    whole = group._make_learner(welcome)
+    assert licences.held == {0, 1, 2}
+    whole.learn(0, spec.initial_basis())
+    whole.drop({"site-2": "the pump is on fire"})
+    group._close_sites()
+    assert (licences.held, caplog.messages) == (set(), [])

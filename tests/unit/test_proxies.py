@@ -11,7 +11,7 @@ from runs import run, specification
 from cospan.cli.doctor_network import of_proxy
 from cospan.cli.findings import Grade
 from cospan.cli.onlooker import fetch_run
-from cospan.client import connection
+from cospan.client import connection, transport
 from cospan.client.proxies import are_private, is_exempt, named, proxy_of
 from cospan.client.transport import GrpcTransport
 from cospan.server.host import Coordinator
@@ -60,10 +60,19 @@ def test_the_variable_that_counts(environment: dict[str, str], variable: str, is
     assert (proxy.variable, proxy.value, proxy.is_read) == (variable, NOWHERE, is_read)
 
 
-def test_a_password_in_a_proxy_is_not_shown() -> None:
-    proxy = named({"http_proxy": "http://me:secret@proxy:3128"})
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        ("http://me:secret@proxy:3128", "http://proxy:3128"),
+        ("http://me:se@cr/et@proxy:3128/", "http://proxy:3128/"),
+        ("me:secret@proxy:3128", "proxy:3128"),
+        ("http://proxy:3128", "http://proxy:3128"),
+    ],
+)
+def test_a_password_in_a_proxy_is_not_shown(value: str, shown: str) -> None:
+    proxy = named({"http_proxy": value})
     assert proxy is not None
-    assert proxy.value == "http://proxy:3128"
+    assert proxy.value == shown
 
 
 @pytest.mark.parametrize(
@@ -150,3 +159,29 @@ def test_a_failure_names_the_variable(variable: str, said: str, monkeypatch: pyt
         assert (finding.grade, "is reached without it" in finding.found) == (Grade.GOOD, True)
 
     run(explained())
+
+
+def test_every_call_of_an_agent_takes_the_proxy_or_none_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who joins through a proxy recalls past rounds through it, too."""
+    asked: list[bool] = []
+
+    def noted(*_: object, proxied: bool = False) -> None:
+        asked.append(proxied)
+        raise CoordinatorUnavailableError("for a test")
+
+    monkeypatch.setattr(transport, "open_channel", noted)
+    monkeypatch.setattr(transport, "explain", _nothing)
+    far = GrpcTransport(FAR)
+
+    async def all_calls() -> None:
+        for call in (far.describe(), far.open(specification()), far.recall(specification(), "token", 0, 1)):
+            with pytest.raises(CoordinatorUnavailableError):
+                await call
+
+    run(all_calls())
+    monkeypatch.setenv("grpc_proxy", NOWHERE)
+    run(all_calls())
+    assert asked == [False] * 3 + [True] * 3
+
+
+async def _nothing(*_: object) -> None: ...

@@ -127,7 +127,7 @@ def test_a_log_does_not_follow_a_link(folder: RunFolder, tmp_path: Path) -> None
 class Learner:
     """As much of one as a state file that is not read needs."""
 
-    name, rounds, last_round, specification = "site-0", 0, None, specification()
+    name, names, rounds, last_round, specification = "site-0", ("site-0",), 0, None, specification()
 
 
 @pytest.mark.parametrize("linked", [False, True])

@@ -30,6 +30,7 @@ from cospan.wire.codec import (
 )
 from cospan.wire.errors import InvalidMessageError
 from cospan.wire.reports import decode_round_report, decode_run_report, encode_round_report, encode_run_report
+from cospan.wire.text import MAX_TEXT
 
 D, R = 3, 2
 METHOD = Method(
@@ -242,7 +243,7 @@ def test_a_set_of_agents_has_one_spelling() -> None:
 def test_a_cause_too_long_is_cut_when_it_is_sent() -> None:
     """Whoever leaves should not be refused for saying too much."""
     left = decode_agent_message(sent(encode_agent_message(m.Leave("x" * 10_000))), SPEC)
-    assert left == m.Leave("x" * limits.MAX_TEXT)
+    assert left == m.Leave("x" * MAX_TEXT)
 
 
 def test_a_farewell_forges_no_line_of_a_log_and_moves_no_cursor() -> None:

@@ -4,7 +4,6 @@ import asyncio
 import os
 import re
 import socket
-import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -108,6 +107,11 @@ def take_part(chosen: AgentOptions, flags: Mapping[str, Any], config: Path | Non
             _emit_failure(agent, failure, lines)
         raise
     _say_end(agent, end, lines)
+    return _exit_code(end)
+
+
+def _exit_code(end: AgentEnd) -> int:
+    """75 where the agent was stopped before the run was over, else 0."""
     return INTERRUPTED if end.left else 0
 
 
@@ -246,7 +250,7 @@ async def _run(
     except CospanError as failure:
         last_exit.due(_EXIT_SECONDS, failure.exit_code, partial(_say_failure, agent, failure, lines))
         raise
-    last_exit.due(_EXIT_SECONDS, 0, partial(_say_end, agent, end, lines))
+    last_exit.due(_EXIT_SECONDS, _exit_code(end), partial(_say_end, agent, end, lines))
     return end
 
 
@@ -309,7 +313,7 @@ def _say_failure(agent: "Agent | AgentGroup", failure: CospanError, lines: JsonL
     """What `main` says of a failure, where the process does not come to it."""
     if lines is not None:
         _emit_failure(agent, failure, lines)
-    print(f"error: {failure}", file=sys.stderr, flush=True)
+    say(f"cospan: {failure}")
 
 
 def _say_end(agent: "Agent | AgentGroup", end: AgentEnd, lines: JsonLines | None) -> None:

@@ -119,7 +119,7 @@ def serve_here(chosen: CoordinatorOptions, flags: Mapping[str, Any], config: Pat
 
 def _is_over(chosen: CoordinatorOptions, flags: Mapping[str, Any], config: Path | None) -> bool:
     """Whether the run that is asked for is over already; it is said then."""
-    over = run_that_is_over(chosen.run_folder, chosen.runs_folder, None)
+    over = run_that_is_over(chosen.run_folder, chosen.runs_folder)
     if over is None:
         return False
     if _asks_for(chosen, flags):

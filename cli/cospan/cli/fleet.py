@@ -88,7 +88,7 @@ class Fleet:
         self._agents: dict[str, Child] = {}
         self._address = ""
         self._restarts: Counter[str] = Counter()
-        self._restarting: set[asyncio.Task[None]] = set()
+        self._restarting: dict[str, asyncio.Task[None]] = {}
         self._last_words: dict[str, dict[str, Any]] = {}
         self._listening: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._started = False
@@ -108,6 +108,8 @@ class Fleet:
             with tempfile.TemporaryDirectory(prefix="cospan-") as temporary:
                 address = await self._start_coordinator(Path(temporary))
             if address:
+                with contextlib.suppress(OSError):  # of a run that is resumed: it says how far that had come before
+                    self._folder.result.unlink(missing_ok=True)
                 handler = log_to_file(self._folder.log)
                 await self._run_agents(address)
         finally:
@@ -155,16 +157,27 @@ class Fleet:
         watching.cancel()
 
     async def _start(self, name: str, arguments: list[str]) -> Child:
+        """Starts a process that the run cannot begin without.
+
+        Raises:
+            RunFailedError: it cannot be started.
+        """
+        try:
+            return await self._process(name, arguments)
+        except RunFailedError as failure:
+            self._fail(failure)
+            raise
+
+    async def _process(self, name: str, arguments: list[str]) -> Child:
         try:
             claim = self._folder.claim
             inherits = () if claim is None else (claim.descriptor,)
             debug = ("--debug",) if self._debug else ()
             return await Child.start(name, [*arguments, *debug], self, inherits=inherits)
         except OSError as failure:
-            self._fail(
-                RunFailedError(f"cannot start the process of {name}: {failure.strerror}; start fewer agents")
-            )
-            raise self.failure or failure from failure
+            raise RunFailedError(
+                f"cannot start the process of {name}: {failure.strerror}; start fewer agents"
+            ) from failure
 
     # Listening -------------------------------------------------------------------------------------------------
 
@@ -246,6 +259,8 @@ class Fleet:
         code, coordinator = child.exit_code, self._coordinator
         if code is None or code >= 0 or not self._started or coordinator is None or not coordinator.running:
             return False
+        if child.name in self._last_words:  # it had finished or failed before the signal came
+            return False
         if self._restarts[child.name] >= self._plan.settings.agent_restarts:
             return False
         self._restarts[child.name] += 1
@@ -253,13 +268,18 @@ class Fleet:
         log.warning("%s: its process %s; it is started again", child.name, child.ending)
 
         async def start() -> None:
-            with contextlib.suppress(OSError, CospanError):  # `_start` has told of it
-                arguments = arguments_of(self._hosts[child.name], self._plan, self._folder, self._address)
-                self._agents[child.name] = await self._start(child.name, arguments)
+            arguments = arguments_of(self._hosts[child.name], self._plan, self._folder, self._address)
+            try:
+                again = self._agents[child.name] = await self._process(child.name, arguments)
+            except RunFailedError as failure:  # the others learn on
+                del self._restarting[child.name]
+                self._lose_all_of(child, str(failure), failure)
+                return
+            if self.failure is not None or not coordinator.running:
+                again.terminate()
 
-        task = asyncio.create_task(start())
-        self._restarting.add(task)
-        task.add_done_callback(self._restarting.discard)
+        task = self._restarting[child.name] = asyncio.create_task(start())
+        task.add_done_callback(lambda _: self._restarting.pop(child.name, None))
         return True
 
     def _on_agent_exit(self, child: Child) -> None:
@@ -270,13 +290,22 @@ class Fleet:
         if words.get("event") == "finished":
             return
         error = self._error_of(child, f"{child.name} {child.ending}")
-        run_is_over = "coordinator" in self._last_words
-        if words.get("rounds") == 0 or not (self._started or run_is_over):
+        cannot_begin = words.get("rounds") == 0 and not self._restarts[child.name]
+        if cannot_begin or not (self._started or self._is_over):
             self._fail(error)
             return
-        why = words.get("message", with_last_line(child, f"its process {child.ending}"))
+        self._lose_all_of(child, words.get("message", with_last_line(child, f"its process {child.ending}")), error)
+
+    @property
+    def _is_over(self) -> bool:
+        """Whether the coordinator has said how the run ended."""
+        return "coordinator" in self._last_words
+
+    def _lose_all_of(self, child: Child, why: str, error: CospanError) -> None:
+        """The agents of a process are lost; where it was the last one there is nobody left to learn."""
         self._lose([name for name in self._hosts[child.name].agents if name not in self.losses], why)
-        if not run_is_over and not any(agent.running for agent in self._agents.values() if agent is not child):
+        others = any(agent.running for agent in self._agents.values() if agent is not child)
+        if not self._is_over and not others and not self._restarting:
             self.deserted = str(error)
             self._stop_coordinator()
 
@@ -351,7 +380,7 @@ class Fleet:
 
     async def _end_everybody(self) -> None:
         """Gives every process the time to save, and then ends it."""
-        await asyncio.gather(*self._restarting, return_exceptions=True)
+        await asyncio.gather(*self._restarting.values(), return_exceptions=True)
         if await self._all_ended(self._save_seconds):
             return
         for child in self._children:

@@ -102,7 +102,7 @@ async def _serve(
 
     def stop(cause: str) -> None:
         nonlocal stopped
-        stopped = not relay.engine.ended.is_set()
+        stopped = stopped or not relay.engine.ended.is_set()
         last_exit.due(_STOP_SECONDS, code=INTERRUPTED)
         text = f"the relay was stopped by {cause}"
         if not starting.done():

@@ -64,12 +64,10 @@ class Resumption:
     Attributes:
         plan: of the run, as it was begun.
         stored: what is stored of it; None where it was ended before that.
-        is_over: whether it did all its rounds, and its results were not written.
     """
 
     plan: RunPlan
     stored: StoredRun | None
-    is_over: bool
 
 
 def claimed(path: Path) -> RunFolder:
@@ -124,8 +122,9 @@ def prepared(folder: RunFolder, flags: Mapping[str, Any], config: Path | None, r
     kept = {name: value for name, value in launch.settings.items() if name not in flags and value is not None}
     plan = plan_again(spec, {**flags, **kept}, config)
     if differing := differences(spec, plan.specification):
+        plan.close()
         raise InvalidValueError(f"the run in {folder.path} has {differing}; leave out what differs to resume it")
-    return Resumption(plan, stored, stored is not None and stored.state.finish_cause is not None)
+    return Resumption(plan, stored)
 
 
 def is_complete(folder: RunFolder) -> str:
@@ -247,11 +246,6 @@ class ErrorsFile:
             with contextlib.suppress(ValueError):
                 found[int(number)] = float(error)
         return found
-
-    def remove(self) -> None:
-        """The run is over; they are in `rounds.csv`."""
-        with contextlib.suppress(OSError):
-            self._path.unlink()
 
 
 def _lines(rows: Sequence[RoundRow]) -> str:

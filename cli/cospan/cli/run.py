@@ -8,7 +8,7 @@ import os
 import secrets
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TextIO
@@ -132,18 +132,23 @@ def _resume(
     try:
         over = is_complete(folder)
         if over:
-            print(over, file=sys.stderr)
+            say(over)
+            if data is not None:
+                with contextlib.suppress(OSError, ValueError):  # a run that failed may have none
+                    _print_document(json.loads(read_text(folder.result, MAX_RESULT_BYTES)), data, folder)
             return 0
         resumption = prepared(folder, flags, config, chosen.workload)
         plan = resumption.plan
         assert plan.workload is not None
         spec = plan.specification
-        hosts = hosts_of(spec, plan.settings.processes, called="processes")
-        plan_dashboard(plan.settings, None)
-        _check_processes(plan, hosts)
-        use_one_blas_thread()
-        truth = true_basis(plan.workload, spec)
-        plan.close()  # the first agent's process makes this site again, and may need what it holds
+        try:
+            hosts = hosts_of(spec, plan.settings.processes, called="processes")
+            plan_dashboard(plan.settings, None)
+            _check_processes(plan, hosts)
+            use_one_blas_thread()
+            truth = true_basis(plan.workload, spec)
+        finally:
+            plan.close()  # the first agent's process makes this site again, and may need what it holds
         monitor = RunMonitor(agents=spec.agents, total=spec.rounds, true_basis=truth)
         return _from_here(plan, hosts, folder, monitor, chosen, data, resumption)
     finally:
@@ -360,11 +365,8 @@ def _results(folder: RunFolder, hosts: Sequence[Host]) -> dict[str, AgentResult]
     for host in hosts:
         path = folder.agent(host.name)
         if path.exists():
-            try:
+            with _left_out():
                 results = agents_of(load_group(path, names=OF_AGENTS)) if host.is_group else [load_result(path)]
-            except RunFileError as failure:
-                say(f"cospan: {failure}; it is left out of the summary")
-            else:
                 found |= {result.text("agent_id"): result for result in results}
         if host.is_group:  # a member that failed has a file of its own, of the time before
             found |= _files_of(folder, [name for name in host.agents if name not in found])
@@ -372,8 +374,22 @@ def _results(folder: RunFolder, hosts: Sequence[Host]) -> dict[str, AgentResult]
 
 
 def _files_of(folder: RunFolder, agents: Sequence[str]) -> dict[str, AgentResult]:
-    paths = {name: folder.agent(name) for name in agents}
-    return {name: load_result(path) for name, path in paths.items() if path.exists()}
+    found = {}
+    for name in agents:
+        path = folder.agent(name)
+        if path.exists():
+            with _left_out():
+                found[name] = load_result(path)
+    return found
+
+
+@contextlib.contextmanager
+def _left_out() -> Iterator[None]:
+    """Does without a file that cannot be read; it is said."""
+    try:
+        yield
+    except RunFileError as failure:
+        say(f"cospan: {failure}; it is left out of the summary")
 
 
 def _row(index: int, results: Mapping[str, AgentResult], monitor: RunMonitor) -> AgentRow:

@@ -139,7 +139,13 @@ def plan_again(base: RunSpecification, flags: Mapping[str, Any], config: Path | 
     settings = _only_flags(load_settings(flags, config), flags)
     workload = load_workload(base.workload)
     found, site = with_features(_with_settings(base, settings), workload)
-    return RunPlan(checked(found), settings, workload, site)
+    plan = RunPlan(found, settings, workload, site)
+    try:
+        checked(found)
+    except InvalidValueError:
+        plan.close()
+        raise
+    return plan
 
 
 def plan_alone(flags: Mapping[str, Any], config: Path | None, *, spec_file: Path | None, rounds: int) -> RunPlan:

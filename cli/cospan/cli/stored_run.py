@@ -50,24 +50,19 @@ def run_to_go_on_with(
     return found if found is not None and found.state.finish_cause is None else None
 
 
-def run_that_is_over(
-    run_folder: Path | None, runs_folder: Path | None, asked: RunSpecification | None
-) -> StoredRun | None:
-    """The run of these folders, where it is over and the one that is asked for; None for any other.
+def run_that_is_over(run_folder: Path | None, runs_folder: Path | None) -> StoredRun | None:
+    """The run of these folders, where it has done what was asked for; None for any other.
 
     Args:
         run_folder: of one run, or None.
         runs_folder: of runs, of which the newest is meant, or None.
-        asked: the specification that is asked for; None where whatever is stored is.
 
     Raises:
         RunFileError: there is a stored run that cannot be read.
     """
     folder = run_folder if run_folder is not None else None if runs_folder is None else runs_folder / NEWEST
     found = None if folder is None else _stored(folder.resolve())
-    if found is None or found.state.finish_cause not in _DONE:
-        return None
-    return found if asked is None or not differences(found.state.specification, asked) else None
+    return found if found is not None and found.state.finish_cause in _DONE else None
 
 
 def _stored(folder: Path) -> StoredRun | None:

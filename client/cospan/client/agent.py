@@ -69,7 +69,7 @@ class Agent(Participant[SiteLearner]):
         Args:
             workload: a workload, or its name as on the command line.
             index: which site of the workload this is; where left out the coordinator gives it one that is free.
-            coordinator: HOST:PORT.
+            coordinator: HOST:PORT, [IPV6]:PORT or unix:PATH.
             agent_id: the agent's name in the run; `site-<index>` where left out.
             holder: a name that outlives this process, as that of its container: started again it is given the same
                 site. Without `index` only; a random one where left out.

@@ -65,7 +65,7 @@ class AgentGroup(Participant[GroupLearner]):
         Args:
             workload: a workload, or its name as on the command line.
             indices: which sites of the workload these are; the agents are called `site-<index>`.
-            coordinator: HOST:PORT.
+            coordinator: HOST:PORT, [IPV6]:PORT or unix:PATH.
             patience: seconds without an answer of the coordinator after which it gives up.
             with_baseline: whether independent TD learns beside each agent, one agent after another.
             resume_from: a group's file, of the same run and agents, to go on from.
@@ -120,7 +120,9 @@ class AgentGroup(Participant[GroupLearner]):
         return self._joined_as, self._sites.features
 
     def _close_sites(self) -> None:
-        if self._sites is not None:
+        if self._learner_begun is not None:
+            self._learner_begun.close()  # without those of members that it has dropped, which are closed
+        elif self._sites is not None:
             self._sites.close()
 
     def _hosted(self) -> tuple[str, ...] | None:
@@ -133,6 +135,12 @@ class AgentGroup(Participant[GroupLearner]):
 
     def _make_learner(self, welcome: Welcome) -> GroupLearner:
         assert self._sites is not None
+        if self._learner_begun is not None and self._learner_begun.failures:
+            # All begin anew, and the environments of members that were dropped are closed.
+            self._learner_begun.close()
+            self._learner_begun = self._sites = None
+            spec = welcome.specification
+            self._sites = GroupSites.of(self.workload, self.indices, spec.feature_dim, spec.seed)
         self._learner_begun = learner = GroupLearner(
             self._sites,
             welcome.specification,

@@ -341,6 +341,7 @@ class GroupLearner:
         self.blocks = blocks
         self.names = tuple(self.names[place] for place in keep)
         self.indices = tuple(self.indices[place] for place in keep)
+        self._first_rounds = [self._first_rounds[place] for place in keep if place < len(self._first_rounds)]
         self.trace.select(keep)
         self.failures |= why
 

@@ -16,6 +16,7 @@ from typing import Generic, Protocol, TypeVar, runtime_checkable
 import numpy as np
 from jaxtyping import Float
 
+from cospan.client.guard import Turn, check_basis
 from cospan.client.session import KeptGradient, most_kept_rounds
 from cospan.client.site_learner import Warned
 from cospan.client.state_file import FileKind, Learns, StateFile, resumed
@@ -93,10 +94,10 @@ class Keeping:
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What a `Keeper` needs of the conversation around it; called by the learning thread.
+    """What a `Keeper` needs of the conversation around it; called by the learning thread, where nothing is said.
 
     Attributes:
-        token: gives the token of the session, or None while there is none.
+        token: gives the token of the session, or None while there is none; called on the event loop.
         durable_round: gives the round below which all are on the coordinator's disk, as far as is known.
         is_ending: whether the process is to end.
         saved: is told the round below which all are in the file; called by any thread.
@@ -142,6 +143,7 @@ class Keeper(Generic[L]):
         """What people should know of it."""
         self._make, self._around = make, around
         self._kept: tuple[KeptGradient, ...] = ()
+        self._kept_of: tuple[str, ...] = ()
         self.is_exact = True
         """Whether it comes to the bits of a process that was never broken, as far as is known."""
         self._is_back = False
@@ -154,7 +156,8 @@ class Keeper(Generic[L]):
             )
             file.on_saved = around.saved
             self._note(file.take_up(resuming=keeping.resume_from is None))
-            self._kept, self._chain_problem = file.found_kept, file.chain_problem
+            self._kept, self._kept_of = file.found_kept, self.learner.names
+            self._chain_problem = file.chain_problem
             self.state_file = file
 
     def _note(self, words: str) -> None:
@@ -163,7 +166,7 @@ class Keeper(Generic[L]):
 
     def upload_of(self, round_number: int, basis: Float[np.ndarray, "d r"]) -> GradientUpload | None:
         """The gradient that was learnt before at this basis, bit for bit; None where there is none."""
-        for each in self._kept:
+        for each in self._sound():
             if each.upload.round == round_number and np.array_equal(each.basis, basis):
                 return each.upload
         return None
@@ -174,19 +177,25 @@ class Keeper(Generic[L]):
         if self.state_file is None:
             return upload
         durable = min(self._around.durable_round(), round_number)
-        kept = (*(each for each in self._kept if each.upload.round >= durable), KeptGradient(upload, basis))
+        kept = (*(each for each in self._sound() if each.upload.round >= durable), KeptGradient(upload, basis))
         self._kept = kept[-most_kept_rounds(self.learner.specification) :]
         return upload
+
+    def _sound(self) -> tuple[KeptGradient, ...]:
+        """What is kept; nothing of a group that has dropped a member since, for no sum with that can be sent."""
+        if self._kept_of != self.learner.names:
+            self._kept, self._kept_of = (), self.learner.names
+        return self._kept
 
     def save_now_and_then(self) -> None:
         """Has the file written, if it is time; between two rounds."""
         if self.state_file is not None:
-            self.state_file.after_round(self._kept)
+            self.state_file.after_round(self._sound())
 
     def after_last_round(self) -> None:
         """Keeps what the file will hold at the end; an environment is asked in the learning thread alone."""
         if self.state_file is not None:
-            self.state_file.after_last_round(self._kept)
+            self.state_file.after_last_round(self._sound())
 
     # Coming back ------------------------------------------------------------------------------------------------
 
@@ -199,6 +208,7 @@ class Keeper(Generic[L]):
         Raises:
             StoppedError: the process is to end.
             CoordinatorUnavailableError: the coordinator does not answer.
+            BasisRefusedError: a basis of then is none that the method can have led to.
         """
         if self._is_back or self.state_file is None or not isinstance(transport, Recalls):
             return ""
@@ -226,7 +236,8 @@ class Keeper(Generic[L]):
         return f"{words}; so its chain is the one of then" if self._chain_problem and self.is_exact else words
 
     def _learn_again(self, recall: "Recall", first: int, before: int, found: RecalledRounds | None = None) -> str:
-        rounds = 0
+        rounds, method = 0, self.learner.specification.method
+        last: tuple[int, Float[np.ndarray, "d r"]] | None = None
         while first < before:
             found = found or recall(first, before)
             if found is None or found.lost:
@@ -234,6 +245,10 @@ class Keeper(Generic[L]):
             for number, basis in found.bases:
                 if self._around.is_ending():
                     raise StoppedError("it was stopped before it was back where its run is")
+                # The rounds on the disk are one row, whatever restarts it took.
+                turn = None if last is None else Turn(*last, method.largest_turn_between(last[0], number))
+                check_basis(basis, number, turn)
+                last = number, basis
                 self.learn(number, basis)
                 self.save_now_and_then()
             rounds += len(found.bases)
@@ -285,10 +300,11 @@ class Recall:
                 return None
 
     def _ask(self, first: int, before: int) -> RecalledRounds:
+        return asyncio.run_coroutine_threadsafe(self._asked(first, before), self._loop).result()
+
+    async def _asked(self, first: int, before: int) -> RecalledRounds:
+        """On the event loop: a group that goes on without a member has given its former session up by then."""
         token = self._around.token()
         if token is None:
             raise SessionUnknownError("the session is over; it is joined again")
-        asked = asyncio.run_coroutine_threadsafe(
-            self._transport.recall(self._specification, token, first, before), self._loop
-        )
-        return asked.result()
+        return await self._transport.recall(self._specification, token, first, before)

@@ -534,9 +534,7 @@ class Participant(ABC, Generic[L]):
             f"waits for {spec.round_seconds:g} s once another agent has sent its gradient: an agent that takes "
             "longer is given up. Start the coordinator with a longer --round-seconds or fewer --steps-per-round"
         )
-        log.warning("%s: %s", self.name, note)
-        for listener in self.on_note:
-            listener(cast("Self", self), note)
+        self._note(note, level=logging.WARNING)
 
     def _broke(self, failure: CospanError) -> None:
         self._post(session.StreamBroke(failure, jitter=self._rng.random()))

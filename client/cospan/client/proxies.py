@@ -19,6 +19,8 @@ from cospan.wire.address import Address, is_loopback, parse_address
 _READ = ("grpc_proxy", "https_proxy", "http_proxy")
 _EXEMPTING = ("no_grpc_proxy", "no_proxy", "NO_GRPC_PROXY", "NO_PROXY")
 _LOOK_UP_SECONDS = 5.0
+_USER = re.compile(r"^((?:[A-Za-z][A-Za-z0-9+.-]*://)?).*@")
+"""What stands before the host: the last @ ends it, whatever a password holds."""
 _PRIVATE = tuple(
     ipaddress.ip_network(network)
     for network in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "fc00::/7")
@@ -58,7 +60,7 @@ def named(environment: Mapping[str, str] = os.environ) -> Proxy | None:
     for variable in (*_READ, *map(str.upper, _READ)):
         value = environment.get(variable, "")
         if value:
-            return Proxy(variable, re.sub(r"//[^/@]*@", "//", value), variable in _READ)
+            return Proxy(variable, _USER.sub(r"\1", value), variable in _READ)
     return None
 
 

@@ -277,7 +277,7 @@ def step(state: SessionState, event: Event, now: float) -> Outcome:
         return state, ()
     match event:
         case Described(specification=specification):
-            return _on_described(state, specification, now)
+            return _on_described(state, specification)
         case Prepared(join=join):
             return _on_prepared(state, join, now)
         case Connected():
@@ -317,7 +317,7 @@ def _on_saved(state: SessionState, event: Saved, now: float) -> Outcome:
     return replace(state, last_sent=now), (Transmit(Heartbeat(event.rounds)),)
 
 
-def _on_described(state: SessionState, specification: RunSpecification, now: float) -> Outcome:
+def _on_described(state: SessionState, specification: RunSpecification) -> Outcome:
     """Makes the site for a run that shows no more of it than it allows; a refused run has been told nothing."""
     refusal = below_floor(specification, state.min_steps_per_round)
     if refusal is not None:

@@ -131,6 +131,11 @@ class SiteLearner:
         return np.full(len(rows), np.nan) if reference is None else reference.value_errors(rows)
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """Of the agents that it learns for: its own."""
+        return (self.name,)
+
+    @property
     def label(self) -> str:
         """What people call its site."""
         return self.site.label

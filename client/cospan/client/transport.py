@@ -146,8 +146,9 @@ class GrpcTransport:
 
     async def recall(self, specification: RunSpecification, token: str, first: int, before: int) -> RecalledRounds:
         """Past rounds of the session's agents; see `cospan.client.keeping.Recalls`."""
-        limit = max_recalled_bytes(specification.feature_dim, specification.rank)
-        async with open_channel(self._address, client_options(limit), self._tls) as channel:
+        options = client_options(max_recalled_bytes(specification.feature_dim, specification.rank))
+        proxied = await proxy_of(self._address) is not None
+        async with open_channel(self._address, options, self._tls, proxied=proxied) as channel:
             recall_rounds = channel.unary_unary(
                 METHOD_PREFIX + "RecallRounds",
                 request_serializer=pb.RecallRoundsRequest.SerializeToString,
