@@ -94,8 +94,7 @@ def snapshot(state: Any) -> dict[str, Any]:
     held = {field.name: getattr(state, field.name) for field in fields(state)}
     if isinstance(state, CoordinatorState):
         held["last_rounds"] = state.last_rounds
-        # Their order has no meaning: a round that comes in whole keeps that of the joins, others that of arrival.
-        held["blocks"] = [sorted(roll.blocks) for roll in (state.awaited, state.counted)]
+        held["blocks"] = [list(roll.blocks) for roll in (state.awaited, state.counted)]
     return {name: _copy(value) for name, value in held.items()}
 
 
