@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from runs import LIVENESS, RETURN, ROUND, START, CoordinatorDriver, Disk, moved, specification
+from runs import LIVENESS, RETURN, ROUND, START, CoordinatorDriver, Disk, moved, specification, upload
 
 from cospan.core.matrices import to_dense
 from cospan.core.specification import Participation
@@ -42,6 +42,31 @@ def close(run: CoordinatorDriver, disk: Disk) -> list[str]:
             told += run.stored(command)
     run.commands = (*commands, *run.commands)
     return told
+
+
+# Order ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("replayed", [False, True])
+def test_a_complete_round_has_one_order_of_agents_whatever_order_its_gradients_came_in(replayed: bool) -> None:
+    orders = []
+    for together in (False, True):
+        for order in (range(3), reversed(range(3))):
+            run = CoordinatorDriver(agents=4, rounds=9)
+            tokens = [run.join(*names) for names in ("c", "ab", "d")]
+            if replayed:  # only two of the three sessions are awaited
+                awaited = run.state.awaited.minus(("c",))
+                run.state = replace(run.state, awaited=awaited, frozen=True, expected=frozenset("abd"))
+            senders = [tokens[place] for place in order if not (replayed and place == 0)]
+            if together:
+                names = {token: run.state.sessions[token].agent_ids for token in senders}
+                sent = {token: upload(0, *names[token], weight=float(len(names[token]))) for token in senders}
+                run.step(events.GradientsArrived(sent))
+            else:
+                for token in senders:
+                    run.gradient(token)
+            orders.append(list(run.state.counted.blocks))
+    assert all(order == orders[0] for order in orders)
 
 
 # Outliers -----------------------------------------------------------------------------------------------------

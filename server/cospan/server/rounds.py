@@ -141,13 +141,13 @@ def on_gradient(state: CoordinatorState, event: GradientArrived, now: float) -> 
             receipt = Receipt(state.stamp, upload.round, disposition)
             return state.with_session(session), (Send(event.token, receipt),)
         state = _with_room(state, upload.round, agents)
-    counted = state.counted.plus(agents)
+    counted, awaited = state.counted.plus(agents), state.awaited.minus(agents)
     state = state.having(
         sessions=state.sessions.having(event.token, session),
         contributions=state.contributions.having(agents[0], upload.contribution),
-        counted=counted,
+        counted=counted if awaited else _in_one_order(counted, state.everybody),
         stale={**state.stale, agents: upload.round} if upload.round < state.round else state.stale,
-        awaited=state.awaited.minus(agents),
+        awaited=awaited,
         quorum_seconds=_quorum_seconds(state, len(counted), now),
         **with_first(state, now),
     )
@@ -190,15 +190,29 @@ def on_plain_gradients(state: CoordinatorState, uploads: Mapping[str, GradientUp
         if after is not session:
             heard[token] = after
     whole = not state.contributions and len(blocks) == state.awaited.block_count
+    counted = state.awaited if whole else state.counted.plus_all(blocks)
+    awaited = NOBODY if whole else state.awaited.without(blocks)
     state = state.having(
         sessions=sessions.having_all(heard) if heard else sessions,
         contributions=state.contributions.having_all(summed),
-        # Of a whole round in the order in which they joined: the roll stays the same from round to round.
-        counted=state.awaited if whole else state.counted.plus_all(blocks),
-        awaited=NOBODY if whole else state.awaited.without(blocks),
+        counted=counted if awaited else _in_one_order(counted, state.everybody),
+        awaited=awaited,
         **with_first(state, now),
     )
     return close_if_complete(state, now)
+
+
+def _in_one_order(counted: Roll, everybody: Roll) -> Roll:
+    """The roll of a round that awaits nobody any more, in an order that does not depend on who came first.
+
+    Where all processes have counted as a whole it is `everybody` itself: the same from round to round, which costs
+    nothing to compare.
+    """
+    if counted is everybody:
+        return everybody
+    if counted.block_count == everybody.block_count and all(map(counted.has, everybody.blocks)):
+        return everybody
+    return Roll(sorted(counted.blocks))
 
 
 def _summed_agents(session: Session, upload: GradientUpload) -> Block:
