@@ -19,11 +19,7 @@ demo: $(VENV)/ready  ## Run the main job: 25 real microgrids learn together
 
 test: $(VENV)/ready  ## Run the tests (with a Docker engine those in containers too), and check the coverage
 	@rm -f .coverage .coverage.*
-	@$(BIN)/python -m pytest -q -n $(WORKERS) --maxprocesses 8 --dist worksteal --cov --cov-report=
-	@$(BIN)/python -m coverage report --fail-under=95 \
-	  --include='*/cospan/core/*,*/cospan/wire/*,*/server/machine.py,*/server/rounds.py,*/server/state.py,*/server/membership.py,*/server/participation.py,*/server/store.py,*/server/archive.py,*/client/session.py,*/relay/machine.py'
-	@if docker info > /dev/null 2>&1; then $(MAKE) --no-print-directory e2e; else \
-	  echo "left out: the tests in containers, for no Docker engine answers; start one, then: make e2e"; fi
+	@tests/everything.sh $(BIN) $(WORKERS)
 
 e2e: $(VENV)/ready-e2e  ## Run the tests in containers: build the image, start fleets, break them
 	@$(BIN)/python -m pytest -q tests/e2e
