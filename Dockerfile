@@ -15,7 +15,8 @@ COPY common common
 COPY server server
 COPY client client
 COPY relay relay
-COPY observe observe
+COPY dashboard dashboard
+COPY lab lab
 COPY cli cli
 RUN /opt/venv/bin/python -m pip wheel --quiet --no-cache-dir --no-deps --wheel-dir /tmp/wheel . \
  && /opt/venv/bin/python -m pip install --quiet --no-cache-dir "$(echo /tmp/wheel/*.whl)[metrics,dashboard]" \

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from cospan.client import ValueFunction
-from cospan.fleet import Fleet
+from cospan.simulation import Fleet
 
 fleet = Fleet("queues", agents=12, rounds=200, seed=1)
 

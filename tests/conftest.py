@@ -12,7 +12,7 @@ import pytest
 _PACKAGES = ("cospan.core", "cospan.wire", "cospan.client", "cospan.server")
 _CHECKER = "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))"
 """beartype, with the rule of PEP 484 (and of mypy) that an int is good where a float is asked for."""
-_UNCHECKED = {"cospan.client.workloads.microgrids_model"}
+_UNCHECKED = {"cospan.client.workloads.models.microgrids"}
 """beartype cannot read a subscripted generic NamedTuple (`Arithmetic[float]`) and refuses the module."""
 
 if _loaded := sorted(name for name in sys.modules if name.startswith(_PACKAGES)):

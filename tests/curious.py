@@ -13,15 +13,15 @@ import gymnasium
 import numpy as np
 from runs import States, specification
 
-from cospan.client.site_learner import SiteLearner
+from cospan.client.learning.site_learner import SiteLearner
 from cospan.client.workload import Site
-from cospan.core.aggregation import next_basis
-from cospan.core.least_squares import TransitionSums
-from cospan.core.matrices import to_dense
+from cospan.core.aggregation.basis_update import next_basis
+from cospan.core.learning.least_squares import TransitionSums
+from cospan.core.linalg.matrices import to_dense
+from cospan.core.linalg.subspace import orthonormalise
 from cospan.core.method import Method
-from cospan.core.subspace import orthonormalise
 from cospan.rpc.v1 import coordinator_service_pb2 as pb
-from cospan.wire.codec import decode_agent_message, encode_agent_message
+from cospan.wire.codec.messages import decode_agent_message, encode_agent_message
 from cospan.wire.messages import GradientUpload
 
 D, R = 9, 2

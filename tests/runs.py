@@ -11,17 +11,18 @@ import gymnasium
 import numpy as np
 import pytest
 
-from cospan.client import session
+from cospan.client.session import machine as session
 from cospan.client.workload import Site, Workload
-from cospan.core.aggregation import BasisMove, Contribution
-from cospan.core.matrices import DenseMatrix
+from cospan.core.aggregation.basis_update import BasisMove, Contribution
+from cospan.core.linalg.matrices import DenseMatrix
 from cospan.core.method import Method, paper
 from cospan.core.specification import RunSpecification
-from cospan.server import events, machine
-from cospan.server.engine import Engine
-from cospan.server.members import Departure, Seat, Session
-from cospan.server.saved import SavedRun
-from cospan.server.state import CoordinatorState
+from cospan.server import machine
+from cospan.server.machine import events
+from cospan.server.machine.sessions import Departure, Seat, Session
+from cospan.server.machine.snapshot import SavedRun
+from cospan.server.machine.state import CoordinatorState
+from cospan.server.runtime.engine import Engine
 from cospan.wire import messages as m
 from cospan.wire.errors import RemoteError
 
@@ -123,7 +124,7 @@ def kinds(commands: tuple[Any, ...]) -> list[str]:
 
 
 class Disk:
-    """What a store holds, in memory: the same as `cospan.server.store` makes of the same operations."""
+    """What a store holds, in memory: the same as `cospan.server.storage.writer` makes of the same operations."""
 
     def __init__(self, specification: RunSpecification, run_id: str = "run-1") -> None:
         self.run_id, self.specification = run_id, specification

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from runs import D, R, specification
 
-from cospan.core.aggregation import BasisMove
-from cospan.server.events import RoundRecord, StoreRound
-from cospan.server.store import RunStore, create_store
+from cospan.core.aggregation.basis_update import BasisMove
+from cospan.server.machine.events import RoundRecord, StoreRound
+from cospan.server.storage.writer import RunStore, create_store
 from cospan.wire.messages import Stamp
 
 NAME = "coordinator.sqlite"

@@ -25,8 +25,8 @@ from my_own_environment import CAPACITY, FEATURES, make_shop
 
 from cospan.client.features import FourierFeatures, RadialBasisFeatures
 from cospan.client.workload import FeatureMap
-from cospan.core.targets import differential_value, stationary_distribution, td_system
-from cospan.fleet import Fleet
+from cospan.core.exact_solutions import differential_value, stationary_distribution, td_system
+from cospan.simulation import Fleet
 
 FIGURES = Path(__file__).resolve().parents[1] / "figures"
 STOCKS = np.arange(CAPACITY + 1)

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from cospan.client import load_workload
-from cospan.client.chain import Chain
-from cospan.client.loading import make_site
-from cospan.core.fleets import JointFleet
-from cospan.core.learner import Trajectory
+from cospan.client.environment.rollout import Chain
+from cospan.client.environment.workload_loader import make_site
+from cospan.core.learning.learner import Trajectory
+from cospan.core.linalg.subspace import principal_angle_sine, random_basis
 from cospan.core.method import PRESETS
-from cospan.core.subspace import principal_angle_sine, random_basis
+from cospan.experiments.methods.compared_methods import JointFleet
 
 AGENTS, SEED = 4, 0
 PRESET_NAMES = ("practical", "compact", "paper")

@@ -9,11 +9,11 @@ from typing import Any, Self
 import grpc
 import grpc.aio
 
-from cospan.client.connection import open_channel
+from cospan.client.session.connection import open_channel
 from cospan.rpc.v1 import coordinator_service_pb2 as pb
+from cospan.wire.codec.error_status import from_rpc_error
 from cospan.wire.errors import CospanError
-from cospan.wire.status import from_rpc_error
-from cospan.wire.tls import TlsSource
+from cospan.wire.security.tls import TlsSource
 
 SERVICE = "/cospan.rpc.v1.CoordinatorService/"
 COLLABORATE = SERVICE + "Collaborate"

@@ -14,7 +14,7 @@ from typing import Any, cast
 
 import pytest
 
-from cospan.bench import cost_growth, fleet
+from cospan.benchmarks import cost_growth, fleet
 
 SECONDS = 60.0
 

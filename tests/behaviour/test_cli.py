@@ -19,10 +19,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cospan.cli import authority
 from cospan.cli import main as entry
-from cospan.client.result_file import load_result
+from cospan.client.files.result_file import load_result
 from cospan.core.specification import basis_digest
+from cospan.wire.security import authority
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]

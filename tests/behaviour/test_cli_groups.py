@@ -23,8 +23,8 @@ from behaviour.test_cli import (  # noqa: F401 - fixtures among them
     wait_for_site,
 )
 
-from cospan.client.group_file import agents_of, load_group
-from cospan.client.result_file import load_result
+from cospan.client.files.group_file import agents_of, load_group
+from cospan.client.files.result_file import load_result
 
 FIVE = ("--agents", "5", "--rounds", "20", "--rank", "1", "--seed", "3", "--quiet")
 

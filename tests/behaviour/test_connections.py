@@ -9,8 +9,8 @@ import pytest
 from faults.processes import free_port
 from runs import specification
 
-from cospan.cli.onlooker import fetch_run
-from cospan.client.transport import GrpcTransport
+from cospan.cli.processes.admin_client import fetch_run
+from cospan.client.session.transport import GrpcTransport
 from cospan.wire.errors import CoordinatorUnavailableError, CospanError
 
 

@@ -15,24 +15,24 @@ import pytest
 from behaviour.test_cli import TINY, cospan
 from runs import RINGS, run, specification
 
-from cospan.cli import authority
-from cospan.cli.dashboard import plan_dashboard
 from cospan.cli.main import main
-from cospan.cli.settings import Settings
-from cospan.cli.telemetry import metrics_plan
+from cospan.cli.processes.dashboard import plan_dashboard
+from cospan.cli.processes.telemetry import metrics_plan
+from cospan.cli.settings.layers import Settings
 from cospan.client.agent import Agent
 from cospan.core.method import practical
-from cospan.observe.audience import MOST_BROWSERS
-from cospan.observe.dashboard import Dashboard
-from cospan.observe.entrance import Entrance
-from cospan.observe.frames import AGENT_COLUMNS
-from cospan.observe.run_view import RunView, Truth
-from cospan.server import acceptor
-from cospan.server.descriptors import dashboard_connections
-from cospan.server.host import Coordinator
+from cospan.dashboard.auth import Entrance
+from cospan.dashboard.broadcaster import MOST_BROWSERS
+from cospan.dashboard.payloads import AGENT_COLUMNS
+from cospan.dashboard.run_view import RunView, Truth
+from cospan.dashboard.server import Dashboard
+from cospan.server.admission.file_limits import dashboard_connections
+from cospan.server.coordinator import Coordinator
+from cospan.server.net import acceptor
 from cospan.wire.errors import InvalidValueError
-from cospan.wire.identity import COORDINATOR
-from cospan.wire.tls import TlsFiles
+from cospan.wire.security import authority
+from cospan.wire.security.identity import COORDINATOR
+from cospan.wire.security.tls import TlsFiles
 
 TOKEN = "token-of-these-tests"
 LOOPBACK = frozenset({"127.0.0.1"})

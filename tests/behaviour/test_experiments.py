@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from cospan.cli import main as entry
-from cospan.study.experiment import MODULES, load
-from cospan.study.play import COLUMNS
-from cospan.study.reproduce import BEGIN, END, FORMAT
+from cospan.experiments.experiment import MODULES, load
+from cospan.experiments.reproduce import BEGIN, END, FORMAT
+from cospan.experiments.runner import COLUMNS
 
 ROOT = Path(__file__).resolve().parents[2]
 

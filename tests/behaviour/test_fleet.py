@@ -20,21 +20,21 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from runs import RINGS, D, R, Ring, States, coin, join, ring_site, run, specification, until, upload
 
-from cospan.client import transport
 from cospan.client.agent import Agent, AgentEnd
-from cospan.client.site_learner import SiteLearner
+from cospan.client.learning.site_learner import SiteLearner
+from cospan.client.session import transport
 from cospan.client.workload import FeatureMap, Site, Workload
-from cospan.core.aggregation import next_basis
-from cospan.core.matrices import DenseMatrix
+from cospan.core.aggregation.basis_update import next_basis
+from cospan.core.linalg.matrices import DenseMatrix
 from cospan.core.method import Aggregation, Method, compact, paper, practical
 from cospan.core.specification import RunSpecification
 from cospan.rpc.v1 import coordinator_service_pb2 as pb
-from cospan.server import service
-from cospan.server.host import Coordinator
+from cospan.server.coordinator import Coordinator
+from cospan.server.rpc import service
 from cospan.wire import errors
 from cospan.wire import messages as m
-from cospan.wire.codec import decode_matrix, encode_agent_message
-from cospan.wire.reports import decode_round_report, decode_run_report
+from cospan.wire.codec.messages import decode_matrix, encode_agent_message
+from cospan.wire.codec.reports import decode_round_report, decode_run_report
 
 METHODS = {
     "paper": paper(3),

@@ -8,7 +8,7 @@ PROGRAM = """
 import asyncio, multiprocessing, os, sys, threading
 from cospan.client import specify
 from cospan.client.agent import Agent
-from cospan.server.host import Coordinator
+from cospan.server.coordinator import Coordinator
 from cospan.wire.errors import ForkedProcessError
 
 specification = specify("queues", agents=2, rounds=0)

@@ -16,10 +16,10 @@ from runs import R, Ring, States, coin, run, specification, until
 
 from cospan.client.agent import Agent
 from cospan.client.workload import Site, Workload
+from cospan.core.linalg.subspace import orthonormality_error
 from cospan.core.method import paper
 from cospan.core.specification import RunSpecification
-from cospan.core.subspace import orthonormality_error
-from cospan.server.host import Coordinator
+from cospan.server.coordinator import Coordinator
 from cospan.wire import messages as m
 
 STEPS, WARM_UP, ROUNDS = 3, 60, 64

@@ -12,12 +12,12 @@ from behaviour.test_trust import Certificates
 from runs import RINGS, run, specification, until
 
 from cospan.client.agent import Agent, AgentEnd
-from cospan.client.agent_group import AgentGroup, indices_of
-from cospan.client.group_file import load_group
-from cospan.client.result_file import load_result
+from cospan.client.files.group_file import load_group
+from cospan.client.files.result_file import load_result
+from cospan.client.group import AgentGroup, indices_of
 from cospan.core.method import Aggregation, compact, paper, practical
 from cospan.core.specification import RunSpecification
-from cospan.server.host import Coordinator
+from cospan.server.coordinator import Coordinator
 from cospan.wire import errors
 
 METHODS = {

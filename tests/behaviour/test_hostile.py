@@ -20,11 +20,12 @@ from cospan.core.method import practical
 from cospan.core.specification import basis_digest
 from cospan.rpc.v1 import coordinator_service_pb2 as pb
 from cospan.rpc.v1 import matrix_pb2
-from cospan.server import doorkeeper, service
-from cospan.server.host import Coordinator
-from cospan.server.quotas import Kind, quota_of_all, quota_of_peer
+from cospan.server.admission import interceptor
+from cospan.server.admission.peer_limits import Kind, quota_of_all, quota_of_peer
+from cospan.server.coordinator import Coordinator
+from cospan.server.rpc import service
 from cospan.wire import errors
-from cospan.wire.codec import encode_matrix
+from cospan.wire.codec.messages import encode_matrix
 from cospan.wire.errors import CospanError
 
 SPEC = specification(practical(3), agents=2, rounds=8, liveness_seconds=3.0)
@@ -430,7 +431,7 @@ def test_watchers_have_a_limit() -> None:
     "method", [COLLABORATE, SERVICE + "GetBasis", SERVICE + "WatchRounds", "/grpc.health.v1.Health/Check"]
 )
 def test_a_call_without_a_request_does_not_stay_open(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doorkeeper, "_REQUEST_SECONDS", 0.2)
+    monkeypatch.setattr(interceptor, "_REQUEST_SECONDS", 0.2)
     monkeypatch.setattr(service, "_JOIN_SECONDS", 0.2)
 
     async def attack(coordinator: Coordinator) -> None:

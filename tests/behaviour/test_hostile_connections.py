@@ -15,10 +15,10 @@ from cospan.client.agent import Agent
 from cospan.client.workload import Workload
 from cospan.core.method import paper
 from cospan.core.specification import basis_digest
-from cospan.server import descriptors
-from cospan.server.descriptors import connections_allowed
-from cospan.server.host import Coordinator
-from cospan.server.quotas import Kind, most_connections, quota_of_all
+from cospan.server.admission import file_limits
+from cospan.server.admission.file_limits import connections_allowed
+from cospan.server.admission.peer_limits import Kind, most_connections, quota_of_all
+from cospan.server.coordinator import Coordinator
 from cospan.wire import limits
 
 RINGS = Workload(make_site=ring_site, name="rings")
@@ -85,7 +85,7 @@ def test_a_handshake_that_comes_byte_by_byte_is_ended_all_the_same() -> None:
 
 def test_there_are_only_so_many_connections(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever is in stays in; whoever comes too many is sent away at once, and not left waiting."""
-    monkeypatch.setattr(descriptors, "most_connections", lambda _: 5)
+    monkeypatch.setattr(file_limits, "most_connections", lambda _: 5)
 
     async def crowded() -> None:
         async with Coordinator(SPEC) as coordinator:
@@ -103,10 +103,10 @@ def test_connections_leave_room_for_other_files(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def of_limit(soft: int) -> int:
-        monkeypatch.setattr(descriptors.resource, "getrlimit", lambda _: (soft, soft))
+        monkeypatch.setattr(file_limits.resource, "getrlimit", lambda _: (soft, soft))
         return connections_allowed(8)
 
-    assert of_limit(1_000_000) == of_limit(descriptors.resource.RLIM_INFINITY) == most_connections(8)
+    assert of_limit(1_000_000) == of_limit(file_limits.resource.RLIM_INFINITY) == most_connections(8)
     assert of_limit(1024) == 1024 - 128 - 128 - 32, "128 for a dashboard, 32 for metrics"
     assert not caplog.records
     needed = quota_of_all(Kind.STREAM, 8).at_once

@@ -17,15 +17,15 @@ from google.rpc.error_details_pb2 import ErrorInfo
 from google.rpc.status_pb2 import Status
 from runs import RINGS, States, run, specification
 
-from cospan.cli.onlooker import fetch_run, stop_run, watch_rounds
+from cospan.cli.processes.admin_client import fetch_run, stop_run, watch_rounds
 from cospan.client.agent import Agent
-from cospan.client.result_file import load_result
+from cospan.client.files.result_file import load_result
 from cospan.rpc.v1 import coordinator_service_pb2 as pb
 from cospan.rpc.v1 import run_pb2
 from cospan.wire import errors
 from cospan.wire import messages as m
-from cospan.wire.codec import encode_coordinator_message, encode_specification, encode_stamp
-from cospan.wire.reports import encode_run_report
+from cospan.wire.codec.messages import encode_coordinator_message, encode_specification, encode_stamp
+from cospan.wire.codec.reports import encode_run_report
 from cospan.wire.text import MAX_SENTENCE
 
 SERVICE = pb.DESCRIPTOR.services_by_name["CoordinatorService"].full_name

@@ -9,8 +9,8 @@ import pytest
 from runs import RINGS, run, specification
 
 from cospan.client.agent import Agent
-from cospan.relay.host import Relay
-from cospan.server.host import Coordinator
+from cospan.relay.relay import Relay
+from cospan.server.coordinator import Coordinator
 from cospan.wire.errors import CoordinatorUnavailableError
 
 PATIENCE = 2.0

@@ -19,8 +19,8 @@ from runs import run, until
 from cospan.client import Agent, AgentGroup, ValueFunction, Workload, load_workload, specify
 from cospan.core.method import Aggregation, paper
 from cospan.core.specification import Participation
-from cospan.fleet import Fleet, FleetResult
 from cospan.server import Coordinator
+from cospan.simulation import Fleet, FleetResult
 from cospan.wire.errors import InvalidValueError, WorkloadBehaviourError, WorkloadError
 
 ROOT = Path(__file__).resolve().parents[2]

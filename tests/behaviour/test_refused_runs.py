@@ -11,14 +11,14 @@ from behaviour.test_cli import cospan
 from runs import RINGS, run, specification, until
 
 from cospan.client.agent import Agent
-from cospan.client.agent_group import AgentGroup
-from cospan.core.aggregation import BasisMove, Contribution
-from cospan.core.exclusion import SoundMove
+from cospan.client.group import AgentGroup
+from cospan.core.aggregation.basis_update import BasisMove, Contribution
+from cospan.core.aggregation.fallback import SoundMove
+from cospan.core.linalg.subspace import random_basis
 from cospan.core.method import Method, practical
-from cospan.core.subspace import random_basis
-from cospan.relay.host import Relay
-from cospan.server import engine
-from cospan.server.host import Coordinator
+from cospan.relay.relay import Relay
+from cospan.server.coordinator import Coordinator
+from cospan.server.runtime import engine
 from cospan.wire.errors import BasisRefusedError, StepsBelowFloorError
 
 HOSTS: dict[str, Callable[[str], Agent | AgentGroup]] = {

@@ -13,11 +13,11 @@ from behaviour.test_trust import Certificates
 from runs import RINGS, run, specification, until
 
 from cospan.client.agent import Agent, AgentEnd
-from cospan.client.agent_group import AgentGroup
+from cospan.client.group import AgentGroup
 from cospan.core.method import compact, paper, practical
 from cospan.core.specification import Participation, RunSpecification
-from cospan.relay.host import Relay
-from cospan.server.host import Coordinator
+from cospan.relay.relay import Relay
+from cospan.server.coordinator import Coordinator
 from cospan.wire import errors
 from cospan.wire.messages import FinishCause
 

@@ -13,8 +13,8 @@ import pytest
 from behaviour.test_cli import TOY, cospan, ended, in_this_process, line_of, result_of, started
 from stored import NAME
 
-from cospan.server.archive import read_reports, read_state
-from cospan.wire.npz import load_npz
+from cospan.server.storage.reader import read_reports, read_state
+from cospan.wire.files.npz import load_npz
 
 SIZE = ("--agents", "6", "--rank", "1", "--seed", "4")
 LIVENESS = "20"

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
+from cospan.cli.commands.report import report_frame
 from cospan.cli.main import main
-from cospan.cli.report import report_frame
-from cospan.cli.run_folder import RunFolder
-from cospan.observe.frames import AGENT_COLUMNS
+from cospan.cli.run_folder.layout import RunFolder
+from cospan.dashboard.payloads import AGENT_COLUMNS
 from cospan.wire.errors import RunFileError
 
 

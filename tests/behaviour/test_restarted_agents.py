@@ -14,14 +14,14 @@ from behaviour.test_cli import ended, line_of, started
 from runs import RINGS, Ring, States, coin, run, specification, until
 
 from cospan.client.agent import Agent
-from cospan.client.loading import load_workload, make_site
-from cospan.client.result_file import AgentResult, load_result
-from cospan.client.site_learner import SiteLearner
+from cospan.client.environment.workload_loader import load_workload, make_site
+from cospan.client.files.result_file import AgentResult, load_result
+from cospan.client.learning.site_learner import SiteLearner
 from cospan.client.workload import Site, Workload
-from cospan.server.host import Coordinator
+from cospan.server.coordinator import Coordinator
 from cospan.wire import errors
-from cospan.wire.npz import load_npz
-from cospan.wire.spec_file import load_spec
+from cospan.wire.files.npz import load_npz
+from cospan.wire.files.spec_file import load_spec
 
 
 def progress_of(process: subprocess.Popen[str], rounds: int) -> dict[str, Any]:

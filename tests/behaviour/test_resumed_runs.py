@@ -24,7 +24,7 @@ from behaviour.test_cli import (  # noqa: F401 - a fixture among them
     started,
 )
 
-from cospan.client.result_file import load_result
+from cospan.client.files.result_file import load_result
 
 ROUNDS = 300
 SIZE = ("--agents", "2", "--rounds", str(ROUNDS), "--seed", "3")

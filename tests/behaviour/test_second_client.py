@@ -19,7 +19,7 @@ from cospan.rpc.v1.coordinator_service_pb2 import (
     CollaborateResponse,
     Welcome,
 )
-from cospan.server.host import Coordinator
+from cospan.server.coordinator import Coordinator
 
 DIM, RANK, ROUNDS = 9, 3, 7
 STEP = paper(4).basis_step

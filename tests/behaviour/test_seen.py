@@ -19,7 +19,7 @@ from behaviour.test_cli import (  # noqa: F401 - fixtures among them
     wait_for_site,
 )
 
-from cospan.client.result_file import load_result
+from cospan.client.files.result_file import load_result
 
 SENTENCE = "the environment or policy of site-1 raised RuntimeError in step 40: the pump is on fire"
 FOUR = ("--agents", "4", "--rounds", "20", "--rank", "1")
@@ -133,7 +133,7 @@ def test_a_picture_that_cannot_be_drawn_decides_over_nothing(
     def fail(*_arguments: object) -> None:
         raise ValueError("Key backend: 'module://matplotlib_inline.backend_inline' is not a valid value")
 
-    monkeypatch.setattr(f"cospan.cli.plot.{'import_matplotlib' if broken == 'backend' else 'save'}", fail)
+    monkeypatch.setattr(f"cospan.cli.output.plot.{'import_matplotlib' if broken == 'backend' else 'save'}", fail)
     assert in_this_process("run", "toy_workload:workload", *FOUR, "--in-process", "--output", "run") == 0
     out, err = capfd.readouterr()
     assert "no convergence.png: drawing failed with ValueError: Key backend:" in err

@@ -14,8 +14,8 @@ from behaviour.test_cli import TOY, cospan, ended, in_this_process, line_of, res
 from stored import NAME, contents
 
 from cospan.core.specification import basis_digest
-from cospan.server.archive import read_basis, read_reports, read_state
-from cospan.wire.npz import load_npz
+from cospan.server.storage.reader import read_basis, read_reports, read_state
+from cospan.wire.files.npz import load_npz
 
 SIZE = ("--agents", "2", "--rank", "1", "--seed", "4", "--liveness-seconds", "5")
 

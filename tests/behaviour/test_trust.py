@@ -17,21 +17,21 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from runs import RINGS, D, join, run, specification, until
 
-from cospan.cli import authority
-from cospan.cli.onlooker import fetch_run, stop_run, watch_rounds
+from cospan.cli.processes.admin_client import fetch_run, stop_run, watch_rounds
 from cospan.client.agent import Agent, AgentEnd
-from cospan.client.connection import open_channel
-from cospan.client.transport import GrpcAgentStream, GrpcTransport
+from cospan.client.session.connection import open_channel
+from cospan.client.session.transport import GrpcAgentStream, GrpcTransport
 from cospan.core.specification import basis_digest
 from cospan.rpc.v1 import coordinator_service_pb2 as pb
 from cospan.rpc.v1.coordinator_service_pb2_grpc import CoordinatorServiceStub
-from cospan.server import doorkeeper
-from cospan.server.host import Coordinator
-from cospan.server.quotas import Kind, quota_of_peer
+from cospan.server.admission import interceptor
+from cospan.server.admission.peer_limits import Kind, quota_of_peer
+from cospan.server.coordinator import Coordinator
 from cospan.wire import errors
 from cospan.wire import messages as m
-from cospan.wire.identity import ADMIN, ANY_AGENT, COORDINATOR, OBSERVER, Identity
-from cospan.wire.tls import TlsFiles, TlsSource
+from cospan.wire.security import authority
+from cospan.wire.security.identity import ADMIN, ANY_AGENT, COORDINATOR, OBSERVER, Identity
+from cospan.wire.security.tls import TlsFiles, TlsSource
 
 HOSTS = ("127.0.0.1",)
 SECONDS = 10.0
@@ -83,7 +83,7 @@ def foreign(tmp_path: Path) -> Certificates:
 def shown(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
     """Identity and serial number of every certificate that a call has shown to the coordinator."""
     seen: list[tuple[str, str]] = []
-    original = doorkeeper.peer_identity
+    original = interceptor.peer_identity
 
     def recording(context: Any) -> Identity:
         identity = original(context)
@@ -92,7 +92,7 @@ def shown(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
             seen.append((identity.name, serial_of(pem)))
         return identity
 
-    monkeypatch.setattr(doorkeeper, "peer_identity", recording)
+    monkeypatch.setattr(interceptor, "peer_identity", recording)
     return seen
 
 
@@ -348,7 +348,7 @@ def test_an_agent_that_waits_long_for_a_basis_shows_its_new_certificate_too(
     certs: Certificates, shown: list[tuple[str, str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nothing comes to end the stream after: the first round waits for a second agent."""
-    monkeypatch.setattr("cospan.client.transport._ROUND_END_SECONDS", 0.1)
+    monkeypatch.setattr("cospan.client.session.transport._ROUND_END_SECONDS", 0.1)
 
     async def waiting() -> None:
         async with Coordinator(specification(agents=2), tls=certs.coordinator()) as coordinator:
@@ -379,7 +379,7 @@ def test_an_expired_certificate_is_cured_by_its_renewal_in_the_middle_of_a_run(
     certs: Certificates, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Once an agent is in, a certificate that is not accepted is waited out: it may be renewed."""
-    monkeypatch.setattr("cospan.client.transport._ROUND_END_SECONDS", 0.1)
+    monkeypatch.setattr("cospan.client.session.transport._ROUND_END_SECONDS", 0.1)
 
     async def cured() -> None:
         files = certs.coordinator()

@@ -18,7 +18,7 @@ from gymnasium.spaces import Discrete
 
 from cospan.client.features import OneHotFeatures
 from cospan.client.workload import Site, Workload
-from cospan.core.targets import (
+from cospan.core.exact_solutions import (
     ReferenceSolution,
     common_subspace,
     differential_value,

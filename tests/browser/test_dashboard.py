@@ -279,7 +279,7 @@ def many(count: int) -> dict[str, Any]:
 
 
 def test_a_thousand_agents_are_shown_without_a_stutter(browser: Any, tmp_path: Path) -> None:
-    from cospan.observe.report_page import report_page
+    from cospan.dashboard.report_page import report_page
 
     path = tmp_path / "many.html"
     path.write_text(report_page(many(1000)), encoding="utf-8")

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
 
-from cospan.client.loading import load_workload
-from cospan.client.plain_values import packed, unpacked
+from cospan.client.environment.plain_values import packed, unpacked
+from cospan.client.environment.workload_loader import load_workload
 from cospan.client.workload import FeatureMap, Resumable, Site
 from cospan.client.workloads import BUILT_IN
 

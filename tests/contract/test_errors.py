@@ -10,6 +10,7 @@ from google.rpc.error_details_pb2 import DebugInfo, ErrorInfo
 from google.rpc.status_pb2 import Status
 
 from cospan.wire import errors
+from cospan.wire.codec.error_status import from_rpc_error, status_code, to_status, to_trailing_metadata
 from cospan.wire.errors import (
     DOMAIN,
     REASONS,
@@ -23,7 +24,6 @@ from cospan.wire.errors import (
     RemoteError,
     UsageError,
 )
-from cospan.wire.status import from_rpc_error, status_code, to_status, to_trailing_metadata
 
 KEY = "grpc-status-details-bin"
 Metadata = tuple[tuple[str, str | bytes], ...] | None

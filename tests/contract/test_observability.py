@@ -7,7 +7,7 @@ import pytest
 from observability.board import ROOT, alert_queries, board_queries, families_in
 from unit.test_metrics import Scraped
 
-from cospan.server.metrics import UNREAD
+from cospan.server.telemetry.metrics import UNREAD
 from cospan.wire import errors
 from cospan.wire.messages import Disposition
 

@@ -6,20 +6,26 @@ from pathlib import Path
 
 import pytest
 
-from cospan.cli.coordinator import CoordinatorOptions, _is_over, _plan
-from cospan.cli.stored_run import run_to_go_on_with
-from cospan.client.specifying import specify
-from cospan.server.store import create_store
+from cospan.cli.commands.coordinator import CoordinatorOptions, _is_over, _plan
+from cospan.cli.run_folder.stored_run import run_to_go_on_with
+from cospan.client.learning.run_config import specify
+from cospan.server.storage.writer import create_store
 from cospan.wire.errors import InvalidValueError
 from cospan.wire.messages import FinishCause
 
 NEEDLESS = ("gymnasium", "rich", "matplotlib", "starlette", "uvicorn", "prometheus_client", "opentelemetry")
 """Packages that a coordinator without their flags has no use for."""
 WORKLOAD = "cospan.client.workloads"
-AGENTS_OWN = ("cospan.client.loading", "cospan.client.workload", "cospan.client.agent", WORKLOAD)
+AGENTS_OWN = (
+    "cospan.client.environment.workload_loader",
+    "cospan.client.workload",
+    "cospan.client.agent",
+    WORKLOAD,
+)
 PROGRAM = """
 import os, sys
-from cospan.cli import coordinator, main
+from cospan.cli import main
+from cospan.cli.commands import coordinator
 
 def listening(self, address, agents):
     os.write(2, ("LOADED " + " ".join(sys.modules)).encode())
@@ -52,7 +58,7 @@ def test_a_coordinator_of_a_stored_run_imports_no_workload(said: tuple[str, ...]
         check=True,
     )
     loaded = done.stderr.rpartition("LOADED ")[2].split()
-    assert "cospan.server.host" in loaded, done.stderr
+    assert "cospan.server.coordinator" in loaded, done.stderr
     assert not [name for name in loaded if name.partition(".")[0] in NEEDLESS]
     assert not set(loaded) & set(AGENTS_OWN)
 

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-PACKAGES = ("cospan.client", "cospan.fleet", "cospan.server")
+PACKAGES = ("cospan.client", "cospan.simulation", "cospan.server")
 
 
 @pytest.mark.parametrize("name", PACKAGES)

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
-from cospan.cli.process import prepare_environment
+from cospan.cli.processes.this_process import prepare_environment
 
 prepare_environment(())
 

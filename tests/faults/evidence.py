@@ -16,11 +16,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cospan.core.aggregation import Contribution, next_basis
+from cospan.core.aggregation.basis_update import Contribution, next_basis
 from cospan.core.specification import RunSpecification, basis_digest
 from cospan.rpc.v1 import coordinator_service_pb2 as pb
-from cospan.server.archive import StoredState, read_basis, read_state
-from cospan.wire.codec import decode_agent_message
+from cospan.server.storage.reader import StoredState, read_basis, read_state
+from cospan.wire.codec.messages import decode_agent_message
 from cospan.wire.limits import rounds_ahead
 from cospan.wire.messages import GradientUpload
 

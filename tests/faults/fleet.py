@@ -10,9 +10,9 @@ from behaviour.bridge import Bridge
 from faults.evidence import Evidence
 from faults.processes import TESTS, Kept, Life, cospan, free_port
 
-from cospan.cli.onlooker import fetch_run
-from cospan.cli.status import status_lines
-from cospan.server.archive import read_state
+from cospan.cli.commands.status import status_lines
+from cospan.cli.processes.admin_client import fetch_run
+from cospan.server.storage.reader import read_state
 from cospan.wire.errors import CospanError
 from cospan.wire.messages import AgentPhase, RunPhase, RunReport
 

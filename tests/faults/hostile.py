@@ -15,7 +15,7 @@ from faults.evidence import digest_of, longest_stall
 from faults.fleet import Fleet
 from faults.kills import reference_digest
 
-from cospan.server.quotas import most_connections
+from cospan.server.admission.peer_limits import most_connections
 
 _AGENTS = 2
 _ROUNDS = 6000

@@ -13,8 +13,8 @@ from faults.fleet import Fleet, silent_wait
 from faults.plan import LIVENESS_SECONDS, Fault, Kind, QuorumRun, plan_quorum_run
 from faults.processes import Life
 
-from cospan.cli.status import status_lines
-from cospan.server.archive import read_state
+from cospan.cli.commands.status import status_lines
+from cospan.server.storage.reader import read_state
 
 ROUND_SECONDS = 8.0
 _RETURN_SECONDS = 15.0

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from faults.processes import cospan, environment
 
-from cospan.client.result_file import load_result
+from cospan.client.files.result_file import load_result
 
 WORKLOAD, AGENTS, ROUNDS = "microgrids", 8, 200
 KILLED_NEAR = (60, 150)

@@ -18,17 +18,17 @@ from pathlib import Path
 
 import numpy as np
 
-from cospan.cli.process import prepare_environment
+from cospan.cli.processes.this_process import prepare_environment
 
 prepare_environment(())
 
 from faults.footprint import open_files, resident_mib  # noqa: E402
 from faults.processes import cospan, environment, free_port  # noqa: E402
 
-from cospan.cli.onlooker import fetch_run  # noqa: E402
-from cospan.client.transport import GrpcTransport  # noqa: E402
-from cospan.core.aggregation import Contribution  # noqa: E402
-from cospan.core.matrices import DenseMatrix  # noqa: E402
+from cospan.cli.processes.admin_client import fetch_run  # noqa: E402
+from cospan.client.session.transport import GrpcTransport  # noqa: E402
+from cospan.core.aggregation.basis_update import Contribution  # noqa: E402
+from cospan.core.linalg.matrices import DenseMatrix  # noqa: E402
 from cospan.core.specification import RunSpecification  # noqa: E402
 from cospan.wire.errors import CoordinatorUnavailableError  # noqa: E402
 from cospan.wire.messages import BasisUpdate, Finish, GradientUpload, Join  # noqa: E402

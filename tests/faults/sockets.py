@@ -16,7 +16,7 @@ from behaviour.crowd import crowds
 from behaviour.idlers import open_files, processor_seconds
 from faults.processes import cospan, environment
 
-from cospan.cli.onlooker import fetch_run, watch_rounds
+from cospan.cli.processes.admin_client import fetch_run, watch_rounds
 
 _AGENTS = 2
 _WORKLOAD = "paced:rings"
@@ -224,7 +224,7 @@ async def _page(port: int, path: str) -> None:
 
 _STATUS = """
 import sys, time
-import cospan.cli.onlooker, cospan.cli.status
+import cospan.cli.processes.admin_client, cospan.cli.commands.status
 from cospan.cli.main import main
 begun = time.monotonic()
 try:

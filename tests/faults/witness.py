@@ -15,14 +15,14 @@ import signal
 import sys
 from pathlib import Path
 
-from cospan.cli.process import prepare_environment
+from cospan.cli.processes.this_process import prepare_environment
 
 prepare_environment(())
 
 from cospan.client.agent import Agent, AgentEnd  # noqa: E402
-from cospan.client.transport import AgentStream, GrpcTransport  # noqa: E402
+from cospan.client.session.transport import AgentStream, GrpcTransport  # noqa: E402
 from cospan.core.specification import RunSpecification  # noqa: E402
-from cospan.wire.codec import encode_agent_message  # noqa: E402
+from cospan.wire.codec.messages import encode_agent_message  # noqa: E402
 from cospan.wire.errors import CospanError  # noqa: E402
 from cospan.wire.messages import (  # noqa: E402
     AgentMessage,

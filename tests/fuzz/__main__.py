@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from cospan.cli.process import prepare_environment
+from cospan.cli.processes.this_process import prepare_environment
 
 prepare_environment(())
 

@@ -14,16 +14,16 @@ from fuzz.mutation import changed_bytes
 from runs import RINGS, ring_site, specification
 from stored import stored_run
 
-from cospan.client.group_file import GROUP
-from cospan.client.group_learner import GroupLearner, GroupSites
-from cospan.client.result_file import resume, save_result
-from cospan.client.site_learner import SiteLearner
-from cospan.client.state_file import ONE_AGENT, StateFile
+from cospan.client.files.group_file import GROUP
+from cospan.client.files.result_file import resume, save_result
+from cospan.client.files.state_file import ONE_AGENT, StateFile
+from cospan.client.learning.group_learner import GroupLearner, GroupSites
+from cospan.client.learning.site_learner import SiteLearner
 from cospan.core.method import practical
-from cospan.server.archive import read_basis, read_reports, read_saved, read_state
+from cospan.server.storage.reader import read_basis, read_reports, read_saved, read_state
 from cospan.wire.errors import RunFileError
-from cospan.wire.npz import load_npz, save_npz
-from cospan.wire.spec_file import load_spec, to_toml
+from cospan.wire.files.npz import load_npz, save_npz
+from cospan.wire.files.spec_file import load_spec, to_toml
 
 _SPEC = replace(
     specification(replace(practical(3), warm_up_rounds=3), feature_fingerprint="map-1", rounds=9), workload="rings"

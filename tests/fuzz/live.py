@@ -19,10 +19,10 @@ from fuzz.mutation import mutated
 from cospan.core.specification import RunSpecification
 from cospan.rpc.v1 import coordinator_service_pb2 as pb
 from cospan.wire import messages as m
-from cospan.wire.codec import encode_agent_message
+from cospan.wire.codec.error_status import from_rpc_error
+from cospan.wire.codec.messages import encode_agent_message
 from cospan.wire.errors import CoordinatorUnavailableError, InternalError, NoFreeSiteError, RemoteError
 from cospan.wire.limits import max_message_bytes
-from cospan.wire.status import from_rpc_error
 
 _METHOD = "/cospan.rpc.v1.CoordinatorService/Collaborate"
 _MOST_MESSAGES = 12

@@ -17,9 +17,9 @@ from faults.fleet import Fleet
 from faults.footprint import open_files, resident_mib
 from fuzz.live import LiveFuzzer
 
-from cospan.cli.onlooker import fetch_run
-from cospan.core.subspace import orthonormality_error
-from cospan.server.archive import read_basis
+from cospan.cli.processes.admin_client import fetch_run
+from cospan.core.linalg.subspace import orthonormality_error
+from cospan.server.storage.reader import read_basis
 from cospan.wire.errors import CospanError
 from cospan.wire.messages import RunPhase, RunReport
 

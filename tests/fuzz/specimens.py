@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from cospan.core.aggregation import Contribution
-from cospan.core.matrices import DenseMatrix, FactoredMatrix, Gradient
+from cospan.core.aggregation.basis_update import Contribution
+from cospan.core.linalg.matrices import DenseMatrix, FactoredMatrix, Gradient
+from cospan.core.linalg.subspace import random_basis
 from cospan.core.method import compact, paper, practical
 from cospan.core.specification import Participation, RunSpecification
-from cospan.core.subspace import random_basis
 from cospan.wire import messages as m
 
 D, R = 5, 2

@@ -10,14 +10,13 @@ import numpy as np
 from fuzz import specimens
 from google.protobuf.message import DecodeError, Message
 
-from cospan.client import session
-from cospan.core.aggregation import Contribution
-from cospan.core.matrices import DenseMatrix, FactoredMatrix
+from cospan.client.session import machine as session
+from cospan.core.aggregation.basis_update import Contribution
+from cospan.core.linalg.matrices import DenseMatrix, FactoredMatrix
+from cospan.core.linalg.subspace import orthonormality_error
 from cospan.core.specification import RunSpecification
-from cospan.core.subspace import orthonormality_error
 from cospan.rpc.v1 import coordinator_service_pb2 as pb
-from cospan.server.engine import Engine
-from cospan.server.events import (
+from cospan.server.machine.events import (
     GradientArrived,
     HeartbeatArrived,
     JoinRequested,
@@ -25,15 +24,16 @@ from cospan.server.events import (
     StreamClosed,
     Tick,
 )
-from cospan.server.reporting import run_report
-from cospan.server.state import CoordinatorState
-from cospan.server.streams import Stream
+from cospan.server.machine.state import CoordinatorState
+from cospan.server.runtime.engine import Engine
+from cospan.server.runtime.streams import Stream
+from cospan.server.telemetry.run_status import run_report
 from cospan.wire import messages as m
-from cospan.wire.codec import decode_agent_message, decode_coordinator_message, encode_agent_message
+from cospan.wire.codec.bounds import MAX_BASIS_ENTRY
+from cospan.wire.codec.fast_path import Stencil
+from cospan.wire.codec.messages import decode_agent_message, decode_coordinator_message, encode_agent_message
+from cospan.wire.codec.reports import encode_run_report
 from cospan.wire.errors import CoordinatorUnavailableError, InvalidMessageError, OutOfTurnError, RemoteError
-from cospan.wire.ranges import MAX_BASIS_ENTRY
-from cospan.wire.reports import encode_run_report
-from cospan.wire.stencil import Stencil
 
 _SPEAKERS = 4
 _LONGEST_REFUSAL = 2000

@@ -7,7 +7,7 @@ over time of P^t (R − J), and A_L and b_L are expectations written as loops ov
 import numpy as np
 import pytest
 
-from cospan.core.targets import (
+from cospan.core.exact_solutions import (
     common_subspace,
     differential_value,
     feature_covariance,

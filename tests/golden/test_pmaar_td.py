@@ -14,13 +14,13 @@ import pytest
 from golden import straight_line
 from golden.straight_line import Constants
 
-from cospan.core import subspace
-from cospan.core.aggregation import Contribution, mean_gradient, next_basis
-from cospan.core.learner import LearnerState, Trajectory, learn_round
-from cospan.core.matrices import to_dense
+from cospan.core.aggregation.basis_update import Contribution, mean_gradient, next_basis
+from cospan.core.learning.learner import LearnerState, Trajectory, learn_round
+from cospan.core.learning.td import l_step_error
+from cospan.core.linalg import subspace
+from cospan.core.linalg.matrices import to_dense
+from cospan.core.linalg.subspace import random_basis
 from cospan.core.method import Corrections, Method
-from cospan.core.subspace import random_basis
-from cospan.core.td import l_step_error
 
 AGENTS, STATES, D, R, L, ROUNDS = 4, 9, 6, 2, 5, 50
 

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from cospan.client.workloads.queues import QueueEnv, markov_chain
-from cospan.core.targets import gain, stationary_distribution
+from cospan.core.exact_solutions import gain, stationary_distribution
 
 EQUAL = np.full(4, 0.25)
 GAIN = 1.6982

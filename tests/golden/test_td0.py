@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from golden.straight_line import Constants, plain_td
 
-from cospan.core.aggregation import Contribution, next_basis
-from cospan.core.learner import LearnerState, Trajectory, learn_round
+from cospan.core.aggregation.basis_update import Contribution, next_basis
+from cospan.core.exact_solutions import gain, stationary_distribution, td_fixed_point
+from cospan.core.learning.learner import LearnerState, Trajectory, learn_round
 from cospan.core.method import Corrections, Method
-from cospan.core.targets import gain, stationary_distribution, td_fixed_point
 
 STATES, D, STEPS = 7, 4, 250
 

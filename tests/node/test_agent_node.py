@@ -21,8 +21,8 @@ from runs import run
 from cospan.client import Agent
 from cospan.client.workload import Workload
 from cospan.core.specification import basis_digest
-from cospan.fleet import Fleet, FleetResult
-from cospan.server.host import Coordinator
+from cospan.server.coordinator import Coordinator
+from cospan.simulation import Fleet, FleetResult
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 AGENTS, ROUNDS, NODE_INDEX = 3, 40, 1

@@ -9,12 +9,13 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from cospan.core.aggregation import Contribution, aggregate, mean_gradient, next_basis
-from cospan.core.learner import LearnerState, Trajectory, learn_round
-from cospan.core.matrices import DenseMatrix, FactoredMatrix, Gradient, to_dense
-from cospan.core.method import Corrections, Method, paper
-from cospan.core.schedules import AveragedIterate, decay
-from cospan.core.subspace import (
+from cospan.core.aggregation.basis_update import Contribution, aggregate, mean_gradient, next_basis
+from cospan.core.exact_solutions import differential_value, gain, stationary_distribution
+from cospan.core.learning.learner import LearnerState, Trajectory, learn_round
+from cospan.core.learning.schedules import AveragedIterate, decay
+from cospan.core.learning.td import effective_step, head_update, project_to_ball
+from cospan.core.linalg.matrices import DenseMatrix, FactoredMatrix, Gradient, to_dense
+from cospan.core.linalg.subspace import (
     basis_step,
     orthonormalise,
     orthonormality_error,
@@ -24,8 +25,7 @@ from cospan.core.subspace import (
     sine_of_step,
     tangent_projection,
 )
-from cospan.core.targets import differential_value, gain, stationary_distribution
-from cospan.core.td import effective_step, head_update, project_to_ball
+from cospan.core.method import Corrections, Method, paper
 
 shapes = st.integers(1, 8).flatmap(lambda d: st.tuples(st.just(d), st.integers(1, d)))
 moderate = st.floats(-1e3, 1e3)

@@ -11,13 +11,13 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from cospan.core.aggregation import next_basis
-from cospan.core.fleets import JointFleet
-from cospan.core.group_learner import GroupState, GroupTrajectory, learn_round_together
-from cospan.core.learner import Trajectory
+from cospan.core.aggregation.basis_update import next_basis
+from cospan.core.learning.group_learner import GroupState, GroupTrajectory, learn_round_together
+from cospan.core.learning.learner import Trajectory
+from cospan.core.learning.schedules import AveragedIterate
+from cospan.core.linalg.subspace import principal_angle_sine, random_basis
 from cospan.core.method import Aggregation, Corrections, Method, compact, practical
-from cospan.core.schedules import AveragedIterate
-from cospan.core.subspace import principal_angle_sine, random_basis
+from cospan.experiments.methods.compared_methods import JointFleet
 
 D, R, L, AGENTS, ROUNDS, STATES = 7, 2, 15, 3, 5, 11
 TOLERANCE = 1e-9

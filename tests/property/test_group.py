@@ -7,12 +7,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cospan.core.aggregation import Contribution
-from cospan.core.group_learner import GroupOutcome, GroupState, GroupTrajectory, learn_round_together, summed
-from cospan.core.learner import LearnerState, RoundOutcome, Trajectory, contribution_of, learn_round
-from cospan.core.matrices import DenseMatrix, FactoredMatrix, to_dense
+from cospan.core.aggregation.basis_update import Contribution
+from cospan.core.learning.group_learner import (
+    GroupOutcome,
+    GroupState,
+    GroupTrajectory,
+    learn_round_together,
+    summed,
+)
+from cospan.core.learning.learner import LearnerState, RoundOutcome, Trajectory, contribution_of, learn_round
+from cospan.core.linalg.matrices import DenseMatrix, FactoredMatrix, to_dense
+from cospan.core.linalg.subspace import random_basis
 from cospan.core.method import PRESETS, Corrections, Method
-from cospan.core.subspace import random_basis
 
 TOLERANCE = 1e-12
 ROUNDS = 4

@@ -11,9 +11,10 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from runs import LIVENESS, RETURN, ROUND, START, CoordinatorDriver, Disk, moved, snapshot, upload
 
 from cospan.core.specification import Participation
-from cospan.server import events, machine
-from cospan.server.rounds import is_plain
-from cospan.server.state import CoordinatorState
+from cospan.server import machine
+from cospan.server.machine import events
+from cospan.server.machine.rounds import is_plain
+from cospan.server.machine.state import CoordinatorState
 from cospan.wire.errors import (
     AgentIdTakenError,
     DrainingError,

@@ -5,10 +5,10 @@ from collections import Counter
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from cospan.server.events import OfOneRound
-from cospan.server.layered import Layered
-from cospan.server.roll import NOBODY, Block, Roll
-from cospan.server.tally import Tally
+from cospan.server.machine.collections.agent_set import NOBODY, Block, Roll
+from cospan.server.machine.collections.participation_counts import Tally
+from cospan.server.machine.collections.persistent_map import Layered
+from cospan.server.machine.events import OfOneRound
 
 KEYS = st.integers(0, 8).map(lambda number: 15 * number)  # few, so that keys go and come back
 NAMES = [f"agent-{number}" for number in range(12)]

@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from runs import LIVENESS, AgentDriver, join, upload
 
-from cospan.client import session
-from cospan.client.session import Phase
-from cospan.client.silence import LONGEST_ANSWER_SECONDS
+from cospan.client.session import machine as session
+from cospan.client.session.idle_check import LONGEST_ANSWER_SECONDS
+from cospan.client.session.machine import Phase
 from cospan.wire import errors
 from cospan.wire import messages as m
 

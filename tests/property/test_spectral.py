@@ -4,8 +4,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cospan.core.spectral import cross_spectrum, spectral_basis
-from cospan.core.subspace import orthonormality_error, principal_angle_sine, random_basis
+from cospan.core.aggregation.warm_start import cross_spectrum, spectral_basis
+from cospan.core.linalg.subspace import orthonormality_error, principal_angle_sine, random_basis
 
 seeds = st.integers(0, 2**32 - 1)
 Estimates = tuple[np.ndarray, np.ndarray]

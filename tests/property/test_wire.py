@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from values import same
 
-from cospan.core.aggregation import Contribution
-from cospan.core.matrices import DenseMatrix, FactoredMatrix
+from cospan.core.aggregation.basis_update import Contribution
+from cospan.core.linalg.matrices import DenseMatrix, FactoredMatrix
 from cospan.core.method import Aggregation, Corrections, Method
 from cospan.core.specification import (
     MAX_AGENTS,
@@ -29,8 +29,9 @@ from cospan.core.specification import (
 from cospan.rpc.v1 import coordinator_service_pb2 as pb
 from cospan.rpc.v1 import matrix_pb2, run_pb2
 from cospan.wire import messages as m
-from cospan.wire.basis_bytes import serialise_basis_update
-from cospan.wire.codec import (
+from cospan.wire.codec.basis_bytes import serialise_basis_update
+from cospan.wire.codec.fast_path import AgentMessageReader, Stencil
+from cospan.wire.codec.messages import (
     decode_agent_message,
     decode_coordinator_message,
     decode_matrix,
@@ -42,10 +43,9 @@ from cospan.wire.codec import (
     encode_specification,
     encode_stamp,
 )
+from cospan.wire.codec.reports import decode_round_report, decode_run_report, encode_round_report, encode_run_report
 from cospan.wire.errors import InvalidMessageError
 from cospan.wire.limits import MAX_ROUND
-from cospan.wire.reports import decode_round_report, decode_run_report, encode_round_report, encode_run_report
-from cospan.wire.stencil import AgentMessageReader, Stencil
 from cospan.wire.text import printable
 
 # Domain values --------------------------------------------------------------------------------------------------
@@ -565,7 +565,8 @@ def test_a_layout_that_settles_late_is_found_all_the_same(monkeypatch: pytest.Mo
     """A relay's sums weigh something else with every agent that joins, and the same once all are there."""
     in_full = []
     monkeypatch.setattr(
-        "cospan.wire.stencil.decode_agent_message", lambda *said: in_full.append(1) or decode_agent_message(*said)
+        "cospan.wire.codec.fast_path.decode_agent_message",
+        lambda *said: in_full.append(1) or decode_agent_message(*said),
     )
     reader = AgentMessageReader(SPEC)
     gradient = np.ones((SPEC.feature_dim, SPEC.rank))

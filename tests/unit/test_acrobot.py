@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from gymnasium.envs.classic_control.acrobot import AcrobotEnv
 
-from cospan.client.chain import Chain
-from cospan.client.loading import make_site
+from cospan.client.environment.rollout import Chain
+from cospan.client.environment.workload_loader import make_site
 from cospan.client.workload import Site
-from cospan.client.workloads import acrobot, acrobot_policy, acrobot_reference, reference_solutions
+from cospan.client.workloads import acrobot
 from cospan.client.workloads.acrobot import FEATURES, START, fleet_policy, start_features, workload
-from cospan.client.workloads.acrobot_model import (
+from cospan.client.workloads.models.acrobot import (
     EXPLORATION,
     LINK_1,
     LINK_2,
@@ -22,7 +22,9 @@ from cospan.client.workloads.acrobot_model import (
     reached,
     starts,
 )
-from cospan.core.targets import ReferenceSolution
+from cospan.client.workloads.references import acrobot as acrobot_reference
+from cospan.client.workloads.references import acrobot_policy, solutions
+from cospan.core.exact_solutions import ReferenceSolution
 from cospan.wire.errors import WorkloadError
 
 SITES = range(6)
@@ -185,9 +187,9 @@ def test_a_short_run_of_its_own_agrees_with_the_reference(index: int) -> None:
     """200 episodes, independent of the shipped ones: two batches say how far off they may be."""
     reference = reference_of(index)
     batches = [acrobot_reference.least_squares(index, 100, np.random.default_rng(seed)) for seed in (11, 12)]
-    alone = [reference_solutions.solve(batch) for batch in batches]
+    alone = [solutions.solve(batch) for batch in batches]
     pooled = {name: batches[0][name] + batches[1][name] for name in batches[0]}
-    gain, weights, covariance = reference_solutions.solve(pooled)
+    gain, weights, covariance = solutions.solve(pooled)
     assert gain == pytest.approx(reference.gain, abs=0.15 * (1.0 + reference.gain))
     apart = alone[0][1] - alone[1][1]
     spread = 0.25 * (apart @ covariance @ apart) / (weights @ covariance @ weights)

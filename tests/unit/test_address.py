@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 from runs import RINGS, run, specification
 
-from cospan.cli.settings import load_settings
+from cospan.cli.settings.layers import load_settings
 from cospan.client.agent import Agent
-from cospan.client.agent_group import AgentGroup
-from cospan.client.transport import GrpcTransport
-from cospan.relay.host import Relay
-from cospan.server import binding
-from cospan.server.binding import free, resolved
-from cospan.server.host import Coordinator
+from cospan.client.group import AgentGroup
+from cospan.client.session.transport import GrpcTransport
+from cospan.relay.relay import Relay
+from cospan.server.coordinator import Coordinator
+from cospan.server.net import binding
+from cospan.server.net.binding import free, resolved
 from cospan.wire.address import Address, is_loopback, parse_address, parse_host, parse_listening
 from cospan.wire.errors import InvalidValueError
 
@@ -266,7 +266,7 @@ def test_the_asyncio_loop_goes_on_while_a_name_is_looked_up(monkeypatch: pytest.
             loop.call_soon_threadsafe(asked.set)
             return looked_up(address, option)
 
-        monkeypatch.setattr("cospan.server.listener.resolved", slow)
+        monkeypatch.setattr("cospan.server.rpc.server.resolved", slow)
         async with Coordinator(specification()):
             await asked.wait()
 

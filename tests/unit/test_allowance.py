@@ -4,7 +4,7 @@ import pytest
 from runs import specification
 
 from cospan.core.specification import RunSpecification
-from cospan.server.allowance import Allowance, Terms
+from cospan.server.admission.stream_rate import Allowance, Terms
 from cospan.wire.errors import RateLimitedError
 from cospan.wire.limits import max_message_bytes
 

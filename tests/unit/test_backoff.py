@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from cospan.client import transport
-from cospan.client.backoff import pause_seconds
-from cospan.client.transport import AgentStream, is_near
+from cospan.client.session import transport
+from cospan.client.session.backoff import pause_seconds
+from cospan.client.session.transport import AgentStream, is_near
 from cospan.core.specification import RunSpecification
 from cospan.wire.errors import CospanError
 from cospan.wire.limits import client_options
-from cospan.wire.tls import TlsFiles
+from cospan.wire.security.tls import TlsFiles
 
 MEAN = 0.5
 """The mean of what a jitter is drawn from."""

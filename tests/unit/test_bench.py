@@ -6,26 +6,27 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from cospan.bench import encodings, learner, orthonormalise, processes, rounds
-from cospan.bench.agent_start import learnt
-from cospan.bench.cost_growth import Cost, per_stream
-from cospan.bench.growth import exponent, shares
-from cospan.bench.host import describe
-from cospan.bench.pairs import Turns, in_turns
-from cospan.bench.processes import Case
-from cospan.bench.report import Column, Report
-from cospan.bench.speakers import Upload, agents_of
-from cospan.cli.bench import shapes_of
-from cospan.core.aggregation import Contribution
-from cospan.core.learner import LearnerState, Trajectory, learn_round
-from cospan.core.matrices import DenseMatrix, FactoredMatrix, to_dense
+from cospan.benchmarks import encodings, learner, orthonormalise, rounds
+from cospan.benchmarks.agent_start import learnt
+from cospan.benchmarks.cost_growth import Cost, per_stream
+from cospan.benchmarks.tools import processes
+from cospan.benchmarks.tools.growth import exponent, shares
+from cospan.benchmarks.tools.load_generator import Upload, agents_of
+from cospan.benchmarks.tools.machine import describe
+from cospan.benchmarks.tools.paired_timing import Turns, in_turns
+from cospan.benchmarks.tools.processes import Case
+from cospan.benchmarks.tools.report import Column, Report
+from cospan.cli.lab.bench import shapes_of
+from cospan.core.aggregation.basis_update import Contribution
+from cospan.core.learning.learner import LearnerState, Trajectory, learn_round
+from cospan.core.linalg.matrices import DenseMatrix, FactoredMatrix, to_dense
+from cospan.core.linalg.subspace import random_basis
 from cospan.core.method import Corrections, Method, paper
 from cospan.core.specification import RunSpecification
-from cospan.core.subspace import random_basis
+from cospan.experiments.estimates import median_estimate
 from cospan.rpc.v1 import coordinator_service_pb2 as pb
-from cospan.study.statistics import median_estimate
-from cospan.wire.basis_bytes import varint
-from cospan.wire.codec import decode_agent_message, encode_agent_message
+from cospan.wire.codec.basis_bytes import varint
+from cospan.wire.codec.messages import decode_agent_message, encode_agent_message
 from cospan.wire.errors import CospanError, InvalidValueError
 from cospan.wire.messages import GradientUpload
 

@@ -12,9 +12,9 @@ from cryptography.x509.oid import NameOID
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cospan.server.access import peer_identity
-from cospan.wire.certificate import MAX_URI, uris_of_der, uris_of_pem
+from cospan.server.admission.auth import peer_identity
 from cospan.wire.errors import IdentityMismatchError
+from cospan.wire.security.certificate import MAX_URI, uris_of_der, uris_of_pem
 
 KEY = ec.derive_private_key(4, ec.SECP256R1())
 NOW = datetime.datetime(2030, 1, 1)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from runs import D, States, coin, ring_site
 
-from cospan.client.chain import Chain, checked_features
+from cospan.client.environment.rollout import Chain, checked_features
 from cospan.client.workload import FeatureMap, Policy, Site
 from cospan.wire.errors import WorkloadBehaviourError
 

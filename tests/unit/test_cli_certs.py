@@ -184,7 +184,7 @@ def test_without_an_authority_nothing_is_issued(capsys: pytest.CaptureFixture[st
 
 
 def test_an_authority_that_has_expired_issues_nothing(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from cospan.cli.authority import make_authority
+    from cospan.wire.security.authority import make_authority
 
     make_authority(folder, name="old", days=-0.001)
     assert "ca.pem has expired; make a new one" in refused(capsys, "issue", "certs", "--admin")[1]
@@ -283,10 +283,10 @@ def test_what_is_no_certificate_is_said(
 def test_without_cryptography_it_says_what_to_install(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import cospan.cli
+    import cospan.wire.security
 
-    monkeypatch.delattr(cospan.cli, "authority", raising=False)
-    monkeypatch.setitem(sys.modules, "cospan.cli.authority", None)
+    monkeypatch.delattr(cospan.wire.security, "authority", raising=False)
+    monkeypatch.setitem(sys.modules, "cospan.wire.security.authority", None)
     code, err = refused(capsys, "init", "certs")
     assert code == 2
     assert err == "cospan: `cospan certs` needs cryptography; pip install 'cospan[tls]'\n"

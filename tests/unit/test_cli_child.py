@@ -7,9 +7,9 @@ import sys
 from asyncio.subprocess import PIPE
 from typing import Any
 
-from cospan.cli import child as children
-from cospan.cli.child import Child
-from cospan.cli.fleet import with_last_line
+from cospan.cli.processes import child_process as children
+from cospan.cli.processes.child_process import Child
+from cospan.cli.processes.local_fleet import with_last_line
 
 SECONDS = 30.0
 

@@ -9,9 +9,9 @@ import pytest
 import typer
 from behaviour.test_cli import ROOT, in_this_process
 
-from cospan.cli import commands, completion
+from cospan.cli.interface import commands, completion
 from cospan.cli.main import app
-from cospan.cli.settings import Settings
+from cospan.cli.settings.layers import Settings
 from cospan.client.workloads import BUILT_IN
 
 ASKED = {
@@ -67,7 +67,7 @@ def test_what_is_completed_is_what_there_is() -> None:
     ):
         described = Settings.model_fields[name].description or ""
         assert set(described.replace(" or ", ", ").split(", ")) == set(known)
-    toml = {path.stem for path in (ROOT / "cli/cospan/study/experiments").glob("*.toml")}
+    toml = {path.stem for path in (ROOT / "lab/cospan/experiments/specs").glob("*.toml")}
     assert set(completion.experiments("")) == toml
     assert completion.run_folders("nowhere/x") == []
 

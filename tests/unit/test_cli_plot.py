@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cospan.cli.plot import draw_convergence
-from cospan.cli.recorder import RoundRow
-from cospan.client.result_file import AgentResult
+from cospan.cli.output.plot import draw_convergence
+from cospan.cli.run_folder.progress_log import RoundRow
+from cospan.client.files.result_file import AgentResult
 from cospan.core.method import practical
 from cospan.core.specification import RunSpecification
 

@@ -7,7 +7,7 @@ import pytest
 
 FAULTS = """
 import resource, sys
-from cospan.cli.process import keep_freed_memory
+from cospan.cli.processes.this_process import keep_freed_memory
 if sys.argv[1] == "keep":
     keep_freed_memory()
 def one_round():

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cospan.cli import rank
-from cospan.cli.rank import RankOptions, lines_of, rank_here
-from cospan.cli.ranking import RESAMPLES, Played, Ranking, play_agents, rank_document, ranking_of
-from cospan.cli.specifying import plan_with_workload
+from cospan.cli.lab import rank
+from cospan.cli.lab.rank import RankOptions, lines_of, rank_here
+from cospan.cli.lab.rank_estimation import RESAMPLES, Played, Ranking, play_agents, rank_document, ranking_of
+from cospan.cli.settings.run_specification import plan_with_workload
 from cospan.core.rank import Spectrum
 from cospan.wire.errors import InvalidValueError
 

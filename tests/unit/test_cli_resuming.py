@@ -12,9 +12,12 @@ import pytest
 from runs import specification
 from stored import round_of, served, stored_run
 
-from cospan.cli import resuming, run, run_folder
-from cospan.cli.recorder import RoundRow, RunMonitor
-from cospan.cli.resuming import (
+from cospan.cli.commands import run
+from cospan.cli.commands.runs import describe
+from cospan.cli.run_folder import layout, resume
+from cospan.cli.run_folder.layout import RunFolder, check_free, make_run_folder, point_to_newest_of, user_of
+from cospan.cli.run_folder.progress_log import RoundRow, RunMonitor
+from cospan.cli.run_folder.resume import (
     ErrorsFile,
     Launch,
     claimed,
@@ -24,17 +27,15 @@ from cospan.cli.resuming import (
     prepared,
     recollect,
 )
-from cospan.cli.run_folder import RunFolder, check_free, make_run_folder, point_to_newest_of, user_of
-from cospan.cli.runs import describe
-from cospan.cli.settings import Settings
-from cospan.cli.specifying import RunPlan
-from cospan.cli.stored_run import run_that_is_over
-from cospan.client.loading import load_workload
-from cospan.client.specifying import with_features
-from cospan.client.starting import new_specification
+from cospan.cli.run_folder.stored_run import run_that_is_over
+from cospan.cli.settings.layers import Settings
+from cospan.cli.settings.run_specification import RunPlan
+from cospan.client.environment.workload_loader import load_workload
+from cospan.client.learning.default_run import new_specification
+from cospan.client.learning.run_config import with_features
 from cospan.core.specification import RunSpecification
-from cospan.server import lock
-from cospan.server.store import RunStore, create_store, open_store
+from cospan.server.storage import lock
+from cospan.server.storage.writer import RunStore, create_store, open_store
 from cospan.wire.errors import InvalidValueError, RunFileError
 from cospan.wire.messages import FinishCause
 
@@ -42,8 +43,8 @@ from cospan.wire.messages import FinishCause
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lock, "_WAIT_SECONDS", 0.05)
-    monkeypatch.setattr(run_folder, "_CLAIM_SECONDS", 0.05)
-    monkeypatch.setattr(resuming, "_CLAIM_SECONDS", 0.05)
+    monkeypatch.setattr(layout, "_CLAIM_SECONDS", 0.05)
+    monkeypatch.setattr(resume, "_CLAIM_SECONDS", 0.05)
 
 
 def queues(**changes: Any) -> RunSpecification:
@@ -117,7 +118,7 @@ def test_the_newest_folder_is_found_again(tmp_path: Path, monkeypatch: pytest.Mo
     point_to_newest_of(elsewhere)
     assert list(Path().iterdir()) == [], "nothing is made for a folder elsewhere"
     first, second = (make_run_folder(path, workload="toy") for path in (None, Path("named")))
-    newest = run_folder.RUNS / "latest"
+    newest = layout.RUNS / "latest"
     for folder in (first, second, elsewhere):
         point_to_newest_of(folder)
         assert newest.resolve() == folder.path.resolve()

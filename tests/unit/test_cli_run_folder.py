@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cospan.cli import run_folder
-from cospan.cli.run_folder import check_free, make_run_folder, write_text
+from cospan.cli.run_folder import layout
+from cospan.cli.run_folder.layout import check_free, make_run_folder, write_text
 from cospan.core.method import practical
 from cospan.core.specification import RunSpecification
 from cospan.wire.errors import RunFileError
-from cospan.wire.spec_file import load_spec
+from cospan.wire.files.spec_file import load_spec
 
 SPEC = RunSpecification("toy", 3, 2, 4, 5, 6, practical(20))
 
@@ -22,7 +22,7 @@ def test_names_are_unique_and_free_of_paths(tmp_path: Path, monkeypatch: pytest.
     folders = [make_run_folder(None, workload="my.module:a/../b") for _ in range(3)]
     assert len({folder.path for folder in folders}) == 3
     for folder in folders:
-        assert folder.path.parent == run_folder.RUNS
+        assert folder.path.parent == layout.RUNS
         assert folder.path.name.split("-", 1)[1].startswith("my.module-a-..-b")
         assert len(folder.path.name.split("-")[0]) == len("20261123T041500Z")
 

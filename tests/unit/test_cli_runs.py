@@ -11,17 +11,17 @@ from runs import specification
 from stored import NAME, RUN_ID, basis_after, contents, read_only_folder, round_of, served, stored_run
 from values import same
 
-from cospan.cli.export import export_basis
-from cospan.cli.run_folder import RunFolder, check_free, make_run_folder, point_to_newest
-from cospan.cli.runs import describe, list_runs
-from cospan.cli.settings import Settings
-from cospan.cli.stored_run import check_same_run, run_to_go_on_with
+from cospan.cli.commands.export import export_basis
+from cospan.cli.commands.runs import describe, list_runs
+from cospan.cli.run_folder.layout import RunFolder, check_free, make_run_folder, point_to_newest
+from cospan.cli.run_folder.stored_run import check_same_run, run_to_go_on_with
+from cospan.cli.settings.layers import Settings
 from cospan.core.specification import RunSpecification, basis_digest
-from cospan.server.store import KEEP_EVERY
+from cospan.server.storage.writer import KEEP_EVERY
 from cospan.wire.errors import InvalidValueError, RunFileError
+from cospan.wire.files.npz import load_npz
+from cospan.wire.files.spec_file import from_toml
 from cospan.wire.messages import FinishCause
-from cospan.wire.npz import load_npz
-from cospan.wire.spec_file import from_toml
 
 
 def end(folder: Path, rounds: int, cause: FinishCause, message: str = "it is over") -> Path:

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from cospan.cli.settings import Settings, load_settings, unknown_variables
-from cospan.cli.specifying import plan_alone, plan_with_workload, preset_of
+from cospan.cli.settings.layers import Settings, load_settings, unknown_variables
+from cospan.cli.settings.run_specification import plan_alone, plan_with_workload, preset_of
 from cospan.core.method import PRESETS, Aggregation, Corrections, Method, paper, practical
 from cospan.wire.errors import CospanError, InvalidValueError, RunFileError
-from cospan.wire.spec_file import to_toml
+from cospan.wire.files.spec_file import to_toml
 
 
 @pytest.fixture(autouse=True)

@@ -9,7 +9,7 @@ import pytest
 from cospan.core.method import paper, practical
 from cospan.core.specification import RunSpecification
 from cospan.wire.errors import RunFileError
-from cospan.wire.spec_file import from_toml, load_spec, to_toml
+from cospan.wire.files.spec_file import from_toml, load_spec, to_toml
 
 SPEC = RunSpecification(
     workload="queues",

@@ -12,9 +12,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cospan.cli import recorder
-from cospan.cli.agent import identity
-from cospan.cli.outcome import (
+from cospan.cli.commands.agent import identity
+from cospan.cli.commands.run import _results
+from cospan.cli.commands.status import run_document, status_lines
+from cospan.cli.output.plot import quartiles
+from cospan.cli.output.progress import facts
+from cospan.cli.output.summary import summary_lines
+from cospan.cli.output.table import table
+from cospan.cli.run_folder import progress_log
+from cospan.cli.run_folder.layout import RunFolder
+from cospan.cli.run_folder.progress_log import AgentProgress, Progress, RoundRow, RoundsFile, RunMonitor
+from cospan.cli.run_folder.run_result import (
     AgentRow,
     DepartedAgent,
     RunOutcome,
@@ -23,18 +31,10 @@ from cospan.cli.outcome import (
     result_document,
     with_medians,
 )
-from cospan.cli.plot import quartiles
-from cospan.cli.progress import facts
-from cospan.cli.recorder import AgentProgress, Progress, RoundRow, RoundsFile, RunMonitor
-from cospan.cli.run import _results
-from cospan.cli.run_folder import RunFolder
-from cospan.cli.status import run_document, status_lines
-from cospan.cli.summary import summary_lines
-from cospan.cli.table import table
-from cospan.client.result_file import AgentResult
+from cospan.client.files.result_file import AgentResult
+from cospan.client.placement import Host
 from cospan.core.method import practical
 from cospan.core.specification import RunSpecification, basis_digest
-from cospan.fleet.hosts import Host
 from cospan.wire.errors import InvalidValueError
 from cospan.wire.messages import (
     AgentPhase,
@@ -231,7 +231,7 @@ def test_an_agents_progress_survives_its_line() -> None:
 
 
 def test_rounds_are_appended_while_the_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recorder, "_FLUSH_SECONDS", 0.0)
+    monkeypatch.setattr(progress_log, "_FLUSH_SECONDS", 0.0)
     file = RoundsFile(tmp_path / "rounds.csv")
 
     async def write_some() -> None:
@@ -242,18 +242,18 @@ def test_rounds_are_appended_while_the_run_goes_on(tmp_path: Path, monkeypatch: 
             loop.call_soon_threadsafe(written.set)
 
         patch.setattr(file, "flush", flush_and_tell)
-        file.add(recorder.row_of(report(0), 0.1 + 0.2))
+        file.add(progress_log.row_of(report(0), 0.1 + 0.2))
         writing = asyncio.create_task(file.keep_writing())
         await asyncio.wait_for(written.wait(), 10.0)
         writing.cancel()
 
     with monkeypatch.context() as patch:
         asyncio.run(write_some())
-    file.add(recorder.row_of(report(1)))
+    file.add(progress_log.row_of(report(1)))
     file.flush()
     with (tmp_path / "rounds.csv").open(newline="") as lines:
         rows = list(csv.DictReader(lines))
-    assert list(rows[0]) == list(recorder.COLUMNS)
+    assert list(rows[0]) == list(progress_log.COLUMNS)
     assert [row["round"] for row in rows] == ["0", "1"]
     assert float(rows[0]["subspace_error"]) == 0.1 + 0.2
     assert (rows[1]["subspace_error"], rows[1]["value_error"]) == ("", "")

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from unit.test_cli_summary import NOW, agent_report, clock, run_report
 
-from cospan.cli.sparkline import ASCII, BLOCKS, sparkline
-from cospan.cli.watch_view import LinesView, Sight, frame
+from cospan.cli.output.sparkline import ASCII, BLOCKS, sparkline
+from cospan.cli.output.watch_view import LinesView, Sight, frame
 from cospan.wire.messages import AgentPhase, RunPhase
 
 FLEET = (

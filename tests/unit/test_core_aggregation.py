@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 from values import read_only
 
-from cospan.core.aggregation import (
+from cospan.core.aggregation.basis_update import (
     Contribution,
     aggregate,
     mean_gradient,
     next_basis,
 )
-from cospan.core.matrices import DenseMatrix, FactoredMatrix, to_dense
+from cospan.core.linalg.matrices import DenseMatrix, FactoredMatrix, to_dense
+from cospan.core.linalg.subspace import basis_step, precondition, random_basis
 from cospan.core.method import Corrections, Method
-from cospan.core.subspace import basis_step, precondition, random_basis
 
 D, R = 6, 2
 

@@ -7,10 +7,10 @@ import pytest
 from golden.straight_line import Constants, plain_td
 from values import read_only
 
-from cospan.core.baselines import INDEPENDENT_STEPS, IndependentTD
-from cospan.core.learner import LearnerState, Trajectory, learn_round
+from cospan.core.learning.baselines import INDEPENDENT_STEPS, IndependentTD
+from cospan.core.learning.learner import LearnerState, Trajectory, learn_round
+from cospan.core.learning.schedules import AveragedIterate
 from cospan.core.method import Corrections, Method
-from cospan.core.schedules import AveragedIterate
 
 D, L, ROUNDS = 4, 5, 12
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from values import read_only
 
-from cospan.core.cholesky_qr import cholesky_qr
-from cospan.core.subspace import orthonormalise, orthonormality_error
+from cospan.core.linalg.cholesky_qr import cholesky_qr
+from cospan.core.linalg.subspace import orthonormalise, orthonormality_error
 
 TALL = [(2048, 8), (4097, 8), (20_000, 9), (1024, 16), (1999, 33), (512, 64)]
 HALVED = (131_072, 8)

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from cospan.core.coarse_rows import coarse
+from cospan.core.aggregation.row_sums import coarse
 from cospan.core.method import practical, takes_row_sums
 
 RNG = np.random.default_rng(3)

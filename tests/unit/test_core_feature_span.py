@@ -5,8 +5,8 @@ import pytest
 
 from cospan.client.features import FourierFeatures, OneHotFeatures, RadialBasisFeatures, TileCodingFeatures
 from cospan.client.workload import FeatureMap
-from cospan.core.feature_span import FeatureSpan, smallest_eigenvalue
-from cospan.core.targets import td_system
+from cospan.core.exact_solutions import td_system
+from cospan.core.learning.feature_span import FeatureSpan, smallest_eigenvalue
 
 
 def test_one_hot_features_of_every_state_have_the_constant_in_their_span() -> None:

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 from values import read_only
 
-from cospan.core.aggregation import Contribution, mean_gradient, next_basis
-from cospan.core.baselines import INDEPENDENT_STEPS, IndependentTD
-from cospan.core.fleets import IndependentFleet, JointFleet, LstdFleet, TwoTimescaleFleet
-from cospan.core.learner import LearnerState, Trajectory, contribution_of, learn_round
-from cospan.core.least_squares import PRIOR_STEPS
+from cospan.core.aggregation.basis_update import Contribution, mean_gradient, next_basis
+from cospan.core.learning.baselines import INDEPENDENT_STEPS, IndependentTD
+from cospan.core.learning.learner import LearnerState, Trajectory, contribution_of, learn_round
+from cospan.core.learning.least_squares import PRIOR_STEPS
+from cospan.core.linalg.subspace import principal_angle_sine, random_basis
 from cospan.core.method import Corrections, Method, compact, paper, practical
-from cospan.core.subspace import principal_angle_sine, random_basis
+from cospan.experiments.methods.compared_methods import IndependentFleet, JointFleet, LstdFleet, TwoTimescaleFleet
 
 D, R, L, AGENTS, ROUNDS = 6, 2, 4, 3, 5
 BASIS = read_only(random_basis(D, R, np.random.default_rng(2)))

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from values import read_only
 
-from cospan.core.learner import LearnerState, RoundOutcome, Trajectory, learn_round
-from cospan.core.matrices import DenseMatrix, FactoredMatrix, to_dense
+from cospan.core.learning.blocked_td import BLOCK
+from cospan.core.learning.learner import LearnerState, RoundOutcome, Trajectory, learn_round
+from cospan.core.linalg.matrices import DenseMatrix, FactoredMatrix, to_dense
+from cospan.core.linalg.subspace import random_basis
 from cospan.core.method import Corrections, Method
-from cospan.core.recursion import BLOCK
-from cospan.core.subspace import random_basis
 
 D, R, L = 6, 2, 4
 

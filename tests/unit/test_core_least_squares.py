@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from values import read_only
 
-from cospan.core.learner import LearnerState, Trajectory, learn_round
-from cospan.core.least_squares import EXPLAINED_FLOOR, PRIOR_STEPS, TransitionSums
-from cospan.core.matrices import FactoredMatrix, to_dense
+from cospan.core.learning.learner import LearnerState, Trajectory, learn_round
+from cospan.core.learning.least_squares import EXPLAINED_FLOOR, PRIOR_STEPS, TransitionSums
+from cospan.core.learning.reward_moments import NO_REWARDS
+from cospan.core.linalg.matrices import FactoredMatrix, to_dense
+from cospan.core.linalg.subspace import random_basis
 from cospan.core.method import Corrections, Method
-from cospan.core.reward_moments import NO_REWARDS
-from cospan.core.subspace import random_basis
 
 D, R, L = 7, 3, 5
 

@@ -3,7 +3,7 @@
 import numpy as np
 from values import read_only
 
-from cospan.core.matrices import DenseMatrix, FactoredMatrix, to_dense
+from cospan.core.linalg.matrices import DenseMatrix, FactoredMatrix, to_dense
 
 
 def test_factors_by_hand() -> None:

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from cospan.core.aggregation import Contribution, aggregate
-from cospan.core.matrices import DenseMatrix, FactoredMatrix, to_dense
+from cospan.core.aggregation.basis_update import Contribution, aggregate
+from cospan.core.aggregation.partial_sums import sum_of_contributions
+from cospan.core.linalg.matrices import DenseMatrix, FactoredMatrix, to_dense
 from cospan.core.method import practical
-from cospan.core.partial_sums import sum_of_contributions
 
 
 def some(count: int, d: int = 5, r: int = 2, seed: int = 3) -> list[Contribution]:

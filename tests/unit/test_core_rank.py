@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from values import read_only
 
-from cospan.core.least_squares import PRIOR_STEPS
+from cospan.core.aggregation.warm_start import HalfSums
+from cospan.core.learning.least_squares import PRIOR_STEPS
 from cospan.core.rank import AgentEstimate, FeatureMoments, Spectrum, harmonic_mean, measured
-from cospan.core.spectral import HalfSums
 
 D, AGENTS, RANK = 12, 30, 3
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from cospan.core.recursion import BLOCK, blocks, discounted_sums, gain_path, successive_errors
-from cospan.core.td import gain_update
+from cospan.core.learning.blocked_td import BLOCK, blocks, discounted_sums, gain_path, successive_errors
+from cospan.core.learning.td import gain_update
 
 
 @pytest.mark.parametrize("steps", [1, BLOCK - 1, BLOCK, BLOCK + 1, 5 * BLOCK])

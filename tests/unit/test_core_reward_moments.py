@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from cospan.core.reward_moments import NO_REWARDS
+from cospan.core.learning.reward_moments import NO_REWARDS
 
 
 def test_rounds_together_are_one_sample() -> None:

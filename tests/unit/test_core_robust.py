@@ -7,12 +7,19 @@ import numpy as np
 import pytest
 from values import read_only
 
-from cospan.core.aggregation import Contribution, aggregate, next_basis
-from cospan.core.matrices import DenseMatrix, FactoredMatrix, Gradient, to_dense
+from cospan.core.aggregation.basis_update import Contribution, aggregate, next_basis
+from cospan.core.aggregation.robust import (
+    Parts,
+    clipped_mean,
+    geometric_median,
+    outliers_of,
+    trimmed_mean,
+    weighted_median,
+)
+from cospan.core.linalg.matrices import DenseMatrix, FactoredMatrix, Gradient, to_dense
+from cospan.core.linalg.matrix_batch import DenseStack, FactoredStack, stacked
+from cospan.core.linalg.subspace import principal_angle_sine, random_basis
 from cospan.core.method import Aggregation, Method, paper, practical
-from cospan.core.robust import Parts, clipped_mean, geometric_median, outliers_of, trimmed_mean, weighted_median
-from cospan.core.stacks import DenseStack, FactoredStack, stacked
-from cospan.core.subspace import principal_angle_sine, random_basis
 
 D, R, AGENTS = 7, 3, 20
 ROBUST = [Aggregation.CLIPPED, Aggregation.TRIMMED, Aggregation.GEOMETRIC_MEDIAN]
@@ -142,7 +149,7 @@ def test_equal_gradients_have_themselves_for_an_aggregate(aggregation: Aggregati
 def test_blocks_of_rows_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     _, matrices = honest()
     whole = combined(Aggregation.TRIMMED, matrices)
-    monkeypatch.setattr("cospan.core.robust._BLOCK_NUMBERS", 2 * AGENTS * R)
+    monkeypatch.setattr("cospan.core.aggregation.robust._BLOCK_NUMBERS", 2 * AGENTS * R)
     np.testing.assert_array_equal(combined(Aggregation.TRIMMED, matrices), whole)
 
 

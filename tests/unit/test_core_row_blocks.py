@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from values import read_only
 
-from cospan.core.row_blocks import copied_blocks, gram_matrix, in_halves
+from cospan.core.linalg.row_blocks import copied_blocks, gram_matrix, in_halves
 
 LARGE = [(131_072, 8), (32_768, 32), (80_001, 17), (4096, 256)]
 SMALL = [(131_071, 8), (32_767, 32), (20, 3)]

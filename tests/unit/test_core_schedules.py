@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from values import read_only
 
-from cospan.core.schedules import AveragedIterate, decay
+from cospan.core.learning.schedules import AveragedIterate, decay
 
 
 def test_decay_by_hand() -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from cospan.core.linalg.subspace import orthonormality_error
 from cospan.core.method import MAX_HISTORY_DIM, Aggregation, Corrections, Method
 from cospan.core.specification import (
     MAX_AGENTS,
@@ -21,7 +22,6 @@ from cospan.core.specification import (
     agent_id_problem,
     basis_digest,
 )
-from cospan.core.subspace import orthonormality_error
 
 METHOD = Method(
     steps_per_round=5,

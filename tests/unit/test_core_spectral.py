@@ -8,15 +8,15 @@ import pytest
 from runs import ring_site, specification
 from values import read_only
 
-from cospan.client.site_learner import SiteLearner
-from cospan.core.aggregation import Contribution, next_basis
-from cospan.core.fleets import LstdFleet
-from cospan.core.learner import LearnerState, Trajectory, contribution_of, learn_round
-from cospan.core.least_squares import TransitionSums
-from cospan.core.matrices import DenseMatrix, FactoredMatrix, to_dense
+from cospan.client.learning.site_learner import SiteLearner
+from cospan.core.aggregation.basis_update import Contribution, next_basis
+from cospan.core.aggregation.warm_start import cross_spectrum, spectral_basis
+from cospan.core.learning.learner import LearnerState, Trajectory, contribution_of, learn_round
+from cospan.core.learning.least_squares import TransitionSums
+from cospan.core.linalg.matrices import DenseMatrix, FactoredMatrix, to_dense
+from cospan.core.linalg.subspace import orthonormality_error, principal_angle_sine, random_basis
 from cospan.core.method import PRESETS, Corrections, Method, compact, paper, practical
-from cospan.core.spectral import cross_spectrum, spectral_basis
-from cospan.core.subspace import orthonormality_error, principal_angle_sine, random_basis
+from cospan.experiments.methods.compared_methods import LstdFleet
 
 D, R, L, W = 6, 2, 8, 5
 BASIS = read_only(random_basis(D, R, np.random.default_rng(2)))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from values import read_only
 
-from cospan.core.subspace import (
+from cospan.core.linalg.subspace import (
     basis_step,
     orthonormalise,
     orthonormality_error,

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from values import read_only
 
-from cospan.core.targets import ReferenceSolution, relative_value_error, relative_value_errors
+from cospan.core.exact_solutions import ReferenceSolution, relative_value_error, relative_value_errors
 
 
 def test_value_error_by_hand() -> None:

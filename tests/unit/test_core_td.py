@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from values import read_only
 
-from cospan.core.matrices import to_dense
-from cospan.core.td import (
+from cospan.core.learning.td import (
     effective_step,
     gain_update,
     head_update,
@@ -15,6 +14,7 @@ from cospan.core.td import (
     project_to_ball,
     subspace_gradient,
 )
+from cospan.core.linalg.matrices import to_dense
 
 
 def test_l_step_error_by_hand() -> None:

@@ -12,14 +12,15 @@ from behaviour.test_cli import in_this_process
 from runs import run, specification
 from unit.test_tls_files import issued
 
-from cospan.cli import authority, doctor_machine, doctor_network
-from cospan.cli.doctor_machine import of_folder, of_port
-from cospan.cli.doctor_network import of_clock, of_coordinator, of_tls
-from cospan.cli.findings import Finding, Grade, bad, finding_lines, good, note
-from cospan.server.host import Coordinator
+from cospan.cli.diagnostics import machine, network
+from cospan.cli.diagnostics.findings import Finding, Grade, bad, finding_lines, good, note
+from cospan.cli.diagnostics.machine import of_folder, of_port
+from cospan.cli.diagnostics.network import of_clock, of_coordinator, of_tls
+from cospan.server.coordinator import Coordinator
 from cospan.wire.address import Address
 from cospan.wire.errors import InvalidValueError
-from cospan.wire.tls import TlsFiles
+from cospan.wire.security import authority
+from cospan.wire.security.tls import TlsFiles
 
 
 def grades(findings: Sequence[Finding]) -> dict[str, str]:
@@ -54,9 +55,9 @@ def test_this_machine_is_well(
 
 
 def test_a_library_that_is_too_old_or_missing_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor_machine, "_LEAST", {"numpy": (99, 0), "no-such-thing": (1,)})
-    monkeypatch.setattr(doctor_machine, "_EXTRAS", {"no-such-thing": "tls"})
-    found = {finding.subject: finding for finding in doctor_machine.of_versions()}
+    monkeypatch.setattr(machine, "_LEAST", {"numpy": (99, 0), "no-such-thing": (1,)})
+    monkeypatch.setattr(machine, "_EXTRAS", {"no-such-thing": "tls"})
+    found = {finding.subject: finding for finding in machine.of_versions()}
     assert found["numpy"].remedy == "pip install --upgrade 'numpy>=99.0'"
     assert found["no-such-thing"].grade is Grade.BAD
     assert found["extras"].grade is Grade.NOTE
@@ -66,7 +67,7 @@ def test_a_folder_without_room_or_rights_is_a_problem(tmp_path: Path, monkeypatc
     assert of_folder(tmp_path / "not" / "yet")[0].grade is Grade.GOOD
     (tmp_path / "file").touch()
     assert of_folder(tmp_path / "file" / "runs")[0].found.endswith("is a file")
-    monkeypatch.setattr(doctor_machine, "_LEAST_FREE", 2**80)
+    monkeypatch.setattr(machine, "_LEAST_FREE", 2**80)
     assert "MiB are free" in of_folder(tmp_path)[0].found
 
 
@@ -110,7 +111,7 @@ def test_nobody_there_is_a_problem_with_a_remedy() -> None:
 
 
 def test_somebody_who_says_nothing_is_not_waited_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor_network, "_ANSWER_SECONDS", 0.3)
+    monkeypatch.setattr(network, "_ANSWER_SECONDS", 0.3)
     with socket.socket() as mute:
         mute.bind(("127.0.0.1", 0))
         mute.listen()

@@ -7,11 +7,11 @@ from contextlib import suppress
 import pytest
 from runs import run
 
-from cospan.server import doorkeeper
-from cospan.server.doorkeeper import Doorkeeper
-from cospan.server.quotas import Kind, quota_of_all, quota_of_peer
+from cospan.server.admission import interceptor
+from cospan.server.admission.interceptor import Doorkeeper
+from cospan.server.admission.peer_limits import Kind, quota_of_all, quota_of_peer
 from cospan.wire.errors import InvalidMessageError, RateLimitedError, TooManyStreamsError
-from cospan.wire.identity import Identity, of_certificate, without_certificate
+from cospan.wire.security.identity import Identity, of_certificate, without_certificate
 
 AGENTS = 3
 
@@ -31,7 +31,7 @@ class Door:
         self.clock = Clock()
         self.keeper = Doorkeeper(AGENTS, own_way=frozenset(), looking=frozenset(), clock=self.clock)
 
-    def enter(self, identity: Identity, kind: Kind = Kind.STREAM) -> doorkeeper.Entry:
+    def enter(self, identity: Identity, kind: Kind = Kind.STREAM) -> interceptor.Entry:
         return self.keeper._enter(kind, identity)
 
 
@@ -115,14 +115,14 @@ def test_whoever_opens_and_closes_too_often_has_to_wait() -> None:
 
 def test_accounts_that_say_nothing_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     """A peer with many addresses must not fill the memory; one that is here, or has spent, is remembered."""
-    monkeypatch.setattr(doorkeeper, "_SWEEP_FROM", 10)
+    monkeypatch.setattr(interceptor, "_SWEEP_FROM", 10)
     door = Door()
     stays = door.enter(host(0))
     for number in range(1, 1000):
         door.clock.now += 1.0
         with door.keeper.admitted(Kind.CALL, host(number)):
             pass
-        assert len(door.keeper._accounts) <= doorkeeper._SWEEP_FROM
+        assert len(door.keeper._accounts) <= interceptor._SWEEP_FROM
     assert door.keeper._accounts[stays.key, Kind.STREAM][0].open == 1
 
 

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from runs import RINGS, run, specification
 
-from cospan.cli import agent as cli_agent
-from cospan.cli.process import LastExit
-from cospan.client import participant, tasks
+from cospan.cli.commands import agent as cli_agent
+from cospan.cli.processes.this_process import LastExit
 from cospan.client.agent import Agent
-from cospan.client.participant import AgentEnd
+from cospan.client.session import driver, tasks
+from cospan.client.session.driver import AgentEnd
 from cospan.core.specification import RunSpecification
 from cospan.relay import upstream
 from cospan.wire import messages as m
@@ -67,7 +67,7 @@ class DeafTransport:
 @pytest.fixture(autouse=True)
 def _short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tasks, "_ATTEMPT_SECONDS", 0.01)
-    monkeypatch.setattr(participant, "_CLOSE_SECONDS", 0.05)
+    monkeypatch.setattr(driver, "_CLOSE_SECONDS", 0.05)
     monkeypatch.setattr(upstream, "_CLOSE_SECONDS", 0.05)
     monkeypatch.setattr(upstream, "_FAREWELL_SECONDS", 0.05)
 
@@ -142,7 +142,7 @@ def test_a_job_within_its_time_raises_what_it_raises() -> None:
 
 LAST = """
 import sys, threading
-from cospan.cli.process import LastExit
+from cospan.cli.processes.this_process import LastExit
 busy = [True, True, False]
 last = LastExit(lambda: busy.pop(0))
 last.due(0.01, 7, lambda: print("what was learnt"))
@@ -160,12 +160,12 @@ def test_a_process_that_does_not_end_is_ended_once_it_writes_no_more() -> None:
 
 
 def test_a_process_that_ends_by_itself_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    from cospan.cli import process
+    from cospan.cli.processes import this_process
 
     left = threading.Event()
     never: Callable[..., None] = lambda *_: left.set()  # noqa: E731
-    monkeypatch.setattr(process.LastExit, "_leave", never)
-    last = process.LastExit()
+    monkeypatch.setattr(this_process.LastExit, "_leave", never)
+    last = this_process.LastExit()
     last.due(30.0, 1)
     last.due(30.0, 1)
     last.over()

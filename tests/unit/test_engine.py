@@ -8,17 +8,17 @@ import numpy as np
 import pytest
 from runs import LIVENESS, D, R, join, run, specification, until, upload
 
-from cospan.core.aggregation import Contribution, next_basis
-from cospan.core.matrices import DenseMatrix
+from cospan.core.aggregation.basis_update import Contribution, next_basis
+from cospan.core.linalg.matrices import DenseMatrix
 from cospan.rpc.v1 import coordinator_service_pb2 as pb
-from cospan.server import engine as engine_module
-from cospan.server import events
-from cospan.server.engine import Engine
-from cospan.server.reporting import run_report
-from cospan.server.streams import _OUTBOX_LENGTH, Stream
+from cospan.server.machine import events
+from cospan.server.runtime import engine as engine_module
+from cospan.server.runtime.engine import Engine
+from cospan.server.runtime.streams import _OUTBOX_LENGTH, Stream
+from cospan.server.telemetry.run_status import run_report
 from cospan.wire import errors
 from cospan.wire import messages as m
-from cospan.wire.codec import decode_coordinator_message
+from cospan.wire.codec.messages import decode_coordinator_message
 
 
 class Clock:
@@ -374,7 +374,7 @@ def test_nobody_is_given_up_because_the_coordinator_itself_stood_still(
                         fleet.engine.handle(events.HeartbeatArrived(f"token of {agent}"))
                     awake.set()
 
-        log = logging.getLogger("cospan.server.engine")
+        log = logging.getLogger("cospan.server.runtime.engine")
         handler = Handler()
         log.addHandler(handler)
         ticking = asyncio.create_task(fleet.engine.keep_time())

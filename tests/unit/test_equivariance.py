@@ -12,24 +12,24 @@ import numpy as np
 import pytest
 from runs import RINGS, States, coin, ring_site, specification
 
-from cospan.client.group_learner import GroupLearner, GroupSites
-from cospan.client.loading import make_site
-from cospan.client.site_learner import SiteLearner
+from cospan.client.environment.workload_loader import make_site
+from cospan.client.learning.group_learner import GroupLearner, GroupSites
+from cospan.client.learning.site_learner import SiteLearner
 from cospan.client.workload import Site, Workload
-from cospan.core.fleets import JointFleet
-from cospan.core.group_learner import GroupState, GroupTrajectory, learn_round_together
-from cospan.core.learner import LearnerState, Trajectory, contribution_of, learn_round
-from cospan.core.matrices import FactoredMatrix, to_dense
-from cospan.core.method import PRESETS, Corrections, Method, compact, paper, practical
-from cospan.core.subspace import principal_angle_sine, random_basis
-from cospan.core.targets import (
+from cospan.core.exact_solutions import (
     differential_value,
     feature_covariance,
     relative_value_error,
     stationary_distribution,
 )
-from cospan.core.units import bound_note
-from cospan.fleet import Fleet
+from cospan.core.learning.group_learner import GroupState, GroupTrajectory, learn_round_together
+from cospan.core.learning.learner import LearnerState, Trajectory, contribution_of, learn_round
+from cospan.core.learning.units import bound_note
+from cospan.core.linalg.matrices import FactoredMatrix, to_dense
+from cospan.core.linalg.subspace import principal_angle_sine, random_basis
+from cospan.core.method import PRESETS, Corrections, Method, compact, paper, practical
+from cospan.experiments.methods.compared_methods import JointFleet
+from cospan.simulation import Fleet
 
 TOLERANCE = 1e-9
 OWN = ("practical", "compact")

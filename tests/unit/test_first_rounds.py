@@ -7,11 +7,11 @@ import pytest
 from gymnasium.spaces import Box, Dict, Discrete, MultiDiscrete, Space
 from runs import RINGS
 
-from cospan.client.actions import problem_of_action
+from cospan.client.environment.actions import problem_of_action
 from cospan.client.features import RadialBasisFeatures
-from cospan.client.first_rounds import FirstRounds
-from cospan.client.group_learner import GroupLearner, GroupSites
-from cospan.client.specifying import specify
+from cospan.client.learning.first_rounds import FirstRounds
+from cospan.client.learning.group_learner import GroupLearner, GroupSites
+from cospan.client.learning.run_config import specify
 
 UNIT = Box(-1.0, 1.0, (2,), np.float32)
 

@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 from runs import run, specification
 
-from cospan.cli import fleet as fleets
-from cospan.cli.fleet import Fleet
-from cospan.cli.progress import View
-from cospan.cli.recorder import RunMonitor
-from cospan.cli.run_folder import RunFolder
-from cospan.cli.settings import Settings
-from cospan.fleet.hosts import Host
+from cospan.cli.output.progress import View
+from cospan.cli.processes import local_fleet as fleets
+from cospan.cli.processes.local_fleet import Fleet
+from cospan.cli.run_folder.layout import RunFolder
+from cospan.cli.run_folder.progress_log import RunMonitor
+from cospan.cli.settings.layers import Settings
+from cospan.client.placement import Host
 
 SAID_AT_LAST = {"event": "failed", "message": "the file is damaged", "rounds": 0, "exit_code": 1}
 

@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 from runs import AgentDriver, Ring, States, join, specification
 
-from cospan.client import session
 from cospan.client.agent import Agent
-from cospan.client.agent_group import AgentGroup
-from cospan.client.guard import Turn, below_floor, check_basis, turn_between
+from cospan.client.group import AgentGroup
+from cospan.client.session import machine as session
+from cospan.client.session.run_checks import Turn, below_floor, check_basis, turn_between
 from cospan.client.workload import Site, Workload
-from cospan.core.aggregation import Contribution, next_basis
-from cospan.core.matrices import DenseMatrix
+from cospan.core.aggregation.basis_update import Contribution, next_basis
+from cospan.core.linalg.matrices import DenseMatrix
+from cospan.core.linalg.subspace import largest_angle, orthonormalise, random_basis
 from cospan.core.method import compact, paper, practical
-from cospan.core.subspace import largest_angle, orthonormalise, random_basis
-from cospan.relay.host import Relay
+from cospan.relay.relay import Relay
 from cospan.wire.errors import BasisRefusedError, InvalidValueError, StepsBelowFloorError
 from cospan.wire.messages import BasisUpdate, Stamp
 

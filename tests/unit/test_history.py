@@ -5,7 +5,7 @@ import asyncio
 import numpy as np
 from runs import run
 
-from cospan.server.history import RoundHistory
+from cospan.server.runtime.recent_rounds import RoundHistory
 from cospan.wire.messages import RoundReport, Stamp
 
 BASIS = np.zeros((4, 2))

@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cospan.server.access import peer_identity
+from cospan.server.admission.auth import peer_identity
 from cospan.wire.errors import AdminRequiredError, IdentityMismatchError, InvalidValueError
-from cospan.wire.identity import (
+from cospan.wire.security.identity import (
     ADMIN,
     ANY_AGENT,
     COORDINATOR,

@@ -12,11 +12,11 @@ import pytest
 from runs import join, run, specification, upload
 from stored import NAME, RUN_ID, round_of
 
-from cospan.server import events
-from cospan.server.archive import read_basis, read_reports, read_saved, read_state
-from cospan.server.engine import Engine
-from cospan.server.journal import Journal, Stores
-from cospan.server.store import Operation, RunStore, create_store, open_store
+from cospan.server.machine import events
+from cospan.server.runtime.engine import Engine
+from cospan.server.storage.reader import read_basis, read_reports, read_saved, read_state
+from cospan.server.storage.write_queue import Journal, Stores
+from cospan.server.storage.writer import Operation, RunStore, create_store, open_store
 from cospan.wire.errors import RunFileError
 from cospan.wire.messages import RunPhase
 

@@ -11,15 +11,15 @@ import numpy as np
 import pytest
 from runs import Ring, States, coin, specification
 
-from cospan.client.keeping import Keeper, Keeping, StoppedError, Surroundings
-from cospan.client.kept_gradients import loaded_kept
-from cospan.client.result_file import contents, load_result
-from cospan.client.site_learner import SiteLearner, Warned
-from cospan.client.state_file import ONE_AGENT, FileKind
+from cospan.client.files.kept_gradients import loaded_kept
+from cospan.client.files.persistence import Keeper, Keeping, StoppedError, Surroundings
+from cospan.client.files.result_file import contents, load_result
+from cospan.client.files.state_file import ONE_AGENT, FileKind
+from cospan.client.learning.site_learner import SiteLearner, Warned
 from cospan.client.workload import Site
 from cospan.core.method import PRESETS
 from cospan.core.specification import RunSpecification
-from cospan.wire.codec import encode_agent_message
+from cospan.wire.codec.messages import encode_agent_message
 from cospan.wire.errors import BasisRefusedError, CoordinatorUnavailableError, RemoteError
 from cospan.wire.messages import GradientUpload, RecalledRounds
 

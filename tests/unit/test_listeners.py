@@ -9,16 +9,16 @@ from typing import Any
 
 import pytest
 
-from cospan.cli.log_lines import JsonFormatter, OnceASecond
-from cospan.observe.entrance import Entrance
-from cospan.server import acceptor as accepting
-from cospan.server.acceptor import Acceptor
-from cospan.server.descriptors import Shares, shares
-from cospan.server.host_header import names_of
-from cospan.server.places import Guest, admission
-from cospan.server.plain_http import RefusedError, read_head
-from cospan.server.quotas import most_connections
-from cospan.server.sparing import Sparing
+from cospan.cli.output.log_lines import JsonFormatter, OnceASecond
+from cospan.dashboard.auth import Entrance
+from cospan.server.admission.file_limits import Shares, shares
+from cospan.server.admission.peer_limits import most_connections
+from cospan.server.net import acceptor as accepting
+from cospan.server.net.acceptor import Acceptor
+from cospan.server.net.connection_slots import Guest, admission
+from cospan.server.net.host_header import names_of
+from cospan.server.net.http_server import RefusedError, read_head
+from cospan.server.net.log_throttle import Sparing
 
 # Places -----------------------------------------------------------------------------------------------------------
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from runs import RINGS, ring_site
 
-from cospan.client.import_path import python_module, spawned, spawning_safely
-from cospan.client.loading import load_workload, make_site
+from cospan.client.environment.import_path import python_module, spawned, spawning_safely
+from cospan.client.environment.workload_loader import load_workload, make_site
 from cospan.client.workload import Site, Workload
 from cospan.client.workloads import BUILT_IN
 from cospan.wire.errors import WorkloadBehaviourError, WorkloadError

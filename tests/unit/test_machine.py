@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from runs import LIVENESS, ROUND, START, CoordinatorDriver, D, R, join, moved, upload
 
-from cospan.core.aggregation import Contribution
-from cospan.core.matrices import DenseMatrix
-from cospan.server import events, machine
+from cospan.core.aggregation.basis_update import Contribution
+from cospan.core.linalg.matrices import DenseMatrix
+from cospan.server import machine
+from cospan.server.machine import events
 from cospan.wire import errors
 from cospan.wire.messages import AgentPhase, Disposition, FinishCause, GradientUpload, Resumption, RunPhase
 

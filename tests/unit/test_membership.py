@@ -3,7 +3,7 @@
 import pytest
 from runs import LIVENESS, CoordinatorDriver
 
-from cospan.server import events, roster
+from cospan.server.machine import events, roster
 from cospan.wire import errors
 from cospan.wire.messages import Resumption, RunPhase
 

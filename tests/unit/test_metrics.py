@@ -18,17 +18,19 @@ from prometheus_client.parser import text_string_to_metric_families
 from runs import join
 from unit.test_engine import Fleet
 
-from cospan.cli import authority
-from cospan.server import acceptor, events, metrics
-from cospan.server.counts import ROUND_SECONDS, Counts
-from cospan.server.descriptors import small_connections
-from cospan.server.doorkeeper import Doorkeeper
-from cospan.server.host_header import names_of
-from cospan.server.metrics import MOST_NAMED, Subject, registry_of
-from cospan.server.metrics_server import MetricsServer
+from cospan.server.admission.file_limits import small_connections
+from cospan.server.admission.interceptor import Doorkeeper
+from cospan.server.machine import events
+from cospan.server.net import acceptor
+from cospan.server.net.host_header import names_of
+from cospan.server.telemetry import metrics
+from cospan.server.telemetry.counters import ROUND_SECONDS, Counts
+from cospan.server.telemetry.http import MetricsServer
+from cospan.server.telemetry.metrics import MOST_NAMED, Subject, registry_of
 from cospan.wire.errors import InvalidValueError, RateLimitedError
-from cospan.wire.identity import ADMIN, COORDINATOR, agent_uri, without_certificate
-from cospan.wire.tls import TlsFiles
+from cospan.wire.security import authority
+from cospan.wire.security.identity import ADMIN, COORDINATOR, agent_uri, without_certificate
+from cospan.wire.security.tls import TlsFiles
 
 SOMEBODY = without_certificate(address="ipv4:10.0.0.7:4242")
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cospan.client.workload import Site
-from cospan.client.workloads import microgrids, microgrids_reference, reference_solutions
+from cospan.client.workloads import microgrids
 from cospan.client.workloads.microgrids import (
     CHARGE,
     FEATURES,
@@ -23,7 +23,7 @@ from cospan.client.workloads.microgrids import (
     outlook,
     workload,
 )
-from cospan.client.workloads.microgrids_model import (
+from cospan.client.workloads.models.microgrids import (
     HOURS,
     MANY,
     ONE,
@@ -35,7 +35,9 @@ from cospan.client.workloads.microgrids_model import (
     load_site,
     site_count,
 )
-from cospan.core.targets import ReferenceSolution
+from cospan.client.workloads.references import microgrids as microgrids_reference
+from cospan.client.workloads.references import solutions
+from cospan.core.exact_solutions import ReferenceSolution
 
 GRID = Microgrid(
     mean_load=100.0,
@@ -324,9 +326,9 @@ def test_a_short_run_of_its_own_agrees_with_the_reference(index: int) -> None:
         )
         for seed in (11, 12)
     ]
-    alone = [reference_solutions.solve(batch) for batch in batches]
+    alone = [solutions.solve(batch) for batch in batches]
     pooled = {name: batches[0][name] + batches[1][name] for name in batches[0]}
-    gain, weights, covariance = reference_solutions.solve(pooled)
+    gain, weights, covariance = solutions.solve(pooled)
     uncertainty = 0.5 * abs(alone[0][0] - alone[1][0]) + reference.gain_uncertainty + 0.004
     assert abs(gain - reference.gain) < 4.0 * uncertainty
     apart = alone[0][1] - alone[1][1]

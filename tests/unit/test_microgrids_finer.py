@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from cospan.client.loading import load_workload
+from cospan.client.environment.workload_loader import load_workload
 from cospan.client.workload import Site
 from cospan.client.workloads import BUILT_IN, microgrids, microgrids_finer
 from cospan.client.workloads.microgrids_finer import (
@@ -14,11 +14,11 @@ from cospan.client.workloads.microgrids_finer import (
     features_with,
     microgrids_with,
 )
-from cospan.client.workloads.microgrids_finer_reference import hourly_sums, hourly_upper, sums_with
-from cospan.client.workloads.microgrids_model import HOURS, site_count
-from cospan.client.workloads.microgrids_reference import least_squares, simulate
-from cospan.client.workloads.reference_solutions import pooled_solution, solve
-from cospan.core.targets import ReferenceSolution, relative_value_error
+from cospan.client.workloads.models.microgrids import HOURS, site_count
+from cospan.client.workloads.references.microgrids import least_squares, simulate
+from cospan.client.workloads.references.microgrids_finer import hourly_sums, hourly_upper, sums_with
+from cospan.client.workloads.references.solutions import pooled_solution, solve
+from cospan.core.exact_solutions import ReferenceSolution, relative_value_error
 
 EVERY_D = pytest.mark.parametrize("d", MAPS)
 EVERY_SITE = pytest.mark.parametrize("index", range(site_count()))

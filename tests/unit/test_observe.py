@@ -10,15 +10,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cospan.observe import entrance
-from cospan.observe.audience import Audience, event
-from cospan.observe.entrance import Entrance, read_token
-from cospan.observe.frames import changed_rows, heat_map
-from cospan.observe.page_files import MODULES, page_file
-from cospan.observe.report_page import report_page
-from cospan.observe.series import Round, RoundSeries, percentile
-from cospan.observe.spectrum import spectrum_of
-from cospan.server.host_header import host_part
+from cospan.dashboard import auth
+from cospan.dashboard.auth import Entrance, read_token
+from cospan.dashboard.broadcaster import Audience, event
+from cospan.dashboard.page_files import MODULES, page_file
+from cospan.dashboard.payloads import changed_rows, heat_map
+from cospan.dashboard.rank_spectrum import spectrum_of
+from cospan.dashboard.report_page import report_page
+from cospan.dashboard.series import Round, RoundSeries, percentile
+from cospan.server.net.host_header import host_part
 from cospan.wire.errors import InvalidValueError
 
 TOKEN = "0123456789abcdef"
@@ -169,7 +169,7 @@ def test_a_token_or_the_cookie_for_it_is_needed() -> None:
 
 def test_after_many_wrong_tokens_none_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 100.0
-    monkeypatch.setattr(entrance.time, "monotonic", lambda: now)
+    monkeypatch.setattr(auth.time, "monotonic", lambda: now)
     door = Entrance(frozenset(), TOKEN)
     assert not any(door.is_token(f"wrong {number}") for number in range(20))
     assert not door.is_token(TOKEN)

@@ -4,10 +4,10 @@ import resource
 
 import pytest
 
-from cospan.cli.hosts import check_open_files
-from cospan.fleet.hosts import Host
+from cospan.cli.processes.agent_argv import check_open_files
+from cospan.client.placement import Host
 from cospan.wire.errors import InvalidValueError
-from cospan.wire.open_files import raise_file_limit
+from cospan.wire.files.descriptor_limit import raise_file_limit
 
 
 @pytest.fixture

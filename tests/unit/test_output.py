@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cospan.fleet.output import dropping_stream, say
+from cospan.wire.console import dropping_stream, say
 
 
 class Broken(io.StringIO):
@@ -57,7 +57,7 @@ def test_a_reader_that_has_gone_or_is_behind_is_not_waited_for() -> None:
 def test_closed_standard_streams_are_opened_before_a_file_gets_their_numbers(tmp_path: Path) -> None:
     """As with `cospan … >&- 2>&- <&-`."""
     program = (
-        "import os, sys; from cospan.fleet.output import open_standard_streams, drop_unwritable, say\n"
+        "import os, sys; from cospan.wire.console import open_standard_streams, drop_unwritable, say\n"
         "open_standard_streams(); drop_unwritable(); say('lost'); print('lost', flush=True); sys.stdin.read()\n"
         "found = os.open(sys.argv[1], os.O_CREAT | os.O_WRONLY); os.write(found, str(found).encode())"
     )

@@ -8,15 +8,15 @@ from typing import Any
 import pytest
 from runs import States, ring_site
 
-from cospan.cli import advice
-from cospan.cli.specifying import plan_again, plan_with_workload
-from cospan.client.agent_group import AgentGroup
-from cospan.client.group_learner import GroupSites
-from cospan.client.loading import make_sites
-from cospan.client.ownership import close_site, close_sites
-from cospan.client.specifying import specify
+from cospan.cli.settings import run_warnings
+from cospan.cli.settings.run_specification import plan_again, plan_with_workload
+from cospan.client.environment.ownership import close_site, close_sites
+from cospan.client.environment.workload_loader import make_sites
+from cospan.client.group import AgentGroup
+from cospan.client.learning.group_learner import GroupSites
+from cospan.client.learning.run_config import specify
 from cospan.client.workload import Site, Workload
-from cospan.fleet import Fleet
+from cospan.simulation import Fleet
 from cospan.wire.errors import CospanError, InvalidValueError, WorkloadBehaviourError
 from cospan.wire.messages import Stamp, Welcome
 
@@ -70,7 +70,9 @@ def test_a_specification_holds_no_site() -> None:
 def test_a_plan_closes_its_site_or_has_closed_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     licences = Licences()
-    monkeypatch.setattr("cospan.client.loading.load_workload", lambda _reference: licences.workload)
+    monkeypatch.setattr(
+        "cospan.client.environment.workload_loader.load_workload", lambda _reference: licences.workload
+    )
     arguments: dict[str, Any] = {"reference": "x:y", "spec_file": None, "rounds": 3}
     with pytest.raises(InvalidValueError):
         plan_with_workload({"rank": "99"}, None, **arguments)
@@ -149,7 +151,7 @@ def test_the_check_of_features_draws_from_a_space_of_its_own() -> None:
     """A site that was looked at goes on as one that was not."""
     site = ring_site(0, 1)
     before = site.env.observation_space.np_random.bit_generator.state
-    advice.of_features(specify(Workload(make_site=ring_site, name="r", rank=1)), site)
+    run_warnings.of_features(specify(Workload(make_site=ring_site, name="r", rank=1)), site)
     assert site.env.observation_space.np_random.bit_generator.state == before
 
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
-from cospan.client.plain_values import packed, unpacked
+from cospan.client.environment.plain_values import packed, unpacked
 
 PLAIN = [
     None,

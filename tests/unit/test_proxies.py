@@ -8,13 +8,13 @@ from collections.abc import Mapping
 import pytest
 from runs import run, specification
 
-from cospan.cli.doctor_network import of_proxy
-from cospan.cli.findings import Grade
-from cospan.cli.onlooker import fetch_run
-from cospan.client import connection, transport
-from cospan.client.proxies import are_private, is_exempt, named, proxy_of
-from cospan.client.transport import GrpcTransport
-from cospan.server.host import Coordinator
+from cospan.cli.diagnostics.findings import Grade
+from cospan.cli.diagnostics.network import of_proxy
+from cospan.cli.processes.admin_client import fetch_run
+from cospan.client.session import connection, transport
+from cospan.client.session.proxy import are_private, is_exempt, named, proxy_of
+from cospan.client.session.transport import GrpcTransport
+from cospan.server.coordinator import Coordinator
 from cospan.wire.errors import CoordinatorUnavailableError
 
 NOWHERE = "http://127.0.0.1:9"

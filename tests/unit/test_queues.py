@@ -16,7 +16,7 @@ from cospan.client.workloads.queues import (
     queue_parameters,
     workload,
 )
-from cospan.core.targets import differential_value, gain, stationary_distribution
+from cospan.core.exact_solutions import differential_value, gain, stationary_distribution
 
 MIX = np.array([0.1, 0.2, 0.3, 0.4])
 

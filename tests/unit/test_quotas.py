@@ -2,7 +2,7 @@
 
 import pytest
 
-from cospan.server.quotas import (
+from cospan.server.admission.peer_limits import (
     Account,
     Kind,
     Quota,

@@ -6,13 +6,13 @@ import itertools
 import numpy as np
 import pytest
 
-from cospan.core.aggregation import Contribution, next_basis
-from cospan.core.exclusion import sound_move
-from cospan.core.matrices import DenseMatrix, FactoredMatrix
+from cospan.core.aggregation.basis_update import Contribution, next_basis
+from cospan.core.aggregation.fallback import sound_move
+from cospan.core.linalg.matrices import DenseMatrix, FactoredMatrix
+from cospan.core.linalg.subspace import is_second_moment, random_basis
 from cospan.core.method import PRESETS, Aggregation
-from cospan.core.subspace import is_second_moment, random_basis
+from cospan.wire.codec.bounds import MAX_ENTRY, check_contribution, is_within
 from cospan.wire.errors import InvalidMessageError
-from cospan.wire.ranges import MAX_ENTRY, check_contribution, is_within
 
 D, R = 6, 3
 RNG = np.random.default_rng(5)

@@ -9,15 +9,16 @@ from stored import NAME, RUN_ID, basis_after, round_of, served, stored_run
 from values import same
 
 from cospan.rpc.v1 import coordinator_service_pb2 as pb
-from cospan.server import events, store
-from cospan.server.archive import read_past, read_saved, read_state
-from cospan.server.engine import Engine
-from cospan.server.machine import restored_state
-from cospan.server.membership import needed_from
-from cospan.server.store import create_store, open_store
+from cospan.server.machine import events
+from cospan.server.machine.dispatch import restored_state
+from cospan.server.machine.membership import needed_from
+from cospan.server.runtime.engine import Engine
+from cospan.server.storage import writer
+from cospan.server.storage.reader import read_past, read_saved, read_state
+from cospan.server.storage.writer import create_store, open_store
+from cospan.wire.codec.past_rounds import decode_recalled, encode_recalled
 from cospan.wire.errors import InvalidMessageError, RunFileError
 from cospan.wire.messages import FinishCause, RecalledRounds, Stamp
-from cospan.wire.recalled import decode_recalled, encode_recalled
 
 AGENTS = ("a", "b")
 
@@ -75,7 +76,7 @@ def test_bases_that_some_file_lacks_are_kept_and_then_dropped(tmp_path: Path, to
 
 
 def test_what_is_kept_for_files_has_a_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store, "_MOST_WAITING_BYTES", 5 * 8 * D * R)
+    monkeypatch.setattr(writer, "_MOST_WAITING_BYTES", 5 * 8 * D * R)
     with served(tmp_path / NAME) as made:
         made.needed_from = lambda: 0
         for number in range(20):

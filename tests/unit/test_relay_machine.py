@@ -12,7 +12,7 @@ from cospan.core.method import practical
 from cospan.core.specification import Participation
 from cospan.relay import machine
 from cospan.relay.events import Event, Host, Refused, RoundOpened, RunFinished, SumUp, Welcomed
-from cospan.server import events
+from cospan.server.machine import events
 from cospan.wire import errors
 from cospan.wire import messages as m
 

@@ -6,13 +6,13 @@ from pathlib import Path
 import numpy as np
 from runs import D, R, ring_site, specification
 
-from cospan.client.site_learner import SiteLearner
-from cospan.core.aggregation import BasisMove, next_basis
+from cospan.client.learning.site_learner import SiteLearner
+from cospan.core.aggregation.basis_update import BasisMove, next_basis
 from cospan.core.method import practical
 from cospan.core.specification import Participation
-from cospan.server.events import RoundRecord, StoreRound
-from cospan.server.saved import SavedRun
-from cospan.server.store import create_store, open_store
+from cospan.server.machine.events import RoundRecord, StoreRound
+from cospan.server.machine.snapshot import SavedRun
+from cospan.server.storage.writer import create_store, open_store
 from cospan.wire.messages import Stamp
 
 

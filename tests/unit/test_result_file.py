@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from runs import ring_site, specification
 
-from cospan.client.result_file import FORMAT, load_result, resume, save_result
-from cospan.client.site_learner import SiteLearner
+from cospan.client.files.result_file import FORMAT, load_result, resume, save_result
+from cospan.client.learning.site_learner import SiteLearner
 from cospan.core.method import PRESETS
-from cospan.wire import npz
 from cospan.wire.errors import RunFileError
+from cospan.wire.files import npz
 
 
 def learner(

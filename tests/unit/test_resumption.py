@@ -10,17 +10,17 @@ import numpy as np
 import pytest
 from runs import ring_site
 
-from cospan.client.loading import load_workload, make_site
-from cospan.client.result_file import contents, load_result, resume, save_result
-from cospan.client.site_learner import SiteLearner
+from cospan.client.environment.workload_loader import load_workload, make_site
+from cospan.client.files.result_file import contents, load_result, resume, save_result
+from cospan.client.learning.site_learner import SiteLearner
 from cospan.client.workloads import BUILT_IN
-from cospan.core.matrices import to_dense
+from cospan.core.linalg.matrices import to_dense
+from cospan.core.linalg.subspace import random_basis
 from cospan.core.method import PRESETS
 from cospan.core.specification import RunSpecification
-from cospan.core.subspace import random_basis
 from cospan.wire.errors import RunFileError
-from cospan.wire.npz import load_npz, save_npz
-from cospan.wire.spec_file import to_toml
+from cospan.wire.files.npz import load_npz, save_npz
+from cospan.wire.files.spec_file import to_toml
 
 FIRST, ALL = 4, 9
 """Rounds until the file is written, and in all."""
@@ -82,7 +82,7 @@ import sys
 from pathlib import Path
 sys.path[:0] = sys.argv[2:]
 from test_resumption import *
-from cospan.wire.spec_file import load_spec
+from cospan.wire.files.spec_file import load_spec
 
 folder = Path(sys.argv[1])
 again = learner_of(load_spec(folder / "spec.toml"), first_round=FIRST)

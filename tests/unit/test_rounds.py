@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 from runs import LIVENESS, RETURN, ROUND, START, CoordinatorDriver, Disk, moved, specification, upload
 
-from cospan.core.matrices import to_dense
+from cospan.core.linalg.matrices import to_dense
 from cospan.core.specification import Participation
-from cospan.server import events, participation
+from cospan.server.machine import events
+from cospan.server.machine import quorum as quorum_rules
 from cospan.wire import errors
 from cospan.wire.messages import AgentPhase, BasisUpdate, Disposition, Drain, FinishCause, Resumption, RunPhase
 
@@ -164,11 +165,11 @@ def test_a_gradient_after_the_deadline_is_late() -> None:
 )
 def test_a_quorum_is_a_share_or_a_number(quorum: float, agents: int, needed: int) -> None:
     spec = specification(participation=Participation.QUORUM, quorum=quorum)
-    assert participation.needed(spec, agents) == needed
+    assert quorum_rules.needed(spec, agents) == needed
 
 
 def test_without_a_quorum_all_are_needed() -> None:
-    assert participation.needed(specification(), 7) == 7
+    assert quorum_rules.needed(specification(), 7) == 7
 
 
 def test_a_deadline_is_learnt_from_how_long_the_quorum_takes() -> None:
@@ -192,13 +193,13 @@ def test_a_slower_fleet_makes_a_learnt_deadline_longer() -> None:
     spec = specification(participation=Participation.QUORUM, quorum=0.5)
     pace = None
     for _ in range(50):
-        pace = participation.with_round(pace, 0.1)
-    fast = participation.deadline_seconds(spec, pace)
+        pace = quorum_rules.with_round(pace, 0.1)
+    fast = quorum_rules.deadline_seconds(spec, pace)
     for _ in range(50):
-        pace = participation.with_round(pace, 1.0)
+        pace = quorum_rules.with_round(pace, 1.0)
     assert 0.2 <= fast < 0.3
-    assert 1.9 < participation.deadline_seconds(spec, pace) < 3.0
-    assert participation.deadline_seconds(spec, None) == ROUND
+    assert 1.9 < quorum_rules.deadline_seconds(spec, pace) < 3.0
+    assert quorum_rules.deadline_seconds(spec, None) == ROUND
 
 
 def test_who_joins_may_take_the_quorum_from_a_round() -> None:

@@ -10,19 +10,19 @@ import pytest
 from runs import specification
 from stored import stored_run
 
-from cospan.cli.export import find_basis
-from cospan.cli.log_lines import log_to_file, stop_logging
-from cospan.cli.report import report_frame
-from cospan.cli.run_folder import RunFolder, write_text
-from cospan.cli.runs import describe
-from cospan.cli.stored_rounds import read_rounds
-from cospan.client.group_file import _loaded_chains
-from cospan.client.result_file import FORMAT, AgentResult, load_result
-from cospan.client.state_file import ONE_AGENT, StateFile
-from cospan.observe.entrance import read_token
+from cospan.cli.commands.export import find_basis
+from cospan.cli.commands.report import report_frame
+from cospan.cli.commands.runs import describe
+from cospan.cli.output.log_lines import log_to_file, stop_logging
+from cospan.cli.run_folder.layout import RunFolder, write_text
+from cospan.cli.run_folder.stored_rounds import read_rounds
+from cospan.client.files.group_file import _loaded_chains
+from cospan.client.files.result_file import FORMAT, AgentResult, load_result
+from cospan.client.files.state_file import ONE_AGENT, StateFile
+from cospan.dashboard.auth import read_token
 from cospan.wire.errors import CospanError, RunFileError
-from cospan.wire.npz import save_npz
-from cospan.wire.tls import TlsFiles, check_usable
+from cospan.wire.files.npz import save_npz
+from cospan.wire.security.tls import TlsFiles, check_usable
 
 MISPLACED: dict[str, tuple[Callable[[Path], object], str]] = {
     "pipe": (os.mkfifo, "it is a pipe, not a file"),

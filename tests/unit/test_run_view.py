@@ -5,12 +5,12 @@ from dataclasses import replace
 import numpy as np
 from runs import D, R, join, run, specification
 
-from cospan.core.aggregation import Contribution
-from cospan.core.matrices import DenseMatrix
+from cospan.core.aggregation.basis_update import Contribution
+from cospan.core.linalg.matrices import DenseMatrix
 from cospan.core.method import paper
-from cospan.observe.run_view import RunView
-from cospan.server import events
-from cospan.server.host import Coordinator
+from cospan.dashboard.run_view import RunView
+from cospan.server.coordinator import Coordinator
+from cospan.server.machine import events
 from cospan.wire.messages import GradientUpload
 
 

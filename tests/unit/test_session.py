@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from runs import LIVENESS, AgentDriver, join, upload
 
-from cospan.client import session
-from cospan.client.session import Phase
+from cospan.client.session import machine as session
+from cospan.client.session.machine import Phase
 from cospan.wire import errors
 from cospan.wire import messages as m
 from cospan.wire.limits import LONGEST_DRAIN_SECONDS

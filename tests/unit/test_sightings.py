@@ -4,10 +4,10 @@ from dataclasses import replace
 
 from runs import CoordinatorDriver
 
-from cospan.server.history import RoundHistory
-from cospan.server.layered import Layered
-from cospan.server.reporting import run_report
-from cospan.server.sightings import Sightings
+from cospan.server.machine.collections.persistent_map import Layered
+from cospan.server.runtime.recent_rounds import RoundHistory
+from cospan.server.telemetry.agent_stats import Sightings
+from cospan.server.telemetry.run_status import run_report
 
 
 def test_only_those_who_have_joined_are_noted_and_a_group_has_no_td_error() -> None:

@@ -5,9 +5,10 @@ from collections import Counter
 import pytest
 from runs import LIVENESS, AgentDriver, join
 
-from cospan.client import session, silence
-from cospan.client.session import Phase
-from cospan.server.quotas import Account, Kind, closed, opened, quota_of_all, quota_of_peer
+from cospan.client.session import idle_check
+from cospan.client.session import machine as session
+from cospan.client.session.machine import Phase
+from cospan.server.admission.peer_limits import Account, Kind, closed, opened, quota_of_all, quota_of_peer
 from cospan.wire import errors
 from cospan.wire import messages as m
 
@@ -54,7 +55,7 @@ def test_a_silent_coordinator_is_asked_after_a_quarter_of_the_patience() -> None
     begun = agent.now
     question = wait_for_question(agent, PATIENCE)
     assert agent.now - begun == PATIENCE / 4
-    assert question.within_seconds == silence.LONGEST_ANSWER_SECONDS
+    assert question.within_seconds == idle_check.LONGEST_ANSWER_SECONDS
     for _ in range(100):
         assert "Ask" not in agent.wait(0.05), "one question at a time"
 
@@ -70,7 +71,7 @@ def test_a_coordinator_that_sends_something_is_not_asked() -> None:
 def test_a_coordinator_that_never_answers_ends_the_agent_when_its_patience_ends(patience: float) -> None:
     agent = active(patience)
     waited = ended(agent)
-    late = 0.5 if patience > silence.SHORTEST_SECONDS else 2.0 * silence.SHORTEST_SECONDS + 0.5
+    late = 0.5 if patience > idle_check.SHORTEST_SECONDS else 2.0 * idle_check.SHORTEST_SECONDS + 0.5
     assert patience <= waited <= patience + late
     failure = agent.commands[0].error
     assert isinstance(failure, errors.CoordinatorUnavailableError)
@@ -101,7 +102,7 @@ def test_an_answer_and_a_message_give_all_of_the_patience_back() -> None:
         else:
             wait_for_question(agent, PATIENCE)
             agent.step(session.Answered(agent.stamp(0)))
-    assert PATIENCE <= ended(agent) <= PATIENCE + silence.SHORTEST_SECONDS + 1.0
+    assert PATIENCE <= ended(agent) <= PATIENCE + idle_check.SHORTEST_SECONDS + 1.0
 
 
 @pytest.mark.parametrize("stamp", [m.Stamp("run-2", 1, 0, 0), m.Stamp("run-1", 0, 0, 0)])
@@ -140,7 +141,7 @@ def test_an_agent_that_stood_still_itself_asks_again_before_it_gives_up() -> Non
     agent.now += question.within_seconds + HOUR
     assert agent.step(NO_ANSWER) == []
     again = wait_for_question(agent, 1.0)
-    assert again.within_seconds == silence.LONGEST_ANSWER_SECONDS
+    assert again.within_seconds == idle_check.LONGEST_ANSWER_SECONDS
     assert agent.step(session.Answered(agent.stamp(0))) == []
     assert agent.state.phase is Phase.ACTIVE
 
@@ -208,12 +209,12 @@ def test_the_questions_of_1000_agents_come_apart_and_within_what_one_host_may_as
     quota, of_all = quota_of_peer(Kind.CALL, agents), quota_of_all(Kind.CALL, agents)
     times: list[float] = []
     for number in range(agents):
-        terms = silence.terms_of(patience, agents, number / agents)
-        hearing = silence.heard(silence.Silence(), terms, 0.0)  # all are told of a round at once
+        terms = idle_check.terms_of(patience, agents, number / agents)
+        hearing = idle_check.heard(idle_check.Silence(), terms, 0.0)  # all are told of a round at once
         while hearing.ask_at < until:
             times.append(hearing.ask_at)
             now = hearing.ask_at
-            hearing = silence.answered(silence.asked(hearing, terms, now), terms, now)
+            hearing = idle_check.answered(idle_check.asked(hearing, terms, now), terms, now)
     account = everyone = Account()
     for now in sorted(times):
         account = closed(opened(account, Kind.CALL, quota, now, "one host"), unjoined=False)
@@ -231,7 +232,7 @@ def test_a_group_asks_as_one_process() -> None:
     group.step(session.Prepared(join(*names)))
     group.step(session.Connected())
     group.receive(group.welcome(agent_ids=tuple(sorted(names))))
-    for agent, seconds in ((alone, 100.0), (group, silence.SHORTEST_SECONDS)):
+    for agent, seconds in ((alone, 100.0), (group, idle_check.SHORTEST_SECONDS)):
         begun = agent.now
         wait_for_question(agent, 200.0)
         assert agent.now - begun == pytest.approx(seconds, abs=LIVENESS / 8)

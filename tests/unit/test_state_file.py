@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 from runs import ring_site, specification
 
-from cospan.client import state_file
-from cospan.client.result_file import load_result, save_result
-from cospan.client.site_learner import SiteLearner
-from cospan.client.state_file import ONE_AGENT, StateFile
+from cospan.client.files import state_file
+from cospan.client.files.result_file import load_result, save_result
+from cospan.client.files.state_file import ONE_AGENT, StateFile
+from cospan.client.learning.site_learner import SiteLearner
 from cospan.core.method import PRESETS
-from cospan.wire import npz
 from cospan.wire.errors import RunFileError
+from cospan.wire.files import npz
 
 
 def learner(rounds: int = 0, *, name: str = "site-1", seed: int = 1) -> SiteLearner:

@@ -15,11 +15,11 @@ from stored import NAME, RUN_ID, basis_after, contents, read_only_folder, round_
 from values import same
 
 from cospan.core.specification import Participation, basis_digest
-from cospan.server import archive, lock
-from cospan.server.archive import read_basis, read_reports, read_saved, read_state, spans
-from cospan.server.events import DropMember, StoreMember, StoreSpecification
-from cospan.server.members import Departure, Seat, Session
-from cospan.server.store import KEEP_EVERY, RunStore, create_store, open_store
+from cospan.server.machine.events import DropMember, StoreMember, StoreSpecification
+from cospan.server.machine.sessions import Departure, Seat, Session
+from cospan.server.storage import lock, reader
+from cospan.server.storage.reader import read_basis, read_reports, read_saved, read_state, spans
+from cospan.server.storage.writer import KEEP_EVERY, RunStore, create_store, open_store
 from cospan.wire.errors import RunFileError
 from cospan.wire.messages import AgentPhase, FinishCause
 
@@ -331,7 +331,7 @@ def test_a_file_of_another_program_is_refused(tmp_path: Path) -> None:
 
 def test_a_file_of_a_newer_version_is_refused(tmp_path: Path) -> None:
     path = stored_run(tmp_path, 3)
-    change(path, f"PRAGMA user_version = {archive.SCHEMA + 1}")
+    change(path, f"PRAGMA user_version = {reader.SCHEMA + 1}")
     refused(path, "has format 2, and this version of Cospan knows 1; use the newer version")
 
 
@@ -386,7 +386,7 @@ def test_a_specification_that_means_something_else_today_is_refused(tmp_path: Pa
     *values, _ = connection.execute("SELECT * FROM run").fetchone()
     values[4] = "0" * 64
     with connection:
-        connection.execute("UPDATE run SET specification_digest = ?, seal = ?", (values[4], archive.seal(values)))
+        connection.execute("UPDATE run SET specification_digest = ?, seal = ?", (values[4], reader.seal(values)))
     connection.close()
     refused(path, "is of another version of Cospan")
 
@@ -493,7 +493,7 @@ def test_a_full_disk_loses_nothing_and_the_run_goes_on_when_there_is_room(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # A row's check sum, and so its length, would follow from the time: by two bytes, which may just fit.
-    monkeypatch.setattr("cospan.server.store.time.time", lambda: 1.7e9)
+    monkeypatch.setattr("cospan.server.storage.writer.time.time", lambda: 1.7e9)
     path = tmp_path / NAME
     with served(path, keep_every=1) as store:
         store._connection.execute("PRAGMA max_page_count = 20")

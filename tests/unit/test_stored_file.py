@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 from stored import NAME, round_of, served, stored_run
 
-from cospan.server import lock, store, stored_file
-from cospan.server.archive import read_basis, read_reports, read_saved, read_state, seal
-from cospan.server.lock import holder_of, lock_of
-from cospan.server.store import open_store
+from cospan.server.storage import lock, schema, writer
+from cospan.server.storage.lock import holder_of, lock_of
+from cospan.server.storage.reader import read_basis, read_reports, read_saved, read_state, seal
+from cospan.server.storage.writer import open_store
 from cospan.wire.errors import RunFileError
 
 SECONDS = 10.0
@@ -96,8 +96,8 @@ def test_pages_that_lead_to_endless_rows_are_refused(tmp_path: Path, monkeypatch
     """To count them is one step of a statement, which only another thread can interrupt."""
     path = stored_run(tmp_path, 3)
     lead_astray(path)
-    monkeypatch.setattr(stored_file, "BUSY_SECONDS", 0.0)
-    monkeypatch.setattr(stored_file, "_LEAST_SECONDS", 0.2)
+    monkeypatch.setattr(schema, "BUSY_SECONDS", 0.0)
+    monkeypatch.setattr(schema, "_LEAST_SECONDS", 0.2)
     begun = time.monotonic()
     with pytest.raises(RunFileError, match="to read it takes longer than its size allows"):
         read_state(path)
@@ -175,12 +175,12 @@ class Clock:
 
 
 @pytest.fixture
-def locked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[float], store.RunStore]:
+def locked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[float], writer.RunStore]:
     """A store that another program has locked until a moment of the store's own clock."""
-    monkeypatch.setattr(store, "_TRY_SECONDS", 0.0)
+    monkeypatch.setattr(writer, "_TRY_SECONDS", 0.0)
     path = stored_run(tmp_path, 3)
 
-    def until(seconds: float) -> store.RunStore:
+    def until(seconds: float) -> writer.RunStore:
         other = sqlite3.connect(path, isolation_level=None)
         running = open_store(path)
         running._clock = Clock(seconds, other.close)
@@ -191,7 +191,7 @@ def locked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[float],
 
 
 def test_a_store_that_another_program_has_locked_is_waited_for(
-    locked: Callable[[float], store.RunStore], caplog: pytest.LogCaptureFixture
+    locked: Callable[[float], writer.RunStore], caplog: pytest.LogCaptureFixture
 ) -> None:
     running = locked(8.0)
     running.begin()
@@ -202,7 +202,7 @@ def test_a_store_that_another_program_has_locked_is_waited_for(
     assert said == [f"another program has locked {running.path}; rounds wait up to 15 s"]
 
 
-def test_the_wait_for_another_program_is_bounded(locked: Callable[[float], store.RunStore]) -> None:
+def test_the_wait_for_another_program_is_bounded(locked: Callable[[float], writer.RunStore]) -> None:
     running = locked(1e9)
     with pytest.raises(RunFileError, match=r"another program has had it locked for 15 s; .*: end that program"):
         running.write([round_of(3)])
@@ -217,7 +217,7 @@ def test_a_locked_file_is_named_where_it_is_read(tmp_path: Path, monkeypatch: py
     connection.execute("PRAGMA journal_mode = DELETE")
     connection.execute("BEGIN EXCLUSIVE")
     path.with_name(f"{NAME}-wal").touch()  # else it would be opened as a file that does not change
-    monkeypatch.setattr(stored_file, "BUSY_SECONDS", 0.1)
+    monkeypatch.setattr(schema, "BUSY_SECONDS", 0.1)
     with pytest.raises(RunFileError, match="another program has had it locked for"):
         read_state(path)
     connection.close()

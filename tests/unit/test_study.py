@@ -7,22 +7,22 @@ import numpy as np
 import pytest
 
 from cospan.client.workloads.synthetic import fleet_part
-from cospan.core.aggregation import next_basis
-from cospan.core.fleets import JointFleet
-from cospan.core.learner import LearnerState, Trajectory, contribution_of, learn_round
+from cospan.core.aggregation.basis_update import next_basis
+from cospan.core.learning.learner import LearnerState, Trajectory, contribution_of, learn_round
+from cospan.core.linalg.subspace import principal_angle_sine, random_basis
 from cospan.core.method import paper, practical
-from cospan.core.subspace import principal_angle_sine, random_basis
-from cospan.study.ablation import ABLATIONS, AblatedFleet
-from cospan.study.claims import Claim
-from cospan.study.contenders import Contender, Stage, rivals
-from cospan.study.curves import samples_to, settles
-from cospan.study.experiment import MODULES, Finding, Outcome, Plan, Table, load
-from cospan.study.families import SIZES, heterogeneous, misaligned
-from cospan.study.new_site import Newcomers, NewSiteTask
-from cospan.study.play import WHOLE_FLEET, Played, Point, Task, errors_of, finals, play, play_all
-from cospan.study.reproduce import BEGIN, END, Reproduction, document, figures
-from cospan.study.statistics import Estimate, log_slope, mean
-from cospan.study.tables import error_table, number
+from cospan.experiments.claims import Claim
+from cospan.experiments.estimates import Estimate, log_slope, mean
+from cospan.experiments.experiment import MODULES, Finding, Outcome, Plan, Table, load
+from cospan.experiments.methods.ablation import ABLATIONS, AblatedFleet
+from cospan.experiments.methods.catalogue import Contender, Stage, rivals
+from cospan.experiments.methods.compared_methods import JointFleet
+from cospan.experiments.methods.fleet_variants import SIZES, heterogeneous, misaligned
+from cospan.experiments.new_site import Newcomers, NewSiteTask
+from cospan.experiments.plots.curves import samples_to, settles
+from cospan.experiments.plots.tables import error_table, number
+from cospan.experiments.reproduce import BEGIN, END, Reproduction, document, figures
+from cospan.experiments.runner import WHOLE_FLEET, Played, Point, Task, errors_of, finals, play, play_all
 from cospan.wire.errors import InvalidValueError
 
 D, R, L, AGENTS = 6, 2, 5, 3

@@ -8,10 +8,10 @@ import pytest
 
 from cospan.core.method import PRESETS, practical
 from cospan.core.specification import RunSpecification
-from cospan.study.comparison import contenders, summaries
-from cospan.study.contenders import INDEPENDENT, JOINT, Stage
-from cospan.study.play import WHOLE_FLEET, Point, checkpoints
-from cospan.study.statistics import interval
+from cospan.experiments.comparison import contenders, summaries
+from cospan.experiments.estimates import interval
+from cospan.experiments.methods.catalogue import INDEPENDENT, JOINT, Stage
+from cospan.experiments.runner import WHOLE_FLEET, Point, checkpoints
 
 SPEC = RunSpecification("toy", feature_dim=4, rank=2, agents=3, rounds=10, seed=1, method=practical(5))
 

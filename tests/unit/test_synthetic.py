@@ -16,8 +16,8 @@ from cospan.client.workloads.synthetic import (
     tilted_rows,
     workload,
 )
-from cospan.core.subspace import principal_angle_sine
-from cospan.core.targets import differential_value, gain, stationary_distribution, td_fixed_point
+from cospan.core.exact_solutions import differential_value, gain, stationary_distribution, td_fixed_point
+from cospan.core.linalg.subspace import principal_angle_sine
 
 SIZES = ChainSizes()
 KINDS = pytest.mark.parametrize("common_rewards", [False, True], ids=["own rewards", "common rewards"])

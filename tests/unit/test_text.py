@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cospan.cli.findings import bad, finding_lines
-from cospan.cli.log_lines import JsonFormatter
+from cospan.cli.diagnostics.findings import bad, finding_lines
 from cospan.cli.main import _fail
-from cospan.cli.progress import LinesView
-from cospan.cli.table import table
+from cospan.cli.output.log_lines import JsonFormatter
+from cospan.cli.output.progress import LinesView
+from cospan.cli.output.table import table
 from cospan.core.specification import unprintable_problem
 from cospan.wire.text import MAX_RECORD, printable, printable_lines
 

@@ -12,9 +12,9 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
-from cospan.cli import authority
 from cospan.wire.errors import InvalidValueError
-from cospan.wire.tls import (
+from cospan.wire.security import authority
+from cospan.wire.security.tls import (
     TlsFiles,
     TlsSource,
     certificate_facts,

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cospan.client.result_file import AgentResult, traces
-from cospan.client.trace import MOST_ROUNDS, Trace, most_rounds
+from cospan.client.files.result_file import AgentResult, traces
+from cospan.client.learning.learning_curve import MOST_ROUNDS, Trace, most_rounds
 
 
 def traced(rounds: list[int], most: int = MOST_ROUNDS) -> Trace[float]:

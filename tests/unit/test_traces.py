@@ -8,10 +8,10 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from unit.test_engine import Fleet
 
-from cospan.cli.settings import Settings
-from cospan.cli.telemetry import wants_traces
-from cospan.server import events
-from cospan.server.traces import RoundTraces
+from cospan.cli.processes.telemetry import wants_traces
+from cospan.cli.settings.layers import Settings
+from cospan.server.machine import events
+from cospan.server.telemetry.tracing import RoundTraces
 
 
 def traced(*agents: str) -> tuple[Fleet, RoundTraces, InMemorySpanExporter]:

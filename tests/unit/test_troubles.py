@@ -5,10 +5,10 @@ from pathlib import Path
 
 import numpy as np
 
-from cospan.cli.outcome import AgentRow, DepartedAgent, RunOutcome, read_outcome, result_document
-from cospan.cli.summary import summary_lines
-from cospan.cli.troubles import Warnings, lost_agents, named, poorly_explained, with_causes
-from cospan.client.starting import new_specification
+from cospan.cli.output.run_problems import Warnings, lost_agents, named, poorly_explained, with_causes
+from cospan.cli.output.summary import summary_lines
+from cospan.cli.run_folder.run_result import AgentRow, DepartedAgent, RunOutcome, read_outcome, result_document
+from cospan.client.learning.default_run import new_specification
 
 SENTENCE = "the environment of site-1 gave the reward nan in step 500; it must be finite"
 OUTCOME = RunOutcome(

@@ -10,16 +10,16 @@ import numpy as np
 import pytest
 
 from cospan.client import ValueFunction, load_workload
+from cospan.client.environment.workload_loader import make_site
 from cospan.client.features import OneHotFeatures
-from cospan.client.group_file import GROUP
-from cospan.client.group_learner import GroupLearner, GroupSites
-from cospan.client.loading import make_site
-from cospan.client.result_file import save_result
-from cospan.client.site_learner import SiteLearner
+from cospan.client.files.group_file import GROUP
+from cospan.client.files.result_file import save_result
+from cospan.client.learning.group_learner import GroupLearner, GroupSites
+from cospan.client.learning.site_learner import SiteLearner
 from cospan.core.method import practical
 from cospan.core.specification import RunSpecification
-from cospan.wire import npz
 from cospan.wire.errors import CospanError, RunFileError, WorkloadBehaviourError
+from cospan.wire.files import npz
 
 SEED, STATES = 5, np.arange(44)
 

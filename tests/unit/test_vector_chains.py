@@ -11,12 +11,12 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, Vecto
 from runs import D, Ring, States, coin
 
 from cospan.client import Site, Workload, vector_sites
-from cospan.client.chain import Chain
-from cospan.client.chain_group import TogetherChains, chain_group
-from cospan.client.loading import make_site
-from cospan.client.vector_chains import VectorChains
+from cospan.client.environment.group_rollout import TogetherChains, chain_group
+from cospan.client.environment.rollout import Chain
+from cospan.client.environment.vector_env import VectorChains
+from cospan.client.environment.workload_loader import make_site
 from cospan.client.workload import Policy, Sites
-from cospan.fleet import Fleet
+from cospan.simulation import Fleet
 from cospan.wire.errors import WorkloadBehaviourError
 
 SEED, INDICES = 3, (0, 2, 3, 9)

@@ -29,10 +29,10 @@ from curious import (
     turned_by,
 )
 
-from cospan.client.guard import below_floor
-from cospan.core.matrices import to_dense
+from cospan.client.session.run_checks import below_floor
+from cospan.core.linalg.matrices import to_dense
+from cospan.core.linalg.subspace import random_basis
 from cospan.core.method import Corrections, Method, compact, paper, practical
-from cospan.core.subspace import random_basis
 
 PAGE = Path(__file__).parents[2] / "docs" / "security.md"
 BEGIN, END = "<!-- begin: tests/unit/test_what_uploads_show.py -->\n", "<!-- end -->"

@@ -9,16 +9,17 @@ import numpy as np
 import pytest
 from values import same
 
-from cospan.core.aggregation import Contribution, next_basis
-from cospan.core.matrices import DenseMatrix, FactoredMatrix, to_dense
+from cospan.core.aggregation.basis_update import Contribution, next_basis
+from cospan.core.linalg.matrices import DenseMatrix, FactoredMatrix, to_dense
+from cospan.core.linalg.subspace import random_basis
 from cospan.core.method import Aggregation, Corrections, Method
 from cospan.core.specification import Participation, RunSpecification
-from cospan.core.subspace import random_basis
 from cospan.rpc.v1 import coordinator_service_pb2 as pb
 from cospan.rpc.v1 import matrix_pb2
-from cospan.wire import codec, limits
+from cospan.wire import limits
 from cospan.wire import messages as m
-from cospan.wire.codec import (
+from cospan.wire.codec import messages as codec
+from cospan.wire.codec.messages import (
     decode_agent_message,
     decode_coordinator_message,
     decode_matrix,
@@ -28,8 +29,8 @@ from cospan.wire.codec import (
     encode_matrix,
     encode_specification,
 )
+from cospan.wire.codec.reports import decode_round_report, decode_run_report, encode_round_report, encode_run_report
 from cospan.wire.errors import InvalidMessageError
-from cospan.wire.reports import decode_round_report, decode_run_report, encode_round_report, encode_run_report
 from cospan.wire.text import MAX_TEXT
 
 D, R = 3, 2

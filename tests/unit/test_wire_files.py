@@ -20,9 +20,9 @@ from values import same
 from cospan.core.method import PRESETS, Corrections, Method
 from cospan.core.specification import RunSpecification
 from cospan.wire.errors import RunFileError
-from cospan.wire.npz import load_npz, save_npz
-from cospan.wire.spec_file import FORMAT, from_toml, load_spec, to_toml
-from cospan.wire.whole_files import writing_whole
+from cospan.wire.files.npz import load_npz, save_npz
+from cospan.wire.files.safe_files import writing_whole
+from cospan.wire.files.spec_file import FORMAT, from_toml, load_spec, to_toml
 
 SPEC = RunSpecification(
     workload='a "quoted" name \u00e9\u4e16\\',

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from runs import run
 
-from cospan.server.streams import Stream
-from cospan.server.writer import Writer, Writes
+from cospan.server.rpc.stream_writer import Writer, Writes
+from cospan.server.runtime.streams import Stream
 from cospan.wire.errors import InternalError
 
 

@@ -1,1 +1,5 @@
-"""The `cospan` command: starts fleets, coordinators and agents, and says what they do."""
+"""The `cospan` command.
+
+`interface` has the signatures of all commands, `commands` and `lab` what they do, `settings` how options are
+resolved. What a run computes is in the other packages. Begin with `main`.
+"""

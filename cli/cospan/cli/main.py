@@ -16,10 +16,10 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from cospan.cli import commands
-from cospan.cli.exit_codes import INTERRUPTED
-from cospan.cli.process import collect_nothing_yet, prepare_environment
-from cospan.fleet.output import drop_unwritable, open_standard_streams, say
+from cospan.cli.interface import commands
+from cospan.cli.output.exit_codes import INTERRUPTED
+from cospan.cli.processes.this_process import collect_nothing_yet, prepare_environment
+from cospan.wire.console import drop_unwritable, open_standard_streams, say
 
 _INTERRUPTED = 130
 _GONE = "the working folder was deleted: change to a folder that exists"
@@ -112,7 +112,7 @@ def _warn_of_variables(arguments: list[str]) -> None:
     """Names the variables that somebody set for nothing; a child's parent has done so."""
     likely = any(name.upper().startswith("COSPAN_") for name in os.environ)
     if likely and arguments and not {"--follow-stdin", "--help", "-h", "--version"}.intersection(arguments):
-        from cospan.cli.settings import unknown_variables
+        from cospan.cli.settings.layers import unknown_variables
 
         for sentence in unknown_variables(os.environ):
             say(f"cospan: warning: {sentence}")

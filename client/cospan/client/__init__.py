@@ -9,25 +9,25 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from cospan.client.agent import Agent as Agent
-    from cospan.client.agent_group import AgentGroup as AgentGroup
-    from cospan.client.loading import load_workload as load_workload
-    from cospan.client.participant import AgentEnd as AgentEnd
-    from cospan.client.specifying import specify as specify
+    from cospan.client.environment.vector_env import vector_sites as vector_sites
+    from cospan.client.environment.workload_loader import load_workload as load_workload
+    from cospan.client.group import AgentGroup as AgentGroup
+    from cospan.client.learning.run_config import specify as specify
+    from cospan.client.session.driver import AgentEnd as AgentEnd
     from cospan.client.value_function import ValueFunction as ValueFunction
-    from cospan.client.vector_chains import vector_sites as vector_sites
     from cospan.client.workload import Site as Site
     from cospan.client.workload import Workload as Workload
 
 _HOMES = {
     "Agent": "cospan.client.agent",
-    "AgentEnd": "cospan.client.participant",
-    "AgentGroup": "cospan.client.agent_group",
+    "AgentEnd": "cospan.client.session.driver",
+    "AgentGroup": "cospan.client.group",
     "Site": "cospan.client.workload",
     "ValueFunction": "cospan.client.value_function",
     "Workload": "cospan.client.workload",
-    "load_workload": "cospan.client.loading",
-    "specify": "cospan.client.specifying",
-    "vector_sites": "cospan.client.vector_chains",
+    "load_workload": "cospan.client.environment.workload_loader",
+    "specify": "cospan.client.learning.run_config",
+    "vector_sites": "cospan.client.environment.vector_env",
 }
 
 __all__ = [

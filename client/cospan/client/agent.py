@@ -8,22 +8,22 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from cospan.client.keeping import Keeping
-from cospan.client.loading import load_workload, make_site
-from cospan.client.ownership import close_site
-from cospan.client.participant import PATIENCE_SECONDS, AgentEnd, Participant
-from cospan.client.plausibility import MEMORY_GIB
-from cospan.client.result_file import save_result
-from cospan.client.site_learner import SiteLearner
-from cospan.client.state_file import CHECKPOINT_SECONDS, ONE_AGENT
-from cospan.client.transport import GrpcTransport, Transport
+from cospan.client.environment.ownership import close_site
+from cospan.client.environment.workload_loader import load_workload, make_site
+from cospan.client.files.persistence import Keeping
+from cospan.client.files.result_file import save_result
+from cospan.client.files.state_file import CHECKPOINT_SECONDS, ONE_AGENT
+from cospan.client.learning.site_learner import SiteLearner
+from cospan.client.session.driver import PATIENCE_SECONDS, AgentEnd, Participant
+from cospan.client.session.message_checks import MEMORY_GIB
+from cospan.client.session.transport import GrpcTransport, Transport
 from cospan.client.value_function import ValueFunction
 from cospan.client.workload import FeatureMap, Site, Workload
 from cospan.core.method import DEFAULT_MIN_STEPS
 from cospan.core.specification import SITE_PREFIX, RunSpecification, agent_id_problem
 from cospan.wire.errors import InvalidValueError
 from cospan.wire.messages import Welcome
-from cospan.wire.tls import TlsFiles
+from cospan.wire.security.tls import TlsFiles
 
 __all__ = ["PATIENCE_SECONDS", "Agent", "AgentEnd", "default_agent_id"]
 

@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from cospan.client.chain import checked_features
-from cospan.client.loading import load_workload, make_site
-from cospan.client.result_file import FORMAT as AGENT_FORMAT
-from cospan.client.result_file import AgentResult, Learnt, check_format
+from cospan.client.environment.rollout import checked_features
+from cospan.client.environment.workload_loader import load_workload, make_site
+from cospan.client.files.result_file import FORMAT as AGENT_FORMAT
+from cospan.client.files.result_file import AgentResult, Learnt, check_format
 from cospan.client.workload import FeatureMap, Workload
 from cospan.client.workloads import BUILT_IN
 from cospan.wire.errors import RunFileError
-from cospan.wire.npz import load_npz, save_npz
+from cospan.wire.files.npz import load_npz, save_npz
 
 FORMAT = "cospan-value-function-1"
 

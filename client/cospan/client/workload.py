@@ -12,7 +12,7 @@ import gymnasium
 import numpy as np
 from jaxtyping import Float
 
-from cospan.core.targets import ReferenceSolution
+from cospan.core.exact_solutions import ReferenceSolution
 
 Policy: TypeAlias = Callable[[Any, np.random.Generator], Any]
 """Maps (observation, generator) to an action of the environment's action space."""

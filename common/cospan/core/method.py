@@ -70,14 +70,15 @@ class Method:
         row_scaled: whether the coordinator's step is divided, for each feature: by the running size of its
             gradients, and ζ is then about the length by which a row moves; with corrections from the full history
             by the mean of the agents' row sums of |A|, and ζ = 1 is then the whole step.
-        reward_scaled: whether β, U and all that an agent sends are in its own units (`cospan.core.units`): σ, the
-            standard deviation of its rewards, and ρ, the root mean square norm of its features. What it learns
-            for itself is in the units of its data either way.
+        reward_scaled: whether β, U and all that an agent sends are in its own units (`cospan.core.learning.units`):
+            σ, the standard deviation of its rewards, and ρ, the root mean square norm of its features. What it
+            learns for itself is in the units of its data either way.
         explained_power: p ≥ 0: with corrections from the full history, an agent's gradient counts with the p-th
             power of the share of its rewards' system that the subspace explains; 0 counts all alike.
         warm_up_rounds: W, 0 for none, else 2 or more: rounds in which nothing is learnt but the first basis, from
-            two estimates of every agent (`cospan.core.spectral`); agents keep d × d numbers meanwhile.
-        aggregation: what of the gradients moves the basis (`cospan.core.robust`).
+            two estimates of every agent (`cospan.core.aggregation.warm_start`); agents keep d × d numbers
+            meanwhile.
+        aggregation: what of the gradients moves the basis (`cospan.core.aggregation.robust`).
         trimmed_share: β of `trimmed`, 0 < β < 1/2: so much is left out on each side.
         clip_norm: τ of `clipped`, the longest that an agent's gradient counts, without dimension where
             `reward_scaled`; 0 for the round's median.

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from cospan.core.least_squares import PRIOR_STEPS, TransitionSums
-from cospan.core.spectral import HalfSums, cross_spectrum
+from cospan.core.aggregation.warm_start import HalfSums, cross_spectrum
+from cospan.core.learning.least_squares import PRIOR_STEPS, TransitionSums
 
 
 @dataclass(frozen=True, eq=False, slots=True)

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from cospan.core.linalg.subspace import random_basis
 from cospan.core.method import MAX_HISTORY_DIM, Corrections, Method
-from cospan.core.subspace import random_basis
 
 MAX_FEATURE_DIM = 2**24
 MAX_MESSAGE_NUMBERS = 2**27

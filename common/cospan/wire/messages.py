@@ -7,7 +7,7 @@ from typing import TypeAlias
 import numpy as np
 from jaxtyping import Float
 
-from cospan.core.aggregation import Contribution
+from cospan.core.aggregation.basis_update import Contribution
 from cospan.core.specification import RunSpecification
 
 

@@ -1,1 +1,4 @@
-"""A relay: a coordinator to its agents, and a group of agents to its coordinator."""
+"""A relay: a coordinator to its agents, and a group of agents to its own coordinator.
+
+It reuses the server's machine downstream and the client's session upstream. Begin with `machine`, then `engine`.
+"""

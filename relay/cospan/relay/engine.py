@@ -6,18 +6,18 @@ import time
 from collections import deque
 from collections.abc import Callable, Collection
 
-from cospan.client.transport import Transport
+from cospan.client.session.transport import Transport
+from cospan.core.aggregation.partial_sums import sum_of_contributions
 from cospan.core.method import DEFAULT_MIN_STEPS
-from cospan.core.partial_sums import sum_of_contributions
 from cospan.relay import machine
 from cospan.relay.events import Command, Event, Host, SumUp, UpstreamEvent
 from cospan.relay.state import RelayState
 from cospan.relay.upstream import Upstream
-from cospan.server import events as server
-from cospan.server.engine import log_note
-from cospan.server.history import RoundHistory
-from cospan.server.state import CoordinatorState
-from cospan.server.streams import Stream, Streams
+from cospan.server.machine import events as server
+from cospan.server.machine.state import CoordinatorState
+from cospan.server.runtime.engine import log_note
+from cospan.server.runtime.recent_rounds import RoundHistory
+from cospan.server.runtime.streams import Stream, Streams
 from cospan.wire.errors import CospanError
 from cospan.wire.messages import GradientUpload, RecalledRounds
 

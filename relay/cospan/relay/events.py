@@ -6,8 +6,8 @@ from typing import TypeAlias
 import numpy as np
 from jaxtyping import Float
 
-from cospan.core.aggregation import Contribution
-from cospan.server import events as server
+from cospan.core.aggregation.basis_update import Contribution
+from cospan.server.machine import events as server
 from cospan.wire.errors import RemoteError
 from cospan.wire.messages import Finish, Stamp, Welcome
 

@@ -5,8 +5,9 @@
        └───────── its last agent is gone ─────────┘   └── the coordinator opens the next one ─┘
 
 Towards its agents a relay is a coordinator: who may join, what counts, and who is given up is decided by the same
-functions (`cospan.server.membership`, `cospan.server.rounds`). But it computes no basis and stores nothing. Its
-messages carry the coordinator's stamp, so an agent keeps a gradient until the round is durable at the coordinator.
+functions (`cospan.server.machine.membership`, `cospan.server.machine.rounds`). But it computes no basis and stores
+nothing. Its messages carry the coordinator's stamp, so an agent keeps a gradient until the round is durable at the
+coordinator.
 
 Which agents it hosts, the coordinator must know before any of them is welcomed. When they change, the relay joins
 anew under its old instance id: as long as a round collects, with all that are here; while the sum of one is under
@@ -20,13 +21,13 @@ from typing import TypeAlias, assert_never
 from cospan.core.specification import Participation, RunSpecification
 from cospan.relay.events import Command, Event, Host, Refused, RoundOpened, RunFinished, SumUp, Welcomed
 from cospan.relay.state import RelayState
-from cospan.server import events, rounds
 from cospan.server import machine as coordinator
-from cospan.server.layered import Layered
-from cospan.server.membership import admit, remove, welcome_of
-from cospan.server.roll import NOBODY, Roll
-from cospan.server.tally import Tally
-from cospan.server.transition import session_of
+from cospan.server.machine import events, rounds
+from cospan.server.machine.collections.agent_set import NOBODY, Roll
+from cospan.server.machine.collections.participation_counts import Tally
+from cospan.server.machine.collections.persistent_map import Layered
+from cospan.server.machine.membership import admit, remove, welcome_of
+from cospan.server.machine.transition import session_of
 from cospan.wire.errors import (
     DrainingError,
     InvalidMessageError,

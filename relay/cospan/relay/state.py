@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 
 from cospan.core.specification import RunSpecification
-from cospan.server.state import CoordinatorState
+from cospan.server.machine.state import CoordinatorState
 from cospan.wire.messages import RunPhase, Stamp
 
 

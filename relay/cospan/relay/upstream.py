@@ -11,10 +11,10 @@ from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from typing import Any, assert_never
 
-from cospan.client import session
-from cospan.client.guard import check_basis
-from cospan.client.tasks import end_tasks, within
-from cospan.client.transport import AgentStream, Transport, is_near, stamp_or_error
+from cospan.client.session import machine as session
+from cospan.client.session.run_checks import check_basis
+from cospan.client.session.tasks import end_tasks, within
+from cospan.client.session.transport import AgentStream, Transport, is_near, stamp_or_error
 from cospan.core.specification import RunSpecification
 from cospan.relay.events import Refused, RoundOpened, RunFinished, UpstreamEvent, Welcomed
 from cospan.wire.errors import (

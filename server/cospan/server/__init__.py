@@ -7,9 +7,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from cospan.server.host import Coordinator as Coordinator
+    from cospan.server.coordinator import Coordinator as Coordinator
 
-_HOMES = {"Coordinator": "cospan.server.host"}
+_HOMES = {"Coordinator": "cospan.server.coordinator"}
 
 __all__ = ["Coordinator"]
 

@@ -15,9 +15,9 @@ from jaxtyping import Float
 
 from cospan.client.features import FourierFeatures, fingerprint
 from cospan.client.workload import Site, Workload
-from cospan.client.workloads.acrobot_model import DATA, LINK_1, LINK_2, POLICY_FILE, LinkedAcrobot, SwingUp
-from cospan.client.workloads.reference_solutions import read_references
-from cospan.core.targets import ReferenceSolution, common_subspace
+from cospan.client.workloads.models.acrobot import DATA, LINK_1, LINK_2, POLICY_FILE, LinkedAcrobot, SwingUp
+from cospan.client.workloads.references.solutions import read_references
+from cospan.core.exact_solutions import ReferenceSolution, common_subspace
 
 REFERENCE_FILE = DATA / "acrobot_reference.npz"
 

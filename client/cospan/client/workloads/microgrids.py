@@ -20,7 +20,7 @@ from jaxtyping import Float
 
 from cospan.client.features import fingerprint
 from cospan.client.workload import Site, Workload
-from cospan.client.workloads.microgrids_model import (
+from cospan.client.workloads.models.microgrids import (
     DATA,
     HOURS,
     ONE,
@@ -32,8 +32,8 @@ from cospan.client.workloads.microgrids_model import (
     load_site,
     site_count,
 )
-from cospan.client.workloads.reference_solutions import read_references
-from cospan.core.targets import ReferenceSolution, common_subspace
+from cospan.client.workloads.references.solutions import read_references
+from cospan.core.exact_solutions import ReferenceSolution, common_subspace
 
 EXPLORATION = 0.1
 """Share of hours in which the policy makes a random move with the battery instead."""

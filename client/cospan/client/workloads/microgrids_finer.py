@@ -19,8 +19,8 @@ from cospan.client.features import fingerprint
 from cospan.client.workload import FeatureMap, Site, Workload
 from cospan.client.workloads import microgrids
 from cospan.client.workloads.microgrids import CHARGE, FEATURES, HOUR, OUTLOOK
-from cospan.client.workloads.microgrids_model import DATA, HOURS
-from cospan.core.targets import ReferenceSolution, common_subspace
+from cospan.client.workloads.models.microgrids import DATA, HOURS
+from cospan.core.exact_solutions import ReferenceSolution, common_subspace
 
 REFERENCE_FILE = DATA / "microgrids_finer.npz"
 

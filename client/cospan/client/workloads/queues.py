@@ -27,8 +27,8 @@ from jaxtyping import Float
 
 from cospan.client.features import OneHotFeatures
 from cospan.client.workload import Site, Sites, Workload
-from cospan.client.workloads.finite_chains import BLOCK, FiniteChains
-from cospan.core.targets import (
+from cospan.client.workloads.models.finite_chains import BLOCK, FiniteChains
+from cospan.core.exact_solutions import (
     ReferenceSolution,
     common_subspace,
     differential_value,

@@ -27,14 +27,14 @@ from jaxtyping import Float
 
 from cospan.client.features import TabularFeatures
 from cospan.client.workload import Site, Sites, Workload
-from cospan.client.workloads.finite_chains import BLOCK, FiniteChains
-from cospan.core.subspace import random_basis
-from cospan.core.targets import (
+from cospan.client.workloads.models.finite_chains import BLOCK, FiniteChains
+from cospan.core.exact_solutions import (
     ReferenceSolution,
     common_subspace,
     feature_covariance,
     stationary_distribution,
 )
+from cospan.core.linalg.subspace import random_basis
 
 _FLEET_TAG = 0x73796E66  # "synf", "syna": keep these draws apart from other draws of the same seed
 _AGENT_TAG = 0x73796E61

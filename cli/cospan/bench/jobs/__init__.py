@@ -1,1 +1,0 @@
-"""The job of `cospan bench peers` as users of other frameworks write it; each module needs its framework."""

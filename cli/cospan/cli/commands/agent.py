@@ -1,0 +1,327 @@
+"""`cospan agent`: one agent or a group of them, what it prints, and the files it leaves."""
+
+import asyncio
+import os
+import re
+import socket
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cospan.cli.output.exit_codes import INTERRUPTED
+from cospan.cli.output.log_lines import log_errors_to_stderr
+from cospan.cli.processes.this_process import (
+    KEPT_BY_AN_AGENT,
+    JsonLines,
+    LastExit,
+    claim_stdout,
+    keep_freed_memory,
+    keep_what_is_loaded,
+    on_end_of_stdin,
+    on_stop_signal,
+    use_one_blas_thread,
+)
+from cospan.cli.run_folder.progress_log import AgentProgress
+from cospan.client.agent import Agent, default_agent_id
+from cospan.client.files.result_file import OWNED, load_result
+from cospan.client.learning.site_learner import FAILED, Warned
+from cospan.client.session.driver import AgentEnd
+from cospan.client.session.message_checks import MEMORY_GIB
+from cospan.wire.console import say
+from cospan.wire.errors import CospanError, InvalidValueError, RunFileError
+from cospan.wire.files.descriptor_limit import raise_file_limit
+from cospan.wire.files.safe_files import check_regular
+from cospan.wire.security.tls import TlsFiles
+
+if TYPE_CHECKING:
+    from cospan.client.group import AgentGroup  # which takes time to import, and few agents need
+
+_JSON_SECONDS = 1.0
+_PLAIN_SECONDS = 5.0
+_PARENT_GONE_SECONDS = 1.0
+"""So long an agent of `cospan run` that is to end waits for the coordinator, which is told too, to end the run."""
+
+
+_STOP_SECONDS = 20.0
+"""An agent that was told to stop has ended by then: its last messages, its round and its streams take 15 s."""
+_EXIT_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class AgentOptions:
+    """What is said of one agent only, beside the settings."""
+
+    workload: str
+    agent_id: str | None
+    of_host: bool
+    output: Path | None
+    resume: Path | None
+    json: bool = False
+    follow_stdin: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class AgentSettings:
+    """Those of `cospan.cli.settings.layers.Settings` that an agent needs."""
+
+    coordinator: str
+    patience: float
+    baseline: bool | None
+    index: int | None
+    ids: str | None
+    checkpoint_seconds: float
+    share_td_error: bool
+    min_steps_per_round: int
+    memory_gib: float
+    tls: TlsFiles | None
+
+
+def take_part(chosen: AgentOptions, flags: Mapping[str, Any], config: Path | None) -> int:
+    """Takes part in a run until it is over; the exit code.
+
+    Raises:
+        CospanError: it cannot begin, or did not end in order.
+    """
+    log_errors_to_stderr()
+    lines = JsonLines(claim_stdout(dropping=True)) if chosen.json else None
+    raise_file_limit()
+    agent: Agent | AgentGroup | None = None
+    try:
+        agent = _prepared(chosen, _settings(chosen, flags, config))
+        agent.on_round.append(Reporter(lines))
+        agent.on_note.append(partial(_say, lines))
+        agent.on_warning.append(partial(_warn, lines))
+        use_one_blas_thread()
+        keep_what_is_loaded()
+        keep_freed_memory(KEPT_BY_AN_AGENT)
+        last_exit = LastExit(partial(getattr, agent, "is_writing"))
+        try:
+            end = asyncio.run(_run(agent, lines, last_exit, follow_stdin=chosen.follow_stdin))
+        finally:
+            last_exit.over()
+    except CospanError as failure:
+        if lines is not None:
+            _emit_failure(agent, failure, lines)
+        raise
+    _say_end(agent, end, lines)
+    return _exit_code(end)
+
+
+def _exit_code(end: AgentEnd) -> int:
+    """75 where the agent was stopped before the run was over, else 0."""
+    return INTERRUPTED if end.left else 0
+
+
+def identity(agent_id: str | None, index: int | None) -> tuple[str | None, int | None]:
+    """The agent's name and the index of its site, each from the other where only one is said; None for neither.
+
+    Raises:
+        InvalidValueError: the name does not end in digits, and no index is said.
+    """
+    if agent_id is None:
+        return (None, None) if index is None else (default_agent_id(index), index)
+    name = default_agent_id(int(agent_id)) if re.fullmatch(r"[0-9]{1,9}", agent_id) else agent_id
+    if index is not None:
+        return name, index
+    digits = re.search(r"[0-9]{1,9}$", name)
+    if digits is None:
+        raise InvalidValueError(f"agent id {name!r} does not end in a number; say which site it is with --index")
+    return name, int(digits.group())
+
+
+def _settings(chosen: AgentOptions, flags: Mapping[str, Any], config: Path | None) -> AgentSettings:
+    """The settings of all layers. A child's parent has read and checked them: they all stand on the command line.
+
+    Reading them a second time would cost a fifth of the time that an agent takes to start.
+    """
+    if chosen.follow_stdin:
+        index = int(flags["index"]) if "index" in flags else None
+        patience, checkpoints = float(flags["patience"]), float(flags["checkpoint_seconds"])
+        baseline, ids = flags.get("baseline"), flags.get("ids")
+        shares, floor = bool(flags.get("share_td_error", False)), int(flags["min_steps_per_round"])
+        memory = float(flags.get("memory_gib", MEMORY_GIB))
+        return AgentSettings(
+            flags["coordinator"], patience, baseline, index, ids, checkpoints, shares, floor, memory, None
+        )
+    from cospan.cli.settings.layers import load_settings
+
+    settings = load_settings(flags, config)
+    return AgentSettings(
+        settings.coordinator,
+        settings.patience,
+        settings.baseline,
+        settings.index,
+        settings.ids,
+        settings.checkpoint_seconds,
+        settings.share_td_error,
+        settings.min_steps_per_round,
+        settings.memory_gib,
+        settings.tls,
+    )
+
+
+def _prepared(chosen: AgentOptions, settings: AgentSettings) -> "Agent | AgentGroup":
+    if settings.ids is not None:
+        return _group(chosen, settings, settings.ids)
+    name, index = identity(chosen.agent_id, settings.index)
+    if chosen.of_host and index is not None:
+        raise InvalidValueError(f"site {index} is named, and --of-host asks for one that is free; leave out one")
+    if chosen.output is not None:
+        _check_writable(chosen.output)
+    if chosen.resume is not None:
+        load_result(chosen.resume, names=OWNED)  # whether it is of this run is seen after joining
+    return Agent(
+        chosen.workload,
+        index=index,
+        coordinator=settings.coordinator,
+        agent_id=name,
+        holder=socket.gethostname()[:64] if chosen.of_host else None,
+        patience=settings.patience,
+        with_baseline=settings.baseline is not False,
+        resume_from=chosen.resume,
+        state_file=chosen.output,
+        checkpoint_seconds=settings.checkpoint_seconds,
+        tls=settings.tls,
+        share_td_error=settings.share_td_error,
+        min_steps_per_round=settings.min_steps_per_round,
+        memory_gib=settings.memory_gib,
+    )
+
+
+def _group(chosen: AgentOptions, settings: AgentSettings, ids: str) -> "AgentGroup":
+    from cospan.client.files.group_file import load_group
+    from cospan.client.group import AgentGroup, indices_of
+
+    if chosen.agent_id is not None or settings.index is not None or chosen.of_host:
+        raise InvalidValueError(f"--ids names the sites {ids}; leave out --id, --index and --of-host")
+    if chosen.resume is not None:
+        load_group(chosen.resume, names=OWNED)  # whether it is of this run is seen after joining
+    group = AgentGroup(
+        chosen.workload,
+        indices_of(ids),
+        coordinator=settings.coordinator,
+        patience=settings.patience,
+        with_baseline=settings.baseline is True,
+        resume_from=chosen.resume,
+        folder=chosen.output,
+        checkpoint_seconds=settings.checkpoint_seconds,
+        tls=settings.tls,
+        min_steps_per_round=settings.min_steps_per_round,
+        memory_gib=settings.memory_gib,
+    )
+    if chosen.output is not None:
+        _check_writable(chosen.output)
+    return group
+
+
+def _check_writable(output: Path) -> None:
+    folder = output if output.is_dir() else output.parent
+    try:
+        folder.resolve(strict=True)  # a working folder that was deleted looks as if it were there
+        if not output.is_dir():
+            check_regular(output)
+    except OSError as failure:
+        raise RunFileError(f"cannot write {output}: {failure.strerror}; name another file") from failure
+    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+        raise RunFileError(f"cannot write {output}; name a file in a folder that exists and can be written to")
+
+
+async def _run(
+    agent: "Agent | AgentGroup", lines: JsonLines | None, last_exit: LastExit, *, follow_stdin: bool
+) -> AgentEnd:
+    def stop(cause: str) -> None:
+        last_exit.due(_STOP_SECONDS, code=INTERRUPTED)
+        # Ctrl-C comes from somebody who has seen enough; the rest from whoever starts it again.
+        agent.stop(f"it was stopped by {cause}", returning=cause != "SIGINT")
+
+    def stop_later(cause: str) -> None:
+        # The open round would close without the agent that leaves first; the coordinator is told to end as well.
+        wait = _PARENT_GONE_SECONDS if agent.is_awaited else 0.0
+        asyncio.get_running_loop().call_later(wait, stop, cause)
+
+    on_stop_signal(stop_later if follow_stdin else stop)
+    if follow_stdin:
+        on_end_of_stdin(stop_later)
+    try:
+        end = await agent.run_async()
+    except CospanError as failure:
+        last_exit.due(_EXIT_SECONDS, failure.exit_code, partial(_say_failure, agent, failure, lines))
+        raise
+    last_exit.due(_EXIT_SECONDS, _exit_code(end), partial(_say_end, agent, end, lines))
+    return end
+
+
+class Reporter:
+    """Says now and then how far the agent has come; called by the learning thread."""
+
+    def __init__(self, lines: JsonLines | None) -> None:
+        self._lines, self._due = lines, 0.0
+
+    def __call__(self, agent: "Agent | AgentGroup", round_number: int) -> None:
+        """Called after each round."""
+        now = time.monotonic()
+        if now < self._due or agent.learner is None:
+            return
+        self._due = now + (_PLAIN_SECONDS if self._lines is None else _JSON_SECONDS)
+        progress = AgentProgress.of_learner(agent.learner)
+        if self._lines is None:
+            say(f"{agent.name}: round {round_number}, {words(progress)}", error=False)
+        else:
+            self._lines.emit("progress", round=round_number, **progress.as_document())
+
+
+def _say(lines: JsonLines | None, agent: "Agent | AgentGroup", note: str) -> None:
+    """What people should know; called by the learning thread."""
+    if lines is None:
+        say(f"{agent.name}: {note}", error=False)
+    else:
+        lines.emit("note", agent=agent.name, message=note, exact=agent.is_exact)
+
+
+def _warn(lines: JsonLines | None, agent: "Agent | AgentGroup", warning: Warned) -> None:
+    """What is wrong with an agent that learns on, or has failed in a group that does; by the learning thread."""
+    failed = warning.kind == FAILED
+    if lines is not None:
+        event = "agent-failed" if failed else "warning"
+        lines.emit(event, agent=warning.agent, kind=warning.kind, message=warning.text)
+    elif failed:
+        say(f"{warning.agent} failed, and {agent.name} learns on without it: {warning.text}")
+    else:
+        say(f"cospan: warning: {warning.text}")
+
+
+def words(progress: AgentProgress) -> str:
+    """The numbers that are known, in words."""
+    parts = (
+        ("mean reward", progress.mean_reward),
+        ("value error", progress.value_error),
+        ("independent TD", progress.independent_error),
+    )
+    return ", ".join(f"{name} {value:.4g}" for name, value in parts if value is not None)
+
+
+def _emit_failure(agent: "Agent | AgentGroup | None", failure: CospanError, lines: JsonLines) -> None:
+    rounds = 0 if agent is None or agent.learner is None else agent.learner.rounds
+    code = failure.exit_code
+    lines.emit("failed", reason=failure.reason, message=str(failure), exit_code=code, rounds=rounds)
+
+
+def _say_failure(agent: "Agent | AgentGroup", failure: CospanError, lines: JsonLines | None) -> None:
+    """What `main` says of a failure, where the process does not come to it."""
+    if lines is not None:
+        _emit_failure(agent, failure, lines)
+    say(f"cospan: {failure}")
+
+
+def _say_end(agent: "Agent | AgentGroup", end: AgentEnd, lines: JsonLines | None) -> None:
+    progress = None if agent.learner is None else AgentProgress.of_learner(agent.learner)
+    if lines is not None:
+        values = {"agent": agent.name, "rounds": 0} if progress is None else progress.as_document()
+        lines.emit("finished", message=end.message, left=end.left, **values)
+        return
+    learnt = f"; {words(progress)}" if progress is not None and progress.rounds else ""
+    kept = f"; saved in {agent.state_path}" if agent.state_path is not None and end.rounds else ""
+    say(f"{agent.name}: {end.message}; {end.rounds} rounds learnt{learnt}{kept}", error=False)

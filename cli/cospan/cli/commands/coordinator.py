@@ -1,0 +1,620 @@
+"""`cospan coordinator`: the server alone, what it prints, and what it writes down."""
+
+import asyncio
+import contextlib
+import secrets
+import shlex
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from cospan.cli.output.exit_codes import INTERRUPTED
+from cospan.cli.output.log_lines import log_errors_to_stderr, log_to_file, stop_logging
+from cospan.cli.processes.dashboard import DashboardPlan, Onlookers, plan_dashboard
+from cospan.cli.processes.telemetry import MetricsPlan, metrics_plan, serving_metrics, tracing, wants_traces
+from cospan.cli.processes.this_process import (
+    JsonLines,
+    claim_stdout,
+    collect_from_now_on,
+    keep_freed_memory,
+    keep_what_is_loaded,
+    on_end_of_stdin,
+    on_stop_signal,
+    use_one_blas_thread,
+)
+from cospan.cli.run_folder.layout import (
+    RunFolder,
+    check_free,
+    folder_of_parent,
+    make_run_folder,
+    make_run_folder_in,
+    point_to_newest,
+    point_to_newest_of,
+)
+from cospan.cli.run_folder.progress_log import RoundsFile, row_of
+from cospan.cli.run_folder.run_result import (
+    RunFailedError,
+    RunOutcome,
+    outcome_of_state,
+    result_document,
+)
+from cospan.cli.run_folder.stored_run import (
+    StoredRun,
+    check_same_run,
+    differences,
+    run_that_is_over,
+    run_to_go_on_with,
+)
+from cospan.cli.settings.layers import load_settings
+from cospan.cli.settings.run_specification import RunPlan, plan_alone, plan_resumed, plan_with_workload
+from cospan.core.learning.units import bound_note
+from cospan.core.specification import RunSpecification
+from cospan.server.coordinator import Coordinator
+from cospan.server.machine.events import Note, ReportRound, Suspend
+from cospan.server.machine.state import CoordinatorState
+from cospan.server.runtime.engine import RETURN_SECONDS
+from cospan.server.storage.reader import read_reports
+from cospan.server.storage.writer import RunStore, create_store, open_store
+from cospan.wire.address import is_loopback
+from cospan.wire.console import say
+from cospan.wire.errors import CospanError, InterruptedRunError, InvalidValueError, RunFileError
+from cospan.wire.files.descriptor_limit import raise_file_limit
+from cospan.wire.messages import FinishCause, RoundReport
+from cospan.wire.security.tls import TlsFiles, check_usable
+
+DEFAULT_PORT = 50051
+START_SECONDS = 600.0
+_SUSPENDING = ("SIGTERM", "SIGHUP")
+"""After these signals agents are asked to come back; after Ctrl-C they are told that it is over."""
+_JSON_ROUND_SECONDS = 0.25
+_PLAIN_ROUND_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class CoordinatorOptions:
+    """What is said of one coordinator only, beside the settings."""
+
+    workload: str | None
+    spec: Path | None
+    run_folder: Path | None
+    runs_folder: Path | None = None
+    json: bool = False
+    follow_stdin: bool = False
+    reopen: bool = False
+
+
+def serve_here(chosen: CoordinatorOptions, flags: Mapping[str, Any], config: Path | None) -> int:
+    """Serves one run in this process until it is over; the exit code.
+
+    Raises:
+        CospanError: it cannot begin, or did not reach its end.
+    """
+    collect_from_now_on()
+    log_errors_to_stderr()
+    if chosen.run_folder is not None and chosen.runs_folder is not None:
+        raise InvalidValueError("--run-folder and --runs-folder are mutually exclusive")
+    voice: Voice = JsonVoice(JsonLines(claim_stdout(dropping=True))) if chosen.json else PlainVoice()
+    try:
+        settings = load_settings(flags, config)
+        new_run = settings.new_run
+        if settings.once and not new_run and _is_over(chosen, flags, config):
+            return 0
+        stored = run_to_go_on_with(chosen.run_folder, chosen.runs_folder, new_run=new_run, reopen=chosen.reopen)
+        plan = _plan(chosen, flags, config, stored)
+        plan.close()  # agents make the sites; this one has said what its features are
+        tls = _tls(plan, chosen)
+        shown = Shown(metrics_plan(plan.settings, tls), wants_traces(plan.settings))
+        dashboard = plan_dashboard(plan.settings, tls)
+        claimed = chosen.follow_stdin  # by the parent
+        if chosen.run_folder is not None and stored is None and not claimed:
+            check_free(chosen.run_folder)
+        use_one_blas_thread()
+        raise_file_limit()
+        if not chosen.follow_stdin and stored is None:  # else it was said before
+            _advise(plan)
+        keep_what_is_loaded()
+        keep_freed_memory()
+        return _exit_code(asyncio.run(_serve(plan, chosen, stored, tls, shown, dashboard, voice)), chosen)
+    except CospanError as failure:
+        voice.failed(failure)
+        raise
+
+
+def _is_over(chosen: CoordinatorOptions, flags: Mapping[str, Any], config: Path | None) -> bool:
+    """Whether the run that is asked for is over already; it is said then."""
+    over = run_that_is_over(chosen.run_folder, chosen.runs_folder)
+    if over is None:
+        return False
+    if _asks_for(chosen, flags):
+        held = over.state.specification
+        if differences(held, _plan_again(held, chosen, flags, config).specification):
+            return False
+    state = over.state
+    print(
+        f"run {state.run_id} in {over.folder.path} is over after {state.rounds} rounds ({state.finish_message}); "
+        "nothing is left to do: name another folder, or leave out --once (COSPAN_ONCE=false) for a new run",
+        file=sys.stderr,
+        flush=True,
+    )
+    return True
+
+
+def _asks_for(chosen: CoordinatorOptions, flags: Mapping[str, Any]) -> bool:
+    """Whether a specification is said, in place of that of a stored run."""
+    return chosen.workload is not None or chosen.spec is not None or "feature_dim" in flags
+
+
+def _plan(
+    chosen: CoordinatorOptions, flags: Mapping[str, Any], config: Path | None, stored: StoredRun | None
+) -> RunPlan:
+    """What is asked for; of a run that goes on nothing need be said again, and nothing may be different."""
+    if stored is not None and not _asks_for(chosen, flags):
+        return RunPlan(stored.state.specification, load_settings(flags, config))
+    if stored is None:
+        return _new_plan(chosen, flags, config)
+    plan = _plan_again(stored.state.specification, chosen, flags, config)
+    check_same_run(stored, plan.specification)
+    return plan
+
+
+def _plan_again(
+    held: RunSpecification, chosen: CoordinatorOptions, flags: Mapping[str, Any], config: Path | None
+) -> RunPlan:
+    """What is asked for where a run is stored. A workload that is named is not loaded: that takes its time."""
+    if chosen.workload is None:
+        return plan_alone(flags, config, spec_file=chosen.spec, rounds=0)
+    _check_features_unsaid(chosen, flags)
+    return plan_resumed(held, flags, config, reference=chosen.workload, spec_file=chosen.spec, rounds=0)
+
+
+def _check_features_unsaid(chosen: CoordinatorOptions, flags: Mapping[str, Any]) -> None:
+    if "feature_dim" in flags or "fingerprint" in flags:
+        raise InvalidValueError(
+            f"--workload {chosen.workload} knows its features; leave out --feature-dim and --fingerprint"
+        )
+
+
+def _new_plan(chosen: CoordinatorOptions, flags: Mapping[str, Any], config: Path | None) -> RunPlan:
+    if chosen.workload is None:
+        return plan_alone(flags, config, spec_file=chosen.spec, rounds=0)
+    _check_features_unsaid(chosen, flags)
+    return plan_with_workload(flags, config, reference=chosen.workload, spec_file=chosen.spec, rounds=0)
+
+
+def _advise(plan: RunPlan) -> None:
+    """Says what is not wrong enough to refuse; a run that is resumed was advised when it began."""
+    from cospan.cli.settings.run_warnings import advise, of_agents, of_features, of_rank
+
+    spec = plan.specification
+    of_site = [] if plan.site is None else of_features(spec, plan.site)
+    advise([*of_rank(spec), *of_site, *of_agents(spec.agents)])
+
+
+def _sites(plan: RunPlan, chosen: CoordinatorOptions) -> int | Callable[[], int | None] | None:
+    """How many sites can be given out; asked of a workload that is named and not loaded when an agent needs one."""
+    if plan.workload is not None:
+        return plan.workload.max_agents
+    reference = chosen.workload
+    if reference is None:
+        return None
+
+    def count() -> int | None:
+        from cospan.client.environment.workload_loader import load_workload
+
+        return load_workload(reference).max_agents
+
+    return count
+
+
+def _tls(plan: RunPlan, chosen: CoordinatorOptions) -> TlsFiles | None:
+    """The certificates, checked before anything is made for the run; None for no TLS.
+
+    Raises:
+        InvalidValueError: they cannot be used; or there are none where other machines can reach the address.
+        CertificateExpiredError: the own certificate is not valid now.
+    """
+    if chosen.follow_stdin:  # `cospan run` stays on this machine, whatever the environment says of certificates
+        return None
+    host, tls = plan.settings.host, plan.settings.tls
+    if tls is not None:
+        check_usable(tls, time.time())
+    elif not is_loopback(host) and not plan.settings.insecure:
+        raise InvalidValueError(
+            f"host is {host}, which other machines can reach, and there is no TLS; say --tls-cert, --tls-key and "
+            "--tls-ca, listen on 127.0.0.1, or say --insecure where the network is trusted"
+        )
+    return tls
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """What is shown to programs that watch over the coordinator."""
+
+    metrics: MetricsPlan | None = None
+    traces: bool = False
+
+    @contextlib.contextmanager
+    def beside(self, coordinator: Coordinator) -> Iterator[str | None]:
+        """Shows it while a coordinator serves; the URL of the metrics, where there are any.
+
+        Raises:
+            InvalidValueError: the address of the metrics cannot be bound.
+        """
+        with contextlib.ExitStack() as stack:
+            if self.traces:
+                stack.enter_context(tracing(coordinator.engine))
+            if self.metrics is None:
+                yield None
+            else:
+                yield stack.enter_context(serving_metrics(self.metrics, coordinator.engine, coordinator.door))
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How a coordinator's part in a run ended.
+
+    Attributes:
+        outcome: of the run; None where it can go on.
+        interrupted: whether a signal ended it.
+        suspended: why agents were asked to come back, else None.
+        folder: of the run, or None.
+    """
+
+    outcome: RunOutcome | None
+    interrupted: bool
+    suspended: Suspend | None = None
+    folder: RunFolder | None = None
+
+
+def _exit_code(ending: Ending, chosen: CoordinatorOptions) -> int:
+    """0 where the coordinator did what was asked for.
+
+    Raises:
+        InterruptedRunError: a signal ended it before.
+        RunFailedError: it did not reach its end.
+    """
+    outcome, suspended = ending.outcome, ending.suspended
+    if suspended is not None and suspended.failed:
+        raise RunFailedError(f"the run was left as it was stored: {suspended.message}")
+    if suspended is not None or ending.interrupted:
+        if chosen.follow_stdin:  # the parent says it
+            return INTERRUPTED
+        raise InterruptedRunError(_interrupted(ending, chosen))
+    assert outcome is not None
+    if outcome.cause in (FinishCause.ROUNDS_REACHED.value, FinishCause.STOPPED.value):
+        return 0
+    raise RunFailedError(f"the run ended after {outcome.rounds} rounds: {outcome.message}")
+
+
+def _interrupted(ending: Ending, chosen: CoordinatorOptions) -> str:
+    """What was interrupted, and how it is resumed."""
+    suspended, outcome = ending.suspended, ending.outcome
+    if suspended is not None:
+        text = f"the run is not over: {suspended.message}"
+    else:
+        assert outcome is not None
+        text = f"the run ended after {outcome.rounds} rounds: {outcome.message}"
+    if ending.folder is None:
+        return f"{text}; without a run folder it cannot be resumed"
+    told = ("--runs-folder", chosen.runs_folder) if chosen.runs_folder else ("--run-folder", ending.folder.path)
+    return f"{text}; resume with: cospan coordinator {told[0]} {shlex.quote(str(told[1]))}"
+
+
+# Serving --------------------------------------------------------------------------------------------------------
+
+
+async def _serve(
+    plan: RunPlan,
+    chosen: CoordinatorOptions,
+    stored: StoredRun | None,
+    tls: TlsFiles | None,
+    shown: Shown,
+    dashboard: DashboardPlan | None,
+    voice: "Voice",
+) -> Ending:
+    """Serves the run until it is over, or until it is left to be gone on with."""
+    settings, spec = plan.settings, plan.specification
+    folder = _folder(chosen, spec.workload) if stored is None else stored.folder
+    store = _store(folder, spec, chosen, goes_on=stored is not None, keep_every=settings.keep_every)
+    start_seconds = START_SECONDS if settings.start_seconds is None else settings.start_seconds
+    coordinator = Coordinator(
+        spec,
+        host=settings.host,
+        port=DEFAULT_PORT if settings.port is None else settings.port,
+        start_seconds=start_seconds,
+        return_seconds=start_seconds if chosen.follow_stdin else RETURN_SECONDS,  # the parent starts all agents
+        sites=_sites(plan, chosen),
+        store=store,
+        tls=tls,
+    )
+    register = Register(coordinator, voice)
+    onlookers = Onlookers(coordinator, dashboard, () if folder is None else read_reports(folder.store))
+
+    def stop(cause: str) -> None:
+        if cause in _SUSPENDING and not chosen.follow_stdin:
+            coordinator.drain(f"the coordinator was stopped by {cause}")
+        else:
+            coordinator.interrupt(f"the coordinator was stopped by {cause}")
+
+    on_stop_signal(stop)
+    if chosen.follow_stdin:
+        on_end_of_stdin(stop, onlookers.tell)
+    async with contextlib.AsyncExitStack() as stack:
+        metrics, address = await stack.enter_async_context(
+            _listening(coordinator, shown, onlookers, folder, is_new=stored is None)
+        )
+        if folder is not None:
+            if chosen.runs_folder is not None:
+                point_to_newest(folder)
+            elif not chosen.follow_stdin:
+                point_to_newest_of(folder)
+            await stack.enter_async_context(_writing(register, folder))
+        voice.listening(coordinator.address, spec.agents)
+        if metrics is not None:
+            voice.metrics(metrics)
+        if address is not None:
+            voice.shows(address)
+        if stored is not None:
+            voice.goes_on(stored)
+        await coordinator.wait()
+        outcome = register.outcome()
+        if outcome is not None:
+            voice.finished(outcome)
+    if folder is not None:
+        folder.release()
+    end = coordinator.engine.end
+    suspended = end if isinstance(end, Suspend) else None
+    return Ending(register.outcome(), coordinator.interrupted, suspended, folder)
+
+
+def _folder(chosen: CoordinatorOptions, workload: str) -> RunFolder | None:
+    if chosen.follow_stdin and chosen.run_folder is not None:
+        return folder_of_parent(chosen.run_folder)
+    if chosen.runs_folder is not None:
+        return make_run_folder_in(chosen.runs_folder, workload=workload)
+    return None if chosen.run_folder is None else make_run_folder(chosen.run_folder, workload=workload)
+
+
+def _store(
+    folder: RunFolder | None, spec: RunSpecification, chosen: CoordinatorOptions, *, goes_on: bool, keep_every: int
+) -> RunStore | None:
+    if folder is None:
+        return None
+    if goes_on:
+        return open_store(folder.store, keep_every=keep_every, reopen=chosen.reopen)
+    try:
+        return create_store(folder.store, spec, run_id=secrets.token_hex(8), keep_every=keep_every)
+    except BaseException:
+        folder.discard_empty()  # what is in it is of another coordinator, which was quicker
+        raise
+
+
+@contextlib.asynccontextmanager
+async def _listening(
+    coordinator: Coordinator, shown: Shown, onlookers: Onlookers, folder: RunFolder | None, *, is_new: bool
+) -> AsyncIterator[tuple[str | None, str | None]]:
+    """A coordinator that listens, with the addresses of its metrics and of its dashboard.
+
+    One that cannot leaves no folder of no run.
+    """
+    async with contextlib.AsyncExitStack() as beside:
+        try:
+            metrics = beside.enter_context(shown.beside(coordinator))
+            await coordinator.start()
+            dashboard = await beside.enter_async_context(onlookers.looking())
+        except BaseException:
+            await coordinator.close()
+            if folder is not None and is_new:
+                folder.discard()
+            raise
+        try:
+            yield metrics, dashboard
+        finally:
+            await coordinator.close()
+
+
+class Register:
+    """What is kept of a run's course: the seconds of its rounds, and the machine's state when it finished."""
+
+    def __init__(self, coordinator: Coordinator, voice: "Voice") -> None:
+        self.rounds_file: RoundsFile | None = None
+        self.seconds = 0.0
+        self._engine, self._voice, self._sightings = coordinator.engine, voice, coordinator.sightings
+        self._end: tuple[CoordinatorState, str] | None = None
+        self._engine.on_round.append(self._on_round)
+        self._engine.on_note.append(self._on_note)
+
+    def _on_round(self, command: ReportRound) -> None:
+        self.seconds += command.report.seconds
+        if self.rounds_file is not None:
+            self.rounds_file.add(row_of(command.report))
+        self._voice.round(command.report)
+
+    def _on_note(self, note: Note) -> None:
+        if note.kind == "run-finished":
+            self._end = (self._engine.state, note.text)
+        else:
+            self._voice.note(note)
+
+    @property
+    def specification(self) -> RunSpecification:
+        """Of the run; its fingerprint may be fixed by the first agent."""
+        return self._engine.state.specification
+
+    @contextlib.contextmanager
+    def completing(self) -> Iterator[None]:
+        """Of files that are written anew when the run goes on: where it is to, they may fail."""
+        try:
+            yield
+        except RunFileError:
+            if not isinstance(self._engine.end, Suspend):
+                raise
+
+    def outcome(self) -> RunOutcome | None:
+        """How the run ended; None where it has not."""
+        if self._end is None:
+            return None
+        state, message = self._end
+        return outcome_of_state(state, message=message, seconds=self.seconds, bounded=self._sightings.bounded)
+
+
+@contextlib.asynccontextmanager
+async def _writing(register: Register, folder: RunFolder) -> AsyncIterator[None]:
+    """Keeps the run folder while the run goes on, and completes it when it is over."""
+    handler = log_to_file(folder.log)
+    folder.write_spec(register.specification)
+    rows = [row_of(report) for report in read_reports(folder.store)]
+    register.seconds = sum(row.seconds for row in rows)
+    register.rounds_file = RoundsFile(folder.rounds, rows)
+    writer = asyncio.create_task(register.rounds_file.keep_writing())
+    try:
+        yield
+        outcome = register.outcome()
+        with register.completing():
+            folder.write_spec(register.specification)
+        if outcome is not None and outcome.basis is not None:
+            folder.write_basis(outcome.basis, run_id=outcome.run_id, rounds=outcome.rounds)
+            folder.write_result(result_document(outcome))
+    finally:
+        writer.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await writer
+        try:
+            with register.completing():
+                register.rounds_file.flush()
+        finally:
+            stop_logging(handler)
+
+
+# What it says ---------------------------------------------------------------------------------------------------
+
+
+class Voice(Protocol):
+    """How a coordinator speaks to whoever started it."""
+
+    def listening(self, address: str, agents: int) -> None:
+        """It can be joined."""
+
+    def metrics(self, url: str) -> None:
+        """Its metrics can be scraped."""
+
+    def shows(self, address: str) -> None:
+        """It has a dashboard."""
+
+    def goes_on(self, stored: StoredRun) -> None:
+        """It goes on with a run that was stored."""
+
+    def note(self, note: Note) -> None:
+        """Something happened to the fleet."""
+
+    def round(self, report: RoundReport) -> None:
+        """A round has closed."""
+
+    def finished(self, outcome: RunOutcome) -> None:
+        """The run is over."""
+
+    def failed(self, failure: CospanError) -> None:
+        """There is no run, or it did not end as it should."""
+
+
+class PlainVoice:
+    """Lines for people."""
+
+    def __init__(self) -> None:
+        self._due = 0.0
+
+    def listening(self, address: str, agents: int) -> None:
+        """The one line that scripts may wait for."""
+        say(f"cospan coordinator listens on {address}, waiting for {agents} agents", error=False)
+
+    def metrics(self, url: str) -> None:
+        """Where they are."""
+        say(f"metrics are on {url}", error=False)
+
+    def shows(self, address: str) -> None:
+        """For a browser."""
+        say(f"dashboard: {address}", error=False)
+
+    def goes_on(self, stored: StoredRun) -> None:
+        """How far the run had come."""
+        state = stored.state
+        of = f" of {state.specification.rounds}" if state.specification.rounds else ""
+        say(f"goes on with run {state.run_id}: {state.rounds}{of} rounds are done", error=False)
+
+    def note(self, note: Note) -> None:
+        """Who came and went."""
+        words = (note.kind.replace("-", " "), ", ".join(note.agent_ids[:10]), note.text)
+        say(f"round {note.round}: " + ": ".join(word for word in words if word), error=False)
+
+    def round(self, report: RoundReport) -> None:
+        """One line every few seconds."""
+        now = time.monotonic()
+        if now >= self._due or report.finished:
+            self._due = now + _PLAIN_ROUND_SECONDS
+            say(
+                f"round {report.closed_round} closed: {report.contributors} agents, "
+                f"basis moved by {report.basis_movement:.3g}",
+                error=False,
+            )
+
+    def finished(self, outcome: RunOutcome) -> None:
+        """Why it is over."""
+        if outcome.bounded:
+            say(bound_note(outcome.bounded, outcome.specification.method), error=False)
+        say(f"finished after {outcome.rounds} rounds: {outcome.message}", error=False)
+
+    def failed(self, failure: CospanError) -> None:
+        """`main` says it."""
+
+
+class JsonVoice:
+    """JSON lines for programs."""
+
+    def __init__(self, lines: JsonLines) -> None:
+        self._lines, self._due = lines, 0.0
+
+    def listening(self, address: str, agents: int) -> None:
+        """With the real port, where 0 was asked for."""
+        self._lines.emit("listening", address=address, agents=agents)
+
+    def metrics(self, url: str) -> None:
+        """With the real port, where 0 was asked for."""
+        self._lines.emit("metrics", url=url)
+
+    def shows(self, address: str) -> None:
+        """With the real port, where 0 was asked for."""
+        self._lines.emit("dashboard", address=address)
+
+    def goes_on(self, stored: StoredRun) -> None:
+        """How far the run had come."""
+        self._lines.emit("goes-on", run_id=stored.state.run_id, rounds=stored.state.rounds)
+
+    def note(self, note: Note) -> None:
+        """The event is the note's kind: run-started, agent-joined, agent-lost, agent-back, agent-gone, …"""
+        self._lines.emit(note.kind, round=note.round, agents=list(note.agent_ids), message=note.text)
+
+    def round(self, report: RoundReport) -> None:
+        """At most four a second."""
+        now = time.monotonic()
+        if now >= self._due or report.finished:
+            self._due = now + _JSON_ROUND_SECONDS
+            self._lines.emit(
+                "round",
+                round=report.closed_round,
+                seconds=report.seconds,
+                contributors=report.contributors,
+                basis_movement=report.basis_movement,
+            )
+
+    def finished(self, outcome: RunOutcome) -> None:
+        """With the numbers of result.json that a coordinator knows."""
+        document = result_document(outcome)
+        keys = ("finish_cause", "message", "rounds", "seconds", "basis_sha256", "departures", "run_id")
+        self._lines.emit("finished", **{key: document[key] for key in keys})
+
+    def failed(self, failure: CospanError) -> None:
+        """Why, and with which exit code the process ends."""
+        self._lines.emit("failed", reason=failure.reason, message=str(failure), exit_code=failure.exit_code)

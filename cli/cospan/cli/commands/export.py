@@ -1,0 +1,109 @@
+"""`cospan export`: a basis of a stored run as a file of its own, with all that says what it is."""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float
+
+from cospan.cli.commands.runs import is_run, run_folders
+from cospan.cli.run_folder.layout import BASIS_FORMAT, RunFolder
+from cospan.core.specification import RunSpecification, basis_digest
+from cospan.server.storage.reader import read_basis
+from cospan.wire.errors import RunFileError
+from cospan.wire.files.npz import load_npz, save_npz
+from cospan.wire.files.spec_file import load_spec, to_toml
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class ExportedBasis:
+    """A basis, and of what.
+
+    Attributes:
+        run_id: of the run.
+        specification: of the run.
+        round: t, the number of rounds that led to it.
+        basis: B_t, shape (d, r).
+    """
+
+    run_id: str
+    specification: RunSpecification
+    round: int
+    basis: Float[np.ndarray, "d r"]
+
+
+def export_basis(run: Path, output: Path, *, round_number: int | None = None, force: bool = False) -> int:
+    """Writes a basis of a run, the last one where no round is named; the exit code.
+
+    Raises:
+        RunFileError: there is no such run or basis, or there is such a file already.
+    """
+    folder = folder_of(run)
+    _check_output(output, folder, force=force)
+    found = find_basis(folder, round_number)
+    digest = basis_digest(found.basis)
+    save_npz(
+        output,
+        format=BASIS_FORMAT,
+        run_id=found.run_id,
+        round=found.round,
+        basis=found.basis,
+        basis_sha256=digest,
+        specification=to_toml(found.specification),
+        specification_digest=found.specification.digest(),
+        feature_fingerprint=found.specification.feature_fingerprint,
+    )
+    print(
+        f"wrote {output}: the basis of run {found.run_id} after {found.round} rounds, sha256 {digest}",
+        file=sys.stderr,
+    )
+    return 0
+
+
+def find_basis(folder: RunFolder, round_number: int | None) -> ExportedBasis:
+    """A basis that a run has kept.
+
+    Raises:
+        RunFileError: there is none, or it is damaged.
+    """
+    if folder.store.exists():
+        kept = read_basis(folder.store, round_number)
+        return ExportedBasis(kept.state.run_id, kept.state.specification, kept.round, kept.basis)
+    specification = load_spec(folder.spec)
+    basis = folder.read_basis()
+    values = load_npz(folder.basis, "the basis of a run")
+    run_id, last = str(values["run_id"]), int(values["round"])
+    if round_number == 0:
+        return ExportedBasis(run_id, specification, 0, specification.initial_basis())
+    if round_number not in (None, last):
+        raise RunFileError(
+            f"{folder.path} has not kept the basis after {round_number} rounds; it keeps those of 0, {last}"
+        )
+    return ExportedBasis(run_id, specification, last, basis)
+
+
+def folder_of(run: Path) -> RunFolder:
+    """The folder of one run.
+
+    Raises:
+        RunFileError: it is none, or one of several runs.
+    """
+    if is_run(run):
+        return RunFolder(run)
+    names = [path.name for path in run_folders(run)]
+    if not names:
+        raise RunFileError(f"{run} holds no run; name the folder of one, see `cospan runs`")
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    raise RunFileError(f"{run} is a folder of runs; name one of them: {', '.join(names[-3:])}{more}")
+
+
+def _check_output(output: Path, folder: RunFolder, *, force: bool) -> None:
+    if output.is_dir():
+        raise RunFileError(f"--output {output} is a folder; name a file in it")
+    if not output.exists():
+        return
+    if output.resolve() == folder.store.resolve():
+        raise RunFileError(f"--output {output} is the stored run itself; name another file")
+    if not force:
+        raise RunFileError(f"--output {output} exists; name another file, or say --force to write over it")

@@ -1,0 +1,156 @@
+"""`cospan relay`: a coordinator to its agents, and a group of them to its own coordinator; what it prints."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from cospan.cli.commands.coordinator import DEFAULT_PORT
+from cospan.cli.output.exit_codes import INTERRUPTED
+from cospan.cli.output.log_lines import log_errors_to_stderr
+from cospan.cli.processes.telemetry import MetricsPlan, metrics_plan, serving_metrics
+from cospan.cli.processes.this_process import (
+    JsonLines,
+    LastExit,
+    claim_stdout,
+    keep_freed_memory,
+    keep_what_is_loaded,
+    on_stop_signal,
+    use_one_blas_thread,
+)
+from cospan.cli.settings.layers import Settings, load_settings
+from cospan.relay.relay import Relay
+from cospan.server.machine.events import EndRun, Note, Suspend
+from cospan.wire.address import is_loopback
+from cospan.wire.console import say
+from cospan.wire.errors import CospanError, InvalidValueError
+from cospan.wire.files.descriptor_limit import raise_file_limit
+from cospan.wire.limits import MAX_GROUP
+from cospan.wire.security.tls import check_usable
+
+_STOP_SECONDS = 30.0
+"""A relay that was told to stop has ended by then: its streams, above and below, take 15 s at most."""
+
+
+def relay_here(flags: Mapping[str, Any], config: Path | None, *, json: bool) -> int:
+    """Relays in this process until the run is over; the exit code.
+
+    Raises:
+        CospanError: it cannot begin, or cannot go on.
+    """
+    log_errors_to_stderr()
+    lines = JsonLines(claim_stdout(dropping=True)) if json else None
+    try:
+        settings = load_settings(flags, config)
+        relay = _prepared(settings)
+        metrics = metrics_plan(settings, settings.tls)
+        use_one_blas_thread()
+        raise_file_limit()
+        keep_what_is_loaded()
+        keep_freed_memory()
+        last_exit = LastExit()
+        try:
+            end, stopped = asyncio.run(_serve(relay, metrics, lines, last_exit))
+        finally:
+            last_exit.over()
+    except CospanError as failure:
+        if lines is not None:
+            lines.emit("failed", reason=failure.reason, message=str(failure), exit_code=failure.exit_code)
+        raise
+    _say(lines, "finished", end.message)
+    return INTERRUPTED if stopped else 0
+
+
+def _prepared(settings: Settings) -> Relay:
+    """The relay that the settings ask for.
+
+    Raises:
+        InvalidValueError: nobody says where the coordinator is; the certificates cannot be used; or there are none
+            where other machines can reach the address.
+    """
+    if settings.upstream is None:
+        raise InvalidValueError("upstream is not said; name the coordinator with --upstream HOST:PORT")
+    tls = settings.tls
+    if tls is not None:
+        check_usable(tls, time.time())
+    elif not is_loopback(settings.host) and not settings.insecure:
+        raise InvalidValueError(
+            f"host is {settings.host}, which other machines can reach, and there is no TLS; say --tls-cert, "
+            "--tls-key and --tls-ca, listen on 127.0.0.1, or say --insecure where the network is trusted"
+        )
+    return Relay(
+        settings.upstream,
+        host=settings.host,
+        port=DEFAULT_PORT if settings.port is None else settings.port,
+        gather_agents=MAX_GROUP if settings.agents is None else settings.agents,
+        level=settings.level,
+        patience=settings.patience,
+        min_steps_per_round=settings.min_steps_per_round,
+        tls=tls,
+        upstream_tls=settings.upstream_tls,
+    )
+
+
+async def _serve(
+    relay: Relay, metrics: MetricsPlan | None, lines: JsonLines | None, last_exit: LastExit
+) -> tuple[EndRun | Suspend, bool]:
+    """How the relay ended, and whether a signal ended it before its run was over."""
+    stopped = False
+    starting = asyncio.ensure_future(relay.start())
+
+    def stop(cause: str) -> None:
+        nonlocal stopped
+        stopped = stopped or not relay.engine.ended.is_set()
+        last_exit.due(_STOP_SECONDS, code=INTERRUPTED)
+        text = f"the relay was stopped by {cause}"
+        if not starting.done():
+            starting.cancel()
+        elif cause == "SIGINT":  # as for agents: somebody has seen enough, and all else is started again
+            relay.stop(text)
+        else:
+            relay.drain(text)
+
+    on_stop_signal(stop)
+    try:
+        await starting
+    except asyncio.CancelledError:
+        return Suspend("it was stopped before the coordinator had answered", failed=False), True
+    try:
+        with contextlib.ExitStack() as beside:
+            url = None
+            if metrics is not None:
+                serving = serving_metrics(metrics, relay.engine, relay.door, closes_rounds=False)
+                url = beside.enter_context(serving)
+            relay.engine.on_note.append(lambda note: _say_note(lines, note))
+            _say_listening(lines, relay, url)
+            return await relay.wait(), stopped
+    finally:
+        await relay.close()
+
+
+def _say_listening(lines: JsonLines | None, relay: Relay, metrics: str | None) -> None:
+    if lines is not None:
+        lines.emit("listening", address=relay.address)
+    else:
+        say(f"cospan relay listens on {relay.address}", error=False)  # the one line that scripts may wait for
+    if metrics is not None and lines is not None:
+        lines.emit("metrics", url=metrics)
+    elif metrics is not None:
+        say(f"metrics are on {metrics}", error=False)
+
+
+def _say_note(lines: JsonLines | None, note: Note) -> None:
+    if lines is not None:
+        lines.emit("note", kind=note.kind, round=note.round, agents=list(note.agent_ids), message=note.text)
+        return
+    words = (note.kind.replace("-", " "), ", ".join(note.agent_ids[:10]), note.text)
+    say(f"round {note.round}: " + ": ".join(word for word in words if word), error=False)
+
+
+def _say(lines: JsonLines | None, event: str, message: str) -> None:
+    if lines is not None:
+        lines.emit(event, message=message)
+    else:
+        say(f"{event}: {message}", error=False)

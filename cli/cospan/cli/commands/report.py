@@ -1,0 +1,209 @@
+"""`cospan report`: the page of a finished run as one HTML file, written or served on the loopback."""
+
+import contextlib
+import json
+import math
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cospan.cli.commands.export import find_basis, folder_of
+from cospan.cli.run_folder.layout import RunFolder, write_text
+from cospan.cli.run_folder.stored_rounds import read_rounds
+from cospan.client.files.result_file import AgentResult, load_result
+from cospan.core.learning.units import Units
+from cospan.core.specification import RunSpecification
+from cospan.dashboard.payloads import AGENT_COLUMNS, agent_row, heat_map, run_identity, series_of, spectrum_values
+from cospan.dashboard.rank_spectrum import Spectrum, spectrum_of
+from cospan.dashboard.report_page import report_page
+from cospan.dashboard.series import RoundSeries
+from cospan.server.admission.file_limits import small_connections
+from cospan.server.machine.snapshot import SavedRun
+from cospan.server.net.host_header import LOOPBACK_NAMES
+from cospan.server.net.http_server import Answer, PlainHttpServer, Request
+from cospan.server.storage.reader import read_saved
+from cospan.wire.errors import RunFileError
+from cospan.wire.files.safe_files import MAX_RESULT_BYTES, read_text
+from cospan.wire.messages import AgentPhase, AgentReport
+
+_MOST_AGENTS = 10_000
+"""Agents that a report lists, so that it stays below 3 MB."""
+_MOST_FILES = 2_000
+"""Agents' files that are read: a few milliseconds each."""
+_NOT_KEPT = ("absent", "outliers", "reconnects")
+"""What a coordinator knows of an agent, and no file."""
+_OF_FILE = ("agent_id", "head", "reward_moments", "feature_squares", "trace_mean_squared_td_error")
+"""What is read of an agent's file; the rest may be gigabytes."""
+_FINISHED = {"rounds-reached": "finished", "stopped": "stopped", "failed": "failed"}
+
+
+def report_run(run: Path, output: Path | None, *, serve: bool, force: bool) -> int:
+    """Writes the report of a run, or serves it on the loopback until Ctrl-C; the exit code.
+
+    Raises:
+        RunFileError: there is no such run, or the file cannot be written.
+    """
+    folder = folder_of(run)
+    if output is not None:
+        if output.is_dir():
+            raise RunFileError(f"--output {output} is a folder; name a file in it")
+        if output.exists() and not force:
+            raise RunFileError(f"--output {output} exists; name another file, or say --force to write over it")
+    page = report_page(report_frame(folder))
+    if output is not None:
+        write_text(output, page)
+        print(f"wrote {output}: {len(page.encode()) / 1e6:.2f} MB, opens in any browser, offline", file=sys.stderr)
+    if serve or output is None:
+        _serve(page.encode())
+    return 0
+
+
+def report_frame(folder: RunFolder) -> dict[str, Any]:
+    """What the page shows of a run: the same that the dashboard is sent, from the files of its folder."""
+    kept = find_basis(folder, None)
+    result = _result(folder)
+    saved = read_saved(folder.store) if folder.store.exists() else None
+    series = RoundSeries()
+    for closed in read_rounds(folder):
+        series.add(closed)
+    files = dict(_agents_files(folder))
+    learnt = {row["id"]: row for row in result.get("per_agent", ())}
+    names = sorted({*learnt, *(saved.rounds_counted if saved else ()), *files})
+    spectrum = _spectrum(kept.specification, files)
+    seconds = result.get("seconds")
+    cause = result.get("finish_cause")
+    run = {
+        **run_identity(kept.specification, kept.run_id),
+        "round": kept.round,
+        "phase": "finished" if cause else "stored",
+        "phase_seconds": 0.0,
+        "rounds_per_second": kept.round / seconds if seconds else 0.0,
+        "round_times": series.round_times,
+        "waiting": {"count": 0, "names": []},
+        "finish_cause": cause,
+        "finish_text": _FINISHED.get(str(cause), "ended") if cause else None,
+        "live": False,
+        "errors": {"subspace": result.get("subspace_error"), "value": result.get("value_error")},
+        "message": result.get("message", "the run has no result yet: it can go on"),
+    }
+    return {
+        "whole": True,
+        "run": run,
+        "series": series_of(series),
+        "agents": [
+            _row(name, saved, learnt.get(name), files.get(name), kept.round) for name in names[:_MOST_AGENTS]
+        ],
+        "agents_left_out": max(0, len(names) - _MOST_AGENTS),
+        "basis": heat_map(kept.basis),
+        "spectrum": spectrum_values(spectrum),
+    }
+
+
+def _result(folder: RunFolder) -> dict[str, Any]:
+    """`result.json`; empty where the run has none yet.
+
+    Raises:
+        RunFileError: it is damaged.
+    """
+    if not folder.result.exists():
+        return {}
+    try:
+        document = json.loads(read_text(folder.result, MAX_RESULT_BYTES))
+    except (OSError, ValueError, RecursionError) as failure:
+        raise RunFileError(f"cannot read {folder.result}: {failure}") from failure
+    if not isinstance(document, dict):
+        raise RunFileError(f"{folder.result} is no result of a run; it must be a JSON object")
+    return document
+
+
+def _agents_files(folder: RunFolder) -> Iterator[tuple[str, AgentResult]]:
+    """Agents' own files, by name, as far as they are there; groups write one for each agent as well."""
+    paths = sorted(folder.agents.glob("*.npz"))[:_MOST_FILES] if folder.agents.is_dir() else []
+    for path in paths:
+        try:
+            found = load_result(path, names=_OF_FILE)
+        except RunFileError as failure:
+            if not path.name.startswith("group-"):
+                print(f"cospan: {failure}; it is left out of the report", file=sys.stderr)
+            continue
+        yield found.text("agent_id"), found
+
+
+def _row(
+    name: str, saved: SavedRun | None, learnt: dict[str, Any] | None, file: AgentResult | None, rounds: int
+) -> list[Any]:
+    gone = (
+        next((departure for departure in saved.departures if departure.agent_id == name), None) if saved else None
+    )
+    report = AgentReport(
+        agent_id=name,
+        phase=AgentPhase.GONE if gone else AgentPhase.CONNECTED,
+        silent_seconds=0.0,
+        awaited=False,
+        rounds_counted=saved.rounds_counted.get(name, 0) if saved else rounds,
+        reconnects=gone.reconnects if gone else 0,
+        gone_in_round=gone.round if gone else None,
+        gone_cause=gone.cause if gone else "",
+        last_round=saved.last_rounds.get(name) if saved else (rounds - 1 if rounds else None),
+        td_error=_last_td_error(file),
+    )
+    value_error = learnt.get("value_error") if learnt else None
+    row = agent_row(report, None, value_error)
+    for column in _NOT_KEPT:
+        row[AGENT_COLUMNS.index(column)] = None
+    return [*row, _more(learnt)]
+
+
+def _more(learnt: dict[str, Any] | None) -> dict[str, Any]:
+    """What a result knows of an agent and a coordinator does not, by what it is called on the page."""
+    if learnt is None:
+        return {}
+    names = {
+        "label": "Site",
+        "mean_reward": "Mean reward",
+        "gain": "Gain (learnt)",
+        "gain_error": "Gain error",
+        "independent_error": "Value error of independent TD",
+    }
+    return {title: learnt[key] for key, title in names.items() if learnt.get(key) is not None}
+
+
+def _last_td_error(file: AgentResult | None) -> float | None:
+    if file is None:
+        return None
+    trace = file.numbers("trace_mean_squared_td_error", 1)
+    return math.sqrt(trace[-1]) if len(trace) and trace[-1] >= 0.0 else None
+
+
+def _spectrum(spec: RunSpecification, files: dict[str, AgentResult]) -> Spectrum | None:
+    """Of the last heads; scaled as the run scales what comes of them, so that no agent outweighs the others."""
+    moment = np.zeros((spec.rank, spec.rank))
+    for file in files.values():
+        head = file.numbers("head", 1)
+        unit = 1.0
+        if spec.method.reward_scaled:
+            count, _, squares, _ = file.numbers("reward_moments", 1)
+            steps = max(count, 1.0)
+            unit = Units.of(squares / steps, file.number("feature_squares") / steps).head
+        if len(head) == spec.rank and np.isfinite(head).all():
+            moment += np.outer(head / unit, head / unit)
+    return spectrum_of(moment, len(files))
+
+
+def _serve(page: bytes) -> None:
+    """Serves the page on a free port of the loopback until Ctrl-C."""
+
+    async def answer(request: Request) -> Answer:
+        if request.path != "/":
+            return Answer(404, b"the report is at /\n")
+        return Answer(200, page, "text/html; charset=utf-8", {"X-Frame-Options": "DENY"})
+
+    most, names = small_connections(), LOOPBACK_NAMES
+    with PlainHttpServer("127.0.0.1", 0, answer, name="report", most=most, names=names) as server:
+        print(f"the report is at http://127.0.0.1:{server.port}/; Ctrl-C ends this", flush=True)
+        with contextlib.suppress(KeyboardInterrupt):
+            threading.Event().wait()

@@ -1,0 +1,428 @@
+"""`cospan run`: a whole run on this machine, from the plan to the summary."""
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import secrets
+import shutil
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TextIO
+
+from cospan.cli.output.log_lines import log_errors_to_stderr, log_to_file, stop_logging
+from cospan.cli.output.plot import draw_convergence
+from cospan.cli.output.progress import View, choose_view
+from cospan.cli.output.run_problems import lost_agents, named, poorly_explained, with_causes
+from cospan.cli.output.summary import summary_lines
+from cospan.cli.processes.agent_argv import check_open_files
+from cospan.cli.processes.dashboard import plan_dashboard
+from cospan.cli.processes.in_process_run import InProcessRun
+from cospan.cli.processes.local_fleet import Fleet
+from cospan.cli.processes.this_process import claim_stdout, ignore_hangups, use_one_blas_thread
+from cospan.cli.run_folder.layout import RunFolder, check_free, make_run_folder
+from cospan.cli.run_folder.progress_log import RunMonitor, write_rounds
+from cospan.cli.run_folder.resume import (
+    Launch,
+    Resumption,
+    claimed,
+    command_to_resume,
+    is_complete,
+    is_resumable,
+    prepared,
+    rounds_stored,
+    seconds_to_come_back,
+)
+from cospan.cli.run_folder.run_result import (
+    AgentRow,
+    RunFailedError,
+    RunOutcome,
+    agent_row,
+    read_outcome,
+    result_document,
+    with_medians,
+)
+from cospan.cli.settings.run_specification import RunPlan, plan_with_workload
+from cospan.cli.settings.run_warnings import advise, of_agents, of_features, of_rank
+from cospan.client.agent import default_agent_id
+from cospan.client.environment.ownership import closing_on_failure
+from cospan.client.environment.workload_loader import true_basis
+from cospan.client.files.group_file import OF_AGENTS, agents_of, load_group
+from cospan.client.files.result_file import AgentResult, load_result
+from cospan.client.learning.default_run import DEFAULT_ROUNDS
+from cospan.client.placement import Host, hosts_of
+from cospan.client.session.run_checks import below_floor
+from cospan.core.specification import SITE_PREFIX
+from cospan.wire.console import say
+from cospan.wire.errors import AgentsLostError, InterruptedRunError, InvalidValueError, RunFileError
+from cospan.wire.files.descriptor_limit import raise_file_limit
+from cospan.wire.files.safe_files import MAX_RESULT_BYTES, read_text
+from cospan.wire.messages import FinishCause
+
+log = logging.getLogger(__name__)
+
+_SHORTEST_START_SECONDS = 60.0
+_START_SECONDS_PER_AGENT = 2.0
+COORDINATOR_LOST = "coordinator-lost"
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """What is said of one run only, beside the settings."""
+
+    workload: str | None
+    spec: Path | None
+    output: Path | None
+    resume: Path | None = None
+    in_process: bool = False
+    json: bool = False
+    quiet: bool = False
+    debug: bool = False
+    allow_losses: bool = False
+
+
+def run_here(chosen: RunOptions, flags: Mapping[str, Any], config: Path | None) -> int:
+    """Runs a fleet on this machine until the run is over; the exit code.
+
+    Raises:
+        CospanError: it cannot begin, or did not reach its end.
+    """
+    log_errors_to_stderr()
+    data = claim_stdout() if chosen.json else None
+    if chosen.resume is not None:
+        return _resume(chosen, chosen.resume, flags, config, data)
+    plan = plan_with_workload(
+        flags, config, reference=chosen.workload, spec_file=chosen.spec, rounds=DEFAULT_ROUNDS
+    )
+    assert plan.workload is not None
+    assert plan.site is not None
+    with closing_on_failure(plan.site):
+        hosts, folder, monitor = _prepared(plan, chosen)
+    if not chosen.in_process:
+        plan.close()  # the first agent's process makes this site again, and may need what it holds
+    try:
+        Launch.of(plan.settings, in_process=chosen.in_process).write(folder)
+        folder.write_spec(plan.specification)
+        return _from_here(plan, hosts, folder, monitor, chosen, data)
+    except BaseException:
+        if not monitor.rows and not rounds_stored(folder):
+            folder.discard()
+        raise
+    finally:
+        folder.release()
+
+
+def _resume(
+    chosen: RunOptions, path: Path, flags: Mapping[str, Any], config: Path | None, data: TextIO | None
+) -> int:
+    """Runs on where the run of a folder was stored; the exit code.
+
+    Raises:
+        CospanError: it cannot be resumed, or did not reach its end.
+    """
+    if chosen.output is not None or chosen.spec is not None or chosen.in_process:
+        raise InvalidValueError(
+            f"--resume {path} goes on in that folder, with its specification; leave out --output, --spec and "
+            "--in-process"
+        )
+    folder = claimed(path)
+    try:
+        over = is_complete(folder)
+        if over:
+            say(over)
+            if data is not None:
+                with contextlib.suppress(OSError, ValueError):  # a run that failed may have none
+                    _print_document(json.loads(read_text(folder.result, MAX_RESULT_BYTES)), data, folder)
+            return 0
+        resumption = prepared(folder, flags, config, chosen.workload)
+        plan = resumption.plan
+        assert plan.workload is not None
+        spec = plan.specification
+        try:
+            hosts = hosts_of(spec, plan.settings.processes, called="processes")
+            plan_dashboard(plan.settings, None)
+            _check_processes(plan, hosts)
+            use_one_blas_thread()
+            truth = true_basis(plan.workload, spec)
+        finally:
+            plan.close()  # the first agent's process makes this site again, and may need what it holds
+        monitor = RunMonitor(agents=spec.agents, total=spec.rounds, true_basis=truth)
+        return _from_here(plan, hosts, folder, monitor, chosen, data, resumption)
+    finally:
+        folder.release()
+
+
+def _from_here(
+    plan: RunPlan,
+    hosts: Sequence[Host],
+    folder: RunFolder,
+    monitor: RunMonitor,
+    chosen: RunOptions,
+    data: TextIO | None,
+    resumption: Resumption | None = None,
+) -> int:
+    """The run in its folder, and what is left of it; the exit code."""
+    view = choose_view(quiet=chosen.quiet)
+    try:
+        outcome, interrupted = _carry_out(plan, hosts, folder, monitor, view, chosen, resumption)
+    finally:
+        view.close()
+    ignore_hangups()  # what was learnt is there; a terminal that closes now must not take the summary's files along
+    _conclude(outcome, hosts, folder, monitor, data, quiet=chosen.quiet)
+    return _exit_code(outcome, interrupted, folder, allow_losses=chosen.allow_losses)
+
+
+def _prepared(plan: RunPlan, chosen: RunOptions) -> tuple[list[Host], RunFolder, RunMonitor]:
+    """All that is known, checked and made before anything is started."""
+    assert plan.workload is not None
+    assert plan.site is not None
+    hosts = hosts_of(plan.specification, plan.settings.processes, called="processes")
+    if plan_dashboard(plan.settings, None) is not None and chosen.in_process:
+        raise InvalidValueError(
+            "--dashboard shows a coordinator's process, and --in-process has none; leave out one"
+        )
+    if not chosen.in_process:
+        _check_processes(plan, hosts)
+    if chosen.output is not None:
+        check_free(chosen.output)
+    use_one_blas_thread()
+    spec = plan.specification
+    advise([*of_rank(spec), *of_features(spec, plan.site), *of_agents(spec.agents)])
+    monitor = RunMonitor(agents=spec.agents, total=spec.rounds, true_basis=true_basis(plan.workload, spec))
+    return hosts, make_run_folder(chosen.output, workload=plan.workload.name or spec.workload), monitor
+
+
+def _check_processes(plan: RunPlan, hosts: Sequence[Host]) -> None:
+    """What would keep the run's processes from working.
+
+    Raises:
+        StepsBelowFloorError: agents would refuse the run; in one process, where nothing is sent, there is no floor.
+        InvalidValueError: there are too few open files for so many processes.
+    """
+    refusal = below_floor(plan.specification, plan.settings.min_steps_per_round)
+    if refusal is not None:
+        raise refusal
+    check_open_files(hosts, plan.specification.agents, raise_file_limit())
+
+
+def _carry_out(
+    plan: RunPlan,
+    hosts: Sequence[Host],
+    folder: RunFolder,
+    monitor: RunMonitor,
+    view: View,
+    chosen: RunOptions,
+    resumption: Resumption | None,
+) -> tuple[RunOutcome, str]:
+    """The run itself: how it ended, and the signal that ended it, or "".
+
+    Raises:
+        CospanError: it could not begin; there is nothing to keep.
+    """
+    if chosen.in_process:
+        outcome, interrupted = _in_process(plan, hosts, folder, monitor, view)
+    else:
+        outcome, interrupted = asyncio.run(
+            _networked(plan, hosts, folder, monitor, view, resumption, debug=chosen.debug)
+        )
+    if outcome.rounds == 0:
+        why = f"it was interrupted by {interrupted}" if interrupted else outcome.message
+        kind = InterruptedRunError if interrupted else RunFailedError
+        raise kind(f"the run ended before its first round was done: {why}")
+    return replace(outcome, subspace_error=monitor.subspace_error(outcome.basis)), interrupted
+
+
+def _in_process(
+    plan: RunPlan, hosts: Sequence[Host], folder: RunFolder, monitor: RunMonitor, view: View
+) -> tuple[RunOutcome, str]:
+    assert plan.site is not None
+    with closing_on_failure(plan.site):
+        folder.agents.mkdir()
+        run = InProcessRun(plan, hosts, folder, monitor, view, run_id=secrets.token_hex(8))
+    handler = log_to_file(folder.log)
+    try:
+        outcome = run.run()
+    finally:
+        stop_logging(handler)
+    assert outcome.basis is not None
+    folder.write_basis(outcome.basis, run_id=outcome.run_id, rounds=outcome.rounds)
+    outcome = with_causes(outcome, run.losses, ())
+    return replace(outcome, warnings=tuple(run.warnings.sentences())), run.interrupted
+
+
+async def _networked(
+    plan: RunPlan,
+    hosts: Sequence[Host],
+    folder: RunFolder,
+    monitor: RunMonitor,
+    view: View,
+    resumption: Resumption | None,
+    *,
+    debug: bool,
+) -> tuple[RunOutcome, str]:
+    start_seconds = plan.settings.start_seconds
+    if start_seconds is None:
+        start_seconds = max(_SHORTEST_START_SECONDS, _START_SECONDS_PER_AGENT * plan.specification.agents)
+    if resumption is not None:
+        start_seconds += seconds_to_come_back(folder)
+    fleet = Fleet(
+        plan, folder, monitor, view, hosts, start_seconds=start_seconds, debug=debug, resumption=resumption
+    )
+    await fleet.run()
+    if fleet.failure is not None:
+        if resumption is None:
+            folder.discard()  # the others may have learnt for a moment, but this was no run
+        raise fleet.failure
+    outcome = _outcome_of_coordinator(plan, folder, monitor, fleet.complaint)
+    if fleet.deserted and outcome.cause == FinishCause.STOPPED.value:
+        outcome = _without_agents(outcome, fleet)
+    outcome = with_causes(outcome, fleet.losses, fleet.left)
+    outcome = replace(outcome, warnings=tuple(fleet.warnings.sentences()))
+    if fleet.coordinator_interrupted and not fleet.interrupted and not fleet.deserted:
+        return outcome, "a signal to its coordinator"
+    return outcome, fleet.interrupted
+
+
+def _without_agents(outcome: RunOutcome, fleet: Fleet) -> RunOutcome:
+    """The outcome of a run that was stopped because every agent process had ended: the coordinator was not told."""
+    return replace(
+        outcome,
+        cause=FinishCause.NO_AGENTS.value,
+        message=f"every agent process has ended; the last: {fleet.deserted}",
+        agents=0,
+    )
+
+
+def _outcome_of_coordinator(plan: RunPlan, folder: RunFolder, monitor: RunMonitor, complaint: str) -> RunOutcome:
+    """What the coordinator has written; what is known here, where it was ended before it could write."""
+    try:
+        document = json.loads(read_text(folder.result, MAX_RESULT_BYTES))
+        return read_outcome(document, plan.specification, folder.read_basis())
+    except (OSError, RunFileError):
+        counted = sum(row.contributors for row in monitor.rows)
+        return RunOutcome(
+            specification=plan.specification,
+            run_id="",
+            cause=COORDINATOR_LOST,
+            message=complaint or "the coordinator process ended in the middle of the run",
+            rounds=len(monitor.rows),
+            seconds=sum(row.seconds for row in monitor.rows),
+            agents=len(list(folder.agents.glob(f"{SITE_PREFIX}*.npz"))),
+            agent_steps=counted * plan.specification.method.steps_per_round,
+            basis=None,
+        )
+
+
+# What is left -----------------------------------------------------------------------------------------------------
+
+
+def _conclude(
+    outcome: RunOutcome,
+    hosts: Sequence[Host],
+    folder: RunFolder,
+    monitor: RunMonitor,
+    data: TextIO | None,
+    *,
+    quiet: bool,
+) -> None:
+    """Completes the run folder, and prints what came out."""
+    results = _results(folder, hosts)
+    agents = [_row(index, results, monitor) for index in range(outcome.specification.agents)]
+    poor = poorly_explained([agent for agent in agents if agent.id in results], outcome.specification.rank)
+    outcome = replace(outcome, warnings=(*outcome.warnings, *poor))
+    document = result_document(outcome, agents)
+    rows = with_medians(monitor.rows, results.values())
+    write_rounds(folder.rounds, rows)
+    folder.write_result(document)
+    if not is_resumable(folder):
+        with contextlib.suppress(OSError):
+            folder.subspace_errors.unlink(missing_ok=True)
+    advice = draw_convergence(folder.picture, outcome.specification, rows, list(results.values()))
+    if advice and not quiet:
+        say(advice)
+    if data is not None:
+        _print_document(document, data, folder)
+        return
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    for line in summary_lines(outcome, agents, document, folder.path, width=width):
+        say(line, error=False)
+
+
+def _print_document(document: Mapping[str, Any], data: TextIO, folder: RunFolder) -> None:
+    try:
+        print(json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False), file=data, flush=True)
+    except OSError as failure:
+        say(f"cospan: cannot write to standard output: {failure.strerror}; the same stands in {folder.result}")
+        os.dup2(os.open(os.devnull, os.O_WRONLY), data.fileno())  # what is still in its buffer
+
+
+def _results(folder: RunFolder, hosts: Sequence[Host]) -> dict[str, AgentResult]:
+    """What is there of the agents, by name: of a group from its one file, for thousands are slow to read."""
+    found: dict[str, AgentResult] = {}
+    for host in hosts:
+        path = folder.agent(host.name)
+        if path.exists():
+            with _left_out():
+                results = agents_of(load_group(path, names=OF_AGENTS)) if host.is_group else [load_result(path)]
+                found |= {result.text("agent_id"): result for result in results}
+        if host.is_group:  # a member that failed has a file of its own, of the time before
+            found |= _files_of(folder, [name for name in host.agents if name not in found])
+    return found
+
+
+def _files_of(folder: RunFolder, agents: Sequence[str]) -> dict[str, AgentResult]:
+    found = {}
+    for name in agents:
+        path = folder.agent(name)
+        if path.exists():
+            with _left_out():
+                found[name] = load_result(path)
+    return found
+
+
+@contextlib.contextmanager
+def _left_out() -> Iterator[None]:
+    """Does without a file that cannot be read; it is said."""
+    try:
+        yield
+    except RunFileError as failure:
+        say(f"cospan: {failure}; it is left out of the summary")
+
+
+def _row(index: int, results: Mapping[str, AgentResult], monitor: RunMonitor) -> AgentRow:
+    """The numbers of an agent; of one that left no file only what it is called."""
+    name = default_agent_id(index)
+    if name in results:
+        return agent_row(results[name])
+    progress = monitor.agents.get(name)
+    return AgentRow(id=name, label=progress.label if progress else "")
+
+
+def _exit_code(outcome: RunOutcome, interrupted: str, folder: RunFolder, *, allow_losses: bool) -> int:
+    """0 where the run did what was asked for: its rounds, or those until an administrator stopped it.
+
+    Raises:
+        InterruptedRunError: a signal ended it before.
+        RunFailedError: it did not reach its end.
+        AgentsLostError: it did, with fewer agents than it began with, and that is not allowed.
+    """
+    spec = outcome.specification
+    stopped = outcome.cause == FinishCause.STOPPED.value and not interrupted
+    if outcome.cause == FinishCause.ROUNDS_REACHED.value or stopped:
+        lost = lost_agents(outcome)
+        if lost and not allow_losses:
+            raise AgentsLostError(
+                f"the run began with {spec.agents} agents and lost {len(lost)} of them: {named(lost)}; the summary "
+                "says why. What was learnt is kept; --allow-losses makes this exit code 0"
+            )
+        return 0
+    of = f" of {spec.rounds}" if spec.rounds else ""
+    why = f"it was interrupted by {interrupted}" if interrupted else outcome.message
+    kind = InterruptedRunError if interrupted else RunFailedError
+    again = f"; resume with: {command_to_resume(folder.path)}" if is_resumable(folder) else ""
+    raise kind(
+        f"the run ended after {outcome.rounds}{of} rounds: {why}; what was learnt is in {folder.path}{again}"
+    )

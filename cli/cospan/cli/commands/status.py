@@ -1,0 +1,154 @@
+"""`cospan status`: what a coordinator is doing, in plain words or as JSON."""
+
+import asyncio
+import json as json_text
+import shutil
+import sys
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from cospan.cli.output.table import MOST_ROWS, and_more, table
+from cospan.cli.processes.admin_client import fetch_run
+from cospan.cli.settings.layers import load_settings
+from cospan.core.learning.units import bound_note
+from cospan.wire.messages import AgentPhase, AgentReport, RunPhase, RunReport
+from cospan.wire.text import MAX_RECORD, printable
+
+_NAMED = 5
+
+
+def show_status(flags: Mapping[str, Any], config: Path | None, *, json: bool) -> int:
+    """Asks a coordinator and prints what it says; the exit code.
+
+    Raises:
+        CospanError: it does not answer.
+    """
+    settings = load_settings(flags, config)
+    report = asyncio.run(fetch_run(settings.coordinator, settings.tls))
+    if json:
+        print(json_text.dumps(run_document(report), indent=2, ensure_ascii=False, allow_nan=False))
+        return 0
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    print("\n".join(status_lines(report, time.time(), width=width)))
+    return 0
+
+
+def status_lines(report: RunReport, now: float | None = None, *, width: int | None = None) -> list[str]:
+    """A run's state in plain words.
+
+    Args:
+        report: what the coordinator says.
+        now: when it said so, in seconds since 1970; the present time where left out.
+        width: characters of a line of the table; None for no bound.
+    """
+    spec = report.specification
+    workload = spec.workload or "no workload named"
+    title = f"run {report.stamp.run_id}: {workload}, d = {spec.feature_dim}, r = {spec.rank}"
+    lines = [printable(title, MAX_RECORD), sentence(report, time.time() if now is None else now)]
+    bounded = [agent.agent_id for agent in report.agents if agent.head_bounded]
+    if bounded:
+        lines.append(bound_note(bounded, spec.method))
+    if report.agents:
+        rows = [_row(agent) for agent in report.agents[:MOST_ROWS]]
+        lines += ["", *table(_COLUMNS, rows, width=width), *and_more(len(report.agents))]
+    return lines
+
+
+def sentence(report: RunReport, now: float) -> str:
+    """What a run is doing, how far it is, and how quick, at a time in seconds since 1970."""
+    of = f" of {report.specification.rounds}" if report.specification.rounds else ""
+    rate = f"{report.rounds_per_second:.1f} rounds/s" if report.rounds_per_second else "no round has closed yet"
+    return f"{doing(report, now)}; {report.stamp.round}{of} rounds done, {rate}"
+
+
+_COLUMNS = ("agent", "phase", "counted", "reconnects", "last heard", "note")
+
+
+def doing(report: RunReport, now: float) -> str:
+    """What a run is doing, at a time in seconds since 1970."""
+    here = sum(agent.phase is not AgentPhase.GONE for agent in report.agents)
+    seconds = f"{report.phase_seconds:.1f} s"
+    match report.phase:
+        case RunPhase.WAITING:
+            verb = "come back" if report.stamp.round else "join"
+            lost = [agent for agent in report.agents if agent.phase is AgentPhase.LOST]
+            known = f"; not connected: {_named(lost, now)}" if lost else ""
+            return (
+                f"waiting {seconds} for agents to {verb}: "
+                f"{here - len(lost)} of {report.specification.agents} are here{known}"
+            )
+        case RunPhase.COLLECTING:
+            return f"round {report.stamp.round}, {_waiting(report, seconds, now)}"
+        case RunPhase.CLOSING:
+            return f"round {report.stamp.round}, computing the new basis since {seconds}"
+        case RunPhase.DRAINING:
+            return "the coordinator is going down; the run goes on when it is started again"
+        case RunPhase.FINISHED:
+            cause = report.finish_cause.value.replace("-", " ") if report.finish_cause else "no cause given"
+            return f"finished {seconds} ago ({cause})"
+
+
+def _waiting(report: RunReport, seconds: str, now: float) -> str:
+    """Who is waited for."""
+    awaited = [agent for agent in report.agents if agent.awaited]
+    return f"waiting {seconds} for {_named(awaited, now) if awaited else 'agents to join'}"
+
+
+def _named(agents: Iterable[AgentReport], now: float) -> str:
+    """Each with the time of day at which it was last heard, the most silent first; only the first few are named."""
+    ordered = sorted(agents, key=lambda agent: -agent.silent_seconds)
+    named = [f"{agent.agent_id} (last seen {_clock(now - agent.silent_seconds)})" for agent in ordered[:_NAMED]]
+    return ", ".join(named) + (f" and {len(ordered) - _NAMED} more" if len(ordered) > _NAMED else "")
+
+
+def _clock(seconds: float) -> str:
+    return time.strftime("%H:%M:%S", time.localtime(seconds))
+
+
+def _row(agent: AgentReport) -> tuple[str, ...]:
+    note = ""
+    if agent.phase is AgentPhase.GONE:
+        note = f"gone since round {agent.gone_in_round}: {agent.gone_cause}"
+    elif agent.awaited:
+        note = "waited for"
+    if agent.outlier_rounds:
+        rounds = "1 round" if agent.outlier_rounds == 1 else f"{agent.outlier_rounds} rounds"
+        note += f"{'; ' if note else ''}an outlier in {rounds}"
+    heard = f"{agent.silent_seconds:.1f} s ago"
+    return agent.agent_id, agent.phase.value, str(agent.rounds_counted), str(agent.reconnects), heard, note
+
+
+def run_document(report: RunReport) -> dict[str, Any]:
+    """A run's state as JSON has it."""
+    from cospan.cli.run_folder.run_result import plain_constants
+
+    specification = report.specification.as_dict()
+    return {
+        "run_id": report.stamp.run_id,
+        "incarnation": report.stamp.incarnation,
+        "round": report.stamp.round,
+        "durable_round": report.stamp.durable_round,
+        "phase": report.phase.value,
+        "phase_seconds": report.phase_seconds,
+        "rounds_per_second": report.rounds_per_second,
+        "finish_cause": report.finish_cause.value if report.finish_cause else None,
+        "agents": [_agent_document(agent) for agent in report.agents],
+        "specification": {**specification, "method": plain_constants(specification["method"])},
+    }
+
+
+def _agent_document(agent: AgentReport) -> dict[str, object]:
+    return {
+        "id": agent.agent_id,
+        "phase": agent.phase.value,
+        "silent_seconds": agent.silent_seconds,
+        "awaited": agent.awaited,
+        "rounds_counted": agent.rounds_counted,
+        "reconnects": agent.reconnects,
+        "gone_in_round": agent.gone_in_round,
+        "gone_cause": agent.gone_cause or None,
+        "outlier_rounds": agent.outlier_rounds,
+        "head_bounded": agent.head_bounded,
+    }

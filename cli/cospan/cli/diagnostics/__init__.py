@@ -1,0 +1,4 @@
+"""The checks of `cospan doctor`.
+
+Begin with `findings`.
+"""

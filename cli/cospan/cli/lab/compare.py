@@ -1,0 +1,141 @@
+"""`cospan compare`: the joint method and its rivals over the same transitions; a table, plots, their numbers."""
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cospan.cli.lab.study_extra import require_study
+from cospan.cli.output.table import table
+from cospan.cli.processes.this_process import claim_stdout, use_one_blas_thread
+from cospan.cli.run_folder.layout import RunFolder, check_free, make_run_folder, point_to_newest_of, write_text
+from cospan.cli.settings.run_specification import plan_with_workload
+from cospan.cli.settings.run_warnings import advise, of_features, of_rank
+from cospan.core.specification import RunSpecification
+from cospan.experiments.comparison import Summary, contenders, document, summaries
+from cospan.experiments.plots.comparison import draw_comparison
+from cospan.experiments.runner import Point, Task, cores, play_all, points_csv
+from cospan.wire.console import say
+from cospan.wire.errors import InvalidValueError
+
+_ROUNDS = 300
+_SAY_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class CompareOptions:
+    """What is said of a comparison, beside the settings."""
+
+    workload: str | None
+    seeds: int
+    output: Path | None
+    json: bool = False
+    quiet: bool = False
+
+
+def compare_here(chosen: CompareOptions, flags: Mapping[str, Any], config: Path | None) -> int:
+    """Compares in this process; the exit code.
+
+    Raises:
+        CospanError: it cannot begin, or the workload broke its contract. Nothing is written then.
+    """
+    data = claim_stdout() if chosen.json else None
+    require_study("cospan compare")
+    plan = plan_with_workload(flags, config, reference=chosen.workload, spec_file=None, rounds=_ROUNDS)
+    plan.close()  # it is made again to be played
+    spec, workload = plan.specification, plan.workload
+    assert workload is not None
+    if spec.rounds == 0:
+        raise InvalidValueError("rounds is 0; a comparison has an end, so it must be 1 or more")
+    if chosen.output is not None:
+        check_free(chosen.output)
+    use_one_blas_thread()
+    assert plan.site is not None
+    advise([*of_rank(spec), *of_features(spec, plan.site)])
+    seeds = range(spec.seed, spec.seed + chosen.seeds)
+    tasks = [
+        Task(
+            seed=seed,
+            workload=spec.workload,
+            contenders=contenders(spec),
+            agents=spec.agents,
+            rounds=spec.rounds,
+            rank=spec.rank,
+            steps_per_round=spec.method.steps_per_round,
+        )
+        for seed in seeds
+    ]
+    tell = (lambda _: None) if chosen.quiet else say_on_stderr
+    points = [point for played in play_all(tasks, cores(), tell) for point in played.points]
+    found = summaries(points)
+    folder = make_run_folder(chosen.output, workload=f"compare-{workload.name or spec.workload}")
+    _write(folder, spec, seeds, points, found)
+    point_to_newest_of(folder)
+    folder.release()
+    if data is not None:
+        print(json.dumps(document(spec, seeds, found), allow_nan=False), file=data, flush=True)
+    else:
+        print("\n".join(_lines(spec, chosen.seeds, found)))
+        print(folder.path)
+    return 0
+
+
+def say_on_stderr(text: str) -> None:
+    """A line of progress."""
+    say(text)
+
+
+class Progress:
+    """Says now and then how far a run has come, on standard error."""
+
+    def __init__(self, what: str, count: int, *, quiet: bool, unit: str = "round") -> None:
+        self._what, self._count, self._quiet, self._unit = what, count, quiet, unit
+        self._due = time.monotonic() + _SAY_SECONDS
+
+    def __call__(self, number: int) -> None:
+        """After each round, or whatever is counted."""
+        now = time.monotonic()
+        if now >= self._due and not self._quiet:
+            self._due = now + _SAY_SECONDS
+            say(f"{self._what}: {self._unit} {number} of {self._count}")
+
+
+def _write(
+    folder: RunFolder,
+    spec: RunSpecification,
+    seeds: Sequence[int],
+    points: Sequence[Point],
+    found: Sequence[Summary],
+) -> None:
+    folder.write_spec(spec)
+    write_text(folder.path / "comparison.csv", points_csv(points))
+    values = json.dumps(document(spec, seeds, found), indent=2, ensure_ascii=False, allow_nan=False)
+    write_text(folder.path / "comparison.json", f"{values}\n")
+    try:
+        draw_comparison(folder.path, spec, points, found)
+    except Exception as failure:  # the numbers are there; a picture decides over nothing
+        say(f"cospan: no picture: drawing failed with {type(failure).__name__}: {failure}")
+
+
+def _lines(spec: RunSpecification, seeds: int, found: Sequence[Summary]) -> list[str]:
+    rows = [
+        (
+            summary.method,
+            f"{summary.value_error:.4g}",
+            "" if summary.low is None else f"{summary.low:.4g} to {summary.high:.4g}",
+            f"{summary.ratio:.3g}",
+            f"{summary.bytes_per_round:,.0f}",
+        )
+        for summary in found
+    ]
+    header = ("method", "value error", "95 % of the mean", "times independent TD", "bytes a round")
+    runs = "1 seed" if seeds == 1 else f"mean over {seeds} seeds"
+    steps = spec.rounds * spec.method.steps_per_round
+    return [
+        f"{spec.workload}: {spec.agents} agents, {steps:,} steps each; median over agents, {runs}",
+        "",
+        *table(header, rows, numbers=(1, 3, 4)),
+        "",
+    ]

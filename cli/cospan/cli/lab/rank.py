@@ -1,0 +1,106 @@
+"""`cospan rank`: how many dimensions the value functions of a fleet share; a table, and how sure it is."""
+
+import importlib.util
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from cospan.cli.lab.compare import Progress
+from cospan.cli.lab.rank_estimation import RESAMPLES, Ranking, play_agents, rank_document, ranking_of
+from cospan.cli.output.table import table
+from cospan.cli.processes.this_process import claim_stdout, use_one_blas_thread
+from cospan.cli.settings.run_specification import plan_with_workload
+from cospan.cli.settings.run_warnings import advise, of_features
+from cospan.core.specification import RunSpecification
+from cospan.wire.errors import InvalidValueError
+
+_ROUNDS = 300
+_AGENTS = 40
+_BELOW_NOISE = 2
+"""So many components that are noise are shown as well."""
+
+
+@dataclass(frozen=True, slots=True)
+class RankOptions:
+    """What is said of one ranking, beside the settings."""
+
+    workload: str | None
+    share: float
+    json: bool = False
+    quiet: bool = False
+
+
+def rank_here(chosen: RankOptions, flags: Mapping[str, Any], config: Path | None) -> int:
+    """Plays and ranks in this process; the exit code.
+
+    Raises:
+        CospanError: it cannot begin, or the workload broke its contract.
+    """
+    data = claim_stdout() if chosen.json else None
+    if importlib.util.find_spec("scipy") is None:
+        raise InvalidValueError("cospan rank needs scipy; pip install 'cospan[study]'")
+    plan = plan_with_workload(flags, config, reference=chosen.workload, spec_file=None, rounds=_ROUNDS)
+    plan.close()  # it is made again to be played
+    spec, workload = plan.specification, plan.workload
+    assert workload is not None
+    if plan.settings.agents is None and workload.max_agents is None:
+        spec = replace(spec, agents=_AGENTS)
+    _check(spec, chosen.share)
+    use_one_blas_thread()
+    say = Progress(f"playing {spec.workload}", spec.agents, quiet=chosen.quiet, unit="agent")
+    played = play_agents(workload, spec, say)
+    assert plan.site is not None
+    advise(of_features(spec, plan.site, played.system))
+    found = ranking_of(played.estimates, chosen.share)
+    if data is not None:
+        print(json.dumps(rank_document(spec, found), allow_nan=False), file=data, flush=True)
+    else:
+        print("\n".join(lines_of(spec, found)))
+    return 0
+
+
+def _check(spec: RunSpecification, share: float) -> None:
+    for name, value, why in (
+        ("agents", spec.agents, "a subspace is what several agents share"),
+        ("rounds", spec.rounds, "each agent estimates its values from two halves of them"),
+    ):
+        if value < 2:
+            raise InvalidValueError(f"{name} is {value}; {why}, so it must be 2 or more")
+    if not 0.0 < share <= 1.0:
+        raise InvalidValueError(f"share is {share}; it must be above 0, at most 1")
+
+
+def lines_of(spec: RunSpecification, found: Ranking) -> list[str]:
+    """What is printed."""
+    document = rank_document(spec, found)
+    above, noise = document["above_noise"], document["noise"]
+    rows = [
+        (
+            str(each["component"]),
+            f"{each['share']:.2%}",
+            "" if each["cumulative"] is None else f"{each['cumulative']:.2%}",
+            f"{each['low']:.2%} to {each['high']:.2%}",
+        )
+        for each in document["components"][: above + _BELOW_NOISE]
+    ]
+    steps = spec.rounds * spec.method.steps_per_round
+    return [
+        f"{spec.workload}: {spec.agents} agents, {steps:,} steps each, d = {spec.feature_dim}; "
+        "shares of the variance of the value functions",
+        "",
+        *table(("component", "share", "cumulative", "95 % over agents"), rows, numbers=(0, 1, 2)),
+        "",
+        f"noise: the most negative component is {-noise:.2%}; {above} stand{'s' if above == 1 else ''} out of it",
+        _suggestion(found),
+    ]
+
+
+def _suggestion(found: Ranking) -> str:
+    if not found.rank:
+        return "suggested rank: none, for no component stands out of the noise; play more rounds or more agents"
+    return (
+        f"suggested rank: {found.rank}, the smallest that holds {100.0 * found.share:.6g} % of what stands out; "
+        f"{found.agreement:.0%} of {RESAMPLES} resamples of the agents say the same"
+    )

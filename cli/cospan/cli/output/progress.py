@@ -1,0 +1,148 @@
+"""Live progress on standard error: a bar on a terminal, a line now and then elsewhere."""
+
+import sys
+import time
+from typing import Protocol
+
+from cospan.cli.run_folder.progress_log import Progress
+from cospan.wire.console import say
+from cospan.wire.text import MAX_RECORD, printable
+
+_LINE_SECONDS = 5.0
+_BAR_WIDTH = 24
+
+
+class View(Protocol):
+    """Shows how a run goes."""
+
+    def update(self, progress: Progress) -> None:
+        """Where the run stands; called a few times a second."""
+
+    def note(self, text: str) -> None:
+        """Something that should stay on the screen."""
+
+    def tell(self, text: str) -> None:
+        """The same, of something that is asked for and can be found nowhere else: also where nothing is shown."""
+
+    def close(self) -> None:
+        """Nothing follows."""
+
+
+def choose_view(*, quiet: bool) -> View:
+    """What suits standard error."""
+    if quiet:
+        return SilentView()
+    return TerminalView() if sys.stderr.isatty() else LinesView()
+
+
+class SilentView:
+    """Shows nothing but what it is told to."""
+
+    def update(self, progress: Progress) -> None:
+        """Shows nothing."""
+
+    def note(self, text: str) -> None:
+        """Shows nothing."""
+
+    def tell(self, text: str) -> None:
+        """Prints a line."""
+        say(text)
+
+    def close(self) -> None:
+        """Shows nothing."""
+
+
+class LinesView:
+    """A line every few seconds, for pipes and logs."""
+
+    def __init__(self) -> None:
+        self._due, self._shown = 0.0, -2
+
+    def update(self, progress: Progress) -> None:
+        """Prints where it is time to, and there is something new."""
+        now = time.monotonic()
+        if now < self._due:
+            return
+        self._due = now + _LINE_SECONDS
+        stage = progress.rounds if progress.rounds else -progress.joined - 1
+        if stage != self._shown:
+            self._shown = stage
+            self.note("  ".join((_stage(progress), *facts(progress))))
+
+    def note(self, text: str) -> None:
+        """Prints a line."""
+        say(text)
+
+    def tell(self, text: str) -> None:
+        """Prints a line."""
+        self.note(text)
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+class TerminalView:
+    """A bar and one line of numbers, redrawn in place; rich respects NO_COLOR."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+        from rich.live import Live
+
+        self._console = Console(stderr=True, highlight=False)
+        self._live = Live(console=self._console, auto_refresh=False, transient=True)
+        self._live.start()
+
+    def update(self, progress: Progress) -> None:
+        """Redraws."""
+        from rich.console import Group
+        from rich.progress_bar import ProgressBar
+        from rich.table import Table
+        from rich.text import Text
+
+        line = Table.grid(padding=(0, 1))
+        bar = ProgressBar(total=progress.total or None, completed=progress.rounds, width=_BAR_WIDTH)
+        line.add_row(bar, Text(_stage(progress), style="bold", no_wrap=True))
+        unbroken = (fact.replace(" ", "\N{NO-BREAK SPACE}") for fact in facts(progress))
+        numbers = Text("  ".join(unbroken), style="cyan")
+        self._live.update(Group(line, numbers), refresh=True)
+
+    def note(self, text: str) -> None:
+        """Prints a line above the bar."""
+        self._console.print(printable(text, MAX_RECORD), markup=False)
+
+    def tell(self, text: str) -> None:
+        """Prints a line above the bar."""
+        self.note(text)
+
+    def close(self) -> None:
+        """Takes the bar away."""
+        self._live.stop()
+
+
+def _stage(progress: Progress) -> str:
+    if not progress.rounds and progress.joined < progress.agents:
+        return f"starting: {progress.joined} of {progress.agents} agents here"
+    return f"round {progress.rounds}/{progress.total}" if progress.total else f"round {progress.rounds}"
+
+
+def facts(progress: Progress) -> tuple[str, ...]:
+    """The numbers that are known, each with its name."""
+    if not progress.rounds:
+        return ()
+    found = [f"{progress.rounds_per_second:.1f} rounds/s", f"{progress.contributors} agents"]
+    numbers = (
+        ("basis moved", progress.basis_movement),
+        ("subspace error", progress.subspace_error),
+        ("value error", progress.value_error),
+        ("independent TD", progress.independent_error),
+    )
+    found += [f"{name} {value:.3g}" for name, value in numbers if value is not None]
+    left = progress.seconds_left
+    return (*found, f"ETA {_clock(left)}") if left is not None else tuple(found)
+
+
+def _clock(seconds: float) -> str:
+    """Minutes and seconds; hours where there are any."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

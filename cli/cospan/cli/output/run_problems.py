@@ -1,0 +1,97 @@
+"""What goes wrong in a run that continues: who failed, who warned of what, and what an end with losses means."""
+
+import logging
+import statistics
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from cospan.cli.output.progress import View
+from cospan.cli.run_folder.run_result import AgentRow, DepartedAgent, RunOutcome
+
+log = logging.getLogger(__name__)
+
+_NAMED = 5
+_FEWEST_SHARES = 4
+"""With fewer agents nobody can say what is usual."""
+_UNEXPLAINED, _UNEXPLAINED_TIMES = 0.1, 5.0
+"""A site is warned of that leaves more than this unexplained, and so many times as much as the median site."""
+
+
+def named(agents: Sequence[str]) -> str:
+    """The first of some names, and how many more there are."""
+    more = f" and {len(agents) - _NAMED} more" if len(agents) > _NAMED else ""
+    return ", ".join(agents[:_NAMED]) + more
+
+
+@dataclass(slots=True)
+class _Warning:
+    text: str
+    agents: list[str] = field(default_factory=list)
+
+
+class Warnings:
+    """What agents warn of. One kind is shown once, however many agents say it."""
+
+    def __init__(self, view: View) -> None:
+        """Nothing has been said yet; `view` shows what comes."""
+        self._view = view
+        self._found: dict[str, _Warning] = {}
+
+    def add(self, agent: str, kind: str, text: str) -> None:
+        """Takes in what an agent says.
+
+        Args:
+            agent: its name.
+            kind: equal for equal warnings of several agents.
+            text: one sentence that names the agent.
+        """
+        log.warning("%s", text)
+        if kind not in self._found:
+            self._found[kind] = _Warning(text)
+            self._view.tell(f"cospan: warning: {text}")
+        self._found[kind].agents.append(agent)
+
+    def sentences(self) -> list[str]:
+        """One for each kind, for a summary."""
+        return [
+            each.text + (f" (the same of {named(each.agents[1:])})" if len(each.agents) > 1 else "")
+            for each in self._found.values()
+        ]
+
+
+def with_causes(outcome: RunOutcome, losses: Mapping[str, str], left: Collection[str]) -> RunOutcome:
+    """The outcome with the failures' own sentences, also of agents whose end the coordinator did not see.
+
+    Args:
+        outcome: as the coordinator knows it: not the sentences, which may show an observation or a reward.
+        losses: why agents failed, by name.
+        left: the agents that left on request.
+    """
+    known = {gone.agent_id for gone in outcome.departures}
+    told = [replace(gone, cause=losses.get(gone.agent_id, gone.cause)) for gone in outcome.departures]
+    more = [DepartedAgent(name, outcome.rounds, why) for name, why in losses.items() if name not in known]
+    departures = tuple(replace(gone, asked=gone.agent_id in left) for gone in (*told, *more))
+    return replace(outcome, agents=max(0, outcome.agents - len(more)), departures=departures)
+
+
+def poorly_explained(agents: Sequence[AgentRow], rank: int) -> list[str]:
+    """A sentence on the sites whose rewards the shared subspace explains much worse than those of most, if any."""
+    known = [(agent.id, agent.explained_share) for agent in agents if agent.explained_share is not None]
+    if len(known) < _FEWEST_SHARES:
+        return []
+    usual = statistics.median(share for _, share in known)
+    least = max(_UNEXPLAINED, _UNEXPLAINED_TIMES * (1.0 - usual))
+    poor = sorted((share, name) for name, share in known if 1.0 - share > least)
+    if not poor:
+        return []
+    listed = named([f"{name} ({share:.0%})" for share, name in poor])
+    return [
+        f"the shared subspace explains {usual:.0%} of the rewards' pattern at the median site, and far less "
+        f"at {listed}: such sites may be of another kind; run them as a fleet of their own, or raise the rank, "
+        f"now {rank}"
+    ]
+
+
+def lost_agents(outcome: RunOutcome) -> list[str]:
+    """The agents that were there and are not, without being asked to leave."""
+    return [gone.agent_id for gone in outcome.departures if not gone.asked]

@@ -1,0 +1,94 @@
+"""The summary of a run: a table of its agents, medians, who left, and where everything is."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from cospan.cli.output.table import MOST_ROWS, and_more, table
+from cospan.cli.run_folder.run_result import AgentRow, RunOutcome, ratio
+from cospan.core.learning.units import bound_note
+from cospan.wire.text import MAX_RECORD, printable
+
+_COLUMNS = ("agent", "site", "mean reward", "joint", "independent", "ratio", "note")
+_NUMBERS = (2, 3, 4, 5)
+
+
+def summary_lines(
+    outcome: RunOutcome, agents: Sequence[AgentRow], document: dict[str, Any], folder: Path, *, width: int | None
+) -> list[str]:
+    """What a run ends with; the path of the run folder is the last line.
+
+    Args:
+        outcome: how it ended.
+        agents: every agent that was in it, those that left included.
+        document: its `result.json`.
+        folder: the run folder.
+        width: characters of a line; None for no bound.
+    """
+    departed = {gone.agent_id: gone for gone in outcome.departures}
+    rows = [
+        _row(agent, f"gone in round {departed[agent.id].round}" if agent.id in departed else "")
+        for agent in agents[:MOST_ROWS]
+    ]
+    columns = _COLUMNS if departed else _COLUMNS[:-1]
+    rows = [row[: len(columns)] for row in rows]
+    lines = [*table(columns, rows, numbers=_NUMBERS, width=width), *and_more(len(agents))] if rows else []
+    warnings = [f"warning: {sentence}" for sentence in outcome.warnings]
+    return [
+        *lines,
+        "",
+        *_medians(document),
+        *warnings,
+        *_departures(outcome),
+        *_bounded(document, outcome),
+        _totals(document, outcome),
+        str(folder),
+    ]
+
+
+def _row(agent: AgentRow, note: str) -> tuple[str, ...]:
+    numbers = (agent.mean_reward, agent.value_error, agent.independent_error, agent.ratio)
+    return agent.id, agent.label, *(_number(value) for value in numbers), note
+
+
+def _number(value: float | None) -> str:
+    """Four digits, or a dash where nothing is known."""
+    return "-" if value is None else f"{value:#.4g}"
+
+
+def _medians(document: dict[str, Any]) -> list[str]:
+    joint, independent = document["value_error"], document["baselines"]["independent"]
+    if not document["agents"]:
+        return []
+    if joint is None:
+        return ["the true values are not known: no value errors"]
+    text = f"median value error: joint {_number(joint)}"
+    if independent is not None:
+        of_medians = ratio(joint, independent)
+        text += f", independent TD {_number(independent)}"
+        text += f", {of_medians:.2f} times that" if of_medians is not None else ""
+    lines = [text]
+    if document["subspace_error"] is not None:
+        lines.append(f"subspace error: {_number(document['subspace_error'])} (sine of the largest angle to B*)")
+    return lines
+
+
+def _departures(outcome: RunOutcome) -> list[str]:
+    shown = outcome.departures[:MOST_ROWS]
+    lines = [printable(f"gone: {gone.agent_id} in round {gone.round} ({gone.cause})", MAX_RECORD) for gone in shown]
+    return lines + and_more(len(outcome.departures))
+
+
+def _bounded(document: dict[str, Any], outcome: RunOutcome) -> list[str]:
+    names = document["bounded_agents"]
+    return [f"bounded: {bound_note(names, outcome.specification.method)}"] if names else []
+
+
+def _totals(document: dict[str, Any], outcome: RunOutcome) -> str:
+    spec = outcome.specification
+    of = f" of {spec.rounds}" if spec.rounds and spec.rounds != outcome.rounds else ""
+    rate = document["rounds_per_second"]
+    speed = f" in {outcome.seconds:.1f} s ({rate:.1f} rounds/s)" if rate else ""
+    digest = document["basis_sha256"]
+    basis = f"; basis {digest[:16]}" if digest else ""
+    return f"{outcome.rounds}{of} rounds{speed}, {document['agents']} agents finished{basis}"

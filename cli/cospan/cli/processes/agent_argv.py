@@ -1,0 +1,56 @@
+"""How the process that hosts some agents of a run is started, and how many of them this machine's limits allow."""
+
+from collections.abc import Sequence
+
+from cospan.cli.run_folder.layout import RunFolder
+from cospan.cli.settings.run_specification import RunPlan
+from cospan.client.placement import Host
+from cospan.server.admission.file_limits import connections_allowed
+from cospan.wire.errors import InvalidValueError
+
+_OWN_FILES = 32
+"""Of `cospan run` itself, with what the start of a child takes for a moment; 22 were counted."""
+_FILES_PER_CHILD = 3
+"""The pipes to its standard streams."""
+
+
+def arguments_of(host: Host, plan: RunPlan, folder: RunFolder, address: str) -> list[str]:
+    """How `cospan` is called to start it."""
+    settings = plan.settings
+    if host.is_group:
+        sites = ["--ids", f"{host.indices[0]}-{host.indices[-1]}"]
+    else:
+        sites = ["--id", host.name, "--index", str(host.indices[0])]
+    baseline = () if settings.baseline is None else ("--baseline" if settings.baseline else "--no-baseline",)
+    return [
+        *("agent", plan.specification.workload, *sites, "--json", "--coordinator", address),
+        *("--output", str(folder.agents if host.is_group else folder.agent(host.name))),
+        *("--checkpoint-seconds", str(settings.checkpoint_seconds), "--patience", str(settings.patience)),
+        *("--min-steps-per-round", str(settings.min_steps_per_round)),
+        *("--memory-gib", str(settings.memory_gib)),
+        *baseline,
+        *(() if host.is_group else ("--share-td-error",)),  # it stays on this machine
+    ]
+
+
+def check_open_files(hosts: Sequence[Host], agents: int, most_files: int | None) -> None:
+    """Sees to it that the processes of a run can be started, and can all connect to its coordinator.
+
+    Args:
+        hosts: of the run, each of which becomes a process.
+        agents: how many they host.
+        most_files: how many files a process may have open; None for no limit.
+
+    Raises:
+        InvalidValueError: there are more of them than may be.
+    """
+    if most_files is None:
+        return
+    by_pipes = (most_files - _OWN_FILES) // _FILES_PER_CHILD - 1  # one is the coordinator
+    fit = max(0, min(by_pipes, connections_allowed(agents) - 1))  # one is this process, which watches
+    if len(hosts) > fit:
+        fewer = ", choose fewer agents, or let each process host several (--processes)" if fit else ""
+        raise InvalidValueError(
+            f"a process may have {most_files} files open here, enough for {fit} agent processes, and the run has "
+            f"{len(hosts)}: raise the limit (ulimit -Hn){fewer}"
+        )

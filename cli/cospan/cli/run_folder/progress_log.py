@@ -1,0 +1,238 @@
+"""What is written down of a run while it goes on: its rounds, and how far the agents have come."""
+
+import asyncio
+import csv
+import io
+import logging
+import threading
+from collections import deque
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jaxtyping import Float
+
+from cospan.cli.run_folder.layout import write_text
+from cospan.core.linalg.subspace import principal_angle_sine
+from cospan.core.statistics import best, known, median
+from cospan.wire.errors import RunFileError
+from cospan.wire.messages import RoundReport
+from cospan.wire.text import printable
+
+if TYPE_CHECKING:
+    from cospan.client.learning.group_learner import GroupLearner
+    from cospan.client.learning.site_learner import SiteLearner
+
+log = logging.getLogger(__name__)
+
+_RATE_ROUNDS = 50
+_FLUSH_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class RoundRow:
+    """One line of `rounds.csv`; None where unknown. Errors are medians over agents."""
+
+    round: int
+    seconds: float
+    contributors: int
+    basis_movement: float
+    orthonormality_error: float
+    subspace_error: float | None = None
+    value_error: float | None = None
+    independent_error: float | None = None
+
+
+COLUMNS = tuple(field.name for field in fields(RoundRow))
+
+
+def row_of(report: RoundReport, subspace_error: float | None = None) -> RoundRow:
+    """The line of a round that has closed."""
+    return RoundRow(
+        round=report.closed_round,
+        seconds=report.seconds,
+        contributors=report.contributors,
+        basis_movement=report.basis_movement,
+        orthonormality_error=report.orthonormality_error,
+        subspace_error=subspace_error,
+    )
+
+
+def csv_text(rows: Iterable[RoundRow], *, header: bool) -> str:
+    """The rows as CSV, numbers with all their digits."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    if header:
+        writer.writerow(COLUMNS)
+    writer.writerows([getattr(row, column) for column in COLUMNS] for row in rows)
+    return text.getvalue()
+
+
+def write_rounds(path: Path, rows: Iterable[RoundRow]) -> None:
+    """Writes `rounds.csv` in one piece."""
+    write_text(path, csv_text(rows, header=True))
+
+
+class RoundsFile:
+    """`rounds.csv` while the run goes on: `add` costs nothing, and once a second a thread writes what has come."""
+
+    def __init__(self, path: Path, rows: Iterable[RoundRow] = ()) -> None:
+        """Begins with the rows of a run that goes on."""
+        self._path, self._pending, self._writing = path, deque[RoundRow](), threading.Lock()
+        write_rounds(path, rows)
+
+    def add(self, row: RoundRow) -> None:
+        """Takes a row in."""
+        self._pending.append(row)
+
+    async def keep_writing(self) -> None:
+        """Writes what has come, once a second, until it is cancelled."""
+        while True:
+            await asyncio.sleep(_FLUSH_SECONDS)
+            try:
+                await asyncio.to_thread(self.flush)
+            except RunFileError as failure:
+                log.error("%s; the run goes on", failure)
+
+    def flush(self) -> None:
+        """Writes what has come.
+
+        Raises:
+            RunFileError: the file cannot be written, as when the disk is full.
+        """
+        try:
+            with self._writing, self._path.open("a", encoding="utf-8") as file:
+                rows = [self._pending.popleft() for _ in range(len(self._pending))]
+                file.write(csv_text(rows, header=False))
+        except OSError as failure:
+            raise RunFileError(f"cannot write {self._path}: {failure.strerror}") from failure
+
+
+@dataclass(frozen=True, slots=True)
+class AgentProgress:
+    """How far one agent has come, or with medians over its agents a group; None where unknown."""
+
+    agent_id: str
+    label: str
+    rounds: int
+    mean_reward: float | None
+    value_error: float | None
+    independent_error: float | None
+
+    @classmethod
+    def of_learner(cls, learner: "SiteLearner | GroupLearner") -> "AgentProgress":
+        """Of an agent, or a group, in this process."""
+        from cospan.client.learning.site_learner import SiteLearner
+
+        if not isinstance(learner, SiteLearner):
+            return cls._of_group(learner)
+        trace = learner.trace
+        independent = trace.independent_error[-1] if trace.independent_error else np.empty(0)
+        return cls(
+            agent_id=learner.name,
+            label=printable(learner.site.label),
+            rounds=learner.rounds,
+            mean_reward=known(learner.mean_reward),
+            value_error=known(trace.value_error[-1]) if trace.value_error else None,
+            independent_error=best(independent),
+        )
+
+    @classmethod
+    def _of_group(cls, group: "GroupLearner") -> "AgentProgress":
+        trace = group.trace
+        return cls(
+            agent_id=group.name,
+            label=f"{len(group.names)} agents",
+            rounds=group.rounds,
+            mean_reward=median(map(known, group.mean_rewards)),
+            value_error=median(map(known, trace.value_error[-1])) if trace.value_error else None,
+            independent_error=median(map(best, trace.independent_error[-1])) if trace.independent_error else None,
+        )
+
+    @classmethod
+    def of_document(cls, values: Mapping[str, Any]) -> "AgentProgress":
+        """Of an agent's JSON line."""
+        return cls(agent_id=values["agent"], **{name: values[name] for name in _OF_AGENT})
+
+    def as_document(self) -> dict[str, Any]:
+        """For an agent's JSON line."""
+        return {"agent": self.agent_id, **{name: getattr(self, name) for name in _OF_AGENT}}
+
+
+_OF_AGENT = tuple(field.name for field in fields(AgentProgress) if field.name != "agent_id")
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Where the run stands. Errors are medians over agents; None where unknown."""
+
+    joined: int
+    agents: int
+    rounds: int
+    total: int
+    rounds_per_second: float = 0.0
+    contributors: int = 0
+    basis_movement: float | None = None
+    subspace_error: float | None = None
+    value_error: float | None = None
+    independent_error: float | None = None
+
+    @property
+    def seconds_left(self) -> float | None:
+        """At the present rate; None where there is no end or no rate."""
+        if not self.total or self.rounds_per_second <= 0.0:
+            return None
+        return (self.total - self.rounds) / self.rounds_per_second
+
+
+class RunMonitor:
+    """Gathers the rounds and the agents' progress of one run."""
+
+    def __init__(self, *, agents: int, total: int, true_basis: Float[np.ndarray, "d q"] | None) -> None:
+        """Begins with nothing.
+
+        Args:
+            agents: how many the run begins with.
+            total: its number of rounds; 0 for no end.
+            true_basis: B*, where it is known.
+        """
+        self.rows: list[RoundRow] = []
+        self.agents: dict[str, AgentProgress] = {}
+        self.joined = 0
+        self.true_basis = true_basis
+        self._agents, self._total = agents, total
+        self._recent: deque[float] = deque(maxlen=_RATE_ROUNDS)
+
+    def add_round(self, report: RoundReport) -> None:
+        """Takes a closed round in."""
+        self._recent.append(report.seconds)
+        self.rows.append(row_of(report, self.subspace_error(report.basis)))
+
+    def add_agent(self, progress: AgentProgress) -> None:
+        """Takes the progress of an agent in."""
+        self.agents[progress.agent_id] = progress
+
+    def subspace_error(self, basis: Float[np.ndarray, "d r"] | None) -> float | None:
+        """‖(I − B Bᵀ) B*‖₂, 0 to 1; None where B* is unknown."""
+        if self.true_basis is None or basis is None:
+            return None
+        return principal_angle_sine(basis, self.true_basis)
+
+    def progress(self) -> Progress:
+        """Where the run stands now."""
+        seconds = sum(self._recent)
+        last = self.rows[-1] if self.rows else None
+        return Progress(
+            joined=self.joined,
+            agents=self._agents,
+            rounds=len(self.rows),
+            total=self._total,
+            rounds_per_second=len(self._recent) / seconds if seconds > 0.0 else 0.0,
+            contributors=last.contributors if last else 0,
+            basis_movement=last.basis_movement if last else None,
+            subspace_error=last.subspace_error if last else None,
+            value_error=median(agent.value_error for agent in self.agents.values()),
+            independent_error=median(agent.independent_error for agent in self.agents.values()),
+        )

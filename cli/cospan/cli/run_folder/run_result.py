@@ -1,0 +1,242 @@
+"""How a run ended, and the document that says so: `result.json`."""
+
+import importlib.metadata
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jaxtyping import Float
+
+from cospan.cli.run_folder.progress_log import RoundRow
+from cospan.cli.settings.run_specification import preset_of
+from cospan.core.specification import RunSpecification, basis_digest
+from cospan.core.statistics import best, best_of_rows, known, median, medians_by_round
+from cospan.server.machine.state import CoordinatorState
+from cospan.wire.errors import CospanError
+from cospan.wire.text import printable
+
+if TYPE_CHECKING:  # a coordinator has no agents' results, and is not to import what agents need
+    from cospan.client.files.result_file import AgentResult
+
+
+class RunFailedError(CospanError):
+    """A run did not reach its end; its folder holds what was learnt."""
+
+    reason = "RUN_FAILED"
+
+
+@dataclass(frozen=True, slots=True)
+class DepartedAgent:
+    """An agent that left before the end: in which round, why, and whether it was asked to."""
+
+    agent_id: str
+    round: int
+    cause: str
+    asked: bool = False
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class RunOutcome:
+    """How a run ended.
+
+    Attributes:
+        specification: of the run.
+        run_id: its name.
+        cause: one of `cospan.wire.messages.FinishCause`, or "coordinator-lost".
+        message: the same in one sentence.
+        rounds: number of rounds that closed.
+        seconds: from the opening of the first round to the close of the last.
+        agents: number of agents that were there at the end.
+        agent_steps: environment steps of all agents in all the rounds that counted them.
+        basis: B after the last round, shape (d, r); None where it is lost.
+        departures: who left before the end.
+        subspace_error: of the basis; None where B* is unknown.
+        bounded: names of agents that told the coordinator that their heads reached `head_radius`.
+        warnings: sentences on what went on in spite of something that people should know.
+    """
+
+    specification: RunSpecification
+    run_id: str
+    cause: str
+    message: str
+    rounds: int
+    seconds: float
+    agents: int
+    agent_steps: int
+    basis: Float[np.ndarray, "d r"] | None
+    departures: tuple[DepartedAgent, ...] = ()
+    subspace_error: float | None = None
+    bounded: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class AgentRow:
+    """What one agent has learnt, in numbers; None where unknown.
+
+    Attributes:
+        id: its name.
+        label: of its site.
+        mean_reward: of all its steps.
+        gain: the learnt mean reward per step.
+        gain_error: |η̄ − J|.
+        value_error: relative value error of the joint method.
+        independent_error: the same of independent TD, with the best of its own step sizes.
+        bounded_rounds: rounds in which `head_radius` has cut its head.
+        explained_share: of its rewards' pattern, by the learnt weights, 0.1 to 1.
+    """
+
+    id: str
+    label: str
+    mean_reward: float | None = None
+    gain: float | None = None
+    gain_error: float | None = None
+    value_error: float | None = None
+    independent_error: float | None = None
+    bounded_rounds: int | None = None
+    explained_share: float | None = None
+
+    @property
+    def ratio(self) -> float | None:
+        """Joint over independent; below 1 the joint method is better."""
+        return ratio(self.value_error, self.independent_error)
+
+
+def ratio(joint: float | None, independent: float | None) -> float | None:
+    """joint / independent, where both are known."""
+    return joint / independent if joint is not None and independent else None
+
+
+def agent_row(result: "AgentResult") -> AgentRow:
+    """The numbers of an agent's file."""
+    return AgentRow(
+        id=result.text("agent_id"),
+        label=printable(result.text("label")),
+        mean_reward=known(result.number("mean_reward")),
+        gain=known(float(result.array("gain")[0])),
+        gain_error=known(result.number("gain_error")),
+        value_error=known(result.number("value_error")),
+        independent_error=best(result.independent_errors),
+        bounded_rounds=result.whole("bounded_rounds"),
+        explained_share=known(result.number("explained_share")) if "explained_share" in result.values else None,
+    )
+
+
+def result_document(outcome: RunOutcome, agents: Sequence[AgentRow] = ()) -> dict[str, Any]:
+    """`result.json`. What is unknown is None; medians are over the agents that finished."""
+    spec = outcome.specification
+    departed = {departure.agent_id for departure in outcome.departures}
+    finished = [agent for agent in agents if agent.id not in departed]
+    return {
+        "workload": spec.workload,
+        "agents": outcome.agents,
+        "rounds": outcome.rounds,
+        "seed": spec.seed,
+        "feature_dim": spec.feature_dim,
+        "rank": spec.rank,
+        "seconds": outcome.seconds,
+        "rounds_per_second": outcome.rounds / outcome.seconds if outcome.seconds > 0.0 else None,
+        "agent_steps": outcome.agent_steps,
+        "basis_sha256": None if outcome.basis is None else basis_digest(outcome.basis),
+        "subspace_error": outcome.subspace_error,
+        "value_error": median(agent.value_error for agent in finished),
+        "gain_error": median(agent.gain_error for agent in finished),
+        "baselines": {"independent": median(agent.independent_error for agent in finished)},
+        "run_id": outcome.run_id,
+        "finish_cause": outcome.cause,
+        "message": outcome.message,
+        "preset": preset_of(spec.method),
+        "method": plain_constants(spec.as_dict()["method"]),
+        "departures": [
+            {"agent_id": gone.agent_id, "round": gone.round, "cause": gone.cause, "asked": gone.asked}
+            for gone in outcome.departures
+        ],
+        "bounded_agents": sorted({*outcome.bounded, *(agent.id for agent in agents if agent.bounded_rounds)}),
+        "warnings": list(outcome.warnings),
+        "per_agent": [_agent_document(agent) for agent in agents],
+        "cospan_version": importlib.metadata.version("cospan"),
+        "numpy_version": np.__version__,
+    }
+
+
+def _agent_document(agent: AgentRow) -> dict[str, Any]:
+    return {
+        "id": agent.id,
+        "label": agent.label,
+        "mean_reward": agent.mean_reward,
+        "gain": agent.gain,
+        "gain_error": agent.gain_error,
+        "value_error": agent.value_error,
+        "independent_error": agent.independent_error,
+        "ratio": agent.ratio,
+        "bounded_rounds": agent.bounded_rounds,
+        "explained_share": agent.explained_share,
+    }
+
+
+def plain_constants(values: Any) -> dict[str, Any]:
+    """The constants, an infinite one as text: JSON has no infinity."""
+    return {name: "inf" if value == float("inf") else value for name, value in values.items()}
+
+
+def outcome_of_state(
+    state: CoordinatorState, *, message: str, seconds: float, bounded: Iterable[str] = ()
+) -> RunOutcome:
+    """The outcome of a run whose machine has finished.
+
+    Args:
+        state: of the machine when it finished; what comes in later is no part of the run.
+        message: why it is over.
+        seconds: from the opening of the first round to the close of the last.
+        bounded: agents whose heads reached `head_radius`.
+    """
+    counted = sum(state.rounds_counted.values())
+    departures = sorted(state.departures.values(), key=lambda gone: (gone.round, gone.agent_id))
+    assert state.finish_cause is not None
+    return RunOutcome(
+        specification=state.specification,
+        run_id=state.run_id,
+        cause=state.finish_cause.value,
+        message=message,
+        rounds=state.round,
+        seconds=seconds,
+        agents=len(state.hosts),
+        agent_steps=counted * state.specification.method.steps_per_round,
+        basis=state.basis,
+        departures=tuple(DepartedAgent(gone.agent_id, gone.round, gone.cause) for gone in departures),
+        bounded=tuple(sorted(bounded)),
+    )
+
+
+def read_outcome(
+    document: Mapping[str, Any], specification: RunSpecification, basis: Float[np.ndarray, "d r"]
+) -> RunOutcome:
+    """The outcome of a `result.json` that a coordinator has written."""
+    return RunOutcome(
+        specification=specification,
+        run_id=document["run_id"],
+        cause=document["finish_cause"],
+        message=document["message"],
+        rounds=document["rounds"],
+        seconds=document["seconds"],
+        agents=document["agents"],
+        agent_steps=document["agent_steps"],
+        basis=basis,
+        departures=tuple(DepartedAgent(**gone) for gone in document["departures"]),
+        bounded=tuple(document["bounded_agents"]),
+    )
+
+
+def with_medians(rows: Iterable[RoundRow], agents: "Iterable[AgentResult]") -> list[RoundRow]:
+    """The rows with the medians over the agents' traces filled in."""
+    from cospan.client.files.result_file import traces
+
+    found = list(agents)
+    joint = medians_by_round(*traces(found, lambda agent: agent.array("trace_value_error")))
+    independent = medians_by_round(
+        *traces(found, lambda agent: best_of_rows(agent.array("trace_independent_error")))
+    )
+    return [
+        replace(row, value_error=joint.get(row.round), independent_error=independent.get(row.round)) for row in rows
+    ]

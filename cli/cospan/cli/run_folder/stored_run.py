@@ -1,0 +1,96 @@
+"""The stored run of a folder: whether there is one to go on with, and whether it is the one that is asked for."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cospan.cli.run_folder.layout import NEWEST, STORE, RunFolder
+from cospan.core.specification import RunSpecification
+from cospan.server.storage.reader import StoredState, read_state
+from cospan.wire.errors import InvalidValueError
+from cospan.wire.messages import FinishCause
+
+_MOST_NAMED = 3
+_DONE = (FinishCause.ROUNDS_REACHED.value, FinishCause.STOPPED.value)
+
+
+@dataclass(frozen=True, slots=True)
+class StoredRun:
+    """A run that can go on.
+
+    Attributes:
+        folder: of the run.
+        state: what is stored.
+    """
+
+    folder: RunFolder
+    state: StoredState
+
+
+def run_to_go_on_with(
+    run_folder: Path | None, runs_folder: Path | None, *, new_run: bool, reopen: bool = False
+) -> StoredRun | None:
+    """The run that a coordinator told of these folders goes on with; None where it begins a new one.
+
+    Raises:
+        RunFileError: there is a stored run that cannot be read; it is left as it is.
+        InvalidValueError: the folder holds a run that is over, or any run where a new one is asked for.
+    """
+    if run_folder is not None:
+        found = _stored(run_folder)
+        if found is not None and (new_run or (found.state.finish_cause is not None and not reopen)):
+            over = f", which is over ({found.state.finish_message})" if found.state.finish_cause else ""
+            raise InvalidValueError(
+                f"run folder {run_folder} holds run {found.state.run_id}{over}; name another for a new run"
+            )
+        return found
+    if runs_folder is None or new_run:
+        return None
+    found = _stored((runs_folder / NEWEST).resolve())
+    return found if found is not None and found.state.finish_cause is None else None
+
+
+def run_that_is_over(run_folder: Path | None, runs_folder: Path | None) -> StoredRun | None:
+    """The run of these folders, where it has done what was asked for; None for any other.
+
+    Args:
+        run_folder: of one run, or None.
+        runs_folder: of runs, of which the newest is meant, or None.
+
+    Raises:
+        RunFileError: there is a stored run that cannot be read.
+    """
+    folder = run_folder if run_folder is not None else None if runs_folder is None else runs_folder / NEWEST
+    found = None if folder is None else _stored(folder.resolve())
+    return found if found is not None and found.state.finish_cause in _DONE else None
+
+
+def _stored(folder: Path) -> StoredRun | None:
+    store = folder / STORE
+    return StoredRun(RunFolder(folder), read_state(store)) if store.exists() else None
+
+
+def check_same_run(stored: StoredRun, asked: RunSpecification) -> None:
+    """Raises InvalidValueError where the stored run is not the one that is asked for."""
+    differing = differences(stored.state.specification, asked)
+    if differing:
+        raise InvalidValueError(
+            f"the run in {stored.folder.path}, of which {stored.state.rounds} rounds are done, has "
+            f"{differing}: ask for the same to go on with it, or say --new-run to leave it and begin "
+            "another"
+        )
+
+
+def differences(held: RunSpecification, asked: RunSpecification) -> str:
+    """What a run has otherwise than it is asked for, with both values; empty where nothing."""
+    ours, theirs = _flat(asked.as_dict()), _flat(held.as_dict())
+    free = ("feature_fingerprint",) if "" in (asked.feature_fingerprint, held.feature_fingerprint) else ()
+    differing = [name for name, value in ours.items() if value != theirs[name] and name not in free]
+    named = [f"{name} = {theirs[name]!r}, and {ours[name]!r} is asked for" for name in differing[:_MOST_NAMED]]
+    more = f" (and {len(differing) - _MOST_NAMED} more)" if len(differing) > _MOST_NAMED else ""
+    return "; ".join(named) + more
+
+
+def _flat(values: dict[str, Any]) -> dict[str, Any]:
+    method: dict[str, Any] = values["method"]
+    return {key: value for key, value in values.items() if key != "method"} | method

@@ -1,0 +1,255 @@
+"""The settings, in layers: defaults < cospan.toml < COSPAN_* environment < flags.
+
+None means that no layer says anything; each command then has its own default.
+"""
+
+import difflib
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeAlias
+
+from pydantic import AfterValidator, Field, ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    InitSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+
+from cospan.core.method import DEFAULT_MIN_STEPS
+from cospan.wire.address import parse_address, parse_host, parse_listening
+from cospan.wire.errors import InvalidValueError
+from cospan.wire.files.safe_files import MAX_TOML_BYTES, read_text
+from cospan.wire.files.spec_file import toml_values
+from cospan.wire.security.tls import TlsFiles, tls_files
+
+DEFAULT_CONFIG = Path("cospan.toml")
+_PREFIX = "COSPAN_"
+_OF_CONTAINERS = ("COSPAN_WORKLOAD", "COSPAN_IMAGE", "COSPAN_BASE_IMAGE", "COSPAN_CERTS")
+"""Read by the Compose files, beside the settings."""
+_ALIKE = 0.8
+"""How alike a mistyped name is to what was meant, 0 to 1."""
+
+
+def _checked(parse: Callable[[str], object]) -> AfterValidator:
+    """Lets a parser of `cospan.wire.address` look at a value, which stays as it was written."""
+
+    def check(text: str) -> str:
+        try:
+            parse(text)
+        except InvalidValueError as failure:
+            raise ValueError(str(failure).removeprefix(f" is {text[:200]!r}; ")) from failure
+        return text
+
+    return AfterValidator(check)
+
+
+_Host: TypeAlias = Annotated[str, _checked(lambda text: parse_host(text, 0, ""))]
+_Address: TypeAlias = Annotated[str, _checked(lambda text: parse_address(text, ""))]
+_Listening: TypeAlias = Annotated[str, _checked(lambda text: parse_listening(text, ""))]
+
+
+class Settings(BaseSettings):
+    """What all commands can be told; a description says what a value must be."""
+
+    model_config = SettingsConfigDict(env_prefix=_PREFIX, env_ignore_empty=True, extra="forbid")
+
+    agents: int | None = Field(None, description="a whole number, 1 or more")
+    rounds: int | None = Field(None, description="a whole number, 0 or more")
+    feature_dim: int | None = Field(None, description="a whole number, 1 or more")
+    fingerprint: str | None = Field(None, description="a text")
+    index: int | None = Field(None, ge=0, description="a whole number, 0 or more")
+    ids: str | None = Field(None, description="ranges of sites, as 0-999")
+    processes: int | None = Field(None, ge=1, description="a whole number, 1 or more")
+    seed: int | None = Field(None, description="a whole number, 0 or more")
+    rank: int | None = Field(None, description="a whole number, 1 or more")
+    steps_per_round: int | None = Field(None, description="a whole number, 1 or more")
+    preset: Literal["paper", "practical", "compact"] | None = Field(None, description="paper, practical or compact")
+    corrections: Literal["end-of-round", "every-step", "least-squares", "full-history"] | None = Field(
+        None, description="end-of-round, every-step, least-squares or full-history"
+    )
+    head_step: float | None = Field(None, description="a number above 0")
+    gain_step: float | None = Field(None, description="a number above 0, at most 1")
+    head_radius: float | None = Field(None, description="a number above 0, or inf")
+    basis_step: float | None = Field(None, description="a number, 0 or more")
+    implicit_head_step: bool | None = Field(None, description="true or false")
+    preconditioned: bool | None = Field(None, description="true or false")
+    preconditioner_floor: float | None = Field(None, description="a number above 0")
+    decay_horizon: float | None = Field(None, description="a number, 0 or more")
+    decay_power: float | None = Field(None, description="a number, 0 to 1")
+    trace_decay: float | None = Field(None, description="a number, 0 or more and below 1")
+    forgetting: float | None = Field(None, description="a number, 0 or more")
+    row_scaled: bool | None = Field(None, description="true or false")
+    reward_scaled: bool | None = Field(None, description="true or false")
+    explained_power: float | None = Field(None, description="a number, 0 or more")
+    warm_up_rounds: int | None = Field(None, description="a whole number: 0, or 2 or more")
+    aggregation: Literal["mean", "clipped", "trimmed", "geometric-median"] | None = Field(
+        None, description="mean, clipped, trimmed or geometric-median"
+    )
+    trimmed_share: float | None = Field(None, description="a number above 0 and below 0.5")
+    clip_norm: float | None = Field(None, description="a number, 0 or more")
+    largest_turn: float | None = Field(None, description="a number of degrees, 0.01 to 90")
+    baseline: bool | None = Field(None, description="true or false")
+    share_td_error: bool = Field(False, description="true or false")
+    liveness_seconds: float | None = Field(None, description="a number above 0")
+    round_seconds: float | None = Field(None, description="a number above 0")
+    participation: Literal["all", "quorum"] | None = Field(None, description="all or quorum")
+    quorum: float | None = Field(None, description="a share below 1, or a number of agents")
+    deadline_seconds: float | None = Field(None, description="a number above 0, or 0 for a learnt one")
+    max_staleness: int | None = Field(None, description="a whole number, 0 or more")
+    min_agents: int | None = Field(None, description="a whole number, 0 or more")
+    start_seconds: float | None = Field(None, gt=0, allow_inf_nan=False, description="a number above 0")
+    patience: float = Field(60.0, ge=0, allow_inf_nan=False, description="a number, 0 or more")
+    min_steps_per_round: int = Field(DEFAULT_MIN_STEPS, ge=1, lt=2**32, description="a whole number, 1 to 2^32 − 1")
+    agent_restarts: int = Field(3, ge=0, description="a whole number, 0 or more")
+    memory_gib: float = Field(4.0, gt=0, allow_inf_nan=False, description="a number above 0")
+    checkpoint_seconds: float = Field(5.0, ge=0, allow_inf_nan=False, description="a number, 0 or more")
+    host: _Host = Field("127.0.0.1", description="an address to listen on")
+    port: int | None = Field(None, ge=0, le=65535, description="a whole number, 0 to 65535")
+    metrics: _Listening | None = Field(None, description="HOST:PORT, or a port of 127.0.0.1")
+    traces: bool | None = Field(None, description="true or false")
+    insecure: bool = Field(False, description="true or false")
+    keep_every: int = Field(100, ge=1, description="a whole number, 1 or more")
+    once: bool = Field(False, description="true or false")
+    new_run: bool = Field(False, description="true or false")
+    tls_cert: str | None = Field(None, description="a file")
+    tls_key: str | None = Field(None, description="a file")
+    tls_ca: str | None = Field(None, description="a file")
+    dashboard: _Listening | None = Field(None, description="HOST:PORT, or a port of 127.0.0.1")
+    dashboard_token_file: str | None = Field(None, description="a file")
+    dashboard_root_path: str | None = Field(
+        None,
+        pattern=r"^(/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)+$",
+        description="a path as /cospan, without a slash at its end",
+    )
+    allowed_hosts: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z0-9._:-]+(,[A-Za-z0-9._:-]+)*$",
+        description="names or addresses without ports, with commas between",
+    )
+    upstream: _Address | None = Field(None, description="HOST:PORT, [IPV6]:PORT or unix:PATH")
+    level: int = Field(1, ge=1, le=5, description="a whole number, 1 to 5")
+    upstream_tls_cert: str | None = Field(None, description="a file")
+    upstream_tls_key: str | None = Field(None, description="a file")
+    upstream_tls_ca: str | None = Field(None, description="a file")
+    coordinator: _Address = Field("127.0.0.1:50051", description="HOST:PORT, [IPV6]:PORT or unix:PATH")
+
+    @property
+    def further_hosts(self) -> tuple[str, ...]:
+        """The names of `allowed_hosts`."""
+        return tuple((self.allowed_hosts or "").split(",")) if self.allowed_hosts else ()
+
+    @property
+    def tls(self) -> TlsFiles | None:
+        """Certificate, key and authority; None for no TLS.
+
+        Raises:
+            InvalidValueError: only some of them are said.
+        """
+        return tls_files(self.tls_cert, self.tls_key, self.tls_ca)
+
+    @property
+    def upstream_tls(self) -> TlsFiles | None:
+        """The same, for what a relay shows its own coordinator; what is not said is as towards its agents.
+
+        Raises:
+            InvalidValueError: only some of them are said.
+        """
+        return tls_files(
+            self.upstream_tls_cert or self.tls_cert,
+            self.upstream_tls_key or self.tls_key,
+            self.upstream_tls_ca or self.tls_ca,
+        )
+
+
+def load_settings(flags: Mapping[str, Any], config: Path | None) -> Settings:
+    """The settings of all layers.
+
+    Args:
+        flags: what was said on the command line; names that are no settings are left out.
+        config: the TOML file; `cospan.toml` of the current folder, if there is one, where left out.
+
+    Raises:
+        InvalidValueError: a layer says something that is not allowed, or the file cannot be read.
+    """
+    path = _config_path(config)
+    said = {name: value for name, value in flags.items() if name in Settings.model_fields}
+    try:
+        return _reading(path)(**said)
+    except ValidationError as failure:
+        raise InvalidValueError("; ".join(_sentence(error, said, path) for error in failure.errors())) from failure
+    except UnicodeDecodeError as failure:
+        raise InvalidValueError(f"cannot read {path}: it is not UTF-8 text") from failure
+    except ValueError as failure:  # TOMLDecodeError is one, and so is what `int` says of thousands of digits
+        raise InvalidValueError(f"{path} is not TOML: {failure}") from failure
+    except OSError as failure:
+        raise InvalidValueError(f"cannot read {path}: {failure.strerror}") from failure
+
+
+def unknown_variables(environment: Mapping[str, str]) -> list[str]:
+    """A sentence on each `COSPAN_…` variable that is no setting, with the setting that it is like, if one is."""
+    known = [f"{_PREFIX}{name.upper()}" for name in Settings.model_fields]
+    strange = sorted(
+        name
+        for name in environment
+        if name.upper().startswith(_PREFIX) and name.upper() not in {*known, *_OF_CONTAINERS}
+    )
+    found = []
+    for name in strange:
+        near = difflib.get_close_matches(name.upper(), known, n=1, cutoff=_ALIKE)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        found.append(f"the environment variable {name} is no setting and changes nothing{hint}")
+    return found
+
+
+def _config_path(config: Path | None) -> Path | None:
+    if config is None:
+        return DEFAULT_CONFIG if DEFAULT_CONFIG.is_file() else None
+    if not config.is_file():
+        raise InvalidValueError(f"there is no file {config}; --config names a TOML file of settings")
+    return config
+
+
+def _reading(path: Path | None) -> type[Settings]:
+    """The settings with their layers, the file among them.
+
+    Raises:
+        ValueError: the file is not TOML.
+        OSError: it cannot be read.
+    """
+    said = {} if path is None else toml_values(read_text(path, MAX_TOML_BYTES))
+
+    class Layered(Settings):
+        @classmethod
+        def settings_customise_sources(
+            cls,
+            settings_cls: type[BaseSettings],
+            init_settings: PydanticBaseSettingsSource,
+            env_settings: PydanticBaseSettingsSource,
+            dotenv_settings: PydanticBaseSettingsSource,
+            file_secret_settings: PydanticBaseSettingsSource,
+        ) -> tuple[PydanticBaseSettingsSource, ...]:
+            return init_settings, env_settings, InitSettingsSource(settings_cls, said)
+
+    return Layered
+
+
+def _sentence(error: Any, said: Mapping[str, Any], path: Path | None) -> str:
+    """One validation error as: the key, its value, where it was said, and what is allowed."""
+    key = str(error["loc"][0])
+    if error["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(key, Settings.model_fields, n=1, cutoff=_ALIKE)
+        hint = f"did you mean {near[0]}? " if near else ""
+        allowed = ", ".join(Settings.model_fields)
+        return f"{path} has {key} = {error['input']!r}, which is no setting; {hint}allowed are {allowed}"
+    in_environment = {name.upper() for name in os.environ}
+    if key in said:
+        where = f"--{key.replace('_', '-')}"
+    elif f"{_PREFIX}{key}".upper() in in_environment:
+        where = f"the environment variable {_PREFIX}{key.upper()}"
+    else:
+        where = str(path)
+    said_why = error["type"] == "value_error"
+    expected = str(error["ctx"]["error"]) if said_why else f"it must be {Settings.model_fields[key].description}"
+    return f"{key} is {error['input']!r} in {where}; {expected}"

@@ -1,0 +1,238 @@
+"""From settings, a workload, or the file of an earlier run, to the specification of a run."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cospan.cli.settings.layers import Settings, load_settings
+from cospan.client.learning.default_run import checked, new_specification
+from cospan.core.method import PRESETS, Aggregation, Corrections, Method
+from cospan.core.specification import Participation, RunSpecification
+from cospan.wire.errors import InvalidValueError
+from cospan.wire.files.spec_file import load_spec
+
+if TYPE_CHECKING:  # a coordinator that resumes a stored run needs no workload, and imports neither it nor Gymnasium
+    from cospan.client.workload import Site, Workload
+
+_OF_METHOD = tuple(field.name for field in fields(Method))
+_OF_FEATURES = ("feature_dim", "fingerprint")
+_OF_QUORUM = ("quorum", "deadline_seconds", "max_staleness")
+_OF_RUN = ("agents", "rounds", "seed", "rank", "liveness_seconds", "round_seconds", "min_agents", *_OF_QUORUM)
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class RunPlan:
+    """A run that can begin. Whoever makes one closes it.
+
+    Attributes:
+        specification: of the run, free of problems.
+        settings: of all layers.
+        workload: where one was named.
+        site: its first site, never stepped; `close` it where nothing steps it.
+    """
+
+    specification: RunSpecification
+    settings: Settings
+    workload: "Workload | None" = None
+    site: "Site | None" = None
+
+    def close(self) -> None:
+        """Closes the site."""
+        if self.site is not None:
+            from cospan.client.environment.ownership import close_site
+
+            close_site(self.site)
+
+
+def plan_with_workload(
+    flags: Mapping[str, Any], config: Path | None, *, reference: str | None, spec_file: Path | None, rounds: int
+) -> RunPlan:
+    """A run whose workload is at hand: it fills in d, r, L and the fingerprint.
+
+    Args:
+        flags: what was said on the command line.
+        config: the file of settings, if one was named.
+        reference: the workload's name as on the command line; that of `spec_file` where left out.
+        spec_file: a specification to run again, or None.
+        rounds: where nobody says how many.
+
+    Raises:
+        InvalidValueError: a setting has a value that is not allowed, or does not fit the workload.
+        WorkloadError: there is no such workload.
+        RunFileError: `spec_file` is no specification.
+    """
+    from cospan.client.environment.workload_loader import load_workload
+    from cospan.client.learning.run_config import with_features
+
+    settings, base = _layers(flags, config, spec_file)
+    if base is None:
+        if reference is None:
+            raise InvalidValueError("no workload is named; say which, as in `cospan run queues`, or give --spec")
+        workload = load_workload(reference)
+        start = new_specification(reference, workload.rank, workload.max_agents, workload.steps_per_round, rounds)
+    else:
+        _check_same_workload(base, reference, spec_file)
+        workload, start = load_workload(base.workload), base
+    found, site = with_features(_with_settings(start, settings), workload)
+    plan = RunPlan(found, settings, workload, site)
+    try:
+        if base is not None and base.seed == found.seed:
+            _check_same_features(base, found, str(spec_file))
+        checked(found)
+    except InvalidValueError:
+        plan.close()
+        raise
+    return plan
+
+
+def plan_resumed(
+    held: RunSpecification,
+    flags: Mapping[str, Any],
+    config: Path | None,
+    *,
+    reference: str,
+    spec_file: Path | None,
+    rounds: int,
+) -> RunPlan:
+    """What is asked for with a workload's name, where the run is stored: the workload is not loaded.
+
+    What a workload decides and nothing else says is taken from the stored run: r, L, the number of agents, the
+    features. Agents load the workload, and refuse a run whose features are not theirs.
+
+    Args:
+        held: the specification of the stored run.
+        flags: what was said on the command line.
+        config: the file of settings, if one was named.
+        reference: the workload's name.
+        spec_file: a specification to run again, or None.
+        rounds: where nothing says how many.
+
+    Returns:
+        A plan whose specification may be another than `held`, and is not checked.
+
+    Raises:
+        InvalidValueError: a setting has a value that is not allowed.
+        RunFileError: `spec_file` is no specification.
+    """
+    settings, base = _layers(flags, config, spec_file)
+    if base is None:
+        base = new_specification(reference, held.rank, held.agents, held.method.steps_per_round, rounds)
+    else:
+        _check_same_workload(base, reference, spec_file)
+    found = replace(
+        _with_settings(base, settings), feature_dim=held.feature_dim, feature_fingerprint=held.feature_fingerprint
+    )
+    return RunPlan(found, settings)
+
+
+def plan_again(base: RunSpecification, flags: Mapping[str, Any], config: Path | None) -> RunPlan:
+    """A run that was begun, with its workload; of its specification nothing but flags can change anything.
+
+    Raises:
+        InvalidValueError: a flag has a value that is not allowed.
+        WorkloadError: its workload is not there any more.
+    """
+    from cospan.client.environment.workload_loader import load_workload
+    from cospan.client.learning.run_config import with_features
+
+    settings = _only_flags(load_settings(flags, config), flags)
+    workload = load_workload(base.workload)
+    found, site = with_features(_with_settings(base, settings), workload)
+    plan = RunPlan(found, settings, workload, site)
+    try:
+        checked(found)
+    except InvalidValueError:
+        plan.close()
+        raise
+    return plan
+
+
+def plan_alone(flags: Mapping[str, Any], config: Path | None, *, spec_file: Path | None, rounds: int) -> RunPlan:
+    """A run without its workload, as a coordinator may have it: d and r are said, or stand in a file.
+
+    Args:
+        flags: what was said on the command line.
+        config: the file of settings, if one was named.
+        spec_file: a specification to run again, or None.
+        rounds: where nobody says how many.
+
+    Raises:
+        InvalidValueError: a setting is missing or has a value that is not allowed.
+        RunFileError: `spec_file` is no specification.
+    """
+    settings, base = _layers(flags, config, spec_file)
+    if base is None and (settings.feature_dim is None or settings.rank is None):
+        raise InvalidValueError(
+            "the coordinator knows neither d nor r; name a workload with --workload, or say both "
+            "--feature-dim and --rank, or give the --spec of a run"
+        )
+    start = base or new_specification("", 1, None, None, rounds)
+    dim, fingerprint = settings.feature_dim, settings.fingerprint
+    found = replace(
+        _with_settings(start, settings),
+        feature_dim=start.feature_dim if dim is None else dim,
+        feature_fingerprint=start.feature_fingerprint if fingerprint is None else fingerprint,
+    )
+    return RunPlan(checked(found), settings)
+
+
+def preset_of(method: Method) -> str | None:
+    """The preset whose constants these are, or None."""
+    return next((name for name, preset in PRESETS.items() if preset(method.steps_per_round) == method), None)
+
+
+def _layers(
+    flags: Mapping[str, Any], config: Path | None, spec_file: Path | None
+) -> tuple[Settings, RunSpecification | None]:
+    """The settings, and the specification to start from; above that stand only the flags."""
+    settings = load_settings(flags, config)
+    if spec_file is None:
+        return settings, None
+    return _only_flags(settings, flags), load_spec(spec_file)
+
+
+def _only_flags(settings: Settings, flags: Mapping[str, Any]) -> Settings:
+    """The settings without those of a specification that no flag says."""
+    layered = (*_OF_RUN, *_OF_METHOD, *_OF_FEATURES, "preset", "participation")
+    return settings.model_copy(update=dict.fromkeys(name for name in layered if name not in flags))
+
+
+def _with_settings(start: RunSpecification, settings: Settings) -> RunSpecification:
+    said = {name: getattr(settings, name) for name in _OF_RUN}
+    constants = {name: getattr(settings, name) for name in _OF_METHOD}
+    if constants["corrections"] is not None:
+        constants["corrections"] = Corrections(constants["corrections"])
+    if constants["aggregation"] is not None:
+        constants["aggregation"] = Aggregation(constants["aggregation"])
+    method = start.method
+    if settings.preset is not None:
+        method = PRESETS[settings.preset](method.steps_per_round)
+    method = replace(method, **{name: value for name, value in constants.items() if value is not None})
+    start = replace(start, participation=_participation(start, settings))
+    return replace(start, method=method, **{name: value for name, value in said.items() if value is not None})
+
+
+def _participation(start: RunSpecification, settings: Settings) -> Participation:
+    """Whom rounds wait for: who names a quorum need not say that there is one."""
+    if settings.participation is not None:
+        return Participation(settings.participation)
+    return Participation.QUORUM if settings.quorum else start.participation
+
+
+def _check_same_workload(base: RunSpecification, reference: str | None, spec_file: Path | None) -> None:
+    if reference not in (None, base.workload):
+        raise InvalidValueError(
+            f"{spec_file} is of workload {base.workload!r}, and the command names {reference!r}; "
+            "name that workload, or leave out --spec"
+        )
+
+
+def _check_same_features(base: RunSpecification, found: RunSpecification, name: str) -> None:
+    for field, what in (("feature_dim", "features of dimension"), ("feature_fingerprint", "the feature map")):
+        ours, theirs = getattr(found, field), getattr(base, field)
+        if theirs not in ("", ours):
+            raise InvalidValueError(
+                f"{name} has {what} {theirs!r}, and workload {found.workload!r} now has {ours!r}; "
+                "it was written by another version of the workload: leave out --spec"
+            )

@@ -1,1 +1,0 @@
-"""Studies: several methods over the same transitions, the experiments of docs/experiments, their figures."""

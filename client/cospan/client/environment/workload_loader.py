@@ -1,0 +1,245 @@
+"""Finds a workload by its name: a built-in one, or `package.module:attribute`."""
+
+import contextlib
+import importlib
+import os
+from collections.abc import Iterator, Sequence
+from typing import NoReturn
+
+import numpy as np
+from gymnasium.vector import VectorEnv
+from jaxtyping import Float
+
+from cospan.client.environment.import_path import add_working_folder, hidden_by
+from cospan.client.environment.ownership import close_sites
+from cospan.client.workload import FeatureMap, Site, Sites, Workload
+from cospan.client.workloads import BUILT_IN
+from cospan.core.specification import RunSpecification
+from cospan.wire.errors import WorkloadBehaviourError, WorkloadError
+
+
+def load_workload(reference: str) -> Workload:
+    """The workload that `reference` names.
+
+    The working folder is searched after all others, and only for a workload that is not built in. An attribute that
+    is a plain function (index, seed) → Site is made a workload of its own.
+
+    Raises:
+        WorkloadError: there is no such workload, module or attribute, or it is not a workload.
+        WorkloadBehaviourError: the module raised when it was imported, or tried to end the process.
+    """
+    target = BUILT_IN.get(reference, reference)
+    module_name, separator, attribute = target.partition(":")
+    if not separator or not module_name or not attribute:
+        raise WorkloadError(
+            f"there is no workload {reference!r}; take one of {', '.join(BUILT_IN)}, "
+            "or name your own as package.module:name"
+        )
+    if module_name.startswith("."):
+        raise WorkloadError(
+            f"workload {reference!r} cannot be imported; name its module in full, without dots before it"
+        )
+    working_folder = None if reference in BUILT_IN else add_working_folder()
+    module = _import(module_name, reference)
+    try:
+        found = getattr(module, attribute, None)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as failure:
+        raise WorkloadBehaviourError(
+            f"workload {reference!r} cannot be looked up: {type(failure).__name__}: {failure}"
+        ) from failure
+    if found is None:
+        hidden = None if working_folder is None else hidden_by(module_name, working_folder)
+        if hidden is not None:
+            raise WorkloadError(
+                f"module {module_name!r} has no attribute {attribute!r}: a module of that name is installed and "
+                f"comes before {hidden}; give that file another name"
+            )
+        raise WorkloadError(
+            f"module {module_name!r} has no attribute {attribute!r}; name the workload that it defines"
+        )
+    if isinstance(found, Workload):
+        return found
+    if callable(found) and not isinstance(found, type):
+        return Workload(make_site=found, name=reference)
+    raise WorkloadError(
+        f"{reference!r} is a {type(found).__name__}; it must be a cospan.client.workload.Workload, "
+        "or a function (index, seed) → Site"
+    )
+
+
+def _import(module_name: str, reference: str) -> object:
+    try:
+        with exit_raises(f"module {module_name!r}"):
+            return importlib.import_module(module_name)
+    except ModuleNotFoundError as failure:
+        missing = failure.name or module_name
+        if module_name == missing or module_name.startswith(f"{missing}."):
+            raise WorkloadError(
+                f"there is no module {missing!r} for workload {reference!r}; run from the folder that holds it, "
+                "or install it"
+            ) from failure
+        raise WorkloadError(f"workload {reference!r} imports {missing!r}, which is not installed") from failure
+    except KeyboardInterrupt:
+        raise
+    except BaseException as failure:  # it may also call sys.exit
+        raise WorkloadBehaviourError(
+            f"workload {reference!r} cannot be imported: {type(failure).__name__}: {failure}"
+        ) from failure
+
+
+def make_site(workload: Workload, index: int, seed: int) -> Site:
+    """Site `index` of a workload.
+
+    Raises:
+        WorkloadError: there is no such site.
+        WorkloadBehaviourError: the workload's own code raised, or gave something else.
+    """
+    _check_index(workload, index)
+    try:
+        site = workload.make_site(index, seed)
+    except ValueError as failure:
+        raise WorkloadError(f"workload {workload.name!r} has no site {index}: {failure}") from failure
+    except KeyboardInterrupt:
+        raise
+    except BaseException as failure:
+        raise WorkloadBehaviourError(
+            f"workload {workload.name!r} failed to make site {index}: {type(failure).__name__}: {failure}"
+        ) from failure
+    if not isinstance(site, Site):
+        raise WorkloadBehaviourError(
+            f"workload {workload.name!r} made a {type(site).__name__} for site {index}; it must make a Site"
+        )
+    env: object = site.env
+    if isinstance(env, VectorEnv):
+        raise WorkloadBehaviourError(
+            f"workload {workload.name!r} made a vector environment for site {index}; a site has one environment: "
+            "give several sites at once with make_fleet and cospan.client.vector_sites"
+        )
+    return site
+
+
+def make_sites(workload: Workload, indices: Sequence[int], seed: int) -> Sites | tuple[Site, ...]:
+    """Several sites of a workload, at once where it can step them so.
+
+    Raises:
+        WorkloadError: there is no such site.
+        WorkloadBehaviourError: the workload's own code raised, or gave something else.
+    """
+    if workload.make_fleet is None:
+        return _one_by_one(workload, indices, seed)
+    for index in indices:
+        _check_index(workload, index)
+    words = f"sites {indices[0]} to {indices[-1]}"
+    try:
+        sites = workload.make_fleet(indices, seed)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as failure:
+        raise WorkloadBehaviourError(
+            f"workload {workload.name!r} failed to make {words}: {type(failure).__name__}: {failure}"
+        ) from failure
+    if not isinstance(sites, Sites) or not len(sites.references) == len(sites.labels) == len(indices):
+        raise WorkloadBehaviourError(
+            f"workload {workload.name!r} made a {type(sites).__name__} for {words}; it must make Sites with a "
+            f"reference and a label for each of {len(indices)}"
+        )
+    return sites
+
+
+def _one_by_one(workload: Workload, indices: Sequence[int], seed: int) -> tuple[Site, ...]:
+    """The sites; where one cannot be made, those before it are closed."""
+    made: list[Site] = []
+    try:
+        for index in indices:
+            made.append(make_site(workload, index, seed))
+            check_shared_features(workload, made[:1], made[-1:], indices[0], index)
+    except BaseException:
+        close_sites(made)
+        raise
+    return tuple(made)
+
+
+def features_of(sites: Sites | Sequence[Site]) -> FeatureMap:
+    """Those that all of them share."""
+    return sites.features if isinstance(sites, Sites) else sites[0].features
+
+
+def check_shared_features(
+    workload: Workload, first: Sites | Sequence[Site], other: Sites | Sequence[Site], first_index: int, index: int
+) -> None:
+    """Raises WorkloadBehaviourError where two sites of a group do not have the same feature map.
+
+    Args:
+        workload: that they are of.
+        first: the first site, or some from there on.
+        other: the other one, or some from there on.
+        first_index: of the first site.
+        index: of the other site.
+    """
+    ours, theirs = features_of(first), features_of(other)
+    if ours is theirs:
+        return
+    if ours.dim != theirs.dim:
+        raise WorkloadBehaviourError(
+            f"the features of site {index} of workload {workload.name!r} have length {theirs.dim}, and those of "
+            f"site {first_index} have length {ours.dim}; all sites share one feature map: give them the same"
+        )
+    if ours.fingerprint != theirs.fingerprint:
+        raise WorkloadBehaviourError(
+            f"the feature map of site {index} of workload {workload.name!r} is {theirs.fingerprint!r}, and that of "
+            f"site {first_index} is {ours.fingerprint!r}; all sites share one feature map: give them the same"
+        )
+
+
+@contextlib.contextmanager
+def exit_raises(what: str) -> Iterator[None]:
+    """Lets `os._exit` raise, in this process and not in its forks: it would end a command without a word.
+
+    Args:
+        what: whose code runs, for the message.
+    """
+    here, leave = os.getpid(), os._exit
+
+    def refuse(status: int) -> NoReturn:
+        if os.getpid() != here:
+            leave(status)
+        raise SystemExit(f"{what} calls os._exit({status})")
+
+    os._exit = refuse
+    try:
+        yield
+    finally:
+        os._exit = leave
+
+
+def true_basis(workload: Workload, specification: RunSpecification) -> Float[np.ndarray, "d q"] | None:
+    """B* of the fleet of a run, where the workload knows it.
+
+    Raises:
+        WorkloadBehaviourError: the workload's own code raised, or gave something else.
+    """
+    if workload.fleet_basis is None:
+        return None
+    spec = specification
+    try:
+        basis = workload.fleet_basis(spec.agents, spec.rank, spec.seed)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as failure:
+        raise WorkloadBehaviourError(
+            f"workload {spec.workload!r} failed to give the basis of its fleet: {type(failure).__name__}: {failure}"
+        ) from failure
+    if basis is not None and (basis.ndim != 2 or basis.shape[0] != spec.feature_dim):
+        raise WorkloadBehaviourError(
+            f"workload {spec.workload!r} gave a basis of its fleet of shape {basis.shape}; "
+            f"it must have {spec.feature_dim} rows"
+        )
+    return basis
+
+
+def _check_index(workload: Workload, index: int) -> None:
+    if index < 0 or (workload.max_agents is not None and index >= workload.max_agents):
+        most = "" if workload.max_agents is None else f" to {workload.max_agents - 1}"
+        raise WorkloadError(f"workload {workload.name!r} has no site {index}; take 0{most or ' or more'}")

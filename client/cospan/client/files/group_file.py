@@ -1,0 +1,297 @@
+"""What a group has learnt, as one npz file with all of its agents: see docs/run-folder.md."""
+
+import itertools
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int
+
+from cospan.client.environment.plain_values import packed, unpacked
+from cospan.client.files.kept_gradients import KEPT
+from cospan.client.files.result_file import (
+    OWNED,
+    AgentResult,
+    chain_values,
+    check_format,
+    check_owner,
+    largest,
+    loaded_chain,
+    owner,
+)
+from cospan.client.files.state_file import FileKind
+from cospan.client.learning.group_learner import Block, BlockState, GroupLearner
+from cospan.core.learning.baselines import IndependentTD
+from cospan.core.learning.group_learner import GroupState
+from cospan.core.learning.group_least_squares import GroupSums
+from cospan.core.learning.schedules import AveragedIterate
+from cospan.core.method import Corrections
+from cospan.wire.errors import RunFileError
+from cospan.wire.files.npz import MAX_BYTES, load_npz
+
+FORMAT = "cospan-group-2"
+_COLUMNS = ("mean_reward", "value_error", "gain_error", "gain", "bounded_rounds")
+_MOMENTS = ("reward_references", "reward_offsets", "reward_deviations", "feature_squares")
+OF_AGENTS = (
+    *("agent_id", "agent_ids", "labels", "mean_reward", "value_error", "gain_error", "gain", "bounded_rounds"),
+    *("explained_share", "trace_every"),
+    *("trace_round", "trace_value_error", "trace_independent_error", "trace_gain_estimate"),
+    "trace_mean_squared_td_error",
+)
+"""What `agents_of` is made of; the rest may be gigabytes."""
+_TRACES = ("value_error", "independent_error", "gain_estimate", "mean_squared_td_error")
+
+
+def contents(group: GroupLearner, run_id: str) -> dict[str, Any]:
+    """What a group's file holds: as it is now, whatever the group learns while that is being written."""
+    states = [block.state for block in group.blocks]
+    learners, first = [state.learner for state in states], states[0]
+    trace = group.trace
+    return {
+        "format": FORMAT,
+        "run_id": run_id,
+        "specification_digest": group.specification.digest(),
+        "workload": group.specification.workload,
+        "agent_id": group.name,
+        "agent_ids": np.array(group.names),
+        "labels": np.array([label for block in group.blocks for label in block.chains.labels]),
+        "indices": np.array(group.indices, dtype=np.int64),
+        "feature_fingerprint": group.features.fingerprint,
+        "last_round": -1 if group.last_round is None else group.last_round,
+        "weights": group.weights,
+        "weights_count": first.weights.count,
+        "gain": group.gains,
+        "gain_count": first.gain.count,
+        "head": _joined([learner.heads for learner in learners]),
+        "gain_estimate": _joined([learner.gain_estimates for learner in learners]),
+        "steps": first.learner.steps,
+        "bounded_rounds": _joined([state.bounded_rounds for state in states]),
+        **{name: _joined([getattr(learner, name) for learner in learners]) for name in _MOMENTS},
+        "reward_sum": _joined([block.chains.reward_sums for block in group.blocks]),
+        "mean_reward": group.mean_rewards,
+        "value_error": group.value_errors(),
+        "explained_share": group.explained_shares(),
+        "gain_error": group.gain_errors(),
+        **_statistics([learner.statistics for learner in learners]),
+        **_independent([learner for state in states for learner in state.independent]),
+        **chain_values(_saved_chains(group)),
+        "trace_every": trace.every,
+        "trace_round": np.array(trace.round, dtype=np.int64),
+        # Copies of lists that grow; they are made arrays when they are written.
+        **{f"trace_{name}": getattr(trace, name).copy() for name in _TRACES},
+    }
+
+
+def _joined(parts: Sequence[np.ndarray]) -> np.ndarray:
+    return np.concatenate(parts)
+
+
+def _statistics(found: Sequence[GroupSums | None]) -> dict[str, Any]:
+    """Those of heads by least squares; none where the run has others."""
+    sums = [each for each in found if each is not None]
+    if not sums:
+        return {"head_rounds": 0}
+    basis = np.zeros((0, 0)) if sums[0].basis is None else sums[0].basis
+    names = ("system", "rewards", "traces", "squares", "reward_sums")
+    return {
+        "head_basis": basis,
+        "head_steps": sums[0].steps,
+        "head_rounds": sums[0].rounds,
+        **{f"head_{name}": _joined([getattr(each, name) for each in sums]) for name in names},
+    }
+
+
+def _independent(learners: Sequence[IndependentTD]) -> dict[str, Any]:
+    """Of independent TD; nothing without the baseline."""
+    if not learners:
+        return {}
+    return {
+        "independent_weights": np.stack([learner.weights for learner in learners]),
+        "independent_averaged": np.stack([learner.averaged.mean for learner in learners]),
+        "independent_gain_estimate": np.array([learner.gain_estimate for learner in learners]),
+    }
+
+
+def _saved_chains(group: GroupLearner) -> tuple[str, list[np.ndarray]] | None:
+    """Where the chains of all blocks stand; None where that cannot be said."""
+    if not group.between_rounds:
+        return None
+    parts = [block.chains.saved() for block in group.blocks]
+    known = [part for part in parts if part is not None]
+    if len(known) < len(parts):
+        return None
+    return packed({"texts": [text for text, _ in known], "arrays": [arrays for _, arrays in known]})
+
+
+def load_group(path: Path, *, names: Collection[str] | None = None, most_bytes: int = MAX_BYTES) -> AgentResult:
+    """Reads a group's file; values are those of all its agents, with a leading axis n.
+
+    Args:
+        path: of the file.
+        names: of the values that are needed; all where left out.
+        most_bytes: of these values.
+
+    Raises:
+        RunFileError: it is missing, damaged, or no group's file.
+    """
+    wanted = None if names is None else {"format", *names}
+    values = load_npz(path, "the result of a group", names=wanted, most_bytes=most_bytes)
+    check_format(path, values, FORMAT, "the result of a group")
+    return AgentResult(values)
+
+
+def agents_of(result: AgentResult) -> list[AgentResult]:
+    """Each agent of a group's file by itself, with what a summary and a picture are made of."""
+    names, labels = result.array("agent_ids").tolist(), result.array("labels").tolist()
+    numbers = (*_COLUMNS, "explained_share")
+    columns = {name: result.array(name) for name in numbers if name in result.values or name != "explained_share"}
+    rounds = result.array("trace_round")
+    traces = {f"trace_{name}": _trace(result, name) for name in _TRACES}
+    # The gain is a vector of length one in an agent's own file.
+    gains = columns.pop("gain")[:, None]
+    return [
+        AgentResult(
+            {
+                "agent_id": np.array(name),
+                "label": np.array(labels[number]),
+                "gain": gains[number],
+                **{key: np.asarray(column[number]) for key, column in columns.items()},
+                "trace_every": np.array(result.trace_every),
+                "trace_round": rounds,
+                **{key: values[:, number] for key, values in traces.items()},
+            }
+        )
+        for number, name in enumerate(names)
+    ]
+
+
+def _trace(result: AgentResult, name: str) -> np.ndarray:
+    """The trace of all agents, shape (rounds, n), or (rounds, n, m) of independent TD; also of no rounds."""
+    dimensions, agents = 3 if name == "independent_error" else 2, result.array("agent_ids").size
+    rounds = len(result.numbers("trace_round", 1))
+    if not rounds and not result.array(f"trace_{name}").size:
+        return np.zeros((0, agents, 0)[:dimensions])
+    values = result.numbers(f"trace_{name}", dimensions)
+    if values.shape[:2] != (rounds, agents):
+        raise RunFileError("the traces in the result of a group have different lengths; the file is damaged")
+    return values
+
+
+def resume(group: GroupLearner, path: Path, run_id: str) -> str:
+    """Lets `group` go on where a file of the same run and agents left off; see `result_file.resume`.
+
+    Returns:
+        Why the chains begin anew, in words; empty where they go on.
+
+    Raises:
+        RunFileError: the file is missing or damaged, or of another run or group.
+    """
+    result = load_group(path, most_bytes=largest(group.specification, len(group.names)))
+    check_owner(result, path, owner(group.name, group.specification, run_id))
+    _drop_those_that_failed(group, result)
+    places = np.cumsum([0, *(len(block.chains.labels) for block in group.blocks)]).tolist()
+    parts = [slice(*bounds) for bounds in itertools.pairwise(places)]
+    # All is read before anything is set: a damaged file changes nothing.
+    states = [_loaded_state(result, group, *each) for each in zip(group.blocks, parts, strict=True)]
+    sums = result.vector("reward_sum", len(group.names))
+    traces = {name: list(_trace(result, name)) for name in _TRACES}
+    columns = states[0].independent[0].weights.shape[0] if states[0].independent else 0
+    if any(errors.shape[1] != columns for errors in traces["independent_error"]):
+        blank = np.full((len(group.names), columns), np.nan)  # with a baseline before, and without one now
+        traces["independent_error"] = [blank for _ in traces["independent_error"]]
+    last_round, chains = result.whole("last_round", least=-1), _loaded_chains(result, len(parts))
+    every = result.trace_every
+    group.last_round = None if last_round < 0 else last_round
+    group.trace.round, group.trace.every = result.array("trace_round").tolist(), every
+    for name, values in traces.items():
+        setattr(group.trace, name, values)
+    words = []
+    for block, state, part, chain in zip(group.blocks, states, parts, chains, strict=True):
+        block.state = state
+        words.append(block.chains.go_on(state.learner.steps, sums[part], chain))
+    return next(filter(None, words), "")
+
+
+def _drop_those_that_failed(group: GroupLearner, result: AgentResult) -> None:
+    """A file without some of the members was written after they had failed."""
+    held = set(result.array("agent_ids").tolist())
+    missing = [name for name in group.names if name not in held]
+    if held and held < set(group.names):
+        group.drop(dict.fromkeys(missing, "it had failed before its process was started again"))
+
+
+def _loaded_chains(result: AgentResult, blocks: int) -> list[tuple[str, list[np.ndarray]] | None]:
+    found = loaded_chain(result)
+    if found is None:
+        return [None] * blocks
+    try:
+        state = unpacked(*found)
+        chains = list(zip(state["texts"], state["arrays"], strict=True))
+    except (ValueError, LookupError, TypeError, RecursionError):
+        chains = []
+    return [*chains] if len(chains) == blocks else [None] * blocks
+
+
+def _loaded_state(result: AgentResult, group: GroupLearner, block: Block, part: slice) -> BlockState:
+    spec, agents = group.specification, len(group.names)
+    d, r, power = spec.feature_dim, spec.rank, spec.method.averaging_power
+    steps, rounds = result.whole("steps"), result.whole("gain_count")
+
+    def rows(name: str, *shape: int) -> np.ndarray:
+        return result.vector(name, agents, *shape)[part]
+
+    learner = GroupState(
+        heads=rows("head", r),
+        gain_estimates=rows("gain_estimate"),
+        **{name: rows(name) for name in _MOMENTS},
+        steps=steps,
+        statistics=_loaded_statistics(result, group, part),
+    )
+    independent = block.state.independent
+    if independent and "independent_weights" in result.values:
+        shape = independent[0].weights.shape
+        weights, averaged = rows("independent_weights", *shape), rows("independent_averaged", *shape)
+        gains = rows("independent_gain_estimate")
+        independent = tuple(
+            IndependentTD(weights[number], AveragedIterate(averaged[number], rounds), float(gains[number]), steps)
+            for number in range(len(gains))
+        )
+    return BlockState(
+        learner,
+        AveragedIterate(rows("weights", d), result.whole("weights_count"), power),
+        AveragedIterate(rows("gain"), rounds, power),
+        _loaded_counts(result, "bounded_rounds", agents)[part],
+        independent,
+    )
+
+
+def _loaded_counts(result: AgentResult, name: str, agents: int) -> Int[np.ndarray, " n"]:
+    counts = result.numbers(name, 1)
+    if counts.dtype != np.int64 or len(counts) != agents or counts.min() < 0:
+        raise RunFileError(f"{name!r} in the result of a group is no count for each agent; the file is damaged")
+    return counts
+
+
+def _loaded_statistics(result: AgentResult, group: GroupLearner, part: slice) -> GroupSums | None:
+    spec, agents = group.specification, len(group.names)
+    if not result.whole("head_rounds"):
+        return None
+    of_features = spec.method.corrections is Corrections.FULL_HISTORY
+    size = spec.feature_dim if of_features else spec.rank
+    return GroupSums(
+        basis=None if of_features else result.vector("head_basis", spec.feature_dim, spec.rank),
+        system=result.vector("head_system", agents, size, size)[part],
+        rewards=result.vector("head_rewards", agents, size)[part],
+        traces=result.vector("head_traces", agents, size)[part],
+        squares=result.vector("head_squares", agents)[part],
+        reward_sums=result.vector("head_reward_sums", agents)[part],
+        steps=result.number("head_steps"),
+        rounds=result.whole("head_rounds"),
+    )
+
+
+GROUP: FileKind[GroupLearner] = FileKind(
+    contents=contents, load=lambda path: load_group(path, names=(*OWNED, *KEPT)), resume=resume
+)
+"""What `StateFile` needs to know of it."""

@@ -1,0 +1,429 @@
+"""What an agent has learnt, as a small npz file: written atomically, read without pickle."""
+
+import itertools
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import astuple, dataclass
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from cospan.client.learning.learning_curve import Trace
+from cospan.client.learning.site_learner import SiteLearner
+from cospan.core.aggregation.warm_start import HalfSums
+from cospan.core.learning.baselines import IndependentTD
+from cospan.core.learning.learner import LearnerState
+from cospan.core.learning.least_squares import TransitionSums
+from cospan.core.learning.reward_moments import RewardMoments
+from cospan.core.learning.schedules import AveragedIterate
+from cospan.core.method import Corrections
+from cospan.core.specification import RunSpecification
+from cospan.wire.errors import RunFileError
+from cospan.wire.files.npz import MAX_BYTES, load_npz, save_npz
+
+FORMAT = "cospan-agent-2"
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class AgentResult:
+    """One agent's file.
+
+    Attributes:
+        values: the arrays of the file, by name; see docs/run-folder.md.
+    """
+
+    values: dict[str, np.ndarray]
+
+    def array(self, name: str) -> np.ndarray:
+        """A value as it is. Raises RunFileError where the file lacks it."""
+        if name not in self.values:
+            raise RunFileError(f"the result of an agent lacks {name!r}; the file is damaged")
+        return self.values[name]
+
+    def text(self, name: str) -> str:
+        """A value that is text. Raises RunFileError where the file lacks it."""
+        return str(self.array(name))
+
+    def number(self, name: str) -> float:
+        """A value that is a number. Raises RunFileError where the file lacks it, or has something else."""
+        return float(self.numbers(name, 0))
+
+    def whole(self, name: str, least: int = 0) -> int:
+        """A value that is a whole number. Raises RunFileError where it is missing, smaller, or something else."""
+        value = self.number(name)
+        if not (value.is_integer() and value >= least):
+            raise RunFileError(
+                f"{name!r} in the result of an agent is {value!r} and must be a whole number from {least} on; "
+                "the file is damaged"
+            )
+        return int(value)
+
+    def flag(self, name: str) -> bool:
+        """A value that is true or false. Raises RunFileError where it is missing, or is something else."""
+        value = self.array(name)
+        if value.shape != () or value.dtype != np.bool_:
+            raise RunFileError(f"{name!r} in the result of an agent is not true or false; the file is damaged")
+        return bool(value)
+
+    def numbers(self, name: str, dimensions: int) -> np.ndarray:
+        """A value that is an array of numbers, which may be nan. Raises RunFileError where it is something else."""
+        value = self.array(name)
+        if value.ndim != dimensions or value.dtype.kind not in "iuf":
+            shape = ("number", "row of numbers", "table of numbers", "stack of tables of numbers")[dimensions]
+            raise RunFileError(f"{name!r} in the result of an agent is no {shape}; the file is damaged")
+        return value
+
+    def vector(self, name: str, *shape: int) -> np.ndarray:
+        """A value that is an array of this shape. Raises RunFileError where it is missing, or is something else."""
+        value = self.array(name)
+        if value.shape != shape or value.dtype != np.float64 or not np.isfinite(value).all():
+            raise RunFileError(
+                f"{name!r} in the result of an agent is no finite array of shape {shape}; the file is damaged"
+            )
+        return value
+
+    @property
+    def trace_every(self) -> int:
+        """Its traces have the rounds whose numbers are multiples of this, and the newest; see `Trace`.
+
+        Raises:
+            RunFileError: it is no such number.
+        """
+        # Files of before that was said have all rounds.
+        return self.whole("trace_every", least=1) if "trace_every" in self.values else 1
+
+    @property
+    def independent_errors(self) -> Float[np.ndarray, " m"]:
+        """The relative value errors of independent TD, one for each step size."""
+        errors = self.array("trace_independent_error")
+        return np.asarray(errors[-1]) if len(errors) else np.empty(0)
+
+
+@runtime_checkable
+class Learnt(Protocol):
+    """What a file is made of: a `SiteLearner`, or one agent of a group; see there."""
+
+    @property
+    def specification(self) -> RunSpecification: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def index(self) -> int: ...
+    @property
+    def label(self) -> str: ...
+    @property
+    def feature_fingerprint(self) -> str: ...
+    @property
+    def last_round(self) -> int | None: ...
+    @property
+    def state(self) -> LearnerState: ...
+    @property
+    def weights(self) -> AveragedIterate: ...
+    @property
+    def gain(self) -> AveragedIterate: ...
+    @property
+    def independent(self) -> IndependentTD | None: ...
+    @property
+    def trace(self) -> Trace[float]: ...
+    @property
+    def bounded_rounds(self) -> int: ...
+    @property
+    def reward_sum(self) -> float: ...
+    @property
+    def mean_reward(self) -> float: ...
+    def saved_chain(self) -> tuple[str, list[np.ndarray]] | None: ...
+    def value_error(self) -> float: ...
+    def gain_error(self) -> float: ...
+    def explained_share(self) -> float: ...
+
+
+def save_result(path: Path, learner: Learnt, *, run_id: str, durable: bool = True) -> None:
+    """Writes what `learner` has learnt, and where its chain stands; the file appears whole or not at all.
+
+    Args:
+        path: of the file.
+        learner: whose it is.
+        run_id: of the run.
+        durable: see `save_npz`.
+
+    Raises:
+        RunFileError: it cannot be written.
+    """
+    save_npz(path, durable=durable, **contents(learner, run_id=run_id))
+
+
+def contents(learner: Learnt, *, run_id: str) -> dict[str, Any]:
+    """What a file of `learner` holds: as it is now, whatever it learns while that is being written."""
+    spec, trace, independent = learner.specification, learner.trace, learner.independent
+    baseline = IndependentTD.initial(spec.feature_dim) if independent is None else independent
+    return {
+        "format": FORMAT,
+        "run_id": run_id,
+        "specification_digest": spec.digest(),
+        "workload": spec.workload,
+        "seed": spec.seed,
+        "agent_id": learner.name,
+        "label": learner.label,
+        "index": learner.index,
+        "feature_fingerprint": learner.feature_fingerprint,
+        "last_round": -1 if learner.last_round is None else learner.last_round,
+        "weights": learner.weights.mean,
+        "weights_count": learner.weights.count,
+        "gain": learner.gain.mean,
+        "gain_count": learner.gain.count,
+        "head": learner.state.head,
+        "gain_estimate": learner.state.gain_estimate,
+        "steps": learner.state.steps,
+        **_statistics(learner),
+        **_halves(learner),
+        "mean_reward": learner.mean_reward,
+        "reward_sum": learner.reward_sum,
+        "reward_moments": np.array(astuple(learner.state.rewards), dtype=np.float64),
+        "feature_squares": learner.state.feature_squares,
+        "bounded_rounds": learner.bounded_rounds,
+        "value_error": learner.value_error(),
+        "gain_error": learner.gain_error(),
+        "explained_share": learner.explained_share(),
+        "with_baseline": independent is not None,
+        "independent_weights": baseline.weights,
+        "independent_averaged": baseline.averaged.mean,
+        "independent_gain_estimate": baseline.gain_estimate,
+        **chain_values(learner.saved_chain()),
+        "trace_every": trace.every,
+        # Copies of lists that grow; they are made arrays when they are written.
+        "trace_round": np.array(trace.round, dtype=np.int64),
+        "trace_value_error": trace.value_error.copy(),
+        "trace_independent_error": trace.independent_error.copy(),
+        "trace_gain_estimate": trace.gain_estimate.copy(),
+        "trace_mean_squared_td_error": trace.mean_squared_td_error.copy(),
+    }
+
+
+def chain_values(saved: tuple[str, list[np.ndarray]] | None) -> dict[str, Any]:
+    """Where a chain stands, by the names of a file; an empty text where that cannot be said."""
+    text, arrays = saved or ("", [])
+    return {"chain_state": text, **{f"chain_array_{number}": array for number, array in enumerate(arrays)}}
+
+
+def _statistics(learner: Learnt) -> dict[str, Any]:
+    """Those of heads by least squares; of no rounds where the run has others."""
+    spec, statistics = learner.specification, learner.state.statistics
+    if statistics is None:
+        statistics = TransitionSums.initial(np.zeros((spec.feature_dim, spec.rank)))
+    basis = np.zeros((0, 0)) if statistics.basis is None else statistics.basis
+    return {"head_basis": basis, **_arrays("head", statistics)}
+
+
+def _halves(learner: Learnt) -> dict[str, Any]:
+    """Those of a warm-up that is not over, or was with the last round; nothing else."""
+    halves = learner.state.warm_up
+    if halves is None:
+        return {}
+    parts = {**_arrays("first_half", halves.first), **_arrays("second_half", halves.second)}
+    return {**parts, "second_half_from": halves.second_from}
+
+
+def _arrays(name: str, sums: TransitionSums) -> dict[str, Any]:
+    return {
+        f"{name}_system": sums.system,
+        f"{name}_rewards": sums.rewards,
+        f"{name}_traces": sums.traces,
+        f"{name}_sums": np.array([sums.squares, sums.reward_sum, sums.steps]),
+        f"{name}_rounds": sums.rounds,
+    }
+
+
+def _loaded_statistics(result: AgentResult, spec: RunSpecification) -> TransitionSums | None:
+    if not result.whole("head_rounds"):
+        return None
+    of_features = spec.method.corrections is Corrections.FULL_HISTORY
+    basis = None if of_features else result.vector("head_basis", spec.feature_dim, spec.rank)
+    return _loaded_sums(result, "head", spec.feature_dim if of_features else spec.rank, basis)
+
+
+def _loaded_halves(result: AgentResult, spec: RunSpecification) -> HalfSums | None:
+    if "second_half_from" not in result.values:
+        return None
+    first, second = (_loaded_sums(result, f"{name}_half", spec.feature_dim, None) for name in ("first", "second"))
+    return HalfSums(first, second, result.whole("second_half_from"))
+
+
+def _loaded_sums(
+    result: AgentResult, name: str, size: int, basis: Float[np.ndarray, "d r"] | None
+) -> TransitionSums:
+    squares, reward_sum, steps = result.vector(f"{name}_sums", 3).tolist()
+    return TransitionSums(
+        basis=basis,
+        system=result.vector(f"{name}_system", size, size),
+        rewards=result.vector(f"{name}_rewards", size),
+        traces=result.vector(f"{name}_traces", size),
+        squares=squares,
+        reward_sum=reward_sum,
+        steps=steps,
+        rounds=result.whole(f"{name}_rounds"),
+    )
+
+
+def largest(specification: RunSpecification, agents: int = 1) -> int:
+    """Bytes that the file of an agent, or of a group of so many, may have: a warm-up keeps three d × d matrices.
+
+    What the environments save of themselves comes on top, within `MAX_BYTES`.
+    """
+    d, r = specification.feature_dim, specification.rank
+    return MAX_BYTES + 8 * agents * (4 * d * d + 16 * d + 4 * r * r)
+
+
+def load_result(path: Path, *, names: Collection[str] | None = None, most_bytes: int = MAX_BYTES) -> AgentResult:
+    """Reads an agent's file.
+
+    Args:
+        path: of the file.
+        names: of the values that are needed; all where left out.
+        most_bytes: of these values.
+
+    Raises:
+        RunFileError: it is missing, damaged, or no agent's file.
+    """
+    wanted = None if names is None else {"format", *names}
+    values = load_npz(path, "the result of an agent", names=wanted, most_bytes=most_bytes)
+    check_format(path, values, FORMAT, "the result of an agent")
+    return AgentResult(values)
+
+
+def check_format(path: Path, values: Mapping[str, np.ndarray], expected: str, title: str) -> None:
+    """Raises RunFileError where a file is not in the expected format; it tells another layout from another kind."""
+    found = str(values.get("format"))
+    if found == expected:
+        return
+    if found.rpartition("-")[0] == expected.rpartition("-")[0]:
+        raise RunFileError(
+            f"{path} has format {found[:80]}, and this version of Cospan reads {expected}: its sums have another "
+            "meaning; read it with the version that wrote it, or learn it again"
+        )
+    raise RunFileError(f"{path} is not {title} (format {expected})")
+
+
+def traces(
+    agents: Sequence[AgentResult], of_agent: Callable[[AgentResult], Float[np.ndarray, " n"]]
+) -> tuple[list[Int[np.ndarray, " n"]], list[Float[np.ndarray, " n"]]]:
+    """What agents recorded, so far as it may be compared: of each the rounds, and a number for each of them.
+
+    That is all, unless some traces were thinned: then the rounds that the coarsest of them keeps, and the newest of
+    all. What else a trace has, its own newest round or what it was too short to lose, the others lack.
+
+    Args:
+        agents: whose traces they are.
+        of_agent: what of them.
+    """
+    every = max((agent.trace_every for agent in agents), default=1)
+    pairs = [_cut(agent.array("trace_round"), of_agent(agent)) for agent in agents]
+    newest = max((int(rounds[-1]) for rounds, _ in pairs if len(rounds)), default=0)
+    kept = [np.flatnonzero((rounds % every == 0) | (rounds == newest)) for rounds, _ in pairs]
+    return (
+        [rounds[places] for (rounds, _), places in zip(pairs, kept, strict=True)],
+        [values[places] for (_, values), places in zip(pairs, kept, strict=True)],
+    )
+
+
+def _cut(
+    rounds: Int[np.ndarray, " n"], values: Float[np.ndarray, " m"]
+) -> tuple[Int[np.ndarray, " k"], Float[np.ndarray, " k"]]:
+    """As many of both as there are of either: in a damaged file one may be shorter."""
+    return rounds[: len(values)], values[: len(rounds)]
+
+
+OWNED = ("run_id", "agent_id", "specification_digest")
+"""What `owner` compares."""
+
+
+def owner(name: str, specification: RunSpecification, run_id: str) -> dict[str, str]:
+    """What a file has to say that an agent, or a group, of this name may go on from."""
+    return {"run_id": run_id, "agent_id": name, "specification_digest": specification.digest()}
+
+
+def check_owner(result: AgentResult, path: Path, owned: Mapping[str, str]) -> None:
+    """Raises RunFileError where a file is not what `owner` says."""
+    for name, value in owned.items():
+        if result.text(name) != value:
+            raise RunFileError(
+                f"{path} has {name.replace('_', ' ')} {result.text(name)!r}, and this agent {value!r}; "
+                "it was saved in another run, so its head means nothing here: leave out --resume"
+            )
+
+
+def resume(learner: SiteLearner, path: Path, *, run_id: str) -> str:
+    """Lets `learner` go on where a file of the same run and agent left off.
+
+    Its chain goes on too where the environment's state was saved and can be loaded, and begins anew else.
+
+    Returns:
+        Why the chain begins anew, in words; empty where it goes on.
+
+    Raises:
+        RunFileError: the file is missing or damaged, or of another run or agent.
+    """
+    spec = learner.specification
+    result = load_result(path, most_bytes=largest(spec))
+    check_owner(result, path, owner(learner.name, spec, run_id))
+    reward_count, *reward_moments = result.vector("reward_moments", 4).tolist()
+    steps, rounds = result.whole("steps"), result.whole("gain_count")
+    # All is read before anything is set: a damaged file changes nothing.
+    state = LearnerState(
+        result.vector("head", spec.rank),
+        result.number("gain_estimate"),
+        steps,
+        _loaded_statistics(result, spec),
+        RewardMoments(int(reward_count), *reward_moments),
+        _loaded_halves(result, spec),
+        float(result.vector("feature_squares")),
+    )
+    power = spec.method.averaging_power
+    weights_count = result.whole("weights_count")
+    weights = AveragedIterate(result.vector("weights", spec.feature_dim), weights_count, power)
+    gain = AveragedIterate(result.vector("gain", 1), rounds, power)
+    reward_sum = result.number("reward_sum")
+    independent = learner.independent
+    if independent is not None and result.flag("with_baseline"):
+        shape = independent.weights.shape
+        independent = IndependentTD(
+            weights=result.vector("independent_weights", *shape),
+            averaged=AveragedIterate(result.vector("independent_averaged", *shape), rounds),
+            gain_estimate=result.number("independent_gain_estimate"),
+            steps=steps,
+        )
+    trace = _loaded_trace(result, learner)
+    last_round, chain = result.whole("last_round", least=-1), loaded_chain(result)
+    bounded_rounds = result.whole("bounded_rounds")
+    learner.state, learner.weights, learner.gain, learner.independent = state, weights, gain, independent
+    learner.trace, learner.last_round = trace, None if last_round < 0 else last_round
+    learner.bounded_rounds = bounded_rounds
+    return learner.chain.go_on(steps, reward_sum, chain)
+
+
+def loaded_chain(result: AgentResult) -> tuple[str, list[np.ndarray]] | None:
+    """Where the chain stood, or the chains of a group; None where that was not saved."""
+    text = result.text("chain_state")
+    arrays = [result.array(name) for name in _numbered("chain_array_", result)]
+    return (text, arrays) if text else None
+
+
+def _numbered(prefix: str, result: AgentResult) -> list[str]:
+    names = (f"{prefix}{number}" for number in itertools.count())
+    return list(itertools.takewhile(result.values.__contains__, names))
+
+
+def _loaded_trace(result: AgentResult, learner: SiteLearner) -> Trace[float]:
+    rounds = result.numbers("trace_round", 1)
+    lines = [
+        result.numbers(f"trace_{name}", 1) for name in ("value_error", "gain_estimate", "mean_squared_td_error")
+    ]
+    independent, columns = result.numbers("trace_independent_error", 2), len(learner.independent_errors())
+    if any(line.shape != rounds.shape for line in lines) or len(independent) != len(rounds):
+        raise RunFileError("the traces in the result of an agent have different lengths; the file is damaged")
+    if independent.shape != (len(rounds), columns):  # with a baseline before, and without one now, or the reverse
+        independent = np.full((len(rounds), columns), np.nan)
+    value_error, gain_estimate, mean_squared_td_error = (line.tolist() for line in lines)
+    return Trace(
+        rounds.tolist(), value_error, list(independent), gain_estimate, mean_squared_td_error, result.trace_every
+    )

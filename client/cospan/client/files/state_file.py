@@ -1,0 +1,250 @@
+"""An agent's own file during a run: taken up at the start, written while it learns, whole at the end.
+
+It is written beside the learning, by a thread of its own: a fleet waits in every round for its slowest agent, so
+what each of many agents would lose now and then, all would lose again and again.
+"""
+
+import contextlib
+import glob
+import itertools
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
+
+from cospan.client.files.kept_gradients import KEPT, kept_values, loaded_kept
+from cospan.client.files.result_file import OWNED, AgentResult, contents, load_result, owner, resume
+from cospan.client.learning.learner_thread import Worker
+from cospan.client.learning.site_learner import SiteLearner
+from cospan.client.session.machine import KeptGradient
+from cospan.core.specification import RunSpecification
+from cospan.wire.errors import RunFileError
+from cospan.wire.files.npz import save_npz
+from cospan.wire.files.safe_files import NotAFileError, check_regular
+
+log = logging.getLogger(__name__)
+
+CHECKPOINT_SECONDS = 5.0
+_SHARE = 0.05
+"""Of the time may go into writing, at most: a state of d × d numbers is large."""
+_LAST_WRITE_SECONDS = 30.0
+"""So long the last write waits for one that is under way."""
+
+
+@runtime_checkable
+class Learns(Protocol):
+    """Whose file it is: one agent, or a group."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def names(self) -> tuple[str, ...]: ...
+    @property
+    def specification(self) -> RunSpecification: ...
+    @property
+    def rounds(self) -> int: ...
+    @property
+    def last_round(self) -> int | None: ...
+
+
+L = TypeVar("L", bound=Learns)
+
+
+@dataclass(frozen=True, slots=True)
+class FileKind(Generic[L]):
+    """What stands in a file.
+
+    Attributes:
+        contents: (learner, run id) → the file's arrays, as they are now.
+        load: reads of a file whose it is; raises RunFileError where it is no such file.
+        resume: (learner, path, run id) → why its chains begin anew, or empty; see `result_file.resume`.
+    """
+
+    contents: Callable[[L, str], dict[str, Any]]
+    load: Callable[[Path], AgentResult]
+    resume: Callable[[L, Path, str], str]
+
+
+ONE_AGENT: FileKind[SiteLearner] = FileKind(
+    contents=lambda learner, run_id: contents(learner, run_id=run_id),
+    load=lambda path: load_result(path, names=(*OWNED, *KEPT)),
+    resume=lambda learner, path, run_id: resume(learner, path, run_id=run_id),
+)
+
+
+class StateFile(Generic[L]):
+    """The file of one learner. The learning thread calls all but `finish`."""
+
+    def __init__(
+        self,
+        path: Path,
+        learner: L,
+        kind: FileKind[L],
+        *,
+        run_id: str,
+        every_seconds: float = CHECKPOINT_SECONDS,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Nothing is read or written yet.
+
+        Args:
+            path: the file; or a folder, in which it has the agent's name. Links are followed now and not later: a
+                link to the newest run's folder points to another one when the next run begins.
+            learner: whose it is.
+            kind: what stands in it.
+            run_id: of the run.
+            every_seconds: how often it is written, at most; 0 means at the end alone.
+            clock: seconds that never run backwards.
+        """
+        self.path = (path / f"{learner.name}.npz" if path.is_dir() else path).resolve()
+        self._learner, self._kind, self._run_id, self._clock = learner, kind, run_id, clock
+        self._every = every_seconds
+        self._writer: Worker | None = None
+        self._writing = False
+        self._failing = False
+        self._due = clock() + every_seconds
+        self._last: dict[str, Any] | None = None
+        self.on_saved: Callable[[int], None] = lambda _: None
+        """Told, by any thread, the round below which all are in a file that can be gone on from exactly."""
+        self.found_kept: tuple[KeptGradient, ...] = ()
+        """The gradients in the file that was gone on from."""
+        self.chain_problem = ""
+        """Why the chains begin anew after that, in words."""
+        self._is_exact = False
+
+    def take_up(self, *, resuming: bool = True) -> str:
+        """Goes on from the file where it is of this run and agent; another run's, or a damaged one, is moved aside.
+
+        Args:
+            resuming: whether to go on from it; else it is written over, for the learner goes on from another one.
+
+        Returns:
+            What was done, in words; empty where there was nothing to do.
+
+        Raises:
+            RunFileError: it is another agent's of the same run, no regular file, or cannot be moved aside.
+        """
+        try:
+            check_regular(self.path)
+        except NotAFileError as failure:  # a device or a pipe must not be renamed, nor replaced by a file
+            raise RunFileError(f"{self.path} cannot be used: {failure.strerror}; name another file") from failure
+        self._remove_what_was_cut_short()
+        if not self.path.exists():
+            return ""
+        try:
+            found = self._kind.load(self.path)
+            expected = owner(self._learner.name, self._learner.specification, self._run_id)
+            differs = next((name for name, value in expected.items() if found.text(name) != value), "")
+            if not differs:
+                return self._resumed(found) if resuming else ""
+        except RunFileError as failure:
+            return f"{failure}; it begins anew, and that file is now {self._moved_aside('damaged')}"
+        if differs == "agent_id":
+            raise RunFileError(
+                f"{self.path} is what {found.text('agent_id')} has learnt in this run; name another file for "
+                f"{self._learner.name}"
+            )
+        return f"{self.path} is of another run; it is now {self._moved_aside(_run_of(found))}"
+
+    def _resumed(self, found: AgentResult) -> str:
+        words, self.chain_problem = resumed(self._learner, self._kind, self.path, run_id=self._run_id)
+        self.found_kept = loaded_kept(found, self._learner.specification)
+        if not self.chain_problem and self._learner.last_round is not None:
+            self._is_exact = True
+            self.on_saved(self._learner.last_round + 1)
+        return words
+
+    def have(self, learner: L) -> None:
+        """Another learner takes the place of the one whose file it is, and learns the same from its beginning."""
+        self._learner = learner
+
+    def after_round(self, kept: Sequence[KeptGradient] = ()) -> None:
+        """Has the file written if it is time; the learner is between two rounds.
+
+        Args:
+            kept: the gradients that the coordinator may ask for again.
+        """
+        if not self._every or self._writing or self._clock() < self._due:
+            return
+        began = self._clock()
+        self._writing = True
+        held = self._contents(kept)
+        if self._writer is None:
+            self._writer = Worker(f"state-of-{self._learner.name}")
+        self._writer.submit(partial(self._write, held, began))
+
+    def _contents(self, kept: Sequence[KeptGradient]) -> dict[str, Any]:
+        return self._kind.contents(self._learner, self._run_id) | kept_values(kept)
+
+    def after_last_round(self, kept: Sequence[KeptGradient] = ()) -> None:
+        """Keeps what `finish` will write: an environment is asked in the learning thread alone."""
+        if self._learner.rounds:
+            self._last = self._contents(kept)
+
+    def finish(self) -> None:
+        """Writes the file for the last time; from any thread, when the learning is over.
+
+        Raises:
+            RunFileError: it cannot be written.
+        """
+        if self._writer is not None:
+            self._writer.stop()
+            self._writer.join(_LAST_WRITE_SECONDS)
+        # The environment hangs in the middle of a round. A file that the chain can go on from exactly stays.
+        if self._last is None and self._learner.rounds and not self._is_exact:
+            self._last = self._contents(())
+        if self._last is not None:
+            save_npz(self.path, **self._last)
+
+    def _write(self, held: dict[str, Any], began: float) -> None:
+        try:
+            save_npz(self.path, **held)
+        except Exception as failure:  # of whatever kind: learning goes on, and the earlier file is still there
+            if not self._failing:
+                log.error("%s; %s learns on without, and tries again", failure, self._learner.name)
+            self._failing = True
+        else:
+            self._failing = False
+            if held["chain_state"]:
+                self._is_exact = True
+                self.on_saved(int(held["last_round"]) + 1)
+        ended = self._clock()
+        self._due = ended + max(self._every, (ended - began) * (1.0 / _SHARE - 1.0))
+        self._writing = False
+
+    def _remove_what_was_cut_short(self) -> None:
+        for path in self.path.parent.glob(f".{glob.escape(self.path.name)}.*.tmp"):
+            with contextlib.suppress(OSError):
+                path.unlink()
+
+    def _moved_aside(self, word: str) -> Path:
+        """Gives the file another name, one that nothing has yet; returns it."""
+        stem, suffix = self.path.stem, self.path.suffix
+        names = (f"{stem}.{word}{f'-{number}' if number > 1 else ''}{suffix}" for number in itertools.count(1))
+        aside = next(path for path in map(self.path.with_name, names) if not path.exists())
+        try:
+            self.path.rename(aside)
+        except OSError as failure:
+            raise RunFileError(
+                f"{self.path} is of another run and cannot be renamed: {failure.strerror}; name another file"
+            ) from failure
+        return aside
+
+
+def resumed(learner: L, kind: FileKind[L], path: Path, *, run_id: str) -> tuple[str, str]:
+    """Lets a learner go on from a file; what was done, and why its chains begin anew or nothing, in words.
+
+    Raises:
+        RunFileError: see `FileKind.resume`.
+    """
+    problem = kind.resume(learner, path, run_id)
+    words = f"goes on from {path}, after {learner.rounds} rounds"
+    return (f"{words}; its chain begins anew, for {problem}" if problem else words), problem
+
+
+def _run_of(found: AgentResult) -> str:
+    """The file's run, as a part of a file's name."""
+    return "".join(letter for letter in found.text("run_id")[:64] if letter.isalnum() or letter in "-_") or "other"

@@ -1,0 +1,247 @@
+"""Many agents in one process: one stream, one upload with the exact sum of their gradients."""
+
+import itertools
+import logging
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Self, cast
+
+import numpy as np
+from jaxtyping import Float
+
+from cospan.client.agent import default_agent_id
+from cospan.client.environment.workload_loader import load_workload
+from cospan.client.files.group_file import GROUP
+from cospan.client.files.persistence import Keeping
+from cospan.client.files.result_file import save_result
+from cospan.client.files.state_file import CHECKPOINT_SECONDS, StateFile
+from cospan.client.learning.group_learner import AgentOfGroup, GroupLearner, GroupSites, group_name, no_warm_up
+from cospan.client.learning.site_learner import FAILED, Warned
+from cospan.client.session.driver import PATIENCE_SECONDS, Participant
+from cospan.client.session.message_checks import MEMORY_GIB
+from cospan.client.session.transport import GrpcTransport, Transport
+from cospan.client.value_function import ValueFunction
+from cospan.client.workload import FeatureMap, Workload
+from cospan.core.method import DEFAULT_MIN_STEPS
+from cospan.core.specification import RunSpecification
+from cospan.wire.errors import InvalidValueError, RunFileError
+from cospan.wire.limits import MAX_GROUP
+from cospan.wire.messages import Welcome
+from cospan.wire.security.tls import TlsFiles
+
+log = logging.getLogger(__name__)
+
+
+class AgentGroup(Participant[GroupLearner]):
+    """Several agents of a fleet, hosted by one process; each sees and learns what it would alone.
+
+        group = AgentGroup("queues", range(1000), coordinator="127.0.0.1:50051")
+        group.run()                              # until the run is over; or: async with group: …
+        group.gains; group.weights; group.save("agents")
+
+    Where a member breaks its contract after its first round, the group learns on without it, unless its workload
+    steps all members at once and nobody can say which one it was: then the group leaves the run.
+    """
+
+    def __init__(
+        self,
+        workload: Workload | str,
+        indices: Sequence[int],
+        *,
+        coordinator: str = "127.0.0.1:50051",
+        patience: float = PATIENCE_SECONDS,
+        with_baseline: bool = False,
+        resume_from: Path | str | None = None,
+        folder: Path | str | None = None,
+        checkpoint_seconds: float = CHECKPOINT_SECONDS,
+        transport: Transport | None = None,
+        tls: TlsFiles | None = None,
+        min_steps_per_round: int = DEFAULT_MIN_STEPS,
+        memory_gib: float = MEMORY_GIB,
+    ) -> None:
+        """Prepares a group; nothing is connected yet.
+
+        Args:
+            workload: a workload, or its name as on the command line.
+            indices: which sites of the workload these are; the agents are called `site-<index>`.
+            coordinator: HOST:PORT, [IPV6]:PORT or unix:PATH.
+            patience: seconds without an answer of the coordinator after which it gives up.
+            with_baseline: whether independent TD learns beside each agent, one agent after another.
+            resume_from: a group's file, of the same run and agents, to go on from.
+            folder: where to keep what is learnt: `group-<first>..<last>.npz` for all during the run, gone on from
+                without being told as an agent's own file is, and at its end `<id>.npz` for each agent.
+            checkpoint_seconds: how often, at most, the group's file is written; 0 means at the end alone.
+            transport: how to reach the coordinator; gRPC to `coordinator` where left out.
+            tls: certificate, key and authority for mutual TLS; the certificate must speak for all of the agents.
+            min_steps_per_round: a run with fewer steps a round is refused before it is joined.
+            memory_gib: GiB that the rounds of a run may need in this process; a run that needs more is refused.
+
+        Raises:
+            WorkloadError: there is no such workload.
+            InvalidValueError: there are no agents, too many, or one twice; the floor is out of its range; or a
+                file of `tls` cannot be used.
+            RunFileError: `folder` is no folder.
+        """
+        self.indices = _checked(indices)
+        if folder is not None and not Path(folder).is_dir():
+            raise RunFileError(f"{folder} is no folder; a group writes a file for each agent, so name a folder")
+        super().__init__(
+            load_workload(workload) if isinstance(workload, str) else workload,
+            transport or GrpcTransport(coordinator, group_size=len(self.indices), tls=tls),
+            GROUP,
+            Keeping.of(resume_from, folder, checkpoint_seconds),
+            patience=patience,
+            min_steps_per_round=min_steps_per_round,
+            agents=len(self.indices),
+            memory_gib=memory_gib,
+        )
+        self.agent_ids = tuple(default_agent_id(index) for index in self.indices)
+        """The agents' names, in the order of their sites."""
+        self._with_baseline = with_baseline
+        self._sites: GroupSites | None = None
+        self._learner_begun: GroupLearner | None = None
+        self._joined_as: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """What the group is called, in sentences and as a file."""
+        return group_name(self.indices)
+
+    @property
+    def _title(self) -> str:
+        return self.name
+
+    def _make_sites(self, specification: RunSpecification) -> tuple[tuple[str, ...], FeatureMap]:
+        if specification.method.warm_up_rounds:
+            raise InvalidValueError(no_warm_up(specification))
+        self._sites = GroupSites.of(self.workload, self.indices, specification.feature_dim, specification.seed)
+        self._joined_as = tuple(sorted(self.agent_ids))
+        return self._joined_as, self._sites.features
+
+    def _close_sites(self) -> None:
+        if self._learner_begun is not None:
+            self._learner_begun.close()  # without those of members that it has dropped, which are closed
+        elif self._sites is not None:
+            self._sites.close()
+
+    def _hosted(self) -> tuple[str, ...] | None:
+        learner = self._learner_begun
+        names = self._joined_as if learner is None else tuple(sorted(learner.names))
+        if names == self._joined_as:
+            return None
+        self._joined_as = names
+        return names
+
+    def _make_learner(self, welcome: Welcome) -> GroupLearner:
+        assert self._sites is not None
+        if self._learner_begun is not None and self._learner_begun.failures:
+            # All begin anew, and the environments of members that were dropped are closed.
+            self._learner_begun.close()
+            self._learner_begun = self._sites = None
+            spec = welcome.specification
+            self._sites = GroupSites.of(self.workload, self.indices, spec.feature_dim, spec.seed)
+        self._learner_begun = learner = GroupLearner(
+            self._sites,
+            welcome.specification,
+            names=self.agent_ids,
+            with_baseline=self._with_baseline,
+            first_round=welcome.first_round,
+        )
+        learner.on_failure.append(self._on_failure)
+        return learner
+
+    def _on_failure(self, agent: AgentOfGroup, why: str) -> None:
+        """A member leaves the group; what it has learnt stays in a file of its own."""
+        log.warning("%s failed: %s", agent.name, why)
+        if self.state_path is not None and agent.last_round is not None:
+            assert self.run_id is not None
+            try:
+                save_result(self.state_path.parent / f"{agent.name}.npz", agent, run_id=self.run_id)
+            except RunFileError as failure:
+                log.error("%s", failure)
+        for tell in self.on_warning:
+            tell(cast("Self", self), Warned(agent.name, FAILED, why))
+
+    def _write_last(self, state_file: StateFile[GroupLearner]) -> None:
+        state_file.finish()
+        if self.learner is not None and self.learner.rounds:
+            self.save(state_file.path.parent)
+
+    # What they have learnt ------------------------------------------------------------------------------------
+
+    @property
+    def gains(self) -> Float[np.ndarray, " n"]:
+        """The estimated mean reward per step of each agent (averaged iterates of η)."""
+        return self._learnt().gains
+
+    @property
+    def weights(self) -> Float[np.ndarray, "n d"]:
+        """The learnt value weights ẑ of each agent (averaged iterates of B w)."""
+        return self._learnt().weights
+
+    @property
+    def value_functions(self) -> tuple[ValueFunction, ...]:
+        """What each agent has learnt so far, in the order of their sites; they stay as they are."""
+        group = self._learnt()
+        return tuple(ValueFunction.of_learner(agent, group.features) for agent in group.agents())
+
+    def save(self, folder: Path | str) -> None:
+        """Writes what each agent has learnt, as a file of its own, the same as of one that is alone.
+
+        Call it from a function of `on_round`, or when the run is over.
+
+        Raises:
+            RunFileError: one cannot be written.
+        """
+        assert self.run_id is not None
+        save_agents(self._learnt(), Path(folder), run_id=self.run_id)
+
+
+def save_agents(group: GroupLearner, folder: Path, *, run_id: str) -> None:
+    """Writes `<id>.npz` of each agent of a group; they can all be made again from the group's own file.
+
+    Raises:
+        RunFileError: one cannot be written.
+    """
+    for agent in group.agents():
+        save_result(folder / f"{agent.name}.npz", agent, run_id=run_id, durable=False)
+
+
+def indices_of(text: str) -> tuple[int, ...]:
+    """The sites that a text such as `0-99,200-299` names, in order.
+
+    Raises:
+        InvalidValueError: it names none, one twice, or too many, or is written otherwise.
+    """
+    found: list[int] = []
+    for part in text.split(","):
+        match = re.fullmatch(r"\s*([0-9]{1,9})(?:\s*-\s*([0-9]{1,9}))?\s*", part)
+        first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
+        if last < first:
+            raise InvalidValueError(
+                f"ids is {text[:80]!r}, and {part.strip()[:40]!r} in it is no range of sites; write it as 0-99, or "
+                "as 0-99,200-299"
+            )
+        if last - first >= MAX_GROUP:
+            raise InvalidValueError(_too_many(last - first + 1))
+        found += range(first, last + 1)
+    return _checked(sorted(found))
+
+
+def _checked(indices: Sequence[int]) -> tuple[int, ...]:
+    found = tuple(indices)
+    if not found:
+        raise InvalidValueError("a group has no agents; name at least one site")
+    if len(found) > MAX_GROUP:
+        raise InvalidValueError(_too_many(len(found)))
+    twice = next((first for first, second in itertools.pairwise(found) if second == first), None)
+    if twice is not None:
+        raise InvalidValueError(f"ids names site {twice} twice; name each site once")
+    if sorted(found) != list(found):
+        raise InvalidValueError("the sites of a group must be in ascending order; sort them")
+    return found
+
+
+def _too_many(count: int) -> str:
+    return f"a group of {count} agents is too large; it must be 1 to {MAX_GROUP}, so start several processes"

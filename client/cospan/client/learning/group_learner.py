@@ -1,0 +1,531 @@
+"""What a group of agents learns, round by round: many `SiteLearner`s as one, and the sum of what they send.
+
+The group is cut into blocks of agents whose sums fit into a core's cache; a block learns with one call of numpy for
+all of its agents.
+"""
+
+import itertools
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from hashlib import sha256
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from cospan.client.environment.group_rollout import chain_group
+from cospan.client.environment.ownership import close_sites
+from cospan.client.environment.workload_loader import check_shared_features, features_of, make_sites
+from cospan.client.learning.first_rounds import FirstRounds
+from cospan.client.learning.learning_curve import Trace, most_rounds
+from cospan.client.learning.site_learner import Warned
+from cospan.client.workload import FeatureMap, Site, Sites, Workload
+from cospan.core.exact_solutions import ReferenceStack
+from cospan.core.learning.baselines import IndependentTD
+from cospan.core.learning.group_learner import (
+    GroupOutcome,
+    GroupState,
+    GroupTrajectory,
+    learn_round_together,
+    summed,
+)
+from cospan.core.learning.learner import LearnerState, Trajectory
+from cospan.core.learning.schedules import AveragedIterate
+from cospan.core.learning.units import told_after
+from cospan.core.method import Corrections
+from cospan.core.specification import RunSpecification
+from cospan.wire.errors import InvalidValueError, WorkloadBehaviourError
+from cospan.wire.messages import GradientUpload
+
+_BLOCK_NUMBERS = 2**17
+"""So many numbers, 1 MiB, the d × d sums of a block's agents come to at most, unless that are too few agents."""
+_FEWEST, _MOST = 16, 256
+"""Agents in a block."""
+_LOOKED_AT = 4
+"""Agents of a group whose features the first rounds judge."""
+
+
+def group_name(indices: Sequence[int]) -> str:
+    """What a group is called: by its first and last site, and where some are missing between by a digest of all."""
+    name = f"group-{indices[0]}..{indices[-1]}"
+    if indices[-1] - indices[0] + 1 == len(indices):
+        return name
+    return f"{name}-{sha256(','.join(map(str, indices)).encode()).hexdigest()[:8]}"
+
+
+def blocks_of(indices: Sequence[int], feature_dim: int) -> Iterator[Sequence[int]]:
+    """The indices in consecutive blocks."""
+    size = min(_MOST, max(_FEWEST, _BLOCK_NUMBERS // feature_dim**2))
+    return (indices[start : start + size] for start in range(0, len(indices), size))
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class GroupSites:
+    """The sites of a group, in blocks.
+
+    Attributes:
+        indices: of the sites of each block.
+        parts: the sites of each block.
+    """
+
+    indices: tuple[Sequence[int], ...]
+    parts: tuple[Sites | tuple[Site, ...], ...]
+
+    @classmethod
+    def of(cls, workload: Workload, indices: Sequence[int], feature_dim: int, seed: int) -> "GroupSites":
+        """Makes them; see `cospan.client.environment.workload_loader.make_sites` for what it raises."""
+        blocks = tuple(blocks_of(indices, feature_dim))
+        parts: list[Sites | tuple[Site, ...]] = []
+        try:
+            for block in blocks:
+                parts.append(make_sites(workload, block, seed))
+                check_shared_features(workload, parts[0], parts[-1], indices[0], block[0])
+        except BaseException:
+            for part in parts:
+                close_sites(part)
+            raise
+        return cls(blocks, tuple(parts))
+
+    def close(self) -> None:
+        """Closes all of them."""
+        for part in self.parts:
+            close_sites(part)
+
+    @property
+    def features(self) -> FeatureMap:
+        """Those that all share."""
+        return features_of(self.parts[0])
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class BlockState:
+    """What some agents of a group have learnt; see `SiteLearner`.
+
+    Attributes:
+        learner: heads, gain estimates and statistics of each.
+        weights: averaged iterates of B w, shape (n, d).
+        gain: averaged iterates of η, shape (n,).
+        bounded_rounds: rounds in which the ball of radius U has cut the head of each, shape (n,).
+        independent: independent TD of each; empty without the baseline.
+    """
+
+    learner: GroupState
+    weights: AveragedIterate
+    gain: AveragedIterate
+    bounded_rounds: Int[np.ndarray, " n"]
+    independent: tuple[IndependentTD, ...] = ()
+
+
+class Block:
+    """Some agents of a group, their chains and what they have learnt."""
+
+    def __init__(
+        self,
+        sites: Sites | Sequence[Site],
+        specification: RunSpecification,
+        *,
+        names: Sequence[str],
+        indices: Sequence[int],
+        with_baseline: bool,
+        first_round: int,
+    ) -> None:
+        """Agents that have learnt nothing."""
+        d, r, power = specification.feature_dim, specification.rank, specification.method.averaging_power
+        agents = len(indices)
+        self.specification = specification
+        self.chains = chain_group(
+            sites, names=names, indices=indices, seed=specification.seed, first_round=first_round
+        )
+        self.references = ReferenceStack.of(self.chains.references, d)
+        self.state = BlockState(
+            GroupState.initial(agents, r),
+            AveragedIterate(mean=np.zeros((agents, d)), power=power),
+            AveragedIterate(mean=np.zeros(agents), power=power),
+            np.zeros(agents, dtype=np.int64),
+            (IndependentTD.initial(d),) * agents if with_baseline else (),
+        )
+
+    def play(self) -> tuple[GroupTrajectory, dict[int, WorkloadBehaviourError]]:
+        """The chains go on; why some did not, by their places, as `ChainGroup.advance_those_that_can` says it.
+
+        In the first round all have to: a fleet that cannot begin is told so at once.
+        """
+        steps = self.specification.method.steps_per_round
+        if not self.state.learner.steps:
+            return self.chains.advance(steps), {}
+        return self.chains.advance_those_that_can(steps)
+
+    def close(self) -> None:
+        """Closes all environments."""
+        self.chains.close()
+
+    def drop(self, places: Collection[int]) -> None:
+        """Goes on without the agents in these places."""
+        keep = [place for place in range(len(self.chains.labels)) if place not in places]
+        state = self.state
+        self.state = BlockState(
+            state.learner.of_agents(keep),
+            replace(state.weights, mean=state.weights.mean[keep]),
+            replace(state.gain, mean=state.gain.mean[keep]),
+            state.bounded_rounds[keep],
+            tuple(state.independent[place] for place in keep) if state.independent else (),
+        )
+        self.chains.drop(places)
+        self.references = ReferenceStack.of(self.chains.references, self.specification.feature_dim)
+
+    def learn(
+        self, basis: Float[np.ndarray, "d r"], trajectory: GroupTrajectory, round_number: int
+    ) -> tuple[BlockState, GroupOutcome]:
+        """What follows from a round, which `state` is to become."""
+        method, before = self.specification.method, self.state
+        outcome = learn_round_together(before.learner, basis, trajectory, method, round_number)
+        pairs = zip(before.independent, trajectory.features, trajectory.rewards, strict=False)
+        after = BlockState(
+            outcome.state,
+            before.weights.including(outcome.state.heads @ basis.T),
+            before.gain.including(outcome.state.gain_estimates),
+            before.bounded_rounds + outcome.bounded,
+            tuple(learner.learning_from(Trajectory(*played), method) for learner, *played in pairs),
+        )
+        return after, outcome
+
+    def value_errors(self) -> Float[np.ndarray, " n"]:
+        """Relative value errors of the averaged weights; nan where the truth is unknown."""
+        return self.references.value_errors(self.state.weights.mean)
+
+    def explained_shares(self) -> Float[np.ndarray, " n"]:
+        """See `SiteLearner.explained_share`."""
+        sums = self.state.learner.statistics
+        if self.specification.method.corrections is not Corrections.FULL_HISTORY or sums is None:
+            return np.full(len(self.chains.labels), np.nan)
+        return sums.explained_shares(self.state.weights.mean)
+
+    def independent_errors(self) -> Float[np.ndarray, "n m"]:
+        """The same of independent TD, for each of its step sizes."""
+        learners = self.state.independent
+        found = np.full((len(self.chains.labels), len(learners[0].step_sizes) if learners else 0), np.nan)
+        for number, (learner, reference) in enumerate(zip(learners, self.chains.references, strict=False)):
+            if reference is not None:
+                found[number] = reference.value_errors(learner.averaged.mean)
+        return found
+
+
+class GroupLearner:
+    """The learners of a group around their chains. What each sees comes from (run seed, index, first round)."""
+
+    def __init__(
+        self,
+        sites: GroupSites,
+        specification: RunSpecification,
+        *,
+        names: Sequence[str],
+        with_baseline: bool = False,
+        first_round: int = 0,
+    ) -> None:
+        """Prepares learners that have learnt nothing.
+
+        Args:
+            sites: of the agents.
+            specification: of the run.
+            names: of the agents, in the order of the sites.
+            with_baseline: whether independent TD learns beside each of them, one after another.
+            first_round: the round in which they join.
+
+        Raises:
+            InvalidValueError: the run has a warm-up.
+        """
+        if specification.method.warm_up_rounds:
+            raise InvalidValueError(no_warm_up(specification))
+        self.specification, self.names = specification, tuple(names)
+        self.indices = tuple(index for block in sites.indices for index in block)
+        self.name = group_name(self.indices)
+        """Of the group as it began: it stays when members are dropped."""
+        self.failures: dict[str, str] = {}
+        """Why members were dropped, by name."""
+        self.on_failure: list[Callable[[AgentOfGroup, str], None]] = []
+        """Called with a member that failed, as it was after its last round, before it is dropped."""
+        self.warnings: list[Warned] = []
+        """See `SiteLearner`."""
+        self._warned_of_actions = False
+        self._first_rounds = [FirstRounds(name, specification.feature_dim) for name in self.names[:_LOOKED_AT]]
+        self.features = sites.features
+        starts = np.cumsum([0, *map(len, sites.indices)])
+        self.blocks = [
+            Block(
+                part,
+                specification,
+                names=self.names[start : start + len(indices)],
+                indices=indices,
+                with_baseline=with_baseline,
+                first_round=first_round,
+            )
+            for part, indices, start in zip(sites.parts, sites.indices, starts, strict=False)
+        ]
+        tried = sum(len(learner.weights) for block in self.blocks for learner in block.state.independent)
+        self.trace = Trace[np.ndarray](most=most_rounds(3 * len(self.names) + tried))
+        """Of all agents: (n,) a round, and (n, m) of independent TD."""
+        self.last_round: int | None = None
+        self.between_rounds = True
+        """Not while the chains go on: some of them may have, and others not."""
+
+    def learn(self, round_number: int, basis: Float[np.ndarray, "d r"]) -> GradientUpload:
+        """Takes L steps with each agent, corrects their heads at B_t, and returns the sum of their gradients.
+
+        Raises:
+            WorkloadBehaviourError: the environments, the policies or the features broke their contract.
+        """
+        self.between_rounds = False
+        trajectories = self._played()
+        self._look(trajectories[0])
+        learnt = (
+            block.learn(basis, played, round_number)
+            for block, played in zip(self.blocks, trajectories, strict=True)
+        )
+        states, outcomes = zip(*learnt, strict=True)
+        # All at once, so that what is saved is of one round whenever somebody asks.
+        for block, state in zip(self.blocks, states, strict=True):
+            block.state = state
+        self.last_round, self.between_rounds = round_number, True
+        independent_errors = np.concatenate([block.independent_errors() for block in self.blocks])
+        td_errors = np.concatenate([outcome.mean_squared_errors for outcome in outcomes])
+        self.trace.add(round_number, self.value_errors(), independent_errors, self.gains, td_errors)
+        bounded = np.concatenate([outcome.bounded for outcome in outcomes])
+        counts = self.bounded_rounds.tolist()
+        told = (self.names[place] for place in np.flatnonzero(bounded) if told_after(counts[place]))
+        return GradientUpload(
+            round=round_number,
+            contribution=summed([outcome.contribution for outcome in outcomes]),
+            bounded=tuple(told) if bounded.any() else (),
+        )
+
+    def _played(self) -> list[GroupTrajectory]:
+        """The trajectories of the blocks; members that failed are dropped.
+
+        Raises:
+            WorkloadBehaviourError: nobody can say which one failed, all did, or this is the first round.
+        """
+        found: list[GroupTrajectory | None] = []
+        failed: dict[str, WorkloadBehaviourError] = {}
+        starts = self._starts()
+        for block, start in zip(self.blocks, starts, strict=False):
+            try:
+                trajectory, failures = block.play()
+            except WorkloadBehaviourError as failure:
+                size = len(block.chains.labels)
+                if not self.rounds or size == len(self.names):
+                    raise
+                trajectory, failures = None, dict.fromkeys(range(size), failure)
+            found.append(trajectory)
+            failed |= {self.names[start + place]: failure for place, failure in failures.items()}
+        if len(failed) == len(self.names):
+            raise next(iter(failed.values()))
+        for agent in list(self.agents()) if failed else ():
+            if agent.name in failed:
+                for listener in self.on_failure:
+                    listener(agent, str(failed[agent.name]))
+        self.drop({name: str(failure) for name, failure in failed.items()})
+        return [trajectory for trajectory in found if trajectory is not None]
+
+    def drop(self, why: Mapping[str, str]) -> None:
+        """Goes on without some members.
+
+        Args:
+            why: for each of them, by name; never all.
+        """
+        if not why:
+            return
+        blocks = []
+        for block, start in zip(self.blocks, self._starts(), strict=False):
+            size = len(block.chains.labels)
+            places = [place for place in range(size) if self.names[start + place] in why]
+            if len(places) == size:
+                block.close()
+                continue
+            if places:
+                block.drop(places)
+            blocks.append(block)
+        keep = [place for place, name in enumerate(self.names) if name not in why]
+        self.blocks = blocks
+        self.names = tuple(self.names[place] for place in keep)
+        self.indices = tuple(self.indices[place] for place in keep)
+        self._first_rounds = [self._first_rounds[place] for place in keep if place < len(self._first_rounds)]
+        self.trace.select(keep)
+        self.failures |= why
+
+    def _starts(self) -> list[int]:
+        """The place of each block's first agent in the group."""
+        return list(itertools.accumulate((len(block.chains.labels) for block in self.blocks), initial=0))
+
+    def _look(self, trajectory: GroupTrajectory) -> None:
+        """Warns of what the data of the first members show."""
+        for name, check, features in zip(self.names, self._first_rounds, trajectory.features, strict=False):
+            if constant := check.look(features):
+                self.warnings.append(Warned(name, "constant", constant))
+        if self._warned_of_actions:
+            return
+        for text in (text for block in self.blocks for text in block.chains.action_warnings):
+            self._warned_of_actions = True
+            self.warnings.append(Warned(self.name, "action", text))
+            return
+
+    def close(self) -> None:
+        """Closes all environments; all that was learnt stays."""
+        for block in self.blocks:
+            block.close()
+
+    @property
+    def feature_dim(self) -> int:
+        """Of the feature map."""
+        return self.features.dim
+
+    @property
+    def bounded_rounds(self) -> Int[np.ndarray, " n"]:
+        """Rounds in which the ball of radius U has cut the head of each agent."""
+        return np.concatenate([block.state.bounded_rounds for block in self.blocks])
+
+    @property
+    def feature_fingerprint(self) -> str:
+        """Of the feature map."""
+        return self.features.fingerprint
+
+    @property
+    def rounds(self) -> int:
+        """In how many rounds it has learnt."""
+        return self.blocks[0].state.learner.steps // self.specification.method.steps_per_round
+
+    @property
+    def weights(self) -> Float[np.ndarray, "n d"]:
+        """The learnt value weights of each agent (averaged iterates of B w)."""
+        return np.concatenate([block.state.weights.mean for block in self.blocks])
+
+    @property
+    def gains(self) -> Float[np.ndarray, " n"]:
+        """The estimated mean reward per step of each agent (averaged iterates of η)."""
+        return np.concatenate([block.state.gain.mean for block in self.blocks])
+
+    @property
+    def mean_rewards(self) -> Float[np.ndarray, " n"]:
+        """The mean of all rewards of each agent; nan before the first."""
+        sums = np.concatenate([block.chains.reward_sums for block in self.blocks])
+        steps = self.blocks[0].chains.steps
+        return sums / steps if steps else np.full(len(sums), np.nan)
+
+    def value_errors(self) -> Float[np.ndarray, " n"]:
+        """The relative value error of each agent's averaged weights; nan where the truth is unknown."""
+        return np.concatenate([block.value_errors() for block in self.blocks])
+
+    def explained_shares(self) -> Float[np.ndarray, " n"]:
+        """See `SiteLearner.explained_share`."""
+        return np.concatenate([block.explained_shares() for block in self.blocks])
+
+    def gain_errors(self) -> Float[np.ndarray, " n"]:
+        """|η̄ − J| of each, reward per step; nan where the truth is unknown."""
+        gains = np.concatenate([block.references.gains for block in self.blocks])
+        return np.asarray(np.abs(self.gains - gains))
+
+    def agents(self) -> Iterator["AgentOfGroup"]:
+        """Each agent by itself, as it is now."""
+        place = 0
+        for block in self.blocks:
+            for number in range(len(block.chains.labels)):
+                yield AgentOfGroup(self, block, number, place)
+                place += 1
+
+
+def no_warm_up(specification: RunSpecification) -> str:
+    """Why a group cannot take part in a run with a warm-up, in a sentence."""
+    return (
+        f"warm_up_rounds is {specification.method.warm_up_rounds}; a warm-up's estimates are each agent's own, "
+        "so a group cannot send them: set it to 0, or start a process for each agent"
+    )
+
+
+class AgentOfGroup:
+    """One agent of a group: what its file is made of; see `SiteLearner`."""
+
+    def __init__(self, group: GroupLearner, block: Block, number: int, place: int) -> None:
+        """The agent in this place of its block, and of the whole group."""
+        self.specification, self.name, self.index = group.specification, group.names[place], group.indices[place]
+        self.label, self.last_round = block.chains.labels[number], group.last_round
+        self._group, self._block, self._number, self._place = group, block, number, place
+
+    @property
+    def feature_fingerprint(self) -> str:
+        """Of the feature map."""
+        return self._group.features.fingerprint
+
+    @property
+    def features(self) -> FeatureMap:
+        """The feature map."""
+        return self._group.features
+
+    def independent_errors(self) -> Float[np.ndarray, " m"]:
+        """See `SiteLearner`."""
+        return np.asarray(self._block.independent_errors()[self._number])
+
+    @property
+    def state(self) -> LearnerState:
+        """Head, gain estimate and statistics."""
+        return self._block.state.learner.of_agent(self._number)
+
+    @property
+    def bounded_rounds(self) -> int:
+        """Rounds in which the ball of radius U has cut its head."""
+        return int(self._block.state.bounded_rounds[self._number])
+
+    @property
+    def weights(self) -> AveragedIterate:
+        """Averaged iterates of B w."""
+        whole = self._block.state.weights
+        return AveragedIterate(whole.mean[self._number], whole.count, whole.power)
+
+    @property
+    def gain(self) -> AveragedIterate:
+        """Averaged iterates of η."""
+        whole = self._block.state.gain
+        return AveragedIterate(whole.mean[self._number, None], whole.count, whole.power)
+
+    @property
+    def independent(self) -> IndependentTD | None:
+        """Independent TD, where it learns beside."""
+        learners = self._block.state.independent
+        return learners[self._number] if learners else None
+
+    @property
+    def trace(self) -> Trace[float]:
+        """One line a round."""
+        whole, place = self._group.trace, self._place
+        return Trace(
+            round=whole.round,
+            value_error=[float(values[place]) for values in whole.value_error],
+            independent_error=[values[place] for values in whole.independent_error],
+            gain_estimate=[float(values[place]) for values in whole.gain_estimate],
+            mean_squared_td_error=[float(values[place]) for values in whole.mean_squared_td_error],
+            every=whole.every,
+        )
+
+    @property
+    def reward_sum(self) -> float:
+        """Of all steps so far."""
+        return float(self._block.chains.reward_sums[self._number])
+
+    @property
+    def mean_reward(self) -> float:
+        """The mean of all rewards so far."""
+        return self.reward_sum / self._block.chains.steps if self._block.chains.steps else float("nan")
+
+    def saved_chain(self) -> None:
+        """The chains of a group are saved together, in the group's file."""
+
+    def explained_share(self) -> float:
+        """See `SiteLearner`."""
+        return float(self._block.explained_shares()[self._number])
+
+    def value_error(self) -> float:
+        """The relative value error of the averaged weights; nan where the truth is unknown."""
+        return float(self._block.value_errors()[self._number])
+
+    def gain_error(self) -> float:
+        """|η̄ − J|; nan where the truth is unknown."""
+        return abs(
+            float(self._block.state.gain.mean[self._number]) - float(self._block.references.gains[self._number])
+        )

@@ -1,0 +1,150 @@
+"""From a workload to the specification of a run: what holds where nobody says otherwise, what its features fix."""
+
+from dataclasses import fields, replace
+from enum import Enum
+from numbers import Integral, Real
+from typing import Any
+
+from cospan.client.environment.ownership import close_site
+from cospan.client.environment.workload_loader import load_workload, make_site
+from cospan.client.learning.default_run import DEFAULT_PRESET, DEFAULT_ROUNDS, checked, new_specification
+from cospan.client.workload import Site, Workload
+from cospan.core.method import PRESETS, Aggregation, Corrections, Method
+from cospan.core.specification import Participation, RunSpecification
+from cospan.wire.errors import InvalidValueError, WorkloadBehaviourError
+
+_KINDS: dict[str, type[Enum]] = {
+    "corrections": Corrections,
+    "aggregation": Aggregation,
+    "participation": Participation,
+}
+_NUMBERS: dict[object, tuple[type, str]] = {int: (Integral, "a whole number"), float: (Real, "a number")}
+_TYPES = {field.name: field.type for of in (Method, RunSpecification) for field in fields(of)}
+_OF_METHOD = frozenset(field.name for field in fields(Method))
+_SAID_OTHERWISE = frozenset({"workload", "feature_dim", "feature_fingerprint", "method"})
+"""What follows from the workload, or is said by its parts."""
+_OF_RUN = frozenset(field.name for field in fields(RunSpecification)) - _SAID_OTHERWISE
+
+
+def specify(
+    workload: Workload | str,
+    *,
+    agents: int | None = None,
+    rounds: int = DEFAULT_ROUNDS,
+    seed: int = 0,
+    preset: str = DEFAULT_PRESET,
+    **constants: Any,
+) -> RunSpecification:
+    """The specification of a run of this workload, as `cospan run` would make it; see `specify_with_site`."""
+    found, site = specify_with_site(workload, agents=agents, rounds=rounds, seed=seed, preset=preset, **constants)
+    close_site(site)
+    return found
+
+
+def specify_with_site(
+    workload: Workload | str,
+    *,
+    agents: int | None = None,
+    rounds: int = DEFAULT_ROUNDS,
+    seed: int = 0,
+    preset: str = DEFAULT_PRESET,
+    **constants: Any,
+) -> tuple[RunSpecification, Site]:
+    """The specification of a run of this workload, and the first site, never stepped; the caller closes it.
+
+    Args:
+        workload: a workload, or its name as on the command line; it gives d, r, L and the fingerprint.
+        agents: how many; all sites where the workload has a number of them and none is said, else 8.
+        rounds: how many; 0 for a run that ends when it is stopped.
+        seed: of the run.
+        preset: the method's constants to begin with: paper, practical or compact.
+        constants: single constants of the method, as `steps_per_round=50`, or values of the run, as `rank=4`; the
+            names are those of `Method` and `RunSpecification`. A choice may be its text: `aggregation="trimmed"`.
+
+    Raises:
+        InvalidValueError: a name that there is not, or a value that is not allowed or does not fit the workload.
+        WorkloadError: there is no such workload.
+    """
+    if preset not in PRESETS:
+        raise InvalidValueError(f"preset is {preset!r}; it must be one of {', '.join(PRESETS)}")
+    made = load_workload(workload) if isinstance(workload, str) else workload
+    reference = workload if isinstance(workload, str) else made.name
+    start = new_specification(
+        reference, made.rank, made.max_agents, made.steps_per_round, DEFAULT_ROUNDS, preset=preset
+    )
+    of_fleet = {"rounds": rounds, "seed": seed, **({} if agents is None else {"agents": agents})}
+    said = _chosen(of_fleet | constants)
+    if said.get("quorum") and "participation" not in said:  # who names a quorum need not say that there is one
+        said["participation"] = Participation.QUORUM
+    method = replace(start.method, **{name: value for name, value in said.items() if name in _OF_METHOD})
+    of_run = {name: value for name, value in said.items() if name in _OF_RUN}
+    found, site = with_features(replace(start, method=method, **of_run), made)
+    return _checked_or_closed(found, site), site
+
+
+def _chosen(constants: dict[str, Any]) -> dict[str, Any]:
+    """The constants, a choice that is a text made what it stands for."""
+    found = {}
+    for name, value in constants.items():
+        if name not in _OF_METHOD | _OF_RUN:
+            names = ", ".join(sorted(_OF_METHOD | _OF_RUN))
+            raise InvalidValueError(f"there is no value {name!r} of a run; there are {names}")
+        kind = _KINDS.get(name)
+        if kind is not None and isinstance(value, str):
+            allowed = [choice.value for choice in kind]
+            if value not in allowed:
+                raise InvalidValueError(f"{name} is {value!r}; it must be one of {', '.join(allowed)}")
+            value = kind(value)  # noqa: PLW2901
+        found[name] = _plain(name, value)
+    return found
+
+
+def _plain(name: str, value: Any) -> Any:
+    """A value of the type that its name stands for, which numpy's numbers are made.
+
+    Raises:
+        InvalidValueError: it is of another kind.
+    """
+    expected = _TYPES[name]
+    allowed, words = _NUMBERS.get(expected, (expected, f"of type {getattr(expected, '__name__', expected)}"))
+    assert isinstance(allowed, type)
+    if not isinstance(value, allowed) or (isinstance(value, bool) and expected is not bool):
+        raise InvalidValueError(f"{name} is {value!r}, of type {type(value).__name__}; it must be {words}")
+    return expected(value) if expected in (int, float) and isinstance(expected, type) else value
+
+
+def with_features(specification: RunSpecification, workload: Workload) -> tuple[RunSpecification, Site]:
+    """The specification with d and the fingerprint of its workload; and the first site, never stepped.
+
+    The caller closes the site.
+
+    Raises:
+        InvalidValueError: there are more agents than sites.
+        WorkloadError: the first site cannot be made.
+    """
+    most = workload.max_agents
+    if most is not None and specification.agents > most:
+        raise InvalidValueError(
+            f"agents is {specification.agents}; workload {specification.workload!r} has {most} sites, "
+            f"so it must be 1 to {most}"
+        )
+    site = make_site(workload, 0, specification.seed)
+    try:
+        dim, fingerprint = site.features.dim, site.features.fingerprint
+    except BaseException as failure:
+        close_site(site)
+        if isinstance(failure, KeyboardInterrupt):
+            raise
+        raise WorkloadBehaviourError(
+            f"the features of {specification.workload!r} cannot say their dim and fingerprint: "
+            f"{type(failure).__name__}: {failure}"
+        ) from failure
+    return replace(specification, feature_dim=dim, feature_fingerprint=fingerprint), site
+
+
+def _checked_or_closed(specification: RunSpecification, site: Site) -> RunSpecification:
+    try:
+        return checked(specification)
+    except InvalidValueError:
+        close_site(site)
+        raise

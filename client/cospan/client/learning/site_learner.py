@@ -1,0 +1,190 @@
+"""What one agent learns, round by round: head, gain, averaged value weights, and what it is compared with."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+
+from cospan.client.environment.rollout import Chain
+from cospan.client.learning.first_rounds import FirstRounds
+from cospan.client.learning.learning_curve import Trace
+from cospan.client.workload import Site
+from cospan.core.learning.baselines import IndependentTD
+from cospan.core.learning.learner import LearnerState, Trajectory, contribution_of, learn_round
+from cospan.core.learning.schedules import AveragedIterate
+from cospan.core.learning.units import told_after
+from cospan.core.method import Corrections
+from cospan.core.specification import RunSpecification
+from cospan.wire.messages import GradientUpload
+
+FAILED = "failed"
+"""The kind of warning of a group whose member has failed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Warned:
+    """A warning of an agent.
+
+    Attributes:
+        agent: its name.
+        kind: equal for equal warnings of several agents: action, constant, failed.
+        text: one sentence.
+    """
+
+    agent: str
+    kind: str
+    text: str
+
+
+class SiteLearner:
+    """One agent's learner around its chain. Everything random in it comes from (run seed, index, first round)."""
+
+    def __init__(
+        self,
+        site: Site,
+        specification: RunSpecification,
+        *,
+        name: str,
+        index: int,
+        with_baseline: bool = True,
+        first_round: int = 0,
+        share_td_error: bool = False,
+    ) -> None:
+        """Prepares a learner that has learnt nothing.
+
+        Args:
+            site: of the agent.
+            specification: of the run.
+            name: of the agent.
+            index: of the site.
+            with_baseline: whether independent TD learns beside it.
+            first_round: the round in which it joins; one that joins late, or anew, draws fresh data.
+            share_td_error: whether its uploads tell its root mean square TD error.
+        """
+        self.site, self.specification, self.name, self.index = site, specification, name, index
+        d, r = specification.feature_dim, specification.rank
+        self.chain = Chain(site, name=name, index=index, seed=specification.seed, first_round=first_round)
+        self.state = LearnerState.initial(r)
+        self.weights = AveragedIterate(mean=np.zeros(d), power=specification.method.averaging_power)
+        """Averaged iterates of B w, from the end of the warm-up on: the learnt value weights."""
+        self.gain = AveragedIterate(mean=np.zeros(1), power=specification.method.averaging_power)
+        """Averaged iterates of η."""
+        self.independent = IndependentTD.initial(d) if with_baseline else None
+        self.trace = Trace[float]()
+        self._share_td_error = share_td_error
+        self.bounded_rounds = 0
+        """Rounds in which the ball of radius U has cut its head."""
+        self.last_round: int | None = None
+        """The last round learnt, by whatever process; None before the first."""
+        self.warnings: list[Warned] = []
+        """What people should know of it; whoever tells them takes it out."""
+        self._first_rounds, self._warned_of_action = FirstRounds(name, d), False
+
+    def learn(self, round_number: int, basis: Float[np.ndarray, "d r"]) -> GradientUpload:
+        """Takes L steps, corrects the head at B_t, and returns the gradient of round t.
+
+        Raises:
+            WorkloadBehaviourError: the environment, the policy or the features broke their contract.
+        """
+        spec = self.specification
+        trajectory = self.chain.advance(spec.method.steps_per_round)
+        self._look(trajectory)
+        outcome = learn_round(self.state, basis, trajectory, spec.method, round_number)
+        self.state = outcome.state
+        if not spec.method.warms_up_in(round_number):
+            self.weights = self.weights.including(basis @ outcome.state.head)
+        self.gain = self.gain.including(np.array([outcome.state.gain_estimate]))
+        if self.independent is not None:
+            self.independent = self.independent.learning_from(trajectory, spec.method)
+        self.last_round = round_number
+        self.bounded_rounds += outcome.bounded
+        self._record(round_number, outcome.mean_squared_error)
+        return GradientUpload(
+            round=round_number,
+            contribution=contribution_of(outcome, spec.method, round_number),
+            td_error=math.sqrt(outcome.mean_squared_error) if self._share_td_error else None,
+            bounded=(self.name,) if outcome.bounded and told_after(self.bounded_rounds) else (),
+        )
+
+    def _look(self, trajectory: Trajectory) -> None:
+        """Warns of what the data show."""
+        if constant := self._first_rounds.look(trajectory.features):
+            self.warnings.append(Warned(self.name, "constant", constant))
+        if self.chain.action_warning and not self._warned_of_action:
+            self._warned_of_action = True
+            self.warnings.append(Warned(self.name, "action", self.chain.action_warning))
+
+    def close(self) -> None:
+        """Closes its environment; it learns no more, and all that it has learnt stays."""
+        self.chain.close()
+
+    def _record(self, round_number: int, mean_squared_td_error: float) -> None:
+        errors = self._errors()
+        self.trace.add(round_number, float(errors[0]), errors[1:], float(self.gain.mean[0]), mean_squared_td_error)
+
+    def _errors(self) -> Float[np.ndarray, " m1"]:
+        """The relative value error of the averaged weights, and of each of independent TD's; nan where unknown."""
+        own = self.weights.mean[None]
+        rows = own if self.independent is None else np.concatenate([own, self.independent.averaged.mean])
+        reference = self.site.reference
+        return np.full(len(rows), np.nan) if reference is None else reference.value_errors(rows)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the agents that it learns for: its own."""
+        return (self.name,)
+
+    @property
+    def label(self) -> str:
+        """What people call its site."""
+        return self.site.label
+
+    @property
+    def feature_dim(self) -> int:
+        """Of the feature map."""
+        return self.site.features.dim
+
+    @property
+    def feature_fingerprint(self) -> str:
+        """Of the feature map."""
+        return self.site.features.fingerprint
+
+    @property
+    def reward_sum(self) -> float:
+        """Of all steps so far."""
+        return self.chain.reward_sum
+
+    def saved_chain(self) -> tuple[str, list[np.ndarray]] | None:
+        """Where its chain stands; None where that cannot be said."""
+        return self.chain.saved()
+
+    @property
+    def rounds(self) -> int:
+        """In how many rounds it has learnt, those of a warm-up among them."""
+        return self.state.steps // self.specification.method.steps_per_round
+
+    @property
+    def mean_reward(self) -> float:
+        """The mean of all rewards so far; nan before the first."""
+        return self.reward_sum / self.chain.steps if self.chain.steps else float("nan")
+
+    def explained_share(self) -> float:
+        """How much of its rewards' pattern the learnt weights explain, 0.1 to 1; nan with heads of other kinds."""
+        sums = self.state.statistics
+        if self.specification.method.corrections is not Corrections.FULL_HISTORY or sums is None:
+            return math.nan
+        return sums.explained_share(sums.residual(self.weights.mean))
+
+    def value_error(self) -> float:
+        """The relative value error of the averaged weights; nan where the truth is unknown."""
+        return float(self._errors()[0])
+
+    def independent_errors(self) -> Float[np.ndarray, " m"]:
+        """The same of independent TD, for each of its step sizes; empty without the baseline."""
+        return self._errors()[1:]
+
+    def gain_error(self) -> float:
+        """|η̄ − J|, reward per step; nan where the truth is unknown."""
+        reference = self.site.reference
+        return float("nan") if reference is None else abs(float(self.gain.mean[0]) - reference.gain)

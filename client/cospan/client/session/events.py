@@ -1,0 +1,206 @@
+"""What happens to an agent's session, and what is to be done about it: the events and commands of `session`."""
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+from jaxtyping import Float
+
+from cospan.client.session.run_checks import Turn
+from cospan.core.specification import RunSpecification
+from cospan.wire.errors import CospanError
+from cospan.wire.messages import AgentMessage, CoordinatorMessage, GradientUpload, Join, Stamp, Welcome
+
+# Events -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Described:
+    """The coordinator has said what the run is."""
+
+    specification: RunSpecification
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """The site is made; this is how to join with it."""
+
+    join: Join
+
+
+@dataclass(frozen=True, slots=True)
+class Connected:
+    """A stream is open."""
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Received:
+    """A message came in."""
+
+    message: CoordinatorMessage
+
+
+@dataclass(frozen=True, slots=True)
+class StreamBroke:
+    """The stream ended, or could not be opened. `jitter` is uniform in [0, 1)."""
+
+    error: CospanError
+    jitter: float
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class GradientReady:
+    """The learner has finished a round."""
+
+    upload: GradientUpload
+
+
+@dataclass(frozen=True, slots=True)
+class LearningFailed:
+    """The user's environment, features or policy broke."""
+
+    error: CospanError
+
+
+@dataclass(frozen=True, slots=True)
+class StopRequested:
+    """The agent is to leave the run, for good unless it means to come back."""
+
+    cause: str
+    returning: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Regrouped:
+    """The process hosts other agents than before; at least one, and their names are sorted."""
+
+    agent_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """Every round below this one is in the process' file."""
+
+    rounds: int
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """The coordinator has answered the question of `Ask`, with this stamp."""
+
+    stamp: Stamp
+
+
+@dataclass(frozen=True, slots=True)
+class Unanswered:
+    """The question of `Ask` has failed, or its time is over."""
+
+    error: CospanError
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """Time has passed."""
+
+
+Event: TypeAlias = (
+    Described
+    | Prepared
+    | Connected
+    | Received
+    | StreamBroke
+    | GradientReady
+    | LearningFailed
+    | StopRequested
+    | Regrouped
+    | Saved
+    | Answered
+    | Unanswered
+    | Tick
+)
+
+# Commands ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Inquire:
+    """Ask what the run is, after so many seconds."""
+
+    after_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Prepare:
+    """Make the site for this run."""
+
+    specification: RunSpecification
+
+
+@dataclass(frozen=True, slots=True)
+class Connect:
+    """Open a stream after so many seconds."""
+
+    after_seconds: float
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Transmit:
+    """Send a message."""
+
+    message: AgentMessage
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """Ask the coordinator for its stamp, over the connection of the open stream.
+
+    `Answered` or `Unanswered` follows within that time, and nothing where the stream was hung up meanwhile.
+    """
+
+    within_seconds: float
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Begin:
+    """The session has been welcomed for the first time; prepare to learn."""
+
+    welcome: Welcome
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Learn:
+    """Hold this basis against the last one that was learnt at; take L steps and compute the gradient at it."""
+
+    round: int
+    basis: Float[np.ndarray, "d r"]
+    turn: Turn | None = None
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Conclude:
+    """It is over, in order.
+
+    Attributes:
+        message: why.
+        basis: the newest; None where the run never began.
+        left: whether it left on request, before the end of the run.
+    """
+
+    message: str
+    basis: Float[np.ndarray, "d r"] | None
+    left: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Fail:
+    """It is over, and not in order."""
+
+    error: CospanError
+
+
+Command: TypeAlias = Inquire | Prepare | Connect | Transmit | Ask | Begin | Learn | Conclude | Fail
+
+
+def answer_to_ask(answer: Stamp | CospanError) -> Event:
+    """The event that an answer to `Ask`, or the want of one, is."""
+    return Answered(answer) if isinstance(answer, Stamp) else Unanswered(answer)

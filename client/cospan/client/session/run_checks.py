@@ -1,0 +1,111 @@
+"""What a process holds a run and its bases against before it learns: what it refuses, it has sent nothing for.
+
+An agent takes the run and every basis from its coordinator, and both decide what its uploads show
+(docs/security.md). Two rules bound that: a floor for the steps of a round, and a bound on how far a basis may turn
+from one round to the next. No clock and no state: the session keeps what they need.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+
+from cospan.core.linalg.subspace import largest_angle, orthonormality_error
+from cospan.core.method import NO_BOUND_DEGREES, Method
+from cospan.core.specification import RunSpecification
+from cospan.wire.errors import BasisRefusedError, InvalidValueError, StepsBelowFloorError
+from cospan.wire.messages import Stamp
+
+MOST_STEPS = 2**32
+ORTHONORMAL_WITHIN = 1e-6
+"""The largest entry of |BᵀB − I| of a basis that is taken for orthonormal; float32 rounds it by some 1e-7."""
+_ANGLE_ROUNDING = 1e-4
+"""Degrees that an angle may exceed its bound by: float32 rounds a basis by some 1e-5 degrees."""
+
+
+def checked_floor(min_steps_per_round: int) -> int:
+    """The floor itself.
+
+    Raises:
+        InvalidValueError: it is not 1 to 2^32 − 1.
+    """
+    if not 1 <= min_steps_per_round < MOST_STEPS:
+        raise InvalidValueError(f"min_steps_per_round is {min_steps_per_round}; it must be 1 to 2^32 − 1")
+    return min_steps_per_round
+
+
+def below_floor(specification: RunSpecification, min_steps_per_round: int) -> StepsBelowFloorError | None:
+    """Why a run is refused for its steps a round; None where it has enough."""
+    steps = specification.method.steps_per_round
+    if steps >= min_steps_per_round:
+        return None
+    return StepsBelowFloorError(
+        f"the run has {steps} {'step' if steps == 1 else 'steps'} per round, and min_steps_per_round is "
+        f"{min_steps_per_round}: with fewer steps an upload shows more of each; join a run with at least "
+        f"{min_steps_per_round} steps per round, or allow this one with --min-steps-per-round {steps}"
+    )
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Turn:
+    """From the basis that a process learnt at last to the next one.
+
+    Attributes:
+        since: the round of the former.
+        basis: the former.
+        degrees: the largest angle between the two that the method allows; 90 for no bound.
+    """
+
+    since: int
+    basis: Float[np.ndarray, "d r"]
+    degrees: float
+
+
+def turn_between(method: Method, before: Stamp, basis: Float[np.ndarray, "d r"], now: Stamp) -> Turn:
+    """What a basis is held against.
+
+    Within one life of the coordinator a basis comes of the one before by one step for each round in between. A
+    coordinator that was started again goes back to a round that was stored, at the most to the first one of which
+    the process was not told that it is, and forward from there.
+
+    Args:
+        method: of the run.
+        before: of the message that brought the former basis.
+        basis: the former basis.
+        now: of the message that brings the new one.
+    """
+    common = min(before.round, now.round)
+    if now.incarnation != before.incarnation:
+        common = min(common, before.durable_round)
+    degrees = method.largest_turn_between(common, before.round) + method.largest_turn_between(common, now.round)
+    return Turn(before.round, basis, min(degrees, NO_BOUND_DEGREES))
+
+
+def check_basis(basis: Float[np.ndarray, "d r"], round_number: int, turn: Turn | None) -> None:
+    """Sees to it that a basis is orthonormal, and that the method can have led to it.
+
+    Args:
+        basis: B_t.
+        round_number: t.
+        turn: from the basis that was learnt at last; None for the first one.
+
+    Raises:
+        BasisRefusedError: it is not, or cannot have been.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):  # of entries that are not finite, or whose squares are not
+        deviation = orthonormality_error(basis)
+    if not deviation <= ORTHONORMAL_WITHIN:
+        raise BasisRefusedError(
+            f"the basis of round {round_number} is not orthonormal: an entry of BᵀB is {deviation:.3g} away from "
+            f"the identity, and {ORTHONORMAL_WITHIN:g} is allowed; nothing was sent for it. Ask whoever runs the "
+            "coordinator which version it is, and whether it chooses its bases"
+        )
+    if turn is None or turn.degrees >= NO_BOUND_DEGREES or turn.basis is basis:
+        return
+    angle = largest_angle(turn.basis, basis)
+    if not angle <= turn.degrees + _ANGLE_ROUNDING:
+        raise BasisRefusedError(
+            f"the basis of round {round_number} is turned by {angle:.4g} degrees from that of round {turn.since}, "
+            f"and the method of this run turns it by at most {turn.degrees:.4g} degrees between them; nothing was "
+            "sent for it. Ask whoever runs the coordinator whether it chooses its bases"
+        )

@@ -1,0 +1,70 @@
+"""Makes the reference solutions of the acrobots that are shipped as package data.
+
+    python -m cospan.client.workloads.references.acrobot [FILE]
+
+For every site many whole episodes are simulated side by side under the fleet's policy. Every start renews the
+chain, so sums over whole episodes have the proportions of the stationary distribution, and no steps have to be
+thrown away. What is solved for stands in `reference_solutions`.
+"""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from cospan.client.workloads.acrobot import FEATURES, REFERENCE_FILE, fleet_policy
+from cospan.client.workloads.models.acrobot import LINK_1, LINK_2, Motion, observed, reached, starts
+from cospan.client.workloads.references.solutions import pooled_solution, summed, write_references
+
+SEED = 20_260_303
+BATCHES = 8
+EPISODES = 1500
+"""In each batch."""
+
+Step = tuple[np.ndarray, Float[np.ndarray, " n"], np.ndarray]
+
+
+def simulate(index: int, episodes: int, rng: np.random.Generator) -> Iterator[Step]:
+    """Step after step of the episodes of one site that are not over: observations, rewards, next observations.
+
+    The same environment and policy as a site's; after the goal comes the observation of another start.
+    """
+    motion, policy = Motion(LINK_1[index], LINK_2[index]), fleet_policy()
+    states = starts(episodes, rng)
+    observations = observed(states)
+    while observations.size:
+        states = motion.after(states, policy.actions(observations, rng))
+        over = reached(states)
+        after = observed(states)
+        after[over] = observed(starts(int(over.sum()), rng))
+        yield observations, over - 1.0, after
+        states, observations = states[:, ~over], after[~over]
+
+
+def least_squares(index: int, episodes: int, rng: np.random.Generator) -> dict[str, Any]:
+    """The sums of one batch."""
+    steps = simulate(index, episodes, rng)
+    return summed(
+        ((FEATURES.batch(seen), rewards, FEATURES.batch(after)) for seen, rewards, after in steps), FEATURES.dim
+    )
+
+
+def reference_of(index: int) -> dict[str, Any]:
+    """The pooled solution of a site, and its standard errors from the batches."""
+    seeds = np.random.SeedSequence((SEED, index)).spawn(BATCHES)
+    batches = [least_squares(index, EPISODES, np.random.default_rng(seed)) for seed in seeds]
+    mean = sum(batch["phi"] for batch in batches) / sum(batch["n"] for batch in batches)
+    return {**pooled_solution(batches), "feature_mean": mean}
+
+
+def main() -> None:
+    """Makes the file, one site after another."""
+    path = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(str(REFERENCE_FILE))
+    write_references(path, (reference_of(index) for index in range(len(LINK_1))), FEATURES, SEED)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,252 @@
+"""The coordinator's arithmetic: from the gradients of a round to the next basis."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+from jaxtyping import Float
+
+from cospan.core.aggregation.robust import Parts, clipped_mean, geometric_median, outliers_of, trimmed_mean
+from cospan.core.aggregation.warm_start import basis_of_products, product_of, spectral_basis
+from cospan.core.learning.schedules import decay
+from cospan.core.linalg.matrices import DenseMatrix, FactoredMatrix, Gradient, sum_of_products, to_dense
+from cospan.core.linalg.subspace import (
+    basis_step,
+    orthonormality_error,
+    precondition,
+    principal_angle_sine,
+    row_scales,
+    running_row_squares,
+    sine_of_step,
+)
+from cospan.core.method import Aggregation, Method
+
+_ROBUST_PASSES = 30
+"""So often robust aggregation goes over all contributions, about."""
+_ONE_PRODUCT_FROM_NUMBERS = 16_384
+"""From so many numbers on the factors of all agents are multiplied together. For less that gains little, and every
+result is what it was before."""
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Contribution:
+    """What one session gave to a round: a sum over its agents.
+
+    Attributes:
+        gradient: Σ_k G^k, d × r; in the last round of a warm-up [a b] of one agent, d × 2.
+        weight: the number of gradients in the sum, above 0.
+        head_second_moment: Σ_k of the agents' mean w wᵀ, shape (r, r); None where the run does not precondition.
+        row_sums: Σ_k of the agents' row sums of |A|, coarse (`cospan.core.aggregation.row_sums`), shape (d,), not
+            negative; None where the run has no use for them in this round.
+    """
+
+    gradient: Gradient
+    weight: float = 1.0
+    head_second_moment: Float[np.ndarray, "r r"] | None = None
+    row_sums: Float[np.ndarray, " d"] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class BasisMove:
+    """What a round did to the basis.
+
+    How far that is is reckoned when first asked for, in whatever thread that is: no next round waits for it.
+
+    Attributes:
+        before: B_t, shape (d, r).
+        basis: B_{t+1}, of the same shape; the same array where the basis stays as it is.
+        row_squares: what the row scales remember, to be handed to the next round: the running squares of the rows,
+            or with corrections from the full history the row sums that were aggregated last; None where the run
+            does not scale.
+        outliers: indices of the contributions that are far from what was made of all; never any with the mean.
+        step: ζ (I − B_t B_tᵀ) Ḡ, shape (d, r), where the basis came of such a step.
+    """
+
+    before: Float[np.ndarray, "d r"]
+    basis: Float[np.ndarray, "d r"]
+    row_squares: Float[np.ndarray, " d"] | None = None
+    outliers: tuple[int, ...] = ()
+    step: Float[np.ndarray, "d r"] | None = None
+
+    @cached_property
+    def movement(self) -> float:
+        """‖(I − B_t B_tᵀ) B_{t+1}‖₂, 0 to 1."""
+        if self.basis is self.before:
+            return 0.0
+        return principal_angle_sine(self.before, self.basis) if self.step is None else sine_of_step(self.step)
+
+    @cached_property
+    def orthonormality_error(self) -> float:
+        """The largest entry of |BᵀB − I| of the new basis."""
+        return orthonormality_error(self.basis)
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Aggregate:
+    """What a round's contributions come to.
+
+    Attributes:
+        gradient: Ḡ, shape (d, r).
+        head_second_moment: W̄, shape (r, r); None where the run does not precondition.
+        row_sums: shape (d,); None where the run has no use for them.
+        outliers: see `BasisMove`.
+    """
+
+    gradient: Float[np.ndarray, "d r"]
+    head_second_moment: Float[np.ndarray, "r r"] | None = None
+    row_sums: Float[np.ndarray, " d"] | None = None
+    outliers: tuple[int, ...] = ()
+
+
+def aggregate(
+    contributions: Sequence[Contribution], method: Method, *, with_row_sums: bool | None = None
+) -> Aggregate:
+    """The contributions by the run's policy, each kind of matrix by itself.
+
+    All in float64 and in the order given: floating-point sums depend on it, so the caller fixes it, by the agents'
+    names. What scales the step goes by the same policy as the gradients, for it could do as much harm.
+
+    Args:
+        contributions: of a round, in the order of the agents' names.
+        method: the constants.
+        with_row_sums: whether row sums are looked at; where left out, as the run has them. One that lacks them, as
+            an older gradient that still counts may, is left out of their aggregate.
+
+    Raises:
+        ValueError: there is no contribution, or one lacks a second moment that the run scales its step with.
+    """
+    with_row_sums = method.sends_row_sums if with_row_sums is None else with_row_sums
+    weights = [contribution.weight for contribution in contributions]
+    gradient, far = _combined([contribution.gradient for contribution in contributions], weights, method)
+    moment = sums = None
+    if not (method.preconditioned or with_row_sums):
+        return Aggregate(gradient, outliers=far)
+    scaling = replace(method, clip_norm=0.0)  # a bound for gradients is none for these
+    if method.preconditioned:
+        moments = _present([contribution.head_second_moment for contribution in contributions])
+        moment, _ = _combined([DenseMatrix(each) for each in moments], weights, scaling)
+    rows = [(each.row_sums, each.weight) for each in contributions if each.row_sums is not None]
+    if with_row_sums and rows:
+        columns = [DenseMatrix(sums_of_one[:, None]) for sums_of_one, _ in rows]
+        column, _ = _combined(columns, [weight for _, weight in rows], scaling)
+        sums = column[:, 0]
+    return Aggregate(gradient, moment, sums, far)
+
+
+def mean_gradient(contributions: Sequence[Contribution]) -> Float[np.ndarray, "d r"]:
+    """(1/K) Σ_k G^k, accumulated in float64 in the order given (the mean of eq. 8).
+
+    Raises:
+        ValueError: there is no contribution.
+    """
+    weights = [contribution.weight for contribution in contributions]
+    return _mean([contribution.gradient for contribution in contributions], weights)
+
+
+def _combined(
+    matrices: Sequence[Gradient], weights: Sequence[float], method: Method
+) -> tuple[Float[np.ndarray, "d r"], tuple[int, ...]]:
+    """What stands for the mean, and the outliers of it."""
+    if method.aggregation is Aggregation.MEAN:
+        return _mean(matrices, weights), ()
+    parts = Parts.of(matrices, weights)
+    match method.aggregation:
+        case Aggregation.CLIPPED:
+            centre = clipped_mean(parts, method.clip_norm)
+        case Aggregation.TRIMMED:
+            centre = trimmed_mean(parts, method.trimmed_share)
+        case Aggregation.GEOMETRIC_MEDIAN:
+            centre = geometric_median(parts)
+    return centre, outliers_of(parts, centre)
+
+
+def _mean(matrices: Sequence[Gradient], weights: Sequence[float]) -> Float[np.ndarray, "d r"]:
+    if not matrices:
+        raise ValueError("the mean of no contributions is undefined")
+    d, r = matrices[0].shape
+    factored = [matrix for matrix in matrices if isinstance(matrix, FactoredMatrix)]
+    if len(factored) == len(matrices) and d * r >= _ONE_PRODUCT_FROM_NUMBERS:
+        total = sum_of_products(factored)
+    else:
+        total = to_dense(matrices[0]).copy()
+        for matrix in matrices[1:]:
+            total += matrix.values if isinstance(matrix, DenseMatrix) else to_dense(matrix)
+    total /= sum(weights)
+    return total
+
+
+def _present(parts: Sequence[Float[np.ndarray, "*shape"] | None]) -> list[Float[np.ndarray, "*shape"]]:
+    present = [part for part in parts if part is not None]
+    if len(present) < len(parts):
+        raise ValueError("the run scales its step with something that a contribution does not carry")
+    return present
+
+
+def arithmetic_of(method: Method, shape: tuple[int, int], contributions: int) -> int:
+    """About how many numbers the coordinator's part of a round touches: what tells a quick one from a slow one."""
+    passes = 1 if method.aggregation is Aggregation.MEAN else _ROBUST_PASSES
+    return shape[0] * shape[1] * (passes * contributions + shape[1])
+
+
+def next_basis(
+    basis: Float[np.ndarray, "d r"],
+    contributions: Sequence[Contribution],
+    method: Method,
+    round_number: int,
+    row_squares: Float[np.ndarray, " d"] | None = None,
+) -> BasisMove:
+    """The coordinator's part of round t: mean, tangent projection, step, orthonormalisation (eq. 8 and QR).
+
+    In a warm-up the basis stays as it is, but for its last round, which gives the basis of all estimates.
+
+    Args:
+        basis: B_t.
+        contributions: those of round t, in the order of the agents' names.
+        method: the constants.
+        round_number: t, for the step decay.
+        row_squares: that of the move before; None in the first round.
+
+    Raises:
+        numpy.linalg.LinAlgError: the gradients are so large that the step is not finite.
+        ValueError: the run scales its step with something that is not there.
+    """
+    if method.warms_up_in(round_number):
+        if not method.brings_estimates_in(round_number):
+            return BasisMove(basis, basis)
+        first, far = _first_basis(basis, contributions, method)
+        return BasisMove(basis, first, outliers=far)
+    found = aggregate(contributions, method, with_row_sums=method.sends_row_sums_in(round_number))
+    direction = found.gradient
+    if found.head_second_moment is not None:
+        direction = precondition(direction, found.head_second_moment, method.preconditioner_floor)
+    if method.sends_row_sums:
+        row_squares = row_squares if found.row_sums is None else found.row_sums
+        if row_squares is None:
+            raise ValueError(
+                "no row sums are known, and no contribution carries them; the run scales its step with them"
+            )
+        direction = row_scales(row_squares)[:, None] * direction
+    elif method.row_scaled:
+        row_squares = running_row_squares(row_squares, direction)
+        direction = row_scales(np.sqrt(row_squares))[:, None] * direction
+    scale = 1.0
+    if method.basis_step_decays:
+        scale = decay(round_number * method.steps_per_round, method.decay_horizon, method.decay_power)
+    remembered = row_squares if method.row_scaled else None
+    largest_turn = method.largest_turn_between(round_number, round_number + 1)
+    moved, step = basis_step(basis, direction, method.basis_step * scale, largest_turn)
+    return BasisMove(basis, moved, remembered, found.outliers, step)
+
+
+def _first_basis(
+    basis: Float[np.ndarray, "d r"], contributions: Sequence[Contribution], method: Method
+) -> tuple[Float[np.ndarray, "d r"], tuple[int, ...]]:
+    """What the estimates of a warm-up come to, and the outliers among them."""
+    estimates = [to_dense(contribution.gradient) for contribution in contributions]
+    if method.aggregation is Aggregation.MEAN:
+        return spectral_basis(estimates, basis), ()
+    weights = [contribution.weight for contribution in contributions]
+    products = [product_of(estimate) for estimate in estimates]
+    product, far = _combined(products, weights, replace(method, clip_norm=0.0))
+    return basis_of_products(product, basis), far

@@ -1,0 +1,90 @@
+"""Many consecutive TD corrections at once.
+
+Each correction is seen by all later ones, which makes a loop of them slow in Python. But a TD error is linear in
+the weights, so the errors of a block of steps solve one triangular system, and everything else follows by
+products. Results are those of the loop up to rounding.
+"""
+
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+
+import numpy as np
+from jaxtyping import Float
+
+from cospan.core.learning.td import gain_update
+
+BLOCK = 32
+"""Steps in one system: with more of them a step costs more arithmetic, with fewer more calls."""
+
+
+def blocks(steps: int) -> Iterator[slice]:
+    """The consecutive blocks that L steps are cut into."""
+    return (slice(start, min(start + BLOCK, steps)) for start in range(0, steps, BLOCK))
+
+
+def successive_errors(
+    first: Float[np.ndarray, "*n L"], influence: Float[np.ndarray, "*n L L"]
+) -> Float[np.ndarray, "*n L"]:
+    """δ of L corrections: δ_h = c_h + Σ_{j<h} N_hj δ_j.
+
+    With w_{h+1} = w_h + a_h δ_h e_h and δ_h = r_h − η_h + (φ_{h+1} − φ_h)ᵀ w_h these are
+    c_h = r_h − η_h + (φ_{h+1} − φ_h)ᵀ w_0 and N_hj = (φ_{h+1} − φ_h)ᵀ e_j a_j.
+
+    Args:
+        first: c, the errors if the weights stayed as they are.
+        influence: N, of which what is not below the diagonal has no meaning.
+    """
+    size = first.shape[-1]
+    identity, below = _triangle(size)
+    try:
+        return np.asarray(np.linalg.solve(identity - influence * below, first[..., None])[..., 0])
+    except np.linalg.LinAlgError:  # entries so large that elimination with pivots loses the ones on the diagonal
+        errors = first.copy()
+        for step in range(1, size):
+            errors[..., step] += np.einsum("...j,...j->...", influence[..., step, :step], errors[..., :step])
+        return errors
+
+
+def gain_path(gain_estimate: float, rewards: Sequence[float], steps: Sequence[float]) -> list[float]:
+    """η before each of the L gain updates, and after the last: L + 1 numbers."""
+    path = [gain_estimate]
+    for reward, step in zip(rewards, steps, strict=True):
+        gain_estimate = gain_update(gain_estimate, reward, step)
+        path.append(gain_estimate)
+    return path
+
+
+@lru_cache(maxsize=BLOCK)
+def _triangle(size: int) -> tuple[Float[np.ndarray, "L L"], Float[np.ndarray, "L L"]]:
+    """The identity, and 1 where an entry is below the diagonal."""
+    identity, below = np.eye(size), np.tri(size, k=-1, dtype=np.float64)
+    identity.setflags(write=False)
+    below.setflags(write=False)
+    return identity, below
+
+
+def discounted_sums(values: Float[np.ndarray, "L n"], decay: float) -> Float[np.ndarray, "L n"]:
+    """e_h = λ e_{h−1} + v_h with e_{−1} = 0, λ = `decay`; of features these are the eligibility traces of TD(λ).
+
+    (Tsitsiklis and Van Roy 1999, "Average cost temporal-difference learning", section 2.)
+    """
+    if decay == 0.0:
+        return values
+    sums = np.empty(values.shape)
+    for block in blocks(len(values)):
+        weights, fading = _discounts(block.stop - block.start, decay)
+        sums[block] = weights @ values[block]
+        if block.start:
+            sums[block] += fading[:, None] * sums[block.start - 1]
+    return sums
+
+
+@lru_cache(maxsize=BLOCK)
+def _discounts(steps: int, decay: float) -> tuple[Float[np.ndarray, "L L"], Float[np.ndarray, " L"]]:
+    """λ^(h − j) for j ≤ h, else 0, and λ^(h + 1)."""
+    ages = np.subtract.outer(np.arange(steps), np.arange(steps))
+    weights = np.where(ages >= 0, decay ** np.maximum(ages, 0), 0.0)
+    fading = decay ** np.arange(1.0, steps + 1.0)
+    weights.setflags(write=False)
+    fading.setflags(write=False)
+    return weights, fading

@@ -1,0 +1,299 @@
+"""Reads a gradient by the layout of the one before: without protobuf, and without a copy of its numbers.
+
+Successive gradients of a stream differ in the round, in the numbers and in the TD error, and in nothing else. So
+one that was decoded in full tells where these lie in the next. Everything else in it has to be the same, byte for
+byte, and what does vary is checked as in full. What does not fit is left to `cospan.wire.codec.messages`, which
+says what is wrong with it.
+"""
+
+import math
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import lru_cache
+
+import numpy as np
+from jaxtyping import Float
+
+from cospan.core.aggregation.basis_update import Contribution
+from cospan.core.linalg.matrices import DenseMatrix, FactoredMatrix
+from cospan.core.method import Method
+from cospan.core.specification import RunSpecification
+from cospan.rpc.v1 import coordinator_service_pb2 as pb
+from cospan.wire.codec.bounds import check_contribution, is_within, most_of
+from cospan.wire.codec.messages import decode_agent_message
+from cospan.wire.errors import InvalidMessageError
+from cospan.wire.messages import AgentMessage, GradientUpload
+
+# Keys of the wire format: the number of a field, times 8, and how its value is written.
+_GRADIENT = 0x12
+_ROUND = 0x08
+_AGENT_ID, _WEIGHT, _DENSE, _FACTORED, _MOMENT, _ROW_SUMS, _TD_ERROR = 0x12, 0x19, 0x22, 0x2A, 0x32, 0x3A, 0x41
+_LEFT, _RIGHT = 0x0A, 0x12
+_ROWS, _COLUMNS, _DATA_TYPE, _DATA = 0x08, 0x10, 0x18, 0x22
+_MATRICES = {_DENSE: "dense", _MOMENT: "moment", _ROW_SUMS: "row_sums"}
+_FACTORS = {_LEFT: "left", _RIGHT: "right"}
+
+_LONGEST_HEAD = 22
+"""Two keys, a length and a round."""
+_ALIGNMENT = 8
+_READ = struct.Struct("<d").unpack_from
+_MISSES_MEASURED = 8
+_MISSES_BETWEEN = 32
+"""A stream whose gradients follow no layout is not measured again and again: of those that no layout has read, the
+first few are, and then one in so many. A relay's layout changes with every agent that joins, and settles late."""
+
+
+class _OddLayoutError(Exception):
+    """The bytes are not laid out as usual; whether they mean anything is for others to say."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Blank:
+    """Where the numbers of a matrix lie, counted from the end of the head."""
+
+    start: int
+    count: int
+    dtype: np.dtype[np.float64] | np.dtype[np.float32]
+    shape: tuple[int, ...]
+
+    def values(self, request: bytes, offset: int) -> Float[np.ndarray, "..."]:
+        """A read-only view of the bytes; a copy where they lie in a way that arithmetic is slow with."""
+        start = offset + self.start
+        values: np.ndarray = np.frombuffer(request, self.dtype, self.count, start).reshape(self.shape)
+        return values.copy() if start % _ALIGNMENT else values
+
+
+@dataclass(slots=True)
+class Stencil:
+    """The layout of a gradient: what varies is blank, and the rest as it was."""
+
+    _method: Method
+    _agent_ids: tuple[str, ...]
+    _weight: float
+    _length: int
+    """Of everything after the head."""
+    _literals: tuple[tuple[int, bytes], ...]
+    _blanks: dict[str, _Blank]
+    _td_error: int | None
+    """Where it lies, from the end of the head."""
+    _dense_alone: _Blank | None
+    """That of the gradient, where there is no other."""
+    _most: float
+    """How large an entry may be."""
+
+    @classmethod
+    def of(cls, request: bytes, upload: GradientUpload, specification: RunSpecification) -> "Stencil | None":
+        """The layout of a request that was decoded to this upload; None where it is not a usual one."""
+        if specification.method.brings_estimates_in(upload.round):
+            return None
+        try:
+            offset = _end_of_head(request)
+            rest = request[offset:]
+            spans = _spans(rest)
+            arrays = _arrays(upload)
+            blanks = {name: _blank(span, arrays[name]) for name, span in spans.items() if name != "td_error"}
+        except (_OddLayoutError, KeyError, IndexError):
+            return None
+        weight = upload.contribution.weight
+        return cls(
+            specification.method,
+            upload.agent_ids,
+            weight,
+            len(rest),
+            tuple(_literals(rest, sorted(spans.values()))),
+            blanks,
+            spans["td_error"][0] if "td_error" in spans else None,
+            blanks["dense"] if blanks.keys() == {"dense"} else None,
+            most_of(weight),
+        )
+
+    def read(self, request: bytes) -> GradientUpload | None:
+        """The gradient, exactly as if decoded in full; None where it does not fit, or anything in it is wrong."""
+        offset = len(request) - self._length
+        if not 0 < offset <= _LONGEST_HEAD:
+            return None
+        number = _round_of(request[:offset], self._length)
+        if number is None or self._method.brings_estimates_in(number):
+            return None
+        if "row_sums" not in self._blanks and self._method.sends_row_sums_in(number):
+            return None
+        for start, literal in self._literals:
+            if not request.startswith(literal, offset + start):
+                return None
+        td_error = None
+        if self._td_error is not None:
+            (td_error,) = _READ(request, offset + self._td_error)
+            if not 0.0 <= td_error < math.inf:
+                return None
+        contribution = self._contribution(request, offset)
+        return None if contribution is None else GradientUpload(number, contribution, self._agent_ids, td_error)
+
+    def _contribution(self, request: bytes, offset: int) -> Contribution | None:
+        """What the blanks hold; None where it cannot be reckoned with. What is not finite is within no bound."""
+        blanks, weight, alone = self._blanks, self._weight, self._dense_alone
+        if alone is not None:  # mostly; and in a round of a millisecond every call counts
+            values = alone.values(request, offset)
+            return Contribution(DenseMatrix(values), weight) if is_within(values, self._most) else None
+        dense, moment, row_sums = blanks.get("dense"), blanks.get("moment"), blanks.get("row_sums")
+        contribution = Contribution(
+            DenseMatrix(dense.values(request, offset))
+            if dense is not None
+            else FactoredMatrix(blanks["left"].values(request, offset), blanks["right"].values(request, offset)),
+            weight,
+            None if moment is None else moment.values(request, offset),
+            None if row_sums is None else row_sums.values(request, offset),
+        )
+        try:
+            check_contribution(contribution)
+        except InvalidMessageError:
+            return None
+        return contribution
+
+
+@dataclass(slots=True)
+class AgentMessageReader:
+    """Reads what one stream says after its join: in full, and gradients by their layout once that is known."""
+
+    specification: RunSpecification
+    _stencil: Stencil | None = field(default=None, init=False)
+    _misses: int = field(default=0, init=False)
+
+    def read(self, request: bytes) -> AgentMessage:
+        """The message in these bytes.
+
+        Raises:
+            InvalidMessageError: a field is malformed or out of range.
+            DecodeError: these are no bytes of a CollaborateRequest.
+        """
+        if self._stencil is not None:
+            upload = self._stencil.read(request)
+            if upload is not None:
+                return upload
+        message = decode_agent_message(pb.CollaborateRequest.FromString(request), self.specification)
+        if isinstance(message, GradientUpload):
+            if self._misses < _MISSES_MEASURED or self._misses % _MISSES_BETWEEN == 0:
+                self._stencil = Stencil.of(request, message, self.specification) or self._stencil
+            self._misses += 1
+        return message
+
+
+# The layout -----------------------------------------------------------------------------------------------------
+
+
+def _varint(data: bytes, offset: int) -> tuple[int, int]:
+    """A number in its shortest spelling, and where it ends."""
+    value = shift = 0
+    while True:
+        byte = data[offset]
+        offset += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            break
+        shift += 7
+    if (byte == 0 and shift) or value >= 1 << 64:
+        raise _OddLayoutError
+    return value, offset
+
+
+@lru_cache(maxsize=16)
+def _round_of(head: bytes, length: int) -> int | None:
+    """The round in a head that so many bytes follow; None where it is none. Those of a round are all the same."""
+    try:
+        offset = _end_of_head(head, length)
+        begun = _varint(head, 1)[1]
+        return None if offset != len(head) else _varint(head, begun + 1)[0] if begun < offset else 0
+    except (_OddLayoutError, IndexError):
+        return None
+
+
+def _end_of_head(request: bytes, more: int = 0) -> int:
+    """Where the round ends, and with it the head; of a request of so many more bytes."""
+    if request[0] != _GRADIENT:
+        raise _OddLayoutError
+    length, offset = _varint(request, 1)
+    if length != len(request) + more - offset:
+        raise _OddLayoutError
+    if offset < len(request) and request[offset] == _ROUND:
+        _, offset = _varint(request, offset + 1)
+    return offset
+
+
+def _spans(rest: bytes) -> dict[str, tuple[int, int]]:
+    """Name → where what varies lies in a SubspaceGradient without its round."""
+    spans: dict[str, tuple[int, int]] = {}
+    for key, start, stop in _fields(rest, 0, len(rest)):
+        if key in _MATRICES:
+            _put(spans, _MATRICES[key], _data_of(rest, start, stop))
+        elif key == _FACTORED:
+            for factor, begin, end in _fields(rest, start, stop):
+                _put(spans, _FACTORS[factor], _data_of(rest, begin, end))
+        elif key == _TD_ERROR:
+            _put(spans, "td_error", (start, stop))
+        elif key not in (_AGENT_ID, _WEIGHT):
+            raise _OddLayoutError
+    return spans
+
+
+def _data_of(rest: bytes, start: int, stop: int) -> tuple[int, int]:
+    """Where the numbers of a Matrix lie."""
+    spans: dict[str, tuple[int, int]] = {}
+    for key, begin, end in _fields(rest, start, stop):
+        if key == _DATA:
+            _put(spans, "data", (begin, end))
+        elif key not in (_ROWS, _COLUMNS, _DATA_TYPE):
+            raise _OddLayoutError
+    return spans["data"]
+
+
+def _put(spans: dict[str, tuple[int, int]], name: str, span: tuple[int, int]) -> None:
+    if name in spans:  # the later one would count, or both together
+        raise _OddLayoutError
+    spans[name] = span
+
+
+def _fields(data: bytes, start: int, stop: int) -> Iterator[tuple[int, int, int]]:
+    """The key of each field of a message, and where its value begins and ends."""
+    while start < stop:
+        key, start = _varint(data, start)
+        kind = key & 7
+        if kind == 2:
+            length, start = _varint(data, start)
+            end = start + length
+        elif kind == 1:
+            end = start + 8
+        elif kind == 0:
+            _, end = _varint(data, start)
+        else:
+            raise _OddLayoutError
+        if end > stop:
+            raise _OddLayoutError
+        yield key, start, end
+        start = end
+
+
+def _arrays(upload: GradientUpload) -> dict[str, Float[np.ndarray, "..."]]:
+    """What the full decoder has made of each matrix."""
+    contribution = upload.contribution
+    gradient, moment, row_sums = contribution.gradient, contribution.head_second_moment, contribution.row_sums
+    found = {"moment": moment, "row_sums": row_sums}
+    if isinstance(gradient, DenseMatrix):
+        found["dense"] = gradient.values
+    else:
+        found |= {"left": gradient.left, "right": gradient.right}
+    return {name: values for name, values in found.items() if values is not None}
+
+
+def _blank(span: tuple[int, int], values: Float[np.ndarray, "..."]) -> _Blank:
+    if span[1] - span[0] != values.nbytes:
+        raise _OddLayoutError
+    return _Blank(span[0], values.size, values.dtype, values.shape)
+
+
+def _literals(rest: bytes, spans: list[tuple[int, int]]) -> Iterator[tuple[int, bytes]]:
+    """What lies between the blanks, and where."""
+    begun = 0
+    for start, stop in [*spans, (len(rest), len(rest))]:
+        if start > begun:
+            yield begun, rest[begun:start]
+        begun = stop

@@ -1,0 +1,564 @@
+"""Protobuf ↔ domain values.
+
+Decoding checks everything before anything is used, and raises only InvalidMessageError.
+"""
+
+import math
+from collections.abc import Sequence
+from enum import Enum
+from typing import Any, TypeVar
+
+import numpy as np
+from jaxtyping import Float
+
+from cospan.core.aggregation.basis_update import Contribution
+from cospan.core.linalg.matrices import DenseMatrix, FactoredMatrix, Gradient
+from cospan.core.method import Aggregation, Corrections, Method
+from cospan.core.specification import (
+    MAX_NAME,
+    Participation,
+    RunSpecification,
+    agent_id_problem,
+    unprintable_problem,
+)
+from cospan.rpc.v1 import coordinator_service_pb2 as pb
+from cospan.rpc.v1 import matrix_pb2, run_pb2
+from cospan.wire import messages as m
+from cospan.wire.codec.bounds import check_basis, check_contribution
+from cospan.wire.errors import InvalidMessageError
+from cospan.wire.limits import MAX_GROUP, MAX_ROUND
+from cospan.wire.text import MAX_TEXT, printable
+
+_E = TypeVar("_E", bound=Enum)
+_DTYPES: dict[int, np.dtype[Any]] = {
+    matrix_pb2.DATA_TYPE_FLOAT64: np.dtype("<f8"),
+    matrix_pb2.DATA_TYPE_FLOAT32: np.dtype("<f4"),
+}
+_CORRECTIONS = {
+    Corrections.END_OF_ROUND: run_pb2.CORRECTION_SCHEDULE_END_OF_ROUND,
+    Corrections.EVERY_STEP: run_pb2.CORRECTION_SCHEDULE_EVERY_STEP,
+    Corrections.LEAST_SQUARES: run_pb2.CORRECTION_SCHEDULE_LEAST_SQUARES,
+    Corrections.FULL_HISTORY: run_pb2.CORRECTION_SCHEDULE_FULL_HISTORY,
+}
+_AGGREGATION = {
+    Aggregation.MEAN: run_pb2.AGGREGATION_POLICY_MEAN,
+    Aggregation.CLIPPED: run_pb2.AGGREGATION_POLICY_CLIPPED,
+    Aggregation.TRIMMED: run_pb2.AGGREGATION_POLICY_TRIMMED,
+    Aggregation.GEOMETRIC_MEDIAN: run_pb2.AGGREGATION_POLICY_GEOMETRIC_MEDIAN,
+}
+_PARTICIPATION = {
+    Participation.ALL: run_pb2.PARTICIPATION_POLICY_ALL,
+    Participation.QUORUM: run_pb2.PARTICIPATION_POLICY_QUORUM,
+}
+_DISPOSITION = {
+    m.Disposition.DUPLICATE: pb.GRADIENT_DISPOSITION_DUPLICATE,
+    m.Disposition.LATE: pb.GRADIENT_DISPOSITION_LATE,
+}
+FINISH_CAUSE = {
+    m.FinishCause.ROUNDS_REACHED: pb.FINISH_CAUSE_ROUNDS_REACHED,
+    m.FinishCause.STOPPED: pb.FINISH_CAUSE_STOPPED,
+    m.FinishCause.NO_AGENTS: pb.FINISH_CAUSE_NO_AGENTS,
+    m.FinishCause.NOT_STARTED: pb.FINISH_CAUSE_NOT_STARTED,
+    m.FinishCause.FAILED: pb.FINISH_CAUSE_FAILED,
+}
+RUN_PHASE = {
+    m.RunPhase.WAITING: pb.RUN_PHASE_WAITING,
+    m.RunPhase.COLLECTING: pb.RUN_PHASE_COLLECTING,
+    m.RunPhase.CLOSING: pb.RUN_PHASE_CLOSING,
+    m.RunPhase.FINISHED: pb.RUN_PHASE_FINISHED,
+    m.RunPhase.DRAINING: pb.RUN_PHASE_DRAINING,
+}
+AGENT_PHASE = {
+    m.AgentPhase.CONNECTED: pb.AGENT_PHASE_CONNECTED,
+    m.AgentPhase.LOST: pb.AGENT_PHASE_LOST,
+    m.AgentPhase.GONE: pb.AGENT_PHASE_GONE,
+}
+
+
+def from_enum(table: dict[_E, Any], number: int, field: str) -> _E:
+    for value, wire_number in table.items():
+        if wire_number == number:
+            return value
+    raise InvalidMessageError(f"{field} is {number}, which is not a value of this protocol")
+
+
+def _require(ok: bool, text: str) -> None:
+    if not ok:
+        raise InvalidMessageError(text)
+
+
+def _text(value: str, field: str, most: int = MAX_TEXT) -> str:
+    if len(value) > most:
+        raise InvalidMessageError(f"{field} has {len(value)} characters; at most {most} are allowed")
+    return value
+
+
+def _name(value: str, field: str, most: int) -> str:
+    """A text that identifies something: bounded, and printable as it is; see `cospan.wire.text`."""
+    problem = unprintable_problem(field, _text(value, field, most))
+    _require(problem is None, problem or "")
+    return value
+
+
+# Matrices -----------------------------------------------------------------------------------------------------
+
+
+def encode_matrix(values: Float[np.ndarray, "rows columns"]) -> matrix_pb2.Matrix:
+    """A float64 or float32 array as a Matrix message of the same element type."""
+    message = matrix_pb2.Matrix()
+    _fill_matrix(message, values)
+    return message
+
+
+def _fill_matrix(message: matrix_pb2.Matrix, values: Float[np.ndarray, "rows columns"]) -> None:
+    """Writes an array into a message where that lies: a message put into another is copied, with its numbers."""
+    single = values.dtype == np.float32
+    message.rows, message.columns = values.shape
+    message.data_type = matrix_pb2.DATA_TYPE_FLOAT32 if single else matrix_pb2.DATA_TYPE_FLOAT64
+    message.data = np.ascontiguousarray(values, dtype="<f4" if single else "<f8").tobytes()
+
+
+def decode_matrix(message: matrix_pb2.Matrix, field: str) -> Float[np.ndarray, "rows columns"]:
+    """A read-only view of the message's bytes.
+
+    Raises:
+        InvalidMessageError: unknown element type, an empty or wrong size, or an entry that is not finite.
+    """
+    dtype = _DTYPES.get(message.data_type)
+    if dtype is None:
+        raise InvalidMessageError(f"{field}.data_type is {message.data_type}; it must be float64 or float32")
+    # Not by `_require`: its texts, made whether they are needed or not, would cost more than all the rest here.
+    rows, columns, data = message.rows, message.columns, message.data
+    if rows == 0 or columns == 0:
+        raise InvalidMessageError(f"{field} is {rows} × {columns}; both must be 1 or more")
+    expected = rows * columns * dtype.itemsize
+    if len(data) != expected:
+        raise InvalidMessageError(
+            f"{field}.data has {len(data)} bytes; {rows} × {columns} of {dtype.name} are {expected}"
+        )
+    values: np.ndarray = np.frombuffer(data, dtype=dtype).reshape(rows, columns)
+    if not np.isfinite(values).all():
+        raise InvalidMessageError(f"{field} has an entry that is not finite")
+    return values
+
+
+def decode_shaped(message: matrix_pb2.Matrix, field: str, rows: int, columns: int) -> Float[np.ndarray, "a b"]:
+    """A matrix whose shape is known beforehand; the shape is checked before the bytes are looked at."""
+    if message.rows != rows or message.columns != columns:
+        raise InvalidMessageError(
+            f"{field} is {message.rows} × {message.columns}; this run needs {rows} × {columns}"
+        )
+    return decode_matrix(message, field)
+
+
+# The specification --------------------------------------------------------------------------------------------
+
+
+def encode_specification(spec: RunSpecification) -> run_pb2.RunSpecification:
+    """A specification as its message."""
+    method = spec.method
+    return run_pb2.RunSpecification(
+        workload=spec.workload,
+        feature_dim=spec.feature_dim,
+        rank=spec.rank,
+        feature_fingerprint=spec.feature_fingerprint,
+        agents=spec.agents,
+        rounds=spec.rounds,
+        seed=spec.seed,
+        method=run_pb2.Method(
+            steps_per_round=method.steps_per_round,
+            corrections=_CORRECTIONS[method.corrections],
+            head_step=method.head_step,
+            gain_step=method.gain_step,
+            head_radius=method.head_radius,
+            basis_step=method.basis_step,
+            implicit_head_step=method.implicit_head_step,
+            preconditioned=method.preconditioned,
+            preconditioner_floor=method.preconditioner_floor,
+            decay_horizon=method.decay_horizon,
+            decay_power=method.decay_power,
+            trace_decay=method.trace_decay,
+            forgetting=method.forgetting,
+            row_scaled=method.row_scaled,
+            reward_scaled=method.reward_scaled,
+            explained_power=method.explained_power,
+            warm_up_rounds=method.warm_up_rounds,
+            aggregation=_AGGREGATION[method.aggregation],
+            trimmed_share=method.trimmed_share,
+            clip_norm=method.clip_norm,
+            largest_turn=method.largest_turn,
+        ),
+        participation=_PARTICIPATION[spec.participation],
+        liveness_seconds=spec.liveness_seconds,
+        round_seconds=spec.round_seconds,
+        quorum=spec.quorum,
+        deadline_seconds=spec.deadline_seconds,
+        max_staleness=spec.max_staleness,
+        min_agents=spec.min_agents,
+    )
+
+
+def decode_specification(message: run_pb2.RunSpecification) -> RunSpecification:
+    """A specification from its message.
+
+    Raises:
+        InvalidMessageError: a value is out of its range; the text names every one.
+    """
+    method = message.method
+    spec = RunSpecification(
+        workload=_text(message.workload, "workload", MAX_NAME),
+        feature_dim=message.feature_dim,
+        rank=message.rank,
+        feature_fingerprint=_text(message.feature_fingerprint, "feature_fingerprint", MAX_NAME),
+        agents=message.agents,
+        rounds=message.rounds,
+        seed=message.seed,
+        method=Method(
+            steps_per_round=method.steps_per_round,
+            corrections=from_enum(_CORRECTIONS, method.corrections, "method.corrections"),
+            head_step=method.head_step,
+            gain_step=method.gain_step,
+            head_radius=method.head_radius,
+            basis_step=method.basis_step,
+            implicit_head_step=method.implicit_head_step,
+            preconditioned=method.preconditioned,
+            preconditioner_floor=method.preconditioner_floor,
+            decay_horizon=method.decay_horizon,
+            decay_power=method.decay_power,
+            trace_decay=method.trace_decay,
+            forgetting=method.forgetting,
+            row_scaled=method.row_scaled,
+            reward_scaled=method.reward_scaled,
+            explained_power=method.explained_power,
+            warm_up_rounds=method.warm_up_rounds,
+            aggregation=from_enum(_AGGREGATION, method.aggregation, "method.aggregation"),
+            trimmed_share=method.trimmed_share,
+            clip_norm=method.clip_norm,
+            largest_turn=method.largest_turn,
+        ),
+        participation=from_enum(_PARTICIPATION, message.participation, "participation"),
+        liveness_seconds=message.liveness_seconds,
+        round_seconds=message.round_seconds,
+        quorum=message.quorum,
+        deadline_seconds=message.deadline_seconds,
+        max_staleness=message.max_staleness,
+        min_agents=message.min_agents,
+    )
+    problems = spec.problems()
+    _require(not problems, "; ".join(problems))
+    return spec
+
+
+# What agents say ----------------------------------------------------------------------------------------------
+
+
+def encode_agent_message(message: m.AgentMessage) -> pb.CollaborateRequest:
+    """An agent's message as a CollaborateRequest."""
+    match message:
+        case m.GradientUpload():
+            request = pb.CollaborateRequest()
+            _fill_gradient(request.gradient, message)
+            return request
+        case m.Heartbeat():
+            return pb.CollaborateRequest(heartbeat=pb.Heartbeat(saved_rounds=message.saved_rounds))
+        case m.Leave():
+            leave = pb.Leave(cause=message.cause[:MAX_TEXT], returning=message.returning)
+            return pb.CollaborateRequest(leave=leave)
+        case m.Join():
+            return pb.CollaborateRequest(join=_encode_join(message))
+
+
+def decode_agent_message(request: pb.CollaborateRequest, spec: RunSpecification) -> m.AgentMessage:
+    """An agent's message from a CollaborateRequest; the shapes must be those of the run.
+
+    Raises:
+        InvalidMessageError: a field is malformed or out of range.
+    """
+    event = request.WhichOneof("event")
+    match event:
+        case "gradient":
+            return _decode_gradient(request.gradient, spec)
+        case "heartbeat":
+            return m.Heartbeat(request.heartbeat.saved_rounds)
+        case "leave":
+            return m.Leave(printable(_text(request.leave.cause, "leave.cause")), request.leave.returning)
+        case "join":
+            return _decode_join(request.join)
+        case _:
+            raise InvalidMessageError("the request carries no event")
+
+
+def _encode_join(join: m.Join) -> pb.Join:
+    message = pb.Join(
+        instance_id=join.instance_id,
+        agent_ids=join.agent_ids,
+        feature_dim=join.feature_dim,
+        feature_fingerprint=join.feature_fingerprint,
+        workload=join.workload,
+        client_version=join.client_version,
+        holder=join.holder,
+        keeps_state=join.keeps_state,
+    )
+    if join.resumption is not None:
+        message.resumption.session_token = join.resumption.session_token
+        message.resumption.run_id = join.resumption.run_id
+        message.resumption.last_round = join.resumption.last_round
+    return message
+
+
+def _decode_join(message: pb.Join) -> m.Join:
+    resumption = None
+    if message.HasField("resumption"):
+        resumption = m.Resumption(
+            session_token=_name(message.resumption.session_token, "join.resumption.session_token", 128),
+            run_id=_name(message.resumption.run_id, "join.resumption.run_id", 128),
+            last_round=message.resumption.last_round,
+        )
+    _require(bool(message.instance_id), "join.instance_id is empty; a random name per process is needed")
+    _require(
+        bool(message.agent_ids) != bool(message.holder),
+        "join names neither agents nor the holder of a site, or both; it must be one of the two",
+    )
+    holder_problem = agent_id_problem(message.holder) if message.holder else None
+    _require(holder_problem is None, f"join.holder: {holder_problem}")
+    return m.Join(
+        instance_id=_name(message.instance_id, "join.instance_id", 64),
+        agent_ids=_agent_ids(message.agent_ids, "join.agent_ids"),
+        feature_dim=message.feature_dim,
+        feature_fingerprint=_name(message.feature_fingerprint, "join.feature_fingerprint", MAX_NAME),
+        workload=_name(message.workload, "join.workload", MAX_NAME),
+        client_version=_name(message.client_version, "join.client_version", 64),
+        resumption=resumption,
+        holder=message.holder,
+        keeps_state=message.keeps_state,
+    )
+
+
+def _agent_ids(names: Sequence[str], field: str) -> tuple[str, ...]:
+    """The names in sorted order, so that a set of agents has one spelling."""
+    if not names:
+        return ()  # of a gradient: all agents of the process
+    _require(len(names) <= MAX_GROUP, f"{field} has {len(names)} names; a process hosts at most {MAX_GROUP}")
+    listed = sorted(names)
+    _require(len(set(listed)) == len(listed), f"{field} names an agent twice")
+    for name in listed:
+        problem = agent_id_problem(name)
+        _require(problem is None, f"{field}: {problem}")
+    return tuple(listed)
+
+
+def _fill_gradient(message: pb.SubspaceGradient, upload: m.GradientUpload) -> None:
+    contribution = upload.contribution
+    message.round, message.weight = upload.round, contribution.weight
+    message.agent_ids.extend(upload.agent_ids)
+    if upload.td_error is not None:
+        message.td_error = upload.td_error
+    message.bounded_agent_ids.extend(upload.bounded)
+    match contribution.gradient:
+        case DenseMatrix(values=values):
+            _fill_matrix(message.dense, values)
+        case FactoredMatrix(left=left, right=right):
+            _fill_matrix(message.factored.left, left)
+            _fill_matrix(message.factored.right, right)
+    if contribution.head_second_moment is not None:
+        _fill_matrix(message.head_second_moment, contribution.head_second_moment)
+    if contribution.row_sums is not None:
+        _fill_matrix(message.row_sums, contribution.row_sums[:, None])
+
+
+def _decode_gradient(message: pb.SubspaceGradient, spec: RunSpecification) -> m.GradientUpload:
+    if not 0.0 < message.weight < math.inf:
+        raise InvalidMessageError(f"gradient.weight is {message.weight}; it must be above 0 and finite")
+    moment = None
+    if message.HasField("head_second_moment"):
+        moment = decode_shaped(message.head_second_moment, "gradient.head_second_moment", spec.rank, spec.rank)
+    _require(
+        moment is not None or not spec.method.preconditioned,
+        "gradient.head_second_moment is missing; this run preconditions with it",
+    )
+    row_sums = None
+    if message.HasField("row_sums"):
+        row_sums = decode_shaped(message.row_sums, "gradient.row_sums", spec.feature_dim, 1)[:, 0]
+    if row_sums is None and spec.method.sends_row_sums_in(message.round):
+        raise InvalidMessageError(
+            f"gradient.row_sums is missing in round {message.round}; this run scales its step with it"
+        )
+    contribution = Contribution(
+        gradient=_decode_payload(message, spec),
+        weight=message.weight,
+        head_second_moment=moment,
+        row_sums=row_sums,
+    )
+    check_contribution(contribution)
+    return m.GradientUpload(
+        round=message.round,
+        agent_ids=_agent_ids(message.agent_ids, "gradient.agent_ids"),
+        contribution=contribution,
+        td_error=_decode_td_error(message.td_error) if message.HasField("td_error") else None,
+        bounded=_agent_ids(message.bounded_agent_ids, "gradient.bounded_agent_ids"),
+    )
+
+
+def _decode_td_error(value: float) -> float:
+    if not 0.0 <= value < math.inf:
+        raise InvalidMessageError(f"gradient.td_error is {value}; it must be 0 or more and finite")
+    return value
+
+
+def _decode_payload(message: pb.SubspaceGradient, spec: RunSpecification) -> Gradient:
+    d, r = spec.feature_dim, spec.rank
+    if spec.method.brings_estimates_in(message.round):
+        return _decode_estimates(message, d)
+    match message.WhichOneof("payload"):
+        case "dense":
+            return DenseMatrix(decode_shaped(message.dense, "gradient.dense", d, r))
+        case "factored":
+            factors = message.factored.left.columns
+            _require(1 <= factors <= r, f"gradient.factored has {factors} factors; it must be 1 to the rank {r}")
+            return FactoredMatrix(
+                left=decode_shaped(message.factored.left, "gradient.factored.left", d, factors),
+                right=decode_shaped(message.factored.right, "gradient.factored.right", r, factors),
+            )
+        case _:
+            raise InvalidMessageError("gradient.payload is missing; it must be dense or factored")
+
+
+def _decode_estimates(message: pb.SubspaceGradient, feature_dim: int) -> DenseMatrix:
+    """[a b] of a warm-up's last round. Their products are averaged, so no sum over agents can stand for them."""
+    _require(
+        message.WhichOneof("payload") == "dense",
+        f"gradient.payload of round {message.round} must be dense: the two estimates of the warm-up, side by side",
+    )
+    _require(
+        message.weight == 1.0,
+        f"gradient.weight is {message.weight}; the estimates of round {message.round} must be one agent's",
+    )
+    return DenseMatrix(decode_shaped(message.dense, "gradient.dense", feature_dim, 2))
+
+
+# What the coordinator says ------------------------------------------------------------------------------------
+
+
+def encode_stamp(stamp: m.Stamp) -> run_pb2.StateStamp:
+    """A stamp as its message."""
+    return run_pb2.StateStamp(
+        run_id=stamp.run_id,
+        incarnation=stamp.incarnation,
+        round=stamp.round,
+        durable_round=stamp.durable_round,
+    )
+
+
+def decode_stamp(message: run_pb2.StateStamp) -> m.Stamp:
+    """A stamp from its message.
+
+    Raises:
+        InvalidMessageError: the run's name is too long or not printable, or a number is above `MAX_ROUND`.
+    """
+    run_id, incarnation, number, durable = message.run_id, message.incarnation, message.round, message.durable_round
+    if max(incarnation, number, durable) > MAX_ROUND:
+        raise InvalidMessageError(
+            f"stamp has incarnation {incarnation}, round {number} and durable round {durable}; each must be at "
+            f"most {MAX_ROUND}"
+        )
+    return m.Stamp(_name(run_id, "stamp.run_id", 128), incarnation, number, durable)
+
+
+def encode_coordinator_message(message: m.CoordinatorMessage) -> pb.CollaborateResponse:
+    """A coordinator's message as a CollaborateResponse."""
+    response = pb.CollaborateResponse(stamp=encode_stamp(message.stamp))
+    match message:
+        case m.BasisUpdate():
+            response.basis_update.basis.CopyFrom(encode_matrix(message.basis))
+        case m.Welcome():
+            response.welcome.CopyFrom(
+                pb.Welcome(
+                    session_token=message.session_token,
+                    specification=encode_specification(message.specification),
+                    basis=encode_matrix(message.basis),
+                    first_round=message.first_round,
+                    started=message.started,
+                    agent_ids=message.agent_ids,
+                    site_index=message.site_index,
+                    coordinator_started_seconds=message.coordinator_started,
+                )
+            )
+        case m.Receipt():
+            response.receipt.gradient_round = message.gradient_round
+            response.receipt.disposition = _DISPOSITION[message.disposition]
+        case m.Finish():
+            response.finish.cause = FINISH_CAUSE[message.cause]
+            response.finish.message = message.message
+            response.finish.basis.CopyFrom(encode_matrix(message.basis))
+        case m.Drain():
+            response.drain.resume_after_seconds = message.resume_after_seconds
+    return response
+
+
+def decode_coordinator_message(response: pb.CollaborateResponse) -> m.CoordinatorMessage:
+    """A coordinator's message from a CollaborateResponse.
+
+    Raises:
+        InvalidMessageError: a field is malformed or out of range.
+    """
+    stamp = decode_stamp(response.stamp)
+    match response.WhichOneof("event"):
+        case "basis_update":
+            return m.BasisUpdate(stamp=stamp, basis=decode_basis(response.basis_update.basis, "basis"))
+        case "welcome":
+            return _decode_welcome(stamp, response.welcome)
+        case "receipt":
+            return m.Receipt(
+                stamp=stamp,
+                gradient_round=response.receipt.gradient_round,
+                disposition=from_enum(_DISPOSITION, response.receipt.disposition, "receipt.disposition"),
+            )
+        case "finish":
+            return m.Finish(
+                stamp=stamp,
+                cause=from_enum(FINISH_CAUSE, response.finish.cause, "finish.cause"),
+                message=printable(response.finish.message),
+                basis=decode_basis(response.finish.basis, "finish.basis"),
+            )
+        case "drain":
+            seconds = response.drain.resume_after_seconds
+            _require(
+                math.isfinite(seconds) and seconds >= 0.0,
+                f"drain.resume_after_seconds is {seconds}; it must be 0 or more and finite",
+            )
+            return m.Drain(stamp=stamp, resume_after_seconds=seconds)
+        case _:
+            raise InvalidMessageError("the response carries no event")
+
+
+def decode_basis(message: matrix_pb2.Matrix, field: str) -> Float[np.ndarray, "rows columns"]:
+    """A basis of whatever shape.
+
+    Raises:
+        InvalidMessageError: it is no matrix, or cannot be a basis.
+    """
+    basis = decode_matrix(message, field)
+    check_basis(basis, field)
+    return basis
+
+
+def _decode_welcome(stamp: m.Stamp, message: pb.Welcome) -> m.Welcome:
+    spec = decode_specification(message.specification)
+    basis = decode_shaped(message.basis, "welcome.basis", spec.feature_dim, spec.rank)
+    check_basis(basis, "welcome.basis")
+    started = message.coordinator_started_seconds
+    _require(
+        math.isfinite(started) and started >= 0.0,
+        f"welcome.coordinator_started_seconds is {started}; it must be 0 or more and finite",
+    )
+    return m.Welcome(
+        stamp=stamp,
+        session_token=_name(message.session_token, "welcome.session_token", 128),
+        specification=spec,
+        basis=basis,
+        first_round=message.first_round,
+        started=message.started,
+        agent_ids=_agent_ids(message.agent_ids, "welcome.agent_ids"),
+        site_index=message.site_index if message.HasField("site_index") else None,
+        coordinator_started=started,
+    )

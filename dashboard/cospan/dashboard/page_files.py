@@ -1,0 +1,30 @@
+"""The page as it is shipped: HTML, CSS, and JavaScript in small modules that are written by hand."""
+
+from functools import cache
+from importlib.resources import files
+
+MEDIA_TYPES = {
+    "html": "text/html; charset=utf-8",
+    "css": "text/css; charset=utf-8",
+    "js": "text/javascript; charset=utf-8",
+    "svg": "image/svg+xml",
+}
+MODULES = (
+    "dom.js",
+    "theme.js",
+    "format.js",
+    "chart.js",
+    "heatmap.js",
+    "spectrum.js",
+    "agents.js",
+    "detail.js",
+    "main.js",
+)
+"""The modules, each after those that it imports."""
+_NAMES = frozenset({"index.html", "login.html", "style.css", "icon.svg", *MODULES})
+
+
+@cache
+def page_file(name: str) -> bytes | None:
+    """The content of one file of the page; None where there is no such file."""
+    return files("cospan.dashboard").joinpath("page", name).read_bytes() if name in _NAMES else None

@@ -1,0 +1,177 @@
+"""What the dashboard knows of a running coordinator, gathered in the dashboard's own thread.
+
+The coordinator's loop does two cheap things: it leaves each closed round in a queue, and it replaces its state,
+which is frozen, by the next. Everything else, reports and JSON included, is made from these in another thread, so
+nobody who looks can hold a round up.
+"""
+
+import time
+from collections import deque
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from cospan.dashboard.payloads import agent_row, changed_rows, heat_map, run_of, series_of, spectrum_values
+from cospan.dashboard.rank_spectrum import spectrum_of
+from cospan.dashboard.series import Round, RoundSeries
+from cospan.server.coordinator import Coordinator
+from cospan.server.machine.events import ComputeBasis, ReportRound
+from cospan.server.telemetry.run_status import run_report
+from cospan.wire.messages import AgentReport, RoundReport
+
+_MOST_PENDING = 100_000
+_MOST_MOMENTS = 1_024
+_MOST_MOMENT_NUMBERS = 2**20
+_SLOW_SECONDS = 1.0
+_MANY_AGENTS = 250
+
+
+@dataclass(frozen=True, slots=True)
+class Truth:
+    """What somebody who knows the true solutions says of a run; errors as in `rounds.csv`.
+
+    Attributes:
+        value_error: median over the agents now; None where unknown.
+        subspace_errors: (round, error) of rounds that have closed.
+        agents: value error of single agents.
+    """
+
+    value_error: float | None = None
+    subspace_errors: tuple[tuple[int, float], ...] = ()
+    agents: Mapping[str, float] = field(default_factory=dict)
+
+
+class RunView:
+    """The state of one coordinator for browsers; any thread may call `tell`, the dashboard's the rest."""
+
+    def __init__(self, coordinator: Coordinator, earlier: Iterable[RoundReport] = ()) -> None:
+        """Looks at a coordinator; `earlier` are the rounds that closed before this process began."""
+        self._coordinator = coordinator
+        self._pending: deque[RoundReport] = deque(maxlen=_MOST_PENDING)
+        self._truths: deque[Truth] = deque(maxlen=_MOST_PENDING)
+        self._series = RoundSeries()
+        for report in earlier:
+            self._series.add(_round_of(report))
+        self._rows: dict[str, list[Any]] = {}
+        self._run: dict[str, Any] = {}
+        self._basis: dict[str, Any] | None = None
+        self._spectrum: dict[str, Any] | None = None
+        self._value_errors: dict[str, float] = {}
+        self._moments: dict[str, tuple[Float[np.ndarray, "r r"], float]] = {}
+        self._closing: dict[str, tuple[Float[np.ndarray, "r r"], float]] | None = None
+        """The moments of a round that has closed; None while they are wanted."""
+        self._sent_points, self._sent_revision = 0, 0
+        self._slow_due, self._shown_round = 0.0, -1
+        coordinator.engine.on_round.append(self._leave)
+        coordinator.engine.on_closing.append(self._look)
+
+    def _leave(self, command: ReportRound) -> None:
+        """Called by the coordinator's loop."""
+        self._pending.append(command.report)
+
+    def tell(self, truth: Truth) -> None:
+        """Takes in what is known of the truth."""
+        self._truths.append(truth)
+
+    def gather(self) -> None:
+        """Takes in what has been left; to be called often, whether somebody looks or not."""
+        while self._pending:
+            self._series.add(_round_of(self._pending.popleft()))
+        while self._truths:
+            truth = self._truths.popleft()
+            self._series.learn(truth.value_error, truth.subspace_errors)
+            self._value_errors.update(truth.agents)
+        self._gather_moments()
+
+    def _look(self, _command: ComputeBasis) -> None:
+        """Called by the coordinator's loop: one round since the last look is enough, of what may be many."""
+        if self._closing is not None:
+            return
+        moments: dict[str, tuple[Float[np.ndarray, "r r"], float]] = {}
+        for first, contribution in self._coordinator.engine.state.contributions.items():
+            moment = contribution.head_second_moment
+            if moment is None or moment.size > _MOST_MOMENT_NUMBERS // _MOST_MOMENTS:
+                break
+            if len(moments) >= _MOST_MOMENTS:
+                break
+            copied = moment.astype(np.float64)  # it may be a view of a large upload
+            moments[first] = copied, contribution.weight
+        self._closing = moments
+
+    def _gather_moments(self) -> None:
+        """Keeps the newest second moment of each sender."""
+        moments, self._closing = self._closing or {}, None
+        for first, moment in moments.items():
+            if first in self._moments or len(self._moments) < _MOST_MOMENTS:
+                self._moments[first] = moment
+
+    def whole(self) -> dict[str, Any]:
+        """All that a browser shows, as of the last `frame`."""
+        return {
+            "whole": True,
+            "run": self._run,
+            "series": series_of(self._series),
+            "agents": list(self._rows.values()),
+            "basis": self._basis,
+            "spectrum": self._spectrum,
+        }
+
+    def frame(self) -> dict[str, Any]:
+        """What has changed since the frame before."""
+        engine = self._coordinator.engine
+        state = engine.state
+        report = run_report(state, engine.history, engine.now(), self._coordinator.sightings)
+        self._run = {**run_of(report, self._series.round_times), "errors": self._errors()}
+        frame: dict[str, Any] = {"run": self._run, "series": self._new_points()}
+        now = time.monotonic()
+        slow = now >= self._slow_due
+        if slow or len(report.agents) <= _MANY_AGENTS:
+            frame["agents"] = self._changed_agents(report.agents)
+        if slow:
+            self._slow_due = now + _SLOW_SECONDS
+            if state.round != self._shown_round:
+                self._shown_round = state.round
+                self._basis = frame["basis"] = heat_map(state.basis)
+                self._spectrum = frame["spectrum"] = self._heads()
+        return frame
+
+    def _errors(self) -> dict[str, float | None]:
+        """The newest of each chart."""
+        point = self._series.points[-1] if self._series.points else None
+        return {
+            "movement": None if point is None else point.as_row()[1],
+            "subspace": next((p.subspace_error for p in self._series.points[:-9:-1] if p.subspace_error), None),
+            "value": next((p.value_error for p in self._series.points[:-9:-1] if p.value_error), None),
+        }
+
+    def _changed_agents(self, agents: Iterable[AgentReport]) -> list[list[Any]]:
+        rejected = self._coordinator.sightings.rejected
+        rows = [
+            agent_row(agent, rejected.get(agent.agent_id, 0), self._value_errors.get(agent.agent_id))
+            for agent in agents
+        ]
+        changed = changed_rows(rows, self._rows)
+        self._rows.update((row[0], row) for row in changed)
+        if len(self._rows) > 2 * len(rows):  # the run forgets names
+            self._rows = {row[0]: row for row in rows}
+        return changed
+
+    def _new_points(self) -> dict[str, Any]:
+        """From the point on that was open at the last frame, and a few before, which may have learnt an error."""
+        series = self._series
+        start = max(0, self._sent_points - 9) if self._sent_revision == series.revision else 0
+        self._sent_points, self._sent_revision = len(series.points), series.revision
+        return series_of(series, start)
+
+    def _heads(self) -> dict[str, Any] | None:
+        if not self._moments:
+            return None
+        total = np.sum([moment for moment, _ in self._moments.values()], axis=0)
+        return spectrum_values(spectrum_of(total, sum(weight for _, weight in self._moments.values())))
+
+
+def _round_of(report: RoundReport) -> Round:
+    return Round(report.closed_round, report.seconds, report.contributors, report.basis_movement)

@@ -1,0 +1,206 @@
+"""How the coordinator's time and memory grow: with streams, with agents in groups, with the size of a basis."""
+
+import asyncio
+import contextlib
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from cospan.benchmarks.tools.growth import exponent, shares
+from cospan.benchmarks.tools.load_generator import Speaker, agents_of
+from cospan.benchmarks.tools.paced_run import PacedRun, fitting_rounds
+from cospan.benchmarks.tools.processes import Case, coordinator, listening, resident_bytes, server, speakers
+from cospan.benchmarks.tools.report import Cell, Column, Report, Row
+
+_BLOCK_SECONDS = 0.2
+_LEAST_BLOCKS = 3
+
+NOTES = (
+    "CPU: microseconds of the coordinator a round; ms: median of a round; MiB: memory of its own afterwards.",
+    "exponent: the slope of log y against log x of a series by least squares, its 95 % interval by Student's t.",
+    "a stream: CPU / streams, and in times of the first case of the series; KiB a stream: what each stream beyond",
+    "those of the first case adds to memory, less the payload of its last upload.",
+    "streams: one stream an agent; groups: two streams that share all agents; numbers: d · r, 8 streams.",
+)
+COLUMNS = (
+    Column("series", "series"),
+    Column("agents", "agents", ",d"),
+    Column("streams", "streams", ",d"),
+    Column("feature_dim", "d", "d"),
+    Column("rank", "r", "d"),
+    Column("cpu_us_per_round", "CPU", ",.0f"),
+    Column("round_ms", "ms", ".3g"),
+    Column("memory_mib", "MiB", ".1f"),
+    Column("cpu_us_per_stream", "a stream", ",.0f"),
+    Column("cpu_growth_per_stream", "of the first", ".2f"),
+    Column("memory_kib_per_stream", "KiB a stream", ",.1f"),
+    Column("cpu_exponent", "CPU ~", ".2f"),
+    Column("cpu_low", "from", ".2f"),
+    Column("cpu_high", "to", ".2f"),
+    Column("time_exponent", "ms ~", ".2f"),
+    Column("time_low", "from", ".2f"),
+    Column("time_high", "to", ".2f"),
+    Column("memory_exponent", "MiB ~", ".2f"),
+    Column("memory_low", "from", ".2f"),
+    Column("memory_high", "to", ".2f"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """Cases along which one thing grows.
+
+    Attributes:
+        name: of what grows.
+        cases: from small to large, three or more.
+        sizes: x of each case.
+    """
+
+    name: str
+    cases: tuple[Case, ...]
+    sizes: tuple[int, ...]
+
+
+def streams(counts: Sequence[int] = (8, 32, 128, 512, 1024), shape: tuple[int, int] = (20, 3)) -> Series:
+    """One stream an agent."""
+    return Series("streams", tuple(Case(agents, *shape) for agents in counts), tuple(counts))
+
+
+def groups(counts: Sequence[int] = (200, 2000, 20_000, 100_000), shape: tuple[int, int] = (20, 3)) -> Series:
+    """All agents in two groups."""
+    cases = tuple(Case(agents, *shape, group=-(-agents // 2)) for agents in counts)
+    return Series("groups", cases, tuple(counts))
+
+
+def numbers(
+    shapes: Sequence[tuple[int, int]] = ((64, 8), (512, 8), (2048, 16), (8192, 16), (32_768, 32)),
+) -> Series:
+    """Larger and larger bases, with 8 agents."""
+    return Series("numbers", tuple(Case(8, *shape) for shape in shapes), tuple(d * r for d, r in shapes))
+
+
+def benchmark(chosen: Sequence[Series], seconds: float, say: Callable[[str], None]) -> Report:
+    """Measures each case for about so many seconds, and fits each series.
+
+    Raises:
+        CospanError: a coordinator did not start, or ended.
+    """
+    rows: list[Row] = []
+    cases: list[Case] = []
+    costs: list[Cost] = []
+    for series in chosen:
+        measured = []
+        for case in series.cases:
+            say(f"{series.name}: {case.agents} agents, {case.streams} streams, {case.feature_dim} × {case.rank}")
+            measured.append(asyncio.run(_measured(case, seconds)))
+        rows += _fitted(series, measured)
+        cases += series.cases
+        costs += measured
+    return Report("cost-growth", (*NOTES, *_models(cases, costs)), COLUMNS, tuple(rows))
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """Of a round, and the coordinator's memory after many."""
+
+    cpu_us: float | None
+    milliseconds: float
+    mebibytes: float | None
+    rounds: int
+
+
+async def _measured(case: Case, seconds: float) -> Cost:
+    async with contextlib.AsyncExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="cospan-bench-"))
+        starting = server(coordinator(case, Path(folder) / "run"), listening)
+        process, address = await stack.enter_async_context(starting)
+        await stack.enter_async_context(speakers(case, [address]))
+        pacer = Speaker(address, case.feature_dim, case.rank, agents_of(0, case.group, case.agents))
+        run = PacedRun(process, pacer)
+        stack.push_async_callback(pacer.close)
+        await run.begin()
+        rounds = await fitting_rounds([run], min(_BLOCK_SECONDS, seconds))
+        loop = asyncio.get_running_loop()
+        until = loop.time() + seconds
+        while len(run.seconds) < _LEAST_BLOCKS or loop.time() < until:
+            await run.play_block(rounds)
+        memory = resident_bytes(process.pid)
+        played = sum(len(block) for block in run.seconds)
+        return Cost(run.cpu_us(1), run.milliseconds(50.0), memory / 2**20 if memory else None, played)
+
+
+def _fitted(series: Series, costs: Sequence[Cost]) -> list[Row]:
+    fits: dict[str, Cell] = {}
+    for name, values in (
+        ("cpu", [cost.cpu_us for cost in costs]),
+        ("time", [cost.milliseconds for cost in costs]),
+        ("memory", [cost.mebibytes for cost in costs]),
+    ):
+        known = [(size, value) for size, value in zip(series.sizes, values, strict=True) if value]
+        fit = exponent(*map(np.array, zip(*known, strict=True))) if len(known) > 2 else None
+        fits |= {f"{name}_exponent": fit.value if fit else None}
+        fits |= {f"{name}_low": fit.low if fit else None, f"{name}_high": fit.high if fit else None}
+    return [
+        {
+            "series": series.name,
+            "agents": case.agents,
+            "streams": case.streams,
+            "feature_dim": case.feature_dim,
+            "rank": case.rank,
+            "cpu_us_per_round": cost.cpu_us,
+            "round_ms": cost.milliseconds,
+            "memory_mib": cost.mebibytes,
+            "rounds": cost.rounds,
+            **per_stream(case, cost, series.cases[0], costs[0]),
+            **fits,
+        }
+        for case, cost in zip(series.cases, costs, strict=True)
+    ]
+
+
+def per_stream(case: Case, cost: Cost, first: Case, least: Cost) -> dict[str, Cell]:
+    """What a stream costs, against the first case of the series; None where the system does not tell."""
+    cpu = cost.cpu_us and cost.cpu_us / case.streams
+    cpu_of_first = least.cpu_us and least.cpu_us / first.streams
+    more = case.streams - first.streams
+    memory = None
+    if cost.mebibytes and least.mebibytes and more > 0:
+        payload = 8 * case.feature_dim * case.rank / 1024.0
+        memory = 1024.0 * (cost.mebibytes - least.mebibytes) / more - payload
+    return {
+        "cpu_us_per_stream": cpu,
+        "cpu_growth_per_stream": cpu / cpu_of_first if cpu and cpu_of_first else None,
+        "memory_kib_per_stream": memory,
+    }
+
+
+def _models(cases: Sequence[Case], costs: Sequence[Cost]) -> list[str]:
+    """What a round and a coordinator cost, as sums over what they consist of: a sentence each, with its misfit."""
+    names = ("1", "streams", "agents", "d·r", "streams·d·r")
+    terms = np.array(
+        [
+            (1, case.streams, case.agents, numbers, case.streams * numbers)
+            for case in cases
+            for numbers in (case.feature_dim * case.rank,)
+        ],
+        float,
+    )
+    sentences = []
+    for what, values in (
+        ("CPU in µs", [cost.cpu_us for cost in costs]),
+        ("memory in KiB", [cost.mebibytes and 1024.0 * cost.mebibytes for cost in costs]),
+    ):
+        known = np.array([value is not None for value in values])
+        if known.sum() <= len(names):
+            continue
+        y = np.array([value for value in values if value is not None], float)
+        coefficients = shares(terms[known], y)
+        misfit = np.abs(terms[known] @ coefficients / y - 1.0)
+        each = zip(coefficients, names, strict=True)
+        formula = " + ".join(f"{value:.3g} {name}".removesuffix(" 1") for value, name in each if value)
+        off = f"off by {np.median(misfit):.0%} of a case at the median, {misfit.max():.0%} at most"
+        sentences.append(f"model: {what} = {formula}; {off}.")
+    return sentences

@@ -1,0 +1,81 @@
+"""What `cospan compare` says of its runs."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from cospan.core.specification import RunSpecification
+from cospan.core.statistics import known
+from cospan.experiments.estimates import CONFIDENCE, interval
+from cospan.experiments.methods.catalogue import INDEPENDENT, Contender, rivals
+from cospan.experiments.runner import Point, finals
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """One method at the end, over all runs: the mean of the runs' medians and its bootstrap interval."""
+
+    method: str
+    value_error: float
+    low: float | None
+    high: float | None
+    ratio: float
+    bytes_per_round: float
+
+
+def contenders(spec: RunSpecification) -> tuple[Contender, ...]:
+    """The joint method as the run has it, and its rivals with the run's decay and gain step."""
+    constants: Mapping[str, Any] = {
+        **{name: value for name, value in asdict(spec.method).items() if name != "steps_per_round"},
+        "corrections": spec.method.corrections.value,
+    }
+    return tuple(rivals(constants))
+
+
+def summaries(points: Sequence[Point]) -> list[Summary]:
+    """Every method at the end, best first."""
+    final = finals(points)
+    independent = {point.seed: point.value_error for point in final if point.method == INDEPENDENT}
+    found = []
+    for name in dict.fromkeys(point.method for point in final):
+        own = [point for point in final if point.method == name]
+        errors = np.array([point.value_error for point in own])
+        low, high = interval(errors)
+        found.append(
+            Summary(
+                method=name,
+                value_error=float(errors.mean()),
+                low=low,
+                high=high,
+                ratio=float(np.mean([point.value_error / independent[point.seed] for point in own])),
+                bytes_per_round=float(np.mean([point.sent / point.rounds for point in own])),
+            )
+        )
+    return sorted(found, key=lambda summary: summary.value_error)
+
+
+def document(spec: RunSpecification, seeds: Sequence[int], found: Sequence[Summary]) -> dict[str, Any]:
+    """`comparison.json`."""
+    return {
+        "workload": spec.workload,
+        "agents": spec.agents,
+        "rounds": spec.rounds,
+        "steps_per_agent": spec.rounds * spec.method.steps_per_round,
+        "feature_dim": spec.feature_dim,
+        "rank": spec.rank,
+        "seeds": list(seeds),
+        "confidence": CONFIDENCE,
+        "methods": [
+            {
+                "method": summary.method,
+                "value_error": known(summary.value_error),
+                "low": summary.low,
+                "high": summary.high,
+                "times_independent_td": known(summary.ratio),
+                "bytes_per_agent_and_round": summary.bytes_per_round,
+            }
+            for summary in found
+        ],
+    }

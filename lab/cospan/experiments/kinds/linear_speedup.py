@@ -1,0 +1,114 @@
+"""How fast the shared subspace is learnt by ever more agents."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from jaxtyping import Float
+
+from cospan.experiments.estimates import Estimate, log_slope, mean
+from cospan.experiments.experiment import Finding, Outcome, Plan, Table
+from cospan.experiments.plots.axes import COLOURS, dress
+from cospan.experiments.plots.tables import estimate
+from cospan.experiments.runner import Played, Point, Task, errors_of
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+JOINT, ALONE = "joint", "alone"
+
+
+def tasks(plan: Plan) -> list[Task]:
+    """One run for each number of agents and seed."""
+    return [plan.task(seed, agents=agents, setting=str(agents)) for agents in plan.settings for seed in plan.seeds]
+
+
+def tail_squares(points: Sequence[Point], plan: Plan) -> Float[np.ndarray, "seeds n"]:
+    """‖m‖²_F of each run, the mean over the second half of its rounds."""
+    rows = []
+    for seed in plan.seeds:
+        row = []
+        for agents in plan.settings:
+            own = [p for p in points if (p.method, p.seed, p.setting, p.agent) == (JOINT, seed, str(agents), -1)]
+            weights = np.diff([0, *(point.rounds for point in own)]).astype(float)
+            late = np.array([point.rounds > plan.rounds // 2 for point in own])
+            squares = np.array([point.subspace_squared for point in own], dtype=float)
+            row.append(float(np.average(squares[late], weights=weights[late])))
+        rows.append(row)
+    return np.array(rows)
+
+
+def outcome(plan: Plan, played: Sequence[Played]) -> Outcome:
+    """The slope of log ‖m‖²_F against log K."""
+    points = [point for each in played for point in each.points]
+    squares = tail_squares(points, plan)
+    slope = log_slope(np.array(plan.settings, dtype=float), squares)
+    share = plan.options["rank"] / plan.options["feature_dim"]
+    largest = str(plan.settings[-1])
+    ratio = mean(errors_of(points, JOINT, largest) / errors_of(points, ALONE, largest))
+    rows = []
+    for column, agents in enumerate(plan.settings):
+        name = str(agents)
+        rows.append(
+            (
+                name,
+                estimate(mean(squares[:, column])),
+                *(estimate(mean(errors_of(points, method, name))) for method in _methods(points)),
+            )
+        )
+    return Outcome(
+        findings=(
+            Finding(
+                "slope",
+                f"the slope of log ‖m‖²_F against log K is {estimate(slope)}; −1 is the linear speedup",
+                slope,
+                holds=-1.15 <= slope.value <= -0.85,
+                sign=slope.value < 0.0,
+            ),
+            Finding(
+                "level",
+                f"with {largest} agents the value error is {estimate(ratio)} times that of the same rule alone, "
+                f"where r/d is {share:.2g}",
+                ratio,
+            ),
+        ),
+        tables=(Table(("agents", "‖m‖²_F", *(f"value error, {m}" for m in _methods(points))), tuple(rows)),),
+    )
+
+
+def _methods(points: Sequence[Point]) -> list[str]:
+    return list(dict.fromkeys(point.method for point in points))
+
+
+def draw(figure: "Figure", plan: Plan, played: Sequence[Played]) -> None:
+    """‖m‖²_F against K with a line of slope −1, and the value errors beside it."""
+    points = [point for each in played for point in each.points]
+    counts = np.array(plan.settings, dtype=float)
+    squares = tail_squares(points, plan)
+    left, right = figure.subplots(1, 2)
+    for row in squares:
+        left.plot(counts, row, "o", color=COLOURS[0], alpha=0.35, markersize=4)
+    middle = np.exp(np.log(squares).mean(axis=0))
+    left.plot(counts, middle, color=COLOURS[0], linewidth=2.0, label="joint, mean of the logarithms")
+    centre = np.exp(np.log(middle).mean() + np.log(counts).mean())
+    left.plot(counts, centre / counts, "--", color="0.4", label="slope −1")
+    left.set_xscale("log", base=2)
+    left.set_yscale("log")
+    dress(left, "‖m‖²_F: squared sines of all angles to B*", "agents K")
+    for colour, method in zip(COLOURS, _methods(points), strict=False):
+        errors = [mean(errors_of(points, method, str(agents))) for agents in plan.settings]
+        right.plot(counts, [each.value for each in errors], "o-", color=colour, linewidth=2.0, label=method)
+        _band(right, counts, errors, colour)
+    share = plan.options["rank"] / plan.options["feature_dim"]
+    alone = np.array([errors_of(points, ALONE, str(agents)).mean() for agents in plan.settings])
+    right.plot(counts, share * alone, "--", color="0.4", label="(r/d) × alone")
+    right.set_xscale("log", base=2)
+    right.set_yscale("log")
+    dress(right, "Relative value error, median over agents", "agents K")
+
+
+def _band(axes: object, x: Float[np.ndarray, " n"], values: Sequence[Estimate], colour: str) -> None:
+    if all(each.low is not None for each in values):
+        axes.fill_between(  # type: ignore[attr-defined]
+            x, [e.low for e in values], [e.high for e in values], color=colour, alpha=0.18, linewidth=0
+        )

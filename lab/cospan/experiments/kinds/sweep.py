@@ -1,0 +1,127 @@
+"""Experiments that vary one thing, and look at the value errors at the end."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cospan.experiments.claims import judged
+from cospan.experiments.estimates import mean
+from cospan.experiments.experiment import Outcome, Plan
+from cospan.experiments.methods.attacks import Attack
+from cospan.experiments.methods.fleet_variants import heterogeneous, misaligned
+from cospan.experiments.plots.axes import COLOURS, dress, log_scale
+from cospan.experiments.plots.tables import error_table
+from cospan.experiments.runner import Played, Point, Task, errors_of, finals
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_WORST = 5.0
+
+
+def _rank(plan: Plan, setting: Any) -> dict[str, Any]:
+    return {"rank": int(setting)}
+
+
+def _steps_per_round(plan: Plan, setting: Any) -> dict[str, Any]:
+    """L with as many samples for every L."""
+    return {"steps_per_round": int(setting), "rounds": plan.options["samples"] // int(setting)}
+
+
+def _heterogeneity(plan: Plan, setting: Any) -> dict[str, Any]:
+    return {"workload": partial(heterogeneous, float(setting))}
+
+
+def _misaligned(plan: Plan, setting: Any) -> dict[str, Any]:
+    """The share of misaligned agents, or `noisy`: none, but one that is louder."""
+    share = 0.0 if setting == "noisy" else float(str(setting).removesuffix(" %")) / 100.0
+    loudest = plan.options["loudest"] if setting == "noisy" else 1.0
+    return {
+        "workload": partial(misaligned, plan.agents, share, plan.options["noise"], loudest),
+        # The same agents for every setting: those that are aligned and quiet in all of them.
+        "counted": tuple(range(1, plan.options["counted"] + 1)),
+    }
+
+
+def _attack(plan: Plan, setting: Any) -> dict[str, Any]:
+    """What the last agents send; the errors are those of the others."""
+    attackers = plan.options["attackers"]
+    return {
+        "counted": tuple(range(plan.agents - attackers)),
+        "attack": None if setting == "none" else Attack(str(setting), attackers),
+    }
+
+
+def _nothing(plan: Plan, setting: Any) -> dict[str, Any]:
+    return {}
+
+
+VARIED: dict[str, Callable[[Plan, Any], dict[str, Any]]] = {
+    "rank": _rank,
+    "steps_per_round": _steps_per_round,
+    "heterogeneity": _heterogeneity,
+    "misaligned": _misaligned,
+    "attack": _attack,
+    "nothing": _nothing,
+}
+
+
+def tasks(plan: Plan) -> list[Task]:
+    """One run for each setting and seed."""
+    varied = VARIED[plan.options["varied"]]
+    return [
+        plan.task(seed, setting=str(setting), **varied(plan, setting))
+        for setting in plan.settings
+        for seed in plan.seeds
+    ]
+
+
+def outcome(plan: Plan, played: Sequence[Played]) -> Outcome:
+    """The claims of the spec file, and a table of all errors."""
+    points = [point for each in played for point in each.points]
+    table = error_table(points, plan.options["axis"])
+    return Outcome(judged(plan.options.get("claims", []), points), (table,))
+
+
+def draw(figure: "Figure", plan: Plan, played: Sequence[Played]) -> None:
+    """Errors against the settings, or bars where there is one setting only."""
+    points = [point for each in played for point in each.points]
+    if len(plan.settings) == 1:
+        _bars(figure, points)
+        return
+    axes = figure.subplots(1, 1)
+    numeric = all(isinstance(setting, int | float) for setting in plan.settings)
+    names = [str(setting) for setting in plan.settings]
+    x = np.array(plan.settings, dtype=float) if numeric else np.arange(len(names), dtype=float)
+    heights: list[float] = []
+    for colour, method in zip(COLOURS, dict.fromkeys(point.method for point in points), strict=False):
+        errors = [mean(np.minimum(errors_of(points, method, name), _WORST)) for name in names]
+        values = np.array([each.value for each in errors])
+        axes.plot(x, values, "o-", color=colour, linewidth=2.0, label=method)
+        if all(each.low is not None for each in errors):
+            low, high = ([getattr(each, side) for each in errors] for side in ("low", "high"))
+            axes.fill_between(x, low, high, color=colour, alpha=0.18, linewidth=0)
+        heights += values.tolist()
+    if numeric and plan.options.get("log_axis"):
+        axes.set_xscale("log")
+    axes.set_xticks(x, names)
+    axes.minorticks_off()
+    log_scale(axes, min(heights) / 1.25, max(heights) * 1.25)
+    dress(axes, "Relative value error at the end, median over agents", plan.options["axis"])
+    axes.legend(frameon=False, fontsize=9, loc="center left", bbox_to_anchor=(1.0, 0.5))
+
+
+def _bars(figure: "Figure", points: Sequence[Point]) -> None:
+    axes = figure.subplots(1, 1)
+    methods = list(dict.fromkeys(point.method for point in finals(points)))
+    for row, method in enumerate(methods):
+        error = mean(np.minimum(errors_of(points, method, finals(points)[0].setting), _WORST))
+        axes.barh(row, error.value, color=COLOURS[0] if row == 0 else COLOURS[5])
+        if error.low is not None and error.high is not None:
+            axes.plot([error.low, error.high], [row, row], color="0.2", linewidth=1.5)
+    axes.set_yticks(range(len(methods)), methods)
+    axes.invert_yaxis()
+    axes.set_xscale("log")
+    dress(axes, "Relative value error at the end, median over agents", "")

@@ -1,0 +1,185 @@
+"""The methods that a study plays against each other, by name and with their constants."""
+
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from cospan.core.learning.baselines import INDEPENDENT_STEPS
+from cospan.core.method import PRESETS, Aggregation, Corrections, Method
+from cospan.experiments.methods.ablation import ABLATIONS, AblatedFleet
+from cospan.experiments.methods.attacks import Attack, AttackedFleet
+from cospan.experiments.methods.compared_methods import (
+    FleetMethod,
+    IndependentFleet,
+    JointFleet,
+    LstdFleet,
+    TwoTimescaleFleet,
+)
+
+JOINT, INDEPENDENT, LSTD = "joint", "independent TD", "independent LSTD"
+STEPPING: Mapping[str, object] = {
+    "corrections": "every-step",
+    "preconditioned": False,
+    "row_scaled": False,
+    "reward_scaled": False,
+    "head_radius": 1000.0,
+    "forgetting": 0.0,
+    "warm_up_rounds": 0,
+}
+"""Steps instead of solutions, and nothing scaled: what a method is told that assumes no orthonormal basis."""
+
+
+TWO_TIMESCALE_STEPS = [0.003, 0.03, 0.3, 3.0, 10.0]
+"""ζ that two time scales are run with side by side; its best is reported."""
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Stage:
+    """What all contenders of one run are given.
+
+    Attributes:
+        agents: n.
+        basis: B_0, shape (d, r).
+        steps_per_round: L.
+        true_basis: B*, shape (d, q), where it is known.
+        step_sizes: of independent TD.
+        attack: what some agents of the joint method send in place of their gradients; None where all are honest.
+    """
+
+    agents: int
+    basis: Float[np.ndarray, "d r"]
+    steps_per_round: int
+    true_basis: Float[np.ndarray, "d q"] | None = None
+    step_sizes: tuple[float, ...] = INDEPENDENT_STEPS
+    attack: Attack | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Contender:
+    """One method.
+
+    Attributes:
+        name: as it stands in tables.
+        kind: one of `KINDS`.
+        preset: whose constants it starts from.
+        steps: step sizes of independent TD and what is built upon it, run side by side as well.
+        method: constants that differ from the preset's; a list stands for several, run side by side, of which the
+            one that is best at the end is reported.
+    """
+
+    name: str
+    kind: str
+    preset: str = "practical"
+    method: Mapping[str, Any] = field(default_factory=dict)
+    steps: tuple[float, ...] = INDEPENDENT_STEPS
+
+    def fleets(self, stage: Stage) -> list[FleetMethod]:
+        """A fleet for each of its variants; none where B* would be needed and is unknown."""
+        if self.kind == "known-basis" and stage.true_basis is None:
+            return []
+        stage = replace(stage, step_sizes=self.steps)
+        return [KINDS[self.kind](stage, method) for method in self.methods(stage.steps_per_round)]
+
+    def methods(self, steps_per_round: int) -> list[Method]:
+        """The constants of each variant."""
+        values = {
+            name: value if isinstance(value, list | tuple) else (value,) for name, value in self.method.items()
+        }
+        start = PRESETS[self.preset](steps_per_round)
+        return [
+            _with_constants(start, dict(zip(values, chosen, strict=True)))
+            for chosen in itertools.product(*values.values())
+        ]
+
+
+def _with_constants(start: Method, constants: dict[str, Any]) -> Method:
+    if "corrections" in constants:
+        constants["corrections"] = Corrections(constants["corrections"])
+    if "aggregation" in constants:
+        constants["aggregation"] = Aggregation(constants["aggregation"])
+    return replace(start, **constants)
+
+
+def _joint(stage: Stage, method: Method) -> FleetMethod:
+    fleet = JointFleet.initial(method, stage.basis, stage.agents)
+    return fleet if stage.attack is None else AttackedFleet(fleet, stage.attack)
+
+
+def _known_basis(stage: Stage, method: Method) -> FleetMethod:
+    assert stage.true_basis is not None
+    return JointFleet.initial(_frozen(method), stage.true_basis, stage.agents)
+
+
+def _alone(stage: Stage, method: Method) -> FleetMethod:
+    """The same rule in all d dimensions, B = I: what every agent would learn alone."""
+    return JointFleet.initial(_frozen(method), np.eye(len(stage.basis)), stage.agents)
+
+
+def _frozen(method: Method) -> Method:
+    return replace(method, basis_step=0.0, warm_up_rounds=0)
+
+
+def _independent(stage: Stage, method: Method) -> FleetMethod:
+    return _apart(stage, method, None)
+
+
+def _uniform(stage: Stage, method: Method) -> FleetMethod:
+    return _apart(stage, method, 0)
+
+
+def _svd(stage: Stage, method: Method) -> FleetMethod:
+    return _apart(stage, method, stage.basis.shape[1])
+
+
+def _apart(stage: Stage, method: Method, rank: int | None) -> FleetMethod:
+    return IndependentFleet.initial(method, len(stage.basis), stage.agents, rank=rank, step_sizes=stage.step_sizes)
+
+
+def _lstd(stage: Stage, method: Method) -> FleetMethod:
+    return LstdFleet.initial(len(stage.basis), stage.agents, trace_decay=method.trace_decay)
+
+
+def _two_timescale(stage: Stage, method: Method) -> FleetMethod:
+    return TwoTimescaleFleet.initial(method, stage.basis, stage.agents)
+
+
+def _ablated(left_out: str) -> Callable[[Stage, Method], FleetMethod]:
+    return lambda stage, method: AblatedFleet.initial(left_out, method, stage.basis, stage.agents)
+
+
+KINDS: dict[str, Callable[[Stage, Method], FleetMethod]] = {
+    "joint": _joint,
+    "known-basis": _known_basis,
+    "alone": _alone,
+    "independent": _independent,
+    "lstd": _lstd,
+    "uniform": _uniform,
+    "svd": _svd,
+    "two-timescale": _two_timescale,
+    **{left_out: _ablated(left_out) for left_out in ABLATIONS},
+}
+
+
+def rivals(constants: Mapping[str, Any] | None = None, *, preset: str = "practical") -> Sequence[Contender]:
+    """The joint method, and all that it is usually compared with.
+
+    Args:
+        constants: that differ from the preset's; the rivals have its decay, gain step and implicit step as well.
+        preset: whose constants the joint method has.
+    """
+    own = dict(constants or {})
+    return (
+        Contender(JOINT, "joint", preset, own),
+        Contender("joint, B* known", "known-basis", preset, own),
+        Contender(INDEPENDENT, "independent", preset, own),
+        Contender(LSTD, "lstd", preset, {"trace_decay": [0.0, 0.7]}),
+        Contender("FedTD-Uniform", "uniform", preset, own),
+        Contender("TD, SVD at the server", "svd", preset, own),
+        Contender(
+            "two time scales", "two-timescale", preset, {**own, **STEPPING, "basis_step": TWO_TIMESCALE_STEPS}
+        ),
+    )

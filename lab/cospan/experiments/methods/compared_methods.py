@@ -1,0 +1,316 @@
+"""Whole fleets in one place: the joint method and what it is compared with, over the same transitions.
+
+Every method takes a round's trajectories of all agents and gives the fleet after it. A method that has a step size
+is run with several side by side (the axis m), so that each can be reported with its own best.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import numpy as np
+from jaxtyping import Float
+
+from cospan.core.aggregation.basis_update import Contribution, mean_gradient, next_basis
+from cospan.core.learning.baselines import INDEPENDENT_STEPS, IndependentTD
+from cospan.core.learning.blocked_td import discounted_sums
+from cospan.core.learning.learner import LearnerState, Trajectory, contribution_of, learn_round
+from cospan.core.learning.least_squares import PRIOR_STEPS, TransitionSums
+from cospan.core.learning.schedules import AveragedIterate, decay
+from cospan.core.linalg.matrices import FactoredMatrix
+from cospan.core.method import Corrections, Method
+
+
+class FleetMethod(Protocol):
+    """A way for n agents to learn their value weights."""
+
+    def learning_from(self, trajectories: Sequence[Trajectory]) -> "FleetMethod":
+        """The fleet after one more round; one trajectory for each agent, in their order."""
+        ...
+
+    @property
+    def weights(self) -> Float[np.ndarray, "m n d"]:
+        """The value weights that each agent reports, for each of m step sizes; averaged where it iterates."""
+        ...
+
+    @property
+    def basis(self) -> Float[np.ndarray, "d r"] | None:
+        """The shared basis; None for a method that has none."""
+        ...
+
+    @property
+    def numbers_sent(self) -> int:
+        """Float64 numbers that one agent sends and receives in one round."""
+        ...
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class JointFleet:
+    """PMAAR-TD, by whichever `Method`; with `basis_step` 0 the heads of a known basis.
+
+    Attributes:
+        method: the constants.
+        basis: B_t, shape (d, r).
+        states: of the agents.
+        averaged: of B w, shape (n, d), from the end of the warm-up on.
+        round: t.
+        row_squares: see `cospan.core.aggregation.basis_update.BasisMove`.
+        numbers_sent: in the round before.
+    """
+
+    method: Method
+    basis: Float[np.ndarray, "d r"]
+    states: tuple[LearnerState, ...]
+    averaged: AveragedIterate
+    round: int = 0
+    row_squares: Float[np.ndarray, " d"] | None = None
+    numbers_sent: int = 0
+
+    @classmethod
+    def initial(cls, method: Method, basis: Float[np.ndarray, "d r"], agents: int) -> "JointFleet":
+        """Of n agents whose heads are zero."""
+        states = (LearnerState.initial(basis.shape[1]),) * agents
+        weights = np.zeros((agents, basis.shape[0]))
+        return cls(method, basis, states, AveragedIterate(mean=weights, power=method.averaging_power))
+
+    def learning_from(
+        self,
+        trajectories: Sequence[Trajectory],
+        sent: Callable[[int, Contribution], Contribution] = lambda _, contribution: contribution,
+    ) -> "JointFleet":
+        """One round: every agent's part, then the coordinator's.
+
+        Args:
+            trajectories: of the agents.
+            sent: what agent k sends, with what it has to send: for studies of agents that are not honest.
+        """
+        outcomes = [
+            learn_round(state, self.basis, trajectory, self.method, self.round)
+            for state, trajectory in zip(self.states, trajectories, strict=True)
+        ]
+        # In the order in which a coordinator sums them, that of the agents' names: site-10 comes before site-2.
+        named = sorted(range(len(outcomes)), key=str)
+        contributions = [sent(index, contribution_of(outcomes[index], self.method, self.round)) for index in named]
+        heads = np.stack([outcome.state.head for outcome in outcomes])
+        warming_up = self.method.warms_up_in(self.round)
+        after = replace(
+            self,
+            states=tuple(outcome.state for outcome in outcomes),
+            averaged=self.averaged if warming_up else self.averaged.including(heads @ self.basis.T),
+            round=self.round + 1,
+        )
+        if self.method.basis_step == 0.0 and not warming_up:
+            return after
+        move = next_basis(self.basis, contributions, self.method, self.round, self.row_squares)
+        numbers = _numbers_of(contributions[0]) + self.basis.size
+        return replace(after, basis=move.basis, row_squares=move.row_squares, numbers_sent=numbers)
+
+    @property
+    def weights(self) -> Float[np.ndarray, "1 n d"]:
+        """Averaged iterates of B w."""
+        return self.averaged.mean[None]
+
+
+def _numbers_of(contribution: Contribution) -> int:
+    gradient, further = contribution.gradient, (contribution.head_second_moment, contribution.row_sums)
+    numbers = (
+        gradient.left.size + gradient.right.size if isinstance(gradient, FactoredMatrix) else gradient.values.size
+    )
+    return numbers + sum(part.size for part in further if part is not None)
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class TwoTimescaleFleet:
+    """A coordinator ten times slower than the agents, without tangent projection and without orthonormalisation.
+
+    The paper's stand-in for PFedTD-Rep (arXiv:2411.15014): B ← B + (ζ / 10) · mean gradient.
+
+    Attributes:
+        joint: the agents; its `basis` need not be orthonormal.
+    """
+
+    joint: JointFleet
+
+    SLOWER = 10.0
+
+    @classmethod
+    def initial(cls, method: Method, basis: Float[np.ndarray, "d r"], agents: int) -> "TwoTimescaleFleet":
+        """Of n agents whose heads are zero.
+
+        Raises:
+            ValueError: the method has options that assume an orthonormal basis.
+        """
+        stepping = method.corrections in (Corrections.END_OF_ROUND, Corrections.EVERY_STEP)
+        if not stepping or method.preconditioned or method.row_scaled or method.warm_up_rounds:
+            raise ValueError(
+                "two time scales are compared with steps: no least-squares heads, nothing scaled, and no warm-up"
+            )
+        return cls(JointFleet.initial(method, basis, agents))
+
+    def learning_from(self, trajectories: Sequence[Trajectory]) -> "TwoTimescaleFleet":
+        """One round."""
+        joint, method = self.joint, self.joint.method
+        outcomes = [
+            learn_round(state, joint.basis, trajectory, method)
+            for state, trajectory in zip(joint.states, trajectories, strict=True)
+        ]
+        contributions = [Contribution(outcome.gradient) for outcome in outcomes]
+        scale = decay(joint.round * method.steps_per_round, method.decay_horizon, method.decay_power)
+        heads = np.stack([outcome.state.head for outcome in outcomes])
+        return TwoTimescaleFleet(
+            replace(
+                joint,
+                basis=joint.basis + (method.basis_step * scale / self.SLOWER) * mean_gradient(contributions),
+                states=tuple(outcome.state for outcome in outcomes),
+                averaged=joint.averaged.including(heads @ joint.basis.T),
+                round=joint.round + 1,
+                numbers_sent=_numbers_of(contributions[0]) + joint.basis.size,
+            )
+        )
+
+    @property
+    def weights(self) -> Float[np.ndarray, "1 n d"]:
+        """Averaged iterates of B w."""
+        return self.joint.weights
+
+    @property
+    def basis(self) -> Float[np.ndarray, "d r"]:
+        """The span of B, orthonormal: what its angle to B* is measured with."""
+        return np.linalg.qr(self.joint.basis)[0]
+
+    @property
+    def numbers_sent(self) -> int:
+        """As of the joint method."""
+        return self.joint.numbers_sent
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class IndependentFleet:
+    """Every agent alone with TD(0); or, with `mix`, brought together after every round.
+
+    Attributes:
+        method: the constants of steps and their decay.
+        agents: one learner for each.
+        averaged: of the weights that agents hold after mixing, shape (m, n, d).
+        rank: None for no mixing; 0 for FedTD-Uniform, the mean over the agents of everything, gains too; r for TD
+            with a rank-r projection at the server (arXiv:2503.02030): the stacked weights are replaced by their
+            best rank-r approximation.
+    """
+
+    method: Method
+    agents: tuple[IndependentTD, ...]
+    averaged: AveragedIterate
+    rank: int | None = None
+
+    @classmethod
+    def initial(
+        cls,
+        method: Method,
+        feature_dim: int,
+        agents: int,
+        *,
+        rank: int | None = None,
+        step_sizes: tuple[float, ...] = INDEPENDENT_STEPS,
+    ) -> "IndependentFleet":
+        """Of n agents that know nothing."""
+        learner = IndependentTD.initial(feature_dim, step_sizes)
+        shape = (learner.weights.shape[0], agents, feature_dim)
+        return cls(method, (learner,) * agents, AveragedIterate(mean=np.zeros(shape)), rank)
+
+    def learning_from(self, trajectories: Sequence[Trajectory]) -> "IndependentFleet":
+        """One round."""
+        agents = [
+            agent.learning_from(trajectory, self.method)
+            for agent, trajectory in zip(self.agents, trajectories, strict=True)
+        ]
+        weights = np.stack([agent.weights for agent in agents], axis=1)
+        if self.rank is not None:
+            weights = _mixed(weights, self.rank)
+            gain = float(np.mean([agent.gain_estimate for agent in agents]))
+            agents = [
+                replace(
+                    agent,
+                    weights=weights[:, index],
+                    gain_estimate=agent.gain_estimate if self.rank else gain,
+                )
+                for index, agent in enumerate(agents)
+            ]
+        return replace(self, agents=tuple(agents), averaged=self.averaged.including(weights))
+
+    @property
+    def weights(self) -> Float[np.ndarray, "m n d"]:
+        """Averaged iterates."""
+        return self.averaged.mean
+
+    @property
+    def basis(self) -> None:
+        """There is none."""
+        return None
+
+    @property
+    def numbers_sent(self) -> int:
+        """The weights up and down, and the gain where it is averaged."""
+        if self.rank is None:
+            return 0
+        return 2 * (int(self.averaged.mean.shape[2]) + (0 if self.rank else 1))
+
+
+def _mixed(weights: Float[np.ndarray, "m n d"], rank: int) -> Float[np.ndarray, "m n d"]:
+    if rank == 0:
+        return np.repeat(weights.mean(axis=1, keepdims=True), weights.shape[1], axis=1)
+    left, singular, right = np.linalg.svd(weights, full_matrices=False)
+    return np.asarray((left[:, :, :rank] * singular[:, None, :rank]) @ right[:, :rank])
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class LstdFleet:
+    """Every agent alone with least-squares TD(λ) in all d dimensions: d² memory, and no step size.
+
+    The strongest baseline where d is small.
+
+    Attributes:
+        trace_decay: λ; traces begin anew with every round, as those of the joint method.
+        agents: the sums of each.
+        prior_steps: of the ridge.
+    """
+
+    trace_decay: float
+    agents: tuple[TransitionSums, ...]
+    prior_steps: float = PRIOR_STEPS
+
+    @classmethod
+    def initial(
+        cls, feature_dim: int, agents: int, *, trace_decay: float = 0.0, prior_steps: float = PRIOR_STEPS
+    ) -> "LstdFleet":
+        """Of n agents that have seen nothing."""
+        return cls(trace_decay, (TransitionSums.of_features(feature_dim),) * agents, prior_steps)
+
+    def learning_from(self, trajectories: Sequence[Trajectory]) -> "LstdFleet":
+        """One round."""
+        return replace(
+            self,
+            agents=tuple(
+                agent.including(
+                    trajectory.features,
+                    discounted_sums(trajectory.features[:-1], self.trace_decay),
+                    trajectory.rewards,
+                    forgetting=0.0,
+                )
+                for agent, trajectory in zip(self.agents, trajectories, strict=True)
+            ),
+        )
+
+    @property
+    def weights(self) -> Float[np.ndarray, "1 n d"]:
+        """The solutions; nothing is averaged, for nothing iterates."""
+        return np.stack([agent.head(np.inf, prior_steps=self.prior_steps) for agent in self.agents])[None]
+
+    @property
+    def basis(self) -> None:
+        """There is none."""
+        return None
+
+    @property
+    def numbers_sent(self) -> int:
+        """Nothing is sent."""
+        return 0

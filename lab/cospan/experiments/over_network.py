@@ -1,0 +1,63 @@
+"""The same runs over gRPC: that a study in one process shows what the networked system does."""
+
+import json
+import subprocess
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from cospan.client.environment.import_path import python_module
+from cospan.experiments.experiment import Plan
+from cospan.experiments.runner import Played, Task
+from cospan.wire.errors import CospanError
+
+_JOINT = "joint"
+
+
+def networked_notes(plan: Plan, played: Sequence[Played], say: Callable[[str], None]) -> tuple[str, ...]:
+    """Repeats, with `cospan run`, the runs that the plan names, and compares the last bases bit by bit.
+
+    `options.networked_agents` says up to how many agents, `options.networked_seeds` with how many seeds; without
+    them nothing is repeated.
+
+    Raises:
+        CospanError: a run failed, or a basis differs.
+    """
+    most, seeds = plan.options.get("networked_agents", 0), plan.options.get("networked_seeds", 1)
+    chosen = [each for each in played if each.task.agents <= most and each.task.seed in plan.seeds[:seeds]]
+    for number, each in enumerate(chosen, start=1):
+        task = each.task
+        assert isinstance(task, Task)
+        say(f"over gRPC, {number} of {len(chosen)}: {task.agents} agents, seed {task.seed}")
+        ours, theirs = each.basis_sha256[_JOINT], _over_grpc(task)
+        if ours != theirs:
+            raise CospanError(
+                f"{task.agents} agents, seed {task.seed}: the basis is {ours} in one process and {theirs} over gRPC"
+            )
+    if not chosen:
+        return ()
+    counts = ", ".join(str(count) for count in sorted({each.task.agents for each in chosen}))
+    return (
+        f"over gRPC, with a coordinator and {counts} agent processes, "
+        f"{'the first seed' if seeds == 1 else f'the first {seeds} seeds'} gave the same bases bit for bit",
+    )
+
+
+def _over_grpc(task: Task) -> str:
+    """The basis' digest of the joint contender's run by `cospan run`."""
+    (joint,) = (each for each in task.contenders if each.name == _JOINT)
+    constants = {f"--{name.replace('_', '-')}": str(value).lower() for name, value in joint.method.items()}
+    with tempfile.TemporaryDirectory() as folder:
+        output = Path(folder) / "run"
+        arguments = [str(task.workload), "--preset", joint.preset, "--agents", str(task.agents)]
+        arguments += ["--rounds", str(task.rounds), "--seed", str(task.seed), "--output", str(output)]
+        arguments += ["--no-baseline", "--quiet", *(word for pair in constants.items() for word in pair)]
+        if task.rank is not None:
+            arguments += ["--rank", str(task.rank)]
+        if task.steps_per_round is not None:
+            arguments += ["--steps-per-round", str(task.steps_per_round)]
+        command = python_module("cospan.cli.main", "run", *arguments)
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise CospanError(f"`cospan run {' '.join(arguments)}` failed: {done.stderr.strip()[-500:]}")
+        return str(json.loads((output / "result.json").read_text(encoding="utf-8"))["basis_sha256"])

@@ -1,0 +1,152 @@
+"""Plays an experiment, judges it, and writes it down: `results.csv`, `results.json`, `figures.md`, pictures."""
+
+import json
+import re
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from cospan.core.statistics import known
+from cospan.experiments.experiment import Experiment, Outcome, Plan, Table
+from cospan.experiments.plots.axes import import_matplotlib, save
+from cospan.experiments.runner import Played, play_all, points_csv
+from cospan.wire.errors import RunFileError
+
+FORMAT = "cospan-experiment-1"
+BEGIN, END = "<!-- figures: begin -->", "<!-- figures: end -->"
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Reproduction:
+    """An experiment that has been played.
+
+    Attributes:
+        name: of the experiment.
+        plan: its spec file, or the tiny version of it.
+        played: its runs.
+        outcome: what they show.
+        minutes: it took.
+        notes: what was checked beside it, a sentence each.
+    """
+
+    name: str
+    plan: Plan
+    played: Sequence[Played]
+    outcome: Outcome
+    minutes: float
+    notes: tuple[str, ...] = ()
+
+
+def reproduce(
+    name: str, plan: Plan, experiment: Experiment, processes: int, say: Callable[[str], None]
+) -> Reproduction:
+    """Plays and judges."""
+    start = time.monotonic()
+    played = play_all(experiment.tasks(plan), processes, say)
+    outcome = experiment.outcome(plan, played)
+    return Reproduction(name, plan, played, outcome, (time.monotonic() - start) / 60.0)
+
+
+def document(found: Reproduction) -> dict[str, Any]:
+    """`results.json`."""
+    return {
+        "format": FORMAT,
+        "experiment": found.name,
+        "title": found.plan.title,
+        "plan": found.plan.fingerprint,
+        "seeds": found.plan.seeds,
+        "minutes": round(found.minutes, 2),
+        "findings": [
+            {
+                "name": finding.name,
+                "text": finding.text,
+                **{key: None if v is None else known(v) for key, v in asdict(finding.value).items()},
+                "holds": finding.holds,
+                "sign": finding.sign,
+            }
+            for finding in found.outcome.findings
+        ],
+        "tables": [asdict(table) for table in found.outcome.tables],
+        "notes": list(found.notes),
+    }
+
+
+def write(found: Reproduction, folder: Path, experiment: Experiment) -> None:
+    """Writes the files of a reproduction into a folder that is there."""
+    points = [point for played in found.played for point in played.points]
+    (folder / "results.csv").write_text(points_csv(points), encoding="utf-8")
+    text = json.dumps(document(found), indent=2, ensure_ascii=False, allow_nan=False)
+    (folder / "results.json").write_text(f"{text}\n", encoding="utf-8")
+    (folder / "figures.md").write_text("\n".join(figures(found)) + "\n", encoding="utf-8")
+    picture(found, experiment, folder / "picture.png")
+    picture(found, experiment, folder / "picture.svg")
+
+
+def picture(found: Reproduction, experiment: Experiment, path: Path) -> None:
+    """Draws it, in the format of the path's suffix."""
+    import_matplotlib()
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    # So that the same numbers give the same file.
+    with rc_context({"svg.hashsalt": found.name}):
+        figure = Figure(figsize=(11.0, 4.4), dpi=130, layout="constrained")
+        experiment.draw(figure, found.plan, found.played)
+        figure.suptitle(found.plan.title, fontsize=10, color="0.35")
+        save(figure, path)
+
+
+def figures(found: Reproduction) -> list[str]:
+    """What stands between `BEGIN` and `END` of the experiment's page: findings and tables, in Markdown."""
+    lines = [BEGIN, f"<!-- plan {found.plan.fingerprint}; written by `cospan reproduce {found.name}` -->", ""]
+    for finding in found.outcome.findings:
+        mark = {True: "holds: ", False: "**does not hold**: ", None: ""}[finding.holds]
+        lines.append(f"- {mark}{finding.text}")
+    lines += [f"- {note}" for note in found.notes]
+    for table in found.outcome.tables:
+        lines += ["", *([f"{table.title}:", ""] if table.title else []), *_markdown(table)]
+    seeds = f"{len(found.plan.seeds)} seeds" if len(found.plan.seeds) > 1 else "one seed"
+    lines += ["", f"Means over {seeds}, 95 % bootstrap intervals; {_minutes(found.minutes)} on two cores.", "", END]
+    return lines
+
+
+def _minutes(minutes: float) -> str:
+    return "less than a minute" if minutes < 1.0 else f"{minutes:.0f} min"
+
+
+def _markdown(table: Table) -> list[str]:
+    rows = [table.columns, tuple("---" for _ in table.columns), *table.rows]
+    return [f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in rows]
+
+
+_PLACE = re.compile(f"{re.escape(BEGIN)}.*{re.escape(END)}", re.DOTALL)
+
+
+def read_page(folder: Path, name: str) -> str:
+    """The page of an experiment.
+
+    Raises:
+        RunFileError: there is no such page, or it has no place for figures.
+    """
+    page = folder / f"{name}.md"
+    try:
+        text = page.read_text(encoding="utf-8")
+    except OSError as failure:
+        raise RunFileError(f"{page} cannot be read: {failure.strerror or failure}") from failure
+    if not _PLACE.search(text):
+        raise RunFileError(f"{page} has no place for figures; it must hold the lines {BEGIN} and {END}")
+    return text
+
+
+def update_page(found: Reproduction, experiment: Experiment, folder: Path) -> None:
+    """Puts the figures into `<folder>/<name>.md` and the picture beside it; the page's words stay as they are.
+
+    Raises:
+        RunFileError: there is no such page, or it has no place for figures.
+    """
+    block = "\n".join(figures(found))
+    text = _PLACE.sub(lambda _: block, read_page(folder, found.name))
+    (folder / f"{found.name}.md").write_text(text, encoding="utf-8")
+    picture(found, experiment, folder / f"{found.name}.svg")

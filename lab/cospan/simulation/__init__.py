@@ -1,0 +1,25 @@
+"""A fleet in this process: a whole run without a network, for notebooks, programs and `cospan run --in-process`.
+
+What stands here is imported when it is first asked for.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cospan.simulation.fleet import Fleet as Fleet
+    from cospan.simulation.fleet_result import FleetResult as FleetResult
+
+_HOMES = {"Fleet": "cospan.simulation.fleet", "FleetResult": "cospan.simulation.fleet_result"}
+
+__all__ = ["Fleet", "FleetResult"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES})

@@ -1,0 +1,222 @@
+"""What a fleet has learnt so far: numbers, arrays, the agents' value functions, and a table of them."""
+
+import html
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+
+from cospan.client.learning.group_learner import AgentOfGroup, GroupLearner
+from cospan.client.learning.site_learner import SiteLearner
+from cospan.client.value_function import ValueFunction
+from cospan.core.specification import RunSpecification, basis_digest
+from cospan.core.statistics import best, best_of_rows, known, median, medians_by_round
+from cospan.simulation.local_run import AnyLearner
+from cospan.wire.messages import RoundReport
+from cospan.wire.text import printable
+
+_MOST_ROWS = 20
+
+
+@dataclass(frozen=True, eq=False, slots=True, repr=False)
+class FleetResult:
+    """What a fleet has learnt; it stays as it is while the fleet learns on. Unknown numbers are nan.
+
+    Attributes:
+        specification: of the run.
+        basis: B, shape (d, r), after the last round so far.
+        rounds: arrays with one entry for each round, under the names of `rounds.csv`: round, seconds, contributors,
+            basis_movement, orthonormality_error, subspace_error, value_error, independent_error.
+        agents: what each has learnt, in the order of their sites; of one that left, until then.
+        independent_errors: the relative value error of independent TD, with its best step size, of each agent.
+        departures: why agents left before the end, by name.
+        message: why the run is over, or "" where it is not.
+    """
+
+    specification: RunSpecification
+    basis: Float[np.ndarray, "d r"]
+    rounds: Mapping[str, np.ndarray]
+    agents: tuple[ValueFunction, ...]
+    independent_errors: Float[np.ndarray, " n"]
+    departures: Mapping[str, str]
+    message: str
+
+    @property
+    def value_error(self) -> float:
+        """The median of the agents' relative value errors; those that left are left out."""
+        return self._median([agent.value_error for agent in self.agents])
+
+    @property
+    def gain_error(self) -> float:
+        """The median of the agents' |gain − J|."""
+        return self._median([agent.gain_error for agent in self.agents])
+
+    @property
+    def independent_error(self) -> float:
+        """The median of the relative value errors of independent TD, learnt from the same transitions."""
+        return self._median(self.independent_errors.tolist())
+
+    @property
+    def subspace_error(self) -> float:
+        """The sine of the largest angle between the basis and B*."""
+        errors = self.rounds["subspace_error"]
+        return float(errors[-1]) if len(errors) else math.nan
+
+    @property
+    def basis_sha256(self) -> str:
+        """Of the basis' float64 bytes: equal for equal bits, and the same as in `result.json`."""
+        return basis_digest(self.basis)
+
+    def _median(self, values: Sequence[float]) -> float:
+        finished = [
+            known(value)
+            for agent, value in zip(self.agents, values, strict=True)
+            if agent.agent_id not in self.departures
+        ]
+        found = median(finished)
+        return math.nan if found is None else found
+
+    def __repr__(self) -> str:
+        return f"<FleetResult: {self._title}; {self._errors}>"
+
+    @property
+    def _title(self) -> str:
+        spec, done = self.specification, len(self.rounds["round"])
+        of = f" of {spec.rounds}" if spec.rounds and done != spec.rounds else ""
+        rounds = "round" if done == 1 and not of else "rounds"
+        return f"{spec.workload or 'fleet'}, {len(self.agents)} agents, {done}{of} {rounds}"
+
+    @property
+    def _errors(self) -> str:
+        words = f"value error {_digits(self.value_error)}, independent TD {_digits(self.independent_error)}"
+        return f"{words}, {len(self.departures)} left early" if self.departures else words
+
+    def _repr_html_(self) -> str:
+        """A small table, as notebooks draw it."""
+        columns = ("agent", "site", "mean reward", "gain", "gain error", "value error", "independent TD")
+        head = "".join(f"<th>{column}</th>" for column in columns)
+        rows = [
+            _row(agent, error)
+            for agent, error in zip(self.agents[:_MOST_ROWS], self.independent_errors.tolist(), strict=False)
+        ]
+        more = len(self.agents) - len(rows)
+        below = f"<p>… and {more:,} more</p>" if more else ""
+        title = html.escape(f"{self._title}; {self._errors}")
+        return f"<p><b>{title}</b></p><table><tr>{head}</tr>{''.join(rows)}</table>{below}"
+
+
+def _row(agent: ValueFunction, independent_error: float) -> str:
+    numbers = (agent.mean_reward, agent.gain, agent.gain_error, agent.value_error, independent_error)
+    cells = [html.escape(agent.agent_id), html.escape(printable(agent.label)), *map(_digits, numbers)]
+    return f"<tr>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
+
+
+def _digits(value: float) -> str:
+    return f"{value:.4g}" if math.isfinite(value) else "unknown"
+
+
+def result_of(
+    specification: RunSpecification,
+    basis: Float[np.ndarray, "d r"],
+    *,
+    reports: Sequence[RoundReport],
+    subspace_errors: Sequence[float],
+    learners: Sequence[AnyLearner],
+    dropped: Sequence["Dropped"],
+    departures: Mapping[str, str],
+    message: str,
+) -> FleetResult:
+    """The result of a run so far.
+
+    Args:
+        specification: of the run.
+        basis: after the last round.
+        reports: of the rounds.
+        subspace_errors: after each round; nan where B* is unknown.
+        learners: in the order of their sites; also those that left.
+        dropped: members of groups that left.
+        departures: why agents left, by name.
+        message: why it is over, or "".
+    """
+    found = [(gone.index, gone.value, gone.independent_error) for gone in dropped]
+    for learner in learners:
+        indices = learner.indices if isinstance(learner, GroupLearner) else (learner.index,)
+        found += zip(indices, *_of_learner(learner), strict=True)
+    found.sort(key=lambda agent: agent[0])
+    basis = basis.copy()
+    basis.setflags(write=False)
+    return FleetResult(
+        specification=specification,
+        basis=basis,
+        rounds={**_of_reports(reports, subspace_errors), **_of_traces(reports, learners)},
+        agents=tuple(value for _, value, _ in found),
+        independent_errors=np.array([error for _, _, error in found]),
+        departures=dict(departures),
+        message=message,
+    )
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Dropped:
+    """A member of a group that left: what it had learnt until then."""
+
+    index: int
+    value: ValueFunction
+    independent_error: float
+
+    @classmethod
+    def of(cls, agent: AgentOfGroup) -> "Dropped":
+        """Before its group drops it."""
+        return cls(
+            agent.index, ValueFunction.of_learner(agent, agent.features), _or_nan(best(agent.independent_errors()))
+        )
+
+
+def _of_learner(learner: AnyLearner) -> tuple[list[ValueFunction], list[float]]:
+    if isinstance(learner, SiteLearner):
+        value = ValueFunction.of_learner(learner, learner.site.features)
+        return [value], [_or_nan(best(learner.independent_errors()))]
+    values = [ValueFunction.of_learner(agent, learner.features) for agent in learner.agents()]
+    errors = np.concatenate([block.independent_errors() for block in learner.blocks])
+    return values, [_or_nan(best(row)) for row in errors]
+
+
+def _of_reports(reports: Sequence[RoundReport], subspace_errors: Sequence[float]) -> dict[str, np.ndarray]:
+    return {
+        "round": np.array([report.closed_round for report in reports], dtype=np.int64),
+        "seconds": np.array([report.seconds for report in reports]),
+        "contributors": np.array([report.contributors for report in reports], dtype=np.int64),
+        "basis_movement": np.array([report.basis_movement for report in reports]),
+        "orthonormality_error": np.array([report.orthonormality_error for report in reports]),
+        "subspace_error": np.array(subspace_errors, dtype=np.float64),
+    }
+
+
+def _of_traces(reports: Sequence[RoundReport], learners: Sequence[AnyLearner]) -> dict[str, np.ndarray]:
+    """The medians over the agents after each round."""
+    numbers: list[np.ndarray] = []
+    joint: list[np.ndarray] = []
+    independent: list[np.ndarray] = []
+    for learner in learners:
+        trace = learner.trace
+        if not trace.round:
+            continue
+        played = np.array(trace.round, dtype=np.int64)
+        errors = np.array(trace.value_error, dtype=np.float64).reshape(len(played), -1)
+        others: np.ndarray = np.array(trace.independent_error, dtype=np.float64).reshape(*errors.shape, -1)
+        for agent in range(errors.shape[1]):
+            numbers.append(played)
+            joint.append(errors[:, agent])
+            independent.append(best_of_rows(others[:, agent]))
+    found = {"value_error": medians_by_round(numbers, joint)}
+    found["independent_error"] = medians_by_round(numbers, independent)
+    return {
+        name: np.array([values.get(report.closed_round, math.nan) for report in reports])
+        for name, values in found.items()
+    }
+
+
+def _or_nan(value: float | None) -> float:
+    return math.nan if value is None else value

@@ -1,0 +1,257 @@
+"""A whole run in one process: the same machine and the same learners, driven by a loop. No network, no files.
+
+The gradients are those that would have gone over the wire, summed in the same order: the basis is the same, bit for
+bit.
+"""
+
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from cospan.client.environment.ownership import close_site
+from cospan.client.environment.workload_loader import make_site
+from cospan.client.learning.group_learner import AgentOfGroup, GroupLearner, GroupSites
+from cospan.client.learning.site_learner import SiteLearner
+from cospan.client.placement import Host
+from cospan.client.workload import Site, Workload
+from cospan.core.aggregation.fallback import sound_move
+from cospan.core.learning.units import bound_note
+from cospan.core.specification import RunSpecification
+from cospan.server import machine
+from cospan.server.machine.events import (
+    BasisComputed,
+    BasisFailed,
+    Broadcast,
+    Command,
+    ComputeBasis,
+    Event,
+    GradientArrived,
+    JoinRequested,
+    LeaveArrived,
+    Note,
+    ReportRound,
+    RoundsStored,
+    StopRequested,
+    StoreRound,
+)
+from cospan.server.machine.state import CoordinatorState
+from cospan.wire.errors import WorkloadBehaviourError
+from cospan.wire.messages import BasisUpdate, Join, RoundReport, RunPhase
+
+log = logging.getLogger(__name__)
+
+AnyLearner = SiteLearner | GroupLearner
+
+
+class LocalRun:
+    """The coordinator's machine and the agents' learners, taking turns.
+
+    Attributes:
+        learners: those that take part, by name.
+        message: why the run is over, or "".
+        seconds: from the opening of the first round to the close of the last.
+        on_round: called with each round that has closed.
+        on_note: called with what the machine has to say of the run.
+        on_gone: called with a learner, or a member of a group, whose workload broke its contract, before it leaves.
+        on_failure: called with the names of agents that leave so, and why.
+        on_warning: called with an agent's name, a kind, and a sentence of what people should know.
+    """
+
+    def __init__(
+        self,
+        specification: RunSpecification,
+        workload: Workload,
+        hosts: Sequence[Host],
+        *,
+        run_id: str,
+        baseline: bool | None = None,
+        first_site: Site | None = None,
+    ) -> None:
+        """Prepares a run that nobody has joined.
+
+        Args:
+            specification: of the run.
+            workload: that it is of.
+            hosts: who learns.
+            run_id: its name.
+            baseline: whether independent TD learns beside each agent; where left out, unless it is in a group.
+            first_site: the first site, where it has been made before and not stepped; this run closes it.
+        """
+        self._first_site = first_site
+        self.learners: dict[str, AnyLearner] = {}
+        self.message = ""
+        self.seconds = 0.0
+        self.on_round: list[Callable[[RoundReport], None]] = []
+        self.on_note: list[Callable[[Note], None]] = []
+        self.on_gone: list[Callable[[AnyLearner | AgentOfGroup], None]] = []
+        self.on_failure: list[Callable[[Sequence[str], str], None]] = []
+        self.on_warning: list[Callable[[str, str, str], None]] = []
+        self._specification, self._workload, self._hosts = specification, workload, hosts
+        self._baseline = baseline
+        self._state = machine.initial_state(
+            specification, run_id=run_id, incarnation=1, start_seconds=float("inf"), now=time.monotonic()
+        )
+        self._open: BasisUpdate | None = None
+        self._bound_told: set[str] = set()
+        self._hosted: dict[str, tuple[str, ...]] = {}
+
+    @property
+    def state(self) -> CoordinatorState:
+        """Of the machine."""
+        return self._state
+
+    @property
+    def is_over(self) -> bool:
+        """Whether no round follows."""
+        return self._state.phase is RunPhase.FINISHED
+
+    def join_all(self) -> None:
+        """Makes the sites; all agents join.
+
+        Raises:
+            CospanError: the run cannot begin.
+        """
+        spec = self._specification
+        for stream, host in enumerate(self._hosts):
+            learner = self._group(host) if host.is_group else self._single(host)
+            self.learners[host.name] = learner
+            self._hosted[host.name] = agents = tuple(sorted(host.agents))
+            if isinstance(learner, GroupLearner):
+                learner.on_failure.append(self._on_member_failure)
+            dim = learner.feature_dim
+            join = Join(host.name, agents, dim, learner.feature_fingerprint, spec.workload)
+            self._handle(JoinRequested(join, stream=stream, token=host.name))
+
+    def close(self) -> None:
+        """Closes all environments; what was learnt stays."""
+        for learner in self.learners.values():
+            learner.close()
+        if self._first_site is not None:
+            close_site(self._first_site)
+            self._first_site = None
+
+    def play_round(self, interruption: Callable[[], str] = lambda: "") -> None:
+        """Every learner takes its turn.
+
+        Args:
+            interruption: asked before each turn why the run is to end now; "" where it is not.
+
+        Raises:
+            WorkloadBehaviourError: a workload broke its contract in its first round; later on, its agents leave.
+        """
+        assert self._open is not None
+        opened = self._open
+        for learner in list(self.learners.values()):
+            if why := interruption():
+                self._handle(StopRequested(why))
+                return
+            self._take_turn(learner, opened)
+
+    def _single(self, host: Host) -> SiteLearner:
+        spec, (index,) = self._specification, host.indices
+        site = self._site(index)
+        return SiteLearner(site, spec, name=host.name, index=index, with_baseline=self._baseline is not False)
+
+    def _site(self, index: int) -> Site:
+        """A site of one agent; the first one may have been made before."""
+        made, self._first_site = (self._first_site, None) if index == 0 else (None, self._first_site)
+        return make_site(self._workload, index, self._specification.seed) if made is None else made
+
+    def _group(self, host: Host) -> GroupLearner:
+        spec = self._specification
+        if self._first_site is not None:
+            close_site(self._first_site)  # before the group makes it among its own
+            self._first_site = None
+        sites = GroupSites.of(self._workload, host.indices, spec.feature_dim, spec.seed)
+        return GroupLearner(sites, spec, names=host.agents, with_baseline=self._baseline is True)
+
+    def _take_turn(self, learner: AnyLearner, opened: BasisUpdate) -> None:
+        try:
+            upload = learner.learn(opened.stamp.round, opened.basis)
+        except WorkloadBehaviourError as failure:
+            if learner.rounds == 0:
+                raise
+            self._lose(learner, str(failure))
+            return
+        warnings, learner.warnings[:] = list(learner.warnings), []
+        for warning in warnings:
+            log.warning("%s", warning.text)
+            for warn in self.on_warning:
+                warn(warning.agent, warning.kind, warning.text)
+        if isinstance(learner, GroupLearner) and len(learner.names) < len(self._hosted[learner.name]):
+            self._join_smaller(learner)
+        if upload.bounded and learner.name not in self._bound_told:
+            self._bound_told.add(learner.name)
+            text = bound_note(upload.bounded, self._specification.method)
+            self._on_note(Note("head-bounded", upload.round, upload.bounded, text))
+        self._handle(GradientArrived(learner.name, upload))
+
+    def _lose(self, learner: AnyLearner, why: str) -> None:
+        """A learner leaves the run."""
+        del self.learners[learner.name]
+        for listener in self.on_gone:
+            listener(learner)
+        self._tell_failure(self._hosted[learner.name], why)
+        learner.close()
+        self._handle(LeaveArrived(learner.name, why))
+
+    def _join_smaller(self, group: GroupLearner) -> None:
+        """A group takes part without the members that it has dropped, from this round on."""
+        agents = tuple(sorted(group.names))
+        self._hosted[group.name] = agents
+        spec = self._specification
+        join = Join(group.name, agents, group.feature_dim, group.feature_fingerprint, spec.workload)
+        self._handle(JoinRequested(join, stream=-1, token=group.name))
+
+    def _on_member_failure(self, agent: AgentOfGroup, why: str) -> None:
+        for listener in self.on_gone:
+            listener(agent)
+        self._tell_failure((agent.name,), why)
+
+    def _tell_failure(self, agents: Sequence[str], why: str) -> None:
+        log.warning("round %d: %s failed: %s", self._state.round, ", ".join(agents[:5]), why)
+        for listener in self.on_failure:
+            listener(agents, why)
+
+    # The machine ------------------------------------------------------------------------------------------------
+
+    def _handle(self, event: Event) -> None:
+        """Lets an event happen, and everything that follows from it."""
+        pending: deque[Event] = deque([event])
+        while pending:
+            self._state, commands = machine.step(self._state, pending.popleft(), time.monotonic())
+            pending.extend(event for event in map(self._execute, commands) if event is not None)
+
+    def _execute(self, command: Command) -> Event | None:
+        match command:
+            case Broadcast(message=BasisUpdate() as opened):
+                self._open = opened
+            case ComputeBasis():
+                return self._computed(command)
+            case StoreRound(record=record):
+                return RoundsStored((record,))  # who wants to keep it has it told
+            case ReportRound(report=report):
+                self.seconds += report.seconds
+                for listener in self.on_round:
+                    listener(report)
+            case Note():
+                self._on_note(command)
+        return None
+
+    def _computed(self, command: ComputeBasis) -> Event:
+        method = self._specification.method
+        try:
+            sound = sound_move(command.basis, command.contributions, method, command.round, command.row_squares)
+        except np.linalg.LinAlgError as failure:
+            return BasisFailed(command.round, f"round {command.round} gave no finite basis: {failure}")
+        return BasisComputed(command.round, sound.move, sound.left_out, sound.problem)
+
+    def _on_note(self, note: Note) -> None:
+        log.info("round %d: %s %s %s", note.round, note.kind, ", ".join(note.agent_ids[:5]), note.text)
+        if note.kind == "run-finished":
+            self.message = note.text
+        for listener in self.on_note:
+            listener(note)

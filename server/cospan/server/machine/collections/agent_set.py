@@ -1,0 +1,128 @@
+"""A set of agents that is kept by the processes that host them: for who is awaited, and who has counted. Pure."""
+
+from collections.abc import Iterable, Iterator, Sequence, Set
+from itertools import chain
+from typing import TypeAlias
+
+from cospan.server.machine.collections.persistent_map import Layered
+
+Block: TypeAlias = tuple[str, ...]
+"""Agents that come and go together, mostly all those of a session; its first name stands for it."""
+
+
+class Roll(Set[str]):
+    """A frozen set of names, in disjoint blocks.
+
+    Who asks for a block as a whole pays nothing for the number of its names. Everything else is right for any
+    names, and may cost as much as a set of them all: it is made when first asked for, and kept.
+    """
+
+    __slots__ = ("_blocks", "_length", "_names")
+
+    def __init__(self, blocks: Iterable[Block] = ()) -> None:
+        """A roll of disjoint blocks, none of them empty."""
+        self._blocks = Layered({block[0]: block for block in blocks})
+        self._length = sum(map(len, self._blocks.values()))
+        self._names: frozenset[str] | None = None
+
+    @classmethod
+    def of_names(cls, names: Iterable[str]) -> "Roll":
+        """A roll of names that belong together with no others."""
+        return cls((name,) for name in names)
+
+    @classmethod
+    def _from_iterable(cls, it: Iterable[str]) -> frozenset[str]:  # type: ignore[override]
+        """What the operators of sets give."""
+        return frozenset(it)
+
+    @property
+    def blocks(self) -> Iterable[Block]:
+        """The blocks, in the order in which they came."""
+        return self._blocks.values()
+
+    @property
+    def block_count(self) -> int:
+        """How many blocks there are."""
+        return len(self._blocks)
+
+    @property
+    def names(self) -> frozenset[str]:
+        """All names."""
+        if self._names is None:
+            self._names = frozenset(chain.from_iterable(self._blocks.values()))
+        return self._names
+
+    def has(self, block: Block) -> bool:
+        """Whether this is one of the blocks; where not, any of its names may be in the roll all the same."""
+        known = self._blocks.get(block[0]) if block else None
+        return known is block or (known is not None and known == block)
+
+    def plus(self, block: Block) -> "Roll":
+        """The roll with one more block, none of whose names is in it."""
+        return self._with(self._blocks.having(block[0], block), self._length + len(block))
+
+    def plus_all(self, blocks: Sequence[Block]) -> "Roll":
+        """The roll with more blocks, disjoint from each other and from it."""
+        added = {block[0]: block for block in blocks}
+        return self._with(self._blocks.having_all(added), self._length + sum(map(len, blocks)))
+
+    def without(self, blocks: Sequence[Block]) -> "Roll":
+        """The roll without some of its own blocks (`has`)."""
+        left = self._length - sum(map(len, blocks))
+        return self._with(self._blocks.without(*(block[0] for block in blocks)), left) if left else NOBODY
+
+    def minus(self, names: Block) -> "Roll":
+        """The roll without these names; what is left of a block becomes one."""
+        if self.has(names):
+            return self._with(self._blocks.without(names[0]), self._length - len(names))
+        if self.isdisjoint(names):
+            return self
+        gone = frozenset(names)
+        left = (tuple(name for name in block if name not in gone) for block in self._blocks.values())
+        return Roll(block for block in left if block)
+
+    def _with(self, blocks: Layered[str, Block], length: int) -> "Roll":
+        after = object.__new__(Roll)
+        after._blocks, after._length, after._names = blocks, length, None
+        return after
+
+    def covers(self, names: Block) -> bool:
+        """Whether all these names are in the roll."""
+        return self.has(names) or all(name in self for name in names)
+
+    def isdisjoint(self, other: Iterable[str]) -> bool:
+        """Whether none of these names is in the roll."""
+        return not self._length or not any(name in self for name in other)
+
+    def intersection(self, other: Iterable[str]) -> frozenset[str]:
+        """Those of these names that are in the roll."""
+        return frozenset(name for name in other if name in self)
+
+    def __contains__(self, name: object) -> bool:
+        if name in self._blocks:
+            return True
+        if len(self._blocks) == self._length:  # a name each
+            return False
+        return name in self.names
+
+    def __iter__(self) -> Iterator[str]:
+        return chain.from_iterable(self._blocks.values())
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, Roll):
+            if self is other or self._length != other._length:
+                return self is other
+            return self._blocks == other._blocks or self.names == other.names
+        return self.names == other if isinstance(other, Set) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self.names)
+
+    def __repr__(self) -> str:
+        return f"Roll({list(self._blocks.values())!r})"
+
+
+NOBODY = Roll()

@@ -1,0 +1,266 @@
+"""Accepts the connections of a listener that is not gRPC's, and bounds their number and the time of each."""
+
+import asyncio
+import contextlib
+import errno
+import ipaddress
+import logging
+import socket
+import ssl
+from collections.abc import Callable
+from typing import Any
+
+from cospan.server.net.connection_slots import Guest, admission
+from cospan.server.net.log_throttle import Sparing
+from cospan.wire.security.identity import network_of
+
+log = logging.getLogger(__name__)
+
+REQUEST_SECONDS = 10.0
+"""A connection whose request is not there by then, TLS handshake, headers and body, is closed."""
+UNREAD_SECONDS = 10.0
+"""So is one that does not read for so long what it is sent."""
+_NO_FILES_SECONDS = 1.0
+_TLS_END_SECONDS = 2.0
+_MOST_PER_SECOND = 1000.0
+"""Connections that are accepted, so that a flood leaves the processor to the coordinator."""
+_BURST_SECONDS = 0.1
+_BACKLOG = 512
+_OUT_OF_RESOURCES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+
+
+class Connection(asyncio.Protocol):
+    """One connection: stands between its transport and what speaks HTTP over it, and keeps its time."""
+
+    def __init__(
+        self,
+        client: tuple[str, int],
+        make: Callable[["Connection"], asyncio.Protocol],
+        forget: Callable[["Connection"], None],
+    ) -> None:
+        """Waits for a request from now on; `forget` is called when it is over."""
+        self._loop = asyncio.get_running_loop()
+        self.guest = Guest(network_of(client[0]), self._loop.time())
+        self.client = client
+        """Address and port of the other side."""
+        self._forget = forget
+        self._transport: asyncio.Transport | None = None
+        self._opening: asyncio.Task[None] | None = None
+        self._kept, self._over = False, False
+        self._late = self._loop.call_later(REQUEST_SECONDS, self.abort)
+        self._unread: asyncio.TimerHandle | None = None
+        self._inner = make(self)
+
+    def open(self, accepted: socket.socket, tls: ssl.SSLContext | None) -> asyncio.Task[None]:
+        """Takes over an accepted socket, in a task that ends when the handshake is done or has failed."""
+        self._opening = asyncio.create_task(self._open(accepted, tls))
+        self._opening.add_done_callback(lambda _: self._opened(accepted))
+        return self._opening
+
+    async def _open(self, accepted: socket.socket, tls: ssl.SSLContext | None) -> None:
+        bounds: dict[str, Any] = {}
+        if tls is not None:
+            bounds = {"ssl_handshake_timeout": REQUEST_SECONDS, "ssl_shutdown_timeout": _TLS_END_SECONDS}
+        with contextlib.suppress(OSError):  # of the other side
+            await self._loop.connect_accepted_socket(lambda: self, accepted, ssl=tls, **bounds)
+
+    def _opened(self, accepted: socket.socket) -> None:
+        if self._transport is None:
+            accepted.close()
+            self._end()
+
+    # What the server says of it -----------------------------------------------------------------------------------
+
+    def request_came(self) -> None:
+        """A whole request is there, and is answered now."""
+        self.guest.waiting = False
+        self._late.cancel()
+
+    def answer_ended(self) -> None:
+        """The answer is written; another request may come."""
+        self._kept = True
+        self._wait()
+
+    def _wait(self) -> None:
+        if self._over:
+            return
+        self.guest.waiting, self.guest.since = True, self._loop.time()
+        self._late.cancel()
+        self._late = self._loop.call_later(REQUEST_SECONDS, self.abort)
+
+    def abort(self) -> None:
+        """Closes it at once, also in the middle of a handshake."""
+        self._end()
+        if self._transport is not None:
+            self._transport.abort()
+        elif self._opening is not None:
+            self._opening.cancel()
+
+    def _end(self) -> None:
+        self._over = True
+        self._late.cancel()
+        if self._unread is not None:
+            self._unread.cancel()
+        self._forget(self)
+
+    # What its transport says --------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """It is open."""
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        self._inner.connection_made(transport)
+
+    def data_received(self, data: bytes) -> None:
+        """Something came."""
+        if self._kept:
+            self._kept = False
+            self._wait()
+        self._inner.data_received(data)
+
+    def eof_received(self) -> bool | None:
+        """Nothing more will come."""
+        return self._inner.eof_received()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """It is closed."""
+        self._end()
+        self._inner.connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """It does not read as fast as it is written to."""
+        self._unread = self._loop.call_later(UNREAD_SECONDS, self.abort)
+        self._inner.pause_writing()
+
+    def resume_writing(self) -> None:
+        """It does again."""
+        if self._unread is not None:
+            self._unread.cancel()
+        self._inner.resume_writing()
+
+
+class Acceptor:
+    """Accepts on one listening socket, from an event loop.
+
+    Not asyncio's own server: that one has no bound on the number, and where no descriptor is left it logs a
+    traceback for each connection that it cannot accept.
+    """
+
+    def __init__(
+        self,
+        listening: socket.socket,
+        make: Callable[[Connection], asyncio.Protocol],
+        *,
+        name: str,
+        most: int,
+        tls: Callable[[], ssl.SSLContext | None] = lambda: None,
+    ) -> None:
+        """Prepares.
+
+        Args:
+            listening: bound, and listening; it stays the caller's.
+            make: makes what speaks HTTP over a connection.
+            name: of the listener, for the log.
+            most: how many connections may be open.
+            tls: what new connections are to be secured with; None for plain HTTP.
+        """
+        self._listening, self._make, self._name, self._most, self._tls = listening, make, name, most, tls
+        self._connections: dict[tuple[str, int], Connection] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._sparing = Sparing()
+
+    def __len__(self) -> int:
+        return len(self._connections)
+
+    def connection(self, client: tuple[str, int] | None) -> Connection | None:
+        """The open connection of this client."""
+        return None if client is None else self._connections.get((client[0], client[1]))
+
+    async def accept(self) -> None:
+        """Accepts until it is cancelled."""
+        loop = asyncio.get_running_loop()
+        self._listening.setblocking(False)
+        due = loop.time()
+        while True:
+            try:
+                accepted, address = await loop.sock_accept(self._listening)
+            except OSError as failure:
+                await self._cannot_accept(failure)
+                continue
+            self._admit(accepted, address)
+            # At least one turn of the loop for what has come over the others, and a bound on what a flood costs.
+            due = max(due + 1.0 / _MOST_PER_SECOND, loop.time() - _BURST_SECONDS)
+            await asyncio.sleep(max(0.0, due - loop.time()))
+
+    async def _cannot_accept(self, failure: OSError) -> None:
+        if failure.errno not in _OUT_OF_RESOURCES:
+            await asyncio.sleep(0.01)  # the other side was gone before
+            return
+        self._say("files", "%s: no connection can be accepted: %s; see ulimit -n", failure.strerror or "")
+        await asyncio.sleep(_NO_FILES_SECONDS)
+
+    def _admit(self, accepted: socket.socket, address: Any) -> None:
+        client = (str(address[0]), int(address[1]))
+        peer = network_of(client[0])
+        found = admission(
+            (connection.guest for connection in self._connections.values()),
+            peer,
+            most=self._most,
+            most_of_peer=self._most if _is_loopback(client[0]) else max(1, self._most // 2),
+        )
+        if not found.admitted:
+            self._say("full", "%s: as many requests as may be are answered just now; %s is turned away", peer)
+            accepted.close()
+            return
+        if found.leaves is not None:
+            leaves = found.leaves
+            self._say("left", "%s: all connections are taken; one of %s that waited is closed", leaves.peer)
+            next(one for one in self._connections.values() if one.guest is leaves).abort()
+        connection = Connection(client, self._make, self._forget)
+        self._connections[client] = connection
+        task = connection.open(accepted, self._tls())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _forget(self, connection: Connection) -> None:
+        if self._connections.get(connection.client) is connection:
+            del self._connections[connection.client]
+
+    def close(self) -> None:
+        """Closes every connection at once; the caller has cancelled `accept`, and closes the listening socket."""
+        for connection in list(self._connections.values()):
+            connection.abort()
+
+    def _say(self, kind: str, text: str, detail: str) -> None:
+        """A warning, once a second for each kind."""
+        held_back = self._sparing.due(kind)
+        if held_back is not None:
+            more = f" ({held_back} more like it before)" if held_back else ""
+            log.warning(text + more, self._name, detail)
+
+
+def _is_loopback(host: str) -> bool:
+    address = ipaddress.ip_address(host.partition("%")[0])
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return (mapped or address).is_loopback
+
+
+def bound_socket(host: str, port: int) -> socket.socket:
+    """A socket that listens.
+
+    Args:
+        host: an address, without brackets, or a name.
+        port: 0 for any that is free.
+
+    Raises:
+        OSError: the address cannot be bound.
+    """
+    listening = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    try:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind((host, port))
+        listening.listen(_BACKLOG)
+    except (OSError, OverflowError):
+        listening.close()
+        raise
+    return listening

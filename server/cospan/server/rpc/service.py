@@ -1,0 +1,324 @@
+"""The gRPC methods: decode and check, let the machine decide, run its commands, encode.
+
+A method that raises a `RemoteError` is refused with it; `cospan.server.admission.interceptor` sees to that.
+"""
+
+import asyncio
+import secrets
+import time
+from collections.abc import AsyncIterator, Callable, Collection
+from typing import Any, Protocol, runtime_checkable
+
+import grpc
+import grpc.aio
+from google.protobuf.message import DecodeError
+
+from cospan.rpc.v1 import coordinator_service_pb2 as pb
+from cospan.server.admission.auth import peer_identity
+from cospan.server.admission.interceptor import Context, Doorkeeper, Entry, refuse
+from cospan.server.admission.peer_limits import Kind
+from cospan.server.admission.stream_rate import Allowance, Terms
+from cospan.server.machine.events import (
+    Event,
+    HeartbeatArrived,
+    JoinRequested,
+    LeaveArrived,
+    StreamClosed,
+)
+from cospan.server.machine.state import CoordinatorState
+from cospan.server.machine.transition import session_of
+from cospan.server.rpc.stream_writer import Writer
+from cospan.server.runtime.recent_rounds import RoundHistory
+from cospan.server.runtime.streams import Stream
+from cospan.server.telemetry.agent_stats import Sightings
+from cospan.server.telemetry.run_status import run_report
+from cospan.wire.codec.fast_path import AgentMessageReader
+from cospan.wire.codec.messages import decode_agent_message, encode_matrix, encode_specification, encode_stamp
+from cospan.wire.codec.past_rounds import encode_recalled
+from cospan.wire.codec.reports import encode_round_report, encode_run_report
+from cospan.wire.errors import (
+    CospanError,
+    DrainingError,
+    InternalError,
+    InvalidMessageError,
+    OutOfTurnError,
+    RemoteError,
+)
+from cospan.wire.messages import AgentMessage, GradientUpload, Heartbeat, Join, Leave, RecalledRounds, RunPhase
+from cospan.wire.security.identity import Identity, Right
+from cospan.wire.text import MAX_TEXT, printable
+
+_SERVICE = pb.DESCRIPTOR.services_by_name["CoordinatorService"].full_name
+OWN_WAY = frozenset({f"/{_SERVICE}/Collaborate"})
+"""The methods that see to their own admission."""
+LOOKING = frozenset(f"/{_SERVICE}/{name}" for name in ("GetRun", "GetBasis", "StopRun"))
+"""Those that are for onlookers, and cost as much as the run is large."""
+_JOIN_SECONDS = 20.0
+"""How long a stream may stay open without a Join."""
+
+_FAREWELL_SECONDS = 1.0
+"""How long a stream waits, after the last message, for the other side to end it."""
+_LAST_WORDS_SECONDS = 5.0
+"""How long a stream that is to end waits for a peer that does not read what is on its way."""
+
+
+class UnreadError(CospanError):
+    """A peer does not read what is sent to it; nobody is told, for it would not read that either."""
+
+    reason = "UNREAD"
+
+
+@runtime_checkable
+class Serves(Protocol):
+    """What runs a machine that agents speak with: a coordinator's engine, or a relay's."""
+
+    history: RoundHistory
+
+    @property
+    def state(self) -> CoordinatorState:
+        """What the machine knows of the agents and of the open round."""
+        ...
+
+    def now(self) -> float:
+        """The time on the machine's clock, in seconds."""
+        ...
+
+    def open_stream(self) -> Stream:
+        """A new stream, not yet bound to a session."""
+        ...
+
+    def forget_stream(self, stream: Stream) -> None:
+        """The stream has ended; nothing can be written to it."""
+        ...
+
+    def handle(self, event: Event) -> None:
+        """Lets an event happen. Raises RemoteError where it is not allowed; nothing has changed then."""
+        ...
+
+    def take(self, token: str, upload: GradientUpload) -> None:
+        """Lets a gradient arrive, now or in a moment. Raises as `handle` does."""
+        ...
+
+    async def know_sites(self) -> None:
+        """Makes sure that the number of sites that can be given out is known."""
+        ...
+
+    async def recall(self, agents: Collection[str], first: int, before: int) -> RecalledRounds:
+        """The rounds from `first` on, below `before`, whose gradients of all `agents` counted, with their bases."""
+        ...
+
+
+class CoordinatorService:
+    """`cospan.rpc.v1.CoordinatorService` over whatever serves a run."""
+
+    def __init__(self, engine: Serves, stop: Callable[[str], None], door: Doorkeeper, sightings: Sightings) -> None:
+        """Serves an engine; `stop` ends its run, with a sentence that says why; `door` says who may come in.
+
+        What onlookers may know of agents beside the machine's state goes to `sightings`.
+        """
+        self._engine, self._stop, self._door, self._sightings = engine, stop, door, sightings
+
+    async def collaborate(self, _requests: AsyncIterator[pb.CollaborateRequest], context: Context) -> None:
+        """One agent process' stream."""
+        self._door.accompany()
+        identity = await self._door.identified(context)
+        try:
+            with self._door.admitted(Kind.STREAM, identity) as entry:
+                await self._converse(context, identity, entry)
+        except RemoteError as refusal:
+            self._door.count(refusal, identity)
+            await refuse(context, refusal)
+        except UnreadError as failure:
+            self._door.count(failure, identity)
+            # gRPC would say nothing more before what is on its way has arrived; so the stream is reset.
+            raise asyncio.CancelledError from failure
+
+    async def _converse(self, context: Context, identity: Identity, entry: Entry) -> None:
+        """One task reads, a writer writes, and this coroutine decides when the stream ends.
+
+        Raises:
+            RemoteError: what the stream is to end with.
+            UnreadError: the peer does not read what is sent to it.
+        """
+        stream = self._engine.open_stream()
+        reader = asyncio.create_task(self._read(stream, context, identity, entry))
+        writer = Writer(stream, context)
+        try:
+            await stream.ended.wait()
+            await _last_words(writer.ended)
+            if stream.error is None:
+                # Ending the call first would reset the other half of it, and some clients (grpclib) then throw away
+                # what they have received and not read: the Finish.
+                await asyncio.wait({reader}, timeout=_FAREWELL_SECONDS)
+        finally:
+            reader.cancel()
+            writer.stop()
+            self._engine.forget_stream(stream)
+            if stream.token is not None:
+                self._engine.handle(StreamClosed(stream.token, stream.number))
+        if stream.error is not None:
+            raise stream.error
+
+    async def _read(self, stream: Stream, context: Context, identity: Identity, entry: Entry) -> None:
+        """Feeds the machine with what the agent says, until it stops speaking or says something wrong."""
+        try:
+            async with asyncio.timeout(_JOIN_SECONDS):
+                request = await context.read()
+            if request is not grpc.aio.EOF:
+                await self._join(stream, request, identity)
+                self._door.joined(entry)
+                await self._listen(stream, context)
+        except RemoteError as refusal:
+            self._sightings.note_rejection(self._engine.state, stream.token)
+            stream.close(refusal)
+        except DecodeError:
+            self._sightings.note_rejection(self._engine.state, stream.token)
+            stream.close(InvalidMessageError("the bytes are no CollaborateRequest of cospan.rpc.v1"))
+        except TimeoutError:
+            stream.close(OutOfTurnError(f"no Join came within {_JOIN_SECONDS:g} s"))
+        except (grpc.aio.UsageError, grpc.RpcError):
+            stream.close(None)  # the peer is gone
+        except Exception:
+            stream.close(InternalError("the coordinator failed; its log says how"))
+            raise
+        else:
+            stream.close(None)
+
+    async def _join(self, stream: Stream, request: bytes, identity: Identity) -> None:
+        message = decode_agent_message(pb.CollaborateRequest.FromString(request), self._engine.state.specification)
+        if not isinstance(message, Join):
+            raise OutOfTurnError("the first message of a stream must be a Join")
+        identity.require_agents(message.agent_ids)  # of a join that resumes, too: a token is no certificate
+        if not message.agent_ids:
+            await self._engine.know_sites()
+        self._engine.handle(JoinRequested(message, stream.number, secrets.token_urlsafe(24)))
+
+    async def _listen(self, stream: Stream, context: Context) -> None:
+        """What a stream that has joined says; no more of it than its terms allow."""
+        state = self._engine.state
+        session = state.sessions.get(stream.token or "")
+        agents = len(session.agent_ids) if session is not None else 1
+        terms = Terms.of_session(state.specification, agents)
+        allowance = Allowance(terms, round_number=state.round, now=time.monotonic())
+        reader, engine, door = AgentMessageReader(state.specification), self._engine, self._door
+        while (request := await context.read()) is not grpc.aio.EOF:
+            door.received_bytes += len(request)
+            allowance.charge(len(request), engine.state.round, time.monotonic())
+            if not stream.closed:
+                self._receive(stream, reader.read(request))
+
+    def _receive(self, stream: Stream, message: AgentMessage) -> None:
+        token = stream.token
+        assert token is not None
+        match message:
+            case GradientUpload():
+                self._engine.take(token, message)
+                if message.td_error is not None:
+                    self._sightings.note_td_error(self._engine.state, token, message.td_error)
+                if message.bounded:
+                    self._sightings.note_bounded(self._engine.state, token, message.bounded)
+            case Heartbeat(saved_rounds=saved):
+                self._engine.handle(HeartbeatArrived(token, min(saved, self._engine.state.round + 1)))
+            case Leave(cause=cause, returning=returning):
+                self._engine.handle(LeaveArrived(token, cause, returning))
+                stream.close(None)
+            case Join():
+                raise OutOfTurnError("this stream has joined already")
+
+    async def get_specification(
+        self, _request: pb.GetSpecificationRequest, _context: Context
+    ) -> pb.GetSpecificationResponse:
+        """What the run is."""
+        state = self._engine.state
+        return pb.GetSpecificationResponse(
+            stamp=encode_stamp(state.stamp),
+            specification=encode_specification(state.specification),
+            unix_seconds=time.time(),
+        )
+
+    async def recall_rounds(self, request: pb.RecallRoundsRequest, context: Context) -> pb.RecallRoundsResponse:
+        """Past rounds of a session's agents, for its process, which was started again."""
+        state = self._engine.state
+        session = session_of(state, request.session_token)
+        peer_identity(context).require_agents(session.agent_ids)
+        recalled = await self._engine.recall(session.agent_ids, request.from_round, request.before_round)
+        return encode_recalled(state.stamp, recalled)
+
+    async def get_run(self, _request: pb.GetRunRequest, context: Context) -> pb.GetRunResponse:
+        """The run as it stands."""
+        peer_identity(context).require(Right.READ)
+        engine = self._engine
+        return encode_run_report(run_report(engine.state, engine.history, engine.now(), self._sightings))
+
+    async def get_basis(self, _request: pb.GetBasisRequest, context: Context) -> pb.GetBasisResponse:
+        """The newest basis."""
+        peer_identity(context).require(Right.READ)
+        state = self._engine.state
+        return pb.GetBasisResponse(stamp=encode_stamp(state.stamp), basis=encode_matrix(state.basis))
+
+    async def watch_rounds(
+        self, request: pb.WatchRoundsRequest, context: Context
+    ) -> AsyncIterator[pb.WatchRoundsResponse]:
+        """Each round as it closes; the end of the stream is that of the run, unless an error says otherwise."""
+        peer_identity(context).require(Right.READ)
+        async for report in self._engine.history.follow(request.from_round):
+            yield encode_round_report(report, include_basis=request.include_basis)
+        if self._engine.state.phase is RunPhase.DRAINING:
+            raise DrainingError("the coordinator goes down, and the run goes on later; watch again then")
+
+    async def stop_run(self, request: pb.StopRunRequest, context: Context) -> pb.StopRunResponse:
+        """Ends the run in order; a run that is over stays as it is."""
+        identity = peer_identity(context)
+        identity.require(Right.STOP)
+        if len(request.cause) > MAX_TEXT:
+            raise InvalidMessageError(f"cause has {len(request.cause)} characters; it may have {MAX_TEXT}")
+        said = f": {printable(request.cause)}" if request.cause else ""
+        self._stop(f"it was stopped by {identity.name}{said}")
+        return pb.StopRunResponse(stamp=encode_stamp(self._engine.state.stamp))
+
+
+async def _last_words(written: "asyncio.Future[None]") -> None:
+    """Lets what is on its way arrive.
+
+    Raises:
+        UnreadError: the peer does not read it.
+    """
+    done, _ = await asyncio.wait({written}, timeout=_LAST_WORDS_SECONDS)
+    if not done:
+        raise UnreadError(f"the peer did not read for {_LAST_WORDS_SECONDS:g} s what was sent to it")
+    written.result()
+
+
+def _serialise(message: Any) -> bytes:
+    """Messages that are bytes already have been serialised once for all streams."""
+    return message if isinstance(message, bytes) else message.SerializeToString()
+
+
+def handlers(service: CoordinatorService) -> grpc.GenericRpcHandler:
+    """The generic handler of the service.
+
+    It is written out rather than generated because messages may be bytes: a basis is serialised once a round, and
+    what agents send is counted before it is parsed.
+    """
+    return grpc.method_handlers_generic_handler(
+        pb.DESCRIPTOR.services_by_name["CoordinatorService"].full_name,
+        {
+            "Collaborate": grpc.stream_stream_rpc_method_handler(service.collaborate, None, _serialise),
+            "GetSpecification": grpc.unary_unary_rpc_method_handler(
+                service.get_specification, pb.GetSpecificationRequest.FromString, _serialise
+            ),
+            "RecallRounds": grpc.unary_unary_rpc_method_handler(
+                service.recall_rounds, pb.RecallRoundsRequest.FromString, _serialise
+            ),
+            "GetRun": grpc.unary_unary_rpc_method_handler(service.get_run, pb.GetRunRequest.FromString, _serialise),
+            "GetBasis": grpc.unary_unary_rpc_method_handler(
+                service.get_basis, pb.GetBasisRequest.FromString, _serialise
+            ),
+            "WatchRounds": grpc.unary_stream_rpc_method_handler(
+                service.watch_rounds, pb.WatchRoundsRequest.FromString, _serialise
+            ),
+            "StopRun": grpc.unary_unary_rpc_method_handler(
+                service.stop_run, pb.StopRunRequest.FromString, _serialise
+            ),
+        },
+    )

@@ -1,0 +1,419 @@
+"""Stored runs for whoever reads them: what a run was, its rounds, and the bases that were kept."""
+
+import contextlib
+import json
+import sqlite3
+import zlib
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from cospan.core.specification import RunSpecification
+from cospan.server.machine.sessions import Departure, Seat, Session
+from cospan.server.machine.snapshot import SavedRun
+from cospan.server.storage.schema import BUSY_SECONDS, ReadingConnection, reading_connection
+from cospan.wire.errors import RunFileError
+from cospan.wire.files.spec_file import from_toml
+from cospan.wire.messages import AgentPhase, RecalledRounds, RoundReport, Stamp
+
+SCHEMA = 1
+"""Raised with every change that an older version would misread."""
+APPLICATION = 0x436F7370
+"""What SQLite's `application_id` says of a file of ours: "Cosp"."""
+
+_TABLES = ("run", "rounds", "sessions", "seats", "departures")
+_ROUND, _STORED, _CONTRIBUTORS = 0, 1, 3
+"""Columns of `rounds`."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredState:
+    """What a stored run is.
+
+    Attributes:
+        run_id: its name.
+        created: when, in seconds since 1970.
+        specification: of the run.
+        incarnation: how often a coordinator was started for it.
+        rounds: how many are stored.
+        stored: when the last of them was, in seconds since 1970; None before the first.
+        agents: how many took part in the last of them; None before the first.
+        kept: t of every basis B_t that was kept, the first included.
+        finish_cause: why it is over; None while it can go on.
+        finish_message: the same in a sentence.
+    """
+
+    run_id: str
+    created: float
+    specification: RunSpecification
+    incarnation: int
+    rounds: int
+    stored: float | None
+    agents: int | None
+    kept: tuple[int, ...]
+    finish_cause: str | None
+    finish_message: str | None
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class KeptBasis:
+    """A basis of a stored run.
+
+    Attributes:
+        state: of the run.
+        round: t, the number of rounds that led to it.
+        basis: B_t, shape (d, r).
+    """
+
+    state: StoredState
+    round: int
+    basis: Float[np.ndarray, "d r"]
+
+
+def read_state(path: Path, *, check: bool = False) -> StoredState:
+    """What the run in `path` is; with `check`, after every page and every row of the file was looked at.
+
+    Raises:
+        RunFileError: it is missing, damaged, of a newer version, or of another program.
+    """
+    with _reading(path) as connection:
+        state = _state(connection, path)
+        if check:
+            _check(connection, path)
+        return state
+
+
+def read_saved(path: Path) -> SavedRun:
+    """All that a coordinator needs to go on with the run in `path`.
+
+    Raises:
+        RunFileError: it is missing, damaged, or of a newer version.
+    """
+    with _reading(path) as connection:
+        state = _state(connection, path)
+        counted, last_rounds, accepted = _counts(connection, path, state)
+        basis, row_squares = None, None
+        if state.rounds:
+            basis, row_squares = _arrays(connection, path, state, state.rounds)
+        return SavedRun(
+            run_id=state.run_id,
+            specification=state.specification,
+            round=state.rounds,
+            basis=basis,
+            row_squares=row_squares,
+            sessions=tuple(_session(row) for row in _rows(connection, path, "sessions ORDER BY token")),
+            seats={holder: Seat(index, instance) for holder, index, instance in _rows(connection, path, "seats")},
+            departures=tuple(
+                Departure(agent, number, cause, 0.0, reconnects)
+                for agent, number, cause, reconnects in _rows(connection, path, "departures")
+            ),
+            last_contributors=frozenset(_last_contributors(connection, path)),
+            accepted=accepted,
+            rounds_counted=counted,
+            last_rounds=last_rounds,
+        )
+
+
+def read_reports(path: Path) -> Iterator[RoundReport]:
+    """The rounds of the run in `path`, oldest first, without their bases.
+
+    Raises:
+        RunFileError: the file is missing or damaged.
+    """
+    with _reading(path) as connection:
+        state = _state(connection, path)
+        contributors = 0
+        for expected, row in enumerate(_rows(connection, path, "rounds ORDER BY round")):
+            number, _, _, named, _, seconds, movement, error, departed, absent, _ = row
+            if number != expected:
+                raise _damaged(path, f"round {number!r} stands in the place of round {expected}")
+            contributors = contributors if named is None else len(json.loads(named))
+            after = number + 1
+            yield RoundReport(
+                stamp=Stamp(state.run_id, state.incarnation, after, after),
+                closed_round=number,
+                seconds=seconds,
+                contributors=contributors,
+                departed_agent_ids=tuple(json.loads(departed or "[]")),
+                basis_movement=movement,
+                orthonormality_error=error,
+                finished=after == state.specification.rounds,
+                absent_agent_ids=tuple(json.loads(absent or "[]")),
+            )
+
+
+def read_basis(path: Path, round_number: int | None = None) -> KeptBasis:
+    """B_t of the run in `path`; the last one where no t is given.
+
+    Raises:
+        RunFileError: it was not kept, or the file is missing or damaged.
+    """
+    with _reading(path) as connection:
+        state = _state(connection, path)
+        number = state.rounds if round_number is None else round_number
+        if number not in state.kept:
+            raise RunFileError(
+                f"{path.parent} has {_not_kept(state, number)}; it keeps those of {spans(state.kept)}"
+            )
+        if number == 0:
+            return KeptBasis(state, 0, state.specification.initial_basis())
+        return KeptBasis(state, number, _arrays(connection, path, state, number)[0])
+
+
+def read_past(path: Path, agents: Collection[str], first: int, before: int, *, most: int) -> RecalledRounds:
+    """The rounds from `first` on, below `before`, whose gradients of all `agents` counted, with their bases.
+
+    Args:
+        path: of the stored run.
+        agents: names; one or more.
+        first: round.
+        before: round.
+        most: so many rounds at a time.
+
+    Raises:
+        RunFileError: the file is missing or damaged.
+    """
+    with _reading(path) as connection:
+        state = _state(connection, path)
+        learnt, partly = _learnt_rounds(connection, path, frozenset(agents), first, min(before, state.rounds))
+        kept = set(state.kept)
+        lost = len(partly) + sum(number not in kept for number in learnt)
+        if lost:
+            return RecalledRounds((), before, lost)
+        bases = [
+            (number, _arrays(connection, path, state, number)[0] if number else state.specification.initial_basis())
+            for number in learnt[:most]
+        ]
+        return RecalledRounds(tuple(bases), learnt[most] if len(learnt) > most else before)
+
+
+def _learnt_rounds(
+    connection: ReadingConnection, path: Path, agents: frozenset[str], first: int, before: int
+) -> tuple[list[int], set[int]]:
+    """Rounds whose gradients of all agents counted, now or later; and those of which only some agents' did."""
+    found: dict[int, set[str]] = {}
+    here: Collection[str] = ()
+    named_before = "SELECT max(round) FROM rounds WHERE contributors IS NOT NULL AND round <= ?"
+    (begin,) = connection.execute(named_before, (first,)).fetchone()
+    for row in _rows(connection, path, "rounds WHERE round >= ? AND round < ? ORDER BY round", begin or 0, before):
+        number, named = row[_ROUND], row[_CONTRIBUTORS]
+        if named is not None:
+            names = json.loads(named)
+            stale = names if isinstance(names, dict) else {}
+            here = agents.intersection(names)
+        else:
+            stale = {}
+        for agent in here:
+            found.setdefault(stale.get(agent, number), set()).add(agent)
+    wanted = sorted(number for number in found if number >= first)
+    partly = {number for number in wanted if len(found[number]) < len(agents)}
+    return [number for number in wanted if number not in partly], partly
+
+
+def spans(numbers: Sequence[int]) -> str:
+    """Ascending numbers for people: runs of neighbours as `first-last`, and in a long list those that are far apart
+    by an ellipsis."""
+    found: list[list[int]] = []
+    for number in numbers:
+        if found and number == found[-1][-1] + 1:
+            found[-1] = [found[-1][0], number]
+        else:
+            found.append([number])
+    texts = ["-".join(map(str, span)) for span in found]
+    return ", ".join(texts if len(texts) <= 8 else [*texts[:4], "…", *texts[-3:]])
+
+
+def seal(values: Sequence[Any]) -> int:
+    """The check sum that goes with a row."""
+    return zlib.crc32(json.dumps(values).encode())
+
+
+def seal_of_arrays(basis: bytes, row_squares: bytes | None) -> int:
+    """The check sum that goes with a basis."""
+    return zlib.crc32(row_squares or b"", zlib.crc32(basis))
+
+
+def _not_kept(state: StoredState, number: int) -> str:
+    if number > state.rounds:
+        return f"no basis after {number} rounds, for {state.rounds} are done"
+    return f"not kept the basis after {number} rounds"
+
+
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[ReadingConnection]:
+    """One moment of the file, whoever writes to it meanwhile."""
+    try:
+        if not path.is_file():
+            raise RunFileError(f"there is no stored run {path}; name the folder of one, see `cospan runs`")
+        with reading_connection(path) as connection:
+            connection.execute("BEGIN")
+            yield connection
+    except sqlite3.OperationalError as failure:
+        name = getattr(failure, "sqlite_errorname", "")  # it has none where a text is not UTF-8
+        if name.startswith("SQLITE_INTERRUPT"):
+            raise _damaged(path, "to read it takes longer than its size allows") from failure
+        if name.startswith("SQLITE_BUSY"):
+            raise RunFileError(
+                f"cannot read {path}: another program has had it locked for {BUSY_SECONDS:g} s; end that program"
+            ) from failure
+        if name.startswith(("SQLITE_CANTOPEN", "SQLITE_READONLY", "SQLITE_PERM", "SQLITE_IOERR")):
+            raise _unreadable(path, str(failure)) from failure
+        raise _damaged(path, str(failure)) from failure
+    except (sqlite3.Error, ValueError, KeyError, TypeError, RecursionError) as failure:
+        raise _damaged(path, str(failure)) from failure
+    except OSError as failure:
+        raise _unreadable(path, failure.strerror or str(failure)) from failure
+
+
+def _unreadable(path: Path, how: str) -> RunFileError:
+    log = path.with_name(f"{path.name}-wal")
+    what = f"check the disk and the permissions of {path.parent}"
+    with contextlib.suppress(OSError):
+        if log.exists():
+            what = f"where the folder cannot be written to, copy {path.name} and {log.name} to one that can"
+    return RunFileError(f"cannot read {path}: {how}; {what}")
+
+
+def _damaged(path: Path, how: str) -> RunFileError:
+    return RunFileError(
+        f"{path} cannot be read as a stored run: {' '.join(how.split())}; it was left as it is: bring back a copy, "
+        "or name another folder"
+    )
+
+
+def _state(connection: ReadingConnection, path: Path) -> StoredState:
+    (application,) = connection.execute("PRAGMA application_id").fetchone()
+    if application != APPLICATION:
+        raise _damaged(path, "it is of another program")
+    (schema,) = connection.execute("PRAGMA user_version").fetchone()
+    if schema != SCHEMA:
+        raise RunFileError(
+            f"{path} has format {schema}, and this version of Cospan knows {SCHEMA}; use the newer version"
+        )
+    connection.check_tables()
+    row = next(_rows(connection, path, "run"), None)
+    if row is None:
+        raise _damaged(path, "it holds no run")
+    _, run_id, created, text, digest, incarnation, cause, message = row
+    count, last = connection.execute("SELECT count(*), max(round) FROM rounds").fetchone()
+    if count and count != last + 1:
+        raise _damaged(path, f"it has {count} rounds, and the last is round {last}")
+    stored = next((row[_STORED] for row in _rows(connection, path, "rounds WHERE round = ?", last)), None)
+    kept = _ascending(connection.execute("SELECT round FROM bases ORDER BY round"))
+    if count and count not in kept:
+        raise _damaged(path, f"the basis after its {count} rounds is missing")
+    specification = from_toml(text, name=f"the specification in {path}")
+    if specification.digest() != digest:
+        raise RunFileError(
+            f"the specification in {path} is of another version of Cospan, which read it otherwise; use that one"
+        )
+    return StoredState(
+        run_id=run_id,
+        created=created,
+        specification=specification,
+        incarnation=incarnation,
+        rounds=count,
+        stored=stored,
+        agents=len(_last_contributors(connection, path)) if count else None,
+        kept=(0, *kept),
+        finish_cause=cause,
+        finish_message=message,
+    )
+
+
+def _check(connection: ReadingConnection, path: Path) -> None:
+    """Looks at every page and every row.
+
+    Raises:
+        RunFileError: one is not as it was written.
+    """
+    (found,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
+    if found != "ok":
+        raise _damaged(path, found)
+    for table in _TABLES:
+        for _ in _rows(connection, path, table):
+            pass
+    for number, basis, row_squares, sealed in connection.execute("SELECT * FROM bases"):
+        if seal_of_arrays(basis, row_squares) != sealed:
+            raise _damaged(path, f"the basis after {number} rounds is not the one that was stored")
+
+
+def _rows(connection: ReadingConnection, path: Path, what: str, *values: Any) -> Iterator[tuple[Any, ...]]:
+    """Rows of a table without their seals, which have to fit."""
+    for number, row in enumerate(connection.execute(f"SELECT * FROM {what}", values)):
+        if number > connection.most_rows:
+            raise _damaged(path, f"{what.partition(' ')[0]} has more rows than the file has room for")
+        if seal(row[:-1]) != row[-1]:
+            raise _damaged(path, f"a row of {what.partition(' ')[0]} is not the one that was stored")
+        yield row[:-1]
+
+
+def _ascending(rows: Iterable[tuple[Any, ...]]) -> tuple[int, ...]:
+    """The rounds of rows. Raises ValueError where they do not ascend, as in pages that lead back to themselves."""
+    found: list[int] = []
+    for (number,) in rows:
+        if not isinstance(number, int) or number <= (found[-1] if found else 0):
+            raise ValueError(f"round {number!r} stands in the wrong place")
+        found.append(number)
+    return tuple(found)
+
+
+def _session(row: tuple[Any, ...]) -> Session:
+    token, instance_id, agents, reconnects, holder, site_index = row
+    return Session(
+        token=token,
+        instance_id=instance_id,
+        agent_ids=tuple(json.loads(agents)),
+        stream=0,
+        phase=AgentPhase.LOST,
+        last_seen=0.0,
+        reconnects=reconnects,
+        holder=holder,
+        site_index=site_index,
+    )
+
+
+def _arrays(
+    connection: ReadingConnection, path: Path, state: StoredState, number: int
+) -> tuple[Float[np.ndarray, "d r"], Float[np.ndarray, " d"] | None]:
+    """B_t, t = `number`, and what its step remembers."""
+    spec = state.specification
+    basis, row_squares, sealed = connection.execute(
+        "SELECT basis, row_squares, seal FROM bases WHERE round = ?", (number,)
+    ).fetchone()
+    if len(basis) != 8 * spec.feature_dim * spec.rank or seal_of_arrays(basis, row_squares) != sealed:
+        raise _damaged(path, f"the basis after {number} rounds is not the one that was stored")
+    values = np.frombuffer(basis, dtype="<f8").reshape(spec.feature_dim, spec.rank)
+    return values, None if row_squares is None else np.frombuffer(row_squares, dtype="<f8")
+
+
+def _last_contributors(connection: ReadingConnection, path: Path) -> Sequence[str]:
+    named = "rounds WHERE contributors IS NOT NULL ORDER BY round DESC LIMIT 1"
+    return next((list(json.loads(row[_CONTRIBUTORS])) for row in _rows(connection, path, named)), [])
+
+
+def _counts(
+    connection: ReadingConnection, path: Path, state: StoredState
+) -> tuple[dict[str, int], dict[str, int], dict[int, frozenset[str]]]:
+    """Of every agent: in how many rounds it counted, and the newest of them; and whose gradients of which round."""
+    counted: dict[str, int] = {}
+    last: dict[str, int] = {}
+    accepted: dict[int, set[str]] = {}
+    oldest = state.rounds - max(1, state.specification.max_staleness)
+    named = "rounds WHERE contributors IS NOT NULL ORDER BY round"
+    rows = [(row[_ROUND], row[_CONTRIBUTORS]) for row in _rows(connection, path, named)]
+    ends = [*(row[_ROUND] for row in rows), state.rounds][1:]
+    for (number, text), until in zip(rows, ends, strict=True):
+        names = json.loads(text)
+        for name in names:
+            counted[name] = counted.get(name, 0) + until - number
+            last[name] = until - 1
+        for of in range(max(number, oldest), until):
+            for name in names:
+                own = names[name] if isinstance(names, dict) else of
+                accepted.setdefault(own, set()).add(name)
+    return counted, last, {number: frozenset(names) for number, names in accepted.items() if number >= oldest}

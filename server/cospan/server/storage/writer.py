@@ -1,0 +1,448 @@
+"""A run on the disk: one SQLite file, one transaction for every round.
+
+The file is `coordinator.sqlite` of a run folder. A `RunStore` belongs to one coordinator at a time, which holds a
+lock beside it; `cospan.server.storage.reader` reads it without. Nothing is changed in a file that cannot be read as
+a whole: a damaged one, one of a newer version, or one on a read-only or full disk is refused as it is. SQLite
+itself does not see a bit that has flipped in a value, so every row has a seal: a check sum of its other columns.
+"""
+
+import contextlib
+import json
+import logging
+import os
+import sqlite3
+import stat
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+from jaxtyping import Float
+
+from cospan.core.specification import RunSpecification, basis_digest
+from cospan.server.machine.events import (
+    DropMember,
+    OfOneRound,
+    RoundRecord,
+    StoreMember,
+    StoreRound,
+    StoreSpecification,
+)
+from cospan.server.machine.snapshot import SavedRun
+from cospan.server.storage.lock import StoreLock
+from cospan.server.storage.reader import APPLICATION, SCHEMA, read_saved, read_state, seal, seal_of_arrays
+from cospan.server.storage.schema import BUSY_SECONDS, TABLES
+from cospan.wire.errors import RunFileError
+from cospan.wire.files.spec_file import to_toml
+from cospan.wire.messages import FinishCause
+
+log = logging.getLogger(__name__)
+
+Operation: TypeAlias = StoreRound | StoreSpecification | StoreMember | DropMember
+"""What can be stored."""
+
+KEEP_EVERY = 100
+"""Every so many rounds the basis is kept for good, unless told otherwise."""
+_NEWEST_BASES = 3
+"""So many of the newest bases are kept, whatever their round."""
+_TRY_SECONDS = 0.5
+"""How long SQLite itself tries, while another program has the file locked, before the wait is told."""
+_MOST_WAITING_BYTES = 256 << 20
+"""Of bases that are kept for agents whose files do not hold their rounds yet."""
+_PAGE, _LARGE_PAGE = 4096, 65_536
+_LARGE_BASIS = 1 << 17
+"""Bytes: from here on large pages spare a quarter to a half of what a commit costs."""
+
+
+class RunStore:
+    """A run on the disk, for the coordinator that serves it. One thread at a time may call its methods."""
+
+    def __init__(
+        self,
+        path: Path,
+        connection: sqlite3.Connection,
+        lock: StoreLock,
+        saved: SavedRun,
+        *,
+        keep_every: int,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """See `create_store` and `open_store`."""
+        self.path, self.saved = path, saved
+        self._connection, self._lock = connection, lock
+        self.incarnation = 0
+        self._keep_every = keep_every
+        self._digest = saved.specification.digest()
+        self._clock, self._told = clock, False
+        self.needed_from: Callable[[], int | None] = lambda: None
+        """Gives the oldest round whose basis agents may ask for; called by the thread that writes."""
+        self._pruned = 0
+        self._names: Set[str] | None = None
+        self._contributors = ""  # so that the first round stored here names them, whatever the rounds before hold
+
+    def begin(self) -> None:
+        """Raises the incarnation: whatever an earlier coordinator of this run still says is void.
+
+        Raises:
+            RunFileError: nothing can be stored.
+        """
+        with self._writing() as cursor:
+            (incarnation,) = cursor.execute("SELECT incarnation FROM run").fetchone()
+            _change_run(cursor, incarnation=incarnation + 1)
+        self.incarnation = incarnation + 1
+
+    def write(self, operations: Sequence[Operation]) -> None:
+        """Stores everything in one transaction: all of it, or nothing.
+
+        Raises:
+            RunFileError: nothing was stored, as when the disk is full.
+        """
+        before = self._contributors, self._names, self._digest, self._pruned
+        try:
+            with self._writing() as cursor:
+                rows, records = list[tuple[Any, ...]](), list[RoundRecord]()
+                for operation in operations:
+                    if isinstance(operation, StoreRound):
+                        rows.append(self._row(operation.record))
+                        records.append(operation.record)
+                    else:
+                        self._write(cursor, operation)
+                if records:
+                    marks = ", ".join("?" * len(rows[0]))
+                    cursor.executemany(f"INSERT INTO rounds VALUES ({marks})", rows)
+                    self._write_bases(cursor, records)
+        except BaseException:
+            self._contributors, self._names, self._digest, self._pruned = before
+            raise
+
+    def write_end(self, cause: FinishCause, message: str, rounds: int) -> None:
+        """Stores that the run is over after so many rounds, and cannot go on.
+
+        Raises:
+            RunFileError: that cannot be stored.
+        """
+        with self._writing() as cursor:
+            _take_back(cursor, rounds)
+            _change_run(cursor, finish_cause=cause.value, finish_message=message)
+
+    def take_back(self, rounds: int) -> None:
+        """Stores that only so many rounds are done: the next may have been stored, and no agent was told of it.
+
+        Raises:
+            RunFileError: that cannot be stored.
+        """
+        with self._writing() as cursor:
+            _take_back(cursor, rounds)
+
+    def close(self) -> None:
+        """Ends the use of the file; another coordinator may take it."""
+        with contextlib.suppress(sqlite3.Error):
+            self._connection.close()
+        self._lock.close()
+
+    def _write(self, cursor: sqlite3.Cursor, operation: StoreSpecification | StoreMember | DropMember) -> None:
+        match operation:
+            case StoreSpecification(specification=specification):
+                self._digest = specification.digest()
+                _change_run(cursor, specification=to_toml(specification), specification_digest=self._digest)
+            case StoreMember(session=member):
+                agents = json.dumps(member.agent_ids)
+                values = (member.token, member.instance_id, agents, member.reconnects, member.holder)
+                _put(cursor, "sessions", *values, member.site_index)
+                if member.site_index is not None:
+                    _put(cursor, "seats", member.holder, member.site_index, member.instance_id)
+                cursor.executemany(
+                    "DELETE FROM departures WHERE agent = ?", [(agent,) for agent in member.agent_ids]
+                )
+            case DropMember(token=token, departures=departures):
+                cursor.execute("DELETE FROM sessions WHERE token = ?", (token,))
+                for gone in departures:
+                    _put(cursor, "departures", gone.agent_id, gone.round, gone.cause, gone.reconnects)
+
+    def _write_bases(self, cursor: sqlite3.Cursor, records: Sequence[RoundRecord]) -> None:
+        """Those of rounds in a row that are to be kept, which with many rounds spares most of what is large."""
+        last = records[-1].closed_round + 1
+        pruned = max(self._pruned, self._prunable(last, records[-1].move.basis.nbytes))
+        for record in records:
+            number = record.closed_round + 1
+            if number > pruned or number % self._keep_every == 0:
+                basis, row_squares = _blob(record.move.basis), _blob(record.move.row_squares)
+                values = (number, basis, row_squares, seal_of_arrays(basis or b"", row_squares))
+                cursor.execute("INSERT INTO bases VALUES (?, ?, ?, ?)", values)
+        cursor.execute(
+            "DELETE FROM bases WHERE round > ? AND round <= ? AND round % ? <> 0",
+            (self._pruned, pruned, self._keep_every),
+        )
+        self._pruned = pruned
+
+    def _prunable(self, last: int, basis_bytes: int) -> int:
+        """Up to which round bases are needed by nobody, when `last` is the newest."""
+        pruned, needed = last - _NEWEST_BASES, self.needed_from()
+        if needed is None:
+            return pruned
+        return min(pruned, max(needed - 1, last - _MOST_WAITING_BYTES // basis_bytes))
+
+    def _row(self, record: RoundRecord) -> tuple[Any, ...]:
+        """A row of `rounds`, with its seal."""
+        report = record.report
+        fresh = _fresh(record.contributors, record.closed_round)
+        known = fresh is not None and fresh == self._names  # mostly, and to spell thousands takes a while
+        contributors = self._contributors if known else _contributors(record.contributors, fresh=fresh is not None)
+        values = (
+            *(record.closed_round, time.time(), self._digest),
+            *(None if contributors == self._contributors else contributors, _real(record.weight)),
+            *(_real(report.seconds), _real(report.basis_movement), _real(report.orthonormality_error)),
+            *(_names(report.departed_agent_ids), _names(report.absent_agent_ids)),
+            basis_digest(record.move.basis),
+        )
+        self._contributors, self._names = contributors, fresh
+        return (*values, seal(values))
+
+    def _begin(self, cursor: sqlite3.Cursor) -> None:
+        """Begins a transaction, if need be when another program has unlocked the file."""
+        begun = self._clock()
+        while True:
+            try:
+                cursor.execute("BEGIN IMMEDIATE")
+                self._told = False
+                return
+            except sqlite3.OperationalError as failure:
+                waited = self._clock() - begun
+                if not _is_locked(failure) or waited >= BUSY_SECONDS:
+                    raise
+                if not self._told:
+                    log.warning("another program has locked %s; rounds wait up to %g s", self.path, BUSY_SECONDS)
+                self._told = True
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[sqlite3.Cursor]:
+        """One transaction, on the disk when it is left."""
+        cursor = self._connection.cursor()
+        try:
+            self._begin(cursor)
+            yield cursor
+            cursor.execute("COMMIT")
+        except BaseException as failure:
+            with contextlib.suppress(sqlite3.Error):
+                cursor.execute("ROLLBACK")
+            if not isinstance(failure, sqlite3.Error):
+                raise
+            if _is_locked(failure):
+                raise RunFileError(
+                    f"cannot store the run in {self.path}: another program has had it locked for "
+                    f"{BUSY_SECONDS:g} s; what was stored before is untouched: end that program, and start the "
+                    "coordinator again to go on"
+                ) from failure
+            raise RunFileError(
+                f"cannot store the run in {self.path}: {failure}; what was stored before is untouched: "
+                "see to the disk, and start the coordinator again to go on"
+            ) from failure
+        finally:
+            cursor.close()
+
+
+def create_store(
+    path: Path, specification: RunSpecification, *, run_id: str, keep_every: int = KEEP_EVERY
+) -> RunStore:
+    """A new run, which must not have a file yet; the file appears whole or not at all.
+
+    Args:
+        path: of the file.
+        specification: of the run.
+        run_id: its name.
+        keep_every: of so many rounds one basis is kept for good, beside the newest.
+
+    Raises:
+        RunFileError: there is a file, or none can be made.
+    """
+    lock = StoreLock(path)
+    if path.exists():
+        lock.close()
+        raise RunFileError(f"{path} holds a run already; name another folder")
+    try:
+        with _storing(path):
+            _make_file(path, run_id, specification)
+            connection = _connect(path)
+    except BaseException:
+        for name in (path, *_fresh_files(path)):
+            with contextlib.suppress(OSError):
+                name.unlink()
+        lock.remove()
+        raise
+    return RunStore(path, connection, lock, SavedRun(run_id, specification), keep_every=keep_every)
+
+
+def open_store(path: Path, *, keep_every: int = KEEP_EVERY, reopen: bool = False) -> RunStore:
+    """A run that was stored before, checked as a whole.
+
+    Args:
+        path: of the file.
+        keep_every: of so many rounds one basis is kept for good, beside the newest.
+        reopen: whether the last round of a run that did all its rounds is taken back, so that agents that were
+            killed before they had written their files can take part in it again.
+
+    Raises:
+        RunFileError: it is damaged, of a newer version, over, served by another coordinator, or cannot be written.
+            Nothing has been changed.
+    """
+    lock = StoreLock(path)
+    try:
+        state = read_state(path, check=True)
+        if reopen and state.finish_cause == FinishCause.ROUNDS_REACHED.value and state.rounds:
+            with _storing(path):
+                _reopen(path, state.rounds - 1)
+            state = read_state(path)
+        if state.finish_cause is not None:
+            raise RunFileError(
+                f"the run in {path} is over after {state.rounds} rounds ({state.finish_message}); "
+                "name another folder"
+            )
+        saved = read_saved(path)
+        with _storing(path):
+            _keep_to_owner(path)
+            connection = _connect(path)
+    except BaseException:
+        lock.close()
+        raise
+    return RunStore(path, connection, lock, saved, keep_every=keep_every)
+
+
+def _reopen(path: Path, rounds: int) -> None:
+    """Takes the last round back, and that the run is over. What the round follows from is kept."""
+    connection = _connect(path)
+    try:
+        cursor = connection.cursor()
+        cursor.execute("BEGIN IMMEDIATE")
+        _take_back(cursor, rounds)
+        _change_run(cursor, finish_cause=None, finish_message=None)
+        cursor.execute("COMMIT")
+    finally:
+        connection.close()
+
+
+def _take_back(cursor: sqlite3.Cursor, rounds: int) -> None:
+    cursor.execute("DELETE FROM rounds WHERE round >= ?", (rounds,))
+    cursor.execute("DELETE FROM bases WHERE round > ?", (rounds,))
+
+
+def _fresh_files(path: Path) -> tuple[Path, Path]:
+    """What a file is called until it is whole, and what SQLite puts beside it."""
+    return path.with_name(f".{path.name}.new"), path.with_name(f".{path.name}.new-journal")
+
+
+def _make_file(path: Path, run_id: str, specification: RunSpecification) -> None:
+    fresh, journal = _fresh_files(path)
+    fresh.unlink(missing_ok=True)
+    journal.unlink(missing_ok=True)
+    # What SQLite puts beside it has the same mode.
+    os.close(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
+    connection = sqlite3.connect(fresh, isolation_level=None)
+    try:
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute(f"PRAGMA page_size = {_page_bytes(specification)}")
+        connection.execute("BEGIN IMMEDIATE")
+        for statement in TABLES.split(";\n"):
+            connection.execute(statement)
+        connection.execute(f"PRAGMA user_version = {SCHEMA}")
+        connection.execute(f"PRAGMA application_id = {APPLICATION}")
+        cursor = connection.cursor()
+        values = (1, run_id, time.time(), to_toml(specification), specification.digest(), 0, None, None)
+        _put(cursor, "run", *values, anew=True)
+        cursor.execute("COMMIT")
+    finally:
+        connection.close()
+    fresh.rename(path)
+    _sync_folder(path.parent)
+
+
+def _page_bytes(specification: RunSpecification) -> int:
+    """A basis is written, checked and pruned page by page: large ones take large pages."""
+    basis_bytes = 8 * specification.feature_dim * specification.rank
+    return _LARGE_PAGE if basis_bytes >= _LARGE_BASIS else _PAGE
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(
+        path, isolation_level=None, timeout=BUSY_SECONDS, check_same_thread=False, cached_statements=32
+    )
+    try:
+        connection.execute("PRAGMA trusted_schema = OFF")
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute(f"PRAGMA busy_timeout = {int(1000 * _TRY_SECONDS)}")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _keep_to_owner(path: Path) -> None:
+    """Takes from others the right to read a file that an earlier version has made."""
+    for name in (path, path.with_name(f"{path.name}-wal"), path.with_name(f"{path.name}-shm")):
+        with contextlib.suppress(OSError):  # it is not there, or is another user's
+            name.chmod(stat.S_IMODE(name.stat().st_mode) & 0o700)
+
+
+def _is_locked(failure: BaseException) -> bool:
+    return getattr(failure, "sqlite_errorname", "").startswith(("SQLITE_BUSY", "SQLITE_LOCKED"))
+
+
+@contextlib.contextmanager
+def _storing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (sqlite3.Error, OSError) as failure:
+        raise RunFileError(
+            f"cannot store a run in {path}: {failure}; check the disk and its permissions"
+        ) from failure
+
+
+def _put(cursor: sqlite3.Cursor, table: str, *values: Any, anew: bool = False) -> None:
+    """Puts a row in, with its seal; in the place of an older one unless it is `anew`."""
+    marks = ", ".join("?" * (len(values) + 1))
+    verb = "INSERT" if anew else "INSERT OR REPLACE"
+    cursor.execute(f"{verb} INTO {table} VALUES ({marks})", (*values, seal(values)))
+
+
+def _change_run(cursor: sqlite3.Cursor, **changes: Any) -> None:
+    """Changes columns of the one row of `run`."""
+    cursor.execute("SELECT * FROM run")
+    columns = [column[0] for column in cursor.description]
+    row = dict(zip(columns, cursor.fetchone(), strict=True)) | changes
+    del row["seal"]
+    _put(cursor, "run", *row.values())
+
+
+def _real(value: float) -> float:
+    """As SQLite gives it back: it knows no −0."""
+    return float(value) + 0.0
+
+
+def _sync_folder(folder: Path) -> None:
+    """So that the file's name, too, survives a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _fresh(contributors: Mapping[str, int], number: int) -> Set[str] | None:
+    """The names, where all their gradients are of round `number`."""
+    if isinstance(contributors, OfOneRound):
+        return contributors.names if contributors.round == number else None
+    return contributors.keys() if all(of == number for of in contributors.values()) else None
+
+
+def _contributors(contributors: Mapping[str, int], *, fresh: bool) -> str:
+    """The names; where one's gradient was not fresh, all with the rounds of their gradients."""
+    return json.dumps(sorted(contributors)) if fresh else json.dumps(contributors, sort_keys=True)
+
+
+def _names(names: Sequence[str]) -> str | None:
+    return json.dumps(names) if names else None
+
+
+def _blob(values: Float[np.ndarray, "..."] | None) -> bytes | None:
+    return None if values is None else np.ascontiguousarray(values, dtype="<f8").tobytes()

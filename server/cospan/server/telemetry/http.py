@@ -1,0 +1,170 @@
+"""Serves `/metrics` and `/healthz` over HTTP, from a thread of its own: a scrape never holds a round up.
+
+Beyond loopback it is as guarded as the run: with certificates a peer must show one that may look on.
+"""
+
+import asyncio
+import contextlib
+import logging
+import ssl
+import threading
+from collections.abc import Callable, Collection
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+
+from cospan.server.admission.file_limits import small_connections
+from cospan.server.net.binding import resolved
+from cospan.server.net.http_server import Answer, PlainHttpServer, RefusedError, Request
+from cospan.wire.address import parse_host
+from cospan.wire.errors import AdminRequiredError, IdentityMismatchError, InvalidValueError
+from cospan.wire.security.certificate import uris_of_der
+from cospan.wire.security.identity import Right, of_certificate
+from cospan.wire.security.tls import TlsFiles, TlsSource
+
+log = logging.getLogger(__name__)
+
+
+class MetricsServer:
+    """A small HTTP server beside a coordinator or a relay.
+
+    with MetricsServer(registry, healthy, host="127.0.0.1", port=9464) as server:
+        print(server.address)
+    """
+
+    def __init__(
+        self,
+        registry: CollectorRegistry,
+        health: Callable[[], str],
+        *,
+        host: str,
+        port: int,
+        tls: TlsFiles | None = None,
+        names: Collection[str] | None = None,
+    ) -> None:
+        """Listens; nothing is answered before it is entered.
+
+        Args:
+            registry: the metrics.
+            health: says what is wrong, in a few words; nothing where all is well. Called from other threads.
+            host: address to listen on; of a name with several addresses the first.
+            port: to listen on; 0 for any that is free.
+            tls: certificate, key and authority: a peer must then show a certificate of an observer or an
+                administrator. None for plain HTTP.
+            names: what the Host of a request may be; None for any.
+
+        Raises:
+            InvalidValueError: the address is none, or cannot be bound; the text says why.
+        """
+        contexts = None if tls is None else _Contexts(TlsSource(tls))
+        self._registry, self._health = registry, health
+        self._checking: asyncio.Future[str] | None = None
+        address = parse_host(host, port)
+        try:
+            place = resolved(address, "--metrics")[0]
+            self._server = PlainHttpServer(
+                place.host,
+                place.port,
+                self._answer,
+                name="metrics",
+                most=small_connections(),
+                names=names,
+                tls=contexts or (lambda: None),
+            )
+        except OSError as failure:
+            raise InvalidValueError(
+                f"cannot serve metrics on {address}: {failure.strerror or failure}; choose another address with "
+                "--metrics"
+            ) from failure
+        self._host, self._scheme = host, "http" if tls is None else "https"
+
+    @property
+    def address(self) -> str:
+        """Where the metrics are, as a URL; the real port, where 0 was asked for."""
+        host = f"[{self._host}]" if ":" in self._host else self._host
+        return f"{self._scheme}://{host}:{self._server.port}/metrics"
+
+    def __enter__(self) -> "MetricsServer":
+        self._server.__enter__()
+        log.info("metrics are on %s", self.address)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.__exit__()
+
+    async def _answer(self, request: Request) -> Answer:
+        """Answers `/metrics` and `/healthz`."""
+        _check_may_look(request)
+        match request.path:
+            case "/metrics":
+                return Answer(200, generate_latest(self._registry), CONTENT_TYPE_LATEST)
+            case "/healthz":
+                problem = await self._problem()
+                return Answer(503 if problem else 200, f"{problem or 'ok'}\n".encode())
+            case _:
+                return Answer(404, b"there are /metrics and /healthz\n")
+
+    async def _problem(self) -> str:
+        """What is wrong; who asks while it is being found out is told the same, so one thread is enough."""
+        if self._checking is None:
+            loop = asyncio.get_running_loop()
+            checking = self._checking = loop.create_future()
+            # A daemon, so that the end does not wait for it: it may wait for the loop that ends this server.
+            threading.Thread(target=self._check, args=(loop, checking), name="health", daemon=True).start()
+        return await asyncio.shield(self._checking)
+
+    def _check(self, loop: asyncio.AbstractEventLoop, checking: asyncio.Future[str]) -> None:
+        try:
+            problem = self._health()
+        except Exception as failure:
+            log.exception("the health check has failed")
+            problem = f"the health check has failed: {failure}"
+        with contextlib.suppress(RuntimeError):  # the server has ended meanwhile
+            loop.call_soon_threadsafe(self._checked, checking, problem)
+
+    def _checked(self, checking: asyncio.Future[str], problem: str) -> None:
+        self._checking = None
+        if not checking.done():
+            checking.set_result(problem)
+
+
+def _check_may_look(request: Request) -> None:
+    """Sees to it that the peer may look on.
+
+    Raises:
+        RefusedError: its certificate is malformed, or not that of an observer or an administrator.
+    """
+    if request.certificate is None:
+        return
+    try:
+        of_certificate(uris_of_der(request.certificate), address=request.peer).require(Right.READ)
+    except (AdminRequiredError, IdentityMismatchError) as refusal:
+        raise RefusedError(403, str(refusal)) from refusal
+
+
+class _Contexts:
+    """What new connections are secured with: by the certificate that is on disk now."""
+
+    def __init__(self, source: TlsSource) -> None:
+        self._source, self._material = source, source.material
+        self._context = _context_of(source)
+
+    def __call__(self) -> ssl.SSLContext:
+        self._source.refresh()
+        if self._source.material is not self._material:
+            try:
+                self._context = _context_of(self._source)
+            except (OSError, ssl.SSLError) as failure:
+                log.warning("the former certificate stays in use for metrics: %s", failure)
+            else:
+                self._material = self._source.material
+        return self._context
+
+
+def _context_of(source: TlsSource) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.load_verify_locations(cadata=source.material.authority.decode())
+    context.load_cert_chain(source.files.certificate, source.files.key, password=b"")
+    return context
