@@ -61,8 +61,8 @@ def specification(method: Method | None = None, **changes: Any) -> RunSpecificat
         "rounds": 3,
         "seed": 1,
         "method": paper(3) if method is None else method,
-        "liveness_seconds": LIVENESS,
-        "round_seconds": ROUND,
+        "session_timeout_seconds": LIVENESS,
+        "round_timeout_seconds": ROUND,
     }
     return RunSpecification(**(values | changes))
 
@@ -151,7 +151,7 @@ class Disk:
         lost = replace(member, stream=0, phase=m.AgentPhase.LOST, last_seen=0.0, opened=0.0)
         self.sessions[member.token] = lost
         if member.site_index is not None:
-            self.seats[member.holder] = Seat(member.site_index, member.instance_id)
+            self.seats[member.site_claim_id] = Seat(member.site_index, member.instance_id)
         for agent in member.agent_ids:
             self.departures.pop(agent, None)
 
@@ -258,13 +258,13 @@ class CoordinatorDriver:
         number = next(self._streams)
         return events.JoinRequested(join(*agents, **changes), number, f"token-{number}")
 
-    def seating(self, holder: str, **changes: Any) -> events.JoinRequested:
+    def seating(self, site_claim_id: str, **changes: Any) -> events.JoinRequested:
         """A process that brings no site asks for one."""
-        return self.joining(holder=holder, **{"instance": f"process of {holder}"} | changes)
+        return self.joining(site_claim_id=site_claim_id, **{"instance": f"process of {site_claim_id}"} | changes)
 
-    def seat(self, holder: str, **changes: Any) -> m.Welcome:
+    def seat(self, site_claim_id: str, **changes: Any) -> m.Welcome:
         """It is given one."""
-        self.step(self.seating(holder, **changes))
+        self.step(self.seating(site_claim_id, **changes))
         return self.welcome()
 
     def resuming(self, token: str, **changes: Any) -> events.JoinRequested:
@@ -321,11 +321,13 @@ class CoordinatorDriver:
 class AgentDriver:
     """Steps the agent's machine with a clock of its own, and checks after every event what always holds."""
 
-    def __init__(self, patience: float = 60.0, *, near: bool = False, **changes: Any) -> None:
+    def __init__(self, progress_timeout_seconds: float = 60.0, *, near: bool = False, **changes: Any) -> None:
         self.now = 100.0
         self.specification = specification(**({"rounds": 0} | changes))  # tests begin in any round
         self.basis = self.specification.initial_basis()
-        self.state, self.commands = session.initial_state(patience=patience, now=self.now, near=near)
+        self.state, self.commands = session.initial_state(
+            progress_timeout_seconds=progress_timeout_seconds, now=self.now, near=near
+        )
         self.state.check()
 
     def step(self, event: session.Event) -> list[str]:

@@ -39,19 +39,21 @@ def round_of(number: int, contributors: Mapping[str, int] | None = None, **chang
     return StoreRound(record)
 
 
-def stored_run(folder: Path, rounds: int, *, keep_every: int = 100, **changes: Any) -> Path:
+def stored_run(folder: Path, rounds: int, *, checkpoint_interval: int = 100, **changes: Any) -> Path:
     """A run of so many rounds that a coordinator has left to be gone on with; its file."""
     path = folder / NAME
-    with served(path, keep_every=keep_every, **changes) as store:
+    with served(path, checkpoint_interval=checkpoint_interval, **changes) as store:
         for number in range(rounds):
             store.write([round_of(number)])
     return path
 
 
 @contextlib.contextmanager
-def served(path: Path, *, keep_every: int = 100, **changes: Any) -> Iterator[RunStore]:
+def served(path: Path, *, checkpoint_interval: int = 100, **changes: Any) -> Iterator[RunStore]:
     """A new run, which its coordinator has begun to store."""
-    store = create_store(path, specification(rounds=0, **changes), run_id=RUN_ID, keep_every=keep_every)
+    store = create_store(
+        path, specification(rounds=0, **changes), run_id=RUN_ID, checkpoint_interval=checkpoint_interval
+    )
     try:
         store.begin()
         yield store

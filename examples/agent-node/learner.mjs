@@ -7,14 +7,14 @@ import { toMatrix } from './session.mjs';
 export function makeLearner(specification, environment) {
   const { method } = specification;
   if (Number(method.warm_up_rounds) > 0) throw new Error('this agent knows no warm-up; run with warm_up_rounds = 0');
-  switch (method.corrections) {
-    case 'CORRECTION_SCHEDULE_END_OF_ROUND':
+  switch (method.head_update) {
+    case 'HEAD_UPDATE_END_OF_ROUND':
       return new EndOfRound(specification, environment);
-    case 'CORRECTION_SCHEDULE_FULL_HISTORY':
+    case 'HEAD_UPDATE_FULL_HISTORY':
       if (method.trace_decay > 0 || method.forgetting > 0 || !method.reward_scaled) break;
       return new FullHistory(specification, environment);
   }
-  throw new Error(`this agent does not know ${method.corrections} with these options; run with --preset paper`);
+  throw new Error(`this agent does not know ${method.head_update} with these options; run with --preset paper`);
 }
 
 const dot = (a, b) => a.reduce((sum, value, place) => sum + value * b[place], 0);

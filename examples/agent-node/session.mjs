@@ -137,7 +137,7 @@ export class Session {
         try {
           this.onMessage(response, write, outcome);
           if (response.event === 'welcome' && heartbeat === undefined) {
-            const silence = 250 * response.welcome.specification.liveness_seconds; // a quarter, in milliseconds
+            const silence = 250 * response.welcome.specification.session_timeout_seconds; // a quarter, in milliseconds
             heartbeat = setInterval(() => {
               if (performance.now() - sent >= silence) write({ heartbeat: {} });
             }, silence / 2);

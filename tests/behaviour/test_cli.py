@@ -202,7 +202,7 @@ def check_folder(folder: Path, result: dict[str, Any]) -> None:
 
 def test_killing_an_agent_does_not_end_the_run(tmp_path: Path, fifo: Path, no_matplotlib: str) -> None:
     variables = {"TOY_FIFO": str(fifo), "PYTHONPATH": no_matplotlib}
-    arguments = ("--agents", "3", "--rounds", "30", "--liveness-seconds", "1", "--output", "run")
+    arguments = ("--agents", "3", "--rounds", "30", "--session-timeout-seconds", "1", "--output", "run")
     arguments += ("--agent-restarts", "0")
     with started("run", "toy_workload:stuck", *arguments, cwd=tmp_path, **variables) as process:
         os.kill(wait_for_site(fifo), signal.SIGKILL)
@@ -451,7 +451,7 @@ def refusal(capfd: pytest.CaptureFixture[str], arguments: Sequence[str]) -> tupl
         ("coordinator --feature-dim 3 --rank 1 --run-folder full", 1, "the run folder full is not empty"),
         (f"coordinator --workload {TOY} --feature-dim 3", 2, "leave out --feature-dim"),
         (f"agent {TOY} --id pump-a", 2, "'pump-a' does not end in a number"),
-        (f"agent {TOY} --index 3 --of-host", 2, "site 3 is named, and --of-host asks for one that is free"),
+        (f"agent {TOY} --index 3 --sticky-site", 2, "site 3 is named, and --sticky-site asks for one that is free"),
         ("coordinator --feature-dim 3 --rank 1 --run-folder a --runs-folder b", 2, "are mutually exclusive"),
         (f"compare {TOY} --rounds 0", 2, "a comparison has an end"),
         (f"compare {TOY} --output full", 1, "the run folder full is not empty"),
@@ -475,7 +475,11 @@ def refusal(capfd: pytest.CaptureFixture[str], arguments: Sequence[str]) -> tupl
             1,
             "full/file cannot be read as the result of an agent: it is no npz file",
         ),
-        (f"agent {TOY} --id 1 --coordinator 127.0.0.1:1 --patience 0", 1, "127.0.0.1:1 does not answer"),
+        (
+            f"agent {TOY} --id 1 --coordinator 127.0.0.1:1 --progress-timeout-seconds 0",
+            1,
+            "127.0.0.1:1 does not answer",
+        ),
         ("status --coordinator 127.0.0.1:1", 1, "127.0.0.1:1 does not answer"),
         ("stop --coordinator 127.0.0.1:1", 1, "127.0.0.1:1 does not answer"),
         ("status --tls-cert c.pem", 2, "tls_cert is said and tls_key and tls_ca are not; TLS needs all three"),

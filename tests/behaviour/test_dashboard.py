@@ -21,7 +21,7 @@ from cospan.cli.processes.telemetry import metrics_plan
 from cospan.cli.settings.layers import Settings
 from cospan.client.agent import Agent
 from cospan.core.method import practical
-from cospan.dashboard.auth import Entrance
+from cospan.dashboard.auth import DashboardAuth
 from cospan.dashboard.broadcaster import MOST_BROWSERS
 from cospan.dashboard.payloads import AGENT_COLUMNS
 from cospan.dashboard.run_view import RunView, Truth
@@ -77,7 +77,7 @@ async def shown(
 ) -> AsyncIterator[tuple[Coordinator, Dashboard, RunView]]:
     async with Coordinator(specification(practical(3), **changes)) as coordinator:
         view = RunView(coordinator)
-        dashboard = Dashboard(view, Entrance(LOOPBACK, token, root), host="127.0.0.1", port=0, tls=tls)
+        dashboard = Dashboard(view, DashboardAuth(LOOPBACK, token, root), host="127.0.0.1", port=0, tls=tls)
         dashboard.open()
         try:
             yield coordinator, dashboard, view
@@ -273,7 +273,7 @@ def test_an_address_that_is_taken_is_named() -> None:
         async with shown() as (coordinator, dashboard, _):
             port = urlsplit(dashboard.address).port
             assert port is not None
-            other = Dashboard(RunView(coordinator), Entrance(LOOPBACK), host="127.0.0.1", port=port)
+            other = Dashboard(RunView(coordinator), DashboardAuth(LOOPBACK), host="127.0.0.1", port=port)
             with pytest.raises(InvalidValueError, match=f"cannot listen on 127.0.0.1:{port}"):
                 other.open()
 

@@ -181,7 +181,13 @@ def test_a_name_that_a_live_agent_has_is_taken() -> None:
     async def refused() -> None:
         async with Coordinator(specification()) as coordinator:
             first, second = (
-                Agent(RINGS, index=index, agent_id="twin", coordinator=coordinator.address, patience=2.0)
+                Agent(
+                    RINGS,
+                    index=index,
+                    agent_id="twin",
+                    coordinator=coordinator.address,
+                    progress_timeout_seconds=2.0,
+                )
                 for index in (0, 1)
             )
             async with first:
@@ -353,10 +359,10 @@ def test_an_agent_brings_a_site_with_its_name_or_neither() -> None:
     with pytest.raises(errors.InvalidValueError, match="'pump' has no site"):
         Agent(RINGS, agent_id="pump")
     with pytest.raises(errors.InvalidValueError, match="leave out the holder 'me'"):
-        Agent(RINGS, index=0, holder="me")
+        Agent(RINGS, index=0, site_claim_id="me")
     with pytest.raises(errors.InvalidValueError, match="agent id 'a/b'"):
-        Agent(RINGS, holder="a/b")
-    for empty in ({"index": 0, "agent_id": ""}, {"holder": ""}):
+        Agent(RINGS, site_claim_id="a/b")
+    for empty in ({"index": 0, "agent_id": ""}, {"site_claim_id": ""}):
         with pytest.raises(errors.InvalidValueError, match="agent id ''"):
             Agent(RINGS, **empty)
 
@@ -395,7 +401,7 @@ def test_nobody_joins_a_run_that_is_over() -> None:
 def test_a_coordinator_that_is_not_there() -> None:
     async def alone() -> None:
         async with Bridge("127.0.0.1:9") as bridge:
-            agent = Agent(RINGS, index=0, coordinator=bridge.address, patience=0.3)
+            agent = Agent(RINGS, index=0, coordinator=bridge.address, progress_timeout_seconds=0.3)
             with pytest.raises(
                 errors.CoordinatorUnavailableError, match=f"{bridge.address} .*given up after 0.3 s"
             ):
@@ -437,7 +443,7 @@ def test_a_specification_out_of_range_listens_nowhere() -> None:
 
 
 def test_a_network_that_breaks_again_and_again_loses_and_doubles_nothing() -> None:
-    spec = specification(practical(3), agents=3, rounds=30, liveness_seconds=30.0)
+    spec = specification(practical(3), agents=3, rounds=30, session_timeout_seconds=30.0)
 
     async def broken() -> bytes:
         async with Coordinator(spec) as coordinator, Bridge(coordinator.address) as bridge:
@@ -458,7 +464,7 @@ def test_a_network_that_breaks_again_and_again_loses_and_doubles_nothing() -> No
 
 
 def test_a_network_that_stands_still_for_a_while_loses_nothing() -> None:
-    spec = specification(rounds=12, liveness_seconds=30.0)
+    spec = specification(rounds=12, session_timeout_seconds=30.0)
 
     async def paused() -> bytes:
         async with Coordinator(spec) as coordinator, Bridge(coordinator.address) as bridge:
@@ -479,7 +485,7 @@ def test_a_network_that_stands_still_for_a_while_loses_nothing() -> None:
 
 def test_an_agent_that_is_cut_off_for_longer_than_the_bound_is_given_up_and_comes_back() -> None:
     async def cut_off() -> None:
-        spec = specification(agents=3, rounds=0, liveness_seconds=0.5)
+        spec = specification(agents=3, rounds=0, session_timeout_seconds=0.5)
         async with Coordinator(spec) as coordinator, Bridge(coordinator.address) as bridge:
             engine = coordinator.engine
             gone: list[str] = []
@@ -511,7 +517,7 @@ def test_an_agent_that_is_cut_off_for_longer_than_the_bound_is_given_up_and_come
 def test_an_agent_that_connects_into_a_black_hole_comes_out_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its stream breaks, and the new connection is accepted and never answered."""
     monkeypatch.setattr(transport, "_UNARY_SECONDS", 0.2)
-    spec = specification(rounds=12, liveness_seconds=30.0)
+    spec = specification(rounds=12, session_timeout_seconds=30.0)
 
     async def swallowed() -> bytes:
         async with Coordinator(spec) as coordinator, Bridge(coordinator.address) as bridge:
@@ -536,7 +542,7 @@ def test_an_agent_in_a_black_hole_gives_up(monkeypatch: pytest.MonkeyPatch) -> N
 
     async def swallowed() -> None:
         async with Coordinator(specification(rounds=0)) as coordinator, Bridge(coordinator.address) as bridge:
-            agents = agents_of(2, bridge.address, patience=1.5)
+            agents = agents_of(2, bridge.address, progress_timeout_seconds=1.5)
             running = asyncio.gather(*(agent.run_async() for agent in agents), return_exceptions=True)
             await until(coordinator.engine, lambda: coordinator.engine.state.round == 3)
             bridge.drop()
@@ -546,7 +552,7 @@ def test_an_agent_in_a_black_hole_gives_up(monkeypatch: pytest.MonkeyPatch) -> N
                 assert "given up after 1.5 s" in str(outcome)
             bridge.black_hole()
             with pytest.raises(errors.CoordinatorUnavailableError):
-                await Agent(RINGS, index=3, coordinator=bridge.address, patience=0.1).run_async()
+                await Agent(RINGS, index=3, coordinator=bridge.address, progress_timeout_seconds=0.1).run_async()
 
     run(swallowed())
 
@@ -556,7 +562,7 @@ def test_an_agent_whose_round_takes_too_long_is_waited_for_once() -> None:
 
     async def dawdled() -> None:
         release = threading.Event()
-        spec = specification(rounds=0, round_seconds=0.4)
+        spec = specification(rounds=0, round_timeout_seconds=0.4)
         async with Coordinator(spec) as coordinator:
             engine = coordinator.engine
             slow = Agent(

@@ -28,7 +28,7 @@ from cospan.wire import errors
 from cospan.wire.codec.messages import encode_matrix
 from cospan.wire.errors import CospanError
 
-SPEC = specification(practical(3), agents=2, rounds=8, liveness_seconds=3.0)
+SPEC = specification(practical(3), agents=2, rounds=8, session_timeout_seconds=3.0)
 ATTACKED_ROUND = 3
 FINGERPRINT = States().fingerprint
 Attack = Callable[[Coordinator], Awaitable[None]]
@@ -238,8 +238,8 @@ FIRST: dict[str, tuple[bytes, type[CospanError]]] = {
     "no instance": (join(instance_id=""), WRONG),
     "a long instance": (join(instance_id="x" * 65), WRONG),
     "neither names nor holder": (join(agent_ids=[]), WRONG),
-    "names and holder": (join(holder="h"), WRONG),
-    "a holder that is a path": (join(agent_ids=[], holder="a/b"), WRONG),
+    "names and holder": (join(site_claim_id="h"), WRONG),
+    "a holder that is a path": (join(agent_ids=[], site_claim_id="a/b"), WRONG),
     "a name twice": (join(agent_ids=["a", "a"]), WRONG),
     "a name that is a path": (join(agent_ids=["../up"]), WRONG),
     "a name with a line break": (join(agent_ids=["a\nforged"]), WRONG),
@@ -444,7 +444,7 @@ def test_a_call_without_a_request_does_not_stay_open(method: str, monkeypatch: p
 def test_a_stream_that_never_reads_is_reset(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a run whose basis is larger than what gRPC sends ahead."""
     monkeypatch.setattr(service, "_LAST_WORDS_SECONDS", 0.2)
-    wide = replace(specification(rounds=0), feature_dim=50_000, rank=8, agents=1, round_seconds=0.5)
+    wide = replace(specification(rounds=0), feature_dim=50_000, rank=8, agents=1, round_timeout_seconds=0.5)
     ahead = (("grpc.http2.bdp_probe", 0), ("grpc.http2.lookahead_bytes", 65_535))
 
     async def unread() -> None:

@@ -131,7 +131,7 @@ def having(path: str, value: Any) -> Change:
 async def ended(script: Script, **values: Any) -> tuple[errors.CospanError, int]:
     """What an agent ends with, and how much memory Python took for it at most."""
     async with serving(script) as address:
-        agent = Agent(RINGS, index=0, coordinator=address, **{"patience": 5.0} | values)
+        agent = Agent(RINGS, index=0, coordinator=address, **{"progress_timeout_seconds": 5.0} | values)
         tracemalloc.start()
         try:
             with pytest.raises(errors.CospanError) as refusal:
@@ -158,9 +158,13 @@ DESCRIPTIONS: dict[str, tuple[Change, type[errors.CospanError], str]] = {
         errors.RunTooLargeError,
         "2147483648 steps a round with 4",
     ),
-    "liveness of nothing": (having("liveness_seconds", 1e-300), INVALID, "liveness_seconds is 1e-300"),
-    "liveness for ever": (having("liveness_seconds", 1e300), INVALID, "liveness_seconds is 1e+300"),
-    "a round for ever": (having("round_seconds", 1e308), INVALID, "round_seconds is 1e+308"),
+    "liveness of nothing": (
+        having("session_timeout_seconds", 1e-300),
+        INVALID,
+        "session_timeout_seconds is 1e-300",
+    ),
+    "liveness for ever": (having("session_timeout_seconds", 1e300), INVALID, "session_timeout_seconds is 1e+300"),
+    "a round for ever": (having("round_timeout_seconds", 1e308), INVALID, "round_timeout_seconds is 1e+308"),
     "a rank of a million": (having("rank", 10**6), INVALID, "rank is 1000000"),
     "2^24 features": (having("feature_dim", 2**24), MISMATCH, "have dimension 4, those of the run 16777216"),
     "both": (lambda spec: (having("feature_dim", 2**24)(spec), having("rank", 10**6)(spec)), INVALID, "a message"),
@@ -232,7 +236,7 @@ def test_what_is_compressed_is_not_read() -> None:
     """Nobody compresses; and what is not unpacked cannot unpack to more than it seems."""
     script = Script(described(), [changed(WELCOME, session_token="0" * 128)], grpc.StatusCode.UNAVAILABLE)
     script.compression = grpc.Compression.Gzip
-    error, _ = run(ended(script, patience=0.3))
+    error, _ = run(ended(script, progress_timeout_seconds=0.3))
     assert isinstance(error, errors.CoordinatorUnavailableError), "nothing that was said has been read"
     assert "broke off" in str(error)
 
@@ -316,8 +320,14 @@ REPORT = m.RunReport(
 REPORTS: dict[str, tuple[Change, str]] = {
     "an agent that escapes": (lambda report: having("agent_id", ESCAPES)(report.agents[0]), "agent id"),
     "a run that escapes": (having("stamp.run_id", ESCAPES), "U+001B"),
-    "silent for ever": (lambda report: having("silent_seconds", 1e300)(report.agents[0]), "silent_seconds"),
-    "silent for NaN": (lambda report: having("silent_seconds", float("nan"))(report.agents[0]), "silent_seconds"),
+    "silent for ever": (
+        lambda report: having("seconds_since_last_message", 1e300)(report.agents[0]),
+        "seconds_since_last_message",
+    ),
+    "silent for NaN": (
+        lambda report: having("seconds_since_last_message", float("nan"))(report.agents[0]),
+        "seconds_since_last_message",
+    ),
     "a phase for ever": (having("phase_seconds", float("inf")), "phase_seconds"),
     "more rounds a second": (having("rounds_per_second", float("nan")), "rounds_per_second"),
     "more agents": (lambda report: [report.agents.add(agent_id="a") for _ in range(8201)], "8202 agents"),

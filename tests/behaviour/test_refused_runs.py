@@ -13,7 +13,7 @@ from runs import RINGS, run, specification, until
 from cospan.client.agent import Agent
 from cospan.client.group import AgentGroup
 from cospan.core.aggregation.basis_update import BasisMove, Contribution
-from cospan.core.aggregation.fallback import SoundMove
+from cospan.core.aggregation.fallback import FallbackMove
 from cospan.core.linalg.subspace import random_basis
 from cospan.core.method import Method, practical
 from cospan.relay.relay import Relay
@@ -67,7 +67,7 @@ def test_the_command_ends_with_1_and_the_floor_can_be_lowered(tmp_path: Path) ->
     run(both(), seconds=60.0)
 
 
-def chosen_at(number: int) -> Callable[..., SoundMove]:
+def chosen_at(number: int) -> Callable[..., FallbackMove]:
     """The step of a coordinator that chooses the basis after one round."""
     honest = engine.sound_move
 
@@ -77,10 +77,10 @@ def chosen_at(number: int) -> Callable[..., SoundMove]:
         method: Method,
         round_number: int,
         row_squares: np.ndarray | None = None,
-    ) -> SoundMove:
+    ) -> FallbackMove:
         if round_number != number:
             return honest(basis, contributions, method, round_number, row_squares)
-        return SoundMove(BasisMove(basis, random_basis(*basis.shape, np.random.default_rng(7))))
+        return FallbackMove(BasisMove(basis, random_basis(*basis.shape, np.random.default_rng(7))))
 
     return move
 
@@ -110,7 +110,9 @@ def test_a_chosen_basis_is_refused_and_nothing_is_sent_for_it(host: str, monkeyp
 
 async def behind_a_relay(coordinator: Coordinator) -> None:
     async with Relay(coordinator.address, gather_agents=2) as relay:
-        agents = [Agent(RINGS, index=index, coordinator=relay.address, patience=0.1) for index in (0, 1)]
+        agents = [
+            Agent(RINGS, index=index, coordinator=relay.address, progress_timeout_seconds=0.1) for index in (0, 1)
+        ]
         playing = [asyncio.create_task(each.run_async()) for each in agents]
         with pytest.raises(BasisRefusedError, match="the basis of round 41 is turned by"):
             await relay.wait()

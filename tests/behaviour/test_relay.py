@@ -216,6 +216,6 @@ def test_a_run_with_a_quorum_is_refused_before_anybody_joins() -> None:
 def test_without_a_coordinator_a_relay_gives_up_after_its_patience() -> None:
     async def alone() -> None:
         with pytest.raises(errors.CoordinatorUnavailableError):
-            await Relay("127.0.0.1:1", patience=0.5).start()
+            await Relay("127.0.0.1:1", progress_timeout_seconds=0.5).start()
 
     run(alone())

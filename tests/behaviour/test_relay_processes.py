@@ -27,7 +27,7 @@ def coordinating(
 ) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """A coordinator of the run in `folder`/run, and its address."""
     said = ("coordinator", "--workload", TOY, *SIZE, "--run-folder", "run", "--port", port, "--json", *more)
-    said += ("--liveness-seconds", liveness)
+    said += ("--session-timeout-seconds", liveness)
     with started(*said, cwd=folder) as process:
         yield process, json.loads(line_of(process, '"listening"'))["address"]
 

@@ -43,14 +43,14 @@ def alone(workload: str, spec_file: Path) -> SiteLearner:
 def killed_and_started_again(folder: Path, workload: str) -> tuple[AgentResult, AgentResult, str, Path]:
     """Site 1 of two: its file when it was killed, its last one, what it said then, and the spec of the run."""
     runs = folder / "runs"
-    size = ("--agents", "2", "--rounds", "0", "--seed", "4", "--rank", "1", "--liveness-seconds", "5")
+    size = ("--agents", "2", "--rounds", "0", "--seed", "4", "--rank", "1", "--session-timeout-seconds", "5")
     coordinated = ("coordinator", "--workload", workload, *size, "--runs-folder", str(runs), "--port", "0")
     with started(*coordinated, "--json", cwd=folder) as coordinator:
         agent = ("agent", workload, "--coordinator", json.loads(line_of(coordinator, "listening"))["address"])
         # As in a container: only the welcome tells which site it is, so what its file is called.
         own = (
             *agent,
-            "--of-host",
+            "--sticky-site",
             "--json",
             "--checkpoint-seconds",
             "0.02",

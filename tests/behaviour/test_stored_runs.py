@@ -17,7 +17,7 @@ from cospan.core.specification import basis_digest
 from cospan.server.storage.reader import read_basis, read_reports, read_state
 from cospan.wire.files.npz import load_npz
 
-SIZE = ("--agents", "2", "--rank", "1", "--seed", "4", "--liveness-seconds", "5")
+SIZE = ("--agents", "2", "--rank", "1", "--seed", "4", "--session-timeout-seconds", "5")
 
 
 @contextlib.contextmanager
@@ -85,7 +85,7 @@ def test_agents_go_on_from_a_store_that_was_brought_back_from_a_copy(tmp_path: P
             coordinator.communicate()
         return address
 
-    arguments = ("agent", TOY, "--coordinator", "", "--output", "kept", "--patience", "60")
+    arguments = ("agent", TOY, "--coordinator", "", "--output", "kept", "--progress-timeout-seconds", "60")
     with contextlib.ExitStack() as stack:
         agents = list[subprocess.Popen[str]]()
 
@@ -130,7 +130,7 @@ def test_onlookers_and_a_second_coordinator_of_a_run_that_goes_on(
         assert isinstance(line, dict)
         return line
 
-    with coordinating(tmp_path, "0", "--keep-every", "10") as (coordinator, address):
+    with coordinating(tmp_path, "0", "--checkpoint-interval", "10") as (coordinator, address):
         before = listed()
         assert (before["state"], before["rounds"], before["process"]) == ("running", 0, str(coordinator.pid))
         code, _, err = cospan("coordinator", "--run-folder", "run", "--port", "0", cwd=tmp_path)

@@ -274,7 +274,7 @@ def test_a_coordinator_without_tls_is_not_trusted(certs: Certificates) -> None:
 
 
 def test_a_coordinator_that_is_not_there_is_no_matter_of_trust(certs: Certificates) -> None:
-    agent = Agent(RINGS, index=0, coordinator="127.0.0.1:9", tls=certs.agent(0), patience=0.2)
+    agent = Agent(RINGS, index=0, coordinator="127.0.0.1:9", tls=certs.agent(0), progress_timeout_seconds=0.2)
     with pytest.raises(errors.CoordinatorUnavailableError):
         run(agent.run_async())
 

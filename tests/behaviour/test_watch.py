@@ -145,7 +145,7 @@ def test_watch_outlives_a_coordinator_that_is_started_again(tmp_path: Path) -> N
 
 def test_watch_gives_up_when_nobody_answers(tmp_path: Path) -> None:
     with started(
-        "watch", "--coordinator", "127.0.0.1:1", "--every", "0.1", "--patience", "0.5", cwd=tmp_path
+        "watch", "--coordinator", "127.0.0.1:1", "--every", "0.1", "--progress-timeout-seconds", "0.5", cwd=tmp_path
     ) as watch:
         out, err = watch.communicate(timeout=SECONDS)
     assert watch.returncode == 1

@@ -110,7 +110,8 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
     folder = tmp_path_factory.mktemp("runs") / "run"
     command = [
         *COSPAN, "run", "synthetic", "--agents", str(AGENTS), "--rounds", "0", "--seed", "1",
-        "--agent-restarts", "0", "--liveness-seconds", "2", "--dashboard", "127.0.0.1:0", "--output", str(folder),
+        "--agent-restarts", "0", "--session-timeout-seconds", "2", "--dashboard", "127.0.0.1:0",
+        "--output", str(folder),
     ]  # fmt: skip
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     assert process.stdout is not None
@@ -264,7 +265,7 @@ def many(count: int) -> dict[str, Any]:
     columns = ["round", "movement", "subspace_error", "value_error", "p50", "p99", "contributors"]
     run = {
         "id": "many", "workload": "synthetic", "agents": count, "rounds": 100, "seed": 1, "feature_dim": 4,
-        "rank": 1, "steps_per_round": 1, "corrections": "every-step", "aggregation": "mean", "round": 9,
+        "rank": 1, "steps_per_round": 1, "head_update": "every-step", "aggregation": "mean", "round": 9,
         "participation": "all",
         "phase": "collecting", "phase_seconds": 2.0, "rounds_per_second": 3.0, "round_times": [0.1, 0.2],
         "waiting": {"count": 1, "names": ["site-1"]}, "finish_cause": None, "live": True, "message": "x",

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cospan.client.environment.group_rollout import ChainGroup, OneByOneChains, TogetherChains, chain_group
+from cospan.client.environment.group_rollout import BatchedRollouts, GroupRollout, SequentialRollouts, chain_group
 from cospan.client.environment.rollout import Chain
 from cospan.client.environment.workload_loader import load_workload, make_site, make_sites
 from cospan.client.files.group_file import GROUP, agents_of, load_group
@@ -35,7 +35,7 @@ def workload_of(name: str, *, together: bool = True) -> Workload:
     return found if together else replace(found, make_fleet=None)
 
 
-def chains_of(workload: Workload, first_round: int = 0) -> ChainGroup:
+def chains_of(workload: Workload, first_round: int = 0) -> GroupRollout:
     names = [f"site-{index}" for index in INDICES]
     sites = make_sites(workload, INDICES, SEED)
     return chain_group(sites, names=names, indices=INDICES, seed=SEED, first_round=first_round)
@@ -48,7 +48,7 @@ def alone(workload: Workload, first_round: int = 0) -> list[Chain]:
     ]
 
 
-def same_data(group: ChainGroup, chains: list[Chain], steps: int) -> None:
+def same_data(group: GroupRollout, chains: list[Chain], steps: int) -> None:
     played = group.advance(steps)
     for number, chain in enumerate(chains):
         expected = chain.advance(steps)
@@ -66,7 +66,7 @@ def test_an_agent_in_a_group_sees_exactly_the_same_data_as_alone(
 ) -> None:
     workload = workload_of(name, together=together)
     group, chains = chains_of(workload, first_round), alone(workload, first_round)
-    assert isinstance(group, TogetherChains if together else OneByOneChains)
+    assert isinstance(group, BatchedRollouts if together else SequentialRollouts)
     for steps in STEPS:
         same_data(group, chains, steps)
 

@@ -11,7 +11,7 @@ from docker import DockerClient
 from e2e.stack import Stack, basis_alone
 
 LIVENESS = 2
-PACED = {"COSPAN_LIVENESS_SECONDS": LIVENESS, "PACE_SECONDS": 0.008}
+PACED = {"COSPAN_SESSION_TIMEOUT_SECONDS": LIVENESS, "PACE_SECONDS": 0.008}
 """Rounds of five steps: about 20 a second."""
 
 
@@ -64,7 +64,8 @@ def test_a_coordinator_killed_and_started_again(start: Callable[..., Stack]) -> 
         time.sleep(rng.uniform(0.0, 0.5))
         stack.coordinator.kill()
         stack.coordinator.start()
-        stack.wait_for(lambda before=before: len(stack.rounds()) > before + 5, "the run goes on")  # type: ignore[misc]
+        stack.wait_for(lambda before=before: len(stack.rounds()) > before + 5, "the run goes on")  # type:
+        ignore[misc]
     check(stack, rounds=rounds, agents=3)
     assert set(contributors(stack)) == {3}
     assert stack.result()["basis_sha256"] == undisturbed(3, rounds)

@@ -96,7 +96,7 @@ class Fleet:
             command = [python, str(TESTS / "faults" / "witness.py"), WORKLOAD, str(index), address, kept_in]
             return self._kept(name, [*command, str(_PATIENCE_SECONDS)], lambda line: self._heard(name, line))
         flags = ["--id", str(index), "--coordinator", address, "--output", kept_in, "--json"]
-        flags += ["--patience", str(_PATIENCE_SECONDS), "--no-baseline"]
+        flags += ["--progress-timeout-seconds", str(_PATIENCE_SECONDS), "--no-baseline"]
         return self._kept(name, cospan("agent", WORKLOAD, *flags), lambda _: None)
 
     async def _close(self) -> None:

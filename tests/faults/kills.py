@@ -70,7 +70,7 @@ async def run_kills(folder: Path, seed: int, *, rounds: int, agents: int, kills:
     flags = ["--agents", str(agents), "--rounds", str(rounds), "--seed", str(seed)]
     reference = await asyncio.to_thread(reference_digest, folder, flags)
     # A fleet whose coordinator comes back at once is never given up, however slow the machine is.
-    flags += ["--liveness-seconds", "20"]
+    flags += ["--session-timeout-seconds", "20"]
     fleet = Fleet(folder, flags, agents=agents, witnesses=_WITNESSES, bridged=False, pace=_PACE)
     plan = plan_kills(seed, kills=kills, rounds=rounds)
     begun, killed = time.monotonic(), 0

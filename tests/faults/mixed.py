@@ -190,7 +190,13 @@ class Onlooker:
 async def run_mixed(folder: Path, seed: int, number: int, *, faults: int) -> MixedReport:
     """Run `number` of those that follow from a seed, and what came of it."""
     run = plan_quorum_run(seed, number, faults=faults)
-    flags = [*run.flags(), "--liveness-seconds", f"{LIVENESS_SECONDS:g}", "--round-seconds", f"{ROUND_SECONDS:g}"]
+    flags = [
+        *run.flags(),
+        "--session-timeout-seconds",
+        f"{LIVENESS_SECONDS:g}",
+        "--round-timeout-seconds",
+        f"{ROUND_SECONDS:g}",
+    ]
     flags += ["--start-seconds", f"{_FIRST_SECONDS:g}"]
     fleet = Fleet(folder, flags, agents=run.agents, witnesses=run.agents, bridged=True, pace=_PACE)
     begun = time.monotonic()

@@ -202,7 +202,7 @@ def _odd_entry(values: np.ndarray, rng: random.Random) -> np.ndarray:
 
 
 def _make_store(path: Path) -> None:
-    made = stored_run(path.parent, 5, keep_every=2)
+    made = stored_run(path.parent, 5, checkpoint_interval=2)
     made.rename(path)
 
 

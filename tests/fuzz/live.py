@@ -33,7 +33,7 @@ _MADE_UP = (grpc.StatusCode.CANCELLED, grpc.StatusCode.INTERNAL)
 
 
 @dataclass(slots=True)
-class Tally:
+class ParticipationCounts:
     """What became of the messages."""
 
     sent: int = 0
@@ -68,12 +68,12 @@ class LiveFuzzer:
             seed: of all chance.
             speakers: streams at a time.
         """
-        self.tally = Tally()
+        self.tally = ParticipationCounts()
         self._spec = spec
         limit = max_message_bytes(spec.feature_dim, spec.rank)
         self._channel = grpc.aio.insecure_channel(address, options=[("grpc.max_receive_message_length", limit)])
         self._collaborate = self._channel.stream_stream(_METHOD)  # no serialisers: bytes
-        self._speakers = [Speaker(self, f"{seed}-{number}") for number in range(speakers)]
+        self._speakers = [LoadAgent(self, f"{seed}-{number}") for number in range(speakers)]
         self._wanted = 0
 
     async def send(self, count: int) -> None:
@@ -108,7 +108,7 @@ class LiveFuzzer:
 class Line:
     """One stream. A task reads whatever comes."""
 
-    def __init__(self, call: Any, tally: Tally) -> None:
+    def __init__(self, call: Any, tally: ParticipationCounts) -> None:
         self._call, self._tally = call, tally
         self.round = 0
         """Of the newest message."""
@@ -182,7 +182,7 @@ class Line:
         await self._reading
 
 
-class Speaker:
+class LoadAgent:
     """Holds one conversation after the other."""
 
     def __init__(self, fuzzer: LiveFuzzer, name: str) -> None:

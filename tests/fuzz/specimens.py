@@ -31,8 +31,8 @@ PLAIN = RunSpecification(
     seed=1,
     method=paper(3),
     feature_fingerprint=FINGERPRINT,
-    liveness_seconds=5.0,
-    round_seconds=30.0,
+    session_timeout_seconds=5.0,
+    round_timeout_seconds=30.0,
 )
 SPECIFICATIONS: dict[str, RunSpecification] = {
     "plain": PLAIN,
@@ -71,7 +71,7 @@ def join(spec: RunSpecification, rng: random.Random) -> m.Join:
         case 1:
             return replace(new, agent_ids=("e", "e-2"), workload="rings", client_version="0.1.0")
         case 2:
-            return replace(new, agent_ids=(), holder=rng.choice(("container-1", "container-2")))
+            return replace(new, agent_ids=(), site_claim_id=rng.choice(("container-1", "container-2")))
         case _:
             which = rng.randrange(len(HOSTED))
             resumption = m.Resumption(TOKENS[which], RUN_ID, rng.randrange(4)) if rng.random() < 0.7 else None

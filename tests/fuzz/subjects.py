@@ -30,7 +30,7 @@ from cospan.server.runtime.streams import Stream
 from cospan.server.telemetry.run_status import run_report
 from cospan.wire import messages as m
 from cospan.wire.codec.bounds import MAX_BASIS_ENTRY
-from cospan.wire.codec.fast_path import Stencil
+from cospan.wire.codec.fast_path import MessageLayout
 from cospan.wire.codec.messages import decode_agent_message, decode_coordinator_message, encode_agent_message
 from cospan.wire.codec.reports import encode_run_report
 from cospan.wire.errors import CoordinatorUnavailableError, InvalidMessageError, OutOfTurnError, RemoteError
@@ -132,7 +132,7 @@ class Coordinator:
             stream.token = token
         self._engine.state = _begun(spec)
         self._basis: np.ndarray | None = None
-        self._stencil: Stencil | None = None
+        self._stencil: MessageLayout | None = None
         self._tokens = 0
         """Whether a gradient had numbers so large or small that what they come to need not be finite."""
 
@@ -191,7 +191,7 @@ class Coordinator:
             in_full = encode_agent_message(message).SerializeToString(deterministic=True)
             if read is not None:
                 assert encode_agent_message(read).SerializeToString(deterministic=True) == in_full, "read otherwise"
-            self._stencil = Stencil.of(wire, message, spec)
+            self._stencil = MessageLayout.of(wire, message, spec)
         return message
 
     def _look_at(self, contribution: Contribution) -> None:
@@ -240,7 +240,7 @@ class Agent:
         self._begin()
 
     def _begin(self) -> None:
-        self._state, _ = session.initial_state(patience=60.0, now=self._now)
+        self._state, _ = session.initial_state(progress_timeout_seconds=60.0, now=self._now)
         for event in (session.Described(self._spec), session.Prepared(self._join), session.Connected()):
             self._step(event)
 

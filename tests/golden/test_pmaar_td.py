@@ -20,7 +20,7 @@ from cospan.core.learning.td import l_step_error
 from cospan.core.linalg import subspace
 from cospan.core.linalg.matrices import to_dense
 from cospan.core.linalg.subspace import random_basis
-from cospan.core.method import Corrections, Method
+from cospan.core.method import HeadUpdate, Method
 
 AGENTS, STATES, D, R, L, ROUNDS = 4, 9, 6, 2, 5, 50
 
@@ -81,7 +81,7 @@ def test_fifty_rounds_of_algorithm_1(orthonormalised: list[np.ndarray]) -> None:
     constants = Constants(beta=0.4, gamma=0.1, radius=0.8, zeta=0.5)
     method = Method(
         steps_per_round=L,
-        corrections=Corrections.END_OF_ROUND,
+        head_update=HeadUpdate.END_OF_ROUND,
         head_step=0.4,
         gain_step=0.1,
         head_radius=0.8,
@@ -135,7 +135,7 @@ def every_step(*, implicit: bool, preconditioned: bool, decaying: bool) -> tuple
     """The same options for both implementations."""
     method = Method(
         steps_per_round=L,
-        corrections=Corrections.EVERY_STEP,
+        head_update=HeadUpdate.EVERY_STEP,
         head_step=2.0 if implicit else 0.3,
         gain_step=0.1,
         head_radius=1.2,

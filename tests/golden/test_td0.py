@@ -12,7 +12,7 @@ from golden.straight_line import Constants, plain_td
 from cospan.core.aggregation.basis_update import Contribution, next_basis
 from cospan.core.exact_solutions import gain, stationary_distribution, td_fixed_point
 from cospan.core.learning.learner import LearnerState, Trajectory, learn_round
-from cospan.core.method import Corrections, Method
+from cospan.core.method import HeadUpdate, Method
 
 STATES, D, STEPS = 7, 4, 250
 
@@ -33,13 +33,13 @@ def walk(transition: np.ndarray, steps: int) -> list[int]:
     return states
 
 
-@pytest.mark.parametrize("corrections", [Corrections.END_OF_ROUND, Corrections.EVERY_STEP])
-def test_one_agent_with_every_direction_is_td0(corrections: Corrections) -> None:
+@pytest.mark.parametrize("head_update", [HeadUpdate.END_OF_ROUND, HeadUpdate.EVERY_STEP])
+def test_one_agent_with_every_direction_is_td0(head_update: HeadUpdate) -> None:
     features, transition, rewards = chain()
     states = walk(transition, STEPS)
     method = Method(
         steps_per_round=1,
-        corrections=corrections,
+        head_update=head_update,
         head_step=0.2,
         gain_step=0.01,
         head_radius=math.inf,
@@ -72,7 +72,7 @@ def test_its_mean_update_vanishes_at_the_fixed_point() -> None:
     target = td_fixed_point(features, transition, rewards)
     method = Method(
         steps_per_round=1,
-        corrections=Corrections.END_OF_ROUND,
+        head_update=HeadUpdate.END_OF_ROUND,
         head_step=1.0,
         gain_step=0.01,
         head_radius=math.inf,

@@ -25,7 +25,7 @@ from cospan.core.linalg.subspace import (
     sine_of_step,
     tangent_projection,
 )
-from cospan.core.method import Corrections, Method, paper
+from cospan.core.method import HeadUpdate, Method, paper
 
 shapes = st.integers(1, 8).flatmap(lambda d: st.tuples(st.just(d), st.integers(1, d)))
 moderate = st.floats(-1e3, 1e3)
@@ -219,7 +219,7 @@ def test_step_sizes_never_grow(earlier: int, more: int, horizon: float, power: f
 def test_an_average_lies_among_its_iterates(iterates: np.ndarray) -> None:
     average = AveragedIterate(mean=np.zeros(iterates.shape[1]))
     for value in iterates:
-        average = average.including(value)
+        average = average.updated(value)
     slack = 1e-12 * max(1.0, np.abs(iterates).max())
     assert np.all(average.mean >= iterates.min(axis=0) - slack)
     assert np.all(average.mean <= iterates.max(axis=0) + slack)
@@ -232,7 +232,7 @@ def test_an_average_lies_among_its_iterates(iterates: np.ndarray) -> None:
 def methods(draw: st.DrawFn) -> Method:
     return Method(
         steps_per_round=4,
-        corrections=draw(st.sampled_from(Corrections)),
+        head_update=draw(st.sampled_from(HeadUpdate)),
         head_step=draw(st.floats(0.01, 2.0)),
         gain_step=draw(st.floats(0.01, 1.0)),
         head_radius=draw(st.sampled_from([0.5, 2.0, np.inf])),

@@ -16,14 +16,14 @@ from cospan.core.learning.group_learner import GroupState, GroupTrajectory, lear
 from cospan.core.learning.learner import Trajectory
 from cospan.core.learning.schedules import AveragedIterate
 from cospan.core.linalg.subspace import principal_angle_sine, random_basis
-from cospan.core.method import Aggregation, Corrections, Method, compact, practical
+from cospan.core.method import Aggregation, HeadUpdate, Method, compact, practical
 from cospan.experiments.methods.compared_methods import JointFleet
 
 D, R, L, AGENTS, ROUNDS, STATES = 7, 2, 15, 3, 5, 11
 TOLERANCE = 1e-9
 # No shrinking: a seed has no simpler one, and it would take minutes.
 PRACTICAL, COMPACT = practical(L), compact(L)
-STEPPING = replace(COMPACT, corrections=Corrections.EVERY_STEP)
+STEPPING = replace(COMPACT, head_update=HeadUpdate.EVERY_STEP)
 METHODS = {
     "practical": PRACTICAL,
     "compact": COMPACT,
@@ -34,7 +34,7 @@ METHODS = {
     "compact, a ball": replace(COMPACT, head_radius=0.5),
     "every step": STEPPING,
     "every step, explicit": replace(STEPPING, implicit_head_step=False, head_step=0.1, head_radius=2.0),
-    "end of round": replace(COMPACT, corrections=Corrections.END_OF_ROUND),
+    "end of round": replace(COMPACT, head_update=HeadUpdate.END_OF_ROUND),
     "nothing scaled at the coordinator": replace(COMPACT, row_scaled=False, preconditioned=False, basis_step=0.01),
     "clipped": replace(PRACTICAL, aggregation=Aggregation.CLIPPED),
     "clipped at a length": replace(COMPACT, aggregation=Aggregation.CLIPPED, clip_norm=0.02),
@@ -128,7 +128,7 @@ def by_a_group(method: Method, rounds: list[GroupTrajectory]) -> Learnt:
     state, weights = GroupState.initial(AGENTS, R), AveragedIterate(np.zeros((AGENTS, D)))
     for number, played in enumerate(rounds):
         outcome = learn_round_together(state, basis, played, method)
-        state, weights = outcome.state, weights.including(outcome.state.heads @ basis.T)
+        state, weights = outcome.state, weights.updated(outcome.state.heads @ basis.T)
         move = next_basis(basis, [outcome.contribution], method, number, squares)
         basis, squares = move.basis, move.row_squares
     return Learnt(weights.mean, state.gain_estimates, basis)

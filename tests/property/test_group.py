@@ -18,7 +18,7 @@ from cospan.core.learning.group_learner import (
 from cospan.core.learning.learner import LearnerState, RoundOutcome, Trajectory, contribution_of, learn_round
 from cospan.core.linalg.matrices import DenseMatrix, FactoredMatrix, to_dense
 from cospan.core.linalg.subspace import random_basis
-from cospan.core.method import PRESETS, Corrections, Method
+from cospan.core.method import PRESETS, HeadUpdate, Method
 
 TOLERANCE = 1e-12
 ROUNDS = 4
@@ -26,11 +26,11 @@ ROUNDS = 4
 
 @st.composite
 def methods(draw: st.DrawFn) -> Method:
-    """A preset, with corrections of any kind and with every option that an agent knows of."""
+    """A preset, with head_update of any kind and with every option that an agent knows of."""
     base = PRESETS[draw(st.sampled_from(sorted(PRESETS)))](draw(st.integers(1, 40)))
     return replace(
         base,
-        corrections=draw(st.sampled_from(Corrections)),
+        head_update=draw(st.sampled_from(HeadUpdate)),
         head_step=draw(st.sampled_from([0.1, 1.5])),
         head_radius=draw(st.sampled_from([0.05, 1000.0, float("inf")])),
         implicit_head_step=draw(st.booleans()),
@@ -122,10 +122,10 @@ def test_a_group_learns_what_its_agents_learn_alone(
         close(outcome.mean_squared_errors, [single.mean_squared_error for single in outcomes])
 
 
-@given(st.sampled_from(Corrections), st.integers(2, 9), st.integers(0, 2**32 - 1))
-def test_a_group_may_learn_in_parts(corrections: Corrections, agents: int, seed: int) -> None:
+@given(st.sampled_from(HeadUpdate), st.integers(2, 9), st.integers(0, 2**32 - 1))
+def test_a_group_may_learn_in_parts(head_update: HeadUpdate, agents: int, seed: int) -> None:
     """Two parts of a group, each by itself, send together what the whole sends."""
-    rng, method = np.random.default_rng(seed), replace(PRESETS["practical"](5), corrections=corrections)
+    rng, method = np.random.default_rng(seed), replace(PRESETS["practical"](5), head_update=head_update)
     basis, played, cut = random_basis(6, 3, rng), trajectories(agents, 5, 6, rng), int(rng.integers(1, agents))
 
     def learnt(part: slice) -> GroupOutcome:
@@ -137,7 +137,7 @@ def test_a_group_may_learn_in_parts(corrections: Corrections, agents: int, seed:
     assert found.weight == agents
     close(to_dense(found.gradient), to_dense(whole.contribution.gradient))
     close(found.head_second_moment, whole.contribution.head_second_moment)
-    if corrections is Corrections.FULL_HISTORY:
+    if head_update is HeadUpdate.FULL_HISTORY:
         close(found.row_sums, whole.contribution.row_sums)
 
 

@@ -5,9 +5,9 @@ from collections import Counter
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from cospan.server.machine.collections.agent_set import NOBODY, Block, Roll
-from cospan.server.machine.collections.participation_counts import Tally
-from cospan.server.machine.collections.persistent_map import Layered
+from cospan.server.machine.collections.agent_set import NOBODY, AgentSet, Block
+from cospan.server.machine.collections.participation_counts import ParticipationCounts
+from cospan.server.machine.collections.persistent_map import PersistentMap
 from cospan.server.machine.events import OfOneRound
 
 KEYS = st.integers(0, 8).map(lambda number: 15 * number)  # few, so that keys go and come back
@@ -32,18 +32,18 @@ def test_a_layered_mapping_is_what_a_dict_is_that_is_changed_in_the_same_way(
     length: int, changes: list[tuple[str, int]]
 ) -> None:
     book = dict.fromkeys(range(length), -1)
-    mapping: Layered[int, int] = Layered(book)
+    mapping: PersistentMap[int, int] = PersistentMap(book)
     for number, (change, key) in enumerate(changes):
         before, was = mapping, dict(mapping)
         match change:
             case "having":
-                mapping, book[key] = mapping.having(key, number), number
+                mapping, book[key] = mapping.set(key, number), number
             case "having all":
                 entries = {key: number, key // 2: number, key + 1: number}
-                mapping = mapping.having_all(entries)
+                mapping = mapping.update(entries)
                 book |= entries
             case "without":
-                mapping = mapping.without(key, key + 2)
+                mapping = mapping.remove(key, key + 2)
                 book.pop(key, None)
                 book.pop(key + 2, None)
         assert list(mapping.items()) == list(book.items()), "the order is that of a dict"
@@ -51,7 +51,7 @@ def test_a_layered_mapping_is_what_a_dict_is_that_is_changed_in_the_same_way(
         assert [mapping.get(key, "none") for key in range(124)] == [book.get(key, "none") for key in range(124)]
         assert [key in mapping for key in range(124)] == [key in book for key in range(124)]
         assert mapping == book == mapping
-        assert mapping == Layered(book)
+        assert mapping == PersistentMap(book)
         assert list(before.items()) == list(was.items()), "the older one stays as it is"
 
 
@@ -60,7 +60,7 @@ def test_a_roll_is_the_set_of_its_names(blocks: list[Block], gone: list[set[str]
     roll, book = NOBODY, set[str]()
     for block in blocks:
         assert not roll.has(block)
-        roll, book = roll.plus(block), book | set(block)
+        roll, book = roll.add(block), book | set(block)
         assert roll.has(block)
     for names in [set[str](), *gone, *(set(block) for block in blocks)]:
         block = tuple(sorted(names))
@@ -71,10 +71,10 @@ def test_a_roll_is_the_set_of_its_names(blocks: list[Block], gone: list[set[str]
             *(book - names, names - book),
             *(book & names, names | book),
         )
-        roll, book = roll.minus(block), book - names
+        roll, book = roll.remove(block), book - names
         assert (len(roll), sorted(roll), roll.names) == (len(book), sorted(book), book)
         assert roll == book == roll
-        assert roll == Roll.of_names(book), "whatever the blocks"
+        assert roll == AgentSet.of_names(book), "whatever the blocks"
         assert hash(roll) == hash(frozenset(book))
         assert [name in roll for name in NAMES] == [name in book for name in NAMES]
         assert all(roll.has(block) for block in roll.blocks)
@@ -85,12 +85,12 @@ def test_a_roll_is_the_set_of_its_names(blocks: list[Block], gone: list[set[str]
 def test_a_tally_counts_each_agent_whatever_its_company(stored: dict[str, int], rounds: list[list[Block]]) -> None:
     """Also an agent that was counted in another process before, or before a restart."""
     newest = dict.fromkeys(stored, 5)
-    tally, counts, last = Tally(stored, newest), Counter(stored), dict(newest)
+    tally, counts, last = ParticipationCounts(stored, newest), Counter(stored), dict(newest)
     for number, blocks in enumerate(rounds, start=6):
         names = [name for block in blocks for name in block]
         for _ in range(2):  # the second time all are known
             before, was, last_was = tally, dict(counts), dict(last)
-            tally = tally.plus(Roll(blocks), number)
+            tally = tally.add(AgentSet(blocks), number)
             counts.update(names)
             last.update(dict.fromkeys(names, number))
             assert tally == counts
@@ -99,6 +99,6 @@ def test_a_tally_counts_each_agent_whatever_its_company(stored: dict[str, int], 
 
 
 def test_what_is_stored_of_one_round_is_a_mapping() -> None:
-    contributors = OfOneRound(Roll([("a", "b"), ("c",)]), 4)
+    contributors = OfOneRound(AgentSet([("a", "b"), ("c",)]), 4)
     assert contributors == {"a": 4, "b": 4, "c": 4}
     assert contributors.get("d") is None

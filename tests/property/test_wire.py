@@ -18,7 +18,7 @@ from values import same
 
 from cospan.core.aggregation.basis_update import Contribution
 from cospan.core.linalg.matrices import DenseMatrix, FactoredMatrix
-from cospan.core.method import Aggregation, Corrections, Method
+from cospan.core.method import Aggregation, HeadUpdate, Method
 from cospan.core.specification import (
     MAX_AGENTS,
     MAX_NAME,
@@ -30,7 +30,7 @@ from cospan.rpc.v1 import coordinator_service_pb2 as pb
 from cospan.rpc.v1 import matrix_pb2, run_pb2
 from cospan.wire import messages as m
 from cospan.wire.codec.basis_bytes import serialise_basis_update
-from cospan.wire.codec.fast_path import AgentMessageReader, Stencil
+from cospan.wire.codec.fast_path import AgentMessageReader, MessageLayout
 from cospan.wire.codec.messages import (
     decode_agent_message,
     decode_coordinator_message,
@@ -91,7 +91,7 @@ def specifications(draw: st.DrawFn) -> RunSpecification:
     feature_dim = draw(st.integers(1, 6))
     method = Method(
         steps_per_round=draw(st.integers(1, 2**32 - 1)),
-        corrections=draw(st.sampled_from(Corrections)),
+        head_update=draw(st.sampled_from(HeadUpdate)),
         head_step=draw(positive),
         gain_step=draw(st.floats(0.0, 1.0, exclude_min=True)),
         head_radius=draw(positive | st.just(math.inf)),
@@ -117,8 +117,8 @@ def specifications(draw: st.DrawFn) -> RunSpecification:
         seed=draw(st.integers(0, 2**63 - 1)),
         method=method,
         feature_fingerprint=draw(names),
-        liveness_seconds=draw(seconds),
-        round_seconds=draw(seconds),
+        session_timeout_seconds=draw(seconds),
+        round_timeout_seconds=draw(seconds),
     )
 
 
@@ -271,7 +271,7 @@ SPEC = RunSpecification(
     agents=2,
     rounds=5,
     seed=1,
-    method=Method(4, Corrections.EVERY_STEP, 0.1, 0.1, 10.0, 0.5, preconditioned=True),
+    method=Method(4, HeadUpdate.EVERY_STEP, 0.1, 0.1, 10.0, 0.5, preconditioned=True),
 )
 DECODERS: dict[type[Message], Callable[[Any], Any]] = {
     pb.CollaborateRequest: lambda message: decode_agent_message(message, SPEC),
@@ -500,7 +500,7 @@ def test_a_gradient_is_read_by_the_layout_of_the_one_before(
     requests = [encode_agent_message(upload).SerializeToString() for upload in gradients]
     first = in_full(requests[0], spec)
     assert isinstance(first, m.GradientUpload)
-    stencil = Stencil.of(requests[0], first, spec)
+    stencil = MessageLayout.of(requests[0], first, spec)
     estimates = [spec.method.brings_estimates_in(upload.round) for upload in gradients]
     assert (stencil is None) == estimates[0]
     if stencil is not None:
@@ -518,7 +518,7 @@ def test_what_is_laid_out_otherwise_is_not_read_by_a_layout(
     first, second = (encode_agent_message(upload).SerializeToString() for upload in gradients[:2])
     upload = in_full(first, spec)
     assert isinstance(upload, m.GradientUpload)
-    stencil = Stencil.of(first, upload, spec)
+    stencil = MessageLayout.of(first, upload, spec)
     if stencil is None:
         return
     for _ in range(5):
@@ -551,8 +551,8 @@ def test_numbers_that_nobody_can_reckon_with_are_left_to_the_full_decoder(part: 
 
 def test_a_stream_without_a_layout_is_not_measured_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     measured = []
-    of = Stencil.of
-    monkeypatch.setattr(Stencil, "of", lambda *arguments: measured.append(1) or of(*arguments))
+    of = MessageLayout.of
+    monkeypatch.setattr(MessageLayout, "of", lambda *arguments: measured.append(1) or of(*arguments))
     reader = AgentMessageReader(SPEC)
     for number in range(40):
         gradient = np.ones((SPEC.feature_dim, SPEC.rank), np.float32 if number % 2 else np.float64)

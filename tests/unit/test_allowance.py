@@ -4,7 +4,7 @@ import pytest
 from runs import specification
 
 from cospan.core.specification import RunSpecification
-from cospan.server.admission.stream_rate import Allowance, Terms
+from cospan.server.admission.stream_rate import StreamRateLimit, Terms
 from cospan.wire.errors import RateLimitedError
 from cospan.wire.limits import max_message_bytes
 
@@ -16,7 +16,7 @@ class Sender:
 
     def __init__(self, agents: int = 1, spec: RunSpecification = SPEC) -> None:
         self.terms = Terms.of_session(spec, agents)
-        self.allowance = Allowance(self.terms, round_number=0, now=0.0)
+        self.allowance = StreamRateLimit(self.terms, round_number=0, now=0.0)
         self.now, self.round = 0.0, 0
 
     def send(self, messages: int = 1, size: int = 100) -> None:
@@ -35,20 +35,20 @@ class Sender:
 @pytest.mark.parametrize("agents", [1, 5, 200])
 @pytest.mark.parametrize("rounds_per_second", [0.01, 1.0, 5000.0])
 def test_an_honest_session_never_meets_the_limit(agents: int, rounds_per_second: float) -> None:
-    """Each agent's gradient by itself, each a second time, and heartbeats four times per liveness bound."""
+    """Each agent's gradient by itself, each a second time, and heartbeats four times per session timeout."""
     sender = Sender(agents)
     for _ in range(8):
         sender.round += 1
         sender.now += 1.0 / rounds_per_second
         sender.send(2 * agents, size=sender.terms.message_bytes)
-        sender.send(min(20, int(4.0 / SPEC.liveness_seconds / rounds_per_second)))
+        sender.send(min(20, int(4.0 / SPEC.session_timeout_seconds / rounds_per_second)))
 
 
 def test_a_network_that_stood_still_delivers_all_at_once() -> None:
     """The heartbeats of as long as anybody is waited for."""
     sender = Sender()
-    sender.now = SPEC.round_seconds
-    sender.send(int(4.0 * SPEC.round_seconds / SPEC.liveness_seconds))
+    sender.now = SPEC.round_timeout_seconds
+    sender.send(int(4.0 * SPEC.round_timeout_seconds / SPEC.session_timeout_seconds))
 
 
 def test_a_flood_within_a_round_is_refused() -> None:

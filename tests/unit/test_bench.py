@@ -21,7 +21,7 @@ from cospan.core.aggregation.basis_update import Contribution
 from cospan.core.learning.learner import LearnerState, Trajectory, learn_round
 from cospan.core.linalg.matrices import DenseMatrix, FactoredMatrix, to_dense
 from cospan.core.linalg.subspace import random_basis
-from cospan.core.method import Corrections, Method, paper
+from cospan.core.method import HeadUpdate, Method, paper
 from cospan.core.specification import RunSpecification
 from cospan.experiments.estimates import median_estimate
 from cospan.rpc.v1 import coordinator_service_pb2 as pb
@@ -144,7 +144,7 @@ def test_the_plain_yardstick_does_what_the_learner_does() -> None:
     rng = np.random.default_rng(2)
     basis = random_basis(12, 3, rng)
     trajectory = Trajectory(rng.standard_normal((31, 12)) / 7.0, rng.standard_normal(30))
-    method = Method(30, Corrections.EVERY_STEP, head_step=0.1, gain_step=0.01, head_radius=1e9, basis_step=0.1)
+    method = Method(30, HeadUpdate.EVERY_STEP, head_step=0.1, gain_step=0.01, head_radius=1e9, basis_step=0.1)
     expected = learn_round(LearnerState.initial(3), basis, trajectory, method)
     head, gain, gradient = learner.plain_td(basis, trajectory)
     np.testing.assert_allclose(head, expected.state.head, rtol=1e-12)

@@ -62,7 +62,7 @@ def test_what_is_completed_is_what_there_is() -> None:
     assert set(completion.WORKLOADS) == set(BUILT_IN)
     for name, known in (
         ("preset", completion.PRESETS),
-        ("corrections", completion.CORRECTIONS),
+        ("head_update", completion.CORRECTIONS),
         ("aggregation", completion.AGGREGATIONS),
     ):
         described = Settings.model_fields[name].description or ""

@@ -135,10 +135,10 @@ def test_the_newest_folder_is_found_again(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_a_run_is_resumed_as_it_was_begun(tmp_path: Path) -> None:
-    folder = begun(tmp_path / "run", processes=2, keep_every=7)
+    folder = begun(tmp_path / "run", processes=2, checkpoint_interval=7)
     resumption = prepared(folder, {}, None, None)
     settings = resumption.plan.settings
-    assert (settings.processes, settings.baseline, settings.keep_every) == (2, None, 7)
+    assert (settings.processes, settings.baseline, settings.checkpoint_interval) == (2, None, 7)
     assert resumption.plan.specification == queues()
     assert resumption.stored is not None
     assert resumption.stored.state.rounds == 3

@@ -120,7 +120,7 @@ def test_what_a_killed_beginning_leaves_does_not_fill_a_folder(tmp_path: Path) -
 
 
 def test_how_often_a_basis_is_kept_has_one_default() -> None:
-    assert Settings.model_fields["keep_every"].default == KEEP_EVERY
+    assert Settings.model_fields["checkpoint_interval"].default == KEEP_EVERY
 
 
 # cospan runs --------------------------------------------------------------------------------------------
@@ -167,7 +167,7 @@ def test_every_run_of_a_folder_is_listed_with_what_became_of_it(
 
 def test_one_run_is_listed_with_the_bases_it_has_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "run").mkdir()
-    stored_run(tmp_path / "run", 12, keep_every=4)
+    stored_run(tmp_path / "run", 12, checkpoint_interval=4)
     before = contents(tmp_path / "run")
     assert list_runs(tmp_path / "run", json=False) == 0
     assert capsys.readouterr().out.splitlines()[-1] == "bases kept, after rounds: 0, 4, 8, 10-12"
@@ -239,7 +239,7 @@ def test_the_last_basis_and_those_that_were_kept_can_be_exported(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "run").mkdir()
-    stored_run(tmp_path / "run", 12, keep_every=4)
+    stored_run(tmp_path / "run", 12, checkpoint_interval=4)
     before = contents(tmp_path / "run")
     spec = specification(rounds=0)
     for asked, round_number, basis in (

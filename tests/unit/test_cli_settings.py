@@ -9,7 +9,7 @@ import pytest
 
 from cospan.cli.settings.layers import Settings, load_settings, unknown_variables
 from cospan.cli.settings.run_specification import plan_alone, plan_with_workload, preset_of
-from cospan.core.method import PRESETS, Aggregation, Corrections, Method, paper, practical
+from cospan.core.method import PRESETS, Aggregation, HeadUpdate, Method, paper, practical
 from cospan.wire.errors import CospanError, InvalidValueError, RunFileError
 from cospan.wire.files.spec_file import to_toml
 
@@ -31,7 +31,7 @@ def test_flags_stand_above_the_environment_above_the_file_above_the_defaults(
     monkeypatch.setenv("COSPAN_PRESET", "")
     found = load_settings({"seed": "500", "json": True}, None)
     assert (found.agents, found.rounds, found.seed) == (3, 40, 500)
-    assert (found.preset, found.head_radius, found.patience) == ("paper", float("inf"), 60.0)
+    assert (found.preset, found.head_radius, found.progress_timeout_seconds) == ("paper", float("inf"), 60.0)
     assert found.rank is None
 
 
@@ -142,7 +142,7 @@ def test_the_defaults() -> None:
 def test_every_constant_of_the_method_can_be_overridden() -> None:
     said = {
         "steps_per_round": "3",
-        "corrections": "end-of-round",
+        "head_update": "end-of-round",
         "head_step": "0.5",
         "gain_step": "0.25",
         "head_radius": "inf",
@@ -166,7 +166,7 @@ def test_every_constant_of_the_method_can_be_overridden() -> None:
     method = alone(said).method
     assert method == Method(
         3,
-        Corrections.END_OF_ROUND,
+        HeadUpdate.END_OF_ROUND,
         0.5,
         0.25,
         float("inf"),
@@ -192,9 +192,9 @@ def test_every_constant_of_the_method_can_be_overridden() -> None:
 
 
 def test_a_preset_with_overrides() -> None:
-    spec = alone({"preset": "paper", "steps_per_round": "4", "head_step": "0.2", "liveness_seconds": "1"})
+    spec = alone({"preset": "paper", "steps_per_round": "4", "head_step": "0.2", "session_timeout_seconds": "1"})
     assert spec.method == replace(paper(4), head_step=0.2)
-    assert spec.liveness_seconds == 1.0
+    assert spec.session_timeout_seconds == 1.0
 
 
 def test_the_settings_know_every_preset() -> None:
@@ -211,7 +211,7 @@ def test_the_settings_know_every_preset() -> None:
         ({"head_step": "-1"}, "head_step is -1.0"),
         ({"warm_up_rounds": "1"}, "warm_up_rounds is 1; it must be 0, or 2 or more"),
         ({"warm_up_rounds": "9", "rounds": "9"}, "it must be below the number of rounds 9"),
-        ({"liveness_seconds": "0"}, "liveness_seconds is 0.0"),
+        ({"session_timeout_seconds": "0"}, "session_timeout_seconds is 0.0"),
     ],
 )
 def test_values_out_of_range(flags: Mapping[str, str], says: str) -> None:

@@ -28,7 +28,7 @@ SPEC = RunSpecification(
     [
         SPEC,
         replace(SPEC, method=replace(paper(1), head_radius=math.inf, head_step=0.1 + 0.2)),
-        replace(SPEC, workload='quo"ted\\', feature_fingerprint="", rounds=0, round_seconds=1e-3),
+        replace(SPEC, workload='quo"ted\\', feature_fingerprint="", rounds=0, round_timeout_seconds=1e-3),
     ],
 )
 def test_a_specification_comes_back_as_it_was(spec: RunSpecification) -> None:
@@ -38,7 +38,7 @@ def test_a_specification_comes_back_as_it_was(spec: RunSpecification) -> None:
 
 
 def test_fields_with_a_default_may_be_left_out_and_whole_numbers_may_stand_for_floats() -> None:
-    lines = [line for line in to_toml(SPEC).splitlines() if not line.startswith(("liveness", "implicit"))]
+    lines = [line for line in to_toml(SPEC).splitlines() if not line.startswith(("session_timeout", "implicit"))]
     text = "\n".join(lines).replace("head_step = 3.0", "head_step = 3")
     found = from_toml(text, name="spec.toml")
     assert found.method.head_step == 3.0
@@ -61,7 +61,7 @@ def test_fields_with_a_default_may_be_left_out_and_whole_numbers_may_stand_for_f
         (
             '"full-history"',
             '"sometimes"',
-            "method.corrections = 'sometimes'; it must be 'end-of-round' or 'every-step' or",
+            "method.head_update = 'sometimes'; it must be 'end-of-round' or 'every-step' or",
         ),
         ("[method]", "[rule]", "rule = {"),
         ('"cospan-spec-1"', '"cospan-spec-9"', "format = 'cospan-spec-9'"),

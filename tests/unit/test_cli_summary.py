@@ -265,8 +265,8 @@ def test_rounds_are_appended_while_the_run_goes_on(tmp_path: Path, monkeypatch: 
 NOW = 1_700_000_000.0
 
 
-def clock(silent_seconds: float) -> str:
-    return time.strftime("%H:%M:%S", time.localtime(NOW - silent_seconds))
+def clock(seconds_since_last_message: float) -> str:
+    return time.strftime("%H:%M:%S", time.localtime(NOW - seconds_since_last_message))
 
 
 def agent_report(number: int, **changes: Any) -> AgentReport:
@@ -279,7 +279,7 @@ def run_report(phase: RunPhase, *agents: AgentReport, **changes: Any) -> RunRepo
 
 def test_status_names_who_is_waited_for_and_who_is_gone() -> None:
     gone = agent_report(2, phase=AgentPhase.GONE, gone_in_round=88, gone_cause="it left: no cause given")
-    waiting = agent_report(1, awaited=True, silent_seconds=3.1, reconnects=2)
+    waiting = agent_report(1, awaited=True, seconds_since_last_message=3.1, reconnects=2)
     text = "\n".join(status_lines(run_report(RunPhase.COLLECTING, agent_report(0), waiting, gone), NOW))
     assert f"round 412, waiting 3.1 s for site-1 (last seen {clock(3.1)})" in text
     assert "25.3 rounds/s" in text
@@ -313,13 +313,13 @@ def test_status_and_summary_name_whose_heads_the_bound_has_cut(tmp_path: Path) -
 
 def test_status_names_who_has_to_come_back() -> None:
     """After a restart of the coordinator, and where one is lost before the first round."""
-    lost = agent_report(1, phase=AgentPhase.LOST, silent_seconds=0.7)
+    lost = agent_report(1, phase=AgentPhase.LOST, seconds_since_last_message=0.7)
     text = status_lines(run_report(RunPhase.WAITING, agent_report(0), lost), NOW)[1]
     assert f"to come back: 1 of 3 are here; not connected: site-1 (last seen {clock(0.7)})" in text
 
 
 def test_status_names_only_the_first_of_many() -> None:
-    many = [agent_report(number, awaited=True, silent_seconds=float(number)) for number in range(9)]
+    many = [agent_report(number, awaited=True, seconds_since_last_message=float(number)) for number in range(9)]
     text = status_lines(run_report(RunPhase.COLLECTING, *many), NOW)[1]
     assert f"site-8 (last seen {clock(8.0)})" in text
     assert "and 4 more" in text

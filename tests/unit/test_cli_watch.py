@@ -12,7 +12,7 @@ from cospan.wire.messages import AgentPhase, RunPhase
 
 FLEET = (
     agent_report(0),
-    agent_report(1, awaited=True, silent_seconds=3.1),
+    agent_report(1, awaited=True, seconds_since_last_message=3.1),
     agent_report(2, phase=AgentPhase.GONE, gone_in_round=88, gone_cause="it left: " + "no cause given " * 9),
     *(agent_report(number) for number in range(3, 1000)),
 )

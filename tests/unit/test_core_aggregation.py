@@ -14,7 +14,7 @@ from cospan.core.aggregation.basis_update import (
 )
 from cospan.core.linalg.matrices import DenseMatrix, FactoredMatrix, to_dense
 from cospan.core.linalg.subspace import basis_step, precondition, random_basis
-from cospan.core.method import Corrections, Method
+from cospan.core.method import HeadUpdate, Method
 
 D, R = 6, 2
 
@@ -22,7 +22,7 @@ D, R = 6, 2
 def method(**changes: object) -> Method:
     values: dict[str, object] = {
         "steps_per_round": 5,
-        "corrections": Corrections.END_OF_ROUND,
+        "head_update": HeadUpdate.END_OF_ROUND,
         "head_step": 0.1,
         "gain_step": 0.1,
         "head_radius": 10.0,
@@ -36,7 +36,7 @@ def mean_head_second_moment(contributions: list[Contribution]) -> np.ndarray:
 
 
 def mean_row_sums(contributions: list[Contribution]) -> np.ndarray:
-    full = method(corrections=Corrections.FULL_HISTORY, row_scaled=True)
+    full = method(head_update=HeadUpdate.FULL_HISTORY, row_scaled=True)
     return aggregate(contributions, full).row_sums
 
 
@@ -168,7 +168,7 @@ def test_no_contribution_has_no_mean() -> None:
 def test_row_sums_scale_the_step_of_a_full_history() -> None:
     """And ζ does not decay."""
     full = method(
-        corrections=Corrections.FULL_HISTORY, row_scaled=True, basis_step=1.0, decay_horizon=10.0, decay_power=1.0
+        head_update=HeadUpdate.FULL_HISTORY, row_scaled=True, basis_step=1.0, decay_horizon=10.0, decay_power=1.0
     )
     sums = [np.arange(1.0, D + 1.0), np.full(D, 3.0)]
     contributions = [dataclasses.replace(c, row_sums=s) for c, s in zip(some(2), sums, strict=True)]

@@ -10,7 +10,7 @@ from values import read_only
 from cospan.core.learning.baselines import INDEPENDENT_STEPS, IndependentTD
 from cospan.core.learning.learner import LearnerState, Trajectory, learn_round
 from cospan.core.learning.schedules import AveragedIterate
-from cospan.core.method import Corrections, Method
+from cospan.core.method import HeadUpdate, Method
 
 D, L, ROUNDS = 4, 5, 12
 
@@ -18,7 +18,7 @@ D, L, ROUNDS = 4, 5, 12
 def method(**changes: object) -> Method:
     values: dict[str, object] = {
         "steps_per_round": L,
-        "corrections": Corrections.EVERY_STEP,
+        "head_update": HeadUpdate.EVERY_STEP,
         "head_step": 1.0,
         "gain_step": 0.05,
         "head_radius": math.inf,
@@ -72,7 +72,7 @@ def test_the_average_is_over_the_rounds() -> None:
     baseline, expected = IndependentTD.initial(D), AveragedIterate(mean=np.zeros((len(INDEPENDENT_STEPS), D)))
     for trajectory in trajectories():
         baseline = baseline.learning_from(trajectory, method())
-        expected = expected.including(baseline.weights)
+        expected = expected.updated(baseline.weights)
     np.testing.assert_array_equal(baseline.averaged.mean, expected.mean)
     assert baseline.averaged.count == ROUNDS
 

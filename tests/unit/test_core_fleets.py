@@ -12,13 +12,13 @@ from cospan.core.learning.baselines import INDEPENDENT_STEPS, IndependentTD
 from cospan.core.learning.learner import LearnerState, Trajectory, contribution_of, learn_round
 from cospan.core.learning.least_squares import PRIOR_STEPS
 from cospan.core.linalg.subspace import principal_angle_sine, random_basis
-from cospan.core.method import Corrections, Method, compact, paper, practical
+from cospan.core.method import HeadUpdate, Method, compact, paper, practical
 from cospan.experiments.methods.compared_methods import IndependentFleet, JointFleet, LstdFleet, TwoTimescaleFleet
 
 D, R, L, AGENTS, ROUNDS = 6, 2, 4, 3, 5
 BASIS = read_only(random_basis(D, R, np.random.default_rng(2)))
 EVERY_STEP = dataclasses.replace(
-    practical(L), corrections=Corrections.EVERY_STEP, preconditioned=False, row_scaled=False, forgetting=0.0
+    practical(L), head_update=HeadUpdate.EVERY_STEP, preconditioned=False, row_scaled=False, forgetting=0.0
 )
 
 

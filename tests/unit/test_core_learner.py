@@ -11,15 +11,15 @@ from cospan.core.learning.blocked_td import BLOCK
 from cospan.core.learning.learner import LearnerState, RoundOutcome, Trajectory, learn_round
 from cospan.core.linalg.matrices import DenseMatrix, FactoredMatrix, to_dense
 from cospan.core.linalg.subspace import random_basis
-from cospan.core.method import Corrections, Method
+from cospan.core.method import HeadUpdate, Method
 
 D, R, L = 6, 2, 4
 
 
-def method(corrections: Corrections = Corrections.END_OF_ROUND, **changes: object) -> Method:
+def method(head_update: HeadUpdate = HeadUpdate.END_OF_ROUND, **changes: object) -> Method:
     values: dict[str, object] = {
         "steps_per_round": L,
-        "corrections": corrections,
+        "head_update": head_update,
         "head_step": 0.3,
         "gain_step": 0.1,
         "head_radius": 10.0,
@@ -61,18 +61,18 @@ def test_the_initial_state_knows_nothing() -> None:
     assert (initial.gain_estimate, initial.steps) == (0.0, 0)
 
 
-@pytest.mark.parametrize("corrections", list(Corrections))
-def test_nothing_is_written_to(corrections: Corrections) -> None:
+@pytest.mark.parametrize("head_update", list(HeadUpdate))
+def test_nothing_is_written_to(head_update: HeadUpdate) -> None:
     """All inputs are read-only here; and the state before is the same after."""
     before = state()
     head = before.head.tobytes()
-    first = learn_round(before, BASIS, trajectory(), method(corrections))
+    first = learn_round(before, BASIS, trajectory(), method(head_update))
     assert (before.head.tobytes(), before.gain_estimate, before.steps) == (head, 0.25, 40)
-    same_outcome(first, learn_round(before, BASIS, trajectory(), method(corrections)))
+    same_outcome(first, learn_round(before, BASIS, trajectory(), method(head_update)))
 
 
-@pytest.mark.parametrize("corrections", list(Corrections))
-def test_the_outcome_shares_no_memory_with_its_inputs(corrections: Corrections) -> None:
+@pytest.mark.parametrize("head_update", list(HeadUpdate))
+def test_the_outcome_shares_no_memory_with_its_inputs(head_update: HeadUpdate) -> None:
     """A gradient is sent, and sent again, while its agent goes on learning in the same buffers."""
     features, rewards, head = np.full((L + 1, D), 0.1), np.ones(L), np.ones(R)
     features[1:] *= 2.0
@@ -80,7 +80,7 @@ def test_the_outcome_shares_no_memory_with_its_inputs(corrections: Corrections) 
         LearnerState(head=head),
         np.array(BASIS),
         Trajectory(features=features, rewards=rewards),
-        method(corrections),
+        method(head_update),
     )
     before = (
         to_dense(outcome.gradient).tobytes(),
@@ -122,7 +122,7 @@ def test_two_corrections_of_every_step_by_hand() -> None:
         LearnerState.initial(1),
         read_only([[1.0]]),
         Trajectory(read_only([[0.5], [-0.5], [0.5]]), read_only([2.0, 1.0])),
-        method(Corrections.EVERY_STEP, steps_per_round=2, head_step=0.5, gain_step=0.5),
+        method(HeadUpdate.EVERY_STEP, steps_per_round=2, head_step=0.5, gain_step=0.5),
     )
     assert isinstance(outcome.gradient, DenseMatrix)
     np.testing.assert_array_equal(to_dense(outcome.gradient), [[-0.125]])
@@ -137,8 +137,8 @@ def test_two_corrections_of_every_step_by_hand() -> None:
 def test_both_schedules_agree_on_rounds_of_one_step(implicit: bool, horizon: float) -> None:
     options = {"steps_per_round": 1, "implicit_head_step": implicit, "decay_horizon": horizon, "decay_power": 0.5}
     one_step = trajectory(steps=1)
-    at_end = learn_round(state(), BASIS, one_step, method(Corrections.END_OF_ROUND, **options))
-    every_step = learn_round(state(), BASIS, one_step, method(Corrections.EVERY_STEP, **options))
+    at_end = learn_round(state(), BASIS, one_step, method(HeadUpdate.END_OF_ROUND, **options))
+    every_step = learn_round(state(), BASIS, one_step, method(HeadUpdate.EVERY_STEP, **options))
     same_outcome(at_end, every_step, tolerance=1e-15)
 
 
@@ -146,11 +146,11 @@ def test_rounds_of_every_step_can_be_cut_anywhere() -> None:
     """With the basis frozen H steps in one round are the same as H rounds of one step: G summed, w wᵀ averaged."""
     options = {"decay_horizon": 60.0, "decay_power": 0.5, "implicit_head_step": True, "head_radius": 1.5}
     long = trajectory(seed=5, steps=12)
-    whole = learn_round(state(), BASIS, long, method(Corrections.EVERY_STEP, **options))
+    whole = learn_round(state(), BASIS, long, method(HeadUpdate.EVERY_STEP, **options))
     current, gradient, moment, squares = state(), np.zeros((D, R)), np.zeros((R, R)), 0.0
     for t in range(12):
         piece = Trajectory(features=long.features[t : t + 2], rewards=long.rewards[t : t + 1])
-        outcome = learn_round(current, BASIS, piece, method(Corrections.EVERY_STEP, **options))
+        outcome = learn_round(current, BASIS, piece, method(HeadUpdate.EVERY_STEP, **options))
         current = outcome.state
         gradient += to_dense(outcome.gradient)
         moment += outcome.head_second_moment / 12
@@ -173,14 +173,14 @@ def test_a_head_of_zero_gives_no_gradient() -> None:
     assert np.linalg.norm(outcome.state.head) > 0.0
 
 
-@pytest.mark.parametrize("corrections", list(Corrections))
-def test_the_head_stays_in_its_ball(corrections: Corrections) -> None:
+@pytest.mark.parametrize("head_update", list(HeadUpdate))
+def test_the_head_stays_in_its_ball(head_update: HeadUpdate) -> None:
     current = LearnerState.initial(R)
     lengths = []
     for seed in range(20):
         rough = trajectory(seed)
         rough = dataclasses.replace(rough, rewards=read_only(50.0 * rough.rewards))
-        current = learn_round(current, BASIS, rough, method(corrections, head_radius=0.5)).state
+        current = learn_round(current, BASIS, rough, method(head_update, head_radius=0.5)).state
         lengths.append(float(np.linalg.norm(current.head)))
     assert max(lengths) <= 0.5 * (1 + 1e-15)
     assert max(lengths) == pytest.approx(0.5, rel=1e-15)
@@ -230,7 +230,7 @@ def test_a_round_of_td_lambda_against_loops(steps: int, radius: float) -> None:
     basis = np.linalg.qr(rng.standard_normal((6, 2)))[0]
     features, rewards = 0.4 * rng.standard_normal((steps + 1, 6)), rng.standard_normal(steps)
     head, gain, trace, gradient = np.array([0.5, -0.8]), 0.3, np.zeros(6), np.zeros((6, 2))
-    rule = Method(steps, Corrections.EVERY_STEP, 2.0, 0.1, radius, 1.0, implicit_head_step=True, trace_decay=0.75)
+    rule = Method(steps, HeadUpdate.EVERY_STEP, 2.0, 0.1, radius, 1.0, implicit_head_step=True, trace_decay=0.75)
     outcome = learn_round(LearnerState(head, gain, 7), basis, Trajectory(features, rewards), rule)
     for step in range(steps):
         error = rewards[step] - gain + (features[step + 1] - features[step]) @ basis @ head
@@ -249,7 +249,7 @@ def test_a_step_that_overflows_is_held_by_the_ball() -> None:
     """Without the ball the errors of this round would grow past every float; with it the head stays finite."""
     rng = np.random.default_rng(3)
     walk = Trajectory(rng.uniform(-0.4, 0.4, (BLOCK + 1, D)), rng.standard_normal(BLOCK))
-    rule = method(Corrections.EVERY_STEP, steps_per_round=BLOCK, head_step=1e30, head_radius=3.0)
+    rule = method(HeadUpdate.EVERY_STEP, steps_per_round=BLOCK, head_step=1e30, head_radius=3.0)
     outcome = learn_round(LearnerState.initial(R), BASIS, walk, rule)
     assert np.linalg.norm(outcome.state.head) == pytest.approx(3.0, rel=1e-12)
     assert np.isfinite(to_dense(outcome.gradient)).all()

@@ -12,7 +12,7 @@ from cospan.core.learning.least_squares import EXPLAINED_FLOOR, PRIOR_STEPS, Tra
 from cospan.core.learning.reward_moments import NO_REWARDS
 from cospan.core.linalg.matrices import FactoredMatrix, to_dense
 from cospan.core.linalg.subspace import random_basis
-from cospan.core.method import Corrections, Method
+from cospan.core.method import HeadUpdate, Method
 
 D, R, L = 7, 3, 5
 
@@ -20,7 +20,7 @@ D, R, L = 7, 3, 5
 def method(**changes: object) -> Method:
     values: dict[str, object] = {
         "steps_per_round": L,
-        "corrections": Corrections.LEAST_SQUARES,
+        "head_update": HeadUpdate.LEAST_SQUARES,
         "head_step": 0.3,
         "gain_step": 0.1,
         "head_radius": math.inf,
@@ -139,7 +139,7 @@ def test_the_head_is_drawn_back_into_the_ball() -> None:
 
 def test_the_full_history_against_loops() -> None:
     """Head and gradient are those of all transitions in the basis of today, whatever the bases before were."""
-    rule, walks = method(corrections=Corrections.FULL_HISTORY, forgetting=0.0), chain(6)
+    rule, walks = method(head_update=HeadUpdate.FULL_HISTORY, forgetting=0.0), chain(6)
     rng = np.random.default_rng(5)
     state = LearnerState.initial(R)
     for t, walk in enumerate(walks):
@@ -174,7 +174,7 @@ def test_an_agent_counts_by_the_share_that_the_basis_explains() -> None:
     weights = rng.standard_normal(D)
     features = rng.uniform(-1.0, 1.0, (5001, D)) / math.sqrt(D)
     walk = Trajectory(features, 1.0 + (features[:-1] - features[1:]) @ weights)
-    rule = method(corrections=Corrections.FULL_HISTORY, trace_decay=0.0, forgetting=0.0, explained_power=2.0)
+    rule = method(head_update=HeadUpdate.FULL_HISTORY, trace_decay=0.0, forgetting=0.0, explained_power=2.0)
     own = weights[:, None] / np.linalg.norm(weights)
     away = np.linalg.qr(own, mode="complete")[0][:, 1:3]
     for basis, least, most in ((np.eye(D), 0.99, 1.0), (own, 0.99, 1.0), (away, 0.01, 0.05)):
@@ -189,17 +189,17 @@ def test_an_agent_counts_by_the_share_that_the_basis_explains() -> None:
 
 
 def test_dividing_by_the_row_sums_never_overshoots() -> None:
-    rule = method(corrections=Corrections.FULL_HISTORY)
+    rule = method(head_update=HeadUpdate.FULL_HISTORY)
     outcome = learn_round(LearnerState.initial(R), BASIS, chain(1)[0], rule)
     assert outcome.state.statistics is not None
     scaled = outcome.state.statistics.system / L / np.maximum(outcome.row_sums, 1e-300)[:, None]
     assert np.abs(np.linalg.eigvals(scaled)).max() <= 1.0 + 1e-12
 
 
-@pytest.mark.parametrize("corrections", Corrections)
-def test_rewards_in_other_units_are_one_gradient_where_they_are_scaled(corrections: Corrections) -> None:
+@pytest.mark.parametrize("head_update", HeadUpdate)
+def test_rewards_in_other_units_are_one_gradient_where_they_are_scaled(head_update: HeadUpdate) -> None:
     """A thousand times the rewards: a thousand times the head, and the same upload."""
-    rule = method(corrections=corrections, reward_scaled=True)
+    rule = method(head_update=head_update, reward_scaled=True)
     one = other = LearnerState.initial(R)
     for walk in chain(5):
         larger = Trajectory(walk.features, 1000.0 * walk.rewards)
@@ -210,12 +210,12 @@ def test_rewards_in_other_units_are_one_gradient_where_they_are_scaled(correctio
         np.testing.assert_allclose(theirs.head_second_moment, ours.head_second_moment, rtol=1e-8)
 
 
-@pytest.mark.parametrize("corrections", Corrections)
-def test_an_upload_is_that_of_rewards_and_features_divided_by_their_size(corrections: Corrections) -> None:
+@pytest.mark.parametrize("head_update", HeadUpdate)
+def test_an_upload_is_that_of_rewards_and_features_divided_by_their_size(head_update: HeadUpdate) -> None:
     """Where they are scaled: rewards less the first one, by σ; features by the root mean square of ‖φ‖."""
     first, second = chain(2)
     rewards, visited = np.concatenate([first.rewards, second.rewards]), np.stack([first.features, second.features])
-    scaled, plain = method(corrections=corrections, reward_scaled=True), method(corrections=corrections)
+    scaled, plain = method(head_update=head_update, reward_scaled=True), method(head_update=head_update)
     ours = learn_round(LearnerState.initial(R), BASIS, first, scaled)
     # Units are those of all data so far, so of the second round's upload all but the head before can be divided.
     sizes = [np.std(rewards), np.sqrt(np.mean(np.sum(visited[:, :-1] ** 2, axis=2)))]
@@ -233,10 +233,10 @@ def test_an_upload_is_that_of_rewards_and_features_divided_by_their_size(correct
         np.testing.assert_allclose(ours.row_sums * sizes[1] ** 2, theirs.row_sums, rtol=1e-12)
 
 
-@pytest.mark.parametrize("corrections", Corrections)
-def test_rewards_that_never_vary_give_no_gradient(corrections: Corrections) -> None:
+@pytest.mark.parametrize("head_update", HeadUpdate)
+def test_rewards_that_never_vary_give_no_gradient(head_update: HeadUpdate) -> None:
     """Nor one of rounding: the mean of 60 times 0.1 is not 0.1."""
-    state, rule = LearnerState.initial(R), method(corrections=corrections, reward_scaled=True)
+    state, rule = LearnerState.initial(R), method(head_update=head_update, reward_scaled=True)
     for walk in chain(3):
         outcome = learn_round(state, BASIS, Trajectory(walk.features, np.full(L, 0.1)), rule)
         state = outcome.state
@@ -250,7 +250,7 @@ def test_no_features_and_no_data_give_no_head() -> None:
     assert empty.gain_estimate == 0.0
     np.testing.assert_array_equal(TransitionSums.of_features(R).residual(np.ones(R)), np.zeros(R))
     np.testing.assert_array_equal(empty.row_sums, np.zeros(R))
-    blank = empty.including(np.zeros((L + 1, R)), np.zeros((L, R)), np.ones(L), 1.0)
+    blank = empty.updated(np.zeros((L + 1, R)), np.zeros((L, R)), np.ones(L), 1.0)
     np.testing.assert_array_equal(blank.head(1.0), np.zeros(R))
     assert blank.gain_estimate == 1.0
 

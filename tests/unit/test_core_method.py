@@ -5,11 +5,11 @@ import math
 
 import pytest
 
-from cospan.core.method import PRESETS, Corrections, Method, compact, paper, practical
+from cospan.core.method import PRESETS, HeadUpdate, Method, compact, paper, practical
 
 VALID = Method(
     steps_per_round=5,
-    corrections=Corrections.EVERY_STEP,
+    head_update=HeadUpdate.EVERY_STEP,
     head_step=0.1,
     gain_step=0.1,
     head_radius=10.0,
@@ -55,7 +55,7 @@ AT_THE_EDGE = {
     "largest_turn": [0.01, 90.0],
 }
 WITHOUT_A_RANGE = {
-    "corrections",
+    "head_update",
     "aggregation",
     "implicit_head_step",
     "preconditioned",
@@ -109,7 +109,7 @@ def test_the_rounds_of_a_warm_up() -> None:
 def test_paper_is_algorithm_1_and_nothing_else() -> None:
     preset = paper(4)
     assert PRESETS["paper"] is paper
-    assert preset.corrections is Corrections.END_OF_ROUND
+    assert preset.head_update is HeadUpdate.END_OF_ROUND
     assert not preset.implicit_head_step
     assert not preset.preconditioned
     assert preset.decay_horizon == 0.0
@@ -120,13 +120,13 @@ def test_paper_is_algorithm_1_and_nothing_else() -> None:
 def test_practical_has_the_options_on() -> None:
     preset = practical(4)
     assert PRESETS["practical"] is practical
-    assert preset.corrections is Corrections.FULL_HISTORY
+    assert preset.head_update is HeadUpdate.FULL_HISTORY
     assert preset.sends_row_sums
     assert not preset.basis_step_decays
     assert preset.reward_scaled
     assert preset.explained_power > 0.0
     assert preset.averaging_power > compact(4).averaging_power
-    assert compact(4).corrections is Corrections.LEAST_SQUARES
+    assert compact(4).head_update is HeadUpdate.LEAST_SQUARES
     assert compact(4).row_scaled
     assert not compact(4).sends_row_sums
     assert compact(4).basis_step_decays

@@ -33,7 +33,7 @@ def spectrum(made: list[AgentEstimate]) -> Spectrum:
 
 def test_moments_are_those_of_all_states() -> None:
     features = np.random.default_rng(1).standard_normal((50, 4)) + 3.0
-    moments = FeatureMoments.of_nothing(4).including(features[:20]).including(features[20:])
+    moments = FeatureMoments.of_nothing(4).updated(features[:20]).updated(features[20:])
     np.testing.assert_allclose(moments.covariance, np.cov(features.T, bias=True), atol=1e-12)
 
 
@@ -43,8 +43,8 @@ def test_an_estimate_is_of_both_halves() -> None:
     halves, moments = HalfSums.begun_in(0, 2, 3), FeatureMoments.of_nothing(3)
     for number, part in enumerate((slice(0, 10), slice(10, 20))):
         walk = features[part.start : part.stop + 1]
-        halves = halves.including(walk, walk[:-1], rewards[part], number)
-        moments = moments.including(walk[:-1])
+        halves = halves.updated(walk, walk[:-1], rewards[part], number)
+        moments = moments.updated(walk[:-1])
     made = AgentEstimate.of(halves, moments)
     np.testing.assert_array_equal(made.pair, halves.estimates)
     assert made.floor == pytest.approx(PRIOR_STEPS / 20 * np.mean((features[:-1] ** 2).sum(axis=1)) / 3)

@@ -11,7 +11,7 @@ def test_rounds_together_are_one_sample() -> None:
     rewards = 1e8 + np.random.default_rng(1).standard_normal(90)
     moments = NO_REWARDS
     for round_rewards in np.split(rewards, [20, 21, 60]):
-        moments = moments.including(round_rewards)
+        moments = moments.updated(round_rewards)
     assert moments.count == 90
     assert moments.mean == pytest.approx(rewards.mean(), rel=1e-15)
     assert moments.variance == pytest.approx(rewards.var(), rel=1e-8)
@@ -19,4 +19,4 @@ def test_rounds_together_are_one_sample() -> None:
 
 def test_nothing_has_no_variance() -> None:
     assert NO_REWARDS.variance == 0.0
-    assert NO_REWARDS.including(np.ones(3)).variance == 0.0
+    assert NO_REWARDS.updated(np.ones(3)).variance == 0.0

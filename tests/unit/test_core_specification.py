@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from cospan.core.linalg.subspace import orthonormality_error
-from cospan.core.method import MAX_HISTORY_DIM, Aggregation, Corrections, Method
+from cospan.core.method import MAX_HISTORY_DIM, Aggregation, HeadUpdate, Method
 from cospan.core.specification import (
     MAX_AGENTS,
     MAX_FEATURE_DIM,
@@ -25,7 +25,7 @@ from cospan.core.specification import (
 
 METHOD = Method(
     steps_per_round=5,
-    corrections=Corrections.END_OF_ROUND,
+    head_update=HeadUpdate.END_OF_ROUND,
     head_step=0.1,
     gain_step=0.1,
     head_radius=math.inf,
@@ -40,8 +40,8 @@ VALID = RunSpecification(
     seed=1,
     method=METHOD,
     feature_fingerprint="tabular-0123",
-    liveness_seconds=5.0,
-    round_seconds=60.0,
+    session_timeout_seconds=5.0,
+    round_timeout_seconds=60.0,
     participation=Participation.QUORUM,
     quorum=2.0,
     deadline_seconds=1.5,
@@ -54,8 +54,8 @@ NOT_IN_RANGE: dict[str, list[Any]] = {
     "agents": [MAX_AGENTS + 1],
     "rounds": [-1, 2**63],
     "seed": [-1, 2**63],
-    "liveness_seconds": [0.0, -1.0, math.inf, math.nan],
-    "round_seconds": [0.0, -1.0, math.inf, math.nan],
+    "session_timeout_seconds": [0.0, -1.0, math.inf, math.nan],
+    "round_timeout_seconds": [0.0, -1.0, math.inf, math.nan],
     "quorum": [0.0, -1.0, 1.5, math.inf, math.nan],
     "deadline_seconds": [-1.0, math.inf, math.nan],
     "max_staleness": [-1, MAX_STALENESS + 1],
@@ -69,8 +69,8 @@ ANOTHER: dict[str, Any] = {
     "rounds": 11,
     "seed": 2,
     "feature_fingerprint": "tabular-0124",
-    "liveness_seconds": 5.5,
-    "round_seconds": 61.0,
+    "session_timeout_seconds": 5.5,
+    "round_timeout_seconds": 61.0,
     "participation": Participation.ALL,
     "quorum": 0.5,
     "deadline_seconds": 0.0,
@@ -79,7 +79,7 @@ ANOTHER: dict[str, Any] = {
 }
 ANOTHER_METHOD: dict[str, Any] = {
     "steps_per_round": 6,
-    "corrections": Corrections.EVERY_STEP,
+    "head_update": HeadUpdate.EVERY_STEP,
     "head_step": math.nextafter(0.1, 1.0),
     "gain_step": 0.2,
     "head_radius": 1e300,
@@ -149,7 +149,7 @@ def test_a_feature_dimension_of_zero_leaves_no_rank() -> None:
 
 
 def test_a_history_that_no_agent_could_keep_is_refused() -> None:
-    full = dataclasses.replace(METHOD, corrections=Corrections.FULL_HISTORY)
+    full = dataclasses.replace(METHOD, head_update=HeadUpdate.FULL_HISTORY)
     large = dataclasses.replace(VALID, method=full, feature_dim=MAX_HISTORY_DIM)
     assert large.problems() == []
     (problem,) = dataclasses.replace(large, feature_dim=MAX_HISTORY_DIM + 1).problems()
@@ -223,7 +223,9 @@ def test_digests_are_of_values_and_not_of_objects() -> None:
 def test_equal_specifications_have_equal_digests_however_their_numbers_are_written() -> None:
     """`head_step = 1` in a file is an int and over the wire it becomes 1.0. Nor does −0.0 differ from 0.0."""
     whole = dataclasses.replace(
-        VALID, method=dataclasses.replace(METHOD, head_step=1, basis_step=0, decay_horizon=0), liveness_seconds=5
+        VALID,
+        method=dataclasses.replace(METHOD, head_step=1, basis_step=0, decay_horizon=0),
+        session_timeout_seconds=5,
     )
     point = dataclasses.replace(
         VALID, method=dataclasses.replace(METHOD, head_step=1.0, basis_step=-0.0, decay_horizon=0.0)
@@ -237,11 +239,11 @@ def test_a_dictionary_holds_every_field_as_a_plain_value() -> None:
     assert set(values) == {field.name for field in dataclasses.fields(RunSpecification)}
     assert set(values["method"]) == set(ANOTHER_METHOD)
     assert values["participation"] == "quorum"
-    assert values["method"]["corrections"] == "end-of-round"
+    assert values["method"]["head_update"] == "end-of-round"
     assert values["method"]["aggregation"] == "mean"
     assert values["method"]["head_radius"] == math.inf
     assert json.loads(json.dumps(values)) == values
-    assert VALID.method.corrections is Corrections.END_OF_ROUND
+    assert VALID.method.head_update is HeadUpdate.END_OF_ROUND
 
 
 def test_basis_digest_is_over_the_little_endian_bytes_in_rows() -> None:

@@ -15,12 +15,12 @@ from cospan.core.learning.learner import LearnerState, Trajectory, contribution_
 from cospan.core.learning.least_squares import TransitionSums
 from cospan.core.linalg.matrices import DenseMatrix, FactoredMatrix, to_dense
 from cospan.core.linalg.subspace import orthonormality_error, principal_angle_sine, random_basis
-from cospan.core.method import PRESETS, Corrections, Method, compact, paper, practical
+from cospan.core.method import PRESETS, HeadUpdate, Method, compact, paper, practical
 from cospan.experiments.methods.compared_methods import LstdFleet
 
 D, R, L, W = 6, 2, 8, 5
 BASIS = read_only(random_basis(D, R, np.random.default_rng(2)))
-STEPPING = dataclasses.replace(paper(L), corrections=Corrections.EVERY_STEP)
+STEPPING = dataclasses.replace(paper(L), head_update=HeadUpdate.EVERY_STEP)
 
 
 def walk(seed: int, rounds: int) -> list[Trajectory]:
@@ -263,9 +263,9 @@ def test_the_coordinator_moves_the_basis_once() -> None:
 def test_sums_are_joined() -> None:
     first, second = walk(3, 2)
     sums = TransitionSums.of_features(D)
-    one = sums.including(first.features, first.features[:-1], first.rewards, 0.0)
-    two = sums.including(second.features, second.features[:-1], second.rewards, 0.0)
-    both, expected = one.joined_with(two), one.including(second.features, second.features[:-1], second.rewards, 0.0)
+    one = sums.updated(first.features, first.features[:-1], first.rewards, 0.0)
+    two = sums.updated(second.features, second.features[:-1], second.rewards, 0.0)
+    both, expected = one.joined_with(two), one.updated(second.features, second.features[:-1], second.rewards, 0.0)
     for field in dataclasses.fields(TransitionSums):
         if field.name != "basis":
             np.testing.assert_allclose(getattr(both, field.name), getattr(expected, field.name), rtol=1e-13)

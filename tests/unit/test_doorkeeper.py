@@ -1,4 +1,4 @@
-"""The doorkeeper's accounts: whose they are, that what was taken is given back, and that there are not too many."""
+"""The interceptor's accounts: whose they are, that they are given back, and that their number is bounded."""
 
 import asyncio
 import logging
@@ -8,7 +8,7 @@ import pytest
 from runs import run
 
 from cospan.server.admission import interceptor
-from cospan.server.admission.interceptor import Doorkeeper
+from cospan.server.admission.interceptor import AdmissionInterceptor
 from cospan.server.admission.peer_limits import Kind, quota_of_all, quota_of_peer
 from cospan.wire.errors import InvalidMessageError, RateLimitedError, TooManyStreamsError
 from cospan.wire.security.identity import Identity, of_certificate, without_certificate
@@ -25,11 +25,11 @@ class Clock:
 
 
 class Door:
-    """A doorkeeper, with a clock that the test sets."""
+    """A interceptor, with a clock that the test sets."""
 
     def __init__(self) -> None:
         self.clock = Clock()
-        self.keeper = Doorkeeper(AGENTS, own_way=frozenset(), looking=frozenset(), clock=self.clock)
+        self.keeper = AdmissionInterceptor(AGENTS, own_way=frozenset(), looking=frozenset(), clock=self.clock)
 
     def enter(self, identity: Identity, kind: Kind = Kind.STREAM) -> interceptor.Entry:
         return self.keeper._enter(kind, identity)

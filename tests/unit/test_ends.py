@@ -91,7 +91,11 @@ def test_a_relay_ends_though_its_stream_takes_no_cancellation() -> None:
     async def closed() -> None:
         transport = DeafTransport()
         above = upstream.Upstream(
-            transport, patience=60.0, min_steps_per_round=2, tell=lambda _: None, fail=lambda _: None
+            transport,
+            progress_timeout_seconds=60.0,
+            min_steps_per_round=2,
+            tell=lambda _: None,
+            fail=lambda _: None,
         )
         above.start()
         await above.specification

@@ -405,8 +405,8 @@ def test_the_report_names_everybody_and_whom_the_round_waits_for() -> None:
     assert (report.phase, report.phase_seconds, report.finish_cause) == (m.RunPhase.COLLECTING, 3.0, None)
     assert [agent.agent_id for agent in report.agents] == ["a", "b", "c"]
     a, b, c = report.agents
-    assert (a.phase, a.silent_seconds, a.awaited) == (m.AgentPhase.CONNECTED, 2.0, False)
-    assert (b.phase, b.silent_seconds, b.awaited) == (m.AgentPhase.LOST, 2.0, True)
+    assert (a.phase, a.seconds_since_last_message, a.awaited) == (m.AgentPhase.CONNECTED, 2.0, False)
+    assert (b.phase, b.seconds_since_last_message, b.awaited) == (m.AgentPhase.LOST, 2.0, True)
     assert (c.phase, c.awaited, c.gone_in_round) == (m.AgentPhase.GONE, False, 0)
     assert c.gone_cause == "it left: its shift is over"
     assert report.rounds_per_second == 0.0

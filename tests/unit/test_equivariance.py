@@ -27,7 +27,7 @@ from cospan.core.learning.learner import LearnerState, Trajectory, contribution_
 from cospan.core.learning.units import bound_note
 from cospan.core.linalg.matrices import FactoredMatrix, to_dense
 from cospan.core.linalg.subspace import principal_angle_sine, random_basis
-from cospan.core.method import PRESETS, Corrections, Method, compact, paper, practical
+from cospan.core.method import PRESETS, HeadUpdate, Method, compact, paper, practical
 from cospan.experiments.methods.compared_methods import JointFleet
 from cospan.simulation import Fleet
 
@@ -155,14 +155,14 @@ def test_constants_are_equivariant_exactly_where_the_rewards_are_exact(preset: s
     assert principal_angle_sine(before.basis, after.basis) <= 1e-13
 
 
-@pytest.mark.parametrize("corrections", Corrections)
-def test_paper_has_no_units_of_its_own(corrections: Corrections) -> None:
+@pytest.mark.parametrize("head_update", HeadUpdate)
+def test_paper_has_no_units_of_its_own(head_update: HeadUpdate) -> None:
     """Nothing is counted from a reference and nothing divided; a group of one is its agent, bit for bit."""
-    method = replace(paper(L), corrections=corrections)
+    method = replace(paper(L), head_update=head_update)
     (walk,), basis = walks(RARE / 1e6, rounds=1, agents=1)[0], random_basis(STATES, 2, np.random.default_rng(3))
     outcome = learn_round(replace(LearnerState.initial(2), head=np.ones(2)), basis, walk, method)
     assert outcome.state.rewards.reference == 0.0
-    if isinstance(outcome.gradient, FactoredMatrix) and corrections is Corrections.END_OF_ROUND:
+    if isinstance(outcome.gradient, FactoredMatrix) and head_update is HeadUpdate.END_OF_ROUND:
         assert outcome.gradient.right[:, 0].tolist() == [1.0, 1.0]
         assert (outcome.head_second_moment == 1.0).all()
 
@@ -214,10 +214,10 @@ def told_in(method: Method, rounds: int) -> tuple[list[tuple[int, tuple[str, ...
     return found, learner
 
 
-@pytest.mark.parametrize("corrections", Corrections)
-def test_an_agent_names_itself_where_the_bound_has_cut_its_head(corrections: Corrections) -> None:
+@pytest.mark.parametrize("head_update", HeadUpdate)
+def test_an_agent_names_itself_where_the_bound_has_cut_its_head(head_update: HeadUpdate) -> None:
     """In the first such round, and after 2, 4, 8, …: a message may be lost, and each costs bytes."""
-    found, learner = told_in(replace(practical(3), corrections=corrections, head_radius=1e-3), 12)
+    found, learner = told_in(replace(practical(3), head_update=head_update, head_radius=1e-3), 12)
     before = 0
     for count, names in found:
         assert names == (("site-0",) if count > before and count in (1, 2, 4, 8) else ())
@@ -231,9 +231,9 @@ def test_an_agent_names_nobody_where_the_bound_is_out_of_reach(method: Method) -
     assert told_in(method, 5)[0] == [(0, ())] * 5
 
 
-@pytest.mark.parametrize("corrections", Corrections)
-def test_a_group_names_those_whose_heads_were_cut(corrections: Corrections) -> None:
-    method = replace(compact(3), corrections=corrections, head_radius=0.3)
+@pytest.mark.parametrize("head_update", HeadUpdate)
+def test_a_group_names_those_whose_heads_were_cut(head_update: HeadUpdate) -> None:
+    method = replace(compact(3), head_update=head_update, head_radius=0.3)
     spec = specification(method, agents=3)
     names = tuple(f"site-{index}" for index in range(3))
     group = GroupLearner(GroupSites.of(RINGS, (0, 1, 2), spec.feature_dim, 0), spec, names=names)

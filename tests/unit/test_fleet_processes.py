@@ -11,7 +11,7 @@ from runs import run, specification
 
 from cospan.cli.output.progress import View
 from cospan.cli.processes import local_fleet as fleets
-from cospan.cli.processes.local_fleet import Fleet
+from cospan.cli.processes.local_fleet import LocalFleet
 from cospan.cli.run_folder.layout import RunFolder
 from cospan.cli.run_folder.progress_log import RunMonitor
 from cospan.cli.settings.layers import Settings
@@ -57,7 +57,7 @@ class Started:
         hosts = [Host(f"site-{index}", (index,), is_group=False) for index in range(2)]
         view: View = Quiet()
         monitor = RunMonitor(agents=2, total=0, true_basis=None)
-        self.fleet = Fleet(plan, RunFolder(folder), monitor, view, hosts, start_seconds=9.0, debug=False)
+        self.fleet = LocalFleet(plan, RunFolder(folder), monitor, view, hosts, start_seconds=9.0, debug=False)
         self.coordinator: Any = FakeChild("coordinator")
         self.agents: dict[str, Any] = {host.name: FakeChild(host.name) for host in hosts}
         self.fleet._coordinator, self.fleet._agents, self.fleet._started = self.coordinator, self.agents, True

@@ -62,7 +62,7 @@ def test_one_step_per_round_is_refused_by_default_before_a_site_is_made() -> Non
 
 
 def test_who_allows_one_step_takes_part() -> None:
-    state, _ = session.initial_state(patience=1.0, now=0.0, min_steps_per_round=1)
+    state, _ = session.initial_state(progress_timeout_seconds=1.0, now=0.0, min_steps_per_round=1)
     _, commands = session.step(state, session.Described(specification(paper(1))), 0.0)
     assert isinstance(commands[0], session.Prepare)
 

@@ -5,7 +5,7 @@ import asyncio
 import numpy as np
 from runs import run
 
-from cospan.server.runtime.recent_rounds import RoundHistory
+from cospan.server.runtime.recent_rounds import RecentRounds
 from cospan.wire.messages import RoundReport, Stamp
 
 BASIS = np.zeros((4, 2))
@@ -16,23 +16,23 @@ def report(number: int, *, basis: np.ndarray | None = BASIS) -> RoundReport:
     return RoundReport(stamp, number, 0.5, 2, (), 0.0, 0.0, basis)
 
 
-def filled(count: int, first: int = 0, **limits: int) -> RoundHistory:
-    history = RoundHistory(**limits)
+def filled(count: int, first: int = 0, **limits: int) -> RecentRounds:
+    history = RecentRounds(**limits)
     for number in range(first, first + count):
         history.append(report(number))
     return history
 
 
-async def seen(history: RoundHistory, from_round: int) -> list[int]:
+async def seen(history: RecentRounds, from_round: int) -> list[int]:
     return [report.closed_round async for report in history.follow(from_round)]
 
 
-def with_basis(history: RoundHistory) -> list[int]:
+def with_basis(history: RecentRounds) -> list[int]:
     return [report.closed_round for report in history.recent(10_000) if report.basis is not None]
 
 
 def test_nothing_yet() -> None:
-    history = RoundHistory()
+    history = RecentRounds()
     assert (history.recent(5), history.first_round) == ([], 0)
     history.close()
     assert run(seen(history, 0)) == []
@@ -129,6 +129,6 @@ def test_a_history_that_begins_late() -> None:
 
 
 def test_a_report_without_a_basis() -> None:
-    history = RoundHistory(most_basis_bytes=0)
+    history = RecentRounds(most_basis_bytes=0)
     history.append(report(0, basis=None))
     assert len(history.recent(1)) == 1

@@ -1,4 +1,4 @@
-"""The journal: in order, one transaction at a time, and no failure that nobody hears of."""
+"""The write_queue: in order, one transaction at a time, and no failure that nobody hears of."""
 
 import asyncio
 import logging
@@ -15,7 +15,7 @@ from stored import NAME, RUN_ID, round_of
 from cospan.server.machine import events
 from cospan.server.runtime.engine import Engine
 from cospan.server.storage.reader import read_basis, read_reports, read_saved, read_state
-from cospan.server.storage.write_queue import Journal, Stores
+from cospan.server.storage.write_queue import RoundStore, WriteQueue
 from cospan.server.storage.writer import Operation, RunStore, create_store, open_store
 from cospan.wire.errors import RunFileError
 from cospan.wire.messages import RunPhase
@@ -42,7 +42,7 @@ class Disk:
 
 
 class Clock:
-    """A journal that asks it was made long ago."""
+    """A write_queue that asks it was made long ago."""
 
     def __init__(self, up: float = 1e4) -> None:
         self._times = [0.0]
@@ -52,14 +52,14 @@ class Clock:
         return self._times.pop() if self._times else self._up
 
 
-def journalling(disk: Disk, use: Callable[[Journal], None], together: int = 1) -> list[Any]:
-    """The events of a journal that is used long after it was made, and closed."""
+def journalling(disk: Disk, use: Callable[[WriteQueue], None], together: int = 1) -> list[Any]:
+    """The events of a write_queue that is used long after it was made, and closed."""
     told: list[Any] = []
 
     async def all_of_it() -> None:
-        journal = Journal(disk, told.append, together=together, clock=Clock())
-        use(journal)
-        await journal.close()
+        write_queue = WriteQueue(disk, told.append, together=together, clock=Clock())
+        use(write_queue)
+        await write_queue.close()
 
     run(all_of_it())
     return told
@@ -67,14 +67,14 @@ def journalling(disk: Disk, use: Callable[[Journal], None], together: int = 1) -
 
 def test_what_comes_while_the_disk_is_busy_is_written_in_one_piece_and_in_order() -> None:
     disk = Disk()
-    assert isinstance(disk, Stores)
-    assert issubclass(RunStore, Stores)
+    assert isinstance(disk, RoundStore)
+    assert issubclass(RunStore, RoundStore)
     first, second = round_of(0), round_of(1)
 
-    def use(journal: Journal) -> None:
+    def use(write_queue: WriteQueue) -> None:
         disk.free.clear()
         for operation in (first, DROP, second, DROP):
-            journal.add(operation)
+            write_queue.add(operation)
         disk.free.set()
 
     told = journalling(disk, use)
@@ -94,10 +94,10 @@ def test_rounds_that_nobody_waits_for_are_written_together() -> None:
     told: list[Any] = []
 
     async def all_of_it() -> None:
-        journal = Journal(disk, told.append, together=2, clock=Clock())
+        write_queue = WriteQueue(disk, told.append, together=2, clock=Clock())
         for each in rounds:
-            journal.add(each)
-        await journal.close()
+            write_queue.add(each)
+        await write_queue.close()
 
     run(all_of_it())
     assert disk.batches[0] == rounds[:2]
@@ -112,11 +112,11 @@ def test_what_somebody_waits_for_is_written_at_once_with_what_came_before(urgent
     disk = Disk()
     first = told_round(0)
 
-    def use(journal: Journal) -> None:
-        journal.add(first)
-        assert journal._writing is None
-        journal.add(urgent)
-        assert journal._writing is not None
+    def use(write_queue: WriteQueue) -> None:
+        write_queue.add(first)
+        assert write_queue._writing is None
+        write_queue.add(urgent)
+        assert write_queue._writing is not None
 
     journalling(disk, use, together=9)
     assert disk.batches == [[first, urgent]]
@@ -125,12 +125,12 @@ def test_what_somebody_waits_for_is_written_at_once_with_what_came_before(urgent
 @pytest.mark.parametrize(("up", "wait"), [(0.0, 0.0), (1.0, 0.02), (5.0, 0.1), (12.5, 0.25), (1e6, 0.25)])
 def test_rounds_wait_the_longer_the_longer_the_coordinator_has_been_up(up: float, wait: float) -> None:
     async def due_in() -> float:
-        journal = Journal(Disk(), lambda _: None, together=9, clock=Clock(up))
+        write_queue = WriteQueue(Disk(), lambda _: None, together=9, clock=Clock(up))
         asked = asyncio.get_running_loop().time()
-        journal.add(told_round(0))
-        assert journal._due is not None
-        due = journal._due.when() - asked
-        await journal.close()
+        write_queue.add(told_round(0))
+        assert write_queue._due is not None
+        due = write_queue._due.when() - asked
+        await write_queue.close()
         return due
 
     assert wait <= run(due_in()) < wait + 0.5
@@ -142,10 +142,10 @@ def test_a_round_that_nobody_follows_is_written_soon() -> None:
 
     async def all_of_it() -> None:
         arrived = asyncio.Event()
-        journal = Journal(disk, lambda event: (stored.append(event), arrived.set()), together=9)
-        journal.add(told_round(0))
+        write_queue = WriteQueue(disk, lambda event: (stored.append(event), arrived.set()), together=9)
+        write_queue.add(told_round(0))
         await arrived.wait()
-        await journal.close()
+        await write_queue.close()
 
     run(all_of_it())
     (event,) = stored
@@ -163,10 +163,10 @@ def test_a_failure_is_said_once_and_nothing_follows_it(failure: Exception, says:
     """Else there would be a gap in what is stored."""
     disk = Disk(failure, at=1)
 
-    def use(journal: Journal) -> None:
+    def use(write_queue: WriteQueue) -> None:
         disk.free.clear()
-        journal.add(round_of(0))
-        journal.add(round_of(1))
+        write_queue.add(round_of(0))
+        write_queue.add(round_of(1))
         disk.free.set()
 
     told = journalling(disk, use)
@@ -175,11 +175,11 @@ def test_a_failure_is_said_once_and_nothing_follows_it(failure: Exception, says:
     assert len(disk.batches) == 2
 
     async def more() -> None:
-        journal = Journal(disk, told.append)
-        journal.add(DROP)
-        await journal.flush()
-        journal.add(DROP)
-        await journal.close()
+        write_queue = WriteQueue(disk, told.append)
+        write_queue.add(DROP)
+        await write_queue.flush()
+        write_queue.add(DROP)
+        await write_queue.close()
 
     run(more())
     assert len(told) == 3
@@ -194,12 +194,12 @@ def test_a_machine_that_fails_does_not_keep_the_journal_from_its_end(caplog: pyt
 
     async def all_of_it() -> None:
         asyncio.get_running_loop().set_exception_handler(lambda _, context: logging.error(context["exception"]))
-        journal = Journal(disk, fail)
+        write_queue = WriteQueue(disk, fail)
         disk.free.clear()
-        journal.add(round_of(0))
-        journal.add(DROP)
+        write_queue.add(round_of(0))
+        write_queue.add(DROP)
         disk.free.set()
-        await journal.close()
+        await write_queue.close()
 
     run(all_of_it())
     assert "an invariant is broken" in caplog.text
@@ -287,7 +287,7 @@ def test_the_end_of_a_run_is_stored_and_a_drain_is_none(tmp_path: Path) -> None:
 
 def test_a_full_disk_ends_the_coordinator_and_the_run_goes_on_later(tmp_path: Path) -> None:
     async def until_it_is_full() -> int:
-        store = create_store(tmp_path / NAME, specification(rounds=0), run_id=RUN_ID, keep_every=1)
+        store = create_store(tmp_path / NAME, specification(rounds=0), run_id=RUN_ID, checkpoint_interval=1)
         store._connection.execute("PRAGMA max_page_count = 16")
         fleet = Stored(store, "a", "b")
         while not fleet.engine.ended.is_set():

@@ -12,7 +12,7 @@ import pytest
 from runs import Ring, States, coin, specification
 
 from cospan.client.files.kept_gradients import loaded_kept
-from cospan.client.files.persistence import Keeper, Keeping, StoppedError, Surroundings
+from cospan.client.files.persistence import LearnerContext, StateKeeper, StatePolicy, StoppedError
 from cospan.client.files.result_file import contents, load_result
 from cospan.client.files.state_file import ONE_AGENT, FileKind
 from cospan.client.learning.site_learner import SiteLearner, Warned
@@ -90,14 +90,16 @@ class Process:
         *,
         first_round: int = 0,
         saves: bool = True,
-        patience: float = 5.0,
+        progress_timeout_seconds: float = 5.0,
     ) -> None:
         self.durable, self.ends, self.told = 0, False, list[int]()
-        around = Surroundings(lambda: "token", lambda: self.durable, lambda: self.ends, self.told.append, patience)
-        self.keeper: Keeper[SiteLearner] = Keeper(
+        around = LearnerContext(
+            lambda: "token", lambda: self.durable, lambda: self.ends, self.told.append, progress_timeout_seconds
+        )
+        self.keeper: StateKeeper[SiteLearner] = StateKeeper(
             lambda number: made(number, saves=saves),
             ONE_AGENT,
-            Keeping.of(None, folder / "site-1.npz", 1e-9),
+            StatePolicy.of(None, folder / "site-1.npz", 1e-9),
             around,
             run_id="run-1",
             first_round=first_round,
@@ -226,7 +228,9 @@ def test_a_coordinator_that_is_away_is_asked_again(tmp_path: Path, loop: asyncio
     process.learn(3)
     assert process.keeper.learner.rounds == 4
     (tmp_path / "no").mkdir()
-    impatient = Process(tmp_path / "no", loop, Coordinator(failures=[away]), first_round=3, patience=0.0)
+    impatient = Process(
+        tmp_path / "no", loop, Coordinator(failures=[away]), first_round=3, progress_timeout_seconds=0.0
+    )
     with pytest.raises(CoordinatorUnavailableError):
         impatient.learn(3)
 
@@ -343,9 +347,9 @@ def test_a_sum_with_a_member_that_has_failed_is_not_sent_again(
 ) -> None:
     """The coordinator goes back to a round before it failed: the round is learnt anew, without it."""
     kind: FileKind[Any] = FileKind(contents=lambda *_: {}, load=load_result, resume=lambda *_: "")
-    around = Surroundings(lambda: "token", lambda: 0, lambda: False, lambda _: None, 5.0)
-    keeper: Keeper[Any] = Keeper(
-        lambda _: Sums(), kind, Keeping.of(None, tmp_path, 0.0), around, run_id="run-1", first_round=0
+    around = LearnerContext(lambda: "token", lambda: 0, lambda: False, lambda _: None, 5.0)
+    keeper: StateKeeper[Any] = StateKeeper(
+        lambda _: Sums(), kind, StatePolicy.of(None, tmp_path, 0.0), around, run_id="run-1", first_round=0
     )
     for number in range(3):
         keeper.learn(number, basis_at(number))

@@ -10,33 +10,36 @@ from typing import Any
 import pytest
 
 from cospan.cli.output.log_lines import JsonFormatter, OnceASecond
-from cospan.dashboard.auth import Entrance
+from cospan.dashboard.auth import DashboardAuth
 from cospan.server.admission.file_limits import Shares, shares
 from cospan.server.admission.peer_limits import most_connections
 from cospan.server.net import acceptor as accepting
 from cospan.server.net.acceptor import Acceptor
-from cospan.server.net.connection_slots import Guest, admission
+from cospan.server.net.connection_slots import SlotHolder, admission
 from cospan.server.net.host_header import names_of
 from cospan.server.net.http_server import RefusedError, read_head
-from cospan.server.net.log_throttle import Sparing
+from cospan.server.net.log_throttle import LogThrottle
 
 # Places -----------------------------------------------------------------------------------------------------------
 
 
 def test_a_newcomer_takes_the_place_of_who_has_waited_longest() -> None:
-    guests = [Guest("a", since=3.0), Guest("a", since=1.0), Guest("a", since=0.0, waiting=False)]
+    guests = [SlotHolder("a", since=3.0), SlotHolder("a", since=1.0), SlotHolder("a", since=0.0, waiting=False)]
     assert admission(guests, "a", most=4, most_of_peer=4).leaves is None
     found = admission(guests, "a", most=3, most_of_peer=3)
     assert (found.admitted, found.leaves) == (True, guests[1])
 
 
 def test_who_is_answered_keeps_its_place() -> None:
-    guests = [Guest("a", since=0.0, waiting=False) for _ in range(3)]
+    guests = [SlotHolder("a", since=0.0, waiting=False) for _ in range(3)]
     assert not admission(guests, "b", most=3, most_of_peer=3).admitted
 
 
 def test_a_host_that_takes_many_places_loses_its_own_first() -> None:
-    patient, *crowd = [Guest("b", since=0.0), *(Guest("a", since=float(moment)) for moment in range(5, 8))]
+    patient, *crowd = [
+        SlotHolder("b", since=0.0),
+        *(SlotHolder("a", since=float(moment)) for moment in range(5, 8)),
+    ]
     assert admission([patient, *crowd], "a", most=4, most_of_peer=4).leaves is crowd[0]
     assert admission([patient, *crowd], "c", most=4, most_of_peer=4).leaves is crowd[0]
     assert admission([patient, *crowd], "a", most=9, most_of_peer=3).leaves is crowd[0], "it has its share"
@@ -103,8 +106,8 @@ def test_what_is_no_request_is_refused(head: bytes, status: int) -> None:
     ],
 )
 def test_a_path_is_the_same_with_and_without_the_proxys(path: str, below: str | None) -> None:
-    assert Entrance(frozenset(), root="/fleet").path_below_root(path) == below
-    assert Entrance(frozenset()).path_below_root(path) == path
+    assert DashboardAuth(frozenset(), root="/fleet").path_below_root(path) == below
+    assert DashboardAuth(frozenset()).path_below_root(path) == path
 
 
 # The log ----------------------------------------------------------------------------------------------------------
@@ -112,7 +115,7 @@ def test_a_path_is_the_same_with_and_without_the_proxys(path: str, below: str | 
 
 def test_one_kind_is_said_once_a_second_and_the_rest_counted() -> None:
     now = 0.0
-    sparing = Sparing(clock=lambda: now)
+    sparing = LogThrottle(clock=lambda: now)
     assert [sparing.due("a"), sparing.due("a"), sparing.due("a"), sparing.due("b")] == [0, None, None, 0]
     now = 1.0
     assert [sparing.due("a"), sparing.due("a")] == [2, None]
@@ -127,7 +130,7 @@ def record(name: str, message: str, *arguments: Any, level: int = logging.ERROR)
 
 def test_a_flood_of_errors_is_a_line_a_second_in_the_log() -> None:
     limit, now = OnceASecond(), 0.0
-    limit._sparing = Sparing(clock=lambda: now)
+    limit._sparing = LogThrottle(clock=lambda: now)
     flood = [record("asyncio", f"socket.accept() out of system resource\nsocket: {number}") for number in range(99)]
     assert sum(map(limit.filter, flood)) == 1
     now = 1.0

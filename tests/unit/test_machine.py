@@ -676,7 +676,7 @@ HOUR, DAY = 3600.0, 86400.0
 
 def with_a_feed(silent_seconds: float = DAY) -> tuple[CoordinatorDriver, str, str]:
     """Two agents in round 0, whose silence is not looked at here."""
-    return collecting(silent_seconds=silent_seconds, liveness_seconds=10 * DAY)
+    return collecting(silent_seconds=silent_seconds, session_timeout_seconds=10 * DAY)
 
 
 def hourly(run: CoordinatorDriver, *tokens: str) -> None:

@@ -11,7 +11,7 @@ from cospan.wire.messages import Resumption, RunPhase
 def test_each_holder_gets_the_first_site_that_nobody_has() -> None:
     run = CoordinatorDriver(agents=4)
     run.join("site-1")
-    assert [run.seat(holder).site_index for holder in ("x", "y", "z")] == [0, 2, 3]
+    assert [run.seat(site_claim_id).site_index for site_claim_id in ("x", "y", "z")] == [0, 2, 3]
     assert run.welcome().agent_ids == ("site-3",)
     assert run.state.phase is RunPhase.COLLECTING
     assert run.state.awaited == {"site-0", "site-1", "site-2", "site-3"}
@@ -92,13 +92,13 @@ def test_a_holder_whose_process_was_given_up_and_came_back_still_has_its_site() 
     run.wait(0.0)
     assert y.session_token not in run.state.sessions
     run.join("site-1", instance="process of y")
-    assert (run.welcome().site_index, run.state.sessions[run.welcome().session_token].holder) == (1, "y")
+    assert (run.welcome().site_index, run.state.sessions[run.welcome().session_token].site_claim_id) == (1, "y")
     assert run.seat("y", instance="another process of y").site_index == 1
     assert len(run.state.sessions) == 2
 
 
 def test_who_brings_the_name_of_a_given_site_is_not_its_holder() -> None:
-    """Another process under the same name: the holder gets another site and displaces nobody."""
+    """Another process under the same name: the site_claim_id gets another site and displaces nobody."""
     run = CoordinatorDriver(agents=3)
     x = run.seat("x")
     run.step(events.LeaveArrived(x.session_token, "its container stops"))
@@ -126,8 +126,8 @@ def test_a_run_knows_only_so_many_agents(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_of_the_oldest_holders_the_site_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(roster, "most_known_agents", lambda agents: 4 * agents - 5)  # with two agents: 3
     run = CoordinatorDriver()
-    for holder in ("first", "second", "first", "third", "fourth"):
-        token = run.seat(holder, instance=f"process of {holder}").session_token
+    for site_claim_id in ("first", "second", "first", "third", "fourth"):
+        token = run.seat(site_claim_id, instance=f"process of {site_claim_id}").session_token
         run.step(events.LeaveArrived(token, "", returning=True))
     assert list(run.state.seats) == ["first", "third", "fourth"]
 

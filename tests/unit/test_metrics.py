@@ -19,12 +19,12 @@ from runs import join
 from unit.test_engine import Fleet
 
 from cospan.server.admission.file_limits import small_connections
-from cospan.server.admission.interceptor import Doorkeeper
+from cospan.server.admission.interceptor import AdmissionInterceptor
 from cospan.server.machine import events
 from cospan.server.net import acceptor
 from cospan.server.net.host_header import names_of
 from cospan.server.telemetry import metrics
-from cospan.server.telemetry.counters import ROUND_SECONDS, Counts
+from cospan.server.telemetry.counters import ROUND_SECONDS, Counters
 from cospan.server.telemetry.http import MetricsServer
 from cospan.server.telemetry.metrics import MOST_NAMED, Subject, registry_of
 from cospan.wire.errors import InvalidValueError, RateLimitedError
@@ -40,9 +40,9 @@ class Scraped:
 
     def __init__(self, *agents: str, **changes: object) -> None:
         self.fleet = Fleet(*agents, **changes)
-        self.counts = Counts()
+        self.counts = Counters()
         self.counts.listen(self.fleet.engine)
-        self.door = Doorkeeper(2, frozenset(), frozenset())
+        self.door = AdmissionInterceptor(2, frozenset(), frozenset())
         self.registry = registry_of(Subject(self.fleet.engine, self.door, self.counts))
 
     def play(self, number: int, *agents: str, seconds: float = 0.02) -> None:
@@ -88,7 +88,7 @@ def test_absences_and_outliers_are_counted(scraped: Scraped) -> None:
     for absent, outliers in ((("a",), ()), (("a", "b"), ("c", "d", "e"))):
         report = replace(told, absent_agent_ids=absent, outlier_agent_ids=outliers)
         scraped.counts.round(events.ReportRound(report, 0.0))
-    assert scraped.value("cospan_absences_total") == 3
+    assert scraped.value("cospan_missed_contributions_total") == 3
     assert scraped.value("cospan_outliers_total") == 3
 
 
@@ -104,7 +104,7 @@ def test_the_fleet_is_counted_by_where_it_stands(scraped: Scraped) -> None:
     scraped.fleet.break_stream("b")
     assert scraped.value("cospan_agents", phase="connected") == 1
     assert scraped.value("cospan_agents", phase="lost") == 1
-    assert scraped.value("cospan_losses_total") == 1
+    assert scraped.value("cospan_disconnects_total") == 1
     scraped.fleet.engine.handle(events.LeaveArrived("token of a", "it is late", returning=False))
     assert scraped.value("cospan_agents", phase="gone") == 1
     assert scraped.value("cospan_departures_total") == 1
@@ -115,8 +115,8 @@ def test_what_was_turned_away_is_counted_by_reason(scraped: Scraped) -> None:
     scraped.fleet.send("a", 0)
     scraped.door.count(RateLimitedError("too often"), SOMEBODY)
     assert scraped.value("cospan_gradients_rejected_total", reason="duplicate") == 1
-    assert scraped.value("cospan_refusals_total", reason="RATE_LIMITED") == 1
-    assert scraped.value("cospan_refusals_total", reason="INTERNAL") == 0, (
+    assert scraped.value("cospan_rejected_requests_total", reason="RATE_LIMITED") == 1
+    assert scraped.value("cospan_rejected_requests_total", reason="INTERNAL") == 0, (
         "there from the beginning, to rise from 0"
     )
 

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from cospan.dashboard import auth
-from cospan.dashboard.auth import Entrance, read_token
-from cospan.dashboard.broadcaster import Audience, event
+from cospan.dashboard.auth import DashboardAuth, read_token
+from cospan.dashboard.broadcaster import Broadcaster, event
 from cospan.dashboard.page_files import MODULES, page_file
 from cospan.dashboard.payloads import changed_rows, heat_map
 from cospan.dashboard.rank_spectrum import spectrum_of
@@ -113,7 +113,7 @@ def test_an_event_is_one_line_of_json() -> None:
 
 
 async def _left_behind() -> list[bytes]:
-    audience = Audience()
+    audience = Broadcaster()
     slow = audience.follow(b"whole")
     seen = [await anext(slow)]
     for number in range(50):
@@ -146,14 +146,14 @@ def test_a_host_header_is_read_as_browsers_write_it(header: str, name: str) -> N
 
 
 def test_a_request_by_another_name_is_none_of_ours() -> None:
-    door = Entrance(frozenset({"127.0.0.1", "localhost"}))
+    door = DashboardAuth(frozenset({"127.0.0.1", "localhost"}))
     assert door.knows_host("127.0.0.1:8080")
     for header in (None, "", "evil.example", "127.0.0.1.evil.example:8080", "localhost.evil.example"):
         assert not door.knows_host(header)
 
 
 def test_a_token_or_the_cookie_for_it_is_needed() -> None:
-    door = Entrance(frozenset(), TOKEN)
+    door = DashboardAuth(frozenset(), TOKEN)
     assert door.admits(f"Bearer {TOKEN}", None)
     assert door.admits(None, door.pass_for_browser())
     for authorization, cookie in (
@@ -164,13 +164,13 @@ def test_a_token_or_the_cookie_for_it_is_needed() -> None:
         ("", "é"),
     ):
         assert not door.admits(authorization, cookie)
-    assert not door.admits(None, Entrance(frozenset(), TOKEN).pass_for_browser()), "of another process"
+    assert not door.admits(None, DashboardAuth(frozenset(), TOKEN).pass_for_browser()), "of another process"
 
 
 def test_after_many_wrong_tokens_none_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 100.0
     monkeypatch.setattr(auth.time, "monotonic", lambda: now)
-    door = Entrance(frozenset(), TOKEN)
+    door = DashboardAuth(frozenset(), TOKEN)
     assert not any(door.is_token(f"wrong {number}") for number in range(20))
     assert not door.is_token(TOKEN)
     assert door.admits(None, door.pass_for_browser()), "who is in stays in"

@@ -57,7 +57,7 @@ def test_after_a_restart_everything_is_kept_until_the_agents_are_back(tmp_path: 
 @pytest.mark.parametrize("together", [1, 4])
 def test_bases_that_some_file_lacks_are_kept_and_then_dropped(tmp_path: Path, together: int) -> None:
     needed = [0]
-    with served(tmp_path / NAME, keep_every=10) as made:
+    with served(tmp_path / NAME, checkpoint_interval=10) as made:
         made.needed_from = lambda: needed[0]
 
         def kept_after(until: int) -> tuple[int, ...]:
@@ -100,7 +100,7 @@ def test_a_write_that_failed_has_dropped_nothing(tmp_path: Path) -> None:
 
 def kept_run(folder: Path, rounds: int = 12) -> Path:
     """One whose bases are all kept; b is not in rounds 4 to 6, and its gradient of 8 counted in 9."""
-    with served(folder / NAME, keep_every=1) as made:
+    with served(folder / NAME, checkpoint_interval=1) as made:
         for number in range(rounds):
             named = {"a": number} if 4 <= number <= 6 or number == 8 else {"a": number, "b": number}
             made.write([round_of(number, {"a": 9, "b": 8} if number == 9 else named)])

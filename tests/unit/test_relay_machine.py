@@ -118,9 +118,9 @@ def test_who_comes_first_waits_for_others_and_not_for_ever() -> None:
 
 def test_a_round_is_shorter_at_every_level() -> None:
     relay = collecting()
-    assert relay.state.fleet.specification.round_seconds == pytest.approx(0.9 * ROUND)
+    assert relay.state.fleet.specification.round_timeout_seconds == pytest.approx(0.9 * ROUND)
     lower = machine.initial_state(relay.specification, gather_agents=1, level=2, now=0.0)
-    assert lower.fleet.specification.round_seconds == pytest.approx(0.8 * ROUND)
+    assert lower.fleet.specification.round_timeout_seconds == pytest.approx(0.8 * ROUND)
 
 
 def test_agents_are_given_the_specification_of_the_run() -> None:
@@ -130,12 +130,12 @@ def test_agents_are_given_the_specification_of_the_run() -> None:
     assert relay.state.shown.specification == relay.fixed
     relay.welcomed()
     assert relay.sent(m.Welcome).specification == relay.fixed
-    assert relay.state.fleet.specification.round_seconds < relay.fixed.round_seconds
+    assert relay.state.fleet.specification.round_timeout_seconds < relay.fixed.round_timeout_seconds
 
 
 def test_a_relay_gives_out_no_sites() -> None:
     with pytest.raises(errors.InvalidMessageError, match="a relay gives out no sites"):
-        RelayDriver().join(holder="x", instance="p")
+        RelayDriver().join(site_claim_id="x", instance="p")
 
 
 @pytest.mark.parametrize(

@@ -56,7 +56,7 @@ def test_a_complete_round_has_one_order_of_agents_whatever_order_its_gradients_c
             run = CoordinatorDriver(agents=4, rounds=9)
             tokens = [run.join(*names) for names in ("c", "ab", "d")]
             if replayed:  # only two of the three sessions are awaited
-                awaited = run.state.awaited.minus(("c",))
+                awaited = run.state.awaited.remove(("c",))
                 run.state = replace(run.state, awaited=awaited, frozen=True, expected=frozenset("abd"))
             senders = [tokens[place] for place in order if not (replayed and place == 0)]
             if together:

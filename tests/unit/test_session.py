@@ -74,14 +74,18 @@ def test_from_the_first_question_to_the_last_basis() -> None:
 def test_who_was_given_a_site_comes_back_under_its_name() -> None:
     agent = AgentDriver()
     agent.step(session.Described(agent.specification))
-    agent.step(session.Prepared(join(holder="container-1", instance="i")))
+    agent.step(session.Prepared(join(site_claim_id="container-1", instance="i")))
     agent.step(session.Connected())
-    assert (agent.commands[0].message.agent_ids, agent.commands[0].message.holder) == ((), "container-1")
+    assert (agent.commands[0].message.agent_ids, agent.commands[0].message.site_claim_id) == ((), "container-1")
     agent.receive(replace(agent.welcome(0), agent_ids=("site-4",), site_index=4))
     agent.step(session.StreamBroke(errors.CoordinatorUnavailableError("gone"), jitter=0.0))
     agent.step(session.Connected())
     again = agent.commands[0].message
-    assert (again.agent_ids, again.holder, again.resumption.session_token) == (("site-4",), "", agent.state.token)
+    assert (again.agent_ids, again.site_claim_id, again.resumption.session_token) == (
+        ("site-4",),
+        "",
+        agent.state.token,
+    )
 
 
 def test_a_run_that_has_started_is_joined_at_once() -> None:
@@ -240,7 +244,7 @@ def test_the_question_is_asked_again_until_the_patience_runs_out() -> None:
 
 
 def test_the_patience_counts_from_when_the_stream_broke() -> None:
-    """A coordinator may be silent for as long as it waits for others: that costs no patience."""
+    """A coordinator may be silent for as long as it waits for others: that costs no progress_timeout_seconds."""
     agent = active(started=False)
     agent.now += 10 * PATIENCE
     assert agent.step(broke()) == ["Connect"]
@@ -576,7 +580,7 @@ def test_a_drain_excuses_an_absence_up_to_a_bound_however_often_it_is_said(secon
 
 
 def test_a_tiny_liveness_bound_asks_for_no_more_ticks_than_a_clock_has() -> None:
-    assert session.tick_seconds(active_with(liveness_seconds=1e-300).state) >= 0.01
+    assert session.tick_seconds(active_with(session_timeout_seconds=1e-300).state) >= 0.01
 
 
 def test_a_group_that_changes_often_before_the_run_starts_loses_no_patience() -> None:
@@ -678,7 +682,7 @@ def test_no_heartbeat_without_a_session() -> None:
 
 
 def test_ticks_come_once_a_second_at_least() -> None:
-    agent = AgentDriver(liveness_seconds=3600.0)
+    agent = AgentDriver(session_timeout_seconds=3600.0)
     agent.activate()
     assert session.tick_seconds(agent.state) == 1.0
 

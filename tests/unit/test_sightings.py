@@ -4,14 +4,14 @@ from dataclasses import replace
 
 from runs import CoordinatorDriver
 
-from cospan.server.machine.collections.persistent_map import Layered
-from cospan.server.runtime.recent_rounds import RoundHistory
-from cospan.server.telemetry.agent_stats import Sightings
+from cospan.server.machine.collections.persistent_map import PersistentMap
+from cospan.server.runtime.recent_rounds import RecentRounds
+from cospan.server.telemetry.agent_stats import AgentStats
 from cospan.server.telemetry.run_status import run_report
 
 
 def test_only_those_who_have_joined_are_noted_and_a_group_has_no_td_error() -> None:
-    run, seen = CoordinatorDriver(agents=3), Sightings()
+    run, seen = CoordinatorDriver(agents=3), AgentStats()
     one, group = run.join("a"), run.join("b", "c")
     for token in (one, group, None, "of nobody"):
         seen.note_rejection(run.state, token)
@@ -21,25 +21,27 @@ def test_only_those_who_have_joined_are_noted_and_a_group_has_no_td_error() -> N
 
 
 def test_bounded_heads_are_those_of_the_sessions_own_agents() -> None:
-    run, seen = CoordinatorDriver(agents=3), Sightings()
+    run, seen = CoordinatorDriver(agents=3), AgentStats()
     group, other = run.join("b", "c"), run.join("a")
     seen.note_bounded(run.state, group, ("a", "c", "nobody"))
     seen.note_bounded(run.state, "of nobody", ("a",))
     assert set(seen.bounded) == {"c"}
-    report = run_report(run.state, RoundHistory(), 0.0, seen)
+    report = run_report(run.state, RecentRounds(), 0.0, seen)
     assert [agent.head_bounded for agent in report.agents] == [False, False, True]
     assert other
 
 
 def test_who_is_forgotten_by_the_run_is_forgotten_here() -> None:
-    run, seen = CoordinatorDriver(agents=9), Sightings()
+    run, seen = CoordinatorDriver(agents=9), AgentStats()
     for name in "abcde":
         token = run.join(name)
         seen.note_td_error(run.state, token, 1.0)
         seen.note_rejection(run.state, token)
     last = run.join("f")
     names = {"f": last}
-    forgotten = replace(run.state, sessions=Layered({last: run.state.sessions[last]}), hosts=Layered(names))
+    forgotten = replace(
+        run.state, sessions=PersistentMap({last: run.state.sessions[last]}), hosts=PersistentMap(names)
+    )
     seen.note_td_error(forgotten, last, 3.0)
     seen.note_rejection(forgotten, last)
     assert seen.td_errors == {"f": 3.0}

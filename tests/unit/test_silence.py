@@ -17,8 +17,8 @@ HOUR = 3600.0
 NO_ANSWER = session.Unanswered(errors.CoordinatorUnavailableError("no answer came"))
 
 
-def active(patience: float = PATIENCE) -> AgentDriver:
-    agent = AgentDriver(patience)
+def active(progress_timeout_seconds: float = PATIENCE) -> AgentDriver:
+    agent = AgentDriver(progress_timeout_seconds)
     agent.activate()
     return agent
 
@@ -67,16 +67,20 @@ def test_a_coordinator_that_sends_something_is_not_asked() -> None:
         agent.update(number)
 
 
-@pytest.mark.parametrize("patience", [0.0, 2.0, 5.0, 60.0, 600.0])
-def test_a_coordinator_that_never_answers_ends_the_agent_when_its_patience_ends(patience: float) -> None:
-    agent = active(patience)
+@pytest.mark.parametrize("progress_timeout_seconds", [0.0, 2.0, 5.0, 60.0, 600.0])
+def test_a_coordinator_that_never_answers_ends_the_agent_when_its_patience_ends(
+    progress_timeout_seconds: float,
+) -> None:
+    agent = active(progress_timeout_seconds)
     waited = ended(agent)
-    late = 0.5 if patience > idle_check.SHORTEST_SECONDS else 2.0 * idle_check.SHORTEST_SECONDS + 0.5
-    assert patience <= waited <= patience + late
+    late = (
+        0.5 if progress_timeout_seconds > idle_check.SHORTEST_SECONDS else 2.0 * idle_check.SHORTEST_SECONDS + 0.5
+    )
+    assert progress_timeout_seconds <= waited <= progress_timeout_seconds + late
     failure = agent.commands[0].error
     assert isinstance(failure, errors.CoordinatorUnavailableError)
     assert "the stream to the coordinator is open, but the coordinator does not answer" in str(failure)
-    assert f"given up after {patience:g} s" in str(failure)
+    assert f"given up after {progress_timeout_seconds:g} s" in str(failure)
 
 
 def test_a_slow_round_of_a_coordinator_that_answers_has_no_bound() -> None:
@@ -203,13 +207,15 @@ def test_no_question_without_a_session() -> None:
 # What a fleet asks ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("patience", [0.0, 60.0])
-def test_the_questions_of_1000_agents_come_apart_and_within_what_one_host_may_ask(patience: float) -> None:
+@pytest.mark.parametrize("progress_timeout_seconds", [0.0, 60.0])
+def test_the_questions_of_1000_agents_come_apart_and_within_what_one_host_may_ask(
+    progress_timeout_seconds: float,
+) -> None:
     agents, until = 1000, 40.0
     quota, of_all = quota_of_peer(Kind.CALL, agents), quota_of_all(Kind.CALL, agents)
     times: list[float] = []
     for number in range(agents):
-        terms = idle_check.terms_of(patience, agents, number / agents)
+        terms = idle_check.terms_of(progress_timeout_seconds, agents, number / agents)
         hearing = idle_check.heard(idle_check.Silence(), terms, 0.0)  # all are told of a round at once
         while hearing.ask_at < until:
             times.append(hearing.ask_at)
@@ -224,9 +230,9 @@ def test_the_questions_of_1000_agents_come_apart_and_within_what_one_host_may_as
 
 
 def test_a_group_asks_as_one_process() -> None:
-    alone = AgentDriver(patience=0.0, agents=10_000)
+    alone = AgentDriver(progress_timeout_seconds=0.0, agents=10_000)
     alone.activate()
-    group = AgentDriver(patience=0.0, agents=10_000)
+    group = AgentDriver(progress_timeout_seconds=0.0, agents=10_000)
     group.step(session.Described(group.specification))
     names = tuple(f"site-{index}" for index in range(1000))
     group.step(session.Prepared(join(*names)))

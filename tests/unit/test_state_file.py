@@ -75,7 +75,7 @@ class Inline:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    monkeypatch.setattr(state_file, "Worker", Inline)
+    monkeypatch.setattr(state_file, "LearnerThread", Inline)
     Inline.jobs = []
     return Clock()
 

@@ -90,7 +90,12 @@ def test_what_is_read_back_is_what_was_written_bit_for_bit(tmp_path: Path) -> No
         assert store.incarnation == 1
     assert same(saved.basis, awkward)
     assert same(saved.row_squares, squares)
-    of_b: dict[str, Any] = {"instance_id": "process of b", "agent_ids": ("b",), "holder": "b", "site_index": None}
+    of_b: dict[str, Any] = {
+        "instance_id": "process of b",
+        "agent_ids": ("b",),
+        "site_claim_id": "b",
+        "site_index": None,
+    }
     back = replace(session("a", 5), stream=0, phase=AgentPhase.LOST, last_seen=0.0, opened=0.0)
     assert saved.sessions == (back, replace(back, token="token of b", **of_b))
     assert saved.seats == {"a": Seat(5, "process of a")}
@@ -210,7 +215,7 @@ def test_every_hundredth_basis_and_the_last_three_are_kept(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("together", [2, 5, 16, 305])
 def test_rounds_that_are_stored_together_keep_the_same_bases(tmp_path: Path, together: int) -> None:
-    with served(tmp_path / NAME, keep_every=25) as store:
+    with served(tmp_path / NAME, checkpoint_interval=25) as store:
         for first in range(0, 305, together):
             store.write([round_of(number) for number in range(first, min(first + together, 305))])
             newest = min(first + together, 305)
@@ -223,9 +228,9 @@ def test_rounds_that_are_stored_together_keep_the_same_bases(tmp_path: Path, tog
 
 
 def test_how_many_are_kept_is_a_setting_and_may_change(tmp_path: Path) -> None:
-    path = stored_run(tmp_path, 10, keep_every=4)
+    path = stored_run(tmp_path, 10, checkpoint_interval=4)
     assert read_state(path).kept == (0, 4, 8, 9, 10)
-    store = open_store(path, keep_every=1)
+    store = open_store(path, checkpoint_interval=1)
     for number in range(10, 14):
         store.write([round_of(number)])
     store.close()
@@ -234,7 +239,7 @@ def test_how_many_are_kept_is_a_setting_and_may_change(tmp_path: Path) -> None:
 
 
 def test_a_round_without_a_kept_basis_says_which_there_are(tmp_path: Path) -> None:
-    path = stored_run(tmp_path, 13, keep_every=5)
+    path = stored_run(tmp_path, 13, checkpoint_interval=5)
     with pytest.raises(
         RunFileError, match=r"has not kept the basis after 7 rounds; it keeps those of 0, 5, 10-13$"
     ):
@@ -310,7 +315,7 @@ def test_nothing_is_no_run(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.6, 0.99])
 def test_a_file_that_was_cut_short_is_refused(tmp_path: Path, share: float) -> None:
-    path = stored_run(tmp_path, 30, keep_every=1)
+    path = stored_run(tmp_path, 30, checkpoint_interval=1)
     data = path.read_bytes()
     path.write_bytes(data[: int(len(data) * share)])
     refused(path, "cannot be read as a stored run: .*; it was left as it is: bring back a copy, or name another")
@@ -495,7 +500,7 @@ def test_a_full_disk_loses_nothing_and_the_run_goes_on_when_there_is_room(
     # A row's check sum, and so its length, would follow from the time: by two bytes, which may just fit.
     monkeypatch.setattr("cospan.server.storage.writer.time.time", lambda: 1.7e9)
     path = tmp_path / NAME
-    with served(path, keep_every=1) as store:
+    with served(path, checkpoint_interval=1) as store:
         store._connection.execute("PRAGMA max_page_count = 20")
         with pytest.raises(RunFileError, match=r"database or disk is full; what was stored before is untouched"):
             write_for_ever(store)

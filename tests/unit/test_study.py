@@ -234,7 +234,7 @@ def test_the_fleets_heads_tell_where_to_look() -> None:
     fleet = JointFleet.initial(practical(L), np.eye(D)[:, :R], 1)
     state = dataclasses.replace(fleet.states[0], head=np.array([5.0, 0.0]))
     walk = Trajectory(rng.uniform(-0.4, 0.4, (L + 1, D)), rng.standard_normal(L))
-    (state,) = (dataclasses.replace(state, rewards=state.rewards.including(walk.rewards)),)
+    (state,) = (dataclasses.replace(state, rewards=state.rewards.updated(walk.rewards)),)
     fleet = dataclasses.replace(fleet, states=(state,))
     knowing, plain = (Newcomers.initial(fleet, 1, with_prior=flag).learning_from([walk]) for flag in (True, False))
     slopes = [abs(each.weights[0, 0, 1]) / abs(each.weights[0, 0, 0]) for each in (knowing, plain)]

@@ -6,18 +6,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cospan.client.files.result_file import AgentResult, traces
-from cospan.client.learning.learning_curve import MOST_ROUNDS, Trace, most_rounds
+from cospan.client.learning.learning_curve import MOST_ROUNDS, LearningCurve, most_rounds
 
 
-def traced(rounds: list[int], most: int = MOST_ROUNDS) -> Trace[float]:
+def traced(rounds: list[int], most: int = MOST_ROUNDS) -> LearningCurve[float]:
     """A trace whose every number is that of the round."""
-    trace = Trace[float](most=most)
+    trace = LearningCurve[float](most=most)
     for number in rounds:
         trace.add(number, float(number), np.array([float(number)]), float(number), float(number))
     return trace
 
 
-def columns(trace: Trace[float]) -> list[list[float]]:
+def columns(trace: LearningCurve[float]) -> list[list[float]]:
     errors = [float(each[0]) for each in trace.independent_error]
     return [trace.value_error, errors, trace.gain_estimate, trace.mean_squared_td_error]
 
@@ -46,7 +46,7 @@ def test_a_long_run_is_evenly_covered() -> None:
 
 def test_a_trace_that_is_gone_on_with_is_thinned_as_if_it_had_never_stopped() -> None:
     whole, half = traced(list(range(700)), most=50), traced(list(range(333)), most=50)
-    again = Trace(*[list(column) for column in half._columns()], half.every, half.most)
+    again = LearningCurve(*[list(column) for column in half._columns()], half.every, half.most)
     for number in range(333, 700):
         again.add(number, float(number), np.array([float(number)]), float(number), float(number))
     assert (again.round, again.every) == (whole.round, whole.every)

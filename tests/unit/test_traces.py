@@ -11,15 +11,15 @@ from unit.test_engine import Fleet
 from cospan.cli.processes.telemetry import wants_traces
 from cospan.cli.settings.layers import Settings
 from cospan.server.machine import events
-from cospan.server.telemetry.tracing import RoundTraces
+from cospan.server.telemetry.tracing import RoundTracer
 
 
-def traced(*agents: str) -> tuple[Fleet, RoundTraces, InMemorySpanExporter]:
+def traced(*agents: str) -> tuple[Fleet, RoundTracer, InMemorySpanExporter]:
     exporter = InMemorySpanExporter()
     provider = TracerProvider(shutdown_on_exit=False)
     provider.add_span_processor(SimpleSpanProcessor(exporter))
     fleet = Fleet(*agents, rounds=0)
-    return fleet, RoundTraces(fleet.engine, provider.get_tracer("tests")), exporter
+    return fleet, RoundTracer(fleet.engine, provider.get_tracer("tests")), exporter
 
 
 def test_every_round_is_a_span_that_links_to_the_one_before() -> None:

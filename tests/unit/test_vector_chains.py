@@ -11,9 +11,9 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, Vecto
 from runs import D, Ring, States, coin
 
 from cospan.client import Site, Workload, vector_sites
-from cospan.client.environment.group_rollout import TogetherChains, chain_group
+from cospan.client.environment.group_rollout import BatchedRollouts, chain_group
 from cospan.client.environment.rollout import Chain
-from cospan.client.environment.vector_env import VectorChains
+from cospan.client.environment.vector_env import VectorEnvRollouts
 from cospan.client.environment.workload_loader import make_site
 from cospan.client.workload import Policy, Sites
 from cospan.simulation import Fleet
@@ -62,10 +62,10 @@ def rings(mode: AutoresetMode, indices: Sequence[int] = INDICES) -> SyncVectorEn
     return SyncVectorEnv([lambda index=index: Steps(index) for index in indices], autoreset_mode=mode)
 
 
-def together(sites: Sites) -> TogetherChains:
+def together(sites: Sites) -> BatchedRollouts:
     names = [f"site-{index}" for index in INDICES]
     group = chain_group(sites, names=names, indices=INDICES, seed=SEED)
-    assert isinstance(group, TogetherChains)
+    assert isinstance(group, BatchedRollouts)
     return group
 
 
@@ -77,7 +77,7 @@ def ring_sites() -> list[Site]:
     return [Site(Steps(index), States(), coin) for index in INDICES]
 
 
-def same_data(group: TogetherChains, chains: list[Chain], steps: int) -> None:
+def same_data(group: BatchedRollouts, chains: list[Chain], steps: int) -> None:
     played = group.advance(steps)
     for number, chain in enumerate(chains):
         expected = chain.advance(steps)
@@ -186,7 +186,7 @@ def test_what_is_not_taken() -> None:
     ]
     for vector, said, complaint in wrong:
         with pytest.raises(WorkloadBehaviourError, match=complaint):
-            VectorChains(vector, **said)
+            VectorEnvRollouts(vector, **said)
     group = chain_group(vector_sites(env, States(), coin), names=("a", "b"), indices=(0, 1), seed=SEED)
     with pytest.raises(WorkloadBehaviourError, match="has 4 sub-environments, and 2 sites were asked for"):
         group.advance(1)

@@ -32,7 +32,7 @@ from curious import (
 from cospan.client.session.run_checks import below_floor
 from cospan.core.linalg.matrices import to_dense
 from cospan.core.linalg.subspace import random_basis
-from cospan.core.method import Corrections, Method, compact, paper, practical
+from cospan.core.method import HeadUpdate, Method, compact, paper, practical
 
 PAGE = Path(__file__).parents[2] / "docs" / "security.md"
 BEGIN, END = "<!-- begin: tests/unit/test_what_uploads_show.py -->\n", "<!-- end -->"
@@ -63,9 +63,9 @@ def sums_of_paper() -> float:
 
 
 @cache
-def seen_in_a_round(corrections: Corrections) -> float:
+def seen_in_a_round(head_update: HeadUpdate) -> float:
     """The share of rounds of which it is known which features were seen."""
-    method = compact(5) if corrections is Corrections.LEAST_SQUARES else replace(paper(5), corrections=corrections)
+    method = compact(5) if head_update is HeadUpdate.LEAST_SQUARES else replace(paper(5), head_update=head_update)
     log = logged(method, 100)
     true = [set((log.states[5 * t : 5 * t + 5] - 1).tolist()) - {-1} for t in range(100)]
     return float(np.mean([a == b for a, b in zip(seen(log), true, strict=True)][1:]))
@@ -141,7 +141,7 @@ def exactly(error: float) -> str:
 
 def rows() -> list[tuple[str, str, str]]:
     """Of the table: what is sent, what can be recovered, what helps."""
-    every_step = seen_in_a_round(Corrections.EVERY_STEP)
+    every_step = seen_in_a_round(HeadUpdate.EVERY_STEP)
     bases = {name: within(*own_system(name)) for name in ("any", "bounded", "own")}
     return [
         (
@@ -152,12 +152,12 @@ def rows() -> list[tuple[str, str, str]]:
         ),
         (
             "`compact`: (Σ δ e) wᵀ of the round, and second moment",
-            f"which features were seen in the round, in {share(seen_in_a_round(Corrections.LEAST_SQUARES))} of the "
+            f"which features were seen in the round, in {share(seen_in_a_round(HeadUpdate.LEAST_SQUARES))} of the "
             "rounds; with L = 1 the state; the head's direction, so the shape of the value function",
             "a group; many steps a round",
         ),
         (
-            "`--corrections every-step`: Σ δ e wᵀ over the round",
+            "`--head-update every-step`: Σ δ e wᵀ over the round",
             f"which features were seen in the round, in {share(every_step)} of the rounds; the span of its heads",
             "a group; many steps a round",
         ),

@@ -12,7 +12,7 @@ from values import same
 from cospan.core.aggregation.basis_update import Contribution, next_basis
 from cospan.core.linalg.matrices import DenseMatrix, FactoredMatrix, to_dense
 from cospan.core.linalg.subspace import random_basis
-from cospan.core.method import Aggregation, Corrections, Method
+from cospan.core.method import Aggregation, HeadUpdate, Method
 from cospan.core.specification import Participation, RunSpecification
 from cospan.rpc.v1 import coordinator_service_pb2 as pb
 from cospan.rpc.v1 import matrix_pb2
@@ -36,7 +36,7 @@ from cospan.wire.text import MAX_TEXT
 D, R = 3, 2
 METHOD = Method(
     steps_per_round=5,
-    corrections=Corrections.EVERY_STEP,
+    head_update=HeadUpdate.EVERY_STEP,
     head_step=0.1,
     gain_step=0.2,
     head_radius=math.inf,
@@ -66,8 +66,8 @@ SPEC = RunSpecification(
     seed=2**63 - 1,
     method=METHOD,
     feature_fingerprint="tabular-0123",
-    liveness_seconds=4.5,
-    round_seconds=61.0,
+    session_timeout_seconds=4.5,
+    round_timeout_seconds=61.0,
     participation=Participation.QUORUM,
     quorum=0.75,
     deadline_seconds=1.5,
@@ -95,14 +95,14 @@ def upload(gradient: Any, moment: Any = MOMENT, **changes: Any) -> m.GradientUpl
     return m.GradientUpload(**({"round": 4, "contribution": contribution, "agent_ids": ("a", "b-2")} | changes))
 
 
-ROW_SCALED = dataclasses.replace(SPEC, method=dataclasses.replace(METHOD, corrections=Corrections.FULL_HISTORY))
+ROW_SCALED = dataclasses.replace(SPEC, method=dataclasses.replace(METHOD, head_update=HeadUpdate.FULL_HISTORY))
 WITH_ROW_SUMS = m.GradientUpload(4, Contribution(FACTORED, 3.0, MOMENT, row_sums=np.array([0.0, 1.5, 2.0])))
 
 
 AGENT_MESSAGES: dict[str, m.AgentMessage] = {
     "join": JOIN,
     "join anew": dataclasses.replace(JOIN, resumption=None, workload="", client_version=""),
-    "join without a site": dataclasses.replace(JOIN, agent_ids=(), holder="container-1", resumption=None),
+    "join without a site": dataclasses.replace(JOIN, agent_ids=(), site_claim_id="container-1", resumption=None),
     "dense": upload(DenseMatrix(BASIS)),
     "dense, single precision": upload(DenseMatrix(BASIS.astype(np.float32)), MOMENT.astype(np.float32)),
     "factored": upload(FACTORED, agent_ids=()),
@@ -261,7 +261,7 @@ def test_a_second_moment_is_optional_where_the_run_does_not_precondition() -> No
 def test_every_enum_value_has_its_number() -> None:
     """Both ways, each once, and none the unspecified zero."""
     for table in (
-        codec._CORRECTIONS,
+        codec._HEAD_UPDATES,
         codec._PARTICIPATION,
         codec._DISPOSITION,
         codec.FINISH_CAUSE,
@@ -454,7 +454,7 @@ JOIN_CHANGES: dict[str, tuple[str, Change]] = {
     "no instance": ("join.instance_id is empty", set_to("instance_id", "")),
     "long instance": ("join.instance_id has 65 characters", set_to("instance_id", "x" * 65)),
     "no agents": ("join names neither agents nor the holder", set_to("agent_ids", [])),
-    "agents and a holder": ("join names neither agents nor the holder", set_to("holder", "x")),
+    "agents and a claim": ("join names neither agents nor the holder", set_to("site_claim_id", "x")),
     "an agent twice": ("join.agent_ids names an agent twice", set_to("agent_ids", ["a", "a"])),
     "a path": ("join.agent_ids: agent id 'a/b'", set_to("agent_ids", ["a/b"])),
     "too many agents": (
@@ -538,8 +538,8 @@ def test_estimates_that_are_none_are_refused(name: str) -> None:
 # What a specification may not say -------------------------------------------------------------------------------
 
 SPECIFICATION_CHANGES: dict[str, tuple[str, Change]] = {
-    "no schedule": ("method.corrections is 0", set_to("method.corrections", 0)),
-    "unknown schedule": ("method.corrections is 7", set_to("method.corrections", 7)),
+    "no schedule": ("method.head_update is 0", set_to("method.head_update", 0)),
+    "unknown schedule": ("method.head_update is 7", set_to("method.head_update", 7)),
     "no policy": ("participation is 0", set_to("participation", 0)),
     "unknown policy": ("participation is 99", set_to("participation", 99)),
     "long workload": ("workload has 257 characters", set_to("workload", "x" * 257)),
@@ -550,8 +550,8 @@ SPECIFICATION_CHANGES: dict[str, tuple[str, Change]] = {
     "no agents": ("agents is 0", set_to("agents", 0)),
     "huge seed": (f"seed is {2**64 - 1}", set_to("seed", 2**64 - 1)),
     "huge rounds": (f"rounds is {2**63}", set_to("rounds", 2**63)),
-    "no liveness": ("liveness_seconds is 0.0", set_to("liveness_seconds", 0.0)),
-    "endless round": ("round_seconds is inf", set_to("round_seconds", math.inf)),
+    "no liveness": ("session_timeout_seconds is 0.0", set_to("session_timeout_seconds", 0.0)),
+    "endless round": ("round_timeout_seconds is inf", set_to("round_timeout_seconds", math.inf)),
     "no steps": ("steps_per_round is 0", set_to("method.steps_per_round", 0)),
     "head step": ("head_step is nan", set_to("method.head_step", math.nan)),
     "gain step": ("gain_step is 1.5", set_to("method.gain_step", 1.5)),
@@ -636,7 +636,7 @@ REPORT_CHANGES: dict[str, tuple[str, Change]] = {
     "unknown phase": ("phase is 42", set_to("phase", 42)),
     "unknown cause": ("finish_cause is 42", set_to("finish_cause", 42)),
     "no phase of an agent": ("agents.phase is 0", lambda r: setattr(r.agents[1], "phase", 0)),
-    "no specification": ("method.corrections is 0", lambda r: r.ClearField("specification")),
+    "no specification": ("method.head_update is 0", lambda r: r.ClearField("specification")),
     "long run id": ("stamp.run_id has 200", set_to("stamp.run_id", "x" * 200)),
 }
 

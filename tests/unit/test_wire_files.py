@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from values import same
 
-from cospan.core.method import PRESETS, Corrections, Method
+from cospan.core.method import PRESETS, HeadUpdate, Method
 from cospan.core.specification import RunSpecification
 from cospan.wire.errors import RunFileError
 from cospan.wire.files.npz import load_npz, save_npz
@@ -33,7 +33,7 @@ SPEC = RunSpecification(
     seed=2**63 - 1,
     method=Method(
         steps_per_round=5,
-        corrections=Corrections.EVERY_STEP,
+        head_update=HeadUpdate.EVERY_STEP,
         head_step=math.nextafter(0.1, 1.0),
         gain_step=1e-300,
         head_radius=math.inf,
@@ -41,7 +41,7 @@ SPEC = RunSpecification(
         implicit_head_step=True,
     ),
     feature_fingerprint="tabular-0123",
-    liveness_seconds=4.5,
+    session_timeout_seconds=4.5,
 )
 MINIMAL = """
 format = "cospan-spec-1"
@@ -53,7 +53,7 @@ rounds = 10
 seed = 1
 [method]
 steps_per_round = 5
-corrections = "end-of-round"
+head_update = "end-of-round"
 head_step = 1
 gain_step = 0.1
 head_radius = inf
@@ -89,7 +89,7 @@ def test_every_digit_and_every_printable_character_comes_back(
 
 def test_fields_with_a_default_may_be_left_out_and_whole_numbers_may_stand_for_floats() -> None:
     spec = from_toml(MINIMAL, name="spec.toml")
-    assert spec.liveness_seconds == 5.0
+    assert spec.session_timeout_seconds == 5.0
     assert not spec.method.preconditioned
     assert type(spec.method.head_step) is float
     assert spec.problems() == []
@@ -111,7 +111,7 @@ REFUSED = {
         "gain_step = 0.1",
         "gain_step = 0.1\npreconditioned = 1",
     ),
-    "method.corrections = 'never'; it must be 'end-of-round' or 'every-step'": ("end-of-round", "never"),
+    "method.head_update = 'never'; it must be 'end-of-round' or 'every-step'": ("end-of-round", "never"),
     "participation = 'some'; it must be 'all'": ("rank = 2", 'rank = 2\nparticipation = "some"'),
     "is nested too deeply for a run specification": ("agents = 3", "agents = " + "[" * 2000),
     "is not TOML: Exceeds the limit": ("agents = 3", "agents = 1" + "0" * 5000),

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from runs import run
 
-from cospan.server.rpc.stream_writer import Writer, Writes
+from cospan.server.rpc.stream_writer import StreamCall, StreamWriter
 from cospan.server.runtime.streams import Stream
 from cospan.wire.errors import InternalError
 
@@ -45,9 +45,9 @@ def put(stream: Stream, *messages: bytes) -> None:
 def test_messages_go_out_one_after_another() -> None:
     async def write() -> None:
         stream, call = Stream(1), Call()
-        assert isinstance(call, Writes)
+        assert isinstance(call, StreamCall)
         put(stream, b"welcome")
-        writer = Writer(stream, call)
+        writer = StreamWriter(stream, call)
         assert call.begun == [b"welcome"], "what was queued before is on its way at once"
         put(stream, b"first", b"second")
         stream.close(None)
@@ -66,7 +66,7 @@ def test_messages_go_out_one_after_another() -> None:
 def test_a_call_that_takes_everything_at_once_is_not_waited_for() -> None:
     async def write() -> None:
         stream, call = Stream(1), Call(slow=False)
-        writer = Writer(stream, call)
+        writer = StreamWriter(stream, call)
         put(stream, b"first", b"second")
         assert call.begun == [b"first", b"second"]
         stream.close(None)
@@ -78,7 +78,7 @@ def test_a_call_that_takes_everything_at_once_is_not_waited_for() -> None:
 def test_an_error_overtakes_what_is_queued() -> None:
     async def write() -> None:
         stream, call = Stream(1), Call()
-        writer = Writer(stream, call)
+        writer = StreamWriter(stream, call)
         put(stream, b"first", b"second")
         stream.close(InternalError("it failed"))
         await call.take()
@@ -91,7 +91,7 @@ def test_an_error_overtakes_what_is_queued() -> None:
 def test_a_write_that_fails_closes_the_stream(failure: BaseException) -> None:
     async def write() -> None:
         stream, call = Stream(1), Call()
-        writer = Writer(stream, call)
+        writer = StreamWriter(stream, call)
         put(stream, b"first", b"second")
         await call.take(failure)
         assert stream.closed
@@ -108,7 +108,7 @@ def test_who_stops_hears_no_more_of_what_is_on_its_way() -> None:
         said = list[Any]()
         asyncio.get_running_loop().set_exception_handler(lambda _, context: said.append(context))
         stream, call = Stream(1), Call()
-        writer = Writer(stream, call)
+        writer = StreamWriter(stream, call)
         put(stream, b"first", b"second")
         writer.stop()
         put(stream, b"third")

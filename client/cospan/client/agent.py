@@ -10,11 +10,11 @@ from jaxtyping import Float
 
 from cospan.client.environment.ownership import close_site
 from cospan.client.environment.workload_loader import load_workload, make_site
-from cospan.client.files.persistence import Keeping
+from cospan.client.files.persistence import StatePolicy
 from cospan.client.files.result_file import save_result
 from cospan.client.files.state_file import CHECKPOINT_SECONDS, ONE_AGENT
 from cospan.client.learning.site_learner import SiteLearner
-from cospan.client.session.driver import PATIENCE_SECONDS, AgentEnd, Participant
+from cospan.client.session.driver import PROGRESS_TIMEOUT_SECONDS, AgentEnd, SessionDriver
 from cospan.client.session.message_checks import MEMORY_GIB
 from cospan.client.session.transport import GrpcTransport, Transport
 from cospan.client.value_function import ValueFunction
@@ -25,7 +25,7 @@ from cospan.wire.errors import InvalidValueError
 from cospan.wire.messages import Welcome
 from cospan.wire.security.tls import TlsFiles
 
-__all__ = ["PATIENCE_SECONDS", "Agent", "AgentEnd", "default_agent_id"]
+__all__ = ["PROGRESS_TIMEOUT_SECONDS", "Agent", "AgentEnd", "default_agent_id"]
 
 _UNSEATED = "unseated"
 
@@ -35,7 +35,7 @@ def default_agent_id(index: int) -> str:
     return f"{SITE_PREFIX}{index}"
 
 
-class Agent(Participant[SiteLearner]):
+class Agent(SessionDriver[SiteLearner]):
     """One agent of a fleet.
 
     From joining to what was learnt:
@@ -52,8 +52,8 @@ class Agent(Participant[SiteLearner]):
         index: int | None = None,
         coordinator: str = "127.0.0.1:50051",
         agent_id: str | None = None,
-        holder: str | None = None,
-        patience: float = PATIENCE_SECONDS,
+        site_claim_id: str | None = None,
+        progress_timeout_seconds: float = PROGRESS_TIMEOUT_SECONDS,
         with_baseline: bool = True,
         resume_from: Path | str | None = None,
         state_file: Path | str | None = None,
@@ -71,9 +71,9 @@ class Agent(Participant[SiteLearner]):
             index: which site of the workload this is; where left out the coordinator gives it one that is free.
             coordinator: HOST:PORT, [IPV6]:PORT or unix:PATH.
             agent_id: the agent's name in the run; `site-<index>` where left out.
-            holder: a name that outlives this process, as that of its container: started again it is given the same
-                site. Without `index` only; a random one where left out.
-            patience: seconds without an answer of the coordinator after which it gives up.
+            site_claim_id: a name that outlives this process, as that of its container: started again it is given
+                the same site. Without `index` only; a random one where left out.
+            progress_timeout_seconds: seconds without an answer of the coordinator after which it gives up.
             with_baseline: whether independent TD learns beside it from the same transitions.
             resume_from: a file of `save`, of the same run and agent, to go on from.
             state_file: where to keep what it learns, during the run and at its end; a folder stands for the file in
@@ -97,13 +97,13 @@ class Agent(Participant[SiteLearner]):
             load_workload(workload) if isinstance(workload, str) else workload,
             transport or GrpcTransport(coordinator, tls=tls),
             ONE_AGENT,
-            Keeping.of(resume_from, state_file, checkpoint_seconds),
-            patience=patience,
+            StatePolicy.of(resume_from, state_file, checkpoint_seconds),
+            progress_timeout_seconds=progress_timeout_seconds,
             min_steps_per_round=min_steps_per_round,
             memory_gib=memory_gib,
         )
         self.index = index
-        self.agent_id, self._holds_as = _identity(index, agent_id, holder)
+        self.agent_id, self._holds_as = _identity(index, agent_id, site_claim_id)
         """The agent's name, one that stands for none until a site is given; and who asks for a site."""
         self._with_baseline, self._share_td_error = with_baseline, share_td_error
         self._site: Site | None = None
@@ -184,7 +184,7 @@ class Agent(Participant[SiteLearner]):
         save_result(Path(path), learner, run_id=self.run_id)
 
 
-def _identity(index: int | None, agent_id: str | None, holder: str | None) -> tuple[str, str]:
+def _identity(index: int | None, agent_id: str | None, site_claim_id: str | None) -> tuple[str, str]:
     """The names of an agent and of the holder of its site, of which the latter is empty where the site is known.
 
     Raises:
@@ -192,10 +192,10 @@ def _identity(index: int | None, agent_id: str | None, holder: str | None) -> tu
     """
     if index is None and agent_id is not None:
         raise InvalidValueError(f"agent {agent_id!r} has no site; say its index, or leave out its name")
-    if index is not None and holder is not None:
-        raise InvalidValueError(f"site {index} is asked for by its index; leave out the holder {holder!r}")
+    if index is not None and site_claim_id is not None:
+        raise InvalidValueError(f"site {index} is asked for by its index; leave out the holder {site_claim_id!r}")
     if index is None:
-        named = secrets.token_hex(16) if holder is None else holder
+        named = secrets.token_hex(16) if site_claim_id is None else site_claim_id
         found = _UNSEATED, named
     else:
         named = default_agent_id(index) if agent_id is None else agent_id

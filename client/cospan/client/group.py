@@ -13,12 +13,12 @@ from jaxtyping import Float
 from cospan.client.agent import default_agent_id
 from cospan.client.environment.workload_loader import load_workload
 from cospan.client.files.group_file import GROUP
-from cospan.client.files.persistence import Keeping
+from cospan.client.files.persistence import StatePolicy
 from cospan.client.files.result_file import save_result
 from cospan.client.files.state_file import CHECKPOINT_SECONDS, StateFile
 from cospan.client.learning.group_learner import AgentOfGroup, GroupLearner, GroupSites, group_name, no_warm_up
 from cospan.client.learning.site_learner import FAILED, Warned
-from cospan.client.session.driver import PATIENCE_SECONDS, Participant
+from cospan.client.session.driver import PROGRESS_TIMEOUT_SECONDS, SessionDriver
 from cospan.client.session.message_checks import MEMORY_GIB
 from cospan.client.session.transport import GrpcTransport, Transport
 from cospan.client.value_function import ValueFunction
@@ -33,7 +33,7 @@ from cospan.wire.security.tls import TlsFiles
 log = logging.getLogger(__name__)
 
 
-class AgentGroup(Participant[GroupLearner]):
+class AgentGroup(SessionDriver[GroupLearner]):
     """Several agents of a fleet, hosted by one process; each sees and learns what it would alone.
 
         group = AgentGroup("queues", range(1000), coordinator="127.0.0.1:50051")
@@ -50,7 +50,7 @@ class AgentGroup(Participant[GroupLearner]):
         indices: Sequence[int],
         *,
         coordinator: str = "127.0.0.1:50051",
-        patience: float = PATIENCE_SECONDS,
+        progress_timeout_seconds: float = PROGRESS_TIMEOUT_SECONDS,
         with_baseline: bool = False,
         resume_from: Path | str | None = None,
         folder: Path | str | None = None,
@@ -66,7 +66,7 @@ class AgentGroup(Participant[GroupLearner]):
             workload: a workload, or its name as on the command line.
             indices: which sites of the workload these are; the agents are called `site-<index>`.
             coordinator: HOST:PORT, [IPV6]:PORT or unix:PATH.
-            patience: seconds without an answer of the coordinator after which it gives up.
+            progress_timeout_seconds: seconds without an answer of the coordinator after which it gives up.
             with_baseline: whether independent TD learns beside each agent, one agent after another.
             resume_from: a group's file, of the same run and agents, to go on from.
             folder: where to keep what is learnt: `group-<first>..<last>.npz` for all during the run, gone on from
@@ -90,8 +90,8 @@ class AgentGroup(Participant[GroupLearner]):
             load_workload(workload) if isinstance(workload, str) else workload,
             transport or GrpcTransport(coordinator, group_size=len(self.indices), tls=tls),
             GROUP,
-            Keeping.of(resume_from, folder, checkpoint_seconds),
-            patience=patience,
+            StatePolicy.of(resume_from, folder, checkpoint_seconds),
+            progress_timeout_seconds=progress_timeout_seconds,
             min_steps_per_round=min_steps_per_round,
             agents=len(self.indices),
             memory_gib=memory_gib,

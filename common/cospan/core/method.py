@@ -6,7 +6,7 @@ from enum import Enum
 from functools import lru_cache
 
 
-class Corrections(Enum):
+class HeadUpdate(Enum):
     """When an agent corrects its head within a round."""
 
     END_OF_ROUND = "end-of-round"
@@ -53,7 +53,7 @@ class Method:
 
     Attributes:
         steps_per_round: L ≥ 1, environment steps of one agent in one round.
-        corrections: when the head is corrected.
+        head_update: when the head is corrected.
         head_step: β > 0.
         gain_step: γ, 0 < γ ≤ 1.
         head_radius: U > 0, may be infinite: no ball. In reward per feature; σ / ρ where `reward_scaled`.
@@ -87,7 +87,7 @@ class Method:
     """
 
     steps_per_round: int
-    corrections: Corrections
+    head_update: HeadUpdate
     head_step: float
     gain_step: float
     head_radius: float
@@ -111,7 +111,7 @@ class Method:
     @property
     def sends_row_sums(self) -> bool:
         """Whether agents send the row sums of |A| with their gradients, in some of the rounds."""
-        return self.row_scaled and self.corrections is Corrections.FULL_HISTORY
+        return self.row_scaled and self.head_update is HeadUpdate.FULL_HISTORY
 
     def sends_row_sums_in(self, round_number: int) -> bool:
         """Whether uploads of round t carry row sums; in the other rounds the last ones scale the step."""
@@ -121,12 +121,12 @@ class Method:
     @property
     def basis_step_decays(self) -> bool:
         """Whether ζ decays with the other steps; the noise of gradients of the full history fades by itself."""
-        return self.corrections is not Corrections.FULL_HISTORY
+        return self.head_update is not HeadUpdate.FULL_HISTORY
 
     @property
     def averaging_power(self) -> float:
         """η of the averaged iterates: solutions over the full history wander little, and a long average lags."""
-        return 15.0 if self.corrections is Corrections.FULL_HISTORY else 3.0
+        return 15.0 if self.head_update is HeadUpdate.FULL_HISTORY else 3.0
 
     def warms_up_in(self, round_number: int) -> bool:
         """Whether round t belongs to the warm-up, so that the basis does not move by gradients."""
@@ -182,7 +182,7 @@ def paper(steps_per_round: int) -> Method:
     """
     return Method(
         steps_per_round=steps_per_round,
-        corrections=Corrections.END_OF_ROUND,
+        head_update=HeadUpdate.END_OF_ROUND,
         head_step=0.1,
         gain_step=0.02,
         head_radius=100.0,
@@ -198,7 +198,7 @@ def practical(steps_per_round: int) -> Method:
     """
     return replace(
         compact(steps_per_round),
-        corrections=Corrections.FULL_HISTORY,
+        head_update=HeadUpdate.FULL_HISTORY,
         basis_step=1.0,
         trace_decay=0.0,
         forgetting=0.0,
@@ -211,7 +211,7 @@ def compact(steps_per_round: int) -> Method:
     """Least squares in r × r numbers an agent, for features so many that d² are too many (docs/adr/0004)."""
     return Method(
         steps_per_round=steps_per_round,
-        corrections=Corrections.LEAST_SQUARES,
+        head_update=HeadUpdate.LEAST_SQUARES,
         head_step=1.5,
         gain_step=0.01,
         head_radius=math.inf,

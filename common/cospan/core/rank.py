@@ -35,7 +35,7 @@ class FeatureMoments:
         """Before the first state."""
         return cls(np.zeros(feature_dim), np.zeros((feature_dim, feature_dim)))
 
-    def including(self, features: Float[np.ndarray, "n d"]) -> "FeatureMoments":
+    def updated(self, features: Float[np.ndarray, "n d"]) -> "FeatureMoments":
         """With n more states."""
         return FeatureMoments(
             self.total + features.sum(axis=0), self.products + features.T @ features, self.count + len(features)
@@ -101,7 +101,7 @@ class Spectrum:
     The halves' noise is independent, so as likely to point one way as the other: the eigenvalues of noise alone lie
     symmetrically around zero, and those of the signal are not negative. So the most negative one shows how large
     the noise is, and only what exceeds it is signal: the magnitude criterion of Sibson (1979, "Studies in the
-    robustness of multidimensional scaling: perturbational analysis of classical scaling", Journal of the Royal
+    robustness of multidimensional scaling: perturbational analysis of classical scaling", WriteQueue of the Royal
     Statistical Society B 41, 217-229).
 
     Attributes:

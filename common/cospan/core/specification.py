@@ -12,13 +12,13 @@ import numpy as np
 from jaxtyping import Float
 
 from cospan.core.linalg.subspace import random_basis
-from cospan.core.method import MAX_HISTORY_DIM, Corrections, Method
+from cospan.core.method import MAX_HISTORY_DIM, HeadUpdate, Method
 
 MAX_FEATURE_DIM = 2**24
 MAX_MESSAGE_NUMBERS = 2**27
 """Most numbers in one message of a run, 1 GiB of float64; protobuf takes no message of 2 GiB."""
 MIN_LIVENESS_SECONDS, MAX_SECONDS = 0.01, 1e9
-"""Agents speak four times in `liveness_seconds`; 1e9 s are 31 years."""
+"""Agents speak four times in `session_timeout_seconds`; 1e9 s are 31 years."""
 MAX_AGENTS = 2**20
 MAX_STALENESS = 1000
 MAX_NAME = 256
@@ -50,8 +50,8 @@ class RunSpecification:
         seed: of the initial basis, and of the agents' generators.
         method: the constants of the learning rule.
         participation: whom a round waits for.
-        liveness_seconds: the longest silence after which an agent is taken for dead.
-        round_seconds: the longest time one round waits for an agent that is alive.
+        session_timeout_seconds: the longest silence after which an agent is taken for dead.
+        round_timeout_seconds: the longest time one round waits for an agent that is alive.
         quorum: with a quorum, how many gradients a round needs: below 1 a share of its agents, else a number.
         deadline_seconds: with a quorum, after so long a round waits for it alone; 0: learnt from the rounds.
         max_staleness: with a quorum, how many rounds old a gradient may be and still count.
@@ -67,8 +67,8 @@ class RunSpecification:
     method: Method
     feature_fingerprint: str = ""
     participation: Participation = Participation.ALL
-    liveness_seconds: float = 5.0
-    round_seconds: float = 60.0
+    session_timeout_seconds: float = 5.0
+    round_timeout_seconds: float = 60.0
     quorum: float = 0.0
     deadline_seconds: float = 0.0
     max_staleness: int = 0
@@ -84,11 +84,11 @@ class RunSpecification:
             ("rounds", 0 <= self.rounds < 2**63, "0 or more (0: until stopped)"),
             ("seed", 0 <= self.seed < 2**63, "0 to 2^63 − 1"),
             (
-                "liveness_seconds",
-                MIN_LIVENESS_SECONDS <= self.liveness_seconds <= MAX_SECONDS,
+                "session_timeout_seconds",
+                MIN_LIVENESS_SECONDS <= self.session_timeout_seconds <= MAX_SECONDS,
                 f"at least {MIN_LIVENESS_SECONDS:g} and {seconds}",
             ),
-            ("round_seconds", 0.0 < self.round_seconds <= MAX_SECONDS, f"above 0 and {seconds}"),
+            ("round_timeout_seconds", 0.0 < self.round_timeout_seconds <= MAX_SECONDS, f"above 0 and {seconds}"),
             ("min_agents", 0 <= self.min_agents <= max(0, self.agents), f"0 to the number of agents {self.agents}"),
         ]
         allowed += self._participation_ranges()
@@ -106,7 +106,7 @@ class RunSpecification:
                 f"feature_dim is {self.feature_dim} and rank {self.rank}: a message would hold {numbers} numbers; "
                 f"at most {MAX_MESSAGE_NUMBERS} are allowed, so lower the rank"
             )
-        if self.method.corrections is Corrections.FULL_HISTORY and self.feature_dim > MAX_HISTORY_DIM:
+        if self.method.head_update is HeadUpdate.FULL_HISTORY and self.feature_dim > MAX_HISTORY_DIM:
             found.append(
                 f"feature_dim is {self.feature_dim}; with full-history corrections, which keep d × d numbers at "
                 f"every agent, it must be at most {MAX_HISTORY_DIM}; the preset compact keeps r × r"
@@ -150,7 +150,7 @@ class RunSpecification:
         _as_floats(values, RunSpecification)
         _as_floats(values["method"], Method)
         values["participation"] = self.participation.value
-        values["method"]["corrections"] = self.method.corrections.value
+        values["method"]["head_update"] = self.method.head_update.value
         values["method"]["aggregation"] = self.method.aggregation.value
         return values
 

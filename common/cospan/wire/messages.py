@@ -32,7 +32,7 @@ class Resumption:
 
 @dataclass(frozen=True, slots=True)
 class Join:
-    """Asks to take part, or to go on after a broken stream. No `agent_ids` asks for a free site, for `holder`."""
+    """Asks to join, or to continue after a broken stream; without `agent_ids`, to be given a site."""
 
     instance_id: str
     agent_ids: tuple[str, ...]
@@ -41,7 +41,7 @@ class Join:
     workload: str = ""
     client_version: str = ""
     resumption: Resumption | None = None
-    holder: str = ""
+    site_claim_id: str = ""
     keeps_state: bool = False
 
 
@@ -188,7 +188,7 @@ class AgentReport:
 
     agent_id: str
     phase: AgentPhase
-    silent_seconds: float
+    seconds_since_last_message: float
     awaited: bool
     rounds_counted: int
     reconnects: int

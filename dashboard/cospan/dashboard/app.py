@@ -11,8 +11,8 @@ from starlette.responses import PlainTextResponse, RedirectResponse, Response, S
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from cospan.dashboard.auth import COOKIE, HEADERS, Entrance
-from cospan.dashboard.broadcaster import MOST_BROWSERS, Audience
+from cospan.dashboard.auth import COOKIE, HEADERS, DashboardAuth
+from cospan.dashboard.broadcaster import MOST_BROWSERS, Broadcaster
 from cospan.dashboard.page_files import MEDIA_TYPES, page_file
 from cospan.server.net.acceptor import Connection
 
@@ -29,7 +29,12 @@ Connections = Callable[[tuple[str, int] | None], Connection | None]
 
 
 def make_app(
-    entrance: Entrance, audience: Audience, whole: Callable[[], bytes], connections: Connections, *, secure: bool
+    entrance: DashboardAuth,
+    audience: Broadcaster,
+    whole: Callable[[], bytes],
+    connections: Connections,
+    *,
+    secure: bool,
 ) -> ASGIApp:
     """The application.
 
@@ -86,7 +91,7 @@ def make_app(
 class _Guard:
     """Looks at every request before the application does, and puts the headers on every answer."""
 
-    def __init__(self, app: ASGIApp, entrance: Entrance, connections: Connections) -> None:
+    def __init__(self, app: ASGIApp, entrance: DashboardAuth, connections: Connections) -> None:
         self._app, self._entrance, self._connections = app, entrance, connections
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -34,7 +34,7 @@ HEADERS: Mapping[str, str] = {
 
 
 @dataclass
-class Entrance:
+class DashboardAuth:
     """What a request must show.
 
     Attributes:

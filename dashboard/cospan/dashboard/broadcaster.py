@@ -10,7 +10,7 @@ _MOST_UNREAD = 8
 """A browser that is so many updates behind begins anew, with the whole, when it reads again."""
 
 
-class Audience:
+class Broadcaster:
     """Queues of updates, one for each browser; all on one event loop."""
 
     def __init__(self) -> None:

@@ -52,7 +52,7 @@ def run_identity(spec: RunSpecification, run_id: str) -> dict[str, Any]:
         "feature_dim": spec.feature_dim,
         "rank": spec.rank,
         "steps_per_round": method.steps_per_round,
-        "corrections": method.corrections.value,
+        "head_update": method.head_update.value,
         "aggregation": method.aggregation.value,
         "participation": spec.participation.value,
     }
@@ -68,7 +68,7 @@ def agent_row(agent: AgentReport, rejected: int | None, value_error: float | Non
         _digits(agent.td_error),
         agent.reconnects,
         rejected,
-        round(agent.silent_seconds),
+        round(agent.seconds_since_last_message),
         agent.rounds_counted,
         agent.absent_rounds,
         agent.outlier_rounds,

@@ -66,7 +66,7 @@ class RunView:
         self._sent_points, self._sent_revision = 0, 0
         self._slow_due, self._shown_round = 0.0, -1
         coordinator.engine.on_round.append(self._leave)
-        coordinator.engine.on_closing.append(self._look)
+        coordinator.engine.on_closing.append(self._probe)
 
     def _leave(self, command: ReportRound) -> None:
         """Called by the coordinator's loop."""
@@ -86,7 +86,7 @@ class RunView:
             self._value_errors.update(truth.agents)
         self._gather_moments()
 
-    def _look(self, _command: ComputeBasis) -> None:
+    def _probe(self, _command: ComputeBasis) -> None:
         """Called by the coordinator's loop: one round since the last look is enough, of what may be many."""
         if self._closing is not None:
             return
@@ -123,7 +123,7 @@ class RunView:
         """What has changed since the frame before."""
         engine = self._coordinator.engine
         state = engine.state
-        report = run_report(state, engine.history, engine.now(), self._coordinator.sightings)
+        report = run_report(state, engine.history, engine.now(), self._coordinator.agent_stats)
         self._run = {**run_of(report, self._series.round_times), "errors": self._errors()}
         frame: dict[str, Any] = {"run": self._run, "series": self._new_points()}
         now = time.monotonic()
@@ -148,7 +148,7 @@ class RunView:
         }
 
     def _changed_agents(self, agents: Iterable[AgentReport]) -> list[list[Any]]:
-        rejected = self._coordinator.sightings.rejected
+        rejected = self._coordinator.agent_stats.rejected
         rows = [
             agent_row(agent, rejected.get(agent.agent_id, 0), self._value_errors.get(agent.agent_id))
             for agent in agents

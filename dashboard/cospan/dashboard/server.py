@@ -11,8 +11,8 @@ from typing import Any
 import uvicorn
 
 from cospan.dashboard.app import make_app
-from cospan.dashboard.auth import Entrance
-from cospan.dashboard.broadcaster import Audience, event
+from cospan.dashboard.auth import DashboardAuth
+from cospan.dashboard.broadcaster import Broadcaster, event
 from cospan.dashboard.run_view import RunView
 from cospan.server.admission.file_limits import dashboard_connections
 from cospan.server.net.acceptor import Acceptor, Connection, bound_socket
@@ -37,10 +37,10 @@ class Dashboard:
     """
 
     def __init__(
-        self, view: RunView, entrance: Entrance, *, host: str, port: int, tls: TlsFiles | None = None
+        self, view: RunView, entrance: DashboardAuth, *, host: str, port: int, tls: TlsFiles | None = None
     ) -> None:
         self._view, self._host, self._port, self._tls = view, host, port, tls
-        self._audience = Audience()
+        self._audience = Broadcaster()
         self._app = make_app(entrance, self._audience, self._whole, self._connection, secure=tls is not None)
         self._acceptor: Acceptor | None = None
         self._server: uvicorn.Server | None = None

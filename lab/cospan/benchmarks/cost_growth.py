@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from cospan.benchmarks.tools.growth import exponent, shares
-from cospan.benchmarks.tools.load_generator import Speaker, agents_of
+from cospan.benchmarks.tools.load_generator import LoadAgent, agents_of
 from cospan.benchmarks.tools.paced_run import PacedRun, fitting_rounds
 from cospan.benchmarks.tools.processes import Case, coordinator, listening, resident_bytes, server, speakers
 from cospan.benchmarks.tools.report import Cell, Column, Report, Row
@@ -118,7 +118,7 @@ async def _measured(case: Case, seconds: float) -> Cost:
         starting = server(coordinator(case, Path(folder) / "run"), listening)
         process, address = await stack.enter_async_context(starting)
         await stack.enter_async_context(speakers(case, [address]))
-        pacer = Speaker(address, case.feature_dim, case.rank, agents_of(0, case.group, case.agents))
+        pacer = LoadAgent(address, case.feature_dim, case.rank, agents_of(0, case.group, case.agents))
         run = PacedRun(process, pacer)
         stack.push_async_callback(pacer.close)
         await run.begin()

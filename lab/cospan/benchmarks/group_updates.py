@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cospan.benchmarks.tools.load_generator import Speaker, agents_of
+from cospan.benchmarks.tools.load_generator import LoadAgent, agents_of
 from cospan.benchmarks.tools.paced_run import PacedRun, fitting_rounds
 from cospan.benchmarks.tools.processes import Case, coordinator, listening, server, speakers
 from cospan.benchmarks.tools.report import Column, Report, Row
@@ -88,7 +88,7 @@ async def _take_turns(sides: Sequence[PacedRun], seconds: float) -> None:
 async def _begun(stack: contextlib.AsyncExitStack, case: Case, folder: Path) -> PacedRun:
     process, address = await stack.enter_async_context(server(coordinator(case, folder), listening))
     await stack.enter_async_context(speakers(case, [address]))
-    pacer = Speaker(address, case.feature_dim, case.rank, agents_of(0, case.group, case.agents))
+    pacer = LoadAgent(address, case.feature_dim, case.rank, agents_of(0, case.group, case.agents))
     stack.push_async_callback(pacer.close)
     run = PacedRun(process, pacer)
     await run.begin()

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from cospan.benchmarks.jobs.gradient_exchange import first_basis, gradient_of, next_basis
-from cospan.benchmarks.tools.load_generator import Speaker
+from cospan.benchmarks.tools.load_generator import LoadAgent
 from cospan.benchmarks.tools.paced_run import PacedRun, fitting_rounds
 from cospan.benchmarks.tools.peer_processes import PEERS, Job, Peer, PeerError, versions_of
 from cospan.benchmarks.tools.processes import Case, bounded, coordinator, listening, server, speakers
@@ -85,7 +85,7 @@ async def _beside(peer: Peer, case: Case, environment: Path, seconds: float) -> 
         )
         process, address = await stack.enter_async_context(server(coordinator(case, folder / "run"), listening))
         await stack.enter_async_context(speakers(case, [address]))
-        own = PacedRun(process, Speaker(address, case.feature_dim, case.rank))
+        own = PacedRun(process, LoadAgent(address, case.feature_dim, case.rank))
         stack.push_async_callback(own.pacer.close)
         await own.begin()
         try:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cospan.benchmarks.tools.load_generator import Speaker
+from cospan.benchmarks.tools.load_generator import LoadAgent
 from cospan.benchmarks.tools.paced_run import PacedRun, fitting_rounds
 from cospan.benchmarks.tools.processes import Case, ceiling, coordinator, listening, server, shares, speakers
 from cospan.benchmarks.tools.report import Cell, Column, Report, Row
@@ -75,7 +75,7 @@ async def _measured(case: Case, seconds: float) -> Row:
         ]
         addresses = [address for _, address in servers]
         await stack.enter_async_context(speakers(case, addresses))
-        sides = [PacedRun(process, Speaker(address, case.feature_dim, case.rank)) for process, address in servers]
+        sides = [PacedRun(process, LoadAgent(address, case.feature_dim, case.rank)) for process, address in servers]
         for side in sides:
             stack.push_async_callback(side.pacer.close)
         await asyncio.gather(*(side.begin() for side in sides))

@@ -29,7 +29,7 @@ def contenders(spec: RunSpecification) -> tuple[Contender, ...]:
     """The joint method as the run has it, and its rivals with the run's decay and gain step."""
     constants: Mapping[str, Any] = {
         **{name: value for name, value in asdict(spec.method).items() if name != "steps_per_round"},
-        "corrections": spec.method.corrections.value,
+        "head_update": spec.method.head_update.value,
     }
     return tuple(rivals(constants))
 

@@ -56,7 +56,7 @@ class Newcomers:
         return replace(
             self,
             agents=tuple(
-                agent.including(
+                agent.updated(
                     trajectory.features,
                     discounted_sums(trajectory.features[:-1], TRACE_DECAY),
                     trajectory.rewards,

@@ -16,7 +16,7 @@ from cospan.relay.upstream import Upstream
 from cospan.server.machine import events as server
 from cospan.server.machine.state import CoordinatorState
 from cospan.server.runtime.engine import log_note
-from cospan.server.runtime.recent_rounds import RoundHistory
+from cospan.server.runtime.recent_rounds import RecentRounds
 from cospan.server.runtime.streams import Stream, Streams
 from cospan.wire.errors import CospanError
 from cospan.wire.messages import GradientUpload, RecalledRounds
@@ -37,13 +37,13 @@ class RelayEngine:
         self,
         transport: Transport,
         *,
-        patience: float,
+        progress_timeout_seconds: float,
         gather_agents: int,
         level: int = 1,
         min_steps_per_round: int = DEFAULT_MIN_STEPS,
     ) -> None:
         """Nothing is asked yet; `begin` does that."""
-        self.history = RoundHistory()
+        self.history = RecentRounds()
         """Empty: the rounds are the coordinator's to tell of."""
         self.ended = asyncio.Event()
         self.end: server.EndRun | server.Suspend | None = None
@@ -53,7 +53,7 @@ class RelayEngine:
         self._gather_agents, self._level = gather_agents, level
         self._upstream = Upstream(
             transport,
-            patience=patience,
+            progress_timeout_seconds=progress_timeout_seconds,
             min_steps_per_round=min_steps_per_round,
             tell=self._told,
             fail=self._failed,
@@ -110,7 +110,7 @@ class RelayEngine:
         """
         busy, self._busy = self._busy, True
         try:
-            self._happen(event)
+            self._dispatch(event)
         finally:
             self._busy = busy
         self._answer()
@@ -140,11 +140,11 @@ class RelayEngine:
         self._busy = True
         try:
             while self._inbox:
-                self._happen(self._inbox.popleft())
+                self._dispatch(self._inbox.popleft())
         finally:
             self._busy = False
 
-    def _happen(self, event: Event) -> None:
+    def _dispatch(self, event: Event) -> None:
         self._relay, commands = machine.step(self._relay, event, self.now())
         for command in commands:
             self._execute(command)
@@ -197,7 +197,7 @@ class RelayEngine:
 
     async def keep_time(self) -> None:
         """Ticks the machine when a deadline is due, until the end."""
-        liveness = self._relay.specification.liveness_seconds
+        liveness = self._relay.specification.session_timeout_seconds
         while not self.ended.is_set():
             now = self.now()
             deadline = machine.next_deadline(self._relay)

@@ -23,9 +23,9 @@ from cospan.relay.events import Command, Event, Host, Refused, RoundOpened, RunF
 from cospan.relay.state import RelayState
 from cospan.server import machine as coordinator
 from cospan.server.machine import events, rounds
-from cospan.server.machine.collections.agent_set import NOBODY, Roll
-from cospan.server.machine.collections.participation_counts import Tally
-from cospan.server.machine.collections.persistent_map import Layered
+from cospan.server.machine.collections.agent_set import NOBODY, AgentSet
+from cospan.server.machine.collections.participation_counts import ParticipationCounts
+from cospan.server.machine.collections.persistent_map import PersistentMap
 from cospan.server.machine.membership import admit, remove, welcome_of
 from cospan.server.machine.transition import session_of
 from cospan.wire.errors import (
@@ -83,7 +83,9 @@ def initial_state(specification: RunSpecification, *, gather_agents: int, level:
 
 def _shortened(specification: RunSpecification, level: int) -> RunSpecification:
     """The specification by which the relay waits; agents are given the run's own."""
-    return replace(specification, round_seconds=(1.0 - _SHARE_OF_A_LEVEL * level) * specification.round_seconds)
+    return replace(
+        specification, round_timeout_seconds=(1.0 - _SHARE_OF_A_LEVEL * level) * specification.round_timeout_seconds
+    )
 
 
 def next_deadline(state: RelayState) -> float | None:
@@ -201,13 +203,13 @@ def _on_opened(state: RelayState, event: RoundOpened, now: float) -> _Mixed:
     fleet, number = state.fleet, event.round
     if not fleet.sessions:
         return state, ()
-    counts, accepted = fleet.rounds_counted, dict[int, Roll]()
+    counts, accepted = fleet.rounds_counted, dict[int, AgentSet]()
     if number > fleet.round and fleet.counted:
-        counts = counts.plus(fleet.counted, fleet.round)
+        counts = counts.add(fleet.counted, fleet.round)
         accepted = {fleet.round: fleet.counted}
     elif number < fleet.round:  # the coordinator was started again, and had not stored what it went back by
         known = counts.by_name.items() if number else ()
-        counts = Tally(
+        counts = ParticipationCounts(
             {name: min(count, number) for name, (count, _) in known},
             {name: min(last, number - 1) for name, (_, last) in known},
         )
@@ -297,7 +299,7 @@ def _on_tick(state: RelayState, now: float) -> _Mixed:
         if session.phase is AgentPhase.CONNECTED:
             fleet = fleet.with_session(replace(session, last_seen=now))
     fleet, commands = coordinator.give_up_overdue(fleet, now)
-    if fleet.contributions and now - fleet.phase_since >= fleet.specification.round_seconds:
+    if fleet.contributions and now - fleet.phase_since >= fleet.specification.round_timeout_seconds:
         fleet = replace(fleet, awaited=NOBODY)  # of those who joined in mid-round
     fleet, more = rounds.close_if_complete(fleet, now)
     return replace(state, fleet=fleet), commands + more
@@ -314,7 +316,7 @@ def _without_deserted_round(state: RelayState) -> RelayState:
         state.fleet,
         phase=RunPhase.WAITING,
         awaited=NOBODY,
-        contributions=Layered(),
+        contributions=PersistentMap(),
         counted=NOBODY,
         quorum_seconds=None,
         deserted_since=None,

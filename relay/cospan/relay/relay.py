@@ -10,9 +10,9 @@ from cospan.client.session.transport import GrpcTransport, Transport
 from cospan.core.method import DEFAULT_MIN_STEPS
 from cospan.relay.engine import RelayEngine
 from cospan.relay.machine import MOST_LEVELS
-from cospan.server.admission.interceptor import Doorkeeper
+from cospan.server.admission.interceptor import AdmissionInterceptor
 from cospan.server.machine.events import DrainRequested, EndRun, Suspend
-from cospan.server.rpc.server import Listener
+from cospan.server.rpc.server import AgentListener
 from cospan.wire import fork_guard
 from cospan.wire.address import parse_host
 from cospan.wire.errors import InvalidValueError
@@ -38,7 +38,7 @@ class Relay:
         port: int = 0,
         gather_agents: int = MAX_GROUP,
         level: int = 1,
-        patience: float = 60.0,
+        progress_timeout_seconds: float = 60.0,
         min_steps_per_round: int = DEFAULT_MIN_STEPS,
         tls: TlsFiles | None = None,
         upstream_tls: TlsFiles | None = None,
@@ -53,7 +53,7 @@ class Relay:
             gather_agents: it joins the run once so many agents are here, or a few seconds after the first.
             level: 1 where `upstream` is the coordinator, one more than that relay's where it is a relay. The
                 further down, the sooner a straggler is given up, so that no relay is given up for it.
-            patience: seconds without an answer of the coordinator after which it gives up.
+            progress_timeout_seconds: seconds without an answer of the coordinator after which it gives up.
             min_steps_per_round: a run with fewer steps a round is refused; each agent has a floor of its own too.
             tls: certificate, key and authority for mutual TLS with its agents; None for no TLS.
             upstream_tls: the same with the coordinator; the certificate must speak for all of its agents.
@@ -68,14 +68,18 @@ class Relay:
         self._asked_for = parse_host(host, port)
         if not 1 <= level <= MOST_LEVELS:
             raise InvalidValueError(f"level is {level}; it must be 1 to {MOST_LEVELS}")
-        self._gather_agents, self._level, self._patience = gather_agents, level, patience
+        self._gather_agents, self._level, self._progress_timeout_seconds = (
+            gather_agents,
+            level,
+            progress_timeout_seconds,
+        )
         self._min_steps_per_round = checked_floor(min_steps_per_round)
         self.engine: RelayEngine
-        self._listener: Listener | None = None
+        self._listener: AgentListener | None = None
         self._clock: asyncio.Task[None] | None = None
 
     @property
-    def door(self) -> Doorkeeper:
+    def door(self) -> AdmissionInterceptor:
         """Who may come in, and how many were refused; there once it listens."""
         assert self._listener is not None
         return self._listener.door
@@ -95,14 +99,14 @@ class Relay:
         fork_guard.refuse_in_child()
         self.engine = RelayEngine(
             self._transport,
-            patience=self._patience,
+            progress_timeout_seconds=self._progress_timeout_seconds,
             min_steps_per_round=self._min_steps_per_round,
             gather_agents=self._gather_agents,
             level=self._level,
         )
         try:
             await self.engine.begin()
-            self._listener = Listener(self.engine, self.stop, host=self._host, port=self._port, tls=self._tls)
+            self._listener = AgentListener(self.engine, self.stop, host=self._host, port=self._port, tls=self._tls)
             await self._listener.open()
         except BaseException:
             await self.engine.close()
@@ -130,7 +134,7 @@ class Relay:
         self.engine.leave(message)
 
     def drain(self, message: str) -> None:
-        """Goes down, to be started again: the coordinator waits for its agents up to the liveness bound."""
+        """Goes down, to be started again: the coordinator waits for its agents up to the session timeout."""
         fork_guard.refuse_in_child()
         self.engine.handle(DrainRequested(message, 0.0))
 

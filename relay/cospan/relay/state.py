@@ -15,7 +15,7 @@ class RelayState:
         fleet: its agents and their round, as a coordinator knows them. WAITING: the coordinator has opened no round
             for it. CLOSING: the sum is made, and the next round is the coordinator's to open. Earlier rounds are
             durable, as far as the fleet is concerned: what they really are is in `durable_round`.
-        specification: of the run, as agents are given it; the fleet's own has a shorter `round_seconds`.
+        specification: of the run, as agents are given it; the fleet's own has a shorter `round_timeout_seconds`.
         gather_agents: with how many agents it joins at once.
         level: how many levels it is below the coordinator; 1 where that is no relay.
         names: the agents whose host the coordinator was last asked to take it for, sorted.
@@ -44,12 +44,12 @@ class RelayState:
     @property
     def shown(self) -> CoordinatorState:
         """The fleet, as agents and onlookers may see it."""
-        return self.fleet.having(specification=self.specification, durable_round=self.stamp.durable_round)
+        return self.fleet.evolve(specification=self.specification, durable_round=self.stamp.durable_round)
 
     def check(self) -> None:
         """Raises AssertionError where an invariant does not hold; called by tests after every event."""
         self.fleet.check()
-        ours = replace(self.fleet.specification, round_seconds=self.specification.round_seconds)
+        ours = replace(self.fleet.specification, round_timeout_seconds=self.specification.round_timeout_seconds)
         assert ours == self.specification, "but for the time for a round the specification is the run's"
         assert list(self.names) == sorted(set(self.names)), "names are sorted, and each is there once"
         assert self.confirmed <= set(self.names), "only whom the coordinator was asked for is confirmed"

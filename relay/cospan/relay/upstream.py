@@ -42,7 +42,7 @@ class Upstream:
         self,
         transport: Transport,
         *,
-        patience: float,
+        progress_timeout_seconds: float,
         min_steps_per_round: int,
         tell: Callable[[UpstreamEvent], None],
         fail: Callable[[CospanError], None],
@@ -51,14 +51,19 @@ class Upstream:
 
         Args:
             transport: how to reach the coordinator.
-            patience: seconds without an answer of the coordinator after which it gives up.
+            progress_timeout_seconds: seconds without an answer of the coordinator after which it gives up.
             min_steps_per_round: a run with fewer steps a round is refused.
             tell: called with what the coordinator says.
             fail: called once, when the conversation is over and not in order.
         """
         self.specification: asyncio.Future[RunSpecification] = asyncio.get_running_loop().create_future()
         """Of the run, once the coordinator has said it."""
-        self._transport, self._patience, self._tell, self._fail = transport, patience, tell, fail
+        self._transport, self._progress_timeout_seconds, self._tell, self._fail = (
+            transport,
+            progress_timeout_seconds,
+            tell,
+            fail,
+        )
         self._min_steps_per_round = min_steps_per_round
         self._names: tuple[str, ...] = ()
         self._welcomed: frozenset[str] = frozenset()
@@ -120,7 +125,7 @@ class Upstream:
     def _begin(self) -> None:
         self._welcomed = frozenset()
         self._state, commands = session.initial_state(
-            patience=self._patience,
+            progress_timeout_seconds=self._progress_timeout_seconds,
             now=time.monotonic(),
             min_steps_per_round=self._min_steps_per_round,
             spread=self._rng.random(),
@@ -160,11 +165,11 @@ class Upstream:
         self._stepping = True
         try:
             while self._inbox and not self._over:
-                self._happen(self._inbox.popleft())
+                self._dispatch(self._inbox.popleft())
         finally:
             self._stepping = False
 
-    def _happen(self, event: session.Event) -> None:
+    def _dispatch(self, event: session.Event) -> None:
         self._state, commands = session.step(self._state, event, time.monotonic())
         message = event.message if isinstance(event, session.Received) else None
         if isinstance(message, Welcome) and self._state.phase is session.Phase.ACTIVE:

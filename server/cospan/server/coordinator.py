@@ -10,12 +10,12 @@ import numpy as np
 from jaxtyping import Float
 
 from cospan.core.specification import RunSpecification
-from cospan.server.admission.interceptor import Doorkeeper
+from cospan.server.admission.interceptor import AdmissionInterceptor
 from cospan.server.machine.events import DrainRequested, EndRun, StopRequested, Suspend
-from cospan.server.rpc.server import Listener
+from cospan.server.rpc.server import AgentListener
 from cospan.server.runtime.engine import RETURN_SECONDS, Engine
 from cospan.server.storage.writer import RunStore
-from cospan.server.telemetry.agent_stats import Sightings
+from cospan.server.telemetry.agent_stats import AgentStats
 from cospan.server.telemetry.run_status import run_report
 from cospan.wire import fork_guard
 from cospan.wire.errors import InvalidValueError
@@ -84,19 +84,19 @@ class Coordinator:
         self.engine = Engine(
             specification, start_seconds=start_seconds, return_seconds=return_seconds, sites=sites, store=store
         )
-        self._listener = Listener(self.engine, self.stop, host=host, port=port, tls=tls)
+        self._listener = AgentListener(self.engine, self.stop, host=host, port=port, tls=tls)
         self._stored = store is not None
         self._clock: asyncio.Task[None] | None = None
 
     @property
-    def door(self) -> Doorkeeper:
+    def door(self) -> AdmissionInterceptor:
         """Who may come in, and how many were refused."""
         return self._listener.door
 
     @property
-    def sightings(self) -> Sightings:
+    def agent_stats(self) -> AgentStats:
         """What onlookers may know of agents beside the machine's state."""
-        return self._listener.sightings
+        return self._listener.agent_stats
 
     @property
     def address(self) -> str:
@@ -116,7 +116,7 @@ class Coordinator:
     def status(self) -> RunReport:
         """The run as it stands: its phase, who takes part, who is waited for, how quick it is."""
         fork_guard.refuse_in_child()
-        return run_report(self.engine.state, self.engine.history, self.engine.now(), self.sightings)
+        return run_report(self.engine.state, self.engine.history, self.engine.now(), self.agent_stats)
 
     def run(self) -> EndRun | Suspend:
         """Listens until the run is over, and blocks meanwhile; an interrupt (Ctrl-C) ends the run in order.

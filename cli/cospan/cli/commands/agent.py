@@ -56,7 +56,7 @@ class AgentOptions:
 
     workload: str
     agent_id: str | None
-    of_host: bool
+    sticky_site: bool
     output: Path | None
     resume: Path | None
     json: bool = False
@@ -68,7 +68,7 @@ class AgentSettings:
     """Those of `cospan.cli.settings.layers.Settings` that an agent needs."""
 
     coordinator: str
-    patience: float
+    progress_timeout_seconds: float
     baseline: bool | None
     index: int | None
     ids: str | None
@@ -139,19 +139,31 @@ def _settings(chosen: AgentOptions, flags: Mapping[str, Any], config: Path | Non
     """
     if chosen.follow_stdin:
         index = int(flags["index"]) if "index" in flags else None
-        patience, checkpoints = float(flags["patience"]), float(flags["checkpoint_seconds"])
+        progress_timeout_seconds, checkpoints = (
+            float(flags["progress_timeout_seconds"]),
+            float(flags["checkpoint_seconds"]),
+        )
         baseline, ids = flags.get("baseline"), flags.get("ids")
         shares, floor = bool(flags.get("share_td_error", False)), int(flags["min_steps_per_round"])
         memory = float(flags.get("memory_gib", MEMORY_GIB))
         return AgentSettings(
-            flags["coordinator"], patience, baseline, index, ids, checkpoints, shares, floor, memory, None
+            flags["coordinator"],
+            progress_timeout_seconds,
+            baseline,
+            index,
+            ids,
+            checkpoints,
+            shares,
+            floor,
+            memory,
+            None,
         )
     from cospan.cli.settings.layers import load_settings
 
     settings = load_settings(flags, config)
     return AgentSettings(
         settings.coordinator,
-        settings.patience,
+        settings.progress_timeout_seconds,
         settings.baseline,
         settings.index,
         settings.ids,
@@ -167,8 +179,10 @@ def _prepared(chosen: AgentOptions, settings: AgentSettings) -> "Agent | AgentGr
     if settings.ids is not None:
         return _group(chosen, settings, settings.ids)
     name, index = identity(chosen.agent_id, settings.index)
-    if chosen.of_host and index is not None:
-        raise InvalidValueError(f"site {index} is named, and --of-host asks for one that is free; leave out one")
+    if chosen.sticky_site and index is not None:
+        raise InvalidValueError(
+            f"site {index} is named, and --sticky-site asks for one that is free; leave out one"
+        )
     if chosen.output is not None:
         _check_writable(chosen.output)
     if chosen.resume is not None:
@@ -178,8 +192,8 @@ def _prepared(chosen: AgentOptions, settings: AgentSettings) -> "Agent | AgentGr
         index=index,
         coordinator=settings.coordinator,
         agent_id=name,
-        holder=socket.gethostname()[:64] if chosen.of_host else None,
-        patience=settings.patience,
+        site_claim_id=socket.gethostname()[:64] if chosen.sticky_site else None,
+        progress_timeout_seconds=settings.progress_timeout_seconds,
         with_baseline=settings.baseline is not False,
         resume_from=chosen.resume,
         state_file=chosen.output,
@@ -195,15 +209,15 @@ def _group(chosen: AgentOptions, settings: AgentSettings, ids: str) -> "AgentGro
     from cospan.client.files.group_file import load_group
     from cospan.client.group import AgentGroup, indices_of
 
-    if chosen.agent_id is not None or settings.index is not None or chosen.of_host:
-        raise InvalidValueError(f"--ids names the sites {ids}; leave out --id, --index and --of-host")
+    if chosen.agent_id is not None or settings.index is not None or chosen.sticky_site:
+        raise InvalidValueError(f"--ids names the sites {ids}; leave out --id, --index and --sticky-site")
     if chosen.resume is not None:
         load_group(chosen.resume, names=OWNED)  # whether it is of this run is seen after joining
     group = AgentGroup(
         chosen.workload,
         indices_of(ids),
         coordinator=settings.coordinator,
-        patience=settings.patience,
+        progress_timeout_seconds=settings.progress_timeout_seconds,
         with_baseline=settings.baseline is True,
         resume_from=chosen.resume,
         folder=chosen.output,

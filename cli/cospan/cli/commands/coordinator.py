@@ -318,7 +318,9 @@ async def _serve(
     """Serves the run until it is over, or until it is left to be gone on with."""
     settings, spec = plan.settings, plan.specification
     folder = _folder(chosen, spec.workload) if stored is None else stored.folder
-    store = _store(folder, spec, chosen, goes_on=stored is not None, keep_every=settings.keep_every)
+    store = _store(
+        folder, spec, chosen, goes_on=stored is not None, checkpoint_interval=settings.checkpoint_interval
+    )
     start_seconds = START_SECONDS if settings.start_seconds is None else settings.start_seconds
     coordinator = Coordinator(
         spec,
@@ -379,14 +381,21 @@ def _folder(chosen: CoordinatorOptions, workload: str) -> RunFolder | None:
 
 
 def _store(
-    folder: RunFolder | None, spec: RunSpecification, chosen: CoordinatorOptions, *, goes_on: bool, keep_every: int
+    folder: RunFolder | None,
+    spec: RunSpecification,
+    chosen: CoordinatorOptions,
+    *,
+    goes_on: bool,
+    checkpoint_interval: int,
 ) -> RunStore | None:
     if folder is None:
         return None
     if goes_on:
-        return open_store(folder.store, keep_every=keep_every, reopen=chosen.reopen)
+        return open_store(folder.store, checkpoint_interval=checkpoint_interval, reopen=chosen.reopen)
     try:
-        return create_store(folder.store, spec, run_id=secrets.token_hex(8), keep_every=keep_every)
+        return create_store(
+            folder.store, spec, run_id=secrets.token_hex(8), checkpoint_interval=checkpoint_interval
+        )
     except BaseException:
         folder.discard_empty()  # what is in it is of another coordinator, which was quicker
         raise
@@ -422,7 +431,7 @@ class Register:
     def __init__(self, coordinator: Coordinator, voice: "Voice") -> None:
         self.rounds_file: RoundsFile | None = None
         self.seconds = 0.0
-        self._engine, self._voice, self._sightings = coordinator.engine, voice, coordinator.sightings
+        self._engine, self._voice, self._sightings = coordinator.engine, voice, coordinator.agent_stats
         self._end: tuple[CoordinatorState, str] | None = None
         self._engine.on_round.append(self._on_round)
         self._engine.on_note.append(self._on_note)

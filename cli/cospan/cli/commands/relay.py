@@ -86,7 +86,7 @@ def _prepared(settings: Settings) -> Relay:
         port=DEFAULT_PORT if settings.port is None else settings.port,
         gather_agents=MAX_GROUP if settings.agents is None else settings.agents,
         level=settings.level,
-        patience=settings.patience,
+        progress_timeout_seconds=settings.progress_timeout_seconds,
         min_steps_per_round=settings.min_steps_per_round,
         tls=tls,
         upstream_tls=settings.upstream_tls,

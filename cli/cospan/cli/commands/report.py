@@ -142,7 +142,7 @@ def _row(
     report = AgentReport(
         agent_id=name,
         phase=AgentPhase.GONE if gone else AgentPhase.CONNECTED,
-        silent_seconds=0.0,
+        seconds_since_last_message=0.0,
         awaited=False,
         rounds_counted=saved.rounds_counted.get(name, 0) if saved else rounds,
         reconnects=gone.reconnects if gone else 0,

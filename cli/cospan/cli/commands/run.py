@@ -21,7 +21,7 @@ from cospan.cli.output.summary import summary_lines
 from cospan.cli.processes.agent_argv import check_open_files
 from cospan.cli.processes.dashboard import plan_dashboard
 from cospan.cli.processes.in_process_run import InProcessRun
-from cospan.cli.processes.local_fleet import Fleet
+from cospan.cli.processes.local_fleet import LocalFleet
 from cospan.cli.processes.this_process import claim_stdout, ignore_hangups, use_one_blas_thread
 from cospan.cli.run_folder.layout import RunFolder, check_free, make_run_folder
 from cospan.cli.run_folder.progress_log import RunMonitor, write_rounds
@@ -268,7 +268,7 @@ async def _networked(
         start_seconds = max(_SHORTEST_START_SECONDS, _START_SECONDS_PER_AGENT * plan.specification.agents)
     if resumption is not None:
         start_seconds += seconds_to_come_back(folder)
-    fleet = Fleet(
+    fleet = LocalFleet(
         plan, folder, monitor, view, hosts, start_seconds=start_seconds, debug=debug, resumption=resumption
     )
     await fleet.run()
@@ -286,7 +286,7 @@ async def _networked(
     return outcome, fleet.interrupted
 
 
-def _without_agents(outcome: RunOutcome, fleet: Fleet) -> RunOutcome:
+def _without_agents(outcome: RunOutcome, fleet: LocalFleet) -> RunOutcome:
     """The outcome of a run that was stopped because every agent process had ended: the coordinator was not told."""
     return replace(
         outcome,

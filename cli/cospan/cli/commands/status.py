@@ -98,8 +98,11 @@ def _waiting(report: RunReport, seconds: str, now: float) -> str:
 
 def _named(agents: Iterable[AgentReport], now: float) -> str:
     """Each with the time of day at which it was last heard, the most silent first; only the first few are named."""
-    ordered = sorted(agents, key=lambda agent: -agent.silent_seconds)
-    named = [f"{agent.agent_id} (last seen {_clock(now - agent.silent_seconds)})" for agent in ordered[:_NAMED]]
+    ordered = sorted(agents, key=lambda agent: -agent.seconds_since_last_message)
+    named = [
+        f"{agent.agent_id} (last seen {_clock(now - agent.seconds_since_last_message)})"
+        for agent in ordered[:_NAMED]
+    ]
     return ", ".join(named) + (f" and {len(ordered) - _NAMED} more" if len(ordered) > _NAMED else "")
 
 
@@ -116,7 +119,7 @@ def _row(agent: AgentReport) -> tuple[str, ...]:
     if agent.outlier_rounds:
         rounds = "1 round" if agent.outlier_rounds == 1 else f"{agent.outlier_rounds} rounds"
         note += f"{'; ' if note else ''}an outlier in {rounds}"
-    heard = f"{agent.silent_seconds:.1f} s ago"
+    heard = f"{agent.seconds_since_last_message:.1f} s ago"
     return agent.agent_id, agent.phase.value, str(agent.rounds_counted), str(agent.reconnects), heard, note
 
 
@@ -143,7 +146,7 @@ def _agent_document(agent: AgentReport) -> dict[str, object]:
     return {
         "id": agent.agent_id,
         "phase": agent.phase.value,
-        "silent_seconds": agent.silent_seconds,
+        "seconds_since_last_message": agent.seconds_since_last_message,
         "awaited": agent.awaited,
         "rounds_counted": agent.rounds_counted,
         "reconnects": agent.reconnects,

@@ -27,7 +27,7 @@ def watch_here(flags: Mapping[str, Any], config: Path | None, *, every: float, j
     """Watches a run until it is over, or Ctrl-C; the exit code.
 
     Raises:
-        CospanError: the coordinator refuses, or has not answered for `patience` seconds.
+        CospanError: the coordinator refuses, or has not answered for `progress_timeout_seconds` seconds.
     """
     settings = load_settings(flags, config)
     view = choose_watch_view(JsonLines(claim_stdout()) if json else None)
@@ -45,7 +45,11 @@ class Watch:
     """Asks again and again, and follows the rounds meanwhile."""
 
     def __init__(self, settings: Settings, view: WatchView, every: float) -> None:
-        self._address, self._tls, self._patience = settings.coordinator, settings.tls, settings.patience
+        self._address, self._tls, self._progress_timeout_seconds = (
+            settings.coordinator,
+            settings.tls,
+            settings.progress_timeout_seconds,
+        )
         self._view, self._every = view, every
         self._report: RunReport | None = None
         self._movements: deque[float] = deque(maxlen=_MOST_MOVEMENTS)
@@ -71,7 +75,7 @@ class Watch:
         following = asyncio.create_task(self._follow())
         try:
             while True:
-                await self._look()
+                await self._probe()
                 if self._ended_after is not None:
                     return
                 self._view.show(self.sight())
@@ -81,13 +85,15 @@ class Watch:
             with contextlib.suppress(asyncio.CancelledError):
                 await following
 
-    async def _look(self) -> None:
+    async def _probe(self) -> None:
         try:
             self._report = await fetch_run(self._address, self._tls)
         except CospanError as failure:
             self._problem = str(failure)
             waited = time.monotonic() - self._answered
-            if self._ended_after is None and (isinstance(failure, _LASTING) or waited >= self._patience):
+            if self._ended_after is None and (
+                isinstance(failure, _LASTING) or waited >= self._progress_timeout_seconds
+            ):
                 raise
         else:
             self._answered, self._problem = time.monotonic(), ""

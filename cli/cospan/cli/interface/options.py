@@ -207,7 +207,7 @@ Share: TypeAlias = Annotated[
 OfHost: TypeAlias = Annotated[
     bool,
     typer.Option(
-        "--of-host",
+        "--sticky-site",
         help="Ask for a free site under this host's name: started again here, it gets the same one.",
         rich_help_panel=_FLEET,
     ),
@@ -246,10 +246,10 @@ PresetName: TypeAlias = Annotated[
         autocompletion=one_of(PRESETS),
     ),
 ]
-CorrectionSchedule: TypeAlias = Annotated[
+HeadUpdate: TypeAlias = Annotated[
     str | None,
     typer.Option(
-        "--corrections",
+        "--head-update",
         help="When an agent corrects its head: end-of-round, every-step, or by least-squares after each round, or "
         "so from its full-history.",
         show_default="the preset's",
@@ -421,11 +421,13 @@ def _limit(name: str, text: str, default: str) -> object:
 
 
 LivenessSeconds: TypeAlias = Annotated[
-    str | None, _limit("--liveness-seconds", "Silence after which an agent is given up.", "5")
+    str | None, _limit("--session-timeout-seconds", "Silence after which an agent is given up.", "5")
 ]
 RoundSeconds: TypeAlias = Annotated[
     str | None,
-    _limit("--round-seconds", "Longest time a round waits for a live agent, once others have answered.", "60"),
+    _limit(
+        "--round-timeout-seconds", "Longest time a round waits for a live agent, once others have answered.", "60"
+    ),
 ]
 RunStartSeconds: TypeAlias = Annotated[
     str | None, _limit("--start-seconds", "The longest to wait for the fleet to start.", "60, or 2 per agent")
@@ -433,8 +435,8 @@ RunStartSeconds: TypeAlias = Annotated[
 CoordinatorStartSeconds: TypeAlias = Annotated[
     str | None, _limit("--start-seconds", "The longest to wait for the first round's agents.", "600")
 ]
-Patience: TypeAlias = Annotated[
-    str | None, _limit("--patience", "Longest time without progress before it gives up.", "60")
+ProgressTimeout: TypeAlias = Annotated[
+    str | None, _limit("--progress-timeout-seconds", "Longest time without progress before it gives up.", "60")
 ]
 
 # Addresses --------------------------------------------------------------------------------------------------
@@ -717,7 +719,7 @@ Once: TypeAlias = Annotated[
 KeepEvery: TypeAlias = Annotated[
     str | None,
     typer.Option(
-        "--keep-every",
+        "--checkpoint-interval",
         help="Of how many rounds one basis is kept for good, for `cospan export`; the newest are kept as well.",
         show_default="100",
         rich_help_panel=_FILES,

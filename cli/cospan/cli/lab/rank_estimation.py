@@ -72,8 +72,8 @@ def play_agents(
         with contextlib.closing(chain):
             for number in range(spec.rounds):
                 walk = chain.advance(spec.method.steps_per_round)
-                halves = halves.including(walk.features, walk.features[:-1], walk.rewards, number)
-                moments = moments.including(walk.features[:-1])
+                halves = halves.updated(walk.features, walk.features[:-1], walk.rewards, number)
+                moments = moments.updated(walk.features[:-1])
         estimates.append(AgentEstimate.of(halves, moments))
         system += halves.joined.system / (halves.joined.steps * spec.agents)
         on_agent(index + 1)

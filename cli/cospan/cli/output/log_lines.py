@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from io import TextIOWrapper
 from pathlib import Path
 
-from cospan.server.net.log_throttle import Sparing
+from cospan.server.net.log_throttle import LogThrottle
 from cospan.wire.console import say
 from cospan.wire.errors import RunFileError
 from cospan.wire.text import MAX_RECORD, printable, printable_lines
@@ -26,7 +26,7 @@ class OnceASecond(logging.Filter):
 
     def __init__(self) -> None:
         super().__init__()
-        self._sparing = Sparing()
+        self._sparing = LogThrottle()
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether the record is logged."""

@@ -121,14 +121,14 @@ _COLUMNS = ("agent", "phase", "last heard", "counted", "back", "note")
 
 
 def _urgency(agent: AgentReport) -> tuple[int, float, str]:
-    return 0 if agent.awaited else _ORDER[agent.phase], -agent.silent_seconds, agent.agent_id
+    return 0 if agent.awaited else _ORDER[agent.phase], -agent.seconds_since_last_message, agent.agent_id
 
 
 def _row(agent: AgentReport) -> tuple[str, ...]:
     note = agent.gone_cause if agent.phase is AgentPhase.GONE else "waited for" if agent.awaited else ""
     if agent.outlier_rounds:
         note += f"{'; ' if note else ''}an outlier {agent.outlier_rounds} times"
-    heard = f"{agent.silent_seconds:.1f} s ago"
+    heard = f"{agent.seconds_since_last_message:.1f} s ago"
     return agent.agent_id, agent.phase.value, heard, str(agent.rounds_counted), str(agent.reconnects), note
 
 

@@ -25,7 +25,12 @@ def arguments_of(host: Host, plan: RunPlan, folder: RunFolder, address: str) -> 
     return [
         *("agent", plan.specification.workload, *sites, "--json", "--coordinator", address),
         *("--output", str(folder.agents if host.is_group else folder.agent(host.name))),
-        *("--checkpoint-seconds", str(settings.checkpoint_seconds), "--patience", str(settings.patience)),
+        *(
+            "--checkpoint-seconds",
+            str(settings.checkpoint_seconds),
+            "--progress-timeout-seconds",
+            str(settings.progress_timeout_seconds),
+        ),
         *("--min-steps-per-round", str(settings.min_steps_per_round)),
         *("--memory-gib", str(settings.memory_gib)),
         *baseline,

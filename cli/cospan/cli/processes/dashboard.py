@@ -126,11 +126,11 @@ class Onlookers:
         if self._plan is None or self._view is None:
             yield None
             return
-        from cospan.dashboard.auth import Entrance
+        from cospan.dashboard.auth import DashboardAuth
         from cospan.dashboard.server import Dashboard
 
         plan = self._plan
-        entrance = Entrance(plan.hosts, plan.token, plan.root)
+        entrance = DashboardAuth(plan.hosts, plan.token, plan.root)
         dashboard = Dashboard(self._view, entrance, host=plan.host, port=plan.port, tls=plan.tls)
         dashboard.open()
         try:

@@ -45,7 +45,7 @@ _STOP_SECONDS = 5.0
 _LAST_ROUNDS_SECONDS = 2.0
 
 
-class Fleet:
+class LocalFleet:
     """The processes of one run. After `run`:
 
     * `failure`: why the run could not begin; None where it did;
@@ -130,7 +130,12 @@ class Fleet:
         arguments = [
             *("coordinator", "--json", *which, "--run-folder", str(self._folder.path)),
             *("--host", _HOST, "--port", str(self._plan.settings.port or 0)),
-            *("--start-seconds", str(self._start_seconds), "--keep-every", str(self._plan.settings.keep_every)),
+            *(
+                "--start-seconds",
+                str(self._start_seconds),
+                "--checkpoint-interval",
+                str(self._plan.settings.checkpoint_interval),
+            ),
         ]
         for name in ("dashboard", "dashboard_token_file", "dashboard_root_path", "allowed_hosts"):
             said = getattr(self._plan.settings, name)
@@ -254,7 +259,7 @@ class Fleet:
     def _start_again(self, child: Child) -> bool:
         """Starts an agent's process again that a signal has ended, a few times; whether it does.
 
-        Its round waits for it until the liveness bound. Its own failures are not repeated: they would come again.
+        Its round waits for it until the session timeout. Its own failures are not repeated: they would come again.
         """
         code, coordinator = child.exit_code, self._coordinator
         if code is None or code >= 0 or not self._started or coordinator is None or not coordinator.running:

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cospan.cli.settings.layers import Settings
-from cospan.server.admission.interceptor import Doorkeeper
+from cospan.server.admission.interceptor import AdmissionInterceptor
 from cospan.server.machine.state import CoordinatorState
 from cospan.server.net.host_header import names_of
 from cospan.server.runtime.engine import Engine
-from cospan.server.telemetry.counters import Counts
+from cospan.server.telemetry.counters import Counters
 from cospan.wire.address import parse_listening
 from cospan.wire.errors import InvalidValueError
 from cospan.wire.messages import RunPhase
@@ -26,7 +26,7 @@ from cospan.wire.security.tls import TlsFiles
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
 
-    from cospan.server.telemetry.metrics import Shows
+    from cospan.server.telemetry.metrics import MetricsSource
 
 _LOOP_SECONDS = 2.0
 """An event loop that does not answer for so long is not well."""
@@ -80,7 +80,7 @@ def metrics_plan(settings: Settings, tls: TlsFiles | None) -> MetricsPlan | None
 
 @contextlib.contextmanager
 def serving_metrics(
-    plan: MetricsPlan, engine: "Shows", door: Doorkeeper, *, closes_rounds: bool = True
+    plan: MetricsPlan, engine: "MetricsSource", door: AdmissionInterceptor, *, closes_rounds: bool = True
 ) -> Iterator[str]:
     """Serves the metrics of an engine while it lasts; their URL. To be entered on the event loop of the engine.
 
@@ -90,7 +90,7 @@ def serving_metrics(
     from cospan.server.telemetry.http import MetricsServer
     from cospan.server.telemetry.metrics import Subject, registry_of
 
-    counts = Counts()
+    counts = Counters()
     counts.listen(engine)
     registry = registry_of(Subject(engine, door, counts, closes_rounds))
     health = Health(asyncio.get_running_loop(), lambda: engine.state)
@@ -147,10 +147,10 @@ def _is_installed(name: str) -> bool:
 @contextlib.contextmanager
 def tracing(engine: Engine) -> Iterator[None]:
     """Traces the rounds of an engine while it lasts, to where the variables of OpenTelemetry say."""
-    from cospan.server.telemetry.tracing import RoundTraces
+    from cospan.server.telemetry.tracing import RoundTracer
 
     provider = _provider()
-    traces = RoundTraces(engine, provider.get_tracer("cospan"))
+    traces = RoundTracer(engine, provider.get_tracer("cospan"))
     looking = asyncio.get_running_loop().create_task(traces.keep_looking())
     try:
         yield

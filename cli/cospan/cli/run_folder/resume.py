@@ -29,7 +29,7 @@ _CLAIM_SECONDS = 30.0
 """So long the processes of the run that are still there are waited for: agents write their files."""
 _TIMES_AS_LONG = 2.0
 _KEPT_SETTINGS = (
-    *("processes", "baseline", "keep_every", "checkpoint_seconds"),
+    *("processes", "baseline", "checkpoint_interval", "checkpoint_seconds"),
     *("min_steps_per_round", "memory_gib"),
 )
 

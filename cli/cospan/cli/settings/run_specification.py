@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from cospan.cli.settings.layers import Settings, load_settings
 from cospan.client.learning.default_run import checked, new_specification
-from cospan.core.method import PRESETS, Aggregation, Corrections, Method
+from cospan.core.method import PRESETS, Aggregation, HeadUpdate, Method
 from cospan.core.specification import Participation, RunSpecification
 from cospan.wire.errors import InvalidValueError
 from cospan.wire.files.spec_file import load_spec
@@ -18,7 +18,16 @@ if TYPE_CHECKING:  # a coordinator that resumes a stored run needs no workload, 
 _OF_METHOD = tuple(field.name for field in fields(Method))
 _OF_FEATURES = ("feature_dim", "fingerprint")
 _OF_QUORUM = ("quorum", "deadline_seconds", "max_staleness")
-_OF_RUN = ("agents", "rounds", "seed", "rank", "liveness_seconds", "round_seconds", "min_agents", *_OF_QUORUM)
+_OF_RUN = (
+    "agents",
+    "rounds",
+    "seed",
+    "rank",
+    "session_timeout_seconds",
+    "round_timeout_seconds",
+    "min_agents",
+    *_OF_QUORUM,
+)
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -201,8 +210,8 @@ def _only_flags(settings: Settings, flags: Mapping[str, Any]) -> Settings:
 def _with_settings(start: RunSpecification, settings: Settings) -> RunSpecification:
     said = {name: getattr(settings, name) for name in _OF_RUN}
     constants = {name: getattr(settings, name) for name in _OF_METHOD}
-    if constants["corrections"] is not None:
-        constants["corrections"] = Corrections(constants["corrections"])
+    if constants["head_update"] is not None:
+        constants["head_update"] = HeadUpdate(constants["head_update"])
     if constants["aggregation"] is not None:
         constants["aggregation"] = Aggregation(constants["aggregation"])
     method = start.method

@@ -25,7 +25,7 @@ NOT_SAVED = "the states of its environments were not saved"
 
 
 @runtime_checkable
-class ChainGroup(Protocol):
+class GroupRollout(Protocol):
     """Several agents' chains, all of which have taken the same number of steps."""
 
     @property
@@ -100,7 +100,7 @@ class ChainGroup(Protocol):
 
 def chain_group(
     sites: Sites | Sequence[Site], *, names: Sequence[str], indices: Sequence[int], seed: int, first_round: int = 0
-) -> ChainGroup:
+) -> GroupRollout:
     """The chains of these sites, which have yet to begin.
 
     Args:
@@ -112,11 +112,13 @@ def chain_group(
     """
     origins = [(seed, index, first_round) for index in indices]
     return (
-        TogetherChains(sites, names, origins) if isinstance(sites, Sites) else OneByOneChains(sites, names, origins)
+        BatchedRollouts(sites, names, origins)
+        if isinstance(sites, Sites)
+        else SequentialRollouts(sites, names, origins)
     )
 
 
-class TogetherChains:
+class BatchedRollouts:
     """Those of a workload that steps many at once."""
 
     def __init__(self, sites: Sites, names: Sequence[str], origins: Sequence[tuple[int, int, int]]) -> None:
@@ -138,14 +140,14 @@ class TogetherChains:
         self._begun = True
 
     def advance(self, steps: int) -> GroupTrajectory:
-        """See `ChainGroup`."""
+        """See `GroupRollout`."""
         trajectory, failures = self.advance_those_that_can(steps)
         for failure in failures.values():
             raise failure
         return trajectory
 
     def advance_those_that_can(self, steps: int) -> tuple[GroupTrajectory, dict[int, WorkloadBehaviourError]]:
-        """See `ChainGroup`."""
+        """See `GroupRollout`."""
         observations, rewards = self._played(steps)
         failures = self._bad_rewards(rewards)
         flat = observations.reshape(-1, *observations.shape[2:])
@@ -217,18 +219,18 @@ class TogetherChains:
         return found
 
     def drop(self, places: Collection[int]) -> None:
-        """See `ChainGroup`. The environments are stepped on, for the others are stepped with them."""
+        """See `GroupRollout`. The environments are stepped on, for the others are stepped with them."""
         keep = [place for place in range(len(self._places)) if place not in places]
         self._places, self.reward_sums = self._places[keep], self.reward_sums[keep]
         self.references = tuple(self.references[place] for place in keep)
         self.labels = tuple(self.labels[place] for place in keep)
 
     def close(self) -> None:
-        """See `ChainGroup`."""
+        """See `GroupRollout`."""
         close_sites(self._sites)
 
     def saved(self) -> tuple[str, list[np.ndarray]] | None:
-        """See `ChainGroup`."""
+        """See `GroupRollout`."""
         if not self._begun or not self._between_rounds:
             return None
         try:
@@ -246,7 +248,7 @@ class TogetherChains:
     def go_on(
         self, steps: int, reward_sums: Float[np.ndarray, " n"], saved: tuple[str, list[np.ndarray]] | None
     ) -> str:
-        """See `ChainGroup`."""
+        """See `GroupRollout`."""
         self._begin_anew(steps, reward_sums)
         if saved is None:
             return NOT_SAVED
@@ -262,7 +264,7 @@ class TogetherChains:
         return ""
 
 
-class OneByOneChains:
+class SequentialRollouts:
     """Those of any workload: a `Chain` for each agent."""
 
     def __init__(
@@ -289,15 +291,15 @@ class OneByOneChains:
 
     @property
     def action_warnings(self) -> tuple[str, ...]:
-        """See `ChainGroup`."""
+        """See `GroupRollout`."""
         return tuple(chain.action_warning for chain in self._chains if chain.action_warning)
 
     def advance(self, steps: int) -> GroupTrajectory:
-        """See `ChainGroup`."""
+        """See `GroupRollout`."""
         return _stacked([chain.advance(steps) for chain in self._chains])
 
     def advance_those_that_can(self, steps: int) -> tuple[GroupTrajectory, dict[int, WorkloadBehaviourError]]:
-        """See `ChainGroup`."""
+        """See `GroupRollout`."""
         played, failures = [], {}
         for place, chain in enumerate(self._chains):
             try:
@@ -309,7 +311,7 @@ class OneByOneChains:
         return _stacked(played), failures
 
     def drop(self, places: Collection[int]) -> None:
-        """See `ChainGroup`."""
+        """See `GroupRollout`."""
         for place in places:
             self._chains[place].close()
         keep = [place for place in range(len(self._chains)) if place not in places]
@@ -318,12 +320,12 @@ class OneByOneChains:
         self.labels = tuple(self.labels[place] for place in keep)
 
     def close(self) -> None:
-        """See `ChainGroup`."""
+        """See `GroupRollout`."""
         for chain in self._chains:
             chain.close()
 
     def saved(self) -> tuple[str, list[np.ndarray]] | None:
-        """See `ChainGroup`."""
+        """See `GroupRollout`."""
         parts = [chain.saved() for chain in self._chains]
         texts = [part[0] for part in parts if part is not None]
         if len(texts) < len(parts):
@@ -334,7 +336,7 @@ class OneByOneChains:
     def go_on(
         self, steps: int, reward_sums: Float[np.ndarray, " n"], saved: tuple[str, list[np.ndarray]] | None
     ) -> str:
-        """See `ChainGroup`. Where one chain begins anew the others go on all the same."""
+        """See `GroupRollout`. Where one chain begins anew the others go on all the same."""
         state = {"texts": [], "arrays": []} if saved is None else unpacked(*saved)
         known = list(zip(state["texts"], state["arrays"], strict=True))
         parts = known if len(known) == len(self._chains) else [None] * len(self._chains)

@@ -54,12 +54,12 @@ def vector_sites(
         WorkloadBehaviourError: the vector environment cannot be taken, or the numbers of its parts differ.
     """
     sites = env.num_envs
-    chains = VectorChains(env, policy, batch_policy=batch_policy)
+    chains = VectorEnvRollouts(env, policy, batch_policy=batch_policy)
     known = (None,) * sites if references is None else tuple(references)
     return Sites(chains, features, known, ("",) * sites if labels is None else tuple(labels))
 
 
-class VectorChains:
+class VectorEnvRollouts:
     """The `Chains` of a vector environment.
 
     Each chain sees what it would see alone as long as sub-environment k draws from a generator of its own, as in

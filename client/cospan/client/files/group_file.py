@@ -26,7 +26,7 @@ from cospan.core.learning.baselines import IndependentTD
 from cospan.core.learning.group_learner import GroupState
 from cospan.core.learning.group_least_squares import GroupSums
 from cospan.core.learning.schedules import AveragedIterate
-from cospan.core.method import Corrections
+from cospan.core.method import HeadUpdate
 from cospan.wire.errors import RunFileError
 from cospan.wire.files.npz import MAX_BYTES, load_npz
 
@@ -277,7 +277,7 @@ def _loaded_statistics(result: AgentResult, group: GroupLearner, part: slice) ->
     spec, agents = group.specification, len(group.names)
     if not result.whole("head_rounds"):
         return None
-    of_features = spec.method.corrections is Corrections.FULL_HISTORY
+    of_features = spec.method.head_update is HeadUpdate.FULL_HISTORY
     size = spec.feature_dim if of_features else spec.rank
     return GroupSums(
         basis=None if of_features else result.vector("head_basis", spec.feature_dim, spec.rank),

@@ -16,7 +16,7 @@ from typing import Generic, Protocol, TypeVar, runtime_checkable
 import numpy as np
 from jaxtyping import Float
 
-from cospan.client.files.state_file import FileKind, Learns, StateFile, resumed
+from cospan.client.files.state_file import FileKind, StateFile, StatefulLearner, resumed
 from cospan.client.learning.site_learner import Warned
 from cospan.client.session.machine import KeptGradient, most_kept_rounds
 from cospan.client.session.run_checks import Turn, check_basis
@@ -36,7 +36,7 @@ _RETRY_SECONDS = 0.2
 
 
 @runtime_checkable
-class Learner(Learns, Protocol):
+class Learner(StatefulLearner, Protocol):
     """What learns: a round at a time."""
 
     warnings: list[Warned]
@@ -50,7 +50,7 @@ L = TypeVar("L", bound=Learner)
 
 
 @runtime_checkable
-class Recalls(Protocol):
+class RecallTransport(Protocol):
     """A transport that can ask for past rounds."""
 
     async def recall(self, specification: RunSpecification, token: str, first: int, before: int) -> RecalledRounds:
@@ -69,7 +69,7 @@ class StoppedError(CospanError):
 
 
 @dataclass(frozen=True, slots=True)
-class Keeping:
+class StatePolicy:
     """Which files a process goes on from and writes.
 
     Attributes:
@@ -83,7 +83,7 @@ class Keeping:
     checkpoint_seconds: float
 
     @classmethod
-    def of(cls, resume_from: Path | str | None, state_file: Path | str | None, seconds: float) -> "Keeping":
+    def of(cls, resume_from: Path | str | None, state_file: Path | str | None, seconds: float) -> "StatePolicy":
         """Paths may be texts."""
         return cls(
             None if resume_from is None else Path(resume_from),
@@ -93,33 +93,33 @@ class Keeping:
 
 
 @dataclass(frozen=True, slots=True)
-class Surroundings:
-    """What a `Keeper` needs of the conversation around it; called by the learning thread, where nothing is said.
+class LearnerContext:
+    """What a `StateKeeper` needs of the session around it; called by the learning thread unless noted.
 
     Attributes:
         token: gives the token of the session, or None while there is none; called on the event loop.
         durable_round: gives the round below which all are on the coordinator's disk, as far as is known.
         is_ending: whether the process is to end.
         saved: is told the round below which all are in the file; called by any thread.
-        patience: seconds without an answer of the coordinator after which it gives up.
+        progress_timeout_seconds: seconds without an answer of the coordinator after which it gives up.
     """
 
     token: Callable[[], str | None]
     durable_round: Callable[[], int]
     is_ending: Callable[[], bool]
     saved: Callable[[int], None]
-    patience: float
+    progress_timeout_seconds: float
 
 
-class Keeper(Generic[L]):
+class StateKeeper(Generic[L]):
     """The learner of one process and its file. The learning thread calls its methods, but for `state_file`'s."""
 
     def __init__(
         self,
         make: Callable[[int], L],
         kind: FileKind[L],
-        keeping: Keeping,
-        around: Surroundings,
+        keeping: StatePolicy,
+        around: LearnerContext,
         *,
         run_id: str,
         first_round: int,
@@ -210,7 +210,7 @@ class Keeper(Generic[L]):
             CoordinatorUnavailableError: the coordinator does not answer.
             BasisRefusedError: a basis of then is none that the method can have led to.
         """
-        if self._is_back or self.state_file is None or not isinstance(transport, Recalls):
+        if self._is_back or self.state_file is None or not isinstance(transport, RecallTransport):
             return ""
         self._is_back = True
         begins = self.learner.last_round is None or bool(self._chain_problem)
@@ -270,9 +270,9 @@ class Recall:
 
     def __init__(
         self,
-        transport: Recalls,
+        transport: RecallTransport,
         loop: asyncio.AbstractEventLoop,
-        around: Surroundings,
+        around: LearnerContext,
         specification: RunSpecification,
     ) -> None:
         self._transport, self._loop, self._around = transport, loop, around
@@ -285,7 +285,7 @@ class Recall:
             StoppedError: the process is to end.
             CoordinatorUnavailableError: the coordinator does not answer.
         """
-        deadline = time.monotonic() + self._around.patience
+        deadline = time.monotonic() + self._around.progress_timeout_seconds
         while True:
             if self._around.is_ending():
                 raise StoppedError("it was stopped before it was back where its run is")

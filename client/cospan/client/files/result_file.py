@@ -9,7 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Float, Int
 
-from cospan.client.learning.learning_curve import Trace
+from cospan.client.learning.learning_curve import LearningCurve
 from cospan.client.learning.site_learner import SiteLearner
 from cospan.core.aggregation.warm_start import HalfSums
 from cospan.core.learning.baselines import IndependentTD
@@ -17,7 +17,7 @@ from cospan.core.learning.learner import LearnerState
 from cospan.core.learning.least_squares import TransitionSums
 from cospan.core.learning.reward_moments import RewardMoments
 from cospan.core.learning.schedules import AveragedIterate
-from cospan.core.method import Corrections
+from cospan.core.method import HeadUpdate
 from cospan.core.specification import RunSpecification
 from cospan.wire.errors import RunFileError
 from cospan.wire.files.npz import MAX_BYTES, load_npz, save_npz
@@ -85,7 +85,7 @@ class AgentResult:
 
     @property
     def trace_every(self) -> int:
-        """Its traces have the rounds whose numbers are multiples of this, and the newest; see `Trace`.
+        """Its traces have the rounds whose numbers are multiples of this, and the newest; see `LearningCurve`.
 
         Raises:
             RunFileError: it is no such number.
@@ -125,7 +125,7 @@ class Learnt(Protocol):
     @property
     def independent(self) -> IndependentTD | None: ...
     @property
-    def trace(self) -> Trace[float]: ...
+    def trace(self) -> LearningCurve[float]: ...
     @property
     def bounded_rounds(self) -> int: ...
     @property
@@ -237,7 +237,7 @@ def _arrays(name: str, sums: TransitionSums) -> dict[str, Any]:
 def _loaded_statistics(result: AgentResult, spec: RunSpecification) -> TransitionSums | None:
     if not result.whole("head_rounds"):
         return None
-    of_features = spec.method.corrections is Corrections.FULL_HISTORY
+    of_features = spec.method.head_update is HeadUpdate.FULL_HISTORY
     basis = None if of_features else result.vector("head_basis", spec.feature_dim, spec.rank)
     return _loaded_sums(result, "head", spec.feature_dim if of_features else spec.rank, basis)
 
@@ -413,7 +413,7 @@ def _numbered(prefix: str, result: AgentResult) -> list[str]:
     return list(itertools.takewhile(result.values.__contains__, names))
 
 
-def _loaded_trace(result: AgentResult, learner: SiteLearner) -> Trace[float]:
+def _loaded_trace(result: AgentResult, learner: SiteLearner) -> LearningCurve[float]:
     rounds = result.numbers("trace_round", 1)
     lines = [
         result.numbers(f"trace_{name}", 1) for name in ("value_error", "gain_estimate", "mean_squared_td_error")
@@ -424,6 +424,6 @@ def _loaded_trace(result: AgentResult, learner: SiteLearner) -> Trace[float]:
     if independent.shape != (len(rounds), columns):  # with a baseline before, and without one now, or the reverse
         independent = np.full((len(rounds), columns), np.nan)
     value_error, gain_estimate, mean_squared_td_error = (line.tolist() for line in lines)
-    return Trace(
+    return LearningCurve(
         rounds.tolist(), value_error, list(independent), gain_estimate, mean_squared_td_error, result.trace_every
     )

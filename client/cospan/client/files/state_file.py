@@ -17,7 +17,7 @@ from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 from cospan.client.files.kept_gradients import KEPT, kept_values, loaded_kept
 from cospan.client.files.result_file import OWNED, AgentResult, contents, load_result, owner, resume
-from cospan.client.learning.learner_thread import Worker
+from cospan.client.learning.learner_thread import LearnerThread
 from cospan.client.learning.site_learner import SiteLearner
 from cospan.client.session.machine import KeptGradient
 from cospan.core.specification import RunSpecification
@@ -35,7 +35,7 @@ _LAST_WRITE_SECONDS = 30.0
 
 
 @runtime_checkable
-class Learns(Protocol):
+class StatefulLearner(Protocol):
     """Whose file it is: one agent, or a group."""
 
     @property
@@ -50,7 +50,7 @@ class Learns(Protocol):
     def last_round(self) -> int | None: ...
 
 
-L = TypeVar("L", bound=Learns)
+L = TypeVar("L", bound=StatefulLearner)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +102,7 @@ class StateFile(Generic[L]):
         self.path = (path / f"{learner.name}.npz" if path.is_dir() else path).resolve()
         self._learner, self._kind, self._run_id, self._clock = learner, kind, run_id, clock
         self._every = every_seconds
-        self._writer: Worker | None = None
+        self._writer: LearnerThread | None = None
         self._writing = False
         self._failing = False
         self._due = clock() + every_seconds
@@ -173,7 +173,7 @@ class StateFile(Generic[L]):
         self._writing = True
         held = self._contents(kept)
         if self._writer is None:
-            self._writer = Worker(f"state-of-{self._learner.name}")
+            self._writer = LearnerThread(f"state-of-{self._learner.name}")
         self._writer.submit(partial(self._write, held, began))
 
     def _contents(self, kept: Sequence[KeptGradient]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from cospan.client.environment.group_rollout import chain_group
 from cospan.client.environment.ownership import close_sites
 from cospan.client.environment.workload_loader import check_shared_features, features_of, make_sites
 from cospan.client.learning.first_rounds import FirstRounds
-from cospan.client.learning.learning_curve import Trace, most_rounds
+from cospan.client.learning.learning_curve import LearningCurve, most_rounds
 from cospan.client.learning.site_learner import Warned
 from cospan.client.workload import FeatureMap, Site, Sites, Workload
 from cospan.core.exact_solutions import ReferenceStack
@@ -31,7 +31,7 @@ from cospan.core.learning.group_learner import (
 from cospan.core.learning.learner import LearnerState, Trajectory
 from cospan.core.learning.schedules import AveragedIterate
 from cospan.core.learning.units import told_after
-from cospan.core.method import Corrections
+from cospan.core.method import HeadUpdate
 from cospan.core.specification import RunSpecification
 from cospan.wire.errors import InvalidValueError, WorkloadBehaviourError
 from cospan.wire.messages import GradientUpload
@@ -145,7 +145,7 @@ class Block:
         )
 
     def play(self) -> tuple[GroupTrajectory, dict[int, WorkloadBehaviourError]]:
-        """The chains go on; why some did not, by their places, as `ChainGroup.advance_those_that_can` says it.
+        """The chains go on; why some did not, by their places, as `GroupRollout.advance_those_that_can` says it.
 
         In the first round all have to: a fleet that cannot begin is told so at once.
         """
@@ -181,8 +181,8 @@ class Block:
         pairs = zip(before.independent, trajectory.features, trajectory.rewards, strict=False)
         after = BlockState(
             outcome.state,
-            before.weights.including(outcome.state.heads @ basis.T),
-            before.gain.including(outcome.state.gain_estimates),
+            before.weights.updated(outcome.state.heads @ basis.T),
+            before.gain.updated(outcome.state.gain_estimates),
             before.bounded_rounds + outcome.bounded,
             tuple(learner.learning_from(Trajectory(*played), method) for learner, *played in pairs),
         )
@@ -195,7 +195,7 @@ class Block:
     def explained_shares(self) -> Float[np.ndarray, " n"]:
         """See `SiteLearner.explained_share`."""
         sums = self.state.learner.statistics
-        if self.specification.method.corrections is not Corrections.FULL_HISTORY or sums is None:
+        if self.specification.method.head_update is not HeadUpdate.FULL_HISTORY or sums is None:
             return np.full(len(self.chains.labels), np.nan)
         return sums.explained_shares(self.state.weights.mean)
 
@@ -261,7 +261,7 @@ class GroupLearner:
             for part, indices, start in zip(sites.parts, sites.indices, starts, strict=False)
         ]
         tried = sum(len(learner.weights) for block in self.blocks for learner in block.state.independent)
-        self.trace = Trace[np.ndarray](most=most_rounds(3 * len(self.names) + tried))
+        self.trace = LearningCurve[np.ndarray](most=most_rounds(3 * len(self.names) + tried))
         """Of all agents: (n,) a round, and (n, m) of independent TD."""
         self.last_round: int | None = None
         self.between_rounds = True
@@ -491,10 +491,10 @@ class AgentOfGroup:
         return learners[self._number] if learners else None
 
     @property
-    def trace(self) -> Trace[float]:
+    def trace(self) -> LearningCurve[float]:
         """One line a round."""
         whole, place = self._group.trace, self._place
-        return Trace(
+        return LearningCurve(
             round=whole.round,
             value_error=[float(values[place]) for values in whole.value_error],
             independent_error=[values[place] for values in whole.independent_error],

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 
-class Worker:
+class LearnerThread:
     """Runs jobs one after another in a single daemon thread.
 
     A daemon, and not an executor: an environment that hangs must not keep the process from ending.

@@ -22,7 +22,7 @@ def most_rounds(numbers: int) -> int:
 
 
 @dataclass(slots=True)
-class Trace(Generic[_V]):
+class LearningCurve(Generic[_V]):
     """One line a round; `nan` where the truth is unknown.
 
     A run need not end, so what is kept is bounded. Of more rounds than `most` those stay whose numbers are

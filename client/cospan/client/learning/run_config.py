@@ -9,12 +9,12 @@ from cospan.client.environment.ownership import close_site
 from cospan.client.environment.workload_loader import load_workload, make_site
 from cospan.client.learning.default_run import DEFAULT_PRESET, DEFAULT_ROUNDS, checked, new_specification
 from cospan.client.workload import Site, Workload
-from cospan.core.method import PRESETS, Aggregation, Corrections, Method
+from cospan.core.method import PRESETS, Aggregation, HeadUpdate, Method
 from cospan.core.specification import Participation, RunSpecification
 from cospan.wire.errors import InvalidValueError, WorkloadBehaviourError
 
 _KINDS: dict[str, type[Enum]] = {
-    "corrections": Corrections,
+    "head_update": HeadUpdate,
     "aggregation": Aggregation,
     "participation": Participation,
 }

@@ -8,13 +8,13 @@ from jaxtyping import Float
 
 from cospan.client.environment.rollout import Chain
 from cospan.client.learning.first_rounds import FirstRounds
-from cospan.client.learning.learning_curve import Trace
+from cospan.client.learning.learning_curve import LearningCurve
 from cospan.client.workload import Site
 from cospan.core.learning.baselines import IndependentTD
 from cospan.core.learning.learner import LearnerState, Trajectory, contribution_of, learn_round
 from cospan.core.learning.schedules import AveragedIterate
 from cospan.core.learning.units import told_after
-from cospan.core.method import Corrections
+from cospan.core.method import HeadUpdate
 from cospan.core.specification import RunSpecification
 from cospan.wire.messages import GradientUpload
 
@@ -71,7 +71,7 @@ class SiteLearner:
         self.gain = AveragedIterate(mean=np.zeros(1), power=specification.method.averaging_power)
         """Averaged iterates of η."""
         self.independent = IndependentTD.initial(d) if with_baseline else None
-        self.trace = Trace[float]()
+        self.trace = LearningCurve[float]()
         self._share_td_error = share_td_error
         self.bounded_rounds = 0
         """Rounds in which the ball of radius U has cut its head."""
@@ -93,8 +93,8 @@ class SiteLearner:
         outcome = learn_round(self.state, basis, trajectory, spec.method, round_number)
         self.state = outcome.state
         if not spec.method.warms_up_in(round_number):
-            self.weights = self.weights.including(basis @ outcome.state.head)
-        self.gain = self.gain.including(np.array([outcome.state.gain_estimate]))
+            self.weights = self.weights.updated(basis @ outcome.state.head)
+        self.gain = self.gain.updated(np.array([outcome.state.gain_estimate]))
         if self.independent is not None:
             self.independent = self.independent.learning_from(trajectory, spec.method)
         self.last_round = round_number
@@ -172,7 +172,7 @@ class SiteLearner:
     def explained_share(self) -> float:
         """How much of its rewards' pattern the learnt weights explain, 0.1 to 1; nan with heads of other kinds."""
         sums = self.state.statistics
-        if self.specification.method.corrections is not Corrections.FULL_HISTORY or sums is None:
+        if self.specification.method.head_update is not HeadUpdate.FULL_HISTORY or sums is None:
             return math.nan
         return sums.explained_share(sums.residual(self.weights.mean))
 

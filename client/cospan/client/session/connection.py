@@ -99,7 +99,7 @@ class _Distrust:
 
 def _look_again(address: str, tls: TlsFiles | None) -> None:
     """Raises CertificateError where one end does not trust the other."""
-    sight = _look(address, tls)
+    sight = _probe(address, tls)
     if isinstance(sight, _Distrust):
         raise CoordinatorUntrustedError(_distrust(sight, address, tls))
     if tls is None:
@@ -144,7 +144,7 @@ def _distrust(sight: _Distrust, address: str, tls: TlsFiles | None) -> str:
     return f"the certificate shown at {address} is not of {authority} ({sight.message}); is that the coordinator?"
 
 
-def _look(address: str, tls: TlsFiles | None) -> _Sight | _Distrust:
+def _probe(address: str, tls: TlsFiles | None) -> _Sight | _Distrust:
     """Connects once more and watches; at most some seconds."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.set_alpn_protocols(["h2"])

@@ -19,9 +19,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar, assert_never, cast
 
-from cospan.client.files.persistence import Keeper, Keeping, Learner, Surroundings
+from cospan.client.files.persistence import Learner, LearnerContext, StateKeeper, StatePolicy
 from cospan.client.files.state_file import FileKind, StateFile
-from cospan.client.learning.learner_thread import Worker
+from cospan.client.learning.learner_thread import LearnerThread
 from cospan.client.learning.site_learner import Warned
 from cospan.client.session import machine as session
 from cospan.client.session.message_checks import MEMORY_GIB, memory_problem
@@ -39,7 +39,7 @@ from cospan.wire.text import MAX_TEXT
 
 log = logging.getLogger(__name__)
 
-PATIENCE_SECONDS = 60.0
+PROGRESS_TIMEOUT_SECONDS = 60.0
 _ROUND_END_SECONDS = 2.0
 """So long an agent that stops in the middle of a round waits for its end, so that what it saves is whole."""
 _FAREWELL_SECONDS = 1.0
@@ -66,7 +66,7 @@ class AgentEnd:
     left: bool = False
 
 
-class Participant(ABC, Generic[L]):
+class SessionDriver(ABC, Generic[L]):
     """The conversation of one process, whatever it hosts."""
 
     def __init__(
@@ -74,9 +74,9 @@ class Participant(ABC, Generic[L]):
         workload: Workload,
         transport: Transport,
         kind: FileKind[L],
-        keeping: Keeping,
+        keeping: StatePolicy,
         *,
-        patience: float,
+        progress_timeout_seconds: float,
         min_steps_per_round: int = DEFAULT_MIN_STEPS,
         agents: int = 1,
         memory_gib: float = MEMORY_GIB,
@@ -88,7 +88,7 @@ class Participant(ABC, Generic[L]):
             transport: how to reach the coordinator.
             kind: what stands in the files.
             keeping: which files.
-            patience: seconds without an answer of the coordinator after which it gives up.
+            progress_timeout_seconds: seconds without an answer of the coordinator after which it gives up.
             min_steps_per_round: a run with fewer steps a round is refused before it is joined.
             agents: how many are hosted.
             memory_gib: GiB that the rounds of a run may need; a run that needs more is refused.
@@ -104,10 +104,10 @@ class Participant(ABC, Generic[L]):
         """Called, in the learning thread, with what people should know: which file it goes on from, or not."""
         self.on_warning: list[Callable[[Self, Warned], None]] = []
         """Called, in the learning thread, with what is wrong and does not keep the agent from learning on."""
-        self._patience, self._kind, self._keeping = patience, kind, keeping
+        self._progress_timeout_seconds, self._kind, self._keeping = progress_timeout_seconds, kind, keeping
         self._min_steps_per_round = checked_floor(min_steps_per_round)
         self._agents, self._memory_gib = agents, memory_gib
-        self._keeper: Keeper[L] | None = None
+        self._keeper: StateKeeper[L] | None = None
         self._transport = transport
         self._state: session.SessionState | None = None
         self._inbox: deque[session.Event] = deque()
@@ -117,7 +117,7 @@ class Participant(ABC, Generic[L]):
         self._writer: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._specification: RunSpecification | None = None
-        self._worker: Worker
+        self._worker: LearnerThread
         self._loop: asyncio.AbstractEventLoop
         self._outcome: asyncio.Future[AgentEnd]
         self._ticker: asyncio.TimerHandle | None = None
@@ -223,10 +223,10 @@ class Participant(ABC, Generic[L]):
             fork_guard.end()
 
     async def _take_part(self) -> AgentEnd:
-        self._worker, self._loop = Worker(f"learner-{self.name}"), asyncio.get_running_loop()
+        self._worker, self._loop = LearnerThread(f"learner-{self.name}"), asyncio.get_running_loop()
         self._outcome = asyncio.get_running_loop().create_future()
         self._state, commands = session.initial_state(
-            patience=self._patience,
+            progress_timeout_seconds=self._progress_timeout_seconds,
             now=time.monotonic(),
             min_steps_per_round=self._min_steps_per_round,
             spread=self._rng.random(),
@@ -250,7 +250,7 @@ class Participant(ABC, Generic[L]):
         self._worker.stop()
         if self._ticker is not None:
             self._ticker.cancel()
-        await self._hang_up(patience=_FAREWELL_SECONDS)
+        await self._hang_up(wait_seconds=_FAREWELL_SECONDS)
         await end_tasks(self._tasks)
         await self._hang_up()
         await asyncio.to_thread(self._worker.join, _ROUND_END_SECONDS)
@@ -414,7 +414,7 @@ class Participant(ABC, Generic[L]):
             Join(
                 instance_id=secrets.token_hex(16),
                 agent_ids=names,
-                holder=self._holder,
+                site_claim_id=self._holder,
                 feature_dim=features.dim,
                 feature_fingerprint=features.fingerprint,
                 workload=self.workload.name[:MAX_TEXT],
@@ -458,8 +458,10 @@ class Participant(ABC, Generic[L]):
 
     def _begin(self, welcome: Welcome) -> None:
         """The first welcome: the specification is final, the learner can be made; in the learning thread."""
-        around = Surroundings(self._token, self._durable_round, self._outcome.done, self._saved, self._patience)
-        self._keeper = Keeper(
+        around = LearnerContext(
+            self._token, self._durable_round, self._outcome.done, self._saved, self._progress_timeout_seconds
+        )
+        self._keeper = StateKeeper(
             lambda first_round: self._make_learner(replace(welcome, first_round=first_round)),
             self._kind,
             self._keeping,
@@ -526,28 +528,30 @@ class Participant(ABC, Generic[L]):
     def _say_slow(self, seconds: float) -> None:
         """Says once that a round takes longer here than the run waits for one agent."""
         spec = self._specification
-        if spec is None or seconds <= spec.round_seconds or self._was_slow:
+        if spec is None or seconds <= spec.round_timeout_seconds or self._was_slow:
             return
         self._was_slow = True
         note = (
             f"a round of {spec.method.steps_per_round} steps took {seconds:.3g} s here, and a round of this run "
-            f"waits for {spec.round_seconds:g} s once another agent has sent its gradient: an agent that takes "
-            "longer is given up. Start the coordinator with a longer --round-seconds or fewer --steps-per-round"
+            f"waits for {spec.round_timeout_seconds:g} s once another agent has sent its gradient: an agent that "
+            "takes "
+            "longer is given up. Start the coordinator with a longer --round-timeout-seconds or fewer "
+            "--steps-per-round"
         )
         self._note(note, level=logging.WARNING)
 
     def _broke(self, failure: CospanError) -> None:
         self._post(session.StreamBroke(failure, jitter=self._rng.random()))
 
-    async def _hang_up(self, patience: float = 0.0) -> None:
+    async def _hang_up(self, wait_seconds: float = 0.0) -> None:
         """Closes the stream, if there is one, after waiting so many seconds for what is still to be sent."""
         stream, self._stream = self._stream, None
         writer, self._writer = self._writer, None
         try:
             if writer is not None:
                 self._outbox.put_nowait(None)
-                if patience:
-                    await asyncio.wait({writer}, timeout=patience)
+                if wait_seconds:
+                    await asyncio.wait({writer}, timeout=wait_seconds)
                 writer.cancel()
         finally:
             if stream is not None:

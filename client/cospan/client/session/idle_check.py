@@ -3,7 +3,8 @@
 An open stream alone is no sign of life: gRPC's threads answer keepalive pings also for a coordinator whose event
 loop hangs. A coordinator that waits for slow agents has nothing to send either. So an agent that has received
 nothing for some time asks a question that costs little. The answer shows that the coordinator runs, and the wait
-continues without a bound. Without a message or an answer for `patience`, the coordinator counts as unavailable.
+continues without a bound. Without a message or an answer for `progress_timeout_seconds`, the coordinator counts as
+unavailable.
 
 Pure: a `Silence` is a value, and time is an argument (seconds, monotonic).
 """
@@ -30,11 +31,11 @@ class Terms:
     """How one process asks.
 
     Attributes:
-        patience: seconds without a sign of life after which the coordinator counts as unavailable.
+        progress_timeout_seconds: seconds without a sign of life after which the coordinator counts as unavailable.
         pause: seconds from a sign of life to the next question.
     """
 
-    patience: float
+    progress_timeout_seconds: float
     pause: float
 
 
@@ -59,10 +60,12 @@ class Silence:
     excused: bool = False
 
 
-def terms_of(patience: float, processes: float, spread: float) -> Terms:
+def terms_of(progress_timeout_seconds: float, processes: float, spread: float) -> Terms:
     """The terms of one of `processes` processes in a run; `spread` is its own number in [0, 1), drawn once."""
-    interval = max(SHORTEST_SECONDS, patience / _QUESTIONS_PER_PATIENCE, processes / _QUESTIONS_PER_SECOND)
-    return Terms(patience, interval * (1.0 + _SPREAD * (spread - 0.5)))
+    interval = max(
+        SHORTEST_SECONDS, progress_timeout_seconds / _QUESTIONS_PER_PATIENCE, processes / _QUESTIONS_PER_SECOND
+    )
+    return Terms(progress_timeout_seconds, interval * (1.0 + _SPREAD * (spread - 0.5)))
 
 
 def heard(silence: Silence, terms: Terms, now: float) -> Silence:
@@ -81,14 +84,14 @@ def is_due(silence: Silence, now: float) -> bool:
 
 
 def asked(silence: Silence, terms: Terms, now: float, *, excused_until: float = -math.inf) -> Silence:
-    """With a question under way, which may take until `answer_by`: the last one until the patience ends."""
+    """With a question under way, which may take until `answer_by`: the last one until the progress timeout ends."""
     shortest = SHORTEST_SECONDS if silence.unanswered else max(SHORTEST_SECONDS, terms.pause)
-    left = max(silence.heard_at, excused_until) + terms.patience - now
+    left = max(silence.heard_at, excused_until) + terms.progress_timeout_seconds - now
     return replace(silence, asked_at=now, answer_by=now + min(LONGEST_ANSWER_SECONDS, max(shortest, left)))
 
 
 def unanswered(silence: Silence, terms: Terms, now: float, *, excused_until: float = -math.inf) -> Silence:
-    """After a question that failed; the next one is due soon enough to be over when the patience ends.
+    """After a question that failed; the next one is due soon enough to be over when the progress timeout ends.
 
     A question that fails long after its deadline is repeated and does not count, once: this process stood still,
     and the answer may have come meanwhile.
@@ -96,12 +99,12 @@ def unanswered(silence: Silence, terms: Terms, now: float, *, excused_until: flo
     asked_at = now if silence.asked_at is None else silence.asked_at
     if now > silence.answer_by + _LATE_SECONDS and not silence.excused:
         return replace(silence, asked_at=None, ask_at=now, excused=True)
-    end = max(silence.heard_at, excused_until) + terms.patience
+    end = max(silence.heard_at, excused_until) + terms.progress_timeout_seconds
     ask_at = max(now + _PAUSE_AFTER_FAILURE, min(asked_at + terms.pause, end - LONGEST_ANSWER_SECONDS))
     return replace(silence, asked_at=None, ask_at=ask_at, unanswered=silence.unanswered + 1)
 
 
 def is_too_long(silence: Silence, terms: Terms, now: float, *, excused_until: float = -math.inf) -> bool:
-    """Whether the patience has ended, and the last question was asked and not answered."""
-    ended = now - max(silence.heard_at, excused_until) >= terms.patience
+    """Whether the progress timeout has ended, and the last question was asked and not answered."""
+    ended = now - max(silence.heard_at, excused_until) >= terms.progress_timeout_seconds
     return ended and silence.unanswered > 0 and silence.asked_at is None

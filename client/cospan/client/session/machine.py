@@ -3,7 +3,7 @@
     OFFLINE ── specification ──▶ PREPARING ── site made ──▶ OFFLINE
     OFFLINE ── connected ──▶ JOINING ── welcome ──▶ ACTIVE ── finish ──▶ DONE
        ▲                        │                      │
-       ├──── stream broke ──────┴──────────────────────┤   (until the patience runs out: FAILED)
+       ├──── stream broke ──────┴──────────────────────┤   (until the progress timeout runs out: FAILED)
        └──── round done ── LAGGING ◀── given up ───────┘   (in the middle of a round, see below)
 
 The agent asks for the specification first, because its site may depend on the seed of the run.
@@ -14,12 +14,12 @@ taken at: where a restart has come to another basis for a round, the agent learn
 that the coordinator has given up joins anew, but not before its own round is done: a fleet must not wait for it a
 second time.
 
-Every wait has an end. `patience` bounds the time without progress, whatever happens in it: refusals, half-opened
-streams, sessions that break at once, coordinators of the past. Progress is a round that becomes durable. A session
-that stays open for the liveness bound or longer costs nothing: it may wait for others. A `Drain` may excuse an
-absence, by `LONGEST_DRAIN_SECONDS` at most, however many there are. An open session in which nothing comes is asked
-whether the coordinator still answers (`cospan.client.session.idle_check`): a slow round has no bound, a hung
-coordinator has.
+Every wait has an end. `progress_timeout_seconds` bounds the time without progress, whatever happens in it:
+refusals, half-opened streams, sessions that break at once, coordinators of the past. Progress is a round that
+becomes durable. A session that stays open for the session timeout or longer costs nothing: it may wait for others.
+A `Drain` may excuse an absence, by `LONGEST_DRAIN_SECONDS` at most, however many there are. An open session in
+which nothing comes is asked whether the coordinator still answers (`cospan.client.session.idle_check`): a slow
+round has no bound, a hung coordinator has.
 
 Nothing here knows of sockets, threads or a clock.
 """
@@ -137,7 +137,7 @@ _MOST_STALE = 2
 """So many gradients more than there may be rounds that are told and not durable are kept."""
 _HEARTBEATS_PER_LIVENESS = 4.0
 _SHORTEST_TICK_SECONDS = 0.01
-"""A liveness bound that a peer names may be as small as it likes; the machine is not asked more often."""
+"""A session timeout that a peer names may be as small as it likes; the machine is not asked more often."""
 _DOUBTS = 2
 """So often an agent that is not in yet tries again where one end does not trust the other's certificate."""
 
@@ -168,7 +168,7 @@ class SessionState:
 
     Attributes:
         join: who it is, once its site is made; the same at every attempt.
-        patience: seconds without progress after which it gives up.
+        progress_timeout_seconds: seconds without progress after which it gives up.
         near: whether the coordinator is on this machine.
         phase: where the conversation stands.
         described: the specification that the site was made for.
@@ -198,7 +198,7 @@ class SessionState:
         spread: this process' own number in [0, 1): a fleet's questions come apart.
     """
 
-    patience: float
+    progress_timeout_seconds: float
     near: bool = False
     join: Join | None = None
     phase: Phase = Phase.OFFLINE
@@ -239,7 +239,11 @@ class SessionState:
         assert len(self.kept) <= most_kept(self), "what is kept is bounded"
         site_made = self.phase in (Phase.JOINING, Phase.ACTIVE, Phase.LAGGING)
         assert not site_made or self.join is not None, "who joins has a site"
-        waits = self.phase is not Phase.ACTIVE or math.isinf(self.patience) or math.isfinite(self.hearing.ask_at)
+        waits = (
+            self.phase is not Phase.ACTIVE
+            or math.isinf(self.progress_timeout_seconds)
+            or math.isfinite(self.hearing.ask_at)
+        )
         assert waits or self.hearing.asked_at is not None, "an active session asks, or will ask"
         assert self.hearing.asked_at is None or self.phase in (Phase.ACTIVE, Phase.DONE, Phase.FAILED), (
             "a question needs a stream"
@@ -251,7 +255,7 @@ Outcome: TypeAlias = tuple[SessionState, tuple[Command, ...]]
 
 def initial_state(
     *,
-    patience: float,
+    progress_timeout_seconds: float,
     now: float,
     min_steps_per_round: int = DEFAULT_MIN_STEPS,
     spread: float = 0.5,
@@ -260,14 +264,18 @@ def initial_state(
     """A session about to ask what the run is.
 
     Args:
-        patience: seconds without progress after which it gives up.
+        progress_timeout_seconds: seconds without progress after which it gives up.
         now: the time, in seconds.
         min_steps_per_round: a run with fewer is refused.
         spread: uniform in [0, 1), so that processes ask at different times.
         near: whether the coordinator is on this machine.
     """
     state = SessionState(
-        patience=patience, near=near, lost_since=now, min_steps_per_round=min_steps_per_round, spread=spread
+        progress_timeout_seconds=progress_timeout_seconds,
+        near=near,
+        lost_since=now,
+        min_steps_per_round=min_steps_per_round,
+        spread=spread,
     )
     return state, (Inquire(0.0),)
 
@@ -420,20 +428,22 @@ def _on_stale(state: SessionState, stamp: Stamp, now: float) -> Outcome:
 
 
 def _progressed(state: SessionState, now: float) -> SessionState:
-    """The state after progress: all of the patience is there again."""
+    """The state after progress: all of the progress timeout is there again."""
     return replace(state, lost_since=now, open_since=now, has_progressed=True, drained_at=None, attempts=0)
 
 
 def _closed(state: SessionState, now: float, *, wanted: bool = False) -> SessionState:
-    """The state without its session. One that made progress gives all of the patience back; one that stayed open
-    for long, or that this side ended because it `wanted` to, costs none of it; one that broke soon has been no
-    better than no session."""
+    """The state without its session.
+
+    A session that made progress starts the progress timeout again; one that stayed open for long, or that this
+    side ended because it `wanted` to, costs none of it; one that broke soon counts as no session.
+    """
     if state.phase is not Phase.ACTIVE:
         return replace(state, phase=Phase.OFFLINE, hearing=Silence())
     # A coordinator that left a question unanswered was gone before the stream broke.
     until = state.hearing.heard_at if state.hearing.unanswered else now
     held = until - state.open_since
-    liveness = math.inf if state.specification is None else state.specification.liveness_seconds
+    liveness = math.inf if state.specification is None else state.specification.session_timeout_seconds
     lost_since = until if state.has_progressed else state.lost_since
     if not state.has_progressed and (wanted or held >= liveness):
         lost_since += held
@@ -526,7 +536,7 @@ def _on_welcome(state: SessionState, welcome: Welcome, now: float) -> Outcome:
 
 def _seated(join: Join | None, welcome: Welcome) -> Join | None:
     """How to join from now on: whoever was given a site has a name."""
-    return replace(join, agent_ids=welcome.agent_ids, holder="") if join and join.holder else join
+    return replace(join, agent_ids=welcome.agent_ids, site_claim_id="") if join and join.site_claim_id else join
 
 
 def _on_gradient(state: SessionState, upload: GradientUpload, now: float) -> Outcome:
@@ -581,7 +591,7 @@ def _on_broken(state: SessionState, event: StreamBroke, now: float) -> Outcome:
 
 
 def _try_again(state: SessionState, error: CospanError, pause: float, now: float) -> Outcome:
-    """Asks again after a pause, unless the patience has run out: then the error is why."""
+    """Asks again after a pause, unless the progress timeout has run out: then the error is why."""
     if _is_exhausted(state, now):
         return replace(state, phase=Phase.FAILED), (Fail(_given_up(state, error)),)
     pause = max(pause, state.resume_at - now)
@@ -590,13 +600,13 @@ def _try_again(state: SessionState, error: CospanError, pause: float, now: float
 
 
 def _is_exhausted(state: SessionState, now: float) -> bool:
-    return now - max(state.lost_since, state.resume_at) >= state.patience
+    return now - max(state.lost_since, state.resume_at) >= state.progress_timeout_seconds
 
 
 def _given_up(state: SessionState, error: CospanError) -> CospanError:
     if isinstance(error, CoordinatorUnavailableError | StaleCoordinatorError):
         said = "" if state.stamp is None else " without a finished round"
-        return type(error)(f"{error} (given up after {state.patience:g} s{said})")
+        return type(error)(f"{error} (given up after {state.progress_timeout_seconds:g} s{said})")
     return error
 
 
@@ -609,11 +619,11 @@ def _leave(state: SessionState, phase: Phase, cause: str, end: Command, *, retur
 def _on_tick(state: SessionState, now: float) -> Outcome:
     # A coordinator that asked to be left alone until `resume_at` has not been silent before.
     since = state.lagging_since if state.phase is Phase.LAGGING else max(state.lost_since, state.resume_at)
-    if state.phase in (Phase.JOINING, Phase.LAGGING) and now - since >= state.patience:
+    if state.phase in (Phase.JOINING, Phase.LAGGING) and now - since >= state.progress_timeout_seconds:
         return replace(state, phase=Phase.FAILED), (Fail(_waited_in_vain(state)),)
     if state.phase is not Phase.ACTIVE or state.specification is None:
         return state, ()
-    liveness = state.specification.liveness_seconds
+    liveness = state.specification.session_timeout_seconds
     state, questions = _asked(state, now)
     if now - state.last_sent < liveness / _HEARTBEATS_PER_LIVENESS:
         return state, questions
@@ -624,7 +634,9 @@ def _terms(state: SessionState) -> idle_check.Terms:
     """How this process asks; a group asks once for all of its agents."""
     spec = state.specification or state.described
     hosted = 1 if state.join is None else max(1, len(state.join.agent_ids))
-    return idle_check.terms_of(state.patience, 1.0 if spec is None else spec.agents / hosted, state.spread)
+    return idle_check.terms_of(
+        state.progress_timeout_seconds, 1.0 if spec is None else spec.agents / hosted, state.spread
+    )
 
 
 def _heard(state: SessionState, now: float) -> SessionState:
@@ -666,16 +678,20 @@ def _silent(state: SessionState, now: float) -> CospanError:
     return CoordinatorUnavailableError(
         f"the stream to the coordinator is open, but the coordinator does not answer: no message for "
         f"{now - state.hearing.heard_at:.1f} s, and no answer to any question in that time "
-        f"(questions: {state.hearing.unanswered}; given up after {state.patience:g} s). Its process hangs, or "
+        f"(questions: {state.hearing.unanswered}; given up after {state.progress_timeout_seconds:g} s). Its "
+        "process hangs, or "
         "another one answers at its address: look at its log, end it, and start it again in its run folder"
     )
 
 
 def _waited_in_vain(state: SessionState) -> CospanError:
     if state.phase is Phase.JOINING:
-        return CoordinatorUnavailableError(f"the coordinator has not answered the join for {state.patience:g} s")
+        return CoordinatorUnavailableError(
+            f"the coordinator has not answered the join for {state.progress_timeout_seconds:g} s"
+        )
     return WorkloadBehaviourError(
-        f"round {state.learning} is not done {state.patience:g} s after the coordinator stopped waiting for it; "
+        f"round {state.learning} is not done {state.progress_timeout_seconds:g} s after the coordinator stopped "
+        "waiting for it; "
         "does the environment hang?"
     )
 
@@ -683,7 +699,7 @@ def _waited_in_vain(state: SessionState) -> CospanError:
 def tick_seconds(state: SessionState) -> float:
     """How often a `Tick` is needed."""
     if state.specification is None:
-        seconds = state.patience / _HEARTBEATS_PER_LIVENESS
+        seconds = state.progress_timeout_seconds / _HEARTBEATS_PER_LIVENESS
     else:
-        seconds = state.specification.liveness_seconds / _HEARTBEATS_PER_LIVENESS / 2.0
+        seconds = state.specification.session_timeout_seconds / _HEARTBEATS_PER_LIVENESS / 2.0
     return min(1.0, max(_SHORTEST_TICK_SECONDS, seconds))

@@ -6,7 +6,7 @@ own features and names, the specification that it was told first, the newest sta
 
 from dataclasses import replace
 
-from cospan.core.method import Corrections
+from cospan.core.method import HeadUpdate
 from cospan.core.specification import SITE_PREFIX, RunSpecification, message_numbers
 from cospan.wire.errors import (
     CospanError,
@@ -54,7 +54,7 @@ def round_bytes(specification: RunSpecification, agents: int) -> float:
     transitions = float(method.steps_per_round + 1) * (8 * _COPIES * d + _STEP_BYTES)
     if method.warm_up_rounds:
         kept = 16.0 * d * d
-    elif method.corrections is Corrections.FULL_HISTORY:
+    elif method.head_update is HeadUpdate.FULL_HISTORY:
         kept = 8.0 * d * d
     else:
         kept = 8.0 * r * r

@@ -150,7 +150,7 @@ class GrpcTransport:
             return decode_specification(response.specification)
 
     async def recall(self, specification: RunSpecification, token: str, first: int, before: int) -> RecalledRounds:
-        """Past rounds of the session's agents; see `cospan.client.files.persistence.Recalls`."""
+        """Past rounds of the session's agents; see `cospan.client.files.persistence.RecallTransport`."""
         options = client_options(max_recalled_bytes(specification.feature_dim, specification.rank))
         proxied = await proxy_of(self._address) is not None
         async with open_channel(self._address, options, self._tls, proxied=proxied) as channel:

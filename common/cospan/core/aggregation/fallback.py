@@ -15,7 +15,7 @@ from cospan.core.method import Method
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class SoundMove:
+class FallbackMove:
     """What a round came to.
 
     Attributes:
@@ -35,7 +35,7 @@ def sound_move(
     method: Method,
     round_number: int,
     row_squares: Float[np.ndarray, " d"] | None = None,
-) -> SoundMove:
+) -> FallbackMove:
     """`basis_update.next_basis`; where that fails, the same without the contributions on which it fails alone.
 
     Where it fails on none alone, or still fails without them, the basis stays as it is. It depends on its arguments
@@ -54,9 +54,9 @@ def _sound_move(
     method: Method,
     round_number: int,
     row_squares: Float[np.ndarray, " d"] | None,
-) -> SoundMove:
+) -> FallbackMove:
     try:
-        return SoundMove(next_basis(basis, contributions, method, round_number, row_squares))
+        return FallbackMove(next_basis(basis, contributions, method, round_number, row_squares))
     except np.linalg.LinAlgError as failure:
         problem = str(failure)
         left_out = _failing(basis, contributions, method, round_number, row_squares)
@@ -68,11 +68,11 @@ def _sound_move(
         try:
             move = next_basis(basis, sound, method, round_number, row_squares)
             move = replace(move, outliers=tuple(places[index] for index in move.outliers))
-            return SoundMove(move, left_out, problem)
+            return FallbackMove(move, left_out, problem)
         except np.linalg.LinAlgError as failure:
             problem = str(failure)
     stays = BasisMove(basis, basis, row_squares)
-    return SoundMove(stays, tuple(range(len(contributions))), problem)
+    return FallbackMove(stays, tuple(range(len(contributions))), problem)
 
 
 def _failing(

@@ -37,7 +37,7 @@ class HalfSums:
         nothing = TransitionSums.of_features(feature_dim)
         return cls(nothing, nothing, round_number + (warm_up_rounds - round_number) // 2)
 
-    def including(
+    def updated(
         self,
         features: Float[np.ndarray, "L1 d"],
         traces: Float[np.ndarray, "L d"],
@@ -46,8 +46,8 @@ class HalfSums:
     ) -> "HalfSums":
         """With the L transitions of one more round."""
         if round_number < self.second_from:
-            return replace(self, first=self.first.including(features, traces, rewards, forgetting=0.0))
-        return replace(self, second=self.second.including(features, traces, rewards, forgetting=0.0))
+            return replace(self, first=self.first.updated(features, traces, rewards, forgetting=0.0))
+        return replace(self, second=self.second.updated(features, traces, rewards, forgetting=0.0))
 
     @property
     def joined(self) -> TransitionSums:

@@ -60,7 +60,7 @@ class IndependentTD:
             weights = weights + (sizes[:, block] * errors) @ visited[:-1]
         return IndependentTD(
             weights=weights,
-            averaged=self.averaged.including(weights),
+            averaged=self.averaged.updated(weights),
             gain_estimate=gains[-1],
             steps=self.steps + steps,
             step_sizes=self.step_sizes,

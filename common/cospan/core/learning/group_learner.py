@@ -21,7 +21,7 @@ from cospan.core.learning.schedules import decay, decays
 from cospan.core.learning.td import effective_step
 from cospan.core.learning.units import reaches_bound
 from cospan.core.linalg.matrices import DenseMatrix, FactoredMatrix, Gradient, to_dense
-from cospan.core.method import Corrections, Method
+from cospan.core.method import HeadUpdate, Method
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -308,14 +308,14 @@ def _corrected(
     units: GroupUnits,
 ) -> _Corrected:
     radii = method.head_radius * units.head
-    match method.corrections:
-        case Corrections.END_OF_ROUND:
+    match method.head_update:
+        case HeadUpdate.END_OF_ROUND:
             return _correct_at_end(state, basis, trajectory, method, units)
-        case Corrections.EVERY_STEP:
+        case HeadUpdate.EVERY_STEP:
             return _correct_at_every_step(state, basis, trajectory, method, units)
-        case Corrections.LEAST_SQUARES:
+        case HeadUpdate.LEAST_SQUARES:
             return _solve_at_end(state, basis, trajectory, method, radii)
-        case Corrections.FULL_HISTORY:
+        case HeadUpdate.FULL_HISTORY:
             return _solve_all(state, basis, trajectory, method, radii)
 
 
@@ -410,7 +410,7 @@ def _solve_at_end(
     differences = coordinates[:, 1:] - coordinates[:, :-1]
     errors = rewards - before.gain_estimates[:, None] + (differences @ heads[..., None])[..., 0]
     traces = forward_traces(coordinates[:, :-1], method.trace_decay)
-    after = before.including(coordinates, traces, rewards, method.forgetting)
+    after = before.updated(coordinates, traces, rewards, method.forgetting)
     weights = reversed_traces(errors[..., None], method.trace_decay)
     solved = after.heads(radii)
     return _Corrected(
@@ -440,7 +440,7 @@ def _solve_all(
     features, rewards = trajectory.features, trajectory.rewards
     agents, steps = rewards.shape
     before = GroupSums.initial(agents, len(basis)) if state.statistics is None else state.statistics
-    sums = before.including(
+    sums = before.updated(
         features, forward_traces(features[:, :-1], method.trace_decay), rewards, method.forgetting
     )
     images = sums.images(basis)

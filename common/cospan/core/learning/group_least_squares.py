@@ -101,7 +101,7 @@ class GroupSums:
             rounds=self.rounds,
         )
 
-    def including(
+    def updated(
         self,
         coordinates: Float[np.ndarray, "n L1 r"],
         traces: Float[np.ndarray, "n L r"],

@@ -16,7 +16,7 @@ from cospan.core.learning.schedules import decay, decays
 from cospan.core.learning.td import effective_step, gain_update, head_update, l_step_error, subspace_gradient
 from cospan.core.learning.units import NO_UNITS, Units, reaches_bound
 from cospan.core.linalg.matrices import DenseMatrix, FactoredMatrix, Gradient
-from cospan.core.method import Corrections, Method
+from cospan.core.method import HeadUpdate, Method
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -124,7 +124,7 @@ def _measured(state: LearnerState, trajectory: Trajectory, method: Method) -> tu
     measured = replace(
         state,
         gain_estimate=gain,
-        rewards=moments.including(relative),
+        rewards=moments.updated(relative),
         feature_squares=state.feature_squares + float(np.vdot(features[:-1], features[:-1])),
     )
     return measured, Trajectory(features, relative)
@@ -156,7 +156,7 @@ def _warmed_up(
     features, dim, rank = trajectory.features, trajectory.features.shape[1], len(state.head)
     halves = state.warm_up or HalfSums.begun_in(round_number, method.warm_up_rounds, dim)
     traces = discounted_sums(features[:-1], method.trace_decay)
-    halves = halves.including(features, traces, trajectory.rewards, round_number)
+    halves = halves.updated(features, traces, trajectory.rewards, round_number)
     gradient: Gradient = FactoredMatrix(left=np.zeros((dim, 1)), right=np.zeros((rank, 1)))
     if method.brings_estimates_in(round_number):
         gradient = DenseMatrix(halves.estimates / units.head)
@@ -204,14 +204,14 @@ def _dimensionless(outcome: RoundOutcome, units: Units) -> RoundOutcome:
 def _corrected(
     state: LearnerState, basis: Float[np.ndarray, "d r"], trajectory: Trajectory, method: Method
 ) -> RoundOutcome:
-    match method.corrections:
-        case Corrections.END_OF_ROUND:
+    match method.head_update:
+        case HeadUpdate.END_OF_ROUND:
             return _correct_at_end(state, basis, trajectory, method)
-        case Corrections.EVERY_STEP:
+        case HeadUpdate.EVERY_STEP:
             return _correct_at_every_step(state, basis, trajectory, method)
-        case Corrections.LEAST_SQUARES:
+        case HeadUpdate.LEAST_SQUARES:
             return _solve_at_end(state, basis, trajectory, method)
-        case Corrections.FULL_HISTORY:
+        case HeadUpdate.FULL_HISTORY:
             return _solve_all(state, basis, trajectory, method)
 
 
@@ -280,7 +280,7 @@ def _solve_at_end(
     coordinates = features @ basis
     traces = discounted_sums(coordinates[:-1], method.trace_decay)
     errors = rewards - before.gain_estimate + (coordinates[1:] - coordinates[:-1]) @ head
-    after = before.including(coordinates, traces, rewards, method.forgetting)
+    after = before.updated(coordinates, traces, rewards, method.forgetting)
     solved = after.head(method.head_radius)
     return RoundOutcome(
         state=LearnerState(
@@ -314,7 +314,7 @@ def _solve_all(
     features, rewards = trajectory.features, trajectory.rewards
     before = TransitionSums.of_features(len(basis)) if state.statistics is None else state.statistics
     traces = discounted_sums(features[:-1], method.trace_decay)
-    sums = before.including(features, traces, rewards, method.forgetting)
+    sums = before.updated(features, traces, rewards, method.forgetting)
     head = sums.moved_to(basis).head(method.head_radius)
     weights = basis @ head
     residual = sums.residual(weights)

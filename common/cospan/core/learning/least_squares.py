@@ -75,7 +75,7 @@ class TransitionSums:
             rounds=self.rounds,
         )
 
-    def including(
+    def updated(
         self,
         coordinates: Float[np.ndarray, "L1 r"],
         traces: Float[np.ndarray, "L r"],
@@ -165,8 +165,8 @@ class TransitionSums:
         """w of (A + κ I) w = Σ e (reward − η), drawn back into the ball ‖w‖ ≤ U; 0 before the first round.
 
         κ = `prior_steps` · (mean ‖z‖²) / r. With the second moment W̄ of other agents' heads, I becomes
-        (r W̄ / tr W̄ + 0.01 I)⁻¹: the head is held where it is unlike theirs (a Gaussian prior of covariance W̄; the
-        empirical Bayes of Efron and Morris 1973), which tells where a new agent with few data should look.
+        (r W̄ / tr W̄ + 0.01 I)⁻¹: the head is held where it is unlike theirs (a Gaussian prior of covariance W̄;
+        the empirical Bayes of Efron and Morris 1973), which tells where a new agent with few data should look.
         """
         rank = len(self.traces)
         if not self.steps or self.squares == 0.0:

@@ -25,7 +25,7 @@ class RewardMoments:
     deviations: float = 0.0
     reference: float = 0.0
 
-    def including(self, relative: Float[np.ndarray, " L"]) -> "RewardMoments":
+    def updated(self, relative: Float[np.ndarray, " L"]) -> "RewardMoments":
         """With the rewards of one more round, each less the reference."""
         added = len(relative)
         mean = float(relative.mean())

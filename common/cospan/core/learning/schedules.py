@@ -36,7 +36,7 @@ class AveragedIterate:
     count: int = 0
     power: float = 3.0
 
-    def including(self, value: Float[np.ndarray, "*shape"]) -> "AveragedIterate":
+    def updated(self, value: Float[np.ndarray, "*shape"]) -> "AveragedIterate":
         """The average with one more iterate."""
         count = self.count + 1
         share = (self.power + 1.0) / (count + self.power)

@@ -65,7 +65,7 @@ class _Blank:
 
 
 @dataclass(slots=True)
-class Stencil:
+class MessageLayout:
     """The layout of a gradient: what varies is blank, and the rest as it was."""
 
     _method: Method
@@ -83,7 +83,7 @@ class Stencil:
     """How large an entry may be."""
 
     @classmethod
-    def of(cls, request: bytes, upload: GradientUpload, specification: RunSpecification) -> "Stencil | None":
+    def of(cls, request: bytes, upload: GradientUpload, specification: RunSpecification) -> "MessageLayout | None":
         """The layout of a request that was decoded to this upload; None where it is not a usual one."""
         if specification.method.brings_estimates_in(upload.round):
             return None
@@ -156,7 +156,7 @@ class AgentMessageReader:
     """Reads what one stream says after its join: in full, and gradients by their layout once that is known."""
 
     specification: RunSpecification
-    _stencil: Stencil | None = field(default=None, init=False)
+    _stencil: MessageLayout | None = field(default=None, init=False)
     _misses: int = field(default=0, init=False)
 
     def read(self, request: bytes) -> AgentMessage:
@@ -173,7 +173,7 @@ class AgentMessageReader:
         message = decode_agent_message(pb.CollaborateRequest.FromString(request), self.specification)
         if isinstance(message, GradientUpload):
             if self._misses < _MISSES_MEASURED or self._misses % _MISSES_BETWEEN == 0:
-                self._stencil = Stencil.of(request, message, self.specification) or self._stencil
+                self._stencil = MessageLayout.of(request, message, self.specification) or self._stencil
             self._misses += 1
         return message
 

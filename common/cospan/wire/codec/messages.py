@@ -13,7 +13,7 @@ from jaxtyping import Float
 
 from cospan.core.aggregation.basis_update import Contribution
 from cospan.core.linalg.matrices import DenseMatrix, FactoredMatrix, Gradient
-from cospan.core.method import Aggregation, Corrections, Method
+from cospan.core.method import Aggregation, HeadUpdate, Method
 from cospan.core.specification import (
     MAX_NAME,
     Participation,
@@ -34,11 +34,11 @@ _DTYPES: dict[int, np.dtype[Any]] = {
     matrix_pb2.DATA_TYPE_FLOAT64: np.dtype("<f8"),
     matrix_pb2.DATA_TYPE_FLOAT32: np.dtype("<f4"),
 }
-_CORRECTIONS = {
-    Corrections.END_OF_ROUND: run_pb2.CORRECTION_SCHEDULE_END_OF_ROUND,
-    Corrections.EVERY_STEP: run_pb2.CORRECTION_SCHEDULE_EVERY_STEP,
-    Corrections.LEAST_SQUARES: run_pb2.CORRECTION_SCHEDULE_LEAST_SQUARES,
-    Corrections.FULL_HISTORY: run_pb2.CORRECTION_SCHEDULE_FULL_HISTORY,
+_HEAD_UPDATES = {
+    HeadUpdate.END_OF_ROUND: run_pb2.HEAD_UPDATE_END_OF_ROUND,
+    HeadUpdate.EVERY_STEP: run_pb2.HEAD_UPDATE_EVERY_STEP,
+    HeadUpdate.LEAST_SQUARES: run_pb2.HEAD_UPDATE_LEAST_SQUARES,
+    HeadUpdate.FULL_HISTORY: run_pb2.HEAD_UPDATE_FULL_HISTORY,
 }
 _AGGREGATION = {
     Aggregation.MEAN: run_pb2.AGGREGATION_POLICY_MEAN,
@@ -167,7 +167,7 @@ def encode_specification(spec: RunSpecification) -> run_pb2.RunSpecification:
         seed=spec.seed,
         method=run_pb2.Method(
             steps_per_round=method.steps_per_round,
-            corrections=_CORRECTIONS[method.corrections],
+            head_update=_HEAD_UPDATES[method.head_update],
             head_step=method.head_step,
             gain_step=method.gain_step,
             head_radius=method.head_radius,
@@ -189,8 +189,8 @@ def encode_specification(spec: RunSpecification) -> run_pb2.RunSpecification:
             largest_turn=method.largest_turn,
         ),
         participation=_PARTICIPATION[spec.participation],
-        liveness_seconds=spec.liveness_seconds,
-        round_seconds=spec.round_seconds,
+        session_timeout_seconds=spec.session_timeout_seconds,
+        round_timeout_seconds=spec.round_timeout_seconds,
         quorum=spec.quorum,
         deadline_seconds=spec.deadline_seconds,
         max_staleness=spec.max_staleness,
@@ -215,7 +215,7 @@ def decode_specification(message: run_pb2.RunSpecification) -> RunSpecification:
         seed=message.seed,
         method=Method(
             steps_per_round=method.steps_per_round,
-            corrections=from_enum(_CORRECTIONS, method.corrections, "method.corrections"),
+            head_update=from_enum(_HEAD_UPDATES, method.head_update, "method.head_update"),
             head_step=method.head_step,
             gain_step=method.gain_step,
             head_radius=method.head_radius,
@@ -237,8 +237,8 @@ def decode_specification(message: run_pb2.RunSpecification) -> RunSpecification:
             largest_turn=method.largest_turn,
         ),
         participation=from_enum(_PARTICIPATION, message.participation, "participation"),
-        liveness_seconds=message.liveness_seconds,
-        round_seconds=message.round_seconds,
+        session_timeout_seconds=message.session_timeout_seconds,
+        round_timeout_seconds=message.round_timeout_seconds,
         quorum=message.quorum,
         deadline_seconds=message.deadline_seconds,
         max_staleness=message.max_staleness,
@@ -296,7 +296,7 @@ def _encode_join(join: m.Join) -> pb.Join:
         feature_fingerprint=join.feature_fingerprint,
         workload=join.workload,
         client_version=join.client_version,
-        holder=join.holder,
+        site_claim_id=join.site_claim_id,
         keeps_state=join.keeps_state,
     )
     if join.resumption is not None:
@@ -316,11 +316,11 @@ def _decode_join(message: pb.Join) -> m.Join:
         )
     _require(bool(message.instance_id), "join.instance_id is empty; a random name per process is needed")
     _require(
-        bool(message.agent_ids) != bool(message.holder),
+        bool(message.agent_ids) != bool(message.site_claim_id),
         "join names neither agents nor the holder of a site, or both; it must be one of the two",
     )
-    holder_problem = agent_id_problem(message.holder) if message.holder else None
-    _require(holder_problem is None, f"join.holder: {holder_problem}")
+    holder_problem = agent_id_problem(message.site_claim_id) if message.site_claim_id else None
+    _require(holder_problem is None, f"join.site_claim_id: {holder_problem}")
     return m.Join(
         instance_id=_name(message.instance_id, "join.instance_id", 64),
         agent_ids=_agent_ids(message.agent_ids, "join.agent_ids"),
@@ -329,7 +329,7 @@ def _decode_join(message: pb.Join) -> m.Join:
         workload=_name(message.workload, "join.workload", MAX_NAME),
         client_version=_name(message.client_version, "join.client_version", 64),
         resumption=resumption,
-        holder=message.holder,
+        site_claim_id=message.site_claim_id,
         keeps_state=message.keeps_state,
     )
 

@@ -96,7 +96,7 @@ def _encode_agent(report: m.AgentReport) -> pb.AgentStatus:
     return pb.AgentStatus(
         agent_id=report.agent_id,
         phase=AGENT_PHASE[report.phase],
-        silent_seconds=report.silent_seconds,
+        seconds_since_last_message=report.seconds_since_last_message,
         awaited=report.awaited,
         rounds_counted=report.rounds_counted,
         reconnects=report.reconnects,
@@ -114,7 +114,9 @@ def _decode_agent(message: pb.AgentStatus) -> m.AgentReport:
     return m.AgentReport(
         agent_id=_agent_id(message.agent_id, "agents.agent_id"),
         phase=from_enum(AGENT_PHASE, message.phase, "agents.phase"),
-        silent_seconds=_number(message.silent_seconds, "agents.silent_seconds", MAX_SECONDS),
+        seconds_since_last_message=_number(
+            message.seconds_since_last_message, "agents.seconds_since_last_message", MAX_SECONDS
+        ),
         awaited=message.awaited,
         rounds_counted=_count(message.rounds_counted, "agents.rounds_counted"),
         reconnects=_count(message.reconnects, "agents.reconnects"),

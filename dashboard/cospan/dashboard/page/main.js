@@ -79,7 +79,7 @@ function renderRun(run) {
   bar.hidden = !run.rounds;
   const done = run.rounds ? Math.min(100, Math.floor((100 * run.round) / run.rounds)) : 0;
   if (bar.getAttribute("aria-valuenow") !== String(done)) { bar.setAttribute("aria-valuenow", done); bar.firstElementChild.style.width = `${done}%`; }
-  say(byId("foot"), `Seed ${run.seed} · corrections ${run.corrections} · participation ${run.participation}${run.incarnation ? ` · incarnation ${run.incarnation}, durable up to round ${whole(run.durable)}` : ""} · a point of the charts is ${known.series.stride === 1 ? "one round" : `${compact(known.series.stride)} rounds`}`);
+  say(byId("foot"), `Seed ${run.seed} · corrections ${run.head_update} · participation ${run.participation}${run.incarnation ? ` · incarnation ${run.incarnation}, durable up to round ${whole(run.durable)}` : ""} · a point of the charts is ${known.series.stride === 1 ? "one round" : `${compact(known.series.stride)} rounds`}`);
 }
 
 function render() {

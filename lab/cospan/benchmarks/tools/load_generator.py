@@ -42,7 +42,7 @@ class Upload:
         return b"".join((_GRADIENT_FIELD, varint(len(head) + len(self._rest)), head, self._rest))
 
 
-class Speaker:
+class LoadAgent:
     """One stream of a run that begins with round 0: that of an agent, or of a group.
 
     Args:
@@ -124,7 +124,7 @@ async def _speak(
 ) -> None:
     """Every stream takes part in the run of every address."""
     speakers = [
-        Speaker(address, feature_dim, rank, agents_of(stream, group, agents))
+        LoadAgent(address, feature_dim, rank, agents_of(stream, group, agents))
         for stream in streams
         for address in addresses
     ]

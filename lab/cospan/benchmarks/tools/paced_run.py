@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from cospan.benchmarks.tools.load_generator import Speaker
+from cospan.benchmarks.tools.load_generator import LoadAgent
 from cospan.benchmarks.tools.processes import bounded, cpu_seconds
 
 _SETTLING = 2
@@ -19,7 +19,7 @@ class PacedRun:
     """A server's run whose pace one agent in this process sets, and what was measured of it."""
 
     process: Process
-    pacer: Speaker
+    pacer: LoadAgent
     seconds: list[list[float]] = field(default_factory=list)
     cpu: float = 0.0
     cpu_rounds: int = 0

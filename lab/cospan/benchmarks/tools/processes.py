@@ -14,7 +14,7 @@ from cospan.benchmarks.tools.machine import cores
 from cospan.client.environment.import_path import python_module
 from cospan.wire.errors import CospanError
 
-PATIENCE_SECONDS = 120.0
+PROGRESS_TIMEOUT_SECONDS = 120.0
 _PROCESSES = 8
 _SECONDS_FIELDS = slice(11, 13)
 """utime and stime among the fields of /proc/PID/stat after the name of the program."""
@@ -36,7 +36,7 @@ class Case:
 
 
 @contextlib.asynccontextmanager
-async def bounded(what: str, seconds: float = PATIENCE_SECONDS) -> AsyncIterator[None]:
+async def bounded(what: str, seconds: float = PROGRESS_TIMEOUT_SECONDS) -> AsyncIterator[None]:
     """Whatever is waited for, it is not waited for for ever: a process may have died."""
     try:
         async with asyncio.timeout(seconds):
@@ -48,7 +48,7 @@ async def bounded(what: str, seconds: float = PATIENCE_SECONDS) -> AsyncIterator
 def coordinator(case: Case, folder: Path) -> list[str]:
     """The command of a coordinator whose run never ends."""
     size = ["--agents", str(case.agents), "--feature-dim", str(case.feature_dim), "--rank", str(case.rank)]
-    patient = ["--liveness-seconds", "3600", "--round-seconds", "3600"]
+    patient = ["--session-timeout-seconds", "3600", "--round-timeout-seconds", "3600"]
     settings = ["--preset", "paper", "--rounds", "0", "--port", "0", "--run-folder", str(folder), "--json"]
     return python_module("cospan.cli.main", "coordinator", *size, *settings, *patient)
 

@@ -58,7 +58,7 @@ class AblatedFleet:
                 joint,
                 basis=basis,
                 states=states,
-                averaged=joint.averaged.including(heads @ joint.basis.T),
+                averaged=joint.averaged.updated(heads @ joint.basis.T),
                 round=joint.round + 1,
                 numbers_sent=0,
             ),

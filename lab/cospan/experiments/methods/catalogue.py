@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float
 
 from cospan.core.learning.baselines import INDEPENDENT_STEPS
-from cospan.core.method import PRESETS, Aggregation, Corrections, Method
+from cospan.core.method import PRESETS, Aggregation, HeadUpdate, Method
 from cospan.experiments.methods.ablation import ABLATIONS, AblatedFleet
 from cospan.experiments.methods.attacks import Attack, AttackedFleet
 from cospan.experiments.methods.compared_methods import (
@@ -22,7 +22,7 @@ from cospan.experiments.methods.compared_methods import (
 
 JOINT, INDEPENDENT, LSTD = "joint", "independent TD", "independent LSTD"
 STEPPING: Mapping[str, object] = {
-    "corrections": "every-step",
+    "head_update": "every-step",
     "preconditioned": False,
     "row_scaled": False,
     "reward_scaled": False,
@@ -97,8 +97,8 @@ class Contender:
 
 
 def _with_constants(start: Method, constants: dict[str, Any]) -> Method:
-    if "corrections" in constants:
-        constants["corrections"] = Corrections(constants["corrections"])
+    if "head_update" in constants:
+        constants["head_update"] = HeadUpdate(constants["head_update"])
     if "aggregation" in constants:
         constants["aggregation"] = Aggregation(constants["aggregation"])
     return replace(start, **constants)

@@ -18,7 +18,7 @@ from cospan.core.learning.learner import LearnerState, Trajectory, contribution_
 from cospan.core.learning.least_squares import PRIOR_STEPS, TransitionSums
 from cospan.core.learning.schedules import AveragedIterate, decay
 from cospan.core.linalg.matrices import FactoredMatrix
-from cospan.core.method import Corrections, Method
+from cospan.core.method import HeadUpdate, Method
 
 
 class FleetMethod(Protocol):
@@ -96,7 +96,7 @@ class JointFleet:
         after = replace(
             self,
             states=tuple(outcome.state for outcome in outcomes),
-            averaged=self.averaged if warming_up else self.averaged.including(heads @ self.basis.T),
+            averaged=self.averaged if warming_up else self.averaged.updated(heads @ self.basis.T),
             round=self.round + 1,
         )
         if self.method.basis_step == 0.0 and not warming_up:
@@ -140,7 +140,7 @@ class TwoTimescaleFleet:
         Raises:
             ValueError: the method has options that assume an orthonormal basis.
         """
-        stepping = method.corrections in (Corrections.END_OF_ROUND, Corrections.EVERY_STEP)
+        stepping = method.head_update in (HeadUpdate.END_OF_ROUND, HeadUpdate.EVERY_STEP)
         if not stepping or method.preconditioned or method.row_scaled or method.warm_up_rounds:
             raise ValueError(
                 "two time scales are compared with steps: no least-squares heads, nothing scaled, and no warm-up"
@@ -162,7 +162,7 @@ class TwoTimescaleFleet:
                 joint,
                 basis=joint.basis + (method.basis_step * scale / self.SLOWER) * mean_gradient(contributions),
                 states=tuple(outcome.state for outcome in outcomes),
-                averaged=joint.averaged.including(heads @ joint.basis.T),
+                averaged=joint.averaged.updated(heads @ joint.basis.T),
                 round=joint.round + 1,
                 numbers_sent=_numbers_of(contributions[0]) + joint.basis.size,
             )
@@ -235,7 +235,7 @@ class IndependentFleet:
                 )
                 for index, agent in enumerate(agents)
             ]
-        return replace(self, agents=tuple(agents), averaged=self.averaged.including(weights))
+        return replace(self, agents=tuple(agents), averaged=self.averaged.updated(weights))
 
     @property
     def weights(self) -> Float[np.ndarray, "m n d"]:
@@ -290,7 +290,7 @@ class LstdFleet:
         return replace(
             self,
             agents=tuple(
-                agent.including(
+                agent.updated(
                     trajectory.features,
                     discounted_sums(trajectory.features[:-1], self.trace_decay),
                     trajectory.rewards,

@@ -128,7 +128,7 @@ class _AgentPhaseEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AgentPhase
     AGENT_PHASE_CONNECTED: _AgentPhase.ValueType  # 1
     """Its stream is open."""
     AGENT_PHASE_LOST: _AgentPhase.ValueType  # 2
-    """Its stream broke or fell silent; it is waited for until the liveness bound."""
+    """Its stream broke or fell silent; it is waited for until the session timeout."""
     AGENT_PHASE_GONE: _AgentPhase.ValueType  # 3
     """It has left, or was given up."""
 
@@ -140,7 +140,7 @@ AGENT_PHASE_UNSPECIFIED: AgentPhase.ValueType  # 0
 AGENT_PHASE_CONNECTED: AgentPhase.ValueType  # 1
 """Its stream is open."""
 AGENT_PHASE_LOST: AgentPhase.ValueType  # 2
-"""Its stream broke or fell silent; it is waited for until the liveness bound."""
+"""Its stream broke or fell silent; it is waited for until the session timeout."""
 AGENT_PHASE_GONE: AgentPhase.ValueType  # 3
 """It has left, or was given up."""
 Global___AgentPhase: _TypeAlias = AgentPhase  # noqa: Y015
@@ -202,7 +202,7 @@ class Join(_message.Message):
     WORKLOAD_FIELD_NUMBER: _builtins.int
     CLIENT_VERSION_FIELD_NUMBER: _builtins.int
     RESUMPTION_FIELD_NUMBER: _builtins.int
-    HOLDER_FIELD_NUMBER: _builtins.int
+    SITE_CLAIM_ID_FIELD_NUMBER: _builtins.int
     KEEPS_STATE_FIELD_NUMBER: _builtins.int
     instance_id: _builtins.str
     """One random name per agent process, at most 64 characters. Joining twice with the same name is joining once. With
@@ -216,7 +216,7 @@ class Join(_message.Message):
     """Name of the workload, for people; at most 256 characters."""
     client_version: _builtins.str
     """Version of the agent's software, for people; at most 64 characters."""
-    holder: _builtins.str
+    site_claim_id: _builtins.str
     """Who asks for a free site, where `agent_ids` is empty: a name that outlives the process, as that of its
     container, of the same form as an agent's. One holder has one site: started again it gets the same one while
     that is free, and its older process, should it still seem alive, is given up.
@@ -229,7 +229,7 @@ class Join(_message.Message):
     def agent_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Names of the agents that this process hosts: 1 to 65,536, each 1 to 64 of letters, digits, '.', '_' and '-',
         not beginning with '.'; no name twice. More than one makes a group. Empty where the process brings no name and
-        asks for a free site; see `holder`.
+        asks for a free site; see `site_claim_id`.
         """
 
     @_builtins.property
@@ -246,12 +246,12 @@ class Join(_message.Message):
         workload: _builtins.str = ...,
         client_version: _builtins.str = ...,
         resumption: Global___SessionResumption | None = ...,
-        holder: _builtins.str = ...,
+        site_claim_id: _builtins.str = ...,
         keeps_state: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["resumption", b"resumption"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_ids", b"agent_ids", "client_version", b"client_version", "feature_dim", b"feature_dim", "feature_fingerprint", b"feature_fingerprint", "holder", b"holder", "instance_id", b"instance_id", "keeps_state", b"keeps_state", "resumption", b"resumption", "workload", b"workload"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_ids", b"agent_ids", "client_version", b"client_version", "feature_dim", b"feature_dim", "feature_fingerprint", b"feature_fingerprint", "instance_id", b"instance_id", "keeps_state", b"keeps_state", "resumption", b"resumption", "site_claim_id", b"site_claim_id", "workload", b"workload"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -857,7 +857,7 @@ class AgentStatus(_message.Message):
 
     AGENT_ID_FIELD_NUMBER: _builtins.int
     PHASE_FIELD_NUMBER: _builtins.int
-    SILENT_SECONDS_FIELD_NUMBER: _builtins.int
+    SECONDS_SINCE_LAST_MESSAGE_FIELD_NUMBER: _builtins.int
     AWAITED_FIELD_NUMBER: _builtins.int
     ROUNDS_COUNTED_FIELD_NUMBER: _builtins.int
     RECONNECTS_FIELD_NUMBER: _builtins.int
@@ -872,7 +872,7 @@ class AgentStatus(_message.Message):
     """Name of the agent."""
     phase: Global___AgentPhase.ValueType
     """Where it stands."""
-    silent_seconds: _builtins.float
+    seconds_since_last_message: _builtins.float
     """Seconds since anything was heard from it; 0 or more."""
     awaited: _builtins.bool
     """Whether the open round waits for its gradient."""
@@ -899,7 +899,7 @@ class AgentStatus(_message.Message):
         *,
         agent_id: _builtins.str = ...,
         phase: Global___AgentPhase.ValueType = ...,
-        silent_seconds: _builtins.float = ...,
+        seconds_since_last_message: _builtins.float = ...,
         awaited: _builtins.bool = ...,
         rounds_counted: _builtins.int = ...,
         reconnects: _builtins.int = ...,
@@ -913,7 +913,7 @@ class AgentStatus(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_gone_in_round", b"_gone_in_round", "_last_round", b"_last_round", "_td_error", b"_td_error", "gone_in_round", b"gone_in_round", "last_round", b"last_round", "td_error", b"td_error"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_gone_in_round", b"_gone_in_round", "_last_round", b"_last_round", "_td_error", b"_td_error", "absent_rounds", b"absent_rounds", "agent_id", b"agent_id", "awaited", b"awaited", "gone_cause", b"gone_cause", "gone_in_round", b"gone_in_round", "head_bounded", b"head_bounded", "last_round", b"last_round", "outlier_rounds", b"outlier_rounds", "phase", b"phase", "reconnects", b"reconnects", "rounds_counted", b"rounds_counted", "silent_seconds", b"silent_seconds", "td_error", b"td_error"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_gone_in_round", b"_gone_in_round", "_last_round", b"_last_round", "_td_error", b"_td_error", "absent_rounds", b"absent_rounds", "agent_id", b"agent_id", "awaited", b"awaited", "gone_cause", b"gone_cause", "gone_in_round", b"gone_in_round", "head_bounded", b"head_bounded", "last_round", b"last_round", "outlier_rounds", b"outlier_rounds", "phase", b"phase", "reconnects", b"reconnects", "rounds_counted", b"rounds_counted", "seconds_since_last_message", b"seconds_since_last_message", "td_error", b"td_error"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__gone_in_round: _TypeAlias = _typing.Literal["gone_in_round"]  # noqa: Y015
     _WhichOneofArgType__gone_in_round: _TypeAlias = _typing.Literal["_gone_in_round", b"_gone_in_round"]  # noqa: Y015

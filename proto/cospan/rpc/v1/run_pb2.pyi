@@ -17,37 +17,37 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
-class _CorrectionSchedule:
+class _HeadUpdate:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
 
-class _CorrectionScheduleEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_CorrectionSchedule.ValueType], _builtins.type):
+class _HeadUpdateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_HeadUpdate.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
-    CORRECTION_SCHEDULE_UNSPECIFIED: _CorrectionSchedule.ValueType  # 0
+    HEAD_UPDATE_UNSPECIFIED: _HeadUpdate.ValueType  # 0
     """Not set; a specification that carries it is refused."""
-    CORRECTION_SCHEDULE_END_OF_ROUND: _CorrectionSchedule.ValueType  # 1
+    HEAD_UPDATE_END_OF_ROUND: _HeadUpdate.ValueType  # 1
     """One L-step correction at the end of the round: Algorithm 1 of arXiv:2603.02426."""
-    CORRECTION_SCHEDULE_EVERY_STEP: _CorrectionSchedule.ValueType  # 2
+    HEAD_UPDATE_EVERY_STEP: _HeadUpdate.ValueType  # 2
     """A TD(λ) correction at every environment step of the round, the basis frozen."""
-    CORRECTION_SCHEDULE_LEAST_SQUARES: _CorrectionSchedule.ValueType  # 3
+    HEAD_UPDATE_LEAST_SQUARES: _HeadUpdate.ValueType  # 3
     """No step: after every round the head solves the least-squares TD(λ) system of the agent's own transitions."""
-    CORRECTION_SCHEDULE_FULL_HISTORY: _CorrectionSchedule.ValueType  # 4
+    HEAD_UPDATE_FULL_HISTORY: _HeadUpdate.ValueType  # 4
     """The same, from the d × d system of all transitions so far; the gradient, too, is that of all of them."""
 
-class CorrectionSchedule(_CorrectionSchedule, metaclass=_CorrectionScheduleEnumTypeWrapper):
+class HeadUpdate(_HeadUpdate, metaclass=_HeadUpdateEnumTypeWrapper):
     """When an agent corrects its head within a round."""
 
-CORRECTION_SCHEDULE_UNSPECIFIED: CorrectionSchedule.ValueType  # 0
+HEAD_UPDATE_UNSPECIFIED: HeadUpdate.ValueType  # 0
 """Not set; a specification that carries it is refused."""
-CORRECTION_SCHEDULE_END_OF_ROUND: CorrectionSchedule.ValueType  # 1
+HEAD_UPDATE_END_OF_ROUND: HeadUpdate.ValueType  # 1
 """One L-step correction at the end of the round: Algorithm 1 of arXiv:2603.02426."""
-CORRECTION_SCHEDULE_EVERY_STEP: CorrectionSchedule.ValueType  # 2
+HEAD_UPDATE_EVERY_STEP: HeadUpdate.ValueType  # 2
 """A TD(λ) correction at every environment step of the round, the basis frozen."""
-CORRECTION_SCHEDULE_LEAST_SQUARES: CorrectionSchedule.ValueType  # 3
+HEAD_UPDATE_LEAST_SQUARES: HeadUpdate.ValueType  # 3
 """No step: after every round the head solves the least-squares TD(λ) system of the agent's own transitions."""
-CORRECTION_SCHEDULE_FULL_HISTORY: CorrectionSchedule.ValueType  # 4
+HEAD_UPDATE_FULL_HISTORY: HeadUpdate.ValueType  # 4
 """The same, from the d × d system of all transitions so far; the gradient, too, is that of all of them."""
-Global___CorrectionSchedule: _TypeAlias = CorrectionSchedule  # noqa: Y015
+Global___HeadUpdate: _TypeAlias = HeadUpdate  # noqa: Y015
 
 class _ParticipationPolicy:
     ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -112,7 +112,7 @@ class Method(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     STEPS_PER_ROUND_FIELD_NUMBER: _builtins.int
-    CORRECTIONS_FIELD_NUMBER: _builtins.int
+    HEAD_UPDATE_FIELD_NUMBER: _builtins.int
     HEAD_STEP_FIELD_NUMBER: _builtins.int
     GAIN_STEP_FIELD_NUMBER: _builtins.int
     HEAD_RADIUS_FIELD_NUMBER: _builtins.int
@@ -134,7 +134,7 @@ class Method(_message.Message):
     LARGEST_TURN_FIELD_NUMBER: _builtins.int
     steps_per_round: _builtins.int
     """L, environment steps an agent takes in one round; 1 or more."""
-    corrections: Global___CorrectionSchedule.ValueType
+    head_update: Global___HeadUpdate.ValueType
     """When the head is corrected."""
     head_step: _builtins.float
     """β, the head's step size; above 0. Where `reward_scaled`, in 1 / ρ², with ρ the root mean square norm of the agent's
@@ -195,7 +195,7 @@ class Method(_message.Message):
         self,
         *,
         steps_per_round: _builtins.int = ...,
-        corrections: Global___CorrectionSchedule.ValueType = ...,
+        head_update: Global___HeadUpdate.ValueType = ...,
         head_step: _builtins.float = ...,
         gain_step: _builtins.float = ...,
         head_radius: _builtins.float = ...,
@@ -218,7 +218,7 @@ class Method(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["aggregation", b"aggregation", "basis_step", b"basis_step", "clip_norm", b"clip_norm", "corrections", b"corrections", "decay_horizon", b"decay_horizon", "decay_power", b"decay_power", "explained_power", b"explained_power", "forgetting", b"forgetting", "gain_step", b"gain_step", "head_radius", b"head_radius", "head_step", b"head_step", "implicit_head_step", b"implicit_head_step", "largest_turn", b"largest_turn", "preconditioned", b"preconditioned", "preconditioner_floor", b"preconditioner_floor", "reward_scaled", b"reward_scaled", "row_scaled", b"row_scaled", "steps_per_round", b"steps_per_round", "trace_decay", b"trace_decay", "trimmed_share", b"trimmed_share", "warm_up_rounds", b"warm_up_rounds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["aggregation", b"aggregation", "basis_step", b"basis_step", "clip_norm", b"clip_norm", "decay_horizon", b"decay_horizon", "decay_power", b"decay_power", "explained_power", b"explained_power", "forgetting", b"forgetting", "gain_step", b"gain_step", "head_radius", b"head_radius", "head_step", b"head_step", "head_update", b"head_update", "implicit_head_step", b"implicit_head_step", "largest_turn", b"largest_turn", "preconditioned", b"preconditioned", "preconditioner_floor", b"preconditioner_floor", "reward_scaled", b"reward_scaled", "row_scaled", b"row_scaled", "steps_per_round", b"steps_per_round", "trace_decay", b"trace_decay", "trimmed_share", b"trimmed_share", "warm_up_rounds", b"warm_up_rounds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -239,8 +239,8 @@ class RunSpecification(_message.Message):
     SEED_FIELD_NUMBER: _builtins.int
     METHOD_FIELD_NUMBER: _builtins.int
     PARTICIPATION_FIELD_NUMBER: _builtins.int
-    LIVENESS_SECONDS_FIELD_NUMBER: _builtins.int
-    ROUND_SECONDS_FIELD_NUMBER: _builtins.int
+    SESSION_TIMEOUT_SECONDS_FIELD_NUMBER: _builtins.int
+    ROUND_TIMEOUT_SECONDS_FIELD_NUMBER: _builtins.int
     QUORUM_FIELD_NUMBER: _builtins.int
     DEADLINE_SECONDS_FIELD_NUMBER: _builtins.int
     MAX_STALENESS_FIELD_NUMBER: _builtins.int
@@ -261,9 +261,9 @@ class RunSpecification(_message.Message):
     """Seed of the run: of the initial basis and of every agent's own generator."""
     participation: Global___ParticipationPolicy.ValueType
     """Whom a round waits for."""
-    liveness_seconds: _builtins.float
+    session_timeout_seconds: _builtins.float
     """Longest silence, in seconds, after which an agent is taken for dead and no longer waited for; 0.01 to 1e9."""
-    round_seconds: _builtins.float
+    round_timeout_seconds: _builtins.float
     """Longest time, in seconds, that one round waits for an agent that is alive but sends no gradient, once others have
     sent theirs; above 0, at most 1e9.
     """
@@ -297,8 +297,8 @@ class RunSpecification(_message.Message):
         seed: _builtins.int = ...,
         method: Global___Method | None = ...,
         participation: Global___ParticipationPolicy.ValueType = ...,
-        liveness_seconds: _builtins.float = ...,
-        round_seconds: _builtins.float = ...,
+        session_timeout_seconds: _builtins.float = ...,
+        round_timeout_seconds: _builtins.float = ...,
         quorum: _builtins.float = ...,
         deadline_seconds: _builtins.float = ...,
         max_staleness: _builtins.int = ...,
@@ -306,7 +306,7 @@ class RunSpecification(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["method", b"method"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agents", b"agents", "deadline_seconds", b"deadline_seconds", "feature_dim", b"feature_dim", "feature_fingerprint", b"feature_fingerprint", "liveness_seconds", b"liveness_seconds", "max_staleness", b"max_staleness", "method", b"method", "min_agents", b"min_agents", "participation", b"participation", "quorum", b"quorum", "rank", b"rank", "round_seconds", b"round_seconds", "rounds", b"rounds", "seed", b"seed", "workload", b"workload"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agents", b"agents", "deadline_seconds", b"deadline_seconds", "feature_dim", b"feature_dim", "feature_fingerprint", b"feature_fingerprint", "max_staleness", b"max_staleness", "method", b"method", "min_agents", b"min_agents", "participation", b"participation", "quorum", b"quorum", "rank", b"rank", "round_timeout_seconds", b"round_timeout_seconds", "rounds", b"rounds", "seed", b"seed", "session_timeout_seconds", b"session_timeout_seconds", "workload", b"workload"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -61,7 +61,7 @@ class Entry:
     has_joined: bool
 
 
-class Doorkeeper(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc's stubs leave it untyped
+class AdmissionInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc's stubs leave it untyped
     """The accounts of all peers of one coordinator; on one event loop, without locks."""
 
     def __init__(
@@ -141,7 +141,7 @@ class Doorkeeper(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc's st
         self._change(entry, joined)
 
     def count(self, error: CospanError, identity: Identity) -> None:
-        """Counts a refusal, and logs it unless another one was logged just before."""
+        """Counters a refusal, and logs it unless another one was logged just before."""
         self.refused[error.reason] += 1
         now = self._clock()
         if now >= self._next_line:

@@ -1,7 +1,7 @@
 """How many messages a stream may send: so many for every round that was opened, and some more with time.
 
 An honest session of n agents sends at most n gradients a round, a second time after a break, and a heartbeat four
-times per liveness bound where it is silent otherwise. So what it may send follows from the rounds: a run of
+times per session timeout where it is silent otherwise. So what it may send follows from the rounds: a run of
 thousands of rounds a second needs no other limit than one of a round a minute. What exceeds it can only be copies,
 gradients of rounds that are over, and heartbeats that nobody needs.
 
@@ -43,12 +43,12 @@ class Terms:
         return cls(
             burst=_SPARE_MESSAGES + 4.0 * agents,
             per_round=2.0 + 2.0 * agents,
-            per_second=4.0 + _HEARTBEATS_PER_LIVENESS / specification.liveness_seconds,
+            per_second=4.0 + _HEARTBEATS_PER_LIVENESS / specification.session_timeout_seconds,
             message_bytes=max_message_bytes(specification.feature_dim, specification.rank, agents),
         )
 
 
-class Allowance:
+class StreamRateLimit:
     """What a stream may still send: its terms, and what has come of them so far."""
 
     __slots__ = ("_left", "_round", "_since", "_terms")
@@ -59,7 +59,7 @@ class Allowance:
         self._round, self._since = round_number, now
 
     def charge(self, message_bytes: int, round_number: int, now: float) -> None:
-        """Counts a message that comes now, while this round is open.
+        """Counters a message that comes now, while this round is open.
 
         Raises:
             RateLimitedError: there is not as much left.

@@ -6,9 +6,9 @@
 
 Nothing here knows of sockets, files, threads or a clock. An event that is not allowed raises a `RemoteError` for
 the peer that caused it, and changes nothing. Liveness has one rule: whoever is awaited, or merely here, is given
-up after `liveness_seconds` of silence, or when an open round has waited `round_seconds` for its gradient; longer
-where no agent has sent one by then (`cospan.server.machine.round_timeout`). No round whose first gradient came
-within `round_seconds` stays open for longer than that.
+up after `session_timeout_seconds` of silence, or when an open round has waited `round_timeout_seconds` for its
+gradient; longer where no agent has sent one by then (`cospan.server.machine.round_timeout`). No round whose first
+gradient came within `round_timeout_seconds` stays open for longer than that.
 """
 
 from collections.abc import Iterable
@@ -16,9 +16,9 @@ from dataclasses import replace
 
 from cospan.core.specification import RunSpecification
 from cospan.server.machine import rounds
-from cospan.server.machine.collections.agent_set import NOBODY, Roll
-from cospan.server.machine.collections.participation_counts import Tally
-from cospan.server.machine.collections.persistent_map import Layered
+from cospan.server.machine.collections.agent_set import NOBODY, AgentSet
+from cospan.server.machine.collections.participation_counts import ParticipationCounts
+from cospan.server.machine.collections.persistent_map import PersistentMap
 from cospan.server.machine.events import (
     BasisComputed,
     BasisFailed,
@@ -117,15 +117,15 @@ def restored_state(
         round=saved.round,
         durable_round=saved.round,
         started=saved.round > 0,
-        sessions=Layered(sessions),
-        hosts=Layered({agent: token for token, session in sessions.items() for agent in session.agent_ids}),
-        everybody=Roll(session.agent_ids for session in saved.sessions),
-        seats=Layered(saved.seats),
-        departures=Layered({departure.agent_id: departure for departure in saved.departures}),
-        accepted={number: Roll.of_names(names) for number, names in saved.accepted.items()},
-        last_contributors=Roll.of_names(saved.last_contributors),
+        sessions=PersistentMap(sessions),
+        hosts=PersistentMap({agent: token for token, session in sessions.items() for agent in session.agent_ids}),
+        everybody=AgentSet(session.agent_ids for session in saved.sessions),
+        seats=PersistentMap(saved.seats),
+        departures=PersistentMap({departure.agent_id: departure for departure in saved.departures}),
+        accepted={number: AgentSet.of_names(names) for number, names in saved.accepted.items()},
+        last_contributors=AgentSet.of_names(saved.last_contributors),
         expected=saved.last_contributors,
-        rounds_counted=Tally(saved.rounds_counted, saved.last_rounds),
+        rounds_counted=ParticipationCounts(saved.rounds_counted, saved.last_rounds),
         return_seconds=return_seconds,
     )
 
@@ -213,7 +213,7 @@ def next_deadline(state: CoordinatorState) -> float | None:
     if state.phase is RunPhase.WAITING:
         deadlines.append(state.phase_since + _longest_start(state))
     if state.deserted_since is not None:
-        deadlines.append(state.deserted_since + spec.round_seconds)
+        deadlines.append(state.deserted_since + spec.round_timeout_seconds)
     return min(deadlines, default=None)
 
 
@@ -225,7 +225,7 @@ def _on_join(state: CoordinatorState, event: JoinRequested, now: float) -> Outco
     state, more = rounds.start_if_complete(state, now)
     commands += more
     # A lost group may come back smaller, or as others: nobody else may be awaited then.
-    state, more = _go_on(state, now)
+    state, more = _reevaluate(state, now)
     return state, commands + more
 
 
@@ -240,11 +240,11 @@ def _on_leave(state: CoordinatorState, event: LeaveArrived, now: float) -> Outco
     if state.phase is RunPhase.COLLECTING and not state.sessions and not event.returning:
         state, more = rounds.finish(state, FinishCause.NO_AGENTS, "every agent has left", now)
         return state, commands + more
-    state, more = _go_on(state, now)
+    state, more = _reevaluate(state, now)
     return state, commands + more
 
 
-def _go_on(state: CoordinatorState, now: float) -> Outcome:
+def _reevaluate(state: CoordinatorState, now: float) -> Outcome:
     """After somebody went: the round may be complete without it, or have nobody left who may take part."""
     abandoned = state.frozen and not state.awaited and not state.contributions
     return rounds.start(state, now) if abandoned and state.sessions else rounds.close_if_complete(state, now)
@@ -271,7 +271,7 @@ def _on_tick(state: CoordinatorState, now: float) -> Outcome:
     if state.contributions and now - state.phase_since >= longest_round(state):
         # Who is still awaited has joined in mid-round. It stays, but no row of joiners holds a round up for ever.
         state = replace(state, awaited=NOBODY)
-    state, more = _go_on(state, now)
+    state, more = _reevaluate(state, now)
     commands += more
     state, more = _finish_waiting(state, now)
     return state, commands + more
@@ -279,7 +279,8 @@ def _on_tick(state: CoordinatorState, now: float) -> Outcome:
 
 def _slow(state: CoordinatorState) -> Note:
     text = (
-        f"no agent has sent a gradient for {state.specification.round_seconds:g} s, and they are alive; the round "
+        f"no agent has sent a gradient for {state.specification.round_timeout_seconds:g} s, and they are alive; "
+        "the round "
         f"waits for the first one, {longest_round(state):g} s at the most"
     )
     return Note("round-slow", state.round, tuple(sorted(state.awaited.names)), text)
@@ -300,7 +301,7 @@ def give_up_overdue(state: CoordinatorState, now: float) -> Outcome:
 
 def _longest_silence(state: CoordinatorState) -> float:
     """After so many seconds without a sign of life a session is given up; after a restart all come back first."""
-    liveness = state.specification.liveness_seconds
+    liveness = state.specification.session_timeout_seconds
     returning = state.phase is RunPhase.WAITING and bool(state.expected)
     return max(liveness, state.return_seconds) if returning else liveness
 
@@ -340,8 +341,8 @@ def _finish_waiting(state: CoordinatorState, now: float) -> Outcome:
     spec = state.specification
     if state.phase is RunPhase.WAITING:
         return _on_late_fleet(state, now)
-    if state.deserted_since is not None and now - state.deserted_since >= spec.round_seconds:
-        text = f"every agent is gone, and none came back within {spec.round_seconds:g} s"
+    if state.deserted_since is not None and now - state.deserted_since >= spec.round_timeout_seconds:
+        text = f"every agent is gone, and none came back within {spec.round_timeout_seconds:g} s"
         return rounds.finish(state, FinishCause.NO_AGENTS, text, now)
     return state, ()
 

@@ -10,7 +10,7 @@ from jaxtyping import Float
 
 from cospan.core.aggregation.basis_update import BasisMove, Contribution
 from cospan.core.specification import RunSpecification
-from cospan.server.machine.collections.agent_set import Roll
+from cospan.server.machine.collections.agent_set import AgentSet
 from cospan.server.machine.sessions import Departure, Session
 from cospan.wire.errors import RemoteError
 from cospan.wire.messages import (
@@ -189,7 +189,7 @@ class ComputeBasis:
 class OfOneRound(Mapping[str, int]):
     """Agent → round, where it is the same round for all."""
 
-    names: Roll
+    names: AgentSet
     round: int
 
     def __getitem__(self, name: str) -> int:

@@ -57,14 +57,14 @@ def remove(state: CoordinatorState, token: str, cause: str, now: float) -> Outco
         agent: Departure(agent, state.round, cause, session.last_seen, session.reconnects)
         for agent in session.agent_ids
     }
-    sessions = state.sessions.without(token)
+    sessions = state.sessions.remove(token)
     state = replace(
         state,
         sessions=sessions,
-        hosts=state.hosts.without(*session.agent_ids),
-        everybody=state.everybody.minus(session.agent_ids),
-        awaited=state.awaited.minus(session.agent_ids),
-        departures=state.departures.having_all(gone),
+        hosts=state.hosts.remove(*session.agent_ids),
+        everybody=state.everybody.remove(session.agent_ids),
+        awaited=state.awaited.remove(session.agent_ids),
+        departures=state.departures.update(gone),
         departed_in_round=state.departed_in_round + session.agent_ids,
         deserted_since=None if sessions or state.phase is RunPhase.WAITING else now,
     )
@@ -91,16 +91,16 @@ def _seated(state: CoordinatorState, event: JoinRequested) -> tuple[JoinRequeste
     join = event.join
     if join.agent_ids:
         return event, None
-    index = _free_site(state, join.holder)
+    index = _free_site(state, join.site_claim_id)
     return replace(event, join=replace(join, agent_ids=(f"{SITE_PREFIX}{index}",))), index
 
 
-def _free_site(state: CoordinatorState, holder: str) -> int:
+def _free_site(state: CoordinatorState, site_claim_id: str) -> int:
     """The site that the holder has or had, unless somebody else has it now; else the first that nobody has."""
-    former = state.seats.get(holder)
+    former = state.seats.get(site_claim_id)
     if former is not None:
         token = state.hosts.get(f"{SITE_PREFIX}{former.index}")
-        if token is None or state.sessions[token].holder == holder:
+        if token is None or state.sessions[token].site_claim_id == site_claim_id:
             return former.index
     index = 0
     while f"{SITE_PREFIX}{index}" in state.hosts:
@@ -115,9 +115,9 @@ def _free_site(state: CoordinatorState, holder: str) -> int:
 
 def _seat_of(state: CoordinatorState, join: Join) -> tuple[str, int | None]:
     """Holder and site of a process that was given its site, was given up, and joins anew under its name."""
-    for holder, seat in state.seats.items():
+    for site_claim_id, seat in state.seats.items():
         if seat.instance_id == join.instance_id and join.agent_ids == (f"{SITE_PREFIX}{seat.index}",):
-            return holder, seat.index
+            return site_claim_id, seat.index
     return "", None
 
 
@@ -194,11 +194,13 @@ def _displace(state: CoordinatorState, join: Join, now: float) -> tuple[Coordina
         session = state.sessions[token]
         # A holder has one process: its older one, of which only the end is missing, need not be waited for. And a
         # process that joins with other names than before, as a relay does, is done with what it was.
-        same = session.instance_id == join.instance_id or (bool(join.holder) and session.holder == join.holder)
+        same = session.instance_id == join.instance_id or (
+            bool(join.site_claim_id) and session.site_claim_id == join.site_claim_id
+        )
         if session.phase is AgentPhase.CONNECTED and not same:
             raise AgentIdTakenError(
                 f"agent {agent!r} is hosted by another process that is connected; choose another id, or try "
-                f"again {state.specification.liveness_seconds:g} s after that process has ended"
+                f"again {state.specification.session_timeout_seconds:g} s after that process has ended"
             )
     notes: tuple[Command, ...] = ()
     for token in tokens:
@@ -228,12 +230,12 @@ def _open_session(
     now: float,
     before: tuple[Command, ...],
 ) -> Outcome:
-    agents, holder, seats = event.join.agent_ids, event.join.holder, state.seats
+    agents, site_claim_id, seats = event.join.agent_ids, event.join.site_claim_id, state.seats
     if site_index is None:
-        holder, site_index = _seat_of(state, event.join)
+        site_claim_id, site_index = _seat_of(state, event.join)
     else:
         # Put last anew: the oldest are forgotten first.
-        seats = seats.without(holder).having(holder, Seat(site_index, event.join.instance_id))
+        seats = seats.remove(site_claim_id).set(site_claim_id, Seat(site_index, event.join.instance_id))
         seats = remembered(seats, state.specification)
     returning = [state.departures[agent] for agent in agents if agent in state.departures]
     session = Session(
@@ -245,18 +247,18 @@ def _open_session(
         last_seen=now,
         opened=now,
         reconnects=max((gone.reconnects + 1 for gone in returning), default=0),
-        holder=holder,
+        site_claim_id=site_claim_id,
         site_index=site_index,
         needs_from=0 if event.join.keeps_state else None,
     )
     state = replace(
         state,
-        sessions=state.sessions.having(session.token, session),
-        hosts=state.hosts.having_all(dict.fromkeys(agents, session.token)),
-        everybody=state.everybody.plus(agents),
+        sessions=state.sessions.set(session.token, session),
+        hosts=state.hosts.update(dict.fromkeys(agents, session.token)),
+        everybody=state.everybody.add(agents),
         seats=seats,
-        awaited=state.awaited.plus(agents) if _takes_part_at_once(state, agents) else state.awaited,
-        departures=state.departures.without(*agents),
+        awaited=state.awaited.add(agents) if _takes_part_at_once(state, agents) else state.awaited,
+        departures=state.departures.remove(*agents),
         deserted_since=None,
     )
     joined = Note("agent-joined", state.round, agents)

@@ -52,8 +52,8 @@ def needed(specification: RunSpecification, taking_part: int) -> int:
 
 
 def deadline_seconds(specification: RunSpecification, pace: Pace | None) -> float:
-    """How long a round waits for more than its quorum, at most `round_seconds`."""
-    longest = specification.round_seconds
+    """How long a round waits for more than its quorum, at most `round_timeout_seconds`."""
+    longest = specification.round_timeout_seconds
     if specification.participation is Participation.ALL:
         return longest
     if specification.deadline_seconds > 0.0:

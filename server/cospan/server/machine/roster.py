@@ -5,7 +5,7 @@ bound, far above what a fleet of the specification's size needs.
 """
 
 from cospan.core.specification import RunSpecification
-from cospan.server.machine.collections.persistent_map import Layered
+from cospan.server.machine.collections.persistent_map import PersistentMap
 from cospan.server.machine.sessions import Seat
 from cospan.server.machine.state import CoordinatorState
 from cospan.wire.errors import TooManyAgentsError
@@ -32,7 +32,7 @@ def check_room(state: CoordinatorState, agent_ids: tuple[str, ...]) -> None:
         )
 
 
-def remembered(seats: Layered[str, Seat], specification: RunSpecification) -> Layered[str, Seat]:
+def remembered(seats: PersistentMap[str, Seat], specification: RunSpecification) -> PersistentMap[str, Seat]:
     """The newest seats; of the oldest holders it is forgotten which site they had."""
     surplus = max(0, len(seats) - most_agents(specification))
-    return seats.without(*list(seats)[:surplus]) if surplus else seats
+    return seats.remove(*list(seats)[:surplus]) if surplus else seats

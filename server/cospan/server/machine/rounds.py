@@ -14,8 +14,8 @@ from typing import Any
 
 from cospan.core.aggregation.basis_update import BasisMove, Contribution
 from cospan.core.specification import Participation
-from cospan.server.machine.collections.agent_set import NOBODY, Block, Roll
-from cospan.server.machine.collections.persistent_map import Layered
+from cospan.server.machine.collections.agent_set import NOBODY, AgentSet, Block
+from cospan.server.machine.collections.persistent_map import PersistentMap
 from cospan.server.machine.events import (
     BasisComputed,
     Broadcast,
@@ -78,7 +78,7 @@ def start(state: CoordinatorState, now: float) -> Outcome:
 def _frozen(state: CoordinatorState) -> CoordinatorState:
     """The state whose open round nobody takes part in but those who did before the restart."""
     others = tuple(state.awaited.names - state.expected)
-    return replace(state, frozen=True, awaited=state.awaited.minus(others))
+    return replace(state, frozen=True, awaited=state.awaited.remove(others))
 
 
 def _fleet_is_here(state: CoordinatorState, now: float) -> bool:
@@ -99,7 +99,7 @@ def connected(state: CoordinatorState) -> frozenset[str]:
 
 def open_round(state: CoordinatorState, now: float) -> CoordinatorState:
     """The state with an open round that awaits everybody who is here."""
-    return state.having(**_opened(state, now))
+    return state.evolve(**_opened(state, now))
 
 
 def _opened(state: CoordinatorState, now: float) -> dict[str, Any]:
@@ -108,7 +108,7 @@ def _opened(state: CoordinatorState, now: float) -> dict[str, Any]:
         "phase": RunPhase.COLLECTING,
         "phase_since": now,
         "awaited": state.everybody,
-        "contributions": Layered(),
+        "contributions": PersistentMap(),
         "counted": NOBODY,
         "stale": {},
         "quorum_seconds": None,
@@ -122,7 +122,7 @@ def _opened(state: CoordinatorState, now: float) -> dict[str, Any]:
 
 
 def on_gradient(state: CoordinatorState, event: GradientArrived, now: float) -> Outcome:
-    """Counts a gradient, or says why it does not count.
+    """Counters a gradient, or says why it does not count.
 
     Raises:
         RemoteError: it is not one that the session may send now; nothing has changed.
@@ -140,11 +140,11 @@ def on_gradient(state: CoordinatorState, event: GradientArrived, now: float) -> 
         if disposition is not None:
             receipt = Receipt(state.stamp, upload.round, disposition)
             return state.with_session(session), (Send(event.token, receipt),)
-        state = _with_room(state, upload.round, agents)
-    counted, awaited = state.counted.plus(agents), state.awaited.minus(agents)
-    state = state.having(
-        sessions=state.sessions.having(event.token, session),
-        contributions=state.contributions.having(agents[0], upload.contribution),
+        state = _evict_stale(state, upload.round, agents)
+    counted, awaited = state.counted.add(agents), state.awaited.remove(agents)
+    state = state.evolve(
+        sessions=state.sessions.set(event.token, session),
+        contributions=state.contributions.set(agents[0], upload.contribution),
         counted=counted if awaited else _in_one_order(counted, state.everybody),
         stale={**state.stale, agents: upload.round} if upload.round < state.round else state.stale,
         awaited=awaited,
@@ -190,11 +190,11 @@ def on_plain_gradients(state: CoordinatorState, uploads: Mapping[str, GradientUp
         if after is not session:
             heard[token] = after
     whole = not state.contributions and len(blocks) == state.awaited.block_count
-    counted = state.awaited if whole else state.counted.plus_all(blocks)
-    awaited = NOBODY if whole else state.awaited.without(blocks)
-    state = state.having(
-        sessions=sessions.having_all(heard) if heard else sessions,
-        contributions=state.contributions.having_all(summed),
+    counted = state.awaited if whole else state.counted.add_all(blocks)
+    awaited = NOBODY if whole else state.awaited.remove_blocks(blocks)
+    state = state.evolve(
+        sessions=sessions.update(heard) if heard else sessions,
+        contributions=state.contributions.update(summed),
         counted=counted if awaited else _in_one_order(counted, state.everybody),
         awaited=awaited,
         **with_first(state, now),
@@ -202,8 +202,8 @@ def on_plain_gradients(state: CoordinatorState, uploads: Mapping[str, GradientUp
     return close_if_complete(state, now)
 
 
-def _in_one_order(counted: Roll, everybody: Roll) -> Roll:
-    """The roll of a round that awaits nobody any more, in an order that does not depend on who came first.
+def _in_one_order(counted: AgentSet, everybody: AgentSet) -> AgentSet:
+    """The set of a round that awaits nobody any more, in an order that does not depend on who came first.
 
     Where all processes have counted as a whole it is `everybody` itself: the same from round to round, which costs
     nothing to compare.
@@ -212,7 +212,7 @@ def _in_one_order(counted: Roll, everybody: Roll) -> Roll:
         return everybody
     if counted.block_count == everybody.block_count and all(map(counted.has, everybody.blocks)):
         return everybody
-    return Roll(sorted(counted.blocks))
+    return AgentSet(sorted(counted.blocks))
 
 
 def _summed_agents(session: Session, upload: GradientUpload) -> Block:
@@ -266,7 +266,7 @@ def _counts_though_stale(state: CoordinatorState, round_number: int, agents: Blo
     return not warming_up and accepted.isdisjoint(agents) and state.counted.isdisjoint(agents)
 
 
-def _with_room(state: CoordinatorState, round_number: int, agents: Block) -> CoordinatorState:
+def _evict_stale(state: CoordinatorState, round_number: int, agents: Block) -> CoordinatorState:
     """The state without the stale contributions that a newer one of these agents takes the place of.
 
     Raises:
@@ -287,12 +287,12 @@ def _without_stale(state: CoordinatorState, agents: Block) -> CoordinatorState:
     """The state without a stale contribution; those of its agents that are here are awaited again."""
     awaited = state.awaited
     for name in agents:
-        awaited = awaited.plus((name,)) if name in state.hosts else awaited
+        awaited = awaited.add((name,)) if name in state.hosts else awaited
     return replace(
         state,
-        contributions=state.contributions.without(agents[0]),
+        contributions=state.contributions.remove(agents[0]),
         stale={key: number for key, number in state.stale.items() if key != agents},
-        counted=state.counted.minus(agents),
+        counted=state.counted.remove(agents),
         awaited=awaited,
     )
 
@@ -331,7 +331,7 @@ def close_if_complete(state: CoordinatorState, now: float) -> Outcome:
     if absent and absent - state.absent:
         text = "the round closed without it; it had its quorum, and its deadline was over"
         commands += (Note("agent-absent", state.round, tuple(sorted(absent - state.absent)), text),)
-    return state.having(phase=RunPhase.CLOSING, awaited=NOBODY, absent=absent), commands
+    return state.evolve(phase=RunPhase.CLOSING, awaited=NOBODY, absent=absent), commands
 
 
 def _in_agent_order(state: CoordinatorState) -> tuple[Contribution, ...]:
@@ -348,7 +348,7 @@ def on_basis(state: CoordinatorState, event: BasisComputed, now: float) -> Outco
     ahead = _may_run_ahead(state)
     store = StoreRound(_record(state, event.move, now), told=ahead)
     if not ahead:
-        return state.having(computed=event.move), (store, *noted)
+        return state.evolve(computed=event.move), (store, *noted)
     state = _advanced(state, event.move, now)
     return state, (Broadcast(BasisUpdate(state.stamp, state.basis)), store, *noted)
 
@@ -367,12 +367,12 @@ def _with_outliers(state: CoordinatorState, move: BasisMove) -> Outcome:
     if not move.outliers:
         return (replace(state, outliers=NOBODY) if state.outliers else state), ()
     ordered = sorted(state.counted.blocks)
-    found = Roll(ordered[index] for index in move.outliers)
+    found = AgentSet(ordered[index] for index in move.outliers)
     noted: tuple[Command, ...] = ()
     if found - state.outliers:
         text = "its gradient is far from those of the others, and hardly counts"
         noted = (Note("agent-outlier", state.round, tuple(sorted(found - state.outliers)), text),)
-    counts = state.outlier_rounds.plus(found, state.round)
+    counts = state.outlier_rounds.add(found, state.round)
     return replace(state, outliers=found, outlier_rounds=counts), noted
 
 
@@ -389,7 +389,7 @@ def on_stored(state: CoordinatorState, event: RoundsStored, now: float) -> Outco
 
 def _on_one_stored(state: CoordinatorState, record: RoundRecord, now: float) -> Outcome:
     if record.closed_round < state.round:  # it was told before
-        return state.having(durable_round=record.closed_round + 1), (ReportRound(record.report, record.closed),)
+        return state.evolve(durable_round=record.closed_round + 1), (ReportRound(record.report, record.closed),)
     if state.computed is None:
         return state, ()  # the coordinator went down meanwhile; nobody is told of this round any more
     state = _advanced(state, state.computed, now, durable=True)
@@ -457,7 +457,7 @@ def _advanced(state: CoordinatorState, move: BasisMove, now: float, *, durable: 
     pace = state.pace
     if state.quorum_seconds is not None and state.specification.deadline_seconds == 0.0:
         pace = with_round(pace, state.quorum_seconds)
-    state = state.having(
+    state = state.evolve(
         basis=move.basis,
         row_squares=move.row_squares,
         round=closed + 1,
@@ -466,22 +466,22 @@ def _advanced(state: CoordinatorState, move: BasisMove, now: float, *, durable: 
         last_contributors=counted,
         expected=state.expected if stays_frozen else frozenset(),
         pace=pace,
-        rounds_counted=state.rounds_counted.plus(counted, closed),
-        absent_rounds=state.absent_rounds.plus(state.absent, closed),
+        rounds_counted=state.rounds_counted.add(counted, closed),
+        absent_rounds=state.absent_rounds.add(state.absent, closed),
         **_opened(state, now),
     )
     return _frozen(state) if stays_frozen else state
 
 
-def _accepted(state: CoordinatorState) -> dict[int, Roll]:
+def _accepted(state: CoordinatorState) -> dict[int, AgentSet]:
     """Whose gradients have counted, by the round of the gradient; so far back as a duplicate is told from news."""
     oldest = state.round + 1 - max(1, state.specification.max_staleness)
     known = {number: names for number, names in state.accepted.items() if number >= oldest}
     fresh = state.counted
     for agents, number in state.stale.items():
-        fresh = fresh.minus(agents)
+        fresh = fresh.remove(agents)
         if number >= oldest:
-            known[number] = known.get(number, NOBODY).plus(agents)
+            known[number] = known.get(number, NOBODY).add(agents)
     known[state.round] = fresh
     return known
 
@@ -499,7 +499,7 @@ def finish(state: CoordinatorState, cause: FinishCause, message: str, now: float
         phase_since=now,
         finish_cause=cause,
         awaited=NOBODY,
-        contributions=Layered(),
+        contributions=PersistentMap(),
         counted=NOBODY,
         stale={},
         computed=None,

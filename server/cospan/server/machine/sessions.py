@@ -22,7 +22,7 @@ class Session:
         last_seen: when it was last heard, or up to 10 ms before.
         opened: when it joined; no round waits for it since before that.
         reconnects: how often it came back.
-        holder: who asked for the site that was given out; empty where the process brought its own names.
+        site_claim_id: who asked for the site that was given out; empty where the process brought its own names.
         site_index: of that site.
         needs_from: the bases from this round on are kept for it, since its file does not hold those rounds yet;
             None where it keeps no file.
@@ -36,7 +36,7 @@ class Session:
     last_seen: float
     opened: float = 0.0
     reconnects: int = 0
-    holder: str = ""
+    site_claim_id: str = ""
     site_index: int | None = None
     needs_from: int | None = None
 

@@ -9,9 +9,9 @@ from jaxtyping import Float
 
 from cospan.core.aggregation.basis_update import BasisMove, Contribution
 from cospan.core.specification import RunSpecification
-from cospan.server.machine.collections.agent_set import NOBODY, Roll
-from cospan.server.machine.collections.participation_counts import Tally
-from cospan.server.machine.collections.persistent_map import Layered
+from cospan.server.machine.collections.agent_set import NOBODY, AgentSet
+from cospan.server.machine.collections.participation_counts import ParticipationCounts
+from cospan.server.machine.collections.persistent_map import PersistentMap
 from cospan.server.machine.quorum import Pace
 from cospan.server.machine.sessions import Departure, Seat, Session
 from cospan.wire.messages import FinishCause, RunPhase, Stamp
@@ -64,10 +64,10 @@ class CoordinatorState:
         sites: how many sites can be given out; None where there is no limit.
         seats: holder → the site that was given to it.
         silent_seconds: the longest that a round waits for its first gradient, where agents are alive; up to
-            `round_seconds` it has no effect.
+            `round_timeout_seconds` it has no effect.
         first_seconds: how long the open round took to have its first gradient, once it has.
         slowest_first: the longest that a round of this coordinator took to have it; 0 where none has.
-        slow_round: the newest round that was said to have no gradient after `round_seconds`; -1 for none.
+        slow_round: the newest round that was said to have no gradient after `round_timeout_seconds`; -1 for none.
         coordinator_started: when this coordinator was started, in seconds since 1970; 0 where it does not say.
     """
 
@@ -79,35 +79,35 @@ class CoordinatorState:
     round: int = 0
     phase: RunPhase = RunPhase.WAITING
     phase_since: float = 0.0
-    sessions: Layered[str, Session] = field(default_factory=Layered)
-    hosts: Layered[str, str] = field(default_factory=Layered)
-    everybody: Roll = NOBODY
-    awaited: Roll = NOBODY
-    contributions: Layered[str, Contribution] = field(default_factory=Layered)
-    counted: Roll = NOBODY
+    sessions: PersistentMap[str, Session] = field(default_factory=PersistentMap)
+    hosts: PersistentMap[str, str] = field(default_factory=PersistentMap)
+    everybody: AgentSet = NOBODY
+    awaited: AgentSet = NOBODY
+    contributions: PersistentMap[str, Contribution] = field(default_factory=PersistentMap)
+    counted: AgentSet = NOBODY
     stale: Mapping[tuple[str, ...], int] = field(default_factory=dict)
-    accepted: Mapping[int, Roll] = field(default_factory=dict)
+    accepted: Mapping[int, AgentSet] = field(default_factory=dict)
     quorum_seconds: float | None = None
     pace: Pace | None = None
     computed: BasisMove | None = None
-    last_contributors: Roll = NOBODY
+    last_contributors: AgentSet = NOBODY
     expected: frozenset[str] = frozenset()
     frozen: bool = False
     most_ahead: int = 1
     told: int = 0
     frozen_until: int = 0
-    absent: Roll = NOBODY
-    rounds_counted: Tally = field(default_factory=Tally)
-    absent_rounds: Tally = field(default_factory=Tally)
-    outliers: Roll = NOBODY
-    outlier_rounds: Tally = field(default_factory=Tally)
-    departures: Layered[str, Departure] = field(default_factory=Layered)
+    absent: AgentSet = NOBODY
+    rounds_counted: ParticipationCounts = field(default_factory=ParticipationCounts)
+    absent_rounds: ParticipationCounts = field(default_factory=ParticipationCounts)
+    outliers: AgentSet = NOBODY
+    outlier_rounds: ParticipationCounts = field(default_factory=ParticipationCounts)
+    departures: PersistentMap[str, Departure] = field(default_factory=PersistentMap)
     departed_in_round: tuple[str, ...] = ()
     deserted_since: float | None = None
     finish_cause: FinishCause | None = None
     row_squares: Float[np.ndarray, " d"] | None = None
     sites: int | None = None
-    seats: Layered[str, Seat] = field(default_factory=Layered)
+    seats: PersistentMap[str, Seat] = field(default_factory=PersistentMap)
     return_seconds: float = 15.0
     durable_round: int = 0
     started: bool = False
@@ -133,7 +133,7 @@ class CoordinatorState:
         """Whether the open round is as far ahead of the disk as it may be; then it stays open."""
         return self.round - self.durable_round >= self.most_ahead
 
-    def having(self, **changes: Any) -> "CoordinatorState":
+    def evolve(self, **changes: Any) -> "CoordinatorState":
         """What `dataclasses.replace` gives, in a twelfth of the time: gradients and rounds make new states."""
         after = object.__new__(type(self))
         after.__dict__.update(self.__dict__, **changes)
@@ -141,7 +141,7 @@ class CoordinatorState:
 
     def with_session(self, session: Session) -> "CoordinatorState":
         """The state with one session added or replaced."""
-        return self.having(sessions=self.sessions.having(session.token, session))
+        return self.evolve(sessions=self.sessions.set(session.token, session))
 
     def check(self) -> None:
         """Raises AssertionError where an invariant does not hold; called by tests after every event."""
@@ -154,8 +154,8 @@ class CoordinatorState:
         assert self.awaited <= set(self.hosts), "only agents that are here are awaited"
         listed = list(self.counted)
         assert len(listed) == len(set(listed)), "no agent counts twice in a round"
-        rolls = (self.awaited, self.absent, self.outliers, self.last_contributors, *self.accepted.values())
-        assert all(len(roll) == len(roll.names) for roll in rolls), "a roll names nobody twice"
+        agent_sets = (self.awaited, self.absent, self.outliers, self.last_contributors, *self.accepted.values())
+        assert all(len(each) == len(each.names) for each in agent_sets), "a set names nobody twice"
         firsts = {agents[0] for agents in self.counted.blocks}
         assert firsts == self.contributions.keys(), "counted agents are those of the contributions"
         awaited = [{self.hosts[agent] for agent in agents} for agents in self.awaited.blocks]

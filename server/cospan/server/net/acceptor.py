@@ -10,8 +10,8 @@ import ssl
 from collections.abc import Callable
 from typing import Any
 
-from cospan.server.net.connection_slots import Guest, admission
-from cospan.server.net.log_throttle import Sparing
+from cospan.server.net.connection_slots import SlotHolder, admission
+from cospan.server.net.log_throttle import LogThrottle
 from cospan.wire.security.identity import network_of
 
 log = logging.getLogger(__name__)
@@ -40,7 +40,7 @@ class Connection(asyncio.Protocol):
     ) -> None:
         """Waits for a request from now on; `forget` is called when it is over."""
         self._loop = asyncio.get_running_loop()
-        self.guest = Guest(network_of(client[0]), self._loop.time())
+        self.guest = SlotHolder(network_of(client[0]), self._loop.time())
         self.client = client
         """Address and port of the other side."""
         self._forget = forget
@@ -167,7 +167,7 @@ class Acceptor:
         self._listening, self._make, self._name, self._most, self._tls = listening, make, name, most, tls
         self._connections: dict[tuple[str, int], Connection] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._sparing = Sparing()
+        self._sparing = LogThrottle()
 
     def __len__(self) -> int:
         return len(self._connections)

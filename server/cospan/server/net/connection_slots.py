@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 
 @dataclass(eq=False, slots=True)
-class Guest:
+class SlotHolder:
     """One connection.
 
     Attributes:
@@ -24,14 +24,14 @@ class Guest:
 
 
 @dataclass(frozen=True, slots=True)
-class Admission:
+class ConnectionSlots:
     """Whether a newcomer gets a place, and whose, where none was free."""
 
     admitted: bool
-    leaves: Guest | None = None
+    leaves: SlotHolder | None = None
 
 
-def admission(guests: Iterable[Guest], peer: str, *, most: int, most_of_peer: int) -> Admission:
+def admission(guests: Iterable[SlotHolder], peer: str, *, most: int, most_of_peer: int) -> ConnectionSlots:
     """Finds a place for a newcomer.
 
     Only a guest that waits can lose its place: of the peer that has the most of those, the one that has waited
@@ -49,10 +49,10 @@ def admission(guests: Iterable[Guest], peer: str, *, most: int, most_of_peer: in
     if len(of_peer) >= most_of_peer:
         there = of_peer
     elif len(there) < most:
-        return Admission(admitted=True)
+        return ConnectionSlots(admitted=True)
     waiting = [guest for guest in there if guest.waiting]
     if not waiting:
-        return Admission(admitted=False)
+        return ConnectionSlots(admitted=False)
     counts = Counter(guest.peer for guest in waiting)
     leaves = max(waiting, key=lambda guest: (counts[guest.peer], -guest.since))
-    return Admission(admitted=True, leaves=leaves)
+    return ConnectionSlots(admitted=True, leaves=leaves)

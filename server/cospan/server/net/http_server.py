@@ -11,7 +11,7 @@ from http import HTTPStatus
 
 from cospan.server.net.acceptor import Acceptor, Connection, bound_socket
 from cospan.server.net.host_header import names_host
-from cospan.server.net.log_throttle import Sparing
+from cospan.server.net.log_throttle import LogThrottle
 
 log = logging.getLogger(__name__)
 
@@ -183,7 +183,7 @@ class PlainHttpServer:
         self._listening = bound_socket(host, port)
         self.port: int = self._listening.getsockname()[1]
         """The real port, where 0 was asked for."""
-        self._sparing = Sparing()
+        self._sparing = LogThrottle()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._serving: asyncio.Task[None] | None = None
         self._started = threading.Event()

@@ -7,7 +7,7 @@ from collections.abc import Callable, Hashable
 _MOST_KINDS = 512
 
 
-class Sparing:
+class LogThrottle:
     """Which of many events of the same kind are to be logged; from any thread."""
 
     def __init__(self, seconds: float = 1.0, *, clock: Callable[[], float] = time.monotonic) -> None:

@@ -1,4 +1,4 @@
-"""The one place that builds a gRPC server for agents: service, doorkeeper, health, reflection, limits, address."""
+"""The one place that builds a gRPC server for agents: service, interceptor, health, reflection, limits, address."""
 
 import asyncio
 import time
@@ -13,11 +13,11 @@ from grpc_reflection.v1alpha import reflection
 from cospan.rpc.v1 import coordinator_service_pb2 as pb
 from cospan.server.admission.auth import server_credentials
 from cospan.server.admission.file_limits import connections_allowed
-from cospan.server.admission.interceptor import Doorkeeper
+from cospan.server.admission.interceptor import AdmissionInterceptor
 from cospan.server.admission.peer_limits import Kind, quota_of_all
 from cospan.server.net.binding import cannot_listen, free, resolved
-from cospan.server.rpc.service import LOOKING, OWN_WAY, CoordinatorService, Serves, handlers
-from cospan.server.telemetry.agent_stats import Sightings
+from cospan.server.rpc.service import LOOKING, OWN_WAY, AgentServer, CoordinatorService, handlers
+from cospan.server.telemetry.agent_stats import AgentStats
 from cospan.wire import fork_guard
 from cospan.wire.address import Address, parse_host
 from cospan.wire.limits import NO_COMPRESSION, max_message_bytes, max_recalled_bytes, server_options
@@ -29,11 +29,11 @@ _END_SECONDS = 1.0
 _JOINABLE_GROUP = 4096
 
 
-class Listener:
+class AgentListener:
     """Listens for the agents of one engine, and bounds what they may have of it."""
 
     def __init__(
-        self, engine: Serves, stop: Callable[[str], None], *, host: str, port: int, tls: TlsFiles | None
+        self, engine: AgentServer, stop: Callable[[str], None], *, host: str, port: int, tls: TlsFiles | None
     ) -> None:
         """Prepares; nothing listens yet.
 
@@ -51,9 +51,9 @@ class Listener:
         """
         self._engine, self._stop, self._address = engine, stop, parse_host(host, port)
         self._credentials = None if tls is None else _credentials(tls)
-        self.door = Doorkeeper(engine.state.specification.agents, own_way=OWN_WAY, looking=LOOKING)
+        self.door = AdmissionInterceptor(engine.state.specification.agents, own_way=OWN_WAY, looking=LOOKING)
         """Who may come in, and how many were refused."""
-        self.sightings = Sightings()
+        self.agent_stats = AgentStats()
         """What onlookers may know of agents beside the machine's state."""
         self._server: grpc.aio.Server | None = None
         self._health = health.aio.HealthServicer()
@@ -83,7 +83,7 @@ class Listener:
         recalled = max_recalled_bytes(spec.feature_dim, spec.rank)
         options = server_options(limit, connections_allowed(spec.agents), streams, answer_bytes=recalled)
         server = grpc.aio.server(options=options, interceptors=(self.door,), compression=NO_COMPRESSION)
-        service = CoordinatorService(self._engine, self._stop, self.door, self.sightings)
+        service = CoordinatorService(self._engine, self._stop, self.door, self.agent_stats)
         server.add_generic_rpc_handlers((handlers(service),))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         if self._credentials is None:  # with TLS every agent could read it, and the .proto files are public anyway

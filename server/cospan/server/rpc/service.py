@@ -15,9 +15,9 @@ from google.protobuf.message import DecodeError
 
 from cospan.rpc.v1 import coordinator_service_pb2 as pb
 from cospan.server.admission.auth import peer_identity
-from cospan.server.admission.interceptor import Context, Doorkeeper, Entry, refuse
+from cospan.server.admission.interceptor import AdmissionInterceptor, Context, Entry, refuse
 from cospan.server.admission.peer_limits import Kind
-from cospan.server.admission.stream_rate import Allowance, Terms
+from cospan.server.admission.stream_rate import StreamRateLimit, Terms
 from cospan.server.machine.events import (
     Event,
     HeartbeatArrived,
@@ -27,10 +27,10 @@ from cospan.server.machine.events import (
 )
 from cospan.server.machine.state import CoordinatorState
 from cospan.server.machine.transition import session_of
-from cospan.server.rpc.stream_writer import Writer
-from cospan.server.runtime.recent_rounds import RoundHistory
+from cospan.server.rpc.stream_writer import StreamWriter
+from cospan.server.runtime.recent_rounds import RecentRounds
 from cospan.server.runtime.streams import Stream
-from cospan.server.telemetry.agent_stats import Sightings
+from cospan.server.telemetry.agent_stats import AgentStats
 from cospan.server.telemetry.run_status import run_report
 from cospan.wire.codec.fast_path import AgentMessageReader
 from cospan.wire.codec.messages import decode_agent_message, encode_matrix, encode_specification, encode_stamp
@@ -62,17 +62,17 @@ _LAST_WORDS_SECONDS = 5.0
 """How long a stream that is to end waits for a peer that does not read what is on its way."""
 
 
-class UnreadError(CospanError):
+class UnreadableMessageError(CospanError):
     """A peer does not read what is sent to it; nobody is told, for it would not read that either."""
 
     reason = "UNREAD"
 
 
 @runtime_checkable
-class Serves(Protocol):
+class AgentServer(Protocol):
     """What runs a machine that agents speak with: a coordinator's engine, or a relay's."""
 
-    history: RoundHistory
+    history: RecentRounds
 
     @property
     def state(self) -> CoordinatorState:
@@ -111,12 +111,14 @@ class Serves(Protocol):
 class CoordinatorService:
     """`cospan.rpc.v1.CoordinatorService` over whatever serves a run."""
 
-    def __init__(self, engine: Serves, stop: Callable[[str], None], door: Doorkeeper, sightings: Sightings) -> None:
+    def __init__(
+        self, engine: AgentServer, stop: Callable[[str], None], door: AdmissionInterceptor, agent_stats: AgentStats
+    ) -> None:
         """Serves an engine; `stop` ends its run, with a sentence that says why; `door` says who may come in.
 
-        What onlookers may know of agents beside the machine's state goes to `sightings`.
+        What onlookers may know of agents beside the machine's state goes to `agent_stats`.
         """
-        self._engine, self._stop, self._door, self._sightings = engine, stop, door, sightings
+        self._engine, self._stop, self._door, self._sightings = engine, stop, door, agent_stats
 
     async def collaborate(self, _requests: AsyncIterator[pb.CollaborateRequest], context: Context) -> None:
         """One agent process' stream."""
@@ -128,7 +130,7 @@ class CoordinatorService:
         except RemoteError as refusal:
             self._door.count(refusal, identity)
             await refuse(context, refusal)
-        except UnreadError as failure:
+        except UnreadableMessageError as failure:
             self._door.count(failure, identity)
             # gRPC would say nothing more before what is on its way has arrived; so the stream is reset.
             raise asyncio.CancelledError from failure
@@ -138,11 +140,11 @@ class CoordinatorService:
 
         Raises:
             RemoteError: what the stream is to end with.
-            UnreadError: the peer does not read what is sent to it.
+            UnreadableMessageError: the peer does not read what is sent to it.
         """
         stream = self._engine.open_stream()
         reader = asyncio.create_task(self._read(stream, context, identity, entry))
-        writer = Writer(stream, context)
+        writer = StreamWriter(stream, context)
         try:
             await stream.ended.wait()
             await _last_words(writer.ended)
@@ -199,7 +201,7 @@ class CoordinatorService:
         session = state.sessions.get(stream.token or "")
         agents = len(session.agent_ids) if session is not None else 1
         terms = Terms.of_session(state.specification, agents)
-        allowance = Allowance(terms, round_number=state.round, now=time.monotonic())
+        allowance = StreamRateLimit(terms, round_number=state.round, now=time.monotonic())
         reader, engine, door = AgentMessageReader(state.specification), self._engine, self._door
         while (request := await context.read()) is not grpc.aio.EOF:
             door.received_bytes += len(request)
@@ -281,11 +283,11 @@ async def _last_words(written: "asyncio.Future[None]") -> None:
     """Lets what is on its way arrive.
 
     Raises:
-        UnreadError: the peer does not read it.
+        UnreadableMessageError: the peer does not read it.
     """
     done, _ = await asyncio.wait({written}, timeout=_LAST_WORDS_SECONDS)
     if not done:
-        raise UnreadError(f"the peer did not read for {_LAST_WORDS_SECONDS:g} s what was sent to it")
+        raise UnreadableMessageError(f"the peer did not read for {_LAST_WORDS_SECONDS:g} s what was sent to it")
     written.result()
 
 

@@ -15,7 +15,7 @@ from typing import TypeVar
 import numpy as np
 
 from cospan.core.aggregation.basis_update import arithmetic_of
-from cospan.core.aggregation.fallback import SoundMove, sound_move
+from cospan.core.aggregation.fallback import FallbackMove, sound_move
 from cospan.core.specification import RunSpecification
 from cospan.server import machine
 from cospan.server.machine.events import (
@@ -43,10 +43,10 @@ from cospan.server.machine.events import (
 from cospan.server.machine.membership import needed_from
 from cospan.server.machine.rounds import is_plain
 from cospan.server.machine.state import CoordinatorState
-from cospan.server.runtime.recent_rounds import RoundHistory
+from cospan.server.runtime.recent_rounds import RecentRounds
 from cospan.server.runtime.streams import Stream, Streams
 from cospan.server.storage.reader import read_past
-from cospan.server.storage.write_queue import Journal
+from cospan.server.storage.write_queue import WriteQueue
 from cospan.server.storage.writer import Operation, RunStore
 from cospan.wire.errors import CospanError
 from cospan.wire.limits import recalled_rounds
@@ -97,7 +97,7 @@ class Engine:
         self._count_sites = sites if callable(sites) else None
         self._counting = asyncio.Lock()
         known = None if callable(sites) else sites
-        self._journal: Journal | None = None
+        self._journal: WriteQueue | None = None
         if store is None:
             self.state = machine.initial_state(
                 specification,
@@ -111,9 +111,9 @@ class Engine:
             store.begin()
             store.needed_from = lambda: needed_from(self.state)
             self.state = self._restored(store, start_seconds, return_seconds, known)
-            self._journal = Journal(store, self.handle, together=max(1, self.state.most_ahead // 2))
-        self.state = self.state.having(coordinator_started=max(0.0, time.time()), silent_seconds=_SILENT_SECONDS)
-        self.history = RoundHistory(self.state.round)
+            self._journal = WriteQueue(store, self.handle, together=max(1, self.state.most_ahead // 2))
+        self.state = self.state.evolve(coordinator_started=max(0.0, time.time()), silent_seconds=_SILENT_SECONDS)
+        self.history = RecentRounds(self.state.round)
         self.ended = asyncio.Event()
         self.end: EndRun | Suspend | None = None
         self.stays_open = False
@@ -166,7 +166,7 @@ class Engine:
         Raises:
             RemoteError: the event is not allowed; nothing has changed.
         """
-        self._happen([*self._taken(), event])
+        self._dispatch([*self._taken(), event])
 
     def take(self, token: str, upload: GradientUpload) -> None:
         """Lets a gradient arrive: the machine sees those together that nobody can tell apart by when they came.
@@ -181,20 +181,20 @@ class Engine:
             return
         self._gathered[token] = upload
         if len(self._gathered) == self.state.awaited.block_count:
-            self._happen(self._taken())
+            self._dispatch(self._taken())
         elif self._gathering is None:
             self._gathering = asyncio.get_running_loop().call_later(_GATHERING_SECONDS, self._end_gathering)
 
     def _end_gathering(self) -> None:
         self._gathering = None
-        self._happen(self._taken())
+        self._dispatch(self._taken())
 
     def _taken(self) -> list[Event]:
         """What the machine has not seen yet."""
         gathered, self._gathered = self._gathered, {}
         return [GradientsArrived(gathered)] if gathered else []
 
-    def _happen(self, events: list[Event]) -> None:
+    def _dispatch(self, events: list[Event]) -> None:
         pending: deque[Event] = deque(events)
         while pending:
             self.state, commands = machine.step(self.state, pending.popleft(), self._clock())
@@ -238,7 +238,7 @@ class Engine:
         return None
 
     async def know_sites(self) -> None:
-        """Counts the sites that can be given out, where that was left for later; a failure leaves no limit."""
+        """Counters the sites that can be given out, where that was left for later; a failure leaves no limit."""
         async with self._counting:
             count, self._count_sites = self._count_sites, None
             if count is None:
@@ -248,7 +248,7 @@ class Engine:
             except CospanError as failure:
                 log.warning("the number of sites is not known, so it does not bound the agents: %s", failure)
                 return
-            self.state = self.state.having(sites=sites)
+            self.state = self.state.evolve(sites=sites)
 
     async def recall(self, agents: Collection[str], first: int, before: int) -> RecalledRounds:
         """The rounds from `first` on, below `before`, whose gradients of all `agents` counted, with their bases.
@@ -294,7 +294,7 @@ class Engine:
             return BasisFailed(command.round, f"round {command.round} gave no basis: {failure}")
         return BasisComputed(command.round, sound.move, sound.left_out, sound.problem)
 
-    def _sound_move(self, command: ComputeBasis) -> SoundMove:
+    def _sound_move(self, command: ComputeBasis) -> FallbackMove:
         method = self.state.specification.method
         return sound_move(command.basis, command.contributions, method, command.round, command.row_squares)
 
@@ -324,7 +324,7 @@ class Engine:
 
     async def keep_time(self) -> None:
         """Ticks the machine when a deadline is due, until the run ends."""
-        liveness = self.state.specification.liveness_seconds
+        liveness = self.state.specification.session_timeout_seconds
         while not self.ended.is_set():
             now = self._clock()
             deadline = machine.next_deadline(self.state)

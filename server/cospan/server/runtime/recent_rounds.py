@@ -11,7 +11,7 @@ _MOST_ROUNDS = 2_000
 _MOST_BASIS_BYTES = 64 * 2**20
 
 
-class RoundHistory:
+class RecentRounds:
     """A ring of round reports; what is older is in the store.
 
     The newest hold their basis, within 64 MiB in all; older ones only their numbers.

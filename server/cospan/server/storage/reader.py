@@ -106,7 +106,10 @@ def read_saved(path: Path) -> SavedRun:
             basis=basis,
             row_squares=row_squares,
             sessions=tuple(_session(row) for row in _rows(connection, path, "sessions ORDER BY token")),
-            seats={holder: Seat(index, instance) for holder, index, instance in _rows(connection, path, "seats")},
+            seats={
+                site_claim_id: Seat(index, instance)
+                for site_claim_id, index, instance in _rows(connection, path, "seats")
+            },
             departures=tuple(
                 Departure(agent, number, cause, 0.0, reconnects)
                 for agent, number, cause, reconnects in _rows(connection, path, "departures")
@@ -363,7 +366,7 @@ def _ascending(rows: Iterable[tuple[Any, ...]]) -> tuple[int, ...]:
 
 
 def _session(row: tuple[Any, ...]) -> Session:
-    token, instance_id, agents, reconnects, holder, site_index = row
+    token, instance_id, agents, reconnects, site_claim_id, site_index = row
     return Session(
         token=token,
         instance_id=instance_id,
@@ -372,7 +375,7 @@ def _session(row: tuple[Any, ...]) -> Session:
         phase=AgentPhase.LOST,
         last_seen=0.0,
         reconnects=reconnects,
-        holder=holder,
+        site_claim_id=site_claim_id,
         site_index=site_index,
     )
 

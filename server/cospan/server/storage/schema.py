@@ -26,7 +26,7 @@ _LEAST_ROW = 4
 _LEAST_LENGTH = 1 << 20
 _STEPS_BETWEEN_LOOKS = 100_000
 _INTERRUPT_SECONDS = 0.05
-_BESIDE = ("-wal", "-shm", "-journal")
+_BESIDE = ("-wal", "-shm", "-write_queue")
 
 TABLES = """
 CREATE TABLE run (
@@ -62,10 +62,10 @@ CREATE TABLE bases (
 );
 CREATE TABLE sessions (
     token TEXT PRIMARY KEY, instance_id TEXT NOT NULL, agents TEXT NOT NULL, reconnects INTEGER NOT NULL,
-    holder TEXT NOT NULL, site_index INTEGER, seal INTEGER NOT NULL
+    site_claim_id TEXT NOT NULL, site_index INTEGER, seal INTEGER NOT NULL
 );
 CREATE TABLE seats (
-    holder TEXT PRIMARY KEY, site_index INTEGER NOT NULL, instance_id TEXT NOT NULL, seal INTEGER NOT NULL
+    site_claim_id TEXT PRIMARY KEY, site_index INTEGER NOT NULL, instance_id TEXT NOT NULL, seal INTEGER NOT NULL
 );
 CREATE TABLE departures (
     agent TEXT PRIMARY KEY, round INTEGER NOT NULL, cause TEXT NOT NULL, reconnects INTEGER NOT NULL,

@@ -17,15 +17,15 @@ little each time and gets on, and one that is left alone writes seldom."""
 
 
 @runtime_checkable
-class Stores(Protocol):
-    """Where a journal writes to."""
+class RoundStore(Protocol):
+    """Where a write_queue writes to."""
 
     def write(self, operations: list[Operation]) -> None:
         """Stores everything, or nothing. Raises RunFileError where that cannot be."""
         ...
 
 
-class Journal:
+class WriteQueue:
     """Collects what is to be stored, and writes it in one transaction: while the disk is busy, and a moment longer.
 
     What nobody waits for is written when several rounds have come together: a transaction costs more than what is
@@ -34,7 +34,7 @@ class Journal:
 
     def __init__(
         self,
-        store: Stores,
+        store: RoundStore,
         handle: Callable[[RoundsStored | StoreFailed], None],
         *,
         together: int = 1,
@@ -46,7 +46,7 @@ class Journal:
             store: where to.
             handle: is told what was stored, and what could not be.
             together: so many rounds that were told already, at most, wait for each other: for 2 % of the time since
-                the journal was made, and for 250 ms at most.
+                the write_queue was made, and for 250 ms at most.
             clock: the time, in seconds.
         """
         self._store, self._handle, self._together = store, handle, together
@@ -57,7 +57,7 @@ class Journal:
         self._due: asyncio.TimerHandle | None = None
         self._idle = asyncio.Event()
         self._idle.set()
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="journal")
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="write_queue")
 
     def add(self, operation: Operation) -> None:
         """Takes an operation in; rounds are reported as `RoundsStored` when they are on the disk."""

@@ -65,14 +65,14 @@ class RunStore:
         lock: StoreLock,
         saved: SavedRun,
         *,
-        keep_every: int,
+        checkpoint_interval: int,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """See `create_store` and `open_store`."""
         self.path, self.saved = path, saved
         self._connection, self._lock = connection, lock
         self.incarnation = 0
-        self._keep_every = keep_every
+        self._checkpoint_interval = checkpoint_interval
         self._digest = saved.specification.digest()
         self._clock, self._told = clock, False
         self.needed_from: Callable[[], int | None] = lambda: None
@@ -148,10 +148,10 @@ class RunStore:
                 _change_run(cursor, specification=to_toml(specification), specification_digest=self._digest)
             case StoreMember(session=member):
                 agents = json.dumps(member.agent_ids)
-                values = (member.token, member.instance_id, agents, member.reconnects, member.holder)
+                values = (member.token, member.instance_id, agents, member.reconnects, member.site_claim_id)
                 _put(cursor, "sessions", *values, member.site_index)
                 if member.site_index is not None:
-                    _put(cursor, "seats", member.holder, member.site_index, member.instance_id)
+                    _put(cursor, "seats", member.site_claim_id, member.site_index, member.instance_id)
                 cursor.executemany(
                     "DELETE FROM departures WHERE agent = ?", [(agent,) for agent in member.agent_ids]
                 )
@@ -166,13 +166,13 @@ class RunStore:
         pruned = max(self._pruned, self._prunable(last, records[-1].move.basis.nbytes))
         for record in records:
             number = record.closed_round + 1
-            if number > pruned or number % self._keep_every == 0:
+            if number > pruned or number % self._checkpoint_interval == 0:
                 basis, row_squares = _blob(record.move.basis), _blob(record.move.row_squares)
                 values = (number, basis, row_squares, seal_of_arrays(basis or b"", row_squares))
                 cursor.execute("INSERT INTO bases VALUES (?, ?, ?, ?)", values)
         cursor.execute(
             "DELETE FROM bases WHERE round > ? AND round <= ? AND round % ? <> 0",
-            (self._pruned, pruned, self._keep_every),
+            (self._pruned, pruned, self._checkpoint_interval),
         )
         self._pruned = pruned
 
@@ -243,7 +243,7 @@ class RunStore:
 
 
 def create_store(
-    path: Path, specification: RunSpecification, *, run_id: str, keep_every: int = KEEP_EVERY
+    path: Path, specification: RunSpecification, *, run_id: str, checkpoint_interval: int = KEEP_EVERY
 ) -> RunStore:
     """A new run, which must not have a file yet; the file appears whole or not at all.
 
@@ -251,7 +251,7 @@ def create_store(
         path: of the file.
         specification: of the run.
         run_id: its name.
-        keep_every: of so many rounds one basis is kept for good, beside the newest.
+        checkpoint_interval: of so many rounds one basis is kept for good, beside the newest.
 
     Raises:
         RunFileError: there is a file, or none can be made.
@@ -270,15 +270,17 @@ def create_store(
                 name.unlink()
         lock.remove()
         raise
-    return RunStore(path, connection, lock, SavedRun(run_id, specification), keep_every=keep_every)
+    return RunStore(
+        path, connection, lock, SavedRun(run_id, specification), checkpoint_interval=checkpoint_interval
+    )
 
 
-def open_store(path: Path, *, keep_every: int = KEEP_EVERY, reopen: bool = False) -> RunStore:
+def open_store(path: Path, *, checkpoint_interval: int = KEEP_EVERY, reopen: bool = False) -> RunStore:
     """A run that was stored before, checked as a whole.
 
     Args:
         path: of the file.
-        keep_every: of so many rounds one basis is kept for good, beside the newest.
+        checkpoint_interval: of so many rounds one basis is kept for good, beside the newest.
         reopen: whether the last round of a run that did all its rounds is taken back, so that agents that were
             killed before they had written their files can take part in it again.
 
@@ -305,7 +307,7 @@ def open_store(path: Path, *, keep_every: int = KEEP_EVERY, reopen: bool = False
     except BaseException:
         lock.close()
         raise
-    return RunStore(path, connection, lock, saved, keep_every=keep_every)
+    return RunStore(path, connection, lock, saved, checkpoint_interval=checkpoint_interval)
 
 
 def _reopen(path: Path, rounds: int) -> None:
@@ -328,13 +330,13 @@ def _take_back(cursor: sqlite3.Cursor, rounds: int) -> None:
 
 def _fresh_files(path: Path) -> tuple[Path, Path]:
     """What a file is called until it is whole, and what SQLite puts beside it."""
-    return path.with_name(f".{path.name}.new"), path.with_name(f".{path.name}.new-journal")
+    return path.with_name(f".{path.name}.new"), path.with_name(f".{path.name}.new-write_queue")
 
 
 def _make_file(path: Path, run_id: str, specification: RunSpecification) -> None:
-    fresh, journal = _fresh_files(path)
+    fresh, write_queue = _fresh_files(path)
     fresh.unlink(missing_ok=True)
-    journal.unlink(missing_ok=True)
+    write_queue.unlink(missing_ok=True)
     # What SQLite puts beside it has the same mode.
     os.close(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
     connection = sqlite3.connect(fresh, isolation_level=None)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from cospan.server.machine.state import CoordinatorState
 
 
-class Sightings:
+class AgentStats:
     """By the names of agents that have joined, and as bounded as those: who is forgotten by the run is so here.
 
     Written on the event loop alone; a reader in another thread asks for one agent at a time.

@@ -16,13 +16,13 @@ ROUND_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2
 
 
 @runtime_checkable
-class Tells(Protocol):
+class CounterSource(Protocol):
     """What tells of a run's events: a coordinator's engine, or a relay's."""
 
     on_note: list[Callable[[Note], None]]
 
 
-class Counts:
+class Counters:
     """Counters of a run; written on the event loop alone."""
 
     def __init__(self) -> None:
@@ -43,8 +43,8 @@ class Counts:
         self.notes: dict[str, int] = {}
         """How many agents a note of each kind was of."""
 
-    def listen(self, engine: Tells) -> None:
-        """Counts from now on what an engine tells."""
+    def listen(self, engine: CounterSource) -> None:
+        """Counters from now on what an engine tells."""
         engine.on_note.append(self.note)
         on_round = getattr(engine, "on_round", None)  # a relay's rounds are its coordinator's to tell of
         if on_round is not None:

@@ -1,4 +1,4 @@
-"""A run as Prometheus' metrics: read from the state when somebody scrapes, and from what `Counts` has counted.
+"""A run as Prometheus' metrics: read from the state when somebody scrapes, and from what `Counters` has counted.
 
 The number of time series is bounded: no label holds the name of an agent, but for the few that are waited for.
 Needs prometheus_client (`cospan[metrics]`).
@@ -14,10 +14,10 @@ from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
 
-from cospan.server.admission.interceptor import Doorkeeper
+from cospan.server.admission.interceptor import AdmissionInterceptor
 from cospan.server.machine.state import CoordinatorState
 from cospan.server.runtime.streams import Streams
-from cospan.server.telemetry.counters import ROUND_SECONDS, Counts, Tells
+from cospan.server.telemetry.counters import ROUND_SECONDS, Counters, CounterSource
 from cospan.wire.errors import REASONS
 from cospan.wire.messages import AgentPhase, Disposition, RoundReport, RunPhase
 
@@ -27,7 +27,7 @@ UNREAD = "UNREAD"
 """The one reason that nobody is told, and so is in no table of errors: a peer that does not read."""
 _EVENTS = {
     "agent-joined": ("cospan_joins", "Agents that have joined the run."),
-    "agent-lost": ("cospan_losses", "Agents whose stream broke."),
+    "agent-lost": ("cospan_disconnects", "Agents whose stream broke."),
     "agent-back": ("cospan_reconnects", "Agents that came back after their stream broke."),
     "gradients-left-out": ("cospan_gradients_left_out", "Gradients that a round's arithmetic failed with."),
     "agent-gone": ("cospan_departures", "Agents that left, or were given up."),
@@ -37,7 +37,7 @@ _Family: TypeAlias = CounterMetricFamily | GaugeMetricFamily | HistogramMetricFa
 
 
 @runtime_checkable
-class Shows(Tells, Protocol):
+class MetricsSource(CounterSource, Protocol):
     """What can be scraped: a coordinator's engine, or a relay's."""
 
     @property
@@ -66,9 +66,9 @@ class Subject:
         closes_rounds: whether it closes rounds itself; a relay does not.
     """
 
-    engine: Shows
-    door: Doorkeeper
-    counts: Counts
+    engine: MetricsSource
+    door: AdmissionInterceptor
+    counts: Counters
     closes_rounds: bool = True
 
 
@@ -150,7 +150,7 @@ def longest_silent(state: CoordinatorState, now: float, most: int = MOST_NAMED) 
     return heapq.nlargest(most, found)
 
 
-def _of_events(counts: Counts) -> Iterator[_Family]:
+def _of_events(counts: Counters) -> Iterator[_Family]:
     """What has happened to the fleet since the process began."""
     for kind, (name, text) in _EVENTS.items():
         yield CounterMetricFamily(name, text, value=counts.notes.get(kind, 0))
@@ -170,7 +170,7 @@ def _of_traffic(subject: Subject) -> Iterator[_Family]:
         late.add_metric((disposition.value,), streams.receipts[disposition])
     yield late
     refused = CounterMetricFamily(
-        "cospan_refusals",
+        "cospan_rejected_requests",
         "Calls and streams that were refused or cut off, by the reason of the error.",
         labels=("reason",),
     )
@@ -179,11 +179,13 @@ def _of_traffic(subject: Subject) -> Iterator[_Family]:
     yield refused
 
 
-def _of_rounds(counts: Counts) -> Iterator[_Family]:
+def _of_rounds(counts: Counters) -> Iterator[_Family]:
     """The rounds that have closed since the process began, and the newest of them."""
     yield CounterMetricFamily("cospan_rounds", "Rounds that this process has closed.", value=counts.rounds)
     yield CounterMetricFamily("cospan_contributions", "Gradients of agents in them.", value=counts.contributions)
-    yield CounterMetricFamily("cospan_absences", "Agents that a round closed without.", value=counts.absences)
+    yield CounterMetricFamily(
+        "cospan_missed_contributions", "Agents that a round closed without.", value=counts.absences
+    )
     yield CounterMetricFamily("cospan_outliers", "Gradients far from those of the others.", value=counts.outliers)
     duration = HistogramMetricFamily("cospan_round_duration_seconds", "How long rounds take, from basis to basis.")
     duration.add_metric((), list(_cumulated(counts.by_duration)), sum_value=counts.seconds)

@@ -19,7 +19,7 @@ LOOK_SECONDS = 0.05
 _MOST_NAMED = 20
 
 
-class RoundTraces:
+class RoundTracer:
     """Makes the spans of one engine's rounds."""
 
     def __init__(self, engine: Engine, tracer: Tracer) -> None:

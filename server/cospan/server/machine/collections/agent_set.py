@@ -4,13 +4,13 @@ from collections.abc import Iterable, Iterator, Sequence, Set
 from itertools import chain
 from typing import TypeAlias
 
-from cospan.server.machine.collections.persistent_map import Layered
+from cospan.server.machine.collections.persistent_map import PersistentMap
 
 Block: TypeAlias = tuple[str, ...]
 """Agents that come and go together, mostly all those of a session; its first name stands for it."""
 
 
-class Roll(Set[str]):
+class AgentSet(Set[str]):
     """A frozen set of names, in disjoint blocks.
 
     Who asks for a block as a whole pays nothing for the number of its names. Everything else is right for any
@@ -20,14 +20,14 @@ class Roll(Set[str]):
     __slots__ = ("_blocks", "_length", "_names")
 
     def __init__(self, blocks: Iterable[Block] = ()) -> None:
-        """A roll of disjoint blocks, none of them empty."""
-        self._blocks = Layered({block[0]: block for block in blocks})
+        """A set of disjoint blocks, none of them empty."""
+        self._blocks = PersistentMap({block[0]: block for block in blocks})
         self._length = sum(map(len, self._blocks.values()))
         self._names: frozenset[str] | None = None
 
     @classmethod
-    def of_names(cls, names: Iterable[str]) -> "Roll":
-        """A roll of names that belong together with no others."""
+    def of_names(cls, names: Iterable[str]) -> "AgentSet":
+        """A set of names that belong together with no others."""
         return cls((name,) for name in names)
 
     @classmethod
@@ -53,49 +53,49 @@ class Roll(Set[str]):
         return self._names
 
     def has(self, block: Block) -> bool:
-        """Whether this is one of the blocks; where not, any of its names may be in the roll all the same."""
+        """Whether this is one of the blocks; where not, any of its names may be in the set all the same."""
         known = self._blocks.get(block[0]) if block else None
         return known is block or (known is not None and known == block)
 
-    def plus(self, block: Block) -> "Roll":
-        """The roll with one more block, none of whose names is in it."""
-        return self._with(self._blocks.having(block[0], block), self._length + len(block))
+    def add(self, block: Block) -> "AgentSet":
+        """The set with one more block, none of whose names is in it."""
+        return self._with(self._blocks.set(block[0], block), self._length + len(block))
 
-    def plus_all(self, blocks: Sequence[Block]) -> "Roll":
-        """The roll with more blocks, disjoint from each other and from it."""
+    def add_all(self, blocks: Sequence[Block]) -> "AgentSet":
+        """The set with more blocks, disjoint from each other and from it."""
         added = {block[0]: block for block in blocks}
-        return self._with(self._blocks.having_all(added), self._length + sum(map(len, blocks)))
+        return self._with(self._blocks.update(added), self._length + sum(map(len, blocks)))
 
-    def without(self, blocks: Sequence[Block]) -> "Roll":
-        """The roll without some of its own blocks (`has`)."""
+    def remove_blocks(self, blocks: Sequence[Block]) -> "AgentSet":
+        """The set without some of its own blocks (`has`)."""
         left = self._length - sum(map(len, blocks))
-        return self._with(self._blocks.without(*(block[0] for block in blocks)), left) if left else NOBODY
+        return self._with(self._blocks.remove(*(block[0] for block in blocks)), left) if left else NOBODY
 
-    def minus(self, names: Block) -> "Roll":
-        """The roll without these names; what is left of a block becomes one."""
+    def remove(self, names: Block) -> "AgentSet":
+        """The set without these names; what is left of a block becomes one."""
         if self.has(names):
-            return self._with(self._blocks.without(names[0]), self._length - len(names))
+            return self._with(self._blocks.remove(names[0]), self._length - len(names))
         if self.isdisjoint(names):
             return self
         gone = frozenset(names)
         left = (tuple(name for name in block if name not in gone) for block in self._blocks.values())
-        return Roll(block for block in left if block)
+        return AgentSet(block for block in left if block)
 
-    def _with(self, blocks: Layered[str, Block], length: int) -> "Roll":
-        after = object.__new__(Roll)
+    def _with(self, blocks: PersistentMap[str, Block], length: int) -> "AgentSet":
+        after = object.__new__(AgentSet)
         after._blocks, after._length, after._names = blocks, length, None
         return after
 
     def covers(self, names: Block) -> bool:
-        """Whether all these names are in the roll."""
+        """Whether all these names are in the set."""
         return self.has(names) or all(name in self for name in names)
 
     def isdisjoint(self, other: Iterable[str]) -> bool:
-        """Whether none of these names is in the roll."""
+        """Whether none of these names is in the set."""
         return not self._length or not any(name in self for name in other)
 
     def intersection(self, other: Iterable[str]) -> frozenset[str]:
-        """Those of these names that are in the roll."""
+        """Those of these names that are in the set."""
         return frozenset(name for name in other if name in self)
 
     def __contains__(self, name: object) -> bool:
@@ -112,7 +112,7 @@ class Roll(Set[str]):
         return self._length
 
     def __eq__(self, other: object) -> bool:
-        if isinstance(other, Roll):
+        if isinstance(other, AgentSet):
             if self is other or self._length != other._length:
                 return self is other
             return self._blocks == other._blocks or self.names == other.names
@@ -122,7 +122,7 @@ class Roll(Set[str]):
         return hash(self.names)
 
     def __repr__(self) -> str:
-        return f"Roll({list(self._blocks.values())!r})"
+        return f"AgentSet({list(self._blocks.values())!r})"
 
 
-NOBODY = Roll()
+NOBODY = AgentSet()

@@ -4,13 +4,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
 from typing import TypeAlias
 
-from cospan.server.machine.collections.agent_set import NOBODY, Block, Roll
+from cospan.server.machine.collections.agent_set import NOBODY, AgentSet, Block
 
 _Turns: TypeAlias = tuple[Block, int, int]
 """Agents, in how many rounds they were together, and the newest of these."""
 
 
-class Tally(Mapping[str, int]):
+class ParticipationCounts(Mapping[str, int]):
     """Agent → number of rounds, for agents that mostly are in the same rounds as the others of their process.
 
     A round of the same agents as the one before costs the same whatever their number; any other costs as much as
@@ -21,19 +21,19 @@ class Tally(Mapping[str, int]):
     __slots__ = ("_by_name", "_carried", "_streak", "_turns")
 
     def __init__(self, counts: Mapping[str, int] | None = None, newest: Mapping[str, int] | None = None) -> None:
-        """A tally of so many rounds of each agent, the newest of which is in `newest`."""
+        """A count of so many rounds of each agent, the newest of which is in `newest`."""
         newest = newest or {}
         self._carried = {name: (count, newest[name]) for name, count in (counts or {}).items()}
         self._turns: dict[str, _Turns] = {}
-        self._streak: tuple[Roll, int, int] = NOBODY, 0, 0
+        self._streak: tuple[AgentSet, int, int] = NOBODY, 0, 0
         """Who was in the newest rounds, in how many of them in a row, and the newest: in no block's turns yet."""
         self._by_name: dict[str, tuple[int, int]] | None = None
 
-    def plus(self, agents: Roll, number: int) -> "Tally":
-        """The tally after round `number`, in which these agents were."""
+    def add(self, agents: AgentSet, number: int) -> "ParticipationCounts":
+        """The counts after round `number`, in which these agents were."""
         if not agents:
             return self
-        after = object.__new__(Tally)
+        after = object.__new__(ParticipationCounts)
         after._carried, after._turns, after._by_name = self._carried, self._turns, None
         same, count, _ = self._streak
         if agents == same:
@@ -43,8 +43,8 @@ class Tally(Mapping[str, int]):
             after._take_turns(*self._streak)
         return after
 
-    def _take_turns(self, agents: Roll, count: int, newest: int) -> None:
-        """Adds rounds that are over to those of each block, in a tally that nobody has seen yet."""
+    def _take_turns(self, agents: AgentSet, count: int, newest: int) -> None:
+        """Adds rounds that are over to those of each block, in a count that nobody has seen yet."""
         self._turns = dict(self._turns)
         fresh = [block for block in agents.blocks if not self._knows(block)]
         if fresh:
@@ -58,7 +58,7 @@ class Tally(Mapping[str, int]):
         return known is not None and (known[0] is block or known[0] == block)
 
     def _make_room(self, names: frozenset[str]) -> None:
-        """Dissolves the blocks that have any of these names, in a tally that nobody has seen yet."""
+        """Dissolves the blocks that have any of these names, in a count that nobody has seen yet."""
         dissolved = [first for first, (block, _, _) in self._turns.items() if not names.isdisjoint(block)]
         if dissolved:
             self._carried = _with_turns(self._carried, [self._turns.pop(first) for first in dissolved])
@@ -87,7 +87,7 @@ class Tally(Mapping[str, int]):
         return len(self.by_name)
 
     def __repr__(self) -> str:
-        return f"Tally({dict(self)!r})"
+        return f"ParticipationCounts({dict(self)!r})"
 
 
 def _with_turns(carried: Mapping[str, tuple[int, int]], turns: Iterable[_Turns]) -> dict[str, tuple[int, int]]:

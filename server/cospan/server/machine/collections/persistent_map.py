@@ -12,7 +12,7 @@ _FEW = 32
 """So few entries are copied as they are."""
 
 
-class Layered(Mapping[_K, _V]):
+class PersistentMap(Mapping[_K, _V]):
     """A mapping of n entries; the one that differs from it in one entry costs O(√n), the older one stays as it is.
 
     Two layers: a dict that many mappings share, and the newest changes to it, which are copied with each change.
@@ -26,7 +26,7 @@ class Layered(Mapping[_K, _V]):
         self._upper: dict[_K, _V] = {}
         self._length = len(self._lower)
 
-    def having(self, key: _K, value: _V) -> "Layered[_K, _V]":
+    def set(self, key: _K, value: _V) -> "PersistentMap[_K, _V]":
         """The mapping with one entry added or replaced."""
         if len(self._lower) <= _FEW:  # there is no upper layer then
             whole = self._lower.copy()
@@ -35,16 +35,16 @@ class Layered(Mapping[_K, _V]):
         if key not in self._upper:
             return self._changed({key: value}, self._length + (key not in self._lower))
         if self._upper[key] is _GONE:  # it comes back, and so to the end
-            return Layered({**self._whole(), key: value})
+            return PersistentMap({**self._whole(), key: value})
         return self._changed({key: value}, self._length)
 
-    def having_all(self, entries: Mapping[_K, _V]) -> "Layered[_K, _V]":
+    def update(self, entries: Mapping[_K, _V]) -> "PersistentMap[_K, _V]":
         """The mapping with several entries added or replaced."""
         if len(self._lower) <= _FEW or not self._upper.keys().isdisjoint(entries):
-            return Layered({**self._whole(), **entries})
+            return PersistentMap({**self._whole(), **entries})
         return self._changed(entries, self._length + sum(1 for key in entries if key not in self._lower))
 
-    def without(self, *keys: _K) -> "Layered[_K, _V]":
+    def remove(self, *keys: _K) -> "PersistentMap[_K, _V]":
         """The mapping without the entries of these distinct keys that it has."""
         if len(self._lower) <= _FEW:
             whole = self._lower.copy()
@@ -54,8 +54,8 @@ class Layered(Mapping[_K, _V]):
         known = [key for key in keys if key in self]
         return self._changed(dict.fromkeys(known, _GONE), self._length - len(known)) if known else self
 
-    def _changed(self, entries: Mapping[_K, _V], length: int) -> "Layered[_K, _V]":
-        after: Layered[_K, _V] = object.__new__(Layered)
+    def _changed(self, entries: Mapping[_K, _V], length: int) -> "PersistentMap[_K, _V]":
+        after: PersistentMap[_K, _V] = object.__new__(PersistentMap)
         after._lower, after._upper, after._length = self._lower, {**self._upper, **entries}, length
         if len(after._lower) <= _FEW or len(after._upper) ** 2 > len(after._lower):
             after._lower, after._upper = after._whole(), {}
@@ -105,18 +105,18 @@ class Layered(Mapping[_K, _V]):
         return self._whole().items()
 
     def __eq__(self, other: object) -> bool:
-        if isinstance(other, Layered):
+        if isinstance(other, PersistentMap):
             return self._whole() == other._whole()
         return self._whole() == dict(other) if isinstance(other, Mapping) else NotImplemented
 
     __hash__ = None  # type: ignore[assignment]
 
     def __repr__(self) -> str:
-        return f"Layered({self._whole()!r})"
+        return f"PersistentMap({self._whole()!r})"
 
 
-def _of(entries: dict[_K, _V]) -> Layered[_K, _V]:
+def _of(entries: dict[_K, _V]) -> PersistentMap[_K, _V]:
     """A mapping of entries that nobody else writes to."""
-    after: Layered[_K, _V] = object.__new__(Layered)
+    after: PersistentMap[_K, _V] = object.__new__(PersistentMap)
     after._lower, after._upper, after._length = entries, {}, len(entries)
     return after
