@@ -26,6 +26,7 @@ _SUFFIXES = (
 _NAMES = frozenset({"Dockerfile", "Makefile"})
 _LEFT_OUT = frozenset({GLOSSARY, "CHANGELOG.md", "docs/scripts/check_glossary.py"})
 _GENERATED = ("_pb2.py", "_pb2_grpc.py")
+_OF_OTHERS = ("docs/assets/",)
 _GAP = r"(?:\s|[#*/>\"'])+"  # between the words of a phrase: blanks, line breaks, comment markers, quotes
 
 
@@ -103,7 +104,8 @@ def texts(root: Path, paths: Iterable[str]) -> Iterator[tuple[str, str]]:
     for path in paths:
         file = root / path
         is_text = file.suffix in _SUFFIXES or file.name in _NAMES
-        if is_text and path not in _LEFT_OUT and not path.endswith(_GENERATED) and file.is_file():
+        is_ours = path not in _LEFT_OUT and not path.endswith(_GENERATED) and not path.startswith(_OF_OTHERS)
+        if is_text and is_ours and file.is_file():
             yield path, file.read_text(encoding="utf-8")
 
 
