@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # Makes a local look-alike of python:3-slim from Debian packages, for machines that reach no image registry.
 #
-#   deploy/make-base-image.sh [TAG]        TAG is cospan-base:local unless said otherwise
+#   deploy/make-base-image.sh [TAG]        TAG is cospan-base:local by default
 #
 # Needs root, a Debian with its package lists, and Docker. Packages are unpacked and not configured, which takes
-# seconds; what their scripts would have done is done here as far as Python in a container needs it.
+# seconds; this script does what Python in a container needs of their own scripts.
 # EXTRA_PACKAGES="iptables" adds packages.
 set -euo pipefail
 tag=${1:-cospan-base:local}

@@ -1,7 +1,7 @@
-"""The agent: what a user brings (workloads), what it learns, and how it speaks to the coordinator.
+"""The agent: workloads, which users provide; learning from them; and the session with a coordinator.
 
-What stands here is all that most programs need. Each name is imported when it is first asked for: a workload
-needs no gRPC, and `import cospan.client` costs nothing.
+The formulas are in `cospan.core`, the coordinator in `cospan.server`. Begin with `agent`. Public names are imported
+on first use: a workload needs no gRPC, and `import cospan.client` costs nothing.
 """
 
 import importlib

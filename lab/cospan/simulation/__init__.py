@@ -1,6 +1,7 @@
 """A fleet in this process: a whole run without a network, for notebooks, programs and `cospan run --in-process`.
 
-What stands here is imported when it is first asked for.
+It runs the coordinator's machine and the learners in turn; comparisons of methods are in `cospan.experiments`.
+Begin with `fleet`. Public names are imported on first use.
 """
 
 import importlib

@@ -1,6 +1,8 @@
 """The coordinator: a pure state machine, the loop that runs it, and the gRPC service around both.
 
-What stands here is what programs need; it is imported when it is first asked for.
+`machine` decides, `runtime` executes, `rpc` talks to agents, `admission` guards `rpc`, `storage` and `telemetry`
+keep and show the run. What an agent does is in `cospan.client`. Begin with `machine`. Public names are imported on
+first use.
 """
 
 import importlib

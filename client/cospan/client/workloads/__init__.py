@@ -1,4 +1,8 @@
-"""Workloads that come with Cospan: synthetic chains, access-control queues, microgrids, acrobots."""
+"""Built-in workloads: synthetic chains, access-control queues, microgrids, acrobots.
+
+Their models are in `models`, the programs of their reference solutions in `references`; the interface is
+`cospan.client.workload`. Begin with `synthetic`.
+"""
 
 from collections.abc import Mapping
 from types import MappingProxyType

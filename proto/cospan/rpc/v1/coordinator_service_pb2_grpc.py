@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class CoordinatorServiceStub(object):
-    """The coordinator of one run: it collects subspace gradients, and gives out the basis.
+    """The coordinator of one run: it collects subspace gradients and distributes the basis.
     Every failure is a gRPC status with one google.rpc.ErrorInfo whose `reason` is stable and whose domain is "cospan".
     """
 
@@ -74,7 +74,7 @@ class CoordinatorServiceStub(object):
 
 
 class CoordinatorServiceServicer(object):
-    """The coordinator of one run: it collects subspace gradients, and gives out the basis.
+    """The coordinator of one run: it collects subspace gradients and distributes the basis.
     Every failure is a gRPC status with one google.rpc.ErrorInfo whose `reason` is stable and whose domain is "cospan".
     """
 
@@ -93,38 +93,38 @@ class CoordinatorServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def GetRun(self, request, context):
-        """The specification of the run, its state, and who is in it. For observers and administrators, where there is TLS.
+        """The specification of the run, its state and its agents. With TLS, for observers and administrators.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetBasis(self, request, context):
-        """The newest basis. For observers and administrators, where there is TLS.
+        """The newest basis. With TLS, for observers and administrators.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RecallRounds(self, request, context):
-        """The bases of past rounds in which a session's agents counted, so that a process that was started again can learn
-        those rounds again. For the session's own process.
+        """The bases of past rounds in which a session's agents counted, so that a restarted process can learn those rounds
+        again. For the session's own process.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def WatchRounds(self, request, context):
-        """A summary of each round as it closes, beginning with those that are still remembered. For observers and
-        administrators, where there is TLS.
+        """A summary of each round as it closes, beginning with the recent rounds that are kept. With TLS, for observers and
+        administrators.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def StopRun(self, request, context):
-        """Ends the run in order: everybody is told, and what was learnt stays. A run that is over stays as it is. For
-        administrators; without TLS for callers on the coordinator's own machine.
+        """Ends the run in order: all agents are told, and what was learnt is kept. A run that is over does not change. With
+        TLS, for administrators; without, for callers on the coordinator's own machine.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -177,7 +177,7 @@ def add_CoordinatorServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class CoordinatorService(object):
-    """The coordinator of one run: it collects subspace gradients, and gives out the basis.
+    """The coordinator of one run: it collects subspace gradients and distributes the basis.
     Every failure is a gRPC status with one google.rpc.ErrorInfo whose `reason` is stable and whose domain is "cospan".
     """
 

@@ -26,27 +26,27 @@ class _HeadUpdateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_HeadUpdate
     HEAD_UPDATE_UNSPECIFIED: _HeadUpdate.ValueType  # 0
     """Not set; a specification that carries it is refused."""
     HEAD_UPDATE_END_OF_ROUND: _HeadUpdate.ValueType  # 1
-    """One L-step correction at the end of the round: Algorithm 1 of arXiv:2603.02426."""
+    """One L-step TD step at the end of the round: Algorithm 1 of arXiv:2603.02426."""
     HEAD_UPDATE_EVERY_STEP: _HeadUpdate.ValueType  # 2
-    """A TD(λ) correction at every environment step of the round, the basis frozen."""
+    """A TD(λ) step at every environment step of the round, with the basis fixed."""
     HEAD_UPDATE_LEAST_SQUARES: _HeadUpdate.ValueType  # 3
     """No step: after every round the head solves the least-squares TD(λ) system of the agent's own transitions."""
     HEAD_UPDATE_FULL_HISTORY: _HeadUpdate.ValueType  # 4
-    """The same, from the d × d system of all transitions so far; the gradient, too, is that of all of them."""
+    """The same, from the d × d system of all transitions so far; the gradient is computed from all of them too."""
 
 class HeadUpdate(_HeadUpdate, metaclass=_HeadUpdateEnumTypeWrapper):
-    """When an agent corrects its head within a round."""
+    """How an agent updates its head in a round."""
 
 HEAD_UPDATE_UNSPECIFIED: HeadUpdate.ValueType  # 0
 """Not set; a specification that carries it is refused."""
 HEAD_UPDATE_END_OF_ROUND: HeadUpdate.ValueType  # 1
-"""One L-step correction at the end of the round: Algorithm 1 of arXiv:2603.02426."""
+"""One L-step TD step at the end of the round: Algorithm 1 of arXiv:2603.02426."""
 HEAD_UPDATE_EVERY_STEP: HeadUpdate.ValueType  # 2
-"""A TD(λ) correction at every environment step of the round, the basis frozen."""
+"""A TD(λ) step at every environment step of the round, with the basis fixed."""
 HEAD_UPDATE_LEAST_SQUARES: HeadUpdate.ValueType  # 3
 """No step: after every round the head solves the least-squares TD(λ) system of the agent's own transitions."""
 HEAD_UPDATE_FULL_HISTORY: HeadUpdate.ValueType  # 4
-"""The same, from the d × d system of all transitions so far; the gradient, too, is that of all of them."""
+"""The same, from the d × d system of all transitions so far; the gradient is computed from all of them too."""
 Global___HeadUpdate: _TypeAlias = HeadUpdate  # noqa: Y015
 
 class _ParticipationPolicy:
@@ -58,19 +58,19 @@ class _ParticipationPolicyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_P
     PARTICIPATION_POLICY_UNSPECIFIED: _ParticipationPolicy.ValueType  # 0
     """Not set; a specification that carries it is refused."""
     PARTICIPATION_POLICY_ALL: _ParticipationPolicy.ValueType  # 1
-    """Every agent that takes part in the round and is alive."""
+    """Every live agent of the round."""
     PARTICIPATION_POLICY_QUORUM: _ParticipationPolicy.ValueType  # 2
-    """As many as the quorum says, and all others that are there before the deadline."""
+    """A quorum, and all others that arrive before the deadline."""
 
 class ParticipationPolicy(_ParticipationPolicy, metaclass=_ParticipationPolicyEnumTypeWrapper):
-    """Whom the coordinator waits for before it closes a round."""
+    """For which agents the coordinator waits before it closes a round."""
 
 PARTICIPATION_POLICY_UNSPECIFIED: ParticipationPolicy.ValueType  # 0
 """Not set; a specification that carries it is refused."""
 PARTICIPATION_POLICY_ALL: ParticipationPolicy.ValueType  # 1
-"""Every agent that takes part in the round and is alive."""
+"""Every live agent of the round."""
 PARTICIPATION_POLICY_QUORUM: ParticipationPolicy.ValueType  # 2
-"""As many as the quorum says, and all others that are there before the deadline."""
+"""A quorum, and all others that arrive before the deadline."""
 Global___ParticipationPolicy: _TypeAlias = ParticipationPolicy  # noqa: Y015
 
 class _AggregationPolicy:
@@ -84,21 +84,21 @@ class _AggregationPolicyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Agg
     AGGREGATION_POLICY_MEAN: _AggregationPolicy.ValueType  # 1
     """Their mean, as in eq. 8."""
     AGGREGATION_POLICY_CLIPPED: _AggregationPolicy.ValueType  # 2
-    """The mean of gradients that are cut to one length."""
+    """The mean of gradients that are clipped to one norm."""
     AGGREGATION_POLICY_TRIMMED: _AggregationPolicy.ValueType  # 3
     """For every entry the mean without the largest and the smallest values."""
     AGGREGATION_POLICY_GEOMETRIC_MEDIAN: _AggregationPolicy.ValueType  # 4
     """The matrix whose distances to all gradients, outliers left out, have the least sum."""
 
 class AggregationPolicy(_AggregationPolicy, metaclass=_AggregationPolicyEnumTypeWrapper):
-    """What of a round's gradients moves the basis."""
+    """How a round's gradients are aggregated."""
 
 AGGREGATION_POLICY_UNSPECIFIED: AggregationPolicy.ValueType  # 0
 """Not set; a specification that carries it is refused."""
 AGGREGATION_POLICY_MEAN: AggregationPolicy.ValueType  # 1
 """Their mean, as in eq. 8."""
 AGGREGATION_POLICY_CLIPPED: AggregationPolicy.ValueType  # 2
-"""The mean of gradients that are cut to one length."""
+"""The mean of gradients that are clipped to one norm."""
 AGGREGATION_POLICY_TRIMMED: AggregationPolicy.ValueType  # 3
 """For every entry the mean without the largest and the smallest values."""
 AGGREGATION_POLICY_GEOMETRIC_MEDIAN: AggregationPolicy.ValueType  # 4
@@ -135,7 +135,7 @@ class Method(_message.Message):
     steps_per_round: _builtins.int
     """L, environment steps an agent takes in one round; 1 or more."""
     head_update: Global___HeadUpdate.ValueType
-    """When the head is corrected."""
+    """How the head is updated."""
     head_step: _builtins.float
     """β, the head's step size; above 0. Where `reward_scaled`, in 1 / ρ², with ρ the root mean square norm of the agent's
     features.
@@ -159,12 +159,12 @@ class Method(_message.Message):
     decay_power: _builtins.float
     """p of the step decay, 0 to 1."""
     trace_decay: _builtins.float
-    """λ of the eligibility trace within a round, 0 to below 1; not used with corrections at the end of the round."""
+    """λ of the eligibility trace within a round, 0 to below 1; not used with one step at the end of the round."""
     forgetting: _builtins.float
     """c of heads by least squares, 0 or more: the data of round k weigh about k^c."""
     row_scaled: _builtins.bool
-    """Whether the coordinator's step is scaled for each feature: by the size of its gradients, or, with corrections from
-    the full history, by the agents' row sums.
+    """Whether the coordinator's step is scaled for each feature: by the size of its gradients, or, with heads from the
+    full history, by the agents' row sums.
     """
     reward_scaled: _builtins.bool
     """Whether an agent learns and sends in its own units: what it sends is as if its rewards, less the first one, were
@@ -176,20 +176,20 @@ class Method(_message.Message):
     """
     warm_up_rounds: _builtins.int
     """W, 0 for none, else 2 or more: rounds 0 to W − 1 move the basis only once, at their end, from two estimates that
-    each agent sends in round W − 1 (see SubspaceGradient). Uploads of the rounds before are not looked at.
+    each agent sends in round W − 1 (see SubspaceGradient). Uploads of the rounds before are ignored.
     """
     aggregation: Global___AggregationPolicy.ValueType
-    """What of a round's gradients moves the basis; the coordinator alone needs to know."""
+    """How a round's gradients are aggregated; only the coordinator uses it."""
     trimmed_share: _builtins.float
-    """β of the trimmed mean: the share that is left out on each side; above 0, below 0.5."""
+    """β of the trimmed mean: the share that is omitted on each side; above 0, below 0.5."""
     clip_norm: _builtins.float
-    """τ of the clipped mean, the longest that an agent's gradient counts, as a Frobenius norm, without dimension where
-    `reward_scaled`; 0 for the median of the round's own.
+    """τ of the clipped mean, the largest Frobenius norm of an agent's gradient, dimensionless if `reward_scaled`;
+    0 for the median of the round.
     """
     largest_turn: _builtins.float
-    """The largest angle, in degrees, by which the step of one round turns the basis once the beginning is over, 0.01 to
-    90; 90 for no bound. In round t it is this + (80 − this)·(10 / (10 + t − W))², from W on. The coordinator keeps
-    to it, and agents refuse a basis that has turned farther since the one that they learnt at before.
+    """The largest angle, in degrees, by which the step of one round turns the basis in late rounds, 0.01 to
+    90; 90 for no bound. In round t it is this + (80 − this)·(10 / (10 + t − W))², from W on. The coordinator
+    observes it, and agents refuse a basis that has turned farther since the last one at which they learnt.
     """
     def __init__(
         self,
@@ -260,27 +260,27 @@ class RunSpecification(_message.Message):
     seed: _builtins.int
     """Seed of the run: of the initial basis and of every agent's own generator."""
     participation: Global___ParticipationPolicy.ValueType
-    """Whom a round waits for."""
+    """For which agents a round waits."""
     session_timeout_seconds: _builtins.float
-    """Longest silence, in seconds, after which an agent is taken for dead and no longer waited for; 0.01 to 1e9."""
+    """Longest silence, in seconds, after which a session ends and rounds no longer wait for it; 0.01 to 1e9."""
     round_timeout_seconds: _builtins.float
     """Longest time, in seconds, that one round waits for an agent that is alive but sends no gradient, once others have
     sent theirs; above 0, at most 1e9.
     """
     quorum: _builtins.float
     """With a quorum: how many gradients a round needs to close. Below 1 a share of the agents that take part in the
-    round, else a number of agents, of which never more are needed than take part. 0 without a quorum.
+    round, otherwise a number of agents, at most those that take part. 0 without a quorum.
     """
     deadline_seconds: _builtins.float
-    """With a quorum: seconds from the opening of a round after which it waits for the quorum alone; 0 where the
-    coordinator learns them from the times at which the quorum was there in earlier rounds.
+    """With a quorum: seconds from the opening of a round after which it waits for the quorum alone; 0 if the
+    coordinator learns them from the times that the quorum took in earlier rounds.
     """
     max_staleness: _builtins.int
-    """With a quorum: how many rounds old a gradient may be and still count, in the round that is open when it comes;
+    """With a quorum: how many rounds old a gradient may be and still count, in the round that is open when it arrives;
     0 or more.
     """
     min_agents: _builtins.int
-    """With how many agents round 0 opens when those it waits for are not there in time; 0 for all of them."""
+    """The number of agents with which round 0 opens if not all join in time; 0 for all of them."""
     @_builtins.property
     def method(self) -> Global___Method:
         """The learning rule."""
