@@ -5,7 +5,7 @@
        └───────── its last agent is gone ─────────┘   └── the coordinator opens the next one ─┘
 
 Towards its agents a relay is a coordinator: who may join, what counts, and who is given up is decided by the same
-functions (`cospan.server.machine.membership`, `cospan.server.machine.rounds`). But it computes no basis and stores
+functions (`cospan.server.machine.membership`, `…counting`, `…closing`). But it computes no basis and stores
 nothing. Its messages carry the coordinator's stamp, so an agent keeps a gradient until the round is durable at the
 coordinator.
 
@@ -18,16 +18,20 @@ import math
 from dataclasses import replace
 from typing import TypeAlias, assert_never
 
+import numpy as np
+from jaxtyping import Float
+
 from cospan.core.specification import Participation, RunSpecification
 from cospan.relay.events import Command, Event, Host, Refused, RoundOpened, RunFinished, SumUp, Welcomed
 from cospan.relay.state import RelayState
 from cospan.server import machine as coordinator
-from cospan.server.machine import events, rounds
-from cospan.server.machine.collections.agent_set import NOBODY, AgentSet
+from cospan.server.machine import events
+from cospan.server.machine.closing import close_if_complete, finish
+from cospan.server.machine.collections.agent_set import EMPTY_SET, AgentSet
 from cospan.server.machine.collections.participation_counts import ParticipationCounts
-from cospan.server.machine.collections.persistent_map import PersistentMap
 from cospan.server.machine.membership import admit, remove, welcome_of
-from cospan.server.machine.transition import session_of
+from cospan.server.machine.opening import begin_round
+from cospan.server.machine.state import OVER, CoordinatorState, OpenRound
 from cospan.wire.errors import (
     DrainingError,
     InvalidMessageError,
@@ -49,7 +53,6 @@ GATHER_SECONDS = 0.05
 _FIRST_GATHER_SECONDS = 2.5
 """The same where the relay is not in yet: after a restart its agents come back within two seconds."""
 _RESUME_SECONDS = 1.0
-_OVER = (RunPhase.FINISHED, RunPhase.DRAINING)
 
 
 def check_relayable(specification: RunSpecification) -> None:
@@ -102,14 +105,14 @@ def step(state: RelayState, event: Event, now: float) -> Outcome:
     Raises:
         RemoteError: the event is not allowed; nothing has changed.
     """
-    if state.fleet.phase in _OVER and isinstance(event, Welcomed | Refused | RoundOpened | RunFinished):
+    if state.fleet.phase in OVER and isinstance(event, Welcomed | Refused | RoundOpened | RunFinished):
         return state, ()
     after, commands = _happened(state, event, now)
     told = _told(after, commands)
     after = _without_deserted_round(after)
-    unwelcomed = after.unwelcomed.intersection(after.fleet.sessions)
+    unwelcomed = after.unwelcomed.intersection(after.fleet.members.sessions)
     after = replace(after, unwelcomed=unwelcomed) if unwelcomed != after.unwelcomed else after
-    same = after.fleet.hosts is state.fleet.hosts and after.fleet.phase is state.fleet.phase
+    same = after.fleet.members.hosts is state.fleet.members.hosts and after.fleet.phase is state.fleet.phase
     if same and state.asking_at is None and not isinstance(event, RoundOpened):
         return after, told  # as at nearly every gradient: the names need not be looked at
     after, asked = _asked(after, now)
@@ -131,7 +134,7 @@ def _happened(state: RelayState, event: Event, now: float) -> _Mixed:
         case events.GradientArrived():
             return _on_gradient(state, event, now)
         case events.LeaveArrived(token=token, cause=cause):
-            session_of(state.fleet, token)
+            state.fleet.session(token)
             return _gone(state, token, f"it left: {cause or 'no cause given'}", now)
         case events.Tick():
             return _on_tick(state, now)
@@ -158,17 +161,12 @@ def _happened(state: RelayState, event: Event, now: float) -> _Mixed:
 def _on_welcomed(state: RelayState, welcome: Welcome) -> _Mixed:
     stamp, fleet = welcome.stamp, state.fleet
     shortened = _shortened(welcome.specification, state.level)
-    fleet = replace(
-        fleet,
-        run_id=stamp.run_id,
-        incarnation=stamp.incarnation,
-        specification=shortened,
-        coordinator_started=welcome.coordinator_started,
+    config = fleet.config.evolve(
+        run_id=stamp.run_id, incarnation=stamp.incarnation, coordinator_started=welcome.coordinator_started
     )
+    fleet = fleet.evolve(config=config, specification=shortened)
     if fleet.phase is RunPhase.WAITING:
-        fleet = replace(
-            fleet, round=stamp.round, durable_round=stamp.round, basis=welcome.basis, started=stamp.round > 0
-        )
+        fleet = _at_round(fleet, stamp.round, welcome.basis, started=stamp.round > 0)
     confirmed = frozenset(welcome.agent_ids).intersection(state.names)
     state = replace(
         state,
@@ -179,12 +177,24 @@ def _on_welcomed(state: RelayState, welcome: Welcome) -> _Mixed:
     )
     ready = [token for token in sorted(state.unwelcomed) if _is_welcome(state, token)]
     state = replace(state, unwelcomed=state.unwelcomed.difference(ready))
-    return state, tuple(events.Send(token, welcome_of(fleet, fleet.sessions[token])) for token in ready)
+    return state, tuple(events.Send(token, welcome_of(fleet, fleet.members.sessions[token])) for token in ready)
+
+
+def _at_round(
+    fleet: CoordinatorState, number: int, basis: Float[np.ndarray, "d r"], *, started: bool
+) -> CoordinatorState:
+    """The fleet at the coordinator's round; for the fleet every earlier round is durable."""
+    return fleet.evolve(
+        round=number,
+        basis=basis,
+        durability=fleet.durability.evolve(durable_round=number),
+        history=fleet.history.evolve(started=started),
+    )
 
 
 def _is_welcome(state: RelayState, token: str) -> bool:
     """Whether a session may be told that it is in."""
-    session = state.fleet.sessions[token]
+    session = state.fleet.members.sessions[token]
     return session.phase is AgentPhase.CONNECTED and state.confirmed.issuperset(session.agent_ids)
 
 
@@ -192,7 +202,7 @@ def _on_refused(state: RelayState, error: RemoteError, now: float) -> _Mixed:
     """Sends those away whom the coordinator has not welcomed: they must not keep the others out."""
     commands: tuple[events.Command | Command, ...] = ()
     for token in sorted(state.unwelcomed):
-        session = state.fleet.sessions[token]
+        session = state.fleet.members.sessions[token]
         if not state.confirmed.issuperset(session.agent_ids):
             state, more = _gone(state, token, f"the coordinator refused it: {error}", now)
             commands += (*more, events.CloseStream(session.stream, error))
@@ -201,44 +211,33 @@ def _on_refused(state: RelayState, error: RemoteError, now: float) -> _Mixed:
 
 def _on_opened(state: RelayState, event: RoundOpened, now: float) -> _Mixed:
     fleet, number = state.fleet, event.round
-    if not fleet.sessions:
+    if not fleet.members.sessions:
         return state, ()
-    counts, accepted = fleet.rounds_counted, dict[int, AgentSet]()
-    if number > fleet.round and fleet.counted:
-        counts = counts.add(fleet.counted, fleet.round)
-        accepted = {fleet.round: fleet.counted}
+    counts, accepted = fleet.history.rounds_counted, dict[int, AgentSet]()
+    if number > fleet.round and fleet.open_round.counted:
+        counts = counts.add(fleet.open_round.counted, fleet.round)
+        accepted = {fleet.round: fleet.open_round.counted}
     elif number < fleet.round:  # the coordinator was started again, and had not stored what it went back by
         known = counts.by_name.items() if number else ()
         counts = ParticipationCounts(
             {name: min(count, number) for name, (count, _) in known},
             {name: min(last, number - 1) for name, (_, last) in known},
         )
-    fleet = replace(
-        fleet,
-        run_id=event.stamp.run_id,
-        incarnation=event.stamp.incarnation,
-        round=number,
-        durable_round=number,
-        basis=event.basis,
-        started=True,
-        accepted=accepted,
-        rounds_counted=counts,
+    fleet = fleet.evolve(
+        config=fleet.config.evolve(run_id=event.stamp.run_id, incarnation=event.stamp.incarnation),
+        history=fleet.history.evolve(accepted=accepted, rounds_counted=counts),
     )
-    state = replace(state, fleet=rounds.open_round(fleet, now), durable_round=event.stamp.durable_round)
+    fleet = _at_round(fleet, number, event.basis, started=True)
+    state = replace(state, fleet=begin_round(fleet, now), durable_round=event.stamp.durable_round)
     return state, (events.Broadcast(BasisUpdate(state.stamp, event.basis)),)
 
 
 def _on_finished(state: RelayState, event: RunFinished, now: float) -> _Mixed:
-    finish, stamp = event.finish, event.finish.stamp
-    fleet = replace(
-        state.fleet,
-        round=stamp.round,
-        durable_round=stamp.round,
-        basis=finish.basis,
-        started=state.fleet.started or stamp.round > 0,
-    )
-    away = _dismissed(state, RunFinishedError(f"the run is over: {finish.message}"))
-    fleet, commands = rounds.finish(fleet, finish.cause, finish.message, now)
+    end, stamp = event.finish, event.finish.stamp
+    started = state.fleet.history.started or stamp.round > 0
+    fleet = _at_round(state.fleet, stamp.round, end.basis, started=started)
+    away = _dismissed(state, RunFinishedError(f"the run is over: {end.message}"))
+    fleet, commands = finish(fleet, end.cause, end.message, now)
     return replace(state, fleet=fleet, durable_round=stamp.durable_round), (*away, *commands)
 
 
@@ -251,7 +250,7 @@ def _on_going_down(state: RelayState, message: str, now: float) -> _Mixed:
 
 def _dismissed(state: RelayState, error: RemoteError) -> tuple[events.CloseStream, ...]:
     """Ends the streams of those that still wait for their welcome: no other message may come before that."""
-    sessions = (state.fleet.sessions[token] for token in sorted(state.unwelcomed))
+    sessions = (state.fleet.members.sessions[token] for token in sorted(state.unwelcomed))
     return tuple(events.CloseStream(session.stream, error) for session in sessions)
 
 
@@ -263,7 +262,7 @@ def _on_join(state: RelayState, event: events.JoinRequested, now: float) -> _Mix
         raise InvalidMessageError("a relay gives out no sites; say which agent this is, with --id or --index")
     fleet, commands = admit(state.fleet, event, now)
     # A lost group may come back smaller, or as others: nobody else may be awaited then.
-    fleet, more = rounds.close_if_complete(fleet, now)
+    fleet, more = close_if_complete(fleet, now)
     fingerprint = fleet.specification.feature_fingerprint  # of the run; the first agent fixes it where it was empty
     state = replace(state, fleet=fleet, specification=replace(state.specification, feature_fingerprint=fingerprint))
     token = next(each.token for each in commands if isinstance(each, events.Send))
@@ -274,34 +273,34 @@ def _on_join(state: RelayState, event: events.JoinRequested, now: float) -> _Mix
 
 
 def _on_gradient(state: RelayState, event: events.GradientArrived, now: float) -> _Mixed:
-    session = session_of(state.fleet, event.token)
+    session = state.fleet.session(event.token)
     if event.token in state.unwelcomed:
         raise OutOfTurnError("a gradient came before the welcome; wait for that, and for a basis")
     if state.fleet.phase is RunPhase.WAITING or event.upload.round > state.fleet.round:
         # The coordinator went back a round while this was under way; its agent keeps it, and sends it again.
         return replace(state, fleet=state.fleet.with_session(replace(session, last_seen=now))), ()
-    fleet, commands = rounds.on_gradient(state.fleet, event, now)
+    fleet, commands = coordinator.step(state.fleet, event, now)
     return replace(state, fleet=fleet), commands
 
 
 def _gone(state: RelayState, token: str, cause: str, now: float) -> _Mixed:
     fleet, commands = remove(state.fleet, token, cause, now)
-    fleet, more = rounds.close_if_complete(fleet, now)
+    fleet, more = close_if_complete(fleet, now)
     return replace(state, fleet=fleet), commands + more
 
 
 def _on_tick(state: RelayState, now: float) -> _Mixed:
     fleet = state.fleet
-    if fleet.phase in _OVER:
+    if fleet.phase in OVER:
         return state, ()
     for token in state.unwelcomed:  # they have nothing to say before they are welcomed
-        session = fleet.sessions[token]
+        session = fleet.members.sessions[token]
         if session.phase is AgentPhase.CONNECTED:
             fleet = fleet.with_session(replace(session, last_seen=now))
-    fleet, commands = coordinator.give_up_overdue(fleet, now)
-    if fleet.contributions and now - fleet.phase_since >= fleet.specification.round_timeout_seconds:
-        fleet = replace(fleet, awaited=NOBODY)  # of those who joined in mid-round
-    fleet, more = rounds.close_if_complete(fleet, now)
+    fleet, commands = coordinator.drop_overdue(fleet, now)
+    if fleet.open_round.contributions and now - fleet.phase_since >= fleet.specification.round_timeout_seconds:
+        fleet = fleet.evolve(open_round=fleet.open_round.evolve(awaited=EMPTY_SET))  # they joined during the round
+    fleet, more = close_if_complete(fleet, now)
     return replace(state, fleet=fleet), commands + more
 
 
@@ -310,26 +309,20 @@ def _on_tick(state: RelayState, now: float) -> _Mixed:
 
 def _without_deserted_round(state: RelayState) -> RelayState:
     """With nobody here no round is open; a relay waits for agents without a bound."""
-    if state.fleet.sessions or state.fleet.phase in _OVER or state.fleet.phase is RunPhase.WAITING:
+    if state.fleet.members.sessions or state.fleet.phase in OVER or state.fleet.phase is RunPhase.WAITING:
         return state
-    fleet = replace(
-        state.fleet,
-        phase=RunPhase.WAITING,
-        awaited=NOBODY,
-        contributions=PersistentMap(),
-        counted=NOBODY,
-        quorum_seconds=None,
-        deserted_since=None,
-    )
+    members = state.fleet.members.evolve(deserted_since=None)
+    fleet = state.fleet.evolve(phase=RunPhase.WAITING, open_round=OpenRound(), members=members)
     return replace(state, fleet=fleet)
 
 
 def _asked(state: RelayState, now: float) -> Outcome:
     """Has the coordinator told whom the relay hosts, once that is settled."""
     fleet = state.fleet
-    if fleet.phase in _OVER:
+    if fleet.phase in OVER:
         return state, ()
-    hosted = {*fleet.hosts, *fleet.counted}  # who went after its gradient had counted is in the sum all the same
+    # An agent that departed after its gradient had been counted is in the sum all the same.
+    hosted = {*fleet.members.hosts, *fleet.open_round.counted}
     wanted = tuple(sorted(hosted.intersection(state.names) if fleet.phase is RunPhase.CLOSING else hosted))
     if wanted == state.names:
         return replace(state, asking_at=None), ()
@@ -349,7 +342,7 @@ def _told(state: RelayState, commands: tuple[events.Command | Command, ...]) -> 
     for command in commands:
         match command:
             case events.ComputeBasis(round=number, contributions=contributions):
-                told.append(SumUp(number, tuple(sorted(state.fleet.counted)), contributions))
+                told.append(SumUp(number, tuple(sorted(state.fleet.open_round.counted)), contributions))
             case events.Send(token=token, message=Welcome() as welcome):
                 as_told = replace(welcome, stamp=state.stamp, specification=state.specification)
                 told.append(events.Send(token, as_told))

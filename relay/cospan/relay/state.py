@@ -39,12 +39,14 @@ class RelayState:
     def stamp(self) -> Stamp:
         """The coordinator's, as far as the agents have been told."""
         fleet = self.fleet
-        return Stamp(fleet.run_id, fleet.incarnation, fleet.round, min(self.durable_round, fleet.round))
+        config = fleet.config
+        return Stamp(config.run_id, config.incarnation, fleet.round, min(self.durable_round, fleet.round))
 
     @property
     def shown(self) -> CoordinatorState:
         """The fleet, as agents and onlookers may see it."""
-        return self.fleet.evolve(specification=self.specification, durable_round=self.stamp.durable_round)
+        durability = self.fleet.durability.evolve(durable_round=self.stamp.durable_round)
+        return self.fleet.evolve(specification=self.specification, durability=durability)
 
     def check(self) -> None:
         """Raises AssertionError where an invariant does not hold; called by tests after every event."""
@@ -53,11 +55,11 @@ class RelayState:
         assert ours == self.specification, "but for the time for a round the specification is the run's"
         assert list(self.names) == sorted(set(self.names)), "names are sorted, and each is there once"
         assert self.confirmed <= set(self.names), "only whom the coordinator was asked for is confirmed"
-        assert self.unwelcomed <= set(self.fleet.sessions), "only who is here waits for a welcome"
+        assert self.unwelcomed <= set(self.fleet.members.sessions), "only who is here waits for a welcome"
         collecting = self.fleet.phase in (RunPhase.COLLECTING, RunPhase.CLOSING)
-        assert not collecting or self.fleet.sessions, "no round is open without agents"
-        for token, session in self.fleet.sessions.items():
+        assert not collecting or self.fleet.members.sessions, "no round is open without agents"
+        for token, session in self.fleet.members.sessions.items():
             known = token in self.unwelcomed or self.confirmed.issuperset(session.agent_ids)
             assert known, "nobody is welcomed before the coordinator knows of it"
-        for agents in self.fleet.counted.blocks:
+        for agents in self.fleet.open_round.counted.blocks:
             assert set(agents) <= set(self.names), "nobody is summed whom the coordinator does not know"

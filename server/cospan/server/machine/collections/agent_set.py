@@ -69,7 +69,7 @@ class AgentSet(Set[str]):
     def remove_blocks(self, blocks: Sequence[Block]) -> "AgentSet":
         """The set without some of its own blocks (`has`)."""
         left = self._length - sum(map(len, blocks))
-        return self._with(self._blocks.remove(*(block[0] for block in blocks)), left) if left else NOBODY
+        return self._with(self._blocks.remove(*(block[0] for block in blocks)), left) if left else EMPTY_SET
 
     def remove(self, names: Block) -> "AgentSet":
         """The set without these names; what is left of a block becomes one."""
@@ -125,4 +125,4 @@ class AgentSet(Set[str]):
         return f"AgentSet({list(self._blocks.values())!r})"
 
 
-NOBODY = AgentSet()
+EMPTY_SET = AgentSet()

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
 from typing import TypeAlias
 
-from cospan.server.machine.collections.agent_set import NOBODY, AgentSet, Block
+from cospan.server.machine.collections.agent_set import EMPTY_SET, AgentSet, Block
 
 _Turns: TypeAlias = tuple[Block, int, int]
 """Agents, in how many rounds they were together, and the newest of these."""
@@ -25,7 +25,7 @@ class ParticipationCounts(Mapping[str, int]):
         newest = newest or {}
         self._carried = {name: (count, newest[name]) for name, count in (counts or {}).items()}
         self._turns: dict[str, _Turns] = {}
-        self._streak: tuple[AgentSet, int, int] = NOBODY, 0, 0
+        self._streak: tuple[AgentSet, int, int] = EMPTY_SET, 0, 0
         """Who was in the newest rounds, in how many of them in a row, and the newest: in no block's turns yet."""
         self._by_name: dict[str, tuple[int, int]] | None = None
 
