@@ -124,7 +124,7 @@ def test_agents_come_and_go_behind_a_relay() -> None:
                         await until(engine, lambda: engine.state.round >= 5)
                     await until(engine, lambda: "site-1" in engine.state.members.departures)
                     assert (
-                        engine.state.members.departures["site-1"].cause == "its process joined anew without site-1"
+                        engine.state.members.departures["site-1"].cause == "its process joined again without site-1"
                     )
                     async with comes:
                         await until(engine, lambda: engine.state.history.rounds_counted.get("site-2", 0) >= 5)

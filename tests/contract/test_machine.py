@@ -23,7 +23,7 @@ DATACLASSES = {
     each
     for module in MODULES
     for each in vars(module).values()
-    if dataclasses.is_dataclass(each) and each.__module__.startswith(machine.__name__)
+    if isinstance(each, type) and dataclasses.is_dataclass(each) and each.__module__.startswith(machine.__name__)
 }
 
 

@@ -154,7 +154,7 @@ def test_a_process_that_loses_an_agent_keeps_the_others_in_the_round() -> None:
     assert [each.stream for each in run.commands if isinstance(each, events.CloseStream)] == [old]
     assert run.state.phase is RunPhase.COLLECTING, "the round did not close without them in between"
     assert run.state.open_round.awaited == {"a", "b"}
-    assert run.state.members.departures["c"].cause == "its process joined anew without c"
+    assert run.state.members.departures["c"].cause == "its process joined again without c"
     assert run.welcome().first_round == 0
 
 

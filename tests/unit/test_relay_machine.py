@@ -134,7 +134,7 @@ def test_agents_are_given_the_specification_of_the_run() -> None:
 
 
 def test_a_relay_gives_out_no_sites() -> None:
-    with pytest.raises(errors.InvalidMessageError, match="a relay gives out no sites"):
+    with pytest.raises(errors.InvalidMessageError, match="a relay assigns no sites"):
         RelayDriver().join(site_claim_id="x", instance="p")
 
 

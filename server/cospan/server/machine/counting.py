@@ -66,11 +66,10 @@ def is_batchable(state: CoordinatorState, token: str, upload: GradientUpload) ->
     session = state.members.sessions.get(token)
     return (
         session is not None
-        and upload.round == state.round
         and state.phase is RunPhase.COLLECTING
         and state.specification.participation is Participation.ALL
-        and _summed_agents(session, upload) is session.agent_ids
-        and upload.contribution.weight == len(session.agent_ids)
+        and upload.round == state.round
+        and _is_whole(session, upload)
         and state.open_round.awaited.has(session.agent_ids)
     )
 
@@ -81,17 +80,21 @@ def on_gradients(state: CoordinatorState, event: GradientsArrived, now: float) -
     Raises:
         ValueError: one of them is not batchable, or there is none; nothing has changed.
     """
-    members, current, uploads = state.members, state.open_round, event.uploads
-    if not uploads or not all(is_batchable(state, token, upload) for token, upload in uploads.items()):
-        raise ValueError("GradientsArrived holds no gradient, or one that cannot be counted in a batch")
-    sessions, blocks, summed, heard = (
-        members.sessions,
-        list[Block](),
-        dict[str, Contribution](),
-        dict[str, Session](),
-    )
-    for token, upload in uploads.items():
-        session = sessions[token]
+    members, current = state.members, state.open_round
+    if not event.uploads or state.specification.participation is not Participation.ALL:
+        raise ValueError("a batch needs a gradient, and a run of full participation")
+    sessions, blocks = members.sessions, list[Block]()
+    summed, heard = dict[str, Contribution](), dict[str, Session]()
+    awaits_all = current.awaited is members.present  # as in nearly every case; then no block needs a look-up
+    for token, upload in event.uploads.items():
+        session = sessions.get(token)
+        if (
+            session is None
+            or upload.round != state.round
+            or not _is_whole(session, upload)
+            or not (awaits_all or current.awaited.has(session.agent_ids))
+        ):
+            raise ValueError(f"a gradient of round {upload.round} cannot be counted in a batch")
         blocks.append(session.agent_ids)
         summed[session.agent_ids[0]] = upload.contribution
         after = session.heard(now)
@@ -130,6 +133,12 @@ def _in_fixed_order(counted: AgentSet, present: AgentSet) -> AgentSet:
     if counted.block_count == present.block_count and all(map(counted.has, present.blocks)):
         return present
     return AgentSet(sorted(counted.blocks))
+
+
+def _is_whole(session: Session, upload: GradientUpload) -> bool:
+    """Whether an upload sums over all agents of its session, each once."""
+    agents = session.agent_ids
+    return (not upload.agent_ids or upload.agent_ids == agents) and upload.contribution.weight == len(agents)
 
 
 def _summed_agents(session: Session, upload: GradientUpload) -> Block:

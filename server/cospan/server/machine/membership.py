@@ -160,9 +160,9 @@ def _resumable_session(state: CoordinatorState, join: Join) -> Session | None:
     if join.resumption is not None:
         session = members.sessions.get(join.resumption.session_token)
         if session is None or join.resumption.run_id != state.config.run_id:
-            raise SessionUnknownError(f"the session is not one of run {state.config.run_id} any more; join anew")
+            raise SessionUnknownError(f"the session is not one of run {state.config.run_id} any more; join again")
         if session.instance_id != join.instance_id or session.agent_ids != join.agent_ids:
-            raise SessionUnknownError("the session belongs to another process; join anew")
+            raise SessionUnknownError("the session belongs to another process; join again")
         return session
     for agent in join.agent_ids:
         token = members.hosts.get(agent)
@@ -273,7 +273,7 @@ def _displace(state: CoordinatorState, join: Join, now: float) -> Outcome:
     for token in tokens:
         session = state.members.sessions[token]
         left_out = sorted(set(session.agent_ids) - set(join.agent_ids))
-        cause = f"its process joined anew without {_listed(left_out)}" if left_out else "it was started again"
+        cause = f"its process joined again without {_listed(left_out)}" if left_out else "it was started again"
         state, more = remove(state, token, cause, now)
         if left_out:  # the other agents are present again at once
             more = tuple(

@@ -15,6 +15,8 @@ from cospan.server.machine.sessions import Session
 from cospan.server.machine.state import CoordinatorState, OpenRound, Outcome
 from cospan.wire.messages import AgentPhase, BasisUpdate, RunPhase
 
+_EMPTY_ROUND = OpenRound()
+
 
 def start_if_ready(state: CoordinatorState, now: float) -> Outcome:
     """Starts or resumes the run if it waits for agents, and enough of them are connected."""
@@ -45,8 +47,8 @@ def start(state: CoordinatorState, now: float) -> Outcome:
 
 def begin_round(state: CoordinatorState, now: float) -> CoordinatorState:
     """The state with an open round that awaits every agent that is present."""
-    awaited = OpenRound(awaited=state.members.present)
-    return state.evolve(phase=RunPhase.COLLECTING, phase_since=now, open_round=awaited)
+    opened = _EMPTY_ROUND.evolve(awaited=state.members.present)
+    return state.evolve(phase=RunPhase.COLLECTING, phase_since=now, open_round=opened)
 
 
 def restrict_to_replay(state: CoordinatorState) -> CoordinatorState:

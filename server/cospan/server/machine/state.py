@@ -247,7 +247,7 @@ class CoordinatorState(Part):
         """
         session = self.members.sessions.get(token)
         if session is None:
-            raise SessionUnknownError(f"the session is not one of run {self.config.run_id} any more; join anew")
+            raise SessionUnknownError(f"the session is not one of run {self.config.run_id} any more; join again")
         return session
 
     def with_session(self, session: Session) -> "CoordinatorState":

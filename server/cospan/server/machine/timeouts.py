@@ -70,7 +70,7 @@ def drop_overdue(state: CoordinatorState, now: float) -> Outcome:
         state, more = remove(state, token, cause, now)
         commands += more
         if session.phase is AgentPhase.CONNECTED:
-            error = SessionUnknownError(f"the coordinator gave this process up: {cause}; join anew")
+            error = SessionUnknownError(f"the coordinator gave this process up: {cause}; join again")
             commands += (CloseStream(session.stream, error),)
     return state, commands
 
