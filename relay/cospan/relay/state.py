@@ -15,28 +15,20 @@ class RelayState:
     """Its agents and their round, as a coordinator knows them. WAITING: the coordinator has opened no round for it.
     CLOSING: the sum is sent, and the coordinator opens the next round. To the fleet every earlier round is durable;
     `durable_round` has the truth."""
-
     specification: RunSpecification
     """Of the run, as its agents receive it; the fleet's own has a shorter `round_timeout_seconds`."""
-
     gather_agents: int
     """It joins at once when it hosts this many agents."""
-
     level: int = 1
     """Number of relays between its agents and the coordinator, itself included."""
-
     names: tuple[str, ...] = ()
     """The agents with which it last joined the coordinator, sorted."""
-
     confirmed: frozenset[str] = frozenset()
     """Those of them that the coordinator has welcomed."""
-
     unwelcomed: frozenset[str] = frozenset()
     """Tokens of the sessions that wait for that."""
-
     durable_round: int = 0
     """The coordinator's, from its newest message."""
-
     asking_at: float | None = None
     """When it joins with other names; None if the coordinator knows them."""
 

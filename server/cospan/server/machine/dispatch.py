@@ -118,13 +118,10 @@ class Transition:
 
     phases: tuple[RunPhase, ...]
     """Where the run stands when the event happens."""
-
     event: type[Event]
     """What happens."""
-
     handler: Handler
     """Makes the next state and the commands."""
-
     effects: Mapping[str, str]
     """Condition → what follows, in words; the condition is empty if there is none."""
 

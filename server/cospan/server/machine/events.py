@@ -89,13 +89,10 @@ class BasisComputed:
 
     round: int
     """Its number."""
-
     move: BasisMove
     """The next basis, and how it was reached."""
-
     left_out: tuple[int, ...] = ()
     """Indices of the contributions left out because the arithmetic fails with them, in the order of agent ids."""
-
     problem: str = ""
     """How it fails with them, in one sentence."""
 
@@ -211,31 +208,22 @@ class RoundRecord:
 
     stamp: Stamp
     """Of the state after it, once it is durable."""
-
     contributors: Mapping[str, int]
     """Agent id → the round of its gradient that was counted."""
-
     weight: float
     """Number of gradients in the mean."""
-
     move: BasisMove
     """The next basis, and how it was reached."""
-
     closed: float
     """When its result was known, in seconds on the machine's clock."""
-
     seconds: float
     """How long it was open."""
-
     departed_agent_ids: tuple[str, ...] = ()
     """Agents that departed while it was open."""
-
     absent_agent_ids: tuple[str, ...] = ()
     """Agents that were present and not counted."""
-
     outlier_agent_ids: tuple[str, ...] = ()
     """Agents whose gradients were outliers."""
-
     finished: bool = False
     """Whether it was the last round of the run."""
 
@@ -268,7 +256,6 @@ class StoreRound:
 
     record: RoundRecord
     """Of the round."""
-
     announced: bool = False
     """Whether the agents know its result already; if not, they wait for it to be stored."""
 
@@ -309,7 +296,6 @@ class ReportRound:
 
     report: RoundReport
     """Of the round."""
-
     closed: float
     """When its result was known, in seconds on the machine's clock."""
 

@@ -15,34 +15,24 @@ class Session:
 
     token: str
     """The session's secret name."""
-
     instance_id: str
     """The process' own random name."""
-
     agent_ids: tuple[str, ...]
     """The agents it hosts, sorted."""
-
     stream: int
     """Number of its current stream; events of older streams are ignored."""
-
     phase: AgentPhase
     """CONNECTED, or LOST while its stream is broken."""
-
     last_seen: float
     """When it last sent a message, or up to 10 ms before."""
-
     opened: float = 0.0
     """When it joined."""
-
     reconnects: int = 0
     """How often it has come back."""
-
     site_claim_id: str = ""
     """Claim under which its site was assigned; empty if the process brought its own agent ids."""
-
     site_index: int | None = None
     """Index of that site."""
-
     needs_from: int | None = None
     """The bases of this round and later are kept for it, because its file lacks them; None if it keeps no file."""
 
@@ -61,7 +51,6 @@ class SiteClaim:
 
     index: int
     """Of the site."""
-
     instance_id: str
     """The newest process that has claimed it."""
 
@@ -72,15 +61,11 @@ class Departure:
 
     agent_id: str
     """Its name."""
-
     round: int
     """The round that was open."""
-
     cause: str
     """One sentence."""
-
     last_seen: float
     """When its process last sent a message."""
-
     reconnects: int
     """How often it had come back."""

@@ -20,37 +20,26 @@ class SavedRun:
 
     run_id: str
     """Its name."""
-
     specification: RunSpecification
     """Of the run."""
-
     round: int = 0
     """t, the round that was open; every round below it is stored."""
-
     basis: Float[np.ndarray, "d r"] | None = None
     """B_t; None before the first round has closed."""
-
     row_squares: Float[np.ndarray, " d"] | None = None
     """See `cospan.core.aggregation.basis_update.BasisMove`."""
-
     sessions: tuple[Session, ...] = ()
     """The open sessions."""
-
     site_claims: Mapping[str, SiteClaim] = field(default_factory=dict)
     """Site claim id → the site assigned to it."""
-
     departures: tuple[Departure, ...] = ()
     """Agents that had departed."""
-
     last_contributors: frozenset[str] = frozenset()
     """Agents counted in round t − 1."""
-
     accepted: Mapping[int, frozenset[str]] = field(default_factory=dict)
     """Round → agents whose gradients of that round have been counted; recent rounds only."""
-
     rounds_counted: Mapping[str, int] = field(default_factory=dict)
     """Agent id → number of closed rounds that counted its gradient."""
-
     last_rounds: Mapping[str, int] = field(default_factory=dict)
     """Agent id → the newest of them."""
 

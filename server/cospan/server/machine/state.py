@@ -33,7 +33,7 @@ class Part:
     """A frozen dataclass that is cheap to copy with changes."""
 
     def evolve(self: _P, **changes: Any) -> _P:
-        """Equals `dataclasses.replace` at a tenth of its cost: every gradient makes new states."""
+        """Equals `dataclasses.replace` at a tenth of its cost, but checks no names; every gradient calls it."""
         after = object.__new__(type(self))
         after.__dict__.update(self.__dict__, **changes)
         return after
@@ -45,25 +45,18 @@ class CoordinatorConfig(Part):
 
     run_id: str
     """Name of the run."""
-
     incarnation: int
     """Number of coordinator processes that have served the run, this one included."""
-
     start_seconds: float
     """Longest wait for the agents of the first round."""
-
     return_seconds: float = 15.0
     """After a restart, longest wait for the agents that have to repeat the open round."""
-
     first_gradient_timeout_seconds: float = 0.0
     """Longest wait for a round's first gradient while agents are alive. No effect up to `round_timeout_seconds`."""
-
     max_inflight_rounds: int = 1
     """Most rounds that may be closed and announced before they are durable."""
-
     site_limit: int | None = None
     """Number of sites that can be assigned; None for no limit."""
-
     coordinator_started: float = 0.0
     """Start of the process, in seconds since 1970; 0 if unknown."""
 
@@ -74,19 +67,14 @@ class Members(Part):
 
     sessions: PersistentMap[str, Session] = field(default_factory=PersistentMap)
     """Token → session."""
-
     hosts: PersistentMap[str, str] = field(default_factory=PersistentMap)
     """Agent id → token of the session that hosts it."""
-
     present: AgentSet = EMPTY_SET
     """The agents of all sessions, one block per session."""
-
     departures: PersistentMap[str, Departure] = field(default_factory=PersistentMap)
     """Agent id → how it left; none of these is present."""
-
     site_claims: PersistentMap[str, SiteClaim] = field(default_factory=PersistentMap)
     """Site claim id → the site assigned to it, oldest claim first."""
-
     deserted_since: float | None = None
     """When the last session ended; None while there is one, and before the first round."""
 
@@ -97,28 +85,20 @@ class OpenRound(Part):
 
     awaited: AgentSet = EMPTY_SET
     """Agents whose gradients are missing."""
-
     contributions: PersistentMap[str, Contribution] = field(default_factory=PersistentMap)
     """First agent id of a block of `counted` → the sum of that block's gradients."""
-
     counted: AgentSet = EMPTY_SET
     """Agents whose gradients have been counted, one block per contribution."""
-
     stale: Mapping[Block, int] = field(default_factory=dict)
     """Blocks of `counted` whose gradients are of an earlier round → that round. Newer gradients replace them."""
-
     quorum_seconds: float | None = None
     """Time from the round's opening to its quorum; None before that, and with full participation."""
-
     first_gradient_seconds: float = 0.0
     """Time from the round's opening to its first counted gradient; 0 before that."""
-
     replaying: bool = False
     """Whether the round repeats one that was announced before a restart: only `replay_agents` take part."""
-
     pending_basis: BasisMove | None = None
     """Result of the closing round, while it is stored before it is announced."""
-
     departed: tuple[str, ...] = ()
     """Agents that departed since the round opened."""
 
@@ -129,34 +109,24 @@ class History(Part):
 
     started: bool = False
     """Whether a round was ever opened, by this process or an earlier one."""
-
     last_contributors: AgentSet = EMPTY_SET
     """Agents counted in the last closed round."""
-
     accepted: Mapping[int, AgentSet] = field(default_factory=dict)
     """Round → agents whose gradients of that round have been counted in a closed round; recent rounds only."""
-
     absent: AgentSet = EMPTY_SET
     """Agents that were present and not counted in the last closed round, or in the round being closed."""
-
     outliers: AgentSet = EMPTY_SET
     """Agents whose gradients were outliers in the last closed round."""
-
     rounds_counted: ParticipationCounts = field(default_factory=ParticipationCounts)
     """Agent id → number of closed rounds that counted its gradient, and the newest of them."""
-
     absent_rounds: ParticipationCounts = field(default_factory=ParticipationCounts)
     """Agent id → number of closed rounds in which it was absent."""
-
     outlier_rounds: ParticipationCounts = field(default_factory=ParticipationCounts)
     """Agent id → number of closed rounds in which its gradient was an outlier."""
-
     quorum_pace: QuorumPace | None = None
     """Smoothed time to quorum; None while no deadline is derived from it."""
-
     slowest_first_gradient_seconds: float = 0.0
     """Longest time to the first gradient of any round of this process; 0 before there is one."""
-
     last_slow_round: int = -1
     """Newest round that was reported to have no gradient after `round_timeout_seconds`; -1 for none."""
 
@@ -167,13 +137,10 @@ class Durability(Part):
 
     durable_round: int = 0
     """Every round below this one is stored."""
-
     replay_agents: frozenset[str] = frozenset()
     """After a restart, the contributors of the last stored round; empty once no round has to be repeated."""
-
     last_announced_round: int = 0
     """After a restart, the newest round that a returning agent knows of."""
-
     replay_until: int = 0
     """Rounds below this one may have been announced before the restart; `replay_agents` repeat them."""
 
@@ -184,37 +151,26 @@ class CoordinatorState(Part):
 
     specification: RunSpecification
     """Of the run. The first join sets its feature fingerprint if that is empty."""
-
     config: CoordinatorConfig
     """What this process was started with."""
-
     basis: Float[np.ndarray, "d r"]
     """B_t."""
-
     row_squares: Float[np.ndarray, " d"] | None = None
     """Accumulator of the basis step (`cospan.core.aggregation.basis_update.BasisMove`)."""
-
     round: int = 0
     """t, the number of the open round."""
-
     phase: RunPhase = RunPhase.WAITING
     """Where the run stands; `cospan.server.machine.dispatch` has the table of transitions."""
-
     phase_since: float = 0.0
     """When WAITING, FINISHED or DRAINING began; in COLLECTING and CLOSING, when the round opened."""
-
     end: EndRun | Suspend | None = None
     """Why the run is FINISHED, or the process DRAINING; None in the other phases."""
-
     members: Members = field(default_factory=Members)
     """The agents of the run."""
-
     open_round: OpenRound = field(default_factory=OpenRound)
     """The round that collects gradients or is being closed."""
-
     history: History = field(default_factory=History)
     """What is remembered of closed rounds."""
-
     durability: Durability = field(default_factory=Durability)
     """What is stored, and what has to be repeated after a restart."""
 
