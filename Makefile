@@ -9,7 +9,7 @@ PROTOS := $(wildcard proto/cospan/rpc/v1/*.proto)
 PIP_FLAGS := --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test e2e browser-test node-test metrics-test proxy-test faults soak fuzz bench bench-peers base-image check glossary protos check-protos docs newcomer-test figures wheel-test clean
+.PHONY: help demo test e2e browser-test node-test metrics-test proxy-test faults soak fuzz bench bench-peers base-image check glossary protos check-protos docs newcomer-test figures state-table wheel-test clean
 
 help:  ## Show this list
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -68,6 +68,10 @@ check: $(VENV)/ready check-protos  ## Lint, type-check, check imports and genera
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+	@$(BIN)/python docs/scripts/state_table.py --check
+
+state-table: $(VENV)/ready  ## Write the coordinator's transitions into docs/architecture.md
+	@$(BIN)/python docs/scripts/state_table.py
 
 glossary: $(VENV)/ready  ## Report words that docs/glossary.md does not use, and phrases that the prose avoids
 	@$(BIN)/python docs/scripts/check_glossary.py

@@ -19,9 +19,9 @@ from cospan.core.method import Method, paper
 from cospan.core.specification import RunSpecification
 from cospan.server import machine
 from cospan.server.machine import events
-from cospan.server.machine.sessions import Departure, Seat, Session
+from cospan.server.machine.sessions import Departure, Session, SiteClaim
 from cospan.server.machine.snapshot import SavedRun
-from cospan.server.machine.state import CoordinatorState
+from cospan.server.machine.state import CoordinatorState, History, OpenRound, Part
 from cospan.server.runtime.engine import Engine
 from cospan.wire import messages as m
 from cospan.wire.errors import RemoteError
@@ -90,16 +90,24 @@ def moved(state: CoordinatorState, round_number: int) -> events.BasisComputed:
     return events.BasisComputed(round_number, move)
 
 
+def with_inflight_rounds(state: CoordinatorState, most: int) -> CoordinatorState:
+    """The state of a coordinator that announces at most this many rounds before they are durable."""
+    return state.evolve(config=state.config.evolve(max_inflight_rounds=most))
+
+
 def snapshot(state: Any) -> dict[str, Any]:
-    """What a frozen state holds, in copies of its mappings and sets: equal as long as nobody has written to it."""
+    """What a frozen state holds, in copies of its parts, mappings and sets: equal unless it was written to."""
     held = {field.name: getattr(state, field.name) for field in fields(state)}
-    if isinstance(state, CoordinatorState):
-        held["last_rounds"] = state.last_rounds
-        held["blocks"] = [list(roll.blocks) for roll in (state.awaited, state.counted)]
+    if isinstance(state, History):
+        held["last_rounds"] = state.rounds_counted.newest
+    if isinstance(state, OpenRound):
+        held["blocks"] = [list(agents.blocks) for agents in (state.awaited, state.counted)]
     return {name: _copy(value) for name, value in held.items()}
 
 
 def _copy(value: Any) -> Any:
+    if isinstance(value, Part):
+        return snapshot(value)
     if isinstance(value, Mapping):
         return dict(value)
     return frozenset(value) if isinstance(value, Set) else value
@@ -130,7 +138,7 @@ class Disk:
         self.run_id, self.specification = run_id, specification
         self.rounds: list[events.RoundRecord] = []
         self.sessions: dict[str, Session] = {}
-        self.seats: dict[str, Seat] = {}
+        self.site_claims: dict[str, SiteClaim] = {}
         self.departures: dict[str, Departure] = {}
 
     def write(self, operations: Sequence[events.Command]) -> None:
@@ -151,7 +159,7 @@ class Disk:
         lost = replace(member, stream=0, phase=m.AgentPhase.LOST, last_seen=0.0, opened=0.0)
         self.sessions[member.token] = lost
         if member.site_index is not None:
-            self.seats[member.site_claim_id] = Seat(member.site_index, member.instance_id)
+            self.site_claims[member.site_claim_id] = SiteClaim(member.site_index, member.instance_id)
         for agent in member.agent_ids:
             self.departures.pop(agent, None)
 
@@ -175,7 +183,7 @@ class Disk:
             basis=last.move.basis if last else None,
             row_squares=last.move.row_squares if last else None,
             sessions=tuple(self.sessions[token] for token in sorted(self.sessions)),
-            seats=dict(self.seats),
+            site_claims=dict(self.site_claims),
             departures=tuple(self.departures.values()),
             last_contributors=frozenset(last.contributors) if last else frozenset(),
             accepted=accepted,
@@ -188,7 +196,11 @@ class CoordinatorDriver:
     """Steps the coordinator's machine with a clock of its own, and checks after every event what always holds."""
 
     def __init__(
-        self, sites: int | None = None, most_ahead: int = 2, silent_seconds: float = 0.0, **changes: Any
+        self,
+        site_limit: int | None = None,
+        max_inflight_rounds: int = 2,
+        first_gradient_timeout_seconds: float = 0.0,
+        **changes: Any,
     ) -> None:
         self.now = 0.0
         self.state = machine.initial_state(
@@ -197,10 +209,10 @@ class CoordinatorDriver:
             incarnation=1,
             start_seconds=START,
             now=0.0,
-            sites=sites,
-            silent_seconds=silent_seconds,
+            site_limit=site_limit,
+            first_gradient_timeout_seconds=first_gradient_timeout_seconds,
         )
-        self.state = replace(self.state, most_ahead=most_ahead)
+        self.state = with_inflight_rounds(self.state, max_inflight_rounds)
         self.state.check()
         self.commands: tuple[events.Command, ...] = ()
         self._streams = itertools.count(1)
@@ -232,11 +244,16 @@ class CoordinatorDriver:
 
     def restart(self, saved: SavedRun) -> None:
         """The coordinator is gone, and another goes on from what was stored."""
-        incarnation, sites, most_ahead = self.state.incarnation + 1, self.state.sites, self.state.most_ahead
+        config = self.state.config
         self.state = machine.restored_state(
-            saved, incarnation=incarnation, start_seconds=START, return_seconds=RETURN, now=self.now, sites=sites
+            saved,
+            incarnation=config.incarnation + 1,
+            start_seconds=START,
+            return_seconds=RETURN,
+            now=self.now,
+            site_limit=config.site_limit,
         )
-        self.state = replace(self.state, most_ahead=most_ahead)
+        self.state = with_inflight_rounds(self.state, config.max_inflight_rounds)
         self.commands = ()
         self.state.check()
         self._check_deadline()
@@ -269,13 +286,13 @@ class CoordinatorDriver:
 
     def resuming(self, token: str, **changes: Any) -> events.JoinRequested:
         """The process of a session comes back over a new stream."""
-        known = self.state.sessions[token]
-        resumption = m.Resumption(token, self.state.run_id, self.state.round)
+        known = self.state.members.sessions[token]
+        resumption = m.Resumption(token, self.state.config.run_id, self.state.round)
         values = {"instance": known.instance_id, "resumption": resumption} | changes
         return self.joining(*known.agent_ids, **values)
 
     def stream(self, token: str) -> int:
-        return self.state.sessions[token].stream
+        return self.state.members.sessions[token].stream
 
     def sent(self) -> list[Any]:
         """The messages among the last commands."""
@@ -287,7 +304,7 @@ class CoordinatorDriver:
     def gradient(self, token: str, round_number: int | None = None, *agents: str, **values: Any) -> list[str]:
         """A session sends a gradient, that of the open round unless told otherwise."""
         number = self.state.round if round_number is None else round_number
-        named = agents or self.state.sessions[token].agent_ids
+        named = agents or self.state.members.sessions[token].agent_ids
         return self.step(events.GradientArrived(token, upload(number, *agents, weight=float(len(named)), **values)))
 
     def compute(self) -> list[str]:

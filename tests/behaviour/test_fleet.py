@@ -172,7 +172,7 @@ def test_another_feature_map_is_refused(features: FeatureMap, text: str) -> None
             agent = Agent(site_with(features=features), index=0, coordinator=coordinator.address)
             with pytest.raises(errors.FeatureMismatchError, match=text):
                 await agent.run_async()
-            assert not coordinator.engine.state.hosts
+            assert not coordinator.engine.state.members.hosts
 
     run(refused())
 
@@ -191,10 +191,10 @@ def test_a_name_that_a_live_agent_has_is_taken() -> None:
                 for index in (0, 1)
             )
             async with first:
-                await until(coordinator.engine, lambda: bool(coordinator.engine.state.hosts))
+                await until(coordinator.engine, lambda: bool(coordinator.engine.state.members.hosts))
                 with pytest.raises(errors.AgentIdTakenError, match="agent 'twin' is hosted by another process"):
                     await second.run_async()
-                assert list(coordinator.engine.state.hosts) == ["twin"]
+                assert list(coordinator.engine.state.members.hosts) == ["twin"]
 
     run(refused())
 
@@ -217,11 +217,12 @@ def test_an_agent_that_leaves_is_not_waited_for() -> None:
                 "all 20 rounds are done",
             ]
             state = coordinator.engine.state
-            gone = state.departures["site-1"]
+            gone = state.members.departures["site-1"]
             assert gone.cause == "it left: its shift is over"
             assert gone.round in (5, 6, 7)
             counts = [report.contributors for report in coordinator.engine.history.recent(99)]
-            assert counts == [3] * state.rounds_counted["site-1"] + [2] * (20 - state.rounds_counted["site-1"])
+            counted = state.history.rounds_counted["site-1"]
+            assert counts == [3] * counted + [2] * (20 - counted)
 
     run(left())
 
@@ -246,7 +247,7 @@ def test_an_agent_whose_environment_raises_leaves_and_the_others_go_on(what: Cal
             assert isinstance(outcomes[0], errors.WorkloadBehaviourError)
             assert text in str(outcomes[0])
             assert outcomes[1] == AgentEnd("all 12 rounds are done", 12)
-            gone = coordinator.engine.state.departures["site-0"]
+            gone = coordinator.engine.state.members.departures["site-0"]
             # The text may show an observation or a reward, so only the kind of failure is told.
             assert (gone.round, gone.cause) == (
                 3,
@@ -272,7 +273,7 @@ def test_a_file_of_another_run_is_refused_and_nobody_waits(tmp_path: Path) -> No
                     with pytest.raises(errors.RunFileError, match="was saved in another run"):
                         await agent.run_async()
                     await coordinator.wait()
-                    assert "site-0" in coordinator.engine.state.departures
+                    assert "site-0" in coordinator.engine.state.members.departures
 
     run(refused())
 
@@ -345,10 +346,10 @@ def test_sites_may_be_counted_when_the_first_agent_asks_for_one(known: bool) -> 
 
     async def fleet() -> int | None:
         async with Coordinator(specification(agents=2, rounds=3), sites=count) as coordinator:
-            assert coordinator.engine.state.sites is None
+            assert coordinator.engine.state.config.site_limit is None
             assert not asked
             await ends([Agent(RINGS, coordinator=coordinator.address) for _ in range(2)])
-            return coordinator.engine.state.sites
+            return coordinator.engine.state.config.site_limit
 
     assert run(fleet()) == (2 if known else None)
     assert len(asked) == 1
@@ -455,8 +456,8 @@ def test_a_network_that_breaks_again_and_again_loses_and_doubles_nothing() -> No
             assert finished == [AgentEnd("all 30 rounds are done", 30)] * 3
             reports = engine.history.recent(99)
             assert [(r.closed_round, r.contributors) for r in reports] == [(t, 3) for t in range(30)]
-            assert dict(engine.state.rounds_counted) == {f"site-{index}": 30 for index in range(3)}
-            back = {session.agent_ids[0]: session.reconnects for session in engine.state.sessions.values()}
+            assert dict(engine.state.history.rounds_counted) == {f"site-{index}": 30 for index in range(3)}
+            back = {session.agent_ids[0]: session.reconnects for session in engine.state.members.sessions.values()}
             assert back == {"site-0": 0, "site-1": 4, "site-2": 4}
             return engine.state.basis.tobytes()
 
@@ -477,7 +478,7 @@ def test_a_network_that_stands_still_for_a_while_loses_nothing() -> None:
 
             coordinator.engine.on_round.append(pause)
             assert await ends(agents_of(2, bridge.address)) == [AgentEnd("all 12 rounds are done", 12)] * 2
-            assert [session.reconnects for session in coordinator.engine.state.sessions.values()] == [0, 0]
+            assert [session.reconnects for session in coordinator.engine.state.members.sessions.values()] == [0, 0]
             return coordinator.engine.state.basis.tobytes()
 
     assert run(paused()) == direct(spec)[0].tobytes()
@@ -494,13 +495,13 @@ def test_an_agent_that_is_cut_off_for_longer_than_the_bound_is_given_up_and_come
             running = asyncio.create_task(ends(agents))
             await until(engine, lambda: engine.state.round == 3)
             bridge.pause()
-            await until(engine, lambda: "site-2" in engine.state.departures)
-            assert engine.state.departures["site-2"].cause == "it was silent for 0.5 s"
+            await until(engine, lambda: "site-2" in engine.state.members.departures)
+            assert engine.state.members.departures["site-2"].cause == "it was silent for 0.5 s"
             alone = engine.state.round
             await until(engine, lambda: engine.state.round > alone + 3)
             assert engine.history.recent(1)[0].contributors == 2
             bridge.resume()
-            await until(engine, lambda: "site-2" in engine.state.hosts)
+            await until(engine, lambda: "site-2" in engine.state.members.hosts)
             back = engine.state.round
             await until(engine, lambda: engine.state.round > back + 3)
             assert engine.history.recent(1)[0].contributors == 3
@@ -508,7 +509,9 @@ def test_an_agent_that_is_cut_off_for_longer_than_the_bound_is_given_up_and_come
             assert [end.message for end in await running] == ["enough"] * 3
             assert gone == ["site-2"], "the others sent heartbeats while they waited"
             assert (
-                engine.state.rounds_counted["site-2"] < engine.state.rounds_counted["site-0"] == engine.state.round
+                engine.state.history.rounds_counted["site-2"]
+                < engine.state.history.rounds_counted["site-0"]
+                == engine.state.round
             )
 
     run(cut_off())
@@ -571,15 +574,15 @@ def test_an_agent_whose_round_takes_too_long_is_waited_for_once() -> None:
                 coordinator=coordinator.address,
             )
             running = asyncio.create_task(ends([slow, Agent(RINGS, index=1, coordinator=coordinator.address)]))
-            await until(engine, lambda: "site-0" in engine.state.departures)
-            assert engine.state.departures["site-0"].cause == "it sent no gradient for 0.4 s"
+            await until(engine, lambda: "site-0" in engine.state.members.departures)
+            assert engine.state.members.departures["site-0"].cause == "it sent no gradient for 0.4 s"
             notes: list[str] = []
             slow.on_note.append(lambda _, note: notes.append(note))
             alone = engine.state.round
             await until(engine, lambda: engine.state.round >= alone + 20)
-            assert "site-0" not in engine.state.hosts, "it does not come back before its round is done"
+            assert "site-0" not in engine.state.members.hosts, "it does not come back before its round is done"
             release.set()
-            await until(engine, lambda: "site-0" in engine.state.hosts)
+            await until(engine, lambda: "site-0" in engine.state.members.hosts)
             back = engine.state.round
             await until(engine, lambda: engine.state.round > back + 3)
             assert engine.history.recent(1)[0].contributors == 2

@@ -70,7 +70,7 @@ async def fuzzed_run(spec: RunSpecification, messages: int) -> tuple[np.ndarray,
         assert (end.cause, end.message) == (m.FinishCause.ROUNDS_REACHED, f"all {ROUNDS} rounds are done")
         state = coordinator.engine.state
         state.check()
-        counted = sum(count for name, count in state.rounds_counted.items() if not name.startswith("site-"))
+        counted = sum(count for name, count in state.history.rounds_counted.items() if not name.startswith("site-"))
         return state.basis, fuzzer.tally, counted
 
 

@@ -81,7 +81,7 @@ def test_a_group_and_single_agents_take_part_in_one_run() -> None:
             group = group_of(0, 1, 3, coordinator=where)
             single = Agent(RINGS, index=2, coordinator=where)
             assert await ends(group, single) == [AgentEnd("all 5 rounds are done", 5)] * 2
-            assert coordinator.engine.state.rounds_counted == {f"site-{index}": 5 for index in range(4)}
+            assert coordinator.engine.state.history.rounds_counted == {f"site-{index}": 5 for index in range(4)}
 
     run(mixed())
 
@@ -192,7 +192,7 @@ def test_a_group_whose_stream_breaks_comes_back_and_counts_once() -> None:
             bridge.drop()
             assert await running == AgentEnd("all 30 rounds are done", 30)
             assert {report.contributors for report in coordinator.engine.history.recent(99)} == {5}
-            assert coordinator.engine.state.departures == {}
+            assert coordinator.engine.state.members.departures == {}
 
     run(broken())
 
@@ -221,7 +221,7 @@ def test_a_warm_up_is_refused_before_the_group_joins() -> None:
                 errors.InvalidValueError, match="warm_up_rounds is 2; a warm-up's estimates are each"
             ):
                 await group_of(0, 1, coordinator=coordinator.address).run_async()
-            assert not coordinator.engine.state.hosts
+            assert not coordinator.engine.state.members.hosts
 
     run(refused())
 

@@ -77,7 +77,10 @@ async def digest(attack: Attack | None = None) -> str:
             gate.set()
         assert {end.message for end in await running} == {"all 8 rounds are done"}
         state = coordinator.engine.state
-        assert {name: state.rounds_counted[name] for name in ("site-0", "site-1")} == {"site-0": 8, "site-1": 8}
+        assert {name: state.history.rounds_counted[name] for name in ("site-0", "site-1")} == {
+            "site-0": 8,
+            "site-1": 8,
+        }
         return basis_digest(state.basis)
 
 
@@ -200,7 +203,7 @@ def test_whatever_is_wrong_with_a_message_its_sender_is_told_and_nobody_is_harme
             await one(number, data, expected)
         for (name, (_, expected)), error in zip(AFTER_JOIN.items(), told.values(), strict=True):
             assert type(error) is expected, f"{name}: {error!r}"
-        assert not coordinator.engine.state.counted - {"site-1"}
+        assert not coordinator.engine.state.open_round.counted - {"site-1"}
 
     unharmed(attack)
 
@@ -265,8 +268,8 @@ def test_whatever_is_wrong_with_a_join_nobody_gets_in() -> None:
                 await stream.send(data)
                 error = await stream.refusal()
                 assert type(error) is expected, f"{name}: {error!r}"
-        assert set(coordinator.engine.state.hosts) == {"site-0", "site-1"}
-        assert not coordinator.engine.state.departures
+        assert set(coordinator.engine.state.members.hosts) == {"site-0", "site-1"}
+        assert not coordinator.engine.state.members.departures
 
     unharmed(attack)
 
@@ -274,8 +277,8 @@ def test_whatever_is_wrong_with_a_join_nobody_gets_in() -> None:
 def test_the_token_of_another_process_opens_nothing() -> None:
     async def attack(coordinator: Coordinator) -> None:
         state = coordinator.engine.state
-        for session in state.sessions.values():
-            stolen = resumption(session.token, state.run_id)
+        for session in state.members.sessions.values():
+            stolen = resumption(session.token, state.config.run_id)
             async with RawStream(coordinator.address) as stream:
                 await stream.send(join(agent_ids=["bad"], resumption=stolen))
                 assert type(await stream.refusal()) is errors.SessionUnknownError
@@ -450,7 +453,7 @@ def test_a_stream_that_never_reads_is_reset(monkeypatch: pytest.MonkeyPatch) -> 
     async def unread() -> None:
         async with Coordinator(wide) as coordinator, RawStream(coordinator.address, options=ahead) as stream:
             await stream.send(joining("deaf", 50_000, "any"))
-            await until(coordinator.engine, lambda: "deaf" in coordinator.engine.state.departures)
+            await until(coordinator.engine, lambda: "deaf" in coordinator.engine.state.members.departures)
             await refusals(coordinator, lambda: coordinator.door.refused["UNREAD"] == 1)
 
     run(unread())

@@ -33,8 +33,8 @@ def test_one_step_per_round_is_refused_by_default_and_the_run_has_heard_of_nobod
         async with Coordinator(specification(practical(1))) as coordinator:
             with pytest.raises(StepsBelowFloorError, match="has 1 step per round, and min_steps_per_round is 2"):
                 await HOSTS[host](coordinator.address).run_async()
-            assert not coordinator.engine.state.sessions
-            assert not coordinator.engine.state.departures
+            assert not coordinator.engine.state.members.sessions
+            assert not coordinator.engine.state.members.departures
 
     run(refused())
 
@@ -102,7 +102,7 @@ def test_a_chosen_basis_is_refused_and_nothing_is_sent_for_it(host: str, monkeyp
                 assert all(isinstance(each, BasisRefusedError) for each in found), found
             else:
                 await behind_a_relay(coordinator)
-            await until(coordinator.engine, lambda: len(coordinator.engine.state.departures) == 2)
+            await until(coordinator.engine, lambda: len(coordinator.engine.state.members.departures) == 2)
             assert coordinator.engine.state.round == 41, "round 41 never got a gradient"
 
     run(refused())

@@ -55,7 +55,7 @@ async def relayed(spec: RunSpecification, *parts: Sequence[int]) -> np.ndarray:
         assert {end.message for end in await ends(*agents)} == {f"all {spec.rounds} rounds are done"}
         reports = coordinator.engine.history.recent(99)
         assert [report.contributors for report in reports] == [spec.agents] * spec.rounds
-        assert len(coordinator.engine.state.sessions) == len(parts)
+        assert len(coordinator.engine.state.members.sessions) == len(parts)
         for relay in level:
             end = await relay.wait()
             assert getattr(end, "cause", None) is FinishCause.ROUNDS_REACHED
@@ -122,15 +122,17 @@ def test_agents_come_and_go_behind_a_relay() -> None:
                 async with stays:
                     async with leaves:
                         await until(engine, lambda: engine.state.round >= 5)
-                    await until(engine, lambda: "site-1" in engine.state.departures)
-                    assert engine.state.departures["site-1"].cause == "its process joined anew without site-1"
+                    await until(engine, lambda: "site-1" in engine.state.members.departures)
+                    assert (
+                        engine.state.members.departures["site-1"].cause == "its process joined again without site-1"
+                    )
                     async with comes:
-                        await until(engine, lambda: engine.state.rounds_counted.get("site-2", 0) >= 5)
-                        assert set(engine.state.hosts) == {"site-0", "site-2"}
+                        await until(engine, lambda: engine.state.history.rounds_counted.get("site-2", 0) >= 5)
+                        assert set(engine.state.members.hosts) == {"site-0", "site-2"}
                     reports = engine.history.recent(engine.state.round)
-                    assert engine.state.rounds_counted["site-0"] == len(reports)
-                await until(engine, lambda: not engine.state.hosts)
-                assert engine.state.departures["site-0"].cause == "it left: the last of its agents is gone"
+                    assert engine.state.history.rounds_counted["site-0"] == len(reports)
+                await until(engine, lambda: not engine.state.members.hosts)
+                assert engine.state.members.departures["site-0"].cause == "it left: the last of its agents is gone"
 
     run(changing())
 
@@ -148,7 +150,7 @@ def test_a_relays_stream_that_breaks_comes_back_and_every_agent_counts_once() ->
             bridge.drop()
             assert await running == [AgentEnd("all 40 rounds are done", 40)] * 3
             assert {report.contributors for report in coordinator.engine.history.recent(99)} == {3}
-            assert coordinator.engine.state.departures == {}
+            assert coordinator.engine.state.members.departures == {}
 
     run(broken())
 
@@ -168,9 +170,9 @@ def test_an_agent_that_another_process_hosts_does_not_keep_the_relay_out() -> No
                 relay.engine.on_note.append(lambda note: note.kind == "agent-gone" and refused.set())
                 async with double:
                     await refused.wait()
-                    counted = engine.state.rounds_counted["site-0"]
-                    await until(engine, lambda: engine.state.rounds_counted["site-0"] > counted + 3)
-                    assert "site-1" not in relay.engine.state.rounds_counted
+                    counted = engine.state.history.rounds_counted["site-0"]
+                    await until(engine, lambda: engine.state.history.rounds_counted["site-0"] > counted + 3)
+                    assert "site-1" not in relay.engine.state.history.rounds_counted
 
     run(taken())
 

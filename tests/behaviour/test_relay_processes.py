@@ -98,7 +98,7 @@ def test_an_agent_that_is_killed_behind_a_relay_is_named_in_the_runs_status(tmp_
         assert code == 0
         told = {agent["id"]: agent for agent in json.loads(out)["agents"]}
         assert {name for name, agent in told.items() if agent["phase"] == "gone"} == {"site-1"}
-        assert told["site-1"]["gone_cause"] == "its process joined anew without site-1"
+        assert told["site-1"]["gone_cause"] == "its process joined again without site-1"
 
 
 def test_a_relay_that_is_killed_and_started_again_goes_on_and_nobody_is_given_up(tmp_path: Path) -> None:

@@ -128,7 +128,7 @@ def test_the_file_of_an_earlier_run_is_kept(tmp_path: Path) -> None:
                 agent = Agent(RINGS, index=0, coordinator=coordinator.address, state_file=tmp_path)
                 agent.on_note.append(lambda _, note, notes=notes: notes.append(note))  # type: ignore[misc]
                 assert (await agent.run_async()).rounds == 3
-                run_ids.append(coordinator.engine.state.run_id)
+                run_ids.append(coordinator.engine.state.config.run_id)
         assert notes == [f"{tmp_path / 'site-0.npz'} is of another run; it is now {aside()}"]
 
     def aside() -> Path:

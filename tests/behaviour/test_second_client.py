@@ -97,7 +97,7 @@ def test_a_run_of_two_clients_of_another_making() -> None:
                     np.testing.assert_allclose(basis, expected, rtol=0.0, atol=1e-12)
                     assert np.abs(basis - to_array(first.basis)).max() > 1e-3, "it has moved"
             assert all(answer.finish.cause == FINISH_CAUSE_ROUNDS_REACHED for answer in answers)
-            assert dict(coordinator.engine.state.rounds_counted) == {"a": ROUNDS, "b": ROUNDS}
+            assert dict(coordinator.engine.state.history.rounds_counted) == {"a": ROUNDS, "b": ROUNDS}
 
     run(collaborate())
 

@@ -208,7 +208,7 @@ def test_who_does_not_belong_is_refused_with_its_own_reason(
             with pytest.raises(REFUSED[kind]) as refusal:
                 await outsider.run_async()
             print(refusal.value)
-            assert not coordinator.engine.state.hosts
+            assert not coordinator.engine.state.members.hosts
             insider = Agent(RINGS, index=0, coordinator=coordinator.address, tls=certs.issue("own", ANY_AGENT))
             assert (await insider.run_async()).rounds == 3, "the others are unharmed"
 
@@ -246,7 +246,7 @@ def test_a_token_is_no_certificate(certs: Certificates) -> None:
             await thief.send(join("site-0", resumption=resumption))
             with pytest.raises(errors.IdentityMismatchError, match="does not speak for 'site-0'"):
                 await thief.receive()
-            (session,) = coordinator.engine.state.sessions.values()
+            (session,) = coordinator.engine.state.members.sessions.values()
             assert (session.phase, session.reconnects) == (m.AgentPhase.CONNECTED, 0)
             await thief.close()
             await owner.close()
@@ -311,7 +311,7 @@ def test_certificates_renewed_on_both_ends_are_in_use_soon_and_no_round_is_lost(
                 await watching
             reports = coordinator.engine.history.recent(999)
             assert [report.contributors for report in reports] == [2] * len(reports)
-            assert coordinator.engine.state.rounds_counted == {"site-0": 60, "site-1": 60}
+            assert coordinator.engine.state.history.rounds_counted == {"site-0": 60, "site-1": 60}
             return basis_digest(coordinator.engine.state.basis)
 
     async def renewal(coordinator: Coordinator) -> None:
@@ -354,7 +354,7 @@ def test_an_agent_that_waits_long_for_a_basis_shows_its_new_certificate_too(
         async with Coordinator(specification(agents=2), tls=certs.coordinator()) as coordinator:
             first, second = agents_of(certs, 2, coordinator.address)
             async with first:
-                await until(coordinator.engine, lambda: "site-0" in coordinator.engine.state.hosts)
+                await until(coordinator.engine, lambda: "site-0" in coordinator.engine.state.members.hosts)
                 renewed = certs.renew("site-0")
                 async with asyncio.timeout(SECONDS):
                     await until(coordinator.engine, lambda: ("cospan:agent:site-0", renewed) in shown)
@@ -386,7 +386,7 @@ def test_an_expired_certificate_is_cured_by_its_renewal_in_the_middle_of_a_run(
         async with Coordinator(specification(agents=2, rounds=3), tls=files) as coordinator:
             first, second = agents_of(certs, 2, coordinator.address)
             async with first:
-                await until(coordinator.engine, lambda: "site-0" in coordinator.engine.state.hosts)
+                await until(coordinator.engine, lambda: "site-0" in coordinator.engine.state.members.hosts)
                 authority.renew(certs.folder, "site-0", days=-0.001)
                 await until(coordinator.engine, lambda: lost(coordinator) == ["site-0"])
                 authority.renew(certs.folder, "site-0", days=1)
@@ -398,7 +398,7 @@ def test_an_expired_certificate_is_cured_by_its_renewal_in_the_middle_of_a_run(
 
 
 def lost(coordinator: Coordinator) -> list[str]:
-    sessions = coordinator.engine.state.sessions.values()
+    sessions = coordinator.engine.state.members.sessions.values()
     return [session.agent_ids[0] for session in sessions if session.phase is m.AgentPhase.LOST]
 
 

@@ -13,7 +13,7 @@ from runs import LIVENESS, RETURN, ROUND, START, CoordinatorDriver, Disk, moved,
 from cospan.core.specification import Participation
 from cospan.server import machine
 from cospan.server.machine import events
-from cospan.server.machine.rounds import is_plain
+from cospan.server.machine.counting import is_batchable
 from cospan.server.machine.state import CoordinatorState
 from cospan.wire.errors import (
     AgentIdTakenError,
@@ -115,7 +115,10 @@ class CoordinatorHistories(RuleBasedStateMachine):
         if before.phase in OVER:
             assert state.phase is before.phase
             assert (state.round, state.basis is before.basis) == (before.round, True)
-            assert (state.finish_cause, state.departures) == (before.finish_cause, before.departures)
+            assert (state.finish_cause, state.members.departures) == (
+                before.finish_cause,
+                before.members.departures,
+            )
         assert state.round - before.round in (0, 1), "rounds neither skip nor go back"
         if state.round != before.round:
             self.open = {}
@@ -139,10 +142,10 @@ class CoordinatorHistories(RuleBasedStateMachine):
         match command:
             case events.ComputeBasis(round=number, contributions=contributions):
                 assert self.computing is None, "one round closes at a time"
-                assert number == state.round < len(self.disk.rounds) + state.most_ahead, (
+                assert number == state.round < len(self.disk.rounds) + state.config.max_inflight_rounds, (
                     "no round runs too far ahead"
                 )
-                assert sum(c.weight for c in contributions) == len(state.counted)
+                assert sum(c.weight for c in contributions) == len(state.open_round.counted)
                 self.computing = command
             case events.ReportRound(report=report):
                 assert report.closed_round < len(self.disk.rounds), "onlookers are told of what is stored"
@@ -157,10 +160,10 @@ class CoordinatorHistories(RuleBasedStateMachine):
             case events.Broadcast(message=Drain()):
                 assert state.phase is RunPhase.DRAINING
             case events.Send(token=token, message=message):
-                assert token in state.sessions
+                assert token in state.members.sessions
                 assert isinstance(message, Welcome | Receipt)
             case events.CloseStream(stream=number):
-                assert number not in {session.stream for session in state.sessions.values()}
+                assert number not in {session.stream for session in state.members.sessions.values()}
             case events.EndRun() | events.Suspend():
                 self.ends += 1
             case events.StoreRound(record=record):
@@ -185,7 +188,7 @@ class CoordinatorHistories(RuleBasedStateMachine):
     def check_told(self, number: int, durable: int) -> None:
         """A round that anybody is told of is stored, or comes to the same after a restart."""
         assert durable == len(self.disk.rounds)
-        assert number <= durable + self.run.state.most_ahead
+        assert number <= durable + self.run.state.config.max_inflight_rounds
         for ahead in range(durable, number):
             assert set(self.records[ahead].contributors) == set(self.disk.rounds[-1].contributors)
 
@@ -194,7 +197,7 @@ class CoordinatorHistories(RuleBasedStateMachine):
     @rule(agents=st.sampled_from(GROUPS))
     def join_as(self, agents: tuple[str, ...]) -> None:
         """A new process. It is refused exactly where a live one has one of its agents."""
-        hosts, sessions = self.run.state.hosts, self.run.state.sessions
+        hosts, sessions = self.run.state.members.hosts, self.run.state.members.sessions
         live = any(sessions[hosts[name]].phase is AgentPhase.CONNECTED for name in agents if name in hosts)
         process = Process(f"process {len(self.processes)}", agents)
         self.processes.append(process)
@@ -205,18 +208,18 @@ class CoordinatorHistories(RuleBasedStateMachine):
     def join_twice(self, data: st.DataObject) -> None:
         """A process that has joined, or tried to, joins anew under its instance id."""
         process = data.draw(st.sampled_from(self.processes))
-        hosts, sessions = self.run.state.hosts, self.run.state.sessions
+        hosts, sessions = self.run.state.members.hosts, self.run.state.members.sessions
         others = [sessions[hosts[name]] for name in process.agents if name in hosts]
         live = any(
             other.phase is AgentPhase.CONNECTED and other.instance_id != process.instance for other in others
         )
         self.attempt(process, None, AgentIdTakenError if live else None)
 
-    @precondition(lambda self: self.run.state.sessions)
+    @precondition(lambda self: self.run.state.members.sessions)
     @rule(agents=st.sampled_from(GROUPS))
     def restart(self, agents: tuple[str, ...]) -> None:
         """The processes of these agents die, and a new one takes their place at once."""
-        hosts = self.run.state.hosts
+        hosts = self.run.state.members.hosts
         for token in {hosts[agent] for agent in agents if agent in hosts}:
             self.step(events.StreamClosed(token, self.run.stream(token)))
         self.join_as(agents)
@@ -225,8 +228,8 @@ class CoordinatorHistories(RuleBasedStateMachine):
     @rule(data=st.data())
     def resume(self, data: st.DataObject) -> None:
         process = self.draw_member(data)
-        known = process.token in self.run.state.sessions
-        resumption = Resumption(process.token or "", self.run.state.run_id, 0)
+        known = process.token in self.run.state.members.sessions
+        resumption = Resumption(process.token or "", self.run.state.config.run_id, 0)
         self.attempt(process, resumption, None if known else SessionUnknownError)
 
     def attempt(self, process: Process, resumption: Resumption | None, error: type[RemoteError] | None) -> None:
@@ -251,7 +254,7 @@ class CoordinatorHistories(RuleBasedStateMachine):
         assert welcome.started == (phase_before is not RunPhase.WAITING)
         opened_again = any(isinstance(message, BasisUpdate) for message in self.run.sent())
         if state.phase is RunPhase.COLLECTING and welcome.started and not opened_again:
-            awaited = state.awaited.intersection(process.agents)
+            awaited = state.open_round.awaited.intersection(process.agents)
             assert welcome.first_round == state.round + (0 if awaited else 1)
 
     def draw_member(self, data: st.DataObject) -> Process:
@@ -278,7 +281,7 @@ class CoordinatorHistories(RuleBasedStateMachine):
         self.step(event)
         receipts = [message.disposition for message in self.run.sent() if isinstance(message, Receipt)]
         if before.phase is RunPhase.DRAINING:
-            assert (receipts, self.run.state.counted) == ([], before.counted)
+            assert (receipts, self.run.state.open_round.counted) == ([], before.open_round.counted)
             return
         counts = self.counts(before, known, number, agents)
         assert receipts == ([] if counts is None else [counts])
@@ -302,7 +305,7 @@ class CoordinatorHistories(RuleBasedStateMachine):
 
     def expected_refusal(self, process: Process, number: int, agents: tuple[str, ...]) -> type[RemoteError] | None:
         state = self.run.state
-        if process.token not in state.sessions:
+        if process.token not in state.members.sessions:
             return SessionUnknownError
         if state.phase is RunPhase.DRAINING:
             return None
@@ -310,7 +313,7 @@ class CoordinatorHistories(RuleBasedStateMachine):
             return OutOfTurnError
         fresh = {agent for key, of in self.open.items() if of == state.round for agent in key}
         mixed = bool(fresh.intersection(agents)) and not fresh.issuperset(agents)
-        takes_part = not state.frozen or state.expected.issuperset(agents)
+        takes_part = not state.open_round.replaying or state.durability.replay_agents.issuperset(agents)
         is_open = state.phase is RunPhase.COLLECTING and number == state.round and takes_part
         return InvalidMessageError if is_open and mixed else None
 
@@ -322,11 +325,13 @@ class CoordinatorHistories(RuleBasedStateMachine):
         if all((agent, number) in known for agent in agents) and number >= state.round - max(1, spec.max_staleness):
             stopped = state.phase is RunPhase.FINISHED and number == state.round
             return Disposition.LATE if stopped else Disposition.DUPLICATE
-        if state.phase is not RunPhase.COLLECTING or (state.frozen and not state.expected.issuperset(agents)):
+        replay_agents = state.durability.replay_agents
+        takes_part = not state.open_round.replaying or replay_agents.issuperset(agents)
+        if state.phase is not RunPhase.COLLECTING or not takes_part:
             return Disposition.LATE
         if number == state.round:
             return None
-        stale = state.round - number <= spec.max_staleness and not state.frozen
+        stale = state.round - number <= spec.max_staleness and not state.open_round.replaying
         counted = {agent for key in self.open for agent in key} | {agent for agent, of in known if of == number}
         return None if stale and counted.isdisjoint(agents) else Disposition.LATE
 
@@ -335,23 +340,25 @@ class CoordinatorHistories(RuleBasedStateMachine):
     def everybody_sends(self, data: st.DataObject, but: int) -> None:
         """All gradients that the round waits for come in, in any order; or all but one."""
         state = self.run.state
-        tokens = data.draw(st.permutations(sorted({state.hosts[agent] for agent in state.awaited})))
+        tokens = data.draw(
+            st.permutations(sorted({state.members.hosts[agent] for agent in state.open_round.awaited}))
+        )
         for token in tokens[but:]:
-            awaited = self.run.state.awaited.intersection(state.sessions[token].agent_ids)
+            awaited = self.run.state.open_round.awaited.intersection(state.members.sessions[token].agent_ids)
             if awaited:  # a quorum whose deadline is over waits for nobody else
                 self.send(token, tuple(sorted(awaited)))
 
     @precondition(lambda self: self.run.state.phase is RunPhase.COLLECTING)
     @rule(data=st.data(), but=st.integers(0, 1))
     def some_send_together(self, data: st.DataObject, but: int) -> None:
-        """Plain gradients come in as one event: that is what they come to one by one."""
+        """Batchable gradients come in as one event: the result is that of one event for each."""
         before = self.run.state
         uploads = {
             token: upload(before.round, weight=float(len(session.agent_ids)))
-            for token, session in before.sessions.items()
+            for token, session in before.members.sessions.items()
         }
-        plain = [token for token, sent in uploads.items() if is_plain(before, token, sent)]
-        chosen = data.draw(st.permutations(plain))[but:]
+        batchable = [token for token, sent in uploads.items() if is_batchable(before, token, sent)]
+        chosen = data.draw(st.permutations(batchable))[but:]
         if not chosen:
             return
         one_by_one, commands = before, tuple[events.Command, ...]()
@@ -362,7 +369,7 @@ class CoordinatorHistories(RuleBasedStateMachine):
         assert snapshot(self.run.state) == snapshot(one_by_one)
         assert list(map(repr, self.run.commands)) == list(map(repr, commands))
         for token in chosen:
-            self.count(before, before.round, before.sessions[token].agent_ids)
+            self.count(before, before.round, before.members.sessions[token].agent_ids)
 
     def send(self, token: str, agents: tuple[str, ...]) -> None:
         """A gradient that counts."""
@@ -375,7 +382,7 @@ class CoordinatorHistories(RuleBasedStateMachine):
     def heartbeat(self, data: st.DataObject) -> None:
         process = self.draw_member(data)
         event = events.HeartbeatArrived(process.token or "")
-        if process.token in self.run.state.sessions:
+        if process.token in self.run.state.members.sessions:
             self.step(event)
         else:
             self.run.refuse(event, SessionUnknownError)
@@ -385,9 +392,9 @@ class CoordinatorHistories(RuleBasedStateMachine):
     def leave(self, data: st.DataObject) -> None:
         process = self.draw_member(data)
         event = events.LeaveArrived(process.token or "", "for a test")
-        if process.token in self.run.state.sessions:
+        if process.token in self.run.state.members.sessions:
             self.step(event)
-            assert self.run.state.phase in OVER or process.token not in self.run.state.sessions
+            assert self.run.state.phase in OVER or process.token not in self.run.state.members.sessions
         else:
             self.run.refuse(event, SessionUnknownError)
 
@@ -399,7 +406,7 @@ class CoordinatorHistories(RuleBasedStateMachine):
         number = data.draw(st.sampled_from(process.streams))
         before = self.run.state
         self.step(events.StreamClosed(process.token or "", number))
-        session = before.sessions.get(process.token or "")
+        session = before.members.sessions.get(process.token or "")
         if session is None or session.stream != number or before.phase in OVER:
             assert self.run.state is before
 
@@ -442,7 +449,9 @@ class CoordinatorHistories(RuleBasedStateMachine):
             if isinstance(operation, events.StoreRound):
                 records.append(operation.record)
         self.step(events.RoundsStored(records))
-        assert self.run.state.phase in OVER or self.run.state.durable_round == records[-1].closed_round + 1
+        assert (
+            self.run.state.phase in OVER or self.run.state.durability.durable_round == records[-1].closed_round + 1
+        )
 
     @precondition(lambda self: self.run.state.round > 0)
     @rule(number=st.integers(0, ROUNDS))
@@ -488,8 +497,9 @@ class CoordinatorHistories(RuleBasedStateMachine):
         self.run.restart(self.disk.saved())
         self.promised = {}
         state = self.run.state
-        assert state.round == state.durable_round == len(self.disk.rounds) >= known >= before.durable_round
-        assert state.round >= before.round - state.most_ahead
+        assert state.round == state.durability.durable_round == len(self.disk.rounds) >= known
+        assert known >= before.durability.durable_round
+        assert state.round >= before.round - state.config.max_inflight_rounds
         self.closed, self.opened = list(range(state.round)), list(range(state.round))
         self.ends = 0
 
@@ -500,18 +510,19 @@ class CoordinatorHistories(RuleBasedStateMachine):
         before, records = self.run.state.round, dict(self.records)
         promised, told = self.promised, max((before, *(number + 1 for number in self.promised)))
         self.come_back(len(self.to_store) if on_disk else 0)
-        tokens = data.draw(st.permutations(sorted(self.run.state.sessions)))
+        tokens = data.draw(st.permutations(sorted(self.run.state.members.sessions)))
         for process in sorted(
             self.processes, key=lambda process: tokens.index(process.token or "") if process.token in tokens else -1
         ):
-            if process.token in self.run.state.sessions:
+            if process.token in self.run.state.members.sessions:
                 state = self.run.state
-                self.attempt(process, Resumption(process.token or "", state.run_id, told), None)
+                self.attempt(process, Resumption(process.token or "", state.config.run_id, told), None)
         state = self.run.state
-        back = [session for session in state.sessions.values() if session.phase is AgentPhase.CONNECTED]
-        if state.expected and state.expected <= {agent for session in back for agent in session.agent_ids}:
-            assert state.frozen
-            assert state.awaited == state.expected == set(self.disk.rounds[-1].contributors)
+        back = [session for session in state.members.sessions.values() if session.phase is AgentPhase.CONNECTED]
+        replay_agents = state.durability.replay_agents
+        if replay_agents and replay_agents <= {agent for session in back for agent in session.agent_ids}:
+            assert state.open_round.replaying
+            assert state.open_round.awaited == replay_agents == set(self.disk.rounds[-1].contributors)
             kept = {number: names for number, names in promised.items() if number >= state.round}
             newest = {each: frozenset(records[each].contributors) for each in range(state.round, before)}
             self.promised = kept | newest
@@ -523,8 +534,8 @@ class CoordinatorHistories(RuleBasedStateMachine):
         state = self.run.state
         assert self.closed == list(range(len(self.disk.rounds)))[: len(self.closed)]
         if state.phase not in OVER:
-            assert self.closed == list(range(state.durable_round))
-            assert state.durable_round == len(self.disk.rounds)
+            assert self.closed == list(range(state.durability.durable_round))
+            assert state.durability.durable_round == len(self.disk.rounds)
             assert self.opened == list(range(state.round + (0 if state.phase is RunPhase.WAITING else 1)))
 
     @invariant()
@@ -532,16 +543,19 @@ class CoordinatorHistories(RuleBasedStateMachine):
         state = self.run.state
         in_closed = Counter(agent for record in self.all_records() for agent in record.contributors)
         if state.phase not in OVER:
-            assert in_closed == Counter(dict(state.rounds_counted))
+            assert in_closed == Counter(dict(state.history.rounds_counted))
         if state.phase in (RunPhase.COLLECTING, RunPhase.CLOSING):
-            assert dict.fromkeys(agent for agents in self.open for agent in agents).keys() == state.counted
-            assert {agents: number for agents, number in self.open.items() if number < state.round} == state.stale
+            assert (
+                dict.fromkeys(agent for agents in self.open for agent in agents).keys() == state.open_round.counted
+            )
+            stale = {agents: number for agents, number in self.open.items() if number < state.round}
+            assert stale == state.open_round.stale
 
     @invariant()
     def a_round_closes_exactly_while_its_basis_is_computed_or_stored(self) -> None:
         if self.run.state.phase is RunPhase.CLOSING:
             computing = self.computing is not None and self.computing.round == self.run.state.round
-            assert computing == (self.run.state.computed is None)
+            assert computing == (self.run.state.open_round.pending_basis is None)
             assert computing or isinstance(self.to_store[-1], STORES)
 
     @invariant()
@@ -571,7 +585,7 @@ class CoordinatorHistories(RuleBasedStateMachine):
 
     def chat(self) -> None:
         """Every process whose stream is open says that it is alive."""
-        for session in tuple(self.run.state.sessions.values()):
+        for session in tuple(self.run.state.members.sessions.values()):
             if session.phase is AgentPhase.CONNECTED:
                 self.step(events.HeartbeatArrived(session.token))
 

@@ -5,10 +5,10 @@ from collections import Counter
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from cospan.server.machine.collections.agent_set import NOBODY, AgentSet, Block
+from cospan.server.machine.collections.agent_set import EMPTY_SET, AgentSet, Block
 from cospan.server.machine.collections.participation_counts import ParticipationCounts
 from cospan.server.machine.collections.persistent_map import PersistentMap
-from cospan.server.machine.events import OfOneRound
+from cospan.server.machine.events import SameRound
 
 KEYS = st.integers(0, 8).map(lambda number: 15 * number)  # few, so that keys go and come back
 NAMES = [f"agent-{number}" for number in range(12)]
@@ -57,7 +57,7 @@ def test_a_layered_mapping_is_what_a_dict_is_that_is_changed_in_the_same_way(
 
 @given(partitions(), st.lists(st.sets(st.sampled_from(NAMES)), max_size=5))
 def test_a_roll_is_the_set_of_its_names(blocks: list[Block], gone: list[set[str]]) -> None:
-    roll, book = NOBODY, set[str]()
+    roll, book = EMPTY_SET, set[str]()
     for block in blocks:
         assert not roll.has(block)
         roll, book = roll.add(block), book | set(block)
@@ -99,6 +99,6 @@ def test_a_tally_counts_each_agent_whatever_its_company(stored: dict[str, int], 
 
 
 def test_what_is_stored_of_one_round_is_a_mapping() -> None:
-    contributors = OfOneRound(AgentSet([("a", "b"), ("c",)]), 4)
+    contributors = SameRound(AgentSet([("a", "b"), ("c",)]), 4)
     assert contributors == {"a": 4, "b": 4, "c": 4}
     assert contributors.get("d") is None

@@ -111,11 +111,11 @@ def test_gradients_are_seen_together() -> None:
         engine = fleet.engine
         for agent in ("d", "a"):
             engine.take(f"token of {agent}", upload(0))
-        assert not engine.state.counted
+        assert not engine.state.open_round.counted
         engine.take("token of c", upload(0))
-        assert not engine.state.counted
+        assert not engine.state.open_round.counted
         engine.take("token of b", upload(0))
-        assert (engine.state.round, list(engine.state.rounds_counted)) == (1, ["a", "b", "c", "d"])
+        assert (engine.state.round, list(engine.state.history.rounds_counted)) == (1, ["a", "b", "c", "d"])
         engine.take("token of a", upload(0))  # it has counted: that is said at once
         (*_, receipt) = received(fleet.streams["a"])
         assert isinstance(receipt, m.Receipt)
@@ -129,10 +129,10 @@ def test_nothing_else_happens_before_what_has_come_in() -> None:
         engine = fleet.engine
         engine.take("token of a", upload(0))
         engine.handle(events.LeaveArrived("token of d", "it has to"))
-        assert list(engine.state.counted) == ["a"]
+        assert list(engine.state.open_round.counted) == ["a"]
         engine.take("token of b", upload(0))
         engine.take("token of b", upload(0, value=2.0))  # it counts as one that comes again
-        assert list(engine.state.counted) == ["a", "b"]
+        assert list(engine.state.open_round.counted) == ["a", "b"]
         with pytest.raises(errors.OutOfTurnError):
             engine.take("token of c", upload(1))
         with pytest.raises(errors.SessionUnknownError):
@@ -147,10 +147,10 @@ def test_a_gradient_is_not_kept_from_the_machine_for_long() -> None:
     async def gather() -> None:
         fleet = Fleet("a", "b", "c")
         fleet.engine.take("token of a", upload(0))
-        assert not fleet.engine.state.counted
-        while not fleet.engine.state.counted:  # noqa: ASYNC110 - no event tells of a gradient that has counted
+        assert not fleet.engine.state.open_round.counted
+        while not fleet.engine.state.open_round.counted:  # noqa: ASYNC110 - no event tells of a gradient that has counted
             await asyncio.sleep(0.001)
-        assert list(fleet.engine.state.counted) == ["a"]
+        assert list(fleet.engine.state.open_round.counted) == ["a"]
 
     run(gather())
 
@@ -207,7 +207,7 @@ def test_who_has_no_stream_gets_the_newest_state_when_it_comes_back() -> None:
     fleet.break_stream("a")
     fleet.send("b", 0)
     stream = fleet.engine.open_stream()
-    resumption = m.Resumption("token of a", fleet.engine.state.run_id, 0)
+    resumption = m.Resumption("token of a", fleet.engine.state.config.run_id, 0)
     fleet.engine.handle(events.JoinRequested(join("a", resumption=resumption), stream.number, "not used"))
     (welcome,) = received(stream)
     assert isinstance(welcome, m.Welcome)
@@ -230,7 +230,7 @@ def test_a_command_for_a_stream_that_is_gone_does_nothing() -> None:
     fleet.send("a", 0)
     fleet.clock.now = LIVENESS
     fleet.engine.handle(events.Tick())
-    assert set(fleet.engine.state.departures) == {"a", "b"}
+    assert set(fleet.engine.state.members.departures) == {"a", "b"}
     assert isinstance(fleet.streams["b"].error, errors.SessionUnknownError)
     assert fleet.streams["a"].error is None
 
@@ -347,7 +347,7 @@ def test_the_clock_ticks_when_a_deadline_is_due() -> None:
         fleet = Fleet("a", "b")
         ticking = asyncio.create_task(fleet.engine.keep_time())
         fleet.clock.now = LIVENESS
-        await until(fleet.engine, lambda: len(fleet.engine.state.departures) == 2)
+        await until(fleet.engine, lambda: len(fleet.engine.state.members.departures) == 2)
         fleet.clock.now += 60.0
         await fleet.engine.ended.wait()
         await ticking
@@ -382,7 +382,7 @@ def test_nobody_is_given_up_because_the_coordinator_itself_stood_still(
         fleet.clock.now += 100.0
         await awake.wait()
         log.removeHandler(handler)
-        assert set(fleet.engine.state.hosts) == {"a", "b"}
+        assert set(fleet.engine.state.members.hosts) == {"a", "b"}
         fleet.engine.handle(events.StopRequested("enough"))
         await ticking
         assert [note.kind for note in fleet.notes if note.kind == "agent-gone"] == []

@@ -85,7 +85,7 @@ def test_what_comes_while_the_disk_is_busy_is_written_in_one_piece_and_in_order(
 
 
 def told_round(number: int) -> events.StoreRound:
-    return events.StoreRound(round_of(number).record, told=True)
+    return events.StoreRound(round_of(number).record, announced=True)
 
 
 def test_rounds_that_nobody_waits_for_are_written_together() -> None:
@@ -244,7 +244,7 @@ def test_every_round_is_on_the_disk_before_it_is_reported(tmp_path: Path) -> Non
         await fleet.play(4)
         assert seen == [1, 2, 3, 4]
         assert fleet.reports == [0, 1, 2, 3]
-        assert fleet.engine.state.durable_round == 4
+        assert fleet.engine.state.durability.durable_round == 4
         fleet.engine.handle(events.DrainRequested("it goes down", 1.0))
         await fleet.engine.close_store()
 
@@ -258,7 +258,7 @@ def test_a_run_that_is_gone_on_with_has_the_bits_of_one_that_never_stopped(tmp_p
         store = create_store(path, specification(rounds=0), run_id=RUN_ID)
         for piece in pieces:
             fleet = Stored(store, "a", "b")
-            assert fleet.engine.state.incarnation == store.incarnation
+            assert fleet.engine.state.config.incarnation == store.incarnation
             await fleet.play(piece)
             fleet.engine.handle(events.DrainRequested("it goes down", 1.0))
             await fleet.engine.close_store()
@@ -296,7 +296,7 @@ def test_a_full_disk_ends_the_coordinator_and_the_run_goes_on_later(tmp_path: Pa
         assert isinstance(end, events.Suspend)
         assert end.failed
         assert "database or disk is full" in end.message
-        assert fleet.engine.state.durable_round == len(fleet.reports) > 0
+        assert fleet.engine.state.durability.durable_round == len(fleet.reports) > 0
         await fleet.engine.close_store()
         return len(fleet.reports)
 

@@ -54,7 +54,7 @@ def test_a_run_starts_when_enough_agents_are_there() -> None:
     assert run.step(run.joining("b")) == ["Send Welcome", "agent-joined", "Broadcast BasisUpdate", "run-started"]
     assert run.welcome().started is False
     assert run.state.phase is COLLECTING
-    assert run.state.awaited == {"a", "b"}
+    assert run.state.open_round.awaited == {"a", "b"}
 
 
 def test_a_group_counts_as_its_agents() -> None:
@@ -62,7 +62,7 @@ def test_a_group_counts_as_its_agents() -> None:
     run.join("a", "b")
     assert run.state.phase is WAITING
     run.join("c")
-    assert run.state.awaited == {"a", "b", "c"}
+    assert run.state.open_round.awaited == {"a", "b", "c"}
 
 
 def test_the_first_to_join_fixes_the_feature_map() -> None:
@@ -101,7 +101,7 @@ def test_who_joins_an_open_round_takes_part_in_it() -> None:
     run.gradient(a)
     c = run.join("c")
     assert (run.welcome().started, run.welcome().first_round) == (True, 0)
-    assert run.state.awaited == {"b", "c"}
+    assert run.state.open_round.awaited == {"b", "c"}
     run.gradient(b)
     assert run.state.phase is COLLECTING, "the round waits for c as well"
     assert run.gradient(c) == ["ComputeBasis"]
@@ -114,7 +114,7 @@ def test_who_joins_while_a_round_closes_takes_part_in_the_next() -> None:
     run.gradient(c)
     assert run.receipt().disposition is Disposition.LATE
     run.compute()
-    assert run.state.awaited == {"a", "b", "c"}
+    assert run.state.open_round.awaited == {"a", "b", "c"}
 
 
 def test_joining_twice_under_one_instance_is_joining_once() -> None:
@@ -125,7 +125,7 @@ def test_joining_twice_under_one_instance_is_joining_once() -> None:
     assert run.step(run.joining("a")) == ["CloseStream", "Send Welcome", "agent-back"]
     assert run.commands[0] == events.CloseStream(stream, None)
     assert run.welcome().session_token == first
-    assert len(run.state.sessions) == 1
+    assert len(run.state.members.sessions) == 1
 
 
 @pytest.mark.parametrize("also", [(), ("b",)])
@@ -142,7 +142,7 @@ def test_a_group_with_one_live_agent_displaces_nobody() -> None:
     run.step(events.StreamClosed(a, run.stream(a)))
     run.refuse(run.joining("a", "b", instance="group"), errors.AgentIdTakenError, "agent 'b'")
     run.refuse(run.joining("b", "a", "c", instance="group"), errors.AgentIdTakenError, "agent 'b'")
-    assert set(run.state.sessions) == {a, b}
+    assert set(run.state.members.sessions) == {a, b}
 
 
 def test_a_new_process_takes_the_place_of_a_lost_one() -> None:
@@ -151,9 +151,9 @@ def test_a_new_process_takes_the_place_of_a_lost_one() -> None:
     kinds = run.step(run.joining("a", instance="started again"))
     assert kinds == ["agent-gone", "Send Welcome", "agent-joined"]
     again = run.welcome().session_token
-    assert (a in run.state.sessions, run.welcome().first_round) == (False, 0)
-    assert run.state.sessions[again].reconnects == 1
-    assert (run.state.awaited, dict(run.state.departures)) == ({"a", "b"}, {})
+    assert (a in run.state.members.sessions, run.welcome().first_round) == (False, 0)
+    assert run.state.members.sessions[again].reconnects == 1
+    assert (run.state.open_round.awaited, dict(run.state.members.departures)) == ({"a", "b"}, {})
     run.refuse(events.HeartbeatArrived(a), errors.SessionUnknownError)
     run.gradient(b)
     run.gradient(again)
@@ -168,12 +168,12 @@ def test_a_new_process_of_an_agent_that_has_counted_waits_for_the_next_round() -
     run.step(events.StreamClosed(a, run.stream(a)))
     again = run.join("a", instance="started again")
     assert run.welcome().first_round == 1
-    assert run.state.awaited == {"b"}
+    assert run.state.open_round.awaited == {"b"}
     run.gradient(again)
     assert run.receipt().disposition is Disposition.DUPLICATE
     assert run.gradient(b) == ["ComputeBasis"]
     run.compute()
-    assert dict(run.state.rounds_counted) == {"a": 1, "b": 1}
+    assert dict(run.state.history.rounds_counted) == {"a": 1, "b": 1}
 
 
 def test_a_lost_group_that_comes_back_smaller_holds_nothing_up() -> None:
@@ -182,10 +182,10 @@ def test_a_lost_group_that_comes_back_smaller_holds_nothing_up() -> None:
     run.gradient(group, 0, "b")
     run.gradient(c)
     run.step(events.StreamClosed(group, run.stream(group)))
-    assert run.state.awaited == {"a"}
+    assert run.state.open_round.awaited == {"a"}
     kinds = run.step(run.joining("b", instance="smaller"))
     assert kinds == ["agent-gone", "Send Welcome", "agent-joined", "ComputeBasis"], "a is gone: nobody is awaited"
-    assert set(run.state.departures) == {"a"}
+    assert set(run.state.members.departures) == {"a"}
 
 
 def test_a_group_put_together_anew_does_not_count_an_agent_twice() -> None:
@@ -199,8 +199,8 @@ def test_a_group_put_together_anew_does_not_count_an_agent_twice() -> None:
     assert kinds[-1] == "ComputeBasis", "a and b have counted, and c is not awaited"
     assert run.welcome().first_round == 1
     run.compute()
-    assert run.state.awaited == {"b", "c"}
-    run.gradient(run.state.hosts["b"])
+    assert run.state.open_round.awaited == {"b", "c"}
+    run.gradient(run.state.members.hosts["b"])
     assert run.state.phase is CLOSING
 
 
@@ -210,12 +210,12 @@ def test_a_group_put_together_anew_does_not_count_an_agent_twice() -> None:
 def test_a_broken_stream_loses_nothing_when_it_comes_back() -> None:
     run, a, _ = collecting()
     assert run.step(events.StreamClosed(a, run.stream(a))) == ["agent-lost"]
-    assert run.state.sessions[a].phase is AgentPhase.LOST
-    assert run.state.awaited == {"a", "b"}, "it is waited for"
+    assert run.state.members.sessions[a].phase is AgentPhase.LOST
+    assert run.state.open_round.awaited == {"a", "b"}, "it is waited for"
     run.now = LIVENESS - 1.0
     assert run.step(run.resuming(a)) == ["Send Welcome", "agent-back"]
     assert (run.welcome().session_token, run.welcome().first_round) == (a, 0)
-    session = run.state.sessions[a]
+    session = run.state.members.sessions[a]
     assert (session.phase, session.reconnects, session.last_seen) == (AgentPhase.CONNECTED, 1, run.now)
 
 
@@ -225,9 +225,9 @@ def test_coming_back_over_a_stream_that_is_not_known_to_be_broken_ends_it() -> N
     run.step(run.resuming(a))
     assert run.commands[0] == events.CloseStream(old, None)
     assert run.step(events.StreamClosed(a, old)) == [], "the end of a stale stream says nothing"
-    assert run.state.sessions[a].phase is AgentPhase.CONNECTED
+    assert run.state.members.sessions[a].phase is AgentPhase.CONNECTED
     run.step(events.StreamClosed(a, run.stream(a)))
-    assert run.state.sessions[a].phase is AgentPhase.LOST
+    assert run.state.members.sessions[a].phase is AgentPhase.LOST
 
 
 def test_who_comes_back_learns_whether_the_open_round_has_its_gradient() -> None:
@@ -278,14 +278,14 @@ def test_a_session_that_is_not_the_callers_cannot_be_resumed(changes: dict[str, 
 def test_a_round_closes_when_all_gradients_are_there() -> None:
     run, a, b = collecting()
     assert run.gradient(a) == []
-    assert (run.state.awaited, run.state.counted) == ({"b"}, {"a"})
+    assert (run.state.open_round.awaited, run.state.open_round.counted) == ({"b"}, {"a"})
     assert run.gradient(b) == ["ComputeBasis"]
     assert run.state.phase is CLOSING
     run.now = 2.5
     assert run.compute() == ["Broadcast BasisUpdate", "ReportRound"]
-    assert run.state.durable_round == 1
-    assert (run.state.phase, run.state.round, run.state.awaited) == (COLLECTING, 1, {"a", "b"})
-    assert (run.state.counted, dict(run.state.accepted)) == (frozenset(), {0: {"a", "b"}})
+    assert run.state.durability.durable_round == 1
+    assert (run.state.phase, run.state.round, run.state.open_round.awaited) == (COLLECTING, 1, {"a", "b"})
+    assert (run.state.open_round.counted, dict(run.state.history.accepted)) == (frozenset(), {0: {"a", "b"}})
     update, report = run.sent()[0], run.report()
     assert update.stamp == report.stamp == run.state.stamp
     assert update.basis is report.basis is run.state.basis
@@ -336,7 +336,7 @@ def test_groups_and_parts_of_groups_are_summed_in_order() -> None:
     group, other, single = run.join("a", "c", "e"), run.join("b"), run.join("d")
     run.gradient(single, value=3.0)
     run.gradient(group, 0, "e", value=4.0)
-    assert run.state.awaited == {"a", "b", "c"}
+    assert run.state.open_round.awaited == {"a", "b", "c"}
     run.gradient(group, 0, "c", "a", value=0.0)
     run.gradient(other, value=1.0)
     (command,) = run.commands
@@ -344,7 +344,7 @@ def test_groups_and_parts_of_groups_are_summed_in_order() -> None:
     assert [c.gradient.values[0, 0] for c in command.contributions] == [0.0, 1.0, 3.0, 4.0]
     assert [c.weight for c in command.contributions] == [2.0, 1.0, 1.0, 1.0]
     run.compute()
-    assert dict(run.state.rounds_counted) == dict.fromkeys("abcde", 1), "two uploads, but one round"
+    assert dict(run.state.history.rounds_counted) == dict.fromkeys("abcde", 1), "two uploads, but one round"
 
 
 def test_no_agent_ids_means_all_of_the_session() -> None:
@@ -360,7 +360,7 @@ def test_a_duplicate_changes_nothing_but_when_it_was_heard() -> None:
     assert run.gradient(a, value=9.0) == ["Send Receipt"]
     assert run.receipt().disposition is Disposition.DUPLICATE
     assert run.receipt().gradient_round == 0
-    assert run.state.sessions[a].last_seen == 1.0
+    assert run.state.members.sessions[a].last_seen == 1.0
     run.gradient(b)
     assert run.commands[0].contributions[0].gradient.values[0, 0] == 1.0, "the first counts"
 
@@ -373,7 +373,7 @@ def test_a_duplicate_is_known_while_the_round_closes_and_in_the_next() -> None:
     run.gradient(a, 0)
     assert run.receipt().disposition is Disposition.DUPLICATE
     assert run.receipt().stamp.round == 1
-    assert run.state.counted == frozenset()
+    assert run.state.open_round.counted == frozenset()
 
 
 def test_a_late_gradient_is_told_so() -> None:
@@ -386,7 +386,7 @@ def test_a_late_gradient_is_told_so() -> None:
     late = run.join("c", instance="again")
     run.gradient(late, 0)
     assert run.receipt().disposition is Disposition.LATE
-    assert c not in run.state.sessions
+    assert c not in run.state.members.sessions
 
 
 def test_a_gradient_of_long_ago_is_late() -> None:
@@ -501,7 +501,7 @@ def test_everybody_leaves_while_a_round_closes() -> None:
     run.step(events.LeaveArrived(b, ""))
     assert run.state.phase is CLOSING
     run.compute()
-    assert (run.state.phase, run.state.round, run.state.awaited) == (COLLECTING, 1, frozenset())
+    assert (run.state.phase, run.state.round, run.state.open_round.awaited) == (COLLECTING, 1, frozenset())
     run.wait(ROUND)
     assert run.state.finish_cause is FinishCause.NO_AGENTS
     run, a, b = closing(rounds=1)
@@ -518,11 +518,11 @@ def test_nobody_waits_for_who_has_left() -> None:
     run, a, b = collecting()
     run.gradient(b)
     assert run.step(events.LeaveArrived(a, "its shift is over")) == ["agent-gone", "ComputeBasis"]
-    gone = run.state.departures["a"]
+    gone = run.state.members.departures["a"]
     assert (gone.round, gone.cause) == (0, "it left: its shift is over")
     run.compute()
     assert run.report().departed_agent_ids == ("a",)
-    assert run.state.awaited == {"b"}
+    assert run.state.open_round.awaited == {"b"}
     run.refuse(events.LeaveArrived(a, ""), errors.SessionUnknownError)
 
 
@@ -530,11 +530,11 @@ def test_what_an_agent_gave_before_it_left_counts() -> None:
     run, a, b = collecting()
     run.gradient(a)
     run.step(events.LeaveArrived(a, ""))
-    assert run.state.departures["a"].cause == "it left: no cause given"
+    assert run.state.members.departures["a"].cause == "it left: no cause given"
     run.gradient(b)
     assert len(run.commands[0].contributions) == 2
     run.compute()
-    assert dict(run.state.rounds_counted) == {"a": 1, "b": 1}
+    assert dict(run.state.history.rounds_counted) == {"a": 1, "b": 1}
 
 
 def test_the_last_to_leave_ends_the_run() -> None:
@@ -548,11 +548,11 @@ def test_leaving_before_the_start_and_after_the_end() -> None:
     run = waiting()
     a = run.join("a")
     run.step(events.LeaveArrived(a, ""))
-    assert (run.state.phase, dict(run.state.hosts)) == (WAITING, {})
+    assert (run.state.phase, dict(run.state.members.hosts)) == (WAITING, {})
     run.join("b")
     assert run.state.phase is WAITING, "a is not there any more"
     run.join("a")
-    assert dict(run.state.departures) == {}
+    assert dict(run.state.members.departures) == {}
     run, a, _ = finished()
     state = run.state
     assert run.step(events.LeaveArrived(a, "")) == []
@@ -563,8 +563,8 @@ def test_who_has_left_may_come_back() -> None:
     run, a, _ = collecting()
     run.step(events.LeaveArrived(a, ""))
     again = run.join("a")
-    assert run.state.awaited == {"a", "b"}
-    assert run.state.sessions[again].reconnects == 1
+    assert run.state.open_round.awaited == {"a", "b"}
+    assert run.state.members.sessions[again].reconnects == 1
 
 
 # Stopping -----------------------------------------------------------------------------------------------
@@ -605,7 +605,7 @@ def test_a_heartbeat_is_heard() -> None:
     run, a, _ = collecting()
     run.now = 3.0
     run.step(events.HeartbeatArrived(a))
-    assert run.state.sessions[a].last_seen == 3.0
+    assert run.state.members.sessions[a].last_seen == 3.0
     run.refuse(events.HeartbeatArrived("token-9"), errors.SessionUnknownError)
 
 
@@ -614,7 +614,7 @@ def test_who_is_heard_again_at_once_was_heard_at_the_same_time() -> None:
     run, a, _ = collecting()
     for run.now, heard in ((0.009, 0.0), (0.01, 0.01), (0.019, 0.01), (0.021, 0.021)):
         run.step(events.HeartbeatArrived(a))
-        assert run.state.sessions[a].last_seen == heard
+        assert run.state.members.sessions[a].last_seen == heard
 
 
 def test_nobody_waits_longer_than_the_liveness_bound_for_a_silent_process() -> None:
@@ -625,7 +625,7 @@ def test_nobody_waits_longer_than_the_liveness_bound_for_a_silent_process() -> N
     run.step(events.HeartbeatArrived(a))
     assert run.wait(LIVENESS - 3.25) == []
     assert run.wait(0.25) == ["agent-gone", "CloseStream", "ComputeBasis"]
-    assert run.state.departures["b"].cause == "it was silent for 5 s"
+    assert run.state.members.departures["b"].cause == "it was silent for 5 s"
     (closed,) = [command for command in run.commands if isinstance(command, events.CloseStream)]
     assert isinstance(closed.error, errors.SessionUnknownError)
     run.refuse(gradient(b, 0), errors.SessionUnknownError)
@@ -639,7 +639,7 @@ def test_a_lost_stream_counts_from_when_it_broke() -> None:
     assert run.wait(LIVENESS - 0.25) == []
     run.step(events.HeartbeatArrived(b))
     assert run.wait(0.25) == ["agent-gone"], "there is no stream to close"
-    assert run.state.departures["a"].cause == "its stream broke and did not come back for 5 s"
+    assert run.state.members.departures["a"].cause == "its stream broke and did not come back for 5 s"
 
 
 def alive(run: CoordinatorDriver, seconds: float, *tokens: str) -> list[str]:
@@ -649,7 +649,7 @@ def alive(run: CoordinatorDriver, seconds: float, *tokens: str) -> list[str]:
     while run.now < end:
         kinds = run.wait(min(4.0, end - run.now))
         for token in tokens:
-            if token in run.state.sessions:
+            if token in run.state.members.sessions:
                 run.step(events.HeartbeatArrived(token))
     return kinds
 
@@ -660,23 +660,25 @@ def test_a_round_waits_for_a_live_agent_for_its_bound_only() -> None:
     alive(run, ROUND - 1.0, a, b)
     assert machine.next_deadline(run.state) == ROUND
     assert run.wait(1.0) == ["agent-gone", "CloseStream", "ComputeBasis"]
-    assert run.state.departures["b"].cause == "it sent no gradient for 60 s"
-    assert run.state.counted == {"a"}
+    assert run.state.members.departures["b"].cause == "it sent no gradient for 60 s"
+    assert run.state.open_round.counted == {"a"}
 
 
 def test_a_round_with_nobodys_gradient_gives_all_up() -> None:
     run, a, b = collecting()
     alive(run, ROUND, a, b)
-    assert dict(run.state.sessions) == {}
-    assert (run.state.phase, run.state.deserted_since) == (COLLECTING, ROUND)
+    assert dict(run.state.members.sessions) == {}
+    assert (run.state.phase, run.state.members.deserted_since) == (COLLECTING, ROUND)
 
 
 HOUR, DAY = 3600.0, 86400.0
 
 
-def with_a_feed(silent_seconds: float = DAY) -> tuple[CoordinatorDriver, str, str]:
+def with_a_feed(first_gradient_timeout_seconds: float = DAY) -> tuple[CoordinatorDriver, str, str]:
     """Two agents in round 0, whose silence is not looked at here."""
-    return collecting(silent_seconds=silent_seconds, session_timeout_seconds=10 * DAY)
+    return collecting(
+        first_gradient_timeout_seconds=first_gradient_timeout_seconds, session_timeout_seconds=10 * DAY
+    )
 
 
 def hourly(run: CoordinatorDriver, *tokens: str) -> None:
@@ -692,7 +694,11 @@ def test_a_fleet_with_an_hourly_feed_keeps_its_agents_by_the_default_bound() -> 
     for number in range(3):
         hourly(run, a, b)
         run.compute()
-        assert (run.state.round, set(run.state.sessions), dict(run.state.departures)) == (number + 1, {a, b}, {})
+        assert (run.state.round, set(run.state.members.sessions), dict(run.state.members.departures)) == (
+            number + 1,
+            {a, b},
+            {},
+        )
 
 
 def test_a_round_without_a_gradient_is_said_to_be_slow_once() -> None:
@@ -710,9 +716,9 @@ def test_after_the_first_gradient_of_a_slow_round_the_others_have_as_long_again(
     run.wait(HOUR)
     run.gradient(a)
     run.wait(HOUR - 1.0)
-    assert set(run.state.sessions) == {a, b}
+    assert set(run.state.members.sessions) == {a, b}
     assert run.wait(1.0) == ["agent-gone", "CloseStream", "ComputeBasis"]
-    assert run.state.departures["b"].cause == "it sent no gradient for 7200 s"
+    assert run.state.members.departures["b"].cause == "it sent no gradient for 7200 s"
 
 
 def test_a_round_whose_first_gradient_is_in_time_has_the_bound_that_was_said() -> None:
@@ -722,7 +728,7 @@ def test_a_round_whose_first_gradient_is_in_time_has_the_bound_that_was_said() -
     run.wait(ROUND - 2.0)
     run.gradient(a)
     run.wait(1.0)
-    assert set(run.state.sessions) == {a, b}
+    assert set(run.state.members.sessions) == {a, b}
     assert run.wait(1.0) == ["agent-gone", "CloseStream", "ComputeBasis"]
 
 
@@ -733,15 +739,15 @@ def test_a_fleet_whose_pace_is_known_and_that_hangs_is_given_up() -> None:
     run.gradient(b)
     run.compute()
     run.wait(999.0)
-    assert set(run.state.sessions) == {a, b}
+    assert set(run.state.members.sessions) == {a, b}
     run.wait(1.0)
-    assert dict(run.state.sessions) == {}
+    assert dict(run.state.members.sessions) == {}
 
 
 def test_a_fleet_that_never_sends_anything_is_given_up_in_the_end() -> None:
     run, _, _ = with_a_feed(HOUR)
     run.wait(HOUR)
-    assert dict(run.state.sessions) == {}
+    assert dict(run.state.members.sessions) == {}
 
 
 def test_a_part_of_a_group_is_awaited_as_well() -> None:
@@ -750,7 +756,7 @@ def test_a_part_of_a_group_is_awaited_as_well() -> None:
     run.gradient(group, 0, "a")
     alive(run, ROUND - 1.0, group)
     assert run.wait(1.0) == ["agent-gone", "CloseStream", "ComputeBasis"]
-    assert run.state.counted == {"a"}
+    assert run.state.open_round.counted == {"a"}
 
 
 def test_who_joins_late_is_not_blamed_for_a_round_that_waits_for_others() -> None:
@@ -760,23 +766,23 @@ def test_who_joins_late_is_not_blamed_for_a_round_that_waits_for_others() -> Non
     alive(run, ROUND - 2.0, a, b)
     c = run.join("c")
     run.wait(2.0)
-    assert (set(run.state.sessions), run.state.phase) == ({a, c}, CLOSING)
+    assert (set(run.state.members.sessions), run.state.phase) == ({a, c}, CLOSING)
     run.compute()
-    assert run.state.awaited == {"a", "c"}
+    assert run.state.open_round.awaited == {"a", "c"}
 
 
 def test_no_row_of_joiners_holds_a_round_up() -> None:
     run, a, b = collecting()
     run.gradient(a)
     for number in range(7):
-        alive(run, 8.0, *run.state.sessions)
+        alive(run, 8.0, *run.state.members.sessions)
         run.join(f"n{number}")
-        if b in run.state.sessions:
+        if b in run.state.members.sessions:
             run.step(events.LeaveArrived(b, ""))
-    alive(run, 3.0, *run.state.sessions)
+    alive(run, 3.0, *run.state.members.sessions)
     assert machine.next_deadline(run.state) == ROUND
     run.wait(1.0)
-    assert (run.now, run.state.phase, run.state.counted) == (ROUND, CLOSING, {"a"})
+    assert (run.now, run.state.phase, run.state.open_round.counted) == (ROUND, CLOSING, {"a"})
 
 
 def test_a_joiner_alone_has_its_own_bound() -> None:
@@ -787,10 +793,10 @@ def test_a_joiner_alone_has_its_own_bound() -> None:
     for token in (a, b):
         run.step(events.StreamClosed(token, run.stream(token)))
     alive(run, 40.0, c)
-    assert set(run.state.sessions) == {c}
+    assert set(run.state.members.sessions) == {c}
     assert machine.next_deadline(run.state) == min(run.now + LIVENESS, 2 * ROUND - 8.0)
     alive(run, ROUND - 40.0, c)
-    assert (run.now, dict(run.state.sessions)) == (2 * ROUND - 8.0, {})
+    assert (run.now, dict(run.state.members.sessions)) == (2 * ROUND - 8.0, {})
 
 
 def test_a_deserted_run_waits_a_while_and_ends() -> None:
@@ -798,7 +804,7 @@ def test_a_deserted_run_waits_a_while_and_ends() -> None:
     for token in (a, b):
         run.step(events.StreamClosed(token, run.stream(token)))
     assert run.wait(LIVENESS) == ["agent-gone", "agent-gone"]
-    assert run.state.deserted_since == LIVENESS
+    assert run.state.members.deserted_since == LIVENESS
     assert machine.next_deadline(run.state) == LIVENESS + ROUND
     assert run.wait(ROUND - 1.0) == []
     assert run.wait(1.0) == ["Broadcast Finish", "run-finished", "EndRun"]
@@ -812,7 +818,11 @@ def test_who_comes_back_to_a_deserted_run_goes_on_with_it() -> None:
     run, *_ = collecting()
     run.wait(LIVENESS)
     a = run.join("a", instance="another")
-    assert (run.state.deserted_since, run.state.awaited, run.welcome().started) == (None, {"a"}, True)
+    assert (run.state.members.deserted_since, run.state.open_round.awaited, run.welcome().started) == (
+        None,
+        {"a"},
+        True,
+    )
     run.gradient(a)
     run.compute()
     assert run.state.round == 1
@@ -823,7 +833,11 @@ def test_a_gradient_counts_though_everybody_is_gone() -> None:
     run.gradient(a)
     assert run.wait(LIVENESS)[-1] == "ComputeBasis"
     run.compute()
-    assert (run.state.round, run.state.awaited, run.state.deserted_since) == (1, frozenset(), LIVENESS)
+    assert (run.state.round, run.state.open_round.awaited, run.state.members.deserted_since) == (
+        1,
+        frozenset(),
+        LIVENESS,
+    )
     run.wait(ROUND)
     assert run.state.finish_cause is FinishCause.NO_AGENTS
 
@@ -845,7 +859,7 @@ def test_a_silent_process_is_given_up_before_the_start_too() -> None:
     run = waiting()
     run.join("a")
     assert run.wait(LIVENESS) == ["agent-gone", "CloseStream"]
-    assert (run.state.phase, run.state.deserted_since) == (WAITING, None)
+    assert (run.state.phase, run.state.members.deserted_since) == (WAITING, None)
     assert machine.next_deadline(run.state) == START
 
 

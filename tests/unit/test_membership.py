@@ -3,7 +3,7 @@
 import pytest
 from runs import LIVENESS, CoordinatorDriver
 
-from cospan.server.machine import events, roster
+from cospan.server.machine import events, membership
 from cospan.wire import errors
 from cospan.wire.messages import Resumption, RunPhase
 
@@ -14,7 +14,7 @@ def test_each_holder_gets_the_first_site_that_nobody_has() -> None:
     assert [run.seat(site_claim_id).site_index for site_claim_id in ("x", "y", "z")] == [0, 2, 3]
     assert run.welcome().agent_ids == ("site-3",)
     assert run.state.phase is RunPhase.COLLECTING
-    assert run.state.awaited == {"site-0", "site-1", "site-2", "site-3"}
+    assert run.state.open_round.awaited == {"site-0", "site-1", "site-2", "site-3"}
 
 
 def test_who_brings_a_name_is_given_no_site() -> None:
@@ -28,7 +28,7 @@ def test_a_process_that_lost_its_welcome_has_joined_once() -> None:
     first, second = run.seat("x"), run.seat("x")
     assert (first.session_token, first.site_index) == (second.session_token, 0)
     assert second.site_index == 0
-    assert len(run.state.sessions) == 1
+    assert len(run.state.members.sessions) == 1
 
 
 def test_a_holder_that_is_started_again_gets_its_site_at_once() -> None:
@@ -41,8 +41,8 @@ def test_a_holder_that_is_started_again_gets_its_site_at_once() -> None:
     assert kinds == ["agent-gone", "CloseStream", "Send Welcome", "agent-joined"]
     closed = next(command for command in run.commands if isinstance(command, events.CloseStream))
     assert (closed.stream, type(closed.error)) == (stream, errors.SessionUnknownError)
-    assert (run.welcome().site_index, old.session_token in run.state.sessions) == (1, False)
-    assert run.state.awaited == {"site-0", "site-1"}
+    assert (run.welcome().site_index, old.session_token in run.state.members.sessions) == (1, False)
+    assert run.state.open_round.awaited == {"site-0", "site-1"}
 
 
 def test_a_holder_that_comes_back_gets_its_former_site() -> None:
@@ -62,7 +62,7 @@ def test_a_site_that_somebody_else_has_meanwhile_is_not_taken_away() -> None:
 
 
 def test_there_are_no_more_sites_than_there_are() -> None:
-    run = CoordinatorDriver(sites=2)
+    run = CoordinatorDriver(site_limit=2)
     x, y = run.seat("x"), run.seat("y")
     run.refuse(run.seating("z"), errors.NoFreeSiteError, "all 2 sites of workload 'tests' have their agents")
     run.step(events.StreamClosed(y.session_token, run.stream(y.session_token)))
@@ -90,11 +90,14 @@ def test_a_holder_whose_process_was_given_up_and_came_back_still_has_its_site() 
     run.now += LIVENESS
     run.step(events.HeartbeatArrived(x.session_token))
     run.wait(0.0)
-    assert y.session_token not in run.state.sessions
+    assert y.session_token not in run.state.members.sessions
     run.join("site-1", instance="process of y")
-    assert (run.welcome().site_index, run.state.sessions[run.welcome().session_token].site_claim_id) == (1, "y")
+    assert (run.welcome().site_index, run.state.members.sessions[run.welcome().session_token].site_claim_id) == (
+        1,
+        "y",
+    )
     assert run.seat("y", instance="another process of y").site_index == 1
-    assert len(run.state.sessions) == 2
+    assert len(run.state.members.sessions) == 2
 
 
 def test_who_brings_the_name_of_a_given_site_is_not_its_holder() -> None:
@@ -112,7 +115,7 @@ def test_who_brings_the_name_of_a_given_site_is_not_its_holder() -> None:
 
 def test_a_run_knows_only_so_many_agents(monkeypatch: pytest.MonkeyPatch) -> None:
     """Those it knows may come back; to one more it says no, also where the others have gone."""
-    monkeypatch.setattr(roster, "most_known_agents", lambda agents: 4 * agents + 1)  # with two agents: 9
+    monkeypatch.setattr(membership, "most_known_agents", lambda agents: 4 * agents + 1)  # with two agents: 9
     run = CoordinatorDriver()
     tokens = [run.join(f"a-{number}") for number in range(8)]
     run.step(events.LeaveArrived(tokens[0], "enough"))
@@ -120,16 +123,16 @@ def test_a_run_knows_only_so_many_agents(monkeypatch: pytest.MonkeyPatch) -> Non
     run.join("new")
     run.refuse(run.joining("newest"), errors.TooManyAgentsError, "above 9")
     run.join("a-0")
-    assert len(run.state.hosts) == 9
+    assert len(run.state.members.hosts) == 9
 
 
 def test_of_the_oldest_holders_the_site_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(roster, "most_known_agents", lambda agents: 4 * agents - 5)  # with two agents: 3
+    monkeypatch.setattr(membership, "most_known_agents", lambda agents: 4 * agents - 5)  # with two agents: 3
     run = CoordinatorDriver()
     for site_claim_id in ("first", "second", "first", "third", "fourth"):
         token = run.seat(site_claim_id, instance=f"process of {site_claim_id}").session_token
         run.step(events.LeaveArrived(token, "", returning=True))
-    assert list(run.state.seats) == ["first", "third", "fourth"]
+    assert list(run.state.members.site_claims) == ["first", "third", "fourth"]
 
 
 # A process that hosts other agents than before ---------------------------------------------------------------
@@ -150,8 +153,8 @@ def test_a_process_that_loses_an_agent_keeps_the_others_in_the_round() -> None:
     assert "CloseStream" in kinds
     assert [each.stream for each in run.commands if isinstance(each, events.CloseStream)] == [old]
     assert run.state.phase is RunPhase.COLLECTING, "the round did not close without them in between"
-    assert run.state.awaited == {"a", "b"}
-    assert run.state.departures["c"].cause == "its process joined anew without c"
+    assert run.state.open_round.awaited == {"a", "b"}
+    assert run.state.members.departures["c"].cause == "its process joined again without c"
     assert run.welcome().first_round == 0
 
 
@@ -159,18 +162,18 @@ def test_what_had_counted_counts_and_closes_the_round() -> None:
     run, token = relayed("a", "b", "c")
     run.gradient("token-1")
     run.gradient(token, 0, "a", "b")
-    assert run.state.awaited == {"c"}
+    assert run.state.open_round.awaited == {"c"}
     assert "ComputeBasis" in run.step(run.joining("a", "b", instance="relay"))
     assert run.welcome().first_round == 1
-    assert run.state.counted == {"a", "b", "z"}
+    assert run.state.open_round.counted == {"a", "b", "z"}
 
 
 def test_a_process_that_gains_an_agent_has_it_in_the_open_round() -> None:
     run, _ = relayed("a", "b")
     run.gradient("token-1")
     run.step(run.joining("a", "b", "c", instance="relay"))
-    assert run.state.awaited == {"a", "b", "c"}
-    assert run.state.departures == {}
+    assert run.state.open_round.awaited == {"a", "b", "c"}
+    assert run.state.members.departures == {}
 
 
 def test_another_process_takes_no_agent_of_one_that_is_connected() -> None:

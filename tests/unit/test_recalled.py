@@ -9,8 +9,7 @@ from stored import NAME, RUN_ID, basis_after, round_of, served, stored_run
 from values import same
 
 from cospan.rpc.v1 import coordinator_service_pb2 as pb
-from cospan.server.machine import events
-from cospan.server.machine.dispatch import restored_state
+from cospan.server.machine import events, restored_state
 from cospan.server.machine.membership import needed_from
 from cospan.server.runtime.engine import Engine
 from cospan.server.storage import writer
@@ -145,7 +144,7 @@ def test_a_coordinator_waits_for_the_disk_and_answers_newcomers_at_once(tmp_path
             engine.handle(events.GradientArrived("token", upload(number)))
             if number == 0:  # that is told when it is on the disk
                 await until(engine, lambda: engine.state.round == 1)
-        assert engine.state.durable_round < engine.state.round, "the others run ahead of it"
+        assert engine.state.durability.durable_round < engine.state.round, "the others run ahead of it"
         answers = [await engine.recall(names, 1, 99) for names in (["a"], ["newcomer"])]
         engine.handle(events.StopRequested("it is enough"))
         await engine.close_store()

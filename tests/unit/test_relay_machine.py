@@ -41,7 +41,7 @@ class RelayDriver:
     def join(self, *agents: str, **changes: Any) -> list[str]:
         number = next(self._numbers)
         said = self.step(events.JoinRequested(join(*agents, **changes), number, f"token-{number}"))
-        self.tokens |= dict.fromkeys(agents, self.state.fleet.hosts[agents[0]])
+        self.tokens |= dict.fromkeys(agents, self.state.fleet.members.hosts[agents[0]])
         return said
 
     def stamp(self, round_number: int, durable: int | None = None, incarnation: int = 1) -> m.Stamp:
@@ -104,7 +104,7 @@ def test_nobody_is_welcomed_before_the_coordinator_knows_of_it() -> None:
     welcome = relay.sent(m.Welcome)
     assert (welcome.stamp, welcome.started) == (relay.stamp(0), False)
     assert relay.opened(0) == ["Broadcast BasisUpdate"]
-    assert relay.state.fleet.awaited == {"a", "b"}
+    assert relay.state.fleet.open_round.awaited == {"a", "b"}
 
 
 def test_who_comes_first_waits_for_others_and_not_for_ever() -> None:
@@ -134,7 +134,7 @@ def test_agents_are_given_the_specification_of_the_run() -> None:
 
 
 def test_a_relay_gives_out_no_sites() -> None:
-    with pytest.raises(errors.InvalidMessageError, match="a relay gives out no sites"):
+    with pytest.raises(errors.InvalidMessageError, match="a relay assigns no sites"):
         RelayDriver().join(site_claim_id="x", instance="p")
 
 
@@ -161,7 +161,7 @@ def test_a_round_goes_up_as_one_sum_in_the_order_of_the_names() -> None:
     assert (total.round, total.agent_ids) == (0, ("a", "b"))
     assert [float(np.asarray(each.gradient.values)[0, 0]) for each in total.contributions] == [1.0, 2.0]
     assert relay.opened(1) == ["Broadcast BasisUpdate"]
-    assert relay.state.fleet.rounds_counted == {"a": 1, "b": 1}
+    assert relay.state.fleet.history.rounds_counted == {"a": 1, "b": 1}
 
 
 def test_agents_are_told_what_is_durable_at_the_coordinator() -> None:
@@ -184,9 +184,9 @@ def test_a_gradient_of_a_round_that_was_taken_back_is_no_fault_of_its_agent() ->
     relay = closing()
     relay.opened(1)
     relay.opened(0)
-    assert relay.state.fleet.rounds_counted == {}
+    assert relay.state.fleet.history.rounds_counted == {}
     assert relay.gradient("a", 1) == []
-    assert relay.state.fleet.contributions == {}
+    assert relay.state.fleet.open_round.contributions == {}
 
 
 def test_the_end_is_the_coordinators() -> None:
@@ -230,7 +230,7 @@ def test_who_comes_after_the_sum_is_in_the_next_round_at_both_ends() -> None:
     assert relay.wait(machine.GATHER_SECONDS) == ["Host"]
     relay.welcomed(1, started=True)
     assert relay.sent(m.Welcome).first_round == 1
-    assert relay.state.fleet.awaited == {"a", "b", "c"}
+    assert relay.state.fleet.open_round.awaited == {"a", "b", "c"}
 
 
 def test_who_waits_for_its_welcome_is_not_given_up_for_its_silence() -> None:
@@ -278,7 +278,7 @@ def test_the_coordinator_is_told_at_once_who_is_gone_and_the_round_goes_up_witho
     assert relay.wait(LIVENESS / 2) == ["agent-gone", "SumUp", "Host"]
     assert relay.summed().agent_ids == ("a",)
     assert relay.hosted() == ("a",)
-    assert "did not come back" in relay.state.fleet.departures["b"].cause
+    assert "did not come back" in relay.state.fleet.members.departures["b"].cause
 
 
 def test_who_goes_after_its_gradient_counted_is_in_the_sum() -> None:
@@ -323,14 +323,14 @@ def test_with_its_last_agent_a_relay_leaves_and_comes_back_with_the_next() -> No
 def test_a_straggler_is_given_up_before_the_relay_is() -> None:
     relay = collecting()
     relay.gradient("a", 0)
-    while relay.state.fleet.awaited and relay.now < ROUND:
+    while relay.state.fleet.open_round.awaited and relay.now < ROUND:
         relay.now += LIVENESS / 2
         for agent in "ab":
             relay.step(events.HeartbeatArrived(relay.tokens[agent]))
         relay.step(events.Tick())
     assert relay.summed().agent_ids == ("a",)
     assert relay.now < ROUND
-    assert relay.state.fleet.departures["b"].cause == "it sent no gradient for 54 s"
+    assert relay.state.fleet.members.departures["b"].cause == "it sent no gradient for 54 s"
 
 
 def test_a_process_that_comes_back_smaller_takes_nobody_with_it() -> None:

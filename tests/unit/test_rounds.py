@@ -10,6 +10,7 @@ from cospan.core.linalg.matrices import to_dense
 from cospan.core.specification import Participation
 from cospan.server.machine import events
 from cospan.server.machine import quorum as quorum_rules
+from cospan.server.machine.opening import restrict_to_replay
 from cospan.wire import errors
 from cospan.wire.messages import AgentPhase, BasisUpdate, Disposition, Drain, FinishCause, Resumption, RunPhase
 
@@ -56,18 +57,49 @@ def test_a_complete_round_has_one_order_of_agents_whatever_order_its_gradients_c
             run = CoordinatorDriver(agents=4, rounds=9)
             tokens = [run.join(*names) for names in ("c", "ab", "d")]
             if replayed:  # only two of the three sessions are awaited
-                awaited = run.state.awaited.remove(("c",))
-                run.state = replace(run.state, awaited=awaited, frozen=True, expected=frozenset("abd"))
+                durability = run.state.durability.evolve(replay_agents=frozenset("abd"))
+                run.state = restrict_to_replay(run.state.evolve(durability=durability))
             senders = [tokens[place] for place in order if not (replayed and place == 0)]
             if together:
-                names = {token: run.state.sessions[token].agent_ids for token in senders}
+                names = {token: run.state.members.sessions[token].agent_ids for token in senders}
                 sent = {token: upload(0, *names[token], weight=float(len(names[token]))) for token in senders}
                 run.step(events.GradientsArrived(sent))
             else:
                 for token in senders:
                     run.gradient(token)
-            orders.append(list(run.state.counted.blocks))
+            orders.append(list(run.state.open_round.counted.blocks))
     assert all(order == orders[0] for order in orders)
+
+
+@pytest.mark.parametrize("illegal", ["none", "unknown", "earlier", "part", "weight", "counted"])
+def test_gradients_that_cannot_be_counted_together_are_refused_and_change_nothing(illegal: str) -> None:
+    run = CoordinatorDriver(agents=4, rounds=9)
+    a, bc, d = run.join("a"), run.join("b", "c"), run.join("d")
+    run.gradient(d)
+    legal = {a: upload(0)}
+    uploads = {
+        "none": {},
+        "unknown": legal | {"token": upload(0)},
+        "earlier": legal | {bc: upload(1, weight=2.0)},
+        "part": legal | {bc: upload(0, "b")},
+        "weight": legal | {bc: upload(0, weight=1.0)},
+        "counted": legal | {d: upload(0)},
+    }[illegal]
+    before = run.state
+    with pytest.raises(ValueError, match="batch"):
+        run.step(events.GradientsArrived(uploads))
+    assert run.state is before
+
+
+def test_gradients_are_counted_together_only_while_a_round_collects() -> None:
+    run = CoordinatorDriver(agents=2)
+    a = run.join("a")
+    with pytest.raises(ValueError, match="waiting"):
+        run.step(events.GradientsArrived({a: upload(0)}))
+    run.join("b")
+    run.step(events.StopRequested("stop"))
+    with pytest.raises(ValueError, match="finished"):
+        run.step(events.GradientsArrived({a: upload(0)}))
 
 
 # Outliers -----------------------------------------------------------------------------------------------------
@@ -85,12 +117,12 @@ def test_agents_whose_gradients_are_outliers_are_named_and_news_of_it_is_told_on
         run.stored(next(command for command in run.commands if isinstance(command, events.StoreRound)))
     assert ["agent-outlier" in kinds for kinds in told] == [True, True, False, True]
     assert run.report().outlier_agent_ids == ("b", "c")
-    assert run.state.outlier_rounds == {"b": 3, "c": 3, "d": 1}
+    assert run.state.history.outlier_rounds == {"b": 3, "c": 3, "d": 1}
     for token in tokens:
         run.gradient(token)
     run.compute()
     assert run.report().outlier_agent_ids == ()
-    assert run.state.outlier_rounds == {"b": 3, "c": 3, "d": 1}
+    assert run.state.history.outlier_rounds == {"b": 3, "c": 3, "d": 1}
 
 
 # A quorum ---------------------------------------------------------------------------------------------------
@@ -107,7 +139,7 @@ def test_a_round_with_its_quorum_waits_until_the_deadline_and_no_longer() -> Non
     run.compute()
     report = run.report()
     assert (report.contributors, report.absent_agent_ids) == (2, ("c",))
-    assert run.state.absent_rounds == {"c": 1}
+    assert run.state.history.absent_rounds == {"c": 1}
 
 
 def test_all_gradients_close_a_round_before_its_deadline() -> None:
@@ -128,7 +160,7 @@ def test_a_quorum_never_waits_longer_than_a_round_may_take() -> None:
     run, (a, _b, _c) = quorum_of_three(deadline_seconds=1e9)
     run.gradient(a)
     while run.state.phase is COLLECTING and run.now < 2 * ROUND:
-        for token in list(run.state.sessions):
+        for token in list(run.state.members.sessions):
             run.step(events.HeartbeatArrived(token))
         run.wait(LIVENESS / 2)
     assert run.state.phase is CLOSING
@@ -144,7 +176,7 @@ def test_who_is_absent_again_is_named_once() -> None:
         kinds = run.wait(2.0)
         assert ("agent-absent" in kinds) == (number == 0)
         run.compute()
-    assert run.state.absent_rounds == {"c": 2}
+    assert run.state.history.absent_rounds == {"c": 2}
     assert run.report().absent_agent_ids == ("c",)
 
 
@@ -157,7 +189,7 @@ def test_a_gradient_after_the_deadline_is_late() -> None:
     run.gradient(c, 0)
     assert run.receipt().disposition is Disposition.LATE
     assert run.gradient(c) == []
-    assert run.state.counted == {"c"}
+    assert run.state.open_round.counted == {"c"}
 
 
 @pytest.mark.parametrize(
@@ -165,11 +197,11 @@ def test_a_gradient_after_the_deadline_is_late() -> None:
 )
 def test_a_quorum_is_a_share_or_a_number(quorum: float, agents: int, needed: int) -> None:
     spec = specification(participation=Participation.QUORUM, quorum=quorum)
-    assert quorum_rules.needed(spec, agents) == needed
+    assert quorum_rules.required_gradients(spec, agents) == needed
 
 
 def test_without_a_quorum_all_are_needed() -> None:
-    assert quorum_rules.needed(specification(), 7) == 7
+    assert quorum_rules.required_gradients(specification(), 7) == 7
 
 
 def test_a_deadline_is_learnt_from_how_long_the_quorum_takes() -> None:
@@ -180,8 +212,8 @@ def test_a_deadline_is_learnt_from_how_long_the_quorum_takes() -> None:
         run.gradient(b)
         run.gradient(c)
         run.compute()
-    assert run.state.pace is not None
-    assert run.state.pace.mean == pytest.approx(0.5)
+    assert run.state.history.quorum_pace is not None
+    assert run.state.history.quorum_pace.mean == pytest.approx(0.5)
     run.gradient(a)
     run.now += 0.5
     run.gradient(b)
@@ -193,10 +225,10 @@ def test_a_slower_fleet_makes_a_learnt_deadline_longer() -> None:
     spec = specification(participation=Participation.QUORUM, quorum=0.5)
     pace = None
     for _ in range(50):
-        pace = quorum_rules.with_round(pace, 0.1)
+        pace = quorum_rules.update_pace(pace, 0.1)
     fast = quorum_rules.deadline_seconds(spec, pace)
     for _ in range(50):
-        pace = quorum_rules.with_round(pace, 1.0)
+        pace = quorum_rules.update_pace(pace, 1.0)
     assert 0.2 <= fast < 0.3
     assert 1.9 < quorum_rules.deadline_seconds(spec, pace) < 3.0
     assert quorum_rules.deadline_seconds(spec, None) == ROUND
@@ -221,7 +253,7 @@ def test_a_stale_gradient_counts_in_the_open_round_where_that_is_allowed() -> No
     run.wait(2.0)
     run.compute()
     assert run.gradient(c, 0) == []
-    assert run.state.stale == {("c",): 0}
+    assert run.state.open_round.stale == {("c",): 0}
     run.gradient(a)
     assert run.gradient(b) == ["ComputeBasis"]
     (record,) = stored_records(run)
@@ -241,8 +273,8 @@ def test_a_newer_gradient_takes_the_place_of_a_stale_one() -> None:
     run.compute()
     run.gradient(c, 0)
     run.gradient(c)
-    assert run.state.counted == {"c"}
-    assert run.state.stale == {}
+    assert run.state.open_round.counted == {"c"}
+    assert run.state.open_round.stale == {}
     run.gradient(c, 0)
     assert run.receipt().disposition is Disposition.LATE
 
@@ -255,9 +287,9 @@ def test_a_newer_gradient_of_some_takes_the_place_of_a_stale_sum_and_the_others_
     run.wait(2.0)
     run.compute()
     run.gradient(group, 0)
-    assert run.state.awaited == {"a", "b"}
+    assert run.state.open_round.awaited == {"a", "b"}
     run.gradient(group, None, "c")
-    assert (run.state.counted, run.state.awaited) == ({"c"}, {"a", "b", "d"})
+    assert (run.state.open_round.counted, run.state.open_round.awaited) == ({"c"}, {"a", "b", "d"})
     run.gradient(a)
     run.gradient(b)
     assert run.gradient(group, None, "d") == ["ComputeBasis"]
@@ -283,7 +315,7 @@ def test_a_gradient_that_has_counted_does_not_count_again_as_a_stale_one() -> No
     run.compute()
     run.gradient(tokens[0], 0)
     assert run.receipt().disposition is Disposition.DUPLICATE
-    assert run.state.counted == set()
+    assert run.state.open_round.counted == set()
 
 
 def test_a_stale_gradient_that_counted_late_is_known_in_the_round_after() -> None:
@@ -321,7 +353,7 @@ def test_a_fleet_that_is_not_complete_in_time_starts_with_its_least_number(here:
     for name in here:
         run.join(name)
     run.now = START
-    for token in list(run.state.sessions):
+    for token in list(run.state.members.sessions):
         run.step(events.HeartbeatArrived(token))
     kinds = run.wait(0.0)
     assert ("run-started" in kinds) == starts
@@ -342,11 +374,11 @@ def test_the_first_round_is_stored_before_anybody_is_told() -> None:
     store = run.commands[0]
     assert isinstance(store, events.StoreRound)
     assert run.stored(store) == ["Broadcast BasisUpdate", "ReportRound"]
-    assert (run.state.round, run.state.durable_round) == (1, 1)
+    assert (run.state.round, run.state.durability.durable_round) == (1, 1)
 
 
 def test_rounds_with_the_same_contributors_run_ahead_and_in_the_end_one_waits_for_the_disk() -> None:
-    run, disk, a, b = all_of_two(most_ahead=2)
+    run, disk, a, b = all_of_two(max_inflight_rounds=2)
     run.gradient(a)
     run.gradient(b)
     close(run, disk)
@@ -354,24 +386,24 @@ def test_rounds_with_the_same_contributors_run_ahead_and_in_the_end_one_waits_fo
     run.gradient(b)
     assert run.step(moved(run.state, 1)) == ["Broadcast BasisUpdate", "StoreRound"]
     (_, first) = run.commands
-    assert (run.state.round, run.state.durable_round) == (2, 1)
+    assert (run.state.round, run.state.durability.durable_round) == (2, 1)
     run.gradient(a)
     assert run.gradient(b) == ["ComputeBasis"]
     assert run.step(moved(run.state, 2)) == ["Broadcast BasisUpdate", "StoreRound"]
     (_, second) = run.commands
-    assert (run.state.round, run.state.durable_round) == (3, 1)
+    assert (run.state.round, run.state.durability.durable_round) == (3, 1)
     run.gradient(a)
     assert run.gradient(b) == [], "round 3 is complete, and rounds 1 and 2 are not on the disk"
     assert isinstance(first, events.StoreRound)
     assert isinstance(second, events.StoreRound)
-    assert first.told
+    assert first.announced
     assert run.stored(first) == ["ReportRound", "ComputeBasis"]
     assert run.stored(second) == ["ReportRound"]
-    assert (run.state.round, run.state.durable_round, run.state.phase) == (3, 3, CLOSING)
+    assert (run.state.round, run.state.durability.durable_round, run.state.phase) == (3, 3, CLOSING)
 
 
 def test_a_round_that_may_not_run_ahead_is_told_when_those_before_it_are_stored_too() -> None:
-    run, disk, a, b = all_of_two(most_ahead=2, rounds=9)
+    run, disk, a, b = all_of_two(max_inflight_rounds=2, rounds=9)
     run.gradient(a)
     run.gradient(b)
     close(run, disk)
@@ -386,9 +418,9 @@ def test_a_round_that_may_not_run_ahead_is_told_when_those_before_it_are_stored_
     (second,) = run.commands
     assert isinstance(first, events.StoreRound)
     assert isinstance(second, events.StoreRound)
-    assert not second.told
+    assert not second.announced
     assert run.stored(first) == ["ReportRound"]
-    assert (run.state.round, run.state.durable_round, run.state.phase) == (2, 2, CLOSING)
+    assert (run.state.round, run.state.durability.durable_round, run.state.phase) == (2, 2, CLOSING)
     assert run.stored(second) == ["Broadcast BasisUpdate", "ReportRound"]
 
 
@@ -415,7 +447,7 @@ def test_with_a_quorum_every_round_is_stored_before_it_is_told() -> None:
         assert run.step(moved(run.state, number)) == ["StoreRound"]
         (store,) = run.commands
         assert isinstance(store, events.StoreRound)
-        assert not store.told
+        assert not store.announced
         assert "Broadcast BasisUpdate" in run.stored(store)
 
 
@@ -442,7 +474,7 @@ def test_a_run_that_was_stopped_while_its_round_was_stored_does_not_tell_of_it()
     assert isinstance(store, events.StoreRound)
     run.step(events.StopRequested("enough"))
     assert run.stored(store) == []
-    assert (run.state.round, run.state.durable_round) == (0, 0)
+    assert (run.state.round, run.state.durability.durable_round) == (0, 0)
 
 
 # After a restart --------------------------------------------------------------------------------------------
@@ -466,17 +498,17 @@ def restarted(rounds: int = 1, names: str = "ab", **changes: Any) -> tuple[Coord
 
 def test_a_restarted_run_waits_for_those_who_took_part_and_goes_on_with_them_alone() -> None:
     run, _, tokens = restarted()
-    assert (run.state.phase, run.state.round, run.state.incarnation) == (WAITING, 1, 2)
-    assert run.state.expected == {"a", "b"}
+    assert (run.state.phase, run.state.round, run.state.config.incarnation) == (WAITING, 1, 2)
+    assert run.state.durability.replay_agents == {"a", "b"}
     assert run.step(run.resuming(tokens["a"])) == ["Send Welcome", "agent-back"]
     assert run.step(run.joining("c")) == ["Send Welcome", "agent-joined"]
     assert run.step(run.resuming(tokens["b"])) == [
         *("Send Welcome", "agent-back"),
         *("Broadcast BasisUpdate", "run-resumed"),
     ]
-    assert run.state.frozen
-    assert run.state.awaited == {"a", "b"}
-    late = run.state.hosts["c"]
+    assert run.state.open_round.replaying
+    assert run.state.open_round.awaited == {"a", "b"}
+    late = run.state.members.hosts["c"]
     run.gradient(late)
     assert run.receipt().disposition is Disposition.LATE
     run.gradient(tokens["a"])
@@ -488,11 +520,11 @@ def test_who_is_new_takes_part_in_the_round_after() -> None:
     run.step(run.joining("c"))
     for token in tokens.values():
         run.step(run.resuming(token))
-        assert run.state.hosts.keys() >= {"c"}
+        assert run.state.members.hosts.keys() >= {"c"}
     for token in tokens.values():
         run.gradient(token)
     close(run, disk)
-    assert run.state.awaited == {"a", "b", "c"}
+    assert run.state.open_round.awaited == {"a", "b", "c"}
 
 
 @pytest.mark.parametrize(("told", "frozen_until"), [(1, 2), (2, 2), (3, 3), (10**9, 3), (None, 3)], ids=str)
@@ -500,7 +532,7 @@ def test_nobody_else_takes_part_in_rounds_that_were_told_before_the_restart(
     told: int | None, frozen_until: int
 ) -> None:
     """Where somebody who took part does not say what it was told of, it may have been all that may be told."""
-    run, disk, tokens = restarted(most_ahead=2)
+    run, disk, tokens = restarted(max_inflight_rounds=2)
     last = {"a": 0, "b": told}
     for name, token in tokens.items():
         number = last[name]
@@ -508,12 +540,12 @@ def test_nobody_else_takes_part_in_rounds_that_were_told_before_the_restart(
         run.step(run.resuming(token, resumption=resumption))
     run.join("c", resumption=None)
     for number in range(1, 4):
-        assert run.state.frozen == (number < frozen_until)
-        assert run.state.awaited == ({"a", "b"} if number < frozen_until else {"a", "b", "c"})
+        assert run.state.open_round.replaying == (number < frozen_until)
+        assert run.state.open_round.awaited == ({"a", "b"} if number < frozen_until else {"a", "b", "c"})
         for token in tokens.values():
             run.gradient(token)
-        if run.state.awaited:
-            run.gradient(run.state.hosts["c"])
+        if run.state.open_round.awaited:
+            run.gradient(run.state.members.hosts["c"])
         close(run, disk)
 
 
@@ -524,7 +556,7 @@ def test_a_restarted_run_does_not_wait_for_long_for_who_does_not_come_back() -> 
     run.step(events.HeartbeatArrived(tokens["a"]))
     kinds = run.wait(0.125)
     assert "run-resumed" in kinds
-    assert not run.state.frozen
+    assert not run.state.open_round.replaying
     run.gradient(tokens["a"])
     run.now += LIVENESS
     run.step(events.HeartbeatArrived(tokens["a"]))
@@ -536,14 +568,14 @@ def test_a_restarted_run_with_a_quorum_resumes_with_a_quorum_of_its_last_contrib
     run, disk, tokens = restarted(names="abc", **QUORUM)
     assert "run-resumed" not in run.step(run.resuming(tokens["a"]))
     assert "run-resumed" in run.step(run.resuming(tokens["b"]))
-    assert not run.state.frozen, "no round was told that is not on the disk"
-    assert "c" in run.state.awaited, "c may come back before the deadline"
+    assert not run.state.open_round.replaying, "no round was told that is not on the disk"
+    assert "c" in run.state.open_round.awaited, "c may come back before the deadline"
     run.gradient(tokens["a"])
     run.gradient(tokens["b"])
     run.wait(2.0)
     assert run.state.phase is CLOSING
     close(run, disk)
-    assert run.state.durable_round == run.state.round == 2
+    assert run.state.durability.durable_round == run.state.round == 2
 
 
 def test_a_restart_that_nobody_comes_back_to_ends_in_time_and_can_be_repeated() -> None:
@@ -557,7 +589,7 @@ def test_a_restart_that_nobody_comes_back_to_ends_in_time_and_can_be_repeated() 
 
 def test_before_its_first_round_a_restarted_run_waits_for_its_streams() -> None:
     run, _, tokens = restarted(rounds=0)
-    assert run.state.hosts.keys() == {"a", "b"}
+    assert run.state.members.hosts.keys() == {"a", "b"}
     assert run.wait(1.0) == [], "the sessions are known, but nobody is there"
     run.step(run.resuming(tokens["a"]))
     assert "run-started" in run.step(run.resuming(tokens["b"]))
@@ -579,14 +611,14 @@ def test_where_those_who_were_expected_are_gone_the_round_goes_on_with_whoever_i
     for token in tokens.values():
         kinds = run.step(events.LeaveArrived(token, "for a test"))
     assert kinds[-2:] == ["Broadcast BasisUpdate", "run-resumed"]
-    assert run.state.awaited == {"c"}
+    assert run.state.open_round.awaited == {"c"}
 
 
 def test_counts_of_rounds_go_on() -> None:
     run, _, _ = restarted(rounds=3)
-    assert run.state.rounds_counted == {"a": 3, "b": 3}
+    assert run.state.history.rounds_counted == {"a": 3, "b": 3}
     assert run.state.last_rounds == {"a": 2, "b": 2}
-    assert {session.phase for session in run.state.sessions.values()} == {AgentPhase.LOST}
+    assert {session.phase for session in run.state.members.sessions.values()} == {AgentPhase.LOST}
 
 
 # Going down -------------------------------------------------------------------------------------------------

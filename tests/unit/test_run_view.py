@@ -31,7 +31,7 @@ def test_the_heads_of_a_round_are_seen_whenever_it_closes() -> None:
             if number != 1:
                 view.gather()  # with nothing of a round open
         assert engine.state.round == 3
-        assert not engine.state.contributions
+        assert not engine.state.open_round.contributions
         spectrum = view.frame()["spectrum"]
         # Of round 1, the first that closed after the look before.
         np.testing.assert_allclose(spectrum["shares"], [5.0 / 7.0, 2.0 / 7.0], atol=1e-4)

@@ -1,10 +1,9 @@
 """What onlookers may know of agents: by name, for those that have joined, and forgotten with them."""
 
-from dataclasses import replace
-
 from runs import CoordinatorDriver
 
 from cospan.server.machine.collections.persistent_map import PersistentMap
+from cospan.server.machine.state import Members
 from cospan.server.runtime.recent_rounds import RecentRounds
 from cospan.server.telemetry.agent_stats import AgentStats
 from cospan.server.telemetry.run_status import run_report
@@ -38,10 +37,8 @@ def test_who_is_forgotten_by_the_run_is_forgotten_here() -> None:
         seen.note_td_error(run.state, token, 1.0)
         seen.note_rejection(run.state, token)
     last = run.join("f")
-    names = {"f": last}
-    forgotten = replace(
-        run.state, sessions=PersistentMap({last: run.state.sessions[last]}), hosts=PersistentMap(names)
-    )
+    sessions = PersistentMap({last: run.state.members.sessions[last]})
+    forgotten = run.state.evolve(members=Members(sessions=sessions, hosts=PersistentMap({"f": last})))
     seen.note_td_error(forgotten, last, 3.0)
     seen.note_rejection(forgotten, last)
     assert seen.td_errors == {"f": 3.0}

@@ -16,7 +16,7 @@ from values import same
 
 from cospan.core.specification import Participation, basis_digest
 from cospan.server.machine.events import DropMember, StoreMember, StoreSpecification
-from cospan.server.machine.sessions import Departure, Seat, Session
+from cospan.server.machine.sessions import Departure, Session, SiteClaim
 from cospan.server.storage import lock, reader
 from cospan.server.storage.reader import read_basis, read_reports, read_saved, read_state, spans
 from cospan.server.storage.writer import KEEP_EVERY, RunStore, create_store, open_store
@@ -98,7 +98,7 @@ def test_what_is_read_back_is_what_was_written_bit_for_bit(tmp_path: Path) -> No
     }
     back = replace(session("a", 5), stream=0, phase=AgentPhase.LOST, last_seen=0.0, opened=0.0)
     assert saved.sessions == (back, replace(back, token="token of b", **of_b))
-    assert saved.seats == {"a": Seat(5, "process of a")}
+    assert saved.site_claims == {"a": SiteClaim(5, "process of a")}
     assert saved.departures == (gone,)
     assert (saved.round, saved.last_contributors) == (3, {"a", "b"})
     assert saved.rounds_counted == {"a": 3, "b": 3}
@@ -120,7 +120,7 @@ def test_a_process_that_joins_again_is_gone_no_more(tmp_path: Path) -> None:
         store.write([StoreMember(replace(session("a", 5), instance_id="another process"))])
         saved = read_saved(store.path)
     assert saved.departures == ()
-    assert saved.seats == {"a": Seat(5, "another process")}
+    assert saved.site_claims == {"a": SiteClaim(5, "another process")}
 
 
 def test_the_fingerprint_that_the_first_agent_fixes_is_stored(tmp_path: Path) -> None:

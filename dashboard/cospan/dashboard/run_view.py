@@ -91,7 +91,7 @@ class RunView:
         if self._closing is not None:
             return
         moments: dict[str, tuple[Float[np.ndarray, "r r"], float]] = {}
-        for first, contribution in self._coordinator.engine.state.contributions.items():
+        for first, contribution in self._coordinator.engine.state.open_round.contributions.items():
             moment = contribution.head_second_moment
             if moment is None or moment.size > _MOST_MOMENT_NUMBERS // _MOST_MOMENTS:
                 break

@@ -118,7 +118,7 @@ class RelayEngine:
     def take(self, token: str, upload: GradientUpload) -> None:
         """Lets a gradient arrive. Raises as `handle` does."""
         if upload.bounded:
-            session = self._relay.fleet.sessions.get(token)
+            session = self._relay.fleet.members.sessions.get(token)
             self._bounded.update(() if session is None else set(session.agent_ids).intersection(upload.bounded))
         self.handle(server.GradientArrived(token, upload))
 
@@ -157,10 +157,10 @@ class RelayEngine:
     def _execute(self, command: Command) -> None:
         match command:
             case server.Send(token=token, message=message):
-                self._streams.send(self._relay.fleet.sessions.get(token), message)
+                self._streams.send(self._relay.fleet.members.sessions.get(token), message)
             case server.Broadcast(message=message):
                 waiting = self._relay.unwelcomed
-                known = [each for token, each in self._relay.fleet.sessions.items() if token not in waiting]
+                known = [each for token, each in self._relay.fleet.members.sessions.items() if token not in waiting]
                 self._streams.broadcast(known, message)
             case server.CloseStream(stream=number, error=error):
                 self._streams.close(number, error)

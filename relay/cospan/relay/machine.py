@@ -4,30 +4,34 @@
        ▲                                          │   ▲                                       │
        └───────── its last agent is gone ─────────┘   └── the coordinator opens the next one ─┘
 
-Towards its agents a relay is a coordinator: who may join, what counts, and who is given up is decided by the same
-functions (`cospan.server.machine.membership`, `cospan.server.machine.rounds`). But it computes no basis and stores
-nothing. Its messages carry the coordinator's stamp, so an agent keeps a gradient until the round is durable at the
-coordinator.
+To its agents a relay is a coordinator: the same functions decide who may join, which gradients count, and which
+sessions are dropped (`membership`, `counting`, `closing` and `timeouts` of `cospan.server.machine`). But it
+computes no basis and stores nothing. Its messages carry the coordinator's stamp, so an agent keeps a gradient until
+the round is durable at the coordinator.
 
-Which agents it hosts, the coordinator must know before any of them is welcomed. When they change, the relay joins
-anew under its old instance id: as long as a round collects, with all that are here; while the sum of one is under
-way, without those that are gone. Whoever is new is then awaited in the same round at both ends, or at neither.
+The coordinator must know which agents the relay hosts before any of them is welcomed. When they change, the relay
+joins again under its instance id: with all that are present while a round collects; without the departed ones while
+the sum of a round is on its way. A new agent is then awaited in the same round at both ends, or at neither.
 """
 
 import math
 from dataclasses import replace
 from typing import TypeAlias, assert_never
 
+import numpy as np
+from jaxtyping import Float
+
 from cospan.core.specification import Participation, RunSpecification
 from cospan.relay.events import Command, Event, Host, Refused, RoundOpened, RunFinished, SumUp, Welcomed
 from cospan.relay.state import RelayState
 from cospan.server import machine as coordinator
-from cospan.server.machine import events, rounds
-from cospan.server.machine.collections.agent_set import NOBODY, AgentSet
+from cospan.server.machine import events
+from cospan.server.machine.closing import close_if_complete, finish
+from cospan.server.machine.collections.agent_set import EMPTY_SET, AgentSet
 from cospan.server.machine.collections.participation_counts import ParticipationCounts
-from cospan.server.machine.collections.persistent_map import PersistentMap
 from cospan.server.machine.membership import admit, remove, welcome_of
-from cospan.server.machine.transition import session_of
+from cospan.server.machine.opening import begin_round
+from cospan.server.machine.state import OVER, CoordinatorState, OpenRound
 from cospan.wire.errors import (
     DrainingError,
     InvalidMessageError,
@@ -41,19 +45,18 @@ from cospan.wire.messages import AgentPhase, BasisUpdate, Receipt, RunPhase, Wel
 Outcome: TypeAlias = tuple[RelayState, tuple[Command, ...]]
 _Mixed: TypeAlias = tuple[RelayState, tuple[events.Command | Command, ...]]
 
-_SHARE_OF_A_LEVEL = 0.1
-"""Of the time for a round: a relay gives a straggler up so much earlier than it is given up itself for it."""
+_TIMEOUT_SHARE_PER_LEVEL = 0.1
+"""Share of `round_timeout_seconds` by which a relay drops a straggler before it is dropped for it itself."""
 MOST_LEVELS = 5
 GATHER_SECONDS = 0.05
-"""So long others that come may join together with the first of them."""
+"""The relay joins for all agents that arrive within this time of the first."""
 _FIRST_GATHER_SECONDS = 2.5
-"""The same where the relay is not in yet: after a restart its agents come back within two seconds."""
+"""The same before the relay has joined: after a restart its agents come back within two seconds."""
 _RESUME_SECONDS = 1.0
-_OVER = (RunPhase.FINISHED, RunPhase.DRAINING)
 
 
 def check_relayable(specification: RunSpecification) -> None:
-    """Sees to it that a sum can stand for the agents of this run.
+    """Checks that a sum can stand for the gradients of this run's agents.
 
     Raises:
         InvalidValueError: it cannot.
@@ -71,20 +74,21 @@ def check_relayable(specification: RunSpecification) -> None:
 
 
 def initial_state(specification: RunSpecification, *, gather_agents: int, level: int, now: float) -> RelayState:
-    """A relay without agents, of a run of which nothing but the specification is known.
+    """A relay without agents, which knows nothing but the specification of the run.
 
-    `level` is 1 for a relay whose coordinator is no relay, 2 for one behind such a relay, and so on.
+    `level` is 1 for a relay that joins the coordinator itself, 2 for one behind such a relay, and so on.
     """
     fleet = coordinator.initial_state(
-        _shortened(specification, level), run_id="", incarnation=0, start_seconds=math.inf, now=now
+        _with_earlier_timeout(specification, level), run_id="", incarnation=0, start_seconds=math.inf, now=now
     )
     return RelayState(fleet, specification, gather_agents, level)
 
 
-def _shortened(specification: RunSpecification, level: int) -> RunSpecification:
-    """The specification by which the relay waits; agents are given the run's own."""
+def _with_earlier_timeout(specification: RunSpecification, level: int) -> RunSpecification:
+    """The specification by which the relay waits; its agents receive the run's own."""
     return replace(
-        specification, round_timeout_seconds=(1.0 - _SHARE_OF_A_LEVEL * level) * specification.round_timeout_seconds
+        specification,
+        round_timeout_seconds=(1.0 - _TIMEOUT_SHARE_PER_LEVEL * level) * specification.round_timeout_seconds,
     )
 
 
@@ -97,26 +101,26 @@ def next_deadline(state: RelayState) -> float | None:
 
 
 def step(state: RelayState, event: Event, now: float) -> Outcome:
-    """The state after an event at time `now` (seconds, monotonic), and what is to be done.
+    """The state after an event at time `now` (seconds, monotonic), and the commands for the shell.
 
     Raises:
         RemoteError: the event is not allowed; nothing has changed.
     """
-    if state.fleet.phase in _OVER and isinstance(event, Welcomed | Refused | RoundOpened | RunFinished):
+    if state.fleet.phase in OVER and isinstance(event, Welcomed | Refused | RoundOpened | RunFinished):
         return state, ()
-    after, commands = _happened(state, event, now)
-    told = _told(after, commands)
+    after, commands = _dispatch(state, event, now)
+    told = _with_stamps(after, commands)
     after = _without_deserted_round(after)
-    unwelcomed = after.unwelcomed.intersection(after.fleet.sessions)
+    unwelcomed = after.unwelcomed.intersection(after.fleet.members.sessions)
     after = replace(after, unwelcomed=unwelcomed) if unwelcomed != after.unwelcomed else after
-    same = after.fleet.hosts is state.fleet.hosts and after.fleet.phase is state.fleet.phase
+    same = after.fleet.members.hosts is state.fleet.members.hosts and after.fleet.phase is state.fleet.phase
     if same and state.asking_at is None and not isinstance(event, RoundOpened):
-        return after, told  # as at nearly every gradient: the names need not be looked at
-    after, asked = _asked(after, now)
+        return after, told  # as after nearly every gradient: no agent has joined or departed
+    after, asked = _update_hosting(after, now)
     return after, told + asked
 
 
-def _happened(state: RelayState, event: Event, now: float) -> _Mixed:
+def _dispatch(state: RelayState, event: Event, now: float) -> _Mixed:
     match event:
         case Welcomed(welcome=welcome):
             return _on_welcomed(state, welcome)
@@ -131,8 +135,8 @@ def _happened(state: RelayState, event: Event, now: float) -> _Mixed:
         case events.GradientArrived():
             return _on_gradient(state, event, now)
         case events.LeaveArrived(token=token, cause=cause):
-            session_of(state.fleet, token)
-            return _gone(state, token, f"it left: {cause or 'no cause given'}", now)
+            state.fleet.session(token)
+            return _remove(state, token, f"it left: {cause or 'no cause given'}", now)
         case events.Tick():
             return _on_tick(state, now)
         case events.HeartbeatArrived() | events.StreamClosed():
@@ -146,29 +150,24 @@ def _happened(state: RelayState, event: Event, now: float) -> _Mixed:
             | events.BasisFailed()
             | events.RoundsStored()
             | events.StoreFailed()
-        ):  # its engine hands gradients over one by one
-            raise AssertionError(f"no relay is told of a {type(event).__name__}")
+        ):  # its engine hands over single gradients, and it computes and stores nothing
+            raise AssertionError(f"a relay has no {type(event).__name__}")
         case _:
             assert_never(event)
 
 
-# What the coordinator says ------------------------------------------------------------------------------------
+# Events of the coordinator ------------------------------------------------------------------------------------
 
 
 def _on_welcomed(state: RelayState, welcome: Welcome) -> _Mixed:
     stamp, fleet = welcome.stamp, state.fleet
-    shortened = _shortened(welcome.specification, state.level)
-    fleet = replace(
-        fleet,
-        run_id=stamp.run_id,
-        incarnation=stamp.incarnation,
-        specification=shortened,
-        coordinator_started=welcome.coordinator_started,
+    shortened = _with_earlier_timeout(welcome.specification, state.level)
+    config = fleet.config.evolve(
+        run_id=stamp.run_id, incarnation=stamp.incarnation, coordinator_started=welcome.coordinator_started
     )
+    fleet = fleet.evolve(config=config, specification=shortened)
     if fleet.phase is RunPhase.WAITING:
-        fleet = replace(
-            fleet, round=stamp.round, durable_round=stamp.round, basis=welcome.basis, started=stamp.round > 0
-        )
+        fleet = _at_round(fleet, stamp.round, welcome.basis, started=stamp.round > 0)
     confirmed = frozenset(welcome.agent_ids).intersection(state.names)
     state = replace(
         state,
@@ -177,131 +176,132 @@ def _on_welcomed(state: RelayState, welcome: Welcome) -> _Mixed:
         confirmed=confirmed,
         durable_round=stamp.durable_round,
     )
-    ready = [token for token in sorted(state.unwelcomed) if _is_welcome(state, token)]
+    ready = [token for token in sorted(state.unwelcomed) if _may_welcome(state, token)]
     state = replace(state, unwelcomed=state.unwelcomed.difference(ready))
-    return state, tuple(events.Send(token, welcome_of(fleet, fleet.sessions[token])) for token in ready)
+    return state, tuple(events.Send(token, welcome_of(fleet, fleet.members.sessions[token])) for token in ready)
 
 
-def _is_welcome(state: RelayState, token: str) -> bool:
-    """Whether a session may be told that it is in."""
-    session = state.fleet.sessions[token]
+def _at_round(
+    fleet: CoordinatorState, number: int, basis: Float[np.ndarray, "d r"], *, started: bool
+) -> CoordinatorState:
+    """The fleet at the coordinator's round; for the fleet every earlier round is durable."""
+    return fleet.evolve(
+        round=number,
+        basis=basis,
+        durability=fleet.durability.evolve(durable_round=number),
+        history=fleet.history.evolve(started=started),
+    )
+
+
+def _may_welcome(state: RelayState, token: str) -> bool:
+    """Whether a session is connected, and the coordinator has confirmed all of its agents."""
+    session = state.fleet.members.sessions[token]
     return session.phase is AgentPhase.CONNECTED and state.confirmed.issuperset(session.agent_ids)
 
 
 def _on_refused(state: RelayState, error: RemoteError, now: float) -> _Mixed:
-    """Sends those away whom the coordinator has not welcomed: they must not keep the others out."""
+    """Ends the sessions with agents that the coordinator has not confirmed, so that the others can join."""
     commands: tuple[events.Command | Command, ...] = ()
     for token in sorted(state.unwelcomed):
-        session = state.fleet.sessions[token]
+        session = state.fleet.members.sessions[token]
         if not state.confirmed.issuperset(session.agent_ids):
-            state, more = _gone(state, token, f"the coordinator refused it: {error}", now)
+            state, more = _remove(state, token, f"the coordinator refused it: {error}", now)
             commands += (*more, events.CloseStream(session.stream, error))
     return state, commands
 
 
 def _on_opened(state: RelayState, event: RoundOpened, now: float) -> _Mixed:
     fleet, number = state.fleet, event.round
-    if not fleet.sessions:
+    if not fleet.members.sessions:
         return state, ()
-    counts, accepted = fleet.rounds_counted, dict[int, AgentSet]()
-    if number > fleet.round and fleet.counted:
-        counts = counts.add(fleet.counted, fleet.round)
-        accepted = {fleet.round: fleet.counted}
-    elif number < fleet.round:  # the coordinator was started again, and had not stored what it went back by
+    counts, accepted = fleet.history.rounds_counted, dict[int, AgentSet]()
+    if number > fleet.round and fleet.open_round.counted:
+        counts = counts.add(fleet.open_round.counted, fleet.round)
+        accepted = {fleet.round: fleet.open_round.counted}
+    elif number < fleet.round:  # the coordinator was restarted, and had not stored the rounds between
         known = counts.by_name.items() if number else ()
         counts = ParticipationCounts(
             {name: min(count, number) for name, (count, _) in known},
             {name: min(last, number - 1) for name, (_, last) in known},
         )
-    fleet = replace(
-        fleet,
-        run_id=event.stamp.run_id,
-        incarnation=event.stamp.incarnation,
-        round=number,
-        durable_round=number,
-        basis=event.basis,
-        started=True,
-        accepted=accepted,
-        rounds_counted=counts,
+    fleet = fleet.evolve(
+        config=fleet.config.evolve(run_id=event.stamp.run_id, incarnation=event.stamp.incarnation),
+        history=fleet.history.evolve(accepted=accepted, rounds_counted=counts),
     )
-    state = replace(state, fleet=rounds.open_round(fleet, now), durable_round=event.stamp.durable_round)
+    fleet = _at_round(fleet, number, event.basis, started=True)
+    state = replace(state, fleet=begin_round(fleet, now), durable_round=event.stamp.durable_round)
     return state, (events.Broadcast(BasisUpdate(state.stamp, event.basis)),)
 
 
 def _on_finished(state: RelayState, event: RunFinished, now: float) -> _Mixed:
-    finish, stamp = event.finish, event.finish.stamp
-    fleet = replace(
-        state.fleet,
-        round=stamp.round,
-        durable_round=stamp.round,
-        basis=finish.basis,
-        started=state.fleet.started or stamp.round > 0,
-    )
-    away = _dismissed(state, RunFinishedError(f"the run is over: {finish.message}"))
-    fleet, commands = rounds.finish(fleet, finish.cause, finish.message, now)
+    end, stamp = event.finish, event.finish.stamp
+    started = state.fleet.history.started or stamp.round > 0
+    fleet = _at_round(state.fleet, stamp.round, end.basis, started=started)
+    away = _close_unwelcomed(state, RunFinishedError(f"the run is over: {end.message}"))
+    fleet, commands = finish(fleet, end.cause, end.message, now)
     return replace(state, fleet=fleet, durable_round=stamp.durable_round), (*away, *commands)
 
 
 def _on_going_down(state: RelayState, message: str, now: float) -> _Mixed:
-    """The run goes on, with or without this relay: its agents are asked to come back."""
-    away = _dismissed(state, DrainingError(f"the relay goes down ({message}); try again"))
+    """The run continues, with or without this relay: its agents are asked to come back."""
+    away = _close_unwelcomed(state, DrainingError(f"the relay goes down ({message}); try again"))
     fleet, commands = coordinator.step(state.fleet, events.DrainRequested(message, _RESUME_SECONDS), now)
     return replace(state, fleet=fleet), (*away, *commands)
 
 
-def _dismissed(state: RelayState, error: RemoteError) -> tuple[events.CloseStream, ...]:
-    """Ends the streams of those that still wait for their welcome: no other message may come before that."""
-    sessions = (state.fleet.sessions[token] for token in sorted(state.unwelcomed))
+def _close_unwelcomed(state: RelayState, error: RemoteError) -> tuple[events.CloseStream, ...]:
+    """Ends the streams of sessions that wait for their welcome, before which no other message may be sent."""
+    sessions = (state.fleet.members.sessions[token] for token in sorted(state.unwelcomed))
     return tuple(events.CloseStream(session.stream, error) for session in sessions)
 
 
-# What agents say ----------------------------------------------------------------------------------------------
+# Events of agents ---------------------------------------------------------------------------------------------
 
 
 def _on_join(state: RelayState, event: events.JoinRequested, now: float) -> _Mixed:
     if not event.join.agent_ids:
-        raise InvalidMessageError("a relay gives out no sites; say which agent this is, with --id or --index")
+        raise InvalidMessageError("a relay assigns no sites; name the agent with --id or --index")
     fleet, commands = admit(state.fleet, event, now)
-    # A lost group may come back smaller, or as others: nobody else may be awaited then.
-    fleet, more = rounds.close_if_complete(fleet, now)
-    fingerprint = fleet.specification.feature_fingerprint  # of the run; the first agent fixes it where it was empty
+    # A lost group may come back smaller, or as others: then the round may await nothing any more.
+    fleet, more = close_if_complete(fleet, now)
+    fingerprint = fleet.specification.feature_fingerprint  # the first join sets it
     state = replace(state, fleet=fleet, specification=replace(state.specification, feature_fingerprint=fingerprint))
     token = next(each.token for each in commands if isinstance(each, events.Send))
-    if not _is_welcome(state, token):
+    if not _may_welcome(state, token):
         commands = tuple(each for each in commands if not isinstance(each, events.Send))
         return replace(state, unwelcomed=state.unwelcomed | {token}), (*commands, *more)
     return replace(state, unwelcomed=state.unwelcomed - {token}), (*commands, *more)
 
 
 def _on_gradient(state: RelayState, event: events.GradientArrived, now: float) -> _Mixed:
-    session = session_of(state.fleet, event.token)
+    session = state.fleet.session(event.token)
     if event.token in state.unwelcomed:
         raise OutOfTurnError("a gradient came before the welcome; wait for that, and for a basis")
     if state.fleet.phase is RunPhase.WAITING or event.upload.round > state.fleet.round:
-        # The coordinator went back a round while this was under way; its agent keeps it, and sends it again.
+        # The coordinator went back a round after it was sent; its agent keeps it, and sends it again.
         return replace(state, fleet=state.fleet.with_session(replace(session, last_seen=now))), ()
-    fleet, commands = rounds.on_gradient(state.fleet, event, now)
+    fleet, commands = coordinator.step(state.fleet, event, now)
     return replace(state, fleet=fleet), commands
 
 
-def _gone(state: RelayState, token: str, cause: str, now: float) -> _Mixed:
+def _remove(state: RelayState, token: str, cause: str, now: float) -> _Mixed:
     fleet, commands = remove(state.fleet, token, cause, now)
-    fleet, more = rounds.close_if_complete(fleet, now)
+    fleet, more = close_if_complete(fleet, now)
     return replace(state, fleet=fleet), commands + more
 
 
 def _on_tick(state: RelayState, now: float) -> _Mixed:
     fleet = state.fleet
-    if fleet.phase in _OVER:
+    if fleet.phase in OVER:
         return state, ()
-    for token in state.unwelcomed:  # they have nothing to say before they are welcomed
-        session = fleet.sessions[token]
+    for token in state.unwelcomed:  # they send nothing before they are welcomed
+        session = fleet.members.sessions[token]
         if session.phase is AgentPhase.CONNECTED:
             fleet = fleet.with_session(replace(session, last_seen=now))
-    fleet, commands = coordinator.give_up_overdue(fleet, now)
-    if fleet.contributions and now - fleet.phase_since >= fleet.specification.round_timeout_seconds:
-        fleet = replace(fleet, awaited=NOBODY)  # of those who joined in mid-round
-    fleet, more = rounds.close_if_complete(fleet, now)
+    fleet, commands = coordinator.drop_overdue(fleet, now)
+    if fleet.open_round.contributions and now - fleet.phase_since >= fleet.specification.round_timeout_seconds:
+        fleet = fleet.evolve(open_round=fleet.open_round.evolve(awaited=EMPTY_SET))  # they joined during the round
+    fleet, more = close_if_complete(fleet, now)
     return replace(state, fleet=fleet), commands + more
 
 
@@ -309,27 +309,21 @@ def _on_tick(state: RelayState, now: float) -> _Mixed:
 
 
 def _without_deserted_round(state: RelayState) -> RelayState:
-    """With nobody here no round is open; a relay waits for agents without a bound."""
-    if state.fleet.sessions or state.fleet.phase in _OVER or state.fleet.phase is RunPhase.WAITING:
+    """Without sessions no round is open; a relay waits for agents without a timeout."""
+    if state.fleet.members.sessions or state.fleet.phase in OVER or state.fleet.phase is RunPhase.WAITING:
         return state
-    fleet = replace(
-        state.fleet,
-        phase=RunPhase.WAITING,
-        awaited=NOBODY,
-        contributions=PersistentMap(),
-        counted=NOBODY,
-        quorum_seconds=None,
-        deserted_since=None,
-    )
+    members = state.fleet.members.evolve(deserted_since=None)
+    fleet = state.fleet.evolve(phase=RunPhase.WAITING, open_round=OpenRound(), members=members)
     return replace(state, fleet=fleet)
 
 
-def _asked(state: RelayState, now: float) -> Outcome:
-    """Has the coordinator told whom the relay hosts, once that is settled."""
+def _update_hosting(state: RelayState, now: float) -> Outcome:
+    """Joins the coordinator with the agents that the relay hosts now, once they have stopped changing."""
     fleet = state.fleet
-    if fleet.phase in _OVER:
+    if fleet.phase in OVER:
         return state, ()
-    hosted = {*fleet.hosts, *fleet.counted}  # who went after its gradient had counted is in the sum all the same
+    # An agent that departed after its gradient had been counted is in the sum all the same.
+    hosted = {*fleet.members.hosts, *fleet.open_round.counted}
     wanted = tuple(sorted(hosted.intersection(state.names) if fleet.phase is RunPhase.CLOSING else hosted))
     if wanted == state.names:
         return replace(state, asking_at=None), ()
@@ -343,13 +337,13 @@ def _asked(state: RelayState, now: float) -> Outcome:
     return state, (Host(wanted, fleet.specification.feature_fingerprint),)
 
 
-def _told(state: RelayState, commands: tuple[events.Command | Command, ...]) -> tuple[Command, ...]:
-    """What is to be done, with the coordinator's stamp on every message; nothing is stored."""
+def _with_stamps(state: RelayState, commands: tuple[events.Command | Command, ...]) -> tuple[Command, ...]:
+    """The commands, with the coordinator's stamp on every message, and without storage."""
     told: list[Command] = []
     for command in commands:
         match command:
             case events.ComputeBasis(round=number, contributions=contributions):
-                told.append(SumUp(number, tuple(sorted(state.fleet.counted)), contributions))
+                told.append(SumUp(number, tuple(sorted(state.fleet.open_round.counted)), contributions))
             case events.Send(token=token, message=Welcome() as welcome):
                 as_told = replace(welcome, stamp=state.stamp, specification=state.specification)
                 told.append(events.Send(token, as_told))

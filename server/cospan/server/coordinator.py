@@ -150,7 +150,7 @@ class Coordinator:
         await self._listener.open()
         self._clock = asyncio.create_task(self.engine.keep_time())
         await self._listener.say_serving(True)
-        log.info("run %s listens on %s", self.engine.state.run_id, self.address)
+        log.info("run %s listens on %s", self.engine.state.config.run_id, self.address)
 
     async def wait(self) -> EndRun | Suspend:
         """Waits for the end of the run, or for this coordinator's part in it."""

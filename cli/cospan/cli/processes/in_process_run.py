@@ -105,7 +105,7 @@ class InProcessRun:
     def _save(self, learner: AnyLearner | AgentOfGroup) -> None:
         if not isinstance(learner, AgentOfGroup):
             self._monitor.add_agent(AgentProgress.of_learner(learner))
-        path, run_id = self._folder.agent(learner.name), self._run.state.run_id
+        path, run_id = self._folder.agent(learner.name), self._run.state.config.run_id
         if not isinstance(learner, GroupLearner):
             save_result(path, learner, run_id=run_id)
             return

@@ -191,17 +191,17 @@ def outcome_of_state(
         seconds: from the opening of the first round to the close of the last.
         bounded: agents whose heads reached `head_radius`.
     """
-    counted = sum(state.rounds_counted.values())
-    departures = sorted(state.departures.values(), key=lambda gone: (gone.round, gone.agent_id))
+    counted = sum(state.history.rounds_counted.values())
+    departures = sorted(state.members.departures.values(), key=lambda gone: (gone.round, gone.agent_id))
     assert state.finish_cause is not None
     return RunOutcome(
         specification=state.specification,
-        run_id=state.run_id,
+        run_id=state.config.run_id,
         cause=state.finish_cause.value,
         message=message,
         rounds=state.round,
         seconds=seconds,
-        agents=len(state.hosts),
+        agents=len(state.members.hosts),
         agent_steps=counted * state.specification.method.steps_per_round,
         basis=state.basis,
         departures=tuple(DepartedAgent(gone.agent_id, gone.round, gone.cause) for gone in departures),

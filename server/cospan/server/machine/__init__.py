@@ -1,9 +1,12 @@
 """The coordinator as a pure state machine: `step(state, event, now) -> (state, commands)`.
 
-All rules of a run are here: who may join, what counts in a round, when it closes. No socket, file, thread or clock
-is; those are in `runtime`, `rpc` and `storage`. Begin with `state`, then `dispatch`.
+It holds all rules of a run: who may join, which gradients count, when a round closes. It has no socket, file,
+thread or clock; those are in `runtime`, `rpc` and `storage`. Begin with `state`, then the table in `dispatch`.
 """
 
-from cospan.server.machine.dispatch import give_up_overdue, initial_state, next_deadline, restored_state, step
+from cospan.server.machine.dispatch import step
+from cospan.server.machine.snapshot import restored_state
+from cospan.server.machine.state import initial_state
+from cospan.server.machine.timeouts import drop_overdue, next_deadline
 
-__all__ = ["give_up_overdue", "initial_state", "next_deadline", "restored_state", "step"]
+__all__ = ["drop_overdue", "initial_state", "next_deadline", "restored_state", "step"]

@@ -1,4 +1,4 @@
-"""What can happen to the coordinator, and what it then wants done."""
+"""Events, which the shell hands to the machine, and commands, which the machine returns to the shell."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,12 +26,12 @@ from cospan.wire.messages import (
     Welcome,
 )
 
-# Events: what happened -------------------------------------------------------------------------------------
+# Events -----------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class JoinRequested:
-    """A process asks to join over stream `stream`; `token` is fresh and is used if a session is opened."""
+    """A process asks to join over stream `stream`; `token` is new, and names the session if one is opened."""
 
     join: Join
     stream: int
@@ -40,7 +40,7 @@ class JoinRequested:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class GradientArrived:
-    """A gradient came in."""
+    """A session has sent a gradient."""
 
     token: str
     upload: GradientUpload
@@ -48,10 +48,11 @@ class GradientArrived:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class GradientsArrived:
-    """Gradients came in, and nothing else happened meanwhile.
+    """Several sessions have sent a gradient, and no other event came between them.
 
     Attributes:
-        uploads: token → what its session sent; each of them is plain (`cospan.server.machine.rounds.is_plain`).
+        uploads: token → gradient of that session; one or more, each of which
+            `cospan.server.machine.counting.is_batchable` accepts.
     """
 
     uploads: Mapping[str, GradientUpload]
@@ -59,7 +60,7 @@ class GradientsArrived:
 
 @dataclass(frozen=True, slots=True)
 class HeartbeatArrived:
-    """A process says that it is alive, and that all rounds below `saved_rounds` are in its file; 0 says nothing."""
+    """A process is alive, and its file holds all rounds below `saved_rounds`; 0 if it does not say."""
 
     token: str
     saved_rounds: int = 0
@@ -67,7 +68,7 @@ class HeartbeatArrived:
 
 @dataclass(frozen=True, slots=True)
 class LeaveArrived:
-    """A process leaves, for good unless it means to come back."""
+    """A process leaves; `returning` if it will join again."""
 
     token: str
     cause: str
@@ -76,7 +77,7 @@ class LeaveArrived:
 
 @dataclass(frozen=True, slots=True)
 class StreamClosed:
-    """A stream ended without good-bye."""
+    """A stream has ended without a leave."""
 
     token: str
     stream: int
@@ -84,24 +85,21 @@ class StreamClosed:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class BasisComputed:
-    """The arithmetic of a round is done.
-
-    Attributes:
-        round: of which.
-        move: what it came to.
-        left_out: places of the contributions that it fails with and does without, in the order of agents' names.
-        problem: how it fails with them, in one sentence.
-    """
+    """The result of a closing round."""
 
     round: int
+    """Its number."""
     move: BasisMove
+    """The next basis, and how it was reached."""
     left_out: tuple[int, ...] = ()
+    """Indices of the contributions left out because the arithmetic fails with them, in the order of agent ids."""
     problem: str = ""
+    """How it fails with them, in one sentence."""
 
 
 @dataclass(frozen=True, slots=True)
 class BasisFailed:
-    """The arithmetic of a round has no finite result."""
+    """A closing round has no finite result."""
 
     round: int
     message: str
@@ -109,21 +107,21 @@ class BasisFailed:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class RoundsStored:
-    """Rounds are durable; their reports may go out."""
+    """Rounds have become durable, in order."""
 
     records: Sequence["RoundRecord"]
 
 
 @dataclass(frozen=True, slots=True)
 class StoreFailed:
-    """Nothing can be stored any more."""
+    """The store has failed; nothing can be stored any more."""
 
     message: str
 
 
 @dataclass(frozen=True, slots=True)
 class DrainRequested:
-    """The coordinator is to go down and come back: everybody is asked to wait for it so many seconds."""
+    """This process shall stop, and another resume the run after about `resume_after_seconds`."""
 
     message: str
     resume_after_seconds: float
@@ -131,12 +129,12 @@ class DrainRequested:
 
 @dataclass(frozen=True, slots=True)
 class Tick:
-    """Time has passed."""
+    """A deadline (`machine.next_deadline`) may have passed."""
 
 
 @dataclass(frozen=True, slots=True)
 class StopRequested:
-    """Somebody stops the run."""
+    """An operator stops the run."""
 
     message: str
 
@@ -157,7 +155,7 @@ Event: TypeAlias = (
     | StopRequested
 )
 
-# Commands: what is to be done ------------------------------------------------------------------------------
+# Commands ---------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -186,8 +184,8 @@ class ComputeBasis:
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class OfOneRound(Mapping[str, int]):
-    """Agent → round, where it is the same round for all."""
+class SameRound(Mapping[str, int]):
+    """Agent id → round, if the round is the same for all."""
 
     names: AgentSet
     round: int
@@ -206,40 +204,37 @@ class OfOneRound(Mapping[str, int]):
 
 @dataclass(frozen=True, eq=False)
 class RoundRecord:
-    """What is stored of a round that has closed.
-
-    Attributes:
-        stamp: names the state after it, and says that it is durable.
-        contributors: agent → the round of its gradient that counted.
-        weight: the number of gradients in the mean.
-        move: what the round did to the basis.
-        closed: when its basis was there, in seconds on the machine's clock.
-        seconds: how long it was open.
-        departed_agent_ids: who went meanwhile.
-        absent_agent_ids: who was here, and whose gradients it did without.
-        outlier_agent_ids: whose gradients were far from the others.
-        finished: whether it was the last.
-    """
+    """What is stored of a closed round."""
 
     stamp: Stamp
+    """Of the state after it, once it is durable."""
     contributors: Mapping[str, int]
+    """Agent id → the round of its gradient that was counted."""
     weight: float
+    """Number of gradients in the mean."""
     move: BasisMove
+    """The next basis, and how it was reached."""
     closed: float
+    """When its result was known, in seconds on the machine's clock."""
     seconds: float
+    """How long it was open."""
     departed_agent_ids: tuple[str, ...] = ()
+    """Agents that departed while it was open."""
     absent_agent_ids: tuple[str, ...] = ()
+    """Agents that were present and not counted."""
     outlier_agent_ids: tuple[str, ...] = ()
+    """Agents whose gradients were outliers."""
     finished: bool = False
+    """Whether it was the last round of the run."""
 
     @property
     def closed_round(self) -> int:
-        """Which round it was."""
+        """Its number."""
         return self.stamp.round - 1
 
     @cached_property
     def report(self) -> RoundReport:
-        """For onlookers. Made when first asked for: who stores the round asks first, in a thread of its own."""
+        """Its report, built on first use: the store's thread uses it first, so the event loop need not build it."""
         return RoundReport(
             stamp=self.stamp,
             closed_round=self.closed_round,
@@ -257,34 +252,31 @@ class RoundRecord:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class StoreRound:
-    """Store a round, and report it in `RoundsStored`; what was to be stored before is stored with it, or was.
-
-    Attributes:
-        record: of the round.
-        told: whether the agents know of it already; if not, they wait.
-    """
+    """Store a round after everything that was to be stored before it, and report it in `RoundsStored`."""
 
     record: RoundRecord
-    told: bool = False
+    """Of the round."""
+    announced: bool = False
+    """Whether the agents know its result already; if not, they wait for it to be stored."""
 
 
 @dataclass(frozen=True, slots=True)
 class StoreSpecification:
-    """Store the specification, whose fingerprint the first agent has fixed."""
+    """Store the specification after the first join has set its feature fingerprint."""
 
     specification: RunSpecification
 
 
 @dataclass(frozen=True, slots=True)
 class StoreMember:
-    """Store a session that was opened."""
+    """Store a new session."""
 
     session: Session
 
 
 @dataclass(frozen=True, slots=True)
 class DropMember:
-    """Store that a session is over, and what is left of its agents."""
+    """Store that a session has ended, and the departures of its agents."""
 
     token: str
     departures: tuple[Departure, ...]
@@ -292,7 +284,7 @@ class DropMember:
 
 @dataclass(frozen=True, slots=True)
 class CloseStream:
-    """End a stream, with an error for the other side or, where it is superseded, without."""
+    """End a stream with an error; without one if a newer stream has replaced it."""
 
     stream: int
     error: RemoteError | None
@@ -300,20 +292,17 @@ class CloseStream:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class ReportRound:
-    """A round has closed, and is stored by now; tell the onlookers.
-
-    Attributes:
-        report: of the round.
-        closed: when, in seconds on the machine's clock.
-    """
+    """Report a closed and stored round to observers."""
 
     report: RoundReport
+    """Of the round."""
     closed: float
+    """When its result was known, in seconds on the machine's clock."""
 
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """Something that a log should hold: `kind` and its facts."""
+    """Log an incident of this `kind`."""
 
     kind: str
     round: int
@@ -331,7 +320,7 @@ class EndRun:
 
 @dataclass(frozen=True, slots=True)
 class Suspend:
-    """The coordinator goes down, and the run can go on when it is started again; `failed` where it has to."""
+    """This process stops, and the run can be resumed; `failed` if it stops because of a failure."""
 
     message: str
     failed: bool

@@ -1,8 +1,13 @@
-"""Who comes and who goes: the part of the coordinator's machine that knows sessions, names and sites."""
+"""Joining and leaving: sessions, agent ids, sites, and how many agents a run may remember.
+
+A peer may join under one new name after another, and each name is remembered, reported and stored. So their number
+is limited, far above what a fleet of the specification's size needs.
+"""
 
 from dataclasses import replace
 
-from cospan.core.specification import SITE_PREFIX
+from cospan.core.specification import SITE_PREFIX, RunSpecification
+from cospan.server.machine.collections.persistent_map import PersistentMap
 from cospan.server.machine.events import (
     CloseStream,
     Command,
@@ -12,11 +17,10 @@ from cospan.server.machine.events import (
     Send,
     StoreMember,
     StoreSpecification,
+    Suspend,
 )
-from cospan.server.machine.roster import check_room, remembered
-from cospan.server.machine.sessions import Departure, Seat, Session
-from cospan.server.machine.state import CoordinatorState
-from cospan.server.machine.transition import Outcome
+from cospan.server.machine.sessions import Departure, Session, SiteClaim
+from cospan.server.machine.state import CoordinatorState, Outcome
 from cospan.wire.errors import (
     AgentIdTakenError,
     DrainingError,
@@ -25,108 +29,97 @@ from cospan.wire.errors import (
     NoFreeSiteError,
     RunFinishedError,
     SessionUnknownError,
+    TooManyAgentsError,
 )
+from cospan.wire.limits import most_known_agents
 from cospan.wire.messages import AgentPhase, Join, RunPhase, Welcome
 
 
 def admit(state: CoordinatorState, event: JoinRequested, now: float) -> Outcome:
-    """The state with the session that a join opens, or goes on with, and its welcome.
+    """Opens a session for the joining process, or resumes its session, and welcomes it.
 
     Raises:
         RemoteError: the process cannot join; nothing has changed.
     """
     _check_joinable(state, event.join)
-    event, site_index = _seated(state, event)
-    state = _with_told(state, event.join)
-    known = _session_to_resume(state, event.join)
+    event, site_index = _assign_site(state, event)
+    state = _update_last_announced(state, event.join)
+    known = _resumable_session(state, event.join)
     if known is not None:
-        return _resume(state, known, event, now)
-    check_room(state, event.join.agent_ids)
+        return _resume_session(state, known, event, now)
+    _check_capacity(state, event.join.agent_ids)
     state, before = _displace(state, event.join, now)
     if not state.specification.feature_fingerprint:
         fixed = replace(state.specification, feature_fingerprint=event.join.feature_fingerprint)
-        state = replace(state, specification=fixed)
+        state = state.evolve(specification=fixed)
         before += (StoreSpecification(fixed),)
     return _open_session(state, event, site_index, now, before)
 
 
 def remove(state: CoordinatorState, token: str, cause: str, now: float) -> Outcome:
-    """The state without a session; its agents are gone."""
-    session = state.sessions[token]
-    gone = {
+    """Ends a session; its agents depart, and are not awaited any more."""
+    members, session = state.members, state.members.sessions[token]
+    departures = {
         agent: Departure(agent, state.round, cause, session.last_seen, session.reconnects)
         for agent in session.agent_ids
     }
-    sessions = state.sessions.remove(token)
-    state = replace(
-        state,
-        sessions=sessions,
-        hosts=state.hosts.remove(*session.agent_ids),
-        everybody=state.everybody.remove(session.agent_ids),
-        awaited=state.awaited.remove(session.agent_ids),
-        departures=state.departures.update(gone),
-        departed_in_round=state.departed_in_round + session.agent_ids,
-        deserted_since=None if sessions or state.phase is RunPhase.WAITING else now,
+    sessions = members.sessions.remove(token)
+    state = state.evolve(
+        members=members.evolve(
+            sessions=sessions,
+            hosts=members.hosts.remove(*session.agent_ids),
+            present=members.present.remove(session.agent_ids),
+            departures=members.departures.update(departures),
+            deserted_since=None if sessions or state.phase is RunPhase.WAITING else now,
+        ),
+        open_round=state.open_round.evolve(
+            awaited=state.open_round.awaited.remove(session.agent_ids),
+            departed=state.open_round.departed + session.agent_ids,
+        ),
     )
-    dropped = DropMember(token, tuple(gone.values()))
+    dropped = DropMember(token, tuple(departures.values()))
     return state, (dropped, Note("agent-gone", state.round, session.agent_ids, cause))
 
 
-def with_saved(session: Session, saved_rounds: int) -> Session:
-    """The session whose process has said that all rounds below this one are in its file."""
+def with_saved_rounds(session: Session, saved_rounds: int) -> Session:
+    """The session after its process has reported that its file holds all rounds below `saved_rounds`."""
     if session.needs_from is None or saved_rounds <= session.needs_from:
         return session
     return replace(session, needs_from=saved_rounds)
 
 
 def needed_from(state: CoordinatorState) -> int | None:
-    """The oldest round whose basis some process may ask for again; None where no process keeps a file."""
-    return min(
-        (session.needs_from for session in state.sessions.values() if session.needs_from is not None), default=None
+    """The oldest round whose basis a process may ask for again; None if no process keeps a file."""
+    sessions = state.members.sessions.values()
+    return min((session.needs_from for session in sessions if session.needs_from is not None), default=None)
+
+
+def welcome_of(state: CoordinatorState, session: Session) -> Welcome:
+    """The welcome of a session that joins or comes back."""
+    running = state.phase in (RunPhase.COLLECTING, RunPhase.CLOSING)
+    past = running and state.open_round.awaited.isdisjoint(session.agent_ids)
+    return Welcome(
+        stamp=state.stamp,
+        session_token=session.token,
+        specification=state.specification,
+        basis=state.basis,
+        first_round=state.round + (1 if past else 0),
+        started=state.phase is not RunPhase.WAITING,
+        agent_ids=session.agent_ids,
+        site_index=session.site_index,
+        coordinator_started=state.config.coordinator_started,
     )
 
 
-def _seated(state: CoordinatorState, event: JoinRequested) -> tuple[JoinRequested, int | None]:
-    """A join that brings no names, with that of the site that its holder gets; and the site's index."""
-    join = event.join
-    if join.agent_ids:
-        return event, None
-    index = _free_site(state, join.site_claim_id)
-    return replace(event, join=replace(join, agent_ids=(f"{SITE_PREFIX}{index}",))), index
-
-
-def _free_site(state: CoordinatorState, site_claim_id: str) -> int:
-    """The site that the holder has or had, unless somebody else has it now; else the first that nobody has."""
-    former = state.seats.get(site_claim_id)
-    if former is not None:
-        token = state.hosts.get(f"{SITE_PREFIX}{former.index}")
-        if token is None or state.sessions[token].site_claim_id == site_claim_id:
-            return former.index
-    index = 0
-    while f"{SITE_PREFIX}{index}" in state.hosts:
-        index += 1
-    if state.sites is not None and index >= state.sites:
-        raise NoFreeSiteError(
-            f"all {state.sites} sites of workload {state.specification.workload!r} have their agents; "
-            "start fewer, or try again when one has left"
-        )
-    return index
-
-
-def _seat_of(state: CoordinatorState, join: Join) -> tuple[str, int | None]:
-    """Holder and site of a process that was given its site, was given up, and joins anew under its name."""
-    for site_claim_id, seat in state.seats.items():
-        if seat.instance_id == join.instance_id and join.agent_ids == (f"{SITE_PREFIX}{seat.index}",):
-            return site_claim_id, seat.index
-    return "", None
+# Who may join ---------------------------------------------------------------------------------------------------
 
 
 def _check_joinable(state: CoordinatorState, join: Join) -> None:
     spec = state.specification
     if state.phase is RunPhase.FINISHED:
-        raise RunFinishedError(f"run {state.run_id} is over after {state.round} rounds; start a new one")
-    if state.phase is RunPhase.DRAINING:
-        raise DrainingError(f"the coordinator goes down ({state.suspended}) and comes back; try again then")
+        raise RunFinishedError(f"run {state.config.run_id} is over after {state.round} rounds; start a new one")
+    if isinstance(state.end, Suspend):
+        raise DrainingError(f"the coordinator goes down ({state.end.message}) and comes back; try again then")
     if join.feature_dim != spec.feature_dim:
         raise FeatureMismatchError(
             f"the agent's features have dimension {join.feature_dim}, those of the run {spec.feature_dim}; "
@@ -141,36 +134,109 @@ def _check_joinable(state: CoordinatorState, join: Join) -> None:
         )
 
 
-def _session_to_resume(state: CoordinatorState, join: Join) -> Session | None:
-    """The session that the join goes on with; None for a new one.
+def _max_known_agents(specification: RunSpecification) -> int:
+    """How many agents, and how many site claims, a run remembers."""
+    return most_known_agents(specification.agents)
 
-    A process that joins twice under one instance id has lost the first answer: that is one join.
+
+def _check_capacity(state: CoordinatorState, agent_ids: tuple[str, ...]) -> None:
+    """Raises TooManyAgentsError if the run would remember too many agents with these."""
+    hosts, departures = state.members.hosts, state.members.departures
+    new = sum(1 for agent in agent_ids if agent not in hosts and agent not in departures)
+    known, most = len(hosts) + len(departures), _max_known_agents(state.specification)
+    if new and known + new > most:
+        raise TooManyAgentsError(
+            f"this run has had {known} agents, and with {new} more it would be above {most}; use names that it "
+            "knows, or begin a run of more agents"
+        )
+
+
+def _resumable_session(state: CoordinatorState, join: Join) -> Session | None:
+    """The session that the join resumes; None if it needs a new one.
+
+    A process that joins twice under one instance id has not received the first answer: that is one join.
     """
+    members = state.members
     if join.resumption is not None:
-        session = state.sessions.get(join.resumption.session_token)
-        if session is None or join.resumption.run_id != state.run_id:
-            raise SessionUnknownError(f"the session is not one of run {state.run_id} any more; join anew")
+        session = members.sessions.get(join.resumption.session_token)
+        if session is None or join.resumption.run_id != state.config.run_id:
+            raise SessionUnknownError(f"the session is not one of run {state.config.run_id} any more; join again")
         if session.instance_id != join.instance_id or session.agent_ids != join.agent_ids:
-            raise SessionUnknownError("the session belongs to another process; join anew")
+            raise SessionUnknownError("the session belongs to another process; join again")
         return session
     for agent in join.agent_ids:
-        token = state.hosts.get(agent)
+        token = members.hosts.get(agent)
         if token is not None:
-            session = state.sessions[token]
+            session = members.sessions[token]
             same = session.instance_id == join.instance_id and session.agent_ids == join.agent_ids
             return session if same else None
     return None
 
 
-def _with_told(state: CoordinatorState, join: Join) -> CoordinatorState:
-    """The state that knows what those who took part were told before a restart; who does not say, may know all."""
-    if state.phase is not RunPhase.WAITING or state.expected.isdisjoint(join.agent_ids):
+def _update_last_announced(state: CoordinatorState, join: Join) -> CoordinatorState:
+    """The state that knows which rounds a returning agent was told of; all of them if it does not say."""
+    durability = state.durability
+    if state.phase is not RunPhase.WAITING or durability.replay_agents.isdisjoint(join.agent_ids):
         return state
-    told = join.resumption.last_round if join.resumption else state.round + state.most_ahead
-    return replace(state, told=max(state.told, told))
+    newest = state.round + state.config.max_inflight_rounds
+    known = join.resumption.last_round if join.resumption else newest
+    newest_known = max(durability.last_announced_round, known)
+    return state.evolve(durability=durability.evolve(last_announced_round=newest_known))
 
 
-def _resume(state: CoordinatorState, session: Session, event: JoinRequested, now: float) -> Outcome:
+# Sites ----------------------------------------------------------------------------------------------------------
+
+
+def _assign_site(state: CoordinatorState, event: JoinRequested) -> tuple[JoinRequested, int | None]:
+    """A join without agent ids gets that of the site assigned to its claim; and the site's index."""
+    join = event.join
+    if join.agent_ids:
+        return event, None
+    index = _site_for(state, join.site_claim_id)
+    return replace(event, join=replace(join, agent_ids=(f"{SITE_PREFIX}{index}",))), index
+
+
+def _site_for(state: CoordinatorState, site_claim_id: str) -> int:
+    """The claim's former site, unless another claim has it now; else the first free one."""
+    members = state.members
+    former = members.site_claims.get(site_claim_id)
+    if former is not None:
+        token = members.hosts.get(f"{SITE_PREFIX}{former.index}")
+        if token is None or members.sessions[token].site_claim_id == site_claim_id:
+            return former.index
+    index = 0
+    while f"{SITE_PREFIX}{index}" in members.hosts:
+        index += 1
+    limit = state.config.site_limit
+    if limit is not None and index >= limit:
+        raise NoFreeSiteError(
+            f"all {limit} sites of workload {state.specification.workload!r} have their agents; "
+            "start fewer, or try again when one has left"
+        )
+    return index
+
+
+def _former_claim(state: CoordinatorState, join: Join) -> tuple[str, int | None]:
+    """Claim and site of a process that was assigned its site, was dropped, and joins again under its agent id."""
+    for site_claim_id, claim in state.members.site_claims.items():
+        if claim.instance_id == join.instance_id and join.agent_ids == (f"{SITE_PREFIX}{claim.index}",):
+            return site_claim_id, claim.index
+    return "", None
+
+
+def _with_claim(
+    claims: PersistentMap[str, SiteClaim], site_claim_id: str, claim: SiteClaim, specification: RunSpecification
+) -> PersistentMap[str, SiteClaim]:
+    """The claims with one added as the newest; the oldest beyond the limit are dropped."""
+    claims = claims.remove(site_claim_id).set(site_claim_id, claim)
+    surplus = max(0, len(claims) - _max_known_agents(specification))
+    return claims.remove(*list(claims)[:surplus]) if surplus else claims
+
+
+# Sessions -------------------------------------------------------------------------------------------------------
+
+
+def _resume_session(state: CoordinatorState, session: Session, event: JoinRequested, now: float) -> Outcome:
     superseded: tuple[Command, ...] = ()
     if session.phase is AgentPhase.CONNECTED:
         superseded = (CloseStream(session.stream, None),)
@@ -187,13 +253,14 @@ def _resume(state: CoordinatorState, session: Session, event: JoinRequested, now
     return state, (*superseded, Send(session.token, welcome_of(state, session)), back)
 
 
-def _displace(state: CoordinatorState, join: Join, now: float) -> tuple[CoordinatorState, tuple[Command, ...]]:
-    """Ends the lost sessions whose agents come back in a new process; a live one keeps its agents."""
-    tokens = {state.hosts[agent]: agent for agent in join.agent_ids if agent in state.hosts}
+def _displace(state: CoordinatorState, join: Join, now: float) -> Outcome:
+    """Ends the lost sessions whose agents come back in a new process; a connected one keeps its agents."""
+    members = state.members
+    tokens = {members.hosts[agent]: agent for agent in join.agent_ids if agent in members.hosts}
     for token, agent in tokens.items():
-        session = state.sessions[token]
-        # A holder has one process: its older one, of which only the end is missing, need not be waited for. And a
-        # process that joins with other names than before, as a relay does, is done with what it was.
+        session = members.sessions[token]
+        # A claim has one process: only the end of its older one is missing, and need not be waited for. And a
+        # process that joins with other agents than before, as a relay does, gives up its former session.
         same = session.instance_id == join.instance_id or (
             bool(join.site_claim_id) and session.site_claim_id == join.site_claim_id
         )
@@ -202,20 +269,20 @@ def _displace(state: CoordinatorState, join: Join, now: float) -> tuple[Coordina
                 f"agent {agent!r} is hosted by another process that is connected; choose another id, or try "
                 f"again {state.specification.session_timeout_seconds:g} s after that process has ended"
             )
-    notes: tuple[Command, ...] = ()
+    commands: tuple[Command, ...] = ()
     for token in tokens:
-        session = state.sessions[token]
+        session = state.members.sessions[token]
         left_out = sorted(set(session.agent_ids) - set(join.agent_ids))
-        cause = f"its process joined anew without {_listed(left_out)}" if left_out else "it was started again"
-        state, gone = remove(state, token, cause, now)
-        if left_out:  # the others are there again at once
-            gone = tuple(
-                replace(each, agent_ids=tuple(left_out)) if isinstance(each, Note) else each for each in gone
+        cause = f"its process joined again without {_listed(left_out)}" if left_out else "it was started again"
+        state, more = remove(state, token, cause, now)
+        if left_out:  # the other agents are present again at once
+            more = tuple(
+                replace(each, agent_ids=tuple(left_out)) if isinstance(each, Note) else each for each in more
             )
-        notes += gone
+        commands += more
         if session.phase is AgentPhase.CONNECTED:
-            notes += (CloseStream(session.stream, SessionUnknownError("the agent was started again")),)
-    return state, notes
+            commands += (CloseStream(session.stream, SessionUnknownError("the agent was started again")),)
+    return state, commands
 
 
 def _listed(names: list[str]) -> str:
@@ -230,63 +297,47 @@ def _open_session(
     now: float,
     before: tuple[Command, ...],
 ) -> Outcome:
-    agents, site_claim_id, seats = event.join.agent_ids, event.join.site_claim_id, state.seats
+    join, members, current = event.join, state.members, state.open_round
+    agents, site_claim_id, claims = join.agent_ids, join.site_claim_id, members.site_claims
     if site_index is None:
-        site_claim_id, site_index = _seat_of(state, event.join)
+        site_claim_id, site_index = _former_claim(state, join)
     else:
-        # Put last anew: the oldest are forgotten first.
-        seats = seats.remove(site_claim_id).set(site_claim_id, Seat(site_index, event.join.instance_id))
-        seats = remembered(seats, state.specification)
-    returning = [state.departures[agent] for agent in agents if agent in state.departures]
+        claim = SiteClaim(site_index, join.instance_id)
+        claims = _with_claim(claims, site_claim_id, claim, state.specification)
+    former = [members.departures[agent] for agent in agents if agent in members.departures]
     session = Session(
         token=event.token,
-        instance_id=event.join.instance_id,
+        instance_id=join.instance_id,
         agent_ids=agents,
         stream=event.stream,
         phase=AgentPhase.CONNECTED,
         last_seen=now,
         opened=now,
-        reconnects=max((gone.reconnects + 1 for gone in returning), default=0),
+        reconnects=max((departure.reconnects + 1 for departure in former), default=0),
         site_claim_id=site_claim_id,
         site_index=site_index,
-        needs_from=0 if event.join.keeps_state else None,
+        needs_from=0 if join.keeps_state else None,
     )
-    state = replace(
-        state,
-        sessions=state.sessions.set(session.token, session),
-        hosts=state.hosts.update(dict.fromkeys(agents, session.token)),
-        everybody=state.everybody.add(agents),
-        seats=seats,
-        awaited=state.awaited.add(agents) if _takes_part_at_once(state, agents) else state.awaited,
-        departures=state.departures.remove(*agents),
+    if _joins_open_round(state, agents):
+        current = current.evolve(awaited=current.awaited.add(agents))
+    members = members.evolve(
+        sessions=members.sessions.set(session.token, session),
+        hosts=members.hosts.update(dict.fromkeys(agents, session.token)),
+        present=members.present.add(agents),
+        departures=members.departures.remove(*agents),
+        site_claims=claims,
         deserted_since=None,
     )
-    joined = Note("agent-joined", state.round, agents)
-    stored = StoreMember(session)
-    return state, (*before, stored, Send(session.token, welcome_of(state, session)), joined)
+    state = state.evolve(members=members, open_round=current)
+    welcome = Send(session.token, welcome_of(state, session))
+    return state, (*before, StoreMember(session), welcome, Note("agent-joined", state.round, agents))
 
 
-def _takes_part_at_once(state: CoordinatorState, agents: tuple[str, ...]) -> bool:
+def _joins_open_round(state: CoordinatorState, agents: tuple[str, ...]) -> bool:
     """Whether the open round waits for agents that join now.
 
-    Where one of them has counted in it, in an earlier process, the sum over all of them would count that one twice.
+    If one of them was counted in it, in an earlier process, the sum over all of them would count that one twice.
     """
-    allowed = not state.frozen or state.expected.issuperset(agents)
-    return state.phase is RunPhase.COLLECTING and allowed and state.counted.isdisjoint(agents)
-
-
-def welcome_of(state: CoordinatorState, session: Session) -> Welcome:
-    """What a session is told that joins, or comes back."""
-    running = state.phase in (RunPhase.COLLECTING, RunPhase.CLOSING)
-    past = running and state.awaited.isdisjoint(session.agent_ids)
-    return Welcome(
-        stamp=state.stamp,
-        session_token=session.token,
-        specification=state.specification,
-        basis=state.basis,
-        first_round=state.round + (1 if past else 0),
-        started=state.phase is not RunPhase.WAITING,
-        agent_ids=session.agent_ids,
-        site_index=session.site_index,
-        coordinator_started=state.coordinator_started,
-    )
+    current = state.open_round
+    allowed = not current.replaying or state.durability.replay_agents.issuperset(agents)
+    return state.phase is RunPhase.COLLECTING and allowed and current.counted.isdisjoint(agents)

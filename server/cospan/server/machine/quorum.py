@@ -1,4 +1,4 @@
-"""When a round has enough: the quorum, its deadline, and how the deadline is learnt."""
+"""When a round has enough gradients: the quorum, its deadline, and how the deadline adapts to the fleet."""
 
 import math
 from dataclasses import dataclass
@@ -8,16 +8,16 @@ from cospan.core.specification import Participation, RunSpecification
 _SMOOTHING = 1.0 / 8.0
 _DEVIATION_SMOOTHING = 1.0 / 4.0
 _DEVIATIONS = 4.0
-_LEAST_MARGIN = 2.0
-"""A round waits at least this many times as long as its quorum usually takes: who is half as fast still counts."""
+_MIN_MARGIN = 2.0
+"""The deadline is at least this multiple of the mean time to quorum: agents of half the speed are counted."""
 
 
 @dataclass(frozen=True, slots=True)
-class Pace:
-    """How long rounds take until their quorum is there: smoothed mean and deviation, in seconds (as RFC 6298).
+class QuorumPace:
+    """Smoothed mean and deviation of the time to quorum, in seconds (as RFC 6298).
 
-    The time of the quorum, and not that of the last gradient: no deadline ever cuts it off, so a fleet that slows
-    down makes the deadline longer.
+    The time to quorum and not to the last gradient: no deadline cuts it off, so a fleet that slows down lengthens
+    the deadline.
     """
 
     mean: float
@@ -25,34 +25,34 @@ class Pace:
 
     @property
     def deadline_seconds(self) -> float:
-        """After how long the stragglers of a round are not waited for any more."""
-        return max(self.mean + _DEVIATIONS * self.deviation, _LEAST_MARGIN * self.mean)
+        """Time after a round's opening at which it stops waiting for stragglers."""
+        return max(self.mean + _DEVIATIONS * self.deviation, _MIN_MARGIN * self.mean)
 
 
-def with_round(pace: Pace | None, seconds: float) -> Pace:
-    """The pace after one more round, whose quorum was there after so many seconds."""
+def update_pace(pace: QuorumPace | None, seconds: float) -> QuorumPace:
+    """The pace after one more round, which took `seconds` to quorum."""
     if pace is None:
-        return Pace(seconds, seconds / 2.0)
-    return Pace(
+        return QuorumPace(seconds, seconds / 2.0)
+    return QuorumPace(
         mean=pace.mean + _SMOOTHING * (seconds - pace.mean),
         deviation=pace.deviation + _DEVIATION_SMOOTHING * (abs(seconds - pace.mean) - pace.deviation),
     )
 
 
-def needed(specification: RunSpecification, taking_part: int) -> int:
-    """How many gradients a round needs that `taking_part` agents take part in; 1 or more.
+def required_gradients(specification: RunSpecification, participants: int) -> int:
+    """How many gradients a round of `participants` agents needs before it may close; 1 or more.
 
-    More come from those that are there before the deadline.
+    Gradients that arrive between the quorum and the deadline count as well.
     """
     if specification.participation is Participation.ALL:
-        return max(1, taking_part)
+        return max(1, participants)
     quorum = specification.quorum
-    wanted = math.ceil(quorum * taking_part) if quorum < 1.0 else int(quorum)
-    return max(1, min(wanted, taking_part))
+    wanted = math.ceil(quorum * participants) if quorum < 1.0 else int(quorum)
+    return max(1, min(wanted, participants))
 
 
-def deadline_seconds(specification: RunSpecification, pace: Pace | None) -> float:
-    """How long a round waits for more than its quorum, at most `round_timeout_seconds`."""
+def deadline_seconds(specification: RunSpecification, pace: QuorumPace | None) -> float:
+    """How long a round waits for more than its quorum; at most `round_timeout_seconds`."""
     longest = specification.round_timeout_seconds
     if specification.participation is Participation.ALL:
         return longest

@@ -1,48 +1,44 @@
-"""Who is in a run, who was, and who has which site: plain frozen values."""
+"""Records of the agents of a run: sessions, departures, and claims to sites."""
 
 from dataclasses import dataclass
 
 from cospan.wire.messages import AgentPhase
 
-_SAME_TIME_SECONDS = 0.01
-"""Who is heard again so soon was heard at the same time: far below any bound on silence, and of many gradients a
-second nearly none then changes a session."""
+_LAST_SEEN_RESOLUTION_SECONDS = 0.01
+"""Messages closer together than this leave `last_seen` as it is: far below any timeout, and it spares a new session
+for nearly every gradient of a fast run."""
 
 
 @dataclass(frozen=True)
 class Session:
-    """One agent process in the run.
-
-    Attributes:
-        token: the session's secret name.
-        instance_id: the process' own random name.
-        agent_ids: the agents it hosts, sorted.
-        stream: number of the stream it speaks through; an event of an older stream is void.
-        phase: CONNECTED, or LOST when the stream has broken.
-        last_seen: when it was last heard, or up to 10 ms before.
-        opened: when it joined; no round waits for it since before that.
-        reconnects: how often it came back.
-        site_claim_id: who asked for the site that was given out; empty where the process brought its own names.
-        site_index: of that site.
-        needs_from: the bases from this round on are kept for it, since its file does not hold those rounds yet;
-            None where it keeps no file.
-    """
+    """One agent process in the run."""
 
     token: str
+    """The session's secret name."""
     instance_id: str
+    """The process' own random name."""
     agent_ids: tuple[str, ...]
+    """The agents it hosts, sorted."""
     stream: int
+    """Number of its current stream; events of older streams are ignored."""
     phase: AgentPhase
+    """CONNECTED, or LOST while its stream is broken."""
     last_seen: float
+    """When it last sent a message, or up to 10 ms before."""
     opened: float = 0.0
+    """When it joined."""
     reconnects: int = 0
+    """How often it has come back."""
     site_claim_id: str = ""
+    """Claim under which its site was assigned; empty if the process brought its own agent ids."""
     site_index: int | None = None
+    """Index of that site."""
     needs_from: int | None = None
+    """The bases of this round and later are kept for it, because its file lacks them; None if it keeps no file."""
 
     def heard(self, now: float) -> "Session":
-        """The session that was heard now, or just before."""
-        if now - self.last_seen < _SAME_TIME_SECONDS:
+        """The session after a message at time `now`."""
+        if now - self.last_seen < _LAST_SEEN_RESOLUTION_SECONDS:
             return self
         after = object.__new__(type(self))
         after.__dict__.update(self.__dict__, last_seen=now)
@@ -50,32 +46,26 @@ class Session:
 
 
 @dataclass(frozen=True, slots=True)
-class Seat:
-    """A site that was given out.
-
-    Attributes:
-        index: of the site.
-        instance_id: of its holder's newest process.
-    """
+class SiteClaim:
+    """A site that was assigned."""
 
     index: int
+    """Of the site."""
     instance_id: str
+    """The newest process that has claimed it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Departure:
-    """An agent that is gone.
-
-    Attributes:
-        agent_id: its name.
-        round: the round that was open.
-        cause: one sentence.
-        last_seen: when it was last heard.
-        reconnects: how often it had come back.
-    """
+    """An agent that has departed."""
 
     agent_id: str
+    """Its name."""
     round: int
+    """The round that was open."""
     cause: str
+    """One sentence."""
     last_seen: float
+    """When its process last sent a message."""
     reconnects: int
+    """How often it had come back."""

@@ -1,43 +1,95 @@
-"""What a stored run is: all that a coordinator needs to go on with it."""
+"""A stored run, and the state of a coordinator that resumes it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from jaxtyping import Float
 
 from cospan.core.specification import RunSpecification
-from cospan.server.machine.sessions import Departure, Seat, Session
+from cospan.server.machine.collections.agent_set import AgentSet
+from cospan.server.machine.collections.participation_counts import ParticipationCounts
+from cospan.server.machine.collections.persistent_map import PersistentMap
+from cospan.server.machine.sessions import Departure, Session, SiteClaim
+from cospan.server.machine.state import CoordinatorState, Durability, History, Members, initial_state
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class SavedRun:
-    """A run as it was stored.
-
-    Attributes:
-        run_id: its name.
-        specification: of the run.
-        round: t, the round that was open: every round below it is stored.
-        basis: B_t, shape (d, r); None before the first round has closed.
-        row_squares: see `cospan.core.aggregation.basis_update.BasisMove`.
-        sessions: those that were open.
-        seats: holder → the site that was given to it.
-        departures: agents that were gone.
-        last_contributors: of round t − 1.
-        accepted: round → agents whose gradients of that round have counted; of the newest rounds.
-        rounds_counted: agent → number of closed rounds that had its gradient.
-        last_rounds: agent → the newest of them.
-    """
+    """A run as it was stored."""
 
     run_id: str
+    """Its name."""
     specification: RunSpecification
+    """Of the run."""
     round: int = 0
+    """t, the round that was open; every round below it is stored."""
     basis: Float[np.ndarray, "d r"] | None = None
+    """B_t; None before the first round has closed."""
     row_squares: Float[np.ndarray, " d"] | None = None
+    """See `cospan.core.aggregation.basis_update.BasisMove`."""
     sessions: tuple[Session, ...] = ()
-    seats: Mapping[str, Seat] = field(default_factory=dict)
+    """The open sessions."""
+    site_claims: Mapping[str, SiteClaim] = field(default_factory=dict)
+    """Site claim id → the site assigned to it."""
     departures: tuple[Departure, ...] = ()
+    """Agents that had departed."""
     last_contributors: frozenset[str] = frozenset()
+    """Agents counted in round t − 1."""
     accepted: Mapping[int, frozenset[str]] = field(default_factory=dict)
+    """Round → agents whose gradients of that round have been counted; recent rounds only."""
     rounds_counted: Mapping[str, int] = field(default_factory=dict)
+    """Agent id → number of closed rounds that counted its gradient."""
     last_rounds: Mapping[str, int] = field(default_factory=dict)
+    """Agent id → the newest of them."""
+
+
+def restored_state(
+    saved: SavedRun,
+    *,
+    incarnation: int,
+    start_seconds: float,
+    return_seconds: float,
+    now: float,
+    site_limit: int | None = None,
+) -> CoordinatorState:
+    """The state of a coordinator that resumes a stored run, and waits for its agents to return.
+
+    If any agent may know the result of the open round, the round has to be repeated to the same bits: it waits up
+    to `return_seconds` for the contributors of the round before, and admits no others
+    (see `cospan.server.machine.opening`).
+    """
+    state = initial_state(
+        saved.specification,
+        run_id=saved.run_id,
+        incarnation=incarnation,
+        start_seconds=start_seconds,
+        now=now,
+        site_limit=site_limit,
+    )
+    # The agents' saved rounds are not stored: until they return no basis is dropped that they may need.
+    sessions = {
+        session.token: replace(session, last_seen=now, opened=now, needs_from=0) for session in saved.sessions
+    }
+    members = Members(
+        sessions=PersistentMap(sessions),
+        hosts=PersistentMap({agent: token for token, session in sessions.items() for agent in session.agent_ids}),
+        present=AgentSet(session.agent_ids for session in saved.sessions),
+        departures=PersistentMap({departure.agent_id: departure for departure in saved.departures}),
+        site_claims=PersistentMap(saved.site_claims),
+    )
+    history = History(
+        started=saved.round > 0,
+        last_contributors=AgentSet.of_names(saved.last_contributors),
+        accepted={number: AgentSet.of_names(names) for number, names in saved.accepted.items()},
+        rounds_counted=ParticipationCounts(saved.rounds_counted, saved.last_rounds),
+    )
+    return state.evolve(
+        config=state.config.evolve(return_seconds=return_seconds),
+        basis=state.basis if saved.basis is None else saved.basis,
+        row_squares=saved.row_squares,
+        round=saved.round,
+        members=members,
+        history=history,
+        durability=Durability(durable_round=saved.round, replay_agents=saved.last_contributors),
+    )

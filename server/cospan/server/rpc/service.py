@@ -26,7 +26,6 @@ from cospan.server.machine.events import (
     StreamClosed,
 )
 from cospan.server.machine.state import CoordinatorState
-from cospan.server.machine.transition import session_of
 from cospan.server.rpc.stream_writer import StreamWriter
 from cospan.server.runtime.recent_rounds import RecentRounds
 from cospan.server.runtime.streams import Stream
@@ -198,7 +197,7 @@ class CoordinatorService:
     async def _listen(self, stream: Stream, context: Context) -> None:
         """What a stream that has joined says; no more of it than its terms allow."""
         state = self._engine.state
-        session = state.sessions.get(stream.token or "")
+        session = state.members.sessions.get(stream.token or "")
         agents = len(session.agent_ids) if session is not None else 1
         terms = Terms.of_session(state.specification, agents)
         allowance = StreamRateLimit(terms, round_number=state.round, now=time.monotonic())
@@ -241,7 +240,7 @@ class CoordinatorService:
     async def recall_rounds(self, request: pb.RecallRoundsRequest, context: Context) -> pb.RecallRoundsResponse:
         """Past rounds of a session's agents, for its process, which was started again."""
         state = self._engine.state
-        session = session_of(state, request.session_token)
+        session = state.session(request.session_token)
         peer_identity(context).require_agents(session.agent_ids)
         recalled = await self._engine.recall(session.agent_ids, request.from_round, request.before_round)
         return encode_recalled(state.stamp, recalled)

@@ -18,6 +18,7 @@ from cospan.core.aggregation.basis_update import arithmetic_of
 from cospan.core.aggregation.fallback import FallbackMove, sound_move
 from cospan.core.specification import RunSpecification
 from cospan.server import machine
+from cospan.server.machine.counting import is_batchable
 from cospan.server.machine.events import (
     BasisComputed,
     BasisFailed,
@@ -41,7 +42,6 @@ from cospan.server.machine.events import (
     Tick,
 )
 from cospan.server.machine.membership import needed_from
-from cospan.server.machine.rounds import is_plain
 from cospan.server.machine.state import CoordinatorState
 from cospan.server.runtime.recent_rounds import RecentRounds
 from cospan.server.runtime.streams import Stream, Streams
@@ -63,7 +63,7 @@ _STALLED_SECONDS = 1.0
 RETURN_SECONDS = 15.0
 """After a restart, so long a round waits for those who took part before: longer than agents ever pause between
 attempts to connect."""
-_SILENT_SECONDS = 86400.0
+_FIRST_GRADIENT_TIMEOUT_SECONDS = 86400.0
 """A round waits for its first gradient for a day at most, where agents are alive and their pace is not known."""
 _GATHERING_SECONDS = 0.01
 """So long, at most, the machine does not see a gradient that others are awaited beside."""
@@ -105,14 +105,19 @@ class Engine:
                 incarnation=incarnation,
                 start_seconds=start_seconds,
                 now=clock(),
-                sites=known,
+                site_limit=known,
             )
         else:
             store.begin()
             store.needed_from = lambda: needed_from(self.state)
             self.state = self._restored(store, start_seconds, return_seconds, known)
-            self._journal = WriteQueue(store, self.handle, together=max(1, self.state.most_ahead // 2))
-        self.state = self.state.evolve(coordinator_started=max(0.0, time.time()), silent_seconds=_SILENT_SECONDS)
+            together = max(1, self.state.config.max_inflight_rounds // 2)
+            self._journal = WriteQueue(store, self.handle, together=together)
+        config = self.state.config.evolve(
+            coordinator_started=max(0.0, time.time()),
+            first_gradient_timeout_seconds=_FIRST_GRADIENT_TIMEOUT_SECONDS,
+        )
+        self.state = self.state.evolve(config=config)
         self.history = RecentRounds(self.state.round)
         self.ended = asyncio.Event()
         self.end: EndRun | Suspend | None = None
@@ -136,7 +141,7 @@ class Engine:
             start_seconds=start_seconds,
             return_seconds=return_seconds,
             now=self._clock(),
-            sites=sites,
+            site_limit=sites,
         )
 
     def now(self) -> float:
@@ -176,11 +181,11 @@ class Engine:
         Raises:
             RemoteError: it is not one that the session may send now; nothing has changed.
         """
-        if token in self._gathered or not is_plain(self.state, token, upload):
+        if token in self._gathered or not is_batchable(self.state, token, upload):
             self.handle(GradientArrived(token, upload))
             return
         self._gathered[token] = upload
-        if len(self._gathered) == self.state.awaited.block_count:
+        if len(self._gathered) == self.state.open_round.awaited.block_count:
             self._dispatch(self._taken())
         elif self._gathering is None:
             self._gathering = asyncio.get_running_loop().call_later(_GATHERING_SECONDS, self._end_gathering)
@@ -207,9 +212,9 @@ class Engine:
         """Carries a command out; the event that follows at once, if any."""
         match command:
             case Send(token=token, message=message):
-                self._streams.send(self.state.sessions.get(token), message)
+                self._streams.send(self.state.members.sessions.get(token), message)
             case Broadcast(message=message):
-                self._streams.broadcast(self.state.sessions.values(), message)
+                self._streams.broadcast(self.state.members.sessions.values(), message)
             case ComputeBasis():
                 _tell(self.on_closing, command)
                 return self._compute(command)
@@ -248,7 +253,7 @@ class Engine:
             except CospanError as failure:
                 log.warning("the number of sites is not known, so it does not bound the agents: %s", failure)
                 return
-            self.state = self.state.evolve(sites=sites)
+            self.state = self.state.evolve(config=self.state.config.evolve(site_limit=sites))
 
     async def recall(self, agents: Collection[str], first: int, before: int) -> RecalledRounds:
         """The rounds from `first` on, below `before`, whose gradients of all `agents` counted, with their bases.
@@ -263,7 +268,7 @@ class Engine:
         store = self._store
         if store is None:
             return RecalledRounds((), before, before - first)
-        if self.state.durable_round < before:
+        if self.state.durability.durable_round < before:
             async for _ in self.history.follow(before - 1):  # told of when it is on the disk
                 break
         most = recalled_rounds(spec.feature_dim, spec.rank)

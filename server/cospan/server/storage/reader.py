@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float
 
 from cospan.core.specification import RunSpecification
-from cospan.server.machine.sessions import Departure, Seat, Session
+from cospan.server.machine.sessions import Departure, Session, SiteClaim
 from cospan.server.machine.snapshot import SavedRun
 from cospan.server.storage.schema import BUSY_SECONDS, ReadingConnection, reading_connection
 from cospan.wire.errors import RunFileError
@@ -106,8 +106,8 @@ def read_saved(path: Path) -> SavedRun:
             basis=basis,
             row_squares=row_squares,
             sessions=tuple(_session(row) for row in _rows(connection, path, "sessions ORDER BY token")),
-            seats={
-                site_claim_id: Seat(index, instance)
+            site_claims={
+                site_claim_id: SiteClaim(index, instance)
                 for site_claim_id, index, instance in _rows(connection, path, "seats")
             },
             departures=tuple(

@@ -80,7 +80,7 @@ class WriteQueue:
         """Whether nobody waits for any of it; mostly it is asked of one more."""
         if len(self._waiting) >= self._together:
             return False
-        return all(isinstance(each, StoreRound) and each.told for each in self._waiting)
+        return all(isinstance(each, StoreRound) and each.announced for each in self._waiting)
 
     async def flush(self) -> None:
         """Waits until all that was taken in is on the disk, or cannot be put there."""

@@ -23,8 +23,8 @@ from jaxtyping import Float
 from cospan.core.specification import RunSpecification, basis_digest
 from cospan.server.machine.events import (
     DropMember,
-    OfOneRound,
     RoundRecord,
+    SameRound,
     StoreMember,
     StoreRound,
     StoreSpecification,
@@ -432,7 +432,7 @@ def _sync_folder(folder: Path) -> None:
 
 def _fresh(contributors: Mapping[str, int], number: int) -> Set[str] | None:
     """The names, where all their gradients are of round `number`."""
-    if isinstance(contributors, OfOneRound):
+    if isinstance(contributors, SameRound):
         return contributors.names if contributors.round == number else None
     return contributors.keys() if all(of == number for of in contributors.values()) else None
 

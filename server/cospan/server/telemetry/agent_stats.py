@@ -21,21 +21,21 @@ class AgentStats:
 
     def note_td_error(self, state: CoordinatorState, token: str, td_error: float) -> None:
         """A session has told it: of one agent, for in a group nobody could say whose it is."""
-        session = state.sessions.get(token)
+        session = state.members.sessions.get(token)
         if session is not None and len(session.agent_ids) == 1:
             self.td_errors[session.agent_ids[0]] = td_error
             _forget(self.td_errors, state)
 
     def note_bounded(self, state: CoordinatorState, token: str, names: Sequence[str]) -> None:
         """Agents of a session have told it of their heads; names of others are ignored."""
-        session = state.sessions.get(token)
+        session = state.members.sessions.get(token)
         own = set() if session is None else set(session.agent_ids)
         self.bounded.update(dict.fromkeys(own.intersection(names), True))
         _forget(self.bounded, state)
 
     def note_rejection(self, state: CoordinatorState, token: str | None) -> None:
         """A message of a session was refused; where there is none, the name is only what a newcomer claims."""
-        session = state.sessions.get(token or "")
+        session = state.members.sessions.get(token or "")
         for agent in session.agent_ids if session is not None else ():
             self.rejected[agent] = self.rejected.get(agent, 0) + 1
         _forget(self.rejected, state)
@@ -43,6 +43,7 @@ class AgentStats:
 
 def _forget(seen: dict[str, float] | dict[str, int] | dict[str, bool], state: CoordinatorState) -> None:
     """Drops the names that the run has forgotten, once half of them or more are such."""
-    if len(seen) > 2 * (len(state.hosts) + len(state.departures)):
-        for agent in [agent for agent in seen if agent not in state.hosts and agent not in state.departures]:
+    hosts, departures = state.members.hosts, state.members.departures
+    if len(seen) > 2 * (len(hosts) + len(departures)):
+        for agent in [agent for agent in seen if agent not in hosts and agent not in departures]:
             del seen[agent]

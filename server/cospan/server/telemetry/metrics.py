@@ -104,7 +104,7 @@ def _of_state(state: CoordinatorState, now: float) -> Iterator[_Family]:
     info = GaugeMetricFamily(
         "cospan_run_info", "The run that is served; always 1.", labels=("run_id", "workload", "version")
     )
-    info.add_metric((state.run_id, spec.workload, importlib.metadata.version("cospan")), 1.0)
+    info.add_metric((state.config.run_id, spec.workload, importlib.metadata.version("cospan")), 1.0)
     yield info
     phases = GaugeMetricFamily("cospan_run_phase", "1 for the phase that the run is in, else 0.", labels=("phase",))
     for phase in RunPhase:
@@ -114,22 +114,26 @@ def _of_state(state: CoordinatorState, now: float) -> Iterator[_Family]:
         "cospan_phase_seconds", "How long the run has been in its phase.", max(0.0, now - state.phase_since)
     )
     yield _gauge("cospan_round", "The open round; so many rounds have closed.", state.round)
-    yield _gauge("cospan_durable_round", "Rounds that are stored: every one below this.", state.durable_round)
+    durable = state.durability.durable_round
+    yield _gauge("cospan_durable_round", "Rounds that are stored: every one below this.", durable)
     yield _gauge("cospan_rounds_planned", "How many rounds there are to be; 0 for no end.", spec.rounds)
-    yield _gauge("cospan_incarnation", "How often a coordinator was started for this run.", state.incarnation)
+    yield _gauge(
+        "cospan_incarnation", "How often a coordinator was started for this run.", state.config.incarnation
+    )
 
 
 def _of_fleet(state: CoordinatorState, now: float) -> Iterator[_Family]:
     """Who is here, who is gone, who is waited for."""
     agents = GaugeMetricFamily("cospan_agents", "Agents of the run, by where they stand.", labels=("phase",))
     for phase in (AgentPhase.CONNECTED, AgentPhase.LOST):
-        here = sum(len(each.agent_ids) for each in state.sessions.values() if each.phase is phase)
+        here = sum(len(each.agent_ids) for each in state.members.sessions.values() if each.phase is phase)
         agents.add_metric((phase.value,), here)
-    agents.add_metric((AgentPhase.GONE.value,), len(state.departures))
+    agents.add_metric((AgentPhase.GONE.value,), len(state.members.departures))
     yield agents
     yield _gauge("cospan_agents_expected", "How many agents the first round waits for.", state.specification.agents)
-    yield _gauge("cospan_sessions", "Agent processes in the run, a group being one.", len(state.sessions))
-    yield _gauge("cospan_waiting_for_agents", "Agents whose gradient the open round lacks.", len(state.awaited))
+    yield _gauge("cospan_sessions", "Agent processes in the run, a group being one.", len(state.members.sessions))
+    awaited = state.open_round.awaited
+    yield _gauge("cospan_waiting_for_agents", "Agents whose gradient the open round lacks.", len(awaited))
     silent = GaugeMetricFamily(
         "cospan_waiting_for_agent_silent_seconds",
         f"Silence of those that are waited for; the {MOST_NAMED} longest, a group by its first name.",
@@ -143,8 +147,8 @@ def _of_fleet(state: CoordinatorState, now: float) -> Iterator[_Family]:
 def longest_silent(state: CoordinatorState, now: float, most: int = MOST_NAMED) -> list[tuple[float, str]]:
     """Seconds of silence and name of those that the open round waits for, the longest first; a group has one."""
     found = []
-    for block in state.awaited.blocks:
-        session = state.sessions.get(state.hosts.get(block[0], ""))
+    for block in state.open_round.awaited.blocks:
+        session = state.members.sessions.get(state.members.hosts.get(block[0], ""))
         if session is not None:
             found.append((max(0.0, now - session.last_seen), block[0]))
     return heapq.nlargest(most, found)

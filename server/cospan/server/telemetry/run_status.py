@@ -30,16 +30,16 @@ def _agents(state: CoordinatorState, now: float, agent_stats: AgentStats) -> lis
             agent_id=agent,
             phase=session.phase,
             seconds_since_last_message=max(0.0, now - session.last_seen),
-            awaited=agent in state.awaited,
-            rounds_counted=state.rounds_counted.get(agent, 0),
+            awaited=agent in state.open_round.awaited,
+            rounds_counted=state.history.rounds_counted.get(agent, 0),
             reconnects=session.reconnects,
-            absent_rounds=state.absent_rounds.get(agent, 0),
+            absent_rounds=state.history.absent_rounds.get(agent, 0),
             last_round=last_rounds.get(agent),
-            outlier_rounds=state.outlier_rounds.get(agent, 0),
+            outlier_rounds=state.history.outlier_rounds.get(agent, 0),
             td_error=agent_stats.td_errors.get(agent),
             head_bounded=agent in agent_stats.bounded,
         )
-        for session in state.sessions.values()
+        for session in state.members.sessions.values()
         for agent in session.agent_ids
     ]
     gone = [
@@ -48,17 +48,17 @@ def _agents(state: CoordinatorState, now: float, agent_stats: AgentStats) -> lis
             phase=AgentPhase.GONE,
             seconds_since_last_message=max(0.0, now - departure.last_seen),
             awaited=False,
-            rounds_counted=state.rounds_counted.get(departure.agent_id, 0),
+            rounds_counted=state.history.rounds_counted.get(departure.agent_id, 0),
             reconnects=departure.reconnects,
             gone_in_round=departure.round,
             gone_cause=departure.cause,
-            absent_rounds=state.absent_rounds.get(departure.agent_id, 0),
+            absent_rounds=state.history.absent_rounds.get(departure.agent_id, 0),
             last_round=last_rounds.get(departure.agent_id),
-            outlier_rounds=state.outlier_rounds.get(departure.agent_id, 0),
+            outlier_rounds=state.history.outlier_rounds.get(departure.agent_id, 0),
             td_error=agent_stats.td_errors.get(departure.agent_id),
             head_bounded=departure.agent_id in agent_stats.bounded,
         )
-        for departure in state.departures.values()
+        for departure in state.members.departures.values()
     ]
     return here + gone
 

@@ -39,8 +39,11 @@ class RoundTracer:
     def look(self) -> None:
         """Remembers whom the open round waits for now; of agents that come together, the first."""
         state = self._engine.state
-        if state.counted and state.awaited:  # before anybody has answered all are waited for, which says nothing
-            named = heapq.nsmallest(_MOST_NAMED, (block[0] for block in state.awaited.blocks))
+        current = state.open_round
+        if (
+            current.counted and current.awaited
+        ):  # before the first gradient every agent is awaited, which says nothing
+            named = heapq.nsmallest(_MOST_NAMED, (block[0] for block in current.awaited.blocks))
             self._awaited[state.round] = tuple(named)
 
     def _on_round(self, command: ReportRound) -> None:

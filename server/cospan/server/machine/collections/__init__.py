@@ -1,4 +1,4 @@
 """Immutable collections that are cheap to update and to compare, for the machine's state.
 
-They know agents only as strings in tuples that come and go together. Begin with `persistent_map`.
+They know agents only as names in blocks, mostly added and removed as a whole. Begin with `persistent_map`.
 """

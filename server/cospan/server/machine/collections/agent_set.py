@@ -1,4 +1,4 @@
-"""A set of agents that is kept by the processes that host them: for who is awaited, and who has counted. Pure."""
+"""An immutable set of agent names in blocks, one per process: the present, awaited and counted agents."""
 
 from collections.abc import Iterable, Iterator, Sequence, Set
 from itertools import chain
@@ -7,14 +7,14 @@ from typing import TypeAlias
 from cospan.server.machine.collections.persistent_map import PersistentMap
 
 Block: TypeAlias = tuple[str, ...]
-"""Agents that come and go together, mostly all those of a session; its first name stands for it."""
+"""Agent names that are added and removed together, mostly all of a session; identified by its first name."""
 
 
 class AgentSet(Set[str]):
     """A frozen set of names, in disjoint blocks.
 
-    Who asks for a block as a whole pays nothing for the number of its names. Everything else is right for any
-    names, and may cost as much as a set of them all: it is made when first asked for, and kept.
+    Operations on whole blocks cost the same whatever the number of their names. All others are correct for any
+    names, and may build the set of all names, once.
     """
 
     __slots__ = ("_blocks", "_length", "_names")
@@ -27,17 +27,17 @@ class AgentSet(Set[str]):
 
     @classmethod
     def of_names(cls, names: Iterable[str]) -> "AgentSet":
-        """A set of names that belong together with no others."""
+        """A set with one block per name."""
         return cls((name,) for name in names)
 
     @classmethod
     def _from_iterable(cls, it: Iterable[str]) -> frozenset[str]:  # type: ignore[override]
-        """What the operators of sets give."""
+        """The type of the results of set operators."""
         return frozenset(it)
 
     @property
     def blocks(self) -> Iterable[Block]:
-        """The blocks, in the order in which they came."""
+        """The blocks, in the order of insertion."""
         return self._blocks.values()
 
     @property
@@ -53,12 +53,12 @@ class AgentSet(Set[str]):
         return self._names
 
     def has(self, block: Block) -> bool:
-        """Whether this is one of the blocks; where not, any of its names may be in the set all the same."""
+        """Whether this is one of the blocks; if not, some of its names may still be in the set."""
         known = self._blocks.get(block[0]) if block else None
         return known is block or (known is not None and known == block)
 
     def add(self, block: Block) -> "AgentSet":
-        """The set with one more block, none of whose names is in it."""
+        """The set with one more block, disjoint from it."""
         return self._with(self._blocks.set(block[0], block), self._length + len(block))
 
     def add_all(self, blocks: Sequence[Block]) -> "AgentSet":
@@ -69,10 +69,10 @@ class AgentSet(Set[str]):
     def remove_blocks(self, blocks: Sequence[Block]) -> "AgentSet":
         """The set without some of its own blocks (`has`)."""
         left = self._length - sum(map(len, blocks))
-        return self._with(self._blocks.remove(*(block[0] for block in blocks)), left) if left else NOBODY
+        return self._with(self._blocks.remove(*(block[0] for block in blocks)), left) if left else EMPTY_SET
 
     def remove(self, names: Block) -> "AgentSet":
-        """The set without these names; what is left of a block becomes one."""
+        """The set without these names; the rest of a block becomes a block."""
         if self.has(names):
             return self._with(self._blocks.remove(names[0]), self._length - len(names))
         if self.isdisjoint(names):
@@ -125,4 +125,4 @@ class AgentSet(Set[str]):
         return f"AgentSet({list(self._blocks.values())!r})"
 
 
-NOBODY = AgentSet()
+EMPTY_SET = AgentSet()

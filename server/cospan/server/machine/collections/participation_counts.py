@@ -1,36 +1,36 @@
-"""In how many rounds each agent was, and which was the newest: kept by the processes that host them. Pure."""
+"""The number of rounds of each agent, and the newest of them, kept per block of agents."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
 from typing import TypeAlias
 
-from cospan.server.machine.collections.agent_set import NOBODY, AgentSet, Block
+from cospan.server.machine.collections.agent_set import EMPTY_SET, AgentSet, Block
 
 _Turns: TypeAlias = tuple[Block, int, int]
-"""Agents, in how many rounds they were together, and the newest of these."""
+"""A block, the number of rounds in which it took part, and the newest of them."""
 
 
 class ParticipationCounts(Mapping[str, int]):
-    """Agent → number of rounds, for agents that mostly are in the same rounds as the others of their process.
+    """Agent id → number of rounds, for agents that mostly take part in the same rounds as the rest of their block.
 
-    A round of the same agents as the one before costs the same whatever their number; any other costs as much as
-    there are blocks of agents. What is known of each agent is made when first asked for, and kept. An agent whose
-    block dissolves takes its numbers along.
+    Adding a round of the same agents as the one before has constant cost; any other costs in proportion to the
+    number of blocks. The counts of single agents are computed on first use. When a block is dissolved, its agents
+    keep their counts.
     """
 
     __slots__ = ("_by_name", "_carried", "_streak", "_turns")
 
     def __init__(self, counts: Mapping[str, int] | None = None, newest: Mapping[str, int] | None = None) -> None:
-        """A count of so many rounds of each agent, the newest of which is in `newest`."""
+        """The counts of `counts`, and the newest rounds of `newest`, which has the same keys."""
         newest = newest or {}
         self._carried = {name: (count, newest[name]) for name, count in (counts or {}).items()}
         self._turns: dict[str, _Turns] = {}
-        self._streak: tuple[AgentSet, int, int] = NOBODY, 0, 0
-        """Who was in the newest rounds, in how many of them in a row, and the newest: in no block's turns yet."""
+        self._streak: tuple[AgentSet, int, int] = EMPTY_SET, 0, 0
+        """The agents of the newest rounds, how many of these in a row, and the newest: not in `_turns` yet."""
         self._by_name: dict[str, tuple[int, int]] | None = None
 
     def add(self, agents: AgentSet, number: int) -> "ParticipationCounts":
-        """The counts after round `number`, in which these agents were."""
+        """The counts after round `number`, in which these agents took part."""
         if not agents:
             return self
         after = object.__new__(ParticipationCounts)
@@ -44,7 +44,7 @@ class ParticipationCounts(Mapping[str, int]):
         return after
 
     def _take_turns(self, agents: AgentSet, count: int, newest: int) -> None:
-        """Adds rounds that are over to those of each block, in a count that nobody has seen yet."""
+        """Adds a finished streak to each of its blocks; called on a new object only."""
         self._turns = dict(self._turns)
         fresh = [block for block in agents.blocks if not self._knows(block)]
         if fresh:
@@ -58,7 +58,7 @@ class ParticipationCounts(Mapping[str, int]):
         return known is not None and (known[0] is block or known[0] == block)
 
     def _make_room(self, names: frozenset[str]) -> None:
-        """Dissolves the blocks that have any of these names, in a count that nobody has seen yet."""
+        """Dissolves the blocks that hold any of these names; called on a new object only."""
         dissolved = [first for first, (block, _, _) in self._turns.items() if not names.isdisjoint(block)]
         if dissolved:
             self._carried = _with_turns(self._carried, [self._turns.pop(first) for first in dissolved])

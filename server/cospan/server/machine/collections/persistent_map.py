@@ -1,4 +1,4 @@
-"""A mapping that is never written to and cheap to change: for what the machine changes with every event. Pure."""
+"""An immutable mapping that is cheap to copy with a change: for what nearly every event changes."""
 
 from collections.abc import ItemsView, Iterator, Mapping, ValuesView
 from typing import Any, TypeVar, overload
@@ -7,16 +7,16 @@ _K = TypeVar("_K")
 _V = TypeVar("_V")
 _D = TypeVar("_D")
 _GONE: Any = object()
-"""Stands for a key that the lower layer has, and the mapping has not any more."""
+"""Marks a key of the lower layer as removed."""
 _FEW = 32
-"""So few entries are copied as they are."""
+"""Mappings of at most this size are copied as a whole."""
 
 
 class PersistentMap(Mapping[_K, _V]):
-    """A mapping of n entries; the one that differs from it in one entry costs O(√n), the older one stays as it is.
+    """A mapping of n entries; a copy with one entry changed costs O(√n), amortized.
 
-    Two layers: a dict that many mappings share, and the newest changes to it, which are copied with each change.
-    When they have become more than √n, both are copied into one. Order is that of a dict changed in the same way.
+    It has two layers: a dict that many mappings share, and the newest changes to it, which every change copies.
+    Once there are more than √n of them, both layers are merged. The order is that of a dict changed the same way.
     """
 
     __slots__ = ("_length", "_lower", "_upper")
@@ -62,7 +62,7 @@ class PersistentMap(Mapping[_K, _V]):
         return after
 
     def _whole(self) -> dict[_K, _V]:
-        """Both layers in one, which nobody may write to."""
+        """Both layers in one; not to be written to."""
         if not self._upper:
             return self._lower
         whole = {**self._lower, **self._upper}
@@ -116,7 +116,7 @@ class PersistentMap(Mapping[_K, _V]):
 
 
 def _of(entries: dict[_K, _V]) -> PersistentMap[_K, _V]:
-    """A mapping of entries that nobody else writes to."""
+    """A mapping that takes over `entries`."""
     after: PersistentMap[_K, _V] = object.__new__(PersistentMap)
     after._lower, after._upper, after._length = entries, {}, len(entries)
     return after

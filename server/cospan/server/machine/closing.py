@@ -1,0 +1,268 @@
+"""Closing rounds: when a round is complete, its result, its storage, and the end of the run."""
+
+from collections.abc import Mapping
+from operator import itemgetter
+
+from cospan.core.aggregation.basis_update import BasisMove, Contribution
+from cospan.core.specification import Participation
+from cospan.server.machine.collections.agent_set import EMPTY_SET, AgentSet
+from cospan.server.machine.events import (
+    BasisComputed,
+    BasisFailed,
+    Broadcast,
+    Command,
+    ComputeBasis,
+    EndRun,
+    Note,
+    ReportRound,
+    RoundRecord,
+    RoundsStored,
+    SameRound,
+    StoreRound,
+    Suspend,
+)
+from cospan.server.machine.opening import are_connected, begin_round, is_connected, restrict_to_replay, start
+from cospan.server.machine.quorum import deadline_seconds, required_gradients, update_pace
+from cospan.server.machine.state import OVER, CoordinatorState, History, OpenRound, Outcome
+from cospan.wire.messages import BasisUpdate, Drain, Finish, FinishCause, RunPhase, Stamp
+
+
+def quorum_deadline(state: CoordinatorState) -> float | None:
+    """When a round that has its quorum closes without the awaited agents; None if it does not."""
+    current = state.open_round
+    if current.quorum_seconds is None or current.replaying or not current.awaited or state.at_inflight_limit:
+        return None
+    participants = len(current.awaited) + len(current.counted)
+    if len(current.counted) < required_gradients(state.specification, participants):
+        return None  # more agents have joined since
+    return state.phase_since + deadline_seconds(state.specification, state.history.quorum_pace)
+
+
+def close_if_complete(state: CoordinatorState, now: float) -> Outcome:
+    """Closes the open round if it awaits nothing, or its quorum's deadline has passed."""
+    current = state.open_round
+    if state.phase is not RunPhase.COLLECTING or not current.contributions or state.at_inflight_limit:
+        return state, ()
+    absent, former = current.awaited, state.history.absent
+    if absent:
+        deadline = quorum_deadline(state)
+        if deadline is None or now < deadline:
+            return state, ()
+    command = ComputeBasis(state.round, state.basis, _sorted_contributions(state), state.row_squares)
+    if not absent and not former:
+        return state.evolve(phase=RunPhase.CLOSING), (command,)
+    commands: tuple[Command, ...] = (command,)
+    if absent - former:
+        text = "the round closed without it; it had its quorum, and its deadline was over"
+        commands += (Note("agent-absent", state.round, tuple(sorted(absent - former)), text),)
+    current, history = current.evolve(awaited=EMPTY_SET), state.history.evolve(absent=absent)
+    return state.evolve(phase=RunPhase.CLOSING, open_round=current, history=history), commands
+
+
+def reevaluate(state: CoordinatorState, now: float) -> Outcome:
+    """After agents have departed: closes the round if it is complete without them.
+
+    A replay that has lost all of its agents is abandoned: the round opens again for every agent that is present.
+    """
+    current = state.open_round
+    abandoned = current.replaying and not current.awaited and not current.contributions
+    return start(state, now) if abandoned and state.members.sessions else close_if_complete(state, now)
+
+
+def _sorted_contributions(state: CoordinatorState) -> tuple[Contribution, ...]:
+    """In the order of agent ids, so that the sum does not depend on the order of arrival."""
+    contributions = state.open_round.contributions.items()
+    return tuple(contribution for _, contribution in sorted(contributions, key=itemgetter(0)))
+
+
+# The result -----------------------------------------------------------------------------------------------------
+
+
+def on_basis_computed(state: CoordinatorState, event: BasisComputed, now: float) -> Outcome:
+    """Stores the round, and announces the next one at once if a restart would give the same bits."""
+    if event.round != state.round or state.open_round.pending_basis is not None:
+        return state, ()
+    noted = _note_left_out(state, event)
+    state, more = _update_outliers(state, event.move)
+    noted += more
+    early = _may_announce_early(state)
+    store = StoreRound(_round_record(state, event.move, now), announced=early)
+    if not early:
+        return state.evolve(open_round=state.open_round.evolve(pending_basis=event.move)), (store, *noted)
+    state = _advance(state, event.move, now, durable_round=state.durability.durable_round)
+    return state, (Broadcast(BasisUpdate(state.stamp, state.basis)), store, *noted)
+
+
+def on_basis_failed(state: CoordinatorState, event: BasisFailed, now: float) -> Outcome:
+    """Ends the run: without a basis no round follows."""
+    return finish(state, FinishCause.FAILED, event.message, now) if event.round == state.round else (state, ())
+
+
+def _note_left_out(state: CoordinatorState, event: BasisComputed) -> tuple[Command, ...]:
+    """Names the agents whose gradients had to be left out of the result."""
+    if not event.left_out:
+        return ()
+    ordered = sorted(state.open_round.counted.blocks)
+    agents = tuple(agent for place in event.left_out for agent in ordered[place])
+    return (Note("gradients-left-out", state.round, agents, f"the arithmetic fails with them: {event.problem}"),)
+
+
+def _update_outliers(state: CoordinatorState, move: BasisMove) -> Outcome:
+    """Records whose gradients are outliers in the closing round, and notes the new ones."""
+    history = state.history
+    if not move.outliers:
+        return (state.evolve(history=history.evolve(outliers=EMPTY_SET)) if history.outliers else state), ()
+    ordered = sorted(state.open_round.counted.blocks)
+    found = AgentSet(ordered[index] for index in move.outliers)
+    noted: tuple[Command, ...] = ()
+    if found - history.outliers:
+        text = "its gradient is far from those of the others, and hardly counts"
+        noted = (Note("agent-outlier", state.round, tuple(sorted(found - history.outliers)), text),)
+    counts = history.outlier_rounds.add(found, state.round)
+    return state.evolve(history=history.evolve(outliers=found, outlier_rounds=counts)), noted
+
+
+def _may_announce_early(state: CoordinatorState) -> bool:
+    """Whether a restart would close this round with the same contributors, from what is stored already.
+
+    Never with a quorum: it exists for agents that fail, and one that fails together with the coordinator cannot
+    send its gradient again, so the repeated round would give another basis than was announced.
+    """
+    current = state.open_round
+    if state.specification.participation is not Participation.ALL:
+        return False
+    last = state.round + 1 == state.specification.rounds
+    if current.counted != state.history.last_contributors or current.stale or last:
+        return False
+    if not current.departed and all(map(is_connected, state.members.sessions.values())):
+        return True  # every session is connected, and every counted agent is present
+    return all(are_connected(state, agents) for agents in current.counted.blocks)
+
+
+def _round_record(state: CoordinatorState, move: BasisMove, now: float) -> RoundRecord:
+    """What is stored of the closing round."""
+    after, current, config = state.round + 1, state.open_round, state.config
+    absent, outliers = state.history.absent, state.history.outliers
+    contributors: Mapping[str, int] = SameRound(current.counted, state.round)
+    if current.stale:
+        stale = ((name, number) for agents, number in current.stale.items() for name in agents)
+        contributors = {**contributors, **dict(stale)}
+    return RoundRecord(
+        stamp=Stamp(config.run_id, config.incarnation, after, after),
+        contributors=contributors,
+        weight=sum(contribution.weight for contribution in current.contributions.values()),
+        move=move,
+        closed=now,
+        seconds=now - state.phase_since,
+        departed_agent_ids=current.departed,
+        absent_agent_ids=tuple(sorted(absent)) if absent else (),
+        outlier_agent_ids=tuple(sorted(outliers)) if outliers else (),
+        finished=after == state.specification.rounds,
+    )
+
+
+# Storage, and the next round --------------------------------------------------------------------------------------
+
+
+def on_rounds_stored(state: CoordinatorState, event: RoundsStored, now: float) -> Outcome:
+    """Reports the rounds that have become durable, announces the one that waited for it, and closes the next."""
+    commands: tuple[Command, ...] = ()
+    for record in event.records:
+        if record.closed_round == state.durability.durable_round:
+            state, more = _on_round_stored(state, record, now)
+            commands += more
+    state, more = close_if_complete(state, now)
+    return state, commands + more
+
+
+def _on_round_stored(state: CoordinatorState, record: RoundRecord, now: float) -> Outcome:
+    report = ReportRound(record.report, record.closed)
+    if record.closed_round < state.round:  # announced before
+        return state.evolve(durability=state.durability.evolve(durable_round=record.closed_round + 1)), (report,)
+    move = state.open_round.pending_basis
+    if move is None:
+        return state, ()  # the run ended meanwhile; the round is not announced any more
+    state = _advance(state, move, now, durable_round=state.round + 1)
+    if state.round == state.specification.rounds:
+        text = f"all {state.round} rounds are done"
+        state, commands = finish(state, FinishCause.ROUNDS_REACHED, text, now)
+        return state, (report, *commands)
+    return state, (Broadcast(BasisUpdate(state.stamp, state.basis)), report)
+
+
+def _advance(state: CoordinatorState, move: BasisMove, now: float, *, durable_round: int) -> CoordinatorState:
+    """The state in which the next round is open."""
+    closed, current, durability = state.round, state.open_round, state.durability
+    replays = (
+        current.replaying and closed + 1 < durability.replay_until and current.counted == durability.replay_agents
+    )
+    if durable_round != durability.durable_round or (durability.replay_agents and not replays):
+        agents = durability.replay_agents if replays else frozenset()
+        durability = durability.evolve(durable_round=durable_round, replay_agents=agents)
+    state = state.evolve(
+        basis=move.basis,
+        row_squares=move.row_squares,
+        round=closed + 1,
+        history=_update_history(state),
+        durability=durability,
+    )
+    state = begin_round(state, now)
+    return restrict_to_replay(state) if replays else state
+
+
+def _update_history(state: CoordinatorState) -> History:
+    """The history with the closing round."""
+    history, current = state.history, state.open_round
+    pace = history.quorum_pace
+    if current.quorum_seconds is not None and state.specification.deadline_seconds == 0.0:
+        pace = update_pace(pace, current.quorum_seconds)
+    return history.evolve(
+        accepted=_update_accepted(state),
+        last_contributors=current.counted,
+        quorum_pace=pace,
+        rounds_counted=history.rounds_counted.add(current.counted, state.round),
+        absent_rounds=history.absent_rounds.add(history.absent, state.round),
+    )
+
+
+def _update_accepted(state: CoordinatorState) -> dict[int, AgentSet]:
+    """Agents counted, by the round of their gradient, as far back as duplicates have to be recognized."""
+    oldest = state.round + 1 - max(1, state.specification.max_staleness)
+    accepted = {number: names for number, names in state.history.accepted.items() if number >= oldest}
+    fresh = state.open_round.counted
+    for agents, number in state.open_round.stale.items():
+        fresh = fresh.remove(agents)
+        if number >= oldest:
+            accepted[number] = accepted.get(number, EMPTY_SET).add(agents)
+    accepted[state.round] = fresh
+    return accepted
+
+
+# The end --------------------------------------------------------------------------------------------------------
+
+
+def finish(state: CoordinatorState, cause: FinishCause, message: str, now: float) -> Outcome:
+    """Ends the run, and tells every agent; no effect if it is over or draining."""
+    if state.phase in OVER:
+        return state, ()
+    end = EndRun(cause, message)
+    state = _end(state, RunPhase.FINISHED, end, OpenRound(), now)
+    broadcast = Broadcast(Finish(state.stamp, cause, message, state.basis))
+    return state, (broadcast, Note("run-finished", state.round, (), message), end)
+
+
+def suspend(state: CoordinatorState, end: Suspend, resume_after_seconds: float, now: float) -> Outcome:
+    """Stops this process so that the run can be resumed: agents keep unstored gradients, and come back."""
+    if state.phase in OVER:
+        return state, ()
+    current = state.open_round.evolve(awaited=EMPTY_SET, pending_basis=None, replaying=False)
+    state = _end(state, RunPhase.DRAINING, end, current, now)
+    broadcast = Broadcast(Drain(state.stamp, resume_after_seconds))
+    return state, (broadcast, Note("run-suspended", state.round, (), end.message), end)
+
+
+def _end(
+    state: CoordinatorState, phase: RunPhase, end: EndRun | Suspend, open_round: OpenRound, now: float
+) -> CoordinatorState:
+    members = state.members.evolve(deserted_since=None)
+    return state.evolve(phase=phase, phase_since=now, end=end, open_round=open_round, members=members)

@@ -1,0 +1,90 @@
+"""Opening rounds: the first one, the next one, and after a restart the one that has to be repeated.
+
+A round is stored before it is announced, or while the next one is in progress if a restart would give the same
+bits: with full participation, and the contributors of the round before, who are stored and connected. Up to
+`cospan.wire.limits.rounds_ahead` rounds run ahead of the disk that way. After a restart only those contributors
+take part in the rounds that a returning agent knows of: these rounds are *replayed*. With a quorum every round is
+stored before it is announced.
+"""
+
+from cospan.core.specification import Participation
+from cospan.server.machine.collections.agent_set import Block
+from cospan.server.machine.events import Broadcast, Note
+from cospan.server.machine.quorum import required_gradients
+from cospan.server.machine.sessions import Session
+from cospan.server.machine.state import CoordinatorState, OpenRound, Outcome
+from cospan.wire.messages import AgentPhase, BasisUpdate, RunPhase
+
+_EMPTY_ROUND = OpenRound()
+
+
+def start_if_ready(state: CoordinatorState, now: float) -> Outcome:
+    """Starts or resumes the run if it waits for agents, and enough of them are connected."""
+    if state.phase is not RunPhase.WAITING or not _fleet_is_ready(state, now):
+        return state, ()
+    return start(state, now)
+
+
+def start(state: CoordinatorState, now: float) -> Outcome:
+    """Opens a round with the agents that are present, and announces it."""
+    kind = "run-resumed" if state.history.started else "run-started"
+    agents = state.durability.replay_agents
+    # Only rounds of full participation are announced before they are stored, so only they have to be repeated.
+    repeats = state.specification.participation is Participation.ALL
+    replays = repeats and bool(agents) and agents <= connected_agents(state)
+    state = begin_round(state, now)
+    state = state.evolve(history=state.history.evolve(started=True))
+    if replays:
+        # Every contributor is back and sends the same gradient again: the round comes to the same bits.
+        newest = min(state.durability.last_announced_round, state.round + state.config.max_inflight_rounds)
+        durability = state.durability.evolve(replay_until=max(newest, state.round + 1))
+        state = restrict_to_replay(state.evolve(durability=durability))
+    else:
+        state = state.evolve(durability=state.durability.evolve(replay_agents=frozenset()))
+    started = Note(kind, state.round, tuple(sorted(state.members.hosts)))
+    return state, (Broadcast(BasisUpdate(state.stamp, state.basis)), started)
+
+
+def begin_round(state: CoordinatorState, now: float) -> CoordinatorState:
+    """The state with an open round that awaits every agent that is present."""
+    opened = _EMPTY_ROUND.evolve(awaited=state.members.present)
+    return state.evolve(phase=RunPhase.COLLECTING, phase_since=now, open_round=opened)
+
+
+def restrict_to_replay(state: CoordinatorState) -> CoordinatorState:
+    """The state whose open round only `replay_agents` take part in."""
+    current = state.open_round
+    others = tuple(current.awaited.names - state.durability.replay_agents)
+    return state.evolve(open_round=current.evolve(replaying=True, awaited=current.awaited.remove(others)))
+
+
+def connected_agents(state: CoordinatorState) -> frozenset[str]:
+    """The agents whose streams are open."""
+    sessions = (each for each in state.members.sessions.values() if is_connected(each))
+    return frozenset(agent for session in sessions for agent in session.agent_ids)
+
+
+def is_connected(session: Session) -> bool:
+    """Whether the session's stream is open."""
+    return session.phase is AgentPhase.CONNECTED
+
+
+def are_connected(state: CoordinatorState, agents: Block) -> bool:
+    """Whether the streams of all these agents are open."""
+    sessions, hosts = state.members.sessions, state.members.hosts
+    first = sessions.get(hosts.get(agents[0], ""))
+    if first is not None and first.agent_ids is agents:  # as in nearly every case; its agents need no look-up
+        return is_connected(first)
+    found = (sessions.get(hosts.get(agent, "")) for agent in agents)
+    return all(session is not None and is_connected(session) for session in found)
+
+
+def _fleet_is_ready(state: CoordinatorState, now: float) -> bool:
+    # Called at every join: cheap tests first, because most of the time the answer is no.
+    agents = state.durability.replay_agents
+    if not agents:
+        enough = state.specification.agents
+        return len(state.members.hosts) >= enough and len(connected_agents(state)) >= enough
+    late = now - state.phase_since >= state.config.return_seconds
+    back = sum(are_connected(state, (agent,)) for agent in agents)
+    return back >= required_gradients(state.specification, len(agents)) or (late and bool(connected_agents(state)))
