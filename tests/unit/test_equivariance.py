@@ -24,12 +24,12 @@ from cospan.core.exact_solutions import (
 )
 from cospan.core.learning.group_learner import GroupState, GroupTrajectory, learn_round_together
 from cospan.core.learning.learner import LearnerState, Trajectory, contribution_of, learn_round
-from cospan.core.learning.units import bound_note
 from cospan.core.linalg.matrices import FactoredMatrix, to_dense
 from cospan.core.linalg.subspace import principal_angle_sine, random_basis
 from cospan.core.method import PRESETS, HeadUpdate, Method, compact, paper, practical
 from cospan.experiments.methods.compared_methods import JointFleet
 from cospan.simulation import Fleet
+from cospan.wire.notes import bound_note
 
 TOLERANCE = 1e-9
 OWN = ("practical", "compact")

@@ -1,7 +1,6 @@
 """The units of one agent, from its own data, so that no constant of the method acts in those of its workload."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -53,21 +52,6 @@ def reaches_bound(heads: Float[np.ndarray, "*n r"], radius: float | Float[np.nda
     """Whether the ball ‖w‖ ≤ U has cut each head: its norm is U. Shape (*n,), of bool; never at U = inf."""
     norms = np.sqrt(np.einsum("...r,...r->...", heads, heads))
     return np.asarray((norms >= radius * (1.0 - BOUND_SLACK)) & np.isfinite(radius))
-
-
-_NAMED = 5
-
-
-def bound_note(names: Sequence[str], method: Method) -> str:
-    """What to tell people about agents whose heads the ball has cut: their names, the bound and the remedy."""
-    named, more = ", ".join(names[:_NAMED]), len(names) - _NAMED
-    heads = f"the head of {named}" if len(names) == 1 else f"the heads of {named}"
-    also = f" and {more} more" if more > 0 else ""
-    scaling = "" if method.reward_scaled else ", scale the rewards down, or set --reward-scaled"
-    return (
-        f"{heads}{also} reached head_radius = {method.head_radius:g} and cannot grow further, so the values are "
-        f"wrong; raise --head-radius (inf for no bound){scaling}"
-    )
 
 
 def told_after(rounds: int) -> bool:

@@ -27,6 +27,7 @@ from cospan.wire.errors import (
     SessionUnknownError,
 )
 from cospan.wire.messages import AgentPhase, Join, RunPhase, Welcome
+from cospan.wire.text import listed
 
 
 def admit(state: CoordinatorState, event: JoinRequested, now: float) -> Outcome:
@@ -206,7 +207,7 @@ def _displace(state: CoordinatorState, join: Join, now: float) -> tuple[Coordina
     for token in tokens:
         session = state.sessions[token]
         left_out = sorted(set(session.agent_ids) - set(join.agent_ids))
-        cause = f"its process joined anew without {_listed(left_out)}" if left_out else "it was started again"
+        cause = f"its process joined anew without {listed(left_out, 3)}" if left_out else "it was started again"
         state, gone = remove(state, token, cause, now)
         if left_out:  # the others are there again at once
             gone = tuple(
@@ -216,11 +217,6 @@ def _displace(state: CoordinatorState, join: Join, now: float) -> tuple[Coordina
         if session.phase is AgentPhase.CONNECTED:
             notes += (CloseStream(session.stream, SessionUnknownError("the agent was started again")),)
     return state, notes
-
-
-def _listed(names: list[str]) -> str:
-    """Some of the names, for a sentence."""
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def _open_session(
