@@ -7,13 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cospan.core.aggregation.basis_update import Contribution
+from cospan.core.aggregation.basis_update import Contribution, sum_of_contributions
 from cospan.core.learning.group_learner import (
     GroupOutcome,
     GroupState,
     GroupTrajectory,
     learn_round_together,
-    summed,
 )
 from cospan.core.learning.learner import LearnerState, RoundOutcome, Trajectory, contribution_of, learn_round
 from cospan.core.linalg.matrices import DenseMatrix, FactoredMatrix, to_dense
@@ -133,7 +132,7 @@ def test_a_group_may_learn_in_parts(head_update: HeadUpdate, agents: int, seed: 
         return learn_round_together(GroupState.initial(len(mine.rewards), 3), basis, mine, method)
 
     whole, parts = learnt(slice(None)), [learnt(slice(cut)), learnt(slice(cut, None))]
-    found = summed([part.contribution for part in parts])
+    found = sum_of_contributions([part.contribution for part in parts], keep_factors=True)
     assert found.weight == agents
     close(to_dense(found.gradient), to_dense(whole.contribution.gradient))
     close(found.head_second_moment, whole.contribution.head_second_moment)

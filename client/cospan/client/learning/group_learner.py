@@ -19,6 +19,7 @@ from cospan.client.learning.first_rounds import FirstRounds
 from cospan.client.learning.learning_curve import LearningCurve, most_rounds
 from cospan.client.learning.site_learner import Warned
 from cospan.client.workload import FeatureMap, Site, Sites, Workload
+from cospan.core.aggregation.basis_update import sum_of_contributions
 from cospan.core.exact_solutions import ReferenceStack
 from cospan.core.learning.baselines import IndependentTD
 from cospan.core.learning.group_learner import (
@@ -26,7 +27,6 @@ from cospan.core.learning.group_learner import (
     GroupState,
     GroupTrajectory,
     learn_round_together,
-    summed,
 )
 from cospan.core.learning.learner import LearnerState, Trajectory
 from cospan.core.learning.schedules import AveragedIterate
@@ -293,7 +293,7 @@ class GroupLearner:
         told = (self.names[place] for place in np.flatnonzero(bounded) if told_after(counts[place]))
         return GradientUpload(
             round=round_number,
-            contribution=summed([outcome.contribution for outcome in outcomes]),
+            contribution=sum_of_contributions([each.contribution for each in outcomes], keep_factors=True),
             bounded=tuple(told) if bounded.any() else (),
         )
 

@@ -4,7 +4,6 @@ One agent's functions stay the reference: each agent of a group comes to what it
 group's contribution to the sum of its agents', up to rounding. What is gained is that numpy is called once for all.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -20,7 +19,7 @@ from cospan.core.learning.reward_moments import RewardMoments
 from cospan.core.learning.schedules import decay, decays
 from cospan.core.learning.td import effective_step
 from cospan.core.learning.units import reaches_bound
-from cospan.core.linalg.matrices import DenseMatrix, FactoredMatrix, Gradient, to_dense
+from cospan.core.linalg.matrices import DenseMatrix, FactoredMatrix, Gradient
 from cospan.core.method import HeadUpdate, Method
 
 
@@ -249,44 +248,6 @@ def _dimensionless(found: _Corrected, units: GroupUnits) -> _Corrected:
         moments=found.moments * inner[:, None, None],
         row_sums=None if rows is None else rows / (units.feature**2)[:, None],
     )
-
-
-def summed(contributions: Sequence[Contribution]) -> Contribution:
-    """The sum of several contributions, as one: by its factors where they are fewer than r, else by its entries.
-
-    Raises:
-        ValueError: there is none, or some carry what others lack.
-    """
-    if len(contributions) == 1:
-        return contributions[0]
-    moments = [contribution.head_second_moment for contribution in contributions]
-    rows = [contribution.row_sums for contribution in contributions]
-    return Contribution(
-        gradient=_sum_of([contribution.gradient for contribution in contributions]),
-        weight=math.fsum(contribution.weight for contribution in contributions),
-        head_second_moment=_total(moments),
-        row_sums=_total(rows),
-    )
-
-
-def _total(parts: Sequence[Float[np.ndarray, "*shape"] | None]) -> Float[np.ndarray, "*shape"] | None:
-    present = [part for part in parts if part is not None]
-    if len(present) not in (0, len(parts)):
-        raise ValueError("some contributions carry what the run scales its step with, and others lack it")
-    return np.sum(present, axis=0) if present else None
-
-
-def _sum_of(gradients: Sequence[Gradient]) -> Gradient:
-    if not gradients:
-        raise ValueError("the sum of no contributions has no shape")
-    factored = [gradient for gradient in gradients if isinstance(gradient, FactoredMatrix)]
-    if len(factored) == len(gradients) and sum(each.left.shape[1] for each in factored) < gradients[0].shape[1]:
-        left, right = [each.left for each in factored], [each.right for each in factored]
-        return FactoredMatrix(np.concatenate(left, axis=1), np.concatenate(right, axis=1))
-    total = to_dense(gradients[0]).copy()
-    for gradient in gradients[1:]:
-        total += to_dense(gradient)
-    return DenseMatrix(total)
 
 
 def _summed_gradient(found: _Corrected, trajectory: GroupTrajectory) -> Gradient:
