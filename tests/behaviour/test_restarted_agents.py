@@ -15,7 +15,8 @@ from runs import RINGS, Ring, States, coin, run, specification, until
 
 from cospan.client.agent import Agent
 from cospan.client.environment.workload_loader import load_workload, make_site
-from cospan.client.files.result_file import AgentResult, load_result
+from cospan.client.files.agent_result import AgentResult
+from cospan.client.files.result_file import load_result
 from cospan.client.learning.site_learner import SiteLearner
 from cospan.client.workload import Site, Workload
 from cospan.server.coordinator import Coordinator

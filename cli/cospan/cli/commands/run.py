@@ -50,8 +50,9 @@ from cospan.cli.settings.run_warnings import advise, of_agents, of_features, of_
 from cospan.client.agent import default_agent_id
 from cospan.client.environment.ownership import closing_on_failure
 from cospan.client.environment.workload_loader import true_basis
+from cospan.client.files.agent_result import AgentResult
 from cospan.client.files.group_file import OF_AGENTS, agents_of, load_group
-from cospan.client.files.result_file import AgentResult, load_result
+from cospan.client.files.result_file import load_result
 from cospan.client.learning.default_run import DEFAULT_ROUNDS
 from cospan.client.placement import Host, hosts_of
 from cospan.client.session.run_checks import below_floor

@@ -15,7 +15,6 @@ from cospan.client.environment.plain_values import packed, unpacked
 from cospan.client.environment.rollout import Chain, checked_features, origin_of_chain
 from cospan.client.workload import FeatureMap, Site, Sites
 from cospan.core.exact_solutions import ReferenceSolution
-from cospan.core.learning.group_learner import GroupTrajectory
 from cospan.core.learning.learner import Trajectory
 from cospan.wire.errors import WorkloadBehaviourError
 
@@ -58,7 +57,7 @@ class GroupRollout(Protocol):
         """What was wrong with the first action outside its space, of each chain that took one."""
         ...
 
-    def advance(self, steps: int) -> GroupTrajectory:
+    def advance(self, steps: int) -> Trajectory:
         """The next L steps of each.
 
         Raises:
@@ -66,7 +65,7 @@ class GroupRollout(Protocol):
         """
         ...
 
-    def advance_those_that_can(self, steps: int) -> tuple[GroupTrajectory, dict[int, WorkloadBehaviourError]]:
+    def advance_those_that_can(self, steps: int) -> tuple[Trajectory, dict[int, WorkloadBehaviourError]]:
         """The same, with the trajectory of those chains alone that kept their contract.
 
         The others are for the caller to `drop` before the next step.
@@ -139,14 +138,14 @@ class BatchedRollouts:
         self._chains.reset(seeds, generators)
         self._begun = True
 
-    def advance(self, steps: int) -> GroupTrajectory:
+    def advance(self, steps: int) -> Trajectory:
         """See `GroupRollout`."""
         trajectory, failures = self.advance_those_that_can(steps)
         for failure in failures.values():
             raise failure
         return trajectory
 
-    def advance_those_that_can(self, steps: int) -> tuple[GroupTrajectory, dict[int, WorkloadBehaviourError]]:
+    def advance_those_that_can(self, steps: int) -> tuple[Trajectory, dict[int, WorkloadBehaviourError]]:
         """See `GroupRollout`."""
         observations, rewards = self._played(steps)
         failures = self._bad_rewards(rewards)
@@ -171,7 +170,7 @@ class BatchedRollouts:
         self.reward_sums = total
         self._between_rounds = True
         played = features.reshape(len(sound), steps + 1, self.features.dim)
-        return GroupTrajectory(played, rewards[sound]), failures
+        return Trajectory(played, rewards[sound]), failures
 
     def _played(self, steps: int) -> tuple[np.ndarray, Float[np.ndarray, "n L"]]:
         """Observations and rewards of the chains that have not been dropped."""
@@ -294,11 +293,11 @@ class SequentialRollouts:
         """See `GroupRollout`."""
         return tuple(chain.action_warning for chain in self._chains if chain.action_warning)
 
-    def advance(self, steps: int) -> GroupTrajectory:
+    def advance(self, steps: int) -> Trajectory:
         """See `GroupRollout`."""
         return _stacked([chain.advance(steps) for chain in self._chains])
 
-    def advance_those_that_can(self, steps: int) -> tuple[GroupTrajectory, dict[int, WorkloadBehaviourError]]:
+    def advance_those_that_can(self, steps: int) -> tuple[Trajectory, dict[int, WorkloadBehaviourError]]:
         """See `GroupRollout`."""
         played, failures = [], {}
         for place, chain in enumerate(self._chains):
@@ -347,8 +346,8 @@ class SequentialRollouts:
         return NOT_SAVED if saved is None else next(filter(None, words), "")
 
 
-def _stacked(played: Sequence[Trajectory]) -> GroupTrajectory:
-    return GroupTrajectory(
+def _stacked(played: Sequence[Trajectory]) -> Trajectory:
+    return Trajectory(
         np.stack([trajectory.features for trajectory in played]),
         np.stack([trajectory.rewards for trajectory in played]),
     )

@@ -15,8 +15,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
+from cospan.client.files.agent_result import AgentResult
 from cospan.client.files.kept_gradients import KEPT, kept_values, loaded_kept
-from cospan.client.files.result_file import OWNED, AgentResult, contents, load_result, owner, resume
+from cospan.client.files.result_file import OWNED, contents, load_result, owner, resume
 from cospan.client.learning.learner_thread import LearnerThread
 from cospan.client.learning.site_learner import SiteLearner
 from cospan.client.session.machine import KeptGradient

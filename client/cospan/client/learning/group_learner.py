@@ -22,13 +22,7 @@ from cospan.client.workload import FeatureMap, Site, Sites, Workload
 from cospan.core.aggregation.basis_update import sum_of_contributions
 from cospan.core.exact_solutions import ReferenceStack
 from cospan.core.learning.baselines import IndependentTD
-from cospan.core.learning.group_learner import (
-    GroupOutcome,
-    GroupState,
-    GroupTrajectory,
-    learn_round_together,
-)
-from cospan.core.learning.learner import LearnerState, Trajectory
+from cospan.core.learning.learner import LearnerState, RoundOutcome, Trajectory, contribution_of, learn_round
 from cospan.core.learning.schedules import AveragedIterate
 from cospan.core.learning.units import told_after
 from cospan.core.method import HeadUpdate
@@ -108,7 +102,7 @@ class BlockState:
         independent: independent TD of each; empty without the baseline.
     """
 
-    learner: GroupState
+    learner: LearnerState
     weights: AveragedIterate
     gain: AveragedIterate
     bounded_rounds: Int[np.ndarray, " n"]
@@ -137,14 +131,14 @@ class Block:
         )
         self.references = ReferenceStack.of(self.chains.references, d)
         self.state = BlockState(
-            GroupState.initial(agents, r),
+            LearnerState.initial(r, agents),
             AveragedIterate(mean=np.zeros((agents, d)), power=power),
             AveragedIterate(mean=np.zeros(agents), power=power),
             np.zeros(agents, dtype=np.int64),
             (IndependentTD.initial(d),) * agents if with_baseline else (),
         )
 
-    def play(self) -> tuple[GroupTrajectory, dict[int, WorkloadBehaviourError]]:
+    def play(self) -> tuple[Trajectory, dict[int, WorkloadBehaviourError]]:
         """The chains go on; why some did not, by their places, as `GroupRollout.advance_those_that_can` says it.
 
         In the first round all have to: a fleet that cannot begin is told so at once.
@@ -173,16 +167,16 @@ class Block:
         self.references = ReferenceStack.of(self.chains.references, self.specification.feature_dim)
 
     def learn(
-        self, basis: Float[np.ndarray, "d r"], trajectory: GroupTrajectory, round_number: int
-    ) -> tuple[BlockState, GroupOutcome]:
+        self, basis: Float[np.ndarray, "d r"], trajectory: Trajectory, round_number: int
+    ) -> tuple[BlockState, RoundOutcome]:
         """What follows from a round, which `state` is to become."""
         method, before = self.specification.method, self.state
-        outcome = learn_round_together(before.learner, basis, trajectory, method, round_number)
+        outcome = learn_round(before.learner, basis, trajectory, method, round_number)
         pairs = zip(before.independent, trajectory.features, trajectory.rewards, strict=False)
         after = BlockState(
             outcome.state,
-            before.weights.updated(outcome.state.heads @ basis.T),
-            before.gain.updated(outcome.state.gain_estimates),
+            before.weights.updated(outcome.state.head @ basis.T),
+            before.gain.updated(np.asarray(outcome.state.gain_estimate)),
             before.bounded_rounds + outcome.bounded,
             tuple(learner.learning_from(Trajectory(*played), method) for learner, *played in pairs),
         )
@@ -197,7 +191,7 @@ class Block:
         sums = self.state.learner.statistics
         if self.specification.method.head_update is not HeadUpdate.FULL_HISTORY or sums is None:
             return np.full(len(self.chains.labels), np.nan)
-        return sums.explained_shares(self.state.weights.mean)
+        return np.asarray(sums.explained_share(sums.residual(self.state.weights.mean)))
 
     def independent_errors(self) -> Float[np.ndarray, "n m"]:
         """The same of independent TD, for each of its step sizes."""
@@ -273,7 +267,7 @@ class GroupLearner:
         Raises:
             WorkloadBehaviourError: the environments, the policies or the features broke their contract.
         """
-        self.between_rounds = False
+        method, self.between_rounds = self.specification.method, False
         trajectories = self._played()
         self._look(trajectories[0])
         learnt = (
@@ -286,24 +280,25 @@ class GroupLearner:
             block.state = state
         self.last_round, self.between_rounds = round_number, True
         independent_errors = np.concatenate([block.independent_errors() for block in self.blocks])
-        td_errors = np.concatenate([outcome.mean_squared_errors for outcome in outcomes])
+        td_errors = np.concatenate([outcome.mean_squared_error for outcome in outcomes])
         self.trace.add(round_number, self.value_errors(), independent_errors, self.gains, td_errors)
         bounded = np.concatenate([outcome.bounded for outcome in outcomes])
         counts = self.bounded_rounds.tolist()
         told = (self.names[place] for place in np.flatnonzero(bounded) if told_after(counts[place]))
+        contributions = [contribution_of(outcome, method, round_number) for outcome in outcomes]
         return GradientUpload(
             round=round_number,
-            contribution=sum_of_contributions([each.contribution for each in outcomes], keep_factors=True),
+            contribution=sum_of_contributions(contributions, keep_factors=True),
             bounded=tuple(told) if bounded.any() else (),
         )
 
-    def _played(self) -> list[GroupTrajectory]:
+    def _played(self) -> list[Trajectory]:
         """The trajectories of the blocks; members that failed are dropped.
 
         Raises:
             WorkloadBehaviourError: nobody can say which one failed, all did, or this is the first round.
         """
-        found: list[GroupTrajectory | None] = []
+        found: list[Trajectory | None] = []
         failed: dict[str, WorkloadBehaviourError] = {}
         starts = self._starts()
         for block, start in zip(self.blocks, starts, strict=False):
@@ -355,7 +350,7 @@ class GroupLearner:
         """The place of each block's first agent in the group."""
         return list(itertools.accumulate((len(block.chains.labels) for block in self.blocks), initial=0))
 
-    def _look(self, trajectory: GroupTrajectory) -> None:
+    def _look(self, trajectory: Trajectory) -> None:
         """Warns of what the data of the first members show."""
         for name, check, features in zip(self.names, self._first_rounds, trajectory.features, strict=False):
             if constant := check.look(features):
@@ -465,7 +460,7 @@ class AgentOfGroup:
     @property
     def state(self) -> LearnerState:
         """Head, gain estimate and statistics."""
-        return self._block.state.learner.of_agent(self._number)
+        return self._block.state.learner.of_agents(self._number)
 
     @property
     def bounded_rounds(self) -> int:

@@ -98,12 +98,12 @@ class SiteLearner:
         if self.independent is not None:
             self.independent = self.independent.learning_from(trajectory, spec.method)
         self.last_round = round_number
-        self.bounded_rounds += outcome.bounded
-        self._record(round_number, outcome.mean_squared_error)
+        self.bounded_rounds += int(outcome.bounded)
+        self._record(round_number, float(outcome.mean_squared_error))
         return GradientUpload(
             round=round_number,
             contribution=contribution_of(outcome, spec.method, round_number),
-            td_error=math.sqrt(outcome.mean_squared_error) if self._share_td_error else None,
+            td_error=math.sqrt(float(outcome.mean_squared_error)) if self._share_td_error else None,
             bounded=(self.name,) if outcome.bounded and told_after(self.bounded_rounds) else (),
         )
 
@@ -174,7 +174,7 @@ class SiteLearner:
         sums = self.state.statistics
         if self.specification.method.head_update is not HeadUpdate.FULL_HISTORY or sums is None:
             return math.nan
-        return sums.explained_share(sums.residual(self.weights.mean))
+        return float(sums.explained_share(sums.residual(self.weights.mean)))
 
     def value_error(self) -> float:
         """The relative value error of the averaged weights; nan where the truth is unknown."""
