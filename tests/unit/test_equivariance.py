@@ -13,7 +13,8 @@ import pytest
 from runs import RINGS, States, coin, ring_site, specification
 
 from cospan.client.environment.workload_loader import make_site
-from cospan.client.learning.group_learner import GroupLearner, GroupSites
+from cospan.client.learning.group_blocks import GroupSites
+from cospan.client.learning.group_learner import GroupLearner
 from cospan.client.learning.site_learner import SiteLearner
 from cospan.client.workload import Site, Workload
 from cospan.core.exact_solutions import (

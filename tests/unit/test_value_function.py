@@ -14,7 +14,8 @@ from cospan.client.environment.workload_loader import make_site
 from cospan.client.features import OneHotFeatures
 from cospan.client.files.group_file import GROUP
 from cospan.client.files.result_file import save_result
-from cospan.client.learning.group_learner import GroupLearner, GroupSites
+from cospan.client.learning.group_blocks import GroupSites
+from cospan.client.learning.group_learner import GroupLearner
 from cospan.client.learning.site_learner import SiteLearner
 from cospan.core.method import practical
 from cospan.core.specification import RunSpecification

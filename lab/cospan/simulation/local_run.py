@@ -13,7 +13,8 @@ import numpy as np
 
 from cospan.client.environment.ownership import close_site
 from cospan.client.environment.workload_loader import make_site
-from cospan.client.learning.group_learner import AgentOfGroup, GroupLearner, GroupSites
+from cospan.client.learning.group_blocks import GroupSites
+from cospan.client.learning.group_learner import AgentOfGroup, GroupLearner
 from cospan.client.learning.site_learner import SiteLearner
 from cospan.client.placement import Host
 from cospan.client.workload import Site, Workload

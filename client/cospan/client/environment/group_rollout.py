@@ -74,12 +74,12 @@ class GroupRollout(Protocol):
             The trajectory, and by their places why the others failed.
 
         Raises:
-            WorkloadBehaviourError: nobody can say which chain failed, or all did.
+            WorkloadBehaviourError: the chain that failed cannot be identified, or all failed.
         """
         ...
 
     def drop(self, places: Collection[int]) -> None:
-        """Goes on without the chains in these places, and closes their environments where that is possible."""
+        """Removes the chains in these places, and closes their environments where that is possible."""
         ...
 
     def close(self) -> None:
@@ -93,7 +93,7 @@ class GroupRollout(Protocol):
     def go_on(
         self, steps: int, reward_sums: Float[np.ndarray, " n"], saved: tuple[str, list[np.ndarray]] | None
     ) -> str:
-        """As `Chain.go_on`, for all of them; why they begin anew, or empty."""
+        """As `Chain.go_on`, for all of them; the reason why they start over, or an empty text."""
         ...
 
 
@@ -128,9 +128,9 @@ class BatchedRollouts:
         self._places = np.arange(len(origins))
         """Of the chains that have not been dropped; the others are stepped with them, and not looked at."""
         self.action_warnings: tuple[str, ...] = ()
-        self._begin_anew(0, np.zeros(len(origins)))
+        self._start_over(0, np.zeros(len(origins)))
 
-    def _begin_anew(self, steps: int, reward_sums: Float[np.ndarray, " n"]) -> None:
+    def _start_over(self, steps: int, reward_sums: Float[np.ndarray, " n"]) -> None:
         self.steps, self.reward_sums, self._begun, self._between_rounds = steps, reward_sums, False, True
 
     def _reset(self) -> None:
@@ -239,7 +239,7 @@ class BatchedRollouts:
             raise
         except BaseException as failure:  # of the user's code; what was learnt can be kept all the same
             log.error(
-                "the environments of %s cannot save their states (%s: %s); started again, their chains begin anew",
+                "the environments of %s cannot save their states (%s: %s); started again, their chains start over",
                 *(self._name, type(failure).__name__, failure),
             )
             return None
@@ -248,7 +248,7 @@ class BatchedRollouts:
         self, steps: int, reward_sums: Float[np.ndarray, " n"], saved: tuple[str, list[np.ndarray]] | None
     ) -> str:
         """See `GroupRollout`."""
-        self._begin_anew(steps, reward_sums)
+        self._start_over(steps, reward_sums)
         if saved is None:
             return NOT_SAVED
         try:
@@ -258,7 +258,7 @@ class BatchedRollouts:
         except KeyboardInterrupt:
             raise
         except BaseException as failure:  # of the user's code, or of one of another version
-            self._begin_anew(steps, reward_sums)
+            self._start_over(steps, reward_sums)
             return f"the states of its environments cannot be loaded ({type(failure).__name__}: {failure})"
         return ""
 
@@ -335,7 +335,7 @@ class SequentialRollouts:
     def go_on(
         self, steps: int, reward_sums: Float[np.ndarray, " n"], saved: tuple[str, list[np.ndarray]] | None
     ) -> str:
-        """See `GroupRollout`. Where one chain begins anew the others go on all the same."""
+        """See `GroupRollout`. Where one chain starts over the others still continue."""
         state = {"texts": [], "arrays": []} if saved is None else unpacked(*saved)
         known = list(zip(state["texts"], state["arrays"], strict=True))
         parts = known if len(known) == len(self._chains) else [None] * len(self._chains)

@@ -73,7 +73,7 @@ class AgentResult:
         Raises:
             RunFileError: it is no such number.
         """
-        # Files of before that was said have all rounds.
+        # Files without it have all rounds.
         return self.whole("trace_every", least=1) if "trace_every" in self.values else 1
 
     @property

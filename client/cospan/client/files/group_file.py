@@ -22,7 +22,8 @@ from cospan.client.files.result_file import (
     owner,
 )
 from cospan.client.files.state_file import FileKind
-from cospan.client.learning.group_learner import Block, BlockState, GroupLearner
+from cospan.client.learning.group_blocks import Block, BlockState
+from cospan.client.learning.group_learner import GroupLearner
 from cospan.core.learning.baselines import IndependentTD
 from cospan.core.learning.learner import LearnerState
 from cospan.core.learning.schedules import AveragedIterate
@@ -88,7 +89,7 @@ def _independent(learners: Sequence[IndependentTD]) -> dict[str, Any]:
 
 
 def _saved_chains(group: GroupLearner) -> tuple[str, list[np.ndarray]] | None:
-    """Where the chains of all blocks stand; None where that cannot be said."""
+    """The saved state of the chains of all blocks; None where one cannot be saved."""
     if not group.between_rounds:
         return None
     parts = [block.chains.saved() for block in group.blocks]
@@ -153,10 +154,10 @@ def _trace(result: AgentResult, name: str) -> np.ndarray:
 
 
 def resume(group: GroupLearner, path: Path, run_id: str) -> str:
-    """Lets `group` go on where a file of the same run and agents left off; see `result_file.resume`.
+    """Restores `group` from a file of the same run and agents; see `result_file.resume`.
 
     Returns:
-        Why the chains begin anew, in words; empty where they go on.
+        The reason why the chains start over; empty where they continue.
 
     Raises:
         RunFileError: the file is missing or damaged, or of another run or group.
@@ -189,7 +190,7 @@ def resume(group: GroupLearner, path: Path, run_id: str) -> str:
 
 
 def _drop_those_that_failed(group: GroupLearner, result: AgentResult) -> None:
-    """A file without some of the members was written after they had failed."""
+    """Removes the members that the file lacks: they had failed before it was written."""
     held = set(result.array("agent_ids").tolist())
     missing = [name for name in group.names if name not in held]
     if held and held < set(group.names):

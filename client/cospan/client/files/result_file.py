@@ -76,7 +76,7 @@ def save_result(path: Path, learner: Learnt, *, run_id: str, durable: bool = Tru
 
 
 def contents(learner: Learnt, *, run_id: str) -> dict[str, Any]:
-    """What a file of `learner` holds: as it is now, whatever it learns while that is being written."""
+    """The values of a file of `learner`, as they are now: it may learn while they are being written."""
     spec, trace, independent = learner.specification, learner.trace, learner.independent
     baseline = IndependentTD.initial(spec.feature_dim) if independent is None else independent
     return {
@@ -117,13 +117,13 @@ def contents(learner: Learnt, *, run_id: str) -> dict[str, Any]:
 
 
 def chain_values(saved: tuple[str, list[np.ndarray]] | None) -> dict[str, Any]:
-    """Where a chain stands, by the names of a file; an empty text where that cannot be said."""
+    """The saved state of a chain by the names of a file; an empty text where there is none."""
     text, arrays = saved or ("", [])
     return {"chain_state": text, **{f"chain_array_{number}": array for number, array in enumerate(arrays)}}
 
 
 def largest(specification: RunSpecification, agents: int = 1) -> int:
-    """Bytes that the file of an agent, or of a group of so many, may have: a warm-up keeps three d × d matrices.
+    """The most bytes that the file of an agent, or of a group of n, may have: a warm-up keeps three d × d matrices.
 
     What the environments save of themselves comes on top, within `MAX_BYTES`.
     """
@@ -195,12 +195,12 @@ OWNED = ("run_id", "agent_id", "specification_digest")
 
 
 def owner(name: str, specification: RunSpecification, run_id: str) -> dict[str, str]:
-    """What a file has to say that an agent, or a group, of this name may go on from."""
+    """The values in a file that an agent, or a group, of this name may continue from."""
     return {"run_id": run_id, "agent_id": name, "specification_digest": specification.digest()}
 
 
 def check_owner(result: AgentResult, path: Path, owned: Mapping[str, str]) -> None:
-    """Raises RunFileError where a file is not what `owner` says."""
+    """Raises RunFileError where the values of a file are not those of `owner`."""
     for name, value in owned.items():
         if result.text(name) != value:
             raise RunFileError(
@@ -210,12 +210,12 @@ def check_owner(result: AgentResult, path: Path, owned: Mapping[str, str]) -> No
 
 
 def resume(learner: SiteLearner, path: Path, *, run_id: str) -> str:
-    """Lets `learner` go on where a file of the same run and agent left off.
+    """Restores `learner` from a file of the same run and agent.
 
-    Its chain goes on too where the environment's state was saved and can be loaded, and begins anew else.
+    Its chain continues too where the environment's state was saved and can be loaded, and starts over otherwise.
 
     Returns:
-        Why the chain begins anew, in words; empty where it goes on.
+        The reason why the chain starts over; empty where it continues.
 
     Raises:
         RunFileError: the file is missing or damaged, or of another run or agent.
@@ -249,7 +249,7 @@ def resume(learner: SiteLearner, path: Path, *, run_id: str) -> str:
 
 
 def loaded_chain(result: AgentResult) -> tuple[str, list[np.ndarray]] | None:
-    """Where the chain stood, or the chains of a group; None where that was not saved."""
+    """The saved state of the chain, or of the chains of a group; None where it was not saved."""
     text = result.text("chain_state")
     arrays = [result.array(name) for name in _numbered("chain_array_", result)]
     return (text, arrays) if text else None

@@ -23,10 +23,9 @@ from cospan.core.linalg.subspace import (
 from cospan.core.method import Aggregation, Method
 
 _ROBUST_PASSES = 30
-"""So often robust aggregation goes over all contributions, about."""
+"""About how many passes over all contributions robust aggregation makes."""
 _ONE_PRODUCT_FROM_NUMBERS = 16_384
-"""From so many numbers on the factors of all agents are multiplied together. For less that gains little, and every
-result is what it was before."""
+"""The size of G, d · r, from which the factors of all agents are multiplied together; below, that gains little."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)

@@ -24,7 +24,7 @@ from cospan.core.linalg.leading_axes import (
 from cospan.core.linalg.subspace import row_scales
 
 PRIOR_STEPS = 10.0
-"""The ridge that holds the head while data are few weighs as much as so many steps."""
+"""The weight of the ridge, which holds the head while data are few, in environment steps."""
 
 EXPLAINED_FLOOR = 0.1
 MOMENT_FLOOR = 0.01
