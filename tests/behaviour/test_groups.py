@@ -136,7 +136,7 @@ def test_a_group_that_is_started_again_goes_on_from_its_file(tmp_path: Path) -> 
     run(twice())
     assert len(notes) == 2
     assert "comes to other bits" in notes[1], "its chains cannot go on, and this coordinator keeps no bases"
-    assert notes[0].startswith(f"goes on from {tmp_path / 'group-0..1.npz'}, after ")
+    assert notes[0].startswith(f"continues from {tmp_path / 'group-0..1.npz'}, after ")
 
 
 def test_a_groups_file_of_another_run_is_moved_aside_and_refused_by_name(tmp_path: Path) -> None:

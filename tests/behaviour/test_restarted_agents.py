@@ -15,7 +15,8 @@ from runs import RINGS, Ring, States, coin, run, specification, until
 
 from cospan.client.agent import Agent
 from cospan.client.environment.workload_loader import load_workload, make_site
-from cospan.client.files.result_file import AgentResult, load_result
+from cospan.client.files.agent_result import AgentResult
+from cospan.client.files.result_file import load_result
 from cospan.client.learning.site_learner import SiteLearner
 from cospan.client.workload import Site, Workload
 from cospan.server.coordinator import Coordinator
@@ -78,7 +79,7 @@ def killed_and_started_again(folder: Path, workload: str) -> tuple[AgentResult, 
         ended(coordinator)
     after = load_result(path)
     assert (last["event"], last["rounds"]) == ("finished", after.number("gain_count")), "SIGTERM: the file is whole"
-    assert note.startswith(f"goes on from {path}, after {before.number('gain_count'):.0f} rounds")
+    assert note.startswith(f"continues from {path}, after {before.number('gain_count'):.0f} rounds")
     return before, after, note, path.parents[1] / "spec.toml"
 
 
@@ -114,7 +115,7 @@ def test_a_killed_agent_goes_on_with_its_chain(tmp_path: Path) -> None:
 
 def test_a_killed_agent_whose_environment_cannot_save_its_state_sees_new_data(tmp_path: Path) -> None:
     before, after, note, spec_file = killed_and_started_again(tmp_path, "toy_workload:workload")
-    assert note.endswith("its chain begins anew, for the state of its environment was not saved")
+    assert note.endswith("its chain starts over, for the state of its environment was not saved")
     check_that_it_went_on(before, after)
     spec = load_spec(spec_file)
     assert after.number("steps") == after.number("gain_count") * spec.method.steps_per_round

@@ -12,7 +12,8 @@ from cospan.client.environment.rollout import Chain
 from cospan.client.environment.workload_loader import load_workload, make_site, make_sites
 from cospan.client.files.group_file import GROUP, agents_of, load_group
 from cospan.client.files.result_file import contents, load_result, resume, save_result
-from cospan.client.learning.group_learner import GroupLearner, GroupSites
+from cospan.client.learning.group_blocks import GroupSites
+from cospan.client.learning.group_learner import GroupLearner
 from cospan.client.learning.site_learner import SiteLearner
 from cospan.client.workload import Sites, Workload
 from cospan.core.linalg.matrices import to_dense
@@ -365,7 +366,7 @@ def test_each_agents_file_is_that_of_the_agent_alone(preset: str, name: str, tog
 
 def test_the_cut_into_blocks_changes_nothing_but_rounding(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = group_of("synthetic")
-    monkeypatch.setattr("cospan.client.learning.group_learner._MOST", 2)
+    monkeypatch.setattr("cospan.client.learning.group_blocks._MOST", 2)
     cut = group_of("synthetic")
     assert [len(group.blocks) for group in (whole, cut)] == [1, 3]
     for number in range(4):
@@ -384,7 +385,7 @@ def test_the_cut_into_blocks_changes_nothing_but_rounding(monkeypatch: pytest.Mo
 def test_a_group_goes_on_from_its_file_bit_for_bit(
     preset: str, together: bool, with_baseline: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cospan.client.learning.group_learner._MOST", 2)
+    monkeypatch.setattr("cospan.client.learning.group_blocks._MOST", 2)
 
     def made() -> GroupLearner:
         return group_of("synthetic", preset, together=together, with_baseline=with_baseline)
@@ -434,7 +435,7 @@ def test_a_group_of_no_rounds_can_be_saved_and_gone_on_from(tmp_path: Path) -> N
 
 def test_what_is_saved_in_the_middle_of_a_round_is_of_the_round_before(monkeypatch: pytest.MonkeyPatch) -> None:
     """One block has learnt the round and another not; the chains then begin anew."""
-    monkeypatch.setattr("cospan.client.learning.group_learner._MOST", 2)
+    monkeypatch.setattr("cospan.client.learning.group_blocks._MOST", 2)
     group, basis = group_of("synthetic"), specification("synthetic", "practical").initial_basis()
     group.learn(0, basis)
     before = GROUP.contents(group, "run-1")

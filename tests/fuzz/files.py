@@ -17,7 +17,8 @@ from stored import stored_run
 from cospan.client.files.group_file import GROUP
 from cospan.client.files.result_file import resume, save_result
 from cospan.client.files.state_file import ONE_AGENT, StateFile
-from cospan.client.learning.group_learner import GroupLearner, GroupSites
+from cospan.client.learning.group_blocks import GroupSites
+from cospan.client.learning.group_learner import GroupLearner
 from cospan.client.learning.site_learner import SiteLearner
 from cospan.core.method import practical
 from cospan.server.storage.reader import read_basis, read_reports, read_saved, read_state

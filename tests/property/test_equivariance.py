@@ -12,8 +12,7 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from cospan.core.aggregation.basis_update import next_basis
-from cospan.core.learning.group_learner import GroupState, GroupTrajectory, learn_round_together
-from cospan.core.learning.learner import Trajectory
+from cospan.core.learning.learner import LearnerState, Trajectory, contribution_of, learn_round
 from cospan.core.learning.schedules import AveragedIterate
 from cospan.core.linalg.subspace import principal_angle_sine, random_basis
 from cospan.core.method import Aggregation, HeadUpdate, Method, compact, practical
@@ -66,7 +65,7 @@ def changes_up_to(power: float) -> st.SearchStrategy[list[UnitChange]]:
 CHANGES, LESSER_CHANGES = changes_up_to(6), changes_up_to(5)
 
 
-def chains(seed: int) -> list[GroupTrajectory]:
+def chains(seed: int) -> list[Trajectory]:
     """What the agents see in each round: few states with random features, and rewards of two kinds."""
     rng = np.random.default_rng(seed)
     features = rng.standard_normal((STATES, D))
@@ -82,25 +81,25 @@ def chains(seed: int) -> list[GroupTrajectory]:
             found = [np.searchsorted(steps[k, path[-1][k]], draws[k]) for k in range(AGENTS)]
             path.append(np.minimum(found, STATES - 1))
         places, visited = path[-1], np.stack(path, axis=1)
-        rounds.append(GroupTrajectory(features[visited], np.take_along_axis(rewards, visited[:, :-1], axis=1)))
+        rounds.append(Trajectory(features[visited], np.take_along_axis(rewards, visited[:, :-1], axis=1)))
     return rounds
 
 
-def sigmas_of(rounds: list[GroupTrajectory]) -> np.ndarray:
+def sigmas_of(rounds: list[Trajectory]) -> np.ndarray:
     return np.concatenate([played.rewards for played in rounds], axis=1).std(axis=1)
 
 
-def in_units(rounds: list[GroupTrajectory], changes: list[UnitChange]) -> list[GroupTrajectory]:
+def in_units(rounds: list[Trajectory], changes: list[UnitChange]) -> list[Trajectory]:
     factors, features, constants = columns(rounds, changes)
     return [
-        GroupTrajectory(
+        Trajectory(
             played.features * features[:, None, None], played.rewards * factors[:, None] + constants[:, None]
         )
         for played in rounds
     ]
 
 
-def columns(rounds: list[GroupTrajectory], changes: list[UnitChange]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def columns(rounds: list[Trajectory], changes: list[UnitChange]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     factors = np.array([change.factor for change in changes])
     constants = np.array([change.constant for change in changes]) * factors * sigmas_of(rounds)
     return factors, np.array([change.features for change in changes]), constants
@@ -113,7 +112,7 @@ class Learnt:
     basis: np.ndarray
 
 
-def by_single_agents(method: Method, rounds: list[GroupTrajectory]) -> Learnt:
+def by_single_agents(method: Method, rounds: list[Trajectory]) -> Learnt:
     fleet = JointFleet.initial(method, random_basis(D, R, np.random.default_rng(1)), AGENTS)
     for played in rounds:
         fleet = fleet.learning_from(
@@ -123,18 +122,18 @@ def by_single_agents(method: Method, rounds: list[GroupTrajectory]) -> Learnt:
     return Learnt(fleet.weights[0], gains, fleet.basis)
 
 
-def by_a_group(method: Method, rounds: list[GroupTrajectory]) -> Learnt:
+def by_a_group(method: Method, rounds: list[Trajectory]) -> Learnt:
     basis, squares = random_basis(D, R, np.random.default_rng(1)), None
-    state, weights = GroupState.initial(AGENTS, R), AveragedIterate(np.zeros((AGENTS, D)))
+    state, weights = LearnerState.initial(R, AGENTS), AveragedIterate(np.zeros((AGENTS, D)))
     for number, played in enumerate(rounds):
-        outcome = learn_round_together(state, basis, played, method)
-        state, weights = outcome.state, weights.updated(outcome.state.heads @ basis.T)
-        move = next_basis(basis, [outcome.contribution], method, number, squares)
+        outcome = learn_round(state, basis, played, method)
+        state, weights = outcome.state, weights.updated(outcome.state.head @ basis.T)
+        move = next_basis(basis, [contribution_of(outcome, method)], method, number, squares)
         basis, squares = move.basis, move.row_squares
-    return Learnt(weights.mean, state.gain_estimates, basis)
+    return Learnt(weights.mean, state.gain_estimate, basis)
 
 
-def check_same(before: Learnt, after: Learnt, rounds: list[GroupTrajectory], changes: list[UnitChange]) -> None:
+def check_same(before: Learnt, after: Learnt, rounds: list[Trajectory], changes: list[UnitChange]) -> None:
     factors, features, constants = columns(rounds, changes)
     weights = after.weights * (features / factors)[:, None]
     distances = np.linalg.norm(weights - before.weights, axis=1)

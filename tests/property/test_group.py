@@ -7,14 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cospan.core.aggregation.basis_update import Contribution
-from cospan.core.learning.group_learner import (
-    GroupOutcome,
-    GroupState,
-    GroupTrajectory,
-    learn_round_together,
-    summed,
-)
+from cospan.core.aggregation.basis_update import Contribution, sum_of_contributions
 from cospan.core.learning.learner import LearnerState, RoundOutcome, Trajectory, contribution_of, learn_round
 from cospan.core.linalg.matrices import DenseMatrix, FactoredMatrix, to_dense
 from cospan.core.linalg.subspace import random_basis
@@ -44,14 +37,14 @@ def methods(draw: st.DrawFn) -> Method:
     )
 
 
-def trajectories(agents: int, steps: int, dim: int, rng: np.random.Generator) -> GroupTrajectory:
+def trajectories(agents: int, steps: int, dim: int, rng: np.random.Generator) -> Trajectory:
     """Features of norm below one. The first agent's rewards never vary, and the last one's features are zero."""
     features = rng.uniform(-1.0, 1.0, (agents, steps + 1, dim)) / np.sqrt(dim)
     rewards = rng.standard_normal((agents, steps)) * rng.uniform(0.5, 2.0, (agents, 1))
     rewards[0] = 0.5
     if agents > 2:
         features[-1] = 0.0
-    return GroupTrajectory(features, rewards)
+    return Trajectory(features, rewards)
 
 
 def close(found: object, expected: object) -> None:
@@ -80,9 +73,9 @@ def same_contribution(found: Contribution, singles: list[Contribution]) -> None:
             close(getattr(found, name), expected)
 
 
-def same_states(found: GroupState, singles: list[LearnerState]) -> None:
+def same_states(found: LearnerState, singles: list[LearnerState]) -> None:
     for number, single in enumerate(singles):
-        mine = found.of_agent(number)
+        mine = found.of_agents(number)
         close(mine.head, single.head)
         close(mine.gain_estimate, single.gain_estimate)
         assert (mine.steps, mine.rewards.count) == (single.steps, single.rewards.count)
@@ -97,9 +90,7 @@ def same_states(found: GroupState, singles: list[LearnerState]) -> None:
                 close(getattr(mine.statistics, name), getattr(single.statistics, name))
 
 
-def alone(
-    states: list[LearnerState], basis: np.ndarray, played: GroupTrajectory, method: Method
-) -> list[RoundOutcome]:
+def alone(states: list[LearnerState], basis: np.ndarray, played: Trajectory, method: Method) -> list[RoundOutcome]:
     pairs = zip(states, played.features, played.rewards, strict=True)
     return [learn_round(state, basis, Trajectory(*rest), method) for state, *rest in pairs]
 
@@ -110,16 +101,18 @@ def test_a_group_learns_what_its_agents_learn_alone(
 ) -> None:
     """Over some rounds with other bases, and the sum of what they send."""
     rank, rng = min(rank, dim), np.random.default_rng(seed)
-    group, singles = GroupState.initial(agents, rank), [LearnerState.initial(rank)] * agents
+    group, singles = LearnerState.initial(rank, agents), [LearnerState.initial(rank)] * agents
     same_states(group, singles)
     for _ in range(ROUNDS):
         basis, played = random_basis(dim, rank, rng), trajectories(agents, method.steps_per_round, dim, rng)
-        outcome = learn_round_together(group, basis, played, method)
+        outcome = learn_round(group, basis, played, method)
         outcomes = alone(singles, basis, played, method)
         group, singles = outcome.state, [single.state for single in outcomes]
         same_states(group, singles)
-        same_contribution(outcome.contribution, [contribution_of(single, method) for single in outcomes])
-        close(outcome.mean_squared_errors, [single.mean_squared_error for single in outcomes])
+        same_contribution(
+            contribution_of(outcome, method), [contribution_of(single, method) for single in outcomes]
+        )
+        close(outcome.mean_squared_error, [single.mean_squared_error for single in outcomes])
 
 
 @given(st.sampled_from(HeadUpdate), st.integers(2, 9), st.integers(0, 2**32 - 1))
@@ -128,17 +121,18 @@ def test_a_group_may_learn_in_parts(head_update: HeadUpdate, agents: int, seed: 
     rng, method = np.random.default_rng(seed), replace(PRESETS["practical"](5), head_update=head_update)
     basis, played, cut = random_basis(6, 3, rng), trajectories(agents, 5, 6, rng), int(rng.integers(1, agents))
 
-    def learnt(part: slice) -> GroupOutcome:
-        mine = GroupTrajectory(played.features[part], played.rewards[part])
-        return learn_round_together(GroupState.initial(len(mine.rewards), 3), basis, mine, method)
+    def learnt(part: slice) -> RoundOutcome:
+        mine = Trajectory(played.features[part], played.rewards[part])
+        return learn_round(LearnerState.initial(3, len(mine.rewards)), basis, mine, method)
 
     whole, parts = learnt(slice(None)), [learnt(slice(cut)), learnt(slice(cut, None))]
-    found = summed([part.contribution for part in parts])
+    found = sum_of_contributions([contribution_of(part, method) for part in parts], keep_factors=True)
     assert found.weight == agents
-    close(to_dense(found.gradient), to_dense(whole.contribution.gradient))
-    close(found.head_second_moment, whole.contribution.head_second_moment)
+    expected = contribution_of(whole, method)
+    close(to_dense(found.gradient), to_dense(expected.gradient))
+    close(found.head_second_moment, expected.head_second_moment)
     if head_update is HeadUpdate.FULL_HISTORY:
-        close(found.row_sums, whole.contribution.row_sums)
+        close(found.row_sums, expected.row_sums)
 
 
 def test_few_agents_send_factors_and_many_send_the_matrix() -> None:
@@ -146,23 +140,23 @@ def test_few_agents_send_factors_and_many_send_the_matrix() -> None:
     rng, method = np.random.default_rng(1), PRESETS["practical"](5)
     for agents, kind in ((2, FactoredMatrix), (3, DenseMatrix)):
         played = trajectories(agents, 5, 6, rng)
-        outcome = learn_round_together(GroupState.initial(agents, 3), random_basis(6, 3, rng), played, method)
-        assert isinstance(outcome.contribution.gradient, kind)
+        outcome = learn_round(LearnerState.initial(3, agents), random_basis(6, 3, rng), played, method)
+        assert isinstance(outcome.gradient, kind)
 
 
 def test_a_singular_system_among_others_is_solved_as_alone() -> None:
     """κ = 10 steps · ‖z‖²/steps, so a transition from φ to 11 φ cancels the ridge: A + κ = 0."""
     method = replace(PRESETS["practical"](1), explained_power=0.0)
     features = np.array([[[0.0625], [0.6875]], [[0.3], [0.2]]])
-    played, basis = GroupTrajectory(features, np.array([[1.0], [2.0]])), np.eye(1)
-    outcome = learn_round_together(GroupState.initial(2, 1), basis, played, method)
+    played, basis = Trajectory(features, np.array([[1.0], [2.0]])), np.eye(1)
+    outcome = learn_round(LearnerState.initial(1, 2), basis, played, method)
     singles = alone([LearnerState.initial(1)] * 2, basis, played, method)
-    close(outcome.state.heads, [single.state.head for single in singles])
+    close(outcome.state.head, [single.state.head for single in singles])
 
 
 def test_a_warm_up_is_refused() -> None:
     played = trajectories(2, 5, 4, np.random.default_rng(0))
     with pytest.raises(ValueError, match="a group cannot take part in a warm-up"):
-        learn_round_together(
-            GroupState.initial(2, 2), np.eye(4)[:, :2], played, replace(PRESETS["practical"](5), warm_up_rounds=3)
+        learn_round(
+            LearnerState.initial(2, 2), np.eye(4)[:, :2], played, replace(PRESETS["practical"](5), warm_up_rounds=3)
         )

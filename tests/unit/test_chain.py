@@ -351,5 +351,5 @@ def test_an_environment_that_cannot_save_is_asked_once(caplog: pytest.LogCapture
     assert walk.saved() is None
     assert [record.message for record in caplog.records] == [
         "the environment of site-7 cannot save its state (TypeError: it has a builtins.object); started again, "
-        "its chain begins anew"
+        "its chain starts over"
     ]

@@ -10,7 +10,7 @@ import pytest
 
 from cospan.cli.output.plot import draw_convergence
 from cospan.cli.run_folder.progress_log import RoundRow
-from cospan.client.files.result_file import AgentResult
+from cospan.client.files.agent_result import AgentResult
 from cospan.core.method import practical
 from cospan.core.specification import RunSpecification
 

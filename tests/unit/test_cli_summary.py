@@ -31,7 +31,7 @@ from cospan.cli.run_folder.run_result import (
     result_document,
     with_medians,
 )
-from cospan.client.files.result_file import AgentResult
+from cospan.client.files.agent_result import AgentResult
 from cospan.client.placement import Host
 from cospan.core.method import practical
 from cospan.core.specification import RunSpecification, basis_digest

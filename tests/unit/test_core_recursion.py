@@ -44,12 +44,16 @@ def test_errors_that_grow_past_all_bounds_are_still_those_of_the_loop() -> None:
 
 
 def test_the_gains_are_those_of_one_update_after_another() -> None:
-    path = gain_path(0.5, [1.0, -2.0, 3.0], [0.1, 0.2, 0.3])
+    rewards, steps = np.array([1.0, -2.0, 3.0]), np.array([0.1, 0.2, 0.3])
+    path = gain_path(0.5, rewards, steps)
     estimate, expected = 0.5, [0.5]
     for reward, step in ((1.0, 0.1), (-2.0, 0.2), (3.0, 0.3)):
         estimate = gain_update(estimate, reward, step)
         expected.append(estimate)
-    assert path == expected
+    np.testing.assert_array_equal(path, expected)
+    both = gain_path(np.array([0.5, 0.0]), np.stack([rewards, -rewards]), steps)
+    np.testing.assert_array_equal(both[0], expected)
+    np.testing.assert_array_equal(both[1], gain_path(0.0, -rewards, steps))
 
 
 @pytest.mark.parametrize("decay", [0.0, 0.75, 0.999])

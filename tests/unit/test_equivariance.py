@@ -13,7 +13,8 @@ import pytest
 from runs import RINGS, States, coin, ring_site, specification
 
 from cospan.client.environment.workload_loader import make_site
-from cospan.client.learning.group_learner import GroupLearner, GroupSites
+from cospan.client.learning.group_blocks import GroupSites
+from cospan.client.learning.group_learner import GroupLearner
 from cospan.client.learning.site_learner import SiteLearner
 from cospan.client.workload import Site, Workload
 from cospan.core.exact_solutions import (
@@ -22,14 +23,13 @@ from cospan.core.exact_solutions import (
     relative_value_error,
     stationary_distribution,
 )
-from cospan.core.learning.group_learner import GroupState, GroupTrajectory, learn_round_together
 from cospan.core.learning.learner import LearnerState, Trajectory, contribution_of, learn_round
-from cospan.core.learning.units import bound_note
 from cospan.core.linalg.matrices import FactoredMatrix, to_dense
 from cospan.core.linalg.subspace import principal_angle_sine, random_basis
 from cospan.core.method import PRESETS, HeadUpdate, Method, compact, paper, practical
 from cospan.experiments.methods.compared_methods import JointFleet
 from cospan.simulation import Fleet
+from cospan.wire.notes import bound_note
 
 TOLERANCE = 1e-9
 OWN = ("practical", "compact")
@@ -171,20 +171,18 @@ def test_paper_has_no_units_of_its_own(head_update: HeadUpdate) -> None:
 def test_an_uploads_weight_cannot_be_divided_out(preset: str) -> None:
     """G = u vᵀ and W = v vᵀ with one v: W tells nothing that v does not. A group sums the same factors."""
     method, basis = PRESETS[preset](L), random_basis(STATES, 2, np.random.default_rng(3))
-    state, group = LearnerState.initial(2), GroupState.initial(1, 2)
+    state, group = LearnerState.initial(2), LearnerState.initial(2, 1)
     for (walk,) in walks(RARE, rounds=3, agents=1):
         outcome = learn_round(state, basis, walk, method)
         sent, state = contribution_of(outcome, method), outcome.state
         assert isinstance(sent.gradient, FactoredMatrix)
         right = sent.gradient.right[:, 0]
         np.testing.assert_array_equal(sent.head_second_moment, np.outer(right, right))
-        together = learn_round_together(
-            group, basis, GroupTrajectory(walk.features[None], walk.rewards[None]), method
-        )
+        together = learn_round(group, basis, Trajectory(walk.features[None], walk.rewards[None]), method)
         group = together.state
-        assert isinstance(together.contribution.gradient, FactoredMatrix)
-        np.testing.assert_allclose(together.contribution.gradient.right[:, 0], right, rtol=1e-10, atol=1e-15)
-        np.testing.assert_allclose(together.contribution.head_second_moment, np.outer(right, right), atol=1e-13)
+        assert isinstance(together.gradient, FactoredMatrix)
+        np.testing.assert_allclose(together.gradient.right[:, 0], right, rtol=1e-10, atol=1e-15)
+        np.testing.assert_allclose(together.head_second_moment, np.outer(right, right), atol=1e-13)
 
 
 def test_the_weight_is_in_both_factors_by_its_root() -> None:

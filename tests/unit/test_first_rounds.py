@@ -10,7 +10,8 @@ from runs import RINGS
 from cospan.client.environment.actions import problem_of_action
 from cospan.client.features import RadialBasisFeatures
 from cospan.client.learning.first_rounds import FirstRounds
-from cospan.client.learning.group_learner import GroupLearner, GroupSites
+from cospan.client.learning.group_blocks import GroupSites
+from cospan.client.learning.group_learner import GroupLearner
 from cospan.client.learning.run_config import specify
 
 UNIT = Box(-1.0, 1.0, (2,), np.float32)

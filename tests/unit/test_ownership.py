@@ -13,7 +13,7 @@ from cospan.cli.settings.run_specification import plan_again, plan_with_workload
 from cospan.client.environment.ownership import close_site, close_sites
 from cospan.client.environment.workload_loader import make_sites
 from cospan.client.group import AgentGroup
-from cospan.client.learning.group_learner import GroupSites
+from cospan.client.learning.group_blocks import GroupSites
 from cospan.client.learning.run_config import specify
 from cospan.client.workload import Site, Workload
 from cospan.simulation import Fleet

@@ -2,7 +2,7 @@
 
 import io
 import pickle
-from dataclasses import replace
+from dataclasses import astuple, replace
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +78,7 @@ def test_a_learner_goes_on_where_it_left_off(tmp_path: Path, with_baseline: bool
     assert (fresh.weights.count, fresh.gain.count) == (4, 4)
     assert fresh.weights.mean.tobytes() == original.weights.mean.tobytes()
     assert (fresh.chain.steps, fresh.mean_reward) == (12, original.mean_reward)
-    assert fresh.state.rewards == original.state.rewards
+    assert astuple(fresh.state.rewards) == astuple(original.state.rewards)
     for name in ("basis", "system", "rewards", "traces"):
         ours, theirs = (getattr(each.state.statistics, name, None) for each in (fresh, original))
         np.testing.assert_array_equal(ours, theirs)

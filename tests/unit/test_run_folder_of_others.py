@@ -16,8 +16,9 @@ from cospan.cli.commands.runs import describe
 from cospan.cli.output.log_lines import log_to_file, stop_logging
 from cospan.cli.run_folder.layout import RunFolder, write_text
 from cospan.cli.run_folder.stored_rounds import read_rounds
+from cospan.client.files.agent_result import AgentResult
 from cospan.client.files.group_file import _loaded_chains
-from cospan.client.files.result_file import FORMAT, AgentResult, load_result
+from cospan.client.files.result_file import FORMAT, load_result
 from cospan.client.files.state_file import ONE_AGENT, StateFile
 from cospan.dashboard.auth import read_token
 from cospan.wire.errors import CospanError, RunFileError

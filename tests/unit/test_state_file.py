@@ -217,7 +217,7 @@ def test_it_goes_on_from_its_own(tmp_path: Path) -> None:
     kept = StateFile(tmp_path, again, ONE_AGENT, run_id="run-1")
     words = kept.take_up()
     assert kept.path == tmp_path / "site-1.npz"
-    assert words.startswith(f"goes on from {kept.path}, after 4 rounds; its chain begins anew, for the state of")
+    assert words.startswith(f"continues from {kept.path}, after 4 rounds; its chain starts over, for the state of")
     assert (again.rounds, again.last_round) == (4, 3)
 
 
@@ -259,7 +259,7 @@ def test_a_damaged_file_is_given_another_name(tmp_path: Path, content: bytes) ->
     path = tmp_path / "a.npz"
     path.write_bytes(content)
     words = StateFile(path, learner(), ONE_AGENT, run_id="run-1").take_up()
-    assert words.endswith(f"; it begins anew, and that file is now {tmp_path / 'a.damaged.npz'}")
+    assert words.endswith(f"; it starts from nothing, and that file is now {tmp_path / 'a.damaged.npz'}")
     assert (tmp_path / "a.damaged.npz").read_bytes() == content
 
 

@@ -117,7 +117,7 @@ def test_rounds_that_are_not_in_their_places_are_refused(tmp_path: Path) -> None
         list(read_reports(path))
 
 
-@pytest.mark.parametrize("suffix", ["-wal", "-shm", "-write_queue"])
+@pytest.mark.parametrize("suffix", ["-wal", "-shm", "-journal"])
 def test_a_pipe_beside_a_file_is_not_waited_for(tmp_path: Path, suffix: str) -> None:
     path = stored_run(tmp_path, 3)
     os.mkfifo(path.with_name(path.name + suffix))

@@ -14,7 +14,7 @@ from cospan.cli.output.log_lines import JsonFormatter
 from cospan.cli.output.progress import LinesView
 from cospan.cli.output.table import table
 from cospan.core.specification import unprintable_problem
-from cospan.wire.text import MAX_RECORD, printable, printable_lines
+from cospan.wire.text import MAX_RECORD, and_more, listed, printable, printable_lines
 
 HOSTILE = {
     "escape": "\x1b[2J\x1b]0;title\x07",
@@ -93,3 +93,15 @@ def test_a_record_is_bounded() -> None:
     except ValueError:
         long = logging.LogRecord("cospan", logging.ERROR, "", 0, "x" * 10**6, (), sys.exc_info())
     assert len(JsonFormatter().format(long)) < 10 * MAX_RECORD
+
+
+def test_listed_names_the_first_and_counts_the_others() -> None:
+    assert listed([f"site-{index}" for index in range(7)]) == "site-0, site-1, site-2, site-3, site-4 and 2 more"
+    assert listed(("a", "b", "c"), 2) == "a, b and 1 more"
+    assert listed(("a", "b"), 2) == "a, b"
+    assert listed([]) == ""
+
+
+def test_and_more_counts_the_rows_that_are_not_shown() -> None:
+    assert and_more(1025, 25) == ["… and 1,000 more"]
+    assert and_more(25, 25) == []

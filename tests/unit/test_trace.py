@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cospan.client.files.result_file import AgentResult, traces
+from cospan.client.files.agent_result import AgentResult
+from cospan.client.files.result_file import traces
 from cospan.client.learning.learning_curve import MOST_ROUNDS, LearningCurve, most_rounds
 
 

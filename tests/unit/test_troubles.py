@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cospan.cli.output.run_problems import Warnings, lost_agents, named, poorly_explained, with_causes
+from cospan.cli.output.run_problems import Warnings, lost_agents, poorly_explained, with_causes
 from cospan.cli.output.summary import summary_lines
 from cospan.cli.run_folder.run_result import AgentRow, DepartedAgent, RunOutcome, read_outcome, result_document
 from cospan.client.learning.default_run import new_specification
@@ -94,7 +94,3 @@ def test_a_fleet_of_one_kind_is_not_warned_of() -> None:
     assert poorly_explained(rows(*shares), 12) == []
     assert poorly_explained(rows(None, None, None, None, None), 3) == []
     assert poorly_explained(rows(0.99, 0.99, 0.3), 3) == []
-
-
-def test_of_many_names_the_first_are_shown() -> None:
-    assert named([f"site-{index}" for index in range(7)]) == "site-0, site-1, site-2, site-3, site-4 and 2 more"

@@ -14,7 +14,8 @@ from cospan.client.environment.workload_loader import make_site
 from cospan.client.features import OneHotFeatures
 from cospan.client.files.group_file import GROUP
 from cospan.client.files.result_file import save_result
-from cospan.client.learning.group_learner import GroupLearner, GroupSites
+from cospan.client.learning.group_blocks import GroupSites
+from cospan.client.learning.group_learner import GroupLearner
 from cospan.client.learning.site_learner import SiteLearner
 from cospan.core.method import practical
 from cospan.core.specification import RunSpecification
@@ -138,7 +139,7 @@ def test_files_that_are_none(tmp_path: Path) -> None:
     spec = replace(learner.specification, agents=1)
     group = GroupLearner(GroupSites.of(load_workload("queues"), (0,), 43, SEED), spec, names=("site-0",))
     npz.save_npz(path, **GROUP.contents(group, "run-1"))
-    with pytest.raises(RunFileError, match=r"has the format 'cospan-group-2'; .* file of one agent"):
+    with pytest.raises(RunFileError, match=r"has the format 'cospan-group-3'; .* file of one agent"):
         ValueFunction.load(path)
     save_result(path, learner, run_id="run-1")
     npz.save_npz(path, **{**npz.load_npz(path, "a test"), "format": "cospan-agent-1"})

@@ -16,7 +16,8 @@ from cospan.client.files.group_file import GROUP
 from cospan.client.files.persistence import StatePolicy
 from cospan.client.files.result_file import save_result
 from cospan.client.files.state_file import CHECKPOINT_SECONDS, StateFile
-from cospan.client.learning.group_learner import AgentOfGroup, GroupLearner, GroupSites, group_name, no_warm_up
+from cospan.client.learning.group_blocks import GroupSites
+from cospan.client.learning.group_learner import AgentOfGroup, GroupLearner, group_name, no_warm_up
 from cospan.client.learning.site_learner import FAILED, Warned
 from cospan.client.session.driver import PROGRESS_TIMEOUT_SECONDS, SessionDriver
 from cospan.client.session.message_checks import MEMORY_GIB

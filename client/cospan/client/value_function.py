@@ -14,8 +14,9 @@ from jaxtyping import Float
 
 from cospan.client.environment.rollout import checked_features
 from cospan.client.environment.workload_loader import load_workload, make_site
+from cospan.client.files.agent_result import AgentResult
 from cospan.client.files.result_file import FORMAT as AGENT_FORMAT
-from cospan.client.files.result_file import AgentResult, Learnt, check_format
+from cospan.client.files.result_file import Learnt, check_format
 from cospan.client.workload import FeatureMap, Workload
 from cospan.client.workloads import BUILT_IN
 from cospan.wire.errors import RunFileError

@@ -66,7 +66,7 @@ class AgentEstimate:
     def of(cls, halves: HalfSums, moments: FeatureMoments) -> "AgentEstimate":
         """Of all that an agent has seen."""
         sums: TransitionSums = halves.joined
-        floor = PRIOR_STEPS * sums.squares / (sums.steps * sums.steps * len(sums.traces))
+        floor = PRIOR_STEPS * float(sums.squares) / (sums.steps * sums.steps * len(sums.traces))
         return cls(halves.estimates, moments.covariance, floor)
 
     @property

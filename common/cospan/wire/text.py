@@ -5,6 +5,8 @@ turns the direction of writing can hide or forge what a person reads. Identifier
 an agent's name) are refused where they hold such characters; sentences are shown, each such character replaced.
 """
 
+from collections.abc import Sequence
+
 MAX_TEXT = 512
 CUT = "…"
 """Stands for the rest of a text that is too long."""
@@ -16,6 +18,8 @@ MAX_RECORD = 8000
 """Most characters of the message of a log record."""
 MAX_TRACEBACK = 64_000
 """Most characters of the traceback of a log record."""
+MAX_NAMED = 5
+"""Most names in one sentence."""
 
 
 def printable(text: str, most: int = MAX_TEXT) -> str:
@@ -33,6 +37,16 @@ def printable_lines(text: str, most: int = MAX_TRACEBACK) -> str:
     """Several lines, each made printable; at most `most` characters in all."""
     kept = text if len(text) <= most else text[: max(most - 1, 0)] + CUT[:most]
     return "\n".join(printable(line, most) for line in kept.splitlines())
+
+
+def listed(names: Sequence[str], most: int = MAX_NAMED) -> str:
+    """The first `most` names, separated by commas, and the number of the others: "a, b and 4 more"."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def and_more(count: int, most: int) -> list[str]:
+    """The line below the first `most` rows of a table of `count` rows; no line if these are all."""
+    return [f"… and {count - most:,} more"] if count > most else []
 
 
 def _shown(character: str) -> str:

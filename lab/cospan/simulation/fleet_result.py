@@ -15,7 +15,7 @@ from cospan.core.specification import RunSpecification, basis_digest
 from cospan.core.statistics import best, best_of_rows, known, median, medians_by_round
 from cospan.simulation.local_run import AnyLearner
 from cospan.wire.messages import RoundReport
-from cospan.wire.text import printable
+from cospan.wire.text import and_more, printable
 
 _MOST_ROWS = 20
 
@@ -101,8 +101,7 @@ class FleetResult:
             _row(agent, error)
             for agent, error in zip(self.agents[:_MOST_ROWS], self.independent_errors.tolist(), strict=False)
         ]
-        more = len(self.agents) - len(rows)
-        below = f"<p>… and {more:,} more</p>" if more else ""
+        below = "".join(f"<p>{line}</p>" for line in and_more(len(self.agents), len(rows)))
         title = html.escape(f"{self._title}; {self._errors}")
         return f"<p><b>{title}</b></p><table><tr>{head}</tr>{''.join(rows)}</table>{below}"
 

@@ -13,12 +13,12 @@ import numpy as np
 
 from cospan.client.environment.ownership import close_site
 from cospan.client.environment.workload_loader import make_site
-from cospan.client.learning.group_learner import AgentOfGroup, GroupLearner, GroupSites
+from cospan.client.learning.group_blocks import GroupSites
+from cospan.client.learning.group_learner import AgentOfGroup, GroupLearner
 from cospan.client.learning.site_learner import SiteLearner
 from cospan.client.placement import Host
 from cospan.client.workload import Site, Workload
 from cospan.core.aggregation.fallback import sound_move
-from cospan.core.learning.units import bound_note
 from cospan.core.specification import RunSpecification
 from cospan.server import machine
 from cospan.server.machine.events import (
@@ -40,6 +40,7 @@ from cospan.server.machine.events import (
 from cospan.server.machine.state import CoordinatorState
 from cospan.wire.errors import WorkloadBehaviourError
 from cospan.wire.messages import BasisUpdate, Join, RoundReport, RunPhase
+from cospan.wire.notes import bound_note
 
 log = logging.getLogger(__name__)
 

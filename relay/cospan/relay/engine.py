@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Collection
 
 from cospan.client.session.transport import Transport
-from cospan.core.aggregation.partial_sums import sum_of_contributions
+from cospan.core.aggregation.basis_update import sum_of_contributions
 from cospan.core.method import DEFAULT_MIN_STEPS
 from cospan.relay import machine
 from cospan.relay.events import Command, Event, Host, SumUp, UpstreamEvent

@@ -50,7 +50,6 @@ from cospan.cli.run_folder.stored_run import (
 )
 from cospan.cli.settings.layers import load_settings
 from cospan.cli.settings.run_specification import RunPlan, plan_alone, plan_resumed, plan_with_workload
-from cospan.core.learning.units import bound_note
 from cospan.core.specification import RunSpecification
 from cospan.server.coordinator import Coordinator
 from cospan.server.machine.events import Note, ReportRound, Suspend
@@ -63,6 +62,7 @@ from cospan.wire.console import say
 from cospan.wire.errors import CospanError, InterruptedRunError, InvalidValueError, RunFileError
 from cospan.wire.files.descriptor_limit import raise_file_limit
 from cospan.wire.messages import FinishCause, RoundReport
+from cospan.wire.notes import bound_note
 from cospan.wire.security.tls import TlsFiles, check_usable
 
 DEFAULT_PORT = 50051

@@ -14,6 +14,7 @@ from cospan.server.storage.reader import read_basis
 from cospan.wire.errors import RunFileError
 from cospan.wire.files.npz import load_npz, save_npz
 from cospan.wire.files.spec_file import load_spec, to_toml
+from cospan.wire.text import listed
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -94,8 +95,7 @@ def folder_of(run: Path) -> RunFolder:
     names = [path.name for path in run_folders(run)]
     if not names:
         raise RunFileError(f"{run} holds no run; name the folder of one, see `cospan runs`")
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    raise RunFileError(f"{run} is a folder of runs; name one of them: {', '.join(names[-3:])}{more}")
+    raise RunFileError(f"{run} is a folder of runs; name one of them: {listed([*names[-3:], *names[:-3]], 3)}")
 
 
 def _check_output(output: Path, folder: RunFolder, *, force: bool) -> None:

@@ -14,7 +14,8 @@ import numpy as np
 from cospan.cli.commands.export import find_basis, folder_of
 from cospan.cli.run_folder.layout import RunFolder, write_text
 from cospan.cli.run_folder.stored_rounds import read_rounds
-from cospan.client.files.result_file import AgentResult, load_result
+from cospan.client.files.agent_result import AgentResult
+from cospan.client.files.result_file import load_result
 from cospan.core.learning.units import Units
 from cospan.core.specification import RunSpecification
 from cospan.dashboard.payloads import AGENT_COLUMNS, agent_row, heat_map, run_identity, series_of, spectrum_values
@@ -188,7 +189,7 @@ def _spectrum(spec: RunSpecification, files: dict[str, AgentResult]) -> Spectrum
         if spec.method.reward_scaled:
             count, _, squares, _ = file.numbers("reward_moments", 1)
             steps = max(count, 1.0)
-            unit = Units.of(squares / steps, file.number("feature_squares") / steps).head
+            unit = float(Units.of(squares / steps, file.number("feature_squares") / steps).head)
         if len(head) == spec.rank and np.isfinite(head).all():
             moment += np.outer(head / unit, head / unit)
     return spectrum_of(moment, len(files))

@@ -16,7 +16,7 @@ from typing import Any, TextIO
 from cospan.cli.output.log_lines import log_errors_to_stderr, log_to_file, stop_logging
 from cospan.cli.output.plot import draw_convergence
 from cospan.cli.output.progress import View, choose_view
-from cospan.cli.output.run_problems import lost_agents, named, poorly_explained, with_causes
+from cospan.cli.output.run_problems import lost_agents, poorly_explained, with_causes
 from cospan.cli.output.summary import summary_lines
 from cospan.cli.processes.agent_argv import check_open_files
 from cospan.cli.processes.dashboard import plan_dashboard
@@ -50,8 +50,9 @@ from cospan.cli.settings.run_warnings import advise, of_agents, of_features, of_
 from cospan.client.agent import default_agent_id
 from cospan.client.environment.ownership import closing_on_failure
 from cospan.client.environment.workload_loader import true_basis
+from cospan.client.files.agent_result import AgentResult
 from cospan.client.files.group_file import OF_AGENTS, agents_of, load_group
-from cospan.client.files.result_file import AgentResult, load_result
+from cospan.client.files.result_file import load_result
 from cospan.client.learning.default_run import DEFAULT_ROUNDS
 from cospan.client.placement import Host, hosts_of
 from cospan.client.session.run_checks import below_floor
@@ -61,6 +62,7 @@ from cospan.wire.errors import AgentsLostError, InterruptedRunError, InvalidValu
 from cospan.wire.files.descriptor_limit import raise_file_limit
 from cospan.wire.files.safe_files import MAX_RESULT_BYTES, read_text
 from cospan.wire.messages import FinishCause
+from cospan.wire.text import listed
 
 log = logging.getLogger(__name__)
 
@@ -415,8 +417,8 @@ def _exit_code(outcome: RunOutcome, interrupted: str, folder: RunFolder, *, allo
         lost = lost_agents(outcome)
         if lost and not allow_losses:
             raise AgentsLostError(
-                f"the run began with {spec.agents} agents and lost {len(lost)} of them: {named(lost)}; the summary "
-                "says why. What was learnt is kept; --allow-losses makes this exit code 0"
+                f"the run began with {spec.agents} agents and lost {len(lost)} of them: {listed(lost)}; the "
+                "summary says why. What was learnt is kept; --allow-losses makes this exit code 0"
             )
         return 0
     of = f" of {spec.rounds}" if spec.rounds else ""

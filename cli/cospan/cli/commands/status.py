@@ -9,14 +9,12 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from cospan.cli.output.table import MOST_ROWS, and_more, table
+from cospan.cli.output.table import MOST_ROWS, table
 from cospan.cli.processes.admin_client import fetch_run
 from cospan.cli.settings.layers import load_settings
-from cospan.core.learning.units import bound_note
 from cospan.wire.messages import AgentPhase, AgentReport, RunPhase, RunReport
-from cospan.wire.text import MAX_RECORD, printable
-
-_NAMED = 5
+from cospan.wire.notes import bound_note
+from cospan.wire.text import MAX_RECORD, and_more, listed, printable
 
 
 def show_status(flags: Mapping[str, Any], config: Path | None, *, json: bool) -> int:
@@ -52,7 +50,7 @@ def status_lines(report: RunReport, now: float | None = None, *, width: int | No
         lines.append(bound_note(bounded, spec.method))
     if report.agents:
         rows = [_row(agent) for agent in report.agents[:MOST_ROWS]]
-        lines += ["", *table(_COLUMNS, rows, width=width), *and_more(len(report.agents))]
+        lines += ["", *table(_COLUMNS, rows, width=width), *and_more(len(report.agents), MOST_ROWS)]
     return lines
 
 
@@ -99,11 +97,9 @@ def _waiting(report: RunReport, seconds: str, now: float) -> str:
 def _named(agents: Iterable[AgentReport], now: float) -> str:
     """Each with the time of day at which it was last heard, the most silent first; only the first few are named."""
     ordered = sorted(agents, key=lambda agent: -agent.seconds_since_last_message)
-    named = [
-        f"{agent.agent_id} (last seen {_clock(now - agent.seconds_since_last_message)})"
-        for agent in ordered[:_NAMED]
-    ]
-    return ", ".join(named) + (f" and {len(ordered) - _NAMED} more" if len(ordered) > _NAMED else "")
+    return listed(
+        [f"{agent.agent_id} (last seen {_clock(now - agent.seconds_since_last_message)})" for agent in ordered]
+    )
 
 
 def _clock(seconds: float) -> str:

@@ -9,7 +9,8 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from cospan.cli.run_folder.progress_log import RoundRow
-from cospan.client.files.result_file import AgentResult, traces
+from cospan.client.files.agent_result import AgentResult
+from cospan.client.files.result_file import traces
 from cospan.core.specification import RunSpecification
 from cospan.experiments.plots.axes import finish, import_matplotlib, log_scale, save
 

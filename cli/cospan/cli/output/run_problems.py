@@ -7,20 +7,14 @@ from dataclasses import dataclass, field, replace
 
 from cospan.cli.output.progress import View
 from cospan.cli.run_folder.run_result import AgentRow, DepartedAgent, RunOutcome
+from cospan.wire.text import listed
 
 log = logging.getLogger(__name__)
 
-_NAMED = 5
 _FEWEST_SHARES = 4
 """With fewer agents nobody can say what is usual."""
 _UNEXPLAINED, _UNEXPLAINED_TIMES = 0.1, 5.0
 """A site is warned of that leaves more than this unexplained, and so many times as much as the median site."""
-
-
-def named(agents: Sequence[str]) -> str:
-    """The first of some names, and how many more there are."""
-    more = f" and {len(agents) - _NAMED} more" if len(agents) > _NAMED else ""
-    return ", ".join(agents[:_NAMED]) + more
 
 
 @dataclass(slots=True)
@@ -54,7 +48,7 @@ class Warnings:
     def sentences(self) -> list[str]:
         """One for each kind, for a summary."""
         return [
-            each.text + (f" (the same of {named(each.agents[1:])})" if len(each.agents) > 1 else "")
+            each.text + (f" (the same of {listed(each.agents[1:])})" if len(each.agents) > 1 else "")
             for each in self._found.values()
         ]
 
@@ -84,10 +78,10 @@ def poorly_explained(agents: Sequence[AgentRow], rank: int) -> list[str]:
     poor = sorted((share, name) for name, share in known if 1.0 - share > least)
     if not poor:
         return []
-    listed = named([f"{name} ({share:.0%})" for share, name in poor])
+    sites = listed([f"{name} ({share:.0%})" for share, name in poor])
     return [
         f"the shared subspace explains {usual:.0%} of the rewards' pattern at the median site, and far less "
-        f"at {listed}: such sites may be of another kind; run them as a fleet of their own, or raise the rank, "
+        f"at {sites}: such sites may be of another kind; run them as a fleet of their own, or raise the rank, "
         f"now {rank}"
     ]
 

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from cospan.cli.output.table import MOST_ROWS, and_more, table
+from cospan.cli.output.table import MOST_ROWS, table
 from cospan.cli.run_folder.run_result import AgentRow, RunOutcome, ratio
-from cospan.core.learning.units import bound_note
-from cospan.wire.text import MAX_RECORD, printable
+from cospan.wire.notes import bound_note
+from cospan.wire.text import MAX_RECORD, and_more, printable
 
 _COLUMNS = ("agent", "site", "mean reward", "joint", "independent", "ratio", "note")
 _NUMBERS = (2, 3, 4, 5)
@@ -32,7 +32,9 @@ def summary_lines(
     ]
     columns = _COLUMNS if departed else _COLUMNS[:-1]
     rows = [row[: len(columns)] for row in rows]
-    lines = [*table(columns, rows, numbers=_NUMBERS, width=width), *and_more(len(agents))] if rows else []
+    lines = (
+        [*table(columns, rows, numbers=_NUMBERS, width=width), *and_more(len(agents), MOST_ROWS)] if rows else []
+    )
     warnings = [f"warning: {sentence}" for sentence in outcome.warnings]
     return [
         *lines,
@@ -76,7 +78,7 @@ def _medians(document: dict[str, Any]) -> list[str]:
 def _departures(outcome: RunOutcome) -> list[str]:
     shown = outcome.departures[:MOST_ROWS]
     lines = [printable(f"gone: {gone.agent_id} in round {gone.round} ({gone.cause})", MAX_RECORD) for gone in shown]
-    return lines + and_more(len(outcome.departures))
+    return lines + and_more(len(outcome.departures), MOST_ROWS)
 
 
 def _bounded(document: dict[str, Any], outcome: RunOutcome) -> list[str]:

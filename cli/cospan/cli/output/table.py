@@ -30,11 +30,6 @@ def table(
     return [_line(row, widths, numbers) for row in (columns, *rows)]
 
 
-def and_more(count: int, most: int = MOST_ROWS) -> list[str]:
-    """The line after the first `most` of so many; none where that is all of them."""
-    return [f"… and {count - most:,} more"] if count > most else []
-
-
 def _shrink(widths: list[int], numbers: Sequence[int], room: int) -> None:
     """Narrows the widest column of text, one character at a time, until all fit or none can give any more."""
     while sum(widths) > room:

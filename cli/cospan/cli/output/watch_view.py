@@ -11,6 +11,7 @@ from cospan.cli.commands.status import doing, run_document, sentence
 from cospan.cli.output.sparkline import ASCII, BLOCKS, sparkline
 from cospan.cli.output.table import table
 from cospan.wire.messages import AgentPhase, AgentReport, RunPhase, RunReport
+from cospan.wire.text import and_more
 
 if TYPE_CHECKING:
     from cospan.cli.processes.this_process import JsonLines
@@ -112,9 +113,7 @@ def _agents(report: RunReport, *, width: int, height: int) -> list[str]:
     columns = ("agent", "phase", "last heard") if width < _NARROW else _COLUMNS
     rows = [_row(agent)[: len(columns)] for agent in shown]
     lines = ["", *(_cut(line, width) for line in table(columns, rows, width=width))]
-    if len(shown) < len(ordered):
-        lines.append(_cut(f"… and {len(ordered) - len(shown):,} more", width))
-    return lines
+    return lines + [_cut(line, width) for line in and_more(len(ordered), len(shown))]
 
 
 _COLUMNS = ("agent", "phase", "last heard", "counted", "back", "note")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from types import FrameType
 
 from cospan.cli.output.progress import View
-from cospan.cli.output.run_problems import Warnings, named
+from cospan.cli.output.run_problems import Warnings
 from cospan.cli.processes.this_process import stop_signals
 from cospan.cli.run_folder.layout import RunFolder, point_to_newest_of
 from cospan.cli.run_folder.progress_log import AgentProgress, RunMonitor
@@ -20,6 +20,7 @@ from cospan.client.placement import Host
 from cospan.server.machine.events import Note
 from cospan.simulation.local_run import AnyLearner, LocalRun
 from cospan.wire.files.npz import save_npz
+from cospan.wire.text import listed
 
 _REDRAW_SECONDS = 0.25
 
@@ -100,7 +101,7 @@ class InProcessRun:
 
     def _on_failure(self, agents: Sequence[str], why: str) -> None:
         self.losses |= dict.fromkeys(agents, why)
-        self._view.tell(f"{named(agents)} failed: {why}")
+        self._view.tell(f"{listed(agents)} failed: {why}")
 
     def _save(self, learner: AnyLearner | AgentOfGroup) -> None:
         if not isinstance(learner, AgentOfGroup):
@@ -114,6 +115,6 @@ class InProcessRun:
 
     def _on_note(self, note: Note) -> None:
         if note.kind == "agent-gone":
-            self._view.note(f"round {note.round}: {named(note.agent_ids)} is gone: {note.text}")
+            self._view.note(f"round {note.round}: {listed(note.agent_ids)} is gone: {note.text}")
         elif note.kind == "head-bounded":
             self._view.note(f"round {note.round}: {note.text}")

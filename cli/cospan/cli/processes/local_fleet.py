@@ -16,7 +16,7 @@ from typing import Any
 from cospan.cli.output.exit_codes import INTERRUPTED
 from cospan.cli.output.log_lines import log_to_file, stop_logging
 from cospan.cli.output.progress import View
-from cospan.cli.output.run_problems import Warnings, named
+from cospan.cli.output.run_problems import Warnings
 from cospan.cli.processes.admin_client import watch_rounds
 from cospan.cli.processes.agent_argv import arguments_of
 from cospan.cli.processes.child_process import Child
@@ -31,6 +31,7 @@ from cospan.client.placement import Host
 from cospan.wire.errors import CospanError, UsageError
 from cospan.wire.files.spec_file import to_toml
 from cospan.wire.limits import max_message_bytes
+from cospan.wire.text import listed
 
 log = logging.getLogger(__name__)
 
@@ -212,7 +213,7 @@ class LocalFleet:
                 point_to_newest_of(self._folder)
             case "agent-gone" if self._started or self._resumption is None:  # those of a resumed run start again
                 self._view.note(
-                    f"round {document['round']}: {named(document['agents'])} is gone: {document['message']}"
+                    f"round {document['round']}: {listed(document['agents'])} is gone: {document['message']}"
                 )
 
     def _on_agent_event(self, child: Child, document: dict[str, Any]) -> None:
@@ -229,7 +230,7 @@ class LocalFleet:
     def _lose(self, agents: Sequence[str], why: str) -> None:
         """Agents have failed while the run goes on: their sentence is shown wherever people look."""
         self.losses |= dict.fromkeys(agents, why)
-        shown = named(agents)
+        shown = listed(agents)
         log.warning("%s failed: %s", shown, why)  # not an error, which would be shown twice
         self._view.tell(f"{shown} failed: {why}")
 

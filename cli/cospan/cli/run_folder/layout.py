@@ -34,8 +34,8 @@ _OWN_FILES = (
     *("spec.toml", "result.json", "rounds.csv", "basis.npz", "log.jsonl", "convergence.png", "launch.json"),
     ".subspace_errors.csv",
     *(f".{name}.*.tmp" for name in ("spec.toml", "result.json", "rounds.csv", "basis.npz", "launch.json")),
-    *(STORE, f"{STORE}-wal", f"{STORE}-shm", f"{STORE}-write_queue"),
-    *(f".{STORE}.lock", f".{STORE}.new", f".{STORE}.new-write_queue"),
+    *(STORE, f"{STORE}-wal", f"{STORE}-shm", f"{STORE}-journal"),
+    *(f".{STORE}.lock", f".{STORE}.new", f".{STORE}.new-journal"),
     *("agents/site-*.npz", "agents/group-*.npz", "agents/.site-*.npz.*.tmp", "agents/.group-*.npz.*.tmp"),
 )
 """What a run writes; of another name nothing is removed."""

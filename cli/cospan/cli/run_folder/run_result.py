@@ -17,7 +17,7 @@ from cospan.wire.errors import CospanError
 from cospan.wire.text import printable
 
 if TYPE_CHECKING:  # a coordinator has no agents' results, and is not to import what agents need
-    from cospan.client.files.result_file import AgentResult
+    from cospan.client.files.agent_result import AgentResult
 
 
 class RunFailedError(CospanError):

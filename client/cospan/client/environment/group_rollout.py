@@ -15,7 +15,6 @@ from cospan.client.environment.plain_values import packed, unpacked
 from cospan.client.environment.rollout import Chain, checked_features, origin_of_chain
 from cospan.client.workload import FeatureMap, Site, Sites
 from cospan.core.exact_solutions import ReferenceSolution
-from cospan.core.learning.group_learner import GroupTrajectory
 from cospan.core.learning.learner import Trajectory
 from cospan.wire.errors import WorkloadBehaviourError
 
@@ -58,7 +57,7 @@ class GroupRollout(Protocol):
         """What was wrong with the first action outside its space, of each chain that took one."""
         ...
 
-    def advance(self, steps: int) -> GroupTrajectory:
+    def advance(self, steps: int) -> Trajectory:
         """The next L steps of each.
 
         Raises:
@@ -66,7 +65,7 @@ class GroupRollout(Protocol):
         """
         ...
 
-    def advance_those_that_can(self, steps: int) -> tuple[GroupTrajectory, dict[int, WorkloadBehaviourError]]:
+    def advance_those_that_can(self, steps: int) -> tuple[Trajectory, dict[int, WorkloadBehaviourError]]:
         """The same, with the trajectory of those chains alone that kept their contract.
 
         The others are for the caller to `drop` before the next step.
@@ -75,12 +74,12 @@ class GroupRollout(Protocol):
             The trajectory, and by their places why the others failed.
 
         Raises:
-            WorkloadBehaviourError: nobody can say which chain failed, or all did.
+            WorkloadBehaviourError: the chain that failed cannot be identified, or all failed.
         """
         ...
 
     def drop(self, places: Collection[int]) -> None:
-        """Goes on without the chains in these places, and closes their environments where that is possible."""
+        """Removes the chains in these places, and closes their environments where that is possible."""
         ...
 
     def close(self) -> None:
@@ -94,7 +93,7 @@ class GroupRollout(Protocol):
     def go_on(
         self, steps: int, reward_sums: Float[np.ndarray, " n"], saved: tuple[str, list[np.ndarray]] | None
     ) -> str:
-        """As `Chain.go_on`, for all of them; why they begin anew, or empty."""
+        """As `Chain.go_on`, for all of them; the reason why they start over, or an empty text."""
         ...
 
 
@@ -129,9 +128,9 @@ class BatchedRollouts:
         self._places = np.arange(len(origins))
         """Of the chains that have not been dropped; the others are stepped with them, and not looked at."""
         self.action_warnings: tuple[str, ...] = ()
-        self._begin_anew(0, np.zeros(len(origins)))
+        self._start_over(0, np.zeros(len(origins)))
 
-    def _begin_anew(self, steps: int, reward_sums: Float[np.ndarray, " n"]) -> None:
+    def _start_over(self, steps: int, reward_sums: Float[np.ndarray, " n"]) -> None:
         self.steps, self.reward_sums, self._begun, self._between_rounds = steps, reward_sums, False, True
 
     def _reset(self) -> None:
@@ -139,14 +138,14 @@ class BatchedRollouts:
         self._chains.reset(seeds, generators)
         self._begun = True
 
-    def advance(self, steps: int) -> GroupTrajectory:
+    def advance(self, steps: int) -> Trajectory:
         """See `GroupRollout`."""
         trajectory, failures = self.advance_those_that_can(steps)
         for failure in failures.values():
             raise failure
         return trajectory
 
-    def advance_those_that_can(self, steps: int) -> tuple[GroupTrajectory, dict[int, WorkloadBehaviourError]]:
+    def advance_those_that_can(self, steps: int) -> tuple[Trajectory, dict[int, WorkloadBehaviourError]]:
         """See `GroupRollout`."""
         observations, rewards = self._played(steps)
         failures = self._bad_rewards(rewards)
@@ -171,7 +170,7 @@ class BatchedRollouts:
         self.reward_sums = total
         self._between_rounds = True
         played = features.reshape(len(sound), steps + 1, self.features.dim)
-        return GroupTrajectory(played, rewards[sound]), failures
+        return Trajectory(played, rewards[sound]), failures
 
     def _played(self, steps: int) -> tuple[np.ndarray, Float[np.ndarray, "n L"]]:
         """Observations and rewards of the chains that have not been dropped."""
@@ -240,7 +239,7 @@ class BatchedRollouts:
             raise
         except BaseException as failure:  # of the user's code; what was learnt can be kept all the same
             log.error(
-                "the environments of %s cannot save their states (%s: %s); started again, their chains begin anew",
+                "the environments of %s cannot save their states (%s: %s); started again, their chains start over",
                 *(self._name, type(failure).__name__, failure),
             )
             return None
@@ -249,7 +248,7 @@ class BatchedRollouts:
         self, steps: int, reward_sums: Float[np.ndarray, " n"], saved: tuple[str, list[np.ndarray]] | None
     ) -> str:
         """See `GroupRollout`."""
-        self._begin_anew(steps, reward_sums)
+        self._start_over(steps, reward_sums)
         if saved is None:
             return NOT_SAVED
         try:
@@ -259,7 +258,7 @@ class BatchedRollouts:
         except KeyboardInterrupt:
             raise
         except BaseException as failure:  # of the user's code, or of one of another version
-            self._begin_anew(steps, reward_sums)
+            self._start_over(steps, reward_sums)
             return f"the states of its environments cannot be loaded ({type(failure).__name__}: {failure})"
         return ""
 
@@ -294,11 +293,11 @@ class SequentialRollouts:
         """See `GroupRollout`."""
         return tuple(chain.action_warning for chain in self._chains if chain.action_warning)
 
-    def advance(self, steps: int) -> GroupTrajectory:
+    def advance(self, steps: int) -> Trajectory:
         """See `GroupRollout`."""
         return _stacked([chain.advance(steps) for chain in self._chains])
 
-    def advance_those_that_can(self, steps: int) -> tuple[GroupTrajectory, dict[int, WorkloadBehaviourError]]:
+    def advance_those_that_can(self, steps: int) -> tuple[Trajectory, dict[int, WorkloadBehaviourError]]:
         """See `GroupRollout`."""
         played, failures = [], {}
         for place, chain in enumerate(self._chains):
@@ -336,7 +335,7 @@ class SequentialRollouts:
     def go_on(
         self, steps: int, reward_sums: Float[np.ndarray, " n"], saved: tuple[str, list[np.ndarray]] | None
     ) -> str:
-        """See `GroupRollout`. Where one chain begins anew the others go on all the same."""
+        """See `GroupRollout`. Where one chain starts over the others still continue."""
         state = {"texts": [], "arrays": []} if saved is None else unpacked(*saved)
         known = list(zip(state["texts"], state["arrays"], strict=True))
         parts = known if len(known) == len(self._chains) else [None] * len(self._chains)
@@ -347,8 +346,8 @@ class SequentialRollouts:
         return NOT_SAVED if saved is None else next(filter(None, words), "")
 
 
-def _stacked(played: Sequence[Trajectory]) -> GroupTrajectory:
-    return GroupTrajectory(
+def _stacked(played: Sequence[Trajectory]) -> Trajectory:
+    return Trajectory(
         np.stack([trajectory.features for trajectory in played]),
         np.stack([trajectory.rewards for trajectory in played]),
     )

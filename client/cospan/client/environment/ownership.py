@@ -1,4 +1,4 @@
-"""Whoever makes a site closes it: environments may hold a port, a licence or a file."""
+"""The code that makes a site closes it: environments may hold a port, a licence or a file."""
 
 import contextlib
 import logging

@@ -47,9 +47,9 @@ class Chain:
         self._resumable = inner if isinstance(inner, Resumable) else None
         self.action_warning = ""
         """What was wrong with the first action outside the action space; empty where there was none."""
-        self._begin_anew()
+        self._start_over()
 
-    def _begin_anew(self, steps: int = 0, reward_sum: float = 0.0) -> None:
+    def _start_over(self, steps: int = 0, reward_sum: float = 0.0) -> None:
         """The chain has yet to begin. Its data follow from the steps taken before as well, so none come twice."""
         self._environment_seed, self._rng = origin_of_chain(*self._origin, steps)
         self._observation: Any = None
@@ -148,18 +148,18 @@ class Chain:
         except BaseException as failure:  # of the user's code; what was learnt can be kept all the same
             self._resumable = None
             log.error(
-                "the environment of %s cannot save its state (%s: %s); started again, its chain begins anew",
+                "the environment of %s cannot save its state (%s: %s); started again, its chain starts over",
                 *(self._name, type(failure).__name__, failure),
             )
             return None
 
     def go_on(self, steps: int, reward_sum: float, saved: tuple[str, list[np.ndarray]] | None) -> str:
-        """Goes on after `steps` steps: from what `saved` gave, or else with data that nobody has seen.
+        """Continues after `steps` steps: from the state that `saved` gave, or else with data not used before.
 
         Returns:
-            Why it begins anew, in words; empty where it goes on exactly.
+            The reason why it starts over; empty where it continues exactly.
         """
-        self._begin_anew(steps, reward_sum)
+        self._start_over(steps, reward_sum)
         if saved is None:
             return "the state of its environment was not saved"
         if self._resumable is None:
@@ -175,7 +175,7 @@ class Chain:
         except KeyboardInterrupt:
             raise
         except BaseException as failure:  # of the user's code, or of one of another version
-            self._begin_anew(steps, reward_sum)
+            self._start_over(steps, reward_sum)
             return f"the state of its environment cannot be loaded ({type(failure).__name__}: {failure})"
         return ""
 

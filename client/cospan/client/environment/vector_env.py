@@ -98,7 +98,7 @@ class VectorEnvRollouts:
         self._observations: np.ndarray = np.empty(0)
 
     def reset(self, seeds: Sequence[int], generators: Sequence[np.random.Generator]) -> None:
-        """Begins all chains anew; see `Chains`."""
+        """Starts all chains over; see `Chains`."""
         if len(seeds) != self._env.num_envs:
             raise WorkloadBehaviourError(
                 f"the vector environment has {self._env.num_envs} sub-environments, and {len(seeds)} sites were "
@@ -170,7 +170,7 @@ class VectorEnvRollouts:
         }
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """Goes on from what `save_state` gave; called after a `reset`.
+        """Continues from the state that `save_state` gave; called after a `reset`.
 
         Raises:
             ValueError: it is of other sub-environments.

@@ -9,10 +9,11 @@ import numpy as np
 from jaxtyping import Int
 
 from cospan.client.environment.plain_values import packed, unpacked
+from cospan.client.files.agent_result import AgentResult
 from cospan.client.files.kept_gradients import KEPT
+from cospan.client.files.learner_values import joined_values, loaded_learner
 from cospan.client.files.result_file import (
     OWNED,
-    AgentResult,
     chain_values,
     check_format,
     check_owner,
@@ -21,18 +22,16 @@ from cospan.client.files.result_file import (
     owner,
 )
 from cospan.client.files.state_file import FileKind
-from cospan.client.learning.group_learner import Block, BlockState, GroupLearner
+from cospan.client.learning.group_blocks import Block, BlockState
+from cospan.client.learning.group_learner import GroupLearner
 from cospan.core.learning.baselines import IndependentTD
-from cospan.core.learning.group_learner import GroupState
-from cospan.core.learning.group_least_squares import GroupSums
+from cospan.core.learning.learner import LearnerState
 from cospan.core.learning.schedules import AveragedIterate
-from cospan.core.method import HeadUpdate
 from cospan.wire.errors import RunFileError
 from cospan.wire.files.npz import MAX_BYTES, load_npz
 
-FORMAT = "cospan-group-2"
+FORMAT = "cospan-group-3"
 _COLUMNS = ("mean_reward", "value_error", "gain_error", "gain", "bounded_rounds")
-_MOMENTS = ("reward_references", "reward_offsets", "reward_deviations", "feature_squares")
 OF_AGENTS = (
     *("agent_id", "agent_ids", "labels", "mean_reward", "value_error", "gain_error", "gain", "bounded_rounds"),
     *("explained_share", "trace_every"),
@@ -46,8 +45,7 @@ _TRACES = ("value_error", "independent_error", "gain_estimate", "mean_squared_td
 def contents(group: GroupLearner, run_id: str) -> dict[str, Any]:
     """What a group's file holds: as it is now, whatever the group learns while that is being written."""
     states = [block.state for block in group.blocks]
-    learners, first = [state.learner for state in states], states[0]
-    trace = group.trace
+    first, trace = states[0], group.trace
     return {
         "format": FORMAT,
         "run_id": run_id,
@@ -63,42 +61,19 @@ def contents(group: GroupLearner, run_id: str) -> dict[str, Any]:
         "weights_count": first.weights.count,
         "gain": group.gains,
         "gain_count": first.gain.count,
-        "head": _joined([learner.heads for learner in learners]),
-        "gain_estimate": _joined([learner.gain_estimates for learner in learners]),
-        "steps": first.learner.steps,
-        "bounded_rounds": _joined([state.bounded_rounds for state in states]),
-        **{name: _joined([getattr(learner, name) for learner in learners]) for name in _MOMENTS},
-        "reward_sum": _joined([block.chains.reward_sums for block in group.blocks]),
+        **joined_values([state.learner for state in states], group.specification),
+        "bounded_rounds": group.bounded_rounds,
+        "reward_sum": np.concatenate([block.chains.reward_sums for block in group.blocks]),
         "mean_reward": group.mean_rewards,
         "value_error": group.value_errors(),
         "explained_share": group.explained_shares(),
         "gain_error": group.gain_errors(),
-        **_statistics([learner.statistics for learner in learners]),
         **_independent([learner for state in states for learner in state.independent]),
         **chain_values(_saved_chains(group)),
         "trace_every": trace.every,
         "trace_round": np.array(trace.round, dtype=np.int64),
         # Copies of lists that grow; they are made arrays when they are written.
         **{f"trace_{name}": getattr(trace, name).copy() for name in _TRACES},
-    }
-
-
-def _joined(parts: Sequence[np.ndarray]) -> np.ndarray:
-    return np.concatenate(parts)
-
-
-def _statistics(found: Sequence[GroupSums | None]) -> dict[str, Any]:
-    """Those of heads by least squares; none where the run has others."""
-    sums = [each for each in found if each is not None]
-    if not sums:
-        return {"head_rounds": 0}
-    basis = np.zeros((0, 0)) if sums[0].basis is None else sums[0].basis
-    names = ("system", "rewards", "traces", "squares", "reward_sums")
-    return {
-        "head_basis": basis,
-        "head_steps": sums[0].steps,
-        "head_rounds": sums[0].rounds,
-        **{f"head_{name}": _joined([getattr(each, name) for each in sums]) for name in names},
     }
 
 
@@ -114,7 +89,7 @@ def _independent(learners: Sequence[IndependentTD]) -> dict[str, Any]:
 
 
 def _saved_chains(group: GroupLearner) -> tuple[str, list[np.ndarray]] | None:
-    """Where the chains of all blocks stand; None where that cannot be said."""
+    """The saved state of the chains of all blocks; None where one cannot be saved."""
     if not group.between_rounds:
         return None
     parts = [block.chains.saved() for block in group.blocks]
@@ -179,10 +154,10 @@ def _trace(result: AgentResult, name: str) -> np.ndarray:
 
 
 def resume(group: GroupLearner, path: Path, run_id: str) -> str:
-    """Lets `group` go on where a file of the same run and agents left off; see `result_file.resume`.
+    """Restores `group` from a file of the same run and agents; see `result_file.resume`.
 
     Returns:
-        Why the chains begin anew, in words; empty where they go on.
+        The reason why the chains start over; empty where they continue.
 
     Raises:
         RunFileError: the file is missing or damaged, or of another run or group.
@@ -193,7 +168,8 @@ def resume(group: GroupLearner, path: Path, run_id: str) -> str:
     places = np.cumsum([0, *(len(block.chains.labels) for block in group.blocks)]).tolist()
     parts = [slice(*bounds) for bounds in itertools.pairwise(places)]
     # All is read before anything is set: a damaged file changes nothing.
-    states = [_loaded_state(result, group, *each) for each in zip(group.blocks, parts, strict=True)]
+    learner = loaded_learner(result, group.specification, (len(group.names),))
+    states = [_loaded_state(result, group, learner, *each) for each in zip(group.blocks, parts, strict=True)]
     sums = result.vector("reward_sum", len(group.names))
     traces = {name: list(_trace(result, name)) for name in _TRACES}
     columns = states[0].independent[0].weights.shape[0] if states[0].independent else 0
@@ -214,7 +190,7 @@ def resume(group: GroupLearner, path: Path, run_id: str) -> str:
 
 
 def _drop_those_that_failed(group: GroupLearner, result: AgentResult) -> None:
-    """A file without some of the members was written after they had failed."""
+    """Removes the members that the file lacks: they had failed before it was written."""
     held = set(result.array("agent_ids").tolist())
     missing = [name for name in group.names if name not in held]
     if held and held < set(group.names):
@@ -233,33 +209,28 @@ def _loaded_chains(result: AgentResult, blocks: int) -> list[tuple[str, list[np.
     return [*chains] if len(chains) == blocks else [None] * blocks
 
 
-def _loaded_state(result: AgentResult, group: GroupLearner, block: Block, part: slice) -> BlockState:
-    spec, agents = group.specification, len(group.names)
-    d, r, power = spec.feature_dim, spec.rank, spec.method.averaging_power
-    steps, rounds = result.whole("steps"), result.whole("gain_count")
+def _loaded_state(
+    result: AgentResult, group: GroupLearner, learner: LearnerState, block: Block, part: slice
+) -> BlockState:
+    """What the agents of a block have learnt; `learner` is that of all."""
+    spec, agents, rounds = group.specification, len(group.names), result.whole("gain_count")
+    power = spec.method.averaging_power
 
     def rows(name: str, *shape: int) -> np.ndarray:
         return result.vector(name, agents, *shape)[part]
 
-    learner = GroupState(
-        heads=rows("head", r),
-        gain_estimates=rows("gain_estimate"),
-        **{name: rows(name) for name in _MOMENTS},
-        steps=steps,
-        statistics=_loaded_statistics(result, group, part),
-    )
     independent = block.state.independent
     if independent and "independent_weights" in result.values:
         shape = independent[0].weights.shape
         weights, averaged = rows("independent_weights", *shape), rows("independent_averaged", *shape)
         gains = rows("independent_gain_estimate")
         independent = tuple(
-            IndependentTD(weights[number], AveragedIterate(averaged[number], rounds), float(gains[number]), steps)
-            for number in range(len(gains))
+            IndependentTD(each, AveragedIterate(averaged[place], rounds), float(gains[place]), learner.steps)
+            for place, each in enumerate(weights)
         )
     return BlockState(
-        learner,
-        AveragedIterate(rows("weights", d), result.whole("weights_count"), power),
+        learner.of_agents(part),
+        AveragedIterate(rows("weights", spec.feature_dim), result.whole("weights_count"), power),
         AveragedIterate(rows("gain"), rounds, power),
         _loaded_counts(result, "bounded_rounds", agents)[part],
         independent,
@@ -271,24 +242,6 @@ def _loaded_counts(result: AgentResult, name: str, agents: int) -> Int[np.ndarra
     if counts.dtype != np.int64 or len(counts) != agents or counts.min() < 0:
         raise RunFileError(f"{name!r} in the result of a group is no count for each agent; the file is damaged")
     return counts
-
-
-def _loaded_statistics(result: AgentResult, group: GroupLearner, part: slice) -> GroupSums | None:
-    spec, agents = group.specification, len(group.names)
-    if not result.whole("head_rounds"):
-        return None
-    of_features = spec.method.head_update is HeadUpdate.FULL_HISTORY
-    size = spec.feature_dim if of_features else spec.rank
-    return GroupSums(
-        basis=None if of_features else result.vector("head_basis", spec.feature_dim, spec.rank),
-        system=result.vector("head_system", agents, size, size)[part],
-        rewards=result.vector("head_rewards", agents, size)[part],
-        traces=result.vector("head_traces", agents, size)[part],
-        squares=result.vector("head_squares", agents)[part],
-        reward_sums=result.vector("head_reward_sums", agents)[part],
-        steps=result.number("head_steps"),
-        rounds=result.whole("head_rounds"),
-    )
 
 
 GROUP: FileKind[GroupLearner] = FileKind(

@@ -7,7 +7,7 @@ import numpy as np
 from google.protobuf.message import DecodeError
 from jaxtyping import Float
 
-from cospan.client.files.result_file import AgentResult
+from cospan.client.files.agent_result import AgentResult
 from cospan.client.session.machine import KeptGradient
 from cospan.core.specification import RunSpecification
 from cospan.rpc.v1 import coordinator_service_pb2 as pb

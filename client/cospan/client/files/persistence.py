@@ -70,7 +70,7 @@ class StoppedError(CospanError):
 
 @dataclass(frozen=True, slots=True)
 class StatePolicy:
-    """Which files a process goes on from and writes.
+    """The files that a process continues from and writes.
 
     Attributes:
         resume_from: a file of the same run and learner to go on from, or None.
@@ -124,7 +124,7 @@ class StateKeeper(Generic[L]):
         run_id: str,
         first_round: int,
     ) -> None:
-        """Makes the learner, which goes on from the file that was named, or else from its own of this run.
+        """Makes the learner, which continues from the file that was named, or else from its own of this run.
 
         Args:
             make: gives a learner that has learnt nothing and begins in that round.
@@ -260,7 +260,7 @@ class StateKeeper(Generic[L]):
         why = "the coordinator does not give their bases" if found is None else "their bases are not kept any more"
         what = f"{found.lost} rounds" if found is not None and found.lost else "the rounds"
         return (
-            f"{what} that it had learnt after its file was written cannot be learnt again, for {why}; it goes on "
+            f"{what} that it had learnt after its file was written cannot be learnt again, for {why}; it continues "
             "without them, so the run comes to other bits than one that was never broken"
         )
 
@@ -303,7 +303,7 @@ class Recall:
         return asyncio.run_coroutine_threadsafe(self._asked(first, before), self._loop).result()
 
     async def _asked(self, first: int, before: int) -> RecalledRounds:
-        """On the event loop: a group that goes on without a member has given its former session up by then."""
+        """On the event loop: a group that continues without a member has given its former session up by then."""
         token = self._around.token()
         if token is None:
             raise SessionUnknownError("the session is over; it is joined again")

@@ -2,102 +2,24 @@
 
 import itertools
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, Int
 
+from cospan.client.files.agent_result import AgentResult
+from cospan.client.files.learner_values import learner_values, loaded_learner
 from cospan.client.learning.learning_curve import LearningCurve
 from cospan.client.learning.site_learner import SiteLearner
-from cospan.core.aggregation.warm_start import HalfSums
 from cospan.core.learning.baselines import IndependentTD
 from cospan.core.learning.learner import LearnerState
-from cospan.core.learning.least_squares import TransitionSums
-from cospan.core.learning.reward_moments import RewardMoments
 from cospan.core.learning.schedules import AveragedIterate
-from cospan.core.method import HeadUpdate
 from cospan.core.specification import RunSpecification
 from cospan.wire.errors import RunFileError
 from cospan.wire.files.npz import MAX_BYTES, load_npz, save_npz
 
 FORMAT = "cospan-agent-2"
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class AgentResult:
-    """One agent's file.
-
-    Attributes:
-        values: the arrays of the file, by name; see docs/run-folder.md.
-    """
-
-    values: dict[str, np.ndarray]
-
-    def array(self, name: str) -> np.ndarray:
-        """A value as it is. Raises RunFileError where the file lacks it."""
-        if name not in self.values:
-            raise RunFileError(f"the result of an agent lacks {name!r}; the file is damaged")
-        return self.values[name]
-
-    def text(self, name: str) -> str:
-        """A value that is text. Raises RunFileError where the file lacks it."""
-        return str(self.array(name))
-
-    def number(self, name: str) -> float:
-        """A value that is a number. Raises RunFileError where the file lacks it, or has something else."""
-        return float(self.numbers(name, 0))
-
-    def whole(self, name: str, least: int = 0) -> int:
-        """A value that is a whole number. Raises RunFileError where it is missing, smaller, or something else."""
-        value = self.number(name)
-        if not (value.is_integer() and value >= least):
-            raise RunFileError(
-                f"{name!r} in the result of an agent is {value!r} and must be a whole number from {least} on; "
-                "the file is damaged"
-            )
-        return int(value)
-
-    def flag(self, name: str) -> bool:
-        """A value that is true or false. Raises RunFileError where it is missing, or is something else."""
-        value = self.array(name)
-        if value.shape != () or value.dtype != np.bool_:
-            raise RunFileError(f"{name!r} in the result of an agent is not true or false; the file is damaged")
-        return bool(value)
-
-    def numbers(self, name: str, dimensions: int) -> np.ndarray:
-        """A value that is an array of numbers, which may be nan. Raises RunFileError where it is something else."""
-        value = self.array(name)
-        if value.ndim != dimensions or value.dtype.kind not in "iuf":
-            shape = ("number", "row of numbers", "table of numbers", "stack of tables of numbers")[dimensions]
-            raise RunFileError(f"{name!r} in the result of an agent is no {shape}; the file is damaged")
-        return value
-
-    def vector(self, name: str, *shape: int) -> np.ndarray:
-        """A value that is an array of this shape. Raises RunFileError where it is missing, or is something else."""
-        value = self.array(name)
-        if value.shape != shape or value.dtype != np.float64 or not np.isfinite(value).all():
-            raise RunFileError(
-                f"{name!r} in the result of an agent is no finite array of shape {shape}; the file is damaged"
-            )
-        return value
-
-    @property
-    def trace_every(self) -> int:
-        """Its traces have the rounds whose numbers are multiples of this, and the newest; see `LearningCurve`.
-
-        Raises:
-            RunFileError: it is no such number.
-        """
-        # Files of before that was said have all rounds.
-        return self.whole("trace_every", least=1) if "trace_every" in self.values else 1
-
-    @property
-    def independent_errors(self) -> Float[np.ndarray, " m"]:
-        """The relative value errors of independent TD, one for each step size."""
-        errors = self.array("trace_independent_error")
-        return np.asarray(errors[-1]) if len(errors) else np.empty(0)
 
 
 @runtime_checkable
@@ -154,7 +76,7 @@ def save_result(path: Path, learner: Learnt, *, run_id: str, durable: bool = Tru
 
 
 def contents(learner: Learnt, *, run_id: str) -> dict[str, Any]:
-    """What a file of `learner` holds: as it is now, whatever it learns while that is being written."""
+    """The values of a file of `learner`, as they are now: it may learn while they are being written."""
     spec, trace, independent = learner.specification, learner.trace, learner.independent
     baseline = IndependentTD.initial(spec.feature_dim) if independent is None else independent
     return {
@@ -172,15 +94,9 @@ def contents(learner: Learnt, *, run_id: str) -> dict[str, Any]:
         "weights_count": learner.weights.count,
         "gain": learner.gain.mean,
         "gain_count": learner.gain.count,
-        "head": learner.state.head,
-        "gain_estimate": learner.state.gain_estimate,
-        "steps": learner.state.steps,
-        **_statistics(learner),
-        **_halves(learner),
+        **learner_values(learner.state, spec),
         "mean_reward": learner.mean_reward,
         "reward_sum": learner.reward_sum,
-        "reward_moments": np.array(astuple(learner.state.rewards), dtype=np.float64),
-        "feature_squares": learner.state.feature_squares,
         "bounded_rounds": learner.bounded_rounds,
         "value_error": learner.value_error(),
         "gain_error": learner.gain_error(),
@@ -201,72 +117,13 @@ def contents(learner: Learnt, *, run_id: str) -> dict[str, Any]:
 
 
 def chain_values(saved: tuple[str, list[np.ndarray]] | None) -> dict[str, Any]:
-    """Where a chain stands, by the names of a file; an empty text where that cannot be said."""
+    """The saved state of a chain by the names of a file; an empty text where there is none."""
     text, arrays = saved or ("", [])
     return {"chain_state": text, **{f"chain_array_{number}": array for number, array in enumerate(arrays)}}
 
 
-def _statistics(learner: Learnt) -> dict[str, Any]:
-    """Those of heads by least squares; of no rounds where the run has others."""
-    spec, statistics = learner.specification, learner.state.statistics
-    if statistics is None:
-        statistics = TransitionSums.initial(np.zeros((spec.feature_dim, spec.rank)))
-    basis = np.zeros((0, 0)) if statistics.basis is None else statistics.basis
-    return {"head_basis": basis, **_arrays("head", statistics)}
-
-
-def _halves(learner: Learnt) -> dict[str, Any]:
-    """Those of a warm-up that is not over, or was with the last round; nothing else."""
-    halves = learner.state.warm_up
-    if halves is None:
-        return {}
-    parts = {**_arrays("first_half", halves.first), **_arrays("second_half", halves.second)}
-    return {**parts, "second_half_from": halves.second_from}
-
-
-def _arrays(name: str, sums: TransitionSums) -> dict[str, Any]:
-    return {
-        f"{name}_system": sums.system,
-        f"{name}_rewards": sums.rewards,
-        f"{name}_traces": sums.traces,
-        f"{name}_sums": np.array([sums.squares, sums.reward_sum, sums.steps]),
-        f"{name}_rounds": sums.rounds,
-    }
-
-
-def _loaded_statistics(result: AgentResult, spec: RunSpecification) -> TransitionSums | None:
-    if not result.whole("head_rounds"):
-        return None
-    of_features = spec.method.head_update is HeadUpdate.FULL_HISTORY
-    basis = None if of_features else result.vector("head_basis", spec.feature_dim, spec.rank)
-    return _loaded_sums(result, "head", spec.feature_dim if of_features else spec.rank, basis)
-
-
-def _loaded_halves(result: AgentResult, spec: RunSpecification) -> HalfSums | None:
-    if "second_half_from" not in result.values:
-        return None
-    first, second = (_loaded_sums(result, f"{name}_half", spec.feature_dim, None) for name in ("first", "second"))
-    return HalfSums(first, second, result.whole("second_half_from"))
-
-
-def _loaded_sums(
-    result: AgentResult, name: str, size: int, basis: Float[np.ndarray, "d r"] | None
-) -> TransitionSums:
-    squares, reward_sum, steps = result.vector(f"{name}_sums", 3).tolist()
-    return TransitionSums(
-        basis=basis,
-        system=result.vector(f"{name}_system", size, size),
-        rewards=result.vector(f"{name}_rewards", size),
-        traces=result.vector(f"{name}_traces", size),
-        squares=squares,
-        reward_sum=reward_sum,
-        steps=steps,
-        rounds=result.whole(f"{name}_rounds"),
-    )
-
-
 def largest(specification: RunSpecification, agents: int = 1) -> int:
-    """Bytes that the file of an agent, or of a group of so many, may have: a warm-up keeps three d × d matrices.
+    """The most bytes that the file of an agent, or of a group of n, may have: a warm-up keeps three d × d matrices.
 
     What the environments save of themselves comes on top, within `MAX_BYTES`.
     """
@@ -338,12 +195,12 @@ OWNED = ("run_id", "agent_id", "specification_digest")
 
 
 def owner(name: str, specification: RunSpecification, run_id: str) -> dict[str, str]:
-    """What a file has to say that an agent, or a group, of this name may go on from."""
+    """The values in a file that an agent, or a group, of this name may continue from."""
     return {"run_id": run_id, "agent_id": name, "specification_digest": specification.digest()}
 
 
 def check_owner(result: AgentResult, path: Path, owned: Mapping[str, str]) -> None:
-    """Raises RunFileError where a file is not what `owner` says."""
+    """Raises RunFileError where the values of a file are not those of `owner`."""
     for name, value in owned.items():
         if result.text(name) != value:
             raise RunFileError(
@@ -353,12 +210,12 @@ def check_owner(result: AgentResult, path: Path, owned: Mapping[str, str]) -> No
 
 
 def resume(learner: SiteLearner, path: Path, *, run_id: str) -> str:
-    """Lets `learner` go on where a file of the same run and agent left off.
+    """Restores `learner` from a file of the same run and agent.
 
-    Its chain goes on too where the environment's state was saved and can be loaded, and begins anew else.
+    Its chain continues too where the environment's state was saved and can be loaded, and starts over otherwise.
 
     Returns:
-        Why the chain begins anew, in words; empty where it goes on.
+        The reason why the chain starts over; empty where it continues.
 
     Raises:
         RunFileError: the file is missing or damaged, or of another run or agent.
@@ -366,18 +223,8 @@ def resume(learner: SiteLearner, path: Path, *, run_id: str) -> str:
     spec = learner.specification
     result = load_result(path, most_bytes=largest(spec))
     check_owner(result, path, owner(learner.name, spec, run_id))
-    reward_count, *reward_moments = result.vector("reward_moments", 4).tolist()
-    steps, rounds = result.whole("steps"), result.whole("gain_count")
     # All is read before anything is set: a damaged file changes nothing.
-    state = LearnerState(
-        result.vector("head", spec.rank),
-        result.number("gain_estimate"),
-        steps,
-        _loaded_statistics(result, spec),
-        RewardMoments(int(reward_count), *reward_moments),
-        _loaded_halves(result, spec),
-        float(result.vector("feature_squares")),
-    )
+    state, rounds = loaded_learner(result, spec), result.whole("gain_count")
     power = spec.method.averaging_power
     weights_count = result.whole("weights_count")
     weights = AveragedIterate(result.vector("weights", spec.feature_dim), weights_count, power)
@@ -390,7 +237,7 @@ def resume(learner: SiteLearner, path: Path, *, run_id: str) -> str:
             weights=result.vector("independent_weights", *shape),
             averaged=AveragedIterate(result.vector("independent_averaged", *shape), rounds),
             gain_estimate=result.number("independent_gain_estimate"),
-            steps=steps,
+            steps=state.steps,
         )
     trace = _loaded_trace(result, learner)
     last_round, chain = result.whole("last_round", least=-1), loaded_chain(result)
@@ -398,11 +245,11 @@ def resume(learner: SiteLearner, path: Path, *, run_id: str) -> str:
     learner.state, learner.weights, learner.gain, learner.independent = state, weights, gain, independent
     learner.trace, learner.last_round = trace, None if last_round < 0 else last_round
     learner.bounded_rounds = bounded_rounds
-    return learner.chain.go_on(steps, reward_sum, chain)
+    return learner.chain.go_on(state.steps, reward_sum, chain)
 
 
 def loaded_chain(result: AgentResult) -> tuple[str, list[np.ndarray]] | None:
-    """Where the chain stood, or the chains of a group; None where that was not saved."""
+    """The saved state of the chain, or of the chains of a group; None where it was not saved."""
     text = result.text("chain_state")
     arrays = [result.array(name) for name in _numbered("chain_array_", result)]
     return (text, arrays) if text else None

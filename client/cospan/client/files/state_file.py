@@ -15,8 +15,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
+from cospan.client.files.agent_result import AgentResult
 from cospan.client.files.kept_gradients import KEPT, kept_values, loaded_kept
-from cospan.client.files.result_file import OWNED, AgentResult, contents, load_result, owner, resume
+from cospan.client.files.result_file import OWNED, contents, load_result, owner, resume
 from cospan.client.learning.learner_thread import LearnerThread
 from cospan.client.learning.site_learner import SiteLearner
 from cospan.client.session.machine import KeptGradient
@@ -31,7 +32,7 @@ CHECKPOINT_SECONDS = 5.0
 _SHARE = 0.05
 """Of the time may go into writing, at most: a state of d × d numbers is large."""
 _LAST_WRITE_SECONDS = 30.0
-"""So long the last write waits for one that is under way."""
+"""Longest time that the last write waits for one that is under way."""
 
 
 @runtime_checkable
@@ -60,7 +61,7 @@ class FileKind(Generic[L]):
     Attributes:
         contents: (learner, run id) → the file's arrays, as they are now.
         load: reads of a file whose it is; raises RunFileError where it is no such file.
-        resume: (learner, path, run id) → why its chains begin anew, or empty; see `result_file.resume`.
+        resume: (learner, path, run id) → the reason why its chains start over, or empty; see `result_file.resume`.
     """
 
     contents: Callable[[L, str], dict[str, Any]]
@@ -112,14 +113,14 @@ class StateFile(Generic[L]):
         self.found_kept: tuple[KeptGradient, ...] = ()
         """The gradients in the file that was gone on from."""
         self.chain_problem = ""
-        """Why the chains begin anew after that, in words."""
+        """The reason why the chains start over after that."""
         self._is_exact = False
 
     def take_up(self, *, resuming: bool = True) -> str:
-        """Goes on from the file where it is of this run and agent; another run's, or a damaged one, is moved aside.
+        """Continues from the file if it is of this run and agent; another run's, or a damaged one, is moved aside.
 
         Args:
-            resuming: whether to go on from it; else it is written over, for the learner goes on from another one.
+            resuming: whether to continue from it; else it is overwritten: the learner continues from another one.
 
         Returns:
             What was done, in words; empty where there was nothing to do.
@@ -141,7 +142,7 @@ class StateFile(Generic[L]):
             if not differs:
                 return self._resumed(found) if resuming else ""
         except RunFileError as failure:
-            return f"{failure}; it begins anew, and that file is now {self._moved_aside('damaged')}"
+            return f"{failure}; it starts from nothing, and that file is now {self._moved_aside('damaged')}"
         if differs == "agent_id":
             raise RunFileError(
                 f"{self.path} is what {found.text('agent_id')} has learnt in this run; name another file for "
@@ -202,7 +203,7 @@ class StateFile(Generic[L]):
     def _write(self, held: dict[str, Any], began: float) -> None:
         try:
             save_npz(self.path, **held)
-        except Exception as failure:  # of whatever kind: learning goes on, and the earlier file is still there
+        except Exception as failure:  # of any kind: learning continues, and the earlier file is still there
             if not self._failing:
                 log.error("%s; %s learns on without, and tries again", failure, self._learner.name)
             self._failing = True
@@ -235,14 +236,14 @@ class StateFile(Generic[L]):
 
 
 def resumed(learner: L, kind: FileKind[L], path: Path, *, run_id: str) -> tuple[str, str]:
-    """Lets a learner go on from a file; what was done, and why its chains begin anew or nothing, in words.
+    """Restores a learner from a file; what was done, and the reason why its chains start over, or nothing.
 
     Raises:
         RunFileError: see `FileKind.resume`.
     """
     problem = kind.resume(learner, path, run_id)
-    words = f"goes on from {path}, after {learner.rounds} rounds"
-    return (f"{words}; its chain begins anew, for {problem}" if problem else words), problem
+    words = f"continues from {path}, after {learner.rounds} rounds"
+    return (f"{words}; its chain starts over, for {problem}" if problem else words), problem
 
 
 def _run_of(found: AgentResult) -> str:

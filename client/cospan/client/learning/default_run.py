@@ -1,4 +1,4 @@
-"""The specification of a run where nothing else is said. It needs no workload, and imports none."""
+"""The default specification of a run. It needs no workload, and imports none."""
 
 from cospan.core.method import PRESETS
 from cospan.core.specification import RunSpecification
@@ -19,13 +19,13 @@ def new_specification(
     *,
     preset: str = DEFAULT_PRESET,
 ) -> RunSpecification:
-    """What holds where nobody says otherwise; the features are still to be filled in.
+    """The defaults; the features are still to be filled in.
 
     Args:
         reference: the workload's name.
         rank: r.
         sites: how many there are, None where there is no limit.
-        steps_per_round: L, None where nobody knows it.
+        steps_per_round: L, None where it is unknown.
         rounds: how many.
         preset: the method's constants.
     """

@@ -14,7 +14,7 @@ MOST_FEATURES = 128
 _ROWS_PER_FEATURE = 10
 _FEWEST_ROWS = 200
 _STATES_PER_FEATURE = 2
-"""Different states for each feature below which nothing is said."""
+"""Different states for each feature below which there is no warning."""
 
 
 class FirstRounds:

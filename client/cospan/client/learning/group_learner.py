@@ -1,45 +1,29 @@
 """What a group of agents learns, round by round: many `SiteLearner`s as one, and the sum of what they send.
 
-The group is cut into blocks of agents whose sums fit into a core's cache; a block learns with one call of numpy for
-all of its agents.
+The group is cut into blocks (`cospan.client.learning.group_blocks`).
 """
 
 import itertools
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from hashlib import sha256
 
 import numpy as np
 from jaxtyping import Float, Int
 
-from cospan.client.environment.group_rollout import chain_group
-from cospan.client.environment.ownership import close_sites
-from cospan.client.environment.workload_loader import check_shared_features, features_of, make_sites
 from cospan.client.learning.first_rounds import FirstRounds
+from cospan.client.learning.group_blocks import Block, GroupSites
 from cospan.client.learning.learning_curve import LearningCurve, most_rounds
 from cospan.client.learning.site_learner import Warned
-from cospan.client.workload import FeatureMap, Site, Sites, Workload
-from cospan.core.exact_solutions import ReferenceStack
+from cospan.client.workload import FeatureMap
+from cospan.core.aggregation.basis_update import sum_of_contributions
 from cospan.core.learning.baselines import IndependentTD
-from cospan.core.learning.group_learner import (
-    GroupOutcome,
-    GroupState,
-    GroupTrajectory,
-    learn_round_together,
-    summed,
-)
-from cospan.core.learning.learner import LearnerState, Trajectory
+from cospan.core.learning.learner import LearnerState, Trajectory, contribution_of
 from cospan.core.learning.schedules import AveragedIterate
 from cospan.core.learning.units import told_after
-from cospan.core.method import HeadUpdate
 from cospan.core.specification import RunSpecification
 from cospan.wire.errors import InvalidValueError, WorkloadBehaviourError
 from cospan.wire.messages import GradientUpload
 
-_BLOCK_NUMBERS = 2**17
-"""So many numbers, 1 MiB, the d × d sums of a block's agents come to at most, unless that are too few agents."""
-_FEWEST, _MOST = 16, 256
-"""Agents in a block."""
 _LOOKED_AT = 4
 """Agents of a group whose features the first rounds judge."""
 
@@ -50,163 +34,6 @@ def group_name(indices: Sequence[int]) -> str:
     if indices[-1] - indices[0] + 1 == len(indices):
         return name
     return f"{name}-{sha256(','.join(map(str, indices)).encode()).hexdigest()[:8]}"
-
-
-def blocks_of(indices: Sequence[int], feature_dim: int) -> Iterator[Sequence[int]]:
-    """The indices in consecutive blocks."""
-    size = min(_MOST, max(_FEWEST, _BLOCK_NUMBERS // feature_dim**2))
-    return (indices[start : start + size] for start in range(0, len(indices), size))
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class GroupSites:
-    """The sites of a group, in blocks.
-
-    Attributes:
-        indices: of the sites of each block.
-        parts: the sites of each block.
-    """
-
-    indices: tuple[Sequence[int], ...]
-    parts: tuple[Sites | tuple[Site, ...], ...]
-
-    @classmethod
-    def of(cls, workload: Workload, indices: Sequence[int], feature_dim: int, seed: int) -> "GroupSites":
-        """Makes them; see `cospan.client.environment.workload_loader.make_sites` for what it raises."""
-        blocks = tuple(blocks_of(indices, feature_dim))
-        parts: list[Sites | tuple[Site, ...]] = []
-        try:
-            for block in blocks:
-                parts.append(make_sites(workload, block, seed))
-                check_shared_features(workload, parts[0], parts[-1], indices[0], block[0])
-        except BaseException:
-            for part in parts:
-                close_sites(part)
-            raise
-        return cls(blocks, tuple(parts))
-
-    def close(self) -> None:
-        """Closes all of them."""
-        for part in self.parts:
-            close_sites(part)
-
-    @property
-    def features(self) -> FeatureMap:
-        """Those that all share."""
-        return features_of(self.parts[0])
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class BlockState:
-    """What some agents of a group have learnt; see `SiteLearner`.
-
-    Attributes:
-        learner: heads, gain estimates and statistics of each.
-        weights: averaged iterates of B w, shape (n, d).
-        gain: averaged iterates of η, shape (n,).
-        bounded_rounds: rounds in which the ball of radius U has cut the head of each, shape (n,).
-        independent: independent TD of each; empty without the baseline.
-    """
-
-    learner: GroupState
-    weights: AveragedIterate
-    gain: AveragedIterate
-    bounded_rounds: Int[np.ndarray, " n"]
-    independent: tuple[IndependentTD, ...] = ()
-
-
-class Block:
-    """Some agents of a group, their chains and what they have learnt."""
-
-    def __init__(
-        self,
-        sites: Sites | Sequence[Site],
-        specification: RunSpecification,
-        *,
-        names: Sequence[str],
-        indices: Sequence[int],
-        with_baseline: bool,
-        first_round: int,
-    ) -> None:
-        """Agents that have learnt nothing."""
-        d, r, power = specification.feature_dim, specification.rank, specification.method.averaging_power
-        agents = len(indices)
-        self.specification = specification
-        self.chains = chain_group(
-            sites, names=names, indices=indices, seed=specification.seed, first_round=first_round
-        )
-        self.references = ReferenceStack.of(self.chains.references, d)
-        self.state = BlockState(
-            GroupState.initial(agents, r),
-            AveragedIterate(mean=np.zeros((agents, d)), power=power),
-            AveragedIterate(mean=np.zeros(agents), power=power),
-            np.zeros(agents, dtype=np.int64),
-            (IndependentTD.initial(d),) * agents if with_baseline else (),
-        )
-
-    def play(self) -> tuple[GroupTrajectory, dict[int, WorkloadBehaviourError]]:
-        """The chains go on; why some did not, by their places, as `GroupRollout.advance_those_that_can` says it.
-
-        In the first round all have to: a fleet that cannot begin is told so at once.
-        """
-        steps = self.specification.method.steps_per_round
-        if not self.state.learner.steps:
-            return self.chains.advance(steps), {}
-        return self.chains.advance_those_that_can(steps)
-
-    def close(self) -> None:
-        """Closes all environments."""
-        self.chains.close()
-
-    def drop(self, places: Collection[int]) -> None:
-        """Goes on without the agents in these places."""
-        keep = [place for place in range(len(self.chains.labels)) if place not in places]
-        state = self.state
-        self.state = BlockState(
-            state.learner.of_agents(keep),
-            replace(state.weights, mean=state.weights.mean[keep]),
-            replace(state.gain, mean=state.gain.mean[keep]),
-            state.bounded_rounds[keep],
-            tuple(state.independent[place] for place in keep) if state.independent else (),
-        )
-        self.chains.drop(places)
-        self.references = ReferenceStack.of(self.chains.references, self.specification.feature_dim)
-
-    def learn(
-        self, basis: Float[np.ndarray, "d r"], trajectory: GroupTrajectory, round_number: int
-    ) -> tuple[BlockState, GroupOutcome]:
-        """What follows from a round, which `state` is to become."""
-        method, before = self.specification.method, self.state
-        outcome = learn_round_together(before.learner, basis, trajectory, method, round_number)
-        pairs = zip(before.independent, trajectory.features, trajectory.rewards, strict=False)
-        after = BlockState(
-            outcome.state,
-            before.weights.updated(outcome.state.heads @ basis.T),
-            before.gain.updated(outcome.state.gain_estimates),
-            before.bounded_rounds + outcome.bounded,
-            tuple(learner.learning_from(Trajectory(*played), method) for learner, *played in pairs),
-        )
-        return after, outcome
-
-    def value_errors(self) -> Float[np.ndarray, " n"]:
-        """Relative value errors of the averaged weights; nan where the truth is unknown."""
-        return self.references.value_errors(self.state.weights.mean)
-
-    def explained_shares(self) -> Float[np.ndarray, " n"]:
-        """See `SiteLearner.explained_share`."""
-        sums = self.state.learner.statistics
-        if self.specification.method.head_update is not HeadUpdate.FULL_HISTORY or sums is None:
-            return np.full(len(self.chains.labels), np.nan)
-        return sums.explained_shares(self.state.weights.mean)
-
-    def independent_errors(self) -> Float[np.ndarray, "n m"]:
-        """The same of independent TD, for each of its step sizes."""
-        learners = self.state.independent
-        found = np.full((len(self.chains.labels), len(learners[0].step_sizes) if learners else 0), np.nan)
-        for number, (learner, reference) in enumerate(zip(learners, self.chains.references, strict=False)):
-            if reference is not None:
-                found[number] = reference.value_errors(learner.averaged.mean)
-        return found
 
 
 class GroupLearner:
@@ -265,7 +92,7 @@ class GroupLearner:
         """Of all agents: (n,) a round, and (n, m) of independent TD."""
         self.last_round: int | None = None
         self.between_rounds = True
-        """Not while the chains go on: some of them may have, and others not."""
+        """False while the chains are stepped: some of them may have been, and others not."""
 
     def learn(self, round_number: int, basis: Float[np.ndarray, "d r"]) -> GradientUpload:
         """Takes L steps with each agent, corrects their heads at B_t, and returns the sum of their gradients.
@@ -273,7 +100,7 @@ class GroupLearner:
         Raises:
             WorkloadBehaviourError: the environments, the policies or the features broke their contract.
         """
-        self.between_rounds = False
+        method, self.between_rounds = self.specification.method, False
         trajectories = self._played()
         self._look(trajectories[0])
         learnt = (
@@ -281,29 +108,30 @@ class GroupLearner:
             for block, played in zip(self.blocks, trajectories, strict=True)
         )
         states, outcomes = zip(*learnt, strict=True)
-        # All at once, so that what is saved is of one round whenever somebody asks.
+        # All at once, so that a file written at any moment is of one round.
         for block, state in zip(self.blocks, states, strict=True):
             block.state = state
         self.last_round, self.between_rounds = round_number, True
         independent_errors = np.concatenate([block.independent_errors() for block in self.blocks])
-        td_errors = np.concatenate([outcome.mean_squared_errors for outcome in outcomes])
+        td_errors = np.concatenate([outcome.mean_squared_error for outcome in outcomes])
         self.trace.add(round_number, self.value_errors(), independent_errors, self.gains, td_errors)
         bounded = np.concatenate([outcome.bounded for outcome in outcomes])
         counts = self.bounded_rounds.tolist()
         told = (self.names[place] for place in np.flatnonzero(bounded) if told_after(counts[place]))
+        contributions = [contribution_of(outcome, method, round_number) for outcome in outcomes]
         return GradientUpload(
             round=round_number,
-            contribution=summed([outcome.contribution for outcome in outcomes]),
+            contribution=sum_of_contributions(contributions, keep_factors=True),
             bounded=tuple(told) if bounded.any() else (),
         )
 
-    def _played(self) -> list[GroupTrajectory]:
+    def _played(self) -> list[Trajectory]:
         """The trajectories of the blocks; members that failed are dropped.
 
         Raises:
-            WorkloadBehaviourError: nobody can say which one failed, all did, or this is the first round.
+            WorkloadBehaviourError: the member that failed is unknown, all failed, or this is the first round.
         """
-        found: list[GroupTrajectory | None] = []
+        found: list[Trajectory | None] = []
         failed: dict[str, WorkloadBehaviourError] = {}
         starts = self._starts()
         for block, start in zip(self.blocks, starts, strict=False):
@@ -326,7 +154,7 @@ class GroupLearner:
         return [trajectory for trajectory in found if trajectory is not None]
 
     def drop(self, why: Mapping[str, str]) -> None:
-        """Goes on without some members.
+        """Removes some members.
 
         Args:
             why: for each of them, by name; never all.
@@ -355,7 +183,7 @@ class GroupLearner:
         """The place of each block's first agent in the group."""
         return list(itertools.accumulate((len(block.chains.labels) for block in self.blocks), initial=0))
 
-    def _look(self, trajectory: GroupTrajectory) -> None:
+    def _look(self, trajectory: Trajectory) -> None:
         """Warns of what the data of the first members show."""
         for name, check, features in zip(self.names, self._first_rounds, trajectory.features, strict=False):
             if constant := check.look(features):
@@ -465,7 +293,7 @@ class AgentOfGroup:
     @property
     def state(self) -> LearnerState:
         """Head, gain estimate and statistics."""
-        return self._block.state.learner.of_agent(self._number)
+        return self._block.state.learner.of_agents(self._number)
 
     @property
     def bounded_rounds(self) -> int:

@@ -26,7 +26,7 @@ class LearnerThread:
         self._jobs.put(None)
 
     def join(self, seconds: float) -> None:
-        """After `stop`: waits for the jobs submitted so far, for so long at most."""
+        """After `stop`: waits for the jobs submitted so far, for at most this time."""
         self._thread.join(seconds)
 
     def _work(self) -> None:

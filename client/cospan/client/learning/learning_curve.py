@@ -7,9 +7,9 @@ import numpy as np
 from jaxtyping import Float
 
 MOST_ROUNDS = 16_384
-"""So many rounds are kept, at most."""
+"""Most rounds that are kept."""
 _MOST_NUMBERS = 2**22
-"""So many numbers, 32 MiB, the rounds of a large group come to at most, unless that are too few rounds."""
+"""Most numbers, 32 MiB, in the curve of a large group, unless that would be too few rounds."""
 _FEWEST_ROUNDS = 256
 
 _V = TypeVar("_V", float, Float[np.ndarray, " n"])
@@ -17,7 +17,7 @@ _V = TypeVar("_V", float, Float[np.ndarray, " n"])
 
 
 def most_rounds(numbers: int) -> int:
-    """How many rounds are kept of a trace that has so many numbers for each."""
+    """The most rounds kept of a curve that has this many numbers for each."""
     return min(MOST_ROUNDS, max(_FEWEST_ROUNDS, _MOST_NUMBERS // max(1, numbers)))
 
 

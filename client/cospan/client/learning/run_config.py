@@ -1,4 +1,4 @@
-"""From a workload to the specification of a run: what holds where nobody says otherwise, what its features fix."""
+"""From a workload to the specification of a run: the defaults, and what its features fix."""
 
 from dataclasses import fields, replace
 from enum import Enum
@@ -22,7 +22,7 @@ _NUMBERS: dict[object, tuple[type, str]] = {int: (Integral, "a whole number"), f
 _TYPES = {field.name: field.type for of in (Method, RunSpecification) for field in fields(of)}
 _OF_METHOD = frozenset(field.name for field in fields(Method))
 _SAID_OTHERWISE = frozenset({"workload", "feature_dim", "feature_fingerprint", "method"})
-"""What follows from the workload, or is said by its parts."""
+"""The settings that follow from the workload, or are given by its parts."""
 _OF_RUN = frozenset(field.name for field in fields(RunSpecification)) - _SAID_OTHERWISE
 
 
@@ -54,7 +54,7 @@ def specify_with_site(
 
     Args:
         workload: a workload, or its name as on the command line; it gives d, r, L and the fingerprint.
-        agents: how many; all sites where the workload has a number of them and none is said, else 8.
+        agents: how many; by default all sites where the workload has a number of them, else 8.
         rounds: how many; 0 for a run that ends when it is stopped.
         seed: of the run.
         preset: the method's constants to begin with: paper, practical or compact.

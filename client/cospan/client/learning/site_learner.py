@@ -59,7 +59,7 @@ class SiteLearner:
             name: of the agent.
             index: of the site.
             with_baseline: whether independent TD learns beside it.
-            first_round: the round in which it joins; one that joins late, or anew, draws fresh data.
+            first_round: the round in which it joins; one that joins late, or again, draws fresh data.
             share_td_error: whether its uploads tell its root mean square TD error.
         """
         self.site, self.specification, self.name, self.index = site, specification, name, index
@@ -78,7 +78,7 @@ class SiteLearner:
         self.last_round: int | None = None
         """The last round learnt, by whatever process; None before the first."""
         self.warnings: list[Warned] = []
-        """What people should know of it; whoever tells them takes it out."""
+        """Warnings for the user; the code that shows them empties the list."""
         self._first_rounds, self._warned_of_action = FirstRounds(name, d), False
 
     def learn(self, round_number: int, basis: Float[np.ndarray, "d r"]) -> GradientUpload:
@@ -98,12 +98,12 @@ class SiteLearner:
         if self.independent is not None:
             self.independent = self.independent.learning_from(trajectory, spec.method)
         self.last_round = round_number
-        self.bounded_rounds += outcome.bounded
-        self._record(round_number, outcome.mean_squared_error)
+        self.bounded_rounds += int(outcome.bounded)
+        self._record(round_number, float(outcome.mean_squared_error))
         return GradientUpload(
             round=round_number,
             contribution=contribution_of(outcome, spec.method, round_number),
-            td_error=math.sqrt(outcome.mean_squared_error) if self._share_td_error else None,
+            td_error=math.sqrt(float(outcome.mean_squared_error)) if self._share_td_error else None,
             bounded=(self.name,) if outcome.bounded and told_after(self.bounded_rounds) else (),
         )
 
@@ -116,7 +116,7 @@ class SiteLearner:
             self.warnings.append(Warned(self.name, "action", self.chain.action_warning))
 
     def close(self) -> None:
-        """Closes its environment; it learns no more, and all that it has learnt stays."""
+        """Closes its environment; it cannot learn any more, and keeps what it has learnt."""
         self.chain.close()
 
     def _record(self, round_number: int, mean_squared_td_error: float) -> None:
@@ -137,7 +137,7 @@ class SiteLearner:
 
     @property
     def label(self) -> str:
-        """What people call its site."""
+        """The label of its site."""
         return self.site.label
 
     @property
@@ -156,7 +156,7 @@ class SiteLearner:
         return self.chain.reward_sum
 
     def saved_chain(self) -> tuple[str, list[np.ndarray]] | None:
-        """Where its chain stands; None where that cannot be said."""
+        """The saved state of its chain; None where it cannot be saved."""
         return self.chain.saved()
 
     @property
@@ -174,7 +174,7 @@ class SiteLearner:
         sums = self.state.statistics
         if self.specification.method.head_update is not HeadUpdate.FULL_HISTORY or sums is None:
             return math.nan
-        return sums.explained_share(sums.residual(self.weights.mean))
+        return float(sums.explained_share(sums.residual(self.weights.mean)))
 
     def value_error(self) -> float:
         """The relative value error of the averaged weights; nan where the truth is unknown."""

@@ -29,12 +29,12 @@ from cospan.client.session.run_checks import check_basis, checked_floor
 from cospan.client.session.tasks import end_tasks, within
 from cospan.client.session.transport import AgentStream, Transport, is_near, stamp_or_error
 from cospan.client.workload import FeatureMap, Workload
-from cospan.core.learning.units import bound_note
 from cospan.core.method import DEFAULT_MIN_STEPS
 from cospan.core.specification import RunSpecification
 from cospan.wire import fork_guard
 from cospan.wire.errors import CospanError, InvalidValueError, WorkloadBehaviourError
 from cospan.wire.messages import AgentMessage, Join, Welcome
+from cospan.wire.notes import bound_note
 from cospan.wire.text import MAX_TEXT
 
 log = logging.getLogger(__name__)

@@ -23,10 +23,9 @@ from cospan.core.linalg.subspace import (
 from cospan.core.method import Aggregation, Method
 
 _ROBUST_PASSES = 30
-"""So often robust aggregation goes over all contributions, about."""
+"""About how many passes over all contributions robust aggregation makes."""
 _ONE_PRODUCT_FROM_NUMBERS = 16_384
-"""From so many numbers on the factors of all agents are multiplied together. For less that gains little, and every
-result is what it was before."""
+"""The size of G, d · r, from which the factors of all agents are multiplied together; below, that gains little."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -142,6 +141,54 @@ def mean_gradient(contributions: Sequence[Contribution]) -> Float[np.ndarray, "d
     """
     weights = [contribution.weight for contribution in contributions]
     return _mean([contribution.gradient for contribution in contributions], weights)
+
+
+def sum_of_contributions(contributions: Sequence[Contribution], *, keep_factors: bool = False) -> Contribution:
+    """Σ of gradients, weights, second moments and row sums, as one contribution of all their agents.
+
+    The mean of eq. 8 is linear, so a sum formed on the way (by a group or a relay) approximates nothing. Matrices
+    are accumulated in float64 in the order given. Row sums that one contribution lacks, as a gradient of an older
+    round may, the sum lacks too: the coordinator scales with those of other sessions, or of the round before.
+
+    Args:
+        contributions: of one round.
+        keep_factors: whether the gradients' factors are kept, side by side, where they are fewer than r.
+
+    Raises:
+        ValueError: there is no contribution, or some lack the second moment that others carry, whose mean the run
+            scales its step with.
+    """
+    if not contributions:
+        raise ValueError("the sum of no contributions is undefined")
+    if len(contributions) == 1 and keep_factors:
+        return contributions[0]
+    rows = [each.row_sums for each in contributions if each.row_sums is not None]
+    moments = None
+    if any(each.head_second_moment is not None for each in contributions):
+        moments = _total(_present([each.head_second_moment for each in contributions]))
+    gradients = [each.gradient for each in contributions]
+    return Contribution(
+        gradient=_side_by_side(gradients) if keep_factors else DenseMatrix(_total([*map(to_dense, gradients)])),
+        weight=float(sum(each.weight for each in contributions)),
+        head_second_moment=moments,
+        row_sums=_total(rows) if len(rows) == len(contributions) else None,
+    )
+
+
+def _side_by_side(gradients: Sequence[Gradient]) -> Gradient:
+    """Their sum by their factors if all have some, together fewer than r; else by its entries."""
+    factored = [gradient for gradient in gradients if isinstance(gradient, FactoredMatrix)]
+    if len(factored) < len(gradients) or sum(each.left.shape[1] for each in factored) >= gradients[0].shape[1]:
+        return DenseMatrix(_total([*map(to_dense, gradients)]))
+    left, right = [each.left for each in factored], [each.right for each in factored]
+    return FactoredMatrix(np.concatenate(left, axis=1), np.concatenate(right, axis=1))
+
+
+def _total(parts: Sequence[Float[np.ndarray, "*shape"]]) -> Float[np.ndarray, "*shape"]:
+    total = parts[0].astype(np.float64)  # a copy: what came in is not written to
+    for part in parts[1:]:
+        total += part
+    return total
 
 
 def _combined(

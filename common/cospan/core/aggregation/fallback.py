@@ -1,7 +1,7 @@
 """What a round comes to whose arithmetic fails: to what it comes to without those who make it fail.
 
 What a peer sends is checked when it comes, so this should never be needed. But a run must not end, nor stand still,
-because of one contribution that nobody has thought of.
+because of one unforeseen contribution.
 """
 
 from collections.abc import Sequence

@@ -14,7 +14,7 @@ from cospan.core.linalg.matrices import Gradient
 from cospan.core.linalg.matrix_batch import Stack, stacked
 
 OUTLIER_RATIO = 3.0
-"""Who is so many times as far from the aggregate as the median agent is an outlier."""
+"""An outlier is at least this many times as far from the aggregate as the median agent."""
 _FEWEST = 3
 """Of two contributions none can be told to be the outlier."""
 _MOST_STEPS = 100
@@ -41,7 +41,7 @@ class Parts:
 
     @classmethod
     def of(cls, sums: Sequence[Gradient], weights: Sequence[float]) -> "Parts":
-        """Of sums over so many agents each.
+        """From sums, each over a number of agents.
 
         Raises:
             ValueError: there is none.
@@ -68,7 +68,7 @@ def weighted_median(values: Float[np.ndarray, " n"], weights: Float[np.ndarray, 
 
 
 def clipped_mean(parts: Parts, clip_norm: float = 0.0) -> Float[np.ndarray, "d r"]:
-    """(1/K) Σ_k G^k · min(1, τ / ‖G^k‖_F): nobody pulls farther than τ.
+    """(1/K) Σ_k G^k · min(1, τ / ‖G^k‖_F): no agent pulls farther than τ.
 
     Args:
         parts: the contributions.

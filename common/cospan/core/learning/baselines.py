@@ -47,10 +47,12 @@ class IndependentTD:
         """The state after the L transitions of a round; a step too large for explicit TD may diverge to inf."""
         features, steps = trajectory.features, trajectory.rewards.shape[0]
         scales = decays(self.steps, steps, method.decay_horizon, method.decay_power)
-        gains = gain_path(self.gain_estimate, trajectory.rewards.tolist(), (method.gain_step * scales).tolist())
+        gains = gain_path(self.gain_estimate, trajectory.rewards, method.gain_step * scales)
         centred = trajectory.rewards - gains[:-1]
         curvatures = np.einsum("ij,ij->i", features[:-1], features[:-1])
-        sizes = effective_step(np.outer(self.step_sizes, scales), curvatures, implicit=method.implicit_head_step)
+        sizes = np.asarray(
+            effective_step(np.outer(self.step_sizes, scales), curvatures, implicit=method.implicit_head_step)
+        )
         weights = self.weights
         for block in blocks(steps):
             visited = features[block.start : block.stop + 1]
@@ -61,7 +63,7 @@ class IndependentTD:
         return IndependentTD(
             weights=weights,
             averaged=self.averaged.updated(weights),
-            gain_estimate=gains[-1],
+            gain_estimate=float(gains[-1]),
             steps=self.steps + steps,
             step_sizes=self.step_sizes,
         )

@@ -5,13 +5,15 @@ the weights, so the errors of a block of steps solve one triangular system, and 
 products. Results are those of the loop up to rounding.
 """
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterator
 from functools import lru_cache
 
 import numpy as np
 from jaxtyping import Float
 
-from cospan.core.learning.td import gain_update
+from cospan.core.learning.td import gain_update, head_update
+from cospan.core.linalg.leading_axes import PerAgent, dot
 
 BLOCK = 32
 """Steps in one system: with more of them a step costs more arithmetic, with fewer more calls."""
@@ -45,13 +47,56 @@ def successive_errors(
         return errors
 
 
-def gain_path(gain_estimate: float, rewards: Sequence[float], steps: Sequence[float]) -> list[float]:
-    """η before each of the L gain updates, and after the last: L + 1 numbers."""
+def gain_path(
+    gain_estimate: PerAgent, rewards: Float[np.ndarray, "*n L"], steps: Float[np.ndarray, " L"]
+) -> Float[np.ndarray, "*n L1"]:
+    """η before each of the L gain updates, and after the last."""
     path = [gain_estimate]
-    for reward, step in zip(rewards, steps, strict=True):
+    for reward, step in zip(rewards.tolist() if rewards.ndim == 1 else rewards.T, steps.tolist(), strict=True):
         gain_estimate = gain_update(gain_estimate, reward, step)
         path.append(gain_estimate)
-    return path
+    return np.array(path).T
+
+
+@np.errstate(over="ignore", invalid="ignore")
+def head_path(
+    head: Float[np.ndarray, "*n r"],
+    centred: Float[np.ndarray, "*n L"],
+    differences: Float[np.ndarray, "*n L r"],
+    moves: Float[np.ndarray, "*n L r"],
+    radius: PerAgent,
+) -> tuple[Float[np.ndarray, "*n L"], Float[np.ndarray, "*n L1 r"]]:
+    """δ of each of L corrections w ← Π[w + δ · move], and w before each and after the last.
+
+    For one agent they are solved for block by block, in a sixth of the time of a loop over the steps. For many
+    agents the loop is faster, for each of its steps is one operation on all of them (ADR 21).
+
+    Args:
+        head: w before the first.
+        centred: r − η at each step.
+        differences: Bᵀ(φ(s') − φ(s)) at each step.
+        moves: step size times direction, of each step.
+        radius: U.
+    """
+    steps = centred.shape[-1]
+    errors, heads = np.empty(centred.shape), np.empty((*head.shape[:-1], steps + 1, head.shape[-1]))
+    heads[..., 0, :] = head
+    for block in blocks(steps):
+        if head.ndim == 1:
+            after, start = slice(block.start + 1, block.stop + 1), heads[block.start]
+            errors[block] = successive_errors(
+                centred[block] + differences[block] @ start, differences[block] @ moves[block].T
+            )
+            heads[after] = start + (errors[block, None] * moves[block]).cumsum(axis=0)
+            if math.sqrt(np.einsum("ij,ij->i", heads[after], heads[after]).max()) <= radius:
+                continue
+            # The ball is no linear map: where it is reached, or a sum is not finite, only the loop is right.
+        for index in range(block.start, block.stop):
+            before = heads[..., index, :]
+            error = centred[..., index] + dot(differences[..., index, :], before)
+            errors[..., index] = error
+            heads[..., index + 1, :] = head_update(before, error, moves[..., index, :], 1.0, radius)
+    return errors, heads
 
 
 @lru_cache(maxsize=BLOCK)
@@ -63,7 +108,7 @@ def _triangle(size: int) -> tuple[Float[np.ndarray, "L L"], Float[np.ndarray, "L
     return identity, below
 
 
-def discounted_sums(values: Float[np.ndarray, "L n"], decay: float) -> Float[np.ndarray, "L n"]:
+def discounted_sums(values: Float[np.ndarray, "*n L k"], decay: float) -> Float[np.ndarray, "*n L k"]:
     """e_h = λ e_{h−1} + v_h with e_{−1} = 0, λ = `decay`; of features these are the eligibility traces of TD(λ).
 
     (Tsitsiklis and Van Roy 1999, "Average cost temporal-difference learning", section 2.)
@@ -71,11 +116,11 @@ def discounted_sums(values: Float[np.ndarray, "L n"], decay: float) -> Float[np.
     if decay == 0.0:
         return values
     sums = np.empty(values.shape)
-    for block in blocks(len(values)):
+    for block in blocks(values.shape[-2]):
         weights, fading = _discounts(block.stop - block.start, decay)
-        sums[block] = weights @ values[block]
+        sums[..., block, :] = weights @ values[..., block, :]
         if block.start:
-            sums[block] += fading[:, None] * sums[block.start - 1]
+            sums[..., block, :] += fading[:, None] * sums[..., block.start - 1, None, :]
     return sums
 
 

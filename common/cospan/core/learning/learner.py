@@ -1,64 +1,91 @@
-"""One agent's round: from a trajectory and a basis to a new head, a new gain estimate and a subspace gradient."""
+"""An agent's round: from a trajectory and a basis to a new head, a new gain estimate and a subspace gradient.
 
-import math
+All is written once, for one agent and for n at once: arrays have leading axes *n, which one agent's lack. Each of n
+agents comes to what it would come to alone, and their gradient is the sum of theirs, up to rounding.
+"""
+
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from cospan.core.aggregation.basis_update import Contribution
 from cospan.core.aggregation.row_sums import coarse
 from cospan.core.aggregation.warm_start import HalfSums
-from cospan.core.learning.blocked_td import blocks, discounted_sums, gain_path, successive_errors
+from cospan.core.learning.blocked_td import discounted_sums, gain_path, head_path
 from cospan.core.learning.least_squares import TransitionSums
 from cospan.core.learning.reward_moments import NO_REWARDS, RewardMoments
 from cospan.core.learning.schedules import decay, decays
 from cospan.core.learning.td import effective_step, gain_update, head_update, l_step_error, subspace_gradient
 from cospan.core.learning.units import NO_UNITS, Units, reaches_bound
+from cospan.core.linalg.leading_axes import PerAgent, applied, column, dot, numbers_of, sum_of_squares, times_shared
 from cospan.core.linalg.matrices import DenseMatrix, FactoredMatrix, Gradient
 from cospan.core.method import HeadUpdate, Method
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Trajectory:
-    """L consecutive steps of one chain.
+    """L consecutive steps of one chain, or of each of n.
 
     Attributes:
-        features: φ(s_0) … φ(s_L), shape (L + 1, d).
-        rewards: r_0 … r_{L−1}, shape (L,).
+        features: φ(s_0) … φ(s_L), shape (*n, L + 1, d).
+        rewards: r_0 … r_{L−1}, shape (*n, L).
     """
 
-    features: Float[np.ndarray, "L1 d"]
-    rewards: Float[np.ndarray, " L"]
+    features: Float[np.ndarray, "*n L1 d"]
+    rewards: Float[np.ndarray, "*n L"]
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class LearnerState:
-    """What an agent knows besides the basis.
+    """What one agent, or each of n, knows besides the basis.
 
     Attributes:
-        head: w, shape (r,).
+        head: w, shape (*n, r).
         gain_estimate: η, reward per step.
-        steps: environment steps learnt from so far.
+        steps: environment steps learnt from so far, the same for all.
         statistics: of heads by least squares, with rewards less `rewards.reference`; None before the first round,
             and with the other corrections.
         rewards: of all steps so far.
+        warm_up: the transitions of the warm-up, from its first round to the first one after it; else None. One
+            agent's only.
         feature_squares: Σ ‖φ(s)‖² over the states of all steps so far.
-        warm_up: the transitions of the warm-up, from its first round to the first one after it; else None.
     """
 
-    head: Float[np.ndarray, " r"]
-    gain_estimate: float = 0.0
+    head: Float[np.ndarray, "*n r"]
+    gain_estimate: PerAgent = 0.0
     steps: int = 0
     statistics: TransitionSums | None = None
     rewards: RewardMoments = NO_REWARDS
     warm_up: HalfSums | None = None
-    feature_squares: float = 0.0
+    feature_squares: PerAgent = 0.0
 
     @classmethod
-    def initial(cls, rank: int) -> "LearnerState":
-        """w = 0, η = 0."""
-        return cls(head=np.zeros(rank))
+    def initial(cls, rank: int, agents: int | None = None) -> "LearnerState":
+        """w = 0, η = 0; of n agents with a leading axis, also where n is 1."""
+        if agents is None:
+            return cls(head=np.zeros(rank))
+        nothing = np.zeros(agents)
+        moments = RewardMoments(0, nothing, nothing, nothing)
+        return cls(np.zeros((agents, rank)), nothing, rewards=moments, feature_squares=nothing)
+
+    def of_agents(self, places: int | Sequence[int] | slice) -> "LearnerState":
+        """What one of n agents knows, or some of them, by their places."""
+        moments = self.rewards
+        return LearnerState(
+            head=self.head[places],
+            gain_estimate=numbers_of(self.gain_estimate, places),
+            steps=self.steps,
+            statistics=None if self.statistics is None else self.statistics.of_agents(places),
+            rewards=RewardMoments(
+                moments.count,
+                numbers_of(moments.offset, places),
+                numbers_of(moments.deviations, places),
+                numbers_of(moments.reference, places),
+            ),
+            feature_squares=numbers_of(self.feature_squares, places),
+        )
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -66,12 +93,13 @@ class RoundOutcome:
     """What a round gives.
 
     Attributes:
-        state: the agent's state after the round.
-        gradient: G, d × r, before projection; this is what is streamed; [a b], d × 2, in a warm-up's last round.
-        head_second_moment: the mean of w wᵀ over the heads in the gradient, shape (r, r).
+        state: the agents' state after the round.
+        gradient: Σ G over the agents, d × r, before projection; this is what is streamed; [a b], d × 2, in a
+            warm-up's last round.
+        head_second_moment: Σ over the agents of the mean of w wᵀ over the heads in the gradient, shape (r, r).
         mean_squared_error: the mean of δ² over the round's errors, in the square of the rewards' unit.
-        row_sums: Σ_j |A_ij| a step, shape (d,), with corrections from the full history; else None.
-        bounded: whether the ball ‖w‖ ≤ U has cut a head in this round.
+        row_sums: Σ_j |A_ij| a step, shape (*n, d), with corrections from the full history; else None.
+        bounded: whether the ball ‖w‖ ≤ U has cut a head in this round, of bool.
 
     Where the run scales rewards, all that is streamed is dimensionless: see `Units`.
     """
@@ -79,9 +107,36 @@ class RoundOutcome:
     state: LearnerState
     gradient: Gradient
     head_second_moment: Float[np.ndarray, "r r"]
-    mean_squared_error: float
-    row_sums: Float[np.ndarray, " d"] | None = None
-    bounded: bool = False
+    mean_squared_error: PerAgent
+    row_sums: Float[np.ndarray, "*n d"] | None = None
+    bounded: bool | Bool[np.ndarray, "*n"] = False
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class _Correction:
+    """A round's corrections, in the units of the data and before anything is summed over the agents.
+
+    Attributes:
+        head: w after the round, shape (*n, r).
+        gain_estimate: η after the round, less the reference.
+        errors: δ, shape (*n, m).
+        left: u of G = u vᵀ, shape (*n, d); or None where G = Σ_h φ_h v_hᵀ over the round's first L states.
+        right: v, shape (*n, r); or v_h, shape (*n, L, r).
+        heads: those in the gradient where they are not `right`, shape (*n, L, r).
+        statistics: after the round.
+        row_sums: see `RoundOutcome`.
+        bounded: see `RoundOutcome`.
+    """
+
+    head: Float[np.ndarray, "*n r"]
+    gain_estimate: PerAgent
+    errors: Float[np.ndarray, "*n m"]
+    left: Float[np.ndarray, "*n d"] | None
+    right: Float[np.ndarray, "*n_h r"]
+    bounded: Bool[np.ndarray, "*n"]
+    heads: Float[np.ndarray, "*n L r"] | None = None
+    statistics: TransitionSums | None = None
+    row_sums: Float[np.ndarray, "*n d"] | None = None
 
 
 def learn_round(
@@ -91,22 +146,41 @@ def learn_round(
     method: Method,
     round_number: int = 0,
 ) -> RoundOutcome:
-    """One agent's part of round t, all quantities on the right being those before it (eqs. 6-8).
+    """The agents' part of round t, all quantities on the right being those before it (eqs. 6-8).
 
     t tells the rounds of a warm-up from those after it; without a warm-up it is of no use.
+
+    Raises:
+        ValueError: there are n agents and the run has a warm-up: each sends estimates of its own, whose sum means
+            nothing.
     """
+    if method.warm_up_rounds and state.head.ndim > 1:
+        raise ValueError("a group cannot take part in a warm-up: its estimates are each agent's own, and no sum")
     state, relative = _measured(state, trajectory, method)
     units = _units(state, method)
     if method.warms_up_in(round_number):
         return _warmed_up(state, relative, method, units, round_number)
-    outcome = _corrected(_after_warm_up(state), basis, relative, units.applied_to(method))
-    after = replace(
-        outcome.state,
-        gain_estimate=state.rewards.reference + outcome.state.gain_estimate,
-        rewards=state.rewards,
-        feature_squares=state.feature_squares,
+    made = _corrected(_after_warm_up(state), basis, relative, method, units)
+    gradient, moment = _streamed(made, relative.features, units)
+    rows = made.row_sums
+    if rows is not None and units is not NO_UNITS:
+        rows = rows / column(units.feature) / column(units.feature)
+    return RoundOutcome(
+        state=LearnerState(
+            made.head,
+            state.rewards.reference + made.gain_estimate,
+            state.steps + relative.rewards.shape[-1],
+            made.statistics,
+            state.rewards,
+            None,
+            state.feature_squares,
+        ),
+        gradient=gradient,
+        head_second_moment=moment,
+        mean_squared_error=dot(made.errors, made.errors) / made.errors.shape[-1],
+        row_sums=rows,
+        bounded=made.bounded if made.bounded.ndim else bool(made.bounded),
     )
-    return _dimensionless(replace(outcome, state=after), units)
 
 
 def _measured(state: LearnerState, trajectory: Trajectory, method: Method) -> tuple[LearnerState, Trajectory]:
@@ -116,16 +190,20 @@ def _measured(state: LearnerState, trajectory: Trajectory, method: Method) -> tu
     the first round's mean, the L-step error of that round would be rounding alone.)
     """
     moments, features, rewards = state.rewards, trajectory.features, trajectory.rewards
-    begins = method.reward_scaled and not moments.count
-    if begins:
-        moments = RewardMoments(reference=float(rewards[0]))
-    relative = rewards - moments.reference
-    gain = 0.0 if begins else state.gain_estimate - moments.reference
-    measured = replace(
-        state,
-        gain_estimate=gain,
-        rewards=moments.updated(relative),
-        feature_squares=state.feature_squares + float(np.vdot(features[:-1], features[:-1])),
+    gain = state.gain_estimate - moments.reference
+    if method.reward_scaled and not moments.count:
+        first = rewards[..., 0]
+        moments = replace(moments, reference=first.copy() if first.ndim else float(first))
+        gain = 0.0 * gain
+    relative = rewards - column(moments.reference)
+    measured = LearnerState(
+        state.head,
+        gain,
+        state.steps,
+        state.statistics,
+        moments.updated(relative),
+        state.warm_up,
+        state.feature_squares + sum_of_squares(features[..., :-1, :]),
     )
     return measured, Trajectory(features, relative)
 
@@ -137,12 +215,16 @@ def _units(state: LearnerState, method: Method) -> Units:
 
 
 def contribution_of(outcome: RoundOutcome, method: Method, round_number: int = 0) -> Contribution:
-    """What the agent sends of round t: the gradient, and what the run scales its steps with."""
+    """What the agents send of round t: the gradient, and what the run scales its steps with."""
+    agents = outcome.state.head.shape[:-1]
     row_sums = outcome.row_sums if method.sends_row_sums_in(round_number) else None
+    if row_sums is not None:
+        row_sums = coarse(row_sums).sum(axis=0) if agents else coarse(row_sums)
     return Contribution(
         gradient=outcome.gradient,
+        weight=float(agents[0]) if agents else 1.0,
         head_second_moment=outcome.head_second_moment if method.preconditioned else None,
-        row_sums=None if row_sums is None else coarse(row_sums),
+        row_sums=row_sums,
     )
 
 
@@ -181,127 +263,156 @@ def _after_warm_up(state: LearnerState) -> LearnerState:
     return replace(state, statistics=state.warm_up.joined, warm_up=None)
 
 
-def _dimensionless(outcome: RoundOutcome, units: Units) -> RoundOutcome:
-    """What is streamed as if rewards were divided by σ and features by ρ: δ by σ, φ by ρ, w by σ / ρ."""
-    if units == NO_UNITS:
-        return outcome
-    gradient, rows = outcome.gradient, outcome.row_sums
-    if isinstance(gradient, FactoredMatrix):
-        right = gradient.right / units.head
-        scaled: Gradient = FactoredMatrix(gradient.left / units.reward / units.feature, right)
-        moment = right @ right.T  # not a scaled w wᵀ: it holds no number that `right` does not
-    else:
-        scaled = DenseMatrix(gradient.values / units.reward / units.reward)
-        moment = outcome.head_second_moment / units.head / units.head
-    return replace(
-        outcome,
-        gradient=scaled,
-        head_second_moment=moment,
-        row_sums=None if rows is None else rows / units.feature / units.feature,
-    )
+def _streamed(
+    made: _Correction, features: Float[np.ndarray, "*n L1 d"], units: Units
+) -> tuple[Gradient, Float[np.ndarray, "r r"]]:
+    """G and the mean of w wᵀ, as if rewards were divided by σ and features by ρ, summed over the agents.
+
+    That divides δ by σ, φ by ρ and w by σ / ρ.
+    """
+    left, right, heads, rank = made.left, made.right, made.heads, made.right.shape[-1]
+    if units is not NO_UNITS:
+        reward, scale = column(units.reward), column(units.head)
+        if left is None:
+            right = right / column(reward) / column(reward)
+        else:
+            left, right = left / reward / column(units.feature), right / scale
+        heads = None if heads is None else heads / column(scale)
+    # No scaled w wᵀ where G has factors: it holds no number that `right` does not.
+    flat = (right if heads is None else heads).reshape(-1, rank)
+    moment = flat.T @ flat
+    if heads is not None:
+        moment /= heads.shape[-2]
+    if left is None:
+        visited = features[..., :-1, :].reshape(-1, features.shape[-1])
+        return DenseMatrix(visited.T @ right.reshape(-1, rank)), moment
+    lefts = left.reshape(-1, left.shape[-1])
+    if left.ndim == 1 or len(lefts) < rank:
+        return FactoredMatrix(left=lefts.T.copy(), right=flat.T.copy()), moment
+    return DenseMatrix(lefts.T @ flat), moment
 
 
 def _corrected(
-    state: LearnerState, basis: Float[np.ndarray, "d r"], trajectory: Trajectory, method: Method
-) -> RoundOutcome:
+    state: LearnerState,
+    basis: Float[np.ndarray, "d r"],
+    trajectory: Trajectory,
+    method: Method,
+    units: Units,
+) -> _Correction:
+    """The corrections, with β / ρ² and U σ / ρ in the units of the data."""
+    radius = method.head_radius * units.head
     match method.head_update:
         case HeadUpdate.END_OF_ROUND:
-            return _correct_at_end(state, basis, trajectory, method)
+            return _correct_at_end(state, basis, trajectory, method, (_head_step(method, units), radius))
         case HeadUpdate.EVERY_STEP:
-            return _correct_at_every_step(state, basis, trajectory, method)
+            return _correct_at_every_step(state, basis, trajectory, method, (_head_step(method, units), radius))
         case HeadUpdate.LEAST_SQUARES:
-            return _solve_at_end(state, basis, trajectory, method)
+            return _solve_at_end(state, basis, trajectory, method, radius)
         case HeadUpdate.FULL_HISTORY:
-            return _solve_all(state, basis, trajectory, method)
+            return _solve_all(state, basis, trajectory, method, radius)
+
+
+def _head_step(method: Method, units: Units) -> PerAgent:
+    return method.head_step / units.feature / units.feature
 
 
 def _correct_at_end(
-    state: LearnerState, basis: Float[np.ndarray, "d r"], trajectory: Trajectory, method: Method
-) -> RoundOutcome:
-    """Algorithm 1: one L-step error, one correction."""
-    features, rewards = trajectory.features, trajectory.rewards
-    steps = rewards.shape[0]
+    state: LearnerState,
+    basis: Float[np.ndarray, "d r"],
+    trajectory: Trajectory,
+    method: Method,
+    constants: tuple[PerAgent, PerAgent],
+) -> _Correction:
+    """Algorithm 1: one L-step error, one correction. `constants` are β and U."""
+    features, rewards, (head_step, radius) = trajectory.features, trajectory.rewards, constants
+    first, steps = features[..., 0, :], rewards.shape[-1]
     scale = decay(state.steps, method.decay_horizon, method.decay_power)
-    coordinates = basis.T @ features[0]
-    error = l_step_error(rewards, state.gain_estimate, features[0], features[-1], basis @ state.head)
-    curvature = float(coordinates @ coordinates)
-    step = effective_step(method.head_step * scale, curvature, implicit=method.implicit_head_step)
-    after = LearnerState(
-        head=head_update(state.head, error, coordinates, step / steps, method.head_radius),
-        gain_estimate=gain_update(state.gain_estimate, float(np.mean(rewards)), method.gain_step * scale),
-        steps=state.steps + steps,
-    )
-    return RoundOutcome(
-        state=after,
-        gradient=subspace_gradient(error, features[0], state.head, steps),
-        head_second_moment=np.outer(state.head, state.head),
-        mean_squared_error=error * error,
-        bounded=bool(reaches_bound(after.head, method.head_radius)),
+    coordinates = first @ basis
+    error = l_step_error(rewards, state.gain_estimate, first, features[..., -1, :], state.head @ basis.T)
+    step = effective_step(head_step * scale, dot(coordinates, coordinates), implicit=method.implicit_head_step)
+    head = head_update(state.head, error, coordinates, step / steps, radius)
+    left, right = subspace_gradient(error, first, state.head, steps)
+    return _Correction(
+        head=head,
+        gain_estimate=gain_update(state.gain_estimate, rewards.mean(axis=-1), method.gain_step * scale),
+        errors=np.asarray(error)[..., None],
+        left=left,
+        right=right,
+        bounded=reaches_bound(head, radius),
     )
 
 
 def _correct_at_every_step(
-    state: LearnerState, basis: Float[np.ndarray, "d r"], trajectory: Trajectory, method: Method
-) -> RoundOutcome:
+    state: LearnerState,
+    basis: Float[np.ndarray, "d r"],
+    trajectory: Trajectory,
+    method: Method,
+    constants: tuple[PerAgent, PerAgent],
+) -> _Correction:
     """TD(λ) in the frozen basis at each of the L steps; G = Σ δ e wᵀ is the sum of the steps' gradients."""
-    features, rewards, steps = trajectory.features, trajectory.rewards, trajectory.rewards.shape[0]
-    scales = decays(state.steps, steps, method.decay_horizon, method.decay_power)
-    gains = gain_path(state.gain_estimate, rewards.tolist(), (method.gain_step * scales).tolist())
-    coordinates = features @ basis
-    directions = discounted_sums(coordinates[:-1], method.trace_decay)
-    curvatures = np.einsum("ij,ij->i", coordinates[:-1], directions)
-    sizes = effective_step(method.head_step * scales, curvatures, implicit=method.implicit_head_step)
-    errors, heads = _head_path(
+    features, rewards, (head_step, radius) = trajectory.features, trajectory.rewards, constants
+    scales = decays(state.steps, rewards.shape[-1], method.decay_horizon, method.decay_power)
+    gains = gain_path(state.gain_estimate, rewards, method.gain_step * scales)
+    coordinates = times_shared(features, basis)
+    directions = discounted_sums(coordinates[..., :-1, :], method.trace_decay)
+    curvatures = np.einsum("...ij,...ij->...i", coordinates[..., :-1, :], directions)
+    sizes = effective_step(column(head_step) * scales, curvatures, implicit=method.implicit_head_step)
+    errors, heads = head_path(
         state.head,
-        rewards - gains[:-1],
-        coordinates[1:] - coordinates[:-1],
-        sizes[:, None] * directions,
-        method.head_radius,
+        rewards - gains[..., :-1],
+        coordinates[..., 1:, :] - coordinates[..., :-1, :],
+        column(sizes) * directions,
+        radius,
     )
-    return RoundOutcome(
-        state=LearnerState(head=heads[-1].copy(), gain_estimate=gains[-1], steps=state.steps + steps),
-        # Σ_h δ_h e_h w_hᵀ, the sum over the trace taken last: so no trace of length d is ever made.
-        gradient=DenseMatrix(
-            features[:-1].T @ discounted_sums((errors[:, None] * heads[:-1])[::-1], method.trace_decay)[::-1]
-        ),
-        head_second_moment=heads[:-1].T @ heads[:-1] / steps,
-        mean_squared_error=float(errors @ errors) / steps,
-        bounded=bool(reaches_bound(heads[1:], method.head_radius).any()),
+    # Σ_h δ_h e_h w_hᵀ, the sum over the trace taken last: so no trace of length d is ever made.
+    weighted = (errors[..., None] * heads[..., :-1, :])[..., ::-1, :]
+    return _Correction(
+        head=heads[..., -1, :].copy(),
+        gain_estimate=gains[..., -1].copy() if gains.ndim > 1 else float(gains[-1]),
+        errors=errors,
+        left=None,
+        right=discounted_sums(weighted, method.trace_decay)[..., ::-1, :],
+        heads=heads[..., :-1, :],
+        bounded=np.asarray(reaches_bound(heads[..., 1:, :], column(radius)).any(axis=-1)),
     )
 
 
 def _solve_at_end(
-    state: LearnerState, basis: Float[np.ndarray, "d r"], trajectory: Trajectory, method: Method
-) -> RoundOutcome:
+    state: LearnerState,
+    basis: Float[np.ndarray, "d r"],
+    trajectory: Trajectory,
+    method: Method,
+    radius: PerAgent,
+) -> _Correction:
     """The head that solves the agent's own system; G = (Σ δ e) wᵀ with the head from before the round."""
-    features, rewards = trajectory.features, trajectory.rewards
-    before = TransitionSums.initial(basis) if state.statistics is None else state.statistics.moved_to(basis)
-    head = before.head(method.head_radius)
-    coordinates = features @ basis
-    traces = discounted_sums(coordinates[:-1], method.trace_decay)
-    errors = rewards - before.gain_estimate + (coordinates[1:] - coordinates[:-1]) @ head
+    features, rewards, before = trajectory.features, trajectory.rewards, state.statistics
+    before = TransitionSums.initial(basis, rewards.shape[:-1]) if before is None else before.moved_to(basis)
+    head = before.head(radius)
+    coordinates = times_shared(features, basis)
+    traces = discounted_sums(coordinates[..., :-1, :], method.trace_decay)
+    changes = coordinates[..., 1:, :] - coordinates[..., :-1, :]
+    errors = rewards - column(before.gain_estimate) + applied(changes, head)
     after = before.updated(coordinates, traces, rewards, method.forgetting)
-    solved = after.head(method.head_radius)
-    return RoundOutcome(
-        state=LearnerState(
-            head=solved,
-            gain_estimate=after.gain_estimate,
-            steps=state.steps + len(rewards),
-            statistics=after,
-        ),
-        gradient=FactoredMatrix(
-            left=features[:-1].T @ discounted_sums(errors[::-1, None], method.trace_decay)[::-1],
-            right=head[:, None],
-        ),
-        head_second_moment=np.outer(head, head),
-        mean_squared_error=float(errors @ errors) / len(rewards),
-        bounded=bool(reaches_bound(solved, method.head_radius)),
+    weights = discounted_sums(errors[..., ::-1, None], method.trace_decay)[..., ::-1, :]
+    solved = after.head(radius)
+    return _Correction(
+        head=solved,
+        gain_estimate=after.gain_estimate,
+        errors=errors,
+        left=(features[..., :-1, :].swapaxes(-1, -2) @ weights)[..., 0],
+        right=head,
+        bounded=reaches_bound(solved, radius),
+        statistics=after,
     )
 
 
 def _solve_all(
-    state: LearnerState, basis: Float[np.ndarray, "d r"], trajectory: Trajectory, method: Method
-) -> RoundOutcome:
+    state: LearnerState,
+    basis: Float[np.ndarray, "d r"],
+    trajectory: Trajectory,
+    method: Method,
+    radius: PerAgent,
+) -> _Correction:
     """Head and gradient of all transitions so far, this round's among them, in the basis of today.
 
     w solves the agent's system in B, and G = (mean of δ e over all transitions) wᵀ: eq. 8 with the expectation over
@@ -311,62 +422,26 @@ def _solve_all(
     the fleet's subspace has little to say about it, and much noise to bring. Each factor of G has the root of that
     power, and the second moment is the square of the right one: so neither tells the power.
     """
-    features, rewards = trajectory.features, trajectory.rewards
-    before = TransitionSums.of_features(len(basis)) if state.statistics is None else state.statistics
-    traces = discounted_sums(features[:-1], method.trace_decay)
-    sums = before.updated(features, traces, rewards, method.forgetting)
-    head = sums.moved_to(basis).head(method.head_radius)
-    weights = basis @ head
-    residual = sums.residual(weights)
-    root = math.sqrt(sums.explained_share(residual) ** method.explained_power) if method.explained_power else 1.0
-    right = root * head
-    errors = rewards - sums.gain_estimate + (features[1:] - features[:-1]) @ weights
-    return RoundOutcome(
-        state=LearnerState(
-            head=head,
-            gain_estimate=sums.gain_estimate,
-            steps=state.steps + len(rewards),
-            statistics=sums,
-        ),
-        gradient=FactoredMatrix(left=root * residual[:, None], right=right[:, None]),
-        head_second_moment=np.outer(right, right),
-        mean_squared_error=float(errors @ errors) / len(rewards),
-        row_sums=sums.row_sums,
-        bounded=bool(reaches_bound(head, method.head_radius)),
+    features, rewards, sums = trajectory.features, trajectory.rewards, state.statistics
+    sums = TransitionSums.of_features(len(basis), rewards.shape[:-1]) if sums is None else sums
+    traces = discounted_sums(features[..., :-1, :], method.trace_decay)
+    sums = sums.updated(features, traces, rewards, method.forgetting)
+    head = sums.moved_to(basis).head(radius)
+    weights = head @ basis.T
+    residual, row_sums = sums.residual(weights), sums.row_sums
+    left, right = residual, head
+    if method.explained_power:
+        root = column(np.sqrt(sums.explained_share(residual, row_sums) ** method.explained_power))
+        left, right = root * residual, root * head
+    return _Correction(
+        head=head,
+        gain_estimate=sums.gain_estimate,
+        errors=rewards
+        - column(sums.gain_estimate)
+        + applied(features[..., 1:, :] - features[..., :-1, :], weights),
+        left=left,
+        right=right,
+        bounded=reaches_bound(head, radius),
+        statistics=sums,
+        row_sums=row_sums,
     )
-
-
-@np.errstate(over="ignore", invalid="ignore")
-def _head_path(
-    head: Float[np.ndarray, " r"],
-    centred: Float[np.ndarray, " n"],
-    differences: Float[np.ndarray, "n r"],
-    moves: Float[np.ndarray, "n r"],
-    radius: float,
-) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, "n1 r"]]:
-    """δ of each of n corrections w ← Π[w + δ · move], and w before each and after the last.
-
-    Args:
-        head: w before the first.
-        centred: r − η at each step.
-        differences: Bᵀ(φ(s') − φ(s)) at each step.
-        moves: step size times direction, of each step.
-        radius: of the ball.
-    """
-    steps = len(centred)
-    errors, heads = np.empty(steps), np.empty((steps + 1, len(head)))
-    heads[0] = head
-    for block in blocks(steps):
-        after = slice(block.start + 1, block.stop + 1)
-        start = heads[block.start]
-        errors[block] = successive_errors(
-            centred[block] + differences[block] @ start, differences[block] @ moves[block].T
-        )
-        heads[after] = start + (errors[block, None] * moves[block]).cumsum(axis=0)
-        if math.sqrt(np.einsum("ij,ij->i", heads[after], heads[after]).max()) <= radius:
-            continue
-        # The ball is no linear map: where it is reached, or a sum is not finite, only the loop is right.
-        for index in range(block.start, block.stop):
-            errors[index] = centred[index] + differences[index] @ heads[index]
-            heads[index + 1] = head_update(heads[index], float(errors[index]), moves[index], 1.0, radius)
-    return errors, heads

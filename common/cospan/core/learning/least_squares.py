@@ -5,17 +5,26 @@ kept in the coordinates z = Bᵀφ of the shared basis (r × r), or in the featu
 size is left, and every transition counts in full.
 """
 
-import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float
 
 from cospan.core.learning.td import project_to_ball
+from cospan.core.linalg.leading_axes import (
+    PerAgent,
+    applied,
+    column,
+    dot,
+    numbers_of,
+    sum_of_squares,
+    times_shared,
+)
 from cospan.core.linalg.subspace import row_scales
 
 PRIOR_STEPS = 10.0
-"""The ridge that holds the head while data are few weighs as much as so many steps."""
+"""The weight of the ridge, which holds the head while data are few, in environment steps."""
 
 EXPLAINED_FLOOR = 0.1
 MOMENT_FLOOR = 0.01
@@ -23,38 +32,50 @@ MOMENT_FLOOR = 0.01
 
 @dataclass(frozen=True, eq=False, slots=True)
 class TransitionSums:
-    """Sums over an agent's transitions, older rounds weighing less.
+    """Sums over the transitions of one agent, or of each of n, older rounds weighing less.
 
     Attributes:
         basis: B, in whose coordinates the sums are, shape (d, r); None where z is φ itself, and r is d.
-        system: A = Σ e (z − z')ᵀ, with e the trace of z, shape (r, r).
-        rewards: Σ e · reward, shape (r,); rewards may be counted from any reference, and η is then too.
-        traces: Σ e, shape (r,).
+        system: A = Σ e (z − z')ᵀ, with e the trace of z, shape (*n, r, r).
+        rewards: Σ e · reward, shape (*n, r); rewards may be counted from any reference, and η is then too.
+        traces: Σ e, shape (*n, r).
         squares: Σ ‖z‖².
         reward_sum: Σ reward.
-        steps: Σ 1.
+        steps: Σ 1, the same for all agents.
         rounds: number of rounds summed, each counted once.
     """
 
     basis: Float[np.ndarray, "d r"] | None
-    system: Float[np.ndarray, "r r"]
-    rewards: Float[np.ndarray, " r"]
-    traces: Float[np.ndarray, " r"]
-    squares: float = 0.0
-    reward_sum: float = 0.0
+    system: Float[np.ndarray, "*n r r"]
+    rewards: Float[np.ndarray, "*n r"]
+    traces: Float[np.ndarray, "*n r"]
+    squares: PerAgent = 0.0
+    reward_sum: PerAgent = 0.0
     steps: float = 0.0
     rounds: int = 0
 
     @classmethod
-    def initial(cls, basis: Float[np.ndarray, "d r"]) -> "TransitionSums":
-        """Of no transitions, in the coordinates of a basis."""
-        rank = basis.shape[1]
-        return cls(basis, np.zeros((rank, rank)), np.zeros(rank), np.zeros(rank))
+    def initial(cls, basis: Float[np.ndarray, "d r"], agents: tuple[int, ...] = ()) -> "TransitionSums":
+        """Of no transitions, in the coordinates of a basis, for agents of this shape: () for one, (n,) for n."""
+        return replace(cls.of_features(basis.shape[1], agents), basis=basis)
 
     @classmethod
-    def of_features(cls, feature_dim: int) -> "TransitionSums":
-        """Of no transitions, in the features themselves: d² + 2d numbers."""
-        return cls(None, np.zeros((feature_dim, feature_dim)), np.zeros(feature_dim), np.zeros(feature_dim))
+    def of_features(cls, feature_dim: int, agents: tuple[int, ...] = ()) -> "TransitionSums":
+        """Of no transitions, in the features themselves: d² + 2d numbers for each agent."""
+        nothing = np.zeros((*agents, feature_dim))
+        number: PerAgent = np.zeros(agents) if agents else 0.0
+        return cls(None, np.zeros((*nothing.shape, feature_dim)), nothing, nothing.copy(), number, number)
+
+    def of_agents(self, places: int | Sequence[int] | slice) -> "TransitionSums":
+        """Those of one of n agents, or of some of them, by their places."""
+        return replace(
+            self,
+            system=self.system[places],
+            rewards=self.rewards[places],
+            traces=self.traces[places],
+            squares=numbers_of(self.squares, places),
+            reward_sum=numbers_of(self.reward_sum, places),
+        )
 
     def moved_to(self, basis: Float[np.ndarray, "d r"]) -> "TransitionSums":
         """The same sums in the coordinates of another basis: A → M A Mᵀ, b → M b, with M = B_{t+1}ᵀ B_t.
@@ -66,9 +87,9 @@ class TransitionSums:
         turn = basis.T if self.basis is None else basis.T @ self.basis
         return TransitionSums(
             basis=basis,
-            system=turn @ (self.system @ turn.T),
-            rewards=turn @ self.rewards,
-            traces=turn @ self.traces,
+            system=turn @ times_shared(self.system, turn.T),
+            rewards=self.rewards @ turn.T,
+            traces=self.traces @ turn.T,
             squares=self.squares * (1.0 if self.basis is not None else basis.shape[1] / basis.shape[0]),
             reward_sum=self.reward_sum,
             steps=self.steps,
@@ -77,9 +98,9 @@ class TransitionSums:
 
     def updated(
         self,
-        coordinates: Float[np.ndarray, "L1 r"],
-        traces: Float[np.ndarray, "L r"],
-        rewards: Float[np.ndarray, " L"],
+        coordinates: Float[np.ndarray, "*n L1 r"],
+        traces: Float[np.ndarray, "*n L r"],
+        rewards: Float[np.ndarray, "*n L"],
         forgetting: float,
     ) -> "TransitionSums":
         """The sums with one more round of L transitions.
@@ -92,14 +113,17 @@ class TransitionSums:
                 weigh about k^c: the early ones, taken in a bad basis, fade, and a share of all stays in view.
         """
         keep = self.rounds / (self.rounds + forgetting) if self.rounds else 0.0
+        visited, columns = coordinates[..., :-1, :], traces.swapaxes(-1, -2)
+        system = columns @ (visited - coordinates[..., 1:, :])
+        system += self.system if keep == 1.0 else keep * self.system
         return TransitionSums(
             basis=self.basis,
-            system=keep * self.system + traces.T @ (coordinates[:-1] - coordinates[1:]),
-            rewards=keep * self.rewards + traces.T @ rewards,
-            traces=keep * self.traces + traces.sum(axis=0),
-            squares=keep * self.squares + float(np.vdot(coordinates[:-1], coordinates[:-1])),
-            reward_sum=keep * self.reward_sum + float(rewards.sum()),
-            steps=keep * self.steps + len(rewards),
+            system=system,
+            rewards=keep * self.rewards + applied(columns, rewards),
+            traces=keep * self.traces + traces.sum(axis=-2),
+            squares=keep * self.squares + sum_of_squares(visited),
+            reward_sum=keep * self.reward_sum + rewards.sum(axis=-1),
+            steps=keep * self.steps + rewards.shape[-1],
             rounds=self.rounds + 1,
         )
 
@@ -117,67 +141,94 @@ class TransitionSums:
         )
 
     @property
-    def gain_estimate(self) -> float:
+    def gain_estimate(self) -> PerAgent:
         """η, the mean reward under the same weights; 0 before the first round."""
-        return self.reward_sum / self.steps if self.steps else 0.0
+        return self.reward_sum / self.steps if self.steps else self.reward_sum
 
-    def residual(self, weights: Float[np.ndarray, " d"]) -> Float[np.ndarray, " d"]:
+    @property
+    def centred_rewards(self) -> Float[np.ndarray, "*n r"]:
+        """b = Σ e (reward − η), shape (*n, r)."""
+        return np.asarray(self.rewards - column(self.gain_estimate) * self.traces)
+
+    def residual(self, weights: Float[np.ndarray, "*n d"]) -> Float[np.ndarray, "*n d"]:
         """(Σ e (reward − η) − A z) / steps: the mean TD error times the trace, were z the weights all along.
 
         Of sums in the features themselves it is the mean of δ e over all transitions so far, each with the weights
         of today (iLSTD; Geramifard, Bowling and Sutton 2006); 0 before the first round.
         """
         if not self.steps:
-            return np.zeros(len(weights))
-        return np.asarray((self.rewards - self.gain_estimate * self.traces - self.system @ weights) / self.steps)
+            return np.zeros(weights.shape)
+        return np.asarray((self.centred_rewards - applied(self.system, weights)) / self.steps)
 
-    def explained_share(self, residual: Float[np.ndarray, " d"]) -> float:
+    def explained_share(
+        self, residual: Float[np.ndarray, "*n d"], row_sums: Float[np.ndarray, "*n d"] | None = None
+    ) -> PerAgent:
         """1 − ‖residual‖² / ‖b‖², at least 0.1: how much of b = Σ e (reward − η) / steps weights explain.
 
         Norms are those of the row scales, in which rare and frequent features count alike. Weights that fall with
         an agent's distance from the subspace are what makes robust subspace recovery robust (Lerman and Maunu 2018,
         "An overview of robust subspace recovery", section III); the floor lets no agent vanish, so a basis that
         explains nothing yet is learnt by all alike.
+
+        Args:
+            residual: that of the weights.
+            row_sums: those of these sums, where they are at hand.
         """
-        sizes = self.row_sums
-        scales = row_scales(sizes / (float(sizes.mean()) or 1.0))  # of mean one, in whatever unit the features are
-        whole = self.residual(np.zeros(len(residual)))
-        size = float(whole @ (scales * whole))
-        left = float(residual @ (scales * residual))
-        return max(EXPLAINED_FLOOR, 1.0 - left / size) if size > 0.0 else EXPLAINED_FLOOR
+        sizes = self.row_sums if row_sums is None else row_sums
+        mean = sizes.mean(axis=-1, keepdims=True)
+        # Of mean one, whatever the unit of the features.
+        scales = row_scales(sizes / np.where(mean == 0.0, 1.0, mean))
+        whole = self.centred_rewards / max(self.steps, 1.0)
+        size, left = dot(whole, scales * whole), dot(residual, scales * residual)
+        share = np.maximum(EXPLAINED_FLOOR, 1.0 - left / np.where(size > 0.0, size, np.inf))
+        share = np.where(size > 0.0, share, EXPLAINED_FLOOR)
+        return share if share.ndim else float(share)
 
     @property
-    def row_sums(self) -> Float[np.ndarray, " r"]:
+    def row_sums(self) -> Float[np.ndarray, "*n r"]:
         """Σ_j |A_ij| / steps, by which a step on the residual can be divided, row by row, and not overshoot.
 
         Every eigenvalue of A so divided has at most modulus one (Gershgorin): the ℓ1-Jacobi scaling (Baker,
         Falgout, Kolev and Yang 2011, "Multigrid smoothers for ultraparallel computing", section 5).
         """
-        return np.asarray(np.abs(self.system).sum(axis=1) / max(self.steps, 1.0))
+        return np.asarray(np.abs(self.system).sum(axis=-1) / max(self.steps, 1.0))
 
     def head(
         self,
-        radius: float,
+        radius: PerAgent,
         *,
         prior_steps: float = PRIOR_STEPS,
         second_moment: Float[np.ndarray, "r r"] | None = None,
-    ) -> Float[np.ndarray, " r"]:
+    ) -> Float[np.ndarray, "*n r"]:
         """w of (A + κ I) w = Σ e (reward − η), drawn back into the ball ‖w‖ ≤ U; 0 before the first round.
 
         κ = `prior_steps` · (mean ‖z‖²) / r. With the second moment W̄ of other agents' heads, I becomes
         (r W̄ / tr W̄ + 0.01 I)⁻¹: the head is held where it is unlike theirs (a Gaussian prior of covariance W̄;
         the empirical Bayes of Efron and Morris 1973), which tells where a new agent with few data should look.
         """
-        rank = len(self.traces)
-        if not self.steps or self.squares == 0.0:
-            return np.zeros(rank)
+        rank = self.traces.shape[-1]
+        if not self.steps:
+            return np.zeros(self.traces.shape)
         shape = np.eye(rank)
         if second_moment is not None:
             shape = np.linalg.inv(rank * second_moment / np.trace(second_moment) + MOMENT_FLOOR * np.eye(rank))
-        ridge = prior_steps * self.squares / self.steps / rank * shape
-        right = self.rewards - self.gain_estimate * self.traces
-        try:
-            head = np.linalg.solve(self.system + ridge, right)
-        except np.linalg.LinAlgError:  # A is not symmetric: for one ridge in a continuum it may be singular
-            head = np.linalg.lstsq(self.system + ridge, right, rcond=None)[0]
-        return project_to_ball(head, radius) if math.isfinite(float(head @ head)) else np.zeros(rank)
+        # Where all z were 0, A and b are 0, and any ridge gives w = 0.
+        ridge = prior_steps * self.squares / self.steps / rank + (self.squares == 0.0)
+        head = _solved(self.system + column(column(ridge)) * shape, self.centred_rewards)
+        finite = np.isfinite(dot(head, head))
+        if not finite.all():
+            head = np.where(np.asarray(finite)[..., None], head, 0.0)
+        return project_to_ball(head, radius)
+
+
+def _solved(systems: Float[np.ndarray, "*n r r"], rights: Float[np.ndarray, "*n r"]) -> Float[np.ndarray, "*n r"]:
+    """The solution of each system; the one of least norm where a system is singular.
+
+    A is not symmetric: for one ridge in a continuum it may be singular.
+    """
+    try:
+        return np.asarray(np.linalg.solve(systems, rights[..., None])[..., 0])
+    except np.linalg.LinAlgError:
+        if rights.ndim == 1:
+            return np.asarray(np.linalg.lstsq(systems, rights, rcond=None)[0])
+        return np.stack([_solved(system, right) for system, right in zip(systems, rights, strict=True)])

@@ -1,47 +1,41 @@
-"""The units of one agent, from its own data, so that no constant of the method acts in those of its workload."""
+"""The units of each agent, from its own data, so that no constant of the method acts in those of its workload."""
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
 
-from cospan.core.method import Method
+from cospan.core.linalg.leading_axes import PerAgent
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False, slots=True)
 class Units:
-    """What one agent measures in; both are 1 where the run does not scale (`Method.reward_scaled`).
+    """What each agent measures in; all are 1 where the run does not scale (`Method.reward_scaled`).
 
     Attributes:
         reward: σ, the standard deviation of its rewards so far, above 0.
         feature: ρ, the root mean square of ‖φ‖ over its states so far, above 0.
     """
 
-    reward: float = 1.0
-    feature: float = 1.0
+    reward: PerAgent = 1.0
+    feature: PerAgent = 1.0
 
     @classmethod
-    def of(cls, variance: float, mean_square: float) -> "Units":
+    def of(cls, variance: PerAgent, mean_square: PerAgent) -> "Units":
         """From σ² and ρ²; 1 for one that is 0, which leaves nothing to measure."""
-        reward = math.sqrt(variance) if variance > 0.0 else 1.0
-        return cls(reward, math.sqrt(mean_square) if mean_square > 0.0 else 1.0)
+        return cls(_root_or_one(variance), _root_or_one(mean_square))
 
     @property
-    def head(self) -> float:
+    def head(self) -> PerAgent:
         """σ / ρ, of a head w: φᵀ B w is in σ."""
         return self.reward / self.feature
 
-    def applied_to(self, method: Method) -> Method:
-        """The method with β and U in the units of the data: β / ρ², U σ / ρ."""
-        if self == NO_UNITS:
-            return method
-        return replace(
-            method,
-            head_step=method.head_step / self.feature / self.feature,
-            head_radius=method.head_radius * self.head,
-        )
+
+def _root_or_one(square: PerAgent) -> PerAgent:
+    if isinstance(square, np.ndarray):
+        return np.sqrt(np.where(square > 0.0, square, 1.0))
+    return math.sqrt(square) if square > 0.0 else 1.0
 
 
 NO_UNITS = Units()
@@ -51,23 +45,10 @@ BOUND_SLACK = 1e-9
 
 def reaches_bound(heads: Float[np.ndarray, "*n r"], radius: float | Float[np.ndarray, "*#n"]) -> np.ndarray:
     """Whether the ball ‖w‖ ≤ U has cut each head: its norm is U. Shape (*n,), of bool; never at U = inf."""
+    if not isinstance(radius, np.ndarray) and math.isinf(radius):
+        return np.zeros(heads.shape[:-1], dtype=np.bool_)
     norms = np.sqrt(np.einsum("...r,...r->...", heads, heads))
     return np.asarray((norms >= radius * (1.0 - BOUND_SLACK)) & np.isfinite(radius))
-
-
-_NAMED = 5
-
-
-def bound_note(names: Sequence[str], method: Method) -> str:
-    """What to tell people about agents whose heads the ball has cut: their names, the bound and the remedy."""
-    named, more = ", ".join(names[:_NAMED]), len(names) - _NAMED
-    heads = f"the head of {named}" if len(names) == 1 else f"the heads of {named}"
-    also = f" and {more} more" if more > 0 else ""
-    scaling = "" if method.reward_scaled else ", scale the rewards down, or set --reward-scaled"
-    return (
-        f"{heads}{also} reached head_radius = {method.head_radius:g} and cannot grow further, so the values are "
-        f"wrong; raise --head-radius (inf for no bound){scaling}"
-    )
 
 
 def told_after(rounds: int) -> bool:

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float
 
 _FACTORS_AT_ONCE = 64
-"""So many factors lie side by side in memory, whatever the number of agents."""
+"""Most factors side by side in memory, whatever the number of agents."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)

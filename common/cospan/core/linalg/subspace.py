@@ -117,7 +117,7 @@ def running_row_squares(
     return np.asarray(squares if before is None else ROW_MEMORY * before + (1.0 - ROW_MEMORY) * squares)
 
 
-def row_scales(sizes: Float[np.ndarray, " d"]) -> Float[np.ndarray, " d"]:
+def row_scales(sizes: Float[np.ndarray, "*n d"]) -> Float[np.ndarray, "*n d"]:
     """1 / (s + 0.1 · mean s) for each feature: what the rows of the coordinator's step are multiplied with.
 
     With s = √v, the running size of a row's gradients, every row moves by about ζ whatever their size: an adaptive
@@ -126,8 +126,9 @@ def row_scales(sizes: Float[np.ndarray, " d"]) -> Float[np.ndarray, " d"]:
     mean row sum of |A| it is a Jacobi step (`cospan.core.learning.least_squares.TransitionSums.row_sums`). Both
     make ζ free of the scale of the features, and let states that are rarely seen keep up.
     """
-    mean = float(sizes.mean())
-    return np.asarray(1.0 / (sizes + ROW_FLOOR * mean)) if mean > NEGLIGIBLE else np.ones(len(sizes))
+    mean = sizes.mean(axis=-1, keepdims=True)
+    known = mean > NEGLIGIBLE
+    return np.asarray(1.0 / np.where(known, sizes + ROW_FLOOR * mean, 1.0))
 
 
 def basis_step(

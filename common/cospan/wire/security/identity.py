@@ -19,7 +19,7 @@ from urllib.parse import unquote
 
 from cospan.core.specification import agent_id_problem
 from cospan.wire.errors import AdminRequiredError, IdentityMismatchError, InvalidValueError
-from cospan.wire.text import printable
+from cospan.wire.text import listed, printable
 
 SCHEME = "cospan:"
 ADMIN, OBSERVER, COORDINATOR = "cospan:admin", "cospan:observer", "cospan:coordinator"
@@ -99,10 +99,9 @@ class Identity:
             )
         foreign = [agent for agent in named if not self.speaks_for(agent)]
         if foreign:
-            shown = ", ".join(repr(agent) for agent in foreign[:_SHOWN])
-            more = f" and {len(foreign) - _SHOWN} more" if len(foreign) > _SHOWN else ""
+            others = listed([repr(agent) for agent in foreign], _SHOWN)
             raise IdentityMismatchError(
-                f"the certificate is for {self.name} and does not speak for {shown}{more}; "
+                f"the certificate is for {self.name} and does not speak for {others}; "
                 "use the certificate of that agent"
             )
 
@@ -136,7 +135,7 @@ def of_certificate(uris: Iterable[str], *, address: str) -> Identity:
             agents.add(uri.removeprefix(_AGENT))
         elif uri.startswith(_AGENTS) and (span := _range(uri.removeprefix(_AGENTS))) is not None:
             ranges.append(span)
-    name = ", ".join(ours[:_SHOWN]) + (f" and {len(ours) - _SHOWN} more" if len(ours) > _SHOWN else "")
+    name = listed(ours, _SHOWN)
     shared = ANY_AGENT in ours
     key = f"{' '.join(ours)} at {network_of(host_of(address))}" if shared or not ours else " ".join(ours)
     return Identity(

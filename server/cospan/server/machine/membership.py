@@ -33,6 +33,7 @@ from cospan.wire.errors import (
 )
 from cospan.wire.limits import most_known_agents
 from cospan.wire.messages import AgentPhase, Join, RunPhase, Welcome
+from cospan.wire.text import listed
 
 
 def admit(state: CoordinatorState, event: JoinRequested, now: float) -> Outcome:
@@ -273,7 +274,7 @@ def _displace(state: CoordinatorState, join: Join, now: float) -> Outcome:
     for token in tokens:
         session = state.members.sessions[token]
         left_out = sorted(set(session.agent_ids) - set(join.agent_ids))
-        cause = f"its process joined again without {_listed(left_out)}" if left_out else "it was started again"
+        cause = f"its process joined again without {listed(left_out, 3)}" if left_out else "it was started again"
         state, more = remove(state, token, cause, now)
         if left_out:  # the other agents are present again at once
             more = tuple(
@@ -283,11 +284,6 @@ def _displace(state: CoordinatorState, join: Join, now: float) -> Outcome:
         if session.phase is AgentPhase.CONNECTED:
             commands += (CloseStream(session.stream, SessionUnknownError("the agent was started again")),)
     return state, commands
-
-
-def _listed(names: list[str]) -> str:
-    """Some of the names, for a sentence."""
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def _open_session(

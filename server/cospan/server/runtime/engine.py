@@ -51,6 +51,7 @@ from cospan.server.storage.writer import Operation, RunStore
 from cospan.wire.errors import CospanError
 from cospan.wire.limits import recalled_rounds
 from cospan.wire.messages import FinishCause, GradientUpload, RecalledRounds
+from cospan.wire.text import listed
 
 log = logging.getLogger(__name__)
 
@@ -355,8 +356,6 @@ def _tell(listeners: list[Callable[[_C], None]], command: _C) -> None:
 
 def log_note(note: Note) -> None:
     """Writes a note down as one line; of many agents it names the first."""
-    named, more = note.agent_ids[:5], len(note.agent_ids) - 5
-    shown = ", ".join(named) + (f" and {more} more" if more > 0 else "")
-    message = " ".join(part for part in (note.kind, shown, note.text) if part)
+    message = " ".join(part for part in (note.kind, listed(note.agent_ids), note.text) if part)
     level = logging.WARNING if note.kind in _WARNINGS else logging.INFO
     log.log(level, "round %d: %s", note.round, message)

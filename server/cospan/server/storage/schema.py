@@ -26,7 +26,7 @@ _LEAST_ROW = 4
 _LEAST_LENGTH = 1 << 20
 _STEPS_BETWEEN_LOOKS = 100_000
 _INTERRUPT_SECONDS = 0.05
-_BESIDE = ("-wal", "-shm", "-write_queue")
+_BESIDE = ("-wal", "-shm", "-journal")
 
 TABLES = """
 CREATE TABLE run (

@@ -330,13 +330,13 @@ def _take_back(cursor: sqlite3.Cursor, rounds: int) -> None:
 
 def _fresh_files(path: Path) -> tuple[Path, Path]:
     """What a file is called until it is whole, and what SQLite puts beside it."""
-    return path.with_name(f".{path.name}.new"), path.with_name(f".{path.name}.new-write_queue")
+    return path.with_name(f".{path.name}.new"), path.with_name(f".{path.name}.new-journal")
 
 
 def _make_file(path: Path, run_id: str, specification: RunSpecification) -> None:
-    fresh, write_queue = _fresh_files(path)
+    fresh, journal = _fresh_files(path)
     fresh.unlink(missing_ok=True)
-    write_queue.unlink(missing_ok=True)
+    journal.unlink(missing_ok=True)
     # What SQLite puts beside it has the same mode.
     os.close(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
     connection = sqlite3.connect(fresh, isolation_level=None)

@@ -1,11 +1,12 @@
 """The sum of contributions: what a relay sends in place of what its agents sent."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from cospan.core.aggregation.basis_update import Contribution, aggregate
-from cospan.core.aggregation.partial_sums import sum_of_contributions
-from cospan.core.linalg.matrices import DenseMatrix, FactoredMatrix, to_dense
+from cospan.core.aggregation.basis_update import Contribution, aggregate, sum_of_contributions
+from cospan.core.linalg.matrices import DenseMatrix, FactoredMatrix, Gradient, to_dense
 from cospan.core.method import practical
 
 
@@ -57,12 +58,37 @@ def test_float32_is_accumulated_in_float64_and_nothing_is_written_to() -> None:
     np.testing.assert_array_equal(to_dense(one[0].gradient), before)
 
 
-def test_what_one_does_not_carry_the_sum_does_not_carry() -> None:
+def test_row_sums_that_one_lacks_the_sum_lacks() -> None:
     first, second = some(2)
-    bare = Contribution(second.gradient)
-    total = sum_of_contributions([first, bare])
-    assert total.head_second_moment is None
+    total = sum_of_contributions([first, replace(second, row_sums=None)])
+    assert total.head_second_moment is not None
     assert total.row_sums is None
+
+
+@pytest.mark.parametrize("keep_factors", [False, True])
+def test_a_second_moment_that_one_lacks_is_an_error_as_for_the_aggregate(keep_factors: bool) -> None:
+    first, second = some(2)
+    parts = [first, replace(second, head_second_moment=None)]
+    with pytest.raises(ValueError, match="a contribution does not carry"):
+        sum_of_contributions(parts, keep_factors=keep_factors)
+    with pytest.raises(ValueError, match="a contribution does not carry"):
+        aggregate(parts, practical(3))
+
+
+def test_second_moments_that_all_lack_the_sum_lacks() -> None:
+    assert (
+        sum_of_contributions([replace(part, head_second_moment=None) for part in some(3)]).head_second_moment
+        is None
+    )
+
+
+@pytest.mark.parametrize(("agents", "kind"), [(1, FactoredMatrix), (2, FactoredMatrix), (3, DenseMatrix)])
+def test_factors_are_kept_where_they_are_fewer_than_the_rank(agents: int, kind: type[Gradient]) -> None:
+    rng = np.random.default_rng(1)
+    parts = [Contribution(FactoredMatrix(rng.random((5, 1)), rng.random((3, 1)))) for _ in range(agents)]
+    kept, entries = sum_of_contributions(parts, keep_factors=True).gradient, sum_of_contributions(parts).gradient
+    assert isinstance(kept, kind)
+    np.testing.assert_allclose(to_dense(kept), to_dense(entries), rtol=1e-15)
 
 
 def test_no_contributions_have_no_sum() -> None:

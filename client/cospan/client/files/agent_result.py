@@ -1,0 +1,83 @@
+"""The arrays of a result file, read by name and checked."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+
+from cospan.wire.errors import RunFileError
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class AgentResult:
+    """One agent's file.
+
+    Attributes:
+        values: the arrays of the file, by name; see docs/run-folder.md.
+    """
+
+    values: dict[str, np.ndarray]
+
+    def array(self, name: str) -> np.ndarray:
+        """A value as it is. Raises RunFileError where the file lacks it."""
+        if name not in self.values:
+            raise RunFileError(f"the result of an agent lacks {name!r}; the file is damaged")
+        return self.values[name]
+
+    def text(self, name: str) -> str:
+        """A value that is text. Raises RunFileError where the file lacks it."""
+        return str(self.array(name))
+
+    def number(self, name: str) -> float:
+        """A value that is a number. Raises RunFileError where the file lacks it, or has something else."""
+        return float(self.numbers(name, 0))
+
+    def whole(self, name: str, least: int = 0) -> int:
+        """A value that is a whole number. Raises RunFileError where it is missing, smaller, or something else."""
+        value = self.number(name)
+        if not (value.is_integer() and value >= least):
+            raise RunFileError(
+                f"{name!r} in the result of an agent is {value!r} and must be a whole number from {least} on; "
+                "the file is damaged"
+            )
+        return int(value)
+
+    def flag(self, name: str) -> bool:
+        """A value that is true or false. Raises RunFileError where it is missing, or is something else."""
+        value = self.array(name)
+        if value.shape != () or value.dtype != np.bool_:
+            raise RunFileError(f"{name!r} in the result of an agent is not true or false; the file is damaged")
+        return bool(value)
+
+    def numbers(self, name: str, dimensions: int) -> np.ndarray:
+        """A value that is an array of numbers, which may be nan. Raises RunFileError where it is something else."""
+        value = self.array(name)
+        if value.ndim != dimensions or value.dtype.kind not in "iuf":
+            shape = ("number", "row of numbers", "table of numbers", "stack of tables of numbers")[dimensions]
+            raise RunFileError(f"{name!r} in the result of an agent is no {shape}; the file is damaged")
+        return value
+
+    def vector(self, name: str, *shape: int) -> np.ndarray:
+        """A value that is an array of this shape. Raises RunFileError where it is missing, or is something else."""
+        value = self.array(name)
+        if value.shape != shape or value.dtype != np.float64 or not np.isfinite(value).all():
+            raise RunFileError(
+                f"{name!r} in the result of an agent is no finite array of shape {shape}; the file is damaged"
+            )
+        return value
+
+    @property
+    def trace_every(self) -> int:
+        """Its traces have the rounds whose numbers are multiples of this, and the newest; see `LearningCurve`.
+
+        Raises:
+            RunFileError: it is no such number.
+        """
+        # Files without it have all rounds.
+        return self.whole("trace_every", least=1) if "trace_every" in self.values else 1
+
+    @property
+    def independent_errors(self) -> Float[np.ndarray, " m"]:
+        """The relative value errors of independent TD, one for each step size."""
+        errors = self.array("trace_independent_error")
+        return np.asarray(errors[-1]) if len(errors) else np.empty(0)

@@ -1,0 +1,150 @@
+"""The state of a learner by the names of a result file: of one agent, or of a group with a leading axis n."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from cospan.client.files.agent_result import AgentResult
+from cospan.core.aggregation.warm_start import HalfSums
+from cospan.core.learning.learner import LearnerState
+from cospan.core.learning.least_squares import TransitionSums
+from cospan.core.learning.reward_moments import RewardMoments
+from cospan.core.linalg.leading_axes import PerAgent
+from cospan.core.method import HeadUpdate
+from cospan.core.specification import RunSpecification
+
+_SHARED = ("steps", "head_basis", "head_rounds")
+"""Values that all agents of a group have in common: they have no leading axis."""
+
+
+def learner_values(state: LearnerState, specification: RunSpecification) -> dict[str, Any]:
+    """The arrays and numbers of a state; see docs/run-folder.md."""
+    return {
+        "head": state.head,
+        "gain_estimate": state.gain_estimate,
+        "steps": state.steps,
+        **_statistics(state, specification),
+        **_halves(state),
+        "reward_moments": _row(
+            state.head,
+            state.rewards.count,
+            state.rewards.offset,
+            state.rewards.deviations,
+            state.rewards.reference,
+        ),
+        "feature_squares": state.feature_squares,
+    }
+
+
+def joined_values(states: Sequence[LearnerState], specification: RunSpecification) -> dict[str, Any]:
+    """The same of a group, whose agents are in consecutive blocks."""
+    parts = [learner_values(state, specification) for state in states]
+    return {
+        name: value if name in _SHARED else np.concatenate([part[name] for part in parts])
+        for name, value in parts[0].items()
+    }
+
+
+def loaded_learner(
+    result: AgentResult, specification: RunSpecification, agents: tuple[int, ...] = ()
+) -> LearnerState:
+    """The state in a file.
+
+    Args:
+        result: the file.
+        specification: of the run.
+        agents: () in an agent's file, (n,) in a group's.
+
+    Raises:
+        RunFileError: a value is missing, or is something else.
+    """
+    moments = result.vector("reward_moments", *agents, 4)
+    return LearnerState(
+        head=result.vector("head", *agents, specification.rank),
+        gain_estimate=_numbers(result.vector("gain_estimate", *agents)),
+        steps=result.whole("steps"),
+        statistics=_loaded_statistics(result, specification, agents),
+        rewards=RewardMoments(
+            int(moments[..., 0].max()),
+            _numbers(moments[..., 1]),
+            _numbers(moments[..., 2]),
+            _numbers(moments[..., 3]),
+        ),
+        warm_up=None if agents else _loaded_halves(result, specification),
+        feature_squares=_numbers(result.vector("feature_squares", *agents)),
+    )
+
+
+def _row(like: Float[np.ndarray, "*n r"], *numbers: PerAgent) -> Float[np.ndarray, "*n k"]:
+    """Numbers of each agent side by side; one that all share is repeated."""
+    return np.stack([np.broadcast_to(np.float64(each), like.shape[:-1]) for each in numbers], axis=-1)
+
+
+def _numbers(values: np.ndarray) -> PerAgent:
+    return values if values.ndim else float(values)
+
+
+def _statistics(state: LearnerState, spec: RunSpecification) -> dict[str, Any]:
+    """Those of heads by least squares; of no rounds where the run has others."""
+    statistics = state.statistics
+    if statistics is None:
+        statistics = TransitionSums.initial(np.zeros((spec.feature_dim, spec.rank)), state.head.shape[:-1])
+    basis = np.zeros((0, 0)) if statistics.basis is None else statistics.basis
+    return {"head_basis": basis, **_sums("head", statistics)}
+
+
+def _halves(state: LearnerState) -> dict[str, Any]:
+    """Those of a warm-up that is not over, or was with the last round; nothing else."""
+    halves = state.warm_up
+    if halves is None:
+        return {}
+    parts = {**_sums("first_half", halves.first), **_sums("second_half", halves.second)}
+    return {**parts, "second_half_from": halves.second_from}
+
+
+def _sums(name: str, sums: TransitionSums) -> dict[str, Any]:
+    return {
+        f"{name}_system": sums.system,
+        f"{name}_rewards": sums.rewards,
+        f"{name}_traces": sums.traces,
+        f"{name}_sums": _row(sums.rewards, sums.squares, sums.reward_sum, sums.steps),
+        f"{name}_rounds": sums.rounds,
+    }
+
+
+def _loaded_statistics(
+    result: AgentResult, spec: RunSpecification, agents: tuple[int, ...]
+) -> TransitionSums | None:
+    if not result.whole("head_rounds"):
+        return None
+    if spec.method.head_update is HeadUpdate.FULL_HISTORY:
+        return _loaded_sums(result, "head", (*agents, spec.feature_dim), None)
+    basis = result.vector("head_basis", spec.feature_dim, spec.rank)
+    return _loaded_sums(result, "head", (*agents, spec.rank), basis)
+
+
+def _loaded_halves(result: AgentResult, spec: RunSpecification) -> HalfSums | None:
+    if "second_half_from" not in result.values:
+        return None
+    first, second = (
+        _loaded_sums(result, f"{name}_half", (spec.feature_dim,), None) for name in ("first", "second")
+    )
+    return HalfSums(first, second, result.whole("second_half_from"))
+
+
+def _loaded_sums(
+    result: AgentResult, name: str, shape: tuple[int, ...], basis: Float[np.ndarray, "d r"] | None
+) -> TransitionSums:
+    sums = result.vector(f"{name}_sums", *shape[:-1], 3)
+    return TransitionSums(
+        basis=basis,
+        system=result.vector(f"{name}_system", *shape, shape[-1]),
+        rewards=result.vector(f"{name}_rewards", *shape),
+        traces=result.vector(f"{name}_traces", *shape),
+        squares=_numbers(sums[..., 0]),
+        reward_sum=_numbers(sums[..., 1]),
+        steps=float(sums[..., 2].max()),
+        rounds=result.whole(f"{name}_rounds"),
+    )

@@ -1,0 +1,184 @@
+"""The blocks of a group: agents whose sums fit together into a core's cache learn with one call of numpy.
+
+`cospan.client.learning.group_learner` puts them together.
+"""
+
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from cospan.client.environment.group_rollout import chain_group
+from cospan.client.environment.ownership import close_sites
+from cospan.client.environment.workload_loader import check_shared_features, features_of, make_sites
+from cospan.client.workload import FeatureMap, Site, Sites, Workload
+from cospan.core.exact_solutions import ReferenceStack
+from cospan.core.learning.baselines import IndependentTD
+from cospan.core.learning.learner import LearnerState, RoundOutcome, Trajectory, learn_round
+from cospan.core.learning.schedules import AveragedIterate
+from cospan.core.method import HeadUpdate
+from cospan.core.specification import RunSpecification
+from cospan.wire.errors import WorkloadBehaviourError
+
+_BLOCK_NUMBERS = 2**17
+"""Most numbers, 1 MiB, in the d × d sums of a block's agents, unless these are fewer than `_FEWEST`."""
+_FEWEST, _MOST = 16, 256
+"""Least and most agents in a block."""
+
+
+def blocks_of(indices: Sequence[int], feature_dim: int) -> Iterator[Sequence[int]]:
+    """The indices in consecutive blocks."""
+    size = min(_MOST, max(_FEWEST, _BLOCK_NUMBERS // feature_dim**2))
+    return (indices[start : start + size] for start in range(0, len(indices), size))
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class GroupSites:
+    """The sites of a group, in blocks.
+
+    Attributes:
+        indices: of the sites of each block.
+        parts: the sites of each block.
+    """
+
+    indices: tuple[Sequence[int], ...]
+    parts: tuple[Sites | tuple[Site, ...], ...]
+
+    @classmethod
+    def of(cls, workload: Workload, indices: Sequence[int], feature_dim: int, seed: int) -> "GroupSites":
+        """Makes them; see `cospan.client.environment.workload_loader.make_sites` for what it raises."""
+        blocks = tuple(blocks_of(indices, feature_dim))
+        parts: list[Sites | tuple[Site, ...]] = []
+        try:
+            for block in blocks:
+                parts.append(make_sites(workload, block, seed))
+                check_shared_features(workload, parts[0], parts[-1], indices[0], block[0])
+        except BaseException:
+            for part in parts:
+                close_sites(part)
+            raise
+        return cls(blocks, tuple(parts))
+
+    def close(self) -> None:
+        """Closes all of them."""
+        for part in self.parts:
+            close_sites(part)
+
+    @property
+    def features(self) -> FeatureMap:
+        """Those that all share."""
+        return features_of(self.parts[0])
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class BlockState:
+    """What some agents of a group have learnt; see `SiteLearner`.
+
+    Attributes:
+        learner: heads, gain estimates and statistics of each.
+        weights: averaged iterates of B w, shape (n, d).
+        gain: averaged iterates of η, shape (n,).
+        bounded_rounds: rounds in which the ball of radius U has cut the head of each, shape (n,).
+        independent: independent TD of each; empty without the baseline.
+    """
+
+    learner: LearnerState
+    weights: AveragedIterate
+    gain: AveragedIterate
+    bounded_rounds: Int[np.ndarray, " n"]
+    independent: tuple[IndependentTD, ...] = ()
+
+
+class Block:
+    """Some agents of a group, their chains and what they have learnt."""
+
+    def __init__(
+        self,
+        sites: Sites | Sequence[Site],
+        specification: RunSpecification,
+        *,
+        names: Sequence[str],
+        indices: Sequence[int],
+        with_baseline: bool,
+        first_round: int,
+    ) -> None:
+        """Agents that have learnt nothing."""
+        d, r, power = specification.feature_dim, specification.rank, specification.method.averaging_power
+        agents = len(indices)
+        self.specification = specification
+        self.chains = chain_group(
+            sites, names=names, indices=indices, seed=specification.seed, first_round=first_round
+        )
+        self.references = ReferenceStack.of(self.chains.references, d)
+        self.state = BlockState(
+            LearnerState.initial(r, agents),
+            AveragedIterate(mean=np.zeros((agents, d)), power=power),
+            AveragedIterate(mean=np.zeros(agents), power=power),
+            np.zeros(agents, dtype=np.int64),
+            (IndependentTD.initial(d),) * agents if with_baseline else (),
+        )
+
+    def play(self) -> tuple[Trajectory, dict[int, WorkloadBehaviourError]]:
+        """The next L steps, and the failures by place; see `GroupRollout.advance_those_that_can`.
+
+        In the first round every failure is raised, so that a fleet that cannot begin fails at once.
+        """
+        steps = self.specification.method.steps_per_round
+        if not self.state.learner.steps:
+            return self.chains.advance(steps), {}
+        return self.chains.advance_those_that_can(steps)
+
+    def close(self) -> None:
+        """Closes all environments."""
+        self.chains.close()
+
+    def drop(self, places: Collection[int]) -> None:
+        """Removes the agents in these places."""
+        keep = [place for place in range(len(self.chains.labels)) if place not in places]
+        state = self.state
+        self.state = BlockState(
+            state.learner.of_agents(keep),
+            replace(state.weights, mean=state.weights.mean[keep]),
+            replace(state.gain, mean=state.gain.mean[keep]),
+            state.bounded_rounds[keep],
+            tuple(state.independent[place] for place in keep) if state.independent else (),
+        )
+        self.chains.drop(places)
+        self.references = ReferenceStack.of(self.chains.references, self.specification.feature_dim)
+
+    def learn(
+        self, basis: Float[np.ndarray, "d r"], trajectory: Trajectory, round_number: int
+    ) -> tuple[BlockState, RoundOutcome]:
+        """The state after a round, for the caller to set, and what the round gives."""
+        method, before = self.specification.method, self.state
+        outcome = learn_round(before.learner, basis, trajectory, method, round_number)
+        pairs = zip(before.independent, trajectory.features, trajectory.rewards, strict=False)
+        after = BlockState(
+            outcome.state,
+            before.weights.updated(outcome.state.head @ basis.T),
+            before.gain.updated(np.asarray(outcome.state.gain_estimate)),
+            before.bounded_rounds + outcome.bounded,
+            tuple(learner.learning_from(Trajectory(*played), method) for learner, *played in pairs),
+        )
+        return after, outcome
+
+    def value_errors(self) -> Float[np.ndarray, " n"]:
+        """Relative value errors of the averaged weights; nan where the truth is unknown."""
+        return self.references.value_errors(self.state.weights.mean)
+
+    def explained_shares(self) -> Float[np.ndarray, " n"]:
+        """See `SiteLearner.explained_share`."""
+        sums = self.state.learner.statistics
+        if self.specification.method.head_update is not HeadUpdate.FULL_HISTORY or sums is None:
+            return np.full(len(self.chains.labels), np.nan)
+        return np.asarray(sums.explained_share(sums.residual(self.state.weights.mean)))
+
+    def independent_errors(self) -> Float[np.ndarray, "n m"]:
+        """The same of independent TD, for each of its step sizes."""
+        learners = self.state.independent
+        found = np.full((len(self.chains.labels), len(learners[0].step_sizes) if learners else 0), np.nan)
+        for number, (learner, reference) in enumerate(zip(learners, self.chains.references, strict=False)):
+            if reference is not None:
+                found[number] = reference.value_errors(learner.averaged.mean)
+        return found
