@@ -6,7 +6,7 @@ import pytest
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from unit.test_engine import Fleet
+from unit.server.runtime.test_engine import Fleet
 
 from cospan.cli.processes.telemetry import wants_traces
 from cospan.cli.settings.layers import Settings

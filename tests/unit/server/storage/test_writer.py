@@ -537,7 +537,7 @@ except RunFileError as failure:
 
 def fill(path: Path, limit: int) -> list[str]:
     """What a process says that stores rounds until no file may grow any more, and then goes down."""
-    tests = str(Path(__file__).parents[1])
+    tests = str(Path(__file__).parents[3])
     script = f"import sys; sys.path.insert(0, {tests!r})\n{_FILL}"
     done = subprocess.run(
         [sys.executable, "-c", script, str(path), str(limit)],

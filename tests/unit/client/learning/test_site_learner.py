@@ -81,7 +81,7 @@ IN_ANOTHER_PROCESS = """
 import sys
 from pathlib import Path
 sys.path[:0] = sys.argv[2:]
-from test_resumption import *
+from unit.client.learning.test_site_learner import *
 from cospan.wire.files.spec_file import load_spec
 
 folder = Path(sys.argv[1])
@@ -98,7 +98,7 @@ def test_another_process_goes_on_bit_for_bit(tmp_path: Path) -> None:
     first, whole = learner_of(spec), learner_of(spec)
     learn(first, *range(FIRST))
     save_result(tmp_path / "a.npz", first, run_id="run-1")
-    paths = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
+    paths = [str(Path(__file__).parents[4])]
     subprocess.run([sys.executable, "-c", IN_ANOTHER_PROCESS, str(tmp_path), *paths], check=True, timeout=60)
     learn(whole, *range(ALL))
     found = load_npz(tmp_path / "b.npz", "a test")

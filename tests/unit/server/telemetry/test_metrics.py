@@ -16,7 +16,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 from runs import join
-from unit.test_engine import Fleet
+from unit.server.runtime.test_engine import Fleet
 
 from cospan.server.admission.file_limits import small_connections
 from cospan.server.admission.interceptor import AdmissionInterceptor

@@ -1,6 +1,6 @@
 """A curious operator against real agents: what it recovers, held against the table of docs/security.md.
 
-python tests/unit/test_what_uploads_show.py        # prints the table; put it between the marks of the page
+python tests/contract/test_what_uploads_show.py        # prints the table; put it between the marks of the page
 """
 
 import sys
@@ -35,7 +35,7 @@ from cospan.core.linalg.subspace import random_basis
 from cospan.core.method import HeadUpdate, Method, compact, paper, practical
 
 PAGE = Path(__file__).parents[2] / "docs" / "security.md"
-BEGIN, END = "<!-- begin: tests/unit/test_what_uploads_show.py -->\n", "<!-- end -->"
+BEGIN, END = "<!-- begin: tests/contract/test_what_uploads_show.py -->\n", "<!-- end -->"
 _SINCE, _CHOSEN = 1000, 40
 """Rounds before the operator begins to choose bases, and in which it does."""
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from behaviour.test_cli import in_this_process
 from runs import run, specification
-from unit.test_tls_files import issued
+from unit.wire.security.test_tls import issued
 
 from cospan.cli.diagnostics import machine, network
 from cospan.cli.diagnostics.findings import Finding, Grade, bad, finding_lines, good, note

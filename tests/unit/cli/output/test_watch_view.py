@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from unit.test_cli_summary import NOW, agent_report, clock, run_report
+from unit.cli.output.test_summary import NOW, agent_report, clock, run_report
 
 from cospan.cli.output.sparkline import ASCII, BLOCKS, sparkline
 from cospan.cli.output.watch_view import LinesView, Sight, frame
