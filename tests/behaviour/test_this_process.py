@@ -29,3 +29,22 @@ def faults_of(how: str) -> int:
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc's malloc")
 def test_what_a_round_has_freed_is_there_for_the_next() -> None:
     assert faults_of("keep") < 100 < faults_of("give back")
+
+
+LAST = """
+import sys, threading
+from cospan.cli.processes.this_process import LastExit
+busy = [True, True, False]
+last = LastExit(lambda: busy.pop(0))
+last.due(0.01, 7, lambda: print("what was learnt"))
+sys.stdout.flush()
+threading.Event().wait()
+"""
+
+
+def test_a_process_that_does_not_end_is_ended_once_it_writes_no_more() -> None:
+    done = subprocess.run(
+        [sys.executable, "-u", "-c", LAST], capture_output=True, text=True, timeout=30, check=False
+    )
+    assert (done.returncode, done.stdout) == (7, "what was learnt\n")
+    assert "did not end within 0.01 s after it was told to" in done.stderr

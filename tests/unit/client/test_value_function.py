@@ -1,6 +1,5 @@
 """What was learnt, as something to ask: the same numbers after a file, its own feature map only, and no network."""
 
-import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -146,20 +145,6 @@ def test_files_that_are_none(tmp_path: Path) -> None:
         ValueFunction.load(path)
     with pytest.raises(CospanError, match="cannot write"):
         of(learner).save(tmp_path / "no" / "a.npz")
-
-
-def test_it_can_be_asked_where_there_is_no_grpc(tmp_path: Path) -> None:
-    of(queue()).save(tmp_path / "a.npz")
-    program = (
-        "import sys; from cospan.client import ValueFunction; value = ValueFunction.load('a.npz'); "
-        "print(value.value(3)); print(*(name for name in sys.modules if name.split('.')[0] in ('grpc', 'google')))"
-    )
-    said = subprocess.run(
-        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True
-    )
-    number, imported = said.stdout.splitlines()
-    assert float(number) == of(queue()).value(3)
-    assert imported == ""
 
 
 def test_how_it_looks() -> None:

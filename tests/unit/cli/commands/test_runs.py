@@ -1,44 +1,20 @@
-"""Runs on the disk for people: which one to go on with, what became of each, and a basis as a file of its own."""
+"""`cospan runs`: every run of a folder, with what became of it."""
 
 import json
 import os
-from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 from runs import specification
 from stored import NAME, RUN_ID, basis_after, contents, read_only_folder, round_of, served, stored_run
-from values import same
+from unit.cli.run_folder.test_stored_run import end, go_on
 
-from cospan.cli.commands.export import export_basis
 from cospan.cli.commands.runs import describe, list_runs
 from cospan.cli.run_folder.layout import RunFolder, check_free, make_run_folder, point_to_newest
-from cospan.cli.run_folder.stored_run import check_same_run, run_to_go_on_with
 from cospan.cli.settings.layers import Settings
-from cospan.core.specification import RunSpecification, basis_digest
 from cospan.server.storage.writer import KEEP_EVERY
-from cospan.wire.errors import InvalidValueError, RunFileError
-from cospan.wire.files.npz import load_npz
-from cospan.wire.files.spec_file import from_toml
+from cospan.wire.errors import RunFileError
 from cospan.wire.messages import FinishCause
-
-
-def end(folder: Path, rounds: int, cause: FinishCause, message: str = "it is over") -> Path:
-    """A run that is over; its folder."""
-    folder.mkdir()
-    with served(folder / NAME) as store:
-        for number in range(rounds):
-            store.write([round_of(number)])
-        store.write_end(cause, message, rounds)
-    return folder
-
-
-def go_on(folder: Path, rounds: int = 3) -> Path:
-    """A run that can go on; its folder."""
-    folder.mkdir()
-    stored_run(folder, rounds)
-    return folder
 
 
 def in_process(folder: Path, rounds: int = 5, cause: str = "rounds-reached") -> Path:
@@ -52,62 +28,6 @@ def in_process(folder: Path, rounds: int = 5, cause: str = "rounds-reached") -> 
 
 
 # Which run to go on with --------------------------------------------------------------------------------
-
-
-def test_a_folder_with_a_run_goes_on_with_it_and_one_without_begins_anew(tmp_path: Path) -> None:
-    found = run_to_go_on_with(go_on(tmp_path / "one"), None, new_run=False)
-    assert found is not None
-    assert (found.folder, found.state.run_id, found.state.rounds) == (RunFolder(tmp_path / "one"), RUN_ID, 3)
-    assert run_to_go_on_with(tmp_path / "nothing", None, new_run=False) is None
-    assert run_to_go_on_with(None, None, new_run=False) is None
-
-
-def test_a_folder_whose_run_is_over_is_no_place_for_another(tmp_path: Path) -> None:
-    over = end(tmp_path / "over", 2, FinishCause.STOPPED, "somebody stopped it")
-    with pytest.raises(
-        InvalidValueError, match=r"holds run 0123456789abcdef, which is over \(somebody stopped it\); name"
-    ):
-        run_to_go_on_with(over, None, new_run=False)
-    with pytest.raises(InvalidValueError, match="holds run 0123456789abcdef; name another for a new run"):
-        run_to_go_on_with(go_on(tmp_path / "one"), None, new_run=True)
-
-
-def test_of_a_folder_of_runs_the_newest_goes_on_unless_it_is_over(tmp_path: Path) -> None:
-    assert run_to_go_on_with(None, tmp_path, new_run=False) is None
-    point_to_newest(RunFolder(go_on(tmp_path / "one")))
-    found = run_to_go_on_with(None, tmp_path, new_run=False)
-    assert found is not None
-    assert found.folder.path == tmp_path / "one"
-    assert run_to_go_on_with(None, tmp_path, new_run=True) is None
-    point_to_newest(RunFolder(end(tmp_path / "two", 1, FinishCause.ROUNDS_REACHED)))
-    assert run_to_go_on_with(None, tmp_path, new_run=False) is None
-
-
-def test_a_damaged_newest_run_is_not_passed_over_in_silence(tmp_path: Path) -> None:
-    point_to_newest(RunFolder(go_on(tmp_path / "one")))
-    (tmp_path / "one" / NAME).write_bytes(b"garbage" * 1000)
-    before = contents(tmp_path / "one")
-    with pytest.raises(RunFileError, match="cannot be read as a stored run"):
-        run_to_go_on_with(None, tmp_path, new_run=False)
-    assert contents(tmp_path / "one") == before
-
-
-def test_a_run_goes_on_only_as_the_one_that_it_was(tmp_path: Path) -> None:
-    held = specification(rounds=0)
-    found = run_to_go_on_with(go_on(tmp_path / "one"), None, new_run=False)
-    assert found is not None
-    check_same_run(found, held)
-    check_same_run(found, replace(held, feature_fingerprint="fixed by the first agent"))
-    changes = {"seed": 2, "rank": 3, "agents": 5, "rounds": 9}
-    with pytest.raises(
-        InvalidValueError,
-        match=r"of which 3 rounds are done, has rank = 2, and 3 is asked for; agents = 2, and 5 is asked for; "
-        r"rounds = 0, and 9 is asked for \(and 1 more\): ask for the same to go on with it, or say --new-run",
-    ):
-        check_same_run(found, replace(held, **changes))  # type: ignore[arg-type]
-    other = replace(held, method=replace(held.method, head_step=0.125))
-    with pytest.raises(InvalidValueError, match=r"has head_step = .*, and 0.125 is asked for: ask"):
-        check_same_run(found, other)
 
 
 def test_what_a_killed_beginning_leaves_does_not_fill_a_folder(tmp_path: Path) -> None:
@@ -219,95 +139,3 @@ def test_where_there_are_no_runs(
     (tmp_path / "file").write_text("")
     with pytest.raises(RunFileError, match="file is a file; name a folder of runs"):
         list_runs(tmp_path / "file", json=False)
-
-
-# cospan export ------------------------------------------------------------------------------------------
-
-
-def exported(path: Path) -> tuple[np.ndarray, int, RunSpecification]:
-    """What is in an exported file, checked against its own sums."""
-    values = load_npz(path, "a basis")
-    text = from_toml(str(values["specification"]), name="the specification")
-    assert str(values["format"]) == "cospan-basis-1"
-    assert str(values["basis_sha256"]) == basis_digest(values["basis"])
-    assert str(values["specification_digest"]) == text.digest()
-    assert str(values["run_id"]) in (RUN_ID, "of no store")
-    return values["basis"], int(values["round"]), text
-
-
-def test_the_last_basis_and_those_that_were_kept_can_be_exported(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (tmp_path / "run").mkdir()
-    stored_run(tmp_path / "run", 12, checkpoint_interval=4)
-    before = contents(tmp_path / "run")
-    spec = specification(rounds=0)
-    for asked, round_number, basis in (
-        (None, 12, basis_after(12)),
-        (4, 4, basis_after(4)),
-        (0, 0, spec.initial_basis()),
-    ):
-        output = tmp_path / f"{asked}.npz"
-        assert export_basis(tmp_path / "run", output, round_number=asked) == 0
-        found = exported(output)
-        assert same(found[0], basis)
-        assert found[1:] == (round_number, spec)
-        assert f"after {round_number} rounds, sha256 {basis_digest(basis)}" in capsys.readouterr().err
-    with pytest.raises(
-        RunFileError, match="has not kept the basis after 7 rounds; it keeps those of 0, 4, 8, 10-12"
-    ):
-        export_basis(tmp_path / "run", tmp_path / "7.npz", round_number=7)
-    assert contents(tmp_path / "run") == before
-    assert not (tmp_path / "7.npz").exists()
-
-
-def test_an_export_is_read_as_the_basis_of_a_run_folder_is(tmp_path: Path) -> None:
-    other = make_run_folder(tmp_path / "other", workload="tests")
-    export_basis(go_on(tmp_path / "run"), other.basis)
-    assert same(other.read_basis(), basis_after(3))
-
-
-def test_the_basis_of_a_run_without_a_store_can_be_exported(tmp_path: Path) -> None:
-    run = in_process(tmp_path / "run")
-    for asked, number in ((None, 5), (5, 5), (0, 0)):
-        export_basis(run, tmp_path / "b.npz", round_number=asked, force=True)
-        assert exported(tmp_path / "b.npz")[1] == number
-    with pytest.raises(RunFileError, match="has not kept the basis after 3 rounds; it keeps those of 0, 5"):
-        export_basis(run, tmp_path / "c.npz", round_number=3)
-
-
-def test_nothing_is_written_over_unless_that_is_said(tmp_path: Path) -> None:
-    run, output = go_on(tmp_path / "run"), tmp_path / "b.npz"
-    output.write_bytes(b"mine")
-    with pytest.raises(RunFileError, match=r"b.npz exists; name another file, or say --force to write over it"):
-        export_basis(run, output)
-    assert output.read_bytes() == b"mine"
-    export_basis(run, output, force=True)
-    assert exported(output)[1] == 3
-    with pytest.raises(RunFileError, match="is a folder; name a file in it"):
-        export_basis(run, tmp_path, force=True)
-    with pytest.raises(RunFileError, match="is the stored run itself"):
-        export_basis(run, run / NAME, force=True)
-    with pytest.raises(RunFileError, match=r"cannot write .*nowhere/b.npz: No such file or directory"):
-        export_basis(run, tmp_path / "nowhere" / "b.npz")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["b.npz", "run"]
-
-
-def test_what_is_no_run_cannot_be_exported(tmp_path: Path) -> None:
-    (tmp_path / "empty").mkdir()
-    (tmp_path / "file").write_text("")
-    for run, says in (
-        (tmp_path / "empty", "empty holds no run; name the folder of one, see `cospan runs`"),
-        (tmp_path / "file", "file is a file; name"),
-        (tmp_path / "nothing", "there is no folder"),
-    ):
-        with pytest.raises(RunFileError, match=says):
-            export_basis(run, tmp_path / "b.npz")
-    for name in "abcde":
-        go_on(tmp_path / name)
-    with pytest.raises(RunFileError, match="is a folder of runs; name one of them: c, d, e and 2 more"):
-        export_basis(tmp_path, tmp_path / "b.npz")
-    (tmp_path / "a" / NAME).write_bytes(b"garbage" * 1000)
-    with pytest.raises(RunFileError, match="cannot be read as a stored run"):
-        export_basis(tmp_path / "a", tmp_path / "b.npz")
-    assert not (tmp_path / "b.npz").exists()

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cospan.cli.output.plot import draw_convergence
+from cospan.cli.output.plot import draw_convergence, quartiles
 from cospan.cli.run_folder.progress_log import RoundRow
 from cospan.client.files.result_file import AgentResult
 from cospan.core.method import practical
@@ -46,3 +46,14 @@ def test_a_picture_is_drawn(rounds: int, agents: list[AgentResult], tmp_path: Pa
     assert draw_convergence(tmp_path / "convergence.png", SPEC, rows, agents) == ""
     assert (tmp_path / "convergence.png").read_bytes().startswith(b"\x89PNG")
     assert [path.name for path in tmp_path.iterdir()] == ["convergence.png"]
+
+
+def test_quartiles_by_round() -> None:
+    band = quartiles(
+        [np.array([0, 2]), np.array([2]), np.array([2])], [np.array([1.0, 1.0]), np.array([2.0]), np.array([3.0])]
+    )
+    assert band is not None
+    assert band.rounds.tolist() == [0, 2]
+    assert (band.low.tolist(), band.middle.tolist(), band.high.tolist()) == ([1.0, 1.5], [1.0, 2.0], [1.0, 2.5])
+    assert quartiles([np.array([0])], [np.array([math.nan])]) is None
+    assert quartiles([np.array([], dtype=int)], [np.array([])]) is None

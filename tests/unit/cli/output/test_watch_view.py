@@ -4,9 +4,8 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from unit.cli.output.test_summary import NOW, agent_report, clock, run_report
+from unit.cli.commands.test_status import NOW, agent_report, clock, run_report
 
-from cospan.cli.output.sparkline import ASCII, BLOCKS, sparkline
 from cospan.cli.output.watch_view import LinesView, Sight, frame
 from cospan.wire.messages import AgentPhase, RunPhase
 
@@ -49,15 +48,6 @@ def test_a_coordinator_that_is_away_is_said_to_be() -> None:
 
 def test_the_end_is_said_with_all_its_rounds() -> None:
     assert frame(sight(ended_after=500), width=200, height=24)[1] == "the run is over; 500 of 100 rounds done"
-
-
-def test_a_sparkline_is_logarithmic_and_shows_the_newest() -> None:
-    assert sparkline([1.0, 0.1, 0.01], 80, bars="abc") == "cba"
-    assert sparkline([9.0, 1.0, 0.1, 0.01], 3, bars="abc") == "cba"
-    assert sparkline([0.5, 0.5], 80, bars="abc") == "bb"
-    assert sparkline([1.0, float("nan"), 0.0], 80, bars="abc") == "c a"
-    assert sparkline([], 80) == sparkline([1.0], 0) == ""
-    assert len(BLOCKS) == len(ASCII) == 8
 
 
 def test_in_pipes_a_line_comes_every_few_seconds_and_at_every_change(capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 import pytest
-from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
+from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 from runs import D, Ring, States, coin
 
 from cospan.client import Site, Workload, vector_sites
@@ -113,16 +113,6 @@ def test_a_policy_of_all_at_once() -> None:
 
     group = together(vector_sites(rings(AutoresetMode.SAME_STEP), States(), batch_policy=coins))
     same_data(group, alone(ring_sites()), 100)
-
-
-def test_environments_in_other_processes() -> None:
-    env = AsyncVectorEnv([pole] * len(INDICES), autoreset_mode=AutoresetMode.SAME_STEP, context="spawn")
-    try:
-        group = together(vector_sites(env, Poles(), coin))
-        same_data(group, alone([Site(pole(), Poles(), coin) for _ in INDICES]), 80)
-        assert group.saved() is None, "what is in another process cannot be asked"
-    finally:
-        env.close()
 
 
 def test_the_default_mode_is_taken_as_long_as_nothing_ends() -> None:

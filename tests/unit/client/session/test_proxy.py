@@ -10,11 +10,9 @@ from runs import run, specification
 
 from cospan.cli.diagnostics.findings import Grade
 from cospan.cli.diagnostics.network import of_proxy
-from cospan.cli.processes.admin_client import fetch_run
 from cospan.client.session import connection, transport
 from cospan.client.session.proxy import are_private, is_exempt, named, proxy_of
 from cospan.client.session.transport import GrpcTransport
-from cospan.server.coordinator import Coordinator
 from cospan.wire.errors import CoordinatorUnavailableError
 
 NOWHERE = "http://127.0.0.1:9"
@@ -26,22 +24,6 @@ def _no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("grpc_proxy", "https_proxy", "http_proxy", "no_grpc_proxy", "no_proxy"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)
-
-
-@pytest.mark.parametrize("variable", ["grpc_proxy", "https_proxy", "http_proxy"])
-def test_a_coordinator_on_this_machine_is_reached_whatever_proxy_is_named(
-    variable: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv(variable, NOWHERE)
-
-    async def reached() -> None:
-        async with Coordinator(specification()) as coordinator:
-            assert (await GrpcTransport(coordinator.address).describe()).workload == "tests"
-            stream = await GrpcTransport(coordinator.address).open(specification())
-            await stream.close()
-            assert (await fetch_run(coordinator.address)).specification.workload == "tests"
-
-    run(reached())
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,6 @@
-"""Every wait of a process has an end: tasks that do not take a cancellation, streams that do not close, exits."""
+"""Every wait of a process has an end: tasks that do not take a cancellation, streams that do not close."""
 
 import asyncio
-import subprocess
-import sys
-import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -142,38 +139,6 @@ def test_a_job_within_its_time_raises_what_it_raises() -> None:
         assert await tasks.within(5.0, asyncio.sleep(0))
 
     run(both())
-
-
-LAST = """
-import sys, threading
-from cospan.cli.processes.this_process import LastExit
-busy = [True, True, False]
-last = LastExit(lambda: busy.pop(0))
-last.due(0.01, 7, lambda: print("what was learnt"))
-sys.stdout.flush()
-threading.Event().wait()
-"""
-
-
-def test_a_process_that_does_not_end_is_ended_once_it_writes_no_more() -> None:
-    done = subprocess.run(
-        [sys.executable, "-u", "-c", LAST], capture_output=True, text=True, timeout=30, check=False
-    )
-    assert (done.returncode, done.stdout) == (7, "what was learnt\n")
-    assert "did not end within 0.01 s after it was told to" in done.stderr
-
-
-def test_a_process_that_ends_by_itself_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    from cospan.cli.processes import this_process
-
-    left = threading.Event()
-    never: Callable[..., None] = lambda *_: left.set()  # noqa: E731
-    monkeypatch.setattr(this_process.LastExit, "_leave", never)
-    last = this_process.LastExit()
-    last.due(30.0, 1)
-    last.due(30.0, 1)
-    last.over()
-    assert not left.is_set()
 
 
 class Left:

@@ -1,24 +1,18 @@
-"""Past rounds that are kept for agents' files: which bases stay, what is recalled, a last round taken back."""
+"""Past rounds that are read for agents' files: which bases are needed, and which are recalled."""
 
 from pathlib import Path
 
-import numpy as np
-import pytest
-from runs import CoordinatorDriver, D, R, join, run, specification, until, upload
+from runs import CoordinatorDriver, join, run, specification, until, upload
 from stored import NAME, RUN_ID, basis_after, round_of, served, stored_run
 from values import same
 
-from cospan.rpc.v1 import coordinator_service_pb2 as pb
 from cospan.server.machine import events
 from cospan.server.machine.dispatch import restored_state
 from cospan.server.machine.membership import needed_from
 from cospan.server.runtime.engine import Engine
-from cospan.server.storage import writer
-from cospan.server.storage.reader import read_past, read_saved, read_state
-from cospan.server.storage.writer import create_store, open_store
-from cospan.wire.codec.past_rounds import decode_recalled, encode_recalled
-from cospan.wire.errors import InvalidMessageError, RunFileError
-from cospan.wire.messages import FinishCause, RecalledRounds, Stamp
+from cospan.server.storage.reader import read_past, read_saved
+from cospan.server.storage.writer import create_store
+from cospan.wire.messages import RecalledRounds
 
 AGENTS = ("a", "b")
 
@@ -52,47 +46,6 @@ def test_after_a_restart_everything_is_kept_until_the_agents_are_back(tmp_path: 
         read_saved(tmp_path / NAME), incarnation=2, start_seconds=1.0, return_seconds=1.0, now=0.0
     )
     assert needed_from(state) == 0
-
-
-@pytest.mark.parametrize("together", [1, 4])
-def test_bases_that_some_file_lacks_are_kept_and_then_dropped(tmp_path: Path, together: int) -> None:
-    needed = [0]
-    with served(tmp_path / NAME, checkpoint_interval=10) as made:
-        made.needed_from = lambda: needed[0]
-
-        def kept_after(until: int) -> tuple[int, ...]:
-            for first in range(read_state(made.path).rounds, until, together):
-                made.write([round_of(number) for number in range(first, min(first + together, until))])
-            return read_state(made.path).kept
-
-        assert kept_after(16) == tuple(range(17))
-        needed[0] = 12
-        assert kept_after(24) == (0, 10, *range(12, 25))
-        needed[0] = 0
-        assert kept_after(28) == (0, 10, *range(12, 29)), "what is gone does not come back"
-        needed[0] = 100
-        assert kept_after(32) == (0, 10, 20, 30, 31, 32)
-    assert read_state(tmp_path / NAME, check=True).rounds == 32
-
-
-def test_what_is_kept_for_files_has_a_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(writer, "_MOST_WAITING_BYTES", 5 * 8 * D * R)
-    with served(tmp_path / NAME) as made:
-        made.needed_from = lambda: 0
-        for number in range(20):
-            made.write([round_of(number)])
-    assert read_state(tmp_path / NAME).kept == (0, *range(16, 21))
-
-
-def test_a_write_that_failed_has_dropped_nothing(tmp_path: Path) -> None:
-    with served(tmp_path / NAME) as made:
-        for number in range(6):
-            made.write([round_of(number)])
-        with pytest.raises(RunFileError):
-            made.write([round_of(6), round_of(6)])
-        made.needed_from = lambda: 0
-        made.write([round_of(6)])
-    assert read_state(tmp_path / NAME, check=True).kept == (0, 4, 5, 6, 7)
 
 
 # What is recalled ---------------------------------------------------------------------------------------------
@@ -158,78 +111,3 @@ def test_a_coordinator_waits_for_the_disk_and_answers_newcomers_at_once(tmp_path
     assert [number for number, _ in known.bases] == [1, 2, 3]
     assert (unknown.bases, unknown.lost) == ((), 0)
     assert without_store.lost == 1
-
-
-# On the wire --------------------------------------------------------------------------------------------------
-
-
-def test_what_is_recalled_arrives_as_it_was() -> None:
-    spec = specification()
-    sent = RecalledRounds(tuple((number, basis_after(number)) for number in (3, 5)), 6)
-    message = encode_recalled(Stamp(RUN_ID, 1, 9, 9), sent)
-    found = decode_recalled(message, spec, from_round=3, before_round=9)
-    assert [number for number, _ in found.bases] == [3, 5]
-    assert all(same(basis, basis_after(number)) for number, basis in found.bases)
-    assert (found.next_round, found.lost) == (6, 0)
-
-
-@pytest.mark.parametrize(
-    ("rounds", "next_round", "shape", "says"),
-    [
-        ([2], 6, (D, R), "it must be 3 to 8"),
-        ([4, 4], 6, (D, R), "it must be 5 to 8"),
-        ([9], 9, (D, R), "it must be 3 to 8"),
-        ([3], 3, (D, R), "next_round is 3"),
-        ([], 3, (D, R), "next_round is 3"),
-        ([3], 10, (D, R), "at most 9"),
-        ([3], 6, (D, R + 1), "this run needs 4 × 2"),
-    ],
-)
-def test_an_answer_that_is_none_is_refused(
-    rounds: list[int], next_round: int, shape: tuple[int, int], says: str
-) -> None:
-    bases = tuple((number, np.eye(*shape)) for number in rounds)
-    message = encode_recalled(Stamp(RUN_ID, 1, 9, 9), RecalledRounds(bases, next_round))
-    with pytest.raises(InvalidMessageError, match=says):
-        decode_recalled(message, specification(), from_round=3, before_round=9)
-
-
-def test_an_old_coordinators_heartbeat_says_nothing() -> None:
-    assert pb.CollaborateRequest(heartbeat=pb.Heartbeat()).heartbeat.saved_rounds == 0
-
-
-# A run that is taken up after its end -------------------------------------------------------------------------
-
-
-def test_a_run_that_did_all_its_rounds_is_reopened_before_the_last(tmp_path: Path) -> None:
-    with served(tmp_path / NAME) as made:
-        for number in range(5):
-            made.write([round_of(number)])
-        made.write_end(FinishCause.ROUNDS_REACHED, "all 5 rounds are done", 5)
-    with pytest.raises(RunFileError, match="is over after 5 rounds"):
-        open_store(tmp_path / NAME)
-    reopened = open_store(tmp_path / NAME, reopen=True)
-    assert (reopened.saved.round, reopened.saved.last_contributors) == (4, {"a", "b"})
-    assert reopened.saved.basis is not None
-    assert same(reopened.saved.basis, basis_after(4))
-    reopened.write([round_of(4)])
-    reopened.close()
-    state = read_state(tmp_path / NAME, check=True)
-    assert (state.rounds, state.finish_cause) == (5, None)
-
-
-def test_a_run_that_was_stopped_is_not_reopened(tmp_path: Path) -> None:
-    with served(tmp_path / NAME) as made:
-        made.write([round_of(0)])
-        made.write_end(FinishCause.STOPPED, "an administrator stopped it", 1)
-    with pytest.raises(RunFileError, match="is over after 1 rounds"):
-        open_store(tmp_path / NAME, reopen=True)
-
-
-def test_a_round_that_no_agent_was_told_of_is_taken_back(tmp_path: Path) -> None:
-    with served(tmp_path / NAME) as made:
-        for number in range(5):
-            made.write([round_of(number)])
-        made.take_back(4)
-    state = read_state(tmp_path / NAME, check=True)
-    assert (state.rounds, state.finish_cause, state.kept[-1]) == (4, None, 4)

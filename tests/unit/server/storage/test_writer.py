@@ -1,9 +1,6 @@
 """A run on the disk: what is read back is what was written, and whatever cannot be used is refused as it is."""
 
-import os
 import sqlite3
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +14,7 @@ from values import same
 from cospan.core.specification import Participation, basis_digest
 from cospan.server.machine.events import DropMember, StoreMember, StoreSpecification
 from cospan.server.machine.sessions import Departure, Seat, Session
-from cospan.server.storage import lock, reader
+from cospan.server.storage import lock, reader, writer
 from cospan.server.storage.reader import read_basis, read_reports, read_saved, read_state, spans
 from cospan.server.storage.writer import KEEP_EVERY, RunStore, create_store, open_store
 from cospan.wire.errors import RunFileError
@@ -412,63 +409,6 @@ def test_what_a_kill_at_the_beginning_leaves_is_no_run(tmp_path: Path) -> None:
     assert sorted(entry.name for entry in tmp_path.iterdir()) == [f".{NAME}.lock", NAME]
 
 
-# One coordinator at a time ------------------------------------------------------------------------------
-
-
-def test_two_coordinators_of_one_run(tmp_path: Path) -> None:
-    with served(tmp_path / NAME) as store:
-        store.write([round_of(0)])
-        refused(
-            tmp_path / NAME, rf"another coordinator \(process {os.getpid()}\) serves the run in .*; end it first"
-        )
-        with pytest.raises(RunFileError, match="another coordinator"):
-            create_store(tmp_path / NAME, specification(), run_id="another")
-        assert lock.holder_of(store.path) == str(os.getpid())
-        store.write([round_of(1)])
-    assert lock.holder_of(tmp_path / NAME) is None
-    open_store(tmp_path / NAME).close()
-
-
-def test_a_lock_that_is_given_back_in_time_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As that of a process that is just being killed, or of somebody who only looks."""
-    monkeypatch.setattr(lock, "_WAIT_SECONDS", 20.0)
-    first = lock.StoreLock(tmp_path / NAME)
-    tries: list[int | None] = []
-    taking = lock.StoreLock._try
-
-    def counted(self: lock.StoreLock) -> int | None:
-        tries.append(taking(self))
-        first.close()
-        return tries[-1]
-
-    monkeypatch.setattr(lock.StoreLock, "_try", counted)
-    lock.StoreLock(tmp_path / NAME).close()
-    assert [descriptor is None for descriptor in tries] == [True, False]
-
-
-def test_a_lock_whose_file_was_removed_is_none(tmp_path: Path) -> None:
-    first = lock.StoreLock(tmp_path / NAME)
-    first.remove()
-    second = lock.StoreLock(tmp_path / NAME)
-    with pytest.raises(RunFileError, match="another coordinator"):
-        lock.StoreLock(tmp_path / NAME)
-    second.close()
-    second.close()
-
-
-def test_only_a_lock_that_is_held_speaks_of_another_coordinator(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def unsupported(*_: object) -> None:
-        raise OSError(95, "Operation not supported")
-
-    monkeypatch.setattr(lock.fcntl, "flock", unsupported)
-    with pytest.raises(
-        RunFileError, match=r"cannot store a run in .*: Operation not supported; name another folder"
-    ):
-        lock.StoreLock(tmp_path / NAME)
-
-
 # Read while it is written -------------------------------------------------------------------------------
 
 
@@ -514,56 +454,6 @@ def test_a_full_disk_loses_nothing_and_the_run_goes_on_when_there_is_room(
     store.write([round_of(written)])
     store.close()
     assert read_state(path, check=True).rounds == written + 1
-
-
-_FILL = """
-import resource, sys
-from pathlib import Path
-from stored import served, round_of
-from cospan.wire.errors import RunFileError
-path, limit = Path(sys.argv[1]), int(sys.argv[2])
-resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-try:
-    with served(path) as store:
-        number = 0
-        while True:
-            store.write([round_of(number)])
-            number += 1
-            print(number, flush=True)
-except RunFileError as failure:
-    print(failure)
-"""
-
-
-def fill(path: Path, limit: int) -> list[str]:
-    """What a process says that stores rounds until no file may grow any more, and then goes down."""
-    tests = str(Path(__file__).parents[3])
-    script = f"import sys; sys.path.insert(0, {tests!r})\n{_FILL}"
-    done = subprocess.run(
-        [sys.executable, "-c", script, str(path), str(limit)],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=True,
-    )
-    assert not done.stderr
-    return done.stdout.splitlines()
-
-
-def test_a_file_that_may_not_grow_loses_nothing(tmp_path: Path) -> None:
-    *numbers, said = fill(tmp_path / NAME, 400_000)
-    assert said.startswith(f"cannot store the run in {tmp_path / NAME}: ")
-    assert said.endswith("see to the disk, and start the coordinator again to go on")
-    store = open_store(tmp_path / NAME)
-    assert store.saved.round == int(numbers[-1])
-    store.write([round_of(store.saved.round)])
-    store.close()
-
-
-def test_a_run_that_cannot_even_begin_leaves_nothing(tmp_path: Path) -> None:
-    (said,) = fill(tmp_path / NAME, 10_000)
-    assert said.startswith(f"cannot store a run in {tmp_path / NAME}: ")
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_folder_that_is_read_only() -> None:
@@ -631,3 +521,78 @@ def test_the_rounds_in_the_log_of_a_killed_coordinator_are_there(tmp_path: Path)
 def test_the_shapes_are_those_of_the_run(tmp_path: Path) -> None:
     kept = read_basis(stored_run(tmp_path, 2))
     assert (kept.basis.shape, kept.basis.dtype) == ((D, R), np.float64)
+
+
+@pytest.mark.parametrize("together", [1, 4])
+def test_bases_that_some_file_lacks_are_kept_and_then_dropped(tmp_path: Path, together: int) -> None:
+    needed = [0]
+    with served(tmp_path / NAME, checkpoint_interval=10) as made:
+        made.needed_from = lambda: needed[0]
+
+        def kept_after(until: int) -> tuple[int, ...]:
+            for first in range(read_state(made.path).rounds, until, together):
+                made.write([round_of(number) for number in range(first, min(first + together, until))])
+            return read_state(made.path).kept
+
+        assert kept_after(16) == tuple(range(17))
+        needed[0] = 12
+        assert kept_after(24) == (0, 10, *range(12, 25))
+        needed[0] = 0
+        assert kept_after(28) == (0, 10, *range(12, 29)), "what is gone does not come back"
+        needed[0] = 100
+        assert kept_after(32) == (0, 10, 20, 30, 31, 32)
+    assert read_state(tmp_path / NAME, check=True).rounds == 32
+
+
+def test_what_is_kept_for_files_has_a_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writer, "_MOST_WAITING_BYTES", 5 * 8 * D * R)
+    with served(tmp_path / NAME) as made:
+        made.needed_from = lambda: 0
+        for number in range(20):
+            made.write([round_of(number)])
+    assert read_state(tmp_path / NAME).kept == (0, *range(16, 21))
+
+
+def test_a_write_that_failed_has_dropped_nothing(tmp_path: Path) -> None:
+    with served(tmp_path / NAME) as made:
+        for number in range(6):
+            made.write([round_of(number)])
+        with pytest.raises(RunFileError):
+            made.write([round_of(6), round_of(6)])
+        made.needed_from = lambda: 0
+        made.write([round_of(6)])
+    assert read_state(tmp_path / NAME, check=True).kept == (0, 4, 5, 6, 7)
+
+
+def test_a_run_that_did_all_its_rounds_is_reopened_before_the_last(tmp_path: Path) -> None:
+    with served(tmp_path / NAME) as made:
+        for number in range(5):
+            made.write([round_of(number)])
+        made.write_end(FinishCause.ROUNDS_REACHED, "all 5 rounds are done", 5)
+    with pytest.raises(RunFileError, match="is over after 5 rounds"):
+        open_store(tmp_path / NAME)
+    reopened = open_store(tmp_path / NAME, reopen=True)
+    assert (reopened.saved.round, reopened.saved.last_contributors) == (4, {"a", "b"})
+    assert reopened.saved.basis is not None
+    assert same(reopened.saved.basis, basis_after(4))
+    reopened.write([round_of(4)])
+    reopened.close()
+    state = read_state(tmp_path / NAME, check=True)
+    assert (state.rounds, state.finish_cause) == (5, None)
+
+
+def test_a_run_that_was_stopped_is_not_reopened(tmp_path: Path) -> None:
+    with served(tmp_path / NAME) as made:
+        made.write([round_of(0)])
+        made.write_end(FinishCause.STOPPED, "an administrator stopped it", 1)
+    with pytest.raises(RunFileError, match="is over after 1 rounds"):
+        open_store(tmp_path / NAME, reopen=True)
+
+
+def test_a_round_that_no_agent_was_told_of_is_taken_back(tmp_path: Path) -> None:
+    with served(tmp_path / NAME) as made:
+        for number in range(5):
+            made.write([round_of(number)])
+        made.take_back(4)
+    state = read_state(tmp_path / NAME, check=True)
+    assert (state.rounds, state.finish_cause, state.kept[-1]) == (4, None, 4)

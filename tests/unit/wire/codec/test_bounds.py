@@ -1,4 +1,4 @@
-"""What the coordinator takes from its peers it can reckon with: at the ends of the ranges; beyond, it says no."""
+"""The bounds of what the coordinator takes from its peers: arithmetic is finite within them."""
 
 import dataclasses
 import itertools
@@ -7,10 +7,9 @@ import numpy as np
 import pytest
 
 from cospan.core.aggregation.basis_update import Contribution, next_basis
-from cospan.core.aggregation.fallback import sound_move
 from cospan.core.linalg.matrices import DenseMatrix, FactoredMatrix
 from cospan.core.linalg.subspace import is_second_moment, random_basis
-from cospan.core.method import PRESETS, Aggregation
+from cospan.core.method import PRESETS
 from cospan.wire.codec.bounds import MAX_ENTRY, check_contribution, is_within
 from cospan.wire.errors import InvalidMessageError
 
@@ -97,45 +96,6 @@ def test_what_is_no_second_moment_is_told(matrix: list[list[float]]) -> None:
 
 
 # Left out all the same ------------------------------------------------------------------------------------------
-
-METHOD = PRESETS["paper"](5)
-FINE = [Contribution(DenseMatrix(RNG.standard_normal((D, R)))) for _ in range(3)]
-BROKEN = Contribution(DenseMatrix(np.full((D, R), np.nan)))
-
-
-def test_without_trouble_nobody_is_left_out() -> None:
-    sound = sound_move(BASIS, FINE, METHOD, 0)
-    assert (sound.left_out, sound.problem) == ((), "")
-    assert sound.move.basis.tobytes() == next_basis(BASIS, FINE, METHOD, 0).basis.tobytes()
-
-
-def test_those_on_whom_the_arithmetic_fails_are_left_out() -> None:
-    sound = sound_move(BASIS, [FINE[0], BROKEN, FINE[1], BROKEN], METHOD, 0)
-    assert sound.left_out == (1, 3)
-    assert "non-finite" in sound.problem
-    assert sound.move.basis.tobytes() == next_basis(BASIS, FINE[:2], METHOD, 0).basis.tobytes()
-
-
-def test_outliers_keep_their_places_when_somebody_is_left_out() -> None:
-    far = Contribution(DenseMatrix(np.full((D, R), 1e6)))
-    method = dataclasses.replace(METHOD, aggregation=Aggregation.GEOMETRIC_MEDIAN)
-    sound = sound_move(BASIS, [BROKEN, *FINE, far], method, 0)
-    assert sound.left_out == (0,)
-    assert sound.move.outliers == (4,)
-
-
-def test_where_it_fails_on_nobody_alone_the_basis_stays() -> None:
-    """Two that are fine, and whose sum is not."""
-    large = Contribution(DenseMatrix(np.eye(D, R) * 1e308))
-    sound = sound_move(BASIS, [large, large], METHOD, 0)
-    assert sound.left_out == (0, 1)
-    assert sound.move.basis is BASIS
-    assert sound.move.movement == 0.0
-
-
-def test_where_it_fails_on_everybody_the_constants_are_to_blame() -> None:
-    with pytest.raises(np.linalg.LinAlgError):
-        sound_move(BASIS, [BROKEN, BROKEN], METHOD, 0)
 
 
 def test_a_sum_may_be_as_large_as_what_it_sums() -> None:

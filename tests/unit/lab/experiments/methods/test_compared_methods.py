@@ -185,3 +185,20 @@ def test_two_time_scales_refuse_what_needs_an_orthonormal_basis() -> None:
     for refused in (practical(L), dataclasses.replace(paper(L), warm_up_rounds=2)):
         with pytest.raises(ValueError, match="no least-squares heads"):
             TwoTimescaleFleet.initial(refused, BASIS, AGENTS)
+
+
+def test_more_than_ten_agents_are_summed_in_the_order_of_their_names() -> None:
+    """site-10 comes before site-2: the coordinator's order, which its bits depend on."""
+    rng, method, agents = np.random.default_rng(3), paper(L), 12
+    basis = random_basis(D, R, rng)
+    fleet, states, expected = JointFleet.initial(method, basis, agents), [LearnerState.initial(R)] * agents, basis
+    for t in range(6):
+        walks = [
+            Trajectory(rng.uniform(-0.3, 0.3, (L + 1, D)), 1.0 + rng.standard_normal(L)) for _ in range(agents)
+        ]
+        fleet = fleet.learning_from(walks)
+        outcomes = {f"site-{k}": learn_round(states[k], expected, walks[k], method, t) for k in range(agents)}
+        states = [outcomes[f"site-{k}"].state for k in range(agents)]
+        sent = [contribution_of(outcomes[name], method, t) for name in sorted(outcomes)]
+        expected = next_basis(expected, sent, method, t).basis
+    np.testing.assert_array_equal(fleet.basis, expected)
