@@ -48,7 +48,6 @@ def test_an_agents_progress_survives_its_line() -> None:
 
 
 def test_rounds_are_appended_while_the_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(progress_log, "_FLUSH_SECONDS", 0.0)
     file = RoundsFile(tmp_path / "rounds.csv")
 
     async def write_some() -> None:
@@ -60,7 +59,7 @@ def test_rounds_are_appended_while_the_run_goes_on(tmp_path: Path, monkeypatch: 
 
         patch.setattr(file, "flush", flush_and_tell)
         file.add(progress_log.row_of(report(0), 0.1 + 0.2))
-        writing = asyncio.create_task(file.keep_writing())
+        writing = asyncio.create_task(file.keep_writing(0.0))
         await asyncio.wait_for(written.wait(), 10.0)
         writing.cancel()
 

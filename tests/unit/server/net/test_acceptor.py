@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from cospan.server.net import acceptor as accepting
 from cospan.server.net.acceptor import Acceptor
 
 
@@ -21,15 +20,13 @@ class NoFilesLeft(socket.socket):
         raise OSError(errno.EMFILE, "Too many open files")
 
 
-def test_where_no_file_is_left_accepting_pauses_and_says_so_once(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr(accepting, "_NO_FILES_SECONDS", 0.02)
-
+def test_where_no_file_is_left_accepting_pauses_and_says_so_once(caplog: pytest.LogCaptureFixture) -> None:
     async def tried() -> int:
-        with NoFilesLeft() as listening, pytest.raises(TimeoutError):
-            async with asyncio.timeout(0.2):
-                await Acceptor(listening, lambda _: asyncio.Protocol(), name="test", most=1).accept()
+        with NoFilesLeft() as listening:
+            acceptor = Acceptor(listening, lambda _: asyncio.Protocol(), name="test", most=1, no_files_seconds=0.02)
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.2):
+                    await acceptor.accept()
         return listening.tried
 
     assert 2 <= asyncio.run(tried()) <= 11
