@@ -42,7 +42,7 @@ def test_the_rank_of_the_synthetic_fleet_is_three() -> None:
 
 
 def test_the_rank_of_the_queues_is_two() -> None:
-    assert played("queues", 16, 200)[1].rank == 2
+    assert played("queues", 12, 100)[1].rank == 2
 
 
 def test_fewer_agents_than_features_and_the_same_bits_again() -> None:
