@@ -3,19 +3,22 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# How many processes `make test` runs the tests in: a number, or auto for one a core.
+# How many processes `make unit` and `make test` run the tests in: a number, or auto for one a core.
 WORKERS ?= auto
 PROTOS := $(wildcard proto/cospan/rpc/v1/*.proto)
 PIP_FLAGS := --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test e2e browser-test node-test metrics-test proxy-test faults soak fuzz bench bench-peers base-image check glossary protos check-protos docs newcomer-test figures state-table wheel-test clean
+.PHONY: help demo unit test e2e browser-test node-test metrics-test proxy-test faults soak fuzz bench bench-peers base-image check glossary protos check-protos docs newcomer-test figures state-table wheel-test clean
 
 help:  ## Show this list
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 demo: $(VENV)/ready  ## Run the main job: 25 real microgrids learn together
 	@$(BIN)/cospan run microgrids --agents 25 --rounds 730 --seed 1
+
+unit: $(VENV)/ready  ## Run the tests that need no sockets and no other processes (a minute)
+	@$(BIN)/python -m pytest -q -n $(WORKERS) --maxprocesses 8 --dist worksteal tests/unit tests/property tests/golden
 
 test: $(VENV)/ready  ## Run the tests (with a Docker engine those in containers too), and check the coverage
 	@rm -f .coverage .coverage.*

@@ -1,7 +1,9 @@
 """The layout that makes one distribution of several source roots: a namespace package and typed leaves."""
 
 import ast
+import fnmatch
 import importlib
+import re
 import sys
 import tomllib
 from pathlib import Path
@@ -92,3 +94,19 @@ def test_core_is_looked_at() -> None:
     """Lest the test above pass over an empty list."""
     assert {"td", "subspace", "basis_update", "learner"} <= {path.stem for path in core_files()}
     assert "numpy" in imported(next(path for path in core_files() if path.stem == "subspace"))
+
+
+def test_coverage_is_checked_of_modules_that_exist() -> None:
+    """A pattern that matches nothing would be left out of the bound without a word."""
+    (patterns,) = re.findall(r"--include='(.*?)'", (ROOT / "tests" / "everything.sh").read_text(encoding="utf-8"))
+    modules = [str(path) for root in namespace_roots() for path in root.rglob("*.py")]
+    for pattern in patterns.split(","):
+        assert fnmatch.filter(modules, pattern), pattern
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "tests" / "unit").rglob("test_*.py")), ids=lambda path: path.stem)
+def test_unit_tests_are_at_the_path_of_their_module(path: Path) -> None:
+    """Below `tests/unit`, as the module is below `cospan`; `lab`, and what tests the tests themselves, apart."""
+    below = path.relative_to(ROOT / "tests" / "unit").with_name(path.name.removeprefix("test_"))
+    places = [*namespace_roots(), ROOT / "tests"]
+    assert any((root / part).is_file() for root in places for part in (below, below.relative_to(below.parts[0])))

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from observability.board import ROOT, alert_queries, board_queries, families_in
-from unit.test_metrics import Scraped
+from unit.server.telemetry.test_metrics import Scraped
 
 from cospan.server.telemetry.metrics import UNREAD
 from cospan.wire import errors

@@ -73,8 +73,8 @@ class Plan(BaseModel):
 
     @property
     def fingerprint(self) -> str:
-        """Twelve digits that are equal exactly for equal plans."""
-        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:12]
+        """Twelve digits that are equal exactly for equal plans, whatever their tiny runs are."""
+        return hashlib.sha256(self.model_dump_json(exclude={"tiny"}).encode()).hexdigest()[:12]
 
     def played_by(self) -> tuple[Contender, ...]:
         """The contenders of the file."""

@@ -75,11 +75,13 @@ async def of_proxy(address: str) -> Sequence[Finding]:
     return [note("proxy", found, remedy)]
 
 
-async def of_coordinator(address: str, tls: TlsFiles | None) -> Sequence[Finding]:
-    """Whether a coordinator answers there, and speaks our protocol; within some seconds."""
+async def of_coordinator(
+    address: str, tls: TlsFiles | None, *, seconds: float = _ANSWER_SECONDS
+) -> Sequence[Finding]:
+    """Whether a coordinator answers there within some seconds, and speaks our protocol."""
     begun, asked = time.monotonic(), time.time()
     try:
-        response = await fetch_specification(address, tls, seconds=_ANSWER_SECONDS)
+        response = await fetch_specification(address, tls, seconds=seconds)
     except RemoteError as failure:
         remedy = f"see docs/operations.md for the reason {failure.reason}"
         return [bad("coordinator", f"{address} refuses: {failure}", remedy)]

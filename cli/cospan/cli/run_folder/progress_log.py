@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _RATE_ROUNDS = 50
-_FLUSH_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,10 +86,10 @@ class RoundsFile:
         """Takes a row in."""
         self._pending.append(row)
 
-    async def keep_writing(self) -> None:
-        """Writes what has come, once a second, until it is cancelled."""
+    async def keep_writing(self, interval_seconds: float = 1.0) -> None:
+        """Writes what has come, at this interval, until it is cancelled."""
         while True:
-            await asyncio.sleep(_FLUSH_SECONDS)
+            await asyncio.sleep(interval_seconds)
             try:
                 await asyncio.to_thread(self.flush)
             except RunFileError as failure:

@@ -20,7 +20,6 @@ REQUEST_SECONDS = 10.0
 """A connection whose request is not there by then, TLS handshake, headers and body, is closed."""
 UNREAD_SECONDS = 10.0
 """So is one that does not read for so long what it is sent."""
-_NO_FILES_SECONDS = 1.0
 _TLS_END_SECONDS = 2.0
 _MOST_PER_SECOND = 1000.0
 """Connections that are accepted, so that a flood leaves the processor to the coordinator."""
@@ -154,6 +153,7 @@ class Acceptor:
         name: str,
         most: int,
         tls: Callable[[], ssl.SSLContext | None] = lambda: None,
+        no_files_seconds: float = 1.0,
     ) -> None:
         """Prepares.
 
@@ -163,8 +163,10 @@ class Acceptor:
             name: of the listener, for the log.
             most: how many connections may be open.
             tls: what new connections are to be secured with; None for plain HTTP.
+            no_files_seconds: the pause before it accepts again where no descriptor is left.
         """
         self._listening, self._make, self._name, self._most, self._tls = listening, make, name, most, tls
+        self._no_files_seconds = no_files_seconds
         self._connections: dict[tuple[str, int], Connection] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._sparing = LogThrottle()
@@ -197,7 +199,7 @@ class Acceptor:
             await asyncio.sleep(0.01)  # the other side was gone before
             return
         self._say("files", "%s: no connection can be accepted: %s; see ulimit -n", failure.strerror or "")
-        await asyncio.sleep(_NO_FILES_SECONDS)
+        await asyncio.sleep(self._no_files_seconds)
 
     def _admit(self, accepted: socket.socket, address: Any) -> None:
         client = (str(address[0]), int(address[1]))

@@ -1,0 +1,261 @@
+"""A curious operator against real agents: what it recovers, held against the table of docs/security.md.
+
+python tests/contract/test_what_uploads_show.py        # prints the table; put it between the marks of the page
+"""
+
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import numpy as np
+from curious import (
+    INNER,
+    D,
+    angle,
+    counts_of,
+    held,
+    jumps,
+    logged,
+    rewards_of,
+    seen,
+    sums_of_rewards,
+    support,
+    system_of,
+    turned_by,
+)
+
+from cospan.client.session.run_checks import below_floor
+from cospan.core.linalg.matrices import to_dense
+from cospan.core.linalg.subspace import random_basis
+from cospan.core.method import HeadUpdate, Method, compact, paper, practical
+
+PAGE = Path(__file__).parents[2] / "docs" / "security.md"
+BEGIN, END = "<!-- begin: tests/contract/test_what_uploads_show.py -->\n", "<!-- end -->"
+_SINCE, _CHOSEN = 1000, 40
+"""Rounds before the operator begins to choose bases, and in which it does."""
+
+
+# What is recovered, as shares and errors ----------------------------------------------------------------------
+
+
+@cache
+def starts_of_paper() -> float:
+    """The share of rounds whose first state is known, of those that begin in a state with features."""
+    log = logged(paper(20), 100)
+    found, true = support(log), log.states[::20][:100] - 1
+    return float(np.mean((found == true)[(found >= 0) | (true >= 0)][1:]))
+
+
+@cache
+def sums_of_paper() -> float:
+    """The largest error of the rounds' sums of rewards less the gain."""
+    method = paper(20)
+    log = logged(method, 100)
+    found = sums_of_rewards(log, method)
+    assert len(found) > 50
+    true = {t: log.rewards[20 * t : 20 * t + 20].sum() - 20 * log.gains[t] for t in found}
+    return max(abs(abs(found[t]) - abs(true[t])) for t in found)
+
+
+@cache
+def seen_in_a_round(head_update: HeadUpdate) -> float:
+    """The share of rounds of which it is known which features were seen."""
+    method = compact(5) if head_update is HeadUpdate.LEAST_SQUARES else replace(paper(5), head_update=head_update)
+    log = logged(method, 100)
+    true = [set((log.states[5 * t : 5 * t + 5] - 1).tolist()) - {-1} for t in range(100)]
+    return float(np.mean([a == b for a, b in zip(seen(log), true, strict=True)][1:]))
+
+
+@cache
+def counts(steps: int, *, exact: bool) -> float:
+    """The share of rounds of which it is known how often each state was left."""
+    log = logged(practical(steps), 100)
+    rows = log.states[: 100 * steps].reshape(100, steps)
+    true = np.array([np.bincount(row, minlength=D + 1)[1:] for row in rows])[:, INNER]
+    found = counts_of(log.exact_row_sums if exact else held(log), steps)
+    return float(np.mean(np.abs(found - true).max(axis=1) < 0.5))
+
+
+@cache
+def states_one_by_one() -> float:
+    """With L = 1: the share of rounds whose state is the one whose entry of the gradient jumps."""
+    log = logged(practical(1), 300)
+    true = log.states[:300]
+    return float(np.mean((jumps(log) + 1 == true)[true > 0]))
+
+
+@cache
+def rewards_one_by_one() -> float:
+    """With L = 1 and the states: the largest error of the rewards, in their own unit and but for a constant."""
+    rounds, since = 70, 40
+    log = logged(practical(1), rounds)
+    found, others = rewards_of(log, log.states[: rounds + 1], since)
+    assert others == 0
+    true = log.rewards[since:rounds]
+    return float(np.abs(np.polyval(np.polyfit(found, true, 1), found) - true).max())
+
+
+@cache
+def own_system(bases: str) -> tuple[float, float]:
+    """The relative errors of A and of b from some rounds with any bases, bounded ones, or the method's own."""
+    rng = np.random.default_rng(5)
+    method = practical(2)
+    turned = turned_by(method.largest_turn, rng)
+
+    def chosen(number: int, basis: np.ndarray) -> np.ndarray | None:
+        if number < _SINCE or bases == "own":
+            return None
+        return turned(basis) if bases == "bounded" else random_basis(*basis.shape, rng)
+
+    log = logged(method, _SINCE + _CHOSEN, chosen)
+    assert log.sums is not None
+    system, right = system_of(log, _SINCE + 1)
+    sums = log.sums
+    return angle(system, sums.system), angle(right, sums.rewards - sums.gain_estimate * sums.traces)
+
+
+# What the table says ------------------------------------------------------------------------------------------
+
+
+def share(value: float) -> str:
+    """All, none, or tens of per cent: what does not change with the last digits of the arithmetic."""
+    if value >= 0.995:
+        return "100 %"
+    return "none" if value < 0.02 else f"some {round(10.0 * value) * 10} %"
+
+
+def within(*errors: float) -> str:
+    """The worst of some relative errors, rounded up to 1, 2, 5, 10, … per cent."""
+    return f"{next(bound for bound in (1, 2, 5, 10, 20, 50, 100) if max(errors) <= bound / 100.0)} %"
+
+
+def exactly(error: float) -> str:
+    """Up to rounding, or not."""
+    return "exactly" if error < 1e-9 else f"to {error:.0e}"
+
+
+def rows() -> list[tuple[str, str, str]]:
+    """Of the table: what is sent, what can be recovered, what helps."""
+    every_step = seen_in_a_round(HeadUpdate.EVERY_STEP)
+    bases = {name: within(*own_system(name)) for name in ("any", "bounded", "own")}
+    return [
+        (
+            "`paper`: (δ / L) φ(s₀) wᵀ, one product a round",
+            f"the state in which the round began, in {share(starts_of_paper())} of the rounds; the sum of the "
+            f"round's rewards less the gain, {exactly(sums_of_paper())} but for its sign; the head w",
+            "a group",
+        ),
+        (
+            "`compact`: (Σ δ e) wᵀ of the round, and second moment",
+            f"which features were seen in the round, in {share(seen_in_a_round(HeadUpdate.LEAST_SQUARES))} of the "
+            "rounds; with L = 1 the state; the head's direction, so the shape of the value function",
+            "a group; many steps a round",
+        ),
+        (
+            "`--head-update every-step`: Σ δ e wᵀ over the round",
+            f"which features were seen in the round, in {share(every_step)} of the rounds; the span of its heads",
+            "a group; many steps a round",
+        ),
+        (
+            "`practical`: (b − A B w) wᵀ of all data so far, and second moment",
+            "the first round in which each feature was seen; the head's direction, so the shape of the value "
+            "function. **L = 1**: the state of "
+            f"{share(states_one_by_one())} of the steps from the gradients alone, and with the states known every "
+            f"reward, {exactly(rewards_one_by_one())} but for unit and constant; assume that all of it can be "
+            "recovered",
+            "a group; many steps a round: `--min-steps-per-round`",
+        ),
+        (
+            "`practical`: row sums, as root mean square times powers of two, in rounds 0 to 5, 7, 9, 12, 15, 19, …",
+            "how often each feature has been seen so far, to a factor of 1.5; how often in a round, with L = 20: "
+            f"in {share(counts(20, exact=False))} of the rounds (exact row sums in every round would tell it in "
+            f"{share(counts(20, exact=True))}, and with L = 1 every state in order)",
+            "a group; `--row-scaled false`",
+        ),
+        (
+            "`practical`, at bases that the coordinator chooses",
+            "A and b up to a factor, so how often each transition was taken and what it paid: within "
+            f"{bases['any']} from {_CHOSEN} bases of any kind, which agents refuse; **within {bases['bounded']} "
+            f"from {_CHOSEN} bases that the bound of the method allows**; within {bases['own']}, so not, from the "
+            "bases that the method leads to",
+            "a group. The bound does not prevent it; the basis then turns in every round, which the report of each "
+            "round shows (`basis_movement`)",
+        ),
+        (
+            "warm-up (`--warm-up-rounds`): two estimates, once",
+            "the whole value function, twice",
+            "leave it off, as is the default",
+        ),
+        (
+            "TD error (`--share-td-error`)",
+            "one number a round in the unit of the rewards: their scale, and when the environment changes",
+            "leave it off, as is the default but in `cospan run`",
+        ),
+        (
+            "a group's or a relay's sum over n agents",
+            "the sum of the above; of one agent what no other covers, as a feature that it alone sees",
+            "many agents with the same features; the group or relay itself sees all",
+        ),
+        (
+            "any of these as float32",
+            "the same, to seven digits: rounding hides nothing",
+            "",
+        ),
+        (
+            "name, address, time of each message, fingerprint of the features",
+            "who takes part and when, and how long its steps take",
+            "",
+        ),
+    ]
+
+
+def table() -> str:
+    """The table of docs/security.md."""
+    lines = ["| what is sent | what can be recovered | what helps |", "|---|---|---|"]
+    return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows())]) + "\n"
+
+
+def test_the_page_says_what_the_operator_finds() -> None:
+    found = table()
+    print(found)
+    page = PAGE.read_text(encoding="utf-8")
+    assert page.split(BEGIN)[1].split(END)[0] == found, "run this file, and put what it prints between the marks"
+
+
+def test_before_and_now() -> None:
+    """What exact row sums gave away, and what is left."""
+    assert counts(1, exact=True) == counts(20, exact=True) == 1.0
+    assert counts(20, exact=False) < 0.05
+    assert counts(1, exact=False) < 0.5
+    assert rewards_one_by_one() < 1e-9, "with the states known all else follows, so L = 1 is refused"
+    assert states_one_by_one() < 0.75
+    assert max(own_system("any")) < 0.02
+    assert max(own_system("bounded")) < 0.1, "the page says that the bound does not prevent it"
+    assert min(own_system("own")) > 0.5
+
+
+def test_one_step_a_round_is_what_an_agent_refuses_by_default() -> None:
+    from runs import specification
+
+    from cospan.core.method import DEFAULT_MIN_STEPS
+
+    makers: list[Callable[[int], Method]] = [paper, practical, compact]
+    for preset in makers:
+        assert below_floor(specification(preset(1)), DEFAULT_MIN_STEPS) is not None
+        assert below_floor(specification(preset(DEFAULT_MIN_STEPS)), DEFAULT_MIN_STEPS) is None
+
+
+def test_nothing_else_is_sent_between_the_rounds_of_row_sums() -> None:
+    log = logged(practical(20), 12)
+    sent = [number for number, upload in enumerate(log.uploads) if upload.contribution.row_sums is not None]
+    assert sent == [0, 1, 2, 3, 4, 5, 7, 9]
+    assert all(np.linalg.matrix_rank(to_dense(each.contribution.gradient)) <= 1 for each in log.uploads)
+
+
+if __name__ == "__main__":
+    print(table(), end="")

@@ -1,0 +1,114 @@
+"""What `cospan status` prints."""
+
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from unit.cli.run_folder.test_run_result import BASIS, OUTCOME, SPEC
+
+from cospan.cli.commands.status import run_document, status_lines
+from cospan.cli.output.summary import summary_lines
+from cospan.cli.run_folder.run_result import (
+    AgentRow,
+    read_outcome,
+    result_document,
+)
+from cospan.wire.messages import (
+    AgentPhase,
+    AgentReport,
+    FinishCause,
+    RoundReport,
+    RunPhase,
+    RunReport,
+    Stamp,
+)
+
+
+def report(number: int, basis: np.ndarray | None = None) -> RoundReport:
+    return RoundReport(Stamp("abc", 1, number + 1, number + 1), number, 0.5, 3, (), 0.25, 1e-16, basis)
+
+
+NOW = 1_700_000_000.0
+
+
+def clock(seconds_since_last_message: float) -> str:
+    return time.strftime("%H:%M:%S", time.localtime(NOW - seconds_since_last_message))
+
+
+def agent_report(number: int, **changes: Any) -> AgentReport:
+    return replace(AgentReport(f"site-{number}", AgentPhase.CONNECTED, 0.1, False, 412, 0), **changes)
+
+
+def run_report(phase: RunPhase, *agents: AgentReport, **changes: Any) -> RunReport:
+    return replace(RunReport(Stamp("abc", 1, 412, 412), SPEC, phase, 3.1, agents, None, 25.3), **changes)
+
+
+def test_status_names_who_is_waited_for_and_who_is_gone() -> None:
+    gone = agent_report(2, phase=AgentPhase.GONE, gone_in_round=88, gone_cause="it left: no cause given")
+    waiting = agent_report(1, awaited=True, seconds_since_last_message=3.1, reconnects=2)
+    text = "\n".join(status_lines(run_report(RunPhase.COLLECTING, agent_report(0), waiting, gone), NOW))
+    assert f"round 412, waiting 3.1 s for site-1 (last seen {clock(3.1)})" in text
+    assert "25.3 rounds/s" in text
+    assert "gone since round 88: it left: no cause given" in text
+
+
+def test_status_says_who_was_an_outlier() -> None:
+    waiting = agent_report(1, awaited=True, outlier_rounds=7)
+    lines = status_lines(
+        run_report(RunPhase.COLLECTING, agent_report(0), waiting, agent_report(2, outlier_rounds=1))
+    )
+    assert lines[-2].endswith("waited for; an outlier in 7 rounds")
+    assert lines[-1].endswith("an outlier in 1 round")
+    assert "outlier" not in lines[-3]
+
+
+def test_status_and_summary_name_whose_heads_the_bound_has_cut(tmp_path: Path) -> None:
+    report = run_report(RunPhase.COLLECTING, agent_report(0), agent_report(1, head_bounded=True))
+    assert status_lines(report)[2].startswith("the head of site-1 reached head_radius = ")
+    assert [row["head_bounded"] for row in run_document(report)["agents"]] == [False, True]
+    agents = [AgentRow("site-0", "", bounded_rounds=0), AgentRow("site-1", "", bounded_rounds=3)]
+    outcome = replace(OUTCOME, bounded=("site-7",))
+    document = result_document(outcome, agents)
+    assert document["bounded_agents"] == ["site-1", "site-7"]
+    assert read_outcome(result_document(outcome), SPEC, BASIS).bounded == ("site-7",)
+    (line,) = [line for line in summary_lines(outcome, agents, document, tmp_path, width=None) if "bounded" in line]
+    assert line.startswith("bounded: the heads of site-1, site-7 reached head_radius = ")
+    free = result_document(OUTCOME, agents[:1])
+    assert not any("bounded" in line for line in summary_lines(OUTCOME, agents[:1], free, tmp_path, width=None))
+
+
+def test_status_names_who_has_to_come_back() -> None:
+    """After a restart of the coordinator, and where one is lost before the first round."""
+    lost = agent_report(1, phase=AgentPhase.LOST, seconds_since_last_message=0.7)
+    text = status_lines(run_report(RunPhase.WAITING, agent_report(0), lost), NOW)[1]
+    assert f"to come back: 1 of 3 are here; not connected: site-1 (last seen {clock(0.7)})" in text
+
+
+def test_status_names_only_the_first_of_many() -> None:
+    many = [agent_report(number, awaited=True, seconds_since_last_message=float(number)) for number in range(9)]
+    text = status_lines(run_report(RunPhase.COLLECTING, *many), NOW)[1]
+    assert f"site-8 (last seen {clock(8.0)})" in text
+    assert "and 4 more" in text
+    assert "site-0" not in text
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"phase": RunPhase.WAITING}, "waiting 3.1 s for agents to come back: 1 of 3 are here"),
+        ({"phase": RunPhase.CLOSING}, "computing the new basis"),
+        ({"phase": RunPhase.FINISHED, "finish_cause": FinishCause.NO_AGENTS}, "finished 3.1 s ago (no agents)"),
+        ({"phase": RunPhase.COLLECTING}, "waiting 3.1 s for agents to join"),
+    ],
+)
+def test_status_of_every_phase(changes: dict[str, Any], says: str) -> None:
+    assert says in status_lines(replace(run_report(RunPhase.WAITING, agent_report(0)), **changes))[1]
+
+
+def test_status_of_thousands_shows_the_first_of_them() -> None:
+    lines = status_lines(run_report(RunPhase.COLLECTING, *(agent_report(number) for number in range(1100))))
+    assert lines[-1] == "… and 1,000 more"
+    assert len(lines) < 110

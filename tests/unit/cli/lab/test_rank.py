@@ -1,0 +1,97 @@
+"""`cospan rank`: what it finds, what it prints, and what it refuses."""
+
+import dataclasses
+import importlib.util
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+
+from cospan.cli.lab import rank
+from cospan.cli.lab.rank import RankOptions, lines_of, rank_here
+from cospan.cli.lab.rank_estimation import RESAMPLES, Played, Ranking, play_agents, rank_document, ranking_of
+from cospan.cli.settings.run_specification import plan_with_workload
+from cospan.core.rank import Spectrum
+from cospan.wire.errors import InvalidValueError
+
+
+def played(workload: str, agents: int, rounds: int) -> tuple[Any, Ranking]:
+    flags = {"agents": str(agents), "rounds": str(rounds), "seed": "1"}
+    plan = plan_with_workload(flags, None, reference=workload, spec_file=None, rounds=1)
+    assert plan.workload is not None
+    told: list[int] = []
+    found = ranking_of(play_agents(plan.workload, plan.specification, told.append).estimates, 0.99)
+    assert told == list(range(1, agents + 1))
+    return plan.specification, found
+
+
+def test_the_rank_of_the_synthetic_fleet_is_three() -> None:
+    spec, found = played("synthetic", 24, 150)
+    assert (found.rank, found.agreement > 0.9) == (3, True)
+    document = rank_document(spec, found)
+    assert json.loads(json.dumps(document, allow_nan=False)) == document
+    assert (document["rank"], document["resamples"], document["steps_per_agent"]) == (3, RESAMPLES, 1500)
+    assert [each["component"] for each in document["components"]] == list(range(1, 21))
+    for each in document["components"][:3]:
+        assert each["low"] < each["share"] < each["high"]
+    assert document["components"][document["above_noise"]]["cumulative"] is None
+    lines = lines_of(spec, found)
+    assert lines[0].startswith("synthetic: 24 agents, 1,500 steps each, d = 20")
+    assert lines[-1].startswith("suggested rank: 3, the smallest that holds 99 % of what stands out; ")
+
+
+def test_the_rank_of_the_queues_is_two() -> None:
+    assert played("queues", 12, 100)[1].rank == 2
+
+
+def test_fewer_agents_than_features_and_the_same_bits_again() -> None:
+    _, found = played("synthetic", 3, 40)
+    assert len(found.spectrum.values) == len(found.low) == len(found.high) == 6
+    _, again = played("synthetic", 3, 40)
+    assert (found.agreement, found.low.tobytes()) == (again.agreement, again.low.tobytes())
+
+
+def test_where_all_is_noise_no_rank_is_suggested() -> None:
+    spec, found = played("synthetic", 3, 4)
+    nothing = dataclasses.replace(found, spectrum=Spectrum(np.array([0.1, -0.2])), rank=0)
+    assert rank_document(spec, nothing)["rank"] is None
+    assert lines_of(spec, nothing)[-1].startswith("suggested rank: none, for no component stands out of the noise")
+
+
+@pytest.mark.parametrize(
+    ("flags", "share", "says"),
+    [
+        ({"agents": "1"}, 0.99, "agents is 1; a subspace is what several agents share, so it must be 2 or more"),
+        ({"rounds": "1"}, 0.99, "rounds is 1; each agent estimates its values from two halves"),
+        ({"rounds": "0"}, 0.99, "rounds is 0"),
+        ({}, 0.0, "share is 0.0; it must be above 0, at most 1"),
+        ({}, 1.5, "share is 1.5"),
+    ],
+)
+def test_what_cannot_be_is_refused(flags: dict[str, str], share: float, says: str) -> None:
+    with pytest.raises(InvalidValueError) as failure:
+        rank_here(RankOptions("synthetic", share), flags, None)
+    assert says in str(failure.value)
+
+
+def test_without_scipy_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    with pytest.raises(InvalidValueError, match=r"cospan rank needs scipy; pip install 'cospan\[study\]'"):
+        rank_here(RankOptions("synthetic", 0.99), {}, None)
+
+
+def test_defaults_suit_the_workload(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    seen: list[tuple[int, int]] = []
+
+    def nobody(_workload: object, spec: Any, _say: object) -> Played:
+        seen.append((spec.agents, spec.rounds))
+        return Played([], np.eye(spec.feature_dim))
+
+    _, found = played("synthetic", 3, 4)
+    monkeypatch.setattr(rank, "play_agents", nobody)
+    monkeypatch.setattr(rank, "ranking_of", lambda _estimates, _share: found)
+    for workload in ("queues", "microgrids"):
+        assert rank_here(RankOptions(workload, 0.99, quiet=True), {}, None) == 0
+    assert seen == [(40, 300), (25, 300)]
+    assert capsys.readouterr().out.count("suggested rank") == 2

@@ -1,0 +1,28 @@
+"""The log: a flood of errors is a line a second."""
+
+import json
+import logging
+from typing import Any
+
+from cospan.cli.output.log_lines import JsonFormatter, OnceASecond
+from cospan.server.net.log_throttle import LogThrottle
+
+
+def record(name: str, message: str, *arguments: Any, level: int = logging.ERROR) -> logging.LogRecord:
+    return logging.LogRecord(name, level, "", 0, message, arguments, None)
+
+
+def test_a_flood_of_errors_is_a_line_a_second_in_the_log() -> None:
+    limit, now = OnceASecond(), 0.0
+    limit._sparing = LogThrottle(clock=lambda: now)
+    flood = [record("asyncio", f"socket.accept() out of system resource\nsocket: {number}") for number in range(99)]
+    assert sum(map(limit.filter, flood)) == 1
+    now = 1.0
+    assert limit.filter(flood[0])
+    assert json.loads(JsonFormatter().format(flood[0]))["suppressed"] == 98
+
+
+def test_what_names_different_agents_is_not_held_back() -> None:
+    limit = OnceASecond()
+    assert all(limit.filter(record("cospan.client", "%s has failed", f"site-{number}")) for number in range(9))
+    assert all(limit.filter(record("cospan", "joined", level=logging.INFO)) for _ in range(9))

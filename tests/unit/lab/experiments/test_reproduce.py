@@ -1,0 +1,32 @@
+"""The figures and the document of a reproduction."""
+
+import math
+
+from cospan.experiments.estimates import Estimate
+from cospan.experiments.experiment import Finding, Outcome, Table, load
+from cospan.experiments.methods.catalogue import rivals
+from cospan.experiments.reproduce import BEGIN, END, Reproduction, document, figures
+from cospan.experiments.runner import Played, Task, errors_of
+
+D, R, L, AGENTS = 6, 2, 5, 3
+
+TINY = Task(seed=1, workload="synthetic", contenders=tuple(rivals()), agents=4, rounds=12, steps_per_round=L)
+
+
+def test_figures_name_the_plan_and_what_does_not_hold() -> None:
+    plan, _ = load("rank")
+    findings = (
+        Finding("a", "good", Estimate(1.0, 0.5, 2.0), holds=True, sign=True),
+        Finding("b", "bad", Estimate(math.inf), holds=False),
+        Finding("c", "so so", Estimate(2.0)),
+    )
+    outcome = Outcome(findings, (Table(("x", "y"), (("a|b", "1"),), "T"),))
+    found = Reproduction("rank", plan, [Played(TINY, ())], outcome, 0.4, ("checked",))
+    lines = figures(found)
+    assert (lines[0], lines[-1]) == (BEGIN, END)
+    assert f"<!-- plan {plan.fingerprint};" in lines[1]
+    assert {"- holds: good", "- **does not hold**: bad", "- so so", "- checked", "| a\\|b | 1 |"} <= set(lines)
+    said = document(found)
+    assert said["findings"][1]["value"] is None
+    assert said["findings"][0]["low"] == 0.5
+    assert errors_of([], "joint").size == 0
