@@ -867,7 +867,7 @@ def test_a_stream_that_says_something_wrong_ends_with_a_reason(name: str) -> Non
             assert answer[:2] == (code, reason)
             assert answer[2]
             assert (await get_run(channel)).phase is m.RunPhase.WAITING, "the coordinator goes on"
-            assert not coordinator.engine._streams
+            assert not coordinator.engine.streams
 
     run(refused())
 
@@ -890,7 +890,7 @@ def test_a_stream_that_never_joins_is_ended(monkeypatch: pytest.MonkeyPatch) -> 
         async with Coordinator(specification()) as coordinator, channel_to(coordinator.address) as channel:
             answer = await refusal(channel)
             assert answer == (grpc.StatusCode.ABORTED, "OUT_OF_TURN", "no Join came within 0.1 s")
-            assert not coordinator.engine._streams
+            assert not coordinator.engine.streams
 
     run(silent())
 

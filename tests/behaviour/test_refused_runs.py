@@ -18,7 +18,7 @@ from cospan.core.linalg.subspace import random_basis
 from cospan.core.method import Method, practical
 from cospan.relay.relay import Relay
 from cospan.server.coordinator import Coordinator
-from cospan.server.runtime import engine
+from cospan.server.runtime import basis_arithmetic
 from cospan.wire.errors import BasisRefusedError, StepsBelowFloorError
 
 HOSTS: dict[str, Callable[[str], Agent | AgentGroup]] = {
@@ -69,7 +69,7 @@ def test_the_command_ends_with_1_and_the_floor_can_be_lowered(tmp_path: Path) ->
 
 def chosen_at(number: int) -> Callable[..., FallbackMove]:
     """The step of a coordinator that chooses the basis after one round."""
-    honest = engine.sound_move
+    honest = basis_arithmetic.sound_move
 
     def move(
         basis: np.ndarray,
@@ -88,7 +88,7 @@ def chosen_at(number: int) -> Callable[..., FallbackMove]:
 @pytest.mark.parametrize("host", [*HOSTS, "relay"])
 def test_a_chosen_basis_is_refused_and_nothing_is_sent_for_it(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
     spec = specification(replace(practical(3), largest_turn=1.0), agents=2, rounds=0)
-    monkeypatch.setattr(engine, "sound_move", chosen_at(40))
+    monkeypatch.setattr(basis_arithmetic, "sound_move", chosen_at(40))
     refusal = r"the basis of round 41 is turned by \d\d\.?\d* degrees from that of round 40"
 
     async def refused() -> None:

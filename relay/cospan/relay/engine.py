@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import time
-from collections import deque
 from collections.abc import Callable, Collection
 
 from cospan.client.session.transport import Transport
@@ -15,7 +14,7 @@ from cospan.relay.state import RelayState
 from cospan.relay.upstream import Upstream
 from cospan.server.machine import events as server
 from cospan.server.machine.state import CoordinatorState
-from cospan.server.runtime.engine import log_note
+from cospan.server.runtime.machine_loop import MachineLoop, log_note, tell
 from cospan.server.runtime.recent_rounds import RecentRounds
 from cospan.server.runtime.streams import Stream, Streams
 from cospan.wire.errors import CospanError
@@ -23,15 +22,12 @@ from cospan.wire.messages import GradientUpload, RecalledRounds
 
 log = logging.getLogger(__name__)
 
-_SHORTEST_SLEEP_SECONDS = 0.01
-_STALLED_SECONDS = 1.0
-
 _MOST_TOLD = 500
 """Agents with bounded heads that one upload names; a message has room for each agent's name about once."""
 
 
 class RelayEngine:
-    """The loop around `machine.step`, on one event loop and without locks."""
+    """What executes the commands of `cospan.relay.machine`."""
 
     def __init__(
         self,
@@ -42,7 +38,15 @@ class RelayEngine:
         level: int = 1,
         min_steps_per_round: int = DEFAULT_MIN_STEPS,
     ) -> None:
-        """Nothing is asked yet; `begin` does that."""
+        """Nothing is asked yet; `begin` does that.
+
+        Args:
+            transport: how to reach the coordinator.
+            progress_timeout_seconds: seconds without an answer of the coordinator after which it gives up.
+            gather_agents: with how many agents it joins at once.
+            level: 1 where its coordinator is no relay.
+            min_steps_per_round: a run with fewer steps a round is refused.
+        """
         self.history = RecentRounds()
         """Empty: the rounds are the coordinator's to tell of."""
         self.ended = asyncio.Event()
@@ -55,13 +59,12 @@ class RelayEngine:
             transport,
             progress_timeout_seconds=progress_timeout_seconds,
             min_steps_per_round=min_steps_per_round,
-            tell=self._told,
+            tell=self._on_upstream,
             fail=self._failed,
         )
-        self._streams = Streams()
-        self._relay: RelayState
-        self._inbox: deque[UpstreamEvent] = deque()
-        self._busy = False
+        self.streams = Streams()
+        """Those that are open, and what was sent through all of them."""
+        self._loop: MachineLoop[RelayState, Event, Command] | None = None
         self._bounded: set[str] = set()
         """Agents that have told of a bounded head since the last sum."""
 
@@ -74,31 +77,32 @@ class RelayEngine:
         self._upstream.start()
         specification = await self._upstream.specification
         machine.check_relayable(specification)
-        self._relay = machine.initial_state(
+        state = machine.initial_state(
             specification, gather_agents=self._gather_agents, level=self._level, now=self.now()
         )
+        self._loop = MachineLoop[RelayState, Event, Command](machine, state, self._execute)
+
+    @property
+    def _machine(self) -> MachineLoop[RelayState, Event, Command]:
+        assert self._loop is not None, "begin comes first"
+        return self._loop
 
     @property
     def state(self) -> CoordinatorState:
         """What is known of the agents, and of the round that they have been told of."""
-        return self._relay.shown
+        return self._machine.state.shown
 
     def now(self) -> float:
         """The time on the machine's clock, in seconds."""
         return time.monotonic()
 
-    @property
-    def streams(self) -> Streams:
-        """Those that are open, and what was sent through all of them."""
-        return self._streams
-
     def open_stream(self) -> Stream:
         """A new stream, not yet bound to a session."""
-        return self._streams.open()
+        return self.streams.open()
 
     def forget_stream(self, stream: Stream) -> None:
         """The stream has ended; nothing can be written to it."""
-        self._streams.forget(stream)
+        self.streams.forget(stream)
 
     # Events --------------------------------------------------------------------------------------------------
 
@@ -108,17 +112,12 @@ class RelayEngine:
         Raises:
             RemoteError: the event is not allowed; nothing has changed.
         """
-        busy, self._busy = self._busy, True
-        try:
-            self._dispatch(event)
-        finally:
-            self._busy = busy
-        self._answer()
+        self._machine.handle(event)
 
     def take(self, token: str, upload: GradientUpload) -> None:
         """Lets a gradient arrive. Raises as `handle` does."""
         if upload.bounded:
-            session = self._relay.fleet.sessions.get(token)
+            session = self._machine.state.fleet.sessions.get(token)
             self._bounded.update(() if session is None else set(session.agent_ids).intersection(upload.bounded))
         self.handle(server.GradientArrived(token, upload))
 
@@ -129,45 +128,28 @@ class RelayEngine:
         """Nothing: past rounds are the coordinator's to tell of, which knows the relay's sums alone."""
         return RecalledRounds((), max(first, before), max(0, before - first))
 
-    def _told(self, event: UpstreamEvent) -> None:
-        """The coordinator has said something; an answer waits until all of the question is asked."""
-        self._inbox.append(event)
-        self._answer()
-
-    def _answer(self) -> None:
-        if self._busy:
-            return
-        self._busy = True
-        try:
-            while self._inbox:
-                self._dispatch(self._inbox.popleft())
-        finally:
-            self._busy = False
-
-    def _dispatch(self, event: Event) -> None:
-        self._relay, commands = machine.step(self._relay, event, self.now())
-        for command in commands:
-            self._execute(command)
+    def _on_upstream(self, event: UpstreamEvent) -> None:
+        """The coordinator has answered; the answer waits until all of the question is asked."""
+        self._machine.post(event)
 
     def _failed(self, failure: CospanError) -> None:
         self.failure = failure
-        if hasattr(self, "_relay"):
+        if self._loop is not None:
             self.handle(server.DrainRequested(str(failure), 0.0))
 
     def _execute(self, command: Command) -> None:
+        relay = self._machine.state
         match command:
             case server.Send(token=token, message=message):
-                self._streams.send(self._relay.fleet.sessions.get(token), message)
+                self.streams.send(relay.fleet.sessions.get(token), message)
             case server.Broadcast(message=message):
-                waiting = self._relay.unwelcomed
-                known = [each for token, each in self._relay.fleet.sessions.items() if token not in waiting]
-                self._streams.broadcast(known, message)
+                known = [each for token, each in relay.fleet.sessions.items() if token not in relay.unwelcomed]
+                self.streams.broadcast(known, message)
             case server.CloseStream(stream=number, error=error):
-                self._streams.close(number, error)
+                self.streams.close(number, error)
             case server.Note():
                 log_note(command)
-                for listener in self.on_note:
-                    listener(command)
+                tell(self.on_note, command)
             case Host(agent_ids=agent_ids, feature_fingerprint=fingerprint):
                 self._upstream.host(agent_ids, fingerprint)
             case SumUp():
@@ -197,19 +179,10 @@ class RelayEngine:
 
     async def keep_time(self) -> None:
         """Ticks the machine when a deadline is due, until the end."""
-        liveness = self._relay.specification.session_timeout_seconds
-        while not self.ended.is_set():
-            now = self.now()
-            deadline = machine.next_deadline(self._relay)
-            pause = machine.GATHER_SECONDS if deadline is None else deadline - now
-            # Never for long: whoever comes meanwhile may bring a deadline that is closer.
-            sleep = min(max(pause, _SHORTEST_SLEEP_SECONDS), machine.GATHER_SECONDS)
-            try:
-                await asyncio.wait_for(self.ended.wait(), sleep)
-            except TimeoutError:
-                if self.now() - now - sleep > min(_STALLED_SECONDS, liveness / 4):
-                    # The process itself stood still: what has arrived meanwhile is read before anyone is given up.
-                    log.warning("the relay stood still for %.1f s", self.now() - now - sleep)
-                    continue
-                if deadline is not None and self.now() >= deadline:
-                    self.handle(server.Tick())
+        await self._machine.keep_time(
+            lambda: self.handle(server.Tick()),
+            self.ended,
+            process="relay",
+            session_timeout_seconds=self._machine.state.specification.session_timeout_seconds,
+            longest_sleep_seconds=machine.GATHER_SECONDS,  # an agent may bring a deadline that is closer
+        )

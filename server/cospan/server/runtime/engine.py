@@ -8,19 +8,13 @@ import asyncio
 import logging
 import secrets
 import time
-from collections import deque
 from collections.abc import Callable, Collection
-from typing import TypeVar
-
-import numpy as np
+from dataclasses import dataclass
 
 from cospan.core.aggregation.basis_update import arithmetic_of
-from cospan.core.aggregation.fallback import FallbackMove, sound_move
 from cospan.core.specification import RunSpecification
 from cospan.server import machine
 from cospan.server.machine.events import (
-    BasisComputed,
-    BasisFailed,
     Broadcast,
     CloseStream,
     Command,
@@ -43,6 +37,8 @@ from cospan.server.machine.events import (
 from cospan.server.machine.membership import needed_from
 from cospan.server.machine.rounds import is_plain
 from cospan.server.machine.state import CoordinatorState
+from cospan.server.runtime.basis_arithmetic import computed_basis
+from cospan.server.runtime.machine_loop import MachineLoop, log_note, tell
 from cospan.server.runtime.recent_rounds import RecentRounds
 from cospan.server.runtime.streams import Stream, Streams
 from cospan.server.storage.reader import read_past
@@ -54,28 +50,37 @@ from cospan.wire.messages import FinishCause, GradientUpload, RecalledRounds
 
 log = logging.getLogger(__name__)
 
-_THREAD_FROM_NUMBERS = 400_000
-"""From about this many numbers in a round on (2 ms of arithmetic), the sum and the QR go to a thread."""
-
-_LONGEST_SLEEP_SECONDS = 1.0
-_STALLED_SECONDS = 1.0
-
 RETURN_SECONDS = 15.0
-"""After a restart, so long a round waits for those who took part before: longer than agents ever pause between
-attempts to connect."""
-_SILENT_SECONDS = 86400.0
-"""A round waits for its first gradient for a day at most, where agents are alive and their pace is not known."""
-_GATHERING_SECONDS = 0.01
-"""So long, at most, the machine does not see a gradient that others are awaited beside."""
-_WARNINGS = ("agent-lost", "agent-gone", "agent-outlier", "gradients-left-out", "round-slow")
+"""How long the first round after a restart waits for the agents that took part before: longer than the pauses
+between their attempts to connect."""
 _FINAL = (FinishCause.ROUNDS_REACHED, FinishCause.STOPPED, FinishCause.FAILED)
-"""A run that ended otherwise goes on where it was when a coordinator is started for it again."""
+"""A run that ended otherwise continues where it was when a coordinator is started for it again."""
 
-_C = TypeVar("_C", bound=Command)
+
+@dataclass(frozen=True, slots=True)
+class EngineSettings:
+    """How long an engine waits, and what it computes in a thread.
+
+    Attributes:
+        start_seconds: the longest time to wait for the first round's agents.
+        return_seconds: the longest time to wait, in a run that is resumed, for those who took part before.
+        silent_seconds: the longest time that a round waits for its first gradient, where agents are alive and their
+            pace is not known.
+        gathering_seconds: the longest time that a gradient is kept back until the others of its round are there.
+        longest_sleep_seconds: between two looks at the machine's deadline.
+        thread_from_numbers: a round's sum and QR go to a thread from this many numbers on (2 ms of arithmetic).
+    """
+
+    start_seconds: float = 600.0
+    return_seconds: float = RETURN_SECONDS
+    silent_seconds: float = 86400.0
+    gathering_seconds: float = 0.01
+    longest_sleep_seconds: float = 1.0
+    thread_from_numbers: int = 400_000
 
 
 class Engine:
-    """The coordinator's loop around `machine.step`."""
+    """What executes the commands of `cospan.server.machine`."""
 
     def __init__(
         self,
@@ -83,37 +88,53 @@ class Engine:
         *,
         run_id: str | None = None,
         incarnation: int = 1,
-        start_seconds: float = 600.0,
-        return_seconds: float = RETURN_SECONDS,
         sites: int | Callable[[], int | None] | None = None,
         store: RunStore | None = None,
         clock: Callable[[], float] = time.monotonic,
+        settings: EngineSettings | None = None,
     ) -> None:
-        """Begins a run, or goes on with the one in `store`; its specification is then that of the store.
+        """Begins a run, or continues the one in `store`, with the specification that is stored there.
 
-        `sites` that is a function is called, in a thread, when an agent first asks for a site.
+        Args:
+            specification: of a run that begins.
+            run_id: its name; a random one where left out.
+            incarnation: of the coordinator; 1 for the first.
+            sites: how many can be given out; None for no limit. A function is called, in a thread, when an agent
+                first asks for a site.
+            store: where the run is stored.
+            clock: gives the time, in seconds.
+            settings: how long it waits.
         """
-        self._clock, self._store = clock, store
+        self._settings = settings = settings or EngineSettings()
+        self._store = store
         self._count_sites = sites if callable(sites) else None
         self._counting = asyncio.Lock()
         known = None if callable(sites) else sites
         self._journal: WriteQueue | None = None
         if store is None:
-            self.state = machine.initial_state(
+            state = machine.initial_state(
                 specification,
                 run_id=run_id or secrets.token_hex(8),
                 incarnation=incarnation,
-                start_seconds=start_seconds,
+                start_seconds=settings.start_seconds,
                 now=clock(),
                 sites=known,
             )
         else:
             store.begin()
             store.needed_from = lambda: needed_from(self.state)
-            self.state = self._restored(store, start_seconds, return_seconds, known)
-            self._journal = WriteQueue(store, self.handle, together=max(1, self.state.most_ahead // 2))
-        self.state = self.state.evolve(coordinator_started=max(0.0, time.time()), silent_seconds=_SILENT_SECONDS)
-        self.history = RecentRounds(self.state.round)
+            state = machine.restored_state(
+                store.saved,
+                incarnation=store.incarnation,
+                start_seconds=settings.start_seconds,
+                return_seconds=settings.return_seconds,
+                now=clock(),
+                sites=known,
+            )
+            self._journal = WriteQueue(store, self.handle, together=max(1, state.most_ahead // 2))
+        state = state.evolve(coordinator_started=max(0.0, time.time()), silent_seconds=settings.silent_seconds)
+        self.loop = MachineLoop[CoordinatorState, Event, Command](machine, state, self._execute, clock=clock)
+        self.history = RecentRounds(state.round)
         self.ended = asyncio.Event()
         self.end: EndRun | Suspend | None = None
         self.stays_open = False
@@ -121,42 +142,31 @@ class Engine:
         self.on_note: list[Callable[[Note], None]] = []
         self.on_round: list[Callable[[ReportRound], None]] = []
         self.on_closing: list[Callable[[ComputeBasis], None]] = []
-        """Called when a round closes; the state still has what everybody gave to it."""
-        self._streams = Streams()
+        """Called when a round closes; the state still has the contributions to it."""
+        self.streams = Streams()
+        """Those that are open, and what was sent through all of them."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._gathered: dict[str, GradientUpload] = {}
         self._gathering: asyncio.TimerHandle | None = None
 
-    def _restored(
-        self, store: RunStore, start_seconds: float, return_seconds: float, sites: int | None
-    ) -> CoordinatorState:
-        return machine.restored_state(
-            store.saved,
-            incarnation=store.incarnation,
-            start_seconds=start_seconds,
-            return_seconds=return_seconds,
-            now=self._clock(),
-            sites=sites,
-        )
+    @property
+    def state(self) -> CoordinatorState:
+        """Of the machine."""
+        return self.loop.state
 
     def now(self) -> float:
         """The time on the machine's clock, in seconds."""
-        return self._clock()
+        return self.loop.clock()
 
     # Streams ------------------------------------------------------------------------------------------------
 
-    @property
-    def streams(self) -> Streams:
-        """Those that are open, and what was sent through all of them."""
-        return self._streams
-
     def open_stream(self) -> Stream:
         """A new stream, not yet bound to a session."""
-        return self._streams.open()
+        return self.streams.open()
 
     def forget_stream(self, stream: Stream) -> None:
         """The stream has ended; nothing can be written to it."""
-        self._streams.forget(stream)
+        self.streams.forget(stream)
 
     # Events --------------------------------------------------------------------------------------------------
 
@@ -166,7 +176,7 @@ class Engine:
         Raises:
             RemoteError: the event is not allowed; nothing has changed.
         """
-        self._dispatch([*self._taken(), event])
+        self.loop.handle(*self._taken(), event)
 
     def take(self, token: str, upload: GradientUpload) -> None:
         """Lets a gradient arrive: the machine sees those together that nobody can tell apart by when they came.
@@ -181,48 +191,41 @@ class Engine:
             return
         self._gathered[token] = upload
         if len(self._gathered) == self.state.awaited.block_count:
-            self._dispatch(self._taken())
+            self.loop.handle(*self._taken())
         elif self._gathering is None:
-            self._gathering = asyncio.get_running_loop().call_later(_GATHERING_SECONDS, self._end_gathering)
+            self._gathering = asyncio.get_running_loop().call_later(
+                self._settings.gathering_seconds, self._end_gathering
+            )
 
     def _end_gathering(self) -> None:
         self._gathering = None
-        self._dispatch(self._taken())
+        self.loop.handle(*self._taken())
 
     def _taken(self) -> list[Event]:
         """What the machine has not seen yet."""
         gathered, self._gathered = self._gathered, {}
         return [GradientsArrived(gathered)] if gathered else []
 
-    def _dispatch(self, events: list[Event]) -> None:
-        pending: deque[Event] = deque(events)
-        while pending:
-            self.state, commands = machine.step(self.state, pending.popleft(), self._clock())
-            for command in commands:
-                follow_up = self._execute(command)
-                if follow_up is not None:
-                    pending.append(follow_up)
-
     def _execute(self, command: Command) -> Event | None:
         """Carries a command out; the event that follows at once, if any."""
         match command:
             case Send(token=token, message=message):
-                self._streams.send(self.state.sessions.get(token), message)
+                self.streams.send(self.state.sessions.get(token), message)
             case Broadcast(message=message):
-                self._streams.broadcast(self.state.sessions.values(), message)
+                self.streams.broadcast(self.state.sessions.values(), message)
             case ComputeBasis():
-                _tell(self.on_closing, command)
+                tell(self.on_closing, command)
                 return self._compute(command)
             case CloseStream(stream=number, error=error):
-                self._streams.close(number, error)
+                self.streams.close(number, error)
             case StoreRound() | StoreMember() | DropMember() | StoreSpecification():
                 return self._keep(command)
             case ReportRound(report=report):
                 self.history.append(report)
-                _tell(self.on_round, command)
+                tell(self.on_round, command)
             case Note():
                 log_note(command)
-                _tell(self.on_note, command)
+                tell(self.on_note, command)
             case EndRun() | Suspend():
                 self.end = command
                 self.history.close()
@@ -238,7 +241,7 @@ class Engine:
         return None
 
     async def know_sites(self) -> None:
-        """Counters the sites that can be given out, where that was left for later; a failure leaves no limit."""
+        """Counts the sites that can be given out, where that was left for later; a failure leaves no limit."""
         async with self._counting:
             count, self._count_sites = self._count_sites, None
             if count is None:
@@ -248,7 +251,7 @@ class Engine:
             except CospanError as failure:
                 log.warning("the number of sites is not known, so it does not bound the agents: %s", failure)
                 return
-            self.state = self.state.evolve(sites=sites)
+            self.loop.state = self.state.evolve(sites=sites)
 
     async def recall(self, agents: Collection[str], first: int, before: int) -> RecalledRounds:
         """The rounds from `first` on, below `before`, whose gradients of all `agents` counted, with their bases.
@@ -274,29 +277,16 @@ class Engine:
     def _compute(self, command: ComputeBasis) -> Event | None:
         """The next basis: at once where that is quick, else in a thread, to be reported later."""
         method = self.state.specification.method
-        if arithmetic_of(method, command.basis.shape, len(command.contributions)) < _THREAD_FROM_NUMBERS:
-            return self._computed(command)
+        numbers = arithmetic_of(method, command.basis.shape, len(command.contributions))
+        if numbers < self._settings.thread_from_numbers:
+            return computed_basis(command, method)
         task = asyncio.get_running_loop().create_task(self._compute_in_thread(command))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return None
 
     async def _compute_in_thread(self, command: ComputeBasis) -> None:
-        self.handle(await asyncio.to_thread(self._computed, command))
-
-    def _computed(self, command: ComputeBasis) -> Event:
-        try:
-            sound = self._sound_move(command)
-        except np.linalg.LinAlgError as failure:
-            return BasisFailed(command.round, f"round {command.round} gave no finite basis: {failure}")
-        except Exception as failure:  # a round without either event would stay open for ever
-            log.exception("the arithmetic of round %d failed", command.round)
-            return BasisFailed(command.round, f"round {command.round} gave no basis: {failure}")
-        return BasisComputed(command.round, sound.move, sound.left_out, sound.problem)
-
-    def _sound_move(self, command: ComputeBasis) -> FallbackMove:
-        method = self.state.specification.method
-        return sound_move(command.basis, command.contributions, method, command.round, command.row_squares)
+        self.handle(await asyncio.to_thread(computed_basis, command, self.state.specification.method))
 
     # The end ----------------------------------------------------------------------------------------------------
 
@@ -324,34 +314,10 @@ class Engine:
 
     async def keep_time(self) -> None:
         """Ticks the machine when a deadline is due, until the run ends."""
-        liveness = self.state.specification.session_timeout_seconds
-        while not self.ended.is_set():
-            now = self._clock()
-            deadline = machine.next_deadline(self.state)
-            sleep = min(max((now if deadline is None else deadline) - now, 0.01), _LONGEST_SLEEP_SECONDS)
-            try:
-                await asyncio.wait_for(self.ended.wait(), sleep)
-            except TimeoutError:
-                if self._clock() - now - sleep > min(_STALLED_SECONDS, liveness / 4):
-                    # The process itself stood still: what has arrived meanwhile is read before anyone is given up.
-                    log.warning("the coordinator stood still for %.1f s", self._clock() - now - sleep)
-                    continue
-                self.handle(Tick())
-
-
-def _tell(listeners: list[Callable[[_C], None]], command: _C) -> None:
-    """Tells the listeners; one that fails must not keep the machine's other commands from being carried out."""
-    for listener in listeners:
-        try:
-            listener(command)
-        except Exception:
-            log.exception("a listener failed at a %s", type(command).__name__)
-
-
-def log_note(note: Note) -> None:
-    """Writes a note down as one line; of many agents it names the first."""
-    named, more = note.agent_ids[:5], len(note.agent_ids) - 5
-    shown = ", ".join(named) + (f" and {more} more" if more > 0 else "")
-    message = " ".join(part for part in (note.kind, shown, note.text) if part)
-    level = logging.WARNING if note.kind in _WARNINGS else logging.INFO
-    log.log(level, "round %d: %s", note.round, message)
+        await self.loop.keep_time(
+            lambda: self.handle(Tick()),
+            self.ended,
+            process="coordinator",
+            session_timeout_seconds=self.state.specification.session_timeout_seconds,
+            longest_sleep_seconds=self._settings.longest_sleep_seconds,
+        )
