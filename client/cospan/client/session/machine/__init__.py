@@ -1,0 +1,80 @@
+"""A process' session as a pure state machine: `step(state, event, now) -> (state, commands)`.
+
+All rules of the conversation with a coordinator are here: joining, rounds, reconnecting, and when to give up. No
+socket, file, thread or clock is; those are in `cospan.client.session.driver`. Begin with `state`, then `dispatch`.
+"""
+
+from cospan.client.session.machine.dispatch import initial_state, step
+from cospan.client.session.machine.events import (
+    Answered,
+    Ask,
+    Begin,
+    Command,
+    Conclude,
+    Connect,
+    Connected,
+    Described,
+    Event,
+    Fail,
+    GradientReady,
+    Inquire,
+    Learn,
+    LearningFailed,
+    Prepare,
+    Prepared,
+    Received,
+    Regrouped,
+    Saved,
+    StopRequested,
+    StreamBroke,
+    Tick,
+    Transmit,
+    Unanswered,
+    answer_to_ask,
+)
+from cospan.client.session.machine.liveness import tick_seconds
+from cospan.client.session.machine.state import (
+    KeptGradient,
+    Outcome,
+    Phase,
+    SessionState,
+    most_kept,
+    most_kept_rounds,
+)
+
+__all__ = [
+    "Answered",
+    "Ask",
+    "Begin",
+    "Command",
+    "Conclude",
+    "Connect",
+    "Connected",
+    "Described",
+    "Event",
+    "Fail",
+    "GradientReady",
+    "Inquire",
+    "KeptGradient",
+    "Learn",
+    "LearningFailed",
+    "Outcome",
+    "Phase",
+    "Prepare",
+    "Prepared",
+    "Received",
+    "Regrouped",
+    "Saved",
+    "SessionState",
+    "StopRequested",
+    "StreamBroke",
+    "Tick",
+    "Transmit",
+    "Unanswered",
+    "answer_to_ask",
+    "initial_state",
+    "most_kept",
+    "most_kept_rounds",
+    "step",
+    "tick_seconds",
+]
