@@ -10,12 +10,13 @@ import pytest
 from behaviour.test_cli import cospan
 from runs import RINGS, run, specification, until
 
-from cospan.client.agent import Agent
+from cospan.client.agent import Agent, ClientSettings
 from cospan.client.group import AgentGroup
 from cospan.core.aggregation.basis_update import BasisMove, Contribution
 from cospan.core.aggregation.fallback import FallbackMove
 from cospan.core.linalg.subspace import random_basis
 from cospan.core.method import Method, practical
+from cospan.relay.engine import RelaySettings
 from cospan.relay.relay import Relay
 from cospan.server.coordinator import Coordinator
 from cospan.server.runtime import basis_arithmetic
@@ -42,7 +43,7 @@ def test_one_step_per_round_is_refused_by_default_and_the_run_has_heard_of_nobod
 def test_a_relay_refuses_for_its_agents() -> None:
     async def refused() -> None:
         async with Coordinator(specification(practical(3))) as coordinator:
-            relay = Relay(coordinator.address, min_steps_per_round=5)
+            relay = Relay(coordinator.address, settings=RelaySettings(min_steps_per_round=5))
             with pytest.raises(StepsBelowFloorError, match="has 3 steps per round, and min_steps_per_round is 5"):
                 await relay.start()
 
@@ -109,9 +110,12 @@ def test_a_chosen_basis_is_refused_and_nothing_is_sent_for_it(host: str, monkeyp
 
 
 async def behind_a_relay(coordinator: Coordinator) -> None:
-    async with Relay(coordinator.address, gather_agents=2) as relay:
+    async with Relay(coordinator.address, settings=RelaySettings(gather_agents=2)) as relay:
         agents = [
-            Agent(RINGS, index=index, coordinator=relay.address, progress_timeout_seconds=0.1) for index in (0, 1)
+            Agent(
+                RINGS, index=index, coordinator=relay.address, settings=ClientSettings(progress_timeout_seconds=1.0)
+            )
+            for index in (0, 1)
         ]
         playing = [asyncio.create_task(each.run_async()) for each in agents]
         with pytest.raises(BasisRefusedError, match="the basis of round 41 is turned by"):

@@ -4,10 +4,11 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Collection
+from dataclasses import dataclass
 
+from cospan.client.session.driver import SessionSettings
 from cospan.client.session.transport import Transport
 from cospan.core.aggregation.partial_sums import sum_of_contributions
-from cospan.core.method import DEFAULT_MIN_STEPS
 from cospan.relay import machine
 from cospan.relay.events import Command, Event, Host, SumUp, UpstreamEvent
 from cospan.relay.state import RelayState
@@ -17,7 +18,8 @@ from cospan.server.machine.state import CoordinatorState
 from cospan.server.runtime.machine_loop import MachineLoop, log_note, tell
 from cospan.server.runtime.recent_rounds import RecentRounds
 from cospan.server.runtime.streams import Stream, Streams
-from cospan.wire.errors import CospanError
+from cospan.wire.errors import CospanError, InvalidValueError
+from cospan.wire.limits import MAX_GROUP
 from cospan.wire.messages import GradientUpload, RecalledRounds
 
 log = logging.getLogger(__name__)
@@ -26,27 +28,33 @@ _MOST_TOLD = 500
 """Agents with bounded heads that one upload names; a message has room for each agent's name about once."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RelaySettings(SessionSettings):
+    """What a relay is told beside the addresses; beside what every session has.
+
+    Attributes:
+        gather_agents: it joins the run as soon as this number of agents is here, or a few seconds after the first.
+        level: 1 where its coordinator is no relay, one more than that relay's where it is one, 5 at most. The
+            greater, the sooner a straggler is given up, so that no relay is given up for it.
+
+    Raises:
+        InvalidValueError: the level or `min_steps_per_round` is out of its range.
+    """
+
+    gather_agents: int = MAX_GROUP
+    level: int = 1
+
+    def __post_init__(self) -> None:
+        SessionSettings.__post_init__(self)
+        if not 1 <= self.level <= machine.MOST_LEVELS:
+            raise InvalidValueError(f"level is {self.level}; it must be 1 to {machine.MOST_LEVELS}")
+
+
 class RelayEngine:
     """What executes the commands of `cospan.relay.machine`."""
 
-    def __init__(
-        self,
-        transport: Transport,
-        *,
-        progress_timeout_seconds: float,
-        gather_agents: int,
-        level: int = 1,
-        min_steps_per_round: int = DEFAULT_MIN_STEPS,
-    ) -> None:
-        """Nothing is asked yet; `begin` does that.
-
-        Args:
-            transport: how to reach the coordinator.
-            progress_timeout_seconds: seconds without an answer of the coordinator after which it gives up.
-            gather_agents: with how many agents it joins at once.
-            level: 1 where its coordinator is no relay.
-            min_steps_per_round: a run with fewer steps a round is refused.
-        """
+    def __init__(self, transport: Transport, settings: RelaySettings) -> None:
+        """Nothing is asked yet; `begin` does that."""
         self.history = RecentRounds()
         """Empty: the rounds are the coordinator's to tell of."""
         self.ended = asyncio.Event()
@@ -54,14 +62,8 @@ class RelayEngine:
         self.failure: CospanError | None = None
         """Why the relay has to go down, where nobody asked it to."""
         self.on_note: list[Callable[[server.Note], None]] = []
-        self._gather_agents, self._level = gather_agents, level
-        self._upstream = Upstream(
-            transport,
-            progress_timeout_seconds=progress_timeout_seconds,
-            min_steps_per_round=min_steps_per_round,
-            tell=self._on_upstream,
-            fail=self._failed,
-        )
+        self._settings = settings
+        self._upstream = Upstream(transport, settings, tell=self._on_upstream, fail=self._failed)
         self.streams = Streams()
         """Those that are open, and what was sent through all of them."""
         self._loop: MachineLoop[RelayState, Event, Command] | None = None
@@ -78,7 +80,7 @@ class RelayEngine:
         specification = await self._upstream.specification
         machine.check_relayable(specification)
         state = machine.initial_state(
-            specification, gather_agents=self._gather_agents, level=self._level, now=self.now()
+            specification, gather_agents=self._settings.gather_agents, level=self._settings.level, now=self.now()
         )
         self._loop = MachineLoop[RelayState, Event, Command](machine, state, self._execute)
 
