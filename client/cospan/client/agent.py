@@ -28,7 +28,7 @@ _UNSEATED = "unseated"
 
 
 def default_agent_id(index: int) -> str:
-    """What the agent of site `index` is called where nobody says otherwise."""
+    """The default name of the agent of site `index`."""
     return f"{SITE_PREFIX}{index}"
 
 
@@ -93,7 +93,7 @@ class Agent(LearningClient[SiteLearner]):
         return self._holds_as
 
     def _make_sites(self, specification: RunSpecification) -> tuple[tuple[str, ...], FeatureMap]:
-        # Whatever site it will be, the features are those of the workload.
+        # The features are those of the workload, whichever site it will be.
         site = make_site(self.workload, self.index or 0, specification.seed)
         if self.index is None:
             close_site(site)
@@ -136,7 +136,7 @@ class Agent(LearningClient[SiteLearner]):
 
     @property
     def value_function(self) -> ValueFunction:
-        """What it has learnt so far, to keep: it stays as it is while the agent learns on."""
+        """A copy of what it has learnt so far, which does not change while the agent learns."""
         learner = self._learnt()
         return ValueFunction.of_learner(learner, learner.site.features)
 
@@ -145,7 +145,7 @@ class Agent(LearningClient[SiteLearner]):
         return self.value_function.value(observation)
 
     def values(self, observations: Sequence[Any] | np.ndarray) -> Float[np.ndarray, " n"]:
-        """Those of several observations, shape (n,)."""
+        """The estimated differential values of several observations, shape (n,)."""
         return self.value_function.values(observations)
 
     def save(self, path: Path | str) -> None:

@@ -38,7 +38,7 @@ class AgentGroup(LearningClient[GroupLearner]):
         group.gains; group.weights; group.save("agents")
 
     Where a member breaks its contract after its first round, the group learns on without it, unless its workload
-    steps all members at once and nobody can say which one it was: then the group leaves the run.
+    steps all members at once and the failing one is unknown: then the group leaves the run.
     """
 
     def __init__(
@@ -117,7 +117,7 @@ class AgentGroup(LearningClient[GroupLearner]):
     def _make_learner(self, welcome: Welcome) -> GroupLearner:
         assert self._sites is not None
         if self._learner_begun is not None and self._learner_begun.failures:
-            # All begin anew, and the environments of members that were dropped are closed.
+            # All begin again, and the environments of members that were dropped are closed.
             self._learner_begun.close()
             self._learner_begun = self._sites = None
             spec = welcome.specification

@@ -84,7 +84,7 @@ class ClientSettings(SessionSettings):
 
 
 class LearningClient(ABC, Generic[L]):
-    """One process that learns in a run."""
+    """One process that learns in a run: the base of `Agent` and `AgentGroup`."""
 
     def __init__(
         self, workload: Workload, transport: Transport, kind: FileKind[L], settings: ClientSettings, agents: int = 1
@@ -126,32 +126,36 @@ class LearningClient(ABC, Generic[L]):
     @property
     @abstractmethod
     def name(self) -> str:
-        """What the agent, or the group, is called."""
+        """The name of the agent or the group, for messages and files."""
 
     @abstractmethod
     def _make_sites(self, specification: RunSpecification) -> tuple[tuple[str, ...], FeatureMap]:
-        """Makes the sites of this run; the agents' names, none where the coordinator is to give one, and φ."""
+        """Makes the sites of this run, in the learning thread.
+
+        Returns:
+            The agents' names, sorted; empty where the coordinator gives one. And the feature map φ.
+        """
 
     @abstractmethod
     def _make_learner(self, welcome: Welcome) -> L:
-        """The learner, which has learnt nothing; the specification is final."""
+        """A learner at its first round, for the final specification; in the learning thread."""
 
     @abstractmethod
     def _close_sites(self) -> None:
         """Closes the environments that were made; in the learning thread."""
 
     def _hosted(self) -> tuple[str, ...] | None:
-        """The names of the agents that are hosted now, sorted, where others have joined; else None."""
+        """The sorted names of the hosted agents, where they have changed since the last call; else None."""
         return None
 
     @property
     def _holder(self) -> str:
-        """Who asks for a site; empty where the site is known."""
+        """The name under which a site is claimed; empty where the site is known."""
         return ""
 
     @property
     def state_path(self) -> Path | None:
-        """The file that `state_file` has led to; None without one, and before the run has welcomed the agent."""
+        """The file that is written; None without one, and before the first welcome."""
         state_file = self._state_file
         return None if state_file is None else state_file.path
 
@@ -161,18 +165,18 @@ class LearningClient(ABC, Generic[L]):
 
     @property
     def is_exact(self) -> bool:
-        """Whether it comes to the bits of a process that was never broken, as far as is known."""
+        """Whether its results are bit for bit those of a process that never failed, as far as is known."""
         return self._keeper is None or self._keeper.is_exact
 
     @property
     def is_awaited(self) -> bool:
-        """Whether the coordinator speaks with this process, and has not said that it goes down."""
+        """Whether a session is open, and its coordinator has not said that it goes down."""
         state = self._driver.state
         return state is not None and state.phase is session.Phase.ACTIVE and state.resume_at <= time.monotonic()
 
     @property
     def run_id(self) -> str | None:
-        """The run's name; None before the run has welcomed the agent."""
+        """The run's id; None before the first welcome."""
         state = self._driver.state
         return None if state is None or state.stamp is None else state.stamp.run_id
 
@@ -186,7 +190,7 @@ class LearningClient(ABC, Generic[L]):
         return f"agent {self.name}"
 
     def _write_last(self, state_file: StateFile[L]) -> None:
-        """Writes what was learnt for the last time, when the learning is over; in a thread that may block."""
+        """Writes the file for the last time, when the learning is over; in a thread that may block."""
         state_file.finish()
 
     # Running ----------------------------------------------------------------------------------------------------
@@ -197,7 +201,7 @@ class LearningClient(ABC, Generic[L]):
         Raises:
             CospanError: it did not end in order; what was learnt can be saved all the same.
             InvalidValueError: an event loop runs in this thread, as in a notebook. It may serve the coordinator,
-                which would wait for an agent that waits for it: so `await agent.run_async()` there.
+                and both would wait for each other; write `await agent.run_async()` there.
         """
         fork_guard.refuse_in_child()
         if loop_runs_here():
@@ -267,7 +271,7 @@ class LearningClient(ABC, Generic[L]):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Leaves the run. A failure that `wait` has not told of is raised, unless the block has failed itself."""
+        """Leaves the run. A failure that `wait` has not raised is raised here, unless the block itself failed."""
         fork_guard.refuse_in_child()
         assert self._background is not None
         if not self._background.done():
@@ -279,7 +283,7 @@ class LearningClient(ABC, Generic[L]):
     # The session -------------------------------------------------------------------------------------------------
 
     def _hooks(self) -> SessionHooks:
-        """The workload's code runs in the learning thread alone, and so does all that waits for it."""
+        """All of the workload's code runs in the learning thread, so that the event loop never waits for it."""
         return SessionHooks(
             name=lambda: self.name,
             prepare=lambda specification: self._in_worker(partial(self._prepare, specification)),
@@ -321,7 +325,7 @@ class LearningClient(ABC, Generic[L]):
     # In the learning thread --------------------------------------------------------------------------------------
 
     def _prepare(self, specification: RunSpecification) -> session.Event:
-        """Makes the sites; in the learning thread, where all of the workload's code runs.
+        """Makes the sites.
 
         Raises:
             RunTooLargeError: a round needs more memory than the process may use.
@@ -346,7 +350,7 @@ class LearningClient(ABC, Generic[L]):
         )
 
     def _begin(self, welcome: Welcome) -> None:
-        """The first welcome: the specification is final, the learner can be made; in the learning thread."""
+        """The first welcome: the specification is final, so the learner can be made."""
         around = LearnerContext(
             self._token,
             self._durable_round,
@@ -368,13 +372,13 @@ class LearningClient(ABC, Generic[L]):
         self._regroup()
 
     def _regroup(self) -> None:
-        """Takes part as those that are left, where some were dropped; before a sum without them is sent."""
+        """Joins again without members that were dropped, before a sum without them is sent."""
         hosted = self._hosted()
         if hosted is not None:
             self._post_from_thread(session.Regrouped(hosted))
 
     def _note(self, note: str, *, level: int = logging.INFO) -> None:
-        """What people should know, for the log and for those who listen."""
+        """Logs what people should know, and tells the listeners."""
         log.log(level, "%s: %s", self.name, note)
         for listener in self.on_note:
             listener(cast("Self", self), note)
@@ -388,6 +392,7 @@ class LearningClient(ABC, Generic[L]):
         return 0 if state is None or state.stamp is None else state.stamp.durable_round
 
     def _learn(self, command: session.Learn) -> session.Event:
+        """Learns a round, or finds the gradient that was learnt before at the same basis."""
         check_basis(command.basis, command.round, command.turn)
         keeper = self._keeper
         assert keeper is not None
@@ -416,7 +421,7 @@ class LearningClient(ABC, Generic[L]):
         return session.GradientReady(upload)
 
     def _say_slow(self, seconds: float) -> None:
-        """Says once that a round takes longer here than the run waits for one agent."""
+        """Warns once that a round takes longer here than the run waits for one agent."""
         spec = self._specification
         if spec is None or seconds <= spec.round_timeout_seconds or self._was_slow:
             return
@@ -431,7 +436,7 @@ class LearningClient(ABC, Generic[L]):
 
 
 def loop_runs_here() -> bool:
-    """Whether an event loop runs in this thread, so that whoever blocks holds up all that it serves."""
+    """Whether an event loop runs in this thread: a call that blocks would stop all that it serves."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:

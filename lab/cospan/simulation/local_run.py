@@ -1,7 +1,6 @@
-"""A whole run in one process: the same machine and the same learners, driven by a loop. No network, no files.
+"""A whole run in one process: the same machine and the same learners, without a network or files.
 
-The gradients are those that would have gone over the wire, summed in the same order: the basis is the same, bit for
-bit.
+The gradients are those of a networked run, summed in the same order, so the basis is the same, bit for bit.
 """
 
 import logging
@@ -43,14 +42,14 @@ AnyLearner = SiteLearner | GroupLearner
 
 
 class LocalRun:
-    """The coordinator's machine and the agents' learners, taking turns.
+    """The coordinator's machine and the agents' learners, which take turns.
 
     Attributes:
         learners: those that take part, by name.
         message: why the run is over, or "".
         seconds: from the opening of the first round to the close of the last.
         on_round: called with each round that has closed.
-        on_note: called with what the machine has to say of the run.
+        on_note: called with the machine's notes.
         on_gone: called with a learner, or a member of a group, whose workload broke its contract, before it leaves.
         on_failure: called with the names of agents that leave so, and why.
         on_warning: called with an agent's name, a kind, and a sentence of what people should know.
@@ -66,7 +65,7 @@ class LocalRun:
         baseline: bool | None = None,
         first_site: Site | None = None,
     ) -> None:
-        """Prepares a run that nobody has joined.
+        """Prepares a run without agents.
 
         Args:
             specification: of the run.
@@ -222,7 +221,7 @@ class LocalRun:
             case ComputeBasis():
                 return computed_basis(command, self._specification.method)
             case StoreRound(record=record):
-                return RoundsStored((record,))  # who wants to keep it has it told
+                return RoundsStored((record,))  # `on_round` is for those who keep it
             case ReportRound(report=report):
                 self.seconds += report.seconds
                 for listener in self.on_round:
@@ -232,7 +231,7 @@ class LocalRun:
         return None
 
     def _on_note(self, note: Note) -> None:
-        log_note(note, logging.INFO)  # those who listen show what is worth a warning
+        log_note(note, logging.INFO)  # the listeners show what is worth a warning
         if note.kind == "run-finished":
             self.message = note.text
         for listener in self.on_note:

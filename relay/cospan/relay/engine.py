@@ -1,4 +1,4 @@
-"""Runs the relay's machine: executes its commands, keeps its clock, and holds both of its conversations."""
+"""Executes the commands of the relay's machine, and holds both of its conversations."""
 
 import asyncio
 import logging
@@ -56,11 +56,11 @@ class RelayEngine:
     def __init__(self, transport: Transport, settings: RelaySettings) -> None:
         """Nothing is asked yet; `begin` does that."""
         self.history = RecentRounds()
-        """Empty: the rounds are the coordinator's to tell of."""
+        """Empty: the coordinator reports its rounds."""
         self.ended = asyncio.Event()
         self.end: server.EndRun | server.Suspend | None = None
         self.failure: CospanError | None = None
-        """Why the relay has to go down, where nobody asked it to."""
+        """Why the relay has to go down; None where it was asked to."""
         self.on_note: list[Callable[[server.Note], None]] = []
         self._settings = settings
         self._upstream = Upstream(transport, settings, tell=self._on_upstream, fail=self._failed)
@@ -68,10 +68,10 @@ class RelayEngine:
         """Those that are open, and what was sent through all of them."""
         self._loop: MachineLoop[RelayState, Event, Command] | None = None
         self._bounded: set[str] = set()
-        """Agents that have told of a bounded head since the last sum."""
+        """Agents that have reported a bounded head since the last sum."""
 
     async def begin(self) -> None:
-        """Asks what the run is, and is ready for agents.
+        """Asks what the run is, and makes ready for agents.
 
         Raises:
             CospanError: the coordinator cannot be reached, or its run takes no relays.
@@ -91,7 +91,7 @@ class RelayEngine:
 
     @property
     def state(self) -> CoordinatorState:
-        """What is known of the agents, and of the round that they have been told of."""
+        """The agents, and the round that is open for them."""
         return self._machine.state.shown
 
     def now(self) -> float:
@@ -124,10 +124,10 @@ class RelayEngine:
         self.handle(server.GradientArrived(token, upload))
 
     async def know_sites(self) -> None:
-        """Nothing: sites are the coordinator's to give out."""
+        """Does nothing: the coordinator gives out sites."""
 
     async def recall(self, agents: Collection[str], first: int, before: int) -> RecalledRounds:
-        """Nothing: past rounds are the coordinator's to tell of, which knows the relay's sums alone."""
+        """None: the coordinator has them, and it knows the relay's sums alone."""
         return RecalledRounds((), max(first, before), max(0, before - first))
 
     def _on_upstream(self, event: UpstreamEvent) -> None:
@@ -171,7 +171,7 @@ class RelayEngine:
     # The end, and time ------------------------------------------------------------------------------------------
 
     def leave(self, message: str) -> None:
-        """Leaves the run for good: nobody waits for the relay's agents. They are asked to come back."""
+        """Leaves the run for good: it does not wait for the relay's agents, which are asked to come back."""
         self._upstream.leave(message)
         self.handle(server.DrainRequested(message, 0.0))
 

@@ -10,8 +10,8 @@ nothing. Its messages carry the coordinator's stamp, so an agent keeps a gradien
 coordinator.
 
 Which agents it hosts, the coordinator must know before any of them is welcomed. When they change, the relay joins
-anew under its old instance id: as long as a round collects, with all that are here; while the sum of one is under
-way, without those that are gone. Whoever is new is then awaited in the same round at both ends, or at neither.
+again under its old instance id: while a round collects, with all that are here; while its sum is under way, without
+those that are gone. So a new agent is awaited in the same round at both ends, or at neither.
 """
 
 import math
@@ -45,7 +45,7 @@ _SHARE_OF_A_LEVEL = 0.1
 """Of the time for a round: a relay gives a straggler up so much earlier than it is given up itself for it."""
 MOST_LEVELS = 5
 GATHER_SECONDS = 0.05
-"""So long others that come may join together with the first of them."""
+"""How long the first new agent waits for others, which then join together with it."""
 _FIRST_GATHER_SECONDS = 2.5
 """The same where the relay is not in yet: after a restart its agents come back within two seconds."""
 _RESUME_SECONDS = 1.0
@@ -243,7 +243,7 @@ def _on_finished(state: RelayState, event: RunFinished, now: float) -> _Mixed:
 
 
 def _on_going_down(state: RelayState, message: str, now: float) -> _Mixed:
-    """The run goes on, with or without this relay: its agents are asked to come back."""
+    """Asks the agents to come back: the run continues with or without this relay."""
     away = _dismissed(state, DrainingError(f"the relay goes down ({message}); try again"))
     fleet, commands = coordinator.step(state.fleet, events.DrainRequested(message, _RESUME_SECONDS), now)
     return replace(state, fleet=fleet), (*away, *commands)
@@ -262,7 +262,7 @@ def _on_join(state: RelayState, event: events.JoinRequested, now: float) -> _Mix
     if not event.join.agent_ids:
         raise InvalidMessageError("a relay gives out no sites; say which agent this is, with --id or --index")
     fleet, commands = admit(state.fleet, event, now)
-    # A lost group may come back smaller, or as others: nobody else may be awaited then.
+    # A lost group may come back smaller, or as others, and then no other agent may be awaited.
     fleet, more = rounds.close_if_complete(fleet, now)
     fingerprint = fleet.specification.feature_fingerprint  # of the run; the first agent fixes it where it was empty
     state = replace(state, fleet=fleet, specification=replace(state.specification, feature_fingerprint=fingerprint))
@@ -309,7 +309,7 @@ def _on_tick(state: RelayState, now: float) -> _Mixed:
 
 
 def _without_deserted_round(state: RelayState) -> RelayState:
-    """With nobody here no round is open; a relay waits for agents without a bound."""
+    """Without agents no round is open; a relay waits for agents without a bound."""
     if state.fleet.sessions or state.fleet.phase in _OVER or state.fleet.phase is RunPhase.WAITING:
         return state
     fleet = replace(

@@ -104,7 +104,7 @@ class Relay:
         return self.engine.end
 
     def stop(self, message: str) -> None:
-        """Leaves the run for good; it goes on without the relay's agents, unless they find another way in."""
+        """Leaves the run for good; it continues without the relay's agents, unless they join elsewhere."""
         fork_guard.refuse_in_child()
         self.engine.leave(message)
 

@@ -58,6 +58,6 @@ class RelayState:
         assert not collecting or self.fleet.sessions, "no round is open without agents"
         for token, session in self.fleet.sessions.items():
             known = token in self.unwelcomed or self.confirmed.issuperset(session.agent_ids)
-            assert known, "nobody is welcomed before the coordinator knows of it"
+            assert known, "no agent is welcomed before the coordinator knows it"
         for agents in self.fleet.counted.blocks:
-            assert set(agents) <= set(self.names), "nobody is summed whom the coordinator does not know"
+            assert set(agents) <= set(self.names), "no agent is in a sum that the coordinator does not know"

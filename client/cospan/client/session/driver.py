@@ -12,6 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, assert_never
 
 from cospan.client.session import machine as session
@@ -169,16 +170,16 @@ class SessionDriver:
     def _execute(self, command: session.Command) -> None:
         match command:
             case session.Inquire(after_seconds=pause):
-                self._call(self._inquire(pause))
+                self._call(partial(self._inquire, pause))
             case session.Prepare(specification=specification):
                 self._specification = specification
                 self._hooks.prepare(specification)
             case session.Connect(after_seconds=pause):
-                self._call(self._connect(pause))
+                self._call(partial(self._connect, pause))
             case session.Transmit(message=message):
                 self._outbox.put_nowait(self._hooks.outgoing(message))
             case session.Ask(within_seconds=seconds):
-                self._in_background(self._ask(seconds))
+                self._in_background(partial(self._ask, seconds))
             case session.Begin(welcome=welcome):
                 self._hooks.begin(welcome)
                 self._tick_later()  # the interval is known only now
@@ -210,21 +211,21 @@ class SessionDriver:
 
     # The connection ----------------------------------------------------------------------------------------------
 
-    def _call(self, job: Coroutine[Any, Any, None]) -> None:
-        """Begins a call in place of the one before."""
+    def _call(self, job: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Begins a call to the coordinator, in place of the one before."""
         self._hang_up()
         self._caller = self._in_background(job)
 
-    def _in_background(self, job: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
+    def _in_background(self, job: Callable[[], Coroutine[Any, Any, None]]) -> "asyncio.Task[None]":
         task = asyncio.create_task(self._guarded(job))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
 
-    async def _guarded(self, job: Coroutine[Any, Any, None]) -> None:
+    async def _guarded(self, job: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Runs a job of the connection; one that fails in an unforeseen way ends the session."""
         try:
-            await job
+            await job()  # called only here: a task that is cancelled before it begins leaves no coroutine
         except Exception as failure:
             name, kind = self._hooks.name(), type(failure).__name__
             error = CospanError(f"the connection of {name} failed: {kind}: {failure}")
@@ -251,7 +252,7 @@ class SessionDriver:
                 await within(self._settings.close_seconds, stream.close())
                 return
             self._stream, self._outbox = stream, asyncio.Queue()
-            self._writer = self._in_background(_write_all(stream, self._outbox))
+            self._writer = self._in_background(partial(_write_all, stream, self._outbox))
             self.post(session.Connected())
             while self._caller is caller:
                 message = await stream.receive()
@@ -283,7 +284,7 @@ class SessionDriver:
             # Its reader is left to find the end: cancelling it would cancel the call, and what is on its way.
             self._outbox.put_nowait(None)
             self._last_writer = writer
-            farewell = self._in_background(self._say_farewell(stream, writer))
+            farewell = self._in_background(partial(self._say_farewell, stream, writer))
             self._farewells.add(farewell)
             farewell.add_done_callback(self._farewells.discard)
         elif caller is not None and caller is not asyncio.current_task():

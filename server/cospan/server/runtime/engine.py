@@ -1,7 +1,6 @@
-"""Runs the machine: executes its commands, keeps its clock, and holds what waits to be sent.
+"""Executes the commands of the coordinator's machine: messages, arithmetic, storage, and reports.
 
-One event loop, one engine, no locks: everything here happens on the loop's thread, but for the arithmetic of a
-round that is too large to hold the loop up.
+Everything happens on the event loop's thread and without locks, except the arithmetic of a large round.
 """
 
 import asyncio
@@ -179,9 +178,9 @@ class Engine:
         self.loop.handle(*self._taken(), event)
 
     def take(self, token: str, upload: GradientUpload) -> None:
-        """Lets a gradient arrive: the machine sees those together that nobody can tell apart by when they came.
+        """Lets a gradient arrive. The machine sees gradients of one round together, as their order means nothing.
 
-        That is when all that are awaited are there, and in any case before anything else happens, or after 10 ms.
+        It sees them when all that are awaited are there, before any other event, and after 10 ms at the latest.
 
         Raises:
             RemoteError: it is not one that the session may send now; nothing has changed.
@@ -202,12 +201,12 @@ class Engine:
         self.loop.handle(*self._taken())
 
     def _taken(self) -> list[Event]:
-        """What the machine has not seen yet."""
+        """The gradients that the machine has not seen yet, as one event."""
         gathered, self._gathered = self._gathered, {}
         return [GradientsArrived(gathered)] if gathered else []
 
     def _execute(self, command: Command) -> Event | None:
-        """Carries a command out; the event that follows at once, if any."""
+        """Executes a command; the event that follows at once, if any."""
         match command:
             case Send(token=token, message=message):
                 self.streams.send(self.state.sessions.get(token), message)
@@ -233,7 +232,7 @@ class Engine:
         return None
 
     def _keep(self, operation: Operation) -> Event | None:
-        """Stores what is to be stored; without a store a round counts as stored at once."""
+        """Stores it later; without a store a round counts as stored at once."""
         if self._journal is not None:
             self._journal.add(operation)
         elif isinstance(operation, StoreRound):
@@ -256,18 +255,18 @@ class Engine:
     async def recall(self, agents: Collection[str], first: int, before: int) -> RecalledRounds:
         """The rounds from `first` on, below `before`, whose gradients of all `agents` counted, with their bases.
 
-        They are read from the disk, so those that are not on it yet are waited for.
+        They are read from the disk, after a wait for those that are not on it yet.
         """
         spec = self.state.specification
         before = min(before, self.state.round)
         newest = self.state.last_rounds
         if first >= before or all(newest.get(agent, -1) < first for agent in agents):
-            return RecalledRounds((), max(first, before))  # none of them was here since
+            return RecalledRounds((), max(first, before))  # none of them contributed since
         store = self._store
         if store is None:
             return RecalledRounds((), before, before - first)
         if self.state.durable_round < before:
-            async for _ in self.history.follow(before - 1):  # told of when it is on the disk
+            async for _ in self.history.follow(before - 1):  # it is reported when it is on the disk
                 break
         most = recalled_rounds(spec.feature_dim, spec.rank)
         return await asyncio.to_thread(read_past, store.path, agents, first, before, most=most)

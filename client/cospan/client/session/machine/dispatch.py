@@ -187,7 +187,7 @@ def _on_message(state: SessionState, message: CoordinatorMessage, now: float) ->
             done = replace(state, phase=Phase.DONE, stamp=stamp, basis=basis)
             return done, (Conclude(text, basis, cause=cause),)
         case Drain(resume_after_seconds=seconds):
-            # The coordinator ends the stream when it goes down; until then the conversation goes on.
+            # The coordinator ends the stream when it goes down; until then the session continues.
             drained_at = now if state.drained_at is None else state.drained_at
             resume_at = min(now + seconds, drained_at + LONGEST_DRAIN_SECONDS)
             return replace(state, drained_at=drained_at, resume_at=resume_at), ()

@@ -124,7 +124,7 @@ Event: TypeAlias = (
 
 @dataclass(frozen=True, slots=True)
 class Inquire:
-    """Ask what the run is, after so many seconds."""
+    """Ask what the run is, after a pause in seconds."""
 
     after_seconds: float
 
@@ -138,7 +138,7 @@ class Prepare:
 
 @dataclass(frozen=True, slots=True)
 class Connect:
-    """Open a stream after so many seconds."""
+    """Open a stream after a pause in seconds."""
 
     after_seconds: float
 
