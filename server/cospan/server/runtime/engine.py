@@ -120,16 +120,7 @@ class Engine:
                 sites=known,
             )
         else:
-            store.begin()
-            store.needed_from = lambda: needed_from(self.state)
-            state = machine.restored_state(
-                store.saved,
-                incarnation=store.incarnation,
-                start_seconds=settings.start_seconds,
-                return_seconds=settings.return_seconds,
-                now=clock(),
-                sites=known,
-            )
+            state = self._restored(store, known, clock())
             self._journal = WriteQueue(store, self.handle, together=max(1, state.most_ahead // 2))
         state = state.evolve(coordinator_started=max(0.0, time.time()), silent_seconds=settings.silent_seconds)
         self.loop = MachineLoop[CoordinatorState, Event, Command](machine, state, self._execute, clock=clock)
@@ -147,6 +138,18 @@ class Engine:
         self._tasks: set[asyncio.Task[None]] = set()
         self._gathered: dict[str, GradientUpload] = {}
         self._gathering: asyncio.TimerHandle | None = None
+
+    def _restored(self, store: RunStore, sites: int | None, now: float) -> CoordinatorState:
+        store.begin()
+        store.needed_from = lambda: needed_from(self.state)
+        return machine.restored_state(
+            store.saved,
+            incarnation=store.incarnation,
+            start_seconds=self._settings.start_seconds,
+            return_seconds=self._settings.return_seconds,
+            now=now,
+            sites=sites,
+        )
 
     @property
     def state(self) -> CoordinatorState:

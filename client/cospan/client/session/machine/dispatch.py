@@ -45,21 +45,8 @@ from cospan.client.session.machine.events import (
     Transmit,
     Unanswered,
 )
-from cospan.client.session.machine.joining import (
-    on_connected,
-    on_described,
-    on_prepared,
-    on_regrouped,
-    on_welcome,
-)
-from cospan.client.session.machine.liveness import (
-    heard,
-    is_of_the_past,
-    on_broken,
-    on_question,
-    on_stale,
-    on_tick,
-)
+from cospan.client.session.machine.joining import on_connected, on_described, on_prepared, on_regrouped, on_welcome
+from cospan.client.session.machine.liveness import heard, is_of_the_past, on_broken, on_question, on_stale, on_tick
 from cospan.client.session.machine.rounds import on_basis, on_gradient, shape_problem
 from cospan.client.session.machine.state import Outcome, Phase, SessionState, failed
 from cospan.client.session.message_checks import stamp_problem

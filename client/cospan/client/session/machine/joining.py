@@ -2,13 +2,7 @@
 
 from dataclasses import replace
 
-from cospan.client.session.machine.events import (
-    Begin,
-    Command,
-    Connect,
-    Prepare,
-    Transmit,
-)
+from cospan.client.session.machine.events import Begin, Command, Connect, Prepare, Transmit
 from cospan.client.session.machine.liveness import closed, progressed
 from cospan.client.session.machine.rounds import take_part
 from cospan.client.session.machine.state import Outcome, Phase, SessionState, failed
