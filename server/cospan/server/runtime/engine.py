@@ -188,11 +188,12 @@ class Engine:
         Raises:
             RemoteError: it is not one that the session may send now; nothing has changed.
         """
-        if token in self._gathered or not is_plain(self.state, token, upload):
+        state = self.loop.state
+        if token in self._gathered or not is_plain(state, token, upload):
             self.handle(GradientArrived(token, upload))
             return
         self._gathered[token] = upload
-        if len(self._gathered) == self.state.awaited.block_count:
+        if len(self._gathered) == state.awaited.block_count:
             self.loop.handle(*self._taken())
         elif self._gathering is None:
             self._gathering = asyncio.get_running_loop().call_later(
