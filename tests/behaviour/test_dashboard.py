@@ -19,7 +19,7 @@ from cospan.cli.main import main
 from cospan.cli.processes.dashboard import plan_dashboard
 from cospan.cli.processes.telemetry import metrics_plan
 from cospan.cli.settings.layers import Settings
-from cospan.client.agent import Agent
+from cospan.client.agent import Agent, ClientSettings
 from cospan.core.method import practical
 from cospan.dashboard.auth import DashboardAuth
 from cospan.dashboard.broadcaster import MOST_BROWSERS
@@ -87,7 +87,8 @@ async def shown(
 
 async def finish(coordinator: Coordinator, count: int = 2) -> None:
     agents = [
-        Agent(RINGS, index=index, coordinator=coordinator.address, share_td_error=True) for index in range(count)
+        Agent(RINGS, index=index, coordinator=coordinator.address, settings=ClientSettings(share_td_error=True))
+        for index in range(count)
     ]
     await asyncio.gather(*(agent.run_async() for agent in agents))
 

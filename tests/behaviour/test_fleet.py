@@ -20,7 +20,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from runs import RINGS, D, R, Ring, States, coin, join, ring_site, run, specification, until, upload
 
-from cospan.client.agent import Agent, AgentEnd
+from cospan.client.agent import Agent, AgentEnd, ClientSettings
 from cospan.client.learning.site_learner import SiteLearner
 from cospan.client.session import transport
 from cospan.client.workload import FeatureMap, Site, Workload
@@ -50,7 +50,8 @@ CALLS = "/cospan.rpc.v1.CoordinatorService/"
 
 
 def agents_of(count: int, address: str, **options: Any) -> list[Agent]:
-    return [Agent(RINGS, index=index, coordinator=address, **options) for index in range(count)]
+    settings = ClientSettings(**options)
+    return [Agent(RINGS, index=index, coordinator=address, settings=settings) for index in range(count)]
 
 
 async def ends(agents: list[Agent]) -> list[AgentEnd]:
@@ -186,7 +187,7 @@ def test_a_name_that_a_live_agent_has_is_taken() -> None:
                     index=index,
                     agent_id="twin",
                     coordinator=coordinator.address,
-                    progress_timeout_seconds=2.0,
+                    settings=ClientSettings(progress_timeout_seconds=2.0),
                 )
                 for index in (0, 1)
             )
@@ -265,7 +266,12 @@ def test_a_file_of_another_run_is_refused_and_nobody_waits(tmp_path: Path) -> No
             async with Coordinator(specification(agents=1, rounds=2)) as coordinator:
                 path = tmp_path / "a.npz"
                 resume_from = path if path.exists() else None
-                agent = Agent(RINGS, index=0, coordinator=coordinator.address, resume_from=resume_from)
+                agent = Agent(
+                    RINGS,
+                    index=0,
+                    coordinator=coordinator.address,
+                    settings=ClientSettings(resume_from=resume_from),
+                )
                 if resume_from is None:
                     await agent.run_async()
                     agent.save(path)
@@ -402,7 +408,9 @@ def test_nobody_joins_a_run_that_is_over() -> None:
 def test_a_coordinator_that_is_not_there() -> None:
     async def alone() -> None:
         async with Bridge("127.0.0.1:9") as bridge:
-            agent = Agent(RINGS, index=0, coordinator=bridge.address, progress_timeout_seconds=0.3)
+            agent = Agent(
+                RINGS, index=0, coordinator=bridge.address, settings=ClientSettings(progress_timeout_seconds=0.3)
+            )
             with pytest.raises(
                 errors.CoordinatorUnavailableError, match=f"{bridge.address} .*given up after 0.3 s"
             ):
@@ -418,7 +426,7 @@ def test_an_agent_that_looks_for_its_coordinator_can_be_stopped() -> None:
             async with agent:
                 await bridge.changed.wait()
             assert await agent.wait() == AgentEnd("its program has finished with it", 0, left=True)
-            assert not agent._tasks, "nothing goes on connecting"
+            assert not agent._driver._tasks, "nothing goes on connecting"
 
     run(stopped())
 
@@ -555,7 +563,12 @@ def test_an_agent_in_a_black_hole_gives_up(monkeypatch: pytest.MonkeyPatch) -> N
                 assert "given up after 1.5 s" in str(outcome)
             bridge.black_hole()
             with pytest.raises(errors.CoordinatorUnavailableError):
-                await Agent(RINGS, index=3, coordinator=bridge.address, progress_timeout_seconds=0.1).run_async()
+                await Agent(
+                    RINGS,
+                    index=3,
+                    coordinator=bridge.address,
+                    settings=ClientSettings(progress_timeout_seconds=0.1),
+                ).run_async()
 
     run(swallowed())
 
@@ -706,7 +719,12 @@ def test_an_agent_that_is_told_to_shares_its_td_error_and_nothing_else_changes()
     async def watched(*shares: bool) -> tuple[np.ndarray, list[Agent], m.RunReport]:
         async with Coordinator(specification(rounds=6)) as coordinator, channel_to(coordinator.address) as channel:
             agents = [
-                Agent(RINGS, index=index, coordinator=coordinator.address, share_td_error=share)
+                Agent(
+                    RINGS,
+                    index=index,
+                    coordinator=coordinator.address,
+                    settings=ClientSettings(share_td_error=share),
+                )
                 for index, share in enumerate(shares)
             ]
             await ends(agents)
@@ -870,7 +888,7 @@ def test_a_stream_that_says_something_wrong_ends_with_a_reason(name: str) -> Non
             assert answer[:2] == (code, reason)
             assert answer[2]
             assert (await get_run(channel)).phase is m.RunPhase.WAITING, "the coordinator goes on"
-            assert not coordinator.engine._streams
+            assert not coordinator.engine.streams
 
     run(refused())
 
@@ -893,7 +911,7 @@ def test_a_stream_that_never_joins_is_ended(monkeypatch: pytest.MonkeyPatch) -> 
         async with Coordinator(specification()) as coordinator, channel_to(coordinator.address) as channel:
             answer = await refusal(channel)
             assert answer == (grpc.StatusCode.ABORTED, "OUT_OF_TURN", "no Join came within 0.1 s")
-            assert not coordinator.engine._streams
+            assert not coordinator.engine.streams
 
     run(silent())
 

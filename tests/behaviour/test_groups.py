@@ -11,7 +11,7 @@ from behaviour.bridge import Bridge
 from behaviour.test_trust import Certificates
 from runs import RINGS, run, specification, until
 
-from cospan.client.agent import Agent, AgentEnd
+from cospan.client.agent import Agent, AgentEnd, ClientSettings
 from cospan.client.files.group_file import load_group
 from cospan.client.files.result_file import load_result
 from cospan.client.group import AgentGroup, indices_of
@@ -19,6 +19,7 @@ from cospan.core.method import Aggregation, compact, paper, practical
 from cospan.core.specification import RunSpecification
 from cospan.server.coordinator import Coordinator
 from cospan.wire import errors
+from cospan.wire.security.tls import TlsFiles
 
 METHODS = {
     "paper": paper(3),
@@ -28,8 +29,10 @@ METHODS = {
 }
 
 
-def group_of(*indices: int, **options: Any) -> AgentGroup:
-    return AgentGroup(RINGS, indices, **options)
+def group_of(
+    *indices: int, coordinator: str = "127.0.0.1:1", tls: TlsFiles | None = None, **options: Any
+) -> AgentGroup:
+    return AgentGroup(RINGS, indices, coordinator=coordinator, tls=tls, settings=ClientSettings(**options))
 
 
 async def ends(*members: Agent | AgentGroup) -> list[AgentEnd]:
@@ -92,7 +95,7 @@ def test_a_group_and_single_agents_take_part_in_one_run() -> None:
 def test_a_group_leaves_a_file_for_all_and_one_for_each(tmp_path: Path) -> None:
     async def whole() -> AgentGroup:
         async with Coordinator(specification(practical(3), agents=3, rounds=4)) as coordinator:
-            group = group_of(0, 1, 2, coordinator=coordinator.address, folder=tmp_path)
+            group = group_of(0, 1, 2, coordinator=coordinator.address, state_file=tmp_path)
             await group.run_async()
             return group
 
@@ -113,7 +116,7 @@ def test_a_group_that_is_started_again_goes_on_from_its_file(tmp_path: Path) -> 
     notes: list[str] = []
 
     async def learning_once(address: str, rounds: int) -> AgentGroup:
-        group = group_of(0, 1, coordinator=address, folder=tmp_path, checkpoint_seconds=0.0)
+        group = group_of(0, 1, coordinator=address, state_file=tmp_path, checkpoint_seconds=0.0)
         group.on_note.append(lambda _, note: notes.append(note))
         reached, loop = asyncio.Event(), asyncio.get_running_loop()
         group.on_round.append(
@@ -143,7 +146,7 @@ def test_a_groups_file_of_another_run_is_moved_aside_and_refused_by_name(tmp_pat
     async def two_runs() -> None:
         for _ in range(2):
             async with Coordinator(specification(agents=2, rounds=2)) as coordinator:
-                await group_of(0, 1, coordinator=coordinator.address, folder=tmp_path).run_async()
+                await group_of(0, 1, coordinator=coordinator.address, state_file=tmp_path).run_async()
         path = tmp_path / "group-0..1.npz"
         async with Coordinator(specification(agents=2, rounds=2)) as coordinator:
             group = group_of(0, 1, coordinator=coordinator.address, resume_from=path)
@@ -156,7 +159,7 @@ def test_a_groups_file_of_another_run_is_moved_aside_and_refused_by_name(tmp_pat
 
 def test_no_folder_is_refused_before_anything_is_connected(tmp_path: Path) -> None:
     with pytest.raises(errors.RunFileError, match="a group writes a file for each agent, so name a folder"):
-        group_of(0, 1, folder=tmp_path / "a.npz")
+        group_of(0, 1, state_file=tmp_path / "a.npz")
 
 
 # Trust and faults -------------------------------------------------------------------------------------------------

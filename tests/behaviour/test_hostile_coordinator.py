@@ -18,7 +18,7 @@ from google.rpc.status_pb2 import Status
 from runs import RINGS, States, run, specification
 
 from cospan.cli.processes.admin_client import fetch_run, stop_run, watch_rounds
-from cospan.client.agent import Agent
+from cospan.client.agent import Agent, ClientSettings
 from cospan.client.files.result_file import load_result
 from cospan.rpc.v1 import coordinator_service_pb2 as pb
 from cospan.rpc.v1 import run_pb2
@@ -131,7 +131,8 @@ def having(path: str, value: Any) -> Change:
 async def ended(script: Script, **values: Any) -> tuple[errors.CospanError, int]:
     """What an agent ends with, and how much memory Python took for it at most."""
     async with serving(script) as address:
-        agent = Agent(RINGS, index=0, coordinator=address, **{"progress_timeout_seconds": 5.0} | values)
+        settings = ClientSettings(**{"progress_timeout_seconds": 5.0} | values)
+        agent = Agent(RINGS, index=0, coordinator=address, settings=settings)
         tracemalloc.start()
         try:
             with pytest.raises(errors.CospanError) as refusal:

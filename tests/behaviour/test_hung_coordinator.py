@@ -8,7 +8,8 @@ from contextlib import contextmanager
 import pytest
 from runs import RINGS, run, specification
 
-from cospan.client.agent import Agent
+from cospan.client.agent import Agent, ClientSettings
+from cospan.relay.engine import RelaySettings
 from cospan.relay.relay import Relay
 from cospan.server.coordinator import Coordinator
 from cospan.wire.errors import CoordinatorUnavailableError
@@ -48,10 +49,14 @@ def hanging_coordinator(agents: int) -> Iterator[str]:
 
 def test_an_agent_and_a_relay_give_up_a_coordinator_whose_event_loop_hangs() -> None:
     async def gave_up(address: str) -> list[CoordinatorUnavailableError]:
-        async with Relay(address, progress_timeout_seconds=PATIENCE, gather_agents=1) as relay:
+        async with Relay(
+            address, settings=RelaySettings(progress_timeout_seconds=PATIENCE, gather_agents=1)
+        ) as relay:
             behind = asyncio.create_task(Agent(RINGS, index=1, coordinator=relay.address).run_async())
             with pytest.raises(CoordinatorUnavailableError) as of_agent:
-                await Agent(RINGS, index=0, coordinator=address, progress_timeout_seconds=PATIENCE).run_async()
+                await Agent(
+                    RINGS, index=0, coordinator=address, settings=ClientSettings(progress_timeout_seconds=PATIENCE)
+                ).run_async()
             with pytest.raises(CoordinatorUnavailableError) as of_relay:
                 await relay.wait()
             behind.cancel()

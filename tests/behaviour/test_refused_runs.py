@@ -10,15 +10,16 @@ import pytest
 from behaviour.test_cli import cospan
 from runs import RINGS, run, specification, until
 
-from cospan.client.agent import Agent
+from cospan.client.agent import Agent, ClientSettings
 from cospan.client.group import AgentGroup
 from cospan.core.aggregation.basis_update import BasisMove, Contribution
 from cospan.core.aggregation.fallback import FallbackMove
 from cospan.core.linalg.subspace import random_basis
 from cospan.core.method import Method, practical
+from cospan.relay.engine import RelaySettings
 from cospan.relay.relay import Relay
 from cospan.server.coordinator import Coordinator
-from cospan.server.runtime import engine
+from cospan.server.runtime import basis_arithmetic
 from cospan.wire.errors import BasisRefusedError, StepsBelowFloorError
 
 HOSTS: dict[str, Callable[[str], Agent | AgentGroup]] = {
@@ -42,7 +43,7 @@ def test_one_step_per_round_is_refused_by_default_and_the_run_has_heard_of_nobod
 def test_a_relay_refuses_for_its_agents() -> None:
     async def refused() -> None:
         async with Coordinator(specification(practical(3))) as coordinator:
-            relay = Relay(coordinator.address, min_steps_per_round=5)
+            relay = Relay(coordinator.address, settings=RelaySettings(min_steps_per_round=5))
             with pytest.raises(StepsBelowFloorError, match="has 3 steps per round, and min_steps_per_round is 5"):
                 await relay.start()
 
@@ -69,7 +70,7 @@ def test_the_command_ends_with_1_and_the_floor_can_be_lowered(tmp_path: Path) ->
 
 def chosen_at(number: int) -> Callable[..., FallbackMove]:
     """The step of a coordinator that chooses the basis after one round."""
-    honest = engine.sound_move
+    honest = basis_arithmetic.sound_move
 
     def move(
         basis: np.ndarray,
@@ -88,7 +89,7 @@ def chosen_at(number: int) -> Callable[..., FallbackMove]:
 @pytest.mark.parametrize("host", [*HOSTS, "relay"])
 def test_a_chosen_basis_is_refused_and_nothing_is_sent_for_it(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
     spec = specification(replace(practical(3), largest_turn=1.0), agents=2, rounds=0)
-    monkeypatch.setattr(engine, "sound_move", chosen_at(40))
+    monkeypatch.setattr(basis_arithmetic, "sound_move", chosen_at(40))
     refusal = r"the basis of round 41 is turned by \d\d\.?\d* degrees from that of round 40"
 
     async def refused() -> None:
@@ -109,9 +110,12 @@ def test_a_chosen_basis_is_refused_and_nothing_is_sent_for_it(host: str, monkeyp
 
 
 async def behind_a_relay(coordinator: Coordinator) -> None:
-    async with Relay(coordinator.address, gather_agents=2) as relay:
+    async with Relay(coordinator.address, settings=RelaySettings(gather_agents=2)) as relay:
         agents = [
-            Agent(RINGS, index=index, coordinator=relay.address, progress_timeout_seconds=0.1) for index in (0, 1)
+            Agent(
+                RINGS, index=index, coordinator=relay.address, settings=ClientSettings(progress_timeout_seconds=1.0)
+            )
+            for index in (0, 1)
         ]
         playing = [asyncio.create_task(each.run_async()) for each in agents]
         with pytest.raises(BasisRefusedError, match="the basis of round 41 is turned by"):

@@ -16,6 +16,7 @@ from cospan.client.agent import Agent, AgentEnd
 from cospan.client.group import AgentGroup
 from cospan.core.method import compact, paper, practical
 from cospan.core.specification import Participation, RunSpecification
+from cospan.relay.engine import RelaySettings
 from cospan.relay.relay import Relay
 from cospan.server.coordinator import Coordinator
 from cospan.wire import errors
@@ -28,7 +29,10 @@ METHODS = {"paper": paper(3), "practical": practical(3), "compact": compact(3)}
 async def relays(upstream: str, *gather: int) -> AsyncIterator[list[Relay]]:
     """Relays that join once so many agents are there."""
     async with contextlib.AsyncExitStack() as stack:
-        yield [await stack.enter_async_context(Relay(upstream, gather_agents=count)) for count in gather]
+        yield [
+            await stack.enter_async_context(Relay(upstream, settings=RelaySettings(gather_agents=count)))
+            for count in gather
+        ]
 
 
 def agents_at(address: str, indices: Sequence[int]) -> list[Agent]:
@@ -79,7 +83,7 @@ def test_a_relay_behind_a_relay_and_a_group_beside_single_agents() -> None:
         async with (
             Coordinator(spec) as coordinator,
             relays(coordinator.address, 4) as (upper,),
-            Relay(upper.address, gather_agents=2, level=2) as lower,
+            Relay(upper.address, settings=RelaySettings(gather_agents=2, level=2)) as lower,
         ):
             group = AgentGroup(RINGS, (2, 3), coordinator=upper.address)
             agents = agents_at(lower.address, (0, 1)) + agents_at(coordinator.address, (4, 5))
@@ -187,7 +191,9 @@ def test_certificates_on_both_sides(tmp_path: Path) -> None:
         server = certs.coordinator()
         async with Coordinator(specification(agents=2, rounds=3), tls=server) as coordinator:
             above = certs.issue("relay", "cospan:agents:site-0..1")
-            async with Relay(coordinator.address, gather_agents=2, tls=server, upstream_tls=above) as relay:
+            async with Relay(
+                coordinator.address, tls=server, upstream_tls=above, settings=RelaySettings(gather_agents=2)
+            ) as relay:
                 agents = [
                     Agent(
                         RINGS,
@@ -218,6 +224,6 @@ def test_a_run_with_a_quorum_is_refused_before_anybody_joins() -> None:
 def test_without_a_coordinator_a_relay_gives_up_after_its_patience() -> None:
     async def alone() -> None:
         with pytest.raises(errors.CoordinatorUnavailableError):
-            await Relay("127.0.0.1:1", progress_timeout_seconds=0.5).start()
+            await Relay("127.0.0.1:1", settings=RelaySettings(progress_timeout_seconds=0.5)).start()
 
     run(alone())

@@ -13,7 +13,7 @@ import pytest
 from behaviour.test_cli import ended, line_of, started
 from runs import RINGS, Ring, States, coin, run, specification, until
 
-from cospan.client.agent import Agent
+from cospan.client.agent import Agent, ClientSettings
 from cospan.client.environment.workload_loader import load_workload, make_site
 from cospan.client.files.agent_result import AgentResult
 from cospan.client.files.result_file import load_result
@@ -126,7 +126,9 @@ def test_the_file_of_an_earlier_run_is_kept(tmp_path: Path) -> None:
         for _ in range(2):
             async with Coordinator(specification(agents=1, rounds=3)) as coordinator:
                 notes: list[str] = []
-                agent = Agent(RINGS, index=0, coordinator=coordinator.address, state_file=tmp_path)
+                agent = Agent(
+                    RINGS, index=0, coordinator=coordinator.address, settings=ClientSettings(state_file=tmp_path)
+                )
                 agent.on_note.append(lambda _, note, notes=notes: notes.append(note))  # type: ignore[misc]
                 assert (await agent.run_async()).rounds == 3
                 run_ids.append(coordinator.engine.state.config.run_id)
@@ -169,8 +171,7 @@ def test_all_of_the_workloads_code_runs_in_the_learning_thread(tmp_path: Path, s
                 workload,
                 index=0,
                 coordinator=coordinator.address,
-                state_file=tmp_path / "a.npz",
-                checkpoint_seconds=seconds,
+                settings=ClientSettings(state_file=tmp_path / "a.npz", checkpoint_seconds=seconds),
             )
             await agent.run_async()
 
@@ -186,7 +187,12 @@ def test_two_agents_of_a_run_do_not_share_a_file(tmp_path: Path) -> None:
         async with Coordinator(specification(agents=1, rounds=0)) as coordinator:
             path = tmp_path / "a.npz"
             first, second = (
-                Agent(RINGS, index=index, coordinator=coordinator.address, state_file=path, checkpoint_seconds=1e-3)
+                Agent(
+                    RINGS,
+                    index=index,
+                    coordinator=coordinator.address,
+                    settings=ClientSettings(state_file=path, checkpoint_seconds=1e-3),
+                )
                 for index in (0, 1)
             )
             async with first:
@@ -205,7 +211,7 @@ def test_an_agent_in_a_program_goes_on_too(tmp_path: Path) -> None:
     """Stopped and started again within one run, as `async with` does."""
 
     async def learning_once(address: str) -> int:
-        agent = Agent(RINGS, index=0, coordinator=address, state_file=tmp_path / "a.npz")
+        agent = Agent(RINGS, index=0, coordinator=address, settings=ClientSettings(state_file=tmp_path / "a.npz"))
         reached, loop = asyncio.Event(), asyncio.get_running_loop()
         agent.on_round.append(lambda *_: loop.call_soon_threadsafe(reached.set))
         async with agent:

@@ -18,7 +18,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from runs import RINGS, D, join, run, specification, until
 
 from cospan.cli.processes.admin_client import fetch_run, stop_run, watch_rounds
-from cospan.client.agent import Agent, AgentEnd
+from cospan.client.agent import Agent, AgentEnd, ClientSettings
 from cospan.client.session.connection import open_channel
 from cospan.client.session.transport import GrpcAgentStream, GrpcTransport
 from cospan.core.specification import basis_digest
@@ -274,7 +274,13 @@ def test_a_coordinator_without_tls_is_not_trusted(certs: Certificates) -> None:
 
 
 def test_a_coordinator_that_is_not_there_is_no_matter_of_trust(certs: Certificates) -> None:
-    agent = Agent(RINGS, index=0, coordinator="127.0.0.1:9", tls=certs.agent(0), progress_timeout_seconds=0.2)
+    agent = Agent(
+        RINGS,
+        index=0,
+        coordinator="127.0.0.1:9",
+        tls=certs.agent(0),
+        settings=ClientSettings(progress_timeout_seconds=0.2),
+    )
     with pytest.raises(errors.CoordinatorUnavailableError):
         run(agent.run_async())
 

@@ -19,7 +19,7 @@ from cospan.cli.processes.this_process import prepare_environment
 
 prepare_environment(())
 
-from cospan.client.agent import Agent, AgentEnd  # noqa: E402
+from cospan.client.agent import Agent, AgentEnd, ClientSettings  # noqa: E402
 from cospan.client.session.transport import AgentStream, GrpcTransport  # noqa: E402
 from cospan.core.specification import RunSpecification  # noqa: E402
 from cospan.wire.codec.messages import encode_agent_message  # noqa: E402
@@ -94,11 +94,13 @@ async def take_part(workload: str, index: int, address: str, folder: Path, patie
     agent = Agent(
         workload,
         index=index,
-        state_file=folder,
-        checkpoint_seconds=CHECKPOINT_SECONDS,
-        patience=patience,
-        with_baseline=False,
         transport=WitnessTransport(address),
+        settings=ClientSettings(
+            progress_timeout_seconds=patience,
+            state_file=folder,
+            checkpoint_seconds=CHECKPOINT_SECONDS,
+            with_baseline=False,
+        ),
     )
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, lambda: agent.stop("it was stopped by SIGTERM", returning=True))

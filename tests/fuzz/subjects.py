@@ -130,7 +130,7 @@ class Coordinator:
         for which, token in enumerate(specimens.TOKENS):
             stream = self._streams[which] = self._engine.open_stream()
             stream.token = token
-        self._engine.state = _begun(spec)
+        self._engine.loop.state = _begun(spec)
         self._basis: np.ndarray | None = None
         self._stencil: MessageLayout | None = None
         self._tokens = 0

@@ -8,8 +8,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from runs import LIVENESS, AgentDriver, join, upload
 
 from cospan.client.session import machine as session
-from cospan.client.session.idle_check import LONGEST_ANSWER_SECONDS
 from cospan.client.session.machine import Phase
+from cospan.client.session.machine.idle_check import LONGEST_ANSWER_SECONDS
 from cospan.wire import errors
 from cospan.wire import messages as m
 

@@ -13,15 +13,17 @@ if TYPE_CHECKING:
     from cospan.client.environment.workload_loader import load_workload as load_workload
     from cospan.client.group import AgentGroup as AgentGroup
     from cospan.client.learning.run_config import specify as specify
-    from cospan.client.session.driver import AgentEnd as AgentEnd
+    from cospan.client.learning_client import AgentEnd as AgentEnd
+    from cospan.client.learning_client import ClientSettings as ClientSettings
     from cospan.client.value_function import ValueFunction as ValueFunction
     from cospan.client.workload import Site as Site
     from cospan.client.workload import Workload as Workload
 
 _HOMES = {
     "Agent": "cospan.client.agent",
-    "AgentEnd": "cospan.client.session.driver",
+    "AgentEnd": "cospan.client.learning_client",
     "AgentGroup": "cospan.client.group",
+    "ClientSettings": "cospan.client.learning_client",
     "Site": "cospan.client.workload",
     "ValueFunction": "cospan.client.value_function",
     "Workload": "cospan.client.workload",
@@ -34,6 +36,7 @@ __all__ = [
     "Agent",
     "AgentEnd",
     "AgentGroup",
+    "ClientSettings",
     "Site",
     "ValueFunction",
     "Workload",

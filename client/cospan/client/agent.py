@@ -10,32 +10,29 @@ from jaxtyping import Float
 
 from cospan.client.environment.ownership import close_site
 from cospan.client.environment.workload_loader import load_workload, make_site
-from cospan.client.files.persistence import StatePolicy
 from cospan.client.files.result_file import save_result
-from cospan.client.files.state_file import CHECKPOINT_SECONDS, ONE_AGENT
+from cospan.client.files.state_file import ONE_AGENT
 from cospan.client.learning.site_learner import SiteLearner
-from cospan.client.session.driver import PROGRESS_TIMEOUT_SECONDS, AgentEnd, SessionDriver
-from cospan.client.session.message_checks import MEMORY_GIB
+from cospan.client.learning_client import AgentEnd, ClientSettings, LearningClient
 from cospan.client.session.transport import GrpcTransport, Transport
 from cospan.client.value_function import ValueFunction
 from cospan.client.workload import FeatureMap, Site, Workload
-from cospan.core.method import DEFAULT_MIN_STEPS
 from cospan.core.specification import SITE_PREFIX, RunSpecification, agent_id_problem
 from cospan.wire.errors import InvalidValueError
 from cospan.wire.messages import Welcome
 from cospan.wire.security.tls import TlsFiles
 
-__all__ = ["PROGRESS_TIMEOUT_SECONDS", "Agent", "AgentEnd", "default_agent_id"]
+__all__ = ["Agent", "AgentEnd", "ClientSettings", "default_agent_id"]
 
 _UNSEATED = "unseated"
 
 
 def default_agent_id(index: int) -> str:
-    """What the agent of site `index` is called where nobody says otherwise."""
+    """The default name of the agent of site `index`."""
     return f"{SITE_PREFIX}{index}"
 
 
-class Agent(SessionDriver[SiteLearner]):
+class Agent(LearningClient[SiteLearner]):
     """One agent of a fleet.
 
     From joining to what was learnt:
@@ -53,16 +50,9 @@ class Agent(SessionDriver[SiteLearner]):
         coordinator: str = "127.0.0.1:50051",
         agent_id: str | None = None,
         site_claim_id: str | None = None,
-        progress_timeout_seconds: float = PROGRESS_TIMEOUT_SECONDS,
-        with_baseline: bool = True,
-        resume_from: Path | str | None = None,
-        state_file: Path | str | None = None,
-        checkpoint_seconds: float = CHECKPOINT_SECONDS,
         transport: Transport | None = None,
         tls: TlsFiles | None = None,
-        share_td_error: bool = False,
-        min_steps_per_round: int = DEFAULT_MIN_STEPS,
-        memory_gib: float = MEMORY_GIB,
+        settings: ClientSettings | None = None,
     ) -> None:
         """Prepares an agent; nothing is connected yet.
 
@@ -73,39 +63,24 @@ class Agent(SessionDriver[SiteLearner]):
             agent_id: the agent's name in the run; `site-<index>` where left out.
             site_claim_id: a name that outlives this process, as that of its container: started again it is given
                 the same site. Without `index` only; a random one where left out.
-            progress_timeout_seconds: seconds without an answer of the coordinator after which it gives up.
-            with_baseline: whether independent TD learns beside it from the same transitions.
-            resume_from: a file of `save`, of the same run and agent, to go on from.
-            state_file: where to keep what it learns, during the run and at its end; a folder stands for the file in
-                it that has the agent's name. One of the same run and agent is gone on from, without being told;
-                one of another run is given another name.
-            checkpoint_seconds: how often, at most, that file is written; 0 means at the end alone.
             transport: how to reach the coordinator; gRPC to `coordinator` where left out.
             tls: certificate, key and authority for mutual TLS; the certificate must speak for the agent. Read again
                 when the files change. No TLS where left out.
-            share_td_error: whether the coordinator is told its root mean square TD error, for onlookers.
-            min_steps_per_round: a run with fewer steps a round is refused before it is joined: the fewer, the more
-                each upload shows.
-            memory_gib: GiB that the rounds of a run may need in this process; a run that needs more is refused.
+            settings: what it keeps, how long it waits, and what it refuses; the defaults where left out.
 
         Raises:
             WorkloadError: there is no such workload or site.
-            InvalidValueError: the name is not one that an agent may have, or the floor is out of its
-                range; or a file of `tls` cannot be used.
+            InvalidValueError: the name is not one that an agent may have; or a file of `tls` cannot be used.
         """
         super().__init__(
             load_workload(workload) if isinstance(workload, str) else workload,
             transport or GrpcTransport(coordinator, tls=tls),
             ONE_AGENT,
-            StatePolicy.of(resume_from, state_file, checkpoint_seconds),
-            progress_timeout_seconds=progress_timeout_seconds,
-            min_steps_per_round=min_steps_per_round,
-            memory_gib=memory_gib,
+            settings or ClientSettings(),
         )
         self.index = index
         self.agent_id, self._holds_as = _identity(index, agent_id, site_claim_id)
         """The agent's name, one that stands for none until a site is given; and who asks for a site."""
-        self._with_baseline, self._share_td_error = with_baseline, share_td_error
         self._site: Site | None = None
 
     @property
@@ -118,7 +93,7 @@ class Agent(SessionDriver[SiteLearner]):
         return self._holds_as
 
     def _make_sites(self, specification: RunSpecification) -> tuple[tuple[str, ...], FeatureMap]:
-        # Whatever site it will be, the features are those of the workload.
+        # The features are those of the workload, whichever site it will be.
         site = make_site(self.workload, self.index or 0, specification.seed)
         if self.index is None:
             close_site(site)
@@ -142,9 +117,9 @@ class Agent(SessionDriver[SiteLearner]):
             welcome.specification,
             name=self.agent_id,
             index=self.index,
-            with_baseline=self._with_baseline,
+            with_baseline=self.settings.with_baseline is not False,
             first_round=welcome.first_round,
-            share_td_error=self._share_td_error,
+            share_td_error=self.settings.share_td_error,
         )
 
     # What it has learnt ---------------------------------------------------------------------------------------
@@ -161,7 +136,7 @@ class Agent(SessionDriver[SiteLearner]):
 
     @property
     def value_function(self) -> ValueFunction:
-        """What it has learnt so far, to keep: it stays as it is while the agent learns on."""
+        """A copy of what it has learnt so far, which does not change while the agent learns."""
         learner = self._learnt()
         return ValueFunction.of_learner(learner, learner.site.features)
 
@@ -170,7 +145,7 @@ class Agent(SessionDriver[SiteLearner]):
         return self.value_function.value(observation)
 
     def values(self, observations: Sequence[Any] | np.ndarray) -> Float[np.ndarray, " n"]:
-        """Those of several observations, shape (n,)."""
+        """The estimated differential values of several observations, shape (n,)."""
         return self.value_function.values(observations)
 
     def save(self, path: Path | str) -> None:

@@ -13,18 +13,15 @@ from jaxtyping import Float
 from cospan.client.agent import default_agent_id
 from cospan.client.environment.workload_loader import load_workload
 from cospan.client.files.group_file import GROUP
-from cospan.client.files.persistence import StatePolicy
 from cospan.client.files.result_file import save_result
-from cospan.client.files.state_file import CHECKPOINT_SECONDS, StateFile
+from cospan.client.files.state_file import StateFile
 from cospan.client.learning.group_blocks import GroupSites
 from cospan.client.learning.group_learner import AgentOfGroup, GroupLearner, group_name, no_warm_up
 from cospan.client.learning.site_learner import FAILED, Warned
-from cospan.client.session.driver import PROGRESS_TIMEOUT_SECONDS, SessionDriver
-from cospan.client.session.message_checks import MEMORY_GIB
+from cospan.client.learning_client import ClientSettings, LearningClient
 from cospan.client.session.transport import GrpcTransport, Transport
 from cospan.client.value_function import ValueFunction
 from cospan.client.workload import FeatureMap, Workload
-from cospan.core.method import DEFAULT_MIN_STEPS
 from cospan.core.specification import RunSpecification
 from cospan.wire.errors import InvalidValueError, RunFileError
 from cospan.wire.limits import MAX_GROUP
@@ -34,7 +31,7 @@ from cospan.wire.security.tls import TlsFiles
 log = logging.getLogger(__name__)
 
 
-class AgentGroup(SessionDriver[GroupLearner]):
+class AgentGroup(LearningClient[GroupLearner]):
     """Several agents of a fleet, hosted by one process; each sees and learns what it would alone.
 
         group = AgentGroup("queues", range(1000), coordinator="127.0.0.1:50051")
@@ -42,7 +39,7 @@ class AgentGroup(SessionDriver[GroupLearner]):
         group.gains; group.weights; group.save("agents")
 
     Where a member breaks its contract after its first round, the group learns on without it, unless its workload
-    steps all members at once and nobody can say which one it was: then the group leaves the run.
+    steps all members at once and the failing one is unknown: then the group leaves the run.
     """
 
     def __init__(
@@ -51,15 +48,9 @@ class AgentGroup(SessionDriver[GroupLearner]):
         indices: Sequence[int],
         *,
         coordinator: str = "127.0.0.1:50051",
-        progress_timeout_seconds: float = PROGRESS_TIMEOUT_SECONDS,
-        with_baseline: bool = False,
-        resume_from: Path | str | None = None,
-        folder: Path | str | None = None,
-        checkpoint_seconds: float = CHECKPOINT_SECONDS,
         transport: Transport | None = None,
         tls: TlsFiles | None = None,
-        min_steps_per_round: int = DEFAULT_MIN_STEPS,
-        memory_gib: float = MEMORY_GIB,
+        settings: ClientSettings | None = None,
     ) -> None:
         """Prepares a group; nothing is connected yet.
 
@@ -67,39 +58,29 @@ class AgentGroup(SessionDriver[GroupLearner]):
             workload: a workload, or its name as on the command line.
             indices: which sites of the workload these are; the agents are called `site-<index>`.
             coordinator: HOST:PORT, [IPV6]:PORT or unix:PATH.
-            progress_timeout_seconds: seconds without an answer of the coordinator after which it gives up.
-            with_baseline: whether independent TD learns beside each agent, one agent after another.
-            resume_from: a group's file, of the same run and agents, to go on from.
-            folder: where to keep what is learnt: `group-<first>..<last>.npz` for all during the run, gone on from
-                without being told as an agent's own file is, and at its end `<id>.npz` for each agent.
-            checkpoint_seconds: how often, at most, the group's file is written; 0 means at the end alone.
             transport: how to reach the coordinator; gRPC to `coordinator` where left out.
             tls: certificate, key and authority for mutual TLS; the certificate must speak for all of the agents.
-            min_steps_per_round: a run with fewer steps a round is refused before it is joined.
-            memory_gib: GiB that the rounds of a run may need in this process; a run that needs more is refused.
+            settings: what it keeps, how long it waits, and what it refuses; the defaults where left out.
 
         Raises:
             WorkloadError: there is no such workload.
-            InvalidValueError: there are no agents, too many, or one twice; the floor is out of its range; or a
-                file of `tls` cannot be used.
-            RunFileError: `folder` is no folder.
+            InvalidValueError: there are no agents, too many, or one twice; or a file of `tls` cannot be used.
+            RunFileError: `state_file` of the settings is no folder.
         """
         self.indices = _checked(indices)
+        settings = settings or ClientSettings()
+        folder = settings.state_file
         if folder is not None and not Path(folder).is_dir():
             raise RunFileError(f"{folder} is no folder; a group writes a file for each agent, so name a folder")
         super().__init__(
             load_workload(workload) if isinstance(workload, str) else workload,
             transport or GrpcTransport(coordinator, group_size=len(self.indices), tls=tls),
             GROUP,
-            StatePolicy.of(resume_from, folder, checkpoint_seconds),
-            progress_timeout_seconds=progress_timeout_seconds,
-            min_steps_per_round=min_steps_per_round,
+            settings,
             agents=len(self.indices),
-            memory_gib=memory_gib,
         )
         self.agent_ids = tuple(default_agent_id(index) for index in self.indices)
         """The agents' names, in the order of their sites."""
-        self._with_baseline = with_baseline
         self._sites: GroupSites | None = None
         self._learner_begun: GroupLearner | None = None
         self._joined_as: tuple[str, ...] = ()
@@ -137,7 +118,7 @@ class AgentGroup(SessionDriver[GroupLearner]):
     def _make_learner(self, welcome: Welcome) -> GroupLearner:
         assert self._sites is not None
         if self._learner_begun is not None and self._learner_begun.failures:
-            # All begin anew, and the environments of members that were dropped are closed.
+            # All begin again, and the environments of members that were dropped are closed.
             self._learner_begun.close()
             self._learner_begun = self._sites = None
             spec = welcome.specification
@@ -146,7 +127,7 @@ class AgentGroup(SessionDriver[GroupLearner]):
             self._sites,
             welcome.specification,
             names=self.agent_ids,
-            with_baseline=self._with_baseline,
+            with_baseline=self.settings.with_baseline is True,
             first_round=welcome.first_round,
         )
         learner.on_failure.append(self._on_failure)

@@ -1,15 +1,11 @@
-"""A whole run in one process: the same machine and the same learners, driven by a loop. No network, no files.
+"""A whole run in one process: the same machine and the same learners, without a network or files.
 
-The gradients are those that would have gone over the wire, summed in the same order: the basis is the same, bit for
-bit.
+The gradients are those of a networked run, summed in the same order, so the basis is the same, bit for bit.
 """
 
 import logging
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
-
-import numpy as np
 
 from cospan.client.environment.ownership import close_site
 from cospan.client.environment.workload_loader import make_site
@@ -18,12 +14,9 @@ from cospan.client.learning.group_learner import AgentOfGroup, GroupLearner
 from cospan.client.learning.site_learner import SiteLearner
 from cospan.client.placement import Host
 from cospan.client.workload import Site, Workload
-from cospan.core.aggregation.fallback import sound_move
 from cospan.core.specification import RunSpecification
 from cospan.server import machine
 from cospan.server.machine.events import (
-    BasisComputed,
-    BasisFailed,
     Broadcast,
     Command,
     ComputeBasis,
@@ -38,6 +31,8 @@ from cospan.server.machine.events import (
     StoreRound,
 )
 from cospan.server.machine.state import CoordinatorState
+from cospan.server.runtime.basis_arithmetic import computed_basis
+from cospan.server.runtime.machine_loop import MachineLoop, log_note
 from cospan.wire.errors import WorkloadBehaviourError
 from cospan.wire.messages import BasisUpdate, Join, RoundReport, RunPhase
 from cospan.wire.notes import bound_note
@@ -48,14 +43,14 @@ AnyLearner = SiteLearner | GroupLearner
 
 
 class LocalRun:
-    """The coordinator's machine and the agents' learners, taking turns.
+    """The coordinator's machine and the agents' learners, which take turns.
 
     Attributes:
         learners: those that take part, by name.
         message: why the run is over, or "".
         seconds: from the opening of the first round to the close of the last.
         on_round: called with each round that has closed.
-        on_note: called with what the machine has to say of the run.
+        on_note: called with the machine's notes.
         on_gone: called with a learner, or a member of a group, whose workload broke its contract, before it leaves.
         on_failure: called with the names of agents that leave so, and why.
         on_warning: called with an agent's name, a kind, and a sentence of what people should know.
@@ -71,7 +66,7 @@ class LocalRun:
         baseline: bool | None = None,
         first_site: Site | None = None,
     ) -> None:
-        """Prepares a run that nobody has joined.
+        """Prepares a run without agents.
 
         Args:
             specification: of the run.
@@ -92,9 +87,10 @@ class LocalRun:
         self.on_warning: list[Callable[[str, str, str], None]] = []
         self._specification, self._workload, self._hosts = specification, workload, hosts
         self._baseline = baseline
-        self._state = machine.initial_state(
+        state = machine.initial_state(
             specification, run_id=run_id, incarnation=1, start_seconds=float("inf"), now=time.monotonic()
         )
+        self._loop = MachineLoop[CoordinatorState, Event, Command](machine, state, self._execute)
         self._open: BasisUpdate | None = None
         self._bound_told: set[str] = set()
         self._hosted: dict[str, tuple[str, ...]] = {}
@@ -102,12 +98,12 @@ class LocalRun:
     @property
     def state(self) -> CoordinatorState:
         """Of the machine."""
-        return self._state
+        return self._loop.state
 
     @property
     def is_over(self) -> bool:
         """Whether no round follows."""
-        return self._state.phase is RunPhase.FINISHED
+        return self.state.phase is RunPhase.FINISHED
 
     def join_all(self) -> None:
         """Makes the sites; all agents join.
@@ -124,7 +120,7 @@ class LocalRun:
                 learner.on_failure.append(self._on_member_failure)
             dim = learner.feature_dim
             join = Join(host.name, agents, dim, learner.feature_fingerprint, spec.workload)
-            self._handle(JoinRequested(join, stream=stream, token=host.name))
+            self._loop.handle(JoinRequested(join, stream=stream, token=host.name))
 
     def close(self) -> None:
         """Closes all environments; what was learnt stays."""
@@ -147,7 +143,7 @@ class LocalRun:
         opened = self._open
         for learner in list(self.learners.values()):
             if why := interruption():
-                self._handle(StopRequested(why))
+                self._loop.handle(StopRequested(why))
                 return
             self._take_turn(learner, opened)
 
@@ -188,7 +184,7 @@ class LocalRun:
             self._bound_told.add(learner.name)
             text = bound_note(upload.bounded, self._specification.method)
             self._on_note(Note("head-bounded", upload.round, upload.bounded, text))
-        self._handle(GradientArrived(learner.name, upload))
+        self._loop.handle(GradientArrived(learner.name, upload))
 
     def _lose(self, learner: AnyLearner, why: str) -> None:
         """A learner leaves the run."""
@@ -197,7 +193,7 @@ class LocalRun:
             listener(learner)
         self._tell_failure(self._hosted[learner.name], why)
         learner.close()
-        self._handle(LeaveArrived(learner.name, why))
+        self._loop.handle(LeaveArrived(learner.name, why))
 
     def _join_smaller(self, group: GroupLearner) -> None:
         """A group takes part without the members that it has dropped, from this round on."""
@@ -205,7 +201,7 @@ class LocalRun:
         self._hosted[group.name] = agents
         spec = self._specification
         join = Join(group.name, agents, group.feature_dim, group.feature_fingerprint, spec.workload)
-        self._handle(JoinRequested(join, stream=-1, token=group.name))
+        self._loop.handle(JoinRequested(join, stream=-1, token=group.name))
 
     def _on_member_failure(self, agent: AgentOfGroup, why: str) -> None:
         for listener in self.on_gone:
@@ -213,27 +209,20 @@ class LocalRun:
         self._tell_failure((agent.name,), why)
 
     def _tell_failure(self, agents: Sequence[str], why: str) -> None:
-        log.warning("round %d: %s failed: %s", self._state.round, ", ".join(agents[:5]), why)
+        log.warning("round %d: %s failed: %s", self.state.round, ", ".join(agents[:5]), why)
         for listener in self.on_failure:
             listener(agents, why)
 
     # The machine ------------------------------------------------------------------------------------------------
-
-    def _handle(self, event: Event) -> None:
-        """Lets an event happen, and everything that follows from it."""
-        pending: deque[Event] = deque([event])
-        while pending:
-            self._state, commands = machine.step(self._state, pending.popleft(), time.monotonic())
-            pending.extend(event for event in map(self._execute, commands) if event is not None)
 
     def _execute(self, command: Command) -> Event | None:
         match command:
             case Broadcast(message=BasisUpdate() as opened):
                 self._open = opened
             case ComputeBasis():
-                return self._computed(command)
+                return computed_basis(command, self._specification.method)
             case StoreRound(record=record):
-                return RoundsStored((record,))  # who wants to keep it has it told
+                return RoundsStored((record,))  # `on_round` is for those who keep it
             case ReportRound(report=report):
                 self.seconds += report.seconds
                 for listener in self.on_round:
@@ -242,16 +231,8 @@ class LocalRun:
                 self._on_note(command)
         return None
 
-    def _computed(self, command: ComputeBasis) -> Event:
-        method = self._specification.method
-        try:
-            sound = sound_move(command.basis, command.contributions, method, command.round, command.row_squares)
-        except np.linalg.LinAlgError as failure:
-            return BasisFailed(command.round, f"round {command.round} gave no finite basis: {failure}")
-        return BasisComputed(command.round, sound.move, sound.left_out, sound.problem)
-
     def _on_note(self, note: Note) -> None:
-        log.info("round %d: %s %s %s", note.round, note.kind, ", ".join(note.agent_ids[:5]), note.text)
+        log_note(note, logging.INFO)  # the listeners show what is worth a warning
         if note.kind == "run-finished":
             self.message = note.text
         for listener in self.on_note:

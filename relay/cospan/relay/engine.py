@@ -1,72 +1,77 @@
-"""Runs the relay's machine: executes its commands, keeps its clock, and holds both of its conversations."""
+"""Executes the commands of the relay's machine, and holds both of its conversations."""
 
 import asyncio
 import logging
 import time
-from collections import deque
 from collections.abc import Callable, Collection
+from dataclasses import dataclass
 
+from cospan.client.session.driver import SessionSettings
 from cospan.client.session.transport import Transport
 from cospan.core.aggregation.basis_update import sum_of_contributions
-from cospan.core.method import DEFAULT_MIN_STEPS
 from cospan.relay import machine
 from cospan.relay.events import Command, Event, Host, SumUp, UpstreamEvent
 from cospan.relay.state import RelayState
 from cospan.relay.upstream import Upstream
 from cospan.server.machine import events as server
 from cospan.server.machine.state import CoordinatorState
-from cospan.server.runtime.engine import log_note
+from cospan.server.runtime.machine_loop import MachineLoop, log_note, tell
 from cospan.server.runtime.recent_rounds import RecentRounds
 from cospan.server.runtime.streams import Stream, Streams
-from cospan.wire.errors import CospanError
+from cospan.wire.errors import CospanError, InvalidValueError
+from cospan.wire.limits import MAX_GROUP
 from cospan.wire.messages import GradientUpload, RecalledRounds
 
 log = logging.getLogger(__name__)
-
-_SHORTEST_SLEEP_SECONDS = 0.01
-_STALLED_SECONDS = 1.0
 
 _MOST_TOLD = 500
 """Agents with bounded heads that one upload names; a message has room for each agent's name about once."""
 
 
-class RelayEngine:
-    """The loop around `machine.step`, on one event loop and without locks."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RelaySettings(SessionSettings):
+    """What a relay is told beside the addresses; beside what every session has.
 
-    def __init__(
-        self,
-        transport: Transport,
-        *,
-        progress_timeout_seconds: float,
-        gather_agents: int,
-        level: int = 1,
-        min_steps_per_round: int = DEFAULT_MIN_STEPS,
-    ) -> None:
+    Attributes:
+        gather_agents: it joins the run as soon as this number of agents is here, or a few seconds after the first.
+        level: 1 where its coordinator is no relay, one more than that relay's where it is one, 5 at most. The
+            greater, the sooner a straggler is given up, so that no relay is given up for it.
+
+    Raises:
+        InvalidValueError: the level or `min_steps_per_round` is out of its range.
+    """
+
+    gather_agents: int = MAX_GROUP
+    level: int = 1
+
+    def __post_init__(self) -> None:
+        SessionSettings.__post_init__(self)
+        if not 1 <= self.level <= machine.MOST_LEVELS:
+            raise InvalidValueError(f"level is {self.level}; it must be 1 to {machine.MOST_LEVELS}")
+
+
+class RelayEngine:
+    """What executes the commands of `cospan.relay.machine`."""
+
+    def __init__(self, transport: Transport, settings: RelaySettings) -> None:
         """Nothing is asked yet; `begin` does that."""
         self.history = RecentRounds()
-        """Empty: the rounds are the coordinator's to tell of."""
+        """Empty: the coordinator reports its rounds."""
         self.ended = asyncio.Event()
         self.end: server.EndRun | server.Suspend | None = None
         self.failure: CospanError | None = None
-        """Why the relay has to go down, where nobody asked it to."""
+        """Why the relay has to go down; None where it was asked to."""
         self.on_note: list[Callable[[server.Note], None]] = []
-        self._gather_agents, self._level = gather_agents, level
-        self._upstream = Upstream(
-            transport,
-            progress_timeout_seconds=progress_timeout_seconds,
-            min_steps_per_round=min_steps_per_round,
-            tell=self._told,
-            fail=self._failed,
-        )
-        self._streams = Streams()
-        self._relay: RelayState
-        self._inbox: deque[UpstreamEvent] = deque()
-        self._busy = False
+        self._settings = settings
+        self._upstream = Upstream(transport, settings, tell=self._on_upstream, fail=self._failed)
+        self.streams = Streams()
+        """Those that are open, and what was sent through all of them."""
+        self._loop: MachineLoop[RelayState, Event, Command] | None = None
         self._bounded: set[str] = set()
-        """Agents that have told of a bounded head since the last sum."""
+        """Agents that have reported a bounded head since the last sum."""
 
     async def begin(self) -> None:
-        """Asks what the run is, and is ready for agents.
+        """Asks what the run is, and makes ready for agents.
 
         Raises:
             CospanError: the coordinator cannot be reached, or its run takes no relays.
@@ -74,31 +79,32 @@ class RelayEngine:
         self._upstream.start()
         specification = await self._upstream.specification
         machine.check_relayable(specification)
-        self._relay = machine.initial_state(
-            specification, gather_agents=self._gather_agents, level=self._level, now=self.now()
+        state = machine.initial_state(
+            specification, gather_agents=self._settings.gather_agents, level=self._settings.level, now=self.now()
         )
+        self._loop = MachineLoop[RelayState, Event, Command](machine, state, self._execute)
+
+    @property
+    def _machine(self) -> MachineLoop[RelayState, Event, Command]:
+        assert self._loop is not None, "begin comes first"
+        return self._loop
 
     @property
     def state(self) -> CoordinatorState:
-        """What is known of the agents, and of the round that they have been told of."""
-        return self._relay.shown
+        """The agents, and the round that is open for them."""
+        return self._machine.state.shown
 
     def now(self) -> float:
         """The time on the machine's clock, in seconds."""
         return time.monotonic()
 
-    @property
-    def streams(self) -> Streams:
-        """Those that are open, and what was sent through all of them."""
-        return self._streams
-
     def open_stream(self) -> Stream:
         """A new stream, not yet bound to a session."""
-        return self._streams.open()
+        return self.streams.open()
 
     def forget_stream(self, stream: Stream) -> None:
         """The stream has ended; nothing can be written to it."""
-        self._streams.forget(stream)
+        self.streams.forget(stream)
 
     # Events --------------------------------------------------------------------------------------------------
 
@@ -108,66 +114,45 @@ class RelayEngine:
         Raises:
             RemoteError: the event is not allowed; nothing has changed.
         """
-        busy, self._busy = self._busy, True
-        try:
-            self._dispatch(event)
-        finally:
-            self._busy = busy
-        self._answer()
+        self._machine.handle(event)
 
     def take(self, token: str, upload: GradientUpload) -> None:
         """Lets a gradient arrive. Raises as `handle` does."""
         if upload.bounded:
-            session = self._relay.fleet.members.sessions.get(token)
+            session = self._machine.state.fleet.members.sessions.get(token)
             self._bounded.update(() if session is None else set(session.agent_ids).intersection(upload.bounded))
         self.handle(server.GradientArrived(token, upload))
 
     async def know_sites(self) -> None:
-        """Nothing: sites are the coordinator's to give out."""
+        """Does nothing: the coordinator gives out sites."""
 
     async def recall(self, agents: Collection[str], first: int, before: int) -> RecalledRounds:
-        """Nothing: past rounds are the coordinator's to tell of, which knows the relay's sums alone."""
+        """None: the coordinator has them, and it knows the relay's sums alone."""
         return RecalledRounds((), max(first, before), max(0, before - first))
 
-    def _told(self, event: UpstreamEvent) -> None:
-        """The coordinator has said something; an answer waits until all of the question is asked."""
-        self._inbox.append(event)
-        self._answer()
-
-    def _answer(self) -> None:
-        if self._busy:
-            return
-        self._busy = True
-        try:
-            while self._inbox:
-                self._dispatch(self._inbox.popleft())
-        finally:
-            self._busy = False
-
-    def _dispatch(self, event: Event) -> None:
-        self._relay, commands = machine.step(self._relay, event, self.now())
-        for command in commands:
-            self._execute(command)
+    def _on_upstream(self, event: UpstreamEvent) -> None:
+        """The coordinator has answered; the answer waits until all of the question is asked."""
+        self._machine.post(event)
 
     def _failed(self, failure: CospanError) -> None:
         self.failure = failure
-        if hasattr(self, "_relay"):
+        if self._loop is not None:
             self.handle(server.DrainRequested(str(failure), 0.0))
 
     def _execute(self, command: Command) -> None:
+        relay = self._machine.state
         match command:
             case server.Send(token=token, message=message):
-                self._streams.send(self._relay.fleet.members.sessions.get(token), message)
+                self.streams.send(relay.fleet.members.sessions.get(token), message)
             case server.Broadcast(message=message):
-                waiting = self._relay.unwelcomed
-                known = [each for token, each in self._relay.fleet.members.sessions.items() if token not in waiting]
-                self._streams.broadcast(known, message)
+                sessions = relay.fleet.members.sessions
+                known = [each for token, each in sessions.items() if token not in relay.unwelcomed]
+                self.streams.broadcast(known, message)
             case server.CloseStream(stream=number, error=error):
-                self._streams.close(number, error)
+                self.streams.close(number, error)
             case server.Note():
                 log_note(command)
-                for listener in self.on_note:
-                    listener(command)
+                tell(self.on_note, command)
             case Host(agent_ids=agent_ids, feature_fingerprint=fingerprint):
                 self._upstream.host(agent_ids, fingerprint)
             case SumUp():
@@ -187,7 +172,7 @@ class RelayEngine:
     # The end, and time ------------------------------------------------------------------------------------------
 
     def leave(self, message: str) -> None:
-        """Leaves the run for good: nobody waits for the relay's agents. They are asked to come back."""
+        """Leaves the run for good: it does not wait for the relay's agents, which are asked to come back."""
         self._upstream.leave(message)
         self.handle(server.DrainRequested(message, 0.0))
 
@@ -197,19 +182,10 @@ class RelayEngine:
 
     async def keep_time(self) -> None:
         """Ticks the machine when a deadline is due, until the end."""
-        liveness = self._relay.specification.session_timeout_seconds
-        while not self.ended.is_set():
-            now = self.now()
-            deadline = machine.next_deadline(self._relay)
-            pause = machine.GATHER_SECONDS if deadline is None else deadline - now
-            # Never for long: whoever comes meanwhile may bring a deadline that is closer.
-            sleep = min(max(pause, _SHORTEST_SLEEP_SECONDS), machine.GATHER_SECONDS)
-            try:
-                await asyncio.wait_for(self.ended.wait(), sleep)
-            except TimeoutError:
-                if self.now() - now - sleep > min(_STALLED_SECONDS, liveness / 4):
-                    # The process itself stood still: what has arrived meanwhile is read before anyone is given up.
-                    log.warning("the relay stood still for %.1f s", self.now() - now - sleep)
-                    continue
-                if deadline is not None and self.now() >= deadline:
-                    self.handle(server.Tick())
+        await self._machine.keep_time(
+            lambda: self.handle(server.Tick()),
+            self.ended,
+            process="relay",
+            session_timeout_seconds=self._machine.state.specification.session_timeout_seconds,
+            longest_sleep_seconds=machine.GATHER_SECONDS,  # an agent may bring a deadline that is closer
+        )

@@ -243,7 +243,7 @@ def _on_finished(state: RelayState, event: RunFinished, now: float) -> _Mixed:
 
 
 def _on_going_down(state: RelayState, message: str, now: float) -> _Mixed:
-    """The run continues, with or without this relay: its agents are asked to come back."""
+    """Asks the agents to come back: the run continues with or without this relay."""
     away = _close_unwelcomed(state, DrainingError(f"the relay goes down ({message}); try again"))
     fleet, commands = coordinator.step(state.fleet, events.DrainRequested(message, _RESUME_SECONDS), now)
     return replace(state, fleet=fleet), (*away, *commands)

@@ -5,17 +5,13 @@ import logging
 from types import TracebackType
 from typing import Self
 
-from cospan.client.session.run_checks import checked_floor
 from cospan.client.session.transport import GrpcTransport, Transport
-from cospan.core.method import DEFAULT_MIN_STEPS
-from cospan.relay.engine import RelayEngine
-from cospan.relay.machine import MOST_LEVELS
+from cospan.relay.engine import RelayEngine, RelaySettings
 from cospan.server.admission.interceptor import AdmissionInterceptor
 from cospan.server.machine.events import DrainRequested, EndRun, Suspend
 from cospan.server.rpc.server import AgentListener
 from cospan.wire import fork_guard
 from cospan.wire.address import parse_host
-from cospan.wire.errors import InvalidValueError
 from cospan.wire.limits import MAX_GROUP
 from cospan.wire.security.tls import TlsFiles
 
@@ -36,13 +32,10 @@ class Relay:
         *,
         host: str = "127.0.0.1",
         port: int = 0,
-        gather_agents: int = MAX_GROUP,
-        level: int = 1,
-        progress_timeout_seconds: float = 60.0,
-        min_steps_per_round: int = DEFAULT_MIN_STEPS,
         tls: TlsFiles | None = None,
         upstream_tls: TlsFiles | None = None,
         transport: Transport | None = None,
+        settings: RelaySettings | None = None,
     ) -> None:
         """Prepares; nothing is connected yet, and nothing listens.
 
@@ -50,30 +43,18 @@ class Relay:
             upstream: HOST:PORT, [IPV6]:PORT or unix:PATH of the coordinator, or of another relay.
             host: to listen on: an IPv4 or IPv6 address, a name, all of whose addresses are taken, or unix:PATH.
             port: to listen on; 0 for any that is free.
-            gather_agents: it joins the run once so many agents are here, or a few seconds after the first.
-            level: 1 where `upstream` is the coordinator, one more than that relay's where it is a relay. The
-                further down, the sooner a straggler is given up, so that no relay is given up for it.
-            progress_timeout_seconds: seconds without an answer of the coordinator after which it gives up.
-            min_steps_per_round: a run with fewer steps a round is refused; each agent has a floor of its own too.
             tls: certificate, key and authority for mutual TLS with its agents; None for no TLS.
             upstream_tls: the same with the coordinator; the certificate must speak for all of its agents.
             transport: how to reach the coordinator; gRPC to `upstream` where left out.
+            settings: whom it waits for, and how long; the defaults where left out.
 
         Raises:
-            InvalidValueError: the level or the floor is out of its range, an address is none, or a file of
-                `upstream_tls` cannot be used.
+            InvalidValueError: an address is none, or a file of `upstream_tls` cannot be used.
         """
         self._transport = transport or GrpcTransport(upstream, group_size=MAX_GROUP, tls=upstream_tls)
         self._host, self._port, self._tls = host, port, tls
         self._asked_for = parse_host(host, port)
-        if not 1 <= level <= MOST_LEVELS:
-            raise InvalidValueError(f"level is {level}; it must be 1 to {MOST_LEVELS}")
-        self._gather_agents, self._level, self._progress_timeout_seconds = (
-            gather_agents,
-            level,
-            progress_timeout_seconds,
-        )
-        self._min_steps_per_round = checked_floor(min_steps_per_round)
+        self._settings = settings or RelaySettings()
         self.engine: RelayEngine
         self._listener: AgentListener | None = None
         self._clock: asyncio.Task[None] | None = None
@@ -97,13 +78,7 @@ class Relay:
                 or the address cannot be bound.
         """
         fork_guard.refuse_in_child()
-        self.engine = RelayEngine(
-            self._transport,
-            progress_timeout_seconds=self._progress_timeout_seconds,
-            min_steps_per_round=self._min_steps_per_round,
-            gather_agents=self._gather_agents,
-            level=self._level,
-        )
+        self.engine = RelayEngine(self._transport, self._settings)
         try:
             await self.engine.begin()
             self._listener = AgentListener(self.engine, self.stop, host=self._host, port=self._port, tls=self._tls)
@@ -129,7 +104,7 @@ class Relay:
         return self.engine.end
 
     def stop(self, message: str) -> None:
-        """Leaves the run for good; it goes on without the relay's agents, unless they find another way in."""
+        """Leaves the run for good; it continues without the relay's agents, unless they join elsewhere."""
         fork_guard.refuse_in_child()
         self.engine.leave(message)
 

@@ -13,7 +13,7 @@ from cospan.core.specification import RunSpecification
 from cospan.server.admission.interceptor import AdmissionInterceptor
 from cospan.server.machine.events import DrainRequested, EndRun, StopRequested, Suspend
 from cospan.server.rpc.server import AgentListener
-from cospan.server.runtime.engine import RETURN_SECONDS, Engine
+from cospan.server.runtime.engine import RETURN_SECONDS, Engine, EngineSettings
 from cospan.server.storage.writer import RunStore
 from cospan.server.telemetry.agent_stats import AgentStats
 from cospan.server.telemetry.run_status import run_report
@@ -82,7 +82,10 @@ class Coordinator:
         self.interrupted = False
         """Whether it was ended by `interrupt`."""
         self.engine = Engine(
-            specification, start_seconds=start_seconds, return_seconds=return_seconds, sites=sites, store=store
+            specification,
+            sites=sites,
+            store=store,
+            settings=EngineSettings(start_seconds=start_seconds, return_seconds=return_seconds),
         )
         self._listener = AgentListener(self.engine, self.stop, host=host, port=port, tls=tls)
         self._stored = store is not None

@@ -28,7 +28,7 @@ from cospan.cli.run_folder.progress_log import AgentProgress
 from cospan.client.agent import Agent, default_agent_id
 from cospan.client.files.result_file import OWNED, load_result
 from cospan.client.learning.site_learner import FAILED, Warned
-from cospan.client.session.driver import AgentEnd
+from cospan.client.learning_client import AgentEnd, ClientSettings
 from cospan.client.session.message_checks import MEMORY_GIB
 from cospan.wire.console import say
 from cospan.wire.errors import CospanError, InvalidValueError, RunFileError
@@ -193,15 +193,17 @@ def _prepared(chosen: AgentOptions, settings: AgentSettings) -> "Agent | AgentGr
         coordinator=settings.coordinator,
         agent_id=name,
         site_claim_id=socket.gethostname()[:64] if chosen.sticky_site else None,
-        progress_timeout_seconds=settings.progress_timeout_seconds,
-        with_baseline=settings.baseline is not False,
-        resume_from=chosen.resume,
-        state_file=chosen.output,
-        checkpoint_seconds=settings.checkpoint_seconds,
         tls=settings.tls,
-        share_td_error=settings.share_td_error,
-        min_steps_per_round=settings.min_steps_per_round,
-        memory_gib=settings.memory_gib,
+        settings=ClientSettings(
+            progress_timeout_seconds=settings.progress_timeout_seconds,
+            with_baseline=settings.baseline is not False,
+            resume_from=chosen.resume,
+            state_file=chosen.output,
+            checkpoint_seconds=settings.checkpoint_seconds,
+            share_td_error=settings.share_td_error,
+            min_steps_per_round=settings.min_steps_per_round,
+            memory_gib=settings.memory_gib,
+        ),
     )
 
 
@@ -217,14 +219,16 @@ def _group(chosen: AgentOptions, settings: AgentSettings, ids: str) -> "AgentGro
         chosen.workload,
         indices_of(ids),
         coordinator=settings.coordinator,
-        progress_timeout_seconds=settings.progress_timeout_seconds,
-        with_baseline=settings.baseline is True,
-        resume_from=chosen.resume,
-        folder=chosen.output,
-        checkpoint_seconds=settings.checkpoint_seconds,
         tls=settings.tls,
-        min_steps_per_round=settings.min_steps_per_round,
-        memory_gib=settings.memory_gib,
+        settings=ClientSettings(
+            progress_timeout_seconds=settings.progress_timeout_seconds,
+            with_baseline=settings.baseline is True,
+            resume_from=chosen.resume,
+            state_file=chosen.output,
+            checkpoint_seconds=settings.checkpoint_seconds,
+            min_steps_per_round=settings.min_steps_per_round,
+            memory_gib=settings.memory_gib,
+        ),
     )
     if chosen.output is not None:
         _check_writable(chosen.output)

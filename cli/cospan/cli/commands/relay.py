@@ -21,6 +21,7 @@ from cospan.cli.processes.this_process import (
     use_one_blas_thread,
 )
 from cospan.cli.settings.layers import Settings, load_settings
+from cospan.relay.engine import RelaySettings
 from cospan.relay.relay import Relay
 from cospan.server.machine.events import EndRun, Note, Suspend
 from cospan.wire.address import is_loopback
@@ -84,12 +85,14 @@ def _prepared(settings: Settings) -> Relay:
         settings.upstream,
         host=settings.host,
         port=DEFAULT_PORT if settings.port is None else settings.port,
-        gather_agents=MAX_GROUP if settings.agents is None else settings.agents,
-        level=settings.level,
-        progress_timeout_seconds=settings.progress_timeout_seconds,
-        min_steps_per_round=settings.min_steps_per_round,
         tls=tls,
         upstream_tls=settings.upstream_tls,
+        settings=RelaySettings(
+            gather_agents=MAX_GROUP if settings.agents is None else settings.agents,
+            level=settings.level,
+            progress_timeout_seconds=settings.progress_timeout_seconds,
+            min_steps_per_round=settings.min_steps_per_round,
+        ),
     )
 
 

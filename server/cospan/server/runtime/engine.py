@@ -1,27 +1,20 @@
-"""Runs the machine: executes its commands, keeps its clock, and holds what waits to be sent.
+"""Executes the commands of the coordinator's machine: messages, arithmetic, storage, and reports.
 
-One event loop, one engine, no locks: everything here happens on the loop's thread, but for the arithmetic of a
-round that is too large to hold the loop up.
+Everything happens on the event loop's thread and without locks, except the arithmetic of a large round.
 """
 
 import asyncio
 import logging
 import secrets
 import time
-from collections import deque
 from collections.abc import Callable, Collection
-from typing import TypeVar
-
-import numpy as np
+from dataclasses import dataclass
 
 from cospan.core.aggregation.basis_update import arithmetic_of
-from cospan.core.aggregation.fallback import FallbackMove, sound_move
 from cospan.core.specification import RunSpecification
 from cospan.server import machine
 from cospan.server.machine.counting import is_batchable
 from cospan.server.machine.events import (
-    BasisComputed,
-    BasisFailed,
     Broadcast,
     CloseStream,
     Command,
@@ -43,6 +36,8 @@ from cospan.server.machine.events import (
 )
 from cospan.server.machine.membership import needed_from
 from cospan.server.machine.state import CoordinatorState
+from cospan.server.runtime.basis_arithmetic import computed_basis
+from cospan.server.runtime.machine_loop import MachineLoop, log_note, tell
 from cospan.server.runtime.recent_rounds import RecentRounds
 from cospan.server.runtime.streams import Stream, Streams
 from cospan.server.storage.reader import read_past
@@ -51,32 +46,40 @@ from cospan.server.storage.writer import Operation, RunStore
 from cospan.wire.errors import CospanError
 from cospan.wire.limits import recalled_rounds
 from cospan.wire.messages import FinishCause, GradientUpload, RecalledRounds
-from cospan.wire.text import listed
 
 log = logging.getLogger(__name__)
 
-_THREAD_FROM_NUMBERS = 400_000
-"""From about this many numbers in a round on (2 ms of arithmetic), the sum and the QR go to a thread."""
-
-_LONGEST_SLEEP_SECONDS = 1.0
-_STALLED_SECONDS = 1.0
-
 RETURN_SECONDS = 15.0
-"""After a restart, so long a round waits for those who took part before: longer than agents ever pause between
-attempts to connect."""
-_FIRST_GRADIENT_TIMEOUT_SECONDS = 86400.0
-"""A round waits for its first gradient for a day at most, where agents are alive and their pace is not known."""
-_GATHERING_SECONDS = 0.01
-"""So long, at most, the machine does not see a gradient that others are awaited beside."""
-_WARNINGS = ("agent-lost", "agent-gone", "agent-outlier", "gradients-left-out", "round-slow")
+"""How long the first round after a restart waits for the agents that took part before: longer than the pauses
+between their attempts to connect."""
 _FINAL = (FinishCause.ROUNDS_REACHED, FinishCause.STOPPED, FinishCause.FAILED)
-"""A run that ended otherwise goes on where it was when a coordinator is started for it again."""
+"""A run that ended otherwise continues where it was when a coordinator is started for it again."""
 
-_C = TypeVar("_C", bound=Command)
+
+@dataclass(frozen=True, slots=True)
+class EngineSettings:
+    """How long an engine waits, and what it computes in a thread.
+
+    Attributes:
+        start_seconds: the longest time to wait for the first round's agents.
+        return_seconds: the longest time to wait, in a run that is resumed, for those who took part before.
+        first_gradient_timeout_seconds: the longest time that a round waits for its first gradient, where agents
+            are alive and their pace is not known.
+        gathering_seconds: the longest time that a gradient is kept back until the others of its round are there.
+        longest_sleep_seconds: between two looks at the machine's deadline.
+        thread_from_numbers: a round's sum and QR go to a thread from this many numbers on (2 ms of arithmetic).
+    """
+
+    start_seconds: float = 600.0
+    return_seconds: float = RETURN_SECONDS
+    first_gradient_timeout_seconds: float = 86400.0
+    gathering_seconds: float = 0.01
+    longest_sleep_seconds: float = 1.0
+    thread_from_numbers: int = 400_000
 
 
 class Engine:
-    """The coordinator's loop around `machine.step`."""
+    """What executes the commands of `cospan.server.machine`."""
 
     def __init__(
         self,
@@ -84,42 +87,49 @@ class Engine:
         *,
         run_id: str | None = None,
         incarnation: int = 1,
-        start_seconds: float = 600.0,
-        return_seconds: float = RETURN_SECONDS,
         sites: int | Callable[[], int | None] | None = None,
         store: RunStore | None = None,
         clock: Callable[[], float] = time.monotonic,
+        settings: EngineSettings | None = None,
     ) -> None:
-        """Begins a run, or goes on with the one in `store`; its specification is then that of the store.
+        """Begins a run, or continues the one in `store`, with the specification that is stored there.
 
-        `sites` that is a function is called, in a thread, when an agent first asks for a site.
+        Args:
+            specification: of a run that begins.
+            run_id: its name; a random one where left out.
+            incarnation: of the coordinator; 1 for the first.
+            sites: how many can be given out; None for no limit. A function is called, in a thread, when an agent
+                first asks for a site.
+            store: where the run is stored.
+            clock: gives the time, in seconds.
+            settings: how long it waits.
         """
-        self._clock, self._store = clock, store
+        self._settings = settings = settings or EngineSettings()
+        self._store = store
         self._count_sites = sites if callable(sites) else None
         self._counting = asyncio.Lock()
         known = None if callable(sites) else sites
         self._journal: WriteQueue | None = None
         if store is None:
-            self.state = machine.initial_state(
+            state = machine.initial_state(
                 specification,
                 run_id=run_id or secrets.token_hex(8),
                 incarnation=incarnation,
-                start_seconds=start_seconds,
+                start_seconds=settings.start_seconds,
                 now=clock(),
                 site_limit=known,
             )
         else:
-            store.begin()
-            store.needed_from = lambda: needed_from(self.state)
-            self.state = self._restored(store, start_seconds, return_seconds, known)
-            together = max(1, self.state.config.max_inflight_rounds // 2)
+            state = self._restored(store, known, clock())
+            together = max(1, state.config.max_inflight_rounds // 2)
             self._journal = WriteQueue(store, self.handle, together=together)
-        config = self.state.config.evolve(
+        config = state.config.evolve(
             coordinator_started=max(0.0, time.time()),
-            first_gradient_timeout_seconds=_FIRST_GRADIENT_TIMEOUT_SECONDS,
+            first_gradient_timeout_seconds=settings.first_gradient_timeout_seconds,
         )
-        self.state = self.state.evolve(config=config)
-        self.history = RecentRounds(self.state.round)
+        state = state.evolve(config=config)
+        self.loop = MachineLoop[CoordinatorState, Event, Command](machine, state, self._execute, clock=clock)
+        self.history = RecentRounds(state.round)
         self.ended = asyncio.Event()
         self.end: EndRun | Suspend | None = None
         self.stays_open = False
@@ -127,42 +137,43 @@ class Engine:
         self.on_note: list[Callable[[Note], None]] = []
         self.on_round: list[Callable[[ReportRound], None]] = []
         self.on_closing: list[Callable[[ComputeBasis], None]] = []
-        """Called when a round closes; the state still has what everybody gave to it."""
-        self._streams = Streams()
+        """Called when a round closes; the state still has the contributions to it."""
+        self.streams = Streams()
+        """Those that are open, and what was sent through all of them."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._gathered: dict[str, GradientUpload] = {}
         self._gathering: asyncio.TimerHandle | None = None
 
-    def _restored(
-        self, store: RunStore, start_seconds: float, return_seconds: float, sites: int | None
-    ) -> CoordinatorState:
+    def _restored(self, store: RunStore, sites: int | None, now: float) -> CoordinatorState:
+        store.begin()
+        store.needed_from = lambda: needed_from(self.state)
         return machine.restored_state(
             store.saved,
             incarnation=store.incarnation,
-            start_seconds=start_seconds,
-            return_seconds=return_seconds,
-            now=self._clock(),
+            start_seconds=self._settings.start_seconds,
+            return_seconds=self._settings.return_seconds,
+            now=now,
             site_limit=sites,
         )
 
+    @property
+    def state(self) -> CoordinatorState:
+        """Of the machine."""
+        return self.loop.state
+
     def now(self) -> float:
         """The time on the machine's clock, in seconds."""
-        return self._clock()
+        return self.loop.clock()
 
     # Streams ------------------------------------------------------------------------------------------------
 
-    @property
-    def streams(self) -> Streams:
-        """Those that are open, and what was sent through all of them."""
-        return self._streams
-
     def open_stream(self) -> Stream:
         """A new stream, not yet bound to a session."""
-        return self._streams.open()
+        return self.streams.open()
 
     def forget_stream(self, stream: Stream) -> None:
         """The stream has ended; nothing can be written to it."""
-        self._streams.forget(stream)
+        self.streams.forget(stream)
 
     # Events --------------------------------------------------------------------------------------------------
 
@@ -172,63 +183,57 @@ class Engine:
         Raises:
             RemoteError: the event is not allowed; nothing has changed.
         """
-        self._dispatch([*self._taken(), event])
+        self.loop.handle(*self._taken(), event)
 
     def take(self, token: str, upload: GradientUpload) -> None:
-        """Lets a gradient arrive: the machine sees those together that nobody can tell apart by when they came.
+        """Lets a gradient arrive. The machine sees gradients of one round together, as their order means nothing.
 
-        That is when all that are awaited are there, and in any case before anything else happens, or after 10 ms.
+        It sees them when all that are awaited are there, before any other event, and after 10 ms at the latest.
 
         Raises:
             RemoteError: it is not one that the session may send now; nothing has changed.
         """
-        if token in self._gathered or not is_batchable(self.state, token, upload):
+        state = self.loop.state
+        if token in self._gathered or not is_batchable(state, token, upload):
             self.handle(GradientArrived(token, upload))
             return
         self._gathered[token] = upload
-        if len(self._gathered) == self.state.open_round.awaited.block_count:
-            self._dispatch(self._taken())
+        if len(self._gathered) == state.open_round.awaited.block_count:
+            self.loop.handle(*self._taken())
         elif self._gathering is None:
-            self._gathering = asyncio.get_running_loop().call_later(_GATHERING_SECONDS, self._end_gathering)
+            self._gathering = asyncio.get_running_loop().call_later(
+                self._settings.gathering_seconds, self._end_gathering
+            )
 
     def _end_gathering(self) -> None:
         self._gathering = None
-        self._dispatch(self._taken())
+        self.loop.handle(*self._taken())
 
     def _taken(self) -> list[Event]:
-        """What the machine has not seen yet."""
+        """The gradients that the machine has not seen yet, as one event."""
         gathered, self._gathered = self._gathered, {}
         return [GradientsArrived(gathered)] if gathered else []
 
-    def _dispatch(self, events: list[Event]) -> None:
-        pending: deque[Event] = deque(events)
-        while pending:
-            self.state, commands = machine.step(self.state, pending.popleft(), self._clock())
-            for command in commands:
-                follow_up = self._execute(command)
-                if follow_up is not None:
-                    pending.append(follow_up)
-
     def _execute(self, command: Command) -> Event | None:
-        """Carries a command out; the event that follows at once, if any."""
+        """Executes a command; the event that follows at once, if any."""
         match command:
             case Send(token=token, message=message):
-                self._streams.send(self.state.members.sessions.get(token), message)
+                self.streams.send(self.state.members.sessions.get(token), message)
             case Broadcast(message=message):
-                self._streams.broadcast(self.state.members.sessions.values(), message)
+                self.streams.broadcast(self.state.members.sessions.values(), message)
             case ComputeBasis():
-                _tell(self.on_closing, command)
+                tell(self.on_closing, command)
                 return self._compute(command)
             case CloseStream(stream=number, error=error):
-                self._streams.close(number, error)
+                self.streams.close(number, error)
             case StoreRound() | StoreMember() | DropMember() | StoreSpecification():
                 return self._keep(command)
             case ReportRound(report=report):
                 self.history.append(report)
-                _tell(self.on_round, command)
+                tell(self.on_round, command)
             case Note():
                 log_note(command)
-                _tell(self.on_note, command)
+                tell(self.on_note, command)
             case EndRun() | Suspend():
                 self.end = command
                 self.history.close()
@@ -236,7 +241,7 @@ class Engine:
         return None
 
     def _keep(self, operation: Operation) -> Event | None:
-        """Stores what is to be stored; without a store a round counts as stored at once."""
+        """Stores it later; without a store a round counts as stored at once."""
         if self._journal is not None:
             self._journal.add(operation)
         elif isinstance(operation, StoreRound):
@@ -244,7 +249,7 @@ class Engine:
         return None
 
     async def know_sites(self) -> None:
-        """Counters the sites that can be given out, where that was left for later; a failure leaves no limit."""
+        """Counts the sites that can be given out, where that was left for later; a failure leaves no limit."""
         async with self._counting:
             count, self._count_sites = self._count_sites, None
             if count is None:
@@ -254,23 +259,23 @@ class Engine:
             except CospanError as failure:
                 log.warning("the number of sites is not known, so it does not bound the agents: %s", failure)
                 return
-            self.state = self.state.evolve(config=self.state.config.evolve(site_limit=sites))
+            self.loop.state = self.state.evolve(config=self.state.config.evolve(site_limit=sites))
 
     async def recall(self, agents: Collection[str], first: int, before: int) -> RecalledRounds:
         """The rounds from `first` on, below `before`, whose gradients of all `agents` counted, with their bases.
 
-        They are read from the disk, so those that are not on it yet are waited for.
+        They are read from the disk, after a wait for those that are not on it yet.
         """
         spec = self.state.specification
         before = min(before, self.state.round)
         newest = self.state.last_rounds
         if first >= before or all(newest.get(agent, -1) < first for agent in agents):
-            return RecalledRounds((), max(first, before))  # none of them was here since
+            return RecalledRounds((), max(first, before))  # none of them contributed since
         store = self._store
         if store is None:
             return RecalledRounds((), before, before - first)
         if self.state.durability.durable_round < before:
-            async for _ in self.history.follow(before - 1):  # told of when it is on the disk
+            async for _ in self.history.follow(before - 1):  # it is reported when it is on the disk
                 break
         most = recalled_rounds(spec.feature_dim, spec.rank)
         return await asyncio.to_thread(read_past, store.path, agents, first, before, most=most)
@@ -280,29 +285,16 @@ class Engine:
     def _compute(self, command: ComputeBasis) -> Event | None:
         """The next basis: at once where that is quick, else in a thread, to be reported later."""
         method = self.state.specification.method
-        if arithmetic_of(method, command.basis.shape, len(command.contributions)) < _THREAD_FROM_NUMBERS:
-            return self._computed(command)
+        numbers = arithmetic_of(method, command.basis.shape, len(command.contributions))
+        if numbers < self._settings.thread_from_numbers:
+            return computed_basis(command, method)
         task = asyncio.get_running_loop().create_task(self._compute_in_thread(command))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return None
 
     async def _compute_in_thread(self, command: ComputeBasis) -> None:
-        self.handle(await asyncio.to_thread(self._computed, command))
-
-    def _computed(self, command: ComputeBasis) -> Event:
-        try:
-            sound = self._sound_move(command)
-        except np.linalg.LinAlgError as failure:
-            return BasisFailed(command.round, f"round {command.round} gave no finite basis: {failure}")
-        except Exception as failure:  # a round without either event would stay open for ever
-            log.exception("the arithmetic of round %d failed", command.round)
-            return BasisFailed(command.round, f"round {command.round} gave no basis: {failure}")
-        return BasisComputed(command.round, sound.move, sound.left_out, sound.problem)
-
-    def _sound_move(self, command: ComputeBasis) -> FallbackMove:
-        method = self.state.specification.method
-        return sound_move(command.basis, command.contributions, method, command.round, command.row_squares)
+        self.handle(await asyncio.to_thread(computed_basis, command, self.state.specification.method))
 
     # The end ----------------------------------------------------------------------------------------------------
 
@@ -330,32 +322,10 @@ class Engine:
 
     async def keep_time(self) -> None:
         """Ticks the machine when a deadline is due, until the run ends."""
-        liveness = self.state.specification.session_timeout_seconds
-        while not self.ended.is_set():
-            now = self._clock()
-            deadline = machine.next_deadline(self.state)
-            sleep = min(max((now if deadline is None else deadline) - now, 0.01), _LONGEST_SLEEP_SECONDS)
-            try:
-                await asyncio.wait_for(self.ended.wait(), sleep)
-            except TimeoutError:
-                if self._clock() - now - sleep > min(_STALLED_SECONDS, liveness / 4):
-                    # The process itself stood still: what has arrived meanwhile is read before anyone is given up.
-                    log.warning("the coordinator stood still for %.1f s", self._clock() - now - sleep)
-                    continue
-                self.handle(Tick())
-
-
-def _tell(listeners: list[Callable[[_C], None]], command: _C) -> None:
-    """Tells the listeners; one that fails must not keep the machine's other commands from being carried out."""
-    for listener in listeners:
-        try:
-            listener(command)
-        except Exception:
-            log.exception("a listener failed at a %s", type(command).__name__)
-
-
-def log_note(note: Note) -> None:
-    """Writes a note down as one line; of many agents it names the first."""
-    message = " ".join(part for part in (note.kind, listed(note.agent_ids), note.text) if part)
-    level = logging.WARNING if note.kind in _WARNINGS else logging.INFO
-    log.log(level, "round %d: %s", note.round, message)
+        await self.loop.keep_time(
+            lambda: self.handle(Tick()),
+            self.ended,
+            process="coordinator",
+            session_timeout_seconds=self.state.specification.session_timeout_seconds,
+            longest_sleep_seconds=self._settings.longest_sleep_seconds,
+        )

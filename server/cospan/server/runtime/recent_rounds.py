@@ -26,7 +26,7 @@ class RecentRounds:
         self._oldest_with_basis = first_round
         self._closed = False
         self._changed: asyncio.Event | None = None
-        """What onlookers wait for; none where nobody does."""
+        """What onlookers wait for; None without any."""
 
     @property
     def first_round(self) -> int:

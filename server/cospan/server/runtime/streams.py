@@ -12,7 +12,7 @@ from cospan.wire.errors import OutOfTurnError, RemoteError
 from cospan.wire.messages import BasisUpdate, CoordinatorMessage, Disposition, Drain, Finish, Receipt
 
 _OUTBOX_LENGTH = 64
-"""So many messages may wait for a peer that does not read; only answers to its own messages can become so many."""
+"""The largest number of messages that wait for a peer that does not read; only answers to its own can reach it."""
 
 
 @dataclass(slots=True)
@@ -27,7 +27,7 @@ class Stream:
     """No message is added any more; the stream ends when the outbox is empty."""
     error: RemoteError | None = None
     on_change: Callable[[], None] | None = None
-    """Called when a message is queued, and when it is closed: by whoever writes the messages."""
+    """Called when a message is queued, and when it is closed: by the task that writes them."""
     ended: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when it is closed."""
 

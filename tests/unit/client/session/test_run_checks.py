@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from runs import AgentDriver, Ring, States, join, specification
 
-from cospan.client.agent import Agent
+from cospan.client.agent import Agent, ClientSettings
 from cospan.client.group import AgentGroup
 from cospan.client.session import machine as session
 from cospan.client.session.run_checks import Turn, below_floor, check_basis, turn_between
@@ -17,6 +17,7 @@ from cospan.core.aggregation.basis_update import Contribution, next_basis
 from cospan.core.linalg.matrices import DenseMatrix
 from cospan.core.linalg.subspace import largest_angle, orthonormalise, random_basis
 from cospan.core.method import compact, paper, practical
+from cospan.relay.engine import RelaySettings
 from cospan.relay.relay import Relay
 from cospan.wire.errors import BasisRefusedError, InvalidValueError, StepsBelowFloorError
 from cospan.wire.messages import BasisUpdate, Stamp
@@ -74,9 +75,9 @@ def rings() -> Workload:
 @pytest.mark.parametrize("floor", [0, -1, 2**32])
 def test_a_floor_that_is_none_is_refused(floor: int) -> None:
     makers: list[Any] = [
-        lambda: Agent(rings(), index=0, min_steps_per_round=floor),
-        lambda: AgentGroup(rings(), [0, 1], min_steps_per_round=floor),
-        lambda: Relay("127.0.0.1:1", min_steps_per_round=floor),
+        lambda: Agent(rings(), index=0, settings=ClientSettings(min_steps_per_round=floor)),
+        lambda: AgentGroup(rings(), [0, 1], settings=ClientSettings(min_steps_per_round=floor)),
+        lambda: Relay("127.0.0.1:1", settings=RelaySettings(min_steps_per_round=floor)),
     ]
     for make in makers:
         with pytest.raises(InvalidValueError, match=f"min_steps_per_round is {floor}; it must be 1 to"):

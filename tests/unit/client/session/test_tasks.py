@@ -9,9 +9,10 @@ from runs import RINGS, run, specification
 
 from cospan.cli.commands import agent as cli_agent
 from cospan.cli.processes.this_process import LastExit
-from cospan.client.agent import Agent
-from cospan.client.session import driver, tasks
-from cospan.client.session.driver import AgentEnd
+from cospan.client.agent import Agent, ClientSettings
+from cospan.client.learning_client import AgentEnd
+from cospan.client.session import tasks
+from cospan.client.session.driver import SessionSettings
 from cospan.core.specification import RunSpecification
 from cospan.relay import upstream
 from cospan.wire import messages as m
@@ -64,15 +65,13 @@ class DeafTransport:
 @pytest.fixture(autouse=True)
 def _short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tasks, "_ATTEMPT_SECONDS", 0.01)
-    monkeypatch.setattr(driver, "_CLOSE_SECONDS", 0.05)
-    monkeypatch.setattr(upstream, "_CLOSE_SECONDS", 0.05)
-    monkeypatch.setattr(upstream, "_FAREWELL_SECONDS", 0.05)
 
 
 def test_an_agent_ends_though_its_stream_takes_no_cancellation() -> None:
     async def stopped() -> AgentEnd:
         transport = DeafTransport()
-        agent = Agent(RINGS, index=0, transport=transport)
+        settings = ClientSettings(farewell_seconds=0.05, close_seconds=0.05)
+        agent = Agent(RINGS, index=0, transport=transport, settings=settings)
         running = asyncio.create_task(agent.run_async())
         await transport.stream.reading.wait()
         agent.stop("for a test")
@@ -89,8 +88,7 @@ def test_a_relay_ends_though_its_stream_takes_no_cancellation() -> None:
         transport = DeafTransport()
         above = upstream.Upstream(
             transport,
-            progress_timeout_seconds=60.0,
-            min_steps_per_round=2,
+            SessionSettings(farewell_seconds=0.05, close_seconds=0.05),
             tell=lambda _: None,
             fail=lambda _: None,
         )

@@ -12,8 +12,8 @@ from cospan.core.aggregation.basis_update import Contribution, next_basis
 from cospan.core.linalg.matrices import DenseMatrix
 from cospan.rpc.v1 import coordinator_service_pb2 as pb
 from cospan.server.machine import events
-from cospan.server.runtime import engine as engine_module
-from cospan.server.runtime.engine import Engine
+from cospan.server.runtime import basis_arithmetic, machine_loop
+from cospan.server.runtime.engine import Engine, EngineSettings
 from cospan.server.runtime.streams import _OUTBOX_LENGTH, Stream
 from cospan.server.telemetry.run_status import run_report
 from cospan.wire import errors
@@ -34,9 +34,10 @@ class Clock:
 class Fleet:
     """An engine with one stream for each agent, and what comes out of it."""
 
-    def __init__(self, *agents: str, **changes: Any) -> None:
+    def __init__(self, *agents: str, settings: EngineSettings | None = None, **changes: Any) -> None:
         self.clock = Clock()
-        self.engine = Engine(specification(agents=len(agents), **changes), clock=self.clock)
+        spec = specification(agents=len(agents), **changes)
+        self.engine = Engine(spec, clock=self.clock, settings=settings)
         self.notes: list[events.Note] = []
         self.engine.on_note.append(self.notes.append)
         self.streams: dict[str, Stream] = {}
@@ -295,7 +296,7 @@ def test_arithmetic_that_fails_unforeseen_ends_the_run(
     def fail(*_: object) -> None:
         raise MemoryError("no room")
 
-    monkeypatch.setattr(engine_module, "sound_move", fail)
+    monkeypatch.setattr(basis_arithmetic, "sound_move", fail)
     fleet = Fleet("a", "b")
     for agent in ("a", "b"):
         fleet.send(agent, 0)
@@ -304,14 +305,12 @@ def test_arithmetic_that_fails_unforeseen_ends_the_run(
     assert "MemoryError" in caplog.text
 
 
-def in_thread(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine_module, "_THREAD_FROM_NUMBERS", 0)
+IN_THREAD = EngineSettings(thread_from_numbers=0)
 
 
-def test_a_large_round_is_computed_in_a_thread_with_the_same_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_large_round_is_computed_in_a_thread_with_the_same_bits() -> None:
     async def threaded() -> bytes:
-        in_thread(monkeypatch)
-        fleet = Fleet("a", "b")
+        fleet = Fleet("a", "b", settings=IN_THREAD)
         fleet.send("a", 0, value=1.0)
         fleet.send("b", 0, value=3.0)
         assert fleet.engine.state.phase is m.RunPhase.CLOSING, "the loop goes on meanwhile"
@@ -325,10 +324,9 @@ def test_a_large_round_is_computed_in_a_thread_with_the_same_bits(monkeypatch: p
     assert run(threaded()) == fleet.engine.state.basis.tobytes()
 
 
-def test_stopped_while_a_thread_computes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stopped_while_a_thread_computes() -> None:
     async def stopped() -> None:
-        in_thread(monkeypatch)
-        fleet = Fleet("a", "b")
+        fleet = Fleet("a", "b", settings=IN_THREAD)
         for agent in ("a", "b"):
             fleet.send(agent, 0)
         fleet.engine.handle(events.StopRequested("enough"))
@@ -357,14 +355,11 @@ def test_the_clock_ticks_when_a_deadline_is_due() -> None:
     run(timed())
 
 
-def test_nobody_is_given_up_because_the_coordinator_itself_stood_still(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_nobody_is_given_up_because_the_coordinator_itself_stood_still(caplog: pytest.LogCaptureFixture) -> None:
     """What has arrived meanwhile is read first: here the agents' heartbeats."""
-    monkeypatch.setattr(engine_module, "_LONGEST_SLEEP_SECONDS", 0.05)
 
     async def stalled() -> None:
-        fleet = Fleet("a", "b")
+        fleet = Fleet("a", "b", settings=EngineSettings(longest_sleep_seconds=0.05))
         awake = asyncio.Event()
 
         class Handler(logging.Handler):
@@ -374,7 +369,7 @@ def test_nobody_is_given_up_because_the_coordinator_itself_stood_still(
                         fleet.engine.handle(events.HeartbeatArrived(f"token of {agent}"))
                     awake.set()
 
-        log = logging.getLogger("cospan.server.runtime.engine")
+        log = machine_loop.log
         handler = Handler()
         log.addHandler(handler)
         ticking = asyncio.create_task(fleet.engine.keep_time())

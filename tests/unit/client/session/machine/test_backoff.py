@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from cospan.client.session import transport
-from cospan.client.session.backoff import pause_seconds
+from cospan.client.session.machine.backoff import pause_seconds
 from cospan.client.session.transport import AgentStream, is_near
 from cospan.core.specification import RunSpecification
 from cospan.wire.errors import CospanError

@@ -5,9 +5,8 @@ from collections import Counter
 import pytest
 from runs import LIVENESS, AgentDriver, join
 
-from cospan.client.session import idle_check
 from cospan.client.session import machine as session
-from cospan.client.session.machine import Phase
+from cospan.client.session.machine import Phase, idle_check
 from cospan.server.admission.peer_limits import Account, Kind, closed, opened, quota_of_all, quota_of_peer
 from cospan.wire import errors
 from cospan.wire import messages as m

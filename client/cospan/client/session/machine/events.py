@@ -1,4 +1,4 @@
-"""What happens to an agent's session, and what is to be done about it: the events and commands of `session`."""
+"""What happens to a session (events), and what the machine then wants done (commands)."""
 
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -9,7 +9,7 @@ from jaxtyping import Float
 from cospan.client.session.run_checks import Turn
 from cospan.core.specification import RunSpecification
 from cospan.wire.errors import CospanError
-from cospan.wire.messages import AgentMessage, CoordinatorMessage, GradientUpload, Join, Stamp, Welcome
+from cospan.wire.messages import AgentMessage, CoordinatorMessage, FinishCause, GradientUpload, Join, Stamp, Welcome
 
 # Events -----------------------------------------------------------------------------------------------------
 
@@ -124,7 +124,7 @@ Event: TypeAlias = (
 
 @dataclass(frozen=True, slots=True)
 class Inquire:
-    """Ask what the run is, after so many seconds."""
+    """Ask what the run is, after a pause in seconds."""
 
     after_seconds: float
 
@@ -138,7 +138,7 @@ class Prepare:
 
 @dataclass(frozen=True, slots=True)
 class Connect:
-    """Open a stream after so many seconds."""
+    """Open a stream after a pause in seconds."""
 
     after_seconds: float
 
@@ -184,11 +184,13 @@ class Conclude:
         message: why.
         basis: the newest; None where the run never began.
         left: whether it left on request, before the end of the run.
+        cause: of the run's end; STOPPED where the coordinator did not say it.
     """
 
     message: str
     basis: Float[np.ndarray, "d r"] | None
     left: bool = False
+    cause: FinishCause = FinishCause.STOPPED
 
 
 @dataclass(frozen=True, slots=True)

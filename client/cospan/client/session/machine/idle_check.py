@@ -23,7 +23,7 @@ _SPREAD = 0.5
 """The agents of a fleet wait 0.75 to 1.25 intervals, so that those that were told of a round together ask apart."""
 _PAUSE_AFTER_FAILURE = 1.0
 _LATE_SECONDS = 1.0
-"""A question that fails so long after its deadline shows that this process stood still itself."""
+"""A question that fails this much later than its deadline shows that this process stood still itself."""
 
 
 @dataclass(frozen=True, slots=True)

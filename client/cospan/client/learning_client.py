@@ -1,0 +1,450 @@
+"""What an agent and a group have in common: the learner, its thread and its file, around one session.
+
+What they host is up to `cospan.client.agent` and `cospan.client.group`.
+"""
+
+import asyncio
+import contextlib
+import importlib.metadata
+import logging
+import secrets
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import Generic, Self, TypeVar, cast
+
+from cospan.client.files.persistence import Learner, LearnerContext, StateKeeper, StatePolicy
+from cospan.client.files.state_file import CHECKPOINT_SECONDS, FileKind, StateFile
+from cospan.client.learning.learner_thread import LearnerThread
+from cospan.client.learning.site_learner import Warned
+from cospan.client.session import machine as session
+from cospan.client.session.driver import SessionDriver, SessionHooks, SessionSettings
+from cospan.client.session.message_checks import MEMORY_GIB, memory_problem
+from cospan.client.session.run_checks import check_basis
+from cospan.client.session.transport import Transport
+from cospan.client.workload import FeatureMap, Workload
+from cospan.core.specification import RunSpecification
+from cospan.wire import fork_guard
+from cospan.wire.errors import CospanError, InvalidValueError, WorkloadBehaviourError
+from cospan.wire.messages import Join, Welcome
+from cospan.wire.notes import bound_note
+from cospan.wire.text import MAX_TEXT
+
+log = logging.getLogger(__name__)
+
+_ROUND_END_SECONDS = 2.0
+"""How long an agent that stops in the middle of a round waits for its end, so that what it saves is whole."""
+
+
+L = TypeVar("L", bound=Learner)
+
+
+@dataclass(frozen=True, slots=True)
+class AgentEnd:
+    """How an agent's part in the run ended.
+
+    Attributes:
+        message: for people.
+        rounds: how many it learnt.
+        left: whether it left on request before the run was over.
+    """
+
+    message: str
+    rounds: int
+    left: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientSettings(SessionSettings):
+    """What an agent or a group does beside learning, and what it refuses; beside what every session has.
+
+    Attributes:
+        with_baseline: whether independent TD learns beside each agent from the same transitions; None means that it
+            does with an agent, and does not with a group.
+        resume_from: a file of `save`, of the same run and agents, to continue from.
+        state_file: where to keep what is learnt, during the run and at its end. For an agent a file, or a folder
+            for a file with the agent's name; a file of the same run and agent is continued from without being told,
+            one of another run is given another name. For a group a folder, for `group-<first>..<last>.npz` during
+            the run and `<id>.npz` of each agent at its end.
+        checkpoint_seconds: the shortest time between two writes of that file; 0 means at the end alone.
+        share_td_error: whether the coordinator is told an agent's root mean square TD error, for onlookers.
+        memory_gib: GiB that the rounds of a run may need in this process; a run that needs more is refused.
+    """
+
+    with_baseline: bool | None = None
+    resume_from: Path | str | None = None
+    state_file: Path | str | None = None
+    checkpoint_seconds: float = CHECKPOINT_SECONDS
+    share_td_error: bool = False
+    memory_gib: float = MEMORY_GIB
+
+
+class LearningClient(ABC, Generic[L]):
+    """One process that learns in a run: the base of `Agent` and `AgentGroup`."""
+
+    def __init__(
+        self, workload: Workload, transport: Transport, kind: FileKind[L], settings: ClientSettings, agents: int = 1
+    ) -> None:
+        """Nothing is connected yet.
+
+        Args:
+            workload: of the sites.
+            transport: how to reach the coordinator.
+            kind: what its files hold.
+            settings: what it keeps and refuses.
+            agents: how many are hosted.
+        """
+        self.workload = workload
+        self.settings = settings
+        self.learner: L | None = None
+        self.on_round: list[Callable[[Self, int], None]] = []
+        """Called after each round learnt, in the learning thread, with the agent and the round."""
+        self.on_note: list[Callable[[Self, str], None]] = []
+        """Called, in the learning thread, with what people should know, such as the file that is continued from."""
+        self.on_warning: list[Callable[[Self, Warned], None]] = []
+        """Called, in the learning thread, with what is wrong and does not keep the agent from learning on."""
+        self.is_writing = False
+        """Whether the session is over, and what was learnt is being written for the last time."""
+        self._kind, self._agents = kind, agents
+        self._policy = StatePolicy.of(settings.resume_from, settings.state_file, settings.checkpoint_seconds)
+        self._keeper: StateKeeper[L] | None = None
+        self._transport = transport
+        self._specification: RunSpecification | None = None
+        self._driver = SessionDriver(transport, self._hooks(), settings)
+        self._worker: LearnerThread
+        self._loop: asyncio.AbstractEventLoop
+        self._outcome: asyncio.Future[AgentEnd]
+        self._background: asyncio.Task[AgentEnd] | None = None
+        self._told = self._bound_told = self._was_slow = False
+
+    # What is hosted -------------------------------------------------------------------------------------------
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """The name of the agent or the group, for messages and files."""
+
+    @abstractmethod
+    def _make_sites(self, specification: RunSpecification) -> tuple[tuple[str, ...], FeatureMap]:
+        """Makes the sites of this run, in the learning thread.
+
+        Returns:
+            The agents' names, sorted; empty where the coordinator gives one. And the feature map φ.
+        """
+
+    @abstractmethod
+    def _make_learner(self, welcome: Welcome) -> L:
+        """A learner at its first round, for the final specification; in the learning thread."""
+
+    @abstractmethod
+    def _close_sites(self) -> None:
+        """Closes the environments that were made; in the learning thread."""
+
+    def _hosted(self) -> tuple[str, ...] | None:
+        """The sorted names of the hosted agents, where they have changed since the last call; else None."""
+        return None
+
+    @property
+    def _holder(self) -> str:
+        """The name under which a site is claimed; empty where the site is known."""
+        return ""
+
+    @property
+    def state_path(self) -> Path | None:
+        """The file that is written; None without one, and before the first welcome."""
+        state_file = self._state_file
+        return None if state_file is None else state_file.path
+
+    @property
+    def _state_file(self) -> StateFile[L] | None:
+        return None if self._keeper is None else self._keeper.state_file
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether its results are bit for bit those of a process that never failed, as far as is known."""
+        return self._keeper is None or self._keeper.is_exact
+
+    @property
+    def is_awaited(self) -> bool:
+        """Whether a session is open, and its coordinator has not said that it goes down."""
+        state = self._driver.state
+        return state is not None and state.phase is session.Phase.ACTIVE and state.resume_at <= time.monotonic()
+
+    @property
+    def run_id(self) -> str | None:
+        """The run's id; None before the first welcome."""
+        state = self._driver.state
+        return None if state is None or state.stamp is None else state.stamp.run_id
+
+    def _learnt(self) -> L:
+        if self.learner is None:
+            raise InvalidValueError(f"{self._title} has learnt nothing yet; run it first")
+        return self.learner
+
+    @property
+    def _title(self) -> str:
+        return f"agent {self.name}"
+
+    def _write_last(self, state_file: StateFile[L]) -> None:
+        """Writes the file for the last time, when the learning is over; in a thread that may block."""
+        state_file.finish()
+
+    # Running ----------------------------------------------------------------------------------------------------
+
+    def run(self) -> AgentEnd:
+        """Takes part until the run is over, and blocks meanwhile.
+
+        Raises:
+            CospanError: it did not end in order; what was learnt can be saved all the same.
+            InvalidValueError: an event loop runs in this thread, as in a notebook. It may serve the coordinator,
+                and both would wait for each other; write `await agent.run_async()` there.
+        """
+        fork_guard.refuse_in_child()
+        if loop_runs_here():
+            raise InvalidValueError(
+                f"{self._title} cannot block here, for an event loop runs in this thread, as in a notebook; "
+                "write `await agent.run_async()` in place of run()"
+            )
+        return asyncio.run(self.run_async())
+
+    async def run_async(self) -> AgentEnd:
+        """Takes part until the run is over; see `run`."""
+        fork_guard.begin()
+        try:
+            return await self._take_part()
+        finally:
+            fork_guard.end()
+
+    async def _take_part(self) -> AgentEnd:
+        self._worker, self._loop = LearnerThread(f"learner-{self.name}"), asyncio.get_running_loop()
+        self._outcome = self._loop.create_future()
+        try:
+            self._driver.start()
+            return await self._outcome
+        finally:
+            await self._end()
+
+    async def _end(self) -> None:
+        """Leaves nothing behind that runs on: no stream, no task, no learning; and what was learnt in its file."""
+        keeper, state_file = self._keeper, self._state_file
+        if keeper is not None:
+            self._worker.submit(keeper.after_last_round)
+        self._worker.submit(self._close_sites)
+        self._worker.stop()
+        await self._driver.close()
+        await asyncio.to_thread(self._worker.join, _ROUND_END_SECONDS)
+        if state_file is not None:
+            self.is_writing = True
+            try:
+                await asyncio.to_thread(self._write_last, state_file)
+            finally:
+                self.is_writing = False
+
+    def stop(self, cause: str, *, returning: bool = False) -> None:
+        """Asks the agent to leave the run; `run` returns soon after. Call it on the event loop's thread.
+
+        Args:
+            cause: one sentence, for the coordinator's log.
+            returning: whether the agent will be started again: a run whose agents have all left waits for it.
+        """
+        fork_guard.refuse_in_child()
+        self._driver.post(session.StopRequested(cause, returning))
+
+    async def __aenter__(self) -> Self:
+        fork_guard.refuse_in_child()
+        self._told = False
+        self._background = asyncio.create_task(self.run_async())
+        return self
+
+    async def wait(self) -> AgentEnd:
+        """Within `async with`: waits for the end of the run; raises as `run` does."""
+        fork_guard.refuse_in_child()
+        if self._background is None:
+            raise InvalidValueError("wait() works within `async with agent:` only")
+        self._told = True
+        return await self._background
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Leaves the run. A failure that `wait` has not raised is raised here, unless the block itself failed."""
+        fork_guard.refuse_in_child()
+        assert self._background is not None
+        if not self._background.done():
+            self.stop("its program has finished with it")
+        (outcome,) = await asyncio.gather(self._background, return_exceptions=True)
+        if isinstance(outcome, Exception) and kind is None and not self._told:
+            raise outcome
+
+    # The session -------------------------------------------------------------------------------------------------
+
+    def _hooks(self) -> SessionHooks:
+        """All of the workload's code runs in the learning thread, so that the event loop never waits for it."""
+        return SessionHooks(
+            name=lambda: self.name,
+            prepare=lambda specification: self._in_worker(partial(self._prepare, specification)),
+            begin=lambda welcome: self._in_worker(partial(self._begin, welcome)),
+            learn=lambda command: self._in_worker(partial(self._learn, command)),
+            conclude=self._conclude,
+            fail=self._fail,
+        )
+
+    def _conclude(self, command: session.Conclude) -> None:
+        if not self._outcome.done():
+            rounds = 0 if self.learner is None else self.learner.rounds
+            self._outcome.set_result(AgentEnd(command.message, rounds, command.left))
+
+    def _fail(self, failure: Exception) -> None:
+        if not self._outcome.done():
+            self._outcome.set_exception(failure)
+
+    def _in_worker(self, job: Callable[[], session.Event | None]) -> None:
+        """Runs a job in the learning thread; the event that it returns, if any, comes back to the loop."""
+
+        def report() -> None:
+            event: session.Event | None
+            try:
+                event = job()
+            except CospanError as failure:
+                event = session.LearningFailed(failure)
+            except BaseException as failure:  # an environment may also call sys.exit
+                event = session.LearningFailed(_unexpected(self.name, failure))
+            if event is not None:
+                self._post_from_thread(event)
+
+        self._worker.submit(report)
+
+    def _post_from_thread(self, event: session.Event) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
+            self._loop.call_soon_threadsafe(self._driver.post, event)
+
+    # In the learning thread --------------------------------------------------------------------------------------
+
+    def _prepare(self, specification: RunSpecification) -> session.Event:
+        """Makes the sites.
+
+        Raises:
+            RunTooLargeError: a round needs more memory than the process may use.
+        """
+        self._specification = specification
+        names, features = self._make_sites(specification)
+        if specification.feature_dim == features.dim:  # else the session refuses it for that
+            problem = memory_problem(specification, self._agents, self.settings.memory_gib)
+            if problem is not None:
+                raise problem
+        return session.Prepared(
+            Join(
+                instance_id=secrets.token_hex(16),
+                agent_ids=names,
+                site_claim_id=self._holder,
+                feature_dim=features.dim,
+                feature_fingerprint=features.fingerprint,
+                workload=self.workload.name[:MAX_TEXT],
+                client_version=importlib.metadata.version("cospan"),
+                keeps_state=self._policy.state_file is not None,
+            )
+        )
+
+    def _begin(self, welcome: Welcome) -> None:
+        """The first welcome: the specification is final, so the learner can be made."""
+        around = LearnerContext(
+            self._token,
+            self._durable_round,
+            self._outcome.done,
+            lambda rounds: self._post_from_thread(session.Saved(rounds)),
+            self.settings.progress_timeout_seconds,
+        )
+        self._keeper = StateKeeper(
+            lambda first_round: self._make_learner(replace(welcome, first_round=first_round)),
+            self._kind,
+            self._policy,
+            around,
+            run_id=welcome.stamp.run_id,
+            first_round=welcome.first_round,
+        )
+        self.learner = self._keeper.learner
+        for note in self._keeper.notes:
+            self._note(note)
+        self._regroup()
+
+    def _regroup(self) -> None:
+        """Joins again without members that were dropped, before a sum without them is sent."""
+        hosted = self._hosted()
+        if hosted is not None:
+            self._post_from_thread(session.Regrouped(hosted))
+
+    def _note(self, note: str, *, level: int = logging.INFO) -> None:
+        """Logs what people should know, and tells the listeners."""
+        log.log(level, "%s: %s", self.name, note)
+        for listener in self.on_note:
+            listener(cast("Self", self), note)
+
+    def _token(self) -> str | None:
+        state = self._driver.state
+        return None if state is None else state.token
+
+    def _durable_round(self) -> int:
+        state = self._driver.state
+        return 0 if state is None or state.stamp is None else state.stamp.durable_round
+
+    def _learn(self, command: session.Learn) -> session.Event:
+        """Learns a round, or finds the gradient that was learnt before at the same basis."""
+        check_basis(command.basis, command.round, command.turn)
+        keeper = self._keeper
+        assert keeper is not None
+        known = keeper.upload_of(command.round, command.basis)
+        if known is not None:
+            return session.GradientReady(known)
+        note = keeper.come_back(command.round, self._transport, self._loop)
+        self.learner = learner = keeper.learner
+        if note:
+            self._note(note)
+        begun = time.monotonic()
+        upload = keeper.learn(command.round, command.basis)
+        self._say_slow(time.monotonic() - begun)
+        if upload.bounded and not self._bound_told:
+            self._bound_told = True
+            self._note(bound_note(upload.bounded, learner.specification.method), level=logging.WARNING)
+        self._regroup()
+        warnings, learner.warnings[:] = list(learner.warnings), []
+        for warning in warnings:
+            log.warning("%s", warning.text)
+            for tell in self.on_warning:
+                tell(cast("Self", self), warning)
+        for listener in self.on_round:
+            listener(cast("Self", self), command.round)
+        keeper.save_now_and_then()
+        return session.GradientReady(upload)
+
+    def _say_slow(self, seconds: float) -> None:
+        """Warns once that a round takes longer here than the run waits for one agent."""
+        spec = self._specification
+        if spec is None or seconds <= spec.round_timeout_seconds or self._was_slow:
+            return
+        self._was_slow = True
+        note = (
+            f"a round of {spec.method.steps_per_round} steps took {seconds:.3g} s here, and a round of this run "
+            f"waits for {spec.round_timeout_seconds:g} s once another agent has sent its gradient: an agent that "
+            "takes longer is given up. Start the coordinator with a longer --round-timeout-seconds or fewer "
+            "--steps-per-round"
+        )
+        self._note(note, level=logging.WARNING)
+
+
+def loop_runs_here() -> bool:
+    """Whether an event loop runs in this thread: a call that blocks would stop all that it serves."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
+def _unexpected(name: str, failure: BaseException) -> CospanError:
+    error = WorkloadBehaviourError(f"the learner of {name} failed: {type(failure).__name__}: {failure}")
+    error.__cause__ = failure
+    return error

@@ -1,0 +1,98 @@
+"""From the specification to the welcome: what a process has to agree to before it takes part in rounds."""
+
+from dataclasses import replace
+
+from cospan.client.session.machine.events import Begin, Command, Connect, Prepare, Transmit
+from cospan.client.session.machine.liveness import closed, progressed
+from cospan.client.session.machine.rounds import take_part
+from cospan.client.session.machine.state import Outcome, Phase, SessionState, failed
+from cospan.client.session.message_checks import feature_problem, welcome_problem
+from cospan.client.session.run_checks import below_floor
+from cospan.core.specification import RunSpecification
+from cospan.wire.errors import OutOfTurnError
+from cospan.wire.messages import Join, Resumption, Welcome
+
+
+def on_described(state: SessionState, specification: RunSpecification) -> Outcome:
+    """Asks for the site, or refuses a run with too few steps a round, before anything was sent to it."""
+    refusal = below_floor(specification, state.min_steps_per_round)
+    if refusal is not None:
+        return failed(state, refusal)
+    state = replace(state, phase=Phase.PREPARING, described=specification, attempts=0)
+    return state, (Prepare(specification),)
+
+
+def on_prepared(state: SessionState, join: Join, now: float) -> Outcome:
+    """Connects, unless the run's features are not those of the site, even where a coordinator would accept them."""
+    if state.described is not None:
+        problem = feature_problem(state.described, join.feature_dim, join.feature_fingerprint)
+        if problem is not None:
+            return failed(state, problem)
+    # Making a site may take long, and happens once.
+    return replace(state, phase=Phase.OFFLINE, join=join, lost_since=now), (Connect(0.0),)
+
+
+def on_regrouped(state: SessionState, agent_ids: tuple[str, ...], now: float) -> Outcome:
+    """Joins again, as these agents. A kept sum over others cannot be sent any more; its round is learnt again.
+
+    Raises:
+        OutOfTurnError: the site is not made yet.
+    """
+    if state.join is None:
+        raise OutOfTurnError("other agents came before the site was made")
+    hosted, before = set(agent_ids), state.join.agent_ids
+    # An upload without names is the sum over all agents that joined.
+    kept = tuple(each for each in state.kept if hosted.issuperset(each.upload.agent_ids or before))
+    join = replace(state.join, agent_ids=agent_ids)
+    return replace(closed(state, now, wanted=True), join=join, token=None, kept=kept), (Connect(0.0),)
+
+
+def on_connected(state: SessionState, now: float) -> Outcome:
+    """Asks to join, and shows the token of an earlier session.
+
+    Raises:
+        OutOfTurnError: the site is not made yet.
+    """
+    if state.join is None:
+        raise OutOfTurnError("connected before the site was made")
+    join = state.join
+    if state.token is not None and state.stamp is not None:
+        join = replace(join, resumption=Resumption(state.token, state.stamp.run_id, state.told))
+    return replace(state, phase=Phase.JOINING, last_sent=now), (Transmit(join),)
+
+
+def on_welcome(state: SessionState, welcome: Welcome, now: float) -> Outcome:
+    """Takes the session that the coordinator offers, unless it does not answer the join."""
+    first = state.specification is None
+    problem = welcome_problem(welcome, state.join, state.described)
+    if problem is not None:
+        return failed(state, problem)
+    before = state.stamp
+    state = replace(
+        state,
+        phase=Phase.ACTIVE,
+        join=_seated(state.join, welcome),
+        specification=welcome.specification,
+        token=welcome.session_token,
+        stamp=welcome.stamp,
+        told=max(state.told, welcome.stamp.round),
+        basis=welcome.basis,
+        is_open=welcome.started and welcome.stamp.round >= welcome.first_round,
+        kept=tuple(each for each in state.kept if each.upload.round >= welcome.stamp.durable_round),
+        reconnects=state.reconnects + (0 if first else 1),
+        last_sent=now,
+        open_since=now,
+        has_progressed=False,
+        coordinator_started=welcome.coordinator_started,
+        attempts=0,
+    )
+    if before is None or welcome.stamp.durable_round > before.durable_round:
+        state = progressed(state, now)
+    commands: tuple[Command, ...] = (Begin(welcome),) if first else ()
+    state, more = take_part(state, now)
+    return state, commands + more
+
+
+def _seated(join: Join | None, welcome: Welcome) -> Join | None:
+    """How to join from now on: an agent that was given a site has a name."""
+    return replace(join, agent_ids=welcome.agent_ids, site_claim_id="") if join and join.site_claim_id else join

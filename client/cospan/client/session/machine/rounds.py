@@ -1,0 +1,94 @@
+"""What a process does with a round: it sends the gradient that it has kept, or learns."""
+
+from dataclasses import replace
+
+import numpy as np
+from jaxtyping import Float
+
+from cospan.client.session.machine.events import Command, Connect, Learn, Transmit
+from cospan.client.session.machine.liveness import progressed
+from cospan.client.session.machine.state import KeptGradient, Outcome, Phase, SessionState, most_kept
+from cospan.client.session.run_checks import turn_between
+from cospan.wire.errors import OutOfTurnError
+from cospan.wire.messages import BasisUpdate, GradientUpload
+
+
+def on_basis(state: SessionState, message: BasisUpdate, now: float) -> Outcome:
+    """A round opens. This is the message of every round."""
+    stamp = message.stamp
+    kept = tuple(each for each in state.kept if each.upload.round >= stamp.durable_round)
+    if state.stamp is not None and stamp.durable_round > state.stamp.durable_round:
+        state = progressed(state, now)
+    state = replace(
+        state,
+        stamp=stamp,
+        told=max(state.told, stamp.round),
+        basis=message.basis,
+        is_open=True,
+        kept=kept,
+    )
+    return take_part(state, now)
+
+
+def take_part(state: SessionState, now: float) -> Outcome:
+    """Sends the gradient of the open round where it is kept; else begins to learn, unless the learner is busy."""
+    if not state.is_open or state.stamp is None or state.basis is None:
+        return state, ()
+    kept = _kept_for(state, state.stamp.round, state.basis)
+    if kept is not None:
+        return replace(state, last_sent=now), (Transmit(kept.upload),)
+    if state.learning is not None:
+        return state, ()
+    number, basis = state.stamp.round, state.basis
+    assert state.specification is not None
+    turn = state.learnt_at and turn_between(state.specification.method, *state.learnt_at, state.stamp)
+    state = replace(state, learning=number, learning_at=basis, learnt_at=(state.stamp, basis))
+    return state, (Learn(number, basis, turn),)
+
+
+def _kept_for(state: SessionState, number: int, basis: Float[np.ndarray, "d r"]) -> KeptGradient | None:
+    """The gradient of a round that was computed at this basis, bit for bit; None without one."""
+    for each in state.kept:
+        if each.upload.round == number and (each.basis is basis or np.array_equal(each.basis, basis)):
+            return each
+    return None
+
+
+def on_gradient(state: SessionState, upload: GradientUpload, now: float) -> Outcome:
+    """Keeps a gradient, and sends it where the round may still take it.
+
+    Raises:
+        OutOfTurnError: the learner was not asked for this round.
+    """
+    if state.learning_at is None or state.learning != upload.round:
+        raise OutOfTurnError(f"a gradient of round {upload.round} is ready, which was not asked for")
+    kept = (*state.kept, KeptGradient(upload, state.learning_at))[-most_kept(state) :]
+    state = replace(state, learning=None, learning_at=None, kept=kept)
+    if state.phase is Phase.LAGGING:
+        # The time for its own round was no wait for the coordinator.
+        lost_since = state.lost_since + (now - state.lagging_since)
+        return replace(state, phase=Phase.OFFLINE, lost_since=lost_since), (Connect(0.0),)
+    if state.phase is not Phase.ACTIVE or state.stamp is None:
+        return state, ()
+    late: tuple[Command, ...] = ()
+    if upload.round > state.stamp.round and state.basis is not None:
+        # The coordinator went back. What the open round needs was sent when it was opened, if it was kept.
+        if _kept_for(state, state.stamp.round, state.basis) is not None:
+            return state, ()
+    elif upload.round < state.stamp.round and state.is_open:
+        # It may still count under a policy that allows stale gradients; the coordinator decides.
+        state, late = replace(state, kept=kept[:-1], last_sent=now), (Transmit(upload),)
+    state, commands = take_part(state, now)
+    return state, (*late, *commands)
+
+
+def shape_problem(state: SessionState, basis: Float[np.ndarray, "rows columns"]) -> str:
+    """What is wrong with the shape of a basis; empty where it is the run's. A welcome's is checked by its codec."""
+    spec = state.specification
+    if spec is None or basis.shape == (spec.feature_dim, spec.rank):
+        return ""
+    rows, columns = basis.shape
+    return (
+        f"the coordinator sent a basis of {rows} × {columns}, and this run has {spec.feature_dim} × {spec.rank}; "
+        "is it of another version?"
+    )

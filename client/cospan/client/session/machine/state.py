@@ -1,0 +1,147 @@
+"""What an agent process knows of its run: plain frozen values, written only by `step`."""
+
+import math
+from dataclasses import dataclass, field, replace
+from enum import Enum
+from typing import TypeAlias
+
+import numpy as np
+from jaxtyping import Float
+
+from cospan.client.session.machine.events import Command, Fail
+from cospan.client.session.machine.idle_check import Silence
+from cospan.core.method import DEFAULT_MIN_STEPS
+from cospan.core.specification import RunSpecification
+from cospan.wire.errors import CospanError
+from cospan.wire.limits import rounds_ahead
+from cospan.wire.messages import GradientUpload, Join, Stamp
+
+_STALE_GRADIENTS = 2
+"""Gradients that are kept beside those of the rounds that may be told and not durable."""
+
+
+class Phase(Enum):
+    """Where the conversation stands."""
+
+    OFFLINE = "offline"
+    PREPARING = "preparing"
+    JOINING = "joining"
+    ACTIVE = "active"
+    LAGGING = "lagging"
+    DONE = "done"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class KeptGradient:
+    """A gradient that the coordinator may ask for again, and the basis at which it was computed."""
+
+    upload: GradientUpload
+    basis: Float[np.ndarray, "d r"]
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class SessionState:
+    """What an agent process knows of its run.
+
+    Attributes:
+        join: how it joins, once its site is made; the same at every attempt.
+        progress_timeout_seconds: seconds without progress after which the process gives up.
+        near: whether the coordinator is on this machine.
+        phase: where the conversation stands.
+        described: the specification that the site was made for.
+        specification: of the run, once welcomed.
+        token: of the session; None before the first welcome, and when the coordinator has forgotten it.
+        stamp: of the newest message.
+        told: the newest round of any message; a restarted coordinator may have gone back.
+        basis: B_t of the stamp's round.
+        is_open: whether that round takes gradients; not while the coordinator waits for the fleet.
+        learning: the round whose gradient is being computed.
+        learning_at: the basis that it is computed at.
+        learnt_at: stamp and basis of the last round that was given to the learner.
+        min_steps_per_round: a run with fewer steps a round is refused.
+        kept: gradients whose rounds are not durable, oldest first.
+        last_sent: when anything was sent.
+        lost_since: time without progress counts from here; moved by the time that sessions were open.
+        open_since: since when the session is open, or since the last progress that it has made.
+        has_progressed: whether the open session has made progress.
+        lagging_since: when an agent that was given up in the middle of its round learnt of that.
+        coordinator_started: when the coordinator of the last welcome was started, by its own clock; 0 if unknown.
+        drained_at: when the first `Drain` since the last progress came; None without one.
+        resume_at: the time before which no attempt is made, after a `Drain`.
+        attempts: to connect, since the last welcome or progress.
+        reconnects: how often the stream was opened again.
+        not_counted: gradients that came too late.
+        hearing: when the coordinator behind the open stream was last heard, and when it is asked.
+        spread: this process' own number in [0, 1), so that a fleet's questions come at different times.
+    """
+
+    progress_timeout_seconds: float
+    near: bool = False
+    join: Join | None = None
+    phase: Phase = Phase.OFFLINE
+    described: RunSpecification | None = None
+    specification: RunSpecification | None = None
+    token: str | None = None
+    stamp: Stamp | None = None
+    told: int = 0
+    basis: Float[np.ndarray, "d r"] | None = None
+    is_open: bool = False
+    learning: int | None = None
+    learning_at: Float[np.ndarray, "d r"] | None = None
+    learnt_at: tuple[Stamp, Float[np.ndarray, "d r"]] | None = None
+    min_steps_per_round: int = DEFAULT_MIN_STEPS
+    kept: tuple[KeptGradient, ...] = ()
+    last_sent: float = 0.0
+    lost_since: float = 0.0
+    open_since: float = 0.0
+    has_progressed: bool = False
+    lagging_since: float = 0.0
+    coordinator_started: float = 0.0
+    drained_at: float | None = None
+    resume_at: float = -math.inf
+    attempts: int = 0
+    reconnects: int = 0
+    not_counted: int = 0
+    hearing: Silence = field(default_factory=Silence)
+    spread: float = 0.5
+
+    def check(self) -> None:
+        """Raises AssertionError where an invariant does not hold; called by tests after every event."""
+        welcomed = (self.specification, self.stamp, self.basis)
+        assert all(value is None for value in welcomed) or all(value is not None for value in welcomed)
+        assert self.phase is not Phase.ACTIVE or self.token is not None, "an active session has a token"
+        assert self.phase is not Phase.LAGGING or self.learning is not None, "only an agent that learns lags behind"
+        assert self.learning is None or self.stamp is not None, "nothing is learnt before the welcome"
+        assert (self.learning is None) == (self.learning_at is None), "a gradient is taken at a basis"
+        assert len(self.kept) <= most_kept(self), "what is kept is bounded"
+        site_made = self.phase in (Phase.JOINING, Phase.ACTIVE, Phase.LAGGING)
+        assert not site_made or self.join is not None, "a process joins with its site made"
+        waits = (
+            self.phase is not Phase.ACTIVE
+            or math.isinf(self.progress_timeout_seconds)
+            or math.isfinite(self.hearing.ask_at)
+        )
+        assert waits or self.hearing.asked_at is not None, "an active session asks, or will ask"
+        assert self.hearing.asked_at is None or self.phase in (Phase.ACTIVE, Phase.DONE, Phase.FAILED), (
+            "a question needs a stream"
+        )
+
+
+Outcome: TypeAlias = tuple[SessionState, tuple[Command, ...]]
+
+
+def failed(state: SessionState, error: CospanError) -> Outcome:
+    """The session is over, and not in order."""
+    return replace(state, phase=Phase.FAILED), (Fail(error),)
+
+
+def most_kept(state: SessionState) -> int:
+    """The largest number of gradients that are kept: those of all rounds that may be told and not durable."""
+    spec = state.specification
+    return _STALE_GRADIENTS + 1 if spec is None else most_kept_rounds(spec)
+
+
+def most_kept_rounds(specification: RunSpecification) -> int:
+    """The same for a run of this specification."""
+    return _STALE_GRADIENTS + rounds_ahead(specification.feature_dim, specification.rank)

@@ -1,0 +1,23 @@
+"""The arithmetic of a round, which always ends in an event: a round without one would stay open for ever."""
+
+import logging
+
+import numpy as np
+
+from cospan.core.aggregation.fallback import sound_move
+from cospan.core.method import Method
+from cospan.server.machine.events import BasisComputed, BasisFailed, ComputeBasis
+
+log = logging.getLogger(__name__)
+
+
+def computed_basis(command: ComputeBasis, method: Method) -> BasisComputed | BasisFailed:
+    """The next basis of the run, or why there is none; it raises nothing. Any thread may call it."""
+    try:
+        sound = sound_move(command.basis, command.contributions, method, command.round, command.row_squares)
+    except np.linalg.LinAlgError as failure:
+        return BasisFailed(command.round, f"round {command.round} gave no finite basis: {failure}")
+    except Exception as failure:
+        log.exception("the arithmetic of round %d failed", command.round)
+        return BasisFailed(command.round, f"round {command.round} gave no basis: {failure}")
+    return BasisComputed(command.round, sound.move, sound.left_out, sound.problem)
