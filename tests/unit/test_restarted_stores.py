@@ -9,7 +9,7 @@ from runs import D, R, ring_site, specification
 from cospan.client.learning.site_learner import SiteLearner
 from cospan.core.aggregation.basis_update import BasisMove, next_basis
 from cospan.core.method import practical
-from cospan.core.specification import Participation
+from cospan.core.run_fields import Participation
 from cospan.server.machine.events import RoundRecord, StoreRound
 from cospan.server.machine.snapshot import SavedRun
 from cospan.server.storage.writer import create_store, open_store

@@ -14,7 +14,8 @@ from runs import D, R, specification
 from stored import NAME, RUN_ID, basis_after, contents, read_only_folder, round_of, served, stored_run
 from values import same
 
-from cospan.core.specification import Participation, basis_digest
+from cospan.core.run_fields import Participation
+from cospan.core.specification import basis_digest
 from cospan.server.machine.events import DropMember, StoreMember, StoreSpecification
 from cospan.server.machine.sessions import Departure, Seat, Session
 from cospan.server.storage import lock, reader

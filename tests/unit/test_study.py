@@ -117,7 +117,7 @@ def test_processes_change_nothing() -> None:
 
 
 def test_a_rank_above_d_is_refused() -> None:
-    with pytest.raises(InvalidValueError, match="rank is 21; it must be 1 to the feature dimension 20"):
+    with pytest.raises(InvalidValueError, match="rank is 21; it must be 1 to feature_dim = 20"):
         play(dataclasses.replace(TINY, rank=21))
 
 

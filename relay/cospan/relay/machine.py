@@ -18,7 +18,8 @@ import math
 from dataclasses import replace
 from typing import TypeAlias, assert_never
 
-from cospan.core.specification import Participation, RunSpecification
+from cospan.core.run_fields import Participation
+from cospan.core.specification import RunSpecification
 from cospan.relay.events import Command, Event, Host, Refused, RoundOpened, RunFinished, SumUp, Welcomed
 from cospan.relay.state import RelayState
 from cospan.server import machine as coordinator

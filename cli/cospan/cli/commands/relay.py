@@ -21,6 +21,7 @@ from cospan.cli.processes.this_process import (
     use_one_blas_thread,
 )
 from cospan.cli.settings.layers import Settings, load_settings
+from cospan.core.run_fields import RunFields
 from cospan.relay.relay import Relay
 from cospan.server.machine.events import EndRun, Note, Suspend
 from cospan.wire.address import is_loopback
@@ -84,7 +85,7 @@ def _prepared(settings: Settings) -> Relay:
         settings.upstream,
         host=settings.host,
         port=DEFAULT_PORT if settings.port is None else settings.port,
-        gather_agents=MAX_GROUP if settings.agents is None else settings.agents,
+        gather_agents=settings.of(RunFields).get("agents", MAX_GROUP),
         level=settings.level,
         progress_timeout_seconds=settings.progress_timeout_seconds,
         min_steps_per_round=settings.min_steps_per_round,

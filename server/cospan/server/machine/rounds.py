@@ -13,7 +13,7 @@ from operator import itemgetter
 from typing import Any
 
 from cospan.core.aggregation.basis_update import BasisMove, Contribution
-from cospan.core.specification import Participation
+from cospan.core.run_fields import Participation
 from cospan.server.machine.collections.agent_set import NOBODY, AgentSet, Block
 from cospan.server.machine.collections.persistent_map import PersistentMap
 from cospan.server.machine.events import (
