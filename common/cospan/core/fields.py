@@ -22,7 +22,7 @@ _FAR = 2**16
 """Upper ends from here on bound what a field can hold, and tell people nothing."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Range:
     """An interval of numbers with at least one end; NaN is in none.
 
@@ -78,7 +78,7 @@ class Range:
         return f"{'0, or ' if self.or_zero else ''}{text}{f' ({self.note})' if self.note else ''}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Entry:
     """What is known of one field beside its name, type and default.
 
@@ -109,7 +109,7 @@ class Entry:
         return f"{start}{f': {self.range.brief}' if self.range else ''}."
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False)
 class FieldEntry:
     """A field of a dataclass with its entry."""
 
