@@ -100,6 +100,7 @@ def specifications(draw: st.DrawFn) -> RunSpecification:
         trimmed_share=draw(st.floats(0.0, 0.5, exclude_min=True, exclude_max=True)),
         clip_norm=draw(st.floats(0.0, 1e300)),
         largest_turn=draw(st.floats(0.01, 90.0)),
+        first_turn=draw(st.one_of(st.just(0.0), st.floats(0.01, 90.0))),
     )
     return RunSpecification(
         workload=draw(names),

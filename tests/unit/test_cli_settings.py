@@ -162,6 +162,7 @@ def test_every_constant_of_the_method_can_be_overridden() -> None:
         "trimmed_share": "0.125",
         "clip_norm": "2.5",
         "largest_turn": "12.5",
+        "first_turn": "45",
     }
     method = alone(said).method
     assert method == Method(
@@ -186,6 +187,7 @@ def test_every_constant_of_the_method_can_be_overridden() -> None:
         0.125,
         2.5,
         12.5,
+        45.0,
     )
     assert preset_of(method) is None
     assert set(said) == set(Method.__dataclass_fields__)

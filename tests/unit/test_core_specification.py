@@ -91,6 +91,7 @@ ANOTHER_METHOD: dict[str, Any] = {
     "trimmed_share": 0.125,
     "clip_norm": 1.0,
     "largest_turn": 12.5,
+    "first_turn": 45.0,
 }
 
 

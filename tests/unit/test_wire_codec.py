@@ -55,6 +55,7 @@ METHOD = Method(
     trimmed_share=0.125,
     clip_norm=2.5,
     largest_turn=12.5,
+    first_turn=45.0,
 )
 SPEC = RunSpecification(
     workload="synthetic",

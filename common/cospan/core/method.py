@@ -205,6 +205,16 @@ class Method:
         ),
     )
     """In the first rounds it is larger: see `largest_turn_between`."""
+    first_turn: float = field(
+        default=0.0,
+        metadata=_constant(
+            "largest angle, in degrees, by which the first round turns the basis; never less than largest_turn",
+            unit="degrees",
+            range=Range(least=0.01, most=NO_BOUND_DEGREES, or_zero=True, note="0: 80"),
+            metavar="DEG",
+        ),
+    )
+    """0 stands for the value that fits sound fleets, and is what a peer sends that does not know the field."""
 
     @property
     def sends_row_sums(self) -> bool:
@@ -237,15 +247,15 @@ class Method:
     def largest_turn_between(self, first: int, last: int) -> float:
         """The largest angle, in degrees, from the basis of one round to that of a later one; 90 for no bound.
 
-        In round t the step turns it by at most a + (80° − a)·(10 / (10 + t − W))², a being `largest_turn` and W the
-        number of warm-up rounds; angles add up. A warm-up leaves the basis as it is, and its end may
-        turn it anywhere.
+        In round t the step turns it by at most a + (b − a)·(10 / (10 + t − W))², where a is `largest_turn`, b is
+        `first_turn` (80° if that is 0; a if it is less than a), and W is the number of warm-up rounds; angles add
+        up. A warm-up leaves the basis as it is, and its end may turn it anywhere.
         """
         begin = max(first, self.warm_up_rounds)
         jumps = first < self.warm_up_rounds <= last
         if self.largest_turn >= NO_BOUND_DEGREES or jumps or self.largest_turn * (last - begin) >= NO_BOUND_DEGREES:
             return NO_BOUND_DEGREES
-        excess = max(0.0, _FIRST_TURN_DEGREES - self.largest_turn)
+        excess = max(0.0, (self.first_turn or _FIRST_TURN_DEGREES) - self.largest_turn)
         total = 0.0
         for number in range(begin - self.warm_up_rounds, last - self.warm_up_rounds):
             total += self.largest_turn + excess * (_TURN_ROUNDS / (_TURN_ROUNDS + number)) ** 2
