@@ -9,7 +9,7 @@ PROTOS := $(wildcard proto/cospan/rpc/v1/*.proto)
 PIP_FLAGS := --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo unit test e2e browser-test node-test metrics-test proxy-test faults soak fuzz bench bench-peers base-image check glossary protos check-protos docs newcomer-test figures state-table wheel-test clean
+.PHONY: help demo unit test e2e browser-test node-test metrics-test proxy-test faults soak fuzz bench bench-peers base-image check glossary protos check-protos notation docs newcomer-test figures state-table wheel-test clean
 
 help:  ## Show this list
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -67,8 +67,9 @@ bench-peers: $(VENV)/ready .venv-peers/ready  ## Measure Cospan beside Flower, R
 base-image:  ## Make cospan-base:local, to build the image on where no registry can be reached
 	@deploy/make-base-image.sh cospan-base:local
 
-check: $(VENV)/ready check-protos  ## Lint, type-check, check imports and generated code
+check: $(VENV)/ready check-protos  ## Lint, type-check, check imports and generated code and pages
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
+	@$(BIN)/python docs/scripts/constants.py --check
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 	@$(BIN)/python docs/scripts/state_table.py --check
@@ -82,6 +83,9 @@ glossary: $(VENV)/ready  ## Report words that docs/glossary.md does not use, and
 protos: $(VENV)/ready .venv-protos/ready  ## Generate the protocol's Python code, and its page in docs/
 	@$(call generate,proto)
 	@$(call generate-page,docs/reference/protocol-messages.md)
+
+notation: $(VENV)/ready  ## Write the tables of constants in docs/notation.md
+	@$(BIN)/python docs/scripts/constants.py
 
 check-protos: $(VENV)/ready .venv-protos/ready
 	@rm -rf build/protos && mkdir -p build/protos

@@ -203,7 +203,7 @@ def test_a_table_for_people(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (("rounds", "--feature-dim", "2", "--rank", "3"), "rank is 3; it must be 1 to the feature dimension 2"),
+        (("rounds", "--feature-dim", "2", "--rank", "3"), "rank is 3; it must be 1 to feature_dim = 2"),
         (("encodings", "--shape", "3"), "--shape is '3'; it must be DxR with 1 ≤ R ≤ D, as 65536x32"),
         (("cost-growth", "--series", "x"), "--series is 'x'; it must be one of streams, groups, numbers"),
         (("groups", "--agents", "3", "--group", "5"), "--group is 5; it must be 2 to the number of agents, 3"),

@@ -416,8 +416,8 @@ def refusal(capfd: pytest.CaptureFixture[str], arguments: Sequence[str]) -> tupl
 @pytest.mark.parametrize(
     ("command", "code", "says"),
     [
-        (f"run {TOY} --rank 0", 2, "rank is 0; it must be 1 to the feature dimension 3"),
-        (f"run {TOY} --rank 4", 2, "rank is 4; it must be 1 to the feature dimension 3"),
+        (f"run {TOY} --rank 0", 2, "rank is 0; it must be 1 to feature_dim = 3"),
+        (f"run {TOY} --rank 4", 2, "rank is 4; it must be 1 to feature_dim = 3"),
         (f"run {TOY} --agents 0", 2, "agents is 0; it must be"),
         (f"run {TOY} --agents 11", 2, "agents is 11; workload 'toy_workload:workload' has 10 sites"),
         (f"run {TOY} --agents many", 2, "agents is 'many' in --agents; it must be a whole number"),
@@ -442,7 +442,7 @@ def refusal(capfd: pytest.CaptureFixture[str], arguments: Sequence[str]) -> tupl
         ("run toy_workload:too_long --in-process", 1, "a vector of norm 3"),
         ("run toy_workload:raises_at_once --in-process", 1, "raised RuntimeError in step 0: the pump is on fire"),
         ("coordinator", 2, "name a workload with --workload"),
-        ("coordinator --feature-dim 3 --rank 4", 2, "rank is 4; it must be 1 to the feature dimension 3"),
+        ("coordinator --feature-dim 3 --rank 4", 2, "rank is 4; it must be 1 to feature_dim = 3"),
         (
             "coordinator --feature-dim 3 --rank 1 --host 0.0.0.0",
             2,

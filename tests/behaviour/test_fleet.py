@@ -33,7 +33,8 @@ from cospan.server.coordinator import Coordinator
 from cospan.server.rpc import service
 from cospan.wire import errors
 from cospan.wire import messages as m
-from cospan.wire.codec.messages import decode_matrix, encode_agent_message
+from cospan.wire.codec.matrices import decode_matrix
+from cospan.wire.codec.messages import encode_agent_message
 from cospan.wire.codec.reports import decode_round_report, decode_run_report
 
 METHODS = {

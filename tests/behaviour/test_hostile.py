@@ -25,7 +25,7 @@ from cospan.server.admission.peer_limits import Kind, quota_of_all, quota_of_pee
 from cospan.server.coordinator import Coordinator
 from cospan.server.rpc import service
 from cospan.wire import errors
-from cospan.wire.codec.messages import encode_matrix
+from cospan.wire.codec.matrices import encode_matrix
 from cospan.wire.errors import CospanError
 
 SPEC = specification(practical(3), agents=2, rounds=8, session_timeout_seconds=3.0)

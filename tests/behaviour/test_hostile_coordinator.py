@@ -24,8 +24,9 @@ from cospan.rpc.v1 import coordinator_service_pb2 as pb
 from cospan.rpc.v1 import run_pb2
 from cospan.wire import errors
 from cospan.wire import messages as m
-from cospan.wire.codec.messages import encode_coordinator_message, encode_specification, encode_stamp
+from cospan.wire.codec.messages import encode_coordinator_message, encode_stamp
 from cospan.wire.codec.reports import encode_run_report
+from cospan.wire.codec.specification import encode_specification
 from cospan.wire.text import MAX_SENTENCE
 
 SERVICE = pb.DESCRIPTOR.services_by_name["CoordinatorService"].full_name

@@ -18,7 +18,7 @@ from runs import run, until
 
 from cospan.client import Agent, AgentGroup, ValueFunction, Workload, load_workload, specify
 from cospan.core.method import Aggregation, paper
-from cospan.core.specification import Participation
+from cospan.core.run_fields import Participation
 from cospan.server import Coordinator
 from cospan.simulation import Fleet, FleetResult
 from cospan.wire.errors import InvalidValueError, WorkloadBehaviourError, WorkloadError
@@ -185,7 +185,7 @@ def test_a_site_that_never_works_ends_the_fleet() -> None:
     [
         ({"agents": 11}, "agents is 11; workload 'toy' has 10 sites, so it must be 1 to 10"),
         ({"agents": 0}, "agents is 0; it must be 1 to"),
-        ({"rank": 9}, "rank is 9; it must be 1 to the feature dimension 3"),
+        ({"rank": 9}, "rank is 9; it must be 1 to feature_dim = 3"),
         ({"preset": "best"}, "preset is 'best'; it must be one of paper, practical, compact"),
         ({"aggregation": "mode"}, "aggregation is 'mode'; it must be one of mean, clipped"),
         ({"step_size": 0.1}, "there is no value 'step_size' of a run; there are "),

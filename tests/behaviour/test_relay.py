@@ -15,7 +15,8 @@ from runs import RINGS, run, specification, until
 from cospan.client.agent import Agent, AgentEnd
 from cospan.client.group import AgentGroup
 from cospan.core.method import compact, paper, practical
-from cospan.core.specification import Participation, RunSpecification
+from cospan.core.run_fields import Participation
+from cospan.core.specification import RunSpecification
 from cospan.relay.engine import RelaySettings
 from cospan.relay.relay import Relay
 from cospan.server.coordinator import Coordinator

@@ -20,13 +20,9 @@ from google.protobuf.message import Message
 
 from cospan.rpc.v1 import coordinator_service_pb2 as pb
 from cospan.rpc.v1 import run_pb2
-from cospan.wire.codec.messages import (
-    decode_specification,
-    encode_agent_message,
-    encode_coordinator_message,
-    encode_specification,
-)
+from cospan.wire.codec.messages import encode_agent_message, encode_coordinator_message
 from cospan.wire.codec.reports import decode_round_report, decode_run_report, encode_round_report, encode_run_report
+from cospan.wire.codec.specification import decode_specification, encode_specification
 
 MOST_TURNS = 16
 _MOST_LENGTH = 2**16 - 1

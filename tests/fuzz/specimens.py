@@ -10,7 +10,8 @@ from cospan.core.aggregation.basis_update import Contribution
 from cospan.core.linalg.matrices import DenseMatrix, FactoredMatrix, Gradient
 from cospan.core.linalg.subspace import random_basis
 from cospan.core.method import compact, paper, practical
-from cospan.core.specification import Participation, RunSpecification
+from cospan.core.run_fields import Participation
+from cospan.core.specification import RunSpecification
 from cospan.wire import messages as m
 
 D, R = 5, 2

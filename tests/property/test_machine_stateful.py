@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from runs import LIVENESS, RETURN, ROUND, START, CoordinatorDriver, Disk, moved, snapshot, upload
 
-from cospan.core.specification import Participation
+from cospan.core.run_fields import Participation
 from cospan.server import machine
 from cospan.server.machine import events
 from cospan.server.machine.counting import is_batchable

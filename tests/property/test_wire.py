@@ -19,31 +19,24 @@ from values import same
 from cospan.core.aggregation.basis_update import Contribution
 from cospan.core.linalg.matrices import DenseMatrix, FactoredMatrix
 from cospan.core.method import Aggregation, HeadUpdate, Method
-from cospan.core.specification import (
-    MAX_AGENTS,
-    MAX_NAME,
-    MAX_SECONDS,
-    MIN_LIVENESS_SECONDS,
-    RunSpecification,
-)
+from cospan.core.run_fields import MAX_AGENTS, MAX_SECONDS, MIN_LIVENESS_SECONDS
+from cospan.core.specification import MAX_NAME, RunSpecification
 from cospan.rpc.v1 import coordinator_service_pb2 as pb
 from cospan.rpc.v1 import matrix_pb2, run_pb2
 from cospan.wire import messages as m
 from cospan.wire.codec.basis_bytes import serialise_basis_update
 from cospan.wire.codec.fast_path import AgentMessageReader, MessageLayout
+from cospan.wire.codec.matrices import decode_matrix, encode_matrix
 from cospan.wire.codec.messages import (
     decode_agent_message,
     decode_coordinator_message,
-    decode_matrix,
-    decode_specification,
     decode_stamp,
     encode_agent_message,
     encode_coordinator_message,
-    encode_matrix,
-    encode_specification,
     encode_stamp,
 )
 from cospan.wire.codec.reports import decode_round_report, decode_run_report, encode_round_report, encode_run_report
+from cospan.wire.codec.specification import decode_specification, encode_specification
 from cospan.wire.errors import InvalidMessageError
 from cospan.wire.limits import MAX_ROUND
 from cospan.wire.text import printable
@@ -107,6 +100,7 @@ def specifications(draw: st.DrawFn) -> RunSpecification:
         trimmed_share=draw(st.floats(0.0, 0.5, exclude_min=True, exclude_max=True)),
         clip_norm=draw(st.floats(0.0, 1e300)),
         largest_turn=draw(st.floats(0.01, 90.0)),
+        first_turn=draw(st.one_of(st.just(0.0), st.floats(0.01, 90.0))),
     )
     return RunSpecification(
         workload=draw(names),

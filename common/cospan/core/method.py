@@ -1,9 +1,13 @@
-"""The constants of the learning rule, and the two presets."""
+"""The constants of the learning rule, and three presets of them."""
 
 import math
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from functools import lru_cache
+from typing import Any
+
+from cospan.core.fields import RULE, Entry, Range, about, range_problems
 
 
 class HeadUpdate(Enum):
@@ -47,66 +51,170 @@ _TURN_ROUNDS = 10.0
 the most. The bound falls from the first number to `largest_turn`, to a quarter of the way after so many rounds."""
 
 
+_POSITIVE = Range(above=0, below=math.inf)
+
+
+def _constant(meaning: str, *, unset: str = "the preset's", **more: Any) -> Mapping[str, Entry]:
+    """The metadata of a constant of the learning rule."""
+    return about(meaning, group=RULE, unset=unset, **more)
+
+
 @dataclass(frozen=True, slots=True)
 class Method:
     """Everything the learning rule needs to know besides d, r and the data.
 
-    Attributes:
-        steps_per_round: L ≥ 1, environment steps of one agent in one round.
-        head_update: when the head is corrected.
-        head_step: β > 0.
-        gain_step: γ, 0 < γ ≤ 1.
-        head_radius: U > 0, may be infinite: no ball. In reward per feature; σ / ρ where `reward_scaled`.
-        basis_step: ζ ≥ 0; 0 freezes the basis.
-        implicit_head_step: whether the head's step is β / (1 + β‖Bᵀφ‖²).
-        preconditioned: whether the mean gradient is preconditioned by the heads' second moment.
-        preconditioner_floor: ε > 0 of the preconditioner.
-        decay_horizon: c ≥ 0 of the step decay (c / (c + t))^p, in environment steps; 0 for constant steps. ζ
-            does not decay with corrections from the full history.
-        decay_power: p of the step decay, 0 ≤ p ≤ 1.
-        trace_decay: λ of the eligibility trace, which begins anew with every round, 0 ≤ λ < 1; not used with
-            corrections at the end of the round. 0 is TD(0).
-        forgetting: c ≥ 0 of heads by least squares: the data of round k weigh about k^c; 0 forgets nothing.
-        row_scaled: whether the coordinator's step is divided, for each feature: by the running size of its
-            gradients, and ζ is then about the length by which a row moves; with corrections from the full history
-            by the mean of the agents' row sums of |A|, and ζ = 1 is then the whole step.
-        reward_scaled: whether β, U and all that an agent sends are in its own units (`cospan.core.learning.units`):
-            σ, the standard deviation of its rewards, and ρ, the root mean square norm of its features. What it
-            learns for itself is in the units of its data either way.
-        explained_power: p ≥ 0: with corrections from the full history, an agent's gradient counts with the p-th
-            power of the share of its rewards' system that the subspace explains; 0 counts all alike.
-        warm_up_rounds: W, 0 for none, else 2 or more: rounds in which nothing is learnt but the first basis, from
-            two estimates of every agent (`cospan.core.aggregation.warm_start`); agents keep d × d numbers
-            meanwhile.
-        aggregation: what of the gradients moves the basis (`cospan.core.aggregation.robust`).
-        trimmed_share: β of `trimmed`, 0 < β < 1/2: so much is left out on each side.
-        clip_norm: τ of `clipped`, the longest that an agent's gradient counts, without dimension where
-            `reward_scaled`; 0 for the round's median.
-        largest_turn: the largest angle, in degrees, by which one round's step turns the basis, 0.01 to 90; 90 for
-            no bound. In the first rounds it is larger: see `largest_turn_between`.
+    Each field's metadata is its description (`cospan.core.fields`): symbol, unit, range and meaning, which
+    docs/notation.md has as a table. Units: where `reward_scaled`, σ is the standard deviation of an agent's rewards
+    and ρ the root mean square norm of its features (`cospan.core.learning.units`); else both are 1.
     """
 
-    steps_per_round: int
-    head_update: HeadUpdate
-    head_step: float
-    gain_step: float
-    head_radius: float
-    basis_step: float
-    implicit_head_step: bool = False
-    preconditioned: bool = False
-    preconditioner_floor: float = 0.05
-    decay_horizon: float = 0.0
-    decay_power: float = 0.0
-    trace_decay: float = 0.0
-    forgetting: float = 0.0
-    row_scaled: bool = False
-    reward_scaled: bool = False
-    explained_power: float = 0.0
-    warm_up_rounds: int = 0
-    aggregation: Aggregation = Aggregation.MEAN
-    trimmed_share: float = 0.25
-    clip_norm: float = 0.0
-    largest_turn: float = NO_BOUND_DEGREES
+    steps_per_round: int = field(
+        metadata=_constant(
+            "environment steps of each agent in one round",
+            symbol="L",
+            range=Range(least=1, most=2**32 - 1),
+            metavar="L",
+            unset="the workload's",
+        )
+    )
+    head_update: HeadUpdate = field(
+        metadata=_constant(
+            "when an agent updates its head: end-of-round, every-step, least-squares after each round, or "
+            "full-history, which is least squares over all its transitions",
+            metavar="WHEN",
+        )
+    )
+    head_step: float = field(
+        metadata=_constant("step size of the head", symbol="β", unit="1 / ρ²", range=_POSITIVE)
+    )
+    gain_step: float = field(
+        metadata=_constant("step size of the gain estimate", symbol="γ", range=Range(above=0, most=1))
+    )
+    head_radius: float = field(
+        metadata=_constant(
+            "radius of the ball that the head is projected onto",
+            symbol="U",
+            unit="σ / ρ",
+            range=Range(above=0, note="inf: no ball"),
+        )
+    )
+    basis_step: float = field(
+        metadata=_constant(
+            "step size of the basis", symbol="ζ", range=Range(least=0, below=math.inf, note="0: frozen")
+        )
+    )
+    implicit_head_step: bool = field(
+        default=False, metadata=_constant("whether the step of the head is the implicit one, β / (1 + β‖Bᵀφ‖²)")
+    )
+    preconditioned: bool = field(
+        default=False,
+        metadata=_constant("whether the second moment of the heads preconditions the mean gradient"),
+    )
+    preconditioner_floor: float = field(
+        default=0.05,
+        metadata=_constant("regulariser of the preconditioner", symbol="ε", range=_POSITIVE),
+    )
+    """Of (W̄ + ε tr(W̄)/r I)⁻¹, W̄ being the mean of the heads' second moments."""
+    decay_horizon: float = field(
+        default=0.0,
+        metadata=_constant(
+            "horizon of the step decay (c / (c + t))^p, in environment steps",
+            symbol="c",
+            unit="steps",
+            range=Range(least=0, below=math.inf, note="0: constant steps"),
+        ),
+    )
+    """With corrections from the full history ζ does not decay."""
+    decay_power: float = field(
+        default=0.0,
+        metadata=_constant("exponent of the step decay", symbol="p", range=Range(least=0, most=1)),
+    )
+    trace_decay: float = field(
+        default=0.0,
+        metadata=_constant(
+            "decay of the eligibility trace within a round",
+            symbol="λ",
+            range=Range(least=0, below=1, note="0: TD(0)"),
+        ),
+    )
+    """The trace restarts with every round. Not used with corrections at the end of the round."""
+    forgetting: float = field(
+        default=0.0,
+        metadata=_constant(
+            "exponent of forgetting in least-squares heads, where the data of round k weigh about k^c",
+            symbol="c",
+            range=Range(least=0, below=math.inf, note="0: nothing is forgotten"),
+        ),
+    )
+    row_scaled: bool = field(
+        default=False, metadata=_constant("whether the step of the basis is scaled for each feature")
+    )
+    """By the running size of the feature's gradients, and ζ is then about the length by which a row moves; with
+    corrections from the full history by the mean of the agents' row sums of |A|, and ζ = 1 is the whole step."""
+    reward_scaled: bool = field(
+        default=False,
+        metadata=_constant("whether each agent learns and sends in its own units of reward, σ, and feature, ρ"),
+    )
+    """What an agent learns for itself is in the units of its data either way."""
+    explained_power: float = field(
+        default=0.0,
+        metadata=_constant(
+            "exponent of the weight (explained share)^p of an agent's gradient, with the full history",
+            symbol="p",
+            range=Range(least=0, below=math.inf, note="0: all weigh the same"),
+        ),
+    )
+    warm_up_rounds: int = field(
+        default=0,
+        metadata=_constant(
+            "rounds of the spectral warm start, which gives the first basis",
+            symbol="W",
+            range=Range(least=2, most=2**32 - 1, or_zero=True),
+        ),
+    )
+    """The basis then moves once, at their end, from two estimates of every agent
+    (`cospan.core.aggregation.warm_start`); agents keep d × d numbers meanwhile."""
+    aggregation: Aggregation = field(
+        default=Aggregation.MEAN,
+        metadata=_constant("how gradients are aggregated; all but mean limit faulty or malicious agents"),
+    )
+    trimmed_share: float = field(
+        default=0.25,
+        metadata=_constant(
+            "share of the agents left out on each side by trimmed aggregation",
+            symbol="β",
+            range=Range(above=0, below=0.5),
+        ),
+    )
+    clip_norm: float = field(
+        default=0.0,
+        metadata=_constant(
+            "Frobenius norm at which clipped aggregation cuts a gradient",
+            symbol="τ",
+            unit="σ²",
+            range=Range(least=0, below=math.inf, note="0: the round's median norm"),
+        ),
+    )
+    largest_turn: float = field(
+        default=NO_BOUND_DEGREES,
+        metadata=_constant(
+            "largest angle, in degrees, by which the step of one round turns the basis",
+            unit="degrees",
+            range=Range(least=0.01, most=NO_BOUND_DEGREES, note="90: no bound"),
+            metavar="DEG",
+        ),
+    )
+    """In the first rounds it is larger: see `largest_turn_between`."""
+    first_turn: float = field(
+        default=0.0,
+        metadata=_constant(
+            "largest angle, in degrees, by which the first round turns the basis; never less than largest_turn",
+            unit="degrees",
+            range=Range(least=0.01, most=NO_BOUND_DEGREES, or_zero=True, note="0: 80"),
+            metavar="DEG",
+        ),
+    )
+    """0 stands for the value that fits sound fleets, and is what a peer sends that does not know the field."""
 
     @property
     def sends_row_sums(self) -> bool:
@@ -139,15 +247,15 @@ class Method:
     def largest_turn_between(self, first: int, last: int) -> float:
         """The largest angle, in degrees, from the basis of one round to that of a later one; 90 for no bound.
 
-        In round t the step turns it by at most a + (80° − a)·(10 / (10 + t − W))², a being `largest_turn` and W the
-        number of warm-up rounds; angles add up. A warm-up leaves the basis as it is, and its end may
-        turn it anywhere.
+        In round t the step turns it by at most a + (b − a)·(10 / (10 + t − W))², where a is `largest_turn`, b is
+        `first_turn` (80° if that is 0; a if it is less than a), and W is the number of warm-up rounds; angles add
+        up. A warm-up leaves the basis as it is, and its end may turn it anywhere.
         """
         begin = max(first, self.warm_up_rounds)
         jumps = first < self.warm_up_rounds <= last
         if self.largest_turn >= NO_BOUND_DEGREES or jumps or self.largest_turn * (last - begin) >= NO_BOUND_DEGREES:
             return NO_BOUND_DEGREES
-        excess = max(0.0, _FIRST_TURN_DEGREES - self.largest_turn)
+        excess = max(0.0, (self.first_turn or _FIRST_TURN_DEGREES) - self.largest_turn)
         total = 0.0
         for number in range(begin - self.warm_up_rounds, last - self.warm_up_rounds):
             total += self.largest_turn + excess * (_TURN_ROUNDS / (_TURN_ROUNDS + number)) ** 2
@@ -155,24 +263,7 @@ class Method:
 
     def problems(self) -> list[str]:
         """Every constant that is out of its range, one sentence each; empty when all is well."""
-        allowed = [
-            ("steps_per_round", 1 <= self.steps_per_round < 2**32, "1 to 2^32 − 1"),
-            ("head_step", 0.0 < self.head_step < math.inf, "above 0 and finite"),
-            ("gain_step", 0.0 < self.gain_step <= 1.0, "above 0, at most 1"),
-            ("head_radius", self.head_radius > 0.0, "above 0 (inf for no ball)"),
-            ("basis_step", 0.0 <= self.basis_step < math.inf, "0 or more and finite"),
-            ("preconditioner_floor", 0.0 < self.preconditioner_floor < math.inf, "above 0 and finite"),
-            ("decay_horizon", 0.0 <= self.decay_horizon < math.inf, "0 or more and finite"),
-            ("decay_power", 0.0 <= self.decay_power <= 1.0, "0 to 1"),
-            ("trace_decay", 0.0 <= self.trace_decay < 1.0, "0 or more and below 1"),
-            ("forgetting", 0.0 <= self.forgetting < math.inf, "0 or more and finite"),
-            ("explained_power", 0.0 <= self.explained_power < math.inf, "0 or more and finite"),
-            ("warm_up_rounds", self.warm_up_rounds == 0 or 2 <= self.warm_up_rounds < 2**32, "0, or 2 or more"),
-            ("trimmed_share", 0.0 < self.trimmed_share < 0.5, "above 0 and below 0.5"),
-            ("clip_norm", 0.0 <= self.clip_norm < math.inf, "0 (the round's median), or above 0 and finite"),
-            ("largest_turn", 0.01 <= self.largest_turn <= NO_BOUND_DEGREES, "0.01 to 90 degrees (90: no bound)"),
-        ]
-        return [f"{name} is {getattr(self, name)!r}; it must be {text}" for name, ok, text in allowed if not ok]
+        return range_problems(self)
 
 
 def paper(steps_per_round: int) -> Method:

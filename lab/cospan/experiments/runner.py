@@ -228,7 +228,7 @@ def references_of(sites: Sequence[Site], name: str) -> list[ReferenceSolution]:
 def _stage(task: Task, workload: Workload, feature_dim: int) -> Stage:
     rank = task.rank or workload.rank
     if rank > feature_dim:
-        raise InvalidValueError(f"rank is {rank}; it must be 1 to the feature dimension {feature_dim}")
+        raise InvalidValueError(f"rank is {rank}; it must be 1 to feature_dim = {feature_dim}")
     find = workload.fleet_basis
     return Stage(
         agents=task.agents,

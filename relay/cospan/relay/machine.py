@@ -21,7 +21,8 @@ from typing import TypeAlias, assert_never
 import numpy as np
 from jaxtyping import Float
 
-from cospan.core.specification import Participation, RunSpecification
+from cospan.core.run_fields import Participation
+from cospan.core.specification import RunSpecification
 from cospan.relay.events import Command, Event, Host, Refused, RoundOpened, RunFinished, SumUp, Welcomed
 from cospan.relay.state import RelayState
 from cospan.server import machine as coordinator

@@ -36,6 +36,7 @@ NOT_IN_RANGE = {
     "trimmed_share": [0.0, 0.5, -0.1, math.nan],
     "clip_norm": [-1e-9, math.inf, math.nan],
     "largest_turn": [0.0, 0.0099, 90.01, -5.0, math.nan],
+    "first_turn": [0.0099, 90.01, -5.0, math.nan],
 }
 AT_THE_EDGE = {
     "steps_per_round": [1, 2**32 - 1],
@@ -53,6 +54,7 @@ AT_THE_EDGE = {
     "trimmed_share": [1e-9, 0.499],
     "clip_norm": [0.0, 1e300],
     "largest_turn": [0.01, 90.0],
+    "first_turn": [0.0, 0.01, 90.0],
 }
 WITHOUT_A_RANGE = {
     "head_update",

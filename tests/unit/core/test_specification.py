@@ -12,16 +12,8 @@ import pytest
 
 from cospan.core.linalg.subspace import orthonormality_error
 from cospan.core.method import MAX_HISTORY_DIM, Aggregation, HeadUpdate, Method
-from cospan.core.specification import (
-    MAX_AGENTS,
-    MAX_FEATURE_DIM,
-    MAX_NAME,
-    MAX_STALENESS,
-    Participation,
-    RunSpecification,
-    agent_id_problem,
-    basis_digest,
-)
+from cospan.core.run_fields import MAX_AGENTS, MAX_FEATURE_DIM, MAX_STALENESS, Participation
+from cospan.core.specification import MAX_NAME, RunSpecification, agent_id_problem, basis_digest
 
 METHOD = Method(
     steps_per_round=5,
@@ -99,6 +91,7 @@ ANOTHER_METHOD: dict[str, Any] = {
     "trimmed_share": 0.125,
     "clip_norm": 1.0,
     "largest_turn": 12.5,
+    "first_turn": 45.0,
 }
 
 

@@ -9,7 +9,7 @@ import pytest
 from runs import LIVENESS, ROUND, join, kinds, snapshot, specification, upload
 
 from cospan.core.method import practical
-from cospan.core.specification import Participation
+from cospan.core.run_fields import Participation
 from cospan.relay import machine
 from cospan.relay.events import Event, Host, Refused, RoundOpened, RunFinished, SumUp, Welcomed
 from cospan.server.machine import events

@@ -1,4 +1,7 @@
-"""`cospan coordinator`: the server alone, what it prints, and what it writes down."""
+"""`cospan coordinator`: the server alone.
+
+What it prints is in `cospan.cli.output.coordinator_voice`, what it writes in `cospan.cli.processes.run_record`.
+"""
 
 import asyncio
 import contextlib
@@ -9,11 +12,13 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
+from cospan.cli.output.coordinator_voice import JsonVoice, PlainVoice, Voice
 from cospan.cli.output.exit_codes import INTERRUPTED
-from cospan.cli.output.log_lines import log_errors_to_stderr, log_to_file, stop_logging
+from cospan.cli.output.log_lines import log_errors_to_stderr
 from cospan.cli.processes.dashboard import DashboardPlan, Onlookers, plan_dashboard
+from cospan.cli.processes.run_record import RunRecord, writing_folder
 from cospan.cli.processes.telemetry import MetricsPlan, metrics_plan, serving_metrics, tracing, wants_traces
 from cospan.cli.processes.this_process import (
     JsonLines,
@@ -34,13 +39,7 @@ from cospan.cli.run_folder.layout import (
     point_to_newest,
     point_to_newest_of,
 )
-from cospan.cli.run_folder.progress_log import RoundsFile, row_of
-from cospan.cli.run_folder.run_result import (
-    RunFailedError,
-    RunOutcome,
-    outcome_of_state,
-    result_document,
-)
+from cospan.cli.run_folder.run_result import RunFailedError, RunOutcome
 from cospan.cli.run_folder.stored_run import (
     StoredRun,
     check_same_run,
@@ -52,25 +51,20 @@ from cospan.cli.settings.layers import load_settings
 from cospan.cli.settings.run_specification import RunPlan, plan_alone, plan_resumed, plan_with_workload
 from cospan.core.specification import RunSpecification
 from cospan.server.coordinator import Coordinator
-from cospan.server.machine.events import Note, ReportRound, Suspend
-from cospan.server.machine.state import CoordinatorState
+from cospan.server.machine.events import Suspend
 from cospan.server.runtime.engine import RETURN_SECONDS
 from cospan.server.storage.reader import read_reports
 from cospan.server.storage.writer import RunStore, create_store, open_store
 from cospan.wire.address import is_loopback
-from cospan.wire.console import say
-from cospan.wire.errors import CospanError, InterruptedRunError, InvalidValueError, RunFileError
+from cospan.wire.errors import CospanError, InterruptedRunError, InvalidValueError
 from cospan.wire.files.descriptor_limit import raise_file_limit
-from cospan.wire.messages import FinishCause, RoundReport
-from cospan.wire.notes import bound_note
+from cospan.wire.messages import FinishCause
 from cospan.wire.security.tls import TlsFiles, check_usable
 
 DEFAULT_PORT = 50051
 START_SECONDS = 600.0
 _SUSPENDING = ("SIGTERM", "SIGHUP")
 """After these signals agents are asked to come back; after Ctrl-C they are told that it is over."""
-_JSON_ROUND_SECONDS = 0.25
-_PLAIN_ROUND_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -313,27 +307,62 @@ async def _serve(
     tls: TlsFiles | None,
     shown: Shown,
     dashboard: DashboardPlan | None,
-    voice: "Voice",
+    voice: Voice,
 ) -> Ending:
-    """Serves the run until it is over, or until it is left to be gone on with."""
+    """Serves the run until it is over, or until it is suspended."""
+    folder = _folder(chosen, plan.specification.workload) if stored is None else stored.folder
+    coordinator = _coordinator(plan, chosen, folder, tls, goes_on=stored is not None)
+    record = RunRecord(coordinator, voice)
+    onlookers = Onlookers(coordinator, dashboard, () if folder is None else read_reports(folder.store))
+    _heed_signals(coordinator, onlookers, chosen)
+    async with contextlib.AsyncExitStack() as stack:
+        metrics, address = await stack.enter_async_context(
+            _listening(coordinator, shown, onlookers, folder, is_new=stored is None)
+        )
+        if folder is not None:
+            if chosen.runs_folder is not None:
+                point_to_newest(folder)
+            elif not chosen.follow_stdin:
+                point_to_newest_of(folder)
+            await stack.enter_async_context(writing_folder(record, folder))
+        voice.listening(coordinator.address, plan.specification.agents)
+        if metrics is not None:
+            voice.metrics(metrics)
+        if address is not None:
+            voice.dashboard(address)
+        if stored is not None:
+            voice.resumed(stored)
+        await coordinator.wait()
+        outcome = record.outcome()
+        if outcome is not None:
+            voice.finished(outcome)
+    if folder is not None:
+        folder.release()
+    end = coordinator.engine.end
+    suspended = end if isinstance(end, Suspend) else None
+    return Ending(record.outcome(), coordinator.interrupted, suspended, folder)
+
+
+def _coordinator(
+    plan: RunPlan, chosen: CoordinatorOptions, folder: RunFolder | None, tls: TlsFiles | None, *, goes_on: bool
+) -> Coordinator:
+    """The coordinator that the settings ask for; it does not listen yet."""
     settings, spec = plan.settings, plan.specification
-    folder = _folder(chosen, spec.workload) if stored is None else stored.folder
-    store = _store(
-        folder, spec, chosen, goes_on=stored is not None, checkpoint_interval=settings.checkpoint_interval
-    )
     start_seconds = START_SECONDS if settings.start_seconds is None else settings.start_seconds
-    coordinator = Coordinator(
+    return Coordinator(
         spec,
         host=settings.host,
         port=DEFAULT_PORT if settings.port is None else settings.port,
         start_seconds=start_seconds,
         return_seconds=start_seconds if chosen.follow_stdin else RETURN_SECONDS,  # the parent starts all agents
         sites=_sites(plan, chosen),
-        store=store,
+        store=_store(folder, spec, chosen, goes_on=goes_on, checkpoint_interval=settings.checkpoint_interval),
         tls=tls,
     )
-    register = Register(coordinator, voice)
-    onlookers = Onlookers(coordinator, dashboard, () if folder is None else read_reports(folder.store))
+
+
+def _heed_signals(coordinator: Coordinator, onlookers: Onlookers, chosen: CoordinatorOptions) -> None:
+    """Has signals, and the end of a parent's standard input, end or suspend the run."""
 
     def stop(cause: str) -> None:
         if cause in _SUSPENDING and not chosen.follow_stdin:
@@ -344,32 +373,6 @@ async def _serve(
     on_stop_signal(stop)
     if chosen.follow_stdin:
         on_end_of_stdin(stop, onlookers.tell)
-    async with contextlib.AsyncExitStack() as stack:
-        metrics, address = await stack.enter_async_context(
-            _listening(coordinator, shown, onlookers, folder, is_new=stored is None)
-        )
-        if folder is not None:
-            if chosen.runs_folder is not None:
-                point_to_newest(folder)
-            elif not chosen.follow_stdin:
-                point_to_newest_of(folder)
-            await stack.enter_async_context(_writing(register, folder))
-        voice.listening(coordinator.address, spec.agents)
-        if metrics is not None:
-            voice.metrics(metrics)
-        if address is not None:
-            voice.shows(address)
-        if stored is not None:
-            voice.goes_on(stored)
-        await coordinator.wait()
-        outcome = register.outcome()
-        if outcome is not None:
-            voice.finished(outcome)
-    if folder is not None:
-        folder.release()
-    end = coordinator.engine.end
-    suspended = end if isinstance(end, Suspend) else None
-    return Ending(register.outcome(), coordinator.interrupted, suspended, folder)
 
 
 def _folder(chosen: CoordinatorOptions, workload: str) -> RunFolder | None:
@@ -423,207 +426,3 @@ async def _listening(
             yield metrics, dashboard
         finally:
             await coordinator.close()
-
-
-class Register:
-    """What is kept of a run's course: the seconds of its rounds, and the machine's state when it finished."""
-
-    def __init__(self, coordinator: Coordinator, voice: "Voice") -> None:
-        self.rounds_file: RoundsFile | None = None
-        self.seconds = 0.0
-        self._engine, self._voice, self._sightings = coordinator.engine, voice, coordinator.agent_stats
-        self._end: tuple[CoordinatorState, str] | None = None
-        self._engine.on_round.append(self._on_round)
-        self._engine.on_note.append(self._on_note)
-
-    def _on_round(self, command: ReportRound) -> None:
-        self.seconds += command.report.seconds
-        if self.rounds_file is not None:
-            self.rounds_file.add(row_of(command.report))
-        self._voice.round(command.report)
-
-    def _on_note(self, note: Note) -> None:
-        if note.kind == "run-finished":
-            self._end = (self._engine.state, note.text)
-        else:
-            self._voice.note(note)
-
-    @property
-    def specification(self) -> RunSpecification:
-        """Of the run; its fingerprint may be fixed by the first agent."""
-        return self._engine.state.specification
-
-    @contextlib.contextmanager
-    def completing(self) -> Iterator[None]:
-        """Of files that are written anew when the run goes on: where it is to, they may fail."""
-        try:
-            yield
-        except RunFileError:
-            if not isinstance(self._engine.end, Suspend):
-                raise
-
-    def outcome(self) -> RunOutcome | None:
-        """How the run ended; None where it has not."""
-        if self._end is None:
-            return None
-        state, message = self._end
-        return outcome_of_state(state, message=message, seconds=self.seconds, bounded=self._sightings.bounded)
-
-
-@contextlib.asynccontextmanager
-async def _writing(register: Register, folder: RunFolder) -> AsyncIterator[None]:
-    """Keeps the run folder while the run goes on, and completes it when it is over."""
-    handler = log_to_file(folder.log)
-    folder.write_spec(register.specification)
-    rows = [row_of(report) for report in read_reports(folder.store)]
-    register.seconds = sum(row.seconds for row in rows)
-    register.rounds_file = RoundsFile(folder.rounds, rows)
-    writer = asyncio.create_task(register.rounds_file.keep_writing())
-    try:
-        yield
-        outcome = register.outcome()
-        with register.completing():
-            folder.write_spec(register.specification)
-        if outcome is not None and outcome.basis is not None:
-            folder.write_basis(outcome.basis, run_id=outcome.run_id, rounds=outcome.rounds)
-            folder.write_result(result_document(outcome))
-    finally:
-        writer.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await writer
-        try:
-            with register.completing():
-                register.rounds_file.flush()
-        finally:
-            stop_logging(handler)
-
-
-# What it says ---------------------------------------------------------------------------------------------------
-
-
-class Voice(Protocol):
-    """How a coordinator speaks to whoever started it."""
-
-    def listening(self, address: str, agents: int) -> None:
-        """It can be joined."""
-
-    def metrics(self, url: str) -> None:
-        """Its metrics can be scraped."""
-
-    def shows(self, address: str) -> None:
-        """It has a dashboard."""
-
-    def goes_on(self, stored: StoredRun) -> None:
-        """It goes on with a run that was stored."""
-
-    def note(self, note: Note) -> None:
-        """Something happened to the fleet."""
-
-    def round(self, report: RoundReport) -> None:
-        """A round has closed."""
-
-    def finished(self, outcome: RunOutcome) -> None:
-        """The run is over."""
-
-    def failed(self, failure: CospanError) -> None:
-        """There is no run, or it did not end as it should."""
-
-
-class PlainVoice:
-    """Lines for people."""
-
-    def __init__(self) -> None:
-        self._due = 0.0
-
-    def listening(self, address: str, agents: int) -> None:
-        """The one line that scripts may wait for."""
-        say(f"cospan coordinator listens on {address}, waiting for {agents} agents", error=False)
-
-    def metrics(self, url: str) -> None:
-        """Where they are."""
-        say(f"metrics are on {url}", error=False)
-
-    def shows(self, address: str) -> None:
-        """For a browser."""
-        say(f"dashboard: {address}", error=False)
-
-    def goes_on(self, stored: StoredRun) -> None:
-        """How far the run had come."""
-        state = stored.state
-        of = f" of {state.specification.rounds}" if state.specification.rounds else ""
-        say(f"goes on with run {state.run_id}: {state.rounds}{of} rounds are done", error=False)
-
-    def note(self, note: Note) -> None:
-        """Who came and went."""
-        words = (note.kind.replace("-", " "), ", ".join(note.agent_ids[:10]), note.text)
-        say(f"round {note.round}: " + ": ".join(word for word in words if word), error=False)
-
-    def round(self, report: RoundReport) -> None:
-        """One line every few seconds."""
-        now = time.monotonic()
-        if now >= self._due or report.finished:
-            self._due = now + _PLAIN_ROUND_SECONDS
-            say(
-                f"round {report.closed_round} closed: {report.contributors} agents, "
-                f"basis moved by {report.basis_movement:.3g}",
-                error=False,
-            )
-
-    def finished(self, outcome: RunOutcome) -> None:
-        """Why it is over."""
-        if outcome.bounded:
-            say(bound_note(outcome.bounded, outcome.specification.method), error=False)
-        say(f"finished after {outcome.rounds} rounds: {outcome.message}", error=False)
-
-    def failed(self, failure: CospanError) -> None:
-        """`main` says it."""
-
-
-class JsonVoice:
-    """JSON lines for programs."""
-
-    def __init__(self, lines: JsonLines) -> None:
-        self._lines, self._due = lines, 0.0
-
-    def listening(self, address: str, agents: int) -> None:
-        """With the real port, where 0 was asked for."""
-        self._lines.emit("listening", address=address, agents=agents)
-
-    def metrics(self, url: str) -> None:
-        """With the real port, where 0 was asked for."""
-        self._lines.emit("metrics", url=url)
-
-    def shows(self, address: str) -> None:
-        """With the real port, where 0 was asked for."""
-        self._lines.emit("dashboard", address=address)
-
-    def goes_on(self, stored: StoredRun) -> None:
-        """How far the run had come."""
-        self._lines.emit("goes-on", run_id=stored.state.run_id, rounds=stored.state.rounds)
-
-    def note(self, note: Note) -> None:
-        """The event is the note's kind: run-started, agent-joined, agent-lost, agent-back, agent-gone, …"""
-        self._lines.emit(note.kind, round=note.round, agents=list(note.agent_ids), message=note.text)
-
-    def round(self, report: RoundReport) -> None:
-        """At most four a second."""
-        now = time.monotonic()
-        if now >= self._due or report.finished:
-            self._due = now + _JSON_ROUND_SECONDS
-            self._lines.emit(
-                "round",
-                round=report.closed_round,
-                seconds=report.seconds,
-                contributors=report.contributors,
-                basis_movement=report.basis_movement,
-            )
-
-    def finished(self, outcome: RunOutcome) -> None:
-        """With the numbers of result.json that a coordinator knows."""
-        document = result_document(outcome)
-        keys = ("finish_cause", "message", "rounds", "seconds", "basis_sha256", "departures", "run_id")
-        self._lines.emit("finished", **{key: document[key] for key in keys})
-
-    def failed(self, failure: CospanError) -> None:
-        """Why, and with which exit code the process ends."""
-        self._lines.emit("failed", reason=failure.reason, message=str(failure), exit_code=failure.exit_code)

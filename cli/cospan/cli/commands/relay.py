@@ -21,6 +21,7 @@ from cospan.cli.processes.this_process import (
     use_one_blas_thread,
 )
 from cospan.cli.settings.layers import Settings, load_settings
+from cospan.core.run_fields import RunFields
 from cospan.relay.engine import RelaySettings
 from cospan.relay.relay import Relay
 from cospan.server.machine.events import EndRun, Note, Suspend
@@ -88,7 +89,7 @@ def _prepared(settings: Settings) -> Relay:
         tls=tls,
         upstream_tls=settings.upstream_tls,
         settings=RelaySettings(
-            gather_agents=MAX_GROUP if settings.agents is None else settings.agents,
+            gather_agents=settings.of(RunFields).get("agents", MAX_GROUP),
             level=settings.level,
             progress_timeout_seconds=settings.progress_timeout_seconds,
             min_steps_per_round=settings.min_steps_per_round,

@@ -8,7 +8,7 @@ from cospan.cli.diagnostics.findings import Finding, bad, good, note, of_failure
 from cospan.cli.processes.admin_client import fetch_specification
 from cospan.client.session.proxy import named, proxy_of
 from cospan.wire.address import parse_address
-from cospan.wire.codec.messages import decode_specification
+from cospan.wire.codec.specification import decode_specification
 from cospan.wire.errors import CospanError, RemoteError
 from cospan.wire.security.tls import (
     CertificateFacts,

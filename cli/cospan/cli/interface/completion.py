@@ -4,14 +4,10 @@ Nothing heavy is imported: a shell waits for every answer.
 """
 
 from collections.abc import Callable
-from importlib.resources import files
 from pathlib import Path
 
 WORKLOADS = ("acrobot", "microgrids", "queues", "synthetic", "synthetic-common-reward")
 """The built-in ones; a test compares them with those that there are."""
-PRESETS = ("compact", "paper", "practical")
-CORRECTIONS = ("end-of-round", "every-step", "full-history", "least-squares")
-AGGREGATIONS = ("clipped", "geometric-median", "mean", "trimmed")
 _RUNS = Path("runs")
 _MARKS = ("coordinator.sqlite", "result.json", "spec.toml")
 """A folder with one of these files is that of a run."""
@@ -29,6 +25,8 @@ def one_of(names: tuple[str, ...]) -> Callable[[str], list[str]]:
 
 def experiments(incomplete: str) -> list[str]:
     """The experiments of `cospan reproduce`."""
+    from importlib.resources import files  # takes as long to import as all options take to make
+
     folder = files("cospan.experiments").joinpath("specs")
     names = sorted(each.name.removesuffix(".toml") for each in folder.iterdir() if each.name.endswith(".toml"))
     return [name for name in names if name.startswith(incomplete)]

@@ -122,7 +122,7 @@ def bench_time_to_accuracy(
 
 def _require_shape(feature_dim: int, rank: int) -> None:
     if rank > feature_dim:
-        raise InvalidValueError(f"rank is {rank}; it must be 1 to the feature dimension {feature_dim}")
+        raise InvalidValueError(f"rank is {rank}; it must be 1 to feature_dim = {feature_dim}")
 
 
 def shapes_of(texts: Sequence[str]) -> tuple[tuple[int, int], ...]:

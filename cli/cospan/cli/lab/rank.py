@@ -13,6 +13,7 @@ from cospan.cli.output.table import table
 from cospan.cli.processes.this_process import claim_stdout, use_one_blas_thread
 from cospan.cli.settings.run_specification import plan_with_workload
 from cospan.cli.settings.run_warnings import advise, of_features
+from cospan.core.run_fields import RunFields
 from cospan.core.specification import RunSpecification
 from cospan.wire.errors import InvalidValueError
 
@@ -45,7 +46,7 @@ def rank_here(chosen: RankOptions, flags: Mapping[str, Any], config: Path | None
     plan.close()  # it is made again to be played
     spec, workload = plan.specification, plan.workload
     assert workload is not None
-    if plan.settings.agents is None and workload.max_agents is None:
+    if "agents" not in plan.settings.of(RunFields) and workload.max_agents is None:
         spec = replace(spec, agents=_AGENTS)
     _check(spec, chosen.share)
     use_one_blas_thread()

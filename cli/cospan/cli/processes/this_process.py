@@ -2,7 +2,6 @@
 
 import contextlib
 import gc
-import json
 import os
 import signal
 import sys
@@ -185,6 +184,8 @@ class JsonLines:
 
     def write(self, document: Mapping[str, object]) -> None:
         """Writes one object as one line."""
+        import json  # `cospan --help` has no use for it
+
         line = json.dumps(document, allow_nan=False)
         try:
             with self._lock:

@@ -7,9 +7,9 @@ import difflib
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
-from pydantic import AfterValidator, Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError, create_model
 from pydantic_settings import (
     BaseSettings,
     InitSettingsSource,
@@ -17,7 +17,9 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
-from cospan.core.method import DEFAULT_MIN_STEPS
+from cospan.core import fields
+from cospan.core.method import DEFAULT_MIN_STEPS, Method
+from cospan.core.run_fields import RunFields
 from cospan.wire.address import parse_address, parse_host, parse_listening
 from cospan.wire.errors import InvalidValueError
 from cospan.wire.files.safe_files import MAX_TOML_BYTES, read_text
@@ -50,55 +52,32 @@ _Address: TypeAlias = Annotated[str, _checked(lambda text: parse_address(text, "
 _Listening: TypeAlias = Annotated[str, _checked(lambda text: parse_listening(text, ""))]
 
 
-class Settings(BaseSettings):
+def _fields_of(kind: type[Any]) -> dict[str, Any]:
+    """The settings of a dataclass: their types, and what their values must be."""
+    return {
+        name: (field.type | None, Field(None, description=field.allowed))
+        for name, field in fields.settings(kind).items()
+    }
+
+
+if TYPE_CHECKING:
+    _RunSettings = BaseSettings  # `Settings.of` gives the values of the fields that are made here
+else:
+    _OF_A_RUN = _fields_of(RunFields) | _fields_of(Method)
+    _RunSettings = create_model("_RunSettings", __base__=BaseSettings, **_OF_A_RUN)
+
+
+class Settings(_RunSettings):
     """What all commands can be told; a description says what a value must be."""
 
     model_config = SettingsConfigDict(env_prefix=_PREFIX, env_ignore_empty=True, extra="forbid")
 
-    agents: int | None = Field(None, description="a whole number, 1 or more")
-    rounds: int | None = Field(None, description="a whole number, 0 or more")
-    feature_dim: int | None = Field(None, description="a whole number, 1 or more")
-    fingerprint: str | None = Field(None, description="a text")
+    preset: Literal["paper", "practical", "compact"] | None = Field(None, description="paper, practical or compact")
     index: int | None = Field(None, ge=0, description="a whole number, 0 or more")
     ids: str | None = Field(None, description="ranges of sites, as 0-999")
     processes: int | None = Field(None, ge=1, description="a whole number, 1 or more")
-    seed: int | None = Field(None, description="a whole number, 0 or more")
-    rank: int | None = Field(None, description="a whole number, 1 or more")
-    steps_per_round: int | None = Field(None, description="a whole number, 1 or more")
-    preset: Literal["paper", "practical", "compact"] | None = Field(None, description="paper, practical or compact")
-    head_update: Literal["end-of-round", "every-step", "least-squares", "full-history"] | None = Field(
-        None, description="end-of-round, every-step, least-squares or full-history"
-    )
-    head_step: float | None = Field(None, description="a number above 0")
-    gain_step: float | None = Field(None, description="a number above 0, at most 1")
-    head_radius: float | None = Field(None, description="a number above 0, or inf")
-    basis_step: float | None = Field(None, description="a number, 0 or more")
-    implicit_head_step: bool | None = Field(None, description="true or false")
-    preconditioned: bool | None = Field(None, description="true or false")
-    preconditioner_floor: float | None = Field(None, description="a number above 0")
-    decay_horizon: float | None = Field(None, description="a number, 0 or more")
-    decay_power: float | None = Field(None, description="a number, 0 to 1")
-    trace_decay: float | None = Field(None, description="a number, 0 or more and below 1")
-    forgetting: float | None = Field(None, description="a number, 0 or more")
-    row_scaled: bool | None = Field(None, description="true or false")
-    reward_scaled: bool | None = Field(None, description="true or false")
-    explained_power: float | None = Field(None, description="a number, 0 or more")
-    warm_up_rounds: int | None = Field(None, description="a whole number: 0, or 2 or more")
-    aggregation: Literal["mean", "clipped", "trimmed", "geometric-median"] | None = Field(
-        None, description="mean, clipped, trimmed or geometric-median"
-    )
-    trimmed_share: float | None = Field(None, description="a number above 0 and below 0.5")
-    clip_norm: float | None = Field(None, description="a number, 0 or more")
-    largest_turn: float | None = Field(None, description="a number of degrees, 0.01 to 90")
     baseline: bool | None = Field(None, description="true or false")
     share_td_error: bool = Field(False, description="true or false")
-    session_timeout_seconds: float | None = Field(None, description="a number above 0")
-    round_timeout_seconds: float | None = Field(None, description="a number above 0")
-    participation: Literal["all", "quorum"] | None = Field(None, description="all or quorum")
-    quorum: float | None = Field(None, description="a share below 1, or a number of agents")
-    deadline_seconds: float | None = Field(None, description="a number above 0, or 0 for a learnt one")
-    max_staleness: int | None = Field(None, description="a whole number, 0 or more")
-    min_agents: int | None = Field(None, description="a whole number, 0 or more")
     start_seconds: float | None = Field(None, gt=0, allow_inf_nan=False, description="a number above 0")
     progress_timeout_seconds: float = Field(60.0, ge=0, allow_inf_nan=False, description="a number, 0 or more")
     min_steps_per_round: int = Field(DEFAULT_MIN_STEPS, ge=1, lt=2**32, description="a whole number, 1 to 2^32 − 1")
@@ -134,6 +113,11 @@ class Settings(BaseSettings):
     upstream_tls_key: str | None = Field(None, description="a file")
     upstream_tls_ca: str | None = Field(None, description="a file")
     coordinator: _Address = Field("127.0.0.1:50051", description="HOST:PORT, [IPV6]:PORT or unix:PATH")
+
+    def of(self, kind: type[Any]) -> dict[str, Any]:
+        """The values that are set of the fields of `RunFields` or `Method`, under the fields' names."""
+        values = {field.name: getattr(self, name) for name, field in fields.settings(kind).items()}
+        return {name: value for name, value in values.items() if value is not None}
 
     @property
     def further_hosts(self) -> tuple[str, ...]:

@@ -1,33 +1,24 @@
 """From settings, a workload, or the file of an earlier run, to the specification of a run."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cospan.cli.settings.layers import Settings, load_settings
 from cospan.client.learning.default_run import checked, new_specification
-from cospan.core.method import PRESETS, Aggregation, HeadUpdate, Method
-from cospan.core.specification import Participation, RunSpecification
+from cospan.core import fields
+from cospan.core.method import PRESETS, Method
+from cospan.core.run_fields import Participation, RunFields
+from cospan.core.specification import RunSpecification
 from cospan.wire.errors import InvalidValueError
 from cospan.wire.files.spec_file import load_spec
 
 if TYPE_CHECKING:  # a coordinator that resumes a stored run needs no workload, and imports neither it nor Gymnasium
     from cospan.client.workload import Site, Workload
 
-_OF_METHOD = tuple(field.name for field in fields(Method))
-_OF_FEATURES = ("feature_dim", "fingerprint")
-_OF_QUORUM = ("quorum", "deadline_seconds", "max_staleness")
-_OF_RUN = (
-    "agents",
-    "rounds",
-    "seed",
-    "rank",
-    "session_timeout_seconds",
-    "round_timeout_seconds",
-    "min_agents",
-    *_OF_QUORUM,
-)
+_OF_A_SPECIFICATION = fields.settings(RunFields).keys() | fields.settings(Method).keys() | {"preset"}
+"""Settings that a specification file sets; where one is given, only flags stand above it."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -171,19 +162,13 @@ def plan_alone(flags: Mapping[str, Any], config: Path | None, *, spec_file: Path
         RunFileError: `spec_file` is no specification.
     """
     settings, base = _layers(flags, config, spec_file)
-    if base is None and (settings.feature_dim is None or settings.rank is None):
+    if base is None and not {"feature_dim", "rank"} <= settings.of(RunFields).keys():
         raise InvalidValueError(
             "the coordinator knows neither d nor r; name a workload with --workload, or say both "
             "--feature-dim and --rank, or give the --spec of a run"
         )
     start = base or new_specification("", 1, None, None, rounds)
-    dim, fingerprint = settings.feature_dim, settings.fingerprint
-    found = replace(
-        _with_settings(start, settings),
-        feature_dim=start.feature_dim if dim is None else dim,
-        feature_fingerprint=start.feature_fingerprint if fingerprint is None else fingerprint,
-    )
-    return RunPlan(checked(found), settings)
+    return RunPlan(checked(_with_settings(start, settings)), settings)
 
 
 def preset_of(method: Method) -> str | None:
@@ -203,30 +188,17 @@ def _layers(
 
 def _only_flags(settings: Settings, flags: Mapping[str, Any]) -> Settings:
     """The settings without those of a specification that no flag says."""
-    layered = (*_OF_RUN, *_OF_METHOD, *_OF_FEATURES, "preset", "participation")
-    return settings.model_copy(update=dict.fromkeys(name for name in layered if name not in flags))
+    return settings.model_copy(update=dict.fromkeys(_OF_A_SPECIFICATION - flags.keys()))
 
 
 def _with_settings(start: RunSpecification, settings: Settings) -> RunSpecification:
-    said = {name: getattr(settings, name) for name in _OF_RUN}
-    constants = {name: getattr(settings, name) for name in _OF_METHOD}
-    if constants["head_update"] is not None:
-        constants["head_update"] = HeadUpdate(constants["head_update"])
-    if constants["aggregation"] is not None:
-        constants["aggregation"] = Aggregation(constants["aggregation"])
-    method = start.method
+    """The specification with all that is set; who sets a quorum need not set the participation as well."""
+    method, values = start.method, settings.of(RunFields)
     if settings.preset is not None:
         method = PRESETS[settings.preset](method.steps_per_round)
-    method = replace(method, **{name: value for name, value in constants.items() if value is not None})
-    start = replace(start, participation=_participation(start, settings))
-    return replace(start, method=method, **{name: value for name, value in said.items() if value is not None})
-
-
-def _participation(start: RunSpecification, settings: Settings) -> Participation:
-    """Whom rounds wait for: who names a quorum need not say that there is one."""
-    if settings.participation is not None:
-        return Participation(settings.participation)
-    return Participation.QUORUM if settings.quorum else start.participation
+    if values.get("quorum"):
+        values.setdefault("participation", Participation.QUORUM)
+    return replace(start, method=replace(method, **settings.of(Method)), **values)
 
 
 def _check_same_workload(base: RunSpecification, reference: str | None, spec_file: Path | None) -> None:

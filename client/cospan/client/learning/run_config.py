@@ -10,7 +10,8 @@ from cospan.client.environment.workload_loader import load_workload, make_site
 from cospan.client.learning.default_run import DEFAULT_PRESET, DEFAULT_ROUNDS, checked, new_specification
 from cospan.client.workload import Site, Workload
 from cospan.core.method import PRESETS, Aggregation, HeadUpdate, Method
-from cospan.core.specification import Participation, RunSpecification
+from cospan.core.run_fields import Participation
+from cospan.core.specification import RunSpecification
 from cospan.wire.errors import InvalidValueError, WorkloadBehaviourError
 
 _KINDS: dict[str, type[Enum]] = {

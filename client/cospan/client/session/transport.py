@@ -15,13 +15,9 @@ from cospan.core.specification import RunSpecification
 from cospan.rpc.v1 import coordinator_service_pb2 as pb
 from cospan.wire.address import parse_address
 from cospan.wire.codec.error_status import from_rpc_error
-from cospan.wire.codec.messages import (
-    decode_coordinator_message,
-    decode_specification,
-    decode_stamp,
-    encode_agent_message,
-)
+from cospan.wire.codec.messages import decode_coordinator_message, decode_stamp, encode_agent_message
 from cospan.wire.codec.past_rounds import decode_recalled
+from cospan.wire.codec.specification import decode_specification
 from cospan.wire.errors import CoordinatorUnavailableError, CospanError
 from cospan.wire.limits import client_options, max_message_bytes, max_recalled_bytes
 from cospan.wire.messages import AgentMessage, BasisUpdate, CoordinatorMessage, RecalledRounds, Stamp

@@ -1,55 +1,28 @@
-"""Protobuf ↔ domain values.
+"""The messages of agents and coordinator ↔ protobuf.
 
 Decoding checks everything before anything is used, and raises only InvalidMessageError.
 """
 
 import math
 from collections.abc import Sequence
-from enum import Enum
-from typing import Any, TypeVar
 
 import numpy as np
 from jaxtyping import Float
 
 from cospan.core.aggregation.basis_update import Contribution
 from cospan.core.linalg.matrices import DenseMatrix, FactoredMatrix, Gradient
-from cospan.core.method import Aggregation, HeadUpdate, Method
-from cospan.core.specification import (
-    MAX_NAME,
-    Participation,
-    RunSpecification,
-    agent_id_problem,
-    unprintable_problem,
-)
+from cospan.core.specification import MAX_NAME, RunSpecification, agent_id_problem
 from cospan.rpc.v1 import coordinator_service_pb2 as pb
 from cospan.rpc.v1 import matrix_pb2, run_pb2
 from cospan.wire import messages as m
 from cospan.wire.codec.bounds import check_basis, check_contribution
+from cospan.wire.codec.checks import bounded_text, from_enum, identifier, require
+from cospan.wire.codec.matrices import decode_matrix, decode_shaped, encode_matrix, fill_matrix
+from cospan.wire.codec.specification import decode_specification, encode_specification
 from cospan.wire.errors import InvalidMessageError
 from cospan.wire.limits import MAX_GROUP, MAX_ROUND
 from cospan.wire.text import MAX_TEXT, printable
 
-_E = TypeVar("_E", bound=Enum)
-_DTYPES: dict[int, np.dtype[Any]] = {
-    matrix_pb2.DATA_TYPE_FLOAT64: np.dtype("<f8"),
-    matrix_pb2.DATA_TYPE_FLOAT32: np.dtype("<f4"),
-}
-_HEAD_UPDATES = {
-    HeadUpdate.END_OF_ROUND: run_pb2.HEAD_UPDATE_END_OF_ROUND,
-    HeadUpdate.EVERY_STEP: run_pb2.HEAD_UPDATE_EVERY_STEP,
-    HeadUpdate.LEAST_SQUARES: run_pb2.HEAD_UPDATE_LEAST_SQUARES,
-    HeadUpdate.FULL_HISTORY: run_pb2.HEAD_UPDATE_FULL_HISTORY,
-}
-_AGGREGATION = {
-    Aggregation.MEAN: run_pb2.AGGREGATION_POLICY_MEAN,
-    Aggregation.CLIPPED: run_pb2.AGGREGATION_POLICY_CLIPPED,
-    Aggregation.TRIMMED: run_pb2.AGGREGATION_POLICY_TRIMMED,
-    Aggregation.GEOMETRIC_MEDIAN: run_pb2.AGGREGATION_POLICY_GEOMETRIC_MEDIAN,
-}
-_PARTICIPATION = {
-    Participation.ALL: run_pb2.PARTICIPATION_POLICY_ALL,
-    Participation.QUORUM: run_pb2.PARTICIPATION_POLICY_QUORUM,
-}
 _DISPOSITION = {
     m.Disposition.DUPLICATE: pb.GRADIENT_DISPOSITION_DUPLICATE,
     m.Disposition.LATE: pb.GRADIENT_DISPOSITION_LATE,
@@ -73,180 +46,6 @@ AGENT_PHASE = {
     m.AgentPhase.LOST: pb.AGENT_PHASE_LOST,
     m.AgentPhase.GONE: pb.AGENT_PHASE_GONE,
 }
-
-
-def from_enum(table: dict[_E, Any], number: int, field: str) -> _E:
-    for value, wire_number in table.items():
-        if wire_number == number:
-            return value
-    raise InvalidMessageError(f"{field} is {number}, which is not a value of this protocol")
-
-
-def _require(ok: bool, text: str) -> None:
-    if not ok:
-        raise InvalidMessageError(text)
-
-
-def _text(value: str, field: str, most: int = MAX_TEXT) -> str:
-    if len(value) > most:
-        raise InvalidMessageError(f"{field} has {len(value)} characters; at most {most} are allowed")
-    return value
-
-
-def _name(value: str, field: str, most: int) -> str:
-    """A text that identifies something: bounded, and printable as it is; see `cospan.wire.text`."""
-    problem = unprintable_problem(field, _text(value, field, most))
-    _require(problem is None, problem or "")
-    return value
-
-
-# Matrices -----------------------------------------------------------------------------------------------------
-
-
-def encode_matrix(values: Float[np.ndarray, "rows columns"]) -> matrix_pb2.Matrix:
-    """A float64 or float32 array as a Matrix message of the same element type."""
-    message = matrix_pb2.Matrix()
-    _fill_matrix(message, values)
-    return message
-
-
-def _fill_matrix(message: matrix_pb2.Matrix, values: Float[np.ndarray, "rows columns"]) -> None:
-    """Writes an array into a message where that lies: a message put into another is copied, with its numbers."""
-    single = values.dtype == np.float32
-    message.rows, message.columns = values.shape
-    message.data_type = matrix_pb2.DATA_TYPE_FLOAT32 if single else matrix_pb2.DATA_TYPE_FLOAT64
-    message.data = np.ascontiguousarray(values, dtype="<f4" if single else "<f8").tobytes()
-
-
-def decode_matrix(message: matrix_pb2.Matrix, field: str) -> Float[np.ndarray, "rows columns"]:
-    """A read-only view of the message's bytes.
-
-    Raises:
-        InvalidMessageError: unknown element type, an empty or wrong size, or an entry that is not finite.
-    """
-    dtype = _DTYPES.get(message.data_type)
-    if dtype is None:
-        raise InvalidMessageError(f"{field}.data_type is {message.data_type}; it must be float64 or float32")
-    # Not by `_require`: its texts, made whether they are needed or not, would cost more than all the rest here.
-    rows, columns, data = message.rows, message.columns, message.data
-    if rows == 0 or columns == 0:
-        raise InvalidMessageError(f"{field} is {rows} × {columns}; both must be 1 or more")
-    expected = rows * columns * dtype.itemsize
-    if len(data) != expected:
-        raise InvalidMessageError(
-            f"{field}.data has {len(data)} bytes; {rows} × {columns} of {dtype.name} are {expected}"
-        )
-    values: np.ndarray = np.frombuffer(data, dtype=dtype).reshape(rows, columns)
-    if not np.isfinite(values).all():
-        raise InvalidMessageError(f"{field} has an entry that is not finite")
-    return values
-
-
-def decode_shaped(message: matrix_pb2.Matrix, field: str, rows: int, columns: int) -> Float[np.ndarray, "a b"]:
-    """A matrix whose shape is known beforehand; the shape is checked before the bytes are looked at."""
-    if message.rows != rows or message.columns != columns:
-        raise InvalidMessageError(
-            f"{field} is {message.rows} × {message.columns}; this run needs {rows} × {columns}"
-        )
-    return decode_matrix(message, field)
-
-
-# The specification --------------------------------------------------------------------------------------------
-
-
-def encode_specification(spec: RunSpecification) -> run_pb2.RunSpecification:
-    """A specification as its message."""
-    method = spec.method
-    return run_pb2.RunSpecification(
-        workload=spec.workload,
-        feature_dim=spec.feature_dim,
-        rank=spec.rank,
-        feature_fingerprint=spec.feature_fingerprint,
-        agents=spec.agents,
-        rounds=spec.rounds,
-        seed=spec.seed,
-        method=run_pb2.Method(
-            steps_per_round=method.steps_per_round,
-            head_update=_HEAD_UPDATES[method.head_update],
-            head_step=method.head_step,
-            gain_step=method.gain_step,
-            head_radius=method.head_radius,
-            basis_step=method.basis_step,
-            implicit_head_step=method.implicit_head_step,
-            preconditioned=method.preconditioned,
-            preconditioner_floor=method.preconditioner_floor,
-            decay_horizon=method.decay_horizon,
-            decay_power=method.decay_power,
-            trace_decay=method.trace_decay,
-            forgetting=method.forgetting,
-            row_scaled=method.row_scaled,
-            reward_scaled=method.reward_scaled,
-            explained_power=method.explained_power,
-            warm_up_rounds=method.warm_up_rounds,
-            aggregation=_AGGREGATION[method.aggregation],
-            trimmed_share=method.trimmed_share,
-            clip_norm=method.clip_norm,
-            largest_turn=method.largest_turn,
-        ),
-        participation=_PARTICIPATION[spec.participation],
-        session_timeout_seconds=spec.session_timeout_seconds,
-        round_timeout_seconds=spec.round_timeout_seconds,
-        quorum=spec.quorum,
-        deadline_seconds=spec.deadline_seconds,
-        max_staleness=spec.max_staleness,
-        min_agents=spec.min_agents,
-    )
-
-
-def decode_specification(message: run_pb2.RunSpecification) -> RunSpecification:
-    """A specification from its message.
-
-    Raises:
-        InvalidMessageError: a value is out of its range; the text names every one.
-    """
-    method = message.method
-    spec = RunSpecification(
-        workload=_text(message.workload, "workload", MAX_NAME),
-        feature_dim=message.feature_dim,
-        rank=message.rank,
-        feature_fingerprint=_text(message.feature_fingerprint, "feature_fingerprint", MAX_NAME),
-        agents=message.agents,
-        rounds=message.rounds,
-        seed=message.seed,
-        method=Method(
-            steps_per_round=method.steps_per_round,
-            head_update=from_enum(_HEAD_UPDATES, method.head_update, "method.head_update"),
-            head_step=method.head_step,
-            gain_step=method.gain_step,
-            head_radius=method.head_radius,
-            basis_step=method.basis_step,
-            implicit_head_step=method.implicit_head_step,
-            preconditioned=method.preconditioned,
-            preconditioner_floor=method.preconditioner_floor,
-            decay_horizon=method.decay_horizon,
-            decay_power=method.decay_power,
-            trace_decay=method.trace_decay,
-            forgetting=method.forgetting,
-            row_scaled=method.row_scaled,
-            reward_scaled=method.reward_scaled,
-            explained_power=method.explained_power,
-            warm_up_rounds=method.warm_up_rounds,
-            aggregation=from_enum(_AGGREGATION, method.aggregation, "method.aggregation"),
-            trimmed_share=method.trimmed_share,
-            clip_norm=method.clip_norm,
-            largest_turn=method.largest_turn,
-        ),
-        participation=from_enum(_PARTICIPATION, message.participation, "participation"),
-        session_timeout_seconds=message.session_timeout_seconds,
-        round_timeout_seconds=message.round_timeout_seconds,
-        quorum=message.quorum,
-        deadline_seconds=message.deadline_seconds,
-        max_staleness=message.max_staleness,
-        min_agents=message.min_agents,
-    )
-    problems = spec.problems()
-    _require(not problems, "; ".join(problems))
-    return spec
 
 
 # What agents say ----------------------------------------------------------------------------------------------
@@ -281,7 +80,7 @@ def decode_agent_message(request: pb.CollaborateRequest, spec: RunSpecification)
         case "heartbeat":
             return m.Heartbeat(request.heartbeat.saved_rounds)
         case "leave":
-            return m.Leave(printable(_text(request.leave.cause, "leave.cause")), request.leave.returning)
+            return m.Leave(printable(bounded_text(request.leave.cause, "leave.cause")), request.leave.returning)
         case "join":
             return _decode_join(request.join)
         case _:
@@ -310,24 +109,24 @@ def _decode_join(message: pb.Join) -> m.Join:
     resumption = None
     if message.HasField("resumption"):
         resumption = m.Resumption(
-            session_token=_name(message.resumption.session_token, "join.resumption.session_token", 128),
-            run_id=_name(message.resumption.run_id, "join.resumption.run_id", 128),
+            session_token=identifier(message.resumption.session_token, "join.resumption.session_token", 128),
+            run_id=identifier(message.resumption.run_id, "join.resumption.run_id", 128),
             last_round=message.resumption.last_round,
         )
-    _require(bool(message.instance_id), "join.instance_id is empty; a random name per process is needed")
-    _require(
+    require(bool(message.instance_id), "join.instance_id is empty; a random name per process is needed")
+    require(
         bool(message.agent_ids) != bool(message.site_claim_id),
         "join names neither agents nor the holder of a site, or both; it must be one of the two",
     )
     holder_problem = agent_id_problem(message.site_claim_id) if message.site_claim_id else None
-    _require(holder_problem is None, f"join.site_claim_id: {holder_problem}")
+    require(holder_problem is None, f"join.site_claim_id: {holder_problem}")
     return m.Join(
-        instance_id=_name(message.instance_id, "join.instance_id", 64),
+        instance_id=identifier(message.instance_id, "join.instance_id", 64),
         agent_ids=_agent_ids(message.agent_ids, "join.agent_ids"),
         feature_dim=message.feature_dim,
-        feature_fingerprint=_name(message.feature_fingerprint, "join.feature_fingerprint", MAX_NAME),
-        workload=_name(message.workload, "join.workload", MAX_NAME),
-        client_version=_name(message.client_version, "join.client_version", 64),
+        feature_fingerprint=identifier(message.feature_fingerprint, "join.feature_fingerprint", MAX_NAME),
+        workload=identifier(message.workload, "join.workload", MAX_NAME),
+        client_version=identifier(message.client_version, "join.client_version", 64),
         resumption=resumption,
         site_claim_id=message.site_claim_id,
         keeps_state=message.keeps_state,
@@ -338,12 +137,12 @@ def _agent_ids(names: Sequence[str], field: str) -> tuple[str, ...]:
     """The names in sorted order, so that a set of agents has one spelling."""
     if not names:
         return ()  # of a gradient: all agents of the process
-    _require(len(names) <= MAX_GROUP, f"{field} has {len(names)} names; a process hosts at most {MAX_GROUP}")
+    require(len(names) <= MAX_GROUP, f"{field} has {len(names)} names; a process hosts at most {MAX_GROUP}")
     listed = sorted(names)
-    _require(len(set(listed)) == len(listed), f"{field} names an agent twice")
+    require(len(set(listed)) == len(listed), f"{field} names an agent twice")
     for name in listed:
         problem = agent_id_problem(name)
-        _require(problem is None, f"{field}: {problem}")
+        require(problem is None, f"{field}: {problem}")
     return tuple(listed)
 
 
@@ -356,14 +155,14 @@ def _fill_gradient(message: pb.SubspaceGradient, upload: m.GradientUpload) -> No
     message.bounded_agent_ids.extend(upload.bounded)
     match contribution.gradient:
         case DenseMatrix(values=values):
-            _fill_matrix(message.dense, values)
+            fill_matrix(message.dense, values)
         case FactoredMatrix(left=left, right=right):
-            _fill_matrix(message.factored.left, left)
-            _fill_matrix(message.factored.right, right)
+            fill_matrix(message.factored.left, left)
+            fill_matrix(message.factored.right, right)
     if contribution.head_second_moment is not None:
-        _fill_matrix(message.head_second_moment, contribution.head_second_moment)
+        fill_matrix(message.head_second_moment, contribution.head_second_moment)
     if contribution.row_sums is not None:
-        _fill_matrix(message.row_sums, contribution.row_sums[:, None])
+        fill_matrix(message.row_sums, contribution.row_sums[:, None])
 
 
 def _decode_gradient(message: pb.SubspaceGradient, spec: RunSpecification) -> m.GradientUpload:
@@ -372,7 +171,7 @@ def _decode_gradient(message: pb.SubspaceGradient, spec: RunSpecification) -> m.
     moment = None
     if message.HasField("head_second_moment"):
         moment = decode_shaped(message.head_second_moment, "gradient.head_second_moment", spec.rank, spec.rank)
-    _require(
+    require(
         moment is not None or not spec.method.preconditioned,
         "gradient.head_second_moment is missing; this run preconditions with it",
     )
@@ -414,7 +213,7 @@ def _decode_payload(message: pb.SubspaceGradient, spec: RunSpecification) -> Gra
             return DenseMatrix(decode_shaped(message.dense, "gradient.dense", d, r))
         case "factored":
             factors = message.factored.left.columns
-            _require(1 <= factors <= r, f"gradient.factored has {factors} factors; it must be 1 to the rank {r}")
+            require(1 <= factors <= r, f"gradient.factored has {factors} factors; it must be 1 to the rank {r}")
             return FactoredMatrix(
                 left=decode_shaped(message.factored.left, "gradient.factored.left", d, factors),
                 right=decode_shaped(message.factored.right, "gradient.factored.right", r, factors),
@@ -425,11 +224,11 @@ def _decode_payload(message: pb.SubspaceGradient, spec: RunSpecification) -> Gra
 
 def _decode_estimates(message: pb.SubspaceGradient, feature_dim: int) -> DenseMatrix:
     """[a b] of a warm-up's last round. Their products are averaged, so no sum over agents can stand for them."""
-    _require(
+    require(
         message.WhichOneof("payload") == "dense",
         f"gradient.payload of round {message.round} must be dense: the two estimates of the warm-up, side by side",
     )
-    _require(
+    require(
         message.weight == 1.0,
         f"gradient.weight is {message.weight}; the estimates of round {message.round} must be one agent's",
     )
@@ -461,7 +260,7 @@ def decode_stamp(message: run_pb2.StateStamp) -> m.Stamp:
             f"stamp has incarnation {incarnation}, round {number} and durable round {durable}; each must be at "
             f"most {MAX_ROUND}"
         )
-    return m.Stamp(_name(run_id, "stamp.run_id", 128), incarnation, number, durable)
+    return m.Stamp(identifier(run_id, "stamp.run_id", 128), incarnation, number, durable)
 
 
 def encode_coordinator_message(message: m.CoordinatorMessage) -> pb.CollaborateResponse:
@@ -522,7 +321,7 @@ def decode_coordinator_message(response: pb.CollaborateResponse) -> m.Coordinato
             )
         case "drain":
             seconds = response.drain.resume_after_seconds
-            _require(
+            require(
                 math.isfinite(seconds) and seconds >= 0.0,
                 f"drain.resume_after_seconds is {seconds}; it must be 0 or more and finite",
             )
@@ -547,13 +346,13 @@ def _decode_welcome(stamp: m.Stamp, message: pb.Welcome) -> m.Welcome:
     basis = decode_shaped(message.basis, "welcome.basis", spec.feature_dim, spec.rank)
     check_basis(basis, "welcome.basis")
     started = message.coordinator_started_seconds
-    _require(
+    require(
         math.isfinite(started) and started >= 0.0,
         f"welcome.coordinator_started_seconds is {started}; it must be 0 or more and finite",
     )
     return m.Welcome(
         stamp=stamp,
-        session_token=_name(message.session_token, "welcome.session_token", 128),
+        session_token=identifier(message.session_token, "welcome.session_token", 128),
         specification=spec,
         basis=basis,
         first_round=message.first_round,

@@ -3,7 +3,8 @@
 from cospan.core.specification import RunSpecification
 from cospan.rpc.v1 import coordinator_service_pb2 as pb
 from cospan.wire.codec.bounds import check_basis
-from cospan.wire.codec.messages import decode_shaped, encode_matrix, encode_stamp
+from cospan.wire.codec.matrices import decode_shaped, encode_matrix
+from cospan.wire.codec.messages import encode_stamp
 from cospan.wire.errors import InvalidMessageError
 from cospan.wire.messages import RecalledRounds, Stamp
 

@@ -6,21 +6,21 @@ What is decoded can be shown as it is: names are names, sentences are printable,
 import math
 from collections.abc import Iterable
 
-from cospan.core.specification import MAX_SECONDS, agent_id_problem
+from cospan.core.run_fields import MAX_SECONDS
+from cospan.core.specification import agent_id_problem
 from cospan.rpc.v1 import coordinator_service_pb2 as pb
 from cospan.wire import messages as m
+from cospan.wire.codec.checks import from_enum
+from cospan.wire.codec.matrices import encode_matrix
 from cospan.wire.codec.messages import (
     AGENT_PHASE,
     FINISH_CAUSE,
     RUN_PHASE,
     decode_basis,
-    decode_specification,
     decode_stamp,
-    encode_matrix,
-    encode_specification,
     encode_stamp,
-    from_enum,
 )
+from cospan.wire.codec.specification import decode_specification, encode_specification
 from cospan.wire.errors import InvalidMessageError
 from cospan.wire.limits import MAX_ROUND, most_known_agents
 from cospan.wire.text import printable

@@ -24,23 +24,23 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x63ospan/rpc/v1/run.proto\x12\rcospan.rpc.v1\"\x9a\x04\n\x06Method\x12\x17\n\x0fsteps_per_round\x18\x01 \x01(\r\x12.\n\x0bhead_update\x18\x02 \x01(\x0e\x32\x19.cospan.rpc.v1.HeadUpdate\x12\x11\n\thead_step\x18\x03 \x01(\x01\x12\x11\n\tgain_step\x18\x04 \x01(\x01\x12\x13\n\x0bhead_radius\x18\x05 \x01(\x01\x12\x12\n\nbasis_step\x18\x06 \x01(\x01\x12\x1a\n\x12implicit_head_step\x18\x07 \x01(\x08\x12\x16\n\x0epreconditioned\x18\x08 \x01(\x08\x12\x1c\n\x14preconditioner_floor\x18\t \x01(\x01\x12\x15\n\rdecay_horizon\x18\n \x01(\x01\x12\x13\n\x0b\x64\x65\x63\x61y_power\x18\x0b \x01(\x01\x12\x13\n\x0btrace_decay\x18\x0c \x01(\x01\x12\x12\n\nforgetting\x18\r \x01(\x01\x12\x12\n\nrow_scaled\x18\x0e \x01(\x08\x12\x15\n\rreward_scaled\x18\x0f \x01(\x08\x12\x17\n\x0f\x65xplained_power\x18\x11 \x01(\x01\x12\x16\n\x0ewarm_up_rounds\x18\x10 \x01(\r\x12\x35\n\x0b\x61ggregation\x18\x12 \x01(\x0e\x32 .cospan.rpc.v1.AggregationPolicy\x12\x15\n\rtrimmed_share\x18\x13 \x01(\x01\x12\x11\n\tclip_norm\x18\x14 \x01(\x01\x12\x14\n\x0clargest_turn\x18\x15 \x01(\x01\"\x89\x03\n\x10RunSpecification\x12\x10\n\x08workload\x18\x01 \x01(\t\x12\x13\n\x0b\x66\x65\x61ture_dim\x18\x02 \x01(\r\x12\x0c\n\x04rank\x18\x03 \x01(\r\x12\x1b\n\x13\x66\x65\x61ture_fingerprint\x18\x04 \x01(\t\x12\x0e\n\x06\x61gents\x18\x05 \x01(\r\x12\x0e\n\x06rounds\x18\x06 \x01(\x04\x12\x0c\n\x04seed\x18\x07 \x01(\x04\x12%\n\x06method\x18\x08 \x01(\x0b\x32\x15.cospan.rpc.v1.Method\x12\x39\n\rparticipation\x18\t \x01(\x0e\x32\".cospan.rpc.v1.ParticipationPolicy\x12\x1f\n\x17session_timeout_seconds\x18\n \x01(\x01\x12\x1d\n\x15round_timeout_seconds\x18\x0b \x01(\x01\x12\x0e\n\x06quorum\x18\x0c \x01(\x01\x12\x18\n\x10\x64\x65\x61\x64line_seconds\x18\r \x01(\x01\x12\x15\n\rmax_staleness\x18\x0e \x01(\r\x12\x12\n\nmin_agents\x18\x0f \x01(\r\"W\n\nStateStamp\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x13\n\x0bincarnation\x18\x02 \x01(\x04\x12\r\n\x05round\x18\x03 \x01(\x04\x12\x15\n\rdurable_round\x18\x04 \x01(\x04*\xa0\x01\n\nHeadUpdate\x12\x1b\n\x17HEAD_UPDATE_UNSPECIFIED\x10\x00\x12\x1c\n\x18HEAD_UPDATE_END_OF_ROUND\x10\x01\x12\x1a\n\x16HEAD_UPDATE_EVERY_STEP\x10\x02\x12\x1d\n\x19HEAD_UPDATE_LEAST_SQUARES\x10\x03\x12\x1c\n\x18HEAD_UPDATE_FULL_HISTORY\x10\x04*z\n\x13ParticipationPolicy\x12$\n PARTICIPATION_POLICY_UNSPECIFIED\x10\x00\x12\x1c\n\x18PARTICIPATION_POLICY_ALL\x10\x01\x12\x1f\n\x1bPARTICIPATION_POLICY_QUORUM\x10\x02*\xbd\x01\n\x11\x41ggregationPolicy\x12\"\n\x1e\x41GGREGATION_POLICY_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x41GGREGATION_POLICY_MEAN\x10\x01\x12\x1e\n\x1a\x41GGREGATION_POLICY_CLIPPED\x10\x02\x12\x1e\n\x1a\x41GGREGATION_POLICY_TRIMMED\x10\x03\x12\'\n#AGGREGATION_POLICY_GEOMETRIC_MEDIAN\x10\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x63ospan/rpc/v1/run.proto\x12\rcospan.rpc.v1\"\xae\x04\n\x06Method\x12\x17\n\x0fsteps_per_round\x18\x01 \x01(\r\x12.\n\x0bhead_update\x18\x02 \x01(\x0e\x32\x19.cospan.rpc.v1.HeadUpdate\x12\x11\n\thead_step\x18\x03 \x01(\x01\x12\x11\n\tgain_step\x18\x04 \x01(\x01\x12\x13\n\x0bhead_radius\x18\x05 \x01(\x01\x12\x12\n\nbasis_step\x18\x06 \x01(\x01\x12\x1a\n\x12implicit_head_step\x18\x07 \x01(\x08\x12\x16\n\x0epreconditioned\x18\x08 \x01(\x08\x12\x1c\n\x14preconditioner_floor\x18\t \x01(\x01\x12\x15\n\rdecay_horizon\x18\n \x01(\x01\x12\x13\n\x0b\x64\x65\x63\x61y_power\x18\x0b \x01(\x01\x12\x13\n\x0btrace_decay\x18\x0c \x01(\x01\x12\x12\n\nforgetting\x18\r \x01(\x01\x12\x12\n\nrow_scaled\x18\x0e \x01(\x08\x12\x15\n\rreward_scaled\x18\x0f \x01(\x08\x12\x17\n\x0f\x65xplained_power\x18\x11 \x01(\x01\x12\x16\n\x0ewarm_up_rounds\x18\x10 \x01(\r\x12\x35\n\x0b\x61ggregation\x18\x12 \x01(\x0e\x32 .cospan.rpc.v1.AggregationPolicy\x12\x15\n\rtrimmed_share\x18\x13 \x01(\x01\x12\x11\n\tclip_norm\x18\x14 \x01(\x01\x12\x14\n\x0clargest_turn\x18\x15 \x01(\x01\x12\x12\n\nfirst_turn\x18\x16 \x01(\x01\"\x89\x03\n\x10RunSpecification\x12\x10\n\x08workload\x18\x01 \x01(\t\x12\x13\n\x0b\x66\x65\x61ture_dim\x18\x02 \x01(\r\x12\x0c\n\x04rank\x18\x03 \x01(\r\x12\x1b\n\x13\x66\x65\x61ture_fingerprint\x18\x04 \x01(\t\x12\x0e\n\x06\x61gents\x18\x05 \x01(\r\x12\x0e\n\x06rounds\x18\x06 \x01(\x04\x12\x0c\n\x04seed\x18\x07 \x01(\x04\x12%\n\x06method\x18\x08 \x01(\x0b\x32\x15.cospan.rpc.v1.Method\x12\x39\n\rparticipation\x18\t \x01(\x0e\x32\".cospan.rpc.v1.ParticipationPolicy\x12\x1f\n\x17session_timeout_seconds\x18\n \x01(\x01\x12\x1d\n\x15round_timeout_seconds\x18\x0b \x01(\x01\x12\x0e\n\x06quorum\x18\x0c \x01(\x01\x12\x18\n\x10\x64\x65\x61\x64line_seconds\x18\r \x01(\x01\x12\x15\n\rmax_staleness\x18\x0e \x01(\r\x12\x12\n\nmin_agents\x18\x0f \x01(\r\"W\n\nStateStamp\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x13\n\x0bincarnation\x18\x02 \x01(\x04\x12\r\n\x05round\x18\x03 \x01(\x04\x12\x15\n\rdurable_round\x18\x04 \x01(\x04*\xa0\x01\n\nHeadUpdate\x12\x1b\n\x17HEAD_UPDATE_UNSPECIFIED\x10\x00\x12\x1c\n\x18HEAD_UPDATE_END_OF_ROUND\x10\x01\x12\x1a\n\x16HEAD_UPDATE_EVERY_STEP\x10\x02\x12\x1d\n\x19HEAD_UPDATE_LEAST_SQUARES\x10\x03\x12\x1c\n\x18HEAD_UPDATE_FULL_HISTORY\x10\x04*z\n\x13ParticipationPolicy\x12$\n PARTICIPATION_POLICY_UNSPECIFIED\x10\x00\x12\x1c\n\x18PARTICIPATION_POLICY_ALL\x10\x01\x12\x1f\n\x1bPARTICIPATION_POLICY_QUORUM\x10\x02*\xbd\x01\n\x11\x41ggregationPolicy\x12\"\n\x1e\x41GGREGATION_POLICY_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x41GGREGATION_POLICY_MEAN\x10\x01\x12\x1e\n\x1a\x41GGREGATION_POLICY_CLIPPED\x10\x02\x12\x1e\n\x1a\x41GGREGATION_POLICY_TRIMMED\x10\x03\x12\'\n#AGGREGATION_POLICY_GEOMETRIC_MEDIAN\x10\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'cospan.rpc.v1.run_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_HEADUPDATE']._serialized_start=1069
-  _globals['_HEADUPDATE']._serialized_end=1229
-  _globals['_PARTICIPATIONPOLICY']._serialized_start=1231
-  _globals['_PARTICIPATIONPOLICY']._serialized_end=1353
-  _globals['_AGGREGATIONPOLICY']._serialized_start=1356
-  _globals['_AGGREGATIONPOLICY']._serialized_end=1545
+  _globals['_HEADUPDATE']._serialized_start=1089
+  _globals['_HEADUPDATE']._serialized_end=1249
+  _globals['_PARTICIPATIONPOLICY']._serialized_start=1251
+  _globals['_PARTICIPATIONPOLICY']._serialized_end=1373
+  _globals['_AGGREGATIONPOLICY']._serialized_start=1376
+  _globals['_AGGREGATIONPOLICY']._serialized_end=1565
   _globals['_METHOD']._serialized_start=43
-  _globals['_METHOD']._serialized_end=581
-  _globals['_RUNSPECIFICATION']._serialized_start=584
-  _globals['_RUNSPECIFICATION']._serialized_end=977
-  _globals['_STATESTAMP']._serialized_start=979
-  _globals['_STATESTAMP']._serialized_end=1066
+  _globals['_METHOD']._serialized_end=601
+  _globals['_RUNSPECIFICATION']._serialized_start=604
+  _globals['_RUNSPECIFICATION']._serialized_end=997
+  _globals['_STATESTAMP']._serialized_start=999
+  _globals['_STATESTAMP']._serialized_end=1086
 # @@protoc_insertion_point(module_scope)

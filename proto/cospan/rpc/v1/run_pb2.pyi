@@ -132,6 +132,7 @@ class Method(_message.Message):
     TRIMMED_SHARE_FIELD_NUMBER: _builtins.int
     CLIP_NORM_FIELD_NUMBER: _builtins.int
     LARGEST_TURN_FIELD_NUMBER: _builtins.int
+    FIRST_TURN_FIELD_NUMBER: _builtins.int
     steps_per_round: _builtins.int
     """L, environment steps an agent takes in one round; 1 or more."""
     head_update: Global___HeadUpdate.ValueType
@@ -188,8 +189,12 @@ class Method(_message.Message):
     """
     largest_turn: _builtins.float
     """The largest angle, in degrees, by which the step of one round turns the basis in late rounds, 0.01 to
-    90; 90 for no bound. In round t it is this + (80 − this)·(10 / (10 + t − W))², from W on. The coordinator
+    90; 90 for no bound. In round t it is this + (first_turn − this)·(10 / (10 + t − W))², from W on. The coordinator
     observes it, and agents refuse a basis that has turned farther since the last one at which they learnt.
+    """
+    first_turn: _builtins.float
+    """The largest angle, in degrees, by which the step of the first round turns the basis, 0.01 to 90; 0 for 80. It is
+    never less than `largest_turn`.
     """
     def __init__(
         self,
@@ -215,10 +220,11 @@ class Method(_message.Message):
         trimmed_share: _builtins.float = ...,
         clip_norm: _builtins.float = ...,
         largest_turn: _builtins.float = ...,
+        first_turn: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["aggregation", b"aggregation", "basis_step", b"basis_step", "clip_norm", b"clip_norm", "decay_horizon", b"decay_horizon", "decay_power", b"decay_power", "explained_power", b"explained_power", "forgetting", b"forgetting", "gain_step", b"gain_step", "head_radius", b"head_radius", "head_step", b"head_step", "head_update", b"head_update", "implicit_head_step", b"implicit_head_step", "largest_turn", b"largest_turn", "preconditioned", b"preconditioned", "preconditioner_floor", b"preconditioner_floor", "reward_scaled", b"reward_scaled", "row_scaled", b"row_scaled", "steps_per_round", b"steps_per_round", "trace_decay", b"trace_decay", "trimmed_share", b"trimmed_share", "warm_up_rounds", b"warm_up_rounds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["aggregation", b"aggregation", "basis_step", b"basis_step", "clip_norm", b"clip_norm", "decay_horizon", b"decay_horizon", "decay_power", b"decay_power", "explained_power", b"explained_power", "first_turn", b"first_turn", "forgetting", b"forgetting", "gain_step", b"gain_step", "head_radius", b"head_radius", "head_step", b"head_step", "head_update", b"head_update", "implicit_head_step", b"implicit_head_step", "largest_turn", b"largest_turn", "preconditioned", b"preconditioned", "preconditioner_floor", b"preconditioner_floor", "reward_scaled", b"reward_scaled", "row_scaled", b"row_scaled", "steps_per_round", b"steps_per_round", "trace_decay", b"trace_decay", "trimmed_share", b"trimmed_share", "warm_up_rounds", b"warm_up_rounds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from operator import itemgetter
 
 from cospan.core.aggregation.basis_update import BasisMove, Contribution
-from cospan.core.specification import Participation
+from cospan.core.run_fields import Participation
 from cospan.server.machine.collections.agent_set import EMPTY_SET, AgentSet
 from cospan.server.machine.events import (
     BasisComputed,

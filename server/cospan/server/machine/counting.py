@@ -1,7 +1,7 @@
 """Counting gradients: which one counts in the open round, and what the others are answered."""
 
 from cospan.core.aggregation.basis_update import Contribution
-from cospan.core.specification import Participation
+from cospan.core.run_fields import Participation
 from cospan.server.machine.closing import close_if_complete
 from cospan.server.machine.collections.agent_set import EMPTY_SET, AgentSet, Block
 from cospan.server.machine.events import GradientArrived, GradientsArrived, Send

@@ -7,7 +7,7 @@ take part in the rounds that a returning agent knows of: these rounds are *repla
 stored before it is announced.
 """
 
-from cospan.core.specification import Participation
+from cospan.core.run_fields import Participation
 from cospan.server.machine.collections.agent_set import Block
 from cospan.server.machine.events import Broadcast, Note
 from cospan.server.machine.quorum import required_gradients

@@ -3,7 +3,8 @@
 import math
 from dataclasses import dataclass
 
-from cospan.core.specification import Participation, RunSpecification
+from cospan.core.run_fields import Participation
+from cospan.core.specification import RunSpecification
 
 _SMOOTHING = 1.0 / 8.0
 _DEVIATION_SMOOTHING = 1.0 / 4.0

@@ -32,9 +32,11 @@ from cospan.server.runtime.streams import Stream
 from cospan.server.telemetry.agent_stats import AgentStats
 from cospan.server.telemetry.run_status import run_report
 from cospan.wire.codec.fast_path import AgentMessageReader
-from cospan.wire.codec.messages import decode_agent_message, encode_matrix, encode_specification, encode_stamp
+from cospan.wire.codec.matrices import encode_matrix
+from cospan.wire.codec.messages import decode_agent_message, encode_stamp
 from cospan.wire.codec.past_rounds import encode_recalled
 from cospan.wire.codec.reports import encode_round_report, encode_run_report
+from cospan.wire.codec.specification import encode_specification
 from cospan.wire.errors import (
     CospanError,
     DrainingError,

@@ -5,6 +5,7 @@ import typer
 from behaviour.test_cli import ROOT, in_this_process
 
 from cospan.cli.interface import commands, completion
+from cospan.cli.interface.setting_options import LEARNING_RULE
 from cospan.cli.main import app
 from cospan.cli.settings.layers import Settings
 from cospan.client.workloads import BUILT_IN
@@ -12,13 +13,11 @@ from cospan.client.workloads import BUILT_IN
 
 def test_what_is_completed_is_what_there_is() -> None:
     assert set(completion.WORKLOADS) == set(BUILT_IN)
-    for name, known in (
-        ("preset", completion.PRESETS),
-        ("head_update", completion.CORRECTIONS),
-        ("aggregation", completion.AGGREGATIONS),
-    ):
+    options = {option.name: option for option in LEARNING_RULE}
+    assert set(options["aggregation"].values) == {"mean", "clipped", "trimmed", "geometric-median"}
+    for name in ("preset", "head_update", "aggregation"):
         described = Settings.model_fields[name].description or ""
-        assert set(described.replace(" or ", ", ").split(", ")) == set(known)
+        assert set(described.replace(" or ", ", ").split(", ")) == set(options[name].values)
     toml = {path.stem for path in (ROOT / "lab/cospan/experiments/specs").glob("*.toml")}
     assert set(completion.experiments("")) == toml
     assert completion.run_folders("nowhere/x") == []

@@ -45,7 +45,7 @@ def test_another_file_may_be_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("flags", "environment", "says"),
     [
-        ({"agents": "many"}, {}, "agents is 'many' in --agents; it must be a whole number, 1 or more"),
+        ({"agents": "many"}, {}, "agents is 'many' in --agents; it must be a whole number, 1 to 1048576"),
         ({"head_step": "x"}, {}, "head_step is 'x' in --head-step; it must be a number above 0"),
         ({"port": "70000"}, {}, "port is '70000' in --port; it must be a whole number, 0 to 65535"),
         ({"coordinator": "here"}, {}, "coordinator is 'here' in --coordinator; it must be HOST:PORT"),
@@ -75,7 +75,7 @@ def test_another_file_may_be_named(tmp_path: Path) -> None:
         (
             {},
             {"cospan.toml": "agnets = 3"},
-            "cospan.toml has agnets = 3, which is no setting; did you mean agents? allowed are agents, rounds",
+            "cospan.toml has agnets = 3, which is no setting; did you mean agents? allowed are feature_dim, rank",
         ),
         ({}, {"cospan.toml": "agents = "}, "cospan.toml is not TOML"),
     ],
@@ -162,6 +162,7 @@ def test_every_constant_of_the_method_can_be_overridden() -> None:
         "trimmed_share": "0.125",
         "clip_norm": "2.5",
         "largest_turn": "12.5",
+        "first_turn": "45",
     }
     method = alone(said).method
     assert method == Method(
@@ -186,6 +187,7 @@ def test_every_constant_of_the_method_can_be_overridden() -> None:
         0.125,
         2.5,
         12.5,
+        45.0,
     )
     assert preset_of(method) is None
     assert set(said) == set(Method.__dataclass_fields__)
@@ -205,11 +207,11 @@ def test_the_settings_know_every_preset() -> None:
 @pytest.mark.parametrize(
     ("flags", "says"),
     [
-        ({"rank": "8"}, "rank is 8; it must be 1 to the feature dimension 7"),
+        ({"rank": "8"}, "rank is 8; it must be 1 to feature_dim = 7"),
         ({"rank": "0"}, "rank is 0"),
         ({"agents": "0"}, "agents is 0"),
         ({"head_step": "-1"}, "head_step is -1.0"),
-        ({"warm_up_rounds": "1"}, "warm_up_rounds is 1; it must be 0, or 2 or more"),
+        ({"warm_up_rounds": "1"}, "warm_up_rounds is 1; it must be 0, or 2 to"),
         ({"warm_up_rounds": "9", "rounds": "9"}, "it must be below the number of rounds 9"),
         ({"session_timeout_seconds": "0"}, "session_timeout_seconds is 0.0"),
     ],

@@ -96,6 +96,14 @@ def test_the_bound_falls_from_eighty_degrees_to_its_own() -> None:
     assert replace(FLAT, largest_turn=85.0).largest_turn_between(0, 1) == 85.0
 
 
+def test_the_first_turn_can_be_set_and_is_not_below_the_largest() -> None:
+    calm = replace(FLAT, first_turn=27.0)
+    assert calm.largest_turn_between(0, 1) == 27.0
+    assert calm.largest_turn_between(10, 11) == pytest.approx(7.0 + 20.0 / 4.0)
+    assert replace(FLAT, first_turn=1.0).largest_turn_between(0, 1) == 7.0
+    assert replace(FLAT, first_turn=80.0).largest_turn_between(3, 9) == FLAT.largest_turn_between(3, 9)
+
+
 def test_rounds_that_were_missed_add_up_to_no_more_than_a_right_angle() -> None:
     assert FLAT.largest_turn_between(500, 500) == 0.0
     assert FLAT.largest_turn_between(500, 502) == pytest.approx(

@@ -31,5 +31,5 @@ def test_points_are_those_of_the_best_variant_and_end_with_the_last_round() -> N
 
 
 def test_a_rank_above_d_is_refused() -> None:
-    with pytest.raises(InvalidValueError, match="rank is 21; it must be 1 to the feature dimension 20"):
+    with pytest.raises(InvalidValueError, match="rank is 21; it must be 1 to feature_dim = 20"):
         play(dataclasses.replace(TINY, rank=21))

@@ -7,7 +7,7 @@ import pytest
 from runs import LIVENESS, RETURN, ROUND, START, CoordinatorDriver, Disk, moved, specification, upload
 
 from cospan.core.linalg.matrices import to_dense
-from cospan.core.specification import Participation
+from cospan.core.run_fields import Participation
 from cospan.server.machine import events
 from cospan.server.machine import quorum as quorum_rules
 from cospan.server.machine.opening import restrict_to_replay

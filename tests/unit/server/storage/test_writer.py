@@ -15,7 +15,8 @@ from values import same
 from cospan.client.learning.site_learner import SiteLearner
 from cospan.core.aggregation.basis_update import BasisMove, next_basis
 from cospan.core.method import practical
-from cospan.core.specification import Participation, basis_digest
+from cospan.core.run_fields import Participation
+from cospan.core.specification import basis_digest
 from cospan.server.machine.events import DropMember, RoundRecord, StoreMember, StoreRound, StoreSpecification
 from cospan.server.machine.sessions import Departure, Session, SiteClaim
 from cospan.server.machine.snapshot import SavedRun

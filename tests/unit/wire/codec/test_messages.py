@@ -13,23 +13,22 @@ from cospan.core.aggregation.basis_update import Contribution, next_basis
 from cospan.core.linalg.matrices import DenseMatrix, FactoredMatrix, to_dense
 from cospan.core.linalg.subspace import random_basis
 from cospan.core.method import Aggregation, HeadUpdate, Method
-from cospan.core.specification import Participation, RunSpecification
+from cospan.core.run_fields import Participation
+from cospan.core.specification import RunSpecification
 from cospan.rpc.v1 import coordinator_service_pb2 as pb
-from cospan.rpc.v1 import matrix_pb2
+from cospan.rpc.v1 import matrix_pb2, run_pb2
 from cospan.wire import limits
 from cospan.wire import messages as m
 from cospan.wire.codec import messages as codec
+from cospan.wire.codec.matrices import decode_matrix, encode_matrix
 from cospan.wire.codec.messages import (
     decode_agent_message,
     decode_coordinator_message,
-    decode_matrix,
-    decode_specification,
     encode_agent_message,
     encode_coordinator_message,
-    encode_matrix,
-    encode_specification,
 )
 from cospan.wire.codec.reports import decode_round_report, decode_run_report, encode_round_report, encode_run_report
+from cospan.wire.codec.specification import _numbers, decode_specification, encode_specification
 from cospan.wire.errors import InvalidMessageError
 from cospan.wire.text import MAX_TEXT
 
@@ -56,6 +55,7 @@ METHOD = Method(
     trimmed_share=0.125,
     clip_norm=2.5,
     largest_turn=12.5,
+    first_turn=45.0,
 )
 SPEC = RunSpecification(
     workload="synthetic",
@@ -261,8 +261,9 @@ def test_a_second_moment_is_optional_where_the_run_does_not_precondition() -> No
 def test_every_enum_value_has_its_number() -> None:
     """Both ways, each once, and none the unspecified zero."""
     for table in (
-        codec._HEAD_UPDATES,
-        codec._PARTICIPATION,
+        _numbers(HeadUpdate, run_pb2.HeadUpdate.DESCRIPTOR),
+        _numbers(Aggregation, run_pb2.AggregationPolicy.DESCRIPTOR),
+        _numbers(Participation, run_pb2.ParticipationPolicy.DESCRIPTOR),
         codec._DISPOSITION,
         codec.FINISH_CAUSE,
         codec.RUN_PHASE,
@@ -560,7 +561,7 @@ SPECIFICATION_CHANGES: dict[str, tuple[str, Change]] = {
     "floor": ("preconditioner_floor is 0.0", set_to("method.preconditioner_floor", 0.0)),
     "horizon": ("decay_horizon is -1.0", set_to("method.decay_horizon", -1.0)),
     "power": ("decay_power is 2.0", set_to("method.decay_power", 2.0)),
-    "short warm-up": ("warm_up_rounds is 1; it must be 0, or 2 or more", set_to("method.warm_up_rounds", 1)),
+    "short warm-up": ("warm_up_rounds is 1; it must be 0, or 2 to 2^32 − 1", set_to("method.warm_up_rounds", 1)),
     "long warm-up": ("warm_up_rounds is 10", set_to("method.warm_up_rounds", 10)),
 }
 

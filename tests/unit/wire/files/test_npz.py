@@ -127,7 +127,7 @@ REFUSED = {
         'format = "cospan-spec-1"',
         "format = 0x" + "f" * 5000,
     ),
-    "rank is 7; it must be 1 to the feature dimension 6; gain_step is 2.0": (
+    "rank is 7; it must be 1 to feature_dim = 6; gain_step is 2.0": (
         "rank = 2\nagents = 3\nrounds = 10\nseed = 1\n[method]",
         "rank = 7\nagents = 3\nrounds = 10\nseed = 1\n[method]",
     ),

@@ -50,7 +50,7 @@ def test_fields_with_a_default_may_be_left_out_and_whole_numbers_may_stand_for_f
     ("was", "becomes", "says"),
     [
         ("rank = 2", "rank = true", "rank = True; it must be a whole number"),
-        ("rank = 2", "rank = 44", "rank is 44; it must be 1 to the feature dimension 43"),
+        ("rank = 2", "rank = 44", "rank is 44; it must be 1 to feature_dim = 43"),
         ("rank = 2", "rang = 2", "rang = 2, which is no field"),
         ("rank = 2\n", "", "lacks rank"),
         ('workload = "queues"', "workload = 7", "workload = 7; it must be a text in quotes"),

@@ -1,0 +1,94 @@
+"""Commands of the development authority: certs init, issue, renew, show."""
+
+from pathlib import Path
+from typing import Annotated, TypeAlias
+
+import typer
+
+from cospan.cli.interface import options as o
+
+Folder: TypeAlias = Annotated[
+    Path, typer.Argument(metavar="FOLDER", help="Where the authority and its certificates are.")
+]
+Days: TypeAlias = Annotated[
+    float | None, typer.Option("--days", help="How long it is valid.", show_default="90, an authority 3650")
+]
+
+
+def certs_init(
+    folder: Folder,
+    name: Annotated[
+        str, typer.Option("--name", help="Name of the authority.", metavar="TEXT")
+    ] = "Cospan development CA",
+    days: Days = None,
+    debug: o.Debug = False,
+) -> None:
+    """A development authority: its certificate, and its key, which never leaves the folder."""
+    from cospan.cli.commands.certs import initialise
+
+    raise typer.Exit(initialise(folder, name=name, days=days))
+
+
+def certs_issue(
+    folder: Folder,
+    agent: Annotated[
+        list[str] | None, typer.Option("--agent", help="For this agent; may be repeated.", metavar="ID")
+    ] = None,
+    agents: Annotated[
+        list[str] | None,
+        typer.Option("--agents", help="For a range of agents, as site-0..99; '*' for all.", metavar="FIRST..LAST"),
+    ] = None,
+    coordinator: Annotated[
+        str | None,
+        typer.Option(
+            "--coordinator",
+            help="For the coordinator, by the names and addresses it is reached at.",
+            metavar="HOST,...",
+        ),
+    ] = None,
+    admin: Annotated[
+        bool, typer.Option("--admin", help="For an administrator, who may watch and stop a run.")
+    ] = False,
+    observer: Annotated[
+        bool, typer.Option("--observer", help="For an observer, who may read status and rounds.")
+    ] = False,
+    name: Annotated[
+        str | None,
+        typer.Option("--name", help="Name of its folder.", show_default="whom it is for", metavar="NAME"),
+    ] = None,
+    days: Days = None,
+    debug: o.Debug = False,
+) -> None:
+    """A certificate for one end: a folder with cert.pem, key.pem and ca.pem."""
+    from cospan.cli.commands.certs import IssueOptions, issue
+
+    chosen = IssueOptions(tuple(agent or ()), tuple(agents or ()), coordinator, admin, observer, name, days)
+    raise typer.Exit(issue(folder, chosen))
+
+
+def certs_renew(
+    folder: Folder,
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="[NAME]...", help="Which certificates, by their folders' names.")
+    ] = None,
+    every: Annotated[bool, typer.Option("--all", help="Every certificate of the folder.")] = False,
+    days: Annotated[
+        float | None, typer.Option("--days", help="How long it is valid.", show_default="as long as before")
+    ] = None,
+    debug: o.Debug = False,
+) -> None:
+    """Issues certificates again, for the same names: running coordinators and agents take them up."""
+    from cospan.cli.commands.certs import renew
+
+    raise typer.Exit(renew(folder, tuple(names or ()), every=every, days=days))
+
+
+def certs_show(
+    paths: Annotated[list[Path], typer.Argument(metavar="PATH...", help="PEM files, or folders that hold them.")],
+    json: o.Json = False,
+    debug: o.Debug = False,
+) -> None:
+    """Whom certificates are for, until when, and their fingerprints."""
+    from cospan.cli.commands.certs import show
+
+    raise typer.Exit(show(tuple(paths), as_json=json))

@@ -1,0 +1,248 @@
+"""Commands that run fleets: run, coordinator, agent, relay, stop."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cospan.cli.interface import options as o
+from cospan.cli.interface import setting_options as s
+from cospan.cli.interface.completion import WORKLOADS, one_of, run_folders
+from cospan.cli.interface.setting_options import with_settings
+from cospan.core.fields import FLEET
+
+
+@with_settings(
+    s.RUN["agents"],
+    s.PROCESSES,
+    s.RUN_ROUNDS,
+    s.RUN["seed"],
+    *s.LEARNING_RULE,
+    s.BASELINE,
+    s.MIN_STEPS_PER_ROUND,
+    s.AGENT_RESTARTS,
+    s.MEMORY_GIB,
+    *s.WAITING,
+    *s.TIMEOUTS,
+    s.RUN_START,
+    s.RUN_PORT,
+    *s.DASHBOARD,
+    s.ALLOWED_HOSTS,
+    s.CHECKPOINT_INTERVAL,
+)
+def run(
+    given: o.Given,
+    workload: o.Workload = None,
+    *,
+    in_process: Annotated[
+        bool, o.file_option("--in-process", "No processes and no network; the same basis, bit for bit.", None)
+    ] = False,
+    allow_losses: Annotated[
+        bool,
+        typer.Option(
+            "--allow-losses",
+            help="Exit with 0, not 3, if the run ends with fewer agents than it began with.",
+            rich_help_panel=FLEET,
+        ),
+    ] = False,
+    output: o.OutputFolder = None,
+    resume: Annotated[
+        Path | None,
+        o.file_option(
+            "--resume",
+            "Resume the run of this folder, for example runs/latest, with the bits of an uninterrupted run.",
+            "RUN",
+        ),
+    ] = None,
+    spec: o.Spec = None,
+    config: o.Config = None,
+    json: o.Json = False,
+    quiet: o.Quiet = False,
+    debug: o.Debug = False,
+) -> None:
+    """One coordinator and N agent processes on this machine: a live run, a summary, a run folder."""
+    from cospan.cli.commands.run import RunOptions, run_here
+
+    chosen = RunOptions(
+        workload,
+        spec,
+        output,
+        resume=resume,
+        in_process=in_process,
+        json=json,
+        quiet=quiet,
+        debug=debug,
+        allow_losses=allow_losses,
+    )
+    raise typer.Exit(run_here(chosen, given, config))
+
+
+@with_settings(
+    s.RUN["feature_dim"],
+    s.RUN["fingerprint"],
+    s.RUN["agents"],
+    s.RUN["rounds"],
+    s.RUN["seed"],
+    *s.LEARNING_RULE,
+    *s.WAITING,
+    *s.TIMEOUTS,
+    s.COORDINATOR_START,
+    s.HOST,
+    s.PORT,
+    s.INSECURE,
+    *s.DASHBOARD,
+    s.ALLOWED_HOSTS,
+    s.METRICS,
+    s.TRACES,
+    *s.TLS,
+    s.NEW_RUN,
+    s.ONCE,
+    s.CHECKPOINT_INTERVAL,
+)
+def coordinator(
+    given: o.Given,
+    workload: Annotated[
+        str | None,
+        typer.Option(
+            "--workload",
+            help="The workload that gives d, r, L and the fingerprint of the features.",
+            rich_help_panel=FLEET,
+            autocompletion=one_of(WORKLOADS),
+        ),
+    ] = None,
+    run_folder: Annotated[
+        Path | None,
+        o.file_option(
+            "--run-folder",
+            "Where to keep the run. A run that it holds is resumed; else it must not exist, or be empty.",
+            "FOLDER",
+            autocompletion=run_folders,
+        ),
+    ] = None,
+    runs_folder: Annotated[
+        Path | None,
+        o.file_option(
+            "--runs-folder",
+            "Where to make a folder for each run; the newest (`latest`) is resumed unless it is over.",
+            "FOLDER",
+        ),
+    ] = None,
+    *,
+    spec: o.Spec = None,
+    config: o.Config = None,
+    json: o.Json = False,
+    debug: o.Debug = False,
+    follow_stdin: o.FollowStdin = False,
+    reopen: Annotated[
+        bool,
+        typer.Option("--reopen", help="Started by `cospan run`: also a run that is over is resumed.", hidden=True),
+    ] = False,
+) -> None:
+    """The server alone: it waits for agents, averages their gradients, and sends out the basis."""
+    from cospan.cli.commands.coordinator import CoordinatorOptions, serve_here
+
+    chosen = CoordinatorOptions(
+        workload, spec, run_folder, runs_folder, json=json, follow_stdin=follow_stdin, reopen=reopen
+    )
+    raise typer.Exit(serve_here(chosen, given, config))
+
+
+@with_settings(
+    s.INDEX,
+    s.IDS,
+    s.COORDINATOR,
+    s.PROGRESS_TIMEOUT,
+    *s.TLS,
+    s.BASELINE,
+    s.SHARE_TD_ERROR,
+    s.MIN_STEPS_PER_ROUND,
+    s.MEMORY_GIB,
+    s.CHECKPOINT_SECONDS,
+)
+def agent(
+    given: o.Given,
+    workload: Annotated[
+        str,
+        typer.Argument(
+            metavar="WORKLOAD",
+            help="As the run's: a built-in workload, or package.module:name.",
+            autocompletion=one_of(WORKLOADS),
+        ),
+    ],
+    agent_id: Annotated[
+        str | None,
+        typer.Option(
+            "--id", help="The agent's name; a number N stands for site-N.", rich_help_panel=FLEET, metavar="ID"
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        o.file_option(
+            "--output",
+            "Where to keep what is learnt (npz); in a folder, under the agent's name; a group needs a folder. "
+            "A file of the same run and agent is resumed.",
+        ),
+    ] = None,
+    *,
+    sticky_site: Annotated[
+        bool,
+        typer.Option(
+            "--sticky-site",
+            help="Ask for a free site under this host's name: an agent restarted here gets the same one.",
+            rich_help_panel=FLEET,
+        ),
+    ] = False,
+    resume: Annotated[
+        Path | None,
+        o.file_option("--resume", "Another file of --output, of the same run and agent, to resume from."),
+    ] = None,
+    config: o.Config = None,
+    json: o.Json = False,
+    debug: o.Debug = False,
+    follow_stdin: o.FollowStdin = False,
+) -> None:
+    """One agent: it learns the value function of its own site until the run is over.
+
+    Without --id and --index the coordinator gives it a site that is free. With --ids it is a group of agents.
+    """
+    from cospan.cli.commands.agent import AgentOptions, take_part
+
+    chosen = AgentOptions(workload, agent_id, sticky_site, output, resume, json=json, follow_stdin=follow_stdin)
+    raise typer.Exit(take_part(chosen, given, config))
+
+
+@with_settings(
+    s.UPSTREAM,
+    s.LEVEL,
+    s.RELAY_AGENTS,
+    s.HOST,
+    s.PORT,
+    s.INSECURE,
+    s.METRICS,
+    s.ALLOWED_HOSTS,
+    s.PROGRESS_TIMEOUT,
+    s.MIN_STEPS_PER_ROUND,
+    *s.TLS,
+    *s.UPSTREAM_TLS,
+)
+def relay(given: o.Given, config: o.Config = None, json: o.Json = False, debug: o.Debug = False) -> None:
+    """Sums its agents' gradients exactly, and forwards one upload per round to the coordinator or another relay."""
+    from cospan.cli.commands.relay import relay_here
+
+    raise typer.Exit(relay_here(given, config, json=json))
+
+
+@with_settings(s.COORDINATOR, *s.TLS)
+def stop(
+    given: o.Given,
+    *,
+    cause: Annotated[
+        str, typer.Option("--cause", help="Why, in one sentence: every agent is told.", metavar="TEXT")
+    ] = "",
+    config: o.Config = None,
+    debug: o.Debug = False,
+) -> None:
+    """Ends a run in order: every agent is told, and what was learnt stays."""
+    from cospan.cli.commands.stop import stop_run_there
+
+    raise typer.Exit(stop_run_there(given, config, cause=cause))

@@ -1,0 +1,98 @@
+"""Commands for studies: compare, reproduce, rank."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cospan.cli.interface import options as o
+from cospan.cli.interface import setting_options as s
+from cospan.cli.interface.completion import experiments
+from cospan.cli.interface.setting_options import with_settings
+from cospan.core.fields import FLEET
+
+
+@with_settings(s.RUN["agents"], s.RUN_ROUNDS, s.RUN["seed"], s.RUN["rank"], s.STEPS_PER_ROUND, s.PRESET)
+def compare(
+    given: o.Given,
+    workload: o.Workload = None,
+    *,
+    seeds: Annotated[
+        int,
+        typer.Option(
+            "--seeds",
+            help="Number of runs, with seeds from --seed on.",
+            min=1,
+            max=1000,
+            rich_help_panel=FLEET,
+            metavar="N",
+        ),
+    ] = 5,
+    output: o.OutputFolder = None,
+    config: o.Config = None,
+    json: o.Json = False,
+    quiet: o.Quiet = False,
+    debug: o.Debug = False,
+) -> None:
+    """The joint method and its rivals over the same transitions: a table, plots, and their numbers."""
+    from cospan.cli.lab.compare import CompareOptions, compare_here
+
+    chosen = CompareOptions(workload, seeds, output, json=json, quiet=quiet)
+    raise typer.Exit(compare_here(chosen, given, config))
+
+
+def reproduce(
+    experiment: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="EXPERIMENT", help="Which one.", show_default="a list of them", autocompletion=experiments
+        ),
+    ] = None,
+    output: o.OutputFolder = None,
+    pages: Annotated[
+        Path | None,
+        o.file_option(
+            "--pages", "Also put the figures and the picture into the experiment's page in this folder.", "FOLDER"
+        ),
+    ] = None,
+    tiny: Annotated[
+        bool, typer.Option("--tiny", help="A version of some seconds, that shows only the sign of the effect.")
+    ] = False,
+    in_process: Annotated[
+        bool, typer.Option("--in-process", help="Leave out the runs that are repeated over gRPC.")
+    ] = False,
+    json: o.Json = False,
+    quiet: o.Quiet = False,
+    debug: o.Debug = False,
+) -> None:
+    """An experiment of docs/experiments: its numbers, verdict and picture. Without a name: the list of them."""
+    from cospan.cli.lab.reproduce import ReproduceOptions, reproduce_here
+
+    chosen = ReproduceOptions(experiment, output, pages, tiny, in_process, json=json, quiet=quiet)
+    raise typer.Exit(reproduce_here(chosen))
+
+
+@with_settings(s.RANK_AGENTS, s.RANK_ROUNDS, s.RUN["seed"], s.STEPS_PER_ROUND)
+def rank(
+    given: o.Given,
+    workload: o.Workload = None,
+    *,
+    share: Annotated[
+        float,
+        typer.Option(
+            "--share",
+            help="Share of the signal that the suggested rank holds, 0 to 1.",
+            rich_help_panel=FLEET,
+            metavar="X",
+        ),
+    ] = 0.99,
+    config: o.Config = None,
+    json: o.Json = False,
+    quiet: o.Quiet = False,
+    debug: o.Debug = False,
+) -> None:
+    """How many dimensions the value functions of a fleet share: the spectrum, a rank, and how sure it is."""
+    from cospan.cli.lab.rank import RankOptions, rank_here
+
+    chosen = RankOptions(workload, share, json=json, quiet=quiet)
+    raise typer.Exit(rank_here(chosen, given, config))

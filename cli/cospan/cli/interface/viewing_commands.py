@@ -1,0 +1,110 @@
+"""Commands that look at runs: status, watch, doctor, runs, export, report."""
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cospan.cli.interface import options as o
+from cospan.cli.interface import setting_options as s
+from cospan.cli.interface.completion import run_folders
+from cospan.cli.interface.setting_options import with_settings
+
+
+@with_settings(s.COORDINATOR, *s.TLS)
+def status(given: o.Given, *, config: o.Config = None, json: o.Json = False, debug: o.Debug = False) -> None:
+    """What a running coordinator is doing, in plain words."""
+    from cospan.cli.commands.status import show_status
+
+    raise typer.Exit(show_status(given, config, json=json))
+
+
+@with_settings(s.COORDINATOR, s.PROGRESS_TIMEOUT, *s.TLS)
+def watch(
+    given: o.Given,
+    *,
+    every: Annotated[float, o.file_option("--every", "How often to look.", "SECONDS", min=0.1, max=3600.0)] = 1.0,
+    config: o.Config = None,
+    json: o.Json = False,
+    debug: o.Debug = False,
+) -> None:
+    """A run as it goes, until it is over or Ctrl-C: which agents are awaited, its speed, how the basis moves."""
+    from cospan.cli.commands.watch import watch_here
+
+    raise typer.Exit(watch_here(given, config, every=every, json=json))
+
+
+@with_settings(s.ASK_COORDINATOR, s.HOST, s.PORT, s.METRICS, *s.TLS)
+def doctor(
+    given: o.Given,
+    *,
+    run_folder: Annotated[
+        Path, o.file_option("--run-folder", "Where runs are kept, or are to be.", "FOLDER")
+    ] = Path("runs"),
+    config: o.Config = None,
+    json: o.Json = False,
+    debug: o.Debug = False,
+) -> None:
+    """What does not work, and what to do about it: versions, ports, certificates, clocks, disk, the coordinator."""
+    from cospan.cli.commands.doctor import DoctorOptions, examine
+
+    asked = "coordinator" in given or "COSPAN_COORDINATOR" in os.environ
+    raise typer.Exit(examine(DoctorOptions(asked, run_folder, json=json), given, config))
+
+
+def runs(
+    folder: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="FOLDER",
+            help="A folder of runs, or that of one run.",
+            show_default="runs",
+            autocompletion=run_folders,
+        ),
+    ] = None,
+    json: o.Json = False,
+    debug: o.Debug = False,
+) -> None:
+    """The runs of a folder: what became of each, how far it came, and which of its bases were kept."""
+    from cospan.cli.commands.runs import list_runs
+
+    raise typer.Exit(list_runs(folder, json=json))
+
+
+def export(
+    run_folder: o.RunFolder,
+    output: Annotated[Path, o.file_option("--output", "The file to write (npz).")],
+    round_number: Annotated[
+        int | None,
+        o.file_option(
+            "--round",
+            "The basis after this many rounds; 0 is the first. `cospan runs RUN` lists those that were kept.",
+            "N",
+            min=0,
+            show_default="the last",
+        ),
+    ] = None,
+    force: o.Force = False,
+    debug: o.Debug = False,
+) -> None:
+    """A basis of a stored run, the last or one that was kept, as an npz file that says what it is of."""
+    from cospan.cli.commands.export import export_basis
+
+    raise typer.Exit(export_basis(run_folder, output, round_number=round_number, force=force))
+
+
+def report(
+    run_folder: o.RunFolder,
+    output: Annotated[
+        Path | None,
+        o.file_option("--output", "The HTML file to write.", show_default="it is served on this machine instead"),
+    ] = None,
+    serve: Annotated[bool, o.file_option("--serve", "Serve it on 127.0.0.1 as well, until Ctrl-C.", None)] = False,
+    force: o.Force = False,
+    debug: o.Debug = False,
+) -> None:
+    """The dashboard of a finished run: one HTML file that opens anywhere, or a page served on this machine."""
+    from cospan.cli.commands.report import report_run
+
+    raise typer.Exit(report_run(run_folder, output, serve=serve, force=force))

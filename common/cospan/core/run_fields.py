@@ -1,0 +1,147 @@
+"""The fields of a run specification.
+
+They stand apart from `cospan.core.specification`, which needs numpy: `cospan --help` reads them.
+"""
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+from cospan.core.fields import FLEET, LIMITS, ROUNDS, RULE, Range, about
+from cospan.core.method import Method
+
+MAX_FEATURE_DIM = 2**24
+MIN_LIVENESS_SECONDS, MAX_SECONDS = 0.01, 1e9
+"""Agents speak four times in `session_timeout_seconds`; 1e9 s are 31 years."""
+MAX_AGENTS = 2**20
+MAX_STALENESS = 1000
+
+
+class Participation(Enum):
+    """Whom a round waits for."""
+
+    ALL = "all"
+    QUORUM = "quorum"
+
+
+@dataclass(frozen=True, slots=True)
+class RunFields:
+    """What two parties of a run must agree on; `cospan.core.specification.RunSpecification` has its rules.
+
+    Each field's metadata is its description (`cospan.core.fields`); docs/notation.md has the same as a table.
+    """
+
+    workload: str = field(metadata=about("name of the workload", setting=None))
+    feature_dim: int = field(
+        metadata=about(
+            "length of a feature vector, where no workload is named",
+            symbol="d",
+            range=Range(least=1, most=MAX_FEATURE_DIM),
+            group=FLEET,
+            metavar="D",
+        )
+    )
+    rank: int = field(
+        metadata=about(
+            "rank of the shared subspace",
+            symbol="r",
+            range=Range(least=1, most="feature_dim"),
+            group=RULE,
+            metavar="R",
+            unset="the workload's",
+        )
+    )
+    agents: int = field(
+        metadata=about(
+            "number of agents that the first round waits for",
+            range=Range(least=1, most=MAX_AGENTS),
+            group=FLEET,
+            unset="all sites of the workload, else 8",
+        )
+    )
+    rounds: int = field(
+        metadata=about(
+            "number of rounds",
+            range=Range(least=0, most=2**63 - 1, note="0: until stopped"),
+            group=FLEET,
+            unset="0",
+        )
+    )
+    seed: int = field(
+        metadata=about(
+            "seed of the initial basis and of every site",
+            range=Range(least=0, most=2**63 - 1),
+            group=FLEET,
+            unset="0",
+        )
+    )
+    method: Method
+    feature_fingerprint: str = field(
+        default="",
+        metadata=about(
+            "fingerprint of the feature map, where no workload is named",
+            group=FLEET,
+            setting="fingerprint",
+            unset="that of the first agent",
+        ),
+    )
+    participation: Participation = field(
+        default=Participation.ALL, metadata=about("whom a round waits for; quorum where `quorum` is set")
+    )
+    session_timeout_seconds: float = field(
+        default=5.0,
+        metadata=about(
+            "silence after which an agent's session ends",
+            unit="s",
+            range=Range(least=MIN_LIVENESS_SECONDS, most=MAX_SECONDS),
+            group=LIMITS,
+            metavar="S",
+        ),
+    )
+    round_timeout_seconds: float = field(
+        default=60.0,
+        metadata=about(
+            "longest time a round waits for a live agent, once others have answered",
+            unit="s",
+            range=Range(above=0, most=MAX_SECONDS),
+            group=LIMITS,
+            metavar="S",
+        ),
+    )
+    quorum: float = field(
+        default=0.0,
+        metadata=about(
+            "gradients with which a round closes once its deadline has passed",
+            range=Range(above=0, most=MAX_AGENTS, note="below 1: a share of its agents"),
+            group=ROUNDS,
+            metavar="N|SHARE",
+            unset="all that take part",
+        ),
+    )
+    deadline_seconds: float = field(
+        default=0.0,
+        metadata=about(
+            "with a quorum, how long a round waits for the other agents",
+            unit="s",
+            range=Range(least=0, most=MAX_SECONDS, note="0: learnt from earlier rounds"),
+            group=ROUNDS,
+            metavar="S",
+        ),
+    )
+    max_staleness: int = field(
+        default=0,
+        metadata=about(
+            "with a quorum, largest age, in rounds, of a gradient that counts",
+            unit="rounds",
+            range=Range(least=0, most=MAX_STALENESS),
+            group=ROUNDS,
+        ),
+    )
+    min_agents: int = field(
+        default=0,
+        metadata=about(
+            "number of agents to start with when not all have joined after --start-seconds",
+            range=Range(least=0, most="agents", note="0: all"),
+            group=ROUNDS,
+            unset="all of them",
+        ),
+    )
