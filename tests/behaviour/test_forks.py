@@ -35,7 +35,7 @@ def child():
     refused(coordinator.status)
     refused(coordinator.stop)
     refused(Coordinator(specification).run)
-    refused(Agent("queues", index=0, coordinator=coordinator.address, progress_timeout_seconds=5.0).run)
+    refused(Agent("queues", index=0, coordinator=coordinator.address).run)
     refused(lambda: asyncio.run(Agent("queues", index=0, coordinator=coordinator.address).run_async()))
 
 thread = threading.Thread(target=serve)
