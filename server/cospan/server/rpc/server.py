@@ -14,7 +14,7 @@ from cospan.rpc.v1 import coordinator_service_pb2 as pb
 from cospan.server.admission.auth import server_credentials
 from cospan.server.admission.file_limits import connections_allowed
 from cospan.server.admission.interceptor import AdmissionInterceptor
-from cospan.server.admission.peer_limits import Kind, quota_of_all
+from cospan.server.admission.peer_limits import Kind, limit_of_all
 from cospan.server.net.binding import cannot_listen, free, resolved
 from cospan.server.rpc.service import LOOKING, OWN_WAY, AgentServer, CoordinatorService, handlers
 from cospan.server.telemetry.agent_stats import AgentStats
@@ -79,7 +79,7 @@ class AgentListener:
         addresses = free(await asyncio.to_thread(resolved, self._address, "--host"), "--port")
         spec = self._engine.state.specification
         limit = max_message_bytes(spec.feature_dim, spec.rank, max(_JOINABLE_GROUP, spec.agents))
-        streams = sum(quota_of_all(kind, spec.agents).at_once for kind in Kind)
+        streams = sum(limit_of_all(kind, spec.agents).at_once for kind in Kind)
         recalled = max_recalled_bytes(spec.feature_dim, spec.rank)
         options = server_options(limit, connections_allowed(spec.agents), streams, answer_bytes=recalled)
         server = grpc.aio.server(options=options, interceptors=(self.door,), compression=NO_COMPRESSION)
