@@ -1,7 +1,7 @@
 """The coordinator: a pure state machine, the loop that runs it, and the gRPC service around both.
 
-`machine` decides, `runtime` executes, `rpc` talks to agents, `admission` guards `rpc`, `storage` and `telemetry`
-keep and show the run. What an agent does is in `cospan.client`. Begin with `machine`. Public names are imported on
+`machine` decides, `runtime` executes, `rpc` serves agents, `admission` protects `rpc`, `storage` stores the run and
+`telemetry` reports it. `cospan.client` is the agent's side. Begin with `machine`. Public names are imported on
 first use.
 """
 

@@ -3,7 +3,6 @@
 import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from typing import TypeAlias
 
 from cospan.server.machine import events
 from cospan.server.machine.sessions import Session
@@ -11,10 +10,6 @@ from cospan.server.machine.state import CoordinatorState
 from cospan.server.runtime.machine_loop import log_note, tell
 from cospan.server.runtime.recent_rounds import RecentRounds
 from cospan.server.runtime.streams import Stream, Streams
-
-AgentCommand: TypeAlias = (
-    events.Send | events.Broadcast | events.CloseStream | events.Note | events.EndRun | events.Suspend
-)
 
 
 class AgentEngine(ABC):
@@ -48,7 +43,7 @@ class AgentEngine(ABC):
         """Removes a stream that has ended."""
         self.streams.forget(stream)
 
-    def _execute_for_agents(self, command: AgentCommand, sessions: Mapping[str, Session]) -> None:
+    def _execute_for_agents(self, command: events.AgentCommand, sessions: Mapping[str, Session]) -> None:
         match command:
             case events.Send(token=token, message=message):
                 self.streams.send(sessions.get(token), message)
