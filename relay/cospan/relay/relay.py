@@ -1,7 +1,6 @@
 """A relay in this process: its engine, its listener, and its end."""
 
 import logging
-from types import TracebackType
 from typing import Self
 
 from cospan.client.session.transport import GrpcTransport, Transport
@@ -120,7 +119,5 @@ class Relay:
         await self.start()
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.close()

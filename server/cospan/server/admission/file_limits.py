@@ -19,13 +19,7 @@ _FEWEST_DASHBOARD, _FEWEST_SMALL = 4, 2
 
 @dataclass(frozen=True, slots=True)
 class Shares:
-    """Limits on the open connections of each listener.
-
-    Attributes:
-        grpc: agents and observers.
-        dashboard: browsers.
-        small: `/metrics` and `/healthz`, or a report.
-    """
+    """Limits on the open connections of each listener; `small` is for metrics, or for a report."""
 
     grpc: int
     dashboard: int

@@ -105,24 +105,20 @@ class Connection(asyncio.Protocol):
     # Calls of the transport --------------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Opens the HTTP protocol."""
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
         self._inner.connection_made(transport)
 
     def data_received(self, data: bytes) -> None:
-        """Passes data on."""
         if self._kept:
             self._kept = False
             self._wait()
         self._inner.data_received(data)
 
     def eof_received(self) -> bool | None:
-        """Passes the end of the data on."""
         return self._inner.eof_received()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Closes the HTTP protocol."""
         self._end()
         self._inner.connection_lost(exc)
 

@@ -79,8 +79,7 @@ class Engine(AgentEngine):
             specification: of a new run.
             run_id: of a new run; random by default.
             incarnation: of the coordinator; 1 for the first.
-            sites: number of sites that can be assigned; None for no limit. A function is called in a thread, when
-                an agent first asks for a site.
+            sites: see `cospan.server.coordinator.Coordinator`.
             store: of the run.
             clock: gives the time, in seconds.
             settings: timeouts.

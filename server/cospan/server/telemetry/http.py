@@ -26,7 +26,7 @@ from cospan.wire.security.tls import TlsFiles, TlsSource
 log = logging.getLogger(__name__)
 
 
-class MetricsServer:
+class MetricsServer(PlainHttpServer):
     """A small HTTP server beside a coordinator or a relay.
 
     with MetricsServer(registry, healthy, host="127.0.0.1", port=9464) as server:
@@ -63,12 +63,12 @@ class MetricsServer:
         place, tls_context = resolved(address, "--metrics")[0], contexts or (lambda: None)
         most = small_connections()
         try:
-            self._server = PlainHttpServer(
+            super().__init__(
                 place.host, place.port, self._answer, name="metrics", most=most, names=names, tls=tls_context
             )
         except OSError as failure:
             raise cannot_listen(address, failure, "--metrics") from failure
-        self._address = replace(address, port=self._server.port)
+        self._address = replace(address, port=self.port)
         self._scheme = "http" if tls is None else "https"
 
     @property
@@ -77,12 +77,9 @@ class MetricsServer:
         return f"{self._scheme}://{self._address}/metrics"
 
     def __enter__(self) -> "MetricsServer":
-        self._server.__enter__()
+        super().__enter__()
         log.info("metrics are on %s", self.address)
         return self
-
-    def __exit__(self, *_: object) -> None:
-        self._server.__exit__()
 
     async def _answer(self, request: Request) -> Answer:
         """Answers `/metrics` and `/healthz`."""

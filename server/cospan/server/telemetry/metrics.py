@@ -39,14 +39,7 @@ _Family: TypeAlias = _Simple | HistogramMetricFamily
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """A coordinator or relay whose metrics are collected.
-
-    Attributes:
-        engine: of the coordinator or relay.
-        door: its interceptor.
-        counts: its counters.
-        closes_rounds: whether it closes rounds itself; a relay does not.
-    """
+    """A coordinator or relay whose metrics are collected; a relay does not close rounds itself."""
 
     engine: AgentEngine
     door: AdmissionInterceptor

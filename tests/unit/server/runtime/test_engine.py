@@ -383,7 +383,7 @@ def test_nobody_is_given_up_because_the_coordinator_itself_stood_still(caplog: p
         assert [note.kind for note in fleet.notes if note.kind == "agent-gone"] == []
 
     run(stalled())
-    assert "the coordinator stood still" in caplog.text
+    assert "the coordinator was stalled" in caplog.text
 
 
 # Reports ------------------------------------------------------------------------------------------------
