@@ -258,7 +258,7 @@ def test_browsers_that_do_not_read_hold_up_no_round_and_too_many_are_turned_away
                     connection.sendall(b"GET /events HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
                     assert await asyncio.to_thread(connection.recv, 15) == b"HTTP/1.1 200 OK"
                 status, _, text = await asyncio.to_thread(asked, dashboard.address, "/events")
-                assert (status, b"browsers look already" in text) == (503, True)
+                assert (status, b"browsers show this dashboard already" in text) == (503, True)
                 await finish(coordinator)
                 assert coordinator.engine.state.round == 200
                 assert max(report.seconds for report in coordinator.engine.history.recent(200)) < 2.0
@@ -337,7 +337,7 @@ def test_a_coordinator_whose_dashboard_cannot_listen_leaves_no_folder(
         with pytest.raises(SystemExit) as end:
             main(["coordinator", *arguments, "--run-folder", str(tmp_path / "run")])
     assert end.value.code == 2
-    assert f"the dashboard cannot listen on 127.0.0.1:{port}" in capsys.readouterr().err
+    assert f"cannot listen on 127.0.0.1:{port}" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
 
 

@@ -45,7 +45,7 @@ def fill(path: Path, limit: int) -> list[str]:
 def test_a_file_that_may_not_grow_loses_nothing(tmp_path: Path) -> None:
     *numbers, said = fill(tmp_path / NAME, 400_000)
     assert said.startswith(f"cannot store the run in {tmp_path / NAME}: ")
-    assert said.endswith("see to the disk, and start the coordinator again to go on")
+    assert said.endswith("check the disk, and start the coordinator again to resume the run")
     store = open_store(tmp_path / NAME)
     assert store.saved.round == int(numbers[-1])
     store.write([round_of(store.saved.round)])

@@ -21,7 +21,7 @@ from cospan.core.specification import basis_digest
 from cospan.rpc.v1 import coordinator_service_pb2 as pb
 from cospan.rpc.v1 import matrix_pb2
 from cospan.server.admission import interceptor
-from cospan.server.admission.peer_limits import Kind, quota_of_all, quota_of_peer
+from cospan.server.admission.peer_limits import Kind, limit_of_all, limit_of_peer
 from cospan.server.coordinator import Coordinator
 from cospan.server.rpc import service
 from cospan.wire import errors
@@ -330,7 +330,7 @@ async def _send_for_ever(stream: RawStream, data: bytes) -> None:
 
 
 def test_a_peer_that_opens_many_streams_is_refused_and_gives_nobody_s_place_away() -> None:
-    most = quota_of_peer(Kind.STREAM, SPEC.agents).unjoined
+    most = limit_of_peer(Kind.STREAM, SPEC.agents).unjoined
 
     async def attack(coordinator: Coordinator) -> None:
         async with AsyncExitStack() as stack:
@@ -358,7 +358,7 @@ def test_a_peer_that_opens_many_streams_is_refused_and_gives_nobody_s_place_away
 
 
 def test_an_agent_that_finds_all_places_taken_tries_again() -> None:
-    most = quota_of_peer(Kind.STREAM, 1).unjoined
+    most = limit_of_peer(Kind.STREAM, 1).unjoined
 
     async def squatted() -> None:
         async with Coordinator(replace(SPEC, agents=1)) as coordinator, AsyncExitStack() as stack:
@@ -391,13 +391,13 @@ CALLS = {
 @pytest.mark.parametrize("name", CALLS)
 def test_whoever_asks_too_often_is_told_to_wait(name: str) -> None:
     method, kind = CALLS[name]
-    quota = quota_of_peer(kind, SPEC.agents)
+    limit = limit_of_peer(kind, SPEC.agents)
 
     async def attack(coordinator: Coordinator) -> None:
         async with grpc.aio.insecure_channel(coordinator.address) as channel:
             ask = channel.unary_unary(method, request_serializer=None, response_deserializer=None)
             codes = []
-            for _ in range(int(4 * quota.burst)):
+            for _ in range(int(4 * limit.burst)):
                 try:
                     await ask(b"", timeout=10.0)
                 except grpc.aio.AioRpcError as failure:
@@ -410,7 +410,7 @@ def test_whoever_asks_too_often_is_told_to_wait(name: str) -> None:
 
 
 def test_watchers_have_a_limit() -> None:
-    most = quota_of_peer(Kind.WATCH, SPEC.agents).at_once
+    most = limit_of_peer(Kind.WATCH, SPEC.agents).at_once
 
     async def attack(coordinator: Coordinator) -> None:
         async with AsyncExitStack() as stack:
@@ -422,7 +422,7 @@ def test_watchers_have_a_limit() -> None:
                 RawStream(coordinator.address, "/grpc.health.v1.Health/Watch")
             )
             assert type(await one_more.refusal()) is errors.TooManyStreamsError
-        assert most < quota_of_all(Kind.WATCH, SPEC.agents).at_once
+        assert most < limit_of_all(Kind.WATCH, SPEC.agents).at_once
 
     unharmed(attack)
 

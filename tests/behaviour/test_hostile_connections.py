@@ -17,7 +17,7 @@ from cospan.core.method import paper
 from cospan.core.specification import basis_digest
 from cospan.server.admission import file_limits
 from cospan.server.admission.file_limits import connections_allowed
-from cospan.server.admission.peer_limits import Kind, most_connections, quota_of_all
+from cospan.server.admission.peer_limits import Kind, limit_of_all, most_connections
 from cospan.server.coordinator import Coordinator
 from cospan.wire import limits
 
@@ -109,7 +109,7 @@ def test_connections_leave_room_for_other_files(
     assert of_limit(1_000_000) == of_limit(file_limits.resource.RLIM_INFINITY) == most_connections(8)
     assert of_limit(1024) == 1024 - 128 - 128 - 32, "128 for a dashboard, 32 for metrics"
     assert not caplog.records
-    needed = quota_of_all(Kind.STREAM, 8).at_once
+    needed = limit_of_all(Kind.STREAM, 8).at_once
     assert of_limit(256) == 128 - 21 - 10
     assert f"for the {needed} streams of 8 agents it should be {needed + 288}" in caplog.text
     assert of_limit(64) == 1

@@ -78,7 +78,7 @@ def test_health_says_what_is_wrong(serve: Serve) -> None:
 
 def test_a_port_in_use_is_refused_with_a_sentence(scraped: Scraped, serve: Serve) -> None:
     port = urlsplit(serve().address).port
-    with pytest.raises(InvalidValueError, match=r"^cannot serve metrics on 127\.0\.0\.1:.*choose another"):
+    with pytest.raises(InvalidValueError, match=r"^cannot listen on 127\.0\.0\.1:.*choose another"):
         MetricsServer(CollectorRegistry(), healthy, host="127.0.0.1", port=int(port or 0))
 
 

@@ -53,7 +53,7 @@ def test_a_full_disk_ends_the_coordinator_and_with_room_the_run_has_the_bits_it_
         code, _, err = ended(coordinator)
         assert code == 1
         assert "cospan: the run was left as it was stored: cannot store the run in run/coordinator.sqlite: " in err
-        assert "what was stored before is untouched: see to the disk, and start the coordinator again" in err
+        assert "what was stored before is untouched: check the disk, and start the coordinator again" in err
         stored = read_state(tmp_path / "run" / NAME, check=True)
         assert 0 < stored.rounds < 500
         assert stored.finish_cause is None

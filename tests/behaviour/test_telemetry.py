@@ -92,7 +92,7 @@ def test_metrics_that_cannot_be_had_are_refused_and_leave_nothing(tmp_path: Path
         said = ("coordinator", *SIZE[:-1], "--run-folder", "run", "--metrics", port)
         code, out, err = cospan(*said, cwd=tmp_path)
     assert (code, out) == (2, "")
-    assert f"cannot serve metrics on 127.0.0.1:{port}" in err
+    assert f"cannot listen on 127.0.0.1:{port}" in err
     assert not (tmp_path / "run").exists()
 
 

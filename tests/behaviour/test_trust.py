@@ -25,7 +25,7 @@ from cospan.core.specification import basis_digest
 from cospan.rpc.v1 import coordinator_service_pb2 as pb
 from cospan.rpc.v1.coordinator_service_pb2_grpc import CoordinatorServiceStub
 from cospan.server.admission import interceptor
-from cospan.server.admission.peer_limits import Kind, quota_of_peer
+from cospan.server.admission.peer_limits import Kind, limit_of_peer
 from cospan.server.coordinator import Coordinator
 from cospan.wire import errors
 from cospan.wire import messages as m
@@ -141,7 +141,7 @@ def test_one_certificate_for_the_whole_fleet_may_ask_for_free_sites(certs: Certi
 def test_one_certificate_that_takes_all_it_can_leaves_the_others_theirs(certs: Certificates) -> None:
     """With more streams than its share it is refused; agents with certificates of their own join and learn."""
     greedy = TlsSource(certs.agent(2))
-    most = quota_of_peer(Kind.STREAM, 1).unjoined
+    most = limit_of_peer(Kind.STREAM, 1).unjoined
 
     async def crowded() -> None:
         tls = certs.coordinator()

@@ -1,4 +1,4 @@
-"""The dashboard over HTTP: its page, its updates, and what every request must show before it gets either."""
+"""The dashboard's HTTP application: page, event stream, login, and the check of every request."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
@@ -19,18 +19,17 @@ from cospan.server.net.acceptor import Connection
 _MOST_FORM_BYTES = 4096
 _WRONG_TOKEN = b'<p class="notice" role="alert">That is not the token.</p>'
 _STREAM_HEADERS = {"X-Accel-Buffering": "no"}
-"""A reverse proxy would else keep events until a buffer is full."""
+"""Keeps a reverse proxy from buffering events."""
 _OPEN = ("/login", "/style.css", "/icon.svg")
-"""What is shown to those who have not shown the token yet."""
-
+"""Paths that need no token."""
 
 Connections = Callable[[tuple[str, int] | None], Connection | None]
 """Client → its open connection."""
 
 
 def make_app(
-    entrance: DashboardAuth,
-    audience: Broadcaster,
+    auth: DashboardAuth,
+    broadcaster: Broadcaster,
     whole: Callable[[], bytes],
     connections: Connections,
     *,
@@ -39,36 +38,36 @@ def make_app(
     """The application.
 
     Args:
-        entrance: what a request must show.
-        audience: who looks.
-        whole: makes the event that a browser is sent first.
-        connections: finds the connection that a request came over, which is told when it is answered.
+        auth: checks requests.
+        broadcaster: sends events to browsers.
+        whole: makes the first event of a browser.
+        connections: finds the connection of a request, which is told when the request is answered.
         secure: whether it is served with TLS.
     """
 
     async def events(_request: Request) -> Response:
-        if audience.is_full:
-            return _sentence(f"{MOST_BROWSERS} browsers look already; close one of them", 503)
+        if broadcaster.is_full:
+            return _sentence(f"{MOST_BROWSERS} browsers show this dashboard already; close one of them", 503)
 
         async def stream() -> AsyncIterator[bytes]:
-            async for message in audience.follow(whole()):
+            async for message in broadcaster.follow(whole()):
                 yield message
 
         return StreamingResponse(stream(), media_type="text/event-stream", headers=_STREAM_HEADERS)
 
     async def log_in(request: Request) -> Response:
-        if entrance.token is None:
-            return RedirectResponse(f"{entrance.root}/", status_code=303)
+        if auth.token is None:
+            return RedirectResponse(f"{auth.root}/", status_code=303)
         if request.method != "POST":
             return _login_page()
-        if entrance.is_closed():
-            return _sentence("too many wrong tokens were shown; wait ten seconds and try again", 429)
-        if not entrance.is_token(await _token_of(request)):
+        if auth.is_closed():
+            return _sentence("too many wrong tokens; wait ten seconds and try again", 429)
+        if not auth.is_token(await _token_of(request)):
             return _login_page(_WRONG_TOKEN, 403)
-        answer = RedirectResponse(f"{entrance.root}/", status_code=303)
-        path = f"{entrance.root}/"
+        answer = RedirectResponse(f"{auth.root}/", status_code=303)
+        path = f"{auth.root}/"
         answer.set_cookie(
-            COOKIE, entrance.pass_for_browser(), path=path, httponly=True, samesite="strict", secure=secure
+            COOKIE, auth.pass_for_browser(), path=path, httponly=True, samesite="strict", secure=secure
         )
         return answer
 
@@ -76,7 +75,7 @@ def make_app(
         name = request.path_params.get("name", "index.html")
         content = page_file(name)
         if content is None:
-            return _sentence(f"there is no {name} here; the page is at {entrance.root}/", 404)
+            return _sentence(f"there is no {name} here; the page is at {auth.root}/", 404)
         return Response(content, media_type=MEDIA_TYPES[name.rpartition(".")[2]])
 
     routes = [
@@ -85,19 +84,19 @@ def make_app(
         Route("/login", log_in, methods=["GET", "POST"]),
         Route("/{name}", file, methods=["GET"]),
     ]
-    return _Guard(Starlette(routes=routes), entrance, connections)
+    return _Guard(Starlette(routes=routes), auth, connections)
 
 
 class _Guard:
-    """Looks at every request before the application does, and puts the headers on every answer."""
+    """Checks every request before the application, and adds the headers to every response."""
 
-    def __init__(self, app: ASGIApp, entrance: DashboardAuth, connections: Connections) -> None:
-        self._app, self._entrance, self._connections = app, entrance, connections
+    def __init__(self, app: ASGIApp, auth: DashboardAuth, connections: Connections) -> None:
+        self._app, self._auth, self._connections = app, auth, connections
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
-        path = self._entrance.path_below_root(scope["path"])
+        path = self._auth.path_below_root(scope["path"])
         scope = {**scope, "path": path or scope["path"], "root_path": ""}
         answer = self._refusal(scope) or (self._app if path else self._to_the_page())
         connection = self._connections(scope.get("client"))
@@ -106,25 +105,25 @@ class _Guard:
         await answer(scope, receive, _with_headers(send))
 
     def _to_the_page(self) -> Response:
-        return RedirectResponse(f"{self._entrance.root}/", status_code=308)
+        return RedirectResponse(f"{self._auth.root}/", status_code=308)
 
     def _refusal(self, scope: Scope) -> Response | None:
-        headers, entrance = Headers(scope=scope), self._entrance
-        if not entrance.knows_host(headers.get("host")):
-            known = ", ".join(sorted(entrance.hosts))
+        headers, auth = Headers(scope=scope), self._auth
+        if not auth.knows_host(headers.get("host")):
+            known = ", ".join(sorted(auth.hosts))
             return _sentence(
                 f"this dashboard is not known by the name in the address; it is {known}: see --allowed-hosts", 421
             )
         cookie = Request(scope).cookies.get(COOKIE)
-        if scope["path"] in _OPEN or entrance.admits(headers.get("authorization"), cookie):
+        if scope["path"] in _OPEN or auth.admits(headers.get("authorization"), cookie):
             return None
         if "text/html" in headers.get("accept", ""):
-            return RedirectResponse(f"{entrance.root}/login", status_code=303)
-        return _sentence("show the token of --dashboard-token-file, as: Authorization: Bearer TOKEN", 401)
+            return RedirectResponse(f"{auth.root}/login", status_code=303)
+        return _sentence("send the token of --dashboard-token-file, as: Authorization: Bearer TOKEN", 401)
 
 
 def _told_of(connection: Connection, scope: Scope, receive: Receive, send: Send) -> tuple[Receive, Send]:
-    """What tells a connection when the whole request is there, and when its answer has ended."""
+    """Tells a connection when the whole request has arrived, and when the response has ended."""
     headers = Headers(scope=scope)
     if headers.get("transfer-encoding") is None and headers.get("content-length", "0") == "0":
         connection.request_came()
@@ -155,7 +154,7 @@ def _with_headers(send: Send) -> Callable[[Message], Awaitable[None]]:
 
 
 async def _token_of(request: Request) -> str:
-    """The field `token` of a small form; empty where there is none."""
+    """The field `token` of a small form; empty if it is missing."""
     body = b""
     async for part in request.stream():
         body += part

@@ -1,4 +1,4 @@
-"""Who may see the dashboard: by address, by the Host that a request names, and off the loopback by a token."""
+"""Authentication of the dashboard's requests: by their Host header, and beyond the loopback by a token."""
 
 import hashlib
 import hmac
@@ -30,18 +30,18 @@ HEADERS: Mapping[str, str] = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Cache-Control": "no-store",
 }
-"""Of every answer."""
+"""Headers of every response."""
 
 
 @dataclass
 class DashboardAuth:
-    """What a request must show.
+    """Checks requests.
 
     Attributes:
-        hosts: names, without a port, that a request's Host header may have: another one is a page of somebody
-            else's whose name was made to point here (DNS rebinding).
-        token: what must be shown; None where the dashboard is on the loopback and none was asked for.
-        root: the path below which a reverse proxy shows the dashboard, as /cospan; empty where it is at the top.
+        hosts: allowed names of a request's Host header, without a port; any other is another site's page whose name
+            resolves to this address (DNS rebinding).
+        token: required of every request; None for no token, on the loopback.
+        root: path under which a reverse proxy serves the dashboard, as /cospan; empty for the root.
     """
 
     hosts: frozenset[str]
@@ -55,17 +55,14 @@ class DashboardAuth:
         return names_host(header, self.hosts)
 
     def path_below_root(self, path: str) -> str | None:
-        """The path as it is without the proxy; None for the root itself without its slash.
-
-        A proxy may have taken the root away already, or not: both are understood.
-        """
+        """The path without the root, which a proxy may have removed; None for the root without its slash."""
         if self.root and path == self.root:
             return None
         below = path.startswith(f"{self.root}/")
         return path[len(self.root) :] if below else path
 
     def admits(self, authorization: str | None, cookie: str | None) -> bool:
-        """Whether a request shows the token, or the cookie that was given for it. Compared in constant time."""
+        """Whether a request has the token, or the cookie of a login. Compares in constant time."""
         if self.token is None:
             return True
         if cookie is not None and hmac.compare_digest(cookie.encode(), self.pass_for_browser().encode()):
@@ -74,7 +71,7 @@ class DashboardAuth:
         return scheme.lower() == "bearer" and self.is_token(shown.strip())
 
     def is_token(self, shown: str) -> bool:
-        """Whether this is the token. Digests are compared, so not even its length shows; wrong ones are counted."""
+        """Whether this is the token; compares digests, which hide its length, and counts wrong tokens."""
         assert self.token is not None
         if self.is_closed():
             return False
@@ -84,13 +81,13 @@ class DashboardAuth:
         return alike
 
     def is_closed(self) -> bool:
-        """Whether so many wrong tokens were shown of late that none is looked at for some seconds."""
+        """Whether logins are blocked for some seconds, after too many wrong tokens."""
         since = time.monotonic() - _WRONG_SECONDS
         self._wrong = [moment for moment in self._wrong if moment > since]
         return len(self._wrong) >= _WRONG_TOKENS
 
     def pass_for_browser(self) -> str:
-        """The cookie of a browser that has shown the token; of no use once this process has ended."""
+        """The cookie of a browser that has logged in; invalid once this process has ended."""
         return hmac.new(self._key, (self.token or "").encode(), "sha256").hexdigest()
 
 
@@ -98,7 +95,7 @@ def read_token(path: Path) -> str:
     """The token in a file.
 
     Raises:
-        InvalidValueError: it cannot be read, or holds no token.
+        InvalidValueError: it cannot be read, or holds no valid token.
     """
     try:
         text = read_text(path).strip()

@@ -1,4 +1,4 @@
-"""The browsers that look: how many there may be, and what each of them has not read yet."""
+"""Sends events to browsers through one bounded queue each."""
 
 import asyncio
 import json
@@ -7,7 +7,7 @@ from typing import Any
 
 MOST_BROWSERS = 32
 _MOST_UNREAD = 8
-"""A browser that is so many updates behind begins anew, with the whole, when it reads again."""
+"""A browser that is this many updates behind is disconnected, and starts again with the whole state."""
 
 
 class Broadcaster:
@@ -21,11 +21,11 @@ class Broadcaster:
 
     @property
     def is_full(self) -> bool:
-        """Whether no further browser may look."""
+        """Whether the limit on browsers is reached."""
         return len(self._queues) >= MOST_BROWSERS
 
     def publish(self, message: bytes) -> None:
-        """Gives an update to everybody. Whoever has not read the last ones loses the connection, and comes back."""
+        """Queues an update for every browser; one whose queue is full is disconnected, and reconnects."""
         for queue in list(self._queues):
             if queue.full():
                 self._drop(queue)
@@ -33,7 +33,7 @@ class Broadcaster:
                 queue.put_nowait(message)
 
     def close(self) -> None:
-        """Ends everybody's stream, after what is still to be read."""
+        """Ends every stream after its queued updates."""
         for queue in list(self._queues):
             if queue.full():
                 queue.get_nowait()
@@ -46,7 +46,7 @@ class Broadcaster:
         queue.put_nowait(None)
 
     async def follow(self, first: bytes) -> AsyncIterator[bytes]:
-        """The updates of one browser, `first` before them, until it is dropped or all is over."""
+        """`first` and then the updates of one browser, until it is dropped or `close` is called."""
         queue: asyncio.Queue[bytes | None] = asyncio.Queue(_MOST_UNREAD)
         self._queues.add(queue)
         try:

@@ -1,4 +1,4 @@
-"""The page as it is shipped: HTML, CSS, and JavaScript in small modules that are written by hand."""
+"""The files of the page: HTML, CSS and JavaScript modules, without a build step."""
 
 from functools import cache
 from importlib.resources import files
@@ -20,11 +20,11 @@ MODULES = (
     "detail.js",
     "main.js",
 )
-"""The modules, each after those that it imports."""
+"""The modules, each after its imports."""
 _NAMES = frozenset({"index.html", "login.html", "style.css", "icon.svg", *MODULES})
 
 
 @cache
 def page_file(name: str) -> bytes | None:
-    """The content of one file of the page; None where there is no such file."""
+    """The content of one file of the page; None if it does not exist."""
     return files("cospan.dashboard").joinpath("page", name).read_bytes() if name in _NAMES else None

@@ -1,6 +1,5 @@
-"""What a browser is sent: the state of a run as values that JSON can hold."""
+"""The state of a run as JSON values for browsers."""
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,20 +8,20 @@ from jaxtyping import Float
 
 from cospan.core.specification import RunSpecification
 from cospan.dashboard.rank_spectrum import Spectrum
-from cospan.dashboard.series import COLUMNS, RoundSeries
+from cospan.dashboard.series import COLUMNS, RoundSeries, rounded
 from cospan.wire.messages import AgentReport, RunPhase, RunReport
 
 AGENT_COLUMNS = (
     "id", "phase", "awaited", "last_round", "td_error", "reconnects", "rejected", "silent", "counted", "absent",
     "outliers", "gone_in_round", "cause", "value_error",
 )  # fmt: skip
-"""What a row of an agent is, in this order."""
+"""Columns of an agent's row."""
 _MOST_ROWS, _MOST_COLUMNS = 160, 64
 _NAMED = 5
 
 
 def run_of(report: RunReport, round_times: tuple[float, float] | None) -> dict[str, Any]:
-    """Where a run stands."""
+    """Phase and progress of a run."""
     spec, stamp = report.specification, report.stamp
     waiting = sorted(agent.agent_id for agent in report.agents if agent.awaited)
     return {
@@ -32,8 +31,8 @@ def run_of(report: RunReport, round_times: tuple[float, float] | None) -> dict[s
         "durable": stamp.durable_round,
         "phase": report.phase.value,
         "phase_seconds": round(report.phase_seconds, 1),
-        "rounds_per_second": _digits(report.rounds_per_second),
-        "round_times": None if round_times is None else [_digits(seconds) for seconds in round_times],
+        "rounds_per_second": rounded(report.rounds_per_second),
+        "round_times": None if round_times is None else [rounded(seconds) for seconds in round_times],
         "waiting": {"count": len(waiting), "names": waiting[:_NAMED]},
         "finish_cause": report.finish_cause.value if report.finish_cause else None,
         "live": report.phase is not RunPhase.FINISHED,
@@ -41,7 +40,7 @@ def run_of(report: RunReport, round_times: tuple[float, float] | None) -> dict[s
 
 
 def run_identity(spec: RunSpecification, run_id: str) -> dict[str, Any]:
-    """What a run is, from its beginning to its end."""
+    """The parts of a run that do not change."""
     method = spec.method
     return {
         "id": run_id,
@@ -59,13 +58,13 @@ def run_identity(spec: RunSpecification, run_id: str) -> dict[str, Any]:
 
 
 def agent_row(agent: AgentReport, rejected: int | None, value_error: float | None = None) -> list[Any]:
-    """An agent, in the order of `AGENT_COLUMNS`; whole seconds of silence."""
+    """The row of an agent, in the order of `AGENT_COLUMNS`; silence in whole seconds."""
     return [
         agent.agent_id,
         agent.phase.value,
         int(agent.awaited),
         agent.last_round,
-        _digits(agent.td_error),
+        rounded(agent.td_error),
         agent.reconnects,
         rejected,
         round(agent.seconds_since_last_message),
@@ -74,17 +73,17 @@ def agent_row(agent: AgentReport, rejected: int | None, value_error: float | Non
         agent.outlier_rounds,
         agent.gone_in_round,
         agent.gone_cause,
-        _digits(value_error),
+        rounded(value_error),
     ]
 
 
 def changed_rows(rows: Sequence[list[Any]], known: Mapping[str, list[Any]]) -> list[list[Any]]:
-    """Those that a browser that knows `known` lacks."""
+    """The rows that differ from `known`."""
     return [row for row in rows if known.get(row[0]) != row]
 
 
 def series_of(series: RoundSeries, start: int = 0) -> dict[str, Any]:
-    """The points from `start` on; the browser keeps what it has before them."""
+    """The points from index `start` on; the browser keeps the ones before."""
     return {
         "columns": COLUMNS,
         "stride": series.stride,
@@ -94,7 +93,7 @@ def series_of(series: RoundSeries, start: int = 0) -> dict[str, Any]:
 
 
 def heat_map(basis: Float[np.ndarray, "d r"]) -> dict[str, Any]:
-    """B in at most 160 × 64 cells: each holds the entry of largest size among those that it stands for."""
+    """B in at most 160 × 64 cells; each is the entry of largest magnitude in its block."""
     d, r = basis.shape
     rows, columns = _strides(d, _MOST_ROWS), _strides(r, _MOST_COLUMNS)
     cells = [
@@ -105,11 +104,11 @@ def heat_map(basis: Float[np.ndarray, "d r"]) -> dict[str, Any]:
 
 
 def spectrum_values(spectrum: Spectrum | None) -> dict[str, Any] | None:
-    """The spectrum of the heads; None where nobody sends what it is made of."""
+    """The spectrum of the heads; None if agents send no second moments."""
     if spectrum is None:
         return None
     return {
-        "shares": [_digits(share) for share in spectrum.shares],
+        "shares": [rounded(share) for share in spectrum.shares],
         "agents": spectrum.agents,
         "verdict": spectrum.verdict,
         "sentence": spectrum.sentence,
@@ -122,7 +121,3 @@ def _strides(length: int, most: int) -> int:
 
 def _extreme(block: Float[np.ndarray, "a b"]) -> float:
     return round(float(block.flat[int(np.abs(block).argmax())]), 3)
-
-
-def _digits(value: float | None) -> float | None:
-    return None if value is None or not math.isfinite(value) else float(f"{value:.4g}")

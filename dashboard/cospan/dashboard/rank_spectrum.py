@@ -1,4 +1,4 @@
-"""What the second moment of the heads tells of the rank."""
+"""The spectrum of the heads' second moment, and what it suggests about the rank."""
 
 from dataclasses import dataclass
 
@@ -6,18 +6,18 @@ import numpy as np
 from jaxtyping import Float
 
 _IDLE_SHARE = 0.01
-"""A direction with less than this part of an even share is idle."""
+"""A direction with less than this fraction of an even share is idle."""
 _ALIKE_SHARE = 0.5
-"""With more than this part of an even share in the least of them all are used alike."""
+"""If the smallest share exceeds this fraction of an even share, all directions are used about equally."""
 
 
 @dataclass(frozen=True, slots=True)
 class Spectrum:
-    """The shares of W̄ = mean of w wᵀ over the fleet along its own directions, and what they suggest.
+    """The eigenvalues of W̄ = mean of w wᵀ over the fleet as shares of its trace, and what they suggest.
 
     Attributes:
-        shares: of the trace, largest first, r of them; they sum to 1.
-        agents: how many agents' moments are in it.
+        shares: r shares, largest first; their sum is 1.
+        agents: number of agents in the mean.
         verdict: `idle`, `full` or `fits`.
         sentence: the same in words.
     """
@@ -31,9 +31,9 @@ class Spectrum:
 def spectrum_of(moment: Float[np.ndarray, "r r"], agents: float) -> Spectrum | None:
     """The spectrum of a sum of second moments; None where it is zero.
 
-    The shares do not depend on which basis of the subspace is taken. A direction in which no head has any size
-    bears no part of a value function. Heads are estimates, so noise keeps shares above zero: the verdict is a hint,
-    and cospan rank the measurement.
+    The shares do not depend on the basis of the subspace. A direction without a share contributes to no value
+    function. Heads are estimates, so noise keeps shares above zero: the verdict is a hint, and cospan rank
+    measures.
     """
     values = np.maximum(np.linalg.eigvalsh((moment + moment.T) / 2.0)[::-1], 0.0)
     total = float(values.sum())

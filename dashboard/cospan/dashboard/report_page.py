@@ -1,4 +1,4 @@
-"""The page of a finished run as one file: styles, scripts and data in it, and nothing fetched from anywhere."""
+"""The page of a finished run as one HTML file that holds its styles, scripts and data."""
 
 import base64
 import hashlib
@@ -19,11 +19,11 @@ _ICON_LINK = '<link rel="icon" href="icon.svg" type="image/svg+xml">'
 def report_page(frame: Mapping[str, Any]) -> str:
     """The HTML that shows a frame as the dashboard does.
 
-    Its content-security policy allows the two scripts and styles in it by their digests, and no request at all.
+    Its content-security policy allows its own script and style by their digests, and no requests.
     """
     style, script = _text("style.css"), _joined_modules()
     icon = base64.b64encode(page_file("icon.svg") or b"").decode()
-    # Within a script element only "<" could end it; JSON has another spelling for it.
+    # Only "<" can end a script element; JSON has an escape for it.
     data = json.dumps(frame, ensure_ascii=False, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
     policy = (
         f"default-src 'none'; style-src '{_digest(style)}'; script-src '{_digest(script)}'; img-src data:; "
@@ -46,7 +46,7 @@ def report_page(frame: Mapping[str, Any]) -> str:
 
 
 def _joined_modules() -> str:
-    """The modules as one script: each a function that returns what it exports."""
+    """The modules as one script; each becomes a function that returns its exports."""
     parts = ['"use strict";']
     for name in MODULES:
         text = _text(name)

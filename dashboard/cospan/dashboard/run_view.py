@@ -1,8 +1,7 @@
-"""What the dashboard knows of a running coordinator, gathered in the dashboard's own thread.
+"""The dashboard's view of a running coordinator, computed in the dashboard's own thread.
 
-The coordinator's loop does two cheap things: it leaves each closed round in a queue, and it replaces its state,
-which is frozen, by the next. Everything else, reports and JSON included, is made from these in another thread, so
-nobody who looks can hold a round up.
+The coordinator's event loop only queues each closed round and replaces its frozen state. The dashboard's thread
+makes reports and JSON from these, so observers cannot delay a round.
 """
 
 import time
@@ -31,12 +30,12 @@ _MANY_AGENTS = 250
 
 @dataclass(frozen=True, slots=True)
 class Truth:
-    """What somebody who knows the true solutions says of a run; errors as in `rounds.csv`.
+    """Errors of a run whose true solutions are known, as in `rounds.csv`.
 
     Attributes:
-        value_error: median over the agents now; None where unknown.
-        subspace_errors: (round, error) of rounds that have closed.
-        agents: value error of single agents.
+        value_error: current median over the agents; None if unknown.
+        subspace_errors: (round, error) of closed rounds.
+        agents: agent id → value error.
     """
 
     value_error: float | None = None
@@ -45,10 +44,10 @@ class Truth:
 
 
 class RunView:
-    """The state of one coordinator for browsers; any thread may call `tell`, the dashboard's the rest."""
+    """The state of one coordinator for browsers; any thread may call `tell`, only the dashboard's the rest."""
 
     def __init__(self, coordinator: Coordinator, earlier: Iterable[RoundReport] = ()) -> None:
-        """Looks at a coordinator; `earlier` are the rounds that closed before this process began."""
+        """`earlier` are the rounds that closed before this process began."""
         self._coordinator = coordinator
         self._pending: deque[RoundReport] = deque(maxlen=_MOST_PENDING)
         self._truths: deque[Truth] = deque(maxlen=_MOST_PENDING)
@@ -62,22 +61,22 @@ class RunView:
         self._value_errors: dict[str, float] = {}
         self._moments: dict[str, tuple[Float[np.ndarray, "r r"], float]] = {}
         self._closing: dict[str, tuple[Float[np.ndarray, "r r"], float]] | None = None
-        """The moments of a round that has closed; None while they are wanted."""
+        """Second moments of a closed round; None while the next one is to be sampled."""
         self._sent_points, self._sent_revision = 0, 0
         self._slow_due, self._shown_round = 0.0, -1
         coordinator.engine.on_round.append(self._leave)
         coordinator.engine.on_closing.append(self._probe)
 
     def _leave(self, command: ReportRound) -> None:
-        """Called by the coordinator's loop."""
+        """Called on the coordinator's event loop."""
         self._pending.append(command.report)
 
     def tell(self, truth: Truth) -> None:
-        """Takes in what is known of the truth."""
+        """Queues known errors."""
         self._truths.append(truth)
 
     def gather(self) -> None:
-        """Takes in what has been left; to be called often, whether somebody looks or not."""
+        """Takes in the queued rounds and errors; to be called often, with or without browsers."""
         while self._pending:
             self._series.add(_round_of(self._pending.popleft()))
         while self._truths:
@@ -87,18 +86,16 @@ class RunView:
         self._gather_moments()
 
     def _probe(self, _command: ComputeBasis) -> None:
-        """Called by the coordinator's loop: one round since the last look is enough, of what may be many."""
+        """Called on the coordinator's event loop; samples one round between two calls of `gather`."""
         if self._closing is not None:
             return
         moments: dict[str, tuple[Float[np.ndarray, "r r"], float]] = {}
         for first, contribution in self._coordinator.engine.state.open_round.contributions.items():
             moment = contribution.head_second_moment
-            if moment is None or moment.size > _MOST_MOMENT_NUMBERS // _MOST_MOMENTS:
+            too_large = moment is None or moment.size > _MOST_MOMENT_NUMBERS // _MOST_MOMENTS
+            if moment is None or too_large or len(moments) >= _MOST_MOMENTS:
                 break
-            if len(moments) >= _MOST_MOMENTS:
-                break
-            copied = moment.astype(np.float64)  # it may be a view of a large upload
-            moments[first] = copied, contribution.weight
+            moments[first] = moment.astype(np.float64), contribution.weight  # a copy: not a view of a large upload
         self._closing = moments
 
     def _gather_moments(self) -> None:
@@ -109,7 +106,7 @@ class RunView:
                 self._moments[first] = moment
 
     def whole(self) -> dict[str, Any]:
-        """All that a browser shows, as of the last `frame`."""
+        """The complete frame, as of the last `frame`."""
         return {
             "whole": True,
             "run": self._run,
@@ -120,7 +117,7 @@ class RunView:
         }
 
     def frame(self) -> dict[str, Any]:
-        """What has changed since the frame before."""
+        """The changes since the last frame."""
         engine = self._coordinator.engine
         state = engine.state
         report = run_report(state, engine.history, engine.now(), self._coordinator.agent_stats)
@@ -139,7 +136,7 @@ class RunView:
         return frame
 
     def _errors(self) -> dict[str, float | None]:
-        """The newest of each chart."""
+        """The newest value of each chart."""
         point = self._series.points[-1] if self._series.points else None
         return {
             "movement": None if point is None else point.as_row()[1],
@@ -160,7 +157,7 @@ class RunView:
         return changed
 
     def _new_points(self) -> dict[str, Any]:
-        """From the point on that was open at the last frame, and a few before, which may have learnt an error."""
+        """The points from the last frame's open one on, and a few before, whose errors may have become known."""
         series = self._series
         start = max(0, self._sent_points - 9) if self._sent_revision == series.revision else 0
         self._sent_points, self._sent_revision = len(series.points), series.revision

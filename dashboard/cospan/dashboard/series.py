@@ -1,4 +1,4 @@
-"""The rounds of a whole run in a bounded number of points: old ones grow coarser as the run grows longer."""
+"""The rounds of a whole run in a bounded number of points, each of which stands for more rounds in a longer run."""
 
 import math
 from collections import deque
@@ -6,22 +6,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 COLUMNS = ("round", "movement", "subspace_error", "value_error", "p50", "p99", "contributors")
-"""What a point is, in this order; see `Point`."""
+"""Columns of a point's row; see `Point`."""
 _MOST_POINTS = 720
 _WINDOW = 500
 
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """What a chart shows of one closed round; None where unknown.
+    """One closed round, as charts show it.
 
     Attributes:
         number: of the round.
         seconds: from its opening to its close.
         contributors: agents whose gradients counted.
         movement: of the basis, 0 to 1.
-        subspace_error: sine of the largest angle to the true basis, 0 to 1.
-        value_error: median over the agents.
+        subspace_error: sine of the largest angle to the true basis, 0 to 1; None if unknown.
+        value_error: median over the agents; None if unknown.
     """
 
     number: int
@@ -34,17 +34,17 @@ class Round:
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """One or more rounds that follow upon each other.
+    """One or more consecutive rounds.
 
     Attributes:
-        last: the newest of them.
-        rounds: how many.
-        movement: their mean.
-        subspace_error: of the newest that has one.
-        value_error: of the newest that has one.
-        p50: median seconds of the 500 rounds up to the newest; of joined points their mean.
-        p99: the 99th percentile of the same; of joined points the larger.
-        contributors: the fewest.
+        last: the newest round.
+        rounds: number of rounds.
+        movement: mean.
+        subspace_error: of the newest round that has one.
+        value_error: of the newest round that has one.
+        p50: median duration of the 500 rounds up to the newest, in seconds; the mean of joined points.
+        p99: 99th percentile of the same; the maximum of joined points.
+        contributors: minimum.
     """
 
     last: int
@@ -57,7 +57,7 @@ class Point:
     contributors: int
 
     def joined(self, later: "Point") -> "Point":
-        """This point and the one after it as one."""
+        """This point and the next one as one."""
         rounds = self.rounds + later.rounds
         share = later.rounds / rounds
         return Point(
@@ -72,46 +72,38 @@ class Point:
         )
 
     def as_row(self) -> list[float | int | None]:
-        """In the order of `COLUMNS`, with four digits: more than a chart can show."""
-        return [
-            self.last,
-            _short(self.movement),
-            _short(self.subspace_error),
-            _short(self.value_error),
-            _short(self.p50),
-            _short(self.p99),
-            self.contributors,
-        ]
+        """The values in the order of `COLUMNS`, with four digits."""
+        values = (self.movement, self.subspace_error, self.value_error, self.p50, self.p99)
+        return [self.last, *map(rounded, values), self.contributors]
 
 
 class RoundSeries:
-    """The points of a run, `most` of them or fewer; every one but the last stands for `stride` rounds."""
+    """At most `most` points of a run; each but the last stands for `stride` rounds."""
 
     def __init__(self, most: int = _MOST_POINTS) -> None:
         self.stride = 1
         self.points: list[Point] = []
         self.revision = 0
-        """Raised when older points change."""
+        """Increases when older points change."""
         self._most = most
         self._seconds: deque[float] = deque(maxlen=_WINDOW)
 
     def add(self, closed: Round) -> None:
-        """Takes a round in; O(1) but for the percentiles, which are taken once a point."""
+        """Adds a round; O(1), except for the percentiles, which are computed once per point."""
         self._seconds.append(closed.seconds)
-        open_point = self.points[-1] if self.points and self.points[-1].rounds < self.stride else None
-        if open_point is not None:
-            p50, p99 = open_point.p50, open_point.p99
-            if open_point.rounds + 1 == self.stride:
-                p50, p99 = percentile(self._seconds, 0.5), percentile(self._seconds, 0.99)
-            self.points[-1] = replace(open_point.joined(_single(closed, p50, p99)), p50=p50, p99=p99)
+        last = self.points[-1] if self.points and self.points[-1].rounds < self.stride else None
+        p50, p99 = (last.p50, last.p99) if last and last.rounds + 1 < self.stride else self._percentiles()
+        errors = closed.subspace_error, closed.value_error
+        point = Point(closed.number, 1, closed.movement, *errors, p50, p99, closed.contributors)
+        if last is not None:
+            self.points[-1] = replace(last.joined(point), p50=p50, p99=p99)
             return
         if len(self.points) >= self._most:
             self._halve()
-        fresh = _single(closed, percentile(self._seconds, 0.5), percentile(self._seconds, 0.99))
-        self.points.append(fresh)
+        self.points.append(point)
 
     def learn(self, value_error: float | None, subspace_errors: Sequence[tuple[int, float]]) -> None:
-        """What is known of the newest rounds only after they were taken in."""
+        """Sets errors of the newest rounds, which become known only after they were added."""
         if value_error is not None and self.points:
             self.points[-1] = replace(self.points[-1], value_error=value_error)
         for number, error in subspace_errors:
@@ -136,29 +128,18 @@ class RoundSeries:
     @property
     def round_times(self) -> tuple[float, float] | None:
         """p50 and p99 of the newest 500 rounds, in seconds; None before the first."""
-        if not self._seconds:
-            return None
+        return self._percentiles() if self._seconds else None
+
+    def _percentiles(self) -> tuple[float, float]:
         return percentile(self._seconds, 0.5), percentile(self._seconds, 0.99)
 
 
 def percentile(values: Sequence[float] | deque[float], share: float) -> float:
-    """The smallest value that at least `share` of them do not exceed."""
+    """The smallest value that at least a share `share` of them do not exceed."""
     ordered = sorted(values)
     return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
 
 
-def _single(closed: Round, p50: float, p99: float) -> Point:
-    return Point(
-        closed.number,
-        1,
-        closed.movement,
-        closed.subspace_error,
-        closed.value_error,
-        p50,
-        p99,
-        closed.contributors,
-    )
-
-
-def _short(value: float | None) -> float | None:
+def rounded(value: float | None) -> float | None:
+    """The value with four digits, more than a chart can show; None if it is not finite."""
     return None if value is None or not math.isfinite(value) else float(f"{value:.4g}")

@@ -1,9 +1,7 @@
-"""Executes the commands of the relay's machine, and holds both of its conversations."""
+"""Executes the commands of the relay's machine; connects its agents downstream with its session upstream."""
 
-import asyncio
-import logging
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from cospan.client.session.driver import SessionSettings
@@ -15,27 +13,24 @@ from cospan.relay.state import RelayState
 from cospan.relay.upstream import Upstream
 from cospan.server.machine import events as server
 from cospan.server.machine.state import CoordinatorState
-from cospan.server.runtime.machine_loop import MachineLoop, log_note, tell
-from cospan.server.runtime.recent_rounds import RecentRounds
-from cospan.server.runtime.streams import Stream, Streams
+from cospan.server.runtime.agent_engine import AgentEngine
+from cospan.server.runtime.machine_loop import MachineLoop
 from cospan.wire.errors import CospanError, InvalidValueError
 from cospan.wire.limits import MAX_GROUP
 from cospan.wire.messages import GradientUpload, RecalledRounds
 
-log = logging.getLogger(__name__)
-
-_MOST_TOLD = 500
-"""Agents with bounded heads that one upload names; a message has room for each agent's name about once."""
+_MOST_BOUNDED = 500
+"""Most agents with bounded heads that one upload names; a message has room for each agent's name about once."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RelaySettings(SessionSettings):
-    """What a relay is told beside the addresses; beside what every session has.
+    """Settings of a relay, in addition to those of every session.
 
     Attributes:
-        gather_agents: it joins the run as soon as this number of agents is here, or a few seconds after the first.
-        level: 1 where its coordinator is no relay, one more than that relay's where it is one, 5 at most. The
-            greater, the sooner a straggler is given up, so that no relay is given up for it.
+        gather_agents: the relay joins once it hosts this many agents, or a few seconds after the first has joined.
+        level: number of relays between its agents and the coordinator, itself included; 1 to 5. A higher level
+            drops a straggler sooner, so that the relay above does not drop this relay.
 
     Raises:
         InvalidValueError: the level or `min_steps_per_round` is out of its range.
@@ -50,31 +45,25 @@ class RelaySettings(SessionSettings):
             raise InvalidValueError(f"level is {self.level}; it must be 1 to {machine.MOST_LEVELS}")
 
 
-class RelayEngine:
-    """What executes the commands of `cospan.relay.machine`."""
+class RelayEngine(AgentEngine):
+    """Executes the commands of `cospan.relay.machine`; its `history` is empty: the coordinator reports rounds."""
 
     def __init__(self, transport: Transport, settings: RelaySettings) -> None:
-        """Nothing is asked yet; `begin` does that."""
-        self.history = RecentRounds()
-        """Empty: the coordinator reports its rounds."""
-        self.ended = asyncio.Event()
-        self.end: server.EndRun | server.Suspend | None = None
+        """Connects to nothing yet; `begin` does."""
+        super().__init__()
         self.failure: CospanError | None = None
-        """Why the relay has to go down; None where it was asked to."""
-        self.on_note: list[Callable[[server.Note], None]] = []
+        """Why the relay has failed; None if it has not."""
         self._settings = settings
         self._upstream = Upstream(transport, settings, tell=self._on_upstream, fail=self._failed)
-        self.streams = Streams()
-        """Those that are open, and what was sent through all of them."""
         self._loop: MachineLoop[RelayState, Event, Command] | None = None
         self._bounded: set[str] = set()
         """Agents that have reported a bounded head since the last sum."""
 
     async def begin(self) -> None:
-        """Asks what the run is, and makes ready for agents.
+        """Requests the specification of the run, and prepares for agents.
 
         Raises:
-            CospanError: the coordinator cannot be reached, or its run takes no relays.
+            CospanError: the coordinator cannot be reached, or its run does not support relays.
         """
         self._upstream.start()
         specification = await self._upstream.specification
@@ -98,18 +87,10 @@ class RelayEngine:
         """The time on the machine's clock, in seconds."""
         return time.monotonic()
 
-    def open_stream(self) -> Stream:
-        """A new stream, not yet bound to a session."""
-        return self.streams.open()
-
-    def forget_stream(self, stream: Stream) -> None:
-        """The stream has ended; nothing can be written to it."""
-        self.streams.forget(stream)
-
     # Events --------------------------------------------------------------------------------------------------
 
     def handle(self, event: Event) -> None:
-        """Lets an event happen, and everything that follows from it.
+        """Hands the machine an event, and executes the commands that follow.
 
         Raises:
             RemoteError: the event is not allowed; nothing has changed.
@@ -117,21 +98,21 @@ class RelayEngine:
         self._machine.handle(event)
 
     def take(self, token: str, upload: GradientUpload) -> None:
-        """Lets a gradient arrive. Raises as `handle` does."""
+        """Hands the machine a gradient; raises as `handle` does."""
         if upload.bounded:
             session = self._machine.state.fleet.members.sessions.get(token)
             self._bounded.update(() if session is None else set(session.agent_ids).intersection(upload.bounded))
         self.handle(server.GradientArrived(token, upload))
 
     async def know_sites(self) -> None:
-        """Does nothing: the coordinator gives out sites."""
+        """Does nothing: the coordinator assigns sites."""
 
     async def recall(self, agents: Collection[str], first: int, before: int) -> RecalledRounds:
-        """None: the coordinator has them, and it knows the relay's sums alone."""
+        """No rounds: the coordinator stores them, and knows only the relay's sums."""
         return RecalledRounds((), max(first, before), max(0, before - first))
 
     def _on_upstream(self, event: UpstreamEvent) -> None:
-        """The coordinator has answered; the answer waits until all of the question is asked."""
+        """Posts the event, so that the commands that caused it are executed first."""
         self._machine.post(event)
 
     def _failed(self, failure: CospanError) -> None:
@@ -141,43 +122,34 @@ class RelayEngine:
 
     def _execute(self, command: Command) -> None:
         relay = self._machine.state
+        sessions = relay.fleet.members.sessions
         match command:
-            case server.Send(token=token, message=message):
-                self.streams.send(relay.fleet.members.sessions.get(token), message)
             case server.Broadcast(message=message):
-                sessions = relay.fleet.members.sessions
                 known = [each for token, each in sessions.items() if token not in relay.unwelcomed]
                 self.streams.broadcast(known, message)
-            case server.CloseStream(stream=number, error=error):
-                self.streams.close(number, error)
-            case server.Note():
-                log_note(command)
-                tell(self.on_note, command)
             case Host(agent_ids=agent_ids, feature_fingerprint=fingerprint):
                 self._upstream.host(agent_ids, fingerprint)
             case SumUp():
                 self._sum_up(command)
-            case server.EndRun() | server.Suspend():
-                self.end = command
-                self.history.close()
-                self.ended.set()
+            case _:
+                self._execute_for_agents(command, sessions)
 
     def _sum_up(self, command: SumUp) -> None:
-        """Here and not in a thread: it is one addition for each number that was just received and checked."""
+        """Needs no thread: it is one addition for each number that was just received and checked."""
         total = sum_of_contributions(command.contributions)
-        bounded = tuple(sorted(self._bounded)[:_MOST_TOLD])
+        bounded = tuple(sorted(self._bounded)[:_MOST_BOUNDED])
         self._bounded.difference_update(bounded)
         self._upstream.upload(GradientUpload(command.round, total, command.agent_ids, bounded=bounded))
 
     # The end, and time ------------------------------------------------------------------------------------------
 
     def leave(self, message: str) -> None:
-        """Leaves the run for good: it does not wait for the relay's agents, which are asked to come back."""
+        """Leaves the run for good; the relay's agents are asked to reconnect."""
         self._upstream.leave(message)
         self.handle(server.DrainRequested(message, 0.0))
 
     async def close(self) -> None:
-        """Ends the conversation with the coordinator, which waits for the relay as for any agent that is lost."""
+        """Ends the session with the coordinator, which waits for the relay as for any lost agent."""
         await self._upstream.close()
 
     async def keep_time(self) -> None:
@@ -187,5 +159,5 @@ class RelayEngine:
             self.ended,
             process="relay",
             session_timeout_seconds=self._machine.state.specification.session_timeout_seconds,
-            longest_sleep_seconds=machine.GATHER_SECONDS,  # an agent may bring a deadline that is closer
+            longest_sleep_seconds=machine.GATHER_SECONDS,  # a join may set an earlier deadline
         )

@@ -1,4 +1,4 @@
-"""What can happen to a relay beside what happens to a coordinator, and what it then wants done."""
+"""Events and commands of a relay's machine in addition to those of a coordinator's."""
 
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -11,26 +11,26 @@ from cospan.server.machine import events as server
 from cospan.wire.errors import RemoteError
 from cospan.wire.messages import Finish, Stamp, Welcome
 
-# Events: what the coordinator says -----------------------------------------------------------------------------
+# Events: messages of the coordinator -----------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Welcomed:
-    """The coordinator takes the relay for the host of the agents that the welcome names."""
+    """The coordinator accepts the relay as the host of the agents in the welcome."""
 
     welcome: Welcome
 
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """The coordinator does not take the relay as the host of those it has named last."""
+    """The coordinator rejects the relay as the host of the agents of its last join."""
 
     error: RemoteError
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class RoundOpened:
-    """The gradients of a round are wanted, taken at this basis."""
+    """A round is open: the agents compute gradients at this basis."""
 
     stamp: Stamp
     round: int
@@ -52,7 +52,7 @@ Event: TypeAlias = server.Event | UpstreamEvent
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """Be the host of these agents to the coordinator from now on; of none: leave the run until there are some."""
+    """Join the coordinator as the host of these agents; without any, leave the run until there are some."""
 
     agent_ids: tuple[str, ...]
     feature_fingerprint: str
@@ -60,20 +60,11 @@ class Host:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class SumUp:
-    """Send the sum of these contributions, which are in the order of the agents' names."""
+    """Send the sum of these contributions, which are in the order of agent ids."""
 
     round: int
     agent_ids: tuple[str, ...]
     contributions: tuple[Contribution, ...]
 
 
-Command: TypeAlias = (
-    server.Send
-    | server.Broadcast
-    | server.CloseStream
-    | server.Note
-    | server.EndRun
-    | server.Suspend
-    | Host
-    | SumUp
-)
+Command: TypeAlias = server.AgentCommand | Host | SumUp

@@ -16,7 +16,7 @@ the sum of a round is on its way. A new agent is then awaited in the same round 
 
 import math
 from dataclasses import replace
-from typing import TypeAlias, assert_never
+from typing import TypeAlias
 
 import numpy as np
 from jaxtyping import Float
@@ -33,14 +33,7 @@ from cospan.server.machine.collections.participation_counts import Participation
 from cospan.server.machine.membership import admit, remove, welcome_of
 from cospan.server.machine.opening import begin_round
 from cospan.server.machine.state import OVER, CoordinatorState, OpenRound
-from cospan.wire.errors import (
-    DrainingError,
-    InvalidMessageError,
-    InvalidValueError,
-    OutOfTurnError,
-    RemoteError,
-    RunFinishedError,
-)
+from cospan.wire import errors
 from cospan.wire.messages import AgentPhase, BasisUpdate, Receipt, RunPhase, Welcome
 
 Outcome: TypeAlias = tuple[RelayState, tuple[Command, ...]]
@@ -63,12 +56,12 @@ def check_relayable(specification: RunSpecification) -> None:
         InvalidValueError: it cannot.
     """
     if specification.method.warm_up_rounds:
-        raise InvalidValueError(
+        raise errors.InvalidValueError(
             f"warm_up_rounds is {specification.method.warm_up_rounds}; a warm-up's estimates are each agent's own "
             "and have no sum, so let the agents of this run join its coordinator"
         )
     if specification.participation is not Participation.ALL:
-        raise InvalidValueError(
+        raise errors.InvalidValueError(
             "the run's participation is quorum; behind a relay one straggler would keep all of its agents out of "
             "the round, so let the agents of this run join its coordinator"
         )
@@ -145,16 +138,8 @@ def _dispatch(state: RelayState, event: Event, now: float) -> _Mixed:
             return replace(state, fleet=fleet), commands
         case events.DrainRequested(message=message) | events.StopRequested(message=message):
             return _on_going_down(state, message, now)
-        case (
-            events.GradientsArrived()
-            | events.BasisComputed()
-            | events.BasisFailed()
-            | events.RoundsStored()
-            | events.StoreFailed()
-        ):  # its engine hands over single gradients, and it computes and stores nothing
+        case _:  # its engine hands over single gradients, and it computes and stores nothing
             raise AssertionError(f"a relay has no {type(event).__name__}")
-        case _:
-            assert_never(event)
 
 
 # Events of the coordinator ------------------------------------------------------------------------------------
@@ -200,7 +185,7 @@ def _may_welcome(state: RelayState, token: str) -> bool:
     return session.phase is AgentPhase.CONNECTED and state.confirmed.issuperset(session.agent_ids)
 
 
-def _on_refused(state: RelayState, error: RemoteError, now: float) -> _Mixed:
+def _on_refused(state: RelayState, error: errors.RemoteError, now: float) -> _Mixed:
     """Ends the sessions with agents that the coordinator has not confirmed, so that the others can join."""
     commands: tuple[events.Command | Command, ...] = ()
     for token in sorted(state.unwelcomed):
@@ -238,19 +223,19 @@ def _on_finished(state: RelayState, event: RunFinished, now: float) -> _Mixed:
     end, stamp = event.finish, event.finish.stamp
     started = state.fleet.history.started or stamp.round > 0
     fleet = _at_round(state.fleet, stamp.round, end.basis, started=started)
-    away = _close_unwelcomed(state, RunFinishedError(f"the run is over: {end.message}"))
+    away = _close_unwelcomed(state, errors.RunFinishedError(f"the run is over: {end.message}"))
     fleet, commands = finish(fleet, end.cause, end.message, now)
     return replace(state, fleet=fleet, durable_round=stamp.durable_round), (*away, *commands)
 
 
 def _on_going_down(state: RelayState, message: str, now: float) -> _Mixed:
-    """Asks the agents to come back: the run continues with or without this relay."""
-    away = _close_unwelcomed(state, DrainingError(f"the relay goes down ({message}); try again"))
+    """Asks the agents to reconnect: the run continues with or without this relay."""
+    away = _close_unwelcomed(state, errors.DrainingError(f"the relay goes down ({message}); try again"))
     fleet, commands = coordinator.step(state.fleet, events.DrainRequested(message, _RESUME_SECONDS), now)
     return replace(state, fleet=fleet), (*away, *commands)
 
 
-def _close_unwelcomed(state: RelayState, error: RemoteError) -> tuple[events.CloseStream, ...]:
+def _close_unwelcomed(state: RelayState, error: errors.RemoteError) -> tuple[events.CloseStream, ...]:
     """Ends the streams of sessions that wait for their welcome, before which no other message may be sent."""
     sessions = (state.fleet.members.sessions[token] for token in sorted(state.unwelcomed))
     return tuple(events.CloseStream(session.stream, error) for session in sessions)
@@ -261,9 +246,9 @@ def _close_unwelcomed(state: RelayState, error: RemoteError) -> tuple[events.Clo
 
 def _on_join(state: RelayState, event: events.JoinRequested, now: float) -> _Mixed:
     if not event.join.agent_ids:
-        raise InvalidMessageError("a relay assigns no sites; name the agent with --id or --index")
+        raise errors.InvalidMessageError("a relay assigns no sites; name the agent with --id or --index")
     fleet, commands = admit(state.fleet, event, now)
-    # A lost group may come back smaller, or as others: then the round may await nothing any more.
+    # A lost group may come back with fewer or other agents, so the round may await no gradient any more.
     fleet, more = close_if_complete(fleet, now)
     fingerprint = fleet.specification.feature_fingerprint  # the first join sets it
     state = replace(state, fleet=fleet, specification=replace(state.specification, feature_fingerprint=fingerprint))
@@ -277,7 +262,7 @@ def _on_join(state: RelayState, event: events.JoinRequested, now: float) -> _Mix
 def _on_gradient(state: RelayState, event: events.GradientArrived, now: float) -> _Mixed:
     session = state.fleet.session(event.token)
     if event.token in state.unwelcomed:
-        raise OutOfTurnError("a gradient came before the welcome; wait for that, and for a basis")
+        raise errors.OutOfTurnError("a gradient came before the welcome; wait for that, and for a basis")
     if state.fleet.phase is RunPhase.WAITING or event.upload.round > state.fleet.round:
         # The coordinator went back a round after it was sent; its agent keeps it, and sends it again.
         return replace(state, fleet=state.fleet.with_session(replace(session, last_seen=now))), ()
@@ -295,13 +280,13 @@ def _on_tick(state: RelayState, now: float) -> _Mixed:
     fleet = state.fleet
     if fleet.phase in OVER:
         return state, ()
-    for token in state.unwelcomed:  # they send nothing before they are welcomed
+    for token in state.unwelcomed:  # they send nothing before their welcome
         session = fleet.members.sessions[token]
         if session.phase is AgentPhase.CONNECTED:
             fleet = fleet.with_session(replace(session, last_seen=now))
     fleet, commands = coordinator.drop_overdue(fleet, now)
     if fleet.open_round.contributions and now - fleet.phase_since >= fleet.specification.round_timeout_seconds:
-        fleet = fleet.evolve(open_round=fleet.open_round.evolve(awaited=EMPTY_SET))  # they joined during the round
+        fleet = fleet.evolve(open_round=fleet.open_round.evolve(awaited=EMPTY_SET))  # these joined during the round
     fleet, more = close_if_complete(fleet, now)
     return replace(state, fleet=fleet), commands + more
 

@@ -1,8 +1,6 @@
-"""A relay in this process: its engine, its server, and its orderly end."""
+"""A relay in this process: its engine, its listener, and its end."""
 
-import asyncio
 import logging
-from types import TracebackType
 from typing import Self
 
 from cospan.client.session.transport import GrpcTransport, Transport
@@ -37,19 +35,19 @@ class Relay:
         transport: Transport | None = None,
         settings: RelaySettings | None = None,
     ) -> None:
-        """Prepares; nothing is connected yet, and nothing listens.
+        """Connects to nothing yet, and does not listen.
 
         Args:
             upstream: HOST:PORT, [IPV6]:PORT or unix:PATH of the coordinator, or of another relay.
-            host: to listen on: an IPv4 or IPv6 address, a name, all of whose addresses are taken, or unix:PATH.
-            port: to listen on; 0 for any that is free.
+            host: IPv4 or IPv6 address, host name (all of its addresses are used), or unix:PATH.
+            port: TCP port; 0 for any free one.
             tls: certificate, key and authority for mutual TLS with its agents; None for no TLS.
-            upstream_tls: the same with the coordinator; the certificate must speak for all of its agents.
-            transport: how to reach the coordinator; gRPC to `upstream` where left out.
-            settings: whom it waits for, and how long; the defaults where left out.
+            upstream_tls: the same with the coordinator; the certificate must name all of its agents.
+            transport: to the coordinator; gRPC to `upstream` by default.
+            settings: of the relay.
 
         Raises:
-            InvalidValueError: an address is none, or a file of `upstream_tls` cannot be used.
+            InvalidValueError: an address is invalid, or a file of `upstream_tls` cannot be used.
         """
         self._transport = transport or GrpcTransport(upstream, group_size=MAX_GROUP, tls=upstream_tls)
         self._host, self._port, self._tls = host, port, tls
@@ -57,25 +55,24 @@ class Relay:
         self._settings = settings or RelaySettings()
         self.engine: RelayEngine
         self._listener: AgentListener | None = None
-        self._clock: asyncio.Task[None] | None = None
 
     @property
     def door(self) -> AdmissionInterceptor:
-        """Who may come in, and how many were refused; there once it listens."""
+        """Admits and counts calls; exists once it listens."""
         assert self._listener is not None
         return self._listener.door
 
     @property
     def address(self) -> str:
-        """HOST:PORT to connect to; the real port, where 0 was asked for."""
+        """HOST:PORT to connect to; with the actual port once it listens."""
         return str(self._asked_for) if self._listener is None else self._listener.address
 
     async def start(self) -> None:
-        """Asks the coordinator what the run is, and listens.
+        """Requests the specification from the coordinator, and listens.
 
         Raises:
-            CospanError: the coordinator cannot be reached, its run takes no relays or has too few steps a round,
-                or the address cannot be bound.
+            CospanError: the coordinator cannot be reached, its run does not support relays or has too few steps a
+                round, or the address cannot be bound.
         """
         fork_guard.refuse_in_child()
         self.engine = RelayEngine(self._transport, self._settings)
@@ -86,15 +83,13 @@ class Relay:
         except BaseException:
             await self.engine.close()
             raise
-        self._clock = asyncio.create_task(self.engine.keep_time())
-        await self._listener.say_serving(True)
         log.info("the relay listens on %s", self.address)
 
     async def wait(self) -> EndRun | Suspend:
-        """Waits for the end of the run, or for this relay's part in it.
+        """Waits for the end of the run, or of this relay's part in it.
 
         Raises:
-            CospanError: the relay cannot go on.
+            CospanError: the relay has failed.
         """
         fork_guard.refuse_in_child()
         await self.engine.ended.wait()
@@ -104,31 +99,25 @@ class Relay:
         return self.engine.end
 
     def stop(self, message: str) -> None:
-        """Leaves the run for good; it continues without the relay's agents, unless they join elsewhere."""
+        """Leaves the run for good; it continues without the relay's agents unless they join elsewhere."""
         fork_guard.refuse_in_child()
         self.engine.leave(message)
 
     def drain(self, message: str) -> None:
-        """Goes down, to be started again: the coordinator waits for its agents up to the session timeout."""
+        """Ends this process for a restart: the coordinator waits for its agents up to the session timeout."""
         fork_guard.refuse_in_child()
         self.engine.handle(DrainRequested(message, 0.0))
 
     async def close(self) -> None:
-        """Says NOT_SERVING, lets every stream take its farewell, and stops listening."""
+        """Stops listening, and ends the session with the coordinator."""
         fork_guard.refuse_in_child()
-        if self._listener is not None and self._listener.is_open:
-            await self._listener.say_serving(False)
-            self.engine.handle(DrainRequested("the relay was closed", 0.0))
-            await self._listener.close()
-            if self._clock is not None:
-                await self._clock
+        if self._listener is not None:
+            await self._listener.close(DrainRequested("the relay was closed", 0.0))
         await self.engine.close()
 
     async def __aenter__(self) -> Self:
         await self.start()
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.close()

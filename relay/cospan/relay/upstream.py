@@ -12,22 +12,15 @@ from cospan.client.session.run_checks import check_basis
 from cospan.client.session.transport import Transport
 from cospan.core.specification import RunSpecification
 from cospan.relay.events import Refused, RoundOpened, RunFinished, UpstreamEvent, Welcomed
-from cospan.wire.errors import (
-    AgentIdTakenError,
-    BasisRefusedError,
-    CospanError,
-    ForeignRunError,
-    IdentityMismatchError,
-    TooManyAgentsError,
-)
+from cospan.wire import errors
 from cospan.wire.messages import AgentMessage, Finish, GradientUpload, Join, Welcome
 
-_OF_SOME = (AgentIdTakenError, IdentityMismatchError, TooManyAgentsError)
-"""What a join is refused with because of some of its agents: without the new ones, the others are in."""
+_OF_SOME = (errors.AgentIdTakenError, errors.IdentityMismatchError, errors.TooManyAgentsError)
+"""Errors of a join that concern some of its agents: without the new ones, the others are admitted."""
 
 
 class Upstream:
-    """One process' part in a run, for the agents behind it; the sums of their gradients are made elsewhere."""
+    """A session on behalf of the relay's agents; `cospan.relay.engine` sums their gradients."""
 
     def __init__(
         self,
@@ -35,18 +28,18 @@ class Upstream:
         settings: SessionSettings,
         *,
         tell: Callable[[UpstreamEvent], None],
-        fail: Callable[[CospanError], None],
+        fail: Callable[[errors.CospanError], None],
     ) -> None:
-        """Nothing is connected yet.
+        """Connects to nothing yet.
 
         Args:
-            transport: how to reach the coordinator.
-            settings: how long it waits, and which runs it refuses.
-            tell: called with what the coordinator says.
-            fail: called once, when the session is over and not in order.
+            transport: to the coordinator.
+            settings: timeouts, and the runs that it rejects.
+            tell: called with the coordinator's messages as events.
+            fail: called once, if the session fails.
         """
         self.specification: asyncio.Future[RunSpecification] = asyncio.get_running_loop().create_future()
-        """Of the run, once the coordinator has said it."""
+        """Of the run, once the coordinator has sent it."""
         self._tell, self._failed = tell, fail
         self._names: tuple[str, ...] = ()
         self._welcomed: frozenset[str] = frozenset()
@@ -64,15 +57,15 @@ class Upstream:
         )
         self._driver = SessionDriver(transport, hooks, settings)
 
-    # What the relay wants ----------------------------------------------------------------------------------------
+    # Requests of the relay ----------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Begins a session, and asks what the run is."""
+        """Begins a session, and requests the specification."""
         self._welcomed = frozenset()
         self._driver.start()
 
     def host(self, agent_ids: tuple[str, ...], feature_fingerprint: str) -> None:
-        """Takes part for these agents from now on; for none: leaves until there are some."""
+        """Joins with these agents; without any it leaves until there are some."""
         self._names, self._fingerprint = agent_ids, feature_fingerprint
         self._welcomed = self._welcomed.intersection(agent_ids)
         state = self._state
@@ -85,7 +78,7 @@ class Upstream:
             self._driver.post(session.Regrouped(agent_ids))
 
     def upload(self, upload: GradientUpload) -> None:
-        """Sends the sum of the round that was opened last."""
+        """Sends the sum of the open round."""
         if self._state.learning == upload.round:
             self._driver.post(session.GradientReady(upload))
 
@@ -95,10 +88,10 @@ class Upstream:
         self._driver.is_over = True
 
     async def close(self) -> None:
-        """Ends the session; what was to be sent is sent first where that is still possible."""
+        """Ends the session; queued messages are sent first if that is still possible."""
         await self._driver.close()
 
-    # What the session wants --------------------------------------------------------------------------------------
+    # Hooks of the session --------------------------------------------------------------------------------------
 
     @property
     def _state(self) -> session.SessionState:
@@ -109,13 +102,10 @@ class Upstream:
         if not self.specification.done():
             self.specification.set_result(specification)
         elif not _is_same(self.specification.result(), specification):
-            self._driver.post(
-                session.LearningFailed(
-                    ForeignRunError(
-                        "the coordinator now holds another run; start the relay anew to take part in that one"
-                    )
-                )
+            foreign = errors.ForeignRunError(
+                "the coordinator now holds another run; restart the relay to join that run"
             )
+            self._driver.post(session.LearningFailed(foreign))
             return
         if self._names:
             self._driver.post(session.Prepared(self._join()))
@@ -137,24 +127,24 @@ class Upstream:
         self._tell(Welcomed(welcome))
 
     def _open_round(self, command: session.Learn) -> None:
-        """Hands a round on to the agents, which check its basis too: a relay is of no use where they refuse it."""
+        """Forwards a round; checks its basis first, because the agents would reject a bad one."""
         assert self._state.stamp is not None
         try:
             check_basis(command.basis, command.round, command.turn)
-        except BasisRefusedError as refusal:
+        except errors.BasisRefusedError as refusal:
             self._driver.post(session.LearningFailed(refusal))
         else:
             self._tell(RoundOpened(self._state.stamp, command.round, command.basis))
 
     def _shortened(self, message: AgentMessage) -> AgentMessage:
-        """An upload over all agents of the session names none: with thousands that is most of its small size."""
+        """An upload over all agents of the session names none: thousands of names would be most of its size."""
         join = self._state.join
         if isinstance(message, GradientUpload) and join is not None and message.agent_ids == join.agent_ids:
             return replace(message, agent_ids=())
         return message
 
-    def _takes_over(self, failure: CospanError) -> bool:
-        """A refusal because of new agents is the relay's to deal with: it hosts the others."""
+    def _takes_over(self, failure: errors.CospanError) -> bool:
+        """Whether the relay handles the failure itself: a join that failed because of its new agents."""
         if isinstance(failure, _OF_SOME) and self._welcomed and not self._welcomed.issuperset(self._names):
             self._tell(Refused(failure))
             return True
@@ -166,8 +156,8 @@ class Upstream:
             self._tell(RunFinished(Finish(stamp, command.cause, command.message, command.basis)))
 
     def _fail(self, failure: Exception) -> None:
-        if not isinstance(failure, CospanError):
-            unexpected = CospanError(f"the session of the relay failed: {type(failure).__name__}: {failure}")
+        if not isinstance(failure, errors.CospanError):
+            unexpected = errors.CospanError(f"the session of the relay failed: {type(failure).__name__}: {failure}")
             unexpected.__cause__ = failure
             failure = unexpected
         if not self.specification.done():
@@ -176,5 +166,5 @@ class Upstream:
 
 
 def _is_same(before: RunSpecification, after: RunSpecification) -> bool:
-    """Whether two specifications are of one run; the first agent to join fixes the fingerprint in between."""
+    """Whether two specifications are of one run; the first join sets the fingerprint in between."""
     return replace(before, feature_fingerprint=after.feature_fingerprint) == after

@@ -1,9 +1,8 @@
-"""A coordinator in this process: its engine, its server, and its orderly end."""
+"""A coordinator in this process: its engine, its listener, and its end."""
 
 import asyncio
 import logging
 from collections.abc import Callable
-from types import TracebackType
 from typing import Self
 
 import numpy as np
@@ -25,20 +24,20 @@ from cospan.wire.security.tls import TlsFiles
 log = logging.getLogger(__name__)
 
 RESUME_AFTER_SECONDS = 1.0
-"""Agents of a coordinator that goes down try again after so long: about as long as one takes to start."""
+"""Agents of a draining coordinator reconnect after this time: about what a restart takes."""
 
 
 class Coordinator:
     """A coordinator in this process.
 
-    Coordinator(specification, port=50051).run()         # until the run is over; or, in an event loop:
+    Coordinator(specification, port=50051).run()         # until the run is over; or in an event loop:
 
     async with Coordinator(specification) as coordinator:
         print(coordinator.address)
         end = await coordinator.wait()
 
-    `cospan.client.specify("queues", agents=8)` makes a specification of a workload; to know d is all that a
-    coordinator needs of one.
+    `cospan.client.specify("queues", agents=8)` makes a specification from a workload; the coordinator itself needs
+    only its number of features d.
     """
 
     def __init__(
@@ -53,23 +52,23 @@ class Coordinator:
         store: RunStore | None = None,
         tls: TlsFiles | None = None,
     ) -> None:
-        """Prepares a run; nothing listens yet.
+        """Prepares a run; does not listen yet.
 
         Args:
             specification: of the run.
-            host: to listen on: an IPv4 or IPv6 address, a name, all of whose addresses are taken, or unix:PATH.
-            port: to listen on; 0 for any that is free.
-            start_seconds: the longest time to wait for the first round's agents.
-            return_seconds: the longest time to wait, in a run that is resumed, for those who took part before.
-            sites: how many sites can be given out to agents that bring none; None where there is no limit. A
-                function that says so is called in a thread, when the first agent without a site joins.
-            store: where the run is stored, and gone on with; it is closed with the coordinator. A run without one
+            host: IPv4 or IPv6 address, host name (all of its addresses are used), or unix:PATH.
+            port: TCP port; 0 for any free one.
+            start_seconds: longest wait for the first round's agents.
+            return_seconds: longest wait, in a resumed run, for the agents of its last round.
+            sites: number of sites that can be assigned to agents without one; None for no limit. A function is
+                called in a thread when the first agent without a site joins.
+            store: of the run, which it resumes if it holds rounds; closed with the coordinator. Without one the run
                 is lost with this process.
-            tls: certificate, key and authority for mutual TLS: peers are who their certificates say. The files are
-                read again when they change. None for no TLS, where everybody is who it says it is.
+            tls: certificate, key and authority for mutual TLS, which authenticates every peer; the files are read
+                again when they change. None for no TLS: peers are not authenticated.
 
         Raises:
-            InvalidValueError: the specification has a value out of range; `host` or `port` is none; or a file of
+            InvalidValueError: the specification has a value out of range, `host` or `port` is invalid, or a file of
                 `tls` cannot be used.
             CertificateExpiredError: the certificate is not valid now.
             RunFileError: the store cannot be written to.
@@ -78,9 +77,9 @@ class Coordinator:
         if problems:
             raise InvalidValueError("; ".join(problems))
         self.asked_to_stop = False
-        """Whether somebody has asked for the end of the run."""
+        """Whether `stop` or `interrupt` was called."""
         self.interrupted = False
-        """Whether it was ended by `interrupt`."""
+        """Whether `interrupt` ended the run."""
         self.engine = Engine(
             specification,
             sites=sites,
@@ -89,44 +88,43 @@ class Coordinator:
         )
         self._listener = AgentListener(self.engine, self.stop, host=host, port=port, tls=tls)
         self._stored = store is not None
-        self._clock: asyncio.Task[None] | None = None
 
     @property
     def door(self) -> AdmissionInterceptor:
-        """Who may come in, and how many were refused."""
+        """Admits and counts calls."""
         return self._listener.door
 
     @property
     def agent_stats(self) -> AgentStats:
-        """What onlookers may know of agents beside the machine's state."""
+        """Statistics of agents that are not part of the machine's state."""
         return self._listener.agent_stats
 
     @property
     def address(self) -> str:
-        """HOST:PORT, [IPV6]:PORT or unix:PATH to connect to; the real port, where 0 was asked for."""
+        """HOST:PORT, [IPV6]:PORT or unix:PATH to connect to, with the actual port."""
         return self._listener.address
 
     @property
     def specification(self) -> RunSpecification:
-        """Of the run; the feature map's fingerprint is final when the first agent has joined."""
+        """Of the run; the first agent that joins sets the fingerprint of its feature map."""
         return self.engine.state.specification
 
     @property
     def basis(self) -> Float[np.ndarray, "d r"]:
-        """B, shape (d, r), after the last round that has closed."""
+        """B, shape (d, r), after the last closed round."""
         return self.engine.state.basis
 
     def status(self) -> RunReport:
-        """The run as it stands: its phase, who takes part, who is waited for, how quick it is."""
+        """The run status: phase, agents, awaited agents, rounds per second."""
         fork_guard.refuse_in_child()
         return run_report(self.engine.state, self.engine.history, self.engine.now(), self.agent_stats)
 
     def run(self) -> EndRun | Suspend:
-        """Listens until the run is over, and blocks meanwhile; an interrupt (Ctrl-C) ends the run in order.
+        """Listens until the run is over, and blocks; Ctrl-C ends the run in order.
 
         Raises:
-            InvalidValueError: the address cannot be bound; or an event loop runs in this thread, as in a notebook,
-                where `await coordinator.run_async()` or `async with coordinator:` leave it free for the agents.
+            InvalidValueError: the address cannot be bound; or an event loop runs in this thread, as in a notebook.
+                Use `await coordinator.run_async()` or `async with coordinator:` there.
         """
         fork_guard.refuse_in_child()
         try:
@@ -149,35 +147,32 @@ class Coordinator:
         Raises:
             InvalidValueError: the address cannot be bound, as when the port is in use.
         """
-        fork_guard.refuse_in_child()
         await self._listener.open()
-        self._clock = asyncio.create_task(self.engine.keep_time())
-        await self._listener.say_serving(True)
         log.info("run %s listens on %s", self.engine.state.config.run_id, self.address)
 
     async def wait(self) -> EndRun | Suspend:
-        """Waits for the end of the run, or for this coordinator's part in it."""
+        """Waits for the end of the run, or of this process' part in it."""
         fork_guard.refuse_in_child()
         await self.engine.ended.wait()
         assert self.engine.end is not None
         return self.engine.end
 
     def stop(self, message: str = "the coordinator's program has ended it") -> None:
-        """Ends the run in order: everybody is told, what was learnt stays. Call it on the event loop's thread."""
+        """Ends the run in order; agents keep what they have learnt. Call it on the event loop's thread."""
         fork_guard.refuse_in_child()
         self.asked_to_stop = True
         self.engine.handle(StopRequested(message))
 
     def interrupt(self, message: str) -> None:
-        """Ends the run in order, as `stop` does, and leaves it to be resumed where it is stored."""
+        """Ends the run as `stop` does, but a stored run can be resumed."""
         if not self.engine.ended.is_set():
             self.asked_to_stop = self.interrupted = self.engine.stays_open = True
             self.engine.handle(StopRequested(message))
 
     def drain(self, message: str, resume_after_seconds: float = RESUME_AFTER_SECONDS) -> None:
-        """Goes down, and leaves the run to be gone on with: everybody is asked to come back after so many seconds.
+        """Ends this process so that the run can be resumed; agents reconnect after `resume_after_seconds`.
 
-        Without a store there is nothing to go on with: then the run is ended, as `interrupt` does.
+        Without a store the run cannot be resumed, and ends as with `interrupt`.
         """
         fork_guard.refuse_in_child()
         if self._stored:
@@ -186,25 +181,18 @@ class Coordinator:
             self.interrupt(message)
 
     async def close(self) -> None:
-        """Says NOT_SERVING, lets every stream take its farewell, stops listening, and closes the store.
+        """Stops listening, ends the run if it is not over, and closes the store.
 
         Raises:
             RunFileError: the end of the run could not be stored.
         """
         fork_guard.refuse_in_child()
-        if self._listener.is_open:
-            await self._listener.say_serving(False)
-            self.engine.handle(StopRequested("the coordinator was closed"))
-            await self._listener.close()
-            if self._clock is not None:
-                await self._clock
+        await self._listener.close(StopRequested("the coordinator was closed"))
         await self.engine.close_store()
 
     async def __aenter__(self) -> Self:
         await self.start()
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.close()

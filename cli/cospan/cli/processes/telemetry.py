@@ -16,6 +16,7 @@ from cospan.cli.settings.layers import Settings
 from cospan.server.admission.interceptor import AdmissionInterceptor
 from cospan.server.machine.state import CoordinatorState
 from cospan.server.net.host_header import names_of
+from cospan.server.runtime.agent_engine import AgentEngine
 from cospan.server.runtime.engine import Engine
 from cospan.server.telemetry.counters import Counters
 from cospan.wire.address import parse_listening
@@ -25,8 +26,6 @@ from cospan.wire.security.tls import TlsFiles
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
-
-    from cospan.server.telemetry.metrics import MetricsSource
 
 _LOOP_SECONDS = 2.0
 """An event loop that does not answer for so long is not well."""
@@ -80,7 +79,7 @@ def metrics_plan(settings: Settings, tls: TlsFiles | None) -> MetricsPlan | None
 
 @contextlib.contextmanager
 def serving_metrics(
-    plan: MetricsPlan, engine: "MetricsSource", door: AdmissionInterceptor, *, closes_rounds: bool = True
+    plan: MetricsPlan, engine: AgentEngine, door: AdmissionInterceptor, *, closes_rounds: bool = True
 ) -> Iterator[str]:
     """Serves the metrics of an engine while it lasts; their URL. To be entered on the event loop of the engine.
 

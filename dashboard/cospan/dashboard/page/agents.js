@@ -1,4 +1,4 @@
-// The table of agents: sorted by its headings, filtered, a page of rows at a time, so that a thousand are as quick as ten.
+// The table of agents: sorted, filtered, and shown one page at a time, so that a thousand agents are as fast as ten.
 import { byId, make, say } from "./dom.js";
 import { NONE, number, whole } from "./format.js";
 
@@ -13,7 +13,7 @@ const STATES = {
   connected: { text: "here", tone: "good", order: 3 },
 };
 
-// What the table shows of an agent: a gone one is gone, whoever else is waited for is that.
+// The status of an agent in the table: gone and lost come before awaited.
 export function stateOf(agent, run) {
   if (agent.phase === "gone" || agent.phase === "lost") return agent.phase;
   return agent.awaited && run.phase_seconds >= WAITING_SECONDS ? "awaited" : "connected";
@@ -37,7 +37,7 @@ const COLUMNS = [
   { name: "TD error", value: (agent) => agent.td_error, text: (value) => number(value), note: "root mean square of its round, in units of reward" },
   { name: "Value error", value: (agent) => agent.value_error, text: (value) => number(value), optional: true },
   { name: "Reconnects", value: (agent) => agent.reconnects, text: (value) => whole(value) },
-  { name: "Rejected", value: (agent) => agent.rejected, text: (value) => whole(value), note: "messages that were refused" },
+  { name: "Rejected", value: (agent) => agent.rejected, text: (value) => whole(value), note: "messages that were rejected" },
 ];
 
 function compare(one, other) {
@@ -139,7 +139,7 @@ export class AgentsTable {
     return row;
   }
 
-  // A row is made once and then written to, so that focus and hovering stay where they are.
+  // A row is created once and then updated, so that it keeps focus and hovering.
   fill(row, agent) {
     row.agent = agent;
     if (row.cells.length !== this.columns.length) {

@@ -1,4 +1,4 @@
-// One agent in full. Which one stands in the address, as #agent=site-3, so it can be bookmarked and gone back from.
+// The details of one agent. The address names it, as #agent=site-3, for bookmarks and the back button.
 import { pillOf, lagOf, stateOf } from "./agents.js";
 import { Chart } from "./chart.js";
 import { byId, make, say } from "./dom.js";
@@ -52,20 +52,20 @@ export class Detail {
   update(agents, run) {
     if (!this.id) return;
     const agent = agents.get(this.id);
-    if (!agent) { this.list.replaceChildren(make("dt", {}, "Nobody of this name has joined.")); return; }
+    if (!agent) { this.list.replaceChildren(make("dt", {}, "No agent of this name has joined.")); return; }
     if (this.state !== stateOf(agent, run)) { this.state = stateOf(agent, run); this.pill.replaceChildren(pillOf(agent, run)); }
     if (agent.cause) this.say("Why it is gone", agent.cause);
     if (agent.gone_in_round !== null) this.say("Gone in round", whole(agent.gone_in_round));
-    this.say("Last round that has its gradient", whole(agent.last_round));
-    this.say("Rounds that have it", whole(agent.counted));
-    this.say("Rounds without it", whole(agent.absent));
-    this.say("Rounds since its last", whole(lagOf(agent, run)));
+    this.say("Last round that counted its gradient", whole(agent.last_round));
+    this.say("Rounds that counted it", whole(agent.counted));
+    this.say("Missed contributions", whole(agent.absent));
+    this.say("Rounds since then", whole(lagOf(agent, run)));
     if (run.live) this.say("Last heard", agent.silent === null ? NONE : agent.silent ? `${seconds(agent.silent)} ago` : "just now");
     this.say("TD error (RMS, units of reward)", number(agent.td_error));
     if (agent.value_error !== null) this.say("Value error", number(agent.value_error));
     for (const [name, value] of Object.entries(agent.more ?? {})) this.say(name, typeof value === "number" ? number(value) : value);
     this.say("Came back after a broken stream", agent.reconnects === null ? NONE : `${whole(agent.reconnects)} times`);
-    this.say("Messages that were refused", whole(agent.rejected));
+    this.say("Messages that were rejected", whole(agent.rejected));
     this.say("Rounds in which it was an outlier", whole(agent.outliers));
     this.chart.root.hidden = !run.live;
     if (run.live) this.follow(agent);

@@ -1,4 +1,4 @@
-// Elements of the page, made without any text being read as HTML.
+// Creates elements; no text is parsed as HTML.
 export const byId = (id) => document.getElementById(id);
 
 export function make(name, attributes = {}, ...children) {
@@ -15,7 +15,7 @@ export function draw(name, attributes = {}, ...children) {
   return element;
 }
 
-// Writes only what has changed: setting the same text again would make screen readers and layout work for nothing.
+// Writes only changed text: the same text would trigger layout and screen readers again.
 export function say(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }

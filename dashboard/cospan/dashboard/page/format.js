@@ -1,4 +1,4 @@
-// Numbers in words; null is "unknown" and shown as a dash.
+// Formats numbers; null means unknown and is shown as a dash.
 export const NONE = "–";
 
 export function number(value, digits = 3) {

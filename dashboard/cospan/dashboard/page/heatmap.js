@@ -1,4 +1,4 @@
-// The basis as a picture: a column a direction, a row a feature; blue below zero, orange above.
+// The basis as an image: one column per direction, one row per feature; blue below zero, orange above.
 import { byId, make, say } from "./dom.js";
 import { number, whole } from "./format.js";
 
@@ -28,7 +28,7 @@ export class HeatMap {
     const basis = this.basis;
     if (basis === undefined) return;
     this.canvas.hidden = !basis;
-    if (!basis) { say(byId("basis-text"), "This run has kept no basis."); return; }
+    if (!basis) { say(byId("basis-text"), "This run has no stored basis."); return; }
     const rows = basis.cells.length;
     const columns = basis.cells[0].length;
     const { zero, below, above } = colours();

@@ -1,4 +1,4 @@
-// The page: what it is told, live or in the file itself, and where that is shown.
+// The page: takes frames, live or from the file itself, and shows them.
 import { byId, make, say } from "./dom.js";
 import { startTheme } from "./theme.js";
 import { compact, number, seconds, whole, NONE } from "./format.js";
@@ -20,8 +20,8 @@ const PHASES = {
 const known = { run: null, series: { columns: [], points: [] }, agents: new Map() };
 const charts = [
   new Chart({ title: "Movement of the basis", unit: "sine of the angle", lines: [{ column: "movement" }], scale: "log" }),
-  new Chart({ title: "Angle to the true subspace", unit: "sine of the largest angle", lines: [{ column: "subspace_error" }], scale: "log", unknown: "Unknown: nobody has told this coordinator the true subspace. cospan run does, where the workload knows it." }),
-  new Chart({ title: "Value error", unit: "median over the agents", lines: [{ column: "value_error" }], scale: "log", unknown: "Unknown: nobody has told this coordinator the true values. cospan run does, where the workload knows them." }),
+  new Chart({ title: "Angle to the true subspace", unit: "sine of the largest angle", lines: [{ column: "subspace_error" }], scale: "log", unknown: "Unknown: this coordinator does not have the true subspace. cospan run provides it if the workload has it." }),
+  new Chart({ title: "Value error", unit: "median over the agents", lines: [{ column: "value_error" }], scale: "log", unknown: "Unknown: this coordinator does not have the true values. cospan run provides them if the workload has them." }),
   new Chart({ title: "Time of a round", unit: "the newest 500 rounds", lines: [{ column: "p50", name: "p50" }, { column: "p99", name: "p99" }], scale: "log", format: seconds }),
   new Chart({ title: "Contributors", unit: "agents whose gradients counted", lines: [{ column: "contributors" }], scale: "linear", format: whole }),
 ];
@@ -46,10 +46,10 @@ function tile(name, value, more = "", title = "") {
 
 function waitedFor(run) {
   const { count, names } = run.waiting;
-  if (!run.live) return [NONE, "nobody any more"];
+  if (!run.live) return [NONE, "the run is over"];
   if (run.phase === "waiting") return [whole(Math.max(0, run.agents - known.agents.size)), "agents that have not joined"];
-  // Rounds that close within a second wait for everybody in turn: names that flicker would tell nobody anything.
-  if (!count || run.phase_seconds < WAITING_SECONDS) return ["nobody", "a round takes below 1 s"];
+  // Rounds that close within a second wait for every agent in turn; flickering names would be of no use.
+  if (!count || run.phase_seconds < WAITING_SECONDS) return ["none", "a round takes below 1 s"];
   const more = count > names.length ? ` and ${whole(count - names.length)} more` : "";
   const since = `for ${seconds(run.phase_seconds)}`;
   return [count === 1 ? names[0] : `${whole(count)} agents`, count === 1 ? since : `${since}: ${names.join(", ")}${more}`];
@@ -72,14 +72,14 @@ function renderRun(run) {
   tile("Rounds per second", run.rounds_per_second ? number(run.rounds_per_second) : NONE, times ? `p50 ${seconds(times[0])}, p99 ${seconds(times[1])}` : "");
   const [value, more] = waitedFor(run);
   tile("Waiting for", value, more, more);
-  tile("Agents", whole(known.agents.size - gone), gone ? `${whole(gone)} gone` : run.live ? "nobody is gone" : "all to the end");
+  tile("Agents", whole(known.agents.size - gone), gone ? `${whole(gone)} gone` : run.live ? "none is gone" : "all to the end");
   tile("Angle to the truth", number(run.errors.subspace), run.errors.subspace === null ? "unknown" : "sine; 0 is exact");
   tile("Value error", number(run.errors.value), run.errors.value === null ? "unknown" : "median over agents");
   const bar = byId("progress");
   bar.hidden = !run.rounds;
   const done = run.rounds ? Math.min(100, Math.floor((100 * run.round) / run.rounds)) : 0;
   if (bar.getAttribute("aria-valuenow") !== String(done)) { bar.setAttribute("aria-valuenow", done); bar.firstElementChild.style.width = `${done}%`; }
-  say(byId("foot"), `Seed ${run.seed} · corrections ${run.head_update} · participation ${run.participation}${run.incarnation ? ` · incarnation ${run.incarnation}, durable up to round ${whole(run.durable)}` : ""} · a point of the charts is ${known.series.stride === 1 ? "one round" : `${compact(known.series.stride)} rounds`}`);
+  say(byId("foot"), `Seed ${run.seed} · head update ${run.head_update} · participation ${run.participation}${run.incarnation ? ` · incarnation ${run.incarnation}, durable up to round ${whole(run.durable)}` : ""} · a point of the charts is ${known.series.stride === 1 ? "one round" : `${compact(known.series.stride)} rounds`}`);
 }
 
 function render() {
@@ -122,7 +122,7 @@ function follow() {
     notice(known.run?.phase === "finished" ? "The run is over, and its coordinator has ended. This is its last state; cospan report makes a file of it." : "The coordinator has ended. This is its last state; reload the page when it is back.");
   });
   source.addEventListener("error", () => {
-    notice("The coordinator does not answer; trying again. What is shown is its last state.");
+    notice("The coordinator does not answer; trying again. The page shows its last state.");
     if (source.readyState === EventSource.CLOSED) setTimeout(follow, 2000);
   });
 }

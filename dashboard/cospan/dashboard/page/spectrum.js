@@ -1,4 +1,4 @@
-// The spectrum of the heads: how much of them lies along each direction.
+// The spectrum of the heads: their share along each direction.
 import { draw, make, say } from "./dom.js";
 import { linearTicks } from "./chart.js";
 import { number } from "./format.js";

@@ -1,4 +1,4 @@
-"""Who a peer is, and how a coordinator proves who it is itself: certificates on their way in and out of gRPC."""
+"""Authentication of gRPC peers by their certificates, and the coordinator's own TLS credentials."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any, Protocol, runtime_checkable
@@ -12,21 +12,19 @@ from cospan.wire.security.tls import TlsMaterial, TlsSource
 
 @runtime_checkable
 class Call(Protocol):
-    """What a call's context knows of the peer; gRPC's own context class is none that can be named."""
+    """The methods of a call's context that identify the peer; gRPC's own context class is private."""
 
     def peer(self) -> str | None:
         """Its address."""
         ...
 
     def auth_context(self) -> Mapping[str, Iterable[bytes]]:
-        """What the handshake has verified."""
+        """Properties that the TLS handshake has verified."""
         ...
 
 
 def peer_identity(context: Call) -> Identity:
-    """Who calls: the names in its certificate, which the handshake has verified; without TLS its address.
-
-    `Identity.key` is what limits count by.
+    """The identity in the peer's verified certificate, or without TLS its address; limits count by `Identity.key`.
 
     Raises:
         IdentityMismatchError: the certificate, or a URI in it, is malformed.
@@ -34,25 +32,25 @@ def peer_identity(context: Call) -> Identity:
     facts = context.auth_context()
     address = context.peer() or ""
     if list(facts.get("transport_security_type", ())) == [b"ssl"]:
-        # Not what gRPC makes of the names: there a host name could pass for a URI, and a NUL byte for an end.
+        # gRPC's own parsing would let a DNS name pass for a URI, and end a name at a NUL byte.
         return of_certificate(uris_of_pem(b"".join(facts.get("x509_pem_cert", ()))), address=address)
     return without_certificate(address=address)
 
 
 def server_credentials(source: TlsSource) -> grpc.ServerCredentials:
-    """Mutual TLS that shows the newest certificate at every handshake; a client must show one as well."""
-    shown = source.material
+    """Credentials for mutual TLS; every handshake uses the newest certificate on disk."""
+    current = source.material
 
-    def newest() -> Any:
-        """What is new since the last handshake, None for nothing; called by gRPC's threads, one at a time."""
-        nonlocal shown
+    def renewed() -> Any:
+        """The configuration if it has changed since the last handshake, else None; gRPC serialises the calls."""
+        nonlocal current
         source.refresh()
-        if source.material is shown:
+        if source.material is current:
             return None
-        shown = source.material
-        return _configuration(shown)
+        current = source.material
+        return _configuration(current)
 
-    return grpc.dynamic_ssl_server_credentials(_configuration(shown), newest, require_client_authentication=True)
+    return grpc.dynamic_ssl_server_credentials(_configuration(current), renewed, require_client_authentication=True)
 
 
 def _configuration(material: TlsMaterial) -> grpc.ServerCertificateConfiguration:

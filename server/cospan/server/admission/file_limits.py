@@ -1,31 +1,25 @@
-"""Open files: how many this process may have, and how its listeners share them."""
+"""The budget of open files, and its division between the listeners of this process."""
 
 import logging
 import resource
 from dataclasses import dataclass
 
-from cospan.server.admission.peer_limits import Kind, most_connections, quota_of_all
+from cospan.server.admission.peer_limits import Kind, limit_of_all, most_connections
 
 log = logging.getLogger(__name__)
 
 _OTHER_FILES = 128
-"""For the store, the log, libraries, and what a workload has open."""
+"""Reserved for the store, the log, libraries, and files of the workload."""
 _DASHBOARD_CONNECTIONS = 128
-"""32 browsers with a stream each, and the pages that they load meanwhile."""
+"""32 browsers with one event stream each, and the requests that load their pages."""
 _SMALL_CONNECTIONS = 32
-"""Of a listener that answers each connection once and closes it: metrics, a report."""
+"""For a listener that closes each connection after one response: metrics, or a report."""
 _FEWEST_DASHBOARD, _FEWEST_SMALL = 4, 2
 
 
 @dataclass(frozen=True, slots=True)
 class Shares:
-    """How many connections each listener of a process may have open at once.
-
-    Attributes:
-        grpc: that of agents and of those who look at the run.
-        dashboard: that of browsers.
-        small: that of `/metrics` and `/healthz`, or of a report.
-    """
+    """Limits on the open connections of each listener; `small` is for metrics, or for a report."""
 
     grpc: int
     dashboard: int
@@ -33,15 +27,15 @@ class Shares:
 
 
 def shares(files: int | None, agents: int) -> Shares:
-    """How the listeners of one process share its descriptors; their sum leaves 128 for other files.
+    """Divides the file descriptors of a process between its listeners, and reserves 128 for other files.
 
-    The listeners beside gRPC have theirs set aside whether they are there or not, a sixth and a twelfth at most: so
-    no order of opening changes what each of them may have.
+    The dashboard and the small listener have at most a sixth and a twelfth reserved, whether they run or not, so
+    that the limits do not depend on the order of opening.
 
     Args:
-        files: how many the process may have open; None for no limit. Below 135 the sum is larger than it should
-            be: each listener keeps the fewest connections that it can work with.
-        agents: how many the run has in its specification.
+        files: limit on open files; None for no limit. Below 135 the sum exceeds it, because each listener keeps the
+            minimum that it needs.
+        agents: in the run's specification.
     """
     wanted = most_connections(agents)
     if files is None:
@@ -53,32 +47,29 @@ def shares(files: int | None, agents: int) -> Shares:
 
 
 def connections_allowed(agents: int) -> int:
-    """How many gRPC connections the coordinator of a run of so many agents takes.
+    """Limit on the gRPC connections of a coordinator; warns if it is below the limit on streams.
 
-    With no descriptor left gRPC accepts nobody: newcomers wait in the dark until their own deadlines, and no file
-    can be opened. Below that, whoever comes too many is closed at once.
+    Without a free descriptor gRPC accepts no connection, clients wait for their own deadlines, and no file can be
+    opened. Below that limit a surplus connection is closed at once.
     """
     soft = _soft_limit()
     allowed = shares(soft, agents)
-    needed = quota_of_all(Kind.STREAM, agents).at_once
+    needed = limit_of_all(Kind.STREAM, agents).at_once
     if soft is not None and allowed.grpc < needed:
         log.warning(
             "this process may have %d files open; for the %d streams of %d agents it should be %d: see ulimit -n",
-            soft,
-            needed,
-            agents,
-            needed + _OTHER_FILES + _DASHBOARD_CONNECTIONS + _SMALL_CONNECTIONS,
+            *(soft, needed, agents, needed + _OTHER_FILES + _DASHBOARD_CONNECTIONS + _SMALL_CONNECTIONS),
         )
     return allowed.grpc
 
 
 def dashboard_connections() -> int:
-    """How many connections of browsers this process takes."""
+    """Limit on the connections of browsers."""
     return shares(_soft_limit(), 1).dashboard
 
 
 def small_connections() -> int:
-    """How many connections a listener of this process takes that answers each of them once."""
+    """Limit on the connections of a listener that answers each of them once."""
     return shares(_soft_limit(), 1).small
 
 

@@ -1,7 +1,7 @@
 """Admission control: concurrency and rate limits per peer, and a bound on the time of each request.
 
-Every call passes here before anything is done for it. `Collaborate` asks by itself, for only it knows when a stream
-has joined; all other calls of all services, health and reflection among them, are wrapped by the interceptor.
+`Collaborate` calls `admitted` itself, because only it knows when a stream has joined. The interceptor wraps the
+calls of all other methods, those of the health and reflection services included.
 """
 
 import asyncio
@@ -18,17 +18,10 @@ import grpc
 import grpc.aio
 from google.protobuf.message import DecodeError
 
+from cospan.server.admission import peer_limits
 from cospan.server.admission.auth import peer_identity
-from cospan.server.admission.peer_limits import (
-    Account,
-    Kind,
-    closed,
-    is_blank,
-    joined,
-    opened,
-    quota_of_all,
-    quota_of_peer,
-)
+from cospan.server.admission.peer_limits import Account, Kind, limit_of_all, limit_of_peer
+from cospan.server.net.log_throttle import LogThrottle
 from cospan.wire.codec.error_status import status_code, to_trailing_metadata
 from cospan.wire.errors import CospanError, InvalidMessageError, RemoteError
 from cospan.wire.security.identity import Identity, with_malformed_certificate
@@ -36,11 +29,9 @@ from cospan.wire.security.identity import Identity, with_malformed_certificate
 log = logging.getLogger(__name__)
 
 _REQUEST_SECONDS = 10.0
-"""How long a call may take to send its request."""
+"""A call must send its request within this time."""
 _SWEEP_FROM = 1024
-"""With so many accounts, those that are blank are looked for."""
-_QUIET_SECONDS = 1.0
-"""At most one refusal in so many seconds is logged: a flood must not fill the disk."""
+"""From this number of accounts on, blank ones are deleted."""
 
 Context: TypeAlias = grpc.aio.ServicerContext[Any, Any]
 
@@ -53,7 +44,7 @@ async def refuse(context: Context, error: RemoteError) -> NoReturn:
 
 @dataclass(slots=True)
 class Entry:
-    """One call that was let in."""
+    """One call that was admitted."""
 
     key: str
     agents: int
@@ -71,36 +62,36 @@ class AdmissionInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]  #
         looking: frozenset[str],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Begins with empty accounts.
+        """No peer has an account yet.
 
         Args:
-            agents: of the run.
+            agents: number of agents in the run's specification.
             own_way: full names of the methods that call `admitted` themselves.
-            looking: full names of those that cost as much as the run is large.
+            looking: full names of the methods whose cost grows with the run.
             clock: gives the time, in seconds.
         """
         self.refused: Counter[str] = Counter()
-        """How many calls and streams were refused or cut off, by reason."""
+        """Number of calls and streams that were rejected or ended, by error reason."""
         self.on_refusal: list[Callable[[CospanError], None]] = []
-        """Called with what each of them was told."""
+        """Called with the error of each of them."""
         self.received_bytes = 0
-        """Of all messages of streams that have joined."""
+        """Total size of the messages of streams that have joined."""
         self._agents, self._own_way, self._looking, self._clock = agents, own_way, looking, clock
         self._accounts: dict[tuple[str, Kind], tuple[Account, int]] = {}
         self._all = dict.fromkeys(Kind, Account())
         self._sweep_from = _SWEEP_FROM
-        self._next_line = 0.0
+        self._throttle = LogThrottle(clock=clock)
         self._tasks: set[asyncio.Task[Any]] = set()
 
     # Accounts ---------------------------------------------------------------------------------------------------
 
     @contextmanager
     def admitted(self, kind: Kind, identity: Identity) -> Iterator[Entry]:
-        """Within it a call is open.
+        """Counts a call as open within the context.
 
         Raises:
-            TooManyStreamsError: this peer, or all together, have too many of them open.
-            RateLimitedError: this peer has opened too many of late.
+            TooManyStreamsError: this peer, or all peers together, have reached their limit.
+            RateLimitedError: this peer opens them too fast.
         """
         entry = self._enter(kind, identity)
         try:
@@ -109,10 +100,10 @@ class AdmissionInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]  #
             self._leave(entry)
 
     async def identified(self, context: Context) -> Identity:
-        """Who calls; a call whose certificate is malformed is refused here.
+        """The identity of the caller; aborts a call whose certificate is malformed.
 
         Raises:
-            IdentityMismatchError: it is malformed. The call has ended.
+            IdentityMismatchError: it is malformed; the call has ended.
         """
         try:
             return peer_identity(context)
@@ -121,16 +112,16 @@ class AdmissionInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]  #
             await refuse(context, refusal)
 
     def accompany(self) -> None:
-        """Remembers the task that this is called in, that of a call, until it has ended."""
+        """Records the current task, which serves a call, until it has ended."""
         task = asyncio.current_task()
         assert task is not None
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
     async def calls_ended(self, seconds: float) -> None:
-        """Waits until the tasks of all calls have ended, for so long at most.
+        """Waits at most this time until the tasks of all calls have ended.
 
-        gRPC's server may be stopped sooner, and what the end of the event loop then cancels leaves a traceback.
+        gRPC's server may stop sooner, and a task that the end of the event loop cancels logs a traceback.
         """
         if self._tasks:
             await asyncio.wait(set(self._tasks), timeout=seconds)
@@ -138,14 +129,12 @@ class AdmissionInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]  #
     def joined(self, entry: Entry) -> None:
         """A stream has joined."""
         entry.has_joined = True
-        self._change(entry, joined)
+        self._change(entry, peer_limits.joined)
 
     def count(self, error: CospanError, identity: Identity) -> None:
-        """Counters a refusal, and logs it unless another one was logged just before."""
+        """Counts a rejection, and logs it unless another was logged within the last second."""
         self.refused[error.reason] += 1
-        now = self._clock()
-        if now >= self._next_line:
-            self._next_line = now + _QUIET_SECONDS
+        if self._throttle.due("rejection") is not None:
             log.warning("refused %s: %s (%s)", identity.name, error, error.reason)
         for listener in self.on_refusal:
             listener(error)
@@ -154,8 +143,9 @@ class AdmissionInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]  #
         now, agents = self._clock(), identity.most_agents(self._agents)
         entry = Entry(identity.key, agents, kind, has_joined=False)
         account, _ = self._accounts.get((entry.key, kind), (Account(), agents))
-        account = opened(account, kind, quota_of_peer(kind, agents), now, identity.name)
-        self._all[kind] = opened(self._all[kind], kind, quota_of_all(kind, self._agents), now, "this run")
+        account = peer_limits.opened(account, kind, limit_of_peer(kind, agents), now, identity.name)
+        of_all = limit_of_all(kind, self._agents)
+        self._all[kind] = peer_limits.opened(self._all[kind], kind, of_all, now, "this run")
         self._accounts[entry.key, kind] = account, agents
         if len(self._accounts) >= self._sweep_from:
             self._sweep(now)
@@ -163,7 +153,7 @@ class AdmissionInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]  #
 
     def _leave(self, entry: Entry) -> None:
         unjoined = entry.kind is Kind.STREAM and not entry.has_joined
-        self._change(entry, lambda account: closed(account, unjoined=unjoined))
+        self._change(entry, lambda account: peer_limits.closed(account, unjoined=unjoined))
 
     def _change(self, entry: Entry, change: Callable[[Account], Account]) -> None:
         account, agents = self._accounts[entry.key, entry.kind]
@@ -171,11 +161,11 @@ class AdmissionInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]  #
         self._all[entry.kind] = change(self._all[entry.kind])
 
     def _sweep(self, now: float) -> None:
-        """Forgets the accounts that are worth no more than new ones; so their number is bounded by what is open."""
+        """Deletes blank accounts, so that their number is bounded by what is open."""
         self._accounts = {
             (key, kind): (account, agents)
             for (key, kind), (account, agents) in self._accounts.items()
-            if not is_blank(account, quota_of_peer(kind, agents), now)
+            if not peer_limits.is_blank(account, limit_of_peer(kind, agents), now)
         }
         self._sweep_from = max(_SWEEP_FROM, 2 * len(self._accounts))
 
@@ -186,7 +176,7 @@ class AdmissionInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]  #
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Any:
-        """The handler of a call, behind the door."""
+        """The handler of a call, wrapped in its admission check."""
         handler = await continuation(handler_call_details)
         method = handler_call_details.method
         if handler is None or method in self._own_way:
@@ -195,7 +185,7 @@ class AdmissionInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]  #
         return self._guarded(handler, Kind.WATCH if handler.response_streaming else short)
 
     def _guarded(self, handler: Any, kind: Kind) -> Any:
-        """The same to the other side; but the request is read here: gRPC would wait for it for ever, uncounted."""
+        """The handler as a stream handler that reads the request itself: gRPC would wait for it without limit."""
 
         async def call(requests: AsyncIterator[Any], context: Context) -> Any:
             self.accompany()
@@ -216,7 +206,7 @@ class AdmissionInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]  #
 
 
 async def _answer(handler: Any, requests: AsyncIterator[Any], context: Context) -> Any:
-    """Does what the handler does, for its one request or for its stream of them."""
+    """Runs the handler on its one request or its stream of requests."""
     if handler.request_streaming:
         behaviour = handler.stream_stream if handler.response_streaming else handler.stream_unary
         answer = behaviour(requests, context)

@@ -1,10 +1,9 @@
-"""How much of the coordinator one peer may have, and all of them together: the numbers, and the count of them.
+"""Limits on what one peer, and all peers together, may use of the coordinator: streams, calls and their rate.
 
-The numbers follow from the run: A is the number of agents in its specification, a how many of them a peer may stand
-for. That is as many as its certificate names; without a certificate of its own it is told apart by its host alone,
-and one host may run the whole fleet. Honest peers stay far below: an agent has one stream, asks once what the run
-is, asks again every few seconds while nothing is sent to it (a whole fleet about 100 times a second at most), and
-when it is refused or cut off tries again once a second or so.
+The limits follow from the run: `agents` is the number of agents in its specification, or the number that one peer
+may host. A certificate names its agents; a peer without one is identified by its host, which may run the whole
+fleet. Honest peers stay far below: an agent has one stream, requests the specification once, sends a request every
+few seconds while it receives nothing (a whole fleet about 100 per second), and reconnects about once per second.
 
 Pure: an account is a value, and time is an argument.
 """
@@ -17,23 +16,23 @@ from cospan.wire.errors import RateLimitedError, TooManyStreamsError
 
 
 class Kind(Enum):
-    """What a peer may have several of."""
+    """What is limited; the value is the noun in error messages."""
 
     STREAM = "Collaborate streams"
     CALL = "calls"
-    LOOK = "calls that look at the run"
-    WATCH = "calls that go on watching"
+    LOOK = "calls that read the run"
+    WATCH = "calls that watch rounds"
 
 
 @dataclass(frozen=True, slots=True)
-class Quota:
-    """What may be had of one kind.
+class PeerLimit:
+    """Limit on one kind.
 
     Attributes:
-        at_once: how many may be open.
-        unjoined: how many of these may be streams that have not joined yet.
-        burst: how many may be opened at once by one who has opened none for long.
-        per_second: how many more with every second.
+        at_once: most that may be open.
+        unjoined: most open streams that have not joined.
+        burst: most that may be opened at once after a pause.
+        per_second: rate at which the burst is restored.
     """
 
     at_once: int
@@ -44,13 +43,13 @@ class Quota:
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """What somebody has of one kind.
+    """What a peer uses of one kind.
 
     Attributes:
-        open: how many.
-        unjoined: how many of them have not joined.
-        spent: how much of the burst is used up.
-        since: when that was so, in seconds.
+        open: number that are open.
+        unjoined: number of these that have not joined.
+        spent: used part of the burst at time `since`.
+        since: seconds.
     """
 
     open: int = 0
@@ -59,84 +58,78 @@ class Account:
     since: float = 0.0
 
 
-def quota_of_peer(kind: Kind, agents: int) -> Quota:
-    """What one peer may have that stands for so many agents."""
+def limit_of_peer(kind: Kind, agents: int) -> PeerLimit:
+    """The limit of one peer that may host `agents` agents."""
+    rate = 8.0 * agents + 64.0, 2.0 * agents + 8.0
     match kind:
         case Kind.STREAM:
-            # A stream that broke may seem open until keepalive finds out, while its agent is back.
-            return Quota(2 * agents + 64, agents + 32, 8.0 * agents + 64.0, 2.0 * agents + 8.0)
+            # A broken stream may look open until keepalive detects it, while its agent has reconnected.
+            return PeerLimit(2 * agents + 64, agents + 32, *rate)
         case Kind.CALL:
-            return Quota(agents + 32, agents + 32, 8.0 * agents + 64.0, 2.0 * agents + 8.0)
+            return PeerLimit(agents + 32, agents + 32, *rate)
         case Kind.LOOK:
-            return Quota(16, 16, 64.0, 20.0)
+            return PeerLimit(16, 16, 64.0, 20.0)
         case Kind.WATCH:
-            return Quota(16, 16, 64.0, 8.0)
+            return PeerLimit(16, 16, 64.0, 8.0)
 
 
-def quota_of_all(kind: Kind, agents: int) -> Quota:
-    """What all peers of a run of so many agents may have together."""
+def limit_of_all(kind: Kind, agents: int) -> PeerLimit:
+    """The limit of all peers together, in a run of `agents` agents."""
+    most = 2 * agents + 128
     match kind:
         case Kind.STREAM:
-            return Quota(4 * agents + 256, 2 * agents + 128)
+            return PeerLimit(2 * most, most)
         case Kind.CALL:
-            return Quota(2 * agents + 128, 2 * agents + 128)
+            return PeerLimit(most, most)
         case Kind.LOOK | Kind.WATCH:
-            return Quota(64, 64)
+            return PeerLimit(64, 64)
 
 
 def most_connections(agents: int) -> int:
-    """How many TCP connections a run of so many agents may have: room for each stream that is allowed, and more."""
+    """Limit on the TCP connections of a run of `agents` agents: above the limit on streams."""
     return 4096 + 8 * agents
 
 
-def opened(account: Account, kind: Kind, quota: Quota, now: float, whose: str) -> Account:
-    """The account with one more.
-
-    Args:
-        account: before.
-        kind: of what.
-        quota: what may be had.
-        now: the time, in seconds.
-        whose: for the sentence that says no.
+def opened(account: Account, kind: Kind, limit: PeerLimit, now: float, whose: str) -> Account:
+    """The account with one more open at time `now` (seconds); `whose` is the subject of the error message.
 
     Raises:
-        TooManyStreamsError: so many are open that there may not be another.
-        RateLimitedError: too many were opened of late.
+        TooManyStreamsError: the number that are open has reached the limit.
+        RateLimitedError: the burst is used up.
     """
-    if account.open >= quota.at_once:
+    if account.open >= limit.at_once:
         raise TooManyStreamsError(
-            f"{whose} has {account.open} {kind.value} open, and may have {quota.at_once}; end some, or try again"
+            f"{whose} has {account.open} {kind.value} open, and may have {limit.at_once}; end some, or try again"
         )
-    if account.unjoined >= quota.unjoined and kind is Kind.STREAM:
+    if account.unjoined >= limit.unjoined and kind is Kind.STREAM:
         raise TooManyStreamsError(
-            f"{whose} has {account.unjoined} {kind.value} that have not joined, and may have {quota.unjoined}; "
+            f"{whose} has {account.unjoined} {kind.value} that have not joined, and may have {limit.unjoined}; "
             "send the Join of each, or try again"
         )
-    spent = _spent(account, quota, now)
-    if spent + 1.0 > quota.burst:
+    spent = _spent(account, limit, now)
+    if spent + 1.0 > limit.burst:
         raise RateLimitedError(
-            f"{whose} has opened too many {kind.value}; {quota.per_second:g} a second are allowed: try again later"
+            f"{whose} has opened too many {kind.value}; {limit.per_second:g} a second are allowed: try again later"
         )
-    unjoined = account.unjoined + (1 if kind is Kind.STREAM else 0)
-    return Account(account.open + 1, unjoined, spent + 1.0, now)
+    return Account(account.open + 1, account.unjoined + (kind is Kind.STREAM), spent + 1.0, now)
 
 
 def joined(account: Account) -> Account:
-    """The account when one of its streams has joined."""
+    """The account after one of its streams has joined."""
     return replace(account, unjoined=account.unjoined - 1)
 
 
 def closed(account: Account, *, unjoined: bool) -> Account:
-    """The account with one less; `unjoined` where that was a stream that never joined."""
-    return replace(account, open=account.open - 1, unjoined=account.unjoined - (1 if unjoined else 0))
+    """The account with one less open; `unjoined` if that was a stream that never joined."""
+    return replace(account, open=account.open - 1, unjoined=account.unjoined - unjoined)
 
 
-def is_blank(account: Account, quota: Quota, now: float) -> bool:
-    """Whether an account is worth no more than a new one, and can be forgotten."""
-    return account.open == 0 and _spent(account, quota, now) == 0.0
+def is_blank(account: Account, limit: PeerLimit, now: float) -> bool:
+    """Whether an account equals a new one, so that it can be deleted."""
+    return account.open == 0 and _spent(account, limit, now) == 0.0
 
 
-def _spent(account: Account, quota: Quota, now: float) -> float:
-    if account.spent == 0.0 or quota.per_second == math.inf:
+def _spent(account: Account, limit: PeerLimit, now: float) -> float:
+    if account.spent == 0.0 or limit.per_second == math.inf:
         return 0.0
-    return max(0.0, account.spent - quota.per_second * (now - account.since))
+    return max(0.0, account.spent - limit.per_second * (now - account.since))

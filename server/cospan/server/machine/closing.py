@@ -5,22 +5,8 @@ from operator import itemgetter
 
 from cospan.core.aggregation.basis_update import BasisMove, Contribution
 from cospan.core.run_fields import Participation
+from cospan.server.machine import events
 from cospan.server.machine.collections.agent_set import EMPTY_SET, AgentSet
-from cospan.server.machine.events import (
-    BasisComputed,
-    BasisFailed,
-    Broadcast,
-    Command,
-    ComputeBasis,
-    EndRun,
-    Note,
-    ReportRound,
-    RoundRecord,
-    RoundsStored,
-    SameRound,
-    StoreRound,
-    Suspend,
-)
 from cospan.server.machine.opening import are_connected, begin_round, is_connected, restrict_to_replay, start
 from cospan.server.machine.quorum import deadline_seconds, required_gradients, update_pace
 from cospan.server.machine.state import OVER, CoordinatorState, History, OpenRound, Outcome
@@ -32,8 +18,8 @@ def quorum_deadline(state: CoordinatorState) -> float | None:
     current = state.open_round
     if current.quorum_seconds is None or current.replaying or not current.awaited or state.at_inflight_limit:
         return None
-    participants = len(current.awaited) + len(current.counted)
-    if len(current.counted) < required_gradients(state.specification, participants):
+    agents = len(current.awaited) + len(current.counted)
+    if len(current.counted) < required_gradients(state.specification, agents):
         return None  # more agents have joined since
     return state.phase_since + deadline_seconds(state.specification, state.history.quorum_pace)
 
@@ -48,13 +34,13 @@ def close_if_complete(state: CoordinatorState, now: float) -> Outcome:
         deadline = quorum_deadline(state)
         if deadline is None or now < deadline:
             return state, ()
-    command = ComputeBasis(state.round, state.basis, _sorted_contributions(state), state.row_squares)
+    command = events.ComputeBasis(state.round, state.basis, _sorted_contributions(state), state.row_squares)
     if not absent and not former:
         return state.evolve(phase=RunPhase.CLOSING), (command,)
-    commands: tuple[Command, ...] = (command,)
+    commands: tuple[events.Command, ...] = (command,)
     if absent - former:
         text = "the round closed without it; it had its quorum, and its deadline was over"
-        commands += (Note("agent-absent", state.round, tuple(sorted(absent - former)), text),)
+        commands += (events.Note("agent-absent", state.round, tuple(sorted(absent - former)), text),)
     current, history = current.evolve(awaited=EMPTY_SET), state.history.evolve(absent=absent)
     return state.evolve(phase=RunPhase.CLOSING, open_round=current, history=history), commands
 
@@ -78,7 +64,7 @@ def _sorted_contributions(state: CoordinatorState) -> tuple[Contribution, ...]:
 # The result -----------------------------------------------------------------------------------------------------
 
 
-def on_basis_computed(state: CoordinatorState, event: BasisComputed, now: float) -> Outcome:
+def on_basis_computed(state: CoordinatorState, event: events.BasisComputed, now: float) -> Outcome:
     """Stores the round, and announces the next one at once if a restart would give the same bits."""
     if event.round != state.round or state.open_round.pending_basis is not None:
         return state, ()
@@ -86,25 +72,27 @@ def on_basis_computed(state: CoordinatorState, event: BasisComputed, now: float)
     state, more = _update_outliers(state, event.move)
     noted += more
     early = _may_announce_early(state)
-    store = StoreRound(_round_record(state, event.move, now), announced=early)
+    store = events.StoreRound(_round_record(state, event.move, now), announced=early)
     if not early:
         return state.evolve(open_round=state.open_round.evolve(pending_basis=event.move)), (store, *noted)
     state = _advance(state, event.move, now, durable_round=state.durability.durable_round)
-    return state, (Broadcast(BasisUpdate(state.stamp, state.basis)), store, *noted)
+    return state, (events.Broadcast(BasisUpdate(state.stamp, state.basis)), store, *noted)
 
 
-def on_basis_failed(state: CoordinatorState, event: BasisFailed, now: float) -> Outcome:
+def on_basis_failed(state: CoordinatorState, event: events.BasisFailed, now: float) -> Outcome:
     """Ends the run: without a basis no round follows."""
     return finish(state, FinishCause.FAILED, event.message, now) if event.round == state.round else (state, ())
 
 
-def _note_left_out(state: CoordinatorState, event: BasisComputed) -> tuple[Command, ...]:
-    """Names the agents whose gradients had to be left out of the result."""
+def _note_left_out(state: CoordinatorState, event: events.BasisComputed) -> tuple[events.Command, ...]:
+    """Notes the agents whose gradients were left out of the result."""
     if not event.left_out:
         return ()
     ordered = sorted(state.open_round.counted.blocks)
     agents = tuple(agent for place in event.left_out for agent in ordered[place])
-    return (Note("gradients-left-out", state.round, agents, f"the arithmetic fails with them: {event.problem}"),)
+    return (
+        events.Note("gradients-left-out", state.round, agents, f"the arithmetic fails with them: {event.problem}"),
+    )
 
 
 def _update_outliers(state: CoordinatorState, move: BasisMove) -> Outcome:
@@ -114,10 +102,10 @@ def _update_outliers(state: CoordinatorState, move: BasisMove) -> Outcome:
         return (state.evolve(history=history.evolve(outliers=EMPTY_SET)) if history.outliers else state), ()
     ordered = sorted(state.open_round.counted.blocks)
     found = AgentSet(ordered[index] for index in move.outliers)
-    noted: tuple[Command, ...] = ()
+    noted: tuple[events.Command, ...] = ()
     if found - history.outliers:
         text = "its gradient is far from those of the others, and hardly counts"
-        noted = (Note("agent-outlier", state.round, tuple(sorted(found - history.outliers)), text),)
+        noted = (events.Note("agent-outlier", state.round, tuple(sorted(found - history.outliers)), text),)
     counts = history.outlier_rounds.add(found, state.round)
     return state.evolve(history=history.evolve(outliers=found, outlier_rounds=counts)), noted
 
@@ -139,15 +127,15 @@ def _may_announce_early(state: CoordinatorState) -> bool:
     return all(are_connected(state, agents) for agents in current.counted.blocks)
 
 
-def _round_record(state: CoordinatorState, move: BasisMove, now: float) -> RoundRecord:
+def _round_record(state: CoordinatorState, move: BasisMove, now: float) -> events.RoundRecord:
     """What is stored of the closing round."""
     after, current, config = state.round + 1, state.open_round, state.config
     absent, outliers = state.history.absent, state.history.outliers
-    contributors: Mapping[str, int] = SameRound(current.counted, state.round)
+    contributors: Mapping[str, int] = events.SameRound(current.counted, state.round)
     if current.stale:
         stale = ((name, number) for agents, number in current.stale.items() for name in agents)
         contributors = {**contributors, **dict(stale)}
-    return RoundRecord(
+    return events.RoundRecord(
         stamp=Stamp(config.run_id, config.incarnation, after, after),
         contributors=contributors,
         weight=sum(contribution.weight for contribution in current.contributions.values()),
@@ -164,9 +152,9 @@ def _round_record(state: CoordinatorState, move: BasisMove, now: float) -> Round
 # Storage, and the next round --------------------------------------------------------------------------------------
 
 
-def on_rounds_stored(state: CoordinatorState, event: RoundsStored, now: float) -> Outcome:
+def on_rounds_stored(state: CoordinatorState, event: events.RoundsStored, now: float) -> Outcome:
     """Reports the rounds that have become durable, announces the one that waited for it, and closes the next."""
-    commands: tuple[Command, ...] = ()
+    commands: tuple[events.Command, ...] = ()
     for record in event.records:
         if record.closed_round == state.durability.durable_round:
             state, more = _on_round_stored(state, record, now)
@@ -175,8 +163,8 @@ def on_rounds_stored(state: CoordinatorState, event: RoundsStored, now: float) -
     return state, commands + more
 
 
-def _on_round_stored(state: CoordinatorState, record: RoundRecord, now: float) -> Outcome:
-    report = ReportRound(record.report, record.closed)
+def _on_round_stored(state: CoordinatorState, record: events.RoundRecord, now: float) -> Outcome:
+    report = events.ReportRound(record.report, record.closed)
     if record.closed_round < state.round:  # announced before
         return state.evolve(durability=state.durability.evolve(durable_round=record.closed_round + 1)), (report,)
     move = state.open_round.pending_basis
@@ -187,7 +175,7 @@ def _on_round_stored(state: CoordinatorState, record: RoundRecord, now: float) -
         text = f"all {state.round} rounds are done"
         state, commands = finish(state, FinishCause.ROUNDS_REACHED, text, now)
         return state, (report, *commands)
-    return state, (Broadcast(BasisUpdate(state.stamp, state.basis)), report)
+    return state, (events.Broadcast(BasisUpdate(state.stamp, state.basis)), report)
 
 
 def _advance(state: CoordinatorState, move: BasisMove, now: float, *, durable_round: int) -> CoordinatorState:
@@ -245,24 +233,24 @@ def finish(state: CoordinatorState, cause: FinishCause, message: str, now: float
     """Ends the run, and tells every agent; no effect if it is over or draining."""
     if state.phase in OVER:
         return state, ()
-    end = EndRun(cause, message)
+    end = events.EndRun(cause, message)
     state = _end(state, RunPhase.FINISHED, end, OpenRound(), now)
-    broadcast = Broadcast(Finish(state.stamp, cause, message, state.basis))
-    return state, (broadcast, Note("run-finished", state.round, (), message), end)
+    broadcast = events.Broadcast(Finish(state.stamp, cause, message, state.basis))
+    return state, (broadcast, events.Note("run-finished", state.round, (), message), end)
 
 
-def suspend(state: CoordinatorState, end: Suspend, resume_after_seconds: float, now: float) -> Outcome:
+def suspend(state: CoordinatorState, end: events.Suspend, resume_after_seconds: float, now: float) -> Outcome:
     """Stops this process so that the run can be resumed: agents keep unstored gradients, and come back."""
     if state.phase in OVER:
         return state, ()
     current = state.open_round.evolve(awaited=EMPTY_SET, pending_basis=None, replaying=False)
     state = _end(state, RunPhase.DRAINING, end, current, now)
-    broadcast = Broadcast(Drain(state.stamp, resume_after_seconds))
-    return state, (broadcast, Note("run-suspended", state.round, (), end.message), end)
+    broadcast = events.Broadcast(Drain(state.stamp, resume_after_seconds))
+    return state, (broadcast, events.Note("run-suspended", state.round, (), end.message), end)
 
 
 def _end(
-    state: CoordinatorState, phase: RunPhase, end: EndRun | Suspend, open_round: OpenRound, now: float
+    state: CoordinatorState, phase: RunPhase, end: events.EndRun | events.Suspend, open_round: OpenRound, now: float
 ) -> CoordinatorState:
     members = state.members.evolve(deserted_since=None)
     return state.evolve(phase=phase, phase_since=now, end=end, open_round=open_round, members=members)

@@ -1,4 +1,4 @@
-"""Counting gradients: which one counts in the open round, and what the others are answered."""
+"""Counting gradients: which one counts in the open round, and the receipts of the others."""
 
 from cospan.core.aggregation.basis_update import Contribution
 from cospan.core.run_fields import Participation
@@ -13,7 +13,7 @@ from cospan.wire.messages import Disposition, GradientUpload, Receipt, RunPhase
 
 
 def on_gradient(state: CoordinatorState, event: GradientArrived, now: float) -> Outcome:
-    """Counts a gradient, or answers why it does not count.
+    """Counts a gradient, or sends a receipt that says why it does not count.
 
     Raises:
         RemoteError: the session must not send it now; nothing has changed.
@@ -232,8 +232,8 @@ def _quorum_seconds(state: CoordinatorState, counted: int, now: float) -> float 
     current = state.open_round
     if current.quorum_seconds is not None or state.specification.participation is Participation.ALL:
         return current.quorum_seconds
-    participants = len(current.awaited) + len(current.counted)
-    reached = counted >= required_gradients(state.specification, participants)
+    agents = len(current.awaited) + len(current.counted)
+    reached = counted >= required_gradients(state.specification, agents)
     return now - state.phase_since if reached else None
 
 

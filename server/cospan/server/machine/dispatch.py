@@ -13,25 +13,7 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, TypeAlias, get_args
 
-from cospan.server.machine import closing, counting, timeouts
-from cospan.server.machine.events import (
-    BasisComputed,
-    BasisFailed,
-    DrainRequested,
-    Event,
-    GradientArrived,
-    GradientsArrived,
-    HeartbeatArrived,
-    JoinRequested,
-    LeaveArrived,
-    Note,
-    RoundsStored,
-    StopRequested,
-    StoreFailed,
-    StreamClosed,
-    Suspend,
-    Tick,
-)
+from cospan.server.machine import closing, counting, events, timeouts
 from cospan.server.machine.membership import admit, remove, with_saved_rounds
 from cospan.server.machine.opening import start_if_ready
 from cospan.server.machine.state import OVER, CoordinatorState, Outcome
@@ -40,10 +22,10 @@ from cospan.wire.messages import AgentPhase, FinishCause, RunPhase
 Handler: TypeAlias = Callable[[CoordinatorState, Any, float], Outcome]
 
 _RESUME_AFTER_FAILURE_SECONDS = 5.0
-"""Agents are asked to come back after this time when the store has failed."""
+"""Agents reconnect after this time when the store has failed."""
 
 
-def step(state: CoordinatorState, event: Event, now: float) -> Outcome:
+def step(state: CoordinatorState, event: events.Event, now: float) -> Outcome:
     """The state after an event at time `now` (seconds, monotonic), and the commands for the shell.
 
     Raises:
@@ -56,21 +38,21 @@ def step(state: CoordinatorState, event: Event, now: float) -> Outcome:
 # Handlers that combine membership with rounds -----------------------------------------------------------------
 
 
-def _on_join(state: CoordinatorState, event: JoinRequested, now: float) -> Outcome:
+def _on_join(state: CoordinatorState, event: events.JoinRequested, now: float) -> Outcome:
     state, commands = admit(state, event, now)
     state, more = start_if_ready(state, now)
     commands += more
-    # A lost group may come back smaller, or as others: then the round may await nothing any more.
+    # A lost group may come back with fewer or other agents, so the round may await no gradient any more.
     state, more = closing.reevaluate(state, now)
     return state, commands + more
 
 
-def _on_heartbeat(state: CoordinatorState, event: HeartbeatArrived, now: float) -> Outcome:
+def _on_heartbeat(state: CoordinatorState, event: events.HeartbeatArrived, now: float) -> Outcome:
     session = with_saved_rounds(state.session(event.token), event.saved_rounds)
     return state.with_session(session.heard(now)), ()
 
 
-def _on_leave(state: CoordinatorState, event: LeaveArrived, now: float) -> Outcome:
+def _on_leave(state: CoordinatorState, event: events.LeaveArrived, now: float) -> Outcome:
     state.session(event.token)
     state, commands = remove(state, event.token, f"it left: {event.cause or 'no cause given'}", now)
     if state.phase is RunPhase.COLLECTING and not state.members.sessions and not event.returning:
@@ -80,32 +62,32 @@ def _on_leave(state: CoordinatorState, event: LeaveArrived, now: float) -> Outco
     return state, commands + more
 
 
-def _ignore_leave(state: CoordinatorState, event: LeaveArrived, _now: float) -> Outcome:
+def _ignore_leave(state: CoordinatorState, event: events.LeaveArrived, _now: float) -> Outcome:
     state.session(event.token)
     return state, ()
 
 
-def _on_stream_closed(state: CoordinatorState, event: StreamClosed, now: float) -> Outcome:
+def _on_stream_closed(state: CoordinatorState, event: events.StreamClosed, now: float) -> Outcome:
     session = state.members.sessions.get(event.token)
     if session is None or session.stream != event.stream:
         return state, ()
     state = state.with_session(replace(session, phase=AgentPhase.LOST, last_seen=now))
-    return state, (Note("agent-lost", state.round, session.agent_ids, "its stream broke"),)
+    return state, (events.Note("agent-lost", state.round, session.agent_ids, "its stream broke"),)
 
 
-def _on_store_failed(state: CoordinatorState, event: StoreFailed, now: float) -> Outcome:
-    return closing.suspend(state, Suspend(event.message, failed=True), _RESUME_AFTER_FAILURE_SECONDS, now)
+def _on_store_failed(state: CoordinatorState, event: events.StoreFailed, now: float) -> Outcome:
+    return closing.suspend(state, events.Suspend(event.message, failed=True), _RESUME_AFTER_FAILURE_SECONDS, now)
 
 
-def _on_drain(state: CoordinatorState, event: DrainRequested, now: float) -> Outcome:
-    return closing.suspend(state, Suspend(event.message, failed=False), event.resume_after_seconds, now)
+def _on_drain(state: CoordinatorState, event: events.DrainRequested, now: float) -> Outcome:
+    return closing.suspend(state, events.Suspend(event.message, failed=False), event.resume_after_seconds, now)
 
 
-def _on_stop(state: CoordinatorState, event: StopRequested, now: float) -> Outcome:
+def _on_stop(state: CoordinatorState, event: events.StopRequested, now: float) -> Outcome:
     return closing.finish(state, FinishCause.STOPPED, event.message, now)
 
 
-def _ignore(state: CoordinatorState, _event: Event, _now: float) -> Outcome:
+def _ignore(state: CoordinatorState, _event: events.Event, _now: float) -> Outcome:
     return state, ()
 
 
@@ -117,11 +99,8 @@ class Transition:
     """What an event does in some phases."""
 
     phases: tuple[RunPhase, ...]
-    """Where the run stands when the event happens."""
-    event: type[Event]
-    """What happens."""
+    event: type[events.Event]
     handler: Handler
-    """Makes the next state and the commands."""
     effects: Mapping[str, str]
     """Condition → what follows, in words; the condition is empty if there is none."""
 
@@ -133,14 +112,14 @@ _ACTIVE = _WAITING + _OPEN
 _ALL = _ACTIVE + OVER
 
 
-def _ignored(event: type[Event], phases: tuple[RunPhase, ...], why: str) -> Transition:
+def _ignored(event: type[events.Event], phases: tuple[RunPhase, ...], why: str) -> Transition:
     return Transition(phases, event, _ignore, {"": f"ignored: {why}"})
 
 
 TRANSITIONS: tuple[Transition, ...] = (
     Transition(
         _WAITING,
-        JoinRequested,
+        events.JoinRequested,
         _on_join,
         {
             "a new process": (
@@ -157,19 +136,21 @@ TRANSITIONS: tuple[Transition, ...] = (
     ),
     Transition(
         _OPEN,
-        JoinRequested,
+        events.JoinRequested,
         _on_join,
         {
             "": "the session is opened, resumed or refused as in WAITING",
             "a new process in COLLECTING": "the round awaits its agents, unless it is a replay or has counted one",
         },
     ),
-    Transition(_FINISHED, JoinRequested, _on_join, {"": "refused: the run is over"}),
-    Transition(_DRAINING, JoinRequested, _on_join, {"": "refused: the process joins again after the restart"}),
-    Transition(_WAITING, GradientArrived, counting.on_gradient, {"": "refused: no round is open"}),
+    Transition(_FINISHED, events.JoinRequested, _on_join, {"": "refused: the run is over"}),
+    Transition(
+        _DRAINING, events.JoinRequested, _on_join, {"": "refused: the process joins again after the restart"}
+    ),
+    Transition(_WAITING, events.GradientArrived, counting.on_gradient, {"": "refused: no round is open"}),
     Transition(
         _COLLECTING,
-        GradientArrived,
+        events.GradientArrived,
         counting.on_gradient,
         {
             "of the open round": "counted; CLOSING once none is awaited, unless the in-flight limit is reached",
@@ -177,71 +158,79 @@ TRANSITIONS: tuple[Transition, ...] = (
             "counted before, or too old": "a receipt: duplicate or late",
         },
     ),
-    Transition(_CLOSING + _FINISHED, GradientArrived, counting.on_gradient, {"": "a receipt: duplicate or late"}),
     Transition(
-        _DRAINING, GradientArrived, counting.ignore_gradient, {"": "ignored: it is sent again after the restart"}
+        _CLOSING + _FINISHED, events.GradientArrived, counting.on_gradient, {"": "a receipt: duplicate or late"}
+    ),
+    Transition(
+        _DRAINING,
+        events.GradientArrived,
+        counting.ignore_gradient,
+        {"": "ignored: it is sent again after the restart"},
     ),
     Transition(
         _COLLECTING,
-        GradientsArrived,
+        events.GradientsArrived,
         counting.on_gradients,
         {"": "as `GradientArrived` for each; refused if one is not of a whole awaited session"},
     ),
     Transition(
-        _WAITING + _CLOSING + OVER, GradientsArrived, counting.refuse_gradients, {"": "refused: none is awaited"}
+        _WAITING + _CLOSING + OVER,
+        events.GradientsArrived,
+        counting.refuse_gradients,
+        {"": "refused: none is awaited"},
     ),
-    Transition(_ALL, HeartbeatArrived, _on_heartbeat, {"": "the session is alive"}),
+    Transition(_ALL, events.HeartbeatArrived, _on_heartbeat, {"": "the session is alive"}),
     Transition(
         _ACTIVE,
-        LeaveArrived,
+        events.LeaveArrived,
         _on_leave,
         {
             "": "its agents depart, and are not awaited any more",
             "it is the last session in COLLECTING, and does not return": "FINISHED (no agents)",
         },
     ),
-    Transition(OVER, LeaveArrived, _ignore_leave, {"": "ignored: the sessions end with the process"}),
+    Transition(OVER, events.LeaveArrived, _ignore_leave, {"": "ignored: the sessions end with the process"}),
     Transition(
         _ACTIVE,
-        StreamClosed,
+        events.StreamClosed,
         _on_stream_closed,
         {
             "": "the session is *lost*, and awaited until it comes back or times out",
             "a newer stream has replaced it": "ignored",
         },
     ),
-    _ignored(StreamClosed, OVER, "the sessions end with the process"),
+    _ignored(events.StreamClosed, OVER, "the sessions end with the process"),
     Transition(
         _CLOSING,
-        BasisComputed,
+        events.BasisComputed,
         closing.on_basis_computed,
         {
             "a restart would give the same bits": "the round is stored; COLLECTING of the next one at once",
             "otherwise": "the round is stored before it is announced",
         },
     ),
-    _ignored(BasisComputed, _WAITING + _COLLECTING + OVER, "the round was ended meanwhile"),
-    Transition(_CLOSING, BasisFailed, closing.on_basis_failed, {"": "FINISHED (failed)"}),
-    _ignored(BasisFailed, _WAITING + _COLLECTING + OVER, "the round was ended meanwhile"),
+    _ignored(events.BasisComputed, _WAITING + _COLLECTING + OVER, "the round was ended meanwhile"),
+    Transition(_CLOSING, events.BasisFailed, closing.on_basis_failed, {"": "FINISHED (failed)"}),
+    _ignored(events.BasisFailed, _WAITING + _COLLECTING + OVER, "the round was ended meanwhile"),
     Transition(
         _ACTIVE,
-        RoundsStored,
+        events.RoundsStored,
         closing.on_rounds_stored,
         {
             "announced before": "reported; a complete round that waited at the in-flight limit is CLOSING",
             "not announced yet": "reported; COLLECTING of the next round, after the last one FINISHED (all rounds)",
         },
     ),
-    Transition(OVER, RoundsStored, closing.on_rounds_stored, {"": "announced rounds are reported"}),
-    Transition(_ACTIVE, StoreFailed, _on_store_failed, {"": "DRAINING: agents keep what is not durable"}),
-    _ignored(StoreFailed, OVER, "the process ends anyway"),
-    Transition(_ACTIVE, DrainRequested, _on_drain, {"": "DRAINING: agents keep what is not durable"}),
-    _ignored(DrainRequested, OVER, "the process ends anyway"),
-    Transition(_ACTIVE, StopRequested, _on_stop, {"": "FINISHED (stopped)"}),
-    _ignored(StopRequested, OVER, "the process ends anyway"),
+    Transition(OVER, events.RoundsStored, closing.on_rounds_stored, {"": "announced rounds are reported"}),
+    Transition(_ACTIVE, events.StoreFailed, _on_store_failed, {"": "DRAINING: agents keep what is not durable"}),
+    _ignored(events.StoreFailed, OVER, "the process ends anyway"),
+    Transition(_ACTIVE, events.DrainRequested, _on_drain, {"": "DRAINING: agents keep what is not durable"}),
+    _ignored(events.DrainRequested, OVER, "the process ends anyway"),
+    Transition(_ACTIVE, events.StopRequested, _on_stop, {"": "FINISHED (stopped)"}),
+    _ignored(events.StopRequested, OVER, "the process ends anyway"),
     Transition(
         _WAITING,
-        Tick,
+        events.Tick,
         timeouts.on_tick_waiting,
         {
             "a session is silent for `session_timeout_seconds`": "its agents depart, by name and cause",
@@ -251,7 +240,7 @@ TRANSITIONS: tuple[Transition, ...] = (
     ),
     Transition(
         _OPEN,
-        Tick,
+        events.Tick,
         timeouts.on_tick_running,
         {
             "a session is silent for `session_timeout_seconds`": "its agents depart, by name and cause",
@@ -264,17 +253,17 @@ TRANSITIONS: tuple[Transition, ...] = (
             "no session for `round_timeout_seconds`": "FINISHED (no agents)",
         },
     ),
-    _ignored(Tick, OVER, "nothing is waited for"),
+    _ignored(events.Tick, OVER, "nothing is waited for"),
 )
 
 
-def _handlers() -> Mapping[type[Event], Mapping[RunPhase, Handler]]:
+def _handlers() -> Mapping[type[events.Event], Mapping[RunPhase, Handler]]:
     """Event → phase → handler.
 
     Raises:
         ValueError: the table lacks a cell, or has it twice.
     """
-    handlers: dict[type[Event], dict[RunPhase, Handler]] = {event: {} for event in get_args(Event)}
+    handlers: dict[type[events.Event], dict[RunPhase, Handler]] = {event: {} for event in get_args(events.Event)}
     for transition in TRANSITIONS:
         for phase in transition.phases:
             if phase in handlers[transition.event]:

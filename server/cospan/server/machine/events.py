@@ -12,19 +12,8 @@ from cospan.core.aggregation.basis_update import BasisMove, Contribution
 from cospan.core.specification import RunSpecification
 from cospan.server.machine.collections.agent_set import AgentSet
 from cospan.server.machine.sessions import Departure, Session
+from cospan.wire import messages
 from cospan.wire.errors import RemoteError
-from cospan.wire.messages import (
-    BasisUpdate,
-    Drain,
-    Finish,
-    FinishCause,
-    GradientUpload,
-    Join,
-    Receipt,
-    RoundReport,
-    Stamp,
-    Welcome,
-)
 
 # Events -----------------------------------------------------------------------------------------------------
 
@@ -33,7 +22,7 @@ from cospan.wire.messages import (
 class JoinRequested:
     """A process asks to join over stream `stream`; `token` is new, and names the session if one is opened."""
 
-    join: Join
+    join: messages.Join
     stream: int
     token: str
 
@@ -43,7 +32,7 @@ class GradientArrived:
     """A session has sent a gradient."""
 
     token: str
-    upload: GradientUpload
+    upload: messages.GradientUpload
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -55,7 +44,7 @@ class GradientsArrived:
             `cospan.server.machine.counting.is_batchable` accepts.
     """
 
-    uploads: Mapping[str, GradientUpload]
+    uploads: Mapping[str, messages.GradientUpload]
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,14 +152,14 @@ class Send:
     """Send a message to one session."""
 
     token: str
-    message: Welcome | Receipt
+    message: messages.Welcome | messages.Receipt
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Broadcast:
     """Send the same message to every session that is connected."""
 
-    message: BasisUpdate | Finish | Drain
+    message: messages.BasisUpdate | messages.Finish | messages.Drain
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -206,7 +195,7 @@ class SameRound(Mapping[str, int]):
 class RoundRecord:
     """What is stored of a closed round."""
 
-    stamp: Stamp
+    stamp: messages.Stamp
     """Of the state after it, once it is durable."""
     contributors: Mapping[str, int]
     """Agent id → the round of its gradient that was counted."""
@@ -233,9 +222,9 @@ class RoundRecord:
         return self.stamp.round - 1
 
     @cached_property
-    def report(self) -> RoundReport:
+    def report(self) -> messages.RoundReport:
         """Its report, built on first use: the store's thread uses it first, so the event loop need not build it."""
-        return RoundReport(
+        return messages.RoundReport(
             stamp=self.stamp,
             closed_round=self.closed_round,
             seconds=self.seconds,
@@ -294,7 +283,7 @@ class CloseStream:
 class ReportRound:
     """Report a closed and stored round to observers."""
 
-    report: RoundReport
+    report: messages.RoundReport
     """Of the round."""
     closed: float
     """When its result was known, in seconds on the machine's clock."""
@@ -314,7 +303,7 @@ class Note:
 class EndRun:
     """The run is over."""
 
-    cause: FinishCause
+    cause: messages.FinishCause
     message: str
 
 
@@ -326,17 +315,7 @@ class Suspend:
     failed: bool
 
 
-Command: TypeAlias = (
-    Send
-    | Broadcast
-    | ComputeBasis
-    | StoreRound
-    | StoreSpecification
-    | StoreMember
-    | DropMember
-    | CloseStream
-    | ReportRound
-    | Note
-    | EndRun
-    | Suspend
-)
+StoreCommand: TypeAlias = StoreRound | StoreSpecification | StoreMember | DropMember
+AgentCommand: TypeAlias = Send | Broadcast | CloseStream | Note | EndRun | Suspend
+"""What a relay's machine returns as well."""
+Command: TypeAlias = AgentCommand | StoreCommand | ComputeBasis | ReportRound

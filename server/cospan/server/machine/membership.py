@@ -7,18 +7,8 @@ is limited, far above what a fleet of the specification's size needs.
 from dataclasses import replace
 
 from cospan.core.specification import SITE_PREFIX, RunSpecification
+from cospan.server.machine import events
 from cospan.server.machine.collections.persistent_map import PersistentMap
-from cospan.server.machine.events import (
-    CloseStream,
-    Command,
-    DropMember,
-    JoinRequested,
-    Note,
-    Send,
-    StoreMember,
-    StoreSpecification,
-    Suspend,
-)
 from cospan.server.machine.sessions import Departure, Session, SiteClaim
 from cospan.server.machine.state import CoordinatorState, Outcome
 from cospan.wire.errors import (
@@ -36,7 +26,7 @@ from cospan.wire.messages import AgentPhase, Join, RunPhase, Welcome
 from cospan.wire.text import listed
 
 
-def admit(state: CoordinatorState, event: JoinRequested, now: float) -> Outcome:
+def admit(state: CoordinatorState, event: events.JoinRequested, now: float) -> Outcome:
     """Opens a session for the joining process, or resumes its session, and welcomes it.
 
     Raises:
@@ -53,7 +43,7 @@ def admit(state: CoordinatorState, event: JoinRequested, now: float) -> Outcome:
     if not state.specification.feature_fingerprint:
         fixed = replace(state.specification, feature_fingerprint=event.join.feature_fingerprint)
         state = state.evolve(specification=fixed)
-        before += (StoreSpecification(fixed),)
+        before += (events.StoreSpecification(fixed),)
     return _open_session(state, event, site_index, now, before)
 
 
@@ -78,8 +68,8 @@ def remove(state: CoordinatorState, token: str, cause: str, now: float) -> Outco
             departed=state.open_round.departed + session.agent_ids,
         ),
     )
-    dropped = DropMember(token, tuple(departures.values()))
-    return state, (dropped, Note("agent-gone", state.round, session.agent_ids, cause))
+    dropped = events.DropMember(token, tuple(departures.values()))
+    return state, (dropped, events.Note("agent-gone", state.round, session.agent_ids, cause))
 
 
 def with_saved_rounds(session: Session, saved_rounds: int) -> Session:
@@ -119,7 +109,7 @@ def _check_joinable(state: CoordinatorState, join: Join) -> None:
     spec = state.specification
     if state.phase is RunPhase.FINISHED:
         raise RunFinishedError(f"run {state.config.run_id} is over after {state.round} rounds; start a new one")
-    if isinstance(state.end, Suspend):
+    if isinstance(state.end, events.Suspend):
         raise DrainingError(f"the coordinator goes down ({state.end.message}) and comes back; try again then")
     if join.feature_dim != spec.feature_dim:
         raise FeatureMismatchError(
@@ -188,7 +178,7 @@ def _update_last_announced(state: CoordinatorState, join: Join) -> CoordinatorSt
 # Sites ----------------------------------------------------------------------------------------------------------
 
 
-def _assign_site(state: CoordinatorState, event: JoinRequested) -> tuple[JoinRequested, int | None]:
+def _assign_site(state: CoordinatorState, event: events.JoinRequested) -> tuple[events.JoinRequested, int | None]:
     """A join without agent ids gets that of the site assigned to its claim; and the site's index."""
     join = event.join
     if join.agent_ids:
@@ -237,10 +227,10 @@ def _with_claim(
 # Sessions -------------------------------------------------------------------------------------------------------
 
 
-def _resume_session(state: CoordinatorState, session: Session, event: JoinRequested, now: float) -> Outcome:
-    superseded: tuple[Command, ...] = ()
+def _resume_session(state: CoordinatorState, session: Session, event: events.JoinRequested, now: float) -> Outcome:
+    superseded: tuple[events.Command, ...] = ()
     if session.phase is AgentPhase.CONNECTED:
-        superseded = (CloseStream(session.stream, None),)
+        superseded = (events.CloseStream(session.stream, None),)
     session = replace(
         session,
         stream=event.stream,
@@ -250,8 +240,8 @@ def _resume_session(state: CoordinatorState, session: Session, event: JoinReques
         needs_from=(session.needs_from or 0) if event.join.keeps_state else None,
     )
     state = state.with_session(session)
-    back = Note("agent-back", state.round, session.agent_ids, "its stream is open again")
-    return state, (*superseded, Send(session.token, welcome_of(state, session)), back)
+    back = events.Note("agent-back", state.round, session.agent_ids, "its stream is open again")
+    return state, (*superseded, events.Send(session.token, welcome_of(state, session)), back)
 
 
 def _displace(state: CoordinatorState, join: Join, now: float) -> Outcome:
@@ -270,7 +260,7 @@ def _displace(state: CoordinatorState, join: Join, now: float) -> Outcome:
                 f"agent {agent!r} is hosted by another process that is connected; choose another id, or try "
                 f"again {state.specification.session_timeout_seconds:g} s after that process has ended"
             )
-    commands: tuple[Command, ...] = ()
+    commands: tuple[events.Command, ...] = ()
     for token in tokens:
         session = state.members.sessions[token]
         left_out = sorted(set(session.agent_ids) - set(join.agent_ids))
@@ -278,20 +268,20 @@ def _displace(state: CoordinatorState, join: Join, now: float) -> Outcome:
         state, more = remove(state, token, cause, now)
         if left_out:  # the other agents are present again at once
             more = tuple(
-                replace(each, agent_ids=tuple(left_out)) if isinstance(each, Note) else each for each in more
+                replace(each, agent_ids=tuple(left_out)) if isinstance(each, events.Note) else each for each in more
             )
         commands += more
         if session.phase is AgentPhase.CONNECTED:
-            commands += (CloseStream(session.stream, SessionUnknownError("the agent was started again")),)
+            commands += (events.CloseStream(session.stream, SessionUnknownError("the agent was started again")),)
     return state, commands
 
 
 def _open_session(
     state: CoordinatorState,
-    event: JoinRequested,
+    event: events.JoinRequested,
     site_index: int | None,
     now: float,
-    before: tuple[Command, ...],
+    before: tuple[events.Command, ...],
 ) -> Outcome:
     join, members, current = event.join, state.members, state.open_round
     agents, site_claim_id, claims = join.agent_ids, join.site_claim_id, members.site_claims
@@ -325,8 +315,8 @@ def _open_session(
         deserted_since=None,
     )
     state = state.evolve(members=members, open_round=current)
-    welcome = Send(session.token, welcome_of(state, session))
-    return state, (*before, StoreMember(session), welcome, Note("agent-joined", state.round, agents))
+    welcome = events.Send(session.token, welcome_of(state, session))
+    return state, (*before, events.StoreMember(session), welcome, events.Note("agent-joined", state.round, agents))
 
 
 def _joins_open_round(state: CoordinatorState, agents: tuple[str, ...]) -> bool:

@@ -40,16 +40,16 @@ def update_pace(pace: QuorumPace | None, seconds: float) -> QuorumPace:
     )
 
 
-def required_gradients(specification: RunSpecification, participants: int) -> int:
-    """How many gradients a round of `participants` agents needs before it may close; 1 or more.
+def required_gradients(specification: RunSpecification, agents: int) -> int:
+    """How many gradients a round of `agents` agents needs before it may close; 1 or more.
 
     Gradients that arrive between the quorum and the deadline count as well.
     """
     if specification.participation is Participation.ALL:
-        return max(1, participants)
+        return max(1, agents)
     quorum = specification.quorum
-    wanted = math.ceil(quorum * participants) if quorum < 1.0 else int(quorum)
-    return max(1, min(wanted, participants))
+    wanted = math.ceil(quorum * agents) if quorum < 1.0 else int(quorum)
+    return max(1, min(wanted, agents))
 
 
 def deadline_seconds(specification: RunSpecification, pace: QuorumPace | None) -> float:

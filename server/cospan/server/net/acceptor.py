@@ -1,4 +1,4 @@
-"""Accepts the connections of a listener that is not gRPC's, and bounds their number and the time of each."""
+"""Accepts the connections of an HTTP listener, and bounds their number and the time of each."""
 
 import asyncio
 import contextlib
@@ -17,19 +17,19 @@ from cospan.wire.security.identity import network_of
 log = logging.getLogger(__name__)
 
 REQUEST_SECONDS = 10.0
-"""A connection whose request is not there by then, TLS handshake, headers and body, is closed."""
+"""A connection is closed unless TLS handshake, headers and body arrive within this time."""
 UNREAD_SECONDS = 10.0
-"""So is one that does not read for so long what it is sent."""
+"""A connection is closed if its peer does not read for this time."""
 _TLS_END_SECONDS = 2.0
 _MOST_PER_SECOND = 1000.0
-"""Connections that are accepted, so that a flood leaves the processor to the coordinator."""
+"""Limit on accepted connections, so that a flood leaves the processor to the coordinator."""
 _BURST_SECONDS = 0.1
 _BACKLOG = 512
 _OUT_OF_RESOURCES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 
 class Connection(asyncio.Protocol):
-    """One connection: stands between its transport and what speaks HTTP over it, and keeps its time."""
+    """One connection: relays between its transport and an HTTP protocol, and enforces the timeouts."""
 
     def __init__(
         self,
@@ -37,11 +37,11 @@ class Connection(asyncio.Protocol):
         make: Callable[["Connection"], asyncio.Protocol],
         forget: Callable[["Connection"], None],
     ) -> None:
-        """Waits for a request from now on; `forget` is called when it is over."""
+        """Waits for a request; `make` creates the HTTP protocol, and `forget` is called at the end."""
         self._loop = asyncio.get_running_loop()
-        self.guest = SlotHolder(network_of(client[0]), self._loop.time())
+        self.slot = SlotHolder(network_of(client[0]), self._loop.time())
         self.client = client
-        """Address and port of the other side."""
+        """Address and port of the peer."""
         self._forget = forget
         self._transport: asyncio.Transport | None = None
         self._opening: asyncio.Task[None] | None = None
@@ -51,7 +51,7 @@ class Connection(asyncio.Protocol):
         self._inner = make(self)
 
     def open(self, accepted: socket.socket, tls: ssl.SSLContext | None) -> asyncio.Task[None]:
-        """Takes over an accepted socket, in a task that ends when the handshake is done or has failed."""
+        """Takes over an accepted socket; the task ends with the TLS handshake."""
         self._opening = asyncio.create_task(self._open(accepted, tls))
         self._opening.add_done_callback(lambda _: self._opened(accepted))
         return self._opening
@@ -60,7 +60,7 @@ class Connection(asyncio.Protocol):
         bounds: dict[str, Any] = {}
         if tls is not None:
             bounds = {"ssl_handshake_timeout": REQUEST_SECONDS, "ssl_shutdown_timeout": _TLS_END_SECONDS}
-        with contextlib.suppress(OSError):  # of the other side
+        with contextlib.suppress(OSError):  # of the peer
             await self._loop.connect_accepted_socket(lambda: self, accepted, ssl=tls, **bounds)
 
     def _opened(self, accepted: socket.socket) -> None:
@@ -68,27 +68,27 @@ class Connection(asyncio.Protocol):
             accepted.close()
             self._end()
 
-    # What the server says of it -----------------------------------------------------------------------------------
+    # Calls of the HTTP server -----------------------------------------------------------------------------------
 
     def request_came(self) -> None:
-        """A whole request is there, and is answered now."""
-        self.guest.waiting = False
+        """A whole request has arrived."""
+        self.slot.waiting = False
         self._late.cancel()
 
     def answer_ended(self) -> None:
-        """The answer is written; another request may come."""
+        """The response is written; another request may arrive."""
         self._kept = True
         self._wait()
 
     def _wait(self) -> None:
         if self._over:
             return
-        self.guest.waiting, self.guest.since = True, self._loop.time()
+        self.slot.waiting, self.slot.since = True, self._loop.time()
         self._late.cancel()
         self._late = self._loop.call_later(REQUEST_SECONDS, self.abort)
 
     def abort(self) -> None:
-        """Closes it at once, also in the middle of a handshake."""
+        """Closes the connection at once, also during the handshake."""
         self._end()
         if self._transport is not None:
             self._transport.abort()
@@ -102,37 +102,33 @@ class Connection(asyncio.Protocol):
             self._unread.cancel()
         self._forget(self)
 
-    # What its transport says --------------------------------------------------------------------------------------
+    # Calls of the transport --------------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """It is open."""
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
         self._inner.connection_made(transport)
 
     def data_received(self, data: bytes) -> None:
-        """Something came."""
         if self._kept:
             self._kept = False
             self._wait()
         self._inner.data_received(data)
 
     def eof_received(self) -> bool | None:
-        """Nothing more will come."""
         return self._inner.eof_received()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """It is closed."""
         self._end()
         self._inner.connection_lost(exc)
 
     def pause_writing(self) -> None:
-        """It does not read as fast as it is written to."""
+        """The peer reads too slowly: limits the time until it reads again."""
         self._unread = self._loop.call_later(UNREAD_SECONDS, self.abort)
         self._inner.pause_writing()
 
     def resume_writing(self) -> None:
-        """It does again."""
+        """The peer reads again."""
         if self._unread is not None:
             self._unread.cancel()
         self._inner.resume_writing()
@@ -141,8 +137,8 @@ class Connection(asyncio.Protocol):
 class Acceptor:
     """Accepts on one listening socket, from an event loop.
 
-    Not asyncio's own server: that one has no bound on the number, and where no descriptor is left it logs a
-    traceback for each connection that it cannot accept.
+    asyncio's own server has no limit on connections, and logs a traceback for each one that it cannot accept
+    because no file descriptor is left.
     """
 
     def __init__(
@@ -155,24 +151,21 @@ class Acceptor:
         tls: Callable[[], ssl.SSLContext | None] = lambda: None,
         no_files_seconds: float = 1.0,
     ) -> None:
-        """Prepares.
+        """Accepts nothing yet.
 
         Args:
-            listening: bound, and listening; it stays the caller's.
-            make: makes what speaks HTTP over a connection.
+            listening: listening socket; the caller closes it.
+            make: creates the HTTP protocol of a connection.
             name: of the listener, for the log.
-            most: how many connections may be open.
-            tls: what new connections are to be secured with; None for plain HTTP.
-            no_files_seconds: the pause before it accepts again where no descriptor is left.
+            most: limit on open connections.
+            tls: gives the TLS context of a new connection; None for plain HTTP.
+            no_files_seconds: pause before it accepts again if no file descriptor is left.
         """
         self._listening, self._make, self._name, self._most, self._tls = listening, make, name, most, tls
         self._no_files_seconds = no_files_seconds
         self._connections: dict[tuple[str, int], Connection] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._sparing = LogThrottle()
-
-    def __len__(self) -> int:
-        return len(self._connections)
+        self._throttle = LogThrottle()
 
     def connection(self, client: tuple[str, int] | None) -> Connection | None:
         """The open connection of this client."""
@@ -190,34 +183,34 @@ class Acceptor:
                 await self._cannot_accept(failure)
                 continue
             self._admit(accepted, address)
-            # At least one turn of the loop for what has come over the others, and a bound on what a flood costs.
+            # One turn of the loop at least for the other connections, and a limit on the cost of a flood.
             due = max(due + 1.0 / _MOST_PER_SECOND, loop.time() - _BURST_SECONDS)
             await asyncio.sleep(max(0.0, due - loop.time()))
 
     async def _cannot_accept(self, failure: OSError) -> None:
         if failure.errno not in _OUT_OF_RESOURCES:
-            await asyncio.sleep(0.01)  # the other side was gone before
+            await asyncio.sleep(0.01)  # the peer has closed it before
             return
-        self._say("files", "%s: no connection can be accepted: %s; see ulimit -n", failure.strerror or "")
+        self._warn("files", "%s: cannot accept connections: %s; see ulimit -n", failure.strerror or "")
         await asyncio.sleep(self._no_files_seconds)
 
     def _admit(self, accepted: socket.socket, address: Any) -> None:
         client = (str(address[0]), int(address[1]))
         peer = network_of(client[0])
         found = admission(
-            (connection.guest for connection in self._connections.values()),
+            (connection.slot for connection in self._connections.values()),
             peer,
             most=self._most,
             most_of_peer=self._most if _is_loopback(client[0]) else max(1, self._most // 2),
         )
         if not found.admitted:
-            self._say("full", "%s: as many requests as may be are answered just now; %s is turned away", peer)
+            self._warn("full", "%s: every connection is busy; rejected one of %s", peer)
             accepted.close()
             return
         if found.leaves is not None:
             leaves = found.leaves
-            self._say("left", "%s: all connections are taken; one of %s that waited is closed", leaves.peer)
-            next(one for one in self._connections.values() if one.guest is leaves).abort()
+            self._warn("left", "%s: every connection is taken; closed an idle one of %s", leaves.peer)
+            next(one for one in self._connections.values() if one.slot is leaves).abort()
         connection = Connection(client, self._make, self._forget)
         self._connections[client] = connection
         task = connection.open(accepted, self._tls())
@@ -233,11 +226,11 @@ class Acceptor:
         for connection in list(self._connections.values()):
             connection.abort()
 
-    def _say(self, kind: str, text: str, detail: str) -> None:
-        """A warning, once a second for each kind."""
-        held_back = self._sparing.due(kind)
+    def _warn(self, kind: str, text: str, detail: str) -> None:
+        """Logs a warning, at most once a second for each kind."""
+        held_back = self._throttle.due(kind)
         if held_back is not None:
-            more = f" ({held_back} more like it before)" if held_back else ""
+            more = f" ({held_back} more before)" if held_back else ""
             log.warning(text + more, self._name, detail)
 
 
@@ -248,11 +241,7 @@ def _is_loopback(host: str) -> bool:
 
 
 def bound_socket(host: str, port: int) -> socket.socket:
-    """A socket that listens.
-
-    Args:
-        host: an address, without brackets, or a name.
-        port: 0 for any that is free.
+    """A listening socket; `host` is an address without brackets or a name, and port 0 any free port.
 
     Raises:
         OSError: the address cannot be bound.

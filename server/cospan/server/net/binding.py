@@ -1,7 +1,7 @@
-"""Which addresses to listen on, and why one cannot be had: the system's own word, and no guess.
+"""The addresses to listen on, and the operating system's error for one that cannot be bound.
 
-gRPC binds what it can of a name's addresses, and says nothing of the others nor of the cause. So each address is
-tried here first, by a socket that is closed again.
+gRPC binds those of a name's addresses that it can, and reports neither the others nor the cause. So each address is
+first bound here by a socket that is closed again.
 """
 
 import contextlib
@@ -16,15 +16,15 @@ from cospan.wire.errors import InvalidValueError
 
 _PORT_ATTEMPTS = 32
 _NOT_HERE = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT)
-"""The machine does not have the address, as ::1 where IPv6 is off."""
+"""Errors of an address that this machine lacks, as ::1 without IPv6."""
 
 
 def resolved(address: Address, option: str) -> tuple[Address, ...]:
     """The addresses of a host that this machine can listen on, IPv4 first; a Unix socket as it is. Blocks.
 
     Args:
-        address: where to listen; its host may be a name with several addresses.
-        option: by which another one is chosen, for the sentence of the error.
+        address: its host may be a name with several addresses.
+        option: command-line option that sets it, for the error message.
 
     Raises:
         InvalidValueError: the name has no address, or none of this machine.
@@ -57,16 +57,16 @@ def resolved(address: Address, option: str) -> tuple[Address, ...]:
 
 
 def _host(family: int, host: object, _port: object, _flow: object = 0, scope: object = 0) -> str:
-    """The address, with the scope of one that is of a link."""
+    """The address; a link-local one with its scope."""
     scoped = family == socket.AF_INET6 and bool(scope) and "%" not in str(host)
     return f"{host}%{scope}" if scoped else str(host)
 
 
 def free(addresses: Sequence[Address], option: str) -> tuple[Address, ...]:
-    """The same addresses with their port, each tried; 0 becomes a port that is free in all of them.
+    """The addresses, each of which can be bound; port 0 becomes a port that is free in all of them.
 
     Raises:
-        InvalidValueError: one cannot be bound; the text is the system's.
+        InvalidValueError: one cannot be bound; the message is the operating system's.
     """
     if len(addresses) == 1 or addresses[0].port:
         for address in addresses:
@@ -112,7 +112,7 @@ def _bound(address: Address) -> socket.socket:
 
 
 def _try_path(path: str) -> None:
-    """A socket that is left over from a process that is gone may be taken; gRPC removes it without asking."""
+    """The socket file of an ended process does not count; gRPC replaces it."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         if os.path.lexists(path):
             if not Path(path).is_socket():
@@ -126,7 +126,7 @@ def _try_path(path: str) -> None:
 
 
 def cannot_listen(address: Address, failure: OSError, option: str) -> InvalidValueError:
-    """The system's own error as a sentence, with what to do about it by `option`."""
+    """The operating system's error, with a remedy that names `option`."""
     why = failure.strerror or str(failure)
     remedies = {
         errno.EADDRINUSE: f"end the program that listens there, or choose another port with {option}",

@@ -1,4 +1,4 @@
-"""Who has a place at a listener with a bounded number of connections, and who makes room for a newcomer.
+"""Which connections a listener of limited size keeps open, and which one a new connection replaces.
 
 Pure: time is part of the values.
 """
@@ -13,9 +13,9 @@ class SlotHolder:
     """One connection.
 
     Attributes:
-        peer: the host that it comes from; of IPv6 its /64 network.
-        since: since when it waits, in seconds.
-        waiting: whether the server waits for a whole request of it. While it is answered it keeps its place.
+        peer: its host; for IPv6 the /64 network.
+        since: start of its wait, in seconds.
+        waiting: whether the server waits for its request; while it is answered it keeps its slot.
     """
 
     peer: str
@@ -25,34 +25,27 @@ class SlotHolder:
 
 @dataclass(frozen=True, slots=True)
 class ConnectionSlots:
-    """Whether a newcomer gets a place, and whose, where none was free."""
+    """Whether a new connection is admitted, and which one is closed for it."""
 
     admitted: bool
     leaves: SlotHolder | None = None
 
 
-def admission(guests: Iterable[SlotHolder], peer: str, *, most: int, most_of_peer: int) -> ConnectionSlots:
-    """Finds a place for a newcomer.
+def admission(open_slots: Iterable[SlotHolder], peer: str, *, most: int, most_of_peer: int) -> ConnectionSlots:
+    """Decides on a new connection of host `peer`, with at most `most` open and `most_of_peer` of one host.
 
-    Only a guest that waits can lose its place: of the peer that has the most of those, the one that has waited
-    longest. So a host that opens connections and says nothing loses its own, and a request that comes as soon as
-    its connection is open is in time.
-
-    Args:
-        guests: who is there.
-        peer: the host of the newcomer.
-        most: how many there may be.
-        most_of_peer: how many of one host.
+    Only a waiting connection can be closed: of the peer with the most of them, the one that has waited longest. So
+    a host that opens connections and sends nothing loses its own, while a request that arrives at once is answered.
     """
-    there = list(guests)
-    of_peer = [guest for guest in there if guest.peer == peer]
+    found = list(open_slots)
+    of_peer = [slot for slot in found if slot.peer == peer]
     if len(of_peer) >= most_of_peer:
-        there = of_peer
-    elif len(there) < most:
+        found = of_peer
+    elif len(found) < most:
         return ConnectionSlots(admitted=True)
-    waiting = [guest for guest in there if guest.waiting]
+    waiting = [slot for slot in found if slot.waiting]
     if not waiting:
         return ConnectionSlots(admitted=False)
-    counts = Counter(guest.peer for guest in waiting)
-    leaves = max(waiting, key=lambda guest: (counts[guest.peer], -guest.since))
+    counts = Counter(slot.peer for slot in waiting)
+    leaves = max(waiting, key=lambda slot: (counts[slot.peer], -slot.since))
     return ConnectionSlots(admitted=True, leaves=leaves)

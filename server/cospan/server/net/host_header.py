@@ -1,7 +1,7 @@
-"""The Host of a request: whether a listener is known by that name.
+"""The Host header of a request: whether it names this listener.
 
-A page of another site can have its own name point to the loopback, and then read what is served there as if it were
-its own (DNS rebinding). Its requests carry its name.
+Another site's page can let its own name resolve to the loopback and then read what is served there (DNS rebinding);
+its requests carry its name.
 """
 
 from collections.abc import Collection, Iterable
@@ -19,11 +19,11 @@ def host_part(header: str) -> str:
 
 
 def names_of(host: str, others: Iterable[str] = ()) -> frozenset[str]:
-    """By what names a listener may be called: those of the loopback, its own address, and others."""
+    """The names of a listener: those of the loopback, its own address, and others."""
     names = {*LOOPBACK_NAMES, host.lower(), *(name.lower() for name in others)}
     return frozenset(names - _ANYWHERE)
 
 
 def names_host(header: str | None, names: Collection[str]) -> bool:
-    """Whether a Host header has one of these names."""
+    """Whether a Host header holds one of these names."""
     return header is not None and host_part(header) in names

@@ -1,13 +1,15 @@
-"""A small HTTP server in a thread of its own: one request a connection, answered in one go."""
+"""A small HTTP server in a thread of its own: one request per connection."""
 
 import asyncio
 import contextlib
 import logging
+import socket
 import ssl
 import threading
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
+from typing import Any
 
 from cospan.server.net.acceptor import Acceptor, Connection, bound_socket
 from cospan.server.net.host_header import names_host
@@ -16,19 +18,20 @@ from cospan.server.net.log_throttle import LogThrottle
 log = logging.getLogger(__name__)
 
 _MOST_HEAD_BYTES = 8192
+_START_SECONDS = 10.0
 _STOP_SECONDS = 5.0
 TEXT = "text/plain; charset=utf-8"
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What is asked for.
+    """A request.
 
     Attributes:
         method: GET or HEAD.
         path: without the query.
-        peer: the address of the other side.
-        certificate: what it has shown, in DER; None without TLS.
+        peer: address of the client.
+        certificate: of the client, in DER; None without TLS.
     """
 
     method: str
@@ -39,7 +42,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What is answered."""
+    """A response."""
 
     status: int
     body: bytes
@@ -48,7 +51,7 @@ class Answer:
 
 
 class RefusedError(Exception):
-    """A request that is not answered as it asks; `answer` says why."""
+    """A request is rejected; `answer` says why."""
 
     def __init__(self, status: int, sentence: str) -> None:
         super().__init__(sentence)
@@ -56,34 +59,34 @@ class RefusedError(Exception):
 
 
 def read_head(head: bytes, names: Collection[str] | None) -> Request:
-    """The request that its first lines make.
+    """Parses a request line and headers.
 
     Args:
-        head: as it came, up to the empty line.
-        names: by which the server may be called; None for any. HTTP/1.0 may leave the name out: browsers never do.
+        head: bytes up to the empty line.
+        names: allowed Host names; None for any. HTTP/1.0 may omit the header, but browsers never do.
 
     Raises:
-        RefusedError: it is malformed, no GET or HEAD, or for a server of another name.
+        RefusedError: it is malformed, not GET or HEAD, or names another host.
     """
     first, *lines = head.decode("latin-1").split("\r\n")
     method, _, rest = first.partition(" ")
     target, _, version = rest.partition(" ")
     if version not in ("HTTP/1.0", "HTTP/1.1") or not target or not target.isprintable():
-        raise RefusedError(400, "this is no request of HTTP/1.1")
+        raise RefusedError(400, "this is not an HTTP/1.1 request")
     fields = [line.partition(":") for line in lines]
     hosts = [value.strip() for name, found, value in fields if found and name.lower() == "host"]
     if len(hosts) > 1 or (not hosts and version == "HTTP/1.1"):
-        raise RefusedError(400, "a request of HTTP/1.1 has one Host header")
+        raise RefusedError(400, "an HTTP/1.1 request has exactly one Host header")
     if names is not None and hosts and not names_host(hosts[0], names):
         known = ", ".join(sorted(names))
         raise RefusedError(421, f"this server is not known by that name; it is {known}: see --allowed-hosts")
     if method not in ("GET", "HEAD"):
-        raise RefusedError(501, "there are GET and HEAD")
+        raise RefusedError(501, "use GET or HEAD")
     return Request(method, target.partition("?")[0])
 
 
 def written(answer: Answer, *, head_only: bool = False) -> bytes:
-    """The answer as it is sent."""
+    """The bytes of a response."""
     headers = {
         "Content-Type": answer.kind,
         "Content-Length": str(len(answer.body)),
@@ -101,7 +104,7 @@ Answers = Callable[[Request], Awaitable[Answer]]
 
 
 class _OneRequest(asyncio.Protocol):
-    """Reads one request of a connection, and closes it once that is answered."""
+    """Reads one request of a connection, answers it, and closes the connection."""
 
     def __init__(self, connection: Connection, server: "PlainHttpServer") -> None:
         self._connection, self._server = connection, server
@@ -114,7 +117,7 @@ class _OneRequest(asyncio.Protocol):
         self._transport = transport
 
     def data_received(self, data: bytes) -> None:
-        if self._answering is not None:  # a body, or a second request: nobody asked for it
+        if self._answering is not None:  # a body or a second request is ignored
             return
         self._head += data
         head, found, _ = bytes(self._head).partition(b"\r\n\r\n")
@@ -132,7 +135,7 @@ class _OneRequest(asyncio.Protocol):
         method = "GET"
         try:
             if head is None or len(head) > _MOST_HEAD_BYTES:
-                raise RefusedError(431, f"a request has {_MOST_HEAD_BYTES} bytes of headers at most")
+                raise RefusedError(431, f"the headers of a request may have {_MOST_HEAD_BYTES} bytes")
             request = read_head(head, self._server.names)
             method = request.method
             secured = self._transport.get_extra_info("ssl_object")
@@ -143,15 +146,45 @@ class _OneRequest(asyncio.Protocol):
         except RefusedError as refusal:
             answer = refusal.answer
         except Exception:
-            answer = Answer(500, b"this has failed; see the log\n")
+            answer = Answer(500, b"the server failed; see its log\n")
             self._server.failed()
         self._transport.write(written(answer, head_only=method == "HEAD"))
         self._connection.answer_ended()
         self._transport.close()
 
 
+class ServerThread:
+    """Runs a listener in a thread and an event loop of its own."""
+
+    def __init__(
+        self, listening: socket.socket, serve: Callable[[], Coroutine[Any, Any, None]], *, name: str
+    ) -> None:
+        """`serve` sets `started`, serves until the end, and does not close `listening`."""
+        self.started = threading.Event()
+        self._listening, self._serve, self._name = listening, serve, name
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+
+    def start(self) -> None:
+        """Starts the thread, and waits until it serves."""
+        self._thread.start()
+        self.started.wait(_START_SECONDS)
+
+    def join(self, seconds: float) -> None:
+        """Waits at most this time for the end of the thread."""
+        self._thread.join(seconds)
+
+    def _run(self) -> None:
+        try:
+            asyncio.run(self._serve())
+        except Exception:
+            log.exception("the %s server has failed; the run continues without it", self._name)
+        finally:
+            self._listening.close()
+            self.started.set()
+
+
 class PlainHttpServer:
-    """Serves from entering to leaving, from a thread and an event loop of its own."""
+    """A context manager that serves HTTP."""
 
     def __init__(
         self,
@@ -164,16 +197,16 @@ class PlainHttpServer:
         names: Collection[str] | None,
         tls: Callable[[], ssl.SSLContext | None] = lambda: None,
     ) -> None:
-        """Listens; nothing is answered before it is entered.
+        """Listens; requests are answered once it is entered.
 
         Args:
-            host: address to listen on, without brackets.
-            port: to listen on; 0 for any that is free.
-            answers: called on the loop of this server, and must not block it for long.
+            host: address without brackets.
+            port: TCP port; 0 for any free one.
+            answers: called on this server's event loop; must not block for long.
             name: of the server, for the log and its thread.
-            most: how many connections may be open.
-            names: by which it may be called; None for any.
-            tls: what new connections are to be secured with; None for plain HTTP.
+            most: limit on open connections.
+            names: allowed Host names; None for any.
+            tls: gives the TLS context of a new connection; None for plain HTTP.
 
         Raises:
             OSError: the address cannot be bound.
@@ -182,16 +215,14 @@ class PlainHttpServer:
         self._name, self._most, self._tls = name, most, tls
         self._listening = bound_socket(host, port)
         self.port: int = self._listening.getsockname()[1]
-        """The real port, where 0 was asked for."""
-        self._sparing = LogThrottle()
+        """The actual port."""
+        self._throttle = LogThrottle()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._serving: asyncio.Task[None] | None = None
-        self._started = threading.Event()
-        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._thread = ServerThread(self._listening, self._serve, name=name)
 
     def __enter__(self) -> "PlainHttpServer":
         self._thread.start()
-        self._started.wait()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -201,19 +232,10 @@ class PlainHttpServer:
         self._thread.join(_STOP_SECONDS)
 
     def failed(self) -> None:
-        """Logs the exception that is handled, once a second at most."""
-        held_back = self._sparing.due("failed")
+        """Logs the current exception, at most once a second."""
+        held_back = self._throttle.due("failed")
         if held_back is not None:
-            log.exception("%s: an answer has failed (%d more before)", self._name, held_back)
-
-    def _run(self) -> None:
-        try:
-            asyncio.run(self._serve())
-        except Exception:
-            log.exception("%s has failed; the run continues without it", self._name)
-        finally:
-            self._listening.close()
-            self._started.set()
+            log.exception("%s: a response failed (%d more before)", self._name, held_back)
 
     async def _serve(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -221,7 +243,7 @@ class PlainHttpServer:
             self._listening, lambda one: _OneRequest(one, self), name=self._name, most=self._most, tls=self._tls
         )
         self._serving = asyncio.create_task(acceptor.accept())
-        self._started.set()
+        self._thread.started.set()
         try:
             await self._serving
         except asyncio.CancelledError:

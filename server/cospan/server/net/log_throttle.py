@@ -1,4 +1,4 @@
-"""What would be logged for every connection is logged once a second, with the number of those held back."""
+"""Limits log lines of one kind to one per second, and counts the others."""
 
 import threading
 import time
@@ -8,28 +8,23 @@ _MOST_KINDS = 512
 
 
 class LogThrottle:
-    """Which of many events of the same kind are to be logged; from any thread."""
+    """Decides which of many events of one kind are logged; thread-safe."""
 
     def __init__(self, seconds: float = 1.0, *, clock: Callable[[], float] = time.monotonic) -> None:
-        """Nothing has been said yet.
-
-        Args:
-            seconds: the shortest time between two events of one kind that are logged.
-            clock: the time, in seconds.
-        """
+        """`seconds` is the least time between two logged events of one kind; `clock` gives the time in seconds."""
         self._seconds, self._clock = seconds, clock
         self._lock = threading.Lock()
         self._kinds: dict[Hashable, tuple[float, int]] = {}
 
     def due(self, kind: Hashable) -> int | None:
-        """How many of this kind were held back since the last one that was logged; None where this one is, too."""
+        """Number of events of this kind held back since the last logged one; None if this one is held back too."""
         now = self._clock()
         with self._lock:
-            said, held_back = self._kinds.get(kind, (-float("inf"), 0))
-            if now - said < self._seconds:
-                self._kinds[kind] = said, held_back + 1
+            logged, held_back = self._kinds.get(kind, (-float("inf"), 0))
+            if now - logged < self._seconds:
+                self._kinds[kind] = logged, held_back + 1
                 return None
-            self._kinds.pop(kind, None)  # the newest stand last
+            self._kinds.pop(kind, None)  # the newest kind comes last
             self._kinds[kind] = now, 0
             if len(self._kinds) > _MOST_KINDS:
                 del self._kinds[next(iter(self._kinds))]

@@ -1,5 +1,5 @@
 """The gRPC server: methods, open streams and their writers.
 
-Who may call and how often is in `cospan.server.admission`; what a message changes is in `cospan.server.machine`.
+`cospan.server.admission` limits the calls; `cospan.server.machine` decides what a message changes.
 Begin with `service`.
 """

@@ -1,9 +1,10 @@
-"""The one place that builds a gRPC server for agents: service, interceptor, health, reflection, limits, address."""
+"""The gRPC server for agents: service, interceptor, health, reflection, limits and address."""
 
 import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Protocol, runtime_checkable
 
 import grpc
 import grpc.aio
@@ -14,7 +15,8 @@ from cospan.rpc.v1 import coordinator_service_pb2 as pb
 from cospan.server.admission.auth import server_credentials
 from cospan.server.admission.file_limits import connections_allowed
 from cospan.server.admission.interceptor import AdmissionInterceptor
-from cospan.server.admission.peer_limits import Kind, quota_of_all
+from cospan.server.admission.peer_limits import Kind, limit_of_all
+from cospan.server.machine.events import DrainRequested, StopRequested
 from cospan.server.net.binding import cannot_listen, free, resolved
 from cospan.server.rpc.service import LOOKING, OWN_WAY, AgentServer, CoordinatorService, handlers
 from cospan.server.telemetry.agent_stats import AgentStats
@@ -29,57 +31,63 @@ _END_SECONDS = 1.0
 _JOINABLE_GROUP = 4096
 
 
+@runtime_checkable
+class ListeningEngine(AgentServer, Protocol):
+    """An engine whose clock the listener runs."""
+
+    async def keep_time(self) -> None:
+        """Ticks the machine until the end."""
+        ...
+
+
 class AgentListener:
-    """Listens for the agents of one engine, and bounds what they may have of it."""
+    """Listens for the agents of one engine, within the limits of admission control."""
 
     def __init__(
-        self, engine: AgentServer, stop: Callable[[str], None], *, host: str, port: int, tls: TlsFiles | None
+        self, engine: ListeningEngine, stop: Callable[[str], None], *, host: str, port: int, tls: TlsFiles | None
     ) -> None:
-        """Prepares; nothing listens yet.
+        """Does not listen yet.
 
         Args:
-            engine: whom the agents speak with; its specification must be known.
-            stop: ends its run, with a sentence that says why.
-            host: to listen on: an IPv4 or IPv6 address, a name, all of whose addresses are taken, or unix:PATH.
-            port: to listen on; 0 for any that is free.
-            tls: certificate, key and authority for mutual TLS; None for none.
+            engine: serves the agents; its specification must be known.
+            stop: ends the run; its argument is one sentence that says why.
+            host: IPv4 or IPv6 address, host name (all of its addresses are used), or unix:PATH.
+            port: TCP port; 0 for any free one.
+            tls: certificate, key and authority for mutual TLS; None for no TLS.
 
         Raises:
-            InvalidValueError: the host is none of these, the port is out of range, or a file of `tls` cannot be
-                used.
+            InvalidValueError: the host or port is invalid, or a file of `tls` cannot be used.
             CertificateExpiredError: the certificate is not valid now.
         """
         self._engine, self._stop, self._address = engine, stop, parse_host(host, port)
-        self._credentials = None if tls is None else _credentials(tls)
+        self._credentials: grpc.ServerCredentials | None = None
+        if tls is not None:
+            check_usable(tls, time.time())
+            self._credentials = server_credentials(TlsSource(tls))
         self.door = AdmissionInterceptor(engine.state.specification.agents, own_way=OWN_WAY, looking=LOOKING)
-        """Who may come in, and how many were refused."""
+        """Admits and counts calls."""
         self.agent_stats = AgentStats()
-        """What onlookers may know of agents beside the machine's state."""
         self._server: grpc.aio.Server | None = None
+        self._clock: asyncio.Task[None] | None = None
         self._health = health.aio.HealthServicer()
 
     @property
     def address(self) -> str:
-        """Where to connect to, as HOST:PORT, [IPV6]:PORT or unix:PATH; the real port, where 0 was asked for."""
+        """HOST:PORT, [IPV6]:PORT or unix:PATH, with the actual port."""
         return str(self._address)
 
-    @property
-    def is_open(self) -> bool:
-        """Whether it listens."""
-        return self._server is not None
-
     async def open(self) -> None:
-        """Listens.
+        """Listens, and reports SERVING.
 
         Raises:
-            InvalidValueError: the address cannot be bound, as when the port is in use; the text says why.
+            InvalidValueError: the address cannot be bound, as when the port is in use.
             ForkedProcessError: this process was forked from one in which Cospan ran.
         """
         fork_guard.refuse_in_child()
         addresses = free(await asyncio.to_thread(resolved, self._address, "--host"), "--port")
         spec = self._engine.state.specification
         limit = max_message_bytes(spec.feature_dim, spec.rank, max(_JOINABLE_GROUP, spec.agents))
-        streams = sum(quota_of_all(kind, spec.agents).at_once for kind in Kind)
+        streams = sum(limit_of_all(kind, spec.agents).at_once for kind in Kind)
         recalled = max_recalled_bytes(spec.feature_dim, spec.rank)
         options = server_options(limit, connections_allowed(spec.agents), streams, answer_bytes=recalled)
         server = grpc.aio.server(options=options, interceptors=(self.door,), compression=NO_COMPRESSION)
@@ -95,32 +103,35 @@ class AgentListener:
         await server.start()
         fork_guard.begin()
         self._server = server
+        self._clock = asyncio.create_task(self._engine.keep_time())
+        await self._report_health(health_pb2.HealthCheckResponse.SERVING)
 
     def _bind(self, server: grpc.aio.Server, address: Address) -> int:
         try:
             if self._credentials is None:
                 return server.add_insecure_port(str(address))
             return server.add_secure_port(str(address), self._credentials)
-        except RuntimeError as failure:  # it was free a moment ago; of why it is not any more gRPC says nothing
+        except RuntimeError as failure:  # bound by another program since `free`; gRPC gives no cause
             raise cannot_listen(address, OSError(0, "gRPC cannot bind it"), "--port") from failure
 
-    async def say_serving(self, serving: bool) -> None:
-        """Answers health checks with SERVING from now on, or with NOT_SERVING."""
-        status = health_pb2.HealthCheckResponse
+    async def _report_health(self, status: int) -> None:
         for name in ("", _SERVICE_NAME):
-            await self._health.set(name, status.SERVING if serving else status.NOT_SERVING)
+            await self._health.set(name, status)
 
-    async def close(self) -> None:
-        """Lets every stream take its farewell, and stops listening."""
-        if self._server is not None:
-            try:
-                await self._server.stop(grace=_FAREWELL_SECONDS)
-                await self.door.calls_ended(_END_SECONDS)
-            finally:
-                self._server = None
-                fork_guard.end()
+    async def close(self, end: StopRequested | DrainRequested) -> None:
+        """Reports NOT_SERVING, ends the run or this process' part in it, and stops listening.
 
-
-def _credentials(tls: TlsFiles) -> grpc.ServerCredentials:
-    check_usable(tls, time.time())
-    return server_credentials(TlsSource(tls))
+        Streams have time to receive their last message. No effect if it does not listen.
+        """
+        if self._server is None:
+            return
+        await self._report_health(health_pb2.HealthCheckResponse.NOT_SERVING)
+        self._engine.handle(end)
+        try:
+            await self._server.stop(grace=_FAREWELL_SECONDS)
+            await self.door.calls_ended(_END_SECONDS)
+        finally:
+            self._server = None
+            fork_guard.end()
+        if self._clock is not None:
+            await self._clock

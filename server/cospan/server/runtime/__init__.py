@@ -1,4 +1,4 @@
-"""The loop that runs the machine: it executes commands, keeps the clock, and feeds results back as events.
+"""The loop that runs the machine: it executes commands, keeps the clock, and returns results as events.
 
-It decides nothing about a run; that is `cospan.server.machine`. Begin with `engine`.
+It decides nothing about a run; `cospan.server.machine` does. Begin with `engine`.
 """

@@ -1,4 +1,4 @@
-"""The arithmetic of a round, which always ends in an event: a round without one would stay open for ever."""
+"""The arithmetic of a round; it always gives an event, without which the round would never close."""
 
 import logging
 
@@ -12,7 +12,7 @@ log = logging.getLogger(__name__)
 
 
 def computed_basis(command: ComputeBasis, method: Method) -> BasisComputed | BasisFailed:
-    """The next basis of the run, or why there is none; it raises nothing. Any thread may call it."""
+    """The next basis of the run, or the failure; raises nothing, and any thread may call it."""
     try:
         sound = sound_move(command.basis, command.contributions, method, command.round, command.row_squares)
     except np.linalg.LinAlgError as failure:

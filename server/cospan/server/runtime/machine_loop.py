@@ -1,4 +1,4 @@
-"""The loop around a pure machine: it holds the state, executes the commands in order, and keeps the clock.
+"""The loop around a pure machine: it holds the state, executes commands in order, and keeps the clock.
 
 A coordinator (`cospan.server.runtime.engine`), a relay (`cospan.relay.engine`) and a run in one process
 (`cospan.simulation.local_run`) differ only in how they execute commands. Each has one loop, on one thread and
@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 _SHORTEST_SLEEP_SECONDS = 0.01
 _STALLED_SECONDS = 1.0
 _STALLED_SHARE = 0.25
-"""A process that wakes up late by this share of the session timeout stood still, and has read no messages."""
+"""A process that wakes up late by this fraction of the session timeout was stalled, and has read no messages."""
 _WARNINGS = ("agent-lost", "agent-gone", "agent-outlier", "gradients-left-out", "round-slow")
 _NAMED_AGENTS = 5
 
@@ -39,7 +39,7 @@ class Machine(Protocol[_S, _E_contra, _C_co]):
         ...
 
     def next_deadline(self, state: _S, /) -> float | None:
-        """The earliest time at which a tick may change something; None when nothing is waited for."""
+        """The earliest time at which a tick may change something; None if there is none."""
         ...
 
 
@@ -59,23 +59,16 @@ class MachineLoop(Generic[_S, _E, _C]):
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Nothing happens yet.
-
-        Args:
-            machine: to drive.
-            state: to begin in.
-            execute: carries out one command; the event that follows from it at once, if any.
-            clock: gives the time, in seconds.
-        """
+        """`execute` carries out one command, and returns the event that follows at once, if any."""
         self.state, self.clock = state, clock
         self._machine, self._step, self._execute = machine, machine.step, execute
         self._posted: deque[_E] = deque()
         self._is_stepping = False
 
     def handle(self, *events: _E) -> None:
-        """Lets events happen, in order, and everything that follows from them.
+        """Hands the machine events in order, and executes the commands that follow.
 
-        A call from within the execution of a command is carried out before the commands that are left.
+        A call from within a command runs before the remaining commands.
 
         Raises:
             RemoteError: an event is not allowed; it has changed nothing.
@@ -90,7 +83,7 @@ class MachineLoop(Generic[_S, _E, _C]):
                 self._is_stepping = False
 
     def post(self, event: _E) -> None:
-        """Lets an event happen now or, from within the execution of a command, after all that is under way."""
+        """Handles an event now or, from within a command, after all current events."""
         self._posted.append(event)
         if not self._is_stepping:
             self.handle()
@@ -115,15 +108,15 @@ class MachineLoop(Generic[_S, _E, _C]):
     ) -> None:
         """Calls `tick` when a deadline of the machine is due, until `ended` is set.
 
-        When the process itself stood still, the machine is not told at once: the messages that arrived meanwhile
-        are read before any agent is given up for its silence.
+        After a stall of the process itself, the tick waits until the messages that arrived meanwhile are read, so
+        that no agent is dropped for a silence that it did not cause.
 
         Args:
             tick: hands the machine its tick event.
             ended: set when the machine needs no clock any more.
-            process: the noun for the log.
-            session_timeout_seconds: silence after which the machine gives an agent up.
-            longest_sleep_seconds: between two looks at the deadline; events move it without notice.
+            process: noun for the log.
+            session_timeout_seconds: silence after which the machine drops a session.
+            longest_sleep_seconds: between two checks of the deadline, which events move.
         """
         stalled_seconds = min(_STALLED_SECONDS, _STALLED_SHARE * session_timeout_seconds)
         deadline = self._machine.next_deadline(self.state)
@@ -136,7 +129,7 @@ class MachineLoop(Generic[_S, _E, _C]):
             except TimeoutError:
                 late = self.clock() - asleep - sleep
                 if late > stalled_seconds:
-                    log.warning("the %s stood still for %.1f s", process, late)
+                    log.warning("the %s was stalled for %.1f s", process, late)
                     continue
                 deadline = self._machine.next_deadline(self.state)
                 if deadline is not None and self.clock() >= deadline:
@@ -145,7 +138,7 @@ class MachineLoop(Generic[_S, _E, _C]):
 
 
 def tell(listeners: Iterable[Callable[[_C], None]], command: _C) -> None:
-    """Calls the listeners; the failure of one is logged, and the machine's other commands are still executed."""
+    """Calls the listeners; logs the failure of one, so that other commands are still executed."""
     for listener in listeners:
         try:
             listener(command)
@@ -154,7 +147,7 @@ def tell(listeners: Iterable[Callable[[_C], None]], command: _C) -> None:
 
 
 def log_note(note: Note, level: int | None = None) -> None:
-    """Logs a note as one line that names the first five agents; the level follows from its kind where left out."""
+    """Logs a note as one line that names at most five agents; its kind sets the level by default."""
     named, more = note.agent_ids[:_NAMED_AGENTS], len(note.agent_ids) - _NAMED_AGENTS
     shown = ", ".join(named) + (f" and {more} more" if more > 0 else "")
     message = " ".join(part for part in (note.kind, shown, note.text) if part)

@@ -1,4 +1,4 @@
-"""The rounds that have closed, for onlookers: bounded in memory, and never waiting for a slow one."""
+"""The reports of recent rounds for observers; bounded in memory, and independent of slow observers."""
 
 import asyncio
 from collections import deque
@@ -12,9 +12,9 @@ _MOST_BASIS_BYTES = 64 * 2**20
 
 
 class RecentRounds:
-    """A ring of round reports; what is older is in the store.
+    """A ring of round reports; the store has the older ones.
 
-    The newest hold their basis, within 64 MiB in all; older ones only their numbers.
+    The newest hold their bases, at most 64 MiB together.
     """
 
     def __init__(
@@ -26,20 +26,20 @@ class RecentRounds:
         self._oldest_with_basis = first_round
         self._closed = False
         self._changed: asyncio.Event | None = None
-        """What onlookers wait for; None without any."""
+        """Observers wait for it; None without observers."""
 
     @property
     def first_round(self) -> int:
-        """The oldest round that is remembered; 0 where none is."""
+        """The oldest round in the ring; 0 if it is empty."""
         return self._reports[0].closed_round if self._reports else 0
 
     def recent(self, count: int) -> list[RoundReport]:
         """The newest reports, at most `count`, oldest first. From another thread it may skip or repeat one."""
-        # From the end: there are never fewer than before, while those at the beginning go.
+        # Indices from the end stay valid while another thread appends and removes the oldest.
         return [self._reports[index] for index in range(-min(count, len(self._reports)), 0)]
 
     def append(self, report: RoundReport) -> None:
-        """Adds a report and wakes the onlookers."""
+        """Adds a report and wakes the observers."""
         self._reports.append(report)
         if len(self._reports) > self._most_rounds:
             self._bytes_left += _basis_bytes(self._reports.popleft())
@@ -50,13 +50,13 @@ class RecentRounds:
         self._wake()
 
     def _drop_basis(self, index: int) -> None:
-        """Forgets the basis of the report at `index`; a negative index is of a report that is gone itself."""
+        """Drops the basis of the report at `index`; a negative index is of a report that was removed."""
         if index >= 0:
             self._bytes_left += _basis_bytes(self._reports[index])
             self._reports[index] = replace(self._reports[index], basis=None)
 
     def close(self) -> None:
-        """No round follows; onlookers end when they have seen all."""
+        """No round follows; `follow` ends after the last one."""
         self._closed = True
         self._wake()
 
@@ -66,7 +66,7 @@ class RecentRounds:
             self._changed = None
 
     async def follow(self, from_round: int) -> AsyncIterator[RoundReport]:
-        """Every report from `from_round` on, those to come included; rounds no longer remembered are left out."""
+        """Every report from `from_round` on, also of future rounds; skips rounds that the ring has lost."""
         wanted = from_round
         while True:
             while self._reports and wanted <= self._reports[-1].closed_round:

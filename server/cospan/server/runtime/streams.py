@@ -1,4 +1,4 @@
-"""The open streams of a server of agents: what waits to be written to each, and how it is to end."""
+"""The open streams of agents: queued messages, and how each stream ends."""
 
 import asyncio
 from collections import deque
@@ -12,27 +12,27 @@ from cospan.wire.errors import OutOfTurnError, RemoteError
 from cospan.wire.messages import BasisUpdate, CoordinatorMessage, Disposition, Drain, Finish, Receipt
 
 _OUTBOX_LENGTH = 64
-"""The largest number of messages that wait for a peer that does not read; only answers to its own can reach it."""
+"""Limit on messages queued for a peer that does not read; only responses to its own messages can reach it."""
 
 
 @dataclass(slots=True)
 class Stream:
-    """One open stream: what waits to be written, and how it is to end."""
+    """One open stream."""
 
     number: int
     token: str | None = None
     outbox: deque[tuple[bytes, bool]] = field(default_factory=deque)
     """Encoded messages, each with whether it is a basis."""
     closed: bool = False
-    """No message is added any more; the stream ends when the outbox is empty."""
+    """Whether the stream ends once the outbox is empty; no message is added any more."""
     error: RemoteError | None = None
     on_change: Callable[[], None] | None = None
-    """Called when a message is queued, and when it is closed: by the task that writes them."""
+    """Called when a message is queued, and when the stream is closed."""
     ended: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set when it is closed."""
+    """Set when the stream is closed."""
 
     def put(self, encoded: bytes, *, is_basis: bool) -> None:
-        """Queues a message. Of several bases that a slow reader has not taken, only the newest is kept."""
+        """Queues a message; of several bases in a row that a slow peer has not read, only the newest is kept."""
         if self.closed:
             return
         if is_basis and self.outbox and self.outbox[-1][1]:
@@ -45,7 +45,7 @@ class Stream:
             self.on_change()
 
     def close(self, error: RemoteError | None) -> None:
-        """Ends the stream, after what is queued where there is no error."""
+        """Ends the stream with an error, or without one after its queued messages."""
         if not self.closed:
             self.closed, self.error = True, error
             self.ended.set()
@@ -54,18 +54,18 @@ class Stream:
 
 
 class Streams:
-    """All streams of one server, by number; on one event loop, without locks."""
+    """All streams of one server, by number; used on one event loop, without locks."""
 
     def __init__(self) -> None:
         self.sent_bytes = 0
-        """Of all messages that were queued."""
+        """Total size of all queued messages."""
         self.receipts = dict.fromkeys(Disposition, 0)
-        """How many gradients did not count, by why."""
+        """Number of gradients that did not count, by disposition."""
         self._streams: dict[int, Stream] = {}
         self._next = 0
 
     def __len__(self) -> int:
-        """How many are open."""
+        """Number of open streams."""
         return len(self._streams)
 
     def open(self) -> Stream:
@@ -76,17 +76,17 @@ class Streams:
         return stream
 
     def forget(self, stream: Stream) -> None:
-        """The stream has ended; nothing can be written to it."""
+        """Removes a stream that has ended."""
         stream.close(None)
         self._streams.pop(stream.number, None)
 
     def close(self, number: int, error: RemoteError | None) -> None:
-        """Ends a stream, if it is still there."""
+        """Ends a stream if it is open."""
         if number in self._streams:
             self._streams[number].close(error)
 
     def send(self, session: Session | None, message: CoordinatorMessage) -> None:
-        """Sends to one session; a session without a stream gets the newest state when it comes back."""
+        """Sends to one session; one without a stream receives the newest state when it reconnects."""
         if isinstance(message, Receipt):
             self.receipts[message.disposition] += 1
         stream = self._streams.get(session.stream) if session else None
@@ -97,18 +97,17 @@ class Streams:
             stream.put(encoded, is_basis=False)
 
     def broadcast(self, sessions: Iterable[Session], message: BasisUpdate | Finish | Drain) -> None:
-        """Serialises once; the same bytes go to every stream, which ends with what is not a basis."""
-        last = not isinstance(message, BasisUpdate)
-        encoded = (
-            serialise_basis_update(message)
-            if isinstance(message, BasisUpdate)
-            else encode_coordinator_message(message).SerializeToString()
-        )
+        """Sends the same bytes to every session; a message other than a basis ends its stream."""
+        is_basis = isinstance(message, BasisUpdate)
+        if isinstance(message, BasisUpdate):
+            encoded = serialise_basis_update(message)
+        else:
+            encoded = encode_coordinator_message(message).SerializeToString()
         for session in sessions:
             stream = self._streams.get(session.stream)
             if stream is None:
                 continue
             self.sent_bytes += len(encoded)
-            stream.put(encoded, is_basis=not last)
-            if last:
+            stream.put(encoded, is_basis=is_basis)
+            if not is_basis:
                 stream.close(None)

@@ -1,4 +1,4 @@
-"""A run on disk: one SQLite file, written round by round and read by any number of tools.
+"""A run on disk: one SQLite file, written round by round and read by any number of processes.
 
-What has to be stored is decided in `cospan.server.machine`. Begin with `schema`, then `writer`.
+`cospan.server.machine` decides what is stored. Begin with `schema`, then `writer`.
 """

@@ -1,4 +1,4 @@
-"""The lock of a stored run: one coordinator at a time, and anybody may see whether one has it."""
+"""The lock of a stored run: one coordinator at a time holds it, and any process can see which."""
 
 import contextlib
 import errno
@@ -11,27 +11,27 @@ from pathlib import Path
 from cospan.wire.errors import RunFileError
 
 _WAIT_SECONDS = 1.0
-"""So long a lock is waited for: a process that is killed holds it for a moment, one that looks even shorter."""
+"""Longest wait for a lock: a killed process holds it for a moment, one that checks it even shorter."""
 _TRY_SECONDS = 0.02
 _SAFELY = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-"""In a folder of others: a link might name a file that is not theirs, and a pipe would be waited for."""
+"""For folders of other users: follow no link to a foreign file, and do not block on a pipe."""
 _TAKEN = (errno.EWOULDBLOCK, errno.EACCES)
 
 
 class FileLock:
-    """A lock that is held until it is closed, or until every process that has it ends, however that goes."""
+    """A lock that is held until it is closed, or until every process that holds it has ended."""
 
     def __init__(self, path: Path, who: Callable[[str], str], seconds: float | None = None) -> None:
-        """Takes the lock on a file, which is made where it is missing.
+        """Takes the lock on a file, which is created if it is missing.
 
         Args:
             path: of the file.
-            who: gives the sentence to refuse with; its argument is what the holder has written into the file.
-            seconds: so long a lock that another process has is waited for; one second where left out.
+            who: gives the error message; its argument is what the lock holder has written into the file.
+            seconds: longest wait for the lock; one second by default.
 
         Raises:
-            RunFileError: another process has it.
-            OSError: the file cannot be made.
+            RunFileError: another process holds it.
+            OSError: the file cannot be created.
         """
         self._path = path
         deadline = time.monotonic() + (_WAIT_SECONDS if seconds is None else seconds)
@@ -43,24 +43,24 @@ class FileLock:
 
     @property
     def descriptor(self) -> int:
-        """Of the open file: a child process that inherits it has the lock as well."""
+        """Of the open file; a child process that inherits it holds the lock as well."""
         assert self._descriptor is not None
         return self._descriptor
 
     def say(self, text: str) -> None:
-        """Writes into the file who has the lock; on a full disk nothing, for only people read it."""
+        """Writes who holds the lock into the file, for people; ignores a full disk."""
         with contextlib.suppress(OSError):
             os.ftruncate(self.descriptor, 0)
             os.pwrite(self.descriptor, f"{text}\n".encode(), 0)
 
     def close(self) -> None:
-        """Lets another process have it."""
+        """Releases the lock."""
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
 
     def remove(self) -> None:
-        """Removes the file, and lets go of the lock."""
+        """Removes the file, and releases the lock."""
         if self._descriptor is not None:
             with contextlib.suppress(OSError):
                 self._path.unlink()
@@ -76,7 +76,7 @@ class FileLock:
             if failure.errno in _TAKEN or isinstance(failure, FileNotFoundError):
                 return None
             raise
-        if (held.st_dev, held.st_ino) != (named.st_dev, named.st_ino):  # it was removed by whoever had it before
+        if (held.st_dev, held.st_ino) != (named.st_dev, named.st_ino):  # the former lock holder has removed it
             os.close(descriptor)
             return None
         return descriptor
@@ -89,11 +89,11 @@ class StoreLock(FileLock):
         """Takes the lock of the run in `store`.
 
         Raises:
-            RunFileError: another coordinator has it, or the folder cannot be written to.
+            RunFileError: another coordinator holds it, or the folder is not writable.
         """
 
-        def refusal(holder: str) -> str:
-            return f"another coordinator (process {holder}) serves the run in {store.parent}; end it first"
+        def refusal(process: str) -> str:
+            return f"another coordinator (process {process}) serves the run in {store.parent}; end it first"
 
         try:
             super().__init__(lock_of(store), refusal)
@@ -105,17 +105,17 @@ class StoreLock(FileLock):
 
 
 def lock_of(store: Path) -> Path:
-    """The file whose lock goes with a store."""
+    """The lock file of a store."""
     return store.with_name(f".{store.name}.lock")
 
 
 def holder_of(store: Path) -> str | None:
-    """The number of the process that serves the run in `store`, or "unknown"; None where nobody does."""
+    """The number of the process that serves the run in `store`, or "unknown"; None if there is none."""
     return holder_of_lock(lock_of(store))
 
 
 def holder_of_lock(path: Path) -> str | None:
-    """What the process that has the lock on a file has written into it, or "unknown"; None where none has it."""
+    """What the process that holds the lock on a file has written into it, or "unknown"; None if none holds it."""
     try:
         descriptor = os.open(path, os.O_RDONLY | _SAFELY)
     except OSError:

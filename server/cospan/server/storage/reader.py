@@ -1,4 +1,4 @@
-"""Stored runs for whoever reads them: what a run was, its rounds, and the bases that were kept."""
+"""Reads stored runs: their state, rounds and bases."""
 
 import contextlib
 import json
@@ -21,29 +21,29 @@ from cospan.wire.files.spec_file import from_toml
 from cospan.wire.messages import AgentPhase, RecalledRounds, RoundReport, Stamp
 
 SCHEMA = 1
-"""Raised with every change that an older version would misread."""
+"""Version of the format; increased with every change that an older version would misread."""
 APPLICATION = 0x436F7370
-"""What SQLite's `application_id` says of a file of ours: "Cosp"."""
+"""SQLite's `application_id` of a store: "Cosp"."""
 
-_TABLES = ("run", "rounds", "sessions", "seats", "departures")
+_TABLES = ("run", "rounds", "sessions", "site_claims", "departures")
 _ROUND, _STORED, _CONTRIBUTORS = 0, 1, 3
 """Columns of `rounds`."""
 
 
 @dataclass(frozen=True, slots=True)
 class StoredState:
-    """What a stored run is.
+    """Summary of a stored run.
 
     Attributes:
         run_id: its name.
-        created: when, in seconds since 1970.
+        created: seconds since 1970.
         specification: of the run.
-        incarnation: how often a coordinator was started for it.
-        rounds: how many are stored.
-        stored: when the last of them was, in seconds since 1970; None before the first.
-        agents: how many took part in the last of them; None before the first.
-        kept: t of every basis B_t that was kept, the first included.
-        finish_cause: why it is over; None while it can go on.
+        incarnation: number of coordinator processes that have served it.
+        rounds: number of stored rounds.
+        stored: time of the last one, in seconds since 1970; None before the first.
+        agents: number of its contributors; None before the first.
+        kept: t of every stored basis B_t, ascending from 0.
+        finish_cause: why it is over; None while it can be resumed.
         finish_message: the same in a sentence.
     """
 
@@ -65,7 +65,7 @@ class KeptBasis:
 
     Attributes:
         state: of the run.
-        round: t, the number of rounds that led to it.
+        round: t.
         basis: B_t, shape (d, r).
     """
 
@@ -75,46 +75,46 @@ class KeptBasis:
 
 
 def read_state(path: Path, *, check: bool = False) -> StoredState:
-    """What the run in `path` is; with `check`, after every page and every row of the file was looked at.
+    """The state of the run in `path`; with `check`, after a check of every page and row.
 
     Raises:
         RunFileError: it is missing, damaged, of a newer version, or of another program.
     """
     with _reading(path) as connection:
-        state = _state(connection, path)
+        state = _state(connection)
         if check:
-            _check(connection, path)
+            _check(connection)
         return state
 
 
 def read_saved(path: Path) -> SavedRun:
-    """All that a coordinator needs to go on with the run in `path`.
+    """What a coordinator needs to resume the run in `path`.
 
     Raises:
         RunFileError: it is missing, damaged, or of a newer version.
     """
     with _reading(path) as connection:
-        state = _state(connection, path)
-        counted, last_rounds, accepted = _counts(connection, path, state)
+        state = _state(connection)
+        counted, last_rounds, accepted = _counts(connection, state)
         basis, row_squares = None, None
         if state.rounds:
-            basis, row_squares = _arrays(connection, path, state, state.rounds)
+            basis, row_squares = _arrays(connection, state, state.rounds)
         return SavedRun(
             run_id=state.run_id,
             specification=state.specification,
             round=state.rounds,
             basis=basis,
             row_squares=row_squares,
-            sessions=tuple(_session(row) for row in _rows(connection, path, "sessions ORDER BY token")),
+            sessions=tuple(_session(row) for row in _rows(connection, "sessions ORDER BY token")),
             site_claims={
                 site_claim_id: SiteClaim(index, instance)
-                for site_claim_id, index, instance in _rows(connection, path, "seats")
+                for site_claim_id, index, instance in _rows(connection, "site_claims")
             },
             departures=tuple(
                 Departure(agent, number, cause, 0.0, reconnects)
-                for agent, number, cause, reconnects in _rows(connection, path, "departures")
+                for agent, number, cause, reconnects in _rows(connection, "departures")
             ),
-            last_contributors=frozenset(_last_contributors(connection, path)),
+            last_contributors=frozenset(_last_contributors(connection)),
             accepted=accepted,
             rounds_counted=counted,
             last_rounds=last_rounds,
@@ -128,9 +128,9 @@ def read_reports(path: Path) -> Iterator[RoundReport]:
         RunFileError: the file is missing or damaged.
     """
     with _reading(path) as connection:
-        state = _state(connection, path)
+        state = _state(connection)
         contributors = 0
-        for expected, row in enumerate(_rows(connection, path, "rounds ORDER BY round")):
+        for expected, row in enumerate(_rows(connection, "rounds ORDER BY round")):
             number, _, _, named, _, seconds, movement, error, departed, absent, _ = row
             if number != expected:
                 raise _damaged(path, f"round {number!r} stands in the place of round {expected}")
@@ -150,13 +150,13 @@ def read_reports(path: Path) -> Iterator[RoundReport]:
 
 
 def read_basis(path: Path, round_number: int | None = None) -> KeptBasis:
-    """B_t of the run in `path`; the last one where no t is given.
+    """B_t of the run in `path`; the last one by default.
 
     Raises:
         RunFileError: it was not kept, or the file is missing or damaged.
     """
     with _reading(path) as connection:
-        state = _state(connection, path)
+        state = _state(connection)
         number = state.rounds if round_number is None else round_number
         if number not in state.kept:
             raise RunFileError(
@@ -164,45 +164,38 @@ def read_basis(path: Path, round_number: int | None = None) -> KeptBasis:
             )
         if number == 0:
             return KeptBasis(state, 0, state.specification.initial_basis())
-        return KeptBasis(state, number, _arrays(connection, path, state, number)[0])
+        return KeptBasis(state, number, _arrays(connection, state, number)[0])
 
 
 def read_past(path: Path, agents: Collection[str], first: int, before: int, *, most: int) -> RecalledRounds:
-    """The rounds from `first` on, below `before`, whose gradients of all `agents` counted, with their bases.
-
-    Args:
-        path: of the stored run.
-        agents: names; one or more.
-        first: round.
-        before: round.
-        most: so many rounds at a time.
+    """At most `most` rounds in [`first`, `before`) that counted the gradients of all `agents`, with their bases.
 
     Raises:
         RunFileError: the file is missing or damaged.
     """
     with _reading(path) as connection:
-        state = _state(connection, path)
-        learnt, partly = _learnt_rounds(connection, path, frozenset(agents), first, min(before, state.rounds))
+        state = _state(connection)
+        learnt, partly = _learnt_rounds(connection, frozenset(agents), first, min(before, state.rounds))
         kept = set(state.kept)
         lost = len(partly) + sum(number not in kept for number in learnt)
         if lost:
             return RecalledRounds((), before, lost)
         bases = [
-            (number, _arrays(connection, path, state, number)[0] if number else state.specification.initial_basis())
+            (number, _arrays(connection, state, number)[0] if number else state.specification.initial_basis())
             for number in learnt[:most]
         ]
         return RecalledRounds(tuple(bases), learnt[most] if len(learnt) > most else before)
 
 
 def _learnt_rounds(
-    connection: ReadingConnection, path: Path, agents: frozenset[str], first: int, before: int
+    connection: ReadingConnection, agents: frozenset[str], first: int, before: int
 ) -> tuple[list[int], set[int]]:
-    """Rounds whose gradients of all agents counted, now or later; and those of which only some agents' did."""
+    """Rounds whose gradients of all agents counted, then or later; and those of which only some agents' did."""
     found: dict[int, set[str]] = {}
     here: Collection[str] = ()
     named_before = "SELECT max(round) FROM rounds WHERE contributors IS NOT NULL AND round <= ?"
     (begin,) = connection.execute(named_before, (first,)).fetchone()
-    for row in _rows(connection, path, "rounds WHERE round >= ? AND round < ? ORDER BY round", begin or 0, before):
+    for row in _rows(connection, "rounds WHERE round >= ? AND round < ? ORDER BY round", begin or 0, before):
         number, named = row[_ROUND], row[_CONTRIBUTORS]
         if named is not None:
             names = json.loads(named)
@@ -218,8 +211,7 @@ def _learnt_rounds(
 
 
 def spans(numbers: Sequence[int]) -> str:
-    """Ascending numbers for people: runs of neighbours as `first-last`, and in a long list those that are far apart
-    by an ellipsis."""
+    """Ascending numbers as text: consecutive ones as `first-last`, and an ellipsis in a long list."""
     found: list[list[int]] = []
     for number in numbers:
         if found and number == found[-1][-1] + 1:
@@ -231,12 +223,12 @@ def spans(numbers: Sequence[int]) -> str:
 
 
 def seal(values: Sequence[Any]) -> int:
-    """The check sum that goes with a row."""
+    """The checksum of a row."""
     return zlib.crc32(json.dumps(values).encode())
 
 
 def seal_of_arrays(basis: bytes, row_squares: bytes | None) -> int:
-    """The check sum that goes with a basis."""
+    """The checksum of a basis."""
     return zlib.crc32(row_squares or b"", zlib.crc32(basis))
 
 
@@ -248,7 +240,7 @@ def _not_kept(state: StoredState, number: int) -> str:
 
 @contextlib.contextmanager
 def _reading(path: Path) -> Iterator[ReadingConnection]:
-    """One moment of the file, whoever writes to it meanwhile."""
+    """A consistent view of the file, also while it is written."""
     try:
         if not path.is_file():
             raise RunFileError(f"there is no stored run {path}; name the folder of one, see `cospan runs`")
@@ -256,7 +248,7 @@ def _reading(path: Path) -> Iterator[ReadingConnection]:
             connection.execute("BEGIN")
             yield connection
     except sqlite3.OperationalError as failure:
-        name = getattr(failure, "sqlite_errorname", "")  # it has none where a text is not UTF-8
+        name = getattr(failure, "sqlite_errorname", "")  # missing if a text is not UTF-8
         if name.startswith("SQLITE_INTERRUPT"):
             raise _damaged(path, "to read it takes longer than its size allows") from failure
         if name.startswith("SQLITE_BUSY"):
@@ -288,31 +280,31 @@ def _damaged(path: Path, how: str) -> RunFileError:
     )
 
 
-def _state(connection: ReadingConnection, path: Path) -> StoredState:
+def _state(connection: ReadingConnection) -> StoredState:
     (application,) = connection.execute("PRAGMA application_id").fetchone()
     if application != APPLICATION:
-        raise _damaged(path, "it is of another program")
+        raise _damaged(connection.path, "it is of another program")
     (schema,) = connection.execute("PRAGMA user_version").fetchone()
     if schema != SCHEMA:
         raise RunFileError(
-            f"{path} has format {schema}, and this version of Cospan knows {SCHEMA}; use the newer version"
+            f"{connection.path} has format {schema}, and this version of Cospan knows {SCHEMA}; use a newer one"
         )
     connection.check_tables()
-    row = next(_rows(connection, path, "run"), None)
+    row = next(_rows(connection, "run"), None)
     if row is None:
-        raise _damaged(path, "it holds no run")
+        raise _damaged(connection.path, "it holds no run")
     _, run_id, created, text, digest, incarnation, cause, message = row
     count, last = connection.execute("SELECT count(*), max(round) FROM rounds").fetchone()
     if count and count != last + 1:
-        raise _damaged(path, f"it has {count} rounds, and the last is round {last}")
-    stored = next((row[_STORED] for row in _rows(connection, path, "rounds WHERE round = ?", last)), None)
+        raise _damaged(connection.path, f"it has {count} rounds, and the last is round {last}")
+    stored = next((row[_STORED] for row in _rows(connection, "rounds WHERE round = ?", last)), None)
     kept = _ascending(connection.execute("SELECT round FROM bases ORDER BY round"))
     if count and count not in kept:
-        raise _damaged(path, f"the basis after its {count} rounds is missing")
-    specification = from_toml(text, name=f"the specification in {path}")
+        raise _damaged(connection.path, f"the basis after its {count} rounds is missing")
+    specification = from_toml(text, name=f"the specification in {connection.path}")
     if specification.digest() != digest:
         raise RunFileError(
-            f"the specification in {path} is of another version of Cospan, which read it otherwise; use that one"
+            f"the specification in {connection.path} is of another version of Cospan; use that version"
         )
     return StoredState(
         run_id=run_id,
@@ -321,42 +313,42 @@ def _state(connection: ReadingConnection, path: Path) -> StoredState:
         incarnation=incarnation,
         rounds=count,
         stored=stored,
-        agents=len(_last_contributors(connection, path)) if count else None,
+        agents=len(_last_contributors(connection)) if count else None,
         kept=(0, *kept),
         finish_cause=cause,
         finish_message=message,
     )
 
 
-def _check(connection: ReadingConnection, path: Path) -> None:
-    """Looks at every page and every row.
+def _check(connection: ReadingConnection) -> None:
+    """Checks every page and row.
 
     Raises:
         RunFileError: one is not as it was written.
     """
     (found,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
     if found != "ok":
-        raise _damaged(path, found)
+        raise _damaged(connection.path, found)
     for table in _TABLES:
-        for _ in _rows(connection, path, table):
+        for _ in _rows(connection, table):
             pass
     for number, basis, row_squares, sealed in connection.execute("SELECT * FROM bases"):
         if seal_of_arrays(basis, row_squares) != sealed:
-            raise _damaged(path, f"the basis after {number} rounds is not the one that was stored")
+            raise _damaged(connection.path, f"the basis after {number} rounds is not the one that was stored")
 
 
-def _rows(connection: ReadingConnection, path: Path, what: str, *values: Any) -> Iterator[tuple[Any, ...]]:
-    """Rows of a table without their seals, which have to fit."""
+def _rows(connection: ReadingConnection, what: str, *values: Any) -> Iterator[tuple[Any, ...]]:
+    """The rows of a table without their seals; raises RunFileError if a seal is wrong."""
     for number, row in enumerate(connection.execute(f"SELECT * FROM {what}", values)):
         if number > connection.most_rows:
-            raise _damaged(path, f"{what.partition(' ')[0]} has more rows than the file has room for")
+            raise _damaged(connection.path, f"{what.partition(' ')[0]} has more rows than the file has room for")
         if seal(row[:-1]) != row[-1]:
-            raise _damaged(path, f"a row of {what.partition(' ')[0]} is not the one that was stored")
+            raise _damaged(connection.path, f"a row of {what.partition(' ')[0]} is not the one that was stored")
         yield row[:-1]
 
 
 def _ascending(rows: Iterable[tuple[Any, ...]]) -> tuple[int, ...]:
-    """The rounds of rows. Raises ValueError where they do not ascend, as in pages that lead back to themselves."""
+    """The rounds of rows. Raises ValueError if they do not ascend, as in pages that refer to themselves."""
     found: list[int] = []
     for (number,) in rows:
         if not isinstance(number, int) or number <= (found[-1] if found else 0):
@@ -381,34 +373,34 @@ def _session(row: tuple[Any, ...]) -> Session:
 
 
 def _arrays(
-    connection: ReadingConnection, path: Path, state: StoredState, number: int
+    connection: ReadingConnection, state: StoredState, number: int
 ) -> tuple[Float[np.ndarray, "d r"], Float[np.ndarray, " d"] | None]:
-    """B_t, t = `number`, and what its step remembers."""
+    """B_t, t = `number`, and the accumulator of the basis step."""
     spec = state.specification
     basis, row_squares, sealed = connection.execute(
         "SELECT basis, row_squares, seal FROM bases WHERE round = ?", (number,)
     ).fetchone()
     if len(basis) != 8 * spec.feature_dim * spec.rank or seal_of_arrays(basis, row_squares) != sealed:
-        raise _damaged(path, f"the basis after {number} rounds is not the one that was stored")
+        raise _damaged(connection.path, f"the basis after {number} rounds is not the one that was stored")
     values = np.frombuffer(basis, dtype="<f8").reshape(spec.feature_dim, spec.rank)
     return values, None if row_squares is None else np.frombuffer(row_squares, dtype="<f8")
 
 
-def _last_contributors(connection: ReadingConnection, path: Path) -> Sequence[str]:
+def _last_contributors(connection: ReadingConnection) -> Sequence[str]:
     named = "rounds WHERE contributors IS NOT NULL ORDER BY round DESC LIMIT 1"
-    return next((list(json.loads(row[_CONTRIBUTORS])) for row in _rows(connection, path, named)), [])
+    return next((list(json.loads(row[_CONTRIBUTORS])) for row in _rows(connection, named)), [])
 
 
 def _counts(
-    connection: ReadingConnection, path: Path, state: StoredState
+    connection: ReadingConnection, state: StoredState
 ) -> tuple[dict[str, int], dict[str, int], dict[int, frozenset[str]]]:
-    """Of every agent: in how many rounds it counted, and the newest of them; and whose gradients of which round."""
+    """Agent id → rounds that counted it, agent id → the newest of them, and recent round → agents counted in it."""
     counted: dict[str, int] = {}
     last: dict[str, int] = {}
     accepted: dict[int, set[str]] = {}
     oldest = state.rounds - max(1, state.specification.max_staleness)
     named = "rounds WHERE contributors IS NOT NULL ORDER BY round"
-    rows = [(row[_ROUND], row[_CONTRIBUTORS]) for row in _rows(connection, path, named)]
+    rows = [(row[_ROUND], row[_CONTRIBUTORS]) for row in _rows(connection, named)]
     ends = [*(row[_ROUND] for row in rows), state.rounds][1:]
     for (number, text), until in zip(rows, ends, strict=True):
         names = json.loads(text)

@@ -1,8 +1,8 @@
-"""The SQLite file of a run: its tables, and how a file of unknown origin is opened to be read.
+"""The SQLite file of a run: its tables, and read access to a file of unknown origin.
 
-A file that others have handed over may hold a view that never ends, a trigger, a column that is calculated, or
-pages that lead back to themselves. So nothing is read of a file that holds anything but these tables, and no
-reading takes longer, gives more rows, or has a longer value than the size of the file allows.
+A file from another person may hold an endless view, a trigger, a generated column, or pages that refer to
+themselves. So nothing is read from a file that holds anything but these tables, and its size limits the time, the
+number of rows and the length of a value.
 """
 
 import contextlib
@@ -17,14 +17,13 @@ from pathlib import Path
 from cospan.wire.files.safe_files import check_regular
 
 BUSY_SECONDS = 15.0
-"""How long a file is waited for that another program has locked. `cospan run` and containers give a coordinator
-20 s to end in order."""
+"""Longest wait for a file that another program has locked; `cospan run` and containers give a coordinator 20 s to
+end."""
 _LEAST_SECONDS, _SECONDS_PER_BYTE = 30.0, 1.0 / (1 << 20)
-"""Reading a file takes a hundredth of this."""
-_LEAST_ROW = 4
-"""Bytes."""
+"""Limit on the time to read a file; reading takes a hundredth of it."""
+_LEAST_ROW_BYTES = 4
 _LEAST_LENGTH = 1 << 20
-_STEPS_BETWEEN_LOOKS = 100_000
+_STEPS_BETWEEN_CHECKS = 100_000
 _INTERRUPT_SECONDS = 0.05
 _BESIDE = ("-wal", "-shm", "-journal")
 
@@ -36,7 +35,7 @@ CREATE TABLE run (
     specification TEXT NOT NULL,      -- as spec.toml
     specification_digest TEXT NOT NULL,
     incarnation INTEGER NOT NULL,
-    finish_cause TEXT,                -- NULL while the run can go on
+    finish_cause TEXT,                -- NULL while the run can be resumed
     finish_message TEXT,
     seal INTEGER NOT NULL             -- of every row: CRC-32 of the JSON list of its other columns
 );
@@ -64,7 +63,7 @@ CREATE TABLE sessions (
     token TEXT PRIMARY KEY, instance_id TEXT NOT NULL, agents TEXT NOT NULL, reconnects INTEGER NOT NULL,
     site_claim_id TEXT NOT NULL, site_index INTEGER, seal INTEGER NOT NULL
 );
-CREATE TABLE seats (
+CREATE TABLE site_claims (
     site_claim_id TEXT PRIMARY KEY, site_index INTEGER NOT NULL, instance_id TEXT NOT NULL, seal INTEGER NOT NULL
 );
 CREATE TABLE departures (
@@ -75,20 +74,22 @@ CREATE TABLE departures (
 
 
 class UnknownTablesError(ValueError):
-    """A file holds something else than the tables of a run."""
+    """A file holds other tables than those of a run."""
 
 
 class ReadingConnection(sqlite3.Connection):
     """A connection that reads one file, in bounded time.
 
     Attributes:
-        most_rows: more than these no table of the file can have.
+        path: of the file.
+        most_rows: limit on the rows of a table, from the file's size.
     """
 
+    path: Path
     most_rows: int = 0
 
     def check_tables(self) -> None:
-        """Raises UnknownTablesError where the file holds anything but the tables of a run, as made here."""
+        """Raises UnknownTablesError unless the file holds exactly the tables of a run."""
         expected = dict(_expected())
         for kind, name, sql in self.execute("SELECT type, name, sql FROM sqlite_master"):
             if expected.pop((kind, name), "") != _plain(sql):
@@ -103,12 +104,12 @@ def reading_connection(path: Path) -> Iterator[ReadingConnection]:
     """A read-only connection to a file that exists.
 
     Raises:
-        NotAFileError: SQLite would read something beside it that is no regular file.
-        sqlite3.Error: it cannot be read, or reading it takes too long: `sqlite_errorname` is then SQLITE_INTERRUPT.
+        NotAFileError: it, or a file that SQLite reads with it, is not a regular file.
+        sqlite3.Error: it cannot be read, or not in time (`sqlite_errorname` is then SQLITE_INTERRUPT).
     """
     for suffix in ("", *_BESIDE):
         check_regular(path.with_name(path.name + suffix))
-    # Without a log beside it no process writes; and on a read-only disk SQLite could not make its own files.
+    # Without a write-ahead log no process writes, and on a read-only disk SQLite could not create its files.
     log = path.with_name(f"{path.name}-wal")
     options = "mode=ro" if log.exists() else "mode=ro&immutable=1"
     size = path.stat().st_size + (log.stat().st_size if log.exists() else 0)
@@ -120,7 +121,8 @@ def reading_connection(path: Path) -> Iterator[ReadingConnection]:
         factory=ReadingConnection,
     )
     try:
-        connection.most_rows = size // _LEAST_ROW
+        connection.path = path
+        connection.most_rows = size // _LEAST_ROW_BYTES
         connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, max(_LEAST_LENGTH, min(size, 2**31 - 1)))
         for pragma in ("trusted_schema = OFF", "query_only = ON", "cell_size_check = ON", "mmap_size = 0"):
             connection.execute(f"PRAGMA {pragma}")
@@ -132,10 +134,10 @@ def reading_connection(path: Path) -> Iterator[ReadingConnection]:
 
 @contextlib.contextmanager
 def _bounded(connection: sqlite3.Connection, seconds: float) -> Iterator[None]:
-    """Interrupts statements of a connection that still run, or begin, when the time is over.
+    """Interrupts the statements of a connection that run after this time.
 
-    The handler is asked between the steps of a statement. A single step, as to count rows, may itself be endless:
-    that only another thread can interrupt.
+    SQLite calls the progress handler between steps. A single step, as of counting rows, may be endless: only
+    another thread can interrupt it.
     """
     deadline, done = time.monotonic() + seconds, threading.Event()
 
@@ -144,7 +146,7 @@ def _bounded(connection: sqlite3.Connection, seconds: float) -> Iterator[None]:
             while not done.wait(_INTERRUPT_SECONDS):
                 connection.interrupt()
 
-    connection.set_progress_handler(lambda: int(time.monotonic() > deadline), _STEPS_BETWEEN_LOOKS)
+    connection.set_progress_handler(lambda: int(time.monotonic() > deadline), _STEPS_BETWEEN_CHECKS)
     watching = threading.Thread(target=interrupt, name="bounded-reading", daemon=True)
     watching.start()
     try:
@@ -156,7 +158,7 @@ def _bounded(connection: sqlite3.Connection, seconds: float) -> Iterator[None]:
 
 @functools.cache
 def _expected() -> dict[tuple[str, str], str]:
-    """The tables of a run, and the indices that SQLite makes for them, by kind and name."""
+    """(kind, name) → statement of the tables of a run and their indices."""
     connection = sqlite3.connect(":memory:")
     try:
         connection.executescript(TABLES)
@@ -167,6 +169,6 @@ def _expected() -> dict[tuple[str, str], str]:
 
 
 def _plain(sql: object) -> str:
-    """A statement without its comments and line breaks: they count within quotes alone, and ours have none."""
+    """A statement without comments and line breaks; ours have no quoted text."""
     text = sql if isinstance(sql, str) else "made by SQLite" if sql is None else "no text"
     return re.sub(r"[ \t\n\f\r]+", " ", re.sub(r"--[^\n]*", "", text)).strip()

@@ -1,4 +1,4 @@
-"""Writes what the machine wants stored, in a thread of its own, in the order in which it was wanted."""
+"""The queue of operations for the store; a thread of its own writes them in order."""
 
 import asyncio
 import time
@@ -12,24 +12,24 @@ from cospan.wire.errors import RunFileError
 
 _LONGEST_WAIT_SECONDS = 0.25
 _WAIT_SHARE = 0.02
-"""Rounds wait for so much of the time that the coordinator has been up: so one that is killed again and again loses
-little each time and gets on, and one that is left alone writes seldom."""
+"""Rounds wait at most for this fraction of the coordinator's uptime: one that is killed often loses little, and one
+that runs long writes seldom."""
 
 
 @runtime_checkable
 class RoundStore(Protocol):
-    """Where a write_queue writes to."""
+    """The store of a write queue."""
 
     def write(self, operations: list[Operation]) -> None:
-        """Stores everything, or nothing. Raises RunFileError where that cannot be."""
+        """Stores all operations or none; raises RunFileError if it cannot."""
         ...
 
 
 class WriteQueue:
-    """Collects what is to be stored, and writes it in one transaction: while the disk is busy, and a moment longer.
+    """Collects operations while the disk is busy, and a moment longer, and writes them in one transaction.
 
-    What nobody waits for is written when several rounds have come together: a transaction costs more than what is
-    in it. Its methods are called on the event loop's thread, where the events that follow arrive, too.
+    A transaction costs more than its content, so announced rounds wait for each other. The methods are called on
+    the event loop's thread, which also receives the events that follow.
     """
 
     def __init__(
@@ -40,14 +40,13 @@ class WriteQueue:
         together: int = 1,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Writes to `store`.
+        """Writes nothing yet.
 
         Args:
-            store: where to.
-            handle: is told what was stored, and what could not be.
-            together: so many rounds that were told already, at most, wait for each other: for 2 % of the time since
-                the write_queue was made, and for 250 ms at most.
-            clock: the time, in seconds.
+            store: written to.
+            handle: receives the events.
+            together: most announced rounds that wait for each other, for 2 % of the uptime and at most 250 ms.
+            clock: gives the time, in seconds.
         """
         self._store, self._handle, self._together = store, handle, together
         self._waiting: list[Operation] = []
@@ -60,7 +59,7 @@ class WriteQueue:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="write_queue")
 
     def add(self, operation: Operation) -> None:
-        """Takes an operation in; rounds are reported as `RoundsStored` when they are on the disk."""
+        """Queues an operation; durable rounds are reported as `RoundsStored`."""
         if self._failed:
             return
         self._waiting.append(operation)
@@ -68,7 +67,7 @@ class WriteQueue:
         self._arrange()
 
     def _arrange(self) -> None:
-        """Writes now, or in a moment."""
+        """Writes now, or schedules a write."""
         if not self._may_wait():
             self._write()
         elif self._due is None:
@@ -77,13 +76,13 @@ class WriteQueue:
             self._due = asyncio.get_running_loop().call_later(wait, self._write)
 
     def _may_wait(self) -> bool:
-        """Whether nobody waits for any of it; mostly it is asked of one more."""
+        """Whether all queued operations are announced rounds, and fewer than `together`."""
         if len(self._waiting) >= self._together:
             return False
         return all(isinstance(each, StoreRound) and each.announced for each in self._waiting)
 
     async def flush(self) -> None:
-        """Waits until all that was taken in is on the disk, or cannot be put there."""
+        """Waits until every queued operation is durable, or the store has failed."""
         self._write()
         await self._idle.wait()
 
@@ -107,7 +106,7 @@ class WriteQueue:
         self._writing = None
         failure = done.exception()
         if failure is not None:
-            # Nothing of what follows may be stored either: there would be a gap.
+            # No later operation may be stored: there would be a gap.
             self._failed = True
             self._idle.set()
             text = str(failure) if isinstance(failure, RunFileError) else f"the run cannot be stored: {failure!r}"
@@ -117,7 +116,7 @@ class WriteQueue:
             rounds = [operation.record for operation in batch if isinstance(operation, StoreRound)]
             if rounds:
                 self._handle(RoundsStored(rounds))
-        finally:  # whoever waits for the rest must not do so for ever
+        finally:  # `flush` must not wait forever
             if self._waiting:
                 self._arrange()
             else:

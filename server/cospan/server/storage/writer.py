@@ -1,9 +1,9 @@
-"""A run on the disk: one SQLite file, one transaction for every round.
+"""Writes the store of a run: one SQLite file, one transaction for every round.
 
-The file is `coordinator.sqlite` of a run folder. A `RunStore` belongs to one coordinator at a time, which holds a
-lock beside it; `cospan.server.storage.reader` reads it without. Nothing is changed in a file that cannot be read as
-a whole: a damaged one, one of a newer version, or one on a read-only or full disk is refused as it is. SQLite
-itself does not see a bit that has flipped in a value, so every row has a seal: a check sum of its other columns.
+The file is `coordinator.sqlite` of a run folder. One coordinator at a time owns a `RunStore`, and holds its lock;
+`cospan.server.storage.reader` needs no lock. A file that is damaged, of a newer version, or on a read-only or full
+disk is rejected unchanged. SQLite does not detect a flipped bit in a value, so every row has a seal: a checksum of
+its other columns.
 """
 
 import contextlib
@@ -21,14 +21,7 @@ import numpy as np
 from jaxtyping import Float
 
 from cospan.core.specification import RunSpecification, basis_digest
-from cospan.server.machine.events import (
-    DropMember,
-    RoundRecord,
-    SameRound,
-    StoreMember,
-    StoreRound,
-    StoreSpecification,
-)
+from cospan.server.machine import events
 from cospan.server.machine.snapshot import SavedRun
 from cospan.server.storage.lock import StoreLock
 from cospan.server.storage.reader import APPLICATION, SCHEMA, read_saved, read_state, seal, seal_of_arrays
@@ -39,24 +32,24 @@ from cospan.wire.messages import FinishCause
 
 log = logging.getLogger(__name__)
 
-Operation: TypeAlias = StoreRound | StoreSpecification | StoreMember | DropMember
+Operation: TypeAlias = events.StoreRound | events.StoreSpecification | events.StoreMember | events.DropMember
 """What can be stored."""
 
 KEEP_EVERY = 100
-"""Every so many rounds the basis is kept for good, unless told otherwise."""
+"""Default interval of rounds between checkpoints."""
 _NEWEST_BASES = 3
-"""So many of the newest bases are kept, whatever their round."""
+"""Number of newest bases that are always kept."""
 _TRY_SECONDS = 0.5
-"""How long SQLite itself tries, while another program has the file locked, before the wait is told."""
+"""Time that SQLite itself waits for a locked file before the wait is logged."""
 _MOST_WAITING_BYTES = 256 << 20
-"""Of bases that are kept for agents whose files do not hold their rounds yet."""
+"""Limit on the bases kept for agents whose files lack their rounds."""
 _PAGE, _LARGE_PAGE = 4096, 65_536
 _LARGE_BASIS = 1 << 17
-"""Bytes: from here on large pages spare a quarter to a half of what a commit costs."""
+"""Bytes; from this size on large pages save a quarter to a half of a commit's cost."""
 
 
 class RunStore:
-    """A run on the disk, for the coordinator that serves it. One thread at a time may call its methods."""
+    """The store of a run, for its coordinator. One thread at a time may call its methods."""
 
     def __init__(
         self,
@@ -74,18 +67,18 @@ class RunStore:
         self.incarnation = 0
         self._checkpoint_interval = checkpoint_interval
         self._digest = saved.specification.digest()
-        self._clock, self._told = clock, False
+        self._clock, self._warned = clock, False
         self.needed_from: Callable[[], int | None] = lambda: None
-        """Gives the oldest round whose basis agents may ask for; called by the thread that writes."""
+        """Gives the oldest round whose basis agents may request; called by the writing thread."""
         self._pruned = 0
         self._names: Set[str] | None = None
-        self._contributors = ""  # so that the first round stored here names them, whatever the rounds before hold
+        self._contributors = ""  # so that the first round stored here names them
 
     def begin(self) -> None:
-        """Raises the incarnation: whatever an earlier coordinator of this run still says is void.
+        """Increases the incarnation, which invalidates messages of earlier coordinators.
 
         Raises:
-            RunFileError: nothing can be stored.
+            RunFileError: it cannot be stored.
         """
         with self._writing() as cursor:
             (incarnation,) = cursor.execute("SELECT incarnation FROM run").fetchone()
@@ -93,7 +86,7 @@ class RunStore:
         self.incarnation = incarnation + 1
 
     def write(self, operations: Sequence[Operation]) -> None:
-        """Stores everything in one transaction: all of it, or nothing.
+        """Stores all operations in one transaction.
 
         Raises:
             RunFileError: nothing was stored, as when the disk is full.
@@ -101,9 +94,9 @@ class RunStore:
         before = self._contributors, self._names, self._digest, self._pruned
         try:
             with self._writing() as cursor:
-                rows, records = list[tuple[Any, ...]](), list[RoundRecord]()
+                rows, records = list[tuple[Any, ...]](), list[events.RoundRecord]()
                 for operation in operations:
-                    if isinstance(operation, StoreRound):
+                    if isinstance(operation, events.StoreRound):
                         rows.append(self._row(operation.record))
                         records.append(operation.record)
                     else:
@@ -117,51 +110,53 @@ class RunStore:
             raise
 
     def write_end(self, cause: FinishCause, message: str, rounds: int) -> None:
-        """Stores that the run is over after so many rounds, and cannot go on.
+        """Stores that the run is over after `rounds` rounds, and cannot be resumed.
 
         Raises:
-            RunFileError: that cannot be stored.
+            RunFileError: it cannot be stored.
         """
         with self._writing() as cursor:
             _take_back(cursor, rounds)
             _change_run(cursor, finish_cause=cause.value, finish_message=message)
 
     def take_back(self, rounds: int) -> None:
-        """Stores that only so many rounds are done: the next may have been stored, and no agent was told of it.
+        """Keeps `rounds` rounds: a later one may have been stored without being announced.
 
         Raises:
-            RunFileError: that cannot be stored.
+            RunFileError: it cannot be stored.
         """
         with self._writing() as cursor:
             _take_back(cursor, rounds)
 
     def close(self) -> None:
-        """Ends the use of the file; another coordinator may take it."""
+        """Closes the file, and releases the lock."""
         with contextlib.suppress(sqlite3.Error):
             self._connection.close()
         self._lock.close()
 
-    def _write(self, cursor: sqlite3.Cursor, operation: StoreSpecification | StoreMember | DropMember) -> None:
+    def _write(
+        self, cursor: sqlite3.Cursor, operation: events.StoreSpecification | events.StoreMember | events.DropMember
+    ) -> None:
         match operation:
-            case StoreSpecification(specification=specification):
+            case events.StoreSpecification(specification=specification):
                 self._digest = specification.digest()
                 _change_run(cursor, specification=to_toml(specification), specification_digest=self._digest)
-            case StoreMember(session=member):
+            case events.StoreMember(session=member):
                 agents = json.dumps(member.agent_ids)
                 values = (member.token, member.instance_id, agents, member.reconnects, member.site_claim_id)
                 _put(cursor, "sessions", *values, member.site_index)
                 if member.site_index is not None:
-                    _put(cursor, "seats", member.site_claim_id, member.site_index, member.instance_id)
+                    _put(cursor, "site_claims", member.site_claim_id, member.site_index, member.instance_id)
                 cursor.executemany(
                     "DELETE FROM departures WHERE agent = ?", [(agent,) for agent in member.agent_ids]
                 )
-            case DropMember(token=token, departures=departures):
+            case events.DropMember(token=token, departures=departures):
                 cursor.execute("DELETE FROM sessions WHERE token = ?", (token,))
                 for gone in departures:
                     _put(cursor, "departures", gone.agent_id, gone.round, gone.cause, gone.reconnects)
 
-    def _write_bases(self, cursor: sqlite3.Cursor, records: Sequence[RoundRecord]) -> None:
-        """Those of rounds in a row that are to be kept, which with many rounds spares most of what is large."""
+    def _write_bases(self, cursor: sqlite3.Cursor, records: Sequence[events.RoundRecord]) -> None:
+        """Stores the bases of consecutive rounds; those that would be pruned at once are left out."""
         last = records[-1].closed_round + 1
         pruned = max(self._pruned, self._prunable(last, records[-1].move.basis.nbytes))
         for record in records:
@@ -177,17 +172,17 @@ class RunStore:
         self._pruned = pruned
 
     def _prunable(self, last: int, basis_bytes: int) -> int:
-        """Up to which round bases are needed by nobody, when `last` is the newest."""
+        """The round up to which no process needs bases, when `last` is the newest."""
         pruned, needed = last - _NEWEST_BASES, self.needed_from()
         if needed is None:
             return pruned
         return min(pruned, max(needed - 1, last - _MOST_WAITING_BYTES // basis_bytes))
 
-    def _row(self, record: RoundRecord) -> tuple[Any, ...]:
+    def _row(self, record: events.RoundRecord) -> tuple[Any, ...]:
         """A row of `rounds`, with its seal."""
         report = record.report
         fresh = _fresh(record.contributors, record.closed_round)
-        known = fresh is not None and fresh == self._names  # mostly, and to spell thousands takes a while
+        known = fresh is not None and fresh == self._names  # the usual case; to encode thousands takes time
         contributors = self._contributors if known else _contributors(record.contributors, fresh=fresh is not None)
         values = (
             *(record.closed_round, time.time(), self._digest),
@@ -200,24 +195,24 @@ class RunStore:
         return (*values, seal(values))
 
     def _begin(self, cursor: sqlite3.Cursor) -> None:
-        """Begins a transaction, if need be when another program has unlocked the file."""
+        """Begins a transaction, after a wait if another program has locked the file."""
         begun = self._clock()
         while True:
             try:
                 cursor.execute("BEGIN IMMEDIATE")
-                self._told = False
+                self._warned = False
                 return
             except sqlite3.OperationalError as failure:
                 waited = self._clock() - begun
                 if not _is_locked(failure) or waited >= BUSY_SECONDS:
                     raise
-                if not self._told:
+                if not self._warned:
                     log.warning("another program has locked %s; rounds wait up to %g s", self.path, BUSY_SECONDS)
-                self._told = True
+                self._warned = True
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[sqlite3.Cursor]:
-        """One transaction, on the disk when it is left."""
+        """One transaction, which is durable when the context ends."""
         cursor = self._connection.cursor()
         try:
             self._begin(cursor)
@@ -228,15 +223,13 @@ class RunStore:
                 cursor.execute("ROLLBACK")
             if not isinstance(failure, sqlite3.Error):
                 raise
+            why, remedy = str(failure), "check the disk"
             if _is_locked(failure):
-                raise RunFileError(
-                    f"cannot store the run in {self.path}: another program has had it locked for "
-                    f"{BUSY_SECONDS:g} s; what was stored before is untouched: end that program, and start the "
-                    "coordinator again to go on"
-                ) from failure
+                why = f"another program has had it locked for {BUSY_SECONDS:g} s"
+                remedy = "end that program"
             raise RunFileError(
-                f"cannot store the run in {self.path}: {failure}; what was stored before is untouched: "
-                "see to the disk, and start the coordinator again to go on"
+                f"cannot store the run in {self.path}: {why}; what was stored before is untouched: {remedy}, and "
+                "start the coordinator again to resume the run"
             ) from failure
         finally:
             cursor.close()
@@ -245,16 +238,16 @@ class RunStore:
 def create_store(
     path: Path, specification: RunSpecification, *, run_id: str, checkpoint_interval: int = KEEP_EVERY
 ) -> RunStore:
-    """A new run, which must not have a file yet; the file appears whole or not at all.
+    """Creates the store of a new run, whole or not at all.
 
     Args:
-        path: of the file.
+        path: of the file, which must not exist.
         specification: of the run.
         run_id: its name.
-        checkpoint_interval: of so many rounds one basis is kept for good, beside the newest.
+        checkpoint_interval: every basis whose round is a multiple of it is kept.
 
     Raises:
-        RunFileError: there is a file, or none can be made.
+        RunFileError: the file exists, or cannot be created.
     """
     lock = StoreLock(path)
     if path.exists():
@@ -276,13 +269,13 @@ def create_store(
 
 
 def open_store(path: Path, *, checkpoint_interval: int = KEEP_EVERY, reopen: bool = False) -> RunStore:
-    """A run that was stored before, checked as a whole.
+    """Opens the store of a run to resume it, after a check of the whole file.
 
     Args:
         path: of the file.
-        checkpoint_interval: of so many rounds one basis is kept for good, beside the newest.
-        reopen: whether the last round of a run that did all its rounds is taken back, so that agents that were
-            killed before they had written their files can take part in it again.
+        checkpoint_interval: every basis whose round is a multiple of it is kept.
+        reopen: whether to remove the last round of a run that has done all its rounds, so that agents that were
+            killed before they had written their files can repeat it.
 
     Raises:
         RunFileError: it is damaged, of a newer version, over, served by another coordinator, or cannot be written.
@@ -311,7 +304,7 @@ def open_store(path: Path, *, checkpoint_interval: int = KEEP_EVERY, reopen: boo
 
 
 def _reopen(path: Path, rounds: int) -> None:
-    """Takes the last round back, and that the run is over. What the round follows from is kept."""
+    """Keeps `rounds` rounds and the basis after them, and removes the end of the run."""
     connection = _connect(path)
     try:
         cursor = connection.cursor()
@@ -329,15 +322,15 @@ def _take_back(cursor: sqlite3.Cursor, rounds: int) -> None:
 
 
 def _fresh_files(path: Path) -> tuple[Path, Path]:
-    """What a file is called until it is whole, and what SQLite puts beside it."""
+    """The name of a file until it is complete, and of its rollback journal."""
     return path.with_name(f".{path.name}.new"), path.with_name(f".{path.name}.new-journal")
 
 
 def _make_file(path: Path, run_id: str, specification: RunSpecification) -> None:
-    fresh, journal = _fresh_files(path)
-    fresh.unlink(missing_ok=True)
-    journal.unlink(missing_ok=True)
-    # What SQLite puts beside it has the same mode.
+    fresh = _fresh_files(path)[0]
+    for name in _fresh_files(path):
+        name.unlink(missing_ok=True)
+    # SQLite gives its other files the same mode.
     os.close(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
     connection = sqlite3.connect(fresh, isolation_level=None)
     try:
@@ -350,7 +343,7 @@ def _make_file(path: Path, run_id: str, specification: RunSpecification) -> None
         connection.execute(f"PRAGMA application_id = {APPLICATION}")
         cursor = connection.cursor()
         values = (1, run_id, time.time(), to_toml(specification), specification.digest(), 0, None, None)
-        _put(cursor, "run", *values, anew=True)
+        _put(cursor, "run", *values)
         cursor.execute("COMMIT")
     finally:
         connection.close()
@@ -359,7 +352,7 @@ def _make_file(path: Path, run_id: str, specification: RunSpecification) -> None
 
 
 def _page_bytes(specification: RunSpecification) -> int:
-    """A basis is written, checked and pruned page by page: large ones take large pages."""
+    """Large bases take large pages, because SQLite writes, checks and frees page by page."""
     basis_bytes = 8 * specification.feature_dim * specification.rank
     return _LARGE_PAGE if basis_bytes >= _LARGE_BASIS else _PAGE
 
@@ -380,9 +373,9 @@ def _connect(path: Path) -> sqlite3.Connection:
 
 
 def _keep_to_owner(path: Path) -> None:
-    """Takes from others the right to read a file that an earlier version has made."""
+    """Removes other users' permissions on a file that an earlier version has created."""
     for name in (path, path.with_name(f"{path.name}-wal"), path.with_name(f"{path.name}-shm")):
-        with contextlib.suppress(OSError):  # it is not there, or is another user's
+        with contextlib.suppress(OSError):  # it does not exist, or belongs to another user
             name.chmod(stat.S_IMODE(name.stat().st_mode) & 0o700)
 
 
@@ -400,11 +393,10 @@ def _storing(path: Path) -> Iterator[None]:
         ) from failure
 
 
-def _put(cursor: sqlite3.Cursor, table: str, *values: Any, anew: bool = False) -> None:
-    """Puts a row in, with its seal; in the place of an older one unless it is `anew`."""
+def _put(cursor: sqlite3.Cursor, table: str, *values: Any) -> None:
+    """Inserts or replaces a row, with its seal."""
     marks = ", ".join("?" * (len(values) + 1))
-    verb = "INSERT" if anew else "INSERT OR REPLACE"
-    cursor.execute(f"{verb} INTO {table} VALUES ({marks})", (*values, seal(values)))
+    cursor.execute(f"INSERT OR REPLACE INTO {table} VALUES ({marks})", (*values, seal(values)))
 
 
 def _change_run(cursor: sqlite3.Cursor, **changes: Any) -> None:
@@ -417,12 +409,12 @@ def _change_run(cursor: sqlite3.Cursor, **changes: Any) -> None:
 
 
 def _real(value: float) -> float:
-    """As SQLite gives it back: it knows no −0."""
+    """The value as SQLite returns it: without −0."""
     return float(value) + 0.0
 
 
 def _sync_folder(folder: Path) -> None:
-    """So that the file's name, too, survives a power cut."""
+    """Makes the file's name durable."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -431,14 +423,14 @@ def _sync_folder(folder: Path) -> None:
 
 
 def _fresh(contributors: Mapping[str, int], number: int) -> Set[str] | None:
-    """The names, where all their gradients are of round `number`."""
-    if isinstance(contributors, SameRound):
+    """The names if all their gradients are of round `number`, else None."""
+    if isinstance(contributors, events.SameRound):
         return contributors.names if contributors.round == number else None
     return contributors.keys() if all(of == number for of in contributors.values()) else None
 
 
 def _contributors(contributors: Mapping[str, int], *, fresh: bool) -> str:
-    """The names; where one's gradient was not fresh, all with the rounds of their gradients."""
+    """JSON of the names; with the rounds of their gradients unless all are fresh."""
     return json.dumps(sorted(contributors)) if fresh else json.dumps(contributors, sort_keys=True)
 
 

@@ -1,4 +1,4 @@
-"""What operators see of a run: status, recent rounds, Prometheus metrics, OpenTelemetry spans.
+"""What operators see of a run: status, Prometheus metrics, OpenTelemetry spans.
 
 Nothing here changes a run. Begin with `run_status`.
 """

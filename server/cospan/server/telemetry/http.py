@@ -1,6 +1,6 @@
-"""Serves `/metrics` and `/healthz` over HTTP, from a thread of its own: a scrape never holds a round up.
+"""Serves `/metrics` and `/healthz` over HTTP from a thread of its own, so that a scrape never delays a round.
 
-Beyond loopback it is as guarded as the run: with certificates a peer must show one that may look on.
+With TLS a client needs the certificate of an observer or an administrator.
 """
 
 import asyncio
@@ -9,15 +9,16 @@ import logging
 import ssl
 import threading
 from collections.abc import Callable, Collection
+from dataclasses import replace
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 from cospan.server.admission.file_limits import small_connections
-from cospan.server.net.binding import resolved
+from cospan.server.net.binding import cannot_listen, resolved
 from cospan.server.net.http_server import Answer, PlainHttpServer, RefusedError, Request
 from cospan.wire.address import parse_host
-from cospan.wire.errors import AdminRequiredError, IdentityMismatchError, InvalidValueError
+from cospan.wire.errors import AdminRequiredError, IdentityMismatchError
 from cospan.wire.security.certificate import uris_of_der
 from cospan.wire.security.identity import Right, of_certificate
 from cospan.wire.security.tls import TlsFiles, TlsSource
@@ -25,7 +26,7 @@ from cospan.wire.security.tls import TlsFiles, TlsSource
 log = logging.getLogger(__name__)
 
 
-class MetricsServer:
+class MetricsServer(PlainHttpServer):
     """A small HTTP server beside a coordinator or a relay.
 
     with MetricsServer(registry, healthy, host="127.0.0.1", port=9464) as server:
@@ -42,59 +43,47 @@ class MetricsServer:
         tls: TlsFiles | None = None,
         names: Collection[str] | None = None,
     ) -> None:
-        """Listens; nothing is answered before it is entered.
+        """Listens; requests are answered once it is entered.
 
         Args:
             registry: the metrics.
-            health: says what is wrong, in a few words; nothing where all is well. Called from other threads.
-            host: address to listen on; of a name with several addresses the first.
-            port: to listen on; 0 for any that is free.
-            tls: certificate, key and authority: a peer must then show a certificate of an observer or an
-                administrator. None for plain HTTP.
-            names: what the Host of a request may be; None for any.
+            health: gives the problem in a few words, empty if there is none; called from other threads.
+            host: address, or a name, of whose addresses the first is used.
+            port: TCP port; 0 for any free one.
+            tls: certificate, key and authority for mutual TLS; None for plain HTTP.
+            names: allowed Host names; None for any.
 
         Raises:
-            InvalidValueError: the address is none, or cannot be bound; the text says why.
+            InvalidValueError: the address is invalid, or cannot be bound.
         """
         contexts = None if tls is None else _Contexts(TlsSource(tls))
         self._registry, self._health = registry, health
         self._checking: asyncio.Future[str] | None = None
         address = parse_host(host, port)
+        place, tls_context = resolved(address, "--metrics")[0], contexts or (lambda: None)
+        most = small_connections()
         try:
-            place = resolved(address, "--metrics")[0]
-            self._server = PlainHttpServer(
-                place.host,
-                place.port,
-                self._answer,
-                name="metrics",
-                most=small_connections(),
-                names=names,
-                tls=contexts or (lambda: None),
+            super().__init__(
+                place.host, place.port, self._answer, name="metrics", most=most, names=names, tls=tls_context
             )
         except OSError as failure:
-            raise InvalidValueError(
-                f"cannot serve metrics on {address}: {failure.strerror or failure}; choose another address with "
-                "--metrics"
-            ) from failure
-        self._host, self._scheme = host, "http" if tls is None else "https"
+            raise cannot_listen(address, failure, "--metrics") from failure
+        self._address = replace(address, port=self.port)
+        self._scheme = "http" if tls is None else "https"
 
     @property
     def address(self) -> str:
-        """Where the metrics are, as a URL; the real port, where 0 was asked for."""
-        host = f"[{self._host}]" if ":" in self._host else self._host
-        return f"{self._scheme}://{host}:{self._server.port}/metrics"
+        """URL of the metrics, with the actual port."""
+        return f"{self._scheme}://{self._address}/metrics"
 
     def __enter__(self) -> "MetricsServer":
-        self._server.__enter__()
+        super().__enter__()
         log.info("metrics are on %s", self.address)
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._server.__exit__()
-
     async def _answer(self, request: Request) -> Answer:
         """Answers `/metrics` and `/healthz`."""
-        _check_may_look(request)
+        _check_observer(request)
         match request.path:
             case "/metrics":
                 return Answer(200, generate_latest(self._registry), CONTENT_TYPE_LATEST)
@@ -105,11 +94,11 @@ class MetricsServer:
                 return Answer(404, b"there are /metrics and /healthz\n")
 
     async def _problem(self) -> str:
-        """What is wrong; who asks while it is being found out is told the same, so one thread is enough."""
+        """The result of the health check; requests during a check share its result, so one thread is enough."""
         if self._checking is None:
             loop = asyncio.get_running_loop()
             checking = self._checking = loop.create_future()
-            # A daemon, so that the end does not wait for it: it may wait for the loop that ends this server.
+            # A daemon: it may wait for the event loop that ends this server, so the end must not wait for it.
             threading.Thread(target=self._check, args=(loop, checking), name="health", daemon=True).start()
         return await asyncio.shield(self._checking)
 
@@ -128,11 +117,11 @@ class MetricsServer:
             checking.set_result(problem)
 
 
-def _check_may_look(request: Request) -> None:
-    """Sees to it that the peer may look on.
+def _check_observer(request: Request) -> None:
+    """Checks that the client may observe the run.
 
     Raises:
-        RefusedError: its certificate is malformed, or not that of an observer or an administrator.
+        RefusedError: its certificate is malformed, or of neither an observer nor an administrator.
     """
     if request.certificate is None:
         return
@@ -143,7 +132,7 @@ def _check_may_look(request: Request) -> None:
 
 
 class _Contexts:
-    """What new connections are secured with: by the certificate that is on disk now."""
+    """The TLS context of new connections, with the newest certificate on disk."""
 
     def __init__(self, source: TlsSource) -> None:
         self._source, self._material = source, source.material
@@ -155,7 +144,7 @@ class _Contexts:
             try:
                 self._context = _context_of(self._source)
             except (OSError, ssl.SSLError) as failure:
-                log.warning("the former certificate stays in use for metrics: %s", failure)
+                log.warning("the metrics server keeps its former certificate: %s", failure)
             else:
                 self._material = self._source.material
         return self._context

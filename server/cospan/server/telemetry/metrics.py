@@ -1,6 +1,6 @@
-"""A run as Prometheus' metrics: read from the state when somebody scrapes, and from what `Counters` has counted.
+"""The Prometheus metrics of a run, computed at each scrape from the machine's state and from `Counters`.
 
-The number of time series is bounded: no label holds the name of an agent, but for the few that are waited for.
+The number of time series is bounded: agent ids are labels only for the few agents that have been silent longest.
 Needs prometheus_client (`cospan[metrics]`).
 """
 
@@ -8,7 +8,7 @@ import heapq
 import importlib.metadata
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias, runtime_checkable
+from typing import TypeAlias
 
 from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
@@ -16,64 +16,39 @@ from prometheus_client.registry import Collector
 
 from cospan.server.admission.interceptor import AdmissionInterceptor
 from cospan.server.machine.state import CoordinatorState
-from cospan.server.runtime.streams import Streams
-from cospan.server.telemetry.counters import ROUND_SECONDS, Counters, CounterSource
+from cospan.server.runtime.agent_engine import AgentEngine
+from cospan.server.telemetry.counters import ROUND_SECONDS, Counters
 from cospan.wire.errors import REASONS
 from cospan.wire.messages import AgentPhase, Disposition, RoundReport, RunPhase
 
 MOST_NAMED = 20
-"""So many agents at most have a time series of their own at a time: those that are waited for the longest."""
+"""Most agents with a time series of their own: the awaited ones that have been silent longest."""
 UNREAD = "UNREAD"
-"""The one reason that nobody is told, and so is in no table of errors: a peer that does not read."""
+"""Reason of a stream that ended because its peer does not read; no peer receives it, so `REASONS` lacks it."""
 _EVENTS = {
     "agent-joined": ("cospan_joins", "Agents that have joined the run."),
     "agent-lost": ("cospan_disconnects", "Agents whose stream broke."),
     "agent-back": ("cospan_reconnects", "Agents that came back after their stream broke."),
     "gradients-left-out": ("cospan_gradients_left_out", "Gradients that a round's arithmetic failed with."),
-    "agent-gone": ("cospan_departures", "Agents that left, or were given up."),
+    "agent-gone": ("cospan_departures", "Agents that left, or were dropped."),
 }
 
-_Family: TypeAlias = CounterMetricFamily | GaugeMetricFamily | HistogramMetricFamily
-
-
-@runtime_checkable
-class MetricsSource(CounterSource, Protocol):
-    """What can be scraped: a coordinator's engine, or a relay's."""
-
-    @property
-    def streams(self) -> Streams:
-        """Those that are open, and what was sent through all of them."""
-        ...
-
-    @property
-    def state(self) -> CoordinatorState:
-        """What the machine knows; a frozen value."""
-        ...
-
-    def now(self) -> float:
-        """The time on the machine's clock, in seconds."""
-        ...
+_Simple: TypeAlias = CounterMetricFamily | GaugeMetricFamily
+_Family: TypeAlias = _Simple | HistogramMetricFamily
 
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """What is scraped.
+    """A coordinator or relay whose metrics are collected; a relay does not close rounds itself."""
 
-    Attributes:
-        engine: of the coordinator, or of the relay.
-        door: who may come in there.
-        counts: what has happened since the process began.
-        closes_rounds: whether it closes rounds itself; a relay does not.
-    """
-
-    engine: MetricsSource
+    engine: AgentEngine
     door: AdmissionInterceptor
     counts: Counters
     closes_rounds: bool = True
 
 
 def registry_of(subject: Subject) -> CollectorRegistry:
-    """All metrics of one coordinator or relay, and those of its process."""
+    """The metrics of one coordinator or relay, and of its process."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(RunCollector(subject))
     ProcessCollector(registry=registry)
@@ -81,71 +56,67 @@ def registry_of(subject: Subject) -> CollectorRegistry:
 
 
 class RunCollector(Collector):
-    """The metrics of a run, made anew at every scrape from one frozen state."""
+    """Computes the metrics of a run at every scrape from one frozen state."""
 
     def __init__(self, subject: Subject) -> None:
         self._subject = subject
 
     def collect(self) -> Iterator[_Family]:
-        """Every metric with its present values."""
+        """Every metric with its current value."""
         subject = self._subject
         state, now = subject.engine.state, subject.engine.now()
         yield from _of_state(state, now)
         yield from _of_fleet(state, now)
-        yield from _of_events(subject.counts)
+        for kind, (name, text) in _EVENTS.items():
+            yield CounterMetricFamily(name, text, value=subject.counts.notes.get(kind, 0))
         yield from _of_traffic(subject)
         if subject.closes_rounds:
             yield from _of_rounds(subject.counts)
 
 
 def _of_state(state: CoordinatorState, now: float) -> Iterator[_Family]:
-    """Where the run stands."""
-    spec = state.specification
-    info = GaugeMetricFamily(
-        "cospan_run_info", "The run that is served; always 1.", labels=("run_id", "workload", "version")
-    )
-    info.add_metric((state.config.run_id, spec.workload, importlib.metadata.version("cospan")), 1.0)
+    """Phase and progress of the run."""
+    spec, config = state.specification, state.config
+    info = GaugeMetricFamily("cospan_run_info", "The run; always 1.", labels=("run_id", "workload", "version"))
+    info.add_metric((config.run_id, spec.workload, importlib.metadata.version("cospan")), 1.0)
     yield info
-    phases = GaugeMetricFamily("cospan_run_phase", "1 for the phase that the run is in, else 0.", labels=("phase",))
-    for phase in RunPhase:
-        phases.add_metric((phase.value,), float(state.phase is phase))
-    yield phases
-    yield _gauge(
-        "cospan_phase_seconds", "How long the run has been in its phase.", max(0.0, now - state.phase_since)
+    yield _labelled(
+        GaugeMetricFamily("cospan_run_phase", "1 for the phase that the run is in, else 0.", labels=("phase",)),
+        ((phase.value, float(state.phase is phase)) for phase in RunPhase),
     )
-    yield _gauge("cospan_round", "The open round; so many rounds have closed.", state.round)
+    since = max(0.0, now - state.phase_since)
+    yield GaugeMetricFamily("cospan_phase_seconds", "How long the run has been in its phase.", since)
+    yield GaugeMetricFamily("cospan_round", "The open round, and the number of closed rounds.", state.round)
     durable = state.durability.durable_round
-    yield _gauge("cospan_durable_round", "Rounds that are stored: every one below this.", durable)
-    yield _gauge("cospan_rounds_planned", "How many rounds there are to be; 0 for no end.", spec.rounds)
-    yield _gauge(
-        "cospan_incarnation", "How often a coordinator was started for this run.", state.config.incarnation
-    )
+    yield GaugeMetricFamily("cospan_durable_round", "Rounds that are stored: every one below this.", durable)
+    yield GaugeMetricFamily("cospan_rounds_planned", "Rounds of the whole run; 0 for no end.", spec.rounds)
+    text = "Number of coordinator processes that have served this run."
+    yield GaugeMetricFamily("cospan_incarnation", text, config.incarnation)
 
 
 def _of_fleet(state: CoordinatorState, now: float) -> Iterator[_Family]:
-    """Who is here, who is gone, who is waited for."""
-    agents = GaugeMetricFamily("cospan_agents", "Agents of the run, by where they stand.", labels=("phase",))
-    for phase in (AgentPhase.CONNECTED, AgentPhase.LOST):
-        here = sum(len(each.agent_ids) for each in state.members.sessions.values() if each.phase is phase)
-        agents.add_metric((phase.value,), here)
-    agents.add_metric((AgentPhase.GONE.value,), len(state.members.departures))
-    yield agents
-    yield _gauge("cospan_agents_expected", "How many agents the first round waits for.", state.specification.agents)
-    yield _gauge("cospan_sessions", "Agent processes in the run, a group being one.", len(state.members.sessions))
-    awaited = state.open_round.awaited
-    yield _gauge("cospan_waiting_for_agents", "Agents whose gradient the open round lacks.", len(awaited))
-    silent = GaugeMetricFamily(
-        "cospan_waiting_for_agent_silent_seconds",
-        f"Silence of those that are waited for; the {MOST_NAMED} longest, a group by its first name.",
-        labels=("agent",),
+    """Agents that are present, gone and awaited."""
+    members, awaited = state.members, state.open_round.awaited
+    agents = {phase.value: 0 for phase in (AgentPhase.CONNECTED, AgentPhase.LOST)}
+    for session in members.sessions.values():
+        agents[session.phase.value] += len(session.agent_ids)
+    agents[AgentPhase.GONE.value] = len(members.departures)
+    yield _labelled(
+        GaugeMetricFamily("cospan_agents", "Agents of the run, by phase.", labels=("phase",)), agents.items()
     )
-    for seconds, agent in longest_silent(state, now):
-        silent.add_metric((agent,), seconds)
-    yield silent
+    expected = state.specification.agents
+    yield GaugeMetricFamily("cospan_agents_expected", "Agents that the first round waits for.", expected)
+    text = "Agent processes in the run; a group is one."
+    yield GaugeMetricFamily("cospan_sessions", text, len(members.sessions))
+    text = "Agents whose gradient the open round lacks."
+    yield GaugeMetricFamily("cospan_waiting_for_agents", text, len(awaited))
+    text = f"Silence of awaited agents; the {MOST_NAMED} longest, a group by its first name."
+    silent = GaugeMetricFamily("cospan_waiting_for_agent_silent_seconds", text, labels=("agent",))
+    yield _labelled(silent, ((agent, seconds) for seconds, agent in longest_silent(state, now)))
 
 
 def longest_silent(state: CoordinatorState, now: float, most: int = MOST_NAMED) -> list[tuple[float, str]]:
-    """Seconds of silence and name of those that the open round waits for, the longest first; a group has one."""
+    """Seconds of silence and first agent id of the awaited blocks that have been silent longest, descending."""
     found = []
     for block in state.open_round.awaited.blocks:
         session = state.members.sessions.get(state.members.hosts.get(block[0], ""))
@@ -154,43 +125,31 @@ def longest_silent(state: CoordinatorState, now: float, most: int = MOST_NAMED) 
     return heapq.nlargest(most, found)
 
 
-def _of_events(counts: Counters) -> Iterator[_Family]:
-    """What has happened to the fleet since the process began."""
-    for kind, (name, text) in _EVENTS.items():
-        yield CounterMetricFamily(name, text, value=counts.notes.get(kind, 0))
-
-
 def _of_traffic(subject: Subject) -> Iterator[_Family]:
-    """Streams, bytes, and what was turned away."""
-    streams = subject.engine.streams
-    yield _gauge("cospan_streams", "Open streams of agent processes.", len(streams))
-    received = subject.door.received_bytes
-    yield CounterMetricFamily("cospan_received_bytes", "Bytes of messages that agents have sent.", value=received)
-    yield CounterMetricFamily("cospan_sent_bytes", "Bytes of messages to agents.", value=streams.sent_bytes)
-    late = CounterMetricFamily(
-        "cospan_gradients_rejected", "Gradients that did not count, by why.", labels=("reason",)
+    """Streams, bytes, and what was rejected."""
+    streams, door = subject.engine.streams, subject.door
+    yield GaugeMetricFamily("cospan_streams", "Open streams of agent processes.", len(streams))
+    yield CounterMetricFamily("cospan_received_bytes", "Bytes of messages from agents.", door.received_bytes)
+    yield CounterMetricFamily("cospan_sent_bytes", "Bytes of messages to agents.", streams.sent_bytes)
+    text = "Gradients that did not count, by reason."
+    yield _labelled(
+        CounterMetricFamily("cospan_gradients_rejected", text, labels=("reason",)),
+        ((disposition.value, streams.receipts[disposition]) for disposition in Disposition),
     )
-    for disposition in Disposition:
-        late.add_metric((disposition.value,), streams.receipts[disposition])
-    yield late
-    refused = CounterMetricFamily(
-        "cospan_rejected_requests",
-        "Calls and streams that were refused or cut off, by the reason of the error.",
-        labels=("reason",),
+    text = "Calls and streams that were rejected or ended, by the reason of the error."
+    yield _labelled(
+        CounterMetricFamily("cospan_rejected_requests", text, labels=("reason",)),
+        ((reason, door.refused.get(reason, 0)) for reason in (*REASONS, UNREAD)),
     )
-    for reason in (*REASONS, UNREAD):
-        refused.add_metric((reason,), subject.door.refused.get(reason, 0))
-    yield refused
 
 
 def _of_rounds(counts: Counters) -> Iterator[_Family]:
-    """The rounds that have closed since the process began, and the newest of them."""
-    yield CounterMetricFamily("cospan_rounds", "Rounds that this process has closed.", value=counts.rounds)
-    yield CounterMetricFamily("cospan_contributions", "Gradients of agents in them.", value=counts.contributions)
-    yield CounterMetricFamily(
-        "cospan_missed_contributions", "Agents that a round closed without.", value=counts.absences
-    )
-    yield CounterMetricFamily("cospan_outliers", "Gradients far from those of the others.", value=counts.outliers)
+    """The rounds that this process has closed, and the newest of them."""
+    yield CounterMetricFamily("cospan_rounds", "Rounds that this process has closed.", counts.rounds)
+    yield CounterMetricFamily("cospan_contributions", "Gradients of agents in them.", counts.contributions)
+    text = "Agents that a round closed without."
+    yield CounterMetricFamily("cospan_missed_contributions", text, counts.missed_contributions)
+    yield CounterMetricFamily("cospan_outliers", "Gradients far from those of the others.", counts.outliers)
     duration = HistogramMetricFamily("cospan_round_duration_seconds", "How long rounds take, from basis to basis.")
     duration.add_metric((), list(_cumulated(counts.by_duration)), sum_value=counts.seconds)
     yield duration
@@ -205,18 +164,19 @@ def _cumulated(by_duration: Iterable[int]) -> Iterator[tuple[str, float]]:
 
 
 def _of_newest(report: RoundReport | None) -> Iterator[_Family]:
-    """Numbers of the round that closed last; there are none before one has."""
-    contributors = _gauge("cospan_round_contributors", "Agents whose gradients the newest closed round had.")
-    movement = _gauge("cospan_basis_movement", "By how much the newest closed round turned the subspace, 0 to 1.")
-    error = _gauge("cospan_basis_orthonormality_error", "Largest entry of |BᵀB − I| after it.")
-    if report is not None:
-        contributors.add_metric((), report.contributors)
-        movement.add_metric((), report.basis_movement)
-        error.add_metric((), report.orthonormality_error)
-    yield contributors
-    yield movement
-    yield error
+    """Metrics of the newest closed round; without a value before the first."""
+    for name, text, field in (
+        ("cospan_round_contributors", "Agents whose gradients the newest closed round counted.", "contributors"),
+        ("cospan_basis_movement", "Movement of the subspace in the newest closed round, 0 to 1.", "basis_movement"),
+        ("cospan_basis_orthonormality_error", "Largest entry of |BᵀB − I| after it.", "orthonormality_error"),
+    ):
+        yield GaugeMetricFamily(name, text, value=None if report is None else getattr(report, field))
 
 
-def _gauge(name: str, text: str, value: float | None = None) -> GaugeMetricFamily:
-    return GaugeMetricFamily(name, text, value=value)
+def _labelled(
+    family: GaugeMetricFamily | CounterMetricFamily, values: Iterable[tuple[str, float]]
+) -> GaugeMetricFamily | CounterMetricFamily:
+    """The family with one time series for each (label, value)."""
+    for label, value in values:
+        family.add_metric((label,), value)
+    return family

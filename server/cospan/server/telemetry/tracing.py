@@ -1,7 +1,7 @@
-"""A span for every round, for OpenTelemetry: how long it took, who was in it, whom it waited for.
+"""An OpenTelemetry span for every round: its duration, its contributors, and the agents it waited for.
 
-Needs opentelemetry (`cospan[otel]`). Rounds are short and many: each is a trace of its own that links to the one
-before, and a collector may sample them as it likes.
+Needs opentelemetry (`cospan[otel]`). Each round is a trace of its own that links to the one before, so that a
+collector can sample rounds.
 """
 
 import asyncio
@@ -15,34 +15,31 @@ from cospan.server.machine.events import ReportRound
 from cospan.server.runtime.engine import Engine
 
 LOOK_SECONDS = 0.05
-"""So often it is looked whom the open round waits for."""
+"""Interval at which the awaited agents are sampled."""
 _MOST_NAMED = 20
 
 
 class RoundTracer:
-    """Makes the spans of one engine's rounds."""
+    """Creates the spans of one engine's rounds."""
 
     def __init__(self, engine: Engine, tracer: Tracer) -> None:
-        """Listens to the engine from now on."""
         self._engine, self._tracer = engine, tracer
         self._before: SpanContext | None = None
         self._awaited: dict[int, tuple[str, ...]] = {}
-        """By the rounds that nobody has been told of yet: they may be stored a few rounds later."""
+        """Round → agents it waited for; rounds are reported once stored, which may be a few rounds later."""
         engine.on_round.append(self._on_round)
 
     async def keep_looking(self) -> None:
-        """Looks whom the open round waits for, until it is cancelled."""
+        """Samples the awaited agents of the open round until it is cancelled."""
         while True:
             self.look()
             await asyncio.sleep(LOOK_SECONDS)
 
     def look(self) -> None:
-        """Remembers whom the open round waits for now; of agents that come together, the first."""
+        """Records the agents that the open round waits for now; a group by its first name."""
         state = self._engine.state
         current = state.open_round
-        if (
-            current.counted and current.awaited
-        ):  # before the first gradient every agent is awaited, which says nothing
+        if current.counted and current.awaited:  # before the first gradient every agent is awaited
             named = heapq.nsmallest(_MOST_NAMED, (block[0] for block in current.awaited.blocks))
             self._awaited[state.round] = tuple(named)
 
@@ -61,7 +58,7 @@ class RoundTracer:
             "cospan.departed": report.departed_agent_ids[:_MOST_NAMED],
             "cospan.basis_movement": report.basis_movement,
         }
-        end = time.time_ns() - round((self._engine.now() - command.closed) * 1e9)  # it was stored meanwhile
+        end = time.time_ns() - round((self._engine.now() - command.closed) * 1e9)  # storing it took time
         span = self._tracer.start_span(
             "cospan.round",
             attributes=attributes,

@@ -9,7 +9,7 @@ from runs import run
 
 from cospan.server.admission import interceptor
 from cospan.server.admission.interceptor import AdmissionInterceptor
-from cospan.server.admission.peer_limits import Kind, quota_of_all, quota_of_peer
+from cospan.server.admission.peer_limits import Kind, limit_of_all, limit_of_peer
 from cospan.wire.errors import InvalidMessageError, RateLimitedError, TooManyStreamsError
 from cospan.wire.security.identity import Identity, of_certificate, without_certificate
 
@@ -45,7 +45,7 @@ def agent(name: str) -> Identity:
 
 def test_one_peer_that_has_its_share_does_not_keep_another_out() -> None:
     door = Door()
-    most = quota_of_peer(Kind.STREAM, 1).at_once
+    most = limit_of_peer(Kind.STREAM, 1).at_once
     for _ in range(most):
         door.keeper.joined(door.enter(agent("greedy")))
     with pytest.raises(TooManyStreamsError, match=f"cospan:agent:greedy has {most} Collaborate streams open"):
@@ -55,11 +55,9 @@ def test_one_peer_that_has_its_share_does_not_keep_another_out() -> None:
 
 def test_all_together_have_a_limit() -> None:
     door = Door()
-    for number in range(quota_of_all(Kind.WATCH, AGENTS).at_once):
+    for number in range(limit_of_all(Kind.WATCH, AGENTS).at_once):
         door.enter(host(number), Kind.WATCH)
-    with pytest.raises(
-        TooManyStreamsError, match="this run has 64 calls that go on watching open, and may have 64"
-    ):
+    with pytest.raises(TooManyStreamsError, match="this run has 64 calls that watch rounds open, and may have 64"):
         door.enter(host(999), Kind.WATCH)
     door.enter(host(999), Kind.LOOK)
 
@@ -87,14 +85,14 @@ def test_what_is_refused_takes_no_place() -> None:
 @pytest.mark.parametrize("joins", [True, False])
 def test_a_call_that_ends_gives_its_place_back(joins: bool) -> None:
     door = Door()
-    for _ in range(quota_of_peer(Kind.STREAM, AGENTS).at_once):
+    for _ in range(limit_of_peer(Kind.STREAM, AGENTS).at_once):
         door.clock.now += 1.0
         with suppress(InvalidMessageError), door.keeper.admitted(Kind.STREAM, host(1)) as entry:
             if joins:
                 door.keeper.joined(entry)
             raise InvalidMessageError("it says something wrong")
     door.clock.now += 100.0
-    most = quota_of_peer(Kind.STREAM, AGENTS)
+    most = limit_of_peer(Kind.STREAM, AGENTS)
     for _ in range(most.unjoined):
         door.enter(host(1))
     with pytest.raises(TooManyStreamsError, match="have not joined"):
@@ -102,13 +100,13 @@ def test_a_call_that_ends_gives_its_place_back(joins: bool) -> None:
 
 
 def test_whoever_opens_and_closes_too_often_has_to_wait() -> None:
-    door, quota = Door(), quota_of_peer(Kind.CALL, AGENTS)
-    for _ in range(int(quota.burst)):
+    door, limit = Door(), limit_of_peer(Kind.CALL, AGENTS)
+    for _ in range(int(limit.burst)):
         with door.keeper.admitted(Kind.CALL, host(1)):
             pass
     with pytest.raises(RateLimitedError):
         door.enter(host(1), Kind.CALL)
-    door.clock.now += 1.0 / quota.per_second
+    door.clock.now += 1.0 / limit.per_second
     with door.keeper.admitted(Kind.CALL, host(1)):
         pass
 

@@ -5,22 +5,22 @@ import pytest
 from cospan.server.admission.peer_limits import (
     Account,
     Kind,
-    Quota,
+    PeerLimit,
     closed,
     is_blank,
     joined,
+    limit_of_all,
+    limit_of_peer,
     most_connections,
     opened,
-    quota_of_all,
-    quota_of_peer,
 )
 from cospan.wire.errors import RateLimitedError, TooManyStreamsError
 
-SMALL = Quota(at_once=3, unjoined=2, burst=4.0, per_second=2.0)
+SMALL = PeerLimit(at_once=3, unjoined=2, burst=4.0, per_second=2.0)
 
 
-def open_one(account: Account, now: float = 0.0, quota: Quota = SMALL, kind: Kind = Kind.STREAM) -> Account:
-    return opened(account, kind, quota, now, "somebody")
+def open_one(account: Account, now: float = 0.0, limit: PeerLimit = SMALL, kind: Kind = Kind.STREAM) -> Account:
+    return opened(account, kind, limit, now, "somebody")
 
 
 def test_streams_at_once_are_counted_and_given_back() -> None:
@@ -77,24 +77,24 @@ def test_a_refusal_costs_nothing() -> None:
 @pytest.mark.parametrize("agents", [0, 1, 200])
 def test_an_honest_host_with_a_whole_fleet_never_meets_its_limits(kind: Kind, agents: int) -> None:
     """All agents at once, every stream broken and open anew, and each tries again once a second from then on."""
-    quota, account, now = quota_of_peer(kind, agents), Account(), 0.0
+    limit, account, now = limit_of_peer(kind, agents), Account(), 0.0
     trying = agents if kind in (Kind.STREAM, Kind.CALL) else 4
     for _ in range(trying):
-        account = open_one(account, now, quota, kind)
+        account = open_one(account, now, limit, kind)
         account = joined(account) if kind is Kind.STREAM else account
     for _ in range(6):
         now += 1.0
         for _ in range(trying):
-            account = joined(open_one(account, now, quota, kind)) if kind is Kind.STREAM else account
+            account = joined(open_one(account, now, limit, kind)) if kind is Kind.STREAM else account
             account = closed(account, unjoined=False)
-            account = account if kind is Kind.STREAM else open_one(account, now, quota, kind)
+            account = account if kind is Kind.STREAM else open_one(account, now, limit, kind)
     assert account.open == trying
 
 
 @pytest.mark.parametrize("kind", Kind)
 @pytest.mark.parametrize("agents", [1, 200, 2**20])
 def test_all_together_may_have_more_than_one(kind: Kind, agents: int) -> None:
-    one, everybody = quota_of_peer(kind, agents), quota_of_all(kind, agents)
+    one, everybody = limit_of_peer(kind, agents), limit_of_all(kind, agents)
     assert everybody.at_once >= 1.5 * one.at_once
     assert everybody.unjoined >= 1.5 * one.unjoined
     assert most_connections(agents) > everybody.at_once
@@ -102,4 +102,4 @@ def test_all_together_may_have_more_than_one(kind: Kind, agents: int) -> None:
 
 def test_a_peer_of_one_agent_cannot_take_the_places_of_a_fleet() -> None:
     for kind in (Kind.STREAM, Kind.CALL):
-        assert quota_of_peer(kind, 1).at_once < quota_of_all(kind, 200).at_once / 5
+        assert limit_of_peer(kind, 1).at_once < limit_of_all(kind, 200).at_once / 5

@@ -31,5 +31,5 @@ def test_where_no_file_is_left_accepting_pauses_and_says_so_once(caplog: pytest.
 
     assert 2 <= asyncio.run(tried()) <= 11
     assert [one.getMessage() for one in caplog.records] == [
-        "test: no connection can be accepted: Too many open files; see ulimit -n"
+        "test: cannot accept connections: Too many open files; see ulimit -n"
     ]

@@ -54,7 +54,7 @@ def assert_refused(path: Path, text: str) -> None:
         (["ALTER TABLE rounds ADD COLUMN x AS (hex(zeroblob(9)))"], "it holds the table 'rounds', and a run has n"),
         (["ALTER TABLE run RENAME COLUMN created TO made"], "it holds the table 'run', and a run has none, or"),
         (["ANALYZE"], "it holds the table 'sqlite_stat1'"),
-        (["DROP TABLE seats"], "it lacks 'seats'"),
+        (["DROP TABLE site_claims"], "it lacks 'site_claims'"),
     ],
 )
 def test_a_file_that_holds_anything_but_our_tables_is_refused(

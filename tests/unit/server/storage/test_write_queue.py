@@ -231,8 +231,8 @@ class Stored:
                 self.engine.handle(
                     events.GradientArrived(f"token of {agent}", upload(number, agent, value=value + number))
                 )
-            assert self.engine._journal is not None
-            await self.engine._journal.flush()
+            assert self.engine._write_queue is not None
+            await self.engine._write_queue.flush()
 
 
 def test_every_round_is_on_the_disk_before_it_is_reported(tmp_path: Path) -> None:

@@ -340,7 +340,7 @@ def test_a_file_of_another_program_is_refused(tmp_path: Path) -> None:
 def test_a_file_of_a_newer_version_is_refused(tmp_path: Path) -> None:
     path = stored_run(tmp_path, 3)
     change(path, f"PRAGMA user_version = {reader.SCHEMA + 1}")
-    refused(path, "has format 2, and this version of Cospan knows 1; use the newer version")
+    refused(path, "has format 2, and this version of Cospan knows 1; use a newer one")
 
 
 def test_no_byte_can_change_unseen(tmp_path: Path) -> None:
@@ -369,13 +369,13 @@ def test_no_byte_can_change_unseen(tmp_path: Path) -> None:
         ("UPDATE bases SET basis = zeroblob(64) WHERE round = 2", "the basis after 2 rounds is not the one"),
         ("UPDATE bases SET row_squares = zeroblob(32) WHERE round = 4", "the basis after 4 rounds is not the one"),
         ("UPDATE sessions SET reconnects = 0", "a row of sessions is not the one"),
-        ("UPDATE seats SET site_index = 6", "a row of seats is not the one"),
+        ("UPDATE site_claims SET site_index = 6", "a row of site_claims is not the one"),
         ("UPDATE departures SET round = 9", "a row of departures is not the one"),
         ("DELETE FROM rounds WHERE round = 1", "it has 3 rounds, and the last is round 3"),
         ("DELETE FROM bases WHERE round = 4", "the basis after its 4 rounds is missing"),
         ("DELETE FROM run", "it holds no run"),
         ("UPDATE run SET run_id = CAST(x'ff' AS TEXT)", "Could not decode to UTF-8"),
-        ("DROP TABLE seats", "it lacks .seats."),
+        ("DROP TABLE site_claims", "it lacks .site_claims."),
     ],
 )
 def test_a_changed_value_is_seen(tmp_path: Path, statement: str, text: str) -> None:

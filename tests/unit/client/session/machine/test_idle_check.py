@@ -7,7 +7,7 @@ from runs import LIVENESS, AgentDriver, join
 
 from cospan.client.session import machine as session
 from cospan.client.session.machine import Phase, idle_check
-from cospan.server.admission.peer_limits import Account, Kind, closed, opened, quota_of_all, quota_of_peer
+from cospan.server.admission.peer_limits import Account, Kind, closed, limit_of_all, limit_of_peer, opened
 from cospan.wire import errors
 from cospan.wire import messages as m
 
@@ -211,7 +211,7 @@ def test_the_questions_of_1000_agents_come_apart_and_within_what_one_host_may_as
     progress_timeout_seconds: float,
 ) -> None:
     agents, until = 1000, 40.0
-    quota, of_all = quota_of_peer(Kind.CALL, agents), quota_of_all(Kind.CALL, agents)
+    limit, of_all = limit_of_peer(Kind.CALL, agents), limit_of_all(Kind.CALL, agents)
     times: list[float] = []
     for number in range(agents):
         terms = idle_check.terms_of(progress_timeout_seconds, agents, number / agents)
@@ -222,7 +222,7 @@ def test_the_questions_of_1000_agents_come_apart_and_within_what_one_host_may_as
             hearing = idle_check.answered(idle_check.asked(hearing, terms, now), terms, now)
     account = everyone = Account()
     for now in sorted(times):
-        account = closed(opened(account, Kind.CALL, quota, now, "one host"), unjoined=False)
+        account = closed(opened(account, Kind.CALL, limit, now, "one host"), unjoined=False)
         everyone = closed(opened(everyone, Kind.CALL, of_all, now, "this run"), unjoined=False)
     assert len(times) / until <= 100.0
     assert max(Counter(map(int, times)).values()) <= 201

@@ -1,0 +1,60 @@
+"""The common part of a coordinator's and a relay's engine: streams of agents, recent rounds, notes and the end."""
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+
+from cospan.server.machine import events
+from cospan.server.machine.sessions import Session
+from cospan.server.machine.state import CoordinatorState
+from cospan.server.runtime.machine_loop import log_note, tell
+from cospan.server.runtime.recent_rounds import RecentRounds
+from cospan.server.runtime.streams import Stream, Streams
+
+
+class AgentEngine(ABC):
+    """Executes the commands that concern agents and observers."""
+
+    def __init__(self, first_round: int = 0) -> None:
+        """`first_round` is the open round."""
+        self.history = RecentRounds(first_round)
+        self.streams = Streams()
+        self.ended = asyncio.Event()
+        """Set at the end of the run, or of this process' part in it."""
+        self.end: events.EndRun | events.Suspend | None = None
+        self.on_note: list[Callable[[events.Note], None]] = []
+        self.on_round: list[Callable[[events.ReportRound], None]] = []
+        """Called for each closed and stored round; not in a relay."""
+
+    @property
+    @abstractmethod
+    def state(self) -> CoordinatorState:
+        """The agents and the open round; a frozen value."""
+
+    @abstractmethod
+    def now(self) -> float:
+        """The time on the machine's clock, in seconds."""
+
+    def open_stream(self) -> Stream:
+        """A new stream, not yet bound to a session."""
+        return self.streams.open()
+
+    def forget_stream(self, stream: Stream) -> None:
+        """Removes a stream that has ended."""
+        self.streams.forget(stream)
+
+    def _execute_for_agents(self, command: events.AgentCommand, sessions: Mapping[str, Session]) -> None:
+        match command:
+            case events.Send(token=token, message=message):
+                self.streams.send(sessions.get(token), message)
+            case events.Broadcast(message=message):
+                self.streams.broadcast(sessions.values(), message)
+            case events.CloseStream(stream=number, error=error):
+                self.streams.close(number, error)
+            case events.Note():
+                log_note(command)
+                tell(self.on_note, command)
+            case events.EndRun() | events.Suspend():
+                self.end = command
+                self.history.close()
+                self.ended.set()
