@@ -155,7 +155,7 @@ def test_a_group_goes_on_without_a_member_as_if_it_had_never_been(
     basis = np.linalg.qr(np.random.default_rng(1).normal(size=(features.dim, 2)))[0]
     group, whole = learner_of(workload, spec, place=1), learner_of(workload, spec)
     failed: list[tuple[str, int, str]] = []
-    group.on_failure.append(lambda agent, why: failed.append((agent.name, len(agent.trace.round), why)))
+    group.on_failure.append(lambda agent, why: failed.append((agent.name, len(agent.learning_curve.round), why)))
     for number in range(5):
         upload, _ = group.learn(number, basis), whole.learn(number, basis)
     ((who, rounds, why),) = failed
@@ -165,7 +165,7 @@ def test_a_group_goes_on_without_a_member_as_if_it_had_never_been(
     keep = [0, 2, 3, 4]
     np.testing.assert_allclose(group.weights, whole.weights[keep], rtol=1e-9, atol=1e-12)
     np.testing.assert_allclose(group.gains, whole.gains[keep], rtol=1e-12)
-    assert [value.shape for value in group.trace.value_error] == [(4,)] * 5
+    assert [value.shape for value in group.learning_curve.value_error] == [(4,)] * 5
     check_that_it_goes_on(group, learner_of(workload, spec), tmp_path)
 
 

@@ -69,11 +69,7 @@ class FileKind(Generic[L]):
     resume: Callable[[L, Path, str], str]
 
 
-ONE_AGENT: FileKind[SiteLearner] = FileKind(
-    contents=lambda learner, run_id: contents(learner, run_id=run_id),
-    load=lambda path: load_result(path, names=(*OWNED, *KEPT)),
-    resume=lambda learner, path, run_id: resume(learner, path, run_id=run_id),
-)
+ONE_AGENT: FileKind[SiteLearner] = FileKind(contents, partial(load_result, names=(*OWNED, *KEPT)), resume)
 
 
 class StateFile(Generic[L]):

@@ -88,7 +88,7 @@ class GroupLearner:
             for part, indices, start in zip(sites.parts, sites.indices, starts, strict=False)
         ]
         tried = sum(len(learner.weights) for block in self.blocks for learner in block.state.independent)
-        self.trace = LearningCurve[np.ndarray](most=most_rounds(3 * len(self.names) + tried))
+        self.learning_curve = LearningCurve[np.ndarray](most=most_rounds(3 * len(self.names) + tried))
         """Of all agents: (n,) a round, and (n, m) of independent TD."""
         self.last_round: int | None = None
         self.between_rounds = True
@@ -114,7 +114,7 @@ class GroupLearner:
         self.last_round, self.between_rounds = round_number, True
         independent_errors = np.concatenate([block.independent_errors() for block in self.blocks])
         td_errors = np.concatenate([outcome.mean_squared_error for outcome in outcomes])
-        self.trace.add(round_number, self.value_errors(), independent_errors, self.gains, td_errors)
+        self.learning_curve.add(round_number, self.value_errors(), independent_errors, self.gains, td_errors)
         bounded = np.concatenate([outcome.bounded for outcome in outcomes])
         counts = self.bounded_rounds.tolist()
         told = (self.names[place] for place in np.flatnonzero(bounded) if told_after(counts[place]))
@@ -176,7 +176,7 @@ class GroupLearner:
         self.names = tuple(self.names[place] for place in keep)
         self.indices = tuple(self.indices[place] for place in keep)
         self._first_rounds = [self._first_rounds[place] for place in keep if place < len(self._first_rounds)]
-        self.trace.select(keep)
+        self.learning_curve.select(keep)
         self.failures |= why
 
     def _starts(self) -> list[int]:
@@ -319,9 +319,9 @@ class AgentOfGroup:
         return learners[self._number] if learners else None
 
     @property
-    def trace(self) -> LearningCurve[float]:
+    def learning_curve(self) -> LearningCurve[float]:
         """One line a round."""
-        whole, place = self._group.trace, self._place
+        whole, place = self._group.learning_curve, self._place
         return LearningCurve(
             round=whole.round,
             value_error=[float(values[place]) for values in whole.value_error],

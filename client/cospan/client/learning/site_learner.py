@@ -71,7 +71,7 @@ class SiteLearner:
         self.gain = AveragedIterate(mean=np.zeros(1), power=specification.method.averaging_power)
         """Averaged iterates of η."""
         self.independent = IndependentTD.initial(d) if with_baseline else None
-        self.trace = LearningCurve[float]()
+        self.learning_curve = LearningCurve[float]()
         self._share_td_error = share_td_error
         self.bounded_rounds = 0
         """Rounds in which the ball of radius U has cut its head."""
@@ -121,7 +121,9 @@ class SiteLearner:
 
     def _record(self, round_number: int, mean_squared_td_error: float) -> None:
         errors = self._errors()
-        self.trace.add(round_number, float(errors[0]), errors[1:], float(self.gain.mean[0]), mean_squared_td_error)
+        self.learning_curve.add(
+            round_number, float(errors[0]), errors[1:], float(self.gain.mean[0]), mean_squared_td_error
+        )
 
     def _errors(self) -> Float[np.ndarray, " m1"]:
         """The relative value error of the averaged weights, and of each of independent TD's; nan where unknown."""
