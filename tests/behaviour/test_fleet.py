@@ -366,7 +366,7 @@ def test_sites_may_be_counted_when_the_first_agent_asks_for_one(known: bool) -> 
 def test_an_agent_brings_a_site_with_its_name_or_neither() -> None:
     with pytest.raises(errors.InvalidValueError, match="'pump' has no site"):
         Agent(RINGS, agent_id="pump")
-    with pytest.raises(errors.InvalidValueError, match="leave out the holder 'me'"):
+    with pytest.raises(errors.InvalidValueError, match="leave out the site claim 'me'"):
         Agent(RINGS, index=0, site_claim_id="me")
     with pytest.raises(errors.InvalidValueError, match="agent id 'a/b'"):
         Agent(RINGS, site_claim_id="a/b")

@@ -17,7 +17,7 @@ from cospan.experiments.plots.axes import finish, import_matplotlib, log_scale, 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-ADVICE = "no convergence.png: matplotlib is not installed; pip install 'cospan[plot]'"
+ADVICE = "no convergence.png: matplotlib is not installed; pip install '.[plot]'"
 _JOINT, _INDEPENDENT, _SUBSPACE, _MOVEMENT = "#0072B2", "#D55E00", "#009E73", "#A0A0A0"
 """Of the palette of Okabe and Ito, which colour-blind people can tell apart."""
 _MOST_POINTS = 1500

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
-from cospan.client.environment.plain_values import packed, unpacked
+from cospan.client.environment.group_rollout import joined_states, separate_states
+from cospan.client.environment.plain_values import SavedState
 from cospan.client.files.agent_result import AgentResult
 from cospan.client.files.curve_values import CURVE, curve_column, curve_values, loaded_curve
 from cospan.client.files.kept_gradients import KEPT
@@ -83,15 +84,11 @@ def _independent(learners: Sequence[IndependentTD]) -> dict[str, Any]:
     }
 
 
-def _saved_chains(group: GroupLearner) -> tuple[str, list[np.ndarray]] | None:
+def _saved_chains(group: GroupLearner) -> SavedState | None:
     """The saved state of the chains of all blocks; None where one cannot be saved."""
     if not group.between_rounds:
         return None
-    parts = [block.chains.saved() for block in group.blocks]
-    known = [part for part in parts if part is not None]
-    if len(known) < len(parts):
-        return None
-    return packed({"texts": [text for text, _ in known], "arrays": [arrays for _, arrays in known]})
+    return joined_states([block.chains.saved() for block in group.blocks])
 
 
 def load_group(path: Path, *, names: Collection[str] | None = None, most_bytes: int = MAX_BYTES) -> AgentResult:
@@ -160,16 +157,11 @@ def _drop_those_that_failed(group: GroupLearner, result: AgentResult) -> None:
         group.drop(dict.fromkeys(missing, "it had failed before its process was started again"))
 
 
-def _loaded_chains(result: AgentResult, blocks: int) -> list[tuple[str, list[np.ndarray]] | None]:
-    found = loaded_chain(result)
-    if found is None:
-        return [None] * blocks
+def _loaded_chains(result: AgentResult, blocks: int) -> Sequence[SavedState | None]:
     try:
-        state = unpacked(*found)
-        chains = list(zip(state["texts"], state["arrays"], strict=True))
+        return separate_states(loaded_chain(result), blocks)
     except (ValueError, LookupError, TypeError, RecursionError):
-        chains = []
-    return [*chains] if len(chains) == blocks else [None] * blocks
+        return [None] * blocks
 
 
 def _loaded_state(

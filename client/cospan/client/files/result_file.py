@@ -3,18 +3,17 @@
 import itertools
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, TypeAlias
 
 import numpy as np
 
+from cospan.client.environment.plain_values import SavedState
 from cospan.client.files.agent_result import AgentResult
 from cospan.client.files.curve_values import curve_values, loaded_curve
 from cospan.client.files.learner_values import learner_values, loaded_learner
-from cospan.client.learning.group_learner import GroupLearner
-from cospan.client.learning.learning_curve import LearningCurve
+from cospan.client.learning.group_learner import AgentOfGroup, GroupLearner
 from cospan.client.learning.site_learner import SiteLearner
 from cospan.core.learning.baselines import IndependentTD
-from cospan.core.learning.learner import LearnerState
 from cospan.core.learning.schedules import AveragedIterate
 from cospan.core.specification import RunSpecification
 from cospan.wire.errors import RunFileError
@@ -23,42 +22,8 @@ from cospan.wire.files.npz import MAX_BYTES, load_npz, save_npz
 FORMAT = "cospan-agent-2"
 
 
-@runtime_checkable
-class Learnt(Protocol):
-    """What a file is made of: a `SiteLearner`, or one agent of a group; see there."""
-
-    @property
-    def specification(self) -> RunSpecification: ...
-    @property
-    def name(self) -> str: ...
-    @property
-    def index(self) -> int: ...
-    @property
-    def label(self) -> str: ...
-    @property
-    def feature_fingerprint(self) -> str: ...
-    @property
-    def last_round(self) -> int | None: ...
-    @property
-    def state(self) -> LearnerState: ...
-    @property
-    def weights(self) -> AveragedIterate: ...
-    @property
-    def gain(self) -> AveragedIterate: ...
-    @property
-    def independent(self) -> IndependentTD | None: ...
-    @property
-    def learning_curve(self) -> LearningCurve[float]: ...
-    @property
-    def bounded_rounds(self) -> int: ...
-    @property
-    def reward_sum(self) -> float: ...
-    @property
-    def mean_reward(self) -> float: ...
-    def saved_chain(self) -> tuple[str, list[np.ndarray]] | None: ...
-    def value_error(self) -> float: ...
-    def gain_error(self) -> float: ...
-    def explained_share(self) -> float: ...
+Learnt: TypeAlias = SiteLearner | AgentOfGroup
+"""What an agent's file is made of."""
 
 
 def save_result(path: Path, learner: Learnt, *, run_id: str, durable: bool = True) -> None:
@@ -117,7 +82,7 @@ def shared_values(learner: Learnt | GroupLearner, run_id: str) -> dict[str, Any]
     }
 
 
-def chain_values(saved: tuple[str, list[np.ndarray]] | None) -> dict[str, Any]:
+def chain_values(saved: SavedState | None) -> dict[str, Any]:
     """The saved state of a chain by the names of a file; an empty text where there is none."""
     text, arrays = saved or ("", [])
     return {"chain_state": text, **{f"chain_array_{number}": array for number, array in enumerate(arrays)}}
@@ -228,7 +193,7 @@ def resume(learner: SiteLearner, path: Path, run_id: str) -> str:
     return learner.chain.go_on(state.steps, reward_sum, chain)
 
 
-def loaded_chain(result: AgentResult) -> tuple[str, list[np.ndarray]] | None:
+def loaded_chain(result: AgentResult) -> SavedState | None:
     """The saved state of the chain, or of the chains of a group; None where it was not saved."""
     text = result.text("chain_state")
     names = (f"chain_array_{number}" for number in itertools.count())

@@ -72,6 +72,11 @@ class LearningCurve(Generic[_V]):
         for column in self._columns()[1:]:
             column[:] = [values[places] for values in column]
 
+    def of_agent(self, place: int) -> "LearningCurve[float]":
+        """Of a group: the curve of the agent in this place."""
+        columns: dict[str, Any] = {name: [values[place] for values in getattr(self, name)] for name in COLUMNS}
+        return LearningCurve(round=self.round, every=self.every, **columns)
+
     def _thin(self) -> None:
         """Keeps fewer rounds where these are too many."""
         newest = len(self.round) - 1

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
+from cospan.client.environment.plain_values import SavedState
 from cospan.client.environment.rollout import Chain
 from cospan.client.learning.first_rounds import FirstRounds
 from cospan.client.learning.learning_curve import LearningCurve
@@ -157,7 +158,7 @@ class SiteLearner:
         """Of all steps so far."""
         return self.chain.reward_sum
 
-    def saved_chain(self) -> tuple[str, list[np.ndarray]] | None:
+    def saved_chain(self) -> SavedState | None:
         """The saved state of its chain; None where it cannot be saved."""
         return self.chain.saved()
 
