@@ -288,7 +288,7 @@ def test_chains_whose_state_is_not_plain_are_not_saved(caplog: pytest.LogCapture
     group = chain_group(replace(sites, chains=Broken()), names=("site-4", "site-5"), indices=(4, 5), seed=SEED)
     group.advance(3)
     assert group.saved() is None
-    assert "the environments of site-4 to site-5 cannot save their states" in caplog.text
+    assert "the environment state of site-4 to site-5 cannot be saved" in caplog.text
 
 
 # Learning ---------------------------------------------------------------------------------------------------------

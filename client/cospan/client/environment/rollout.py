@@ -18,7 +18,7 @@ from cospan.wire.errors import WorkloadBehaviourError
 
 log = logging.getLogger(__name__)
 
-CANNOT_SAVE = "the environment of %s cannot save its state (%s: %s); after a restart its chain starts over"
+CANNOT_SAVE = "the environment state of %s cannot be saved (%s: %s); after a restart the chain starts over"
 _NORM_SLACK = 1e-9
 _WATCHED_STEPS = 200
 """Steps in which every action is compared with the action space; later on one of each round is."""

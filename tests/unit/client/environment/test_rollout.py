@@ -350,6 +350,6 @@ def test_an_environment_that_cannot_save_is_asked_once(caplog: pytest.LogCapture
     assert walk.saved() is None
     assert walk.saved() is None
     assert [record.message for record in caplog.records] == [
-        "the environment of site-7 cannot save its state (TypeError: it has a builtins.object); started again, "
-        "its chain starts over"
+        "the environment state of site-7 cannot be saved (TypeError: it has a builtins.object); "
+        "after a restart the chain starts over"
     ]
