@@ -22,7 +22,7 @@ RUN /opt/venv/bin/python -m pip wheel --quiet --no-cache-dir --no-deps --wheel-d
  && /opt/venv/bin/python -m pip install --quiet --no-cache-dir "$(echo /tmp/wheel/*.whl)[metrics,dashboard]" \
  && /opt/venv/bin/python -m pip uninstall --quiet --yes pip setuptools \
  && find /opt/venv -type d \( -name tests -o -name __pycache__ \) -prune -exec rm -rf {} +
-# Last, so that it costs no cached layer: whoever builds can find the image of this stage again, and remove it.
+# Last, so that it invalidates no cached layer: the label identifies the image of this stage, to remove it later.
 ARG BUILD_ID=local
 LABEL dev.cospan.build="${BUILD_ID}"
 

@@ -46,14 +46,14 @@ class Shop(gymnasium.Env[Any, Any]):
         self._stock = on_hand - sold
         return self._observation(), profit, False, False, {}
 
-    # These two may be left out. With them an agent that is started again goes on with the same chain, to the bit.
+    # These two may be left out. With them a restarted agent continues the same chain, to the bit.
     # The generator `np_random` is taken care of; save what else the next days depend on: numbers, text, arrays.
     def save_state(self) -> dict[str, Any]:
         """What the next days depend on."""
         return {"stock": self._stock}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Goes on from what `save_state` gave; called after a `reset`."""
+        """Continues from what `save_state` gave; called after a `reset`."""
         self._stock = int(state["stock"])
 
     def _observation(self) -> np.ndarray:

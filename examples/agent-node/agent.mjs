@@ -12,7 +12,7 @@ const { values: options } = parseArgs({
     index: { type: 'string', default: '0' },
     agent: { type: 'string' },
     states: { type: 'string', default: '8' },
-    patience: { type: 'string', default: '60' },
+    'progress-timeout-seconds': { type: 'string', default: '60' },
     json: { type: 'boolean', default: false },
   },
 });
@@ -29,7 +29,7 @@ const session = new Session({
   agent: options.agent ?? `site-${index}`,
   featureDim: states - 1,
   fingerprint: fingerprintOfOneHot(states, 0),
-  patience: Number(options.patience),
+  progressTimeout: Number(options['progress-timeout-seconds']),
   makeLearner: (specification) => (learner = makeLearner(specification, ring)),
 });
 try {

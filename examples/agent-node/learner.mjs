@@ -97,7 +97,7 @@ class EndOfRound {
   }
 }
 
-const PRIOR_STEPS = 10; // the ridge weighs as much as so many steps
+const PRIOR_STEPS = 10; // the weight of the ridge, in steps
 const EXPLAINED_FLOOR = 0.1;
 const ROW_FLOOR = 0.1;
 

@@ -77,9 +77,9 @@ export class Session {
    * @param {string} options.fingerprint of the feature map; all agents of a run share it.
    * @param {(specification: object) => object} options.makeLearner called once, with the run's specification; the
    *   learner has `learn(round, basis)`, which takes L steps and returns the upload's payload.
-   * @param {number} options.patience seconds without progress after which the agent gives up.
+   * @param {number} options.progressTimeout seconds without progress after which the agent gives up.
    */
-  constructor({ coordinator, agent, featureDim, fingerprint, makeLearner, patience = 60, log = () => {} }) {
+  constructor({ coordinator, agent, featureDim, fingerprint, makeLearner, progressTimeout = 60, log = () => {} }) {
     const Service = loadService();
     this.client = new Service(coordinator, grpc.credentials.createInsecure());
     this.join = {
@@ -91,7 +91,7 @@ export class Session {
       client_version: 'agent-node',
     };
     this.makeLearner = makeLearner;
-    this.patience = patience;
+    this.progressTimeout = progressTimeout;
     this.log = log;
     this.token = null; // of the session, once welcomed
     this.runId = null;
@@ -109,8 +109,8 @@ export class Session {
       if (ended.finished !== undefined) return ended.finished;
       if (ended.contact) attempt = 0;
       const idle = (performance.now() - this.lastContact) / 1000;
-      if (idle - (ended.resumeAfter ?? 0) > this.patience) {
-        throw new Error(`no progress for ${this.patience} s: ${ended.error?.details ?? 'the stream ended'}`);
+      if (idle - (ended.resumeAfter ?? 0) > this.progressTimeout) {
+        throw new Error(`no progress for ${this.progressTimeout} s: ${ended.error?.details ?? 'the stream ended'}`);
       }
       const longest = Math.min(LONGEST_BACKOFF_SECONDS, FIRST_BACKOFF_SECONDS * 2 ** Math.min(attempt, 10));
       await sleep(1000 * Math.max(ended.resumeAfter ?? 0, longest * (0.5 + 0.5 * Math.random())));
@@ -151,7 +151,7 @@ export class Session {
         const reason = reasonOf(error);
         if (reason === 'RUN_FINISHED' && this.learner !== null) settle(resolve, { finished: error.details });
         else if (reason === 'SESSION_UNKNOWN') {
-          this.token = null; // join anew, without it
+          this.token = null; // join again without it
           settle(resolve, { ...outcome, error });
         } else if (RETRY.has(reason) || (reason === '' && NO_ANSWER.has(error.code))) {
           settle(resolve, { ...outcome, error });
@@ -182,7 +182,7 @@ export class Session {
       case 'receipt': // the gradient was a duplicate, or came too late: the next basis follows
         break;
       case 'drain':
-        outcome.resumeAfter = Math.min(message.drain.resume_after_seconds, this.patience);
+        outcome.resumeAfter = Math.min(message.drain.resume_after_seconds, this.progressTimeout);
         break;
       case 'finish':
         outcome.finished = message.finish.message;

@@ -215,7 +215,7 @@ def test_killing_an_agent_does_not_end_the_run(tmp_path: Path, fifo: Path, no_ma
     (gone,) = result["departures"]
     assert (gone["agent_id"], gone["round"]) == ("site-1", 2)
     assert f"gone: site-1 in round 2 ({gone['cause']})" in out
-    assert "no convergence.png: matplotlib is not installed; pip install 'cospan[plot]'" in err
+    assert "no convergence.png: matplotlib is not installed; pip install '.[plot]'" in err
     assert not (tmp_path / "run" / "convergence.png").exists()
     row = next(line for line in out.splitlines() if line.startswith("site-1 "))
     assert row.endswith("gone in round 2")

@@ -318,8 +318,8 @@ def test_an_agent_that_is_stopped_in_mid_round_ends_the_round_first() -> None:
             agent = Agent(workload, index=0, coordinator=coordinator.address)
             assert (await agent.run_async()).message == "enough"
             assert agent.learner is not None
-            assert agent.learner.trace.round == [0, 1, 2]
-            assert agent.learner.weights.count == len(agent.learner.trace.mean_squared_td_error) == 3
+            assert agent.learner.learning_curve.round == [0, 1, 2]
+            assert agent.learner.weights.count == len(agent.learner.learning_curve.mean_squared_td_error) == 3
             return agent
 
     run(stopped())
@@ -366,7 +366,7 @@ def test_sites_may_be_counted_when_the_first_agent_asks_for_one(known: bool) -> 
 def test_an_agent_brings_a_site_with_its_name_or_neither() -> None:
     with pytest.raises(errors.InvalidValueError, match="'pump' has no site"):
         Agent(RINGS, agent_id="pump")
-    with pytest.raises(errors.InvalidValueError, match="leave out the holder 'me'"):
+    with pytest.raises(errors.InvalidValueError, match="leave out the site claim 'me'"):
         Agent(RINGS, index=0, site_claim_id="me")
     with pytest.raises(errors.InvalidValueError, match="agent id 'a/b'"):
         Agent(RINGS, site_claim_id="a/b")
@@ -734,7 +734,7 @@ def test_an_agent_that_is_told_to_shares_its_td_error_and_nothing_else_changes()
     basis, agents, report = run(watched(True, False))
     learner = agents[0].learner
     assert learner is not None
-    told = learner.trace.mean_squared_td_error[-1] ** 0.5
+    told = learner.learning_curve.mean_squared_td_error[-1] ** 0.5
     assert [agent.td_error for agent in report.agents] == [told, None]
     assert (basis == run(watched(False, False))[0]).all()
 

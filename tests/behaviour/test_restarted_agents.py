@@ -88,14 +88,14 @@ def check_that_it_went_on(before: AgentResult, after: AgentResult) -> None:
     rounds = int(before.number("gain_count"))
     assert rounds >= 10
     assert after.number("gain_count") >= rounds + 10
-    for name in ("trace_round", "trace_value_error", "trace_gain_estimate", "trace_independent_error"):
+    for name in ("curve_round", "curve_value_error", "curve_gain_estimate", "curve_independent_error"):
         np.testing.assert_array_equal(after.array(name)[:rounds], before.array(name))
         assert len(after.array(name)) == after.number("gain_count")
-    numbers = after.array("trace_round")
+    numbers = after.array("curve_round")
     assert (np.diff(numbers) > 0).all(), "no round twice"
     assert after.number("last_round") == numbers[-1]
     # The averages moved on from where they were: one round more moves them by about 1 / rounds.
-    gains = after.array("trace_gain_estimate")
+    gains = after.array("curve_gain_estimate")
     assert abs(gains[rounds] - gains[rounds - 1]) <= 10.0 * np.abs(gains[:rounds]).max() / rounds
 
 

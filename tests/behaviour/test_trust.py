@@ -466,7 +466,7 @@ def test_without_tls_this_machine_may_stop_a_run() -> None:
                 await stop_run(coordinator.address, "x" * 513)
             await stop_run(coordinator.address, "")
             end = await coordinator.wait()
-            assert end.message == "it was stopped by somebody at 127.0.0.1 without a certificate"
+            assert end.message == "it was stopped by a peer at 127.0.0.1 without a certificate"
 
     run(stopped())
 

@@ -155,7 +155,7 @@ def test_a_group_goes_on_without_a_member_as_if_it_had_never_been(
     basis = np.linalg.qr(np.random.default_rng(1).normal(size=(features.dim, 2)))[0]
     group, whole = learner_of(workload, spec, place=1), learner_of(workload, spec)
     failed: list[tuple[str, int, str]] = []
-    group.on_failure.append(lambda agent, why: failed.append((agent.name, len(agent.trace.round), why)))
+    group.on_failure.append(lambda agent, why: failed.append((agent.name, len(agent.learning_curve.round), why)))
     for number in range(5):
         upload, _ = group.learn(number, basis), whole.learn(number, basis)
     ((who, rounds, why),) = failed
@@ -165,7 +165,7 @@ def test_a_group_goes_on_without_a_member_as_if_it_had_never_been(
     keep = [0, 2, 3, 4]
     np.testing.assert_allclose(group.weights, whole.weights[keep], rtol=1e-9, atol=1e-12)
     np.testing.assert_allclose(group.gains, whole.gains[keep], rtol=1e-12)
-    assert [value.shape for value in group.trace.value_error] == [(4,)] * 5
+    assert [value.shape for value in group.learning_curve.value_error] == [(4,)] * 5
     check_that_it_goes_on(group, learner_of(workload, spec), tmp_path)
 
 
@@ -288,7 +288,7 @@ def test_chains_whose_state_is_not_plain_are_not_saved(caplog: pytest.LogCapture
     group = chain_group(replace(sites, chains=Broken()), names=("site-4", "site-5"), indices=(4, 5), seed=SEED)
     group.advance(3)
     assert group.saved() is None
-    assert "the environments of site-4 to site-5 cannot save their states" in caplog.text
+    assert "the environment state of site-4 to site-5 cannot be saved" in caplog.text
 
 
 # Learning ---------------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from cospan.wire.messages import RunPhase
 _AGENTS = 3
 _ROUNDS = 20
 _SECONDS = 60.0
-_CHOICE = ("Bring it back to go on with the run", "start the agent anew to join the other one")
+_CHOICE = ("Restore it to continue the run", "restart the agent to join the other one")
 
 
 async def run_state_lost(folder: Path, seed: int) -> list[str]:

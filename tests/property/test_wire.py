@@ -19,7 +19,7 @@ from values import same
 from cospan.core.aggregation.basis_update import Contribution
 from cospan.core.linalg.matrices import DenseMatrix, FactoredMatrix
 from cospan.core.method import Aggregation, HeadUpdate, Method
-from cospan.core.run_fields import MAX_AGENTS, MAX_SECONDS, MIN_LIVENESS_SECONDS
+from cospan.core.run_fields import MAX_AGENTS, MAX_SECONDS, MIN_SESSION_TIMEOUT_SECONDS
 from cospan.core.specification import MAX_NAME, RunSpecification
 from cospan.rpc.v1 import coordinator_service_pb2 as pb
 from cospan.rpc.v1 import matrix_pb2, run_pb2
@@ -47,7 +47,7 @@ counts64 = st.integers(0, 2**64 - 1)
 counts63 = st.integers(0, MAX_ROUND)
 any_float = st.floats(allow_nan=False)
 positive = st.floats(0.0, 1e300, exclude_min=True)
-seconds = st.floats(MIN_LIVENESS_SECONDS, MAX_SECONDS)
+seconds = st.floats(MIN_SESSION_TIMEOUT_SECONDS, MAX_SECONDS)
 quantities = st.floats(0.0, allow_infinity=False)
 printables = st.characters(exclude_categories=("C", "Zl", "Zp"))
 tokens = st.text(printables, max_size=128)

@@ -1,4 +1,4 @@
-"""One agent: its site, its learner, and what it has learnt."""
+"""One agent: its site, its learner and its results."""
 
 import secrets
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ from cospan.wire.security.tls import TlsFiles
 
 __all__ = ["Agent", "AgentEnd", "ClientSettings", "default_agent_id"]
 
-_UNSEATED = "unseated"
+_WITHOUT_SITE = "without-site"
 
 
 def default_agent_id(index: int) -> str:
@@ -58,39 +58,35 @@ class Agent(LearningClient[SiteLearner]):
 
         Args:
             workload: a workload, or its name as on the command line.
-            index: which site of the workload this is; where left out the coordinator gives it one that is free.
+            index: the site of the workload; without it the coordinator assigns a free one.
             coordinator: HOST:PORT, [IPV6]:PORT or unix:PATH.
-            agent_id: the agent's name in the run; `site-<index>` where left out.
-            site_claim_id: a name that outlives this process, as that of its container: started again it is given
-                the same site. Without `index` only; a random one where left out.
-            transport: how to reach the coordinator; gRPC to `coordinator` where left out.
+            agent_id: the agent's name in the run; `site-<index>` if omitted.
+            site_claim_id: a name that outlives this process, such as that of its container, by which a restarted
+                process gets the same site. Only without `index`; random if omitted.
+            transport: how to reach the coordinator; gRPC to `coordinator` if omitted.
             tls: certificate, key and authority for mutual TLS; the certificate must speak for the agent. Read again
                 when the files change. No TLS where left out.
-            settings: what it keeps, how long it waits, and what it refuses; the defaults where left out.
+            settings: what it keeps, how long it waits, and what it refuses; the defaults if omitted.
 
         Raises:
             WorkloadError: there is no such workload or site.
             InvalidValueError: the name is not one that an agent may have; or a file of `tls` cannot be used.
         """
         super().__init__(
-            load_workload(workload) if isinstance(workload, str) else workload,
+            load_workload(workload),
             transport or GrpcTransport(coordinator, tls=tls),
             ONE_AGENT,
             settings or ClientSettings(),
         )
         self.index = index
-        self.agent_id, self._holds_as = _identity(index, agent_id, site_claim_id)
-        """The agent's name, one that stands for none until a site is given; and who asks for a site."""
+        self.agent_id, self._site_claim_id = _identity(index, agent_id, site_claim_id)
+        """The agent's name, a placeholder until the coordinator assigns a site; and the site claim."""
         self._site: Site | None = None
 
     @property
     def name(self) -> str:
         """The same as `agent_id`."""
         return self.agent_id
-
-    @property
-    def _holder(self) -> str:
-        return self._holds_as
 
     def _make_sites(self, specification: RunSpecification) -> tuple[tuple[str, ...], FeatureMap]:
         # The features are those of the workload, whichever site it will be.
@@ -160,22 +156,20 @@ class Agent(LearningClient[SiteLearner]):
 
 
 def _identity(index: int | None, agent_id: str | None, site_claim_id: str | None) -> tuple[str, str]:
-    """The names of an agent and of the holder of its site, of which the latter is empty where the site is known.
+    """The agent's name and its site claim, which is empty if the site is known.
 
     Raises:
-        InvalidValueError: they do not go together, or one may not be had.
+        InvalidValueError: the arguments contradict each other, or a name is not allowed.
     """
     if index is None and agent_id is not None:
-        raise InvalidValueError(f"agent {agent_id!r} has no site; say its index, or leave out its name")
+        raise InvalidValueError(f"agent {agent_id!r} has no site; give its index, or leave out its name")
     if index is not None and site_claim_id is not None:
-        raise InvalidValueError(f"site {index} is asked for by its index; leave out the holder {site_claim_id!r}")
+        raise InvalidValueError(f"site {index} is named by its index; leave out the site claim {site_claim_id!r}")
     if index is None:
-        named = secrets.token_hex(16) if site_claim_id is None else site_claim_id
-        found = _UNSEATED, named
+        found = _WITHOUT_SITE, secrets.token_hex(16) if site_claim_id is None else site_claim_id
     else:
-        named = default_agent_id(index) if agent_id is None else agent_id
-        found = named, ""
-    problem = agent_id_problem(named)
+        found = default_agent_id(index) if agent_id is None else agent_id, ""
+    problem = agent_id_problem(found[1] or found[0])
     if problem is not None:
         raise InvalidValueError(problem)
     return found

@@ -15,6 +15,7 @@ basis", AAAI 2011.
 
 import hashlib
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -34,6 +35,21 @@ def fingerprint(kind: str, *parameters: bytes) -> str:
         digest.update(len(parameter).to_bytes(8, "little"))
         digest.update(parameter)
     return f"{kind}-{digest.hexdigest()[:16]}"
+
+
+class BatchFeatures(ABC):
+    """A feature map that computes one observation as a batch of one."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def batch(self, observations: Any) -> Float[np.ndarray, "n d"]:
+        """φ of several observations, shape (n, d)."""
+
+    def __call__(self, observation: Any) -> Float[np.ndarray, " d"]:
+        """φ of one observation, shape (d,)."""
+        row: np.ndarray = self.batch((observation,))[0]
+        return row
 
 
 def _float_bytes(values: Sequence[float] | np.ndarray) -> bytes:
@@ -185,7 +201,7 @@ class TabularFeatures:
 
 
 @dataclass(frozen=True, slots=True, init=False)
-class TileCodingFeatures:
+class TileCodingFeatures(BatchFeatures):
     """Several partitions of a box into tiles, shifted against each other; one tile of each is active.
 
     A feature is the indicator of a tile less the tile's share of the box, times a number that makes ‖φ‖ ≤ 1.
@@ -234,11 +250,6 @@ class TileCodingFeatures:
         """`tiles-` and a hash of the box, the tiles and the tilings."""
         return fingerprint("tiles", self.domain.content, _int_bytes((*self.tiles, self.tilings)))
 
-    def __call__(self, observation: Any) -> Float[np.ndarray, " d"]:
-        """φ of one observation, shape (d,)."""
-        row: np.ndarray = self.batch((observation,))[0]
-        return row
-
     def batch(self, observations: Any) -> Float[np.ndarray, "n d"]:
         """φ of several observations, shape (n, d)."""
         unit = self.domain.unit(observations)
@@ -265,7 +276,7 @@ def _tile_shares(counts: tuple[int, ...], shifts: Float[np.ndarray, " k"]) -> Fl
 
 
 @dataclass(frozen=True, slots=True, init=False)
-class RadialBasisFeatures:
+class RadialBasisFeatures(BatchFeatures):
     """Normalised Gaussian bumps on a grid of centres, each less its mean over the box.
 
     ψ_i(x) = g_i(x) / Σ_j g_j(x), g_i(x) = exp(−½ Σ_c ((x_c − centre_ic) / (width · spacing_c))²), m_i the
@@ -309,11 +320,6 @@ class RadialBasisFeatures:
         """`rbf-` and a hash of the box, the centres and the width."""
         return fingerprint("rbf", self.domain.content, _int_bytes(self.centres), _float_bytes((self.width,)))
 
-    def __call__(self, observation: Any) -> Float[np.ndarray, " d"]:
-        """φ of one observation, shape (d,)."""
-        row: np.ndarray = self.batch((observation,))[0]
-        return row
-
     def batch(self, observations: Any) -> Float[np.ndarray, "n d"]:
         """φ of several observations, shape (n, d); on a grid, bumps are products over coordinates."""
         unit = self.domain.unit(observations)
@@ -334,7 +340,7 @@ def _bumps(unit: Float[np.ndarray, " n"], count: int, width: float) -> Float[np.
 
 
 @dataclass(frozen=True, slots=True, init=False)
-class FourierFeatures:
+class FourierFeatures(BatchFeatures):
     """Products of cosines over a box; sines and cosines along periodic coordinates, like the hour of the day.
 
     Along a plain coordinate, u ∈ [0, 1]: cos(π k u), k = 0 … order. Along a periodic one, whose `high` is the
@@ -354,11 +360,7 @@ class FourierFeatures:
     periodic: tuple[bool, ...]
 
     def __init__(
-        self,
-        low: Bounds,
-        high: Bounds,
-        order: int | Sequence[int] = 3,
-        periodic: Sequence[bool] | None = None,
+        self, low: Bounds, high: Bounds, order: int | Sequence[int] = 3, periodic: Sequence[bool] | None = None
     ) -> None:
         domain = Domain.of(low, high)
         orders = per_coordinate("order", order, domain.coordinates, 0)
@@ -367,9 +369,8 @@ class FourierFeatures:
             raise ValueError(
                 f"order = {order}, periodic = {periodic}: one entry for each coordinate, not all orders 0"
             )
-        object.__setattr__(self, "domain", domain)
-        object.__setattr__(self, "order", orders)
-        object.__setattr__(self, "periodic", flags)
+        for name, value in zip(self.__slots__, (domain, orders, flags), strict=True):
+            object.__setattr__(self, name, value)
 
     @property
     def dim(self) -> int:
@@ -381,11 +382,6 @@ class FourierFeatures:
     def fingerprint(self) -> str:
         """`fourier-` and a hash of the box, the orders and the periodic coordinates."""
         return fingerprint("fourier", self.domain.content, _int_bytes(self.order), _int_bytes(self.periodic))
-
-    def __call__(self, observation: Any) -> Float[np.ndarray, " d"]:
-        """φ of one observation, shape (d,)."""
-        row: np.ndarray = self.batch((observation,))[0]
-        return row
 
     def batch(self, observations: Any) -> Float[np.ndarray, "n d"]:
         """φ of several observations, shape (n, d)."""

@@ -58,9 +58,9 @@ class AgentGroup(LearningClient[GroupLearner]):
             workload: a workload, or its name as on the command line.
             indices: which sites of the workload these are; the agents are called `site-<index>`.
             coordinator: HOST:PORT, [IPV6]:PORT or unix:PATH.
-            transport: how to reach the coordinator; gRPC to `coordinator` where left out.
+            transport: how to reach the coordinator; gRPC to `coordinator` if omitted.
             tls: certificate, key and authority for mutual TLS; the certificate must speak for all of the agents.
-            settings: what it keeps, how long it waits, and what it refuses; the defaults where left out.
+            settings: what it keeps, how long it waits, and what it refuses; the defaults if omitted.
 
         Raises:
             WorkloadError: there is no such workload.
@@ -73,7 +73,7 @@ class AgentGroup(LearningClient[GroupLearner]):
         if folder is not None and not Path(folder).is_dir():
             raise RunFileError(f"{folder} is no folder; a group writes a file for each agent, so name a folder")
         super().__init__(
-            load_workload(workload) if isinstance(workload, str) else workload,
+            load_workload(workload),
             transport or GrpcTransport(coordinator, group_size=len(self.indices), tls=tls),
             GROUP,
             settings,

@@ -1,7 +1,4 @@
-"""What an agent and a group have in common: the learner, its thread and its file, around one session.
-
-What they host is up to `cospan.client.agent` and `cospan.client.group`.
-"""
+"""The common part of an agent and a group: the learner, its thread and its file, around one session."""
 
 import asyncio
 import contextlib
@@ -71,7 +68,7 @@ class ClientSettings(SessionSettings):
             one of another run is given another name. For a group a folder, for `group-<first>..<last>.npz` during
             the run and `<id>.npz` of each agent at its end.
         checkpoint_seconds: the shortest time between two writes of that file; 0 means at the end alone.
-        share_td_error: whether the coordinator is told an agent's root mean square TD error, for onlookers.
+        share_td_error: whether the coordinator is told an agent's root mean square TD error, for observers.
         memory_gib: GiB that the rounds of a run may need in this process; a run that needs more is refused.
     """
 
@@ -104,11 +101,13 @@ class LearningClient(ABC, Generic[L]):
         self.on_round: list[Callable[[Self, int], None]] = []
         """Called after each round learnt, in the learning thread, with the agent and the round."""
         self.on_note: list[Callable[[Self, str], None]] = []
-        """Called, in the learning thread, with what people should know, such as the file that is continued from."""
+        """Called, in the learning thread, with notices, such as the file that is continued from."""
         self.on_warning: list[Callable[[Self, Warned], None]] = []
-        """Called, in the learning thread, with what is wrong and does not keep the agent from learning on."""
+        """Called, in the learning thread, with problems that do not stop the agent."""
         self.is_writing = False
         """Whether the session is over, and what was learnt is being written for the last time."""
+        self._site_claim_id = ""
+        """The name under which a site is claimed; empty if the site is known."""
         self._kind, self._agents = kind, agents
         self._policy = StatePolicy.of(settings.resume_from, settings.state_file, settings.checkpoint_seconds)
         self._keeper: StateKeeper[L] | None = None
@@ -147,11 +146,6 @@ class LearningClient(ABC, Generic[L]):
     def _hosted(self) -> tuple[str, ...] | None:
         """The sorted names of the hosted agents, where they have changed since the last call; else None."""
         return None
-
-    @property
-    def _holder(self) -> str:
-        """The name under which a site is claimed; empty where the site is known."""
-        return ""
 
     @property
     def state_path(self) -> Path | None:
@@ -229,7 +223,7 @@ class LearningClient(ABC, Generic[L]):
             await self._end()
 
     async def _end(self) -> None:
-        """Leaves nothing behind that runs on: no stream, no task, no learning; and what was learnt in its file."""
+        """Ends stream, tasks and learning, and writes the file for the last time."""
         keeper, state_file = self._keeper, self._state_file
         if keeper is not None:
             self._worker.submit(keeper.after_last_round)
@@ -340,7 +334,7 @@ class LearningClient(ABC, Generic[L]):
             Join(
                 instance_id=secrets.token_hex(16),
                 agent_ids=names,
-                site_claim_id=self._holder,
+                site_claim_id=self._site_claim_id,
                 feature_dim=features.dim,
                 feature_fingerprint=features.fingerprint,
                 workload=self.workload.name[:MAX_TEXT],

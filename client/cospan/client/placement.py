@@ -32,15 +32,15 @@ class Host:
 
 
 def hosts_of(specification: RunSpecification, groups: int | None, *, called: str = "groups") -> list[Host]:
-    """Those of a run: one for each agent, or its agents split evenly over so many groups.
+    """Those of a run: one for each agent, or its agents split evenly over the groups.
 
     Args:
         specification: of the run.
         groups: how many; None for none, with each agent by itself.
-        called: what the caller calls that number, for error messages.
+        called: the name of that number in error messages.
 
     Raises:
-        InvalidValueError: the agents cannot be split so.
+        InvalidValueError: the number of groups is out of its range, or the run has a warm-up.
     """
     most = specification.agents
     if groups is None:

@@ -1,6 +1,6 @@
 """What an agent has learnt, as something to ask: the value of an observation, and the mean reward per step.
 
-It stands by itself: no network, and no learner behind it that goes on. Nothing here imports gRPC.
+It needs no network and no learner, and does not change. Nothing here imports gRPC.
 """
 
 import math
@@ -38,7 +38,7 @@ class ValueFunction:
         gain: the estimated mean reward per step, in the environment's unit.
         agent_id: whose it is; `index` and `label` of its site.
         index: 0 or more.
-        label: what people call the site.
+        label: a name of the site for people.
         workload: of the run.
         seed: of the run.
         steps: environment steps that it was learnt from.
@@ -142,10 +142,10 @@ class ValueFunction:
 
         Args:
             path: of the file.
-            features: the map that it was learnt with; that of the workload where left out.
-            workload: whose map it is, or its name as on the command line. Where left out too, that of the file
-                if it comes with Cospan: no file names code of somebody else's to be run.
-            seed: of the run, for the workload; that of the file where left out.
+            features: the map that it was learnt with; that of the workload if omitted.
+            workload: whose map it is, or its name as on the command line. Without either, that of the file if it
+                is built in: no file may name other code to be run.
+            seed: of the run, for the workload; that of the file if omitted.
 
         Raises:
             RunFileError: the file is missing, damaged, or of another feature map.
@@ -154,8 +154,7 @@ class ValueFunction:
         result, path = _load(Path(path)), Path(path)
         index, own_seed = result.whole("index"), result.whole("seed") if "seed" in result.values else 0
         if features is None:
-            made_by = _workload_of(result, path) if workload is None else workload
-            made_by = load_workload(made_by) if isinstance(made_by, str) else made_by
+            made_by = load_workload(_workload_of(result, path) if workload is None else workload)
             features = make_site(made_by, index, own_seed if seed is None else seed).features
         _check_features(result, path, features)
         return cls(

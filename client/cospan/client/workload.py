@@ -47,12 +47,11 @@ class FeatureMap(Protocol):
 
 @runtime_checkable
 class Resumable(Protocol):
-    """An environment that can save its state, so that an agent that is started again goes on with the same chain.
+    """An environment that can save its state, so that a restarted agent continues the same chain.
 
-    It is `env.unwrapped` that is asked: a wrapper that holds a state of its own, as a time limit, begins anew. The
-    state of `np_random` is kept beside what is saved; a generator that is not Gymnasium's own belongs into it. What
-    is saved is *plain*: numbers, text, NumPy arrays and scalars, and lists, tuples and dictionaries (keys: text) of
-    these.
+    `env.unwrapped` is asked, so a wrapper with a state of its own, such as a time limit, starts over. The state of
+    `np_random` is kept too; any other generator belongs into what is saved. That is *plain*: numbers, text, NumPy
+    arrays and scalars, and lists, tuples and dictionaries (keys: text) of these.
     """
 
     def save_state(self) -> Mapping[str, Any]:
@@ -60,11 +59,10 @@ class Resumable(Protocol):
         ...
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """Goes on from what `save_state` gave, types as they were; called after a `reset`.
+        """Continues from what `save_state` gave, types as they were; called after a `reset`.
 
         Raises:
-            Exception: of any kind, where the state means nothing to it, as another version's; its chain begins
-                anew then.
+            Exception: of any kind, if it cannot use the state; its chain then starts over.
         """
         ...
 
@@ -80,7 +78,7 @@ class Site:
         features: observation → R^d.
         policy: (observation, generator) → action.
         reference: what is known to be true, or None.
-        label: what people call the site; the agent's index where empty.
+        label: a name of the site for people; the agent's index where empty.
     """
 
     env: gymnasium.Env[Any, Any]
@@ -100,7 +98,7 @@ class Chains(Protocol):
     """
 
     def reset(self, seeds: Sequence[int], generators: Sequence[np.random.Generator]) -> None:
-        """Begins all chains anew: the k-th as with `env.reset(seed=seeds[k])`, its policy with generators[k]."""
+        """Starts all chains over: the k-th as with `env.reset(seed=seeds[k])`, its policy with generators[k]."""
         ...
 
     def advance(self, steps: int) -> tuple[np.ndarray, Float[np.ndarray, "n L"]]:
@@ -111,15 +109,15 @@ class Chains(Protocol):
         ...
 
     def save_state(self) -> Mapping[str, Any] | None:
-        """All that the next steps depend on, generators too; plain values, as those of `Resumable`. None where that
-        cannot be said: the chains begin anew when they are gone on with."""
+        """All that the next steps depend on, generators too; plain values, as those of `Resumable`. None if that is
+        not possible: the chains then start over in a restarted process."""
         ...
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """Goes on from what `save_state` gave; called after a `reset`.
+        """Continues from what `save_state` gave; called after a `reset`.
 
         Raises:
-            Exception: of any kind, where the state means nothing to it; the chains begin anew then.
+            Exception: of any kind, if it cannot use the state; the chains then start over.
         """
         ...
 
@@ -132,7 +130,7 @@ class Sites:
         chains: of all of them.
         features: observation → R^d, the same for all.
         references: what is known to be true of each, or None.
-        labels: what people call each.
+        labels: of the sites.
     """
 
     chains: Chains

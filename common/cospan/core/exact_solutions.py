@@ -154,7 +154,7 @@ class ReferenceStack:
 
     @classmethod
     def of(cls, references: Sequence[ReferenceSolution | None], feature_dim: int) -> "ReferenceStack":
-        """Of so many agents; None where nothing is known."""
+        """Of the agents' references; None where nothing is known."""
         agents = len(references)
         gains, weights = np.full(agents, np.nan), np.zeros((agents, feature_dim))
         covariances = np.zeros((agents, feature_dim, feature_dim))

@@ -1,4 +1,4 @@
-"""The constants of the learning rule, and three presets of them."""
+"""The constants of the learning rule, and its three presets."""
 
 import math
 from collections.abc import Mapping
@@ -48,7 +48,7 @@ NO_BOUND_DEGREES = 90.0
 _FIRST_TURN_DEGREES = 80.0
 _TURN_ROUNDS = 10.0
 """The basis is found in the first rounds: there a sound step turns it by up to 72 degrees, and by 37 in round 5 at
-the most. The bound falls from the first number to `largest_turn`, to a quarter of the way after so many rounds."""
+the most. The bound falls from the first number to `largest_turn`; a quarter of the excess is left in round 10."""
 
 
 _POSITIVE = Range(above=0, below=math.inf)
@@ -107,12 +107,10 @@ class Method:
         default=False, metadata=_constant("whether the step of the head is the implicit one, β / (1 + β‖Bᵀφ‖²)")
     )
     preconditioned: bool = field(
-        default=False,
-        metadata=_constant("whether the second moment of the heads preconditions the mean gradient"),
+        default=False, metadata=_constant("whether the second moment of the heads preconditions the mean gradient")
     )
     preconditioner_floor: float = field(
-        default=0.05,
-        metadata=_constant("regulariser of the preconditioner", symbol="ε", range=_POSITIVE),
+        default=0.05, metadata=_constant("regulariser of the preconditioner", symbol="ε", range=_POSITIVE)
     )
     """Of (W̄ + ε tr(W̄)/r I)⁻¹, W̄ being the mean of the heads' second moments."""
     decay_horizon: float = field(
@@ -124,10 +122,9 @@ class Method:
             range=Range(least=0, below=math.inf, note="0: constant steps"),
         ),
     )
-    """With corrections from the full history ζ does not decay."""
+    """With head updates from the full history ζ does not decay."""
     decay_power: float = field(
-        default=0.0,
-        metadata=_constant("exponent of the step decay", symbol="p", range=Range(least=0, most=1)),
+        default=0.0, metadata=_constant("exponent of the step decay", symbol="p", range=Range(least=0, most=1))
     )
     trace_decay: float = field(
         default=0.0,
@@ -137,7 +134,7 @@ class Method:
             range=Range(least=0, below=1, note="0: TD(0)"),
         ),
     )
-    """The trace restarts with every round. Not used with corrections at the end of the round."""
+    """The trace restarts with every round. Not used with updates at the end of the round."""
     forgetting: float = field(
         default=0.0,
         metadata=_constant(
@@ -150,7 +147,7 @@ class Method:
         default=False, metadata=_constant("whether the step of the basis is scaled for each feature")
     )
     """By the running size of the feature's gradients, and ζ is then about the length by which a row moves; with
-    corrections from the full history by the mean of the agents' row sums of |A|, and ζ = 1 is the whole step."""
+    updates from the full history by the mean of the agents' row sums of |A|, and ζ = 1 is the whole step."""
     reward_scaled: bool = field(
         default=False,
         metadata=_constant("whether each agent learns and sends in its own units of reward, σ, and feature, ρ"),
@@ -299,7 +296,7 @@ def practical(steps_per_round: int) -> Method:
 
 
 def compact(steps_per_round: int) -> Method:
-    """Least squares in r × r numbers an agent, for features so many that d² are too many (docs/adr/0004)."""
+    """Least squares in r × r numbers an agent, for features whose d² numbers are too many (docs/adr/0004)."""
     return Method(
         steps_per_round=steps_per_round,
         head_update=HeadUpdate.LEAST_SQUARES,

@@ -101,8 +101,8 @@ class Spectrum:
     The halves' noise is independent, so as likely to point one way as the other: the eigenvalues of noise alone lie
     symmetrically around zero, and those of the signal are not negative. So the most negative one shows how large
     the noise is, and only what exceeds it is signal: the magnitude criterion of Sibson (1979, "Studies in the
-    robustness of multidimensional scaling: perturbational analysis of classical scaling", WriteQueue of the Royal
-    Statistical Society B 41, 217-229).
+    robustness of multidimensional scaling: perturbational analysis of classical scaling", J. R. Stat. Soc. B 41,
+    217-229).
 
     Attributes:
         values: shape (q,).

@@ -10,8 +10,8 @@ from cospan.core.fields import FLEET, LIMITS, ROUNDS, RULE, Range, about
 from cospan.core.method import Method
 
 MAX_FEATURE_DIM = 2**24
-MIN_LIVENESS_SECONDS, MAX_SECONDS = 0.01, 1e9
-"""Agents speak four times in `session_timeout_seconds`; 1e9 s are 31 years."""
+MIN_SESSION_TIMEOUT_SECONDS, MAX_SECONDS = 0.01, 1e9
+"""Agents send four messages in `session_timeout_seconds`; 1e9 s are 31 years."""
 MAX_AGENTS = 2**20
 MAX_STALENESS = 1000
 
@@ -92,7 +92,7 @@ class RunFields:
         metadata=about(
             "silence after which an agent's session ends",
             unit="s",
-            range=Range(least=MIN_LIVENESS_SECONDS, most=MAX_SECONDS),
+            range=Range(least=MIN_SESSION_TIMEOUT_SECONDS, most=MAX_SECONDS),
             group=LIMITS,
             metavar="S",
         ),

@@ -21,7 +21,7 @@ MAX_MESSAGE_NUMBERS = 2**27
 MAX_NAME = 256
 """Most characters of a workload's name and of a feature map's fingerprint."""
 SITE_PREFIX = "site-"
-"""Before the index of a site, what its agent is called where nobody says otherwise."""
+"""Before the index of a site, the default name of its agent."""
 AGENT_ID = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}")
 """What an agent may be called. The name is also a file's name, so no path can be made of it."""
 _OF_QUORUM = ("quorum", "deadline_seconds", "max_staleness")
@@ -49,7 +49,7 @@ class RunSpecification(RunFields):
             )
         if self.method.head_update is HeadUpdate.FULL_HISTORY and self.feature_dim > MAX_HISTORY_DIM:
             found.append(
-                f"feature_dim is {self.feature_dim}; with full-history corrections, which keep d × d numbers at "
+                f"feature_dim is {self.feature_dim}; with full-history head updates, which keep d × d numbers at "
                 f"every agent, it must be at most {MAX_HISTORY_DIM}; the preset compact keeps r × r"
             )
         warm_up = self.method.warm_up_rounds

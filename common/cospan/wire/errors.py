@@ -1,4 +1,6 @@
-"""Every error that Cospan raises on purpose, and how each one travels over gRPC.
+"""The errors that callers of Cospan may catch, and the gRPC status of those that are sent to peers.
+
+Errors with no meaning outside one part are defined there, as subclasses of these.
 
     CospanError
     ├── UsageError ─────────── the caller asked for something that cannot be; exit code 2
@@ -35,7 +37,7 @@
     ├── BasisRefusedError ───── the coordinator sent a basis that the method cannot have led to
     ├── RunTooLargeError ────── the run's rounds need more memory than this agent may use
     ├── StaleCoordinatorError ─ a coordinator that was replaced by a newer one still answers
-    └── CoordinatorUnavailableError  nobody answered in time
+    └── CoordinatorUnavailableError  no answer came in time
 
 Each leaf has a stable `reason`. Over gRPC a `RemoteError` is a status code with one google.rpc.ErrorInfo that
 carries the reason; nothing ever looks at the text.
@@ -209,14 +211,14 @@ class NoFreeSiteError(RemoteError):
 
 
 class SessionUnknownError(RemoteError):
-    """The session token is of no session of this run; join anew."""
+    """The session token is of no session of this run; join again."""
 
     reason = "SESSION_UNKNOWN"
     code = "NOT_FOUND"
 
 
 class RunFinishedError(RemoteError):
-    """The run is over; nobody can join it any more."""
+    """The run is over and takes no agents."""
 
     reason = "RUN_FINISHED"
     code = "OUT_OF_RANGE"
@@ -275,7 +277,7 @@ class IdentityMismatchError(RemoteError):
 
 
 class AdminRequiredError(RemoteError):
-    """The call is for administrators, or for onlookers."""
+    """The call is for administrators, or for observers."""
 
     reason = "ADMIN_REQUIRED"
     code = "PERMISSION_DENIED"
@@ -288,24 +290,5 @@ class InternalError(RemoteError):
     code = "INTERNAL"
 
 
-REASONS: dict[str, type[RemoteError]] = {
-    error.reason: error
-    for error in (
-        InvalidMessageError,
-        FeatureMismatchError,
-        AgentIdTakenError,
-        NoFreeSiteError,
-        SessionUnknownError,
-        RunFinishedError,
-        OutOfTurnError,
-        DrainingError,
-        MessageTooLargeError,
-        TooManyStreamsError,
-        RateLimitedError,
-        TooManyAgentsError,
-        IdentityMismatchError,
-        AdminRequiredError,
-        InternalError,
-    )
-}
+REASONS: dict[str, type[RemoteError]] = {error.reason: error for error in RemoteError.__subclasses__()}
 """The one table reason → error class, and with it gRPC code and advice."""

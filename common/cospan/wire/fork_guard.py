@@ -1,7 +1,7 @@
 """Refuses work in a process that was forked while a coordinator, a relay or an agent ran in its parent.
 
 gRPC's threads do not exist in such a child, and their locks stay as they were: a call hangs beyond every deadline,
-or the process crashes. A child of `spawn` or `forkserver` begins anew and is not concerned.
+or the process crashes. Children of `spawn` and `forkserver` are not affected.
 """
 
 import os

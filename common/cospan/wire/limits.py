@@ -60,7 +60,7 @@ KEEPALIVE_TIMEOUT_SECONDS = 10
 HANDSHAKE_SECONDS = 10
 """A connection over which HTTP/2 (with TLS: and TLS) is not spoken by then is closed."""
 IDLE_SECONDS = 10
-"""A connection without a call is closed after so long; agents always have one."""
+"""A connection without a call is closed after this time; agents always have one."""
 
 _COMMON_OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.keepalive_time_ms", KEEPALIVE_SECONDS * 1000),
@@ -95,7 +95,7 @@ def server_options(
 
 
 def client_options(message_bytes: int) -> list[tuple[str, int]]:
-    """Channel arguments of an agent or an onlooker.
+    """Channel arguments of an agent or an observer.
 
     A coordinator never compresses; without any decompressor no small message can unpack to a large one.
     """

@@ -23,7 +23,7 @@ class Stamp:
 
 @dataclass(frozen=True, slots=True)
 class Resumption:
-    """What an agent shows to go on with a session after a broken stream."""
+    """What an agent shows to continue a session after a broken stream."""
 
     session_token: str
     run_id: str
@@ -49,7 +49,7 @@ class Join:
 class GradientUpload:
     """The subspace gradient of one round. No `agent_ids` means all agents of the session.
 
-    `td_error` is for onlookers: the root mean square TD error of the round, in the workload's unit of reward.
+    `td_error` is for observers: the root mean square TD error of the round, in the workload's unit of reward.
     `bounded` too: agents whose heads the ball of radius U has cut.
     """
 

@@ -149,7 +149,7 @@ def result_of(
     return FleetResult(
         specification=specification,
         basis=basis,
-        rounds={**_of_reports(reports, subspace_errors), **_of_traces(reports, learners)},
+        rounds={**_of_reports(reports, subspace_errors), **_of_curves(reports, learners)},
         agents=tuple(value for _, value, _ in found),
         independent_errors=np.array([error for _, _, error in found]),
         departures=dict(departures),
@@ -193,18 +193,18 @@ def _of_reports(reports: Sequence[RoundReport], subspace_errors: Sequence[float]
     }
 
 
-def _of_traces(reports: Sequence[RoundReport], learners: Sequence[AnyLearner]) -> dict[str, np.ndarray]:
+def _of_curves(reports: Sequence[RoundReport], learners: Sequence[AnyLearner]) -> dict[str, np.ndarray]:
     """The medians over the agents after each round."""
     numbers: list[np.ndarray] = []
     joint: list[np.ndarray] = []
     independent: list[np.ndarray] = []
     for learner in learners:
-        trace = learner.trace
-        if not trace.round:
+        curve = learner.learning_curve
+        if not curve.round:
             continue
-        played = np.array(trace.round, dtype=np.int64)
-        errors = np.array(trace.value_error, dtype=np.float64).reshape(len(played), -1)
-        others: np.ndarray = np.array(trace.independent_error, dtype=np.float64).reshape(*errors.shape, -1)
+        played = np.array(curve.round, dtype=np.int64)
+        errors = np.array(curve.value_error, dtype=np.float64).reshape(len(played), -1)
+        others: np.ndarray = np.array(curve.independent_error, dtype=np.float64).reshape(*errors.shape, -1)
         for agent in range(errors.shape[1]):
             numbers.append(played)
             joint.append(errors[:, agent])

@@ -146,7 +146,7 @@ def test_a_history_that_no_agent_could_keep_is_refused() -> None:
     large = dataclasses.replace(VALID, method=full, feature_dim=MAX_HISTORY_DIM)
     assert large.problems() == []
     (problem,) = dataclasses.replace(large, feature_dim=MAX_HISTORY_DIM + 1).problems()
-    assert problem.startswith("feature_dim is 4097; with full-history corrections")
+    assert problem.startswith("feature_dim is 4097; with full-history head updates")
     assert dataclasses.replace(large, feature_dim=MAX_HISTORY_DIM + 1, method=METHOD).problems() == []
 
 

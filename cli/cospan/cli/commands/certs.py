@@ -87,7 +87,7 @@ def _authority() -> "ModuleType":
     try:
         from cospan.wire.security import authority
     except ImportError as failure:
-        raise InvalidValueError("`cospan certs` needs cryptography; pip install 'cospan[tls]'") from failure
+        raise InvalidValueError("`cospan certs` needs cryptography; pip install '.[tls]'") from failure
     return authority
 
 

@@ -37,7 +37,7 @@ _MOST_FILES = 2_000
 """Agents' files that are read: a few milliseconds each."""
 _NOT_KEPT = ("absent", "outliers", "reconnects")
 """What a coordinator knows of an agent, and no file."""
-_OF_FILE = ("agent_id", "head", "reward_moments", "feature_squares", "trace_mean_squared_td_error")
+_OF_FILE = ("agent_id", "head", "reward_moments", "feature_squares", "curve_mean_squared_td_error")
 """What is read of an agent's file; the rest may be gigabytes."""
 _FINISHED = {"rounds-reached": "finished", "stopped": "stopped", "failed": "failed"}
 
@@ -176,8 +176,8 @@ def _more(learnt: dict[str, Any] | None) -> dict[str, Any]:
 def _last_td_error(file: AgentResult | None) -> float | None:
     if file is None:
         return None
-    trace = file.numbers("trace_mean_squared_td_error", 1)
-    return math.sqrt(trace[-1]) if len(trace) and trace[-1] >= 0.0 else None
+    errors = file.numbers("curve_mean_squared_td_error", 1)
+    return math.sqrt(errors[-1]) if len(errors) and errors[-1] >= 0.0 else None
 
 
 def _spectrum(spec: RunSpecification, files: dict[str, AgentResult]) -> Spectrum | None:

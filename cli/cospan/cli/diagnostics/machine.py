@@ -55,7 +55,7 @@ def of_versions() -> list[Finding]:
     missing = sorted(extra for name, extra in _EXTRAS.items() if _version(name) is None)
     there = sorted(set(_EXTRAS.values()) - set(missing))
     if missing:
-        remedy = f"where you want them: pip install 'cospan[{','.join(missing)}]'"
+        remedy = f"where you want them: pip install '.[{','.join(missing)}]'"
         return [*found, note("extras", f"not installed: {', '.join(missing)}", remedy)]
     return [*found, good("extras", ", ".join(there))]
 

@@ -41,7 +41,7 @@ def rank_here(chosen: RankOptions, flags: Mapping[str, Any], config: Path | None
     """
     data = claim_stdout() if chosen.json else None
     if importlib.util.find_spec("scipy") is None:
-        raise InvalidValueError("cospan rank needs scipy; pip install 'cospan[study]'")
+        raise InvalidValueError("cospan rank needs scipy; pip install '.[study]'")
     plan = plan_with_workload(flags, config, reference=chosen.workload, spec_file=None, rounds=_ROUNDS)
     plan.close()  # it is made again to be played
     spec, workload = plan.specification, plan.workload

@@ -13,4 +13,4 @@ def require_study(command: str) -> None:
     """
     missing = [name for name in ("scipy", "matplotlib") if importlib.util.find_spec(name) is None]
     if missing:
-        raise InvalidValueError(f"{command} needs {' and '.join(missing)}; pip install 'cospan[study]'")
+        raise InvalidValueError(f"{command} needs {' and '.join(missing)}; pip install '.[study]'")

@@ -10,14 +10,14 @@ from jaxtyping import Float, Int
 
 from cospan.cli.run_folder.progress_log import RoundRow
 from cospan.client.files.agent_result import AgentResult
-from cospan.client.files.result_file import traces
+from cospan.client.files.curve_values import learning_curves
 from cospan.core.specification import RunSpecification
 from cospan.experiments.plots.axes import finish, import_matplotlib, log_scale, save
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-ADVICE = "no convergence.png: matplotlib is not installed; pip install 'cospan[plot]'"
+ADVICE = "no convergence.png: matplotlib is not installed; pip install '.[plot]'"
 _JOINT, _INDEPENDENT, _SUBSPACE, _MOVEMENT = "#0072B2", "#D55E00", "#009E73", "#A0A0A0"
 """Of the palette of Okabe and Ito, which colour-blind people can tell apart."""
 _MOST_POINTS = 1500
@@ -101,14 +101,14 @@ def quartiles(rounds: Sequence[np.ndarray], values: Sequence[np.ndarray]) -> Ban
 
 def _draw_values(axes: "Axes", spec: RunSpecification, agents: Sequence[AgentResult]) -> None:
     """Value errors where the truth is known, else the mean rewards that the agents expect."""
-    joint = quartiles(*traces(agents, lambda agent: agent.array("trace_value_error")))
+    joint = quartiles(*learning_curves(agents, lambda agent: agent.array("curve_value_error")))
     steps, per_round = "environment steps per agent", spec.method.steps_per_round
     if joint is None:
-        gain = quartiles(*traces(agents, lambda agent: agent.array("trace_gain_estimate")))
+        gain = quartiles(*learning_curves(agents, lambda agent: agent.array("curve_gain_estimate")))
         _draw_bands(axes, per_round, [(gain, "joint method", _JOINT)])
         finish(axes, "Estimated mean reward per step (no true values are known)", steps, "rounds", 1.0 / per_round)
         return
-    independent = quartiles(*traces(agents, _best_by_round))
+    independent = quartiles(*learning_curves(agents, _best_by_round))
     _draw_bands(
         axes, per_round, [(independent, "independent TD, best step", _INDEPENDENT), (joint, "joint", _JOINT)]
     )
@@ -118,9 +118,9 @@ def _draw_values(axes: "Axes", spec: RunSpecification, agents: Sequence[AgentRes
 
 def _best_by_round(agent: AgentResult) -> Float[np.ndarray, " n"]:
     """The error of the best step size in each round; nan where there is none."""
-    errors = agent.array("trace_independent_error")
+    errors = agent.array("curve_independent_error")
     if errors.ndim != 2 or not errors.shape[1]:
-        return np.full(len(agent.array("trace_round")), np.nan)
+        return np.full(len(agent.array("curve_round")), np.nan)
     finite = np.where(np.isfinite(errors), errors, np.inf).min(axis=1)
     return np.asarray(np.where(np.isfinite(finite), finite, np.nan))
 

@@ -91,7 +91,7 @@ def require_dashboard(what: str) -> None:
     """
     missing = [name for name in ("starlette", "uvicorn") if importlib.util.find_spec(name) is None]
     if missing:
-        raise InvalidValueError(f"{what} needs {' and '.join(missing)}; pip install 'cospan[dashboard]'")
+        raise InvalidValueError(f"{what} needs {' and '.join(missing)}; pip install '.[dashboard]'")
 
 
 def _view_of(coordinator: Coordinator, earlier: Iterable[RoundReport]) -> "RunView":

@@ -65,7 +65,7 @@ def metrics_plan(settings: Settings, tls: TlsFiles | None) -> MetricsPlan | None
         return None
     address = parse_listening(settings.metrics, "metrics")
     if importlib.util.find_spec("prometheus_client") is None:
-        raise InvalidValueError("--metrics needs prometheus_client; pip install 'cospan[metrics]'")
+        raise InvalidValueError("--metrics needs prometheus_client; pip install '.[metrics]'")
     names = names_of(address.host, settings.further_hosts)
     if address.is_local:
         return MetricsPlan(address.host, address.port, None, names)
@@ -132,7 +132,7 @@ def wants_traces(settings: Settings) -> bool:
         said = asked and os.environ.get("OTEL_SDK_DISABLED", "").lower() != "true"
     needed = ("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.http")
     if said and not all(map(_is_installed, needed)):
-        raise InvalidValueError("traces need opentelemetry; pip install 'cospan[otel]'")
+        raise InvalidValueError("traces need opentelemetry; pip install '.[otel]'")
     return said
 
 

@@ -127,27 +127,27 @@ class AgentProgress:
 
         if not isinstance(learner, SiteLearner):
             return cls._of_group(learner)
-        trace = learner.trace
-        independent = trace.independent_error[-1] if trace.independent_error else np.empty(0)
+        curve = learner.learning_curve
+        independent = curve.independent_error[-1] if curve.independent_error else np.empty(0)
         return cls(
             agent_id=learner.name,
             label=printable(learner.site.label),
             rounds=learner.rounds,
             mean_reward=known(learner.mean_reward),
-            value_error=known(trace.value_error[-1]) if trace.value_error else None,
+            value_error=known(curve.value_error[-1]) if curve.value_error else None,
             independent_error=best(independent),
         )
 
     @classmethod
     def _of_group(cls, group: "GroupLearner") -> "AgentProgress":
-        trace = group.trace
+        curve = group.learning_curve
         return cls(
             agent_id=group.name,
             label=f"{len(group.names)} agents",
             rounds=group.rounds,
             mean_reward=median(map(known, group.mean_rewards)),
-            value_error=median(map(known, trace.value_error[-1])) if trace.value_error else None,
-            independent_error=median(map(best, trace.independent_error[-1])) if trace.independent_error else None,
+            value_error=median(map(known, curve.value_error[-1])) if curve.value_error else None,
+            independent_error=median(map(best, curve.independent_error[-1])) if curve.independent_error else None,
         )
 
     @classmethod

@@ -229,13 +229,13 @@ def read_outcome(
 
 
 def with_medians(rows: Iterable[RoundRow], agents: "Iterable[AgentResult]") -> list[RoundRow]:
-    """The rows with the medians over the agents' traces filled in."""
-    from cospan.client.files.result_file import traces
+    """The rows with the medians over the agents' learning curves filled in."""
+    from cospan.client.files.curve_values import learning_curves
 
     found = list(agents)
-    joint = medians_by_round(*traces(found, lambda agent: agent.array("trace_value_error")))
+    joint = medians_by_round(*learning_curves(found, lambda agent: agent.array("curve_value_error")))
     independent = medians_by_round(
-        *traces(found, lambda agent: best_of_rows(agent.array("trace_independent_error")))
+        *learning_curves(found, lambda agent: best_of_rows(agent.array("curve_independent_error")))
     )
     return [
         replace(row, value_error=joint.get(row.round), independent_error=independent.get(row.round)) for row in rows

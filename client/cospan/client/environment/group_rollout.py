@@ -5,16 +5,15 @@ Either way each agent sees what it would see alone, bit for bit.
 
 import logging
 from collections.abc import Collection, Sequence
-from typing import Protocol, runtime_checkable
+from typing import TypeAlias
 
 import numpy as np
 from jaxtyping import Float
 
 from cospan.client.environment.ownership import close_sites
-from cospan.client.environment.plain_values import packed, unpacked
-from cospan.client.environment.rollout import Chain, checked_features, origin_of_chain
-from cospan.client.workload import FeatureMap, Site, Sites
-from cospan.core.exact_solutions import ReferenceSolution
+from cospan.client.environment.plain_values import SavedState, packed, unpacked
+from cospan.client.environment.rollout import CANNOT_SAVE, Chain, checked_features, origin_of_chain
+from cospan.client.workload import Site, Sites
 from cospan.core.learning.learner import Trajectory
 from cospan.wire.errors import WorkloadBehaviourError
 
@@ -23,83 +22,9 @@ log = logging.getLogger(__name__)
 NOT_SAVED = "the states of its environments were not saved"
 
 
-@runtime_checkable
-class GroupRollout(Protocol):
-    """Several agents' chains, all of which have taken the same number of steps."""
-
-    @property
-    def features(self) -> FeatureMap:
-        """Those that all share."""
-        ...
-
-    @property
-    def references(self) -> tuple[ReferenceSolution | None, ...]:
-        """What is known to be true of each."""
-        ...
-
-    @property
-    def labels(self) -> tuple[str, ...]:
-        """What people call each site."""
-        ...
-
-    @property
-    def steps(self) -> int:
-        """That each has taken."""
-        ...
-
-    @property
-    def reward_sums(self) -> Float[np.ndarray, " n"]:
-        """Of all rewards of each so far."""
-        ...
-
-    @property
-    def action_warnings(self) -> tuple[str, ...]:
-        """What was wrong with the first action outside its space, of each chain that took one."""
-        ...
-
-    def advance(self, steps: int) -> Trajectory:
-        """The next L steps of each.
-
-        Raises:
-            WorkloadBehaviourError: the environment, the policy or the features raised, or broke their contract.
-        """
-        ...
-
-    def advance_those_that_can(self, steps: int) -> tuple[Trajectory, dict[int, WorkloadBehaviourError]]:
-        """The same, with the trajectory of those chains alone that kept their contract.
-
-        The others are for the caller to `drop` before the next step.
-
-        Returns:
-            The trajectory, and by their places why the others failed.
-
-        Raises:
-            WorkloadBehaviourError: the chain that failed cannot be identified, or all failed.
-        """
-        ...
-
-    def drop(self, places: Collection[int]) -> None:
-        """Removes the chains in these places, and closes their environments where that is possible."""
-        ...
-
-    def close(self) -> None:
-        """Closes all environments; nothing is stepped any more."""
-        ...
-
-    def saved(self) -> tuple[str, list[np.ndarray]] | None:
-        """Where the chains stand, as `Chain.saved` says it of one; None where that cannot be said of all."""
-        ...
-
-    def go_on(
-        self, steps: int, reward_sums: Float[np.ndarray, " n"], saved: tuple[str, list[np.ndarray]] | None
-    ) -> str:
-        """As `Chain.go_on`, for all of them; the reason why they start over, or an empty text."""
-        ...
-
-
 def chain_group(
     sites: Sites | Sequence[Site], *, names: Sequence[str], indices: Sequence[int], seed: int, first_round: int = 0
-) -> GroupRollout:
+) -> "GroupRollout":
     """The chains of these sites, which have yet to begin.
 
     Args:
@@ -110,15 +35,22 @@ def chain_group(
         first_round: the round in which they begin; see `Chain`.
     """
     origins = [(seed, index, first_round) for index in indices]
-    return (
-        BatchedRollouts(sites, names, origins)
-        if isinstance(sites, Sites)
-        else SequentialRollouts(sites, names, origins)
-    )
+    if isinstance(sites, Sites):
+        return BatchedRollouts(sites, names, origins)
+    return SequentialRollouts(sites, names, origins)
 
 
 class BatchedRollouts:
-    """Those of a workload that steps many at once."""
+    """The chains of several agents, all of which have taken the same number of steps; stepped at once.
+
+    Attributes:
+        features: the feature map that all share.
+        references: the reference solution of each, or None.
+        labels: of the sites.
+        steps: of each chain so far.
+        reward_sums: the sum of all rewards of each chain so far.
+        action_warnings: for each chain that took an action outside its space, what was wrong with the first.
+    """
 
     def __init__(self, sites: Sites, names: Sequence[str], origins: Sequence[tuple[int, int, int]]) -> None:
         """Prepares; nothing is reset before the first step."""
@@ -139,14 +71,25 @@ class BatchedRollouts:
         self._begun = True
 
     def advance(self, steps: int) -> Trajectory:
-        """See `GroupRollout`."""
+        """The next L steps of each.
+
+        Raises:
+            WorkloadBehaviourError: the environment, the policy or the features raised, or broke their contract.
+        """
         trajectory, failures = self.advance_those_that_can(steps)
         for failure in failures.values():
             raise failure
         return trajectory
 
     def advance_those_that_can(self, steps: int) -> tuple[Trajectory, dict[int, WorkloadBehaviourError]]:
-        """See `GroupRollout`."""
+        """The same, with the trajectory of the chains that kept their contract.
+
+        Returns:
+            The trajectory, and the failures of the other chains by place; the caller drops these chains.
+
+        Raises:
+            WorkloadBehaviourError: the chain that failed cannot be identified, or all failed.
+        """
         observations, rewards = self._played(steps)
         failures = self._bad_rewards(rewards)
         flat = observations.reshape(-1, *observations.shape[2:])
@@ -218,18 +161,18 @@ class BatchedRollouts:
         return found
 
     def drop(self, places: Collection[int]) -> None:
-        """See `GroupRollout`. The environments are stepped on, for the others are stepped with them."""
+        """Removes the chains in these places; their environments are stepped on with the others."""
         keep = [place for place in range(len(self._places)) if place not in places]
         self._places, self.reward_sums = self._places[keep], self.reward_sums[keep]
         self.references = tuple(self.references[place] for place in keep)
         self.labels = tuple(self.labels[place] for place in keep)
 
     def close(self) -> None:
-        """See `GroupRollout`."""
+        """Closes all environments; nothing is stepped any more."""
         close_sites(self._sites)
 
-    def saved(self) -> tuple[str, list[np.ndarray]] | None:
-        """See `GroupRollout`."""
+    def saved(self) -> SavedState | None:
+        """The state of all chains, as that of one by `Chain.saved`; None if one cannot be saved."""
         if not self._begun or not self._between_rounds:
             return None
         try:
@@ -237,17 +180,12 @@ class BatchedRollouts:
             return None if state is None else packed(dict(state))
         except KeyboardInterrupt:
             raise
-        except BaseException as failure:  # of the user's code; what was learnt can be kept all the same
-            log.error(
-                "the environments of %s cannot save their states (%s: %s); started again, their chains start over",
-                *(self._name, type(failure).__name__, failure),
-            )
+        except BaseException as failure:  # of the user's code; what was learnt is saved all the same
+            log.error(CANNOT_SAVE, self._name, type(failure).__name__, failure)
             return None
 
-    def go_on(
-        self, steps: int, reward_sums: Float[np.ndarray, " n"], saved: tuple[str, list[np.ndarray]] | None
-    ) -> str:
-        """See `GroupRollout`."""
+    def go_on(self, steps: int, reward_sums: Float[np.ndarray, " n"], saved: SavedState | None) -> str:
+        """As `Chain.go_on`, for all chains; the reason why they start over, or an empty text."""
         self._start_over(steps, reward_sums)
         if saved is None:
             return NOT_SAVED
@@ -264,7 +202,7 @@ class BatchedRollouts:
 
 
 class SequentialRollouts:
-    """Those of any workload: a `Chain` for each agent."""
+    """The same for any workload, with a `Chain` for each agent; a failed chain can always be identified."""
 
     def __init__(
         self, sites: Sequence[Site], names: Sequence[str], origins: Sequence[tuple[int, int, int]]
@@ -280,25 +218,20 @@ class SequentialRollouts:
 
     @property
     def steps(self) -> int:
-        """Of each."""
         return self._chains[0].steps
 
     @property
     def reward_sums(self) -> Float[np.ndarray, " n"]:
-        """Of each."""
         return np.array([chain.reward_sum for chain in self._chains])
 
     @property
     def action_warnings(self) -> tuple[str, ...]:
-        """See `GroupRollout`."""
         return tuple(chain.action_warning for chain in self._chains if chain.action_warning)
 
     def advance(self, steps: int) -> Trajectory:
-        """See `GroupRollout`."""
         return _stacked([chain.advance(steps) for chain in self._chains])
 
     def advance_those_that_can(self, steps: int) -> tuple[Trajectory, dict[int, WorkloadBehaviourError]]:
-        """See `GroupRollout`."""
         played, failures = [], {}
         for place, chain in enumerate(self._chains):
             try:
@@ -310,7 +243,6 @@ class SequentialRollouts:
         return _stacked(played), failures
 
     def drop(self, places: Collection[int]) -> None:
-        """See `GroupRollout`."""
         for place in places:
             self._chains[place].close()
         keep = [place for place in range(len(self._chains)) if place not in places]
@@ -319,26 +251,15 @@ class SequentialRollouts:
         self.labels = tuple(self.labels[place] for place in keep)
 
     def close(self) -> None:
-        """See `GroupRollout`."""
         for chain in self._chains:
             chain.close()
 
-    def saved(self) -> tuple[str, list[np.ndarray]] | None:
-        """See `GroupRollout`."""
-        parts = [chain.saved() for chain in self._chains]
-        texts = [part[0] for part in parts if part is not None]
-        if len(texts) < len(parts):
-            return None
-        arrays = [part[1] for part in parts if part is not None]
-        return packed({"texts": texts, "arrays": arrays})
+    def saved(self) -> SavedState | None:
+        return joined_states([chain.saved() for chain in self._chains])
 
-    def go_on(
-        self, steps: int, reward_sums: Float[np.ndarray, " n"], saved: tuple[str, list[np.ndarray]] | None
-    ) -> str:
-        """See `GroupRollout`. Where one chain starts over the others still continue."""
-        state = {"texts": [], "arrays": []} if saved is None else unpacked(*saved)
-        known = list(zip(state["texts"], state["arrays"], strict=True))
-        parts = known if len(known) == len(self._chains) else [None] * len(self._chains)
+    def go_on(self, steps: int, reward_sums: Float[np.ndarray, " n"], saved: SavedState | None) -> str:
+        """As in `BatchedRollouts`; if one chain starts over, the others still continue."""
+        parts = separate_states(saved, len(self._chains))
         words = [
             chain.go_on(steps, float(total), part)
             for chain, total, part in zip(self._chains, reward_sums, parts, strict=True)
@@ -346,8 +267,31 @@ class SequentialRollouts:
         return NOT_SAVED if saved is None else next(filter(None, words), "")
 
 
+def joined_states(parts: Sequence[SavedState | None]) -> SavedState | None:
+    """The saved states of several chains as one; None if one of them is missing."""
+    known = [part for part in parts if part is not None]
+    if len(known) < len(parts):
+        return None
+    return packed({"texts": [text for text, _ in known], "arrays": [arrays for _, arrays in known]})
+
+
+def separate_states(saved: SavedState | None, count: int) -> Sequence[SavedState | None]:
+    """The states that `joined_states` joined, each None if they are not that many.
+
+    Raises:
+        ValueError: the state was not made by `packed`.
+    """
+    state = {"texts": [], "arrays": []} if saved is None else unpacked(*saved)
+    known = list(zip(state["texts"], state["arrays"], strict=True))
+    return known if len(known) == count else [None] * count
+
+
 def _stacked(played: Sequence[Trajectory]) -> Trajectory:
     return Trajectory(
         np.stack([trajectory.features for trajectory in played]),
         np.stack([trajectory.rewards for trajectory in played]),
     )
+
+
+GroupRollout: TypeAlias = BatchedRollouts | SequentialRollouts
+"""The chains of a group."""

@@ -1,17 +1,29 @@
-"""The code that makes a site closes it: environments may hold a port, a licence or a file."""
+"""Calls of user code: its failures are turned into errors, and the code that makes a site closes it."""
 
 import contextlib
 import logging
 from collections.abc import Callable, Iterable, Iterator
 
 from cospan.client.workload import Site, Sites
+from cospan.wire.errors import CospanError, WorkloadBehaviourError
 
 log = logging.getLogger(__name__)
 
 
 def close_site(site: Site) -> None:
-    """Calls `env.close()`; a failure of it is logged and changes nothing."""
+    """Calls `env.close()`, since environments may hold a port, a licence or a file; a failure is only logged."""
     _close(site.env.close, site.label or "a site")
+
+
+@contextlib.contextmanager
+def user_code(what: str) -> Iterator[None]:
+    """Turns an exception of user code into a WorkloadBehaviourError whose text is "`what`: kind: text"."""
+    try:
+        yield
+    except (CospanError, KeyboardInterrupt):
+        raise
+    except BaseException as failure:  # user code may also call sys.exit
+        raise WorkloadBehaviourError(f"{what}: {type(failure).__name__}: {failure}") from failure
 
 
 @contextlib.contextmanager

@@ -6,15 +6,17 @@ dictionaries, with text as keys, of plain values: what observations, states and 
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
+SavedState: TypeAlias = tuple[str, list[np.ndarray]]
+"""A packed value: JSON text, and the arrays that it refers to by number."""
 _DEEPEST = 32
 """Values nested deeper than that are refused, so that one that holds itself is."""
 
 
-def packed(value: Any) -> tuple[str, list[np.ndarray]]:
+def packed(value: Any) -> SavedState:
     """A value as a JSON text and the arrays that it refers to by number; arrays are copied.
 
     Raises:

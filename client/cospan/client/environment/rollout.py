@@ -10,14 +10,15 @@ import numpy as np
 from jaxtyping import Float
 
 from cospan.client.environment.actions import problem_of_action
-from cospan.client.environment.ownership import close_site
-from cospan.client.environment.plain_values import packed, unpacked
+from cospan.client.environment.ownership import close_site, user_code
+from cospan.client.environment.plain_values import SavedState, packed, unpacked
 from cospan.client.workload import FeatureMap, Resumable, Site
 from cospan.core.learning.learner import Trajectory
 from cospan.wire.errors import WorkloadBehaviourError
 
 log = logging.getLogger(__name__)
 
+CANNOT_SAVE = "the environment state of %s cannot be saved (%s: %s); after a restart the chain starts over"
 _NORM_SLACK = 1e-9
 _WATCHED_STEPS = 200
 """Steps in which every action is compared with the action space; later on one of each round is."""
@@ -126,7 +127,7 @@ class Chain:
             )
         return reward
 
-    def saved(self) -> tuple[str, list[np.ndarray]] | None:
+    def saved(self) -> SavedState | None:
         """Where the chain stands, as `plain_values.packed` gives it: the next steps follow from it, bit for bit.
 
         None where the environment cannot save its state, and where there is none: before the first round, within a
@@ -145,15 +146,12 @@ class Chain:
             )
         except KeyboardInterrupt:
             raise
-        except BaseException as failure:  # of the user's code; what was learnt can be kept all the same
+        except BaseException as failure:  # of the user's code; what was learnt is saved all the same
             self._resumable = None
-            log.error(
-                "the environment of %s cannot save its state (%s: %s); started again, its chain starts over",
-                *(self._name, type(failure).__name__, failure),
-            )
+            log.error(CANNOT_SAVE, self._name, type(failure).__name__, failure)
             return None
 
-    def go_on(self, steps: int, reward_sum: float, saved: tuple[str, list[np.ndarray]] | None) -> str:
+    def go_on(self, steps: int, reward_sum: float, saved: SavedState | None) -> str:
         """Continues after `steps` steps: from the state that `saved` gave, or else with data not used before.
 
         Returns:
@@ -206,14 +204,8 @@ def checked_features(
         WorkloadBehaviourError: the map raised, or a vector has the wrong length, an entry that is not finite, or a
             norm above 1.
     """
-    try:
+    with user_code(f"the feature map of {name} failed"):
         values = np.asarray(features.batch(observations), dtype=np.float64)
-    except KeyboardInterrupt:
-        raise
-    except BaseException as failure:
-        raise WorkloadBehaviourError(
-            f"the feature map of {name} raised {type(failure).__name__}: {failure}"
-        ) from failure
     expected = (len(observations), features.dim)
     if values.shape != expected:
         raise WorkloadBehaviourError(

@@ -47,8 +47,8 @@ def vector_sites(
         features: observation → R^d, the same for all.
         policy: of one observation, for all sites or for each; or, in its place,
         batch_policy: of all observations at once.
-        references: what is known to be true of each; nothing where left out.
-        labels: what people call each.
+        references: what is known to be true of each; nothing if omitted.
+        labels: of the sites.
 
     Raises:
         WorkloadBehaviourError: the vector environment cannot be taken, or the numbers of its parts differ.

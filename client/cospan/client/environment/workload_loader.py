@@ -11,15 +11,15 @@ from gymnasium.vector import VectorEnv
 from jaxtyping import Float
 
 from cospan.client.environment.import_path import add_working_folder, hidden_by
-from cospan.client.environment.ownership import close_sites
+from cospan.client.environment.ownership import close_sites, user_code
 from cospan.client.workload import FeatureMap, Site, Sites, Workload
 from cospan.client.workloads import BUILT_IN
 from cospan.core.specification import RunSpecification
 from cospan.wire.errors import WorkloadBehaviourError, WorkloadError
 
 
-def load_workload(reference: str) -> Workload:
-    """The workload that `reference` names.
+def load_workload(reference: Workload | str) -> Workload:
+    """The workload that `reference` names; a workload is returned as it is.
 
     The working folder is searched after all others, and only for a workload that is not built in. An attribute that
     is a plain function (index, seed) → Site is made a workload of its own.
@@ -28,6 +28,8 @@ def load_workload(reference: str) -> Workload:
         WorkloadError: there is no such workload, module or attribute, or it is not a workload.
         WorkloadBehaviourError: the module raised when it was imported, or tried to end the process.
     """
+    if isinstance(reference, Workload):
+        return reference
     target = BUILT_IN.get(reference, reference)
     module_name, separator, attribute = target.partition(":")
     if not separator or not module_name or not attribute:
@@ -41,14 +43,8 @@ def load_workload(reference: str) -> Workload:
         )
     working_folder = None if reference in BUILT_IN else add_working_folder()
     module = _import(module_name, reference)
-    try:
+    with user_code(f"workload {reference!r} cannot be looked up"):
         found = getattr(module, attribute, None)
-    except KeyboardInterrupt:
-        raise
-    except BaseException as failure:
-        raise WorkloadBehaviourError(
-            f"workload {reference!r} cannot be looked up: {type(failure).__name__}: {failure}"
-        ) from failure
     if found is None:
         hidden = None if working_folder is None else hidden_by(module_name, working_folder)
         if hidden is not None:
@@ -97,16 +93,11 @@ def make_site(workload: Workload, index: int, seed: int) -> Site:
         WorkloadBehaviourError: the workload's own code raised, or gave something else.
     """
     _check_index(workload, index)
-    try:
-        site = workload.make_site(index, seed)
-    except ValueError as failure:
-        raise WorkloadError(f"workload {workload.name!r} has no site {index}: {failure}") from failure
-    except KeyboardInterrupt:
-        raise
-    except BaseException as failure:
-        raise WorkloadBehaviourError(
-            f"workload {workload.name!r} failed to make site {index}: {type(failure).__name__}: {failure}"
-        ) from failure
+    with user_code(f"workload {workload.name!r} failed to make site {index}"):
+        try:
+            site = workload.make_site(index, seed)
+        except ValueError as failure:
+            raise WorkloadError(f"workload {workload.name!r} has no site {index}: {failure}") from failure
     if not isinstance(site, Site):
         raise WorkloadBehaviourError(
             f"workload {workload.name!r} made a {type(site).__name__} for site {index}; it must make a Site"
@@ -132,14 +123,8 @@ def make_sites(workload: Workload, indices: Sequence[int], seed: int) -> Sites |
     for index in indices:
         _check_index(workload, index)
     words = f"sites {indices[0]} to {indices[-1]}"
-    try:
+    with user_code(f"workload {workload.name!r} failed to make {words}"):
         sites = workload.make_fleet(indices, seed)
-    except KeyboardInterrupt:
-        raise
-    except BaseException as failure:
-        raise WorkloadBehaviourError(
-            f"workload {workload.name!r} failed to make {words}: {type(failure).__name__}: {failure}"
-        ) from failure
     if not isinstance(sites, Sites) or not len(sites.references) == len(sites.labels) == len(indices):
         raise WorkloadBehaviourError(
             f"workload {workload.name!r} made a {type(sites).__name__} for {words}; it must make Sites with a "
@@ -169,27 +154,13 @@ def features_of(sites: Sites | Sequence[Site]) -> FeatureMap:
 def check_shared_features(
     workload: Workload, first: Sites | Sequence[Site], other: Sites | Sequence[Site], first_index: int, index: int
 ) -> None:
-    """Raises WorkloadBehaviourError where two sites of a group do not have the same feature map.
-
-    Args:
-        workload: that they are of.
-        first: the first site, or some from there on.
-        other: the other one, or some from there on.
-        first_index: of the first site.
-        index: of the other site.
-    """
+    """Raises WorkloadBehaviourError if two sites, each the first of some, differ in their feature map."""
     ours, theirs = features_of(first), features_of(other)
-    if ours is theirs:
-        return
-    if ours.dim != theirs.dim:
+    if ours is not theirs and (ours.dim, ours.fingerprint) != (theirs.dim, theirs.fingerprint):
         raise WorkloadBehaviourError(
-            f"the features of site {index} of workload {workload.name!r} have length {theirs.dim}, and those of "
-            f"site {first_index} have length {ours.dim}; all sites share one feature map: give them the same"
-        )
-    if ours.fingerprint != theirs.fingerprint:
-        raise WorkloadBehaviourError(
-            f"the feature map of site {index} of workload {workload.name!r} is {theirs.fingerprint!r}, and that of "
-            f"site {first_index} is {ours.fingerprint!r}; all sites share one feature map: give them the same"
+            f"the feature map of site {index} of workload {workload.name!r} is {theirs.fingerprint!r} with length "
+            f"{theirs.dim}, and that of site {first_index} is {ours.fingerprint!r} with length {ours.dim}; "
+            "all sites of a workload must have the same one"
         )
 
 
@@ -223,14 +194,8 @@ def true_basis(workload: Workload, specification: RunSpecification) -> Float[np.
     if workload.fleet_basis is None:
         return None
     spec = specification
-    try:
+    with user_code(f"workload {spec.workload!r} failed to give the basis of its fleet"):
         basis = workload.fleet_basis(spec.agents, spec.rank, spec.seed)
-    except KeyboardInterrupt:
-        raise
-    except BaseException as failure:
-        raise WorkloadBehaviourError(
-            f"workload {spec.workload!r} failed to give the basis of its fleet: {type(failure).__name__}: {failure}"
-        ) from failure
     if basis is not None and (basis.ndim != 2 or basis.shape[0] != spec.feature_dim):
         raise WorkloadBehaviourError(
             f"workload {spec.workload!r} gave a basis of its fleet of shape {basis.shape}; "

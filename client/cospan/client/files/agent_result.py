@@ -67,17 +67,22 @@ class AgentResult:
         return value
 
     @property
-    def trace_every(self) -> int:
-        """Its traces have the rounds whose numbers are multiples of this, and the newest; see `LearningCurve`.
+    def last_round(self) -> int | None:
+        """The last round learnt; None before the first. Raises RunFileError where the file lacks it."""
+        number = self.whole("last_round", least=-1)
+        return None if number < 0 else number
+
+    @property
+    def curve_every(self) -> int:
+        """The step between the rounds of its learning curve, 1 or more; see `LearningCurve`.
 
         Raises:
-            RunFileError: it is no such number.
+            RunFileError: it is something else.
         """
-        # Files without it have all rounds.
-        return self.whole("trace_every", least=1) if "trace_every" in self.values else 1
+        return self.whole("curve_every", least=1) if "curve_every" in self.values else 1
 
     @property
     def independent_errors(self) -> Float[np.ndarray, " m"]:
         """The relative value errors of independent TD, one for each step size."""
-        errors = self.array("trace_independent_error")
+        errors = self.array("curve_independent_error")
         return np.asarray(errors[-1]) if len(errors) else np.empty(0)

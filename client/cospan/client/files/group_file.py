@@ -2,61 +2,60 @@
 
 import itertools
 from collections.abc import Collection, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Int
 
-from cospan.client.environment.plain_values import packed, unpacked
+from cospan.client.environment.group_rollout import joined_states, separate_states
+from cospan.client.environment.plain_values import SavedState
 from cospan.client.files.agent_result import AgentResult
+from cospan.client.files.curve_values import CURVE, curve_column, curve_values, loaded_curve
 from cospan.client.files.kept_gradients import KEPT
 from cospan.client.files.learner_values import joined_values, loaded_learner
 from cospan.client.files.result_file import (
     OWNED,
     chain_values,
-    check_format,
     check_owner,
     largest,
+    load_result,
     loaded_chain,
     owner,
+    shared_values,
 )
 from cospan.client.files.state_file import FileKind
 from cospan.client.learning.group_blocks import Block, BlockState
 from cospan.client.learning.group_learner import GroupLearner
+from cospan.client.learning.learning_curve import COLUMNS
 from cospan.core.learning.baselines import IndependentTD
 from cospan.core.learning.learner import LearnerState
 from cospan.core.learning.schedules import AveragedIterate
 from cospan.wire.errors import RunFileError
-from cospan.wire.files.npz import MAX_BYTES, load_npz
+from cospan.wire.files.npz import MAX_BYTES
 
 FORMAT = "cospan-group-3"
 _COLUMNS = ("mean_reward", "value_error", "gain_error", "gain", "bounded_rounds")
 OF_AGENTS = (
     *("agent_id", "agent_ids", "labels", "mean_reward", "value_error", "gain_error", "gain", "bounded_rounds"),
-    *("explained_share", "trace_every"),
-    *("trace_round", "trace_value_error", "trace_independent_error", "trace_gain_estimate"),
-    "trace_mean_squared_td_error",
+    "explained_share",
+    *CURVE,
 )
 """What `agents_of` is made of; the rest may be gigabytes."""
-_TRACES = ("value_error", "independent_error", "gain_estimate", "mean_squared_td_error")
 
 
 def contents(group: GroupLearner, run_id: str) -> dict[str, Any]:
     """What a group's file holds: as it is now, whatever the group learns while that is being written."""
     states = [block.state for block in group.blocks]
-    first, trace = states[0], group.trace
+    first = states[0]
     return {
         "format": FORMAT,
-        "run_id": run_id,
-        "specification_digest": group.specification.digest(),
-        "workload": group.specification.workload,
-        "agent_id": group.name,
+        **shared_values(group, run_id),
         "agent_ids": np.array(group.names),
         "labels": np.array([label for block in group.blocks for label in block.chains.labels]),
         "indices": np.array(group.indices, dtype=np.int64),
-        "feature_fingerprint": group.features.fingerprint,
-        "last_round": -1 if group.last_round is None else group.last_round,
         "weights": group.weights,
         "weights_count": first.weights.count,
         "gain": group.gains,
@@ -70,10 +69,7 @@ def contents(group: GroupLearner, run_id: str) -> dict[str, Any]:
         "gain_error": group.gain_errors(),
         **_independent([learner for state in states for learner in state.independent]),
         **chain_values(_saved_chains(group)),
-        "trace_every": trace.every,
-        "trace_round": np.array(trace.round, dtype=np.int64),
-        # Copies of lists that grow; they are made arrays when they are written.
-        **{f"trace_{name}": getattr(trace, name).copy() for name in _TRACES},
+        **curve_values(group.learning_curve),
     }
 
 
@@ -88,32 +84,16 @@ def _independent(learners: Sequence[IndependentTD]) -> dict[str, Any]:
     }
 
 
-def _saved_chains(group: GroupLearner) -> tuple[str, list[np.ndarray]] | None:
+def _saved_chains(group: GroupLearner) -> SavedState | None:
     """The saved state of the chains of all blocks; None where one cannot be saved."""
     if not group.between_rounds:
         return None
-    parts = [block.chains.saved() for block in group.blocks]
-    known = [part for part in parts if part is not None]
-    if len(known) < len(parts):
-        return None
-    return packed({"texts": [text for text, _ in known], "arrays": [arrays for _, arrays in known]})
+    return joined_states([block.chains.saved() for block in group.blocks])
 
 
 def load_group(path: Path, *, names: Collection[str] | None = None, most_bytes: int = MAX_BYTES) -> AgentResult:
-    """Reads a group's file; values are those of all its agents, with a leading axis n.
-
-    Args:
-        path: of the file.
-        names: of the values that are needed; all where left out.
-        most_bytes: of these values.
-
-    Raises:
-        RunFileError: it is missing, damaged, or no group's file.
-    """
-    wanted = None if names is None else {"format", *names}
-    values = load_npz(path, "the result of a group", names=wanted, most_bytes=most_bytes)
-    check_format(path, values, FORMAT, "the result of a group")
-    return AgentResult(values)
+    """Reads a group's file: the values of all its agents, with a leading axis n; see `load_result`."""
+    return load_result(path, names=names, most_bytes=most_bytes, expected=FORMAT, title="the result of a group")
 
 
 def agents_of(result: AgentResult) -> list[AgentResult]:
@@ -121,8 +101,7 @@ def agents_of(result: AgentResult) -> list[AgentResult]:
     names, labels = result.array("agent_ids").tolist(), result.array("labels").tolist()
     numbers = (*_COLUMNS, "explained_share")
     columns = {name: result.array(name) for name in numbers if name in result.values or name != "explained_share"}
-    rounds = result.array("trace_round")
-    traces = {f"trace_{name}": _trace(result, name) for name in _TRACES}
+    curves = {f"curve_{name}": curve_column(result, name, len(names)) for name in COLUMNS}
     # The gain is a vector of length one in an agent's own file.
     gains = columns.pop("gain")[:, None]
     return [
@@ -132,25 +111,13 @@ def agents_of(result: AgentResult) -> list[AgentResult]:
                 "label": np.array(labels[number]),
                 "gain": gains[number],
                 **{key: np.asarray(column[number]) for key, column in columns.items()},
-                "trace_every": np.array(result.trace_every),
-                "trace_round": rounds,
-                **{key: values[:, number] for key, values in traces.items()},
+                "curve_every": np.array(result.curve_every),
+                "curve_round": result.array("curve_round"),
+                **{key: values[:, number] for key, values in curves.items()},
             }
         )
         for number, name in enumerate(names)
     ]
-
-
-def _trace(result: AgentResult, name: str) -> np.ndarray:
-    """The trace of all agents, shape (rounds, n), or (rounds, n, m) of independent TD; also of no rounds."""
-    dimensions, agents = 3 if name == "independent_error" else 2, result.array("agent_ids").size
-    rounds = len(result.numbers("trace_round", 1))
-    if not rounds and not result.array(f"trace_{name}").size:
-        return np.zeros((0, agents, 0)[:dimensions])
-    values = result.numbers(f"trace_{name}", dimensions)
-    if values.shape[:2] != (rounds, agents):
-        raise RunFileError("the traces in the result of a group have different lengths; the file is damaged")
-    return values
 
 
 def resume(group: GroupLearner, path: Path, run_id: str) -> str:
@@ -171,17 +138,10 @@ def resume(group: GroupLearner, path: Path, run_id: str) -> str:
     learner = loaded_learner(result, group.specification, (len(group.names),))
     states = [_loaded_state(result, group, learner, *each) for each in zip(group.blocks, parts, strict=True)]
     sums = result.vector("reward_sum", len(group.names))
-    traces = {name: list(_trace(result, name)) for name in _TRACES}
-    columns = states[0].independent[0].weights.shape[0] if states[0].independent else 0
-    if any(errors.shape[1] != columns for errors in traces["independent_error"]):
-        blank = np.full((len(group.names), columns), np.nan)  # with a baseline before, and without one now
-        traces["independent_error"] = [blank for _ in traces["independent_error"]]
-    last_round, chains = result.whole("last_round", least=-1), _loaded_chains(result, len(parts))
-    every = result.trace_every
-    group.last_round = None if last_round < 0 else last_round
-    group.trace.round, group.trace.every = result.array("trace_round").tolist(), every
-    for name, values in traces.items():
-        setattr(group.trace, name, values)
+    step_sizes = states[0].independent[0].weights.shape[0] if states[0].independent else 0
+    curve = replace(loaded_curve(result, step_sizes, len(group.names)), most=group.learning_curve.most)
+    last_round, chains = result.last_round, _loaded_chains(result, len(parts))
+    group.last_round, group.learning_curve = last_round, curve
     words = []
     for block, state, part, chain in zip(group.blocks, states, parts, chains, strict=True):
         block.state = state
@@ -197,16 +157,11 @@ def _drop_those_that_failed(group: GroupLearner, result: AgentResult) -> None:
         group.drop(dict.fromkeys(missing, "it had failed before its process was started again"))
 
 
-def _loaded_chains(result: AgentResult, blocks: int) -> list[tuple[str, list[np.ndarray]] | None]:
-    found = loaded_chain(result)
-    if found is None:
-        return [None] * blocks
+def _loaded_chains(result: AgentResult, blocks: int) -> Sequence[SavedState | None]:
     try:
-        state = unpacked(*found)
-        chains = list(zip(state["texts"], state["arrays"], strict=True))
+        return separate_states(loaded_chain(result), blocks)
     except (ValueError, LookupError, TypeError, RecursionError):
-        chains = []
-    return [*chains] if len(chains) == blocks else [None] * blocks
+        return [None] * blocks
 
 
 def _loaded_state(
@@ -244,7 +199,5 @@ def _loaded_counts(result: AgentResult, name: str, agents: int) -> Int[np.ndarra
     return counts
 
 
-GROUP: FileKind[GroupLearner] = FileKind(
-    contents=contents, load=lambda path: load_group(path, names=(*OWNED, *KEPT)), resume=resume
-)
+GROUP: FileKind[GroupLearner] = FileKind(contents, partial(load_group, names=(*OWNED, *KEPT)), resume)
 """What `StateFile` needs to know of it."""

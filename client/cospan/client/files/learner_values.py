@@ -28,11 +28,7 @@ def learner_values(state: LearnerState, specification: RunSpecification) -> dict
         **_statistics(state, specification),
         **_halves(state),
         "reward_moments": _row(
-            state.head,
-            state.rewards.count,
-            state.rewards.offset,
-            state.rewards.deviations,
-            state.rewards.reference,
+            state.head, state.rewards.count, state.rewards.offset, state.rewards.deviations, state.rewards.reference
         ),
         "feature_squares": state.feature_squares,
     }

@@ -1,8 +1,8 @@
-"""What a process keeps over its end, and how it comes back to where its run is.
+"""What a process keeps across restarts, and how it catches up with its run.
 
-Its file holds the learner after some round, and the gradients whose rounds may not be on the coordinator's disk.
-A process that finds its file there again sends those gradients as they are, and learns the rounds between its file
-and the open one again, at the bases that the coordinator has kept. So it comes to the bits that it would have had.
+Its file holds the learner after some round, and the gradients whose rounds may not be durable. A restarted process
+sends those gradients as they are, and repeats the rounds between its file and the open one at the bases that the
+coordinator has kept. So its results have the bits of an uninterrupted process.
 """
 
 import asyncio
@@ -63,7 +63,7 @@ class RecallTransport(Protocol):
 
 
 class StoppedError(CospanError):
-    """The process is to end while it learns again what its file lacks."""
+    """The process is to end while it repeats rounds that its file lacks."""
 
     reason = "STOPPED"
 
@@ -73,9 +73,9 @@ class StatePolicy:
     """The files that a process continues from and writes.
 
     Attributes:
-        resume_from: a file of the same run and learner to go on from, or None.
+        resume_from: a file of the same run and learner to continue from, or None.
         state_file: where to keep what is learnt, or None; see `StateFile`.
-        checkpoint_seconds: how often, at most, that file is written.
+        checkpoint_seconds: the shortest time between two writes of that file.
     """
 
     resume_from: Path | None
@@ -98,9 +98,9 @@ class LearnerContext:
 
     Attributes:
         token: gives the token of the session, or None while there is none; called on the event loop.
-        durable_round: gives the round below which all are on the coordinator's disk, as far as is known.
+        durable_round: gives the round below which all are known to be durable.
         is_ending: whether the process is to end.
-        saved: is told the round below which all are in the file; called by any thread.
+        saved: called, by any thread, with the round below which all are in the file.
         progress_timeout_seconds: seconds without an answer of the coordinator after which it gives up.
     """
 
@@ -128,24 +128,24 @@ class StateKeeper(Generic[L]):
 
         Args:
             make: gives a learner that has learnt nothing and begins in that round.
-            kind: what stands in the files.
+            kind: the contents of the files.
             keeping: which files.
-            around: the conversation.
+            around: the session.
             run_id: of the run.
             first_round: that takes its gradient.
 
         Raises:
-            RunFileError: a file cannot be gone on from.
+            RunFileError: it is not possible to continue from a file.
         """
         self.learner = make(first_round)
         self.state_file: StateFile[L] | None = None
         self.notes: list[str] = []
-        """What people should know of it."""
+        """Notices for the user."""
         self._make, self._around = make, around
         self._kept: tuple[KeptGradient, ...] = ()
         self._kept_of: tuple[str, ...] = ()
         self.is_exact = True
-        """Whether it comes to the bits of a process that was never broken, as far as is known."""
+        """Whether its results have the bits of an uninterrupted process, as far as it knows."""
         self._is_back = False
         self._chain_problem = ""
         if keeping.resume_from is not None:
@@ -182,13 +182,13 @@ class StateKeeper(Generic[L]):
         return upload
 
     def _sound(self) -> tuple[KeptGradient, ...]:
-        """What is kept; nothing of a group that has dropped a member since, for no sum with that can be sent."""
+        """The kept gradients; none if the group has dropped a member since, because they sum over that member."""
         if self._kept_of != self.learner.names:
             self._kept, self._kept_of = (), self.learner.names
         return self._kept
 
     def save_now_and_then(self) -> None:
-        """Has the file written, if it is time; between two rounds."""
+        """Writes the file in the background if it is due; between two rounds."""
         if self.state_file is not None:
             self.state_file.after_round(self._sound())
 
@@ -197,18 +197,18 @@ class StateKeeper(Generic[L]):
         if self.state_file is not None:
             self.state_file.after_last_round(self._sound())
 
-    # Coming back ------------------------------------------------------------------------------------------------
+    # Catching up ------------------------------------------------------------------------------------------------
 
     def come_back(self, round_number: int, transport: object, loop: asyncio.AbstractEventLoop) -> str:
-        """Learns again what the file lacks of the rounds below this one; once, before the first that is new.
+        """Repeats the rounds below this one that the file lacks; once, before the first new round.
 
         Returns:
-            What was done, in words; empty where there was nothing to do.
+            What was done, in words; empty if there was nothing to do.
 
         Raises:
             StoppedError: the process is to end.
             CoordinatorUnavailableError: the coordinator does not answer.
-            BasisRefusedError: a basis of then is none that the method can have led to.
+            BasisRefusedError: a past basis is not one that the method can have led to.
         """
         if self._is_back or self.state_file is None or not isinstance(transport, RecallTransport):
             return ""
@@ -223,7 +223,7 @@ class StateKeeper(Generic[L]):
         return self._learn_again(recall, first, round_number)
 
     def _learn_all_again(self, recall: "Recall", before: int) -> str:
-        """Where the chain cannot go on from the file: from its beginning, as long as all bases are kept."""
+        """If the chain cannot continue from the file: from its beginning, while all bases are kept."""
         found = recall(0, before)
         if found is None or found.lost or not found.bases:
             was_here = self.learner.last_round is not None or (found is not None and found.lost > 0)
@@ -245,7 +245,7 @@ class StateKeeper(Generic[L]):
             for number, basis in found.bases:
                 if self._around.is_ending():
                     raise StoppedError("it was stopped before it was back where its run is")
-                # The rounds on the disk are one row, whatever restarts it took.
+                # Durable rounds form one sequence, whatever restarts there were.
                 turn = None if last is None else Turn(*last, method.largest_turn_between(last[0], number))
                 check_basis(basis, number, turn)
                 last = number, basis

@@ -1,19 +1,19 @@
 """What an agent has learnt, as a small npz file: written atomically, read without pickle."""
 
 import itertools
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, TypeAlias
 
 import numpy as np
-from jaxtyping import Float, Int
 
+from cospan.client.environment.plain_values import SavedState
 from cospan.client.files.agent_result import AgentResult
+from cospan.client.files.curve_values import curve_values, loaded_curve
 from cospan.client.files.learner_values import learner_values, loaded_learner
-from cospan.client.learning.learning_curve import LearningCurve
+from cospan.client.learning.group_learner import AgentOfGroup, GroupLearner
 from cospan.client.learning.site_learner import SiteLearner
 from cospan.core.learning.baselines import IndependentTD
-from cospan.core.learning.learner import LearnerState
 from cospan.core.learning.schedules import AveragedIterate
 from cospan.core.specification import RunSpecification
 from cospan.wire.errors import RunFileError
@@ -22,42 +22,8 @@ from cospan.wire.files.npz import MAX_BYTES, load_npz, save_npz
 FORMAT = "cospan-agent-2"
 
 
-@runtime_checkable
-class Learnt(Protocol):
-    """What a file is made of: a `SiteLearner`, or one agent of a group; see there."""
-
-    @property
-    def specification(self) -> RunSpecification: ...
-    @property
-    def name(self) -> str: ...
-    @property
-    def index(self) -> int: ...
-    @property
-    def label(self) -> str: ...
-    @property
-    def feature_fingerprint(self) -> str: ...
-    @property
-    def last_round(self) -> int | None: ...
-    @property
-    def state(self) -> LearnerState: ...
-    @property
-    def weights(self) -> AveragedIterate: ...
-    @property
-    def gain(self) -> AveragedIterate: ...
-    @property
-    def independent(self) -> IndependentTD | None: ...
-    @property
-    def trace(self) -> LearningCurve[float]: ...
-    @property
-    def bounded_rounds(self) -> int: ...
-    @property
-    def reward_sum(self) -> float: ...
-    @property
-    def mean_reward(self) -> float: ...
-    def saved_chain(self) -> tuple[str, list[np.ndarray]] | None: ...
-    def value_error(self) -> float: ...
-    def gain_error(self) -> float: ...
-    def explained_share(self) -> float: ...
+Learnt: TypeAlias = SiteLearner | AgentOfGroup
+"""What an agent's file is made of."""
 
 
 def save_result(path: Path, learner: Learnt, *, run_id: str, durable: bool = True) -> None:
@@ -72,24 +38,19 @@ def save_result(path: Path, learner: Learnt, *, run_id: str, durable: bool = Tru
     Raises:
         RunFileError: it cannot be written.
     """
-    save_npz(path, durable=durable, **contents(learner, run_id=run_id))
+    save_npz(path, durable=durable, **contents(learner, run_id))
 
 
-def contents(learner: Learnt, *, run_id: str) -> dict[str, Any]:
+def contents(learner: Learnt, run_id: str) -> dict[str, Any]:
     """The values of a file of `learner`, as they are now: it may learn while they are being written."""
-    spec, trace, independent = learner.specification, learner.trace, learner.independent
+    spec, independent = learner.specification, learner.independent
     baseline = IndependentTD.initial(spec.feature_dim) if independent is None else independent
     return {
         "format": FORMAT,
-        "run_id": run_id,
-        "specification_digest": spec.digest(),
-        "workload": spec.workload,
+        **shared_values(learner, run_id),
         "seed": spec.seed,
-        "agent_id": learner.name,
         "label": learner.label,
         "index": learner.index,
-        "feature_fingerprint": learner.feature_fingerprint,
-        "last_round": -1 if learner.last_round is None else learner.last_round,
         "weights": learner.weights.mean,
         "weights_count": learner.weights.count,
         "gain": learner.gain.mean,
@@ -106,17 +67,22 @@ def contents(learner: Learnt, *, run_id: str) -> dict[str, Any]:
         "independent_averaged": baseline.averaged.mean,
         "independent_gain_estimate": baseline.gain_estimate,
         **chain_values(learner.saved_chain()),
-        "trace_every": trace.every,
-        # Copies of lists that grow; they are made arrays when they are written.
-        "trace_round": np.array(trace.round, dtype=np.int64),
-        "trace_value_error": trace.value_error.copy(),
-        "trace_independent_error": trace.independent_error.copy(),
-        "trace_gain_estimate": trace.gain_estimate.copy(),
-        "trace_mean_squared_td_error": trace.mean_squared_td_error.copy(),
+        **curve_values(learner.learning_curve),
     }
 
 
-def chain_values(saved: tuple[str, list[np.ndarray]] | None) -> dict[str, Any]:
+def shared_values(learner: Learnt | GroupLearner, run_id: str) -> dict[str, Any]:
+    """The values that the file of an agent and that of a group have in common: run, features and last round."""
+    spec = learner.specification
+    return {
+        **owner(learner.name, spec, run_id),
+        "workload": spec.workload,
+        "feature_fingerprint": learner.feature_fingerprint,
+        "last_round": -1 if learner.last_round is None else learner.last_round,
+    }
+
+
+def chain_values(saved: SavedState | None) -> dict[str, Any]:
     """The saved state of a chain by the names of a file; an empty text where there is none."""
     text, arrays = saved or ("", [])
     return {"chain_state": text, **{f"chain_array_{number}": array for number, array in enumerate(arrays)}}
@@ -131,20 +97,29 @@ def largest(specification: RunSpecification, agents: int = 1) -> int:
     return MAX_BYTES + 8 * agents * (4 * d * d + 16 * d + 4 * r * r)
 
 
-def load_result(path: Path, *, names: Collection[str] | None = None, most_bytes: int = MAX_BYTES) -> AgentResult:
+def load_result(
+    path: Path,
+    *,
+    names: Collection[str] | None = None,
+    most_bytes: int = MAX_BYTES,
+    expected: str = FORMAT,
+    title: str = "the result of an agent",
+) -> AgentResult:
     """Reads an agent's file.
 
     Args:
         path: of the file.
-        names: of the values that are needed; all where left out.
+        names: of the values that are needed; all by default.
         most_bytes: of these values.
+        expected: the format.
+        title: what the file should be, for error messages.
 
     Raises:
-        RunFileError: it is missing, damaged, or no agent's file.
+        RunFileError: it is missing, damaged, or has another format.
     """
     wanted = None if names is None else {"format", *names}
-    values = load_npz(path, "the result of an agent", names=wanted, most_bytes=most_bytes)
-    check_format(path, values, FORMAT, "the result of an agent")
+    values = load_npz(path, title, names=wanted, most_bytes=most_bytes)
+    check_format(path, values, expected, title)
     return AgentResult(values)
 
 
@@ -159,35 +134,6 @@ def check_format(path: Path, values: Mapping[str, np.ndarray], expected: str, ti
             "meaning; read it with the version that wrote it, or learn it again"
         )
     raise RunFileError(f"{path} is not {title} (format {expected})")
-
-
-def traces(
-    agents: Sequence[AgentResult], of_agent: Callable[[AgentResult], Float[np.ndarray, " n"]]
-) -> tuple[list[Int[np.ndarray, " n"]], list[Float[np.ndarray, " n"]]]:
-    """What agents recorded, so far as it may be compared: of each the rounds, and a number for each of them.
-
-    That is all, unless some traces were thinned: then the rounds that the coarsest of them keeps, and the newest of
-    all. What else a trace has, its own newest round or what it was too short to lose, the others lack.
-
-    Args:
-        agents: whose traces they are.
-        of_agent: what of them.
-    """
-    every = max((agent.trace_every for agent in agents), default=1)
-    pairs = [_cut(agent.array("trace_round"), of_agent(agent)) for agent in agents]
-    newest = max((int(rounds[-1]) for rounds, _ in pairs if len(rounds)), default=0)
-    kept = [np.flatnonzero((rounds % every == 0) | (rounds == newest)) for rounds, _ in pairs]
-    return (
-        [rounds[places] for (rounds, _), places in zip(pairs, kept, strict=True)],
-        [values[places] for (_, values), places in zip(pairs, kept, strict=True)],
-    )
-
-
-def _cut(
-    rounds: Int[np.ndarray, " n"], values: Float[np.ndarray, " m"]
-) -> tuple[Int[np.ndarray, " k"], Float[np.ndarray, " k"]]:
-    """As many of both as there are of either: in a damaged file one may be shorter."""
-    return rounds[: len(values)], values[: len(rounds)]
 
 
 OWNED = ("run_id", "agent_id", "specification_digest")
@@ -209,7 +155,7 @@ def check_owner(result: AgentResult, path: Path, owned: Mapping[str, str]) -> No
             )
 
 
-def resume(learner: SiteLearner, path: Path, *, run_id: str) -> str:
+def resume(learner: SiteLearner, path: Path, run_id: str) -> str:
     """Restores `learner` from a file of the same run and agent.
 
     Its chain continues too where the environment's state was saved and can be loaded, and starts over otherwise.
@@ -239,38 +185,17 @@ def resume(learner: SiteLearner, path: Path, *, run_id: str) -> str:
             gain_estimate=result.number("independent_gain_estimate"),
             steps=state.steps,
         )
-    trace = _loaded_trace(result, learner)
-    last_round, chain = result.whole("last_round", least=-1), loaded_chain(result)
+    curve = loaded_curve(result, len(learner.independent_errors()))
+    last_round, chain = result.last_round, loaded_chain(result)
     bounded_rounds = result.whole("bounded_rounds")
     learner.state, learner.weights, learner.gain, learner.independent = state, weights, gain, independent
-    learner.trace, learner.last_round = trace, None if last_round < 0 else last_round
-    learner.bounded_rounds = bounded_rounds
+    learner.learning_curve, learner.last_round, learner.bounded_rounds = curve, last_round, bounded_rounds
     return learner.chain.go_on(state.steps, reward_sum, chain)
 
 
-def loaded_chain(result: AgentResult) -> tuple[str, list[np.ndarray]] | None:
+def loaded_chain(result: AgentResult) -> SavedState | None:
     """The saved state of the chain, or of the chains of a group; None where it was not saved."""
     text = result.text("chain_state")
-    arrays = [result.array(name) for name in _numbered("chain_array_", result)]
+    names = (f"chain_array_{number}" for number in itertools.count())
+    arrays = [result.array(name) for name in itertools.takewhile(result.values.__contains__, names)]
     return (text, arrays) if text else None
-
-
-def _numbered(prefix: str, result: AgentResult) -> list[str]:
-    names = (f"{prefix}{number}" for number in itertools.count())
-    return list(itertools.takewhile(result.values.__contains__, names))
-
-
-def _loaded_trace(result: AgentResult, learner: SiteLearner) -> LearningCurve[float]:
-    rounds = result.numbers("trace_round", 1)
-    lines = [
-        result.numbers(f"trace_{name}", 1) for name in ("value_error", "gain_estimate", "mean_squared_td_error")
-    ]
-    independent, columns = result.numbers("trace_independent_error", 2), len(learner.independent_errors())
-    if any(line.shape != rounds.shape for line in lines) or len(independent) != len(rounds):
-        raise RunFileError("the traces in the result of an agent have different lengths; the file is damaged")
-    if independent.shape != (len(rounds), columns):  # with a baseline before, and without one now, or the reverse
-        independent = np.full((len(rounds), columns), np.nan)
-    value_error, gain_estimate, mean_squared_td_error = (line.tolist() for line in lines)
-    return LearningCurve(
-        rounds.tolist(), value_error, list(independent), gain_estimate, mean_squared_td_error, result.trace_every
-    )

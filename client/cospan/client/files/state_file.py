@@ -1,7 +1,7 @@
-"""An agent's own file during a run: taken up at the start, written while it learns, whole at the end.
+"""An agent's own file: read at the start of a run, written while it learns and at the end.
 
-It is written beside the learning, by a thread of its own: a fleet waits in every round for its slowest agent, so
-what each of many agents would lose now and then, all would lose again and again.
+A thread of its own writes it. A fleet waits in every round for its slowest agent, so if learning waited for writes,
+the writes of each agent would delay all others.
 """
 
 import contextlib
@@ -30,14 +30,14 @@ log = logging.getLogger(__name__)
 
 CHECKPOINT_SECONDS = 5.0
 _SHARE = 0.05
-"""Of the time may go into writing, at most: a state of d × d numbers is large."""
+"""Largest share of the time that goes into writing: a state of d × d numbers is large."""
 _LAST_WRITE_SECONDS = 30.0
-"""Longest time that the last write waits for one that is under way."""
+"""Longest time that the last write waits for the one before."""
 
 
 @runtime_checkable
 class StatefulLearner(Protocol):
-    """Whose file it is: one agent, or a group."""
+    """The learner of an agent or a group, as its file sees it."""
 
     @property
     def name(self) -> str: ...
@@ -60,7 +60,7 @@ class FileKind(Generic[L]):
 
     Attributes:
         contents: (learner, run id) → the file's arrays, as they are now.
-        load: reads of a file whose it is; raises RunFileError where it is no such file.
+        load: reads the owner of a file; raises RunFileError if it is no such file.
         resume: (learner, path, run id) → the reason why its chains start over, or empty; see `result_file.resume`.
     """
 
@@ -69,11 +69,7 @@ class FileKind(Generic[L]):
     resume: Callable[[L, Path, str], str]
 
 
-ONE_AGENT: FileKind[SiteLearner] = FileKind(
-    contents=lambda learner, run_id: contents(learner, run_id=run_id),
-    load=lambda path: load_result(path, names=(*OWNED, *KEPT)),
-    resume=lambda learner, path, run_id: resume(learner, path, run_id=run_id),
-)
+ONE_AGENT: FileKind[SiteLearner] = FileKind(contents, partial(load_result, names=(*OWNED, *KEPT)), resume)
 
 
 class StateFile(Generic[L]):
@@ -92,13 +88,13 @@ class StateFile(Generic[L]):
         """Nothing is read or written yet.
 
         Args:
-            path: the file; or a folder, in which it has the agent's name. Links are followed now and not later: a
-                link to the newest run's folder points to another one when the next run begins.
-            learner: whose it is.
-            kind: what stands in it.
+            path: the file; or a folder, in which it has the agent's name. Links are followed only now: a link to
+                the newest run's folder changes when the next run begins.
+            learner: the owner.
+            kind: the contents.
             run_id: of the run.
-            every_seconds: how often it is written, at most; 0 means at the end alone.
-            clock: seconds that never run backwards.
+            every_seconds: shortest time between two writes; 0 means one at the end.
+            clock: monotonic seconds.
         """
         self.path = (path / f"{learner.name}.npz" if path.is_dir() else path).resolve()
         self._learner, self._kind, self._run_id, self._clock = learner, kind, run_id, clock
@@ -109,9 +105,9 @@ class StateFile(Generic[L]):
         self._due = clock() + every_seconds
         self._last: dict[str, Any] | None = None
         self.on_saved: Callable[[int], None] = lambda _: None
-        """Told, by any thread, the round below which all are in a file that can be gone on from exactly."""
+        """Called, by any thread, with the round below which all are in a file that allows an exact continuation."""
         self.found_kept: tuple[KeptGradient, ...] = ()
-        """The gradients in the file that was gone on from."""
+        """The gradients in the file from which the learner continued."""
         self.chain_problem = ""
         """The reason why the chains start over after that."""
         self._is_exact = False
@@ -123,10 +119,10 @@ class StateFile(Generic[L]):
             resuming: whether to continue from it; else it is overwritten: the learner continues from another one.
 
         Returns:
-            What was done, in words; empty where there was nothing to do.
+            What was done, in words; empty if there was nothing to do.
 
         Raises:
-            RunFileError: it is another agent's of the same run, no regular file, or cannot be moved aside.
+            RunFileError: it belongs to another agent of the run, is no regular file, or cannot be moved aside.
         """
         try:
             check_regular(self.path)
@@ -159,11 +155,11 @@ class StateFile(Generic[L]):
         return words
 
     def have(self, learner: L) -> None:
-        """Another learner takes the place of the one whose file it is, and learns the same from its beginning."""
+        """Another learner replaces the owner, and repeats its rounds from the beginning."""
         self._learner = learner
 
     def after_round(self, kept: Sequence[KeptGradient] = ()) -> None:
-        """Has the file written if it is time; the learner is between two rounds.
+        """Writes the file in the background if it is due; the learner is between two rounds.
 
         Args:
             kept: the gradients that the coordinator may ask for again.
@@ -194,7 +190,7 @@ class StateFile(Generic[L]):
         if self._writer is not None:
             self._writer.stop()
             self._writer.join(_LAST_WRITE_SECONDS)
-        # The environment hangs in the middle of a round. A file that the chain can go on from exactly stays.
+        # The environment hangs within a round. A file from which the chain continues exactly stays.
         if self._last is None and self._learner.rounds and not self._is_exact:
             self._last = self._contents(())
         if self._last is not None:

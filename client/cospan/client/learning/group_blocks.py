@@ -120,7 +120,7 @@ class Block:
         )
 
     def play(self) -> tuple[Trajectory, dict[int, WorkloadBehaviourError]]:
-        """The next L steps, and the failures by place; see `GroupRollout.advance_those_that_can`.
+        """The next L steps, and the failures by place; see `BatchedRollouts.advance_those_that_can`.
 
         In the first round every failure is raised, so that a fleet that cannot begin fails at once.
         """

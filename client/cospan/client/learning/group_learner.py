@@ -5,6 +5,7 @@ The group is cut into blocks (`cospan.client.learning.group_blocks`).
 
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from hashlib import sha256
 
 import numpy as np
@@ -14,7 +15,6 @@ from cospan.client.learning.first_rounds import FirstRounds
 from cospan.client.learning.group_blocks import Block, GroupSites
 from cospan.client.learning.learning_curve import LearningCurve, most_rounds
 from cospan.client.learning.site_learner import Warned
-from cospan.client.workload import FeatureMap
 from cospan.core.aggregation.basis_update import sum_of_contributions
 from cospan.core.learning.baselines import IndependentTD
 from cospan.core.learning.learner import LearnerState, Trajectory, contribution_of
@@ -88,7 +88,7 @@ class GroupLearner:
             for part, indices, start in zip(sites.parts, sites.indices, starts, strict=False)
         ]
         tried = sum(len(learner.weights) for block in self.blocks for learner in block.state.independent)
-        self.trace = LearningCurve[np.ndarray](most=most_rounds(3 * len(self.names) + tried))
+        self.learning_curve = LearningCurve[np.ndarray](most=most_rounds(3 * len(self.names) + tried))
         """Of all agents: (n,) a round, and (n, m) of independent TD."""
         self.last_round: int | None = None
         self.between_rounds = True
@@ -114,7 +114,7 @@ class GroupLearner:
         self.last_round, self.between_rounds = round_number, True
         independent_errors = np.concatenate([block.independent_errors() for block in self.blocks])
         td_errors = np.concatenate([outcome.mean_squared_error for outcome in outcomes])
-        self.trace.add(round_number, self.value_errors(), independent_errors, self.gains, td_errors)
+        self.learning_curve.add(round_number, self.value_errors(), independent_errors, self.gains, td_errors)
         bounded = np.concatenate([outcome.bounded for outcome in outcomes])
         counts = self.bounded_rounds.tolist()
         told = (self.names[place] for place in np.flatnonzero(bounded) if told_after(counts[place]))
@@ -176,7 +176,7 @@ class GroupLearner:
         self.names = tuple(self.names[place] for place in keep)
         self.indices = tuple(self.indices[place] for place in keep)
         self._first_rounds = [self._first_rounds[place] for place in keep if place < len(self._first_rounds)]
-        self.trace.select(keep)
+        self.learning_curve.select(keep)
         self.failures |= why
 
     def _starts(self) -> list[int]:
@@ -190,10 +190,10 @@ class GroupLearner:
                 self.warnings.append(Warned(name, "constant", constant))
         if self._warned_of_actions:
             return
-        for text in (text for block in self.blocks for text in block.chains.action_warnings):
+        texts = [text for block in self.blocks for text in block.chains.action_warnings]
+        if texts:
             self._warned_of_actions = True
-            self.warnings.append(Warned(self.name, "action", text))
-            return
+            self.warnings.append(Warned(self.name, "action", texts[0]))
 
     def close(self) -> None:
         """Closes all environments; all that was learnt stays."""
@@ -268,92 +268,62 @@ def no_warm_up(specification: RunSpecification) -> str:
 
 
 class AgentOfGroup:
-    """One agent of a group: what its file is made of; see `SiteLearner`."""
+    """One agent of a group: what its file is made of. Its attributes are those of `SiteLearner`."""
 
     def __init__(self, group: GroupLearner, block: Block, number: int, place: int) -> None:
         """The agent in this place of its block, and of the whole group."""
         self.specification, self.name, self.index = group.specification, group.names[place], group.indices[place]
         self.label, self.last_round = block.chains.labels[number], group.last_round
+        self.features, self.feature_fingerprint = group.features, group.feature_fingerprint
         self._group, self._block, self._number, self._place = group, block, number, place
 
-    @property
-    def feature_fingerprint(self) -> str:
-        """Of the feature map."""
-        return self._group.features.fingerprint
-
-    @property
-    def features(self) -> FeatureMap:
-        """The feature map."""
-        return self._group.features
-
     def independent_errors(self) -> Float[np.ndarray, " m"]:
-        """See `SiteLearner`."""
         return np.asarray(self._block.independent_errors()[self._number])
 
     @property
     def state(self) -> LearnerState:
-        """Head, gain estimate and statistics."""
         return self._block.state.learner.of_agents(self._number)
 
     @property
     def bounded_rounds(self) -> int:
-        """Rounds in which the ball of radius U has cut its head."""
         return int(self._block.state.bounded_rounds[self._number])
 
     @property
     def weights(self) -> AveragedIterate:
-        """Averaged iterates of B w."""
         whole = self._block.state.weights
-        return AveragedIterate(whole.mean[self._number], whole.count, whole.power)
+        return replace(whole, mean=whole.mean[self._number])
 
     @property
     def gain(self) -> AveragedIterate:
-        """Averaged iterates of η."""
         whole = self._block.state.gain
-        return AveragedIterate(whole.mean[self._number, None], whole.count, whole.power)
+        return replace(whole, mean=whole.mean[self._number, None])
 
     @property
     def independent(self) -> IndependentTD | None:
-        """Independent TD, where it learns beside."""
         learners = self._block.state.independent
         return learners[self._number] if learners else None
 
     @property
-    def trace(self) -> LearningCurve[float]:
-        """One line a round."""
-        whole, place = self._group.trace, self._place
-        return LearningCurve(
-            round=whole.round,
-            value_error=[float(values[place]) for values in whole.value_error],
-            independent_error=[values[place] for values in whole.independent_error],
-            gain_estimate=[float(values[place]) for values in whole.gain_estimate],
-            mean_squared_td_error=[float(values[place]) for values in whole.mean_squared_td_error],
-            every=whole.every,
-        )
+    def learning_curve(self) -> LearningCurve[float]:
+        return self._group.learning_curve.of_agent(self._place)
 
     @property
     def reward_sum(self) -> float:
-        """Of all steps so far."""
         return float(self._block.chains.reward_sums[self._number])
 
     @property
     def mean_reward(self) -> float:
-        """The mean of all rewards so far."""
         return self.reward_sum / self._block.chains.steps if self._block.chains.steps else float("nan")
 
     def saved_chain(self) -> None:
-        """The chains of a group are saved together, in the group's file."""
+        """None: the chains of a group are saved together, in the group's file."""
 
     def explained_share(self) -> float:
-        """See `SiteLearner`."""
         return float(self._block.explained_shares()[self._number])
 
     def value_error(self) -> float:
-        """The relative value error of the averaged weights; nan where the truth is unknown."""
         return float(self._block.value_errors()[self._number])
 
     def gain_error(self) -> float:
-        """|η̄ − J|; nan where the truth is unknown."""
-        return abs(
-            float(self._block.state.gain.mean[self._number]) - float(self._block.references.gains[self._number])
-        )
+        gains = self._block.state.gain.mean
+        return abs(float(gains[self._number]) - float(self._block.references.gains[self._number]))

@@ -1,7 +1,7 @@
-"""How an agent, or a group, came to what it has learnt: a line for each round, and for fewer of very many."""
+"""The learning curve of an agent or a group: one line for each round, thinned when there are very many."""
 
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from jaxtyping import Float
@@ -11,6 +11,9 @@ MOST_ROUNDS = 16_384
 _MOST_NUMBERS = 2**22
 """Most numbers, 32 MiB, in the curve of a large group, unless that would be too few rounds."""
 _FEWEST_ROUNDS = 256
+
+COLUMNS = ("value_error", "independent_error", "gain_estimate", "mean_squared_td_error")
+"""The columns of a curve beside the round."""
 
 _V = TypeVar("_V", float, Float[np.ndarray, " n"])
 """One number, or one for each agent of a group."""
@@ -25,9 +28,9 @@ def most_rounds(numbers: int) -> int:
 class LearningCurve(Generic[_V]):
     """One line a round; `nan` where the truth is unknown.
 
-    A run need not end, so what is kept is bounded. Of more rounds than `most` those stay whose numbers are
-    multiples of `every`, which doubles as often as need be, and the newest round. Agents whose traces are thinned
-    differently still have those rounds in common that the coarser one keeps.
+    A run may have no end, so the number of lines is bounded. Beyond `most` rounds, the curve keeps the newest round
+    and those whose numbers are multiples of `every`, which doubles when necessary. So two curves that were thinned
+    differently share the rounds of the coarser one.
 
     Attributes:
         round: its number.
@@ -59,17 +62,20 @@ class LearningCurve(Generic[_V]):
         if self.round and self.round[-1] % self.every:
             for column in self._columns():
                 column.pop()
-        self.round.append(round_number)
-        self.value_error.append(value_error)
-        self.independent_error.append(independent_error)
-        self.gain_estimate.append(gain_estimate)
-        self.mean_squared_td_error.append(mean_squared_td_error)
+        line = (round_number, value_error, independent_error, gain_estimate, mean_squared_td_error)
+        for column, value in zip(self._columns(), line, strict=True):
+            column.append(value)
         self._thin()
 
     def select(self, places: list[int]) -> None:
-        """Of a group's trace: keeps the columns of the agents in these places."""
+        """Of a group: keeps the columns of the agents in these places."""
         for column in self._columns()[1:]:
             column[:] = [values[places] for values in column]
+
+    def of_agent(self, place: int) -> "LearningCurve[float]":
+        """Of a group: the curve of the agent in this place."""
+        columns: dict[str, Any] = {name: [values[place] for values in getattr(self, name)] for name in COLUMNS}
+        return LearningCurve(round=self.round, every=self.every, **columns)
 
     def _thin(self) -> None:
         """Keeps fewer rounds where these are too many."""
@@ -81,11 +87,5 @@ class LearningCurve(Generic[_V]):
                 column[:] = [column[place] for place in kept]
             newest = len(kept) - 1
 
-    def _columns(self) -> tuple[list, ...]:  # type: ignore[type-arg]
-        return (
-            self.round,
-            self.value_error,
-            self.independent_error,
-            self.gain_estimate,
-            self.mean_squared_td_error,
-        )
+    def _columns(self) -> list[list[Any]]:
+        return [getattr(self, name) for name in ("round", *COLUMNS)]

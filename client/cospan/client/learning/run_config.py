@@ -5,14 +5,14 @@ from enum import Enum
 from numbers import Integral, Real
 from typing import Any
 
-from cospan.client.environment.ownership import close_site
+from cospan.client.environment.ownership import close_site, closing_on_failure, user_code
 from cospan.client.environment.workload_loader import load_workload, make_site
 from cospan.client.learning.default_run import DEFAULT_PRESET, DEFAULT_ROUNDS, checked, new_specification
 from cospan.client.workload import Site, Workload
 from cospan.core.method import PRESETS, Aggregation, HeadUpdate, Method
 from cospan.core.run_fields import Participation
 from cospan.core.specification import RunSpecification
-from cospan.wire.errors import InvalidValueError, WorkloadBehaviourError
+from cospan.wire.errors import InvalidValueError
 
 _KINDS: dict[str, type[Enum]] = {
     "head_update": HeadUpdate,
@@ -68,7 +68,7 @@ def specify_with_site(
     """
     if preset not in PRESETS:
         raise InvalidValueError(f"preset is {preset!r}; it must be one of {', '.join(PRESETS)}")
-    made = load_workload(workload) if isinstance(workload, str) else workload
+    made = load_workload(workload)
     reference = workload if isinstance(workload, str) else made.name
     start = new_specification(
         reference, made.rank, made.max_agents, made.steps_per_round, DEFAULT_ROUNDS, preset=preset
@@ -80,7 +80,8 @@ def specify_with_site(
     method = replace(start.method, **{name: value for name, value in said.items() if name in _OF_METHOD})
     of_run = {name: value for name, value in said.items() if name in _OF_RUN}
     found, site = with_features(replace(start, method=method, **of_run), made)
-    return _checked_or_closed(found, site), site
+    with closing_on_failure(site):
+        return checked(found), site
 
 
 def _chosen(constants: dict[str, Any]) -> dict[str, Any]:
@@ -130,22 +131,7 @@ def with_features(specification: RunSpecification, workload: Workload) -> tuple[
             f"so it must be 1 to {most}"
         )
     site = make_site(workload, 0, specification.seed)
-    try:
+    what = f"the features of {specification.workload!r} have no dim and fingerprint"
+    with closing_on_failure(site), user_code(what):
         dim, fingerprint = site.features.dim, site.features.fingerprint
-    except BaseException as failure:
-        close_site(site)
-        if isinstance(failure, KeyboardInterrupt):
-            raise
-        raise WorkloadBehaviourError(
-            f"the features of {specification.workload!r} cannot say their dim and fingerprint: "
-            f"{type(failure).__name__}: {failure}"
-        ) from failure
     return replace(specification, feature_dim=dim, feature_fingerprint=fingerprint), site
-
-
-def _checked_or_closed(specification: RunSpecification, site: Site) -> RunSpecification:
-    try:
-        return checked(specification)
-    except InvalidValueError:
-        close_site(site)
-        raise

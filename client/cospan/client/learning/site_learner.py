@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
+from cospan.client.environment.plain_values import SavedState
 from cospan.client.environment.rollout import Chain
 from cospan.client.learning.first_rounds import FirstRounds
 from cospan.client.learning.learning_curve import LearningCurve
@@ -71,7 +72,7 @@ class SiteLearner:
         self.gain = AveragedIterate(mean=np.zeros(1), power=specification.method.averaging_power)
         """Averaged iterates of η."""
         self.independent = IndependentTD.initial(d) if with_baseline else None
-        self.trace = LearningCurve[float]()
+        self.learning_curve = LearningCurve[float]()
         self._share_td_error = share_td_error
         self.bounded_rounds = 0
         """Rounds in which the ball of radius U has cut its head."""
@@ -121,7 +122,9 @@ class SiteLearner:
 
     def _record(self, round_number: int, mean_squared_td_error: float) -> None:
         errors = self._errors()
-        self.trace.add(round_number, float(errors[0]), errors[1:], float(self.gain.mean[0]), mean_squared_td_error)
+        self.learning_curve.add(
+            round_number, float(errors[0]), errors[1:], float(self.gain.mean[0]), mean_squared_td_error
+        )
 
     def _errors(self) -> Float[np.ndarray, " m1"]:
         """The relative value error of the averaged weights, and of each of independent TD's; nan where unknown."""
@@ -155,7 +158,7 @@ class SiteLearner:
         """Of all steps so far."""
         return self.chain.reward_sum
 
-    def saved_chain(self) -> tuple[str, list[np.ndarray]] | None:
+    def saved_chain(self) -> SavedState | None:
         """The saved state of its chain; None where it cannot be saved."""
         return self.chain.saved()
 

@@ -1,9 +1,9 @@
-"""Channels to the coordinator, with or without TLS, and what it means when there is none to be had.
+"""Channels to the coordinator, with or without TLS, and the diagnosis of failed connections.
 
 A gRPC server that does not accept a client's certificate closes the connection without an alert, and with TLS 1.3
-it does so after the handshake; all that the client sees is UNAVAILABLE. So when a connection has failed, `explain`
-looks a second time, by Python's own `ssl`: is the other side to be trusted, does it take our certificate, and if it
-does not, what is wrong with that one?
+it does so after the handshake; all that the client sees is UNAVAILABLE. So after a failure `explain` connects once
+more with Python's `ssl`: can the server's certificate be verified, does the server accept the client's, and if not,
+why?
 """
 
 import asyncio
@@ -35,7 +35,7 @@ from cospan.wire.security.tls import TlsFiles, TlsSource, certificate_facts, is_
 
 _LOOK_SECONDS = 3.0
 _HTTP2_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))
-"""What an HTTP/2 client says first; a server that goes on with us answers with its settings."""
+"""What an HTTP/2 client sends first; a server that accepts the client answers with its settings."""
 _WRONG_HOST = (62, 64)
 """OpenSSL's X509_V_ERR_HOSTNAME_MISMATCH and X509_V_ERR_IP_ADDRESS_MISMATCH."""
 _WRONG_TIME = (9, 10)
@@ -64,12 +64,10 @@ def open_channel(
 
 
 async def explain(failure: CospanError, address: str, tls: TlsFiles | None) -> None:
-    """Raises why there is no connection, where that is for want of trust, or perhaps a proxy's fault; else returns.
+    """Raises the reason of a failed connection where it is a certificate, or maybe a proxy; else returns.
 
-    Within some seconds.
-
-    It raises and does not return the reason: an error that is raised from itself, or that a frame of its own
-    traceback names, is a cycle, and holds the call and its connection until the garbage collector comes by.
+    It takes some seconds at most. It does not return the reason: an error that is raised from itself, or that a
+    frame of its own traceback names, is a cycle, and holds the connection until the garbage collector runs.
     """
     if isinstance(failure, CoordinatorUnavailableError):
         proxy = await proxy_of(address)
@@ -81,12 +79,12 @@ async def explain(failure: CospanError, address: str, tls: TlsFiles | None) -> N
 
 
 class _Sight(Enum):
-    """What a second look has shown."""
+    """What the second connection has shown."""
 
-    NOTHING = "nobody there, or nothing that tells us anything"
-    PLAIN = "somebody who speaks no TLS"
-    TRUSTED = "the coordinator, and it goes on with us"
-    CLOSED = "the coordinator, and it closes when it has seen our certificate, or that there is none"
+    NOTHING = "no server, or no conclusion"
+    PLAIN = "a server without TLS"
+    TRUSTED = "the coordinator, which accepts the client"
+    CLOSED = "the coordinator, which rejects the client's certificate, or its absence"
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +108,7 @@ def _look_again(address: str, tls: TlsFiles | None) -> None:
             )
     elif sight is _Sight.PLAIN:
         raise CoordinatorUntrustedError(
-            f"whoever answers at {address} speaks no TLS, and so cannot show that it is the coordinator; "
+            f"the server at {address} does not use TLS, so it cannot prove that it is the coordinator; "
             "check the address, or leave out the certificates"
         )
     elif sight is _Sight.CLOSED:

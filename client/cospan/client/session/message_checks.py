@@ -45,7 +45,7 @@ def feature_problem(specification: RunSpecification, feature_dim: int, fingerpri
 
 
 def round_bytes(specification: RunSpecification, agents: int) -> float:
-    """About how much memory a process of so many agents needs for a round and what it keeps between rounds.
+    """About the memory that a process needs for a round of its agents and for what it keeps between rounds.
 
     n (L + 1) (3 · 8 d + 512) bytes for the transitions; 8 d² for each agent that keeps d × d sums, twice in a
     warm-up, else 8 r²; and the messages.
@@ -85,7 +85,7 @@ def welcome_problem(welcome: Welcome, join: Join | None, described: RunSpecifica
     if described is not None and not same_run(described, welcome.specification):
         return ForeignRunError(
             f"the coordinator now holds run {welcome.stamp.run_id}, whose specification is not the one that this "
-            "agent has made its site for; start the agent anew to join that one"
+            "agent has made its site for; restart the agent to join that one"
         )
     if not welcome.stamp.round <= welcome.first_round <= welcome.stamp.round + 1:
         return InvalidMessageError(
@@ -95,7 +95,7 @@ def welcome_problem(welcome: Welcome, join: Join | None, described: RunSpecifica
     if join is None:
         return None
     problem = feature_problem(welcome.specification, join.feature_dim, join.feature_fingerprint)
-    return problem or _seat_problem(welcome, join)
+    return problem or _site_problem(welcome, join)
 
 
 def same_run(described: RunSpecification, welcomed: RunSpecification) -> bool:
@@ -104,7 +104,7 @@ def same_run(described: RunSpecification, welcomed: RunSpecification) -> bool:
     return fixed and replace(described, feature_fingerprint=welcomed.feature_fingerprint) == welcomed
 
 
-def _seat_problem(welcome: Welcome, join: Join) -> CospanError | None:
+def _site_problem(welcome: Welcome, join: Join) -> CospanError | None:
     """Whether it welcomes the agents that asked; of one without a name, the agent of one site."""
     if join.agent_ids:
         if welcome.agent_ids in ((), join.agent_ids):

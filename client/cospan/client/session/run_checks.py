@@ -65,7 +65,7 @@ def turn_between(method: Method, before: Stamp, basis: Float[np.ndarray, "d r"],
     """What a basis is held against.
 
     Within one life of the coordinator a basis comes of the one before by one step for each round in between. A
-    coordinator that was started again goes back to a round that was stored, at the most to the first one of which
+    coordinator that was started again goes back to a round that was stored, at most to the first one of which
     the process was not told that it is, and forward from there.
 
     Args:
@@ -82,7 +82,7 @@ def turn_between(method: Method, before: Stamp, basis: Float[np.ndarray, "d r"],
 
 
 def check_basis(basis: Float[np.ndarray, "d r"], round_number: int, turn: Turn | None) -> None:
-    """Sees to it that a basis is orthonormal, and that the method can have led to it.
+    """Checks that a basis is orthonormal, and that the method can have led to it.
 
     Args:
         basis: B_t.
@@ -97,8 +97,8 @@ def check_basis(basis: Float[np.ndarray, "d r"], round_number: int, turn: Turn |
     if not deviation <= ORTHONORMAL_WITHIN:
         raise BasisRefusedError(
             f"the basis of round {round_number} is not orthonormal: an entry of BᵀB is {deviation:.3g} away from "
-            f"the identity, and {ORTHONORMAL_WITHIN:g} is allowed; nothing was sent for it. Ask whoever runs the "
-            "coordinator which version it is, and whether it chooses its bases"
+            f"the identity, and {ORTHONORMAL_WITHIN:g} is allowed; nothing was sent for it. Ask the operator of "
+            "the coordinator which version it is, and whether it chooses its bases"
         )
     if turn is None or turn.degrees >= NO_BOUND_DEGREES or turn.basis is basis:
         return
@@ -107,5 +107,5 @@ def check_basis(basis: Float[np.ndarray, "d r"], round_number: int, turn: Turn |
         raise BasisRefusedError(
             f"the basis of round {round_number} is turned by {angle:.4g} degrees from that of round {turn.since}, "
             f"and the method of this run turns it by at most {turn.degrees:.4g} degrees between them; nothing was "
-            "sent for it. Ask whoever runs the coordinator whether it chooses its bases"
+            "sent for it. Ask the coordinator's operator whether it chooses its bases"
         )

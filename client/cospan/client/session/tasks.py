@@ -35,7 +35,7 @@ async def end_tasks(tasks: Collection["asyncio.Task[Any]"]) -> None:
 
 
 async def within(seconds: float, job: Coroutine[Any, Any, object]) -> bool:
-    """Runs a job for at most so many seconds, and leaves it behind then; whether it has come to its end.
+    """Runs a job for at most `seconds`, then leaves it behind; whether it has ended.
 
     Raises:
         Exception: what the job raises.

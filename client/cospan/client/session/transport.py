@@ -1,4 +1,4 @@
-"""How an agent reaches its coordinator: gRPC, or anything else with the same two methods."""
+"""How an agent reaches its coordinator: gRPC, or another transport with the same two methods."""
 
 import asyncio
 import contextlib
@@ -32,9 +32,9 @@ _SMALL_MESSAGE = 1 << 20
 _MOMENT_SECONDS = 0.5
 """After the deadline of a call, gRPC itself ends it; a stream that is none of gRPC's is given this long."""
 _WATCH_SECONDS = 1.0
-"""So often the files of the certificate are looked at."""
+"""The interval at which the files of the certificate are checked."""
 _ROUND_END_SECONDS = 4.0
-"""So long a stream with a former certificate waits for a basis to end after."""
+"""The longest time that a stream with a former certificate waits for a basis before it ends."""
 
 _T = TypeVar("_T")
 
@@ -55,7 +55,7 @@ class AgentStream(Protocol):
         """The coordinator's stamp, by a short call over the connection of this stream.
 
         Raises:
-            CospanError: the call was refused or broke off, or no answer came in so many seconds.
+            CospanError: the call was refused or broke off, or no answer came in time.
         """
         ...
 
@@ -134,15 +134,9 @@ class GrpcTransport:
         proxied = await proxy_of(self._address) is not None
         options = client_options(_SMALL_MESSAGE)
         async with open_channel(self._address, options, self._tls, proxied=proxied) as channel:
-            get_specification = channel.unary_unary(
-                METHOD_PREFIX + "GetSpecification",
-                request_serializer=pb.GetSpecificationRequest.SerializeToString,
-                response_deserializer=pb.GetSpecificationResponse.FromString,
-            )
+            call = _unary(channel, "GetSpecification", pb.GetSpecificationRequest, pb.GetSpecificationResponse)
             request = pb.GetSpecificationRequest()
-            response = await _translated(
-                lambda: _awaited(get_specification(request, timeout=_UNARY_SECONDS)), self._address
-            )
+            response = await _translated(lambda: _awaited(call(request, timeout=_UNARY_SECONDS)), self._address)
             return decode_specification(response.specification)
 
     async def recall(self, specification: RunSpecification, token: str, first: int, before: int) -> RecalledRounds:
@@ -150,15 +144,9 @@ class GrpcTransport:
         options = client_options(max_recalled_bytes(specification.feature_dim, specification.rank))
         proxied = await proxy_of(self._address) is not None
         async with open_channel(self._address, options, self._tls, proxied=proxied) as channel:
-            recall_rounds = channel.unary_unary(
-                METHOD_PREFIX + "RecallRounds",
-                request_serializer=pb.RecallRoundsRequest.SerializeToString,
-                response_deserializer=pb.RecallRoundsResponse.FromString,
-            )
+            call = _unary(channel, "RecallRounds", pb.RecallRoundsRequest, pb.RecallRoundsResponse)
             request = pb.RecallRoundsRequest(session_token=token, from_round=first, before_round=before)
-            response = await _translated(
-                lambda: _awaited(recall_rounds(request, timeout=_RECALL_SECONDS)), self._address
-            )
+            response = await _translated(lambda: _awaited(call(request, timeout=_RECALL_SECONDS)), self._address)
             return decode_recalled(response, specification, from_round=first, before_round=before)
 
 
@@ -177,10 +165,8 @@ class GrpcAgentStream:
         self, address: str, channel: grpc.aio.Channel, call: Any, is_renewed: Callable[[], bool] | None
     ) -> None:
         self._address, self._channel, self._call = address, channel, call
-        self._get_specification = channel.unary_unary(
-            METHOD_PREFIX + "GetSpecification",
-            request_serializer=pb.GetSpecificationRequest.SerializeToString,
-            response_deserializer=pb.GetSpecificationResponse.FromString,
+        self._get_specification = _unary(
+            channel, "GetSpecification", pb.GetSpecificationRequest, pb.GetSpecificationResponse
         )
         self._renewed = self._between_rounds = False
         self._watcher = None if is_renewed is None else asyncio.create_task(self._watch(is_renewed))
@@ -206,7 +192,7 @@ class GrpcAgentStream:
         """The next message."""
         if self._renewed and self._between_rounds:
             raise CoordinatorUnavailableError(
-                f"the certificate for {self._address} was renewed; the stream is opened anew"
+                f"the certificate for {self._address} was renewed; the stream is opened again"
             )
         try:
             response = await self._call.read()
@@ -232,9 +218,8 @@ class GrpcAgentStream:
     async def _watch(self, is_renewed: Callable[[], bool]) -> None:
         """Ends the stream when there is a new certificate, for a channel keeps the one that it was opened with.
 
-        Best just after a basis has come: nothing is under way then, and the agent learns while the next stream is
-        opened. Where none comes, the stream ends all the same: the session goes on over the next one, and sends
-        again what was not acknowledged.
+        If possible just after a basis: the agent then learns while the next stream is opened. Without a basis the
+        stream ends all the same: the session continues over the next one, which repeats what was not acknowledged.
         """
         while True:
             await asyncio.sleep(_WATCH_SECONDS)
@@ -273,7 +258,7 @@ def _renewed(tls: TlsSource, shown: TlsMaterial) -> bool:
 
 
 async def stamp_or_error(stream: AgentStream, seconds: float) -> Stamp | CospanError:
-    """What a stream answers to `ask`; within so many seconds and a moment, whatever the stream does."""
+    """What a stream answers to `ask`, or the error; within `seconds` and 0.5 s, whatever the stream does."""
     try:
         async with asyncio.timeout(seconds + _MOMENT_SECONDS):
             return await stream.ask(seconds)
@@ -281,6 +266,15 @@ async def stamp_or_error(stream: AgentStream, seconds: float) -> Stamp | CospanE
         return CoordinatorUnavailableError(f"no answer came within {seconds:.3g} s")
     except CospanError as failure:
         return failure
+
+
+def _unary(channel: grpc.aio.Channel, method: str, request: Any, response: Any) -> Any:
+    """A unary method of the service, as something to call with a request."""
+    return channel.unary_unary(
+        METHOD_PREFIX + method,
+        request_serializer=request.SerializeToString,
+        response_deserializer=response.FromString,
+    )
 
 
 async def _awaited(call: Any) -> Any:
@@ -315,7 +309,7 @@ def _translation(failure: BaseException, address: str) -> CospanError:
 
 
 def _is_broken_off(failure: grpc.RpcError) -> bool:
-    """Whether a status is nobody's answer, but made up on the way.
+    """Whether a status was generated on the way and is no answer of the coordinator.
 
     A proxy or a server that stops cancels calls; and a message that is written just when the call ends gives
     INTERNAL, whatever the coordinator has ended it with. Its own refusals carry an ErrorInfo.

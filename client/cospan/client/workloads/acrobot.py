@@ -3,7 +3,7 @@
 The prediction experiment of arXiv:2603.02426: Gymnasium's Acrobot-v1 with six pairs of link lengths, as a chain
 that never ends: reaching the goal is a transition into the next start state, and there is no time limit.
 The paper gives neither features nor policy, so both are choices of this project: Fourier features of angles and
-velocities, and a small network that `acrobot_policy` has trained, with one step in ten left to chance.
+velocities, and a small network that `references.acrobot_policy` has trained, with one step in ten left to chance.
 """
 
 from dataclasses import dataclass
@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from cospan.client.features import FourierFeatures, fingerprint
+from cospan.client.features import BatchFeatures, FourierFeatures, fingerprint
 from cospan.client.workload import Site, Workload
 from cospan.client.workloads.models.acrobot import DATA, LINK_1, LINK_2, POLICY_FILE, LinkedAcrobot, SwingUp
-from cospan.client.workloads.references.solutions import read_references
-from cospan.core.exact_solutions import ReferenceSolution, common_subspace
+from cospan.client.workloads.references.solutions import read_references, shared_basis
+from cospan.core.exact_solutions import ReferenceSolution
 
 REFERENCE_FILE = DATA / "acrobot_reference.npz"
 
@@ -28,7 +28,7 @@ VELOCITY_BOUNDS = (6.0, 10.0)
 
 
 @dataclass(frozen=True, slots=True)
-class AcrobotFeatures:
+class AcrobotFeatures(BatchFeatures):
     """Features of (θ1, θ2, θ̇1, θ̇2), worked out from an observation of Acrobot-v1.
 
     Attributes:
@@ -46,11 +46,6 @@ class AcrobotFeatures:
     def fingerprint(self) -> str:
         """`acrobot-` and a hash of the map's fingerprint."""
         return fingerprint("acrobot", self.of_state.fingerprint.encode())
-
-    def __call__(self, observation: Any) -> Float[np.ndarray, " d"]:
-        """φ of one observation."""
-        row: np.ndarray = self.batch([observation])[0]
-        return row
 
     def batch(self, observations: Any) -> Float[np.ndarray, "n d"]:
         """φ of several observations, one per row."""
@@ -72,15 +67,15 @@ FEATURES = AcrobotFeatures(
 
 @cache
 def fleet_policy() -> SwingUp:
-    """The shipped policy; `acrobot_policy` has trained it."""
+    """The shipped policy; `references.acrobot_policy` has trained it."""
     with POLICY_FILE.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
         return SwingUp(*(archive[name].astype(np.float64) for name in ("inner", "shift", "outer")))
 
 
 @cache
 def _references() -> tuple[ReferenceSolution, ...]:
-    """The shipped reference solutions; `acrobot_reference` makes them."""
-    return read_references(REFERENCE_FILE, FEATURES, f"{__package__}.acrobot_reference")
+    """The shipped reference solutions; `references.acrobot` makes them."""
+    return read_references(REFERENCE_FILE, FEATURES, f"{__package__}.references.acrobot")
 
 
 def make_site(index: int, seed: int) -> Site:
@@ -121,7 +116,7 @@ def start_features(index: int) -> Float[np.ndarray, " d"]:
 def fleet_basis(agents: int, rank: int, seed: int) -> Float[np.ndarray, "d r"]:
     """The best r-dimensional subspace of the reference weights of sites 0 … agents − 1, whatever the seed."""
     del seed
-    return common_subspace(np.stack([reference.weights for reference in _references()[:agents]]), rank)[0]
+    return shared_basis(_references()[:agents], rank)
 
 
 workload = Workload(

@@ -1,7 +1,7 @@
 """Twenty-five real microgrids: load, sun and grid of one year, hour by hour, and a battery-first policy.
 
 Each site has a load, solar panels, a battery, and a grid connection, a generator, or both. The data and their
-origin are described in data/README.md; the physics and the costs are those of `microgrids_model`. At every
+origin are described in data/README.md; the physics and the costs are those of `models.microgrids`. At every
 midnight a day is drawn at random from the site's own 365 real days, hours within a day staying in order:
 played in calendar order, a year would be a chain that mixes over a year, in which all sites see the same
 season.
@@ -18,7 +18,7 @@ from gymnasium.error import ResetNeeded
 from gymnasium.spaces import Box
 from jaxtyping import Float
 
-from cospan.client.features import fingerprint
+from cospan.client.features import BatchFeatures, fingerprint
 from cospan.client.workload import Site, Workload
 from cospan.client.workloads.models.microgrids import (
     DATA,
@@ -32,8 +32,8 @@ from cospan.client.workloads.models.microgrids import (
     load_site,
     site_count,
 )
-from cospan.client.workloads.references.solutions import read_references
-from cospan.core.exact_solutions import ReferenceSolution, common_subspace
+from cospan.client.workloads.references.solutions import read_references, shared_basis
+from cospan.core.exact_solutions import ReferenceSolution
 
 EXPLORATION = 0.1
 """Share of hours in which the policy makes a random move with the battery instead."""
@@ -68,22 +68,16 @@ def outlook(profiles: Profiles) -> Float[np.ndarray, "days 24"]:
     return np.asarray(ranks)
 
 
-def _hats(values: Float[np.ndarray, " n"], knots: Float[np.ndarray, " k"]) -> Float[np.ndarray, "n k"]:
-    """The hat functions of linear interpolation between knots; rows sum to one."""
-    left = np.clip(np.searchsorted(knots, values, side="right") - 1, 0, knots.size - 2)
-    share = np.clip((values - knots[left]) / (knots[left + 1] - knots[left]), 0.0, 1.0)
-    hats = np.zeros((values.size, knots.size))
-    rows = np.arange(values.size)
-    hats[rows, left] = 1.0 - share
-    hats[rows, left + 1] = share
-    return hats
+def hats(values: Float[np.ndarray, " n"], knots: Float[np.ndarray, " k"]) -> Float[np.ndarray, "n k"]:
+    """The hat functions of linear interpolation between knots; values within them; rows sum to one."""
+    return np.stack([np.interp(values, knots, unit) for unit in np.eye(knots.size)], axis=1)
 
 
-_HATS_OF_HOURS = _hats(np.arange(float(HOURS)), _HOUR_KNOTS)
+_HATS_OF_HOURS = hats(np.arange(float(HOURS)), _HOUR_KNOTS)
 """An hour is a whole number, so its hats are looked up."""
 
 
-class MicrogridFeatures:
+class MicrogridFeatures(BatchFeatures):
     """Products of hat functions over hour of day, state of charge and outlook; d = 12 · 2 · 4 − 1 = 95.
 
     Hats are not negative and sum to one, so ‖φ‖ ≤ 1. They are linearly independent, and the sum of all is the
@@ -94,11 +88,6 @@ class MicrogridFeatures:
     fingerprint = fingerprint(
         "microgrid-hats", *(knots.astype("<f8").tobytes() for knots in (_HOUR_KNOTS, _CHARGE_KNOTS, _OUTLOOK_KNOTS))
     )
-
-    def __call__(self, observation: Any) -> Float[np.ndarray, " d"]:
-        """φ of one observation."""
-        row: np.ndarray = self.batch([observation])[0]
-        return row
 
     def batch(self, observations: Any) -> Float[np.ndarray, "n d"]:
         """φ of several observations, one per row; values outside the knots count as at the nearest one."""
@@ -128,7 +117,7 @@ class MicrogridEnv(gymnasium.Env[Any, Any]):
     metadata: dict[str, Any] = {"render_modes": []}  # noqa: RUF012 - Gymnasium declares it so
 
     def __init__(self, grid: Microgrid, profiles: Profiles) -> None:
-        """`grid` and `profiles` as `microgrids_model.load_site` gives them."""
+        """`grid` and `profiles` as `load_site` gives them."""
         self.grid = grid
         low = np.array([0.0, 0.0, 0.0, -NET_LOAD_BOUND, 0.0])
         high = np.array([HOURS - 1.0, 1.0, 1.0, NET_LOAD_BOUND, 1.0])
@@ -182,7 +171,7 @@ class MicrogridEnv(gymnasium.Env[Any, Any]):
         return {"day": self._day, "hour": self._hour, "level": self._level}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """Goes on from what `save_state` gave. Raises ValueError where there is no such hour or level."""
+        """Continues from what `save_state` gave. Raises ValueError where there is no such hour or level."""
         day, hour, level = int(state["day"]), int(state["hour"]), float(state["level"])
         if not (0 <= day < len(self._hours) and 0 <= hour < HOURS and 0.0 <= level <= self.grid.usable):
             raise ValueError(f"hour {hour} of day {day} with a level of {level}")
@@ -214,8 +203,8 @@ class BatteryFirst:
 
 @cache
 def _references() -> tuple[ReferenceSolution, ...]:
-    """The shipped reference solutions; `microgrids_reference` makes them."""
-    return read_references(REFERENCE_FILE, FEATURES, f"{__package__}.microgrids_reference")
+    """The shipped reference solutions; `references.microgrids` makes them."""
+    return read_references(REFERENCE_FILE, FEATURES, f"{__package__}.references.microgrids")
 
 
 def make_site(index: int, seed: int) -> Site:
@@ -250,7 +239,7 @@ def _power(kilowatts: float) -> str:
 def fleet_basis(agents: int, rank: int, seed: int) -> Float[np.ndarray, "d r"]:
     """The best r-dimensional subspace of the reference weights of sites 0 … agents − 1, whatever the seed."""
     del seed
-    return common_subspace(np.stack([reference.weights for reference in _references()[:agents]]), rank)[0]
+    return shared_basis(_references()[:agents], rank)
 
 
 workload = Workload(

@@ -15,23 +15,18 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from cospan.client.features import fingerprint
+from cospan.client.features import BatchFeatures, fingerprint
 from cospan.client.workload import FeatureMap, Site, Workload
 from cospan.client.workloads import microgrids
-from cospan.client.workloads.microgrids import CHARGE, FEATURES, HOUR, OUTLOOK
+from cospan.client.workloads.microgrids import CHARGE, FEATURES, HOUR, OUTLOOK, hats
 from cospan.client.workloads.models.microgrids import DATA, HOURS
 from cospan.core.exact_solutions import ReferenceSolution, common_subspace
 
 REFERENCE_FILE = DATA / "microgrids_finer.npz"
 
 
-def hats(values: Float[np.ndarray, " n"], knots: Float[np.ndarray, " k"]) -> Float[np.ndarray, "n k"]:
-    """The hat functions of linear interpolation between knots; values within them; rows sum to one."""
-    return np.stack([np.interp(values, knots, unit) for unit in np.eye(knots.size)], axis=1)
-
-
 @dataclass(frozen=True, eq=False, slots=True)
-class HatFeatures:
+class HatFeatures(BatchFeatures):
     """Products of hat functions over hour of day, state of charge and outlook, less the first.
 
     As `microgrids.MicrogridFeatures`, with any knots; the same map serves every site.
@@ -56,11 +51,6 @@ class HatFeatures:
         """As of the map of `microgrids`: equal for equal knots."""
         knots = (self.hour_knots, self.charge_knots, self.outlook_knots)
         return fingerprint("microgrid-hats", *(each.astype("<f8").tobytes() for each in knots))
-
-    def __call__(self, observation: Any) -> Float[np.ndarray, " d"]:
-        """φ of one observation."""
-        row: np.ndarray = self.batch([observation])[0]
-        return row
 
     def batch(self, observations: Any) -> Float[np.ndarray, "n d"]:
         """φ of several observations, one per row; values outside the knots count as at the nearest one."""
@@ -142,7 +132,7 @@ def _weights(d: int) -> Float[np.ndarray, "n d"]:
     if found != features_with(d).fingerprint:
         raise RuntimeError(
             f"the reference solutions with d = {d} are of features {found}, not of {features_with(d).fingerprint}; "
-            f"make them anew with `python -m {__package__}.microgrids_finer_reference`"
+            f"make them again with `python -m {__package__}.references.microgrids_finer`"
         )
     return values[f"weights_{d}"].astype(np.float64)
 
@@ -174,7 +164,7 @@ def covariance_of(features: HatFeatures, hourly_upper: Float[np.ndarray, "24 u"]
 
 @cache
 def _reference(d: int, index: int) -> ReferenceSolution:
-    """The shipped reference solution of a site; `microgrids_finer_reference` makes them."""
+    """The shipped reference solution of a site; `references.microgrids_finer` makes them."""
     values = _archive()
     return ReferenceSolution(
         gain=float(values["gain"][index]),

@@ -15,19 +15,16 @@ customer has to pay to be accepted.
 """
 
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from math import comb
 from typing import Any, SupportsIndex
 
-import gymnasium
 import numpy as np
-from gymnasium.error import ResetNeeded
-from gymnasium.spaces import Discrete
 from jaxtyping import Float
 
 from cospan.client.features import OneHotFeatures
 from cospan.client.workload import Site, Sites, Workload
-from cospan.client.workloads.models.finite_chains import BLOCK, FiniteChains
+from cospan.client.workloads.models.finite_chains import FiniteChainEnv, FiniteChains
 from cospan.core.exact_solutions import (
     ReferenceSolution,
     common_subspace,
@@ -95,37 +92,23 @@ def markov_chain(
     return transition, accepted * priority
 
 
-class QueueEnv(gymnasium.Env[Any, Any]):
+class QueueEnv(FiniteChainEnv):
     """One access-control queue.
 
     Observation: Discrete(44), free servers · 4 + priority class (0 to 3). Action: 0 turns the customer away, 1
     accepts it if a server is free. Reward: the priority (1, 2, 4, 8) of an accepted customer, else 0. It never
-    ends.
+    ends, and begins with all servers free and a first customer from the mix.
     """
-
-    metadata: dict[str, Any] = {"render_modes": []}  # noqa: RUF012 - Gymnasium declares it so
 
     def __init__(self, free_probability: float, mix: Float[np.ndarray, " m"]) -> None:
         """See `after_decision` for the arguments."""
-        outcome = after_decision(free_probability, mix)
-        self.observation_space = Discrete(outcome.shape[1])
-        self.action_space = Discrete(2)
-        # The last entry is one up to rounding; without it a uniform below one always finds a state.
-        self._cumulative: list[list[float]] = np.cumsum(outcome, axis=1)[:, :-1].tolist()
-        self._uniforms: list[float] = []
-        self._state = -1
+        super().__init__(after_decision(free_probability, mix), actions=2)
 
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[int, dict[str, Any]]:
-        """All servers free, and a first customer from the mix. `options` has no use."""
-        super().reset(seed=seed, options=options)
-        self._uniforms = self._draw()
-        self._state = bisect_right(self._cumulative[SERVERS], self._uniforms.pop())
-        return self._state, {}
+    def _first(self, uniform: float) -> int:
+        return bisect_right(self._cumulative[SERVERS], uniform)
 
     def step(self, action: SupportsIndex) -> tuple[int, float, bool, bool, dict[str, Any]]:
-        """Decide on the customer at the head of the queue.
+        """Decides on the customer at the head of the queue.
 
         Raises:
             ResetNeeded: the environment was never reset.
@@ -139,27 +122,7 @@ class QueueEnv(gymnasium.Env[Any, Any]):
                 reward = PRIORITIES[priority]
         elif action != 0:
             raise ValueError(f"action {action!r}: allowed are 0 (turn away) and 1 (accept)")
-        if not self._uniforms:
-            if self._state < 0:
-                raise ResetNeeded("reset the queue before its first step")
-            self._uniforms = self._draw()
-        self._state = state = bisect_right(self._cumulative[free], self._uniforms.pop())
-        return state, reward, False, False, {}
-
-    def save_state(self) -> dict[str, Any]:
-        """The state, and the uniforms that are drawn and not used."""
-        return {"state": self._state, "uniforms": np.array(self._uniforms)}
-
-    def load_state(self, state: Mapping[str, Any]) -> None:
-        """Goes on from what `save_state` gave. Raises ValueError where there is no such state."""
-        found = int(state["state"])
-        if not 0 <= found < (SERVERS + 1) * len(PRIORITIES):
-            raise ValueError(f"state {found} of {(SERVERS + 1) * len(PRIORITIES)}")
-        self._state, self._uniforms = found, state["uniforms"].tolist()
-
-    def _draw(self) -> list[float]:
-        block: list[float] = self.np_random.random(BLOCK).tolist()
-        return block
+        return self._moved(free), reward, False, False, {}
 
 
 def reserve_trunks(observation: int, generator: np.random.Generator) -> int:
@@ -209,11 +172,7 @@ def reference_solution(free_probability: float, mix: Float[np.ndarray, " m"]) ->
 
 
 def make_site(index: int, seed: int) -> Site:
-    """Queue `index` of the fleet drawn from `seed`.
-
-    Raises:
-        ValueError: the index or the seed is negative.
-    """
+    """Queue `index` of the fleet drawn from `seed`; see `queue_parameters` for what it raises."""
     free_probability, mix = queue_parameters(index, seed)
     return Site(
         env=QueueEnv(free_probability, mix),
@@ -256,12 +215,6 @@ def make_fleet(indices: Sequence[int], seed: int) -> Sites:
 
 
 workload = Workload(
-    make_site=make_site,
-    name="queues",
-    rank=2,
-    steps_per_round=20,
-    max_agents=None,
-    fleet_basis=fleet_basis,
-    make_fleet=make_fleet,
+    make_site=make_site, name="queues", rank=2, steps_per_round=20, fleet_basis=fleet_basis, make_fleet=make_fleet
 )
 """The fleet of queues, as large as you like."""

@@ -13,21 +13,17 @@ one, and ‖w^k‖ = √n / c, so that V^k has variance one over the n states, e
 """
 
 import math
-from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, SupportsIndex
 
-import gymnasium
 import numpy as np
-from gymnasium.error import ResetNeeded
-from gymnasium.spaces import Discrete
 from jaxtyping import Float
 
 from cospan.client.features import TabularFeatures
 from cospan.client.workload import Site, Sites, Workload
-from cospan.client.workloads.models.finite_chains import BLOCK, FiniteChains
+from cospan.client.workloads.models.finite_chains import FiniteChainEnv, FiniteChains
 from cospan.core.exact_solutions import (
     ReferenceSolution,
     common_subspace,
@@ -215,32 +211,16 @@ def _tilt(
     return tilted, tilted @ values
 
 
-class ChainEnv(gymnasium.Env[Any, Any]):
+class ChainEnv(FiniteChainEnv):
     """A Markov reward process: states are observations, the only action is 0, and leaving state s pays R(s)."""
-
-    metadata: dict[str, Any] = {"render_modes": []}  # noqa: RUF012 - Gymnasium declares it so
 
     def __init__(self, transition: Float[np.ndarray, "n n"], rewards: Float[np.ndarray, " n"]) -> None:
         """P, shape (n, n), and R, shape (n,)."""
-        self.observation_space = Discrete(len(rewards))
-        self.action_space = Discrete(1)
-        # The last entry is one up to rounding; without it a uniform below one always finds a state.
-        self._cumulative: list[list[float]] = np.cumsum(transition, axis=1)[:, :-1].tolist()
+        super().__init__(transition, actions=1)
         self._rewards: list[float] = rewards.tolist()
-        self._uniforms: list[float] = []
-        self._state = -1
-
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[int, dict[str, Any]]:
-        """Start in a state drawn uniformly. `options` has no use."""
-        super().reset(seed=seed, options=options)
-        self._uniforms = self._draw()
-        self._state = int(self._uniforms.pop() * len(self._rewards))
-        return self._state, {}
 
     def step(self, action: SupportsIndex) -> tuple[int, float, bool, bool, dict[str, Any]]:
-        """Move on; the reward is that of the state left.
+        """Moves on; the reward is that of the state left.
 
         Raises:
             ResetNeeded: the environment was never reset.
@@ -248,28 +228,8 @@ class ChainEnv(gymnasium.Env[Any, Any]):
         """
         if action != 0:
             raise ValueError(f"action {action!r}: the only action is 0")
-        if not self._uniforms:
-            if self._state < 0:
-                raise ResetNeeded("reset the chain before its first step")
-            self._uniforms = self._draw()
         left = self._state
-        self._state = state = bisect_right(self._cumulative[left], self._uniforms.pop())
-        return state, self._rewards[left], False, False, {}
-
-    def save_state(self) -> dict[str, Any]:
-        """The state, and the uniforms that are drawn and not used."""
-        return {"state": self._state, "uniforms": np.array(self._uniforms)}
-
-    def load_state(self, state: Mapping[str, Any]) -> None:
-        """Goes on from what `save_state` gave. Raises ValueError where there is no such state."""
-        found = int(state["state"])
-        if not 0 <= found < len(self._rewards):
-            raise ValueError(f"state {found} of {len(self._rewards)}")
-        self._state, self._uniforms = found, state["uniforms"].tolist()
-
-    def _draw(self) -> list[float]:
-        block: list[float] = self.np_random.random(BLOCK).tolist()
-        return block
+        return self._moved(left), self._rewards[left], False, False, {}
 
 
 def only_action(observation: int, generator: np.random.Generator) -> int:

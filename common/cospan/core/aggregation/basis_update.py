@@ -50,13 +50,13 @@ class Contribution:
 class BasisMove:
     """What a round did to the basis.
 
-    How far that is is reckoned when first asked for, in whatever thread that is: no next round waits for it.
+    The distances are computed when first needed, in any thread: the next round does not wait for them.
 
     Attributes:
         before: B_t, shape (d, r).
         basis: B_{t+1}, of the same shape; the same array where the basis stays as it is.
         row_squares: what the row scales remember, to be handed to the next round: the running squares of the rows,
-            or with corrections from the full history the row sums that were aggregated last; None where the run
+            or with head updates from the full history the row sums that were aggregated last; None where the run
             does not scale.
         outliers: indices of the contributions that are far from what was made of all; never any with the mean.
         step: ζ (I − B_t B_tᵀ) Ḡ, shape (d, r), where the basis came of such a step.

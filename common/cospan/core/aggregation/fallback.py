@@ -1,10 +1,9 @@
-"""What a round comes to whose arithmetic fails: to what it comes to without those who make it fail.
+"""The next basis when the arithmetic of a round fails: without the contributions that make it fail.
 
-What a peer sends is checked when it comes, so this should never be needed. But a run must not end, nor stand still,
-because of one unforeseen contribution.
+Uploads are checked on arrival, so this should never be needed. But one unforeseen contribution must not end a run.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -29,6 +28,7 @@ class FallbackMove:
     problem: str = ""
 
 
+@np.errstate(over="ignore", invalid="ignore", divide="ignore")  # what is not finite is found and named
 def sound_move(
     basis: Float[np.ndarray, "d r"],
     contributions: Sequence[Contribution],
@@ -36,37 +36,29 @@ def sound_move(
     round_number: int,
     row_squares: Float[np.ndarray, " d"] | None = None,
 ) -> FallbackMove:
-    """`basis_update.next_basis`; where that fails, the same without the contributions on which it fails alone.
+    """`basis_update.next_basis`; if it fails, the same without the contributions on which it fails alone.
 
-    Where it fails on none alone, or still fails without them, the basis stays as it is. It depends on its arguments
-    alone, so that a restart comes to the same bits.
+    If it fails on none alone, or still fails without them, the basis stays as it is. The result depends on the
+    arguments alone, so a restart gives the same bits.
 
     Raises:
-        numpy.linalg.LinAlgError: it fails on each of them alone: then the run's constants are to blame, not a peer.
+        numpy.linalg.LinAlgError: it fails on each of them alone, so the run's constants are the cause, not a peer.
     """
-    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # what is not finite is found and named
-        return _sound_move(basis, contributions, method, round_number, row_squares)
 
+    def moved(chosen: Sequence[Contribution]) -> BasisMove:
+        return next_basis(basis, chosen, method, round_number, row_squares)
 
-def _sound_move(
-    basis: Float[np.ndarray, "d r"],
-    contributions: Sequence[Contribution],
-    method: Method,
-    round_number: int,
-    row_squares: Float[np.ndarray, " d"] | None,
-) -> FallbackMove:
     try:
-        return FallbackMove(next_basis(basis, contributions, method, round_number, row_squares))
+        return FallbackMove(moved(contributions))
     except np.linalg.LinAlgError as failure:
         problem = str(failure)
-        left_out = _failing(basis, contributions, method, round_number, row_squares)
+        left_out = tuple(place for place, each in enumerate(contributions) if _fails(moved, each))
         if len(left_out) == len(contributions):
             raise
     places = [place for place in range(len(contributions)) if place not in left_out]
     if left_out:
-        sound = [contributions[place] for place in places]
         try:
-            move = next_basis(basis, sound, method, round_number, row_squares)
+            move = moved([contributions[place] for place in places])
             move = replace(move, outliers=tuple(places[index] for index in move.outliers))
             return FallbackMove(move, left_out, problem)
         except np.linalg.LinAlgError as failure:
@@ -75,18 +67,10 @@ def _sound_move(
     return FallbackMove(stays, tuple(range(len(contributions))), problem)
 
 
-def _failing(
-    basis: Float[np.ndarray, "d r"],
-    contributions: Sequence[Contribution],
-    method: Method,
-    round_number: int,
-    row_squares: Float[np.ndarray, " d"] | None,
-) -> tuple[int, ...]:
-    """The places of the contributions from which alone there is no next basis."""
-    failing = []
-    for place, contribution in enumerate(contributions):
-        try:
-            next_basis(basis, [contribution], method, round_number, row_squares)
-        except np.linalg.LinAlgError:
-            failing.append(place)
-    return tuple(failing)
+def _fails(moved: Callable[[Sequence[Contribution]], BasisMove], contribution: Contribution) -> bool:
+    """Whether one contribution alone gives no next basis."""
+    try:
+        moved([contribution])
+    except np.linalg.LinAlgError:
+        return True
+    return False

@@ -6,6 +6,7 @@ agents comes to what it would come to alone, and their gradient is the sum of th
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -22,6 +23,8 @@ from cospan.core.learning.units import NO_UNITS, Units, reaches_bound
 from cospan.core.linalg.leading_axes import PerAgent, applied, column, dot, numbers_of, sum_of_squares, times_shared
 from cospan.core.linalg.matrices import DenseMatrix, FactoredMatrix, Gradient
 from cospan.core.method import HeadUpdate, Method
+
+Basis: TypeAlias = Float[np.ndarray, "d r"]
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -46,7 +49,7 @@ class LearnerState:
         gain_estimate: η, reward per step.
         steps: environment steps learnt from so far, the same for all.
         statistics: of heads by least squares, with rewards less `rewards.reference`; None before the first round,
-            and with the other corrections.
+            and with the other head updates.
         rewards: of all steps so far.
         warm_up: the transitions of the warm-up, from its first round to the first one after it; else None. One
             agent's only.
@@ -98,7 +101,7 @@ class RoundOutcome:
             warm-up's last round.
         head_second_moment: Σ over the agents of the mean of w wᵀ over the heads in the gradient, shape (r, r).
         mean_squared_error: the mean of δ² over the round's errors, in the square of the rewards' unit.
-        row_sums: Σ_j |A_ij| a step, shape (*n, d), with corrections from the full history; else None.
+        row_sums: Σ_j |A_ij| a step, shape (*n, d), with head updates from the full history; else None.
         bounded: whether the ball ‖w‖ ≤ U has cut a head in this round, of bool.
 
     Where the run scales rewards, all that is streamed is dimensionless: see `Units`.
@@ -114,7 +117,7 @@ class RoundOutcome:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class _Correction:
-    """A round's corrections, in the units of the data and before anything is summed over the agents.
+    """A round's head updates, in the units of the data and before anything is summed over the agents.
 
     Attributes:
         head: w after the round, shape (*n, r).
@@ -244,12 +247,7 @@ def _warmed_up(
         gradient = DenseMatrix(halves.estimates / units.head)
     errors = trajectory.rewards - state.rewards.offset
     return RoundOutcome(
-        state=replace(
-            state,
-            gain_estimate=state.rewards.mean,
-            steps=state.steps + len(errors),
-            warm_up=halves,
-        ),
+        state=replace(state, gain_estimate=state.rewards.mean, steps=state.steps + len(errors), warm_up=halves),
         gradient=gradient,
         head_second_moment=np.zeros((rank, rank)),
         mean_squared_error=float(errors @ errors) / len(errors),
@@ -257,7 +255,7 @@ def _warmed_up(
 
 
 def _after_warm_up(state: LearnerState) -> LearnerState:
-    """Least squares go on from the d × d sums of the warm-up; other corrections begin with their head as it is."""
+    """Least squares continue from the d × d sums of the warm-up; other head updates keep the head as it is."""
     if state.warm_up is None:
         return state
     return replace(state, statistics=state.warm_up.joined, warm_up=None)
@@ -293,13 +291,9 @@ def _streamed(
 
 
 def _corrected(
-    state: LearnerState,
-    basis: Float[np.ndarray, "d r"],
-    trajectory: Trajectory,
-    method: Method,
-    units: Units,
+    state: LearnerState, basis: Basis, trajectory: Trajectory, method: Method, units: Units
 ) -> _Correction:
-    """The corrections, with β / ρ² and U σ / ρ in the units of the data."""
+    """The head update, with β / ρ² and U σ / ρ in the units of the data."""
     radius = method.head_radius * units.head
     match method.head_update:
         case HeadUpdate.END_OF_ROUND:
@@ -317,11 +311,7 @@ def _head_step(method: Method, units: Units) -> PerAgent:
 
 
 def _correct_at_end(
-    state: LearnerState,
-    basis: Float[np.ndarray, "d r"],
-    trajectory: Trajectory,
-    method: Method,
-    constants: tuple[PerAgent, PerAgent],
+    state: LearnerState, basis: Basis, trajectory: Trajectory, method: Method, constants: tuple[PerAgent, PerAgent]
 ) -> _Correction:
     """Algorithm 1: one L-step error, one correction. `constants` are β and U."""
     features, rewards, (head_step, radius) = trajectory.features, trajectory.rewards, constants
@@ -343,11 +333,7 @@ def _correct_at_end(
 
 
 def _correct_at_every_step(
-    state: LearnerState,
-    basis: Float[np.ndarray, "d r"],
-    trajectory: Trajectory,
-    method: Method,
-    constants: tuple[PerAgent, PerAgent],
+    state: LearnerState, basis: Basis, trajectory: Trajectory, method: Method, constants: tuple[PerAgent, PerAgent]
 ) -> _Correction:
     """TD(λ) in the frozen basis at each of the L steps; G = Σ δ e wᵀ is the sum of the steps' gradients."""
     features, rewards, (head_step, radius) = trajectory.features, trajectory.rewards, constants
@@ -378,11 +364,7 @@ def _correct_at_every_step(
 
 
 def _solve_at_end(
-    state: LearnerState,
-    basis: Float[np.ndarray, "d r"],
-    trajectory: Trajectory,
-    method: Method,
-    radius: PerAgent,
+    state: LearnerState, basis: Float[np.ndarray, "d r"], trajectory: Trajectory, method: Method, radius: PerAgent
 ) -> _Correction:
     """The head that solves the agent's own system; G = (Σ δ e) wᵀ with the head from before the round."""
     features, rewards, before = trajectory.features, trajectory.rewards, state.statistics
@@ -407,11 +389,7 @@ def _solve_at_end(
 
 
 def _solve_all(
-    state: LearnerState,
-    basis: Float[np.ndarray, "d r"],
-    trajectory: Trajectory,
-    method: Method,
-    radius: PerAgent,
+    state: LearnerState, basis: Float[np.ndarray, "d r"], trajectory: Trajectory, method: Method, radius: PerAgent
 ) -> _Correction:
     """Head and gradient of all transitions so far, this round's among them, in the basis of today.
 

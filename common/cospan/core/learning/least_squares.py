@@ -12,15 +12,7 @@ import numpy as np
 from jaxtyping import Float
 
 from cospan.core.learning.td import project_to_ball
-from cospan.core.linalg.leading_axes import (
-    PerAgent,
-    applied,
-    column,
-    dot,
-    numbers_of,
-    sum_of_squares,
-    times_shared,
-)
+from cospan.core.linalg.leading_axes import PerAgent, applied, column, dot, numbers_of, sum_of_squares, times_shared
 from cospan.core.linalg.subspace import row_scales
 
 PRIOR_STEPS = 10.0

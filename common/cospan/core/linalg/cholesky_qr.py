@@ -1,4 +1,4 @@
-"""Orthonormal columns for tall matrices, by way of their Gram matrix: a few products instead of r reflections."""
+"""Orthonormal columns for tall matrices, through their Gram matrix: a few products instead of r reflections."""
 
 import numpy as np
 from jaxtyping import Float

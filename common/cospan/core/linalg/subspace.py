@@ -14,7 +14,7 @@ ROW_FLOOR = 0.1
 """Of `row_scales`: no row counts as smaller than a tenth of the mean."""
 NEGLIGIBLE = 1e-60
 """What is not above this counts as zero where it would be divided by: a quotient of what the coordinator takes from
-its peers, 1e60 at the most (`cospan.wire.codec.bounds`), stays so small that its square is finite."""
+its peers, 1e60 at most (`cospan.wire.codec.bounds`), stays so small that its square is finite."""
 _MOMENT_TOLERANCE = 1e-6
 """Of `is_second_moment`, as a share of the trace: float32 rounds a matrix by 6e-8 of its norm, which is no more."""
 
@@ -33,7 +33,7 @@ def orthonormalise(matrix: Float[np.ndarray, "d r"]) -> Float[np.ndarray, "d r"]
 
     LAPACK leaves the signs of diag(R) open; a column that flips between rounds makes every agent's head
     wrong in that coordinate. A zero on the diagonal (a rank-deficient matrix) keeps LAPACK's sign, so the
-    rule has no gap. A tall matrix goes by way of its Gram matrix where that gives QᵀQ = I to 1e-14, which is up to
+    rule has no gap. A tall matrix goes through its Gram matrix where that gives QᵀQ = I to 1e-14, which is up to
     condition numbers of 1e7 and somewhat beyond; everything else by Householder's reflections.
 
     Raises:

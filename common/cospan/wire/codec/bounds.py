@@ -4,7 +4,7 @@ Every entry of a gradient, of a product of factors, of a second moment and of ro
 sum over n agents at most n times that, so what was taken from each alone is taken as a sum as well. With that every
 step of `cospan.core.aggregation.basis_update.next_basis` stays finite: the sum over a million agents is below 1e67;
 preconditioning divides by no less than 1e-60 times its floor, and a square of what it gives is about 1e243; row
-scaling multiplies by 1e61 at the most; float64 ends at 1.8e308. An honest entry is a product of errors and heads
+scaling multiplies by 1e61 at most; float64 ends at 1.8e308. An honest entry is a product of errors and heads
 summed over a round: rewards of 1e12 over a million steps come to about 1e36.
 """
 
@@ -23,7 +23,7 @@ MAX_BASIS_ENTRY = 1.0 + 1e-6
 
 
 def check_contribution(contribution: Contribution) -> None:
-    """Sees to it that a contribution, whose shapes are checked, can be reckoned with.
+    """Checks that a contribution, whose shapes are checked, is fit for arithmetic.
 
     Raises:
         InvalidMessageError: an entry is not finite or too large; or row sums, or a second moment, cannot be such.
@@ -44,7 +44,7 @@ def check_contribution(contribution: Contribution) -> None:
 
 
 def check_basis(basis: Float[np.ndarray, "d r"], field: str) -> None:
-    """Sees to it that an agent can reckon with a basis: no entry is larger than one of orthonormal columns can be.
+    """Checks that an agent can use a basis: no entry is larger than one of orthonormal columns can be.
 
     Raises:
         InvalidMessageError: one is.
@@ -57,7 +57,7 @@ def check_basis(basis: Float[np.ndarray, "d r"], field: str) -> None:
 
 
 def most_of(weight: float) -> float:
-    """How large an entry of a sum over so many agents may be."""
+    """How large an entry of a sum over `weight` agents may be."""
     return MAX_ENTRY * min(max(weight, 1.0), float(MAX_GROUP))
 
 

@@ -1,13 +1,23 @@
-"""Checks of single values that a peer has sent; all raise InvalidMessageError."""
+"""Enumerations as numbers, and checks of values that a peer has sent, which raise InvalidMessageError."""
 
 from enum import Enum
+from functools import cache
 from typing import Any, TypeVar
+
+from google.protobuf.descriptor import EnumDescriptor
 
 from cospan.core.specification import unprintable_problem
 from cospan.wire.errors import InvalidMessageError
 from cospan.wire.text import MAX_TEXT
 
 _E = TypeVar("_E", bound=Enum)
+
+
+@cache
+def numbers_of(kind: type[_E], described: EnumDescriptor) -> dict[_E, Any]:
+    """The numbers of an enumeration's members: `LATE` is `GRADIENT_DISPOSITION_LATE` of its descriptor."""
+    prefix = described.values_by_number[0].name.removesuffix("UNSPECIFIED")
+    return {member: described.values_by_name[prefix + member.name].number for member in kind}
 
 
 def from_enum(table: dict[_E, Any], number: int, field: str) -> _E:

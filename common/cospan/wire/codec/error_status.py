@@ -8,14 +8,7 @@ from google.protobuf.message import DecodeError
 from google.rpc.error_details_pb2 import ErrorInfo
 from google.rpc.status_pb2 import Status
 
-from cospan.wire.errors import (
-    DOMAIN,
-    REASONS,
-    CoordinatorUnavailableError,
-    CospanError,
-    InternalError,
-    RemoteError,
-)
+from cospan.wire.errors import DOMAIN, REASONS, CoordinatorUnavailableError, CospanError, InternalError, RemoteError
 from cospan.wire.text import MAX_SENTENCE, printable
 
 _DETAILS_KEY = "grpc-status-details-bin"

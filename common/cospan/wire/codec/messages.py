@@ -16,36 +16,17 @@ from cospan.rpc.v1 import coordinator_service_pb2 as pb
 from cospan.rpc.v1 import matrix_pb2, run_pb2
 from cospan.wire import messages as m
 from cospan.wire.codec.bounds import check_basis, check_contribution
-from cospan.wire.codec.checks import bounded_text, from_enum, identifier, require
+from cospan.wire.codec.checks import bounded_text, from_enum, identifier, numbers_of, require
 from cospan.wire.codec.matrices import decode_matrix, decode_shaped, encode_matrix, fill_matrix
 from cospan.wire.codec.specification import decode_specification, encode_specification
 from cospan.wire.errors import InvalidMessageError
 from cospan.wire.limits import MAX_GROUP, MAX_ROUND
 from cospan.wire.text import MAX_TEXT, printable
 
-_DISPOSITION = {
-    m.Disposition.DUPLICATE: pb.GRADIENT_DISPOSITION_DUPLICATE,
-    m.Disposition.LATE: pb.GRADIENT_DISPOSITION_LATE,
-}
-FINISH_CAUSE = {
-    m.FinishCause.ROUNDS_REACHED: pb.FINISH_CAUSE_ROUNDS_REACHED,
-    m.FinishCause.STOPPED: pb.FINISH_CAUSE_STOPPED,
-    m.FinishCause.NO_AGENTS: pb.FINISH_CAUSE_NO_AGENTS,
-    m.FinishCause.NOT_STARTED: pb.FINISH_CAUSE_NOT_STARTED,
-    m.FinishCause.FAILED: pb.FINISH_CAUSE_FAILED,
-}
-RUN_PHASE = {
-    m.RunPhase.WAITING: pb.RUN_PHASE_WAITING,
-    m.RunPhase.COLLECTING: pb.RUN_PHASE_COLLECTING,
-    m.RunPhase.CLOSING: pb.RUN_PHASE_CLOSING,
-    m.RunPhase.FINISHED: pb.RUN_PHASE_FINISHED,
-    m.RunPhase.DRAINING: pb.RUN_PHASE_DRAINING,
-}
-AGENT_PHASE = {
-    m.AgentPhase.CONNECTED: pb.AGENT_PHASE_CONNECTED,
-    m.AgentPhase.LOST: pb.AGENT_PHASE_LOST,
-    m.AgentPhase.GONE: pb.AGENT_PHASE_GONE,
-}
+_DISPOSITION = numbers_of(m.Disposition, pb.GradientDisposition.DESCRIPTOR)
+FINISH_CAUSE = numbers_of(m.FinishCause, pb.FinishCause.DESCRIPTOR)
+RUN_PHASE = numbers_of(m.RunPhase, pb.RunPhase.DESCRIPTOR)
+AGENT_PHASE = numbers_of(m.AgentPhase, pb.AgentPhase.DESCRIPTOR)
 
 
 # What agents say ----------------------------------------------------------------------------------------------
@@ -116,10 +97,10 @@ def _decode_join(message: pb.Join) -> m.Join:
     require(bool(message.instance_id), "join.instance_id is empty; a random name per process is needed")
     require(
         bool(message.agent_ids) != bool(message.site_claim_id),
-        "join names neither agents nor the holder of a site, or both; it must be one of the two",
+        "join names neither agents nor a site claim, or both; it must be one of the two",
     )
-    holder_problem = agent_id_problem(message.site_claim_id) if message.site_claim_id else None
-    require(holder_problem is None, f"join.site_claim_id: {holder_problem}")
+    claim_problem = agent_id_problem(message.site_claim_id) if message.site_claim_id else None
+    require(claim_problem is None, f"join.site_claim_id: {claim_problem}")
     return m.Join(
         instance_id=identifier(message.instance_id, "join.instance_id", 64),
         agent_ids=_agent_ids(message.agent_ids, "join.agent_ids"),
@@ -183,10 +164,7 @@ def _decode_gradient(message: pb.SubspaceGradient, spec: RunSpecification) -> m.
             f"gradient.row_sums is missing in round {message.round}; this run scales its step with it"
         )
     contribution = Contribution(
-        gradient=_decode_payload(message, spec),
-        weight=message.weight,
-        head_second_moment=moment,
-        row_sums=row_sums,
+        gradient=_decode_payload(message, spec), weight=message.weight, head_second_moment=moment, row_sums=row_sums
     )
     check_contribution(contribution)
     return m.GradientUpload(
@@ -241,10 +219,7 @@ def _decode_estimates(message: pb.SubspaceGradient, feature_dim: int) -> DenseMa
 def encode_stamp(stamp: m.Stamp) -> run_pb2.StateStamp:
     """A stamp as its message."""
     return run_pb2.StateStamp(
-        run_id=stamp.run_id,
-        incarnation=stamp.incarnation,
-        round=stamp.round,
-        durable_round=stamp.durable_round,
+        run_id=stamp.run_id, incarnation=stamp.incarnation, round=stamp.round, durable_round=stamp.durable_round
     )
 
 

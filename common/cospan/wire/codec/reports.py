@@ -1,4 +1,4 @@
-"""Codec of what onlookers ask for: the run as it stands, and its rounds as they close.
+"""Codec of what observers ask for: the run as it stands, and its rounds as they close.
 
 What is decoded can be shown as it is: names are names, sentences are printable, and numbers are finite.
 """

@@ -6,16 +6,14 @@ and the values of their enumerations are named after the members. So nothing her
 
 from dataclasses import fields
 from enum import Enum
-from functools import cache
 from typing import Any
 
-from google.protobuf.descriptor import EnumDescriptor
 from google.protobuf.message import Message
 
 from cospan.core.method import Method
 from cospan.core.specification import MAX_NAME, RunSpecification
 from cospan.rpc.v1 import run_pb2
-from cospan.wire.codec.checks import bounded_text, from_enum, require
+from cospan.wire.codec.checks import bounded_text, from_enum, numbers_of, require
 
 
 def encode_specification(spec: RunSpecification) -> run_pb2.RunSpecification:
@@ -41,7 +39,7 @@ def _encoded(values: RunSpecification | Method, message: type[Message]) -> dict[
     for field in fields(values):
         value = getattr(values, field.name)
         if isinstance(value, Enum):
-            value = _numbers(type(value), message.DESCRIPTOR.fields_by_name[field.name].enum_type)[value]
+            value = numbers_of(type(value), message.DESCRIPTOR.fields_by_name[field.name].enum_type)[value]
         elif isinstance(value, Method):
             value = run_pb2.Method(**_encoded(value, run_pb2.Method))
         found[field.name] = value
@@ -56,16 +54,9 @@ def _decoded(message: Message, kind: type[RunSpecification | Method], prefix: st
         if field.type is Method:
             value = Method(**_decoded(value, Method, f"{name}."))
         elif isinstance(field.type, type) and issubclass(field.type, Enum):
-            numbers = _numbers(field.type, message.DESCRIPTOR.fields_by_name[field.name].enum_type)
+            numbers = numbers_of(field.type, message.DESCRIPTOR.fields_by_name[field.name].enum_type)
             value = from_enum(numbers, value, name)
         elif field.type is str:
             value = bounded_text(value, name, MAX_NAME)
         found[field.name] = value
     return found
-
-
-@cache
-def _numbers(kind: type[Enum], described: EnumDescriptor) -> dict[Enum, int]:
-    """The numbers of an enumeration's members: `END_OF_ROUND` is `HEAD_UPDATE_END_OF_ROUND` of its descriptor."""
-    prefix = described.values_by_number[0].name.removesuffix("UNSPECIFIED")
-    return {member: described.values_by_name[prefix + member.name].number for member in kind}

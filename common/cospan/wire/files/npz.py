@@ -34,7 +34,7 @@ _READ_AT_ONCE = 1 << 20
 
 
 def save_npz(path: Path, *, durable: bool = True, **values: Any) -> None:
-    """Writes arrays to `path` by way of a temporary file beside it, with the permissions that the umask leaves.
+    """Writes arrays to `path` through a temporary file beside it, with the permissions that the umask leaves.
 
     Args:
         path: of the file.
@@ -60,7 +60,7 @@ def load_npz(
     Args:
         path: of the file.
         what: it should be, for error messages.
-        names: which arrays are read, where they are there; all where left out.
+        names: which arrays are read, where they are there; all if omitted.
         most_bytes: of all arrays that are read.
 
     Raises:

@@ -15,12 +15,7 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import (
-    Encoding,
-    NoEncryption,
-    PrivateFormat,
-    load_pem_private_key,
-)
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from cospan.wire.errors import InvalidValueError, RunFileError
@@ -75,21 +70,10 @@ def make_authority(folder: Path, *, name: str, days: float) -> Path:
             )
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-    usage = x509.KeyUsage(
-        digital_signature=False,
-        content_commitment=False,
-        key_encipherment=False,
-        data_encipherment=False,
-        key_agreement=False,
-        key_cert_sign=True,
-        crl_sign=True,
-        encipher_only=False,
-        decipher_only=False,
-    )
     builder = (
         _builder(subject, subject, key.public_key(), days)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .add_extension(usage, critical=True)
+        .add_extension(_usage(of_authority=True), critical=True)
     )
     signed = builder.sign(key, hashes.SHA256())
     _make_folder(folder)
@@ -118,7 +102,7 @@ def renew(folder: Path, name: str, *, days: float | None = None) -> Path:
     """Issues a certificate again, for the same names, with a new key; its path.
 
     The lifetime is the former one's where `days` is left out. Key and certificate are replaced one after the other:
-    whoever reads them in between sees two that do not belong together, and reads again.
+    a reader in between sees two that do not belong together, and reads again.
 
     Raises:
         RunFileError: there is none of that name; or the authority, or the disk, cannot be used.
@@ -187,7 +171,7 @@ def _issue_into(folder: Path, target: Path, names: list[x509.GeneralName], lifet
     builder = (
         _builder(subject, authority.subject, key.public_key(), days)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .add_extension(_leaf_usage(), critical=True)
+        .add_extension(_usage(of_authority=False), critical=True)
         .add_extension(x509.ExtendedKeyUsage(purposes), critical=False)
         .add_extension(x509.SubjectAlternativeName(names), critical=False)
         .add_extension(
@@ -218,17 +202,15 @@ def _builder(
     )
 
 
-def _leaf_usage() -> x509.KeyUsage:
+def _usage(*, of_authority: bool) -> x509.KeyUsage:
+    """An authority's key signs certificates, any other one the messages of a handshake."""
+    unused = ("content_commitment", "key_encipherment", "data_encipherment", "key_agreement", "encipher_only")
     return x509.KeyUsage(
-        digital_signature=True,
-        content_commitment=False,
-        key_encipherment=False,
-        data_encipherment=False,
-        key_agreement=False,
-        key_cert_sign=False,
-        crl_sign=False,
-        encipher_only=False,
+        digital_signature=not of_authority,
+        key_cert_sign=of_authority,
+        crl_sign=of_authority,
         decipher_only=False,
+        **dict.fromkeys(unused, False),
     )
 
 
@@ -283,13 +265,11 @@ def _make_folder(folder: Path) -> None:
 
 
 def _write(path: Path, content: bytes, *, mode: int) -> None:
-    """Writes a file whole or not at all; nobody else can read it before its mode says so. It keeps its owner."""
+    """Writes a file whole or not at all; it has its mode from the start. It keeps its owner."""
     try:
         with writing_whole(path, mode=mode) as file:
             file.write(content)
-            with contextlib.suppress(
-                OSError
-            ):  # nobody but root may give a file away, and to a new file nobody need
+            with contextlib.suppress(OSError):  # of a new file; or without root, which may change an owner
                 owner = path.stat()
                 os.fchown(file.fileno(), owner.st_uid, owner.st_gid)
     except OSError as failure:

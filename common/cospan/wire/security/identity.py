@@ -59,8 +59,8 @@ class Identity:
     Attributes:
         name: for the log and for people: the names of the certificate, or the address where there is none.
         key: what limits count by: the names of the certificate, and also the host where the whole fleet shares it.
-            Of an IPv6 host the network (/64), for whoever has one of its addresses has all of them.
-        proven: whether the key is that of one holder: of a certificate that is not the whole fleet's.
+            Of an IPv6 host the network (/64), since one peer usually has all of its addresses.
+        proven: whether the key belongs to one peer: to a certificate that is not the whole fleet's.
         agent_ids: the agents named one by one.
         ranges: the agents named by a range.
         any_agent: whether it speaks for every agent, and may ask for a free site.
@@ -80,13 +80,13 @@ class Identity:
         return self.any_agent or agent_id in self.agent_ids or any(agent_id in span for span in self.ranges)
 
     def most_agents(self, fleet: int) -> int:
-        """How many agents of a fleet of so many it may stand for."""
+        """How many agents it may stand for in a fleet of this size."""
         if self.any_agent:
             return fleet
         return min(fleet, len(self.agent_ids) + sum(span.last - span.first + 1 for span in self.ranges))
 
     def require_agents(self, agent_ids: Iterable[str]) -> None:
-        """Sees to it that a process may act as these agents; without any it asks for a free site.
+        """Checks that a process may act as these agents; without any it asks for a free site.
 
         Raises:
             IdentityMismatchError: it may not.
@@ -106,7 +106,7 @@ class Identity:
             )
 
     def require(self, right: Right) -> None:
-        """Sees to it that the peer may do this.
+        """Checks that the peer may do this.
 
         Raises:
             AdminRequiredError: it may not.
@@ -139,7 +139,7 @@ def of_certificate(uris: Iterable[str], *, address: str) -> Identity:
     shared = ANY_AGENT in ours
     key = f"{' '.join(ours)} at {network_of(host_of(address))}" if shared or not ours else " ".join(ours)
     return Identity(
-        name=printable(name) or "nobody of this fleet",
+        name=printable(name) or "a peer of another fleet",
         key=key,
         proven=bool(ours) and not shared,
         agent_ids=frozenset(agents),
@@ -150,14 +150,14 @@ def of_certificate(uris: Iterable[str], *, address: str) -> Identity:
 
 
 def without_certificate(*, address: str) -> Identity:
-    """Anybody who reaches a coordinator without TLS: it is told apart by its address alone.
+    """A peer of a coordinator without TLS, which its address alone identifies.
 
     Everything is allowed, but for stopping the run from another machine.
     """
     host = host_of(address)
     rights = {Right.READ, Right.STOP} if _is_local(host) else {Right.READ}
     return Identity(
-        name=f"somebody at {host} without a certificate",
+        name=f"a peer at {host} without a certificate",
         key=network_of(host),
         any_agent=True,
         rights=frozenset(rights),

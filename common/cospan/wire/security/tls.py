@@ -137,7 +137,7 @@ def certificate_facts(files: TlsFiles) -> CertificateFacts:
 
 
 def check_usable(files: TlsFiles, now: float) -> None:
-    """Sees to it that one end can begin with these files at a time, in seconds since 1970.
+    """Checks that one end can begin with these files at a time, in seconds since 1970.
 
     Raises:
         InvalidValueError: they are not what they should be.

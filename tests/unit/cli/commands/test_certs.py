@@ -289,4 +289,4 @@ def test_without_cryptography_it_says_what_to_install(
     monkeypatch.setitem(sys.modules, "cospan.wire.security.authority", None)
     code, err = refused(capsys, "init", "certs")
     assert code == 2
-    assert err == "cospan: `cospan certs` needs cryptography; pip install 'cospan[tls]'\n"
+    assert err == "cospan: `cospan certs` needs cryptography; pip install '.[tls]'\n"

@@ -19,13 +19,13 @@ ROW = RoundRow(0, 0.1, 3, 0.5, 1e-16, 0.25)
 
 
 def agent(rounds: int, error: float = 0.5, steps: int = 3) -> AgentResult:
-    trace: dict[str, Any] = {
-        "trace_round": np.arange(rounds),
-        "trace_value_error": np.full(rounds, error),
-        "trace_independent_error": np.full((rounds, steps), 2.0 * error),
-        "trace_gain_estimate": np.linspace(0.0, -1.0, rounds),
+    values: dict[str, Any] = {
+        "curve_round": np.arange(rounds),
+        "curve_value_error": np.full(rounds, error),
+        "curve_independent_error": np.full((rounds, steps), 2.0 * error),
+        "curve_gain_estimate": np.linspace(0.0, -1.0, rounds),
     }
-    return AgentResult(trace)
+    return AgentResult(values)
 
 
 @pytest.mark.parametrize(

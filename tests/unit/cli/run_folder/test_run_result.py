@@ -105,9 +105,9 @@ def agent_result(
         "gain_error": math.nan,
         "value_error": joint[-1] if joint else math.nan,
         "bounded_rounds": 0,
-        "trace_round": np.array(rounds, dtype=np.int64),
-        "trace_value_error": np.array(joint),
-        "trace_independent_error": np.array(independent),
+        "curve_round": np.array(rounds, dtype=np.int64),
+        "curve_value_error": np.array(joint),
+        "curve_independent_error": np.array(independent),
         **values,
     }
     return AgentResult({name: np.asarray(value) for name, value in arrays.items()})

@@ -161,7 +161,7 @@ def test_features_of_unequal_length_are_named() -> None:
         return replace(site, features=States(9)) if index == 2 else site
 
     with pytest.raises(
-        WorkloadBehaviourError, match="the features of site 2 of workload 'w' have length 9, and those"
+        WorkloadBehaviourError, match="the feature map of site 2 of workload 'w' is 'map-1' with length 9, and that"
     ):
         make_sites(Workload(make_site=make_site, name="w"), range(4), 1)
 

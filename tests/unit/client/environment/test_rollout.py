@@ -191,8 +191,8 @@ class Gives(States):
         (np.array([[0, 0, 0, 0], [0, np.nan, 0, 0]]), "an entry that is not finite for the observation 'second'"),
         (np.array([[0, 0, np.inf, 0], [0, 0, 0, 0]]), "an entry that is not finite for the observation 'first'"),
         (np.array([[1, 0, 0, 0], [0.6, 0.9, 0, 0]]), "a vector of norm 1.08167 for the observation 'second'"),
-        ("text", "of site-7 raised ValueError: could not convert"),
-        (IndexError("state 9"), "of site-7 raised IndexError: state 9"),
+        ("text", "of site-7 failed: ValueError: could not convert"),
+        (IndexError("state 9"), "of site-7 failed: IndexError: state 9"),
     ],
 )
 def test_features_that_break_their_contract(values: Any, text: str) -> None:
@@ -210,7 +210,7 @@ def test_features_within_their_contract() -> None:
 
 def test_a_round_with_bad_features_is_an_error_of_the_features() -> None:
     site = Site(env=ring_site(0, 1).env, features=Gives(IndexError("state 9")), policy=coin)
-    with pytest.raises(WorkloadBehaviourError, match="the feature map of site-0 raised IndexError"):
+    with pytest.raises(WorkloadBehaviourError, match="the feature map of site-0 failed: IndexError"):
         Chain(site, name="site-0", index=0, seed=1).advance(1)
 
 
@@ -350,6 +350,6 @@ def test_an_environment_that_cannot_save_is_asked_once(caplog: pytest.LogCapture
     assert walk.saved() is None
     assert walk.saved() is None
     assert [record.message for record in caplog.records] == [
-        "the environment of site-7 cannot save its state (TypeError: it has a builtins.object); started again, "
-        "its chain starts over"
+        "the environment state of site-7 cannot be saved (TypeError: it has a builtins.object); "
+        "after a restart the chain starts over"
     ]

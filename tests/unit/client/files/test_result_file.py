@@ -54,7 +54,7 @@ def test_what_is_saved_can_be_read(saved: Path) -> None:
     assert (result.text("run_id"), result.text("agent_id")) == ("run-1", "site-1")
     assert result.values["weights"].tobytes() == original.weights.mean.tobytes()
     assert result.number("mean_reward") == original.mean_reward
-    assert result.values["trace_round"].tolist() == [0, 1, 2, 3]
+    assert result.values["curve_round"].tolist() == [0, 1, 2, 3]
     assert result.independent_errors.shape == (3,)
     assert (saved.stat().st_mode & 0o777, [path.name for path in saved.parent.iterdir()]) == (0o644, ["site-1.npz"])
 
@@ -176,9 +176,9 @@ def test_a_file_that_lacks_something_is_refused(saved: Path, name: str) -> None:
         ("reward_sum", np.array(1j)),
         ("with_baseline", np.ones(3, dtype=bool)),
         ("with_baseline", np.array(1.0)),
-        ("trace_round", np.array(3)),
-        ("trace_value_error", np.array(["x"] * 4)),
-        ("trace_independent_error", np.array(0.5)),
+        ("curve_round", np.array(3)),
+        ("curve_value_error", np.array(["x"] * 4)),
+        ("curve_independent_error", np.array(0.5)),
     ],
 )
 def test_a_file_with_nonsense_in_it_is_refused(saved: Path, name: str, value: Any) -> None:

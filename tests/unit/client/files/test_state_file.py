@@ -33,8 +33,8 @@ def rounds_in(path: Path) -> int:
     """How many rounds a file tells of, in each of its parts."""
     found = load_result(path)
     rounds = int(found.number("gain_count"))
-    traces = [value for name, value in found.values.items() if name.startswith("trace_") and value.shape]
-    assert [len(trace) for trace in traces] == [rounds] * 5
+    columns = [value for name, value in found.values.items() if name.startswith("curve_") and value.shape]
+    assert [len(column) for column in columns] == [rounds] * 5
     return rounds
 
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cospan.client.files.agent_result import AgentResult
-from cospan.client.files.result_file import traces
+from cospan.client.files.curve_values import learning_curves
 from cospan.client.learning.learning_curve import MOST_ROUNDS, LearningCurve, most_rounds
 
 
@@ -60,17 +60,19 @@ def test_a_large_group_keeps_fewer_rounds(numbers: int, rounds: int) -> None:
 
 
 def recorded(rounds: list[int], **values: int) -> AgentResult:
-    found = {"trace_round": np.array(rounds, dtype=np.int64), "trace_value_error": np.array(rounds, dtype=float)}
+    found = {"curve_round": np.array(rounds, dtype=np.int64), "curve_value_error": np.array(rounds, dtype=float)}
     return AgentResult(found | {name: np.array(value) for name, value in values.items()})
 
 
-def test_traces_are_compared_in_the_rounds_that_the_coarsest_keeps() -> None:
+def test_learning_curves_are_compared_in_the_rounds_that_the_coarsest_keeps() -> None:
     """What an agent has that left early, or came late, would stand for all of them else."""
-    left_early, came_late = recorded([0, 2, 4, 5], trace_every=2), recorded([6, 7, 8, 9])
-    whole, old = recorded([0, 4, 8, 9], trace_every=4), recorded([])
-    rounds, values = traces([left_early, came_late, whole, old], lambda agent: agent.array("trace_value_error"))
+    left_early, came_late = recorded([0, 2, 4, 5], curve_every=2), recorded([6, 7, 8, 9])
+    whole, old = recorded([0, 4, 8, 9], curve_every=4), recorded([])
+    rounds, values = learning_curves(
+        [left_early, came_late, whole, old], lambda agent: agent.array("curve_value_error")
+    )
     assert [each.tolist() for each in rounds] == [[0, 4], [8, 9], [0, 4, 8, 9], []]
     assert [each.tolist() for each in values] == [each.tolist() for each in rounds]
-    rounds, _ = traces([came_late, old], lambda agent: agent.array("trace_value_error"))
+    rounds, _ = learning_curves([came_late, old], lambda agent: agent.array("curve_value_error"))
     assert rounds[0].tolist() == [6, 7, 8, 9], "nothing was thinned"
-    assert traces([], lambda agent: agent.array("trace_value_error")) == ([], [])
+    assert learning_curves([], lambda agent: agent.array("curve_value_error")) == ([], [])

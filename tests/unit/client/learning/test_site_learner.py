@@ -82,14 +82,18 @@ def ring_learner(first_round: int = 0) -> SiteLearner:
 
 def test_a_thinned_trace_is_gone_on_with(tmp_path: Path) -> None:
     first, again = ring_learner(), ring_learner()
-    first.trace.most = again.trace.most = 4
+    first.learning_curve.most = again.learning_curve.most = 4
     learn(first, *range(9))
     save_result(tmp_path / "a.npz", first, run_id="run-1")
     resume(again, tmp_path / "a.npz", run_id="run-1")
-    assert (again.trace.round, again.trace.every) == (first.trace.round, first.trace.every) == ([0, 4, 8], 4)
+    assert (
+        (again.learning_curve.round, again.learning_curve.every)
+        == (first.learning_curve.round, first.learning_curve.every)
+        == ([0, 4, 8], 4)
+    )
     learn(again, 9, 10)
-    assert again.trace.round == [0, 4, 8, 10]
-    assert len(again.trace.value_error) == len(again.trace.independent_error) == 4
+    assert again.learning_curve.round == [0, 4, 8, 10]
+    assert len(again.learning_curve.value_error) == len(again.learning_curve.independent_error) == 4
 
 
 def test_a_learner_whose_environment_cannot_save_its_state_never_sees_the_same_data_twice(tmp_path: Path) -> None:
@@ -102,7 +106,7 @@ def test_a_learner_whose_environment_cannot_save_its_state_never_sees_the_same_d
     before = first.chain.reward_sum
     learn(again, 0, 1, 2)
     assert again.chain.steps == 2 * first.chain.steps
-    assert again.trace.round == [0, 1, 2, 0, 1, 2]
+    assert again.learning_curve.round == [0, 1, 2, 0, 1, 2]
     fresh = ring_learner()
     assert learn(fresh, 0, 1, 2) == gradients
     rewards = again.chain.reward_sum - before
@@ -119,7 +123,7 @@ def test_a_baseline_may_come_and_go(tmp_path: Path, before: bool) -> None:
     resume(again, tmp_path / "a.npz", run_id="run-1")
     learn(again, 2)
     save_result(tmp_path / "a.npz", again, run_id="run-1")
-    errors = load_result(tmp_path / "a.npz").array("trace_independent_error")
+    errors = load_result(tmp_path / "a.npz").array("curve_independent_error")
     assert errors.shape == (3, 0 if before else 3)
     assert np.isfinite(errors).tolist() == ([[]] * 3 if before else [[False] * 3, [False] * 3, [True] * 3])
 
@@ -127,8 +131,8 @@ def test_a_baseline_may_come_and_go(tmp_path: Path, before: bool) -> None:
 @pytest.mark.parametrize(
     ("changes", "text"),
     [
-        ({"trace_gain_estimate": np.zeros(3)}, "different lengths; the file is damaged"),
-        ({"trace_independent_error": np.zeros((1, 3))}, "different lengths; the file is damaged"),
+        ({"curve_gain_estimate": np.zeros(3)}, "different lengths; the file is damaged"),
+        ({"curve_independent_error": np.zeros((1, 3))}, "different lengths; the file is damaged"),
         ({"last_round": "four"}, "'last_round' in the result of an agent is no number"),
         ({"chain_state": None}, "lacks 'chain_state'"),
     ],

@@ -186,7 +186,7 @@ def test_no_site_seven() -> None:
 def test_a_short_run_of_its_own_agrees_with_the_reference(index: int) -> None:
     """200 episodes, independent of the shipped ones: two batches say how far off they may be."""
     reference = reference_of(index)
-    batches = [acrobot_reference.least_squares(index, 100, np.random.default_rng(seed)) for seed in (11, 12)]
+    batches = [acrobot_reference.least_squares(index, np.random.default_rng(seed), 100) for seed in (11, 12)]
     alone = [solutions.solve(batch) for batch in batches]
     pooled = {name: batches[0][name] + batches[1][name] for name in batches[0]}
     gain, weights, covariance = solutions.solve(pooled)

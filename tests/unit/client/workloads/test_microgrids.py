@@ -352,7 +352,7 @@ def test_reference_of_other_features_is_refused(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(type(FEATURES), "fingerprint", "hats-of-another-size")
     microgrids._references.cache_clear()
     try:
-        with pytest.raises(RuntimeError, match=r"hats-of-another-size; make them anew with `python -m"):
+        with pytest.raises(RuntimeError, match=r"hats-of-another-size; make them again with `python -m"):
             workload.make_site(0, seed=0)
     finally:
         microgrids._references.cache_clear()

@@ -174,7 +174,7 @@ def test_references_of_other_features_are_refused(monkeypatch: pytest.MonkeyPatc
     microgrids_finer._weights.cache_clear()
     microgrids_finer._reference.cache_clear()
     try:
-        with pytest.raises(RuntimeError, match=r"d = 191 .* make them anew with `python -m"):
+        with pytest.raises(RuntimeError, match=r"d = 191 .* make them again with `python -m"):
             microgrids_with(191).make_site(0, 0)
     finally:
         microgrids_finer._weights.cache_clear()

@@ -134,7 +134,7 @@ def test_refusals_are_counted_and_a_flood_of_them_does_not_fill_the_log(caplog: 
     assert door.keeper.refused == {"RATE_LIMITED": 100, "INVALID_MESSAGE": 1}
     assert 9 <= len(caplog.records) <= 11
     assert caplog.records[0].getMessage() == (
-        "refused somebody at 10.0.0.1 without a certificate: too many (RATE_LIMITED)"
+        "refused a peer at 10.0.0.1 without a certificate: too many (RATE_LIMITED)"
     )
 
 

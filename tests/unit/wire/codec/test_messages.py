@@ -20,6 +20,7 @@ from cospan.rpc.v1 import matrix_pb2, run_pb2
 from cospan.wire import limits
 from cospan.wire import messages as m
 from cospan.wire.codec import messages as codec
+from cospan.wire.codec.checks import numbers_of
 from cospan.wire.codec.matrices import decode_matrix, encode_matrix
 from cospan.wire.codec.messages import (
     decode_agent_message,
@@ -28,7 +29,7 @@ from cospan.wire.codec.messages import (
     encode_coordinator_message,
 )
 from cospan.wire.codec.reports import decode_round_report, decode_run_report, encode_round_report, encode_run_report
-from cospan.wire.codec.specification import _numbers, decode_specification, encode_specification
+from cospan.wire.codec.specification import decode_specification, encode_specification
 from cospan.wire.errors import InvalidMessageError
 from cospan.wire.text import MAX_TEXT
 
@@ -261,9 +262,9 @@ def test_a_second_moment_is_optional_where_the_run_does_not_precondition() -> No
 def test_every_enum_value_has_its_number() -> None:
     """Both ways, each once, and none the unspecified zero."""
     for table in (
-        _numbers(HeadUpdate, run_pb2.HeadUpdate.DESCRIPTOR),
-        _numbers(Aggregation, run_pb2.AggregationPolicy.DESCRIPTOR),
-        _numbers(Participation, run_pb2.ParticipationPolicy.DESCRIPTOR),
+        numbers_of(HeadUpdate, run_pb2.HeadUpdate.DESCRIPTOR),
+        numbers_of(Aggregation, run_pb2.AggregationPolicy.DESCRIPTOR),
+        numbers_of(Participation, run_pb2.ParticipationPolicy.DESCRIPTOR),
         codec._DISPOSITION,
         codec.FINISH_CAUSE,
         codec.RUN_PHASE,
@@ -454,8 +455,8 @@ def test_malformed_row_sums_are_refused(name: str) -> None:
 JOIN_CHANGES: dict[str, tuple[str, Change]] = {
     "no instance": ("join.instance_id is empty", set_to("instance_id", "")),
     "long instance": ("join.instance_id has 65 characters", set_to("instance_id", "x" * 65)),
-    "no agents": ("join names neither agents nor the holder", set_to("agent_ids", [])),
-    "agents and a claim": ("join names neither agents nor the holder", set_to("site_claim_id", "x")),
+    "no agents": ("join names neither agents nor a site claim", set_to("agent_ids", [])),
+    "agents and a claim": ("join names neither agents nor a site claim", set_to("site_claim_id", "x")),
     "an agent twice": ("join.agent_ids names an agent twice", set_to("agent_ids", ["a", "a"])),
     "a path": ("join.agent_ids: agent id 'a/b'", set_to("agent_ids", ["a/b"])),
     "too many agents": (

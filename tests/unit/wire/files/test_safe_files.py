@@ -98,7 +98,7 @@ def test_a_report_reads_of_an_agents_file_what_it_shows(folder: RunFolder) -> No
     """Two thousand files with states of gigabytes each do not become terabytes of memory."""
     path = folder.agent("site-0")
     shown = {"agent_id": "site-0", "head": np.zeros(2), "reward_moments": np.zeros(4)}
-    save_npz(path, format=FORMAT, trace_mean_squared_td_error=np.zeros(0), **shown)
+    save_npz(path, format=FORMAT, curve_mean_squared_td_error=np.zeros(0), **shown)
     with zipfile.ZipFile(path, "a") as archive:
         archive.writestr("head_system.npy", b"never looked at")
     assert [row[0] for row in report_frame(folder)["agents"]] == ["site-0"]

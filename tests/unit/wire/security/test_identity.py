@@ -136,7 +136,7 @@ def test_limits_count_by_certificate_and_by_host_where_many_share_one() -> None:
     assert identity(ANY_AGENT).key != identity(ANY_AGENT, address=far).key
     assert identity(ANY_AGENT).key == identity(ANY_AGENT, address="ipv4:127.0.0.1:9").key
     assert identity().key != identity(address=far).key
-    assert identity().name == "nobody of this fleet"
+    assert identity().name == "a peer of another fleet"
     assert identity("cospan:agent:a-1").proven
     assert not any(one.proven for one in (identity(ANY_AGENT), identity(), without_certificate(address=far)))
 

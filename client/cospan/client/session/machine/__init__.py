@@ -31,7 +31,7 @@ from cospan.client.session.machine.events import Tick as Tick
 from cospan.client.session.machine.events import Transmit as Transmit
 from cospan.client.session.machine.events import Unanswered as Unanswered
 from cospan.client.session.machine.events import answer_to_ask as answer_to_ask
-from cospan.client.session.machine.liveness import tick_seconds as tick_seconds
+from cospan.client.session.machine.reconnecting import tick_seconds as tick_seconds
 from cospan.client.session.machine.state import KeptGradient as KeptGradient
 from cospan.client.session.machine.state import Outcome as Outcome
 from cospan.client.session.machine.state import Phase as Phase

@@ -46,7 +46,14 @@ from cospan.client.session.machine.events import (
     Unanswered,
 )
 from cospan.client.session.machine.joining import on_connected, on_described, on_prepared, on_regrouped, on_welcome
-from cospan.client.session.machine.liveness import heard, is_of_the_past, on_broken, on_question, on_stale, on_tick
+from cospan.client.session.machine.reconnecting import (
+    heard,
+    is_of_the_past,
+    on_broken,
+    on_question,
+    on_stale,
+    on_tick,
+)
 from cospan.client.session.machine.rounds import on_basis, on_gradient, shape_problem
 from cospan.client.session.machine.state import Outcome, Phase, SessionState, failed
 from cospan.client.session.message_checks import stamp_problem
@@ -145,7 +152,7 @@ def _on_message(state: SessionState, message: CoordinatorMessage, now: float) ->
         foreign = ForeignRunError(
             f"this agent belongs to run {state.stamp.run_id}, of which {state.stamp.round} rounds are done, and "
             f"the coordinator now holds run {message.stamp.run_id}: its state was removed, or it was started in "
-            "another folder. Bring it back to go on with the run, or start the agent anew to join the other one"
+            "another folder. Restore it to continue the run, or restart the agent to join the other one"
         )
         return failed(state, foreign)
     if is_of_the_past(state, message):

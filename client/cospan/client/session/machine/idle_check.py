@@ -16,7 +16,7 @@ SHORTEST_SECONDS = 2.0
 """The shortest mean interval between two questions, and the shortest time that a repeated question may take."""
 LONGEST_ANSWER_SECONDS = 10.0
 """A coordinator that is busy with a large round may need some seconds for an answer."""
-_QUESTIONS_PER_PATIENCE = 4.0
+_QUESTIONS_PER_TIMEOUT = 4.0
 _QUESTIONS_PER_SECOND = 100.0
 """What a whole fleet may ask its coordinator; an answer costs less than a millisecond of one core there."""
 _SPREAD = 0.5
@@ -63,7 +63,7 @@ class Silence:
 def terms_of(progress_timeout_seconds: float, processes: float, spread: float) -> Terms:
     """The terms of one of `processes` processes in a run; `spread` is its own number in [0, 1), drawn once."""
     interval = max(
-        SHORTEST_SECONDS, progress_timeout_seconds / _QUESTIONS_PER_PATIENCE, processes / _QUESTIONS_PER_SECOND
+        SHORTEST_SECONDS, progress_timeout_seconds / _QUESTIONS_PER_TIMEOUT, processes / _QUESTIONS_PER_SECOND
     )
     return Terms(progress_timeout_seconds, interval * (1.0 + _SPREAD * (spread - 0.5)))
 

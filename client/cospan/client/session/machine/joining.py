@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from cospan.client.session.machine.events import Begin, Command, Connect, Prepare, Transmit
-from cospan.client.session.machine.liveness import closed, progressed
+from cospan.client.session.machine.reconnecting import closed, progressed
 from cospan.client.session.machine.rounds import take_part
 from cospan.client.session.machine.state import Outcome, Phase, SessionState, failed
 from cospan.client.session.message_checks import feature_problem, welcome_problem
@@ -71,7 +71,7 @@ def on_welcome(state: SessionState, welcome: Welcome, now: float) -> Outcome:
     state = replace(
         state,
         phase=Phase.ACTIVE,
-        join=_seated(state.join, welcome),
+        join=_with_site(state.join, welcome),
         specification=welcome.specification,
         token=welcome.session_token,
         stamp=welcome.stamp,
@@ -93,6 +93,6 @@ def on_welcome(state: SessionState, welcome: Welcome, now: float) -> Outcome:
     return state, commands + more
 
 
-def _seated(join: Join | None, welcome: Welcome) -> Join | None:
+def _with_site(join: Join | None, welcome: Welcome) -> Join | None:
     """How to join from now on: an agent that was given a site has a name."""
     return replace(join, agent_ids=welcome.agent_ids, site_claim_id="") if join and join.site_claim_id else join

@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float
 
 from cospan.client.session.machine.events import Command, Connect, Learn, Transmit
-from cospan.client.session.machine.liveness import progressed
+from cospan.client.session.machine.reconnecting import progressed
 from cospan.client.session.machine.state import KeptGradient, Outcome, Phase, SessionState, most_kept
 from cospan.client.session.run_checks import turn_between
 from cospan.wire.errors import OutOfTurnError
@@ -20,12 +20,7 @@ def on_basis(state: SessionState, message: BasisUpdate, now: float) -> Outcome:
     if state.stamp is not None and stamp.durable_round > state.stamp.durable_round:
         state = progressed(state, now)
     state = replace(
-        state,
-        stamp=stamp,
-        told=max(state.told, stamp.round),
-        basis=message.basis,
-        is_open=True,
-        kept=kept,
+        state, stamp=stamp, told=max(state.told, stamp.round), basis=message.basis, is_open=True, kept=kept
     )
     return take_part(state, now)
 

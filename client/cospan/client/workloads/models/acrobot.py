@@ -57,7 +57,7 @@ class LinkedAcrobot(AcrobotEnv):
         return {"state": self.state}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """Goes on from what `save_state` gave. Raises ValueError where that is no four finite numbers."""
+        """Continues from what `save_state` gave. Raises ValueError where that is no four finite numbers."""
         found = np.asarray(state["state"])
         if found.shape != (4,) or not np.isfinite(found).all():
             raise ValueError(f"the state {found}")
@@ -124,7 +124,7 @@ class SwingUp:
         shift: b, shape (h,).
         outer: out, shape (h,).
 
-    With further axes in front, as in `acrobot_policy`, it is many policies, one for each observation.
+    With further axes in front, as in `references.acrobot_policy`, it is many policies, one for each observation.
     """
 
     inner: Float[np.ndarray, "*p 6 h"]

@@ -1,19 +1,84 @@
-"""Many finite Markov chains stepped at once, each from its own generator: the `Chains` of the tabular workloads.
+"""Finite Markov chains, one as an environment or many stepped at once as `Chains`, with the same states.
 
-A chain alone draws its uniforms in blocks, takes them from the block's end, and looks each up in a row of
-cumulative probabilities. The same is done here for all chains together, so each comes to the same states.
+A chain draws its uniforms in blocks from its own generator, takes them from the block's end, and looks each up in a
+row of cumulative probabilities.
 """
 
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import gymnasium
 import numpy as np
+from gymnasium.error import ResetNeeded
+from gymnasium.spaces import Discrete
 from gymnasium.utils import seeding
 from jaxtyping import Float, Int
 
 BLOCK = 1024
 """Uniforms that a chain draws at once; one call for each would cost more than the step itself."""
 _WORDS = 2**64 - 1
+
+
+class FiniteChainEnv(gymnasium.Env[Any, Any]):
+    """One finite chain. Observations are states; the next state is drawn from a row of cumulative probabilities."""
+
+    metadata: dict[str, Any] = {"render_modes": []}  # noqa: RUF012 - Gymnasium declares it so
+
+    def __init__(self, rows: Float[np.ndarray, "q s"], actions: int) -> None:
+        """Nothing is drawn yet.
+
+        Args:
+            rows: distributions of the next state, each summing to one.
+            actions: how many there are.
+        """
+        self.observation_space = Discrete(rows.shape[1])
+        self.action_space = Discrete(actions)
+        # The last entry is one up to rounding; without it a uniform below one always finds a state.
+        self._cumulative: list[list[float]] = np.cumsum(rows, axis=1)[:, :-1].tolist()
+        self._uniforms: list[float] = []
+        self._states, self._state = rows.shape[1], -1
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[int, dict[str, Any]]:
+        """Starts the chain over. `options` has no use."""
+        super().reset(seed=seed, options=options)
+        self._uniforms = self._draw()
+        self._state = self._first(self._uniforms.pop())
+        return self._state, {}
+
+    def _first(self, uniform: float) -> int:
+        """The first state: drawn uniformly."""
+        return int(uniform * self._states)
+
+    def _moved(self, row: int) -> int:
+        """The next state, drawn from a row.
+
+        Raises:
+            ResetNeeded: the environment was never reset.
+        """
+        if not self._uniforms:
+            if self._state < 0:
+                raise ResetNeeded("reset the environment before its first step")
+            self._uniforms = self._draw()
+        self._state = state = bisect_right(self._cumulative[row], self._uniforms.pop())
+        return state
+
+    def save_state(self) -> dict[str, Any]:
+        """The state, and the uniforms that are drawn and not used."""
+        return {"state": self._state, "uniforms": np.array(self._uniforms)}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Continues from what `save_state` gave. Raises ValueError where there is no such state."""
+        found = int(state["state"])
+        if not 0 <= found < self._states:
+            raise ValueError(f"state {found} of {self._states}")
+        self._state, self._uniforms = found, state["uniforms"].tolist()
+
+    def _draw(self) -> list[float]:
+        block: list[float] = self.np_random.random(BLOCK).tolist()
+        return block
 
 
 class FiniteChains:
@@ -49,7 +114,7 @@ class FiniteChains:
         self._states = np.zeros(len(cumulative), dtype=np.intp)
 
     def reset(self, seeds: Sequence[int], generators: Sequence[np.random.Generator]) -> None:
-        """Begins anew; nothing is random in the policies, so their generators have no use."""
+        """Starts over; the policies are deterministic, so their generators have no use."""
         del generators
         self._generators = [seeding.np_random(seed)[0] for seed in seeds]
         self._draw()
@@ -73,7 +138,7 @@ class FiniteChains:
         return {"states": self._states.copy(), "left": self._left, "generators": _words(self._drawn_from)}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """Goes on from what `save_state` gave. Raises ValueError where there is no such state."""
+        """Continues from what `save_state` gave. Raises ValueError where there is no such state."""
         states, left = np.asarray(state["states"], dtype=np.intp), int(state["left"])
         if states.shape != self._states.shape or not ((states >= 0) & (states < len(self._rows))).all():
             raise ValueError(f"states of {states.shape} chains, or beyond the {len(self._rows)} that there are")

@@ -7,9 +7,7 @@ chain, so sums over whole episodes have the proportions of the stationary distri
 thrown away. What is solved for stands in `reference_solutions`.
 """
 
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,10 +15,9 @@ from jaxtyping import Float
 
 from cospan.client.workloads.acrobot import FEATURES, REFERENCE_FILE, fleet_policy
 from cospan.client.workloads.models.acrobot import LINK_1, LINK_2, Motion, observed, reached, starts
-from cospan.client.workloads.references.solutions import pooled_solution, summed, write_references
+from cospan.client.workloads.references.solutions import pooled_batches, pooled_solution, summed, write_references
 
 SEED = 20_260_303
-BATCHES = 8
 EPISODES = 1500
 """In each batch."""
 
@@ -44,7 +41,7 @@ def simulate(index: int, episodes: int, rng: np.random.Generator) -> Iterator[St
         states, observations = states[:, ~over], after[~over]
 
 
-def least_squares(index: int, episodes: int, rng: np.random.Generator) -> dict[str, Any]:
+def least_squares(index: int, rng: np.random.Generator, episodes: int = EPISODES) -> dict[str, Any]:
     """The sums of one batch."""
     steps = simulate(index, episodes, rng)
     return summed(
@@ -54,17 +51,10 @@ def least_squares(index: int, episodes: int, rng: np.random.Generator) -> dict[s
 
 def reference_of(index: int) -> dict[str, Any]:
     """The pooled solution of a site, and its standard errors from the batches."""
-    seeds = np.random.SeedSequence((SEED, index)).spawn(BATCHES)
-    batches = [least_squares(index, EPISODES, np.random.default_rng(seed)) for seed in seeds]
+    batches = pooled_batches(index, least_squares, seed=SEED)
     mean = sum(batch["phi"] for batch in batches) / sum(batch["n"] for batch in batches)
     return {**pooled_solution(batches), "feature_mean": mean}
 
 
-def main() -> None:
-    """Makes the file, one site after another."""
-    path = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(str(REFERENCE_FILE))
-    write_references(path, (reference_of(index) for index in range(len(LINK_1))), FEATURES, SEED)
-
-
 if __name__ == "__main__":
-    main()
+    write_references(REFERENCE_FILE, map(reference_of, range(len(LINK_1))), FEATURES, SEED)

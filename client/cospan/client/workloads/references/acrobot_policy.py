@@ -8,9 +8,6 @@ whose episodes cost least: a step costs one, and one more where the lower link s
 lengths. Everything is drawn from `SEED`; it takes a few minutes.
 """
 
-import sys
-from pathlib import Path
-
 import numpy as np
 from jaxtyping import Float
 
@@ -25,6 +22,7 @@ from cospan.client.workloads.models.acrobot import (
     reached,
     starts,
 )
+from cospan.client.workloads.references.solutions import target_path
 
 SEED = 20_260_302
 HIDDEN = 16
@@ -97,7 +95,7 @@ def train(seed: int, generations: int = GENERATIONS, population: int = POPULATIO
 
 def main() -> None:
     """Trains the policy and writes the file; then says how long its episodes are."""
-    path = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(str(POLICY_FILE))
+    path = target_path(POLICY_FILE)
     mean = train(SEED)[None]
     policy = policy_of(mean)
     arrays = {"inner": policy.inner[0], "shift": policy.shift[0, 0], "outer": policy.outer[0, :, 0]}

@@ -2,14 +2,11 @@
 
     python -m cospan.client.workloads.references.microgrids [FILE]
 
-For every site many chains are simulated side by side under the fleet's policy; what is solved for stands in
-`reference_solutions`.
+For every site many chains are simulated side by side under the fleet's policy; the system is in `solutions`.
 """
 
 import multiprocessing
-import sys
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -25,10 +22,15 @@ from cospan.client.workloads.models.microgrids import (
     load_site,
     site_count,
 )
-from cospan.client.workloads.references.solutions import Transitions, pooled_solution, summed, write_references
+from cospan.client.workloads.references.solutions import (
+    Transitions,
+    pooled_batches,
+    pooled_solution,
+    summed,
+    write_references,
+)
 
 SEED = 20_260_301
-BATCHES = 8
 CHAINS = 500
 """In each batch."""
 DAYS = 40
@@ -64,40 +66,40 @@ def simulate(index: int, chains: int, days: int, rng: np.random.Generator) -> It
             yield observations, -cost
 
 
-def least_squares(
-    index: int, chains: int, days: int, burn_in_days: int, rng: np.random.Generator
-) -> dict[str, Any]:
-    """The sums of one batch."""
-    return summed(_transitions(index, chains, days, burn_in_days, rng), FEATURES.dim)
-
-
-def _transitions(
-    index: int, chains: int, days: int, burn_in_days: int, rng: np.random.Generator
+def transitions(
+    index: int,
+    rng: np.random.Generator,
+    features: Callable[[Float[np.ndarray, "n 5"]], Float[np.ndarray, "n d"]],
+    *,
+    chains: int = CHAINS,
+    days: int = DAYS,
+    burn_in_days: int = BURN_IN_DAYS,
 ) -> Iterator[Transitions]:
+    """The transitions of `simulate`, hour after hour, from the last hour of the burn-in on."""
     before = None
     for number, (observations, rewards) in enumerate(simulate(index, chains, burn_in_days + days, rng)):
         if number < burn_in_days * HOURS - 1:
             continue
-        features = FEATURES.batch(observations)
+        seen = features(observations)
         if before is not None:
-            phi, reward = before
-            yield phi, reward, features
-        before = features, rewards
+            yield *before, seen
+        before = seen, rewards
+
+
+def least_squares(index: int, rng: np.random.Generator, **sizes: int) -> dict[str, Any]:
+    """The sums of one batch; `sizes` are those of `transitions`."""
+    return summed(transitions(index, rng, FEATURES.batch, **sizes), FEATURES.dim)
 
 
 def reference_of(index: int) -> dict[str, Any]:
     """The pooled solution of a site, and its standard errors from the batches."""
-    seeds = np.random.SeedSequence((SEED, index)).spawn(BATCHES)
-    return pooled_solution(
-        [least_squares(index, CHAINS, DAYS, BURN_IN_DAYS, np.random.default_rng(seed)) for seed in seeds]
-    )
+    return pooled_solution(pooled_batches(index, least_squares, seed=SEED))
 
 
 def main() -> None:
     """Makes the file, one site after another on every core."""
-    path = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(str(REFERENCE_FILE))
     with multiprocessing.get_context("spawn").Pool() as pool:
-        write_references(path, pool.imap(reference_of, range(site_count())), FEATURES, SEED)
+        write_references(REFERENCE_FILE, pool.imap(reference_of, range(site_count())), FEATURES, SEED)
 
 
 if __name__ == "__main__":

@@ -4,59 +4,56 @@
 
 Each site is simulated once, and its sums are kept for the finest map, hour by hour: there every hour is a knot of
 its own, so A = Σ φ (φ' − φ)ᵀ has blocks of an hour and of the hour after it, and nothing else. Every other map's
-sums are those of the finest one, Tᵀ A T; they are solved as those of `microgrids_reference`.
+sums are those of the finest one, Tᵀ A T; they are solved as in `references.microgrids`.
 """
 
-import sys
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
-from cospan.client.workloads.microgrids import CHARGE, OUTLOOK
-from cospan.client.workloads.microgrids_finer import FINEST, INNER, MAPS, REFERENCE_FILE, features_with, hats
+from cospan.client.workloads.microgrids import CHARGE, OUTLOOK, hats
+from cospan.client.workloads.microgrids_finer import FINEST, INNER, MAPS, REFERENCE_FILE, features_with
 from cospan.client.workloads.models.microgrids import HOURS, site_count
-from cospan.client.workloads.references.microgrids import simulate
-from cospan.client.workloads.references.solutions import pooled_solution
+from cospan.client.workloads.references.microgrids import BURN_IN_DAYS, transitions
+from cospan.client.workloads.references.solutions import pooled_batches, pooled_solution, target_path
 
 SEED = 20_260_407
-"""Not that of `microgrids_reference`: what both have can be compared."""
-BATCHES = 8
+"""Not that of `references.microgrids`, so that the two can be compared."""
 CHAINS = 2000
 """In each batch."""
-DAYS = 40
-BURN_IN_DAYS = 10
 
 
-def hourly_sums(index: int, chains: int, days: int, burn_in_days: int, rng: np.random.Generator) -> dict[str, Any]:
+def finest_products(observations: Float[np.ndarray, "n 5"]) -> Float[np.ndarray, "n p"]:
+    """ψ: the `INNER` products of the finest map at the hour of each observation."""
+    charge = hats(observations[:, CHARGE], FINEST.charge_knots)
+    outlook = hats(observations[:, OUTLOOK], FINEST.outlook_knots)
+    return np.asarray((charge[:, :, None] * outlook[:, None, :]).reshape(len(observations), INNER))
+
+
+def hourly_sums(
+    index: int, rng: np.random.Generator, *, burn_in_days: int = BURN_IN_DAYS, **sizes: int
+) -> dict[str, Any]:
     """The sums of one batch, by hour: Σ ψψᵀ, Σ ψψ'ᵀ, Σ ψ r; and Σ r and the number of transitions.
 
-    ψ are the `INNER` products of the finest map at that hour, ψ' those of the hour after it.
+    ψ' are the products of the hour after that of ψ; `sizes` are those of `transitions`.
     """
     sums: dict[str, Any] = {name: np.zeros((HOURS, INNER, INNER)) for name in ("now", "next")}
     sums |= {"rewards": np.zeros((HOURS, INNER)), "r": 0.0, "n": 0}
-    before = None
-    for number, (observations, rewards) in enumerate(simulate(index, chains, burn_in_days + days, rng)):
-        if number < burn_in_days * HOURS - 1:
-            continue
-        charge = hats(observations[:, CHARGE], FINEST.charge_knots)
-        outlook = hats(observations[:, OUTLOOK], FINEST.outlook_knots)
-        products = (charge[:, :, None] * outlook[:, None, :]).reshape(chains, INNER)
-        if before is not None:
-            earlier, reward = before
-            hour = (number - 1) % HOURS
-            sums["now"][hour] += earlier.T @ earlier
-            sums["next"][hour] += earlier.T @ products
-            sums["rewards"][hour] += earlier.T @ reward
-            sums["r"] += float(reward.sum())
-            sums["n"] += chains
-        before = products, rewards
+    played = transitions(index, rng, finest_products, burn_in_days=burn_in_days, **sizes)
+    for number, (earlier, reward, products) in enumerate(played, max(0, burn_in_days * HOURS - 1)):
+        hour = number % HOURS
+        sums["now"][hour] += earlier.T @ earlier
+        sums["next"][hour] += earlier.T @ products
+        sums["rewards"][hour] += earlier.T @ reward
+        sums["r"] += float(reward.sum())
+        sums["n"] += len(reward)
     return sums
 
 
 def sums_with(d: int, hourly: dict[str, Any]) -> dict[str, Any]:
-    """The sums of `microgrids_reference.least_squares` with the map of d features."""
+    """The sums of `references.microgrids.least_squares` with the map of d features."""
     size = HOURS * INNER
     now, after = np.zeros((size, size)), np.zeros((size, size))
     for hour in range(HOURS):
@@ -77,8 +74,7 @@ def sums_with(d: int, hourly: dict[str, Any]) -> dict[str, Any]:
 
 def reference_of(index: int) -> dict[str, Any]:
     """The solutions of a site with every map, and their standard errors."""
-    seeds = np.random.SeedSequence((SEED, index)).spawn(BATCHES)
-    batches = [hourly_sums(index, CHAINS, DAYS, BURN_IN_DAYS, np.random.default_rng(seed)) for seed in seeds]
+    batches = pooled_batches(index, partial(hourly_sums, chains=CHAINS), seed=SEED)
     found: dict[str, Any] = {"hourly_upper": hourly_upper(batches)}
     for d in MAPS:
         solution = pooled_solution([sums_with(d, batch) for batch in batches])
@@ -97,8 +93,7 @@ def hourly_upper(batches: list[dict[str, Any]]) -> Float[np.ndarray, "24 u"]:
 
 def main() -> None:
     """Makes the file, one site after another."""
-    path = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(str(REFERENCE_FILE))
-    found = []
+    path, found = target_path(REFERENCE_FILE), []
     for index in range(site_count()):
         found.append(reference_of(index))
         errors = ", ".join(f"{found[-1][f'weights_uncertainty_{d}']:.1e}" for d in MAPS)

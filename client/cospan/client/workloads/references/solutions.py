@@ -5,7 +5,8 @@ b = Σ φ (r − J). Transitions come in batches, each a solution of its own; ho
 the pooled solution is.
 """
 
-from collections.abc import Iterable, Sequence
+import sys
+from collections.abc import Callable, Iterable, Sequence
 from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import numpy as np
 from jaxtyping import Float
 
 from cospan.client.workload import FeatureMap
-from cospan.core.exact_solutions import ReferenceSolution, relative_value_error
+from cospan.core.exact_solutions import ReferenceSolution, common_subspace, relative_value_error
 
 Transitions = tuple[Float[np.ndarray, "n d"], Float[np.ndarray, " n"], Float[np.ndarray, "n d"]]
 """φ, rewards and φ' of some transitions, one per row."""
@@ -63,9 +64,24 @@ def pooled_solution(batches: Sequence[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def write_references(path: Path, solutions: Iterable[dict[str, Any]], features: FeatureMap, seed: int) -> None:
-    """Writes the pooled solutions of all sites, telling of each as it comes."""
-    found = []
+def pooled_batches(
+    index: int, batch: Callable[[int, np.random.Generator], dict[str, Any]], *, seed: int, batches: int = 8
+) -> list[dict[str, Any]]:
+    """The sums of a site's batches, each from a generator of its own: `batch` takes the index and the generator."""
+    seeds = np.random.SeedSequence((seed, index)).spawn(batches)
+    return [batch(index, np.random.default_rng(each)) for each in seeds]
+
+
+def target_path(shipped: Traversable) -> Path:
+    """The file that a program writes: its first argument, or the shipped one."""
+    return Path(sys.argv[1]) if len(sys.argv) > 1 else Path(str(shipped))
+
+
+def write_references(
+    shipped: Traversable, solutions: Iterable[dict[str, Any]], features: FeatureMap, seed: int
+) -> None:
+    """Writes the pooled solutions of all sites to `target_path`, and prints a line for each."""
+    path, found = target_path(shipped), []
     for index, solution in enumerate(solutions):
         found.append(solution)
         print(
@@ -90,7 +106,7 @@ def read_references(path: Traversable, features: FeatureMap, maker: str) -> tupl
     if str(values["feature_fingerprint"]) != features.fingerprint:
         raise RuntimeError(
             f"the solutions in {path.name} are of features {values['feature_fingerprint']}, not of "
-            f"{features.fingerprint}; make them anew with `python -m {maker}`"
+            f"{features.fingerprint}; make them again with `python -m {maker}`"
         )
     upper = np.triu_indices(features.dim)
     covariances = np.zeros((len(values["gain"]), features.dim, features.dim))
@@ -106,3 +122,8 @@ def read_references(path: Traversable, features: FeatureMap, maker: str) -> tupl
         )
         for index in range(len(values["gain"]))
     )
+
+
+def shared_basis(references: Sequence[ReferenceSolution], rank: int) -> Float[np.ndarray, "d r"]:
+    """The best r-dimensional subspace of the weights of some sites."""
+    return common_subspace(np.stack([reference.weights for reference in references]), rank)[0]

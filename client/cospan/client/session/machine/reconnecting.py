@@ -52,9 +52,9 @@ def closed(state: SessionState, now: float, *, wanted: bool = False) -> SessionS
     # A coordinator that left a question unanswered was gone before the stream broke.
     until = state.hearing.heard_at if state.hearing.unanswered else now
     held = until - state.open_since
-    liveness = math.inf if state.specification is None else state.specification.session_timeout_seconds
+    session_timeout = math.inf if state.specification is None else state.specification.session_timeout_seconds
     lost_since = until if state.has_progressed else state.lost_since
-    if not state.has_progressed and (wanted or held >= liveness):
+    if not state.has_progressed and (wanted or held >= session_timeout):
         lost_since += held
     return replace(state, phase=Phase.OFFLINE, lost_since=lost_since, hearing=Silence())
 
@@ -129,9 +129,9 @@ def on_tick(state: SessionState, now: float) -> Outcome:
         return failed(state, _waited_in_vain(state))
     if state.phase is not Phase.ACTIVE or state.specification is None:
         return state, ()
-    liveness = state.specification.session_timeout_seconds
+    session_timeout = state.specification.session_timeout_seconds
     state, questions = _asked(state, now)
-    if now - state.last_sent < liveness / _HEARTBEATS_PER_TIMEOUT:
+    if now - state.last_sent < session_timeout / _HEARTBEATS_PER_TIMEOUT:
         return state, questions
     return replace(state, last_sent=now), (Transmit(Heartbeat()), *questions)
 

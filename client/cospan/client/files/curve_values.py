@@ -1,0 +1,84 @@
+"""Learning curves in result files: of one agent, or of a group of n with an axis of agents after that of rounds."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from cospan.client.files.agent_result import AgentResult
+from cospan.client.learning.learning_curve import COLUMNS, LearningCurve
+from cospan.wire.errors import RunFileError
+
+CURVE = ("curve_every", "curve_round", *(f"curve_{name}" for name in COLUMNS))
+"""The names of a curve's values in a file."""
+
+
+def curve_values(curve: LearningCurve[Any]) -> dict[str, Any]:
+    """Copies of the columns, which become arrays when the file is written: the curve may grow meanwhile."""
+    columns = {f"curve_{name}": getattr(curve, name).copy() for name in COLUMNS}
+    return {"curve_every": curve.every, "curve_round": np.array(curve.round, dtype=np.int64), **columns}
+
+
+def curve_column(result: AgentResult, name: str, *agents: int) -> Float[np.ndarray, "rounds ..."]:
+    """A column of a curve, shape (rounds, *agents), or (rounds, *agents, m) of independent TD.
+
+    Raises:
+        RunFileError: it is missing, or has another shape.
+    """
+    shape = (len(result.numbers("curve_round", 1)), *agents)
+    dimensions = len(shape) + (name == "independent_error")
+    if not shape[0] and not result.array(f"curve_{name}").size:
+        return np.zeros((*shape, 0)[:dimensions])
+    values = result.numbers(f"curve_{name}", dimensions)
+    if values.shape[: len(shape)] != shape:
+        raise RunFileError(
+            "the columns of the learning curve in the result of an agent have different lengths; "
+            "the file is damaged"
+        )
+    return values
+
+
+def loaded_curve(result: AgentResult, step_sizes: int, *agents: int) -> LearningCurve[Any]:
+    """The learning curve in a file.
+
+    Args:
+        result: the file.
+        step_sizes: m of independent TD; its errors are nan if the file has another number of them.
+        agents: nothing for an agent's file, n for a group's.
+
+    Raises:
+        RunFileError: a column is missing, or has another shape.
+    """
+    columns = {name: curve_column(result, name, *agents) for name in COLUMNS}
+    errors = columns["independent_error"]
+    if errors.shape[-1] != step_sizes:
+        columns["independent_error"] = np.full((*errors.shape[:-1], step_sizes), np.nan)
+    lists: dict[str, Any] = {
+        name: values.tolist() if values.ndim == 1 else list(values) for name, values in columns.items()
+    }
+    return LearningCurve(round=result.array("curve_round").tolist(), every=result.curve_every, **lists)
+
+
+def learning_curves(
+    agents: Sequence[AgentResult], of_agent: Callable[[AgentResult], Float[np.ndarray, " n"]]
+) -> tuple[list[Int[np.ndarray, " n"]], list[Float[np.ndarray, " n"]]]:
+    """For each agent the rounds of its curve and a number for each of them, limited to comparable rounds.
+
+    If some curves were thinned, these are the rounds that the coarsest of them keeps, and the newest of all.
+
+    Args:
+        agents: one or more.
+        of_agent: the numbers of one agent.
+    """
+    every = max((agent.curve_every for agent in agents), default=1)
+    pairs = []
+    for agent in agents:
+        rounds, values = agent.array("curve_round"), of_agent(agent)
+        pairs.append((rounds[: len(values)], values[: len(rounds)]))  # in a damaged file one may be shorter
+    newest = max((int(rounds[-1]) for rounds, _ in pairs if len(rounds)), default=0)
+    kept = [np.flatnonzero((rounds % every == 0) | (rounds == newest)) for rounds, _ in pairs]
+    return (
+        [rounds[places] for (rounds, _), places in zip(pairs, kept, strict=True)],
+        [values[places] for (_, values), places in zip(pairs, kept, strict=True)],
+    )
