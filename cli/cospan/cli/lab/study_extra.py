@@ -1,4 +1,4 @@
-"""What studies need beyond the plain installation."""
+"""Packages that studies need beyond the plain installation."""
 
 import importlib.util
 
@@ -6,7 +6,7 @@ from cospan.wire.errors import InvalidValueError
 
 
 def require_study(command: str) -> None:
-    """Says what to install where it is not.
+    """Checks the packages of the extra `study`.
 
     Raises:
         InvalidValueError: scipy or matplotlib is missing.
