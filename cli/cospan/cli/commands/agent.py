@@ -6,7 +6,7 @@ import re
 import socket
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -133,46 +133,27 @@ def identity(agent_id: str | None, index: int | None) -> tuple[str | None, int |
 
 
 def _settings(chosen: AgentOptions, flags: Mapping[str, Any], config: Path | None) -> AgentSettings:
-    """The settings of all layers. A child's parent has read and checked them: they all stand on the command line.
+    """The settings of all layers; a child of `cospan run` has them on its command line, checked by the parent.
 
-    Reading them a second time would cost a fifth of the time that an agent takes to start.
+    To read all layers again would take a fifth of the time in which an agent starts.
     """
     if chosen.follow_stdin:
-        index = int(flags["index"]) if "index" in flags else None
-        progress_timeout_seconds, checkpoints = (
-            float(flags["progress_timeout_seconds"]),
-            float(flags["checkpoint_seconds"]),
-        )
-        baseline, ids = flags.get("baseline"), flags.get("ids")
-        shares, floor = bool(flags.get("share_td_error", False)), int(flags["min_steps_per_round"])
-        memory = float(flags.get("memory_gib", MEMORY_GIB))
         return AgentSettings(
-            flags["coordinator"],
-            progress_timeout_seconds,
-            baseline,
-            index,
-            ids,
-            checkpoints,
-            shares,
-            floor,
-            memory,
-            None,
+            coordinator=flags["coordinator"],
+            progress_timeout_seconds=float(flags["progress_timeout_seconds"]),
+            baseline=flags.get("baseline"),
+            index=int(flags["index"]) if "index" in flags else None,
+            ids=flags.get("ids"),
+            checkpoint_seconds=float(flags["checkpoint_seconds"]),
+            share_td_error=bool(flags.get("share_td_error", False)),
+            min_steps_per_round=int(flags["min_steps_per_round"]),
+            memory_gib=float(flags.get("memory_gib", MEMORY_GIB)),
+            tls=None,
         )
     from cospan.cli.settings.layers import load_settings
 
     settings = load_settings(flags, config)
-    return AgentSettings(
-        settings.coordinator,
-        settings.progress_timeout_seconds,
-        settings.baseline,
-        settings.index,
-        settings.ids,
-        settings.checkpoint_seconds,
-        settings.share_td_error,
-        settings.min_steps_per_round,
-        settings.memory_gib,
-        settings.tls,
-    )
+    return AgentSettings(**{field.name: getattr(settings, field.name) for field in fields(AgentSettings)})
 
 
 def _prepared(chosen: AgentOptions, settings: AgentSettings) -> "Agent | AgentGroup":
@@ -180,13 +161,11 @@ def _prepared(chosen: AgentOptions, settings: AgentSettings) -> "Agent | AgentGr
         return _group(chosen, settings, settings.ids)
     name, index = identity(chosen.agent_id, settings.index)
     if chosen.sticky_site and index is not None:
-        raise InvalidValueError(
-            f"site {index} is named, and --sticky-site asks for one that is free; leave out one"
-        )
+        raise InvalidValueError(f"--sticky-site asks for a free site, and site {index} is given; leave out one")
     if chosen.output is not None:
         _check_writable(chosen.output)
     if chosen.resume is not None:
-        load_result(chosen.resume, names=OWNED)  # whether it is of this run is seen after joining
+        load_result(chosen.resume, names=OWNED)  # its run is checked after joining
     return Agent(
         chosen.workload,
         index=index,
@@ -194,15 +173,8 @@ def _prepared(chosen: AgentOptions, settings: AgentSettings) -> "Agent | AgentGr
         agent_id=name,
         site_claim_id=socket.gethostname()[:64] if chosen.sticky_site else None,
         tls=settings.tls,
-        settings=ClientSettings(
-            progress_timeout_seconds=settings.progress_timeout_seconds,
-            with_baseline=settings.baseline is not False,
-            resume_from=chosen.resume,
-            state_file=chosen.output,
-            checkpoint_seconds=settings.checkpoint_seconds,
-            share_td_error=settings.share_td_error,
-            min_steps_per_round=settings.min_steps_per_round,
-            memory_gib=settings.memory_gib,
+        settings=_client_settings(
+            chosen, settings, baseline=settings.baseline is not False, share_td_error=settings.share_td_error
         ),
     )
 
@@ -214,25 +186,32 @@ def _group(chosen: AgentOptions, settings: AgentSettings, ids: str) -> "AgentGro
     if chosen.agent_id is not None or settings.index is not None or chosen.sticky_site:
         raise InvalidValueError(f"--ids names the sites {ids}; leave out --id, --index and --sticky-site")
     if chosen.resume is not None:
-        load_group(chosen.resume, names=OWNED)  # whether it is of this run is seen after joining
+        load_group(chosen.resume, names=OWNED)  # its run is checked after joining
     group = AgentGroup(
         chosen.workload,
         indices_of(ids),
         coordinator=settings.coordinator,
         tls=settings.tls,
-        settings=ClientSettings(
-            progress_timeout_seconds=settings.progress_timeout_seconds,
-            with_baseline=settings.baseline is True,
-            resume_from=chosen.resume,
-            state_file=chosen.output,
-            checkpoint_seconds=settings.checkpoint_seconds,
-            min_steps_per_round=settings.min_steps_per_round,
-            memory_gib=settings.memory_gib,
-        ),
+        settings=_client_settings(chosen, settings, baseline=settings.baseline is True),
     )
     if chosen.output is not None:
         _check_writable(chosen.output)
     return group
+
+
+def _client_settings(
+    chosen: AgentOptions, settings: AgentSettings, *, baseline: bool, share_td_error: bool = False
+) -> ClientSettings:
+    return ClientSettings(
+        progress_timeout_seconds=settings.progress_timeout_seconds,
+        with_baseline=baseline,
+        resume_from=chosen.resume,
+        state_file=chosen.output,
+        checkpoint_seconds=settings.checkpoint_seconds,
+        share_td_error=share_td_error,
+        min_steps_per_round=settings.min_steps_per_round,
+        memory_gib=settings.memory_gib,
+    )
 
 
 def _check_writable(output: Path) -> None:

@@ -95,7 +95,7 @@ GROUPS = (
     ),
     (
         "bench",
-        "Benchmarks: each measures its subject and a yardstick in turns, in one run.",
+        "Benchmarks: each measures its subject and a reference in turns, in one run.",
         "cospan bench rounds --agents 8 --json",
         _BENCH,
     ),
