@@ -209,7 +209,7 @@ def test_a_table_for_people(tmp_path: Path) -> None:
         (("cost-growth", "--series", "x"), "--series is 'x'; it must be one of streams, groups, numbers"),
         (("groups", "--agents", "3", "--group", "5"), "--group is 5; it must be 2 to the number of agents, 3"),
         (("fleet", "--agents", "1"), "--processes is 2; it must be 1 to the number of agents, 1"),
-        (("learner", "--output", "none/x.json"), "there is no folder 'none' for --output; make it first"),
+        (("learner", "--output", "none/x.json"), "there is no folder 'none' for --output; create it first"),
     ],
 )
 def test_wrong_use_is_one_sentence(tmp_path: Path, arguments: tuple[str, ...], sentence: str) -> None:

@@ -47,7 +47,7 @@ class Plan(BaseModel):
         rank: r; None for the workload's.
         seeds: of the runs.
         settings: values of what is varied.
-        methods: compared methods; empty where the experiment makes its own.
+        methods: compared methods; empty if the experiment makes its own.
         options: further constants of the experiment.
         tiny: values for a run of some seconds that shows only the sign of the effect.
     """

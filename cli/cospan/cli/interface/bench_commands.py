@@ -65,9 +65,7 @@ Processes: TypeAlias = Annotated[
 ]
 FleetRounds: TypeAlias = Annotated[int, _number("--rounds", "Number of rounds.", "ROUNDS", min=2)]
 Turns: TypeAlias = Annotated[int, _number("--turns", "Number of measurements of each side.", "TURNS", min=1)]
-Seconds: TypeAlias = Annotated[
-    float, _number("--seconds", "Seconds per case.", "SECONDS", min=0.0)
-]
+Seconds: TypeAlias = Annotated[float, _number("--seconds", "Seconds per case.", "SECONDS", min=0.0)]
 Output: TypeAlias = Annotated[Path | None, o.file_option("--output", "Also write the numbers here (JSON).")]
 
 
