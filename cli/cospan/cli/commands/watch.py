@@ -45,11 +45,8 @@ class Watch:
     """Polls the run status and follows the rounds."""
 
     def __init__(self, settings: Settings, view: WatchView, every: float) -> None:
-        self._address, self._tls, self._progress_timeout_seconds = (
-            settings.coordinator,
-            settings.tls,
-            settings.progress_timeout_seconds,
-        )
+        self._address, self._tls = settings.coordinator, settings.tls
+        self._timeout_seconds = settings.progress_timeout_seconds
         self._view, self._every = view, every
         self._report: RunReport | None = None
         self._movements: deque[float] = deque(maxlen=_MOST_MOVEMENTS)
@@ -91,9 +88,7 @@ class Watch:
         except CospanError as failure:
             self._problem = str(failure)
             waited = time.monotonic() - self._answered
-            if self._ended_after is None and (
-                isinstance(failure, _LASTING) or waited >= self._progress_timeout_seconds
-            ):
+            if self._ended_after is None and (isinstance(failure, _LASTING) or waited >= self._timeout_seconds):
                 raise
         else:
             self._answered, self._problem = time.monotonic(), ""

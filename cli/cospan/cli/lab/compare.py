@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cospan.cli.lab.study_extra import require_study
 from cospan.cli.output.table import table
 from cospan.cli.processes.this_process import claim_stdout, use_one_blas_thread
 from cospan.cli.run_folder.layout import RunFolder, check_free, make_run_folder, point_to_newest_of, write_text
+from cospan.cli.settings.extras import require
 from cospan.cli.settings.run_specification import plan_with_workload
 from cospan.cli.settings.run_warnings import advise, of_features, of_rank
 from cospan.core.specification import RunSpecification
@@ -42,7 +42,7 @@ def compare_here(chosen: CompareOptions, flags: Mapping[str, Any], config: Path 
         CospanError: the comparison cannot begin, or the workload broke its contract; nothing is written.
     """
     data = claim_stdout() if chosen.json else None
-    require_study("cospan compare")
+    require("cospan compare", ("scipy", "matplotlib"), "study")
     plan = plan_with_workload(flags, config, reference=chosen.workload, spec_file=None, rounds=_ROUNDS)
     plan.close()  # each run makes its own sites
     spec, workload = plan.specification, plan.workload

@@ -1,6 +1,5 @@
 """`cospan rank`: the number of dimensions that the value functions of a fleet share, with its uncertainty."""
 
-import importlib.util
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -11,6 +10,7 @@ from cospan.cli.lab.compare import Progress
 from cospan.cli.lab.rank_estimation import RESAMPLES, Ranking, rank_document, ranking_of, simulate_agents
 from cospan.cli.output.table import table
 from cospan.cli.processes.this_process import claim_stdout, use_one_blas_thread
+from cospan.cli.settings.extras import require
 from cospan.cli.settings.run_specification import plan_with_workload
 from cospan.cli.settings.run_warnings import advise, of_features
 from cospan.core.run_fields import RunFields
@@ -40,8 +40,7 @@ def rank_here(chosen: RankOptions, flags: Mapping[str, Any], config: Path | None
         CospanError: the simulation cannot begin, or the workload broke its contract.
     """
     data = claim_stdout() if chosen.json else None
-    if importlib.util.find_spec("scipy") is None:
-        raise InvalidValueError("cospan rank needs scipy; pip install 'cospan[study]'")
+    require("cospan rank", ("scipy",), "study")
     plan = plan_with_workload(flags, config, reference=chosen.workload, spec_file=None, rounds=_ROUNDS)
     plan.close()  # simulated sites are made from the workload
     spec, workload = plan.specification, plan.workload

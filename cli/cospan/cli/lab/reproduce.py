@@ -5,9 +5,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cospan.cli.lab.compare import say_on_stderr
-from cospan.cli.lab.study_extra import require_study
 from cospan.cli.processes.this_process import claim_stdout, use_one_blas_thread
 from cospan.cli.run_folder.layout import check_free, make_run_folder, point_to_newest_of
+from cospan.cli.settings.extras import require
 from cospan.experiments.experiment import MODULES, load
 from cospan.experiments.over_network import networked_notes
 from cospan.experiments.reproduce import Reproduction, document, read_page, reproduce, update_page, write
@@ -38,7 +38,7 @@ def reproduce_here(chosen: ReproduceOptions) -> int:
         return 0
     data = claim_stdout() if chosen.json else None
     plan, experiment = load(chosen.name)
-    require_study("cospan reproduce")
+    require("cospan reproduce", ("scipy", "matplotlib"), "study")
     if chosen.pages is not None:
         read_page(chosen.pages, chosen.name)
     if chosen.output is not None:

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import importlib.util
 import json
 import math
 from collections.abc import AsyncIterator, Iterable
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cospan.cli.run_folder.progress_log import RunMonitor
+from cospan.cli.settings.extras import require
 from cospan.cli.settings.layers import Settings
 from cospan.core.statistics import median
 from cospan.server.coordinator import Coordinator
@@ -57,7 +57,7 @@ def plan_dashboard(settings: Settings, tls: TlsFiles | None) -> DashboardPlan | 
                 flag = f"--{name.replace('_', '-')}"
                 raise InvalidValueError(f"{flag} needs --dashboard HOST:PORT; give both or neither")
         return None
-    require_dashboard("--dashboard")
+    require("--dashboard", ("starlette", "uvicorn"), "dashboard")
     from cospan.dashboard.auth import read_token
 
     address = parse_listening(settings.dashboard, "dashboard")
@@ -81,17 +81,6 @@ def _check_safe(address: str, tls: TlsFiles | None, token: str | None) -> None:
             f"dashboard is {address}, which other machines can reach, and anyone there could read the run; give "
             "--dashboard-token-file FILE with a token, for example from: openssl rand -hex 32"
         )
-
-
-def require_dashboard(what: str) -> None:
-    """Checks the packages of the extra `dashboard`.
-
-    Raises:
-        InvalidValueError: starlette or uvicorn is missing.
-    """
-    missing = [name for name in ("starlette", "uvicorn") if importlib.util.find_spec(name) is None]
-    if missing:
-        raise InvalidValueError(f"{what} needs {' and '.join(missing)}; pip install 'cospan[dashboard]'")
 
 
 class DashboardService:

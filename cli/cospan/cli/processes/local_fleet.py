@@ -131,12 +131,8 @@ class LocalFleet:
         arguments = [
             *("coordinator", "--json", *which, "--run-folder", str(self._folder.path)),
             *("--host", _HOST, "--port", str(self._plan.settings.port or 0)),
-            *(
-                "--start-seconds",
-                str(self._start_seconds),
-                "--checkpoint-interval",
-                str(self._plan.settings.checkpoint_interval),
-            ),
+            *("--start-seconds", str(self._start_seconds)),
+            *("--checkpoint-interval", str(self._plan.settings.checkpoint_interval)),
         ]
         for name in ("dashboard", "dashboard_token_file", "dashboard_root_path", "allowed_hosts"):
             said = getattr(self._plan.settings, name)

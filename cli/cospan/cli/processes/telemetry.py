@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from cospan.cli.settings.extras import require
 from cospan.cli.settings.layers import Settings
 from cospan.server.admission.interceptor import AdmissionInterceptor
 from cospan.server.machine.state import CoordinatorState
@@ -65,8 +66,7 @@ def metrics_plan(settings: Settings, tls: TlsFiles | None) -> MetricsPlan | None
     if settings.metrics is None:
         return None
     address = parse_listening(settings.metrics, "metrics")
-    if importlib.util.find_spec("prometheus_client") is None:
-        raise InvalidValueError("--metrics needs prometheus_client; pip install 'cospan[metrics]'")
+    require("--metrics", ("prometheus_client",), "metrics")
     names = names_of(address.host, settings.further_hosts)
     if address.is_local:
         return MetricsPlan(address.host, address.port, None, names)

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float
 
-from cospan.experiments.estimates import Estimate, log_slope, mean
+from cospan.experiments.estimates import log_slope, mean
 from cospan.experiments.experiment import Finding, Outcome, Plan, Table
 from cospan.experiments.plots.axes import COLOURS, dress
+from cospan.experiments.plots.curves import draw_estimates
 from cospan.experiments.plots.tables import estimate
 from cospan.experiments.runner import Point, Task, errors_of, method_names
 
@@ -91,18 +92,10 @@ def draw(figure: "Figure", plan: Plan, points: Sequence[Point]) -> None:
     dress(left, "‖m‖²_F: squared sines of all angles to B*", "agents K")
     for colour, method in zip(COLOURS, method_names(points), strict=False):
         errors = [mean(errors_of(points, method, str(agents))) for agents in plan.settings]
-        right.plot(counts, [each.value for each in errors], "o-", color=colour, linewidth=2.0, label=method)
-        _band(right, counts, errors, colour)
+        draw_estimates(right, counts, errors, colour, method)
     share = plan.options["rank"] / plan.options["feature_dim"]
     alone = np.array([errors_of(points, ALONE, str(agents)).mean() for agents in plan.settings])
     right.plot(counts, share * alone, "--", color="0.4", label="(r/d) × alone")
     right.set_xscale("log", base=2)
     right.set_yscale("log")
     dress(right, "Relative value error, median over agents", "agents K")
-
-
-def _band(axes: object, x: Float[np.ndarray, " n"], values: Sequence[Estimate], colour: str) -> None:
-    if all(each.low is not None for each in values):
-        axes.fill_between(  # type: ignore[attr-defined]
-            x, [e.low for e in values], [e.high for e in values], color=colour, alpha=0.18, linewidth=0
-        )

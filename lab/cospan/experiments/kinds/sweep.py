@@ -12,6 +12,7 @@ from cospan.experiments.experiment import Outcome, Plan
 from cospan.experiments.methods.attacks import Attack
 from cospan.experiments.methods.fleet_variants import heterogeneous, misaligned
 from cospan.experiments.plots.axes import COLOURS, dress, log_scale
+from cospan.experiments.plots.curves import draw_estimates
 from cospan.experiments.plots.tables import error_table
 from cospan.experiments.runner import Point, Task, errors_of, finals, method_names
 
@@ -84,12 +85,8 @@ def draw(figure: "Figure", plan: Plan, points: Sequence[Point]) -> None:
     heights: list[float] = []
     for colour, method in zip(COLOURS, method_names(points), strict=False):
         errors = [mean(np.minimum(errors_of(points, method, name), _WORST)) for name in names]
-        values = np.array([each.value for each in errors])
-        axes.plot(x, values, "o-", color=colour, linewidth=2.0, label=method)
-        if all(each.low is not None for each in errors):
-            low, high = ([getattr(each, side) for each in errors] for side in ("low", "high"))
-            axes.fill_between(x, low, high, color=colour, alpha=0.18, linewidth=0)
-        heights += values.tolist()
+        draw_estimates(axes, x, errors, colour, method)
+        heights += [each.value for each in errors]
     if numeric and plan.options.get("log_axis"):
         axes.set_xscale("log")
     axes.set_xticks(x, names)

@@ -4,7 +4,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
+from jaxtyping import Float
 
+from cospan.experiments.estimates import Estimate
 from cospan.experiments.plots.axes import COLOURS, finish, log_scale
 from cospan.experiments.runner import WHOLE_FLEET, Point, method_names
 
@@ -48,3 +50,14 @@ def draw_errors(axes: "Axes", points: Sequence[Point], title: str) -> None:
     log_scale(axes, lowest / 1.25, highest * 1.25)
     per_round = points[0].steps / points[0].rounds
     finish(axes, title, "environment steps per agent", "rounds", 1.0 / per_round)
+
+
+def draw_estimates(
+    axes: "Axes", x: Float[np.ndarray, " n"], estimates: Sequence[Estimate], colour: str, label: str
+) -> None:
+    """A curve of estimates, with a band of their intervals if all are known."""
+    axes.plot(x, [each.value for each in estimates], "o-", color=colour, linewidth=2.0, label=label)
+    low = [each.low for each in estimates if each.low is not None]
+    high = [each.high for each in estimates if each.high is not None]
+    if len(low) == len(estimates):
+        axes.fill_between(x, low, high, color=colour, alpha=0.18, linewidth=0)
