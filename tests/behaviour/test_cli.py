@@ -548,7 +548,7 @@ def test_where_nothing_is_true_nothing_can_be_compared(tmp_path: Path) -> None:
     arguments = ("compare", "toy_workload:unknown_truth", "--agents", "2", "--json")
     code, out, err = cospan(*arguments, cwd=tmp_path)
     assert (code, out) == (2, "")
-    assert "workload 'toy_workload:unknown_truth' knows no true values of its sites" in err.splitlines()[-1]
+    assert "the sites of workload 'toy_workload:unknown_truth' have no reference solution" in err.splitlines()[-1]
     assert list(tmp_path.iterdir()) == []
 
 

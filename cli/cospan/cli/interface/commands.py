@@ -40,10 +40,10 @@ ALL: tuple[tuple[Callable[..., None], str], ...] = (
 )
 """Every command with its example."""
 
-_FLEETS, _LOOKING, _STUDIES, OTHER_PANEL = "Fleets", "Looking at runs", "Studies", "Files and tools"
+_FLEETS, _MONITORING, _STUDIES, OTHER_PANEL = "Fleets", "Monitoring", "Studies", "Files and tools"
 PANELS: dict[Callable[..., None], str] = {
     **dict.fromkeys((run, coordinator, agent, relay, stop), _FLEETS),
-    **dict.fromkeys((status, watch, report, runs, doctor), _LOOKING),
+    **dict.fromkeys((status, watch, report, runs, doctor), _MONITORING),
     **dict.fromkeys((compare, reproduce, rank), _STUDIES),
 }
 """The heading of each command in `cospan --help`."""
