@@ -14,7 +14,8 @@ from typing import Any, cast
 
 import pytest
 
-from cospan.benchmarks import cost_growth, fleet
+from cospan.benchmarks import cost_growth
+from cospan.benchmarks.tools import processes
 
 SECONDS = 60.0
 
@@ -131,9 +132,9 @@ def test_ctrl_c_ends_a_fleet_and_leaves_nothing(tmp_path: Path) -> None:
     ) as process:
         try:
             wait_until(
-                lambda: len(list(fleet.family(process.pid))) >= 4 and bool(list(tmp_path.rglob("rounds.csv")))
+                lambda: len(list(processes.family(process.pid))) >= 4 and bool(list(tmp_path.rglob("rounds.csv")))
             )
-            started = list(fleet.family(process.pid))[1:]
+            started = list(processes.family(process.pid))[1:]
             process.send_signal(signal.SIGINT)
             said = process.communicate(timeout=SECONDS)
         finally:
@@ -157,8 +158,8 @@ def test_ctrl_c_in_a_terminal_while_the_processes_start_is_one_sentence(tmp_path
         start_new_session=True,
     ) as process:
         try:
-            wait_until(lambda: len(list(fleet.family(process.pid))) >= 6)
-            started = list(fleet.family(process.pid))[1:]
+            wait_until(lambda: len(list(processes.family(process.pid))) >= 6)
+            started = list(processes.family(process.pid))[1:]
             os.killpg(process.pid, signal.SIGINT)
             said = process.communicate(timeout=SECONDS)
         finally:
@@ -208,7 +209,7 @@ def test_a_table_for_people(tmp_path: Path) -> None:
         (("cost-growth", "--series", "x"), "--series is 'x'; it must be one of streams, groups, numbers"),
         (("groups", "--agents", "3", "--group", "5"), "--group is 5; it must be 2 to the number of agents, 3"),
         (("fleet", "--agents", "1"), "--processes is 2; it must be 1 to the number of agents, 1"),
-        (("learner", "--output", "none/x.json"), "there is no folder 'none' for --output; make it first"),
+        (("learner", "--output", "none/x.json"), "there is no folder 'none' for --output; create it first"),
     ],
 )
 def test_wrong_use_is_one_sentence(tmp_path: Path, arguments: tuple[str, ...], sentence: str) -> None:

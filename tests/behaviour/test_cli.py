@@ -451,7 +451,7 @@ def refusal(capfd: pytest.CaptureFixture[str], arguments: Sequence[str]) -> tupl
         ("coordinator --feature-dim 3 --rank 1 --run-folder full", 1, "the run folder full is not empty"),
         (f"coordinator --workload {TOY} --feature-dim 3", 2, "leave out --feature-dim"),
         (f"agent {TOY} --id pump-a", 2, "'pump-a' does not end in a number"),
-        (f"agent {TOY} --index 3 --sticky-site", 2, "site 3 is named, and --sticky-site asks for one that is free"),
+        (f"agent {TOY} --index 3 --sticky-site", 2, "--sticky-site asks for a free site, and site 3 is given"),
         ("coordinator --feature-dim 3 --rank 1 --run-folder a --runs-folder b", 2, "are mutually exclusive"),
         (f"compare {TOY} --rounds 0", 2, "a comparison has an end"),
         (f"compare {TOY} --output full", 1, "the run folder full is not empty"),
@@ -548,7 +548,7 @@ def test_where_nothing_is_true_nothing_can_be_compared(tmp_path: Path) -> None:
     arguments = ("compare", "toy_workload:unknown_truth", "--agents", "2", "--json")
     code, out, err = cospan(*arguments, cwd=tmp_path)
     assert (code, out) == (2, "")
-    assert "workload 'toy_workload:unknown_truth' knows no true values of its sites" in err.splitlines()[-1]
+    assert "the sites of workload 'toy_workload:unknown_truth' have no reference solution" in err.splitlines()[-1]
     assert list(tmp_path.iterdir()) == []
 
 

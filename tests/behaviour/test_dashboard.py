@@ -285,8 +285,8 @@ def test_an_address_that_is_taken_is_named() -> None:
     ("changes", "says"),
     [
         ({"dashboard": "0.0.0.0:8080"}, "there is no TLS"),
-        ({"dashboard_token_file": "token"}, "--dashboard-token-file is said without --dashboard"),
-        ({"dashboard_root_path": "/fleet"}, "--dashboard-root-path is said without --dashboard"),
+        ({"dashboard_token_file": "token"}, "--dashboard-token-file needs --dashboard"),
+        ({"dashboard_root_path": "/fleet"}, "--dashboard-root-path needs --dashboard"),
         ({"dashboard": "127.0.0.1:0", "dashboard_token_file": "/none/token"}, "cannot read the dashboard's token"),
     ],
 )

@@ -39,7 +39,7 @@ def test_a_port_in_use_is_found_with_whoever_answers() -> None:
         taken.bind(("127.0.0.1", 0))
         port = taken.getsockname()[1]
         taken.listen()
-        assert "somebody listens" in of_port(Address("127.0.0.1", port), "--port")[0].found
+        assert "another process listens" in of_port(Address("127.0.0.1", port), "--port")[0].found
     assert of_port(Address("127.0.0.1", port), "--port")[0].grade is Grade.GOOD
 
 

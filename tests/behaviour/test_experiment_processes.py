@@ -1,17 +1,17 @@
-"""Experiments that are played in processes of their own."""
+"""Experiments in several processes."""
 
 import dataclasses
 
-from cospan.experiments.methods.catalogue import rivals
-from cospan.experiments.runner import Task, play_all
+from cospan.experiments.methods.catalogue import default_methods
+from cospan.experiments.runner import Task, run_all
 
 D, R, L, AGENTS = 6, 2, 5, 3
 
-TINY = Task(seed=1, workload="synthetic", contenders=tuple(rivals()), agents=4, rounds=12, steps_per_round=L)
+TINY = Task(seed=1, workload="synthetic", methods=tuple(default_methods()), agents=4, rounds=12, steps_per_round=L)
 
 
 def test_processes_change_nothing() -> None:
-    tasks = [dataclasses.replace(TINY, seed=seed, contenders=TINY.contenders[:2]) for seed in (1, 2)]
+    tasks = [dataclasses.replace(TINY, seed=seed, methods=TINY.methods[:2]) for seed in (1, 2)]
     said: list[str] = []
-    assert play_all(tasks, 2, said.append) == play_all(tasks, 1, lambda _: None)
+    assert run_all(tasks, 2, said.append) == run_all(tasks, 1, lambda _: None)
     assert len(said) == 2

@@ -1,4 +1,4 @@
-"""Every experiment at tiny size: it can be played, its results have their schema, and the effect has its sign."""
+"""Every experiment at tiny size: it runs, its results have their schema, and the effect has its sign."""
 
 import json
 from pathlib import Path

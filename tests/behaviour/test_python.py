@@ -80,7 +80,7 @@ def test_a_fleet_without_an_end_is_stepped() -> None:
     fleet = small(rounds=0)
     with pytest.raises(InvalidValueError, match="rounds is 0, so this run has no end"):
         fleet.run()
-    with pytest.raises(InvalidValueError, match="rounds is 0; a step plays 1 or more"):
+    with pytest.raises(InvalidValueError, match="rounds is 0; a step runs 1 or more"):
         fleet.step(0)
     assert len(fleet.step(30).rounds["round"]) == 30
 
@@ -144,7 +144,7 @@ def test_a_second_interrupt_breaks_off() -> None:
     fleet.on_round.append(interrupt)
     with pytest.raises(KeyboardInterrupt):
         fleet.run()
-    with pytest.raises(InvalidValueError, match="was broken off in the middle of a round"):
+    with pytest.raises(InvalidValueError, match="was aborted in the middle of a round"):
         fleet.run()
 
 

@@ -68,7 +68,7 @@ def test_the_file_is_written_whole_and_over_nothing(
     assert result_of(folder)["run_id"] in output.read_text(encoding="utf-8")
     assert output.stat().st_size < 3_000_000
     assert cospan(arguments) == 1
-    assert "exists; name another file, or say --force" in capsys.readouterr().err
+    assert "exists; name another file, or give --force" in capsys.readouterr().err
     assert cospan([*arguments, "--force"]) == 0
 
 

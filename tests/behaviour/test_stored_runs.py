@@ -58,7 +58,7 @@ def test_a_full_disk_ends_the_coordinator_and_with_room_the_run_has_the_bits_it_
         assert 0 < stored.rounds < 500
         assert stored.finish_cause is None
         with coordinating(tmp_path, address.rpartition(":")[2], *rounds) as (again, _):
-            assert json.loads(line_of(again, '"goes-on"'))["rounds"] == stored.rounds
+            assert json.loads(line_of(again, '"resuming"'))["rounds"] == stored.rounds
             assert ended(again)[0] == 0
         for agent in agents:
             assert ended(agent)[0] == 0

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from cospan.cli.commands.coordinator import CoordinatorOptions, _is_over, _plan
-from cospan.cli.run_folder.stored_run import run_to_go_on_with
+from cospan.cli.run_folder.stored_run import run_to_resume
 from cospan.client.learning.run_config import specify
 from cospan.server.storage.writer import create_store
 from cospan.wire.errors import InvalidValueError
@@ -69,7 +69,7 @@ def options(folder: Path, workload: str = "queues") -> CoordinatorOptions:
 
 def test_what_the_workload_decides_is_that_of_the_stored_run(tmp_path: Path) -> None:
     folder = stored(tmp_path / "run")
-    found = run_to_go_on_with(folder, None, new_run=False)
+    found = run_to_resume(folder, None, new_run=False)
     assert found is not None
     plan = _plan(options(folder), {"rounds": "9"}, None, found)
     assert plan.specification == found.state.specification
@@ -92,7 +92,7 @@ def test_what_is_said_otherwise_is_refused(
     workload: str, flags: dict[str, str], words: str, tmp_path: Path
 ) -> None:
     folder = stored(tmp_path / "run")
-    found = run_to_go_on_with(folder, None, new_run=False)
+    found = run_to_resume(folder, None, new_run=False)
     with pytest.raises(InvalidValueError, match=words):
         _plan(options(folder, workload), flags, None, found)
 

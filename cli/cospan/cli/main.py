@@ -97,7 +97,7 @@ def _run(arguments: list[str]) -> int:
         code = command.main(args=arguments, prog_name="cospan", standalone_mode=False)
         # What typer makes of a KeyboardInterrupt; from elsewhere this code does not come.
         return _interrupted(arguments) if code == _INTERRUPTED else code if isinstance(code, int) else 0
-    except BrokenPipeError:  # whoever read our output has seen enough
+    except BrokenPipeError:  # the reader of our output has closed it
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 1
     except (KeyboardInterrupt, typer.Abort):
@@ -109,7 +109,7 @@ def _run(arguments: list[str]) -> int:
 
 
 def _warn_of_variables(arguments: list[str]) -> None:
-    """Names the variables that somebody set for nothing; a child's parent has done so."""
+    """Warns of unknown variables; a child's parent has done so."""
     likely = any(name.upper().startswith("COSPAN_") for name in os.environ)
     if likely and arguments and not {"--follow-stdin", "--help", "-h", "--version"}.intersection(arguments):
         from cospan.cli.settings.layers import unknown_variables

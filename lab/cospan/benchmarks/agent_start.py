@@ -1,4 +1,4 @@
-"""CPU of `cospan agent` from its start to its first gradient, beside that of Python with numpy and gRPC alone."""
+"""CPU of `cospan agent` from its start to its first gradient, against the import of numpy and gRPC alone."""
 
 import asyncio
 import contextlib
@@ -13,41 +13,37 @@ from pathlib import Path
 import numpy as np
 
 from cospan.benchmarks.tools.processes import cpu_seconds, listening, saying, server
-from cospan.benchmarks.tools.report import Column, Report, Row
+from cospan.benchmarks.tools.report import Column, Report, Row, interval_cells, interval_columns
 from cospan.client.environment.import_path import python_module
 from cospan.client.environment.workload_loader import load_workload
 from cospan.experiments.estimates import median_estimate
 from cospan.wire.errors import CospanError
 
-_YARDSTICK = "import numpy, grpc.aio"
-_PATIENCE_SECONDS = 60.0
+_REFERENCE = "import numpy, grpc.aio"
+_TIMEOUT_SECONDS = 60.0
 
 NOTES = (
-    "CPU: seconds of the agent's process, from its start until it says that its first gradient is made.",
+    "CPU: seconds of the agent's process, from its start until its first gradient is computed.",
     "imports: CPU of `python -c 'import numpy, grpc.aio'`, start and end included; ratio: CPU / imports, in turns.",
 )
 COLUMNS = (
     Column("workload", "workload"),
-    Column("cpu_seconds", "CPU", ".2f"),
-    Column("cpu_low", "from", ".2f"),
-    Column("cpu_high", "to", ".2f"),
+    *interval_columns("cpu_seconds", "cpu", "CPU", ".2f"),
     Column("most_cpu_seconds", "at most", ".2f"),
     Column("imports_cpu_seconds", "imports", ".2f"),
-    Column("ratio_to_imports", "ratio", ".2f"),
-    Column("ratio_low", "from", ".2f"),
-    Column("ratio_high", "to", ".2f"),
+    *interval_columns("ratio_to_imports", "ratio", "ratio", ".2f"),
     Column("turns", "turns", "d"),
 )
 
 
 def benchmark(workload: str, turns: int, say: Callable[[str], None]) -> Report:
-    """Starts an agent so many times, each in a run of its own.
+    """Starts an agent `turns` times, each in its own run.
 
     Raises:
-        CospanError: the coordinator or the agent did not start, or the system does not tell the CPU of a process.
+        CospanError: a process did not start, or the system does not report CPU times.
         WorkloadError: there is no such workload.
     """
-    load_workload(workload)  # told at once, and by nobody else
+    load_workload(workload)  # fails before a process is started
     seconds = []
     for turn in range(turns):
         say(f"{workload}: turn {turn + 1} of {turns}")
@@ -56,21 +52,17 @@ def benchmark(workload: str, turns: int, say: Callable[[str], None]) -> Report:
     cpu, ratio = median_estimate(agent), median_estimate(agent / imports)
     row: Row = {
         "workload": workload,
-        "cpu_seconds": cpu.value,
-        "cpu_low": cpu.low,
-        "cpu_high": cpu.high,
+        **interval_cells("cpu_seconds", "cpu", cpu),
         "most_cpu_seconds": float(agent.max()),
         "imports_cpu_seconds": float(np.median(imports)),
-        "ratio_to_imports": ratio.value,
-        "ratio_low": ratio.low,
-        "ratio_high": ratio.high,
+        **interval_cells("ratio_to_imports", "ratio", ratio),
         "turns": turns,
     }
     return Report("agent-start", NOTES, COLUMNS, (row,))
 
 
 def learnt(line: str) -> str:
-    """The event that says that a round has been learnt, which comes before its gradient is sent."""
+    """The event of a learnt round, which precedes the sending of its gradient; empty for other events."""
     document = json.loads(line)
     if document["event"] == "failed":
         raise CospanError(f"the agent did not start: {document['message']}")
@@ -90,13 +82,13 @@ async def _until_first_gradient(workload: str) -> float:
         process, _ = await stack.enter_async_context(beginning)
         seconds = cpu_seconds(process.pid)
     if not seconds:
-        raise CospanError("this system does not tell the CPU time of a process; measure on Linux")
+        raise CospanError("this system does not report the CPU time of a process; measure on Linux")
     return seconds
 
 
 def _imports() -> float:
-    """CPU of a whole process that imports what every agent needs; other children are not waited for meanwhile."""
+    """CPU of a process that imports what each agent needs; no other child is waited for meanwhile."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    subprocess.run([sys.executable, "-P", "-c", _YARDSTICK], check=True, timeout=_PATIENCE_SECONDS)
+    subprocess.run([sys.executable, "-P", "-c", _REFERENCE], check=True, timeout=_TIMEOUT_SECONDS)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime

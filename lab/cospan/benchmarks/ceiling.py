@@ -1,7 +1,7 @@
-"""`python -m cospan.benchmarks.ceiling AGENTS D R`: the least that a coordinator of this protocol's shape can be.
+"""`python -m cospan.benchmarks.ceiling AGENTS D R`: the fastest conceivable coordinator of this protocol.
 
-A barrier, a mean and a QR step between bytes: no session, no check, no store, no limit on time, no protobuf. It
-takes the same requests as the coordinator, and reads of each only where the numbers lie: at the end.
+A barrier, a mean and a QR step on raw bytes: no session, check, store, timeout or protobuf. It takes the same
+requests as the coordinator and reads only the numbers at the end of each.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ _HEADER = bytes(64)
 
 
 class Ceiling:
-    """One run of so many agents, which never ends."""
+    """One run of n agents that never ends."""
 
     def __init__(self, agents: int, feature_dim: int, rank: int) -> None:
         self._basis = random_basis(feature_dim, rank, np.random.default_rng(0))

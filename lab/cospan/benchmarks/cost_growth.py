@@ -1,7 +1,6 @@
-"""How the coordinator's time and memory grow: with streams, with agents in groups, with the size of a basis."""
+"""Growth of the coordinator's time and memory with streams, agents in groups, and the size of a basis."""
 
 import asyncio
-import contextlib
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,10 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from cospan.benchmarks.tools.growth import exponent, shares
-from cospan.benchmarks.tools.load_generator import LoadAgent, agents_of
-from cospan.benchmarks.tools.paced_run import PacedRun, fitting_rounds
-from cospan.benchmarks.tools.processes import Case, coordinator, listening, resident_bytes, server, speakers
-from cospan.benchmarks.tools.report import Cell, Column, Report, Row
+from cospan.benchmarks.tools.paced_run import fitting_rounds, paced_coordinator, take_turns
+from cospan.benchmarks.tools.processes import Case, resident_bytes
+from cospan.benchmarks.tools.report import Cell, Column, Report, Row, interval_cells, interval_columns
 
 _BLOCK_SECONDS = 0.2
 _LEAST_BLOCKS = 3
@@ -37,24 +35,18 @@ COLUMNS = (
     Column("cpu_us_per_stream", "a stream", ",.0f"),
     Column("cpu_growth_per_stream", "of the first", ".2f"),
     Column("memory_kib_per_stream", "KiB a stream", ",.1f"),
-    Column("cpu_exponent", "CPU ~", ".2f"),
-    Column("cpu_low", "from", ".2f"),
-    Column("cpu_high", "to", ".2f"),
-    Column("time_exponent", "ms ~", ".2f"),
-    Column("time_low", "from", ".2f"),
-    Column("time_high", "to", ".2f"),
-    Column("memory_exponent", "MiB ~", ".2f"),
-    Column("memory_low", "from", ".2f"),
-    Column("memory_high", "to", ".2f"),
+    *interval_columns("cpu_exponent", "cpu", "CPU ~", ".2f"),
+    *interval_columns("time_exponent", "time", "ms ~", ".2f"),
+    *interval_columns("memory_exponent", "memory", "MiB ~", ".2f"),
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """Cases along which one thing grows.
+    """Cases along which one size grows.
 
     Attributes:
-        name: of what grows.
+        name: of the size.
         cases: from small to large, three or more.
         sizes: x of each case.
     """
@@ -78,12 +70,12 @@ def groups(counts: Sequence[int] = (200, 2000, 20_000, 100_000), shape: tuple[in
 def numbers(
     shapes: Sequence[tuple[int, int]] = ((64, 8), (512, 8), (2048, 16), (8192, 16), (32_768, 32)),
 ) -> Series:
-    """Larger and larger bases, with 8 agents."""
+    """Bases of increasing size, with 8 agents."""
     return Series("numbers", tuple(Case(8, *shape) for shape in shapes), tuple(d * r for d, r in shapes))
 
 
 def benchmark(chosen: Sequence[Series], seconds: float, say: Callable[[str], None]) -> Report:
-    """Measures each case for about so many seconds, and fits each series.
+    """Measures each case for about `seconds` and fits each series.
 
     Raises:
         CospanError: a coordinator did not start, or ended.
@@ -104,7 +96,7 @@ def benchmark(chosen: Sequence[Series], seconds: float, say: Callable[[str], Non
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """Of a round, and the coordinator's memory after many."""
+    """Cost of a round, and the coordinator's memory at the end; None if the system does not report it."""
 
     cpu_us: float | None
     milliseconds: float
@@ -113,23 +105,13 @@ class Cost:
 
 
 async def _measured(case: Case, seconds: float) -> Cost:
-    async with contextlib.AsyncExitStack() as stack:
-        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="cospan-bench-"))
-        starting = server(coordinator(case, Path(folder) / "run"), listening)
-        process, address = await stack.enter_async_context(starting)
-        await stack.enter_async_context(speakers(case, [address]))
-        pacer = LoadAgent(address, case.feature_dim, case.rank, agents_of(0, case.group, case.agents))
-        run = PacedRun(process, pacer)
-        stack.push_async_callback(pacer.close)
-        await run.begin()
-        rounds = await fitting_rounds([run], min(_BLOCK_SECONDS, seconds))
-        loop = asyncio.get_running_loop()
-        until = loop.time() + seconds
-        while len(run.seconds) < _LEAST_BLOCKS or loop.time() < until:
-            await run.play_block(rounds)
-        memory = resident_bytes(process.pid)
-        played = sum(len(block) for block in run.seconds)
-        return Cost(run.cpu_us(1), run.milliseconds(50.0), memory / 2**20 if memory else None, played)
+    with tempfile.TemporaryDirectory(prefix="cospan-bench-") as folder:
+        async with paced_coordinator(case, Path(folder) / "run") as run:
+            rounds = await fitting_rounds([run], min(_BLOCK_SECONDS, seconds))
+            await take_turns([(run, rounds)], seconds, _LEAST_BLOCKS)
+            memory = resident_bytes(run.process.pid)
+            measured = sum(len(block) for block in run.seconds)
+            return Cost(run.cpu_us(1), run.milliseconds(50.0), memory / 2**20 if memory else None, measured)
 
 
 def _fitted(series: Series, costs: Sequence[Cost]) -> list[Row]:
@@ -141,15 +123,12 @@ def _fitted(series: Series, costs: Sequence[Cost]) -> list[Row]:
     ):
         known = [(size, value) for size, value in zip(series.sizes, values, strict=True) if value]
         fit = exponent(*map(np.array, zip(*known, strict=True))) if len(known) > 2 else None
-        fits |= {f"{name}_exponent": fit.value if fit else None}
-        fits |= {f"{name}_low": fit.low if fit else None, f"{name}_high": fit.high if fit else None}
+        fits |= interval_cells(f"{name}_exponent", name, fit)
     return [
         {
             "series": series.name,
-            "agents": case.agents,
+            **case.cells,
             "streams": case.streams,
-            "feature_dim": case.feature_dim,
-            "rank": case.rank,
             "cpu_us_per_round": cost.cpu_us,
             "round_ms": cost.milliseconds,
             "memory_mib": cost.mebibytes,
@@ -162,7 +141,7 @@ def _fitted(series: Series, costs: Sequence[Cost]) -> list[Row]:
 
 
 def per_stream(case: Case, cost: Cost, first: Case, least: Cost) -> dict[str, Cell]:
-    """What a stream costs, against the first case of the series; None where the system does not tell."""
+    """The cost of a stream relative to the first case of the series; None if unknown."""
     cpu = cost.cpu_us and cost.cpu_us / case.streams
     cpu_of_first = least.cpu_us and least.cpu_us / first.streams
     more = case.streams - first.streams
@@ -178,7 +157,7 @@ def per_stream(case: Case, cost: Cost, first: Case, least: Cost) -> dict[str, Ce
 
 
 def _models(cases: Sequence[Case], costs: Sequence[Cost]) -> list[str]:
-    """What a round and a coordinator cost, as sums over what they consist of: a sentence each, with its misfit."""
+    """Linear models of CPU and memory in the sizes of a case: a sentence for each, with its misfit."""
     names = ("1", "streams", "agents", "d·r", "streams·d·r")
     terms = np.array(
         [

@@ -38,7 +38,7 @@ COLUMNS = (
 def benchmark(
     shapes: Sequence[tuple[int, int]], groups: Sequence[int], seconds: float, say: Callable[[str], None]
 ) -> Report:
-    """Measures each encoding of each shape for about so many seconds."""
+    """Measures each encoding of each shape for about `seconds`."""
     rows = []
     for d, r in shapes:
         say(f"{d} × {r}")

@@ -1,39 +1,38 @@
-"""A whole fleet on this machine, as `cospan run` starts it: its rounds a second, and the memory of all of it."""
+"""A fleet on this machine as `cospan run` starts it: rounds per second and memory of all processes."""
 
 import csv
 import os
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from cospan.benchmarks.tools.report import Column, Report, Row
+from cospan.benchmarks.tools.processes import family
+from cospan.benchmarks.tools.report import Column, Report, Row, interval_columns
 from cospan.client.environment.import_path import python_module
 from cospan.client.environment.workload_loader import load_workload
 from cospan.experiments.estimates import median_estimate
 from cospan.wire.errors import CospanError
 
-_PATIENCE_SECONDS = 1800.0
+_TIMEOUT_SECONDS = 1800.0
 _ENDING_SECONDS = 30.0
 _SAMPLE_SECONDS = 0.1
 
 NOTES = (
     "rounds/s: 1 / the median of the seconds of a round, and its interval; without the first, which waits.",
-    "MiB: the resident memory of all processes of the command, added up ten times a second; the largest sum. Pages",
-    "that they share are counted for each, so it is an upper bound.",
+    "MiB: the largest sum of the resident memory of all processes, sampled ten times a second; an upper bound,",
+    "because shared pages count once per process.",
 )
 COLUMNS = (
     Column("workload", "workload"),
     Column("agents", "agents", ",d"),
     Column("processes", "processes", "d"),
     Column("rounds", "rounds", "d"),
-    Column("rounds_per_second", "rounds/s", ".3g"),
-    Column("rounds_per_second_low", "from", ".3g"),
-    Column("rounds_per_second_high", "to", ".3g"),
+    *interval_columns("rounds_per_second", "rounds_per_second", "rounds/s", ".3g"),
     Column("memory_mib", "MiB", ",.0f"),
     Column("seconds", "whole command", ".1f"),
 )
@@ -41,7 +40,7 @@ COLUMNS = (
 
 @dataclass(frozen=True, slots=True)
 class Fleet:
-    """What is run: so many agents of a workload in so many processes, for so many rounds."""
+    """Agents of a workload in a number of processes, for a number of rounds."""
 
     workload: str
     agents: int
@@ -56,7 +55,7 @@ def benchmark(fleet: Fleet, say: Callable[[str], None]) -> Report:
         CospanError: the run failed, or took longer than half an hour.
         WorkloadError: there is no such workload.
     """
-    load_workload(fleet.workload)  # told at once
+    load_workload(fleet.workload)  # fails before anything is started
     say(f"{fleet.workload}: {fleet.agents} agents in {fleet.processes} processes, {fleet.rounds} rounds")
     with tempfile.TemporaryDirectory(prefix="cospan-bench-") as folder:
         output = Path(folder) / "run"
@@ -81,10 +80,10 @@ def benchmark(fleet: Fleet, say: Callable[[str], None]) -> Report:
 
 
 def _run(fleet: Fleet, output: Path, said: Path) -> int:
-    """The largest sum of memory of the command and of all that it started, in bytes; 0 where it is not known."""
+    """The largest sum of memory of the command and its descendants, in bytes; 0 if unknown."""
     size = ["--agents", str(fleet.agents), "--processes", str(fleet.processes), "--rounds", str(fleet.rounds)]
     command = ["run", fleet.workload, *size, "--output", str(output), "--quiet"]
-    until, peak = time.monotonic() + _PATIENCE_SECONDS, 0
+    until, peak = time.monotonic() + _TIMEOUT_SECONDS, 0
     with said.open("w+", encoding="utf-8") as errors:
         process = subprocess.Popen(
             python_module("cospan.cli.main", *command),
@@ -100,7 +99,9 @@ def _run(fleet: Fleet, output: Path, said: Path) -> int:
                 except subprocess.TimeoutExpired:
                     peak = max(peak, sum(map(_resident, family(process.pid))))
                 if time.monotonic() > until:
-                    raise CospanError(f"`cospan {' '.join(command)}` took longer than half an hour; ask for less")
+                    raise CospanError(
+                        f"`cospan {' '.join(command)}` took longer than half an hour; choose a smaller fleet"
+                    )
         finally:
             _end(process)
         errors.seek(0)
@@ -117,21 +118,6 @@ def _end(process: "subprocess.Popen[bytes]") -> None:
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
-
-
-def family(pid: int) -> Iterator[int]:
-    """A process and all that it and its children have started; itself alone where the system does not tell."""
-    yield pid
-    try:
-        children = [
-            int(child)
-            for thread in Path(f"/proc/{pid}/task").iterdir()
-            for child in (thread / "children").read_text(encoding="ascii").split()
-        ]
-    except OSError:
-        return
-    for child in children:
-        yield from family(child)
 
 
 def _resident(pid: int) -> int:

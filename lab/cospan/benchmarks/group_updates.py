@@ -1,4 +1,4 @@
-"""Updates of agents a second: in groups, whose sum is one upload, against a stream for each agent, in turns."""
+"""Agents' updates per second: in groups, which upload one sum, against one stream per agent, in turns."""
 
 import asyncio
 import contextlib
@@ -8,14 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
-from cospan.benchmarks.tools.load_generator import LoadAgent, agents_of
-from cospan.benchmarks.tools.paced_run import PacedRun, fitting_rounds
-from cospan.benchmarks.tools.processes import Case, coordinator, listening, server, speakers
-from cospan.benchmarks.tools.report import Column, Report, Row
+from cospan.benchmarks.tools.paced_run import fitting_rounds, paced_coordinator, take_turns
+from cospan.benchmarks.tools.processes import Case
+from cospan.benchmarks.tools.report import Column, Report, Row, interval_cells, interval_columns
 from cospan.experiments.estimates import median_estimate
 
 _BLOCK_SECONDS = 1.0
-"""The answers of a thousand streams to the last basis of their block reach into the next one: it must be long."""
+"""Long, because the answers of a thousand streams to the last basis of a block reach into the next block."""
 _LEAST_BLOCKS = 3
 
 NOTES = (
@@ -29,9 +28,7 @@ COLUMNS = (
     Column("rank", "r", "d"),
     Column("updates_per_second", "updates/s", ",.0f"),
     Column("single_updates_per_second", "one a stream", ",.0f"),
-    Column("ratio_to_single", "ratio", ".1f"),
-    Column("ratio_low", "from", ".1f"),
-    Column("ratio_high", "to", ".1f"),
+    *interval_columns("ratio_to_single", "ratio", "ratio", ".1f"),
     Column("blocks", "blocks", "d"),
 )
 
@@ -39,7 +36,7 @@ COLUMNS = (
 def benchmark(
     agents: Sequence[int], group: int, shape: tuple[int, int], seconds: float, say: Callable[[str], None]
 ) -> Report:
-    """Measures each number of agents for about so many seconds.
+    """Measures each number of agents for about `seconds`.
 
     Raises:
         CospanError: a coordinator did not start, or ended.
@@ -55,41 +52,19 @@ async def _measured(grouped: Case, single: Case, seconds: float) -> Row:
     async with contextlib.AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="cospan-bench-")))
         sides = [
-            await _begun(stack, case, folder / name) for case, name in ((grouped, "grouped"), (single, "single"))
+            await stack.enter_async_context(paced_coordinator(case, folder / name))
+            for case, name in ((grouped, "grouped"), (single, "single"))
         ]
-        await _take_turns(sides, seconds)
+        # Blocks of equal time, so of more rounds of the faster run.
+        fitting = [(side, await fitting_rounds([side], min(_BLOCK_SECONDS, seconds))) for side in sides]
+        await take_turns(fitting, seconds, _LEAST_BLOCKS)
     updates = [side.rates() * case.agents for side, case in zip(sides, (grouped, single), strict=True)]
     ratio = median_estimate(updates[0] / updates[1])
     return {
-        "agents": grouped.agents,
+        **grouped.cells,
         "group": grouped.group,
-        "feature_dim": grouped.feature_dim,
-        "rank": grouped.rank,
         "updates_per_second": float(np.median(updates[0])),
         "single_updates_per_second": float(np.median(updates[1])),
-        "ratio_to_single": ratio.value,
-        "ratio_low": ratio.low,
-        "ratio_high": ratio.high,
+        **interval_cells("ratio_to_single", "ratio", ratio),
         "blocks": len(updates[0]),
     }
-
-
-async def _take_turns(sides: Sequence[PacedRun], seconds: float) -> None:
-    """Blocks of equal time, so of more rounds of the quicker run, and each time the other way round."""
-    fitting = [(side, await fitting_rounds([side], min(_BLOCK_SECONDS, seconds))) for side in sides]
-    loop = asyncio.get_running_loop()
-    until, blocks = loop.time() + seconds, 0
-    while blocks < _LEAST_BLOCKS or loop.time() < until:
-        for side, rounds in fitting if blocks % 2 == 0 else reversed(fitting):
-            await side.play_block(rounds)
-        blocks += 1
-
-
-async def _begun(stack: contextlib.AsyncExitStack, case: Case, folder: Path) -> PacedRun:
-    process, address = await stack.enter_async_context(server(coordinator(case, folder), listening))
-    await stack.enter_async_context(speakers(case, [address]))
-    pacer = LoadAgent(address, case.feature_dim, case.rank, agents_of(0, case.group, case.agents))
-    stack.push_async_callback(pacer.close)
-    run = PacedRun(process, pacer)
-    await run.begin()
-    return run

@@ -1,4 +1,4 @@
-"""Transitions per second of one agent's inner loop on one core, against plain numpy written straight."""
+"""Transitions per second of one agent's inner loop on one core, against straightforward numpy."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float
 
 from cospan.benchmarks.tools.paired_timing import Turns, in_turns
-from cospan.benchmarks.tools.report import Cell, Column, Report, Row
+from cospan.benchmarks.tools.report import Cell, Column, Report, Row, interval_cells
 from cospan.client.environment.rollout import Chain
 from cospan.client.environment.workload_loader import load_workload, make_site
 from cospan.client.learning.site_learner import SiteLearner
@@ -21,8 +21,8 @@ SHAPES = ((20, 3), (44, 2), (1024, 16))
 NOTES = (
     "transitions/s on one core; L: steps a round: with 1 every step is taken alone, with more a batch at once.",
     "agent: environment, features and learner, without network; world: environment and features.",
-    "learner: the mathematics of a round on transitions that are there; plain: TD(0) step by step, in numpy as one "
-    "writes it down; ratio: learner / plain.",
+    "learner: the mathematics of a round on given transitions; plain: TD(0) step by step in straightforward "
+    "numpy; ratio: learner / plain.",
 )
 COLUMNS = (
     Column("workload", "workload"),
@@ -56,7 +56,7 @@ def cases(steps: Sequence[int] = STEPS, shapes: Sequence[tuple[int, int]] = SHAP
 
 
 def benchmark(chosen: Sequence[Case], seconds: float, say: Callable[[str], None]) -> Report:
-    """Measures each case for about so many seconds."""
+    """Measures each case for about `seconds`."""
     rows = []
     for case in chosen:
         say(f"{case.workload}, {case.preset}, L = {case.steps}")
@@ -67,7 +67,7 @@ def benchmark(chosen: Sequence[Case], seconds: float, say: Callable[[str], None]
 def plain_td(
     basis: Float[np.ndarray, "d r"], trajectory: Trajectory, head_step: float = 0.1, gain_step: float = 0.01
 ) -> tuple[Float[np.ndarray, " r"], float, Float[np.ndarray, "d r"]]:
-    """The yardstick: w, η and G after L steps of TD(0) from w = 0, η = 0, one step after the other."""
+    """The reference: w, η and G after L steps of TD(0) from w = 0, η = 0, one step after the other."""
     head, gain, gradient = np.zeros(basis.shape[1]), 0.0, np.zeros(basis.shape)
     for before, after, reward in zip(
         trajectory.features[:-1], trajectory.features[1:], trajectory.rewards, strict=True
@@ -117,7 +117,6 @@ def _ready(case: Case, seconds: float) -> Row:
 
 
 def _row(case: Case, shape: tuple[int, int], turns: Turns, own: dict[str, float] | dict[str, None]) -> Row:
-    ratio = turns.ratio(0, 1)
     named: dict[str, Cell] = {"workload": case.workload, "preset": case.preset, "feature_dim": shape[0]}
     return {
         **named,
@@ -126,8 +125,6 @@ def _row(case: Case, shape: tuple[int, int], turns: Turns, own: dict[str, float]
         **own,
         "learner_per_second": case.steps / turns.median(1),
         "plain_per_second": case.steps / turns.median(0),
-        "learner_to_plain": ratio.value,
-        "ratio_low": ratio.low,
-        "ratio_high": ratio.high,
+        **interval_cells("learner_to_plain", "ratio", turns.ratio(0, 1)),
         "rounds": len(turns.seconds),
     }

@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float
 
 from cospan.benchmarks.tools.paired_timing import in_turns
-from cospan.benchmarks.tools.report import Column, Report, Row
+from cospan.benchmarks.tools.report import Column, Report, Row, interval_cells, interval_columns
 from cospan.core.linalg.subspace import orthonormalise, orthonormality_error
 
 SHAPES = ((20, 3), (1024, 16), (4096, 32), (65_536, 8), (65_536, 32))
@@ -21,9 +21,7 @@ COLUMNS = (
     Column("rank", "r", "d"),
     Column("condition", "condition", ".2g"),
     Column("milliseconds", "ms", ".3g"),
-    Column("copies", "copies", ".1f"),
-    Column("copies_low", "from", ".1f"),
-    Column("copies_high", "to", ".1f"),
+    *interval_columns("copies", "copies", "copies", ".1f"),
     Column("qr_copies", "numpy's qr", ".1f"),
     Column("speedup_over_qr", "vs qr", ".2f"),
     Column("error", "error", ".1e"),
@@ -31,7 +29,7 @@ COLUMNS = (
 
 
 def benchmark(shapes: Sequence[tuple[int, int]], seconds: float, say: Callable[[str], None]) -> Report:
-    """Measures each shape at each condition number for about so many seconds."""
+    """Measures each shape at each condition number for about `seconds`."""
     rows = []
     for d, r in shapes:
         for condition in CONDITIONS:
@@ -59,13 +57,9 @@ def _row(matrix: Float[np.ndarray, "d r"], condition: float, seconds: float) -> 
         "condition": condition,
         "milliseconds": 1e3 * turns.median(1),
         "copy_milliseconds": 1e3 * turns.median(0),
-        "copies": copies.value,
-        "copies_low": copies.low,
-        "copies_high": copies.high,
+        **interval_cells("copies", "copies", copies),
         "qr_copies": turns.ratio(2, 0).value,
-        "speedup_over_qr": speedup.value,
-        "speedup_low": speedup.low,
-        "speedup_high": speedup.high,
+        **interval_cells("speedup_over_qr", "speedup", speedup),
         "error": orthonormality_error(orthonormalise(matrix)),
         "rounds": len(turns.seconds),
     }

@@ -1,7 +1,7 @@
-"""Rounds per second of Cospan and of what else a user might pick, doing the same job in turns on the same machine.
+"""Rounds per second of Cospan and of other frameworks at the same job, in turns on the same machine.
 
-The job: a barrier, the mean of all gradients, a QR step, and the next basis at everyone. The peers live in an
-environment of their own and are told over a line to this process how many rounds to play.
+The job: a barrier, the mean of all gradients, a QR step, and the next basis sent to all. The peers run in an
+environment of their own and receive over a connection to this process how many rounds to run.
 """
 
 import asyncio
@@ -16,11 +16,10 @@ from pathlib import Path
 import numpy as np
 
 from cospan.benchmarks.jobs.gradient_exchange import first_basis, gradient_of, next_basis
-from cospan.benchmarks.tools.load_generator import LoadAgent
-from cospan.benchmarks.tools.paced_run import PacedRun, fitting_rounds
+from cospan.benchmarks.tools.paced_run import PacedRun, fitting_rounds, paced_coordinator
 from cospan.benchmarks.tools.peer_processes import PEERS, Job, Peer, PeerError, versions_of
-from cospan.benchmarks.tools.processes import Case, bounded, coordinator, listening, server, speakers
-from cospan.benchmarks.tools.report import Cell, Column, Report, Row
+from cospan.benchmarks.tools.processes import Case, bounded
+from cospan.benchmarks.tools.report import Cell, Column, Report, Row, interval_cells, interval_columns
 from cospan.experiments.estimates import median_estimate
 from cospan.wire.errors import CospanError
 
@@ -28,23 +27,21 @@ AGENTS = (2, 8)
 _BLOCK_SECONDS = 0.5
 _LEAST_BLOCKS = 5
 _START_SECONDS = 120.0
-_BLOCK_PATIENCE_SECONDS = 180.0
+_BLOCK_TIMEOUT_SECONDS = 180.0
 _TOLERANCE = 1e-9
-"""Of the basis: sums are taken in another order, over some thousands of rounds of a step that contracts."""
+"""Of the basis: peers sum in another order, over thousands of rounds of a contracting step."""
 
 NOTES = (
     "rounds/s: medians over blocks of rounds, in turns; ratio: Cospan / peer, of neighbouring blocks.",
     "Cospan: `cospan coordinator` and its store (synchronous=FULL), one process an agent; the peers store nothing.",
-    "Each peer ends with the basis that the job's arithmetic gives, or is said to have failed.",
+    "Each peer must end with the basis of the job's arithmetic; otherwise the remark says that it failed.",
 )
 COLUMNS = (
     Column("peer", "peer"),
     Column("agents", "agents", "d"),
     Column("rounds_per_second", "Cospan's rounds/s", ".4g"),
     Column("peer_rounds_per_second", "peer's", ".4g"),
-    Column("ratio_to_peer", "ratio", ".3g"),
-    Column("ratio_low", "from", ".3g"),
-    Column("ratio_high", "to", ".3g"),
+    *interval_columns("ratio_to_peer", "ratio", "ratio", ".3g"),
     Column("blocks", "blocks", "d"),
     Column("peer_rounds", "peer's rounds", "d"),
     Column("versions", "versions"),
@@ -53,12 +50,12 @@ COLUMNS = (
 
 
 def benchmark(cases: Sequence[Case], environment: Path, seconds: float, say: Callable[[str], None]) -> Report:
-    """Measures each case beside each peer for about so many seconds, and for five blocks of rounds at least.
+    """Measures each case with each peer for about `seconds`, and for at least five blocks of rounds.
 
     Args:
         cases: agents and shapes.
-        environment: the folder of the virtual environment with the peers; what is not in it is left out.
-        seconds: for each case and peer, starting aside.
+        environment: the folder of the virtual environment with the peers; missing peers are left out.
+        seconds: for each case and peer, without their start.
         say: takes a line of progress.
 
     Raises:
@@ -83,13 +80,9 @@ async def _beside(peer: Peer, case: Case, environment: Path, seconds: float) -> 
         folder = Path(
             stack.enter_context(tempfile.TemporaryDirectory(prefix="cospan-", ignore_cleanup_errors=True))
         )
-        process, address = await stack.enter_async_context(server(coordinator(case, folder / "run"), listening))
-        await stack.enter_async_context(speakers(case, [address]))
-        own = PacedRun(process, LoadAgent(address, case.feature_dim, case.rank))
-        stack.push_async_callback(own.pacer.close)
-        await own.begin()
+        own = await stack.enter_async_context(paced_coordinator(case, folder / "run"))
         try:
-            line = await stack.enter_async_context(_playing(peer, case, environment, folder))
+            line = await stack.enter_async_context(_started(peer, case, environment, folder))
             await _take_turns(own, line, peer, seconds)
             _require_basis(line, case)
         except PeerError as failure:
@@ -107,10 +100,10 @@ class _Line:
     basis: str = ""
     rates: list[float] = field(default_factory=list)
 
-    async def play(self, rounds: int, *, counted: bool = True) -> float:
-        """So many rounds; the seconds."""
+    async def run(self, rounds: int, *, counted: bool = True) -> float:
+        """Runs rounds and returns their seconds."""
         try:
-            async with bounded("a block of rounds", _BLOCK_PATIENCE_SECONDS):
+            async with bounded("a block of rounds", _BLOCK_TIMEOUT_SECONDS):
                 self.writer.write(f"{rounds}\n".encode())
                 answer = await self.reader.readline()
         except (CospanError, OSError, ValueError) as failure:
@@ -126,8 +119,8 @@ class _Line:
 
 
 @contextlib.asynccontextmanager
-async def _playing(peer: Peer, case: Case, environment: Path, folder: Path) -> AsyncIterator[_Line]:
-    """A peer that has started, waits to be told how many rounds to play, and is ended when the line is."""
+async def _started(peer: Peer, case: Case, environment: Path, folder: Path) -> AsyncIterator[_Line]:
+    """A peer that has started and waits for the number of rounds to run; it ends with the line."""
     connected: asyncio.Future[_Line] = asyncio.get_running_loop().create_future()
 
     def take(reader: StreamReader, writer: StreamWriter) -> None:
@@ -152,26 +145,26 @@ async def _playing(peer: Peer, case: Case, environment: Path, folder: Path) -> A
 
 
 async def _take_turns(own: PacedRun, line: _Line, peer: Peer, seconds: float) -> None:
-    """Blocks of each in turns, and each time the other way round."""
+    """Runs blocks of each in turns, in alternating order."""
     own_rounds = await fitting_rounds([own], min(_BLOCK_SECONDS, seconds))
     peer_rounds = 1
-    await line.play(1, counted=False)  # whatever a framework does once
-    while await line.play(peer_rounds, counted=False) < min(peer.block_seconds, seconds):
+    await line.run(1, counted=False)  # initialisation of the framework
+    while await line.run(peer_rounds, counted=False) < min(peer.block_seconds, seconds):
         peer_rounds *= 2
     peer_rounds = max(1, peer_rounds // 2)
     loop = asyncio.get_running_loop()
     until = loop.time() + seconds
     while len(line.rates) < _LEAST_BLOCKS or loop.time() < until:
         if len(line.rates) % 2 == 0:
-            await own.play_block(own_rounds)
-            await line.play(peer_rounds)
+            await own.run_block(own_rounds)
+            await line.run(peer_rounds)
         else:
-            await line.play(peer_rounds)
-            await own.play_block(own_rounds)
+            await line.run(peer_rounds)
+            await own.run_block(own_rounds)
 
 
 def _require_basis(line: _Line, case: Case) -> None:
-    """That every agent's gradient was in the mean of every round."""
+    """Checks that each agent's gradient was in the mean of each round."""
     total = sum(gradient_of(number, case.feature_dim, case.rank) for number in range(case.agents))
     basis = first_basis(case.feature_dim, case.rank)
     for _ in range(line.rounds):
@@ -192,8 +185,8 @@ def _row(
     versions: str = "",
     remark: str = "",
 ) -> Row:
-    named: dict[str, Cell] = {"peer": peer.name, "agents": case.agents, "feature_dim": case.feature_dim}
-    named |= {"rank": case.rank, "versions": versions, "remark": remark, "peer_rounds": rounds}
+    named: dict[str, Cell] = {"peer": peer.name, **case.cells}
+    named |= {"versions": versions, "remark": remark, "peer_rounds": rounds}
     if own_rates is None or peer_rates is None:
         unknown = ("rounds_per_second", "peer_rounds_per_second", "ratio_to_peer", "ratio_low", "ratio_high")
         return named | dict.fromkeys(unknown) | {"blocks": 0}
@@ -201,8 +194,6 @@ def _row(
     return named | {
         "rounds_per_second": float(np.median(own_rates)),
         "peer_rounds_per_second": float(np.median(peer_rates)),
-        "ratio_to_peer": ratio.value,
-        "ratio_low": ratio.low,
-        "ratio_high": ratio.high,
+        **interval_cells("ratio_to_peer", "ratio", ratio),
         "blocks": len(peer_rates),
     }

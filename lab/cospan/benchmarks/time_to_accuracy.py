@@ -1,6 +1,6 @@
 """Seconds of `cospan run` to a value error, over the network and in one process: the same run, bit for bit.
 
-Both are whole commands, so the start of every process counts. The number of rounds that it takes is found first.
+Both are whole commands, so the start of every process counts. The required number of rounds is found first.
 """
 
 import csv
@@ -14,12 +14,12 @@ from pathlib import Path
 
 import numpy as np
 
-from cospan.benchmarks.tools.report import Column, Report, Row
+from cospan.benchmarks.tools.report import Column, Report, Row, interval_cells, interval_columns
 from cospan.client.environment.import_path import python_module
 from cospan.experiments.estimates import median_estimate
 from cospan.wire.errors import CospanError
 
-_PATIENCE_SECONDS = 600.0
+_TIMEOUT_SECONDS = 600.0
 
 NOTES = (
     "seconds: medians of the whole command, from its start to its end, in turns; learning: of its rounds alone.",
@@ -32,21 +32,17 @@ COLUMNS = (
     Column("rounds", "rounds", "d"),
     Column("seconds", "seconds", ".2f"),
     Column("in_process_seconds", "in process", ".2f"),
-    Column("ratio_to_in_process", "ratio", ".2f"),
-    Column("ratio_low", "from", ".2f"),
-    Column("ratio_high", "to", ".2f"),
+    *interval_columns("ratio_to_in_process", "ratio", "ratio", ".2f"),
     Column("learning_seconds", "learning", ".2f"),
     Column("in_process_learning_seconds", "in process", ".2f"),
-    Column("learning_ratio", "ratio", ".2f"),
-    Column("learning_low", "from", ".2f"),
-    Column("learning_high", "to", ".2f"),
+    *interval_columns("learning_ratio", "learning", "ratio", ".2f"),
     Column("turns", "turns", "d"),
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What is reached: a value error of a workload's fleet, within so many rounds."""
+    """The value error that a workload's fleet must reach within `most_rounds` rounds."""
 
     workload: str
     agents: int
@@ -66,7 +62,7 @@ class _Run:
 
 
 def benchmark(target: Target, turns: int, say: Callable[[str], None]) -> Report:
-    """Measures both ways so many times in turns.
+    """Measures both ways `turns` times, in alternating order.
 
     Raises:
         CospanError: a run failed, the value error was not reached, or the two ways differ.
@@ -105,7 +101,7 @@ def _run(target: Target, rounds: int, *, in_process: bool) -> _Run:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=_PATIENCE_SECONDS,
+            timeout=_TIMEOUT_SECONDS,
             check=False,
         )
         seconds = time.perf_counter() - begun
@@ -116,7 +112,7 @@ def _run(target: Target, rounds: int, *, in_process: bool) -> _Run:
         result = json.loads((output / "result.json").read_text(encoding="utf-8"))
     if not rows or not rows[-1]["value_error"]:
         raise CospanError(
-            f"the workload {target.workload!r} has no truth to measure a value error against; choose another"
+            f"the workload {target.workload!r} has no reference solution, so it has no value error; choose another"
         )
     errors = tuple(float(row["value_error"]) for row in rows)
     return _Run(seconds, sum(float(row["seconds"]) for row in rows), errors, result["basis_sha256"])
@@ -135,13 +131,9 @@ def _row(target: Target, rounds: int, runs: list[tuple[_Run, _Run]]) -> Row:
         "rounds": rounds,
         "seconds": float(np.median(seconds[:, 0])),
         "in_process_seconds": float(np.median(seconds[:, 1])),
-        "ratio_to_in_process": ratio.value,
-        "ratio_low": ratio.low,
-        "ratio_high": ratio.high,
+        **interval_cells("ratio_to_in_process", "ratio", ratio),
         "learning_seconds": float(np.median(learning[:, 0])),
         "in_process_learning_seconds": float(np.median(learning[:, 1])),
-        "learning_ratio": of_rounds.value,
-        "learning_low": of_rounds.low,
-        "learning_high": of_rounds.high,
+        **interval_cells("learning_ratio", "learning", of_rounds),
         "turns": len(runs),
     }

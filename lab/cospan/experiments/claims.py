@@ -1,4 +1,4 @@
-"""Claims that stand in a spec file: one error against another, and what their ratio must be."""
+"""Claims of a spec file: bounds on the ratio of two value errors."""
 
 from collections.abc import Sequence
 
@@ -17,13 +17,13 @@ class Claim(BaseModel):
 
     Attributes:
         name: short, for machines.
-        text: a sentence in which {ratio} stands for the ratio and its interval.
-        of: method and setting of the error above the line.
-        against: methods and settings; the smallest of their errors stands below it.
-        at_most: the ratio's bound, or
-        at_least: that; where neither is given nothing is claimed.
-        sign_at_most: bound that runs of any size must keep, or
-        sign_at_least: that.
+        text: a sentence; {ratio} is replaced with the ratio and its interval.
+        of: method and setting of the numerator.
+        against: methods and settings; the smallest of their errors is the denominator.
+        at_most: upper bound of the ratio; without either bound nothing is claimed.
+        at_least: lower bound of the ratio.
+        sign_at_most: upper bound that runs of any size must keep.
+        sign_at_least: lower bound that runs of any size must keep.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -38,7 +38,7 @@ class Claim(BaseModel):
     sign_at_least: float | None = None
 
     def judged(self, points: Sequence[Point]) -> Finding:
-        """The mean over the seeds of the ratio, and whether it is as claimed.
+        """The ratio, averaged over the seeds, and whether it is as claimed.
 
         Raises:
             InvalidValueError: there are no such runs.
@@ -46,7 +46,7 @@ class Claim(BaseModel):
         own = errors_of(points, *self.of)
         others = [errors_of(points, *each) for each in self.against]
         if not len(own) or any(len(other) != len(own) for other in others):
-            raise InvalidValueError(f"claim {self.name!r}: nothing was played for {self.of} or {self.against}")
+            raise InvalidValueError(f"claim {self.name!r}: there are no runs of {self.of} or {self.against}")
         ratio = mean(own / np.min(others, axis=0))
         return Finding(
             self.name,

@@ -1,4 +1,4 @@
-"""What `cospan compare` says of its runs."""
+"""Summaries of the runs of `cospan compare`."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -9,8 +9,8 @@ import numpy as np
 from cospan.core.specification import RunSpecification
 from cospan.core.statistics import known
 from cospan.experiments.estimates import CONFIDENCE, interval
-from cospan.experiments.methods.catalogue import INDEPENDENT, Contender, rivals
-from cospan.experiments.runner import Point, finals
+from cospan.experiments.methods.catalogue import INDEPENDENT, ComparedMethod, default_methods
+from cospan.experiments.runner import Point, finals, method_names
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,21 +25,21 @@ class Summary:
     bytes_per_round: float
 
 
-def contenders(spec: RunSpecification) -> tuple[Contender, ...]:
-    """The joint method as the run has it, and its rivals with the run's decay and gain step."""
+def methods_of_run(spec: RunSpecification) -> tuple[ComparedMethod, ...]:
+    """The joint method with the run's constants, and the baselines with its decay and gain step."""
     constants: Mapping[str, Any] = {
         **{name: value for name, value in asdict(spec.method).items() if name != "steps_per_round"},
         "head_update": spec.method.head_update.value,
     }
-    return tuple(rivals(constants))
+    return tuple(default_methods(constants))
 
 
 def summaries(points: Sequence[Point]) -> list[Summary]:
-    """Every method at the end, best first."""
+    """The final errors of each method, best first."""
     final = finals(points)
     independent = {point.seed: point.value_error for point in final if point.method == INDEPENDENT}
     found = []
-    for name in dict.fromkeys(point.method for point in final):
+    for name in method_names(final):
         own = [point for point in final if point.method == name]
         errors = np.array([point.value_error for point in own])
         low, high = interval(errors)

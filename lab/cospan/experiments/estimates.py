@@ -11,7 +11,7 @@ _RESAMPLES = 2000
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A number from several runs, and its 95 % bootstrap interval; None where there is none."""
+    """A number from several runs, and its 95 % bootstrap interval; None if unknown."""
 
     value: float
     low: float | None = None

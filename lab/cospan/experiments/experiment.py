@@ -1,4 +1,4 @@
-"""An experiment: what is played, what is claimed of it, and how it is drawn."""
+"""An experiment: its plan, its claims and its picture."""
 
 import hashlib
 import importlib
@@ -13,8 +13,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from cospan.core.learning.baselines import INDEPENDENT_STEPS
 from cospan.experiments.estimates import Estimate
-from cospan.experiments.methods.catalogue import Contender
-from cospan.experiments.runner import Playable, Played, Task
+from cospan.experiments.methods.catalogue import ComparedMethod
+from cospan.experiments.runner import Point, RunnableTask, Task
 from cospan.wire.errors import InvalidValueError
 
 if TYPE_CHECKING:
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 _FOLDER = files("cospan.experiments") / "specs"
 
 
-class ContenderEntry(BaseModel):
-    """One `[[contenders]]` of a spec file; see `cospan.experiments.methods.catalogue.Contender`."""
+class MethodEntry(BaseModel):
+    """One `[[methods]]` of a spec file; see `cospan.experiments.methods.catalogue.ComparedMethod`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -36,20 +36,20 @@ class ContenderEntry(BaseModel):
 
 
 class Plan(BaseModel):
-    """A spec file: everything that an experiment's numbers depend on, beside the code.
+    """A spec file: everything but the code that an experiment's numbers depend on.
 
     Attributes:
         title: of the page and the picture.
-        workload: that is played; of some experiments the name of a family.
+        workload: its name; for some experiments the name of a family of workloads.
         agents: n.
         rounds: of L steps each.
         steps_per_round: L; None for the workload's.
         rank: r; None for the workload's.
         seeds: of the runs.
-        settings: what is varied.
-        contenders: what plays; empty where the experiment makes its own.
-        options: whatever else the experiment wants to be told.
-        tiny: values for a run of some seconds that only shows the sign of the effect.
+        settings: values of what is varied.
+        methods: compared methods; empty if the experiment makes its own.
+        options: further constants of the experiment.
+        tiny: values for a run of some seconds that shows only the sign of the effect.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -62,7 +62,7 @@ class Plan(BaseModel):
     steps_per_round: int | None = None
     rank: int | None = None
     settings: list[Any] = []
-    contenders: list[ContenderEntry] = []
+    methods: list[MethodEntry] = []
     options: dict[str, Any] = {}
     tiny: dict[str, Any] = {}
 
@@ -73,20 +73,20 @@ class Plan(BaseModel):
 
     @property
     def fingerprint(self) -> str:
-        """Twelve digits that are equal exactly for equal plans, whatever their tiny runs are."""
+        """First 12 hex digits of the SHA-256 of the plan without `tiny`."""
         return hashlib.sha256(self.model_dump_json(exclude={"tiny"}).encode()).hexdigest()[:12]
 
-    def played_by(self) -> tuple[Contender, ...]:
-        """The contenders of the file."""
+    def compared_methods(self) -> tuple[ComparedMethod, ...]:
+        """The methods of the file."""
         return tuple(
-            Contender(each.name, each.kind, each.preset, each.method, each.steps) for each in self.contenders
+            ComparedMethod(each.name, each.kind, each.preset, each.method, each.steps) for each in self.methods
         )
 
     def task(self, seed: int, **changes: Any) -> Task:
         """One run with the plan's sizes."""
         values: dict[str, Any] = {
             "workload": self.workload,
-            "contenders": self.played_by(),
+            "methods": self.compared_methods(),
             "agents": self.agents,
             "rounds": self.rounds,
             "rank": self.rank,
@@ -97,15 +97,14 @@ class Plan(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that an experiment found.
+    """A finding of an experiment.
 
     Attributes:
         name: short, for machines.
-        text: a sentence with the number in it.
-        value: the number, with its interval.
-        holds: whether what is claimed holds; None where nothing is.
-        sign: whether the effect has the sign that is claimed, which runs of any size must show; None where there
-            is no claim.
+        text: a sentence that contains the number.
+        value: the number and its interval.
+        holds: whether the claim holds; None without a claim.
+        sign: whether the effect has the claimed sign, which runs of any size must show; None without a claim.
     """
 
     name: str
@@ -126,7 +125,7 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What an experiment gives."""
+    """Findings and tables of an experiment."""
 
     findings: tuple[Finding, ...]
     tables: tuple[Table, ...] = field(default=())
@@ -135,16 +134,16 @@ class Outcome:
 class Experiment(Protocol):
     """A module of `cospan.experiments.kinds`."""
 
-    def tasks(self, plan: Plan) -> Sequence[Playable]:
-        """What is to be played."""
+    def tasks(self, plan: Plan) -> Sequence[RunnableTask]:
+        """The runs, in the order of their results."""
         ...
 
-    def outcome(self, plan: Plan, played: Sequence[Played]) -> Outcome:
-        """What came of it."""
+    def outcome(self, plan: Plan, points: Sequence[Point]) -> Outcome:
+        """Judges the points of all runs."""
         ...
 
-    def draw(self, figure: "Figure", plan: Plan, played: Sequence[Played]) -> None:
-        """Its picture."""
+    def draw(self, figure: "Figure", plan: Plan, points: Sequence[Point]) -> None:
+        """Draws the points of all runs into a figure."""
         ...
 
 
@@ -165,7 +164,7 @@ MODULES: Mapping[str, str] = MappingProxyType(
         "microgrids": "fleet",
     }
 )
-"""The known experiments, and the module of each."""
+"""The module of each experiment."""
 
 
 def load(name: str) -> tuple[Plan, Experiment]:

@@ -1,4 +1,4 @@
-"""A site that joins when the fleet has learnt its basis: r + 1 numbers are left to learn from its first days."""
+"""A site that joins after the fleet has learnt its basis: it has r + 1 numbers left to learn."""
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
@@ -11,20 +11,25 @@ from cospan.client.agent import default_agent_id
 from cospan.client.environment.rollout import Chain
 from cospan.client.environment.workload_loader import load_workload, make_site
 from cospan.client.workload import Workload
-from cospan.core.learning.blocked_td import discounted_sums
 from cospan.core.learning.learner import Trajectory
 from cospan.core.learning.least_squares import TransitionSums
 from cospan.core.linalg.subspace import random_basis
-from cospan.experiments.methods.catalogue import INDEPENDENT, JOINT, LSTD, Contender
-from cospan.experiments.methods.compared_methods import FleetMethod, IndependentFleet, JointFleet, LstdFleet
-from cospan.experiments.runner import Played, Point, references_of
+from cospan.experiments.methods.catalogue import INDEPENDENT, JOINT, LSTD, ComparedMethod
+from cospan.experiments.methods.compared_methods import (
+    FleetMethod,
+    IndependentFleet,
+    JointFleet,
+    LstdFleet,
+    updated_sums,
+)
+from cospan.experiments.runner import Point, TaskResult, references_of
 
 NEW_SITE = "new site"
 PLAIN = "joint, without the fleet's heads"
 TD_STEPS = (0.3, 1.0, 3.0, 10.0, 30.0)
 LSTD_DECAYS = (0.0, 0.5, 0.7)
 LSTD_PRIORS = (3.0, 10.0, 30.0)
-"""Constants that the newcomers' rivals are run with; the best of all stands against the joint method."""
+"""Constants that the newcomers' baselines; the best of all is compared with the joint method."""
 TRACE_DECAY = 0.7
 """λ of a newcomer: with few data a longer trace pays."""
 
@@ -35,9 +40,9 @@ class Newcomers:
 
     Attributes:
         basis: B of the fleet, shape (d, r).
-        second_moment: W̄ of the fleet's heads, rewards scaled, that tells where heads are to be expected; the
-            coordinator of a run that preconditions has it. None to know nothing of it.
-        agents: the sums of each, in the features.
+        second_moment: W̄ of the fleet's heads with rewards scaled, the prior of a head; the coordinator of a
+            preconditioned run has it. None for no prior.
+        agents: the transition sums of each, in the features.
     """
 
     basis: Float[np.ndarray, "d r"]
@@ -46,25 +51,14 @@ class Newcomers:
 
     @classmethod
     def initial(cls, fleet: JointFleet, agents: int, *, with_prior: bool = True) -> "Newcomers":
-        """Of n agents that have seen nothing."""
+        """Of n agents without data."""
         scaled = np.stack([state.head / max(state.rewards.variance, 1e-300) ** 0.5 for state in fleet.states])
         moment = scaled.T @ scaled / len(scaled) if with_prior else None
         return cls(fleet.basis, moment, (TransitionSums.of_features(len(fleet.basis)),) * agents)
 
     def learning_from(self, trajectories: Sequence[Trajectory]) -> "Newcomers":
         """One round."""
-        return replace(
-            self,
-            agents=tuple(
-                agent.updated(
-                    trajectory.features,
-                    discounted_sums(trajectory.features[:-1], TRACE_DECAY),
-                    trajectory.rewards,
-                    forgetting=0.0,
-                )
-                for agent, trajectory in zip(self.agents, trajectories, strict=True)
-            ),
-        )
+        return replace(self, agents=updated_sums(self.agents, trajectories, TRACE_DECAY))
 
     @property
     def weights(self) -> Float[np.ndarray, "1 n d"]:
@@ -74,20 +68,20 @@ class Newcomers:
 
     @property
     def numbers_sent(self) -> int:
-        """Nothing is sent."""
+        """0: a frozen basis needs no upload."""
         return 0
 
 
 @dataclass(frozen=True, slots=True)
 class NewSiteTask:
-    """Learns the basis on some sites, freezes it, and lets others begin with it.
+    """Learns the basis on some sites, freezes it, and starts other sites with it.
 
     Attributes:
         seed: of the first basis, and of every site.
         workload: its name.
-        fleet: sites that the basis is learnt on.
-        newcomers: sites that were not there.
-        rounds: for which the fleet learns.
+        fleet: indices of the sites that learn the basis.
+        newcomers: indices of the new sites.
+        rounds: of the fleet.
         horizons: rounds after which the newcomers' errors are measured.
         joint: the method of the fleet.
         rank: r; None for the workload's.
@@ -100,7 +94,7 @@ class NewSiteTask:
     newcomers: tuple[int, ...]
     rounds: int
     horizons: tuple[int, ...]
-    joint: Contender
+    joint: ComparedMethod
     rank: int | None = None
     setting: str = NEW_SITE
 
@@ -109,8 +103,8 @@ class NewSiteTask:
         """Of the fleet."""
         return len(self.fleet)
 
-    def play(self, on_round: Callable[[int], None] = lambda _: None) -> Played:
-        """Plays it in this process: points for every newcomer."""
+    def run(self, on_round: Callable[[int], None] = lambda _: None) -> TaskResult:
+        """Runs in this process; there are points for each newcomer."""
         workload = load_workload(self.workload)
         chains = self._chains(workload, self.fleet)
         dim = make_site(workload, self.fleet[0], self.seed).features.dim
@@ -120,7 +114,7 @@ class NewSiteTask:
         for number in range(1, self.rounds + 1):
             fleet = fleet.learning_from(_advanced(chains, workload))
             on_round(number)
-        return Played(self, tuple(self._begun(workload, fleet)))
+        return TaskResult(self, tuple(self._first_rounds(workload, fleet)))
 
     def _chains(self, workload: Workload, indices: Sequence[int]) -> list[Chain]:
         return [
@@ -128,8 +122,7 @@ class NewSiteTask:
             for index in indices
         ]
 
-    def _begun(self, workload: Workload, fleet: JointFleet) -> Iterator[Point]:
-        """The newcomers' first rounds."""
+    def _first_rounds(self, workload: Workload, fleet: JointFleet) -> Iterator[Point]:
         count, dim, constants = len(self.newcomers), len(fleet.basis), fleet.method
         fleets: dict[str, FleetMethod] = {
             JOINT: Newcomers.initial(fleet, count),
@@ -143,10 +136,8 @@ class NewSiteTask:
             fleets[f"{LSTD}, λ = {decay:g}, ridge {prior:g}"] = LstdFleet.initial(
                 dim, count, trace_decay=decay, prior_steps=prior
             )
-        references = references_of(
-            [make_site(workload, index, self.seed) for index in self.newcomers], workload.name
-        )
         chains = self._chains(workload, self.newcomers)
+        references = references_of([make_site(workload, k, self.seed) for k in self.newcomers], workload.name)
         for number in range(1, max(self.horizons) + 1):
             trajectories = _advanced(chains, workload)
             for name, before in fleets.items():

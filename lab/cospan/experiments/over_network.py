@@ -1,4 +1,4 @@
-"""The same runs over gRPC: that a study in one process shows what the networked system does."""
+"""Repeats in-process runs over gRPC and checks that they end with the same bits."""
 
 import json
 import subprocess
@@ -8,23 +8,22 @@ from pathlib import Path
 
 from cospan.client.environment.import_path import python_module
 from cospan.experiments.experiment import Plan
-from cospan.experiments.runner import Played, Task
+from cospan.experiments.runner import Task, TaskResult
 from cospan.wire.errors import CospanError
 
 _JOINT = "joint"
 
 
-def networked_notes(plan: Plan, played: Sequence[Played], say: Callable[[str], None]) -> tuple[str, ...]:
-    """Repeats, with `cospan run`, the runs that the plan names, and compares the last bases bit by bit.
+def networked_notes(plan: Plan, results: Sequence[TaskResult], say: Callable[[str], None]) -> tuple[str, ...]:
+    """Repeats the runs that the plan names with `cospan run` and compares the last bases bit by bit.
 
-    `options.networked_agents` says up to how many agents, `options.networked_seeds` with how many seeds; without
-    them nothing is repeated.
+    `options.networked_agents` (0) is the largest number of agents, `options.networked_seeds` (1) of seeds.
 
     Raises:
         CospanError: a run failed, or a basis differs.
     """
     most, seeds = plan.options.get("networked_agents", 0), plan.options.get("networked_seeds", 1)
-    chosen = [each for each in played if each.task.agents <= most and each.task.seed in plan.seeds[:seeds]]
+    chosen = [each for each in results if each.task.agents <= most and each.task.seed in plan.seeds[:seeds]]
     for number, each in enumerate(chosen, start=1):
         task = each.task
         assert isinstance(task, Task)
@@ -44,8 +43,8 @@ def networked_notes(plan: Plan, played: Sequence[Played], say: Callable[[str], N
 
 
 def _over_grpc(task: Task) -> str:
-    """The basis' digest of the joint contender's run by `cospan run`."""
-    (joint,) = (each for each in task.contenders if each.name == _JOINT)
+    """SHA-256 of the last basis of the joint method in `cospan run`."""
+    (joint,) = (each for each in task.methods if each.name == _JOINT)
     constants = {f"--{name.replace('_', '-')}": str(value).lower() for name, value in joint.method.items()}
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder) / "run"

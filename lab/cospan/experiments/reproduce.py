@@ -1,4 +1,4 @@
-"""Plays an experiment, judges it, and writes it down: `results.csv`, `results.json`, `figures.md`, pictures."""
+"""Runs and judges an experiment, and writes `results.csv`, `results.json`, `figures.md` and pictures."""
 
 import json
 import re
@@ -11,7 +11,7 @@ from typing import Any
 from cospan.core.statistics import known
 from cospan.experiments.experiment import Experiment, Outcome, Plan, Table
 from cospan.experiments.plots.axes import import_matplotlib, save
-from cospan.experiments.runner import Played, play_all, points_csv
+from cospan.experiments.runner import Point, TaskResult, points_csv, points_of, run_all
 from cospan.wire.errors import RunFileError
 
 FORMAT = "cospan-experiment-1"
@@ -20,33 +20,38 @@ BEGIN, END = "<!-- figures: begin -->", "<!-- figures: end -->"
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Reproduction:
-    """An experiment that has been played.
+    """A finished experiment.
 
     Attributes:
         name: of the experiment.
         plan: its spec file, or the tiny version of it.
-        played: its runs.
-        outcome: what they show.
-        minutes: it took.
-        notes: what was checked beside it, a sentence each.
+        results: of its runs.
+        outcome: findings and tables.
+        minutes: wall time.
+        notes: further checks, one sentence each.
     """
 
     name: str
     plan: Plan
-    played: Sequence[Played]
+    results: Sequence[TaskResult]
     outcome: Outcome
     minutes: float
     notes: tuple[str, ...] = ()
+
+    @property
+    def points(self) -> list[Point]:
+        """Of all runs."""
+        return points_of(self.results)
 
 
 def reproduce(
     name: str, plan: Plan, experiment: Experiment, processes: int, say: Callable[[str], None]
 ) -> Reproduction:
-    """Plays and judges."""
+    """Runs the tasks in up to `processes` processes and judges the results."""
     start = time.monotonic()
-    played = play_all(experiment.tasks(plan), processes, say)
-    outcome = experiment.outcome(plan, played)
-    return Reproduction(name, plan, played, outcome, (time.monotonic() - start) / 60.0)
+    results = run_all(experiment.tasks(plan), processes, say)
+    outcome = experiment.outcome(plan, points_of(results))
+    return Reproduction(name, plan, results, outcome, (time.monotonic() - start) / 60.0)
 
 
 def document(found: Reproduction) -> dict[str, Any]:
@@ -74,9 +79,8 @@ def document(found: Reproduction) -> dict[str, Any]:
 
 
 def write(found: Reproduction, folder: Path, experiment: Experiment) -> None:
-    """Writes the files of a reproduction into a folder that is there."""
-    points = [point for played in found.played for point in played.points]
-    (folder / "results.csv").write_text(points_csv(points), encoding="utf-8")
+    """Writes the files of a reproduction into an existing folder."""
+    (folder / "results.csv").write_text(points_csv(found.points), encoding="utf-8")
     text = json.dumps(document(found), indent=2, ensure_ascii=False, allow_nan=False)
     (folder / "results.json").write_text(f"{text}\n", encoding="utf-8")
     (folder / "figures.md").write_text("\n".join(figures(found)) + "\n", encoding="utf-8")
@@ -85,21 +89,20 @@ def write(found: Reproduction, folder: Path, experiment: Experiment) -> None:
 
 
 def picture(found: Reproduction, experiment: Experiment, path: Path) -> None:
-    """Draws it, in the format of the path's suffix."""
+    """Draws the experiment in the format of the path's suffix."""
     import_matplotlib()
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
-    # So that the same numbers give the same file.
-    with rc_context({"svg.hashsalt": found.name}):
+    with rc_context({"svg.hashsalt": found.name}):  # the same numbers give the same file
         figure = Figure(figsize=(11.0, 4.4), dpi=130, layout="constrained")
-        experiment.draw(figure, found.plan, found.played)
+        experiment.draw(figure, found.plan, found.points)
         figure.suptitle(found.plan.title, fontsize=10, color="0.35")
         save(figure, path)
 
 
 def figures(found: Reproduction) -> list[str]:
-    """What stands between `BEGIN` and `END` of the experiment's page: findings and tables, in Markdown."""
+    """The lines from `BEGIN` to `END` of the experiment's page: findings and tables in Markdown."""
     lines = [BEGIN, f"<!-- plan {found.plan.fingerprint}; written by `cospan reproduce {found.name}` -->", ""]
     for finding in found.outcome.findings:
         mark = {True: "holds: ", False: "**does not hold**: ", None: ""}[finding.holds]
@@ -108,12 +111,9 @@ def figures(found: Reproduction) -> list[str]:
     for table in found.outcome.tables:
         lines += ["", *([f"{table.title}:", ""] if table.title else []), *_markdown(table)]
     seeds = f"{len(found.plan.seeds)} seeds" if len(found.plan.seeds) > 1 else "one seed"
-    lines += ["", f"Means over {seeds}, 95 % bootstrap intervals; {_minutes(found.minutes)} on two cores.", "", END]
+    took = "less than a minute" if found.minutes < 1.0 else f"{found.minutes:.0f} min"
+    lines += ["", f"Means over {seeds}, 95 % bootstrap intervals; {took} on two cores.", "", END]
     return lines
-
-
-def _minutes(minutes: float) -> str:
-    return "less than a minute" if minutes < 1.0 else f"{minutes:.0f} min"
 
 
 def _markdown(table: Table) -> list[str]:
@@ -141,7 +141,7 @@ def read_page(folder: Path, name: str) -> str:
 
 
 def update_page(found: Reproduction, experiment: Experiment, folder: Path) -> None:
-    """Puts the figures into `<folder>/<name>.md` and the picture beside it; the page's words stay as they are.
+    """Replaces the figures in `<folder>/<name>.md` and the picture `<folder>/<name>.svg`.
 
     Raises:
         RunFileError: there is no such page, or it has no place for figures.

@@ -1,7 +1,7 @@
-"""Several methods over the same transitions: what each reaches, when, and what it sends for it.
+"""Runs several methods on the same transitions and records the errors and the traffic of each.
 
-One process plays the chains of all agents and lets every method learn from them, so differences are the methods'.
-The joint method is the one that runs over gRPC, bit for bit.
+One process simulates all agents and every method learns from the same chains, so differences are the methods'.
+The joint method is that of the networked system, bit for bit.
 """
 
 import contextlib
@@ -33,7 +33,7 @@ from cospan.core.exact_solutions import ReferenceSolution
 from cospan.core.linalg.subspace import principal_angle_sine, random_basis, tangent_projection
 from cospan.core.specification import basis_digest
 from cospan.experiments.methods.attacks import Attack
-from cospan.experiments.methods.catalogue import Contender, Stage
+from cospan.experiments.methods.catalogue import ComparedMethod, Stage
 from cospan.experiments.methods.compared_methods import FleetMethod
 from cospan.wire.errors import InvalidValueError
 
@@ -45,22 +45,22 @@ _SAY_SECONDS = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """What one method has reached in one run after so many rounds.
+    """The state of one method in one run after a number of rounds.
 
     Attributes:
-        setting: of the experiment; empty where there is only one.
+        setting: of the experiment; empty if there is only one.
         method: its name.
         seed: of the run.
         agent: index, or `WHOLE_FLEET`.
         rounds: that have closed.
         steps: environment steps of one agent.
         sent: bytes that one agent has sent and received.
-        value_error: relative value error, with the variant that is best at the end; of the fleet the median over
-            its agents.
-        subspace_error: sine of the largest angle to B*; None where there is no basis or no B*.
-        subspace_squared: ‖m‖²_F, the sum of the squared sines of all angles to B*, its mean over the rounds since
-            the point before; None as above.
-        probed_value: V̂ of the probed state, for an agent where there is one.
+        value_error: relative value error of the variant that is best at the end; the median over the agents for the
+            fleet.
+        subspace_error: sine of the largest angle to B*; None without a basis or without B*.
+        subspace_squared: ‖m‖²_F, the sum of the squared sines of all angles to B*, averaged over the rounds since
+            the previous point; None as above.
+        probed_value: V̂ of the probed state of an agent.
     """
 
     setting: str
@@ -85,24 +85,24 @@ class Task:
 
     Attributes:
         seed: of the first basis, and of every site.
-        workload: its name, or what makes it (a function that other processes can find).
-        contenders: what plays.
+        workload: its name, or a picklable function that makes it.
+        methods: that are compared.
         agents: n.
         rounds: of L steps.
         setting: of the experiment.
         rank: r; None for the workload's.
         steps_per_round: L; None for the workload's.
-        counted: the agents whose errors count; all where None.
-        each_agent: whether there are points for every agent, too.
-        probe: makes, of an agent's index, the vector whose product with its weights is followed; None for none.
-        stops: how often errors are measured, at most.
-        also_at: rounds after which they are measured as well.
+        counted: the agents whose errors count; None for all.
+        each_agent: whether there are also points for each agent.
+        probe: from an agent's index to the vector whose product with the weights is recorded; None for none.
+        stops: largest number of rounds after which errors are measured.
+        also_at: further rounds after which errors are measured.
         attack: see `cospan.experiments.methods.catalogue.Stage`.
     """
 
     seed: int
     workload: str | Callable[[], Workload]
-    contenders: tuple[Contender, ...]
+    methods: tuple[ComparedMethod, ...]
     agents: int
     rounds: int
     setting: str = ""
@@ -115,13 +115,13 @@ class Task:
     also_at: tuple[int, ...] = ()
     attack: Attack | None = None
 
-    def play(self, on_round: Callable[[int], None] = lambda _: None) -> "Played":
-        """Plays it in this process; see `play`."""
-        return play(self, on_round)
+    def run(self, on_round: Callable[[int], None] = lambda _: None) -> "TaskResult":
+        """Runs the task in this process; see `run_task`."""
+        return run_task(self, on_round)
 
 
-class Playable(Protocol):
-    """What a process can be given to do: a `Task`, or something else that gives points."""
+class RunnableTask(Protocol):
+    """A unit of work for a process: a `Task`, or another source of points."""
 
     @property
     def seed(self) -> int:
@@ -143,23 +143,23 @@ class Playable(Protocol):
         """Of L steps."""
         ...
 
-    def play(self, on_round: Callable[[int], None] = ...) -> "Played":
-        """Does it."""
+    def run(self, on_round: Callable[[int], None] = ...) -> "TaskResult":
+        """Runs in this process."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
-class Played:
-    """What came of a task: its points, and the SHA-256 of each last basis, by method."""
+class TaskResult:
+    """The points of a task, and the SHA-256 of each method's last basis."""
 
-    task: Playable
+    task: RunnableTask
     points: tuple[Point, ...]
     basis_sha256: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(eq=False, slots=True)
-class _Course:
-    """One contender on its way."""
+class _MethodProgress:
+    """The fleets of one method, one per variant, and what was measured of them."""
 
     variants: list[FleetMethod]
     sent: int = 0
@@ -169,11 +169,11 @@ class _Course:
     )
 
 
-def play(task: Task, on_round: Callable[[int], None] = lambda _: None) -> Played:
-    """Plays one task in this process.
+def run_task(task: Task, on_round: Callable[[int], None] = lambda _: None) -> TaskResult:
+    """Runs one task in this process.
 
     Raises:
-        InvalidValueError: the truth of a site is unknown, so nothing can be compared with it.
+        InvalidValueError: a site has no reference solution.
         WorkloadBehaviourError: the workload broke its contract.
     """
     workload = load_workload(task.workload) if isinstance(task.workload, str) else task.workload()
@@ -182,44 +182,44 @@ def play(task: Task, on_round: Callable[[int], None] = lambda _: None) -> Played
         for index in range(task.agents):
             sites.append(make_site(workload, index, task.seed))
             owned.callback(close_site, sites[-1])
-        return _played(task, workload, sites, on_round)
+        return _run_on(task, workload, sites, on_round)
 
 
-def _played(task: Task, workload: Workload, sites: Sequence[Site], on_round: Callable[[int], None]) -> Played:
+def _run_on(task: Task, workload: Workload, sites: Sequence[Site], on_round: Callable[[int], None]) -> TaskResult:
     references = references_of(sites, workload.name)
     stage = _stage(task, workload, sites[0].features.dim)
     chains = [
         Chain(site, name=default_agent_id(index), index=index, seed=task.seed) for index, site in enumerate(sites)
     ]
     probes = None if task.probe is None else np.stack([task.probe(index) for index in range(task.agents)])
-    courses = {each.name: _Course(fleets) for each in task.contenders if (fleets := each.fleets(stage))}
+    all_progress = {each.name: _MethodProgress(fleets) for each in task.methods if (fleets := each.fleets(stage))}
     stops = checkpoints(task.rounds, task.stops) | set(task.also_at)
     for number in range(1, task.rounds + 1):
         trajectories = [chain.advance(stage.steps_per_round) for chain in chains]
-        for course in courses.values():
-            _advance(course, trajectories, stage)
+        for progress in all_progress.values():
+            _learn(progress, trajectories, stage)
             if number in stops:
-                _stop(course, number, references, probes, stage)
+                _measure(progress, number, references, probes, stage)
         on_round(number)
-    points = [point for name, course in courses.items() for point in _points(name, course, task, stage)]
+    points = [point for name, progress in all_progress.items() for point in _points(name, progress, task, stage)]
     digests = {
         name: basis_digest(basis)
-        for name, course in courses.items()
-        if len(course.variants) == 1 and (basis := course.variants[0].basis) is not None
+        for name, progress in all_progress.items()
+        if len(progress.variants) == 1 and (basis := progress.variants[0].basis) is not None
     }
-    return Played(task, tuple(points), digests)
+    return TaskResult(task, tuple(points), digests)
 
 
 def references_of(sites: Sequence[Site], name: str) -> list[ReferenceSolution]:
-    """What is true of each site.
+    """The reference solution of each site.
 
     Raises:
-        InvalidValueError: it is unknown of one of them.
+        InvalidValueError: a site has none.
     """
     references = [site.reference for site in sites if site.reference is not None]
     if len(references) < len(sites):
         raise InvalidValueError(
-            f"workload {name!r} knows no true values of its sites, so nothing can be compared; "
+            f"the sites of workload {name!r} have no reference solution, so errors cannot be measured; "
             "give its sites a reference"
         )
     return references
@@ -239,44 +239,46 @@ def _stage(task: Task, workload: Workload, feature_dim: int) -> Stage:
     )
 
 
-@np.errstate(over="ignore", invalid="ignore")  # a step that is too large may diverge: that is found
-def _advance(course: _Course, trajectories: Sequence[object], stage: Stage) -> None:
-    course.variants = [variant.learning_from(trajectories) for variant in course.variants]  # type: ignore[arg-type]
-    course.sent += _BYTES * course.variants[0].numbers_sent
-    basis = course.variants[0].basis
+@np.errstate(over="ignore", invalid="ignore")  # a step that is too large may diverge
+def _learn(progress: _MethodProgress, trajectories: Sequence[object], stage: Stage) -> None:
+    progress.variants = [variant.learning_from(trajectories) for variant in progress.variants]  # type: ignore[arg-type]
+    progress.sent += _BYTES * progress.variants[0].numbers_sent
+    basis = progress.variants[0].basis
     if basis is not None and stage.true_basis is not None:
-        course.squares.append(float(np.sum(tangent_projection(basis, stage.true_basis) ** 2)))
+        progress.squares.append(float(np.sum(tangent_projection(basis, stage.true_basis) ** 2)))
 
 
-def _stop(
-    course: _Course,
+def _measure(
+    progress: _MethodProgress,
     number: int,
     references: Sequence[ReferenceSolution],
     probes: Float[np.ndarray, "n d"] | None,
     stage: Stage,
 ) -> None:
-    weights = np.concatenate([variant.weights for variant in course.variants])
+    weights = np.concatenate([variant.weights for variant in progress.variants])
     with np.errstate(over="ignore", invalid="ignore"):
         errors = np.stack([reference.value_errors(weights[:, k]) for k, reference in enumerate(references)])
         probed = None if probes is None else np.einsum("mnd,nd->nm", weights, probes)
     angle = None
-    basis = course.variants[0].basis
-    if course.squares and stage.true_basis is not None and basis is not None:
+    basis = progress.variants[0].basis
+    if progress.squares and stage.true_basis is not None and basis is not None:
         angle = principal_angle_sine(basis, stage.true_basis) if np.isfinite(basis).all() else math.nan
-    square = float(np.mean(course.squares)) if course.squares else None
-    course.squares.clear()
-    course.stops.append((number, course.sent, np.where(np.isfinite(errors), errors, np.inf), probed, angle, square))
+    square = float(np.mean(progress.squares)) if progress.squares else None
+    progress.squares.clear()
+    progress.stops.append(
+        (number, progress.sent, np.where(np.isfinite(errors), errors, np.inf), probed, angle, square)
+    )
 
 
 def checkpoints(rounds: int, most: int = _POINTS) -> frozenset[int]:
-    """The rounds after which errors are measured: closer together at the beginning, and the last."""
+    """Rounds after which errors are measured, spaced geometrically; includes the last."""
     return frozenset(np.unique(np.geomspace(1.0, rounds, most).round().astype(int)).tolist())
 
 
-def _points(name: str, course: _Course, task: Task, stage: Stage) -> Iterator[Point]:
+def _points(name: str, progress: _MethodProgress, task: Task, stage: Stage) -> Iterator[Point]:
     counted = list(range(task.agents) if task.counted is None else task.counted)
-    best = int(np.argmin(np.median(course.stops[-1][2][counted], axis=0)))
-    for rounds, sent, errors, probed, angle, square in course.stops:
+    best = int(np.argmin(np.median(progress.stops[-1][2][counted], axis=0)))
+    for rounds, sent, errors, probed, angle, square in progress.stops:
         fleet = Point(
             setting=task.setting,
             method=name,
@@ -296,40 +298,42 @@ def _points(name: str, course: _Course, task: Task, stage: Stage) -> Iterator[Po
                 yield replace(fleet, agent=agent, value_error=float(errors[agent, best]), probed_value=value)
 
 
-def play_all(tasks: Sequence[Playable], processes: int, say: Callable[[str], None]) -> list[Played]:
-    """Plays tasks in several processes; what they give is in the order of the tasks.
+def run_all(tasks: Sequence[RunnableTask], processes: int, say: Callable[[str], None]) -> list[TaskResult]:
+    """Runs tasks in several processes; the results are in the order of the tasks.
 
     Args:
-        tasks: what is to be played.
-        processes: how many at once; 1 plays in this one.
-        say: is told, now and then, how far it has come.
+        tasks: to run.
+        processes: at once; 1 runs the tasks in this process.
+        say: takes lines of progress.
     """
     if processes == 1 or len(tasks) == 1:
-        return [_said(task.play(_rounds(task, say)), i, len(tasks), say) for i, task in enumerate(tasks, start=1)]
-    done: list[Played | None] = [None] * len(tasks)
+        return [
+            _reported(task.run(_rounds(task, say)), i, len(tasks), say) for i, task in enumerate(tasks, start=1)
+        ]
+    done: list[TaskResult | None] = [None] * len(tasks)
     at_once = min(processes, len(tasks))
     with spawning_safely(), ProcessPoolExecutor(at_once, get_context("spawn"), _begin) as pool:
         # The longest first, so that no process ends up with it alone.
         order = sorted(range(len(tasks)), key=lambda index: -tasks[index].agents * tasks[index].rounds)
-        running: dict[Future[Played], int] = {pool.submit(_play, tasks[index]): index for index in order}
+        running: dict[Future[TaskResult], int] = {pool.submit(_run, tasks[index]): index for index in order}
         try:
             while running:
                 finished, _ = wait(running, return_when=FIRST_COMPLETED)
                 for future in finished:
                     index = running.pop(future)
                     count = len(tasks) - len(running)
-                    done[index] = _said(future.result(), count, len(tasks), say)
+                    done[index] = _reported(future.result(), count, len(tasks), say)
         except BaseException:
-            # A run may take minutes, and nobody waits for it any more. (After `shutdown` the pool forgets its own.)
+            # Running tasks may take minutes. (After `shutdown` the pool no longer has the processes.)
             for process in list(pool._processes.values()):
                 process.terminate()
                 process.join()
             raise
-    return [played for played in done if played is not None]
+    return [result for result in done if result is not None]
 
 
-def _rounds(task: Playable, say: Callable[[str], None]) -> Callable[[int], None]:
-    """Says now and then how far a run has come."""
+def _rounds(task: RunnableTask, say: Callable[[str], None]) -> Callable[[int], None]:
+    """Reports the progress of a run every few seconds."""
     due = time.monotonic() + _SAY_SECONDS
 
     def on_round(number: int) -> None:
@@ -341,12 +345,12 @@ def _rounds(task: Playable, say: Callable[[str], None]) -> Callable[[int], None]
     return on_round
 
 
-def _play(task: Playable) -> Played:
-    return task.play()
+def _run(task: RunnableTask) -> TaskResult:
+    return task.run()
 
 
 def _begin() -> None:
-    """In a new process: one BLAS thread; Ctrl-C is the parent's affair; and without a parent there is no work."""
+    """Sets up a new process: one BLAS thread, Ctrl-C left to the parent, exit with the parent."""
     spawned()
     threadpool_limits(limits=1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -360,20 +364,25 @@ def _end_with(parent: BaseProcess) -> None:
     os._exit(1)
 
 
-def _said(played: Played, number: int, total: int, say: Callable[[str], None]) -> Played:
-    task = played.task
+def _reported(result: TaskResult, number: int, total: int, say: Callable[[str], None]) -> TaskResult:
+    task = result.task
     setting = f", {task.setting}" if task.setting else ""
     say(f"{number} of {total} runs: seed {task.seed}{setting}")
-    return played
+    return result
 
 
 def cores() -> int:
-    """How many processes may compute at once."""
+    """CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def points_of(results: Iterable[TaskResult]) -> list[Point]:
+    """The points of all results, in order."""
+    return [point for result in results for point in result.points]
+
+
 def points_csv(points: Iterable[Point]) -> str:
-    """One line a point, with a header."""
+    """CSV with a header and one line per point."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
@@ -392,7 +401,12 @@ def finals(points: Iterable[Point]) -> list[Point]:
     return list(last.values())
 
 
+def method_names(points: Iterable[Point]) -> list[str]:
+    """The methods of the points, in the order of their first."""
+    return list(dict.fromkeys(point.method for point in points))
+
+
 def errors_of(points: Iterable[Point], method: str, setting: str = "") -> Float[np.ndarray, " seeds"]:
-    """The value errors at the end, in the order of the seeds."""
+    """The final value errors, in the order of the seeds."""
     found = {p.seed: p.value_error for p in finals(points) if p.method == method and p.setting == setting}
     return np.array([found[seed] for seed in sorted(found)])

@@ -61,14 +61,14 @@ class Fleet:
 
         Args:
             workload: a workload, or its name as on the command line.
-            agents: how many; all sites where the workload has a number of them and none is said, else 8.
-            rounds: how many; 0 where `step` alone says.
+            agents: number of agents; by default all sites of the workload, or 8 if it has no number of sites.
+            rounds: number of rounds; 0 for no end, with `step`.
             seed: of the run.
-            preset: the method's constants to begin with: paper, practical or compact.
-            groups: how many groups the agents learn in; much quicker with hundreds of them. Each sees what it would
-                see alone, and learns the same up to rounding. None for each by itself.
-            baseline: whether independent TD learns beside each agent; where left out, unless there are groups.
-            constants: single constants of the method and of the run; see `cospan.client.specify`.
+            preset: of the method's constants: paper, practical or compact.
+            groups: number of groups of agents, which are much faster for hundreds of agents; an agent sees the same
+                data and learns the same up to rounding. None for single agents.
+            baseline: whether independent TD learns beside each agent; by default unless there are groups.
+            constants: of the method and of the run; see `cospan.client.specify`.
 
         Raises:
             InvalidValueError: a value is not allowed.
@@ -111,7 +111,7 @@ class Fleet:
 
     @property
     def rounds_done(self) -> int:
-        """How many rounds have closed."""
+        """Number of closed rounds."""
         return len(self._reports)
 
     @property
@@ -121,7 +121,7 @@ class Fleet:
 
     @property
     def result(self) -> FleetResult:
-        """What has been learnt so far; it stays as it is while the fleet learns on."""
+        """What has been learnt so far; later rounds do not change it."""
         return result_of(
             self.specification,
             self._run.state.basis,
@@ -134,41 +134,40 @@ class Fleet:
         )
 
     def close(self) -> None:
-        """Closes the environments; nothing is learnt any more. A run that is over has closed them itself."""
+        """Closes the environments, which ends the run; a run that is over has closed them."""
         self._run.close()
 
     def run(self, *, progress: bool | None = None) -> FleetResult:
-        """Plays all rounds that are left; what has been learnt.
+        """Runs all remaining rounds; returns what has been learnt.
 
-        An interrupt (Ctrl-C, or a notebook's stop button) is raised when the round that is being played is done:
-        the fleet is whole then, its `result` can be looked at, and `run` goes on. A second one breaks off at once.
+        An interrupt (Ctrl-C, or a notebook's stop button) is raised when the current round is done:
+        its `result` is consistent then, and `run` continues it. A second interrupt aborts at once.
 
         Args:
-            progress: whether a line on standard error says how far it is; where left out, on a terminal and in a
-                notebook.
+            progress: whether to show progress on standard error; by default on a terminal and in a notebook.
 
         Raises:
-            InvalidValueError: the run has no end, or was broken off in the middle of a round.
+            InvalidValueError: the run has no end, or was aborted in the middle of a round.
             WorkloadBehaviourError: a workload broke its contract in its first round; later on, its agents leave.
         """
         if not self.specification.rounds:
-            raise InvalidValueError("rounds is 0, so this run has no end; play some with step(rounds=…)")
-        return self._play(self.specification.rounds - self.rounds_done, progress)
+            raise InvalidValueError("rounds is 0, so this run has no end; run some with step(rounds=…)")
+        return self._run_rounds(self.specification.rounds - self.rounds_done, progress)
 
     def step(self, rounds: int = 1, *, progress: bool | None = False) -> FleetResult:
-        """Plays so many rounds more, or those that are left where they are fewer; see `run`.
+        """Runs up to `rounds` more rounds; see `run`.
 
         Args:
-            rounds: how many, 1 or more.
+            rounds: 1 or more.
             progress: see `run`.
         """
         if rounds < 1:
-            raise InvalidValueError(f"rounds is {rounds}; a step plays 1 or more")
-        return self._play(rounds, progress)
+            raise InvalidValueError(f"rounds is {rounds}; a step runs 1 or more")
+        return self._run_rounds(rounds, progress)
 
-    def _play(self, rounds: int, progress: bool | None) -> FleetResult:
+    def _run_rounds(self, rounds: int, progress: bool | None) -> FleetResult:
         if self._in_round:
-            raise InvalidValueError("this fleet was broken off in the middle of a round; make it anew")
+            raise InvalidValueError("this fleet was aborted in the middle of a round; make a new one")
         line = _Line(self.rounds_done + rounds) if _is_watched(progress) else None
         # One BLAS thread, as everywhere: more gain nothing on small matrices, and may round otherwise.
         with self._threads.limit(limits=1), _interrupt_after_round() as is_interrupted:
@@ -177,7 +176,7 @@ class Fleet:
                     if self.is_over or is_interrupted():
                         break
                     self._in_round = True
-                    self._run.play_round()
+                    self._run.run_round()
                     self._in_round = False
                     if line is not None:
                         line.say(self.rounds_done)
@@ -218,7 +217,7 @@ class Fleet:
 
 
 class _Line:
-    """One line on standard error, written over and over."""
+    """A progress line on standard error, overwritten in place."""
 
     def __init__(self, rounds: int) -> None:
         self._rounds, self._due, self._began = rounds, 0.0, time.monotonic()
@@ -235,15 +234,15 @@ class _Line:
 
 
 def _is_watched(progress: bool | None) -> bool:
-    """Whether somebody reads the progress: as said, or on a terminal or in a notebook."""
+    """Whether to show progress: as given, else on a terminal or in a notebook."""
     return progress if progress is not None else sys.stderr.isatty() or "ipykernel" in sys.modules
 
 
 @contextlib.contextmanager
 def _interrupt_after_round() -> Iterator[Callable[[], bool]]:
-    """Keeps the first interrupt until the block is left, and lets it ask whether one has come.
+    """Defers the first interrupt to the end of the block, which can ask whether one has come.
 
-    In a thread of its own there are no interrupts to keep.
+    Only the main thread receives interrupts.
     """
     came = False
 

@@ -22,7 +22,7 @@ _MOST_ROWS = 20
 
 @dataclass(frozen=True, eq=False, slots=True, repr=False)
 class FleetResult:
-    """What a fleet has learnt; it stays as it is while the fleet learns on. Unknown numbers are nan.
+    """What a fleet has learnt so far; later rounds do not change it. Unknown numbers are nan.
 
     Attributes:
         specification: of the run.
@@ -133,7 +133,7 @@ def result_of(
         specification: of the run.
         basis: after the last round.
         reports: of the rounds.
-        subspace_errors: after each round; nan where B* is unknown.
+        subspace_errors: after each round; nan if B* is unknown.
         learners: in the order of their sites; also those that left.
         dropped: members of groups that left.
         departures: why agents left, by name.
@@ -202,11 +202,11 @@ def _of_curves(reports: Sequence[RoundReport], learners: Sequence[AnyLearner]) -
         curve = learner.learning_curve
         if not curve.round:
             continue
-        played = np.array(curve.round, dtype=np.int64)
-        errors = np.array(curve.value_error, dtype=np.float64).reshape(len(played), -1)
+        rounds = np.array(curve.round, dtype=np.int64)
+        errors = np.array(curve.value_error, dtype=np.float64).reshape(len(rounds), -1)
         others: np.ndarray = np.array(curve.independent_error, dtype=np.float64).reshape(*errors.shape, -1)
         for agent in range(errors.shape[1]):
-            numbers.append(played)
+            numbers.append(rounds)
             joint.append(errors[:, agent])
             independent.append(best_of_rows(others[:, agent]))
     found = {"value_error": medians_by_round(numbers, joint)}

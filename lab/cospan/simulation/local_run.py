@@ -130,7 +130,7 @@ class LocalRun:
             close_site(self._first_site)
             self._first_site = None
 
-    def play_round(self, interruption: Callable[[], str] = lambda: "") -> None:
+    def run_round(self, interruption: Callable[[], str] = lambda: "") -> None:
         """Every learner takes its turn.
 
         Args:

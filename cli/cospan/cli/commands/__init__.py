@@ -1,4 +1,4 @@
-"""What the commands do that run, watch and inspect a fleet: one module a command.
+"""Implementation of the commands that run, watch and inspect a fleet, one module each.
 
 Their options are in `cospan.cli.interface`; studies and benchmarks are in `cospan.cli.lab`. Begin with `run`.
 """

@@ -6,7 +6,7 @@ import re
 import socket
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,17 +42,16 @@ if TYPE_CHECKING:
 _JSON_SECONDS = 1.0
 _PLAIN_SECONDS = 5.0
 _PARENT_GONE_SECONDS = 1.0
-"""So long an agent of `cospan run` that is to end waits for the coordinator, which is told too, to end the run."""
-
+"""Wait of an agent of `cospan run` before it stops, in which the coordinator, which is told too, ends the run."""
 
 _STOP_SECONDS = 20.0
-"""An agent that was told to stop has ended by then: its last messages, its round and its streams take 15 s."""
+"""Bound of an orderly stop: last messages, round and streams take at most 15 s."""
 _EXIT_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
 class AgentOptions:
-    """What is said of one agent only, beside the settings."""
+    """Options of `cospan agent` that are not settings."""
 
     workload: str
     agent_id: str | None
@@ -65,7 +64,7 @@ class AgentOptions:
 
 @dataclass(frozen=True, slots=True)
 class AgentSettings:
-    """Those of `cospan.cli.settings.layers.Settings` that an agent needs."""
+    """The fields of `cospan.cli.settings.layers.Settings` that an agent needs."""
 
     coordinator: str
     progress_timeout_seconds: float
@@ -83,7 +82,7 @@ def take_part(chosen: AgentOptions, flags: Mapping[str, Any], config: Path | Non
     """Takes part in a run until it is over; the exit code.
 
     Raises:
-        CospanError: it cannot begin, or did not end in order.
+        CospanError: the agent cannot start, or failed.
     """
     log_errors_to_stderr()
     lines = JsonLines(claim_stdout(dropping=True)) if chosen.json else None
@@ -111,15 +110,15 @@ def take_part(chosen: AgentOptions, flags: Mapping[str, Any], config: Path | Non
 
 
 def _exit_code(end: AgentEnd) -> int:
-    """75 where the agent was stopped before the run was over, else 0."""
+    """75 if the agent was stopped before the run was over, else 0."""
     return INTERRUPTED if end.left else 0
 
 
 def identity(agent_id: str | None, index: int | None) -> tuple[str | None, int | None]:
-    """The agent's name and the index of its site, each from the other where only one is said; None for neither.
+    """The agent's name and the index of its site, one derived from the other if only one is given.
 
     Raises:
-        InvalidValueError: the name does not end in digits, and no index is said.
+        InvalidValueError: there is no index, and the name does not end in digits.
     """
     if agent_id is None:
         return (None, None) if index is None else (default_agent_id(index), index)
@@ -128,51 +127,32 @@ def identity(agent_id: str | None, index: int | None) -> tuple[str | None, int |
         return name, index
     digits = re.search(r"[0-9]{1,9}$", name)
     if digits is None:
-        raise InvalidValueError(f"agent id {name!r} does not end in a number; say which site it is with --index")
+        raise InvalidValueError(f"agent id {name!r} does not end in a number; give its site with --index")
     return name, int(digits.group())
 
 
 def _settings(chosen: AgentOptions, flags: Mapping[str, Any], config: Path | None) -> AgentSettings:
-    """The settings of all layers. A child's parent has read and checked them: they all stand on the command line.
+    """The settings of all layers; a child of `cospan run` has them on its command line, checked by the parent.
 
-    Reading them a second time would cost a fifth of the time that an agent takes to start.
+    To read all layers again would take a fifth of the time in which an agent starts.
     """
     if chosen.follow_stdin:
-        index = int(flags["index"]) if "index" in flags else None
-        progress_timeout_seconds, checkpoints = (
-            float(flags["progress_timeout_seconds"]),
-            float(flags["checkpoint_seconds"]),
-        )
-        baseline, ids = flags.get("baseline"), flags.get("ids")
-        shares, floor = bool(flags.get("share_td_error", False)), int(flags["min_steps_per_round"])
-        memory = float(flags.get("memory_gib", MEMORY_GIB))
         return AgentSettings(
-            flags["coordinator"],
-            progress_timeout_seconds,
-            baseline,
-            index,
-            ids,
-            checkpoints,
-            shares,
-            floor,
-            memory,
-            None,
+            coordinator=flags["coordinator"],
+            progress_timeout_seconds=float(flags["progress_timeout_seconds"]),
+            baseline=flags.get("baseline"),
+            index=int(flags["index"]) if "index" in flags else None,
+            ids=flags.get("ids"),
+            checkpoint_seconds=float(flags["checkpoint_seconds"]),
+            share_td_error=bool(flags.get("share_td_error", False)),
+            min_steps_per_round=int(flags["min_steps_per_round"]),
+            memory_gib=float(flags.get("memory_gib", MEMORY_GIB)),
+            tls=None,
         )
     from cospan.cli.settings.layers import load_settings
 
     settings = load_settings(flags, config)
-    return AgentSettings(
-        settings.coordinator,
-        settings.progress_timeout_seconds,
-        settings.baseline,
-        settings.index,
-        settings.ids,
-        settings.checkpoint_seconds,
-        settings.share_td_error,
-        settings.min_steps_per_round,
-        settings.memory_gib,
-        settings.tls,
-    )
+    return AgentSettings(**{field.name: getattr(settings, field.name) for field in fields(AgentSettings)})
 
 
 def _prepared(chosen: AgentOptions, settings: AgentSettings) -> "Agent | AgentGroup":
@@ -180,13 +160,11 @@ def _prepared(chosen: AgentOptions, settings: AgentSettings) -> "Agent | AgentGr
         return _group(chosen, settings, settings.ids)
     name, index = identity(chosen.agent_id, settings.index)
     if chosen.sticky_site and index is not None:
-        raise InvalidValueError(
-            f"site {index} is named, and --sticky-site asks for one that is free; leave out one"
-        )
+        raise InvalidValueError(f"--sticky-site asks for a free site, and site {index} is given; leave out one")
     if chosen.output is not None:
         _check_writable(chosen.output)
     if chosen.resume is not None:
-        load_result(chosen.resume, names=OWNED)  # whether it is of this run is seen after joining
+        load_result(chosen.resume, names=OWNED)  # its run is checked after joining
     return Agent(
         chosen.workload,
         index=index,
@@ -194,15 +172,8 @@ def _prepared(chosen: AgentOptions, settings: AgentSettings) -> "Agent | AgentGr
         agent_id=name,
         site_claim_id=socket.gethostname()[:64] if chosen.sticky_site else None,
         tls=settings.tls,
-        settings=ClientSettings(
-            progress_timeout_seconds=settings.progress_timeout_seconds,
-            with_baseline=settings.baseline is not False,
-            resume_from=chosen.resume,
-            state_file=chosen.output,
-            checkpoint_seconds=settings.checkpoint_seconds,
-            share_td_error=settings.share_td_error,
-            min_steps_per_round=settings.min_steps_per_round,
-            memory_gib=settings.memory_gib,
+        settings=_client_settings(
+            chosen, settings, baseline=settings.baseline is not False, share_td_error=settings.share_td_error
         ),
     )
 
@@ -214,31 +185,38 @@ def _group(chosen: AgentOptions, settings: AgentSettings, ids: str) -> "AgentGro
     if chosen.agent_id is not None or settings.index is not None or chosen.sticky_site:
         raise InvalidValueError(f"--ids names the sites {ids}; leave out --id, --index and --sticky-site")
     if chosen.resume is not None:
-        load_group(chosen.resume, names=OWNED)  # whether it is of this run is seen after joining
+        load_group(chosen.resume, names=OWNED)  # its run is checked after joining
     group = AgentGroup(
         chosen.workload,
         indices_of(ids),
         coordinator=settings.coordinator,
         tls=settings.tls,
-        settings=ClientSettings(
-            progress_timeout_seconds=settings.progress_timeout_seconds,
-            with_baseline=settings.baseline is True,
-            resume_from=chosen.resume,
-            state_file=chosen.output,
-            checkpoint_seconds=settings.checkpoint_seconds,
-            min_steps_per_round=settings.min_steps_per_round,
-            memory_gib=settings.memory_gib,
-        ),
+        settings=_client_settings(chosen, settings, baseline=settings.baseline is True),
     )
     if chosen.output is not None:
         _check_writable(chosen.output)
     return group
 
 
+def _client_settings(
+    chosen: AgentOptions, settings: AgentSettings, *, baseline: bool, share_td_error: bool = False
+) -> ClientSettings:
+    return ClientSettings(
+        progress_timeout_seconds=settings.progress_timeout_seconds,
+        with_baseline=baseline,
+        resume_from=chosen.resume,
+        state_file=chosen.output,
+        checkpoint_seconds=settings.checkpoint_seconds,
+        share_td_error=share_td_error,
+        min_steps_per_round=settings.min_steps_per_round,
+        memory_gib=settings.memory_gib,
+    )
+
+
 def _check_writable(output: Path) -> None:
     folder = output if output.is_dir() else output.parent
     try:
-        folder.resolve(strict=True)  # a working folder that was deleted looks as if it were there
+        folder.resolve(strict=True)  # fails in a deleted working folder
         if not output.is_dir():
             check_regular(output)
     except OSError as failure:
@@ -252,7 +230,7 @@ async def _run(
 ) -> AgentEnd:
     def stop(cause: str) -> None:
         last_exit.due(_STOP_SECONDS, code=INTERRUPTED)
-        # Ctrl-C comes from somebody who has seen enough; the rest from whoever starts it again.
+        # After signals other than Ctrl-C the agent is expected to be started again.
         agent.stop(f"it was stopped by {cause}", returning=cause != "SIGINT")
 
     def stop_later(cause: str) -> None:
@@ -273,7 +251,7 @@ async def _run(
 
 
 class Reporter:
-    """Says now and then how far the agent has come; called by the learning thread."""
+    """Reports progress every few seconds; called by the learning thread."""
 
     def __init__(self, lines: JsonLines | None) -> None:
         self._lines, self._due = lines, 0.0
@@ -292,7 +270,7 @@ class Reporter:
 
 
 def _say(lines: JsonLines | None, agent: "Agent | AgentGroup", note: str) -> None:
-    """What people should know; called by the learning thread."""
+    """Reports a note; called by the learning thread."""
     if lines is None:
         say(f"{agent.name}: {note}", error=False)
     else:
@@ -300,7 +278,7 @@ def _say(lines: JsonLines | None, agent: "Agent | AgentGroup", note: str) -> Non
 
 
 def _warn(lines: JsonLines | None, agent: "Agent | AgentGroup", warning: Warned) -> None:
-    """What is wrong with an agent that learns on, or has failed in a group that does; by the learning thread."""
+    """Reports a warning, or an agent that failed in a group; called by the learning thread."""
     failed = warning.kind == FAILED
     if lines is not None:
         event = "agent-failed" if failed else "warning"
@@ -312,7 +290,7 @@ def _warn(lines: JsonLines | None, agent: "Agent | AgentGroup", warning: Warned)
 
 
 def words(progress: AgentProgress) -> str:
-    """The numbers that are known, in words."""
+    """The known numbers, each with its name."""
     parts = (
         ("mean reward", progress.mean_reward),
         ("value error", progress.value_error),
@@ -328,7 +306,7 @@ def _emit_failure(agent: "Agent | AgentGroup | None", failure: CospanError, line
 
 
 def _say_failure(agent: "Agent | AgentGroup", failure: CospanError, lines: JsonLines | None) -> None:
-    """What `main` says of a failure, where the process does not come to it."""
+    """Reports a failure if the process ends before `main` does."""
     if lines is not None:
         _emit_failure(agent, failure, lines)
     say(f"cospan: {failure}")

@@ -15,12 +15,12 @@ if TYPE_CHECKING:
     from cospan.wire.security.authority import Certificate
 
 _ALWAYS = ("localhost", "127.0.0.1", "::1")
-"""A coordinator's certificate is also for its own machine: for its health check, and for a tunnel."""
+"""Further hosts of a coordinator's certificate, for its health check and for tunnels."""
 
 
 @dataclass(frozen=True, slots=True)
 class IssueOptions:
-    """What a certificate is for."""
+    """Subjects of a certificate."""
 
     agents_one_by_one: tuple[str, ...] = ()
     agents: tuple[str, ...] = ()
@@ -62,12 +62,12 @@ def renew(folder: Path, names: tuple[str, ...], *, every: bool, days: float | No
     for name in chosen:
         path = authority.renew(folder, name, days=None if days is None else _days(days, days))
         until = authority.read_certificate(path).not_after
-        print(f"{path.parent} is renewed until {until:%Y-%m-%d}; what uses it takes it up within seconds")
+        print(f"{path.parent} is renewed until {until:%Y-%m-%d}; running processes reload it within seconds")
     return 0
 
 
 def show(paths: tuple[Path, ...], *, as_json: bool) -> int:
-    """Says what certificates say: PEM files, or folders with such; the exit code."""
+    """Prints certificates of PEM files or folders; the exit code."""
     authority = _authority()
     found = [authority.read_certificate(path) for given in paths for path in _files(given)]
     if as_json:
@@ -82,7 +82,7 @@ def _authority() -> "ModuleType":
     """The module that needs `cryptography`.
 
     Raises:
-        InvalidValueError: that is not installed.
+        InvalidValueError: it is not installed.
     """
     try:
         from cospan.wire.security import authority
@@ -92,10 +92,10 @@ def _authority() -> "ModuleType":
 
 
 def _names(chosen: IssueOptions) -> tuple[tuple[str, ...], tuple[str, ...], str]:
-    """URIs, hosts, and what the folder is called.
+    """URIs, hosts, and the name of the folder.
 
     Raises:
-        InvalidValueError: it is for nothing, or for something that cannot be.
+        InvalidValueError: there is no subject, or an invalid one.
     """
     uris = [*map(agent_uri, chosen.agents_one_by_one), *map(agents_uri, chosen.agents)]
     uris += [uri for uri, said in ((ADMIN, chosen.admin), (OBSERVER, chosen.observer)) if said]
@@ -138,7 +138,7 @@ def _files(path: Path) -> list[Path]:
     found = [
         file for file in (path / "ca.pem", path / "cert.pem", *sorted(path.glob("*/cert.pem"))) if file.is_file()
     ]
-    if (path / "cert.pem") in found:  # an end's folder: the authority's copy in it tells nothing new
+    if (path / "cert.pem") in found:  # the folder of a certificate holds a copy of its authority's
         found.remove(path / "ca.pem")
     if not found:
         raise RunFileError(f"{path} holds no certificate; name a PEM file, or a folder of `cospan certs`")
@@ -146,7 +146,7 @@ def _files(path: Path) -> list[Path]:
 
 
 def _row(certificate: "Certificate") -> tuple[str, ...]:
-    whom = ", ".join(certificate.names) or "nobody"
+    whom = ", ".join(certificate.names) or "no name"
     return (
         str(certificate.path),
         f"authority {certificate.issuer!r}" if certificate.is_authority else whom,

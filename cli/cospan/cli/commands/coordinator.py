@@ -1,6 +1,6 @@
 """`cospan coordinator`: the server alone.
 
-What it prints is in `cospan.cli.output.coordinator_voice`, what it writes in `cospan.cli.processes.run_record`.
+Its output is in `cospan.cli.output.coordinator_voice`, its files in `cospan.cli.processes.run_record`.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ from typing import Any
 from cospan.cli.output.coordinator_voice import JsonVoice, PlainVoice, Voice
 from cospan.cli.output.exit_codes import INTERRUPTED
 from cospan.cli.output.log_lines import log_errors_to_stderr
-from cospan.cli.processes.dashboard import DashboardPlan, Onlookers, plan_dashboard
+from cospan.cli.processes.dashboard import DashboardPlan, DashboardService, plan_dashboard
 from cospan.cli.processes.run_record import RunRecord, writing_folder
 from cospan.cli.processes.telemetry import MetricsPlan, metrics_plan, serving_metrics, tracing, wants_traces
 from cospan.cli.processes.this_process import (
@@ -33,7 +33,6 @@ from cospan.cli.processes.this_process import (
 from cospan.cli.run_folder.layout import (
     RunFolder,
     check_free,
-    folder_of_parent,
     make_run_folder,
     make_run_folder_in,
     point_to_newest,
@@ -45,9 +44,9 @@ from cospan.cli.run_folder.stored_run import (
     check_same_run,
     differences,
     run_that_is_over,
-    run_to_go_on_with,
+    run_to_resume,
 )
-from cospan.cli.settings.layers import load_settings
+from cospan.cli.settings.layers import Settings, load_settings
 from cospan.cli.settings.run_specification import RunPlan, plan_alone, plan_resumed, plan_with_workload
 from cospan.core.specification import RunSpecification
 from cospan.server.coordinator import Coordinator
@@ -64,12 +63,12 @@ from cospan.wire.security.tls import TlsFiles, check_usable
 DEFAULT_PORT = 50051
 START_SECONDS = 600.0
 _SUSPENDING = ("SIGTERM", "SIGHUP")
-"""After these signals agents are asked to come back; after Ctrl-C they are told that it is over."""
+"""After these signals agents are asked to reconnect later; after Ctrl-C they are told that the run is over."""
 
 
 @dataclass(frozen=True, slots=True)
 class CoordinatorOptions:
-    """What is said of one coordinator only, beside the settings."""
+    """Options of `cospan coordinator` that are not settings."""
 
     workload: str | None
     spec: Path | None
@@ -84,7 +83,7 @@ def serve_here(chosen: CoordinatorOptions, flags: Mapping[str, Any], config: Pat
     """Serves one run in this process until it is over; the exit code.
 
     Raises:
-        CospanError: it cannot begin, or did not reach its end.
+        CospanError: the run cannot start, or failed.
     """
     collect_from_now_on()
     log_errors_to_stderr()
@@ -96,10 +95,10 @@ def serve_here(chosen: CoordinatorOptions, flags: Mapping[str, Any], config: Pat
         new_run = settings.new_run
         if settings.once and not new_run and _is_over(chosen, flags, config):
             return 0
-        stored = run_to_go_on_with(chosen.run_folder, chosen.runs_folder, new_run=new_run, reopen=chosen.reopen)
+        stored = run_to_resume(chosen.run_folder, chosen.runs_folder, new_run=new_run, reopen=chosen.reopen)
         plan = _plan(chosen, flags, config, stored)
-        plan.close()  # agents make the sites; this one has said what its features are
-        tls = _tls(plan, chosen)
+        plan.close()  # agents make the sites; this one gave its features
+        tls = None if chosen.follow_stdin else listening_tls(plan.settings)  # `cospan run` is local, without TLS
         shown = Shown(metrics_plan(plan.settings, tls), wants_traces(plan.settings))
         dashboard = plan_dashboard(plan.settings, tls)
         claimed = chosen.follow_stdin  # by the parent
@@ -107,7 +106,7 @@ def serve_here(chosen: CoordinatorOptions, flags: Mapping[str, Any], config: Pat
             check_free(chosen.run_folder)
         use_one_blas_thread()
         raise_file_limit()
-        if not chosen.follow_stdin and stored is None:  # else it was said before
+        if not chosen.follow_stdin and stored is None:  # otherwise it has been said
             _advise(plan)
         keep_what_is_loaded()
         keep_freed_memory()
@@ -118,13 +117,13 @@ def serve_here(chosen: CoordinatorOptions, flags: Mapping[str, Any], config: Pat
 
 
 def _is_over(chosen: CoordinatorOptions, flags: Mapping[str, Any], config: Path | None) -> bool:
-    """Whether the run that is asked for is over already; it is said then."""
+    """Whether the run that is asked for is already over; prints why."""
     over = run_that_is_over(chosen.run_folder, chosen.runs_folder)
     if over is None:
         return False
     if _asks_for(chosen, flags):
         held = over.state.specification
-        if differences(held, _plan_again(held, chosen, flags, config).specification):
+        if differences(held, _asked(chosen, flags, config, held).specification):
             return False
     state = over.state
     print(
@@ -137,49 +136,39 @@ def _is_over(chosen: CoordinatorOptions, flags: Mapping[str, Any], config: Path 
 
 
 def _asks_for(chosen: CoordinatorOptions, flags: Mapping[str, Any]) -> bool:
-    """Whether a specification is said, in place of that of a stored run."""
+    """Whether a specification is given."""
     return chosen.workload is not None or chosen.spec is not None or "feature_dim" in flags
 
 
 def _plan(
     chosen: CoordinatorOptions, flags: Mapping[str, Any], config: Path | None, stored: StoredRun | None
 ) -> RunPlan:
-    """What is asked for; of a run that goes on nothing need be said again, and nothing may be different."""
+    """The run that is asked for; a stored run needs no specification, and a given one must be equal."""
     if stored is not None and not _asks_for(chosen, flags):
         return RunPlan(stored.state.specification, load_settings(flags, config))
-    if stored is None:
-        return _new_plan(chosen, flags, config)
-    plan = _plan_again(stored.state.specification, chosen, flags, config)
-    check_same_run(stored, plan.specification)
+    plan = _asked(chosen, flags, config, None if stored is None else stored.state.specification)
+    if stored is not None:
+        check_same_run(stored, plan.specification)
     return plan
 
 
-def _plan_again(
-    held: RunSpecification, chosen: CoordinatorOptions, flags: Mapping[str, Any], config: Path | None
+def _asked(
+    chosen: CoordinatorOptions, flags: Mapping[str, Any], config: Path | None, held: RunSpecification | None
 ) -> RunPlan:
-    """What is asked for where a run is stored. A workload that is named is not loaded: that takes its time."""
+    """The plan of workload, specification file and settings; `held` of a stored run saves loading the workload."""
     if chosen.workload is None:
         return plan_alone(flags, config, spec_file=chosen.spec, rounds=0)
-    _check_features_unsaid(chosen, flags)
-    return plan_resumed(held, flags, config, reference=chosen.workload, spec_file=chosen.spec, rounds=0)
-
-
-def _check_features_unsaid(chosen: CoordinatorOptions, flags: Mapping[str, Any]) -> None:
     if "feature_dim" in flags or "fingerprint" in flags:
         raise InvalidValueError(
             f"--workload {chosen.workload} knows its features; leave out --feature-dim and --fingerprint"
         )
-
-
-def _new_plan(chosen: CoordinatorOptions, flags: Mapping[str, Any], config: Path | None) -> RunPlan:
-    if chosen.workload is None:
-        return plan_alone(flags, config, spec_file=chosen.spec, rounds=0)
-    _check_features_unsaid(chosen, flags)
-    return plan_with_workload(flags, config, reference=chosen.workload, spec_file=chosen.spec, rounds=0)
+    if held is None:
+        return plan_with_workload(flags, config, reference=chosen.workload, spec_file=chosen.spec, rounds=0)
+    return plan_resumed(held, flags, config, reference=chosen.workload, spec_file=chosen.spec, rounds=0)
 
 
 def _advise(plan: RunPlan) -> None:
-    """Says what is not wrong enough to refuse; a run that is resumed was advised when it began."""
+    """Prints warnings about a new run."""
     from cospan.cli.settings.run_warnings import advise, of_agents, of_features, of_rank
 
     spec = plan.specification
@@ -188,7 +177,7 @@ def _advise(plan: RunPlan) -> None:
 
 
 def _sites(plan: RunPlan, chosen: CoordinatorOptions) -> int | Callable[[], int | None] | None:
-    """How many sites can be given out; asked of a workload that is named and not loaded when an agent needs one."""
+    """The number of sites to assign; a workload that is not loaded is asked when an agent needs a site."""
     if plan.workload is not None:
         return plan.workload.max_agents
     reference = chosen.workload
@@ -203,36 +192,34 @@ def _sites(plan: RunPlan, chosen: CoordinatorOptions) -> int | Callable[[], int 
     return count
 
 
-def _tls(plan: RunPlan, chosen: CoordinatorOptions) -> TlsFiles | None:
-    """The certificates, checked before anything is made for the run; None for no TLS.
+def listening_tls(settings: Settings) -> TlsFiles | None:
+    """The certificates to listen with, checked; None for no TLS.
 
     Raises:
-        InvalidValueError: they cannot be used; or there are none where other machines can reach the address.
+        InvalidValueError: they cannot be used; or there are none and other machines can reach the address.
         CertificateExpiredError: the own certificate is not valid now.
     """
-    if chosen.follow_stdin:  # `cospan run` stays on this machine, whatever the environment says of certificates
-        return None
-    host, tls = plan.settings.host, plan.settings.tls
+    tls = settings.tls
     if tls is not None:
         check_usable(tls, time.time())
-    elif not is_loopback(host) and not plan.settings.insecure:
+    elif not is_loopback(settings.host) and not settings.insecure:
         raise InvalidValueError(
-            f"host is {host}, which other machines can reach, and there is no TLS; say --tls-cert, --tls-key and "
-            "--tls-ca, listen on 127.0.0.1, or say --insecure where the network is trusted"
+            f"host is {settings.host}, which other machines can reach, and there is no TLS; give --tls-cert, "
+            "--tls-key and --tls-ca, listen on 127.0.0.1, or give --insecure if the network is trusted"
         )
     return tls
 
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """What is shown to programs that watch over the coordinator."""
+    """Metrics and traces of a coordinator."""
 
     metrics: MetricsPlan | None = None
     traces: bool = False
 
     @contextlib.contextmanager
     def beside(self, coordinator: Coordinator) -> Iterator[str | None]:
-        """Shows it while a coordinator serves; the URL of the metrics, where there are any.
+        """Exports metrics and traces while a coordinator serves; the URL of the metrics, or None.
 
         Raises:
             InvalidValueError: the address of the metrics cannot be bound.
@@ -251,9 +238,9 @@ class Ending:
     """How a coordinator's part in a run ended.
 
     Attributes:
-        outcome: of the run; None where it can go on.
+        outcome: of the run; None if it can be resumed.
         interrupted: whether a signal ended it.
-        suspended: why agents were asked to come back, else None.
+        suspended: why agents were asked to reconnect later, or None.
         folder: of the run, or None.
     """
 
@@ -264,17 +251,17 @@ class Ending:
 
 
 def _exit_code(ending: Ending, chosen: CoordinatorOptions) -> int:
-    """0 where the coordinator did what was asked for.
+    """0 if all rounds are done or the run was stopped.
 
     Raises:
-        InterruptedRunError: a signal ended it before.
-        RunFailedError: it did not reach its end.
+        InterruptedRunError: a signal ended it.
+        RunFailedError: the run failed.
     """
     outcome, suspended = ending.outcome, ending.suspended
     if suspended is not None and suspended.failed:
         raise RunFailedError(f"the run was left as it was stored: {suspended.message}")
     if suspended is not None or ending.interrupted:
-        if chosen.follow_stdin:  # the parent says it
+        if chosen.follow_stdin:  # the parent prints it
             return INTERRUPTED
         raise InterruptedRunError(_interrupted(ending, chosen))
     assert outcome is not None
@@ -284,7 +271,7 @@ def _exit_code(ending: Ending, chosen: CoordinatorOptions) -> int:
 
 
 def _interrupted(ending: Ending, chosen: CoordinatorOptions) -> str:
-    """What was interrupted, and how it is resumed."""
+    """A sentence on an interrupted run and how to resume it."""
     suspended, outcome = ending.suspended, ending.outcome
     if suspended is not None:
         text = f"the run is not over: {suspended.message}"
@@ -311,13 +298,13 @@ async def _serve(
 ) -> Ending:
     """Serves the run until it is over, or until it is suspended."""
     folder = _folder(chosen, plan.specification.workload) if stored is None else stored.folder
-    coordinator = _coordinator(plan, chosen, folder, tls, goes_on=stored is not None)
+    coordinator = _coordinator(plan, chosen, folder, tls, resumed=stored is not None)
     record = RunRecord(coordinator, voice)
-    onlookers = Onlookers(coordinator, dashboard, () if folder is None else read_reports(folder.store))
-    _heed_signals(coordinator, onlookers, chosen)
+    observers = DashboardService(coordinator, dashboard, () if folder is None else read_reports(folder.store))
+    _handle_signals(coordinator, observers, chosen)
     async with contextlib.AsyncExitStack() as stack:
         metrics, address = await stack.enter_async_context(
-            _listening(coordinator, shown, onlookers, folder, is_new=stored is None)
+            _listening(coordinator, shown, observers, folder, is_new=stored is None)
         )
         if folder is not None:
             if chosen.runs_folder is not None:
@@ -344,9 +331,9 @@ async def _serve(
 
 
 def _coordinator(
-    plan: RunPlan, chosen: CoordinatorOptions, folder: RunFolder | None, tls: TlsFiles | None, *, goes_on: bool
+    plan: RunPlan, chosen: CoordinatorOptions, folder: RunFolder | None, tls: TlsFiles | None, *, resumed: bool
 ) -> Coordinator:
-    """The coordinator that the settings ask for; it does not listen yet."""
+    """The coordinator of the settings, which does not listen yet."""
     settings, spec = plan.settings, plan.specification
     start_seconds = START_SECONDS if settings.start_seconds is None else settings.start_seconds
     return Coordinator(
@@ -356,13 +343,13 @@ def _coordinator(
         start_seconds=start_seconds,
         return_seconds=start_seconds if chosen.follow_stdin else RETURN_SECONDS,  # the parent starts all agents
         sites=_sites(plan, chosen),
-        store=_store(folder, spec, chosen, goes_on=goes_on, checkpoint_interval=settings.checkpoint_interval),
+        store=_store(folder, spec, chosen, resumed=resumed, checkpoint_interval=settings.checkpoint_interval),
         tls=tls,
     )
 
 
-def _heed_signals(coordinator: Coordinator, onlookers: Onlookers, chosen: CoordinatorOptions) -> None:
-    """Has signals, and the end of a parent's standard input, end or suspend the run."""
+def _handle_signals(coordinator: Coordinator, observers: DashboardService, chosen: CoordinatorOptions) -> None:
+    """Lets signals, and the end of a parent's standard input, end or suspend the run."""
 
     def stop(cause: str) -> None:
         if cause in _SUSPENDING and not chosen.follow_stdin:
@@ -372,12 +359,12 @@ def _heed_signals(coordinator: Coordinator, onlookers: Onlookers, chosen: Coordi
 
     on_stop_signal(stop)
     if chosen.follow_stdin:
-        on_end_of_stdin(stop, onlookers.tell)
+        on_end_of_stdin(stop, observers.tell)
 
 
 def _folder(chosen: CoordinatorOptions, workload: str) -> RunFolder | None:
     if chosen.follow_stdin and chosen.run_folder is not None:
-        return folder_of_parent(chosen.run_folder)
+        return RunFolder(chosen.run_folder)  # made and claimed by the parent
     if chosen.runs_folder is not None:
         return make_run_folder_in(chosen.runs_folder, workload=workload)
     return None if chosen.run_folder is None else make_run_folder(chosen.run_folder, workload=workload)
@@ -388,35 +375,35 @@ def _store(
     spec: RunSpecification,
     chosen: CoordinatorOptions,
     *,
-    goes_on: bool,
+    resumed: bool,
     checkpoint_interval: int,
 ) -> RunStore | None:
     if folder is None:
         return None
-    if goes_on:
+    if resumed:
         return open_store(folder.store, checkpoint_interval=checkpoint_interval, reopen=chosen.reopen)
     try:
         return create_store(
             folder.store, spec, run_id=secrets.token_hex(8), checkpoint_interval=checkpoint_interval
         )
     except BaseException:
-        folder.discard_empty()  # what is in it is of another coordinator, which was quicker
+        folder.discard_empty()  # its content belongs to another coordinator, which was faster
         raise
 
 
 @contextlib.asynccontextmanager
 async def _listening(
-    coordinator: Coordinator, shown: Shown, onlookers: Onlookers, folder: RunFolder | None, *, is_new: bool
+    coordinator: Coordinator, shown: Shown, observers: DashboardService, folder: RunFolder | None, *, is_new: bool
 ) -> AsyncIterator[tuple[str | None, str | None]]:
-    """A coordinator that listens, with the addresses of its metrics and of its dashboard.
+    """A listening coordinator: the addresses of its metrics and of its dashboard.
 
-    One that cannot leaves no folder of no run.
+    If it cannot listen, the folder of a new run is removed.
     """
     async with contextlib.AsyncExitStack() as beside:
         try:
             metrics = beside.enter_context(shown.beside(coordinator))
             await coordinator.start()
-            dashboard = await beside.enter_async_context(onlookers.looking())
+            dashboard = await beside.enter_async_context(observers.serving())
         except BaseException:
             await coordinator.close()
             if folder is not None and is_new:

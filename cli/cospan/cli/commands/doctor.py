@@ -1,6 +1,6 @@
-"""`cospan doctor`: looks at what Cospan needs here, and says what to do about what is not as it should be.
+"""`cospan doctor`: checks what Cospan needs here, and names remedies of problems.
 
-Nothing is changed by it, and every wait is bounded: a look at the network takes some seconds at most.
+It changes nothing, and all waits are bounded by some seconds.
 """
 
 import asyncio
@@ -22,11 +22,11 @@ _DEFAULT_PORT = 50051
 
 @dataclass(frozen=True, slots=True)
 class DoctorOptions:
-    """What is to be looked at, beside this installation.
+    """Options of `cospan doctor` that are not settings.
 
     Attributes:
-        coordinator: whether to ask for the coordinator of the settings.
-        run_folder: where runs are kept, or are to be.
+        coordinator: whether to check the coordinator of the settings.
+        run_folder: folder of runs.
         json: whether to print JSON.
     """
 
@@ -36,13 +36,13 @@ class DoctorOptions:
 
 
 def examine(chosen: DoctorOptions, flags: Mapping[str, Any], config: Path | None) -> int:
-    """Looks, and prints what was found; 1 where there is a problem, else 0.
+    """Runs the checks and prints the findings; 1 if there is a problem, else 0.
 
     Raises:
         InvalidValueError: a setting has a value that is not allowed.
     """
     settings = load_settings(flags, config)
-    findings = [finding for look in looks(chosen, settings) for finding in _looked(look)]
+    findings = [finding for check in checks(chosen, settings) for finding in _findings_of(check)]
     if chosen.json:
         print(json_text.dumps([finding_document(finding) for finding in findings], indent=2, ensure_ascii=False))
     else:
@@ -50,12 +50,12 @@ def examine(chosen: DoctorOptions, flags: Mapping[str, Any], config: Path | None
     return int(any(finding.grade is Grade.BAD for finding in findings))
 
 
-Look = Callable[[], Sequence[Finding]]
+Check = Callable[[], Sequence[Finding]]
 
 
-def looks(chosen: DoctorOptions, settings: Settings) -> list[Look]:
-    """What there is to look at, in the order in which it is told."""
-    found: list[Look] = [of_python, of_versions, of_blas, of_sqlite, lambda: of_folder(chosen.run_folder)]
+def checks(chosen: DoctorOptions, settings: Settings) -> list[Check]:
+    """The checks, in the order of their output."""
+    found: list[Check] = [of_python, of_versions, of_blas, of_sqlite, lambda: of_folder(chosen.run_folder)]
     port = _DEFAULT_PORT if settings.port is None else settings.port
     if not chosen.coordinator:
         found.append(lambda: of_port(parse_host(settings.host, port), "--port"))
@@ -69,9 +69,9 @@ def looks(chosen: DoctorOptions, settings: Settings) -> list[Look]:
     return found
 
 
-def _looked(look: Look) -> Sequence[Finding]:
-    """What a look finds; one that fails is a finding itself, and the others go on."""
+def _findings_of(check: Check) -> Sequence[Finding]:
+    """The findings of a check; a failed check is a finding."""
     try:
-        return look()
+        return check()
     except CospanError as failure:
         return [of_failure(failure.reason.lower().replace("_", " "), failure)]

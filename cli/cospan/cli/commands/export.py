@@ -1,4 +1,4 @@
-"""`cospan export`: a basis of a stored run as a file of its own, with all that says what it is."""
+"""`cospan export`: a basis of a stored run as an npz file with its specification."""
 
 import sys
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from cospan.wire.text import listed
 
 @dataclass(frozen=True, eq=False, slots=True)
 class ExportedBasis:
-    """A basis, and of what.
+    """A basis with its origin.
 
     Attributes:
         run_id: of the run.
@@ -35,13 +35,13 @@ class ExportedBasis:
 
 
 def export_basis(run: Path, output: Path, *, round_number: int | None = None, force: bool = False) -> int:
-    """Writes a basis of a run, the last one where no round is named; the exit code.
+    """Writes a basis of a run, by default the last; the exit code.
 
     Raises:
-        RunFileError: there is no such run or basis, or there is such a file already.
+        RunFileError: there is no such run or basis, or the file exists.
     """
     folder = folder_of(run)
-    _check_output(output, folder, force=force)
+    check_output(output, force=force, store=folder.store)
     found = find_basis(folder, round_number)
     digest = basis_digest(found.basis)
     save_npz(
@@ -88,7 +88,7 @@ def folder_of(run: Path) -> RunFolder:
     """The folder of one run.
 
     Raises:
-        RunFileError: it is none, or one of several runs.
+        RunFileError: it holds no run, or several.
     """
     if is_run(run):
         return RunFolder(run)
@@ -98,12 +98,11 @@ def folder_of(run: Path) -> RunFolder:
     raise RunFileError(f"{run} is a folder of runs; name one of them: {listed([*names[-3:], *names[:-3]], 3)}")
 
 
-def _check_output(output: Path, folder: RunFolder, *, force: bool) -> None:
+def check_output(output: Path, *, force: bool, store: Path | None = None) -> None:
+    """Raises RunFileError if `output` is a folder or the store, or exists without `force`."""
     if output.is_dir():
         raise RunFileError(f"--output {output} is a folder; name a file in it")
-    if not output.exists():
-        return
-    if output.resolve() == folder.store.resolve():
+    if store is not None and output.exists() and output.resolve() == store.resolve():
         raise RunFileError(f"--output {output} is the stored run itself; name another file")
-    if not force:
-        raise RunFileError(f"--output {output} exists; name another file, or say --force to write over it")
+    if output.exists() and not force:
+        raise RunFileError(f"--output {output} exists; name another file, or give --force to overwrite it")

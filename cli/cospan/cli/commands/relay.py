@@ -1,13 +1,12 @@
-"""`cospan relay`: a coordinator to its agents, and a group of them to its own coordinator; what it prints."""
+"""`cospan relay`: a coordinator to its agents and a group of agents to its own coordinator."""
 
 import asyncio
 import contextlib
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from cospan.cli.commands.coordinator import DEFAULT_PORT
+from cospan.cli.commands.coordinator import DEFAULT_PORT, listening_tls
 from cospan.cli.output.exit_codes import INTERRUPTED
 from cospan.cli.output.log_lines import log_errors_to_stderr
 from cospan.cli.processes.telemetry import MetricsPlan, metrics_plan, serving_metrics
@@ -25,22 +24,20 @@ from cospan.core.run_fields import RunFields
 from cospan.relay.engine import RelaySettings
 from cospan.relay.relay import Relay
 from cospan.server.machine.events import EndRun, Note, Suspend
-from cospan.wire.address import is_loopback
 from cospan.wire.console import say
 from cospan.wire.errors import CospanError, InvalidValueError
 from cospan.wire.files.descriptor_limit import raise_file_limit
 from cospan.wire.limits import MAX_GROUP
-from cospan.wire.security.tls import check_usable
 
 _STOP_SECONDS = 30.0
-"""A relay that was told to stop has ended by then: its streams, above and below, take 15 s at most."""
+"""Bound of an orderly stop: streams above and below take at most 15 s."""
 
 
 def relay_here(flags: Mapping[str, Any], config: Path | None, *, json: bool) -> int:
     """Relays in this process until the run is over; the exit code.
 
     Raises:
-        CospanError: it cannot begin, or cannot go on.
+        CospanError: the relay cannot start or continue.
     """
     log_errors_to_stderr()
     lines = JsonLines(claim_stdout(dropping=True)) if json else None
@@ -66,27 +63,19 @@ def relay_here(flags: Mapping[str, Any], config: Path | None, *, json: bool) -> 
 
 
 def _prepared(settings: Settings) -> Relay:
-    """The relay that the settings ask for.
+    """The relay of the settings.
 
     Raises:
-        InvalidValueError: nobody says where the coordinator is; the certificates cannot be used; or there are none
-            where other machines can reach the address.
+        InvalidValueError: no coordinator is named; the certificates cannot be used; or there are none and other
+            machines can reach the address.
     """
     if settings.upstream is None:
-        raise InvalidValueError("upstream is not said; name the coordinator with --upstream HOST:PORT")
-    tls = settings.tls
-    if tls is not None:
-        check_usable(tls, time.time())
-    elif not is_loopback(settings.host) and not settings.insecure:
-        raise InvalidValueError(
-            f"host is {settings.host}, which other machines can reach, and there is no TLS; say --tls-cert, "
-            "--tls-key and --tls-ca, listen on 127.0.0.1, or say --insecure where the network is trusted"
-        )
+        raise InvalidValueError("upstream is not set; name the coordinator with --upstream HOST:PORT")
     return Relay(
         settings.upstream,
         host=settings.host,
         port=DEFAULT_PORT if settings.port is None else settings.port,
-        tls=tls,
+        tls=listening_tls(settings),
         upstream_tls=settings.upstream_tls,
         settings=RelaySettings(
             gather_agents=settings.of(RunFields).get("agents", MAX_GROUP),
@@ -100,7 +89,7 @@ def _prepared(settings: Settings) -> Relay:
 async def _serve(
     relay: Relay, metrics: MetricsPlan | None, lines: JsonLines | None, last_exit: LastExit
 ) -> tuple[EndRun | Suspend, bool]:
-    """How the relay ended, and whether a signal ended it before its run was over."""
+    """How the relay ended, and whether a signal ended it before the run was over."""
     stopped = False
     starting = asyncio.ensure_future(relay.start())
 
@@ -111,7 +100,7 @@ async def _serve(
         text = f"the relay was stopped by {cause}"
         if not starting.done():
             starting.cancel()
-        elif cause == "SIGINT":  # as for agents: somebody has seen enough, and all else is started again
+        elif cause == "SIGINT":  # as for agents: only Ctrl-C means that no restart follows
             relay.stop(text)
         else:
             relay.drain(text)
@@ -120,7 +109,7 @@ async def _serve(
     try:
         await starting
     except asyncio.CancelledError:
-        return Suspend("it was stopped before the coordinator had answered", failed=False), True
+        return Suspend("it was stopped before the coordinator answered", failed=False), True
     try:
         with contextlib.ExitStack() as beside:
             url = None

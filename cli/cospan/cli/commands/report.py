@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from cospan.cli.commands.export import find_basis, folder_of
+from cospan.cli.commands.export import check_output, find_basis, folder_of
 from cospan.cli.run_folder.layout import RunFolder, write_text
 from cospan.cli.run_folder.stored_rounds import read_rounds
 from cospan.client.files.agent_result import AgentResult
@@ -36,9 +36,9 @@ _MOST_AGENTS = 10_000
 _MOST_FILES = 2_000
 """Agents' files that are read: a few milliseconds each."""
 _NOT_KEPT = ("absent", "outliers", "reconnects")
-"""What a coordinator knows of an agent, and no file."""
+"""Known to a coordinator, not to files."""
 _OF_FILE = ("agent_id", "head", "reward_moments", "feature_squares", "curve_mean_squared_td_error")
-"""What is read of an agent's file; the rest may be gigabytes."""
+"""Arrays that are read from an agent's file; the rest may be gigabytes."""
 _FINISHED = {"rounds-reached": "finished", "stopped": "stopped", "failed": "failed"}
 
 
@@ -50,10 +50,7 @@ def report_run(run: Path, output: Path | None, *, serve: bool, force: bool) -> i
     """
     folder = folder_of(run)
     if output is not None:
-        if output.is_dir():
-            raise RunFileError(f"--output {output} is a folder; name a file in it")
-        if output.exists() and not force:
-            raise RunFileError(f"--output {output} exists; name another file, or say --force to write over it")
+        check_output(output, force=force)
     page = report_page(report_frame(folder))
     if output is not None:
         write_text(output, page)
@@ -64,7 +61,7 @@ def report_run(run: Path, output: Path | None, *, serve: bool, force: bool) -> i
 
 
 def report_frame(folder: RunFolder) -> dict[str, Any]:
-    """What the page shows of a run: the same that the dashboard is sent, from the files of its folder."""
+    """The data of the page, in the form that the dashboard receives, from the files of the run folder."""
     kept = find_basis(folder, None)
     result = _result(folder)
     saved = read_saved(folder.store) if folder.store.exists() else None
@@ -89,7 +86,7 @@ def report_frame(folder: RunFolder) -> dict[str, Any]:
         "finish_text": _FINISHED.get(str(cause), "ended") if cause else None,
         "live": False,
         "errors": {"subspace": result.get("subspace_error"), "value": result.get("value_error")},
-        "message": result.get("message", "the run has no result yet: it can go on"),
+        "message": result.get("message", "the run has no result yet: it can be resumed"),
     }
     return {
         "whole": True,
@@ -105,7 +102,7 @@ def report_frame(folder: RunFolder) -> dict[str, Any]:
 
 
 def _result(folder: RunFolder) -> dict[str, Any]:
-    """`result.json`; empty where the run has none yet.
+    """`result.json`; empty if the run has none yet.
 
     Raises:
         RunFileError: it is damaged.
@@ -122,7 +119,7 @@ def _result(folder: RunFolder) -> dict[str, Any]:
 
 
 def _agents_files(folder: RunFolder) -> Iterator[tuple[str, AgentResult]]:
-    """Agents' own files, by name, as far as they are there; groups write one for each agent as well."""
+    """Existing files of agents, by name; groups also write one for each agent."""
     paths = sorted(folder.agents.glob("*.npz"))[:_MOST_FILES] if folder.agents.is_dir() else []
     for path in paths:
         try:
@@ -160,7 +157,7 @@ def _row(
 
 
 def _more(learnt: dict[str, Any] | None) -> dict[str, Any]:
-    """What a result knows of an agent and a coordinator does not, by what it is called on the page."""
+    """Numbers of an agent that only the run result has, by their titles on the page."""
     if learnt is None:
         return {}
     names = {
@@ -181,7 +178,7 @@ def _last_td_error(file: AgentResult | None) -> float | None:
 
 
 def _spectrum(spec: RunSpecification, files: dict[str, AgentResult]) -> Spectrum | None:
-    """Of the last heads; scaled as the run scales what comes of them, so that no agent outweighs the others."""
+    """Spectrum of the last heads, with the run's reward scaling."""
     moment = np.zeros((spec.rank, spec.rank))
     for file in files.values():
         head = file.numbers("head", 1)

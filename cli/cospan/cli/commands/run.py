@@ -73,7 +73,7 @@ COORDINATOR_LOST = "coordinator-lost"
 
 @dataclass(frozen=True, slots=True)
 class RunOptions:
-    """What is said of one run only, beside the settings."""
+    """Options of `cospan run` that are not settings."""
 
     workload: str | None
     spec: Path | None
@@ -90,7 +90,7 @@ def run_here(chosen: RunOptions, flags: Mapping[str, Any], config: Path | None) 
     """Runs a fleet on this machine until the run is over; the exit code.
 
     Raises:
-        CospanError: it cannot begin, or did not reach its end.
+        CospanError: the run cannot start, or failed.
     """
     log_errors_to_stderr()
     data = claim_stdout() if chosen.json else None
@@ -120,14 +120,14 @@ def run_here(chosen: RunOptions, flags: Mapping[str, Any], config: Path | None) 
 def _resume(
     chosen: RunOptions, path: Path, flags: Mapping[str, Any], config: Path | None, data: TextIO | None
 ) -> int:
-    """Runs on where the run of a folder was stored; the exit code.
+    """Resumes the run of a folder; the exit code.
 
     Raises:
-        CospanError: it cannot be resumed, or did not reach its end.
+        CospanError: the run cannot be resumed, or failed.
     """
     if chosen.output is not None or chosen.spec is not None or chosen.in_process:
         raise InvalidValueError(
-            f"--resume {path} goes on in that folder, with its specification; leave out --output, --spec and "
+            f"--resume {path} resumes in that folder, with its specification; leave out --output, --spec and "
             "--in-process"
         )
     folder = claimed(path)
@@ -166,19 +166,19 @@ def _from_here(
     data: TextIO | None,
     resumption: Resumption | None = None,
 ) -> int:
-    """The run in its folder, and what is left of it; the exit code."""
+    """Executes the run and completes its folder; the exit code."""
     view = choose_view(quiet=chosen.quiet)
     try:
         outcome, interrupted = _carry_out(plan, hosts, folder, monitor, view, chosen, resumption)
     finally:
         view.close()
-    ignore_hangups()  # what was learnt is there; a terminal that closes now must not take the summary's files along
+    ignore_hangups()  # a terminal that closes now must not prevent the summary's files
     _conclude(outcome, hosts, folder, monitor, data, quiet=chosen.quiet)
     return _exit_code(outcome, interrupted, folder, allow_losses=chosen.allow_losses)
 
 
 def _prepared(plan: RunPlan, chosen: RunOptions) -> tuple[list[Host], RunFolder, RunMonitor]:
-    """All that is known, checked and made before anything is started."""
+    """Checks the plan and makes the folder, before anything is started."""
     assert plan.workload is not None
     assert plan.site is not None
     hosts = hosts_of(plan.specification, plan.settings.processes, called="processes")
@@ -198,11 +198,11 @@ def _prepared(plan: RunPlan, chosen: RunOptions) -> tuple[list[Host], RunFolder,
 
 
 def _check_processes(plan: RunPlan, hosts: Sequence[Host]) -> None:
-    """What would keep the run's processes from working.
+    """Checks that the run's processes can work.
 
     Raises:
-        StepsBelowFloorError: agents would refuse the run; in one process, where nothing is sent, there is no floor.
-        InvalidValueError: there are too few open files for so many processes.
+        StepsBelowFloorError: agents would refuse the run; in one process nothing is sent, so there is no floor.
+        InvalidValueError: the limit of open files is too low for the processes.
     """
     refusal = below_floor(plan.specification, plan.settings.min_steps_per_round)
     if refusal is not None:
@@ -219,10 +219,10 @@ def _carry_out(
     chosen: RunOptions,
     resumption: Resumption | None,
 ) -> tuple[RunOutcome, str]:
-    """The run itself: how it ended, and the signal that ended it, or "".
+    """Runs; returns how the run ended, and the signal that ended it, or "".
 
     Raises:
-        CospanError: it could not begin; there is nothing to keep.
+        CospanError: the run could not start; there is nothing to keep.
     """
     if chosen.in_process:
         outcome, interrupted = _in_process(plan, hosts, folder, monitor, view)
@@ -276,7 +276,7 @@ async def _networked(
     await fleet.run()
     if fleet.failure is not None:
         if resumption is None:
-            folder.discard()  # the others may have learnt for a moment, but this was no run
+            folder.discard()  # others may have learnt briefly, but the run has not started
         raise fleet.failure
     outcome = _outcome_of_coordinator(plan, folder, monitor, fleet.complaint)
     if fleet.deserted and outcome.cause == FinishCause.STOPPED.value:
@@ -289,7 +289,7 @@ async def _networked(
 
 
 def _without_agents(outcome: RunOutcome, fleet: LocalFleet) -> RunOutcome:
-    """The outcome of a run that was stopped because every agent process had ended: the coordinator was not told."""
+    """The outcome of a run that this process stopped because all agent processes had ended."""
     return replace(
         outcome,
         cause=FinishCause.NO_AGENTS.value,
@@ -299,7 +299,7 @@ def _without_agents(outcome: RunOutcome, fleet: LocalFleet) -> RunOutcome:
 
 
 def _outcome_of_coordinator(plan: RunPlan, folder: RunFolder, monitor: RunMonitor, complaint: str) -> RunOutcome:
-    """What the coordinator has written; what is known here, where it was ended before it could write."""
+    """The coordinator's outcome; if it ended before it could write, what is known here."""
     try:
         document = json.loads(read_text(folder.result, MAX_RESULT_BYTES))
         return read_outcome(document, plan.specification, folder.read_basis())
@@ -318,7 +318,7 @@ def _outcome_of_coordinator(plan: RunPlan, folder: RunFolder, monitor: RunMonito
         )
 
 
-# What is left -----------------------------------------------------------------------------------------------------
+# Results ----------------------------------------------------------------------------------------------------------
 
 
 def _conclude(
@@ -330,7 +330,7 @@ def _conclude(
     *,
     quiet: bool,
 ) -> None:
-    """Completes the run folder, and prints what came out."""
+    """Completes the run folder and prints the summary."""
     results = _results(folder, hosts)
     agents = [_row(index, results, monitor) for index in range(outcome.specification.agents)]
     poor = poorly_explained([agent for agent in agents if agent.id in results], outcome.specification.rank)
@@ -357,12 +357,12 @@ def _print_document(document: Mapping[str, Any], data: TextIO, folder: RunFolder
     try:
         print(json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False), file=data, flush=True)
     except OSError as failure:
-        say(f"cospan: cannot write to standard output: {failure.strerror}; the same stands in {folder.result}")
+        say(f"cospan: cannot write to standard output: {failure.strerror}; the same is in {folder.result}")
         os.dup2(os.open(os.devnull, os.O_WRONLY), data.fileno())  # what is still in its buffer
 
 
 def _results(folder: RunFolder, hosts: Sequence[Host]) -> dict[str, AgentResult]:
-    """What is there of the agents, by name: of a group from its one file, for thousands are slow to read."""
+    """Existing results of agents, by name; a group's come from its one file, which is faster to read."""
     found: dict[str, AgentResult] = {}
     for host in hosts:
         path = folder.agent(host.name)
@@ -370,7 +370,7 @@ def _results(folder: RunFolder, hosts: Sequence[Host]) -> dict[str, AgentResult]
             with _left_out():
                 results = agents_of(load_group(path, names=OF_AGENTS)) if host.is_group else [load_result(path)]
                 found |= {result.text("agent_id"): result for result in results}
-        if host.is_group:  # a member that failed has a file of its own, of the time before
+        if host.is_group:  # an agent that failed has its own file
             found |= _files_of(folder, [name for name in host.agents if name not in found])
     return found
 
@@ -387,7 +387,7 @@ def _files_of(folder: RunFolder, agents: Sequence[str]) -> dict[str, AgentResult
 
 @contextlib.contextmanager
 def _left_out() -> Iterator[None]:
-    """Does without a file that cannot be read; it is said."""
+    """Leaves out a file that cannot be read, and reports it."""
     try:
         yield
     except RunFileError as failure:
@@ -395,7 +395,7 @@ def _left_out() -> Iterator[None]:
 
 
 def _row(index: int, results: Mapping[str, AgentResult], monitor: RunMonitor) -> AgentRow:
-    """The numbers of an agent; of one that left no file only what it is called."""
+    """The numbers of an agent; only its name without a file."""
     name = default_agent_id(index)
     if name in results:
         return agent_row(results[name])
@@ -404,12 +404,12 @@ def _row(index: int, results: Mapping[str, AgentResult], monitor: RunMonitor) ->
 
 
 def _exit_code(outcome: RunOutcome, interrupted: str, folder: RunFolder, *, allow_losses: bool) -> int:
-    """0 where the run did what was asked for: its rounds, or those until an administrator stopped it.
+    """0 if all rounds are done, or those until an administrator stopped the run.
 
     Raises:
-        InterruptedRunError: a signal ended it before.
-        RunFailedError: it did not reach its end.
-        AgentsLostError: it did, with fewer agents than it began with, and that is not allowed.
+        InterruptedRunError: a signal ended the run.
+        RunFailedError: the run failed.
+        AgentsLostError: it ended with fewer agents than it began with, and that is not allowed.
     """
     spec = outcome.specification
     stopped = outcome.cause == FinishCause.STOPPED.value and not interrupted

@@ -1,4 +1,4 @@
-"""`cospan runs`: the runs of a folder, what became of each, and which of its bases were kept."""
+"""`cospan runs`: the runs of a folder, their states, and their stored bases."""
 
 import json as json_text
 import shlex
@@ -31,21 +31,21 @@ _NUMBERS = (4, 5)
 
 @dataclass(frozen=True, slots=True)
 class RunLine:
-    """One run of a folder; None where unknown.
+    """One run of a folder; None if unknown.
 
     Attributes:
         path: its folder.
-        state: running, resumable, finished, stopped, failed; ended where it has no stored run to go on with;
-            unfinished where it has no result either; unreadable.
-        run_id: its own name.
+        state: running, resumable, finished, stopped, failed; ended without a resumable store;
+            unfinished without a result; unreadable.
+        run_id: run id.
         workload: its name.
-        rounds: how many are done.
-        of: how many there are to be; 0 for no end.
-        agents: how many took part in the last round.
-        started: when, in seconds since 1970.
-        changed: when the last round was stored, or the result written.
+        rounds: number of rounds done.
+        of: number of rounds of the specification; 0 for no end.
+        agents: number of agents in the last round.
+        started: seconds since 1970.
+        changed: time of the last stored round, or of the result.
         kept: t of every basis B_t that can be exported.
-        process: of the coordinator that serves it.
+        process: id of its coordinator.
         note: why it is over, or cannot be read.
         resume: the command that resumes it, or None.
     """
@@ -97,7 +97,7 @@ def list_runs(folder: Path | None, *, json: bool) -> int:
 
 
 def is_run(path: Path) -> bool:
-    """Whether a folder is that of a run."""
+    """Whether a folder is a run folder."""
     folder = RunFolder(path)
     return any(_is_there(name) for name in (folder.store, folder.result, folder.spec))
 
@@ -119,7 +119,7 @@ def run_folders(parent: Path) -> list[Path]:
 
 
 def describe(path: Path) -> RunLine:
-    """What became of the run in a folder; one that is damaged says so itself."""
+    """The state of the run in a folder, or that it is unreadable."""
     folder = RunFolder(path)
     try:
         return _of_store(folder) if _is_there(folder.store) else _of_files(folder)
@@ -133,9 +133,9 @@ def _of_store(folder: RunFolder) -> RunLine:
     process = holder_of(folder.store) or _user(folder)
     stored = read_state(folder.store)
     by_run = folder.launch.exists()
-    goes_on = is_resumable(folder) if by_run else stored.finish_cause is None
+    can_resume = is_resumable(folder) if by_run else stored.finish_cause is None
     state = "resumable" if process is None else "running"
-    if stored.finish_cause is not None and not (by_run and goes_on and process is None):
+    if stored.finish_cause is not None and not (by_run and can_resume and process is None):
         state = _STATES.get(stored.finish_cause, "ended")
     return RunLine(
         path=folder.path,
@@ -155,20 +155,20 @@ def _of_store(folder: RunFolder) -> RunLine:
 
 
 def _user(folder: RunFolder) -> str | None:
-    """The number of the `cospan run` that has the folder; its coordinator may have ended already."""
-    holder = user_of(folder.path)
-    return None if holder is None else holder.partition(",")[0]
+    """The process id of the `cospan run` that has the folder; its coordinator may have ended."""
+    process = user_of(folder.path)
+    return None if process is None else process.partition(",")[0]
 
 
 def _command(folder: RunFolder, *, by_run: bool) -> str:
-    """What to type to resume a run."""
+    """The command that resumes a run."""
     if by_run:
         return command_to_resume(folder.path)
     return f"cospan coordinator --run-folder {shlex.quote(str(folder.path))}"
 
 
 def _of_files(folder: RunFolder) -> RunLine:
-    """A run without a store, as one that was played in process."""
+    """A run without a store, for example one of `--in-process`."""
     spec = load_spec(folder.spec)
     values: dict[str, Any] = {"workload": spec.workload, "of": spec.rounds, "started": _time_of(folder.spec)}
     if not folder.result.exists():
@@ -189,7 +189,7 @@ def _of_files(folder: RunFolder) -> RunLine:
 
 
 def _is_there(path: Path) -> bool:
-    """Whether there is a file, also one in a folder that must not be looked into."""
+    """Whether a file exists; True if its folder may not be searched."""
     try:
         return path.exists()
     except PermissionError:

@@ -1,4 +1,4 @@
-"""`cospan status`: what a coordinator is doing, in plain words or as JSON."""
+"""`cospan status`: the state of a run, as text or JSON."""
 
 import asyncio
 import json as json_text
@@ -18,10 +18,10 @@ from cospan.wire.text import MAX_RECORD, and_more, listed, printable
 
 
 def show_status(flags: Mapping[str, Any], config: Path | None, *, json: bool) -> int:
-    """Asks a coordinator and prints what it says; the exit code.
+    """Prints the status of a coordinator's run; the exit code.
 
     Raises:
-        CospanError: it does not answer.
+        CospanError: the coordinator does not answer.
     """
     settings = load_settings(flags, config)
     report = asyncio.run(fetch_run(settings.coordinator, settings.tls))
@@ -34,11 +34,11 @@ def show_status(flags: Mapping[str, Any], config: Path | None, *, json: bool) ->
 
 
 def status_lines(report: RunReport, now: float | None = None, *, width: int | None = None) -> list[str]:
-    """A run's state in plain words.
+    """The status of a run as text.
 
     Args:
-        report: what the coordinator says.
-        now: when it said so, in seconds since 1970; the present time where left out.
+        report: of the coordinator.
+        now: time of the report, in seconds since 1970; None for the present.
         width: characters of a line of the table; None for no bound.
     """
     spec = report.specification
@@ -55,7 +55,7 @@ def status_lines(report: RunReport, now: float | None = None, *, width: int | No
 
 
 def sentence(report: RunReport, now: float) -> str:
-    """What a run is doing, how far it is, and how quick, at a time in seconds since 1970."""
+    """Phase, rounds and speed of a run, at a time in seconds since 1970."""
     of = f" of {report.specification.rounds}" if report.specification.rounds else ""
     rate = f"{report.rounds_per_second:.1f} rounds/s" if report.rounds_per_second else "no round has closed yet"
     return f"{doing(report, now)}; {report.stamp.round}{of} rounds done, {rate}"
@@ -65,7 +65,7 @@ _COLUMNS = ("agent", "phase", "counted", "reconnects", "last heard", "note")
 
 
 def doing(report: RunReport, now: float) -> str:
-    """What a run is doing, at a time in seconds since 1970."""
+    """The phase of a run, at a time in seconds since 1970."""
     here = sum(agent.phase is not AgentPhase.GONE for agent in report.agents)
     seconds = f"{report.phase_seconds:.1f} s"
     match report.phase:
@@ -82,20 +82,20 @@ def doing(report: RunReport, now: float) -> str:
         case RunPhase.CLOSING:
             return f"round {report.stamp.round}, computing the new basis since {seconds}"
         case RunPhase.DRAINING:
-            return "the coordinator is going down; the run goes on when it is started again"
+            return "the coordinator is shutting down; the run resumes when it is started again"
         case RunPhase.FINISHED:
             cause = report.finish_cause.value.replace("-", " ") if report.finish_cause else "no cause given"
             return f"finished {seconds} ago ({cause})"
 
 
 def _waiting(report: RunReport, seconds: str, now: float) -> str:
-    """Who is waited for."""
+    """The awaited agents."""
     awaited = [agent for agent in report.agents if agent.awaited]
     return f"waiting {seconds} for {_named(awaited, now) if awaited else 'agents to join'}"
 
 
 def _named(agents: Iterable[AgentReport], now: float) -> str:
-    """Each with the time of day at which it was last heard, the most silent first; only the first few are named."""
+    """The first few agents with the time of their last message, the longest silent first."""
     ordered = sorted(agents, key=lambda agent: -agent.seconds_since_last_message)
     return listed(
         [f"{agent.agent_id} (last seen {_clock(now - agent.seconds_since_last_message)})" for agent in ordered]
@@ -120,7 +120,7 @@ def _row(agent: AgentReport) -> tuple[str, ...]:
 
 
 def run_document(report: RunReport) -> dict[str, Any]:
-    """A run's state as JSON has it."""
+    """The JSON document of a run status."""
     from cospan.cli.run_folder.run_result import plain_constants
 
     specification = report.specification.as_dict()
@@ -139,15 +139,6 @@ def run_document(report: RunReport) -> dict[str, Any]:
 
 
 def _agent_document(agent: AgentReport) -> dict[str, object]:
-    return {
-        "id": agent.agent_id,
-        "phase": agent.phase.value,
-        "seconds_since_last_message": agent.seconds_since_last_message,
-        "awaited": agent.awaited,
-        "rounds_counted": agent.rounds_counted,
-        "reconnects": agent.reconnects,
-        "gone_in_round": agent.gone_in_round,
-        "gone_cause": agent.gone_cause or None,
-        "outlier_rounds": agent.outlier_rounds,
-        "head_bounded": agent.head_bounded,
-    }
+    names = ("seconds_since_last_message", "awaited", "rounds_counted", "reconnects", "gone_in_round", "gone_cause")
+    values = {name: getattr(agent, name) for name in (*names, "outlier_rounds", "head_bounded")}
+    return {"id": agent.agent_id, "phase": agent.phase.value, **values, "gone_cause": agent.gone_cause or None}

@@ -13,7 +13,7 @@ def stop_run_there(flags: Mapping[str, Any], config: Path | None, *, cause: str)
     """Asks a coordinator to end its run; the exit code.
 
     Raises:
-        CospanError: it does not answer, or refuses.
+        CospanError: the coordinator does not answer, or refuses.
     """
     settings = load_settings(flags, config)
     stamp = asyncio.run(stop_run(settings.coordinator, cause, settings.tls))

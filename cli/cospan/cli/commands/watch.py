@@ -1,4 +1,4 @@
-"""`cospan watch`: a run as it goes, until it is over; it outlives a coordinator that is started again."""
+"""`cospan watch`: shows a run until it is over, also across restarts of its coordinator."""
 
 import asyncio
 import contextlib
@@ -17,10 +17,10 @@ from cospan.wire.messages import RunPhase, RunReport
 
 _MOST_MOVEMENTS = 500
 _ROUND_BYTES = 4 * 2**20
-"""Bound of a report of a round, which names who left, who was absent, and outliers."""
+"""Bound of a round report, which names departed and missing agents and outliers."""
 _LAST_LOOK_SECONDS = 1.0
 _LASTING = (UsageError, CertificateError, AdminRequiredError)
-"""Errors after which it is not worth asking again."""
+"""Errors after which asking again is useless."""
 
 
 def watch_here(flags: Mapping[str, Any], config: Path | None, *, every: float, json: bool) -> int:
@@ -34,7 +34,7 @@ def watch_here(flags: Mapping[str, Any], config: Path | None, *, every: float, j
     watch = Watch(settings, view, every)
     try:
         asyncio.run(watch.run())
-    except KeyboardInterrupt:  # this is how one stops looking
+    except KeyboardInterrupt:  # the usual end of a watch
         pass
     finally:
         view.close(watch.sight())
@@ -42,14 +42,11 @@ def watch_here(flags: Mapping[str, Any], config: Path | None, *, every: float, j
 
 
 class Watch:
-    """Asks again and again, and follows the rounds meanwhile."""
+    """Polls the run status and follows the rounds."""
 
     def __init__(self, settings: Settings, view: WatchView, every: float) -> None:
-        self._address, self._tls, self._progress_timeout_seconds = (
-            settings.coordinator,
-            settings.tls,
-            settings.progress_timeout_seconds,
-        )
+        self._address, self._tls = settings.coordinator, settings.tls
+        self._timeout_seconds = settings.progress_timeout_seconds
         self._view, self._every = view, every
         self._report: RunReport | None = None
         self._movements: deque[float] = deque(maxlen=_MOST_MOVEMENTS)
@@ -58,11 +55,11 @@ class Watch:
         self._ended_after: int | None = None
 
     def sight(self) -> Sight:
-        """What is known now."""
+        """The current view of the run."""
         movements = tuple(self._movements)
         if self._problem and self._ended_after is None:
             silent, problem = time.monotonic() - self._answered, self._problem
-        else:  # of a run that is over nobody answers any more
+        else:  # the coordinator of a finished run has ended
             silent, problem = 0.0, ""
         return Sight(self._address, self._report, time.time(), movements, silent, problem, self._ended_after)
 
@@ -70,7 +67,7 @@ class Watch:
         """Shows the run until it is over.
 
         Raises:
-            CospanError: the coordinator refuses, or has not answered for long.
+            CospanError: the coordinator refuses, or has not answered for too long.
         """
         following = asyncio.create_task(self._follow())
         try:
@@ -91,9 +88,7 @@ class Watch:
         except CospanError as failure:
             self._problem = str(failure)
             waited = time.monotonic() - self._answered
-            if self._ended_after is None and (
-                isinstance(failure, _LASTING) or waited >= self._progress_timeout_seconds
-            ):
+            if self._ended_after is None and (isinstance(failure, _LASTING) or waited >= self._timeout_seconds):
                 raise
         else:
             self._answered, self._problem = time.monotonic(), ""
@@ -101,9 +96,9 @@ class Watch:
                 self._ended_after = self._report.stamp.round
 
     async def _follow(self) -> None:
-        """Takes up the rounds as they close; begins again where the coordinator does."""
+        """Follows the rounds as they close; starts again after an error."""
         while self._ended_after is None:
-            with contextlib.suppress(CospanError):  # what is wrong is said where the run is asked for
+            with contextlib.suppress(CospanError):  # `_probe` reports errors
                 await self._follow_once()
             await asyncio.sleep(self._every)
 
@@ -122,12 +117,12 @@ class Watch:
         async for closed in rounds:
             self._movements.append(closed.basis_movement)
             done = closed.closed_round + 1
-        # Else there was an error: the coordinator is gone, or goes down and comes back.
+        # Without an error the run is over.
         await self._last_look()
         self._ended_after = max(done, self._report.stamp.round if self._report is not None else 0)
 
     async def _last_look(self) -> None:
-        """How the run ended, where the coordinator still says so; it is about to go."""
+        """The final status, if the coordinator still answers."""
         with contextlib.suppress(CospanError, TimeoutError):
             async with asyncio.timeout(_LAST_LOOK_SECONDS):
                 self._report = await fetch_run(self._address, self._tls)

@@ -1,4 +1,4 @@
-"""What `cospan doctor` finds: whether something is as it should be, and what to do where it is not."""
+"""Findings of `cospan doctor`: a grade, and a remedy for a problem."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from cospan.wire.text import MAX_SENTENCE, printable
 
 
 class Grade(Enum):
-    """How well something is."""
+    """Result of a check."""
 
     GOOD = "ok"
     NOTE = "note"
@@ -24,7 +24,7 @@ class Finding:
         subject: what it is, in a word or two.
         grade: how well it is.
         found: one clause that says what was found.
-        remedy: what to do; empty where nothing need be done.
+        remedy: what to do; empty if nothing need be done.
     """
 
     subject: str
@@ -34,7 +34,7 @@ class Finding:
 
 
 def good(subject: str, found: str) -> Finding:
-    """It is as it should be."""
+    """No problem."""
     return Finding(subject, Grade.GOOD, printable(found, MAX_SENTENCE))
 
 
@@ -49,13 +49,13 @@ def bad(subject: str, found: str, remedy: str) -> Finding:
 
 
 def of_failure(subject: str, failure: CospanError) -> Finding:
-    """What an error says; after its last semicolon there is what to do."""
+    """An error as a finding; the remedy is after the last semicolon of its text."""
     sentence, _, remedy = str(failure).rpartition("; ")
     return bad(subject, sentence or str(failure), remedy or f"see {failure.reason} in docs/operations.md")
 
 
 def finding_lines(findings: Sequence[Finding]) -> list[str]:
-    """Findings for people: what is wrong has its remedy below it, and the last line counts."""
+    """Findings as text: remedies below problems, and their number in the last line."""
     width = max((len(finding.subject) for finding in findings), default=0)
     lines = []
     for finding in findings:
@@ -68,7 +68,7 @@ def finding_lines(findings: Sequence[Finding]) -> list[str]:
 
 
 def finding_document(finding: Finding) -> dict[str, str | None]:
-    """A finding as JSON has it."""
+    """The JSON document of a finding."""
     return {
         "subject": finding.subject,
         "grade": finding.grade.value,

@@ -1,4 +1,4 @@
-"""What `cospan doctor` looks at on this machine: versions, BLAS threads, SQLite, ports, the disk."""
+"""Checks of `cospan doctor` on this machine: versions, BLAS threads, SQLite, ports, the disk."""
 
 import contextlib
 import importlib.metadata
@@ -33,7 +33,7 @@ _CONNECT_SECONDS = 2.0
 
 
 def of_python() -> list[Finding]:
-    """Whether this Python will do."""
+    """The version of Python."""
     version = ".".join(map(str, sys.version_info[:3]))
     if sys.version_info[:2] < _LEAST_PYTHON:
         return [bad("Python", version, "use Python 3.11 or later: make PYTHON=python3.12 .venv/ready")]
@@ -41,7 +41,7 @@ def of_python() -> list[Finding]:
 
 
 def of_versions() -> list[Finding]:
-    """Cospan and what it stands on; extras that are not there are no problem."""
+    """Versions of Cospan and its dependencies; missing extras are no problem."""
     found = [good("cospan", importlib.metadata.version("cospan"))]
     for name, least in _LEAST.items():
         wanted = ".".join(map(str, least))
@@ -78,7 +78,7 @@ def _numbers(version: str) -> tuple[int, ...]:
 
 
 def of_blas() -> list[Finding]:
-    """How many threads matrix products take, as numpy is loaded here."""
+    """Threads of numpy's BLAS."""
     import numpy as np
     from threadpoolctl import threadpool_info  # type: ignore[import-untyped]
 
@@ -95,14 +95,14 @@ def of_blas() -> list[Finding]:
 
 
 def of_sqlite() -> list[Finding]:
-    """Whether runs can be stored."""
+    """The version of SQLite."""
     if sqlite3.sqlite_version_info[:2] < _LEAST_SQLITE:
         return [bad("SQLite", sqlite3.sqlite_version, "use a Python with SQLite 3.24 or later")]
     return [good("SQLite", sqlite3.sqlite_version)]
 
 
 def of_folder(folder: Path) -> list[Finding]:
-    """Whether a folder of runs can be written to, and how much room it has; it is not made."""
+    """Whether a folder of runs is writable, and its free space; the folder is not made."""
     there = next((each for each in (folder, *folder.absolute().parents) if each.exists()), Path("/"))
     if not there.is_dir():
         return [bad("runs", f"{there} is a file", "name another folder with --run-folder")]
@@ -120,7 +120,7 @@ def of_folder(folder: Path) -> list[Finding]:
 
 
 def of_port(address: Address, option: str) -> Sequence[Finding]:
-    """Whether a coordinator could listen here, and else why not, and who does."""
+    """Whether a coordinator could listen here, and if not, why."""
     if address.port == 0 and not address.is_unix:
         return [good("port", "any that is free")]
     subject = "socket" if address.is_unix else f"port {address.port}"
@@ -133,7 +133,7 @@ def of_port(address: Address, option: str) -> Sequence[Finding]:
                 f"`cospan status --coordinator {address}` says whether it is a coordinator; else choose another: "
                 f"{option}"
             )
-            return [note(subject, f"{why}: somebody listens", remedy)]
+            return [note(subject, f"{why}: another process listens", remedy)]
         return [bad(subject, why, remedy)]
     return [good(subject, f"{address} is free")]
 

@@ -1,4 +1,4 @@
-"""What `cospan doctor` looks at between this machine and a coordinator: certificates, protocol, clocks."""
+"""Checks of `cospan doctor` between this machine and a coordinator: certificates, protocol, clocks."""
 
 import math
 import time
@@ -27,20 +27,20 @@ def of_tls(files: TlsFiles | None, coordinator: str | None) -> Sequence[Finding]
     """The own certificate: readable, a pair with its key, valid now and for a while, of the own authority.
 
     Raises:
-        InvalidValueError: the files are not what they should be; the text says what to do.
+        InvalidValueError: the files cannot be used; the text says what to do.
     """
     if files is None:
         if coordinator is not None and not parse_address(coordinator, "coordinator").is_local:
-            remedy = "say --tls-cert, --tls-key and --tls-ca; docs/security.md says how they are made"
+            remedy = "give --tls-cert, --tls-key and --tls-ca; see docs/security.md"
             return [note("certificate", "none, and the coordinator is on another machine", remedy)]
         return [good("certificate", "none is named: no TLS")]
     read_tls(files)
     facts = certificate_facts(files)
-    names = ", ".join((*facts.uris, *facts.hosts)) or "nobody"
+    names = ", ".join((*facts.uris, *facts.hosts)) or "no name"
     found = [_validity(files, facts)]
     ours = [uri for uri in facts.uris if uri.startswith("cospan:")]
     if not ours:
-        remedy = "issue one that says whom it is for: cospan certs issue CERTS --agent ID"
+        remedy = "issue one for an agent or coordinator: cospan certs issue CERTS --agent ID"
         found.append(bad("names", f"{names}: nothing that Cospan knows", remedy))
     else:
         found.append(good("names", names))
@@ -105,7 +105,7 @@ def of_clock(theirs: float, asked: float, took: float) -> Finding:
     """How far the coordinator's clock is from this one.
 
     Args:
-        theirs: what it said, in seconds since 1970; 0 where it did not say.
+        theirs: what it said, in seconds since 1970; 0 if it did not say.
         asked: when it was asked, by this clock.
         took: how many seconds later the answer was here.
     """
@@ -113,7 +113,7 @@ def of_clock(theirs: float, asked: float, took: float) -> Finding:
         return bad("clock", f"the coordinator says that it is {theirs} s after 1970", "ask who runs it")
     if theirs == 0.0:
         return note(
-            "clock", "the coordinator does not tell its time", "use the same version of Cospan on both sides"
+            "clock", "the coordinator does not report its time", "use the same version of Cospan on both sides"
         )
     # It read its clock at some time between the question and the answer.
     apart = theirs - asked - took / 2.0

@@ -8,10 +8,10 @@ import typer
 from cospan.cli.interface import options as o
 
 Folder: TypeAlias = Annotated[
-    Path, typer.Argument(metavar="FOLDER", help="Where the authority and its certificates are.")
+    Path, typer.Argument(metavar="FOLDER", help="Folder of the authority and its certificates.")
 ]
 Days: TypeAlias = Annotated[
-    float | None, typer.Option("--days", help="How long it is valid.", show_default="90, an authority 3650")
+    float | None, typer.Option("--days", help="Days of validity.", show_default="90, an authority 3650")
 ]
 
 
@@ -23,7 +23,7 @@ def certs_init(
     days: Days = None,
     debug: o.Debug = False,
 ) -> None:
-    """A development authority: its certificate, and its key, which never leaves the folder."""
+    """Make a development authority: its certificate, and its key, which stays in the folder."""
     from cospan.cli.commands.certs import initialise
 
     raise typer.Exit(initialise(folder, name=name, days=days))
@@ -42,7 +42,7 @@ def certs_issue(
         str | None,
         typer.Option(
             "--coordinator",
-            help="For the coordinator, by the names and addresses it is reached at.",
+            help="For the coordinator, with its names and addresses.",
             metavar="HOST,...",
         ),
     ] = None,
@@ -54,12 +54,12 @@ def certs_issue(
     ] = False,
     name: Annotated[
         str | None,
-        typer.Option("--name", help="Name of its folder.", show_default="whom it is for", metavar="NAME"),
+        typer.Option("--name", help="Name of its folder.", show_default="from its subject", metavar="NAME"),
     ] = None,
     days: Days = None,
     debug: o.Debug = False,
 ) -> None:
-    """A certificate for one end: a folder with cert.pem, key.pem and ca.pem."""
+    """Issue a certificate: a folder with cert.pem, key.pem and ca.pem."""
     from cospan.cli.commands.certs import IssueOptions, issue
 
     chosen = IssueOptions(tuple(agent or ()), tuple(agents or ()), coordinator, admin, observer, name, days)
@@ -69,15 +69,15 @@ def certs_issue(
 def certs_renew(
     folder: Folder,
     names: Annotated[
-        list[str] | None, typer.Argument(metavar="[NAME]...", help="Which certificates, by their folders' names.")
+        list[str] | None, typer.Argument(metavar="[NAME]...", help="Names of the certificates' folders.")
     ] = None,
     every: Annotated[bool, typer.Option("--all", help="Every certificate of the folder.")] = False,
     days: Annotated[
-        float | None, typer.Option("--days", help="How long it is valid.", show_default="as long as before")
+        float | None, typer.Option("--days", help="Days of validity.", show_default="as before")
     ] = None,
     debug: o.Debug = False,
 ) -> None:
-    """Issues certificates again, for the same names: running coordinators and agents take them up."""
+    """Renew certificates for the same names; running coordinators and agents reload them."""
     from cospan.cli.commands.certs import renew
 
     raise typer.Exit(renew(folder, tuple(names or ()), every=every, days=days))
@@ -88,7 +88,7 @@ def certs_show(
     json: o.Json = False,
     debug: o.Debug = False,
 ) -> None:
-    """Whom certificates are for, until when, and their fingerprints."""
+    """Show names, validity and fingerprints of certificates."""
     from cospan.cli.commands.certs import show
 
     raise typer.Exit(show(tuple(paths), as_json=json))

@@ -40,17 +40,17 @@ ALL: tuple[tuple[Callable[..., None], str], ...] = (
 )
 """Every command with its example."""
 
-_FLEETS, _LOOKING, _STUDIES, OTHER_PANEL = "Fleets", "Looking at runs", "Studies", "Files and tools"
+_FLEETS, _MONITORING, _STUDIES, OTHER_PANEL = "Fleets", "Monitoring", "Studies", "Files and tools"
 PANELS: dict[Callable[..., None], str] = {
     **dict.fromkeys((run, coordinator, agent, relay, stop), _FLEETS),
-    **dict.fromkeys((status, watch, report, runs, doctor), _LOOKING),
+    **dict.fromkeys((status, watch, report, runs, doctor), _MONITORING),
     **dict.fromkeys((compare, reproduce, rank), _STUDIES),
 }
-"""Under which heading `cospan --help` lists a command."""
+"""The heading of each command in `cospan --help`."""
 _DONE = "0 all rounds are done, or `cospan stop` ended the run"
 _INTERRUPTED = "75 stopped by a signal (Ctrl-C, SIGTERM) before the end; it can be resumed"
 _EXIT_CODES = {
-    watch: "0 the run is over, or Ctrl-C; 1 nobody answers; 2 wrong usage",
+    watch: "0 the run is over, or Ctrl-C; 1 no answer; 2 wrong usage",
     doctor: "0 no problem; 1 a problem was found; 2 wrong usage",
     coordinator: f"{_DONE}; 1 the run failed; 2 wrong usage; {_INTERRUPTED}",
     run: f"{_DONE}; 1 failed; 2 wrong usage; 3 ended with fewer agents than it began with; {_INTERRUPTED}",
@@ -60,7 +60,7 @@ _EXIT_CODES = {
 
 
 def epilog(command: Callable[..., None] | None, example: str) -> str:
-    """What stands below the options of a command: an example, and its exit codes."""
+    """The text below the options of a command: an example and exit codes."""
     codes = "0 done; 1 failed; 2 wrong usage"
     if command is not None:
         codes = _EXIT_CODES.get(command, codes)
@@ -89,15 +89,15 @@ _BENCH: tuple[tuple[str, Callable[..., None], str], ...] = (
 GROUPS = (
     (
         "certs",
-        "A development certificate authority, and certificates for mutual TLS.",
+        "A development certificate authority and certificates for mutual TLS.",
         "cospan certs init certs",
         _CERTS,
     ),
     (
         "bench",
-        "Benchmarks: each measures its subject and a yardstick in turns, in one run.",
+        "Benchmarks: each measures its subject and a reference in turns, in one run.",
         "cospan bench rounds --agents 8 --json",
         _BENCH,
     ),
 )
-"""Commands that have commands below them: name, what they are for, an example, and those."""
+"""Groups of commands: name, help, example, commands."""

@@ -1,16 +1,16 @@
-"""What the shell can complete beside the names of commands and options: workloads, presets, experiments, runs.
+"""Shell completion of workloads, presets, experiments and runs.
 
-Nothing heavy is imported: a shell waits for every answer.
+It imports nothing slow, because the shell waits for each answer.
 """
 
 from collections.abc import Callable
 from pathlib import Path
 
 WORKLOADS = ("acrobot", "microgrids", "queues", "synthetic", "synthetic-common-reward")
-"""The built-in ones; a test compares them with those that there are."""
+"""The built-in workloads; a test compares them with the real ones."""
 _RUNS = Path("runs")
 _MARKS = ("coordinator.sqlite", "result.json", "spec.toml")
-"""A folder with one of these files is that of a run."""
+"""A folder with one of these files is a run folder."""
 _MOST_RUNS = 200
 
 
@@ -25,7 +25,7 @@ def one_of(names: tuple[str, ...]) -> Callable[[str], list[str]]:
 
 def experiments(incomplete: str) -> list[str]:
     """The experiments of `cospan reproduce`."""
-    from importlib.resources import files  # takes as long to import as all options take to make
+    from importlib.resources import files  # slow to import
 
     folder = files("cospan.experiments").joinpath("specs")
     names = sorted(each.name.removesuffix(".toml") for each in folder.iterdir() if each.name.endswith(".toml"))
@@ -33,7 +33,7 @@ def experiments(incomplete: str) -> list[str]:
 
 
 def run_folders(incomplete: str) -> list[str]:
-    """Folders of runs: those in `runs`, the newest first, or those in the folder that is typed so far."""
+    """Run folders in `runs`, the newest first, or in the folder typed so far."""
     typed = Path(incomplete)
     parent = (typed if incomplete.endswith("/") else typed.parent) if "/" in incomplete else _RUNS
     try:

@@ -60,7 +60,7 @@ def run(
     quiet: o.Quiet = False,
     debug: o.Debug = False,
 ) -> None:
-    """One coordinator and N agent processes on this machine: a live run, a summary, a run folder."""
+    """Run a coordinator and N agents on this machine: live progress, a summary, a run folder."""
     from cospan.cli.commands.run import RunOptions, run_here
 
     chosen = RunOptions(
@@ -114,7 +114,7 @@ def coordinator(
         Path | None,
         o.file_option(
             "--run-folder",
-            "Where to keep the run. A run that it holds is resumed; else it must not exist, or be empty.",
+            "Folder of the run. A run in it is resumed; otherwise it must be empty or not exist.",
             "FOLDER",
             autocompletion=run_folders,
         ),
@@ -123,7 +123,7 @@ def coordinator(
         Path | None,
         o.file_option(
             "--runs-folder",
-            "Where to make a folder for each run; the newest (`latest`) is resumed unless it is over.",
+            "Folder in which each run gets a folder; the newest (`latest`) is resumed unless it is over.",
             "FOLDER",
         ),
     ] = None,
@@ -138,7 +138,7 @@ def coordinator(
         typer.Option("--reopen", help="Started by `cospan run`: also a run that is over is resumed.", hidden=True),
     ] = False,
 ) -> None:
-    """The server alone: it waits for agents, averages their gradients, and sends out the basis."""
+    """Run a coordinator: wait for agents, average their gradients, send out the basis."""
     from cospan.cli.commands.coordinator import CoordinatorOptions, serve_here
 
     chosen = CoordinatorOptions(
@@ -179,7 +179,7 @@ def agent(
         Path | None,
         o.file_option(
             "--output",
-            "Where to keep what is learnt (npz); in a folder, under the agent's name; a group needs a folder. "
+            "File for the result (npz), or a folder, where it has the agent's name; a group needs a folder. "
             "A file of the same run and agent is resumed.",
         ),
     ] = None,
@@ -201,9 +201,9 @@ def agent(
     debug: o.Debug = False,
     follow_stdin: o.FollowStdin = False,
 ) -> None:
-    """One agent: it learns the value function of its own site until the run is over.
+    """Run an agent: learn the value function of its site until the run is over.
 
-    Without --id and --index the coordinator gives it a site that is free. With --ids it is a group of agents.
+    Without --id and --index the coordinator assigns a free site. With --ids it is a group of agents.
     """
     from cospan.cli.commands.agent import AgentOptions, take_part
 
@@ -226,7 +226,7 @@ def agent(
     *s.UPSTREAM_TLS,
 )
 def relay(given: o.Given, config: o.Config = None, json: o.Json = False, debug: o.Debug = False) -> None:
-    """Sums its agents' gradients exactly, and forwards one upload per round to the coordinator or another relay."""
+    """Run a relay: sum its agents' gradients exactly and forward one upload per round."""
     from cospan.cli.commands.relay import relay_here
 
     raise typer.Exit(relay_here(given, config, json=json))
@@ -237,12 +237,12 @@ def stop(
     given: o.Given,
     *,
     cause: Annotated[
-        str, typer.Option("--cause", help="Why, in one sentence: every agent is told.", metavar="TEXT")
+        str, typer.Option("--cause", help="Why, in one sentence, for the agents.", metavar="TEXT")
     ] = "",
     config: o.Config = None,
     debug: o.Debug = False,
 ) -> None:
-    """Ends a run in order: every agent is told, and what was learnt stays."""
+    """End a run in order: all agents are told, and the results are kept."""
     from cospan.cli.commands.stop import stop_run_there
 
     raise typer.Exit(stop_run_there(given, config, cause=cause))

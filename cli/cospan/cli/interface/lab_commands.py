@@ -34,7 +34,7 @@ def compare(
     quiet: o.Quiet = False,
     debug: o.Debug = False,
 ) -> None:
-    """The joint method and its rivals over the same transitions: a table, plots, and their numbers."""
+    """Compare the joint method with baselines on the same transitions: a table, plots and numbers."""
     from cospan.cli.lab.compare import CompareOptions, compare_here
 
     chosen = CompareOptions(workload, seeds, output, json=json, quiet=quiet)
@@ -45,7 +45,7 @@ def reproduce(
     experiment: Annotated[
         str | None,
         typer.Argument(
-            metavar="EXPERIMENT", help="Which one.", show_default="a list of them", autocompletion=experiments
+            metavar="EXPERIMENT", help="Its name.", show_default="a list of them", autocompletion=experiments
         ),
     ] = None,
     output: o.OutputFolder = None,
@@ -56,16 +56,14 @@ def reproduce(
         ),
     ] = None,
     tiny: Annotated[
-        bool, typer.Option("--tiny", help="A version of some seconds, that shows only the sign of the effect.")
+        bool, typer.Option("--tiny", help="Run for some seconds; shows only the sign of the effect.")
     ] = False,
-    in_process: Annotated[
-        bool, typer.Option("--in-process", help="Leave out the runs that are repeated over gRPC.")
-    ] = False,
+    in_process: Annotated[bool, typer.Option("--in-process", help="Do not repeat runs over gRPC.")] = False,
     json: o.Json = False,
     quiet: o.Quiet = False,
     debug: o.Debug = False,
 ) -> None:
-    """An experiment of docs/experiments: its numbers, verdict and picture. Without a name: the list of them."""
+    """Run an experiment of docs/experiments: numbers, verdict and picture. Without a name, list the experiments."""
     from cospan.cli.lab.reproduce import ReproduceOptions, reproduce_here
 
     chosen = ReproduceOptions(experiment, output, pages, tiny, in_process, json=json, quiet=quiet)
@@ -91,7 +89,7 @@ def rank(
     quiet: o.Quiet = False,
     debug: o.Debug = False,
 ) -> None:
-    """How many dimensions the value functions of a fleet share: the spectrum, a rank, and how sure it is."""
+    """Estimate how many dimensions the value functions of a fleet share: a spectrum, a rank, its uncertainty."""
     from cospan.cli.lab.rank import RankOptions, rank_here
 
     chosen = RankOptions(workload, share, json=json, quiet=quiet)

@@ -1,4 +1,4 @@
-"""Arguments and options that several commands share and that are no settings."""
+"""Arguments and options of several commands that are not settings."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,7 +10,7 @@ from cospan.cli.interface.completion import WORKLOADS, one_of, run_folders
 from cospan.cli.interface.setting_options import FILES
 
 Given: TypeAlias = Mapping[str, Any]
-"""All that is given on the command line, by name."""
+"""Values of the command line, by name."""
 
 
 def file_option(name: str, text: str, metavar: str | None = "FILE", **more: Any) -> Any:
@@ -31,7 +31,7 @@ OutputFolder: TypeAlias = Annotated[
     Path | None,
     file_option(
         "--output",
-        "The run folder; it must not exist, or be empty.",
+        "The run folder; it must be empty or not exist.",
         "FOLDER",
         show_default="runs/<time>-<workload>",
     ),
@@ -47,12 +47,12 @@ Config: TypeAlias = Annotated[
     file_option(
         "--config",
         "Settings below the environment (COSPAN_AGENTS=…) and above the defaults.",
-        show_default="cospan.toml, where there is one",
+        show_default="cospan.toml, if it exists",
     ),
 ]
 Force: TypeAlias = Annotated[bool, file_option("--force", "Overwrite an existing file.", None)]
-Json: TypeAlias = Annotated[bool, file_option("--json", "Data as JSON on standard output.", None)]
-Quiet: TypeAlias = Annotated[bool, file_option("--quiet", "No progress.", None)]
+Json: TypeAlias = Annotated[bool, file_option("--json", "Print JSON to standard output.", None)]
+Quiet: TypeAlias = Annotated[bool, file_option("--quiet", "Do not show progress.", None)]
 Debug: TypeAlias = Annotated[bool, file_option("--debug", "Show the traceback of an error.", None)]
 FollowStdin: TypeAlias = Annotated[
     bool,

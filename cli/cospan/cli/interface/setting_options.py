@@ -272,7 +272,7 @@ UPSTREAM_TLS = (
 
 NEW_RUN = SettingOption("new_run", "Start a new run even if the newest in --runs-folder can be resumed.", FILES)
 ONCE = SettingOption(
-    "once", "If the folder's run is over, say so and exit with 0; neither start a new run nor fail.", FILES
+    "once", "If the folder's run is over, print that and exit with 0; neither start a new run nor fail.", FILES
 )
 CHECKPOINT_INTERVAL = SettingOption(
     "checkpoint_interval",

@@ -14,7 +14,7 @@ from cospan.cli.interface.setting_options import with_settings
 
 @with_settings(s.COORDINATOR, *s.TLS)
 def status(given: o.Given, *, config: o.Config = None, json: o.Json = False, debug: o.Debug = False) -> None:
-    """What a running coordinator is doing, in plain words."""
+    """Show the status of a running coordinator."""
     from cospan.cli.commands.status import show_status
 
     raise typer.Exit(show_status(given, config, json=json))
@@ -24,12 +24,12 @@ def status(given: o.Given, *, config: o.Config = None, json: o.Json = False, deb
 def watch(
     given: o.Given,
     *,
-    every: Annotated[float, o.file_option("--every", "How often to look.", "SECONDS", min=0.1, max=3600.0)] = 1.0,
+    every: Annotated[float, o.file_option("--every", "Interval of queries.", "SECONDS", min=0.1, max=3600.0)] = 1.0,
     config: o.Config = None,
     json: o.Json = False,
     debug: o.Debug = False,
 ) -> None:
-    """A run as it goes, until it is over or Ctrl-C: which agents are awaited, its speed, how the basis moves."""
+    """Watch a run until it is over: awaited agents, speed, movement of the basis."""
     from cospan.cli.commands.watch import watch_here
 
     raise typer.Exit(watch_here(given, config, every=every, json=json))
@@ -39,14 +39,12 @@ def watch(
 def doctor(
     given: o.Given,
     *,
-    run_folder: Annotated[
-        Path, o.file_option("--run-folder", "Where runs are kept, or are to be.", "FOLDER")
-    ] = Path("runs"),
+    run_folder: Annotated[Path, o.file_option("--run-folder", "Folder of runs.", "FOLDER")] = Path("runs"),
     config: o.Config = None,
     json: o.Json = False,
     debug: o.Debug = False,
 ) -> None:
-    """What does not work, and what to do about it: versions, ports, certificates, clocks, disk, the coordinator."""
+    """Find problems and their remedies: versions, ports, certificates, clocks, disk, the coordinator."""
     from cospan.cli.commands.doctor import DoctorOptions, examine
 
     asked = "coordinator" in given or "COSPAN_COORDINATOR" in os.environ
@@ -66,7 +64,7 @@ def runs(
     json: o.Json = False,
     debug: o.Debug = False,
 ) -> None:
-    """The runs of a folder: what became of each, how far it came, and which of its bases were kept."""
+    """List the runs of a folder: state, rounds, and stored bases."""
     from cospan.cli.commands.runs import list_runs
 
     raise typer.Exit(list_runs(folder, json=json))
@@ -88,7 +86,7 @@ def export(
     force: o.Force = False,
     debug: o.Debug = False,
 ) -> None:
-    """A basis of a stored run, the last or one that was kept, as an npz file that says what it is of."""
+    """Write a basis of a stored run, by default the last, to an npz file with its specification."""
     from cospan.cli.commands.export import export_basis
 
     raise typer.Exit(export_basis(run_folder, output, round_number=round_number, force=force))
@@ -98,13 +96,13 @@ def report(
     run_folder: o.RunFolder,
     output: Annotated[
         Path | None,
-        o.file_option("--output", "The HTML file to write.", show_default="it is served on this machine instead"),
+        o.file_option("--output", "The HTML file to write.", show_default="served on this machine instead"),
     ] = None,
     serve: Annotated[bool, o.file_option("--serve", "Serve it on 127.0.0.1 as well, until Ctrl-C.", None)] = False,
     force: o.Force = False,
     debug: o.Debug = False,
 ) -> None:
-    """The dashboard of a finished run: one HTML file that opens anywhere, or a page served on this machine."""
+    """Make a report of a finished run: one HTML file, or a page served on this machine."""
     from cospan.cli.commands.report import report_run
 
     raise typer.Exit(report_run(run_folder, output, serve=serve, force=force))

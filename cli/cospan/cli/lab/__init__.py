@@ -1,4 +1,4 @@
-"""What the commands for studies and benchmarks do: compare, rank, reproduce, bench.
+"""Implementation of compare, rank, reproduce and bench.
 
 The work itself is in `cospan.experiments` and `cospan.benchmarks`. Begin with `compare`.
 """

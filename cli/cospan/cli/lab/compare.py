@@ -1,4 +1,4 @@
-"""`cospan compare`: the joint method and its rivals over the same transitions; a table, plots, their numbers."""
+"""`cospan compare`: the joint method and its baselines on the same transitions: a table, plots, numbers."""
 
 import json
 import time
@@ -7,16 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cospan.cli.lab.study_extra import require_study
 from cospan.cli.output.table import table
 from cospan.cli.processes.this_process import claim_stdout, use_one_blas_thread
 from cospan.cli.run_folder.layout import RunFolder, check_free, make_run_folder, point_to_newest_of, write_text
+from cospan.cli.settings.extras import require
 from cospan.cli.settings.run_specification import plan_with_workload
 from cospan.cli.settings.run_warnings import advise, of_features, of_rank
 from cospan.core.specification import RunSpecification
-from cospan.experiments.comparison import Summary, contenders, document, summaries
+from cospan.experiments.comparison import Summary, document, methods_of_run, summaries
 from cospan.experiments.plots.comparison import draw_comparison
-from cospan.experiments.runner import Point, Task, cores, play_all, points_csv
+from cospan.experiments.runner import Point, Task, cores, points_csv, points_of, run_all
 from cospan.wire.console import say
 from cospan.wire.errors import InvalidValueError
 
@@ -26,7 +26,7 @@ _SAY_SECONDS = 5.0
 
 @dataclass(frozen=True, slots=True)
 class CompareOptions:
-    """What is said of a comparison, beside the settings."""
+    """Options of `cospan compare` that are not settings."""
 
     workload: str | None
     seeds: int
@@ -36,15 +36,15 @@ class CompareOptions:
 
 
 def compare_here(chosen: CompareOptions, flags: Mapping[str, Any], config: Path | None) -> int:
-    """Compares in this process; the exit code.
+    """Compares in this process.
 
     Raises:
-        CospanError: it cannot begin, or the workload broke its contract. Nothing is written then.
+        CospanError: the comparison cannot begin, or the workload broke its contract; nothing is written.
     """
     data = claim_stdout() if chosen.json else None
-    require_study("cospan compare")
+    require("cospan compare", ("scipy", "matplotlib"), "study")
     plan = plan_with_workload(flags, config, reference=chosen.workload, spec_file=None, rounds=_ROUNDS)
-    plan.close()  # it is made again to be played
+    plan.close()  # each run makes its own sites
     spec, workload = plan.specification, plan.workload
     assert workload is not None
     if spec.rounds == 0:
@@ -59,7 +59,7 @@ def compare_here(chosen: CompareOptions, flags: Mapping[str, Any], config: Path 
         Task(
             seed=seed,
             workload=spec.workload,
-            contenders=contenders(spec),
+            methods=methods_of_run(spec),
             agents=spec.agents,
             rounds=spec.rounds,
             rank=spec.rank,
@@ -68,7 +68,7 @@ def compare_here(chosen: CompareOptions, flags: Mapping[str, Any], config: Path 
         for seed in seeds
     ]
     tell = (lambda _: None) if chosen.quiet else say_on_stderr
-    points = [point for played in play_all(tasks, cores(), tell) for point in played.points]
+    points = points_of(run_all(tasks, cores(), tell))
     found = summaries(points)
     folder = make_run_folder(chosen.output, workload=f"compare-{workload.name or spec.workload}")
     _write(folder, spec, seeds, points, found)
@@ -88,14 +88,14 @@ def say_on_stderr(text: str) -> None:
 
 
 class Progress:
-    """Says now and then how far a run has come, on standard error."""
+    """Reports progress on standard error every few seconds."""
 
     def __init__(self, what: str, count: int, *, quiet: bool, unit: str = "round") -> None:
         self._what, self._count, self._quiet, self._unit = what, count, quiet, unit
         self._due = time.monotonic() + _SAY_SECONDS
 
     def __call__(self, number: int) -> None:
-        """After each round, or whatever is counted."""
+        """Called after each unit of work."""
         now = time.monotonic()
         if now >= self._due and not self._quiet:
             self._due = now + _SAY_SECONDS
@@ -115,7 +115,7 @@ def _write(
     write_text(folder.path / "comparison.json", f"{values}\n")
     try:
         draw_comparison(folder.path, spec, points, found)
-    except Exception as failure:  # the numbers are there; a picture decides over nothing
+    except Exception as failure:  # the numbers are written; a picture is optional
         say(f"cospan: no picture: drawing failed with {type(failure).__name__}: {failure}")
 
 

@@ -1,6 +1,5 @@
-"""`cospan rank`: how many dimensions the value functions of a fleet share; a table, and how sure it is."""
+"""`cospan rank`: the number of dimensions that the value functions of a fleet share, with its uncertainty."""
 
-import importlib.util
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -8,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from cospan.cli.lab.compare import Progress
-from cospan.cli.lab.rank_estimation import RESAMPLES, Ranking, play_agents, rank_document, ranking_of
+from cospan.cli.lab.rank_estimation import RESAMPLES, Ranking, rank_document, ranking_of, simulate_agents
 from cospan.cli.output.table import table
 from cospan.cli.processes.this_process import claim_stdout, use_one_blas_thread
+from cospan.cli.settings.extras import require
 from cospan.cli.settings.run_specification import plan_with_workload
 from cospan.cli.settings.run_warnings import advise, of_features
 from cospan.core.run_fields import RunFields
@@ -20,12 +20,12 @@ from cospan.wire.errors import InvalidValueError
 _ROUNDS = 300
 _AGENTS = 40
 _BELOW_NOISE = 2
-"""So many components that are noise are shown as well."""
+"""Number of noise components that are shown."""
 
 
 @dataclass(frozen=True, slots=True)
 class RankOptions:
-    """What is said of one ranking, beside the settings."""
+    """Options of `cospan rank` that are not settings."""
 
     workload: str | None
     share: float
@@ -34,27 +34,26 @@ class RankOptions:
 
 
 def rank_here(chosen: RankOptions, flags: Mapping[str, Any], config: Path | None) -> int:
-    """Plays and ranks in this process; the exit code.
+    """Simulates and ranks in this process.
 
     Raises:
-        CospanError: it cannot begin, or the workload broke its contract.
+        CospanError: the simulation cannot begin, or the workload broke its contract.
     """
     data = claim_stdout() if chosen.json else None
-    if importlib.util.find_spec("scipy") is None:
-        raise InvalidValueError("cospan rank needs scipy; pip install '.[study]'")
+    require("cospan rank", ("scipy",), "study")
     plan = plan_with_workload(flags, config, reference=chosen.workload, spec_file=None, rounds=_ROUNDS)
-    plan.close()  # it is made again to be played
+    plan.close()  # simulated sites are made from the workload
     spec, workload = plan.specification, plan.workload
     assert workload is not None
     if "agents" not in plan.settings.of(RunFields) and workload.max_agents is None:
         spec = replace(spec, agents=_AGENTS)
     _check(spec, chosen.share)
     use_one_blas_thread()
-    say = Progress(f"playing {spec.workload}", spec.agents, quiet=chosen.quiet, unit="agent")
-    played = play_agents(workload, spec, say)
+    say = Progress(f"simulating {spec.workload}", spec.agents, quiet=chosen.quiet, unit="agent")
+    samples = simulate_agents(workload, spec, say)
     assert plan.site is not None
-    advise(of_features(spec, plan.site, played.system))
-    found = ranking_of(played.estimates, chosen.share)
+    advise(of_features(spec, plan.site, samples.system))
+    found = ranking_of(samples.estimates, chosen.share)
     if data is not None:
         print(json.dumps(rank_document(spec, found), allow_nan=False), file=data, flush=True)
     else:
@@ -74,7 +73,7 @@ def _check(spec: RunSpecification, share: float) -> None:
 
 
 def lines_of(spec: RunSpecification, found: Ranking) -> list[str]:
-    """What is printed."""
+    """The printed lines."""
     document = rank_document(spec, found)
     above, noise = document["above_noise"], document["noise"]
     rows = [
@@ -100,7 +99,7 @@ def lines_of(spec: RunSpecification, found: Ranking) -> list[str]:
 
 def _suggestion(found: Ranking) -> str:
     if not found.rank:
-        return "suggested rank: none, for no component stands out of the noise; play more rounds or more agents"
+        return "suggested rank: none, because no component exceeds the noise; simulate more rounds or more agents"
     return (
         f"suggested rank: {found.rank}, the smallest that holds {100.0 * found.share:.6g} % of what stands out; "
         f"{found.agreement:.0%} of {RESAMPLES} resamples of the agents say the same"

@@ -1,4 +1,4 @@
-"""Plays a fleet for a while and finds how many dimensions its value functions share, and how sure that is."""
+"""Estimates the rank of a fleet's value functions from simulated agents, with bootstrap intervals."""
 
 import contextlib
 from collections.abc import Callable
@@ -22,11 +22,11 @@ _CONFIDENCE = 0.95
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Ranking:
-    """What is found.
+    """An estimate of the rank.
 
     Attributes:
         spectrum: of all agents.
-        rank: the smallest r that holds `share` of the signal; 0 where nothing stands out of the noise.
+        rank: the smallest r that holds `share` of the signal; 0 if no component exceeds the noise.
         share: as asked for.
         agreement: the share of the resamples of the agents that give the same rank.
         low: of the 95 % bootstrap interval of each component's share, shape (q,).
@@ -42,11 +42,11 @@ class Ranking:
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class Played:
-    """What a fleet has shown.
+class FleetSamples:
+    """What is estimated from the agents' transitions.
 
     Attributes:
-        estimates: what each agent gives.
+        estimates: of each agent.
         system: E[φ (φ − φ')ᵀ], the mean over all agents, shape (d, d).
     """
 
@@ -54,10 +54,10 @@ class Played:
     system: Float[np.ndarray, "d d"]
 
 
-def play_agents(
+def simulate_agents(
     workload: Workload, spec: RunSpecification, on_agent: Callable[[int], None] = lambda _: None
-) -> Played:
-    """Every agent for the rounds of the specification, one after the other.
+) -> FleetSamples:
+    """Simulates each agent for the rounds of the specification, one after the other.
 
     Raises:
         WorkloadBehaviourError: the workload broke its contract.
@@ -77,7 +77,7 @@ def play_agents(
         estimates.append(AgentEstimate.of(halves, moments))
         system += halves.joined.system / (halves.joined.steps * spec.agents)
         on_agent(index + 1)
-    return Played(estimates, system)
+    return FleetSamples(estimates, system)
 
 
 def ranking_of(estimates: list[AgentEstimate], share: float) -> Ranking:

@@ -1,13 +1,13 @@
-"""`cospan reproduce`: an experiment of docs/experiments, with its numbers, its verdict and its picture."""
+"""`cospan reproduce`: the numbers, verdict and picture of an experiment of docs/experiments."""
 
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cospan.cli.lab.compare import say_on_stderr
-from cospan.cli.lab.study_extra import require_study
 from cospan.cli.processes.this_process import claim_stdout, use_one_blas_thread
 from cospan.cli.run_folder.layout import check_free, make_run_folder, point_to_newest_of
+from cospan.cli.settings.extras import require
 from cospan.experiments.experiment import MODULES, load
 from cospan.experiments.over_network import networked_notes
 from cospan.experiments.reproduce import Reproduction, document, read_page, reproduce, update_page, write
@@ -16,7 +16,7 @@ from cospan.experiments.runner import cores
 
 @dataclass(frozen=True, slots=True)
 class ReproduceOptions:
-    """What is said of an experiment."""
+    """Options of `cospan reproduce`."""
 
     name: str | None
     output: Path | None
@@ -28,17 +28,17 @@ class ReproduceOptions:
 
 
 def reproduce_here(chosen: ReproduceOptions) -> int:
-    """Plays an experiment, or lists them; the exit code, 1 where a claim does not hold.
+    """Runs an experiment, or lists them; returns 1 if a claim does not hold.
 
     Raises:
-        CospanError: there is no such experiment, or it cannot begin.
+        CospanError: there is no such experiment, or its runs cannot begin.
     """
     if chosen.name is None:
         print("\n".join(f"{name:<26}{load(name)[0].title}" for name in MODULES))
         return 0
     data = claim_stdout() if chosen.json else None
     plan, experiment = load(chosen.name)
-    require_study("cospan reproduce")
+    require("cospan reproduce", ("scipy", "matplotlib"), "study")
     if chosen.pages is not None:
         read_page(chosen.pages, chosen.name)
     if chosen.output is not None:
@@ -48,7 +48,7 @@ def reproduce_here(chosen: ReproduceOptions) -> int:
     say = (lambda _: None) if chosen.quiet else say_on_stderr
     found = reproduce(chosen.name, plan, experiment, cores(), say)
     if not chosen.in_process:
-        found = replace(found, notes=networked_notes(plan, found.played, say))
+        found = replace(found, notes=networked_notes(plan, found.results, say))
     folder = make_run_folder(chosen.output, workload=chosen.name)
     write(found, folder.path, experiment)
     point_to_newest_of(folder)

@@ -31,7 +31,7 @@ class Voice(Protocol):
         """It has a dashboard."""
 
     def resumed(self, stored: StoredRun) -> None:
-        """It goes on with a run that was stored."""
+        """A stored run is resumed."""
 
     def note(self, note: Note) -> None:
         """Something happened to the fleet."""
@@ -68,7 +68,7 @@ class PlainVoice:
         """How far the run had come."""
         state = stored.state
         of = f" of {state.specification.rounds}" if state.specification.rounds else ""
-        say(f"goes on with run {state.run_id}: {state.rounds}{of} rounds are done", error=False)
+        say(f"resuming run {state.run_id}: {state.rounds}{of} rounds are done", error=False)
 
     def note(self, note: Note) -> None:
         """Who came and went."""
@@ -116,7 +116,7 @@ class JsonVoice:
 
     def resumed(self, stored: StoredRun) -> None:
         """How far the run had come."""
-        self._lines.emit("goes-on", run_id=stored.state.run_id, rounds=stored.state.rounds)
+        self._lines.emit("resuming", run_id=stored.state.run_id, rounds=stored.state.rounds)
 
     def note(self, note: Note) -> None:
         """The event is the note's kind: run-started, agent-joined, agent-lost, agent-back, agent-gone, …"""

@@ -1,4 +1,4 @@
-"""The log: JSON lines in the run folder, and only what went wrong on standard error."""
+"""The log: JSON lines in the run folder, and errors on standard error."""
 
 import contextlib
 import errno
@@ -73,7 +73,7 @@ class _ErrorHandler(logging.Handler):
 
 
 class _LogFile(logging.FileHandler):
-    """A log that says once when it cannot be written, as on a full disk, and keeps nobody from his work."""
+    """A log that reports a failure to write, as on a full disk, once, and raises nothing."""
 
     _complained = False
 

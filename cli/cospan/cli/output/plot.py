@@ -1,4 +1,4 @@
-"""`convergence.png`: how the value errors and the shared subspace went."""
+"""`convergence.png`: learning curves of value errors and of the shared subspace."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -79,16 +79,16 @@ def _draw(path: Path, spec: RunSpecification, rows: Sequence[RoundRow], agents: 
 
 
 def quartiles(rounds: Sequence[np.ndarray], values: Sequence[np.ndarray]) -> Band | None:
-    """The quartiles over agents of what each recorded, by round; None where nothing is known.
+    """The quartiles over agents of what each recorded, by round; None if nothing is known.
 
     Args:
         rounds: of each agent, the rounds it took part in.
         values: of each agent, one number a round; those that are not finite are left out.
     """
-    played = np.unique(np.concatenate([*rounds, np.array([], dtype=np.int64)]))
-    grid = np.full((len(rounds), played.size), np.nan)
+    known_rounds = np.unique(np.concatenate([*rounds, np.array([], dtype=np.int64)]))
+    grid = np.full((len(rounds), known_rounds.size), np.nan)
     for row, (numbers, known) in enumerate(zip(rounds, values, strict=True)):
-        grid[row, np.searchsorted(played, numbers)] = known
+        grid[row, np.searchsorted(known_rounds, numbers)] = known
     grid[~np.isfinite(grid)] = np.nan
     there = np.flatnonzero(np.isfinite(grid).any(axis=0))
     if not there.size:
@@ -96,7 +96,7 @@ def quartiles(rounds: Sequence[np.ndarray], values: Sequence[np.ndarray]) -> Ban
     if there.size > _MOST_POINTS:
         there = there[np.unique(np.linspace(0, there.size - 1, _MOST_POINTS).astype(int))]
     low, middle, high = np.nanpercentile(grid[:, there], (25.0, 50.0, 75.0), axis=0)
-    return Band(played[there], low, middle, high)
+    return Band(known_rounds[there], low, middle, high)
 
 
 def _draw_values(axes: "Axes", spec: RunSpecification, agents: Sequence[AgentResult]) -> None:
@@ -117,7 +117,7 @@ def _draw_values(axes: "Axes", spec: RunSpecification, agents: Sequence[AgentRes
 
 
 def _best_by_round(agent: AgentResult) -> Float[np.ndarray, " n"]:
-    """The error of the best step size in each round; nan where there is none."""
+    """The error of the best step size in each round; nan if there is none."""
     errors = agent.array("curve_independent_error")
     if errors.ndim != 2 or not errors.shape[1]:
         return np.full(len(agent.array("curve_round")), np.nan)
@@ -134,7 +134,7 @@ def _draw_bands(axes: "Axes", per_round: int, bands: Sequence[tuple[Band | None,
 
 
 def _limits(bands: Sequence[Band]) -> tuple[float, float]:
-    """Limits that show the medians' whole course, and not the first rounds' wildest quartile."""
+    """Limits that show all medians, but not the largest quartiles of the first rounds."""
     low = min(float(band.low.min()) for band in bands)
     high = max(float(band.middle.max()) for band in bands)
     return max(low, 1e-12) / 1.25, max(high, 1e-12) * 1.25

@@ -1,8 +1,7 @@
-"""Live progress on standard error: a bar on a terminal, a line now and then elsewhere."""
+"""Live progress on standard error: a bar on a terminal, lines every few seconds elsewhere."""
 
 import sys
 import time
-from typing import Protocol
 
 from cospan.cli.run_folder.progress_log import Progress
 from cospan.wire.console import say
@@ -12,54 +11,38 @@ _LINE_SECONDS = 5.0
 _BAR_WIDTH = 24
 
 
-class View(Protocol):
-    """Shows how a run goes."""
+class View:
+    """Shows the progress of a run; this one shows only what is told."""
 
     def update(self, progress: Progress) -> None:
-        """Where the run stands; called a few times a second."""
+        """Shows the state of the run; called a few times a second."""
 
     def note(self, text: str) -> None:
-        """Something that should stay on the screen."""
+        """Prints a line that stays on the screen."""
 
     def tell(self, text: str) -> None:
-        """The same, of something that is asked for and can be found nowhere else: also where nothing is shown."""
-
-    def close(self) -> None:
-        """Nothing follows."""
-
-
-def choose_view(*, quiet: bool) -> View:
-    """What suits standard error."""
-    if quiet:
-        return SilentView()
-    return TerminalView() if sys.stderr.isatty() else LinesView()
-
-
-class SilentView:
-    """Shows nothing but what it is told to."""
-
-    def update(self, progress: Progress) -> None:
-        """Shows nothing."""
-
-    def note(self, text: str) -> None:
-        """Shows nothing."""
-
-    def tell(self, text: str) -> None:
-        """Prints a line."""
+        """Prints a line that is found nowhere else, even with `--quiet`."""
         say(text)
 
     def close(self) -> None:
-        """Shows nothing."""
+        """Ends the view."""
 
 
-class LinesView:
+def choose_view(*, quiet: bool) -> View:
+    """The view for standard error."""
+    if quiet:
+        return View()
+    return TerminalView() if sys.stderr.isatty() else LinesView()
+
+
+class LinesView(View):
     """A line every few seconds, for pipes and logs."""
 
     def __init__(self) -> None:
         self._due, self._shown = 0.0, -2
 
     def update(self, progress: Progress) -> None:
-        """Prints where it is time to, and there is something new."""
+        """Prints a line if it is time and there is something new."""
         now = time.monotonic()
         if now < self._due:
             return
@@ -73,15 +56,8 @@ class LinesView:
         """Prints a line."""
         say(text)
 
-    def tell(self, text: str) -> None:
-        """Prints a line."""
-        self.note(text)
 
-    def close(self) -> None:
-        """Nothing is open."""
-
-
-class TerminalView:
+class TerminalView(View):
     """A bar and one line of numbers, redrawn in place; rich respects NO_COLOR."""
 
     def __init__(self) -> None:
@@ -115,7 +91,7 @@ class TerminalView:
         self.note(text)
 
     def close(self) -> None:
-        """Takes the bar away."""
+        """Removes the bar."""
         self._live.stop()
 
 
@@ -126,7 +102,7 @@ def _stage(progress: Progress) -> str:
 
 
 def facts(progress: Progress) -> tuple[str, ...]:
-    """The numbers that are known, each with its name."""
+    """The known numbers, each with its name."""
     if not progress.rounds:
         return ()
     found = [f"{progress.rounds_per_second:.1f} rounds/s", f"{progress.contributors} agents"]
@@ -142,7 +118,7 @@ def facts(progress: Progress) -> tuple[str, ...]:
 
 
 def _clock(seconds: float) -> str:
-    """Minutes and seconds; hours where there are any."""
+    """[H:]MM:SS."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

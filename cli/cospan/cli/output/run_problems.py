@@ -1,4 +1,4 @@
-"""What goes wrong in a run that continues: who failed, who warned of what, and what an end with losses means."""
+"""Problems of a run that continues: failed agents, warnings, and lost agents at its end."""
 
 import logging
 import statistics
@@ -12,9 +12,9 @@ from cospan.wire.text import listed
 log = logging.getLogger(__name__)
 
 _FEWEST_SHARES = 4
-"""With fewer agents nobody can say what is usual."""
+"""Fewest agents for which a median share is meaningful."""
 _UNEXPLAINED, _UNEXPLAINED_TIMES = 0.1, 5.0
-"""A site is warned of that leaves more than this unexplained, and so many times as much as the median site."""
+"""Warn of a site whose unexplained share exceeds both the first number and this multiple of the median site's."""
 
 
 @dataclass(slots=True)
@@ -24,15 +24,15 @@ class _Warning:
 
 
 class Warnings:
-    """What agents warn of. One kind is shown once, however many agents say it."""
+    """Warnings of agents; each kind is shown once."""
 
     def __init__(self, view: View) -> None:
-        """Nothing has been said yet; `view` shows what comes."""
+        """`view` shows the warnings."""
         self._view = view
         self._found: dict[str, _Warning] = {}
 
     def add(self, agent: str, kind: str, text: str) -> None:
-        """Takes in what an agent says.
+        """Takes a warning.
 
         Args:
             agent: its name.
@@ -54,10 +54,10 @@ class Warnings:
 
 
 def with_causes(outcome: RunOutcome, losses: Mapping[str, str], left: Collection[str]) -> RunOutcome:
-    """The outcome with the failures' own sentences, also of agents whose end the coordinator did not see.
+    """The outcome with the failures' own sentences, including agents whose end the coordinator did not see.
 
     Args:
-        outcome: as the coordinator knows it: not the sentences, which may show an observation or a reward.
+        outcome: of the coordinator, which does not receive the sentences: they may show an observation or a reward.
         losses: why agents failed, by name.
         left: the agents that left on request.
     """
@@ -69,7 +69,7 @@ def with_causes(outcome: RunOutcome, losses: Mapping[str, str], left: Collection
 
 
 def poorly_explained(agents: Sequence[AgentRow], rank: int) -> list[str]:
-    """A sentence on the sites whose rewards the shared subspace explains much worse than those of most, if any."""
+    """A sentence on the sites whose rewards the shared subspace explains much worse than most, if any."""
     known = [(agent.id, agent.explained_share) for agent in agents if agent.explained_share is not None]
     if len(known) < _FEWEST_SHARES:
         return []
@@ -87,5 +87,5 @@ def poorly_explained(agents: Sequence[AgentRow], rank: int) -> list[str]:
 
 
 def lost_agents(outcome: RunOutcome) -> list[str]:
-    """The agents that were there and are not, without being asked to leave."""
+    """The agents that left without being asked to."""
     return [gone.agent_id for gone in outcome.departures if not gone.asked]

@@ -1,4 +1,4 @@
-"""A row of small bars: a course of numbers in one line of text. Pure."""
+"""A series of numbers as one line of small bars."""
 
 import math
 from collections.abc import Sequence

@@ -16,7 +16,7 @@ _NUMBERS = (2, 3, 4, 5)
 def summary_lines(
     outcome: RunOutcome, agents: Sequence[AgentRow], document: dict[str, Any], folder: Path, *, width: int | None
 ) -> list[str]:
-    """What a run ends with; the path of the run folder is the last line.
+    """The lines of the summary; the last is the path of the run folder.
 
     Args:
         outcome: how it ended.

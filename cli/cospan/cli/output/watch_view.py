@@ -31,7 +31,7 @@ class Sight:
         report: what it has last said; None before it has answered.
         now: seconds since 1970.
         movements: of the basis, in the newest rounds.
-        unanswered: for how long it has not answered, in seconds; 0 where it does.
+        unanswered: for how long it has not answered, in seconds; 0 if it does.
         problem: why not.
         ended_after: of a run that is over, how many rounds it had; else None.
     """

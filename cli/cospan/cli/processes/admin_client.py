@@ -1,4 +1,4 @@
-"""What an onlooker asks a running coordinator: its state, and its rounds as they close; and how to end the run."""
+"""Client of observers and administrators: run status, rounds as they close, and the end of a run."""
 
 from collections.abc import AsyncIterator, Awaitable
 from typing import TypeVar
@@ -41,10 +41,10 @@ async def fetch_run(address: str, tls: TlsFiles | None = None) -> RunReport:
 async def fetch_specification(
     address: str, tls: TlsFiles | None = None, *, seconds: float = _ANSWER_SECONDS
 ) -> pb.GetSpecificationResponse:
-    """What the run is and what time it is there, not decoded yet: it may be of another version.
+    """Specification and time of a coordinator, not decoded, because it may be of another version.
 
     Raises:
-        CospanError: the coordinator does not answer within so many seconds, or refuses.
+        CospanError: the coordinator does not answer within `seconds`, or refuses.
     """
     async with await _channel(address, tls, _SPECIFICATION_BYTES) as channel:
         call = CoordinatorServiceStub(channel).GetSpecification(pb.GetSpecificationRequest(), timeout=seconds)

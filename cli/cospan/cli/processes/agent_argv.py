@@ -1,4 +1,4 @@
-"""How the process that hosts some agents of a run is started, and how many of them this machine's limits allow."""
+"""Command lines of agent processes, and how many of them the limit of open files allows."""
 
 from collections.abc import Sequence
 
@@ -9,13 +9,16 @@ from cospan.server.admission.file_limits import connections_allowed
 from cospan.wire.errors import InvalidValueError
 
 _OWN_FILES = 32
-"""Of `cospan run` itself, with what the start of a child takes for a moment; 22 were counted."""
+"""Open files of `cospan run` itself, including those of a starting child; 22 were counted."""
 _FILES_PER_CHILD = 3
 """The pipes to its standard streams."""
 
 
+_PASSED_ON = ("checkpoint_seconds", "progress_timeout_seconds", "min_steps_per_round", "memory_gib")
+
+
 def arguments_of(host: Host, plan: RunPlan, folder: RunFolder, address: str) -> list[str]:
-    """How `cospan` is called to start it."""
+    """The arguments of `cospan` for the process of a host."""
     settings = plan.settings
     if host.is_group:
         sites = ["--ids", f"{host.indices[0]}-{host.indices[-1]}"]
@@ -25,29 +28,22 @@ def arguments_of(host: Host, plan: RunPlan, folder: RunFolder, address: str) -> 
     return [
         *("agent", plan.specification.workload, *sites, "--json", "--coordinator", address),
         *("--output", str(folder.agents if host.is_group else folder.agent(host.name))),
-        *(
-            "--checkpoint-seconds",
-            str(settings.checkpoint_seconds),
-            "--progress-timeout-seconds",
-            str(settings.progress_timeout_seconds),
-        ),
-        *("--min-steps-per-round", str(settings.min_steps_per_round)),
-        *("--memory-gib", str(settings.memory_gib)),
+        *(word for name in _PASSED_ON for word in (f"--{name.replace('_', '-')}", str(getattr(settings, name)))),
         *baseline,
         *(() if host.is_group else ("--share-td-error",)),  # it stays on this machine
     ]
 
 
 def check_open_files(hosts: Sequence[Host], agents: int, most_files: int | None) -> None:
-    """Sees to it that the processes of a run can be started, and can all connect to its coordinator.
+    """Checks that the processes of a run can be started and can connect to its coordinator.
 
     Args:
-        hosts: of the run, each of which becomes a process.
-        agents: how many they host.
-        most_files: how many files a process may have open; None for no limit.
+        hosts: of the run, one process each.
+        agents: their number of agents.
+        most_files: open files that a process may have; None for no limit.
 
     Raises:
-        InvalidValueError: there are more of them than may be.
+        InvalidValueError: there are too many hosts.
     """
     if most_files is None:
         return

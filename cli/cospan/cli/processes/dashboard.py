@@ -1,8 +1,7 @@
-"""`--dashboard`: whether it may be served where it is asked for, and the serving."""
+"""`--dashboard`: checks where it may be served, and serves it."""
 
 import asyncio
 import contextlib
-import importlib.util
 import json
 import math
 from collections.abc import AsyncIterator, Iterable
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cospan.cli.run_folder.progress_log import RunMonitor
+from cospan.cli.settings.extras import require
 from cospan.cli.settings.layers import Settings
 from cospan.core.statistics import median
 from cospan.server.coordinator import Coordinator
@@ -26,15 +26,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class DashboardPlan:
-    """Where a dashboard is to be served, and to whom.
+    """Address and access of a dashboard.
 
     Attributes:
         host: the address.
-        port: 0 for any that is free.
-        tls: the coordinator's certificate; None on the loopback of a coordinator without one.
-        token: what a browser must show; None for none.
-        hosts: the names by which browsers may call it.
-        root: the path under which a reverse proxy serves it; empty for none.
+        port: 0 for a free one.
+        tls: the coordinator's certificate; None without TLS.
+        token: that a browser must present, or None.
+        hosts: accepted names in the Host header.
+        root: path under which a reverse proxy serves it, or empty.
     """
 
     host: str
@@ -55,9 +55,9 @@ def plan_dashboard(settings: Settings, tls: TlsFiles | None) -> DashboardPlan | 
         for name in ("dashboard_token_file", "dashboard_root_path"):
             if getattr(settings, name) is not None:
                 flag = f"--{name.replace('_', '-')}"
-                raise InvalidValueError(f"{flag} is said without --dashboard HOST:PORT; say both or neither")
+                raise InvalidValueError(f"{flag} needs --dashboard HOST:PORT; give both or neither")
         return None
-    require_dashboard("--dashboard")
+    require("--dashboard", ("starlette", "uvicorn"), "dashboard")
     from cospan.dashboard.auth import read_token
 
     address = parse_listening(settings.dashboard, "dashboard")
@@ -78,47 +78,34 @@ def _check_safe(address: str, tls: TlsFiles | None, token: str | None) -> None:
         )
     if token is None:
         raise InvalidValueError(
-            f"dashboard is {address}, which other machines can reach, and everybody there could read the run; say "
-            "--dashboard-token-file FILE, with a token in it as from: openssl rand -hex 32"
+            f"dashboard is {address}, which other machines can reach, and anyone there could read the run; give "
+            "--dashboard-token-file FILE with a token, for example from: openssl rand -hex 32"
         )
 
 
-def require_dashboard(what: str) -> None:
-    """Says what to install where it is not.
-
-    Raises:
-        InvalidValueError: starlette or uvicorn is missing.
-    """
-    missing = [name for name in ("starlette", "uvicorn") if importlib.util.find_spec(name) is None]
-    if missing:
-        raise InvalidValueError(f"{what} needs {' and '.join(missing)}; pip install '.[dashboard]'")
-
-
-def _view_of(coordinator: Coordinator, earlier: Iterable[RoundReport]) -> "RunView":
-    from cospan.dashboard.run_view import RunView
-
-    return RunView(coordinator, earlier)
-
-
-class Onlookers:
+class DashboardService:
     """The dashboard of a coordinator, if one is asked for."""
 
     def __init__(
         self, coordinator: Coordinator, plan: DashboardPlan | None, earlier: Iterable[RoundReport] = ()
     ) -> None:
-        """Prepares; `earlier` are the rounds of a run that goes on."""
+        """`earlier`: the rounds of a resumed run."""
         self._plan = plan
-        self._view = None if plan is None else _view_of(coordinator, earlier)
+        self._view: RunView | None = None
+        if plan is not None:
+            from cospan.dashboard import run_view
+
+            self._view = run_view.RunView(coordinator, earlier)
 
     def tell(self, line: bytes) -> None:
-        """Takes in a line of `TruthTeller`; a line of something else is passed over."""
+        """Takes a line of `TruthTeller`; other lines are ignored."""
         truth = _truth_of(line)
         if self._view is not None and truth is not None:
             self._view.tell(truth)
 
     @contextlib.asynccontextmanager
-    async def looking(self) -> AsyncIterator[str | None]:
-        """Serves the dashboard meanwhile; its address, None where there is none.
+    async def serving(self) -> AsyncIterator[str | None]:
+        """Serves the dashboard; its address, or None without a dashboard.
 
         Raises:
             InvalidValueError: the address cannot be bound.
@@ -130,8 +117,8 @@ class Onlookers:
         from cospan.dashboard.server import Dashboard
 
         plan = self._plan
-        entrance = DashboardAuth(plan.hosts, plan.token, plan.root)
-        dashboard = Dashboard(self._view, entrance, host=plan.host, port=plan.port, tls=plan.tls)
+        auth = DashboardAuth(plan.hosts, plan.token, plan.root)
+        dashboard = Dashboard(self._view, auth, host=plan.host, port=plan.port, tls=plan.tls)
         dashboard.open()
         try:
             yield dashboard.address
@@ -140,7 +127,7 @@ class Onlookers:
 
 
 class TruthTeller:
-    """What `cospan run`, which knows the truth, tells the coordinator that shows it."""
+    """Value and subspace errors, which only `cospan run` knows, as lines for the coordinator's dashboard."""
 
     def __init__(self, monitor: RunMonitor) -> None:
         self._monitor = monitor
@@ -148,7 +135,7 @@ class TruthTeller:
         self._agents: dict[str, float] = {}
 
     def news(self) -> bytes | None:
-        """A line of what has become known since the last one; None for nothing."""
+        """A line with the errors since the last one, or None."""
         rows = self._monitor.rows[self._rounds :]
         self._rounds += len(rows)
         known = {

@@ -71,7 +71,7 @@ class InProcessRun:
             point_to_newest_of(self._folder)
             self._monitor.joined = run.state.specification.agents
             while not run.is_over:
-                run.play_round(self._interruption)
+                run.run_round(self._interruption)
                 self._redraw()
             for learner in run.learners.values():
                 self._save(learner)

@@ -1,7 +1,7 @@
 """A coordinator process and its agent processes on this machine, from their start to their end.
 
 The coordinator owns the run folder and decides when the run is over; every agent saves its own file. This parent
-starts them, listens, and sees to it that they end: in order where that is possible, and at once where it is not.
+starts the processes, reads their output, and ends them: in order if possible, otherwise by SIGKILL.
 """
 
 import asyncio
@@ -49,14 +49,14 @@ _LAST_ROUNDS_SECONDS = 2.0
 class LocalFleet:
     """The processes of one run. After `run`:
 
-    * `failure`: why the run could not begin; None where it did;
+    * `failure`: why the run could not start, or None;
     * `interrupted`: the signal that ended it, or "";
     * `complaint`: what the coordinator failed with, or "";
-    * `losses`: how agents ended that did not end in order, by name;
+    * `losses`: why agents were lost, by name;
     * `left`: the agents that left on request before the run was over;
-    * `warnings`: what agents said that people should know;
+    * `warnings`: of the agents;
     * `coordinator_interrupted`: whether a signal ended the coordinator, so that the run can be resumed;
-    * `deserted`: how the last of them ended, where all did before the run was over, or "".
+    * `deserted`: how the last agent process ended if all ended before the run was over, or "".
     """
 
     def __init__(
@@ -109,13 +109,13 @@ class LocalFleet:
             with tempfile.TemporaryDirectory(prefix="cospan-") as temporary:
                 address = await self._start_coordinator(Path(temporary))
             if address:
-                with contextlib.suppress(OSError):  # of a run that is resumed: it says how far that had come before
+                with contextlib.suppress(OSError):  # the old result of a resumed run
                     self._folder.result.unlink(missing_ok=True)
                 handler = log_to_file(self._folder.log)
                 await self._run_agents(address)
         finally:
             ticking.cancel()
-            await self._end_everybody()
+            await self._end_all()
             self._errors.add(self._monitor.rows)
             if handler is not None:
                 stop_logging(handler)
@@ -123,7 +123,7 @@ class LocalFleet:
     # Starting ---------------------------------------------------------------------------------------------------
 
     async def _start_coordinator(self, temporary: Path) -> str:
-        """The coordinator's address; empty where it has ended before it had one."""
+        """The coordinator's address; empty if it ended before it listened."""
         spec_file = temporary / "spec.toml"
         write_text(spec_file, to_toml(self._plan.specification))
         stored = self._resumption is not None and self._resumption.stored is not None
@@ -131,12 +131,8 @@ class LocalFleet:
         arguments = [
             *("coordinator", "--json", *which, "--run-folder", str(self._folder.path)),
             *("--host", _HOST, "--port", str(self._plan.settings.port or 0)),
-            *(
-                "--start-seconds",
-                str(self._start_seconds),
-                "--checkpoint-interval",
-                str(self._plan.settings.checkpoint_interval),
-            ),
+            *("--start-seconds", str(self._start_seconds)),
+            *("--checkpoint-interval", str(self._plan.settings.checkpoint_interval)),
         ]
         for name in ("dashboard", "dashboard_token_file", "dashboard_root_path", "allowed_hosts"):
             said = getattr(self._plan.settings, name)
@@ -228,7 +224,7 @@ class LocalFleet:
             self.left.update(self._hosts[child.name].agents)
 
     def _lose(self, agents: Sequence[str], why: str) -> None:
-        """Agents have failed while the run goes on: their sentence is shown wherever people look."""
+        """Records agents that failed while the run continues, in log and view."""
         self.losses |= dict.fromkeys(agents, why)
         shown = listed(agents)
         log.warning("%s failed: %s", shown, why)  # not an error, which would be shown twice
@@ -308,7 +304,7 @@ class LocalFleet:
         return "coordinator" in self._last_words
 
     def _lose_all_of(self, child: Child, why: str, error: CospanError) -> None:
-        """The agents of a process are lost; where it was the last one there is nobody left to learn."""
+        """Records the loss of a process's agents; if it was the last process, stops the coordinator."""
         self._lose([name for name in self._hosts[child.name].agents if name not in self.losses], why)
         others = any(agent.running for agent in self._agents.values() if agent is not child)
         if not self._is_over and not others and not self._restarting:
@@ -361,7 +357,7 @@ class LocalFleet:
         self._stop_coordinator()
         if not self._started:
             self._stop_agents()
-        self._view.note(f"{name}: the run is being ended in order; once more ends it at once")
+        self._view.note(f"{name}: stopping; press Ctrl-C again to kill")
 
     def _fail(self, error: CospanError) -> None:
         """The run cannot begin."""
@@ -384,8 +380,8 @@ class LocalFleet:
     def _children(self) -> list[Child]:
         return [*([self._coordinator] if self._coordinator else []), *self._agents.values()]
 
-    async def _end_everybody(self) -> None:
-        """Gives every process the time to save, and then ends it."""
+    async def _end_all(self) -> None:
+        """Gives each process time to save, and then ends it."""
         await asyncio.gather(*self._restarting.values(), return_exceptions=True)
         if await self._all_ended(self._save_seconds):
             return

@@ -1,4 +1,4 @@
-"""What a coordinator records of a run while it serves it, and the files of the run folder that it writes."""
+"""Records a run while a coordinator serves it, and writes the coordinator's files of the run folder."""
 
 import asyncio
 import contextlib
@@ -23,7 +23,7 @@ class RunRecord:
     def __init__(self, coordinator: Coordinator, voice: Voice) -> None:
         self.rounds_file: RoundsFile | None = None
         self.seconds = 0.0
-        self._engine, self._voice, self._sightings = coordinator.engine, voice, coordinator.agent_stats
+        self._engine, self._voice, self._agent_stats = coordinator.engine, voice, coordinator.agent_stats
         self._end: tuple[CoordinatorState, str] | None = None
         self._engine.on_round.append(self._on_round)
         self._engine.on_note.append(self._on_note)
@@ -55,11 +55,11 @@ class RunRecord:
                 raise
 
     def outcome(self) -> RunOutcome | None:
-        """How the run ended; None where it has not."""
+        """How the run ended; None if it has not."""
         if self._end is None:
             return None
         state, message = self._end
-        return outcome_of_state(state, message=message, seconds=self.seconds, bounded=self._sightings.bounded)
+        return outcome_of_state(state, message=message, seconds=self.seconds, bounded=self._agent_stats.bounded)
 
 
 @contextlib.asynccontextmanager

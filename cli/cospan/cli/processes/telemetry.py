@@ -1,6 +1,6 @@
-"""What a coordinator or relay shows to programs that watch over it: metrics for Prometheus, traces of its rounds.
+"""Metrics for Prometheus and traces of the rounds of a coordinator or relay.
 
-Both are extras, and imported only where they are asked for.
+Both are extras, imported only on demand.
 """
 
 import asyncio
@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from cospan.cli.settings.extras import require
 from cospan.cli.settings.layers import Settings
 from cospan.server.admission.interceptor import AdmissionInterceptor
 from cospan.server.machine.state import CoordinatorState
@@ -28,9 +29,9 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
 
 _LOOP_SECONDS = 2.0
-"""An event loop that does not answer for so long is not well."""
+"""An event loop that does not answer within this time is unhealthy."""
 _FLUSH_SECONDS = 5.0
-"""So long at most the last spans may take to be sent."""
+"""Longest time to send the last spans."""
 _ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 
 
@@ -64,15 +65,14 @@ def metrics_plan(settings: Settings, tls: TlsFiles | None) -> MetricsPlan | None
     if settings.metrics is None:
         return None
     address = parse_listening(settings.metrics, "metrics")
-    if importlib.util.find_spec("prometheus_client") is None:
-        raise InvalidValueError("--metrics needs prometheus_client; pip install '.[metrics]'")
+    require("--metrics", ("prometheus_client",), "metrics")
     names = names_of(address.host, settings.further_hosts)
     if address.is_local:
         return MetricsPlan(address.host, address.port, None, names)
     if tls is None and not settings.insecure:
         raise InvalidValueError(
-            f"metrics is {settings.metrics}, which other machines can reach, and there is no TLS; say --tls-cert, "
-            "--tls-key and --tls-ca, say a port alone, or say --insecure where the network is trusted"
+            f"metrics is {settings.metrics}, which other machines can reach, and there is no TLS; give --tls-cert, "
+            "--tls-key and --tls-ca, a port alone, or --insecure if the network is trusted"
         )
     return MetricsPlan(address.host, address.port, tls, names if settings.further_hosts else None)
 
@@ -120,10 +120,10 @@ class Health:
 
 
 def wants_traces(settings: Settings) -> bool:
-    """Whether rounds are to be traced: because `--traces` says so, or the variables of OpenTelemetry do.
+    """Whether to trace rounds, by `--traces` or the variables of OpenTelemetry.
 
     Raises:
-        InvalidValueError: they are, and opentelemetry is missing.
+        InvalidValueError: opentelemetry is missing.
     """
     said = settings.traces
     if said is None:

@@ -1,4 +1,4 @@
-"""What belongs to this process as a whole: environment variables, BLAS threads, signals, standard streams."""
+"""State of this process: environment variables, BLAS threads, signals, standard streams."""
 
 import contextlib
 import gc
@@ -29,10 +29,9 @@ KEPT_BY_AN_AGENT = 16 << 20
 
 
 def prepare_environment(arguments: Sequence[str]) -> None:
-    """Sets what numpy and gRPC read when they are imported, where nobody has; children inherit it.
+    """Sets variables that numpy and gRPC read at import, unless they are set; children inherit them.
 
-    A coordinator or a relay with TLS lets gRPC speak: on standard error it says why a handshake was refused. Nobody
-    else can.
+    A coordinator or a relay with TLS does not silence gRPC, which alone reports why a handshake was refused.
     """
     said = any(argument.startswith("--tls-cert") for argument in arguments) or os.environ.get("COSPAN_TLS_CERT")
     if said and arguments[:1] in (["coordinator"], ["relay"]):
@@ -94,7 +93,7 @@ def on_stop_signal(stop: Callable[[str], None]) -> None:
 
 
 class LastExit:
-    """Ends this process where it does not end by itself after it was told to.
+    """Ends this process if it does not end by itself after it was told to.
 
     A library may take a cancellation for itself, and a thread may wait for a name server: neither must keep a
     process from ending that was asked to.
@@ -107,7 +106,7 @@ class LastExit:
         self._timer: threading.Timer | None = None
 
     def due(self, seconds: float, code: int, say: Callable[[], None] | None = None) -> None:
-        """From now on the process has so many seconds until `over`; else it says `say`, and ends with this code."""
+        """Calls `say` and ends the process with this code unless `over` is called within `seconds`."""
         timer = threading.Timer(seconds, self._leave, (seconds, code, say))
         timer.daemon = True
         with self._lock:

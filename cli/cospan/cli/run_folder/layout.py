@@ -1,4 +1,4 @@
-"""The run folder: where it is, what its files are called, and that each appears whole or not at all."""
+"""The run folder: its place, its files, and their atomic writing."""
 
 import contextlib
 import json
@@ -38,7 +38,17 @@ _OWN_FILES = (
     *(f".{STORE}.lock", f".{STORE}.new", f".{STORE}.new-journal"),
     *("agents/site-*.npz", "agents/group-*.npz", "agents/.site-*.npz.*.tmp", "agents/.group-*.npz.*.tmp"),
 )
-"""What a run writes; of another name nothing is removed."""
+"""Names of all files of a run; `discard` removes no others."""
+
+
+class _Entry:
+    """The path of a file in a run folder."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __get__(self, folder: "RunFolder", _owner: type["RunFolder"]) -> Path:
+        return folder.path / self._name
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,57 +57,37 @@ class RunFolder:
 
     Attributes:
         path: of the folder.
-        made: the folders that were made for it, outermost first.
-        claim: the lock on it, of the process that makes the run and of its children; None where it is only read,
-            or another process has it.
+        made: folders that were made for it, outermost first.
+        claim: the lock of the process that makes the run and of its children; None in other processes.
     """
 
     path: Path
     made: tuple[Path, ...] = ()
     claim: FileLock | None = field(default=None, compare=False)
 
-    @property
-    def spec(self) -> Path:
-        """Everything needed to run it again."""
-        return self.path / "spec.toml"
-
-    @property
-    def result(self) -> Path:
-        """What came out."""
-        return self.path / "result.json"
-
-    @property
-    def rounds(self) -> Path:
-        """One line a round."""
-        return self.path / "rounds.csv"
-
-    @property
-    def basis(self) -> Path:
-        """The newest basis."""
-        return self.path / "basis.npz"
-
-    @property
-    def store(self) -> Path:
-        """The run as the coordinator stores it, to go on with."""
-        return self.path / STORE
-
-    @property
-    def log(self) -> Path:
-        """JSON lines."""
-        return self.path / "log.jsonl"
-
-    @property
-    def picture(self) -> Path:
-        """How it converged."""
-        return self.path / "convergence.png"
-
-    @property
-    def agents(self) -> Path:
-        """The folder of what the agents have learnt."""
-        return self.path / "agents"
+    spec = _Entry("spec.toml")
+    """The specification."""
+    result = _Entry("result.json")
+    """The run result."""
+    rounds = _Entry("rounds.csv")
+    """One line per round."""
+    basis = _Entry("basis.npz")
+    """The newest basis."""
+    store = _Entry(STORE)
+    """The coordinator's store."""
+    log = _Entry("log.jsonl")
+    """The log, JSON lines."""
+    picture = _Entry("convergence.png")
+    """Plot of the learning curves."""
+    agents = _Entry("agents")
+    """The folder of the agents' files."""
+    launch = _Entry("launch.json")
+    """How the run was started; see `cospan.cli.run_folder.resume.Launch`."""
+    subspace_errors = _Entry(".subspace_errors.csv")
+    """Subspace errors of the rounds, which only `cospan run` knows, until the run is over."""
 
     def agent(self, agent_id: str) -> Path:
-        """What one agent has learnt."""
+        """The file of an agent or a group."""
         return self.agents / f"{agent_id}.npz"
 
     def write_spec(self, specification: RunSpecification) -> None:
@@ -109,7 +99,7 @@ class RunFolder:
         write_text(self.result, json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
     def write_basis(self, basis: Float[np.ndarray, "d r"], *, run_id: str, rounds: int) -> None:
-        """Writes `basis.npz`: the basis after `rounds` rounds, and of which run it is."""
+        """Writes `basis.npz`: the basis after `rounds` rounds, and the run id."""
         save_npz(self.basis, format=BASIS_FORMAT, run_id=run_id, round=rounds, basis=basis)
 
     def read_basis(self) -> Float[np.ndarray, "d r"]:
@@ -123,25 +113,15 @@ class RunFolder:
             raise RunFileError(f"{self.basis} is not the basis of a run (format {BASIS_FORMAT})")
         return values["basis"]
 
-    @property
-    def launch(self) -> Path:
-        """How the run was started, to be resumed alike."""
-        return self.path / "launch.json"
-
-    @property
-    def subspace_errors(self) -> Path:
-        """What only `cospan run` knows of the rounds, until it is over."""
-        return self.path / ".subspace_errors.csv"
-
     def discard_empty(self) -> None:
-        """Lets go of the folder, and removes those that were made for this run where nothing is in them."""
+        """Releases the folder, and removes the empty ones of those made for this run."""
         self.release()
         for folder in reversed(self.made):
             with contextlib.suppress(OSError):
                 folder.rmdir()
 
     def discard(self) -> None:
-        """Removes what this run has written, by name, and the folders made for it where they are empty."""
+        """Removes the files of this run, by name, and the folders made for it if they are empty."""
         for pattern in _OWN_FILES:
             for entry in self.path.glob(pattern):
                 with contextlib.suppress(OSError):
@@ -152,7 +132,7 @@ class RunFolder:
         self.discard_empty()
 
     def release(self) -> None:
-        """Lets another process have the folder."""
+        """Removes the lock."""
         if self.claim is not None:
             self.claim.remove()
 
@@ -161,14 +141,14 @@ def claim_folder(path: Path, seconds: float = _CLAIM_SECONDS) -> FileLock:
     """Takes a run folder for this process and the children that inherit the lock's descriptor.
 
     Args:
-        path: of the folder, which is there.
-        seconds: so long processes that have it are waited for.
+        path: of an existing folder.
+        seconds: longest wait for processes that have it.
 
     Raises:
         RunFileError: another run has it, or the folder cannot be written to.
     """
     try:
-        lock = FileLock(path / _CLAIM, lambda holder: _in_use(path, holder), seconds)
+        lock = FileLock(path / _CLAIM, lambda lock_holder: _in_use(path, lock_holder), seconds)
     except OSError as failure:
         raise RunFileError(
             f"the run folder {path} cannot be written to: {failure.strerror}; name another, or change its "
@@ -179,26 +159,26 @@ def claim_folder(path: Path, seconds: float = _CLAIM_SECONDS) -> FileLock:
 
 
 def user_of(path: Path) -> str | None:
-    """The process that has a run folder, and when it was started; None where none has it."""
+    """The process that has a run folder, and when it was started; None if none has it."""
     return holder_of_lock(path / _CLAIM)
 
 
-def _in_use(path: Path, holder: str) -> str:
-    return f"the run folder {path} is in use by another run (process {holder}); name another, or end that run first"
+def _in_use(path: Path, process: str) -> str:
+    return f"the run folder {path} is in use by another run (process {process}); name another, or end that run"
 
 
 def check_free(path: Path) -> None:
-    """Raises RunFileError where `path` is anything but an empty folder or nothing.
+    """Raises RunFileError unless `path` is an empty folder or does not exist.
 
-    A coordinator that was killed before its run began leaves a lock, and perhaps half a file; that is nothing.
+    Ignores the lock and the partial store of a coordinator that was killed before its run started.
     """
     try:
-        holder = user_of(path)
+        process = user_of(path)
         taken = path.exists() and (not path.is_dir() or any(map(_counts, path.iterdir())))
     except OSError as failure:
         raise RunFileError(f"cannot read the run folder {path}: {failure.strerror}") from failure
-    if holder is not None:
-        raise RunFileError(_in_use(path, holder))
+    if process is not None:
+        raise RunFileError(_in_use(path, process))
     if taken:
         what = "is not empty" if path.is_dir() else "is a file"
         raise RunFileError(f"the run folder {path} {what}; name another, or remove it first")
@@ -212,34 +192,20 @@ def make_run_folder(path: Path | None, *, workload: str) -> RunFolder:
     """Makes the folder of a run, empty.
 
     Args:
-        path: which; `runs/<UTC time>-<workload>` where left out.
-        workload: the name that appears in it.
+        path: of the folder; None for `runs/<UTC time>-<workload>`.
+        workload: for that name.
 
     Raises:
         RunFileError: it cannot be made, or is not empty.
     """
     if path is None:
-        return _make_unique(RUNS, workload)
+        return make_run_folder_in(RUNS, workload=workload)
     check_free(path)
     return _make(path, exist_ok=True)
 
 
-def folder_of_parent(path: Path) -> RunFolder:
-    """The folder that the parent of this process has made and claimed."""
-    return RunFolder(path)
-
-
-def make_run_folder_in(parent: Path, *, workload: str) -> RunFolder:
-    """Makes a new folder in `parent`.
-
-    Raises:
-        RunFileError: it cannot be made.
-    """
-    return _make_unique(parent, workload)
-
-
 def point_to_newest(folder: RunFolder) -> None:
-    """Lets the link `latest` beside a folder point to it, and makes a folder in it for the agents' files.
+    """Points the link `latest` beside a folder to it, and makes its folder for the agents' files.
 
     Agents that share the volume write to `latest/agents` and need not know the folder's name.
 
@@ -257,10 +223,10 @@ def point_to_newest(folder: RunFolder) -> None:
 
 
 def point_to_newest_of(folder: RunFolder) -> None:
-    """Lets `runs/latest` point to a folder that a command has made, so that it is found again.
+    """Points `runs/latest` to a folder that a command has made, if that is possible.
 
-    For a folder with a name of the user's own that is so where it lies below the current folder, or there are runs
-    already. A link that cannot be made is done without, and none points into the folder for temporary files.
+    A folder that the user named must lie below the current folder, unless `runs` exists; none in the folder for
+    temporary files is linked.
     """
     here, temporary = Path.cwd(), Path(tempfile.gettempdir()).resolve()
     path = folder.path.resolve()
@@ -280,7 +246,7 @@ def point_to_newest_of(folder: RunFolder) -> None:
 
 
 def _point_elsewhere(folder: RunFolder) -> None:
-    """Lets `runs/latest`, where it points to a folder that is given up, point to the newest other run."""
+    """Points `runs/latest` from a discarded folder to the newest other run."""
     newest = RUNS / NEWEST
     with contextlib.suppress(OSError):
         if not newest.is_symlink() or newest.resolve() != folder.path.resolve():
@@ -293,7 +259,12 @@ def _point_elsewhere(folder: RunFolder) -> None:
             RUNS.rmdir()
 
 
-def _make_unique(parent: Path, workload: str) -> RunFolder:
+def make_run_folder_in(parent: Path, *, workload: str) -> RunFolder:
+    """Makes `<parent>/<UTC time>-<workload>`.
+
+    Raises:
+        RunFileError: it cannot be made.
+    """
     name = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{_file_name(workload)}"
     for number in range(1, _MOST_RUNS_IN_A_SECOND):
         path = parent / (name if number == 1 else f"{name}-{number}")
@@ -303,7 +274,7 @@ def _make_unique(parent: Path, workload: str) -> RunFolder:
 
 
 def _make(path: Path, *, exist_ok: bool) -> RunFolder:
-    """Makes a folder and those above it; raises FileExistsError where it may not exist and does."""
+    """Makes a folder and its parents; raises FileExistsError if it exists and must not."""
     above = next((folder for folder in path.parents if folder.exists()), path.parent)
     if above.exists() and not above.is_dir():
         raise RunFileError(f"cannot make the run folder {path}: {above} is a file; name another")
@@ -322,7 +293,7 @@ def _make(path: Path, *, exist_ok: bool) -> RunFolder:
         raise RunFileError(f"the run folder {path} cannot be written to; name another, or change its permissions")
     claim = claim_folder(path)
     folder = RunFolder(path, made=lacking, claim=claim)
-    if exist_ok and any(map(_counts, path.iterdir())):  # another run was quicker, and is over
+    if exist_ok and any(map(_counts, path.iterdir())):  # another run was faster, and is over
         claim.remove()
         check_free(path)
     return folder
@@ -337,7 +308,7 @@ def _file_name(workload: str) -> str:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes a text by way of a temporary file beside it, with the permissions that the umask leaves.
+    """Writes a text atomically, with the permissions of the umask.
 
     Raises:
         RunFileError: it cannot be written.

@@ -1,4 +1,4 @@
-"""What is written down of a run while it goes on: its rounds, and how far the agents have come."""
+"""The progress log of a run: its rounds and the progress of its agents."""
 
 import asyncio
 import csv
@@ -32,7 +32,7 @@ _RATE_ROUNDS = 50
 
 @dataclass(frozen=True, slots=True)
 class RoundRow:
-    """One line of `rounds.csv`; None where unknown. Errors are medians over agents."""
+    """One line of `rounds.csv`; None if unknown. Errors are medians over agents."""
 
     round: int
     seconds: float
@@ -75,10 +75,10 @@ def write_rounds(path: Path, rows: Iterable[RoundRow]) -> None:
 
 
 class RoundsFile:
-    """`rounds.csv` while the run goes on: `add` costs nothing, and once a second a thread writes what has come."""
+    """`rounds.csv` during a run: `add` only queues, and a thread writes once a second."""
 
     def __init__(self, path: Path, rows: Iterable[RoundRow] = ()) -> None:
-        """Begins with the rows of a run that goes on."""
+        """`rows`: of a resumed run."""
         self._path, self._pending, self._writing = path, deque[RoundRow](), threading.Lock()
         write_rounds(path, rows)
 
@@ -93,7 +93,7 @@ class RoundsFile:
             try:
                 await asyncio.to_thread(self.flush)
             except RunFileError as failure:
-                log.error("%s; the run goes on", failure)
+                log.error("%s; the run continues", failure)
 
     def flush(self) -> None:
         """Writes what has come.
@@ -111,7 +111,7 @@ class RoundsFile:
 
 @dataclass(frozen=True, slots=True)
 class AgentProgress:
-    """How far one agent has come, or with medians over its agents a group; None where unknown."""
+    """How far one agent has come, or with medians over its agents a group; None if unknown."""
 
     agent_id: str
     label: str
@@ -165,7 +165,7 @@ _OF_AGENT = tuple(field.name for field in fields(AgentProgress) if field.name !=
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Where the run stands. Errors are medians over agents; None where unknown."""
+    """Where the run stands. Errors are medians over agents; None if unknown."""
 
     joined: int
     agents: int
@@ -180,7 +180,7 @@ class Progress:
 
     @property
     def seconds_left(self) -> float | None:
-        """At the present rate; None where there is no end or no rate."""
+        """At the present rate; None if there is no end or no rate."""
         if not self.total or self.rounds_per_second <= 0.0:
             return None
         return (self.total - self.rounds) / self.rounds_per_second
@@ -214,7 +214,7 @@ class RunMonitor:
         self.agents[progress.agent_id] = progress
 
     def subspace_error(self, basis: Float[np.ndarray, "d r"] | None) -> float | None:
-        """‖(I − B Bᵀ) B*‖₂, 0 to 1; None where B* is unknown."""
+        """‖(I − B Bᵀ) B*‖₂, 0 to 1; None if B* is unknown."""
         if self.true_basis is None or basis is None:
             return None
         return principal_angle_sine(basis, self.true_basis)

@@ -1,4 +1,4 @@
-"""What `cospan run --resume` goes by: how the run was started, how far it is stored, and who may resume it."""
+"""`cospan run --resume`: how the run was started, how much of it is stored, and whether it can be resumed."""
 
 import contextlib
 import itertools
@@ -26,7 +26,7 @@ from cospan.wire.messages import FinishCause
 _FORMAT = "cospan-launch-1"
 _MAX_LAUNCH_BYTES = 1 << 16
 _CLAIM_SECONDS = 30.0
-"""So long the processes of the run that are still there are waited for: agents write their files."""
+"""Longest wait for running processes of the run, which may write their files."""
 _TIMES_AS_LONG = 2.0
 _KEPT_SETTINGS = (
     *("processes", "baseline", "checkpoint_interval", "checkpoint_seconds"),
@@ -36,7 +36,7 @@ _KEPT_SETTINGS = (
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """How `cospan run` was started, beside the specification; it decides the bits as well.
+    """How `cospan run` was started, beside the specification; it also determines the bits.
 
     Attributes:
         in_process: whether everything ran in one process.
@@ -48,7 +48,7 @@ class Launch:
 
     @classmethod
     def of(cls, settings: Settings, *, in_process: bool) -> "Launch":
-        """That of a run that begins."""
+        """Of a new run."""
         return cls(in_process, {name: getattr(settings, name) for name in _KEPT_SETTINGS})
 
     def write(self, folder: RunFolder) -> None:
@@ -62,8 +62,8 @@ class Resumption:
     """A run that can be resumed.
 
     Attributes:
-        plan: of the run, as it was begun.
-        stored: what is stored of it; None where it was ended before that.
+        plan: of the run, as it was started.
+        stored: its stored run; None if it ended before anything was stored.
     """
 
     plan: RunPlan
@@ -71,10 +71,10 @@ class Resumption:
 
 
 def claimed(path: Path) -> RunFolder:
-    """The folder of a run to resume, taken for this process.
+    """The folder of a run to resume, locked by this process.
 
     Raises:
-        RunFileError: it is none, or its processes still run.
+        RunFileError: it is not a run of `cospan run`, or its processes still run.
     """
     found = path.resolve()
     if not found.is_dir():
@@ -84,10 +84,10 @@ def claimed(path: Path) -> RunFolder:
             f"{path} was not made by `cospan run`, or by an older version; a coordinator's run is resumed with: "
             f"cospan coordinator --run-folder {shlex.quote(str(path))}"
         )
-    holder = user_of(found)
-    if holder is not None:
+    process = user_of(found)
+    if process is not None:
         print(
-            f"waiting up to {_CLAIM_SECONDS:g} s for the processes of the run in {path} to end (process {holder})",
+            f"waiting up to {_CLAIM_SECONDS:g} s for the processes of the run in {path} to end (process {process})",
             file=sys.stderr,
             flush=True,
         )
@@ -98,22 +98,22 @@ def claimed(path: Path) -> RunFolder:
 
 
 def prepared(folder: RunFolder, flags: Mapping[str, Any], config: Path | None, reference: str | None) -> Resumption:
-    """What is to be resumed in a folder.
+    """The run to resume in a folder.
 
     Args:
         folder: of the run.
-        flags: what was said on the command line; nothing that the run has otherwise.
-        config: the file of settings, if one was named.
-        reference: the workload's name where it was said.
+        flags: of the command line; they must not contradict the run.
+        config: the file of settings, or None.
+        reference: the workload's name, if given.
 
     Raises:
-        InvalidValueError: a flag contradicts the run, or it was played in one process.
+        InvalidValueError: a flag contradicts the run, or it was made in one process.
         RunFileError: what is stored cannot be read.
     """
     launch = _read_launch(folder)
     if launch.in_process:
         raise InvalidValueError(
-            f"the run in {folder.path} was played in one process (--in-process), which stores no rounds, so it "
+            f"the run in {folder.path} was made in one process (--in-process), which stores no rounds, so it "
             f"cannot be resumed; run it again with: cospan run --spec {shlex.quote(str(folder.spec))} --in-process"
         )
     stored = StoredRun(folder, read_state(folder.store)) if folder.store.exists() else None
@@ -128,9 +128,9 @@ def prepared(folder: RunFolder, flags: Mapping[str, Any], config: Path | None, r
 
 
 def is_complete(folder: RunFolder) -> str:
-    """Why there is nothing to resume in a folder, in words; empty where there is.
+    """Why there is nothing to resume in a folder, in words; empty if there is.
 
-    A run that did all its rounds is complete when its results are written, those of the agents among them.
+    A run with all its rounds is complete when its results are written, including the agents'.
     """
     if not folder.store.exists():
         return ""
@@ -143,26 +143,26 @@ def is_complete(folder: RunFolder) -> str:
 
 
 def command_to_resume(path: Path) -> str:
-    """What to type."""
+    """The command that resumes a run."""
     return f"cospan run --resume {shlex.quote(str(path))}"
 
 
 def is_resumable(folder: RunFolder) -> bool:
-    """Whether `cospan run --resume` has something to do in a folder."""
+    """Whether `cospan run --resume` can resume the run of a folder."""
     with contextlib.suppress(RunFileError):
         return folder.launch.exists() and folder.store.exists() and not is_complete(folder)
     return False
 
 
 def rounds_stored(folder: RunFolder) -> int:
-    """How many rounds are stored in a folder; 0 where nothing can be read."""
+    """Number of rounds stored in a folder; 0 if it cannot be read."""
     with contextlib.suppress(RunFileError):
         return read_state(folder.store).rounds if folder.store.exists() else 0
     return 0
 
 
 def seconds_to_come_back(folder: RunFolder) -> float:
-    """So long agents may take to learn again what they lost: all of the run, where their chains cannot be saved."""
+    """Seconds in which agents can learn again what they lost: the whole run if they save no environment."""
     with contextlib.suppress(RunFileError):
         return _TIMES_AS_LONG * sum(report.seconds for report in read_reports(folder.store))
     return 0.0
@@ -185,7 +185,7 @@ def _read_launch(folder: RunFolder) -> Launch:
         return Launch(bool(document["in_process"]), {name: document[name] for name in _KEPT_SETTINGS})
     except (OSError, ValueError, KeyError, TypeError) as failure:
         raise RunFileError(
-            f"{folder.launch} cannot be read: {failure}; bring back a copy, or begin a new run"
+            f"{folder.launch} cannot be read: {failure}; restore a copy, or start a new run"
         ) from failure
 
 
@@ -210,18 +210,18 @@ def _plain(value: object) -> str:
     return "nothing" if value is None else str(value).lower()
 
 
-# What the parent knows of the rounds ----------------------------------------------------------------------------
+# Subspace errors of the rounds --------------------------------------------------------------------------------
 
 
 class ErrorsFile:
-    """The subspace errors of rounds, which only `cospan run` knows: kept beside the run until it is over."""
+    """The subspace errors of rounds, which only `cospan run` knows, until the run is over."""
 
     def __init__(self, folder: RunFolder) -> None:
         self._path = folder.subspace_errors
         self._written = 0
 
     def add(self, rows: Sequence[RoundRow]) -> None:
-        """Appends those of the rows that are new. A file that cannot be written is done without."""
+        """Appends the errors of new rows; failures to write are ignored."""
         text = _lines(rows[self._written :])
         self._written = len(rows)
         if text:
@@ -229,13 +229,13 @@ class ErrorsFile:
                 file.write(text)
 
     def begin_with(self, rows: Sequence[RoundRow]) -> None:
-        """Writes those of a run that is resumed."""
+        """Writes the errors of a resumed run."""
         self._written = len(rows)
         with contextlib.suppress(RunFileError):
             write_text(self._path, _lines(rows))
 
     def found(self) -> dict[int, float]:
-        """Those that were written whole, by round."""
+        """The errors of complete lines, by round."""
         try:
             text = self._path.read_text(encoding="utf-8", errors="replace")
         except OSError:
@@ -254,14 +254,14 @@ def _lines(rows: Sequence[RoundRow]) -> str:
 
 
 def recollect(monitor: RunMonitor, folder: RunFolder, errors: ErrorsFile) -> None:
-    """Lets the monitor know the rounds that are stored and stay, as if it had watched them.
+    """Adds the stored rounds to the monitor, as if it had watched them.
 
     Raises:
         RunFileError: the store cannot be read.
     """
     known, state = errors.found(), read_state(folder.store)
     kept = frozenset(state.kept)
-    # The last round of a run that is over is taken back, and closes again.
+    # The last round of a run that is over is repeated.
     rounds = state.rounds if state.finish_cause is None else state.rounds - 1
     rows = []
     for report in itertools.islice(read_reports(folder.store), rounds):
@@ -275,7 +275,7 @@ def recollect(monitor: RunMonitor, folder: RunFolder, errors: ErrorsFile) -> Non
 
 
 def mend_last_line(path: Path) -> None:
-    """Cuts a last line off that is not whole, as one that was being written when the process was killed."""
+    """Removes an incomplete last line, which a killed process may leave."""
     with contextlib.suppress(OSError), path.open("r+b") as file:
         size = file.seek(0, os.SEEK_END)
         place = size

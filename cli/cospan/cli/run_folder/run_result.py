@@ -1,8 +1,8 @@
-"""How a run ended, and the document that says so: `result.json`."""
+"""How a run ended, and its document `result.json`."""
 
 import importlib.metadata
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -47,13 +47,13 @@ class RunOutcome:
         message: the same in one sentence.
         rounds: number of rounds that closed.
         seconds: from the opening of the first round to the close of the last.
-        agents: number of agents that were there at the end.
-        agent_steps: environment steps of all agents in all the rounds that counted them.
-        basis: B after the last round, shape (d, r); None where it is lost.
-        departures: who left before the end.
-        subspace_error: of the basis; None where B* is unknown.
-        bounded: names of agents that told the coordinator that their heads reached `head_radius`.
-        warnings: sentences on what went on in spite of something that people should know.
+        agents: number of agents at the end.
+        agent_steps: environment steps of all agents in the rounds that counted them.
+        basis: B after the last round, shape (d, r); None if it is lost.
+        departures: agents that left before the end.
+        subspace_error: of the basis; None if B* is unknown.
+        bounded: names of agents whose heads reached `head_radius`.
+        warnings: sentences for the user.
     """
 
     specification: RunSpecification
@@ -73,7 +73,7 @@ class RunOutcome:
 
 @dataclass(frozen=True, slots=True)
 class AgentRow:
-    """What one agent has learnt, in numbers; None where unknown.
+    """What one agent has learnt, in numbers; None if unknown.
 
     Attributes:
         id: its name.
@@ -148,10 +148,7 @@ def result_document(outcome: RunOutcome, agents: Sequence[AgentRow] = ()) -> dic
         "message": outcome.message,
         "preset": preset_of(spec.method),
         "method": plain_constants(spec.as_dict()["method"]),
-        "departures": [
-            {"agent_id": gone.agent_id, "round": gone.round, "cause": gone.cause, "asked": gone.asked}
-            for gone in outcome.departures
-        ],
+        "departures": [asdict(gone) for gone in outcome.departures],
         "bounded_agents": sorted({*outcome.bounded, *(agent.id for agent in agents if agent.bounded_rounds)}),
         "warnings": list(outcome.warnings),
         "per_agent": [_agent_document(agent) for agent in agents],
@@ -161,18 +158,8 @@ def result_document(outcome: RunOutcome, agents: Sequence[AgentRow] = ()) -> dic
 
 
 def _agent_document(agent: AgentRow) -> dict[str, Any]:
-    return {
-        "id": agent.id,
-        "label": agent.label,
-        "mean_reward": agent.mean_reward,
-        "gain": agent.gain,
-        "gain_error": agent.gain_error,
-        "value_error": agent.value_error,
-        "independent_error": agent.independent_error,
-        "ratio": agent.ratio,
-        "bounded_rounds": agent.bounded_rounds,
-        "explained_share": agent.explained_share,
-    }
+    learnt = ("id", "label", "mean_reward", "gain", "gain_error", "value_error", "independent_error", "ratio")
+    return {name: getattr(agent, name) for name in (*learnt, "bounded_rounds", "explained_share")}
 
 
 def plain_constants(values: Any) -> dict[str, Any]:
@@ -186,7 +173,7 @@ def outcome_of_state(
     """The outcome of a run whose machine has finished.
 
     Args:
-        state: of the machine when it finished; what comes in later is no part of the run.
+        state: of the machine when it finished; later messages are not part of the run.
         message: why it is over.
         seconds: from the opening of the first round to the close of the last.
         bounded: agents whose heads reached `head_radius`.
@@ -213,15 +200,11 @@ def read_outcome(
     document: Mapping[str, Any], specification: RunSpecification, basis: Float[np.ndarray, "d r"]
 ) -> RunOutcome:
     """The outcome of a `result.json` that a coordinator has written."""
+    same = ("run_id", "message", "rounds", "seconds", "agents", "agent_steps")
     return RunOutcome(
+        **{name: document[name] for name in same},
         specification=specification,
-        run_id=document["run_id"],
         cause=document["finish_cause"],
-        message=document["message"],
-        rounds=document["rounds"],
-        seconds=document["seconds"],
-        agents=document["agents"],
-        agent_steps=document["agent_steps"],
         basis=basis,
         departures=tuple(DepartedAgent(**gone) for gone in document["departures"]),
         bounded=tuple(document["bounded_agents"]),
@@ -229,7 +212,7 @@ def read_outcome(
 
 
 def with_medians(rows: Iterable[RoundRow], agents: "Iterable[AgentResult]") -> list[RoundRow]:
-    """The rows with the medians over the agents' learning curves filled in."""
+    """The rows with medians over the agents' learning curves."""
     from cospan.client.files.curve_values import learning_curves
 
     found = list(agents)

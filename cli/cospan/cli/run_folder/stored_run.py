@@ -1,4 +1,4 @@
-"""The stored run of a folder: whether there is one to go on with, and whether it is the one that is asked for."""
+"""The stored run of a folder: whether it can be resumed, and whether it is the one that is asked for."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,25 +16,25 @@ _DONE = (FinishCause.ROUNDS_REACHED.value, FinishCause.STOPPED.value)
 
 @dataclass(frozen=True, slots=True)
 class StoredRun:
-    """A run that can go on.
+    """A stored run.
 
     Attributes:
         folder: of the run.
-        state: what is stored.
+        state: its stored state.
     """
 
     folder: RunFolder
     state: StoredState
 
 
-def run_to_go_on_with(
+def run_to_resume(
     run_folder: Path | None, runs_folder: Path | None, *, new_run: bool, reopen: bool = False
 ) -> StoredRun | None:
-    """The run that a coordinator told of these folders goes on with; None where it begins a new one.
+    """The run that a coordinator resumes in these folders; None for a new one.
 
     Raises:
-        RunFileError: there is a stored run that cannot be read; it is left as it is.
-        InvalidValueError: the folder holds a run that is over, or any run where a new one is asked for.
+        RunFileError: a stored run cannot be read; it stays unchanged.
+        InvalidValueError: the folder holds a run that is over, or any run although a new one is asked for.
     """
     if run_folder is not None:
         found = _stored(run_folder)
@@ -51,14 +51,14 @@ def run_to_go_on_with(
 
 
 def run_that_is_over(run_folder: Path | None, runs_folder: Path | None) -> StoredRun | None:
-    """The run of these folders, where it has done what was asked for; None for any other.
+    """The run of these folders if it is done or was stopped, or None.
 
     Args:
         run_folder: of one run, or None.
-        runs_folder: of runs, of which the newest is meant, or None.
+        runs_folder: of runs; the newest is checked.
 
     Raises:
-        RunFileError: there is a stored run that cannot be read.
+        RunFileError: a stored run cannot be read.
     """
     folder = run_folder if run_folder is not None else None if runs_folder is None else runs_folder / NEWEST
     found = None if folder is None else _stored(folder.resolve())
@@ -71,18 +71,17 @@ def _stored(folder: Path) -> StoredRun | None:
 
 
 def check_same_run(stored: StoredRun, asked: RunSpecification) -> None:
-    """Raises InvalidValueError where the stored run is not the one that is asked for."""
+    """Raises InvalidValueError if the stored run is not the one that is asked for."""
     differing = differences(stored.state.specification, asked)
     if differing:
         raise InvalidValueError(
             f"the run in {stored.folder.path}, of which {stored.state.rounds} rounds are done, has "
-            f"{differing}: ask for the same to go on with it, or say --new-run to leave it and begin "
-            "another"
+            f"{differing}: ask for the same to resume it, or give --new-run to start another"
         )
 
 
 def differences(held: RunSpecification, asked: RunSpecification) -> str:
-    """What a run has otherwise than it is asked for, with both values; empty where nothing."""
+    """The fields in which a run differs from what is asked for, with both values; empty if it is equal."""
     ours, theirs = _flat(asked.as_dict()), _flat(held.as_dict())
     free = ("feature_fingerprint",) if "" in (asked.feature_fingerprint, held.feature_fingerprint) else ()
     differing = [name for name, value in ours.items() if value != theirs[name] and name not in free]

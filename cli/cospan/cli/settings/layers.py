@@ -1,6 +1,6 @@
 """The settings, in layers: defaults < cospan.toml < COSPAN_* environment < flags.
 
-None means that no layer says anything; each command then has its own default.
+None means that no layer sets the value; each command then has its own default.
 """
 
 import difflib
@@ -31,11 +31,11 @@ _PREFIX = "COSPAN_"
 _OF_CONTAINERS = ("COSPAN_WORKLOAD", "COSPAN_IMAGE", "COSPAN_BASE_IMAGE", "COSPAN_CERTS")
 """Read by the Compose files, beside the settings."""
 _ALIKE = 0.8
-"""How alike a mistyped name is to what was meant, 0 to 1."""
+"""Similarity, 0 to 1, from which a name is suggested."""
 
 
 def _checked(parse: Callable[[str], object]) -> AfterValidator:
-    """Lets a parser of `cospan.wire.address` look at a value, which stays as it was written."""
+    """Checks a value with a parser of `cospan.wire.address`; the text stays unchanged."""
 
     def check(text: str) -> str:
         try:
@@ -68,7 +68,7 @@ else:
 
 
 class Settings(_RunSettings):
-    """What all commands can be told; a description says what a value must be."""
+    """The settings of all commands; a description says what a value must be."""
 
     model_config = SettingsConfigDict(env_prefix=_PREFIX, env_ignore_empty=True, extra="forbid")
 
@@ -129,16 +129,16 @@ class Settings(_RunSettings):
         """Certificate, key and authority; None for no TLS.
 
         Raises:
-            InvalidValueError: only some of them are said.
+            InvalidValueError: only some of them are set.
         """
         return tls_files(self.tls_cert, self.tls_key, self.tls_ca)
 
     @property
     def upstream_tls(self) -> TlsFiles | None:
-        """The same, for what a relay shows its own coordinator; what is not said is as towards its agents.
+        """Certificate, key and authority towards a relay's coordinator; by default those towards its agents.
 
         Raises:
-            InvalidValueError: only some of them are said.
+            InvalidValueError: only some of them are set.
         """
         return tls_files(
             self.upstream_tls_cert or self.tls_cert,
@@ -151,11 +151,11 @@ def load_settings(flags: Mapping[str, Any], config: Path | None) -> Settings:
     """The settings of all layers.
 
     Args:
-        flags: what was said on the command line; names that are no settings are left out.
-        config: the TOML file; `cospan.toml` of the current folder, if there is one, where left out.
+        flags: of the command line; names that are not settings are ignored.
+        config: the TOML file; None for `cospan.toml` of the current folder, if it exists.
 
     Raises:
-        InvalidValueError: a layer says something that is not allowed, or the file cannot be read.
+        InvalidValueError: a layer has an invalid value, or the file cannot be read.
     """
     path = _config_path(config)
     said = {name: value for name, value in flags.items() if name in Settings.model_fields}
@@ -172,7 +172,7 @@ def load_settings(flags: Mapping[str, Any], config: Path | None) -> Settings:
 
 
 def unknown_variables(environment: Mapping[str, str]) -> list[str]:
-    """A sentence on each `COSPAN_…` variable that is no setting, with the setting that it is like, if one is."""
+    """A sentence on each `COSPAN_…` variable that is not a setting, with the most similar setting."""
     known = [f"{_PREFIX}{name.upper()}" for name in Settings.model_fields]
     strange = sorted(
         name
@@ -204,7 +204,7 @@ def _reading(path: Path | None) -> type[Settings]:
     """
     said = {} if path is None else toml_values(read_text(path, MAX_TOML_BYTES))
 
-    class Layered(Settings):
+    class FromLayers(Settings):
         @classmethod
         def settings_customise_sources(
             cls,
@@ -216,11 +216,11 @@ def _reading(path: Path | None) -> type[Settings]:
         ) -> tuple[PydanticBaseSettingsSource, ...]:
             return init_settings, env_settings, InitSettingsSource(settings_cls, said)
 
-    return Layered
+    return FromLayers
 
 
 def _sentence(error: Any, said: Mapping[str, Any], path: Path | None) -> str:
-    """One validation error as: the key, its value, where it was said, and what is allowed."""
+    """A validation error as one sentence: key, value, source, and what is allowed."""
     key = str(error["loc"][0])
     if error["type"] == "extra_forbidden":
         near = difflib.get_close_matches(key, Settings.model_fields, n=1, cutoff=_ALIKE)

@@ -18,18 +18,18 @@ if TYPE_CHECKING:  # a coordinator that resumes a stored run needs no workload, 
     from cospan.client.workload import Site, Workload
 
 _OF_A_SPECIFICATION = fields.settings(RunFields).keys() | fields.settings(Method).keys() | {"preset"}
-"""Settings that a specification file sets; where one is given, only flags stand above it."""
+"""Settings that a specification file sets; only flags override it."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class RunPlan:
-    """A run that can begin. Whoever makes one closes it.
+    """A run that can start. Its maker closes it.
 
     Attributes:
         specification: of the run, free of problems.
         settings: of all layers.
-        workload: where one was named.
-        site: its first site, never stepped; `close` it where nothing steps it.
+        workload: if one was named.
+        site: its first site, not stepped; `close` it unless it is used.
     """
 
     specification: RunSpecification
@@ -51,11 +51,11 @@ def plan_with_workload(
     """A run whose workload is at hand: it fills in d, r, L and the fingerprint.
 
     Args:
-        flags: what was said on the command line.
-        config: the file of settings, if one was named.
-        reference: the workload's name as on the command line; that of `spec_file` where left out.
+        flags: of the command line.
+        config: the file of settings, or None.
+        reference: the workload's name; None for that of `spec_file`.
         spec_file: a specification to run again, or None.
-        rounds: where nobody says how many.
+        rounds: default number of rounds.
 
     Raises:
         InvalidValueError: a setting has a value that is not allowed, or does not fit the workload.
@@ -95,21 +95,15 @@ def plan_resumed(
     spec_file: Path | None,
     rounds: int,
 ) -> RunPlan:
-    """What is asked for with a workload's name, where the run is stored: the workload is not loaded.
+    """The run that is asked for by a workload's name if a run is stored: the workload is not loaded.
 
-    What a workload decides and nothing else says is taken from the stored run: r, L, the number of agents, the
-    features. Agents load the workload, and refuse a run whose features are not theirs.
+    Its defaults are taken from the stored run: r, L, the number of agents, the features. Agents load the workload
+    and refuse a run with other features.
 
-    Args:
-        held: the specification of the stored run.
-        flags: what was said on the command line.
-        config: the file of settings, if one was named.
-        reference: the workload's name.
-        spec_file: a specification to run again, or None.
-        rounds: where nothing says how many.
+    Args: `held` is the specification of the stored run; the others as for `plan_with_workload`.
 
     Returns:
-        A plan whose specification may be another than `held`, and is not checked.
+        A plan whose specification may differ from `held` and is not checked.
 
     Raises:
         InvalidValueError: a setting has a value that is not allowed.
@@ -127,11 +121,11 @@ def plan_resumed(
 
 
 def plan_again(base: RunSpecification, flags: Mapping[str, Any], config: Path | None) -> RunPlan:
-    """A run that was begun, with its workload; of its specification nothing but flags can change anything.
+    """A run that was started, with its workload; only flags change its specification.
 
     Raises:
         InvalidValueError: a flag has a value that is not allowed.
-        WorkloadError: its workload is not there any more.
+        WorkloadError: its workload no longer exists.
     """
     from cospan.client.environment.workload_loader import load_workload
     from cospan.client.learning.run_config import with_features
@@ -149,13 +143,7 @@ def plan_again(base: RunSpecification, flags: Mapping[str, Any], config: Path | 
 
 
 def plan_alone(flags: Mapping[str, Any], config: Path | None, *, spec_file: Path | None, rounds: int) -> RunPlan:
-    """A run without its workload, as a coordinator may have it: d and r are said, or stand in a file.
-
-    Args:
-        flags: what was said on the command line.
-        config: the file of settings, if one was named.
-        spec_file: a specification to run again, or None.
-        rounds: where nobody says how many.
+    """A run of a coordinator without its workload: d and r come from settings or a file; see `plan_with_workload`.
 
     Raises:
         InvalidValueError: a setting is missing or has a value that is not allowed.
@@ -164,8 +152,8 @@ def plan_alone(flags: Mapping[str, Any], config: Path | None, *, spec_file: Path
     settings, base = _layers(flags, config, spec_file)
     if base is None and not {"feature_dim", "rank"} <= settings.of(RunFields).keys():
         raise InvalidValueError(
-            "the coordinator knows neither d nor r; name a workload with --workload, or say both "
-            "--feature-dim and --rank, or give the --spec of a run"
+            "the coordinator knows neither d nor r; name a workload with --workload, or give both "
+            "--feature-dim and --rank, or the --spec of a run"
         )
     start = base or new_specification("", 1, None, None, rounds)
     return RunPlan(checked(_with_settings(start, settings)), settings)
@@ -179,7 +167,7 @@ def preset_of(method: Method) -> str | None:
 def _layers(
     flags: Mapping[str, Any], config: Path | None, spec_file: Path | None
 ) -> tuple[Settings, RunSpecification | None]:
-    """The settings, and the specification to start from; above that stand only the flags."""
+    """The settings, and the specification to start from, which only flags override."""
     settings = load_settings(flags, config)
     if spec_file is None:
         return settings, None
@@ -187,12 +175,12 @@ def _layers(
 
 
 def _only_flags(settings: Settings, flags: Mapping[str, Any]) -> Settings:
-    """The settings without those of a specification that no flag says."""
+    """The settings without those of a specification that are not flags."""
     return settings.model_copy(update=dict.fromkeys(_OF_A_SPECIFICATION - flags.keys()))
 
 
 def _with_settings(start: RunSpecification, settings: Settings) -> RunSpecification:
-    """The specification with all that is set; who sets a quorum need not set the participation as well."""
+    """The specification with all settings; a quorum implies its participation."""
     method, values = start.method, settings.of(RunFields)
     if settings.preset is not None:
         method = PRESETS[settings.preset](method.steps_per_round)

@@ -1,4 +1,4 @@
-"""What is not wrong enough to refuse: one sentence on standard error for each, before a run begins."""
+"""Warnings before a run starts: one sentence each on standard error."""
 
 import copy
 from collections.abc import Sequence
@@ -24,13 +24,13 @@ _FEW_AGENTS = 2
 
 
 def advise(sentences: Sequence[str]) -> None:
-    """Says them."""
+    """Prints warnings."""
     for sentence in sentences:
         say(f"cospan: warning: {sentence}")
 
 
 def of_rank(spec: RunSpecification) -> list[str]:
-    """On r, where the paper's analysis does not reach."""
+    """Warns of ranks outside the paper's analysis."""
     d, r = spec.feature_dim, spec.rank
     if d >= 2 * r:
         return []
@@ -41,7 +41,7 @@ def of_rank(spec: RunSpecification) -> list[str]:
 
 
 def of_agents(agents: int) -> list[str]:
-    """On fleets that are too small to learn from each other."""
+    """Warns of fleets too small to share a subspace."""
     if agents > _FEW_AGENTS:
         return []
     shares = "one agent has no other to share a subspace with" if agents == 1 else "two agents share little data"
@@ -49,17 +49,17 @@ def of_agents(agents: int) -> list[str]:
 
 
 def of_features(spec: RunSpecification, site: Site, system: Float[np.ndarray, "d d"] | None = None) -> list[str]:
-    """On the feature map, judged by states drawn from the observation space.
+    """Warns of dependent features, judged by states drawn from the observation space.
 
-    Nothing is stepped for it: a site may be a real one.
+    No environment is stepped, because a site may be a real system.
 
     Args:
         spec: of the run.
         site: one of its sites.
-        system: E[φ (φ − φ')ᵀ], where chains have been played.
+        system: E[φ (φ − φ')ᵀ], if chains have been simulated.
 
     Raises:
-        WorkloadBehaviourError: a constant function is in the span of the features, for certain.
+        WorkloadBehaviourError: a constant function is certainly in the span of the features.
     """
     if spec.feature_dim > MOST_FEATURES:
         return []
@@ -85,7 +85,7 @@ def of_features(spec: RunSpecification, site: Site, system: Float[np.ndarray, "d
 
 
 def _drawn(site: Site) -> Float[np.ndarray, "n d"] | None:
-    """Features of all states of a small finite space, else of states drawn from it; None where that cannot be."""
+    """Features of all states of a small finite space, else of random states; None if that is not possible."""
     space = copy.deepcopy(site.env.observation_space)  # drawing from the environment's own would change its draws
     count = max(_STATES, _STATES_PER_FEATURE * site.features.dim)
     try:

@@ -20,14 +20,14 @@ client = ClientApp()
 
 @server.main()
 def serve(grid: Grid, context: Context) -> None:
-    """Sends the basis to all nodes, waits for all their gradients, takes the step; until the benchmark hangs up."""
+    """Runs rounds with all nodes until the benchmark closes the connection."""
     settings = context.run_config
     agents, shape = int(settings["agents"]), (int(settings["feature-dim"]), int(settings["rank"]))
     basis = first_basis(*shape)
     while len(nodes := list(grid.get_node_ids())) < agents:
         time.sleep(0.2)
 
-    def play(rounds: int) -> Float[np.ndarray, "d r"]:
+    def run(rounds: int) -> Float[np.ndarray, "d r"]:
         nonlocal basis
         for _ in range(rounds):
             content = RecordDict({"basis": ArrayRecord([basis])})
@@ -37,7 +37,7 @@ def serve(grid: Grid, context: Context) -> None:
             basis = next_basis(basis, np.sum(gradients, axis=0), len(gradients))
         return basis
 
-    follow(str(settings["address"]), play)
+    follow(str(settings["address"]), run)
 
 
 @client.train()

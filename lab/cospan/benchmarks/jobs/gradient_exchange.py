@@ -1,4 +1,4 @@
-"""What every side of a benchmark computes: the same gradients, the same first basis, the same step."""
+"""The arithmetic of all sides of a benchmark: gradients, first basis and step."""
 
 import numpy as np
 from jaxtyping import Float
@@ -9,7 +9,7 @@ _STEP = 0.3
 
 
 def gradient_of(agent: int, feature_dim: int, rank: int) -> Float[np.ndarray, "d r"]:
-    """What the agent of this number sends in every round: d × r, columns of length about 1."""
+    """The gradient of this agent in each round: d × r, columns of length about 1."""
     return np.asarray(np.random.default_rng(agent).standard_normal((feature_dim, rank)) / np.sqrt(feature_dim))
 
 
@@ -21,5 +21,5 @@ def first_basis(feature_dim: int, rank: int) -> Float[np.ndarray, "d r"]:
 def next_basis(
     basis: Float[np.ndarray, "d r"], total: Float[np.ndarray, "d r"], agents: int
 ) -> Float[np.ndarray, "d r"]:
-    """Q of the basis and a step along the mean of so many gradients, of which the total is given."""
+    """Q of the basis plus a step along the mean of `agents` gradients with this total."""
     return orthonormalise(basis + (_STEP / agents) * total)

@@ -28,29 +28,29 @@ class Rank:
         self._total = np.empty_like(self._gradient)
         self._basis = first_basis(feature_dim, rank)
 
-    def play(self, rounds: int) -> Float[np.ndarray, "d r"]:
-        """Rank 0: so many rounds, together with the others, who are told."""
-        self._told(rounds)
-        return self._played(rounds)
+    def run(self, rounds: int) -> Float[np.ndarray, "d r"]:
+        """Rank 0: runs rounds together with the other ranks."""
+        self._broadcast(rounds)
+        return self._run(rounds)
 
     def take_part(self) -> None:
-        """Every other rank: whatever rank 0 plays."""
-        while rounds := self._told(0):
-            self._played(rounds)
+        """Other ranks: run the rounds of rank 0."""
+        while rounds := self._broadcast(0):
+            self._run(rounds)
 
     def end(self) -> None:
         """Rank 0: no more rounds."""
-        self._told(0)
+        self._broadcast(0)
 
-    def _told(self, rounds: int) -> int:
-        """MPI waits by spinning; between blocks, while others are measured, the ranks sleep instead."""
+    def _broadcast(self, rounds: int) -> int:
+        """MPI waits by spinning; between blocks, when the other side is measured, the ranks sleep instead."""
         number = np.array([rounds], np.int64)
         request = self._all.Ibcast(number, root=0)
         while not request.Test():
             time.sleep(_NAP_SECONDS)
         return int(number[0])
 
-    def _played(self, rounds: int) -> Float[np.ndarray, "d r"]:
+    def _run(self, rounds: int) -> Float[np.ndarray, "d r"]:
         for _ in range(rounds):
             self._all.Allreduce(self._gradient, self._total)
             self._basis = next_basis(self._basis, self._total, self._all.Get_size())
@@ -58,10 +58,10 @@ class Rank:
 
 
 def main(address: str, feature_dim: int, rank: int) -> None:
-    """Plays until the benchmark hangs up."""
+    """Runs rounds until the benchmark closes the connection."""
     here = Rank(feature_dim, rank)
     if here.number == 0:
-        follow(address, here.play)
+        follow(address, here.run)
         here.end()
     else:
         here.take_part()

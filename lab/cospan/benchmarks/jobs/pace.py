@@ -1,4 +1,4 @@
-"""The line between `cospan bench peers` and a job: it says how many rounds, the job says how long they took."""
+"""The connection between `cospan bench peers` and a job: numbers of rounds, answered with their seconds."""
 
 import json
 import socket
@@ -8,22 +8,22 @@ from collections.abc import Callable
 import numpy as np
 from jaxtyping import Float
 
-Play = Callable[[int], Float[np.ndarray, "d r"]]
-"""Plays so many rounds, and gives the basis after them."""
+Run = Callable[[int], Float[np.ndarray, "d r"]]
+"""Runs a number of rounds and returns the basis after them."""
 
 
-def follow(address: str, play: Play) -> None:
-    """Plays as many rounds as each line asks for, until the benchmark hangs up.
+def follow(address: str, run: Run) -> None:
+    """Runs the number of rounds in each line until the benchmark closes the connection.
 
     Args:
         address: HOST:PORT of the benchmark, on this machine.
-        play: plays rounds.
+        run: runs rounds.
     """
     host, _, port = address.rpartition(":")
     with socket.create_connection((host, int(port))) as connection, connection.makefile("rw") as lines:
         for line in lines:
             begun = time.perf_counter()
-            basis = play(int(line))
+            basis = run(int(line))
             seconds = time.perf_counter() - begun
             numbers = np.ascontiguousarray(basis, "<f8").tobytes().hex()
             lines.write(f"{json.dumps({'seconds': seconds, 'basis': numbers})}\n")

@@ -4,7 +4,7 @@ Started with `python -m cospan.benchmarks.jobs.ray_actors ADDRESS AGENTS D R FOL
 
 The pattern of Ray's own synchronous example: gradients go from actor to actor as object references, the next round
 is submitted without waiting for the last one, and only what a block ends with is fetched. With WATCH = 1 the driver
-fetches the basis of every round before the next, as one does who stores it, or decides by it whether to go on.
+fetches the basis of each round before the next, as needed to store it or to decide whether to continue.
 """
 
 import sys
@@ -46,7 +46,7 @@ class Worker:
 
 
 def main(address: str, agents: int, feature_dim: int, rank: int, folder: str, *, watch: bool) -> None:
-    """Starts Ray on this machine alone, and plays until the benchmark hangs up."""
+    """Starts Ray on this machine and runs rounds until the benchmark closes the connection."""
     ray.init(
         num_cpus=agents + 1,  # actors that wait need no core of their own
         include_dashboard=False,
@@ -60,7 +60,7 @@ def main(address: str, agents: int, feature_dim: int, rank: int, folder: str, *,
     worker_class = remote(Worker)
     workers = [worker_class.remote(number, feature_dim, rank) for number in range(agents)]
 
-    def play(rounds: int) -> Float[np.ndarray, "d r"]:
+    def run(rounds: int) -> Float[np.ndarray, "d r"]:
         basis = server.basis.remote()
         for _ in range(rounds):
             basis = server.apply.remote(*(worker.gradient.remote(basis) for worker in workers))
@@ -68,7 +68,7 @@ def main(address: str, agents: int, feature_dim: int, rank: int, folder: str, *,
                 ray.get(basis)
         return np.asarray(ray.get(basis))
 
-    follow(address, play)
+    follow(address, run)
     ray.shutdown()
 
 

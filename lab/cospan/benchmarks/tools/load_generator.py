@@ -1,8 +1,7 @@
-"""Agents that only speak: they answer every basis at once, with the same gradient, and learn nothing.
+"""Load generator: agents without an environment that answer each basis at once with the same gradient.
 
-They read and write bytes, so that they cost the same whether the coordinator or its ceiling is at the other end,
-and as little as gRPC allows. `python -m cospan.benchmarks.tools.load_generator` holds many of them, each with its
-own connection.
+They read and write bytes, so that they cost the same with the coordinator and with its ceiling, and as little as
+gRPC allows. `python -m cospan.benchmarks.tools.load_generator` runs many, each with its own connection.
 """
 
 import asyncio
@@ -29,7 +28,7 @@ _ROUND_FIELD = b"\x08"
 
 
 class Upload:
-    """A gradient, or the sum of a group's, encoded once: only the number of the round is put in anew."""
+    """A gradient, or the sum of a group's, encoded once; only the number of the round changes."""
 
     def __init__(self, feature_dim: int, rank: int, seed: int, agents: int = 1) -> None:
         gradient = gradient_of(seed, feature_dim, rank)
@@ -72,12 +71,12 @@ class LoadAgent:
         return len(self._upload.of_round(self._round))
 
     async def join(self) -> None:
-        """Joins, and waits until it is taken in."""
+        """Joins and waits for the answer."""
         await self._call.write(self._join)
         await self._call.read()
 
     async def basis(self) -> bool:
-        """Waits for the next basis; False where the run is over."""
+        """Waits for the next basis; False if the run is over."""
         message = await self._call.read()
         self.bytes_received = 0 if message is grpc.aio.EOF else len(message)
         return message is not grpc.aio.EOF
@@ -87,14 +86,14 @@ class LoadAgent:
         await self._call.write(self._upload.of_round(self._round))
         self._round += 1
 
-    async def speak(self) -> None:
+    async def run_to_end(self) -> None:
         """Joins and takes part until the run is over."""
         await self.join()
         while await self.basis():
             await self.answer()
 
-    async def play(self, rounds: int) -> list[float]:
-        """Takes part in so many rounds, and then lets everybody wait; the seconds from basis to basis.
+    async def run(self, rounds: int) -> list[float]:
+        """Takes part in `rounds` rounds, after which the run waits; returns the seconds from basis to basis.
 
         Raises:
             CospanError: the run ended.
@@ -104,7 +103,7 @@ class LoadAgent:
             begun = time.perf_counter()
             await self.answer()
             if not await self.basis():
-                raise CospanError(f"the run ended in round {self._round - 1}, while it was measured")
+                raise CospanError(f"the run ended in round {self._round - 1} during the measurement")
             seconds.append(time.perf_counter() - begun)
         return seconds
 
@@ -115,22 +114,22 @@ class LoadAgent:
 
 
 def agents_of(stream: int, group: int, agents: int) -> range:
-    """The numbers of the agents on a stream, of so many a group."""
+    """The numbers of the agents on a stream with `group` agents per stream."""
     return range(stream * group, min((stream + 1) * group, agents))
 
 
-async def _speak(
+async def _generate(
     addresses: Sequence[str], feature_dim: int, rank: int, agents: int, group: int, streams: Sequence[int]
 ) -> None:
-    """Every stream takes part in the run of every address."""
-    speakers = [
+    """Runs one `LoadAgent` for each stream and address."""
+    load = [
         LoadAgent(address, feature_dim, rank, agents_of(stream, group, agents))
         for stream in streams
         for address in addresses
     ]
-    await asyncio.gather(*(speaker.speak() for speaker in speakers), return_exceptions=True)
+    await asyncio.gather(*(agent.run_to_end() for agent in load), return_exceptions=True)
 
 
 if __name__ == "__main__":
     _addresses, (_d, _r, _agents, _group, *_streams) = sys.argv[1].split(","), map(int, sys.argv[2:])
-    asyncio.run(_speak(_addresses, _d, _r, _agents, _group, _streams))
+    asyncio.run(_generate(_addresses, _d, _r, _agents, _group, _streams))

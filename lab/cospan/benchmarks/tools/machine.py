@@ -1,4 +1,4 @@
-"""The machine that a benchmark ran on, in words: figures of another are no contradiction."""
+"""Describes the machine that a benchmark ran on."""
 
 import importlib.metadata
 import os

@@ -1,4 +1,4 @@
-"""Subject and yardstick measured in turns: ratios that a noisy machine cannot shift, with their intervals."""
+"""Measures a subject and a reference in turns: ratios with intervals that slow phases of a machine do not bias."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -20,9 +20,9 @@ class Turns:
         """Of one way, in seconds."""
         return float(np.median(self.seconds[:, way]))
 
-    def ratio(self, way: int, yardstick: int) -> Estimate:
-        """The median over the rounds of what a way takes in units of the yardstick, and its 95 % interval."""
-        return median_estimate(self.seconds[:, way] / self.seconds[:, yardstick])
+    def ratio(self, way: int, reference: int) -> Estimate:
+        """The median over the rounds of the time of a way divided by the reference's, and its 95 % interval."""
+        return median_estimate(self.seconds[:, way] / self.seconds[:, reference])
 
 
 def in_turns(ways: Sequence[Callable[[], object]], *, rounds: int, seconds: float = 0.0) -> Turns:
@@ -31,7 +31,7 @@ def in_turns(ways: Sequence[Callable[[], object]], *, rounds: int, seconds: floa
     Args:
         ways: what is measured.
         rounds: how often each at least, 1 or more.
-        seconds: further rounds are added until so much time has gone by.
+        seconds: further rounds are added until this time has passed.
     """
     for way in ways:
         way()

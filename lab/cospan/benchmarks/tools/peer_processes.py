@@ -1,4 +1,4 @@
-"""How the peers of `cospan bench peers` are started, on loopback, and ended with all that they have started."""
+"""Starts the peers of `cospan bench peers` on loopback, and ends them with their descendants."""
 
 import asyncio
 import contextlib
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from cospan.benchmarks.tools.processes import Case
+from cospan.benchmarks.tools.processes import Case, family
 from cospan.wire.errors import CospanError
 
 _QUIET = {
@@ -26,7 +26,7 @@ _QUIET = {
     "OPENBLAS_NUM_THREADS": "1",
     "OMP_NUM_THREADS": "1",
 }
-"""Nothing is reported to anybody, MPI connects over loopback, and BLAS has one thread, as in Cospan's processes."""
+"""No telemetry, MPI over loopback, and one BLAS thread, as in Cospan's processes."""
 _GRACE_SECONDS = 15.0
 _VERSIONS = (
     "import importlib.metadata as m, json, sys\n"
@@ -36,13 +36,13 @@ _VERSIONS = (
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What a peer is started for.
+    """The job of a peer.
 
     Attributes:
         case: agents and shape.
         environment: the folder of the virtual environment that the peers are installed in.
-        address: HOST:PORT where the job asks how many rounds it is to play.
-        folder: for whatever the peer writes; thrown away at the end.
+        address: HOST:PORT that sends the numbers of rounds to run.
+        folder: for files of the peer; temporary.
     """
 
     case: Case
@@ -62,7 +62,7 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """A framework: its name, what has to be installed, how it is started, and seconds of a block of its rounds."""
+    """A framework: its name, required packages, how it is started, and seconds of a block of its rounds."""
 
     name: str
     needs: tuple[str, ...]
@@ -71,14 +71,14 @@ class Peer:
 
 
 class PeerError(CospanError):
-    """A peer is not there, or did not do the job; the others are measured all the same."""
+    """A peer is missing or failed; the others are still measured."""
 
 
 async def versions_of(environment: Path, needs: Sequence[str]) -> str:
-    """What a peer needs, with the versions that are installed, in one line.
+    """The installed versions of a peer's packages, in one line.
 
     Raises:
-        PeerError: there is no environment, or something is not in it.
+        PeerError: the environment or a package is missing.
     """
     advice = "`make bench-peers` installs it"
     python = environment / "bin" / "python"
@@ -95,17 +95,19 @@ async def versions_of(environment: Path, needs: Sequence[str]) -> str:
 
 @contextlib.asynccontextmanager
 async def ray_actors(job: Job, *, watch: bool) -> AsyncIterator[None]:
-    """A parameter server and workers as Ray actors, on a Ray of their own; whether each basis is fetched, too."""
-    arguments = [
+    """A parameter server and workers as Ray actors; with `watch` the driver fetches each basis."""
+    case = job.case
+    size = [str(case.agents), str(case.feature_dim), str(case.rank)]
+    command = [
         "-P",
         "-m",
         "cospan.benchmarks.jobs.ray_actors",
         job.address,
-        *_size(job.case),
+        *size,
         str(job.folder),
         str(int(watch)),
     ]
-    async with _started(job, [job.program("python"), *arguments]):
+    async with _started(job, [job.program("python"), *command]):
         yield
 
 
@@ -135,7 +137,7 @@ async def flower_deployment(job: Job) -> AsyncIterator[None]:
 
 @contextlib.asynccontextmanager
 async def flower_simulation(job: Job) -> AsyncIterator[None]:
-    """A SuperLink that simulates its nodes, with a core for each of as many as there are cores."""
+    """A SuperLink that simulates its nodes, one core for each."""
     async with _super_link(job, "--simulation"):
         federation = f"num-supernodes={job.case.agents} client-resources-num-cpus=1"
         await _flower_run(job, "--federation-config", federation)
@@ -149,10 +151,6 @@ PEERS = (
     Peer("Flower, simulation", ("cospan", "flwr", "ray"), flower_simulation, 1.0),
     Peer("Flower, deployment", ("cospan", "flwr"), flower_deployment, 1.0),
 )
-
-
-def _size(case: Case) -> list[str]:
-    return [str(case.agents), str(case.feature_dim), str(case.rank)]
 
 
 @contextlib.asynccontextmanager
@@ -212,7 +210,7 @@ def _free_port() -> int:
 
 @contextlib.asynccontextmanager
 async def _started(job: Job, command: Sequence[str], log: Path | None = None) -> AsyncIterator[Process]:
-    """A process that is given some time to end by itself, and then is ended with all that it started."""
+    """A process; at the end it has some seconds to exit before it is killed with its descendants."""
     if not shutil.which(command[0]):
         raise CospanError(f"left out: there is no {command[0]!r}; `make bench-peers` installs it")
     with (log or job.folder / "log.txt").open("ab") as file:
@@ -222,25 +220,12 @@ async def _started(job: Job, command: Sequence[str], log: Path | None = None) ->
     try:
         yield process
     finally:
-        family = _family(process.pid) if process.returncode is None else []
+        started = list(family(process.pid)) if process.returncode is None else []
         with contextlib.suppress(ProcessLookupError):
             process.send_signal(signal.SIGTERM)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(process.wait(), _GRACE_SECONDS)
-        for pid in family:
+        for pid in started:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         await process.wait()
-
-
-def _family(pid: int) -> list[int]:
-    """A process of ours and all that it has started, and those in turn: some leave its group and its session."""
-    children: dict[int, list[int]] = {}
-    for folder in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError, ValueError):
-            parent = int((folder / "stat").read_text(encoding="utf-8").rpartition(")")[2].split()[1])
-            children.setdefault(parent, []).append(int(folder.name))
-    found = [pid]
-    for each in found:
-        found.extend(children.get(each, ()))
-    return found

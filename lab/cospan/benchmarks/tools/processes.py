@@ -1,4 +1,4 @@
-"""The processes of a benchmark: the coordinator, its ceiling and agents that only speak, each killed at the end."""
+"""Processes of a benchmark: the coordinator, its ceiling and the load generators; each is killed at the end."""
 
 import asyncio
 import contextlib
@@ -22,12 +22,17 @@ _SECONDS_FIELDS = slice(11, 13)
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """How many agents, the shape of what they send, and how many of them share a stream and an upload."""
+    """The number of agents, the shape of their gradients, and how many share a stream and an upload."""
 
     agents: int
     feature_dim: int
     rank: int
     group: int = 1
+
+    @property
+    def cells(self) -> dict[str, str | int | float | None]:
+        """Agents and shape as cells of a report."""
+        return {"agents": self.agents, "feature_dim": self.feature_dim, "rank": self.rank}
 
     @property
     def streams(self) -> int:
@@ -37,24 +42,24 @@ class Case:
 
 @contextlib.asynccontextmanager
 async def bounded(what: str, seconds: float = PROGRESS_TIMEOUT_SECONDS) -> AsyncIterator[None]:
-    """Whatever is waited for, it is not waited for for ever: a process may have died."""
+    """Bounds a wait, because a process may have died."""
     try:
         async with asyncio.timeout(seconds):
             yield
     except TimeoutError as failure:
-        raise CospanError(f"{what} took longer than {seconds:g} s; is there memory enough?") from failure
+        raise CospanError(f"{what} took longer than {seconds:g} s; is there enough memory?") from failure
 
 
 def coordinator(case: Case, folder: Path) -> list[str]:
     """The command of a coordinator whose run never ends."""
     size = ["--agents", str(case.agents), "--feature-dim", str(case.feature_dim), "--rank", str(case.rank)]
-    patient = ["--session-timeout-seconds", "3600", "--round-timeout-seconds", "3600"]
+    timeouts = ["--session-timeout-seconds", "3600", "--round-timeout-seconds", "3600"]
     settings = ["--preset", "paper", "--rounds", "0", "--port", "0", "--run-folder", str(folder), "--json"]
-    return python_module("cospan.cli.main", "coordinator", *size, *settings, *patient)
+    return python_module("cospan.cli.main", "coordinator", *size, *settings, *timeouts)
 
 
 def listening(line: str) -> str:
-    """The address, once the coordinator says it."""
+    """The address in the coordinator's line; empty in other lines."""
     document = json.loads(line)
     if document["event"] == "failed":
         raise CospanError(f"the coordinator did not start: {document['message']}")
@@ -67,26 +72,26 @@ def ceiling(case: Case) -> list[str]:
 
 
 def shares(case: Case) -> list[range]:
-    """Which streams each further process holds: one, up to eight processes; beyond that there is one a core."""
+    """The streams of each load process: one, for up to eight streams; otherwise one process per core."""
     processes = case.streams - 1 if case.streams <= _PROCESSES else cores()
     return [range(first, case.streams, processes) for first in range(1, processes + 1)]
 
 
 @contextlib.asynccontextmanager
 async def server(command: list[str], address_of: Callable[[str], str]) -> AsyncIterator[tuple[Process, str]]:
-    """A server's process, and where it listens; what it says later is read and dropped."""
+    """A server's process and its address; its later output is dropped."""
     async with saying(command, "a server's start", address_of) as (process, address):
         yield process, address
 
 
 @contextlib.asynccontextmanager
 async def saying(command: list[str], what: str, found: Callable[[str], str]) -> AsyncIterator[tuple[Process, str]]:
-    """A process that has said something, and what was found in it; what it says later is read and dropped.
+    """A process that has printed an expected line, and what was found in it; its later output is dropped.
 
     Args:
         command: with its arguments.
-        what: is waited for, as an error says it.
-        found: what is looked for in a line, empty where it is not there.
+        what: name of what is awaited, for errors.
+        found: extracts it from a line; empty if it is absent.
     """
     async with _process(command, stdout=PIPE) as process:
         assert process.stdout is not None
@@ -110,8 +115,8 @@ async def _drop(stream: asyncio.StreamReader) -> None:
 
 
 @contextlib.asynccontextmanager
-async def speakers(case: Case, addresses: Sequence[str]) -> AsyncIterator[None]:
-    """The processes of all agents but those of stream 0, in the run of every address."""
+async def load_generators(case: Case, addresses: Sequence[str]) -> AsyncIterator[None]:
+    """Processes of all agents except those of stream 0, in the runs of all addresses."""
     async with contextlib.AsyncExitStack() as stack:
         for share in shares(case):
             numbers = [str(number) for number in share]
@@ -122,10 +127,9 @@ async def speakers(case: Case, addresses: Sequence[str]) -> AsyncIterator[None]:
 
 
 @contextlib.contextmanager
-def _deaf_to_ctrl_c() -> Iterator[None]:
-    """What is started meanwhile inherits that SIGINT is held back: a terminal sends it to everybody, but it is the
-    benchmark that ends its processes, and one that is still importing would answer with a traceback. Here it comes
-    a little later."""
+def _sigint_blocked() -> Iterator[None]:
+    """Blocks SIGINT, also in children: the benchmark ends them itself, and one still importing would print a
+    traceback. This process receives the signal afterwards."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
@@ -135,8 +139,8 @@ def _deaf_to_ctrl_c() -> Iterator[None]:
 
 @contextlib.asynccontextmanager
 async def _process(command: list[str], stdout: int = DEVNULL) -> AsyncIterator[Process]:
-    """A Python process that is killed at the end: what it has stored is thrown away with its folder."""
-    with _deaf_to_ctrl_c():
+    """A Python process that is killed at the end; its files are temporary."""
+    with _sigint_blocked():
         process = await asyncio.create_subprocess_exec(*command, stdin=DEVNULL, stdout=stdout)
     try:
         yield process
@@ -146,8 +150,23 @@ async def _process(command: list[str], stdout: int = DEVNULL) -> AsyncIterator[P
         await process.wait()
 
 
+def family(pid: int) -> Iterator[int]:
+    """A process and its descendants; only itself if the system does not report them."""
+    yield pid
+    try:
+        children = [
+            int(child)
+            for thread in Path(f"/proc/{pid}/task").iterdir()
+            for child in (thread / "children").read_text(encoding="ascii").split()
+        ]
+    except OSError:
+        return
+    for child in children:
+        yield from family(child)
+
+
 def cpu_seconds(pid: int) -> float:
-    """CPU time of a process so far, in steps of 10 ms; 0 where the system does not tell."""
+    """CPU time of a process so far, in steps of 10 ms; 0 if the system does not report it."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
     except OSError:
@@ -156,7 +175,7 @@ def cpu_seconds(pid: int) -> float:
 
 
 def resident_bytes(pid: int) -> int:
-    """Memory of a process that is its own, anonymous and in use; 0 where the system does not tell."""
+    """Resident anonymous memory of a process; 0 if the system does not report it."""
     try:
         lines = Path(f"/proc/{pid}/status").read_text(encoding="ascii").splitlines()
     except OSError:

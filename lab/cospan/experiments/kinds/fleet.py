@@ -1,4 +1,4 @@
-"""A fleet: all methods over the same data, how fast each learns, and a site that joins late."""
+"""A fleet: all methods on the same data, how fast each learns, and a site that joins late."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,7 @@ from cospan.experiments.new_site import NEW_SITE, PLAIN, NewSiteTask
 from cospan.experiments.plots.axes import COLOURS, dress, log_scale
 from cospan.experiments.plots.curves import draw_errors
 from cospan.experiments.plots.tables import estimate
-from cospan.experiments.runner import Playable, Played, Point
+from cospan.experiments.runner import Point, RunnableTask, method_names
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 _FINER = "d = {}"
 
 
-def tasks(plan: Plan) -> list[Playable]:
-    """The fleet; newcomers, held out in turn; and, where the plan has them, finer features."""
+def tasks(plan: Plan) -> list[RunnableTask]:
+    """The fleet; newcomers, held out in turn; and finer features, if the plan has them."""
     horizons = tuple(round_ for round_ in plan.settings if round_ <= plan.rounds)
-    found: list[Playable] = [plan.task(seed, also_at=horizons) for seed in plan.seeds]
-    (joint,) = (each for each in plan.played_by() if each.name == JOINT)
+    found: list[RunnableTask] = [plan.task(seed, also_at=horizons) for seed in plan.seeds]
+    (joint,) = (each for each in plan.compared_methods() if each.name == JOINT)
     new = plan.options["new_site"]
     for seed in plan.seeds[: new["seeds"]]:
         for newcomers in new["newcomers"]:
@@ -47,11 +47,11 @@ def tasks(plan: Plan) -> list[Playable]:
     return found + _finer(plan)
 
 
-def _finer(plan: Plan) -> list[Playable]:
+def _finer(plan: Plan) -> list[RunnableTask]:
     """Runs with other feature maps, `[options.finer]`: for each its workload and number of rounds."""
     finer: dict[str, Any] = plan.options.get("finer", {})
     names = (JOINT, "independent TD", LSTD)
-    contenders = tuple(each for each in plan.played_by() if each.name in names)
+    methods = tuple(each for each in plan.compared_methods() if each.name in names)
     return [
         plan.task(
             seed,
@@ -59,16 +59,15 @@ def _finer(plan: Plan) -> list[Playable]:
             rounds=rounds,
             also_at=tuple(each for each in plan.settings if each <= rounds),
             setting=_FINER.format(dim),
-            contenders=contenders,
+            methods=methods,
         )
         for dim, (workload, rounds) in finer.get("maps", {}).items()
         for seed in plan.seeds[: finer["seeds"]]
     ]
 
 
-def outcome(plan: Plan, played: Sequence[Played]) -> Outcome:
+def outcome(plan: Plan, points: Sequence[Point]) -> Outcome:
     """The claims, and tables over the amount of data."""
-    points = [point for each in played for point in each.points]
     fleet = [point for point in points if not point.setting]
     return Outcome(
         findings=(*judged(plan.options["claims"], fleet), *_new_site_findings(plan, points)),
@@ -81,23 +80,23 @@ def outcome(plan: Plan, played: Sequence[Played]) -> Outcome:
 
 
 def _unit(plan: Plan, rounds: int) -> str:
-    """What so many rounds are called."""
+    """A number of rounds in the plan's unit of data."""
     count = rounds * plan.options["units_per_round"]
     return f"{count:,g} {plan.options['unit']}"
 
 
 def _at(points: Sequence[Point], method: str, rounds: int) -> Float[np.ndarray, " seeds"]:
-    """Value errors of the whole fleet after so many rounds, one for each seed."""
+    """Value errors of the whole fleet after a number of rounds, one for each seed."""
     found = {p.seed: p.value_error for p in points if (p.method, p.rounds, p.agent) == (method, rounds, -1)}
     return np.array([found[seed] for seed in sorted(found)])
 
 
 def _data_table(plan: Plan, points: Sequence[Point], title: str) -> Table:
-    methods = list(dict.fromkeys(point.method for point in points))
     last = max(point.rounds for point in points)
     horizons = [horizon for horizon in plan.settings if horizon <= last]
     rows = tuple(
-        (method, *(estimate(mean(_at(points, method, horizon))) for horizon in horizons)) for method in methods
+        (method, *(estimate(mean(_at(points, method, horizon))) for horizon in horizons))
+        for method in method_names(points)
     )
     return Table(("", *(_unit(plan, horizon) for horizon in horizons)), rows, title)
 
@@ -116,9 +115,9 @@ def _new_site_methods(points: Sequence[Point]) -> list[str]:
 def _new_site_findings(plan: Plan, points: Sequence[Point]) -> tuple[Finding, ...]:
     found = []
     new = plan.options["new_site"]
-    rivals = [method for method in _new_site_methods(points) if method not in (JOINT, PLAIN)]
+    baselines = [method for method in _new_site_methods(points) if method not in (JOINT, PLAIN)]
     for rounds in new["horizons"]:
-        ratio = mean(newcomers_errors(points, JOINT, rounds) / _best_of(points, rivals, rounds))
+        ratio = mean(newcomers_errors(points, JOINT, rounds) / _best_of(points, baselines, rounds))
         judged_here = rounds == new["judged_at"]
         bound = f" (bound {new['at_most']:g})" if judged_here else ""
         found.append(
@@ -135,7 +134,7 @@ def _new_site_findings(plan: Plan, points: Sequence[Point]) -> tuple[Finding, ..
 
 
 def _new_site_groups(points: Sequence[Point]) -> dict[str, list[str]]:
-    """What stands in tables and pictures, and the methods of which the best is shown."""
+    """Rows of tables and pictures, and the methods of which each shows the best."""
     methods = _new_site_methods(points)
     return {
         JOINT: [JOINT],
@@ -167,9 +166,8 @@ def _finer_tables(plan: Plan, points: Sequence[Point]) -> tuple[Table, ...]:
     )
 
 
-def draw(figure: "Figure", plan: Plan, played: Sequence[Played]) -> None:
-    """The fleet's errors over data, and a new site's."""
-    points = [point for each in played for point in each.points]
+def draw(figure: "Figure", plan: Plan, points: Sequence[Point]) -> None:
+    """Errors of the fleet and of a new site over the amount of data."""
     left, right = figure.subplots(1, 2)
     draw_errors(left, [point for point in points if not point.setting], "Relative value error of the fleet")
     left.legend(frameon=False, fontsize=8)

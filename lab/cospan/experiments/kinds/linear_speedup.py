@@ -1,4 +1,4 @@
-"""How fast the shared subspace is learnt by ever more agents."""
+"""How fast the shared subspace is learnt by increasing numbers of agents."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float
 
-from cospan.experiments.estimates import Estimate, log_slope, mean
+from cospan.experiments.estimates import log_slope, mean
 from cospan.experiments.experiment import Finding, Outcome, Plan, Table
 from cospan.experiments.plots.axes import COLOURS, dress
+from cospan.experiments.plots.curves import draw_estimates
 from cospan.experiments.plots.tables import estimate
-from cospan.experiments.runner import Played, Point, Task, errors_of
+from cospan.experiments.runner import Point, Task, errors_of, method_names
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -38,9 +39,8 @@ def tail_squares(points: Sequence[Point], plan: Plan) -> Float[np.ndarray, "seed
     return np.array(rows)
 
 
-def outcome(plan: Plan, played: Sequence[Played]) -> Outcome:
+def outcome(plan: Plan, points: Sequence[Point]) -> Outcome:
     """The slope of log ‖m‖²_F against log K."""
-    points = [point for each in played for point in each.points]
     squares = tail_squares(points, plan)
     slope = log_slope(np.array(plan.settings, dtype=float), squares)
     share = plan.options["rank"] / plan.options["feature_dim"]
@@ -53,7 +53,7 @@ def outcome(plan: Plan, played: Sequence[Played]) -> Outcome:
             (
                 name,
                 estimate(mean(squares[:, column])),
-                *(estimate(mean(errors_of(points, method, name))) for method in _methods(points)),
+                *(estimate(mean(errors_of(points, method, name))) for method in method_names(points)),
             )
         )
     return Outcome(
@@ -72,17 +72,12 @@ def outcome(plan: Plan, played: Sequence[Played]) -> Outcome:
                 ratio,
             ),
         ),
-        tables=(Table(("agents", "‖m‖²_F", *(f"value error, {m}" for m in _methods(points))), tuple(rows)),),
+        tables=(Table(("agents", "‖m‖²_F", *(f"value error, {m}" for m in method_names(points))), tuple(rows)),),
     )
 
 
-def _methods(points: Sequence[Point]) -> list[str]:
-    return list(dict.fromkeys(point.method for point in points))
-
-
-def draw(figure: "Figure", plan: Plan, played: Sequence[Played]) -> None:
+def draw(figure: "Figure", plan: Plan, points: Sequence[Point]) -> None:
     """‖m‖²_F against K with a line of slope −1, and the value errors beside it."""
-    points = [point for each in played for point in each.points]
     counts = np.array(plan.settings, dtype=float)
     squares = tail_squares(points, plan)
     left, right = figure.subplots(1, 2)
@@ -95,20 +90,12 @@ def draw(figure: "Figure", plan: Plan, played: Sequence[Played]) -> None:
     left.set_xscale("log", base=2)
     left.set_yscale("log")
     dress(left, "‖m‖²_F: squared sines of all angles to B*", "agents K")
-    for colour, method in zip(COLOURS, _methods(points), strict=False):
+    for colour, method in zip(COLOURS, method_names(points), strict=False):
         errors = [mean(errors_of(points, method, str(agents))) for agents in plan.settings]
-        right.plot(counts, [each.value for each in errors], "o-", color=colour, linewidth=2.0, label=method)
-        _band(right, counts, errors, colour)
+        draw_estimates(right, counts, errors, colour, method)
     share = plan.options["rank"] / plan.options["feature_dim"]
     alone = np.array([errors_of(points, ALONE, str(agents)).mean() for agents in plan.settings])
     right.plot(counts, share * alone, "--", color="0.4", label="(r/d) × alone")
     right.set_xscale("log", base=2)
     right.set_yscale("log")
     dress(right, "Relative value error, median over agents", "agents K")
-
-
-def _band(axes: object, x: Float[np.ndarray, " n"], values: Sequence[Estimate], colour: str) -> None:
-    if all(each.low is not None for each in values):
-        axes.fill_between(  # type: ignore[attr-defined]
-            x, [e.low for e in values], [e.high for e in values], color=colour, alpha=0.18, linewidth=0
-        )

@@ -10,9 +10,9 @@ from cospan.client.workloads.acrobot import start_features
 from cospan.experiments.estimates import Estimate, mean
 from cospan.experiments.experiment import Finding, Outcome, Plan, Table
 from cospan.experiments.plots.axes import COLOURS, dress
-from cospan.experiments.plots.curves import course, settles
+from cospan.experiments.plots.curves import learning_curve, settles
 from cospan.experiments.plots.tables import estimate
-from cospan.experiments.runner import Played, Point, Task, errors_of
+from cospan.experiments.runner import Point, Task, errors_of, method_names
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -39,8 +39,12 @@ def limits(plan: Plan) -> list[float]:
 
 def samples(points: Sequence[Point], method: str, seed: int, agent: int, limit: float) -> float:
     """Steps from which on the value stays within 5 % of the limit; inf for never."""
-    own = course(points, method, seed, agent)
+    own = learning_curve(points, method, seed, agent)
     return settles([_off(point, limit) <= TOLERANCE for point in own], [point.steps for point in own])
+
+
+def _last(points: Sequence[Point], method: str, seed: int, agent: int) -> Point:
+    return learning_curve(points, method, seed, agent)[-1]
 
 
 def _off(point: Point, limit: float) -> float:
@@ -48,9 +52,8 @@ def _off(point: Point, limit: float) -> float:
     return abs(value - limit) / abs(limit) if value is not None and np.isfinite(value) else np.inf
 
 
-def outcome(plan: Plan, played: Sequence[Played]) -> Outcome:
+def outcome(plan: Plan, points: Sequence[Point]) -> Outcome:
     """For how many agents the joint method is sooner within 5 %, and where uniform averaging ends."""
-    points = [point for each in played for point in each.points]
     true = limits(plan)
     agents = range(plan.agents)
     sooner, farther = [], []
@@ -63,8 +66,7 @@ def outcome(plan: Plan, played: Sequence[Played]) -> Outcome:
         )
         farther.append(
             sum(
-                _off(course(points, UNIFORM, seed, k)[-1], true[k])
-                > _off(course(points, JOINT, seed, k)[-1], true[k])
+                _off(_last(points, UNIFORM, seed, k), true[k]) > _off(_last(points, JOINT, seed, k), true[k])
                 for k in agents
             )
         )
@@ -100,13 +102,9 @@ def _each(counts: Sequence[int]) -> str:
     return ", ".join(map(str, counts))
 
 
-def _methods(points: Sequence[Point]) -> list[str]:
-    return list(dict.fromkeys(point.method for point in points))
-
-
 def _samples_table(points: Sequence[Point], plan: Plan, true: Sequence[float]) -> Table:
     rows = []
-    for method in _methods(points):
+    for method in method_names(points):
         middle = [
             float(np.median([samples(points, method, seed, k, true[k]) for seed in plan.seeds]))
             for k in range(plan.agents)
@@ -118,9 +116,9 @@ def _samples_table(points: Sequence[Point], plan: Plan, true: Sequence[float]) -
 
 def _ends_table(points: Sequence[Point], plan: Plan, true: Sequence[float]) -> Table:
     rows = []
-    for method in _methods(points):
+    for method in method_names(points):
         off = [
-            100.0 * float(np.mean([_off(course(points, method, seed, k)[-1], true[k]) for seed in plan.seeds]))
+            100.0 * float(np.mean([_off(_last(points, method, seed, k), true[k]) for seed in plan.seeds]))
             for k in range(plan.agents)
         ]
         rows.append((method, *(f"{each:.1f} %" for each in off), estimate(mean(errors_of(points, method)))))
@@ -128,9 +126,8 @@ def _ends_table(points: Sequence[Point], plan: Plan, true: Sequence[float]) -> T
     return Table(columns, tuple(rows), "How far V(start) is off at the end, mean over seeds")
 
 
-def draw(figure: "Figure", plan: Plan, played: Sequence[Played]) -> None:
+def draw(figure: "Figure", plan: Plan, points: Sequence[Point]) -> None:
     """One panel for each agent: V(start) over samples, thin for each seed, and the 5 % band about the limit."""
-    points = [point for each in played for point in each.points]
     true = limits(plan)
     panels = figure.subplots(2, 3, sharex=True).flat
     for agent, axes in zip(range(plan.agents), panels, strict=False):
@@ -138,7 +135,7 @@ def draw(figure: "Figure", plan: Plan, played: Sequence[Played]) -> None:
         axes.axhspan(band[0], band[1], color="0.88")
         for colour, method in zip(COLOURS, (JOINT, INDEPENDENT, UNIFORM), strict=False):
             for seed in plan.seeds:
-                own = course(points, method, seed, agent)
+                own = learning_curve(points, method, seed, agent)
                 label = method if seed == plan.seeds[0] and agent == 0 else None
                 values = [point.probed_value for point in own]
                 axes.plot(

@@ -1,4 +1,4 @@
-"""Experiments that vary one thing, and look at the value errors at the end."""
+"""Experiments that vary one setting and compare the final value errors."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -12,8 +12,9 @@ from cospan.experiments.experiment import Outcome, Plan
 from cospan.experiments.methods.attacks import Attack
 from cospan.experiments.methods.fleet_variants import heterogeneous, misaligned
 from cospan.experiments.plots.axes import COLOURS, dress, log_scale
+from cospan.experiments.plots.curves import draw_estimates
 from cospan.experiments.plots.tables import error_table
-from cospan.experiments.runner import Played, Point, Task, errors_of, finals
+from cospan.experiments.runner import Point, Task, errors_of, finals, method_names
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -21,26 +22,18 @@ if TYPE_CHECKING:
 _WORST = 5.0
 
 
-def _rank(plan: Plan, setting: Any) -> dict[str, Any]:
-    return {"rank": int(setting)}
-
-
 def _steps_per_round(plan: Plan, setting: Any) -> dict[str, Any]:
-    """L with as many samples for every L."""
+    """L, with the same number of samples for each L."""
     return {"steps_per_round": int(setting), "rounds": plan.options["samples"] // int(setting)}
 
 
-def _heterogeneity(plan: Plan, setting: Any) -> dict[str, Any]:
-    return {"workload": partial(heterogeneous, float(setting))}
-
-
 def _misaligned(plan: Plan, setting: Any) -> dict[str, Any]:
-    """The share of misaligned agents, or `noisy`: none, but one that is louder."""
+    """The share of misaligned agents, or `noisy`: none, and one agent with more noise."""
     share = 0.0 if setting == "noisy" else float(str(setting).removesuffix(" %")) / 100.0
     loudest = plan.options["loudest"] if setting == "noisy" else 1.0
     return {
         "workload": partial(misaligned, plan.agents, share, plan.options["noise"], loudest),
-        # The same agents for every setting: those that are aligned and quiet in all of them.
+        # The same agents for each setting: those that are aligned and quiet in all.
         "counted": tuple(range(1, plan.options["counted"] + 1)),
     }
 
@@ -54,17 +47,13 @@ def _attack(plan: Plan, setting: Any) -> dict[str, Any]:
     }
 
 
-def _nothing(plan: Plan, setting: Any) -> dict[str, Any]:
-    return {}
-
-
 VARIED: dict[str, Callable[[Plan, Any], dict[str, Any]]] = {
-    "rank": _rank,
+    "rank": lambda _plan, setting: {"rank": int(setting)},
     "steps_per_round": _steps_per_round,
-    "heterogeneity": _heterogeneity,
+    "heterogeneity": lambda _plan, setting: {"workload": partial(heterogeneous, float(setting))},
     "misaligned": _misaligned,
     "attack": _attack,
-    "nothing": _nothing,
+    "nothing": lambda _plan, _setting: {},
 }
 
 
@@ -78,16 +67,14 @@ def tasks(plan: Plan) -> list[Task]:
     ]
 
 
-def outcome(plan: Plan, played: Sequence[Played]) -> Outcome:
+def outcome(plan: Plan, points: Sequence[Point]) -> Outcome:
     """The claims of the spec file, and a table of all errors."""
-    points = [point for each in played for point in each.points]
     table = error_table(points, plan.options["axis"])
     return Outcome(judged(plan.options.get("claims", []), points), (table,))
 
 
-def draw(figure: "Figure", plan: Plan, played: Sequence[Played]) -> None:
-    """Errors against the settings, or bars where there is one setting only."""
-    points = [point for each in played for point in each.points]
+def draw(figure: "Figure", plan: Plan, points: Sequence[Point]) -> None:
+    """Errors against the settings, or bars if there is only one setting."""
     if len(plan.settings) == 1:
         _bars(figure, points)
         return
@@ -96,14 +83,10 @@ def draw(figure: "Figure", plan: Plan, played: Sequence[Played]) -> None:
     names = [str(setting) for setting in plan.settings]
     x = np.array(plan.settings, dtype=float) if numeric else np.arange(len(names), dtype=float)
     heights: list[float] = []
-    for colour, method in zip(COLOURS, dict.fromkeys(point.method for point in points), strict=False):
+    for colour, method in zip(COLOURS, method_names(points), strict=False):
         errors = [mean(np.minimum(errors_of(points, method, name), _WORST)) for name in names]
-        values = np.array([each.value for each in errors])
-        axes.plot(x, values, "o-", color=colour, linewidth=2.0, label=method)
-        if all(each.low is not None for each in errors):
-            low, high = ([getattr(each, side) for each in errors] for side in ("low", "high"))
-            axes.fill_between(x, low, high, color=colour, alpha=0.18, linewidth=0)
-        heights += values.tolist()
+        draw_estimates(axes, x, errors, colour, method)
+        heights += [each.value for each in errors]
     if numeric and plan.options.get("log_axis"):
         axes.set_xscale("log")
     axes.set_xticks(x, names)
@@ -115,7 +98,7 @@ def draw(figure: "Figure", plan: Plan, played: Sequence[Played]) -> None:
 
 def _bars(figure: "Figure", points: Sequence[Point]) -> None:
     axes = figure.subplots(1, 1)
-    methods = list(dict.fromkeys(point.method for point in finals(points)))
+    methods = method_names(points)
     for row, method in enumerate(methods):
         error = mean(np.minimum(errors_of(points, method, finals(points)[0].setting), _WORST))
         axes.barh(row, error.value, color=COLOURS[0] if row == 0 else COLOURS[5])

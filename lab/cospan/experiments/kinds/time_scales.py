@@ -9,7 +9,7 @@ from cospan.experiments.estimates import mean
 from cospan.experiments.experiment import Finding, Outcome, Plan, Table
 from cospan.experiments.plots.curves import draw_errors, samples_to
 from cospan.experiments.plots.tables import estimate, number
-from cospan.experiments.runner import Played, Point, Task, errors_of
+from cospan.experiments.runner import Point, Task, errors_of, method_names
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -23,12 +23,10 @@ def tasks(plan: Plan) -> list[Task]:
     return [plan.task(seed, stops=120) for seed in plan.seeds]
 
 
-def outcome(plan: Plan, played: Sequence[Played]) -> Outcome:
+def outcome(plan: Plan, points: Sequence[Point]) -> Outcome:
     """Samples to reach each error, and the error at the end."""
-    points = [point for each in played for point in each.points]
-    methods = list(dict.fromkeys(point.method for point in points))
     rows = []
-    for method in methods:
+    for method in method_names(points):
         cells = [_samples(points, method, plan.seeds, threshold) for threshold in plan.settings]
         rows.append((method, *(_said(cell) for cell in cells), estimate(mean(errors_of(points, method)))))
     return Outcome(
@@ -52,7 +50,7 @@ def _samples(points: Sequence[Point], method: str, seeds: Sequence[int], thresho
 def _slower_finding(
     name: str, one: str, two: str, how: str, points: Sequence[Point], plan: Plan, *, claimed: bool = False
 ) -> Finding:
-    """How many times the samples of one time scale two need, at the smallest error that both reach."""
+    """The ratio of samples of two time scales to one, at the smallest error that both reach."""
     ends = mean(errors_of(points, two) / errors_of(points, one))
     for threshold in sorted(plan.settings):
         slow, fast = (_samples(points, method, plan.seeds, threshold) for method in (two, one))
@@ -77,7 +75,6 @@ def _said(steps: float) -> str:
     return f"{steps:,.0f}" if np.isfinite(steps) else "never"
 
 
-def draw(figure: "Figure", plan: Plan, played: Sequence[Played]) -> None:
-    """The errors' courses."""
-    points = [point for each in played for point in each.points]
+def draw(figure: "Figure", plan: Plan, points: Sequence[Point]) -> None:
+    """The learning curves."""
     draw_errors(figure.subplots(1, 1), points, "Relative value error, median over agents")

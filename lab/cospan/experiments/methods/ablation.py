@@ -36,7 +36,7 @@ class AblatedFleet:
         return cls(left_out, JointFleet.initial(method, basis, agents))
 
     def learning_from(self, trajectories: Sequence[Trajectory]) -> "AblatedFleet":
-        """One round. Where the basis is no longer finite the fleet stays as it is, diverged."""
+        """One round; a fleet whose basis is not finite has diverged and stays unchanged."""
         joint, method = self.joint, self.joint.method
         if not np.isfinite(joint.basis).all():
             return self
@@ -67,7 +67,7 @@ class AblatedFleet:
     def _orthonormalised(
         self, moved: Float[np.ndarray, "d r"]
     ) -> tuple[Float[np.ndarray, "d r"], Float[np.ndarray, "r r"]]:
-        """The next basis, and what multiplies the heads where they are turned with it."""
+        """The next basis, and the factor of rotated heads."""
         if self.left_out == "no-qr" or not np.isfinite(moved).all():
             return moved, np.eye(moved.shape[1])
         if self.left_out == "no-sign-fix":
@@ -87,5 +87,5 @@ class AblatedFleet:
 
     @property
     def numbers_sent(self) -> int:
-        """Not counted."""
+        """0: not counted."""
         return 0

@@ -1,4 +1,4 @@
-"""Agents that send something else than what they have learnt."""
+"""Agents that send something other than their gradients."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,7 +17,7 @@ _TAG = 0x6C696172  # "liar": keeps these draws apart from others of the same see
 
 @dataclass(frozen=True, slots=True)
 class Attack:
-    """What the last agents of a fleet send in place of their gradients; all else that they send stays as it is.
+    """What the last agents of a fleet send in place of their gradients; the rest of an upload is unchanged.
 
     Attributes:
         kind: one of `ATTACKS`.
@@ -28,7 +28,7 @@ class Attack:
     attackers: int
 
     def sent(self, contribution: Contribution, index: int, agents: int, round_number: int) -> Contribution:
-        """What agent `index` of so many sends in round t, with what it should send."""
+        """What agent `index` of n sends in round t in place of `contribution`."""
         if index < agents - self.attackers:
             return contribution
         honest = to_dense(contribution.gradient)
@@ -47,7 +47,7 @@ def _flipped(honest: Float[np.ndarray, "d r"], _own: object, _common: object) ->
 def _random(
     honest: Float[np.ndarray, "d r"], own: np.random.Generator, _common: object
 ) -> Float[np.ndarray, "d r"]:
-    return 100.0 * _as_long(own.standard_normal(honest.shape), honest)
+    return 100.0 * _with_norm_of(own.standard_normal(honest.shape), honest)
 
 
 def _constant(honest: Float[np.ndarray, "d r"], _own: object, _common: object) -> Float[np.ndarray, "d r"]:
@@ -57,29 +57,29 @@ def _constant(honest: Float[np.ndarray, "d r"], _own: object, _common: object) -
 def _hidden(
     honest: Float[np.ndarray, "d r"], _own: object, common: np.random.Generator
 ) -> Float[np.ndarray, "d r"]:
-    return _as_long(common.standard_normal(honest.shape), honest)
+    return _with_norm_of(common.standard_normal(honest.shape), honest)
 
 
-def _as_long(matrix: Float[np.ndarray, "d r"], other: Float[np.ndarray, "d r"]) -> Float[np.ndarray, "d r"]:
+def _with_norm_of(matrix: Float[np.ndarray, "d r"], other: Float[np.ndarray, "d r"]) -> Float[np.ndarray, "d r"]:
     return np.asarray(matrix * (np.linalg.norm(other) / np.linalg.norm(matrix)))
 
 
 ATTACKS: Mapping[str, Callable[..., Float[np.ndarray, "d r"]]] = MappingProxyType(
     {
         "flipped": _flipped,  # ten times the own gradient, with the wrong sign
-        "random": _random,  # a hundred times as long as the own gradient, another direction every round
-        "constant": _constant,  # one in every entry, for ever
-        "hidden": _hidden,  # as long as the own gradient, in one direction that all attackers have agreed upon
+        "random": _random,  # a hundred times the norm of the own gradient, a random direction in each round
+        "constant": _constant,  # one in every entry, always
+        "hidden": _hidden,  # the norm of the own gradient, one direction common to all attackers
     }
 )
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class AttackedFleet:
-    """The joint method with agents that are not honest.
+    """The joint method with dishonest agents.
 
     Attributes:
-        joint: the fleet. Its last agents learn like all others, and send something else.
+        joint: the fleet; its last agents learn as the others do.
         attack: what they send.
     """
 
@@ -106,5 +106,5 @@ class AttackedFleet:
 
     @property
     def numbers_sent(self) -> int:
-        """As of the joint method."""
+        """As for the joint method."""
         return self.joint.numbers_sent

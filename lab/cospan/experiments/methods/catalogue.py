@@ -1,4 +1,4 @@
-"""The methods that a study plays against each other, by name and with their constants."""
+"""The methods that experiments compare, by name and with their constants."""
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
@@ -30,24 +30,23 @@ STEPPING: Mapping[str, object] = {
     "forgetting": 0.0,
     "warm_up_rounds": 0,
 }
-"""Steps instead of solutions, and nothing scaled: what a method is told that assumes no orthonormal basis."""
-
+"""Constants of a method without an orthonormal basis: steps instead of solutions, nothing scaled."""
 
 TWO_TIMESCALE_STEPS = [0.003, 0.03, 0.3, 3.0, 10.0]
-"""ζ that two time scales are run with side by side; its best is reported."""
+"""ζ of the variants of two time scales; the best is reported."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Stage:
-    """What all contenders of one run are given.
+    """Common inputs of all methods of a run.
 
     Attributes:
         agents: n.
         basis: B_0, shape (d, r).
         steps_per_round: L.
-        true_basis: B*, shape (d, q), where it is known.
+        true_basis: B*, shape (d, q), if known.
         step_sizes: of independent TD.
-        attack: what some agents of the joint method send in place of their gradients; None where all are honest.
+        attack: what dishonest agents of the joint method send; None if all are honest.
     """
 
     agents: int
@@ -59,16 +58,16 @@ class Stage:
 
 
 @dataclass(frozen=True, slots=True)
-class Contender:
+class ComparedMethod:
     """One method.
 
     Attributes:
-        name: as it stands in tables.
-        kind: one of `KINDS`.
+        name: in tables.
+        kind: a key of `KINDS`.
         preset: whose constants it starts from.
-        steps: step sizes of independent TD and what is built upon it, run side by side as well.
-        method: constants that differ from the preset's; a list stands for several, run side by side, of which the
-            one that is best at the end is reported.
+        steps: step sizes of independent TD and its derivatives; each is a variant.
+        method: constants that differ from the preset's; each element of a list is a variant. The variant with the
+            smallest final error is reported.
     """
 
     name: str
@@ -78,7 +77,7 @@ class Contender:
     steps: tuple[float, ...] = INDEPENDENT_STEPS
 
     def fleets(self, stage: Stage) -> list[FleetMethod]:
-        """A fleet for each of its variants; none where B* would be needed and is unknown."""
+        """A fleet for each variant; empty if the method needs B* and it is unknown."""
         if self.kind == "known-basis" and stage.true_basis is None:
             return []
         stage = replace(stage, step_sizes=self.steps)
@@ -115,7 +114,7 @@ def _known_basis(stage: Stage, method: Method) -> FleetMethod:
 
 
 def _alone(stage: Stage, method: Method) -> FleetMethod:
-    """The same rule in all d dimensions, B = I: what every agent would learn alone."""
+    """The same rule in all d dimensions, B = I: each agent alone."""
     return JointFleet.initial(_frozen(method), np.eye(len(stage.basis)), stage.agents)
 
 
@@ -123,28 +122,8 @@ def _frozen(method: Method) -> Method:
     return replace(method, basis_step=0.0, warm_up_rounds=0)
 
 
-def _independent(stage: Stage, method: Method) -> FleetMethod:
-    return _apart(stage, method, None)
-
-
-def _uniform(stage: Stage, method: Method) -> FleetMethod:
-    return _apart(stage, method, 0)
-
-
-def _svd(stage: Stage, method: Method) -> FleetMethod:
-    return _apart(stage, method, stage.basis.shape[1])
-
-
-def _apart(stage: Stage, method: Method, rank: int | None) -> FleetMethod:
+def _independent(stage: Stage, method: Method, rank: int | None = None) -> FleetMethod:
     return IndependentFleet.initial(method, len(stage.basis), stage.agents, rank=rank, step_sizes=stage.step_sizes)
-
-
-def _lstd(stage: Stage, method: Method) -> FleetMethod:
-    return LstdFleet.initial(len(stage.basis), stage.agents, trace_decay=method.trace_decay)
-
-
-def _two_timescale(stage: Stage, method: Method) -> FleetMethod:
-    return TwoTimescaleFleet.initial(method, stage.basis, stage.agents)
 
 
 def _ablated(left_out: str) -> Callable[[Stage, Method], FleetMethod]:
@@ -156,30 +135,32 @@ KINDS: dict[str, Callable[[Stage, Method], FleetMethod]] = {
     "known-basis": _known_basis,
     "alone": _alone,
     "independent": _independent,
-    "lstd": _lstd,
-    "uniform": _uniform,
-    "svd": _svd,
-    "two-timescale": _two_timescale,
+    "lstd": lambda stage, method: LstdFleet.initial(len(stage.basis), stage.agents, trace_decay=method.trace_decay),
+    "uniform": lambda stage, method: _independent(stage, method, 0),
+    "svd": lambda stage, method: _independent(stage, method, stage.basis.shape[1]),
+    "two-timescale": lambda stage, method: TwoTimescaleFleet.initial(method, stage.basis, stage.agents),
     **{left_out: _ablated(left_out) for left_out in ABLATIONS},
 }
 
 
-def rivals(constants: Mapping[str, Any] | None = None, *, preset: str = "practical") -> Sequence[Contender]:
-    """The joint method, and all that it is usually compared with.
+def default_methods(
+    constants: Mapping[str, Any] | None = None, *, preset: str = "practical"
+) -> Sequence[ComparedMethod]:
+    """The joint method and its baselines.
 
     Args:
-        constants: that differ from the preset's; the rivals have its decay, gain step and implicit step as well.
-        preset: whose constants the joint method has.
+        constants: that differ from the preset's; the baselines share decay, gain step and implicit step.
+        preset: of the joint method.
     """
     own = dict(constants or {})
     return (
-        Contender(JOINT, "joint", preset, own),
-        Contender("joint, B* known", "known-basis", preset, own),
-        Contender(INDEPENDENT, "independent", preset, own),
-        Contender(LSTD, "lstd", preset, {"trace_decay": [0.0, 0.7]}),
-        Contender("FedTD-Uniform", "uniform", preset, own),
-        Contender("TD, SVD at the server", "svd", preset, own),
-        Contender(
+        ComparedMethod(JOINT, "joint", preset, own),
+        ComparedMethod("joint, B* known", "known-basis", preset, own),
+        ComparedMethod(INDEPENDENT, "independent", preset, own),
+        ComparedMethod(LSTD, "lstd", preset, {"trace_decay": [0.0, 0.7]}),
+        ComparedMethod("FedTD-Uniform", "uniform", preset, own),
+        ComparedMethod("TD, SVD at the server", "svd", preset, own),
+        ComparedMethod(
             "two time scales", "two-timescale", preset, {**own, **STEPPING, "basis_step": TWO_TIMESCALE_STEPS}
         ),
     )

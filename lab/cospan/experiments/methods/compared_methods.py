@@ -1,7 +1,7 @@
-"""Whole fleets in one place: the joint method and what it is compared with, over the same transitions.
+"""Simulated fleets: the joint method and its baselines on the same transitions.
 
-Every method takes a round's trajectories of all agents and gives the fleet after it. A method that has a step size
-is run with several side by side (the axis m), so that each can be reported with its own best.
+Each method maps the trajectories of a round to the fleet after it. A method with a step size is run with several
+(the axis m); the best is reported.
 """
 
 from collections.abc import Callable, Sequence
@@ -30,12 +30,12 @@ class FleetMethod(Protocol):
 
     @property
     def weights(self) -> Float[np.ndarray, "m n d"]:
-        """The value weights that each agent reports, for each of m step sizes; averaged where it iterates."""
+        """Value weights of each agent for each of m step sizes; averaged iterates if the method iterates."""
         ...
 
     @property
     def basis(self) -> Float[np.ndarray, "d r"] | None:
-        """The shared basis; None for a method that has none."""
+        """The shared basis, or None."""
         ...
 
     @property
@@ -46,13 +46,13 @@ class FleetMethod(Protocol):
 
 @dataclass(frozen=True, eq=False, slots=True)
 class JointFleet:
-    """PMAAR-TD, by whichever `Method`; with `basis_step` 0 the heads of a known basis.
+    """PMAAR-TD with any `Method`; with `basis_step` 0 the heads of a known basis.
 
     Attributes:
         method: the constants.
         basis: B_t, shape (d, r).
         states: of the agents.
-        averaged: of B w, shape (n, d), from the end of the warm-up on.
+        averaged: iterates of B w, shape (n, d), from the end of the warm-up on.
         round: t.
         row_squares: see `cospan.core.aggregation.basis_update.BasisMove`.
         numbers_sent: in the round before.
@@ -82,13 +82,13 @@ class JointFleet:
 
         Args:
             trajectories: of the agents.
-            sent: what agent k sends, with what it has to send: for studies of agents that are not honest.
+            sent: maps (agent, its contribution) to what it sends, for studies of dishonest agents.
         """
         outcomes = [
             learn_round(state, self.basis, trajectory, self.method, self.round)
             for state, trajectory in zip(self.states, trajectories, strict=True)
         ]
-        # In the order in which a coordinator sums them, that of the agents' names: site-10 comes before site-2.
+        # The coordinator sums in the order of the agents' names: site-10 comes before site-2.
         named = sorted(range(len(outcomes)), key=str)
         contributions = [sent(index, contribution_of(outcomes[index], self.method, self.round)) for index in named]
         heads = np.stack([outcome.state.head for outcome in outcomes])
@@ -142,9 +142,7 @@ class TwoTimescaleFleet:
         """
         stepping = method.head_update in (HeadUpdate.END_OF_ROUND, HeadUpdate.EVERY_STEP)
         if not stepping or method.preconditioned or method.row_scaled or method.warm_up_rounds:
-            raise ValueError(
-                "two time scales are compared with steps: no least-squares heads, nothing scaled, and no warm-up"
-            )
+            raise ValueError("two time scales need stepped heads, no scaling and no warm-up")
         return cls(JointFleet.initial(method, basis, agents))
 
     def learning_from(self, trajectories: Sequence[Trajectory]) -> "TwoTimescaleFleet":
@@ -175,18 +173,18 @@ class TwoTimescaleFleet:
 
     @property
     def basis(self) -> Float[np.ndarray, "d r"]:
-        """The span of B, orthonormal: what its angle to B* is measured with."""
+        """An orthonormal basis of the span of B, for its angle to B*."""
         return np.linalg.qr(self.joint.basis)[0]
 
     @property
     def numbers_sent(self) -> int:
-        """As of the joint method."""
+        """As for the joint method."""
         return self.joint.numbers_sent
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class IndependentFleet:
-    """Every agent alone with TD(0); or, with `mix`, brought together after every round.
+    """Each agent alone with TD(0); with `rank`, mixed after each round.
 
     Attributes:
         method: the constants of steps and their decay.
@@ -212,7 +210,7 @@ class IndependentFleet:
         rank: int | None = None,
         step_sizes: tuple[float, ...] = INDEPENDENT_STEPS,
     ) -> "IndependentFleet":
-        """Of n agents that know nothing."""
+        """Of n agents without data."""
         learner = IndependentTD.initial(feature_dim, step_sizes)
         shape = (learner.weights.shape[0], agents, feature_dim)
         return cls(method, (learner,) * agents, AveragedIterate(mean=np.zeros(shape)), rank)
@@ -228,12 +226,8 @@ class IndependentFleet:
             weights = _mixed(weights, self.rank)
             gain = float(np.mean([agent.gain_estimate for agent in agents]))
             agents = [
-                replace(
-                    agent,
-                    weights=weights[:, index],
-                    gain_estimate=agent.gain_estimate if self.rank else gain,
-                )
-                for index, agent in enumerate(agents)
+                replace(agent, weights=weights[:, k], gain_estimate=agent.gain_estimate if self.rank else gain)
+                for k, agent in enumerate(agents)
             ]
         return replace(self, agents=tuple(agents), averaged=self.averaged.updated(weights))
 
@@ -244,12 +238,12 @@ class IndependentFleet:
 
     @property
     def basis(self) -> None:
-        """There is none."""
+        """None."""
         return None
 
     @property
     def numbers_sent(self) -> int:
-        """The weights up and down, and the gain where it is averaged."""
+        """The weights up and down, and the gain if it is averaged."""
         if self.rank is None:
             return 0
         return 2 * (int(self.averaged.mean.shape[2]) + (0 if self.rank else 1))
@@ -262,15 +256,30 @@ def _mixed(weights: Float[np.ndarray, "m n d"], rank: int) -> Float[np.ndarray, 
     return np.asarray((left[:, :, :rank] * singular[:, None, :rank]) @ right[:, :rank])
 
 
+def updated_sums(
+    agents: Sequence[TransitionSums], trajectories: Sequence[Trajectory], trace_decay: float
+) -> tuple[TransitionSums, ...]:
+    """The transition sums of all agents after one more round, with traces of this λ."""
+    return tuple(
+        agent.updated(
+            trajectory.features,
+            discounted_sums(trajectory.features[:-1], trace_decay),
+            trajectory.rewards,
+            forgetting=0.0,
+        )
+        for agent, trajectory in zip(agents, trajectories, strict=True)
+    )
+
+
 @dataclass(frozen=True, eq=False, slots=True)
 class LstdFleet:
-    """Every agent alone with least-squares TD(λ) in all d dimensions: d² memory, and no step size.
+    """Each agent alone with least-squares TD(λ) in all d dimensions: d² memory, no step size.
 
-    The strongest baseline where d is small.
+    The strongest baseline if d is small.
 
     Attributes:
-        trace_decay: λ; traces begin anew with every round, as those of the joint method.
-        agents: the sums of each.
+        trace_decay: λ; traces start at zero in each round, as those of the joint method.
+        agents: transition sums of each.
         prior_steps: of the ridge.
     """
 
@@ -282,35 +291,24 @@ class LstdFleet:
     def initial(
         cls, feature_dim: int, agents: int, *, trace_decay: float = 0.0, prior_steps: float = PRIOR_STEPS
     ) -> "LstdFleet":
-        """Of n agents that have seen nothing."""
+        """Of n agents without data."""
         return cls(trace_decay, (TransitionSums.of_features(feature_dim),) * agents, prior_steps)
 
     def learning_from(self, trajectories: Sequence[Trajectory]) -> "LstdFleet":
         """One round."""
-        return replace(
-            self,
-            agents=tuple(
-                agent.updated(
-                    trajectory.features,
-                    discounted_sums(trajectory.features[:-1], self.trace_decay),
-                    trajectory.rewards,
-                    forgetting=0.0,
-                )
-                for agent, trajectory in zip(self.agents, trajectories, strict=True)
-            ),
-        )
+        return replace(self, agents=updated_sums(self.agents, trajectories, self.trace_decay))
 
     @property
     def weights(self) -> Float[np.ndarray, "1 n d"]:
-        """The solutions; nothing is averaged, for nothing iterates."""
+        """The solutions."""
         return np.stack([agent.head(np.inf, prior_steps=self.prior_steps) for agent in self.agents])[None]
 
     @property
     def basis(self) -> None:
-        """There is none."""
+        """None."""
         return None
 
     @property
     def numbers_sent(self) -> int:
-        """Nothing is sent."""
+        """0: agents are independent."""
         return 0

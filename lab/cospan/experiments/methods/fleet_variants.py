@@ -1,5 +1,6 @@
-"""Families of synthetic fleets that experiments vary: agents outside the subspace, noisy ones, unequal ones."""
+"""Synthetic fleets that experiments vary: agents outside the subspace, noisy or heterogeneous agents."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -23,10 +24,10 @@ _TAG = 0x66616D69  # "fami": keeps these draws apart from others of the same see
 
 
 class NoisyRewards(gymnasium.RewardWrapper[Any, Any]):
-    """Every reward plus a Gaussian of mean zero."""
+    """Adds a Gaussian of mean zero to each reward."""
 
     def __init__(self, env: gymnasium.Env[Any, Any], deviation: float) -> None:
-        """`deviation` is the noise's standard deviation, in rewards."""
+        """`deviation`: standard deviation of the noise, in units of the reward."""
         super().__init__(env)
         self._deviation = deviation
 
@@ -46,9 +47,9 @@ def misaligned(agents: int, share: float, noise: float, loudest: float) -> Workl
 
     Args:
         agents: n.
-        share: of the agents that are misaligned, 0 to 1.
+        share: of misaligned agents, 0 to 1.
         noise: standard deviation of the reward noise, in standard deviations of the agent's own reward.
-        loudest: by how much the noise of agent 0 is larger than that of the others.
+        loudest: noise of agent 0 as a multiple of the others'.
     """
     aligned = agents - round(share * agents)
 
@@ -61,9 +62,13 @@ def misaligned(agents: int, share: float, noise: float, loudest: float) -> Workl
         deviation = noise * (loudest if index == 0 else 1.0) * float(np.std(chain.rewards))
         return replace(site, env=NoisyRewards(site.env, deviation))
 
+    return _workload("misaligned", make_site)
+
+
+def _workload(name: str, make_site: Callable[[int, int], Site]) -> Workload:
     return Workload(
         make_site=make_site,
-        name="misaligned",
+        name=name,
         rank=SIZES.rank,
         steps_per_round=10,
         fleet_basis=lambda _agents, _rank, seed: fleet_part(seed, SIZES).basis,
@@ -90,10 +95,4 @@ def heterogeneous(difference: float) -> Workload:
         chain = chain_with_head(features, part.basis, scaled_head(features, part.mean_head + own), rng)
         return site_of(chain, part.features, f"chain {index}")
 
-    return Workload(
-        make_site=make_site,
-        name="heterogeneous",
-        rank=SIZES.rank,
-        steps_per_round=10,
-        fleet_basis=lambda _agents, _rank, seed: fleet_part(seed, SIZES).basis,
-    )
+    return _workload("heterogeneous", make_site)

@@ -1,4 +1,4 @@
-"""What all pictures have in common: axes that can be read, and files that appear whole."""
+"""Axes, colours and atomic writing of all pictures."""
 
 import importlib
 import os
@@ -18,13 +18,13 @@ _FEW_DECADES = 500.0
 
 
 def import_matplotlib() -> None:
-    """Imports matplotlib without the backend that the environment names: files are drawn, and no window is opened.
+    """Imports matplotlib without the backend of MPLBACKEND: only files are drawn.
 
-    A name that it does not know, as that of a notebook without the notebook's packages, would make the import fail.
+    An unknown name, such as a notebook's without the notebook's packages, would make the import fail.
 
     Raises:
         ImportError: it is not installed.
-        Exception: of any kind, as where a matplotlibrc cannot be read.
+        Exception: any other, for example because a matplotlibrc cannot be read.
     """
     named = os.environ.pop("MPLBACKEND", None)
     try:
@@ -35,7 +35,7 @@ def import_matplotlib() -> None:
 
 
 def log_scale(axes: "Axes", low: float, high: float) -> None:
-    """A logarithmic axis with numbers that can be read, also where it spans little more than a decade."""
+    """A logarithmic y axis with plain numbers, readable also if it spans little more than a decade."""
     from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
     axes.set_yscale("log")
@@ -48,7 +48,7 @@ def log_scale(axes: "Axes", low: float, high: float) -> None:
 
 
 def finish(axes: "Axes", title: str, below: str, above: str, scale: float) -> None:
-    """As `dress`, with a second axis above: it shows what `below` is when multiplied by `scale`."""
+    """`dress`, and a second x axis above, which shows `scale` times the values below."""
     axes.set_xlim(left=0.0)
     top = axes.secondary_xaxis("top", functions=(lambda x: np.asarray(x) * scale, lambda x: np.asarray(x) / scale))
     top.set_xlabel(above, fontsize=9, color="0.35")

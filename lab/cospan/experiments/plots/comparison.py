@@ -23,10 +23,10 @@ def draw_comparison(
     """Draws both files; each curve is the mean over the seeds.
 
     Args:
-        folder: where to.
+        folder: for the files.
         spec: of the runs.
         points: of all methods and seeds.
-        found: the methods, best first: the order of the legend.
+        found: the methods in the order of the legend, best first.
     """
     import_matplotlib()
     from matplotlib.figure import Figure

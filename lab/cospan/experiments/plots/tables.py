@@ -1,4 +1,4 @@
-"""Tables of value errors, as text for people."""
+"""Tables of value errors as text."""
 
 from collections.abc import Sequence
 
@@ -6,7 +6,7 @@ import numpy as np
 
 from cospan.experiments.estimates import Estimate, mean
 from cospan.experiments.experiment import Table
-from cospan.experiments.runner import Point, finals
+from cospan.experiments.runner import Point, finals, method_names
 
 
 def number(value: float) -> str:
@@ -26,14 +26,13 @@ def error_table(points: Sequence[Point], setting: str, title: str = "") -> Table
 
     Args:
         points: of all runs.
-        setting: what the settings are called.
-        title: above the table.
+        setting: header of the first column.
+        title: of the table.
     """
     final = finals(points)
     settings = list(dict.fromkeys(point.setting for point in final))
-    methods = list(dict.fromkeys(point.method for point in final))
     rows = []
-    for method in methods:
+    for method in method_names(final):
         cells = []
         for each in settings:
             own = [point.value_error for point in final if (point.method, point.setting) == (method, each)]

@@ -1,7 +1,7 @@
 """The Prometheus metrics of a run, computed at each scrape from the machine's state and from `Counters`.
 
 The number of time series is bounded: agent ids are labels only for the few agents that have been silent longest.
-Needs prometheus_client (`cospan[metrics]`).
+Needs prometheus_client (the extra `metrics`).
 """
 
 import heapq

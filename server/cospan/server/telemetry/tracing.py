@@ -1,6 +1,6 @@
 """An OpenTelemetry span for every round: its duration, its contributors, and the agents it waited for.
 
-Needs opentelemetry (`cospan[otel]`). Each round is a trace of its own that links to the one before, so that a
+Needs opentelemetry (the extra `otel`). Each round is a trace of its own that links to the one before, so that a
 collector can sample rounds.
 """
 

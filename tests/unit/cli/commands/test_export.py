@@ -73,7 +73,7 @@ def test_the_basis_of_a_run_without_a_store_can_be_exported(tmp_path: Path) -> N
 def test_nothing_is_written_over_unless_that_is_said(tmp_path: Path) -> None:
     run, output = go_on(tmp_path / "run"), tmp_path / "b.npz"
     output.write_bytes(b"mine")
-    with pytest.raises(RunFileError, match=r"b.npz exists; name another file, or say --force to write over it"):
+    with pytest.raises(RunFileError, match=r"b.npz exists; name another file, or give --force to overwrite it"):
         export_basis(run, output)
     assert output.read_bytes() == b"mine"
     export_basis(run, output, force=True)

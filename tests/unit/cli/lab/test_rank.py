@@ -10,24 +10,31 @@ import pytest
 
 from cospan.cli.lab import rank
 from cospan.cli.lab.rank import RankOptions, lines_of, rank_here
-from cospan.cli.lab.rank_estimation import RESAMPLES, Played, Ranking, play_agents, rank_document, ranking_of
+from cospan.cli.lab.rank_estimation import (
+    RESAMPLES,
+    FleetSamples,
+    Ranking,
+    rank_document,
+    ranking_of,
+    simulate_agents,
+)
 from cospan.cli.settings.run_specification import plan_with_workload
 from cospan.core.rank import Spectrum
 from cospan.wire.errors import InvalidValueError
 
 
-def played(workload: str, agents: int, rounds: int) -> tuple[Any, Ranking]:
+def ranked(workload: str, agents: int, rounds: int) -> tuple[Any, Ranking]:
     flags = {"agents": str(agents), "rounds": str(rounds), "seed": "1"}
     plan = plan_with_workload(flags, None, reference=workload, spec_file=None, rounds=1)
     assert plan.workload is not None
     told: list[int] = []
-    found = ranking_of(play_agents(plan.workload, plan.specification, told.append).estimates, 0.99)
+    found = ranking_of(simulate_agents(plan.workload, plan.specification, told.append).estimates, 0.99)
     assert told == list(range(1, agents + 1))
     return plan.specification, found
 
 
 def test_the_rank_of_the_synthetic_fleet_is_three() -> None:
-    spec, found = played("synthetic", 24, 150)
+    spec, found = ranked("synthetic", 24, 150)
     assert (found.rank, found.agreement > 0.9) == (3, True)
     document = rank_document(spec, found)
     assert json.loads(json.dumps(document, allow_nan=False)) == document
@@ -42,21 +49,21 @@ def test_the_rank_of_the_synthetic_fleet_is_three() -> None:
 
 
 def test_the_rank_of_the_queues_is_two() -> None:
-    assert played("queues", 12, 100)[1].rank == 2
+    assert ranked("queues", 12, 100)[1].rank == 2
 
 
 def test_fewer_agents_than_features_and_the_same_bits_again() -> None:
-    _, found = played("synthetic", 3, 40)
+    _, found = ranked("synthetic", 3, 40)
     assert len(found.spectrum.values) == len(found.low) == len(found.high) == 6
-    _, again = played("synthetic", 3, 40)
+    _, again = ranked("synthetic", 3, 40)
     assert (found.agreement, found.low.tobytes()) == (again.agreement, again.low.tobytes())
 
 
 def test_where_all_is_noise_no_rank_is_suggested() -> None:
-    spec, found = played("synthetic", 3, 4)
+    spec, found = ranked("synthetic", 3, 4)
     nothing = dataclasses.replace(found, spectrum=Spectrum(np.array([0.1, -0.2])), rank=0)
     assert rank_document(spec, nothing)["rank"] is None
-    assert lines_of(spec, nothing)[-1].startswith("suggested rank: none, for no component stands out of the noise")
+    assert lines_of(spec, nothing)[-1].startswith("suggested rank: none, because no component exceeds the noise")
 
 
 @pytest.mark.parametrize(
@@ -84,12 +91,12 @@ def test_without_scipy_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) 
 def test_defaults_suit_the_workload(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     seen: list[tuple[int, int]] = []
 
-    def nobody(_workload: object, spec: Any, _say: object) -> Played:
+    def no_agents(_workload: object, spec: Any, _say: object) -> FleetSamples:
         seen.append((spec.agents, spec.rounds))
-        return Played([], np.eye(spec.feature_dim))
+        return FleetSamples([], np.eye(spec.feature_dim))
 
-    _, found = played("synthetic", 3, 4)
-    monkeypatch.setattr(rank, "play_agents", nobody)
+    _, found = ranked("synthetic", 3, 4)
+    monkeypatch.setattr(rank, "simulate_agents", no_agents)
     monkeypatch.setattr(rank, "ranking_of", lambda _estimates, _share: found)
     for workload in ("queues", "microgrids"):
         assert rank_here(RankOptions(workload, 0.99, quiet=True), {}, None) == 0

@@ -177,7 +177,7 @@ def test_what_cannot_be_resumed_says_why(tmp_path: Path) -> None:
     stored_run(tmp_path, 3)
     with pytest.raises(RunFileError, match="resumed with: cospan coordinator --run-folder"):
         claimed(tmp_path)
-    with pytest.raises(InvalidValueError, match="played in one process"):
+    with pytest.raises(InvalidValueError, match="made in one process"):
         prepared(begun(tmp_path / "in-process", in_process=True), {}, None, None)
     damaged = begun(tmp_path / "damaged")
     damaged.launch.write_text("{")

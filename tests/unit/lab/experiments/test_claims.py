@@ -15,7 +15,7 @@ def point(method: str, seed: int, error: float, setting: str = "", rounds: int =
     return Point(setting, method, seed, WHOLE_FLEET, rounds, rounds * L, 0, error)
 
 
-def test_a_claim_is_judged_by_the_mean_ratio_to_the_best_rival() -> None:
+def test_a_claim_is_judged_by_the_mean_ratio_to_the_best_baseline() -> None:
     points = [point("a", 1, 1.0), point("a", 2, 3.0), point("b", 1, 2.0), point("b", 2, 9.0), point("c", 2, 3.0)]
     points += [point("c", 1, 5.0), point("a", 1, 70.0, rounds=5)]
     claim = Claim(
@@ -29,5 +29,5 @@ def test_a_claim_is_judged_by_the_mean_ratio_to_the_best_rival() -> None:
     assert Claim(name="x", text="", of=("a", ""), against=[("b", "")]).judged(points).holds is None
     least = Claim(name="x", text="", of=("a", ""), against=[("b", "")], at_least=1.0).judged(points)
     assert least.holds is False
-    with pytest.raises(InvalidValueError, match="nothing was played"):
+    with pytest.raises(InvalidValueError, match="there are no runs of"):
         Claim(name="x", text="", of=("a", "20 %"), against=[("b", "")]).judged(points)

@@ -8,7 +8,7 @@ import pytest
 
 from cospan.core.method import PRESETS, practical
 from cospan.core.specification import RunSpecification
-from cospan.experiments.comparison import contenders, summaries
+from cospan.experiments.comparison import methods_of_run, summaries
 from cospan.experiments.estimates import interval
 from cospan.experiments.methods.catalogue import INDEPENDENT, JOINT, Stage
 from cospan.experiments.runner import WHOLE_FLEET, Point, checkpoints
@@ -60,12 +60,12 @@ def test_an_interval_needs_two_runs_and_is_the_same_every_time() -> None:
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_every_contender_plays_for_the_same_fleet(preset: str) -> None:
+def test_every_method_has_the_same_fleet(preset: str) -> None:
     spec = dataclasses.replace(SPEC, method=PRESETS[preset](5))
     basis = np.eye(4)[:, :2]
-    played = {each.name: each.fleets(Stage(3, basis, 5, basis)) for each in contenders(spec)}
-    unknown = {each.name for each in contenders(spec) if not each.fleets(Stage(3, basis, 5))}
+    fleets = {each.name: each.fleets(Stage(3, basis, 5, basis)) for each in methods_of_run(spec)}
+    unknown = {each.name for each in methods_of_run(spec) if not each.fleets(Stage(3, basis, 5))}
     assert unknown == {"joint, B* known"}
-    assert played[JOINT][0].method == spec.method  # type: ignore[attr-defined]
-    for variants in played.values():
+    assert fleets[JOINT][0].method == spec.method  # type: ignore[attr-defined]
+    for variants in fleets.values():
         assert all(variant.weights.shape[1:] == (3, 4) for variant in variants)

@@ -7,7 +7,7 @@ import numpy as np
 from cospan.core.learning.learner import Trajectory
 from cospan.core.linalg.subspace import principal_angle_sine
 from cospan.core.method import practical
-from cospan.experiments.methods.catalogue import rivals
+from cospan.experiments.methods.catalogue import default_methods
 from cospan.experiments.methods.compared_methods import JointFleet
 from cospan.experiments.new_site import Newcomers, NewSiteTask
 
@@ -15,11 +15,11 @@ D, R, L, AGENTS = 6, 2, 5, 3
 
 
 def test_newcomers_begin_with_the_fleets_basis_and_learn_heads() -> None:
-    (joint, *_) = rivals()
+    (joint, *_) = default_methods()
     task = NewSiteTask(
         seed=1, workload="synthetic", fleet=(0, 1, 2, 3), newcomers=(4, 5), rounds=20, horizons=(2, 5), joint=joint
     )
-    points = task.play().points
+    points = task.run().points
     assert {p.rounds for p in points} == {2, 5}
     assert {p.agent for p in points} == {4, 5}
     assert {p.setting for p in points} == {"new site"}

@@ -4,13 +4,13 @@ import math
 
 from cospan.experiments.estimates import Estimate
 from cospan.experiments.experiment import Finding, Outcome, Table, load
-from cospan.experiments.methods.catalogue import rivals
+from cospan.experiments.methods.catalogue import default_methods
 from cospan.experiments.reproduce import BEGIN, END, Reproduction, document, figures
-from cospan.experiments.runner import Played, Task, errors_of
+from cospan.experiments.runner import Task, TaskResult, errors_of
 
 D, R, L, AGENTS = 6, 2, 5, 3
 
-TINY = Task(seed=1, workload="synthetic", contenders=tuple(rivals()), agents=4, rounds=12, steps_per_round=L)
+TINY = Task(seed=1, workload="synthetic", methods=tuple(default_methods()), agents=4, rounds=12, steps_per_round=L)
 
 
 def test_figures_name_the_plan_and_what_does_not_hold() -> None:
@@ -21,7 +21,7 @@ def test_figures_name_the_plan_and_what_does_not_hold() -> None:
         Finding("c", "so so", Estimate(2.0)),
     )
     outcome = Outcome(findings, (Table(("x", "y"), (("a|b", "1"),), "T"),))
-    found = Reproduction("rank", plan, [Played(TINY, ())], outcome, 0.4, ("checked",))
+    found = Reproduction("rank", plan, [TaskResult(TINY, ())], outcome, 0.4, ("checked",))
     lines = figures(found)
     assert (lines[0], lines[-1]) == (BEGIN, END)
     assert f"<!-- plan {plan.fingerprint};" in lines[1]

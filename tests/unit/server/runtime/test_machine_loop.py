@@ -81,7 +81,7 @@ def test_arithmetic_that_fails_unforeseen_ends_a_run_in_one_process(monkeypatch:
     hosts = [Host(f"site-{index}", (index,), is_group=False) for index in range(2)]
     run = LocalRun(specification(workload="rings"), RINGS, hosts, run_id="run-1")
     run.join_all()
-    run.play_round()
+    run.run_round()
     run.close()
     assert run.state.phase is RunPhase.FINISHED
     assert run.message == "round 0 gave no basis: no room"

@@ -183,7 +183,7 @@ def test_two_time_scales_move_the_basis_a_tenth_as_far_and_never_orthonormalise_
 
 def test_two_time_scales_refuse_what_needs_an_orthonormal_basis() -> None:
     for refused in (practical(L), dataclasses.replace(paper(L), warm_up_rounds=2)):
-        with pytest.raises(ValueError, match="no least-squares heads"):
+        with pytest.raises(ValueError, match="need stepped heads"):
             TwoTimescaleFleet.initial(refused, BASIS, AGENTS)
 
 
