@@ -133,7 +133,7 @@ def wait_for_end(descriptor: int) -> None:
     """Waits until a process that is no child of ours has ended."""
     ready, _, _ = select.select([descriptor], [], [], SECONDS)
     os.close(descriptor)
-    assert ready, "the process goes on"
+    assert ready, "the process continues"
 
 
 # Runs -----------------------------------------------------------------------------------------------------------

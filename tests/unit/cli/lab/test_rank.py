@@ -84,12 +84,12 @@ def test_without_scipy_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) 
 def test_defaults_suit_the_workload(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     seen: list[tuple[int, int]] = []
 
-    def nobody(_workload: object, spec: Any, _say: object) -> Played:
+    def nothing_played(_workload: object, spec: Any, _say: object) -> Played:
         seen.append((spec.agents, spec.rounds))
         return Played([], np.eye(spec.feature_dim))
 
     _, found = played("synthetic", 3, 4)
-    monkeypatch.setattr(rank, "play_agents", nobody)
+    monkeypatch.setattr(rank, "play_agents", nothing_played)
     monkeypatch.setattr(rank, "ranking_of", lambda _estimates, _share: found)
     for workload in ("queues", "microgrids"):
         assert rank_here(RankOptions(workload, 0.99, quiet=True), {}, None) == 0

@@ -42,8 +42,8 @@ def test_a_frame_names_first_who_holds_the_run_up() -> None:
 
 
 def test_a_coordinator_that_is_away_is_said_to_be() -> None:
-    lines = frame(sight(unanswered=7.4, problem="nobody answers"), width=200, height=24)
-    assert lines[1] == "no answer for 7 s, it stood at round 412: nobody answers"
+    lines = frame(sight(unanswered=7.4, problem="the connection was refused"), width=200, height=24)
+    assert lines[1] == "no answer for 7 s, it stood at round 412: the connection was refused"
 
 
 def test_the_end_is_said_with_all_its_rounds() -> None:
@@ -54,9 +54,9 @@ def test_in_pipes_a_line_comes_every_few_seconds_and_at_every_change(capsys: pyt
     view = LinesView()
     for seconds in (0.0, 1.0, 2.0, 5.0, 6.0):
         view.show(sight(now=NOW + seconds))
-    view.show(sight(now=NOW + 6.5, unanswered=1.0, problem="nobody answers"))
+    view.show(sight(now=NOW + 6.5, unanswered=1.0, problem="the connection was refused"))
     view.close(sight(now=NOW + 7.0, ended_after=413))
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == [clock(-seconds) for seconds in (0.0, 5.0, 6.5, 7.0)]
-    assert lines[2].endswith("nobody answers")
+    assert lines[2].endswith("the connection was refused")
     assert "the run is over; 413 of 100 rounds done" in lines[3]

@@ -15,7 +15,7 @@ def point(method: str, seed: int, error: float, setting: str = "", rounds: int =
     return Point(setting, method, seed, WHOLE_FLEET, rounds, rounds * L, 0, error)
 
 
-def test_a_claim_is_judged_by_the_mean_ratio_to_the_best_rival() -> None:
+def test_a_claim_is_judged_by_the_mean_ratio_to_the_best_baseline() -> None:
     points = [point("a", 1, 1.0), point("a", 2, 3.0), point("b", 1, 2.0), point("b", 2, 9.0), point("c", 2, 3.0)]
     points += [point("c", 1, 5.0), point("a", 1, 70.0, rounds=5)]
     claim = Claim(

@@ -60,7 +60,7 @@ def test_an_interval_needs_two_runs_and_is_the_same_every_time() -> None:
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_every_contender_plays_for_the_same_fleet(preset: str) -> None:
+def test_every_method_plays_for_the_same_fleet(preset: str) -> None:
     spec = dataclasses.replace(SPEC, method=PRESETS[preset](5))
     basis = np.eye(4)[:, :2]
     played = {each.name: each.fleets(Stage(3, basis, 5, basis)) for each in contenders(spec)}

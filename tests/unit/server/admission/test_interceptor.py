@@ -102,13 +102,13 @@ def test_a_call_that_ends_gives_its_place_back(joins: bool) -> None:
 
 
 def test_whoever_opens_and_closes_too_often_has_to_wait() -> None:
-    door, quota = Door(), quota_of_peer(Kind.CALL, AGENTS)
-    for _ in range(int(quota.burst)):
+    door, limits = Door(), quota_of_peer(Kind.CALL, AGENTS)
+    for _ in range(int(limits.burst)):
         with door.keeper.admitted(Kind.CALL, host(1)):
             pass
     with pytest.raises(RateLimitedError):
         door.enter(host(1), Kind.CALL)
-    door.clock.now += 1.0 / quota.per_second
+    door.clock.now += 1.0 / limits.per_second
     with door.keeper.admitted(Kind.CALL, host(1)):
         pass
 
@@ -152,7 +152,7 @@ def test_the_end_of_a_coordinator_waits_for_calls_that_are_still_on_their_way_ou
     async def all_of_it() -> None:
         go = asyncio.Event()
         task = asyncio.create_task(call(go))
-        await door.keeper.calls_ended(0.001)  # nobody is here yet
+        await door.keeper.calls_ended(0.001)  # there is no call yet
         await asyncio.sleep(0)
         await door.keeper.calls_ended(0.001)
         assert not ended

@@ -19,15 +19,15 @@ from cospan.wire.errors import RateLimitedError, TooManyStreamsError
 SMALL = Quota(at_once=3, unjoined=2, burst=4.0, per_second=2.0)
 
 
-def open_one(account: Account, now: float = 0.0, quota: Quota = SMALL, kind: Kind = Kind.STREAM) -> Account:
-    return opened(account, kind, quota, now, "somebody")
+def open_one(account: Account, now: float = 0.0, limits: Quota = SMALL, kind: Kind = Kind.STREAM) -> Account:
+    return opened(account, kind, limits, now, "one host")
 
 
 def test_streams_at_once_are_counted_and_given_back() -> None:
     account = Account()
     for number in range(3):
         account = joined(open_one(account, float(number)))
-    with pytest.raises(TooManyStreamsError, match="somebody has 3 Collaborate streams open, and may have 3"):
+    with pytest.raises(TooManyStreamsError, match="one host has 3 Collaborate streams open, and may have 3"):
         open_one(account, 9.0)
     account = closed(account, unjoined=False)
     account = open_one(account, 9.0)
@@ -63,7 +63,7 @@ def test_openings_are_limited_in_time() -> None:
 
 
 def test_a_refusal_costs_nothing() -> None:
-    """Whoever is refused and waits as long as it should is let in, however often it has asked meanwhile."""
+    """A refused peer that waits as long as it should is admitted, however often it has asked meanwhile."""
     account = Account()
     for _ in range(4):
         account = closed(open_one(account), unjoined=True)
@@ -76,18 +76,18 @@ def test_a_refusal_costs_nothing() -> None:
 @pytest.mark.parametrize("kind", Kind)
 @pytest.mark.parametrize("agents", [0, 1, 200])
 def test_an_honest_host_with_a_whole_fleet_never_meets_its_limits(kind: Kind, agents: int) -> None:
-    """All agents at once, every stream broken and open anew, and each tries again once a second from then on."""
-    quota, account, now = quota_of_peer(kind, agents), Account(), 0.0
+    """All agents at once, every stream broken and reopened, and each tries again once a second from then on."""
+    limits, account, now = quota_of_peer(kind, agents), Account(), 0.0
     trying = agents if kind in (Kind.STREAM, Kind.CALL) else 4
     for _ in range(trying):
-        account = open_one(account, now, quota, kind)
+        account = open_one(account, now, limits, kind)
         account = joined(account) if kind is Kind.STREAM else account
     for _ in range(6):
         now += 1.0
         for _ in range(trying):
-            account = joined(open_one(account, now, quota, kind)) if kind is Kind.STREAM else account
+            account = joined(open_one(account, now, limits, kind)) if kind is Kind.STREAM else account
             account = closed(account, unjoined=False)
-            account = account if kind is Kind.STREAM else open_one(account, now, quota, kind)
+            account = account if kind is Kind.STREAM else open_one(account, now, limits, kind)
     assert account.open == trying
 
 

@@ -16,5 +16,5 @@ def test_it_settles_after_the_last_time_that_it_was_off() -> None:
     assert settles([False, True, False, True, True], [1, 2, 3, 4, 5]) == 4.0
     assert settles([True, True], [1, 2]) == 1.0
     assert settles([True, False], [1, 2]) == math.inf
-    course = [point("a", 1, error, rounds=r) for r, error in ((3, 0.1), (1, 0.9), (2, 0.3))]
-    assert samples_to(course, "a", 1, 0.3) == 2 * L
+    curve = [point("a", 1, error, rounds=r) for r, error in ((3, 0.1), (1, 0.9), (2, 0.3))]
+    assert samples_to(curve, "a", 1, 0.3) == 2 * L
