@@ -11,7 +11,7 @@ import pytest
 from fuzz import files
 from fuzz.decoder import play_randomly
 from fuzz.files import READERS
-from fuzz.live import LiveFuzzer, ParticipationCounts
+from fuzz.live import FuzzCounts, LiveFuzzer
 from runs import R, Ring, States, coin, run, specification, until
 
 from cospan.client.agent import Agent
@@ -45,7 +45,7 @@ def spec_of(*, warm_up: int) -> RunSpecification:
     return specification(replace(paper(STEPS), warm_up_rounds=warm_up), rounds=ROUNDS, session_timeout_seconds=2.0)
 
 
-async def fuzzed_run(spec: RunSpecification, messages: int) -> tuple[np.ndarray, ParticipationCounts, int]:
+async def fuzzed_run(spec: RunSpecification, messages: int) -> tuple[np.ndarray, FuzzCounts, int]:
     """A run of two honest agents, with `count` fuzzed messages.
 
     Returns:
