@@ -30,7 +30,7 @@ INNER = slice(1, D - 1)
 
 
 class Walk(gymnasium.Env[int, int]):
-    """A walk on a ring of D + 1 states, of which state 0 has no feature; it keeps what nobody is to know."""
+    """A walk on a ring of D + 1 states, of which state 0 has no feature; it keeps a secret."""
 
     def __init__(self) -> None:
         self.observation_space = gymnasium.spaces.Discrete(D + 1)

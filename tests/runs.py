@@ -27,7 +27,7 @@ from cospan.wire import messages as m
 from cospan.wire.errors import RemoteError
 
 D, R = 4, 2
-LIVENESS, ROUND, START, RETURN = 5.0, 60.0, 600.0, 15.0
+SESSION_TIMEOUT, ROUND, START, RETURN = 5.0, 60.0, 600.0, 15.0
 
 _T = TypeVar("_T")
 
@@ -61,7 +61,7 @@ def specification(method: Method | None = None, **changes: Any) -> RunSpecificat
         "rounds": 3,
         "seed": 1,
         "method": paper(3) if method is None else method,
-        "session_timeout_seconds": LIVENESS,
+        "session_timeout_seconds": SESSION_TIMEOUT,
         "round_timeout_seconds": ROUND,
     }
     return RunSpecification(**(values | changes))
@@ -164,7 +164,7 @@ class Disk:
             self.departures.pop(agent, None)
 
     def saved(self) -> SavedRun:
-        """What a coordinator that goes on with the run is given."""
+        """What a coordinator that resumes the run is given."""
         last = self.rounds[-1] if self.rounds else None
         oldest = len(self.rounds) - max(1, self.specification.max_staleness)
         counted: Counter[str] = Counter()
@@ -243,7 +243,7 @@ class CoordinatorDriver:
             assert snapshot(late) != held, "the deadline passes without an effect"
 
     def restart(self, saved: SavedRun) -> None:
-        """The coordinator is gone, and another goes on from what was stored."""
+        """The coordinator is gone, and another resumes from what was stored."""
         config = self.state.config
         self.state = machine.restored_state(
             saved,
@@ -271,17 +271,17 @@ class CoordinatorDriver:
         return self.welcome().session_token
 
     def joining(self, *agents: str, **changes: Any) -> events.JoinRequested:
-        """A join over a stream, and with a token, that nobody had before."""
+        """A join over a new stream, with a new token."""
         number = next(self._streams)
         return events.JoinRequested(join(*agents, **changes), number, f"token-{number}")
 
-    def seating(self, site_claim_id: str, **changes: Any) -> events.JoinRequested:
+    def claiming(self, site_claim_id: str, **changes: Any) -> events.JoinRequested:
         """A process that brings no site asks for one."""
         return self.joining(site_claim_id=site_claim_id, **{"instance": f"process of {site_claim_id}"} | changes)
 
-    def seat(self, site_claim_id: str, **changes: Any) -> m.Welcome:
+    def claim_site(self, site_claim_id: str, **changes: Any) -> m.Welcome:
         """It is given one."""
-        self.step(self.seating(site_claim_id, **changes))
+        self.step(self.claiming(site_claim_id, **changes))
         return self.welcome()
 
     def resuming(self, token: str, **changes: Any) -> events.JoinRequested:

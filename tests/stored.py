@@ -40,7 +40,7 @@ def round_of(number: int, contributors: Mapping[str, int] | None = None, **chang
 
 
 def stored_run(folder: Path, rounds: int, *, checkpoint_interval: int = 100, **changes: Any) -> Path:
-    """A run of so many rounds that a coordinator has left to be gone on with; its file."""
+    """A stopped run with that many rounds, which can be resumed; its file."""
     path = folder / NAME
     with served(path, checkpoint_interval=checkpoint_interval, **changes) as store:
         for number in range(rounds):
@@ -62,7 +62,7 @@ def served(path: Path, *, checkpoint_interval: int = 100, **changes: Any) -> Ite
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """What a folder holds, but for the lock, which names its last holder."""
+    """What a folder holds, but for the lock, which names the last process that held it."""
     return {
         entry.name: entry.read_bytes()
         for entry in folder.iterdir()
@@ -72,9 +72,9 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 @contextlib.contextmanager
 def read_only_folder() -> Iterator[Path]:
-    """A folder that can be filled, and is read-only once its mode is 0o555, whoever runs the test.
+    """A folder that can be filled, and is read-only once its mode is 0o555, also for the superuser.
 
-    The superuser may write anywhere, so for the time of the test the process acts as nobody.
+    The superuser may write anywhere, so for the time of the test the process acts as another user.
     """
     user = os.geteuid()
     with tempfile.TemporaryDirectory() as name:

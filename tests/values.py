@@ -1,4 +1,4 @@
-"""What tests of several kinds need: equality of values that hold arrays, and arrays nobody can write to."""
+"""What tests of several kinds need: equality of values that hold arrays, and read-only arrays."""
 
 import dataclasses
 from typing import Any

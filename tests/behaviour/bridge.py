@@ -15,7 +15,7 @@ class Bridge:
         bridge.pause()       # connections stay open, new ones too, and nothing moves: what is sent waits
         bridge.black_hole()  # as `pause`, and what is sent never arrives
         bridge.refuse()      # resets every connection, and ends new ones at once
-        bridge.delay(0.1)    # what is sent arrives so many seconds later, in both directions
+        bridge.delay(0.1)    # what is sent arrives that many seconds later, in both directions
         bridge.resume()      # ends each of these: what has waited moves on, what was lost is reset
     """
 

@@ -69,7 +69,7 @@ class SecondClient:
             self._channel.close()
 
     async def join(self) -> Welcome:
-        """Opens a stream, and goes on with the session where there was one."""
+        """Opens a stream, and resumes the session where there was one."""
         await self.hang_up()
         self._stream = self._method.open()
         await self._stream.__aenter__()

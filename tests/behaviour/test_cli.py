@@ -133,7 +133,7 @@ def wait_for_end(descriptor: int) -> None:
     """Waits until a process that is no child of ours has ended."""
     ready, _, _ = select.select([descriptor], [], [], SECONDS)
     os.close(descriptor)
-    assert ready, "the process goes on"
+    assert ready, "the process continues"
 
 
 # Runs -----------------------------------------------------------------------------------------------------------
@@ -161,17 +161,20 @@ def test_the_same_bits_over_the_network_again_and_in_process(tmp_path: Path, war
     first = json.loads(out)
     assert first == result_of(tmp_path / "a")
     again = ("run", "--spec", "a/spec.toml", "--quiet")
-    code, out, err = cospan(*again, "--output", "b", cwd=tmp_path)
-    assert (code, err) == (0, "")
-    assert out.splitlines()[-1] == "b"
+    folders = ["a", "c"]
+    if warm_up == "0":  # the second run over the network shows the same with a warm-up
+        code, out, err = cospan(*again, "--output", "b", cwd=tmp_path)
+        assert (code, err) == (0, "")
+        assert out.splitlines()[-1] == "b"
+        folders.append("b")
     assert in_this_process(*again, "--output", "c", "--in-process") == 0
-    digests = {result_of(tmp_path / name)["basis_sha256"] for name in "abc"}
+    digests = {result_of(tmp_path / name)["basis_sha256"] for name in folders}
     assert digests == {first["basis_sha256"]}
     assert first["seed"] == 3
     assert first["preset"] == ("paper" if warm_up == "0" else None)
     assert first["method"]["warm_up_rounds"] == int(warm_up)
     check_folder(tmp_path / "a", first)
-    specs = {(tmp_path / name / "spec.toml").read_text() for name in "abc"}
+    specs = {(tmp_path / name / "spec.toml").read_text() for name in folders}
     assert len(specs) == 1
 
 

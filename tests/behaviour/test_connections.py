@@ -25,7 +25,7 @@ def _no_collector() -> Iterator[None]:
 @pytest.mark.parametrize("attempt", ["describe", "open", "ask"])
 def test_an_error_is_in_no_cycle(attempt: str) -> None:
     # A traceback holds the frames, these hold the call, and a call holds its connection: an agent that was started
-    # before its coordinator kept a second connection, which nobody used.
+    # before its coordinator kept a second, unused connection.
     address = f"127.0.0.1:{free_port()}"
     transport = GrpcTransport(address)
     attempts: dict[str, Callable[[], Awaitable[object]]] = {
@@ -41,4 +41,4 @@ async def _failure(attempt: Callable[[], Awaitable[object]]) -> "weakref.ref[Cos
         await attempt()
     except CoordinatorUnavailableError as failure:
         return weakref.ref(failure)
-    raise AssertionError("somebody answered")
+    raise AssertionError("there was an answer")

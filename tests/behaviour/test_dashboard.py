@@ -1,4 +1,4 @@
-"""The dashboard over real HTTP: what is sent, who is refused, and that nobody who looks holds up a round."""
+"""The dashboard over real HTTP: what is sent, who is refused, and that no viewer holds up a round."""
 
 import asyncio
 import http.client
@@ -342,7 +342,7 @@ def test_a_coordinator_whose_dashboard_cannot_listen_leaves_no_folder(
 
 
 def test_a_run_without_progress_says_where_its_dashboard_is(tmp_path: Path) -> None:
-    """Of a port that the system has chosen nobody else can know."""
+    """A port that the system has chosen is known only to its process."""
     code, _, err = cospan(
         "run", "toy_workload:workload", *TINY, "--quiet", "--dashboard", "127.0.0.1:0", cwd=tmp_path
     )

@@ -45,7 +45,7 @@ def test_an_experiment_shows_its_sign_at_tiny_size(name: str, tmp_path: Path) ->
 
 @pytest.mark.parametrize("name", MODULES)
 def test_a_page_has_the_figures_of_the_plan_that_is_shipped(name: str) -> None:
-    """Whoever changes a spec file plays it again: `cospan reproduce NAME --pages docs/experiments`."""
+    """A changed spec file needs new results: `cospan reproduce NAME --pages docs/experiments`."""
     page = (ROOT / "docs" / "experiments" / f"{name}.md").read_text(encoding="utf-8")
     assert page.count(BEGIN) == page.count(END) == 1
     assert f"<!-- plan {load(name)[0].fingerprint};" in page

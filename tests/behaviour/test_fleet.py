@@ -1,4 +1,4 @@
-"""A coordinator and its agents over real gRPC on the loopback: whole runs, refusals, faults, and onlookers."""
+"""A coordinator and its agents over real gRPC on the loopback: whole runs, refusals, faults, and observers."""
 
 import asyncio
 import sys
@@ -336,8 +336,8 @@ def test_agents_without_a_site_are_given_one_each() -> None:
             await ends(agents)
             return coordinator.engine.state.basis, {(agent.agent_id, agent.index) for agent in agents}
 
-    (given, seats), (brought, names) = run(fleet(named=False)), run(fleet(named=True))
-    assert seats == names == {("site-0", 0), ("site-1", 1), ("site-2", 2)}
+    (given, sites), (brought, names) = run(fleet(named=False)), run(fleet(named=True))
+    assert sites == names == {("site-0", 0), ("site-1", 1), ("site-2", 2)}
     np.testing.assert_array_equal(given, brought)
 
 
@@ -427,7 +427,7 @@ def test_an_agent_that_looks_for_its_coordinator_can_be_stopped() -> None:
             async with agent:
                 await bridge.changed.wait()
             assert await agent.wait() == AgentEnd("its program has finished with it", 0, left=True)
-            assert not agent._driver._tasks, "nothing goes on connecting"
+            assert not agent._driver._tasks, "no connection attempt is left"
 
     run(stopped())
 
@@ -707,7 +707,7 @@ def test_who_waits_for_a_message_can_be_cancelled() -> None:
     run(cancelled())
 
 
-# What onlookers see -------------------------------------------------------------------------------------
+# What observers see -------------------------------------------------------------------------------------
 
 
 @asynccontextmanager
@@ -744,7 +744,7 @@ async def get_run(channel: grpc.aio.Channel) -> m.RunReport:
     return decode_run_report(pb.GetRunResponse.FromString(answer))
 
 
-def test_onlookers_are_told_the_truth() -> None:
+def test_observers_are_told_the_truth() -> None:
     async def watched() -> None:
         async with Coordinator(specification(rounds=6)) as coordinator, channel_to(coordinator.address) as channel:
             engine = coordinator.engine
@@ -888,7 +888,7 @@ def test_a_stream_that_says_something_wrong_ends_with_a_reason(name: str) -> Non
             answer = await refusal(channel, *messages)
             assert answer[:2] == (code, reason)
             assert answer[2]
-            assert (await get_run(channel)).phase is m.RunPhase.WAITING, "the coordinator goes on"
+            assert (await get_run(channel)).phase is m.RunPhase.WAITING, "the coordinator continues"
             assert not coordinator.engine.streams
 
     run(refused())

@@ -11,7 +11,7 @@ import pytest
 from fuzz import files
 from fuzz.decoder import play_randomly
 from fuzz.files import READERS
-from fuzz.live import LiveFuzzer, ParticipationCounts
+from fuzz.live import FuzzCounts, LiveFuzzer
 from runs import R, Ring, States, coin, run, specification, until
 
 from cospan.client.agent import Agent
@@ -45,8 +45,8 @@ def spec_of(*, warm_up: int) -> RunSpecification:
     return specification(replace(paper(STEPS), warm_up_rounds=warm_up), rounds=ROUNDS, session_timeout_seconds=2.0)
 
 
-async def fuzzed_run(spec: RunSpecification, messages: int) -> tuple[np.ndarray, ParticipationCounts, int]:
-    """A run of two honest agents, with so many fuzzed messages.
+async def fuzzed_run(spec: RunSpecification, messages: int) -> tuple[np.ndarray, FuzzCounts, int]:
+    """A run of two honest agents, with `count` fuzzed messages.
 
     Returns:
         Its last basis, what became of the messages, and in how many rounds a gradient of the fuzzer counted.
@@ -71,23 +71,23 @@ async def fuzzed_run(spec: RunSpecification, messages: int) -> tuple[np.ndarray,
         state = coordinator.engine.state
         state.check()
         counted = sum(count for name, count in state.history.rounds_counted.items() if not name.startswith("site-"))
-        return state.basis, fuzzer.tally, counted
+        return state.basis, fuzzer.counts, counted
 
 
 def test_fuzzed_streams_move_nothing_in_a_warm_up() -> None:
     """Their gradients count, the rounds go on, and the last basis has the bits that it has without them."""
-    fuzzed, tally, counted = run(fuzzed_run(spec_of(warm_up=WARM_UP), 200))
+    fuzzed, counts, counted = run(fuzzed_run(spec_of(warm_up=WARM_UP), 200))
     alone, _, none = run(fuzzed_run(spec_of(warm_up=WARM_UP), 0))
-    assert tally.problems == []
-    assert tally.sent >= 200
-    assert min(counted, tally.welcomes, tally.endings["INVALID_MESSAGE"]) > 2, "the fuzzer has not come far"
+    assert counts.problems == []
+    assert counts.sent >= 200
+    assert min(counted, counts.welcomes, counts.endings["INVALID_MESSAGE"]) > 2, "the fuzzer has not come far"
     assert none == 0
     assert fuzzed.tobytes() == alone.tobytes()
 
 
 def test_what_counts_of_fuzzed_streams_gives_a_basis() -> None:
-    basis, tally, counted = run(fuzzed_run(spec_of(warm_up=0), 150))
-    assert tally.problems == []
+    basis, counts, counted = run(fuzzed_run(spec_of(warm_up=0), 150))
+    assert counts.problems == []
     assert counted > 2
     assert orthonormality_error(basis) < 1e-12
 

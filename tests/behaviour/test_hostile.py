@@ -58,7 +58,7 @@ async def refusals(coordinator: Coordinator, reached: Callable[[], bool]) -> Non
 
 
 async def digest(attack: Attack | None = None) -> str:
-    """The last basis of two honest agents' run, which somebody attacks in its fourth round."""
+    """The last basis of two honest agents' run, which is attacked in its fourth round."""
     gate = threading.Event()
 
     def make(index: int, seed: int) -> Site:
@@ -165,8 +165,8 @@ AFTER_JOIN: dict[str, tuple[bytes, type[CospanError]]] = {
     "weight of two": (gradient(weight=2.0), WRONG),
     "a future round": (gradient(round=ATTACKED_ROUND + 1), EARLY),
     "the last round there can be": (gradient(round=2**64 - 1), EARLY),
-    "of somebody else": (gradient(agent_ids=["site-0"]), WRONG),
-    "of nobody": (gradient(agent_ids=["nobody"]), WRONG),
+    "of another agent": (gradient(agent_ids=["site-0"]), WRONG),
+    "of an unknown agent": (gradient(agent_ids=["unknown"]), WRONG),
     "an agent twice": (gradient(agent_ids=["a", "a"]), WRONG),
     "a name that is a path": (gradient(agent_ids=["../../up"]), WRONG),
     "no second moment": (gradient(head_second_moment=None), WRONG),
@@ -240,9 +240,9 @@ FIRST: dict[str, tuple[bytes, type[CospanError]]] = {
     "a long feature map": (join(feature_fingerprint="x" * 257), WRONG),
     "no instance": (join(instance_id=""), WRONG),
     "a long instance": (join(instance_id="x" * 65), WRONG),
-    "neither names nor holder": (join(agent_ids=[]), WRONG),
-    "names and holder": (join(site_claim_id="h"), WRONG),
-    "a holder that is a path": (join(agent_ids=[], site_claim_id="a/b"), WRONG),
+    "neither names nor claim": (join(agent_ids=[]), WRONG),
+    "names and claim": (join(site_claim_id="h"), WRONG),
+    "a claim that is a path": (join(agent_ids=[], site_claim_id="a/b"), WRONG),
     "a name twice": (join(agent_ids=["a", "a"]), WRONG),
     "a name that is a path": (join(agent_ids=["../up"]), WRONG),
     "a name with a line break": (join(agent_ids=["a\nforged"]), WRONG),
@@ -305,7 +305,7 @@ def test_late_and_repeated_gradients_are_acknowledged_and_change_nothing() -> No
 
 
 LARGE = HEARTBEAT + b"\x7a\xff\xff\x03" + bytes(65_535)
-"""With a field that nobody knows, about as large as a message may be."""
+"""With an unknown field, about as large as a message may be."""
 FLOODS = {"heartbeats": HEARTBEAT, "late gradients": gradient(round=0), "large heartbeats": LARGE}
 
 

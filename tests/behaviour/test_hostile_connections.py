@@ -1,4 +1,4 @@
-"""Connections that are no good: each is closed in time, they cost little, and nobody else notices."""
+"""Bad connections: each is closed in time, costs little, and does not disturb other peers."""
 
 import asyncio
 import json
@@ -27,7 +27,7 @@ IDLE = 500
 BYTES_EACH = 24 * 1024
 """What a connection may cost the coordinator; measured: 10 to 14 KiB."""
 BYTES_MORE = 16 * 1024 * 1024
-"""What the coordinator may need beside: for the run that goes on."""
+"""What the coordinator may need besides, for its run."""
 
 
 async def learn(address: str, after_round: Callable[[int], None] = lambda _: None) -> None:
@@ -84,7 +84,7 @@ def test_a_handshake_that_comes_byte_by_byte_is_ended_all_the_same() -> None:
 
 
 def test_there_are_only_so_many_connections(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever is in stays in; whoever comes too many is sent away at once, and not left waiting."""
+    """Open connections stay open; one above the limit is closed at once and not left waiting."""
     monkeypatch.setattr(file_limits, "most_connections", lambda _: 5)
 
     async def crowded() -> None:

@@ -160,12 +160,16 @@ DESCRIPTIONS: dict[str, tuple[Change, type[errors.CospanError], str]] = {
         errors.RunTooLargeError,
         "2147483648 steps a round with 4",
     ),
-    "liveness of nothing": (
+    "session timeout of nothing": (
         having("session_timeout_seconds", 1e-300),
         INVALID,
         "session_timeout_seconds is 1e-300",
     ),
-    "liveness for ever": (having("session_timeout_seconds", 1e300), INVALID, "session_timeout_seconds is 1e+300"),
+    "endless session timeout": (
+        having("session_timeout_seconds", 1e300),
+        INVALID,
+        "session_timeout_seconds is 1e+300",
+    ),
     "a round for ever": (having("round_timeout_seconds", 1e308), INVALID, "round_timeout_seconds is 1e+308"),
     "a rank of a million": (having("rank", 10**6), INVALID, "rank is 1000000"),
     "2^24 features": (having("feature_dim", 2**24), MISMATCH, "have dimension 4, those of the run 16777216"),
@@ -235,7 +239,7 @@ def test_what_cannot_be_ends_with_its_reason(name: str) -> None:
 
 
 def test_what_is_compressed_is_not_read() -> None:
-    """Nobody compresses; and what is not unpacked cannot unpack to more than it seems."""
+    """Messages are not compressed, so a small one cannot unpack to a large one."""
     script = Script(described(), [changed(WELCOME, session_token="0" * 128)], grpc.StatusCode.UNAVAILABLE)
     script.compression = grpc.Compression.Gzip
     error, _ = run(ended(script, progress_timeout_seconds=0.3))
@@ -337,7 +341,7 @@ REPORTS: dict[str, tuple[Change, str]] = {
 
 
 @pytest.mark.parametrize("name", REPORTS)
-def test_an_onlooker_is_not_shown_what_cannot_be(name: str) -> None:
+def test_an_observer_is_not_shown_what_cannot_be(name: str) -> None:
     change, words = REPORTS[name]
     script = Script(described(), [], grpc.StatusCode.OK)
     script.report = encode_run_report(REPORT)

@@ -14,7 +14,7 @@ from cospan.relay.relay import Relay
 from cospan.server.coordinator import Coordinator
 from cospan.wire.errors import CoordinatorUnavailableError
 
-PATIENCE = 2.0
+PROGRESS_TIMEOUT = 2.0
 LONGEST_HANG_SECONDS = 30.0
 
 
@@ -50,12 +50,15 @@ def hanging_coordinator(agents: int) -> Iterator[str]:
 def test_an_agent_and_a_relay_give_up_a_coordinator_whose_event_loop_hangs() -> None:
     async def gave_up(address: str) -> list[CoordinatorUnavailableError]:
         async with Relay(
-            address, settings=RelaySettings(progress_timeout_seconds=PATIENCE, gather_agents=1)
+            address, settings=RelaySettings(progress_timeout_seconds=PROGRESS_TIMEOUT, gather_agents=1)
         ) as relay:
             behind = asyncio.create_task(Agent(RINGS, index=1, coordinator=relay.address).run_async())
             with pytest.raises(CoordinatorUnavailableError) as of_agent:
                 await Agent(
-                    RINGS, index=0, coordinator=address, settings=ClientSettings(progress_timeout_seconds=PATIENCE)
+                    RINGS,
+                    index=0,
+                    coordinator=address,
+                    settings=ClientSettings(progress_timeout_seconds=PROGRESS_TIMEOUT),
                 ).run_async()
             with pytest.raises(CoordinatorUnavailableError) as of_relay:
                 await relay.wait()

@@ -120,7 +120,7 @@ def test_ipv6_and_a_unix_socket_are_reached_as_they_are_said_to_listen(tmp_path:
     left_over.bind(str(tmp_path / "old.sock"))
     left_over.close()
     old = Address(str(tmp_path / "old.sock"), 0, is_unix=True)
-    assert free([old], "--host") == (old,), "a socket that nobody listens on may be taken"
+    assert free([old], "--host") == (old,), "a socket without a listener may be taken"
     (tmp_path / "file").touch()
     with pytest.raises(InvalidValueError, match="a file is there that is no socket"):
         free([Address(str(tmp_path / "file"), 0, is_unix=True)], "--host")

@@ -169,7 +169,7 @@ def test_health_is_found_out_once_for_all_who_ask(serve: Serve) -> None:
     assert 1 <= len(checks) <= 3
 
 
-def test_with_certificates_only_onlookers_are_answered(tmp_path: Path, serve: Serve) -> None:
+def test_with_certificates_only_observers_are_answered(tmp_path: Path, serve: Serve) -> None:
     files = issued(tmp_path)
     server = serve(tls=files["coordinator"])
     assert server.address.startswith("https://")

@@ -113,7 +113,7 @@ def test_progress_on_standard_error(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().err.splitlines()[-1].startswith("round 12 of 12, ")
     small().run(progress=False)
     small().run()
-    assert capsys.readouterr() == ("", ""), "nobody watches a pipe"
+    assert capsys.readouterr() == ("", ""), "a pipe has no viewer"
 
 
 def test_each_round_is_told() -> None:

@@ -28,7 +28,7 @@ METHODS = {"paper": paper(3), "practical": practical(3), "compact": compact(3)}
 
 @contextlib.asynccontextmanager
 async def relays(upstream: str, *gather: int) -> AsyncIterator[list[Relay]]:
-    """Relays that join once so many agents are there."""
+    """Relays that join once `gather` agents are there."""
     async with contextlib.AsyncExitStack() as stack:
         yield [
             await stack.enter_async_context(Relay(upstream, settings=RelaySettings(gather_agents=count)))
@@ -222,7 +222,7 @@ def test_a_run_with_a_quorum_is_refused_before_anybody_joins() -> None:
     run(refused())
 
 
-def test_without_a_coordinator_a_relay_gives_up_after_its_patience() -> None:
+def test_without_a_coordinator_a_relay_gives_up_after_its_progress_timeout() -> None:
     async def alone() -> None:
         with pytest.raises(errors.CoordinatorUnavailableError):
             await Relay("127.0.0.1:1", settings=RelaySettings(progress_timeout_seconds=0.5)).start()

@@ -17,17 +17,17 @@ from cospan.server.storage.reader import read_reports, read_state
 from cospan.wire.files.npz import load_npz
 
 SIZE = ("--agents", "6", "--rank", "1", "--seed", "4")
-LIVENESS = "20"
+SESSION_TIMEOUT = "20"
 """Longer than a relay takes to be started again, on a machine that has other things to do as well."""
 
 
 @contextlib.contextmanager
 def coordinating(
-    folder: Path, *more: str, port: str = "0", liveness: str = LIVENESS
+    folder: Path, *more: str, port: str = "0", session_timeout: str = SESSION_TIMEOUT
 ) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """A coordinator of the run in `folder`/run, and its address."""
     said = ("coordinator", "--workload", TOY, *SIZE, "--run-folder", "run", "--port", port, "--json", *more)
-    said += ("--session-timeout-seconds", liveness)
+    said += ("--session-timeout-seconds", session_timeout)
     with started(*said, cwd=folder) as process:
         yield process, json.loads(line_of(process, '"listening"'))["address"]
 
@@ -54,7 +54,7 @@ def port_of(address: str) -> str:
 
 
 def rounds_said(coordinator: subprocess.Popen[str], count: int) -> int:
-    """The round of which a coordinator tells after so many more of its lines."""
+    """The round that a coordinator reports after that many more lines."""
     told: dict[str, Any] = {}
     for _ in range(count):
         told = json.loads(line_of(coordinator, '"round", '))
@@ -82,7 +82,7 @@ def test_six_agents_behind_two_relays_come_to_what_they_come_to_without(tmp_path
 
 def test_an_agent_that_is_killed_behind_a_relay_is_named_in_the_runs_status(tmp_path: Path) -> None:
     with (
-        coordinating(tmp_path, "--rounds", "0", liveness="3") as (coordinator, address),
+        coordinating(tmp_path, "--rounds", "0", session_timeout="3") as (coordinator, address),
         relaying(tmp_path, address) as (relay, low),
         agents(tmp_path, low, "012") as behind,
         agents(tmp_path, address, "345"),

@@ -26,7 +26,7 @@ from cospan.wire.files.spec_file import load_spec
 
 
 def progress_of(process: subprocess.Popen[str], rounds: int) -> dict[str, Any]:
-    """The first line of an agent that tells of so many rounds."""
+    """An agent's first line that reports that many rounds."""
     while True:
         told: dict[str, Any] = json.loads(line_of(process, '"progress"'))
         if told["rounds"] >= rounds:
@@ -84,7 +84,7 @@ def killed_and_started_again(folder: Path, workload: str) -> tuple[AgentResult, 
 
 
 def check_that_it_went_on(before: AgentResult, after: AgentResult) -> None:
-    """Every number goes on where it was: what was learnt before the kill is a part of what is learnt at last."""
+    """Every series continues: what was learnt before the kill is part of the final result."""
     rounds = int(before.number("gain_count"))
     assert rounds >= 10
     assert after.number("gain_count") >= rounds + 10
@@ -100,7 +100,7 @@ def check_that_it_went_on(before: AgentResult, after: AgentResult) -> None:
 
 
 def test_a_killed_agent_goes_on_with_its_chain(tmp_path: Path) -> None:
-    """The rewards of all its rounds are those of one chain that nobody has killed, to the last bit."""
+    """The rewards of all its rounds are those of one uninterrupted chain, to the last bit."""
     before, after, note, spec_file = killed_and_started_again(tmp_path, "queues")
     assert "anew" not in note
     check_that_it_went_on(before, after)

@@ -1,4 +1,4 @@
-"""A learner that goes on in another process."""
+"""A learner that continues in another process."""
 
 import subprocess
 import sys

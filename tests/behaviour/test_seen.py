@@ -1,4 +1,4 @@
-"""A failure is seen where people look; an onlooker's failure is not one of the run."""
+"""A failure is seen where people look; an observer's failure is not one of the run."""
 
 import json
 import signal
@@ -92,7 +92,7 @@ def test_a_terminal_that_closes_ends_the_run_in_order(
     no_matplotlib: str,  # noqa: F811
     how: tuple[str, ...],
 ) -> None:
-    """Nobody reads its output any more, either."""
+    """Its output has no reader any more, either."""
     variables = {"TOY_FIFO": str(fifo), "PYTHONPATH": no_matplotlib}
     arguments = ("--agents", "3", "--rounds", "1000000", "--output", "run", *how)
     with started("run", "toy_workload:signalling", *arguments, cwd=tmp_path, **variables) as process:

@@ -1,4 +1,4 @@
-"""Stored runs as processes: a disk that is full, two coordinators of one run, and onlookers while it goes on."""
+"""Stored runs as processes: a disk that is full, two coordinators of one run, and observers of a live run."""
 
 import contextlib
 import json
@@ -119,7 +119,7 @@ def test_agents_go_on_from_a_store_that_was_brought_back_from_a_copy(tmp_path: P
         assert learnt > lost.rounds, "what an agent has learnt in rounds that are lost stays with it"
 
 
-def test_onlookers_and_a_second_coordinator_of_a_run_that_goes_on(
+def test_observers_and_a_second_coordinator_of_a_run_that_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)

@@ -70,9 +70,9 @@ def test_spans_of_rounds_arrive_where_opentelemetry_says(tmp_path: Path) -> None
 
 
 def test_a_collector_that_is_not_there_does_not_keep_a_run_from_ending(tmp_path: Path) -> None:
-    with socket.socket() as nobody:
-        nobody.bind(("127.0.0.1", 0))  # bound, and it does not listen
-        there = f"http://127.0.0.1:{nobody.getsockname()[1]}"
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))  # and it does not listen
+        there = f"http://127.0.0.1:{bound.getsockname()[1]}"
         with contextlib.ExitStack() as stack:
             said = ("coordinator", *SIZE, "--rounds", "5", "--traces")
             coordinator = stack.enter_context(

@@ -35,7 +35,7 @@ from cospan.wire.security.tls import TlsFiles, TlsSource
 
 HOSTS = ("127.0.0.1",)
 SECONDS = 10.0
-"""Within so many seconds a certificate renewed on disk is in use."""
+"""Within this time, in seconds, a certificate renewed on disk is in use."""
 
 
 class Certificates:
@@ -172,7 +172,7 @@ REFUSED = {
     "expired": errors.CertificateExpiredError,
     "for another agent": errors.IdentityMismatchError,
     "for a range without it": errors.IdentityMismatchError,
-    "for onlookers": errors.IdentityMismatchError,
+    "for observers": errors.IdentityMismatchError,
     "with a malformed name": errors.IdentityMismatchError,
     "trusts another authority": errors.CoordinatorUntrustedError,
 }
@@ -195,7 +195,7 @@ def test_who_does_not_belong_is_refused_with_its_own_reason(
                 return certs.agent(7)
             case "for a range without it":
                 return certs.issue("group", "cospan:agents:site-1..9", "cospan:agent:site-00")
-            case "for onlookers":
+            case "for observers":
                 return certs.issue("admin", ADMIN, OBSERVER)
             case "with a malformed name":
                 return certs.issue("odd", "cospan:agent:site-0", "cospan:agents:*\0.example")
@@ -231,7 +231,7 @@ def test_a_free_site_is_not_for_everybody(certs: Certificates) -> None:
 
 
 def test_a_token_is_no_certificate(certs: Certificates) -> None:
-    """Whoever has learnt a session's token cannot go on with the session under another identity."""
+    """A stolen session token does not resume the session under another identity."""
 
     async def opened(address: str, tls: TlsFiles) -> Any:
         return await GrpcTransport(address, tls=tls).open(specification())

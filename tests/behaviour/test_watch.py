@@ -31,7 +31,7 @@ class Terminal:
         fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
         kept = environment(TERM="xterm", PYTHONIOENCODING="utf-8", **more)
         for name in ("COLUMNS", "LINES", *(() if "NO_COLOR" in more else ("NO_COLOR",))):
-            kept.pop(name, None)  # whoever runs the tests may have said how wide its own terminal is
+            kept.pop(name, None)  # the environment of the tests may set a terminal's width
         self.process = subprocess.Popen(
             [sys.executable, "-m", "cospan.cli.main", *arguments],
             cwd=cwd, env=kept, stdin=slave, stdout=slave, stderr=slave, start_new_session=True,

@@ -1,6 +1,6 @@
 """A workload small enough for tests of the command line, and the ways in which a user's workload may be broken.
 
-Four states in a ring: a step goes on with a probability that differs between sites, and arriving at state 0 pays.
+Four states in a ring: a step moves forward with a probability that differs between sites; state 0 pays.
 Named on the command line as `toy_workload:NAME`, from this folder.
 """
 
@@ -181,7 +181,7 @@ def _tell() -> None:
 
 
 def signalling(index: int, seed: int) -> Site:
-    """Site 1 says that it has come to SIGNAL_STEP, and goes on."""
+    """Site 1 prints that it has reached SIGNAL_STEP, and continues."""
 
     def at_step(step: int) -> None:
         if index == 1 and step == SIGNAL_STEP:

@@ -81,7 +81,7 @@ class Watch:
         return self.page.locator(f"#agents-body tr > :nth-child({place})").all_inner_texts()
 
     def sound(self) -> None:
-        """Nothing was complained of, nobody else was asked; and closes the page, which would go on drawing."""
+        """No complaint and no request to another host; and closes the page, which would go on drawing."""
         assert not self.complaints
         assert not self.strangers
         assert self.page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "it fits the width"
@@ -261,7 +261,7 @@ def test_a_finished_run_opens_as_one_file_offline(browser: Any, live: Live, tmp_
 
 
 def many(count: int) -> dict[str, Any]:
-    """The frame of a report, of so many agents."""
+    """The frame of a report, of that many agents."""
     columns = ["round", "movement", "subspace_error", "value_error", "p50", "p99", "contributors"]
     run = {
         "id": "many", "workload": "synthetic", "agents": count, "rounds": 100, "seed": 1, "feature_dim": 4,

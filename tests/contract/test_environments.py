@@ -1,6 +1,6 @@
 """What built-in workloads owe an agent: Gymnasium's contract, determinism, bounded features, a fitting policy.
 
-And states that can be saved, so that an agent that is started again goes on where it was.
+And states that can be saved, so that an agent that is started again continues where it was.
 """
 
 import subprocess

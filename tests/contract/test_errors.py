@@ -104,7 +104,7 @@ def test_every_remote_leaf_has_a_code_of_its_own_choice(kind: type[RemoteError])
     assert "code" in vars(kind)
     code = status_code(kind)
     assert code not in {grpc.StatusCode.OK, grpc.StatusCode.UNKNOWN}
-    assert code is not grpc.StatusCode.DEADLINE_EXCEEDED, "that is nobody's answer"
+    assert code is not grpc.StatusCode.DEADLINE_EXCEEDED, "no peer answers with it"
     # Only a coordinator that is about to be unreachable says what gRPC says of one that is.
     assert (code is grpc.StatusCode.UNAVAILABLE) == (kind is errors.DrainingError)
     assert isinstance(kind.retryable, bool)

@@ -170,7 +170,7 @@ def test_a_group_goes_on_without_a_member_as_if_it_had_never_been(
 
 
 def check_that_it_goes_on(group: GroupLearner, again: GroupLearner, folder: Path) -> None:
-    """A process that is started again makes all sites, and goes on without the one that had failed."""
+    """A process that is started again makes all sites, and continues without the one that had failed."""
     path = folder / f"{group.name}.npz"
     save_npz(path, **GROUP.contents(group, "run"))
     GROUP.resume(again, path, "run")
@@ -434,7 +434,7 @@ def test_a_group_of_no_rounds_can_be_saved_and_gone_on_from(tmp_path: Path) -> N
 
 
 def test_what_is_saved_in_the_middle_of_a_round_is_of_the_round_before(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One block has learnt the round and another not; the chains then begin anew."""
+    """One block has learnt the round and another not; the chains then start over."""
     monkeypatch.setattr("cospan.client.learning.group_blocks._MOST", 2)
     group, basis = group_of("synthetic"), specification("synthetic", "practical").initial_basis()
     group.learn(0, basis)

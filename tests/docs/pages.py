@@ -59,7 +59,7 @@ def blocks_of(page: Path) -> list[Block]:
 
 
 class Shell:
-    """Runs blocks one after the other, as somebody who reads the page does; its end ends what they left running."""
+    """Runs blocks one after the other, as a reader of the page does; its end ends what they left running."""
 
     def __init__(self, folder: Path, environment: Mapping[str, str], seconds: float) -> None:
         self._folder, self._environment, self._seconds = folder, dict(environment), seconds

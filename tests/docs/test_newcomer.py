@@ -1,4 +1,4 @@
-"""Somebody new follows docs/start.md: from a clone to the value function of an environment of their own."""
+"""A newcomer follows docs/start.md: from a clone to the value function of an environment of their own."""
 
 import subprocess
 import time
@@ -7,9 +7,7 @@ from pathlib import Path
 
 from docs.pages import ROOT, Shell, blocks_of, environment_of
 
-BOUND_SECONDS = (
-    15 * 60.0
-)  # what the page promises, for somebody who reads as well: the commands get a fraction of it
+BOUND_SECONDS = 15 * 60.0  # what the page promises, reading time included: the commands get a fraction of it
 COMMANDS_SECONDS = 5 * 60.0
 
 

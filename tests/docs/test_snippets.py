@@ -47,7 +47,7 @@ def test_blocks_that_are_not_run_say_why(page: Path) -> None:
 
 
 def free_ports() -> dict[str, str]:
-    """The ports that pages name, each with one that nobody listens on: tests run beside whatever else runs here."""
+    """The ports that pages name, each with a free one: tests run beside whatever else runs here."""
     with ExitStack() as stack:
         held = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(3)]
         numbers = [str(door.getsockname()[1]) for door in held]

@@ -94,7 +94,7 @@ class Stack:
         self.compose("up", "--detach", "--no-build", "--no-recreate", *arguments)
 
     def down(self) -> None:
-        """Removes everything of the project; what runs is killed, for nobody waits for its end."""
+        """Removes everything of the project; what runs is killed, since its end does not matter."""
         for container in self.containers():
             with contextlib.suppress(APIError):  # it is not paused
                 container.unpause()
@@ -116,12 +116,12 @@ class Stack:
 
     def agents(self) -> dict[str, Container]:
         """The agents' containers by the name of the site that the coordinator gave them."""
-        seats = {}
+        sites = {}
         for container in self.containers("agent"):
             for line in container.logs().decode().splitlines():
                 if line.startswith("site-"):
-                    seats[line.split(":")[0]] = container
-        return seats
+                    sites[line.split(":")[0]] = container
+        return sites
 
     def end(self, seconds: float = 90.0) -> int:
         """The coordinator's exit code."""

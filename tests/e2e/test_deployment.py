@@ -76,7 +76,7 @@ def test_a_coordinator_is_seen_from_the_host_and_stopped_in_order(start: Callabl
     assert json.loads(done.stdout)["agents"]
     stack.coordinator.stop(timeout=20)
     stack.coordinator.reload()
-    assert stack.coordinator.attrs["State"]["ExitCode"] == 75, "the run goes on when it is started again"
+    assert stack.coordinator.attrs["State"]["ExitCode"] == 75, "the run continues when it is started again"
     assert "the coordinator was stopped by SIGTERM" in stack.said()[-1]
     stack.coordinator.start()
     stack.wait_until_said("run resumed")

@@ -10,8 +10,8 @@ import pytest
 from docker import DockerClient
 from e2e.stack import Stack, basis_alone
 
-LIVENESS = 2
-PACED = {"COSPAN_SESSION_TIMEOUT_SECONDS": LIVENESS, "PACE_SECONDS": 0.008}
+SESSION_TIMEOUT = 2
+PACED = {"COSPAN_SESSION_TIMEOUT_SECONDS": SESSION_TIMEOUT, "PACE_SECONDS": 0.008}
 """Rounds of five steps: about 20 a second."""
 
 
@@ -64,18 +64,18 @@ def test_a_coordinator_killed_and_started_again(start: Callable[..., Stack]) -> 
         time.sleep(rng.uniform(0.0, 0.5))
         stack.coordinator.kill()
         stack.coordinator.start()
-        stack.wait_for(lambda before=before: len(stack.rounds()) > before + 5, "the run goes on")  # type:
+        stack.wait_for(lambda before=before: len(stack.rounds()) > before + 5, "the run continues")  # type:
         ignore[misc]
     check(stack, rounds=rounds, agents=3)
     assert set(contributors(stack)) == {3}
     assert stack.result()["basis_sha256"] == undisturbed(3, rounds)
 
 
-def test_an_agent_paused_for_longer_than_the_liveness_bound(start: Callable[..., Stack]) -> None:
+def test_an_agent_paused_for_longer_than_the_session_timeout(start: Callable[..., Stack]) -> None:
     stack = running(start(COSPAN_AGENTS=3, COSPAN_ROUNDS=250, **PACED))
     victim = stack.agents()["site-2"]
     victim.pause()
-    stack.wait_until_said("agent gone", "site-2", f"silent for {LIVENESS} s")
+    stack.wait_until_said("agent gone", "site-2", f"silent for {SESSION_TIMEOUT} s")
     before = len(stack.rounds())
     stack.wait_for(lambda: len(stack.rounds()) > before + 5, "the others go on")
     victim.unpause()
@@ -109,8 +109,8 @@ def test_four_agents_scaled_to_twelve(start: Callable[..., Stack]) -> None:
     stack = running(start(COSPAN_AGENTS=4, COSPAN_ROUNDS=400, **PACED))
     stack.up("--scale", "agent=12")
     check(stack, rounds=400, agents=12)
-    seats = [line.split("agent joined: ")[1] for line in stack.said() if "agent joined" in line]
-    assert sorted(seats) == sorted(f"site-{index}" for index in range(12)), "every site once"
+    sites = [line.split("agent joined: ")[1] for line in stack.said() if "agent joined" in line]
+    assert sorted(sites) == sorted(f"site-{index}" for index in range(12)), "every site once"
     counts = list(contributors(stack))
     assert (counts[0], counts[-1]) == (4, 12)
 

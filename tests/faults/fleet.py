@@ -17,7 +17,7 @@ from cospan.wire.errors import CospanError
 from cospan.wire.messages import AgentPhase, RunPhase, RunReport
 
 WORKLOAD = "paced:rings"
-_PATIENCE_SECONDS = 300.0
+_PROGRESS_TIMEOUT_SECONDS = 300.0
 _ANSWER_SECONDS = 3.0
 _NAMES_AFTER_SECONDS = 1.0
 
@@ -94,9 +94,11 @@ class Fleet:
         if index < self._witnesses:
             python = cospan()[0]
             command = [python, str(TESTS / "faults" / "witness.py"), WORKLOAD, str(index), address, kept_in]
-            return self._kept(name, [*command, str(_PATIENCE_SECONDS)], lambda line: self._heard(name, line))
+            return self._kept(
+                name, [*command, str(_PROGRESS_TIMEOUT_SECONDS)], lambda line: self._heard(name, line)
+            )
         flags = ["--id", str(index), "--coordinator", address, "--output", kept_in, "--json"]
-        flags += ["--progress-timeout-seconds", str(_PATIENCE_SECONDS), "--no-baseline"]
+        flags += ["--progress-timeout-seconds", str(_PROGRESS_TIMEOUT_SECONDS), "--no-baseline"]
         return self._kept(name, cospan("agent", WORKLOAD, *flags), lambda _: None)
 
     async def _close(self) -> None:
@@ -163,6 +165,6 @@ def silent_wait(report: RunReport) -> str:
         return ""
     first = lines.splitlines()[1]
     if report.phase is RunPhase.COLLECTING and not (missing and missing[0]):
-        nobody = all(agent.phase is AgentPhase.GONE for agent in report.agents)
-        return "" if nobody else f"round {report.stamp.round} waits for nobody that is named:\n{lines}"
-    return "" if not missing or any(name in first for name in missing) else f"nobody is named:\n{lines}"
+        all_gone = all(agent.phase is AgentPhase.GONE for agent in report.agents)
+        return "" if all_gone else f"round {report.stamp.round} waits for no named agent:\n{lines}"
+    return "" if not missing or any(name in first for name in missing) else f"no missing agent is named:\n{lines}"

@@ -14,7 +14,7 @@ def resident_mib(pid: int) -> float:
 
 
 async def open_files(pid: int) -> int:
-    """The least of some counts in a row: an onlooker's connection, or a file being written, is not meant."""
+    """The least of some counts in a row: an observer's connection, or a file being written, is not meant."""
     counts = []
     for _ in range(_COUNTS):
         await asyncio.sleep(_COUNT_SECONDS)

@@ -100,7 +100,7 @@ async def run_kills(folder: Path, seed: int, *, rounds: int, agents: int, kills:
 
 
 async def _kill(fleet: Fleet, kill: Kill) -> bool:
-    """Kills at the moment that is planned; whether there was somebody to kill."""
+    """Kills at the moment that is planned; whether there was a process to kill."""
     async with asyncio.timeout(_STEP_SECONDS):
         if kill.after_round is None:
             await fleet.coordinator.started.wait()

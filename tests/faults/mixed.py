@@ -10,7 +10,7 @@ from pathlib import Path
 from behaviour.bridge import Bridge
 from faults.evidence import longest_stall, stored_rounds
 from faults.fleet import Fleet, silent_wait
-from faults.plan import LIVENESS_SECONDS, Fault, Kind, QuorumRun, plan_quorum_run
+from faults.plan import SESSION_TIMEOUT_SECONDS, Fault, Kind, QuorumRun, plan_quorum_run
 from faults.processes import Life
 
 from cospan.cli.commands.status import status_lines
@@ -18,17 +18,17 @@ from cospan.server.storage.reader import read_state
 
 ROUND_SECONDS = 8.0
 _RETURN_SECONDS = 15.0
-"""After a restart, so long the open round waits for those who took part in the one before."""
+"""How long the open round waits, after a restart, for those who took part in the one before."""
 _START_SECONDS = 5.0
 _FIRST_SECONDS = 60.0
-"""And so long the first round waits for the fleet to be complete."""
-BOUND_SECONDS = _RETURN_SECONDS + ROUND_SECONDS + LIVENESS_SECONDS + _START_SECONDS
+"""How long the first round waits for the fleet to be complete."""
+BOUND_SECONDS = _RETURN_SECONDS + ROUND_SECONDS + SESSION_TIMEOUT_SECONDS + _START_SECONDS
 """No wait for a round is longer: for all to come back, for their gradients, for a process to start."""
 _END_SECONDS = 180.0
 _LOOK_SECONDS = 0.5
 _PACE = 0.008
 _REST_SECONDS = 5.0
-"""So long after a fault of its own a coordinator is spared, that agents come back and rounds close between."""
+"""How long a coordinator is spared after its own fault: agents come back and rounds close between."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ class MixedReport:
             f"  {run.agents} agents, quorum {run.quorum}, deadline {run.deadline_seconds:g} s, staleness "
             f"{run.max_staleness}: {self.done.total()} faults, {self.rounds} rounds in {self.seconds:.0f} s, "
             f"{self.stale} stale gradients counted, {self.incarnations} incarnations, longest stall "
-            f"{self.stall:.1f} s; {self.looked} looks at the status, {self.said} while somebody was waited for; "
+            f"{self.stall:.1f} s; {self.looked} looks at the status, {self.said} while an agent was waited for; "
             f"{self.overturned} bases told ahead of the disk came to be others"
         )
 
@@ -75,7 +75,7 @@ class Mischief:
         for fault in self._run.faults:
             reached = asyncio.ensure_future(self._fleet.reached(fault.round))
             await asyncio.wait(
-                {reached, self._fleet.finished}, timeout=fault.patience, return_when="FIRST_COMPLETED"
+                {reached, self._fleet.finished}, timeout=fault.latest_seconds, return_when="FIRST_COMPLETED"
             )
             reached.cancel()
             await asyncio.sleep(fault.jitter)
@@ -142,7 +142,7 @@ class Mischief:
         waiting.cancel()
 
 
-class Onlooker:
+class Observer:
     """Looks at the status again and again: no wait is without a name, and none without an end."""
 
     def __init__(self, fleet: Fleet, run: QuorumRun) -> None:
@@ -175,7 +175,7 @@ class Onlooker:
             fleet.problems.append(silent)
         now, at = time.monotonic(), (report.stamp.round, report.stamp.incarnation)
         bound = BOUND_SECONDS if report.stamp.round else _FIRST_SECONDS + _START_SECONDS
-        if at != self._at:  # a coordinator that was started anew begins to wait anew
+        if at != self._at:  # a restarted coordinator waits from its start on
             self._at, self._since = at, now
         elif now - self._since > bound and not fleet.finished.done():
             self._since = now
@@ -183,7 +183,7 @@ class Onlooker:
             fleet.problems.append(f"no round has closed for {bound:g} s:\n{lines}")
 
     def _farewell(self) -> bool:
-        """Whether all rounds are stored: the coordinator then takes its leave of its agents, and answers nobody."""
+        """Whether all rounds are stored: the coordinator then says good-bye to its agents, and answers no more."""
         return read_state(self._fleet.store).rounds == self._run.rounds
 
 
@@ -193,17 +193,17 @@ async def run_mixed(folder: Path, seed: int, number: int, *, faults: int) -> Mix
     flags = [
         *run.flags(),
         "--session-timeout-seconds",
-        f"{LIVENESS_SECONDS:g}",
+        f"{SESSION_TIMEOUT_SECONDS:g}",
         "--round-timeout-seconds",
         f"{ROUND_SECONDS:g}",
     ]
     flags += ["--start-seconds", f"{_FIRST_SECONDS:g}"]
     fleet = Fleet(folder, flags, agents=run.agents, witnesses=run.agents, bridged=True, pace=_PACE)
     begun = time.monotonic()
-    onlooker = Onlooker(fleet, run)
+    observer = Observer(fleet, run)
     async with fleet.running():
         mischief = Mischief(fleet, run)
-        looking = asyncio.create_task(onlooker.look())
+        looking = asyncio.create_task(observer.look())
         try:
             await mischief.wreak()
             if not await fleet.coordinator.ended(_END_SECONDS):
@@ -225,8 +225,8 @@ async def run_mixed(folder: Path, seed: int, number: int, *, faults: int) -> Mix
         incarnations=read_state(fleet.store).incarnation,
         stall=longest_stall(fleet.store)[0],
         overturned=fleet.evidence.overturned(),
-        looked=onlooker.looked,
-        said=onlooker.said,
+        looked=observer.looked,
+        said=observer.said,
         problems=problems,
     )
 

@@ -17,7 +17,7 @@ class Kill:
 
     Attributes:
         after_round: it comes when an agent has been told of this round; None where it hits a start.
-        seconds: and so long after that, or after the start.
+        seconds: delay after that, or after the start.
     """
 
     after_round: int | None
@@ -82,17 +82,17 @@ class Fault:
 
     Attributes:
         kind: of it.
-        round: it comes when an agent has been told of this round, or `patience` after the fault before.
-        patience: in seconds.
+        round: it comes when an agent has been told of this round, or `latest_seconds` after the fault before.
+        latest_seconds: see `round`.
         jitter: seconds after that.
         agent: which agent is hit; of no meaning where the coordinator is.
-        seconds: how long it lasts: until the process is started again, or goes on, or the network is mended.
+        seconds: how long it lasts: until the process is started again or continues, or the network is mended.
         delay: of the network, in seconds.
     """
 
     kind: Kind
     round: int
-    patience: float
+    latest_seconds: float
     jitter: float
     agent: int
     seconds: float
@@ -130,7 +130,7 @@ _ROUNDS_PER_FAULT = 6
 _ROUNDS_AFTER = 40
 _UNDER_WAY_SECONDS = 60.0
 """The first fault comes to a run that is under way: else all might be over before it has begun."""
-LIVENESS_SECONDS = 2.0
+SESSION_TIMEOUT_SECONDS = 2.0
 
 
 def plan_quorum_run(seed: int, number: int, *, faults: int) -> QuorumRun:
@@ -152,11 +152,11 @@ def plan_quorum_run(seed: int, number: int, *, faults: int) -> QuorumRun:
 def _fault(rng: random.Random, index: int, agents: int) -> Fault:
     kind = rng.choices(list(_WEIGHTS), list(_WEIGHTS.values()))[0]
     short = rng.random() < 0.7
-    longest = 0.5 if short else 1.6 * LIVENESS_SECONDS
+    longest = 0.5 if short else 1.6 * SESSION_TIMEOUT_SECONDS
     return Fault(
         kind=kind,
         round=(index + 1) * _ROUNDS_PER_FAULT,
-        patience=rng.uniform(0.2, 1.0) if index else _UNDER_WAY_SECONDS,
+        latest_seconds=rng.uniform(0.2, 1.0) if index else _UNDER_WAY_SECONDS,
         jitter=rng.uniform(0.0, 0.1),
         agent=rng.randrange(agents),
         seconds=rng.uniform(0.0, longest),

@@ -34,14 +34,14 @@ def cospan(*arguments: str) -> list[str]:
 
 
 def free_port() -> int:
-    """A port that nobody has just now."""
+    """A port that is free now."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         return int(server.getsockname()[1])
 
 
 @dataclass(frozen=True, slots=True)
 class Life:
-    """One process of a `Kept`, from its start to its end. `asked` where somebody here has ended it."""
+    """One process of a `Kept`, from its start to its end. `asked` where the test has ended it."""
 
     name: str
     code: int
@@ -86,7 +86,7 @@ class Kept:
         """Whether it need not be started again."""
 
     def start(self) -> None:
-        """Starts it, and goes on to."""
+        """Starts it, and again after each end."""
         self._keeping = asyncio.create_task(self._keep())
 
     async def _keep(self) -> None:
@@ -157,7 +157,7 @@ class Kept:
         return False
 
     def end(self, number: signal.Signals, pause: float = 0.0) -> bool:
-        """Ends it; it is started again after so many seconds."""
+        """Ends it; it is started again after `seconds`."""
         self._asked, self._pause = True, pause
         self.disturbed += 1
         return self.send(number)
@@ -168,7 +168,7 @@ class Kept:
         return self._asked
 
     async def hold(self, seconds: float) -> bool:
-        """SIGSTOP, and SIGCONT after so many seconds."""
+        """SIGSTOP, and SIGCONT after `seconds`."""
         self.stopped = True
         self.disturbed += 1
         held = self.send(signal.SIGSTOP)

@@ -67,7 +67,7 @@ def _run(folder: Path, arguments: list[str]) -> None:
 
 
 def _broken(run: Path, flags: list[str], way: str, number: int, rng: random.Random) -> str:
-    """Begins or resumes a run, and breaks it when so many rounds are stored; what was wrong with that, in words."""
+    """Begins or resumes a run, and breaks it when that many rounds are stored; returns what was wrong."""
     which = [*flags, "--output", run.name] if flags else ["--resume", run.name, "--quiet"]
     process = subprocess.Popen(
         cospan("run", *which), cwd=run.parent, env=environment(), stdin=_NOTHING, stdout=_NOTHING

@@ -42,7 +42,7 @@ _WARM_UP = 0.1
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """How the coordinator is after so many rounds: resident memory in MiB, and open files."""
+    """The coordinator after that many rounds: resident memory in MiB, and open files."""
 
     rounds: int
     memory: float
@@ -95,7 +95,7 @@ def soak(folder: Path, rounds: int, agents: int) -> list[Look]:
     )
     with _running(command) as coordinator:
         shares = [range(first, agents, _PROCESSES) for first in range(_PROCESSES)]
-        with _all_running([_speaker(address, share) for share in shares]):
+        with _all_running([_load_generator(address, share) for share in shares]):
             looks = asyncio.run(_look(coordinator.pid, address, rounds))
             code = coordinator.wait(timeout=60.0)
     assert code == 0, f"the coordinator ended with {code}"
@@ -122,7 +122,7 @@ def _all_running(commands: list[list[str]]) -> Iterator[None]:
         yield
 
 
-def _speaker(address: str, agents: range) -> list[str]:
+def _load_generator(address: str, agents: range) -> list[str]:
     names = [str(number) for number in agents]
     path = str(Path(__file__).resolve().parents[1])
     code = f"import sys; sys.path.insert(0, {path!r}); from faults.soak import speak; speak(*sys.argv[1:])"

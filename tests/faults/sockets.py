@@ -61,7 +61,7 @@ class _Times:
 async def run_sockets(
     folder: Path, *, connections: int = 700, files: int = 600, seconds: float = 45.0
 ) -> SocketsReport:
-    """One run; `connections` to its dashboard for so many seconds, of a coordinator that may have `files` open.
+    """One run; `connections` to its dashboard for `seconds`, of a coordinator that may have `files` open.
 
     Each is opened again when it was closed. Sixteen slow requests come to the metrics meanwhile.
     """

@@ -134,7 +134,7 @@ def _judged(before: StoredRound, after: StoredRound, starts: Sequence[Start]) ->
 
 
 def _without(starts: Sequence[Start], begin: float, end: float) -> float:
-    """Seconds of a stall between an end and the next start: those are of whoever starts coordinators again."""
+    """Seconds of a stall between an end and the next start: those belong to the supervisor."""
     ordered = sorted(starts, key=lambda start: start.started)
     gaps = ((before.ended, after.started) for before, after in itertools.pairwise(ordered))
     return sum(max(0.0, min(up, end) - max(down, begin)) for down, up in gaps)

@@ -28,7 +28,7 @@ async def run_state_lost(folder: Path, seed: int) -> list[str]:
             await fleet.reached(_ROUNDS)
         fleet.coordinator.before_start = lambda: shutil.rmtree(fleet.run_folder)
         fleet.coordinator.end(signal.SIGTERM)
-        problems = [f"{agent.name} goes on" for agent in fleet.agents if not await agent.ended(_SECONDS)]
+        problems = [f"{agent.name} does not end" for agent in fleet.agents if not await agent.ended(_SECONDS)]
         report = await fleet.report()
     if report is None or (report.phase, report.stamp.round) != (RunPhase.WAITING, 0):
         problems.append(f"the coordinator has not begun another run: {report}")

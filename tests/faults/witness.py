@@ -1,6 +1,6 @@
 """An agent process that says all that it hears and sends.
 
-    python witness.py WORKLOAD INDEX HOST:PORT FOLDER PATIENCE
+    python witness.py WORKLOAD INDEX HOST:PORT FOLDER PROGRESS_TIMEOUT
 
 It is what `cospan agent` is, with a transport that writes one JSON line for each message to standard output: a
 message that was heard before the agent knows of it, and one that is sent before it leaves. A pipe keeps what was
@@ -89,14 +89,14 @@ class WitnessTransport:
         return WitnessStream(await self._transport.open(specification))
 
 
-async def take_part(workload: str, index: int, address: str, folder: Path, patience: float) -> AgentEnd:
+async def take_part(workload: str, index: int, address: str, folder: Path, progress_timeout: float) -> AgentEnd:
     """As `cospan agent` does."""
     agent = Agent(
         workload,
         index=index,
         transport=WitnessTransport(address),
         settings=ClientSettings(
-            progress_timeout_seconds=patience,
+            progress_timeout_seconds=progress_timeout,
             state_file=folder,
             checkpoint_seconds=CHECKPOINT_SECONDS,
             with_baseline=False,
@@ -109,9 +109,9 @@ async def take_part(workload: str, index: int, address: str, folder: Path, patie
 
 def main() -> int:
     """Takes part in a run; the exit code."""
-    workload, index, address, folder, patience = sys.argv[1:]
+    workload, index, address, folder, progress_timeout = sys.argv[1:]
     try:
-        end = asyncio.run(take_part(workload, int(index), address, Path(folder), float(patience)))
+        end = asyncio.run(take_part(workload, int(index), address, Path(folder), float(progress_timeout)))
     except CospanError as failure:
         say("failed", reason=failure.reason, message=str(failure))
         return 1

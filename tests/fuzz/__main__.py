@@ -22,7 +22,7 @@ from fuzz.live_runs import run_live  # noqa: E402
 PARTS = ("decoder", "files", "live")
 _SHOWN = 12
 _LIVE_SHARE, _FILES_SHARE = 10, 200
-"""Of so many messages through the decoder, one over a live stream, and one file of each kind."""
+"""One live message, and one file of each kind, for this many messages through the decoder."""
 
 
 def main() -> int:

@@ -145,7 +145,7 @@ def mutated_input(data: bytes, rng: random.Random, of_bytes: Mutator | None = No
     plan, turns = read(data)
     if not turns or rng.random() < 0.2:
         turns = shuffled(turns, lambda: _fresh_turn(plan, rng), MOST_TURNS, rng)
-    if rng.random() < 0.05:  # the same messages to somebody else
+    if rng.random() < 0.05:  # the same messages to another peer
         plan = rng.choice(PLANS)
     at = rng.randrange(len(turns))
     first, message = turns[at]

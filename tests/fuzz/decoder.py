@@ -21,7 +21,7 @@ _LAST_LINES = 40
 
 
 def play_randomly(count: int, seed: int) -> int:
-    """At least so many messages without a guide; how many. A finding is raised with a note of its input."""
+    """At least `count` messages without a guide; how many. A finding is raised with a note of its input."""
     rng = random.Random(seed)
     messages = 0
     with errors_are_findings():
@@ -38,7 +38,7 @@ def play_randomly(count: int, seed: int) -> int:
 
 
 def run_decoder(folder: Path, count: int, seed: int) -> list[str]:
-    """At least so many messages with a guide; what they have found."""
+    """At least `count` messages with a guide; what they have found."""
     folder.mkdir(parents=True)
     environment = os.environ | {"PYTHONPATH": str(TESTS)}
     player_command = [sys.executable, "-m", "fuzz.player", str(count)]

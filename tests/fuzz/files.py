@@ -58,7 +58,7 @@ class Reader:
 
 
 def run_files(folder: Path, count: int, seed: int) -> list[str]:
-    """So many files of each kind; what was found."""
+    """`count` files of each kind; what was found."""
     return [f"{reader.name}: {finding}" for reader in READERS for finding in misread(reader, folder, count, seed)]
 
 
@@ -124,7 +124,7 @@ def _make_result(path: Path) -> None:
 
 
 def _read_result(path: Path) -> None:
-    """As somebody who asks for it by name does, and as an agent does that finds it where its own should be."""
+    """As a reader that asks for it by name, and as an agent that finds it in place of its own."""
     try:
         resume(_learner(), path, run_id="run-1")
     finally:

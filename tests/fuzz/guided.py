@@ -19,7 +19,7 @@ with atheris.instrument_imports(include=["cospan"], enable_loader_override=False
 _SPECIMENS = 200
 _LONGEST = MOST_TURNS * 1024
 _FRESH = 0.1
-"""Of the conversations are begun anew, with valid messages."""
+"""Share of the conversations that start with valid messages."""
 _SECONDS_AN_INPUT = 10
 _MEMORY_LIMIT_MIB = 2048
 

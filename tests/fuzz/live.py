@@ -1,6 +1,6 @@
 """Fuzzed messages over live streams: a client that says what it likes, and notes how it is refused.
 
-A conversation follows from (seed, speaker, its number) and from the round that is open when a message is sent;
+A conversation follows from (seed, peer, its number) and from the round that is open when a message is sent;
 where the coordinator ends it, what is left of it is not said. Any refusal with a reason is as it should be.
 """
 
@@ -33,7 +33,7 @@ _MADE_UP = (grpc.StatusCode.CANCELLED, grpc.StatusCode.INTERNAL)
 
 
 @dataclass(slots=True)
-class ParticipationCounts:
+class FuzzCounts:
     """What became of the messages."""
 
     sent: int = 0
@@ -52,46 +52,46 @@ class ParticipationCounts:
 
 
 class LiveFuzzer:
-    """Speakers that share one connection to a coordinator.
+    """Peers that share one connection to a coordinator.
 
     async with LiveFuzzer(address, spec, seed=1) as fuzzer:
         await fuzzer.send(1000)
-        print(fuzzer.tally)
+        print(fuzzer.counts)
     """
 
-    def __init__(self, address: str, spec: RunSpecification, *, seed: int, speakers: int = 2) -> None:
+    def __init__(self, address: str, spec: RunSpecification, *, seed: int, peers: int = 2) -> None:
         """Connects with the first message.
 
         Args:
             address: HOST:PORT of the coordinator.
             spec: of its run.
             seed: of all chance.
-            speakers: streams at a time.
+            peers: streams at a time.
         """
-        self.tally = ParticipationCounts()
+        self.counts = FuzzCounts()
         self._spec = spec
         limit = max_message_bytes(spec.feature_dim, spec.rank)
         self._channel = grpc.aio.insecure_channel(address, options=[("grpc.max_receive_message_length", limit)])
         self._collaborate = self._channel.stream_stream(_METHOD)  # no serialisers: bytes
-        self._speakers = [LoadAgent(self, f"{seed}-{number}") for number in range(speakers)]
+        self._peers = [Peer(self, f"{seed}-{number}") for number in range(peers)]
         self._wanted = 0
 
     async def send(self, count: int) -> None:
-        """Sends at least so many more fuzzed messages; afterwards nobody of the fuzzer is in the run."""
-        self._wanted = self.tally.sent + count
+        """Sends at least `count` more fuzzed messages; afterwards no peer of the fuzzer is in the run."""
+        self._wanted = self.counts.sent + count
         async with asyncio.TaskGroup() as group:
-            for speaker in self._speakers:
-                group.create_task(speaker.speak())
+            for peer in self._peers:
+                group.create_task(peer.speak())
 
     @property
     def enough(self) -> bool:
         """Whether as many were sent as were asked for, or something is wrong."""
-        return self.tally.sent >= self._wanted or bool(self.tally.problems)
+        return self.counts.sent >= self._wanted or bool(self.counts.problems)
 
     def open(self) -> "Line":
         """A new stream."""
-        self.tally.streams += 1
-        return Line(self._collaborate(timeout=_ANSWER_SECONDS), self.tally)
+        self.counts.streams += 1
+        return Line(self._collaborate(timeout=_ANSWER_SECONDS), self.counts)
 
     @property
     def spec(self) -> RunSpecification:
@@ -108,8 +108,8 @@ class LiveFuzzer:
 class Line:
     """One stream. A task reads whatever comes."""
 
-    def __init__(self, call: Any, tally: ParticipationCounts) -> None:
-        self._call, self._tally = call, tally
+    def __init__(self, call: Any, counts: FuzzCounts) -> None:
+        self._call, self._counts = call, counts
         self.round = 0
         """Of the newest message."""
         self.welcomed = asyncio.Event()
@@ -123,28 +123,28 @@ class Line:
                 response = pb.CollaborateResponse.FromString(wire)
                 self.round = response.stamp.round
                 if response.WhichOneof("event") == "welcome":
-                    self._tally.welcomes += 1
+                    self._counts.welcomes += 1
                     self.welcomed.set()
             code = await self._call.code()
             if code is not grpc.StatusCode.OK:
                 metadata = await self._call.trailing_metadata() or grpc.aio.Metadata()
                 raise grpc.aio.AioRpcError(code, grpc.aio.Metadata(), metadata, await self._call.details())
-            self._tally.endings["in order"] += 1
+            self._counts.endings["in order"] += 1
         except grpc.aio.AioRpcError as failure:
             self._judge(failure)
         except asyncio.CancelledError:
-            self._tally.endings["broken off here"] += 1
+            self._counts.endings["broken off here"] += 1
         finally:
             self.ended.set()
 
     def _judge(self, failure: grpc.aio.AioRpcError) -> None:
         if failure.code() in _MADE_UP and not failure.trailing_metadata():
-            self._tally.endings["broken off"] += 1
+            self._counts.endings["broken off"] += 1
             return
         self.refusal = from_rpc_error(failure, address="the coordinator")
-        self._tally.endings[self.refusal.reason] += 1
+        self._counts.endings[self.refusal.reason] += 1
         if isinstance(self.refusal, InternalError | CoordinatorUnavailableError):
-            self._tally.problems.append(f"a stream ended with {failure.code().name}: {failure.details()}")
+            self._counts.problems.append(f"a stream ended with {failure.code().name}: {failure.details()}")
 
     async def say(self, wire: bytes) -> bool:
         """Sends bytes; whether the stream still takes any."""
@@ -182,7 +182,7 @@ class Line:
         await self._reading
 
 
-class LoadAgent:
+class Peer:
     """Holds one conversation after the other."""
 
     def __init__(self, fuzzer: LiveFuzzer, name: str) -> None:
@@ -215,12 +215,12 @@ class LoadAgent:
                 mutations = rng.choice((0, 1, 1, 1, 2))
                 if self._fuzzer.enough or not await line.say(self._fuzzed(rng, line.round, mutations)):
                     break
-                self._fuzzer.tally.sent += mutations > 0
+                self._fuzzer.counts.sent += mutations > 0
         await line.end(abruptly=rng.random() < 0.1)
         if line.refusal is not None and _asks_for_less(line.refusal):
             await asyncio.sleep(rng.uniform(*_BACK_OFF_SECONDS))
-        elif stranger:  # where it was turned away at the door, nobody has looked at its join
-            self._fuzzer.tally.sent += 1
+        elif stranger:  # a stream refused at admission has not had its join checked
+            self._fuzzer.counts.sent += 1
 
     async def _clear(self) -> None:
         """Takes what was left behind out of the run, so that no round waits for it: comes back, and leaves."""

@@ -26,11 +26,11 @@ from cospan.wire.messages import RunPhase, RunReport
 MOST_GROWTH = 1.05
 _AGENTS = 2
 _PLANNED = 1024
-"""What a peer may open follows from how many agents the run plans for: so many, that the fuzzer is heard."""
+"""What a peer may open follows from how many agents the run plans for: enough that the fuzzer is heard."""
 _START_SECONDS = 10
-"""So long the run waits for the others, and begins with the two that there are."""
+"""How long the run waits for the others before it begins with the two that there are."""
 _PACE_SECONDS = 0.01
-"""A step of an honest agent takes so long while there is fuzzing, and a round five steps."""
+"""What a step of an honest agent takes during the fuzzing; a round takes five steps."""
 _REMEMBERED_ROUNDS = 2_100
 """By then the coordinator has as many rounds in its memory as it ever has."""
 _MESSAGES_A_ROUND = 2
@@ -44,7 +44,7 @@ _FEWEST_ROUNDS = 10
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """The coordinator after so many fuzzed messages: resident memory in MiB, and open files."""
+    """The coordinator after that many fuzzed messages: resident memory in MiB, and open files."""
 
     messages: int
     round: int
@@ -92,17 +92,17 @@ async def _run(folder: Path, count: int, seed: int, *, warm_up: bool) -> list[st
 
 
 async def _fuzz(fleet: Fleet, count: int, seed: int, slow: Path, looks: list[Look]) -> list[str]:
-    """Sends so many messages, with a look after every tenth; what was wrong with the answers."""
+    """Sends `count` messages, with a look after every tenth; what was wrong with the answers."""
     before = await _round_reached(fleet, _REMEMBERED_ROUNDS)
     await asyncio.to_thread(slow.touch)
     begun = time.monotonic()
     async with LiveFuzzer(fleet.address, before.specification, seed=seed) as fuzzer:
         for tenth in range(1, _TENTHS + 1):
-            await fuzzer.send(tenth * count // _TENTHS - fuzzer.tally.sent)
-            looks.append(await _look(fleet, fuzzer.tally.sent, begun))
-        print("\n".join(fuzzer.tally.lines()), flush=True)
+            await fuzzer.send(tenth * count // _TENTHS - fuzzer.counts.sent)
+            looks.append(await _look(fleet, fuzzer.counts.sent, begun))
+        print("\n".join(fuzzer.counts.lines()), flush=True)
     await asyncio.to_thread(slow.unlink)
-    return fuzzer.tally.problems
+    return fuzzer.counts.problems
 
 
 async def _round_reached(fleet: Fleet, number: int) -> RunReport:

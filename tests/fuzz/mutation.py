@@ -231,7 +231,7 @@ def _fitting(value: float, single: bool) -> float:
 
 
 def shuffled(items: Sequence[Any], fresh: Callable[[], Any], most: int, rng: random.Random) -> list[Any]:
-    """The items with one put in, taken out, repeated, or exchanged with another; at most so many."""
+    """The items with one put in, taken out, repeated, or exchanged with another; at most `most`."""
     changed = list(items)
     at = rng.randrange(len(changed) + 1)
     match rng.randrange(4):

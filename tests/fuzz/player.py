@@ -21,7 +21,7 @@ WARM_UP = 0.2
 
 @dataclass(slots=True)
 class Looks:
-    """Resident memory, in MiB, after so many messages."""
+    """Resident memory, in MiB, after that many messages."""
 
     count: int
     taken: list[tuple[int, float]] = field(default_factory=list)

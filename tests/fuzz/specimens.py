@@ -171,7 +171,7 @@ def _coordinator_message(
 
 
 def run_report(spec: RunSpecification, rng: random.Random) -> m.RunReport:
-    """A run as an onlooker is told of it."""
+    """A run as an observer is told of it."""
     agents = tuple(
         m.AgentReport(name, rng.choice(tuple(m.AgentPhase)), 0.5, rng.random() < 0.5, 3, 1, 2, "silent", 1, 2)
         for name in ("a", "b")
@@ -180,5 +180,5 @@ def run_report(spec: RunSpecification, rng: random.Random) -> m.RunReport:
 
 
 def round_report(spec: RunSpecification, rng: random.Random) -> m.RoundReport:
-    """A round as an onlooker is told of it."""
+    """A round as an observer is told of it."""
     return m.RoundReport(STAMP, 3, 0.25, 2, ("c",), 0.125, 1e-16, spec.initial_basis(), rng.random() < 0.5, ("d",))

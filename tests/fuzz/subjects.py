@@ -35,17 +35,17 @@ from cospan.wire.codec.messages import decode_agent_message, decode_coordinator_
 from cospan.wire.codec.reports import encode_run_report
 from cospan.wire.errors import CoordinatorUnavailableError, InvalidMessageError, OutOfTurnError, RemoteError
 
-_SPEAKERS = 4
+_PEERS = 4
 _LONGEST_REFUSAL = 2000
 """A status travels in HTTP/2 headers, 8 KiB in all."""
 _ORTHONORMAL = 1e-12
 _PAUSES = {6: 1.0, 7: 40.0}
-"""What of the first byte of a turn lets time pass: so many seconds."""
+"""Values of a turn's first byte that let time pass, and the seconds."""
 _BREAKS = 5
 
 
 class Subject(Protocol):
-    """Somebody who is spoken to."""
+    """A peer under test."""
 
     def hear(self, first: int, wire: bytes) -> None:
         """Takes a message; `first` says what happens before."""
@@ -58,7 +58,7 @@ class _Findings(logging.Handler):
 
 @contextlib.contextmanager
 def errors_are_findings() -> Iterator[None]:
-    """What the coordinator logs as an error is a finding: it has caught what nobody expects."""
+    """What the coordinator logs as an error is a finding: it has caught an unexpected exception."""
     log, handler = logging.getLogger("cospan"), _Findings(logging.ERROR)
     level = log.level
     log.addHandler(handler)
@@ -126,29 +126,29 @@ class Coordinator:
     def __init__(self, spec: RunSpecification) -> None:
         self._clock = Clock()
         self._engine = Engine(spec, run_id=specimens.RUN_ID, clock=self._clock)
-        self._streams: list[Stream | None] = [None] * _SPEAKERS
+        self._streams: list[Stream | None] = [None] * _PEERS
         for which, token in enumerate(specimens.TOKENS):
             stream = self._streams[which] = self._engine.open_stream()
             stream.token = token
         self._engine.loop.state = _begun(spec)
         self._basis: np.ndarray | None = None
-        self._stencil: MessageLayout | None = None
+        self._layout: MessageLayout | None = None
         self._tokens = 0
         """Whether a gradient had numbers so large or small that what they come to need not be finite."""
 
     def hear(self, first: int, wire: bytes) -> None:
         """One message of one of the processes, over a new stream where its older one has ended."""
-        speaker, happening = first % _SPEAKERS, first // _SPEAKERS % 8
+        peer, happening = first % _PEERS, first // _PEERS % 8
         self._clock.now += 0.01
         if happening in _PAUSES:
             self._clock.now += _PAUSES[happening]
             self._engine.handle(Tick())
         elif happening == _BREAKS:
-            self._hang_up(speaker)
-        stream = self._streams[speaker]
+            self._hang_up(peer)
+        stream = self._streams[peer]
         if stream is None or stream.closed:
-            self._hang_up(speaker)
-            stream = self._streams[speaker] = self._engine.open_stream()
+            self._hang_up(peer)
+            stream = self._streams[peer] = self._engine.open_stream()
         try:
             self._receive(stream, wire)
         except DecodeError:
@@ -181,7 +181,7 @@ class Coordinator:
     def _decoded(self, wire: bytes) -> m.AgentMessage:
         """In full; what the layout of the newest gradient makes of it is the same, or nothing."""
         spec = self._engine.state.specification
-        read = self._stencil.read(wire) if self._stencil is not None else None
+        read = self._layout.read(wire) if self._layout is not None else None
         try:
             message = decode_agent_message(pb.CollaborateRequest.FromString(wire), spec)
         except (DecodeError, RemoteError):
@@ -191,7 +191,7 @@ class Coordinator:
             in_full = encode_agent_message(message).SerializeToString(deterministic=True)
             if read is not None:
                 assert encode_agent_message(read).SerializeToString(deterministic=True) == in_full, "read otherwise"
-            self._stencil = MessageLayout.of(wire, message, spec)
+            self._layout = MessageLayout.of(wire, message, spec)
         return message
 
     def _look_at(self, contribution: Contribution) -> None:
@@ -202,21 +202,21 @@ class Coordinator:
         for part in parts:
             assert np.isfinite(part).all(), "an entry is not finite"
 
-    def _hang_up(self, speaker: int) -> None:
-        stream = self._streams[speaker]
+    def _hang_up(self, peer: int) -> None:
+        stream = self._streams[peer]
         if stream is None:
             return
         self._engine.forget_stream(stream)
         if stream.token is not None:
             self._engine.handle(StreamClosed(stream.token, stream.number))
-        self._streams[speaker] = None
+        self._streams[peer] = None
 
     def _check(self) -> None:
         """The invariants of the machine, the basis, and what everybody is told."""
         state = self._engine.state
         state.check()
         assert state.specification.problems() == []
-        assert state.finish_cause is not m.FinishCause.FAILED, "somebody's numbers have ended the run"
+        assert state.finish_cause is not m.FinishCause.FAILED, "an agent's numbers have ended the run"
         if state.basis is not self._basis:
             self._basis = state.basis
             assert state.basis.shape == (state.specification.feature_dim, state.specification.rank)
@@ -247,10 +247,10 @@ class Agent:
     def hear(self, first: int, wire: bytes) -> None:
         """One message of the coordinator; over a new stream where the conversation has ended."""
         self._now += 0.01
-        if first // _SPEAKERS % 8 in _PAUSES:
-            self._now += _PAUSES[first // _SPEAKERS % 8]
+        if first // _PEERS % 8 in _PAUSES:
+            self._now += _PAUSES[first // _PEERS % 8]
             self._step(session.Tick())
-        elif first // _SPEAKERS % 8 == _BREAKS:
+        elif first // _PEERS % 8 == _BREAKS:
             self._step(session.StreamBroke(CoordinatorUnavailableError("the stream broke"), 0.5))
         if self._state.phase in (session.Phase.DONE, session.Phase.FAILED):
             self._begin()

@@ -1,7 +1,7 @@
 """Fifty rounds of the core against fifty rounds of `straight_line.py`, every quantity of every round.
 
-Nothing is brought back into step in between: each side goes on from its own results, so that a difference anywhere
-would stay and grow.
+The two sides are never realigned: each continues from its own results, so that a difference anywhere would stay and
+grow.
 """
 
 import ast
@@ -162,7 +162,7 @@ def every_step(*, implicit: bool, preconditioned: bool, decaying: bool) -> tuple
 @pytest.mark.parametrize(
     ("implicit", "preconditioned", "decaying"), list(itertools.product((False, True), repeat=3))
 )
-def test_fifty_rounds_with_corrections_at_every_step(
+def test_fifty_rounds_with_head_updates_at_every_step(
     implicit: bool, preconditioned: bool, decaying: bool, orthonormalised: list[np.ndarray]
 ) -> None:
     method, constants = every_step(implicit=implicit, preconditioned=preconditioned, decaying=decaying)

@@ -1,5 +1,5 @@
 """The coordinator's machine under random histories: processes that join, break, come back, leave and lie, and a
-coordinator that is killed or drained at any moment and goes on from what was stored."""
+coordinator that is killed or drained at any moment and resumes from what was stored."""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -8,7 +8,7 @@ from typing import Any
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from runs import LIVENESS, RETURN, ROUND, START, CoordinatorDriver, Disk, moved, snapshot, upload
+from runs import RETURN, ROUND, SESSION_TIMEOUT, START, CoordinatorDriver, Disk, moved, snapshot, upload
 
 from cospan.core.run_fields import Participation
 from cospan.server import machine
@@ -148,7 +148,7 @@ class CoordinatorHistories(RuleBasedStateMachine):
                 assert sum(c.weight for c in contributions) == len(state.open_round.counted)
                 self.computing = command
             case events.ReportRound(report=report):
-                assert report.closed_round < len(self.disk.rounds), "onlookers are told of what is stored"
+                assert report.closed_round < len(self.disk.rounds), "observers are told of what is stored"
                 self.closed.append(report.closed_round)
             case events.Broadcast(message=BasisUpdate(stamp=stamp, basis=basis)):
                 assert (stamp, basis is state.basis) == (state.stamp, True)
@@ -206,7 +206,7 @@ class CoordinatorHistories(RuleBasedStateMachine):
     @precondition(lambda self: self.processes)
     @rule(data=st.data())
     def join_twice(self, data: st.DataObject) -> None:
-        """A process that has joined, or tried to, joins anew under its instance id."""
+        """A process that has joined, or tried to, joins again under its instance id."""
         process = data.draw(st.sampled_from(self.processes))
         hosts, sessions = self.run.state.members.hosts, self.run.state.members.sessions
         others = [sessions[hosts[name]] for name in process.agents if name in hosts]
@@ -345,7 +345,7 @@ class CoordinatorHistories(RuleBasedStateMachine):
         )
         for token in tokens[but:]:
             awaited = self.run.state.open_round.awaited.intersection(state.members.sessions[token].agent_ids)
-            if awaited:  # a quorum whose deadline is over waits for nobody else
+            if awaited:  # a quorum whose deadline is over waits for no one else
                 self.send(token, tuple(sorted(awaited)))
 
     @precondition(lambda self: self.run.state.phase is RunPhase.COLLECTING)
@@ -412,7 +412,10 @@ class CoordinatorHistories(RuleBasedStateMachine):
 
     # Time and arithmetic ---------------------------------------------------------------------------------
 
-    @rule(seconds=st.sampled_from([0.125, 1.0, LIVENESS - 0.125, LIVENESS, ROUND - 4.0]), chatty=st.booleans())
+    @rule(
+        seconds=st.sampled_from([0.125, 1.0, SESSION_TIMEOUT - 0.125, SESSION_TIMEOUT, ROUND - 4.0]),
+        chatty=st.booleans(),
+    )
     def time_passes(self, seconds: float, chatty: bool) -> None:
         """Time passes, in which those whose streams are open are silent, or chat."""
         end = self.run.now + seconds
@@ -486,11 +489,11 @@ class CoordinatorHistories(RuleBasedStateMachine):
     @precondition(lambda self: self.run.state.finish_cause in (None, *GOES_ON))
     @rule(data=st.data())
     def killed(self, data: st.DataObject) -> None:
-        """The coordinator dies. Of what it wanted stored, the disk has the first so many."""
+        """The coordinator dies. Of what it wanted stored, the disk has the first `count`."""
         self.come_back(data.draw(st.integers(0, len(self.to_store))))
 
     def come_back(self, on_disk: int) -> None:
-        """Another coordinator goes on from the disk."""
+        """Another coordinator resumes from the disk."""
         known = len(self.disk.rounds)
         self.disk.write(self.to_store[:on_disk])
         before, self.to_store, self.computing, self.open = self.run.state, [], None, {}
@@ -506,7 +509,7 @@ class CoordinatorHistories(RuleBasedStateMachine):
     @precondition(lambda self: self.run.state.finish_cause is None and any(p.token for p in self.processes))
     @rule(data=st.data(), on_disk=st.booleans())
     def killed_and_all_come_back(self, data: st.DataObject, on_disk: bool) -> None:
-        """Everybody who was there resumes, and sends again: the open round goes on with the same contributors."""
+        """Everybody who was there resumes, and sends again: the open round continues with the same contributors."""
         before, records = self.run.state.round, dict(self.records)
         promised, told = self.promised, max((before, *(number + 1 for number in self.promised)))
         self.come_back(len(self.to_store) if on_disk else 0)
@@ -563,8 +566,8 @@ class CoordinatorHistories(RuleBasedStateMachine):
         assert self.ends == (1 if self.run.state.phase in OVER else 0)
 
     def teardown(self) -> None:
-        """With nobody who learns, every run ends, and soon: nothing is waited for without a bound."""
-        most = self.run.now + START + RETURN + LIVENESS + 3 * ROUND
+        """Without learners every run ends, and soon: nothing is waited for without a bound."""
+        most = self.run.now + START + RETURN + SESSION_TIMEOUT + 3 * ROUND
         while self.run.state.phase is not RunPhase.FINISHED:
             if self.computing is not None:
                 self.computed(False)

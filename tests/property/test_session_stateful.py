@@ -5,7 +5,7 @@ from typing import Any
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from runs import LIVENESS, AgentDriver, join, upload
+from runs import SESSION_TIMEOUT, AgentDriver, join, upload
 
 from cospan.client.session import machine as session
 from cospan.client.session.machine import Phase
@@ -13,7 +13,7 @@ from cospan.client.session.machine.idle_check import LONGEST_ANSWER_SECONDS
 from cospan.wire import errors
 from cospan.wire import messages as m
 
-PATIENCE = 30.0
+PROGRESS_TIMEOUT = 30.0
 OVER = (Phase.DONE, Phase.FAILED)
 JITTER = st.sampled_from([0.0, 0.5, 0.999])
 
@@ -23,7 +23,7 @@ class AgentHistories(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.agent = AgentDriver(PATIENCE)
+        self.agent = AgentDriver(PROGRESS_TIMEOUT)
         # What the shell has to do, and what it has done.
         self.due: list[session.Command] = []
         self.stream_open = False
@@ -105,7 +105,7 @@ class AgentHistories(RuleBasedStateMachine):
         match message:
             case m.Join(resumption=resumption):
                 assert self.agent.state.phase is Phase.JOINING
-                assert resumption is not None or not self.is_learning(), "who joins anew is ready for a round"
+                assert resumption is not None or not self.is_learning(), "who joins again is ready for a round"
                 if resumption is not None:
                     assert resumption.session_token == f"token-{self.tokens}"
                     assert resumption.last_round <= self.round
@@ -170,7 +170,7 @@ class AgentHistories(RuleBasedStateMachine):
 
     @rule(rounds=st.integers(1, 3))
     def rounds_pass(self, rounds: int) -> None:
-        """The coordinator goes on: with this agent's gradient, or because it has stopped waiting for it."""
+        """The next round opens: with this agent's gradient, or because it has stopped waiting for it."""
         for _ in range(rounds):
             if self.started:
                 self.round += 1
@@ -187,7 +187,7 @@ class AgentHistories(RuleBasedStateMachine):
         self.step(session.Received(m.Receipt(self.agent.stamp(self.round), number, disposition)))
 
     @precondition(lambda self: self.welcomed)
-    @rule(seconds=st.sampled_from([0.0, 1.0, 2 * PATIENCE]))
+    @rule(seconds=st.sampled_from([0.0, 1.0, 2 * PROGRESS_TIMEOUT]))
     def drain(self, seconds: float) -> None:
         self.alive()
         self.resume_at = self.agent.now + seconds
@@ -219,13 +219,13 @@ class AgentHistories(RuleBasedStateMachine):
     def cannot_be_reached(self, jitter: float, times: int) -> None:
         for _ in range(times):
             if self.agent.state.phase not in OVER:
-                self.break_with(errors.CoordinatorUnavailableError("nobody answers"), jitter)
+                self.break_with(errors.CoordinatorUnavailableError("the connection was refused"), jitter)
 
     @precondition(lambda self: self.stream_open)
     @rule(jitter=JITTER, rounds=st.integers(0, 2), comes_back=st.booleans(), closing=st.booleans())
     def breaks(self, jitter: float, rounds: int, comes_back: bool, closing: bool) -> None:
         """The stream breaks; meanwhile the run may go on."""
-        self.break_with(errors.CoordinatorUnavailableError("nobody answers"), jitter)
+        self.break_with(errors.CoordinatorUnavailableError("the connection was refused"), jitter)
         if rounds:
             self.rounds_pass(rounds)
         if comes_back and self.is_due(session.Connect):
@@ -269,14 +269,14 @@ class AgentHistories(RuleBasedStateMachine):
     @precondition(lambda self: len(self.learnt) > 2)
     @rule()
     def a_long_time_passes(self) -> None:
-        self.time_passes(PATIENCE)
+        self.time_passes(PROGRESS_TIMEOUT)
 
-    @rule(seconds=st.sampled_from([0.125, 1.0, LIVENESS]))
+    @rule(seconds=st.sampled_from([0.125, 1.0, SESSION_TIMEOUT]))
     def time_passes(self, seconds: float) -> None:
         self.agent.now += seconds
         self.step(session.Tick())
         if self.agent.state.phase is Phase.ACTIVE:
-            assert self.agent.now - self.agent.state.last_sent < LIVENESS / 4
+            assert self.agent.now - self.agent.state.last_sent < SESSION_TIMEOUT / 4
 
     @precondition(lambda self: len(self.learnt) > 2 and self.agent.state.phase not in OVER)
     @rule(finish=st.booleans())
@@ -309,7 +309,7 @@ class AgentHistories(RuleBasedStateMachine):
 
     @invariant()
     def an_idle_agent_is_not_awaited(self) -> None:
-        """Whoever is in the run and has nothing to learn has sent what the open round waits for."""
+        """An agent in the run with nothing to learn has sent what the open round waits for."""
         idle = self.agent.state.phase is Phase.ACTIVE and not self.is_learning()
         if idle and self.started and self.round >= self.first_round:
             assert self.round in self.counted
@@ -322,7 +322,7 @@ class AgentHistories(RuleBasedStateMachine):
     @invariant()
     def it_gives_up_for_a_reason(self) -> None:
         if self.agent.state.phase is Phase.FAILED and not self.fatal:
-            assert self.agent.now - max(self.last_alive, self.resume_at) >= PATIENCE
+            assert self.agent.now - max(self.last_alive, self.resume_at) >= PROGRESS_TIMEOUT
 
 
 TestAgentHistories = AgentHistories.TestCase

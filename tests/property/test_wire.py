@@ -494,12 +494,12 @@ def test_a_gradient_is_read_by_the_layout_of_the_one_before(
     requests = [encode_agent_message(upload).SerializeToString() for upload in gradients]
     first = in_full(requests[0], spec)
     assert isinstance(first, m.GradientUpload)
-    stencil = MessageLayout.of(requests[0], first, spec)
+    layout = MessageLayout.of(requests[0], first, spec)
     estimates = [spec.method.brings_estimates_in(upload.round) for upload in gradients]
-    assert (stencil is None) == estimates[0]
-    if stencil is not None:
+    assert (layout is None) == estimates[0]
+    if layout is not None:
         for request, upload, brings_estimates in zip(requests, gradients, estimates, strict=True):
-            read = stencil.read(request)
+            read = layout.read(request)
             assert read is None if brings_estimates else same(read, upload)
 
 
@@ -512,15 +512,15 @@ def test_what_is_laid_out_otherwise_is_not_read_by_a_layout(
     first, second = (encode_agent_message(upload).SerializeToString() for upload in gradients[:2])
     upload = in_full(first, spec)
     assert isinstance(upload, m.GradientUpload)
-    stencil = MessageLayout.of(first, upload, spec)
-    if stencil is None:
+    layout = MessageLayout.of(first, upload, spec)
+    if layout is None:
         return
     for _ in range(5):
         place = data.draw(st.integers(0, 6) | st.integers(0, len(second)))  # the lengths are at the front
         gone = data.draw(st.binary(max_size=3))
         put = data.draw(st.binary(max_size=3)) if data.draw(st.booleans()) else gone  # of one length, mostly
         odd = second[:place] + put + second[place + len(gone) :]
-        read = stencil.read(odd)
+        read = layout.read(odd)
         assert read is None or same(read, in_full(odd, spec))
 
 

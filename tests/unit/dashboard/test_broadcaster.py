@@ -12,12 +12,12 @@ def test_an_event_is_one_line_of_json() -> None:
 
 
 async def _left_behind() -> list[bytes]:
-    audience = Broadcaster()
-    slow = audience.follow(b"whole")
+    broadcaster = Broadcaster()
+    slow = broadcaster.follow(b"whole")
     seen = [await anext(slow)]
     for number in range(50):
-        audience.publish(b"%d" % number)
-    assert len(audience) == 0, "who does not read is not kept"
+        broadcaster.publish(b"%d" % number)
+    assert len(broadcaster) == 0, "who does not read is not kept"
     seen += [message async for message in slow]
     return seen
 

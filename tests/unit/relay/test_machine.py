@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from runs import LIVENESS, ROUND, join, kinds, snapshot, specification, upload
+from runs import ROUND, SESSION_TIMEOUT, join, kinds, snapshot, specification, upload
 
 from cospan.core.method import practical
 from cospan.core.run_fields import Participation
@@ -237,7 +237,7 @@ def test_who_waits_for_its_welcome_is_not_given_up_for_its_silence() -> None:
     relay = RelayDriver(gather_agents=1)
     relay.join("a")
     for _ in range(3):
-        assert relay.wait(LIVENESS) == []
+        assert relay.wait(SESSION_TIMEOUT) == []
     assert relay.welcomed() == ["Send Welcome"]
 
 
@@ -273,9 +273,9 @@ def test_the_coordinator_is_told_at_once_who_is_gone_and_the_round_goes_up_witho
     relay = collecting()
     relay.gradient("a", 0)
     relay.step(events.StreamClosed(relay.tokens["b"], 2))
-    relay.now += LIVENESS / 2
+    relay.now += SESSION_TIMEOUT / 2
     relay.step(events.HeartbeatArrived(relay.tokens["a"]))
-    assert relay.wait(LIVENESS / 2) == ["agent-gone", "SumUp", "Host"]
+    assert relay.wait(SESSION_TIMEOUT / 2) == ["agent-gone", "SumUp", "Host"]
     assert relay.summed().agent_ids == ("a",)
     assert relay.hosted() == ("a",)
     assert "did not come back" in relay.state.fleet.members.departures["b"].cause
@@ -324,7 +324,7 @@ def test_a_straggler_is_given_up_before_the_relay_is() -> None:
     relay = collecting()
     relay.gradient("a", 0)
     while relay.state.fleet.open_round.awaited and relay.now < ROUND:
-        relay.now += LIVENESS / 2
+        relay.now += SESSION_TIMEOUT / 2
         for agent in "ab":
             relay.step(events.HeartbeatArrived(relay.tokens[agent]))
         relay.step(events.Tick())

@@ -155,7 +155,7 @@ def test_nothing_issued_is_overwritten(authority: Path, capsys: pytest.CaptureFi
 
 
 WRONG = {
-    "nobody": ((), 2, "say whom the certificate is for"),
+    "no identity": ((), 2, "say whom the certificate is for"),
     "no id": (("--agent", "a b"), 2, "agent id 'a b' must be 1 to 64"),
     "no range": (("--agents", "site-9..1"), 2, "'site-9..1' is no range of agents"),
     "no host": (("--coordinator", ","), 2, "--coordinator names the hosts"),
@@ -233,7 +233,7 @@ def test_all_can_be_renewed_at_once(authority: Path, capsys: pytest.CaptureFixtu
         ((), 2, "say which certificates to renew"),
         (("admin", "--all"), 2, "say which certificates to renew"),
         (("--all",), 1, "certs holds no certificate to renew"),
-        (("nobody",), 1, "certs holds no certificate 'nobody' to renew; `cospan certs show certs` says"),
+        (("absent",), 1, "certs holds no certificate 'absent' to renew; `cospan certs show certs` says"),
     ],
 )
 @pytest.mark.usefixtures("authority")

@@ -18,7 +18,7 @@ from cospan.wire.messages import FinishCause
 
 
 def in_process(folder: Path, rounds: int = 5, cause: str = "rounds-reached") -> Path:
-    """A run that nobody has stored round by round; its folder."""
+    """A run without a stored round; its folder."""
     made = make_run_folder(folder, workload="tests")
     made.write_spec(specification(rounds=5))
     made.write_basis(basis_after(rounds), run_id="of no store", rounds=rounds)
@@ -50,7 +50,7 @@ def test_every_run_of_a_folder_is_listed_with_what_became_of_it(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     point_to_newest(RunFolder(go_on(tmp_path / "goes-on")))
-    end(tmp_path / "stopped", 2, FinishCause.STOPPED, "somebody stopped it")
+    end(tmp_path / "stopped", 2, FinishCause.STOPPED, "an operator stopped it")
     end(tmp_path / "failed", 1, FinishCause.FAILED, "round 1 gave no finite basis")
     end(tmp_path / "done", 4, FinishCause.ROUNDS_REACHED)
     in_process(tmp_path / "in-process")
@@ -74,14 +74,14 @@ def test_every_run_of_a_folder_is_listed_with_what_became_of_it(
         "running": ("running", 1, 2),
     }
     assert found["running"]["process"] == str(os.getpid())
-    assert found["stopped"]["message"] == "somebody stopped it"
+    assert found["stopped"]["message"] == "an operator stopped it"
     assert found["goes-on"]["run_id"] == RUN_ID
     assert found["goes-on"]["kept_rounds"] == [0, 1, 2, 3]
     assert found["goes-on"]["started"] <= found["goes-on"]["last_change"]
     assert list_runs(tmp_path, json=False) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split()[:5] == ["run", "id", "workload", "state", "rounds"]
-    assert "stopped: somebody stopped it" in lines
+    assert "stopped: an operator stopped it" in lines
     assert any(line.split()[:5] == ["goes-on", RUN_ID, "tests", "resumable", "3"] for line in lines)
 
 

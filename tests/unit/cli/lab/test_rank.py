@@ -34,17 +34,17 @@ def ranked(workload: str, agents: int, rounds: int) -> tuple[Any, Ranking]:
 
 
 def test_the_rank_of_the_synthetic_fleet_is_three() -> None:
-    spec, found = ranked("synthetic", 24, 150)
+    spec, found = ranked("synthetic", 16, 100)
     assert (found.rank, found.agreement > 0.9) == (3, True)
     document = rank_document(spec, found)
     assert json.loads(json.dumps(document, allow_nan=False)) == document
-    assert (document["rank"], document["resamples"], document["steps_per_agent"]) == (3, RESAMPLES, 1500)
+    assert (document["rank"], document["resamples"], document["steps_per_agent"]) == (3, RESAMPLES, 1000)
     assert [each["component"] for each in document["components"]] == list(range(1, 21))
     for each in document["components"][:3]:
         assert each["low"] < each["share"] < each["high"]
     assert document["components"][document["above_noise"]]["cumulative"] is None
     lines = lines_of(spec, found)
-    assert lines[0].startswith("synthetic: 24 agents, 1,500 steps each, d = 20")
+    assert lines[0].startswith("synthetic: 16 agents, 1,000 steps each, d = 20")
     assert lines[-1].startswith("suggested rank: 3, the smallest that holds 99 % of what stands out; ")
 
 

@@ -38,7 +38,7 @@ def agent(rounds: int, error: float = 0.5, steps: int = 3) -> AgentResult:
         (30, [agent(30, 0.1, steps=0)]),
         (2, []),
     ],
-    ids=["usual", "one round", "long", "unknown truth", "no baseline", "nobody left"],
+    ids=["usual", "one round", "long", "unknown truth", "no baseline", "no agent left"],
 )
 def test_a_picture_is_drawn(rounds: int, agents: list[AgentResult], tmp_path: Path) -> None:
     movement = [0.0, *np.geomspace(1.0, 1e-3, rounds)]

@@ -55,7 +55,7 @@ def queues(**changes: Any) -> RunSpecification:
 
 
 def begun(path: Path, *, rounds: int = 3, in_process: bool = False, **settings: Any) -> RunFolder:
-    """A run of `cospan run` that was killed after so many rounds."""
+    """A run of `cospan run` that was killed after that many rounds."""
     folder = make_run_folder(path, workload="queues")
     spec = queues()
     folder.write_spec(spec)
@@ -128,7 +128,7 @@ def test_the_newest_folder_is_found_again(tmp_path: Path, monkeypatch: pytest.Mo
     newest.unlink()
     newest.mkdir()
     point_to_newest_of(first)
-    assert newest.is_dir(), "what is no link is somebody's own"
+    assert newest.is_dir(), "what is no link is not ours"
 
 
 # What can be resumed --------------------------------------------------------------------------------------------

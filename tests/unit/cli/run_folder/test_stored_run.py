@@ -1,4 +1,4 @@
-"""Which run of a folder goes on, and as what."""
+"""Which run of a folder is resumed, and as what."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -39,9 +39,9 @@ def test_a_folder_with_a_run_goes_on_with_it_and_one_without_begins_anew(tmp_pat
 
 
 def test_a_folder_whose_run_is_over_is_no_place_for_another(tmp_path: Path) -> None:
-    over = end(tmp_path / "over", 2, FinishCause.STOPPED, "somebody stopped it")
+    over = end(tmp_path / "over", 2, FinishCause.STOPPED, "an operator stopped it")
     with pytest.raises(
-        InvalidValueError, match=r"holds run 0123456789abcdef, which is over \(somebody stopped it\); name"
+        InvalidValueError, match=r"holds run 0123456789abcdef, which is over \(an operator stopped it\); name"
     ):
         run_to_resume(over, None, new_run=False)
     with pytest.raises(InvalidValueError, match="holds run 0123456789abcdef; name another for a new run"):

@@ -1,4 +1,4 @@
-"""Whoever makes a site closes it, whatever happens in between."""
+"""The maker of a site closes it, whatever happens in between."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -22,7 +22,7 @@ from cospan.wire.messages import Stamp, Welcome
 
 
 class Licences:
-    """One for each site: whoever makes a site while another holds its licence fails."""
+    """One for each site: a second site fails while another holds its licence."""
 
     def __init__(self, at_step: Callable[[int, int], None] = lambda _index, _step: None) -> None:
         self.held: set[int] = set()
@@ -148,7 +148,7 @@ def test_a_close_that_fails_changes_nothing(caplog: pytest.LogCaptureFixture) ->
 
 
 def test_the_check_of_features_draws_from_a_space_of_its_own() -> None:
-    """A site that was looked at goes on as one that was not."""
+    """A site that was inspected continues as one that was not."""
     site = ring_site(0, 1)
     before = site.env.observation_space.np_random.bit_generator.state
     run_warnings.of_features(specify(Workload(make_site=ring_site, name="r", rank=1)), site)
@@ -167,7 +167,7 @@ def test_features_of_unequal_length_are_named() -> None:
 
 
 def test_a_group_closes_each_site_once(caplog: pytest.LogCaptureFixture) -> None:
-    """Also those of members that it has dropped; where all chains begin anew, theirs are made again."""
+    """Also those of members that it has dropped; where all chains start over, theirs are made again."""
     licences, spec = Licences(), specify(Licences().workload, agents=3)
     welcome = Welcome(Stamp("run", 1, 0, 0), "token", spec, spec.initial_basis(), first_round=0, started=True)
     group = AgentGroup(licences.workload, range(3))

@@ -55,7 +55,7 @@ def test_one_chain_over_all_rounds() -> None:
     walk = chain(env)
     first, second = walk.advance(2), walk.advance(4)
     assert states(first.features) == [10, 1, 2]
-    assert states(second.features) == [2, 3, 4, 5, 6], "it goes on where it stood"
+    assert states(second.features) == [2, 3, 4, 5, 6], "it continues where it stood"
     assert first.rewards.tolist() == [0.5, 1.0]
     assert second.rewards.tolist() == [1.5, 2.0, 2.5, 3.0]
     assert (walk.steps, walk.reward_sum) == (6, 10.5)
@@ -67,7 +67,7 @@ def test_a_true_end_is_a_transition_into_the_next_start_state() -> None:
     env = Scripted((1, 1.0, False, False), (2, 5.0, True, False), (3, 1.0, False, False))
     walk = chain(env)
     trajectory = walk.advance(3)
-    assert states(trajectory.features) == [10, 1, 20, 3], "the state in which it ended is nobody's successor"
+    assert states(trajectory.features) == [10, 1, 20, 3], "the state in which it ended succeeds none"
     assert trajectory.rewards.tolist() == [1.0, 5.0, 1.0]
     assert env.seeds[1:] == [None], "a seed again would be the same episode again"
 
@@ -338,7 +338,7 @@ def test_nothing_is_saved_where_there_is_no_whole_state() -> None:
     env.step = failing(RuntimeError("out of power"))  # type: ignore[method-assign]
     with pytest.raises(WorkloadBehaviourError):
         walk.advance(3)
-    assert walk.saved() is None, "where it failed nobody knows what it has done"
+    assert walk.saved() is None, "after a failure its state is unknown"
     assert (walk.steps, walk.reward_sum) == before
 
 

@@ -223,7 +223,7 @@ def test_a_newcomer_has_nothing_to_learn_again(tmp_path: Path, loop: asyncio.Abs
 
 
 def test_a_coordinator_that_is_away_is_asked_again(tmp_path: Path, loop: asyncio.AbstractEventLoop) -> None:
-    away = CoordinatorUnavailableError("nobody answers")
+    away = CoordinatorUnavailableError("the connection was refused")
     process = Process(tmp_path, loop, Coordinator(failures=[away]), first_round=3)
     process.learn(3)
     assert process.keeper.learner.rounds == 4
@@ -271,7 +271,7 @@ def test_what_is_in_the_file_is_told_when_it_is_there(tmp_path: Path, loop: asyn
     assert process.told == [1]
     process.checkpoint()
     again = Process(tmp_path, loop, first_round=1)
-    assert again.told == [1], "a process that goes on from its file says how far that is"
+    assert again.told == [1], "a process that resumes from its file says how far that is"
     (tmp_path / "no").mkdir()
     unsaved = Process(tmp_path / "no", loop, saves=False)
     assert unsaved.told == []
@@ -345,7 +345,7 @@ class Sums:
 def test_a_sum_with_a_member_that_has_failed_is_not_sent_again(
     tmp_path: Path, loop: asyncio.AbstractEventLoop
 ) -> None:
-    """The coordinator goes back to a round before it failed: the round is learnt anew, without it."""
+    """The coordinator goes back to a round before it failed: the round is learnt again, without it."""
     kind: FileKind[Any] = FileKind(contents=lambda *_: {}, load=load_result, resume=lambda *_: "")
     around = LearnerContext(lambda: "token", lambda: 0, lambda: False, lambda _: None, 5.0)
     keeper: StateKeeper[Any] = StateKeeper(

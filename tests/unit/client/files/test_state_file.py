@@ -199,7 +199,7 @@ def test_a_thread_of_its_own_writes_and_the_last_write_waits_for_it(
     kept = StateFile(path, made, ONE_AGENT, run_id="run-1", every_seconds=1e-9)
     kept.after_round()
     learn(made)
-    assert files(tmp_path) == [], "learning goes on meanwhile"
+    assert files(tmp_path) == [], "learning continues meanwhile"
     timer = threading.Timer(0.1, ending.set)
     timer.start()
     kept.finish()

@@ -39,7 +39,7 @@ class DeafStream:
 
     async def receive(self) -> m.CoordinatorMessage:
         await deaf(self.reading, self._for_good)
-        raise AssertionError("nobody reads any more")
+        raise AssertionError("the reader is gone")
 
     async def ask(self, seconds: float) -> m.Stamp:
         raise AssertionError("a stream that is not welcomed is not asked")

@@ -68,7 +68,7 @@ def test_the_mean_is_over_agents_and_not_over_sessions() -> None:
 
 
 def test_the_sum_goes_from_left_to_right() -> None:
-    """Whoever changes the order changes the bits: 1e16 + 1 − 1e16 is 0 and 1e16 − 1e16 + 1 is 1."""
+    """Another order gives other bits: 1e16 + 1 − 1e16 is 0 and 1e16 − 1e16 + 1 is 1."""
     large, one, minus = dense([[1e16]]), dense([[1.0]]), dense([[-1e16]])
     assert mean_gradient([large, one, minus])[0, 0] == 0.0
     assert mean_gradient([large, minus, one])[0, 0] == 1.0 / 3.0

@@ -246,7 +246,7 @@ def test_the_estimates_of_a_warm_up_go_by_the_policy(aggregation: Aggregation) -
 
 
 def test_the_mean_of_a_warm_up_is_that_of_the_products() -> None:
-    """The two ways to the first basis agree where nobody is left out."""
+    """The two ways to the first basis agree where no agent is left out."""
     rng = np.random.default_rng(9)
     pairs = [rng.standard_normal((D, 2)) for _ in range(9)]
     contributions = [Contribution(DenseMatrix(pair)) for pair in pairs]

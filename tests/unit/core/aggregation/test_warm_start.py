@@ -121,7 +121,7 @@ def test_heads_by_least_squares_begin_with_the_projection_of_the_warm_up() -> No
     assert warm.state.statistics.rounds == W + 1
 
 
-def test_other_corrections_begin_at_its_end() -> None:
+def test_other_head_updates_begin_at_its_end() -> None:
     method = dataclasses.replace(STEPPING, warm_up_rounds=W)
     *_, last, after = played(method, W + 1)
     assert not last.state.head.any()

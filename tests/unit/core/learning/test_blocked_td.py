@@ -1,4 +1,4 @@
-"""Many corrections at once are the corrections one after another."""
+"""Many head updates at once are the head updates one after another."""
 
 import numpy as np
 import pytest

@@ -73,7 +73,7 @@ def test_nothing_is_written_to(head_update: HeadUpdate) -> None:
 
 @pytest.mark.parametrize("head_update", list(HeadUpdate))
 def test_the_outcome_shares_no_memory_with_its_inputs(head_update: HeadUpdate) -> None:
-    """A gradient is sent, and sent again, while its agent goes on learning in the same buffers."""
+    """A gradient is sent, and sent again, while its agent keeps learning in the same buffers."""
     features, rewards, head = np.full((L + 1, D), 0.1), np.ones(L), np.ones(R)
     features[1:] *= 2.0
     outcome = learn_round(
@@ -112,7 +112,7 @@ def test_one_correction_of_algorithm_1_by_hand() -> None:
     assert outcome.mean_squared_error == 16.0
 
 
-def test_two_corrections_of_every_step_by_hand() -> None:
+def test_two_head_updates_of_every_step_by_hand() -> None:
     """d = r = 1, B = 1, w = 0, η = 0, φ = 1/2, −1/2, 1/2, rewards 2 and 1, β = 0.5, γ = 0.5.
 
     δ_0 = 2, w = 0.5·2·(1/2) = 0.5, η = 1; δ_1 = 1 − 1 + (1/2 + 1/2)·0.5 = 0.5, w = 0.5 + 0.5·0.5·(−1/2) = 0.375,

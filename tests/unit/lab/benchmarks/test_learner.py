@@ -1,4 +1,4 @@
-"""The benchmark of the learner, at tiny size, and its plain yardstick."""
+"""The benchmark of the learner, at tiny size, and its plain reference."""
 
 import numpy as np
 from unit.lab.benchmarks.test_orthonormalise import checked, quiet
@@ -19,8 +19,8 @@ def test_learner() -> None:
     assert len(learner.cases()) == 2 * 3 * 3 + 3 * 3
 
 
-def test_the_plain_yardstick_does_what_the_learner_does() -> None:
-    """With corrections at every step, no ball, no decay: the same head, gain and gradient."""
+def test_the_plain_reference_does_what_the_learner_does() -> None:
+    """With head updates at every step, no ball, no decay: the same head, gain and gradient."""
     rng = np.random.default_rng(2)
     basis = random_basis(12, 3, rng)
     trajectory = Trajectory(rng.standard_normal((31, 12)) / 7.0, rng.standard_normal(30))

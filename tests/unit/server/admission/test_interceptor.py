@@ -150,7 +150,7 @@ def test_the_end_of_a_coordinator_waits_for_calls_that_are_still_on_their_way_ou
     async def all_of_it() -> None:
         go = asyncio.Event()
         task = asyncio.create_task(call(go))
-        await door.keeper.calls_ended(0.001)  # nobody is here yet
+        await door.keeper.calls_ended(0.001)  # there is no call yet
         await asyncio.sleep(0)
         await door.keeper.calls_ended(0.001)
         assert not ended

@@ -27,7 +27,7 @@ def test_streams_at_once_are_counted_and_given_back() -> None:
     account = Account()
     for number in range(3):
         account = joined(open_one(account, float(number)))
-    with pytest.raises(TooManyStreamsError, match="somebody has 3 Collaborate streams open, and may have 3"):
+    with pytest.raises(TooManyStreamsError, match="one host has 3 Collaborate streams open, and may have 3"):
         open_one(account, 9.0)
     account = closed(account, unjoined=False)
     account = open_one(account, 9.0)
@@ -63,7 +63,7 @@ def test_openings_are_limited_in_time() -> None:
 
 
 def test_a_refusal_costs_nothing() -> None:
-    """Whoever is refused and waits as long as it should is let in, however often it has asked meanwhile."""
+    """A refused peer that waits as long as it should is admitted, however often it has asked meanwhile."""
     account = Account()
     for _ in range(4):
         account = closed(open_one(account), unjoined=True)

@@ -16,12 +16,12 @@ class Sender:
 
     def __init__(self, agents: int = 1, spec: RunSpecification = SPEC) -> None:
         self.terms = Terms.of_session(spec, agents)
-        self.allowance = StreamRateLimit(self.terms, round_number=0, now=0.0)
+        self.limit = StreamRateLimit(self.terms, round_number=0, now=0.0)
         self.now, self.round = 0.0, 0
 
     def send(self, messages: int = 1, size: int = 100) -> None:
         for _ in range(messages):
-            self.allowance.charge(size, self.round, self.now)
+            self.limit.charge(size, self.round, self.now)
 
     def sent_until_refused(self, size: int = 100) -> int:
         for sent in range(100_000):

@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from runs import LIVENESS, RETURN, ROUND, START, CoordinatorDriver, Disk, moved, specification, upload
+from runs import RETURN, ROUND, SESSION_TIMEOUT, START, CoordinatorDriver, Disk, moved, specification, upload
 
 from cospan.core.linalg.matrices import to_dense
 from cospan.core.run_fields import Participation
@@ -19,7 +19,7 @@ QUORUM: dict[str, Any] = {"participation": Participation.QUORUM, "quorum": 0.5, 
 
 
 def quorum_of_three(**changes: Any) -> tuple[CoordinatorDriver, list[str]]:
-    """Agents a, b and c in round 0; two are a quorum, and after 2 s nobody else is waited for."""
+    """Agents a, b and c in round 0; two are a quorum, and after 2 s no one else is waited for."""
     run = CoordinatorDriver(**{"agents": 3, "rounds": 9} | QUORUM | changes)
     return run, [run.join(name) for name in "abc"]
 
@@ -162,7 +162,7 @@ def test_a_quorum_never_waits_longer_than_a_round_may_take() -> None:
     while run.state.phase is COLLECTING and run.now < 2 * ROUND:
         for token in list(run.state.members.sessions):
             run.step(events.HeartbeatArrived(token))
-        run.wait(LIVENESS / 2)
+        run.wait(SESSION_TIMEOUT / 2)
     assert run.state.phase is CLOSING
     assert run.now <= ROUND
 
@@ -481,7 +481,7 @@ def test_a_run_that_was_stopped_while_its_round_was_stored_does_not_tell_of_it()
 
 
 def restarted(rounds: int = 1, names: str = "ab", **changes: Any) -> tuple[CoordinatorDriver, Disk, dict[str, str]]:
-    """A coordinator that was killed after so many rounds, and goes on from the disk; the agents' tokens."""
+    """A coordinator that was killed after that many rounds and resumes from the disk; the agents' tokens."""
     run = CoordinatorDriver(**{"rounds": 9, "agents": len(names)} | changes)
     disk = Disk(run.state.specification)
     tokens = {}
@@ -531,7 +531,7 @@ def test_who_is_new_takes_part_in_the_round_after() -> None:
 def test_nobody_else_takes_part_in_rounds_that_were_told_before_the_restart(
     told: int | None, frozen_until: int
 ) -> None:
-    """Where somebody who took part does not say what it was told of, it may have been all that may be told."""
+    """A contributor that does not say which round it was told of may have been told of the latest."""
     run, disk, tokens = restarted(max_inflight_rounds=2)
     last = {"a": 0, "b": told}
     for name, token in tokens.items():
@@ -558,7 +558,7 @@ def test_a_restarted_run_does_not_wait_for_long_for_who_does_not_come_back() -> 
     assert "run-resumed" in kinds
     assert not run.state.open_round.replaying
     run.gradient(tokens["a"])
-    run.now += LIVENESS
+    run.now += SESSION_TIMEOUT
     run.step(events.HeartbeatArrived(tokens["a"]))
     run.step(events.Tick())
     assert run.state.phase is CLOSING
@@ -590,7 +590,7 @@ def test_a_restart_that_nobody_comes_back_to_ends_in_time_and_can_be_repeated() 
 def test_before_its_first_round_a_restarted_run_waits_for_its_streams() -> None:
     run, _, tokens = restarted(rounds=0)
     assert run.state.members.hosts.keys() == {"a", "b"}
-    assert run.wait(1.0) == [], "the sessions are known, but nobody is there"
+    assert run.wait(1.0) == [], "the sessions are known, but none is connected"
     run.step(run.resuming(tokens["a"]))
     assert "run-started" in run.step(run.resuming(tokens["b"]))
 

@@ -5,7 +5,7 @@ import random
 
 import numpy as np
 import pytest
-from runs import LIVENESS, ROUND, START, CoordinatorDriver, D, R, join, moved, upload
+from runs import ROUND, SESSION_TIMEOUT, START, CoordinatorDriver, D, R, join, moved, upload
 
 from cospan.core.aggregation.basis_update import Contribution
 from cospan.core.linalg.matrices import DenseMatrix
@@ -184,7 +184,7 @@ def test_a_lost_group_that_comes_back_smaller_holds_nothing_up() -> None:
     run.step(events.StreamClosed(group, run.stream(group)))
     assert run.state.open_round.awaited == {"a"}
     kinds = run.step(run.joining("b", instance="smaller"))
-    assert kinds == ["agent-gone", "Send Welcome", "agent-joined", "ComputeBasis"], "a is gone: nobody is awaited"
+    assert kinds == ["agent-gone", "Send Welcome", "agent-joined", "ComputeBasis"], "a is gone: no agent is awaited"
     assert set(run.state.members.departures) == {"a"}
 
 
@@ -212,7 +212,7 @@ def test_a_broken_stream_loses_nothing_when_it_comes_back() -> None:
     assert run.step(events.StreamClosed(a, run.stream(a))) == ["agent-lost"]
     assert run.state.members.sessions[a].phase is AgentPhase.LOST
     assert run.state.open_round.awaited == {"a", "b"}, "it is waited for"
-    run.now = LIVENESS - 1.0
+    run.now = SESSION_TIMEOUT - 1.0
     assert run.step(run.resuming(a)) == ["Send Welcome", "agent-back"]
     assert (run.welcome().session_token, run.welcome().first_round) == (a, 0)
     session = run.state.members.sessions[a]
@@ -495,7 +495,7 @@ def test_stopped_while_a_round_closes() -> None:
 
 
 def test_everybody_leaves_while_a_round_closes() -> None:
-    """The round is complete, so it counts; then the run ends, since nobody comes back."""
+    """The round is complete, so it counts; then the run ends, since no agent comes back."""
     run, a, b = closing()
     run.step(events.LeaveArrived(a, ""))
     run.step(events.LeaveArrived(b, ""))
@@ -617,13 +617,13 @@ def test_who_is_heard_again_at_once_was_heard_at_the_same_time() -> None:
         assert run.state.members.sessions[a].last_seen == heard
 
 
-def test_nobody_waits_longer_than_the_liveness_bound_for_a_silent_process() -> None:
+def test_no_round_waits_longer_than_the_session_timeout_for_a_silent_process() -> None:
     run, a, b = collecting()
     run.gradient(a)
-    assert machine.next_deadline(run.state) == LIVENESS
+    assert machine.next_deadline(run.state) == SESSION_TIMEOUT
     run.now = 3.0
     run.step(events.HeartbeatArrived(a))
-    assert run.wait(LIVENESS - 3.25) == []
+    assert run.wait(SESSION_TIMEOUT - 3.25) == []
     assert run.wait(0.25) == ["agent-gone", "CloseStream", "ComputeBasis"]
     assert run.state.members.departures["b"].cause == "it was silent for 5 s"
     (closed,) = [command for command in run.commands if isinstance(command, events.CloseStream)]
@@ -636,7 +636,7 @@ def test_a_lost_stream_counts_from_when_it_broke() -> None:
     run.now = 3.0
     run.step(events.StreamClosed(a, run.stream(a)))
     run.step(events.HeartbeatArrived(b))
-    assert run.wait(LIVENESS - 0.25) == []
+    assert run.wait(SESSION_TIMEOUT - 0.25) == []
     run.step(events.HeartbeatArrived(b))
     assert run.wait(0.25) == ["agent-gone"], "there is no stream to close"
     assert run.state.members.departures["a"].cause == "its stream broke and did not come back for 5 s"
@@ -794,7 +794,7 @@ def test_a_joiner_alone_has_its_own_bound() -> None:
         run.step(events.StreamClosed(token, run.stream(token)))
     alive(run, 40.0, c)
     assert set(run.state.members.sessions) == {c}
-    assert machine.next_deadline(run.state) == min(run.now + LIVENESS, 2 * ROUND - 8.0)
+    assert machine.next_deadline(run.state) == min(run.now + SESSION_TIMEOUT, 2 * ROUND - 8.0)
     alive(run, ROUND - 40.0, c)
     assert (run.now, dict(run.state.members.sessions)) == (2 * ROUND - 8.0, {})
 
@@ -803,9 +803,9 @@ def test_a_deserted_run_waits_a_while_and_ends() -> None:
     run, a, b = collecting()
     for token in (a, b):
         run.step(events.StreamClosed(token, run.stream(token)))
-    assert run.wait(LIVENESS) == ["agent-gone", "agent-gone"]
-    assert run.state.members.deserted_since == LIVENESS
-    assert machine.next_deadline(run.state) == LIVENESS + ROUND
+    assert run.wait(SESSION_TIMEOUT) == ["agent-gone", "agent-gone"]
+    assert run.state.members.deserted_since == SESSION_TIMEOUT
+    assert machine.next_deadline(run.state) == SESSION_TIMEOUT + ROUND
     assert run.wait(ROUND - 1.0) == []
     assert run.wait(1.0) == ["Broadcast Finish", "run-finished", "EndRun"]
     assert (run.state.finish_cause, run.sent()[0].message) == (
@@ -816,7 +816,7 @@ def test_a_deserted_run_waits_a_while_and_ends() -> None:
 
 def test_who_comes_back_to_a_deserted_run_goes_on_with_it() -> None:
     run, *_ = collecting()
-    run.wait(LIVENESS)
+    run.wait(SESSION_TIMEOUT)
     a = run.join("a", instance="another")
     assert (run.state.members.deserted_since, run.state.open_round.awaited, run.welcome().started) == (
         None,
@@ -831,12 +831,12 @@ def test_who_comes_back_to_a_deserted_run_goes_on_with_it() -> None:
 def test_a_gradient_counts_though_everybody_is_gone() -> None:
     run, a, _ = collecting()
     run.gradient(a)
-    assert run.wait(LIVENESS)[-1] == "ComputeBasis"
+    assert run.wait(SESSION_TIMEOUT)[-1] == "ComputeBasis"
     run.compute()
     assert (run.state.round, run.state.open_round.awaited, run.state.members.deserted_since) == (
         1,
         frozenset(),
-        LIVENESS,
+        SESSION_TIMEOUT,
     )
     run.wait(ROUND)
     assert run.state.finish_cause is FinishCause.NO_AGENTS
@@ -845,7 +845,7 @@ def test_a_gradient_counts_though_everybody_is_gone() -> None:
 def test_a_run_that_does_not_start_ends() -> None:
     run = waiting()
     a = run.join("a")
-    assert machine.next_deadline(run.state) == LIVENESS
+    assert machine.next_deadline(run.state) == SESSION_TIMEOUT
     alive(run, START - 1.0, a)
     assert machine.next_deadline(run.state) == START
     run.wait(1.0)
@@ -858,7 +858,7 @@ def test_a_run_that_does_not_start_ends() -> None:
 def test_a_silent_process_is_given_up_before_the_start_too() -> None:
     run = waiting()
     run.join("a")
-    assert run.wait(LIVENESS) == ["agent-gone", "CloseStream"]
+    assert run.wait(SESSION_TIMEOUT) == ["agent-gone", "CloseStream"]
     assert (run.state.phase, run.state.members.deserted_since) == (WAITING, None)
     assert machine.next_deadline(run.state) == START
 

@@ -1,17 +1,17 @@
 """Sites that the coordinator gives out to processes that bring none, and how many agents it remembers."""
 
 import pytest
-from runs import LIVENESS, CoordinatorDriver
+from runs import SESSION_TIMEOUT, CoordinatorDriver
 
 from cospan.server.machine import events, membership
 from cospan.wire import errors
 from cospan.wire.messages import Resumption, RunPhase
 
 
-def test_each_holder_gets_the_first_site_that_nobody_has() -> None:
+def test_each_claim_gets_the_first_free_site() -> None:
     run = CoordinatorDriver(agents=4)
     run.join("site-1")
-    assert [run.seat(site_claim_id).site_index for site_claim_id in ("x", "y", "z")] == [0, 2, 3]
+    assert [run.claim_site(site_claim_id).site_index for site_claim_id in ("x", "y", "z")] == [0, 2, 3]
     assert run.welcome().agent_ids == ("site-3",)
     assert run.state.phase is RunPhase.COLLECTING
     assert run.state.open_round.awaited == {"site-0", "site-1", "site-2", "site-3"}
@@ -25,19 +25,19 @@ def test_who_brings_a_name_is_given_no_site() -> None:
 
 def test_a_process_that_lost_its_welcome_has_joined_once() -> None:
     run = CoordinatorDriver(agents=3)
-    first, second = run.seat("x"), run.seat("x")
+    first, second = run.claim_site("x"), run.claim_site("x")
     assert (first.session_token, first.site_index) == (second.session_token, 0)
     assert second.site_index == 0
     assert len(run.state.members.sessions) == 1
 
 
-def test_a_holder_that_is_started_again_gets_its_site_at_once() -> None:
+def test_a_claim_of_a_process_that_is_started_again_gets_its_site_at_once() -> None:
     """The stream of the older process may look alive for long: its host may have died with it."""
     run = CoordinatorDriver()
-    run.seat("x")
-    old = run.seat("y")
+    run.claim_site("x")
+    old = run.claim_site("y")
     stream = run.stream(old.session_token)
-    kinds = run.step(run.seating("y", instance="another process of y"))
+    kinds = run.step(run.claiming("y", instance="another process of y"))
     assert kinds == ["agent-gone", "CloseStream", "Send Welcome", "agent-joined"]
     closed = next(command for command in run.commands if isinstance(command, events.CloseStream))
     assert (closed.stream, type(closed.error)) == (stream, errors.SessionUnknownError)
@@ -45,37 +45,37 @@ def test_a_holder_that_is_started_again_gets_its_site_at_once() -> None:
     assert run.state.open_round.awaited == {"site-0", "site-1"}
 
 
-def test_a_holder_that_comes_back_gets_its_former_site() -> None:
+def test_a_claim_that_comes_back_gets_its_former_site() -> None:
     run = CoordinatorDriver()
-    x, _ = run.seat("x"), run.seat("y")
+    x, _ = run.claim_site("x"), run.claim_site("y")
     run.step(events.LeaveArrived(x.session_token, "its container stops"))
-    assert run.seat("y", instance="another").site_index == 1, "the first free one would be 0"
-    assert run.seat("x", instance="another").site_index == 0
+    assert run.claim_site("y", instance="another").site_index == 1, "the first free one would be 0"
+    assert run.claim_site("x", instance="another").site_index == 0
 
 
 def test_a_site_that_somebody_else_has_meanwhile_is_not_taken_away() -> None:
     run = CoordinatorDriver()
-    x, _ = run.seat("x"), run.seat("y")
+    x, _ = run.claim_site("x"), run.claim_site("y")
     run.step(events.LeaveArrived(x.session_token, "its container stops"))
-    assert run.seat("z").site_index == 0
-    assert run.seat("x", instance="another").site_index == 2
+    assert run.claim_site("z").site_index == 0
+    assert run.claim_site("x", instance="another").site_index == 2
 
 
 def test_there_are_no_more_sites_than_there_are() -> None:
     run = CoordinatorDriver(site_limit=2)
-    x, y = run.seat("x"), run.seat("y")
-    run.refuse(run.seating("z"), errors.NoFreeSiteError, "all 2 sites of workload 'tests' have their agents")
+    x, y = run.claim_site("x"), run.claim_site("y")
+    run.refuse(run.claiming("z"), errors.NoFreeSiteError, "all 2 sites of workload 'tests' have their agents")
     run.step(events.StreamClosed(y.session_token, run.stream(y.session_token)))
-    run.refuse(run.seating("z"), errors.NoFreeSiteError)
-    run.now += LIVENESS
+    run.refuse(run.claiming("z"), errors.NoFreeSiteError)
+    run.now += SESSION_TIMEOUT
     run.step(events.HeartbeatArrived(x.session_token))
     run.wait(0.0)
-    assert run.seat("z").site_index == 1
+    assert run.claim_site("z").site_index == 1
 
 
 def test_a_broken_stream_of_a_given_site_is_resumed_by_its_token() -> None:
     run = CoordinatorDriver()
-    x, _ = run.seat("x"), run.seat("y")
+    x, _ = run.claim_site("x"), run.claim_site("y")
     run.step(events.StreamClosed(x.session_token, run.stream(x.session_token)))
     resumption = Resumption(x.session_token, "run-1", 0)
     again = run.joining("site-0", instance="process of x", resumption=resumption)
@@ -83,11 +83,11 @@ def test_a_broken_stream_of_a_given_site_is_resumed_by_its_token() -> None:
     assert (run.welcome().session_token, run.welcome().site_index) == (x.session_token, 0)
 
 
-def test_a_holder_whose_process_was_given_up_and_came_back_still_has_its_site() -> None:
+def test_a_claim_whose_process_was_given_up_and_came_back_still_has_its_site() -> None:
     """It comes back under its name; when its container is started again after that, it gets the same site."""
     run = CoordinatorDriver(agents=3)
-    x, y = run.seat("x"), run.seat("y")
-    run.now += LIVENESS
+    x, y = run.claim_site("x"), run.claim_site("y")
+    run.now += SESSION_TIMEOUT
     run.step(events.HeartbeatArrived(x.session_token))
     run.wait(0.0)
     assert y.session_token not in run.state.members.sessions
@@ -96,18 +96,18 @@ def test_a_holder_whose_process_was_given_up_and_came_back_still_has_its_site() 
         1,
         "y",
     )
-    assert run.seat("y", instance="another process of y").site_index == 1
+    assert run.claim_site("y", instance="another process of y").site_index == 1
     assert len(run.state.members.sessions) == 2
 
 
-def test_who_brings_the_name_of_a_given_site_is_not_its_holder() -> None:
-    """Another process under the same name: the site_claim_id gets another site and displaces nobody."""
+def test_who_brings_the_name_of_a_given_site_does_not_claim_it() -> None:
+    """Another process under the same name: the site_claim_id gets another site and displaces no agent."""
     run = CoordinatorDriver(agents=3)
-    x = run.seat("x")
+    x = run.claim_site("x")
     run.step(events.LeaveArrived(x.session_token, "its container stops"))
-    run.join("site-0", instance="somebody else")
+    run.join("site-0", instance="another process")
     assert run.welcome().site_index is None
-    assert run.seat("x", instance="another process of x").site_index == 1
+    assert run.claim_site("x", instance="another process of x").site_index == 1
 
 
 # How many are remembered ----------------------------------------------------------------------------------------
@@ -126,11 +126,11 @@ def test_a_run_knows_only_so_many_agents(monkeypatch: pytest.MonkeyPatch) -> Non
     assert len(run.state.members.hosts) == 9
 
 
-def test_of_the_oldest_holders_the_site_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_the_oldest_claims_the_site_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(membership, "most_known_agents", lambda agents: 4 * agents - 5)  # with two agents: 3
     run = CoordinatorDriver()
     for site_claim_id in ("first", "second", "first", "third", "fourth"):
-        token = run.seat(site_claim_id, instance=f"process of {site_claim_id}").session_token
+        token = run.claim_site(site_claim_id, instance=f"process of {site_claim_id}").session_token
         run.step(events.LeaveArrived(token, "", returning=True))
     assert list(run.state.members.site_claims) == ["first", "third", "fourth"]
 

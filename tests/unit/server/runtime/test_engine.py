@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from runs import LIVENESS, D, R, join, run, specification, until, upload
+from runs import SESSION_TIMEOUT, D, R, join, run, specification, until, upload
 
 from cospan.core.aggregation.basis_update import Contribution, next_basis
 from cospan.core.linalg.matrices import DenseMatrix
@@ -229,7 +229,7 @@ def test_a_command_for_a_stream_that_is_gone_does_nothing() -> None:
     fleet = Fleet("a", "b")
     fleet.engine.forget_stream(fleet.streams["a"])
     fleet.send("a", 0)
-    fleet.clock.now = LIVENESS
+    fleet.clock.now = SESSION_TIMEOUT
     fleet.engine.handle(events.Tick())
     assert set(fleet.engine.state.members.departures) == {"a", "b"}
     assert isinstance(fleet.streams["b"].error, errors.SessionUnknownError)
@@ -313,7 +313,7 @@ def test_a_large_round_is_computed_in_a_thread_with_the_same_bits() -> None:
         fleet = Fleet("a", "b", settings=IN_THREAD)
         fleet.send("a", 0, value=1.0)
         fleet.send("b", 0, value=3.0)
-        assert fleet.engine.state.phase is m.RunPhase.CLOSING, "the loop goes on meanwhile"
+        assert fleet.engine.state.phase is m.RunPhase.CLOSING, "the loop continues meanwhile"
         fleet.send("a", 0, value=1.0)
         await until(fleet.engine, lambda: fleet.engine.state.round == 1)
         return fleet.engine.state.basis.tobytes()
@@ -344,7 +344,7 @@ def test_the_clock_ticks_when_a_deadline_is_due() -> None:
     async def timed() -> None:
         fleet = Fleet("a", "b")
         ticking = asyncio.create_task(fleet.engine.keep_time())
-        fleet.clock.now = LIVENESS
+        fleet.clock.now = SESSION_TIMEOUT
         await until(fleet.engine, lambda: len(fleet.engine.state.members.departures) == 2)
         fleet.clock.now += 60.0
         await fleet.engine.ended.wait()

@@ -1,4 +1,4 @@
-"""What onlookers are told of closed rounds: all of it, in order, within a bound of memory."""
+"""What observers are told of closed rounds: all of it, in order, within a bound of memory."""
 
 import asyncio
 
@@ -44,7 +44,7 @@ def test_the_newest() -> None:
     assert len(history.recent(99)) == 5
 
 
-def test_onlookers_see_what_was_and_what_comes() -> None:
+def test_observers_see_what_was_and_what_comes() -> None:
     async def watched() -> tuple[list[int], list[int]]:
         history = filled(3)
         first = asyncio.create_task(seen(history, 0))
@@ -60,7 +60,7 @@ def test_onlookers_see_what_was_and_what_comes() -> None:
     assert run(watched()) == ([0, 1, 2, 3, 4, 5], [4, 5])
 
 
-def test_an_onlooker_that_is_cancelled_leaves_the_others_alone() -> None:
+def test_an_observer_that_is_cancelled_leaves_the_others_alone() -> None:
     async def watched() -> list[int]:
         history = filled(1)
         gone, stays = asyncio.create_task(seen(history, 0)), asyncio.create_task(seen(history, 0))
@@ -87,7 +87,7 @@ def test_the_oldest_rounds_are_forgotten() -> None:
     assert run(seen(history, 8)) == [8, 9]
 
 
-def test_a_slow_onlooker_goes_on_with_what_is_still_remembered() -> None:
+def test_a_slow_observer_goes_on_with_what_is_still_remembered() -> None:
     async def slow() -> list[int]:
         history = filled(3, most_rounds=3)
         rounds = []

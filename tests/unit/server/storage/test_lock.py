@@ -28,7 +28,7 @@ def test_two_coordinators_of_one_run(tmp_path: Path) -> None:
 
 
 def test_a_lock_that_is_given_back_in_time_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As that of a process that is just being killed, or of somebody who only looks."""
+    """As that of a process that is just being killed, or of a reader."""
     monkeypatch.setattr(lock, "_WAIT_SECONDS", 20.0)
     first = lock.StoreLock(tmp_path / NAME)
     tries: list[int | None] = []

@@ -25,7 +25,7 @@ def test_the_oldest_file_of_the_fleet_decides_which_bases_are_needed() -> None:
     fleet.join("a")
     assert needed_from(fleet.state) is None, "a process without a file needs none"
     b = fleet.join("b", keeps_state=True)
-    assert needed_from(fleet.state) == 0, "nobody knows yet how far its file has come"
+    assert needed_from(fleet.state) == 0, "how far its file has come is not known yet"
     fleet.step(events.HeartbeatArrived(b, 7))
     assert needed_from(fleet.state) == 7
     fleet.step(events.HeartbeatArrived(b))

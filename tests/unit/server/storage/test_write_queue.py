@@ -1,4 +1,4 @@
-"""The write_queue: in order, one transaction at a time, and no failure that nobody hears of."""
+"""The write_queue: in order, one transaction at a time, and no silent failure."""
 
 import asyncio
 import logging
@@ -186,7 +186,7 @@ def test_a_failure_is_said_once_and_nothing_follows_it(failure: Exception, says:
     assert len(disk.batches) == 3
 
 
-def test_a_machine_that_fails_does_not_keep_the_journal_from_its_end(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_machine_that_fails_does_not_keep_the_write_queue_from_its_end(caplog: pytest.LogCaptureFixture) -> None:
     disk = Disk()
 
     def fail(_: object) -> None:
@@ -224,7 +224,7 @@ class Stored:
         self.engine.handle(events.JoinRequested(join(agent), stream.number, f"token of {agent}"))
 
     async def play(self, rounds: int, value: float = 1.0) -> None:
-        """Closes so many rounds, and waits until they are on the disk."""
+        """Closes `count` rounds, and waits until they are on the disk."""
         for _ in range(rounds):
             number = self.engine.state.round
             for agent in ("a", "b"):
@@ -319,7 +319,7 @@ def test_an_end_that_cannot_be_stored_is_said(tmp_path: Path) -> None:
         fleet = Stored(store, "a", "b")
         await fleet.play(1)
         store._connection.execute("PRAGMA query_only = 1")
-        fleet.engine.handle(events.StopRequested("somebody stops it"))
+        fleet.engine.handle(events.StopRequested("an operator stops it"))
         with pytest.raises(RunFileError, match="attempt to write a readonly database"):
             await fleet.engine.close_store()
 

@@ -171,7 +171,7 @@ def test_every_coordinator_is_a_new_incarnation(tmp_path: Path) -> None:
 
 
 def test_a_round_is_one_transaction(tmp_path: Path) -> None:
-    """What an onlooker sees is before all of it or after all of it; a part that fails takes the rest with it."""
+    """What an observer sees is before all of it or after all of it; a part that fails takes the rest with it."""
     with served(tmp_path / NAME) as store:
         store.write([round_of(0)])
         seen: list[str] = []
@@ -216,16 +216,16 @@ def test_every_hundredth_basis_and_the_last_three_are_kept(tmp_path: Path) -> No
     assert digests == {number: basis_digest(basis_after(number)) for number in range(1, 306)}
 
 
-@pytest.mark.parametrize("together", [2, 5, 16, 305])
+@pytest.mark.parametrize("together", [2, 5, 16, 105])
 def test_rounds_that_are_stored_together_keep_the_same_bases(tmp_path: Path, together: int) -> None:
     with served(tmp_path / NAME, checkpoint_interval=25) as store:
-        for first in range(0, 305, together):
-            store.write([round_of(number) for number in range(first, min(first + together, 305))])
-            newest = min(first + together, 305)
+        for first in range(0, 105, together):
+            store.write([round_of(number) for number in range(first, min(first + together, 105))])
+            newest = min(first + together, 105)
             kept = {0, *range(25, newest, 25), *range(max(1, newest - 2), newest + 1)}
             assert set(read_state(store.path).kept) == kept
     state = read_state(tmp_path / NAME, check=True)
-    assert state.rounds == 305
+    assert state.rounds == 105
     for number in state.kept[1:]:
         assert same(read_basis(tmp_path / NAME, number).basis, basis_after(number))
 
@@ -284,12 +284,12 @@ def test_a_run_that_is_over_is_read_and_not_gone_on_with(tmp_path: Path) -> None
     with served(path) as store:
         for number in range(5):
             store.write([round_of(number)])
-        store.write_end(FinishCause.STOPPED, "somebody stopped it", 4)
+        store.write_end(FinishCause.STOPPED, "an operator stopped it", 4)
     state = read_state(path, check=True)
-    assert (state.rounds, state.finish_cause, state.finish_message) == (4, "stopped", "somebody stopped it")
+    assert (state.rounds, state.finish_cause, state.finish_message) == (4, "stopped", "an operator stopped it")
     assert same(read_basis(path).basis, basis_after(4))
     before = contents(tmp_path)
-    with pytest.raises(RunFileError, match=r"is over after 4 rounds \(somebody stopped it\); name another folder"):
+    with pytest.raises(RunFileError, match=r"is over after 4 rounds \(an operator stopped it\); name"):
         open_store(path)
     assert contents(tmp_path) == before
 
@@ -408,9 +408,9 @@ def test_a_run_is_never_written_over(tmp_path: Path) -> None:
 
 
 def test_what_a_kill_at_the_beginning_leaves_is_no_run(tmp_path: Path) -> None:
-    """The file has its name once it is whole; what was half made is made anew."""
+    """The file has its name once it is whole; what was half made is made again."""
     (tmp_path / f".{NAME}.new").write_bytes(b"half a file")
-    (tmp_path / f".{NAME}.new-journal").write_bytes(b"half a journal")
+    (tmp_path / f".{NAME}.new-journal").write_bytes(b"half a rollback journal")
     stored_run(tmp_path, 1)
     assert sorted(entry.name for entry in tmp_path.iterdir()) == [f".{NAME}.lock", NAME]
 
@@ -612,7 +612,7 @@ def closed(number: int, contributors: Mapping[str, int]) -> StoreRound:
 
 
 def restarted(path: Path, *rounds: StoreRound) -> SavedRun:
-    """The run as a coordinator finds it that goes on with it, and stores these rounds."""
+    """The run as a resuming coordinator finds it, and stores these rounds."""
     store = open_store(path)
     for each in rounds:
         store.write([each])

@@ -1,4 +1,4 @@
-"""What onlookers may know of agents: by name, for those that have joined, and forgotten with them."""
+"""What observers may know of agents: by name, for those that have joined, and forgotten with them."""
 
 from runs import CoordinatorDriver
 
@@ -12,7 +12,7 @@ from cospan.server.telemetry.run_status import run_report
 def test_only_those_who_have_joined_are_noted_and_a_group_has_no_td_error() -> None:
     run, seen = CoordinatorDriver(agents=3), AgentStats()
     one, group = run.join("a"), run.join("b", "c")
-    for token in (one, group, None, "of nobody"):
+    for token in (one, group, None, "of no agent"):
         seen.note_rejection(run.state, token)
         seen.note_td_error(run.state, token or "", 2.0)
     assert seen.rejected == {"a": 1, "b": 1, "c": 1}
@@ -22,8 +22,8 @@ def test_only_those_who_have_joined_are_noted_and_a_group_has_no_td_error() -> N
 def test_bounded_heads_are_those_of_the_sessions_own_agents() -> None:
     run, seen = CoordinatorDriver(agents=3), AgentStats()
     group, other = run.join("b", "c"), run.join("a")
-    seen.note_bounded(run.state, group, ("a", "c", "nobody"))
-    seen.note_bounded(run.state, "of nobody", ("a",))
+    seen.note_bounded(run.state, group, ("a", "c", "unknown"))
+    seen.note_bounded(run.state, "of no agent", ("a",))
     assert set(seen.bounded) == {"c"}
     report = run_report(run.state, RecentRounds(), 0.0, seen)
     assert [agent.head_bounded for agent in report.agents] == [False, False, True]

@@ -14,7 +14,7 @@ from cospan.server.telemetry.metrics import MOST_NAMED, Subject, registry_of
 from cospan.wire.errors import RateLimitedError
 from cospan.wire.security.identity import without_certificate
 
-SOMEBODY = without_certificate(address="ipv4:10.0.0.7:4242")
+STRANGER = without_certificate(address="ipv4:10.0.0.7:4242")
 
 
 class Scraped:
@@ -63,7 +63,7 @@ def test_rounds_are_counted_with_their_durations(scraped: Scraped) -> None:
     assert len(scraped.counts.by_duration) == len(ROUND_SECONDS) + 1
 
 
-def test_absences_and_outliers_are_counted(scraped: Scraped) -> None:
+def test_missed_contributions_and_outliers_are_counted(scraped: Scraped) -> None:
     scraped.play(0, "a", "b")
     told = scraped.counts.newest
     assert told is not None
@@ -95,7 +95,7 @@ def test_the_fleet_is_counted_by_where_it_stands(scraped: Scraped) -> None:
 def test_what_was_turned_away_is_counted_by_reason(scraped: Scraped) -> None:
     scraped.play(0, "a", "b")
     scraped.fleet.send("a", 0)
-    scraped.door.count(RateLimitedError("too often"), SOMEBODY)
+    scraped.door.count(RateLimitedError("too often"), STRANGER)
     assert scraped.value("cospan_gradients_rejected_total", reason="duplicate") == 1
     assert scraped.value("cospan_rejected_requests_total", reason="RATE_LIMITED") == 1
     assert scraped.value("cospan_rejected_requests_total", reason="INTERNAL") == 0, (

@@ -102,7 +102,7 @@ WITH_ROW_SUMS = m.GradientUpload(4, Contribution(FACTORED, 3.0, MOMENT, row_sums
 
 AGENT_MESSAGES: dict[str, m.AgentMessage] = {
     "join": JOIN,
-    "join anew": dataclasses.replace(JOIN, resumption=None, workload="", client_version=""),
+    "join again": dataclasses.replace(JOIN, resumption=None, workload="", client_version=""),
     "join without a site": dataclasses.replace(JOIN, agent_ids=(), site_claim_id="container-1", resumption=None),
     "dense": upload(DenseMatrix(BASIS)),
     "dense, single precision": upload(DenseMatrix(BASIS.astype(np.float32)), MOMENT.astype(np.float32)),
@@ -243,7 +243,7 @@ def test_a_set_of_agents_has_one_spelling() -> None:
 
 
 def test_a_cause_too_long_is_cut_when_it_is_sent() -> None:
-    """Whoever leaves should not be refused for saying too much."""
+    """A leaving agent is not refused for saying too much."""
     left = decode_agent_message(sent(encode_agent_message(m.Leave("x" * 10_000))), SPEC)
     assert left == m.Leave("x" * MAX_TEXT)
 
@@ -552,7 +552,7 @@ SPECIFICATION_CHANGES: dict[str, tuple[str, Change]] = {
     "no agents": ("agents is 0", set_to("agents", 0)),
     "huge seed": (f"seed is {2**64 - 1}", set_to("seed", 2**64 - 1)),
     "huge rounds": (f"rounds is {2**63}", set_to("rounds", 2**63)),
-    "no liveness": ("session_timeout_seconds is 0.0", set_to("session_timeout_seconds", 0.0)),
+    "no session timeout": ("session_timeout_seconds is 0.0", set_to("session_timeout_seconds", 0.0)),
     "endless round": ("round_timeout_seconds is inf", set_to("round_timeout_seconds", math.inf)),
     "no steps": ("steps_per_round is 0", set_to("method.steps_per_round", 0)),
     "head step": ("head_step is nan", set_to("method.head_step", math.nan)),

@@ -284,7 +284,7 @@ def bombs(folder: Path) -> Iterator[tuple[Path, str]]:
 
     unpacked = ("basis.npy", member("<f8", f"({len(zeros) // 8},)", zeros))
     yield one("bomb", unpacked, method=zipfile.ZIP_DEFLATED), "more than 100 times as many"
-    yield one("lzma", unpacked, method=zipfile.ZIP_LZMA), "compressed in a way that is not read"
+    yield one("lzma", basis, method=zipfile.ZIP_LZMA), "compressed in a way that is not read"
     yield one("long", ("basis.npy", member("<f8", "(3, 2)", zeros))), "takes 48 bytes, and there are 52428800"
     yield one("short", ("basis.npy", member("<f8", "(3, 2)", b"1"))), "takes 48 bytes, and there are 1"
     huge = member("<f8", "(1099511627776, 1099511627776)", b"")
@@ -296,7 +296,7 @@ def bombs(folder: Path) -> Iterator[tuple[Path, str]]:
     yield one("objects", ("basis.npy", member("|O", "(1,)", bytes(8)))), "holds objects"
     yield one("twice", basis, basis), "holds two arrays 'basis'"
     yield one("no-array", ("basis.npy", b"not an array at all")), "is no array"
-    yield one("many", *((f"{number:0400}.npy", b"") for number in range(40_000))), "its list of arrays has .* bytes"
+    yield one("many", *((f"{number:040000}.npy", b"") for number in range(500))), "its list of arrays has .* bytes"
     lying = one("lying", basis)
     content = bytearray(lying.read_bytes())
     at = content.index(b"PK\x01\x02") + 20  # in the list: a member of 3 GiB that nothing was packed into

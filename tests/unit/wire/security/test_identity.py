@@ -158,13 +158,13 @@ def test_limits_count_by_certificate_and_by_host_where_many_share_one() -> None:
     ],
 )
 def test_without_tls_only_this_machine_may_stop_a_run(address: str, host: str, local: bool) -> None:
-    somebody = without_certificate(address=address)
+    stranger = without_certificate(address=address)
     assert host_of(address) == host
-    assert somebody.key == ("2001:db8::/64" if host == "2001:db8::7" else host)
-    assert (Right.STOP in somebody.rights) is local
-    assert Right.READ in somebody.rights
-    somebody.require_agents(())
-    somebody.require_agents(("site-0",))
+    assert stranger.key == ("2001:db8::/64" if host == "2001:db8::7" else host)
+    assert (Right.STOP in stranger.rights) is local
+    assert Right.READ in stranger.rights
+    stranger.require_agents(())
+    stranger.require_agents(("site-0",))
 
 
 @pytest.mark.parametrize("text", ["site-0..99", "*", "a..b-1..2", "7..9"])

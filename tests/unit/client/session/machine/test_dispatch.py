@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from runs import LIVENESS, AgentDriver, join, upload
+from runs import SESSION_TIMEOUT, AgentDriver, join, upload
 
 from cospan.client.session import machine as session
 from cospan.client.session.machine import Phase
@@ -15,11 +15,11 @@ from cospan.wire import errors
 from cospan.wire import messages as m
 from cospan.wire.limits import LONGEST_DRAIN_SECONDS
 
-PATIENCE = 60.0
+PROGRESS_TIMEOUT = 60.0
 
 
 def broke(error: errors.CospanError | None = None, jitter: float = 0.0) -> session.StreamBroke:
-    return session.StreamBroke(error or errors.CoordinatorUnavailableError("nobody answers"), jitter)
+    return session.StreamBroke(error or errors.CoordinatorUnavailableError("the connection was refused"), jitter)
 
 
 def active(**changes: object) -> AgentDriver:
@@ -155,7 +155,7 @@ def test_another_run_on_the_same_address_is_foreign() -> None:
 
 
 def test_a_run_of_another_specification_than_the_site_was_made_for_is_foreign() -> None:
-    """The coordinator was started anew, with another seed, between the question and the welcome."""
+    """The coordinator was restarted, with another seed, between the question and the welcome."""
     agent = AgentDriver()
     agent.prepare()
     agent.step(session.Connected())
@@ -233,31 +233,31 @@ def test_a_message_ends_the_doubling() -> None:
     assert agent.commands[0].after_seconds == pytest.approx(0.05)
 
 
-def test_the_question_is_asked_again_until_the_patience_runs_out() -> None:
+def test_the_question_is_asked_again_until_the_progress_timeout() -> None:
     agent = AgentDriver()
-    agent.now += PATIENCE - 0.5
+    agent.now += PROGRESS_TIMEOUT - 0.5
     assert agent.step(broke()) == ["Inquire"]
     agent.now += 0.5
     assert agent.step(broke()) == ["Fail"]
     assert isinstance(agent.commands[0].error, errors.CoordinatorUnavailableError)
-    assert "nobody answers (given up after 60 s)" in str(agent.commands[0].error)
+    assert "the connection was refused (given up after 60 s)" in str(agent.commands[0].error)
 
 
-def test_the_patience_counts_from_when_the_stream_broke() -> None:
+def test_the_progress_timeout_counts_from_when_the_stream_broke() -> None:
     """A coordinator may be silent for as long as it waits for others: that costs no progress_timeout_seconds."""
     agent = active(started=False)
-    agent.now += 10 * PATIENCE
+    agent.now += 10 * PROGRESS_TIMEOUT
     assert agent.step(broke()) == ["Connect"]
-    agent.now += PATIENCE - 0.5
+    agent.now += PROGRESS_TIMEOUT - 0.5
     assert agent.step(broke()) == ["Connect"]
     agent.now += 0.5
     assert agent.step(broke()) == ["Fail"]
 
 
-def test_making_the_site_costs_no_patience() -> None:
+def test_making_the_site_does_not_use_up_the_progress_timeout() -> None:
     agent = AgentDriver()
     agent.step(session.Described(agent.specification))
-    agent.now += 10 * PATIENCE
+    agent.now += 10 * PROGRESS_TIMEOUT
     agent.step(session.Prepared(join("a")))
     assert agent.step(broke()) == ["Connect"]
 
@@ -266,7 +266,7 @@ def test_a_coordinator_that_does_not_answer_the_join() -> None:
     agent = AgentDriver()
     agent.prepare()
     agent.step(session.Connected())
-    assert agent.wait(PATIENCE - 0.5) == []
+    assert agent.wait(PROGRESS_TIMEOUT - 0.5) == []
     assert agent.wait(0.5) == ["Fail"]
     assert "has not answered the join for 60 s" in str(agent.commands[0].error)
 
@@ -278,7 +278,7 @@ def test_a_name_that_is_taken_may_be_free_later() -> None:
     taken = errors.AgentIdTakenError("agent 'a' is hosted by another process")
     assert agent.step(broke(taken)) == ["Connect"]
     agent.step(session.Connected())
-    agent.now += PATIENCE
+    agent.now += PROGRESS_TIMEOUT
     assert agent.step(broke(taken)) == ["Fail"]
     assert agent.commands[0].error is taken
 
@@ -496,7 +496,7 @@ def test_a_store_that_was_brought_back_from_a_copy_is_gone_on_with() -> None:
 
 
 @pytest.mark.parametrize("started", [0.0, 1000.0, 2000.0])
-def test_a_coordinator_of_the_past_ends_the_agent_after_its_patience(started: float) -> None:
+def test_a_coordinator_of_the_past_ends_the_agent_after_its_progress_timeout(started: float) -> None:
     """It always answers and never helps: it was started earlier, or its clock is behind, or it does not say."""
     agent = ahead_of_a_copy()
     agent.step(broke())
@@ -505,8 +505,8 @@ def test_a_coordinator_of_the_past_ends_the_agent_after_its_patience(started: fl
         agent.now += agent.commands[0].after_seconds + 0.01
         agent.step(session.Connected())
         agent.receive(from_a_copy(agent, started))
-        assert agent.now - begun < PATIENCE + 2.0
-    assert agent.now - begun >= PATIENCE
+        assert agent.now - begun < PROGRESS_TIMEOUT + 2.0
+    assert agent.now - begun >= PROGRESS_TIMEOUT
     error = agent.commands[0].error
     assert isinstance(error, errors.StaleCoordinatorError)
     assert error.reason == "STALE_COORDINATOR"
@@ -534,35 +534,37 @@ def forgotten(agent: AgentDriver) -> None:
 
 
 @pytest.mark.parametrize("end", [broken_off, drained, forgotten])
-def test_sessions_that_break_at_once_end_the_agent_after_its_patience(end: Callable[[AgentDriver], None]) -> None:
+def test_sessions_that_break_at_once_end_the_agent_after_its_progress_timeout(
+    end: Callable[[AgentDriver], None],
+) -> None:
     """Connected, welcomed, asked for a round, and cut off again and again: nothing of it is progress."""
-    agent, longest = active(), PATIENCE + 2.0 + (LONGEST_DRAIN_SECONDS if end is drained else 0.0)
+    agent, longest = active(), PROGRESS_TIMEOUT + 2.0 + (LONGEST_DRAIN_SECONDS if end is drained else 0.0)
     begun = agent.now
     while agent.state.phase is not Phase.FAILED:
-        agent.now += LIVENESS / 20.0
+        agent.now += SESSION_TIMEOUT / 20.0
         end(agent)
         if agent.state.phase is not Phase.FAILED:
             agent.now += agent.commands[0].after_seconds
             agent.step(session.Connected())
             agent.receive(agent.welcome(0, session_token=f"at {agent.now}"))
         assert agent.now - begun < longest
-    assert agent.now - begun >= PATIENCE
+    assert agent.now - begun >= PROGRESS_TIMEOUT
     assert isinstance(agent.commands[0].error, errors.CospanError)
 
 
-def test_a_session_that_lasts_costs_no_patience_and_a_finished_round_gives_it_back() -> None:
+def test_a_session_that_lasts_does_not_use_up_the_progress_timeout_and_a_finished_round_gives_it_back() -> None:
     agent = active(started=False)
     for _ in range(10):
-        agent.now += LIVENESS  # as behind a proxy that cuts idle streams off while the fleet is waited for
+        agent.now += SESSION_TIMEOUT  # as behind a proxy that cuts idle streams off while the fleet is waited for
         agent.step(broke())
-        agent.now += PATIENCE / 20.0
+        agent.now += PROGRESS_TIMEOUT / 20.0
         agent.step(session.Connected())
         agent.receive(agent.welcome(0, started=False))
     assert agent.state.phase is Phase.ACTIVE
     agent.update(0)
     agent.update(1)
     agent.step(broke())
-    agent.now += PATIENCE - 0.5
+    agent.now += PROGRESS_TIMEOUT - 0.5
     assert agent.step(broke()) == ["Connect"]
 
 
@@ -575,18 +577,18 @@ def test_a_drain_excuses_an_absence_up_to_a_bound_however_often_it_is_said(secon
         agent.now += 10.0
     agent.step(broke())
     assert 0.0 < agent.commands[0].after_seconds <= LONGEST_DRAIN_SECONDS
-    agent.now = begun + LONGEST_DRAIN_SECONDS + PATIENCE
+    agent.now = begun + LONGEST_DRAIN_SECONDS + PROGRESS_TIMEOUT
     assert agent.step(broke()) == ["Fail"]
 
 
-def test_a_tiny_liveness_bound_asks_for_no_more_ticks_than_a_clock_has() -> None:
+def test_a_tiny_session_timeout_asks_for_no_more_ticks_than_a_clock_has() -> None:
     assert session.tick_seconds(active_with(session_timeout_seconds=1e-300).state) >= 0.01
 
 
-def test_a_group_that_changes_often_before_the_run_starts_loses_no_patience() -> None:
+def test_a_group_that_changes_often_before_the_run_starts_keeps_its_progress_timeout() -> None:
     """As of a relay whose agents come one after another."""
     agent = active(started=False)
-    for number in range(int(2 * PATIENCE)):
+    for number in range(int(2 * PROGRESS_TIMEOUT)):
         agent.now += 1.0
         agent.step(session.Regrouped(tuple(f"a{each:03d}" for each in range(number + 1))))
         agent.step(session.Connected())
@@ -638,7 +640,7 @@ def test_who_is_given_up_in_mid_round_does_not_come_back_before_its_round_is_don
     agent.now += 30.0
     assert agent.step(broke(errors.SessionUnknownError("it sent no gradient for 60 s"))) == []
     assert agent.state.phase is Phase.LAGGING
-    assert agent.wait(PATIENCE - 0.5) == []
+    assert agent.wait(PROGRESS_TIMEOUT - 0.5) == []
     assert agent.learn() == ["Connect"]
     assert agent.commands[0].after_seconds == 0.0
     agent.step(session.Connected())
@@ -650,7 +652,7 @@ def test_who_is_given_up_in_mid_round_does_not_come_back_before_its_round_is_don
 def test_a_learner_that_hangs_is_an_error() -> None:
     agent = active()
     agent.step(broke(errors.SessionUnknownError("it sent no gradient for 60 s")))
-    assert agent.wait(PATIENCE) == ["Fail"]
+    assert agent.wait(PROGRESS_TIMEOUT) == ["Fail"]
     assert isinstance(agent.commands[0].error, errors.WorkloadBehaviourError)
     assert "round 0 is not done 60 s after" in str(agent.commands[0].error)
 
@@ -658,27 +660,27 @@ def test_a_learner_that_hangs_is_an_error() -> None:
 # Heartbeats ---------------------------------------------------------------------------------------------
 
 
-def test_a_heartbeat_goes_out_four_times_in_the_liveness_bound() -> None:
+def test_a_heartbeat_goes_out_four_times_in_the_session_timeout() -> None:
     agent = active()
-    assert session.tick_seconds(agent.state) == LIVENESS / 8
-    assert agent.wait(LIVENESS / 4 - 0.25) == []
+    assert session.tick_seconds(agent.state) == SESSION_TIMEOUT / 8
+    assert agent.wait(SESSION_TIMEOUT / 4 - 0.25) == []
     assert agent.wait(0.25) == ["Transmit Heartbeat"]
-    assert agent.wait(LIVENESS / 8) == []
+    assert agent.wait(SESSION_TIMEOUT / 8) == []
     agent.learn()
-    assert agent.wait(LIVENESS / 8) == [], "a gradient is a sign of life as well"
-    assert agent.wait(LIVENESS / 8) == ["Transmit Heartbeat"]
+    assert agent.wait(SESSION_TIMEOUT / 8) == [], "a gradient is a sign of life as well"
+    assert agent.wait(SESSION_TIMEOUT / 8) == ["Transmit Heartbeat"]
 
 
 def test_no_heartbeat_without_a_session() -> None:
     agent = AgentDriver()
     assert session.tick_seconds(agent.state) == 1.0
-    assert agent.wait(LIVENESS) == []
+    assert agent.wait(SESSION_TIMEOUT) == []
     agent.prepare()
     agent.step(session.Connected())
-    assert agent.wait(LIVENESS) == []
+    assert agent.wait(SESSION_TIMEOUT) == []
     agent.receive(agent.welcome())
     agent.step(broke())
-    assert agent.wait(LIVENESS) == []
+    assert agent.wait(SESSION_TIMEOUT) == []
 
 
 def test_ticks_come_once_a_second_at_least() -> None:
@@ -716,7 +718,7 @@ LIVING = [Phase.OFFLINE, Phase.PREPARING, Phase.JOINING, Phase.ACTIVE, Phase.LAG
 
 @pytest.mark.parametrize("phase", LIVING)
 def test_it_can_be_stopped_at_any_time(phase: Phase) -> None:
-    """Where a stream is open it says good-bye, so that nobody waits for it."""
+    """Where a stream is open it says good-bye, so that no round waits for it."""
     agent = in_phase(phase)
     farewell = ["Transmit Leave"] if phase in (Phase.JOINING, Phase.ACTIVE) else []
     assert agent.step(session.StopRequested("Ctrl-C")) == [*farewell, "Conclude"]
@@ -765,7 +767,7 @@ def test_over_is_over(phase: Phase) -> None:
 def test_it_comes_back_when_the_coordinator_asks_it_to() -> None:
     agent = active()
     assert agent.receive(m.Drain(agent.stamp(0), 20.0)) == []
-    assert agent.learn() == ["Transmit GradientUpload"], "the conversation goes on until the stream ends"
+    assert agent.learn() == ["Transmit GradientUpload"], "the conversation continues until the stream ends"
     agent.now += 5.0
     assert agent.step(broke()) == ["Connect"]
     assert agent.commands[0].after_seconds == 15.0
@@ -774,24 +776,24 @@ def test_it_comes_back_when_the_coordinator_asks_it_to() -> None:
     assert agent.commands[0].after_seconds == pytest.approx(0.2)
 
 
-def test_the_patience_counts_from_when_the_coordinator_wants_to_be_back() -> None:
+def test_the_progress_timeout_counts_from_when_the_coordinator_wants_to_be_back() -> None:
     agent = active()
-    agent.receive(m.Drain(agent.stamp(0), 2 * PATIENCE))
+    agent.receive(m.Drain(agent.stamp(0), 2 * PROGRESS_TIMEOUT))
     agent.step(broke())
-    agent.now += 3 * PATIENCE - 0.5
+    agent.now += 3 * PROGRESS_TIMEOUT - 0.5
     assert agent.step(broke()) == ["Connect"]
     agent.now += 0.5
     assert agent.step(broke()) == ["Fail"]
 
 
-def test_a_join_after_a_long_absence_that_was_asked_for_has_its_own_patience() -> None:
+def test_a_join_after_a_long_absence_that_was_asked_for_has_its_own_progress_timeout() -> None:
     agent = active()
-    agent.receive(m.Drain(agent.stamp(0), 2 * PATIENCE))
+    agent.receive(m.Drain(agent.stamp(0), 2 * PROGRESS_TIMEOUT))
     agent.step(broke())
-    agent.now += 2 * PATIENCE
+    agent.now += 2 * PROGRESS_TIMEOUT
     agent.step(session.Connected())
     assert agent.step(session.Tick()) == []
-    agent.now += PATIENCE
+    agent.now += PROGRESS_TIMEOUT
     assert agent.step(session.Tick()) == ["Fail"]
 
 
@@ -853,7 +855,7 @@ def test_a_sum_over_somebody_who_is_gone_is_made_anew() -> None:
 
 
 def test_a_sum_that_names_nobody_is_one_over_all_that_had_joined() -> None:
-    """As a group's is: without the member that it has dropped, it is made anew."""
+    """As a group's is: without the member that it has dropped, it is made again."""
     agent = active()
     assert agent.step(session.GradientReady(upload(0))) == ["Transmit GradientUpload"]
     before = agent.state.join

@@ -28,7 +28,7 @@ def partitions(draw: st.DrawFn) -> list[Block]:
     st.sampled_from([0, 10, 40, 100]),
     st.lists(st.tuples(st.sampled_from(["having", "having", "without", "having all"]), KEYS), max_size=25),
 )
-def test_a_layered_mapping_is_what_a_dict_is_that_is_changed_in_the_same_way(
+def test_a_persistent_map_is_what_a_dict_is_that_is_changed_in_the_same_way(
     length: int, changes: list[tuple[str, int]]
 ) -> None:
     book = dict.fromkeys(range(length), -1)
@@ -56,45 +56,47 @@ def test_a_layered_mapping_is_what_a_dict_is_that_is_changed_in_the_same_way(
 
 
 @given(partitions(), st.lists(st.sets(st.sampled_from(NAMES)), max_size=5))
-def test_a_roll_is_the_set_of_its_names(blocks: list[Block], gone: list[set[str]]) -> None:
-    roll, book = EMPTY_SET, set[str]()
+def test_an_agent_set_is_the_set_of_its_names(blocks: list[Block], gone: list[set[str]]) -> None:
+    agents, book = EMPTY_SET, set[str]()
     for block in blocks:
-        assert not roll.has(block)
-        roll, book = roll.add(block), book | set(block)
-        assert roll.has(block)
+        assert not agents.has(block)
+        agents, book = agents.add(block), book | set(block)
+        assert agents.has(block)
     for names in [set[str](), *gone, *(set(block) for block in blocks)]:
         block = tuple(sorted(names))
-        before, was = roll, set(book)
-        assert (roll.covers(block), roll.isdisjoint(block)) == (names <= book, names.isdisjoint(book))
-        assert roll.intersection(block) == names & book
-        assert (roll - names, names - roll, roll & names, names | roll) == (
+        before, was = agents, set(book)
+        assert (agents.covers(block), agents.isdisjoint(block)) == (names <= book, names.isdisjoint(book))
+        assert agents.intersection(block) == names & book
+        assert (agents - names, names - agents, agents & names, names | agents) == (
             *(book - names, names - book),
             *(book & names, names | book),
         )
-        roll, book = roll.remove(block), book - names
-        assert (len(roll), sorted(roll), roll.names) == (len(book), sorted(book), book)
-        assert roll == book == roll
-        assert roll == AgentSet.of_names(book), "whatever the blocks"
-        assert hash(roll) == hash(frozenset(book))
-        assert [name in roll for name in NAMES] == [name in book for name in NAMES]
-        assert all(roll.has(block) for block in roll.blocks)
+        agents, book = agents.remove(block), book - names
+        assert (len(agents), sorted(agents), agents.names) == (len(book), sorted(book), book)
+        assert agents == book == agents
+        assert agents == AgentSet.of_names(book), "whatever the blocks"
+        assert hash(agents) == hash(frozenset(book))
+        assert [name in agents for name in NAMES] == [name in book for name in NAMES]
+        assert all(agents.has(block) for block in agents.blocks)
         assert before == was, "the older one stays as it is"
 
 
 @given(st.dictionaries(st.sampled_from(NAMES), st.integers(1, 3)), st.lists(partitions(), max_size=8))
-def test_a_tally_counts_each_agent_whatever_its_company(stored: dict[str, int], rounds: list[list[Block]]) -> None:
+def test_participation_counts_each_agent_whatever_its_company(
+    stored: dict[str, int], rounds: list[list[Block]]
+) -> None:
     """Also an agent that was counted in another process before, or before a restart."""
     newest = dict.fromkeys(stored, 5)
-    tally, counts, last = ParticipationCounts(stored, newest), Counter(stored), dict(newest)
+    counted, counts, last = ParticipationCounts(stored, newest), Counter(stored), dict(newest)
     for number, blocks in enumerate(rounds, start=6):
         names = [name for block in blocks for name in block]
         for _ in range(2):  # the second time all are known
-            before, was, last_was = tally, dict(counts), dict(last)
-            tally = tally.add(AgentSet(blocks), number)
+            before, was, last_was = counted, dict(counts), dict(last)
+            counted = counted.add(AgentSet(blocks), number)
             counts.update(names)
             last.update(dict.fromkeys(names, number))
-            assert tally == counts
-            assert tally.newest == last
+            assert counted == counts
+            assert counted.newest == last
             assert (before, before.newest) == (was, last_was), "the older one stays as it is"
 
 
