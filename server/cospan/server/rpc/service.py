@@ -26,12 +26,12 @@ from cospan.server.machine.events import (
     StreamClosed,
 )
 from cospan.server.machine.state import CoordinatorState
-from cospan.server.rpc.stream_writer import StreamWriter
+from cospan.server.rpc.stream_writer import stream_writer
 from cospan.server.runtime.recent_rounds import RecentRounds
 from cospan.server.runtime.streams import Stream
 from cospan.server.telemetry.agent_stats import AgentStats
 from cospan.server.telemetry.run_status import run_report
-from cospan.wire.codec.fast_path import AgentMessageReader
+from cospan.wire.codec.fast_path import message_reader
 from cospan.wire.codec.matrices import encode_matrix
 from cospan.wire.codec.messages import decode_agent_message, encode_stamp
 from cospan.wire.codec.past_rounds import encode_recalled
@@ -145,7 +145,7 @@ class CoordinatorService:
         """
         stream = self._engine.open_stream()
         reader = asyncio.create_task(self._read(stream, context, identity, entry))
-        writer = StreamWriter(stream, context)
+        writer = stream_writer(stream, context)
         try:
             await stream.ended.wait()
             await _last_words(writer.ended)
@@ -203,12 +203,12 @@ class CoordinatorService:
         agents = len(session.agent_ids) if session is not None else 1
         terms = Terms.of_session(state.specification, agents)
         allowance = StreamRateLimit(terms, round_number=state.round, now=time.monotonic())
-        reader, engine, door = AgentMessageReader(state.specification), self._engine, self._door
+        read, engine, door = message_reader(state.specification), self._engine, self._door
         while (request := await context.read()) is not grpc.aio.EOF:
             door.received_bytes += len(request)
             allowance.charge(len(request), engine.state.round, time.monotonic())
             if not stream.closed:
-                self._receive(stream, reader.read(request))
+                self._receive(stream, read(request))
 
     def _receive(self, stream: Stream, message: AgentMessage) -> None:
         token = stream.token

@@ -1,77 +1,45 @@
-"""StreamCall to a call what its stream has queued, one message after another."""
+"""Writes to a call what its stream has queued, one message after another."""
 
 import asyncio
-from collections.abc import Coroutine
-from typing import Any, Protocol, runtime_checkable
 
-from cospan.server.runtime.streams import Stream
-
-
-@runtime_checkable
-class StreamCall(Protocol):
-    """The one method of a call's context that is needed."""
-
-    def write(self, message: bytes, /) -> Coroutine[Any, Any, None]:
-        """Hands a message to gRPC; done when it is on its way. Raises where the call is over."""
-        ...
+from cospan.server.runtime.fast_path import DirectWriter
+from cospan.server.runtime.streams import Stream, StreamCall
+from cospan.wire.codec.fast_path import ENABLED
 
 
 class StreamWriter:
-    """Begins to write as soon as something is queued, in the caller's turn: a basis is on its way to all at once.
-
-    There is no task: to wake one takes as long as to hand its message to gRPC. What `context.write` waits for are
-    futures, as in every coroutine of asyncio; it goes on when they are done.
-    """
+    """A task that writes what is queued until the stream is closed. An error overtakes what is queued."""
 
     def __init__(self, stream: Stream, context: StreamCall) -> None:
-        """StreamCall what is queued from now on, and what has been queued before."""
+        """Writes what is queued from now on, and what has been queued before."""
         self._stream, self._context = stream, context
-        self._writing: Coroutine[Any, Any, None] | None = None
-        self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        """Done when the stream is closed and all is written that was to be; failed where a write has failed."""
-        stream.on_change = self._reevaluate
-        self._reevaluate()
+        self._changed = asyncio.Event()
+        stream.on_change = self._changed.set
+        self.ended = asyncio.create_task(self._write())
+        """Done when the stream is closed and its messages are written; failed if a write has failed."""
+        self.ended.add_done_callback(self._on_end)
 
     def stop(self) -> None:
-        """StreamCall nothing more; what is on its way is left to the end of the call."""
+        """Writes nothing more."""
         self._stream.on_change = None
-        if not self.ended.cancel() and not self.ended.cancelled():
-            self.ended.exception()  # whoever wanted to know it has asked
+        self.ended.cancel()
 
-    def _reevaluate(self) -> None:
-        """StreamCall the next message, unless one is on its way. An error overtakes what is queued."""
+    async def _write(self) -> None:
         stream = self._stream
-        while self._writing is None and not self.ended.done():
-            if stream.outbox and stream.error is None:
-                self._writing = self._context.write(stream.outbox.popleft()[0])
-                self._step()
-            elif stream.closed:
-                self.ended.set_result(None)
-            else:
+        while True:
+            self._changed.clear()
+            while stream.outbox and stream.error is None:
+                await self._context.write(stream.outbox.popleft()[0])
+            if stream.closed:
                 return
+            await self._changed.wait()
 
-    def _step(self) -> None:
-        """Lets the write run to where it has to wait."""
-        assert self._writing is not None
-        try:
-            awaited = self._writing.send(None)
-        except StopIteration:
-            self._writing = None
-        except (Exception, asyncio.CancelledError) as failure:  # the call is over
-            self._writing = None
-            self._fail(failure)
-        else:
-            awaited.add_done_callback(self._resume)
-
-    def _resume(self, _: "asyncio.Future[Any]") -> None:
-        self._step()
-        self._reevaluate()
-
-    def _fail(self, failure: BaseException) -> None:
-        if self.ended.done():
-            return
-        if isinstance(failure, asyncio.CancelledError):
-            self.ended.cancel()
-        else:
-            self.ended.set_exception(failure)
+    def _on_end(self, task: "asyncio.Task[None]") -> None:
+        if not task.cancelled():
+            task.exception()  # marks it as retrieved
         self._stream.close(None)
+
+
+def stream_writer(stream: Stream, context: StreamCall) -> StreamWriter | DirectWriter:
+    """A writer for one call."""
+    return (DirectWriter if "write" in ENABLED else StreamWriter)(stream, context)

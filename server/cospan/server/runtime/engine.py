@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from cospan.core.aggregation.basis_update import arithmetic_of
 from cospan.core.specification import RunSpecification
 from cospan.server import machine
-from cospan.server.machine.counting import is_batchable
 from cospan.server.machine.events import (
     Broadcast,
     CloseStream,
@@ -22,8 +21,6 @@ from cospan.server.machine.events import (
     DropMember,
     EndRun,
     Event,
-    GradientArrived,
-    GradientsArrived,
     Note,
     ReportRound,
     RoundsStored,
@@ -37,6 +34,7 @@ from cospan.server.machine.events import (
 from cospan.server.machine.membership import needed_from
 from cospan.server.machine.state import CoordinatorState
 from cospan.server.runtime.basis_arithmetic import computed_basis
+from cospan.server.runtime.fast_path import GradientIntake
 from cospan.server.runtime.machine_loop import MachineLoop, log_note, tell
 from cospan.server.runtime.recent_rounds import RecentRounds
 from cospan.server.runtime.streams import Stream, Streams
@@ -129,6 +127,7 @@ class Engine:
         )
         state = state.evolve(config=config)
         self.loop = MachineLoop[CoordinatorState, Event, Command](machine, state, self._execute, clock=clock)
+        self._intake = GradientIntake(self.loop, settings.gathering_seconds)
         self.history = RecentRounds(state.round)
         self.ended = asyncio.Event()
         self.end: EndRun | Suspend | None = None
@@ -141,8 +140,6 @@ class Engine:
         self.streams = Streams()
         """Those that are open, and what was sent through all of them."""
         self._tasks: set[asyncio.Task[None]] = set()
-        self._gathered: dict[str, GradientUpload] = {}
-        self._gathering: asyncio.TimerHandle | None = None
 
     def _restored(self, store: RunStore, sites: int | None, now: float) -> CoordinatorState:
         store.begin()
@@ -183,36 +180,11 @@ class Engine:
         Raises:
             RemoteError: the event is not allowed; nothing has changed.
         """
-        self.loop.handle(*self._taken(), event)
+        self.loop.handle(*self._intake.pending(), event)
 
     def take(self, token: str, upload: GradientUpload) -> None:
-        """Lets a gradient arrive. The machine sees gradients of one round together, as their order means nothing.
-
-        It sees them when all that are awaited are there, before any other event, and after 10 ms at the latest.
-
-        Raises:
-            RemoteError: it is not one that the session may send now; nothing has changed.
-        """
-        state = self.loop.state
-        if token in self._gathered or not is_batchable(state, token, upload):
-            self.handle(GradientArrived(token, upload))
-            return
-        self._gathered[token] = upload
-        if len(self._gathered) == state.open_round.awaited.block_count:
-            self.loop.handle(*self._taken())
-        elif self._gathering is None:
-            self._gathering = asyncio.get_running_loop().call_later(
-                self._settings.gathering_seconds, self._end_gathering
-            )
-
-    def _end_gathering(self) -> None:
-        self._gathering = None
-        self.loop.handle(*self._taken())
-
-    def _taken(self) -> list[Event]:
-        """The gradients that the machine has not seen yet, as one event."""
-        gathered, self._gathered = self._gathered, {}
-        return [GradientsArrived(gathered)] if gathered else []
+        """Lets a gradient arrive, now or within `gathering_seconds`. Raises as `handle` does."""
+        self._intake.take(token, upload)
 
     def _execute(self, command: Command) -> Event | None:
         """Executes a command; the event that follows at once, if any."""

@@ -2,17 +2,26 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
 
 from cospan.server.machine.sessions import Session
-from cospan.wire.codec.basis_bytes import serialise_basis_update
 from cospan.wire.codec.messages import encode_coordinator_message
 from cospan.wire.errors import OutOfTurnError, RemoteError
 from cospan.wire.messages import BasisUpdate, CoordinatorMessage, Disposition, Drain, Finish, Receipt
 
 _OUTBOX_LENGTH = 64
 """The largest number of messages that wait for a peer that does not read; only answers to its own can reach it."""
+
+
+@runtime_checkable
+class StreamCall(Protocol):
+    """The one method of a call's context that a writer needs."""
+
+    def write(self, message: bytes, /) -> Coroutine[Any, Any, None]:
+        """Hands a message to gRPC; returns when the next one may follow. Raises if the call is over."""
+        ...
 
 
 @dataclass(slots=True)
@@ -99,11 +108,7 @@ class Streams:
     def broadcast(self, sessions: Iterable[Session], message: BasisUpdate | Finish | Drain) -> None:
         """Serialises once; the same bytes go to every stream, which ends with what is not a basis."""
         last = not isinstance(message, BasisUpdate)
-        encoded = (
-            serialise_basis_update(message)
-            if isinstance(message, BasisUpdate)
-            else encode_coordinator_message(message).SerializeToString()
-        )
+        encoded = encode_coordinator_message(message).SerializeToString()
         for session in sessions:
             stream = self._streams.get(session.stream)
             if stream is None:

@@ -1,4 +1,4 @@
-"""Writing to a call without a task: one message at a time, in order, and what becomes of it when the call ends."""
+"""Writing to a call, with a task and without: one message at a time, in order, until the call ends."""
 
 import asyncio
 from typing import Any
@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 from runs import run
 
-from cospan.server.rpc.stream_writer import StreamCall, StreamWriter
-from cospan.server.runtime.streams import Stream
+from cospan.server.rpc.stream_writer import StreamWriter
+from cospan.server.runtime.fast_path import DirectWriter
+from cospan.server.runtime.streams import Stream, StreamCall
 from cospan.wire.errors import InternalError
 
 
@@ -34,6 +35,12 @@ class Call:
             waiting.cancel()
         else:
             waiting.set_exception(outcome)
+        await settled()
+
+
+async def settled() -> None:
+    """Lets tasks and callbacks run until they wait for the call."""
+    for _ in range(5):
         await asyncio.sleep(0)
 
 
@@ -42,13 +49,19 @@ def put(stream: Stream, *messages: bytes) -> None:
         stream.put(message, is_basis=False)
 
 
-def test_messages_go_out_one_after_another() -> None:
+Writers = type[StreamWriter] | type[DirectWriter]
+both = pytest.mark.parametrize("kind", [StreamWriter, DirectWriter])
+
+
+@both
+def test_messages_go_out_one_after_another(kind: Writers) -> None:
     async def write() -> None:
         stream, call = Stream(1), Call()
         assert isinstance(call, StreamCall)
         put(stream, b"welcome")
-        writer = StreamWriter(stream, call)
-        assert call.begun == [b"welcome"], "what was queued before is on its way at once"
+        writer = kind(stream, call)
+        await settled()
+        assert call.begun == [b"welcome"]
         put(stream, b"first", b"second")
         stream.close(None)
         assert call.begun == [b"welcome"]
@@ -63,10 +76,10 @@ def test_messages_go_out_one_after_another() -> None:
     run(write())
 
 
-def test_a_call_that_takes_everything_at_once_is_not_waited_for() -> None:
+def test_without_a_task_a_message_is_written_in_the_turn_that_queues_it() -> None:
     async def write() -> None:
         stream, call = Stream(1), Call(slow=False)
-        writer = StreamWriter(stream, call)
+        writer = DirectWriter(stream, call)
         put(stream, b"first", b"second")
         assert call.begun == [b"first", b"second"]
         stream.close(None)
@@ -75,11 +88,13 @@ def test_a_call_that_takes_everything_at_once_is_not_waited_for() -> None:
     run(write())
 
 
-def test_an_error_overtakes_what_is_queued() -> None:
+@both
+def test_an_error_overtakes_what_is_queued(kind: Writers) -> None:
     async def write() -> None:
         stream, call = Stream(1), Call()
-        writer = StreamWriter(stream, call)
+        writer = kind(stream, call)
         put(stream, b"first", b"second")
+        await settled()
         stream.close(InternalError("it failed"))
         await call.take()
         assert (call.begun, writer.ended.done()) == ([b"first"], True)
@@ -87,12 +102,14 @@ def test_an_error_overtakes_what_is_queued() -> None:
     run(write())
 
 
+@both
 @pytest.mark.parametrize("failure", [RuntimeError("the call is over"), asyncio.CancelledError()])
-def test_a_write_that_fails_closes_the_stream(failure: BaseException) -> None:
+def test_a_write_that_fails_closes_the_stream(failure: BaseException, kind: Writers) -> None:
     async def write() -> None:
         stream, call = Stream(1), Call()
-        writer = StreamWriter(stream, call)
+        writer = kind(stream, call)
         put(stream, b"first", b"second")
+        await settled()
         await call.take(failure)
         assert stream.closed
         assert call.begun == [b"first"]
@@ -108,8 +125,9 @@ def test_who_stops_hears_no_more_of_what_is_on_its_way() -> None:
         said = list[Any]()
         asyncio.get_running_loop().set_exception_handler(lambda _, context: said.append(context))
         stream, call = Stream(1), Call()
-        writer = StreamWriter(stream, call)
+        writer = DirectWriter(stream, call)
         put(stream, b"first", b"second")
+        await settled()
         writer.stop()
         put(stream, b"third")
         await call.take(RuntimeError("the call is over"))
