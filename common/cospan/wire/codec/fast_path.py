@@ -27,7 +27,7 @@ from cospan.wire.codec.messages import decode_agent_message
 from cospan.wire.errors import InvalidMessageError
 from cospan.wire.messages import AgentMessage, GradientUpload
 
-PIECES = frozenset({"read", "gather", "write"})
+PIECES = frozenset({"read", "gather"})
 """What can be turned off on its own, to measure its share."""
 
 

@@ -2,9 +2,9 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Iterable
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 from cospan.server.machine.sessions import Session
 from cospan.wire.codec.messages import encode_coordinator_message
@@ -19,7 +19,7 @@ _OUTBOX_LENGTH = 64
 class StreamCall(Protocol):
     """The one method of a call's context that a writer needs."""
 
-    def write(self, message: bytes, /) -> Coroutine[Any, Any, None]:
+    def write(self, message: bytes, /) -> Awaitable[None]:
         """Hands a message to gRPC; returns when the next one may follow. Raises if the call is over."""
         ...
 
@@ -35,10 +35,10 @@ class Stream:
     closed: bool = False
     """No message is added any more; the stream ends when the outbox is empty."""
     error: RemoteError | None = None
-    on_change: Callable[[], None] | None = None
-    """Called when a message is queued, and when it is closed: by the task that writes them."""
     ended: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when it is closed."""
+    _changed: asyncio.Future[None] | None = None
+    """What `write_to` waits for; an asyncio.Event costs twice as much."""
 
     def put(self, encoded: bytes, *, is_basis: bool) -> None:
         """Queues a message. Of several bases that a slow reader has not taken, only the newest is kept."""
@@ -50,16 +50,31 @@ class Stream:
             self.close(OutOfTurnError(f"{_OUTBOX_LENGTH} messages wait to be read; read them before sending more"))
             return
         self.outbox.append((encoded, is_basis))
-        if self.on_change is not None:
-            self.on_change()
+        self._wake()
 
     def close(self, error: RemoteError | None) -> None:
         """Ends the stream, after what is queued where there is no error."""
         if not self.closed:
             self.closed, self.error = True, error
             self.ended.set()
-            if self.on_change is not None:
-                self.on_change()
+            self._wake()
+
+    async def write_to(self, call: StreamCall) -> None:
+        """Writes what is queued, in order, until the stream is closed. An error overtakes what is queued.
+
+        What `call.write` raises if the call is over ends it.
+        """
+        while True:
+            while self.outbox and self.error is None:
+                await call.write(self.outbox.popleft()[0])
+            if self.closed:
+                return
+            self._changed = asyncio.get_running_loop().create_future()
+            await self._changed
+
+    def _wake(self) -> None:
+        if self._changed is not None and not self._changed.done():
+            self._changed.set_result(None)
 
 
 class Streams:
