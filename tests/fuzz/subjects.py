@@ -132,7 +132,7 @@ class Coordinator:
             stream.token = token
         self._engine.loop.state = _begun(spec)
         self._basis: np.ndarray | None = None
-        self._stencil: MessageLayout | None = None
+        self._layout: MessageLayout | None = None
         self._tokens = 0
         """Whether a gradient had numbers so large or small that what they come to need not be finite."""
 
@@ -181,7 +181,7 @@ class Coordinator:
     def _decoded(self, wire: bytes) -> m.AgentMessage:
         """In full; what the layout of the newest gradient makes of it is the same, or nothing."""
         spec = self._engine.state.specification
-        read = self._stencil.read(wire) if self._stencil is not None else None
+        read = self._layout.read(wire) if self._layout is not None else None
         try:
             message = decode_agent_message(pb.CollaborateRequest.FromString(wire), spec)
         except (DecodeError, RemoteError):
@@ -191,7 +191,7 @@ class Coordinator:
             in_full = encode_agent_message(message).SerializeToString(deterministic=True)
             if read is not None:
                 assert encode_agent_message(read).SerializeToString(deterministic=True) == in_full, "read otherwise"
-            self._stencil = MessageLayout.of(wire, message, spec)
+            self._layout = MessageLayout.of(wire, message, spec)
         return message
 
     def _look_at(self, contribution: Contribution) -> None:
