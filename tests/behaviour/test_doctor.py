@@ -12,7 +12,7 @@ from behaviour.test_cli import in_this_process
 from runs import run, specification
 
 from cospan.cli.diagnostics.findings import Finding, Grade
-from cospan.cli.diagnostics.machine import of_port
+from cospan.cli.diagnostics.machine import of_port, of_versions
 from cospan.cli.diagnostics.network import of_coordinator
 from cospan.server.coordinator import Coordinator
 from cospan.wire.address import Address
@@ -32,6 +32,12 @@ def test_this_machine_is_well(
         each["subject"] for each in found
     }
     assert not list(tmp_path.iterdir()), "it leaves nothing"
+
+
+def test_a_fast_path_that_is_off_is_noted(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "fast path" not in grades(of_versions())
+    monkeypatch.setattr("cospan.cli.diagnostics.machine.ENABLED", frozenset())
+    assert grades(of_versions())["fast path"] == Grade.NOTE.value
 
 
 def test_a_port_in_use_is_found_with_whoever_answers() -> None:

@@ -66,6 +66,9 @@ class Process:
 class CoordinatorHistories(RuleBasedStateMachine):
     """Draws events, and keeps a book of its own of what should have come of them."""
 
+    gathers = True
+    """Whether gradients come together too, as with the fast path; without it each is an event."""
+
     def __init__(self) -> None:
         super().__init__()
         self.run = CoordinatorDriver(agents=3, rounds=ROUNDS)
@@ -365,6 +368,10 @@ class CoordinatorHistories(RuleBasedStateMachine):
         for token in chosen:
             one_by_one, more = machine.step(one_by_one, events.GradientArrived(token, uploads[token]), self.run.now)
             commands += more
+        if not self.gathers:
+            for token in chosen:
+                self.send(token, before.members.sessions[token].agent_ids)
+            return
         self.step(events.GradientsArrived({token: uploads[token] for token in chosen}))
         assert snapshot(self.run.state) == snapshot(one_by_one)
         assert list(map(repr, self.run.commands)) == list(map(repr, commands))
@@ -593,7 +600,12 @@ class CoordinatorHistories(RuleBasedStateMachine):
                 self.step(events.HeartbeatArrived(session.token))
 
 
+class CoordinatorHistoriesOneByOne(CoordinatorHistories):
+    gathers = False
+
+
 TestCoordinatorHistories = CoordinatorHistories.TestCase
-TestCoordinatorHistories.settings = settings(
+TestCoordinatorHistoriesOneByOne = CoordinatorHistoriesOneByOne.TestCase
+TestCoordinatorHistories.settings = TestCoordinatorHistoriesOneByOne.settings = settings(
     max_examples=60, stateful_step_count=40, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )

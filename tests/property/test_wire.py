@@ -24,8 +24,8 @@ from cospan.core.specification import MAX_NAME, RunSpecification
 from cospan.rpc.v1 import coordinator_service_pb2 as pb
 from cospan.rpc.v1 import matrix_pb2, run_pb2
 from cospan.wire import messages as m
-from cospan.wire.codec.basis_bytes import serialise_basis_update
-from cospan.wire.codec.fast_path import AgentMessageReader, MessageLayout
+from cospan.wire.codec import fast_path
+from cospan.wire.codec.fast_path import PIECES, AgentMessageReader, MessageLayout, message_reader
 from cospan.wire.codec.matrices import decode_matrix, encode_matrix
 from cospan.wire.codec.messages import (
     decode_agent_message,
@@ -241,11 +241,6 @@ def test_what_coordinators_say_comes_back(message: m.CoordinatorMessage) -> None
     assert same(decode_coordinator_message(sent(encode_coordinator_message(message))), message)
 
 
-@given(st.builds(m.BasisUpdate, stamps, bases))
-def test_a_basis_is_serialised_as_protobuf_does_it(update: m.BasisUpdate) -> None:
-    assert serialise_basis_update(update) == encode_coordinator_message(update).SerializeToString()
-
-
 @given(run_reports)
 def test_run_reports_come_back(report: m.RunReport) -> None:
     assert same(decode_run_report(sent(encode_run_report(report))), report)
@@ -439,6 +434,8 @@ def test_what_is_accepted_is_what_the_arithmetic_needs(message: pb.CollaborateRe
     assert all(np.isfinite(part).all() for part in (*parts, contribution.head_second_moment))
 
 
+switched = pytest.mark.parametrize("pieces", [PIECES, frozenset()], ids=["fast path", "plain codec"])
+
 # By the layout of the one before -------------------------------------------------------------------------------
 
 
@@ -503,6 +500,29 @@ def test_a_gradient_is_read_by_the_layout_of_the_one_before(
             assert read is None if brings_estimates else same(read, upload)
 
 
+@switched
+@given(successive(), st.data())
+def test_a_stream_is_read_as_each_message_alone(
+    pieces: frozenset[str], said: tuple[RunSpecification, list[m.GradientUpload]], data: st.DataObject
+) -> None:
+    """With the fast path and without: gradients, damaged ones, and other messages between them."""
+    spec, gradients = said
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fast_path, "ENABLED", pieces)
+        read = message_reader(spec)
+    requests = [encode_agent_message(upload).SerializeToString() for upload in gradients]
+    for request in data.draw(st.permutations([*requests, *requests])):
+        place = data.draw(st.integers(0, len(request)))
+        damaged = request[:place] + data.draw(st.binary(max_size=1)) + request[place + 1 :]
+        for sent_request in (request, damaged):
+            expected = in_full(sent_request, spec)
+            if expected is not None:
+                assert same(read(sent_request), expected)
+                continue
+            with pytest.raises((DecodeError, InvalidMessageError)):
+                read(sent_request)
+
+
 @given(successive(), st.data())
 def test_what_is_laid_out_otherwise_is_not_read_by_a_layout(
     said: tuple[RunSpecification, list[m.GradientUpload]], data: st.DataObject
@@ -526,21 +546,25 @@ def test_what_is_laid_out_otherwise_is_not_read_by_a_layout(
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, 1e61])
 @pytest.mark.parametrize("part", ["gradient", "row_sums", "td_error"])
-def test_numbers_that_nobody_can_reckon_with_are_left_to_the_full_decoder(part: str, value: float) -> None:
+@switched
+def test_numbers_out_of_range_are_refused(
+    pieces: frozenset[str], part: str, value: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fast_path, "ENABLED", pieces)
     values = {"gradient": np.ones((SPEC.feature_dim, SPEC.rank)), "row_sums": np.ones(SPEC.feature_dim)}
-    reader = AgentMessageReader(SPEC)
+    read = message_reader(SPEC)
     contribution = Contribution(DenseMatrix(values["gradient"]), 1.0, np.eye(SPEC.rank), values["row_sums"])
     good = m.GradientUpload(3, contribution, (), 0.5)
     for _ in range(2):
-        assert same(reader.read(encode_agent_message(good).SerializeToString()), good)
+        assert same(read(encode_agent_message(good).SerializeToString()), good)
     odd = replace(good, td_error=-value if value == 1e61 else value)
     if part != "td_error":
         odd = good
         values[part].flat[-1] = value
     with pytest.raises(InvalidMessageError):
-        reader.read(encode_agent_message(odd).SerializeToString())
+        read(encode_agent_message(odd).SerializeToString())
     values["row_sums"][:], values["gradient"][:] = 2.0, 3.0
-    assert same(reader.read(encode_agent_message(good).SerializeToString()), good)
+    assert same(read(encode_agent_message(good).SerializeToString()), good)
 
 
 def test_a_stream_without_a_layout_is_not_measured_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from cospan.cli.diagnostics.findings import Finding, bad, good, note
 from cospan.server.net.binding import free, resolved
 from cospan.wire.address import Address
+from cospan.wire.codec.fast_path import ENABLED, PIECES
 from cospan.wire.errors import InvalidValueError
 
 _LEAST_PYTHON = (3, 11)
@@ -43,6 +44,9 @@ def of_python() -> list[Finding]:
 def of_versions() -> list[Finding]:
     """Versions of Cospan and its dependencies; missing extras are no problem."""
     found = [good("cospan", importlib.metadata.version("cospan"))]
+    if ENABLED != PIECES:
+        pieces = ", ".join(sorted(ENABLED)) or "off"
+        found.append(note("fast path", f"COSPAN_FAST_PATH: {pieces}", "unset it, unless you look for a fault"))
     for name, least in _LEAST.items():
         wanted = ".".join(map(str, least))
         version = _version(name)

@@ -28,8 +28,8 @@ from cospan.wire.security.tls import TlsFiles, tls_files
 
 DEFAULT_CONFIG = Path("cospan.toml")
 _PREFIX = "COSPAN_"
-_OF_CONTAINERS = ("COSPAN_WORKLOAD", "COSPAN_IMAGE", "COSPAN_BASE_IMAGE", "COSPAN_CERTS")
-"""Read by the Compose files, beside the settings."""
+_NO_SETTINGS = ("COSPAN_WORKLOAD", "COSPAN_IMAGE", "COSPAN_BASE_IMAGE", "COSPAN_CERTS", "COSPAN_FAST_PATH")
+"""Read by the Compose files, and the last by `cospan.wire.codec.fast_path`; none is a setting."""
 _ALIKE = 0.8
 """Similarity, 0 to 1, from which a name is suggested."""
 
@@ -177,7 +177,7 @@ def unknown_variables(environment: Mapping[str, str]) -> list[str]:
     strange = sorted(
         name
         for name in environment
-        if name.upper().startswith(_PREFIX) and name.upper() not in {*known, *_OF_CONTAINERS}
+        if name.upper().startswith(_PREFIX) and name.upper() not in {*known, *_NO_SETTINGS}
     )
     found = []
     for name in strange:

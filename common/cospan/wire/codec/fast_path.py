@@ -1,14 +1,16 @@
-"""Reads a gradient by the layout of the one before: without protobuf, and without a copy of its numbers.
+"""The codec's part of the fast path (ADR 12): reads a gradient by the layout of the stream's previous one.
 
-Successive gradients of a stream differ in the round, in the numbers and in the TD error, and in nothing else. So
-one that was decoded in full tells where these lie in the next. Everything else in it has to be the same, byte for
-byte, and what does vary is checked as in full. What does not fit is left to `cospan.wire.codec.messages`, which
-says what is wrong with it.
+Successive gradients of a stream differ only in the round, the numbers and the TD error. So a gradient that was
+decoded in full gives the offsets of these in the next one. All other bytes must be equal, and the variable fields
+are checked as in full; the numbers are not copied. A message that does not fit is left to
+`cospan.wire.codec.messages`, which raises the error. `message_reader` is the interface; `COSPAN_FAST_PATH=0` turns
+this part and the server's (`cospan.server.runtime.fast_path`) off.
 """
 
 import math
+import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -25,6 +27,18 @@ from cospan.wire.codec.messages import decode_agent_message
 from cospan.wire.errors import InvalidMessageError
 from cospan.wire.messages import AgentMessage, GradientUpload
 
+PIECES = frozenset({"read", "gather"})
+"""What can be turned off on its own, to measure its share."""
+
+
+def _enabled(setting: str) -> frozenset[str]:
+    """The pieces that a value of COSPAN_FAST_PATH turns on: all for 1 or nothing, else those that it lists."""
+    return PIECES if setting in ("", "1") else PIECES.intersection(setting.split(","))
+
+
+ENABLED = _enabled(os.environ.get("COSPAN_FAST_PATH", ""))
+"""The pieces that this process uses; the environment is read once."""
+
 # Keys of the wire format: the number of a field, times 8, and how its value is written.
 _GRADIENT = 0x12
 _ROUND = 0x08
@@ -40,17 +54,17 @@ _ALIGNMENT = 8
 _READ = struct.Struct("<d").unpack_from
 _MISSES_MEASURED = 8
 _MISSES_BETWEEN = 32
-"""A stream whose gradients follow no layout is not measured again and again: of those that no layout has read, the
-first few are, and then one in so many. A relay's layout changes with every agent that joins, and settles late."""
+"""Of the gradients of a stream that were decoded in full, the first 8 and then every 32nd give a new layout: a
+stream without a stable one costs little, and a relay's, which changes with every agent that joins, is found."""
 
 
 class _OddLayoutError(Exception):
-    """The bytes are not laid out as usual; whether they mean anything is for others to say."""
+    """The bytes do not have the frequent layout; they may still be valid."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Blank:
-    """Where the numbers of a matrix lie, counted from the end of the head."""
+    """Position of a matrix's numbers, in bytes from the end of the head."""
 
     start: int
     count: int
@@ -58,7 +72,7 @@ class _Blank:
     shape: tuple[int, ...]
 
     def values(self, request: bytes, offset: int) -> Float[np.ndarray, "..."]:
-        """A read-only view of the bytes; a copy where they lie in a way that arithmetic is slow with."""
+        """A read-only view of the bytes; a copy where they are not aligned, as arithmetic would be slow."""
         start = offset + self.start
         values: np.ndarray = np.frombuffer(request, self.dtype, self.count, start).reshape(self.shape)
         return values.copy() if start % _ALIGNMENT else values
@@ -66,25 +80,25 @@ class _Blank:
 
 @dataclass(slots=True)
 class MessageLayout:
-    """The layout of a gradient: what varies is blank, and the rest as it was."""
+    """The layout of a gradient: offsets of the variable fields, and the bytes between them."""
 
     _method: Method
     _agent_ids: tuple[str, ...]
     _weight: float
     _length: int
-    """Of everything after the head."""
+    """Bytes after the head."""
     _literals: tuple[tuple[int, bytes], ...]
     _blanks: dict[str, _Blank]
     _td_error: int | None
-    """Where it lies, from the end of the head."""
+    """Its offset from the end of the head."""
     _dense_alone: _Blank | None
-    """That of the gradient, where there is no other."""
+    """The gradient's, if it is the only matrix."""
     _most: float
-    """How large an entry may be."""
+    """Largest absolute value of an entry."""
 
     @classmethod
     def of(cls, request: bytes, upload: GradientUpload, specification: RunSpecification) -> "MessageLayout | None":
-        """The layout of a request that was decoded to this upload; None where it is not a usual one."""
+        """The layout of a request that was decoded to this upload; None if it is not a frequent one."""
         if specification.method.brings_estimates_in(upload.round):
             return None
         try:
@@ -109,7 +123,7 @@ class MessageLayout:
         )
 
     def read(self, request: bytes) -> GradientUpload | None:
-        """The gradient, exactly as if decoded in full; None where it does not fit, or anything in it is wrong."""
+        """The gradient, equal to that decoded in full; None if the layout differs or a check fails."""
         offset = len(request) - self._length
         if not 0 < offset <= _LONGEST_HEAD:
             return None
@@ -130,9 +144,9 @@ class MessageLayout:
         return None if contribution is None else GradientUpload(number, contribution, self._agent_ids, td_error)
 
     def _contribution(self, request: bytes, offset: int) -> Contribution | None:
-        """What the blanks hold; None where it cannot be reckoned with. What is not finite is within no bound."""
+        """The contribution; None if a number is out of range. No bound includes NaN and infinities."""
         blanks, weight, alone = self._blanks, self._weight, self._dense_alone
-        if alone is not None:  # mostly; and in a round of a millisecond every call counts
+        if alone is not None:  # nearly always; a round may take a millisecond, so each call matters
             values = alone.values(request, offset)
             return Contribution(DenseMatrix(values), weight) if is_within(values, self._most) else None
         dense, moment, row_sums = blanks.get("dense"), blanks.get("moment"), blanks.get("row_sums")
@@ -151,29 +165,35 @@ class MessageLayout:
         return contribution
 
 
+def message_reader(specification: RunSpecification) -> Callable[[bytes], AgentMessage]:
+    """Reads the messages of one stream after its join.
+
+    The function raises InvalidMessageError if a field is malformed or out of range, DecodeError if the bytes are no
+    CollaborateRequest.
+    """
+    if "read" in ENABLED:
+        return AgentMessageReader(specification).read
+    return lambda request: decode_agent_message(pb.CollaborateRequest.FromString(request), specification)
+
+
 @dataclass(slots=True)
 class AgentMessageReader:
-    """Reads what one stream says after its join: in full, and gradients by their layout once that is known."""
+    """Decodes messages in full, and gradients by their layout once that is known."""
 
     specification: RunSpecification
-    _stencil: MessageLayout | None = field(default=None, init=False)
+    _layout: MessageLayout | None = field(default=None, init=False)
     _misses: int = field(default=0, init=False)
 
     def read(self, request: bytes) -> AgentMessage:
-        """The message in these bytes.
-
-        Raises:
-            InvalidMessageError: a field is malformed or out of range.
-            DecodeError: these are no bytes of a CollaborateRequest.
-        """
-        if self._stencil is not None:
-            upload = self._stencil.read(request)
+        """See `message_reader`."""
+        if self._layout is not None:
+            upload = self._layout.read(request)
             if upload is not None:
                 return upload
         message = decode_agent_message(pb.CollaborateRequest.FromString(request), self.specification)
         if isinstance(message, GradientUpload):
             if self._misses < _MISSES_MEASURED or self._misses % _MISSES_BETWEEN == 0:
-                self._stencil = MessageLayout.of(request, message, self.specification) or self._stencil
+                self._layout = MessageLayout.of(request, message, self.specification) or self._layout
             self._misses += 1
         return message
 
@@ -182,7 +202,7 @@ class AgentMessageReader:
 
 
 def _varint(data: bytes, offset: int) -> tuple[int, int]:
-    """A number in its shortest spelling, and where it ends."""
+    """A varint in its shortest form, and the offset after it."""
     value = shift = 0
     while True:
         byte = data[offset]
@@ -198,7 +218,7 @@ def _varint(data: bytes, offset: int) -> tuple[int, int]:
 
 @lru_cache(maxsize=16)
 def _round_of(head: bytes, length: int) -> int | None:
-    """The round in a head that so many bytes follow; None where it is none. Those of a round are all the same."""
+    """The round in a head that `length` bytes follow; None if it is no head. Cached: agents send the same heads."""
     try:
         offset = _end_of_head(head, length)
         begun = _varint(head, 1)[1]
@@ -208,7 +228,7 @@ def _round_of(head: bytes, length: int) -> int | None:
 
 
 def _end_of_head(request: bytes, more: int = 0) -> int:
-    """Where the round ends, and with it the head; of a request of so many more bytes."""
+    """The offset after the round, which ends the head; the request continues with `more` bytes."""
     if request[0] != _GRADIENT:
         raise _OddLayoutError
     length, offset = _varint(request, 1)
@@ -220,7 +240,7 @@ def _end_of_head(request: bytes, more: int = 0) -> int:
 
 
 def _spans(rest: bytes) -> dict[str, tuple[int, int]]:
-    """Name → where what varies lies in a SubspaceGradient without its round."""
+    """Name → start and end of each variable field of a SubspaceGradient without its round."""
     spans: dict[str, tuple[int, int]] = {}
     for key, start, stop in _fields(rest, 0, len(rest)):
         if key in _MATRICES:
@@ -236,7 +256,7 @@ def _spans(rest: bytes) -> dict[str, tuple[int, int]]:
 
 
 def _data_of(rest: bytes, start: int, stop: int) -> tuple[int, int]:
-    """Where the numbers of a Matrix lie."""
+    """Start and end of the numbers of a Matrix."""
     spans: dict[str, tuple[int, int]] = {}
     for key, begin, end in _fields(rest, start, stop):
         if key == _DATA:
@@ -247,13 +267,13 @@ def _data_of(rest: bytes, start: int, stop: int) -> tuple[int, int]:
 
 
 def _put(spans: dict[str, tuple[int, int]], name: str, span: tuple[int, int]) -> None:
-    if name in spans:  # the later one would count, or both together
+    if name in spans:  # protobuf would take the last one, or merge both
         raise _OddLayoutError
     spans[name] = span
 
 
 def _fields(data: bytes, start: int, stop: int) -> Iterator[tuple[int, int, int]]:
-    """The key of each field of a message, and where its value begins and ends."""
+    """The key of each field of a message, and start and end of its value."""
     while start < stop:
         key, start = _varint(data, start)
         kind = key & 7
@@ -273,7 +293,7 @@ def _fields(data: bytes, start: int, stop: int) -> Iterator[tuple[int, int, int]
 
 
 def _arrays(upload: GradientUpload) -> dict[str, Float[np.ndarray, "..."]]:
-    """What the full decoder has made of each matrix."""
+    """Name → matrix, as decoded in full."""
     contribution = upload.contribution
     gradient, moment, row_sums = contribution.gradient, contribution.head_second_moment, contribution.row_sums
     found = {"moment": moment, "row_sums": row_sums}
@@ -291,7 +311,7 @@ def _blank(span: tuple[int, int], values: Float[np.ndarray, "..."]) -> _Blank:
 
 
 def _literals(rest: bytes, spans: list[tuple[int, int]]) -> Iterator[tuple[int, bytes]]:
-    """What lies between the blanks, and where."""
+    """Offset and bytes of each section between the variable fields."""
     begun = 0
     for start, stop in [*spans, (len(rest), len(rest))]:
         if start > begun:

@@ -243,7 +243,7 @@ def encode_coordinator_message(message: m.CoordinatorMessage) -> pb.CollaborateR
     response = pb.CollaborateResponse(stamp=encode_stamp(message.stamp))
     match message:
         case m.BasisUpdate():
-            response.basis_update.basis.CopyFrom(encode_matrix(message.basis))
+            fill_matrix(response.basis_update.basis, message.basis)
         case m.Welcome():
             response.welcome.CopyFrom(
                 pb.Welcome(

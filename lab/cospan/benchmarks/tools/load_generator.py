@@ -15,7 +15,6 @@ import grpc.aio
 from cospan.benchmarks.jobs.gradient_exchange import gradient_of
 from cospan.core.aggregation.basis_update import Contribution
 from cospan.core.linalg.matrices import DenseMatrix
-from cospan.wire.codec.basis_bytes import varint
 from cospan.wire.codec.messages import encode_agent_message
 from cospan.wire.errors import CospanError
 from cospan.wire.limits import client_options, max_message_bytes
@@ -37,8 +36,18 @@ class Upload:
 
     def of_round(self, number: int) -> bytes:
         """The CollaborateRequest."""
-        head = _ROUND_FIELD + varint(number)
-        return b"".join((_GRADIENT_FIELD, varint(len(head) + len(self._rest)), head, self._rest))
+        head = _ROUND_FIELD + _varint(number)
+        return b"".join((_GRADIENT_FIELD, _varint(len(head) + len(self._rest)), head, self._rest))
+
+
+def _varint(value: int) -> bytes:
+    """A number as protobuf writes it."""
+    encoded = bytearray()
+    while value >= 0x80:
+        encoded.append(value & 0x7F | 0x80)
+        value >>= 7
+    encoded.append(value)
+    return bytes(encoded)
 
 
 class LoadAgent:

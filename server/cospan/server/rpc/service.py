@@ -26,12 +26,11 @@ from cospan.server.machine.events import (
     StreamClosed,
 )
 from cospan.server.machine.state import CoordinatorState
-from cospan.server.rpc.stream_writer import StreamWriter
 from cospan.server.runtime.recent_rounds import RecentRounds
 from cospan.server.runtime.streams import Stream
 from cospan.server.telemetry.agent_stats import AgentStats
 from cospan.server.telemetry.run_status import run_report
-from cospan.wire.codec.fast_path import AgentMessageReader
+from cospan.wire.codec.fast_path import message_reader
 from cospan.wire.codec.matrices import encode_matrix
 from cospan.wire.codec.messages import decode_agent_message, encode_stamp
 from cospan.wire.codec.past_rounds import encode_recalled
@@ -137,7 +136,7 @@ class CoordinatorService:
             raise asyncio.CancelledError from failure
 
     async def _converse(self, context: Context, identity: Identity, entry: Entry) -> None:
-        """One task reads, a writer writes, and this coroutine decides when the stream ends.
+        """One task reads, another writes, and this coroutine decides when the stream ends.
 
         Raises:
             RemoteError: what the stream is to end with.
@@ -145,17 +144,18 @@ class CoordinatorService:
         """
         stream = self._engine.open_stream()
         reader = asyncio.create_task(self._read(stream, context, identity, entry))
-        writer = StreamWriter(stream, context)
+        writer = asyncio.create_task(stream.write_to(context))
+        writer.add_done_callback(lambda _: stream.close(None))
         try:
             await stream.ended.wait()
-            await _last_words(writer.ended)
+            await _last_words(writer)
             if stream.error is None:
                 # Ending the call first would reset the other half of it, and some clients (grpclib) then throw away
                 # what they have received and not read: the Finish.
                 await asyncio.wait({reader}, timeout=_FAREWELL_SECONDS)
         finally:
             reader.cancel()
-            writer.stop()
+            writer.cancel()
             self._engine.forget_stream(stream)
             if stream.token is not None:
                 self._engine.handle(StreamClosed(stream.token, stream.number))
@@ -203,12 +203,12 @@ class CoordinatorService:
         agents = len(session.agent_ids) if session is not None else 1
         terms = Terms.of_session(state.specification, agents)
         allowance = StreamRateLimit(terms, round_number=state.round, now=time.monotonic())
-        reader, engine, door = AgentMessageReader(state.specification), self._engine, self._door
+        read, engine, door = message_reader(state.specification), self._engine, self._door
         while (request := await context.read()) is not grpc.aio.EOF:
             door.received_bytes += len(request)
             allowance.charge(len(request), engine.state.round, time.monotonic())
             if not stream.closed:
-                self._receive(stream, reader.read(request))
+                self._receive(stream, read(request))
 
     def _receive(self, stream: Stream, message: AgentMessage) -> None:
         token = stream.token
@@ -280,16 +280,16 @@ class CoordinatorService:
         return pb.StopRunResponse(stamp=encode_stamp(self._engine.state.stamp))
 
 
-async def _last_words(written: "asyncio.Future[None]") -> None:
+async def _last_words(writer: "asyncio.Task[None]") -> None:
     """Lets what is on its way arrive.
 
     Raises:
         UnreadableMessageError: the peer does not read it.
     """
-    done, _ = await asyncio.wait({written}, timeout=_LAST_WORDS_SECONDS)
+    done, _ = await asyncio.wait({writer}, timeout=_LAST_WORDS_SECONDS)
     if not done:
         raise UnreadableMessageError(f"the peer did not read for {_LAST_WORDS_SECONDS:g} s what was sent to it")
-    written.result()
+    writer.result()
 
 
 def _serialise(message: Any) -> bytes:

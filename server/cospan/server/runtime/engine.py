@@ -14,12 +14,12 @@ from cospan.core.aggregation.basis_update import arithmetic_of
 from cospan.core.specification import RunSpecification
 from cospan.server import machine
 from cospan.server.machine import events
-from cospan.server.machine.counting import is_batchable
-from cospan.server.machine.events import Command, ComputeBasis, EndRun, Event, GradientArrived, GradientsArrived
+from cospan.server.machine.events import Command, ComputeBasis, EndRun, Event
 from cospan.server.machine.membership import needed_from
 from cospan.server.machine.state import CoordinatorState
 from cospan.server.runtime.agent_engine import AgentEngine
 from cospan.server.runtime.basis_arithmetic import computed_basis
+from cospan.server.runtime.fast_path import GradientIntake
 from cospan.server.runtime.machine_loop import MachineLoop, tell
 from cospan.server.storage.reader import read_past
 from cospan.server.storage.write_queue import WriteQueue
@@ -110,13 +110,12 @@ class Engine(AgentEngine):
         state = state.evolve(config=config)
         self.loop = MachineLoop[CoordinatorState, Event, Command](machine, state, self._execute, clock=clock)
         super().__init__(state.round)
+        self._intake = GradientIntake(self.loop, settings.gathering_seconds)
         self.stays_open = False
         """Whether the run can be resumed although it was stopped: its end is not stored."""
         self.on_closing: list[Callable[[ComputeBasis], None]] = []
         """Called when a round closes; the state still has its contributions."""
         self._tasks: set[asyncio.Task[None]] = set()
-        self._gathered: dict[str, GradientUpload] = {}
-        self._gathering: asyncio.TimerHandle | None = None
 
     def _restored(self, store: RunStore, sites: int | None, now: float) -> CoordinatorState:
         store.begin()
@@ -147,36 +146,11 @@ class Engine(AgentEngine):
         Raises:
             RemoteError: the event is not allowed; nothing has changed.
         """
-        self.loop.handle(*self._taken(), event)
+        self.loop.handle(*self._intake.pending(), event)
 
     def take(self, token: str, upload: GradientUpload) -> None:
-        """Lets a gradient arrive. The machine sees gradients of one round together, as their order means nothing.
-
-        It sees them when all that are awaited are there, before any other event, and after 10 ms at the latest.
-
-        Raises:
-            RemoteError: it is not one that the session may send now; nothing has changed.
-        """
-        state = self.loop.state
-        if token in self._gathered or not is_batchable(state, token, upload):
-            self.handle(GradientArrived(token, upload))
-            return
-        self._gathered[token] = upload
-        if len(self._gathered) == state.open_round.awaited.block_count:
-            self.loop.handle(*self._taken())
-        elif self._gathering is None:
-            self._gathering = asyncio.get_running_loop().call_later(
-                self._settings.gathering_seconds, self._end_gathering
-            )
-
-    def _end_gathering(self) -> None:
-        self._gathering = None
-        self.loop.handle(*self._taken())
-
-    def _taken(self) -> list[Event]:
-        """The gradients that the machine has not seen yet, as one event."""
-        gathered, self._gathered = self._gathered, {}
-        return [GradientsArrived(gathered)] if gathered else []
+        """Lets a gradient arrive, now or within `gathering_seconds`. Raises as `handle` does."""
+        self._intake.take(token, upload)
 
     def _execute(self, command: Command) -> Event | None:
         """Executes a command; the event that follows at once, if any."""

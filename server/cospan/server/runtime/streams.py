@@ -2,17 +2,26 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Iterable
 from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
 
 from cospan.server.machine.sessions import Session
-from cospan.wire.codec.basis_bytes import serialise_basis_update
 from cospan.wire.codec.messages import encode_coordinator_message
 from cospan.wire.errors import OutOfTurnError, RemoteError
 from cospan.wire.messages import BasisUpdate, CoordinatorMessage, Disposition, Drain, Finish, Receipt
 
 _OUTBOX_LENGTH = 64
 """Limit on messages queued for a peer that does not read; only responses to its own messages can reach it."""
+
+
+@runtime_checkable
+class StreamCall(Protocol):
+    """The one method of a call's context that a writer needs."""
+
+    def write(self, message: bytes, /) -> Awaitable[None]:
+        """Hands a message to gRPC; returns when the next one may follow. Raises if the call is over."""
+        ...
 
 
 @dataclass(slots=True)
@@ -26,10 +35,10 @@ class Stream:
     closed: bool = False
     """Whether the stream ends once the outbox is empty; no message is added any more."""
     error: RemoteError | None = None
-    on_change: Callable[[], None] | None = None
-    """Called when a message is queued, and when the stream is closed."""
     ended: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the stream is closed."""
+    _changed: asyncio.Future[None] | None = None
+    """What `write_to` waits for; an asyncio.Event costs twice as much."""
 
     def put(self, encoded: bytes, *, is_basis: bool) -> None:
         """Queues a message; of several bases in a row that a slow peer has not read, only the newest is kept."""
@@ -41,16 +50,31 @@ class Stream:
             self.close(OutOfTurnError(f"{_OUTBOX_LENGTH} messages wait to be read; read them before sending more"))
             return
         self.outbox.append((encoded, is_basis))
-        if self.on_change is not None:
-            self.on_change()
+        self._wake()
 
     def close(self, error: RemoteError | None) -> None:
         """Ends the stream with an error, or without one after its queued messages."""
         if not self.closed:
             self.closed, self.error = True, error
             self.ended.set()
-            if self.on_change is not None:
-                self.on_change()
+            self._wake()
+
+    async def write_to(self, call: StreamCall) -> None:
+        """Writes what is queued, in order, until the stream is closed. An error overtakes what is queued.
+
+        What `call.write` raises if the call is over ends it.
+        """
+        while True:
+            while self.outbox and self.error is None:
+                await call.write(self.outbox.popleft()[0])
+            if self.closed:
+                return
+            self._changed = asyncio.get_running_loop().create_future()
+            await self._changed
+
+    def _wake(self) -> None:
+        if self._changed is not None and not self._changed.done():
+            self._changed.set_result(None)
 
 
 class Streams:
@@ -99,10 +123,7 @@ class Streams:
     def broadcast(self, sessions: Iterable[Session], message: BasisUpdate | Finish | Drain) -> None:
         """Sends the same bytes to every session; a message other than a basis ends its stream."""
         is_basis = isinstance(message, BasisUpdate)
-        if isinstance(message, BasisUpdate):
-            encoded = serialise_basis_update(message)
-        else:
-            encoded = encode_coordinator_message(message).SerializeToString()
+        encoded = encode_coordinator_message(message).SerializeToString()
         for session in sessions:
             stream = self._streams.get(session.stream)
             if stream is None:

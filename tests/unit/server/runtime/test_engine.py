@@ -12,7 +12,7 @@ from cospan.core.aggregation.basis_update import Contribution, next_basis
 from cospan.core.linalg.matrices import DenseMatrix
 from cospan.rpc.v1 import coordinator_service_pb2 as pb
 from cospan.server.machine import events
-from cospan.server.runtime import basis_arithmetic, machine_loop
+from cospan.server.runtime import basis_arithmetic, fast_path, machine_loop
 from cospan.server.runtime.engine import Engine, EngineSettings
 from cospan.server.runtime.streams import _OUTBOX_LENGTH, Stream
 from cospan.server.telemetry.run_status import run_report
@@ -122,6 +122,15 @@ def test_gradients_are_seen_together() -> None:
         assert isinstance(receipt, m.Receipt)
 
     run(gather())
+
+
+def test_without_the_fast_path_gradients_are_seen_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fast_path, "ENABLED", frozenset())
+    fleet = Fleet("a", "b")
+    fleet.engine.take("token of b", upload(0))
+    assert list(fleet.engine.state.open_round.counted) == ["b"]
+    fleet.engine.take("token of a", upload(0))
+    assert fleet.engine.state.round == 1
 
 
 def test_nothing_else_happens_before_what_has_come_in() -> None:

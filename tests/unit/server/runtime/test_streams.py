@@ -1,13 +1,11 @@
-"""Writing to a call without a task: one message at a time, in order, and what becomes of it when the call ends."""
+"""Writing to a call what a stream has queued: one message at a time, in order, until the call ends."""
 
 import asyncio
-from typing import Any
 
 import pytest
 from runs import run
 
-from cospan.server.rpc.stream_writer import StreamCall, StreamWriter
-from cospan.server.runtime.streams import Stream
+from cospan.server.runtime.streams import Stream, StreamCall
 from cospan.wire.errors import InternalError
 
 
@@ -34,6 +32,12 @@ class Call:
             waiting.cancel()
         else:
             waiting.set_exception(outcome)
+        await settled()
+
+
+async def settled() -> None:
+    """Lets tasks and callbacks run until they wait for the call."""
+    for _ in range(5):
         await asyncio.sleep(0)
 
 
@@ -47,30 +51,30 @@ def test_messages_go_out_one_after_another() -> None:
         stream, call = Stream(1), Call()
         assert isinstance(call, StreamCall)
         put(stream, b"welcome")
-        writer = StreamWriter(stream, call)
-        assert call.begun == [b"welcome"], "what was queued before is on its way at once"
+        writer = asyncio.create_task(stream.write_to(call))
+        await settled()
         put(stream, b"first", b"second")
         stream.close(None)
-        assert call.begun == [b"welcome"]
-        await call.take()
-        assert call.begun == [b"welcome", b"first"]
-        await call.take()
-        assert not writer.ended.done(), "the last one is on its way"
-        await call.take()
-        assert call.begun == [b"welcome", b"first", b"second"]
-        await writer.ended
+        for begun in ([b"welcome"], [b"welcome", b"first"], [b"welcome", b"first", b"second"]):
+            assert call.begun == begun
+            assert not writer.done()
+            await call.take()
+        await writer
 
     run(write())
 
 
-def test_a_call_that_takes_everything_at_once_is_not_waited_for() -> None:
+def test_it_waits_for_messages_and_for_the_end() -> None:
     async def write() -> None:
         stream, call = Stream(1), Call(slow=False)
-        writer = StreamWriter(stream, call)
-        put(stream, b"first", b"second")
-        assert call.begun == [b"first", b"second"]
+        writer = asyncio.create_task(stream.write_to(call))
+        for message in (b"first", b"second"):
+            await settled()
+            put(stream, message)
+        await settled()
+        assert (call.begun, writer.done()) == ([b"first", b"second"], False)
         stream.close(None)
-        assert writer.ended.done()
+        await writer
 
     run(write())
 
@@ -78,41 +82,27 @@ def test_a_call_that_takes_everything_at_once_is_not_waited_for() -> None:
 def test_an_error_overtakes_what_is_queued() -> None:
     async def write() -> None:
         stream, call = Stream(1), Call()
-        writer = StreamWriter(stream, call)
+        writer = asyncio.create_task(stream.write_to(call))
         put(stream, b"first", b"second")
+        await settled()
         stream.close(InternalError("it failed"))
         await call.take()
-        assert (call.begun, writer.ended.done()) == ([b"first"], True)
+        await writer
+        assert call.begun == [b"first"]
 
     run(write())
 
 
 @pytest.mark.parametrize("failure", [RuntimeError("the call is over"), asyncio.CancelledError()])
-def test_a_write_that_fails_closes_the_stream(failure: BaseException) -> None:
+def test_a_write_that_fails_ends_it(failure: BaseException) -> None:
     async def write() -> None:
         stream, call = Stream(1), Call()
-        writer = StreamWriter(stream, call)
+        writer = asyncio.create_task(stream.write_to(call))
         put(stream, b"first", b"second")
+        await settled()
         await call.take(failure)
-        assert stream.closed
         assert call.begun == [b"first"]
         with pytest.raises(type(failure)):
-            await writer.ended
-        writer.stop()
-
-    run(write())
-
-
-def test_who_stops_hears_no_more_of_what_is_on_its_way() -> None:
-    async def write() -> None:
-        said = list[Any]()
-        asyncio.get_running_loop().set_exception_handler(lambda _, context: said.append(context))
-        stream, call = Stream(1), Call()
-        writer = StreamWriter(stream, call)
-        put(stream, b"first", b"second")
-        writer.stop()
-        put(stream, b"third")
-        await call.take(RuntimeError("the call is over"))
-        assert (call.begun, writer.ended.cancelled(), said) == ([b"first"], True, [])
+            await writer
 
     run(write())
