@@ -73,6 +73,7 @@ check: $(VENV)/ready check-protos  ## Lint, type-check, check imports and genera
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 	@$(BIN)/python docs/scripts/state_table.py --check
+	@$(BIN)/python docs/scripts/check_glossary.py
 
 state-table: $(VENV)/ready  ## Write the coordinator's transitions into docs/architecture.md
 	@$(BIN)/python docs/scripts/state_table.py

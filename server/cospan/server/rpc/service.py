@@ -52,7 +52,7 @@ _SERVICE = pb.DESCRIPTOR.services_by_name["CoordinatorService"].full_name
 OWN_WAY = frozenset({f"/{_SERVICE}/Collaborate"})
 """The methods that see to their own admission."""
 LOOKING = frozenset(f"/{_SERVICE}/{name}" for name in ("GetRun", "GetBasis", "StopRun"))
-"""Those that are for onlookers, and cost as much as the run is large."""
+"""Those that are for observers, and cost as much as the run is large."""
 _JOIN_SECONDS = 20.0
 """How long a stream may stay open without a Join."""
 
@@ -116,9 +116,9 @@ class CoordinatorService:
     ) -> None:
         """Serves an engine; `stop` ends its run, with a sentence that says why; `door` says who may come in.
 
-        What onlookers may know of agents beside the machine's state goes to `agent_stats`.
+        What observers may know of agents beside the machine's state goes to `agent_stats`.
         """
-        self._engine, self._stop, self._door, self._sightings = engine, stop, door, agent_stats
+        self._engine, self._stop, self._door, self._agent_stats = engine, stop, door, agent_stats
 
     async def collaborate(self, _requests: AsyncIterator[pb.CollaborateRequest], context: Context) -> None:
         """One agent process' stream."""
@@ -172,10 +172,10 @@ class CoordinatorService:
                 self._door.joined(entry)
                 await self._listen(stream, context)
         except RemoteError as refusal:
-            self._sightings.note_rejection(self._engine.state, stream.token)
+            self._agent_stats.note_rejection(self._engine.state, stream.token)
             stream.close(refusal)
         except DecodeError:
-            self._sightings.note_rejection(self._engine.state, stream.token)
+            self._agent_stats.note_rejection(self._engine.state, stream.token)
             stream.close(InvalidMessageError("the bytes are no CollaborateRequest of cospan.rpc.v1"))
         except TimeoutError:
             stream.close(OutOfTurnError(f"no Join came within {_JOIN_SECONDS:g} s"))
@@ -202,11 +202,11 @@ class CoordinatorService:
         session = state.members.sessions.get(stream.token or "")
         agents = len(session.agent_ids) if session is not None else 1
         terms = Terms.of_session(state.specification, agents)
-        allowance = StreamRateLimit(terms, round_number=state.round, now=time.monotonic())
+        rate_limit = StreamRateLimit(terms, round_number=state.round, now=time.monotonic())
         read, engine, door = message_reader(state.specification), self._engine, self._door
         while (request := await context.read()) is not grpc.aio.EOF:
             door.received_bytes += len(request)
-            allowance.charge(len(request), engine.state.round, time.monotonic())
+            rate_limit.charge(len(request), engine.state.round, time.monotonic())
             if not stream.closed:
                 self._receive(stream, read(request))
 
@@ -217,9 +217,9 @@ class CoordinatorService:
             case GradientUpload():
                 self._engine.take(token, message)
                 if message.td_error is not None:
-                    self._sightings.note_td_error(self._engine.state, token, message.td_error)
+                    self._agent_stats.note_td_error(self._engine.state, token, message.td_error)
                 if message.bounded:
-                    self._sightings.note_bounded(self._engine.state, token, message.bounded)
+                    self._agent_stats.note_bounded(self._engine.state, token, message.bounded)
             case Heartbeat(saved_rounds=saved):
                 self._engine.handle(HeartbeatArrived(token, min(saved, self._engine.state.round + 1)))
             case Leave(cause=cause, returning=returning):
@@ -251,7 +251,7 @@ class CoordinatorService:
         """The run as it stands."""
         peer_identity(context).require(Right.READ)
         engine = self._engine
-        return encode_run_report(run_report(engine.state, engine.history, engine.now(), self._sightings))
+        return encode_run_report(run_report(engine.state, engine.history, engine.now(), self._agent_stats))
 
     async def get_basis(self, _request: pb.GetBasisRequest, context: Context) -> pb.GetBasisResponse:
         """The newest basis."""

@@ -84,7 +84,7 @@ def test_what_cannot_be_is_refused(flags: dict[str, str], share: float, says: st
 
 def test_without_scipy_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
-    with pytest.raises(InvalidValueError, match=r"cospan rank needs scipy; pip install 'cospan\[study\]'"):
+    with pytest.raises(InvalidValueError, match=r"cospan rank needs scipy; pip install '\.\[study\]'"):
         rank_here(RankOptions("synthetic", 0.99), {}, None)
 
 

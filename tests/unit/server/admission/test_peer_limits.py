@@ -20,7 +20,7 @@ SMALL = PeerLimit(at_once=3, unjoined=2, burst=4.0, per_second=2.0)
 
 
 def open_one(account: Account, now: float = 0.0, limit: PeerLimit = SMALL, kind: Kind = Kind.STREAM) -> Account:
-    return opened(account, kind, limit, now, "somebody")
+    return opened(account, kind, limit, now, "one host")
 
 
 def test_streams_at_once_are_counted_and_given_back() -> None:
