@@ -87,8 +87,8 @@ class Entry:
         symbol: the letter in formulas, if it has one.
         unit: of its values; empty for a pure number.
         range: of its values; None for texts, enumerations and truth values.
-        group: the heading under which `--help` shows it; None for no option.
-        setting: its name as a setting; the field's name where empty, None for no setting.
+        group: the heading of its option in `--help`; None if it has no option.
+        setting: its name as a setting; empty for the field's own name, None if it is not a setting.
         metavar: stands for the value in `--help`; made from the type where empty.
         unset: what holds where the setting is not given; the field's default where empty.
     """

@@ -47,8 +47,9 @@ _ROW_SUMS_GROWTH = 1.25
 NO_BOUND_DEGREES = 90.0
 _FIRST_TURN_DEGREES = 80.0
 _TURN_ROUNDS = 10.0
-"""The basis is found in the first rounds: there a sound step turns it by up to 72 degrees, and by 37 in round 5 at
-the most. The bound falls from the first number to `largest_turn`; a quarter of the excess is left in round 10."""
+"""Rounds after which a quarter is left of the difference between the bound of round 0, `first_turn` (or
+`_FIRST_TURN_DEGREES`), and the final bound, `largest_turn`. In the first rounds a sound step turns the basis by up
+to 72 degrees, and by at most 37 in round 5."""
 
 
 _POSITIVE = Range(above=0, below=math.inf)

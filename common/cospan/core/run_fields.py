@@ -1,6 +1,8 @@
 """The fields of a run specification.
 
-They stand apart from `cospan.core.specification`, which needs numpy: `cospan --help` reads them.
+They stand apart from `cospan.core.specification`, which needs numpy: `cospan --help` reads them. Rules that concern
+several fields are in `cospan.core.specification`. A new field must be valid at 0: a peer that does not know it
+sends 0.
 """
 
 from dataclasses import dataclass, field

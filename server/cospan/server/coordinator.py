@@ -181,7 +181,9 @@ class Coordinator:
             self.interrupt(message)
 
     async def close(self) -> None:
-        """Stops listening, ends the run if it is not over, and closes the store.
+        """Stops listening, ends the run for good if it is not over, and closes the store.
+
+        A run that is to be resumed later is left with `interrupt` instead.
 
         Raises:
             RunFileError: the end of the run could not be stored.

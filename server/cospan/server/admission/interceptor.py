@@ -127,7 +127,7 @@ class AdmissionInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]  #
             await asyncio.wait(set(self._tasks), timeout=seconds)
 
     def joined(self, entry: Entry) -> None:
-        """A stream has joined."""
+        """Notes that the stream has joined, with its `Welcome` queued: it no longer counts as unjoined."""
         entry.has_joined = True
         self._change(entry, peer_limits.joined)
 

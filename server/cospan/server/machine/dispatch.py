@@ -1,8 +1,8 @@
 """The table of transitions, and `step`, which looks events up in it.
 
-    WAITING ── enough agents joined ──▶ COLLECTING ── awaited gradients counted ──▶ CLOSING ── basis computed ──▶
-    COLLECTING (next round) … and from each of them to FINISHED, or to DRAINING: the run is resumed by another
-    process, which begins in WAITING.
+    WAITING ── enough agents joined ──▶ COLLECTING ── awaited gradients counted ──▶ CLOSING ── basis computed,
+    and stored unless a restart would give the same bits ──▶ COLLECTING (next round) … and from each of them to
+    FINISHED, or to DRAINING: the run is resumed by another process, which begins in WAITING.
 
 `TRANSITIONS` has exactly one entry for each phase and event, and is also printed in docs/architecture.md
 (docs/scripts/state_table.py). Nothing here knows sockets, files, threads or a clock.
@@ -234,7 +234,9 @@ TRANSITIONS: tuple[Transition, ...] = (
         timeouts.on_tick_waiting,
         {
             "a session is silent for `session_timeout_seconds`": "its agents depart, by name and cause",
-            "`start_seconds` have passed": "COLLECTING with `min_agents` or more; else FINISHED (not started)",
+            "`start_seconds` have passed": (
+                "COLLECTING with `min_agents` or more; else FINISHED (not started; after a restart, no agents)"
+            ),
             "`return_seconds` have passed after a restart": "COLLECTING with the agents that are connected",
         },
     ),

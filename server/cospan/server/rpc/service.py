@@ -1,6 +1,7 @@
-"""The gRPC methods: decode and check, let the machine decide, run its commands, encode.
+"""The gRPC methods: they decode and check requests, hand them to the engine, and encode responses.
 
-A method that raises a `RemoteError` is refused with it; `cospan.server.admission.interceptor` sees to that.
+If a method raises a `RemoteError`, `cospan.server.admission.interceptor` ends the call with it; `collaborate`,
+which the interceptor does not wrap, does so itself. The engine executes the machine's commands.
 """
 
 import asyncio

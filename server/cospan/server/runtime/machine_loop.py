@@ -68,7 +68,8 @@ class MachineLoop(Generic[_S, _E, _C]):
     def handle(self, *events: _E) -> None:
         """Hands the machine events in order, and executes the commands that follow.
 
-        A call from within a command runs before the remaining commands.
+        May be called while a command is executed: the events are then handled at once, before the remaining
+        commands of that step. `post` defers them.
 
         Raises:
             RemoteError: an event is not allowed; it has changed nothing.

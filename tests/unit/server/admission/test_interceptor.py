@@ -25,7 +25,7 @@ class Clock:
 
 
 class Door:
-    """A interceptor, with a clock that the test sets."""
+    """An interceptor, with a clock that the test sets."""
 
     def __init__(self) -> None:
         self.clock = Clock()

@@ -53,7 +53,7 @@ class Clock:
 
 
 def journalling(disk: Disk, use: Callable[[WriteQueue], None], together: int = 1) -> list[Any]:
-    """The events of a write_queue that is used long after it was made, and closed."""
+    """The events of a write queue that is used long after it was made, and closed."""
     told: list[Any] = []
 
     async def all_of_it() -> None:
