@@ -4,7 +4,6 @@ import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Protocol, runtime_checkable
 
 import grpc
 import grpc.aio
@@ -18,7 +17,8 @@ from cospan.server.admission.interceptor import AdmissionInterceptor
 from cospan.server.admission.peer_limits import Kind, limit_of_all
 from cospan.server.machine.events import DrainRequested, StopRequested
 from cospan.server.net.binding import cannot_listen, free, resolved
-from cospan.server.rpc.service import LOOKING, OWN_WAY, AgentServer, CoordinatorService, handlers
+from cospan.server.rpc.service import LOOKING, OWN_WAY, CoordinatorService, handlers
+from cospan.server.runtime.agent_engine import AgentEngine
 from cospan.server.telemetry.agent_stats import AgentStats
 from cospan.wire import fork_guard
 from cospan.wire.address import Address, parse_host
@@ -31,20 +31,11 @@ _END_SECONDS = 1.0
 _JOINABLE_GROUP = 4096
 
 
-@runtime_checkable
-class ListeningEngine(AgentServer, Protocol):
-    """An engine whose clock the listener runs."""
-
-    async def keep_time(self) -> None:
-        """Ticks the machine until the end."""
-        ...
-
-
 class AgentListener:
     """Listens for the agents of one engine, within the limits of admission control."""
 
     def __init__(
-        self, engine: ListeningEngine, stop: Callable[[str], None], *, host: str, port: int, tls: TlsFiles | None
+        self, engine: AgentEngine, stop: Callable[[str], None], *, host: str, port: int, tls: TlsFiles | None
     ) -> None:
         """Does not listen yet.
 

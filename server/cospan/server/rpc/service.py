@@ -7,8 +7,8 @@ which the interceptor does not wrap, does so itself. The engine executes the mac
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Collection
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import AsyncIterator, Callable
+from typing import Any
 
 import grpc
 import grpc.aio
@@ -20,14 +20,12 @@ from cospan.server.admission.interceptor import AdmissionInterceptor, Context, E
 from cospan.server.admission.peer_limits import Kind
 from cospan.server.admission.stream_rate import StreamRateLimit, Terms
 from cospan.server.machine.events import (
-    Event,
     HeartbeatArrived,
     JoinRequested,
     LeaveArrived,
     StreamClosed,
 )
-from cospan.server.machine.state import CoordinatorState
-from cospan.server.runtime.recent_rounds import RecentRounds
+from cospan.server.runtime.agent_engine import AgentEngine
 from cospan.server.runtime.streams import Stream
 from cospan.server.telemetry.agent_stats import AgentStats
 from cospan.server.telemetry.run_status import run_report
@@ -45,7 +43,7 @@ from cospan.wire.errors import (
     OutOfTurnError,
     RemoteError,
 )
-from cospan.wire.messages import AgentMessage, GradientUpload, Heartbeat, Join, Leave, RecalledRounds, RunPhase
+from cospan.wire.messages import AgentMessage, GradientUpload, Heartbeat, Join, Leave, RunPhase
 from cospan.wire.security.identity import Identity, Right
 from cospan.wire.text import MAX_TEXT, printable
 
@@ -69,51 +67,11 @@ class UnreadableMessageError(CospanError):
     reason = "UNREAD"
 
 
-@runtime_checkable
-class AgentServer(Protocol):
-    """What runs a machine that agents speak with: a coordinator's engine, or a relay's."""
-
-    history: RecentRounds
-
-    @property
-    def state(self) -> CoordinatorState:
-        """What the machine knows of the agents and of the open round."""
-        ...
-
-    def now(self) -> float:
-        """The time on the machine's clock, in seconds."""
-        ...
-
-    def open_stream(self) -> Stream:
-        """A new stream, not yet bound to a session."""
-        ...
-
-    def forget_stream(self, stream: Stream) -> None:
-        """The stream has ended; nothing can be written to it."""
-        ...
-
-    def handle(self, event: Event) -> None:
-        """Lets an event happen. Raises RemoteError where it is not allowed; nothing has changed then."""
-        ...
-
-    def take(self, token: str, upload: GradientUpload) -> None:
-        """Lets a gradient arrive, now or in a moment. Raises as `handle` does."""
-        ...
-
-    async def know_sites(self) -> None:
-        """Makes sure that the number of sites that can be given out is known."""
-        ...
-
-    async def recall(self, agents: Collection[str], first: int, before: int) -> RecalledRounds:
-        """The rounds from `first` on, below `before`, whose gradients of all `agents` counted, with their bases."""
-        ...
-
-
 class CoordinatorService:
     """`cospan.rpc.v1.CoordinatorService` over whatever serves a run."""
 
     def __init__(
-        self, engine: AgentServer, stop: Callable[[str], None], door: AdmissionInterceptor, agent_stats: AgentStats
+        self, engine: AgentEngine, stop: Callable[[str], None], door: AdmissionInterceptor, agent_stats: AgentStats
     ) -> None:
         """Serves an engine; `stop` ends its run, with a sentence that says why; `door` says who may come in.
 

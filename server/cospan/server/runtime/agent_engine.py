@@ -2,7 +2,7 @@
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 from cospan.server.machine import events
 from cospan.server.machine.sessions import Session
@@ -10,6 +10,7 @@ from cospan.server.machine.state import CoordinatorState
 from cospan.server.runtime.machine_loop import log_note, tell
 from cospan.server.runtime.recent_rounds import RecentRounds
 from cospan.server.runtime.streams import Stream, Streams
+from cospan.wire.messages import GradientUpload, RecalledRounds
 
 
 class AgentEngine(ABC):
@@ -34,6 +35,26 @@ class AgentEngine(ABC):
     @abstractmethod
     def now(self) -> float:
         """The time on the machine's clock, in seconds."""
+
+    @abstractmethod
+    def handle(self, event: events.Event) -> None:
+        """Hands the machine an event; raises RemoteError if it is not allowed, and then nothing has changed."""
+
+    @abstractmethod
+    def take(self, token: str, upload: GradientUpload) -> None:
+        """Hands the machine a gradient, now or soon; raises as `handle` does."""
+
+    @abstractmethod
+    async def know_sites(self) -> None:
+        """Makes sure that the number of sites that can be assigned is known."""
+
+    @abstractmethod
+    async def recall(self, agents: Collection[str], first: int, before: int) -> RecalledRounds:
+        """The rounds in [`first`, `before`) that counted the gradients of all `agents`, with their bases."""
+
+    @abstractmethod
+    async def keep_time(self) -> None:
+        """Ticks the machine when a deadline is due, until the end."""
 
     def open_stream(self) -> Stream:
         """A new stream, not yet bound to a session."""
