@@ -176,7 +176,7 @@ def test_a_site_that_never_works_ends_the_fleet() -> None:
     fleet = small(Workload(make_site=toy.raises_at_once, name="toy", rank=1))
     with pytest.raises(WorkloadBehaviourError, match="the pump is on fire"):
         fleet.run()
-    with pytest.raises(InvalidValueError, match="make it anew"):
+    with pytest.raises(InvalidValueError, match="make a new one"):
         fleet.step()
 
 

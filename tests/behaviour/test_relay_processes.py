@@ -149,7 +149,7 @@ def test_a_coordinator_that_is_killed_behind_relays_goes_on_and_no_round_is_lost
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ((), "upstream is not said; name the coordinator with --upstream HOST:PORT"),
+        ((), "upstream is not set; name the coordinator with --upstream HOST:PORT"),
         (("--upstream", "here"), "upstream is 'here' in --upstream; it must be HOST:PORT"),
         (
             ("--upstream", "127.0.0.1:1", "--level", "6"),

@@ -267,7 +267,7 @@ def test_a_coordinator_at_another_name_is_not_trusted(certs: Certificates) -> No
 def test_a_coordinator_without_tls_is_not_trusted(certs: Certificates) -> None:
     async def plain() -> None:
         async with Coordinator(specification()) as coordinator:
-            with pytest.raises(errors.CoordinatorUntrustedError, match="speaks no TLS"):
+            with pytest.raises(errors.CoordinatorUntrustedError, match="does not use TLS"):
                 await Agent(RINGS, index=0, coordinator=coordinator.address, tls=certs.agent(0)).run_async()
 
     run(plain())

@@ -19,7 +19,7 @@ from cospan.client.workload import Sites, Workload
 from cospan.core.linalg.matrices import to_dense
 from cospan.core.method import PRESETS
 from cospan.core.specification import RunSpecification
-from cospan.wire.errors import WorkloadBehaviourError, WorkloadError
+from cospan.wire.errors import RunFileError, WorkloadBehaviourError, WorkloadError
 from cospan.wire.files.npz import save_npz
 
 SEED, INDICES = 3, (0, 2, 3, 7, 40)
@@ -403,6 +403,16 @@ def test_a_group_goes_on_from_its_file_bit_for_bit(
     assert files[0].keys() == files[1].keys()
     for key, value in files[0].items():
         np.testing.assert_array_equal(np.asarray(files[1][key]), np.asarray(value), err_msg=key)
+
+
+def test_a_groups_file_whose_names_are_a_table_is_damaged(tmp_path: Path) -> None:
+    path = tmp_path / "group.npz"
+    group = group_of("synthetic", "paper")
+    group.learn(0, specification("synthetic", "paper").initial_basis())
+    values = GROUP.contents(group, "run-1")
+    save_npz(path, **values | {"agent_ids": np.array([values["agent_ids"]])})
+    with pytest.raises(RunFileError, match="'agent_ids'"):
+        GROUP.resume(group_of("synthetic", "paper"), path, "run-1")
 
 
 def test_agents_of_a_groups_file_say_what_their_own_files_say(tmp_path: Path) -> None:

@@ -64,8 +64,7 @@ def test_a_coordinator_killed_and_started_again(start: Callable[..., Stack]) -> 
         time.sleep(rng.uniform(0.0, 0.5))
         stack.coordinator.kill()
         stack.coordinator.start()
-        stack.wait_for(lambda before=before: len(stack.rounds()) > before + 5, "the run continues")  # type:
-        ignore[misc]
+        stack.wait_for(lambda before=before: len(stack.rounds()) > before + 5, "rounds")  # type: ignore[misc]
     check(stack, rounds=rounds, agents=3)
     assert set(contributors(stack)) == {3}
     assert stack.result()["basis_sha256"] == undisturbed(3, rounds)

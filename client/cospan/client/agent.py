@@ -166,10 +166,12 @@ def _identity(index: int | None, agent_id: str | None, site_claim_id: str | None
     if index is not None and site_claim_id is not None:
         raise InvalidValueError(f"site {index} is named by its index; leave out the site claim {site_claim_id!r}")
     if index is None:
-        found = _WITHOUT_SITE, secrets.token_hex(16) if site_claim_id is None else site_claim_id
+        name = claim = secrets.token_hex(16) if site_claim_id is None else site_claim_id
+        found = _WITHOUT_SITE, claim
     else:
-        found = default_agent_id(index) if agent_id is None else agent_id, ""
-    problem = agent_id_problem(found[1] or found[0])
+        name = default_agent_id(index) if agent_id is None else agent_id
+        found = name, ""
+    problem = agent_id_problem(name)
     if problem is not None:
         raise InvalidValueError(problem)
     return found

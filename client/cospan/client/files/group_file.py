@@ -151,7 +151,10 @@ def resume(group: GroupLearner, path: Path, run_id: str) -> str:
 
 def _drop_those_that_failed(group: GroupLearner, result: AgentResult) -> None:
     """Removes the members that the file lacks: they had failed before it was written."""
-    held = set(result.array("agent_ids").tolist())
+    names = result.array("agent_ids")
+    if names.ndim != 1:
+        raise RunFileError("'agent_ids' in the result of a group is no list of names; the file is damaged")
+    held = set(names.tolist())
     missing = [name for name in group.names if name not in held]
     if held and held < set(group.names):
         group.drop(dict.fromkeys(missing, "it had failed before its process was started again"))
