@@ -159,7 +159,8 @@ def on_rounds_stored(state: CoordinatorState, event: events.RoundsStored, now: f
         if record.closed_round == state.durability.durable_round:
             state, more = _on_round_stored(state, record, now)
             commands += more
-    state, more = close_if_complete(state, now)
+    # The agents of a replay may have departed while the round before it closed.
+    state, more = reevaluate(state, now)
     return state, commands + more
 
 

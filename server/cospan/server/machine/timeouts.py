@@ -105,7 +105,7 @@ def on_tick_running(state: CoordinatorState, _event: Tick, now: float) -> Outcom
 
 def _on_start_timeout(state: CoordinatorState, now: float) -> Outcome:
     state, commands = start_if_ready(state, now)
-    longest = state.config.start_seconds
+    longest = _start_timeout(state)
     if state.phase is not RunPhase.WAITING or now - state.phase_since < longest:
         return state, commands
     spec, present = state.specification, len(state.members.hosts)

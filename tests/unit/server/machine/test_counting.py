@@ -549,6 +549,23 @@ def test_nobody_else_takes_part_in_rounds_that_were_told_before_the_restart(
         close(run, disk)
 
 
+def test_a_round_to_repeat_opens_for_all_when_nobody_is_left_who_knows_it() -> None:
+    """The agents that have to repeat it left while the round before closed: no later event would open it."""
+    run, disk, tokens = restarted(max_inflight_rounds=2)
+    for token in tokens.values():
+        run.step(run.resuming(token, resumption=None))
+    c = run.join("c", resumption=None)
+    for token in tokens.values():
+        run.gradient(token)
+    for token in tokens.values():
+        run.step(events.LeaveArrived(token, "to come back", returning=True))
+    close(run, disk)
+    assert run.state.round == 2
+    assert not run.state.open_round.replaying
+    assert run.state.open_round.awaited == {"c"}
+    assert run.gradient(c) == ["ComputeBasis"]
+
+
 def test_a_restarted_run_does_not_wait_for_long_for_who_does_not_come_back() -> None:
     run, _, tokens = restarted()
     run.step(run.resuming(tokens["a"]))
@@ -562,6 +579,15 @@ def test_a_restarted_run_does_not_wait_for_long_for_who_does_not_come_back() -> 
     run.step(events.HeartbeatArrived(tokens["a"]))
     run.step(events.Tick())
     assert run.state.phase is CLOSING
+
+
+def test_who_is_back_has_time_to_be_joined_by_the_others_however_short_the_wait_for_a_first_agent_is() -> None:
+    run, _, tokens = restarted()
+    run.state = run.state.evolve(config=run.state.config.evolve(start_seconds=RETURN / 3.0))
+    run.step(run.resuming(tokens["a"]))
+    assert run.wait(RETURN - 0.125) == []
+    run.step(events.HeartbeatArrived(tokens["a"]))
+    assert "run-resumed" in run.wait(0.125)
 
 
 def test_a_restarted_run_with_a_quorum_resumes_with_a_quorum_of_its_last_contributors() -> None:
