@@ -20,8 +20,8 @@ from cospan.wire.errors import RunFileError
 from cospan.wire.files.spec_file import from_toml
 from cospan.wire.messages import AgentPhase, RecalledRounds, RoundReport, Stamp
 
-SCHEMA = 1
-"""Version of the format; increased with every change that an older version would misread."""
+SCHEMA = 2
+"""Version of the format; increased with every change that another version would misread."""
 APPLICATION = 0x436F7370
 """SQLite's `application_id` of a store: "Cosp"."""
 
@@ -287,7 +287,8 @@ def _state(connection: ReadingConnection) -> StoredState:
     (schema,) = connection.execute("PRAGMA user_version").fetchone()
     if schema != SCHEMA:
         raise RunFileError(
-            f"{connection.path} has format {schema}, and this version of Cospan knows {SCHEMA}; use a newer one"
+            f"{connection.path} has format {schema}, and this version of Cospan knows {SCHEMA}; use the version "
+            "that wrote it"
         )
     connection.check_tables()
     row = next(_rows(connection, "run"), None)
