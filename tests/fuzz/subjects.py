@@ -113,7 +113,7 @@ def _begun(spec: RunSpecification) -> CoordinatorState:
     engine = Engine(spec, run_id=specimens.RUN_ID, clock=Clock())
     for which, agents in enumerate(specimens.HOSTED):
         join = m.Join(specimens.instance(which), agents, spec.feature_dim, specimens.FINGERPRINT)
-        engine.handle(JoinRequested(join, engine.open_stream().number, specimens.TOKENS[which]))
+        engine.handle(JoinRequested(join, engine.streams.open().number, specimens.TOKENS[which]))
     return engine.state
 
 
@@ -128,7 +128,7 @@ class Coordinator:
         self._engine = Engine(spec, run_id=specimens.RUN_ID, clock=self._clock)
         self._streams: list[Stream | None] = [None] * _PEERS
         for which, token in enumerate(specimens.TOKENS):
-            stream = self._streams[which] = self._engine.open_stream()
+            stream = self._streams[which] = self._engine.streams.open()
             stream.token = token
         self._engine.loop.state = _begun(spec)
         self._basis: np.ndarray | None = None
@@ -148,7 +148,7 @@ class Coordinator:
         stream = self._streams[peer]
         if stream is None or stream.closed:
             self._hang_up(peer)
-            stream = self._streams[peer] = self._engine.open_stream()
+            stream = self._streams[peer] = self._engine.streams.open()
         try:
             self._receive(stream, wire)
         except DecodeError:
@@ -206,7 +206,7 @@ class Coordinator:
         stream = self._streams[peer]
         if stream is None:
             return
-        self._engine.forget_stream(stream)
+        self._engine.streams.forget(stream)
         if stream.token is not None:
             self._engine.handle(StreamClosed(stream.token, stream.number))
         self._streams[peer] = None

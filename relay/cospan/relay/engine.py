@@ -80,25 +80,17 @@ class RelayEngine(AgentEngine):
 
     @property
     def state(self) -> CoordinatorState:
-        """The agents, and the round that is open for them."""
         return self._machine.state.shown
 
     def now(self) -> float:
-        """The time on the machine's clock, in seconds."""
         return time.monotonic()
 
     # Events --------------------------------------------------------------------------------------------------
 
     def handle(self, event: Event) -> None:
-        """Hands the machine an event, and executes the commands that follow.
-
-        Raises:
-            RemoteError: the event is not allowed; nothing has changed.
-        """
         self._machine.handle(event)
 
     def take(self, token: str, upload: GradientUpload) -> None:
-        """Hands the machine a gradient; raises as `handle` does."""
         if upload.bounded:
             session = self._machine.state.fleet.members.sessions.get(token)
             self._bounded.update(() if session is None else set(session.agent_ids).intersection(upload.bounded))
@@ -153,7 +145,6 @@ class RelayEngine(AgentEngine):
         await self._upstream.close()
 
     async def keep_time(self) -> None:
-        """Ticks the machine when a deadline is due, until the end."""
         await self._machine.keep_time(
             lambda: self.handle(server.Tick()),
             self.ended,

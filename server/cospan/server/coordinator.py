@@ -9,12 +9,10 @@ import numpy as np
 from jaxtyping import Float
 
 from cospan.core.specification import RunSpecification
-from cospan.server.admission.interceptor import AdmissionInterceptor
 from cospan.server.machine.events import DrainRequested, EndRun, StopRequested, Suspend
 from cospan.server.rpc.server import AgentListener
 from cospan.server.runtime.engine import RETURN_SECONDS, Engine, EngineSettings
 from cospan.server.storage.writer import RunStore
-from cospan.server.telemetry.agent_stats import AgentStats
 from cospan.server.telemetry.run_status import run_report
 from cospan.wire import fork_guard
 from cospan.wire.errors import InvalidValueError
@@ -87,17 +85,11 @@ class Coordinator:
             settings=EngineSettings(start_seconds=start_seconds, return_seconds=return_seconds),
         )
         self._listener = AgentListener(self.engine, self.stop, host=host, port=port, tls=tls)
-        self._stored = store is not None
-
-    @property
-    def door(self) -> AdmissionInterceptor:
+        self.door = self._listener.door
         """Admits and counts calls."""
-        return self._listener.door
-
-    @property
-    def agent_stats(self) -> AgentStats:
+        self.agent_stats = self._listener.agent_stats
         """Statistics of agents that are not part of the machine's state."""
-        return self._listener.agent_stats
+        self._stored = store is not None
 
     @property
     def address(self) -> str:

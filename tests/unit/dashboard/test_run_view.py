@@ -22,7 +22,7 @@ def test_the_heads_of_a_round_are_seen_whenever_it_closes() -> None:
         coordinator = Coordinator(spec, port=0)
         view, engine = RunView(coordinator), coordinator.engine
         for agent in ("a", "b"):
-            engine.handle(events.JoinRequested(join(agent), engine.open_stream().number, agent))
+            engine.handle(events.JoinRequested(join(agent), engine.streams.open().number, agent))
         for number in range(3):
             for agent, size in (("a", 3.0 + number), ("b", 1.0)):
                 moment = np.diag([size, 1.0])

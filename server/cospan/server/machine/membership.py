@@ -125,16 +125,11 @@ def _check_joinable(state: CoordinatorState, join: Join) -> None:
         )
 
 
-def _max_known_agents(specification: RunSpecification) -> int:
-    """How many agents, and how many site claims, a run remembers."""
-    return most_known_agents(specification.agents)
-
-
 def _check_capacity(state: CoordinatorState, agent_ids: tuple[str, ...]) -> None:
     """Raises TooManyAgentsError if the run would remember too many agents with these."""
     hosts, departures = state.members.hosts, state.members.departures
     new = sum(1 for agent in agent_ids if agent not in hosts and agent not in departures)
-    known, most = len(hosts) + len(departures), _max_known_agents(state.specification)
+    known, most = len(hosts) + len(departures), most_known_agents(state.specification.agents)
     if new and known + new > most:
         raise TooManyAgentsError(
             f"this run has had {known} agents, and with {new} more it would be above {most}; use names that it "
@@ -220,7 +215,7 @@ def _with_claim(
 ) -> PersistentMap[str, SiteClaim]:
     """The claims with one added as the newest; the oldest beyond the limit are dropped."""
     claims = claims.remove(site_claim_id).set(site_claim_id, claim)
-    surplus = max(0, len(claims) - _max_known_agents(specification))
+    surplus = max(0, len(claims) - most_known_agents(specification.agents))
     return claims.remove(*list(claims)[:surplus]) if surplus else claims
 
 

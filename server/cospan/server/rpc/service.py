@@ -101,7 +101,7 @@ class CoordinatorService:
             RemoteError: what the stream is to end with.
             UnreadableMessageError: the peer does not read what is sent to it.
         """
-        stream = self._engine.open_stream()
+        stream = self._engine.streams.open()
         reader = asyncio.create_task(self._read(stream, context, identity, entry))
         writer = asyncio.create_task(stream.write_to(context))
         writer.add_done_callback(lambda _: stream.close(None))
@@ -115,7 +115,7 @@ class CoordinatorService:
         finally:
             reader.cancel()
             writer.cancel()
-            self._engine.forget_stream(stream)
+            self._engine.streams.forget(stream)
             if stream.token is not None:
                 self._engine.handle(StreamClosed(stream.token, stream.number))
         if stream.error is not None:
@@ -262,25 +262,17 @@ def handlers(service: CoordinatorService) -> grpc.GenericRpcHandler:
     It is written out rather than generated because messages may be bytes: a basis is serialised once a round, and
     what agents send is counted before it is parsed.
     """
-    return grpc.method_handlers_generic_handler(
-        pb.DESCRIPTOR.services_by_name["CoordinatorService"].full_name,
-        {
-            "Collaborate": grpc.stream_stream_rpc_method_handler(service.collaborate, None, _serialise),
-            "GetSpecification": grpc.unary_unary_rpc_method_handler(
-                service.get_specification, pb.GetSpecificationRequest.FromString, _serialise
-            ),
-            "RecallRounds": grpc.unary_unary_rpc_method_handler(
-                service.recall_rounds, pb.RecallRoundsRequest.FromString, _serialise
-            ),
-            "GetRun": grpc.unary_unary_rpc_method_handler(service.get_run, pb.GetRunRequest.FromString, _serialise),
-            "GetBasis": grpc.unary_unary_rpc_method_handler(
-                service.get_basis, pb.GetBasisRequest.FromString, _serialise
-            ),
-            "WatchRounds": grpc.unary_stream_rpc_method_handler(
-                service.watch_rounds, pb.WatchRoundsRequest.FromString, _serialise
-            ),
-            "StopRun": grpc.unary_unary_rpc_method_handler(
-                service.stop_run, pb.StopRunRequest.FromString, _serialise
-            ),
-        },
-    )
+    unary: dict[str, tuple[Any, Any]] = {
+        "GetSpecification": (service.get_specification, pb.GetSpecificationRequest),
+        "RecallRounds": (service.recall_rounds, pb.RecallRoundsRequest),
+        "GetRun": (service.get_run, pb.GetRunRequest),
+        "GetBasis": (service.get_basis, pb.GetBasisRequest),
+        "StopRun": (service.stop_run, pb.StopRunRequest),
+    }
+    methods = {
+        name: grpc.unary_unary_rpc_method_handler(method, request.FromString, _serialise)
+        for name, (method, request) in unary.items()
+    }
+    methods["Collaborate"] = grpc.stream_stream_rpc_method_handler(service.collaborate, None, _serialise)
+    watch = grpc.unary_stream_rpc_method_handler(service.watch_rounds, pb.WatchRoundsRequest.FromString, _serialise)
+    return grpc.method_handlers_generic_handler(_SERVICE, {**methods, "WatchRounds": watch})

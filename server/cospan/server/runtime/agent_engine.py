@@ -9,7 +9,7 @@ from cospan.server.machine.sessions import Session
 from cospan.server.machine.state import CoordinatorState
 from cospan.server.runtime.machine_loop import log_note, tell
 from cospan.server.runtime.recent_rounds import RecentRounds
-from cospan.server.runtime.streams import Stream, Streams
+from cospan.server.runtime.streams import Streams
 from cospan.wire.messages import GradientUpload, RecalledRounds
 
 
@@ -38,7 +38,11 @@ class AgentEngine(ABC):
 
     @abstractmethod
     def handle(self, event: events.Event) -> None:
-        """Hands the machine an event; raises RemoteError if it is not allowed, and then nothing has changed."""
+        """Hands the machine an event, and executes the commands that follow.
+
+        Raises:
+            RemoteError: the event is not allowed; nothing has changed.
+        """
 
     @abstractmethod
     def take(self, token: str, upload: GradientUpload) -> None:
@@ -50,19 +54,14 @@ class AgentEngine(ABC):
 
     @abstractmethod
     async def recall(self, agents: Collection[str], first: int, before: int) -> RecalledRounds:
-        """The rounds in [`first`, `before`) that counted the gradients of all `agents`, with their bases."""
+        """The rounds in [`first`, `before`) that counted the gradients of all `agents`, with their bases.
+
+        A coordinator reads them from its store, once all of them are durable.
+        """
 
     @abstractmethod
     async def keep_time(self) -> None:
         """Ticks the machine when a deadline is due, until the end."""
-
-    def open_stream(self) -> Stream:
-        """A new stream, not yet bound to a session."""
-        return self.streams.open()
-
-    def forget_stream(self, stream: Stream) -> None:
-        """Removes a stream that has ended."""
-        self.streams.forget(stream)
 
     def _execute_for_agents(self, command: events.AgentCommand, sessions: Mapping[str, Session]) -> None:
         match command:

@@ -131,25 +131,17 @@ class Engine(AgentEngine):
 
     @property
     def state(self) -> CoordinatorState:
-        """The machine's state."""
         return self.loop.state
 
     def now(self) -> float:
-        """The time on the machine's clock, in seconds."""
         return self.loop.clock()
 
     # Events --------------------------------------------------------------------------------------------------
 
     def handle(self, event: Event) -> None:
-        """Hands the machine an event, and executes the commands that follow.
-
-        Raises:
-            RemoteError: the event is not allowed; nothing has changed.
-        """
         self.loop.handle(*self._intake.pending(), event)
 
     def take(self, token: str, upload: GradientUpload) -> None:
-        """Lets a gradient arrive, now or within `gathering_seconds`. Raises as `handle` does."""
         self._intake.take(token, upload)
 
     def _execute(self, command: Command) -> Event | None:
@@ -189,10 +181,6 @@ class Engine(AgentEngine):
             self.loop.state = self.state.evolve(config=self.state.config.evolve(site_limit=sites))
 
     async def recall(self, agents: Collection[str], first: int, before: int) -> RecalledRounds:
-        """The rounds in [`first`, `before`) that counted the gradients of all `agents`, with their bases.
-
-        Reads them from the store, once all of them are durable.
-        """
         spec = self.state.specification
         before = min(before, self.state.round)
         newest = self.state.last_rounds
@@ -248,7 +236,6 @@ class Engine(AgentEngine):
     # Time --------------------------------------------------------------------------------------------------------
 
     async def keep_time(self) -> None:
-        """Ticks the machine when a deadline is due, until the run ends."""
         await self.loop.keep_time(
             lambda: self.handle(events.Tick()),
             self.ended,

@@ -45,7 +45,7 @@ class Fleet:
             self.join(agent)
 
     def join(self, agent: str, **changes: Any) -> Stream:
-        stream = self.streams[agent] = self.engine.open_stream()
+        stream = self.streams[agent] = self.engine.streams.open()
         self.engine.handle(events.JoinRequested(join(agent, **changes), stream.number, f"token of {agent}"))
         return stream
 
@@ -54,7 +54,7 @@ class Fleet:
 
     def break_stream(self, agent: str) -> None:
         stream = self.streams[agent]
-        self.engine.forget_stream(stream)
+        self.engine.streams.forget(stream)
         self.engine.handle(events.StreamClosed(f"token of {agent}", stream.number))
 
 
@@ -216,7 +216,7 @@ def test_who_has_no_stream_gets_the_newest_state_when_it_comes_back() -> None:
     fleet.send("a", 0)
     fleet.break_stream("a")
     fleet.send("b", 0)
-    stream = fleet.engine.open_stream()
+    stream = fleet.engine.streams.open()
     resumption = m.Resumption("token of a", fleet.engine.state.config.run_id, 0)
     fleet.engine.handle(events.JoinRequested(join("a", resumption=resumption), stream.number, "not used"))
     (welcome,) = received(stream)
@@ -236,7 +236,7 @@ def test_a_stream_that_is_superseded_ends_without_an_error() -> None:
 def test_a_command_for_a_stream_that_is_gone_does_nothing() -> None:
     """The process is given up, and its stream is forgotten already."""
     fleet = Fleet("a", "b")
-    fleet.engine.forget_stream(fleet.streams["a"])
+    fleet.engine.streams.forget(fleet.streams["a"])
     fleet.send("a", 0)
     fleet.clock.now = SESSION_TIMEOUT
     fleet.engine.handle(events.Tick())

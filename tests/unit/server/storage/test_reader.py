@@ -91,7 +91,7 @@ def test_a_coordinator_waits_for_the_disk_and_answers_newcomers_at_once(tmp_path
     async def recalled() -> tuple[RecalledRounds, RecalledRounds, RecalledRounds]:
         spec = specification(agents=1, rounds=9)
         engine = Engine(spec, store=create_store(tmp_path / NAME, spec, run_id=RUN_ID))
-        stream = engine.open_stream()
+        stream = engine.streams.open()
         engine.handle(events.JoinRequested(join("a", keeps_state=True), stream.number, "token"))
         for number in range(4):
             engine.handle(events.GradientArrived("token", upload(number)))
@@ -102,7 +102,7 @@ def test_a_coordinator_waits_for_the_disk_and_answers_newcomers_at_once(tmp_path
         engine.handle(events.StopRequested("it is enough"))
         await engine.close_store()
         memory = Engine(spec)
-        memory.handle(events.JoinRequested(join("a"), memory.open_stream().number, "token"))
+        memory.handle(events.JoinRequested(join("a"), memory.streams.open().number, "token"))
         memory.handle(events.GradientArrived("token", upload(0)))
         return answers[0], answers[1], await memory.recall(["a"], 0, 1)
 

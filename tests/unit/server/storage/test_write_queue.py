@@ -220,7 +220,7 @@ class Stored:
             self.join(agent)
 
     def join(self, agent: str) -> None:
-        stream = self.engine.open_stream()
+        stream = self.engine.streams.open()
         self.engine.handle(events.JoinRequested(join(agent), stream.number, f"token of {agent}"))
 
     async def play(self, rounds: int, value: float = 1.0) -> None:

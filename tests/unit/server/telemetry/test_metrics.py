@@ -117,7 +117,7 @@ def test_the_number_of_series_does_not_grow_with_the_fleet() -> None:
 
 
 def test_a_group_is_named_once(scraped: Scraped) -> None:
-    stream = scraped.fleet.engine.open_stream()
+    stream = scraped.fleet.engine.streams.open()
     members = join(*(f"site-{index:02}" for index in range(50)))
     scraped.fleet.engine.handle(events.JoinRequested(members, stream.number, "token of all"))
     assert scraped.value("cospan_waiting_for_agents") == 50 + 2
