@@ -21,7 +21,7 @@ from cospan.server import machine
 from cospan.server.machine import events
 from cospan.server.machine.sessions import Departure, Session, SiteClaim
 from cospan.server.machine.snapshot import SavedRun
-from cospan.server.machine.state import CoordinatorState, History, OpenRound, Part
+from cospan.server.machine.state import CoordinatorConfig, CoordinatorState, History, OpenRound, Part
 from cospan.server.runtime.engine import Engine
 from cospan.wire import messages as m
 from cospan.wire.errors import RemoteError
@@ -203,15 +203,8 @@ class CoordinatorDriver:
         **changes: Any,
     ) -> None:
         self.now = 0.0
-        self.state = machine.initial_state(
-            specification(**changes),
-            run_id="run-1",
-            incarnation=1,
-            start_seconds=START,
-            now=0.0,
-            site_limit=site_limit,
-            first_gradient_timeout_seconds=first_gradient_timeout_seconds,
-        )
+        config = CoordinatorConfig("run-1", 1, START, 15.0, first_gradient_timeout_seconds, site_limit=site_limit)
+        self.state = machine.initial_state(specification(**changes), config, 0.0)
         self.state = with_inflight_rounds(self.state, max_inflight_rounds)
         self.state.check()
         self.commands: tuple[events.Command, ...] = ()
@@ -245,14 +238,10 @@ class CoordinatorDriver:
     def restart(self, saved: SavedRun) -> None:
         """The coordinator is gone, and another resumes from what was stored."""
         config = self.state.config
-        self.state = machine.restored_state(
-            saved,
-            incarnation=config.incarnation + 1,
-            start_seconds=START,
-            return_seconds=RETURN,
-            now=self.now,
-            site_limit=config.site_limit,
+        restarted = CoordinatorConfig(
+            saved.run_id, config.incarnation + 1, START, RETURN, site_limit=config.site_limit
         )
+        self.state = machine.restored_state(saved, restarted, self.now)
         self.state = with_inflight_rounds(self.state, config.max_inflight_rounds)
         self.commands = ()
         self.state.check()

@@ -30,7 +30,7 @@ from cospan.server.machine.events import (
     StopRequested,
     StoreRound,
 )
-from cospan.server.machine.state import CoordinatorState
+from cospan.server.machine.state import CoordinatorConfig, CoordinatorState
 from cospan.server.runtime.basis_arithmetic import computed_basis
 from cospan.server.runtime.machine_loop import MachineLoop, log_note
 from cospan.wire.errors import WorkloadBehaviourError
@@ -87,9 +87,8 @@ class LocalRun:
         self.on_warning: list[Callable[[str, str, str], None]] = []
         self._specification, self._workload, self._hosts = specification, workload, hosts
         self._baseline = baseline
-        state = machine.initial_state(
-            specification, run_id=run_id, incarnation=1, start_seconds=float("inf"), now=time.monotonic()
-        )
+        config = CoordinatorConfig(run_id, incarnation=1, start_seconds=float("inf"))
+        state = machine.initial_state(specification, config, time.monotonic())
         self._loop = MachineLoop[CoordinatorState, Event, Command](machine, state, self._execute)
         self._open: BasisUpdate | None = None
         self._bound_told: set[str] = set()

@@ -32,7 +32,7 @@ from cospan.server.machine.collections.agent_set import EMPTY_SET, AgentSet
 from cospan.server.machine.collections.participation_counts import ParticipationCounts
 from cospan.server.machine.membership import admit, remove, welcome_of
 from cospan.server.machine.opening import begin_round
-from cospan.server.machine.state import OVER, CoordinatorState, OpenRound
+from cospan.server.machine.state import OVER, CoordinatorConfig, CoordinatorState, OpenRound
 from cospan.wire import errors
 from cospan.wire.messages import AgentPhase, BasisUpdate, Receipt, RunPhase, Welcome
 
@@ -72,9 +72,8 @@ def initial_state(specification: RunSpecification, *, gather_agents: int, level:
 
     `level` is 1 for a relay that joins the coordinator itself, 2 for one behind such a relay, and so on.
     """
-    fleet = coordinator.initial_state(
-        _with_earlier_timeout(specification, level), run_id="", incarnation=0, start_seconds=math.inf, now=now
-    )
+    config = CoordinatorConfig(run_id="", incarnation=0, start_seconds=math.inf)
+    fleet = coordinator.initial_state(_with_earlier_timeout(specification, level), config, now)
     return RelayState(fleet, specification, gather_agents, level)
 
 

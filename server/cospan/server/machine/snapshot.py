@@ -11,7 +11,14 @@ from cospan.server.machine.collections.agent_set import AgentSet
 from cospan.server.machine.collections.participation_counts import ParticipationCounts
 from cospan.server.machine.collections.persistent_map import PersistentMap
 from cospan.server.machine.sessions import Departure, Session, SiteClaim
-from cospan.server.machine.state import CoordinatorState, Durability, History, Members, initial_state
+from cospan.server.machine.state import (
+    CoordinatorConfig,
+    CoordinatorState,
+    Durability,
+    History,
+    Members,
+    initial_state,
+)
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -44,29 +51,14 @@ class SavedRun:
     """Agent id → the newest of them."""
 
 
-def restored_state(
-    saved: SavedRun,
-    *,
-    incarnation: int,
-    start_seconds: float,
-    return_seconds: float,
-    now: float,
-    site_limit: int | None = None,
-) -> CoordinatorState:
+def restored_state(saved: SavedRun, config: CoordinatorConfig, now: float) -> CoordinatorState:
     """The state of a coordinator that resumes a stored run, and waits for its agents to return.
 
     If any agent may know the result of the open round, the round has to be repeated to the same bits: it waits up
-    to `return_seconds` for the contributors of the round before, and admits no others
+    to `config.return_seconds` for the contributors of the round before, and admits no others
     (see `cospan.server.machine.opening`).
     """
-    state = initial_state(
-        saved.specification,
-        run_id=saved.run_id,
-        incarnation=incarnation,
-        start_seconds=start_seconds,
-        now=now,
-        site_limit=site_limit,
-    )
+    state = initial_state(saved.specification, config, now)
     # The agents' saved rounds are not stored: until they return no basis is dropped that they may need.
     sessions = {
         session.token: replace(session, last_seen=now, opened=now, needs_from=0) for session in saved.sessions
@@ -85,7 +77,6 @@ def restored_state(
         rounds_counted=ParticipationCounts(saved.rounds_counted, saved.last_rounds),
     )
     return state.evolve(
-        config=state.config.evolve(return_seconds=return_seconds),
         basis=state.basis if saved.basis is None else saved.basis,
         row_squares=saved.row_squares,
         round=saved.round,

@@ -225,25 +225,10 @@ Outcome: TypeAlias = tuple[CoordinatorState, tuple[Command, ...]]
 """What a transition returns: the state after it, and the commands for the shell."""
 
 
-def initial_state(
-    specification: RunSpecification,
-    *,
-    run_id: str,
-    incarnation: int,
-    start_seconds: float,
-    now: float,
-    site_limit: int | None = None,
-    first_gradient_timeout_seconds: float = 0.0,
-) -> CoordinatorState:
-    """A run that waits for its agents; `CoordinatorConfig` documents the arguments."""
-    config = CoordinatorConfig(
-        run_id=run_id,
-        incarnation=incarnation,
-        start_seconds=start_seconds,
-        first_gradient_timeout_seconds=first_gradient_timeout_seconds,
-        max_inflight_rounds=rounds_ahead(specification.feature_dim, specification.rank),
-        site_limit=site_limit,
-    )
+def initial_state(specification: RunSpecification, config: CoordinatorConfig, now: float) -> CoordinatorState:
+    """A run that waits for its agents; its `max_inflight_rounds` follows from the size of its basis."""
+    ahead = rounds_ahead(specification.feature_dim, specification.rank)
+    config = config.evolve(max_inflight_rounds=ahead)
     return CoordinatorState(specification, config, specification.initial_basis(), phase_since=now)
 
 

@@ -16,7 +16,7 @@ from cospan.server import machine
 from cospan.server.machine import events
 from cospan.server.machine.events import Command, ComputeBasis, EndRun, Event
 from cospan.server.machine.membership import needed_from
-from cospan.server.machine.state import CoordinatorState
+from cospan.server.machine.state import CoordinatorConfig, CoordinatorState
 from cospan.server.runtime.agent_engine import AgentEngine
 from cospan.server.runtime.basis_arithmetic import computed_basis
 from cospan.server.runtime.fast_path import GradientIntake
@@ -88,26 +88,26 @@ class Engine(AgentEngine):
         self._store = store
         self._count_sites = sites if callable(sites) else None
         self._counting = asyncio.Lock()
-        known = None if callable(sites) else sites
+        if store is not None:
+            store.begin()
+            store.needed_from = lambda: needed_from(self.state)
+            run_id, incarnation = store.saved.run_id, store.incarnation
+        config = CoordinatorConfig(
+            run_id=run_id or secrets.token_hex(8),
+            incarnation=incarnation,
+            start_seconds=settings.start_seconds,
+            return_seconds=settings.return_seconds,
+            first_gradient_timeout_seconds=settings.first_gradient_timeout_seconds,
+            site_limit=None if callable(sites) else sites,
+            coordinator_started=max(0.0, time.time()),
+        )
         self._write_queue: WriteQueue | None = None
         if store is None:
-            state = machine.initial_state(
-                specification,
-                run_id=run_id or secrets.token_hex(8),
-                incarnation=incarnation,
-                start_seconds=settings.start_seconds,
-                now=clock(),
-                site_limit=known,
-            )
+            state = machine.initial_state(specification, config, clock())
         else:
-            state = self._restored(store, known, clock())
+            state = machine.restored_state(store.saved, config, clock())
             together = max(1, state.config.max_inflight_rounds // 2)
             self._write_queue = WriteQueue(store, self.handle, together=together)
-        config = state.config.evolve(
-            coordinator_started=max(0.0, time.time()),
-            first_gradient_timeout_seconds=settings.first_gradient_timeout_seconds,
-        )
-        state = state.evolve(config=config)
         self.loop = MachineLoop[CoordinatorState, Event, Command](machine, state, self._execute, clock=clock)
         super().__init__(state.round)
         self._intake = GradientIntake(self.loop, settings.gathering_seconds)
@@ -116,18 +116,6 @@ class Engine(AgentEngine):
         self.on_closing: list[Callable[[ComputeBasis], None]] = []
         """Called when a round closes; the state still has its contributions."""
         self._tasks: set[asyncio.Task[None]] = set()
-
-    def _restored(self, store: RunStore, sites: int | None, now: float) -> CoordinatorState:
-        store.begin()
-        store.needed_from = lambda: needed_from(self.state)
-        return machine.restored_state(
-            store.saved,
-            incarnation=store.incarnation,
-            start_seconds=self._settings.start_seconds,
-            return_seconds=self._settings.return_seconds,
-            now=now,
-            site_limit=sites,
-        )
 
     @property
     def state(self) -> CoordinatorState:

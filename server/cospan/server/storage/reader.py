@@ -78,7 +78,7 @@ def read_state(path: Path, *, check: bool = False) -> StoredState:
     """The state of the run in `path`; with `check`, after a check of every page and row.
 
     Raises:
-        RunFileError: it is missing, damaged, of a newer version, or of another program.
+        RunFileError: it is missing, damaged, of another version, or of another program.
     """
     with _reading(path) as connection:
         state = _state(connection)
@@ -91,7 +91,7 @@ def read_saved(path: Path) -> SavedRun:
     """What a coordinator needs to resume the run in `path`.
 
     Raises:
-        RunFileError: it is missing, damaged, or of a newer version.
+        RunFileError: it is missing, damaged, or of another version.
     """
     with _reading(path) as connection:
         state = _state(connection)

@@ -1,7 +1,7 @@
 """Writes the store of a run: one SQLite file, one transaction for every round.
 
 The file is `coordinator.sqlite` of a run folder. One coordinator at a time owns a `RunStore`, and holds its lock;
-`cospan.server.storage.reader` needs no lock. A file that is damaged, of a newer version, or on a read-only or full
+`cospan.server.storage.reader` needs no lock. A file that is damaged, of another version, or on a read-only or full
 disk is rejected unchanged. SQLite does not detect a flipped bit in a value, so every row has a seal: a checksum of
 its other columns.
 """
@@ -278,7 +278,7 @@ def open_store(path: Path, *, checkpoint_interval: int = KEEP_EVERY, reopen: boo
             killed before they had written their files can repeat it.
 
     Raises:
-        RunFileError: it is damaged, of a newer version, over, served by another coordinator, or cannot be written.
+        RunFileError: it is damaged, of another version, over, served by another coordinator, or cannot be written.
             Nothing has been changed.
     """
     lock = StoreLock(path)

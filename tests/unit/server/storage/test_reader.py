@@ -8,6 +8,7 @@ from values import same
 
 from cospan.server.machine import events, restored_state
 from cospan.server.machine.membership import needed_from
+from cospan.server.machine.state import CoordinatorConfig
 from cospan.server.runtime.engine import Engine
 from cospan.server.storage.reader import read_past, read_saved
 from cospan.server.storage.writer import create_store
@@ -41,9 +42,7 @@ def test_after_a_restart_everything_is_kept_until_the_agents_are_back(tmp_path: 
         driver.join("a", keeps_state=True)
         made.write([command for command in driver.commands if isinstance(command, events.StoreMember)])
         made.write([round_of(0)])
-    state = restored_state(
-        read_saved(tmp_path / NAME), incarnation=2, start_seconds=1.0, return_seconds=1.0, now=0.0
-    )
+    state = restored_state(read_saved(tmp_path / NAME), CoordinatorConfig("run-1", 2, 1.0, 1.0), 0.0)
     assert needed_from(state) == 0
 
 
