@@ -14,6 +14,7 @@ from runs import RINGS, run, specification, until
 
 from cospan.client.agent import Agent, AgentEnd
 from cospan.client.group import AgentGroup
+from cospan.client.session.transport import GrpcAgentStream, GrpcTransport
 from cospan.core.method import compact, paper, practical
 from cospan.core.run_fields import Participation
 from cospan.core.specification import RunSpecification
@@ -21,7 +22,7 @@ from cospan.relay.engine import RelaySettings
 from cospan.relay.relay import Relay
 from cospan.server.coordinator import Coordinator
 from cospan.wire import errors
-from cospan.wire.messages import FinishCause
+from cospan.wire.messages import AgentMessage, FinishCause, GradientUpload
 
 METHODS = {"paper": paper(3), "practical": practical(3), "compact": compact(3)}
 
@@ -111,6 +112,36 @@ def test_bounded_heads_are_named_through_a_relay_and_each_agent_says_so_once() -
     assert heads == dict.fromkeys(("site-0", "site-1", "site-2"), True)
     for index, notes in enumerate(said):
         assert [note.startswith(f"the head of site-{index} reached head_radius = 0.01") for note in notes] == [True]
+
+
+class WithMoment(GrpcTransport):
+    """The uploads of its agent carry a second moment, whether or not the run asks for one."""
+
+    async def open(self, specification: RunSpecification) -> GrpcAgentStream:
+        stream = await super().open(specification)
+        send = stream.send
+
+        async def with_moment(message: AgentMessage) -> None:
+            if isinstance(message, GradientUpload):
+                changed = replace(message.contribution, head_second_moment=np.eye(specification.rank))
+                message = replace(message, contribution=changed)
+            await send(message)
+
+        stream.send = with_moment  # type: ignore[method-assign]
+        return stream
+
+
+def test_a_second_moment_that_one_agent_alone_sends_does_not_stall_the_relay() -> None:
+    spec = specification(paper(3), agents=3, rounds=4)
+    basis = run(direct(spec))
+
+    async def mixed() -> np.ndarray:
+        async with Coordinator(spec) as coordinator, relays(coordinator.address, 3) as (relay,):
+            odd = Agent(RINGS, index=2, transport=WithMoment(relay.address))
+            assert await ends(odd, *agents_at(relay.address, (0, 1))) == [AgentEnd("all 4 rounds are done", 4)] * 3
+            return coordinator.engine.state.basis
+
+    np.testing.assert_allclose(run(mixed()), basis, rtol=0, atol=1e-12)
 
 
 # Who comes and goes -----------------------------------------------------------------------------------------------

@@ -147,31 +147,27 @@ def sum_of_contributions(contributions: Sequence[Contribution], *, keep_factors:
     """Σ of gradients, weights, second moments and row sums, as one contribution of all their agents.
 
     The mean of eq. 8 is linear, so a sum formed on the way (by a group or a relay) approximates nothing. Matrices
-    are accumulated in float64 in the order given. Row sums that one contribution lacks, as a gradient of an older
-    round may, the sum lacks too: the coordinator scales with those of other sessions, or of the round before.
+    are accumulated in float64 in the order given. A second moment or row sums that one contribution lacks, the sum
+    lacks too. With row sums, as a gradient of an older round may lack them, the coordinator scales with those of
+    other sessions, or of the round before; without a second moment it refuses the sum where the run preconditions.
 
     Args:
         contributions: of one round.
         keep_factors: whether the gradients' factors are kept, side by side, where they are fewer than r.
 
     Raises:
-        ValueError: there is no contribution, or some lack the second moment that others carry, whose mean the run
-            scales its step with.
+        ValueError: there is no contribution.
     """
     if not contributions:
         raise ValueError("the sum of no contributions is undefined")
     if len(contributions) == 1 and keep_factors:
         return contributions[0]
-    rows = [each.row_sums for each in contributions if each.row_sums is not None]
-    moments = None
-    if any(each.head_second_moment is not None for each in contributions):
-        moments = _total(_present([each.head_second_moment for each in contributions]))
     gradients = [each.gradient for each in contributions]
     return Contribution(
         gradient=_side_by_side(gradients) if keep_factors else DenseMatrix(_total([*map(to_dense, gradients)])),
         weight=float(sum(each.weight for each in contributions)),
-        head_second_moment=moments,
-        row_sums=_total(rows) if len(rows) == len(contributions) else None,
+        head_second_moment=_total_if_all([each.head_second_moment for each in contributions]),
+        row_sums=_total_if_all([each.row_sums for each in contributions]),
     )
 
 
@@ -189,6 +185,12 @@ def _total(parts: Sequence[Float[np.ndarray, "*shape"]]) -> Float[np.ndarray, "*
     for part in parts[1:]:
         total += part
     return total
+
+
+def _total_if_all(parts: Sequence[Float[np.ndarray, "*shape"] | None]) -> Float[np.ndarray, "*shape"] | None:
+    """Their sum; None where one is missing, for the sum is then not of all agents."""
+    present = [part for part in parts if part is not None]
+    return _total(present) if len(present) == len(parts) else None
 
 
 def _combined(
