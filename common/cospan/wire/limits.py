@@ -75,6 +75,9 @@ def server_options(
 ) -> list[tuple[str, int]]:
     """Channel arguments of the server; its tolerance for pings matches what `client_options` sends.
 
+    gRPC ignores an argument whose name it does not know; the names are those of its `channel_arg_names.h`, which
+    are not always like its macros: that of the ping interval has no `recv`.
+
     Args:
         message_bytes: of the largest message.
         connections: how many may be open; the next one is closed at once.
@@ -87,7 +90,7 @@ def server_options(
         ("grpc.max_concurrent_streams", streams),
         ("grpc.server_handshake_timeout_ms", HANDSHAKE_SECONDS * 1000),
         ("grpc.max_connection_idle_ms", IDLE_SECONDS * 1000),
-        ("grpc.http2.min_recv_ping_interval_without_data_ms", KEEPALIVE_SECONDS * 1000 // 2),
+        ("grpc.http2.min_ping_interval_without_data_ms", KEEPALIVE_SECONDS * 1000 // 2),
         ("grpc.max_receive_message_length", message_bytes),
         ("grpc.max_send_message_length", max(message_bytes, answer_bytes)),
         ("grpc.so_reuseport", 0),

@@ -2,11 +2,14 @@
 
 import dataclasses
 import math
+import mmap
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from grpc._cython import cygrpc
 from values import same
 
 from cospan.core.aggregation.basis_update import Contribution, next_basis
@@ -683,10 +686,17 @@ def test_the_limit_is_not_far_above_what_is_needed() -> None:
     assert limits.max_message_bytes(96, 8) < 2 * 8 * 96 * 8 + 128 * 1024
 
 
+def test_grpc_knows_every_channel_option() -> None:
+    """It ignores others silently: a misspelt ping interval had agents of a slow run thrown out every minute."""
+    with Path(cygrpc.__file__).open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as library:
+        options = dict(limits.server_options(1, 1, 1)) | dict(limits.client_options(1))
+        assert [name for name in options if library.find(name.encode() + b"\0") < 0] == []
+
+
 def test_channel_options_of_both_ends_match() -> None:
     """A client that pings more often than its server allows is thrown out with ENHANCE_YOUR_CALM."""
     server, client = dict(limits.server_options(1000, 50, 20)), dict(limits.client_options(1000))
-    assert server["grpc.http2.min_recv_ping_interval_without_data_ms"] < client["grpc.keepalive_time_ms"]
+    assert 2 * server["grpc.http2.min_ping_interval_without_data_ms"] <= client["grpc.keepalive_time_ms"]
     for name in ("grpc.max_receive_message_length", "grpc.max_send_message_length"):
         assert server[name] == client[name] == 1000
     assert server["grpc.so_reuseport"] == 0, "two coordinators on one port would share the agents"
