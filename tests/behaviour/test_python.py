@@ -351,6 +351,22 @@ def test_blocking_in_threads_of_a_program() -> None:
     assert len(ends) == 1
 
 
+def test_an_agent_runs_twice() -> None:
+    """In one run after the other; each `run` has an event loop of its own."""
+    spec = specify(TOY, agents=1, rounds=3)
+
+    async def twice() -> None:
+        async with Coordinator(spec) as coordinator:
+            address, agent = coordinator.address, Agent(TOY, index=0, coordinator=coordinator.address)
+            ends, first = [await asyncio.to_thread(agent.run)], agent.weights
+        async with Coordinator(spec, port=int(address.rpartition(":")[2])):
+            ends.append(await asyncio.to_thread(agent.run))
+        assert [(end.message, end.rounds) for end in ends] == [("all 3 rounds are done", 3)] * 2
+        assert agent.weights.tobytes() == first.tobytes()
+
+    run(twice())
+
+
 def test_run_async_of_a_coordinator_ends_with_its_run() -> None:
     async def program() -> str:
         coordinator = Coordinator(specify(TOY, agents=1, rounds=0))

@@ -142,9 +142,12 @@ class SessionDriver:
         if self._ticker is not None:
             self._ticker.cancel()
         self._hang_up()
-        if self._farewells:
-            await asyncio.wait(self._farewells)
-        await end_tasks(self._tasks)
+        try:
+            if self._farewells:
+                await asyncio.wait(self._farewells)
+        finally:
+            self._last_writer = None  # it belongs to this event loop, and the next session may run on another
+            await end_tasks(self._tasks)
 
     def _step(self) -> None:
         if self._is_stepping or self.state is None:
@@ -242,7 +245,7 @@ class SessionDriver:
     async def _connect(self, pause: float) -> None:
         """Opens a stream and reads from it until it breaks, or is given up."""
         caller = asyncio.current_task()
-        if self._last_writer is not None:
+        if self._last_writer is not None and not self._last_writer.done():
             await asyncio.wait({self._last_writer}, timeout=self._settings.farewell_seconds)
         await asyncio.sleep(pause)
         assert self._specification is not None
@@ -292,9 +295,11 @@ class SessionDriver:
         self._outbox = asyncio.Queue()
 
     async def _say_farewell(self, stream: AgentStream, writer: "asyncio.Task[None]") -> None:
-        await asyncio.wait({writer}, timeout=self._settings.farewell_seconds)
-        writer.cancel()
-        await within(self._settings.close_seconds, stream.close())
+        try:
+            await asyncio.wait({writer}, timeout=self._settings.farewell_seconds)
+        finally:  # also where the farewell is cancelled, for nobody else holds the stream
+            writer.cancel()
+            await within(self._settings.close_seconds, stream.close())
 
 
 async def _write_all(stream: AgentStream, outbox: asyncio.Queue[AgentMessage | None]) -> None:

@@ -22,9 +22,12 @@ class FakeStream:
         self.sent: list[m.AgentMessage] = []
         self.incoming: asyncio.Queue[m.CoordinatorMessage | Exception] = asyncio.Queue()
         self.closed = asyncio.Event()
+        self.may_send = asyncio.Event()
+        self.may_send.set()
 
     async def send(self, message: m.AgentMessage) -> None:
         await asyncio.sleep(0.01)  # so that a message is on its way when the stream is given up
+        await self.may_send.wait()
         self.sent.append(message)
 
     async def receive(self) -> m.CoordinatorMessage:
@@ -176,3 +179,54 @@ def test_a_host_may_leave_and_begin_a_second_session() -> None:
         await process.driver.close()
 
     run(twice())
+
+
+def test_a_second_session_may_run_on_another_event_loop() -> None:
+    """As with an agent that is run twice."""
+    process = Process()
+
+    async def once() -> None:
+        stream = await process.joined()
+        process.driver.post(session.StopRequested("enough"))
+        await process.driver.close()
+        assert isinstance(stream.sent[-1], m.Leave)
+        assert isinstance(process.told[-1], session.Conclude)
+
+    run(once())
+    process.transport.streams.clear()
+    run(once())
+
+
+def test_a_writer_of_an_ended_event_loop_holds_up_no_session() -> None:
+    """Also where the driver was not closed: what has ended is not waited for."""
+    process = Process()
+
+    async def ended() -> None:
+        pass
+
+    async def left() -> None:
+        process.driver._last_writer = asyncio.create_task(ended())
+        await process.driver._last_writer
+
+    async def joined() -> None:
+        await process.joined()
+        await process.driver.close()
+
+    run(left())
+    run(joined())
+
+
+def test_a_close_that_is_cancelled_still_closes_the_stream_and_ends_all_tasks() -> None:
+    async def cancelled() -> None:
+        process = Process()
+        stream = await process.joined()
+        stream.may_send.clear()
+        process.driver.post(session.StopRequested("enough"))
+        closing = asyncio.create_task(process.driver.close())
+        await asyncio.sleep(0.05)  # the farewell waits for its writer
+        closing.cancel()
+        await asyncio.wait({closing})
+        assert stream.closed.is_set()
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    run(cancelled())
