@@ -5,7 +5,7 @@ import logging
 from collections.abc import Callable, Iterable, Iterator
 
 from cospan.client.workload import Site, Sites
-from cospan.wire.errors import CospanError, WorkloadBehaviourError
+from cospan.wire.errors import WorkloadBehaviourError
 
 log = logging.getLogger(__name__)
 
@@ -17,10 +17,14 @@ def close_site(site: Site) -> None:
 
 @contextlib.contextmanager
 def user_code(what: str) -> Iterator[None]:
-    """Turns an exception of user code into a WorkloadBehaviourError whose text is "`what`: kind: text"."""
+    """Turns an exception of user code into a WorkloadBehaviourError whose text is "`what`: kind: text".
+
+    This includes other errors of Cospan: what user code raises is no answer of the coordinator. Only Ctrl-C and a
+    WorkloadBehaviourError, as of `vector_sites`, which user code calls, pass as they are.
+    """
     try:
         yield
-    except (CospanError, KeyboardInterrupt):
+    except (WorkloadBehaviourError, KeyboardInterrupt, GeneratorExit):
         raise
     except BaseException as failure:  # user code may also call sys.exit
         raise WorkloadBehaviourError(f"{what}: {type(failure).__name__}: {failure}") from failure

@@ -93,11 +93,14 @@ def make_site(workload: Workload, index: int, seed: int) -> Site:
         WorkloadBehaviourError: the workload's own code raised, or gave something else.
     """
     _check_index(workload, index)
+    refusal: ValueError | None = None
     with user_code(f"workload {workload.name!r} failed to make site {index}"):
         try:
             site = workload.make_site(index, seed)
         except ValueError as failure:
-            raise WorkloadError(f"workload {workload.name!r} has no site {index}: {failure}") from failure
+            refusal = failure
+    if refusal is not None:
+        raise WorkloadError(f"workload {workload.name!r} has no site {index}: {refusal}") from refusal
     if not isinstance(site, Site):
         raise WorkloadBehaviourError(
             f"workload {workload.name!r} made a {type(site).__name__} for site {index}; it must make a Site"

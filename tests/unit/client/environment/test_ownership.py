@@ -10,13 +10,15 @@ from runs import States, ring_site
 
 from cospan.cli.settings import run_warnings
 from cospan.cli.settings.run_specification import plan_again, plan_with_workload
-from cospan.client.environment.ownership import close_site, close_sites
+from cospan.client.environment import workload_loader
+from cospan.client.environment.ownership import close_site, close_sites, user_code
 from cospan.client.environment.workload_loader import make_sites
 from cospan.client.group import AgentGroup
 from cospan.client.learning.group_blocks import GroupSites
 from cospan.client.learning.run_config import specify
 from cospan.client.workload import Site, Workload
 from cospan.simulation import Fleet
+from cospan.wire import errors
 from cospan.wire.errors import CospanError, InvalidValueError, WorkloadBehaviourError
 from cospan.wire.messages import Stamp, Welcome
 
@@ -126,6 +128,44 @@ def test_a_fleet_that_cannot_begin_holds_nothing() -> None:
     with pytest.raises(InvalidValueError):
         Fleet(broken.workload, agents=3, groups=9)
     assert broken.held == set()
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        errors.CoordinatorUnavailableError("user code may open channels too"),
+        errors.RunFinishedError("so it says"),
+        RuntimeError("the pump is on fire"),
+        SystemExit(3),
+    ],
+)
+def test_whatever_user_code_raises_is_a_failure_of_user_code(failure: BaseException) -> None:
+    """An error of Cospan from there would be taken for the coordinator's, and the agent would try again."""
+
+    def make_site(_index: int, _seed: int) -> Site:
+        raise failure
+
+    with pytest.raises(WorkloadBehaviourError, match=f"failed to make site 0: {type(failure).__name__}") as raised:
+        workload_loader.make_site(Workload(make_site=make_site, name="w"), 0, 1)
+    assert raised.value.__cause__ is failure
+
+
+def test_ctrl_c_in_user_code_and_the_end_of_a_generator_pass() -> None:
+    for passing in (KeyboardInterrupt, GeneratorExit):
+        with pytest.raises(passing), user_code("a test"):
+            raise passing
+    named = WorkloadBehaviourError("a vector environment needs a policy")
+    with pytest.raises(WorkloadBehaviourError) as raised, user_code("a test"):
+        raise named
+    assert raised.value is named
+
+
+def test_a_value_error_of_a_workload_says_that_there_is_no_such_site() -> None:
+    def make_site(index: int, _seed: int) -> Site:
+        raise ValueError(f"{index} is beyond the fleet")
+
+    with pytest.raises(errors.WorkloadError, match="workload 'w' has no site 7: 7 is beyond the fleet"):
+        workload_loader.make_site(Workload(make_site=make_site, name="w"), 7, 1)
 
 
 def test_sites_made_for_nothing_are_closed() -> None:
