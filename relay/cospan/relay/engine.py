@@ -31,6 +31,8 @@ class RelaySettings(SessionSettings):
         gather_agents: the relay joins once it hosts this many agents, or a few seconds after the first has joined.
         level: number of relays between its agents and the coordinator, itself included; 1 to 5. A higher level
             drops a straggler sooner, so that the relay above does not drop this relay.
+        close_seconds: as of every session, but shorter: nothing is lost with a stream that does not close, and the
+            end of a relay takes no longer than this and `farewell_seconds`.
 
     Raises:
         InvalidValueError: the level or `min_steps_per_round` is out of its range.
@@ -38,6 +40,7 @@ class RelaySettings(SessionSettings):
 
     gather_agents: int = MAX_GROUP
     level: int = 1
+    close_seconds: float = 1.0
 
     def __post_init__(self) -> None:
         SessionSettings.__post_init__(self)

@@ -65,7 +65,9 @@ class Upstream:
         self._driver.start()
 
     def host(self, agent_ids: tuple[str, ...], feature_fingerprint: str) -> None:
-        """Joins with these agents; without any it leaves until there are some."""
+        """Joins with these agents; without any it leaves until there are some. None of it after the end."""
+        if self._driver.is_over:  # `start` would begin another session
+            return
         self._names, self._fingerprint = agent_ids, feature_fingerprint
         self._welcomed = self._welcomed.intersection(agent_ids)
         state = self._state

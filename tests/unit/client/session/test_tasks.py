@@ -15,6 +15,7 @@ from cospan.client.session import tasks
 from cospan.client.session.driver import SessionSettings
 from cospan.core.specification import RunSpecification
 from cospan.relay import upstream
+from cospan.relay.engine import RelaySettings
 from cospan.wire import messages as m
 
 
@@ -102,6 +103,25 @@ def test_a_relay_ends_though_its_stream_takes_no_cancellation() -> None:
             transport.for_good.set()
 
     run(closed())
+
+
+def test_a_relay_that_is_over_begins_no_session_when_its_last_agent_goes() -> None:
+    async def over() -> None:
+        transport = DeafTransport()
+        above = upstream.Upstream(transport, RelaySettings(), tell=lambda _: None, fail=lambda _: None)
+        above.start()
+        await above.specification
+        above.leave("for a test")
+        above.host((), "map-1")
+        assert above._driver.is_over
+        await above.close()
+
+    run(over())
+
+
+def test_a_relay_gives_its_stream_two_seconds_to_say_farewell_and_close() -> None:
+    settings = RelaySettings()
+    assert settings.farewell_seconds + settings.close_seconds <= 2.0
 
 
 def test_tasks_that_end_are_waited_for_and_their_failures_are_dropped() -> None:
