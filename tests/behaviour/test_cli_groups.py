@@ -172,6 +172,7 @@ def test_groups_started_alone(tmp_path: Path) -> None:
         (("run", "synthetic", "--agents", "70000", "--processes", "1"), "so for 70000 it must be 2 or more"),
         (("agent", TOY, "--ids", "3-1"), "'3-1' in it is no range of sites; write it as 0-99"),
         (("agent", TOY, "--ids", "0-3", "--id", "7"), "--ids names the sites 0-3; leave out --id, --index"),
+        (("agent", TOY, "--ids", "0-3", "--share-td-error"), "share_td_error is for single agents"),
         (("agent", TOY, "--ids", "0-3", "--sticky-site"), "--ids names the sites 0-3; leave out --id, --index"),
         (("agent", TOY, "--ids", "0-3", "--output", "a.npz"), "a.npz is no folder; a group writes a file for each"),
         (("agent", TOY, "--ids", "0-3", "--resume", "a.npz"), "there is no file a.npz"),

@@ -264,6 +264,11 @@ def test_sites_that_are_no_group(indices: tuple[int, ...], text: str) -> None:
         AgentGroup(RINGS, indices)
 
 
+def test_a_group_that_should_share_td_errors_is_refused() -> None:
+    with pytest.raises(errors.InvalidValueError, match="share_td_error is for single agents"):
+        AgentGroup(RINGS, (0, 1), settings=ClientSettings(share_td_error=True))
+
+
 def test_groups_of_other_agents_have_other_names() -> None:
     names = {AgentGroup(RINGS, indices).name for indices in ((0, 1, 2, 5), (0, 1, 3, 5), (0, 1, 4, 5), range(6))}
     assert len(names) == 4

@@ -64,11 +64,14 @@ class AgentGroup(LearningClient[GroupLearner]):
 
         Raises:
             WorkloadError: there is no such workload.
-            InvalidValueError: there are no agents, too many, or one twice; or a file of `tls` cannot be used.
+            InvalidValueError: there are no agents, too many, or one twice; the settings have `share_td_error`; or a
+                file of `tls` cannot be used.
             RunFileError: `state_file` of the settings is no folder.
         """
         self.indices = _checked(indices)
         settings = settings or ClientSettings()
+        if settings.share_td_error:
+            raise InvalidValueError("share_td_error is for single agents, and a group sends one sum; leave it out")
         folder = settings.state_file
         if folder is not None and not Path(folder).is_dir():
             raise RunFileError(f"{folder} is no folder; a group writes a file for each agent, so name a folder")

@@ -68,7 +68,8 @@ class ClientSettings(SessionSettings):
             one of another run is given another name. For a group a folder, for `group-<first>..<last>.npz` during
             the run and `<id>.npz` of each agent at its end.
         checkpoint_seconds: the shortest time between two writes of that file; 0 means at the end alone.
-        share_td_error: whether the coordinator is told an agent's root mean square TD error, for observers.
+        share_td_error: whether the coordinator is told an agent's root mean square TD error, for observers; not
+            allowed with a group.
         memory_gib: GiB that the rounds of a run may need in this process; a run that needs more is refused.
     """
 

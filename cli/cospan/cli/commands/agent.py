@@ -172,9 +172,7 @@ def _prepared(chosen: AgentOptions, settings: AgentSettings) -> "Agent | AgentGr
         agent_id=name,
         site_claim_id=socket.gethostname()[:64] if chosen.sticky_site else None,
         tls=settings.tls,
-        settings=_client_settings(
-            chosen, settings, baseline=settings.baseline is not False, share_td_error=settings.share_td_error
-        ),
+        settings=_client_settings(chosen, settings, baseline=settings.baseline is not False),
     )
 
 
@@ -198,16 +196,14 @@ def _group(chosen: AgentOptions, settings: AgentSettings, ids: str) -> "AgentGro
     return group
 
 
-def _client_settings(
-    chosen: AgentOptions, settings: AgentSettings, *, baseline: bool, share_td_error: bool = False
-) -> ClientSettings:
+def _client_settings(chosen: AgentOptions, settings: AgentSettings, *, baseline: bool) -> ClientSettings:
     return ClientSettings(
         progress_timeout_seconds=settings.progress_timeout_seconds,
         with_baseline=baseline,
         resume_from=chosen.resume,
         state_file=chosen.output,
         checkpoint_seconds=settings.checkpoint_seconds,
-        share_td_error=share_td_error,
+        share_td_error=settings.share_td_error,
         min_steps_per_round=settings.min_steps_per_round,
         memory_gib=settings.memory_gib,
     )
