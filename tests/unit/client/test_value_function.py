@@ -141,8 +141,8 @@ def test_files_that_are_none(tmp_path: Path) -> None:
     with pytest.raises(RunFileError, match=r"has the format 'cospan-group-3'; .* file of one agent"):
         ValueFunction.load(path)
     save_result(path, learner, run_id="run-1")
-    npz.save_npz(path, **{**npz.load_npz(path, "a test"), "format": "cospan-agent-1"})
-    with pytest.raises(RunFileError, match=r"format cospan-agent-1, and this version .* cospan-agent-2"):
+    npz.save_npz(path, **{**npz.load_npz(path, "a test"), "format": "cospan-agent-2"})
+    with pytest.raises(RunFileError, match=r"format cospan-agent-2, and this version .* cospan-agent-3"):
         ValueFunction.load(path)
     with pytest.raises(CospanError, match="cannot write"):
         of(learner).save(tmp_path / "no" / "a.npz")

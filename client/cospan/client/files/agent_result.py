@@ -77,9 +77,9 @@ class AgentResult:
         """The step between the rounds of its learning curve, 1 or more; see `LearningCurve`.
 
         Raises:
-            RunFileError: it is something else.
+            RunFileError: it is missing, or is something else.
         """
-        return self.whole("curve_every", least=1) if "curve_every" in self.values else 1
+        return self.whole("curve_every", least=1)
 
     @property
     def independent_errors(self) -> Float[np.ndarray, " m"]:

@@ -33,8 +33,7 @@ def curve_column(result: AgentResult, name: str, *agents: int) -> Float[np.ndarr
     values = result.numbers(f"curve_{name}", dimensions)
     if values.shape[: len(shape)] != shape:
         raise RunFileError(
-            "the columns of the learning curve in the result of an agent have different lengths; "
-            "the file is damaged"
+            "the columns of the learning curve in the file have different lengths; the file is damaged"
         )
     return values
 

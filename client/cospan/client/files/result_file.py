@@ -19,7 +19,7 @@ from cospan.core.specification import RunSpecification
 from cospan.wire.errors import RunFileError
 from cospan.wire.files.npz import MAX_BYTES, load_npz, save_npz
 
-FORMAT = "cospan-agent-2"
+FORMAT = "cospan-agent-3"
 
 
 Learnt: TypeAlias = SiteLearner | AgentOfGroup
@@ -130,8 +130,8 @@ def check_format(path: Path, values: Mapping[str, np.ndarray], expected: str, ti
         return
     if found.rpartition("-")[0] == expected.rpartition("-")[0]:
         raise RunFileError(
-            f"{path} has format {found[:80]}, and this version of Cospan reads {expected}: its sums have another "
-            "meaning; read it with the version that wrote it, or learn it again"
+            f"{path} has format {found[:80]}, and this version of Cospan reads {expected}: its values have other "
+            "names or another meaning; read it with the version that wrote it, or learn it again"
         )
     raise RunFileError(f"{path} is not {title} (format {expected})")
 

@@ -20,6 +20,7 @@ ROW = RoundRow(0, 0.1, 3, 0.5, 1e-16, 0.25)
 
 def agent(rounds: int, error: float = 0.5, steps: int = 3) -> AgentResult:
     values: dict[str, Any] = {
+        "curve_every": np.array(1),
         "curve_round": np.arange(rounds),
         "curve_value_error": np.full(rounds, error),
         "curve_independent_error": np.full((rounds, steps), 2.0 * error),

@@ -105,6 +105,7 @@ def agent_result(
         "gain_error": math.nan,
         "value_error": joint[-1] if joint else math.nan,
         "bounded_rounds": 0,
+        "curve_every": np.array(1),
         "curve_round": np.array(rounds, dtype=np.int64),
         "curve_value_error": np.array(joint),
         "curve_independent_error": np.array(independent),

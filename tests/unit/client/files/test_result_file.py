@@ -2,6 +2,7 @@
 
 import io
 import pickle
+import re
 from dataclasses import astuple, replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 from runs import ring_site, specification
 
+from cospan.client.files import group_file
 from cospan.client.files.result_file import FORMAT, load_result, resume, save_result
 from cospan.client.learning.site_learner import SiteLearner
 from cospan.core.method import PRESETS
@@ -57,6 +59,11 @@ def test_what_is_saved_can_be_read(saved: Path) -> None:
     assert result.values["curve_round"].tolist() == [0, 1, 2, 3]
     assert result.independent_errors.shape == (3,)
     assert (saved.stat().st_mode & 0o777, [path.name for path in saved.parent.iterdir()]) == (0o644, ["site-1.npz"])
+
+
+def test_the_documented_formats_are_those_that_are_written() -> None:
+    page = (Path(__file__).parents[4] / "docs/run-folder.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"`cospan-(?:agent|group)-[0-9]+`", page)) == {f"`{FORMAT}`", f"`{group_file.FORMAT}`"}
 
 
 def test_an_agent_that_has_learnt_nothing_can_be_saved(tmp_path: Path) -> None:
@@ -157,7 +164,9 @@ def test_a_missing_file_is_refused(tmp_path: Path) -> None:
     assert_refused(tmp_path / "none.npz", "there is no file .*none.npz")
 
 
-@pytest.mark.parametrize("name", ["run_id", "head", "weights", "steps", "reward_sum", "independent_weights"])
+@pytest.mark.parametrize(
+    "name", ["run_id", "head", "weights", "steps", "reward_sum", "independent_weights", "curve_every"]
+)
 def test_a_file_that_lacks_something_is_refused(saved: Path, name: str) -> None:
     rewrite(saved, **{name: None})
     assert_refused(saved, f"lacks '{name}'; the file is damaged")

@@ -60,6 +60,7 @@ def test_a_large_group_keeps_fewer_rounds(numbers: int, rounds: int) -> None:
 
 
 def recorded(rounds: list[int], **values: int) -> AgentResult:
+    values = {"curve_every": 1} | values
     found = {"curve_round": np.array(rounds, dtype=np.int64), "curve_value_error": np.array(rounds, dtype=float)}
     return AgentResult(found | {name: np.array(value) for name, value in values.items()})
 

@@ -4,7 +4,7 @@
 
 For every site many whole episodes are simulated side by side under the fleet's policy. Every start renews the
 chain, so sums over whole episodes have the proportions of the stationary distribution, and no steps have to be
-thrown away. What is solved for stands in `reference_solutions`.
+thrown away. What is solved for stands in `solutions`.
 """
 
 from collections.abc import Iterator
