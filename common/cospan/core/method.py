@@ -139,8 +139,8 @@ class Method:
     forgetting: float = field(
         default=0.0,
         metadata=_constant(
-            "exponent of forgetting in least-squares heads, where the data of round k weigh about k^c",
-            symbol="c",
+            "exponent of forgetting in least-squares heads, where the data of round k weigh about k^ω",
+            symbol="ω",
             range=Range(least=0, below=math.inf, note="0: nothing is forgotten"),
         ),
     )
@@ -157,8 +157,8 @@ class Method:
     explained_power: float = field(
         default=0.0,
         metadata=_constant(
-            "exponent of the weight (explained share)^p of an agent's gradient, with the full history",
-            symbol="p",
+            "exponent of the weight (explained share)^ψ of an agent's gradient, with the full history",
+            symbol="ψ",
             range=Range(least=0, below=math.inf, note="0: all weigh the same"),
         ),
     )
@@ -180,7 +180,7 @@ class Method:
         default=0.25,
         metadata=_constant(
             "share of the agents left out on each side by trimmed aggregation",
-            symbol="β",
+            symbol="ξ",
             range=Range(above=0, below=0.5),
         ),
     )
@@ -231,7 +231,7 @@ class Method:
 
     @property
     def averaging_power(self) -> float:
-        """η of the averaged iterates: solutions over the full history wander little, and a long average lags."""
+        """Exponent of the averages: solutions over the full history wander little, and a long average lags."""
         return 15.0 if self.head_update is HeadUpdate.FULL_HISTORY else 3.0
 
     def warms_up_in(self, round_number: int) -> bool:

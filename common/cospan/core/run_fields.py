@@ -112,7 +112,7 @@ class RunFields:
     quorum: float = field(
         default=0.0,
         metadata=about(
-            "gradients with which a round closes once its deadline has passed",
+            "gradients with which a round closes once its deadline has passed; 0 in a run without a quorum",
             range=Range(above=0, most=MAX_AGENTS, note="below 1: a share of its agents"),
             group=ROUNDS,
             metavar="N|SHARE",

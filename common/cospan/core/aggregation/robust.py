@@ -88,7 +88,7 @@ def trimmed_mean(parts: Parts, share: float) -> Float[np.ndarray, "d r"]:
 
     Args:
         parts: the contributions.
-        share: β, trimmed on each side, 0 to below 1/2: the share of agents that may send anything.
+        share: ξ, trimmed on each side, 0 to below 1/2: the share of agents that may send anything.
     """
     weights, total = parts.weights[:, None, None], float(parts.weights.sum())
     low, high = share * total, (1.0 - share) * total

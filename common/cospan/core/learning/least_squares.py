@@ -101,8 +101,8 @@ class TransitionSums:
             coordinates: z_0 … z_L in this basis.
             traces: e_0 … e_{L−1}.
             rewards: r_0 … r_{L−1}.
-            forgetting: c ≥ 0. What there was is multiplied by t / (t + c) after t rounds, so the data of round k
-                weigh about k^c: the early ones, taken in a bad basis, fade, and a share of all stays in view.
+            forgetting: ω ≥ 0. What there was is multiplied by t / (t + ω) after t rounds, so the data of round k
+                weigh about k^ω: the early ones, taken in a bad basis, fade, and a share of all stays in view.
         """
         keep = self.rounds / (self.rounds + forgetting) if self.rounds else 0.0
         visited, columns = coordinates[..., :-1, :], traces.swapaxes(-1, -2)

@@ -162,7 +162,7 @@ class Method(_message.Message):
     trace_decay: _builtins.float
     """λ of the eligibility trace within a round, 0 to below 1; not used with one step at the end of the round."""
     forgetting: _builtins.float
-    """c of heads by least squares, 0 or more: the data of round k weigh about k^c."""
+    """ω of heads by least squares, 0 or more: the data of round k weigh about k^ω."""
     row_scaled: _builtins.bool
     """Whether the coordinator's step is scaled for each feature: by the size of its gradients, or, with heads from the
     full history, by the agents' row sums.
@@ -172,7 +172,7 @@ class Method(_message.Message):
     divided by σ and its features by ρ, both of all its data so far.
     """
     explained_power: _builtins.float
-    """p of the weight that an agent's gradient of the full history has, the p-th power of the share that the subspace
+    """ψ of the weight that an agent's gradient of the full history has, the ψ-th power of the share that the subspace
     explains of what the agent has seen; 0 or more.
     """
     warm_up_rounds: _builtins.int
@@ -182,7 +182,7 @@ class Method(_message.Message):
     aggregation: Global___AggregationPolicy.ValueType
     """How a round's gradients are aggregated; only the coordinator uses it."""
     trimmed_share: _builtins.float
-    """β of the trimmed mean: the share that is omitted on each side; above 0, below 0.5."""
+    """ξ of the trimmed mean: the share that is omitted on each side; above 0, below 0.5."""
     clip_norm: _builtins.float
     """τ of the clipped mean, the largest Frobenius norm of an agent's gradient, dimensionless if `reward_scaled`;
     0 for the median of the round.
