@@ -48,7 +48,7 @@ _MOST_ROUNDS_AHEAD = 64
 
 
 def rounds_ahead(feature_dim: int, rank: int) -> int:
-    """How many rounds that agents were told of may not be on the coordinator's disk yet; 1 to 64.
+    """How many announced rounds may not be on the coordinator's disk yet; 1 to 64.
 
     An agent keeps a gradient and a basis of each, 4 MiB of either at most where there are several.
     """

@@ -160,7 +160,7 @@ def _resumable_session(state: CoordinatorState, join: Join) -> Session | None:
 
 
 def _update_last_announced(state: CoordinatorState, join: Join) -> CoordinatorState:
-    """The state that knows which rounds a returning agent was told of; all of them if it does not say."""
+    """The state that knows which rounds were announced to a returning agent; all of them if it does not say."""
     durability = state.durability
     if state.phase is not RunPhase.WAITING or durability.replay_agents.isdisjoint(join.agent_ids):
         return state

@@ -20,7 +20,7 @@ _QUESTIONS_PER_TIMEOUT = 4.0
 _QUESTIONS_PER_SECOND = 100.0
 """What a whole fleet may ask its coordinator; an answer costs less than a millisecond of one core there."""
 _SPREAD = 0.5
-"""The agents of a fleet wait 0.75 to 1.25 intervals, so that those that were told of a round together ask apart."""
+"""The agents of a fleet wait 0.75 to 1.25 intervals, so that those that hear of a round at once ask apart."""
 _PAUSE_AFTER_FAILURE = 1.0
 _LATE_SECONDS = 1.0
 """A question that fails this much later than its deadline shows that this process stood still itself."""

@@ -57,7 +57,7 @@ def on_connected(state: SessionState, now: float) -> Outcome:
         raise OutOfTurnError("connected before the site was made")
     join = state.join
     if state.token is not None and state.stamp is not None:
-        join = replace(join, resumption=Resumption(state.token, state.stamp.run_id, state.told))
+        join = replace(join, resumption=Resumption(state.token, state.stamp.run_id, state.last_announced_round))
     return replace(state, phase=Phase.JOINING, last_sent=now), (Transmit(join),)
 
 
@@ -75,7 +75,7 @@ def on_welcome(state: SessionState, welcome: Welcome, now: float) -> Outcome:
         specification=welcome.specification,
         token=welcome.session_token,
         stamp=welcome.stamp,
-        told=max(state.told, welcome.stamp.round),
+        last_announced_round=max(state.last_announced_round, welcome.stamp.round),
         basis=welcome.basis,
         is_open=welcome.started and welcome.stamp.round >= welcome.first_round,
         kept=tuple(each for each in state.kept if each.upload.round >= welcome.stamp.durable_round),

@@ -20,7 +20,12 @@ def on_basis(state: SessionState, message: BasisUpdate, now: float) -> Outcome:
     if state.stamp is not None and stamp.durable_round > state.stamp.durable_round:
         state = progressed(state, now)
     state = replace(
-        state, stamp=stamp, told=max(state.told, stamp.round), basis=message.basis, is_open=True, kept=kept
+        state,
+        stamp=stamp,
+        last_announced_round=max(state.last_announced_round, stamp.round),
+        basis=message.basis,
+        is_open=True,
+        kept=kept,
     )
     return take_part(state, now)
 

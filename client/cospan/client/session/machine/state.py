@@ -17,7 +17,7 @@ from cospan.wire.limits import rounds_ahead
 from cospan.wire.messages import GradientUpload, Join, Stamp
 
 _STALE_GRADIENTS = 2
-"""Gradients that are kept beside those of the rounds that may be told and not durable."""
+"""Gradients that are kept beside those of the rounds that may be announced and not durable."""
 
 
 class Phase(Enum):
@@ -53,7 +53,7 @@ class SessionState:
         specification: of the run, once welcomed.
         token: of the session; None before the first welcome, and when the coordinator has forgotten it.
         stamp: of the newest message.
-        told: the newest round of any message; a restarted coordinator may have gone back.
+        last_announced_round: the newest round of any message; a restarted coordinator may have gone back.
         basis: B_t of the stamp's round.
         is_open: whether that round takes gradients; not while the coordinator waits for the fleet.
         learning: the round whose gradient is being computed.
@@ -84,7 +84,7 @@ class SessionState:
     specification: RunSpecification | None = None
     token: str | None = None
     stamp: Stamp | None = None
-    told: int = 0
+    last_announced_round: int = 0
     basis: Float[np.ndarray, "d r"] | None = None
     is_open: bool = False
     learning: int | None = None
@@ -137,7 +137,7 @@ def failed(state: SessionState, error: CospanError) -> Outcome:
 
 
 def most_kept(state: SessionState) -> int:
-    """The largest number of gradients that are kept: those of all rounds that may be told and not durable."""
+    """The largest number of gradients that are kept: those of all rounds that may be announced and not durable."""
     spec = state.specification
     return _STALE_GRADIENTS + 1 if spec is None else most_kept_rounds(spec)
 

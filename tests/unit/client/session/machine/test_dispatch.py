@@ -489,7 +489,7 @@ def test_a_store_that_was_brought_back_from_a_copy_is_gone_on_with() -> None:
     assert agent.state.learning == 9
     agent.learn()
     assert reconnect(agent, from_a_copy(agent, 3000.0)) == ["Learn"]
-    assert (agent.commands[0].round, agent.state.phase, agent.state.told) == (1, Phase.ACTIVE, 9)
+    assert (agent.commands[0].round, agent.state.phase, agent.state.last_announced_round) == (1, Phase.ACTIVE, 9)
     assert agent.learn() == ["Transmit GradientUpload"]
     stamp = replace(agent.stamp(2), incarnation=1)
     assert agent.receive(m.BasisUpdate(stamp, agent.basis)) == ["Learn"]
