@@ -124,7 +124,7 @@ class Table:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class ExperimentOutcome:
     """Findings and tables of an experiment."""
 
     findings: tuple[Finding, ...]
@@ -138,7 +138,7 @@ class Experiment(Protocol):
         """The runs, in the order of their results."""
         ...
 
-    def outcome(self, plan: Plan, points: Sequence[Point]) -> Outcome:
+    def outcome(self, plan: Plan, points: Sequence[Point]) -> ExperimentOutcome:
         """Judges the points of all runs."""
         ...
 

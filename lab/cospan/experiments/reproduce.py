@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cospan.core.statistics import known
-from cospan.experiments.experiment import Experiment, Outcome, Plan, Table
+from cospan.experiments.experiment import Experiment, ExperimentOutcome, Plan, Table
 from cospan.experiments.plots.axes import import_matplotlib, save
 from cospan.experiments.runner import Point, TaskResult, points_csv, points_of, run_all
 from cospan.wire.errors import RunFileError
@@ -34,7 +34,7 @@ class Reproduction:
     name: str
     plan: Plan
     results: Sequence[TaskResult]
-    outcome: Outcome
+    outcome: ExperimentOutcome
     minutes: float
     notes: tuple[str, ...] = ()
 

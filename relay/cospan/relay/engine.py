@@ -8,7 +8,7 @@ from cospan.client.session.driver import SessionSettings
 from cospan.client.session.transport import Transport
 from cospan.core.aggregation.basis_update import sum_of_contributions
 from cospan.relay import machine
-from cospan.relay.events import Command, Event, Host, SumUp, UpstreamEvent
+from cospan.relay.events import Command, Event, HostAgents, SumUp, UpstreamEvent
 from cospan.relay.state import RelayState
 from cospan.relay.upstream import Upstream
 from cospan.server.machine import events as server
@@ -122,7 +122,7 @@ class RelayEngine(AgentEngine):
             case server.Broadcast(message=message):
                 known = [each for token, each in sessions.items() if token not in relay.unwelcomed]
                 self.streams.broadcast(known, message)
-            case Host(agent_ids=agent_ids, feature_fingerprint=fingerprint):
+            case HostAgents(agent_ids=agent_ids, feature_fingerprint=fingerprint):
                 self._upstream.host(agent_ids, fingerprint)
             case SumUp():
                 self._sum_up(command)

@@ -51,7 +51,7 @@ Event: TypeAlias = server.Event | UpstreamEvent
 
 
 @dataclass(frozen=True, slots=True)
-class Host:
+class HostAgents:
     """Join the coordinator as the host of these agents; without any, leave the run until there are some."""
 
     agent_ids: tuple[str, ...]
@@ -67,4 +67,4 @@ class SumUp:
     contributions: tuple[Contribution, ...]
 
 
-Command: TypeAlias = server.AgentCommand | Host | SumUp
+Command: TypeAlias = server.AgentCommand | HostAgents | SumUp

@@ -23,7 +23,7 @@ from jaxtyping import Float
 
 from cospan.core.run_fields import Participation
 from cospan.core.specification import RunSpecification
-from cospan.relay.events import Command, Event, Host, Refused, RoundOpened, RunFinished, SumUp, Welcomed
+from cospan.relay.events import Command, Event, HostAgents, Refused, RoundOpened, RunFinished, SumUp, Welcomed
 from cospan.relay.state import RelayState
 from cospan.server import machine as coordinator
 from cospan.server.machine import events
@@ -319,7 +319,7 @@ def _update_hosting(state: RelayState, now: float) -> Outcome:
         if now < due and not complete:
             return replace(state, asking_at=due), ()
     state = replace(state, names=wanted, confirmed=state.confirmed.intersection(wanted), asking_at=None)
-    return state, (Host(wanted, fleet.specification.feature_fingerprint),)
+    return state, (HostAgents(wanted, fleet.specification.feature_fingerprint),)
 
 
 def _with_stamps(state: RelayState, commands: tuple[events.Command | Command, ...]) -> tuple[Command, ...]:
@@ -336,7 +336,7 @@ def _with_stamps(state: RelayState, commands: tuple[events.Command | Command, ..
                 told.append(events.Send(token, replace(receipt, stamp=state.stamp)))
             case events.Broadcast(message=message):
                 told.append(events.Broadcast(replace(message, stamp=state.stamp)))
-            case events.CloseStream() | events.Note() | events.EndRun() | events.Suspend() | Host() | SumUp():
+            case events.CloseStream() | events.Note() | events.EndRun() | events.Suspend() | HostAgents() | SumUp():
                 told.append(command)
             case _:
                 pass

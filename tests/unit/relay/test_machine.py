@@ -11,7 +11,7 @@ from runs import ROUND, SESSION_TIMEOUT, join, kinds, snapshot, specification, u
 from cospan.core.method import practical
 from cospan.core.run_fields import Participation
 from cospan.relay import machine
-from cospan.relay.events import Event, Host, Refused, RoundOpened, RunFinished, SumUp, Welcomed
+from cospan.relay.events import Event, HostAgents, Refused, RoundOpened, RunFinished, SumUp, Welcomed
 from cospan.server.machine import events
 from cospan.wire import errors
 from cospan.wire import messages as m
@@ -64,7 +64,7 @@ class RelayDriver:
 
     def hosted(self) -> tuple[str, ...]:
         """Whom the coordinator is told of by the last commands."""
-        return next(command.agent_ids for command in self.commands if isinstance(command, Host))
+        return next(command.agent_ids for command in self.commands if isinstance(command, HostAgents))
 
     def summed(self) -> SumUp:
         return next(command for command in self.commands if isinstance(command, SumUp))
@@ -98,7 +98,7 @@ def closing() -> RelayDriver:
 def test_nobody_is_welcomed_before_the_coordinator_knows_of_it() -> None:
     relay = RelayDriver()
     assert relay.join("b") == ["agent-joined"]
-    assert relay.join("a") == ["agent-joined", "Host"]
+    assert relay.join("a") == ["agent-joined", "HostAgents"]
     assert relay.hosted() == ("a", "b")
     assert relay.welcomed() == ["Send Welcome", "Send Welcome"]
     welcome = relay.sent(m.Welcome)
@@ -112,7 +112,7 @@ def test_who_comes_first_waits_for_others_and_not_for_ever() -> None:
     relay.join("a")
     assert relay.wait(2.0) == []
     relay.join("b")
-    assert relay.wait(0.5) == ["Host"]
+    assert relay.wait(0.5) == ["HostAgents"]
     assert relay.hosted() == ("a", "b")
 
 
@@ -214,7 +214,7 @@ def test_who_comes_while_a_round_collects_is_in_it_at_both_ends() -> None:
     relay.gradient("a", 0)
     relay.join("c")
     assert relay.gradient("b", 0) == [], "the round waits for c"
-    assert relay.wait(machine.GATHER_SECONDS) == ["Host"]
+    assert relay.wait(machine.GATHER_SECONDS) == ["HostAgents"]
     assert relay.hosted() == ("a", "b", "c")
     assert relay.welcomed(0, started=True) == ["Send Welcome"]
     assert relay.sent(m.Welcome).first_round == 0
@@ -227,7 +227,7 @@ def test_who_comes_after_the_sum_is_in_the_next_round_at_both_ends() -> None:
     relay.join("c")
     assert relay.wait(1.0) == [], "the coordinator would await c in this round"
     assert relay.opened(1) == ["Broadcast BasisUpdate"]
-    assert relay.wait(machine.GATHER_SECONDS) == ["Host"]
+    assert relay.wait(machine.GATHER_SECONDS) == ["HostAgents"]
     relay.welcomed(1, started=True)
     assert relay.sent(m.Welcome).first_round == 1
     assert relay.state.fleet.open_round.awaited == {"a", "b", "c"}
@@ -254,7 +254,7 @@ def test_whom_the_coordinator_refuses_does_not_keep_the_others_out() -> None:
     relay.join("c")
     relay.wait(machine.GATHER_SECONDS)
     refusal = errors.AgentIdTakenError("agent 'c' is hosted by another process")
-    assert relay.step(Refused(refusal)) == ["agent-gone", "CloseStream", "Host"]
+    assert relay.step(Refused(refusal)) == ["agent-gone", "CloseStream", "HostAgents"]
     assert relay.hosted() == ("a", "b")
     assert relay.gradient("b", 0) == ["SumUp"]
 
@@ -275,7 +275,7 @@ def test_the_coordinator_is_told_at_once_who_is_gone_and_the_round_goes_up_witho
     relay.step(events.StreamClosed(relay.tokens["b"], 2))
     relay.now += SESSION_TIMEOUT / 2
     relay.step(events.HeartbeatArrived(relay.tokens["a"]))
-    assert relay.wait(SESSION_TIMEOUT / 2) == ["agent-gone", "SumUp", "Host"]
+    assert relay.wait(SESSION_TIMEOUT / 2) == ["agent-gone", "SumUp", "HostAgents"]
     assert relay.summed().agent_ids == ("a",)
     assert relay.hosted() == ("a",)
     assert "did not come back" in relay.state.fleet.members.departures["b"].cause
@@ -287,7 +287,7 @@ def test_who_goes_after_its_gradient_counted_is_in_the_sum() -> None:
     assert relay.step(events.LeaveArrived(relay.tokens["a"], "enough")) == ["agent-gone"]
     assert relay.gradient("b", 0) == ["SumUp"]
     assert relay.summed().agent_ids == ("a", "b")
-    assert relay.opened(1) == ["Broadcast BasisUpdate", "Host"]
+    assert relay.opened(1) == ["Broadcast BasisUpdate", "HostAgents"]
     assert relay.hosted() == ("b",)
 
 
@@ -295,7 +295,7 @@ def test_who_is_gone_is_not_asked_again_for_a_round_that_is_asked_for_again() ->
     relay = collecting()
     relay.gradient("a", 0)
     relay.step(events.LeaveArrived(relay.tokens["a"], "enough"))
-    assert relay.opened(0) == ["Broadcast BasisUpdate", "Host"]
+    assert relay.opened(0) == ["Broadcast BasisUpdate", "HostAgents"]
     assert relay.hosted() == ("b",)
 
 
@@ -305,17 +305,17 @@ def test_who_comes_when_all_others_are_gone_takes_their_place() -> None:
     for agent in "ab":
         relay.step(events.LeaveArrived(relay.tokens[agent], "enough"))
     assert relay.opened(1) == ["Broadcast BasisUpdate"]
-    assert relay.wait(machine.GATHER_SECONDS) == ["Host"]
+    assert relay.wait(machine.GATHER_SECONDS) == ["HostAgents"]
     assert relay.hosted() == ("c",)
 
 
 def test_with_its_last_agent_a_relay_leaves_and_comes_back_with_the_next() -> None:
     relay = collecting()
     relay.step(events.LeaveArrived(relay.tokens["a"], ""))
-    assert relay.step(events.LeaveArrived(relay.tokens["b"], "")) == ["agent-gone", "Host"]
+    assert relay.step(events.LeaveArrived(relay.tokens["b"], "")) == ["agent-gone", "HostAgents"]
     assert relay.hosted() == ()
     relay.join("c")
-    assert relay.wait(3.0) == ["Host"]
+    assert relay.wait(3.0) == ["HostAgents"]
     assert relay.welcomed(7) == ["Send Welcome"]
     assert relay.sent(m.Welcome).stamp == relay.stamp(7)
 

@@ -8,7 +8,7 @@ from jaxtyping import Float
 
 from cospan.experiments.claims import judged
 from cospan.experiments.estimates import mean
-from cospan.experiments.experiment import Finding, Outcome, Plan, Table
+from cospan.experiments.experiment import ExperimentOutcome, Finding, Plan, Table
 from cospan.experiments.methods.catalogue import INDEPENDENT, JOINT, LSTD
 from cospan.experiments.new_site import NEW_SITE, PLAIN, NewSiteTask
 from cospan.experiments.plots.axes import COLOURS, dress, log_scale
@@ -66,10 +66,10 @@ def _finer(plan: Plan) -> list[RunnableTask]:
     ]
 
 
-def outcome(plan: Plan, points: Sequence[Point]) -> Outcome:
+def outcome(plan: Plan, points: Sequence[Point]) -> ExperimentOutcome:
     """The claims, and tables over the amount of data."""
     fleet = [point for point in points if not point.setting]
-    return Outcome(
+    return ExperimentOutcome(
         findings=(*judged(plan.options["claims"], fleet), *_new_site_findings(plan, points)),
         tables=(
             _data_table(plan, fleet, "Value error over the amount of data"),

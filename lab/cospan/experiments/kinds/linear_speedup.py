@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float
 
 from cospan.experiments.estimates import log_slope, mean
-from cospan.experiments.experiment import Finding, Outcome, Plan, Table
+from cospan.experiments.experiment import ExperimentOutcome, Finding, Plan, Table
 from cospan.experiments.plots.axes import COLOURS, dress
 from cospan.experiments.plots.curves import draw_estimates
 from cospan.experiments.plots.tables import estimate
@@ -39,7 +39,7 @@ def tail_squares(points: Sequence[Point], plan: Plan) -> Float[np.ndarray, "seed
     return np.array(rows)
 
 
-def outcome(plan: Plan, points: Sequence[Point]) -> Outcome:
+def outcome(plan: Plan, points: Sequence[Point]) -> ExperimentOutcome:
     """The slope of log ‖m‖²_F against log K."""
     squares = tail_squares(points, plan)
     slope = log_slope(np.array(plan.settings, dtype=float), squares)
@@ -56,7 +56,7 @@ def outcome(plan: Plan, points: Sequence[Point]) -> Outcome:
                 *(estimate(mean(errors_of(points, method, name))) for method in method_names(points)),
             )
         )
-    return Outcome(
+    return ExperimentOutcome(
         findings=(
             Finding(
                 "slope",

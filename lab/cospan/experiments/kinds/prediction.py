@@ -8,7 +8,7 @@ import numpy as np
 from cospan.client.environment.workload_loader import load_workload
 from cospan.client.workloads.acrobot import start_features
 from cospan.experiments.estimates import Estimate, mean
-from cospan.experiments.experiment import Finding, Outcome, Plan, Table
+from cospan.experiments.experiment import ExperimentOutcome, Finding, Plan, Table
 from cospan.experiments.plots.axes import COLOURS, dress
 from cospan.experiments.plots.curves import learning_curve, settles
 from cospan.experiments.plots.tables import estimate
@@ -52,7 +52,7 @@ def _off(point: Point, limit: float) -> float:
     return abs(value - limit) / abs(limit) if value is not None and np.isfinite(value) else np.inf
 
 
-def outcome(plan: Plan, points: Sequence[Point]) -> Outcome:
+def outcome(plan: Plan, points: Sequence[Point]) -> ExperimentOutcome:
     """For how many agents the joint method is sooner within 5 %, and where uniform averaging ends."""
     true = limits(plan)
     agents = range(plan.agents)
@@ -72,7 +72,7 @@ def outcome(plan: Plan, points: Sequence[Point]) -> Outcome:
         )
     fewest, near = min(sooner), min(farther)
     errors = errors_of(points, JOINT) / errors_of(points, INDEPENDENT)
-    return Outcome(
+    return ExperimentOutcome(
         findings=(
             Finding(
                 "sooner",

@@ -8,7 +8,7 @@ import numpy as np
 
 from cospan.experiments.claims import judged
 from cospan.experiments.estimates import mean
-from cospan.experiments.experiment import Outcome, Plan
+from cospan.experiments.experiment import ExperimentOutcome, Plan
 from cospan.experiments.methods.attacks import Attack
 from cospan.experiments.methods.fleet_variants import heterogeneous, misaligned
 from cospan.experiments.plots.axes import COLOURS, dress, log_scale
@@ -67,10 +67,10 @@ def tasks(plan: Plan) -> list[Task]:
     ]
 
 
-def outcome(plan: Plan, points: Sequence[Point]) -> Outcome:
+def outcome(plan: Plan, points: Sequence[Point]) -> ExperimentOutcome:
     """The claims of the spec file, and a table of all errors."""
     table = error_table(points, plan.options["axis"])
-    return Outcome(judged(plan.options.get("claims", []), points), (table,))
+    return ExperimentOutcome(judged(plan.options.get("claims", []), points), (table,))
 
 
 def draw(figure: "Figure", plan: Plan, points: Sequence[Point]) -> None:

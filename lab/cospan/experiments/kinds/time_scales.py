@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cospan.experiments.estimates import mean
-from cospan.experiments.experiment import Finding, Outcome, Plan, Table
+from cospan.experiments.experiment import ExperimentOutcome, Finding, Plan, Table
 from cospan.experiments.plots.curves import draw_errors, samples_to
 from cospan.experiments.plots.tables import estimate, number
 from cospan.experiments.runner import Point, Task, errors_of, method_names
@@ -23,13 +23,13 @@ def tasks(plan: Plan) -> list[Task]:
     return [plan.task(seed, stops=120) for seed in plan.seeds]
 
 
-def outcome(plan: Plan, points: Sequence[Point]) -> Outcome:
+def outcome(plan: Plan, points: Sequence[Point]) -> ExperimentOutcome:
     """Samples to reach each error, and the error at the end."""
     rows = []
     for method in method_names(points):
         cells = [_samples(points, method, plan.seeds, threshold) for threshold in plan.settings]
         rows.append((method, *(_said(cell) for cell in cells), estimate(mean(errors_of(points, method)))))
-    return Outcome(
+    return ExperimentOutcome(
         findings=(
             _slower_finding("same-step", ONE, TWO, "with the same ζ", points, plan, claimed=True),
             _slower_finding("best-step", BEST_ONE, BEST_TWO, "each with its own best ζ", points, plan),

@@ -18,7 +18,7 @@ _HEARTBEATS_PER_TIMEOUT = 16.0
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
+class StreamRates:
     """The rate limit of a session.
 
     Attributes:
@@ -34,7 +34,7 @@ class Terms:
     message_bytes: int
 
     @classmethod
-    def of_session(cls, specification: RunSpecification, agents: int) -> "Terms":
+    def of_session(cls, specification: RunSpecification, agents: int) -> "StreamRates":
         """The limit of a session that hosts `agents` agents."""
         return cls(
             burst=_SPARE_MESSAGES + 4.0 * agents,
@@ -47,11 +47,11 @@ class Terms:
 class StreamRateLimit:
     """The token bucket of one stream."""
 
-    __slots__ = ("_left", "_round", "_since", "_terms")
+    __slots__ = ("_left", "_rates", "_round", "_since")
 
-    def __init__(self, terms: Terms, *, round_number: int, now: float) -> None:
+    def __init__(self, rates: StreamRates, *, round_number: int, now: float) -> None:
         """A full bucket, at time `now` (seconds) in this round."""
-        self._terms, self._left = terms, terms.burst
+        self._rates, self._left = rates, rates.burst
         self._round, self._since = round_number, now
 
     def charge(self, message_bytes: int, round_number: int, now: float) -> None:
@@ -60,13 +60,13 @@ class StreamRateLimit:
         Raises:
             RateLimitedError: the bucket holds too little.
         """
-        terms = self._terms
-        left = self._left + terms.per_second * (now - self._since) + terms.per_round * (round_number - self._round)
-        left = min(left, terms.burst)
-        left -= 1.0 if message_bytes <= terms.message_bytes else message_bytes / terms.message_bytes
+        most = self._rates
+        left = self._left + most.per_second * (now - self._since) + most.per_round * (round_number - self._round)
+        left = min(left, most.burst)
+        left -= 1.0 if message_bytes <= most.message_bytes else message_bytes / most.message_bytes
         if left < 0.0:
             raise RateLimitedError(
-                f"this stream sends more than the {terms.per_round:g} messages a round and {terms.per_second:g} a "
-                f"second that are allowed, of {terms.message_bytes} bytes each; send each gradient once"
+                f"this stream sends more than the {most.per_round:g} messages a round and {most.per_second:g} a "
+                f"second that are allowed, of {most.message_bytes} bytes each; send each gradient once"
             )
         self._left, self._round, self._since = left, round_number, now

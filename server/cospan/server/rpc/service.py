@@ -18,7 +18,7 @@ from cospan.rpc.v1 import coordinator_service_pb2 as pb
 from cospan.server.admission.auth import peer_identity
 from cospan.server.admission.interceptor import AdmissionInterceptor, Context, Entry, refuse
 from cospan.server.admission.peer_limits import Kind
-from cospan.server.admission.stream_rate import StreamRateLimit, Terms
+from cospan.server.admission.stream_rate import StreamRateLimit, StreamRates
 from cospan.server.machine.events import (
     HeartbeatArrived,
     JoinRequested,
@@ -156,12 +156,12 @@ class CoordinatorService:
         self._engine.handle(JoinRequested(message, stream.number, secrets.token_urlsafe(24)))
 
     async def _listen(self, stream: Stream, context: Context) -> None:
-        """What a stream that has joined says; no more of it than its terms allow."""
+        """What a stream that has joined says; no more of it than its rates allow."""
         state = self._engine.state
         session = state.members.sessions.get(stream.token or "")
         agents = len(session.agent_ids) if session is not None else 1
-        terms = Terms.of_session(state.specification, agents)
-        rate_limit = StreamRateLimit(terms, round_number=state.round, now=time.monotonic())
+        rates = StreamRates.of_session(state.specification, agents)
+        rate_limit = StreamRateLimit(rates, round_number=state.round, now=time.monotonic())
         read, engine, door = message_reader(state.specification), self._engine, self._door
         while (request := await context.read()) is not grpc.aio.EOF:
             door.received_bytes += len(request)

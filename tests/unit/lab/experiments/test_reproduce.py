@@ -3,7 +3,7 @@
 import math
 
 from cospan.experiments.estimates import Estimate
-from cospan.experiments.experiment import Finding, Outcome, Table, load
+from cospan.experiments.experiment import ExperimentOutcome, Finding, Table, load
 from cospan.experiments.methods.catalogue import default_methods
 from cospan.experiments.reproduce import BEGIN, END, Reproduction, document, figures
 from cospan.experiments.runner import Task, TaskResult, errors_of
@@ -20,7 +20,7 @@ def test_figures_name_the_plan_and_what_does_not_hold() -> None:
         Finding("b", "bad", Estimate(math.inf), holds=False),
         Finding("c", "so so", Estimate(2.0)),
     )
-    outcome = Outcome(findings, (Table(("x", "y"), (("a|b", "1"),), "T"),))
+    outcome = ExperimentOutcome(findings, (Table(("x", "y"), (("a|b", "1"),), "T"),))
     found = Reproduction("rank", plan, [TaskResult(TINY, ())], outcome, 0.4, ("checked",))
     lines = figures(found)
     assert (lines[0], lines[-1]) == (BEGIN, END)

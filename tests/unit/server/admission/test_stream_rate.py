@@ -4,7 +4,7 @@ import pytest
 from runs import specification
 
 from cospan.core.specification import RunSpecification
-from cospan.server.admission.stream_rate import StreamRateLimit, Terms
+from cospan.server.admission.stream_rate import StreamRateLimit, StreamRates
 from cospan.wire.errors import RateLimitedError
 from cospan.wire.limits import max_message_bytes
 
@@ -15,8 +15,8 @@ class Sender:
     """A stream with a clock and rounds of its own."""
 
     def __init__(self, agents: int = 1, spec: RunSpecification = SPEC) -> None:
-        self.terms = Terms.of_session(spec, agents)
-        self.limit = StreamRateLimit(self.terms, round_number=0, now=0.0)
+        self.rates = StreamRates.of_session(spec, agents)
+        self.limit = StreamRateLimit(self.rates, round_number=0, now=0.0)
         self.now, self.round = 0.0, 0
 
     def send(self, messages: int = 1, size: int = 100) -> None:
@@ -40,7 +40,7 @@ def test_an_honest_session_never_meets_the_limit(agents: int, rounds_per_second:
     for _ in range(8):
         sender.round += 1
         sender.now += 1.0 / rounds_per_second
-        sender.send(2 * agents, size=sender.terms.message_bytes)
+        sender.send(2 * agents, size=sender.rates.message_bytes)
         sender.send(min(20, int(4.0 / SPEC.session_timeout_seconds / rounds_per_second)))
 
 
@@ -53,7 +53,7 @@ def test_a_network_that_stood_still_delivers_all_at_once() -> None:
 
 def test_a_flood_within_a_round_is_refused() -> None:
     sender = Sender()
-    assert sender.sent_until_refused() == sender.terms.burst == 68.0
+    assert sender.sent_until_refused() == sender.rates.burst == 68.0
     with pytest.raises(RateLimitedError, match=r"4 messages a round and 7\.2 a second"):
         sender.send()
     sender.round += 1
@@ -63,12 +63,12 @@ def test_a_flood_within_a_round_is_refused() -> None:
 def test_what_is_not_spent_is_not_kept_for_ever() -> None:
     sender = Sender()
     sender.round, sender.now = 10**9, 1e9
-    assert sender.sent_until_refused() == sender.terms.burst
+    assert sender.sent_until_refused() == sender.rates.burst
 
 
 def test_a_message_as_large_as_many_counts_as_many() -> None:
     """As large as the coordinator takes any, for the sake of groups."""
     sender = Sender()
     ordinary = max_message_bytes(SPEC.feature_dim, SPEC.rank)
-    assert sender.terms.message_bytes == ordinary
-    assert sender.sent_until_refused(size=4 * ordinary) == sender.terms.burst // 4
+    assert sender.rates.message_bytes == ordinary
+    assert sender.sent_until_refused(size=4 * ordinary) == sender.rates.burst // 4

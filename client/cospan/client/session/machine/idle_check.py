@@ -27,7 +27,7 @@ _LATE_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
+class IdleCheckTimes:
     """How one process asks.
 
     Attributes:
@@ -60,22 +60,22 @@ class Silence:
     excused: bool = False
 
 
-def terms_of(progress_timeout_seconds: float, processes: float, spread: float) -> Terms:
-    """The terms of one of `processes` processes in a run; `spread` is its own number in [0, 1), drawn once."""
+def times_of(progress_timeout_seconds: float, processes: float, spread: float) -> IdleCheckTimes:
+    """The times of one of `processes` processes in a run; `spread` is its own number in [0, 1), drawn once."""
     interval = max(
         SHORTEST_SECONDS, progress_timeout_seconds / _QUESTIONS_PER_TIMEOUT, processes / _QUESTIONS_PER_SECOND
     )
-    return Terms(progress_timeout_seconds, interval * (1.0 + _SPREAD * (spread - 0.5)))
+    return IdleCheckTimes(progress_timeout_seconds, interval * (1.0 + _SPREAD * (spread - 0.5)))
 
 
-def heard(silence: Silence, terms: Terms, now: float) -> Silence:
+def heard(silence: Silence, times: IdleCheckTimes, now: float) -> Silence:
     """After a message; a question that is under way stays under way."""
-    return Silence(now, now + terms.pause, silence.asked_at, silence.answer_by)
+    return Silence(now, now + times.pause, silence.asked_at, silence.answer_by)
 
 
-def answered(silence: Silence, terms: Terms, now: float) -> Silence:
+def answered(silence: Silence, times: IdleCheckTimes, now: float) -> Silence:
     """After an answer."""
-    return heard(replace(silence, asked_at=None), terms, now)
+    return heard(replace(silence, asked_at=None), times, now)
 
 
 def is_due(silence: Silence, now: float) -> bool:
@@ -83,14 +83,14 @@ def is_due(silence: Silence, now: float) -> bool:
     return silence.asked_at is None and now >= silence.ask_at
 
 
-def asked(silence: Silence, terms: Terms, now: float, *, excused_until: float = -math.inf) -> Silence:
+def asked(silence: Silence, times: IdleCheckTimes, now: float, *, excused_until: float = -math.inf) -> Silence:
     """With a question under way, which may take until `answer_by`: the last one until the progress timeout ends."""
-    shortest = SHORTEST_SECONDS if silence.unanswered else max(SHORTEST_SECONDS, terms.pause)
-    left = max(silence.heard_at, excused_until) + terms.progress_timeout_seconds - now
+    shortest = SHORTEST_SECONDS if silence.unanswered else max(SHORTEST_SECONDS, times.pause)
+    left = max(silence.heard_at, excused_until) + times.progress_timeout_seconds - now
     return replace(silence, asked_at=now, answer_by=now + min(LONGEST_ANSWER_SECONDS, max(shortest, left)))
 
 
-def unanswered(silence: Silence, terms: Terms, now: float, *, excused_until: float = -math.inf) -> Silence:
+def unanswered(silence: Silence, times: IdleCheckTimes, now: float, *, excused_until: float = -math.inf) -> Silence:
     """After a question that failed; the next one is due soon enough to be over when the progress timeout ends.
 
     A question that fails long after its deadline is repeated and does not count, once: this process stood still,
@@ -99,12 +99,12 @@ def unanswered(silence: Silence, terms: Terms, now: float, *, excused_until: flo
     asked_at = now if silence.asked_at is None else silence.asked_at
     if now > silence.answer_by + _LATE_SECONDS and not silence.excused:
         return replace(silence, asked_at=None, ask_at=now, excused=True)
-    end = max(silence.heard_at, excused_until) + terms.progress_timeout_seconds
-    ask_at = max(now + _PAUSE_AFTER_FAILURE, min(asked_at + terms.pause, end - LONGEST_ANSWER_SECONDS))
+    end = max(silence.heard_at, excused_until) + times.progress_timeout_seconds
+    ask_at = max(now + _PAUSE_AFTER_FAILURE, min(asked_at + times.pause, end - LONGEST_ANSWER_SECONDS))
     return replace(silence, asked_at=None, ask_at=ask_at, unanswered=silence.unanswered + 1)
 
 
-def is_too_long(silence: Silence, terms: Terms, now: float, *, excused_until: float = -math.inf) -> bool:
+def is_too_long(silence: Silence, times: IdleCheckTimes, now: float, *, excused_until: float = -math.inf) -> bool:
     """Whether the progress timeout has ended, and the last question was asked and not answered."""
-    ended = now - max(silence.heard_at, excused_until) >= terms.progress_timeout_seconds
+    ended = now - max(silence.heard_at, excused_until) >= times.progress_timeout_seconds
     return ended and silence.unanswered > 0 and silence.asked_at is None

@@ -136,25 +136,25 @@ def on_tick(state: SessionState, now: float) -> Outcome:
     return replace(state, last_sent=now), (Transmit(Heartbeat()), *questions)
 
 
-def _terms(state: SessionState) -> idle_check.Terms:
+def _times(state: SessionState) -> idle_check.IdleCheckTimes:
     """How this process asks; a group asks once for all of its agents."""
     spec = state.specification or state.described
     hosted = 1 if state.join is None else max(1, len(state.join.agent_ids))
-    return idle_check.terms_of(
+    return idle_check.times_of(
         state.progress_timeout_seconds, 1.0 if spec is None else spec.agents / hosted, state.spread
     )
 
 
 def heard(state: SessionState, now: float) -> SessionState:
     """The state after a message of the coordinator."""
-    return replace(state, hearing=idle_check.heard(state.hearing, _terms(state), now))
+    return replace(state, hearing=idle_check.heard(state.hearing, _times(state), now))
 
 
 def _asked(state: SessionState, now: float) -> Outcome:
     """Asks a coordinator that is silent whether it still answers, where that is due."""
     if not idle_check.is_due(state.hearing, now):
         return state, ()
-    asked = idle_check.asked(state.hearing, _terms(state), now, excused_until=state.resume_at)
+    asked = idle_check.asked(state.hearing, _times(state), now, excused_until=state.resume_at)
     return replace(state, hearing=asked), (Ask(asked.answer_by - now),)
 
 
@@ -162,7 +162,7 @@ def on_question(state: SessionState, event: Answered | Unanswered, now: float) -
     """A question was answered or not. An answer counts from the stream's own run and incarnation alone."""
     if state.phase is not Phase.ACTIVE or state.stamp is None or state.hearing.asked_at is None:
         return state, ()  # of a stream that has broken meanwhile
-    terms, stamp = _terms(state), event.stamp if isinstance(event, Answered) else None
+    times, stamp = _times(state), event.stamp if isinstance(event, Answered) else None
     same_run = stamp is not None and stamp.run_id == state.stamp.run_id
     if stamp is not None and same_run and stamp.incarnation > state.stamp.incarnation:
         replaced = CoordinatorUnavailableError(
@@ -173,9 +173,9 @@ def on_question(state: SessionState, event: Answered | Unanswered, now: float) -
     runs = stamp is not None and same_run and stamp.incarnation == state.stamp.incarnation
     # Only a coordinator that runs can refuse a question as one too many.
     if runs or (isinstance(event, Unanswered) and isinstance(event.error, RemoteError) and event.error.retryable):
-        return replace(state, hearing=idle_check.answered(state.hearing, terms, now)), ()
-    state = replace(state, hearing=idle_check.unanswered(state.hearing, terms, now, excused_until=state.resume_at))
-    if idle_check.is_too_long(state.hearing, terms, now, excused_until=state.resume_at):
+        return replace(state, hearing=idle_check.answered(state.hearing, times, now)), ()
+    state = replace(state, hearing=idle_check.unanswered(state.hearing, times, now, excused_until=state.resume_at))
+    if idle_check.is_too_long(state.hearing, times, now, excused_until=state.resume_at):
         return failed(state, _silent(state, now))
     return state, ()
 

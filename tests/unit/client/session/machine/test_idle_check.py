@@ -214,12 +214,12 @@ def test_the_questions_of_1000_agents_come_apart_and_within_what_one_host_may_as
     limit, of_all = limit_of_peer(Kind.CALL, agents), limit_of_all(Kind.CALL, agents)
     times: list[float] = []
     for number in range(agents):
-        terms = idle_check.terms_of(progress_timeout_seconds, agents, number / agents)
-        hearing = idle_check.heard(idle_check.Silence(), terms, 0.0)  # all are told of a round at once
+        own_times = idle_check.times_of(progress_timeout_seconds, agents, number / agents)
+        hearing = idle_check.heard(idle_check.Silence(), own_times, 0.0)  # all are told of a round at once
         while hearing.ask_at < until:
             times.append(hearing.ask_at)
             now = hearing.ask_at
-            hearing = idle_check.answered(idle_check.asked(hearing, terms, now), terms, now)
+            hearing = idle_check.answered(idle_check.asked(hearing, own_times, now), own_times, now)
     account = everyone = Account()
     for now in sorted(times):
         account = closed(opened(account, Kind.CALL, limit, now, "one host"), unjoined=False)
