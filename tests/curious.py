@@ -90,7 +90,7 @@ def logged(
         exact.append(np.zeros(D) if sums is None else sums.row_sums)
         own = next_basis(basis, [upload.contribution], method, number, rows)
         choice = chosen(number, basis)
-        basis, rows = own.basis if choice is None else choice, own.row_squares
+        basis, rows = own.basis if choice is None else choice, own.row_state
     secrets = np.array(walk.states), np.array(walk.rewards), np.array(gains), agent.state.statistics
     return Log(bases, uploads, exact, *secrets)
 

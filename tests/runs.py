@@ -181,7 +181,7 @@ class Disk:
             specification=self.specification,
             round=len(self.rounds),
             basis=last.move.basis if last else None,
-            row_squares=last.move.row_squares if last else None,
+            row_state=last.move.row_state if last else None,
             sessions=tuple(self.sessions[token] for token in sorted(self.sessions)),
             site_claims=dict(self.site_claims),
             departures=tuple(self.departures.values()),

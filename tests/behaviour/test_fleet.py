@@ -68,11 +68,11 @@ def direct(spec: RunSpecification) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         for name in names
         for index in [int(name.removeprefix("site-"))]
     }
-    basis, row_squares = spec.initial_basis(), None
+    basis, row_state = spec.initial_basis(), None
     for number in range(spec.rounds):
         contributions = [learners[name].learn(number, basis).contribution for name in names]
-        move = next_basis(basis, contributions, spec.method, number, row_squares)
-        basis, row_squares = move.basis, move.row_squares
+        move = next_basis(basis, contributions, spec.method, number, row_state)
+        basis, row_state = move.basis, move.row_state
     return basis, {name: learner.weights.mean for name, learner in learners.items()}
 
 

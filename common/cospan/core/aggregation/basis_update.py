@@ -55,7 +55,7 @@ class BasisMove:
     Attributes:
         before: B_t, shape (d, r).
         basis: B_{t+1}, of the same shape; the same array where the basis stays as it is.
-        row_squares: what the row scales remember, to be handed to the next round: the running squares of the rows,
+        row_state: what the row scales remember, to be handed to the next round: the running squares of the rows,
             or with head updates from the full history the row sums that were aggregated last; None where the run
             does not scale.
         outliers: indices of the contributions that are far from what was made of all; never any with the mean.
@@ -64,7 +64,7 @@ class BasisMove:
 
     before: Float[np.ndarray, "d r"]
     basis: Float[np.ndarray, "d r"]
-    row_squares: Float[np.ndarray, " d"] | None = None
+    row_state: Float[np.ndarray, " d"] | None = None
     outliers: tuple[int, ...] = ()
     step: Float[np.ndarray, "d r"] | None = None
 
@@ -243,7 +243,7 @@ def next_basis(
     contributions: Sequence[Contribution],
     method: Method,
     round_number: int,
-    row_squares: Float[np.ndarray, " d"] | None = None,
+    row_state: Float[np.ndarray, " d"] | None = None,
 ) -> BasisMove:
     """The coordinator's part of round t: mean, tangent projection, step, orthonormalisation (eq. 8 and QR).
 
@@ -254,7 +254,7 @@ def next_basis(
         contributions: those of round t, in the order of the agents' names.
         method: the constants.
         round_number: t, for the step decay.
-        row_squares: that of the move before; None in the first round.
+        row_state: that of the move before; None in the first round.
 
     Raises:
         numpy.linalg.LinAlgError: the gradients are so large that the step is not finite.
@@ -270,19 +270,19 @@ def next_basis(
     if found.head_second_moment is not None:
         direction = precondition(direction, found.head_second_moment, method.preconditioner_floor)
     if method.sends_row_sums:
-        row_squares = row_squares if found.row_sums is None else found.row_sums
-        if row_squares is None:
+        row_state = row_state if found.row_sums is None else found.row_sums
+        if row_state is None:
             raise ValueError(
                 "no row sums are known, and no contribution carries them; the run scales its step with them"
             )
-        direction = row_scales(row_squares)[:, None] * direction
+        direction = row_scales(row_state)[:, None] * direction
     elif method.row_scaled:
-        row_squares = running_row_squares(row_squares, direction)
-        direction = row_scales(np.sqrt(row_squares))[:, None] * direction
+        row_state = running_row_squares(row_state, direction)
+        direction = row_scales(np.sqrt(row_state))[:, None] * direction
     scale = 1.0
     if method.basis_step_decays:
         scale = decay(round_number * method.steps_per_round, method.decay_horizon, method.decay_power)
-    remembered = row_squares if method.row_scaled else None
+    remembered = row_state if method.row_scaled else None
     largest_turn = method.largest_turn_between(round_number, round_number + 1)
     moved, step = basis_step(basis, direction, method.basis_step * scale, largest_turn)
     return BasisMove(basis, moved, remembered, found.outliers, step)

@@ -34,7 +34,7 @@ def sound_move(
     contributions: Sequence[Contribution],
     method: Method,
     round_number: int,
-    row_squares: Float[np.ndarray, " d"] | None = None,
+    row_state: Float[np.ndarray, " d"] | None = None,
 ) -> FallbackMove:
     """`basis_update.next_basis`; if it fails, the same without the contributions on which it fails alone.
 
@@ -46,7 +46,7 @@ def sound_move(
     """
 
     def moved(chosen: Sequence[Contribution]) -> BasisMove:
-        return next_basis(basis, chosen, method, round_number, row_squares)
+        return next_basis(basis, chosen, method, round_number, row_state)
 
     try:
         return FallbackMove(moved(contributions))
@@ -63,7 +63,7 @@ def sound_move(
             return FallbackMove(move, left_out, problem)
         except np.linalg.LinAlgError as failure:
             problem = str(failure)
-    stays = BasisMove(basis, basis, row_squares)
+    stays = BasisMove(basis, basis, row_state)
     return FallbackMove(stays, tuple(range(len(contributions))), problem)
 
 

@@ -54,7 +54,7 @@ class JointFleet:
         states: of the agents.
         averaged: iterates of B w, shape (n, d), from the end of the warm-up on.
         round: t.
-        row_squares: see `cospan.core.aggregation.basis_update.BasisMove`.
+        row_state: see `cospan.core.aggregation.basis_update.BasisMove`.
         numbers_sent: in the round before.
     """
 
@@ -63,7 +63,7 @@ class JointFleet:
     states: tuple[LearnerState, ...]
     averaged: AveragedIterate
     round: int = 0
-    row_squares: Float[np.ndarray, " d"] | None = None
+    row_state: Float[np.ndarray, " d"] | None = None
     numbers_sent: int = 0
 
     @classmethod
@@ -101,9 +101,9 @@ class JointFleet:
         )
         if self.method.basis_step == 0.0 and not warming_up:
             return after
-        move = next_basis(self.basis, contributions, self.method, self.round, self.row_squares)
+        move = next_basis(self.basis, contributions, self.method, self.round, self.row_state)
         numbers = _numbers_of(contributions[0]) + self.basis.size
-        return replace(after, basis=move.basis, row_squares=move.row_squares, numbers_sent=numbers)
+        return replace(after, basis=move.basis, row_state=move.row_state, numbers_sent=numbers)
 
     @property
     def weights(self) -> Float[np.ndarray, "1 n d"]:

@@ -34,7 +34,7 @@ def close_if_complete(state: CoordinatorState, now: float) -> Outcome:
         deadline = quorum_deadline(state)
         if deadline is None or now < deadline:
             return state, ()
-    command = events.ComputeBasis(state.round, state.basis, _sorted_contributions(state), state.row_squares)
+    command = events.ComputeBasis(state.round, state.basis, _sorted_contributions(state), state.row_state)
     if not absent and not former:
         return state.evolve(phase=RunPhase.CLOSING), (command,)
     commands: tuple[events.Command, ...] = (command,)
@@ -190,7 +190,7 @@ def _advance(state: CoordinatorState, move: BasisMove, now: float, *, durable_ro
         durability = durability.evolve(durable_round=durable_round, replay_agents=agents)
     state = state.evolve(
         basis=move.basis,
-        row_squares=move.row_squares,
+        row_state=move.row_state,
         round=closed + 1,
         history=_update_history(state),
         durability=durability,

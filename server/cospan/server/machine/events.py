@@ -169,7 +169,7 @@ class ComputeBasis:
     round: int
     basis: Float[np.ndarray, "d r"]
     contributions: tuple[Contribution, ...]
-    row_squares: Float[np.ndarray, " d"] | None = None
+    row_state: Float[np.ndarray, " d"] | None = None
 
 
 @dataclass(frozen=True, eq=False, slots=True)

@@ -33,7 +33,7 @@ class SavedRun:
     """t, the round that was open; every round below it is stored."""
     basis: Float[np.ndarray, "d r"] | None = None
     """B_t; None before the first round has closed."""
-    row_squares: Float[np.ndarray, " d"] | None = None
+    row_state: Float[np.ndarray, " d"] | None = None
     """See `cospan.core.aggregation.basis_update.BasisMove`."""
     sessions: tuple[Session, ...] = ()
     """The open sessions."""
@@ -78,7 +78,7 @@ def restored_state(saved: SavedRun, config: CoordinatorConfig, now: float) -> Co
     )
     return state.evolve(
         basis=state.basis if saved.basis is None else saved.basis,
-        row_squares=saved.row_squares,
+        row_state=saved.row_state,
         round=saved.round,
         members=members,
         history=history,

@@ -155,7 +155,7 @@ class CoordinatorState(Part):
     """What this process was started with."""
     basis: Float[np.ndarray, "d r"]
     """B_t."""
-    row_squares: Float[np.ndarray, " d"] | None = None
+    row_state: Float[np.ndarray, " d"] | None = None
     """Accumulator of the basis step (`cospan.core.aggregation.basis_update.BasisMove`)."""
     round: int = 0
     """t, the number of the open round."""

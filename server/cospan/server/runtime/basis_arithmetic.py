@@ -14,7 +14,7 @@ log = logging.getLogger(__name__)
 def computed_basis(command: ComputeBasis, method: Method) -> BasisComputed | BasisFailed:
     """The next basis of the run, or the failure; raises nothing, and any thread may call it."""
     try:
-        sound = sound_move(command.basis, command.contributions, method, command.round, command.row_squares)
+        sound = sound_move(command.basis, command.contributions, method, command.round, command.row_state)
     except np.linalg.LinAlgError as failure:
         return BasisFailed(command.round, f"round {command.round} gave no finite basis: {failure}")
     except Exception as failure:

@@ -96,15 +96,15 @@ def read_saved(path: Path) -> SavedRun:
     with _reading(path) as connection:
         state = _state(connection)
         counted, last_rounds, accepted = _counts(connection, state)
-        basis, row_squares = None, None
+        basis, row_state = None, None
         if state.rounds:
-            basis, row_squares = _arrays(connection, state, state.rounds)
+            basis, row_state = _arrays(connection, state, state.rounds)
         return SavedRun(
             run_id=state.run_id,
             specification=state.specification,
             round=state.rounds,
             basis=basis,
-            row_squares=row_squares,
+            row_state=row_state,
             sessions=tuple(_session(row) for row in _rows(connection, "sessions ORDER BY token")),
             site_claims={
                 site_claim_id: SiteClaim(index, instance)
@@ -227,9 +227,9 @@ def seal(values: Sequence[Any]) -> int:
     return zlib.crc32(json.dumps(values).encode())
 
 
-def seal_of_arrays(basis: bytes, row_squares: bytes | None) -> int:
+def seal_of_arrays(basis: bytes, row_state: bytes | None) -> int:
     """The checksum of a basis."""
-    return zlib.crc32(row_squares or b"", zlib.crc32(basis))
+    return zlib.crc32(row_state or b"", zlib.crc32(basis))
 
 
 def _not_kept(state: StoredState, number: int) -> str:
@@ -333,8 +333,8 @@ def _check(connection: ReadingConnection) -> None:
     for table in _TABLES:
         for _ in _rows(connection, table):
             pass
-    for number, basis, row_squares, sealed in connection.execute("SELECT * FROM bases"):
-        if seal_of_arrays(basis, row_squares) != sealed:
+    for number, basis, row_state, sealed in connection.execute("SELECT * FROM bases"):
+        if seal_of_arrays(basis, row_state) != sealed:
             raise _damaged(connection.path, f"the basis after {number} rounds is not the one that was stored")
 
 
@@ -376,15 +376,15 @@ def _session(row: tuple[Any, ...]) -> Session:
 def _arrays(
     connection: ReadingConnection, state: StoredState, number: int
 ) -> tuple[Float[np.ndarray, "d r"], Float[np.ndarray, " d"] | None]:
-    """B_t, t = `number`, and the accumulator of the basis step."""
+    """B_t, t = `number`, and the row state (in the column `row_squares`, whose name stored runs have)."""
     spec = state.specification
-    basis, row_squares, sealed = connection.execute(
+    basis, row_state, sealed = connection.execute(
         "SELECT basis, row_squares, seal FROM bases WHERE round = ?", (number,)
     ).fetchone()
-    if len(basis) != 8 * spec.feature_dim * spec.rank or seal_of_arrays(basis, row_squares) != sealed:
+    if len(basis) != 8 * spec.feature_dim * spec.rank or seal_of_arrays(basis, row_state) != sealed:
         raise _damaged(connection.path, f"the basis after {number} rounds is not the one that was stored")
     values = np.frombuffer(basis, dtype="<f8").reshape(spec.feature_dim, spec.rank)
-    return values, None if row_squares is None else np.frombuffer(row_squares, dtype="<f8")
+    return values, None if row_state is None else np.frombuffer(row_state, dtype="<f8")
 
 
 def _last_contributors(connection: ReadingConnection) -> Sequence[str]:

@@ -162,8 +162,8 @@ class RunStore:
         for record in records:
             number = record.closed_round + 1
             if number > pruned or number % self._checkpoint_interval == 0:
-                basis, row_squares = _blob(record.move.basis), _blob(record.move.row_squares)
-                values = (number, basis, row_squares, seal_of_arrays(basis or b"", row_squares))
+                basis, row_state = _blob(record.move.basis), _blob(record.move.row_state)
+                values = (number, basis, row_state, seal_of_arrays(basis or b"", row_state))
                 cursor.execute("INSERT INTO bases VALUES (?, ?, ?, ?)", values)
         cursor.execute(
             "DELETE FROM bases WHERE round > ? AND round <= ? AND round % ? <> 0",

@@ -179,17 +179,17 @@ def test_row_sums_scale_the_step_of_a_full_history() -> None:
     basis = random_basis(D, R, np.random.default_rng(2))
     move = next_basis(basis, contributions, full, 30)
     np.testing.assert_allclose(move.basis, basis_step(basis, direction, 1.0)[0], atol=1e-15)
-    np.testing.assert_array_equal(move.row_squares, mean)
+    np.testing.assert_array_equal(move.row_state, mean)
     with pytest.raises(ValueError, match="no row sums are known"):
         next_basis(basis, some(2), full, 0)
     bare = next_basis(basis, some(2), full, 1000, mean)
     np.testing.assert_array_equal(bare.basis, next_basis(basis, contributions, full, 30).basis)
     carried = next_basis(basis, contributions, full, 31, 2.0 * mean)
-    np.testing.assert_array_equal(carried.row_squares, 2.0 * mean, "in between they are not looked at")
+    np.testing.assert_array_equal(carried.row_state, 2.0 * mean, "in between they are not looked at")
     one_lacks = next_basis(basis, [*some(2)[:1], contributions[1]], full, 30, 2.0 * mean)
-    np.testing.assert_array_equal(one_lacks.row_squares, sums[1], "an older gradient may lack them")
+    np.testing.assert_array_equal(one_lacks.row_state, sums[1], "an older gradient may lack them")
     none_has = next_basis(basis, some(2), full, 30, 2.0 * mean)
-    np.testing.assert_array_equal(none_has.row_squares, 2.0 * mean)
+    np.testing.assert_array_equal(none_has.row_state, 2.0 * mean)
 
 
 def test_a_missing_second_moment_is_named() -> None:
@@ -258,13 +258,13 @@ def test_rows_of_small_gradients_take_larger_steps() -> None:
     squares = (mean**2).sum(axis=1)
     scales = 1.0 / (np.sqrt(squares) + 0.1 * np.sqrt(squares).mean())
     np.testing.assert_allclose(move.basis, basis_step(basis, scales[:, None] * mean, 0.5)[0], rtol=1e-13)
-    assert move.row_squares is not None
-    np.testing.assert_allclose(move.row_squares, squares, rtol=1e-14)
-    after = next_basis(move.basis, second, scaled, 1, move.row_squares)
-    assert after.row_squares is not None
+    assert move.row_state is not None
+    np.testing.assert_allclose(move.row_state, squares, rtol=1e-14)
+    after = next_basis(move.basis, second, scaled, 1, move.row_state)
+    assert after.row_state is not None
     expected = 0.95 * squares + 0.05 * (mean_gradient(second) ** 2).sum(axis=1)
-    np.testing.assert_allclose(after.row_squares, expected, rtol=1e-13)
-    assert next_basis(basis, first, method(), 0).row_squares is None
+    np.testing.assert_allclose(after.row_state, expected, rtol=1e-13)
+    assert next_basis(basis, first, method(), 0).row_state is None
 
 
 def test_a_first_gradient_of_zero_scales_nothing() -> None:

@@ -88,11 +88,11 @@ def test_what_is_read_back_is_what_was_written_bit_for_bit(tmp_path: Path) -> No
         store.write([StoreMember(session("a", 5)), StoreMember(session("b")), StoreMember(session("c"))])
         store.write([round_of(0, departed_agent_ids=("ü",), absent_agent_ids=("b",))])
         store.write([round_of(1), DropMember("token of c", (gone,))])
-        store.write([round_of(2, {"a": 2, "b": 1}, basis=awkward, row_squares=squares)])
+        store.write([round_of(2, {"a": 2, "b": 1}, basis=awkward, row_state=squares)])
         saved = read_saved(store.path)
         assert store.incarnation == 1
     assert same(saved.basis, awkward)
-    assert same(saved.row_squares, squares)
+    assert same(saved.row_state, squares)
     of_b: dict[str, Any] = {
         "instance_id": "process of b",
         "agent_ids": ("b",),
@@ -659,14 +659,14 @@ def test_row_sums_that_are_due_seldom_survive_a_restart_in_every_round(tmp_path:
     saved = restarted(path)
     for number in range(9):
         move = next_basis(basis, [a.learn(number, basis).contribution for a in whole], spec.method, number, rows)
-        basis, rows = move.basis, move.row_squares
+        basis, rows = move.basis, move.row_state
         before = spec.initial_basis() if saved.basis is None else saved.basis
         sent = [a.learn(number, before).contribution for a in broken]
         assert (sent[0].row_sums is not None) == (number in (0, 1, 2, 3, 4, 5, 7))
-        after = next_basis(before, sent, spec.method, number, saved.row_squares)
+        after = next_basis(before, sent, spec.method, number, saved.row_state)
         stamp = Stamp("run-1", 1, number + 1, number + 1)
         restarted(path, StoreRound(RoundRecord(stamp, {"a": number, "b": number}, 2.0, after, 1.0, 0.1)))
         saved = restarted(path)
         assert saved.basis is not None
-        assert saved.row_squares is not None
-        assert (saved.basis.tobytes(), saved.row_squares.tobytes()) == (basis.tobytes(), rows.tobytes())
+        assert saved.row_state is not None
+        assert (saved.basis.tobytes(), saved.row_state.tobytes()) == (basis.tobytes(), rows.tobytes())

@@ -42,10 +42,10 @@ def test_the_arithmetic_is_finite_at_the_ends_of_all_ranges(preset: str, rank: i
             huge, small = extreme(*sizes, rank), extreme(1.0, 1.0, 1.0)
             check_contribution(huge)
             for contributions in ([huge], [small, huge]):
-                basis, row_squares = BASIS, None
+                basis, row_state = BASIS, None
                 for number in range(2):
-                    move = next_basis(basis, contributions, method, number, row_squares)
-                    basis, row_squares = move.basis, move.row_squares
+                    move = next_basis(basis, contributions, method, number, row_state)
+                    basis, row_state = move.basis, move.row_state
                 assert np.isfinite(basis).all()
                 assert move.orthonormality_error < 1e-12
 
