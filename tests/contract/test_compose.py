@@ -1,10 +1,15 @@
 """What the containers may have and do, as the compose files say it; no Docker is needed."""
 
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
+import typer.main
 import yaml
+
+from cospan.cli.main import app
+from cospan.cli.settings.layers import unknown_variables
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = [*sorted(ROOT.glob("docker-compose*.yml")), ROOT / "tests" / "e2e" / "compose.yml"]
@@ -103,3 +108,21 @@ def test_every_volume_and_network_is_declared() -> None:
     used = {source for name in SERVICES for source, *_ in volumes(name)}
     assert used == declared
     assert {network for service in SERVICES.values() for network in service["networks"]} == {"fleet"}
+
+
+def test_no_variable_of_the_compose_files_is_warned_of() -> None:
+    """A shell that exports what .env.example names runs other commands, too."""
+    texts = [path.read_text(encoding="utf-8") for path in (*FILES, ROOT / ".env.example")]
+    names = {name for text in texts for name in re.findall(r"\bCOSPAN_[A-Z_]+\b", text)}
+    assert {"COSPAN_AGENTS", "COSPAN_AGENT_CERTS"} <= names
+    assert unknown_variables(dict.fromkeys(names, "")) == []
+
+
+@pytest.mark.parametrize("name", ["coordinator", "agent"])
+def test_a_service_gives_options_that_its_command_has(name: str) -> None:
+    command, *words = SERVICES[name]["command"]
+    found: Any = typer.main.get_command(app)
+    known = {option for parameter in found.commands[command].params for option in parameter.opts}
+    given = {word.partition("=")[0] for word in words if word.startswith("--")}
+    assert given
+    assert given <= known

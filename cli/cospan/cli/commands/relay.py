@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from cospan.cli.commands.coordinator import DEFAULT_PORT, listening_tls
+from cospan.cli.output.coordinator_voice import say_note
 from cospan.cli.output.exit_codes import INTERRUPTED
 from cospan.cli.output.log_lines import log_errors_to_stderr
 from cospan.cli.processes.telemetry import MetricsPlan, metrics_plan, serving_metrics
@@ -126,20 +127,19 @@ async def _serve(
 def _say_listening(lines: JsonLines | None, relay: Relay, metrics: str | None) -> None:
     if lines is not None:
         lines.emit("listening", address=relay.address)
-    else:
-        say(f"cospan relay listens on {relay.address}", error=False)  # the one line that scripts may wait for
-    if metrics is not None and lines is not None:
-        lines.emit("metrics", url=metrics)
-    elif metrics is not None:
+        if metrics is not None:
+            lines.emit("metrics", url=metrics)
+        return
+    say(f"cospan relay listens on {relay.address}", error=False)  # the one line that scripts may wait for
+    if metrics is not None:
         say(f"metrics are on {metrics}", error=False)
 
 
 def _say_note(lines: JsonLines | None, note: Note) -> None:
-    if lines is not None:
+    if lines is None:
+        say_note(note)
+    else:
         lines.emit("note", kind=note.kind, round=note.round, agents=list(note.agent_ids), message=note.text)
-        return
-    words = (note.kind.replace("-", " "), ", ".join(note.agent_ids[:10]), note.text)
-    say(f"round {note.round}: " + ": ".join(word for word in words if word), error=False)
 
 
 def _say(lines: JsonLines | None, event: str, message: str) -> None:

@@ -1,7 +1,6 @@
 """`cospan report`: the page of a finished run as one HTML file, written or served on the loopback."""
 
 import contextlib
-import json
 import math
 import sys
 import threading
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from cospan.cli.commands.export import check_output, find_basis, folder_of
+from cospan.cli.commands.runs import STATES
 from cospan.cli.run_folder.layout import RunFolder, write_text
 from cospan.cli.run_folder.stored_rounds import read_rounds
 from cospan.client.files.agent_result import AgentResult
@@ -28,7 +28,6 @@ from cospan.server.net.host_header import LOOPBACK_NAMES
 from cospan.server.net.http_server import Answer, PlainHttpServer, Request
 from cospan.server.storage.reader import read_saved
 from cospan.wire.errors import RunFileError
-from cospan.wire.files.safe_files import MAX_RESULT_BYTES, read_text
 from cospan.wire.messages import AgentPhase, AgentReport
 
 _MOST_AGENTS = 10_000
@@ -39,7 +38,6 @@ _NOT_KEPT = ("absent", "outliers", "reconnects")
 """Known to a coordinator, not to files."""
 _OF_FILE = ("agent_id", "head", "reward_moments", "feature_squares", "curve_mean_squared_td_error")
 """Arrays that are read from an agent's file; the rest may be gigabytes."""
-_FINISHED = {"rounds-reached": "finished", "stopped": "stopped", "failed": "failed"}
 
 
 def report_run(run: Path, output: Path | None, *, serve: bool, force: bool) -> int:
@@ -63,7 +61,7 @@ def report_run(run: Path, output: Path | None, *, serve: bool, force: bool) -> i
 def report_frame(folder: RunFolder) -> dict[str, Any]:
     """The data of the page, in the form that the dashboard receives, from the files of the run folder."""
     kept = find_basis(folder, None)
-    result = _result(folder)
+    result = folder.read_result() if folder.result.exists() else {}
     saved = read_saved(folder.store) if folder.store.exists() else None
     series = RoundSeries()
     for closed in read_rounds(folder):
@@ -83,7 +81,7 @@ def report_frame(folder: RunFolder) -> dict[str, Any]:
         "round_times": series.round_times,
         "waiting": {"count": 0, "names": []},
         "finish_cause": cause,
-        "finish_text": _FINISHED.get(str(cause), "ended") if cause else None,
+        "finish_text": STATES.get(str(cause), "ended") if cause else None,
         "live": False,
         "errors": {"subspace": result.get("subspace_error"), "value": result.get("value_error")},
         "message": result.get("message", "the run has no result yet: it can be resumed"),
@@ -99,23 +97,6 @@ def report_frame(folder: RunFolder) -> dict[str, Any]:
         "basis": heat_map(kept.basis),
         "spectrum": spectrum_values(spectrum),
     }
-
-
-def _result(folder: RunFolder) -> dict[str, Any]:
-    """`result.json`; empty if the run has none yet.
-
-    Raises:
-        RunFileError: it is damaged.
-    """
-    if not folder.result.exists():
-        return {}
-    try:
-        document = json.loads(read_text(folder.result, MAX_RESULT_BYTES))
-    except (OSError, ValueError, RecursionError) as failure:
-        raise RunFileError(f"cannot read {folder.result}: {failure}") from failure
-    if not isinstance(document, dict):
-        raise RunFileError(f"{folder.result} is no result of a run; it must be a JSON object")
-    return document
 
 
 def _agents_files(folder: RunFolder) -> Iterator[tuple[str, AgentResult]]:

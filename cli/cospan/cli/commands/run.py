@@ -60,7 +60,6 @@ from cospan.core.specification import SITE_PREFIX
 from cospan.wire.console import say
 from cospan.wire.errors import AgentsLostError, InterruptedRunError, InvalidValueError, RunFileError
 from cospan.wire.files.descriptor_limit import raise_file_limit
-from cospan.wire.files.safe_files import MAX_RESULT_BYTES, read_text
 from cospan.wire.messages import FinishCause
 from cospan.wire.text import listed
 
@@ -136,8 +135,8 @@ def _resume(
         if over:
             say(over)
             if data is not None:
-                with contextlib.suppress(OSError, ValueError):  # a run that failed may have none
-                    _print_document(json.loads(read_text(folder.result, MAX_RESULT_BYTES)), data, folder)
+                with contextlib.suppress(RunFileError):  # a run that failed may have none
+                    _print_document(folder.read_result(), data, folder)
             return 0
         resumption = prepared(folder, flags, config, chosen.workload)
         plan = resumption.plan
@@ -301,9 +300,8 @@ def _without_agents(outcome: RunOutcome, fleet: LocalFleet) -> RunOutcome:
 def _outcome_of_coordinator(plan: RunPlan, folder: RunFolder, monitor: RunMonitor, complaint: str) -> RunOutcome:
     """The coordinator's outcome; if it ended before it could write, what is known here."""
     try:
-        document = json.loads(read_text(folder.result, MAX_RESULT_BYTES))
-        return read_outcome(document, plan.specification, folder.read_basis())
-    except (OSError, RunFileError):
+        return read_outcome(folder.read_result(), plan.specification, folder.read_basis())
+    except RunFileError:
         counted = sum(row.contributors for row in monitor.rows)
         return RunOutcome(
             specification=plan.specification,

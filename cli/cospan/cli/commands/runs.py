@@ -10,21 +10,21 @@ from pathlib import Path
 from typing import Any
 
 from cospan.cli.output.table import table
-from cospan.cli.run_folder.layout import RUNS, RunFolder, user_of
+from cospan.cli.run_folder.layout import COMPARISON, RUNS, RunFolder, user_of
 from cospan.cli.run_folder.resume import command_to_resume, is_resumable
 from cospan.server.storage.lock import holder_of
 from cospan.server.storage.reader import read_state, spans
 from cospan.wire.errors import RunFileError
-from cospan.wire.files.safe_files import MAX_RESULT_BYTES, read_text
 from cospan.wire.files.spec_file import load_spec
 from cospan.wire.messages import FinishCause
 from cospan.wire.text import MAX_RECORD, printable
 
-_STATES = {
+STATES = {
     FinishCause.ROUNDS_REACHED.value: "finished",
     FinishCause.STOPPED.value: "stopped",
     FinishCause.FAILED.value: "failed",
 }
+"""A run in a word, by why it is over; others have `ended`."""
 _COLUMNS = ("run", "id", "workload", "state", "rounds", "agents", "started", "last change")
 _NUMBERS = (4, 5)
 
@@ -136,7 +136,7 @@ def _of_store(folder: RunFolder) -> RunLine:
     can_resume = is_resumable(folder) if by_run else stored.finish_cause is None
     state = "resumable" if process is None else "running"
     if stored.finish_cause is not None and not (by_run and can_resume and process is None):
-        state = _STATES.get(stored.finish_cause, "ended")
+        state = STATES.get(stored.finish_cause, "ended")
     return RunLine(
         path=folder.path,
         state=state,
@@ -168,13 +168,14 @@ def _command(folder: RunFolder, *, by_run: bool) -> str:
 
 
 def _of_files(folder: RunFolder) -> RunLine:
-    """A run without a store, for example one of `--in-process`."""
+    """A run without a store: one of `--in-process`, or a comparison."""
     spec = load_spec(folder.spec)
     values: dict[str, Any] = {"workload": spec.workload, "of": spec.rounds, "started": _time_of(folder.spec)}
     if not folder.result.exists():
-        return RunLine(folder.path, "unfinished", changed=_time_of(folder.path), **values)
-    found = json_text.loads(read_text(folder.result, MAX_RESULT_BYTES))
-    state = _STATES.get(found["finish_cause"], "ended")
+        state = "finished" if (folder.path / COMPARISON).exists() else "unfinished"
+        return RunLine(folder.path, state, changed=_time_of(folder.path), **values)
+    found = folder.read_result()
+    state = STATES.get(found["finish_cause"], "ended")
     return RunLine(
         path=folder.path,
         state=state,

@@ -49,7 +49,7 @@ def status_lines(report: RunReport, now: float | None = None, *, width: int | No
     if bounded:
         lines.append(bound_note(bounded, spec.method))
     if report.agents:
-        rows = [_row(agent) for agent in report.agents[:MOST_ROWS]]
+        rows = [list(cells_of(agent).values()) for agent in report.agents[:MOST_ROWS]]
         lines += ["", *table(_COLUMNS, rows, width=width), *and_more(len(report.agents), MOST_ROWS)]
     return lines
 
@@ -106,7 +106,8 @@ def _clock(seconds: float) -> str:
     return time.strftime("%H:%M:%S", time.localtime(seconds))
 
 
-def _row(agent: AgentReport) -> tuple[str, ...]:
+def cells_of(agent: AgentReport) -> dict[str, str]:
+    """An agent in the tables of `status` and `watch`, by column."""
     note = ""
     if agent.phase is AgentPhase.GONE:
         note = f"gone since round {agent.gone_in_round}: {agent.gone_cause}"
@@ -115,8 +116,14 @@ def _row(agent: AgentReport) -> tuple[str, ...]:
     if agent.outlier_rounds:
         rounds = "1 round" if agent.outlier_rounds == 1 else f"{agent.outlier_rounds} rounds"
         note += f"{'; ' if note else ''}an outlier in {rounds}"
-    heard = f"{agent.seconds_since_last_message:.1f} s ago"
-    return agent.agent_id, agent.phase.value, str(agent.rounds_counted), str(agent.reconnects), heard, note
+    return {
+        "agent": agent.agent_id,
+        "phase": agent.phase.value,
+        "counted": str(agent.rounds_counted),
+        "reconnects": str(agent.reconnects),
+        "last heard": f"{agent.seconds_since_last_message:.1f} s ago",
+        "note": note,
+    }
 
 
 def run_document(report: RunReport) -> dict[str, Any]:

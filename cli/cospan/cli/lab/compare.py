@@ -9,7 +9,14 @@ from typing import Any
 
 from cospan.cli.output.table import table
 from cospan.cli.processes.this_process import claim_stdout, use_one_blas_thread
-from cospan.cli.run_folder.layout import RunFolder, check_free, make_run_folder, point_to_newest_of, write_text
+from cospan.cli.run_folder.layout import (
+    COMPARISON,
+    RunFolder,
+    check_free,
+    make_run_folder,
+    point_to_newest_of,
+    write_text,
+)
 from cospan.cli.settings.extras import require
 from cospan.cli.settings.run_specification import plan_with_workload
 from cospan.cli.settings.run_warnings import advise, of_features, of_rank
@@ -112,7 +119,7 @@ def _write(
     folder.write_spec(spec)
     write_text(folder.path / "comparison.csv", points_csv(points))
     values = json.dumps(document(spec, seeds, found), indent=2, ensure_ascii=False, allow_nan=False)
-    write_text(folder.path / "comparison.json", f"{values}\n")
+    write_text(folder.path / COMPARISON, f"{values}\n")
     try:
         draw_comparison(folder.path, spec, points, found)
     except Exception as failure:  # the numbers are written; a picture is optional

@@ -18,6 +18,12 @@ _JSON_ROUND_SECONDS = 0.25
 _PLAIN_ROUND_SECONDS = 5.0
 
 
+def say_note(note: Note) -> None:
+    """A note as a line for people."""
+    words = (note.kind.replace("-", " "), ", ".join(note.agent_ids[:10]), note.text)
+    say(f"round {note.round}: " + ": ".join(word for word in words if word), error=False)
+
+
 class Voice(Protocol):
     """How a coordinator reports to the user or program that started it."""
 
@@ -72,8 +78,7 @@ class PlainVoice:
 
     def note(self, note: Note) -> None:
         """Who came and went."""
-        words = (note.kind.replace("-", " "), ", ".join(note.agent_ids[:10]), note.text)
-        say(f"round {note.round}: " + ": ".join(word for word in words if word), error=False)
+        say_note(note)
 
     def round(self, report: RoundReport) -> None:
         """One line every few seconds."""

@@ -12,6 +12,7 @@ from cospan.cli.run_folder.progress_log import RoundRow
 from cospan.client.files.agent_result import AgentResult
 from cospan.client.files.curve_values import learning_curves
 from cospan.core.specification import RunSpecification
+from cospan.core.statistics import best_of_rows
 from cospan.experiments.plots.axes import finish, import_matplotlib, log_scale, save
 
 if TYPE_CHECKING:
@@ -108,21 +109,14 @@ def _draw_values(axes: "Axes", spec: RunSpecification, agents: Sequence[AgentRes
         _draw_bands(axes, per_round, [(gain, "joint method", _JOINT)])
         finish(axes, "Estimated mean reward per step (no true values are known)", steps, "rounds", 1.0 / per_round)
         return
-    independent = quartiles(*learning_curves(agents, _best_by_round))
+    independent = quartiles(
+        *learning_curves(agents, lambda agent: best_of_rows(agent.array("curve_independent_error")))
+    )
     _draw_bands(
         axes, per_round, [(independent, "independent TD, best step", _INDEPENDENT), (joint, "joint", _JOINT)]
     )
     log_scale(axes, *_limits([band for band in (joint, independent) if band is not None]))
     finish(axes, "Relative value error: median and quartiles over agents", steps, "rounds", 1.0 / per_round)
-
-
-def _best_by_round(agent: AgentResult) -> Float[np.ndarray, " n"]:
-    """The error of the best step size in each round; nan if there is none."""
-    errors = agent.array("curve_independent_error")
-    if errors.ndim != 2 or not errors.shape[1]:
-        return np.full(len(agent.array("curve_round")), np.nan)
-    finite = np.where(np.isfinite(errors), errors, np.inf).min(axis=1)
-    return np.asarray(np.where(np.isfinite(finite), finite, np.nan))
 
 
 def _draw_bands(axes: "Axes", per_round: int, bands: Sequence[tuple[Band | None, str, str]]) -> None:

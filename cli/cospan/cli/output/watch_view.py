@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from cospan.cli.commands.status import doing, run_document, sentence
+from cospan.cli.commands.status import cells_of, doing, run_document, sentence
 from cospan.cli.output.sparkline import ASCII, BLOCKS, sparkline
 from cospan.cli.output.table import table
 from cospan.wire.messages import AgentPhase, AgentReport, RunPhase, RunReport
@@ -111,24 +111,16 @@ def _agents(report: RunReport, *, width: int, height: int) -> list[str]:
     ordered = sorted(report.agents, key=_urgency)
     shown = ordered[:room] if len(ordered) <= room else ordered[: room - 1]
     columns = ("agent", "phase", "last heard") if width < _NARROW else _COLUMNS
-    rows = [_row(agent)[: len(columns)] for agent in shown]
+    rows = [[cells_of(agent)[column] for column in columns] for agent in shown]
     lines = ["", *(_cut(line, width) for line in table(columns, rows, width=width))]
     return lines + [_cut(line, width) for line in and_more(len(ordered), len(shown))]
 
 
-_COLUMNS = ("agent", "phase", "last heard", "counted", "back", "note")
+_COLUMNS = ("agent", "phase", "last heard", "counted", "reconnects", "note")
 
 
 def _urgency(agent: AgentReport) -> tuple[int, float, str]:
     return 0 if agent.awaited else _ORDER[agent.phase], -agent.seconds_since_last_message, agent.agent_id
-
-
-def _row(agent: AgentReport) -> tuple[str, ...]:
-    note = agent.gone_cause if agent.phase is AgentPhase.GONE else "waited for" if agent.awaited else ""
-    if agent.outlier_rounds:
-        note += f"{'; ' if note else ''}an outlier {agent.outlier_rounds} times"
-    heard = f"{agent.seconds_since_last_message:.1f} s ago"
-    return agent.agent_id, agent.phase.value, heard, str(agent.rounds_counted), str(agent.reconnects), note
 
 
 def _cut(line: str, width: int) -> str:

@@ -18,7 +18,7 @@ from cospan.core.specification import RunSpecification
 from cospan.server.storage.lock import FileLock, holder_of_lock
 from cospan.wire.errors import RunFileError
 from cospan.wire.files.npz import load_npz, save_npz
-from cospan.wire.files.safe_files import writing_whole
+from cospan.wire.files.safe_files import MAX_RESULT_BYTES, read_text, writing_whole
 from cospan.wire.files.spec_file import to_toml
 
 RUNS = Path("runs")
@@ -26,6 +26,8 @@ STORE = "coordinator.sqlite"
 """The stored run, in its folder."""
 NEWEST = "latest"
 """The link to the newest run, in a folder of runs."""
+COMPARISON = "comparison.json"
+"""What `cospan compare` has found, in its folder; it stores no rounds."""
 BASIS_FORMAT = "cospan-basis-1"
 _MOST_RUNS_IN_A_SECOND = 1000
 _CLAIM = ".run.lock"
@@ -97,6 +99,20 @@ class RunFolder:
     def write_result(self, document: Mapping[str, Any]) -> None:
         """Writes `result.json`."""
         write_text(self.result, json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+    def read_result(self) -> dict[str, Any]:
+        """The document of `result.json`.
+
+        Raises:
+            RunFileError: it is missing or damaged.
+        """
+        try:
+            document = json.loads(read_text(self.result, MAX_RESULT_BYTES))
+        except (OSError, ValueError, RecursionError) as failure:
+            raise RunFileError(f"cannot read {self.result}: {failure}") from failure
+        if not isinstance(document, dict):
+            raise RunFileError(f"{self.result} is no result of a run; it must be a JSON object")
+        return document
 
     def write_basis(self, basis: Float[np.ndarray, "d r"], *, run_id: str, rounds: int) -> None:
         """Writes `basis.npz`: the basis after `rounds` rounds, and the run id."""

@@ -19,11 +19,11 @@ from cospan.cli.settings.run_specification import RunPlan, plan_again
 from cospan.core.specification import RunSpecification
 from cospan.server.storage.reader import read_basis, read_reports, read_state
 from cospan.wire.errors import InvalidValueError, RunFileError
-from cospan.wire.files.safe_files import MAX_RESULT_BYTES, read_text
+from cospan.wire.files.safe_files import read_text
 from cospan.wire.files.spec_file import load_spec
 from cospan.wire.messages import FinishCause
 
-_FORMAT = "cospan-launch-1"
+_FORMAT = "cospan-launch-2"
 _MAX_LAUNCH_BYTES = 1 << 16
 _CLAIM_SECONDS = 30.0
 """Longest wait for running processes of the run, which may write their files."""
@@ -80,6 +80,8 @@ def claimed(path: Path) -> RunFolder:
     if not found.is_dir():
         raise RunFileError(f"there is no run folder {path}; `cospan runs` lists the runs of a folder")
     if not RunFolder(found).launch.exists():
+        if not RunFolder(found).store.exists():
+            raise RunFileError(f"{path} holds no stored rounds, so there is no run to resume; see `cospan runs`")
         raise RunFileError(
             f"{path} was not made by `cospan run`, or by an older version; a coordinator's run is resumed with: "
             f"cospan coordinator --run-folder {shlex.quote(str(path))}"
@@ -171,9 +173,9 @@ def seconds_to_come_back(folder: RunFolder) -> float:
 def _has_results(folder: RunFolder) -> bool:
     """Whether `result.json` is the parent's, which names every agent, and not the coordinator's alone."""
     try:
-        document = json.loads(read_text(folder.result, MAX_RESULT_BYTES))
+        document = folder.read_result()
         return bool(document["per_agent"]) and document["finish_cause"] == FinishCause.ROUNDS_REACHED.value
-    except (OSError, ValueError, KeyError, TypeError):
+    except (RunFileError, KeyError):
         return False
 
 

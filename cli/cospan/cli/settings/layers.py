@@ -28,7 +28,10 @@ from cospan.wire.security.tls import TlsFiles, tls_files
 
 DEFAULT_CONFIG = Path("cospan.toml")
 _PREFIX = "COSPAN_"
-_NO_SETTINGS = ("COSPAN_WORKLOAD", "COSPAN_IMAGE", "COSPAN_BASE_IMAGE", "COSPAN_CERTS", "COSPAN_FAST_PATH")
+_NO_SETTINGS = (
+    *("COSPAN_WORKLOAD", "COSPAN_IMAGE", "COSPAN_BASE_IMAGE", "COSPAN_CERTS", "COSPAN_AGENT_CERTS"),
+    "COSPAN_FAST_PATH",
+)
 """Read by the Compose files, and the last by `cospan.wire.codec.fast_path`; none is a setting."""
 _ALIKE = 0.8
 """Similarity, 0 to 1, from which a name is suggested."""

@@ -10,7 +10,7 @@ from stored import NAME, RUN_ID, basis_after, contents, read_only_folder, round_
 from unit.cli.run_folder.test_stored_run import end, go_on
 
 from cospan.cli.commands.runs import describe, list_runs
-from cospan.cli.run_folder.layout import RunFolder, check_free, make_run_folder, point_to_newest
+from cospan.cli.run_folder.layout import COMPARISON, RunFolder, check_free, make_run_folder, point_to_newest
 from cospan.cli.settings.layers import Settings
 from cospan.server.storage.writer import KEEP_EVERY
 from cospan.wire.errors import RunFileError
@@ -56,6 +56,8 @@ def test_every_run_of_a_folder_is_listed_with_what_became_of_it(
     in_process(tmp_path / "in-process")
     in_process(tmp_path / "deserted", 2, "no-agents")
     make_run_folder(tmp_path / "unfinished", workload="x").write_spec(specification())
+    make_run_folder(tmp_path / "compared", workload="x").write_spec(specification())
+    (tmp_path / "compared" / COMPARISON).write_text("{}")
     (tmp_path / "no-run").mkdir()
     (tmp_path / "file").write_text("")
     (tmp_path / "running").mkdir()
@@ -71,6 +73,7 @@ def test_every_run_of_a_folder_is_listed_with_what_became_of_it(
         "in-process": ("finished", 5, 2),
         "deserted": ("ended", 2, 2),
         "unfinished": ("unfinished", None, None),
+        "compared": ("finished", None, None),
         "running": ("running", 1, 2),
     }
     assert found["running"]["process"] == str(os.getpid())

@@ -60,3 +60,12 @@ def test_in_pipes_a_line_comes_every_few_seconds_and_at_every_change(capsys: pyt
     assert [line.split()[0] for line in lines] == [clock(-seconds) for seconds in (0.0, 5.0, 6.5, 7.0)]
     assert lines[2].endswith("no answer")
     assert "the run is over; 413 of 100 rounds done" in lines[3]
+
+
+def test_watch_and_status_describe_an_agent_alike() -> None:
+    agents = [agent_report(0, outlier_rounds=1), agent_report(1, awaited=True)]
+    lines = frame(sight(*agents), width=200, height=24)
+    waiting, outlier = lines[-2:]
+    assert lines[-3].split() == ["agent", "phase", "last", "heard", "counted", "reconnects", "note"]
+    assert waiting.endswith("waited for")
+    assert outlier.endswith("an outlier in 1 round")

@@ -174,6 +174,8 @@ def test_what_contradicts_the_run_is_refused_with_both_values(
 def test_what_cannot_be_resumed_says_why(tmp_path: Path) -> None:
     with pytest.raises(RunFileError, match="there is no run folder"):
         claimed(tmp_path / "nothing")
+    with pytest.raises(RunFileError, match="no stored rounds, so there is no run to resume"):
+        claimed(tmp_path)
     stored_run(tmp_path, 3)
     with pytest.raises(RunFileError, match="resumed with: cospan coordinator --run-folder"):
         claimed(tmp_path)
@@ -182,6 +184,9 @@ def test_what_cannot_be_resumed_says_why(tmp_path: Path) -> None:
     damaged = begun(tmp_path / "damaged")
     damaged.launch.write_text("{")
     with pytest.raises(RunFileError, match=r"launch\.json cannot be read"):
+        prepared(damaged, {}, None, None)
+    damaged.launch.write_text(json.dumps({"format": "cospan-launch-1", "keep_every": 100}))
+    with pytest.raises(RunFileError, match=r"its format is 'cospan-launch-1', and this version knows"):
         prepared(damaged, {}, None, None)
 
 
