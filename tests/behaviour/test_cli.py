@@ -433,6 +433,7 @@ def refusal(capfd: pytest.CaptureFixture[str], arguments: Sequence[str]) -> tupl
         ("run toy_workload:not_a_workload", 2, "it must be a cospan.client.workload.Workload"),
         ("run toy_workload:site_raises", 1, "failed to make site 0: RuntimeError: no plan of this site"),
         ("run", 2, "no workload is named"),
+        ("compare", 2, "Missing argument 'WORKLOAD'; see `cospan compare --help`"),
         (f"run {TOY} --fast", 2, "No such option"),
         (f"run {TOY} --port 70000", 2, "port is '70000'"),
         (f"run {TOY} --config nowhere.toml", 2, "there is no file nowhere.toml"),

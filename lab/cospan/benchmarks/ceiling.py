@@ -12,10 +12,9 @@ import grpc
 import grpc.aio
 import numpy as np
 
-from cospan.core.linalg.subspace import orthonormalise, random_basis
+from cospan.benchmarks.jobs.gradient_exchange import first_basis, next_basis
 from cospan.wire.limits import NO_COMPRESSION, max_message_bytes, server_options
 
-_STEP = 0.3
 _HEADER = bytes(64)
 """In place of the stamp."""
 
@@ -24,7 +23,7 @@ class Ceiling:
     """One run of n agents that never ends."""
 
     def __init__(self, agents: int, feature_dim: int, rank: int) -> None:
-        self._basis = random_basis(feature_dim, rank, np.random.default_rng(0))
+        self._basis = first_basis(feature_dim, rank)
         self._uploads: list[bytes] = [b""] * agents
         self._missing, self._joined = agents, 0
         self._encoded, self._opened = b"", asyncio.get_running_loop().create_future()
@@ -51,7 +50,7 @@ class Ceiling:
             total = np.zeros(self._basis.shape)
             for upload in self._uploads:
                 total += np.frombuffer(upload, "<f8", offset=len(upload) - size).reshape(total.shape)
-            self._basis = orthonormalise(self._basis + (_STEP / len(self._uploads)) * total)
+            self._basis = next_basis(self._basis, total, len(self._uploads))
         self._encoded, self._missing = _HEADER + self._basis.tobytes(), len(self._uploads)
         opened, self._opened = self._opened, asyncio.get_running_loop().create_future()
         opened.set_result(None)

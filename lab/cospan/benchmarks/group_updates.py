@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import tempfile
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -33,18 +34,17 @@ COLUMNS = (
 )
 
 
-def benchmark(
-    agents: Sequence[int], group: int, shape: tuple[int, int], seconds: float, say: Callable[[str], None]
-) -> Report:
-    """Measures each number of agents for about `seconds`.
+def benchmark(cases: Sequence[Case], seconds: float, say: Callable[[str], None]) -> Report:
+    """Measures each case, and its agents with a stream each, for about `seconds`.
 
     Raises:
         CospanError: a coordinator did not start, or ended.
     """
     rows = []
-    for count in agents:
-        say(f"{count} agents: in groups of {group}, and by themselves; {shape[0]} × {shape[1]}")
-        rows.append(asyncio.run(_measured(Case(count, *shape, group=group), Case(count, *shape), seconds)))
+    for case in cases:
+        shape = f"{case.feature_dim} × {case.rank}"
+        say(f"{case.agents} agents: in groups of {case.group}, and by themselves; {shape}")
+        rows.append(asyncio.run(_measured(case, replace(case, group=1), seconds)))
     return Report("groups", NOTES, COLUMNS, tuple(rows))
 
 

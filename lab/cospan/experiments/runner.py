@@ -308,7 +308,8 @@ def run_all(tasks: Sequence[RunnableTask], processes: int, say: Callable[[str], 
     """
     if processes == 1 or len(tasks) == 1:
         return [
-            _reported(task.run(_rounds(task, say)), i, len(tasks), say) for i, task in enumerate(tasks, start=1)
+            _reported(task.run(now_and_then(say, f"seed {task.seed}: round", task.rounds)), i, len(tasks), say)
+            for i, task in enumerate(tasks, start=1)
         ]
     done: list[TaskResult | None] = [None] * len(tasks)
     at_once = min(processes, len(tasks))
@@ -332,17 +333,17 @@ def run_all(tasks: Sequence[RunnableTask], processes: int, say: Callable[[str], 
     return [result for result in done if result is not None]
 
 
-def _rounds(task: RunnableTask, say: Callable[[str], None]) -> Callable[[int], None]:
-    """Reports the progress of a run every few seconds."""
+def now_and_then(say: Callable[[str], None], what: str, count: int) -> Callable[[int], None]:
+    """Takes the number of each unit of work that is done, and says it every few seconds."""
     due = time.monotonic() + _SAY_SECONDS
 
-    def on_round(number: int) -> None:
+    def on_unit(number: int) -> None:
         nonlocal due
         if time.monotonic() >= due:
             due = time.monotonic() + _SAY_SECONDS
-            say(f"seed {task.seed}: round {number} of {task.rounds}")
+            say(f"{what} {number} of {count}")
 
-    return on_round
+    return on_unit
 
 
 def _run(task: RunnableTask) -> TaskResult:

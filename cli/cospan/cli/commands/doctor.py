@@ -6,7 +6,6 @@ It changes nothing, and all waits are bounded by some seconds.
 import asyncio
 import json as json_text
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,30 +19,15 @@ from cospan.wire.errors import CospanError
 _DEFAULT_PORT = 50051
 
 
-@dataclass(frozen=True, slots=True)
-class DoctorOptions:
-    """Options of `cospan doctor` that are not settings.
-
-    Attributes:
-        coordinator: whether to check the coordinator of the settings.
-        run_folder: folder of runs.
-        json: whether to print JSON.
-    """
-
-    coordinator: bool
-    run_folder: Path
-    json: bool = False
-
-
-def examine(chosen: DoctorOptions, flags: Mapping[str, Any], config: Path | None) -> int:
-    """Runs the checks and prints the findings; 1 if there is a problem, else 0.
+def examine(flags: Mapping[str, Any], config: Path | None, run_folder: Path, *, json: bool) -> int:
+    """Runs the checks and prints the findings; 1 if there is a problem, else 0. `run_folder` is one of runs.
 
     Raises:
         InvalidValueError: a setting has a value that is not allowed.
     """
     settings = load_settings(flags, config)
-    findings = [finding for check in checks(chosen, settings) for finding in _findings_of(check)]
-    if chosen.json:
+    findings = [finding for check in checks(settings, run_folder) for finding in _findings_of(check)]
+    if json:
         print(json_text.dumps([finding_document(finding) for finding in findings], indent=2, ensure_ascii=False))
     else:
         print("\n".join(finding_lines(findings)))
@@ -53,17 +37,18 @@ def examine(chosen: DoctorOptions, flags: Mapping[str, Any], config: Path | None
 Check = Callable[[], Sequence[Finding]]
 
 
-def checks(chosen: DoctorOptions, settings: Settings) -> list[Check]:
-    """The checks, in the order of their output."""
-    found: list[Check] = [of_python, of_versions, of_blas, of_sqlite, lambda: of_folder(chosen.run_folder)]
+def checks(settings: Settings, run_folder: Path) -> list[Check]:
+    """The checks, in the order of their output; those of the coordinator where a layer of the settings names it."""
+    asked = "coordinator" in settings.model_fields_set
+    found: list[Check] = [of_python, of_versions, of_blas, of_sqlite, lambda: of_folder(run_folder)]
     port = _DEFAULT_PORT if settings.port is None else settings.port
-    if not chosen.coordinator:
+    if not asked:
         found.append(lambda: of_port(parse_host(settings.host, port), "--port"))
     if settings.metrics is not None:
         metrics = settings.metrics
         found.append(lambda: of_port(parse_listening(metrics, "metrics"), "--metrics"))
-    found.append(lambda: of_tls(settings.tls, settings.coordinator if chosen.coordinator else None))
-    if chosen.coordinator:
+    found.append(lambda: of_tls(settings.tls, settings.coordinator if asked else None))
+    if asked:
         found.append(lambda: asyncio.run(of_proxy(settings.coordinator)))
         found.append(lambda: asyncio.run(of_coordinator(settings.coordinator, settings.tls)))
     return found

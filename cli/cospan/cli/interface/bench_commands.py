@@ -75,10 +75,10 @@ def _benchmark(command: Callable[..., Measure]) -> Callable[..., None]:
 
     @wraps(command)
     def called(**values: Any) -> None:
-        from cospan.cli.lab.bench import BenchOptions, run_benchmark
+        from cospan.cli.lab.bench import run_benchmark
 
         output, json, quiet, _ = (values.pop(name) for name in common)
-        raise typer.Exit(run_benchmark(BenchOptions(output, json=json, quiet=quiet), command(**values)))
+        raise typer.Exit(run_benchmark(command(**values), output, json=json, quiet=quiet))
 
     parameters = [*inspect.signature(command).parameters.values(), *common.values()]
     called.__dict__["__signature__"] = inspect.Signature(parameters)
@@ -98,9 +98,7 @@ def bench_rounds(
     """Rounds per second of the coordinator, with its store, against the bare ceiling of gRPC and numpy."""
     from cospan.benchmarks import rounds
     from cospan.benchmarks.tools.processes import Case
-    from cospan.cli.lab.bench import require_shape
 
-    require_shape(feature_dim, rank)
     return partial(rounds.benchmark, rounds.sweep() if sweep else (Case(agents, feature_dim, rank),), seconds)
 
 
@@ -141,9 +139,7 @@ def bench_peers(
     """Rounds per second against Flower, Ray and MPI at the same job; peers that are not installed are left out."""
     from cospan.benchmarks import peers
     from cospan.benchmarks.tools.processes import Case
-    from cospan.cli.lab.bench import require_shape
 
-    require_shape(feature_dim, rank)
     cases = [Case(each, feature_dim, rank) for each in agents or peers.AGENTS]
     return partial(peers.benchmark, cases, environment, seconds)
 
@@ -169,7 +165,7 @@ def bench_agent_start(workload: o.Workload = "queues", turns: Turns = 11) -> Mea
     """CPU seconds of `cospan agent` from its start to its first gradient."""
     from cospan.benchmarks import agent_start
 
-    return partial(agent_start.benchmark, workload or "queues", turns)
+    return partial(agent_start.benchmark, workload, turns)
 
 
 @_benchmark
@@ -182,12 +178,11 @@ def bench_groups(
 ) -> Measure:
     """Agents' updates per second: in groups against one stream per agent, in turns."""
     from cospan.benchmarks import group_updates
-    from cospan.cli.lab.bench import require_shape
+    from cospan.benchmarks.tools.processes import Case
 
-    require_shape(feature_dim, rank)
     if group > agents:
         raise InvalidValueError(f"--group is {group}; it must be 2 to the number of agents, {agents}")
-    return partial(group_updates.benchmark, [agents], group, (feature_dim, rank), seconds)
+    return partial(group_updates.benchmark, [Case(agents, feature_dim, rank, group)], seconds)
 
 
 @_benchmark
@@ -202,7 +197,7 @@ def bench_fleet(
 
     if processes > agents:
         raise InvalidValueError(f"--processes is {processes}; it must be 1 to the number of agents, {agents}")
-    return partial(fleet.benchmark, fleet.Fleet(workload or "synthetic", agents, processes, rounds))
+    return partial(fleet.benchmark, fleet.Fleet(workload, agents, processes, rounds))
 
 
 @_benchmark
@@ -216,5 +211,5 @@ def bench_time_to_accuracy(
     """Seconds of `cospan run` to a value error, against the same run in one process."""
     from cospan.benchmarks import time_to_accuracy
 
-    target = time_to_accuracy.Target(workload or "queues", agents, value_error, rounds)
+    target = time_to_accuracy.Target(workload, agents, value_error, rounds)
     return partial(time_to_accuracy.benchmark, target, turns)

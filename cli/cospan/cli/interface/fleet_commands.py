@@ -32,7 +32,7 @@ from cospan.core.fields import FLEET
 )
 def run(
     given: o.Given,
-    workload: o.Workload = None,
+    workload: o.WorkloadOrSpec = None,
     *,
     in_process: Annotated[
         bool, o.file_option("--in-process", "No processes and no network; the same basis, bit for bit.", None)

@@ -15,7 +15,7 @@ from cospan.core.fields import FLEET
 @with_settings(s.RUN["agents"], s.RUN_ROUNDS, s.RUN["seed"], s.RUN["rank"], s.STEPS_PER_ROUND, s.PRESET)
 def compare(
     given: o.Given,
-    workload: o.Workload = None,
+    workload: o.Workload,
     *,
     seeds: Annotated[
         int,
@@ -35,10 +35,9 @@ def compare(
     debug: o.Debug = False,
 ) -> None:
     """Compare the joint method with baselines on the same transitions: a table, plots and numbers."""
-    from cospan.cli.lab.compare import CompareOptions, compare_here
+    from cospan.cli.lab.compare import compare_here
 
-    chosen = CompareOptions(workload, seeds, output, json=json, quiet=quiet)
-    raise typer.Exit(compare_here(chosen, given, config))
+    raise typer.Exit(compare_here(workload, seeds, output, given, config, json=json, quiet=quiet))
 
 
 def reproduce(
@@ -64,16 +63,16 @@ def reproduce(
     debug: o.Debug = False,
 ) -> None:
     """Run an experiment of docs/experiments: numbers, verdict and picture. Without a name, list the experiments."""
-    from cospan.cli.lab.reproduce import ReproduceOptions, reproduce_here
+    from cospan.cli.lab.reproduce import reproduce_here
 
-    chosen = ReproduceOptions(experiment, output, pages, tiny, in_process, json=json, quiet=quiet)
-    raise typer.Exit(reproduce_here(chosen))
+    flags = {"tiny": tiny, "in_process": in_process, "json": json, "quiet": quiet}
+    raise typer.Exit(reproduce_here(experiment, output, pages, **flags))
 
 
 @with_settings(s.RANK_AGENTS, s.RANK_ROUNDS, s.RUN["seed"], s.STEPS_PER_ROUND)
 def rank(
     given: o.Given,
-    workload: o.Workload = None,
+    workload: o.Workload,
     *,
     share: Annotated[
         float,
@@ -90,7 +89,6 @@ def rank(
     debug: o.Debug = False,
 ) -> None:
     """Estimate how many dimensions the value functions of a fleet share: a spectrum, a rank, its uncertainty."""
-    from cospan.cli.lab.rank import RankOptions, rank_here
+    from cospan.cli.lab.rank import rank_here
 
-    chosen = RankOptions(workload, share, json=json, quiet=quiet)
-    raise typer.Exit(rank_here(chosen, given, config))
+    raise typer.Exit(rank_here(workload, share, given, config, json=json, quiet=quiet))

@@ -18,15 +18,18 @@ def file_option(name: str, text: str, metavar: str | None = "FILE", **more: Any)
     return typer.Option(name, help=text, rich_help_panel=FILES, metavar=metavar, **more)
 
 
-Workload: TypeAlias = Annotated[
-    str | None,
-    typer.Argument(
+def _workload(**more: Any) -> Any:
+    """The argument that names a workload."""
+    return typer.Argument(
         metavar="WORKLOAD",
         help="A built-in workload (synthetic, queues, microgrids, acrobot), or your own as package.module:name.",
         autocompletion=one_of(WORKLOADS),
-        show_default="that of --spec",
-    ),
-]
+        **more,
+    )
+
+
+Workload: TypeAlias = Annotated[str, _workload()]
+WorkloadOrSpec: TypeAlias = Annotated[str | None, _workload(show_default="that of --spec")]
 OutputFolder: TypeAlias = Annotated[
     Path | None,
     file_option(

@@ -1,6 +1,5 @@
 """Commands that look at runs: status, watch, doctor, runs, export, report."""
 
-import os
 from pathlib import Path
 from typing import Annotated
 
@@ -45,10 +44,9 @@ def doctor(
     debug: o.Debug = False,
 ) -> None:
     """Find problems and their remedies: versions, ports, certificates, clocks, disk, the coordinator."""
-    from cospan.cli.commands.doctor import DoctorOptions, examine
+    from cospan.cli.commands.doctor import examine
 
-    asked = "coordinator" in given or "COSPAN_COORDINATOR" in os.environ
-    raise typer.Exit(examine(DoctorOptions(asked, run_folder, json=json), given, config))
+    raise typer.Exit(examine(given, config, run_folder, json=json))
 
 
 def runs(

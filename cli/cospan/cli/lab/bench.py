@@ -1,42 +1,16 @@
 """`cospan bench`: runs a benchmark, prints its table and writes its numbers."""
 
-import json
+import json as json_text
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from cospan.benchmarks.tools.machine import describe
 from cospan.benchmarks.tools.report import Report, lines_of
-from cospan.cli.lab.compare import say_on_stderr
+from cospan.cli.lab.compare import progress_lines
 from cospan.cli.output.table import table
 from cospan.cli.processes.this_process import claim_stdout, use_one_blas_thread
 from cospan.cli.run_folder.layout import write_text
 from cospan.wire.errors import InvalidValueError
-
-
-@dataclass(frozen=True, slots=True)
-class BenchOptions:
-    """Options of all benchmarks.
-
-    Attributes:
-        output: JSON file to write, or None.
-        json: whether to print the JSON document in place of the table.
-        quiet: whether to suppress progress.
-    """
-
-    output: Path | None
-    json: bool = False
-    quiet: bool = False
-
-
-def require_shape(feature_dim: int, rank: int) -> None:
-    """Checks a shape.
-
-    Raises:
-        InvalidValueError: r is larger than d.
-    """
-    if rank > feature_dim:
-        raise InvalidValueError(f"rank is {rank}; it must be 1 to feature_dim = {feature_dim}")
 
 
 def shapes_of(texts: Sequence[str]) -> tuple[tuple[int, int], ...]:
@@ -54,24 +28,32 @@ def shapes_of(texts: Sequence[str]) -> tuple[tuple[int, int], ...]:
     return tuple(shapes)
 
 
-def run_benchmark(chosen: BenchOptions, measure: Callable[[Callable[[str], None]], Report]) -> int:
+def run_benchmark(
+    measure: Callable[[Callable[[str], None]], Report], output: Path | None, *, json: bool, quiet: bool
+) -> int:
     """Runs a benchmark, which reports progress to its argument; the exit code.
+
+    Args:
+        measure: the benchmark.
+        output: JSON file to write, or None.
+        json: whether to print the JSON document in place of the table.
+        quiet: whether to suppress progress.
 
     Raises:
         InvalidValueError: the folder of `--output` does not exist.
         CospanError: the benchmark failed.
     """
-    data = claim_stdout() if chosen.json else None
-    if chosen.output is not None and not chosen.output.parent.is_dir():
-        raise InvalidValueError(f"there is no folder {str(chosen.output.parent)!r} for --output; create it first")
+    data = claim_stdout() if json else None
+    if output is not None and not output.parent.is_dir():
+        raise InvalidValueError(f"there is no folder {str(output.parent)!r} for --output; create it first")
     use_one_blas_thread()
-    report = measure((lambda _: None) if chosen.quiet else say_on_stderr)
+    report = measure(progress_lines(quiet=quiet))
     machine = describe()
     document = report.document(machine)
-    if chosen.output is not None:
-        write_text(chosen.output, f"{json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False)}\n")
+    if output is not None:
+        write_text(output, f"{json_text.dumps(document, indent=2, ensure_ascii=False, allow_nan=False)}\n")
     if data is not None:
-        print(json.dumps(document, ensure_ascii=False, allow_nan=False), file=data, flush=True)
+        print(json_text.dumps(document, ensure_ascii=False, allow_nan=False), file=data, flush=True)
     else:
         print("\n".join(_lines(report, machine)))
     return 0

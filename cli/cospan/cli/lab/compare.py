@@ -1,9 +1,7 @@
 """`cospan compare`: the joint method and its baselines on the same transitions: a table, plots, numbers."""
 
-import json
-import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import json as json_text
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,40 +26,37 @@ from cospan.wire.console import say
 from cospan.wire.errors import InvalidValueError
 
 _ROUNDS = 300
-_SAY_SECONDS = 5.0
 
 
-@dataclass(frozen=True, slots=True)
-class CompareOptions:
-    """Options of `cospan compare` that are not settings."""
-
-    workload: str | None
-    seeds: int
-    output: Path | None
-    json: bool = False
-    quiet: bool = False
-
-
-def compare_here(chosen: CompareOptions, flags: Mapping[str, Any], config: Path | None) -> int:
+def compare_here(
+    workload: str,
+    seeds: int,
+    output: Path | None,
+    flags: Mapping[str, Any],
+    config: Path | None,
+    *,
+    json: bool,
+    quiet: bool,
+) -> int:
     """Compares in this process.
 
     Raises:
         CospanError: the comparison cannot begin, or the workload broke its contract; nothing is written.
     """
-    data = claim_stdout() if chosen.json else None
+    data = claim_stdout() if json else None
     require("cospan compare", ("scipy", "matplotlib"), "study")
-    plan = plan_with_workload(flags, config, reference=chosen.workload, spec_file=None, rounds=_ROUNDS)
+    plan = plan_with_workload(flags, config, reference=workload, spec_file=None, rounds=_ROUNDS)
     plan.close()  # each run makes its own sites
-    spec, workload = plan.specification, plan.workload
-    assert workload is not None
+    spec = plan.specification
+    assert plan.workload is not None
     if spec.rounds == 0:
         raise InvalidValueError("rounds is 0; a comparison has an end, so it must be 1 or more")
-    if chosen.output is not None:
-        check_free(chosen.output)
+    if output is not None:
+        check_free(output)
     use_one_blas_thread()
     assert plan.site is not None
     advise([*of_rank(spec), *of_features(spec, plan.site)])
-    seeds = range(spec.seed, spec.seed + chosen.seeds)
+    numbers = range(spec.seed, spec.seed + seeds)
     tasks = [
         Task(
             seed=seed,
@@ -72,41 +67,25 @@ def compare_here(chosen: CompareOptions, flags: Mapping[str, Any], config: Path 
             rank=spec.rank,
             steps_per_round=spec.method.steps_per_round,
         )
-        for seed in seeds
+        for seed in numbers
     ]
-    tell = (lambda _: None) if chosen.quiet else say_on_stderr
-    points = points_of(run_all(tasks, cores(), tell))
+    points = points_of(run_all(tasks, cores(), progress_lines(quiet=quiet)))
     found = summaries(points)
-    folder = make_run_folder(chosen.output, workload=f"compare-{workload.name or spec.workload}")
-    _write(folder, spec, seeds, points, found)
+    folder = make_run_folder(output, workload=f"compare-{plan.workload.name or spec.workload}")
+    _write(folder, spec, numbers, points, found)
     point_to_newest_of(folder)
     folder.release()
     if data is not None:
-        print(json.dumps(document(spec, seeds, found), allow_nan=False), file=data, flush=True)
+        print(json_text.dumps(document(spec, numbers, found), allow_nan=False), file=data, flush=True)
     else:
-        print("\n".join(_lines(spec, chosen.seeds, found)))
+        print("\n".join(_lines(spec, seeds, found)))
         print(folder.path)
     return 0
 
 
-def say_on_stderr(text: str) -> None:
-    """A line of progress."""
-    say(text)
-
-
-class Progress:
-    """Reports progress on standard error every few seconds."""
-
-    def __init__(self, what: str, count: int, *, quiet: bool, unit: str = "round") -> None:
-        self._what, self._count, self._quiet, self._unit = what, count, quiet, unit
-        self._due = time.monotonic() + _SAY_SECONDS
-
-    def __call__(self, number: int) -> None:
-        """Called after each unit of work."""
-        now = time.monotonic()
-        if now >= self._due and not self._quiet:
-            self._due = now + _SAY_SECONDS
-            say(f"{self._what}: {self._unit} {number} of {self._count}")
+def progress_lines(*, quiet: bool) -> Callable[[str], None]:
+    """Prints lines of progress on standard error, or drops them."""
+    return (lambda _: None) if quiet else say
 
 
 def _write(
@@ -118,7 +97,7 @@ def _write(
 ) -> None:
     folder.write_spec(spec)
     write_text(folder.path / "comparison.csv", points_csv(points))
-    values = json.dumps(document(spec, seeds, found), indent=2, ensure_ascii=False, allow_nan=False)
+    values = json_text.dumps(document(spec, seeds, found), indent=2, ensure_ascii=False, allow_nan=False)
     write_text(folder.path / COMPARISON, f"{values}\n")
     try:
         draw_comparison(folder.path, spec, points, found)

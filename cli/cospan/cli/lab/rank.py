@@ -1,12 +1,12 @@
 """`cospan rank`: the number of dimensions that the value functions of a fleet share, with its uncertainty."""
 
-import json
+import json as json_text
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from cospan.cli.lab.compare import Progress
+from cospan.cli.lab.compare import progress_lines
 from cospan.cli.lab.rank_estimation import RESAMPLES, Ranking, rank_document, ranking_of, simulate_agents
 from cospan.cli.output.table import table
 from cospan.cli.processes.this_process import claim_stdout, use_one_blas_thread
@@ -15,6 +15,7 @@ from cospan.cli.settings.run_specification import plan_with_workload
 from cospan.cli.settings.run_warnings import advise, of_features
 from cospan.core.run_fields import RunFields
 from cospan.core.specification import RunSpecification
+from cospan.experiments.runner import now_and_then
 from cospan.wire.errors import InvalidValueError
 
 _ROUNDS = 300
@@ -23,39 +24,37 @@ _BELOW_NOISE = 2
 """Number of noise components that are shown."""
 
 
-@dataclass(frozen=True, slots=True)
-class RankOptions:
-    """Options of `cospan rank` that are not settings."""
-
-    workload: str | None
-    share: float
-    json: bool = False
-    quiet: bool = False
-
-
-def rank_here(chosen: RankOptions, flags: Mapping[str, Any], config: Path | None) -> int:
+def rank_here(
+    workload: str,
+    share: float,
+    flags: Mapping[str, Any],
+    config: Path | None,
+    *,
+    json: bool = False,
+    quiet: bool = False,
+) -> int:
     """Simulates and ranks in this process.
 
     Raises:
         CospanError: the simulation cannot begin, or the workload broke its contract.
     """
-    data = claim_stdout() if chosen.json else None
+    data = claim_stdout() if json else None
     require("cospan rank", ("scipy",), "study")
-    plan = plan_with_workload(flags, config, reference=chosen.workload, spec_file=None, rounds=_ROUNDS)
+    plan = plan_with_workload(flags, config, reference=workload, spec_file=None, rounds=_ROUNDS)
     plan.close()  # simulated sites are made from the workload
-    spec, workload = plan.specification, plan.workload
-    assert workload is not None
-    if "agents" not in plan.settings.of(RunFields) and workload.max_agents is None:
+    spec, loaded = plan.specification, plan.workload
+    assert loaded is not None
+    if "agents" not in plan.settings.of(RunFields) and loaded.max_agents is None:
         spec = replace(spec, agents=_AGENTS)
-    _check(spec, chosen.share)
+    _check(spec, share)
     use_one_blas_thread()
-    say = Progress(f"simulating {spec.workload}", spec.agents, quiet=chosen.quiet, unit="agent")
-    samples = simulate_agents(workload, spec, say)
+    on_agent = now_and_then(progress_lines(quiet=quiet), f"simulating {spec.workload}: agent", spec.agents)
+    samples = simulate_agents(loaded, spec, on_agent)
     assert plan.site is not None
     advise(of_features(spec, plan.site, samples.system))
-    found = ranking_of(samples.estimates, chosen.share)
+    found = ranking_of(samples.estimates, share)
     if data is not None:
-        print(json.dumps(rank_document(spec, found), allow_nan=False), file=data, flush=True)
+        print(json_text.dumps(rank_document(spec, found), allow_nan=False), file=data, flush=True)
     else:
         print("\n".join(lines_of(spec, found)))
     return 0

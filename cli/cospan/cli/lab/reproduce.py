@@ -1,10 +1,10 @@
 """`cospan reproduce`: the numbers, verdict and picture of an experiment of docs/experiments."""
 
-import json
-from dataclasses import dataclass, replace
+import json as json_text
+from dataclasses import replace
 from pathlib import Path
 
-from cospan.cli.lab.compare import say_on_stderr
+from cospan.cli.lab.compare import progress_lines
 from cospan.cli.processes.this_process import claim_stdout, use_one_blas_thread
 from cospan.cli.run_folder.layout import check_free, make_run_folder, point_to_newest_of
 from cospan.cli.settings.extras import require
@@ -14,52 +14,48 @@ from cospan.experiments.reproduce import Reproduction, document, read_page, repr
 from cospan.experiments.runner import cores
 
 
-@dataclass(frozen=True, slots=True)
-class ReproduceOptions:
-    """Options of `cospan reproduce`."""
-
-    name: str | None
-    output: Path | None
-    pages: Path | None
-    tiny: bool = False
-    in_process: bool = False
-    json: bool = False
-    quiet: bool = False
-
-
-def reproduce_here(chosen: ReproduceOptions) -> int:
+def reproduce_here(
+    name: str | None,
+    output: Path | None,
+    pages: Path | None,
+    *,
+    tiny: bool,
+    in_process: bool,
+    json: bool,
+    quiet: bool,
+) -> int:
     """Runs an experiment, or lists them; returns 1 if a claim does not hold.
 
     Raises:
         CospanError: there is no such experiment, or its runs cannot begin.
     """
-    if chosen.name is None:
-        print("\n".join(f"{name:<26}{load(name)[0].title}" for name in MODULES))
+    if name is None:
+        print("\n".join(f"{known:<26}{load(known)[0].title}" for known in MODULES))
         return 0
-    data = claim_stdout() if chosen.json else None
-    plan, experiment = load(chosen.name)
+    data = claim_stdout() if json else None
+    plan, experiment = load(name)
     require("cospan reproduce", ("scipy", "matplotlib"), "study")
-    if chosen.pages is not None:
-        read_page(chosen.pages, chosen.name)
-    if chosen.output is not None:
-        check_free(chosen.output)
+    if pages is not None:
+        read_page(pages, name)
+    if output is not None:
+        check_free(output)
     use_one_blas_thread()
-    plan = plan.made_tiny() if chosen.tiny else plan
-    say = (lambda _: None) if chosen.quiet else say_on_stderr
-    found = reproduce(chosen.name, plan, experiment, cores(), say)
-    if not chosen.in_process:
+    plan = plan.made_tiny() if tiny else plan
+    say = progress_lines(quiet=quiet)
+    found = reproduce(name, plan, experiment, cores(), say)
+    if not in_process:
         found = replace(found, notes=networked_notes(plan, found.results, say))
-    folder = make_run_folder(chosen.output, workload=chosen.name)
+    folder = make_run_folder(output, workload=name)
     write(found, folder.path, experiment)
     point_to_newest_of(folder)
     folder.release()
-    if chosen.pages is not None:
-        update_page(found, experiment, chosen.pages)
+    if pages is not None:
+        update_page(found, experiment, pages)
     if data is not None:
-        print(json.dumps(document(found), ensure_ascii=False, allow_nan=False), file=data, flush=True)
+        print(json_text.dumps(document(found), ensure_ascii=False, allow_nan=False), file=data, flush=True)
     else:
         print("\n".join((*_lines(found), str(folder.path))))
-    return int(any(finding.holds is False for finding in found.outcome.findings) and not chosen.tiny)
+    return int(any(finding.holds is False for finding in found.outcome.findings) and not tiny)
 
 
 def _lines(found: Reproduction) -> list[str]:

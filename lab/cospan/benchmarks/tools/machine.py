@@ -1,9 +1,10 @@
 """Describes the machine that a benchmark ran on."""
 
 import importlib.metadata
-import os
 import platform
 from pathlib import Path
+
+from cospan.experiments.runner import cores
 
 
 def describe() -> dict[str, str | int]:
@@ -18,11 +19,6 @@ def describe() -> dict[str, str | int]:
         "grpcio": importlib.metadata.version("grpcio"),
         "cospan": importlib.metadata.version("cospan"),
     }
-
-
-def cores() -> int:
-    """How many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _cpu() -> str:

@@ -10,9 +10,9 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cospan.benchmarks.tools.machine import cores
 from cospan.client.environment.import_path import python_module
-from cospan.wire.errors import CospanError
+from cospan.experiments.runner import cores
+from cospan.wire.errors import CospanError, InvalidValueError
 
 PROGRESS_TIMEOUT_SECONDS = 120.0
 _PROCESSES = 8
@@ -22,12 +22,20 @@ _SECONDS_FIELDS = slice(11, 13)
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """The number of agents, the shape of their gradients, and how many share a stream and an upload."""
+    """The number of agents, the shape of their gradients, and how many share a stream and an upload.
+
+    Raises:
+        InvalidValueError: r is larger than d.
+    """
 
     agents: int
     feature_dim: int
     rank: int
     group: int = 1
+
+    def __post_init__(self) -> None:
+        if self.rank > self.feature_dim:
+            raise InvalidValueError(f"rank is {self.rank}; it must be 1 to feature_dim = {self.feature_dim}")
 
     @property
     def cells(self) -> dict[str, str | int | float | None]:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from cospan.cli.lab import rank
-from cospan.cli.lab.rank import RankOptions, lines_of, rank_here
+from cospan.cli.lab.rank import lines_of, rank_here
 from cospan.cli.lab.rank_estimation import (
     RESAMPLES,
     FleetSamples,
@@ -78,14 +78,14 @@ def test_where_all_is_noise_no_rank_is_suggested() -> None:
 )
 def test_what_cannot_be_is_refused(flags: dict[str, str], share: float, says: str) -> None:
     with pytest.raises(InvalidValueError) as failure:
-        rank_here(RankOptions("synthetic", share), flags, None)
+        rank_here("synthetic", share, flags, None)
     assert says in str(failure.value)
 
 
 def test_without_scipy_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     with pytest.raises(InvalidValueError, match=r"cospan rank needs scipy; pip install '\.\[study\]'"):
-        rank_here(RankOptions("synthetic", 0.99), {}, None)
+        rank_here("synthetic", 0.99, {}, None)
 
 
 def test_defaults_suit_the_workload(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -99,6 +99,6 @@ def test_defaults_suit_the_workload(monkeypatch: pytest.MonkeyPatch, capsys: pyt
     monkeypatch.setattr(rank, "simulate_agents", no_agents)
     monkeypatch.setattr(rank, "ranking_of", lambda _estimates, _share: found)
     for workload in ("queues", "microgrids"):
-        assert rank_here(RankOptions(workload, 0.99, quiet=True), {}, None) == 0
+        assert rank_here(workload, 0.99, {}, None, quiet=True) == 0
     assert seen == [(40, 300), (25, 300)]
     assert capsys.readouterr().out.count("suggested rank") == 2
