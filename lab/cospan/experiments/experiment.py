@@ -136,15 +136,12 @@ class Experiment(Protocol):
 
     def tasks(self, plan: Plan) -> Sequence[RunnableTask]:
         """The runs, in the order of their results."""
-        ...
 
     def outcome(self, plan: Plan, points: Sequence[Point]) -> ExperimentOutcome:
         """Judges the points of all runs."""
-        ...
 
     def draw(self, figure: "Figure", plan: Plan, points: Sequence[Point]) -> None:
         """Draws the points of all runs into a figure."""
-        ...
 
 
 MODULES: Mapping[str, str] = MappingProxyType(

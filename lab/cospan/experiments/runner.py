@@ -126,26 +126,21 @@ class RunnableTask(Protocol):
     @property
     def seed(self) -> int:
         """Of the run."""
-        ...
 
     @property
     def setting(self) -> str:
         """Of the experiment."""
-        ...
 
     @property
     def agents(self) -> int:
         """n."""
-        ...
 
     @property
     def rounds(self) -> int:
         """Of L steps."""
-        ...
 
     def run(self, on_round: Callable[[int], None] = ...) -> "TaskResult":
         """Runs in this process."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)

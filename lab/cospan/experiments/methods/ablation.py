@@ -7,62 +7,45 @@ import numpy as np
 from jaxtyping import Float
 
 from cospan.core.aggregation.basis_update import mean_gradient
-from cospan.core.learning.learner import Trajectory, contribution_of, learn_round
-from cospan.core.learning.schedules import decay
+from cospan.core.learning.learner import Trajectory, contribution_of
 from cospan.core.linalg.subspace import orthonormalise, tangent_projection
 from cospan.core.method import Method
-from cospan.experiments.methods.compared_methods import JointFleet
+from cospan.experiments.methods.compared_methods import JointFleet, WrappedFleet
 
 ABLATIONS = ("no-tangent", "no-qr", "no-sign-fix", "rotated-heads")
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class AblatedFleet:
+class AblatedFleet(WrappedFleet):
     """Algorithm 1 without one of its parts; everything else is `JointFleet` of `compared_methods`.
 
     Attributes:
         left_out: one of `ABLATIONS`. no-tangent: the mean gradient itself moves the basis. no-qr: the moved basis
             is not orthonormalised. no-sign-fix: the signs of the QR are LAPACK's. rotated-heads: every head is
             multiplied with R of the QR, so that B w stays as it was (Algorithm 1 throws R away).
-        joint: the agents and the basis.
     """
 
     left_out: str
-    joint: JointFleet
 
     @classmethod
     def initial(cls, left_out: str, method: Method, basis: Float[np.ndarray, "d r"], agents: int) -> "AblatedFleet":
         """Of n agents whose heads are zero."""
-        return cls(left_out, JointFleet.initial(method, basis, agents))
+        return cls(JointFleet.initial(method, basis, agents), left_out)
 
     def learning_from(self, trajectories: Sequence[Trajectory]) -> "AblatedFleet":
         """One round; a fleet whose basis is not finite has diverged and stays unchanged."""
-        joint, method = self.joint, self.joint.method
+        joint = self.joint
         if not np.isfinite(joint.basis).all():
             return self
-        outcomes = [
-            learn_round(state, joint.basis, trajectory, method)
-            for state, trajectory in zip(joint.states, trajectories, strict=True)
-        ]
-        gradient = mean_gradient([contribution_of(outcome, method) for outcome in outcomes])
+        outcomes = joint.outcomes(trajectories)
+        gradient = mean_gradient([contribution_of(outcome, joint.method) for outcome in outcomes])
         direction = gradient if self.left_out == "no-tangent" else tangent_projection(joint.basis, gradient)
-        scale = decay(joint.round * method.steps_per_round, method.decay_horizon, method.decay_power)
-        basis, turn = self._orthonormalised(joint.basis + method.basis_step * scale * direction)
-        heads = np.stack([outcome.state.head for outcome in outcomes])
-        states = tuple(outcome.state for outcome in outcomes)
+        basis, turn = self._orthonormalised(joint.basis + joint.step * direction)
+        after = replace(joint.after(outcomes), basis=basis, numbers_sent=0)
         if self.left_out == "rotated-heads":
-            states = tuple(replace(state, head=turn @ state.head) for state in states)
-        return replace(
-            self,
-            joint=replace(
-                joint,
-                basis=basis,
-                states=states,
-                averaged=joint.averaged.updated(heads @ joint.basis.T),
-                round=joint.round + 1,
-                numbers_sent=0,
-            ),
-        )
+            states = tuple(replace(state, head=turn @ state.head) for state in after.states)
+            after = replace(after, states=states)
+        return replace(self, joint=after)
 
     def _orthonormalised(
         self, moved: Float[np.ndarray, "d r"]
@@ -76,16 +59,6 @@ class AblatedFleet:
         return basis, basis.T @ moved
 
     @property
-    def weights(self) -> Float[np.ndarray, "1 n d"]:
-        """Averaged iterates of B w."""
-        return self.joint.weights
-
-    @property
     def basis(self) -> Float[np.ndarray, "d r"] | None:
         """An orthonormal basis of the span; None once it is no longer finite."""
         return np.linalg.qr(self.joint.basis)[0] if np.isfinite(self.joint.basis).all() else None
-
-    @property
-    def numbers_sent(self) -> int:
-        """0: not counted."""
-        return 0

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from cospan.core.aggregation.basis_update import Contribution
 from cospan.core.learning.learner import Trajectory
 from cospan.core.linalg.matrices import DenseMatrix, to_dense
-from cospan.experiments.methods.compared_methods import JointFleet
+from cospan.experiments.methods.compared_methods import WrappedFleet
 
 _TAG = 0x6C696172  # "liar": keeps these draws apart from others of the same seed
 
@@ -75,15 +75,13 @@ ATTACKS: Mapping[str, Callable[..., Float[np.ndarray, "d r"]]] = MappingProxyTyp
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class AttackedFleet:
-    """The joint method with dishonest agents.
+class AttackedFleet(WrappedFleet):
+    """The joint method with dishonest agents: the last ones, which learn as the others do.
 
     Attributes:
-        joint: the fleet; its last agents learn as the others do.
         attack: what they send.
     """
 
-    joint: JointFleet
     attack: Attack
 
     def learning_from(self, trajectories: Sequence[Trajectory]) -> "AttackedFleet":
@@ -93,18 +91,3 @@ class AttackedFleet:
             trajectories, sent=lambda index, own: self.attack.sent(own, index, agents, number)
         )
         return replace(self, joint=after)
-
-    @property
-    def weights(self) -> Float[np.ndarray, "1 n d"]:
-        """Averaged iterates of B w."""
-        return self.joint.weights
-
-    @property
-    def basis(self) -> Float[np.ndarray, "d r"]:
-        """B."""
-        return self.joint.basis
-
-    @property
-    def numbers_sent(self) -> int:
-        """As for the joint method."""
-        return self.joint.numbers_sent

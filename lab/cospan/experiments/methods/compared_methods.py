@@ -14,7 +14,7 @@ from jaxtyping import Float
 from cospan.core.aggregation.basis_update import Contribution, mean_gradient, next_basis
 from cospan.core.learning.baselines import INDEPENDENT_STEPS, IndependentTD
 from cospan.core.learning.blocked_td import discounted_sums
-from cospan.core.learning.learner import LearnerState, Trajectory, contribution_of, learn_round
+from cospan.core.learning.learner import LearnerState, RoundOutcome, Trajectory, contribution_of, learn_round
 from cospan.core.learning.least_squares import PRIOR_STEPS, TransitionSums
 from cospan.core.learning.schedules import AveragedIterate, decay
 from cospan.core.linalg.matrices import FactoredMatrix
@@ -26,22 +26,18 @@ class FleetMethod(Protocol):
 
     def learning_from(self, trajectories: Sequence[Trajectory]) -> "FleetMethod":
         """The fleet after one more round; one trajectory for each agent, in their order."""
-        ...
 
     @property
     def weights(self) -> Float[np.ndarray, "m n d"]:
         """Value weights of each agent for each of m step sizes; averaged iterates if the method iterates."""
-        ...
 
     @property
     def basis(self) -> Float[np.ndarray, "d r"] | None:
         """The shared basis, or None."""
-        ...
 
     @property
     def numbers_sent(self) -> int:
         """Float64 numbers that one agent sends and receives in one round."""
-        ...
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -84,31 +80,72 @@ class JointFleet:
             trajectories: of the agents.
             sent: maps (agent, its contribution) to what it sends, for studies of dishonest agents.
         """
-        outcomes = [
-            learn_round(state, self.basis, trajectory, self.method, self.round)
-            for state, trajectory in zip(self.states, trajectories, strict=True)
-        ]
+        outcomes = self.outcomes(trajectories)
         # The coordinator sums in the order of the agents' names: site-10 comes before site-2.
         named = sorted(range(len(outcomes)), key=str)
         contributions = [sent(index, contribution_of(outcomes[index], self.method, self.round)) for index in named]
-        heads = np.stack([outcome.state.head for outcome in outcomes])
-        warming_up = self.method.warms_up_in(self.round)
-        after = replace(
-            self,
-            states=tuple(outcome.state for outcome in outcomes),
-            averaged=self.averaged if warming_up else self.averaged.updated(heads @ self.basis.T),
-            round=self.round + 1,
-        )
-        if self.method.basis_step == 0.0 and not warming_up:
+        after = self.after(outcomes)
+        if self.method.basis_step == 0.0 and not self.method.warms_up_in(self.round):
             return after
         move = next_basis(self.basis, contributions, self.method, self.round, self.row_state)
         numbers = _numbers_of(contributions[0]) + self.basis.size
         return replace(after, basis=move.basis, row_state=move.row_state, numbers_sent=numbers)
 
+    def outcomes(self, trajectories: Sequence[Trajectory]) -> list[RoundOutcome]:
+        """Every agent's part of a round."""
+        return [
+            learn_round(state, self.basis, trajectory, self.method, self.round)
+            for state, trajectory in zip(self.states, trajectories, strict=True)
+        ]
+
+    def after(self, outcomes: Sequence[RoundOutcome]) -> "JointFleet":
+        """The fleet with the agents after a round, and the basis before it."""
+        heads = np.stack([outcome.state.head for outcome in outcomes])
+        warming_up = self.method.warms_up_in(self.round)
+        return replace(
+            self,
+            states=tuple(outcome.state for outcome in outcomes),
+            averaged=self.averaged if warming_up else self.averaged.updated(heads @ self.basis.T),
+            round=self.round + 1,
+        )
+
+    @property
+    def step(self) -> float:
+        """ζ times its decay in this round."""
+        method = self.method
+        scale = decay(self.round * method.steps_per_round, method.decay_horizon, method.decay_power)
+        return method.basis_step * scale
+
     @property
     def weights(self) -> Float[np.ndarray, "1 n d"]:
         """Averaged iterates of B w."""
         return self.averaged.mean[None]
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class WrappedFleet:
+    """A joint fleet of which one part differs.
+
+    Attributes:
+        joint: the agents and the basis.
+    """
+
+    joint: JointFleet
+
+    @property
+    def weights(self) -> Float[np.ndarray, "1 n d"]:
+        """Averaged iterates of B w."""
+        return self.joint.weights
+
+    @property
+    def basis(self) -> Float[np.ndarray, "d r"] | None:
+        """B."""
+        return self.joint.basis
+
+    @property
+    def numbers_sent(self) -> int:
+        """As for the joint method."""
+        return self.joint.numbers_sent
 
 
 def _numbers_of(contribution: Contribution) -> int:
@@ -120,16 +157,12 @@ def _numbers_of(contribution: Contribution) -> int:
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class TwoTimescaleFleet:
+class TwoTimescaleFleet(WrappedFleet):
     """A coordinator ten times slower than the agents, without tangent projection and without orthonormalisation.
 
-    The paper's stand-in for PFedTD-Rep (arXiv:2411.15014): B ← B + (ζ / 10) · mean gradient.
-
-    Attributes:
-        joint: the agents; its `basis` need not be orthonormal.
+    The paper's stand-in for PFedTD-Rep (arXiv:2411.15014): B ← B + (ζ / 10) · mean gradient. The basis of `joint`
+    need not be orthonormal.
     """
-
-    joint: JointFleet
 
     SLOWER = 10.0
 
@@ -147,39 +180,16 @@ class TwoTimescaleFleet:
 
     def learning_from(self, trajectories: Sequence[Trajectory]) -> "TwoTimescaleFleet":
         """One round."""
-        joint, method = self.joint, self.joint.method
-        outcomes = [
-            learn_round(state, joint.basis, trajectory, method)
-            for state, trajectory in zip(joint.states, trajectories, strict=True)
-        ]
+        joint, outcomes = self.joint, self.joint.outcomes(trajectories)
         contributions = [Contribution(outcome.gradient) for outcome in outcomes]
-        scale = decay(joint.round * method.steps_per_round, method.decay_horizon, method.decay_power)
-        heads = np.stack([outcome.state.head for outcome in outcomes])
-        return TwoTimescaleFleet(
-            replace(
-                joint,
-                basis=joint.basis + (method.basis_step * scale / self.SLOWER) * mean_gradient(contributions),
-                states=tuple(outcome.state for outcome in outcomes),
-                averaged=joint.averaged.updated(heads @ joint.basis.T),
-                round=joint.round + 1,
-                numbers_sent=_numbers_of(contributions[0]) + joint.basis.size,
-            )
-        )
-
-    @property
-    def weights(self) -> Float[np.ndarray, "1 n d"]:
-        """Averaged iterates of B w."""
-        return self.joint.weights
+        basis = joint.basis + (joint.step / self.SLOWER) * mean_gradient(contributions)
+        numbers = _numbers_of(contributions[0]) + joint.basis.size
+        return TwoTimescaleFleet(replace(joint.after(outcomes), basis=basis, numbers_sent=numbers))
 
     @property
     def basis(self) -> Float[np.ndarray, "d r"]:
         """An orthonormal basis of the span of B, for its angle to B*."""
         return np.linalg.qr(self.joint.basis)[0]
-
-    @property
-    def numbers_sent(self) -> int:
-        """As for the joint method."""
-        return self.joint.numbers_sent
 
 
 @dataclass(frozen=True, eq=False, slots=True)

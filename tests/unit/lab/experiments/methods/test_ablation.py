@@ -45,6 +45,6 @@ def test_an_ablation_differs_in_the_part_that_is_left_out(left_out: str) -> None
 
 def test_an_ablation_that_diverges_stays_where_it_is() -> None:
     broken = dataclasses.replace(JointFleet.initial(paper(L), np.full((D, R), np.inf), AGENTS))
-    fleet = AblatedFleet("no-qr", broken)
+    fleet = AblatedFleet(broken, "no-qr")
     assert fleet.learning_from([]) is fleet
     assert fleet.basis is None
