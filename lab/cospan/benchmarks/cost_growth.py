@@ -11,7 +11,15 @@ import numpy as np
 from cospan.benchmarks.tools.growth import exponent, shares
 from cospan.benchmarks.tools.paced_run import fitting_rounds, paced_coordinator, take_turns
 from cospan.benchmarks.tools.processes import Case, resident_bytes
-from cospan.benchmarks.tools.report import Cell, Column, Report, Row, interval_cells, interval_columns
+from cospan.benchmarks.tools.report import (
+    SHAPE_COLUMNS,
+    Cell,
+    Column,
+    Report,
+    Row,
+    interval_cells,
+    interval_columns,
+)
 
 _BLOCK_SECONDS = 0.2
 _LEAST_BLOCKS = 3
@@ -27,8 +35,7 @@ COLUMNS = (
     Column("series", "series"),
     Column("agents", "agents", ",d"),
     Column("streams", "streams", ",d"),
-    Column("feature_dim", "d", "d"),
-    Column("rank", "r", "d"),
+    *SHAPE_COLUMNS,
     Column("cpu_us_per_round", "CPU", ",.0f"),
     Column("round_ms", "ms", ".3g"),
     Column("memory_mib", "MiB", ".1f"),

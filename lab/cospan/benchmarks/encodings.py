@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from cospan.benchmarks.tools.paired_timing import in_turns
-from cospan.benchmarks.tools.report import Column, Report, Row
+from cospan.benchmarks.tools.report import SHAPE_COLUMNS, Column, Report, Row
 from cospan.core.aggregation.basis_update import Contribution
 from cospan.core.linalg.matrices import DenseMatrix, FactoredMatrix, Gradient
 from cospan.core.method import paper
@@ -22,8 +22,7 @@ NOTES = (
     "copies: encoding and decoding in times of one copy of the payload's bytes, measured in turns.",
 )
 COLUMNS = (
-    Column("feature_dim", "d", "d"),
-    Column("rank", "r", "d"),
+    *SHAPE_COLUMNS,
     Column("agents", "agents", "d"),
     Column("encoding", "encoding"),
     Column("dtype", "type"),

@@ -11,7 +11,7 @@ import numpy as np
 
 from cospan.benchmarks.tools.paced_run import fitting_rounds, paced_coordinator, take_turns
 from cospan.benchmarks.tools.processes import Case
-from cospan.benchmarks.tools.report import Column, Report, Row, interval_cells, interval_columns
+from cospan.benchmarks.tools.report import SHAPE_COLUMNS, Column, Report, Row, interval_cells, interval_columns
 from cospan.experiments.estimates import median_estimate
 
 _BLOCK_SECONDS = 1.0
@@ -25,8 +25,7 @@ NOTES = (
 COLUMNS = (
     Column("agents", "agents", ",d"),
     Column("group", "group", "d"),
-    Column("feature_dim", "d", "d"),
-    Column("rank", "r", "d"),
+    *SHAPE_COLUMNS,
     Column("updates_per_second", "updates/s", ",.0f"),
     Column("single_updates_per_second", "one a stream", ",.0f"),
     *interval_columns("ratio_to_single", "ratio", "ratio", ".1f"),

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float
 
 from cospan.benchmarks.tools.paired_timing import Turns, in_turns
-from cospan.benchmarks.tools.report import Cell, Column, Report, Row, interval_cells
+from cospan.benchmarks.tools.report import SHAPE_COLUMNS, Cell, Column, Report, Row, interval_cells
 from cospan.client.environment.rollout import Chain
 from cospan.client.environment.workload_loader import load_workload, make_site
 from cospan.client.learning.site_learner import SiteLearner
@@ -27,8 +27,7 @@ NOTES = (
 COLUMNS = (
     Column("workload", "workload"),
     Column("preset", "preset"),
-    Column("feature_dim", "d", "d"),
-    Column("rank", "r", "d"),
+    *SHAPE_COLUMNS,
     Column("steps_per_round", "L", "d"),
     Column("agent_per_second", "agent", ",.0f"),
     Column("world_per_second", "world", ",.0f"),

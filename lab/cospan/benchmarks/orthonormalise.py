@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float
 
 from cospan.benchmarks.tools.paired_timing import in_turns
-from cospan.benchmarks.tools.report import Column, Report, Row, interval_cells, interval_columns
+from cospan.benchmarks.tools.report import SHAPE_COLUMNS, Column, Report, Row, interval_cells, interval_columns
 from cospan.core.linalg.subspace import orthonormalise, orthonormality_error
 
 SHAPES = ((20, 3), (1024, 16), (4096, 32), (65_536, 8), (65_536, 32))
@@ -17,8 +17,7 @@ NOTES = (
     "vs qr: how many times as long np.linalg.qr takes; error: the largest entry of |QᵀQ − I|.",
 )
 COLUMNS = (
-    Column("feature_dim", "d", "d"),
-    Column("rank", "r", "d"),
+    *SHAPE_COLUMNS,
     Column("condition", "condition", ".2g"),
     Column("milliseconds", "ms", ".3g"),
     *interval_columns("copies", "copies", "copies", ".1f"),

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from cospan.benchmarks.jobs.gradient_exchange import first_basis, gradient_of, next_basis
-from cospan.benchmarks.tools.paced_run import PacedRun, fitting_rounds, paced_coordinator
+from cospan.benchmarks.tools.paced_run import PacedRun, fitting_rounds, paced_coordinator, take_turns
 from cospan.benchmarks.tools.peer_processes import PEERS, Job, Peer, PeerError, versions_of
 from cospan.benchmarks.tools.processes import Case, bounded
 from cospan.benchmarks.tools.report import Cell, Column, Report, Row, interval_cells, interval_columns
@@ -100,7 +100,7 @@ class _Line:
     basis: str = ""
     rates: list[float] = field(default_factory=list)
 
-    async def run(self, rounds: int, *, counted: bool = True) -> float:
+    async def run_block(self, rounds: int, *, counted: bool = True) -> float:
         """Runs rounds and returns their seconds."""
         try:
             async with bounded("a block of rounds", _BLOCK_TIMEOUT_SECONDS):
@@ -148,19 +148,10 @@ async def _take_turns(own: PacedRun, line: _Line, peer: Peer, seconds: float) ->
     """Runs blocks of each in turns, in alternating order."""
     own_rounds = await fitting_rounds([own], min(_BLOCK_SECONDS, seconds))
     peer_rounds = 1
-    await line.run(1, counted=False)  # initialisation of the framework
-    while await line.run(peer_rounds, counted=False) < min(peer.block_seconds, seconds):
+    await line.run_block(1, counted=False)  # initialisation of the framework
+    while await line.run_block(peer_rounds, counted=False) < min(peer.block_seconds, seconds):
         peer_rounds *= 2
-    peer_rounds = max(1, peer_rounds // 2)
-    loop = asyncio.get_running_loop()
-    until = loop.time() + seconds
-    while len(line.rates) < _LEAST_BLOCKS or loop.time() < until:
-        if len(line.rates) % 2 == 0:
-            await own.run_block(own_rounds)
-            await line.run(peer_rounds)
-        else:
-            await line.run(peer_rounds)
-            await own.run_block(own_rounds)
+    await take_turns([(own, own_rounds), (line, max(1, peer_rounds // 2))], seconds, _LEAST_BLOCKS)
 
 
 def _require_basis(line: _Line, case: Case) -> None:

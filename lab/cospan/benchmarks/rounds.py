@@ -15,7 +15,7 @@ import numpy as np
 from cospan.benchmarks.tools.load_generator import LoadAgent
 from cospan.benchmarks.tools.paced_run import PacedRun, fitting_rounds, take_turns
 from cospan.benchmarks.tools.processes import Case, ceiling, coordinator, listening, load_generators, server, shares
-from cospan.benchmarks.tools.report import Column, Report, Row, interval_cells, interval_columns
+from cospan.benchmarks.tools.report import SHAPE_COLUMNS, Column, Report, Row, interval_cells, interval_columns
 from cospan.experiments.estimates import median_estimate
 
 SWEEP_AGENTS = (1, 8, 32, 128, 512, 1024)
@@ -31,8 +31,7 @@ NOTES = (
 )
 COLUMNS = (
     Column("agents", "agents", "d"),
-    Column("feature_dim", "d", "d"),
-    Column("rank", "r", "d"),
+    *SHAPE_COLUMNS,
     Column("rounds_per_second", "rounds/s", ".4g"),
     Column("ceiling_rounds_per_second", "ceiling", ".4g"),
     *interval_columns("ratio_to_ceiling", "ratio", "ratio", ".3f"),

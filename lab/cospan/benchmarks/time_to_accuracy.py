@@ -4,8 +4,6 @@ Both are whole commands, so the start of every process counts. The required numb
 """
 
 import csv
-import json
-import subprocess
 import tempfile
 import time
 from collections.abc import Callable
@@ -15,8 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from cospan.benchmarks.tools.report import Column, Report, Row, interval_cells, interval_columns
-from cospan.client.environment.import_path import python_module
 from cospan.experiments.estimates import median_estimate
+from cospan.experiments.over_network import cospan_run
 from cospan.wire.errors import CospanError
 
 _TIMEOUT_SECONDS = 600.0
@@ -94,22 +92,12 @@ def _run(target: Target, rounds: int, *, in_process: bool) -> _Run:
     with tempfile.TemporaryDirectory(prefix="cospan-bench-") as folder:
         output = Path(folder) / "run"
         size = ["--agents", str(target.agents), "--rounds", str(rounds), "--seed", str(target.seed)]
-        command = ["run", target.workload, *size, "--output", str(output), "--quiet"]
+        arguments = [target.workload, *size, *(["--in-process"] if in_process else [])]
         begun = time.perf_counter()
-        done = subprocess.run(
-            python_module("cospan.cli.main", *command, *(["--in-process"] if in_process else [])),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=_TIMEOUT_SECONDS,
-            check=False,
-        )
+        result = cospan_run(arguments, output, timeout=_TIMEOUT_SECONDS)
         seconds = time.perf_counter() - begun
-        if done.returncode:
-            raise CospanError(f"`cospan {' '.join(command)}` failed: {done.stderr.strip()[-300:]}")
         with (output / "rounds.csv").open(encoding="utf-8", newline="") as file:
             rows = list(csv.DictReader(file))
-        result = json.loads((output / "result.json").read_text(encoding="utf-8"))
     if not rows or not rows[-1]["value_error"]:
         raise CospanError(
             f"the workload {target.workload!r} has no reference solution, so it has no value error; choose another"

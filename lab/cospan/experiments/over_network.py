@@ -5,6 +5,7 @@ import subprocess
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from cospan.client.environment.import_path import python_module
 from cospan.experiments.experiment import Plan
@@ -49,14 +50,32 @@ def _over_grpc(task: Task) -> str:
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder) / "run"
         arguments = [str(task.workload), "--preset", joint.preset, "--agents", str(task.agents)]
-        arguments += ["--rounds", str(task.rounds), "--seed", str(task.seed), "--output", str(output)]
-        arguments += ["--no-baseline", "--quiet", *(word for pair in constants.items() for word in pair)]
+        arguments += ["--rounds", str(task.rounds), "--seed", str(task.seed)]
+        arguments += ["--no-baseline", *(word for pair in constants.items() for word in pair)]
         if task.rank is not None:
             arguments += ["--rank", str(task.rank)]
         if task.steps_per_round is not None:
             arguments += ["--steps-per-round", str(task.steps_per_round)]
-        command = python_module("cospan.cli.main", "run", *arguments)
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise CospanError(f"`cospan run {' '.join(arguments)}` failed: {done.stderr.strip()[-500:]}")
-        return str(json.loads((output / "result.json").read_text(encoding="utf-8"))["basis_sha256"])
+        return str(cospan_run(arguments, output)["basis_sha256"])
+
+
+def cospan_run(arguments: Sequence[str], output: Path, *, timeout: float | None = None) -> dict[str, Any]:
+    """`cospan run` with these arguments, into a folder; its `result.json`.
+
+    Raises:
+        CospanError: the run failed.
+        subprocess.TimeoutExpired: it took longer than `timeout` seconds.
+    """
+    command = ["run", *arguments, "--output", str(output), "--quiet"]
+    done = subprocess.run(
+        python_module("cospan.cli.main", *command),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
+    if done.returncode:
+        raise CospanError(f"`cospan {' '.join(command)}` failed: {done.stderr.strip()[-500:]}")
+    result: dict[str, Any] = json.loads((output / "result.json").read_text(encoding="utf-8"))
+    return result

@@ -63,21 +63,17 @@ class PlainVoice:
         say(f"cospan coordinator listens on {address}, waiting for {agents} agents", error=False)
 
     def metrics(self, url: str) -> None:
-        """Where they are."""
         say(f"metrics are on {url}", error=False)
 
     def dashboard(self, address: str) -> None:
-        """For a browser."""
         say(f"dashboard: {address}", error=False)
 
     def resumed(self, stored: StoredRun) -> None:
-        """How far the run had come."""
         state = stored.state
         of = f" of {state.specification.rounds}" if state.specification.rounds else ""
         say(f"resuming run {state.run_id}: {state.rounds}{of} rounds are done", error=False)
 
     def note(self, note: Note) -> None:
-        """Who came and went."""
         say_note(note)
 
     def round(self, report: RoundReport) -> None:
@@ -92,7 +88,6 @@ class PlainVoice:
             )
 
     def finished(self, outcome: RunOutcome) -> None:
-        """Why it is over."""
         if outcome.bounded:
             say(bound_note(outcome.bounded, outcome.specification.method), error=False)
         say(f"finished after {outcome.rounds} rounds: {outcome.message}", error=False)
@@ -102,25 +97,21 @@ class PlainVoice:
 
 
 class JsonVoice:
-    """JSON lines for programs."""
+    """JSON lines for programs; addresses have the real port, where 0 was asked for."""
 
     def __init__(self, lines: "JsonLines") -> None:
         self._lines, self._due = lines, 0.0
 
     def listening(self, address: str, agents: int) -> None:
-        """With the real port, where 0 was asked for."""
         self._lines.emit("listening", address=address, agents=agents)
 
     def metrics(self, url: str) -> None:
-        """With the real port, where 0 was asked for."""
         self._lines.emit("metrics", url=url)
 
     def dashboard(self, address: str) -> None:
-        """With the real port, where 0 was asked for."""
         self._lines.emit("dashboard", address=address)
 
     def resumed(self, stored: StoredRun) -> None:
-        """How far the run had come."""
         self._lines.emit("resuming", run_id=stored.state.run_id, rounds=stored.state.rounds)
 
     def note(self, note: Note) -> None:

@@ -52,9 +52,7 @@ class LinesView(View):
             self._shown = stage
             self.note("  ".join((_stage(progress), *facts(progress))))
 
-    def note(self, text: str) -> None:
-        """Prints a line."""
-        say(text)
+    note = View.tell
 
 
 class TerminalView(View):
@@ -86,9 +84,7 @@ class TerminalView(View):
         """Prints a line above the bar."""
         self._console.print(printable(text, MAX_RECORD), markup=False)
 
-    def tell(self, text: str) -> None:
-        """Prints a line above the bar."""
-        self.note(text)
+    tell = note
 
     def close(self) -> None:
         """Removes the bar."""

@@ -6,6 +6,7 @@ from asyncio.subprocess import Process
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
@@ -22,6 +23,13 @@ from cospan.benchmarks.tools.processes import (
 
 _SETTLING = 2
 """Rounds at the start of a block that are not counted: the other agents' gradients have already arrived."""
+
+
+class Paced(Protocol):
+    """A side of a benchmark that measures its blocks of rounds."""
+
+    async def run_block(self, rounds: int) -> object:
+        """Runs and measures a block."""
 
 
 @dataclass(slots=True)
@@ -93,7 +101,7 @@ async def paced_coordinator(case: Case, folder: Path) -> AsyncIterator[PacedRun]
         yield run
 
 
-async def take_turns(sides: Sequence[tuple[PacedRun, int]], seconds: float, least_blocks: int) -> None:
+async def take_turns(sides: Sequence[tuple[Paced, int]], seconds: float, least_blocks: int) -> None:
     """Runs one block of each side in turns, in alternating order.
 
     Args:

@@ -19,6 +19,10 @@ class Column:
     form: str = ""
 
 
+SHAPE_COLUMNS = (Column("feature_dim", "d", "d"), Column("rank", "r", "d"))
+"""Columns of the shape of a gradient."""
+
+
 def interval_columns(name: str, prefix: str, header: str, form: str) -> tuple[Column, Column, Column]:
     """Columns of an estimate: `name`, `prefix`_low and `prefix`_high."""
     return Column(name, header, form), Column(f"{prefix}_low", "from", form), Column(f"{prefix}_high", "to", form)
