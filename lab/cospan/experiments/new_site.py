@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Float
 
-from cospan.client.agent import default_agent_id
 from cospan.client.environment.rollout import Chain
 from cospan.client.environment.workload_loader import load_workload, make_site
 from cospan.client.workload import Workload
@@ -22,7 +21,7 @@ from cospan.experiments.methods.compared_methods import (
     LstdFleet,
     updated_sums,
 )
-from cospan.experiments.runner import Point, TaskResult, references_of
+from cospan.experiments.runner import Point, TaskResult, chains_of, references_of
 
 NEW_SITE = "new site"
 PLAIN = "joint, without the fleet's heads"
@@ -117,10 +116,7 @@ class NewSiteTask:
         return TaskResult(self, tuple(self._first_rounds(workload, fleet)))
 
     def _chains(self, workload: Workload, indices: Sequence[int]) -> list[Chain]:
-        return [
-            Chain(make_site(workload, index, self.seed), name=default_agent_id(index), index=index, seed=self.seed)
-            for index in indices
-        ]
+        return chains_of(((index, make_site(workload, index, self.seed)) for index in indices), self.seed)
 
     def _first_rounds(self, workload: Workload, fleet: JointFleet) -> Iterator[Point]:
         count, dim, constants = len(self.newcomers), len(fleet.basis), fleet.method

@@ -183,9 +183,7 @@ def run_task(task: Task, on_round: Callable[[int], None] = lambda _: None) -> Ta
 def _run_on(task: Task, workload: Workload, sites: Sequence[Site], on_round: Callable[[int], None]) -> TaskResult:
     references = references_of(sites, workload.name)
     stage = _stage(task, workload, sites[0].features.dim)
-    chains = [
-        Chain(site, name=default_agent_id(index), index=index, seed=task.seed) for index, site in enumerate(sites)
-    ]
+    chains = chains_of(enumerate(sites), task.seed)
     probes = None if task.probe is None else np.stack([task.probe(index) for index in range(task.agents)])
     all_progress = {each.name: _MethodProgress(fleets) for each in task.methods if (fleets := each.fleets(stage))}
     stops = checkpoints(task.rounds, task.stops) | set(task.also_at)
@@ -203,6 +201,11 @@ def _run_on(task: Task, workload: Workload, sites: Sequence[Site], on_round: Cal
         if len(progress.variants) == 1 and (basis := progress.variants[0].basis) is not None
     }
     return TaskResult(task, tuple(points), digests)
+
+
+def chains_of(sites: Iterable[tuple[int, Site]], seed: int) -> list[Chain]:
+    """The chain of each site, which is given with its index."""
+    return [Chain(site, name=default_agent_id(index), index=index, seed=seed) for index, site in sites]
 
 
 def references_of(sites: Sequence[Site], name: str) -> list[ReferenceSolution]:

@@ -1,7 +1,7 @@
 """What `cospan coordinator` prints: lines for people, or JSON lines for programs."""
 
 import time
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, TypeAlias
 
 from cospan.cli.run_folder.run_result import RunOutcome, result_document
 from cospan.cli.run_folder.stored_run import StoredRun
@@ -24,34 +24,6 @@ def say_note(note: Note) -> None:
     say(f"round {note.round}: " + ": ".join(word for word in words if word), error=False)
 
 
-class Voice(Protocol):
-    """How a coordinator reports to the user or program that started it."""
-
-    def listening(self, address: str, agents: int) -> None:
-        """It can be joined."""
-
-    def metrics(self, url: str) -> None:
-        """Its metrics can be scraped."""
-
-    def dashboard(self, address: str) -> None:
-        """It has a dashboard."""
-
-    def resumed(self, stored: StoredRun) -> None:
-        """A stored run is resumed."""
-
-    def note(self, note: Note) -> None:
-        """Something happened to the fleet."""
-
-    def round(self, report: RoundReport) -> None:
-        """A round has closed."""
-
-    def finished(self, outcome: RunOutcome) -> None:
-        """The run is over."""
-
-    def failed(self, failure: CospanError) -> None:
-        """There is no run, or it did not end as it should."""
-
-
 class PlainVoice:
     """Lines for people."""
 
@@ -59,25 +31,29 @@ class PlainVoice:
         self._due = 0.0
 
     def listening(self, address: str, agents: int) -> None:
-        """The one line that scripts may wait for."""
+        """It can be joined: the one line that scripts may wait for."""
         say(f"cospan coordinator listens on {address}, waiting for {agents} agents", error=False)
 
     def metrics(self, url: str) -> None:
+        """Its metrics can be scraped."""
         say(f"metrics are on {url}", error=False)
 
     def dashboard(self, address: str) -> None:
+        """It has a dashboard."""
         say(f"dashboard: {address}", error=False)
 
     def resumed(self, stored: StoredRun) -> None:
+        """A stored run is resumed."""
         state = stored.state
         of = f" of {state.specification.rounds}" if state.specification.rounds else ""
         say(f"resuming run {state.run_id}: {state.rounds}{of} rounds are done", error=False)
 
     def note(self, note: Note) -> None:
+        """Something happened to the fleet."""
         say_note(note)
 
     def round(self, report: RoundReport) -> None:
-        """One line every few seconds."""
+        """A round has closed: one line every few seconds."""
         now = time.monotonic()
         if now >= self._due or report.finished:
             self._due = now + _PLAIN_ROUND_SECONDS
@@ -88,12 +64,13 @@ class PlainVoice:
             )
 
     def finished(self, outcome: RunOutcome) -> None:
+        """The run is over."""
         if outcome.bounded:
             say(bound_note(outcome.bounded, outcome.specification.method), error=False)
         say(f"finished after {outcome.rounds} rounds: {outcome.message}", error=False)
 
     def failed(self, failure: CospanError) -> None:
-        """`main` says it."""
+        """There is no run, or it did not end as it should; `main` says why."""
 
 
 class JsonVoice:
@@ -140,3 +117,7 @@ class JsonVoice:
     def failed(self, failure: CospanError) -> None:
         """Why, and with which exit code the process ends."""
         self._lines.emit("failed", reason=failure.reason, message=str(failure), exit_code=failure.exit_code)
+
+
+Voice: TypeAlias = PlainVoice | JsonVoice
+"""How a coordinator reports to the user or program that started it."""

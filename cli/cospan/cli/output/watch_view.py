@@ -5,7 +5,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, TypeAlias
 
 from cospan.cli.commands.status import cells_of, doing, run_document, sentence
 from cospan.cli.output.sparkline import ASCII, BLOCKS, sparkline
@@ -45,17 +45,7 @@ class Sight:
     ended_after: int | None = None
 
 
-class WatchView(Protocol):
-    """Shows a run."""
-
-    def show(self, sight: Sight) -> None:
-        """Where it stands; called about once a second."""
-
-    def close(self, last: Sight) -> None:
-        """Nothing follows."""
-
-
-def choose_watch_view(lines: "JsonLines | None") -> WatchView:
+def choose_watch_view(lines: "JsonLines | None") -> "WatchView":
     """What suits standard output."""
     if lines is not None:
         return JsonView(lines)
@@ -221,3 +211,7 @@ class JsonView:
         movement = sight.movements[-1] if sight.movements else None
         seen = {"event": event, "basis_movement": movement, "ended_after": sight.ended_after}
         self._lines.write({**seen, **document})
+
+
+WatchView: TypeAlias = FrameView | LinesView | JsonView
+"""Shows a run: `show` is called about once a second, and `close` at the end."""

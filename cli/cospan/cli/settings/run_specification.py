@@ -63,7 +63,6 @@ def plan_with_workload(
         RunFileError: `spec_file` is no specification.
     """
     from cospan.client.environment.workload_loader import load_workload
-    from cospan.client.learning.run_config import with_features
 
     settings, base = _layers(flags, config, spec_file)
     if base is None:
@@ -74,16 +73,7 @@ def plan_with_workload(
     else:
         _check_same_workload(base, reference, spec_file)
         workload, start = load_workload(base.workload), base
-    found, site = with_features(_with_settings(start, settings), workload)
-    plan = RunPlan(found, settings, workload, site)
-    try:
-        if base is not None and base.seed == found.seed:
-            _check_same_features(base, found, str(spec_file))
-        checked(found)
-    except InvalidValueError:
-        plan.close()
-        raise
-    return plan
+    return _of_workload(start, settings, workload, base, str(spec_file))
 
 
 def plan_resumed(
@@ -128,13 +118,26 @@ def plan_again(base: RunSpecification, flags: Mapping[str, Any], config: Path | 
         WorkloadError: its workload no longer exists.
     """
     from cospan.client.environment.workload_loader import load_workload
-    from cospan.client.learning.run_config import with_features
 
     settings = _only_flags(load_settings(flags, config), flags)
-    workload = load_workload(base.workload)
-    found, site = with_features(_with_settings(base, settings), workload)
+    return _of_workload(base, settings, load_workload(base.workload))
+
+
+def _of_workload(
+    start: RunSpecification,
+    settings: Settings,
+    workload: "Workload",
+    held: RunSpecification | None = None,
+    name: str = "",
+) -> RunPlan:
+    """The checked plan of a workload; its features must be those of `held`, which the file `name` has."""
+    from cospan.client.learning.run_config import with_features
+
+    found, site = with_features(_with_settings(start, settings), workload)
     plan = RunPlan(found, settings, workload, site)
     try:
+        if held is not None and held.seed == found.seed:
+            _check_same_features(held, found, name)
         checked(found)
     except InvalidValueError:
         plan.close()
