@@ -184,10 +184,15 @@ def unknown_variables(environment: Mapping[str, str]) -> list[str]:
     )
     found = []
     for name in strange:
-        near = difflib.get_close_matches(name.upper(), known, n=1, cutoff=_ALIKE)
-        hint = f"; did you mean {near[0]}?" if near else ""
+        near = _nearest(name[len(_PREFIX) :].lower())
+        hint = f"; did you mean {_PREFIX}{near.upper()}?" if near else ""
         found.append(f"the environment variable {name} is no setting and changes nothing{hint}")
     return found
+
+
+def _nearest(name: str) -> str:
+    """The setting with the most similar name; empty if none is similar."""
+    return next(iter(difflib.get_close_matches(name, Settings.model_fields, n=1, cutoff=_ALIKE)), "")
 
 
 def _config_path(config: Path | None) -> Path | None:
@@ -226,8 +231,8 @@ def _sentence(error: Any, said: Mapping[str, Any], path: Path | None) -> str:
     """A validation error as one sentence: key, value, source, and what is allowed."""
     key = str(error["loc"][0])
     if error["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(key, Settings.model_fields, n=1, cutoff=_ALIKE)
-        hint = f"did you mean {near[0]}? " if near else ""
+        near = _nearest(key)
+        hint = f"did you mean {near}? " if near else ""
         allowed = ", ".join(Settings.model_fields)
         return f"{path} has {key} = {error['input']!r}, which is no setting; {hint}allowed are {allowed}"
     in_environment = {name.upper() for name in os.environ}

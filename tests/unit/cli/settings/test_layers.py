@@ -271,9 +271,11 @@ def test_a_variable_that_is_no_setting_is_named_with_the_one_that_is_like_it() -
         "COSPAN_WORKLOAD": "queues",
         "COSPAN_SEED": "1",
         "COSPAN_XYZZY": "",
+        "COSPAN_IDLE_SECONDS": "5",
         "PATH": "/",
     }
     assert unknown_variables(environment) == [
+        "the environment variable COSPAN_IDLE_SECONDS is no setting and changes nothing",  # no deadline
         "the environment variable COSPAN_ROUND is no setting and changes nothing; did you mean COSPAN_ROUNDS?",
         "the environment variable COSPAN_XYZZY is no setting and changes nothing",
     ]
