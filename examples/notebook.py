@@ -19,9 +19,7 @@ fleet = Fleet("queues", agents=12, rounds=200, seed=1)
 # %% Some rounds at a time: is it still getting better?
 for _ in range(4):
     result = fleet.step(rounds=25)
-    print(
-        f"round {fleet.rounds_done:3}: value error {result.value_error:.4f}, alone {result.independent_error:.4f}"
-    )
+    print(f"round {fleet.rounds_done:3}: value error {result.value_error:.4f}, alone {result.lstd_alone_error:.4f}")
 
 # %% The rest
 result = fleet.run()

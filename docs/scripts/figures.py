@@ -219,7 +219,7 @@ def rounds_figure() -> None:
         rounds = [int(row["round"]) + 1 for row in rows]
         ax.loglog(
             rounds,
-            [float(row["independent_error"]) for row in rows],
+            [float(row["td_alone_error"]) for row in rows],
             color=GREY,
             label="each alone (TD, best step)",
         )

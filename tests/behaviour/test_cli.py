@@ -195,7 +195,7 @@ def check_folder(folder: Path, result: dict[str, Any]) -> None:
         rows = list(csv.DictReader(lines))
     assert [int(row["round"]) for row in rows] == list(range(20))
     assert float(rows[-1]["value_error"]) == result["value_error"]
-    assert float(rows[-1]["independent_error"]) == result["baselines"]["independent"]
+    assert float(rows[-1]["td_alone_error"]) == result["baselines"]["td_alone"]
     assert float(rows[-1]["subspace_error"]) == result["subspace_error"]
     assert sum(float(row["seconds"]) for row in rows) == pytest.approx(result["seconds"])
     assert (folder / "convergence.png").read_bytes().startswith(b"\x89PNG")
@@ -322,9 +322,9 @@ def test_a_coordinator_and_its_agents_each_started_alone(tmp_path: Path) -> None
     assert [lines[0]["event"], lines[-1]["event"]] == ["progress", "finished"]
     assert (lines[-1]["agent"], lines[-1]["rounds"], lines[-1]["label"]) == ("site-1", 20, "ring 1")
     assert 0.0 < lines[-1]["value_error"] < 1.5
-    assert 0.0 < lines[-1]["independent_error"] < 1.5
+    assert 0.0 < lines[-1]["td_alone_error"] < 1.5
     saved = load_result(tmp_path / "zero.npz")
-    assert (saved.text("agent_id"), saved.independent_errors.size) == ("site-0", 0)
+    assert (saved.text("agent_id"), saved.td_alone_errors.size) == ("site-0", 0)
     result = result_of(tmp_path / "run")
     assert (result["rounds"], result["agents"], result["value_error"]) == (20, 2, None)
     assert len((tmp_path / "run" / "rounds.csv").read_text().splitlines()) == 21
@@ -565,8 +565,9 @@ def test_a_comparison_leaves_its_numbers_and_pictures(tmp_path: Path, capfd: pyt
     assert (code, json.loads((tmp_path / "both" / "comparison.json").read_text())) == (0, found)
     assert (found["seeds"], found["steps_per_agent"]) == ([5, 6], 200)
     methods = {entry["method"]: entry for entry in found["methods"]}
-    assert {"joint", "independent TD", "independent LSTD", "FedTD-Uniform", "two time scales"} < set(methods)
-    assert methods["independent TD"]["times_independent_td"] == 1.0
+    assert {"joint", "TD alone", "LSTD alone", "FedTD-Uniform", "two time scales"} < set(methods)
+    assert all(methods[name]["ratio"] >= 1.0 for name in ("TD alone", "LSTD alone"))
+    assert 0 <= found["sites_worse_than_alone"] <= found["sites_compared"] == 2 * 3
     assert all(entry["low"] <= entry["value_error"] <= entry["high"] for entry in methods.values())
     with (tmp_path / "both" / "comparison.csv").open() as file:
         rows = list(csv.DictReader(file))

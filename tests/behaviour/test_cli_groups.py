@@ -76,11 +76,14 @@ def check_files(folder: Path, result: dict[str, Any]) -> None:
     for agent, row in zip(together, result["per_agent"], strict=True):
         own = load_result(folder / "agents" / f"{agent.text('agent_id')}.npz")
         assert agent.text("agent_id") == own.text("agent_id") == row["id"]
-        assert agent.number("value_error") == own.number("value_error") == row["value_error"]
+        for name in ("value_error", "lstd_alone_error", "lstd_alone_best_error"):
+            assert agent.number(name) == own.number(name) == row[name]
+        assert own.numbers("lstd_alone_weights", 1).shape == own.numbers("weights", 1).shape
     with (folder / "rounds.csv").open(newline="") as lines:
         rows = list(csv.DictReader(lines))
     assert float(rows[-1]["value_error"]) == result["value_error"]
-    assert {row["independent_error"] for row in rows} == {""}
+    assert {row["td_alone_error"] for row in rows} == {""}
+    assert float(rows[-1]["lstd_alone_error"]) == result["baselines"]["lstd_alone"], "which takes no baseline"
     assert (folder / "convergence.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -90,7 +93,7 @@ def test_a_group_learns_the_baseline_where_it_is_asked_for(tmp_path: Path) -> No
     assert in_this_process(*arguments, "--processes", "1", "--baseline", "--output", "a") == 0
     assert in_this_process(*arguments, "--output", "b") == 0
     a, b = (result_of(tmp_path / name) for name in "ab")
-    assert a["baselines"]["independent"] == pytest.approx(b["baselines"]["independent"], rel=1e-9)
+    assert a["baselines"] == pytest.approx(b["baselines"], rel=1e-9)
 
 
 def test_killing_a_group_ends_its_agents_and_not_the_run(
@@ -154,7 +157,7 @@ def test_groups_started_alone(tmp_path: Path) -> None:
         "2 agents",
         20,
     )
-    assert last["independent_error"] > 0.0
+    assert last["td_alone_error"] > 0.0
     names = sorted(path.name for path in (tmp_path / "learnt").glob("site-*"))
     assert names == ["site-0.npz", "site-1.npz", "site-4.npz"]
 

@@ -52,9 +52,12 @@ def test_a_fleet_comes_to_the_bits_of_the_command(tmp_path: Path, options: tuple
     for name in ("value_error", "gain_error", "subspace_error"):
         assert getattr(result, name) == document[name]
     if "--processes" not in options:
-        assert result.independent_error == document["baselines"]["independent"]
+        assert result.td_alone_error == document["baselines"]["td_alone"]
+    known = document["baselines"]["lstd_alone"]
+    assert np.isnan(result.lstd_alone_error) if known is None else result.lstd_alone_error == known
     table = np.genfromtxt(folder / "rounds.csv", delimiter=",", names=True)
-    for name in ("round", "contributors", "basis_movement", "subspace_error", "value_error", "independent_error"):
+    errors = ("subspace_error", "value_error", "lstd_alone_error", "td_alone_error")
+    for name in ("round", "contributors", "basis_movement", *errors):
         np.testing.assert_array_equal(result.rounds[name], table[name])
     for index, agent in enumerate(result.agents):
         saved = ValueFunction.load(folder / "agents" / f"site-{index}.npz")
@@ -87,7 +90,7 @@ def test_a_fleet_without_an_end_is_stepped() -> None:
 
 def test_what_is_not_known_is_nan() -> None:
     result = small(Workload(make_site=toy.unknown_truth, name="unknown", rank=1)).run()
-    assert np.isnan([result.value_error, result.gain_error, result.independent_error, result.subspace_error]).all()
+    assert np.isnan([result.value_error, result.gain_error, result.td_alone_error, result.subspace_error]).all()
     assert np.isnan(result.rounds["value_error"]).all()
     assert "value error unknown" in repr(result)
     assert np.isfinite([agent.gain for agent in result.agents]).all()

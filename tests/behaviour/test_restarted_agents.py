@@ -88,7 +88,7 @@ def check_that_it_went_on(before: AgentResult, after: AgentResult) -> None:
     rounds = int(before.number("gain_count"))
     assert rounds >= 10
     assert after.number("gain_count") >= rounds + 10
-    for name in ("curve_round", "curve_value_error", "curve_gain_estimate", "curve_independent_error"):
+    for name in ("curve_round", "curve_value_error", "curve_gain_estimate", "curve_td_alone_error"):
         np.testing.assert_array_equal(after.array(name)[:rounds], before.array(name))
         assert len(after.array(name)) == after.number("gain_count")
     numbers = after.array("curve_round")

@@ -60,8 +60,8 @@ class ClientSettings(SessionSettings):
     """What an agent or a group does beside learning, and what it refuses; beside what every session has.
 
     Attributes:
-        with_baseline: whether independent TD learns beside each agent from the same transitions; None means that it
-            does with an agent, and does not with a group.
+        with_baseline: whether TD alone learns beside each agent from the same transitions, and LSTD alone where the
+            method's own sums are not its; None means that they do with an agent, and do not with a group.
         resume_from: a file of `save`, of the same run and agents, to continue from.
         state_file: where to keep what is learnt, during the run and at its end. For an agent a file, or a folder
             for a file with the agent's name; a file of the same run and agent is continued from without being told,

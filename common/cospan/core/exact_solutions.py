@@ -165,6 +165,12 @@ class ReferenceStack:
         variances = _quadratic_forms(weights, covariances)
         return cls(gains, weights, covariances, np.where(np.isnan(gains), np.nan, variances))
 
+    def of_agents(self, places: slice) -> "ReferenceStack":
+        """Those of some of the agents, by their places."""
+        return ReferenceStack(
+            self.gains[places], self.weights[places], self.covariances[places], self.variances[places]
+        )
+
     def value_errors(self, weights: Float[np.ndarray, "n d"]) -> Float[np.ndarray, " n"]:
         """`relative_value_error` of each agent's ẑ."""
         return np.asarray(_quadratic_forms(weights - self.weights, self.covariances) / self.variances)

@@ -1,7 +1,7 @@
 """Summaries of the runs of `cospan compare`."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -9,13 +9,26 @@ import numpy as np
 from cospan.core.specification import RunSpecification
 from cospan.core.statistics import known
 from cospan.experiments.estimates import CONFIDENCE, interval
-from cospan.experiments.methods.catalogue import INDEPENDENT, ComparedMethod, default_methods
-from cospan.experiments.runner import Point, finals, method_names
+from cospan.experiments.methods.catalogue import INDEPENDENT, JOINT, LSTD, ComparedMethod, default_methods
+from cospan.experiments.runner import WHOLE_FLEET, Point, finals, method_names
+
+LSTD_ALONE, TD_ALONE = "LSTD alone", "TD alone"
+_NAMES = {LSTD: LSTD_ALONE, INDEPENDENT: TD_ALONE}
+"""Of methods that each agent follows alone: those of a run's own summary, by those of the experiments."""
 
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """One method at the end, over all runs: the mean of the runs' medians and its bootstrap interval."""
+    """One method at the end, over all runs: the mean of the runs' medians and its bootstrap interval.
+
+    Attributes:
+        method: its name.
+        value_error: the mean over the runs of the median over the agents.
+        low: of the interval of that mean; `high` likewise; None with one run.
+        high: see `low`.
+        ratio: the mean over the runs of the median over that of the best alone, LSTD or TD.
+        bytes_per_round: sent and received by an agent.
+    """
 
     method: str
     value_error: float
@@ -31,13 +44,13 @@ def methods_of_run(spec: RunSpecification) -> tuple[ComparedMethod, ...]:
         **{name: value for name, value in asdict(spec.method).items() if name != "steps_per_round"},
         "head_update": spec.method.head_update.value,
     }
-    return tuple(default_methods(constants))
+    return tuple(replace(each, name=_NAMES.get(each.name, each.name)) for each in default_methods(constants))
 
 
 def summaries(points: Sequence[Point]) -> list[Summary]:
     """The final errors of each method, best first."""
     final = finals(points)
-    independent = {point.seed: point.value_error for point in final if point.method == INDEPENDENT}
+    alone = _best_alone(final)
     found = []
     for name in method_names(final):
         own = [point for point in final if point.method == name]
@@ -49,15 +62,39 @@ def summaries(points: Sequence[Point]) -> list[Summary]:
                 value_error=float(errors.mean()),
                 low=low,
                 high=high,
-                ratio=float(np.mean([point.value_error / independent[point.seed] for point in own])),
+                ratio=float(np.mean([point.value_error / alone[point.seed, point.agent] for point in own])),
                 bytes_per_round=float(np.mean([point.sent / point.rounds for point in own])),
             )
         )
     return sorted(found, key=lambda summary: summary.value_error)
 
 
-def document(spec: RunSpecification, seeds: Sequence[int], found: Sequence[Summary]) -> dict[str, Any]:
-    """`comparison.json`."""
+def _best_alone(points: Sequence[Point]) -> dict[tuple[int, int], float]:
+    """The smaller of the errors of LSTD alone and TD alone, by seed and agent."""
+    best: dict[tuple[int, int], float] = {}
+    for point in points:
+        if point.method in _NAMES.values():
+            key = point.seed, point.agent
+            best[key] = min(best.get(key, np.inf), point.value_error)
+    return best
+
+
+def worse_than_alone(points: Sequence[Point]) -> tuple[int, int]:
+    """On how many sites the joint method ends with a larger error than the best alone, and of how many; all seeds.
+
+    Args:
+        points: also those of each agent.
+    """
+    last = max((point.rounds for point in points), default=0)
+    ends = [point for point in points if point.agent != WHOLE_FLEET and point.rounds == last]
+    alone, joint = _best_alone(ends), [point for point in ends if point.method == JOINT]
+    return sum(point.value_error > alone[point.seed, point.agent] for point in joint), len(joint)
+
+
+def document(
+    spec: RunSpecification, seeds: Sequence[int], found: Sequence[Summary], sites: tuple[int, int]
+) -> dict[str, Any]:
+    """`comparison.json`; `sites` is that of `worse_than_alone`."""
     return {
         "workload": spec.workload,
         "agents": spec.agents,
@@ -67,13 +104,15 @@ def document(spec: RunSpecification, seeds: Sequence[int], found: Sequence[Summa
         "rank": spec.rank,
         "seeds": list(seeds),
         "confidence": CONFIDENCE,
+        "sites_compared": sites[1],
+        "sites_worse_than_alone": sites[0],
         "methods": [
             {
                 "method": summary.method,
                 "value_error": known(summary.value_error),
                 "low": summary.low,
                 "high": summary.high,
-                "times_independent_td": known(summary.ratio),
+                "ratio": known(summary.ratio),
                 "bytes_per_agent_and_round": summary.bytes_per_round,
             }
             for summary in found

@@ -67,7 +67,7 @@ class Fleet:
             preset: of the method's constants: paper, practical or compact.
             groups: number of groups of agents, which are much faster for hundreds of agents; an agent sees the same
                 data and learns the same up to rounding. None for single agents.
-            baseline: whether independent TD learns beside each agent; by default unless there are groups.
+            baseline: whether TD alone learns beside each agent; by default unless there are groups.
             constants: of the method and of the run; see `cospan.client.specify`.
 
         Raises:

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from cospan.client.learning.group_learner import AgentOfGroup, GroupLearner
 from cospan.client.learning.site_learner import SiteLearner
 from cospan.client.value_function import ValueFunction
+from cospan.core.learning.least_squares import PRIOR_STEPS
 from cospan.core.specification import RunSpecification, basis_digest
 from cospan.core.statistics import best, best_of_rows, known, median, medians_by_round
 from cospan.simulation.local_run import AnyLearner
@@ -28,9 +29,10 @@ class FleetResult:
         specification: of the run.
         basis: B, shape (d, r), after the last round so far.
         rounds: arrays with one entry for each round, under the names of `rounds.csv`: round, seconds, contributors,
-            basis_movement, orthonormality_error, subspace_error, value_error, independent_error.
+            basis_movement, orthonormality_error, subspace_error, value_error, lstd_alone_error, td_alone_error.
         agents: what each has learnt, in the order of their sites; of one that left, until then.
-        independent_errors: the relative value error of independent TD, with its best step size, of each agent.
+        lstd_alone_errors: the relative value error of LSTD alone, learnt from the same transitions, of each agent.
+        td_alone_errors: the same of TD alone, with its best step size.
         departures: why agents left before the end, by name.
         message: why the run is over, or "" where it is not.
     """
@@ -39,7 +41,8 @@ class FleetResult:
     basis: Float[np.ndarray, "d r"]
     rounds: Mapping[str, np.ndarray]
     agents: tuple[ValueFunction, ...]
-    independent_errors: Float[np.ndarray, " n"]
+    lstd_alone_errors: Float[np.ndarray, " n"]
+    td_alone_errors: Float[np.ndarray, " n"]
     departures: Mapping[str, str]
     message: str
 
@@ -54,9 +57,14 @@ class FleetResult:
         return self._median([agent.gain_error for agent in self.agents])
 
     @property
-    def independent_error(self) -> float:
-        """The median of the relative value errors of independent TD, learnt from the same transitions."""
-        return self._median(self.independent_errors.tolist())
+    def lstd_alone_error(self) -> float:
+        """The median of the relative value errors of LSTD alone, the strongest that each agent can do by itself."""
+        return self._median(self.lstd_alone_errors.tolist())
+
+    @property
+    def td_alone_error(self) -> float:
+        """The median of the relative value errors of TD alone."""
+        return self._median(self.td_alone_errors.tolist())
 
     @property
     def subspace_error(self) -> float:
@@ -90,24 +98,23 @@ class FleetResult:
 
     @property
     def _errors(self) -> str:
-        words = f"value error {_digits(self.value_error)}, independent TD {_digits(self.independent_error)}"
+        alone = f"LSTD alone {_digits(self.lstd_alone_error)}, TD alone {_digits(self.td_alone_error)}"
+        words = f"value error {_digits(self.value_error)}, {alone}"
         return f"{words}, {len(self.departures)} left early" if self.departures else words
 
     def _repr_html_(self) -> str:
         """A small table, as notebooks draw it."""
-        columns = ("agent", "site", "mean reward", "gain", "gain error", "value error", "independent TD")
+        columns = ("agent", "site", "mean reward", "gain", "gain error", "value error", "LSTD alone", "TD alone")
         head = "".join(f"<th>{column}</th>" for column in columns)
-        rows = [
-            _row(agent, error)
-            for agent, error in zip(self.agents[:_MOST_ROWS], self.independent_errors.tolist(), strict=False)
-        ]
+        alone = zip(self.lstd_alone_errors.tolist(), self.td_alone_errors.tolist(), strict=True)
+        rows = [_row(agent, *errors) for agent, errors in zip(self.agents[:_MOST_ROWS], alone, strict=False)]
         below = "".join(f"<p>{line}</p>" for line in and_more(len(self.agents), len(rows)))
         title = html.escape(f"{self._title}; {self._errors}")
         return f"<p><b>{title}</b></p><table><tr>{head}</tr>{''.join(rows)}</table>{below}"
 
 
-def _row(agent: ValueFunction, independent_error: float) -> str:
-    numbers = (agent.mean_reward, agent.gain, agent.gain_error, agent.value_error, independent_error)
+def _row(agent: ValueFunction, *alone: float) -> str:
+    numbers = (agent.mean_reward, agent.gain, agent.gain_error, agent.value_error, *alone)
     cells = [html.escape(agent.agent_id), html.escape(printable(agent.label)), *map(_digits, numbers)]
     return f"<tr>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
 
@@ -139,7 +146,7 @@ def result_of(
         departures: why agents left, by name.
         message: why it is over, or "".
     """
-    found = [(gone.index, gone.value, gone.independent_error) for gone in dropped]
+    found = [(gone.index, gone.value, gone.lstd_alone_error, gone.td_alone_error) for gone in dropped]
     for learner in learners:
         indices = learner.indices if isinstance(learner, GroupLearner) else (learner.index,)
         found += zip(indices, *_of_learner(learner), strict=True)
@@ -150,8 +157,9 @@ def result_of(
         specification=specification,
         basis=basis,
         rounds={**_of_reports(reports, subspace_errors), **_of_curves(reports, learners)},
-        agents=tuple(value for _, value, _ in found),
-        independent_errors=np.array([error for _, _, error in found]),
+        agents=tuple(value for _, value, _, _ in found),
+        lstd_alone_errors=np.array([error for _, _, error, _ in found]),
+        td_alone_errors=np.array([error for _, _, _, error in found]),
         departures=dict(departures),
         message=message,
     )
@@ -163,23 +171,29 @@ class Dropped:
 
     index: int
     value: ValueFunction
-    independent_error: float
+    lstd_alone_error: float
+    td_alone_error: float
 
     @classmethod
     def of(cls, agent: AgentOfGroup) -> "Dropped":
         """Before its group drops it."""
         return cls(
-            agent.index, ValueFunction.of_learner(agent, agent.features), _or_nan(best(agent.independent_errors()))
+            agent.index,
+            ValueFunction.of_learner(agent, agent.features),
+            float(agent.lstd_alone_errors((PRIOR_STEPS,))[0]),
+            _or_nan(best(agent.td_alone_errors())),
         )
 
 
-def _of_learner(learner: AnyLearner) -> tuple[list[ValueFunction], list[float]]:
+def _of_learner(learner: AnyLearner) -> tuple[list[ValueFunction], list[float], list[float]]:
+    """Of each agent the value function, and the errors of LSTD alone and of TD alone."""
+    lstd = learner.lstd_alone_errors((PRIOR_STEPS,))
     if isinstance(learner, SiteLearner):
         value = ValueFunction.of_learner(learner, learner.site.features)
-        return [value], [_or_nan(best(learner.independent_errors()))]
+        return [value], lstd.tolist(), [_or_nan(best(learner.td_alone_errors()))]
     values = [ValueFunction.of_learner(agent, learner.features) for agent in learner.agents()]
-    errors = np.concatenate([block.independent_errors() for block in learner.blocks])
-    return values, [_or_nan(best(row)) for row in errors]
+    errors = np.concatenate([block.td_alone_errors() for block in learner.blocks])
+    return values, lstd[:, 0].tolist(), [_or_nan(best(row)) for row in errors]
 
 
 def _of_reports(reports: Sequence[RoundReport], subspace_errors: Sequence[float]) -> dict[str, np.ndarray]:
@@ -197,20 +211,23 @@ def _of_curves(reports: Sequence[RoundReport], learners: Sequence[AnyLearner]) -
     """The medians over the agents after each round."""
     numbers: list[np.ndarray] = []
     joint: list[np.ndarray] = []
-    independent: list[np.ndarray] = []
+    lstd: list[np.ndarray] = []
+    td: list[np.ndarray] = []
     for learner in learners:
         curve = learner.learning_curve
         if not curve.round:
             continue
         rounds = np.array(curve.round, dtype=np.int64)
         errors = np.array(curve.value_error, dtype=np.float64).reshape(len(rounds), -1)
-        others: np.ndarray = np.array(curve.independent_error, dtype=np.float64).reshape(*errors.shape, -1)
+        solved = np.array(curve.lstd_alone_error, dtype=np.float64).reshape(errors.shape)
+        others: np.ndarray = np.array(curve.td_alone_error, dtype=np.float64).reshape(*errors.shape, -1)
         for agent in range(errors.shape[1]):
             numbers.append(rounds)
             joint.append(errors[:, agent])
-            independent.append(best_of_rows(others[:, agent]))
-    found = {"value_error": medians_by_round(numbers, joint)}
-    found["independent_error"] = medians_by_round(numbers, independent)
+            lstd.append(solved[:, agent])
+            td.append(best_of_rows(others[:, agent]))
+    columns = {"value_error": joint, "lstd_alone_error": lstd, "td_alone_error": td}
+    found = {name: medians_by_round(numbers, values) for name, values in columns.items()}
     return {
         name: np.array([values.get(report.closed_round, math.nan) for report in reports])
         for name, values in found.items()

@@ -73,7 +73,7 @@ class LocalRun:
             workload: that it is of.
             hosts: who learns.
             run_id: its name.
-            baseline: whether independent TD learns beside each agent; where left out, unless it is in a group.
+            baseline: whether TD alone learns beside each agent; where left out, unless it is in a group.
             first_site: the first site, where it has been made before and not stepped; this run closes it.
         """
         self._first_site = first_site

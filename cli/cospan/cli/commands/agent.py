@@ -290,7 +290,8 @@ def words(progress: AgentProgress) -> str:
     parts = (
         ("mean reward", progress.mean_reward),
         ("value error", progress.value_error),
-        ("independent TD", progress.independent_error),
+        ("LSTD alone", progress.lstd_alone_error),
+        ("TD alone", progress.td_alone_error),
     )
     return ", ".join(f"{name} {value:.4g}" for name, value in parts if value is not None)
 

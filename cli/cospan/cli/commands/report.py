@@ -146,7 +146,9 @@ def _more(learnt: dict[str, Any] | None) -> dict[str, Any]:
         "mean_reward": "Mean reward",
         "gain": "Gain (learnt)",
         "gain_error": "Gain error",
-        "independent_error": "Value error of independent TD",
+        "lstd_alone_error": "Value error of LSTD alone",
+        "td_alone_error": "Value error of TD alone",
+        "ratio": "Value error / best alone",
     }
     return {title: learnt[key] for key, title in names.items() if learnt.get(key) is not None}
 

@@ -133,7 +133,7 @@ RELAY_AGENTS = replace(
 )
 BASELINE = SettingOption(
     "baseline",
-    "Also learn independent TD from the same transitions, for comparison.",
+    "Also learn TD alone (and LSTD alone) from the same transitions, for comparison.",
     RULE,
     unset="with it, groups without",
     negated=True,

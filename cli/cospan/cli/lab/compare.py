@@ -19,9 +19,9 @@ from cospan.cli.settings.extras import require
 from cospan.cli.settings.run_specification import plan_with_workload
 from cospan.cli.settings.run_warnings import advise, of_features, of_rank
 from cospan.core.specification import RunSpecification
-from cospan.experiments.comparison import Summary, document, methods_of_run, summaries
+from cospan.experiments.comparison import Summary, document, methods_of_run, summaries, worse_than_alone
 from cospan.experiments.plots.comparison import draw_comparison
-from cospan.experiments.runner import Point, Task, cores, points_csv, points_of, run_all
+from cospan.experiments.runner import WHOLE_FLEET, Point, Task, cores, points_csv, points_of, run_all
 from cospan.wire.console import say
 from cospan.wire.errors import InvalidValueError
 
@@ -66,19 +66,23 @@ def compare_here(
             rounds=spec.rounds,
             rank=spec.rank,
             steps_per_round=spec.method.steps_per_round,
+            each_agent=True,
         )
         for seed in numbers
     ]
-    points = points_of(run_all(tasks, cores(), progress_lines(quiet=quiet)))
+    measured = points_of(run_all(tasks, cores(), progress_lines(quiet=quiet)))
+    sites = worse_than_alone(measured)
+    points = [point for point in measured if point.agent == WHOLE_FLEET]
     found = summaries(points)
+    values = document(spec, numbers, found, sites)
     folder = make_run_folder(output, workload=f"compare-{plan.workload.name or spec.workload}")
-    _write(folder, spec, numbers, points, found)
+    _write(folder, spec, values, points, found)
     point_to_newest_of(folder)
     folder.release()
     if data is not None:
-        print(json_text.dumps(document(spec, numbers, found), allow_nan=False), file=data, flush=True)
+        print(json_text.dumps(values, allow_nan=False), file=data, flush=True)
     else:
-        print("\n".join(_lines(spec, seeds, found)))
+        print("\n".join(_lines(spec, seeds, found, sites)))
         print(folder.path)
     return 0
 
@@ -91,21 +95,21 @@ def progress_lines(*, quiet: bool) -> Callable[[str], None]:
 def _write(
     folder: RunFolder,
     spec: RunSpecification,
-    seeds: Sequence[int],
+    values: Mapping[str, Any],
     points: Sequence[Point],
     found: Sequence[Summary],
 ) -> None:
     folder.write_spec(spec)
     write_text(folder.path / "comparison.csv", points_csv(points))
-    values = json_text.dumps(document(spec, seeds, found), indent=2, ensure_ascii=False, allow_nan=False)
-    write_text(folder.path / COMPARISON, f"{values}\n")
+    text = json_text.dumps(values, indent=2, ensure_ascii=False, allow_nan=False)
+    write_text(folder.path / COMPARISON, f"{text}\n")
     try:
         draw_comparison(folder.path, spec, points, found)
     except Exception as failure:  # the numbers are written; a picture is optional
         say(f"cospan: no picture: drawing failed with {type(failure).__name__}: {failure}")
 
 
-def _lines(spec: RunSpecification, seeds: int, found: Sequence[Summary]) -> list[str]:
+def _lines(spec: RunSpecification, seeds: int, found: Sequence[Summary], sites: tuple[int, int]) -> list[str]:
     rows = [
         (
             summary.method,
@@ -116,12 +120,14 @@ def _lines(spec: RunSpecification, seeds: int, found: Sequence[Summary]) -> list
         )
         for summary in found
     ]
-    header = ("method", "value error", "95 % of the mean", "times independent TD", "bytes a round")
+    header = ("method", "value error", "95 % of the mean", "times best alone", "bytes a round")
     runs = "1 seed" if seeds == 1 else f"mean over {seeds} seeds"
-    steps = spec.rounds * spec.method.steps_per_round
+    steps, (worse, compared) = spec.rounds * spec.method.steps_per_round, sites
+    over = "" if seeds == 1 else f", over {seeds} seeds"
     return [
         f"{spec.workload}: {spec.agents} agents, {steps:,} steps each; median over agents, {runs}",
         "",
         *table(header, rows, numbers=(1, 3, 4)),
         "",
+        f"joint: {worse:,} of {compared:,} sites worse than alone (ratio above 1{over})",
     ]

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 ADVICE = "no convergence.png: matplotlib is not installed; pip install '.[plot]'"
-_JOINT, _INDEPENDENT, _SUBSPACE, _MOVEMENT = "#0072B2", "#D55E00", "#009E73", "#A0A0A0"
+_JOINT, _TD, _LSTD, _SUBSPACE, _MOVEMENT = "#0072B2", "#D55E00", "#CC79A7", "#009E73", "#A0A0A0"
 """Of the palette of Okabe and Ito, which colour-blind people can tell apart."""
 _MOST_POINTS = 1500
 _LONGEST_FAILURE = 200
@@ -109,13 +109,11 @@ def _draw_values(axes: "Axes", spec: RunSpecification, agents: Sequence[AgentRes
         _draw_bands(axes, per_round, [(gain, "joint method", _JOINT)])
         finish(axes, "Estimated mean reward per step (no true values are known)", steps, "rounds", 1.0 / per_round)
         return
-    independent = quartiles(
-        *learning_curves(agents, lambda agent: best_of_rows(agent.array("curve_independent_error")))
-    )
-    _draw_bands(
-        axes, per_round, [(independent, "independent TD, best step", _INDEPENDENT), (joint, "joint", _JOINT)]
-    )
-    log_scale(axes, *_limits([band for band in (joint, independent) if band is not None]))
+    td = quartiles(*learning_curves(agents, lambda agent: best_of_rows(agent.array("curve_td_alone_error"))))
+    lstd = quartiles(*learning_curves(agents, lambda agent: agent.array("curve_lstd_alone_error")))
+    bands = [(td, "TD alone, best step", _TD), (lstd, "LSTD alone", _LSTD), (joint, "joint", _JOINT)]
+    _draw_bands(axes, per_round, bands)
+    log_scale(axes, *_limits([band for band, _, _ in bands if band is not None]))
     finish(axes, "Relative value error: median and quartiles over agents", steps, "rounds", 1.0 / per_round)
 
 

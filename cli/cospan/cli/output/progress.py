@@ -106,7 +106,8 @@ def facts(progress: Progress) -> tuple[str, ...]:
         ("basis moved", progress.basis_movement),
         ("subspace error", progress.subspace_error),
         ("value error", progress.value_error),
-        ("independent TD", progress.independent_error),
+        ("LSTD alone", progress.lstd_alone_error),
+        ("TD alone", progress.td_alone_error),
     )
     found += [f"{name} {value:.3g}" for name, value in numbers if value is not None]
     left = progress.seconds_left

@@ -1,16 +1,17 @@
 """The summary of a run: a table of its agents, medians, who left, and where everything is."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from cospan.cli.output.table import MOST_ROWS, table
-from cospan.cli.run_folder.run_result import AgentRow, RunOutcome, ratio
+from cospan.cli.run_folder.run_result import AgentRow, RunOutcome, ratio_to_best
 from cospan.wire.notes import bound_note
 from cospan.wire.text import MAX_RECORD, and_more, printable
 
-_COLUMNS = ("agent", "site", "mean reward", "joint", "independent", "ratio", "note")
-_NUMBERS = (2, 3, 4, 5)
+_COLUMNS = ("agent", "site", "mean reward", "joint", "LSTD alone", "TD alone", "ratio", "note")
+_NUMBERS = (2, 3, 4, 5, 6)
 
 
 def summary_lines(
@@ -28,7 +29,7 @@ def summary_lines(
     departed = {gone.agent_id: gone for gone in outcome.departures}
     rows = [
         _row(agent, f"gone in round {departed[agent.id].round}" if agent.id in departed else "")
-        for agent in agents[:MOST_ROWS]
+        for agent in sorted(agents, key=_worst_first)[:MOST_ROWS]
     ]
     columns = _COLUMNS if departed else _COLUMNS[:-1]
     rows = [row[: len(columns)] for row in rows]
@@ -48,8 +49,14 @@ def summary_lines(
     ]
 
 
+def _worst_first(agent: AgentRow) -> float:
+    """By the ratio to the best alone; agents whose ratio is unknown come last, in their own order."""
+    return math.inf if agent.ratio is None else -agent.ratio
+
+
 def _row(agent: AgentRow, note: str) -> tuple[str, ...]:
-    numbers = (agent.mean_reward, agent.value_error, agent.independent_error, agent.ratio)
+    errors = (agent.value_error, agent.lstd_alone_error, agent.td_alone_error)
+    numbers = (agent.mean_reward, *errors, agent.ratio)
     return agent.id, agent.label, *(_number(value) for value in numbers), note
 
 
@@ -59,17 +66,22 @@ def _number(value: float | None) -> str:
 
 
 def _medians(document: dict[str, Any]) -> list[str]:
-    joint, independent = document["value_error"], document["baselines"]["independent"]
+    joint, alone = document["value_error"], document["baselines"]
+    lstd, td = alone["lstd_alone"], alone["td_alone"]
     if not document["agents"]:
         return []
     if joint is None:
         return ["the true values are not known: no value errors"]
     text = f"median value error: joint {_number(joint)}"
-    if independent is not None:
-        of_medians = ratio(joint, independent)
-        text += f", independent TD {_number(independent)}"
-        text += f", {of_medians:.2f} times that" if of_medians is not None else ""
+    for name, error in (("LSTD alone", lstd), ("TD alone", td)):
+        text += "" if error is None else f", {name} {_number(error)}"
+    of_medians = ratio_to_best(joint, lstd, td)
+    which = "the best alone" if lstd is not None and td is not None else "that"
+    text += f"; {of_medians:.2f} times {which}" if of_medians is not None else ""
     lines = [text]
+    if document["sites_compared"]:
+        worse, compared = document["sites_worse_than_alone"], document["sites_compared"]
+        lines.append(f"{worse:,} of {compared:,} sites worse than alone (ratio above 1)")
     if document["subspace_error"] is not None:
         lines.append(f"subspace error: {_number(document['subspace_error'])} (sine of the largest angle to B*)")
     return lines

@@ -4,12 +4,13 @@ import asyncio
 import csv
 import io
 import logging
+import math
 import threading
 from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from jaxtyping import Float
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _RATE_ROUNDS = 50
+_V = TypeVar("_V", float, np.ndarray)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +43,8 @@ class RoundRow:
     orthonormality_error: float
     subspace_error: float | None = None
     value_error: float | None = None
-    independent_error: float | None = None
+    lstd_alone_error: float | None = None
+    td_alone_error: float | None = None
 
 
 COLUMNS = tuple(field.name for field in fields(RoundRow))
@@ -118,7 +121,8 @@ class AgentProgress:
     rounds: int
     mean_reward: float | None
     value_error: float | None
-    independent_error: float | None
+    lstd_alone_error: float | None
+    td_alone_error: float | None
 
     @classmethod
     def of_learner(cls, learner: "SiteLearner | GroupLearner") -> "AgentProgress":
@@ -128,14 +132,15 @@ class AgentProgress:
         if not isinstance(learner, SiteLearner):
             return cls._of_group(learner)
         curve = learner.learning_curve
-        independent = curve.independent_error[-1] if curve.independent_error else np.empty(0)
+        independent = curve.td_alone_error[-1] if curve.td_alone_error else np.empty(0)
         return cls(
             agent_id=learner.name,
             label=printable(learner.site.label),
             rounds=learner.rounds,
             mean_reward=known(learner.mean_reward),
             value_error=known(curve.value_error[-1]) if curve.value_error else None,
-            independent_error=best(independent),
+            lstd_alone_error=known(_newest(curve.lstd_alone_error, math.nan)),
+            td_alone_error=best(independent),
         )
 
     @classmethod
@@ -147,7 +152,8 @@ class AgentProgress:
             rounds=group.rounds,
             mean_reward=median(map(known, group.mean_rewards)),
             value_error=median(map(known, curve.value_error[-1])) if curve.value_error else None,
-            independent_error=median(map(best, curve.independent_error[-1])) if curve.independent_error else None,
+            lstd_alone_error=median(map(known, _newest(curve.lstd_alone_error, np.empty(0)))),
+            td_alone_error=median(map(best, curve.td_alone_error[-1])) if curve.td_alone_error else None,
         )
 
     @classmethod
@@ -158,6 +164,11 @@ class AgentProgress:
     def as_document(self) -> dict[str, Any]:
         """For an agent's JSON line."""
         return {"agent": self.agent_id, **{name: getattr(self, name) for name in _OF_AGENT}}
+
+
+def _newest(column: "list[_V]", nothing: _V) -> _V:
+    """The newest line in which something is known: a curve has errors of LSTD alone in few rounds."""
+    return next((values for values in reversed(column) if np.isfinite(values).any()), nothing)
 
 
 _OF_AGENT = tuple(field.name for field in fields(AgentProgress) if field.name != "agent_id")
@@ -176,7 +187,8 @@ class Progress:
     basis_movement: float | None = None
     subspace_error: float | None = None
     value_error: float | None = None
-    independent_error: float | None = None
+    lstd_alone_error: float | None = None
+    td_alone_error: float | None = None
 
     @property
     def seconds_left(self) -> float | None:
@@ -233,5 +245,6 @@ class RunMonitor:
             basis_movement=last.basis_movement if last else None,
             subspace_error=last.subspace_error if last else None,
             value_error=median(agent.value_error for agent in self.agents.values()),
-            independent_error=median(agent.independent_error for agent in self.agents.values()),
+            lstd_alone_error=median(agent.lstd_alone_error for agent in self.agents.values()),
+            td_alone_error=median(agent.td_alone_error for agent in self.agents.values()),
         )

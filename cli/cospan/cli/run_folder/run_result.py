@@ -82,7 +82,9 @@ class AgentRow:
         gain: the learnt mean reward per step.
         gain_error: |η̄ − J|.
         value_error: relative value error of the joint method.
-        independent_error: the same of independent TD, with the best of its own step sizes.
+        lstd_alone_error: the same of LSTD alone, learnt from the same transitions, with a ridge of ten steps.
+        lstd_alone_best_error: the same with the best of several ridges, known in hindsight.
+        td_alone_error: the same of TD alone, with the best of its own step sizes.
         bounded_rounds: rounds in which `head_radius` has cut its head.
         explained_share: of its rewards' pattern, by the learnt weights, 0.1 to 1.
     """
@@ -93,19 +95,22 @@ class AgentRow:
     gain: float | None = None
     gain_error: float | None = None
     value_error: float | None = None
-    independent_error: float | None = None
+    lstd_alone_error: float | None = None
+    td_alone_error: float | None = None
     bounded_rounds: int | None = None
     explained_share: float | None = None
+    lstd_alone_best_error: float | None = None
 
     @property
     def ratio(self) -> float | None:
-        """Joint over independent; below 1 the joint method is better."""
-        return ratio(self.value_error, self.independent_error)
+        """Joint over the best alone; below 1 sharing pays."""
+        return ratio_to_best(self.value_error, self.lstd_alone_error, self.td_alone_error)
 
 
-def ratio(joint: float | None, independent: float | None) -> float | None:
-    """joint / independent, where both are known."""
-    return joint / independent if joint is not None and independent else None
+def ratio_to_best(joint: float | None, *alone: float | None) -> float | None:
+    """An error over the smallest of those of agents alone, where it and at least one of them are known."""
+    found = [error for error in alone if error is not None]
+    return joint / min(found) if joint is not None and found and min(found) > 0.0 else None
 
 
 def agent_row(result: "AgentResult") -> AgentRow:
@@ -117,10 +122,17 @@ def agent_row(result: "AgentResult") -> AgentRow:
         gain=known(float(result.array("gain")[0])),
         gain_error=known(result.number("gain_error")),
         value_error=known(result.number("value_error")),
-        independent_error=best(result.independent_errors),
+        lstd_alone_error=_known_in(result, "lstd_alone_error"),
+        td_alone_error=best(result.td_alone_errors),
         bounded_rounds=result.whole("bounded_rounds"),
-        explained_share=known(result.number("explained_share")) if "explained_share" in result.values else None,
+        explained_share=_known_in(result, "explained_share"),
+        lstd_alone_best_error=_known_in(result, "lstd_alone_best_error"),
     )
+
+
+def _known_in(result: "AgentResult", name: str) -> float | None:
+    """A number that a file may lack."""
+    return known(result.number(name)) if name in result.values else None
 
 
 def result_document(outcome: RunOutcome, agents: Sequence[AgentRow] = ()) -> dict[str, Any]:
@@ -128,6 +140,7 @@ def result_document(outcome: RunOutcome, agents: Sequence[AgentRow] = ()) -> dic
     spec = outcome.specification
     departed = {departure.agent_id for departure in outcome.departures}
     finished = [agent for agent in agents if agent.id not in departed]
+    ratios = [agent.ratio for agent in finished if agent.ratio is not None]
     return {
         "workload": spec.workload,
         "agents": outcome.agents,
@@ -142,7 +155,13 @@ def result_document(outcome: RunOutcome, agents: Sequence[AgentRow] = ()) -> dic
         "subspace_error": outcome.subspace_error,
         "value_error": median(agent.value_error for agent in finished),
         "gain_error": median(agent.gain_error for agent in finished),
-        "baselines": {"independent": median(agent.independent_error for agent in finished)},
+        "baselines": {
+            "lstd_alone": median(agent.lstd_alone_error for agent in finished),
+            "td_alone": median(agent.td_alone_error for agent in finished),
+        },
+        "ratio": median(ratios),
+        "sites_compared": len(ratios),
+        "sites_worse_than_alone": sum(each > 1.0 for each in ratios),
         "run_id": outcome.run_id,
         "finish_cause": outcome.cause,
         "message": outcome.message,
@@ -158,8 +177,9 @@ def result_document(outcome: RunOutcome, agents: Sequence[AgentRow] = ()) -> dic
 
 
 def _agent_document(agent: AgentRow) -> dict[str, Any]:
-    learnt = ("id", "label", "mean_reward", "gain", "gain_error", "value_error", "independent_error", "ratio")
-    return {name: getattr(agent, name) for name in (*learnt, "bounded_rounds", "explained_share")}
+    learnt = ("id", "label", "mean_reward", "gain", "gain_error", "value_error")
+    alone = ("lstd_alone_error", "lstd_alone_best_error", "td_alone_error", "ratio")
+    return {name: getattr(agent, name) for name in (*learnt, *alone, "bounded_rounds", "explained_share")}
 
 
 def plain_constants(values: Any) -> dict[str, Any]:
@@ -217,9 +237,14 @@ def with_medians(rows: Iterable[RoundRow], agents: "Iterable[AgentResult]") -> l
 
     found = list(agents)
     joint = medians_by_round(*learning_curves(found, lambda agent: agent.array("curve_value_error")))
-    independent = medians_by_round(
-        *learning_curves(found, lambda agent: best_of_rows(agent.array("curve_independent_error")))
-    )
+    lstd = medians_by_round(*learning_curves(found, lambda agent: agent.array("curve_lstd_alone_error")))
+    td = medians_by_round(*learning_curves(found, lambda agent: best_of_rows(agent.array("curve_td_alone_error"))))
     return [
-        replace(row, value_error=joint.get(row.round), independent_error=independent.get(row.round)) for row in rows
+        replace(
+            row,
+            value_error=joint.get(row.round),
+            lstd_alone_error=lstd.get(row.round),
+            td_alone_error=td.get(row.round),
+        )
+        for row in rows
     ]

@@ -82,7 +82,7 @@ class AgentResult:
         return self.whole("curve_every", least=1)
 
     @property
-    def independent_errors(self) -> Float[np.ndarray, " m"]:
-        """The relative value errors of independent TD, one for each step size."""
-        errors = self.array("curve_independent_error")
+    def td_alone_errors(self) -> Float[np.ndarray, " m"]:
+        """The relative value errors of TD alone, one for each step size."""
+        errors = self.array("curve_td_alone_error")
         return np.asarray(errors[-1]) if len(errors) else np.empty(0)

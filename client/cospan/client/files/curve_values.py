@@ -21,13 +21,13 @@ def curve_values(curve: LearningCurve[Any]) -> dict[str, Any]:
 
 
 def curve_column(result: AgentResult, name: str, *agents: int) -> Float[np.ndarray, "rounds ..."]:
-    """A column of a curve, shape (rounds, *agents), or (rounds, *agents, m) of independent TD.
+    """A column of a curve, shape (rounds, *agents), or (rounds, *agents, m) of TD alone.
 
     Raises:
         RunFileError: it is missing, or has another shape.
     """
     shape = (len(result.numbers("curve_round", 1)), *agents)
-    dimensions = len(shape) + (name == "independent_error")
+    dimensions = len(shape) + (name == "td_alone_error")
     if not shape[0] and not result.array(f"curve_{name}").size:
         return np.zeros((*shape, 0)[:dimensions])
     values = result.numbers(f"curve_{name}", dimensions)
@@ -43,16 +43,16 @@ def loaded_curve(result: AgentResult, step_sizes: int, *agents: int) -> Learning
 
     Args:
         result: the file.
-        step_sizes: m of independent TD; its errors are nan if the file has another number of them.
+        step_sizes: m of TD alone; its errors are nan if the file has another number of them.
         agents: nothing for an agent's file, n for a group's.
 
     Raises:
         RunFileError: a column is missing, or has another shape.
     """
     columns = {name: curve_column(result, name, *agents) for name in COLUMNS}
-    errors = columns["independent_error"]
+    errors = columns["td_alone_error"]
     if errors.shape[-1] != step_sizes:
-        columns["independent_error"] = np.full((*errors.shape[:-1], step_sizes), np.nan)
+        columns["td_alone_error"] = np.full((*errors.shape[:-1], step_sizes), np.nan)
     lists: dict[str, Any] = {
         name: values.tolist() if values.ndim == 1 else list(values) for name, values in columns.items()
     }

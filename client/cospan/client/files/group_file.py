@@ -23,7 +23,9 @@ from cospan.client.files.result_file import (
     largest,
     load_result,
     loaded_chain,
+    lstd_alone_values,
     owner,
+    separate_sums_in,
     shared_values,
 )
 from cospan.client.files.state_file import FileKind
@@ -32,17 +34,16 @@ from cospan.client.learning.group_learner import GroupLearner
 from cospan.client.learning.learning_curve import COLUMNS
 from cospan.core.learning.baselines import IndependentTD
 from cospan.core.learning.learner import LearnerState
+from cospan.core.learning.least_squares import TransitionSums
 from cospan.core.learning.schedules import AveragedIterate
 from cospan.wire.errors import RunFileError
 from cospan.wire.files.npz import MAX_BYTES
 
 FORMAT = "cospan-group-3"
 _COLUMNS = ("mean_reward", "value_error", "gain_error", "gain", "bounded_rounds")
-OF_AGENTS = (
-    *("agent_id", "agent_ids", "labels", "mean_reward", "value_error", "gain_error", "gain", "bounded_rounds"),
-    "explained_share",
-    *CURVE,
-)
+_LATER_COLUMNS = ("explained_share", "lstd_alone_error", "lstd_alone_best_error")
+"""Columns that a file may lack."""
+OF_AGENTS = ("agent_id", "agent_ids", "labels", *_COLUMNS, *_LATER_COLUMNS, *CURVE)
 """What `agents_of` is made of; the rest may be gigabytes."""
 
 
@@ -67,20 +68,36 @@ def contents(group: GroupLearner, run_id: str) -> dict[str, Any]:
         "value_error": group.value_errors(),
         "explained_share": group.explained_shares(),
         "gain_error": group.gain_errors(),
+        **lstd_alone_values(group, _joined_sums([state.separate_sums for state in states])),
         **_independent([learner for state in states for learner in state.independent]),
         **chain_values(_saved_chains(group)),
         **curve_values(group.learning_curve),
     }
 
 
+def _joined_sums(parts: Sequence[TransitionSums | None]) -> TransitionSums | None:
+    """Those of LSTD alone of all blocks, where they are kept separately."""
+    found = [part for part in parts if part is not None]
+    if not found:
+        return None
+    return replace(
+        found[0],
+        system=np.concatenate([part.system for part in found]),
+        rewards=np.concatenate([part.rewards for part in found]),
+        traces=np.concatenate([part.traces for part in found]),
+        squares=np.concatenate([np.atleast_1d(part.squares) for part in found]),
+        reward_sum=np.concatenate([np.atleast_1d(part.reward_sum) for part in found]),
+    )
+
+
 def _independent(learners: Sequence[IndependentTD]) -> dict[str, Any]:
-    """Of independent TD; nothing without the baseline."""
+    """Of TD alone; nothing without the baseline."""
     if not learners:
         return {}
     return {
-        "independent_weights": np.stack([learner.weights for learner in learners]),
-        "independent_averaged": np.stack([learner.averaged.mean for learner in learners]),
-        "independent_gain_estimate": np.array([learner.gain_estimate for learner in learners]),
+        "td_alone_weights": np.stack([learner.weights for learner in learners]),
+        "td_alone_averaged": np.stack([learner.averaged.mean for learner in learners]),
+        "td_alone_gain_estimate": np.array([learner.gain_estimate for learner in learners]),
     }
 
 
@@ -99,8 +116,8 @@ def load_group(path: Path, *, names: Collection[str] | None = None, most_bytes: 
 def agents_of(result: AgentResult) -> list[AgentResult]:
     """Each agent of a group's file by itself, with what a summary and a picture are made of."""
     names, labels = result.array("agent_ids").tolist(), result.array("labels").tolist()
-    numbers = (*_COLUMNS, "explained_share")
-    columns = {name: result.array(name) for name in numbers if name in result.values or name != "explained_share"}
+    columns = {name: result.array(name) for name in _COLUMNS}
+    columns |= {name: result.array(name) for name in _LATER_COLUMNS if name in result.values}
     curves = {f"curve_{name}": curve_column(result, name, len(names)) for name in COLUMNS}
     # The gain is a vector of length one in an agent's own file.
     gains = columns.pop("gain")[:, None]
@@ -178,20 +195,22 @@ def _loaded_state(
         return result.vector(name, agents, *shape)[part]
 
     independent = block.state.independent
-    if independent and "independent_weights" in result.values:
+    if independent and "td_alone_weights" in result.values:
         shape = independent[0].weights.shape
-        weights, averaged = rows("independent_weights", *shape), rows("independent_averaged", *shape)
-        gains = rows("independent_gain_estimate")
+        weights, averaged = rows("td_alone_weights", *shape), rows("td_alone_averaged", *shape)
+        gains = rows("td_alone_gain_estimate")
         independent = tuple(
             IndependentTD(each, AveragedIterate(averaged[place], rounds), float(gains[place]), learner.steps)
             for place, each in enumerate(weights)
         )
+    separate = separate_sums_in(result, block.state.separate_sums, (agents,))
     return BlockState(
         learner.of_agents(part),
         AveragedIterate(rows("weights", spec.feature_dim), result.whole("weights_count"), power),
         AveragedIterate(rows("gain"), rounds, power),
         _loaded_counts(result, "bounded_rounds", agents)[part],
         independent,
+        None if separate is None else separate.of_agents(part),
     )
 
 

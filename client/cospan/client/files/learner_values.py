@@ -88,7 +88,7 @@ def _statistics(state: LearnerState, spec: RunSpecification) -> dict[str, Any]:
     if statistics is None:
         statistics = TransitionSums.initial(np.zeros((spec.feature_dim, spec.rank)), state.head.shape[:-1])
     basis = np.zeros((0, 0)) if statistics.basis is None else statistics.basis
-    return {"head_basis": basis, **_sums("head", statistics)}
+    return {"head_basis": basis, **sums_values("head", statistics)}
 
 
 def _halves(state: LearnerState) -> dict[str, Any]:
@@ -96,11 +96,12 @@ def _halves(state: LearnerState) -> dict[str, Any]:
     halves = state.warm_up
     if halves is None:
         return {}
-    parts = {**_sums("first_half", halves.first), **_sums("second_half", halves.second)}
+    parts = {**sums_values("first_half", halves.first), **sums_values("second_half", halves.second)}
     return {**parts, "second_half_from": halves.second_from}
 
 
-def _sums(name: str, sums: TransitionSums) -> dict[str, Any]:
+def sums_values(name: str, sums: TransitionSums) -> dict[str, Any]:
+    """The arrays of sums under a name, with those of a group a leading axis."""
     return {
         f"{name}_system": sums.system,
         f"{name}_rewards": sums.rewards,
@@ -116,23 +117,32 @@ def _loaded_statistics(
     if not result.whole("head_rounds"):
         return None
     if spec.method.head_update is HeadUpdate.FULL_HISTORY:
-        return _loaded_sums(result, "head", (*agents, spec.feature_dim), None)
+        return loaded_sums(result, "head", (*agents, spec.feature_dim), None)
     basis = result.vector("head_basis", spec.feature_dim, spec.rank)
-    return _loaded_sums(result, "head", (*agents, spec.rank), basis)
+    return loaded_sums(result, "head", (*agents, spec.rank), basis)
 
 
 def _loaded_halves(result: AgentResult, spec: RunSpecification) -> HalfSums | None:
     if "second_half_from" not in result.values:
         return None
-    first, second = (
-        _loaded_sums(result, f"{name}_half", (spec.feature_dim,), None) for name in ("first", "second")
-    )
+    first, second = (loaded_sums(result, f"{name}_half", (spec.feature_dim,), None) for name in ("first", "second"))
     return HalfSums(first, second, result.whole("second_half_from"))
 
 
-def _loaded_sums(
+def loaded_sums(
     result: AgentResult, name: str, shape: tuple[int, ...], basis: Float[np.ndarray, "d r"] | None
 ) -> TransitionSums:
+    """The sums under a name in a file.
+
+    Args:
+        result: the file.
+        name: of the sums.
+        shape: of Σ e: (*n, r).
+        basis: in whose coordinates they are; None for the features.
+
+    Raises:
+        RunFileError: a value is missing, or is something else.
+    """
     sums = result.vector(f"{name}_sums", *shape[:-1], 3)
     return TransitionSums(
         basis=basis,

@@ -10,10 +10,11 @@ import numpy as np
 from cospan.client.environment.plain_values import SavedState
 from cospan.client.files.agent_result import AgentResult
 from cospan.client.files.curve_values import curve_values, loaded_curve
-from cospan.client.files.learner_values import learner_values, loaded_learner
+from cospan.client.files.learner_values import learner_values, loaded_learner, loaded_sums, sums_values
 from cospan.client.learning.group_learner import AgentOfGroup, GroupLearner
 from cospan.client.learning.site_learner import SiteLearner
-from cospan.core.learning.baselines import IndependentTD
+from cospan.core.learning.baselines import LSTD_RIDGES, IndependentTD
+from cospan.core.learning.least_squares import PRIOR_STEPS, TransitionSums
 from cospan.core.learning.schedules import AveragedIterate
 from cospan.core.specification import RunSpecification
 from cospan.wire.errors import RunFileError
@@ -62,13 +63,43 @@ def contents(learner: Learnt, run_id: str) -> dict[str, Any]:
         "value_error": learner.value_error(),
         "gain_error": learner.gain_error(),
         "explained_share": learner.explained_share(),
+        **lstd_alone_values(learner, learner.separate_sums),
         "with_baseline": independent is not None,
-        "independent_weights": baseline.weights,
-        "independent_averaged": baseline.averaged.mean,
-        "independent_gain_estimate": baseline.gain_estimate,
+        "td_alone_weights": baseline.weights,
+        "td_alone_averaged": baseline.averaged.mean,
+        "td_alone_gain_estimate": baseline.gain_estimate,
         **chain_values(learner.saved_chain()),
         **curve_values(learner.learning_curve),
     }
+
+
+def lstd_alone_values(learner: Learnt | GroupLearner, separate: TransitionSums | None) -> dict[str, Any]:
+    """Weights and errors of LSTD alone, and its sums where they are not the learner's own statistics."""
+    errors = learner.lstd_alone_errors()
+    return {
+        "lstd_alone_weights": learner.lstd_alone_weights(),
+        "lstd_alone_error": errors[..., LSTD_RIDGES.index(PRIOR_STEPS)],
+        "lstd_alone_best_error": errors.min(axis=-1),
+        **({} if separate is None else sums_values("lstd_alone", separate)),
+    }
+
+
+def separate_sums_in(
+    result: AgentResult, separate: TransitionSums | None, agents: tuple[int, ...] = ()
+) -> TransitionSums | None:
+    """The sums of LSTD alone in a file; None where it has none: those of later rounds alone would mislead.
+
+    Args:
+        result: the file.
+        separate: those of the learner; None where it keeps none.
+        agents: () in an agent's file, (n,) in a group's.
+
+    Raises:
+        RunFileError: a value is missing, or is something else.
+    """
+    if separate is None or "lstd_alone_system" not in result.values:
+        return None
+    return loaded_sums(result, "lstd_alone", (*agents, separate.traces.shape[-1]), None)
 
 
 def shared_values(learner: Learnt | GroupLearner, run_id: str) -> dict[str, Any]:
@@ -180,15 +211,17 @@ def resume(learner: SiteLearner, path: Path, run_id: str) -> str:
     if independent is not None and result.flag("with_baseline"):
         shape = independent.weights.shape
         independent = IndependentTD(
-            weights=result.vector("independent_weights", *shape),
-            averaged=AveragedIterate(result.vector("independent_averaged", *shape), rounds),
-            gain_estimate=result.number("independent_gain_estimate"),
+            weights=result.vector("td_alone_weights", *shape),
+            averaged=AveragedIterate(result.vector("td_alone_averaged", *shape), rounds),
+            gain_estimate=result.number("td_alone_gain_estimate"),
             steps=state.steps,
         )
-    curve = loaded_curve(result, len(learner.independent_errors()))
+    separate = separate_sums_in(result, learner.separate_sums)
+    curve = loaded_curve(result, len(learner.td_alone_errors()))
     last_round, chain = result.last_round, loaded_chain(result)
     bounded_rounds = result.whole("bounded_rounds")
     learner.state, learner.weights, learner.gain, learner.independent = state, weights, gain, independent
+    learner.separate_sums = separate
     learner.learning_curve, learner.last_round, learner.bounded_rounds = curve, last_round, bounded_rounds
     return learner.chain.go_on(state.steps, reward_sum, chain)
 

@@ -14,8 +14,16 @@ from cospan.client.environment.ownership import close_sites
 from cospan.client.environment.workload_loader import check_shared_features, features_of, make_sites
 from cospan.client.workload import FeatureMap, Site, Sites, Workload
 from cospan.core.exact_solutions import ReferenceStack
-from cospan.core.learning.baselines import IndependentTD
+from cospan.core.learning.baselines import (
+    LSTD_RIDGES,
+    IndependentTD,
+    holds_lstd_sums,
+    lstd_alone,
+    separate_lstd_sums,
+    with_transitions,
+)
 from cospan.core.learning.learner import LearnerState, RoundOutcome, Trajectory, learn_round
+from cospan.core.learning.least_squares import TransitionSums
 from cospan.core.learning.schedules import AveragedIterate
 from cospan.core.method import HeadUpdate
 from cospan.core.specification import RunSpecification
@@ -80,7 +88,8 @@ class BlockState:
         weights: averaged iterates of B w, shape (n, d).
         gain: averaged iterates of η, shape (n,).
         bounded_rounds: rounds in which the ball of radius U has cut the head of each, shape (n,).
-        independent: independent TD of each; empty without the baseline.
+        independent: TD alone of each; empty without the baseline.
+        separate_sums: of LSTD alone of each, where the learner's own statistics are others; else None.
     """
 
     learner: LearnerState
@@ -88,6 +97,7 @@ class BlockState:
     gain: AveragedIterate
     bounded_rounds: Int[np.ndarray, " n"]
     independent: tuple[IndependentTD, ...] = ()
+    separate_sums: TransitionSums | None = None
 
 
 class Block:
@@ -117,6 +127,7 @@ class Block:
             AveragedIterate(mean=np.zeros(agents), power=power),
             np.zeros(agents, dtype=np.int64),
             (IndependentTD.initial(d),) * agents if with_baseline else (),
+            separate_lstd_sums(specification.method, d, (agents,)) if with_baseline else None,
         )
 
     def play(self) -> tuple[Trajectory, dict[int, WorkloadBehaviourError]]:
@@ -143,6 +154,7 @@ class Block:
             replace(state.gain, mean=state.gain.mean[keep]),
             state.bounded_rounds[keep],
             tuple(state.independent[place] for place in keep) if state.independent else (),
+            None if state.separate_sums is None else state.separate_sums.of_agents(keep),
         )
         self.chains.drop(places)
         self.references = ReferenceStack.of(self.chains.references, self.specification.feature_dim)
@@ -153,6 +165,9 @@ class Block:
         """The state after a round, for the caller to set, and what the round gives."""
         method, before = self.specification.method, self.state
         outcome = learn_round(before.learner, basis, trajectory, method, round_number)
+        separate = before.separate_sums
+        if separate is not None:
+            separate = with_transitions(separate, trajectory, outcome.state.rewards.reference)
         pairs = zip(before.independent, trajectory.features, trajectory.rewards, strict=False)
         after = BlockState(
             outcome.state,
@@ -160,6 +175,7 @@ class Block:
             before.gain.updated(np.asarray(outcome.state.gain_estimate)),
             before.bounded_rounds + outcome.bounded,
             tuple(learner.learning_from(Trajectory(*played), method) for learner, *played in pairs),
+            separate,
         )
         return after, outcome
 
@@ -174,8 +190,29 @@ class Block:
             return np.full(len(self.chains.labels), np.nan)
         return np.asarray(sums.explained_share(sums.residual(self.state.weights.mean)))
 
-    def independent_errors(self) -> Float[np.ndarray, "n m"]:
-        """The same of independent TD, for each of its step sizes."""
+    @property
+    def lstd_sums(self) -> TransitionSums | None:
+        """See `SiteLearner.lstd_sums`."""
+        held = holds_lstd_sums(self.specification.method)
+        sums = self.state.learner.statistics if held else self.state.separate_sums
+        return sums if sums is not None and sums.rounds else None
+
+    def lstd_alone_weights(self) -> Float[np.ndarray, "n d"]:
+        """The value weights of LSTD alone of each; nan where they are unknown. A d × d solve for each."""
+        sums = self.lstd_sums
+        if sums is None:
+            return np.full((len(self.chains.labels), self.specification.feature_dim), np.nan)
+        return lstd_alone(sums)
+
+    def lstd_alone_errors(self, ridges: tuple[float, ...] = LSTD_RIDGES) -> Float[np.ndarray, "n k"]:
+        """Their relative value errors with several ridges; nan where unknown."""
+        sums = self.lstd_sums
+        if sums is None or np.isnan(self.references.gains).all():
+            return np.full((len(self.chains.labels), len(ridges)), np.nan)
+        return np.stack([self.references.value_errors(lstd_alone(sums, ridge)) for ridge in ridges], axis=-1)
+
+    def td_alone_errors(self) -> Float[np.ndarray, "n m"]:
+        """The same of TD alone, for each of its step sizes."""
         learners = self.state.independent
         found = np.full((len(self.chains.labels), len(learners[0].step_sizes) if learners else 0), np.nan)
         for number, (learner, reference) in enumerate(zip(learners, self.chains.references, strict=False)):

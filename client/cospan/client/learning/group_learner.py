@@ -16,8 +16,9 @@ from cospan.client.learning.group_blocks import Block, GroupSites
 from cospan.client.learning.learning_curve import LearningCurve, most_rounds
 from cospan.client.learning.site_learner import Warned
 from cospan.core.aggregation.basis_update import sum_of_contributions
-from cospan.core.learning.baselines import IndependentTD
+from cospan.core.learning.baselines import LSTD_RIDGES, IndependentTD, lstd_alone, lstd_is_due
 from cospan.core.learning.learner import LearnerState, Trajectory, contribution_of
+from cospan.core.learning.least_squares import PRIOR_STEPS, TransitionSums
 from cospan.core.learning.schedules import AveragedIterate
 from cospan.core.learning.units import told_after
 from cospan.core.specification import RunSpecification
@@ -54,7 +55,8 @@ class GroupLearner:
             sites: of the agents.
             specification: of the run.
             names: of the agents, in the order of the sites.
-            with_baseline: whether independent TD learns beside each of them, one after another.
+            with_baseline: whether TD alone learns beside each of them, one after another, and LSTD alone where the
+                method's own sums are not its.
             first_round: the round in which they join.
 
         Raises:
@@ -88,8 +90,8 @@ class GroupLearner:
             for part, indices, start in zip(sites.parts, sites.indices, starts, strict=False)
         ]
         tried = sum(len(learner.weights) for block in self.blocks for learner in block.state.independent)
-        self.learning_curve = LearningCurve[np.ndarray](most=most_rounds(3 * len(self.names) + tried))
-        """Of all agents: (n,) a round, and (n, m) of independent TD."""
+        self.learning_curve = LearningCurve[np.ndarray](most=most_rounds(4 * len(self.names) + tried))
+        """Of all agents: (n,) a round, and (n, m) of TD alone."""
         self.last_round: int | None = None
         self.between_rounds = True
         """False while the chains are stepped: some of them may have been, and others not."""
@@ -112,9 +114,7 @@ class GroupLearner:
         for block, state in zip(self.blocks, states, strict=True):
             block.state = state
         self.last_round, self.between_rounds = round_number, True
-        independent_errors = np.concatenate([block.independent_errors() for block in self.blocks])
-        td_errors = np.concatenate([outcome.mean_squared_error for outcome in outcomes])
-        self.learning_curve.add(round_number, self.value_errors(), independent_errors, self.gains, td_errors)
+        self._record(round_number, np.concatenate([outcome.mean_squared_error for outcome in outcomes]))
         bounded = np.concatenate([outcome.bounded for outcome in outcomes])
         counts = self.bounded_rounds.tolist()
         told = (self.names[place] for place in np.flatnonzero(bounded) if told_after(counts[place]))
@@ -123,6 +123,20 @@ class GroupLearner:
             round=round_number,
             contribution=sum_of_contributions(contributions, keep_factors=True),
             bounded=tuple(told) if bounded.any() else (),
+        )
+
+    def _record(self, round_number: int, td_errors: Float[np.ndarray, " n"]) -> None:
+        if lstd_is_due(round_number) or round_number + 1 == self.specification.rounds:
+            lstd = self.lstd_alone_errors((PRIOR_STEPS,))[:, 0]
+        else:
+            lstd = np.full(len(self.names), np.nan)
+        self.learning_curve.add(
+            round_number,
+            value_error=self.value_errors(),
+            lstd_alone_error=lstd,
+            td_alone_error=np.concatenate([block.td_alone_errors() for block in self.blocks]),
+            gain_estimate=self.gains,
+            mean_squared_td_error=td_errors,
         )
 
     def _played(self) -> list[Trajectory]:
@@ -241,6 +255,14 @@ class GroupLearner:
         """The relative value error of each agent's averaged weights; nan where the truth is unknown."""
         return np.concatenate([block.value_errors() for block in self.blocks])
 
+    def lstd_alone_weights(self) -> Float[np.ndarray, "n d"]:
+        """See `SiteLearner.lstd_alone_weights`."""
+        return np.concatenate([block.lstd_alone_weights() for block in self.blocks])
+
+    def lstd_alone_errors(self, ridges: tuple[float, ...] = LSTD_RIDGES) -> Float[np.ndarray, "n k"]:
+        """See `SiteLearner.lstd_alone_errors`."""
+        return np.concatenate([block.lstd_alone_errors(ridges) for block in self.blocks])
+
     def explained_shares(self) -> Float[np.ndarray, " n"]:
         """See `SiteLearner.explained_share`."""
         return np.concatenate([block.explained_shares() for block in self.blocks])
@@ -277,8 +299,27 @@ class AgentOfGroup:
         self.features, self.feature_fingerprint = group.features, group.feature_fingerprint
         self._group, self._block, self._number, self._place = group, block, number, place
 
-    def independent_errors(self) -> Float[np.ndarray, " m"]:
-        return np.asarray(self._block.independent_errors()[self._number])
+    def lstd_alone_weights(self) -> Float[np.ndarray, " d"]:
+        sums = self._block.lstd_sums
+        if sums is None:
+            return np.full(self.specification.feature_dim, np.nan)
+        return lstd_alone(sums.of_agents(self._number))
+
+    def lstd_alone_errors(self, ridges: tuple[float, ...] = LSTD_RIDGES) -> Float[np.ndarray, " k"]:
+        sums, place = self._block.lstd_sums, slice(self._number, self._number + 1)
+        if sums is None:
+            return np.full(len(ridges), np.nan)
+        # As one of a group, so that the bits are those of the group's file.
+        own, reference = sums.of_agents(place), self._block.references.of_agents(place)
+        return np.concatenate([reference.value_errors(lstd_alone(own, ridge)) for ridge in ridges])
+
+    @property
+    def separate_sums(self) -> TransitionSums | None:
+        sums = self._block.state.separate_sums
+        return None if sums is None else sums.of_agents(self._number)
+
+    def td_alone_errors(self) -> Float[np.ndarray, " m"]:
+        return np.asarray(self._block.td_alone_errors()[self._number])
 
     @property
     def state(self) -> LearnerState:

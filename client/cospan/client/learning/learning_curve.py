@@ -12,7 +12,7 @@ _MOST_NUMBERS = 2**22
 """Most numbers, 32 MiB, in the curve of a large group, unless that would be too few rounds."""
 _FEWEST_ROUNDS = 256
 
-COLUMNS = ("value_error", "independent_error", "gain_estimate", "mean_squared_td_error")
+COLUMNS = ("value_error", "lstd_alone_error", "td_alone_error", "gain_estimate", "mean_squared_td_error")
 """The columns of a curve beside the round."""
 
 _V = TypeVar("_V", float, Float[np.ndarray, " n"])
@@ -35,7 +35,8 @@ class LearningCurve(Generic[_V]):
     Attributes:
         round: its number.
         value_error: relative value error of the averaged weights.
-        independent_error: the same of independent TD, (m,) or (n, m), for each of its step sizes.
+        lstd_alone_error: the same of LSTD alone, in rounds of `lstd_is_due` and the last of the run; nan between.
+        td_alone_error: the same of TD alone, (m,) or (n, m), for each of its step sizes.
         gain_estimate: average of η.
         mean_squared_td_error: of the round's transitions.
         every: see above; a power of two.
@@ -44,7 +45,8 @@ class LearningCurve(Generic[_V]):
 
     round: list[int] = field(default_factory=list)
     value_error: list[_V] = field(default_factory=list)
-    independent_error: list[Float[np.ndarray, "..."]] = field(default_factory=list)
+    lstd_alone_error: list[_V] = field(default_factory=list)
+    td_alone_error: list[Float[np.ndarray, "..."]] = field(default_factory=list)
     gain_estimate: list[_V] = field(default_factory=list)
     mean_squared_td_error: list[_V] = field(default_factory=list)
     every: int = 1
@@ -53,8 +55,10 @@ class LearningCurve(Generic[_V]):
     def add(
         self,
         round_number: int,
+        *,
         value_error: _V,
-        independent_error: Float[np.ndarray, "..."],
+        lstd_alone_error: _V,
+        td_alone_error: Float[np.ndarray, "..."],
         gain_estimate: _V,
         mean_squared_td_error: _V,
     ) -> None:
@@ -62,9 +66,12 @@ class LearningCurve(Generic[_V]):
         if self.round and self.round[-1] % self.every:
             for column in self._columns():
                 column.pop()
-        line = (round_number, value_error, independent_error, gain_estimate, mean_squared_td_error)
-        for column, value in zip(self._columns(), line, strict=True):
-            column.append(value)
+        self.round.append(round_number)
+        self.value_error.append(value_error)
+        self.lstd_alone_error.append(lstd_alone_error)
+        self.td_alone_error.append(td_alone_error)
+        self.gain_estimate.append(gain_estimate)
+        self.mean_squared_td_error.append(mean_squared_td_error)
         self._thin()
 
     def select(self, places: list[int]) -> None:

@@ -11,8 +11,17 @@ from cospan.client.environment.rollout import Chain
 from cospan.client.learning.first_rounds import FirstRounds
 from cospan.client.learning.learning_curve import LearningCurve
 from cospan.client.workload import Site
-from cospan.core.learning.baselines import IndependentTD
+from cospan.core.learning.baselines import (
+    LSTD_RIDGES,
+    IndependentTD,
+    holds_lstd_sums,
+    lstd_alone,
+    lstd_is_due,
+    separate_lstd_sums,
+    with_transitions,
+)
 from cospan.core.learning.learner import LearnerState, Trajectory, contribution_of, learn_round
+from cospan.core.learning.least_squares import PRIOR_STEPS, TransitionSums
 from cospan.core.learning.schedules import AveragedIterate
 from cospan.core.learning.units import told_after
 from cospan.core.method import HeadUpdate
@@ -59,7 +68,7 @@ class SiteLearner:
             specification: of the run.
             name: of the agent.
             index: of the site.
-            with_baseline: whether independent TD learns beside it.
+            with_baseline: whether TD alone learns beside it, and LSTD alone where its own sums are not those.
             first_round: the round in which it joins; one that joins late, or again, draws fresh data.
             share_td_error: whether its uploads tell its root mean square TD error.
         """
@@ -72,6 +81,8 @@ class SiteLearner:
         self.gain = AveragedIterate(mean=np.zeros(1), power=specification.method.averaging_power)
         """Averaged iterates of η."""
         self.independent = IndependentTD.initial(d) if with_baseline else None
+        self.separate_sums = separate_lstd_sums(specification.method, d) if with_baseline else None
+        """Of LSTD alone, where the learner's own statistics are others."""
         self.learning_curve = LearningCurve[float]()
         self._share_td_error = share_td_error
         self.bounded_rounds = 0
@@ -98,6 +109,8 @@ class SiteLearner:
         self.gain = self.gain.updated(np.array([outcome.state.gain_estimate]))
         if self.independent is not None:
             self.independent = self.independent.learning_from(trajectory, spec.method)
+        if self.separate_sums is not None:
+            self.separate_sums = with_transitions(self.separate_sums, trajectory, self.state.rewards.reference)
         self.last_round = round_number
         self.bounded_rounds += int(outcome.bounded)
         self._record(round_number, float(outcome.mean_squared_error))
@@ -121,13 +134,20 @@ class SiteLearner:
         self.chain.close()
 
     def _record(self, round_number: int, mean_squared_td_error: float) -> None:
-        errors = self._errors()
+        errors, alone = self._errors(), math.nan
+        if lstd_is_due(round_number) or round_number + 1 == self.specification.rounds:
+            alone = float(self.lstd_alone_errors((PRIOR_STEPS,))[0])
         self.learning_curve.add(
-            round_number, float(errors[0]), errors[1:], float(self.gain.mean[0]), mean_squared_td_error
+            round_number,
+            value_error=float(errors[0]),
+            lstd_alone_error=alone,
+            td_alone_error=errors[1:],
+            gain_estimate=float(self.gain.mean[0]),
+            mean_squared_td_error=mean_squared_td_error,
         )
 
     def _errors(self) -> Float[np.ndarray, " m1"]:
-        """The relative value error of the averaged weights, and of each of independent TD's; nan where unknown."""
+        """The relative value error of the averaged weights, and of each of TD alone; nan where unknown."""
         own = self.weights.mean[None]
         rows = own if self.independent is None else np.concatenate([own, self.independent.averaged.mean])
         reference = self.site.reference
@@ -183,8 +203,26 @@ class SiteLearner:
         """The relative value error of the averaged weights; nan where the truth is unknown."""
         return float(self._errors()[0])
 
-    def independent_errors(self) -> Float[np.ndarray, " m"]:
-        """The same of independent TD, for each of its step sizes; empty without the baseline."""
+    @property
+    def lstd_sums(self) -> TransitionSums | None:
+        """What LSTD alone is solved from; None where it is not kept, or there is nothing yet."""
+        sums = self.state.statistics if holds_lstd_sums(self.specification.method) else self.separate_sums
+        return sums if sums is not None and sums.rounds else None
+
+    def lstd_alone_weights(self) -> Float[np.ndarray, " d"]:
+        """The value weights of LSTD alone, from the same transitions; nan where they are unknown. A d × d solve."""
+        sums = self.lstd_sums
+        return np.full(self.specification.feature_dim, np.nan) if sums is None else lstd_alone(sums)
+
+    def lstd_alone_errors(self, ridges: tuple[float, ...] = LSTD_RIDGES) -> Float[np.ndarray, " k"]:
+        """Their relative value errors with several ridges; nan where unknown."""
+        sums, reference = self.lstd_sums, self.site.reference
+        if sums is None or reference is None:
+            return np.full(len(ridges), np.nan)
+        return reference.value_errors(np.stack([lstd_alone(sums, ridge) for ridge in ridges]))
+
+    def td_alone_errors(self) -> Float[np.ndarray, " m"]:
+        """The same of TD alone, for each of its step sizes; empty without the baseline."""
         return self._errors()[1:]
 
     def gain_error(self) -> float:

@@ -23,7 +23,8 @@ def agent(rounds: int, error: float = 0.5, steps: int = 3) -> AgentResult:
         "curve_every": np.array(1),
         "curve_round": np.arange(rounds),
         "curve_value_error": np.full(rounds, error),
-        "curve_independent_error": np.full((rounds, steps), 2.0 * error),
+        "curve_lstd_alone_error": np.where(np.arange(rounds) % 3 == 0, 1.5 * error, np.nan),
+        "curve_td_alone_error": np.full((rounds, steps), 2.0 * error),
         "curve_gain_estimate": np.linspace(0.0, -1.0, rounds),
     }
     return AgentResult(values)

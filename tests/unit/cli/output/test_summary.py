@@ -19,20 +19,46 @@ def lines_of(width: int | None) -> list[str]:
 
 def test_the_summary_says_who_left_and_ends_with_the_folder() -> None:
     lines = lines_of(None)
-    assert lines[0].split() == ["agent", "site", "mean", "reward", "joint", "independent", "ratio", "note"]
-    assert " ".join(lines[1].split()) == "site-0 a place with a long name 1.500 0.02000 0.04000 0.5000"
-    assert lines[3].split()[2:] == ["-", "-", "-", "-", "gone", "in", "round", "88"]
+    assert " ".join(lines[0].split()) == "agent site mean reward joint LSTD alone TD alone ratio note"
+    assert " ".join(lines[1].split()) == "site-1 here -2.000 0.04000 0.02500 0.04000 1.600"
+    assert " ".join(lines[2].split()) == "site-0 a place with a long name 1.500 0.02000 - 0.04000 0.5000"
+    assert lines[3].split()[2:] == ["-", "-", "-", "-", "-", "gone", "in", "round", "88"]
     assert "gone: site-2 in round 88 (it was silent for 5 s)" in lines
-    assert "median value error: joint 0.03000, independent TD 0.04000, 0.75 times that" in lines
+    assert (
+        "median value error: joint 0.03000, LSTD alone 0.02500, TD alone 0.04000; 1.20 times the best alone"
+        in lines
+    )
+    assert "1 of 2 sites worse than alone (ratio above 1)" in lines
     assert lines[-1] == "runs/x"
 
 
 def test_the_table_is_cut_to_a_narrow_terminal() -> None:
     assert max(map(len, lines_of(None)[:4])) > 80
-    narrow = lines_of(72)[:4]
-    assert max(map(len, narrow)) <= 72
-    assert narrow[1].split()[-4:] == ["1.500", "0.02000", "0.04000", "0.5000"]
-    assert "~" in narrow[1]
+    narrow = lines_of(78)[:4]
+    assert max(map(len, narrow)) <= 78
+    assert narrow[2].split()[-5:] == ["1.500", "0.02000", "-", "0.04000", "0.5000"]
+    assert "~" in narrow[2]
+
+
+def test_the_worst_sites_come_first_and_those_of_unknown_ratio_last_in_their_own_order() -> None:
+    rows = {"a": None, "b": 0.5, "c": 3.0, "d": None, "e": 1.0}
+    agents = [
+        AgentRow(name, "", value_error=error, lstd_alone_error=1.0, td_alone_error=2.0)
+        for name, error in rows.items()
+    ]
+    outcome = replace(OUTCOME, departures=())
+    document = result_document(outcome, agents)
+    lines = summary_lines(outcome, agents, document, Path("x"), width=None)
+    assert [line.split()[0] for line in lines[1:6]] == ["c", "e", "b", "a", "d"]
+    assert "1 of 3 sites worse than alone (ratio above 1)" in lines
+    assert [each["id"] for each in document["per_agent"]] == list(rows), "as they were given"
+
+
+def test_without_lstd_alone_the_joint_method_is_compared_with_td_alone() -> None:
+    agents = (AgentRow("site-0", "", 1.0, 1.0, 0.1, 0.02, None, 0.04),)
+    outcome = replace(OUTCOME, departures=())
+    lines = summary_lines(outcome, agents, result_document(outcome, agents), Path("x"), width=None)
+    assert "median value error: joint 0.02000, TD alone 0.04000; 0.50 times that" in lines
 
 
 def test_nothing_is_said_of_errors_that_nobody_knows() -> None:
@@ -41,6 +67,7 @@ def test_nothing_is_said_of_errors_that_nobody_knows() -> None:
     text = "\n".join(summary_lines(outcome, agents, result_document(outcome, agents), Path("x"), width=None))
     assert "the true values are not known" in text
     assert "note" not in text
+    assert "worse than alone" not in text
 
 
 # Thousands of agents --------------------------------------------------------------------------------------------

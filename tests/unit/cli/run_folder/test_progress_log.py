@@ -28,20 +28,20 @@ def test_the_monitor_knows_where_the_run_stands() -> None:
     assert facts(monitor.progress()) == ()
     monitor.add_round(report(0, BASIS))
     monitor.add_round(report(1))
-    monitor.add_agent(AgentProgress("site-0", "", 2, 1.0, 0.5, None))
-    monitor.add_agent(AgentProgress("site-1", "", 2, 1.0, 0.25, None))
+    monitor.add_agent(AgentProgress("site-0", "", 2, 1.0, 0.5, 0.75, None))
+    monitor.add_agent(AgentProgress("site-1", "", 2, 1.0, 0.25, 0.25, None))
     progress = monitor.progress()
     assert (progress.rounds, progress.rounds_per_second, progress.seconds_left) == (2, 2.0, 1.0)
-    assert (progress.value_error, progress.independent_error) == (0.375, None)
+    assert (progress.value_error, progress.td_alone_error) == (0.375, None)
     assert monitor.rows[0].subspace_error == pytest.approx(1.0)
     assert monitor.rows[1].subspace_error is None
-    shown = "2.0 rounds/s|3 agents|basis moved 0.25|value error 0.375|ETA 0:01"
+    shown = "2.0 rounds/s|3 agents|basis moved 0.25|value error 0.375|LSTD alone 0.5|ETA 0:01"
     assert facts(progress) == tuple(shown.split("|"))
     assert Progress(joined=0, agents=1, rounds=5, total=0, rounds_per_second=9.0).seconds_left is None
 
 
 def test_an_agents_progress_survives_its_line() -> None:
-    progress = AgentProgress("site-0", "here", 2, None, 0.5, 0.25)
+    progress = AgentProgress("site-0", "here", 2, None, 0.5, 0.375, 0.25)
     line = json.loads(json.dumps({"event": "progress", **progress.as_document()}))
     assert line["agent"] == "site-0"
     assert AgentProgress.of_document(line) == progress

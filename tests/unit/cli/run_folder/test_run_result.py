@@ -41,8 +41,8 @@ OUTCOME = RunOutcome(
 )
 
 AGENTS = (
-    AgentRow("site-0", "a place with a long name", 1.5, 1.4, 0.1, 0.02, 0.04),
-    AgentRow("site-1", "here", -2.0, -2.1, 0.3, 0.04, 0.04),
+    AgentRow("site-0", "a place with a long name", 1.5, 1.4, 0.1, 0.02, None, 0.04),
+    AgentRow("site-1", "here", -2.0, -2.1, 0.3, 0.04, 0.025, 0.04),
     AgentRow("site-2", "there"),
 )
 
@@ -73,10 +73,12 @@ def test_the_document_has_the_keys_of_the_interface() -> None:
     assert document["basis_sha256"] == basis_digest(BASIS)
     assert document["value_error"] == pytest.approx(0.03)
     assert document["gain_error"] == pytest.approx(0.2)
-    assert document["baselines"] == {"independent": pytest.approx(0.04)}
+    assert document["baselines"] == {"lstd_alone": 0.025, "td_alone": pytest.approx(0.04)}
+    assert document["ratio"] == pytest.approx(1.05)
+    assert (document["sites_compared"], document["sites_worse_than_alone"]) == (2, 1)
     gone = {"agent_id": "site-2", "round": 88, "cause": "it was silent for 5 s", "asked": False}
     assert document["departures"] == [gone]
-    assert [agent["ratio"] for agent in document["per_agent"]] == [0.5, 1.0, None]
+    assert [agent["ratio"] for agent in document["per_agent"]] == [0.5, pytest.approx(1.6), None]
     assert document["method"]["head_radius"] == "inf"
     json.dumps(document, allow_nan=False)
 
@@ -85,12 +87,12 @@ def test_what_a_coordinator_does_not_know_is_null() -> None:
     document = result_document(replace(OUTCOME, subspace_error=None, seconds=0.0, rounds=0))
     unknown = ("subspace_error", "value_error", "gain_error", "rounds_per_second")
     assert [document[key] for key in unknown] == [None] * 4
-    assert document["baselines"] == {"independent": None}
+    assert document["baselines"] == {"lstd_alone": None, "td_alone": None}
     assert result_document(read_outcome(document, SPEC, BASIS)) == document
 
 
 def test_agents_that_left_are_no_part_of_the_medians() -> None:
-    agents = (*AGENTS[:2], replace(AGENTS[2], value_error=99.0, independent_error=99.0))
+    agents = (*AGENTS[:2], replace(AGENTS[2], value_error=99.0, td_alone_error=99.0))
     assert result_document(OUTCOME, agents)["value_error"] == pytest.approx(0.03)
 
 
@@ -108,7 +110,8 @@ def agent_result(
         "curve_every": np.array(1),
         "curve_round": np.array(rounds, dtype=np.int64),
         "curve_value_error": np.array(joint),
-        "curve_independent_error": np.array(independent),
+        "curve_lstd_alone_error": np.full(len(rounds), 0.75),
+        "curve_td_alone_error": np.array(independent),
         **values,
     }
     return AgentResult({name: np.asarray(value) for name, value in arrays.items()})
@@ -116,8 +119,17 @@ def agent_result(
 
 def test_an_agents_row_has_the_best_of_its_own_steps_and_no_nan() -> None:
     row = agent_row(agent_result([0, 1], [0.5, 0.25], [[1.0, 2.0], [math.inf, 0.5]]))
-    assert (row.value_error, row.independent_error, row.ratio, row.gain_error) == (0.25, 0.5, 0.5, None)
-    assert agent_row(agent_result([0], [math.nan], [[]])).independent_error is None
+    assert (row.value_error, row.td_alone_error, row.ratio, row.gain_error) == (0.25, 0.5, 0.5, None)
+    assert agent_row(agent_result([0], [math.nan], [[]])).td_alone_error is None
+    assert agent_row(agent_result([0], [math.nan], [[]])).ratio is None
+
+
+def test_the_ratio_is_to_the_best_alone() -> None:
+    lstd = {"lstd_alone_error": 0.2, "lstd_alone_best_error": 0.1}
+    row = agent_row(agent_result([0], [0.25], [[0.5]], **lstd))
+    assert (row.lstd_alone_error, row.lstd_alone_best_error, row.ratio) == (0.2, 0.1, 1.25)
+    assert agent_row(agent_result([0], [0.25], [[0.1]], **lstd)).ratio == 2.5
+    assert agent_row(agent_result([0], [0.25], [[]], lstd_alone_error=math.nan)).ratio is None
 
 
 def test_medians_by_round_take_each_agents_own_best() -> None:
@@ -127,4 +139,5 @@ def test_medians_by_round_take_each_agents_own_best() -> None:
     )
     rows = with_medians([RoundRow(number, 0.1, 2, 0.5, 0.0) for number in range(4)], agents)
     assert [row.value_error for row in rows] == [1.0, 0.4, 0.2, None]
-    assert [row.independent_error for row in rows] == [1.0, 1.0, 0.4, None]
+    assert [row.td_alone_error for row in rows] == [1.0, 1.0, 0.4, None]
+    assert [row.lstd_alone_error for row in rows] == [0.75, 0.75, 0.75, None]

@@ -57,7 +57,7 @@ def test_what_is_saved_can_be_read(saved: Path) -> None:
     assert result.values["weights"].tobytes() == original.weights.mean.tobytes()
     assert result.number("mean_reward") == original.mean_reward
     assert result.values["curve_round"].tolist() == [0, 1, 2, 3]
-    assert result.independent_errors.shape == (3,)
+    assert result.td_alone_errors.shape == (3,)
     assert (saved.stat().st_mode & 0o777, [path.name for path in saved.parent.iterdir()]) == (0o644, ["site-1.npz"])
 
 
@@ -70,7 +70,7 @@ def test_an_agent_that_has_learnt_nothing_can_be_saved(tmp_path: Path) -> None:
     save_result(tmp_path / "a.npz", learner(0, with_baseline=False), run_id="run-1")
     result = load_result(tmp_path / "a.npz")
     assert np.isnan(result.number("mean_reward"))
-    assert result.independent_errors.shape == (0,)
+    assert result.td_alone_errors.shape == (0,)
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -165,7 +165,7 @@ def test_a_missing_file_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["run_id", "head", "weights", "steps", "reward_sum", "independent_weights", "curve_every"]
+    "name", ["run_id", "head", "weights", "steps", "reward_sum", "td_alone_weights", "curve_every"]
 )
 def test_a_file_that_lacks_something_is_refused(saved: Path, name: str) -> None:
     rewrite(saved, **{name: None})
@@ -181,13 +181,13 @@ def test_a_file_that_lacks_something_is_refused(saved: Path, name: str) -> None:
         ("gain", np.zeros(1, dtype=np.int64)),
         ("steps", "twelve"),
         ("weights_count", np.zeros(2)),
-        ("independent_averaged", np.zeros((3, 5))),
+        ("td_alone_averaged", np.zeros((3, 5))),
         ("reward_sum", np.array(1j)),
         ("with_baseline", np.ones(3, dtype=bool)),
         ("with_baseline", np.array(1.0)),
         ("curve_round", np.array(3)),
         ("curve_value_error", np.array(["x"] * 4)),
-        ("curve_independent_error", np.array(0.5)),
+        ("curve_td_alone_error", np.array(0.5)),
     ],
 )
 def test_a_file_with_nonsense_in_it_is_refused(saved: Path, name: str, value: Any) -> None:

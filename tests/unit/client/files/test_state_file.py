@@ -34,7 +34,7 @@ def rounds_in(path: Path) -> int:
     found = load_result(path)
     rounds = int(found.number("gain_count"))
     columns = [value for name, value in found.values.items() if name.startswith("curve_") and value.shape]
-    assert [len(column) for column in columns] == [rounds] * 5
+    assert [len(column) for column in columns] == [rounds] * 6
     return rounds
 
 

@@ -10,17 +10,29 @@ from cospan.client.files.curve_values import learning_curves
 from cospan.client.learning.learning_curve import MOST_ROUNDS, LearningCurve, most_rounds
 
 
+def add(trace: LearningCurve[float], number: int) -> None:
+    value = float(number)
+    trace.add(
+        number,
+        value_error=value,
+        lstd_alone_error=value,
+        td_alone_error=np.array([value]),
+        gain_estimate=value,
+        mean_squared_td_error=value,
+    )
+
+
 def traced(rounds: list[int], most: int = MOST_ROUNDS) -> LearningCurve[float]:
     """A trace whose every number is that of the round."""
     trace = LearningCurve[float](most=most)
     for number in rounds:
-        trace.add(number, float(number), np.array([float(number)]), float(number), float(number))
+        add(trace, number)
     return trace
 
 
 def columns(trace: LearningCurve[float]) -> list[list[float]]:
-    errors = [float(each[0]) for each in trace.independent_error]
-    return [trace.value_error, errors, trace.gain_estimate, trace.mean_squared_td_error]
+    errors = [float(each[0]) for each in trace.td_alone_error]
+    return [trace.value_error, trace.lstd_alone_error, errors, trace.gain_estimate, trace.mean_squared_td_error]
 
 
 def test_all_rounds_are_kept_while_they_fit() -> None:
@@ -49,7 +61,7 @@ def test_a_trace_that_is_gone_on_with_is_thinned_as_if_it_had_never_stopped() ->
     whole, half = traced(list(range(700)), most=50), traced(list(range(333)), most=50)
     again = LearningCurve(*[list(column) for column in half._columns()], half.every, half.most)
     for number in range(333, 700):
-        again.add(number, float(number), np.array([float(number)]), float(number), float(number))
+        add(again, number)
     assert (again.round, again.every) == (whole.round, whole.every)
     assert columns(again) == columns(whole)
 

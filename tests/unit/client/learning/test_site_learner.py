@@ -93,7 +93,7 @@ def test_a_thinned_trace_is_gone_on_with(tmp_path: Path) -> None:
     )
     learn(again, 9, 10)
     assert again.learning_curve.round == [0, 4, 8, 10]
-    assert len(again.learning_curve.value_error) == len(again.learning_curve.independent_error) == 4
+    assert len(again.learning_curve.value_error) == len(again.learning_curve.td_alone_error) == 4
 
 
 def test_a_learner_whose_environment_cannot_save_its_state_never_sees_the_same_data_twice(tmp_path: Path) -> None:
@@ -123,7 +123,7 @@ def test_a_baseline_may_come_and_go(tmp_path: Path, before: bool) -> None:
     resume(again, tmp_path / "a.npz", run_id="run-1")
     learn(again, 2)
     save_result(tmp_path / "a.npz", again, run_id="run-1")
-    errors = load_result(tmp_path / "a.npz").array("curve_independent_error")
+    errors = load_result(tmp_path / "a.npz").array("curve_td_alone_error")
     assert errors.shape == (3, 0 if before else 3)
     assert np.isfinite(errors).tolist() == ([[]] * 3 if before else [[False] * 3, [False] * 3, [True] * 3])
 
@@ -132,7 +132,7 @@ def test_a_baseline_may_come_and_go(tmp_path: Path, before: bool) -> None:
     ("changes", "text"),
     [
         ({"curve_gain_estimate": np.zeros(3)}, "different lengths; the file is damaged"),
-        ({"curve_independent_error": np.zeros((1, 3))}, "different lengths; the file is damaged"),
+        ({"curve_td_alone_error": np.zeros((1, 3))}, "different lengths; the file is damaged"),
         ({"last_round": "four"}, "'last_round' in the result of an agent is no number"),
         ({"chain_state": None}, "lacks 'chain_state'"),
     ],

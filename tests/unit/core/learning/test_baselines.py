@@ -1,5 +1,6 @@
 """Independent TD learns from the same transitions, with several step sizes side by side."""
 
+import itertools
 import math
 
 import numpy as np
@@ -7,10 +8,19 @@ import pytest
 from golden.straight_line import Constants, plain_td
 from values import read_only
 
-from cospan.core.learning.baselines import INDEPENDENT_STEPS, IndependentTD
+from cospan.core.learning.baselines import (
+    INDEPENDENT_STEPS,
+    MOST_LSTD_FEATURES,
+    IndependentTD,
+    holds_lstd_sums,
+    lstd_alone,
+    lstd_is_due,
+    separate_lstd_sums,
+    with_transitions,
+)
 from cospan.core.learning.learner import LearnerState, Trajectory, learn_round
 from cospan.core.learning.schedules import AveragedIterate
-from cospan.core.method import HeadUpdate, Method
+from cospan.core.method import HeadUpdate, Method, compact, paper, practical
 
 D, L, ROUNDS = 4, 5, 12
 
@@ -89,3 +99,83 @@ def test_its_steps_are_different_and_above_zero() -> None:
     """Whatever they are tuned to: a baseline is run with several, and none twice."""
     assert len(set(INDEPENDENT_STEPS)) == len(INDEPENDENT_STEPS) > 1
     assert min(INDEPENDENT_STEPS) > 0.0
+
+
+# LSTD alone -----------------------------------------------------------------------------------------------------
+
+
+def lstd_by_hand(prior_steps: float) -> np.ndarray:
+    """(Σ φ (φ − φ')ᵀ + κ I)⁻¹ Σ φ (r − r̄), with κ = prior_steps · (mean ‖φ‖²) / d."""
+    played = trajectories()
+    rewards = np.concatenate([each.rewards for each in played])
+    system, right, squares = np.zeros((D, D)), np.zeros(D), 0.0
+    for each in played:
+        for before, after, reward in zip(each.features, each.features[1:], each.rewards, strict=False):
+            system += np.outer(before, before - after)
+            right += before * (reward - rewards.mean())
+            squares += before @ before
+    return np.linalg.solve(system + prior_steps * squares / len(rewards) / D * np.eye(D), right)
+
+
+@pytest.mark.parametrize("prior_steps", [3.0, 10.0])
+def test_lstd_alone_solves_the_system_of_all_transitions_whatever_the_rewards_are_counted_from(
+    prior_steps: float,
+) -> None:
+    for reference in (0.0, 1.0e3):
+        sums = separate_lstd_sums(compact(L), D)
+        assert sums is not None
+        for trajectory in trajectories():
+            sums = with_transitions(sums, trajectory, reference)
+        np.testing.assert_allclose(lstd_alone(sums, prior_steps), lstd_by_hand(prior_steps), rtol=1e-9)
+
+
+def test_sums_kept_to_compare_with_are_those_that_full_history_holds_itself() -> None:
+    rule = practical(L)
+    state, sums = LearnerState.initial(2), separate_lstd_sums(paper(L), D)
+    assert sums is not None
+    for trajectory in trajectories():
+        state = learn_round(state, np.eye(D)[:, :2], trajectory, rule).state
+        sums = with_transitions(sums, trajectory, state.rewards.reference)
+    assert state.statistics is not None
+    np.testing.assert_array_equal(lstd_alone(state.statistics), lstd_alone(sums))
+
+
+def test_lstd_alone_of_a_group_is_that_of_each_of_its_agents() -> None:
+    first = trajectories()
+    second = [Trajectory(-each.features, 2.0 * each.rewards) for each in first]
+    group = separate_lstd_sums(compact(L), D, (2,))
+    assert group is not None
+    assert lstd_alone(group).tolist() == [[0.0] * D] * 2, "before the first round"
+    singles = [separate_lstd_sums(compact(L), D) for _ in range(2)]
+    for one, other in zip(first, second, strict=True):
+        both = Trajectory(np.stack([one.features, other.features]), np.stack([one.rewards, other.rewards]))
+        group = with_transitions(group, both, np.array([0.5, -0.5]))
+        for place, (each, reference) in enumerate([(one, 0.5), (other, -0.5)]):
+            before = singles[place]
+            assert before is not None
+            singles[place] = with_transitions(before, each, reference)
+    expected = [lstd_alone(single) for single in singles if single is not None]
+    np.testing.assert_allclose(lstd_alone(group), expected, rtol=1e-12)
+
+
+def test_sums_of_their_own_are_kept_only_where_the_learner_has_others_and_d_is_not_too_large() -> None:
+    assert holds_lstd_sums(practical(L))
+    assert separate_lstd_sums(practical(L), D) is None
+    for other in (
+        paper(L),
+        compact(L),
+        method(head_update=HeadUpdate.FULL_HISTORY, trace_decay=0.5),
+        method(head_update=HeadUpdate.FULL_HISTORY, forgetting=1.0),
+    ):
+        assert not holds_lstd_sums(other)
+        assert separate_lstd_sums(other, MOST_LSTD_FEATURES) is not None
+        assert separate_lstd_sums(other, MOST_LSTD_FEATURES + 1) is None
+
+
+def test_a_curve_has_errors_of_lstd_alone_in_few_rounds_that_a_thinned_curve_keeps() -> None:
+    due = [number for number in range(2**15) if lstd_is_due(number)]
+    assert due[:16] == [*range(8), 8, 10, 12, 14, 16, 20, 24, 28]
+    assert len(due) < 60
+    assert all(later <= 1.25 * number for number, later in itertools.pairwise(due[4:]))
+    # After so many rounds every sixteenth is kept.
+    assert all(number % 16 == 0 for number in due if number >= 64)

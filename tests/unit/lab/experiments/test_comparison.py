@@ -8,9 +8,9 @@ import pytest
 
 from cospan.core.method import PRESETS, practical
 from cospan.core.specification import RunSpecification
-from cospan.experiments.comparison import methods_of_run, summaries
+from cospan.experiments.comparison import LSTD_ALONE, TD_ALONE, methods_of_run, summaries, worse_than_alone
 from cospan.experiments.estimates import interval
-from cospan.experiments.methods.catalogue import INDEPENDENT, JOINT, Stage
+from cospan.experiments.methods.catalogue import JOINT, Stage
 from cospan.experiments.runner import WHOLE_FLEET, Point, checkpoints
 
 SPEC = RunSpecification("toy", feature_dim=4, rank=2, agents=3, rounds=10, seed=1, method=practical(5))
@@ -30,23 +30,46 @@ def test_checkpoints_begin_with_the_first_round_and_end_with_the_last(rounds: in
 
 def test_the_summary_is_of_the_last_round_and_best_first() -> None:
     points = [
-        point(INDEPENDENT, 1, 0.2),
-        point(INDEPENDENT, 2, 0.4),
+        point(TD_ALONE, 1, 0.2),
+        point(TD_ALONE, 2, 0.6),
+        point(LSTD_ALONE, 1, 0.5),
+        point(LSTD_ALONE, 2, 0.4),
         point(JOINT, 1, 9.0, rounds=5),
         point(JOINT, 1, 0.1),
         point(JOINT, 2, 0.1),
         point("diverged", 1, math.inf),
         point("diverged", 2, 1.0),
     ]
-    joint, independent, diverged = summaries(points)
+    joint, td, lstd, diverged = summaries(points)
     assert (joint.method, joint.value_error, joint.low, joint.high) == (JOINT, 0.1, 0.1, 0.1)
     assert joint.ratio == pytest.approx((0.5 + 0.25) / 2)
     assert joint.bytes_per_round == 40.0
-    assert independent.ratio == 1.0
-    assert independent.low is not None
-    assert independent.high is not None
-    assert independent.low <= 0.3 <= independent.high
+    assert (td.ratio, lstd.ratio) == (pytest.approx(1.25), pytest.approx(1.75))
+    assert td.low is not None
+    assert td.high is not None
+    assert td.low <= 0.4 <= td.high
     assert (diverged.value_error, diverged.low) == (math.inf, None)
+
+
+def test_sites_are_worse_than_alone_where_the_best_alone_has_a_smaller_error_at_the_end() -> None:
+    def of_agents(method: str, seed: int, *errors: float, rounds: int = 10) -> list[Point]:
+        return [replace_agent(point(method, seed, each, rounds), agent) for agent, each in enumerate(errors)]
+
+    points = [
+        point(JOINT, 1, 9.0),
+        *of_agents(JOINT, 1, 9.0, 9.0, 9.0, rounds=5),
+        *of_agents(JOINT, 1, 0.3, 0.3, 0.3),
+        *of_agents(JOINT, 2, 0.3, 0.3, 0.3),
+        *of_agents(LSTD_ALONE, 1, 0.2, 0.4, 0.4),
+        *of_agents(LSTD_ALONE, 2, 0.4, 0.4, 0.4),
+        *of_agents(TD_ALONE, 1, 0.5, 0.1, 0.5),
+        *of_agents(TD_ALONE, 2, 0.5, 0.3, 0.5),
+    ]
+    assert worse_than_alone(points) == (2, 6)
+
+
+def replace_agent(whole: Point, agent: int) -> Point:
+    return dataclasses.replace(whole, agent=agent)
 
 
 def test_an_interval_needs_two_runs_and_is_the_same_every_time() -> None:
