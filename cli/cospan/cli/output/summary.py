@@ -56,8 +56,15 @@ def _worst_first(agent: AgentRow) -> float:
 
 def _row(agent: AgentRow, note: str) -> tuple[str, ...]:
     errors = (agent.value_error, agent.lstd_alone_error, agent.td_alone_error)
-    numbers = (agent.mean_reward, *errors, agent.ratio)
-    return agent.id, agent.label, *(_number(value) for value in numbers), note
+    return agent.id, agent.label, _mean_reward(agent), *(_number(value) for value in (*errors, agent.ratio)), note
+
+
+def _mean_reward(agent: AgentRow) -> str:
+    """With half the width of its 95 % interval, where that is known."""
+    half = agent.mean_reward_half_width
+    if half is None:
+        return _number(agent.mean_reward)
+    return f"{_number(agent.mean_reward)} ± {half:{'.2g' if half < 99.5 else '.0f'}}"
 
 
 def _number(value: float | None) -> str:

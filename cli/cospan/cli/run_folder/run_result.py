@@ -86,6 +86,7 @@ class AgentRow:
         lstd_alone_best_error: the same with the best of several ridges, known in hindsight.
         td_alone_error: the same of TD alone, with the best of its own step sizes.
         bounded_rounds: rounds in which `head_radius` has cut its head.
+        mean_reward_half_width: half the width of the 95 % interval of the mean reward.
         explained_share: of its rewards' pattern, by the learnt weights, 0.1 to 1.
     """
 
@@ -100,6 +101,7 @@ class AgentRow:
     bounded_rounds: int | None = None
     explained_share: float | None = None
     lstd_alone_best_error: float | None = None
+    mean_reward_half_width: float | None = None
 
     @property
     def ratio(self) -> float | None:
@@ -127,6 +129,7 @@ def agent_row(result: "AgentResult") -> AgentRow:
         bounded_rounds=result.whole("bounded_rounds"),
         explained_share=_known_in(result, "explained_share"),
         lstd_alone_best_error=_known_in(result, "lstd_alone_best_error"),
+        mean_reward_half_width=_known_in(result, "mean_reward_half_width"),
     )
 
 
@@ -177,7 +180,7 @@ def result_document(outcome: RunOutcome, agents: Sequence[AgentRow] = ()) -> dic
 
 
 def _agent_document(agent: AgentRow) -> dict[str, Any]:
-    learnt = ("id", "label", "mean_reward", "gain", "gain_error", "value_error")
+    learnt = ("id", "label", "mean_reward", "mean_reward_half_width", "gain", "gain_error", "value_error")
     alone = ("lstd_alone_error", "lstd_alone_best_error", "td_alone_error", "ratio")
     return {name: getattr(agent, name) for name in (*learnt, *alone, "bounded_rounds", "explained_share")}
 

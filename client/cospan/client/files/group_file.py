@@ -15,7 +15,7 @@ from cospan.client.environment.plain_values import SavedState
 from cospan.client.files.agent_result import AgentResult
 from cospan.client.files.curve_values import CURVE, curve_column, curve_values, loaded_curve
 from cospan.client.files.kept_gradients import KEPT
-from cospan.client.files.learner_values import joined_values, loaded_learner
+from cospan.client.files.learner_values import batch_values, joined_values, loaded_batches, loaded_learner
 from cospan.client.files.result_file import (
     OWNED,
     chain_values,
@@ -35,13 +35,14 @@ from cospan.client.learning.learning_curve import COLUMNS
 from cospan.core.learning.baselines import IndependentTD
 from cospan.core.learning.learner import LearnerState
 from cospan.core.learning.least_squares import TransitionSums
+from cospan.core.learning.reward_moments import RewardBatches
 from cospan.core.learning.schedules import AveragedIterate
 from cospan.wire.errors import RunFileError
 from cospan.wire.files.npz import MAX_BYTES
 
 FORMAT = "cospan-group-3"
 _COLUMNS = ("mean_reward", "value_error", "gain_error", "gain", "bounded_rounds")
-_LATER_COLUMNS = ("explained_share", "lstd_alone_error", "lstd_alone_best_error")
+_LATER_COLUMNS = ("explained_share", "mean_reward_half_width", "lstd_alone_error", "lstd_alone_best_error")
 """Columns that a file may lack."""
 OF_AGENTS = ("agent_id", "agent_ids", "labels", *_COLUMNS, *_LATER_COLUMNS, *CURVE)
 """What `agents_of` is made of; the rest may be gigabytes."""
@@ -65,6 +66,7 @@ def contents(group: GroupLearner, run_id: str) -> dict[str, Any]:
         "bounded_rounds": group.bounded_rounds,
         "reward_sum": np.concatenate([block.chains.reward_sums for block in group.blocks]),
         "mean_reward": group.mean_rewards,
+        **batch_values(_joined_batches([state.reward_batches for state in states]), group.specification),
         "value_error": group.value_errors(),
         "explained_share": group.explained_shares(),
         "gain_error": group.gain_errors(),
@@ -73,6 +75,12 @@ def contents(group: GroupLearner, run_id: str) -> dict[str, Any]:
         **chain_values(_saved_chains(group)),
         **curve_values(group.learning_curve),
     }
+
+
+def _joined_batches(parts: Sequence[RewardBatches]) -> RewardBatches:
+    """Those of all blocks."""
+    sums = np.concatenate([part.sums for part in parts])
+    return replace(parts[0], sums=sums, open_sum=np.concatenate([part.open_sum for part in parts]))
 
 
 def _joined_sums(parts: Sequence[TransitionSums | None]) -> TransitionSums | None:
@@ -209,6 +217,7 @@ def _loaded_state(
         AveragedIterate(rows("weights", spec.feature_dim), result.whole("weights_count"), power),
         AveragedIterate(rows("gain"), rounds, power),
         _loaded_counts(result, "bounded_rounds", agents)[part],
+        loaded_batches(result, (agents,)).of_agents(part),
         independent,
         None if separate is None else separate.of_agents(part),
     )

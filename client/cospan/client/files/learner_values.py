@@ -10,10 +10,11 @@ from cospan.client.files.agent_result import AgentResult
 from cospan.core.aggregation.warm_start import HalfSums
 from cospan.core.learning.learner import LearnerState
 from cospan.core.learning.least_squares import TransitionSums
-from cospan.core.learning.reward_moments import RewardMoments
+from cospan.core.learning.reward_moments import MOST_BATCHES, RewardBatches, RewardMoments
 from cospan.core.linalg.leading_axes import PerAgent
 from cospan.core.method import HeadUpdate
 from cospan.core.specification import RunSpecification
+from cospan.wire.errors import RunFileError
 
 _SHARED = ("steps", "head_basis", "head_rounds")
 """Values that all agents of a group have in common: they have no leading axis."""
@@ -71,6 +72,33 @@ def loaded_learner(
         warm_up=None if agents else _loaded_halves(result, specification),
         feature_squares=_numbers(result.vector("feature_squares", *agents)),
     )
+
+
+def batch_values(batches: RewardBatches, specification: RunSpecification) -> dict[str, Any]:
+    """The arrays of batch means, and half the width of the interval that they give."""
+    return {
+        "mean_reward_half_width": batches.half_width(specification.method.steps_per_round),
+        "reward_batches": np.concatenate([batches.sums, batches.open_sum[..., None]], axis=-1),
+        "reward_batch_rounds": np.array([batches.rounds, batches.open_rounds]),
+    }
+
+
+def loaded_batches(result: AgentResult, agents: tuple[int, ...] = ()) -> RewardBatches:
+    """The batch means in a file.
+
+    Args:
+        result: the file.
+        agents: () in an agent's file, (n,) in a group's.
+
+    Raises:
+        RunFileError: a value is missing, or is something else.
+    """
+    count = result.numbers("reward_batches", 1 + len(agents)).shape[-1]
+    rounds = result.numbers("reward_batch_rounds", 1)
+    if not (0 < count <= MOST_BATCHES and rounds.shape == (2,) and 0 <= rounds[1] < rounds[0]):
+        raise RunFileError("'reward_batches' in the result of an agent are no batches; the file is damaged")
+    sums = result.vector("reward_batches", *agents, count)
+    return RewardBatches(sums[..., :-1], np.asarray(sums[..., -1]), int(rounds[0]), int(rounds[1]))
 
 
 def _row(like: Float[np.ndarray, "*n r"], *numbers: PerAgent) -> Float[np.ndarray, "*n k"]:

@@ -10,7 +10,14 @@ import numpy as np
 from cospan.client.environment.plain_values import SavedState
 from cospan.client.files.agent_result import AgentResult
 from cospan.client.files.curve_values import curve_values, loaded_curve
-from cospan.client.files.learner_values import learner_values, loaded_learner, loaded_sums, sums_values
+from cospan.client.files.learner_values import (
+    batch_values,
+    learner_values,
+    loaded_batches,
+    loaded_learner,
+    loaded_sums,
+    sums_values,
+)
 from cospan.client.learning.group_learner import AgentOfGroup, GroupLearner
 from cospan.client.learning.site_learner import SiteLearner
 from cospan.core.learning.baselines import LSTD_RIDGES, IndependentTD
@@ -59,6 +66,7 @@ def contents(learner: Learnt, run_id: str) -> dict[str, Any]:
         **learner_values(learner.state, spec),
         "mean_reward": learner.mean_reward,
         "reward_sum": learner.reward_sum,
+        **batch_values(learner.reward_batches, spec),
         "bounded_rounds": learner.bounded_rounds,
         "value_error": learner.value_error(),
         "gain_error": learner.gain_error(),
@@ -219,9 +227,9 @@ def resume(learner: SiteLearner, path: Path, run_id: str) -> str:
     separate = separate_sums_in(result, learner.separate_sums)
     curve = loaded_curve(result, len(learner.td_alone_errors()))
     last_round, chain = result.last_round, loaded_chain(result)
-    bounded_rounds = result.whole("bounded_rounds")
+    bounded_rounds, batches = result.whole("bounded_rounds"), loaded_batches(result)
     learner.state, learner.weights, learner.gain, learner.independent = state, weights, gain, independent
-    learner.separate_sums = separate
+    learner.separate_sums, learner.reward_batches = separate, batches
     learner.learning_curve, learner.last_round, learner.bounded_rounds = curve, last_round, bounded_rounds
     return learner.chain.go_on(state.steps, reward_sum, chain)
 

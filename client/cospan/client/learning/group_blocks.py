@@ -24,6 +24,7 @@ from cospan.core.learning.baselines import (
 )
 from cospan.core.learning.learner import LearnerState, RoundOutcome, Trajectory, learn_round
 from cospan.core.learning.least_squares import TransitionSums
+from cospan.core.learning.reward_moments import RewardBatches
 from cospan.core.learning.schedules import AveragedIterate
 from cospan.core.method import HeadUpdate
 from cospan.core.specification import RunSpecification
@@ -88,6 +89,7 @@ class BlockState:
         weights: averaged iterates of B w, shape (n, d).
         gain: averaged iterates of η, shape (n,).
         bounded_rounds: rounds in which the ball of radius U has cut the head of each, shape (n,).
+        reward_batches: see `SiteLearner`.
         independent: TD alone of each; empty without the baseline.
         separate_sums: of LSTD alone of each, where the learner's own statistics are others; else None.
     """
@@ -96,6 +98,7 @@ class BlockState:
     weights: AveragedIterate
     gain: AveragedIterate
     bounded_rounds: Int[np.ndarray, " n"]
+    reward_batches: RewardBatches
     independent: tuple[IndependentTD, ...] = ()
     separate_sums: TransitionSums | None = None
 
@@ -126,6 +129,7 @@ class Block:
             AveragedIterate(mean=np.zeros((agents, d)), power=power),
             AveragedIterate(mean=np.zeros(agents), power=power),
             np.zeros(agents, dtype=np.int64),
+            RewardBatches.initial((agents,)),
             (IndependentTD.initial(d),) * agents if with_baseline else (),
             separate_lstd_sums(specification.method, d, (agents,)) if with_baseline else None,
         )
@@ -153,6 +157,7 @@ class Block:
             replace(state.weights, mean=state.weights.mean[keep]),
             replace(state.gain, mean=state.gain.mean[keep]),
             state.bounded_rounds[keep],
+            state.reward_batches.of_agents(keep),
             tuple(state.independent[place] for place in keep) if state.independent else (),
             None if state.separate_sums is None else state.separate_sums.of_agents(keep),
         )
@@ -174,6 +179,7 @@ class Block:
             before.weights.updated(outcome.state.head @ basis.T),
             before.gain.updated(np.asarray(outcome.state.gain_estimate)),
             before.bounded_rounds + outcome.bounded,
+            before.reward_batches.updated(trajectory.rewards),
             tuple(learner.learning_from(Trajectory(*played), method) for learner, *played in pairs),
             separate,
         )

@@ -19,6 +19,7 @@ from cospan.core.aggregation.basis_update import sum_of_contributions
 from cospan.core.learning.baselines import LSTD_RIDGES, IndependentTD, lstd_alone, lstd_is_due
 from cospan.core.learning.learner import LearnerState, Trajectory, contribution_of
 from cospan.core.learning.least_squares import PRIOR_STEPS, TransitionSums
+from cospan.core.learning.reward_moments import RewardBatches
 from cospan.core.learning.schedules import AveragedIterate
 from cospan.core.learning.units import told_after
 from cospan.core.specification import RunSpecification
@@ -328,6 +329,10 @@ class AgentOfGroup:
     @property
     def bounded_rounds(self) -> int:
         return int(self._block.state.bounded_rounds[self._number])
+
+    @property
+    def reward_batches(self) -> RewardBatches:
+        return self._block.state.reward_batches.of_agents(self._number)
 
     @property
     def weights(self) -> AveragedIterate:

@@ -22,6 +22,7 @@ from cospan.core.learning.baselines import (
 )
 from cospan.core.learning.learner import LearnerState, Trajectory, contribution_of, learn_round
 from cospan.core.learning.least_squares import PRIOR_STEPS, TransitionSums
+from cospan.core.learning.reward_moments import RewardBatches
 from cospan.core.learning.schedules import AveragedIterate
 from cospan.core.learning.units import told_after
 from cospan.core.method import HeadUpdate
@@ -83,6 +84,7 @@ class SiteLearner:
         self.independent = IndependentTD.initial(d) if with_baseline else None
         self.separate_sums = separate_lstd_sums(specification.method, d) if with_baseline else None
         """Of LSTD alone, where the learner's own statistics are others."""
+        self.reward_batches = RewardBatches.initial()
         self.learning_curve = LearningCurve[float]()
         self._share_td_error = share_td_error
         self.bounded_rounds = 0
@@ -111,6 +113,7 @@ class SiteLearner:
             self.independent = self.independent.learning_from(trajectory, spec.method)
         if self.separate_sums is not None:
             self.separate_sums = with_transitions(self.separate_sums, trajectory, self.state.rewards.reference)
+        self.reward_batches = self.reward_batches.updated(trajectory.rewards)
         self.last_round = round_number
         self.bounded_rounds += int(outcome.bounded)
         self._record(round_number, float(outcome.mean_squared_error))

@@ -1,5 +1,6 @@
 """The summary at the end of a run."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -59,6 +60,15 @@ def test_without_lstd_alone_the_joint_method_is_compared_with_td_alone() -> None
     outcome = replace(OUTCOME, departures=())
     lines = summary_lines(outcome, agents, result_document(outcome, agents), Path("x"), width=None)
     assert "median value error: joint 0.02000, TD alone 0.04000; 0.50 times that" in lines
+
+
+def test_a_mean_reward_has_its_interval_where_that_is_known() -> None:
+    halves = (None, 0.0123, 0.1, 45.6, 1234.5)
+    agents = [AgentRow(f"site-{index}", "", -2.5, mean_reward_half_width=half) for index, half in enumerate(halves)]
+    outcome = replace(OUTCOME, departures=())
+    lines = summary_lines(outcome, agents, result_document(outcome, agents), Path("x"), width=None)
+    shown = [line.split("  ")[-5].strip() for line in (re.sub(" {2,}", "  ", line) for line in lines[1:6])]
+    assert shown == ["-2.500", "-2.500 ± 0.012", "-2.500 ± 0.1", "-2.500 ± 46", "-2.500 ± 1234"]
 
 
 def test_nothing_is_said_of_errors_that_nobody_knows() -> None:
