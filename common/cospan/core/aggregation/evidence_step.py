@@ -1,0 +1,132 @@
+"""The coordinator's step on the evidence: from the agents' gradients to the next basis and head covariance.
+
+The agents' gradients are D B, D = T − g gᵀ, of the model of `cospan.core.learning.posterior`. A step is one of Fisher
+scoring, with the pooled curvature K̄ in place of each agent's: first-order steps would take thousands of rounds, for
+the condition number of the information is some thousands.
+"""
+
+import math
+
+import numpy as np
+from jaxtyping import Float
+
+from cospan.core.linalg.subspace import orthonormalise, tangent_projection
+
+STEP = 0.5
+"""Share of the whole scoring step: the whole one overshoots, for the agents' curvatures differ."""
+COVARIANCE_FLOOR = 0.05
+"""Added to W where a step is divided by it, as a share of its mean eigenvalue."""
+NOISE_SHARE = 0.3
+"""Of the d features, how many count as directions of noise of their own in the shrinkage of W."""
+_LARGEST_GROWTH = 4.0
+"""Of the largest eigenvalue of W in one round."""
+_LEAST_RATIO = 1e-6
+"""Of the eigenvalues of W to the largest."""
+_CURVATURE_FLOOR = 1e-9
+
+
+def packed(matrix: Float[np.ndarray, "*n d d"]) -> Float[np.ndarray, "*n m"]:
+    """The upper triangle of a symmetric matrix, m = d(d + 1)/2, rounded to float32: half the bytes, and enough."""
+    rows, columns = np.triu_indices(matrix.shape[-1])
+    return matrix[..., rows, columns].astype(np.float32).astype(np.float64)
+
+
+def unpacked(triangle: Float[np.ndarray, " m"], dim: int) -> Float[np.ndarray, "d d"]:
+    """The symmetric matrix of a packed upper triangle."""
+    matrix = np.zeros((dim, dim))
+    rows, columns = np.triu_indices(dim)
+    matrix[rows, columns] = triangle
+    matrix[columns, rows] = triangle
+    return matrix
+
+
+def evidence_step(
+    basis: Float[np.ndarray, "d r"],
+    head_covariance: Float[np.ndarray, "r r"],
+    gradient: Float[np.ndarray, "d r"],
+    curvature: Float[np.ndarray, "d d"],
+    agents: float,
+    largest_turn: float = 90.0,
+) -> tuple[Float[np.ndarray, "d r"], Float[np.ndarray, "r r"], Float[np.ndarray, "d r"]]:
+    """The next basis and head covariance; and the step, in the tangent space of the basis.
+
+    Args:
+        basis: B.
+        head_covariance: W.
+        gradient: the mean of the agents' D B.
+        curvature: K̄, the mean of the agents' (H⁻¹ + ψ Λ)⁻¹.
+        agents: how many the mean is of.
+        largest_turn: by which each direction of the basis turns at most, in degrees.
+
+    Raises:
+        numpy.linalg.LinAlgError: the gradient or the curvature is not finite, or the curvature is not positive.
+    """
+    if not (np.isfinite(gradient).all() and np.isfinite(curvature).all()):
+        raise np.linalg.LinAlgError("the gradients or the curvatures have an entry that is not finite")
+    dim, rank = basis.shape
+    size = float(np.trace(curvature)) / dim
+    if size <= 0.0:
+        return basis, head_covariance, np.zeros_like(basis)
+    curvature = curvature + _CURVATURE_FLOOR * size * np.eye(dim)
+    within = _symmetric(basis.T @ curvature @ basis)
+    total = _symmetric(np.linalg.inv(within)) + head_covariance
+    target = _shrunken(total - total @ _symmetric(basis.T @ gradient) @ total, within, dim / agents)
+    mean = float(np.trace(head_covariance)) / rank
+    scaled = np.linalg.solve(head_covariance + COVARIANCE_FLOOR * mean * np.eye(rank), total).T
+    step = -STEP * tangent_projection(basis, np.linalg.solve(curvature, gradient)) @ scaled
+    if largest_turn < 90.0:
+        step = _bounded(step, math.tan(math.radians(largest_turn)))
+    moved = _clipped(head_covariance + STEP * (target - head_covariance), head_covariance)
+    following = orthonormalise(basis + step)
+    turned = following.T @ (basis + step)
+    return following, _symmetric(turned @ moved @ turned.T), step
+
+
+def _shrunken(
+    total: Float[np.ndarray, "r r"], within: Float[np.ndarray, "r r"], ratio: float
+) -> Float[np.ndarray, "r r"]:
+    """W from the total covariance of the agents' solutions, signal and noise, by eigenvalue shrinkage.
+
+    Few agents fit directions to their own noise. In the spiked covariance model with γ dimensions an agent, an
+    eigenvalue λ of the sample stands for ℓ, λ = ℓ (1 + γ / (ℓ − 1)), with a direction of squared cosine
+    (1 − γ / (ℓ − 1)²) / (1 + γ / (ℓ − 1)); none below (1 + √γ)² stands for anything (Donoho, Gavish and Johnstone
+    2018, "Optimal shrinkage of eigenvalues in the spiked covariance model"). So directions that the agents do not
+    share are switched off: the rank need not be known.
+
+    Args:
+        total: W + Q⁻¹ as the agents' solutions have it.
+        within: Q, the information within the basis; the noise of a solution is Q⁻¹.
+        ratio: features an agent.
+    """
+    gamma = NOISE_SHARE * ratio
+    eigenvalues, vectors = np.linalg.eigh(within)
+    eigenvalues = np.maximum(eigenvalues, 1e-12 * eigenvalues[-1])
+    root = (vectors * np.sqrt(eigenvalues)) @ vectors.T
+    inverse = (vectors / np.sqrt(eigenvalues)) @ vectors.T
+    found, directions = np.linalg.eigh(_symmetric(root @ total @ root))
+    middle = found + 1.0 - gamma
+    signal = (middle + np.sqrt(np.maximum(middle * middle - 4.0 * found, 0.0))) / 2.0 - 1.0
+    known = found > (1.0 + math.sqrt(gamma)) ** 2
+    signal = np.where(known, signal, 1.0)
+    cosines = np.maximum(1.0 - gamma / signal**2, 0.0) / (1.0 + gamma / signal)
+    kept = np.where(known, signal * cosines, 0.0)
+    return _symmetric(inverse @ (directions * kept) @ directions.T @ inverse)
+
+
+def _bounded(step: Float[np.ndarray, "d r"], longest: float) -> Float[np.ndarray, "d r"]:
+    """Each singular value at most `longest`: a direction that turns far does not hold up the others."""
+    if np.vdot(step, step) <= longest * longest:
+        return step
+    left, lengths, right = np.linalg.svd(step, full_matrices=False)
+    return np.asarray((left * np.minimum(lengths, longest)) @ right)
+
+
+def _clipped(covariance: Float[np.ndarray, "r r"], before: Float[np.ndarray, "r r"]) -> Float[np.ndarray, "r r"]:
+    largest = float(np.linalg.eigvalsh(before)[-1])
+    eigenvalues, vectors = np.linalg.eigh(_symmetric(covariance))
+    eigenvalues = np.clip(eigenvalues, _LEAST_RATIO * largest, _LARGEST_GROWTH * largest)
+    return _symmetric((vectors * eigenvalues) @ vectors.T)
+
+
+def _symmetric(matrix: Float[np.ndarray, "r r"]) -> Float[np.ndarray, "r r"]:
+    return np.asarray((matrix + matrix.T) / 2.0)

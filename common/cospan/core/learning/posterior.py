@@ -1,0 +1,327 @@
+"""What an agent makes of all its moment equations and of the fleet's prior: a posterior of its value weights.
+
+The model (docs/adr/0023): z = B w + e with w ~ N(0, W) and e ~ N(0, ψ Λ), and for the d moments of all transitions so
+far b − A z ~ N(0, S). B and W come from the coordinator; A, b, S, Λ and ψ are the agent's own. With H = AᵀS⁻¹A and
+c = AᵀS⁻¹b the posterior mean is (H + Γ⁻¹)⁻¹ c, Γ = B W Bᵀ + ψ Λ: an empirical Bayes estimate (Efron and Morris 1973)
+from efficiently weighted moments (Hansen 1982, "Large sample properties of generalized method of moments estimators").
+
+All is in the agent's units (`cospan.core.learning.units`) but for what is kept of transitions.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from jaxtyping import Float
+
+from cospan.core.learning.least_squares import PRIOR_STEPS, TransitionSums
+from cospan.core.learning.units import Units
+from cospan.core.linalg.leading_axes import PerAgent, applied, column, dot, numbers_of
+
+VARIANCE_RIDGE = 30.0
+"""Of the regression of δ² on the features, in environment steps."""
+VARIANCE_FLOOR = 0.05
+"""The least variance that the regression gives a transition, as a share of the mean one."""
+HISTORY_PER_FEATURE = 20
+"""The most transitions that are kept for each feature; beyond, every second round is dropped."""
+MOMENT_FLOOR = 1e-6
+"""Added to S, as a share of its mean eigenvalue: without it, features that were never seen make S singular."""
+METRIC_FLOOR = 1e-3
+"""The least eigenvalue of the feature covariance that Λ inverts, as a share of the largest."""
+GRADIENT_SHARE = 0.01
+"""ψ of the gradient, as a share of the value variance per feature."""
+SHARES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
+"""ψ of the answers that are mixed, in the same unit: from the fleet's subspace alone to the agent's data alone."""
+TEMPERATURE = 0.2
+"""Of the weights of that mixture, as a share of the risk of the agent's data alone."""
+_RISK_RIDGE = 3.0
+"""Ridge of the nearly unbiased estimate against which risks are estimated, in environment steps."""
+_TINY = 1e-12
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class PosteriorState:
+    """What one agent, or each of n, keeps for its posterior beside the `TransitionSums` of its features.
+
+    The history is whole while it has at most `HISTORY_PER_FEATURE` · d transitions; then it has the rounds whose
+    numbers are multiples of `stride`. The noise is summed over all transitions.
+
+    Attributes:
+        second_moment: Σ φ φᵀ, shape (*n, d, d).
+        changes: Σ (φ − φ'), shape (*n, d).
+        noise: Σ u(φ) [1 φ][1 φ]ᵀ with the modelled variance u, relative to its mean, shape (*n, d + 1, d + 1).
+        variance: the coefficients of u(φ) = max(VARIANCE_FLOOR, [1 φ] · variance), shape (*n, d + 1).
+        features: those of the kept rounds, each of shape (*n, L + 1, d).
+        rewards: those of the kept rounds, less the agent's reference, each of shape (*n, L).
+        stride: see above; a power of two.
+        rounds: rounds observed.
+        curvature: K = (H⁻¹ + ψ Λ)⁻¹ with ψ of the gradient, shape (*n, d, d), in the agent's units.
+        score: (I + ψ H Λ)⁻¹ c, shape (*n, d), in the agent's units.
+        weights: the posterior mean, shape (*n, d), in the units of the data.
+        shared_weight: how much of the answer is the fleet's, 0 to 1: where the posterior mean lies between the
+            agent's own LSTD (0) and the answer within the subspace (1), in the metric of the values.
+    """
+
+    second_moment: Float[np.ndarray, "*n d d"]
+    changes: Float[np.ndarray, "*n d"]
+    noise: Float[np.ndarray, "*n d1 d1"]
+    variance: Float[np.ndarray, "*n d1"]
+    features: tuple[Float[np.ndarray, "*n L1 d"], ...]
+    rewards: tuple[Float[np.ndarray, "*n L"], ...]
+    stride: int
+    rounds: int
+    curvature: Float[np.ndarray, "*n d d"]
+    score: Float[np.ndarray, "*n d"]
+    weights: Float[np.ndarray, "*n d"]
+    shared_weight: PerAgent
+
+    @classmethod
+    def initial(cls, feature_dim: int, agents: tuple[int, ...] = ()) -> "PosteriorState":
+        """Of no transitions, for agents of this shape: () for one, (n,) for n."""
+        square, row = np.zeros((*agents, feature_dim, feature_dim)), np.zeros((*agents, feature_dim))
+        one = np.zeros((*agents, feature_dim + 1))
+        one[..., 0] = 1.0
+        noise = np.zeros((*one.shape, feature_dim + 1))
+        nothing: PerAgent = np.zeros(agents) if agents else 0.0
+        return cls(square, row, noise, one, (), (), 1, 0, square, row, row, nothing)
+
+    def of_agents(self, places: int | Sequence[int] | slice) -> "PosteriorState":
+        """Those of one of n agents, or of some of them, by their places."""
+        return PosteriorState(
+            *(values[places] for values in (self.second_moment, self.changes, self.noise, self.variance)),
+            tuple(each[places] for each in self.features),
+            tuple(each[places] for each in self.rewards),
+            self.stride,
+            self.rounds,
+            *(values[places] for values in (self.curvature, self.score, self.weights)),
+            numbers_of(self.shared_weight, places),
+        )
+
+    def observed(
+        self, features: Float[np.ndarray, "*n L1 d"], rewards: Float[np.ndarray, "*n L"]
+    ) -> "PosteriorState":
+        """The state with one more round of L transitions; rewards are less the agent's reference."""
+        visited = features[..., :-1, :]
+        kept, values, stride = self.features, self.rewards, self.stride
+        if self.rounds % stride == 0:
+            kept, values = (*kept, features), (*values, rewards)
+            if len(kept) > 2 and len(kept) * rewards.shape[-1] > HISTORY_PER_FEATURE * features.shape[-1]:
+                kept, values, stride = kept[::2], values[::2], 2 * stride
+        return replace(
+            self,
+            second_moment=self.second_moment + _gram(visited, visited),
+            changes=self.changes + features[..., 0, :] - features[..., -1, :],
+            noise=self.noise + _noise(_with_one(visited), self.variance),
+            features=kept,
+            rewards=values,
+            stride=stride,
+            rounds=self.rounds + 1,
+        )
+
+
+def refreshed(
+    state: PosteriorState,
+    sums: TransitionSums,
+    units: Units,
+    basis: Float[np.ndarray, "d r"],
+    head_covariance: Float[np.ndarray, "r r"],
+) -> PosteriorState:
+    """The state with noise, curvature, score and posterior of all transitions so far.
+
+    It takes some 30 d³ operations, so it is done in rounds that grow geometrically. The posterior mean is a mixture:
+    ψ is not chosen but averaged over, with exponential weights of Stein's unbiased estimate of the risk in the metric
+    of the values, E(V̂ − V)² (Leung and Barron 2006, "Information theory and mixing least-squares regressions"). So an
+    agent that is unlike the fleet comes to its own data's answer by itself.
+
+    Args:
+        state: with all transitions observed, one round at least.
+        sums: of the same transitions, without a trace and with nothing forgotten.
+        units: of the agent.
+        basis: B.
+        head_covariance: W.
+    """
+    data = _Moments.of(state, sums, units)
+    state, noise = _with_noise(state, data, units)
+    h, to_weights, from_weights, metric, scores = _diagonalised(data, noise)
+    dim = len(basis)
+    own = applied(from_weights, data.ridge_solution(PRIOR_STEPS))
+    unit = np.maximum(dot(own, applied(metric, own)) / dim, _TINY)[..., None]
+    root = _square_root(head_covariance)
+    factor = from_weights @ (basis @ root)
+    mean, fleets = _mixed(h, factor, metric, scores, unit, applied(from_weights, data.ridge_solution(_RISK_RIDGE)))
+    damped = 1.0 / (1.0 + GRADIENT_SHARE * unit * h)
+    back = from_weights.swapaxes(-1, -2)
+    toward, away = fleets - own, mean - own
+    length = dot(toward, applied(metric, toward))
+    share = np.clip(dot(away, applied(metric, toward)) / np.where(length > 0.0, length, 1.0), 0.0, 1.0)
+    return replace(
+        state,
+        curvature=(back * (h * damped)[..., None, :]) @ from_weights,
+        score=applied(back, damped * scores),
+        weights=applied(to_weights, mean) * column(units.head),
+        shared_weight=share if share.ndim else float(share),
+    )
+
+
+def evidence_gradient(
+    state: PosteriorState, basis: Float[np.ndarray, "d r"], head_covariance: Float[np.ndarray, "r r"]
+) -> tuple[Float[np.ndarray, "*n d r"], Float[np.ndarray, "*n r"]]:
+    """The gradient (T − g gᵀ) B of −log evidence with respect to B W^½, but for the factor W^½; and the mean of w.
+
+    With M = A Γ Aᵀ + S: T = AᵀM⁻¹A and g = AᵀM⁻¹b, here by way of K alone, in O(d² r). It is zero in expectation
+    where B and W are those of the model.
+    """
+    curved = state.curvature @ basis
+    inner = np.linalg.inv(np.eye(basis.shape[1]) + head_covariance @ (basis.T @ curved))
+    heads = applied(inner @ head_covariance, state.score @ basis)
+    residual = state.score - applied(curved, heads)
+    along = residual @ basis
+    gradient = curved @ inner - residual[..., :, None] * along[..., None, :]
+    return gradient, along @ head_covariance
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class _Moments:
+    """A, b and the feature covariance in the agent's units; `system` is A before the mean feature is taken out."""
+
+    system: Float[np.ndarray, "*n d d"]
+    centred: Float[np.ndarray, "*n d d"]
+    rewards: Float[np.ndarray, "*n d"]
+    mean: Float[np.ndarray, "*n d"]
+    covariance: Float[np.ndarray, "*n d d"]
+    gain: PerAgent
+
+    @classmethod
+    def of(cls, state: PosteriorState, sums: TransitionSums, units: Units) -> "_Moments":
+        feature, square = column(units.feature), column(column(units.feature)) ** 2
+        mean = sums.traces / sums.steps / feature
+        system = sums.system / square
+        return cls(
+            system=system,
+            centred=system - _outer(mean, state.changes / feature),
+            rewards=sums.centred_rewards / feature / column(units.reward),
+            mean=mean,
+            covariance=_symmetric(state.second_moment / sums.steps / square - _outer(mean, mean)),
+            gain=sums.gain_estimate,
+        )
+
+    def ridge_solution(self, steps: float) -> Float[np.ndarray, "*n d"]:
+        """The agent's own LSTD with this ridge, in environment steps; ‖φ‖² is 1 on average in these units."""
+        dim = self.mean.shape[-1]
+        return np.linalg.solve(self.system + (steps / dim) * np.eye(dim), self.rewards[..., None])[..., 0]
+
+
+def _with_noise(
+    state: PosteriorState, data: _Moments, units: Units
+) -> tuple[PosteriorState, Float[np.ndarray, "*n d d"]]:
+    """The state with the variance of δ modelled anew from the history; and S.
+
+    δ is that of the newest weights. The variance of δ² is regressed on the features, so a transition does not weigh
+    itself: S made of δ² alone is so noisy with few data that it biases the estimate.
+    """
+    feature, reward = column(column(units.feature)), column(units.reward)
+    features = np.concatenate([each[..., :-1, :] for each in state.features], axis=-2) / feature
+    changes = np.concatenate([each[..., :-1, :] - each[..., 1:, :] for each in state.features], axis=-2) / feature
+    rewards = (np.concatenate(state.rewards, axis=-1) - column(data.gain)) / reward
+    known = np.any(state.weights, axis=-1, keepdims=True)
+    weights = np.where(known, state.weights / column(units.head), data.ridge_solution(PRIOR_STEPS))
+    errors = rewards - applied(changes, weights)
+    squares = (errors - errors.mean(axis=-1, keepdims=True)) ** 2
+    level = np.maximum(squares.mean(axis=-1), _TINY)
+    rows = _with_one(features)
+    gram = _gram(rows, rows)
+    dim = rows.shape[-1]
+    ridge = VARIANCE_RIDGE * np.trace(gram, axis1=-2, axis2=-1) / dim / rows.shape[-2]
+    system = gram + ridge[..., None, None] * np.diag(np.arange(dim) > 0)
+    model = np.linalg.solve(system, (rows.swapaxes(-1, -2) @ squares[..., None]))[..., 0] / level[..., None]
+    ratio = np.ones(np.shape(units.feature) + (dim,))
+    ratio[..., 1:] /= column(units.feature)
+    noise = state.noise
+    if state.stride == 1:
+        noise = _noise(rows, model) / ratio[..., :, None] / ratio[..., None, :]
+    state = replace(state, noise=noise, variance=model * ratio)
+    whole = noise * ratio[..., :, None] * ratio[..., None, :] * level[..., None, None]
+    cross = _outer(data.mean, whole[..., 0, 1:])
+    centred = whole[..., 1:, 1:] - cross - cross.swapaxes(-1, -2)
+    centred += whole[..., :1, :1] * _outer(data.mean, data.mean)
+    floor = MOMENT_FLOOR * np.trace(centred, axis1=-2, axis2=-1) / (dim - 1) + _TINY
+    return state, _symmetric(centred) + floor[..., None, None] * np.eye(dim - 1)
+
+
+def _diagonalised(data: _Moments, noise: Float[np.ndarray, "*n d d"]) -> tuple[np.ndarray, ...]:
+    """Coordinates y of weights z = M y in which H is diagonal and Λ = M Mᵀ the identity.
+
+    Λ is the inverse of the feature covariance: what is not shared is as large in every direction of the values.
+
+    Returns:
+        the diagonal of H, (*n, d); M and M⁻¹; the metric of the values, MᵀC M; and Mᵀc, (*n, d).
+    """
+    eigenvalues, vectors = np.linalg.eigh(data.covariance)
+    eigenvalues = np.maximum(eigenvalues, METRIC_FLOOR * eigenvalues[..., -1:] + _TINY)
+    weighted = np.linalg.solve(noise, data.centred).swapaxes(-1, -2)
+    turned = vectors / np.sqrt(eigenvalues)[..., None, :]
+    information = turned.swapaxes(-1, -2) @ (weighted @ data.centred) @ turned
+    h, rotation = np.linalg.eigh(_symmetric(information))
+    to_weights = turned @ rotation
+    from_weights = (rotation.swapaxes(-1, -2) * np.sqrt(eigenvalues)[..., None, :]) @ vectors.swapaxes(-1, -2)
+    metric = to_weights.swapaxes(-1, -2) @ data.covariance @ to_weights
+    scores = applied(to_weights.swapaxes(-1, -2), applied(weighted, data.rewards))
+    return np.maximum(h, 0.0), to_weights, from_weights, _symmetric(metric), scores
+
+
+def _mixed(
+    h: Float[np.ndarray, "*n d"],
+    factor: Float[np.ndarray, "*n d r"],
+    metric: Float[np.ndarray, "*n d d"],
+    scores: Float[np.ndarray, "*n d"],
+    unit: Float[np.ndarray, "*n 1"],
+    unbiased: Float[np.ndarray, "*n d"],
+) -> tuple[Float[np.ndarray, "*n d"], Float[np.ndarray, "*n d"]]:
+    """The mixture of the posterior means over ψ, and the one of the smallest ψ; all in y.
+
+    With a = 1 / (1 + ψ h) the posterior covariance is ψ a + a F (I + Fᵀ h a F)⁻¹ Fᵀ a: it needs no inverse of W.
+    """
+    means, risks = [], []
+    diagonal = np.diagonal(metric, axis1=-2, axis2=-1)
+    for share in SHARES:
+        psi = share * unit
+        damped = 1.0 / (1.0 + psi * h)
+        edge = damped[..., None] * factor
+        inner = np.linalg.inv(np.eye(factor.shape[-1]) + factor.swapaxes(-1, -2) @ ((h * damped)[..., None] * factor))
+        mean = psi * damped * scores + applied(edge, applied(inner, applied(edge.swapaxes(-1, -2), scores)))
+        spread = (psi * damped * diagonal).sum(axis=-1)
+        spread = spread + np.einsum("...ab,...ia,...ib->...", inner, edge, metric @ edge)
+        away = mean - unbiased
+        means.append(mean)
+        risks.append(dot(away, applied(metric, away)) + 2.0 * spread)
+    risk = np.stack(risks, axis=-1)
+    exponents = (risk.min(axis=-1, keepdims=True) - risk) / (TEMPERATURE * np.asarray(spread)[..., None] + _TINY)
+    chances = np.exp(exponents)
+    chances /= chances.sum(axis=-1, keepdims=True)
+    return np.einsum("...j,...ji->...i", chances, np.stack(means, axis=-2)), means[0]
+
+
+def _noise(rows: Float[np.ndarray, "*n m d1"], variance: Float[np.ndarray, "*n d1"]) -> Float[np.ndarray, "*n d1 d1"]:
+    modelled = np.maximum(applied(rows, variance), VARIANCE_FLOOR)
+    return _gram(rows * modelled[..., None], rows)
+
+
+def _with_one(features: Float[np.ndarray, "*n m d"]) -> Float[np.ndarray, "*n m d1"]:
+    return np.concatenate([np.ones((*features.shape[:-1], 1)), features], axis=-1)
+
+
+def _gram(left: Float[np.ndarray, "*n m p"], right: Float[np.ndarray, "*n m q"]) -> Float[np.ndarray, "*n p q"]:
+    return left.swapaxes(-1, -2) @ right
+
+
+def _outer(left: Float[np.ndarray, "*n p"], right: Float[np.ndarray, "*n q"]) -> Float[np.ndarray, "*n p q"]:
+    return left[..., :, None] * right[..., None, :]
+
+
+def _symmetric(matrix: Float[np.ndarray, "*n d d"]) -> Float[np.ndarray, "*n d d"]:
+    return (matrix + matrix.swapaxes(-1, -2)) / 2.0
+
+
+def _square_root(matrix: Float[np.ndarray, "r r"]) -> Float[np.ndarray, "r r"]:
+    eigenvalues, vectors = np.linalg.eigh(matrix)
+    return np.asarray((vectors * np.sqrt(np.maximum(eigenvalues, 0.0))) @ vectors.T)
