@@ -90,7 +90,7 @@ def logged(
         exact.append(np.zeros(D) if sums is None else sums.row_sums)
         own = next_basis(basis, [upload.contribution], method, number, rows)
         choice = chosen(number, basis)
-        basis, rows = own.basis if choice is None else choice, own.row_state
+        basis, rows = own.basis if choice is None else choice, own.step_memory
     secrets = np.array(walk.states), np.array(walk.rewards), np.array(gains), agent.state.statistics
     return Log(bases, uploads, exact, *secrets)
 
@@ -159,7 +159,7 @@ def held(log: Log) -> list[np.ndarray]:
     """The row sums that the operator has in each round: the last that were sent."""
     found, last = [], np.zeros(D)
     for upload in log.uploads:
-        sent = upload.contribution.row_sums
+        sent = upload.contribution.pooled
         last = last if sent is None else sent
         found.append(last)
     return found

@@ -19,6 +19,7 @@ from cospan.core.method import Method, paper
 from cospan.core.specification import RunSpecification
 from cospan.server import machine
 from cospan.server.machine import events
+from cospan.server.machine.collections.participation_counts import ParticipationCounts
 from cospan.server.machine.sessions import Departure, Session, SiteClaim
 from cospan.server.machine.snapshot import SavedRun
 from cospan.server.machine.state import CoordinatorConfig, CoordinatorState, History, OpenRound, Part
@@ -181,14 +182,14 @@ class Disk:
             specification=self.specification,
             round=len(self.rounds),
             basis=last.move.basis if last else None,
-            row_state=last.move.row_state if last else None,
+            head_covariance=last.move.head_covariance if last else None,
+            step_memory=last.move.step_memory if last else None,
             sessions=tuple(self.sessions[token] for token in sorted(self.sessions)),
             site_claims=dict(self.site_claims),
             departures=tuple(self.departures.values()),
             last_contributors=frozenset(last.contributors) if last else frozenset(),
             accepted=accepted,
-            rounds_counted=dict(counted),
-            last_rounds=last_rounds,
+            rounds_counted=ParticipationCounts(counted, last_rounds),
         )
 
 

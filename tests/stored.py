@@ -29,7 +29,12 @@ def round_of(number: int, contributors: Mapping[str, int] | None = None, **chang
     named = {"a": number, "b": number} if contributors is None else contributors
     after = number + 1
     basis = changes.pop("basis", basis_after(after))
-    move = BasisMove(basis_after(number, *basis.shape), basis, changes.pop("row_state", None))
+    move = BasisMove(
+        basis_after(number, *basis.shape),
+        basis,
+        changes.pop("step_memory", None),
+        head_covariance=changes.pop("head_covariance", None),
+    )
     values: dict[str, Any] = {
         "stamp": Stamp(RUN_ID, 1, after, after),
         "closed": 1.0 + number,

@@ -184,7 +184,7 @@ class FullHistory {
     const payload = { factored: { left: toMatrix(left, d, 1), right: toMatrix(right, r, 1) } };
     if (method.preconditioned) payload.head_second_moment = toMatrix(Float64Array.from(outer([...right])), r, r);
     if (method.row_scaled && areRowSumsSentIn(round)) {
-      payload.row_sums = toMatrix(coarse(rowSums.map((value) => value / rho / rho)), d, 1);
+      payload.pooled = toMatrix(coarse(rowSums.map((value) => value / rho / rho)), d, 1);
     }
     return payload;
   }

@@ -68,11 +68,11 @@ def direct(spec: RunSpecification) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         for name in names
         for index in [int(name.removeprefix("site-"))]
     }
-    basis, row_state = spec.initial_basis(), None
+    basis, step_memory = spec.initial_basis(), None
     for number in range(spec.rounds):
         contributions = [learners[name].learn(number, basis).contribution for name in names]
-        move = next_basis(basis, contributions, spec.method, number, row_state)
-        basis, row_state = move.basis, move.row_state
+        move = next_basis(basis, contributions, spec.method, number, step_memory)
+        basis, step_memory = move.basis, move.step_memory
     return basis, {name: learner.weights.mean for name, learner in learners.items()}
 
 
@@ -940,9 +940,9 @@ def test_the_method_and_the_shapes_are_those_of_the_run() -> None:
             wrong = replace(upload(0).contribution, gradient=DenseMatrix(np.ones((R, D))))
             for contribution, text in (
                 (wrong, "head_second_moment is missing"),
-                (replace(wrong, head_second_moment=np.eye(R)), "row_sums is missing"),
+                (replace(wrong, head_second_moment=np.eye(R)), "pooled is missing"),
                 (
-                    replace(wrong, head_second_moment=np.eye(R), row_sums=np.ones(D)),
+                    replace(wrong, head_second_moment=np.eye(R), pooled=np.ones(D)),
                     "gradient.dense is 2 × 4; this run needs 4 × 2",
                 ),
             ):

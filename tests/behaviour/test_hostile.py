@@ -106,7 +106,7 @@ def gradient(**changes: Any) -> bytes:
         "weight": 1.0,
         "dense": matrix(np.ones((D, R))),
         "head_second_moment": matrix(np.eye(R)),
-        "row_sums": matrix(np.ones((D, 1))),
+        "pooled": matrix(np.ones((D, 1))),
     } | changes
     if "factored" in changes:
         del fields["dense"]
@@ -178,11 +178,11 @@ AFTER_JOIN: dict[str, tuple[bytes, type[CospanError]]] = {
     ),
     "a negative second moment": (gradient(head_second_moment=matrix(-1e50 * np.eye(R))), WRONG),
     "a huge second moment": (gradient(head_second_moment=matrix(1e61 * np.eye(R))), WRONG),
-    "no row sums": (gradient(row_sums=None), WRONG),
-    "row sums of another shape": (gradient(row_sums=matrix(np.ones((D + 1, 1)))), WRONG),
-    "negative row sums": (gradient(row_sums=matrix(-np.ones((D, 1)))), WRONG),
-    "row sums not a number": (gradient(row_sums=matrix(np.full((D, 1), math.nan))), WRONG),
-    "huge row sums": (gradient(row_sums=matrix(np.full((D, 1), 1e300))), WRONG),
+    "no row sums": (gradient(pooled=None), WRONG),
+    "row sums of another shape": (gradient(pooled=matrix(np.ones((D + 1, 1)))), WRONG),
+    "negative row sums": (gradient(pooled=matrix(-np.ones((D, 1)))), WRONG),
+    "row sums not a number": (gradient(pooled=matrix(np.full((D, 1), math.nan))), WRONG),
+    "huge row sums": (gradient(pooled=matrix(np.full((D, 1), 1e300))), WRONG),
     "a message as no group can send it": (bytes(1 << 20), errors.MessageTooLargeError),
 }
 

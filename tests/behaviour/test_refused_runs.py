@@ -77,10 +77,10 @@ def chosen_at(number: int) -> Callable[..., FallbackMove]:
         contributions: Sequence[Contribution],
         method: Method,
         round_number: int,
-        row_state: np.ndarray | None = None,
+        step_memory: np.ndarray | None = None,
     ) -> FallbackMove:
         if round_number != number:
-            return honest(basis, contributions, method, round_number, row_state)
+            return honest(basis, contributions, method, round_number, step_memory)
         return FallbackMove(BasisMove(basis, random_basis(*basis.shape, np.random.default_rng(7))))
 
     return move

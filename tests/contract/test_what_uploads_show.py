@@ -252,7 +252,7 @@ def test_one_step_a_round_is_what_an_agent_refuses_by_default() -> None:
 
 def test_nothing_else_is_sent_between_the_rounds_of_row_sums() -> None:
     log = logged(practical(20), 12)
-    sent = [number for number, upload in enumerate(log.uploads) if upload.contribution.row_sums is not None]
+    sent = [number for number, upload in enumerate(log.uploads) if upload.contribution.pooled is not None]
     assert sent == [0, 1, 2, 3, 4, 5, 7, 9]
     assert all(np.linalg.matrix_rank(to_dense(each.contribution.gradient)) <= 1 for each in log.uploads)
 

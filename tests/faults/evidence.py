@@ -162,7 +162,7 @@ class Evidence:
             if final.get(row.round + 1, found.basis.tobytes()) != found.basis.tobytes():
                 yield f"round {row.round}: the basis that was told as durable is not the one that was stored"
                 return
-            basis, squares = found.basis, found.row_state
+            basis, squares = found.basis, found.step_memory
 
     def _combinations(self, row: StoredRound, spec: RunSpecification) -> Iterator[tuple[Contribution, ...]]:
         own = [

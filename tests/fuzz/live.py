@@ -70,7 +70,7 @@ class LiveFuzzer:
         """
         self.counts = FuzzCounts()
         self._spec = spec
-        limit = max_message_bytes(spec.feature_dim, spec.rank)
+        limit = max_message_bytes(spec.feature_dim, spec.rank, pooled=spec.pooled_length)
         self._channel = grpc.aio.insecure_channel(address, options=[("grpc.max_receive_message_length", limit)])
         self._collaborate = self._channel.stream_stream(_METHOD)  # no serialisers: bytes
         self._peers = [Peer(self, f"{seed}-{number}") for number in range(peers)]

@@ -111,8 +111,8 @@ def gradient(
     heads = values.standard_normal((r, 3))
     sent_anyway = rng.random() < 0.1
     moment = heads @ heads.T if spec.method.preconditioned or sent_anyway else None
-    row_sums = values.random(d) if spec.method.sends_row_sums or sent_anyway else None
-    contribution = Contribution(payload, float(len(names)), moment, row_sums)
+    pooled = values.random(d) if spec.method.sends_pooled or sent_anyway else None
+    contribution = Contribution(payload, float(len(names)), moment, pooled)
     unsaid = names in HOSTED and rng.random() < 0.5
     return m.GradientUpload(number, contribution, () if unsaid else names)
 

@@ -198,7 +198,7 @@ class Coordinator:
         """What is decoded is what the arithmetic needs."""
         gradient = contribution.gradient
         parts = [gradient.left, gradient.right] if isinstance(gradient, FactoredMatrix) else [gradient.values]
-        parts += [part for part in (contribution.head_second_moment, contribution.row_sums) if part is not None]
+        parts += [part for part in (contribution.head_second_moment, contribution.pooled) if part is not None]
         for part in parts:
             assert np.isfinite(part).all(), "an entry is not finite"
 

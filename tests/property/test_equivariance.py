@@ -129,7 +129,7 @@ def by_a_group(method: Method, rounds: list[Trajectory]) -> Learnt:
         outcome = learn_round(state, basis, played, method)
         state, weights = outcome.state, weights.updated(outcome.state.head @ basis.T)
         move = next_basis(basis, [contribution_of(outcome, method)], method, number, squares)
-        basis, squares = move.basis, move.row_state
+        basis, squares = move.basis, move.step_memory
     return Learnt(weights.mean, state.gain_estimate, basis)
 
 

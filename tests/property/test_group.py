@@ -66,7 +66,7 @@ def same_contribution(found: Contribution, singles: list[Contribution]) -> None:
     close(
         to_dense(found.gradient) / scale, np.sum([to_dense(single.gradient) for single in singles], axis=0) / scale
     )
-    for name in ("head_second_moment", "row_sums"):
+    for name in ("head_second_moment", "pooled"):
         expected = total([getattr(single, name) for single in singles])
         assert (getattr(found, name) is None) == (expected is None)
         if expected is not None:
@@ -132,7 +132,7 @@ def test_a_group_may_learn_in_parts(head_update: HeadUpdate, agents: int, seed: 
     close(to_dense(found.gradient), to_dense(expected.gradient))
     close(found.head_second_moment, expected.head_second_moment)
     if head_update is HeadUpdate.FULL_HISTORY:
-        close(found.row_sums, expected.row_sums)
+        close(found.pooled, expected.pooled)
 
 
 def test_few_agents_send_factors_and_many_send_the_matrix() -> None:

@@ -391,7 +391,7 @@ class LearningClient(ABC, Generic[L]):
         check_basis(command.basis, command.round, command.turn)
         keeper = self._keeper
         assert keeper is not None
-        known = keeper.upload_of(command.round, command.basis)
+        known = keeper.upload_of(command.round, command.basis, command.head_covariance)
         if known is not None:
             return session.GradientReady(known)
         note = keeper.come_back(command.round, self._transport, self._loop)
@@ -399,7 +399,7 @@ class LearningClient(ABC, Generic[L]):
         if note:
             self._note(note)
         begun = time.monotonic()
-        upload = keeper.learn(command.round, command.basis)
+        upload = keeper.learn(command.round, command.basis, command.head_covariance)
         self._say_slow(time.monotonic() - begun)
         if upload.bounded and not self._bound_told:
             self._bound_told = True

@@ -43,7 +43,7 @@ DEFAULT_MIN_STEPS = 2
 """The fewest steps a round with which an agent takes part by default: with 1, every upload is of a single step."""
 
 
-_ROW_SUMS_GROWTH = 1.25
+_POOLED_GROWTH = 1.25
 NO_BOUND_DEGREES = 90.0
 _FIRST_TURN_DEGREES = 80.0
 _TURN_ROUNDS = 10.0
@@ -215,14 +215,28 @@ class Method:
     """0 stands for the value that fits sound fleets, and is what a peer sends that does not know the field."""
 
     @property
-    def sends_row_sums(self) -> bool:
-        """Whether agents send the row sums of |A| with their gradients, in some of the rounds."""
+    def sends_pooled(self) -> bool:
+        """Whether agents send numbers that are pooled, in some of the rounds: the row sums of |A|."""
         return self.row_scaled and self.head_update is HeadUpdate.FULL_HISTORY
 
-    def sends_row_sums_in(self, round_number: int) -> bool:
-        """Whether uploads of round t carry row sums; in the other rounds the last ones scale the step."""
+    @property
+    def pooled_is_nonnegative(self) -> bool:
+        """Whether pooled numbers are row sums of |A|, none of which is negative."""
+        return True
+
+    def pooled_length(self, feature_dim: int) -> int:
+        """How many numbers an agent sends to be pooled, with features of length d; 0 where it sends none."""
+        return feature_dim if self.sends_pooled else 0
+
+    def sends_pooled_in(self, round_number: int) -> bool:
+        """Whether uploads of round t carry pooled numbers; in the other rounds the last ones are used."""
         since = round_number - self.warm_up_rounds
-        return self.sends_row_sums and since >= 0 and takes_row_sums(since)
+        return self.sends_pooled and since >= 0 and takes_pooled(since)
+
+    @property
+    def has_head_covariance(self) -> bool:
+        """Whether the coordinator announces W with each basis."""
+        return False
 
     @property
     def basis_step_decays(self) -> bool:
@@ -322,12 +336,12 @@ PRESETS = {"paper": paper, "practical": practical, "compact": compact}
 
 
 @lru_cache(maxsize=256)
-def takes_row_sums(number: int) -> bool:
-    """Whether row sums are sent in a round, counted from the first after the warm-up.
+def takes_pooled(number: int) -> bool:
+    """Whether pooled numbers are sent in a round, counted from the first after the warm-up.
 
     They are in rounds 0 to 5, 7, 9, 12, 15, 19, …: each the first that is at least a quarter later than the last.
     """
     due = 0
     while due < number:
-        due = max(due + 1, math.ceil(_ROW_SUMS_GROWTH * due))
+        due = max(due + 1, math.ceil(_POOLED_GROWTH * due))
     return due == number

@@ -41,7 +41,7 @@ class RunSpecification(RunFields):
             if len(text) > MAX_NAME
         ]
         found += [problem for name, text in named if (problem := unprintable_problem(name, text)) is not None]
-        numbers = message_numbers(self.feature_dim, self.rank)
+        numbers = message_numbers(self.feature_dim, self.rank, self.pooled_length)
         if not found and numbers > MAX_MESSAGE_NUMBERS:
             found.append(
                 f"feature_dim is {self.feature_dim} and rank {self.rank}: a message would hold {numbers} numbers; "
@@ -88,6 +88,11 @@ class RunSpecification(RunFields):
         values["method"] = _plain(self.method)
         return values
 
+    @property
+    def pooled_length(self) -> int:
+        """How many numbers an agent sends to be pooled, in some rounds; 0 where it sends none."""
+        return self.method.pooled_length(self.feature_dim)
+
     def initial_basis(self) -> Float[np.ndarray, "d r"]:
         """B_0: uniformly distributed, from the seed alone."""
         return random_basis(self.feature_dim, self.rank, np.random.default_rng(self.seed))
@@ -119,13 +124,14 @@ def agent_id_problem(agent_id: str) -> str | None:
     return f"agent id {agent_id[:80]!r} must be 1 to 64 letters, digits, '.', '_' or '-', and not begin with '.'"
 
 
-def message_numbers(feature_dim: int, rank: int) -> int:
+def message_numbers(feature_dim: int, rank: int, pooled: int = 0) -> int:
     """Numbers in the largest message of a run with features of length d and rank r.
 
     That is a factored gradient with as many factors as columns: u (d × r), v (r × r), the heads' second moment
-    (r × r) and row sums (d × 1). The two estimates of a warm-up are d × 2.
+    (r × r) and what is pooled: d numbers, or `pooled` where that is more (`Method.pooled_length`). The two
+    estimates of a warm-up are d × 2, and what a basis is announced with is r × r.
     """
-    return feature_dim * max(rank, 2) + 2 * rank * rank + feature_dim
+    return feature_dim * max(rank, 2) + 2 * rank * rank + max(feature_dim, pooled)
 
 
 def unprintable_problem(name: str, text: str) -> str | None:

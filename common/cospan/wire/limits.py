@@ -20,9 +20,16 @@ def most_known_agents(agents: int) -> int:
     return 4 * agents + 8192
 
 
-def max_message_bytes(feature_dim: int, rank: int, group_size: int = 1) -> int:
-    """The largest message of a run with features of length d and rank r: float64 numbers, and a group's names."""
-    return 8 * message_numbers(feature_dim, rank) + _PER_AGENT_ID * group_size + _OVERHEAD
+def max_message_bytes(feature_dim: int, rank: int, group_size: int = 1, *, pooled: int = 0) -> int:
+    """The largest message of a run with features of length d and rank r: float64 numbers, and a group's names.
+
+    Args:
+        feature_dim: d.
+        rank: r.
+        group_size: the most agents of one process.
+        pooled: how many numbers an agent sends to be pooled (`RunSpecification.pooled_length`).
+    """
+    return 8 * message_numbers(feature_dim, rank, pooled) + _PER_AGENT_ID * group_size + _OVERHEAD
 
 
 _RECALLED_BYTES = 4 << 20
@@ -39,8 +46,8 @@ def max_recalled_bytes(feature_dim: int, rank: int) -> int:
 
 
 def _recalled_bytes(feature_dim: int, rank: int) -> int:
-    """A basis in a message, with what stands around it."""
-    return 8 * feature_dim * rank + 64
+    """A basis and the covariance of the heads in a message, with what stands around them."""
+    return 8 * (feature_dim * rank + rank * rank) + 128
 
 
 _AHEAD_BYTES = 4 << 20
@@ -50,7 +57,8 @@ _MOST_ROUNDS_AHEAD = 64
 def rounds_ahead(feature_dim: int, rank: int) -> int:
     """How many announced rounds may not be on the coordinator's disk yet; 1 to 64.
 
-    An agent keeps a gradient and a basis of each, 4 MiB of either at most where there are several.
+    An agent keeps a gradient and a basis of each, 4 MiB of either at most where there are several. What is pooled
+    is not counted: of 64 rounds in a row at most 16 have it.
     """
     return max(1, min(_MOST_ROUNDS_AHEAD, _AHEAD_BYTES // (8 * feature_dim * rank)))
 

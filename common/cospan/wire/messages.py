@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from jaxtyping import Float
@@ -92,14 +92,17 @@ class Welcome:
     site_index: int | None = None
     coordinator_started: float = 0.0
     """When the coordinator was started, in seconds since 1970 by its clock; 0 where it does not say."""
+    head_covariance: Float[np.ndarray, "r r"] | None = None
+    """W of the stamp's round; None where the method has none."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class BasisUpdate:
-    """A new round is open."""
+    """A new round is open: with B_t, and W_t where the method has it."""
 
     stamp: Stamp
     basis: Float[np.ndarray, "d r"]
+    head_covariance: Float[np.ndarray, "r r"] | None = None
 
 
 class Disposition(Enum):
@@ -136,6 +139,7 @@ class Finish:
     cause: FinishCause
     message: str
     basis: Float[np.ndarray, "d r"]
+    head_covariance: Float[np.ndarray, "r r"] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,17 +171,31 @@ class AgentPhase(Enum):
     GONE = "gone"
 
 
+class RecalledBasis(NamedTuple):
+    """What a past round was announced with.
+
+    Attributes:
+        round: t.
+        basis: B_t.
+        head_covariance: W_t; None where the method has none.
+    """
+
+    round: int
+    basis: Float[np.ndarray, "d r"]
+    head_covariance: Float[np.ndarray, "r r"] | None = None
+
+
 @dataclass(frozen=True, eq=False, slots=True)
 class RecalledRounds:
     """Past rounds in which all agents of a session counted; see RecallRoundsResponse in coordinator_service.proto.
 
     Attributes:
-        bases: (t, B_t) of each, oldest first.
+        bases: of each, oldest first.
         next_round: where to ask on from.
         lost: how many cannot be recalled; then there are no bases.
     """
 
-    bases: tuple[tuple[int, Float[np.ndarray, "d r"]], ...]
+    bases: tuple[RecalledBasis, ...]
     next_round: int
     lost: int = 0
 

@@ -166,7 +166,7 @@ class LocalRun:
 
     def _take_turn(self, learner: AnyLearner, opened: BasisUpdate) -> None:
         try:
-            upload = learner.learn(opened.stamp.round, opened.basis)
+            upload = learner.learn(opened.stamp.round, opened.basis, opened.head_covariance)
         except WorkloadBehaviourError as failure:
             if learner.rounds == 0:
                 raise

@@ -35,6 +35,7 @@ class RoundOpened:
     stamp: Stamp
     round: int
     basis: Float[np.ndarray, "d r"]
+    head_covariance: Float[np.ndarray, "r r"] | None = None
 
 
 @dataclass(frozen=True, eq=False, slots=True)

@@ -18,9 +18,6 @@ import math
 from dataclasses import replace
 from typing import TypeAlias
 
-import numpy as np
-from jaxtyping import Float
-
 from cospan.core.run_fields import Participation
 from cospan.core.specification import RunSpecification
 from cospan.relay.events import Command, Event, HostAgents, Refused, RoundOpened, RunFinished, SumUp, Welcomed
@@ -34,7 +31,7 @@ from cospan.server.machine.membership import admit, remove, welcome_of
 from cospan.server.machine.opening import begin_round
 from cospan.server.machine.state import OVER, CoordinatorConfig, CoordinatorState, OpenRound
 from cospan.wire import errors
-from cospan.wire.messages import AgentPhase, BasisUpdate, Receipt, RunPhase, Welcome
+from cospan.wire.messages import AgentPhase, BasisUpdate, Finish, Receipt, RunPhase, Welcome
 
 Outcome: TypeAlias = tuple[RelayState, tuple[Command, ...]]
 _Mixed: TypeAlias = tuple[RelayState, tuple[events.Command | Command, ...]]
@@ -152,7 +149,7 @@ def _on_welcomed(state: RelayState, welcome: Welcome) -> _Mixed:
     )
     fleet = fleet.evolve(config=config, specification=shortened)
     if fleet.phase is RunPhase.WAITING:
-        fleet = _at_round(fleet, stamp.round, welcome.basis, started=stamp.round > 0)
+        fleet = _at_round(fleet, stamp.round, welcome, started=stamp.round > 0)
     confirmed = frozenset(welcome.agent_ids).intersection(state.names)
     state = replace(
         state,
@@ -167,12 +164,13 @@ def _on_welcomed(state: RelayState, welcome: Welcome) -> _Mixed:
 
 
 def _at_round(
-    fleet: CoordinatorState, number: int, basis: Float[np.ndarray, "d r"], *, started: bool
+    fleet: CoordinatorState, number: int, announced: Welcome | RoundOpened | Finish, *, started: bool
 ) -> CoordinatorState:
     """The fleet at the coordinator's round; for the fleet every earlier round is durable."""
     return fleet.evolve(
         round=number,
-        basis=basis,
+        basis=announced.basis,
+        head_covariance=announced.head_covariance,
         durability=fleet.durability.evolve(durable_round=number),
         history=fleet.history.evolve(started=started),
     )
@@ -213,15 +211,15 @@ def _on_opened(state: RelayState, event: RoundOpened, now: float) -> _Mixed:
         config=fleet.config.evolve(run_id=event.stamp.run_id, incarnation=event.stamp.incarnation),
         history=fleet.history.evolve(accepted=accepted, rounds_counted=counts),
     )
-    fleet = _at_round(fleet, number, event.basis, started=True)
+    fleet = _at_round(fleet, number, event, started=True)
     state = replace(state, fleet=begin_round(fleet, now), durable_round=event.stamp.durable_round)
-    return state, (events.Broadcast(BasisUpdate(state.stamp, event.basis)),)
+    return state, (events.Broadcast(BasisUpdate(state.stamp, event.basis, event.head_covariance)),)
 
 
 def _on_finished(state: RelayState, event: RunFinished, now: float) -> _Mixed:
     end, stamp = event.finish, event.finish.stamp
     started = state.fleet.history.started or stamp.round > 0
-    fleet = _at_round(state.fleet, stamp.round, end.basis, started=started)
+    fleet = _at_round(state.fleet, stamp.round, end, started=started)
     away = _close_unwelcomed(state, errors.RunFinishedError(f"the run is over: {end.message}"))
     fleet, commands = finish(fleet, end.cause, end.message, now)
     return replace(state, fleet=fleet, durable_round=stamp.durable_round), (*away, *commands)

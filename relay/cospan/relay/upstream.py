@@ -136,7 +136,7 @@ class Upstream:
         except errors.BasisRefusedError as refusal:
             self._driver.post(session.LearningFailed(refusal))
         else:
-            self._tell(RoundOpened(self._state.stamp, command.round, command.basis))
+            self._tell(RoundOpened(self._state.stamp, command.round, command.basis, command.head_covariance))
 
     def _shortened(self, message: AgentMessage) -> AgentMessage:
         """An upload over all agents of the session names none: thousands of names would be most of its size."""
@@ -155,7 +155,8 @@ class Upstream:
     def _conclude(self, command: session.Conclude) -> None:
         stamp = self._state.stamp
         if not command.left and stamp is not None and command.basis is not None:
-            self._tell(RunFinished(Finish(stamp, command.cause, command.message, command.basis)))
+            finish = Finish(stamp, command.cause, command.message, command.basis, command.head_covariance)
+            self._tell(RunFinished(finish))
 
     def _fail(self, failure: Exception) -> None:
         if not isinstance(failure, errors.CospanError):

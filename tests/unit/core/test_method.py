@@ -123,14 +123,14 @@ def test_practical_has_the_options_on() -> None:
     preset = practical(4)
     assert PRESETS["practical"] is practical
     assert preset.head_update is HeadUpdate.FULL_HISTORY
-    assert preset.sends_row_sums
+    assert preset.sends_pooled
     assert not preset.basis_step_decays
     assert preset.reward_scaled
     assert preset.explained_power > 0.0
     assert preset.averaging_power > compact(4).averaging_power
     assert compact(4).head_update is HeadUpdate.LEAST_SQUARES
     assert compact(4).row_scaled
-    assert not compact(4).sends_row_sums
+    assert not compact(4).sends_pooled
     assert compact(4).basis_step_decays
     assert preset.implicit_head_step, "independent TD, the baseline, takes it too"
     assert preset.preconditioned

@@ -189,6 +189,14 @@ def test_a_gradient_of_a_round_that_was_taken_back_is_no_fault_of_its_agent() ->
     assert relay.state.fleet.open_round.contributions == {}
 
 
+def test_a_head_covariance_is_passed_on_with_its_basis() -> None:
+    relay, covariance = collecting(), np.diag([2.0, 0.5])
+    relay.step(RoundOpened(relay.stamp(1), 1, relay.basis, covariance))
+    assert relay.sent(m.BasisUpdate).head_covariance is covariance
+    relay.step(RunFinished(m.Finish(relay.stamp(3), m.FinishCause.STOPPED, "", relay.basis, 2.0 * covariance)))
+    assert np.array_equal(relay.sent(m.Finish).head_covariance, 2.0 * covariance)
+
+
 def test_the_end_is_the_coordinators() -> None:
     relay = closing()
     finish = m.Finish(relay.stamp(3), m.FinishCause.ROUNDS_REACHED, "all done", relay.basis)

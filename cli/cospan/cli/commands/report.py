@@ -127,7 +127,9 @@ def _row(
         reconnects=gone.reconnects if gone else 0,
         gone_in_round=gone.round if gone else None,
         gone_cause=gone.cause if gone else "",
-        last_round=saved.last_rounds.get(name) if saved else (rounds - 1 if rounds else None),
+        last_round=saved.rounds_counted.by_name.get(name, (0, None))[1]
+        if saved
+        else (rounds - 1 if rounds else None),
         td_error=_last_td_error(file),
     )
     value_error = learnt.get("value_error") if learnt else None

@@ -326,7 +326,9 @@ class LocalFleet:
                     address,
                     from_round=len(self._monitor.rows),
                     include_basis=self._monitor.true_basis is not None,
-                    message_bytes=max_message_bytes(spec.feature_dim, spec.rank, spec.agents),
+                    message_bytes=max_message_bytes(
+                        spec.feature_dim, spec.rank, spec.agents, pooled=spec.pooled_length
+                    ),
                 ):
                     self._monitor.add_round(report)
                 return

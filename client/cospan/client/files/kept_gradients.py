@@ -1,6 +1,7 @@
 """Gradients in an agent's file that its coordinator may ask for again: npz arrays, and back."""
 
 from collections.abc import Sequence
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
@@ -15,17 +16,24 @@ from cospan.wire.codec.messages import decode_agent_message, encode_agent_messag
 from cospan.wire.errors import InvalidMessageError
 from cospan.wire.messages import GradientUpload
 
-_BASES, _UPLOADS, _SIZES = "kept_bases", "kept_uploads", "kept_sizes"
-KEPT = (_BASES, _UPLOADS, _SIZES)
+_BASES, _COVARIANCES = "kept_bases", "kept_head_covariances"
+_UPLOADS, _SIZES = "kept_uploads", "kept_sizes"
+KEPT = (_BASES, _COVARIANCES, _UPLOADS, _SIZES)
 """The names of what is kept, in a file."""
 
 
 def kept_values(kept: Sequence[KeptGradient]) -> dict[str, Any]:
-    """Gradients and the bases that they were taken at, by the names of a file."""
+    """Gradients and the bases and head covariances that they were taken at, by the names of a file."""
     messages = [encode_agent_message(each.upload).SerializeToString() for each in kept]
     bases = np.stack([each.basis for each in kept]) if kept else np.zeros((0, 0, 0))
+    covariances = [each.head_covariance for each in kept if each.head_covariance is not None]  # of all, or of none
     sizes = np.array([len(message) for message in messages], np.int64)
-    return {_BASES: bases, _UPLOADS: np.frombuffer(b"".join(messages), np.uint8), _SIZES: sizes}
+    return {
+        _BASES: bases,
+        _COVARIANCES: np.stack(covariances) if covariances else np.zeros((0, 0, 0)),
+        _UPLOADS: np.frombuffer(b"".join(messages), np.uint8),
+        _SIZES: sizes,
+    }
 
 
 def loaded_kept(result: AgentResult, spec: RunSpecification) -> tuple[KeptGradient, ...]:
@@ -35,6 +43,12 @@ def loaded_kept(result: AgentResult, spec: RunSpecification) -> tuple[KeptGradie
     """
     bases = result.values.get(_BASES, np.zeros((0, 0, 0)))
     if bases.ndim != 3 or bases.shape[1:] != (spec.feature_dim, spec.rank):
+        return ()
+    covariances = result.values.get(_COVARIANCES, np.zeros((0, 0, 0)))
+    with_covariances = len(bases) if spec.method.has_head_covariance else 0
+    if covariances.ndim != 3 or len(covariances) != with_covariances:
+        return ()
+    if with_covariances and covariances.shape[1:] != (spec.rank, spec.rank):
         return ()
     data, sizes = (
         result.values.get(_UPLOADS, np.zeros(0, np.uint8)),
@@ -50,10 +64,13 @@ def loaded_kept(result: AgentResult, spec: RunSpecification) -> tuple[KeptGradie
     known = [upload for upload in uploads if upload is not None]
     if len(known) < len(uploads):
         return ()
-    return tuple(KeptGradient(upload, _basis(basis)) for upload, basis in zip(known, bases, strict=True))
+    return tuple(
+        KeptGradient(upload, _matrix(basis), None if covariance is None else _matrix(covariance))
+        for upload, basis, covariance in zip_longest(known, bases, covariances)
+    )
 
 
-def _basis(values: np.ndarray) -> Float[np.ndarray, "d r"]:
+def _matrix(values: np.ndarray) -> Float[np.ndarray, "rows columns"]:
     return np.ascontiguousarray(values, dtype=np.float64)
 
 

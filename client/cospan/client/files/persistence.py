@@ -41,8 +41,13 @@ class Learner(StatefulLearner, Protocol):
 
     warnings: list[Warned]
 
-    def learn(self, round_number: int, basis: Float[np.ndarray, "d r"]) -> GradientUpload:
-        """Takes L steps, learns from them at B_t, and returns what is sent of round t."""
+    def learn(
+        self,
+        round_number: int,
+        basis: Float[np.ndarray, "d r"],
+        head_covariance: Float[np.ndarray, "r r"] | None = None,
+    ) -> GradientUpload:
+        """Takes L steps, learns from them at B_t, and W_t where the method has it; what is sent of round t."""
         ...
 
 
@@ -164,20 +169,31 @@ class StateKeeper(Generic[L]):
         if words:
             self.notes.append(words)
 
-    def upload_of(self, round_number: int, basis: Float[np.ndarray, "d r"]) -> GradientUpload | None:
+    def upload_of(
+        self,
+        round_number: int,
+        basis: Float[np.ndarray, "d r"],
+        head_covariance: Float[np.ndarray, "r r"] | None = None,
+    ) -> GradientUpload | None:
         """The gradient that was learnt before at this basis, bit for bit; None where there is none."""
         for each in self._sound():
-            if each.upload.round == round_number and np.array_equal(each.basis, basis):
+            if each.is_of(round_number, basis, head_covariance):
                 return each.upload
         return None
 
-    def learn(self, round_number: int, basis: Float[np.ndarray, "d r"]) -> GradientUpload:
+    def learn(
+        self,
+        round_number: int,
+        basis: Float[np.ndarray, "d r"],
+        head_covariance: Float[np.ndarray, "r r"] | None = None,
+    ) -> GradientUpload:
         """Learns a round, and keeps its gradient until it is on the coordinator's disk."""
-        upload = self.learner.learn(round_number, basis)
+        upload = self.learner.learn(round_number, basis, head_covariance)
         if self.state_file is None:
             return upload
         durable = min(self._around.durable_round(), round_number)
-        kept = (*(each for each in self._sound() if each.upload.round >= durable), KeptGradient(upload, basis))
+        learnt = KeptGradient(upload, basis, head_covariance)
+        kept = (*(each for each in self._sound() if each.upload.round >= durable), learnt)
         self._kept = kept[-most_kept_rounds(self.learner.specification) :]
         return upload
 
@@ -229,7 +245,7 @@ class StateKeeper(Generic[L]):
             was_here = self.learner.last_round is not None or (found is not None and found.lost > 0)
             return self._not_again(found) if was_here else ""
         assert self.state_file is not None
-        self.learner = self._make(found.bases[0][0])
+        self.learner = self._make(found.bases[0].round)
         self._kept = ()
         self.state_file.have(self.learner)
         words = self._learn_again(recall, 0, before, found)
@@ -242,14 +258,14 @@ class StateKeeper(Generic[L]):
             found = found or recall(first, before)
             if found is None or found.lost:
                 return self._not_again(found)
-            for number, basis in found.bases:
+            for number, basis, covariance in found.bases:
                 if self._around.is_ending():
                     raise StoppedError("it was stopped before it was back where its run is")
                 # Durable rounds form one sequence, whatever restarts there were.
                 turn = None if last is None else Turn(*last, method.largest_turn_between(last[0], number))
                 check_basis(basis, number, turn)
                 last = number, basis
-                self.learn(number, basis)
+                self.learn(number, basis, covariance)
                 self.save_now_and_then()
             rounds += len(found.bases)
             first, found = found.next_round, None

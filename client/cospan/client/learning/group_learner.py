@@ -97,8 +97,18 @@ class GroupLearner:
         self.between_rounds = True
         """False while the chains are stepped: some of them may have been, and others not."""
 
-    def learn(self, round_number: int, basis: Float[np.ndarray, "d r"]) -> GradientUpload:
+    def learn(
+        self,
+        round_number: int,
+        basis: Float[np.ndarray, "d r"],
+        head_covariance: Float[np.ndarray, "r r"] | None = None,
+    ) -> GradientUpload:
         """Takes L steps with each agent, corrects their heads at B_t, and returns the sum of their gradients.
+
+        Args:
+            round_number: t.
+            basis: B_t.
+            head_covariance: W_t; None where the method has none.
 
         Raises:
             WorkloadBehaviourError: the environments, the policies or the features broke their contract.

@@ -95,8 +95,18 @@ class SiteLearner:
         """Warnings for the user; the code that shows them empties the list."""
         self._first_rounds, self._warned_of_action = FirstRounds(name, d), False
 
-    def learn(self, round_number: int, basis: Float[np.ndarray, "d r"]) -> GradientUpload:
+    def learn(
+        self,
+        round_number: int,
+        basis: Float[np.ndarray, "d r"],
+        head_covariance: Float[np.ndarray, "r r"] | None = None,
+    ) -> GradientUpload:
         """Takes L steps, corrects the head at B_t, and returns the gradient of round t.
+
+        Args:
+            round_number: t.
+            basis: B_t.
+            head_covariance: W_t; None where the method has none.
 
         Raises:
             WorkloadBehaviourError: the environment, the policy or the features broke their contract.

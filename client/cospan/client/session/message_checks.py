@@ -58,7 +58,7 @@ def round_bytes(specification: RunSpecification, agents: int) -> float:
         kept = 8.0 * d * d
     else:
         kept = 8.0 * r * r
-    return agents * (transitions + kept) + _MESSAGES * 8.0 * message_numbers(d, r)
+    return agents * (transitions + kept) + _MESSAGES * 8.0 * message_numbers(d, r, specification.pooled_length)
 
 
 def memory_problem(specification: RunSpecification, agents: int, memory_gib: float) -> CospanError | None:

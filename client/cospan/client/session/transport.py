@@ -101,7 +101,8 @@ class GrpcTransport:
 
     async def open(self, specification: RunSpecification) -> AgentStream:
         """A new stream, whose message limit follows from the run's d and r."""
-        limit = max_message_bytes(specification.feature_dim, specification.rank, self._group_size)
+        d, r, pooled = specification.feature_dim, specification.rank, specification.pooled_length
+        limit = max_message_bytes(d, r, self._group_size, pooled=pooled)
         proxied = await proxy_of(self._address) is not None
         channel = open_channel(self._address, client_options(limit), self._tls, proxied=proxied)
         renewal = None if self._tls is None else partial(_renewed, self._tls, self._tls.material)

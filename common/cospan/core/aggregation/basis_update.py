@@ -36,14 +36,15 @@ class Contribution:
         gradient: Σ_k G^k, d × r; in the last round of a warm-up [a b] of one agent, d × 2.
         weight: the number of gradients in the sum, above 0.
         head_second_moment: Σ_k of the agents' mean w wᵀ, shape (r, r); None where the run does not precondition.
-        row_sums: Σ_k of the agents' row sums of |A|, coarse (`cospan.core.aggregation.row_sums`), shape (d,), not
-            negative; None where the run has no use for them in this round.
+        pooled: Σ_k of what the agents pool in some rounds, a vector of `Method.pooled_length` numbers: row sums of
+            |A|, coarse (`cospan.core.aggregation.row_sums`), not negative; None where the run has no use for it in
+            this round.
     """
 
     gradient: Gradient
     weight: float = 1.0
     head_second_moment: Float[np.ndarray, "r r"] | None = None
-    row_sums: Float[np.ndarray, " d"] | None = None
+    pooled: Float[np.ndarray, " m"] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,18 +56,21 @@ class BasisMove:
     Attributes:
         before: B_t, shape (d, r).
         basis: B_{t+1}, of the same shape; the same array where the basis stays as it is.
-        row_state: what the row scales remember, to be handed to the next round: the running squares of the rows,
-            or with head updates from the full history the row sums that were aggregated last; None where the run
-            does not scale.
+        step_memory: what the step remembers, a vector that is handed to the next round: the running squares of the
+            rows, or with head updates from the full history the row sums that were aggregated last; None where the
+            run does not scale. The same array as in the round before where it has not changed, so that it is stored
+            only when it has.
         outliers: indices of the contributions that are far from what was made of all; never any with the mean.
         step: ζ (I − B_t B_tᵀ) Ḡ, shape (d, r), where the basis came of such a step.
+        head_covariance: W_{t+1}, shape (r, r), symmetric and positive semidefinite; None where the method has none.
     """
 
     before: Float[np.ndarray, "d r"]
     basis: Float[np.ndarray, "d r"]
-    row_state: Float[np.ndarray, " d"] | None = None
+    step_memory: Float[np.ndarray, " m"] | None = None
     outliers: tuple[int, ...] = ()
     step: Float[np.ndarray, "d r"] | None = None
+    head_covariance: Float[np.ndarray, "r r"] | None = None
 
     @cached_property
     def movement(self) -> float:
@@ -88,18 +92,18 @@ class Aggregate:
     Attributes:
         gradient: Ḡ, shape (d, r).
         head_second_moment: W̄, shape (r, r); None where the run does not precondition.
-        row_sums: shape (d,); None where the run has no use for them.
+        pooled: a vector; None where the run has no use for it.
         outliers: see `BasisMove`.
     """
 
     gradient: Float[np.ndarray, "d r"]
     head_second_moment: Float[np.ndarray, "r r"] | None = None
-    row_sums: Float[np.ndarray, " d"] | None = None
+    pooled: Float[np.ndarray, " m"] | None = None
     outliers: tuple[int, ...] = ()
 
 
 def aggregate(
-    contributions: Sequence[Contribution], method: Method, *, with_row_sums: bool | None = None
+    contributions: Sequence[Contribution], method: Method, *, with_pooled: bool | None = None
 ) -> Aggregate:
     """The contributions by the run's policy, each kind of matrix by itself.
 
@@ -109,28 +113,47 @@ def aggregate(
     Args:
         contributions: of a round, in the order of the agents' names.
         method: the constants.
-        with_row_sums: whether row sums are looked at; where left out, as the run has them. One that lacks them, as
-            an older gradient that still counts may, is left out of their aggregate.
+        with_pooled: whether pooled numbers are looked at; where left out, as the run has them. One that lacks them,
+            as an older gradient that still counts may, is left out of their aggregate.
 
     Raises:
         ValueError: there is no contribution, or one lacks a second moment that the run scales its step with.
     """
-    with_row_sums = method.sends_row_sums if with_row_sums is None else with_row_sums
+    with_pooled = method.sends_pooled if with_pooled is None else with_pooled
     weights = [contribution.weight for contribution in contributions]
     gradient, far = _combined([contribution.gradient for contribution in contributions], weights, method)
-    moment = sums = None
-    if not (method.preconditioned or with_row_sums):
+    moment = pooled = None
+    if not (method.preconditioned or with_pooled):
         return Aggregate(gradient, outliers=far)
     scaling = replace(method, clip_norm=0.0)  # a bound for gradients is none for these
     if method.preconditioned:
         moments = _present([contribution.head_second_moment for contribution in contributions])
         moment, _ = _combined([DenseMatrix(each) for each in moments], weights, scaling)
-    rows = [(each.row_sums, each.weight) for each in contributions if each.row_sums is not None]
-    if with_row_sums and rows:
-        columns = [DenseMatrix(sums_of_one[:, None]) for sums_of_one, _ in rows]
-        column, _ = _combined(columns, [weight for _, weight in rows], scaling)
-        sums = column[:, 0]
-    return Aggregate(gradient, moment, sums, far)
+    vectors = [(each.pooled, each.weight) for each in contributions if each.pooled is not None]
+    if with_pooled and vectors:
+        columns = [DenseMatrix(vector[:, None]) for vector, _ in vectors]
+        column, _ = _combined(columns, [weight for _, weight in vectors], scaling)
+        pooled = column[:, 0]
+    return Aggregate(gradient, moment, pooled, far)
+
+
+def initial_head_covariance(method: Method, rank: int) -> Float[np.ndarray, "r r"] | None:
+    """W_0, the identity, which is announced with B_0; None where the method has no such covariance."""
+    return np.eye(rank) if method.has_head_covariance else None
+
+
+def head_covariance_problem(covariance: Float[np.ndarray, "a b"] | None, method: Method, rank: int) -> str:
+    """Why what a basis is announced with is not what the method announces; empty where it is."""
+    if covariance is None:
+        return (
+            "the head covariance is missing; the method of this run has one" if method.has_head_covariance else ""
+        )
+    if not method.has_head_covariance:
+        return "a head covariance came with the basis; the method of this run has none"
+    rows, columns = covariance.shape
+    if (rows, columns) != (rank, rank):
+        return f"the head covariance is {rows} × {columns}; this run needs {rank} × {rank}"
+    return ""
 
 
 def mean_gradient(contributions: Sequence[Contribution]) -> Float[np.ndarray, "d r"]:
@@ -144,12 +167,13 @@ def mean_gradient(contributions: Sequence[Contribution]) -> Float[np.ndarray, "d
 
 
 def sum_of_contributions(contributions: Sequence[Contribution], *, keep_factors: bool = False) -> Contribution:
-    """Σ of gradients, weights, second moments and row sums, as one contribution of all their agents.
+    """Σ of gradients, weights, second moments and pooled numbers, as one contribution of all their agents.
 
     The mean of eq. 8 is linear, so a sum formed on the way (by a group or a relay) approximates nothing. Matrices
-    are accumulated in float64 in the order given. A second moment or row sums that one contribution lacks, the sum
-    lacks too. With row sums, as a gradient of an older round may lack them, the coordinator scales with those of
-    other sessions, or of the round before; without a second moment it refuses the sum where the run preconditions.
+    are accumulated in float64 in the order given. A second moment or pooled numbers that one contribution lacks,
+    the sum lacks too. Without pooled numbers, as a gradient of an older round may be, the coordinator goes on with
+    those of other sessions, or of the round before; without a second moment it refuses the sum where the run
+    preconditions.
 
     Args:
         contributions: of one round.
@@ -167,7 +191,7 @@ def sum_of_contributions(contributions: Sequence[Contribution], *, keep_factors:
         gradient=_side_by_side(gradients) if keep_factors else DenseMatrix(_total([*map(to_dense, gradients)])),
         weight=float(sum(each.weight for each in contributions)),
         head_second_moment=_total_if_all([each.head_second_moment for each in contributions]),
-        row_sums=_total_if_all([each.row_sums for each in contributions]),
+        pooled=_total_if_all([each.pooled for each in contributions]),
     )
 
 
@@ -243,7 +267,7 @@ def next_basis(
     contributions: Sequence[Contribution],
     method: Method,
     round_number: int,
-    row_state: Float[np.ndarray, " d"] | None = None,
+    step_memory: Float[np.ndarray, " m"] | None = None,
 ) -> BasisMove:
     """The coordinator's part of round t: mean, tangent projection, step, orthonormalisation (eq. 8 and QR).
 
@@ -254,7 +278,7 @@ def next_basis(
         contributions: those of round t, in the order of the agents' names.
         method: the constants.
         round_number: t, for the step decay.
-        row_state: that of the move before; None in the first round.
+        step_memory: that of the move before; None in the first round.
 
     Raises:
         numpy.linalg.LinAlgError: the gradients are so large that the step is not finite.
@@ -265,24 +289,24 @@ def next_basis(
             return BasisMove(basis, basis)
         first, far = _first_basis(basis, contributions, method)
         return BasisMove(basis, first, outliers=far)
-    found = aggregate(contributions, method, with_row_sums=method.sends_row_sums_in(round_number))
+    found = aggregate(contributions, method, with_pooled=method.sends_pooled_in(round_number))
     direction = found.gradient
     if found.head_second_moment is not None:
         direction = precondition(direction, found.head_second_moment, method.preconditioner_floor)
-    if method.sends_row_sums:
-        row_state = row_state if found.row_sums is None else found.row_sums
-        if row_state is None:
+    if method.sends_pooled:
+        step_memory = step_memory if found.pooled is None else found.pooled
+        if step_memory is None:
             raise ValueError(
                 "no row sums are known, and no contribution carries them; the run scales its step with them"
             )
-        direction = row_scales(row_state)[:, None] * direction
+        direction = row_scales(step_memory)[:, None] * direction
     elif method.row_scaled:
-        row_state = running_row_squares(row_state, direction)
-        direction = row_scales(np.sqrt(row_state))[:, None] * direction
+        step_memory = running_row_squares(step_memory, direction)
+        direction = row_scales(np.sqrt(step_memory))[:, None] * direction
     scale = 1.0
     if method.basis_step_decays:
         scale = decay(round_number * method.steps_per_round, method.decay_horizon, method.decay_power)
-    remembered = row_state if method.row_scaled else None
+    remembered = step_memory if method.row_scaled else None
     largest_turn = method.largest_turn_between(round_number, round_number + 1)
     moved, step = basis_step(basis, direction, method.basis_step * scale, largest_turn)
     return BasisMove(basis, moved, remembered, found.outliers, step)

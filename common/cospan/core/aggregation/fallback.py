@@ -34,7 +34,7 @@ def sound_move(
     contributions: Sequence[Contribution],
     method: Method,
     round_number: int,
-    row_state: Float[np.ndarray, " d"] | None = None,
+    step_memory: Float[np.ndarray, " m"] | None = None,
 ) -> FallbackMove:
     """`basis_update.next_basis`; if it fails, the same without the contributions on which it fails alone.
 
@@ -46,7 +46,7 @@ def sound_move(
     """
 
     def moved(chosen: Sequence[Contribution]) -> BasisMove:
-        return next_basis(basis, chosen, method, round_number, row_state)
+        return next_basis(basis, chosen, method, round_number, step_memory)
 
     try:
         return FallbackMove(moved(contributions))
@@ -63,7 +63,7 @@ def sound_move(
             return FallbackMove(move, left_out, problem)
         except np.linalg.LinAlgError as failure:
             problem = str(failure)
-    stays = BasisMove(basis, basis, row_state)
+    stays = BasisMove(basis, basis, step_memory)
     return FallbackMove(stays, tuple(range(len(contributions))), problem)
 
 

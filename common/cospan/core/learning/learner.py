@@ -220,14 +220,14 @@ def _units(state: LearnerState, method: Method) -> Units:
 def contribution_of(outcome: RoundOutcome, method: Method, round_number: int = 0) -> Contribution:
     """What the agents send of round t: the gradient, and what the run scales its steps with."""
     agents = outcome.state.head.shape[:-1]
-    row_sums = outcome.row_sums if method.sends_row_sums_in(round_number) else None
+    row_sums = outcome.row_sums if method.sends_pooled_in(round_number) else None
     if row_sums is not None:
         row_sums = coarse(row_sums).sum(axis=0) if agents else coarse(row_sums)
     return Contribution(
         gradient=outcome.gradient,
         weight=float(agents[0]) if agents else 1.0,
         head_second_moment=outcome.head_second_moment if method.preconditioned else None,
-        row_sums=row_sums,
+        pooled=row_sums,
     )
 
 

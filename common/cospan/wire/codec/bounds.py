@@ -1,6 +1,6 @@
-"""How large the numbers of an upload may be: so that no peer can make a round's arithmetic overflow or fail.
+"""How large the numbers of a message may be: so that no peer can make a round's arithmetic overflow or fail.
 
-Every entry of a gradient, of a product of factors, of a second moment and of row sums is at most 1e60 in size; in a
+Every entry of a gradient, of a product of factors, of a second moment and of what is pooled is at most 1e60; in a
 sum over n agents at most n times that, so what was taken from each alone is taken as a sum as well. With that every
 step of `cospan.core.aggregation.basis_update.next_basis` stays finite: the sum over a million agents is below 1e67;
 preconditioning divides by no less than 1e-60 times its floor, and a square of what it gives is about 1e243; row
@@ -22,18 +22,22 @@ MAX_BASIS_ENTRY = 1.0 + 1e-6
 """In size: the columns of a basis have length one, but for the last digits of float32."""
 
 
-def check_contribution(contribution: Contribution) -> None:
+def check_contribution(contribution: Contribution, *, pooled_is_nonnegative: bool = True) -> None:
     """Checks that a contribution, whose shapes are checked, is fit for arithmetic.
+
+    Args:
+        contribution: what a session gives to a round.
+        pooled_is_nonnegative: whether its pooled numbers are row sums (`Method.pooled_is_nonnegative`).
 
     Raises:
         InvalidMessageError: an entry is not finite or too large; or row sums, or a second moment, cannot be such.
     """
     most = most_of(contribution.weight)
     _check_gradient(contribution.gradient, most)
-    if contribution.row_sums is not None:
-        _check_size("gradient.row_sums", largest(contribution.row_sums), most)
-        if contribution.row_sums.min() < 0.0:
-            raise InvalidMessageError("gradient.row_sums has a negative entry")
+    if contribution.pooled is not None:
+        _check_size("gradient.pooled", largest(contribution.pooled), most)
+        if pooled_is_nonnegative and contribution.pooled.min() < 0.0:
+            raise InvalidMessageError("gradient.pooled has a negative entry")
     moment = contribution.head_second_moment
     if moment is not None:
         _check_size("gradient.head_second_moment", largest(moment), most)
@@ -53,6 +57,19 @@ def check_basis(basis: Float[np.ndarray, "d r"], field: str) -> None:
     if not size <= MAX_BASIS_ENTRY:
         raise InvalidMessageError(
             f"{field} has an entry of {size:.3g} in size; the columns of a basis are orthonormal, so at most 1"
+        )
+
+
+def check_head_covariance(covariance: Float[np.ndarray, "r r"], field: str) -> None:
+    """Checks that a matrix whose shape is checked can be the covariance of heads.
+
+    Raises:
+        InvalidMessageError: an entry is not finite or too large; or it is not symmetric and positive semidefinite.
+    """
+    _check_size(field, largest(covariance), MAX_ENTRY)
+    if not is_second_moment(covariance):
+        raise InvalidMessageError(
+            f"{field} is not symmetric and positive semidefinite; it must be the covariance of the heads"
         )
 
 

@@ -42,15 +42,16 @@ ENABLED = _enabled(os.environ.get("COSPAN_FAST_PATH", ""))
 # Keys of the wire format: the number of a field, times 8, and how its value is written.
 _GRADIENT = 0x12
 _ROUND = 0x08
-_AGENT_ID, _WEIGHT, _DENSE, _FACTORED, _MOMENT, _ROW_SUMS, _TD_ERROR = 0x12, 0x19, 0x22, 0x2A, 0x32, 0x3A, 0x41
+_AGENT_ID, _WEIGHT, _DENSE, _FACTORED, _MOMENT, _POOLED, _TD_ERROR = 0x12, 0x19, 0x22, 0x2A, 0x32, 0x3A, 0x41
 _LEFT, _RIGHT = 0x0A, 0x12
 _ROWS, _COLUMNS, _DATA_TYPE, _DATA = 0x08, 0x10, 0x18, 0x22
-_MATRICES = {_DENSE: "dense", _MOMENT: "moment", _ROW_SUMS: "row_sums"}
+_MATRICES = {_DENSE: "dense", _MOMENT: "moment", _POOLED: "pooled"}
 _FACTORS = {_LEFT: "left", _RIGHT: "right"}
 
 _LONGEST_HEAD = 22
 """Two keys, a length and a round."""
 _ALIGNMENT = 8
+_SINGLE: np.dtype[np.float32] = np.dtype("<f4")
 _READ = struct.Struct("<d").unpack_from
 _MISSES_MEASURED = 8
 _MISSES_BETWEEN = 32
@@ -70,11 +71,15 @@ class _Blank:
     count: int
     dtype: np.dtype[np.float64] | np.dtype[np.float32]
     shape: tuple[int, ...]
+    widened: bool = False
+    """Whether float32 numbers are taken as float64: those that are pooled."""
 
     def values(self, request: bytes, offset: int) -> Float[np.ndarray, "..."]:
         """A read-only view of the bytes; a copy where they are not aligned, as arithmetic would be slow."""
         start = offset + self.start
         values: np.ndarray = np.frombuffer(request, self.dtype, self.count, start).reshape(self.shape)
+        if self.widened:
+            return values.astype(np.float64)
         return values.copy() if start % _ALIGNMENT else values
 
 
@@ -130,7 +135,7 @@ class MessageLayout:
         number = _round_of(request[:offset], self._length)
         if number is None or self._method.brings_estimates_in(number):
             return None
-        if "row_sums" not in self._blanks and self._method.sends_row_sums_in(number):
+        if "pooled" not in self._blanks and self._method.sends_pooled_in(number):
             return None
         for start, literal in self._literals:
             if not request.startswith(literal, offset + start):
@@ -149,17 +154,17 @@ class MessageLayout:
         if alone is not None:  # nearly always; a round may take a millisecond, so each call matters
             values = alone.values(request, offset)
             return Contribution(DenseMatrix(values), weight) if is_within(values, self._most) else None
-        dense, moment, row_sums = blanks.get("dense"), blanks.get("moment"), blanks.get("row_sums")
+        dense, moment, pooled = blanks.get("dense"), blanks.get("moment"), blanks.get("pooled")
         contribution = Contribution(
             DenseMatrix(dense.values(request, offset))
             if dense is not None
             else FactoredMatrix(blanks["left"].values(request, offset), blanks["right"].values(request, offset)),
             weight,
             None if moment is None else moment.values(request, offset),
-            None if row_sums is None else row_sums.values(request, offset),
+            None if pooled is None else pooled.values(request, offset),
         )
         try:
-            check_contribution(contribution)
+            check_contribution(contribution, pooled_is_nonnegative=self._method.pooled_is_nonnegative)
         except InvalidMessageError:
             return None
         return contribution
@@ -295,8 +300,8 @@ def _fields(data: bytes, start: int, stop: int) -> Iterator[tuple[int, int, int]
 def _arrays(upload: GradientUpload) -> dict[str, Float[np.ndarray, "..."]]:
     """Name → matrix, as decoded in full."""
     contribution = upload.contribution
-    gradient, moment, row_sums = contribution.gradient, contribution.head_second_moment, contribution.row_sums
-    found = {"moment": moment, "row_sums": row_sums}
+    gradient, moment, pooled = contribution.gradient, contribution.head_second_moment, contribution.pooled
+    found = {"moment": moment, "pooled": pooled}
     if isinstance(gradient, DenseMatrix):
         found["dense"] = gradient.values
     else:
@@ -305,6 +310,8 @@ def _arrays(upload: GradientUpload) -> dict[str, Float[np.ndarray, "..."]]:
 
 
 def _blank(span: tuple[int, int], values: Float[np.ndarray, "..."]) -> _Blank:
+    if span[1] - span[0] == values.size * _SINGLE.itemsize < values.nbytes:
+        return _Blank(span[0], values.size, _SINGLE, values.shape, widened=True)
     if span[1] - span[0] != values.nbytes:
         raise _OddLayoutError
     return _Blank(span[0], values.size, values.dtype, values.shape)

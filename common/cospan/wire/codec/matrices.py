@@ -29,6 +29,13 @@ def fill_matrix(message: matrix_pb2.Matrix, values: Float[np.ndarray, "rows colu
     message.data = np.ascontiguousarray(values, dtype="<f4" if single else "<f8").tobytes()
 
 
+def narrowest(values: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
+    """The values as float32 if that holds each of them exactly, else as they are."""
+    with np.errstate(over="ignore", invalid="ignore"):  # what overflows is not equal
+        single = values.astype(np.float32)
+    return single if np.array_equal(single, values) else values
+
+
 def decode_matrix(message: matrix_pb2.Matrix, field: str) -> Float[np.ndarray, "rows columns"]:
     """A read-only view of the message's bytes.
 

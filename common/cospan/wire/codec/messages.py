@@ -5,19 +5,20 @@ Decoding checks everything before anything is used, and raises only InvalidMessa
 
 import math
 from collections.abc import Sequence
+from typing import TypeAlias
 
 import numpy as np
 from jaxtyping import Float
 
-from cospan.core.aggregation.basis_update import Contribution
+from cospan.core.aggregation.basis_update import Contribution, head_covariance_problem
 from cospan.core.linalg.matrices import DenseMatrix, FactoredMatrix, Gradient
 from cospan.core.specification import MAX_NAME, RunSpecification, agent_id_problem
 from cospan.rpc.v1 import coordinator_service_pb2 as pb
 from cospan.rpc.v1 import matrix_pb2, run_pb2
 from cospan.wire import messages as m
-from cospan.wire.codec.bounds import check_basis, check_contribution
+from cospan.wire.codec.bounds import check_basis, check_contribution, check_head_covariance
 from cospan.wire.codec.checks import bounded_text, from_enum, identifier, numbers_of, require
-from cospan.wire.codec.matrices import decode_matrix, decode_shaped, encode_matrix, fill_matrix
+from cospan.wire.codec.matrices import decode_matrix, decode_shaped, encode_matrix, fill_matrix, narrowest
 from cospan.wire.codec.specification import decode_specification, encode_specification
 from cospan.wire.errors import InvalidMessageError
 from cospan.wire.limits import MAX_GROUP, MAX_ROUND
@@ -27,6 +28,9 @@ _DISPOSITION = numbers_of(m.Disposition, pb.GradientDisposition.DESCRIPTOR)
 FINISH_CAUSE = numbers_of(m.FinishCause, pb.FinishCause.DESCRIPTOR)
 RUN_PHASE = numbers_of(m.RunPhase, pb.RunPhase.DESCRIPTOR)
 AGENT_PHASE = numbers_of(m.AgentPhase, pb.AgentPhase.DESCRIPTOR)
+
+_Announcing: TypeAlias = pb.BasisUpdate | pb.Welcome | pb.Finish | pb.RecalledRound | pb.GetBasisResponse
+"""What announces a basis, and W with it."""
 
 
 # What agents say ----------------------------------------------------------------------------------------------
@@ -142,8 +146,8 @@ def _fill_gradient(message: pb.SubspaceGradient, upload: m.GradientUpload) -> No
             fill_matrix(message.factored.right, right)
     if contribution.head_second_moment is not None:
         fill_matrix(message.head_second_moment, contribution.head_second_moment)
-    if contribution.row_sums is not None:
-        fill_matrix(message.row_sums, contribution.row_sums[:, None])
+    if contribution.pooled is not None:
+        fill_matrix(message.pooled, narrowest(contribution.pooled)[:, None])
 
 
 def _decode_gradient(message: pb.SubspaceGradient, spec: RunSpecification) -> m.GradientUpload:
@@ -156,17 +160,13 @@ def _decode_gradient(message: pb.SubspaceGradient, spec: RunSpecification) -> m.
         moment is not None or not spec.method.preconditioned,
         "gradient.head_second_moment is missing; this run preconditions with it",
     )
-    row_sums = None
-    if message.HasField("row_sums"):
-        row_sums = decode_shaped(message.row_sums, "gradient.row_sums", spec.feature_dim, 1)[:, 0]
-    if row_sums is None and spec.method.sends_row_sums_in(message.round):
-        raise InvalidMessageError(
-            f"gradient.row_sums is missing in round {message.round}; this run scales its step with it"
-        )
     contribution = Contribution(
-        gradient=_decode_payload(message, spec), weight=message.weight, head_second_moment=moment, row_sums=row_sums
+        gradient=_decode_payload(message, spec),
+        weight=message.weight,
+        head_second_moment=moment,
+        pooled=_decode_pooled(message, spec),
     )
-    check_contribution(contribution)
+    check_contribution(contribution, pooled_is_nonnegative=spec.method.pooled_is_nonnegative)
     return m.GradientUpload(
         round=message.round,
         agent_ids=_agent_ids(message.agent_ids, "gradient.agent_ids"),
@@ -174,6 +174,18 @@ def _decode_gradient(message: pb.SubspaceGradient, spec: RunSpecification) -> m.
         td_error=_decode_td_error(message.td_error) if message.HasField("td_error") else None,
         bounded=_agent_ids(message.bounded_agent_ids, "gradient.bounded_agent_ids"),
     )
+
+
+def _decode_pooled(message: pb.SubspaceGradient, spec: RunSpecification) -> Float[np.ndarray, " m"] | None:
+    """What is pooled, float64; None where the gradient carries none. Where the run pools nothing, it is ignored."""
+    if message.HasField("pooled"):
+        found = decode_shaped(message.pooled, "gradient.pooled", spec.pooled_length or spec.feature_dim, 1)
+        return np.asarray(found[:, 0], dtype=np.float64)
+    if spec.method.sends_pooled_in(message.round):
+        raise InvalidMessageError(
+            f"gradient.pooled is missing in round {message.round}; this run scales its step with it"
+        )
+    return None
 
 
 def _decode_td_error(value: float) -> float:
@@ -244,6 +256,7 @@ def encode_coordinator_message(message: m.CoordinatorMessage) -> pb.CollaborateR
     match message:
         case m.BasisUpdate():
             fill_matrix(response.basis_update.basis, message.basis)
+            fill_head_covariance(response.basis_update, message.head_covariance)
         case m.Welcome():
             response.welcome.CopyFrom(
                 pb.Welcome(
@@ -257,6 +270,7 @@ def encode_coordinator_message(message: m.CoordinatorMessage) -> pb.CollaborateR
                     coordinator_started_seconds=message.coordinator_started,
                 )
             )
+            fill_head_covariance(response.welcome, message.head_covariance)
         case m.Receipt():
             response.receipt.gradient_round = message.gradient_round
             response.receipt.disposition = _DISPOSITION[message.disposition]
@@ -264,6 +278,7 @@ def encode_coordinator_message(message: m.CoordinatorMessage) -> pb.CollaborateR
             response.finish.cause = FINISH_CAUSE[message.cause]
             response.finish.message = message.message
             response.finish.basis.CopyFrom(encode_matrix(message.basis))
+            fill_head_covariance(response.finish, message.head_covariance)
         case m.Drain():
             response.drain.resume_after_seconds = message.resume_after_seconds
     return response
@@ -278,7 +293,9 @@ def decode_coordinator_message(response: pb.CollaborateResponse) -> m.Coordinato
     stamp = decode_stamp(response.stamp)
     match response.WhichOneof("event"):
         case "basis_update":
-            return m.BasisUpdate(stamp=stamp, basis=decode_basis(response.basis_update.basis, "basis"))
+            update = response.basis_update
+            basis = decode_basis(update.basis, "basis")
+            return m.BasisUpdate(stamp, basis, decode_head_covariance(update, "head_covariance", basis.shape[1]))
         case "welcome":
             return _decode_welcome(stamp, response.welcome)
         case "receipt":
@@ -288,12 +305,7 @@ def decode_coordinator_message(response: pb.CollaborateResponse) -> m.Coordinato
                 disposition=from_enum(_DISPOSITION, response.receipt.disposition, "receipt.disposition"),
             )
         case "finish":
-            return m.Finish(
-                stamp=stamp,
-                cause=from_enum(FINISH_CAUSE, response.finish.cause, "finish.cause"),
-                message=printable(response.finish.message),
-                basis=decode_basis(response.finish.basis, "finish.basis"),
-            )
+            return _decode_finish(stamp, response.finish)
         case "drain":
             seconds = response.drain.resume_after_seconds
             require(
@@ -303,6 +315,26 @@ def decode_coordinator_message(response: pb.CollaborateResponse) -> m.Coordinato
             return m.Drain(stamp=stamp, resume_after_seconds=seconds)
         case _:
             raise InvalidMessageError("the response carries no event")
+
+
+def fill_head_covariance(message: _Announcing, covariance: Float[np.ndarray, "r r"] | None) -> None:
+    """Writes W into a message that announces a basis, as float64; nothing where there is none."""
+    if covariance is not None:
+        fill_matrix(message.head_covariance, np.asarray(covariance, dtype=np.float64))
+
+
+def decode_head_covariance(message: _Announcing, field: str, rank: int) -> Float[np.ndarray, "r r"] | None:
+    """W of a message that announces a basis with `rank` columns; None where it carries none.
+
+    Raises:
+        InvalidMessageError: it is not r × r of float64, or cannot be a covariance.
+    """
+    if not message.HasField("head_covariance"):
+        return None
+    covariance = decode_shaped(message.head_covariance, field, rank, rank)
+    require(covariance.dtype == np.float64, f"{field} is of {covariance.dtype.name}; it must be of float64")
+    check_head_covariance(covariance, field)
+    return covariance
 
 
 def decode_basis(message: matrix_pb2.Matrix, field: str) -> Float[np.ndarray, "rows columns"]:
@@ -316,10 +348,24 @@ def decode_basis(message: matrix_pb2.Matrix, field: str) -> Float[np.ndarray, "r
     return basis
 
 
+def _decode_finish(stamp: m.Stamp, message: pb.Finish) -> m.Finish:
+    basis = decode_basis(message.basis, "finish.basis")
+    return m.Finish(
+        stamp=stamp,
+        cause=from_enum(FINISH_CAUSE, message.cause, "finish.cause"),
+        message=printable(message.message),
+        basis=basis,
+        head_covariance=decode_head_covariance(message, "finish.head_covariance", basis.shape[1]),
+    )
+
+
 def _decode_welcome(stamp: m.Stamp, message: pb.Welcome) -> m.Welcome:
     spec = decode_specification(message.specification)
     basis = decode_shaped(message.basis, "welcome.basis", spec.feature_dim, spec.rank)
     check_basis(basis, "welcome.basis")
+    covariance = decode_head_covariance(message, "welcome.head_covariance", spec.rank)
+    problem = head_covariance_problem(covariance, spec.method, spec.rank)
+    require(not problem, f"welcome.head_covariance: {problem}")
     started = message.coordinator_started_seconds
     require(
         math.isfinite(started) and started >= 0.0,
@@ -335,4 +381,5 @@ def _decode_welcome(stamp: m.Stamp, message: pb.Welcome) -> m.Welcome:
         agent_ids=_agent_ids(message.agent_ids, "welcome.agent_ids"),
         site_index=message.site_index if message.HasField("site_index") else None,
         coordinator_started=started,
+        head_covariance=covariance,
     )

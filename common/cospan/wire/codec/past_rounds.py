@@ -1,22 +1,29 @@
 """Codec of past rounds, for a process that was started again and learns them again."""
 
+from cospan.core.aggregation.basis_update import head_covariance_problem
 from cospan.core.specification import RunSpecification
 from cospan.rpc.v1 import coordinator_service_pb2 as pb
 from cospan.wire.codec.bounds import check_basis
 from cospan.wire.codec.matrices import decode_shaped, encode_matrix
-from cospan.wire.codec.messages import encode_stamp
+from cospan.wire.codec.messages import decode_head_covariance, encode_stamp, fill_head_covariance
 from cospan.wire.errors import InvalidMessageError
-from cospan.wire.messages import RecalledRounds, Stamp
+from cospan.wire.messages import RecalledBasis, RecalledRounds, Stamp
 
 
 def encode_recalled(stamp: Stamp, recalled: RecalledRounds) -> pb.RecallRoundsResponse:
     """Past rounds as a RecallRoundsResponse."""
     return pb.RecallRoundsResponse(
         stamp=encode_stamp(stamp),
-        rounds=[pb.RecalledRound(round=number, basis=encode_matrix(basis)) for number, basis in recalled.bases],
+        rounds=map(_encode_round, recalled.bases),
         next_round=recalled.next_round,
         lost_rounds=recalled.lost,
     )
+
+
+def _encode_round(past: RecalledBasis) -> pb.RecalledRound:
+    message = pb.RecalledRound(round=past.round, basis=encode_matrix(past.basis))
+    fill_head_covariance(message, past.head_covariance)
+    return message
 
 
 def decode_recalled(
@@ -25,7 +32,8 @@ def decode_recalled(
     """Past rounds from the answer to a request for those from `from_round` on, below `before_round`.
 
     Raises:
-        InvalidMessageError: a basis has another shape than the run's, or the rounds are not those asked for.
+        InvalidMessageError: a basis, or what comes with it, is not one of this run, or the rounds are not those
+            that were asked for.
     """
     expected = from_round
     for each in message.rounds:
@@ -38,8 +46,15 @@ def decode_recalled(
         raise InvalidMessageError(
             f"recalled.next_round is {message.next_round}; it must be above {from_round}, at most {before_round}"
         )
-    d, r = spec.feature_dim, spec.rank
-    bases = tuple((each.round, decode_shaped(each.basis, "recalled.basis", d, r)) for each in message.rounds)
-    for _, basis in bases:
-        check_basis(basis, "recalled.basis")
+    bases = tuple(_decode_round(each, spec) for each in message.rounds)
     return RecalledRounds(bases, message.next_round, message.lost_rounds)
+
+
+def _decode_round(message: pb.RecalledRound, spec: RunSpecification) -> RecalledBasis:
+    basis = decode_shaped(message.basis, "recalled.basis", spec.feature_dim, spec.rank)
+    check_basis(basis, "recalled.basis")
+    covariance = decode_head_covariance(message, "recalled.head_covariance", spec.rank)
+    problem = head_covariance_problem(covariance, spec.method, spec.rank)
+    if problem:
+        raise InvalidMessageError(f"recalled.head_covariance: {problem}")
+    return RecalledBasis(message.round, basis, covariance)

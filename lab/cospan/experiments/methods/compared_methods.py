@@ -11,7 +11,12 @@ from typing import Protocol
 import numpy as np
 from jaxtyping import Float
 
-from cospan.core.aggregation.basis_update import Contribution, mean_gradient, next_basis
+from cospan.core.aggregation.basis_update import (
+    Contribution,
+    initial_head_covariance,
+    mean_gradient,
+    next_basis,
+)
 from cospan.core.learning.baselines import INDEPENDENT_STEPS, IndependentTD
 from cospan.core.learning.blocked_td import discounted_sums
 from cospan.core.learning.learner import LearnerState, RoundOutcome, Trajectory, contribution_of, learn_round
@@ -50,7 +55,8 @@ class JointFleet:
         states: of the agents.
         averaged: iterates of B w, shape (n, d), from the end of the warm-up on.
         round: t.
-        row_state: see `cospan.core.aggregation.basis_update.BasisMove`.
+        step_memory: see `cospan.core.aggregation.basis_update.BasisMove`.
+        head_covariance: W_t, shape (r, r); None where the method has none.
         numbers_sent: in the round before.
     """
 
@@ -59,15 +65,22 @@ class JointFleet:
     states: tuple[LearnerState, ...]
     averaged: AveragedIterate
     round: int = 0
-    row_state: Float[np.ndarray, " d"] | None = None
+    step_memory: Float[np.ndarray, " m"] | None = None
     numbers_sent: int = 0
+    head_covariance: Float[np.ndarray, "r r"] | None = None
 
     @classmethod
     def initial(cls, method: Method, basis: Float[np.ndarray, "d r"], agents: int) -> "JointFleet":
         """Of n agents whose heads are zero."""
         states = (LearnerState.initial(basis.shape[1]),) * agents
         weights = np.zeros((agents, basis.shape[0]))
-        return cls(method, basis, states, AveragedIterate(mean=weights, power=method.averaging_power))
+        return cls(
+            method,
+            basis,
+            states,
+            AveragedIterate(mean=weights, power=method.averaging_power),
+            head_covariance=initial_head_covariance(method, basis.shape[1]),
+        )
 
     def learning_from(
         self,
@@ -87,9 +100,16 @@ class JointFleet:
         after = self.after(outcomes)
         if self.method.basis_step == 0.0 and not self.method.warms_up_in(self.round):
             return after
-        move = next_basis(self.basis, contributions, self.method, self.round, self.row_state)
-        numbers = _numbers_of(contributions[0]) + self.basis.size
-        return replace(after, basis=move.basis, row_state=move.row_state, numbers_sent=numbers)
+        move = next_basis(self.basis, contributions, self.method, self.round, self.step_memory)
+        covariance = self.head_covariance
+        numbers = _numbers_of(contributions[0]) + self.basis.size + (0 if covariance is None else covariance.size)
+        return replace(
+            after,
+            basis=move.basis,
+            step_memory=move.step_memory,
+            head_covariance=covariance if move.head_covariance is None else move.head_covariance,
+            numbers_sent=numbers,
+        )
 
     def outcomes(self, trajectories: Sequence[Trajectory]) -> list[RoundOutcome]:
         """Every agent's part of a round."""
@@ -149,7 +169,7 @@ class WrappedFleet:
 
 
 def _numbers_of(contribution: Contribution) -> int:
-    gradient, further = contribution.gradient, (contribution.head_second_moment, contribution.row_sums)
+    gradient, further = contribution.gradient, (contribution.head_second_moment, contribution.pooled)
     numbers = (
         gradient.left.size + gradient.right.size if isinstance(gradient, FactoredMatrix) else gradient.values.size
     )

@@ -303,7 +303,7 @@ class SubspaceGradient(_message.Message):
     DENSE_FIELD_NUMBER: _builtins.int
     FACTORED_FIELD_NUMBER: _builtins.int
     HEAD_SECOND_MOMENT_FIELD_NUMBER: _builtins.int
-    ROW_SUMS_FIELD_NUMBER: _builtins.int
+    POOLED_FIELD_NUMBER: _builtins.int
     TD_ERROR_FIELD_NUMBER: _builtins.int
     BOUNDED_AGENT_IDS_FIELD_NUMBER: _builtins.int
     round: _builtins.int
@@ -339,10 +339,12 @@ class SubspaceGradient(_message.Message):
         """
 
     @_builtins.property
-    def row_sums(self) -> _matrix_pb2.Matrix:
-        """Σ over agents of the row sums of |A| a step, d × 1, none negative or above 1e60: of each agent as their root mean
-        square times a power of two for each feature. Only if the run scales rows with them, and then in rounds W + 0
-        to 5, 7, 9, 12, …, each the first that is at least a quarter later than the last; ignored in the others.
+    def pooled(self) -> _matrix_pb2.Matrix:
+        """Numbers that the coordinator pools over the agents in some rounds, m × 1: row sums of |A| (full-history), or the
+        packed upper triangle of the agent's curvature, d(d+1)/2 (posterior). Σ over agents; none above 1e60 in size.
+        Row sums are those of |A| a step, d × 1, none negative: of each agent as their root mean square times a power of two
+        for each feature. Only if the run pools, and then in rounds W + 0 to 5, 7, 9, 12, …, each the first that is at least
+        a quarter later than the last; ignored in the others.
         """
 
     @_builtins.property
@@ -361,13 +363,13 @@ class SubspaceGradient(_message.Message):
         dense: _matrix_pb2.Matrix | None = ...,
         factored: Global___FactoredMatrix | None = ...,
         head_second_moment: _matrix_pb2.Matrix | None = ...,
-        row_sums: _matrix_pb2.Matrix | None = ...,
+        pooled: _matrix_pb2.Matrix | None = ...,
         td_error: _builtins.float | None = ...,
         bounded_agent_ids: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_td_error", b"_td_error", "dense", b"dense", "factored", b"factored", "head_second_moment", b"head_second_moment", "payload", b"payload", "row_sums", b"row_sums", "td_error", b"td_error"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_td_error", b"_td_error", "dense", b"dense", "factored", b"factored", "head_second_moment", b"head_second_moment", "payload", b"payload", "pooled", b"pooled", "td_error", b"td_error"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_td_error", b"_td_error", "agent_ids", b"agent_ids", "bounded_agent_ids", b"bounded_agent_ids", "dense", b"dense", "factored", b"factored", "head_second_moment", b"head_second_moment", "payload", b"payload", "round", b"round", "row_sums", b"row_sums", "td_error", b"td_error", "weight", b"weight"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_td_error", b"_td_error", "agent_ids", b"agent_ids", "bounded_agent_ids", b"bounded_agent_ids", "dense", b"dense", "factored", b"factored", "head_second_moment", b"head_second_moment", "payload", b"payload", "pooled", b"pooled", "round", b"round", "td_error", b"td_error", "weight", b"weight"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__td_error: _TypeAlias = _typing.Literal["td_error"]  # noqa: Y015
     _WhichOneofArgType__td_error: _TypeAlias = _typing.Literal["_td_error", b"_td_error"]  # noqa: Y015
@@ -528,6 +530,7 @@ class Welcome(_message.Message):
     AGENT_IDS_FIELD_NUMBER: _builtins.int
     SITE_INDEX_FIELD_NUMBER: _builtins.int
     COORDINATOR_STARTED_SECONDS_FIELD_NUMBER: _builtins.int
+    HEAD_COVARIANCE_FIELD_NUMBER: _builtins.int
     session_token: _builtins.str
     """Presented after a broken stream, to continue this session."""
     first_round: _builtins.int
@@ -555,6 +558,12 @@ class Welcome(_message.Message):
     def agent_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Names of the agents of the session: those of the `Join`, or that of the assigned site."""
 
+    @_builtins.property
+    def head_covariance(self) -> _matrix_pb2.Matrix:
+        """W of the stamp's round, r × r, float64, symmetric and positive semidefinite, no entry above 1e60 in size: the covariance of
+        the agents' heads. Not set where the method has none.
+        """
+
     def __init__(
         self,
         *,
@@ -566,10 +575,11 @@ class Welcome(_message.Message):
         agent_ids: _abc.Iterable[_builtins.str] | None = ...,
         site_index: _builtins.int | None = ...,
         coordinator_started_seconds: _builtins.float = ...,
+        head_covariance: _matrix_pb2.Matrix | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_site_index", b"_site_index", "basis", b"basis", "site_index", b"site_index", "specification", b"specification"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_site_index", b"_site_index", "basis", b"basis", "head_covariance", b"head_covariance", "site_index", b"site_index", "specification", b"specification"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_site_index", b"_site_index", "agent_ids", b"agent_ids", "basis", b"basis", "coordinator_started_seconds", b"coordinator_started_seconds", "first_round", b"first_round", "session_token", b"session_token", "site_index", b"site_index", "specification", b"specification", "started", b"started"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_site_index", b"_site_index", "agent_ids", b"agent_ids", "basis", b"basis", "coordinator_started_seconds", b"coordinator_started_seconds", "first_round", b"first_round", "head_covariance", b"head_covariance", "session_token", b"session_token", "site_index", b"site_index", "specification", b"specification", "started", b"started"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__site_index: _TypeAlias = _typing.Literal["site_index"]  # noqa: Y015
     _WhichOneofArgType__site_index: _TypeAlias = _typing.Literal["_site_index", b"_site_index"]  # noqa: Y015
@@ -584,18 +594,26 @@ class BasisUpdate(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     BASIS_FIELD_NUMBER: _builtins.int
+    HEAD_COVARIANCE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def basis(self) -> _matrix_pb2.Matrix:
         """B_t of the stamp's round, d × r, orthonormal columns."""
+
+    @_builtins.property
+    def head_covariance(self) -> _matrix_pb2.Matrix:
+        """W of the stamp's round, r × r, float64, symmetric and positive semidefinite, no entry above 1e60 in size: the covariance of
+        the agents' heads. Not set where the method has none.
+        """
 
     def __init__(
         self,
         *,
         basis: _matrix_pb2.Matrix | None = ...,
+        head_covariance: _matrix_pb2.Matrix | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["basis", b"basis"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["basis", b"basis", "head_covariance", b"head_covariance"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["basis", b"basis"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["basis", b"basis", "head_covariance", b"head_covariance"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -636,6 +654,7 @@ class Finish(_message.Message):
     CAUSE_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
     BASIS_FIELD_NUMBER: _builtins.int
+    HEAD_COVARIANCE_FIELD_NUMBER: _builtins.int
     cause: Global___FinishCause.ValueType
     """Why."""
     message: _builtins.str
@@ -644,16 +663,23 @@ class Finish(_message.Message):
     def basis(self) -> _matrix_pb2.Matrix:
         """B_t of the stamp's round, the last of the run, d × r."""
 
+    @_builtins.property
+    def head_covariance(self) -> _matrix_pb2.Matrix:
+        """W of the stamp's round, r × r, float64, symmetric and positive semidefinite, no entry above 1e60 in size: the covariance of
+        the agents' heads. Not set where the method has none.
+        """
+
     def __init__(
         self,
         *,
         cause: Global___FinishCause.ValueType = ...,
         message: _builtins.str = ...,
         basis: _matrix_pb2.Matrix | None = ...,
+        head_covariance: _matrix_pb2.Matrix | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["basis", b"basis"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["basis", b"basis", "head_covariance", b"head_covariance"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["basis", b"basis", "cause", b"cause", "message", b"message"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["basis", b"basis", "cause", b"cause", "head_covariance", b"head_covariance", "message", b"message"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -770,21 +796,29 @@ class RecalledRound(_message.Message):
 
     ROUND_FIELD_NUMBER: _builtins.int
     BASIS_FIELD_NUMBER: _builtins.int
+    HEAD_COVARIANCE_FIELD_NUMBER: _builtins.int
     round: _builtins.int
     """t, the number of the round."""
     @_builtins.property
     def basis(self) -> _matrix_pb2.Matrix:
         """B_t, the basis at which the round's gradients were computed, d × r."""
 
+    @_builtins.property
+    def head_covariance(self) -> _matrix_pb2.Matrix:
+        """W of that round, r × r, float64, symmetric and positive semidefinite, no entry above 1e60 in size: the covariance of
+        the agents' heads. Not set where the method has none.
+        """
+
     def __init__(
         self,
         *,
         round: _builtins.int = ...,
         basis: _matrix_pb2.Matrix | None = ...,
+        head_covariance: _matrix_pb2.Matrix | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["basis", b"basis"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["basis", b"basis", "head_covariance", b"head_covariance"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["basis", b"basis", "round", b"round"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["basis", b"basis", "head_covariance", b"head_covariance", "round", b"round"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1005,6 +1039,7 @@ class GetBasisResponse(_message.Message):
 
     STAMP_FIELD_NUMBER: _builtins.int
     BASIS_FIELD_NUMBER: _builtins.int
+    HEAD_COVARIANCE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def stamp(self) -> _run_pb2.StateStamp:
         """The state that the message describes."""
@@ -1013,15 +1048,22 @@ class GetBasisResponse(_message.Message):
     def basis(self) -> _matrix_pb2.Matrix:
         """B_t of the stamp's round, d × r, orthonormal columns."""
 
+    @_builtins.property
+    def head_covariance(self) -> _matrix_pb2.Matrix:
+        """W of the stamp's round, r × r, float64, symmetric and positive semidefinite, no entry above 1e60 in size: the covariance of
+        the agents' heads. Not set where the method has none.
+        """
+
     def __init__(
         self,
         *,
         stamp: _run_pb2.StateStamp | None = ...,
         basis: _matrix_pb2.Matrix | None = ...,
+        head_covariance: _matrix_pb2.Matrix | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["basis", b"basis", "stamp", b"stamp"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["basis", b"basis", "head_covariance", b"head_covariance", "stamp", b"stamp"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["basis", b"basis", "stamp", b"stamp"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["basis", b"basis", "head_covariance", b"head_covariance", "stamp", b"stamp"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

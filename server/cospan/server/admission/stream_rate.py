@@ -40,7 +40,9 @@ class StreamRates:
             burst=_SPARE_MESSAGES + 4.0 * agents,
             per_round=2.0 + 2.0 * agents,
             per_second=4.0 + _HEARTBEATS_PER_TIMEOUT / specification.session_timeout_seconds,
-            message_bytes=max_message_bytes(specification.feature_dim, specification.rank, agents),
+            message_bytes=max_message_bytes(
+                specification.feature_dim, specification.rank, agents, pooled=specification.pooled_length
+            ),
         )
 
 

@@ -7,10 +7,17 @@ from cospan.core.aggregation.basis_update import BasisMove, Contribution
 from cospan.core.run_fields import Participation
 from cospan.server.machine import events
 from cospan.server.machine.collections.agent_set import EMPTY_SET, AgentSet
-from cospan.server.machine.opening import are_connected, begin_round, is_connected, restrict_to_replay, start
+from cospan.server.machine.opening import (
+    announcement,
+    are_connected,
+    begin_round,
+    is_connected,
+    restrict_to_replay,
+    start,
+)
 from cospan.server.machine.quorum import deadline_seconds, required_gradients, update_pace
 from cospan.server.machine.state import OVER, CoordinatorState, History, OpenRound, Outcome
-from cospan.wire.messages import BasisUpdate, Drain, Finish, FinishCause, RunPhase, Stamp
+from cospan.wire.messages import Drain, Finish, FinishCause, RunPhase, Stamp
 
 
 def quorum_deadline(state: CoordinatorState) -> float | None:
@@ -34,7 +41,10 @@ def close_if_complete(state: CoordinatorState, now: float) -> Outcome:
         deadline = quorum_deadline(state)
         if deadline is None or now < deadline:
             return state, ()
-    command = events.ComputeBasis(state.round, state.basis, _sorted_contributions(state), state.row_state)
+    memory = state.history.step_memory
+    command = events.ComputeBasis(
+        state.round, state.basis, _sorted_contributions(state), memory, state.head_covariance
+    )
     if not absent and not former:
         return state.evolve(phase=RunPhase.CLOSING), (command,)
     commands: tuple[events.Command, ...] = (command,)
@@ -76,7 +86,7 @@ def on_basis_computed(state: CoordinatorState, event: events.BasisComputed, now:
     if not early:
         return state.evolve(open_round=state.open_round.evolve(pending_basis=event.move)), (store, *noted)
     state = _advance(state, event.move, now, durable_round=state.durability.durable_round)
-    return state, (events.Broadcast(BasisUpdate(state.stamp, state.basis)), store, *noted)
+    return state, (announcement(state), store, *noted)
 
 
 def on_basis_failed(state: CoordinatorState, event: events.BasisFailed, now: float) -> Outcome:
@@ -176,7 +186,7 @@ def _on_round_stored(state: CoordinatorState, record: events.RoundRecord, now: f
         text = f"all {state.round} rounds are done"
         state, commands = finish(state, FinishCause.ROUNDS_REACHED, text, now)
         return state, (report, *commands)
-    return state, (events.Broadcast(BasisUpdate(state.stamp, state.basis)), report)
+    return state, (announcement(state), report)
 
 
 def _advance(state: CoordinatorState, move: BasisMove, now: float, *, durable_round: int) -> CoordinatorState:
@@ -190,16 +200,16 @@ def _advance(state: CoordinatorState, move: BasisMove, now: float, *, durable_ro
         durability = durability.evolve(durable_round=durable_round, replay_agents=agents)
     state = state.evolve(
         basis=move.basis,
-        row_state=move.row_state,
+        head_covariance=move.head_covariance,
         round=closed + 1,
-        history=_update_history(state),
+        history=_update_history(state, move),
         durability=durability,
     )
     state = begin_round(state, now)
     return restrict_to_replay(state) if replays else state
 
 
-def _update_history(state: CoordinatorState) -> History:
+def _update_history(state: CoordinatorState, move: BasisMove) -> History:
     """The history with the closing round."""
     history, current = state.history, state.open_round
     pace = history.quorum_pace
@@ -208,6 +218,7 @@ def _update_history(state: CoordinatorState) -> History:
     return history.evolve(
         accepted=_update_accepted(state),
         last_contributors=current.counted,
+        step_memory=move.step_memory,
         quorum_pace=pace,
         rounds_counted=history.rounds_counted.add(current.counted, state.round),
         absent_rounds=history.absent_rounds.add(history.absent, state.round),
@@ -236,7 +247,7 @@ def finish(state: CoordinatorState, cause: FinishCause, message: str, now: float
         return state, ()
     end = events.EndRun(cause, message)
     state = _end(state, RunPhase.FINISHED, end, OpenRound(), now)
-    broadcast = events.Broadcast(Finish(state.stamp, cause, message, state.basis))
+    broadcast = events.Broadcast(Finish(state.stamp, cause, message, state.basis, state.head_covariance))
     return state, (broadcast, events.Note("run-finished", state.round, (), message), end)
 
 

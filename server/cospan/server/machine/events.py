@@ -169,7 +169,8 @@ class ComputeBasis:
     round: int
     basis: Float[np.ndarray, "d r"]
     contributions: tuple[Contribution, ...]
-    row_state: Float[np.ndarray, " d"] | None = None
+    step_memory: Float[np.ndarray, " m"] | None = None
+    head_covariance: Float[np.ndarray, "r r"] | None = None
 
 
 @dataclass(frozen=True, eq=False, slots=True)

@@ -94,6 +94,7 @@ def welcome_of(state: CoordinatorState, session: Session) -> Welcome:
         session_token=session.token,
         specification=state.specification,
         basis=state.basis,
+        head_covariance=state.head_covariance,
         first_round=state.round + (1 if past else 0),
         started=state.phase is not RunPhase.WAITING,
         agent_ids=session.agent_ids,

@@ -42,7 +42,12 @@ def start(state: CoordinatorState, now: float) -> Outcome:
     else:
         state = state.evolve(durability=state.durability.evolve(replay_agents=frozenset()))
     started = Note(kind, state.round, tuple(sorted(state.members.hosts)))
-    return state, (Broadcast(BasisUpdate(state.stamp, state.basis)), started)
+    return state, (announcement(state), started)
+
+
+def announcement(state: CoordinatorState) -> Broadcast:
+    """Tells every session of the open round: its basis, and the head covariance where there is one."""
+    return Broadcast(BasisUpdate(state.stamp, state.basis, state.head_covariance))
 
 
 def begin_round(state: CoordinatorState, now: float) -> CoordinatorState:

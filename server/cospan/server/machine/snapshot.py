@@ -33,7 +33,9 @@ class SavedRun:
     """t, the round that was open; every round below it is stored."""
     basis: Float[np.ndarray, "d r"] | None = None
     """B_t; None before the first round has closed."""
-    row_state: Float[np.ndarray, " d"] | None = None
+    head_covariance: Float[np.ndarray, "r r"] | None = None
+    """W_t; None before the first round has closed, and where the method has none."""
+    step_memory: Float[np.ndarray, " m"] | None = None
     """See `cospan.core.aggregation.basis_update.BasisMove`."""
     sessions: tuple[Session, ...] = ()
     """The open sessions."""
@@ -45,10 +47,8 @@ class SavedRun:
     """Agents counted in round t − 1."""
     accepted: Mapping[int, frozenset[str]] = field(default_factory=dict)
     """Round → agents whose gradients of that round have been counted; recent rounds only."""
-    rounds_counted: Mapping[str, int] = field(default_factory=dict)
-    """Agent id → number of closed rounds that counted its gradient."""
-    last_rounds: Mapping[str, int] = field(default_factory=dict)
-    """Agent id → the newest of them."""
+    rounds_counted: ParticipationCounts = field(default_factory=ParticipationCounts)
+    """Agent id → number of closed rounds that counted its gradient, and the newest of them."""
 
 
 def restored_state(saved: SavedRun, config: CoordinatorConfig, now: float) -> CoordinatorState:
@@ -74,11 +74,12 @@ def restored_state(saved: SavedRun, config: CoordinatorConfig, now: float) -> Co
         started=saved.round > 0,
         last_contributors=AgentSet.of_names(saved.last_contributors),
         accepted={number: AgentSet.of_names(names) for number, names in saved.accepted.items()},
-        rounds_counted=ParticipationCounts(saved.rounds_counted, saved.last_rounds),
+        step_memory=saved.step_memory,
+        rounds_counted=saved.rounds_counted,
     )
+    if saved.basis is not None:
+        state = state.evolve(basis=saved.basis, head_covariance=saved.head_covariance)
     return state.evolve(
-        basis=state.basis if saved.basis is None else saved.basis,
-        row_state=saved.row_state,
         round=saved.round,
         members=members,
         history=history,

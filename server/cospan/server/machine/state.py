@@ -11,7 +11,7 @@ from typing import Any, TypeAlias, TypeVar
 import numpy as np
 from jaxtyping import Float
 
-from cospan.core.aggregation.basis_update import BasisMove, Contribution
+from cospan.core.aggregation.basis_update import BasisMove, Contribution, initial_head_covariance
 from cospan.core.specification import RunSpecification
 from cospan.server.machine.collections.agent_set import EMPTY_SET, AgentSet, Block
 from cospan.server.machine.collections.participation_counts import ParticipationCounts
@@ -123,6 +123,8 @@ class History(Part):
     """Agent id → number of closed rounds in which it was absent."""
     outlier_rounds: ParticipationCounts = field(default_factory=ParticipationCounts)
     """Agent id → number of closed rounds in which its gradient was an outlier."""
+    step_memory: Float[np.ndarray, " m"] | None = None
+    """What the basis step remembers (`cospan.core.aggregation.basis_update.BasisMove`)."""
     quorum_pace: QuorumPace | None = None
     """Smoothed time to quorum; None while no deadline is derived from it."""
     slowest_first_gradient_seconds: float = 0.0
@@ -155,8 +157,8 @@ class CoordinatorState(Part):
     """What this process was started with."""
     basis: Float[np.ndarray, "d r"]
     """B_t."""
-    row_state: Float[np.ndarray, " d"] | None = None
-    """Accumulator of the basis step (`cospan.core.aggregation.basis_update.BasisMove`)."""
+    head_covariance: Float[np.ndarray, "r r"] | None = None
+    """W_t; None where the method has none."""
     round: int = 0
     """t, the number of the open round."""
     phase: RunPhase = RunPhase.WAITING
@@ -229,7 +231,8 @@ def initial_state(specification: RunSpecification, config: CoordinatorConfig, no
     """A run that waits for its agents; its `max_inflight_rounds` follows from the size of its basis."""
     ahead = rounds_ahead(specification.feature_dim, specification.rank)
     config = config.evolve(max_inflight_rounds=ahead)
-    return CoordinatorState(specification, config, specification.initial_basis(), phase_since=now)
+    covariance = initial_head_covariance(specification.method, specification.rank)
+    return CoordinatorState(specification, config, specification.initial_basis(), covariance, phase_since=now)
 
 
 def _check_members(state: CoordinatorState) -> None:

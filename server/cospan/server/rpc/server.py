@@ -77,7 +77,8 @@ class AgentListener:
         fork_guard.refuse_in_child()
         addresses = free(await asyncio.to_thread(resolved, self._address, "--host"), "--port")
         spec = self._engine.state.specification
-        limit = max_message_bytes(spec.feature_dim, spec.rank, max(_JOINABLE_GROUP, spec.agents))
+        largest_group = max(_JOINABLE_GROUP, spec.agents)
+        limit = max_message_bytes(spec.feature_dim, spec.rank, largest_group, pooled=spec.pooled_length)
         streams = sum(limit_of_all(kind, spec.agents).at_once for kind in Kind)
         recalled = max_recalled_bytes(spec.feature_dim, spec.rank)
         options = server_options(limit, connections_allowed(spec.agents), streams, answer_bytes=recalled)

@@ -31,7 +31,7 @@ from cospan.server.telemetry.agent_stats import AgentStats
 from cospan.server.telemetry.run_status import run_report
 from cospan.wire.codec.fast_path import message_reader
 from cospan.wire.codec.matrices import encode_matrix
-from cospan.wire.codec.messages import decode_agent_message, encode_stamp
+from cospan.wire.codec.messages import decode_agent_message, encode_stamp, fill_head_covariance
 from cospan.wire.codec.past_rounds import encode_recalled
 from cospan.wire.codec.reports import encode_round_report, encode_run_report
 from cospan.wire.codec.specification import encode_specification
@@ -216,7 +216,9 @@ class CoordinatorService:
         """The newest basis."""
         peer_identity(context).require(Right.READ)
         state = self._engine.state
-        return pb.GetBasisResponse(stamp=encode_stamp(state.stamp), basis=encode_matrix(state.basis))
+        answer = pb.GetBasisResponse(stamp=encode_stamp(state.stamp), basis=encode_matrix(state.basis))
+        fill_head_covariance(answer, state.head_covariance)
+        return answer
 
     async def watch_rounds(
         self, request: pb.WatchRoundsRequest, context: Context

@@ -12,13 +12,16 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from cospan.core.aggregation.basis_update import initial_head_covariance
 from cospan.core.specification import RunSpecification
+from cospan.server.machine.collections.participation_counts import ParticipationCounts
 from cospan.server.machine.sessions import Departure, Session, SiteClaim
 from cospan.server.machine.snapshot import SavedRun
+from cospan.server.storage.arrays import check_memory, read_memory, seal_of_arrays
 from cospan.server.storage.schema import BUSY_SECONDS, ReadingConnection, reading_connection
 from cospan.wire.errors import RunFileError
 from cospan.wire.files.spec_file import from_toml
-from cospan.wire.messages import AgentPhase, RecalledRounds, RoundReport, Stamp
+from cospan.wire.messages import AgentPhase, RecalledBasis, RecalledRounds, RoundReport, Stamp
 
 SCHEMA = 2
 """Version of the format; increased with every change that another version would misread."""
@@ -67,11 +70,13 @@ class KeptBasis:
         state: of the run.
         round: t.
         basis: B_t, shape (d, r).
+        head_covariance: W_t, shape (r, r); None where the method has none.
     """
 
     state: StoredState
     round: int
     basis: Float[np.ndarray, "d r"]
+    head_covariance: Float[np.ndarray, "r r"] | None = None
 
 
 def read_state(path: Path, *, check: bool = False) -> StoredState:
@@ -96,15 +101,14 @@ def read_saved(path: Path) -> SavedRun:
     with _reading(path) as connection:
         state = _state(connection)
         counted, last_rounds, accepted = _counts(connection, state)
-        basis, row_state = None, None
-        if state.rounds:
-            basis, row_state = _arrays(connection, state, state.rounds)
+        basis = _basis(connection, state, state.rounds) if state.rounds else None
         return SavedRun(
             run_id=state.run_id,
             specification=state.specification,
             round=state.rounds,
-            basis=basis,
-            row_state=row_state,
+            basis=basis and basis.basis,
+            head_covariance=basis and basis.head_covariance,
+            step_memory=read_memory(connection, state.rounds),
             sessions=tuple(_session(row) for row in _rows(connection, "sessions ORDER BY token")),
             site_claims={
                 site_claim_id: SiteClaim(index, instance)
@@ -116,8 +120,7 @@ def read_saved(path: Path) -> SavedRun:
             ),
             last_contributors=frozenset(_last_contributors(connection)),
             accepted=accepted,
-            rounds_counted=counted,
-            last_rounds=last_rounds,
+            rounds_counted=ParticipationCounts(counted, last_rounds),
         )
 
 
@@ -162,9 +165,7 @@ def read_basis(path: Path, round_number: int | None = None) -> KeptBasis:
             raise RunFileError(
                 f"{path.parent} has {_not_kept(state, number)}; it keeps those of {spans(state.kept)}"
             )
-        if number == 0:
-            return KeptBasis(state, 0, state.specification.initial_basis())
-        return KeptBasis(state, number, _arrays(connection, state, number)[0])
+        return KeptBasis(state, *_basis(connection, state, number))
 
 
 def read_past(path: Path, agents: Collection[str], first: int, before: int, *, most: int) -> RecalledRounds:
@@ -180,10 +181,7 @@ def read_past(path: Path, agents: Collection[str], first: int, before: int, *, m
         lost = len(partly) + sum(number not in kept for number in learnt)
         if lost:
             return RecalledRounds((), before, lost)
-        bases = [
-            (number, _arrays(connection, state, number)[0] if number else state.specification.initial_basis())
-            for number in learnt[:most]
-        ]
+        bases = [_basis(connection, state, number) for number in learnt[:most]]
         return RecalledRounds(tuple(bases), learnt[most] if len(learnt) > most else before)
 
 
@@ -225,11 +223,6 @@ def spans(numbers: Sequence[int]) -> str:
 def seal(values: Sequence[Any]) -> int:
     """The checksum of a row."""
     return zlib.crc32(json.dumps(values).encode())
-
-
-def seal_of_arrays(basis: bytes, row_state: bytes | None) -> int:
-    """The checksum of a basis."""
-    return zlib.crc32(row_state or b"", zlib.crc32(basis))
 
 
 def _not_kept(state: StoredState, number: int) -> str:
@@ -333,9 +326,11 @@ def _check(connection: ReadingConnection) -> None:
     for table in _TABLES:
         for _ in _rows(connection, table):
             pass
-    for number, basis, row_state, sealed in connection.execute("SELECT * FROM bases"):
-        if seal_of_arrays(basis, row_state) != sealed:
+    for number, *arrays, sealed in connection.execute("SELECT * FROM bases"):
+        if seal_of_arrays(*arrays) != sealed:
             raise _damaged(connection.path, f"the basis after {number} rounds is not the one that was stored")
+    for row in connection.execute("SELECT * FROM step_memory"):
+        check_memory(*row)
 
 
 def _rows(connection: ReadingConnection, what: str, *values: Any) -> Iterator[tuple[Any, ...]]:
@@ -373,18 +368,23 @@ def _session(row: tuple[Any, ...]) -> Session:
     )
 
 
-def _arrays(
-    connection: ReadingConnection, state: StoredState, number: int
-) -> tuple[Float[np.ndarray, "d r"], Float[np.ndarray, " d"] | None]:
-    """B_t, t = `number`, and the row state (in the column `row_squares`, whose name stored runs have)."""
+def _basis(connection: ReadingConnection, state: StoredState, number: int) -> RecalledBasis:
+    """B_t and W_t, t = `number`, whose basis is kept; those of round 0 follow from the specification."""
     spec = state.specification
-    basis, row_state, sealed = connection.execute(
-        "SELECT basis, row_squares, seal FROM bases WHERE round = ?", (number,)
+    if number == 0:
+        return RecalledBasis(0, spec.initial_basis(), initial_head_covariance(spec.method, spec.rank))
+    basis, covariance, sealed = connection.execute(
+        "SELECT basis, head_covariance, seal FROM bases WHERE round = ?", (number,)
     ).fetchone()
-    if len(basis) != 8 * spec.feature_dim * spec.rank or seal_of_arrays(basis, row_state) != sealed:
+    expected = 8 * spec.rank * spec.rank if spec.method.has_head_covariance else 0
+    whole = (len(basis), len(covariance or b"")) == (8 * spec.feature_dim * spec.rank, expected)
+    if not whole or seal_of_arrays(basis, covariance) != sealed:
         raise _damaged(connection.path, f"the basis after {number} rounds is not the one that was stored")
-    values = np.frombuffer(basis, dtype="<f8").reshape(spec.feature_dim, spec.rank)
-    return values, None if row_state is None else np.frombuffer(row_state, dtype="<f8")
+    return RecalledBasis(
+        number,
+        np.frombuffer(basis, dtype="<f8").reshape(spec.feature_dim, spec.rank),
+        None if covariance is None else np.frombuffer(covariance, dtype="<f8").reshape(spec.rank, spec.rank),
+    )
 
 
 def _last_contributors(connection: ReadingConnection) -> Sequence[str]:

@@ -56,8 +56,13 @@ CREATE TABLE rounds (
 CREATE TABLE bases (
     round INTEGER PRIMARY KEY,        -- t of B_t
     basis BLOB NOT NULL,              -- float64, little-endian, C order
-    row_squares BLOB,                 -- the same
+    head_covariance BLOB,             -- W_t, the same; NULL where the method has none
     seal INTEGER NOT NULL             -- CRC-32 of the two
+);
+CREATE TABLE step_memory (
+    round INTEGER PRIMARY KEY,        -- from B_t on, until the next row
+    numbers BLOB,                     -- what the basis step remembers: float64, little-endian; NULL for nothing
+    seal INTEGER NOT NULL             -- CRC-32 of it
 );
 CREATE TABLE sessions (
     token TEXT PRIMARY KEY, instance_id TEXT NOT NULL, agents TEXT NOT NULL, reconnects INTEGER NOT NULL,

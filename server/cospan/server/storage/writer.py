@@ -17,14 +17,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any, TypeAlias
 
-import numpy as np
-from jaxtyping import Float
-
 from cospan.core.specification import RunSpecification, basis_digest
 from cospan.server.machine import events
 from cospan.server.machine.snapshot import SavedRun
+from cospan.server.storage.arrays import blob, drop_memories, seal_of_arrays, write_memory
 from cospan.server.storage.lock import StoreLock
-from cospan.server.storage.reader import APPLICATION, SCHEMA, read_saved, read_state, seal, seal_of_arrays
+from cospan.server.storage.reader import APPLICATION, SCHEMA, read_saved, read_state, seal
 from cospan.server.storage.schema import BUSY_SECONDS, TABLES
 from cospan.wire.errors import RunFileError
 from cospan.wire.files.spec_file import to_toml
@@ -44,7 +42,7 @@ _TRY_SECONDS = 0.5
 _MOST_WAITING_BYTES = 256 << 20
 """Limit on the bases kept for agents whose files lack their rounds."""
 _PAGE, _LARGE_PAGE = 4096, 65_536
-_LARGE_BASIS = 1 << 17
+_LARGE_ARRAY = 1 << 17
 """Bytes; from this size on large pages save a quarter to a half of a commit's cost."""
 
 
@@ -71,6 +69,8 @@ class RunStore:
         self.needed_from: Callable[[], int | None] = lambda: None
         """Gives the oldest round whose basis agents may request; called by the writing thread."""
         self._pruned = 0
+        self._memory = saved.step_memory
+        """What the step remembers by the file's newest row, so that only a change is written."""
         self._names: Set[str] | None = None
         self._contributors = ""  # so that the first round stored here names them
 
@@ -91,7 +91,7 @@ class RunStore:
         Raises:
             RunFileError: nothing was stored, as when the disk is full.
         """
-        before = self._contributors, self._names, self._digest, self._pruned
+        before = self._contributors, self._names, self._digest, self._pruned, self._memory
         try:
             with self._writing() as cursor:
                 rows, records = list[tuple[Any, ...]](), list[events.RoundRecord]()
@@ -106,7 +106,7 @@ class RunStore:
                     cursor.executemany(f"INSERT INTO rounds VALUES ({marks})", rows)
                     self._write_bases(cursor, records)
         except BaseException:
-            self._contributors, self._names, self._digest, self._pruned = before
+            self._contributors, self._names, self._digest, self._pruned, self._memory = before
             raise
 
     def write_end(self, cause: FinishCause, message: str, rounds: int) -> None:
@@ -162,13 +162,16 @@ class RunStore:
         for record in records:
             number = record.closed_round + 1
             if number > pruned or number % self._checkpoint_interval == 0:
-                basis, row_state = _blob(record.move.basis), _blob(record.move.row_state)
-                values = (number, basis, row_state, seal_of_arrays(basis or b"", row_state))
-                cursor.execute("INSERT INTO bases VALUES (?, ?, ?, ?)", values)
+                arrays = blob(record.move.basis), blob(record.move.head_covariance)
+                cursor.execute("INSERT INTO bases VALUES (?, ?, ?, ?)", (number, *arrays, seal_of_arrays(*arrays)))
+                if record.move.step_memory is not self._memory:
+                    self._memory = record.move.step_memory
+                    write_memory(cursor, number, self._memory)
         cursor.execute(
             "DELETE FROM bases WHERE round > ? AND round <= ? AND round % ? <> 0",
             (self._pruned, pruned, self._checkpoint_interval),
         )
+        drop_memories(cursor, self._pruned, pruned)
         self._pruned = pruned
 
     def _prunable(self, last: int, basis_bytes: int) -> int:
@@ -319,6 +322,7 @@ def _reopen(path: Path, rounds: int) -> None:
 def _take_back(cursor: sqlite3.Cursor, rounds: int) -> None:
     cursor.execute("DELETE FROM rounds WHERE round >= ?", (rounds,))
     cursor.execute("DELETE FROM bases WHERE round > ?", (rounds,))
+    cursor.execute("DELETE FROM step_memory WHERE round > ?", (rounds,))
 
 
 def _fresh_files(path: Path) -> tuple[Path, Path]:
@@ -352,9 +356,9 @@ def _make_file(path: Path, run_id: str, specification: RunSpecification) -> None
 
 
 def _page_bytes(specification: RunSpecification) -> int:
-    """Large bases take large pages, because SQLite writes, checks and frees page by page."""
-    basis_bytes = 8 * specification.feature_dim * specification.rank
-    return _LARGE_PAGE if basis_bytes >= _LARGE_BASIS else _PAGE
+    """Large arrays take large pages, because SQLite writes, checks and frees page by page."""
+    numbers = max(specification.feature_dim * specification.rank, specification.pooled_length)
+    return _LARGE_PAGE if 8 * numbers >= _LARGE_ARRAY else _PAGE
 
 
 def _connect(path: Path) -> sqlite3.Connection:
@@ -436,7 +440,3 @@ def _contributors(contributors: Mapping[str, int], *, fresh: bool) -> str:
 
 def _names(names: Sequence[str]) -> str | None:
     return json.dumps(names) if names else None
-
-
-def _blob(values: Float[np.ndarray, "..."] | None) -> bytes | None:
-    return None if values is None else np.ascontiguousarray(values, dtype="<f8").tobytes()

@@ -10,18 +10,21 @@ from typing import Any
 import numpy as np
 import pytest
 from runs import Ring, States, coin, specification
+from values import same as equal
 
-from cospan.client.files.kept_gradients import loaded_kept
+from cospan.client.files.agent_result import AgentResult
+from cospan.client.files.kept_gradients import kept_values, loaded_kept
 from cospan.client.files.persistence import LearnerContext, StateKeeper, StatePolicy, StoppedError
 from cospan.client.files.result_file import contents, load_result
 from cospan.client.files.state_file import ONE_AGENT, FileKind
 from cospan.client.learning.site_learner import SiteLearner, Warned
+from cospan.client.session.machine import KeptGradient
 from cospan.client.workload import Site
-from cospan.core.method import PRESETS
+from cospan.core.method import PRESETS, Method
 from cospan.core.specification import RunSpecification
 from cospan.wire.codec.messages import encode_agent_message
 from cospan.wire.errors import BasisRefusedError, CoordinatorUnavailableError, RemoteError
-from cospan.wire.messages import GradientUpload, RecalledRounds
+from cospan.wire.messages import GradientUpload, RecalledBasis, RecalledRounds
 
 ROUNDS = 20
 PAGE = 7
@@ -64,7 +67,9 @@ class Coordinator:
         if first < self.kept_from:
             return RecalledRounds((), before, self.kept_from - first)
         until = min(first + PAGE, before)
-        return RecalledRounds(tuple((number, basis_at(number)) for number in range(first, until)), until)
+        return RecalledRounds(
+            tuple(RecalledBasis(number, basis_at(number)) for number in range(first, until)), until
+        )
 
 
 @pytest.fixture(scope="module")
@@ -317,7 +322,9 @@ def test_bases_of_then_are_looked_at_as_those_of_now(
 
     class Choosing(Coordinator):
         async def recall(self, spec: RunSpecification, token: str, first: int, before: int) -> RecalledRounds:
-            return RecalledRounds(tuple((number, bases(number)) for number in range(first, before)), before)
+            return RecalledRounds(
+                tuple(RecalledBasis(number, bases(number)) for number in range(first, before)), before
+            )
 
     first = Process(tmp_path, loop)
     for number in range(8):
@@ -336,7 +343,9 @@ class Sums:
     def __init__(self) -> None:
         self.names, self.rounds, self.last_round = ("site-0", "site-1", "site-2"), 0, None
 
-    def learn(self, round_number: int, basis: np.ndarray) -> GradientUpload:
+    def learn(
+        self, round_number: int, basis: np.ndarray, head_covariance: np.ndarray | None = None
+    ) -> GradientUpload:
         if round_number == 3:
             self.names = self.names[:2]
         return made().learn(round_number, basis)
@@ -371,3 +380,18 @@ def test_who_asks_is_the_session_of_what_was_posted_before(tmp_path: Path, loop:
     loop.call_soon_threadsafe(tokens.append, "of those that are left")
     again.learn(6)
     assert again.coordinator.asked == [("of those that are left", 3, 6)]
+
+
+def test_a_gradient_is_kept_with_its_head_covariance(monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = made().specification
+    monkeypatch.setattr(Method, "has_head_covariance", True)
+    learner = made()
+    kept = [KeptGradient(learner.learn(n, basis_at(n)), basis_at(n), (n + 1.0) * np.eye(spec.rank)) for n in (0, 1)]
+    values = kept_values(kept)
+    found = loaded_kept(AgentResult(values), spec)
+    assert all(equal(one, other) for one, other in zip(found, kept, strict=True))
+    assert found[1].is_of(1, basis_at(1), 2.0 * np.eye(spec.rank))
+    assert not found[1].is_of(1, basis_at(1), np.eye(spec.rank))
+    assert not found[1].is_of(1, basis_at(1), None)
+    for odd in (np.zeros((2, 1, 1)), np.zeros((0, 0, 0))):
+        assert loaded_kept(AgentResult(values | {"kept_head_covariances": odd}), spec) == ()

@@ -38,7 +38,7 @@ def mean_head_second_moment(contributions: list[Contribution]) -> np.ndarray:
 
 def mean_row_sums(contributions: list[Contribution]) -> np.ndarray:
     full = method(head_update=HeadUpdate.FULL_HISTORY, row_scaled=True)
-    return aggregate(contributions, full).row_sums
+    return aggregate(contributions, full).pooled
 
 
 def dense(values: object, weight: float = 1.0) -> Contribution:
@@ -172,24 +172,24 @@ def test_row_sums_scale_the_step_of_a_full_history() -> None:
         head_update=HeadUpdate.FULL_HISTORY, row_scaled=True, basis_step=1.0, decay_horizon=10.0, decay_power=1.0
     )
     sums = [np.arange(1.0, D + 1.0), np.full(D, 3.0)]
-    contributions = [dataclasses.replace(c, row_sums=s) for c, s in zip(some(2), sums, strict=True)]
+    contributions = [dataclasses.replace(c, pooled=s) for c, s in zip(some(2), sums, strict=True)]
     np.testing.assert_array_equal(mean_row_sums(contributions), (sums[0] + sums[1]) / 2.0)
     mean = mean_row_sums(contributions)
     direction = mean_gradient(contributions) / (mean + 0.1 * mean.mean())[:, None]
     basis = random_basis(D, R, np.random.default_rng(2))
     move = next_basis(basis, contributions, full, 30)
     np.testing.assert_allclose(move.basis, basis_step(basis, direction, 1.0)[0], atol=1e-15)
-    np.testing.assert_array_equal(move.row_state, mean)
+    np.testing.assert_array_equal(move.step_memory, mean)
     with pytest.raises(ValueError, match="no row sums are known"):
         next_basis(basis, some(2), full, 0)
     bare = next_basis(basis, some(2), full, 1000, mean)
     np.testing.assert_array_equal(bare.basis, next_basis(basis, contributions, full, 30).basis)
     carried = next_basis(basis, contributions, full, 31, 2.0 * mean)
-    np.testing.assert_array_equal(carried.row_state, 2.0 * mean, "in between they are not looked at")
+    np.testing.assert_array_equal(carried.step_memory, 2.0 * mean, "in between they are not looked at")
     one_lacks = next_basis(basis, [*some(2)[:1], contributions[1]], full, 30, 2.0 * mean)
-    np.testing.assert_array_equal(one_lacks.row_state, sums[1], "an older gradient may lack them")
+    np.testing.assert_array_equal(one_lacks.step_memory, sums[1], "an older gradient may lack them")
     none_has = next_basis(basis, some(2), full, 30, 2.0 * mean)
-    np.testing.assert_array_equal(none_has.row_state, 2.0 * mean)
+    np.testing.assert_array_equal(none_has.step_memory, 2.0 * mean)
 
 
 def test_a_missing_second_moment_is_named() -> None:
@@ -258,13 +258,13 @@ def test_rows_of_small_gradients_take_larger_steps() -> None:
     squares = (mean**2).sum(axis=1)
     scales = 1.0 / (np.sqrt(squares) + 0.1 * np.sqrt(squares).mean())
     np.testing.assert_allclose(move.basis, basis_step(basis, scales[:, None] * mean, 0.5)[0], rtol=1e-13)
-    assert move.row_state is not None
-    np.testing.assert_allclose(move.row_state, squares, rtol=1e-14)
-    after = next_basis(move.basis, second, scaled, 1, move.row_state)
-    assert after.row_state is not None
+    assert move.step_memory is not None
+    np.testing.assert_allclose(move.step_memory, squares, rtol=1e-14)
+    after = next_basis(move.basis, second, scaled, 1, move.step_memory)
+    assert after.step_memory is not None
     expected = 0.95 * squares + 0.05 * (mean_gradient(second) ** 2).sum(axis=1)
-    np.testing.assert_allclose(after.row_state, expected, rtol=1e-13)
-    assert next_basis(basis, first, method(), 0).row_state is None
+    np.testing.assert_allclose(after.step_memory, expected, rtol=1e-13)
+    assert next_basis(basis, first, method(), 0).step_memory is None
 
 
 def test_a_first_gradient_of_zero_scales_nothing() -> None:
@@ -308,9 +308,9 @@ def test_sums_of_parts_come_to_the_aggregate_of_all() -> None:
     whole = aggregate(parts, practical_method)
     halves = aggregate([sum_of_contributions(parts[:3]), sum_of_contributions(parts[3:])], practical_method)
     np.testing.assert_allclose(halves.gradient, whole.gradient, rtol=1e-14, atol=1e-15)
-    assert (whole.row_sums is None) == (halves.row_sums is None)
-    if whole.row_sums is not None:
-        np.testing.assert_allclose(halves.row_sums, whole.row_sums, rtol=1e-14)
+    assert (whole.pooled is None) == (halves.pooled is None)
+    if whole.pooled is not None:
+        np.testing.assert_allclose(halves.pooled, whole.pooled, rtol=1e-14)
     assert sum_of_contributions(parts).weight == sum(part.weight for part in parts)
 
 
@@ -318,11 +318,11 @@ def test_moments_and_row_sums_are_summed_likewise() -> None:
     parts = of_both_kinds(4)
     total = sum_of_contributions(parts)
     moments = [part.head_second_moment for part in parts if part.head_second_moment is not None]
-    rows = [part.row_sums for part in parts if part.row_sums is not None]
+    rows = [part.pooled for part in parts if part.pooled is not None]
     assert total.head_second_moment is not None
-    assert total.row_sums is not None
+    assert total.pooled is not None
     np.testing.assert_array_equal(total.head_second_moment, ((moments[0] + moments[1]) + moments[2]) + moments[3])
-    np.testing.assert_array_equal(total.row_sums, ((rows[0] + rows[1]) + rows[2]) + rows[3])
+    np.testing.assert_array_equal(total.pooled, ((rows[0] + rows[1]) + rows[2]) + rows[3])
 
 
 def test_float32_is_accumulated_in_float64_and_nothing_is_written_to() -> None:
@@ -339,9 +339,9 @@ def test_float32_is_accumulated_in_float64_and_nothing_is_written_to() -> None:
 
 def test_row_sums_that_one_lacks_the_sum_lacks() -> None:
     first, second = of_both_kinds(2)
-    total = sum_of_contributions([first, dataclasses.replace(second, row_sums=None)])
+    total = sum_of_contributions([first, dataclasses.replace(second, pooled=None)])
     assert total.head_second_moment is not None
-    assert total.row_sums is None
+    assert total.pooled is None
 
 
 @pytest.mark.parametrize("keep_factors", [False, True])
@@ -351,7 +351,7 @@ def test_a_second_moment_that_one_lacks_the_sum_lacks(keep_factors: bool) -> Non
     parts = [first, dataclasses.replace(second, head_second_moment=None)]
     total = sum_of_contributions(parts, keep_factors=keep_factors)
     assert total.head_second_moment is None
-    assert total.row_sums is not None
+    assert total.pooled is not None
     with pytest.raises(ValueError, match="a contribution does not carry"):
         aggregate(parts, practical(3))
 

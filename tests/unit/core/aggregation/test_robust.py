@@ -214,12 +214,12 @@ def test_what_scales_the_step_is_bounded_as_well(aggregation: Aggregation) -> No
         contributions.append(Contribution(gradient, 1.0, head @ head.T, rng.uniform(1.0, 2.0, D)))
     clean = aggregate(contributions, method)
     contributions[0] = dataclasses.replace(
-        contributions[0], head_second_moment=1e9 * np.eye(R), row_sums=np.full(D, 1e9)
+        contributions[0], head_second_moment=1e9 * np.eye(R), pooled=np.full(D, 1e9)
     )
     found = aggregate(contributions, method)
     for attacked, honest_part in (
         (found.head_second_moment, clean.head_second_moment),
-        (found.row_sums, clean.row_sums),
+        (found.pooled, clean.pooled),
     ):
         assert attacked is not None
         assert honest_part is not None

@@ -6,20 +6,20 @@ import numpy as np
 import pytest
 
 from cospan.core.aggregation.row_sums import coarse
-from cospan.core.method import practical, takes_row_sums
+from cospan.core.method import practical, takes_pooled
 
 RNG = np.random.default_rng(3)
 
 
 def test_they_are_sent_in_rounds_that_grow_by_a_quarter() -> None:
-    sent = [number for number in range(100) if takes_row_sums(number)]
+    sent = [number for number in range(100) if takes_pooled(number)]
     assert sent == [0, 1, 2, 3, 4, 5, 7, 9, 12, 15, 19, 24, 30, 38, 48, 60, 75, 94]
-    assert sum(map(takes_row_sums, range(10_000))) == 38
+    assert sum(map(takes_pooled, range(10_000))) == 38
 
 
 def test_a_warm_up_is_not_counted() -> None:
     warming = replace(practical(5), warm_up_rounds=4)
-    assert [t for t in range(12) if warming.sends_row_sums_in(t)] == [4, 5, 6, 7, 8, 9, 11]
+    assert [t for t in range(12) if warming.sends_pooled_in(t)] == [4, 5, 6, 7, 8, 9, 11]
 
 
 @pytest.mark.parametrize("shape", [(7,), (3, 7)])

@@ -257,7 +257,7 @@ def test_the_coordinator_moves_the_basis_once() -> None:
     move = next_basis(BASIS, estimates, method, 2)
     np.testing.assert_array_equal(move.basis, spectral_basis(pairs(5), BASIS))
     assert move.movement == principal_angle_sine(BASIS, move.basis)
-    assert move.row_state is None
+    assert move.step_memory is None
 
 
 def test_sums_are_joined() -> None:

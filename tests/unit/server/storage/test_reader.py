@@ -61,17 +61,17 @@ def kept_run(folder: Path, rounds: int = 12) -> Path:
 def test_the_rounds_that_an_agent_took_part_in_are_recalled(tmp_path: Path) -> None:
     path = kept_run(tmp_path)
     found = read_past(path, ["a"], 3, 12, most=100)
-    assert [number for number, _ in found.bases] == list(range(3, 12))
-    assert all(same(basis, basis_after(number)) for number, basis in found.bases)
+    assert [number for number, *_ in found.bases] == list(range(3, 12))
+    assert all(same(basis, basis_after(number)) for number, basis, _ in found.bases)
     assert (found.next_round, found.lost) == (12, 0)
-    assert [number for number, _ in read_past(path, ["b"], 3, 12, most=100).bases] == [3, 7, 8, 10, 11]
+    assert [number for number, *_ in read_past(path, ["b"], 3, 12, most=100).bases] == [3, 7, 8, 10, 11]
     page = read_past(path, ["b"], 3, 12, most=2)
-    assert ([number for number, _ in page.bases], page.next_round) == ([3, 7], 8)
+    assert ([number for number, *_ in page.bases], page.next_round) == ([3, 7], 8)
     assert read_past(path, ["c"], 0, 12, most=100).bases == ()
 
 
 def test_the_first_basis_of_a_run_is_not_stored_and_recalled_all_the_same(tmp_path: Path) -> None:
-    ((number, basis), *_) = read_past(kept_run(tmp_path), ["a"], 0, 2, most=1).bases
+    ((number, basis, _), *_) = read_past(kept_run(tmp_path), ["a"], 0, 2, most=1).bases
     assert number == 0
     assert same(basis, specification(rounds=0).initial_basis())
 
@@ -106,6 +106,6 @@ def test_a_coordinator_waits_for_the_disk_and_answers_newcomers_at_once(tmp_path
         return answers[0], answers[1], await memory.recall(["a"], 0, 1)
 
     known, unknown, without_store = run(recalled())
-    assert [number for number, _ in known.bases] == [1, 2, 3]
+    assert [number for number, *_ in known.bases] == [1, 2, 3]
     assert (unknown.bases, unknown.lost) == ((), 0)
     assert without_store.lost == 1

@@ -14,14 +14,14 @@ from values import same
 
 from cospan.client.learning.site_learner import SiteLearner
 from cospan.core.aggregation.basis_update import BasisMove, next_basis
-from cospan.core.method import practical
+from cospan.core.method import Method, practical
 from cospan.core.run_fields import Participation
 from cospan.core.specification import basis_digest
 from cospan.server.machine.events import DropMember, RoundRecord, StoreMember, StoreRound, StoreSpecification
 from cospan.server.machine.sessions import Departure, Session, SiteClaim
 from cospan.server.machine.snapshot import SavedRun
 from cospan.server.storage import lock, reader, writer
-from cospan.server.storage.reader import read_basis, read_reports, read_saved, read_state, spans
+from cospan.server.storage.reader import read_basis, read_past, read_reports, read_saved, read_state, spans
 from cospan.server.storage.writer import KEEP_EVERY, RunStore, create_store, open_store
 from cospan.wire.errors import RunFileError
 from cospan.wire.messages import AgentPhase, FinishCause, Stamp
@@ -88,11 +88,11 @@ def test_what_is_read_back_is_what_was_written_bit_for_bit(tmp_path: Path) -> No
         store.write([StoreMember(session("a", 5)), StoreMember(session("b")), StoreMember(session("c"))])
         store.write([round_of(0, departed_agent_ids=("ü",), absent_agent_ids=("b",))])
         store.write([round_of(1), DropMember("token of c", (gone,))])
-        store.write([round_of(2, {"a": 2, "b": 1}, basis=awkward, row_state=squares)])
+        store.write([round_of(2, {"a": 2, "b": 1}, basis=awkward, step_memory=squares)])
         saved = read_saved(store.path)
         assert store.incarnation == 1
     assert same(saved.basis, awkward)
-    assert same(saved.row_state, squares)
+    assert same(saved.step_memory, squares)
     of_b: dict[str, Any] = {
         "instance_id": "process of b",
         "agent_ids": ("b",),
@@ -105,7 +105,7 @@ def test_what_is_read_back_is_what_was_written_bit_for_bit(tmp_path: Path) -> No
     assert saved.departures == (gone,)
     assert (saved.round, saved.last_contributors) == (3, {"a", "b"})
     assert saved.rounds_counted == {"a": 3, "b": 3}
-    assert saved.last_rounds == {"a": 2, "b": 2}
+    assert saved.rounds_counted.newest == {"a": 2, "b": 2}
     assert saved.accepted == {2: {"a"}}
     reports = list(read_reports(tmp_path / NAME))
     expected = [
@@ -144,7 +144,7 @@ def test_contributors_are_written_where_they_change_and_counted_all_the_same(tmp
     assert named == ['["a", "b"]', None, '["a"]', None, '["a", "b"]']
     saved = read_saved(tmp_path / NAME)
     assert saved.rounds_counted == {"a": 5, "b": 3}
-    assert saved.last_rounds == {"a": 4, "b": 4}
+    assert saved.rounds_counted.newest == {"a": 4, "b": 4}
     assert saved.accepted == {3: {"a"}, 4: {"a", "b"}}
     assert [report.contributors for report in read_reports(tmp_path / NAME)] == [2, 2, 1, 1, 2]
 
@@ -370,7 +370,7 @@ def test_no_byte_can_change_unseen(tmp_path: Path) -> None:
         ("UPDATE rounds SET weight = 3 WHERE round = 1", "a row of rounds is not the one"),
         ("UPDATE rounds SET contributors = 'x' WHERE round = 0", "a row of rounds is not the one"),
         ("UPDATE bases SET basis = zeroblob(64) WHERE round = 2", "the basis after 2 rounds is not the one"),
-        ("UPDATE bases SET row_squares = zeroblob(32) WHERE round = 4", "the basis after 4 rounds is not the one"),
+        ("UPDATE bases SET head_covariance = zeroblob(32) WHERE round = 4", "the basis after 4 rounds is not"),
         ("UPDATE sessions SET reconnects = 0", "a row of sessions is not the one"),
         ("UPDATE site_claims SET site_index = 6", "a row of site_claims is not the one"),
         ("UPDATE departures SET round = 9", "a row of departures is not the one"),
@@ -659,14 +659,97 @@ def test_row_sums_that_are_due_seldom_survive_a_restart_in_every_round(tmp_path:
     saved = restarted(path)
     for number in range(9):
         move = next_basis(basis, [a.learn(number, basis).contribution for a in whole], spec.method, number, rows)
-        basis, rows = move.basis, move.row_state
+        basis, rows = move.basis, move.step_memory
         before = spec.initial_basis() if saved.basis is None else saved.basis
         sent = [a.learn(number, before).contribution for a in broken]
-        assert (sent[0].row_sums is not None) == (number in (0, 1, 2, 3, 4, 5, 7))
-        after = next_basis(before, sent, spec.method, number, saved.row_state)
+        assert (sent[0].pooled is not None) == (number in (0, 1, 2, 3, 4, 5, 7))
+        after = next_basis(before, sent, spec.method, number, saved.step_memory)
         stamp = Stamp("run-1", 1, number + 1, number + 1)
         restarted(path, StoreRound(RoundRecord(stamp, {"a": number, "b": number}, 2.0, after, 1.0, 0.1)))
         saved = restarted(path)
         assert saved.basis is not None
-        assert saved.row_state is not None
-        assert (saved.basis.tobytes(), saved.row_state.tobytes()) == (basis.tobytes(), rows.tobytes())
+        assert saved.step_memory is not None
+        assert (saved.basis.tobytes(), saved.step_memory.tobytes()) == (basis.tobytes(), rows.tobytes())
+
+
+# What comes with a basis ----------------------------------------------------------------------------------------
+
+
+def test_head_covariances_are_stored_with_their_bases(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Method, "has_head_covariance", True)
+    covariances = [np.diag([number + 1 / 3, 5e-324]) for number in range(3)]
+    with served(tmp_path / NAME) as store:
+        assert same(read_basis(store.path).head_covariance, np.eye(R)), "the first one is not stored"
+        for number, covariance in enumerate(covariances):
+            store.write([round_of(number, head_covariance=covariance)])
+    assert same(read_saved(store.path).head_covariance, covariances[2])
+    assert same(read_basis(store.path, 2).head_covariance, covariances[1])
+    found = read_past(store.path, ["a"], 0, 3, most=9).bases
+    assert all(same(w, at) for (_, _, w), at in zip(found, [np.eye(R), *covariances], strict=False))
+    digests = rows(store.path, "SELECT basis_sha256 FROM rounds ORDER BY round")
+    assert digests == [(basis_digest(basis_after(number)),) for number in (1, 2, 3)], "the digest is of B alone"
+    change(store.path, "UPDATE bases SET head_covariance = zeroblob(32) WHERE round = 2")
+    with pytest.raises(RunFileError, match="the basis after 2 rounds is not the one"):
+        read_state(store.path, check=True)
+
+
+def memories(path: Path) -> list[int]:
+    return [number for (number,) in rows(path, "SELECT round FROM step_memory ORDER BY round")]
+
+
+def test_a_step_memory_is_stored_when_it_changes(tmp_path: Path) -> None:
+    path, changed = tmp_path / NAME, {0: np.ones(30), 2: np.full(30, 1 / 3), 6: np.full(30, -0.0)}
+    memory = changed[0]
+    with served(path) as store:
+        for number in range(9):
+            memory = changed.get(number, memory)
+            store.write([round_of(number, step_memory=memory)])
+            assert same(read_saved(path).step_memory, memory)
+            if number == 5:
+                assert memories(path) == [3], "that of round 0 is of no kept basis"
+    assert memories(path) == [7], "bases 7, 8 and 9 are kept"
+    reopened = open_store(path)
+    reopened.write([round_of(9, step_memory=reopened.saved.step_memory)])
+    assert memories(path) == [7], "a coordinator that resumes goes on with the same"
+    reopened.take_back(9)
+    reopened.close()
+    assert same(read_saved(path).step_memory, memory)
+
+
+def test_checkpoints_keep_the_step_memory_that_they_need(tmp_path: Path) -> None:
+    path, memory = tmp_path / NAME, np.zeros(3)
+    with served(path, checkpoint_interval=10) as store:
+        for number in range(35):
+            if number in (0, 4, 6, 12, 17, 21, 33):
+                memory = np.full(3, float(number))
+            store.write([round_of(number, step_memory=memory)])
+    assert read_state(path).kept == (0, 10, 20, 30, 33, 34, 35)
+    assert memories(path) == [7, 18, 22, 34], "each is the newest up to a kept basis"
+
+
+def test_rounds_that_are_stored_together_lose_no_step_memory(tmp_path: Path) -> None:
+    """The first of them change it, and their bases are dropped at once; the last ones only keep it."""
+    memory = np.full(3, 0.5)
+    with served(tmp_path / NAME) as store:
+        store.write([round_of(number, step_memory=memory if number else np.ones(3)) for number in range(8)])
+        assert memories(store.path) == [6]
+        assert same(read_saved(store.path).step_memory, memory)
+
+
+def test_a_step_memory_that_was_not_stored_is_stored_with_the_next_round(tmp_path: Path) -> None:
+    memory = np.full(3, 0.5)
+    with served(tmp_path / NAME) as store:
+        with pytest.raises(RunFileError):
+            store.write([round_of(0, step_memory=memory), round_of(0, step_memory=memory)])
+        store.write([round_of(0, step_memory=memory)])
+        assert same(read_saved(store.path).step_memory, memory)
+
+
+def test_a_step_memory_that_was_altered_is_seen(tmp_path: Path) -> None:
+    path = tmp_path / NAME
+    with served(path) as store:
+        store.write([round_of(0, step_memory=np.ones(3))])
+    change(path, "UPDATE step_memory SET numbers = zeroblob(24)")
+    for look in (lambda: read_state(path, check=True), lambda: read_saved(path)):
+        with pytest.raises(RunFileError, match="the step memory after 1 rounds is not the one that was stored"):
+            look()

@@ -42,10 +42,10 @@ def test_the_arithmetic_is_finite_at_the_ends_of_all_ranges(preset: str, rank: i
             huge, small = extreme(*sizes, rank), extreme(1.0, 1.0, 1.0)
             check_contribution(huge)
             for contributions in ([huge], [small, huge]):
-                basis, row_state = BASIS, None
+                basis, step_memory = BASIS, None
                 for number in range(2):
-                    move = next_basis(basis, contributions, method, number, row_state)
-                    basis, row_state = move.basis, move.row_state
+                    move = next_basis(basis, contributions, method, number, step_memory)
+                    basis, step_memory = move.basis, move.step_memory
                 assert np.isfinite(basis).all()
                 assert move.orthonormality_error < 1e-12
 
@@ -62,8 +62,8 @@ def test_what_counts_of_factors_is_their_product(factors: int) -> None:
 
 
 def test_row_sums_have_a_bound_too() -> None:
-    with pytest.raises(InvalidMessageError, match="row_sums has an entry of up to 1e"):
-        check_contribution(Contribution(DenseMatrix(SIGNS), row_sums=np.full(D, 1e61)))
+    with pytest.raises(InvalidMessageError, match="pooled has an entry of up to 1e"):
+        check_contribution(Contribution(DenseMatrix(SIGNS), pooled=np.full(D, 1e61)))
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])

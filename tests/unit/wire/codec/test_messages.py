@@ -24,6 +24,7 @@ from cospan.wire import limits
 from cospan.wire import messages as m
 from cospan.wire.codec import messages as codec
 from cospan.wire.codec.checks import numbers_of
+from cospan.wire.codec.fast_path import MessageLayout
 from cospan.wire.codec.matrices import decode_matrix, encode_matrix
 from cospan.wire.codec.messages import (
     decode_agent_message,
@@ -100,7 +101,7 @@ def upload(gradient: Any, moment: Any = MOMENT, **changes: Any) -> m.GradientUpl
 
 
 ROW_SCALED = dataclasses.replace(SPEC, method=dataclasses.replace(METHOD, head_update=HeadUpdate.FULL_HISTORY))
-WITH_ROW_SUMS = m.GradientUpload(4, Contribution(FACTORED, 3.0, MOMENT, row_sums=np.array([0.0, 1.5, 2.0])))
+WITH_ROW_SUMS = m.GradientUpload(4, Contribution(FACTORED, 3.0, MOMENT, pooled=np.array([0.0, 1.5, 2.0])))
 
 
 AGENT_MESSAGES: dict[str, m.AgentMessage] = {
@@ -125,6 +126,8 @@ COORDINATOR_MESSAGES: dict[str, m.CoordinatorMessage] = {
         STAMP, "token", SPEC, BASIS, 5, started=False, agent_ids=("site-0",), site_index=0
     ),
     "basis": m.BasisUpdate(STAMP, BASIS),
+    "basis with a head covariance": m.BasisUpdate(STAMP, BASIS, np.diag([1.0, 0.0])),
+    "end with a head covariance": m.Finish(STAMP, m.FinishCause.STOPPED, "", BASIS, np.zeros((R, R))),
     "duplicate": m.Receipt(STAMP, 6, m.Disposition.DUPLICATE),
     "late": m.Receipt(STAMP, 6, m.Disposition.LATE),
     **{cause.value: m.Finish(STAMP, cause, "it is over", BASIS) for cause in m.FinishCause},
@@ -435,12 +438,12 @@ def test_a_malformed_gradient_is_refused(name: str) -> None:
 
 ROW_SUMS_CHANGES: dict[str, tuple[str, Change]] = {
     "none": (
-        "gradient.row_sums is missing in round 4; this run scales",
-        lambda g: g.ClearField("row_sums"),
+        "gradient.pooled is missing in round 4; this run scales",
+        lambda g: g.ClearField("pooled"),
     ),
-    "of another shape": ("gradient.row_sums is 2 × 2; this run needs 3 × 1", set_to("row_sums", matrix(MOMENT))),
-    "negative": ("gradient.row_sums has a negative", set_to("row_sums", matrix([[1.0], [-1e-9], [1.0]]))),
-    "not a number": ("gradient.row_sums has an entry", set_to("row_sums", matrix([[1.0], [math.nan], [1.0]]))),
+    "of another shape": ("gradient.pooled is 2 × 2; this run needs 3 × 1", set_to("pooled", matrix(MOMENT))),
+    "negative": ("gradient.pooled has a negative", set_to("pooled", matrix([[1.0], [-1e-9], [1.0]]))),
+    "not a number": ("gradient.pooled has an entry", set_to("pooled", matrix([[1.0], [math.nan], [1.0]]))),
 }
 
 
@@ -599,6 +602,41 @@ COORDINATOR_CHANGES: dict[str, tuple[str, str, Change]] = {
     "basis without rows": ("basis", "basis is 0 × 2", set_to("basis_update.basis.rows", 0)),
     "basis not a number": ("basis", "basis has an entry", set_to("basis_update.basis", matrix(NAN))),
     "basis cut short": ("basis", "basis.data has 8 bytes", set_to("basis_update.basis.data", bytes(8))),
+    "covariance of another shape": (
+        "basis with a head covariance",
+        "head_covariance is 3 × 3; this run needs 2 × 2",
+        set_to("basis_update.head_covariance", matrix(np.eye(3))),
+    ),
+    "covariance not a number": (
+        "basis with a head covariance",
+        "head_covariance has an entry that is not finite",
+        set_to("basis_update.head_covariance", matrix(np.full((R, R), math.nan))),
+    ),
+    "covariance too large": (
+        "end with a head covariance",
+        "finish.head_covariance has an entry of up to 1e+61",
+        set_to("finish.head_covariance", matrix(1e61 * np.eye(R))),
+    ),
+    "covariance that is none": (
+        "basis with a head covariance",
+        "head_covariance is not symmetric and positive semidefinite",
+        set_to("basis_update.head_covariance", matrix(np.array([[1.0, 0.0], [0.0, -1.0]]))),
+    ),
+    "covariance not symmetric": (
+        "end with a head covariance",
+        "finish.head_covariance is not symmetric",
+        set_to("finish.head_covariance", matrix(np.array([[1.0, 0.5], [0.0, 1.0]]))),
+    ),
+    "covariance in single precision": (
+        "basis with a head covariance",
+        "head_covariance is of float32; it must be of float64",
+        set_to("basis_update.head_covariance", encode_matrix(np.eye(R, dtype=np.float32))),
+    ),
+    "covariance that the method has not": (
+        "welcome",
+        "welcome.head_covariance: a head covariance came with the basis",
+        set_to("welcome.head_covariance", matrix(np.eye(R))),
+    ),
     "basis of another shape": ("welcome", "welcome.basis is 2 × 3", set_to("welcome.basis", matrix(BASIS.T))),
     "welcome without a basis": ("welcome", "welcome.basis is 0 × 0", lambda r: r.welcome.ClearField("basis")),
     "long token": ("welcome", "welcome.session_token has 129", set_to("welcome.session_token", "x" * 129)),
@@ -704,3 +742,58 @@ def test_channel_options_of_both_ends_match() -> None:
     assert (server["grpc.max_allowed_incoming_connections"], server["grpc.max_concurrent_streams"]) == (50, 20)
     assert len(limits.server_options(1, 1, 1)) == len(server)
     assert len(limits.client_options(1)) == len(client)
+
+
+# What some methods add ------------------------------------------------------------------------------------------
+
+
+def with_curvature(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The methods of this test pool d(d+1)/2 numbers of either sign, and have a head covariance."""
+    monkeypatch.setattr(Method, "pooled_length", lambda _, d: d * (d + 1) // 2)
+    monkeypatch.setattr(Method, "pooled_is_nonnegative", False)
+    monkeypatch.setattr(Method, "has_head_covariance", True)
+
+
+PACKED = np.array([1.0, -0.5, 0.25, 2.0, 0.0, 3.0])
+LATER = dataclasses.replace(WITH_ROW_SUMS, round=5)
+
+
+@pytest.mark.parametrize("pooled", [PACKED, PACKED + 1e-12], ids=["float32", "float64"])
+def test_packed_numbers_come_back_in_the_fewest_bytes(pooled: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+    with_curvature(monkeypatch)
+    uploads = [
+        dataclasses.replace(each, contribution=Contribution(FACTORED, 3.0, MOMENT, pooled))
+        for each in (WITH_ROW_SUMS, LATER)
+    ]
+    requests = [encode_agent_message(each) for each in uploads]
+    assert len(requests[0].gradient.pooled.data) == len(pooled) * (4 if pooled is PACKED else 8)
+    assert all(same(decode_agent_message(r, ROW_SCALED), u) for r, u in zip(requests, uploads, strict=True))
+    layout = MessageLayout.of(requests[0].SerializeToString(), uploads[0], ROW_SCALED)
+    assert layout is not None
+    assert same(layout.read(requests[1].SerializeToString()), uploads[1])
+
+
+def test_packed_numbers_of_another_length_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    with_curvature(monkeypatch)
+    with pytest.raises(InvalidMessageError, match=r"gradient\.pooled is 3 × 1; this run needs 6 × 1"):
+        decode_agent_message(encode_agent_message(WITH_ROW_SUMS), ROW_SCALED)
+
+
+def test_packed_numbers_fit_a_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    with_curvature(monkeypatch)
+    spec = dataclasses.replace(SPEC, feature_dim=600)
+    pooled = np.full(spec.pooled_length, 1.0 + 1e-12)
+    gradient = FactoredMatrix(np.ones((600, R)), np.ones((R, R)))
+    request = encode_agent_message(m.GradientUpload(4, Contribution(gradient, 1.0, MOMENT, pooled)))
+    assert request.ByteSize() > limits.max_message_bytes(600, R)
+    assert request.ByteSize() < limits.max_message_bytes(600, R, pooled=spec.pooled_length)
+
+
+def test_a_welcome_says_the_head_covariance_of_a_method_that_has_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    with_curvature(monkeypatch)
+    welcome = dataclasses.replace(COORDINATOR_MESSAGES["welcome"], head_covariance=np.eye(R))
+    response = encode_coordinator_message(welcome)
+    assert same(decode_coordinator_message(response), welcome)
+    response.welcome.ClearField("head_covariance")
+    with pytest.raises(InvalidMessageError, match=r"welcome\.head_covariance: the head covariance is missing"):
+        decode_coordinator_message(response)

@@ -54,7 +54,7 @@ from cospan.client.session.machine.reconnecting import (
     on_stale,
     on_tick,
 )
-from cospan.client.session.machine.rounds import on_basis, on_gradient, shape_problem
+from cospan.client.session.machine.rounds import announcement_problem, on_basis, on_gradient
 from cospan.client.session.machine.state import Outcome, Phase, SessionState, failed
 from cospan.client.session.message_checks import stamp_problem
 from cospan.core.method import DEFAULT_MIN_STEPS
@@ -121,7 +121,8 @@ def step(state: SessionState, event: Event, now: float) -> Outcome:
             # Not the message: it may show an observation or a reward, and causes are public.
             return _leave(state, Phase.FAILED, f"it failed ({error.reason}); its own output says how", Fail(error))
         case StopRequested(cause=cause, returning=returning):
-            return _leave(state, Phase.DONE, cause, Conclude(cause, state.basis, left=True), returning=returning)
+            end = Conclude(cause, state.basis, left=True, head_covariance=state.head_covariance)
+            return _leave(state, Phase.DONE, cause, end, returning=returning)
         case Regrouped(agent_ids=agent_ids):
             return on_regrouped(state, agent_ids, now)
         case Saved() | Answered() | Unanswered() | Tick():
@@ -163,7 +164,7 @@ def _on_message(state: SessionState, message: CoordinatorMessage, now: float) ->
             f"the coordinator sent a {type(message).__name__} out of turn; is it of another version?"
         )
         return failed(state, error)
-    if isinstance(message, BasisUpdate | Finish) and (problem := shape_problem(state, message.basis)):
+    if isinstance(message, BasisUpdate | Finish) and (problem := announcement_problem(state, message)):
         return failed(state, InvalidMessageError(problem))
     spec = message.specification if isinstance(message, Welcome) else state.specification
     implausible = stamp_problem(state.stamp, message.stamp, 0 if spec is None else spec.rounds)
@@ -177,9 +178,9 @@ def _on_message(state: SessionState, message: CoordinatorMessage, now: float) ->
         case Receipt(disposition=disposition):
             late = 1 if disposition is Disposition.LATE else 0
             return replace(state, not_counted=state.not_counted + late), ()
-        case Finish(stamp=stamp, cause=cause, message=text, basis=basis):
-            done = replace(state, phase=Phase.DONE, stamp=stamp, basis=basis)
-            return done, (Conclude(text, basis, cause=cause),)
+        case Finish(stamp=stamp, cause=cause, message=text, basis=basis, head_covariance=covariance):
+            done = replace(state, phase=Phase.DONE, stamp=stamp, basis=basis, head_covariance=covariance)
+            return done, (Conclude(text, basis, cause=cause, head_covariance=covariance),)
         case Drain(resume_after_seconds=seconds):
             # The coordinator ends the stream when it goes down; until then the session continues.
             drained_at = now if state.drained_at is None else state.drained_at

@@ -169,11 +169,15 @@ class Begin:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Learn:
-    """Hold this basis against the last one that was learnt at; take L steps and compute the gradient at it."""
+    """Hold this basis against the last one that was learnt at; take L steps and compute the gradient at it.
+
+    The head covariance is W_t; None where the method has none.
+    """
 
     round: int
     basis: Float[np.ndarray, "d r"]
     turn: Turn | None = None
+    head_covariance: Float[np.ndarray, "r r"] | None = None
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -185,12 +189,14 @@ class Conclude:
         basis: the newest; None where the run never began.
         left: whether it left on request, before the end of the run.
         cause: of the run's end; STOPPED where the coordinator did not say it.
+        head_covariance: what came with the basis; None where the method has none.
     """
 
     message: str
     basis: Float[np.ndarray, "d r"] | None
     left: bool = False
     cause: FinishCause = FinishCause.STOPPED
+    head_covariance: Float[np.ndarray, "r r"] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -77,6 +77,7 @@ def on_welcome(state: SessionState, welcome: Welcome, now: float) -> Outcome:
         stamp=welcome.stamp,
         last_announced_round=max(state.last_announced_round, welcome.stamp.round),
         basis=welcome.basis,
+        head_covariance=welcome.head_covariance,
         is_open=welcome.started and welcome.stamp.round >= welcome.first_round,
         kept=tuple(each for each in state.kept if each.upload.round >= welcome.stamp.durable_round),
         reconnects=state.reconnects + (0 if first else 1),

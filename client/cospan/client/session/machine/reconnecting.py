@@ -63,7 +63,8 @@ def on_broken(state: SessionState, event: StreamBroke, now: float) -> Outcome:
     """Reconnects after a pause, unless the error is final; an agent that was given up finishes its round first."""
     error = event.error
     if isinstance(error, RunFinishedError) and state.specification is not None:
-        return replace(state, phase=Phase.DONE), (Conclude(str(error), state.basis),)
+        end = Conclude(str(error), state.basis, head_covariance=state.head_covariance)
+        return replace(state, phase=Phase.DONE), (end,)
     state = closed(state, now)
     if isinstance(error, SessionUnknownError):
         state = replace(state, token=None)

@@ -2,15 +2,13 @@
 
 from dataclasses import replace
 
-import numpy as np
-from jaxtyping import Float
-
 from cospan.client.session.machine.events import Command, Connect, Learn, Transmit
 from cospan.client.session.machine.reconnecting import progressed
 from cospan.client.session.machine.state import KeptGradient, Outcome, Phase, SessionState, most_kept
 from cospan.client.session.run_checks import turn_between
+from cospan.core.aggregation.basis_update import head_covariance_problem
 from cospan.wire.errors import OutOfTurnError
-from cospan.wire.messages import BasisUpdate, GradientUpload
+from cospan.wire.messages import BasisUpdate, Finish, GradientUpload
 
 
 def on_basis(state: SessionState, message: BasisUpdate, now: float) -> Outcome:
@@ -24,6 +22,7 @@ def on_basis(state: SessionState, message: BasisUpdate, now: float) -> Outcome:
         stamp=stamp,
         last_announced_round=max(state.last_announced_round, stamp.round),
         basis=message.basis,
+        head_covariance=message.head_covariance,
         is_open=True,
         kept=kept,
     )
@@ -34,7 +33,7 @@ def take_part(state: SessionState, now: float) -> Outcome:
     """Sends the gradient of the open round where it is kept; else begins to learn, unless the learner is busy."""
     if not state.is_open or state.stamp is None or state.basis is None:
         return state, ()
-    kept = _kept_for(state, state.stamp.round, state.basis)
+    kept = _kept_for_open(state)
     if kept is not None:
         return replace(state, last_sent=now), (Transmit(kept.upload),)
     if state.learning is not None:
@@ -42,15 +41,17 @@ def take_part(state: SessionState, now: float) -> Outcome:
     number, basis = state.stamp.round, state.basis
     assert state.specification is not None
     turn = state.learnt_at and turn_between(state.specification.method, *state.learnt_at, state.stamp)
-    state = replace(state, learning=number, learning_at=basis, learnt_at=(state.stamp, basis))
-    return state, (Learn(number, basis, turn),)
+    at = basis, state.head_covariance
+    state = replace(state, learning=number, learning_at=at, learnt_at=(state.stamp, basis))
+    return state, (Learn(number, basis, turn, state.head_covariance),)
 
 
-def _kept_for(state: SessionState, number: int, basis: Float[np.ndarray, "d r"]) -> KeptGradient | None:
-    """The gradient of a round that was computed at this basis, bit for bit; None without one."""
-    for each in state.kept:
-        if each.upload.round == number and (each.basis is basis or np.array_equal(each.basis, basis)):
-            return each
+def _kept_for_open(state: SessionState) -> KeptGradient | None:
+    """The gradient of the stamp's round that was computed at its basis, bit for bit; None without one."""
+    if state.stamp is not None and state.basis is not None:
+        for each in state.kept:
+            if each.is_of(state.stamp.round, state.basis, state.head_covariance):
+                return each
     return None
 
 
@@ -62,7 +63,7 @@ def on_gradient(state: SessionState, upload: GradientUpload, now: float) -> Outc
     """
     if state.learning_at is None or state.learning != upload.round:
         raise OutOfTurnError(f"a gradient of round {upload.round} is ready, which was not asked for")
-    kept = (*state.kept, KeptGradient(upload, state.learning_at))[-most_kept(state) :]
+    kept = (*state.kept, KeptGradient(upload, *state.learning_at))[-most_kept(state) :]
     state = replace(state, learning=None, learning_at=None, kept=kept)
     if state.phase is Phase.LAGGING:
         # The time for its own round was no wait for the coordinator.
@@ -71,9 +72,9 @@ def on_gradient(state: SessionState, upload: GradientUpload, now: float) -> Outc
     if state.phase is not Phase.ACTIVE or state.stamp is None:
         return state, ()
     late: tuple[Command, ...] = ()
-    if upload.round > state.stamp.round and state.basis is not None:
+    if upload.round > state.stamp.round:
         # The coordinator went back. What the open round needs was sent when it was opened, if it was kept.
-        if _kept_for(state, state.stamp.round, state.basis) is not None:
+        if _kept_for_open(state) is not None:
             return state, ()
     elif upload.round < state.stamp.round and state.is_open:
         # It may still count under a policy that allows stale gradients; the coordinator decides.
@@ -82,12 +83,18 @@ def on_gradient(state: SessionState, upload: GradientUpload, now: float) -> Outc
     return state, (*late, *commands)
 
 
-def shape_problem(state: SessionState, basis: Float[np.ndarray, "rows columns"]) -> str:
-    """What is wrong with the shape of a basis; empty where it is the run's. A welcome's is checked by its codec."""
+def announcement_problem(state: SessionState, message: BasisUpdate | Finish) -> str:
+    """What is wrong with a basis or what comes with it; empty where they suit the run.
+
+    Those of a welcome are checked by its codec.
+    """
     spec = state.specification
-    if spec is None or basis.shape == (spec.feature_dim, spec.rank):
+    if spec is None:
         return ""
-    rows, columns = basis.shape
+    rows, columns = message.basis.shape
+    if (rows, columns) == (spec.feature_dim, spec.rank):
+        problem = head_covariance_problem(message.head_covariance, spec.method, spec.rank)
+        return problem and f"the coordinator's {type(message).__name__}: {problem}; is it of another version?"
     return (
         f"the coordinator sent a basis of {rows} × {columns}, and this run has {spec.feature_dim} × {spec.rank}; "
         "is it of another version?"

@@ -34,10 +34,27 @@ class Phase(Enum):
 
 @dataclass(frozen=True, eq=False, slots=True)
 class KeptGradient:
-    """A gradient that the coordinator may ask for again, and the basis at which it was computed."""
+    """A gradient that the coordinator may ask for again, and the basis and head covariance it was computed at."""
 
     upload: GradientUpload
     basis: Float[np.ndarray, "d r"]
+    head_covariance: Float[np.ndarray, "r r"] | None = None
+
+    def is_of(
+        self, number: int, basis: Float[np.ndarray, "d r"], head_covariance: Float[np.ndarray, "r r"] | None
+    ) -> bool:
+        """Whether it is of this round, and was computed at the same, bit for bit."""
+        return (
+            self.upload.round == number
+            and (self.basis is basis or np.array_equal(self.basis, basis))
+            and _are_equal(self.head_covariance, head_covariance)
+        )
+
+
+def _are_equal(one: Float[np.ndarray, "r r"] | None, other: Float[np.ndarray, "r r"] | None) -> bool:
+    if one is None or other is None:
+        return one is other
+    return one is other or np.array_equal(one, other)
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -55,9 +72,10 @@ class SessionState:
         stamp: of the newest message.
         last_announced_round: the newest round of any message; a restarted coordinator may have gone back.
         basis: B_t of the stamp's round.
+        head_covariance: W_t of that round; None where the method has none.
         is_open: whether that round takes gradients; not while the coordinator waits for the fleet.
         learning: the round whose gradient is being computed.
-        learning_at: the basis that it is computed at.
+        learning_at: the basis and head covariance that it is computed at.
         learnt_at: stamp and basis of the last round that was given to the learner.
         min_steps_per_round: a run with fewer steps a round is refused.
         kept: gradients whose rounds are not durable, oldest first.
@@ -86,9 +104,10 @@ class SessionState:
     stamp: Stamp | None = None
     last_announced_round: int = 0
     basis: Float[np.ndarray, "d r"] | None = None
+    head_covariance: Float[np.ndarray, "r r"] | None = None
     is_open: bool = False
     learning: int | None = None
-    learning_at: Float[np.ndarray, "d r"] | None = None
+    learning_at: tuple[Float[np.ndarray, "d r"], Float[np.ndarray, "r r"] | None] | None = None
     learnt_at: tuple[Stamp, Float[np.ndarray, "d r"]] | None = None
     min_steps_per_round: int = DEFAULT_MIN_STEPS
     kept: tuple[KeptGradient, ...] = ()

@@ -53,7 +53,7 @@ def test_the_joint_fleet_is_its_agents_and_the_coordinator(method: Method, warm_
         states = [outcome.state for outcome in outcomes]
         contributions = [contribution_of(outcome, method, t) for outcome in outcomes]
         move = next_basis(basis, contributions, method, t, squares)
-        basis, squares = move.basis, move.row_state
+        basis, squares = move.basis, move.step_memory
     np.testing.assert_array_equal(fleet.basis, basis)
     assert fleet.weights.shape == (1, AGENTS, D)
     assert fleet.averaged.count == ROUNDS - warm_up
