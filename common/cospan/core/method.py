@@ -22,6 +22,9 @@ class HeadUpdate(Enum):
     FULL_HISTORY = "full-history"
     """As with least squares, but the agent keeps the d × d system: head and gradient are those of all its
     transitions so far in the basis of today, however often the basis has moved since."""
+    POSTERIOR = "posterior"
+    """As with the full history, but all d moment equations count, weighed by their noise, and a prior that the
+    fleet learns, of basis and head covariance, holds what the agent's own data leave open."""
 
 
 class Aggregation(Enum):
@@ -44,6 +47,7 @@ DEFAULT_MIN_STEPS = 2
 
 
 _POOLED_GROWTH = 1.25
+_REFRESH_GROWTH = 1.15
 NO_BOUND_DEGREES = 90.0
 _FIRST_TURN_DEGREES = 80.0
 _TURN_ROUNDS = 10.0
@@ -80,8 +84,9 @@ class Method:
     )
     head_update: HeadUpdate = field(
         metadata=_constant(
-            "when an agent updates its head: end-of-round, every-step, least-squares after each round, or "
-            "full-history, which is least squares over all its transitions",
+            "when an agent updates its head: end-of-round, every-step, least-squares after each round, "
+            "full-history, which is least squares over all its transitions, or posterior, which weighs them and "
+            "uses a prior that the fleet learns",
             metavar="WHEN",
         )
     )
@@ -216,36 +221,50 @@ class Method:
 
     @property
     def sends_pooled(self) -> bool:
-        """Whether agents send numbers that are pooled, in some of the rounds: the row sums of |A|."""
-        return self.row_scaled and self.head_update is HeadUpdate.FULL_HISTORY
+        """Whether agents send numbers that are pooled, in some of the rounds: row sums of |A|, or curvatures."""
+        return self.pooled_is_nonnegative or self.has_head_covariance
 
     @property
     def pooled_is_nonnegative(self) -> bool:
         """Whether pooled numbers are row sums of |A|, none of which is negative."""
-        return True
+        return self.row_scaled and self.head_update is HeadUpdate.FULL_HISTORY
 
     def pooled_length(self, feature_dim: int) -> int:
         """How many numbers an agent sends to be pooled, with features of length d; 0 where it sends none."""
+        if self.has_head_covariance:
+            return feature_dim * (feature_dim + 1) // 2
         return feature_dim if self.sends_pooled else 0
 
     def sends_pooled_in(self, round_number: int) -> bool:
         """Whether uploads of round t carry pooled numbers; in the other rounds the last ones are used."""
         since = round_number - self.warm_up_rounds
-        return self.sends_pooled and since >= 0 and takes_pooled(since)
+        return self.sends_pooled and since >= 0 and takes_pooled(since, self.pooled_growth)
+
+    @property
+    def pooled_growth(self) -> float:
+        """The factor between the rounds in which pooled numbers are sent, and posteriors refreshed."""
+        return _REFRESH_GROWTH if self.has_head_covariance else _POOLED_GROWTH
 
     @property
     def has_head_covariance(self) -> bool:
         """Whether the coordinator announces W with each basis."""
-        return False
+        return self.head_update is HeadUpdate.POSTERIOR
 
     @property
     def basis_step_decays(self) -> bool:
         """Whether ζ decays with the other steps; the noise of gradients of the full history fades by itself."""
-        return self.head_update is not HeadUpdate.FULL_HISTORY
+        return self.head_update not in (HeadUpdate.FULL_HISTORY, HeadUpdate.POSTERIOR)
+
+    @property
+    def keeps_history(self) -> bool:
+        """Whether an agent keeps the d × d system of all its transitions."""
+        return self.head_update in (HeadUpdate.FULL_HISTORY, HeadUpdate.POSTERIOR)
 
     @property
     def averaging_power(self) -> float:
         """Exponent of the averages: solutions over the full history wander little, and a long average lags."""
+        if self.head_update is HeadUpdate.POSTERIOR:
+            return math.inf  # it is of all transitions: the newest one counts alone
         return 15.0 if self.head_update is HeadUpdate.FULL_HISTORY else 3.0
 
     def warms_up_in(self, round_number: int) -> bool:
@@ -275,7 +294,26 @@ class Method:
 
     def problems(self) -> list[str]:
         """Every constant that is out of its range, one sentence each; empty when all is well."""
-        return range_problems(self)
+        return [*range_problems(self), *self._posterior_problems()]
+
+    def _posterior_problems(self) -> list[str]:
+        """What a posterior cannot be combined with: its moments are those of TD(0) of all transitions alike."""
+        if self.head_update is not HeadUpdate.POSTERIOR:
+            return []
+        wrong = {
+            "trace_decay": self.trace_decay != 0.0,
+            "forgetting": self.forgetting != 0.0,
+            "warm_up_rounds": self.warm_up_rounds != 0,
+        }
+        problems = [
+            f"{name} is {getattr(self, name)}; with posterior head updates it must be 0, or choose another head "
+            "update"
+            for name, found in wrong.items()
+            if found
+        ]
+        if not self.reward_scaled:
+            problems.append("reward_scaled is false; posterior head updates are in each agent's own units")
+        return problems
 
 
 def paper(steps_per_round: int) -> Method:
@@ -294,10 +332,27 @@ def paper(steps_per_round: int) -> Method:
 
 
 def practical(steps_per_round: int) -> Method:
-    """Least squares over the full history, with one set of constants for every workload (docs/adr/0006).
+    """The posterior of all moment equations, with one set of constants for every workload (docs/adr/0023).
 
-    For d up to some hundreds: an agent keeps d² numbers. The steps and their decay are those of independent TD, the
-    baseline, alone.
+    For d up to some hundreds: an agent keeps some 5 d² numbers and a history of 20 d transitions. The steps and
+    their decay are those of TD alone, the baseline.
+    """
+    return replace(
+        compact(steps_per_round),
+        head_update=HeadUpdate.POSTERIOR,
+        basis_step=0.5,
+        trace_decay=0.0,
+        forgetting=0.0,
+        preconditioned=False,
+        row_scaled=False,
+        largest_turn=5.0,
+    )
+
+
+def full_history(steps_per_round: int) -> Method:
+    """Least squares over the full history, which `practical` was (docs/adr/0006): what the posterior is compared to.
+
+    Also for d up to some hundreds.
     """
     return replace(
         compact(steps_per_round),
@@ -332,16 +387,17 @@ def compact(steps_per_round: int) -> Method:
     )
 
 
-PRESETS = {"paper": paper, "practical": practical, "compact": compact}
+PRESETS = {"paper": paper, "practical": practical, "compact": compact, "full-history": full_history}
 
 
 @lru_cache(maxsize=256)
-def takes_pooled(number: int) -> bool:
+def takes_pooled(number: int, growth: float = _POOLED_GROWTH) -> bool:
     """Whether pooled numbers are sent in a round, counted from the first after the warm-up.
 
-    They are in rounds 0 to 5, 7, 9, 12, 15, 19, …: each the first that is at least a quarter later than the last.
+    With growth 1.25 they are in rounds 0 to 5, 7, 9, 12, 15, 19, …: each the first that is at least a quarter later
+    than the last.
     """
     due = 0
     while due < number:
-        due = max(due + 1, math.ceil(_POOLED_GROWTH * due))
+        due = max(due + 1, math.ceil(growth * due))
     return due == number

@@ -13,7 +13,7 @@ from jaxtyping import Float
 
 from cospan.core.fields import range_problems
 from cospan.core.linalg.subspace import random_basis
-from cospan.core.method import MAX_HISTORY_DIM, HeadUpdate, Method
+from cospan.core.method import MAX_HISTORY_DIM, Method
 from cospan.core.run_fields import MAX_AGENTS, Participation, RunFields
 
 MAX_MESSAGE_NUMBERS = 2**27
@@ -47,7 +47,7 @@ class RunSpecification(RunFields):
                 f"feature_dim is {self.feature_dim} and rank {self.rank}: a message would hold {numbers} numbers; "
                 f"at most {MAX_MESSAGE_NUMBERS} are allowed, so lower the rank"
             )
-        if self.method.head_update is HeadUpdate.FULL_HISTORY and self.feature_dim > MAX_HISTORY_DIM:
+        if self.method.keeps_history and self.feature_dim > MAX_HISTORY_DIM:
             found.append(
                 f"feature_dim is {self.feature_dim}; with full-history head updates, which keep d × d numbers at "
                 f"every agent, it must be at most {MAX_HISTORY_DIM}; the preset compact keeps r × r"

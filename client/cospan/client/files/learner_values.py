@@ -10,13 +10,13 @@ from cospan.client.files.agent_result import AgentResult
 from cospan.core.aggregation.warm_start import HalfSums
 from cospan.core.learning.learner import LearnerState
 from cospan.core.learning.least_squares import TransitionSums
+from cospan.core.learning.posterior import ARRAYS, PosteriorState
 from cospan.core.learning.reward_moments import MOST_BATCHES, RewardBatches, RewardMoments
 from cospan.core.linalg.leading_axes import PerAgent
-from cospan.core.method import HeadUpdate
 from cospan.core.specification import RunSpecification
 from cospan.wire.errors import RunFileError
 
-_SHARED = ("steps", "head_basis", "head_rounds")
+_SHARED = ("steps", "head_basis", "head_rounds", "posterior_rounds")
 """Values that all agents of a group have in common: they have no leading axis."""
 
 
@@ -28,6 +28,7 @@ def learner_values(state: LearnerState, specification: RunSpecification) -> dict
         "steps": state.steps,
         **_statistics(state, specification),
         **_halves(state),
+        **_posterior(state.posterior),
         "reward_moments": _row(
             state.head, state.rewards.count, state.rewards.offset, state.rewards.deviations, state.rewards.reference
         ),
@@ -71,6 +72,7 @@ def loaded_learner(
         ),
         warm_up=None if agents else _loaded_halves(result, specification),
         feature_squares=_numbers(result.vector("feature_squares", *agents)),
+        posterior=_loaded_posterior(result, specification, agents),
     )
 
 
@@ -128,6 +130,47 @@ def _halves(state: LearnerState) -> dict[str, Any]:
     return {**parts, "second_half_from": halves.second_from}
 
 
+def _posterior(state: PosteriorState | None) -> dict[str, Any]:
+    """What posterior head updates keep; nothing with other ones."""
+    if state is None:
+        return {}
+    return {
+        **{f"posterior_{name}": getattr(state, name) for name in ARRAYS},
+        "posterior_features": np.stack(state.features, axis=-3),
+        "posterior_history": np.stack(state.rewards, axis=-2),
+        "posterior_rounds": np.array([state.rounds, state.stride]),
+        "shared_weight": state.shared_weight,
+    }
+
+
+def _loaded_posterior(
+    result: AgentResult, spec: RunSpecification, agents: tuple[int, ...]
+) -> PosteriorState | None:
+    if "posterior_rounds" not in result.values:
+        return None
+    d, steps = spec.feature_dim, spec.method.steps_per_round
+    rounds = result.numbers("posterior_rounds", 1)
+    kept = result.numbers("posterior_history", 2 + len(agents)).shape[-2]
+    if rounds.shape != (2,) or min(rounds) < 1 or not kept:
+        raise RunFileError("'posterior_rounds' in the result of an agent are no rounds; the file is damaged")
+    features = result.vector("posterior_features", *agents, kept, steps + 1, d)
+    rewards = result.vector("posterior_history", *agents, kept, steps)
+    return PosteriorState(
+        second_moment=result.vector("posterior_second_moment", *agents, d, d),
+        changes=result.vector("posterior_changes", *agents, d),
+        noise=result.vector("posterior_noise", *agents, d + 1, d + 1),
+        variance=result.vector("posterior_variance", *agents, d + 1),
+        features=tuple(features[..., place, :, :] for place in range(kept)),
+        rewards=tuple(rewards[..., place, :] for place in range(kept)),
+        stride=int(rounds[1]),
+        rounds=int(rounds[0]),
+        curvature=result.vector("posterior_curvature", *agents, d, d),
+        score=result.vector("posterior_score", *agents, d),
+        weights=result.vector("posterior_weights", *agents, d),
+        shared_weight=_numbers(result.vector("shared_weight", *agents)),
+    )
+
+
 def sums_values(name: str, sums: TransitionSums) -> dict[str, Any]:
     """The arrays of sums under a name, with those of a group a leading axis."""
     return {
@@ -144,7 +187,7 @@ def _loaded_statistics(
 ) -> TransitionSums | None:
     if not result.whole("head_rounds"):
         return None
-    if spec.method.head_update is HeadUpdate.FULL_HISTORY:
+    if spec.method.keeps_history:
         return loaded_sums(result, "head", (*agents, spec.feature_dim), None)
     basis = result.vector("head_basis", spec.feature_dim, spec.rank)
     return loaded_sums(result, "head", (*agents, spec.rank), basis)

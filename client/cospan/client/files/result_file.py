@@ -22,6 +22,7 @@ from cospan.client.learning.group_learner import AgentOfGroup, GroupLearner
 from cospan.client.learning.site_learner import SiteLearner
 from cospan.core.learning.baselines import LSTD_RIDGES, IndependentTD
 from cospan.core.learning.least_squares import PRIOR_STEPS, TransitionSums
+from cospan.core.learning.posterior import HISTORY_PER_FEATURE
 from cospan.core.learning.schedules import AveragedIterate
 from cospan.core.specification import RunSpecification
 from cospan.wire.errors import RunFileError
@@ -128,12 +129,19 @@ def chain_values(saved: SavedState | None) -> dict[str, Any]:
 
 
 def largest(specification: RunSpecification, agents: int = 1) -> int:
-    """The most bytes that the file of an agent, or of a group of n, may have: a warm-up keeps three d × d matrices.
+    """The most bytes that the file of an agent, or of a group of n, may have.
+
+    A warm-up keeps three d × d matrices, a posterior four and a history of features, at most two of each
+    transition.
 
     What the environments save of themselves comes on top, within `MAX_BYTES`.
     """
     d, r = specification.feature_dim, specification.rank
-    return MAX_BYTES + 8 * agents * (4 * d * d + 16 * d + 4 * r * r)
+    most = 4 * d * d + 16 * d + 4 * r * r
+    if specification.method.has_head_covariance:
+        transitions = HISTORY_PER_FEATURE * d + 3 * specification.method.steps_per_round
+        most += 5 * d * d + 8 * d + (2 * d + 1) * transitions
+    return MAX_BYTES + 8 * agents * most
 
 
 def load_result(

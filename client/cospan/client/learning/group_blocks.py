@@ -26,7 +26,6 @@ from cospan.core.learning.learner import LearnerState, RoundOutcome, Trajectory,
 from cospan.core.learning.least_squares import TransitionSums
 from cospan.core.learning.reward_moments import RewardBatches
 from cospan.core.learning.schedules import AveragedIterate
-from cospan.core.method import HeadUpdate
 from cospan.core.specification import RunSpecification
 from cospan.wire.errors import WorkloadBehaviourError
 
@@ -165,18 +164,31 @@ class Block:
         self.references = ReferenceStack.of(self.chains.references, self.specification.feature_dim)
 
     def learn(
-        self, basis: Float[np.ndarray, "d r"], trajectory: Trajectory, round_number: int
+        self,
+        basis: Float[np.ndarray, "d r"],
+        trajectory: Trajectory,
+        round_number: int,
+        head_covariance: Float[np.ndarray, "r r"] | None = None,
     ) -> tuple[BlockState, RoundOutcome]:
         """The state after a round, for the caller to set, and what the round gives."""
         method, before = self.specification.method, self.state
-        outcome = learn_round(before.learner, basis, trajectory, method, round_number)
+        is_last = round_number + 1 == self.specification.rounds
+        outcome = learn_round(
+            before.learner,
+            basis,
+            trajectory,
+            method,
+            round_number,
+            head_covariance=head_covariance,
+            is_last=is_last,
+        )
         separate = before.separate_sums
         if separate is not None:
             separate = with_transitions(separate, trajectory, outcome.state.rewards.reference)
         pairs = zip(before.independent, trajectory.features, trajectory.rewards, strict=False)
         after = BlockState(
             outcome.state,
-            before.weights.updated(outcome.state.head @ basis.T),
+            before.weights.updated(outcome.weights),
             before.gain.updated(np.asarray(outcome.state.gain_estimate)),
             before.bounded_rounds + outcome.bounded,
             before.reward_batches.updated(trajectory.rewards),
@@ -192,9 +204,16 @@ class Block:
     def explained_shares(self) -> Float[np.ndarray, " n"]:
         """See `SiteLearner.explained_share`."""
         sums = self.state.learner.statistics
-        if self.specification.method.head_update is not HeadUpdate.FULL_HISTORY or sums is None:
+        if not self.specification.method.keeps_history or sums is None:
             return np.full(len(self.chains.labels), np.nan)
         return np.asarray(sums.explained_share(sums.residual(self.state.weights.mean)))
+
+    def shared_weights(self) -> Float[np.ndarray, " n"]:
+        """See `SiteLearner.shared_weight`."""
+        posterior = self.state.learner.posterior
+        if posterior is None:
+            return np.full(len(self.chains.labels), np.nan)
+        return np.asarray(posterior.shared_weight)
 
     @property
     def lstd_sums(self) -> TransitionSums | None:

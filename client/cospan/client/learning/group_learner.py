@@ -117,7 +117,7 @@ class GroupLearner:
         trajectories = self._played()
         self._look(trajectories[0])
         learnt = (
-            block.learn(basis, played, round_number)
+            block.learn(basis, played, round_number, head_covariance)
             for block, played in zip(self.blocks, trajectories, strict=True)
         )
         states, outcomes = zip(*learnt, strict=True)
@@ -278,6 +278,10 @@ class GroupLearner:
         """See `SiteLearner.explained_share`."""
         return np.concatenate([block.explained_shares() for block in self.blocks])
 
+    def shared_weights(self) -> Float[np.ndarray, " n"]:
+        """See `SiteLearner.shared_weight`."""
+        return np.concatenate([block.shared_weights() for block in self.blocks])
+
     def gain_errors(self) -> Float[np.ndarray, " n"]:
         """|η̄ − J| of each, reward per step; nan where the truth is unknown."""
         gains = np.concatenate([block.references.gains for block in self.blocks])
@@ -376,6 +380,9 @@ class AgentOfGroup:
 
     def explained_share(self) -> float:
         return float(self._block.explained_shares()[self._number])
+
+    def shared_weight(self) -> float:
+        return float(self._block.shared_weights()[self._number])
 
     def value_error(self) -> float:
         return float(self._block.value_errors()[self._number])

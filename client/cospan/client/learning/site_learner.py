@@ -25,7 +25,6 @@ from cospan.core.learning.least_squares import PRIOR_STEPS, TransitionSums
 from cospan.core.learning.reward_moments import RewardBatches
 from cospan.core.learning.schedules import AveragedIterate
 from cospan.core.learning.units import told_after
-from cospan.core.method import HeadUpdate
 from cospan.core.specification import RunSpecification
 from cospan.wire.messages import GradientUpload
 
@@ -78,7 +77,7 @@ class SiteLearner:
         self.chain = Chain(site, name=name, index=index, seed=specification.seed, first_round=first_round)
         self.state = LearnerState.initial(r)
         self.weights = AveragedIterate(mean=np.zeros(d), power=specification.method.averaging_power)
-        """Averaged iterates of B w, from the end of the warm-up on: the learnt value weights."""
+        """The learnt value weights: averaged iterates of B w, from the end of the warm-up on, or the posterior mean."""
         self.gain = AveragedIterate(mean=np.zeros(1), power=specification.method.averaging_power)
         """Averaged iterates of η."""
         self.independent = IndependentTD.initial(d) if with_baseline else None
@@ -114,10 +113,19 @@ class SiteLearner:
         spec = self.specification
         trajectory = self.chain.advance(spec.method.steps_per_round)
         self._look(trajectory)
-        outcome = learn_round(self.state, basis, trajectory, spec.method, round_number)
+        is_last = round_number + 1 == spec.rounds
+        outcome = learn_round(
+            self.state,
+            basis,
+            trajectory,
+            spec.method,
+            round_number,
+            head_covariance=head_covariance,
+            is_last=is_last,
+        )
         self.state = outcome.state
         if not spec.method.warms_up_in(round_number):
-            self.weights = self.weights.updated(basis @ outcome.state.head)
+            self.weights = self.weights.updated(outcome.weights)
         self.gain = self.gain.updated(np.array([outcome.state.gain_estimate]))
         if self.independent is not None:
             self.independent = self.independent.learning_from(trajectory, spec.method)
@@ -208,9 +216,14 @@ class SiteLearner:
     def explained_share(self) -> float:
         """How much of its rewards' pattern the learnt weights explain, 0.1 to 1; nan with heads of other kinds."""
         sums = self.state.statistics
-        if self.specification.method.head_update is not HeadUpdate.FULL_HISTORY or sums is None:
+        if not self.specification.method.keeps_history or sums is None:
             return math.nan
         return float(sums.explained_share(sums.residual(self.weights.mean)))
+
+    def shared_weight(self) -> float:
+        """How much of its answer is the fleet's, 0 to 1 (`PosteriorState`); nan with other head updates."""
+        posterior = self.state.posterior
+        return math.nan if posterior is None else float(posterior.shared_weight)
 
     def value_error(self) -> float:
         """The relative value error of the averaged weights; nan where the truth is unknown."""

@@ -6,7 +6,7 @@ own features and names, the specification that it was told first, the newest sta
 
 from dataclasses import replace
 
-from cospan.core.method import HeadUpdate
+from cospan.core.learning.posterior import HISTORY_PER_FEATURE
 from cospan.core.specification import SITE_PREFIX, RunSpecification, message_numbers
 from cospan.wire.errors import (
     CospanError,
@@ -48,13 +48,15 @@ def round_bytes(specification: RunSpecification, agents: int) -> float:
     """About the memory that a process needs for a round of its agents and for what it keeps between rounds.
 
     n (L + 1) (3 · 8 d + 512) bytes for the transitions; 8 d² for each agent that keeps d × d sums, twice in a
-    warm-up, else 8 r²; and the messages.
+    warm-up, 45 times for a posterior with its history, else 8 r²; and the messages.
     """
     d, r, method = specification.feature_dim, specification.rank, specification.method
     transitions = float(method.steps_per_round + 1) * (8 * _COPIES * d + _STEP_BYTES)
     if method.warm_up_rounds:
         kept = 16.0 * d * d
-    elif method.head_update is HeadUpdate.FULL_HISTORY:
+    elif method.has_head_covariance:
+        kept = 8.0 * (5 * d * d + 2 * d * HISTORY_PER_FEATURE * d)
+    elif method.keeps_history:
         kept = 8.0 * d * d
     else:
         kept = 8.0 * r * r

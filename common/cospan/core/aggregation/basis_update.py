@@ -7,6 +7,7 @@ from functools import cached_property
 import numpy as np
 from jaxtyping import Float
 
+from cospan.core.aggregation.evidence_step import evidence_step, unpacked
 from cospan.core.aggregation.robust import Parts, clipped_mean, geometric_median, outliers_of, trimmed_mean
 from cospan.core.aggregation.warm_start import basis_of_products, product_of, spectral_basis
 from cospan.core.learning.schedules import decay
@@ -57,11 +58,10 @@ class BasisMove:
         before: B_t, shape (d, r).
         basis: B_{t+1}, of the same shape; the same array where the basis stays as it is.
         step_memory: what the step remembers, a vector that is handed to the next round: the running squares of the
-            rows, or with head updates from the full history the row sums that were aggregated last; None where the
-            run does not scale. The same array as in the round before where it has not changed, so that it is stored
-            only when it has.
+            rows, or what was pooled last, row sums or the curvature; None where the run does not scale. The same
+            array as in the round before where it has not changed, so that it is stored only when it has.
         outliers: indices of the contributions that are far from what was made of all; never any with the mean.
-        step: ζ (I − B_t B_tᵀ) Ḡ, shape (d, r), where the basis came of such a step.
+        step: ζ (I − B_t B_tᵀ) Ḡ, scaled as the method has it, shape (d, r), where the basis came of such a step.
         head_covariance: W_{t+1}, shape (r, r), symmetric and positive semidefinite; None where the method has none.
     """
 
@@ -268,6 +268,8 @@ def next_basis(
     method: Method,
     round_number: int,
     step_memory: Float[np.ndarray, " m"] | None = None,
+    *,
+    head_covariance: Float[np.ndarray, "r r"] | None = None,
 ) -> BasisMove:
     """The coordinator's part of round t: mean, tangent projection, step, orthonormalisation (eq. 8 and QR).
 
@@ -279,6 +281,7 @@ def next_basis(
         method: the constants.
         round_number: t, for the step decay.
         step_memory: that of the move before; None in the first round.
+        head_covariance: W_t; None where the method has none.
 
     Raises:
         numpy.linalg.LinAlgError: the gradients are so large that the step is not finite.
@@ -290,15 +293,26 @@ def next_basis(
         first, far = _first_basis(basis, contributions, method)
         return BasisMove(basis, first, outliers=far)
     found = aggregate(contributions, method, with_pooled=method.sends_pooled_in(round_number))
+    largest_turn = method.largest_turn_between(round_number, round_number + 1)
+    if method.has_head_covariance:
+        triangle = _known(step_memory, found.pooled)
+        assert head_covariance is not None
+        agents = sum(contribution.weight for contribution in contributions)
+        following, covariance, step = evidence_step(
+            basis,
+            head_covariance,
+            found.gradient,
+            unpacked(triangle, len(basis)),
+            agents,
+            share=method.basis_step,
+            largest_turn=largest_turn,
+        )
+        return BasisMove(basis, following, triangle, found.outliers, step, head_covariance=covariance)
     direction = found.gradient
     if found.head_second_moment is not None:
         direction = precondition(direction, found.head_second_moment, method.preconditioner_floor)
     if method.sends_pooled:
-        step_memory = step_memory if found.pooled is None else found.pooled
-        if step_memory is None:
-            raise ValueError(
-                "no row sums are known, and no contribution carries them; the run scales its step with them"
-            )
+        step_memory = _known(step_memory, found.pooled)
         direction = row_scales(step_memory)[:, None] * direction
     elif method.row_scaled:
         step_memory = running_row_squares(step_memory, direction)
@@ -307,9 +321,18 @@ def next_basis(
     if method.basis_step_decays:
         scale = decay(round_number * method.steps_per_round, method.decay_horizon, method.decay_power)
     remembered = step_memory if method.row_scaled else None
-    largest_turn = method.largest_turn_between(round_number, round_number + 1)
     moved, step = basis_step(basis, direction, method.basis_step * scale, largest_turn)
     return BasisMove(basis, moved, remembered, found.outliers, step)
+
+
+def _known(
+    before: Float[np.ndarray, " m"] | None, pooled: Float[np.ndarray, " m"] | None
+) -> Float[np.ndarray, " m"]:
+    """The newest pooled numbers."""
+    newest = before if pooled is None else pooled
+    if newest is None:
+        raise ValueError("no pooled numbers are known, and no contribution carries them; the step needs them")
+    return newest
 
 
 def _first_basis(

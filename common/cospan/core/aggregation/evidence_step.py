@@ -1,8 +1,8 @@
 """The coordinator's step on the evidence: from the agents' gradients to the next basis and head covariance.
 
-The agents' gradients are D B, D = T − g gᵀ, of the model of `cospan.core.learning.posterior`. A step is one of Fisher
-scoring, with the pooled curvature K̄ in place of each agent's: first-order steps would take thousands of rounds, for
-the condition number of the information is some thousands.
+The agents' gradients are D B, D = T − g gᵀ, of the model of `cospan.core.learning.posterior`. A step is one of
+Fisher scoring, with the pooled curvature K̄ in place of each agent's: first-order steps would take thousands of
+rounds, for the condition number of the information is some thousands.
 """
 
 import math
@@ -12,8 +12,6 @@ from jaxtyping import Float
 
 from cospan.core.linalg.subspace import orthonormalise, tangent_projection
 
-STEP = 0.5
-"""Share of the whole scoring step: the whole one overshoots, for the agents' curvatures differ."""
 COVARIANCE_FLOOR = 0.05
 """Added to W where a step is divided by it, as a share of its mean eigenvalue."""
 NOISE_SHARE = 0.3
@@ -46,6 +44,8 @@ def evidence_step(
     gradient: Float[np.ndarray, "d r"],
     curvature: Float[np.ndarray, "d d"],
     agents: float,
+    *,
+    share: float = 0.5,
     largest_turn: float = 90.0,
 ) -> tuple[Float[np.ndarray, "d r"], Float[np.ndarray, "r r"], Float[np.ndarray, "d r"]]:
     """The next basis and head covariance; and the step, in the tangent space of the basis.
@@ -55,7 +55,8 @@ def evidence_step(
         head_covariance: W.
         gradient: the mean of the agents' D B.
         curvature: K̄, the mean of the agents' (H⁻¹ + ψ Λ)⁻¹.
-        agents: how many the mean is of.
+        agents: how many the mean is of, above 0.
+        share: of the whole scoring step, which overshoots, for the agents' curvatures differ.
         largest_turn: by which each direction of the basis turns at most, in degrees.
 
     Raises:
@@ -63,23 +64,29 @@ def evidence_step(
     """
     if not (np.isfinite(gradient).all() and np.isfinite(curvature).all()):
         raise np.linalg.LinAlgError("the gradients or the curvatures have an entry that is not finite")
+    if share == 0.0:
+        return basis, head_covariance, np.zeros_like(basis)
     dim, rank = basis.shape
     size = float(np.trace(curvature)) / dim
     if size <= 0.0:
         return basis, head_covariance, np.zeros_like(basis)
     curvature = curvature + _CURVATURE_FLOOR * size * np.eye(dim)
+    np.linalg.cholesky(curvature)  # raises where it is not positive definite
     within = _symmetric(basis.T @ curvature @ basis)
     total = _symmetric(np.linalg.inv(within)) + head_covariance
     target = _shrunken(total - total @ _symmetric(basis.T @ gradient) @ total, within, dim / agents)
     mean = float(np.trace(head_covariance)) / rank
     scaled = np.linalg.solve(head_covariance + COVARIANCE_FLOOR * mean * np.eye(rank), total).T
-    step = -STEP * tangent_projection(basis, np.linalg.solve(curvature, gradient)) @ scaled
+    step = -share * tangent_projection(basis, np.linalg.solve(curvature, gradient)) @ scaled
     if largest_turn < 90.0:
         step = _bounded(step, math.tan(math.radians(largest_turn)))
-    moved = _clipped(head_covariance + STEP * (target - head_covariance), head_covariance)
+    moved = _clipped(head_covariance + share * (target - head_covariance), head_covariance)
     following = orthonormalise(basis + step)
     turned = following.T @ (basis + step)
-    return following, _symmetric(turned @ moved @ turned.T), step
+    covariance = _symmetric(turned @ moved @ turned.T)
+    if not np.isfinite(covariance).all():
+        raise np.linalg.LinAlgError("the head covariance is not finite")
+    return following, covariance, step
 
 
 def _shrunken(

@@ -35,6 +35,8 @@ def sound_move(
     method: Method,
     round_number: int,
     step_memory: Float[np.ndarray, " m"] | None = None,
+    *,
+    head_covariance: Float[np.ndarray, "r r"] | None = None,
 ) -> FallbackMove:
     """`basis_update.next_basis`; if it fails, the same without the contributions on which it fails alone.
 
@@ -46,7 +48,7 @@ def sound_move(
     """
 
     def moved(chosen: Sequence[Contribution]) -> BasisMove:
-        return next_basis(basis, chosen, method, round_number, step_memory)
+        return next_basis(basis, chosen, method, round_number, step_memory, head_covariance=head_covariance)
 
     try:
         return FallbackMove(moved(contributions))
@@ -63,7 +65,7 @@ def sound_move(
             return FallbackMove(move, left_out, problem)
         except np.linalg.LinAlgError as failure:
             problem = str(failure)
-    stays = BasisMove(basis, basis, step_memory)
+    stays = BasisMove(basis, basis, step_memory, head_covariance=head_covariance)
     return FallbackMove(stays, tuple(range(len(contributions))), problem)
 
 

@@ -12,7 +12,7 @@ from cospan.core.learning.least_squares import PRIOR_STEPS, TransitionSums
 from cospan.core.learning.schedules import AveragedIterate, decays
 from cospan.core.learning.td import effective_step
 from cospan.core.linalg.leading_axes import PerAgent, column
-from cospan.core.method import HeadUpdate, Method
+from cospan.core.method import Method
 
 INDEPENDENT_STEPS = (1.0, 3.0, 10.0)
 """Step sizes that independent TD is run with side by side; the best of them is reported."""
@@ -28,7 +28,7 @@ _KEPT_BITS = 3
 
 def holds_lstd_sums(method: Method) -> bool:
     """Whether a learner's own statistics are those of LSTD(0) in the features, all transitions weighing alike."""
-    return method.head_update is HeadUpdate.FULL_HISTORY and not method.trace_decay and not method.forgetting
+    return method.keeps_history and not method.trace_decay and not method.forgetting
 
 
 def separate_lstd_sums(method: Method, feature_dim: int, agents: tuple[int, ...] = ()) -> TransitionSums | None:

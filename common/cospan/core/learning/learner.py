@@ -12,17 +12,19 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from cospan.core.aggregation.basis_update import Contribution
+from cospan.core.aggregation.evidence_step import packed
 from cospan.core.aggregation.row_sums import coarse
 from cospan.core.aggregation.warm_start import HalfSums
 from cospan.core.learning.blocked_td import discounted_sums, gain_path, head_path
 from cospan.core.learning.least_squares import TransitionSums
+from cospan.core.learning.posterior import PosteriorState, evidence_gradient, refreshed
 from cospan.core.learning.reward_moments import NO_REWARDS, RewardMoments
 from cospan.core.learning.schedules import decay, decays
 from cospan.core.learning.td import effective_step, gain_update, head_update, l_step_error, subspace_gradient
 from cospan.core.learning.units import NO_UNITS, Units, reaches_bound
 from cospan.core.linalg.leading_axes import PerAgent, applied, column, dot, numbers_of, sum_of_squares, times_shared
 from cospan.core.linalg.matrices import DenseMatrix, FactoredMatrix, Gradient
-from cospan.core.method import HeadUpdate, Method
+from cospan.core.method import HeadUpdate, Method, takes_pooled
 
 Basis: TypeAlias = Float[np.ndarray, "d r"]
 
@@ -54,6 +56,7 @@ class LearnerState:
         warm_up: the transitions of the warm-up, from its first round to the first one after it; else None. One
             agent's only.
         feature_squares: Σ ‖φ(s)‖² over the states of all steps so far.
+        posterior: with posterior head updates, from the first round on; else None.
     """
 
     head: Float[np.ndarray, "*n r"]
@@ -63,6 +66,7 @@ class LearnerState:
     rewards: RewardMoments = NO_REWARDS
     warm_up: HalfSums | None = None
     feature_squares: PerAgent = 0.0
+    posterior: PosteriorState | None = None
 
     @classmethod
     def initial(cls, rank: int, agents: int | None = None) -> "LearnerState":
@@ -88,6 +92,7 @@ class LearnerState:
                 numbers_of(moments.reference, places),
             ),
             feature_squares=numbers_of(self.feature_squares, places),
+            posterior=None if self.posterior is None else self.posterior.of_agents(places),
         )
 
 
@@ -101,7 +106,9 @@ class RoundOutcome:
             warm-up's last round.
         head_second_moment: Σ over the agents of the mean of w wᵀ over the heads in the gradient, shape (r, r).
         mean_squared_error: the mean of δ² over the round's errors, in the square of the rewards' unit.
-        row_sums: Σ_j |A_ij| a step, shape (*n, d), with head updates from the full history; else None.
+        weights: the value weights, shape (*n, d), in the unit of the data: B w, or the mean of the posterior.
+        pooled: row sums Σ_j |A_ij| a step, shape (*n, d), with head updates from the full history; with posterior
+            ones the packed curvature, shape (*n, m); else None.
         bounded: whether the ball ‖w‖ ≤ U has cut a head in this round, of bool.
 
     Where the run scales rewards, all that is streamed is dimensionless: see `Units`.
@@ -111,7 +118,8 @@ class RoundOutcome:
     gradient: Gradient
     head_second_moment: Float[np.ndarray, "r r"]
     mean_squared_error: PerAgent
-    row_sums: Float[np.ndarray, "*n d"] | None = None
+    weights: Float[np.ndarray, "*n d"]
+    pooled: Float[np.ndarray, "*n m"] | None = None
     bounded: bool | Bool[np.ndarray, "*n"] = False
 
 
@@ -148,10 +156,20 @@ def learn_round(
     trajectory: Trajectory,
     method: Method,
     round_number: int = 0,
+    *,
+    head_covariance: Float[np.ndarray, "r r"] | None = None,
+    is_last: bool = False,
 ) -> RoundOutcome:
     """The agents' part of round t, all quantities on the right being those before it (eqs. 6-8).
 
-    t tells the rounds of a warm-up from those after it; without a warm-up it is of no use.
+    Args:
+        state: before the round.
+        basis: B_t.
+        trajectory: of the round.
+        method: the constants.
+        round_number: t, which tells the rounds of a warm-up, and those in which numbers are pooled.
+        head_covariance: W_t; None where the method has none.
+        is_last: whether the run ends with this round, so that all that it brought is to be made use of.
 
     Raises:
         ValueError: there are n agents and the run has a warm-up: each sends estimates of its own, whose sum means
@@ -161,6 +179,10 @@ def learn_round(
         raise ValueError("a group cannot take part in a warm-up: its estimates are each agent's own, and no sum")
     state, relative = _measured(state, trajectory, method)
     units = _units(state, method)
+    if method.head_update is HeadUpdate.POSTERIOR:
+        assert head_covariance is not None, "the coordinator announces W with each basis"
+        due = is_last or method.sends_pooled_in(round_number)
+        return _posterior_round(state, basis, head_covariance, relative, units, due=due, method=method)
     if method.warms_up_in(round_number):
         return _warmed_up(state, relative, method, units, round_number)
     made = _corrected(_after_warm_up(state), basis, relative, method, units)
@@ -181,7 +203,8 @@ def learn_round(
         gradient=gradient,
         head_second_moment=moment,
         mean_squared_error=dot(made.errors, made.errors) / made.errors.shape[-1],
-        row_sums=rows,
+        weights=made.head @ basis.T,
+        pooled=rows,
         bounded=made.bounded if made.bounded.ndim else bool(made.bounded),
     )
 
@@ -207,6 +230,7 @@ def _measured(state: LearnerState, trajectory: Trajectory, method: Method) -> tu
         moments.updated(relative),
         state.warm_up,
         state.feature_squares + sum_of_squares(features[..., :-1, :]),
+        state.posterior,
     )
     return measured, Trajectory(features, relative)
 
@@ -220,14 +244,15 @@ def _units(state: LearnerState, method: Method) -> Units:
 def contribution_of(outcome: RoundOutcome, method: Method, round_number: int = 0) -> Contribution:
     """What the agents send of round t: the gradient, and what the run scales its steps with."""
     agents = outcome.state.head.shape[:-1]
-    row_sums = outcome.row_sums if method.sends_pooled_in(round_number) else None
-    if row_sums is not None:
-        row_sums = coarse(row_sums).sum(axis=0) if agents else coarse(row_sums)
+    pooled = outcome.pooled if method.sends_pooled_in(round_number) else None
+    if pooled is not None:
+        pooled = coarse(pooled) if method.pooled_is_nonnegative else pooled
+        pooled = pooled.sum(axis=0) if agents else pooled
     return Contribution(
         gradient=outcome.gradient,
         weight=float(agents[0]) if agents else 1.0,
         head_second_moment=outcome.head_second_moment if method.preconditioned else None,
-        pooled=row_sums,
+        pooled=pooled,
     )
 
 
@@ -251,7 +276,60 @@ def _warmed_up(
         gradient=gradient,
         head_second_moment=np.zeros((rank, rank)),
         mean_squared_error=float(errors @ errors) / len(errors),
+        weights=np.zeros(dim),
     )
+
+
+def _posterior_round(
+    state: LearnerState,
+    basis: Basis,
+    head_covariance: Float[np.ndarray, "r r"],
+    trajectory: Trajectory,
+    units: Units,
+    *,
+    due: bool,
+    method: Method,
+) -> RoundOutcome:
+    """A round with posterior head updates: the sums are brought up to date, and where due the posterior.
+
+    The gradient is at the basis of today; the moments in it are those of the last refreshing.
+    """
+    features, rewards = trajectory.features, trajectory.rewards
+    agents, dim = features.shape[:-2], features.shape[-1]
+    sums = TransitionSums.of_features(dim, agents) if state.statistics is None else state.statistics
+    sums = sums.updated(features, features[..., :-1, :], rewards, 0.0)
+    posterior = PosteriorState.initial(dim, agents) if state.posterior is None else state.posterior
+    posterior = posterior.observed(features, rewards)
+    # An agent that joins late, or after a failure, has rounds of its own to begin with.
+    if due or takes_pooled(posterior.rounds - 1, method.pooled_growth):
+        posterior = refreshed(posterior, sums, units, basis, head_covariance)
+    gradient, head = evidence_gradient(posterior, basis, head_covariance)
+    errors = rewards - column(sums.gain_estimate)
+    errors = errors + applied(features[..., 1:, :] - features[..., :-1, :], posterior.weights)
+    total = gradient.sum(axis=0) if agents else gradient
+    return RoundOutcome(
+        state=LearnerState(
+            head * column(units.head),
+            state.rewards.reference + sums.gain_estimate,
+            state.steps + rewards.shape[-1],
+            sums,
+            state.rewards,
+            None,
+            state.feature_squares,
+            posterior,
+        ),
+        gradient=DenseMatrix(total),
+        head_second_moment=_moment(head),
+        mean_squared_error=dot(errors, errors) / errors.shape[-1],
+        weights=posterior.weights,
+        pooled=packed(posterior.curvature) if due else None,
+        bounded=np.zeros(agents, dtype=np.bool_) if agents else False,
+    )
+
+
+def _moment(heads: Float[np.ndarray, "*n r"]) -> Float[np.ndarray, "r r"]:
+    rows = heads.reshape(-1, heads.shape[-1])
+    return np.asarray(rows.T @ rows)
 
 
 def _after_warm_up(state: LearnerState) -> LearnerState:
@@ -302,7 +380,7 @@ def _corrected(
             return _correct_at_every_step(state, basis, trajectory, method, (_head_step(method, units), radius))
         case HeadUpdate.LEAST_SQUARES:
             return _solve_at_end(state, basis, trajectory, method, radius)
-        case HeadUpdate.FULL_HISTORY:
+        case _:  # a posterior has a round of its own
             return _solve_all(state, basis, trajectory, method, radius)
 
 

@@ -1,9 +1,10 @@
 """What an agent makes of all its moment equations and of the fleet's prior: a posterior of its value weights.
 
-The model (docs/adr/0023): z = B w + e with w ~ N(0, W) and e ~ N(0, ψ Λ), and for the d moments of all transitions so
-far b − A z ~ N(0, S). B and W come from the coordinator; A, b, S, Λ and ψ are the agent's own. With H = AᵀS⁻¹A and
-c = AᵀS⁻¹b the posterior mean is (H + Γ⁻¹)⁻¹ c, Γ = B W Bᵀ + ψ Λ: an empirical Bayes estimate (Efron and Morris 1973)
-from efficiently weighted moments (Hansen 1982, "Large sample properties of generalized method of moments estimators").
+The model (docs/adr/0023): z = B w + e with w ~ N(0, W) and e ~ N(0, ψ Λ), and for the d moments of all transitions
+so far b − A z ~ N(0, S). B and W come from the coordinator; A, b, S, Λ and ψ are the agent's own. With H = AᵀS⁻¹A
+and c = AᵀS⁻¹b the posterior mean is (H + Γ⁻¹)⁻¹ c, Γ = B W Bᵀ + ψ Λ: an empirical Bayes estimate (Efron and Morris
+1973) from efficiently weighted moments (Hansen 1982, "Large sample properties of generalized method of moments
+estimators").
 
 All is in the agent's units (`cospan.core.learning.units`) but for what is kept of transitions.
 """
@@ -37,6 +38,9 @@ TEMPERATURE = 0.2
 _RISK_RIDGE = 3.0
 """Ridge of the nearly unbiased estimate against which risks are estimated, in environment steps."""
 _TINY = 1e-12
+
+ARRAYS = ("second_moment", "changes", "noise", "variance", "curvature", "score", "weights")
+"""The attributes of a `PosteriorState` that are one array of each agent."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -87,14 +91,13 @@ class PosteriorState:
 
     def of_agents(self, places: int | Sequence[int] | slice) -> "PosteriorState":
         """Those of one of n agents, or of some of them, by their places."""
-        return PosteriorState(
-            *(values[places] for values in (self.second_moment, self.changes, self.noise, self.variance)),
-            tuple(each[places] for each in self.features),
-            tuple(each[places] for each in self.rewards),
-            self.stride,
-            self.rounds,
-            *(values[places] for values in (self.curvature, self.score, self.weights)),
-            numbers_of(self.shared_weight, places),
+        chosen = {name: getattr(self, name)[places] for name in ARRAYS}
+        return replace(
+            self,
+            **chosen,
+            features=tuple(each[places] for each in self.features),
+            rewards=tuple(each[places] for each in self.rewards),
+            shared_weight=numbers_of(self.shared_weight, places),
         )
 
     def observed(
@@ -128,10 +131,10 @@ def refreshed(
 ) -> PosteriorState:
     """The state with noise, curvature, score and posterior of all transitions so far.
 
-    It takes some 30 d³ operations, so it is done in rounds that grow geometrically. The posterior mean is a mixture:
-    ψ is not chosen but averaged over, with exponential weights of Stein's unbiased estimate of the risk in the metric
-    of the values, E(V̂ − V)² (Leung and Barron 2006, "Information theory and mixing least-squares regressions"). So an
-    agent that is unlike the fleet comes to its own data's answer by itself.
+    It takes some 30 d³ operations, so it is done in rounds that grow geometrically. The posterior mean is a
+    mixture: ψ is not chosen but averaged over, with exponential weights of Stein's unbiased estimate of the risk in
+    the metric of the values, E(V̂ − V)² (Leung and Barron 2006, "Information theory and mixing least-squares
+    regressions"). So an agent that is unlike the fleet comes to its own data's answer by itself.
 
     Args:
         state: with all transitions observed, one round at least.
@@ -142,13 +145,14 @@ def refreshed(
     """
     data = _Moments.of(state, sums, units)
     state, noise = _with_noise(state, data, units)
-    h, to_weights, from_weights, metric, scores = _diagonalised(data, noise)
+    found = _Diagonal.of(data, noise)
+    h, from_weights, metric = found.information, found.from_weights, found.metric
     dim = len(basis)
     own = applied(from_weights, data.ridge_solution(PRIOR_STEPS))
     unit = np.maximum(dot(own, applied(metric, own)) / dim, _TINY)[..., None]
     root = _square_root(head_covariance)
     factor = from_weights @ (basis @ root)
-    mean, fleets = _mixed(h, factor, metric, scores, unit, applied(from_weights, data.ridge_solution(_RISK_RIDGE)))
+    mean, fleets = _mixed(found, factor, unit, applied(from_weights, data.ridge_solution(_RISK_RIDGE)))
     damped = 1.0 / (1.0 + GRADIENT_SHARE * unit * h)
     back = from_weights.swapaxes(-1, -2)
     toward, away = fleets - own, mean - own
@@ -157,8 +161,8 @@ def refreshed(
     return replace(
         state,
         curvature=(back * (h * damped)[..., None, :]) @ from_weights,
-        score=applied(back, damped * scores),
-        weights=applied(to_weights, mean) * column(units.head),
+        score=applied(back, damped * found.scores),
+        weights=applied(found.to_weights, mean) * column(units.head),
         shared_weight=share if share.ndim else float(share),
     )
 
@@ -208,7 +212,8 @@ class _Moments:
     def ridge_solution(self, steps: float) -> Float[np.ndarray, "*n d"]:
         """The agent's own LSTD with this ridge, in environment steps; ‖φ‖² is 1 on average in these units."""
         dim = self.mean.shape[-1]
-        return np.linalg.solve(self.system + (steps / dim) * np.eye(dim), self.rewards[..., None])[..., 0]
+        system = self.system + (steps / dim) * np.eye(dim)
+        return np.asarray(np.linalg.solve(system, self.rewards[..., None])[..., 0])
 
 
 def _with_noise(
@@ -234,7 +239,7 @@ def _with_noise(
     ridge = VARIANCE_RIDGE * np.trace(gram, axis1=-2, axis2=-1) / dim / rows.shape[-2]
     system = gram + ridge[..., None, None] * np.diag(np.arange(dim) > 0)
     model = np.linalg.solve(system, (rows.swapaxes(-1, -2) @ squares[..., None]))[..., 0] / level[..., None]
-    ratio = np.ones(np.shape(units.feature) + (dim,))
+    ratio = np.ones((*np.shape(units.feature), dim))
     ratio[..., 1:] /= column(units.feature)
     noise = state.noise
     if state.stride == 1:
@@ -248,60 +253,82 @@ def _with_noise(
     return state, _symmetric(centred) + floor[..., None, None] * np.eye(dim - 1)
 
 
-def _diagonalised(data: _Moments, noise: Float[np.ndarray, "*n d d"]) -> tuple[np.ndarray, ...]:
+@dataclass(frozen=True, eq=False, slots=True)
+class _Diagonal:
     """Coordinates y of weights z = M y in which H is diagonal and Λ = M Mᵀ the identity.
 
     Λ is the inverse of the feature covariance: what is not shared is as large in every direction of the values.
 
-    Returns:
-        the diagonal of H, (*n, d); M and M⁻¹; the metric of the values, MᵀC M; and Mᵀc, (*n, d).
+    Attributes:
+        information: the diagonal of H, not negative, shape (*n, d).
+        to_weights: M, shape (*n, d, d).
+        from_weights: M⁻¹, shape (*n, d, d).
+        metric: MᵀC M, so that yᵀ (MᵀC M) y is the mean square of the values, shape (*n, d, d).
+        scores: Mᵀc, shape (*n, d).
     """
-    eigenvalues, vectors = np.linalg.eigh(data.covariance)
-    eigenvalues = np.maximum(eigenvalues, METRIC_FLOOR * eigenvalues[..., -1:] + _TINY)
-    weighted = np.linalg.solve(noise, data.centred).swapaxes(-1, -2)
-    turned = vectors / np.sqrt(eigenvalues)[..., None, :]
-    information = turned.swapaxes(-1, -2) @ (weighted @ data.centred) @ turned
-    h, rotation = np.linalg.eigh(_symmetric(information))
-    to_weights = turned @ rotation
-    from_weights = (rotation.swapaxes(-1, -2) * np.sqrt(eigenvalues)[..., None, :]) @ vectors.swapaxes(-1, -2)
-    metric = to_weights.swapaxes(-1, -2) @ data.covariance @ to_weights
-    scores = applied(to_weights.swapaxes(-1, -2), applied(weighted, data.rewards))
-    return np.maximum(h, 0.0), to_weights, from_weights, _symmetric(metric), scores
+
+    information: Float[np.ndarray, "*n d"]
+    to_weights: Float[np.ndarray, "*n d d"]
+    from_weights: Float[np.ndarray, "*n d d"]
+    metric: Float[np.ndarray, "*n d d"]
+    scores: Float[np.ndarray, "*n d"]
+
+    @classmethod
+    def of(cls, data: _Moments, noise: Float[np.ndarray, "*n d d"]) -> "_Diagonal":
+        eigenvalues, vectors = np.linalg.eigh(data.covariance)
+        eigenvalues = np.maximum(eigenvalues, METRIC_FLOOR * eigenvalues[..., -1:] + _TINY)
+        weighted = np.linalg.solve(noise, data.centred).swapaxes(-1, -2)
+        turned = vectors / np.sqrt(eigenvalues)[..., None, :]
+        information = turned.swapaxes(-1, -2) @ (weighted @ data.centred) @ turned
+        h, rotation = np.linalg.eigh(_symmetric(information))
+        back = rotation.swapaxes(-1, -2)
+        to_weights = turned @ rotation
+        metric = to_weights.swapaxes(-1, -2) @ data.covariance @ to_weights
+        return cls(
+            information=np.maximum(h, 0.0),
+            to_weights=to_weights,
+            from_weights=(back * np.sqrt(eigenvalues)[..., None, :]) @ vectors.swapaxes(-1, -2),
+            metric=_symmetric(metric),
+            scores=applied(to_weights.swapaxes(-1, -2), applied(weighted, data.rewards)),
+        )
 
 
 def _mixed(
-    h: Float[np.ndarray, "*n d"],
+    data: _Diagonal,
     factor: Float[np.ndarray, "*n d r"],
-    metric: Float[np.ndarray, "*n d d"],
-    scores: Float[np.ndarray, "*n d"],
     unit: Float[np.ndarray, "*n 1"],
     unbiased: Float[np.ndarray, "*n d"],
 ) -> tuple[Float[np.ndarray, "*n d"], Float[np.ndarray, "*n d"]]:
     """The mixture of the posterior means over ψ, and the one of the smallest ψ; all in y.
 
-    With a = 1 / (1 + ψ h) the posterior covariance is ψ a + a F (I + Fᵀ h a F)⁻¹ Fᵀ a: it needs no inverse of W.
+    With a = 1 / (1 + ψ h) and F Fᵀ = M⁻¹ B W Bᵀ M⁻ᵀ the posterior covariance is ψ a + a F (I + Fᵀ h a F)⁻¹ Fᵀ a.
     """
+    h, metric, scores = data.information, data.metric, data.scores
     means, risks = [], []
     diagonal = np.diagonal(metric, axis1=-2, axis2=-1)
     for share in SHARES:
         psi = share * unit
         damped = 1.0 / (1.0 + psi * h)
-        edge = damped[..., None] * factor
-        inner = np.linalg.inv(np.eye(factor.shape[-1]) + factor.swapaxes(-1, -2) @ ((h * damped)[..., None] * factor))
-        mean = psi * damped * scores + applied(edge, applied(inner, applied(edge.swapaxes(-1, -2), scores)))
-        spread = (psi * damped * diagonal).sum(axis=-1)
-        spread = spread + np.einsum("...ab,...ia,...ib->...", inner, edge, metric @ edge)
+        # Of the eigenvectors rather than by an inverse: W may be so large that rounding would leave it indefinite.
+        inner, turn = np.linalg.eigh(factor.swapaxes(-1, -2) @ ((h * damped)[..., None] * factor))
+        edge = (damped[..., None] * factor) @ (turn / np.sqrt(1.0 + np.maximum(inner, 0.0))[..., None, :])
+        mean = psi * damped * scores + applied(edge, applied(edge.swapaxes(-1, -2), scores))
+        spread = (psi * damped * diagonal).sum(axis=-1) + np.einsum("...ia,...ia->...", edge, metric @ edge)
         away = mean - unbiased
         means.append(mean)
         risks.append(dot(away, applied(metric, away)) + 2.0 * spread)
     risk = np.stack(risks, axis=-1)
-    exponents = (risk.min(axis=-1, keepdims=True) - risk) / (TEMPERATURE * np.asarray(spread)[..., None] + _TINY)
+    exponents = (risk.min(axis=-1, keepdims=True) - risk) / (
+        TEMPERATURE * np.maximum(spread, 0.0)[..., None] + _TINY
+    )
     chances = np.exp(exponents)
     chances /= chances.sum(axis=-1, keepdims=True)
     return np.einsum("...j,...ji->...i", chances, np.stack(means, axis=-2)), means[0]
 
 
-def _noise(rows: Float[np.ndarray, "*n m d1"], variance: Float[np.ndarray, "*n d1"]) -> Float[np.ndarray, "*n d1 d1"]:
+def _noise(
+    rows: Float[np.ndarray, "*n m d1"], variance: Float[np.ndarray, "*n d1"]
+) -> Float[np.ndarray, "*n d1 d1"]:
     modelled = np.maximum(applied(rows, variance), VARIANCE_FLOOR)
     return _gram(rows * modelled[..., None], rows)
 
@@ -311,15 +338,15 @@ def _with_one(features: Float[np.ndarray, "*n m d"]) -> Float[np.ndarray, "*n m 
 
 
 def _gram(left: Float[np.ndarray, "*n m p"], right: Float[np.ndarray, "*n m q"]) -> Float[np.ndarray, "*n p q"]:
-    return left.swapaxes(-1, -2) @ right
+    return np.asarray(left.swapaxes(-1, -2) @ right)
 
 
 def _outer(left: Float[np.ndarray, "*n p"], right: Float[np.ndarray, "*n q"]) -> Float[np.ndarray, "*n p q"]:
-    return left[..., :, None] * right[..., None, :]
+    return np.asarray(left[..., :, None] * right[..., None, :])
 
 
 def _symmetric(matrix: Float[np.ndarray, "*n d d"]) -> Float[np.ndarray, "*n d d"]:
-    return (matrix + matrix.swapaxes(-1, -2)) / 2.0
+    return np.asarray((matrix + matrix.swapaxes(-1, -2)) / 2.0)
 
 
 def _square_root(matrix: Float[np.ndarray, "r r"]) -> Float[np.ndarray, "r r"]:

@@ -1,5 +1,6 @@
 """Step sizes over time, and averages of iterates."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,7 +25,8 @@ class AveragedIterate:
 
     Polynomial-decay averaging (Shamir and Zhang 2013, eq. 10): x̄_k = (1 − a) x̄_{k−1} + a x_k with
     a = (η + 1) / (k + η). With η = 3 it weighs the last part of the sequence about as a mean over its second half
-    does, with 15 as over its last eighth. It needs O(d) memory and no horizon, and is valid at every moment.
+    does, with 15 as over its last eighth, with ∞ it is the newest iterate. It needs O(d) memory and no horizon, and
+    is valid at every moment.
 
     Attributes:
         mean: x̄_k.
@@ -39,6 +41,8 @@ class AveragedIterate:
     def updated(self, value: Float[np.ndarray, "*shape"]) -> "AveragedIterate":
         """The average with one more iterate."""
         count = self.count + 1
+        if math.isinf(self.power):
+            return AveragedIterate(mean=value, count=count, power=self.power)
         share = (self.power + 1.0) / (count + self.power)
         mean = (1.0 - share) * self.mean + share * value
         return AveragedIterate(mean=mean, count=count, power=self.power)

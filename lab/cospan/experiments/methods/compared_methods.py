@@ -100,32 +100,36 @@ class JointFleet:
         after = self.after(outcomes)
         if self.method.basis_step == 0.0 and not self.method.warms_up_in(self.round):
             return after
-        move = next_basis(self.basis, contributions, self.method, self.round, self.step_memory)
         covariance = self.head_covariance
+        move = next_basis(
+            self.basis, contributions, self.method, self.round, self.step_memory, head_covariance=covariance
+        )
         numbers = _numbers_of(contributions[0]) + self.basis.size + (0 if covariance is None else covariance.size)
         return replace(
             after,
             basis=move.basis,
             step_memory=move.step_memory,
-            head_covariance=covariance if move.head_covariance is None else move.head_covariance,
+            head_covariance=move.head_covariance,
             numbers_sent=numbers,
         )
 
     def outcomes(self, trajectories: Sequence[Trajectory]) -> list[RoundOutcome]:
         """Every agent's part of a round."""
         return [
-            learn_round(state, self.basis, trajectory, self.method, self.round)
+            learn_round(
+                state, self.basis, trajectory, self.method, self.round, head_covariance=self.head_covariance
+            )
             for state, trajectory in zip(self.states, trajectories, strict=True)
         ]
 
     def after(self, outcomes: Sequence[RoundOutcome]) -> "JointFleet":
         """The fleet with the agents after a round, and the basis before it."""
-        heads = np.stack([outcome.state.head for outcome in outcomes])
+        weights = np.stack([outcome.weights for outcome in outcomes])
         warming_up = self.method.warms_up_in(self.round)
         return replace(
             self,
             states=tuple(outcome.state for outcome in outcomes),
-            averaged=self.averaged if warming_up else self.averaged.updated(heads @ self.basis.T),
+            averaged=self.averaged if warming_up else self.averaged.updated(weights),
             round=self.round + 1,
         )
 

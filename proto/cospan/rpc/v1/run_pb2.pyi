@@ -33,6 +33,10 @@ class _HeadUpdateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_HeadUpdate
     """No step: after every round the head solves the least-squares TD(λ) system of the agent's own transitions."""
     HEAD_UPDATE_FULL_HISTORY: _HeadUpdate.ValueType  # 4
     """The same, from the d × d system of all transitions so far; the gradient is computed from all of them too."""
+    HEAD_UPDATE_POSTERIOR: _HeadUpdate.ValueType  # 5
+    """The posterior of all moment equations of all transitions so far, under the prior that the fleet learns; the gradient
+    is that of −log evidence, at all transitions up to the newest round in which it was refreshed.
+    """
 
 class HeadUpdate(_HeadUpdate, metaclass=_HeadUpdateEnumTypeWrapper):
     """How an agent updates its head in a round."""
@@ -47,6 +51,10 @@ HEAD_UPDATE_LEAST_SQUARES: HeadUpdate.ValueType  # 3
 """No step: after every round the head solves the least-squares TD(λ) system of the agent's own transitions."""
 HEAD_UPDATE_FULL_HISTORY: HeadUpdate.ValueType  # 4
 """The same, from the d × d system of all transitions so far; the gradient is computed from all of them too."""
+HEAD_UPDATE_POSTERIOR: HeadUpdate.ValueType  # 5
+"""The posterior of all moment equations of all transitions so far, under the prior that the fleet learns; the gradient
+is that of −log evidence, at all transitions up to the newest round in which it was refreshed.
+"""
 Global___HeadUpdate: _TypeAlias = HeadUpdate  # noqa: Y015
 
 class _ParticipationPolicy:

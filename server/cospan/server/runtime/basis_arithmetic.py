@@ -1,7 +1,6 @@
 """The arithmetic of a round; it always gives an event, without which the round would never close."""
 
 import logging
-from dataclasses import replace
 
 import numpy as np
 
@@ -13,18 +12,19 @@ log = logging.getLogger(__name__)
 
 
 def computed_basis(command: ComputeBasis, method: Method) -> BasisComputed | BasisFailed:
-    """The next basis of the run, or the failure; raises nothing, and any thread may call it.
-
-    A head covariance that the round does not change stays as it is.
-    """
+    """The next basis of the run, or the failure; raises nothing, and any thread may call it."""
     try:
-        sound = sound_move(command.basis, command.contributions, method, command.round, command.step_memory)
+        sound = sound_move(
+            command.basis,
+            command.contributions,
+            method,
+            command.round,
+            command.step_memory,
+            head_covariance=command.head_covariance,
+        )
     except np.linalg.LinAlgError as failure:
         return BasisFailed(command.round, f"round {command.round} gave no finite basis: {failure}")
     except Exception as failure:
         log.exception("the arithmetic of round %d failed", command.round)
         return BasisFailed(command.round, f"round {command.round} gave no basis: {failure}")
-    move = sound.move
-    if move.head_covariance is None and command.head_covariance is not None:
-        move = replace(move, head_covariance=command.head_covariance)
-    return BasisComputed(command.round, move, sound.left_out, sound.problem)
+    return BasisComputed(command.round, sound.move, sound.left_out, sound.problem)
