@@ -160,11 +160,9 @@ def _decode_gradient(message: pb.SubspaceGradient, spec: RunSpecification) -> m.
         moment is not None or not spec.method.preconditioned,
         "gradient.head_second_moment is missing; this run preconditions with it",
     )
+    pooled = _decode_pooled(message, spec)
     contribution = Contribution(
-        gradient=_decode_payload(message, spec),
-        weight=message.weight,
-        head_second_moment=moment,
-        pooled=_decode_pooled(message, spec),
+        gradient=_decode_payload(message, spec), weight=message.weight, head_second_moment=moment, pooled=pooled
     )
     check_contribution(contribution, pooled_is_nonnegative=spec.method.pooled_is_nonnegative)
     return m.GradientUpload(
