@@ -736,11 +736,18 @@ def test_rounds_that_are_stored_together_lose_no_step_memory(tmp_path: Path) -> 
         assert same(read_saved(store.path).step_memory, memory)
 
 
-def test_a_step_memory_that_was_not_stored_is_stored_with_the_next_round(tmp_path: Path) -> None:
+def test_a_step_memory_that_was_taken_back_is_stored_with_the_next_try(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
     memory = np.full(3, 0.5)
     with served(tmp_path / NAME) as store:
-        with pytest.raises(RunFileError):
-            store.write([round_of(0, step_memory=memory), round_of(0, step_memory=memory)])
+        with monkeypatch.context() as patched:
+            patched.setattr(writer, "drop_memories", full)
+            with pytest.raises(RunFileError, match="disk is full"):
+                store.write([round_of(0, step_memory=memory)])
         store.write([round_of(0, step_memory=memory)])
         assert same(read_saved(store.path).step_memory, memory)
 
