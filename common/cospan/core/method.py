@@ -350,7 +350,7 @@ def practical(steps_per_round: int) -> Method:
 
 
 def full_history(steps_per_round: int) -> Method:
-    """Least squares over the full history, which `practical` was (docs/adr/0006): what the posterior is compared to.
+    """Least squares over the full history (docs/adr/0006): what the posterior is compared with.
 
     Also for d up to some hundreds.
     """

@@ -77,7 +77,7 @@ class SiteLearner:
         self.chain = Chain(site, name=name, index=index, seed=specification.seed, first_round=first_round)
         self.state = LearnerState.initial(r)
         self.weights = AveragedIterate(mean=np.zeros(d), power=specification.method.averaging_power)
-        """The learnt value weights: averaged iterates of B w, from the end of the warm-up on, or the posterior mean."""
+        """The learnt value weights: averages of B w, from the end of the warm-up on, or the posterior mean."""
         self.gain = AveragedIterate(mean=np.zeros(1), power=specification.method.averaging_power)
         """Averaged iterates of η."""
         self.independent = IndependentTD.initial(d) if with_baseline else None
