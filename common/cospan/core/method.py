@@ -232,7 +232,7 @@ class Method:
     def pooled_length(self, feature_dim: int) -> int:
         """How many numbers an agent sends to be pooled, with features of length d; 0 where it sends none."""
         if self.has_head_covariance:
-            return feature_dim * (feature_dim + 1) // 2
+            return feature_dim * (feature_dim + 1) // 2 + 1
         return feature_dim if self.sends_pooled else 0
 
     def sends_pooled_in(self, round_number: int) -> bool:

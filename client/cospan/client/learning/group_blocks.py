@@ -180,6 +180,7 @@ class Block:
             method,
             round_number,
             head_covariance=head_covariance,
+            agents=self.specification.agents,
             is_last=is_last,
         )
         separate = before.separate_sums

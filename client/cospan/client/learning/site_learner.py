@@ -121,6 +121,7 @@ class SiteLearner:
             spec.method,
             round_number,
             head_covariance=head_covariance,
+            agents=spec.agents,
             is_last=is_last,
         )
         self.state = outcome.state

@@ -295,19 +295,22 @@ def next_basis(
     found = aggregate(contributions, method, with_pooled=method.sends_pooled_in(round_number))
     largest_turn = method.largest_turn_between(round_number, round_number + 1)
     if method.has_head_covariance:
-        triangle = _known(step_memory, found.pooled)
+        memory = _known(step_memory, found.pooled)
         assert head_covariance is not None
-        agents = sum(contribution.weight for contribution in contributions)
+        weight = float(memory[-1])
+        if not weight > 0.0:
+            raise np.linalg.LinAlgError("the agents' weights in the step are not above 0")
+        agents = weight * sum(contribution.weight for contribution in contributions)
         following, covariance, step = evidence_step(
             basis,
             head_covariance,
-            found.gradient,
-            unpacked(triangle, len(basis)),
+            found.gradient / weight,
+            unpacked(memory[:-1] / weight, len(basis)),
             agents,
             share=method.basis_step,
             largest_turn=largest_turn,
         )
-        return BasisMove(basis, following, triangle, found.outliers, step, head_covariance=covariance)
+        return BasisMove(basis, following, memory, found.outliers, step, head_covariance=covariance)
     direction = found.gradient
     if found.head_second_moment is not None:
         direction = precondition(direction, found.head_second_moment, method.preconditioner_floor)

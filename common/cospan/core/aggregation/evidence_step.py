@@ -20,7 +20,8 @@ _LARGEST_GROWTH = 4.0
 """Of the largest eigenvalue of W in one round."""
 _LEAST_RATIO = 1e-6
 """Of the eigenvalues of W to the largest."""
-_CURVATURE_FLOOR = 1e-9
+_CURVATURE_FLOOR = 1e-6
+"""Added to the pooled curvature, as a share of its mean eigenvalue: float32 has rounded it."""
 
 
 def packed(matrix: Float[np.ndarray, "*n d d"]) -> Float[np.ndarray, "*n m"]:

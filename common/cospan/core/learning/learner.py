@@ -17,7 +17,7 @@ from cospan.core.aggregation.row_sums import coarse
 from cospan.core.aggregation.warm_start import HalfSums
 from cospan.core.learning.blocked_td import discounted_sums, gain_path, head_path
 from cospan.core.learning.least_squares import TransitionSums
-from cospan.core.learning.posterior import PosteriorState, evidence_gradient, refreshed
+from cospan.core.learning.posterior import PosteriorState, evidence_gradient, influence, refreshed
 from cospan.core.learning.reward_moments import NO_REWARDS, RewardMoments
 from cospan.core.learning.schedules import decay, decays
 from cospan.core.learning.td import effective_step, gain_update, head_update, l_step_error, subspace_gradient
@@ -158,6 +158,7 @@ def learn_round(
     round_number: int = 0,
     *,
     head_covariance: Float[np.ndarray, "r r"] | None = None,
+    agents: int = 2,
     is_last: bool = False,
 ) -> RoundOutcome:
     """The agents' part of round t, all quantities on the right being those before it (eqs. 6-8).
@@ -169,6 +170,7 @@ def learn_round(
         method: the constants.
         round_number: t, which tells the rounds of a warm-up, and those in which numbers are pooled.
         head_covariance: W_t; None where the method has none.
+        agents: n, how many the run has (`RunSpecification.agents`); of use with posterior head updates alone.
         is_last: whether the run ends with this round, so that all that it brought is to be made use of.
 
     Raises:
@@ -182,7 +184,8 @@ def learn_round(
     if method.head_update is HeadUpdate.POSTERIOR:
         assert head_covariance is not None, "the coordinator announces W with each basis"
         due = is_last or method.sends_pooled_in(round_number)
-        return _posterior_round(state, basis, head_covariance, relative, units, due=due, method=method)
+        prior = (basis, head_covariance, agents)
+        return _posterior_round(state, prior, relative, units, due=due, method=method)
     if method.warms_up_in(round_number):
         return _warmed_up(state, relative, method, units, round_number)
     made = _corrected(_after_warm_up(state), basis, relative, method, units)
@@ -282,8 +285,7 @@ def _warmed_up(
 
 def _posterior_round(
     state: LearnerState,
-    basis: Basis,
-    head_covariance: Float[np.ndarray, "r r"],
+    prior: tuple[Basis, Float[np.ndarray, "r r"], int],
     trajectory: Trajectory,
     units: Units,
     *,
@@ -292,9 +294,10 @@ def _posterior_round(
 ) -> RoundOutcome:
     """A round with posterior head updates: the sums are brought up to date, and where due the posterior.
 
-    The gradient is at the basis of today; the moments in it are those of the last refreshing.
+    The gradient is at the basis of today; the moments in it are those of the last refreshing. `prior` is B, W and
+    the number of agents that they are of.
     """
-    features, rewards = trajectory.features, trajectory.rewards
+    (basis, head_covariance, _), features, rewards = prior, trajectory.features, trajectory.rewards
     agents, dim = features.shape[:-2], features.shape[-1]
     sums = TransitionSums.of_features(dim, agents) if state.statistics is None else state.statistics
     sums = sums.updated(features, features[..., :-1, :], rewards, 0.0)
@@ -302,8 +305,10 @@ def _posterior_round(
     posterior = posterior.observed(features, rewards)
     # An agent that joins late, or after a failure, has rounds of its own to begin with.
     if due or takes_pooled(posterior.rounds - 1, method.pooled_growth):
-        posterior = refreshed(posterior, sums, units, basis, head_covariance)
+        posterior = refreshed(posterior, sums, units, prior)
     gradient, head = evidence_gradient(posterior, basis, head_covariance)
+    weight = influence(posterior.shared_weight)
+    gradient = gradient * column(column(weight))
     errors = rewards - column(sums.gain_estimate)
     errors = errors + applied(features[..., 1:, :] - features[..., :-1, :], posterior.weights)
     total = gradient.sum(axis=0) if agents else gradient
@@ -322,9 +327,14 @@ def _posterior_round(
         head_second_moment=_moment(head),
         mean_squared_error=dot(errors, errors) / errors.shape[-1],
         weights=posterior.weights,
-        pooled=packed(posterior.curvature) if due else None,
+        pooled=_pooled(posterior.curvature, weight) if due else None,
         bounded=np.zeros(agents, dtype=np.bool_) if agents else False,
     )
+
+
+def _pooled(curvature: Float[np.ndarray, "*n d d"], weight: PerAgent) -> Float[np.ndarray, "*n m"]:
+    """The packed curvature times the agent's weight, and that weight."""
+    return np.concatenate([packed(curvature * column(column(weight))), np.asarray(weight)[..., None]], axis=-1)
 
 
 def _moment(heads: Float[np.ndarray, "*n r"]) -> Float[np.ndarray, "r r"]:

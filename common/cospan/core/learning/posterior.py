@@ -35,6 +35,10 @@ SHARES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
 """ψ of the answers that are mixed, in the same unit: from the fleet's subspace alone to the agent's data alone."""
 TEMPERATURE = 0.2
 """Of the weights of that mixture, as a share of the risk of the agent's data alone."""
+LEAST_INFLUENCE = 0.1
+"""What the data of an agent that shares nothing count in the fleet's step, where those of most count 1."""
+INFLUENCE_SLOPE = 5.0
+"""By how much more they count for each unit of the shared weight."""
 _RISK_RIDGE = 3.0
 """Ridge of the nearly unbiased estimate against which risks are estimated, in environment steps."""
 _TINY = 1e-12
@@ -126,8 +130,7 @@ def refreshed(
     state: PosteriorState,
     sums: TransitionSums,
     units: Units,
-    basis: Float[np.ndarray, "d r"],
-    head_covariance: Float[np.ndarray, "r r"],
+    prior: tuple[Float[np.ndarray, "d r"], Float[np.ndarray, "r r"], int],
 ) -> PosteriorState:
     """The state with noise, curvature, score and posterior of all transitions so far.
 
@@ -140,9 +143,9 @@ def refreshed(
         state: with all transitions observed, one round at least.
         sums: of the same transitions, without a trace and with nothing forgotten.
         units: of the agent.
-        basis: B.
-        head_covariance: W.
+        prior: B, W, and n, how many agents they are of.
     """
+    basis, head_covariance, agents = prior
     data = _Moments.of(state, sums, units)
     state, noise = _with_noise(state, data, units)
     found = _Diagonal.of(data, noise)
@@ -150,21 +153,53 @@ def refreshed(
     dim = len(basis)
     own = applied(from_weights, data.ridge_solution(PRIOR_STEPS))
     unit = np.maximum(dot(own, applied(metric, own)) / dim, _TINY)[..., None]
-    root = _square_root(head_covariance)
-    factor = from_weights @ (basis @ root)
-    mean, fleets = _mixed(found, factor, unit, applied(from_weights, data.ridge_solution(_RISK_RIDGE)))
     damped = 1.0 / (1.0 + GRADIENT_SHARE * unit * h)
     back = from_weights.swapaxes(-1, -2)
+    state = replace(
+        state,
+        curvature=(back * (h * damped)[..., None, :]) @ from_weights,
+        score=applied(back, damped * found.scores),
+    )
+    if agents < 2:  # no fleet, no prior: the strongest that the agent can do alone
+        weights = applied(found.to_weights, own) * column(units.head)
+        return replace(state, weights=weights, shared_weight=0.0 * state.shared_weight)
+    others = _without_own(state, basis, head_covariance, agents)
+    factor = from_weights @ (basis @ _square_root(others))
+    mean, fleets = _mixed(found, factor, unit, (own, applied(from_weights, data.ridge_solution(_RISK_RIDGE))))
     toward, away = fleets - own, mean - own
     length = dot(toward, applied(metric, toward))
     share = np.clip(dot(away, applied(metric, toward)) / np.where(length > 0.0, length, 1.0), 0.0, 1.0)
     return replace(
         state,
-        curvature=(back * (h * damped)[..., None, :]) @ from_weights,
-        score=applied(back, damped * found.scores),
         weights=applied(found.to_weights, mean) * column(units.head),
         shared_weight=share if share.ndim else float(share),
     )
+
+
+def _without_own(
+    state: PosteriorState, basis: Float[np.ndarray, "d r"], head_covariance: Float[np.ndarray, "r r"], agents: int
+) -> Float[np.ndarray, "*n r r"]:
+    """W less the agent's own part: with few agents, the prior would come of the data that it meets.
+
+    W is the mean of E[w wᵀ] over the agents, under their posteriors; that of one is W − W Bᵀ D B W. Of two agents
+    each goes without its own part, of n without the share 2/n of it: what many have in common does not depend on
+    one.
+    """
+    gradient, _ = evidence_gradient(state, basis, head_covariance)
+    within = _symmetric(basis.T @ gradient)
+    taken = min(1.0, 2.0 / agents) / (agents - 1)
+    return np.asarray(head_covariance + taken * (head_covariance @ within @ head_covariance))
+
+
+def influence(shared_weight: PerAgent) -> PerAgent:
+    """What an agent's data count in the fleet's step, 0.1 to 1, representable in float32.
+
+    Agents that do not belong to the fleet come to a shared weight near 0 by themselves; a few of them would
+    otherwise turn the basis to where they lie, for their data are as informative as others'.
+    """
+    weight = np.minimum(1.0, LEAST_INFLUENCE + INFLUENCE_SLOPE * np.asarray(shared_weight))
+    rounded = weight.astype(np.float32).astype(np.float64)
+    return rounded if rounded.ndim else float(rounded)
 
 
 def evidence_gradient(
@@ -297,13 +332,14 @@ def _mixed(
     data: _Diagonal,
     factor: Float[np.ndarray, "*n d r"],
     unit: Float[np.ndarray, "*n 1"],
-    unbiased: Float[np.ndarray, "*n d"],
+    alone: tuple[Float[np.ndarray, "*n d"], Float[np.ndarray, "*n d"]],
 ) -> tuple[Float[np.ndarray, "*n d"], Float[np.ndarray, "*n d"]]:
     """The mixture of the posterior means over ψ, and the one of the smallest ψ; all in y.
 
     With a = 1 / (1 + ψ h) and F Fᵀ = M⁻¹ B W Bᵀ M⁻ᵀ the posterior covariance is ψ a + a F (I + Fᵀ h a F)⁻¹ Fᵀ a.
     """
     h, metric, scores = data.information, data.metric, data.scores
+    own, unbiased = alone
     means, risks = [], []
     diagonal = np.diagonal(metric, axis1=-2, axis2=-1)
     for share in SHARES:
@@ -317,6 +353,9 @@ def _mixed(
         away = mean - unbiased
         means.append(mean)
         risks.append(dot(away, applied(metric, away)) + 2.0 * spread)
+    away = own - unbiased
+    means.append(own)
+    risks.append(dot(away, applied(metric, away)) + 2.0 * spread)
     risk = np.stack(risks, axis=-1)
     exponents = (risk.min(axis=-1, keepdims=True) - risk) / (
         TEMPERATURE * np.maximum(spread, 0.0)[..., None] + _TINY
@@ -349,6 +388,6 @@ def _symmetric(matrix: Float[np.ndarray, "*n d d"]) -> Float[np.ndarray, "*n d d
     return np.asarray((matrix + matrix.swapaxes(-1, -2)) / 2.0)
 
 
-def _square_root(matrix: Float[np.ndarray, "r r"]) -> Float[np.ndarray, "r r"]:
-    eigenvalues, vectors = np.linalg.eigh(matrix)
-    return np.asarray((vectors * np.sqrt(np.maximum(eigenvalues, 0.0))) @ vectors.T)
+def _square_root(matrix: Float[np.ndarray, "*n r r"]) -> Float[np.ndarray, "*n r r"]:
+    eigenvalues, vectors = np.linalg.eigh(_symmetric(matrix))
+    return np.asarray((vectors * np.sqrt(np.maximum(eigenvalues, 0.0))[..., None, :]) @ vectors.swapaxes(-1, -2))

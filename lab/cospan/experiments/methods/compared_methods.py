@@ -117,7 +117,13 @@ class JointFleet:
         """Every agent's part of a round."""
         return [
             learn_round(
-                state, self.basis, trajectory, self.method, self.round, head_covariance=self.head_covariance
+                state,
+                self.basis,
+                trajectory,
+                self.method,
+                self.round,
+                head_covariance=self.head_covariance,
+                agents=len(self.states),
             )
             for state, trajectory in zip(self.states, trajectories, strict=True)
         ]
