@@ -42,6 +42,9 @@ class Aggregation(Enum):
 
 MAX_HISTORY_DIM = 4096
 """The largest d with which agents keep d × d numbers: 128 MiB each."""
+MAX_POSTERIOR_DIM = 2048
+"""The largest d with posterior head updates: there a refresh takes 10 to 20 s, eight times as long at twice the d,
+and an agent keeps some 0.8 GiB."""
 DEFAULT_MIN_STEPS = 2
 """The fewest steps a round with which an agent takes part by default: with 1, every upload is of a single step."""
 

@@ -13,7 +13,7 @@ from jaxtyping import Float
 
 from cospan.core.fields import range_problems
 from cospan.core.linalg.subspace import random_basis
-from cospan.core.method import MAX_HISTORY_DIM, Method
+from cospan.core.method import MAX_HISTORY_DIM, MAX_POSTERIOR_DIM, Method
 from cospan.core.run_fields import MAX_AGENTS, Participation, RunFields
 
 MAX_MESSAGE_NUMBERS = 2**27
@@ -47,10 +47,11 @@ class RunSpecification(RunFields):
                 f"feature_dim is {self.feature_dim} and rank {self.rank}: a message would hold {numbers} numbers; "
                 f"at most {MAX_MESSAGE_NUMBERS} are allowed, so lower the rank"
             )
-        if self.method.keeps_history and self.feature_dim > MAX_HISTORY_DIM:
+        most = MAX_POSTERIOR_DIM if self.method.has_head_covariance else MAX_HISTORY_DIM
+        if self.method.keeps_history and self.feature_dim > most:
             found.append(
-                f"feature_dim is {self.feature_dim}; with full-history head updates, which keep d × d numbers at "
-                f"every agent, it must be at most {MAX_HISTORY_DIM}; the preset compact keeps r × r"
+                f"feature_dim is {self.feature_dim}; with {self.method.head_update.value} head updates, which keep "
+                f"d × d numbers at every agent, it must be at most {most}; the preset compact keeps r × r"
             )
         warm_up = self.method.warm_up_rounds
         if warm_up > 0 and self.feature_dim > MAX_HISTORY_DIM:

@@ -64,7 +64,7 @@ class Fleet:
             agents: number of agents; by default all sites of the workload, or 8 if it has no number of sites.
             rounds: number of rounds; 0 for no end, with `step`.
             seed: of the run.
-            preset: of the method's constants: paper, practical or compact.
+            preset: of the method's constants: paper, practical, compact or full-history.
             groups: number of groups of agents, which are much faster for hundreds of agents; an agent sees the same
                 data and learns the same up to rounding. None for single agents.
             baseline: whether TD alone learns beside each agent; by default unless there are groups.

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from cospan.core.linalg.subspace import orthonormality_error
-from cospan.core.method import MAX_HISTORY_DIM, Aggregation, HeadUpdate, Method
+from cospan.core.method import MAX_HISTORY_DIM, MAX_POSTERIOR_DIM, Aggregation, HeadUpdate, Method, practical
 from cospan.core.run_fields import MAX_AGENTS, MAX_FEATURE_DIM, MAX_STALENESS, Participation
 from cospan.core.specification import MAX_NAME, RunSpecification, agent_id_problem, basis_digest
 
@@ -148,6 +148,14 @@ def test_a_history_that_no_agent_could_keep_is_refused() -> None:
     (problem,) = dataclasses.replace(large, feature_dim=MAX_HISTORY_DIM + 1).problems()
     assert problem.startswith("feature_dim is 4097; with full-history head updates")
     assert dataclasses.replace(large, feature_dim=MAX_HISTORY_DIM + 1, method=METHOD).problems() == []
+
+
+def test_a_posterior_that_takes_too_long_is_refused() -> None:
+    large = dataclasses.replace(VALID, method=practical(5), feature_dim=MAX_POSTERIOR_DIM)
+    assert large.problems() == []
+    (problem,) = dataclasses.replace(large, feature_dim=MAX_POSTERIOR_DIM + 1).problems()
+    assert problem.startswith("feature_dim is 2049; with posterior head updates")
+    assert problem.endswith("the preset compact keeps r × r")
 
 
 def test_a_warm_up_has_its_bounds() -> None:

@@ -112,9 +112,10 @@ _CONSTANTS = _of_table(Method)
 STEPS_PER_ROUND = _CONSTANTS.pop("steps_per_round")
 PRESET = SettingOption(
     "preset",
-    "The constants below: paper is Algorithm 1 and nothing else; compact keeps no d × d numbers.",
+    "The constants below: practical learns a posterior under a prior that the fleet learns; full-history is least "
+    "squares in the basis; compact keeps no d × d numbers; paper is Algorithm 1 and nothing else.",
     RULE,
-    "paper|practical|compact",
+    "|".join(PRESETS),
     "practical",
     values=tuple(sorted(PRESETS)),
 )

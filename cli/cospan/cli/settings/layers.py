@@ -75,7 +75,9 @@ class Settings(_RunSettings):
 
     model_config = SettingsConfigDict(env_prefix=_PREFIX, env_ignore_empty=True, extra="forbid")
 
-    preset: Literal["paper", "practical", "compact"] | None = Field(None, description="paper, practical or compact")
+    preset: Literal["paper", "practical", "compact", "full-history"] | None = Field(
+        None, description="paper, practical, compact or full-history"
+    )
     index: int | None = Field(None, ge=0, description="a whole number, 0 or more")
     ids: str | None = Field(None, description="ranges of sites, as 0-999")
     processes: int | None = Field(None, ge=1, description="a whole number, 1 or more")

@@ -58,7 +58,7 @@ def specify_with_site(
         agents: how many; by default all sites where the workload has a number of them, else 8.
         rounds: how many; 0 for a run that ends when it is stopped.
         seed: of the run.
-        preset: the method's constants to begin with: paper, practical or compact.
+        preset: the method's constants to begin with: paper, practical, compact or full-history.
         constants: single constants of the method, as `steps_per_round=50`, or values of the run, as `rank=4`; the
             names are those of `Method` and `RunSpecification`. A choice may be its text: `aggregation="trimmed"`.
 

@@ -343,8 +343,9 @@ class SubspaceGradient(_message.Message):
         """Numbers that the coordinator pools over the agents in some rounds, m × 1: row sums of |A| (full-history), or the
         packed upper triangle of the agent's curvature, d(d+1)/2 (posterior). Σ over agents; none above 1e60 in size.
         Row sums are those of |A| a step, d × 1, none negative: of each agent as their root mean square times a power of two
-        for each feature. Only if the run pools, and then in rounds W + 0 to 5, 7, 9, 12, …, each the first that is at least
-        a quarter later than the last; ignored in the others.
+        for each feature. Only if the run pools, and then in some rounds; ignored in the others. After round W + n follows
+        W + the larger of n + 1 and the least whole number from 1.25 n (row sums) or 1.15 n (curvatures) on, beginning with
+        round W: 0 to 5, 7, 9, 12, … or 0 to 7, 9, 11, 13, ….
         """
 
     @_builtins.property

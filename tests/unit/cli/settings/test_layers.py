@@ -70,7 +70,7 @@ def test_another_file_may_be_named(tmp_path: Path) -> None:
         (
             {},
             {"cospan.toml": 'preset = "fast"'},
-            "preset is 'fast' in cospan.toml; it must be paper, practical or compact",
+            "preset is 'fast' in cospan.toml; it must be paper, practical, compact or full-history",
         ),
         (
             {},
