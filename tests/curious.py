@@ -15,8 +15,10 @@ from runs import States, specification
 
 from cospan.client.learning.site_learner import SiteLearner
 from cospan.client.workload import Site
-from cospan.core.aggregation.basis_update import next_basis
+from cospan.core.aggregation.basis_update import initial_head_covariance, next_basis
+from cospan.core.aggregation.evidence_step import unpacked
 from cospan.core.learning.least_squares import TransitionSums
+from cospan.core.learning.posterior import PosteriorState
 from cospan.core.linalg.matrices import to_dense
 from cospan.core.linalg.subspace import orthonormalise
 from cospan.core.method import Method
@@ -59,6 +61,8 @@ class Log:
     rewards: np.ndarray
     gains: np.ndarray
     sums: TransitionSums | None
+    head_covariances: list[np.ndarray | None]
+    posteriors: list[PosteriorState | None]
 
     def directions(self, number: int) -> tuple[np.ndarray, np.ndarray]:
         """Those of the left factor and of the agent's value weights B w, both of length one, with one open sign."""
@@ -76,23 +80,25 @@ def logged(
     spec = specification(method, feature_dim=D, rank=R, agents=1, rounds=0)
     walk = Walk()
     agent = SiteLearner(Site(walk, States(D), lambda _o, _r: 0), spec, name="site-0", index=0, with_baseline=False)
-    basis, rows = spec.initial_basis(), None
-    bases, uploads, exact, gains = [], [], [], []
+    basis, rows, covariance = spec.initial_basis(), None, initial_head_covariance(method, R)
+    bases, uploads, exact, gains, covariances, posteriors = [], [], [], [], [], []
     for number in range(rounds):
         gains.append(agent.state.gain_estimate)
-        sent = agent.learn(number, basis)
+        sent = agent.learn(number, basis, covariance)
         request = pb.CollaborateRequest.FromString(encode_agent_message(sent).SerializeToString())
         upload = decode_agent_message(request, spec)
         assert isinstance(upload, GradientUpload)
         bases.append(basis)
+        covariances.append(covariance)
+        posteriors.append(agent.state.posterior)
         uploads.append(upload)
         sums = agent.state.statistics
         exact.append(np.zeros(D) if sums is None else sums.row_sums)
-        own = next_basis(basis, [upload.contribution], method, number, rows)
+        own = next_basis(basis, [upload.contribution], method, number, rows, head_covariance=covariance)
         choice = chosen(number, basis)
-        basis, rows = own.basis if choice is None else choice, own.step_memory
+        basis, rows, covariance = own.basis if choice is None else choice, own.step_memory, own.head_covariance
     secrets = np.array(walk.states), np.array(walk.rewards), np.array(gains), agent.state.statistics
-    return Log(bases, uploads, exact, *secrets)
+    return Log(bases, uploads, exact, *secrets, covariances, posteriors)
 
 
 def turned_by(degrees: float, rng: np.random.Generator) -> Callable[[np.ndarray], np.ndarray]:
@@ -226,6 +232,24 @@ def system_of(log: Log, since: int) -> tuple[np.ndarray, np.ndarray]:
     system = (np.outer(b, b @ left) - left) @ np.linalg.pinv(scaled)
     shift = np.median(system / b[:, None], axis=0)
     return system - np.outer(b, shift), b
+
+
+def curvature_and_score(log: Log, number: int) -> tuple[np.ndarray, np.ndarray]:
+    """`practical`: K and s of a round in which K is sent; s but for its sign.
+
+    The gradient is K B N − g gᵀB with N = (I + W BᵀK B)⁻¹, and g = (I − K B N W Bᵀ) s.
+    """
+    upload, basis, covariance = log.uploads[number], log.bases[number], log.head_covariances[number]
+    assert upload.contribution.pooled is not None
+    assert covariance is not None
+    curvature = unpacked(upload.contribution.pooled, D)
+    inner = np.linalg.inv(np.eye(R) + covariance @ basis.T @ curvature @ basis)
+    left, sizes, right = np.linalg.svd(curvature @ basis @ inner - to_dense(upload.contribution.gradient))
+    along = np.sqrt(sizes[0]) * right[0]  # a multiple of gᵀB, as the left vector is one of g
+    residual = left[:, 0] * np.sqrt(sizes[0])
+    scale = np.sqrt(abs(float(along @ (residual @ basis)) / float((residual @ basis) @ (residual @ basis))))
+    score = np.linalg.solve(np.eye(D) - curvature @ basis @ inner @ covariance @ basis.T, scale * residual)
+    return curvature, score
 
 
 def angle(found: np.ndarray, truth: np.ndarray) -> float:

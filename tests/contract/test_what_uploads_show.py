@@ -18,6 +18,7 @@ from curious import (
     D,
     angle,
     counts_of,
+    curvature_and_score,
     held,
     jumps,
     logged,
@@ -30,9 +31,10 @@ from curious import (
 )
 
 from cospan.client.session.run_checks import below_floor
+from cospan.core.learning.posterior import PosteriorState, evidence_gradient
 from cospan.core.linalg.matrices import to_dense
 from cospan.core.linalg.subspace import random_basis
-from cospan.core.method import HeadUpdate, Method, compact, paper, practical
+from cospan.core.method import HeadUpdate, Method, compact, full_history, paper, practical
 
 PAGE = Path(__file__).parents[2] / "docs" / "security.md"
 BEGIN, END = "<!-- begin: tests/contract/test_what_uploads_show.py -->\n", "<!-- end -->"
@@ -74,7 +76,7 @@ def seen_in_a_round(head_update: HeadUpdate) -> float:
 @cache
 def counts(steps: int, *, exact: bool) -> float:
     """The share of rounds of which it is known how often each state was left."""
-    log = logged(practical(steps), 100)
+    log = logged(full_history(steps), 100)
     rows = log.states[: 100 * steps].reshape(100, steps)
     true = np.array([np.bincount(row, minlength=D + 1)[1:] for row in rows])[:, INNER]
     found = counts_of(log.exact_row_sums if exact else held(log), steps)
@@ -84,7 +86,7 @@ def counts(steps: int, *, exact: bool) -> float:
 @cache
 def states_one_by_one() -> float:
     """With L = 1: the share of rounds whose state is the one whose entry of the gradient jumps."""
-    log = logged(practical(1), 300)
+    log = logged(full_history(1), 300)
     true = log.states[:300]
     return float(np.mean((jumps(log) + 1 == true)[true > 0]))
 
@@ -93,7 +95,7 @@ def states_one_by_one() -> float:
 def rewards_one_by_one() -> float:
     """With L = 1 and the states: the largest error of the rewards, in their own unit and but for a constant."""
     rounds, since = 70, 40
-    log = logged(practical(1), rounds)
+    log = logged(full_history(1), rounds)
     found, others = rewards_of(log, log.states[: rounds + 1], since)
     assert others == 0
     true = log.rewards[since:rounds]
@@ -104,7 +106,7 @@ def rewards_one_by_one() -> float:
 def own_system(bases: str) -> tuple[float, float]:
     """The relative errors of A and of b from some rounds with any bases, bounded ones, or the method's own."""
     rng = np.random.default_rng(5)
-    method = practical(2)
+    method = full_history(2)
     turned = turned_by(method.largest_turn, rng)
 
     def chosen(number: int, basis: np.ndarray) -> np.ndarray | None:
@@ -117,6 +119,40 @@ def own_system(bases: str) -> tuple[float, float]:
     system, right = system_of(log, _SINCE + 1)
     sums = log.sums
     return angle(system, sums.system), angle(right, sums.rewards - sums.gain_estimate * sums.traces)
+
+
+@cache
+def own_solution() -> float:
+    """The largest relative error of the agent's own A⁻¹b, but for a factor, over the last rounds that send K."""
+    rounds = (15, 18, 21, 25, 29)
+    log = logged(practical(20), rounds[-1] + 1)
+    curvature, score = curvature_and_score(log, rounds[-1])
+    sums, posterior = log.sums, log.posteriors[-1]
+    assert sums is not None
+    assert posterior is not None
+    centred = sums.system - np.outer(sums.traces / sums.steps, posterior.changes)
+    errors = [angle(np.linalg.solve(curvature, score), np.linalg.solve(centred, sums.centred_rewards))]
+    for number in rounds:
+        true, found = log.posteriors[number], curvature_and_score(log, number)
+        assert true is not None
+        errors.append(angle(np.linalg.solve(*found), np.linalg.solve(true.curvature, true.score)))
+    return max(errors)
+
+
+@cache
+def foretold() -> float:
+    """The largest relative error of gradients between two rounds that send K, computed from the first of them."""
+    log = logged(practical(20), 29)
+    curvature, score = curvature_and_score(log, 25)
+    known = replace(PosteriorState.initial(D), curvature=curvature, score=score)
+    errors = []
+    for number in (26, 27, 28):
+        covariance = log.head_covariances[number]
+        assert covariance is not None
+        gradient, _ = evidence_gradient(known, log.bases[number], covariance)
+        sent = to_dense(log.uploads[number].contribution.gradient)
+        errors.append(float(np.linalg.norm(gradient - sent) / np.linalg.norm(sent)))
+    return max(errors)
 
 
 # What the table says ------------------------------------------------------------------------------------------
@@ -137,6 +173,11 @@ def within(*errors: float) -> str:
 def exactly(error: float) -> str:
     """Up to rounding, or not."""
     return "exactly" if error < 1e-9 else f"to {error:.0e}"
+
+
+def to_seven_digits(error: float) -> str:
+    """Up to the rounding of float32, or not."""
+    return "exactly" if error < 1e-5 else f"to {error:.0e}"
 
 
 def rows() -> list[tuple[str, str, str]]:
@@ -162,7 +203,18 @@ def rows() -> list[tuple[str, str, str]]:
             "a group; many steps a round",
         ),
         (
-            "`practical`: (b − A B w) wᵀ of all data so far, and second moment",
+            "`practical`: the curvature K of all data so far, d × d in float32, in rounds 0 to 7, 9, 11, 13, 15, "
+            "18, …, and in every round a gradient, d × r",
+            "in those rounds K, and from K and the gradient the score: together the agent's own LSTD solution "
+            f"A⁻¹b, so the **whole value function**, {to_seven_digits(own_solution())} but for its sign and unit; "
+            "how well each direction of it is known, AᵀS⁻¹A, so about how often each feature has been seen. "
+            f"Between those rounds nothing more: the gradients follow from K and the score "
+            f"{to_seven_digits(foretold())}",
+            "a group; many steps a round: `--min-steps-per-round`; `full-history` or `compact`, which show less of "
+            "the values outside the subspace",
+        ),
+        (
+            "`full-history`: (b − A B w) wᵀ of all data so far, and second moment",
             "the first round in which each feature was seen; the head's direction, so the shape of the value "
             "function. **L = 1**: the state of "
             f"{share(states_one_by_one())} of the steps from the gradients alone, and with the states known every "
@@ -171,14 +223,15 @@ def rows() -> list[tuple[str, str, str]]:
             "a group; many steps a round: `--min-steps-per-round`",
         ),
         (
-            "`practical`: row sums, as root mean square times powers of two, in rounds 0 to 5, 7, 9, 12, 15, 19, …",
+            "`full-history`: row sums, as root mean square times powers of two, in rounds 0 to 5, 7, 9, 12, 15, "
+            "19, …",
             "how often each feature has been seen so far, to a factor of 1.5; how often in a round, with L = 20: "
             f"in {share(counts(20, exact=False))} of the rounds (exact row sums in every round would tell it in "
             f"{share(counts(20, exact=True))}, and with L = 1 every state in order)",
             "a group; `--row-scaled false`",
         ),
         (
-            "`practical`, at bases that the coordinator chooses",
+            "`full-history`, at bases that the coordinator chooses",
             "A and b up to a factor, so how often each transition was taken and what it paid: within "
             f"{bases['any']} from {_CHOSEN} bases of any kind, which agents refuse; **within {bases['bounded']} "
             f"from {_CHOSEN} bases that the bound of the method allows**; within {bases['own']}, so not, from the "
@@ -239,19 +292,24 @@ def test_before_and_now() -> None:
     assert min(own_system("own")) > 0.5
 
 
+def test_a_curvature_and_a_gradient_give_the_whole_value_function() -> None:
+    assert own_solution() < 1e-5
+    assert foretold() < 1e-5
+
+
 def test_one_step_a_round_is_what_an_agent_refuses_by_default() -> None:
     from runs import specification
 
     from cospan.core.method import DEFAULT_MIN_STEPS
 
-    makers: list[Callable[[int], Method]] = [paper, practical, compact]
+    makers: list[Callable[[int], Method]] = [paper, practical, compact, full_history]
     for preset in makers:
         assert below_floor(specification(preset(1)), DEFAULT_MIN_STEPS) is not None
         assert below_floor(specification(preset(DEFAULT_MIN_STEPS)), DEFAULT_MIN_STEPS) is None
 
 
 def test_nothing_else_is_sent_between_the_rounds_of_row_sums() -> None:
-    log = logged(practical(20), 12)
+    log = logged(full_history(20), 12)
     sent = [number for number, upload in enumerate(log.uploads) if upload.contribution.pooled is not None]
     assert sent == [0, 1, 2, 3, 4, 5, 7, 9]
     assert all(np.linalg.matrix_rank(to_dense(each.contribution.gradient)) <= 1 for each in log.uploads)
