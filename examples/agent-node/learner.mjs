@@ -1,4 +1,4 @@
-// What an agent learns in a round, in two forms: Algorithm 1 (preset `paper`) and the full history (`practical`).
+// What an agent learns in a round, in two forms: Algorithm 1 (preset `paper`) and the full history (`full-history`).
 // The formulas stand in docs/reference/agent-from-scratch.md, in the same order. A basis B is d × r, row by row.
 
 import { toMatrix } from './session.mjs';
@@ -14,7 +14,7 @@ export function makeLearner(specification, environment) {
       if (method.trace_decay > 0 || method.forgetting > 0 || !method.reward_scaled) break;
       return new FullHistory(specification, environment);
   }
-  throw new Error(`this agent does not know ${method.head_update} with these options; run with --preset paper`);
+  throw new Error(`this agent knows no ${method.head_update} with these options; run with --preset full-history`);
 }
 
 const dot = (a, b) => a.reduce((sum, value, place) => sum + value * b[place], 0);
@@ -139,7 +139,7 @@ function solve(matrix, right) {
   return x;
 }
 
-/** The agent keeps the d × d least-squares system of all its transitions: preset `practical`. */
+/** The agent keeps the d × d least-squares system of all its transitions: preset `full-history`. */
 class FullHistory {
   constructor(specification, environment) {
     this.method = specification.method;

@@ -100,7 +100,7 @@ def test_with_an_agent_in_another_language_the_basis_has_the_same_bits() -> None
     assert learnt["weights"] == agent.weights.tolist()
 
 
-@pytest.mark.parametrize("preset", ["paper", "practical"])
+@pytest.mark.parametrize("preset", ["paper", "full-history"])
 def test_with_more_columns_it_agrees_up_to_rounding(preset: str) -> None:
     fleet, expected = fleet_of_python_agents(rank=2, preset=preset)
     _, basis, learnt = run(played_over_the_network(fleet), _SECONDS)
