@@ -96,6 +96,20 @@ def test_what_is_not_known_is_nan() -> None:
     assert np.isfinite([agent.gain for agent in result.agents]).all()
 
 
+def test_shared_weights_are_those_of_posteriors_alone_or_in_groups() -> None:
+    result, grouped = small().run(), small(groups=1).run()
+    weights = result.shared_weights
+    assert weights.shape == (3,)
+    assert ((weights >= 0.0) & (weights <= 1.0)).all()
+    assert result.shared_weight == np.median(weights)
+    np.testing.assert_allclose(grouped.shared_weights, weights, rtol=1e-6)
+    assert (result.rank_in_use, grouped.rank_in_use) == (1, 1)
+    other = small(preset="paper").run()
+    assert np.isnan(other.shared_weights).all()
+    assert np.isnan(other.shared_weight)
+    assert other.rank_in_use is None
+
+
 def test_how_a_fleet_looks() -> None:
     fleet = small()
     assert repr(fleet) == "<Fleet: toy, 3 agents, 0 of 12 rounds done>"

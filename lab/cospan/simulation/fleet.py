@@ -24,7 +24,7 @@ from cospan.client.workload import Workload
 from cospan.core.linalg.subspace import principal_angle_sine
 from cospan.core.specification import RunSpecification
 from cospan.server.machine.events import Note
-from cospan.simulation.fleet_result import Dropped, FleetResult, result_of
+from cospan.simulation.fleet_result import FleetResult, LearntBy, result_of
 from cospan.simulation.local_run import AnyLearner, LocalRun
 from cospan.wire.console import say
 from cospan.wire.errors import InvalidValueError
@@ -86,7 +86,7 @@ class Fleet:
         self._departures: dict[str, str] = {}
         self._failures: dict[str, str] = {}
         self._in_round = False
-        self._dropped: list[Dropped] = []
+        self._dropped: list[LearntBy] = []
         with closing_on_failure(first):
             self._true_basis = true_basis(made, found)
             hosts = hosts_of(found, groups)
@@ -123,8 +123,7 @@ class Fleet:
     def result(self) -> FleetResult:
         """What has been learnt so far; later rounds do not change it."""
         return result_of(
-            self.specification,
-            self._run.state.basis,
+            self._run.state,
             reports=self._reports,
             subspace_errors=self._subspace_errors,
             learners=self._learners,
@@ -204,7 +203,7 @@ class Fleet:
 
     def _on_gone(self, gone: AnyLearner | AgentOfGroup) -> None:
         if isinstance(gone, AgentOfGroup):
-            self._dropped.append(Dropped.of(gone))
+            self._dropped.append(LearntBy.of(gone))
 
     def __repr__(self) -> str:
         spec = self.specification

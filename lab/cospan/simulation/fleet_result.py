@@ -8,12 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from cospan.client.learning.group_learner import AgentOfGroup, GroupLearner
+from cospan.client.learning.group_learner import AgentOfGroup
 from cospan.client.learning.site_learner import SiteLearner
 from cospan.client.value_function import ValueFunction
+from cospan.core.aggregation.evidence_step import rank_in_use
 from cospan.core.learning.least_squares import PRIOR_STEPS
 from cospan.core.specification import RunSpecification, basis_digest
 from cospan.core.statistics import best, best_of_rows, known, median, medians_by_round
+from cospan.server.machine.state import CoordinatorState
 from cospan.simulation.local_run import AnyLearner
 from cospan.wire.messages import RoundReport
 from cospan.wire.text import and_more, printable
@@ -33,6 +35,10 @@ class FleetResult:
         agents: what each has learnt, in the order of their sites; of one that left, until then.
         lstd_alone_errors: the relative value error of LSTD alone, learnt from the same transitions, of each agent.
         td_alone_errors: the same of TD alone, with its best step size.
+        shared_weights: how much of each agent's answer is the fleet's: 0 is its own data alone, 1 the fleet's
+            answer; nan with presets other than `practical`.
+        rank_in_use: directions of the basis that the head covariance has not switched off; None where the method
+            has none.
         departures: why agents left before the end, by name.
         message: why the run is over, or "" where it is not.
     """
@@ -43,6 +49,8 @@ class FleetResult:
     agents: tuple[ValueFunction, ...]
     lstd_alone_errors: Float[np.ndarray, " n"]
     td_alone_errors: Float[np.ndarray, " n"]
+    shared_weights: Float[np.ndarray, " n"]
+    rank_in_use: int | None
     departures: Mapping[str, str]
     message: str
 
@@ -65,6 +73,11 @@ class FleetResult:
     def td_alone_error(self) -> float:
         """The median of the relative value errors of TD alone."""
         return self._median(self.td_alone_errors.tolist())
+
+    @property
+    def shared_weight(self) -> float:
+        """The median of the agents' shared weights."""
+        return self._median(self.shared_weights.tolist())
 
     @property
     def subspace_error(self) -> float:
@@ -104,17 +117,19 @@ class FleetResult:
 
     def _repr_html_(self) -> str:
         """A small table, as notebooks draw it."""
-        columns = ("agent", "site", "mean reward", "gain", "gain error", "value error", "LSTD alone", "TD alone")
+        errors = ("gain error", "value error", "LSTD alone", "TD alone")
+        columns = ("agent", "site", "mean reward", "gain", *errors, "shared weight")
         head = "".join(f"<th>{column}</th>" for column in columns)
-        alone = zip(self.lstd_alone_errors.tolist(), self.td_alone_errors.tolist(), strict=True)
-        rows = [_row(agent, *errors) for agent, errors in zip(self.agents[:_MOST_ROWS], alone, strict=False)]
+        others = (self.lstd_alone_errors, self.td_alone_errors, self.shared_weights)
+        numbers = np.stack(others, axis=-1).tolist()
+        rows = [_row(agent, *more) for agent, more in zip(self.agents[:_MOST_ROWS], numbers, strict=False)]
         below = "".join(f"<p>{line}</p>" for line in and_more(len(self.agents), len(rows)))
         title = html.escape(f"{self._title}; {self._errors}")
         return f"<p><b>{title}</b></p><table><tr>{head}</tr>{''.join(rows)}</table>{below}"
 
 
-def _row(agent: ValueFunction, *alone: float) -> str:
-    numbers = (agent.mean_reward, agent.gain, agent.gain_error, agent.value_error, *alone)
+def _row(agent: ValueFunction, *more: float) -> str:
+    numbers = (agent.mean_reward, agent.gain, agent.gain_error, agent.value_error, *more)
     cells = [html.escape(agent.agent_id), html.escape(printable(agent.label)), *map(_digits, numbers)]
     return f"<tr>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
 
@@ -124,21 +139,19 @@ def _digits(value: float) -> str:
 
 
 def result_of(
-    specification: RunSpecification,
-    basis: Float[np.ndarray, "d r"],
+    state: CoordinatorState,
     *,
     reports: Sequence[RoundReport],
     subspace_errors: Sequence[float],
     learners: Sequence[AnyLearner],
-    dropped: Sequence["Dropped"],
+    dropped: Sequence["LearntBy"],
     departures: Mapping[str, str],
     message: str,
 ) -> FleetResult:
     """The result of a run so far.
 
     Args:
-        specification: of the run.
-        basis: after the last round.
+        state: of the coordinator, after the last round.
         reports: of the rounds.
         subspace_errors: after each round; nan if B* is unknown.
         learners: in the order of their sites; also those that left.
@@ -146,54 +159,57 @@ def result_of(
         departures: why agents left, by name.
         message: why it is over, or "".
     """
-    found = [(gone.index, gone.value, gone.lstd_alone_error, gone.td_alone_error) for gone in dropped]
-    for learner in learners:
-        indices = learner.indices if isinstance(learner, GroupLearner) else (learner.index,)
-        found += zip(indices, *_of_learner(learner), strict=True)
-    found.sort(key=lambda agent: agent[0])
-    basis = basis.copy()
+    found = [*dropped, *(agent for learner in learners for agent in _of_learner(learner))]
+    found.sort(key=lambda agent: agent.value.index)
+    basis = state.basis.copy()
     basis.setflags(write=False)
     return FleetResult(
-        specification=specification,
+        specification=state.specification,
         basis=basis,
         rounds={**_of_reports(reports, subspace_errors), **_of_curves(reports, learners)},
-        agents=tuple(value for _, value, _, _ in found),
-        lstd_alone_errors=np.array([error for _, _, error, _ in found]),
-        td_alone_errors=np.array([error for _, _, _, error in found]),
+        agents=tuple(agent.value for agent in found),
+        lstd_alone_errors=np.array([agent.lstd_alone_error for agent in found]),
+        td_alone_errors=np.array([agent.td_alone_error for agent in found]),
+        shared_weights=np.array([agent.shared_weight for agent in found]),
+        rank_in_use=None if state.head_covariance is None else rank_in_use(state.head_covariance),
         departures=dict(departures),
         message=message,
     )
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class Dropped:
-    """A member of a group that left: what it had learnt until then."""
+class LearntBy:
+    """What one agent has learnt so far; of a member of a group that left, until then.
 
-    index: int
+    Later rounds do not change it. The errors and the weight are those of `FleetResult`, of this agent.
+    """
+
     value: ValueFunction
     lstd_alone_error: float
     td_alone_error: float
+    shared_weight: float
 
     @classmethod
-    def of(cls, agent: AgentOfGroup) -> "Dropped":
+    def of(cls, agent: AgentOfGroup) -> "LearntBy":
         """Before its group drops it."""
         return cls(
-            agent.index,
             ValueFunction.of_learner(agent, agent.features),
             float(agent.lstd_alone_errors((PRIOR_STEPS,))[0]),
             _or_nan(best(agent.td_alone_errors())),
+            agent.shared_weight(),
         )
 
 
-def _of_learner(learner: AnyLearner) -> tuple[list[ValueFunction], list[float], list[float]]:
-    """Of each agent the value function, and the errors of LSTD alone and of TD alone."""
+def _of_learner(learner: AnyLearner) -> list[LearntBy]:
+    """Of each of its agents."""
     lstd = learner.lstd_alone_errors((PRIOR_STEPS,))
     if isinstance(learner, SiteLearner):
         value = ValueFunction.of_learner(learner, learner.site.features)
-        return [value], lstd.tolist(), [_or_nan(best(learner.td_alone_errors()))]
-    values = [ValueFunction.of_learner(agent, learner.features) for agent in learner.agents()]
+        return [LearntBy(value, float(lstd[0]), _or_nan(best(learner.td_alone_errors())), learner.shared_weight())]
     errors = np.concatenate([block.td_alone_errors() for block in learner.blocks])
-    return values, lstd[:, 0].tolist(), [_or_nan(best(row)) for row in errors]
+    columns = lstd[:, 0].tolist(), [_or_nan(best(row)) for row in errors], learner.shared_weights().tolist()
+    values = [ValueFunction.of_learner(agent, learner.features) for agent in learner.agents()]
+    return [LearntBy(*each) for each in zip(values, *columns, strict=True)]
 
 
 def _of_reports(reports: Sequence[RoundReport], subspace_errors: Sequence[float]) -> dict[str, np.ndarray]:

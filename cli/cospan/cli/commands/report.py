@@ -151,6 +151,7 @@ def _more(learnt: dict[str, Any] | None) -> dict[str, Any]:
         "lstd_alone_error": "Value error of LSTD alone",
         "td_alone_error": "Value error of TD alone",
         "ratio": "Value error / best alone",
+        "shared_weight": "Shared weight",
     }
     return {title: learnt[key] for key, title in names.items() if learnt.get(key) is not None}
 

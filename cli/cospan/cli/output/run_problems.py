@@ -13,6 +13,8 @@ log = logging.getLogger(__name__)
 
 _FEWEST_SHARES = 4
 """Fewest agents for which a median share is meaningful."""
+_OWN_WEIGHT, _USUAL_WEIGHT = 0.1, 0.5
+"""Warn of a site whose shared weight is below the first number, where the median site's is above the second."""
 _UNEXPLAINED, _UNEXPLAINED_TIMES = 0.1, 5.0
 """Warn of a site whose unexplained share exceeds both the first number and this multiple of the median site's."""
 
@@ -68,8 +70,36 @@ def with_causes(outcome: RunOutcome, losses: Mapping[str, str], left: Collection
     return replace(outcome, agents=max(0, outcome.agents - len(more)), departures=departures)
 
 
-def poorly_explained(agents: Sequence[AgentRow], rank: int) -> list[str]:
-    """A sentence on the sites whose rewards the shared subspace explains much worse than most, if any."""
+def unlike_sites(agents: Sequence[AgentRow], rank: int, rank_in_use: int | None) -> list[str]:
+    """A sentence on the sites that the fleet serves much worse than most, if any.
+
+    Args:
+        agents: what each has learnt.
+        rank: of the run.
+        rank_in_use: see `RunOutcome`.
+    """
+    if any(agent.shared_weight is not None for agent in agents):
+        return _served_alone(agents, all_in_use=rank_in_use == rank)
+    return _poorly_explained(agents, rank)
+
+
+def _served_alone(agents: Sequence[AgentRow], *, all_in_use: bool) -> list[str]:
+    """On those that have fallen back to their own data."""
+    known = [(agent.shared_weight, agent.id) for agent in agents if agent.shared_weight is not None]
+    usual = statistics.median(weight for weight, _ in known)
+    own = sorted(each for each in known if each[0] < _OWN_WEIGHT)
+    if len(known) < _FEWEST_SHARES or usual <= _USUAL_WEIGHT or not own:
+        return []
+    sites = listed([f"{name} ({weight:.2f})" for weight, name in own])
+    rank = "; every direction of the basis is in use, so a larger rank may serve them" if all_in_use else ""
+    return [
+        f"the shared weight is {usual:.2f} at the median site, and below {_OWN_WEIGHT} at {sites}: such sites may "
+        f"be of another kind; they answer from their own data, so sharing costs them little{rank}"
+    ]
+
+
+def _poorly_explained(agents: Sequence[AgentRow], rank: int) -> list[str]:
+    """On those whose rewards the shared subspace explains badly."""
     known = [(agent.id, agent.explained_share) for agent in agents if agent.explained_share is not None]
     if len(known) < _FEWEST_SHARES:
         return []

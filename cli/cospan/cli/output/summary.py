@@ -10,8 +10,10 @@ from cospan.cli.run_folder.run_result import AgentRow, RunOutcome, ratio_to_best
 from cospan.wire.notes import bound_note
 from cospan.wire.text import MAX_RECORD, and_more, printable
 
-_COLUMNS = ("agent", "site", "mean reward", "joint", "LSTD alone", "TD alone", "ratio", "note")
-_NUMBERS = (2, 3, 4, 5, 6)
+_COLUMNS = ("agent", "site", "mean reward", "joint", "LSTD alone", "TD alone", "ratio", "shared", "note")
+_WIDE = 84
+"""Characters of a line with room for a note; without it the lines below the table have the same."""
+_NUMBERS = (2, 3, 4, 5, 6, 7)
 
 
 def summary_lines(
@@ -31,7 +33,8 @@ def summary_lines(
         _row(agent, f"gone in round {departed[agent.id].round}" if agent.id in departed else "")
         for agent in sorted(agents, key=_worst_first)[:MOST_ROWS]
     ]
-    columns = _COLUMNS if departed else _COLUMNS[:-1]
+    has_note = bool(departed) and (width is None or width >= _WIDE)
+    columns = _COLUMNS if has_note else _COLUMNS[:-1]
     rows = [row[: len(columns)] for row in rows]
     lines = (
         [*table(columns, rows, numbers=_NUMBERS, width=width), *and_more(len(agents), MOST_ROWS)] if rows else []
@@ -41,6 +44,7 @@ def summary_lines(
         *lines,
         "",
         *_medians(document),
+        *_shared(document),
         *warnings,
         *_departures(outcome),
         *_bounded(document, outcome),
@@ -56,7 +60,8 @@ def _worst_first(agent: AgentRow) -> float:
 
 def _row(agent: AgentRow, note: str) -> tuple[str, ...]:
     errors = (agent.value_error, agent.lstd_alone_error, agent.td_alone_error)
-    return agent.id, agent.label, _mean_reward(agent), *(_number(value) for value in (*errors, agent.ratio)), note
+    numbers = [_number(value) for value in (*errors, agent.ratio)]
+    return agent.id, agent.label, _mean_reward(agent), *numbers, _share(agent.shared_weight), note
 
 
 def _mean_reward(agent: AgentRow) -> str:
@@ -65,6 +70,10 @@ def _mean_reward(agent: AgentRow) -> str:
     if half is None:
         return _number(agent.mean_reward)
     return f"{_number(agent.mean_reward)} ± {half:{'.2g' if half < 99.5 else '.0f'}}"
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"
 
 
 def _number(value: float | None) -> str:
@@ -92,6 +101,17 @@ def _medians(document: dict[str, Any]) -> list[str]:
     if document["subspace_error"] is not None:
         lines.append(f"subspace error: {_number(document['subspace_error'])} (sine of the largest angle to B*)")
     return lines
+
+
+def _shared(document: dict[str, Any]) -> list[str]:
+    """How much of the answers is the fleet's, and how much of the rank they need."""
+    share, in_use = document["shared_weight"], document["rank_in_use"]
+    parts = []
+    if share is not None:
+        parts.append(f"median shared weight: {_share(share)} (0 is own data alone, 1 the fleet's answer)")
+    if in_use is not None:
+        parts.append(f"rank in use: {in_use} of {document['rank']}")
+    return ["; ".join(parts)] if parts else []
 
 
 def _departures(outcome: RunOutcome) -> list[str]:

@@ -10,6 +10,7 @@ from jaxtyping import Float
 
 from cospan.cli.run_folder.progress_log import RoundRow
 from cospan.cli.settings.run_specification import preset_of
+from cospan.core.aggregation.evidence_step import rank_in_use
 from cospan.core.specification import RunSpecification, basis_digest
 from cospan.core.statistics import best, best_of_rows, known, median, medians_by_round
 from cospan.server.machine.state import CoordinatorState
@@ -52,6 +53,8 @@ class RunOutcome:
         basis: B after the last round, shape (d, r); None if it is lost.
         departures: agents that left before the end.
         subspace_error: of the basis; None if B* is unknown.
+        rank_in_use: directions of the basis that the head covariance has not switched off; None where the method
+            has none.
         bounded: names of agents whose heads reached `head_radius`.
         warnings: sentences for the user.
     """
@@ -67,6 +70,7 @@ class RunOutcome:
     basis: Float[np.ndarray, "d r"] | None
     departures: tuple[DepartedAgent, ...] = ()
     subspace_error: float | None = None
+    rank_in_use: int | None = None
     bounded: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 
@@ -88,6 +92,7 @@ class AgentRow:
         bounded_rounds: rounds in which `head_radius` has cut its head.
         mean_reward_half_width: half the width of the 95 % interval of the mean reward.
         explained_share: of its rewards' pattern, by the learnt weights, 0.1 to 1.
+        shared_weight: how much of its answer is the fleet's: 0 is its own data alone, 1 the fleet's answer.
     """
 
     id: str
@@ -102,6 +107,7 @@ class AgentRow:
     explained_share: float | None = None
     lstd_alone_best_error: float | None = None
     mean_reward_half_width: float | None = None
+    shared_weight: float | None = None
 
     @property
     def ratio(self) -> float | None:
@@ -130,6 +136,7 @@ def agent_row(result: "AgentResult") -> AgentRow:
         explained_share=_known_in(result, "explained_share"),
         lstd_alone_best_error=_known_in(result, "lstd_alone_best_error"),
         mean_reward_half_width=_known_in(result, "mean_reward_half_width"),
+        shared_weight=result.shared_weight,
     )
 
 
@@ -165,6 +172,8 @@ def result_document(outcome: RunOutcome, agents: Sequence[AgentRow] = ()) -> dic
         "ratio": median(ratios),
         "sites_compared": len(ratios),
         "sites_worse_than_alone": sum(each > 1.0 for each in ratios),
+        "shared_weight": median(agent.shared_weight for agent in finished),
+        "rank_in_use": outcome.rank_in_use,
         "run_id": outcome.run_id,
         "finish_cause": outcome.cause,
         "message": outcome.message,
@@ -182,7 +191,8 @@ def result_document(outcome: RunOutcome, agents: Sequence[AgentRow] = ()) -> dic
 def _agent_document(agent: AgentRow) -> dict[str, Any]:
     learnt = ("id", "label", "mean_reward", "mean_reward_half_width", "gain", "gain_error", "value_error")
     alone = ("lstd_alone_error", "lstd_alone_best_error", "td_alone_error", "ratio")
-    return {name: getattr(agent, name) for name in (*learnt, *alone, "bounded_rounds", "explained_share")}
+    rest = ("shared_weight", "bounded_rounds", "explained_share")
+    return {name: getattr(agent, name) for name in (*learnt, *alone, *rest)}
 
 
 def plain_constants(values: Any) -> dict[str, Any]:
@@ -215,6 +225,7 @@ def outcome_of_state(
         agent_steps=counted * state.specification.method.steps_per_round,
         basis=state.basis,
         departures=tuple(DepartedAgent(gone.agent_id, gone.round, gone.cause) for gone in departures),
+        rank_in_use=None if state.head_covariance is None else rank_in_use(state.head_covariance),
         bounded=tuple(sorted(bounded)),
     )
 
@@ -230,6 +241,7 @@ def read_outcome(
         cause=document["finish_cause"],
         basis=basis,
         departures=tuple(DepartedAgent(**gone) for gone in document["departures"]),
+        rank_in_use=document["rank_in_use"],
         bounded=tuple(document["bounded_agents"]),
     )
 

@@ -82,6 +82,11 @@ class AgentResult:
         return self.whole("curve_every", least=1)
 
     @property
+    def shared_weight(self) -> float | None:
+        """How much of its answer is the fleet's, 0 to 1; None where it has learnt no posterior."""
+        return self.number("shared_weight") if "shared_weight" in self.values else None
+
+    @property
     def td_alone_errors(self) -> Float[np.ndarray, " m"]:
         """The relative value errors of TD alone, one for each step size."""
         errors = self.array("curve_td_alone_error")

@@ -42,7 +42,13 @@ from cospan.wire.files.npz import MAX_BYTES
 
 FORMAT = "cospan-group-3"
 _COLUMNS = ("mean_reward", "value_error", "gain_error", "gain", "bounded_rounds")
-_LATER_COLUMNS = ("explained_share", "mean_reward_half_width", "lstd_alone_error", "lstd_alone_best_error")
+_LATER_COLUMNS = (
+    "explained_share",
+    "mean_reward_half_width",
+    "lstd_alone_error",
+    "lstd_alone_best_error",
+    "shared_weight",
+)
 """Columns that a file may lack."""
 OF_AGENTS = ("agent_id", "agent_ids", "labels", *_COLUMNS, *_LATER_COLUMNS, *CURVE)
 """What `agents_of` is made of; the rest may be gigabytes."""

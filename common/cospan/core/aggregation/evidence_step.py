@@ -22,6 +22,8 @@ _LEAST_RATIO = 1e-6
 """Of the eigenvalues of W to the largest."""
 _CURVATURE_FLOOR = 1e-6
 """Added to the pooled curvature, as a share of its mean eigenvalue: float32 has rounded it."""
+_IN_USE = 1e-4
+"""Of the largest eigenvalue of W: directions with less are switched off."""
 
 
 def packed(matrix: Float[np.ndarray, "*n d d"]) -> Float[np.ndarray, "*n m"]:
@@ -88,6 +90,12 @@ def evidence_step(
     if not np.isfinite(covariance).all():
         raise np.linalg.LinAlgError("the head covariance is not finite")
     return following, covariance, step
+
+
+def rank_in_use(head_covariance: Float[np.ndarray, "r r"]) -> int:
+    """In how many directions of the basis W lets heads differ from zero: eigenvalues above 1e-4 of the largest."""
+    eigenvalues = np.linalg.eigvalsh(head_covariance)
+    return int((eigenvalues > _IN_USE * eigenvalues[-1]).sum())
 
 
 def _shrunken(

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cospan.cli.output.run_problems import Warnings, lost_agents, poorly_explained, with_causes
+from cospan.cli.output.run_problems import Warnings, lost_agents, unlike_sites, with_causes
 from cospan.cli.output.summary import summary_lines
 from cospan.cli.run_folder.run_result import AgentRow, DepartedAgent, RunOutcome, read_outcome, result_document
 from cospan.client.learning.default_run import new_specification
@@ -76,12 +76,13 @@ def test_one_kind_of_warning_is_shown_once() -> None:
 
 
 def rows(*shares: float | None) -> list[AgentRow]:
+    """Of a run without posteriors."""
     return [AgentRow(f"site-{index}", "", explained_share=share) for index, share in enumerate(shares)]
 
 
 def test_a_minority_that_the_subspace_explains_badly_is_named() -> None:
     """The shares are those of 17 rings of one kind and 3 of another, with rank 3."""
-    (sentence,) = poorly_explained(rows(*[0.99] * 17, 0.771, 0.869, 0.998), 3)
+    (sentence,) = unlike_sites(rows(*[0.99] * 17, 0.771, 0.869, 0.998), 3, None)
     assert (
         "99% of the rewards' pattern at the median site, and far less at site-17 (77%), site-18 (87%)" in sentence
     )
@@ -91,6 +92,30 @@ def test_a_minority_that_the_subspace_explains_badly_is_named() -> None:
 def test_a_fleet_of_one_kind_is_not_warned_of() -> None:
     """Shares of microgrids after 100 rounds; a fleet of which nothing is known; one that is too small."""
     shares = (0.962, 0.87, 0.969, 0.979, 0.934, 0.972, 0.934, 0.952, 0.95, 0.937, 0.951, 0.963, 0.965, 0.982, 0.788)
-    assert poorly_explained(rows(*shares), 12) == []
-    assert poorly_explained(rows(None, None, None, None, None), 3) == []
-    assert poorly_explained(rows(0.99, 0.99, 0.3), 3) == []
+    assert unlike_sites(rows(*shares), 12, None) == []
+    assert unlike_sites(rows(None, None, None, None, None), 3, None) == []
+    assert unlike_sites(rows(0.99, 0.99, 0.3), 3, None) == []
+
+
+def weighted(*weights: float | None) -> list[AgentRow]:
+    """Of a run with posteriors; the explained shares, whatever they are, say nothing of those."""
+    return [
+        AgentRow(f"site-{index}", "", shared_weight=weight, explained_share=0.1 if index == 1 else 0.99)
+        for index, weight in enumerate(weights)
+    ]
+
+
+def test_sites_that_answer_from_their_own_data_are_named_with_their_shared_weight() -> None:
+    agents = weighted(0.88, 0.9, 0.09, 0.85, 0.0, 0.97, None)
+    (sentence,) = unlike_sites(agents, 12, 7)
+    assert "0.86 at the median site, and below 0.1 at site-4 (0.00), site-2 (0.09)" in sentence
+    assert "rank" not in sentence, "directions are left that the fleet has switched off"
+    (sentence,) = unlike_sites(agents, 12, 12)
+    assert sentence.endswith("every direction of the basis is in use, so a larger rank may serve them")
+
+
+def test_weights_that_are_low_everywhere_or_nowhere_are_not_warned_of() -> None:
+    """After years of data each site has enough of its own; a fleet may also be too small."""
+    assert unlike_sites(weighted(0.05, 0.3, 0.2, 0.6, 0.1), 12, 12) == []
+    assert unlike_sites(weighted(0.9, 0.8, 0.7, 0.6), 12, 12) == []
+    assert unlike_sites(weighted(0.9, 0.8, 0.05), 12, 12) == []

@@ -20,16 +20,18 @@ def lines_of(width: int | None) -> list[str]:
 
 def test_the_summary_says_who_left_and_ends_with_the_folder() -> None:
     lines = lines_of(None)
-    assert " ".join(lines[0].split()) == "agent site mean reward joint LSTD alone TD alone ratio note"
-    assert " ".join(lines[1].split()) == "site-1 here -2.000 0.04000 0.02500 0.04000 1.600"
-    assert " ".join(lines[2].split()) == "site-0 a place with a long name 1.500 0.02000 - 0.04000 0.5000"
-    assert lines[3].split()[2:] == ["-", "-", "-", "-", "-", "gone", "in", "round", "88"]
+    assert " ".join(lines[0].split()) == "agent site mean reward joint LSTD alone TD alone ratio shared note"
+    assert " ".join(lines[1].split()) == "site-1 here -2.000 0.04000 0.02500 0.04000 1.600 0.25"
+    assert " ".join(lines[2].split()) == "site-0 a place with a long name 1.500 0.02000 - 0.04000 0.5000 -"
+    assert lines[3].split()[2:] == ["-", "-", "-", "-", "-", "-", "gone", "in", "round", "88"]
     assert "gone: site-2 in round 88 (it was silent for 5 s)" in lines
     assert (
         "median value error: joint 0.03000, LSTD alone 0.02500, TD alone 0.04000; 1.20 times the best alone"
         in lines
     )
     assert "1 of 2 sites worse than alone (ratio above 1)" in lines
+    expected = "median shared weight: 0.25 (0 is own data alone, 1 the fleet's answer); rank in use: 1 of 2"
+    assert expected in lines
     assert lines[-1] == "runs/x"
 
 
@@ -37,8 +39,9 @@ def test_the_table_is_cut_to_a_narrow_terminal() -> None:
     assert max(map(len, lines_of(None)[:4])) > 80
     narrow = lines_of(78)[:4]
     assert max(map(len, narrow)) <= 78
-    assert narrow[2].split()[-5:] == ["1.500", "0.02000", "-", "0.04000", "0.5000"]
+    assert narrow[2].split()[-6:] == ["1.500", "0.02000", "-", "0.04000", "0.5000", "-"]
     assert "~" in narrow[2]
+    assert "note" not in narrow[0]
 
 
 def test_the_worst_sites_come_first_and_those_of_unknown_ratio_last_in_their_own_order() -> None:
@@ -67,17 +70,19 @@ def test_a_mean_reward_has_its_interval_where_that_is_known() -> None:
     agents = [AgentRow(f"site-{index}", "", -2.5, mean_reward_half_width=half) for index, half in enumerate(halves)]
     outcome = replace(OUTCOME, departures=())
     lines = summary_lines(outcome, agents, result_document(outcome, agents), Path("x"), width=None)
-    shown = [line.split("  ")[-5].strip() for line in (re.sub(" {2,}", "  ", line) for line in lines[1:6])]
+    shown = [line.split("  ")[-6].strip() for line in (re.sub(" {2,}", "  ", line) for line in lines[1:6])]
     assert shown == ["-2.500", "-2.500 ± 0.012", "-2.500 ± 0.1", "-2.500 ± 46", "-2.500 ± 1234"]
 
 
 def test_nothing_is_said_of_errors_that_nobody_knows() -> None:
     agents = (AgentRow("site-0", "", 1.0, 1.0),)
-    outcome = replace(OUTCOME, departures=(), subspace_error=None)
+    outcome = replace(OUTCOME, departures=(), subspace_error=None, rank_in_use=None)
     text = "\n".join(summary_lines(outcome, agents, result_document(outcome, agents), Path("x"), width=None))
     assert "the true values are not known" in text
     assert "note" not in text
     assert "worse than alone" not in text
+    assert "shared weight:" not in text
+    assert "rank in use" not in text
 
 
 # Thousands of agents --------------------------------------------------------------------------------------------

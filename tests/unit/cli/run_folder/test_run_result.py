@@ -38,11 +38,12 @@ OUTCOME = RunOutcome(
     basis=BASIS,
     departures=(DepartedAgent("site-2", 88, "it was silent for 5 s"),),
     subspace_error=0.125,
+    rank_in_use=1,
 )
 
 AGENTS = (
     AgentRow("site-0", "a place with a long name", 1.5, 1.4, 0.1, 0.02, None, 0.04),
-    AgentRow("site-1", "here", -2.0, -2.1, 0.3, 0.04, 0.025, 0.04),
+    AgentRow("site-1", "here", -2.0, -2.1, 0.3, 0.04, 0.025, 0.04, shared_weight=0.25),
     AgentRow("site-2", "there"),
 )
 
@@ -78,6 +79,8 @@ def test_the_document_has_the_keys_of_the_interface() -> None:
     assert (document["sites_compared"], document["sites_worse_than_alone"]) == (2, 1)
     gone = {"agent_id": "site-2", "round": 88, "cause": "it was silent for 5 s", "asked": False}
     assert document["departures"] == [gone]
+    assert (document["shared_weight"], document["rank_in_use"]) == (0.25, 1)
+    assert [agent["shared_weight"] for agent in document["per_agent"]] == [None, 0.25, None]
     assert [agent["ratio"] for agent in document["per_agent"]] == [0.5, pytest.approx(1.6), None]
     assert document["method"]["head_radius"] == "inf"
     json.dumps(document, allow_nan=False)
@@ -122,6 +125,8 @@ def test_an_agents_row_has_the_best_of_its_own_steps_and_no_nan() -> None:
     assert (row.value_error, row.td_alone_error, row.ratio, row.gain_error) == (0.25, 0.5, 0.5, None)
     assert agent_row(agent_result([0], [math.nan], [[]])).td_alone_error is None
     assert agent_row(agent_result([0], [math.nan], [[]])).ratio is None
+    assert agent_row(agent_result([0], [math.nan], [[]])).shared_weight is None
+    assert agent_row(agent_result([0], [math.nan], [[]], shared_weight=0.75)).shared_weight == 0.75
 
 
 def test_the_ratio_is_to_the_best_alone() -> None:
