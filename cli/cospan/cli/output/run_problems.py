@@ -15,6 +15,9 @@ _FEWEST_SHARES = 4
 """Fewest agents for which a median share is meaningful."""
 _OWN_WEIGHT, _USUAL_WEIGHT = 0.1, 0.5
 """Warn of a site whose shared weight is below the first number, where the median site's is above the second."""
+_CORRELATED, _STANDARD_ERRORS = 0.1, 3.0
+"""Warn of a site whose TD errors one step apart have a correlation above the first number, and above this multiple
+of its standard error."""
 _UNEXPLAINED, _UNEXPLAINED_TIMES = 0.1, 5.0
 """Warn of a site whose unexplained share exceeds both the first number and this multiple of the median site's."""
 
@@ -113,6 +116,22 @@ def _poorly_explained(agents: Sequence[AgentRow], rank: int) -> list[str]:
         f"the shared subspace explains {usual:.0%} of the rewards' pattern at the median site, and far less "
         f"at {sites}: such sites may be of another kind; run them as a fleet of their own, or raise the rank, "
         f"now {rank}"
+    ]
+
+
+def lacking_features(agents: Sequence[AgentRow]) -> list[str]:
+    """A sentence on the sites whose TD errors are correlated from step to step, if any: what to do about it."""
+    found: list[tuple[float, str]] = []
+    for agent in agents:
+        first, spread = (*agent.td_error_correlation, None)[0], (*agent.td_error_correlation_error, None)[0]
+        if first is not None and spread is not None and first > max(_CORRELATED, _STANDARD_ERRORS * spread):
+            found.append((first, agent.id))
+    if not found:
+        return []
+    sites = listed([f"{name} ({value:.1f})" for value, name in sorted(found, key=lambda each: -each[0])])
+    return [
+        f"TD errors are correlated from step to step at {sites}: the features there lack something that persists; "
+        "add what the site knows of its own past or surroundings, or finer features of what they have"
     ]
 
 

@@ -93,6 +93,8 @@ class AgentRow:
         mean_reward_half_width: half the width of the 95 % interval of the mean reward.
         explained_share: of its rewards' pattern, by the learnt weights, 0.1 to 1.
         shared_weight: how much of its answer is the fleet's: 0 is its own data alone, 1 the fleet's answer.
+        td_error_correlation: of its TD errors one and two steps apart.
+        td_error_correlation_error: the standard errors of these.
     """
 
     id: str
@@ -108,6 +110,8 @@ class AgentRow:
     lstd_alone_best_error: float | None = None
     mean_reward_half_width: float | None = None
     shared_weight: float | None = None
+    td_error_correlation: tuple[float | None, ...] = ()
+    td_error_correlation_error: tuple[float | None, ...] = ()
 
     @property
     def ratio(self) -> float | None:
@@ -137,12 +141,19 @@ def agent_row(result: "AgentResult") -> AgentRow:
         lstd_alone_best_error=_known_in(result, "lstd_alone_best_error"),
         mean_reward_half_width=_known_in(result, "mean_reward_half_width"),
         shared_weight=result.shared_weight,
+        td_error_correlation=_all_known_in(result, "td_error_correlation"),
+        td_error_correlation_error=_all_known_in(result, "td_error_correlation_error"),
     )
 
 
 def _known_in(result: "AgentResult", name: str) -> float | None:
     """A number that a file may lack."""
     return known(result.number(name)) if name in result.values else None
+
+
+def _all_known_in(result: "AgentResult", name: str) -> tuple[float | None, ...]:
+    """The numbers of a row that a file may lack."""
+    return tuple(map(known, result.numbers(name, 1).tolist())) if name in result.values else ()
 
 
 def result_document(outcome: RunOutcome, agents: Sequence[AgentRow] = ()) -> dict[str, Any]:
@@ -192,7 +203,9 @@ def _agent_document(agent: AgentRow) -> dict[str, Any]:
     learnt = ("id", "label", "mean_reward", "mean_reward_half_width", "gain", "gain_error", "value_error")
     alone = ("lstd_alone_error", "lstd_alone_best_error", "td_alone_error", "ratio")
     rest = ("shared_weight", "bounded_rounds", "explained_share")
-    return {name: getattr(agent, name) for name in (*learnt, *alone, *rest)}
+    correlations = ("td_error_correlation", "td_error_correlation_error")
+    numbers = {name: getattr(agent, name) for name in (*learnt, *alone, *rest)}
+    return numbers | {name: list(getattr(agent, name)) or None for name in correlations}
 
 
 def plain_constants(values: Any) -> dict[str, Any]:

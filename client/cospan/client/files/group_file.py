@@ -20,6 +20,7 @@ from cospan.client.files.result_file import (
     OWNED,
     chain_values,
     check_owner,
+    correlation_values,
     largest,
     load_result,
     loaded_chain,
@@ -48,6 +49,8 @@ _LATER_COLUMNS = (
     "lstd_alone_error",
     "lstd_alone_best_error",
     "shared_weight",
+    "td_error_correlation",
+    "td_error_correlation_error",
 )
 """Columns that a file may lack."""
 OF_AGENTS = ("agent_id", "agent_ids", "labels", *_COLUMNS, *_LATER_COLUMNS, *CURVE)
@@ -76,6 +79,7 @@ def contents(group: GroupLearner, run_id: str) -> dict[str, Any]:
         "value_error": group.value_errors(),
         "explained_share": group.explained_shares(),
         "gain_error": group.gain_errors(),
+        **correlation_values(group),
         **lstd_alone_values(group, _joined_sums([state.separate_sums for state in states])),
         **_independent([learner for state in states for learner in state.independent]),
         **chain_values(_saved_chains(group)),

@@ -72,6 +72,7 @@ def contents(learner: Learnt, run_id: str) -> dict[str, Any]:
         "value_error": learner.value_error(),
         "gain_error": learner.gain_error(),
         "explained_share": learner.explained_share(),
+        **correlation_values(learner),
         **lstd_alone_values(learner, learner.separate_sums),
         "with_baseline": independent is not None,
         "td_alone_weights": baseline.weights,
@@ -80,6 +81,12 @@ def contents(learner: Learnt, run_id: str) -> dict[str, Any]:
         **chain_values(learner.saved_chain()),
         **curve_values(learner.learning_curve),
     }
+
+
+def correlation_values(learner: Learnt | GroupLearner) -> dict[str, Any]:
+    """The correlation of TD errors from step to step, and its standard error."""
+    found, spread = learner.td_error_correlation()
+    return {"td_error_correlation": found, "td_error_correlation_error": spread}
 
 
 def lstd_alone_values(learner: Learnt | GroupLearner, separate: TransitionSums | None) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from cospan.core.learning.baselines import (
     separate_lstd_sums,
     with_transitions,
 )
+from cospan.core.learning.error_correlation import LAGS, error_correlation
 from cospan.core.learning.learner import LearnerState, RoundOutcome, Trajectory, learn_round
 from cospan.core.learning.least_squares import TransitionSums
 from cospan.core.learning.reward_moments import RewardBatches
@@ -215,6 +216,13 @@ class Block:
         if posterior is None:
             return np.full(len(self.chains.labels), np.nan)
         return np.asarray(posterior.shared_weight)
+
+    def td_error_correlations(self) -> tuple[Float[np.ndarray, "n lags"], Float[np.ndarray, "n lags"]]:
+        """See `SiteLearner.td_error_correlation`."""
+        posterior = self.state.learner.posterior
+        if posterior is None:
+            return (np.full((len(self.chains.labels), len(LAGS)), np.nan),) * 2
+        return error_correlation(posterior)
 
     @property
     def lstd_sums(self) -> TransitionSums | None:

@@ -282,6 +282,11 @@ class GroupLearner:
         """See `SiteLearner.shared_weight`."""
         return np.concatenate([block.shared_weights() for block in self.blocks])
 
+    def td_error_correlation(self) -> tuple[Float[np.ndarray, "n lags"], Float[np.ndarray, "n lags"]]:
+        """See `SiteLearner.td_error_correlation`."""
+        found = [block.td_error_correlations() for block in self.blocks]
+        return np.concatenate([each for each, _ in found]), np.concatenate([each for _, each in found])
+
     def gain_errors(self) -> Float[np.ndarray, " n"]:
         """|η̄ − J| of each, reward per step; nan where the truth is unknown."""
         gains = np.concatenate([block.references.gains for block in self.blocks])
@@ -383,6 +388,10 @@ class AgentOfGroup:
 
     def shared_weight(self) -> float:
         return float(self._block.shared_weights()[self._number])
+
+    def td_error_correlation(self) -> tuple[Float[np.ndarray, " lags"], Float[np.ndarray, " lags"]]:
+        found, spread = self._block.td_error_correlations()
+        return found[self._number], spread[self._number]
 
     def value_error(self) -> float:
         return float(self._block.value_errors()[self._number])

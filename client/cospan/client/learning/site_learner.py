@@ -20,6 +20,7 @@ from cospan.core.learning.baselines import (
     separate_lstd_sums,
     with_transitions,
 )
+from cospan.core.learning.error_correlation import LAGS, error_correlation
 from cospan.core.learning.learner import LearnerState, Trajectory, contribution_of, learn_round
 from cospan.core.learning.least_squares import PRIOR_STEPS, TransitionSums
 from cospan.core.learning.reward_moments import RewardBatches
@@ -225,6 +226,11 @@ class SiteLearner:
         """How much of its answer is the fleet's, 0 to 1 (`PosteriorState`); nan with other head updates."""
         posterior = self.state.posterior
         return math.nan if posterior is None else float(posterior.shared_weight)
+
+    def td_error_correlation(self) -> tuple[Float[np.ndarray, " lags"], Float[np.ndarray, " lags"]]:
+        """That of its TD errors and the standard error (`error_correlation`); nan with other head updates."""
+        posterior = self.state.posterior
+        return (np.full(len(LAGS), np.nan),) * 2 if posterior is None else error_correlation(posterior)
 
     def value_error(self) -> float:
         """The relative value error of the averaged weights; nan where the truth is unknown."""

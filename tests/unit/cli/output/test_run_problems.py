@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cospan.cli.output.run_problems import Warnings, lost_agents, unlike_sites, with_causes
+from cospan.cli.output.run_problems import Warnings, lacking_features, lost_agents, unlike_sites, with_causes
 from cospan.cli.output.summary import summary_lines
 from cospan.cli.run_folder.run_result import AgentRow, DepartedAgent, RunOutcome, read_outcome, result_document
 from cospan.client.learning.default_run import new_specification
@@ -119,3 +119,22 @@ def test_weights_that_are_low_everywhere_or_nowhere_are_not_warned_of() -> None:
     assert unlike_sites(weighted(0.05, 0.3, 0.2, 0.6, 0.1), 12, 12) == []
     assert unlike_sites(weighted(0.9, 0.8, 0.7, 0.6), 12, 12) == []
     assert unlike_sites(weighted(0.9, 0.8, 0.05), 12, 12) == []
+
+
+def correlated(name: str, *pair: float | None) -> AgentRow:
+    return AgentRow(name, "", td_error_correlation=pair[:1], td_error_correlation_error=pair[1:])
+
+
+def test_sites_whose_td_errors_are_correlated_are_named_worst_first_with_the_remedy() -> None:
+    agents = [
+        correlated("small", 0.09, 0.01),
+        correlated("uncertain", 0.5, 0.2),
+        correlated("some", 0.3, 0.08),
+        correlated("against", -0.4, 0.01),
+        correlated("unknown", None, None),
+        correlated("most", 0.52, 0.16),
+        AgentRow("without", ""),
+    ]
+    (sentence,) = lacking_features(agents)
+    assert "at most (0.5), some (0.3): the features there lack something that persists; add what" in sentence
+    assert lacking_features([agent for agent in agents if agent.id not in ("most", "some")]) == []

@@ -129,6 +129,13 @@ def test_an_agents_row_has_the_best_of_its_own_steps_and_no_nan() -> None:
     assert agent_row(agent_result([0], [math.nan], [[]], shared_weight=0.75)).shared_weight == 0.75
 
 
+def test_the_correlation_of_td_errors_is_a_row_without_nan_or_null() -> None:
+    row = agent_row(agent_result([0], [0.25], [[]], td_error_correlation=[0.5, math.nan]))
+    assert row.td_error_correlation == (0.5, None)
+    document = result_document(replace(OUTCOME, departures=()), [row, *AGENTS])
+    assert [each["td_error_correlation"] for each in document["per_agent"]] == [[0.5, None], None, None, None]
+
+
 def test_the_ratio_is_to_the_best_alone() -> None:
     lstd = {"lstd_alone_error": 0.2, "lstd_alone_best_error": 0.1}
     row = agent_row(agent_result([0], [0.25], [[0.5]], **lstd))
