@@ -43,8 +43,8 @@ def test_groups_leave_what_single_agents_leave(tmp_path: Path) -> None:
     assert (code, err) == (0, "")
     table = [line for line in out.splitlines() if line.startswith("site-")]
     assert sorted(line.split()[0] for line in table) == [f"site-{index}" for index in range(5)]
-    assert all(line.split()[-2] == "-" for line in table), "groups learn without TD alone"
-    ratios = [float(line.split()[-1]) for line in table]
+    assert all(line.split()[-3] == "-" for line in table), "groups learn without TD alone"
+    ratios = [float(line.split()[-2]) for line in table]
     assert ratios == sorted(ratios, reverse=True), "worst first, by LSTD alone"
     assert out.splitlines()[-1] == "a"
     again = ("run", "toy_workload:workload", *FIVE, "--in-process")
@@ -78,8 +78,10 @@ def check_files(folder: Path, result: dict[str, Any]) -> None:
     for agent, row in zip(together, result["per_agent"], strict=True):
         own = load_result(folder / "agents" / f"{agent.text('agent_id')}.npz")
         assert agent.text("agent_id") == own.text("agent_id") == row["id"]
-        for name in ("value_error", "lstd_alone_error", "lstd_alone_best_error"):
+        for name in ("value_error", "lstd_alone_error", "lstd_alone_best_error", "shared_weight"):
             assert agent.number(name) == own.number(name) == row[name]
+        for name in ("td_error_correlation", "td_error_correlation_error"):
+            assert agent.array(name).tolist() == own.array(name).tolist() == row[name]
         assert own.numbers("lstd_alone_weights", 1).shape == own.numbers("weights", 1).shape
     with (folder / "rounds.csv").open(newline="") as lines:
         rows = list(csv.DictReader(lines))
