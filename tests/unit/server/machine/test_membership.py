@@ -1,11 +1,12 @@
-"""Sites that the coordinator gives out to processes that bring none, and how many agents it remembers."""
+"""Joining and coming back: which agents a process hosts, the sites that are given out, and who is refused."""
 
 import pytest
-from runs import SESSION_TIMEOUT, CoordinatorDriver
+from coordinator_runs import CLOSING, COLLECTING, closing, collecting, finished, waiting
+from runs import SESSION_TIMEOUT, CoordinatorDriver, join
 
 from cospan.server.machine import events, membership
 from cospan.wire import errors
-from cospan.wire.messages import Resumption, RunPhase
+from cospan.wire.messages import AgentPhase, Disposition, Resumption, RunPhase
 
 
 def test_each_claim_gets_the_first_free_site() -> None:
@@ -179,3 +180,218 @@ def test_a_process_that_gains_an_agent_has_it_in_the_open_round() -> None:
 def test_another_process_takes_no_agent_of_one_that_is_connected() -> None:
     run, _ = relayed("a", "b")
     run.refuse(run.joining("a", instance="another"), errors.AgentIdTakenError)
+
+
+# Joining ------------------------------------------------------------------------------------------------
+
+
+def test_the_first_to_join_fixes_the_feature_map() -> None:
+    run = waiting()
+    run.join("a")
+    run.refuse(run.joining("b", feature_fingerprint="map-2"), errors.FeatureMismatchError, "'map-2'.*'map-1'")
+    run.join("b")
+
+
+def test_a_fixed_feature_map_binds_the_first_too() -> None:
+    run = CoordinatorDriver(feature_fingerprint="map-0")
+    run.refuse(run.joining("a"), errors.FeatureMismatchError, "'map-1'.*'map-0'")
+    assert run.state.specification.feature_fingerprint == "map-0"
+
+
+def test_another_dimension_is_refused_with_both_values() -> None:
+    run = waiting()
+    run.refuse(run.joining("a", feature_dim=17), errors.FeatureMismatchError, "dimension 17.*run 4")
+    assert not run.state.specification.feature_fingerprint, "a refused join fixes nothing"
+
+
+def test_features_without_a_name_are_refused() -> None:
+    """Else the agent could join first, and not come back once a second one has fixed the fingerprint."""
+    run = waiting()
+    run.refuse(run.joining("a", feature_fingerprint=""), errors.InvalidMessageError, "feature_fingerprint is empty")
+
+
+def test_nobody_joins_a_finished_run() -> None:
+    run, a, _ = finished()
+    run.refuse(run.joining("c"), errors.RunFinishedError, "run-1 is over after 0 rounds")
+    run.refuse(run.resuming(a), errors.RunFinishedError)
+
+
+def test_who_joins_an_open_round_takes_part_in_it() -> None:
+    run, a, b = collecting()
+    run.gradient(a)
+    c = run.join("c")
+    assert (run.welcome().started, run.welcome().first_round) == (True, 0)
+    assert run.state.open_round.awaited == {"b", "c"}
+    run.gradient(b)
+    assert run.state.phase is COLLECTING, "the round waits for c as well"
+    assert run.gradient(c) == ["ComputeBasis"]
+
+
+def test_who_joins_while_a_round_closes_takes_part_in_the_next() -> None:
+    run, *_ = closing()
+    c = run.join("c")
+    assert (run.welcome().started, run.welcome().first_round, run.welcome().stamp.round) == (True, 1, 0)
+    run.gradient(c)
+    assert run.receipt().disposition is Disposition.LATE
+    run.compute()
+    assert run.state.open_round.awaited == {"a", "b", "c"}
+
+
+def test_joining_twice_under_one_instance_is_joining_once() -> None:
+    """The first welcome was lost: the second stream gets it again, and the first one is ended."""
+    run = waiting()
+    first = run.join("a")
+    stream = run.stream(first)
+    assert run.step(run.joining("a")) == ["CloseStream", "Send Welcome", "agent-back"]
+    assert run.commands[0] == events.CloseStream(stream, None)
+    assert run.welcome().session_token == first
+    assert len(run.state.members.sessions) == 1
+
+
+@pytest.mark.parametrize("also", [(), ("b",)])
+def test_a_live_process_keeps_its_agents(also: tuple[str, ...]) -> None:
+    run = waiting()
+    run.join("a")
+    run.refuse(run.joining("a", *also, instance="another"), errors.AgentIdTakenError, "agent 'a'.*5 s")
+    run.refuse(run.joining("a", "c"), errors.AgentIdTakenError)
+
+
+def test_a_group_with_one_live_agent_displaces_nobody() -> None:
+    """Both lost and live agents are named: the lost one stays, as nothing changes where a join is refused."""
+    run, a, b = collecting()
+    run.step(events.StreamClosed(a, run.stream(a)))
+    run.refuse(run.joining("a", "b", instance="group"), errors.AgentIdTakenError, "agent 'b'")
+    run.refuse(run.joining("b", "a", "c", instance="group"), errors.AgentIdTakenError, "agent 'b'")
+    assert set(run.state.members.sessions) == {a, b}
+
+
+def test_a_new_process_takes_the_place_of_a_lost_one() -> None:
+    run, a, b = collecting()
+    run.step(events.StreamClosed(a, run.stream(a)))
+    kinds = run.step(run.joining("a", instance="started again"))
+    assert kinds == ["agent-gone", "Send Welcome", "agent-joined"]
+    again = run.welcome().session_token
+    assert (a in run.state.members.sessions, run.welcome().first_round) == (False, 0)
+    assert run.state.members.sessions[again].reconnects == 1
+    assert (run.state.open_round.awaited, dict(run.state.members.departures)) == ({"a", "b"}, {})
+    run.refuse(events.HeartbeatArrived(a), errors.SessionUnknownError)
+    run.gradient(b)
+    run.gradient(again)
+    run.compute()
+    report = next(c.report for c in run.commands if isinstance(c, events.ReportRound))
+    assert (report.contributors, report.departed_agent_ids) == (2, ("a",))
+
+
+def test_a_new_process_of_an_agent_that_has_counted_waits_for_the_next_round() -> None:
+    run, a, b = collecting()
+    run.gradient(a)
+    run.step(events.StreamClosed(a, run.stream(a)))
+    again = run.join("a", instance="started again")
+    assert run.welcome().first_round == 1
+    assert run.state.open_round.awaited == {"b"}
+    run.gradient(again)
+    assert run.receipt().disposition is Disposition.DUPLICATE
+    assert run.gradient(b) == ["ComputeBasis"]
+    run.compute()
+    assert dict(run.state.history.rounds_counted) == {"a": 1, "b": 1}
+
+
+def test_a_lost_group_that_comes_back_smaller_holds_nothing_up() -> None:
+    run = CoordinatorDriver(agents=3)
+    group, c = run.join("a", "b"), run.join("c")
+    run.gradient(group, 0, "b")
+    run.gradient(c)
+    run.step(events.StreamClosed(group, run.stream(group)))
+    assert run.state.open_round.awaited == {"a"}
+    kinds = run.step(run.joining("b", instance="smaller"))
+    assert kinds == ["agent-gone", "Send Welcome", "agent-joined", "ComputeBasis"], "a is gone: no agent is awaited"
+    assert set(run.state.members.departures) == {"a"}
+
+
+def test_a_group_put_together_anew_does_not_count_an_agent_twice() -> None:
+    """b has counted in its old group: the sum over b and c comes in the next round, and is not awaited in this."""
+    run = CoordinatorDriver(agents=3)
+    group, c = run.join("a", "b"), run.join("c")
+    run.gradient(group)
+    for token in (group, c):
+        run.step(events.StreamClosed(token, run.stream(token)))
+    kinds = run.step(run.joining("b", "c", instance="another"))
+    assert kinds[-1] == "ComputeBasis", "a and b have counted, and c is not awaited"
+    assert run.welcome().first_round == 1
+    run.compute()
+    assert run.state.open_round.awaited == {"b", "c"}
+    run.gradient(run.state.members.hosts["b"])
+    assert run.state.phase is CLOSING
+
+
+# Coming back --------------------------------------------------------------------------------------------
+
+
+def test_a_broken_stream_loses_nothing_when_it_comes_back() -> None:
+    run, a, _ = collecting()
+    assert run.step(events.StreamClosed(a, run.stream(a))) == ["agent-lost"]
+    assert run.state.members.sessions[a].phase is AgentPhase.LOST
+    assert run.state.open_round.awaited == {"a", "b"}, "it is waited for"
+    run.now = SESSION_TIMEOUT - 1.0
+    assert run.step(run.resuming(a)) == ["Send Welcome", "agent-back"]
+    assert (run.welcome().session_token, run.welcome().first_round) == (a, 0)
+    session = run.state.members.sessions[a]
+    assert (session.phase, session.reconnects, session.last_seen) == (AgentPhase.CONNECTED, 1, run.now)
+
+
+def test_coming_back_over_a_stream_that_is_not_known_to_be_broken_ends_it() -> None:
+    run, a, _ = collecting()
+    old = run.stream(a)
+    run.step(run.resuming(a))
+    assert run.commands[0] == events.CloseStream(old, None)
+    assert run.step(events.StreamClosed(a, old)) == [], "the end of a stale stream says nothing"
+    assert run.state.members.sessions[a].phase is AgentPhase.CONNECTED
+    run.step(events.StreamClosed(a, run.stream(a)))
+    assert run.state.members.sessions[a].phase is AgentPhase.LOST
+
+
+def test_who_comes_back_learns_whether_the_open_round_has_its_gradient() -> None:
+    run, a, b = collecting()
+    run.gradient(a)
+    run.step(run.resuming(a))
+    assert run.welcome().first_round == 1
+    run.gradient(b)
+    run.step(run.resuming(b))
+    assert run.welcome().first_round == 1, "the round closes"
+    run.compute()
+    run.step(run.resuming(b))
+    assert run.welcome().first_round == 1
+
+
+def test_a_group_that_has_sent_a_part_comes_back_to_the_open_round() -> None:
+    run = CoordinatorDriver()
+    group = run.join("a", "b")
+    run.gradient(group, 0, "a")
+    run.step(run.resuming(group))
+    assert run.welcome().first_round == 0
+
+
+def test_resuming_before_the_start() -> None:
+    run = waiting()
+    a = run.join("a")
+    run.step(run.resuming(a))
+    assert (run.welcome().started, run.welcome().first_round) == (False, 0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"resumption": Resumption("token-9", "run-1", 0)}, "not one of run run-1"),
+        ({"resumption": Resumption("token-1", "run-0", 0)}, "not one of run run-1"),
+        ({"instance": "another", "resumption": Resumption("token-1", "run-1", 0)}, "another process"),
+        ({"agent_ids": ("a", "c"), "resumption": Resumption("token-1", "run-1", 0)}, "another process"),
+    ],
+)
+def test_a_session_that_is_not_the_callers_cannot_be_resumed(changes: dict[str, object], text: str) -> None:
+    run, *_ = collecting()
+    run.refuse(run.joining("a", **changes), errors.SessionUnknownError, text)
+
+
+def test_the_process_of_a_join_is_as_it_says() -> None:
+    """The driver's own joins carry sorted names, as the codec gives them."""
+    assert join("b", "a").agent_ids == ("a", "b")
