@@ -2,18 +2,22 @@
 
 import contextlib
 import os
+import sqlite3
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from runs import D, R, specification
 
 from cospan.core.aggregation.basis_update import BasisMove
 from cospan.server.machine.events import RoundRecord, StoreRound
-from cospan.server.storage.writer import RunStore, create_store
-from cospan.wire.messages import Stamp
+from cospan.server.machine.sessions import Session
+from cospan.server.storage.writer import RunStore, create_store, open_store
+from cospan.wire.errors import RunFileError
+from cospan.wire.messages import AgentPhase, Stamp
 
 NAME = "coordinator.sqlite"
 RUN_ID = "0123456789abcdef"
@@ -92,3 +96,34 @@ def read_only_folder() -> Iterator[Path]:
         finally:
             os.seteuid(user)
             folder.chmod(0o755)
+
+
+def session(name: str, site: int | None = None) -> Session:
+    return Session(
+        f"token of {name}", f"process of {name}", (name,), 3, AgentPhase.CONNECTED, 7.0, 6.0, 2, name, site
+    )
+
+
+def rows(path: Path, query: str) -> list[tuple[object, ...]]:
+    connection = sqlite3.connect(path)
+    try:
+        return connection.execute(query).fetchall()
+    finally:
+        connection.close()
+
+
+def refused(path: Path, text: str) -> None:
+    before = contents(path.parent)
+    with pytest.raises(RunFileError, match=text) as refusal:
+        open_store(path)
+    assert "\n" not in str(refusal.value)
+    assert str(path.parent) in str(refusal.value)
+    assert contents(path.parent) == before
+
+
+def change(path: Path, statement: str) -> None:
+    """What a careless hand, or a failing disk, may do to a file: without its seals."""
+    connection = sqlite3.connect(path)
+    with connection:
+        connection.execute(statement)
+    connection.close()

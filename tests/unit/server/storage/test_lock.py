@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 from runs import specification
-from stored import NAME, round_of, served
-from unit.server.storage.test_writer import refused
+from stored import NAME, refused, round_of, served
 
 from cospan.server.storage import lock
 from cospan.server.storage.writer import create_store, open_store

@@ -1,18 +1,43 @@
-"""Past rounds that are read for agents' files: which bases are needed, and which are recalled."""
+"""Reading stored runs: bases, rounds recalled for agents' files, refusals, and runs whose coordinator is gone."""
 
+import sqlite3
+from collections.abc import Mapping
 from pathlib import Path
 
-from runs import CoordinatorDriver, join, run, specification, until, upload
-from stored import NAME, RUN_ID, basis_after, round_of, served, stored_run
+import numpy as np
+import pytest
+from runs import CoordinatorDriver, D, R, join, ring_site, run, specification, until, upload
+from stored import (
+    NAME,
+    RUN_ID,
+    basis_after,
+    change,
+    contents,
+    read_only_folder,
+    refused,
+    round_of,
+    served,
+    session,
+    stored_run,
+)
 from values import same
 
+from cospan.client.learning.site_learner import SiteLearner
+from cospan.core.aggregation.basis_update import BasisMove, next_basis
+from cospan.core.method import practical
+from cospan.core.run_fields import Participation
 from cospan.server.machine import events, restored_state
+from cospan.server.machine.events import DropMember, RoundRecord, StoreMember, StoreRound
 from cospan.server.machine.membership import needed_from
+from cospan.server.machine.sessions import Departure
+from cospan.server.machine.snapshot import SavedRun
 from cospan.server.machine.state import CoordinatorConfig
 from cospan.server.runtime.engine import Engine
-from cospan.server.storage.reader import read_past, read_saved
-from cospan.server.storage.writer import create_store
-from cospan.wire.messages import RecalledRounds
+from cospan.server.storage import reader
+from cospan.server.storage.reader import read_basis, read_past, read_reports, read_saved, read_state, spans
+from cospan.server.storage.writer import create_store, open_store
+from cospan.wire.errors import RunFileError
+from cospan.wire.messages import RecalledRounds, Stamp
 
 AGENTS = ("a", "b")
 
@@ -109,3 +134,238 @@ def test_a_coordinator_waits_for_the_disk_and_answers_newcomers_at_once(tmp_path
     assert [number for number, *_ in known.bases] == [1, 2, 3]
     assert (unknown.bases, unknown.lost) == ((), 0)
     assert without_store.lost == 1
+
+
+# Bases that are kept ------------------------------------------------------------------------------------
+
+
+def test_a_round_without_a_kept_basis_says_which_there_are(tmp_path: Path) -> None:
+    path = stored_run(tmp_path, 13, checkpoint_interval=5)
+    with pytest.raises(
+        RunFileError, match=r"has not kept the basis after 7 rounds; it keeps those of 0, 5, 10-13$"
+    ):
+        read_basis(path, 7)
+    with pytest.raises(RunFileError, match="has no basis after 14 rounds, for 13 are done; it keeps"):
+        read_basis(path, 14)
+    with pytest.raises(RunFileError, match=r"no.*basis after -1 rounds"):
+        read_basis(path, -1)
+
+
+@pytest.mark.parametrize(
+    ("numbers", "text"),
+    [
+        ((), ""),
+        ((0,), "0"),
+        ((0, 1, 2, 5, 7, 8), "0-2, 5, 7-8"),
+        (tuple(range(0, 1000, 10)), "0, 10, 20, 30, …, 970, 980, 990"),
+    ],
+)
+def test_numbers_are_said_in_spans(numbers: tuple[int, ...], text: str) -> None:
+    assert spans(numbers) == text
+
+
+# Refusals, each of which leaves everything as it was ----------------------------------------------------
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.6, 0.99])
+def test_a_file_that_was_cut_short_is_refused(tmp_path: Path, share: float) -> None:
+    path = stored_run(tmp_path, 30, checkpoint_interval=1)
+    data = path.read_bytes()
+    path.write_bytes(data[: int(len(data) * share)])
+    refused(path, "cannot be read as a stored run: .*; it was left as it is: bring back a copy, or name another")
+
+
+@pytest.mark.parametrize(
+    "garbage", [b"no database at all\n" * 100, b"\0" * 8192, b"SQLite format 3\0" + b"\xff" * 8000]
+)
+def test_a_file_that_is_something_else_is_refused(tmp_path: Path, garbage: bytes) -> None:
+    (tmp_path / NAME).write_bytes(garbage)
+    refused(tmp_path / NAME, "cannot be read as a stored run")
+
+
+def test_a_file_of_another_program_is_refused(tmp_path: Path) -> None:
+    change(tmp_path / NAME, "CREATE TABLE run (run_id TEXT)")
+    refused(tmp_path / NAME, "cannot be read as a stored run: it is of another program")
+
+
+@pytest.mark.parametrize("format_number", [1, 3])
+def test_a_file_of_another_version_is_refused(tmp_path: Path, format_number: int) -> None:
+    """One of format 1, which had other columns, is whole: it must not be called damaged."""
+    path = stored_run(tmp_path, 3)
+    change(path, "ALTER TABLE site_claims RENAME TO former")
+    change(path, f"PRAGMA user_version = {format_number}")
+    refused(path, f"has format {format_number}, and this version of Cospan knows 2; use the version that wrote it")
+
+
+def test_no_byte_can_change_unseen(tmp_path: Path) -> None:
+    """A flipped bit, one after the other over the whole file: it is seen, or it is in a part that says nothing."""
+    path = stored_run(tmp_path, 6)
+    data, found = path.read_bytes(), 0
+    before, expected = read_state(path), read_saved(path)
+    for at in range(0, len(data), 211):
+        path.write_bytes(data[:at] + bytes([data[at] ^ 0x10]) + data[at + 1 :])
+        try:
+            state, saved = read_state(path, check=True), read_saved(path)
+        except RunFileError:
+            found += 1
+            continue
+        assert state == before
+        assert same(saved, expected)
+    assert found > 10
+
+
+@pytest.mark.parametrize(
+    ("statement", "text"),
+    [
+        ("UPDATE run SET run_id = 'another'", "a row of run is not the one that was stored"),
+        ("UPDATE rounds SET weight = 3 WHERE round = 1", "a row of rounds is not the one"),
+        ("UPDATE rounds SET contributors = 'x' WHERE round = 0", "a row of rounds is not the one"),
+        ("UPDATE bases SET basis = zeroblob(64) WHERE round = 2", "the basis after 2 rounds is not the one"),
+        ("UPDATE bases SET head_covariance = zeroblob(32) WHERE round = 4", "the basis after 4 rounds is not"),
+        ("UPDATE sessions SET reconnects = 0", "a row of sessions is not the one"),
+        ("UPDATE site_claims SET site_index = 6", "a row of site_claims is not the one"),
+        ("UPDATE departures SET round = 9", "a row of departures is not the one"),
+        ("DELETE FROM rounds WHERE round = 1", "it has 3 rounds, and the last is round 3"),
+        ("DELETE FROM bases WHERE round = 4", "the basis after its 4 rounds is missing"),
+        ("DELETE FROM run", "it holds no run"),
+        ("UPDATE run SET run_id = CAST(x'ff' AS TEXT)", "Could not decode to UTF-8"),
+        ("DROP TABLE site_claims", "it lacks .site_claims."),
+    ],
+)
+def test_a_changed_value_is_seen(tmp_path: Path, statement: str, text: str) -> None:
+    path = tmp_path / NAME
+    with served(path) as store:
+        store.write([StoreMember(session("a", 5)), DropMember("x", (Departure("c", 1, "gone", 0.0, 4),))])
+        for number in range(4):
+            store.write([round_of(number)])
+    change(path, statement)
+    refused(path, text)
+
+
+def test_a_specification_that_means_something_else_today_is_refused(tmp_path: Path) -> None:
+    path = stored_run(tmp_path, 1)
+    connection = sqlite3.connect(path)
+    *values, _ = connection.execute("SELECT * FROM run").fetchone()
+    values[4] = "0" * 64
+    with connection:
+        connection.execute("UPDATE run SET specification_digest = ?, seal = ?", (values[4], reader.seal(values)))
+    connection.close()
+    refused(path, "is of another version of Cospan")
+
+
+# Read while it is written -------------------------------------------------------------------------------
+
+
+def test_a_run_is_read_while_its_coordinator_writes(tmp_path: Path) -> None:
+    """One moment of it: also where bases are pruned between two looks."""
+    with served(tmp_path / NAME) as store:
+        for number in range(20):
+            store.write([round_of(number)])
+            reports = read_reports(store.path)
+            assert next(reports).closed_round == 0
+            kept = read_basis(store.path)
+            assert (kept.round, read_state(store.path).rounds) == (number + 1, number + 1)
+            assert same(kept.basis, basis_after(number + 1))
+            store.write([StoreMember(session("a"))])
+            assert len(list(reports)) == number
+
+
+# What a coordinator that is gone has left ----------------------------------------------------------------------
+
+
+def test_a_log_that_cannot_be_read_where_it_is_says_what_to_do() -> None:
+    """A coordinator was killed, and its disk is now mounted read-only."""
+    with read_only_folder() as folder:
+        with served(folder / NAME) as store:
+            store.write([round_of(0)])
+            left = {name: data for name, data in contents(folder).items() if not name.endswith("-shm")}
+        for name, data in left.items():
+            (folder / name).write_bytes(data)
+        assert set(left) == {NAME, f"{NAME}-wal"}
+        folder.chmod(0o555)
+        with pytest.raises(
+            RunFileError, match=f"where the folder cannot be written to, copy {NAME} and {NAME}-wal to"
+        ):
+            read_state(folder / NAME)
+
+
+def test_the_rounds_in_the_log_of_a_killed_coordinator_are_there(tmp_path: Path) -> None:
+    with served(tmp_path / NAME) as store:
+        store.write([round_of(0)])
+        left = contents(tmp_path)
+    for name, data in left.items():
+        (tmp_path / name).write_bytes(data)
+    assert read_state(tmp_path / NAME).rounds == 1
+    store = open_store(tmp_path / NAME)
+    assert store.saved.round == 1
+    store.close()
+
+
+def test_the_shapes_are_those_of_the_run(tmp_path: Path) -> None:
+    kept = read_basis(stored_run(tmp_path, 2))
+    assert (kept.basis.shape, kept.basis.dtype) == ((D, R), np.float64)
+
+
+def closed(number: int, contributors: Mapping[str, int]) -> StoreRound:
+    """A round that has closed; `contributors` have the rounds of their gradients."""
+    move = BasisMove(np.eye(D, R), np.eye(D, R))
+    stamp = Stamp("run-1", 1, number + 1, number + 1)
+    return StoreRound(RoundRecord(stamp, contributors, float(len(contributors)), move, closed=1.0, seconds=0.1))
+
+
+def restarted(path: Path, *rounds: StoreRound) -> SavedRun:
+    """The run as a resuming coordinator finds it, and stores these rounds."""
+    store = open_store(path)
+    for each in rounds:
+        store.write([each])
+    store.close()
+    return store.saved
+
+
+def test_a_run_that_was_left_before_its_first_round_goes_on(tmp_path: Path) -> None:
+    path = tmp_path / "coordinator.sqlite"
+    create_store(path, specification(), run_id="run-1").close()
+    saved = restarted(path)
+    assert (saved.run_id, saved.round, saved.basis) == ("run-1", 0, None)
+    assert not saved.last_contributors
+    assert not saved.accepted
+    assert not saved.rounds_counted
+
+
+def test_a_round_after_a_restart_is_not_taken_for_the_stale_one_before_it(tmp_path: Path) -> None:
+    """The names are those of the round before, and the gradients are not."""
+    path = tmp_path / "coordinator.sqlite"
+    quorum = specification(rounds=9, participation=Participation.QUORUM, quorum=0.5, max_staleness=2)
+    create_store(path, quorum, run_id="run-1").close()
+    restarted(path, closed(0, {"a": 0}), closed(1, {"a": 1, "b": 0}))
+    restarted(path, closed(2, {"a": 2, "b": 2}), closed(3, {"a": 3, "b": 3}))
+    saved = restarted(path)
+    assert saved.accepted[2] == saved.accepted[3] == {"a", "b"}
+    assert saved.rounds_counted == {"a": 4, "b": 3}
+
+
+def test_row_sums_that_are_due_seldom_survive_a_restart_in_every_round(tmp_path: Path) -> None:
+    """Rounds 6 and 8 go by those of the round before: from the store, to the same bits."""
+    spec = specification(practical(3), rounds=9)
+    path = tmp_path / "coordinator.sqlite"
+    create_store(path, spec, run_id="run-1").close()
+
+    def agents() -> list[SiteLearner]:
+        return [SiteLearner(ring_site(index, 1), spec, name=f"site-{index}", index=index) for index in (0, 1)]
+
+    whole, broken = agents(), agents()
+    basis, rows = spec.initial_basis(), None
+    saved = restarted(path)
+    for number in range(9):
+        move = next_basis(basis, [a.learn(number, basis).contribution for a in whole], spec.method, number, rows)
+        basis, rows = move.basis, move.step_memory
+        before = spec.initial_basis() if saved.basis is None else saved.basis
+        sent = [a.learn(number, before).contribution for a in broken]
+        assert (sent[0].pooled is not None) == (number in (0, 1, 2, 3, 4, 5, 7))
+        after = next_basis(before, sent, spec.method, number, saved.step_memory)
+        stamp = Stamp("run-1", 1, number + 1, number + 1)
+        restarted(path, StoreRound(RoundRecord(stamp, {"a": number, "b": number}, 2.0, after, 1.0, 0.1)))
+        saved = restarted(path)
+        assert saved.basis is not None
+        assert saved.step_memory is not None
+        assert (saved.basis.tobytes(), saved.step_memory.tobytes()) == (basis.tobytes(), rows.tobytes())
