@@ -1,4 +1,4 @@
-"""An agent in a group sees what it would see alone, bit for bit, and learns the same; whatever the workload."""
+"""Agents of one process that step together: each sees, learns and saves exactly what it would alone."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -6,34 +6,28 @@ from typing import Any
 
 import numpy as np
 import pytest
+from contract.groups import BOTH, INDICES, SEED, group_of, single_of, workload_of
 
 from cospan.client.environment.group_rollout import BatchedRollouts, GroupRollout, SequentialRollouts, chain_group
 from cospan.client.environment.rollout import Chain
 from cospan.client.environment.workload_loader import load_workload, make_site, make_sites
 from cospan.client.files.group_file import GROUP, agents_of, load_group
-from cospan.client.files.result_file import contents, load_result, resume, save_result
+from cospan.client.files.result_file import contents
 from cospan.client.learning.group_blocks import GroupSites
 from cospan.client.learning.group_learner import GroupLearner
-from cospan.client.learning.site_learner import SiteLearner
 from cospan.client.workload import Sites, Workload
 from cospan.core.linalg.matrices import to_dense
 from cospan.core.method import PRESETS
 from cospan.core.specification import RunSpecification
-from cospan.wire.errors import RunFileError, WorkloadBehaviourError, WorkloadError
+from cospan.wire.errors import WorkloadBehaviourError, WorkloadError
 from cospan.wire.files.npz import save_npz
 
-SEED, INDICES = 3, (0, 2, 3, 7, 40)
 STEPS = (1, 20, 700, 3, 400)
 """Steps of some rounds: with the start more than a block of 1024 draws."""
 
+
 TOGETHER = ("synthetic", "synthetic-common-reward", "queues")
 WORKLOADS = pytest.mark.parametrize("name", TOGETHER)
-BOTH = pytest.mark.parametrize("together", [True, False])
-
-
-def workload_of(name: str, *, together: bool = True) -> Workload:
-    found = load_workload(name)
-    return found if together else replace(found, make_fleet=None)
 
 
 def chains_of(workload: Workload, first_round: int = 0) -> GroupRollout:
@@ -294,35 +288,6 @@ def test_chains_whose_state_is_not_plain_are_not_saved(caplog: pytest.LogCapture
 # Learning ---------------------------------------------------------------------------------------------------------
 
 
-def specification(name: str, preset: str) -> RunSpecification:
-    workload = load_workload(name)
-    features = make_site(workload, 0, SEED).features
-    return RunSpecification(
-        workload=name,
-        feature_dim=features.dim,
-        rank=workload.rank,
-        agents=len(INDICES),
-        rounds=10,
-        seed=SEED,
-        method=PRESETS[preset](workload.steps_per_round),
-        feature_fingerprint=features.fingerprint,
-    )
-
-
-def group_of(
-    name: str, preset: str = "practical", *, together: bool = True, with_baseline: bool = False
-) -> GroupLearner:
-    spec, workload = specification(name, preset), workload_of(name, together=together)
-    sites = GroupSites.of(workload, INDICES, spec.feature_dim, SEED)
-    names = [f"site-{index}" for index in INDICES]
-    return GroupLearner(sites, spec, names=names, with_baseline=with_baseline)
-
-
-def single_of(name: str, index: int, preset: str = "practical") -> SiteLearner:
-    site = make_site(load_workload(name), index, SEED)
-    return SiteLearner(site, specification(name, preset), name=f"site-{index}", index=index)
-
-
 def values_of(learner: Any) -> dict[str, np.ndarray]:
     """What stands in an agent's file, but for where its chain stands."""
     found = contents(learner, run_id="run-1")
@@ -374,86 +339,3 @@ def test_the_cut_into_blocks_changes_nothing_but_rounding(monkeypatch: pytest.Mo
         sent = [to_dense(group.learn(number, basis).contribution.gradient) for group in (whole, cut)]
         np.testing.assert_allclose(sent[1], sent[0], rtol=0, atol=1e-12 * np.abs(sent[0]).max())
     np.testing.assert_allclose(cut.weights, whole.weights, rtol=0, atol=1e-12)
-
-
-# The file ---------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("preset", sorted(PRESETS))
-@BOTH
-@pytest.mark.parametrize("with_baseline", [True, False])
-def test_a_group_goes_on_from_its_file_bit_for_bit(
-    preset: str, together: bool, with_baseline: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("cospan.client.learning.group_blocks._MOST", 2)
-
-    def made() -> GroupLearner:
-        return group_of("synthetic", preset, together=together, with_baseline=with_baseline)
-
-    group, basis, path = made(), specification("synthetic", preset).initial_basis(), tmp_path / "group.npz"
-    for number in range(5):
-        group.learn(number, basis)
-    save_npz(path, **GROUP.contents(group, "run-1"))
-    again = made()
-    assert GROUP.resume(again, path, "run-1") == ""
-    assert (again.rounds, again.last_round) == (5, 4)
-    sent = [to_dense(each.learn(5, basis).contribution.gradient) for each in (group, again)]
-    np.testing.assert_array_equal(sent[0], sent[1])
-    files = [GROUP.contents(each, "run-1") for each in (group, again)]
-    assert files[0].keys() == files[1].keys()
-    for key, value in files[0].items():
-        np.testing.assert_array_equal(np.asarray(files[1][key]), np.asarray(value), err_msg=key)
-
-
-def test_a_groups_file_whose_names_are_a_table_is_damaged(tmp_path: Path) -> None:
-    path = tmp_path / "group.npz"
-    group = group_of("synthetic", "paper")
-    group.learn(0, specification("synthetic", "paper").initial_basis())
-    values = GROUP.contents(group, "run-1")
-    save_npz(path, **values | {"agent_ids": np.array([values["agent_ids"]])})
-    with pytest.raises(RunFileError, match="'agent_ids'"):
-        GROUP.resume(group_of("synthetic", "paper"), path, "run-1")
-
-
-def test_agents_of_a_groups_file_say_what_their_own_files_say(tmp_path: Path) -> None:
-    """All that a summary and a picture are made of; and an agent's own file can be gone on from alone."""
-    group, basis = group_of("queues", with_baseline=True), specification("queues", "practical").initial_basis()
-    for number in range(3):
-        group.learn(number, basis)
-    save_npz(tmp_path / "group.npz", **GROUP.contents(group, "run-1"))
-    agents = agents_of(load_group(tmp_path / "group.npz"))
-    assert len(agents) == len(INDICES)
-    for found, agent in zip(agents, group.agents(), strict=True):
-        path = tmp_path / f"{agent.name}.npz"
-        save_result(path, agent, run_id="run-1", durable=False)
-        own = load_result(path)
-        for key, value in found.values.items():
-            np.testing.assert_array_equal(value, own.array(key), err_msg=key)
-        single = single_of("queues", agent.index)
-        assert "was not saved" in resume(single, path, run_id="run-1")
-        assert single.rounds == 3
-
-
-def test_a_group_of_no_rounds_can_be_saved_and_gone_on_from(tmp_path: Path) -> None:
-    group = group_of("queues")
-    save_npz(tmp_path / "group.npz", **GROUP.contents(group, "run-1"))
-    again = group_of("queues")
-    assert "were not saved" in GROUP.resume(again, tmp_path / "group.npz", "run-1")
-    assert (again.rounds, again.last_round) == (0, None)
-    assert len(agents_of(load_group(tmp_path / "group.npz"))) == len(INDICES)
-
-
-def test_what_is_saved_in_the_middle_of_a_round_is_of_the_round_before(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One block has learnt the round and another not; the chains then start over."""
-    monkeypatch.setattr("cospan.client.learning.group_blocks._MOST", 2)
-    group, basis = group_of("synthetic"), specification("synthetic", "practical").initial_basis()
-    group.learn(0, basis)
-    before = GROUP.contents(group, "run-1")
-    monkeypatch.setattr(group.blocks[1].chains, "advance_those_that_can", lambda steps: 1 / 0)
-    with pytest.raises(ZeroDivisionError):
-        group.learn(1, basis)
-    after = GROUP.contents(group, "run-1")
-    for name in ("weights", "head", "head_system", "steps"):
-        np.testing.assert_array_equal(after[name], before[name])
-    assert before["chain_state"]
-    assert not after["chain_state"]

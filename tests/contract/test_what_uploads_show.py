@@ -182,8 +182,12 @@ def to_seven_digits(error: float) -> str:
 
 def rows() -> list[tuple[str, str, str]]:
     """Of the table: what is sent, what can be recovered, what helps."""
+    return [*rows_of_paper_and_compact(), *rows_of_practical(), *rows_of_all_methods()]
+
+
+def rows_of_paper_and_compact() -> list[tuple[str, str, str]]:
+    """The gradients of methods that send what one round has seen."""
     every_step = seen_in_a_round(HeadUpdate.EVERY_STEP)
-    bases = {name: within(*own_system(name)) for name in ("any", "bounded", "own")}
     return [
         (
             "`paper`: (δ / L) φ(s₀) wᵀ, one product a round",
@@ -202,6 +206,13 @@ def rows() -> list[tuple[str, str, str]]:
             f"which features were seen in the round, in {share(every_step)} of the rounds; the span of its heads",
             "a group; many steps a round",
         ),
+    ]
+
+
+def rows_of_practical() -> list[tuple[str, str, str]]:
+    """The gradients and row sums of the method that sums over all data so far."""
+    bases = {name: within(*own_system(name)) for name in ("any", "bounded", "own")}
+    return [
         (
             "`practical`: the curvature K of all data so far, d × d in float32, in rounds 0 to 7, 9, 11, 13, 15, "
             "18, …, and in every round a gradient, d × r",
@@ -239,6 +250,12 @@ def rows() -> list[tuple[str, str, str]]:
             "a group. The bound does not prevent it; the basis then turns in every round, which the report of each "
             "round shows (`basis_movement`)",
         ),
+    ]
+
+
+def rows_of_all_methods() -> list[tuple[str, str, str]]:
+    """What is sent whatever the method."""
+    return [
         (
             "warm-up (`--warm-up-rounds`): two estimates, once",
             "the whole value function, twice",
