@@ -9,15 +9,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from behaviour.test_cli import (  # noqa: F401 - fixtures among them
+from behaviour.command import (
     TINY,
-    _toys,
     cospan,
     ended,
-    fifo,
     in_this_process,
     line_of,
-    no_matplotlib,
     result_of,
     started,
     wait_for_site,
@@ -102,8 +99,8 @@ def test_a_group_learns_the_baseline_where_it_is_asked_for(tmp_path: Path) -> No
 
 def test_killing_a_group_ends_its_agents_and_not_the_run(
     tmp_path: Path,
-    fifo: Path,  # noqa: F811
-    no_matplotlib: str,  # noqa: F811
+    fifo: Path,
+    no_matplotlib: str,
 ) -> None:
     variables = {"TOY_FIFO": str(fifo), "PYTHONPATH": no_matplotlib}
     arguments = (

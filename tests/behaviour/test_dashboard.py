@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import quote, urlsplit
 
 import pytest
-from behaviour.test_cli import TINY, cospan
+from behaviour.command import TINY, cospan
 from runs import RINGS, run, specification
 
 from cospan.cli.main import main

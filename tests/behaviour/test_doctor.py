@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from behaviour.test_cli import in_this_process
+from behaviour.command import in_this_process
 from runs import run, specification
 
 from cospan.cli.diagnostics.findings import Finding, Grade

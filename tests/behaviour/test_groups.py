@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from behaviour.bridge import Bridge
-from behaviour.test_trust import Certificates
+from behaviour.certificates import Certificates
 from runs import RINGS, run, specification, until
 
 from cospan.client.agent import Agent, AgentEnd, ClientSettings

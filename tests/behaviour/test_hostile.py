@@ -1,117 +1,20 @@
-"""Broken and hostile peers on live streams: each is told what is wrong, and all others come to the same bits."""
+"""Messages that are wrong, late or repeated: their sender is told, and nobody else is harmed."""
 
-import asyncio
 import math
-import threading
-from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack
-from dataclasses import replace
 from typing import Any
 
-import grpc.aio
 import numpy as np
-import pytest
-from behaviour.raw_client import COLLABORATE, SERVICE, RawStream, joining
-from runs import D, R, Ring, States, coin, ring_site, run, specification, until
+from behaviour.attacks import ATTACKED_ROUND, EARLY, FINGERPRINT, HEARTBEAT, WRONG, gradient, matrix, unharmed
+from behaviour.raw_client import RawStream, joining
+from runs import D, R
 
-from cospan.client.agent import Agent
-from cospan.client.workload import Site, Workload
-from cospan.core.method import practical
-from cospan.core.specification import basis_digest
 from cospan.rpc.v1 import coordinator_service_pb2 as pb
 from cospan.rpc.v1 import matrix_pb2
-from cospan.server.admission import interceptor
-from cospan.server.admission.peer_limits import Kind, limit_of_all, limit_of_peer
 from cospan.server.coordinator import Coordinator
-from cospan.server.rpc import service
 from cospan.wire import errors
-from cospan.wire.codec.matrices import encode_matrix
 from cospan.wire.errors import CospanError
 
-SPEC = specification(practical(3), agents=2, rounds=8, session_timeout_seconds=3.0)
-ATTACKED_ROUND = 3
-FINGERPRINT = States().fingerprint
-Attack = Callable[[Coordinator], Awaitable[None]]
-
-
-class Held(Ring):
-    """A ring that stands still in its fourth round until the attack is over."""
-
-    def __init__(self, gate: threading.Event) -> None:
-        super().__init__(0)
-        self._gate, self._steps = gate, 0
-
-    def step(self, action: int) -> tuple[int, float, bool, bool, dict[str, Any]]:
-        self._steps += 1
-        if self._steps == 3 * ATTACKED_ROUND + 1:
-            assert self._gate.wait(30.0)
-        return super().step(action)
-
-
-async def refusals(coordinator: Coordinator, reached: Callable[[], bool]) -> None:
-    """Waits for something that a refusal brings about."""
-    refused = asyncio.Event()
-    coordinator.door.on_refusal.append(lambda _: refused.set())
-    while not reached():
-        refused.clear()
-        await refused.wait()
-
-
-async def digest(attack: Attack | None = None) -> str:
-    """The last basis of two honest agents' run, which is attacked in its fourth round."""
-    gate = threading.Event()
-
-    def make(index: int, seed: int) -> Site:
-        return Site(env=Held(gate), features=States(), policy=coin) if index == 0 else ring_site(index, seed)
-
-    rings = Workload(make_site=make, name="rings")
-    async with Coordinator(SPEC) as coordinator:
-        state = coordinator.engine.state
-        agents = [Agent(rings, index=index, coordinator=coordinator.address) for index in range(2)]
-        running = asyncio.gather(*(agent.run_async() for agent in agents))
-        try:
-            await until(coordinator.engine, lambda: coordinator.engine.state.round == ATTACKED_ROUND)
-            if attack is not None:
-                await attack(coordinator)
-        finally:
-            gate.set()
-        assert {end.message for end in await running} == {"all 8 rounds are done"}
-        state = coordinator.engine.state
-        assert {name: state.history.rounds_counted[name] for name in ("site-0", "site-1")} == {
-            "site-0": 8,
-            "site-1": 8,
-        }
-        return basis_digest(state.basis)
-
-
-def unharmed(attack: Attack, seconds: float = 40.0) -> None:
-    """The attack changes nothing for the honest agents."""
-    assert run(digest(attack), seconds) == run(digest())
-
-
 # Messages of a stream that has joined ---------------------------------------------------------------------------
-
-
-def matrix(values: Any, dtype: type = np.float64, **changes: Any) -> matrix_pb2.Matrix:
-    message = encode_matrix(np.array(values, dtype=dtype))
-    for name, value in changes.items():
-        setattr(message, name, value)
-    return message
-
-
-def gradient(**changes: Any) -> bytes:
-    """A gradient of the open round as the run wants it, with other fields; None leaves one out."""
-    fields: dict[str, Any] = {
-        "round": ATTACKED_ROUND,
-        "weight": 1.0,
-        "dense": matrix(np.ones((D, R))),
-        "head_second_moment": matrix(np.eye(R)),
-        "pooled": matrix(np.ones((D, 1))),
-    } | changes
-    if "factored" in changes:
-        del fields["dense"]
-    message = pb.SubspaceGradient(**{name: value for name, value in fields.items() if value is not None})
-    return pb.CollaborateRequest(gradient=message).SerializeToString()
 
 
 def factored(left: Any, right: Any) -> bytes:
@@ -123,8 +26,6 @@ def dense(values: Any, **changes: Any) -> bytes:
 
 
 ONES = np.ones((D, R))
-WRONG = errors.InvalidMessageError
-EARLY = errors.OutOfTurnError
 AFTER_JOIN: dict[str, tuple[bytes, type[CospanError]]] = {
     "garbage": (b"\xff\xff\xff\xff", WRONG),
     "text": (b"GET / HTTP/1.1\r\n\r\n", WRONG),
@@ -225,7 +126,6 @@ def resumption(token: str = "guessed", run_id: str = "") -> pb.SessionResumption
     return pb.SessionResumption(session_token=token, run_id=run_id)
 
 
-HEARTBEAT = pb.CollaborateRequest(heartbeat=pb.Heartbeat()).SerializeToString()
 FIRST: dict[str, tuple[bytes, type[CospanError]]] = {
     "garbage": (b"\xff\xff\xff\xff", WRONG),
     "nothing": (b"", WRONG),
@@ -299,161 +199,3 @@ def test_late_and_repeated_gradients_are_acknowledged_and_change_nothing() -> No
                 assert (receipt.gradient_round, receipt.disposition) == (number, pb.GRADIENT_DISPOSITION_LATE)
 
     unharmed(attack)
-
-
-# Floods -----------------------------------------------------------------------------------------------------------
-
-
-LARGE = HEARTBEAT + b"\x7a\xff\xff\x03" + bytes(65_535)
-"""With an unknown field, about as large as a message may be."""
-FLOODS = {"heartbeats": HEARTBEAT, "late gradients": gradient(round=0), "large heartbeats": LARGE}
-
-
-@pytest.mark.parametrize("name", FLOODS)
-def test_a_flood_is_cut_off(name: str) -> None:
-    async def attack(coordinator: Coordinator) -> None:
-        async with RawStream(coordinator.address) as stream:
-            await stream.join("flood", D, FINGERPRINT)
-            sending = asyncio.create_task(_send_for_ever(stream, FLOODS[name]))
-            error = await stream.refusal()
-            # To who is just writing when a call ends, gRPC says INTERNAL, whatever it was ended with.
-            assert isinstance(error, errors.RateLimitedError | errors.InternalError)
-            await sending
-            await refusals(coordinator, lambda: coordinator.door.refused == {"RATE_LIMITED": 1})
-
-    unharmed(attack)
-
-
-async def _send_for_ever(stream: RawStream, data: bytes) -> None:
-    while await stream.send(data):
-        pass
-
-
-def test_a_peer_that_opens_many_streams_is_refused_and_gives_nobody_s_place_away() -> None:
-    most = limit_of_peer(Kind.STREAM, SPEC.agents).unjoined
-
-    async def attack(coordinator: Coordinator) -> None:
-        async with AsyncExitStack() as stack:
-            streams = [await stack.enter_async_context(RawStream(coordinator.address)) for _ in range(most + 20)]
-            refused = asyncio.Event()
-
-            async def told(stream: RawStream) -> CospanError:
-                error = await stream.refusal()
-                refused.set()
-                return error
-
-            waiting = [asyncio.create_task(told(stream)) for stream in streams]
-            while sum(task.done() for task in waiting) < 20:
-                refused.clear()
-                async with asyncio.timeout(10.0):
-                    await refused.wait()
-            ended = [task.result() for task in waiting if task.done()]
-            assert {type(error) for error in ended} == {errors.TooManyStreamsError}
-            assert len(ended) == 20, "the others hold their places"
-            for task in waiting:
-                task.cancel()
-            await asyncio.gather(*waiting, return_exceptions=True)
-
-    unharmed(attack)
-
-
-def test_an_agent_that_finds_all_places_taken_tries_again() -> None:
-    most = limit_of_peer(Kind.STREAM, 1).unjoined
-
-    async def squatted() -> None:
-        async with Coordinator(replace(SPEC, agents=1)) as coordinator, AsyncExitStack() as stack:
-            squatters = [await stack.enter_async_context(RawStream(coordinator.address)) for _ in range(most + 5)]
-            (first, *_), _ = await asyncio.wait(
-                {asyncio.create_task(squatter.refusal()) for squatter in squatters},
-                return_when=asyncio.FIRST_COMPLETED,
-            )
-            assert type(first.result()) is errors.TooManyStreamsError
-            agent = Agent(ring_workload(), index=0, coordinator=coordinator.address)
-            async with agent:
-                await refusals(coordinator, lambda: coordinator.door.refused["TOO_MANY_STREAMS"] >= 7)
-                await stack.aclose()
-                assert (await agent.wait()).rounds == SPEC.rounds
-
-    run(squatted())
-
-
-def ring_workload() -> Workload:
-    return Workload(make_site=ring_site, name="rings")
-
-
-CALLS = {
-    "what the run is": (SERVICE + "GetSpecification", Kind.CALL),
-    "how it is": ("/grpc.health.v1.Health/Check", Kind.CALL),
-    "how the run stands": (SERVICE + "GetRun", Kind.LOOK),
-}
-
-
-@pytest.mark.parametrize("name", CALLS)
-def test_whoever_asks_too_often_is_told_to_wait(name: str) -> None:
-    method, kind = CALLS[name]
-    limit = limit_of_peer(kind, SPEC.agents)
-
-    async def attack(coordinator: Coordinator) -> None:
-        async with grpc.aio.insecure_channel(coordinator.address) as channel:
-            ask = channel.unary_unary(method, request_serializer=None, response_deserializer=None)
-            codes = []
-            for _ in range(int(4 * limit.burst)):
-                try:
-                    await ask(b"", timeout=10.0)
-                except grpc.aio.AioRpcError as failure:
-                    codes.append(failure.code())
-        assert codes, "nothing was refused"
-        assert set(codes) == {grpc.StatusCode.RESOURCE_EXHAUSTED}
-        assert coordinator.door.refused["RATE_LIMITED"] == len(codes)
-
-    unharmed(attack)
-
-
-def test_watchers_have_a_limit() -> None:
-    most = limit_of_peer(Kind.WATCH, SPEC.agents).at_once
-
-    async def attack(coordinator: Coordinator) -> None:
-        async with AsyncExitStack() as stack:
-            for _ in range(most):
-                watcher = await stack.enter_async_context(RawStream(coordinator.address, SERVICE + "WatchRounds"))
-                await watcher.send(b"")
-                await watcher.receive()
-            one_more = await stack.enter_async_context(
-                RawStream(coordinator.address, "/grpc.health.v1.Health/Watch")
-            )
-            assert type(await one_more.refusal()) is errors.TooManyStreamsError
-        assert most < limit_of_all(Kind.WATCH, SPEC.agents).at_once
-
-    unharmed(attack)
-
-
-# Those who say nothing, or do not listen ------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "method", [COLLABORATE, SERVICE + "GetBasis", SERVICE + "WatchRounds", "/grpc.health.v1.Health/Check"]
-)
-def test_a_call_without_a_request_does_not_stay_open(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(interceptor, "_REQUEST_SECONDS", 0.2)
-    monkeypatch.setattr(service, "_JOIN_SECONDS", 0.2)
-
-    async def attack(coordinator: Coordinator) -> None:
-        async with RawStream(coordinator.address, method) as stream:
-            assert type(await stream.refusal()) is (EARLY if method == COLLABORATE else WRONG)
-
-    unharmed(attack)
-
-
-def test_a_stream_that_never_reads_is_reset(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of a run whose basis is larger than what gRPC sends ahead."""
-    monkeypatch.setattr(service, "_LAST_WORDS_SECONDS", 0.2)
-    wide = replace(specification(rounds=0), feature_dim=50_000, rank=8, agents=1, round_timeout_seconds=0.5)
-    ahead = (("grpc.http2.bdp_probe", 0), ("grpc.http2.lookahead_bytes", 65_535))
-
-    async def unread() -> None:
-        async with Coordinator(wide) as coordinator, RawStream(coordinator.address, options=ahead) as stream:
-            await stream.send(joining("deaf", 50_000, "any"))
-            await until(coordinator.engine, lambda: "deaf" in coordinator.engine.state.members.departures)
-            await refusals(coordinator, lambda: coordinator.door.refused["UNREAD"] == 1)
-
-    run(unread())

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from behaviour import toy_workload as toy
-from behaviour.test_cli import in_this_process
+from behaviour.command import in_this_process
 from runs import run, until
 
 from cospan.client import Agent, AgentGroup, ValueFunction, Workload, load_workload, specify

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from behaviour.test_cli import cospan
+from behaviour.command import cospan
 from runs import RINGS, run, specification, until
 
 from cospan.client.agent import Agent, ClientSettings

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from behaviour.bridge import Bridge
-from behaviour.test_trust import Certificates
+from behaviour.certificates import Certificates
 from runs import RINGS, run, specification, until
 
 from cospan.client.agent import Agent, AgentEnd

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from behaviour.test_cli import TOY, cospan, ended, in_this_process, line_of, result_of, started
+from behaviour.command import TOY, cospan, ended, in_this_process, line_of, result_of, started
 from stored import NAME
 
 from cospan.server.storage.reader import read_reports, read_state

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from behaviour.test_cli import ended, line_of, started
+from behaviour.command import ended, line_of, started
 from runs import RINGS, Ring, States, coin, run, specification, until
 
 from cospan.client.agent import Agent, ClientSettings

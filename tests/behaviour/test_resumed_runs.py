@@ -14,12 +14,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from behaviour.test_cli import (  # noqa: F401 - a fixture among them
+from behaviour.command import (
     SECONDS,
     cospan,
     ended,
     in_this_process,
-    no_matplotlib,
     result_of,
     started,
 )
@@ -95,7 +94,7 @@ def same_agents(one: Path, other: Path) -> bool:
 
 def test_a_run_that_was_killed_twice_is_resumed_to_the_same_bits(
     tmp_path: Path,
-    no_matplotlib: str,  # noqa: F811
+    no_matplotlib: str,
 ) -> None:
     rng, quick = random.Random(20), {"COSPAN_CHECKPOINT_SECONDS": "0.1", "PYTHONPATH": no_matplotlib}
     run = tmp_path / "run"
@@ -134,7 +133,7 @@ def test_a_run_that_was_killed_twice_is_resumed_to_the_same_bits(
 
 def test_a_resumed_run_that_loses_its_coordinator_has_no_result_of_before(
     tmp_path: Path,
-    no_matplotlib: str,  # noqa: F811
+    no_matplotlib: str,
 ) -> None:
     """The result of an interrupted run says that it was stopped: as that of the resumed one it would give 0."""
     run, quick = tmp_path / "run", {"PYTHONPATH": no_matplotlib}

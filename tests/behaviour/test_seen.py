@@ -6,14 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from behaviour.test_cli import (  # noqa: F401 - fixtures among them
-    _toys,
+from behaviour.command import (
     cospan,
     ended,
-    fifo,
     in_this_process,
     line_of,
-    no_matplotlib,
     result_of,
     started,
     wait_for_site,
@@ -27,7 +24,7 @@ FOUR = ("--agents", "4", "--rounds", "20", "--rank", "1")
 
 def test_a_site_that_fails_is_seen_on_the_screen_and_in_all_that_the_run_leaves(
     tmp_path: Path,
-    no_matplotlib: str,  # noqa: F811
+    no_matplotlib: str,
 ) -> None:
     arguments = ("run", "toy_workload:one_raises_later", *FOUR, "--output", "run", "--quiet")
     code, out, err = cospan(*arguments, cwd=tmp_path, PYTHONPATH=no_matplotlib)
@@ -68,7 +65,7 @@ def test_in_one_process_it_is_the_same(
 
 def test_a_member_that_fails_takes_only_itself_out_of_its_group(
     tmp_path: Path,
-    no_matplotlib: str,  # noqa: F811
+    no_matplotlib: str,
 ) -> None:
     arguments = ("run", "toy_workload:one_raises_later", *FOUR, "--processes", "2", "--output", "run")
     code, out, err = cospan(*arguments, cwd=tmp_path, PYTHONPATH=no_matplotlib)
@@ -88,8 +85,8 @@ def _hangups_end() -> Iterator[None]:
 @pytest.mark.parametrize("how", [(), ("--in-process",)])
 def test_a_terminal_that_closes_ends_the_run_in_order(
     tmp_path: Path,
-    fifo: Path,  # noqa: F811
-    no_matplotlib: str,  # noqa: F811
+    fifo: Path,
+    no_matplotlib: str,
     how: tuple[str, ...],
 ) -> None:
     """Its output has no reader any more, either."""

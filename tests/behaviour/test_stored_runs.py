@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from behaviour.test_cli import TOY, cospan, ended, in_this_process, line_of, result_of, started
+from behaviour.command import TOY, cospan, ended, in_this_process, line_of, result_of, started
 from stored import NAME, contents
 
 from cospan.core.specification import basis_digest

@@ -9,7 +9,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
-from behaviour.test_cli import TOY, cospan, ended, in_this_process, line_of, started
+from behaviour.command import TOY, cospan, ended, in_this_process, line_of, started
 
 SIZE = ("--workload", TOY, "--agents", "2", "--rank", "1", "--port", "0", "--json")
 

@@ -1,113 +1,30 @@
-"""Mutual TLS over the loopback: who gets in, who does not and why, renewal in the middle of a run, admin calls."""
+"""Who belongs to a fleet with certificates and who does not: each is refused with its own reason."""
 
 import asyncio
-import socket
-import ssl
-import threading
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
-import grpc
-import grpc.aio
 import pytest
+from behaviour.certificates import Certificates, agents_of, ends
 from behaviour.raw_client import RawStream
-from cryptography import x509
-from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
-from runs import RINGS, D, join, run, specification, until
+from runs import RINGS, join, run, specification
 
-from cospan.cli.processes.admin_client import fetch_run, stop_run, watch_rounds
-from cospan.client.agent import Agent, AgentEnd, ClientSettings
-from cospan.client.session.connection import open_channel
-from cospan.client.session.transport import GrpcAgentStream, GrpcTransport
+from cospan.client.agent import Agent, ClientSettings
+from cospan.client.session.transport import GrpcTransport
 from cospan.core.specification import basis_digest
-from cospan.rpc.v1 import coordinator_service_pb2 as pb
-from cospan.rpc.v1.coordinator_service_pb2_grpc import CoordinatorServiceStub
-from cospan.server.admission import interceptor
 from cospan.server.admission.peer_limits import Kind, limit_of_peer
 from cospan.server.coordinator import Coordinator
 from cospan.wire import errors
 from cospan.wire import messages as m
-from cospan.wire.security import authority
-from cospan.wire.security.identity import ADMIN, ANY_AGENT, COORDINATOR, OBSERVER, Identity
+from cospan.wire.security.identity import ADMIN, ANY_AGENT, OBSERVER
 from cospan.wire.security.tls import TlsFiles, TlsSource
-
-HOSTS = ("127.0.0.1",)
-SECONDS = 10.0
-"""Within this time, in seconds, a certificate renewed on disk is in use."""
-
-
-class Certificates:
-    """A folder of `cospan certs`."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        authority.make_authority(folder, name=f"authority {folder.name}", days=2)
-
-    def issue(self, name: str, *uris: str, hosts: tuple[str, ...] = (), days: float = 1.0) -> TlsFiles:
-        authority.issue(self.folder, name, uris=uris, hosts=hosts, days=days)
-        return self.files(name)
-
-    def agent(self, index: int, **values: Any) -> TlsFiles:
-        return self.issue(f"site-{index}", f"cospan:agent:site-{index}", **values)
-
-    def coordinator(self, **values: Any) -> TlsFiles:
-        return self.issue("coordinator", COORDINATOR, **{"hosts": HOSTS} | values)
-
-    def files(self, name: str, trusting: Path | None = None) -> TlsFiles:
-        folder = self.folder / name
-        return TlsFiles(folder / "cert.pem", folder / "key.pem", (trusting or folder) / "ca.pem")
-
-    def renew(self, name: str) -> str:
-        """Issues it again; its new serial number."""
-        return serial_of(authority.renew(self.folder, name).read_bytes())
-
-
-def serial_of(pem: bytes) -> str:
-    return f"{x509.load_pem_x509_certificate(pem).serial_number:x}"
-
-
-@pytest.fixture
-def certs(tmp_path: Path) -> Certificates:
-    return Certificates(tmp_path / "fleet")
 
 
 @pytest.fixture
 def foreign(tmp_path: Path) -> Certificates:
     """Certificates of another authority."""
     return Certificates(tmp_path / "foreign")
-
-
-@pytest.fixture
-def shown(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
-    """Identity and serial number of every certificate that a call has shown to the coordinator."""
-    seen: list[tuple[str, str]] = []
-    original = interceptor.peer_identity
-
-    def recording(context: Any) -> Identity:
-        identity = original(context)
-        (pem,) = context.auth_context().get("x509_pem_cert", [b""])
-        if pem:
-            seen.append((identity.name, serial_of(pem)))
-        return identity
-
-    monkeypatch.setattr(interceptor, "peer_identity", recording)
-    return seen
-
-
-def agents_of(certs: Certificates, count: int, address: str) -> list[Agent]:
-    return [Agent(RINGS, index=index, coordinator=address, tls=certs.agent(index)) for index in range(count)]
-
-
-async def ends(agents: list[Agent]) -> list[AgentEnd]:
-    return await asyncio.gather(*(agent.run_async() for agent in agents))
-
-
-@asynccontextmanager
-async def channel_to(coordinator: Coordinator, tls: TlsFiles) -> Any:
-    async with open_channel(coordinator.address, [], TlsSource(tls)) as channel:
-        yield channel
 
 
 # Those who belong -----------------------------------------------------------------------------------------------
@@ -165,6 +82,7 @@ def test_one_certificate_that_takes_all_it_can_leaves_the_others_theirs(certs: C
 
 
 # Those who do not -----------------------------------------------------------------------------------------------
+
 
 REFUSED = {
     "none": errors.CertificateRequiredError,
@@ -288,201 +206,3 @@ def test_a_coordinator_that_is_not_there_is_no_matter_of_trust(certs: Certificat
 def test_a_coordinator_does_not_start_with_an_expired_certificate(certs: Certificates) -> None:
     with pytest.raises(errors.CertificateExpiredError, match=r"expired on 2.* renew it first"):
         Coordinator(specification(), tls=certs.coordinator(days=-0.001))
-
-
-# Renewal --------------------------------------------------------------------------------------------------------
-
-
-def test_certificates_renewed_on_both_ends_are_in_use_soon_and_no_round_is_lost(
-    certs: Certificates, shown: list[tuple[str, str]]
-) -> None:
-    """One agent is held back, 0.15 s a round, until the renewed ones are seen; so the run is over after 9 s."""
-    spec = specification(agents=2, rounds=60)
-    seen = threading.Event()
-
-    async def digest(*, renewed: bool) -> str:
-        tls = certs.coordinator() if renewed else None
-        async with Coordinator(spec, tls=tls) as coordinator:
-            agents = [
-                Agent(
-                    RINGS, index=index, coordinator=coordinator.address, tls=certs.agent(index) if renewed else None
-                )
-                for index in range(2)
-            ]
-            if renewed:
-                agents[0].on_round.append(lambda _agent, _round: seen.wait(0.15) and None)
-                watching = asyncio.create_task(renewal(coordinator))
-            assert {end.message for end in await ends(agents)} == {"all 60 rounds are done"}
-            if renewed:
-                await watching
-            reports = coordinator.engine.history.recent(999)
-            assert [report.contributors for report in reports] == [2] * len(reports)
-            assert coordinator.engine.state.history.rounds_counted == {"site-0": 60, "site-1": 60}
-            return basis_digest(coordinator.engine.state.basis)
-
-    async def renewal(coordinator: Coordinator) -> None:
-        await until(coordinator.engine, lambda: coordinator.engine.state.round >= 5)
-        former = await asyncio.to_thread(serial_shown_by, coordinator, certs.files("site-1"))
-        renewed = {name: certs.renew(name) for name in ("coordinator", "site-0", "site-1")}
-        assert await asyncio.to_thread(serial_shown_by, coordinator, certs.files("site-1")) != former
-        async with asyncio.timeout(SECONDS):
-            new = {("cospan:agent:site-0", renewed["site-0"]), ("cospan:agent:site-1", renewed["site-1"])}
-            await until(coordinator.engine, lambda: new <= set(shown))
-        now = await asyncio.to_thread(serial_shown_by, coordinator, certs.files("site-1"))
-        assert now == renewed["coordinator"]
-        assert 5 < coordinator.engine.state.round < 60
-        seen.set()
-
-    assert run(digest(renewed=True), 40.0) == run(digest(renewed=False))
-
-
-def serial_shown_by(coordinator: Coordinator, tls: TlsFiles) -> str:
-    """The serial number of the certificate that a new handshake shows."""
-    context = ssl.create_default_context(cafile=tls.authority)
-    context.load_cert_chain(tls.certificate, tls.key)
-    host, _, port = coordinator.address.rpartition(":")
-    with (
-        socket.create_connection((host, int(port)), SECONDS) as raw,
-        context.wrap_socket(raw, server_hostname=host) as secured,
-    ):
-        encoded = secured.getpeercert(binary_form=True)
-        assert encoded is not None
-        return f"{x509.load_der_x509_certificate(encoded).serial_number:x}"
-
-
-def test_an_agent_that_waits_long_for_a_basis_shows_its_new_certificate_too(
-    certs: Certificates, shown: list[tuple[str, str]], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Nothing comes to end the stream after: the first round waits for a second agent."""
-    monkeypatch.setattr("cospan.client.session.transport._ROUND_END_SECONDS", 0.1)
-
-    async def waiting() -> None:
-        async with Coordinator(specification(agents=2), tls=certs.coordinator()) as coordinator:
-            first, second = agents_of(certs, 2, coordinator.address)
-            async with first:
-                await until(coordinator.engine, lambda: "site-0" in coordinator.engine.state.members.hosts)
-                renewed = certs.renew("site-0")
-                async with asyncio.timeout(SECONDS):
-                    await until(coordinator.engine, lambda: ("cospan:agent:site-0", renewed) in shown)
-                assert (await second.run_async()).rounds == 3
-                assert (await first.wait()).rounds == 3
-
-    run(waiting())
-
-
-def test_a_stream_ends_in_order_while_it_waits_for_a_renewal(certs: Certificates) -> None:
-    async def closed() -> None:
-        async with Coordinator(specification(), tls=certs.coordinator()) as coordinator:
-            stream = await GrpcTransport(coordinator.address, tls=certs.agent(0)).open(specification())
-            assert isinstance(stream, GrpcAgentStream)
-            await stream.close()
-
-    run(closed())
-    assert threading.active_count() < 50
-
-
-def test_an_expired_certificate_is_cured_by_its_renewal_in_the_middle_of_a_run(
-    certs: Certificates, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Once an agent is in, a certificate that is not accepted is waited out: it may be renewed."""
-    monkeypatch.setattr("cospan.client.session.transport._ROUND_END_SECONDS", 0.1)
-
-    async def cured() -> None:
-        files = certs.coordinator()
-        async with Coordinator(specification(agents=2, rounds=3), tls=files) as coordinator:
-            first, second = agents_of(certs, 2, coordinator.address)
-            async with first:
-                await until(coordinator.engine, lambda: "site-0" in coordinator.engine.state.members.hosts)
-                authority.renew(certs.folder, "site-0", days=-0.001)
-                await until(coordinator.engine, lambda: lost(coordinator) == ["site-0"])
-                authority.renew(certs.folder, "site-0", days=1)
-                await until(coordinator.engine, lambda: not lost(coordinator))
-                await second.run_async()
-                assert (await first.wait()).rounds == 3
-
-    run(cured())
-
-
-def lost(coordinator: Coordinator) -> list[str]:
-    sessions = coordinator.engine.state.members.sessions.values()
-    return [session.agent_ids[0] for session in sessions if session.phase is m.AgentPhase.LOST]
-
-
-# Admin calls ----------------------------------------------------------------------------------------------------
-
-
-def test_reading_is_for_observers_and_stopping_for_administrators(certs: Certificates) -> None:
-    async def called() -> None:
-        async with Coordinator(specification(agents=1, rounds=0), tls=certs.coordinator()) as coordinator:
-            address, agent = coordinator.address, certs.agent(0)
-            admin, observer = certs.issue("admin", ADMIN), certs.issue("observer", OBSERVER)
-            (learner,) = [Agent(RINGS, index=0, coordinator=address, tls=agent)]
-            async with learner:
-                await until(coordinator.engine, lambda: coordinator.engine.state.round > 3)
-                for refused in (agent, certs.files("coordinator")):
-                    with pytest.raises(errors.AdminRequiredError, match="this one is for cospan:"):
-                        await fetch_run(address, refused)
-                    with pytest.raises(errors.AdminRequiredError):
-                        await first_round(address, refused)
-                    with pytest.raises(grpc.aio.AioRpcError) as no_basis:
-                        await basis_of(coordinator, refused)
-                    assert no_basis.value.code() is grpc.StatusCode.PERMISSION_DENIED
-                    with pytest.raises(errors.AdminRequiredError):
-                        await stop_run(address, "no reason", refused)
-                for allowed in (observer, admin):
-                    assert (await fetch_run(address, allowed)).stamp.round > 3
-                    assert (await first_round(address, allowed)).contributors == 1
-                    assert (await basis_of(coordinator, allowed)).basis.rows == D
-                with pytest.raises(errors.AdminRequiredError, match="a certificate for cospan:admin; this"):
-                    await stop_run(address, "no reason", observer)
-                assert not coordinator.asked_to_stop
-                stamp = await stop_run(address, "the plant is shut down", admin)
-                end = await learner.wait()
-            assert end.message == "it was stopped by cospan:admin: the plant is shut down"
-            assert stamp.round == coordinator.engine.state.round
-            assert coordinator.asked_to_stop
-            assert (await stop_run(address, "", admin)).round == stamp.round, "a run that is over stays as it is"
-
-    run(called())
-
-
-async def basis_of(coordinator: Coordinator, tls: TlsFiles) -> pb.GetBasisResponse:
-    async with channel_to(coordinator, tls) as channel:
-        return await CoordinatorServiceStub(channel).GetBasis(pb.GetBasisRequest())
-
-
-async def first_round(address: str, tls: TlsFiles) -> m.RoundReport:
-    reports = watch_rounds(address, from_round=0, include_basis=False, message_bytes=1 << 20, tls=tls)
-    try:
-        return await anext(reports)
-    finally:
-        await reports.aclose()  # type: ignore[attr-defined]
-
-
-def test_without_tls_this_machine_may_stop_a_run() -> None:
-    async def stopped() -> None:
-        async with Coordinator(specification(rounds=0)) as coordinator:
-            with pytest.raises(errors.InvalidMessageError, match="cause has 513 characters; it may have 512"):
-                await stop_run(coordinator.address, "x" * 513)
-            await stop_run(coordinator.address, "")
-            end = await coordinator.wait()
-            assert end.message == "it was stopped by a peer at 127.0.0.1 without a certificate"
-
-    run(stopped())
-
-
-def test_health_is_for_everybody_with_a_certificate_and_reflection_for_nobody(certs: Certificates) -> None:
-    async def asked() -> None:
-        async with Coordinator(specification(), tls=certs.coordinator()) as coordinator:
-            for tls in (certs.agent(0), certs.files("coordinator")):
-                async with channel_to(coordinator, tls) as channel:
-                    stub = health_pb2_grpc.HealthStub(channel)
-                    answer = await stub.Check(health_pb2.HealthCheckRequest())
-                    assert answer.status == health_pb2.HealthCheckResponse.SERVING
-                    reflection = reflection_pb2_grpc.ServerReflectionStub(channel)
-                    request = reflection_pb2.ServerReflectionRequest(list_services="")
-                    with pytest.raises(grpc.aio.AioRpcError) as refusal:
-                        await anext(aiter(reflection.ServerReflectionInfo(iter([request]))))
-                    assert refusal.value.code() is grpc.StatusCode.UNIMPLEMENTED
-
-    run(asked())

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from behaviour.test_cli import line_of, started
+from behaviour.command import line_of, started
 from observability.board import FILES, ROOT, board_queries
 
 SECONDS = 30.0

@@ -2,7 +2,7 @@
 
 import pytest
 import typer
-from behaviour.test_cli import ROOT, in_this_process
+from behaviour.command import ROOT, in_this_process
 
 from cospan.cli.interface import commands, completion
 from cospan.cli.interface.setting_options import LEARNING_RULE
