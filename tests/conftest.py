@@ -18,6 +18,7 @@ waiting for each other takes them several times the arithmetic."""
 import hypothesis
 import jaxtyping
 import pytest
+from ctrl_c import heed_ctrl_c
 
 _PACKAGES = ("cospan.core", "cospan.wire", "cospan.client", "cospan.server")
 _CHECKER = "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))"
@@ -78,8 +79,10 @@ hypothesis.settings.load_profile("cospan")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """beartype looks at one random item of a tuple, also where a strategy builds a dataclass that holds one.
+    """Prepares the process of the tests.
 
+    beartype looks at one random item of a tuple, also where a strategy builds a dataclass that holds one.
     Hypothesis takes that for randomness of the strategy. It is none: no drawn value depends on it.
     """
+    heed_ctrl_c()
     config.addinivalue_line("filterwarnings", "ignore:Do not use the `random` module inside strategies")

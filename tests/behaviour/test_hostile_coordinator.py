@@ -244,7 +244,8 @@ def test_what_is_compressed_is_not_read() -> None:
     script.compression = grpc.Compression.Gzip
     error, _ = run(ended(script, progress_timeout_seconds=0.3))
     assert isinstance(error, errors.CoordinatorUnavailableError), "nothing that was said has been read"
-    assert "broke off" in str(error)
+    ends = "broke off", "has not answered the join"  # the last attempt's; it may have been under way
+    assert any(end in str(error) for end in ends), str(error)
 
 
 def status_details(*infos: ErrorInfo) -> bytes:
