@@ -3,10 +3,13 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# How many processes `make unit` and `make test` run the tests in: a number, or auto for one a core.
+# How many processes `make unit` and `make test` run the tests in: a number, or auto for one a core, and for `make test`
+# half as many again.
 WORKERS ?= auto
 PROTOS := $(wildcard proto/cospan/rpc/v1/*.proto)
 PIP_FLAGS := --quiet --disable-pip-version-check
+# Python keeps what it compiles: otherwise every process of the tests compiles its modules again, seconds each.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help demo unit test e2e browser-test node-test metrics-test proxy-test faults soak fuzz bench bench-peers base-image check glossary protos check-protos notation docs newcomer-test figures state-table wheel-test clean
@@ -18,7 +21,7 @@ demo: $(VENV)/ready  ## Run the main job: 25 real microgrids learn together
 	@$(BIN)/cospan run microgrids --agents 25 --rounds 730 --seed 1
 
 unit: $(VENV)/ready  ## Run the tests that need no sockets and no other processes (a minute)
-	@$(BIN)/python -m pytest -q -n $(WORKERS) --maxprocesses 8 --dist worksteal tests/unit tests/property tests/golden
+	@$(BIN)/python -m pytest -q -n $(WORKERS) --maxprocesses 8 --dist worksteal tests/property tests/unit tests/golden
 
 test: $(VENV)/ready  ## Run the tests (with a Docker engine those in containers too), and check the coverage
 	@rm -f .coverage .coverage.*
