@@ -1,16 +1,16 @@
 """What tests of the machines and of the networked fleet share: runs, agents, events, drivers of both machines."""
 
 import asyncio
-import functools
 import itertools
 from collections import Counter
-from collections.abc import Callable, Coroutine, Mapping, Sequence, Set
-from dataclasses import fields, replace
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import gymnasium
 import numpy as np
 import pytest
+from snapshots import snapshot
 
 from cospan.client.session import machine as session
 from cospan.client.workload import Site, Workload
@@ -23,7 +23,7 @@ from cospan.server.machine import events
 from cospan.server.machine.collections.participation_counts import ParticipationCounts
 from cospan.server.machine.sessions import Departure, Session, SiteClaim
 from cospan.server.machine.snapshot import SavedRun
-from cospan.server.machine.state import CoordinatorConfig, CoordinatorState, History, OpenRound, Part
+from cospan.server.machine.state import CoordinatorConfig, CoordinatorState
 from cospan.server.runtime.engine import Engine
 from cospan.wire import messages as m
 from cospan.wire.errors import RemoteError
@@ -95,35 +95,6 @@ def moved(state: CoordinatorState, round_number: int) -> events.BasisComputed:
 def with_inflight_rounds(state: CoordinatorState, most: int) -> CoordinatorState:
     """The state of a coordinator that announces at most this many rounds before they are durable."""
     return state.evolve(config=state.config.evolve(max_inflight_rounds=most))
-
-
-def snapshot(state: Any) -> dict[str, Any]:
-    """What a frozen state holds, in copies of its parts, mappings and sets: equal unless it was written to."""
-    held = {}
-    for name in _field_names(type(state)):
-        value = getattr(state, name)
-        copy = _copier(type(value))
-        held[name] = value if copy is None else copy(value)
-    if isinstance(state, History):
-        held["last_rounds"] = state.rounds_counted.newest
-    if isinstance(state, OpenRound):
-        held["blocks"] = [list(agents.blocks) for agents in (state.awaited, state.counted)]
-    return held
-
-
-@functools.cache
-def _field_names(kind: type) -> tuple[str, ...]:
-    return tuple(field.name for field in fields(kind))
-
-
-@functools.cache
-def _copier(kind: type) -> Callable[[Any], Any] | None:
-    """What copies values of this type; None for those that cannot be written to."""
-    if issubclass(kind, Part):
-        return snapshot
-    if issubclass(kind, Mapping):
-        return dict
-    return frozenset if issubclass(kind, Set) else None
 
 
 def kinds(commands: tuple[Any, ...]) -> list[str]:

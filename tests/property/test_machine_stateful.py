@@ -8,7 +8,8 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from property.book import OVER, ROUNDS, Book, Process
-from runs import RETURN, ROUND, SESSION_TIMEOUT, START, CoordinatorDriver, Disk, moved, snapshot, upload
+from runs import RETURN, ROUND, SESSION_TIMEOUT, START, CoordinatorDriver, Disk, moved, upload
+from snapshots import snapshot
 
 from cospan.core.run_fields import Participation
 from cospan.server import machine

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from runs import ROUND, SESSION_TIMEOUT, join, kinds, snapshot, specification, upload
+from runs import ROUND, SESSION_TIMEOUT, join, kinds, specification, upload
+from snapshots import snapshot
 
 from cospan.core.method import practical
 from cospan.core.run_fields import Participation
