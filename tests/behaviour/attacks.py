@@ -1,4 +1,4 @@
-"""A run that goes on while somebody attacks it, and must end as without."""
+"""A run that is attacked, and must end as one that is not."""
 
 import asyncio
 import threading

@@ -1,4 +1,4 @@
-"""Messages that are wrong, late or repeated: their sender is told, and nobody else is harmed."""
+"""Messages that are wrong, late or repeated: their sender is told, and no other agent is harmed."""
 
 import math
 from typing import Any

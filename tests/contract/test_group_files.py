@@ -1,4 +1,4 @@
-"""The file of a group: it goes on bit for bit, and a damaged one is refused."""
+"""The file of a group: it resumes bit for bit, and a damaged one is refused."""
 
 from pathlib import Path
 
