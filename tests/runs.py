@@ -14,7 +14,7 @@ from snapshots import snapshot
 
 from cospan.client.session import machine as session
 from cospan.client.workload import Site, Workload
-from cospan.core.aggregation.basis_update import BasisMove, Contribution
+from cospan.core.aggregation.basis_update import BasisMove, Contribution, initial_head_covariance
 from cospan.core.linalg.matrices import DenseMatrix
 from cospan.core.method import Method, paper
 from cospan.core.specification import RunSpecification
@@ -67,6 +67,11 @@ def specification(method: Method | None = None, **changes: Any) -> RunSpecificat
         "round_timeout_seconds": ROUND,
     }
     return RunSpecification(**(values | changes))
+
+
+def announced(specification: RunSpecification) -> tuple[np.ndarray, np.ndarray | None]:
+    """What round 0 is announced with: B_0, and W_0 where the method has it."""
+    return specification.initial_basis(), initial_head_covariance(specification.method, specification.rank)
 
 
 def join(*agents: str, instance: str = "", **changes: Any) -> m.Join:

@@ -11,6 +11,7 @@ from cospan.benchmarks.tools.report import SHAPE_COLUMNS, Cell, Column, Report, 
 from cospan.client.environment.rollout import Chain
 from cospan.client.environment.workload_loader import load_workload, make_site
 from cospan.client.learning.site_learner import SiteLearner
+from cospan.core.aggregation.basis_update import initial_head_covariance
 from cospan.core.learning.learner import LearnerState, Trajectory, learn_round
 from cospan.core.linalg.subspace import random_basis
 from cospan.core.method import PRESETS
@@ -88,13 +89,14 @@ def _of_workload(case: Case, seconds: float) -> Row:
     chain = Chain(make_site(workload, 1, 0), name="world", index=1, seed=0)
     ready = Chain(make_site(workload, 2, 0), name="ready", index=2, seed=0).advance(case.steps)
     basis = random_basis(spec.feature_dim, spec.rank, np.random.default_rng(0))
-    state = learn_round(LearnerState.initial(spec.rank), basis, ready, method).state
+    covariance = initial_head_covariance(method, spec.rank)
+    state = learn_round(LearnerState.initial(spec.rank), basis, ready, method, head_covariance=covariance).state
     turns = in_turns(
         (
             lambda: plain_td(basis, ready),
-            lambda: learn_round(state, basis, ready, method),
+            lambda: learn_round(state, basis, ready, method, head_covariance=covariance),
             lambda: chain.advance(case.steps),
-            lambda: learner.learn(learner.rounds, basis),
+            lambda: learner.learn(learner.rounds, basis, covariance),
         ),
         rounds=3,
         seconds=seconds,
@@ -109,8 +111,12 @@ def _ready(case: Case, seconds: float) -> Row:
     features = rng.standard_normal((case.steps + 1, d)) / (2.0 * np.sqrt(d))
     ready = Trajectory(features, rng.standard_normal(case.steps))
     method, basis = PRESETS[case.preset](case.steps), random_basis(d, r, rng)
-    state = learn_round(LearnerState.initial(r), basis, ready, method).state
-    ways = (lambda: plain_td(basis, ready), lambda: learn_round(state, basis, ready, method))
+    covariance = initial_head_covariance(method, r)
+    state = learn_round(LearnerState.initial(r), basis, ready, method, head_covariance=covariance).state
+    ways = (
+        lambda: plain_td(basis, ready),
+        lambda: learn_round(state, basis, ready, method, head_covariance=covariance),
+    )
     none = {"agent_per_second": None, "world_per_second": None}
     return _row(case, case.shape, in_turns(ways, rounds=3, seconds=seconds), none)
 

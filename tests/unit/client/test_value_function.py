@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from runs import announced
 
 from cospan.client import ValueFunction, load_workload
 from cospan.client.environment.workload_loader import make_site
@@ -29,7 +30,7 @@ def queue(index: int = 2, rounds: int = 4, workload: str = "queues") -> SiteLear
     spec = RunSpecification(workload, 43, 3, agents=3, rounds=9, seed=SEED, method=practical(20))
     learner = SiteLearner(make_site(load_workload("queues"), index, SEED), spec, name=f"site-{index}", index=index)
     for number in range(rounds):
-        learner.learn(number, spec.initial_basis())
+        learner.learn(number, *announced(spec))
     return learner
 
 
@@ -50,7 +51,7 @@ def test_it_says_what_the_learner_has_learnt_and_stays_as_it_is() -> None:
     assert value.gain == learner.gain.mean[0]
     assert (value.steps, value.index, value.agent_id) == (80, 2, "site-2")
     assert (value.value_error, value.gain_error) == (learner.value_error(), learner.gain_error())
-    learner.learn(4, learner.specification.initial_basis())
+    learner.learn(4, *announced(learner.specification))
     assert not np.array_equal(learner.weights.mean, weights)
     assert value.weights.tobytes() == weights.tobytes()
     with pytest.raises(ValueError, match="read-only"):
@@ -98,7 +99,7 @@ def test_the_agents_of_a_group_are_those_that_are_alone() -> None:
     sites = GroupSites.of(load_workload("queues"), (0, 1, 2), 43, SEED)
     group = GroupLearner(sites, spec, names=("site-0", "site-1", "site-2"))
     for number in range(4):
-        group.learn(number, spec.initial_basis())
+        group.learn(number, *announced(spec))
     for alone, together in zip(learners, group.agents(), strict=True):
         value = ValueFunction.of_learner(together, group.features)
         np.testing.assert_allclose(value.values(STATES), of(alone).values(STATES), atol=1e-12)

@@ -2,10 +2,11 @@
 
 import dataclasses
 import math
+from typing import Any
 
 import pytest
 
-from cospan.core.method import PRESETS, HeadUpdate, Method, compact, paper, practical
+from cospan.core.method import PRESETS, HeadUpdate, Method, compact, full_history, paper, practical
 
 VALID = Method(
     steps_per_round=5,
@@ -119,9 +120,41 @@ def test_paper_is_algorithm_1_and_nothing_else() -> None:
     assert preset.basis_step > 0.0
 
 
-def test_practical_has_the_options_on() -> None:
+def test_practical_is_the_posterior_under_the_fleets_prior() -> None:
     preset = practical(4)
     assert PRESETS["practical"] is practical
+    assert preset.head_update is HeadUpdate.POSTERIOR
+    assert preset.has_head_covariance
+    assert preset.sends_pooled
+    assert not preset.pooled_is_nonnegative
+    assert preset.pooled_length(6) == 21
+    assert not preset.basis_step_decays
+    assert preset.keeps_history
+    assert preset.reward_scaled
+    assert preset.averaging_power == math.inf, "the newest posterior counts alone"
+    assert (preset.head_step, preset.decay_horizon) == (compact(4).head_step, compact(4).decay_horizon), (
+        "of TD alone"
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"trace_decay": 0.5}, "trace_decay is 0.5; with posterior head updates it must be 0"),
+        ({"forgetting": 2.0}, "forgetting is 2.0; with posterior head updates it must be 0"),
+        ({"warm_up_rounds": 3}, "warm_up_rounds is 3; with posterior head updates it must be 0"),
+        ({"reward_scaled": False}, "reward_scaled is false; posterior head updates are in each agent's own units"),
+    ],
+)
+def test_what_a_posterior_cannot_be_combined_with_is_named(changes: dict[str, Any], says: str) -> None:
+    (problem,) = dataclasses.replace(practical(4), **changes).problems()
+    assert problem.startswith(says)
+    assert not dataclasses.replace(full_history(4), **changes).problems()
+
+
+def test_full_history_has_the_options_on() -> None:
+    preset = full_history(4)
+    assert PRESETS["full-history"] is full_history
     assert preset.head_update is HeadUpdate.FULL_HISTORY
     assert preset.sends_pooled
     assert not preset.basis_step_decays

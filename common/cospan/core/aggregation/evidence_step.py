@@ -20,8 +20,10 @@ _LARGEST_GROWTH = 4.0
 """Of the largest eigenvalue of W in one round."""
 _LEAST_RATIO = 1e-6
 """Of the eigenvalues of W to the largest."""
+_LEAST_COVARIANCE = 1e-9
+"""The least eigenvalue of W: halved in every round of a fleet that shares nothing, it would come to 0."""
 _CURVATURE_FLOOR = 1e-6
-"""Added to the pooled curvature, as a share of its mean eigenvalue: float32 has rounded it."""
+"""Added to the curvature, as a share of its trace: well above what float32 does, ‖E‖₂ ≤ 2⁻²⁴ ‖K‖_F ≤ 2⁻²⁴ tr K."""
 _IN_USE = 1e-4
 """Of the largest eigenvalue of W: directions with less are switched off."""
 
@@ -73,7 +75,8 @@ def evidence_step(
     size = float(np.trace(curvature)) / dim
     if size <= 0.0:
         return basis, head_covariance, np.zeros_like(basis)
-    curvature = curvature + _CURVATURE_FLOOR * size * np.eye(dim)
+    # Features whose sum is constant leave K singular, and rounded indefinite.
+    curvature = curvature + _CURVATURE_FLOOR * dim * size * np.eye(dim)
     np.linalg.cholesky(curvature)  # raises where it is not positive definite
     within = _symmetric(basis.T @ curvature @ basis)
     total = _symmetric(np.linalg.inv(within)) + head_covariance
@@ -140,7 +143,8 @@ def _bounded(step: Float[np.ndarray, "d r"], longest: float) -> Float[np.ndarray
 def _clipped(covariance: Float[np.ndarray, "r r"], before: Float[np.ndarray, "r r"]) -> Float[np.ndarray, "r r"]:
     largest = float(np.linalg.eigvalsh(before)[-1])
     eigenvalues, vectors = np.linalg.eigh(_symmetric(covariance))
-    eigenvalues = np.clip(eigenvalues, _LEAST_RATIO * largest, _LARGEST_GROWTH * largest)
+    least = max(_LEAST_RATIO * largest, _LEAST_COVARIANCE)
+    eigenvalues = np.clip(eigenvalues, least, max(_LARGEST_GROWTH * largest, least))
     return _symmetric((vectors * eigenvalues) @ vectors.T)
 
 

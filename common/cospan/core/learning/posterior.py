@@ -23,6 +23,8 @@ VARIANCE_RIDGE = 30.0
 """Of the regression of δ² on the features, in environment steps."""
 VARIANCE_FLOOR = 0.05
 """The least variance that the regression gives a transition, as a share of the mean one."""
+LEVEL_FLOOR = 1e-6
+"""The least mean of δ², as a share of the rewards' variance: kept rounds may lack the rewards that are rare."""
 HISTORY_PER_FEATURE = 20
 """The most transitions that are kept for each feature; beyond, every second round is dropped."""
 MOMENT_FLOOR = 1e-6
@@ -153,7 +155,9 @@ def refreshed(
     dim = len(basis)
     own = applied(from_weights, data.ridge_solution(PRIOR_STEPS))
     unit = np.maximum(dot(own, applied(metric, own)) / dim, _TINY)[..., None]
-    damped = 1.0 / (1.0 + GRADIENT_SHARE * unit * h)
+    # Rewards that never varied leave no noise to weigh by: such an agent has nothing to tell, rather than all.
+    told = np.any(data.rewards, axis=-1, keepdims=True)
+    damped = told / (1.0 + GRADIENT_SHARE * unit * h)
     back = from_weights.swapaxes(-1, -2)
     state = replace(
         state,
@@ -267,7 +271,7 @@ def _with_noise(
     weights = np.where(known, state.weights / column(units.head), data.ridge_solution(PRIOR_STEPS))
     errors = rewards - applied(changes, weights)
     squares = (errors - errors.mean(axis=-1, keepdims=True)) ** 2
-    level = np.maximum(squares.mean(axis=-1), _TINY)
+    level = np.maximum(squares.mean(axis=-1), LEVEL_FLOOR)
     rows = _with_one(features)
     gram = _gram(rows, rows)
     dim = rows.shape[-1]

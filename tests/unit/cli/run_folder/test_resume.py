@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from runs import specification
+from runs import announced, specification
 from stored import round_of, served, stored_run
 
 from cospan.cli.commands import run
@@ -63,9 +63,9 @@ def begun(path: Path, *, rounds: int = 3, in_process: bool = False, **settings: 
     if not in_process:
         store = create_store(folder.store, spec, run_id="0123456789abcdef")
         store.begin()
-        basis = spec.initial_basis()
+        basis, covariance = announced(spec)
         for number in range(rounds):
-            store.write([round_of(number, basis=basis)])
+            store.write([round_of(number, basis=basis, head_covariance=covariance)])
         store.close()
     folder.release()
     return folder

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from runs import States, ring_site
+from runs import States, announced, ring_site
 
 from cospan.cli.settings import run_warnings
 from cospan.cli.settings.run_specification import plan_again, plan_with_workload
@@ -216,7 +216,7 @@ def test_a_group_closes_each_site_once(caplog: pytest.LogCaptureFixture) -> None
     assert licences.held == {0, 2}
     whole = group._make_learner(welcome)
     assert licences.held == {0, 1, 2}
-    whole.learn(0, spec.initial_basis())
+    whole.learn(0, *announced(spec))
     whole.drop({"site-2": "the pump is on fire"})
     group._close_sites()
     assert (licences.held, caplog.messages) == (set(), [])

@@ -1,6 +1,7 @@
 """A process that was killed and started again comes to the bits of one that never was, or says why not."""
 
 import asyncio
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -20,7 +21,7 @@ from cospan.client.files.state_file import ONE_AGENT, FileKind
 from cospan.client.learning.site_learner import SiteLearner, Warned
 from cospan.client.session.machine import KeptGradient
 from cospan.client.workload import Site
-from cospan.core.method import PRESETS, Method
+from cospan.core.method import PRESETS
 from cospan.core.specification import RunSpecification
 from cospan.wire.codec.messages import encode_agent_message
 from cospan.wire.errors import BasisRefusedError, CoordinatorUnavailableError, RemoteError
@@ -53,6 +54,13 @@ def basis_at(number: int, speed: float = 0.02) -> np.ndarray:
     return np.linalg.qr(start + speed * number * way)[0]
 
 
+def covariance_at(number: int) -> np.ndarray | None:
+    """One that grows with the rounds; None where the method has none."""
+    if not SPEC.method.has_head_covariance:
+        return None
+    return np.diag(np.linspace(1.0, 2.0, SPEC.rank)) * (1.0 + 0.1 * number)
+
+
 class Coordinator:
     """One that has kept the bases from some round on."""
 
@@ -68,7 +76,8 @@ class Coordinator:
             return RecalledRounds((), before, self.kept_from - first)
         until = min(first + PAGE, before)
         return RecalledRounds(
-            tuple(RecalledBasis(number, basis_at(number)) for number in range(first, until)), until
+            tuple(RecalledBasis(number, basis_at(number), covariance_at(number)) for number in range(first, until)),
+            until,
         )
 
 
@@ -113,11 +122,11 @@ class Process:
         self.words = ""
 
     def learn(self, number: int) -> GradientUpload:
-        known = self.keeper.upload_of(number, basis_at(number))
+        known = self.keeper.upload_of(number, basis_at(number), covariance_at(number))
         if known is not None:
             return known
         self.words = self.keeper.come_back(number, self.coordinator, self._loop) or self.words
-        return self.keeper.learn(number, basis_at(number))
+        return self.keeper.learn(number, basis_at(number), covariance_at(number))
 
     def checkpoint(self) -> None:
         self.keeper.after_last_round()
@@ -139,16 +148,23 @@ def same(one: SiteLearner, other: SiteLearner) -> bool:
 def whole() -> SiteLearner:
     learner = made()
     for number in range(ROUNDS):
-        learner.learn(number, basis_at(number))
+        learner.learn(number, basis_at(number), covariance_at(number))
     return learner
 
 
+@pytest.mark.parametrize("preset", ["practical", "full-history"])
 @pytest.mark.parametrize("saves", [True, False])
 @pytest.mark.parametrize("written", [None, 1, 8, 15])
 def test_what_was_learnt_after_the_last_write_is_learnt_again(
-    tmp_path: Path, loop: asyncio.AbstractEventLoop, written: int | None, saves: bool
+    tmp_path: Path,
+    loop: asyncio.AbstractEventLoop,
+    monkeypatch: pytest.MonkeyPatch,
+    written: int | None,
+    saves: bool,
+    preset: str,
 ) -> None:
     """From its file; from its beginning where it has none, or one that its chain cannot go on from."""
+    monkeypatch.setattr(sys.modules[__name__], "SPEC", replace(SPEC, method=PRESETS[preset](3)))
     first = Process(tmp_path, loop, saves=saves)
     for number in range(15):
         first.learn(number)
@@ -194,9 +210,10 @@ def test_another_basis_than_then_takes_another_gradient(tmp_path: Path, loop: as
     first.learn(0)
     first.checkpoint()
     second = Process(tmp_path, loop)
-    assert second.keeper.upload_of(0, basis_at(0)) is not None
-    assert second.keeper.upload_of(0, basis_at(1)) is None
-    assert second.keeper.upload_of(1, basis_at(0)) is None
+    assert second.keeper.upload_of(0, basis_at(0), covariance_at(0)) is not None
+    assert second.keeper.upload_of(0, basis_at(1), covariance_at(0)) is None
+    assert second.keeper.upload_of(0, basis_at(0), covariance_at(1)) is None
+    assert second.keeper.upload_of(1, basis_at(0), covariance_at(1)) is None
 
 
 @pytest.mark.parametrize("written", [None, 8])
@@ -222,7 +239,7 @@ def test_a_newcomer_has_nothing_to_learn_again(tmp_path: Path, loop: asyncio.Abs
     newcomer = Process(tmp_path, loop, Knows(), first_round=15)
     newcomer.learn(15)
     alone = made(15)
-    alone.learn(15, basis_at(15))
+    alone.learn(15, basis_at(15), covariance_at(15))
     assert same(newcomer.keeper.learner, alone)
     assert (newcomer.words, newcomer.keeper.is_exact) == ("", True)
 
@@ -323,7 +340,10 @@ def test_bases_of_then_are_looked_at_as_those_of_now(
     class Choosing(Coordinator):
         async def recall(self, spec: RunSpecification, token: str, first: int, before: int) -> RecalledRounds:
             return RecalledRounds(
-                tuple(RecalledBasis(number, bases(number)) for number in range(first, before)), before
+                tuple(
+                    RecalledBasis(number, bases(number), covariance_at(number)) for number in range(first, before)
+                ),
+                before,
             )
 
     first = Process(tmp_path, loop)
@@ -348,7 +368,7 @@ class Sums:
     ) -> GradientUpload:
         if round_number == 3:
             self.names = self.names[:2]
-        return made().learn(round_number, basis)
+        return made().learn(round_number, basis, head_covariance)
 
 
 def test_a_sum_with_a_member_that_has_failed_is_not_sent_again(
@@ -361,11 +381,11 @@ def test_a_sum_with_a_member_that_has_failed_is_not_sent_again(
         lambda _: Sums(), kind, StatePolicy.of(None, tmp_path, 0.0), around, run_id="run-1", first_round=0
     )
     for number in range(3):
-        keeper.learn(number, basis_at(number))
-    assert keeper.upload_of(2, basis_at(2)) is not None
-    keeper.learn(3, basis_at(3))
-    assert keeper.upload_of(2, basis_at(2)) is None
-    assert keeper.upload_of(3, basis_at(3)) is not None
+        keeper.learn(number, basis_at(number), covariance_at(number))
+    assert keeper.upload_of(2, basis_at(2), covariance_at(2)) is not None
+    keeper.learn(3, basis_at(3), covariance_at(3))
+    assert keeper.upload_of(2, basis_at(2), covariance_at(2)) is None
+    assert keeper.upload_of(3, basis_at(3), covariance_at(3)) is not None
 
 
 def test_who_asks_is_the_session_of_what_was_posted_before(tmp_path: Path, loop: asyncio.AbstractEventLoop) -> None:
@@ -382,16 +402,15 @@ def test_who_asks_is_the_session_of_what_was_posted_before(tmp_path: Path, loop:
     assert again.coordinator.asked == [("of those that are left", 3, 6)]
 
 
-def test_a_gradient_is_kept_with_its_head_covariance(monkeypatch: pytest.MonkeyPatch) -> None:
-    spec = made().specification
-    monkeypatch.setattr(Method, "has_head_covariance", True)
+def test_a_gradient_is_kept_with_its_head_covariance() -> None:
     learner = made()
-    kept = [KeptGradient(learner.learn(n, basis_at(n)), basis_at(n), (n + 1.0) * np.eye(spec.rank)) for n in (0, 1)]
+    made_at = [(basis_at(number), covariance_at(number)) for number in (0, 1)]
+    kept = [KeptGradient(learner.learn(number, *at), *at) for number, at in enumerate(made_at)]
     values = kept_values(kept)
-    found = loaded_kept(AgentResult(values), spec)
+    found = loaded_kept(AgentResult(values), SPEC)
     assert all(equal(one, other) for one, other in zip(found, kept, strict=True))
-    assert found[1].is_of(1, basis_at(1), 2.0 * np.eye(spec.rank))
-    assert not found[1].is_of(1, basis_at(1), np.eye(spec.rank))
+    assert found[1].is_of(1, basis_at(1), covariance_at(1))
+    assert not found[1].is_of(1, basis_at(1), covariance_at(0))
     assert not found[1].is_of(1, basis_at(1), None)
     for odd in (np.zeros((2, 1, 1)), np.zeros((0, 0, 0))):
-        assert loaded_kept(AgentResult(values | {"kept_head_covariances": odd}), spec) == ()
+        assert loaded_kept(AgentResult(values | {"kept_head_covariances": odd}), SPEC) == ()

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from runs import ring_site, specification
+from runs import announced, ring_site, specification
 
 from cospan.client.files import state_file
 from cospan.client.files.result_file import load_result, save_result
@@ -26,7 +26,7 @@ def learner(rounds: int = 0, *, name: str = "site-1", seed: int = 1) -> SiteLear
 
 def learn(made: SiteLearner, rounds: int = 1) -> None:
     for _ in range(rounds):
-        made.learn(made.rounds, made.specification.initial_basis())
+        made.learn(made.rounds, *announced(made.specification))
 
 
 def rounds_in(path: Path) -> int:

@@ -12,6 +12,7 @@ from cospan.client.environment.workload_loader import load_workload, make_site
 from cospan.client.files.result_file import contents, load_result, resume, save_result
 from cospan.client.learning.site_learner import SiteLearner
 from cospan.client.workloads import BUILT_IN
+from cospan.core.aggregation.basis_update import initial_head_covariance
 from cospan.core.linalg.matrices import to_dense
 from cospan.core.linalg.subspace import random_basis
 from cospan.core.method import PRESETS
@@ -46,7 +47,8 @@ def learn(learner: SiteLearner, *rounds: int) -> list[bytes]:
     """Learns these rounds, each at a basis of its own; the gradients."""
     spec = learner.specification
     bases = (random_basis(spec.feature_dim, spec.rank, np.random.default_rng(number)) for number in rounds)
-    uploads = [learner.learn(number, basis) for number, basis in zip(rounds, bases, strict=True)]
+    covariance = initial_head_covariance(spec.method, spec.rank)
+    uploads = [learner.learn(number, basis, covariance) for number, basis in zip(rounds, bases, strict=True)]
     return [to_dense(upload.contribution.gradient).tobytes() for upload in uploads]
 
 
@@ -57,7 +59,7 @@ def bits(learner: SiteLearner) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("workload", [*BUILT_IN, "cospan.client.workloads.microgrids_finer:d47"])
-@pytest.mark.parametrize(("preset", "warm_up"), [*((preset, 0) for preset in PRESETS), ("practical", 6)])
+@pytest.mark.parametrize(("preset", "warm_up"), [*((preset, 0) for preset in PRESETS), ("full-history", 6)])
 def test_a_learner_and_its_chain_go_on_bit_for_bit(
     tmp_path: Path, workload: str, preset: str, warm_up: int
 ) -> None:

@@ -16,13 +16,13 @@ from cospan.client.workload import Site, Workload
 from cospan.core.aggregation.basis_update import Contribution, next_basis
 from cospan.core.linalg.matrices import DenseMatrix
 from cospan.core.linalg.subspace import largest_angle, orthonormalise, random_basis
-from cospan.core.method import compact, paper, practical
+from cospan.core.method import compact, full_history, paper, practical
 from cospan.relay.engine import RelaySettings
 from cospan.relay.relay import Relay
 from cospan.wire.errors import BasisRefusedError, InvalidValueError, StepsBelowFloorError
 from cospan.wire.messages import BasisUpdate, Stamp
 
-FLAT = replace(practical(3), largest_turn=7.0)
+FLAT = replace(full_history(3), largest_turn=7.0)
 D, R = 9, 2
 RNG = np.random.default_rng(14)
 BASIS = random_basis(D, R, RNG)
@@ -199,4 +199,5 @@ def test_what_came_while_it_was_busy_does_not_count() -> None:
 
 
 def test_presets_are_bounded_but_for_the_paper() -> None:
-    assert (paper(3).largest_turn, practical(3).largest_turn, compact(3).largest_turn) == (90.0, 5.0, 20.0)
+    bounds = [make(3).largest_turn for make in (paper, practical, compact, full_history)]
+    assert bounds == [90.0, 5.0, 20.0, 5.0]

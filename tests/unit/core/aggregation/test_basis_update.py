@@ -15,7 +15,7 @@ from cospan.core.aggregation.basis_update import (
 )
 from cospan.core.linalg.matrices import DenseMatrix, FactoredMatrix, Gradient, to_dense
 from cospan.core.linalg.subspace import basis_step, precondition, random_basis
-from cospan.core.method import HeadUpdate, Method, practical
+from cospan.core.method import HeadUpdate, Method, full_history, practical
 
 D, R = 6, 2
 
@@ -180,7 +180,7 @@ def test_row_sums_scale_the_step_of_a_full_history() -> None:
     move = next_basis(basis, contributions, full, 30)
     np.testing.assert_allclose(move.basis, basis_step(basis, direction, 1.0)[0], atol=1e-15)
     np.testing.assert_array_equal(move.step_memory, mean)
-    with pytest.raises(ValueError, match="no row sums are known"):
+    with pytest.raises(ValueError, match="no pooled numbers are known"):
         next_basis(basis, some(2), full, 0)
     bare = next_basis(basis, some(2), full, 1000, mean)
     np.testing.assert_array_equal(bare.basis, next_basis(basis, contributions, full, 30).basis)
@@ -303,14 +303,14 @@ def of_both_kinds(count: int, d: int = 5, r: int = 2, seed: int = 3) -> list[Con
     return made
 
 
-def test_sums_of_parts_come_to_the_aggregate_of_all() -> None:
-    parts, practical_method = of_both_kinds(7), practical(3)
-    whole = aggregate(parts, practical_method)
-    halves = aggregate([sum_of_contributions(parts[:3]), sum_of_contributions(parts[3:])], practical_method)
+@pytest.mark.parametrize("rule", [practical(3), full_history(3)])
+def test_sums_of_parts_come_to_the_aggregate_of_all(rule: Method) -> None:
+    parts = of_both_kinds(7)
+    whole = aggregate(parts, rule)
+    halves = aggregate([sum_of_contributions(parts[:3]), sum_of_contributions(parts[3:])], rule)
     np.testing.assert_allclose(halves.gradient, whole.gradient, rtol=1e-14, atol=1e-15)
-    assert (whole.pooled is None) == (halves.pooled is None)
-    if whole.pooled is not None:
-        np.testing.assert_allclose(halves.pooled, whole.pooled, rtol=1e-14)
+    assert whole.pooled is not None
+    np.testing.assert_allclose(halves.pooled, whole.pooled, rtol=1e-14)
     assert sum_of_contributions(parts).weight == sum(part.weight for part in parts)
 
 
@@ -353,7 +353,7 @@ def test_a_second_moment_that_one_lacks_the_sum_lacks(keep_factors: bool) -> Non
     assert total.head_second_moment is None
     assert total.pooled is not None
     with pytest.raises(ValueError, match="a contribution does not carry"):
-        aggregate(parts, practical(3))
+        aggregate(parts, full_history(3))
 
 
 def test_second_moments_that_all_lack_the_sum_lacks() -> None:

@@ -19,7 +19,7 @@ from cospan.core.aggregation.robust import (
 from cospan.core.linalg.matrices import DenseMatrix, FactoredMatrix, Gradient, to_dense
 from cospan.core.linalg.matrix_batch import DenseStack, FactoredStack, stacked
 from cospan.core.linalg.subspace import principal_angle_sine, random_basis
-from cospan.core.method import Aggregation, Method, paper, practical
+from cospan.core.method import Aggregation, Method, full_history, paper
 
 D, R, AGENTS = 7, 3, 20
 ROBUST = [Aggregation.CLIPPED, Aggregation.TRIMMED, Aggregation.GEOMETRIC_MEDIAN]
@@ -206,7 +206,7 @@ def test_the_mean_names_nobody() -> None:
 def test_what_scales_the_step_is_bounded_as_well(aggregation: Aggregation) -> None:
     """Row sums or second moments of enormous size would stop the basis for everybody."""
     rng = np.random.default_rng(7)
-    method = dataclasses.replace(practical(5), aggregation=aggregation, clip_norm=1e-3)
+    method = dataclasses.replace(full_history(5), aggregation=aggregation, clip_norm=1e-3)
     contributions = []
     for _ in range(10):
         head = rng.standard_normal((R, 1))

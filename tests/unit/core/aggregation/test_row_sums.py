@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from cospan.core.aggregation.row_sums import coarse
-from cospan.core.method import practical, takes_pooled
+from cospan.core.method import full_history, takes_pooled
 
 RNG = np.random.default_rng(3)
 
@@ -18,7 +18,7 @@ def test_they_are_sent_in_rounds_that_grow_by_a_quarter() -> None:
 
 
 def test_a_warm_up_is_not_counted() -> None:
-    warming = replace(practical(5), warm_up_rounds=4)
+    warming = replace(full_history(5), warm_up_rounds=4)
     assert [t for t in range(12) if warming.sends_pooled_in(t)] == [4, 5, 6, 7, 8, 9, 11]
 
 

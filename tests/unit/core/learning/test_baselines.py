@@ -20,7 +20,7 @@ from cospan.core.learning.baselines import (
 )
 from cospan.core.learning.learner import LearnerState, Trajectory, learn_round
 from cospan.core.learning.schedules import AveragedIterate
-from cospan.core.method import HeadUpdate, Method, compact, paper, practical
+from cospan.core.method import HeadUpdate, Method, compact, full_history, paper, practical
 
 D, L, ROUNDS = 4, 5, 12
 
@@ -129,12 +129,12 @@ def test_lstd_alone_solves_the_system_of_all_transitions_whatever_the_rewards_ar
         np.testing.assert_allclose(lstd_alone(sums, prior_steps), lstd_by_hand(prior_steps), rtol=1e-9)
 
 
-def test_sums_kept_to_compare_with_are_those_that_full_history_holds_itself() -> None:
-    rule = practical(L)
+@pytest.mark.parametrize("rule", [practical(L), full_history(L)])
+def test_sums_kept_to_compare_with_are_those_that_the_learner_holds_itself(rule: Method) -> None:
     state, sums = LearnerState.initial(2), separate_lstd_sums(paper(L), D)
     assert sums is not None
     for trajectory in trajectories():
-        state = learn_round(state, np.eye(D)[:, :2], trajectory, rule).state
+        state = learn_round(state, np.eye(D)[:, :2], trajectory, rule, head_covariance=np.eye(2)).state
         sums = with_transitions(sums, trajectory, state.rewards.reference)
     assert state.statistics is not None
     np.testing.assert_array_equal(lstd_alone(state.statistics), lstd_alone(sums))
@@ -159,8 +159,9 @@ def test_lstd_alone_of_a_group_is_that_of_each_of_its_agents() -> None:
 
 
 def test_sums_of_their_own_are_kept_only_where_the_learner_has_others_and_d_is_not_too_large() -> None:
-    assert holds_lstd_sums(practical(L))
-    assert separate_lstd_sums(practical(L), D) is None
+    for own in (practical(L), full_history(L)):
+        assert holds_lstd_sums(own)
+        assert separate_lstd_sums(own, D) is None
     for other in (
         paper(L),
         compact(L),

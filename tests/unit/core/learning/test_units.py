@@ -17,6 +17,7 @@ from cospan.client.learning.group_blocks import GroupSites
 from cospan.client.learning.group_learner import GroupLearner
 from cospan.client.learning.site_learner import SiteLearner
 from cospan.client.workload import Site, Workload
+from cospan.core.aggregation.basis_update import initial_head_covariance
 from cospan.core.exact_solutions import (
     differential_value,
     feature_covariance,
@@ -26,14 +27,16 @@ from cospan.core.exact_solutions import (
 from cospan.core.learning.learner import LearnerState, Trajectory, contribution_of, learn_round
 from cospan.core.linalg.matrices import FactoredMatrix, to_dense
 from cospan.core.linalg.subspace import principal_angle_sine, random_basis
-from cospan.core.method import PRESETS, HeadUpdate, Method, compact, paper, practical
+from cospan.core.method import PRESETS, HeadUpdate, Method, compact, full_history, paper, practical
 from cospan.experiments.methods.compared_methods import JointFleet
 from cospan.simulation import Fleet
 from cospan.wire.notes import bound_note
 
 TOLERANCE = 1e-9
-OWN = ("practical", "compact")
+OWN = ("practical", "compact", "full-history")
 """Presets in which each agent learns in its own units."""
+WITHOUT_PRIOR = [each for each in HeadUpdate if each is not HeadUpdate.POSTERIOR]
+"""Those with a ball that heads are projected onto, and with which units are an option."""
 
 
 # Whole fleets -----------------------------------------------------------------------------------------------------
@@ -141,7 +144,9 @@ def test_a_rare_reward_of_a_million_is_learnt_and_equivariant(preset: str) -> No
         covariance = feature_covariance(FEATURES, stationary_distribution(matrix))
         assert relative_value_error(weights, differential_value(matrix, RARE), covariance) < 0.25
     small = learnt(method, [[Trajectory(each.features, 1e-6 * each.rewards) for each in row] for row in played])
-    np.testing.assert_allclose(1e6 * small.weights, fleet.weights, rtol=1e-9, atol=1e-6)
+    # Curvatures travel in float32: where a last bit differs, the basis of `practical` turns a little otherwise.
+    tolerance = 1e-3 if method.has_head_covariance else 1e-9
+    np.testing.assert_allclose(1e6 * small.weights, fleet.weights, rtol=tolerance, atol=1e3 * tolerance)
 
 
 @pytest.mark.parametrize("preset", OWN)
@@ -155,7 +160,7 @@ def test_constants_are_equivariant_exactly_where_the_rewards_are_exact(preset: s
     assert principal_angle_sine(before.basis, after.basis) <= 1e-13
 
 
-@pytest.mark.parametrize("head_update", HeadUpdate)
+@pytest.mark.parametrize("head_update", WITHOUT_PRIOR)
 def test_paper_has_no_units_of_its_own(head_update: HeadUpdate) -> None:
     """Nothing is counted from a reference and nothing divided; a group of one is its agent, bit for bit."""
     method = replace(paper(L), head_update=head_update)
@@ -167,7 +172,7 @@ def test_paper_has_no_units_of_its_own(head_update: HeadUpdate) -> None:
         assert (outcome.head_second_moment == 1.0).all()
 
 
-@pytest.mark.parametrize("preset", OWN)
+@pytest.mark.parametrize("preset", ["compact", "full-history"])
 def test_an_uploads_weight_cannot_be_divided_out(preset: str) -> None:
     """G = u vᵀ and W = v vᵀ with one v: W tells nothing that v does not. A group sums the same factors."""
     method, basis = PRESETS[preset](L), random_basis(STATES, 2, np.random.default_rng(3))
@@ -186,7 +191,7 @@ def test_an_uploads_weight_cannot_be_divided_out(preset: str) -> None:
 
 
 def test_the_weight_is_in_both_factors_by_its_root() -> None:
-    method, basis = practical(L), random_basis(STATES, 2, np.random.default_rng(3))
+    method, basis = full_history(L), random_basis(STATES, 2, np.random.default_rng(3))
     plain = replace(method, explained_power=0.0)
     ((walk,),) = walks(RARE, rounds=1, agents=1)
     one, other = (learn_round(LearnerState.initial(2), basis, walk, each).gradient for each in (method, plain))
@@ -207,15 +212,15 @@ def told_in(method: Method, rounds: int) -> tuple[list[tuple[int, tuple[str, ...
     learner = SiteLearner(make_site(RINGS, 0, 0), spec, name="site-0", index=0, with_baseline=False)
     basis, found = spec.initial_basis(), []
     for number in range(rounds):
-        upload = learner.learn(number, basis)
+        upload = learner.learn(number, basis, initial_head_covariance(method, spec.rank))
         found.append((learner.bounded_rounds, upload.bounded))
     return found, learner
 
 
-@pytest.mark.parametrize("head_update", HeadUpdate)
+@pytest.mark.parametrize("head_update", WITHOUT_PRIOR)
 def test_an_agent_names_itself_where_the_bound_has_cut_its_head(head_update: HeadUpdate) -> None:
     """In the first such round, and after 2, 4, 8, …: a message may be lost, and each costs bytes."""
-    found, learner = told_in(replace(practical(3), head_update=head_update, head_radius=1e-3), 12)
+    found, learner = told_in(replace(full_history(3), head_update=head_update, head_radius=1e-3), 12)
     before = 0
     for count, names in found:
         assert names == (("site-0",) if count > before and count in (1, 2, 4, 8) else ())
@@ -224,12 +229,14 @@ def test_an_agent_names_itself_where_the_bound_has_cut_its_head(head_update: Hea
     assert np.linalg.norm(learner.state.head) > 0.0
 
 
-@pytest.mark.parametrize("method", [practical(3), compact(3), replace(practical(3), head_radius=1e3)])
+@pytest.mark.parametrize(
+    "method", [practical(3), full_history(3), compact(3), replace(full_history(3), head_radius=1e3)]
+)
 def test_an_agent_names_nobody_where_the_bound_is_out_of_reach(method: Method) -> None:
     assert told_in(method, 5)[0] == [(0, ())] * 5
 
 
-@pytest.mark.parametrize("head_update", HeadUpdate)
+@pytest.mark.parametrize("head_update", WITHOUT_PRIOR)
 def test_a_group_names_those_whose_heads_were_cut(head_update: HeadUpdate) -> None:
     method = replace(compact(3), head_update=head_update, head_radius=0.3)
     spec = specification(method, agents=3)
@@ -250,7 +257,7 @@ def test_a_group_names_those_whose_heads_were_cut(head_update: HeadUpdate) -> No
 
 def test_a_fleet_in_one_process_says_once_who_was_bounded(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
-        Fleet(RINGS, agents=2, rounds=9, head_radius=0.01, baseline=False).run()
+        Fleet(RINGS, agents=2, rounds=9, preset="full-history", head_radius=0.01, baseline=False).run()
     said = [record.message for record in caplog.records if "head-bounded" in record.message]
     assert sorted(name for name in ("site-0", "site-1") for text in said if f"the head of {name} " in text) == [
         "site-0",

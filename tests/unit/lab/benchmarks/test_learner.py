@@ -16,7 +16,7 @@ def test_learner() -> None:
     checked(report)
     assert [row["feature_dim"] for row in report.rows] == [43, 12]
     assert [row["agent_per_second"] is None for row in report.rows] == [False, True]
-    assert len(learner.cases()) == 2 * 3 * 3 + 3 * 3
+    assert len(learner.cases()) == 2 * 4 * 3 + 3 * 3
 
 
 def test_the_plain_reference_does_what_the_learner_does() -> None:

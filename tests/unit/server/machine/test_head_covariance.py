@@ -7,8 +7,9 @@ import pytest
 from runs import CoordinatorDriver, D, R, moved
 
 from cospan.core.aggregation.basis_update import Contribution
+from cospan.core.aggregation.evidence_step import packed
 from cospan.core.linalg.matrices import DenseMatrix
-from cospan.core.method import Method
+from cospan.core.method import Method, practical
 from cospan.server.machine import events
 from cospan.server.machine.snapshot import SavedRun
 from cospan.server.runtime.basis_arithmetic import computed_basis
@@ -50,8 +51,9 @@ def test_a_coordinator_that_resumes_announces_the_stored_head_covariance(monkeyp
 
 def test_a_head_covariance_that_a_round_does_not_change_stays() -> None:
     run = CoordinatorDriver(agents=1)
-    sent, covariance = (Contribution(DenseMatrix(np.ones((D, R)))),), np.eye(R)
+    curvature = packed(np.eye(D))
+    sent, covariance = (Contribution(DenseMatrix(np.ones((D, R))), pooled=curvature),), np.eye(R)
     command = events.ComputeBasis(0, run.state.basis, sent, None, covariance)
-    found = computed_basis(command, run.state.specification.method)
+    found = computed_basis(command, replace(practical(3), basis_step=0.0))
     assert isinstance(found, events.BasisComputed)
     assert found.move.head_covariance is covariance

@@ -302,7 +302,7 @@ def test_arithmetic_that_fails_unforeseen_ends_the_run(
 ) -> None:
     """Without this the round would stay open for ever, and every agent would wait for its basis."""
 
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise MemoryError("no room")
 
     monkeypatch.setattr(basis_arithmetic, "sound_move", fail)

@@ -74,7 +74,7 @@ def test_a_note_names_the_first_five_agents(caplog: pytest.LogCaptureFixture) ->
 
 
 def test_arithmetic_that_fails_unforeseen_ends_a_run_in_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise MemoryError("no room")
 
     monkeypatch.setattr(basis_arithmetic, "sound_move", fail)

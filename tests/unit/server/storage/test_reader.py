@@ -1,12 +1,12 @@
 """Reading stored runs: bases, rounds recalled for agents' files, refusals, and runs whose coordinator is gone."""
 
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
-from runs import CoordinatorDriver, D, R, join, ring_site, run, specification, until, upload
+from runs import CoordinatorDriver, D, R, announced, join, ring_site, run, specification, until, upload
 from stored import (
     NAME,
     RUN_ID,
@@ -24,7 +24,7 @@ from values import same
 
 from cospan.client.learning.site_learner import SiteLearner
 from cospan.core.aggregation.basis_update import BasisMove, next_basis
-from cospan.core.method import practical
+from cospan.core.method import Method, full_history, practical
 from cospan.core.run_fields import Participation
 from cospan.server.machine import events, restored_state
 from cospan.server.machine.events import DropMember, RoundRecord, StoreMember, StoreRound
@@ -344,9 +344,16 @@ def test_a_round_after_a_restart_is_not_taken_for_the_stale_one_before_it(tmp_pa
     assert saved.rounds_counted == {"a": 4, "b": 3}
 
 
-def test_row_sums_that_are_due_seldom_survive_a_restart_in_every_round(tmp_path: Path) -> None:
-    """Rounds 6 and 8 go by those of the round before: from the store, to the same bits."""
-    spec = specification(practical(3), rounds=9)
+@pytest.mark.parametrize(
+    ("method", "due"),
+    [(practical(3), range(8)), (full_history(3), (0, 1, 2, 3, 4, 5, 7))],
+    ids=["practical", "full"],
+)
+def test_what_is_pooled_seldom_survives_a_restart_in_every_round(
+    tmp_path: Path, method: Method, due: Sequence[int]
+) -> None:
+    """The other rounds go by that of the round before: from the store, to the same bits."""
+    spec = specification(method, rounds=9)
     path = tmp_path / "coordinator.sqlite"
     create_store(path, spec, run_id="run-1").close()
 
@@ -354,18 +361,20 @@ def test_row_sums_that_are_due_seldom_survive_a_restart_in_every_round(tmp_path:
         return [SiteLearner(ring_site(index, 1), spec, name=f"site-{index}", index=index) for index in (0, 1)]
 
     whole, broken = agents(), agents()
-    basis, rows = spec.initial_basis(), None
+    (basis, covariance), pooled = announced(spec), None
     saved = restarted(path)
     for number in range(9):
-        move = next_basis(basis, [a.learn(number, basis).contribution for a in whole], spec.method, number, rows)
-        basis, rows = move.basis, move.step_memory
-        before = spec.initial_basis() if saved.basis is None else saved.basis
-        sent = [a.learn(number, before).contribution for a in broken]
-        assert (sent[0].pooled is not None) == (number in (0, 1, 2, 3, 4, 5, 7))
-        after = next_basis(before, sent, spec.method, number, saved.step_memory)
+        sent = [a.learn(number, basis, covariance).contribution for a in whole]
+        move = next_basis(basis, sent, spec.method, number, pooled, head_covariance=covariance)
+        basis, covariance, pooled = move.basis, move.head_covariance, move.step_memory
+        before, at = announced(spec) if saved.basis is None else (saved.basis, saved.head_covariance)
+        sent = [a.learn(number, before, at).contribution for a in broken]
+        assert (sent[0].pooled is not None) == (number in due)
+        after = next_basis(before, sent, spec.method, number, saved.step_memory, head_covariance=at)
         stamp = Stamp("run-1", 1, number + 1, number + 1)
         restarted(path, StoreRound(RoundRecord(stamp, {"a": number, "b": number}, 2.0, after, 1.0, 0.1)))
         saved = restarted(path)
         assert saved.basis is not None
         assert saved.step_memory is not None
-        assert (saved.basis.tobytes(), saved.step_memory.tobytes()) == (basis.tobytes(), rows.tobytes())
+        assert (saved.basis.tobytes(), saved.step_memory.tobytes()) == (basis.tobytes(), pooled.tobytes())
+        assert same(saved.head_covariance, covariance)

@@ -59,7 +59,7 @@ def test_fields_with_a_default_may_be_left_out_and_whole_numbers_may_stand_for_f
         ("head_step = 3.0", "step = 3.0", "method.step = 3.0"),
         ("implicit_head_step = true", "implicit_head_step = 1", "must be true or false"),
         (
-            '"full-history"',
+            '"posterior"',
             '"sometimes"',
             "method.head_update = 'sometimes'; it must be 'end-of-round' or 'every-step' or",
         ),

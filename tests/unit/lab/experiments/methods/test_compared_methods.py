@@ -1,24 +1,25 @@
 """Fleets in one place: each method is what it says, agent by agent."""
 
 import dataclasses
+import itertools
 import math
 
 import numpy as np
 import pytest
 from values import read_only
 
-from cospan.core.aggregation.basis_update import Contribution, mean_gradient, next_basis
+from cospan.core.aggregation.basis_update import Contribution, initial_head_covariance, mean_gradient, next_basis
 from cospan.core.learning.baselines import INDEPENDENT_STEPS, IndependentTD
 from cospan.core.learning.learner import LearnerState, Trajectory, contribution_of, learn_round
 from cospan.core.learning.least_squares import PRIOR_STEPS
 from cospan.core.linalg.subspace import principal_angle_sine, random_basis
-from cospan.core.method import HeadUpdate, Method, compact, paper, practical
+from cospan.core.method import HeadUpdate, Method, compact, full_history, paper, practical
 from cospan.experiments.methods.compared_methods import IndependentFleet, JointFleet, LstdFleet, TwoTimescaleFleet
 
 D, R, L, AGENTS, ROUNDS = 6, 2, 4, 3, 5
 BASIS = read_only(random_basis(D, R, np.random.default_rng(2)))
 EVERY_STEP = dataclasses.replace(
-    practical(L), head_update=HeadUpdate.EVERY_STEP, preconditioned=False, row_scaled=False, forgetting=0.0
+    full_history(L), head_update=HeadUpdate.EVERY_STEP, preconditioned=False, row_scaled=False, forgetting=0.0
 )
 
 
@@ -38,28 +39,31 @@ def rounds(agents: int = AGENTS) -> list[list[Trajectory]]:
     ]
 
 
-METHODS = [paper(L), practical(L), compact(L), EVERY_STEP]
+METHODS = [paper(L), full_history(L), compact(L), EVERY_STEP]
 
 
-@pytest.mark.parametrize("warm_up", [0, 2, 3])
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(("method", "warm_up"), [*itertools.product(METHODS, (0, 2, 3)), (practical(L), 0)])
 def test_the_joint_fleet_is_its_agents_and_the_coordinator(method: Method, warm_up: int) -> None:
     method = dataclasses.replace(method, warm_up_rounds=warm_up)
     fleet = JointFleet.initial(method, BASIS, AGENTS)
-    states, basis, squares = [LearnerState.initial(R)] * AGENTS, BASIS, None
+    states, basis, memory = [LearnerState.initial(R)] * AGENTS, BASIS, None
+    covariance = initial_head_covariance(method, R)
     for t, trajectories in enumerate(rounds()):
         fleet = fleet.learning_from(trajectories)
-        outcomes = [learn_round(states[k], basis, trajectories[k], method, t) for k in range(AGENTS)]
+        outcomes = [
+            learn_round(states[k], basis, trajectories[k], method, t, head_covariance=covariance)
+            for k in range(AGENTS)
+        ]
         states = [outcome.state for outcome in outcomes]
         contributions = [contribution_of(outcome, method, t) for outcome in outcomes]
-        move = next_basis(basis, contributions, method, t, squares)
-        basis, squares = move.basis, move.step_memory
+        move = next_basis(basis, contributions, method, t, memory, head_covariance=covariance)
+        basis, memory, covariance = move.basis, move.step_memory, move.head_covariance
     np.testing.assert_array_equal(fleet.basis, basis)
     assert fleet.weights.shape == (1, AGENTS, D)
     assert fleet.averaged.count == ROUNDS - warm_up
 
 
-@pytest.mark.parametrize("method", [*METHODS, dataclasses.replace(practical(L), basis_step=0.0)])
+@pytest.mark.parametrize("method", [*METHODS, dataclasses.replace(full_history(L), basis_step=0.0)])
 def test_a_warm_up_moves_the_basis_once_and_leaves_no_zeros_in_the_average(method: Method) -> None:
     fleet = JointFleet.initial(dataclasses.replace(method, warm_up_rounds=3), BASIS, AGENTS)
     bases = []
@@ -76,12 +80,16 @@ def test_a_warm_up_moves_the_basis_once_and_leaves_no_zeros_in_the_average(metho
 
 
 def test_what_is_sent_is_counted() -> None:
-    """Rank one: d + r up; with the second moment r² more, with row sums d; dense: d · r. And d · r down."""
+    """Rank one: d + r up; with the second moment r² more, with row sums d; dense: d · r. And d · r down.
+
+    With a curvature d(d + 1)/2 more up, and with a head covariance r² more down.
+    """
     (first, *_) = rounds()
     sent = {
         name: JointFleet.initial(method, BASIS, AGENTS).learning_from(first).numbers_sent
         for name, method in (
             ("paper", paper(L)),
+            ("full history", full_history(L)),
             ("practical", practical(L)),
             ("compact", compact(L)),
             ("every step", EVERY_STEP),
@@ -90,7 +98,8 @@ def test_what_is_sent_is_counted() -> None:
     compactly = D + R + R * R + D * R
     assert sent == {
         "paper": D + R + D * R,
-        "practical": compactly + D,
+        "full history": compactly + D,
+        "practical": D * R + D * (D + 1) // 2 + D * R + R * R,
         "compact": compactly,
         "every step": 2 * D * R,
     }
@@ -182,7 +191,7 @@ def test_two_time_scales_move_the_basis_a_tenth_as_far_and_never_orthonormalise_
 
 
 def test_two_time_scales_refuse_what_needs_an_orthonormal_basis() -> None:
-    for refused in (practical(L), dataclasses.replace(paper(L), warm_up_rounds=2)):
+    for refused in (practical(L), full_history(L), dataclasses.replace(paper(L), warm_up_rounds=2)):
         with pytest.raises(ValueError, match="need stepped heads"):
             TwoTimescaleFleet.initial(refused, BASIS, AGENTS)
 
