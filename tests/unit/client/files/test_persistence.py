@@ -152,19 +152,18 @@ def whole() -> SiteLearner:
     return learner
 
 
-@pytest.mark.parametrize("preset", ["practical", "full-history"])
+@pytest.fixture(params=["practical", "full-history"])
+def _preset(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.modules[__name__], "SPEC", replace(SPEC, method=PRESETS[request.param](3)))
+
+
+@pytest.mark.usefixtures("_preset")
 @pytest.mark.parametrize("saves", [True, False])
 @pytest.mark.parametrize("written", [None, 1, 8, 15])
 def test_what_was_learnt_after_the_last_write_is_learnt_again(
-    tmp_path: Path,
-    loop: asyncio.AbstractEventLoop,
-    monkeypatch: pytest.MonkeyPatch,
-    written: int | None,
-    saves: bool,
-    preset: str,
+    tmp_path: Path, loop: asyncio.AbstractEventLoop, written: int | None, saves: bool
 ) -> None:
     """From its file; from its beginning where it has none, or one that its chain cannot go on from."""
-    monkeypatch.setattr(sys.modules[__name__], "SPEC", replace(SPEC, method=PRESETS[preset](3)))
     first = Process(tmp_path, loop, saves=saves)
     for number in range(15):
         first.learn(number)
