@@ -102,7 +102,7 @@ def test_the_agents_of_a_group_are_those_that_are_alone() -> None:
         group.learn(number, *announced(spec))
     for alone, together in zip(learners, group.agents(), strict=True):
         value = ValueFunction.of_learner(together, group.features)
-        np.testing.assert_allclose(value.values(STATES), of(alone).values(STATES), atol=1e-12)
+        np.testing.assert_allclose(value.values(STATES), of(alone).values(STATES), rtol=1e-6, atol=1e-9)
         assert (value.agent_id, value.label, value.steps) == (alone.name, alone.label, 80)
 
 

@@ -127,7 +127,7 @@ def test_practical_is_the_posterior_under_the_fleets_prior() -> None:
     assert preset.has_head_covariance
     assert preset.sends_pooled
     assert not preset.pooled_is_nonnegative
-    assert preset.pooled_length(6) == 21
+    assert preset.pooled_length(6) == 22
     assert not preset.basis_step_decays
     assert preset.keeps_history
     assert preset.reward_scaled

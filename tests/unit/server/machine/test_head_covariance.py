@@ -51,7 +51,7 @@ def test_a_coordinator_that_resumes_announces_the_stored_head_covariance(monkeyp
 
 def test_a_head_covariance_that_a_round_does_not_change_stays() -> None:
     run = CoordinatorDriver(agents=1)
-    curvature = packed(np.eye(D))
+    curvature = np.append(packed(np.eye(D)), 1.0)
     sent, covariance = (Contribution(DenseMatrix(np.ones((D, R))), pooled=curvature),), np.eye(R)
     command = events.ComputeBasis(0, run.state.basis, sent, None, covariance)
     found = computed_basis(command, replace(practical(3), basis_step=0.0))

@@ -57,8 +57,8 @@ def test_a_posterior_step_at_the_ends_of_all_ranges_is_finite_or_named(of_all: b
     """A contribution that makes it fail is left out; where all do, that is an error, never a basis that is none."""
     method, named = practical(5), 0
     for size, curvature, prior in itertools.product(SIZES, (0.0, 1e-61, MAX_ENTRY), (1e-9, 1.0, MAX_ENTRY)):
-        huge = Contribution(DenseMatrix(size * SIGNS), 1.0, None, curvature * packed(np.eye(D)))
-        small = Contribution(DenseMatrix(0.1 * SIGNS), 1.0, None, packed(np.eye(D)))
+        huge = Contribution(DenseMatrix(size * SIGNS), 1.0, None, np.append(curvature * packed(np.eye(D)), 1.0))
+        small = Contribution(DenseMatrix(0.1 * SIGNS), 1.0, None, np.append(packed(np.eye(D)), 1.0))
         check_contribution(huge)
         try:
             found = sound_move(

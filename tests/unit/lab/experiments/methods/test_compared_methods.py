@@ -51,7 +51,7 @@ def test_the_joint_fleet_is_its_agents_and_the_coordinator(method: Method, warm_
     for t, trajectories in enumerate(rounds()):
         fleet = fleet.learning_from(trajectories)
         outcomes = [
-            learn_round(states[k], basis, trajectories[k], method, t, head_covariance=covariance)
+            learn_round(states[k], basis, trajectories[k], method, t, head_covariance=covariance, agents=AGENTS)
             for k in range(AGENTS)
         ]
         states = [outcome.state for outcome in outcomes]
@@ -99,7 +99,7 @@ def test_what_is_sent_is_counted() -> None:
     assert sent == {
         "paper": D + R + D * R,
         "full history": compactly + D,
-        "practical": D * R + D * (D + 1) // 2 + D * R + R * R,
+        "practical": D * R + D * (D + 1) // 2 + 1 + D * R + R * R,
         "compact": compactly,
         "every step": 2 * D * R,
     }
