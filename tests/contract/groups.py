@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from cospan.client.environment.workload_loader import load_workload, make_site
@@ -9,6 +10,7 @@ from cospan.client.learning.group_blocks import GroupSites
 from cospan.client.learning.group_learner import GroupLearner
 from cospan.client.learning.site_learner import SiteLearner
 from cospan.client.workload import Workload
+from cospan.core.aggregation.basis_update import initial_head_covariance
 from cospan.core.method import PRESETS
 from cospan.core.specification import RunSpecification
 
@@ -34,6 +36,12 @@ def specification(name: str, preset: str) -> RunSpecification:
         method=PRESETS[preset](workload.steps_per_round),
         feature_fingerprint=features.fingerprint,
     )
+
+
+def announced_to(name: str, preset: str) -> tuple[np.ndarray, np.ndarray | None]:
+    """B_0, and W_0 where the method has it."""
+    spec = specification(name, preset)
+    return spec.initial_basis(), initial_head_covariance(spec.method, spec.rank)
 
 
 def group_of(

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from contract.groups import BOTH, INDICES, group_of, single_of, specification
+from contract.groups import BOTH, INDICES, announced_to, group_of, single_of, specification
 
 from cospan.client.files.group_file import GROUP, agents_of, load_group
 from cospan.client.files.result_file import load_result, resume, save_result
@@ -26,14 +26,14 @@ def test_a_group_goes_on_from_its_file_bit_for_bit(
     def made() -> GroupLearner:
         return group_of("synthetic", preset, together=together, with_baseline=with_baseline)
 
-    group, basis, path = made(), specification("synthetic", preset).initial_basis(), tmp_path / "group.npz"
+    group, at, path = made(), announced_to("synthetic", preset), tmp_path / "group.npz"
     for number in range(5):
-        group.learn(number, basis)
+        group.learn(number, *at)
     save_npz(path, **GROUP.contents(group, "run-1"))
     again = made()
     assert GROUP.resume(again, path, "run-1") == ""
     assert (again.rounds, again.last_round) == (5, 4)
-    sent = [to_dense(each.learn(5, basis).contribution.gradient) for each in (group, again)]
+    sent = [to_dense(each.learn(5, *at).contribution.gradient) for each in (group, again)]
     np.testing.assert_array_equal(sent[0], sent[1])
     files = [GROUP.contents(each, "run-1") for each in (group, again)]
     assert files[0].keys() == files[1].keys()
@@ -53,9 +53,9 @@ def test_a_groups_file_whose_names_are_a_table_is_damaged(tmp_path: Path) -> Non
 
 def test_agents_of_a_groups_file_say_what_their_own_files_say(tmp_path: Path) -> None:
     """All that a summary and a picture are made of; and an agent's own file can be gone on from alone."""
-    group, basis = group_of("queues", with_baseline=True), specification("queues", "practical").initial_basis()
+    group, at = group_of("queues", with_baseline=True), announced_to("queues", "practical")
     for number in range(3):
-        group.learn(number, basis)
+        group.learn(number, *at)
     save_npz(tmp_path / "group.npz", **GROUP.contents(group, "run-1"))
     agents = agents_of(load_group(tmp_path / "group.npz"))
     assert len(agents) == len(INDICES)
@@ -82,12 +82,12 @@ def test_a_group_of_no_rounds_can_be_saved_and_gone_on_from(tmp_path: Path) -> N
 def test_what_is_saved_in_the_middle_of_a_round_is_of_the_round_before(monkeypatch: pytest.MonkeyPatch) -> None:
     """One block has learnt the round and another not; the chains then start over."""
     monkeypatch.setattr("cospan.client.learning.group_blocks._MOST", 2)
-    group, basis = group_of("synthetic"), specification("synthetic", "practical").initial_basis()
-    group.learn(0, basis)
+    group, at = group_of("synthetic"), announced_to("synthetic", "practical")
+    group.learn(0, *at)
     before = GROUP.contents(group, "run-1")
     monkeypatch.setattr(group.blocks[1].chains, "advance_those_that_can", lambda steps: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        group.learn(1, basis)
+        group.learn(1, *at)
     after = GROUP.contents(group, "run-1")
     for name in ("weights", "head", "head_system", "steps"):
         np.testing.assert_array_equal(after[name], before[name])

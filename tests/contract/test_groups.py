@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from contract.groups import BOTH, INDICES, SEED, group_of, single_of, workload_of
+from contract.groups import BOTH, INDICES, SEED, announced_to, group_of, single_of, workload_of
 
 from cospan.client.environment.group_rollout import BatchedRollouts, GroupRollout, SequentialRollouts, chain_group
 from cospan.client.environment.rollout import Chain
@@ -16,6 +16,7 @@ from cospan.client.files.result_file import contents
 from cospan.client.learning.group_blocks import GroupSites
 from cospan.client.learning.group_learner import GroupLearner
 from cospan.client.workload import Sites, Workload
+from cospan.core.aggregation.basis_update import initial_head_covariance
 from cospan.core.linalg.matrices import to_dense
 from cospan.core.method import PRESETS
 from cospan.core.specification import RunSpecification
@@ -147,11 +148,12 @@ def test_a_group_goes_on_without_a_member_as_if_it_had_never_been(
     features = make_site(workload, 0, SEED).features
     spec = RunSpecification(name, features.dim, 2, len(INDICES), 9, SEED, PRESETS[preset](10))
     basis = np.linalg.qr(np.random.default_rng(1).normal(size=(features.dim, 2)))[0]
+    covariance = initial_head_covariance(spec.method, spec.rank)
     group, whole = learner_of(workload, spec, place=1), learner_of(workload, spec)
     failed: list[tuple[str, int, str]] = []
     group.on_failure.append(lambda agent, why: failed.append((agent.name, len(agent.learning_curve.round), why)))
     for number in range(5):
-        upload, _ = group.learn(number, basis), whole.learn(number, basis)
+        upload, _ = group.learn(number, basis, covariance), whole.learn(number, basis, covariance)
     ((who, rounds, why),) = failed
     assert (who, rounds) == ("site-2", 3)
     assert group.failures == {"site-2": why}
@@ -313,10 +315,11 @@ def test_each_agents_file_is_that_of_the_agent_alone(preset: str, name: str, tog
         [single_of(name, index, preset) for index in INDICES],
     )
     spec = group.specification
+    covariance = initial_head_covariance(spec.method, spec.rank)
     for number in range(8):
         basis = replace(spec, seed=number).initial_basis()
-        upload = group.learn(number, basis)
-        uploads = [single.learn(number, basis) for single in singles]
+        upload = group.learn(number, basis, covariance)
+        uploads = [single.learn(number, basis, covariance) for single in singles]
         assert upload.round == number
         assert upload.contribution.weight == len(INDICES)
         total = np.sum([to_dense(each.contribution.gradient) for each in uploads], axis=0)
@@ -335,7 +338,7 @@ def test_the_cut_into_blocks_changes_nothing_but_rounding(monkeypatch: pytest.Mo
     cut = group_of("synthetic")
     assert [len(group.blocks) for group in (whole, cut)] == [1, 3]
     for number in range(4):
-        basis = whole.specification.initial_basis()
-        sent = [to_dense(group.learn(number, basis).contribution.gradient) for group in (whole, cut)]
+        at = announced_to("synthetic", "practical")
+        sent = [to_dense(group.learn(number, *at).contribution.gradient) for group in (whole, cut)]
         np.testing.assert_allclose(sent[1], sent[0], rtol=0, atol=1e-12 * np.abs(sent[0]).max())
     np.testing.assert_allclose(cut.weights, whole.weights, rtol=0, atol=1e-12)

@@ -232,7 +232,8 @@ def test_an_average_lies_among_its_iterates(iterates: np.ndarray) -> None:
 def methods(draw: st.DrawFn) -> Method:
     return Method(
         steps_per_round=4,
-        head_update=draw(st.sampled_from(HeadUpdate)),
+        head_update=(head_update := draw(st.sampled_from(HeadUpdate))),
+        reward_scaled=head_update is HeadUpdate.POSTERIOR,
         head_step=draw(st.floats(0.01, 2.0)),
         gain_step=draw(st.floats(0.01, 1.0)),
         head_radius=draw(st.sampled_from([0.5, 2.0, np.inf])),
@@ -253,6 +254,7 @@ class Fleet:
         self.d = int(rng.integers(2, 8))
         self.rank = int(rng.integers(1, self.d))
         self.basis = random_basis(self.d, self.rank, rng)
+        self.covariance = np.diag(np.linspace(0.5, 2.0, self.rank))
         self.states, self.trajectories = [], []
         for _ in range(int(rng.integers(1, 5))):
             features = rng.uniform(-1.0, 1.0, (5, self.d)) / np.sqrt(self.d)
@@ -265,13 +267,16 @@ class Fleet:
         """The next basis, the heads, and the values B w of every agent at the basis of the round."""
         turn = np.eye(self.rank) if gauge is None else gauge
         basis = self.basis @ turn
+        covariance = turn.T @ self.covariance @ turn if method.has_head_covariance else None
         contributions, heads = [], []
         for state, trajectory in zip(self.states, self.trajectories, strict=True):
             turned = LearnerState(head=turn.T @ state.head, gain_estimate=state.gain_estimate, steps=state.steps)
-            outcome = learn_round(turned, basis, trajectory, method)
+            outcome = learn_round(turned, basis, trajectory, method, head_covariance=covariance)
             heads.append(outcome.state.head)
-            contributions.append(Contribution(outcome.gradient, 1.0, outcome.head_second_moment))
-        return next_basis(basis, contributions, method, 2).basis, heads, np.array([basis @ head for head in heads])
+            pooled = outcome.pooled if method.has_head_covariance else None
+            contributions.append(Contribution(outcome.gradient, 1.0, outcome.head_second_moment, pooled))
+        move = next_basis(basis, contributions, method, 2, head_covariance=covariance)
+        return move.basis, heads, np.array([basis @ head for head in heads])
 
 
 @given(seeds, methods(), seeds)

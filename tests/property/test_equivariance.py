@@ -11,33 +11,36 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from cospan.core.aggregation.basis_update import next_basis
+from cospan.core.aggregation.basis_update import initial_head_covariance, next_basis
 from cospan.core.learning.learner import LearnerState, Trajectory, contribution_of, learn_round
 from cospan.core.learning.schedules import AveragedIterate
 from cospan.core.linalg.subspace import principal_angle_sine, random_basis
-from cospan.core.method import Aggregation, HeadUpdate, Method, compact, practical
+from cospan.core.method import Aggregation, HeadUpdate, Method, compact, full_history, practical
 from cospan.experiments.methods.compared_methods import JointFleet
 
 D, R, L, AGENTS, ROUNDS, STATES = 7, 2, 15, 3, 5, 11
 TOLERANCE = 1e-9
 # No shrinking: a seed has no simpler one, and it would take minutes.
-PRACTICAL, COMPACT = practical(L), compact(L)
+PRACTICAL, COMPACT, FULL = practical(L), compact(L), full_history(L)
 STEPPING = replace(COMPACT, head_update=HeadUpdate.EVERY_STEP)
 METHODS = {
     "practical": PRACTICAL,
     "compact": COMPACT,
-    "practical with a warm-up": replace(PRACTICAL, warm_up_rounds=3),
+    "full history": FULL,
+    "full history with a warm-up": replace(FULL, warm_up_rounds=3),
     "compact with a warm-up": replace(COMPACT, warm_up_rounds=2),
-    "practical with traces": replace(PRACTICAL, trace_decay=0.5, forgetting=2.0),
-    "practical, a ball": replace(PRACTICAL, head_radius=0.5),
+    "full history with traces": replace(FULL, trace_decay=0.5, forgetting=2.0),
+    "full history, a ball": replace(FULL, head_radius=0.5),
     "compact, a ball": replace(COMPACT, head_radius=0.5),
     "every step": STEPPING,
     "every step, explicit": replace(STEPPING, implicit_head_step=False, head_step=0.1, head_radius=2.0),
     "end of round": replace(COMPACT, head_update=HeadUpdate.END_OF_ROUND),
     "nothing scaled at the coordinator": replace(COMPACT, row_scaled=False, preconditioned=False, basis_step=0.01),
     "clipped": replace(PRACTICAL, aggregation=Aggregation.CLIPPED),
+    "full history, clipped": replace(FULL, aggregation=Aggregation.CLIPPED),
     "clipped at a length": replace(COMPACT, aggregation=Aggregation.CLIPPED, clip_norm=0.02),
     "trimmed": replace(PRACTICAL, aggregation=Aggregation.TRIMMED),
+    "full history, trimmed": replace(FULL, aggregation=Aggregation.TRIMMED),
     "geometric median": replace(COMPACT, aggregation=Aggregation.GEOMETRIC_MEDIAN),
 }
 
@@ -123,13 +126,15 @@ def by_single_agents(method: Method, rounds: list[Trajectory]) -> Learnt:
 
 
 def by_a_group(method: Method, rounds: list[Trajectory]) -> Learnt:
-    basis, squares = random_basis(D, R, np.random.default_rng(1)), None
+    basis, memory = random_basis(D, R, np.random.default_rng(1)), None
+    covariance = initial_head_covariance(method, R)
     state, weights = LearnerState.initial(R, AGENTS), AveragedIterate(np.zeros((AGENTS, D)))
     for number, played in enumerate(rounds):
-        outcome = learn_round(state, basis, played, method)
-        state, weights = outcome.state, weights.updated(outcome.state.head @ basis.T)
-        move = next_basis(basis, [contribution_of(outcome, method)], method, number, squares)
-        basis, squares = move.basis, move.step_memory
+        outcome = learn_round(state, basis, played, method, number, head_covariance=covariance)
+        state, weights = outcome.state, weights.updated(outcome.weights)
+        sent = [contribution_of(outcome, method, number)]
+        move = next_basis(basis, sent, method, number, memory, head_covariance=covariance)
+        basis, memory, covariance = move.basis, move.step_memory, move.head_covariance
     return Learnt(weights.mean, state.gain_estimate, basis)
 
 
@@ -144,7 +149,7 @@ def check_same(before: Learnt, after: Learnt, rounds: list[Trajectory], changes:
     assert principal_angle_sine(before.basis, after.basis) <= TOLERANCE
 
 
-PRESET_NAMES = ("practical", "compact")
+PRESET_NAMES = ("practical", "compact", "full history")
 OPTIONS = [name for name in METHODS if name not in PRESET_NAMES]
 SEEDS = st.integers(0, 2**32 - 1)
 

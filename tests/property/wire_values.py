@@ -54,9 +54,12 @@ def second_moments(draw: st.DrawFn, rank: int) -> np.ndarray:
 def specifications(draw: st.DrawFn) -> RunSpecification:
     """Any specification without problems."""
     feature_dim = draw(st.integers(1, 6))
+    head_update = draw(st.sampled_from(HeadUpdate))
+    posterior = head_update is HeadUpdate.POSTERIOR
     method = Method(
         steps_per_round=draw(st.integers(1, 2**32 - 1)),
-        head_update=draw(st.sampled_from(HeadUpdate)),
+        head_update=head_update,
+        reward_scaled=posterior,
         head_step=draw(positive),
         gain_step=draw(st.floats(0.0, 1.0, exclude_min=True)),
         head_radius=draw(positive | st.just(math.inf)),
@@ -66,8 +69,8 @@ def specifications(draw: st.DrawFn) -> RunSpecification:
         preconditioner_floor=draw(positive),
         decay_horizon=draw(st.floats(0.0, 1e300)),
         decay_power=draw(st.floats(0.0, 1.0)),
-        trace_decay=draw(st.floats(0.0, 0.999)),
-        warm_up_rounds=draw(st.sampled_from([0, 2, 5])),
+        trace_decay=0.0 if posterior else draw(st.floats(0.0, 0.999)),
+        warm_up_rounds=0 if posterior else draw(st.sampled_from([0, 2, 5])),
         aggregation=draw(st.sampled_from(Aggregation)),
         trimmed_share=draw(st.floats(0.0, 0.5, exclude_min=True, exclude_max=True)),
         clip_norm=draw(st.floats(0.0, 1e300)),

@@ -7,7 +7,7 @@ from functools import cached_property
 import numpy as np
 from jaxtyping import Float
 
-from cospan.core.aggregation.evidence_step import evidence_step, unpacked
+from cospan.core.aggregation.evidence_step import evidence_step, positive_part, unpacked
 from cospan.core.aggregation.robust import Parts, clipped_mean, geometric_median, outliers_of, trimmed_mean
 from cospan.core.aggregation.warm_start import basis_of_products, product_of, spectral_basis
 from cospan.core.learning.schedules import decay
@@ -305,7 +305,7 @@ def next_basis(
             basis,
             head_covariance,
             found.gradient / weight,
-            unpacked(memory[:-1] / weight, len(basis)),
+            _curvature(memory[:-1] / weight, len(basis), method),
             agents,
             share=method.basis_step,
             largest_turn=largest_turn,
@@ -326,6 +326,12 @@ def next_basis(
     remembered = step_memory if method.row_scaled else None
     moved, step = basis_step(basis, direction, method.basis_step * scale, largest_turn)
     return BasisMove(basis, moved, remembered, found.outliers, step)
+
+
+def _curvature(triangle: Float[np.ndarray, " m"], dim: int, method: Method) -> Float[np.ndarray, "d d"]:
+    """K̄; a mean of positive matrices is one, and what other policies make of them need not be."""
+    matrix = unpacked(triangle, dim)
+    return matrix if method.aggregation is Aggregation.MEAN else positive_part(matrix)
 
 
 def _known(

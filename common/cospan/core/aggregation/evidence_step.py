@@ -43,6 +43,12 @@ def unpacked(triangle: Float[np.ndarray, " m"], dim: int) -> Float[np.ndarray, "
     return matrix
 
 
+def positive_part(matrix: Float[np.ndarray, "d d"]) -> Float[np.ndarray, "d d"]:
+    """The nearest positive semidefinite matrix; combined entry by entry, positive ones may not come to one."""
+    eigenvalues, vectors = np.linalg.eigh(matrix)
+    return np.asarray((vectors * np.maximum(eigenvalues, 0.0)) @ vectors.T)
+
+
 def evidence_step(
     basis: Float[np.ndarray, "d r"],
     head_covariance: Float[np.ndarray, "r r"],

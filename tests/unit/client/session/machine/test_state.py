@@ -1,4 +1,4 @@
-"""The head covariance that comes to an agent with every basis."""
+"""The head covariance that comes to an agent with every basis, which its state holds."""
 
 import numpy as np
 import pytest
