@@ -320,7 +320,8 @@ def test_a_round_keeps_its_promises(seed: int, method: Method) -> None:
     fleet = Fleet(seed)
     basis, heads, _ = fleet.round(method)
     assert orthonormality_error(basis) < 1e-14
-    assert max(np.linalg.norm(head) for head in heads) <= method.head_radius * (1 + 1e-12)
+    if not method.has_head_covariance:  # which holds heads in place of a ball
+        assert max(np.linalg.norm(head) for head in heads) <= method.head_radius * (1 + 1e-12)
     again, _, _ = fleet.round(method)
     assert again.tobytes() == basis.tobytes(), "the same gradients in the same order give the same bits"
 

@@ -34,8 +34,9 @@ def successive(draw: st.DrawFn) -> tuple[RunSpecification, list[m.GradientUpload
     spec = draw(specifications())
     first = draw(uploads(spec))
     contribution = first.contribution
-    if draw(st.booleans()):
-        sums = np.abs(draw(arrays(spec.feature_dim, 1, most=2.0**90))[:, 0])
+    if spec.method.has_head_covariance or draw(st.booleans()):
+        length = spec.method.pooled_length(spec.feature_dim) or spec.feature_dim
+        sums = np.abs(draw(arrays(length, 1, most=2.0**90))[:, 0])
         contribution = replace(contribution, pooled=sums.astype(np.float64))
     td_errors = st.floats(0.0, 1e300) if draw(st.booleans()) else st.none()
     others = [

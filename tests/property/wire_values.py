@@ -115,7 +115,10 @@ def uploads(draw: st.DrawFn, spec: RunSpecification) -> m.GradientUpload:
     weight, number = draw(positive), draw(counts64 | st.integers(0, 5))
     if spec.method.brings_estimates_in(number):
         gradient, weight = DenseMatrix(draw(arrays(d, 2, most=2.0**90))), 1.0
-    return m.GradientUpload(number, Contribution(gradient, weight, draw(moments)), draw(agent_sets))
+    pooled = None
+    if spec.method.has_head_covariance:
+        pooled = draw(arrays(spec.method.pooled_length(d), 1, most=2.0**90))[:, 0].astype(np.float64)
+    return m.GradientUpload(number, Contribution(gradient, weight, draw(moments), pooled), draw(agent_sets))
 
 
 @st.composite
@@ -130,8 +133,19 @@ def welcomes(draw: st.DrawFn) -> m.Welcome:
     spec = draw(specifications())
     basis = draw(arrays(spec.feature_dim, spec.rank, most=1.0))
     site = draw(st.none() | st.integers(0, 2**32 - 1))
+    covariance = draw(second_moments(spec.rank)).astype(np.float64) if spec.method.has_head_covariance else None
     return m.Welcome(
-        draw(stamps), draw(tokens), spec, basis, draw(counts64), draw(st.booleans()), draw(agent_sets), site
+        draw(stamps),
+        draw(tokens),
+        spec,
+        basis,
+        draw(counts64),
+        draw(st.booleans()),
+        draw(agent_sets),
+        site,
+        head_covariance=draw(second_moments(spec.rank)).astype(np.float64)
+        if spec.method.has_head_covariance
+        else None,
     )
 
 
