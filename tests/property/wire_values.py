@@ -143,9 +143,7 @@ def welcomes(draw: st.DrawFn) -> m.Welcome:
         draw(st.booleans()),
         draw(agent_sets),
         site,
-        head_covariance=draw(second_moments(spec.rank)).astype(np.float64)
-        if spec.method.has_head_covariance
-        else None,
+        head_covariance=covariance,
     )
 
 
