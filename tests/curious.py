@@ -237,13 +237,17 @@ def system_of(log: Log, since: int) -> tuple[np.ndarray, np.ndarray]:
 def curvature_and_score(log: Log, number: int) -> tuple[np.ndarray, np.ndarray]:
     """`practical`: K and s of a round in which K is sent; s but for its sign.
 
-    Both are sent times the agent's weight, and that weight with them. The gradient is K B N − g gᵀB with N = (I + W BᵀK B)⁻¹, and g = (I − K B N W Bᵀ) s.
+    Both are sent times the agent's weight, and that weight with them. The gradient is K B N − g gᵀB with N = (I + W
+    BᵀK B)⁻¹, and g = (I − K B N W Bᵀ) s.
     """
     upload, basis, covariance = log.uploads[number], log.bases[number], log.head_covariances[number]
     assert upload.contribution.pooled is not None
     assert covariance is not None
     weight = upload.contribution.pooled[-1]
-    curvature, gradient = unpacked(upload.contribution.pooled[:-1], D) / weight, to_dense(upload.contribution.gradient)
+    curvature, gradient = (
+        unpacked(upload.contribution.pooled[:-1], D) / weight,
+        to_dense(upload.contribution.gradient),
+    )
     inner = np.linalg.inv(np.eye(R) + covariance @ basis.T @ curvature @ basis)
     left, sizes, right = np.linalg.svd(curvature @ basis @ inner - gradient / weight)
     along = np.sqrt(sizes[0]) * right[0]  # a multiple of gᵀB, as the left vector is one of g

@@ -145,12 +145,14 @@ def foretold() -> float:
     log = logged(practical(20), 29)
     curvature, score = curvature_and_score(log, 25)
     known = replace(PosteriorState.initial(D), curvature=curvature, score=score)
+    pooled = log.uploads[25].contribution.pooled
+    assert pooled is not None
     errors = []
     for number in (26, 27, 28):
         covariance = log.head_covariances[number]
         assert covariance is not None
         gradient, _ = evidence_gradient(known, log.bases[number], covariance)
-        sent = to_dense(log.uploads[number].contribution.gradient)
+        sent = to_dense(log.uploads[number].contribution.gradient) / pooled[-1]
         errors.append(float(np.linalg.norm(gradient - sent) / np.linalg.norm(sent)))
     return max(errors)
 

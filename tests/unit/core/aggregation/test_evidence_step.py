@@ -193,7 +193,7 @@ def test_what_no_agent_can_have_sent_is_an_error(gradient: np.ndarray, curvature
 
 
 def of(gradient: np.ndarray, curvature: np.ndarray) -> Contribution:
-    return Contribution(DenseMatrix(gradient), pooled=packed(curvature))
+    return Contribution(DenseMatrix(gradient), pooled=np.append(packed(curvature), 1.0))
 
 
 def test_the_fallback_leaves_out_whom_it_fails_with() -> None:
@@ -213,7 +213,7 @@ def test_between_the_rounds_with_a_curvature_the_last_one_holds() -> None:
     fleet, basis = Fleet(3), random_basis(D, R, np.random.default_rng(9))
     sent = [of(fleet.gradient(basis, np.eye(R)), curvature) for curvature in fleet.curvatures]
     first = next_basis(basis, sent, METHOD, 7, head_covariance=np.eye(R))
-    np.testing.assert_allclose(first.step_memory, packed(fleet.curvature), rtol=1e-6)
+    np.testing.assert_allclose(first.step_memory, np.append(packed(fleet.curvature), 1.0), rtol=1e-6)
     bare = [dataclasses.replace(each, pooled=None) for each in sent]
     later = next_basis(basis, bare, METHOD, 8, first.step_memory, head_covariance=np.eye(R))
     assert later.step_memory is first.step_memory

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from values import read_only
 
+from cospan.core.aggregation.evidence_step import packed
 from cospan.core.learning.learner import LearnerState, Trajectory, learn_round
 from cospan.core.learning.least_squares import TransitionSums
 from cospan.core.learning.posterior import (
@@ -21,13 +22,15 @@ from cospan.core.learning.posterior import (
     VARIANCE_RIDGE,
     PosteriorState,
     evidence_gradient,
+    influence,
     refreshed,
 )
 from cospan.core.learning.units import Units
+from cospan.core.linalg.matrices import to_dense
 from cospan.core.linalg.subspace import random_basis
 from cospan.core.method import practical
 
-D, R, L = 6, 2, 9
+D, R, L, AGENTS = 6, 2, 9, 5
 BASIS = read_only(random_basis(D, R, np.random.default_rng(2)))
 COVARIANCE = read_only(np.array([[1.5, 0.4], [0.4, 0.7]]))
 
@@ -98,13 +101,24 @@ class Plain:
         self.spread = vectors @ np.diag(1.0 / np.maximum(values, METRIC_FLOOR * values[-1])) @ vectors.T
         own = self.own(10.0)
         self.unit = own @ self.covariance @ own / D
+        self.others = self.without_own()
 
     def own(self, ridge: float) -> np.ndarray:
         return np.linalg.inv(self.raw + ridge / D * np.eye(D)) @ self.moments
 
+    def without_own(self) -> np.ndarray:
+        """W less 2/n of the agent's own part, W − W Bᵀ (T − g gᵀ) B W, with no negative eigenvalue."""
+        prior = BASIS @ COVARIANCE @ BASIS.T + GRADIENT_SHARE * self.unit * self.spread
+        whole = np.linalg.inv(self.system @ prior @ self.system.T + self.noise)
+        g = self.system.T @ whole @ self.moments
+        within = BASIS.T @ (self.system.T @ whole @ self.system - np.outer(g, g)) @ BASIS
+        left = COVARIANCE + 2.0 / AGENTS / (AGENTS - 1) * COVARIANCE @ within @ COVARIANCE
+        values, vectors = np.linalg.eigh(left)
+        return np.asarray(vectors @ np.diag(np.maximum(values, 0.0)) @ vectors.T)
+
     def posterior(self, psi: float) -> tuple[np.ndarray, np.ndarray]:
         """Mean and covariance under Γ = B W Bᵀ + ψ Λ."""
-        prior = BASIS @ COVARIANCE @ BASIS.T + psi * self.spread
+        prior = BASIS @ self.others @ BASIS.T + psi * self.spread
         spread = np.linalg.inv(self.information + np.linalg.inv(prior))
         return spread @ self.score, spread
 
@@ -115,6 +129,10 @@ class Plain:
             away = mean - unbiased
             means.append(mean)
             risks.append(away @ self.covariance @ away + 2.0 * np.trace(self.covariance @ spread))
+        own = self.own(10.0)
+        away = own - unbiased
+        means.append(own)
+        risks.append(away @ self.covariance @ away + 2.0 * np.trace(self.covariance @ spread))
         width = TEMPERATURE * np.trace(self.covariance @ spread)
         chances = np.exp((min(risks) - np.array(risks)) / width)
         return np.asarray(chances @ np.array(means) / chances.sum())
@@ -127,7 +145,7 @@ class Plain:
 
 
 def found_by(walks: list[Trajectory]) -> PosteriorState:
-    return refreshed(*kept(walks), BASIS, COVARIANCE)
+    return refreshed(*kept(walks), (BASIS, COVARIANCE, AGENTS))
 
 
 @pytest.mark.parametrize("rounds", [1, 3, 12])
@@ -185,7 +203,7 @@ def test_the_shared_weight_lies_between_ones_own_answer_and_the_fleets() -> None
 
     away = np.linalg.svd(BASIS)[0][:, R]
     believing, own = (
-        refreshed(*kept(walks), BASIS, np.eye(R))
+        refreshed(*kept(walks), (BASIS, np.eye(R), 25))
         for walks in (walk(BASIS @ np.ones(R), 60, 1.0), walk(20.0 * away, 20_000, 0.1))
     )
     assert believing.shared_weight > 0.7
@@ -203,7 +221,14 @@ def test_a_long_history_is_thinned_and_says_nearly_the_same() -> None:
     rule, learner = practical(10), LearnerState.initial(R)
     for number, walk in enumerate(walks):
         outcome = learn_round(
-            learner, BASIS, walk, rule, number, head_covariance=COVARIANCE, is_last=number == len(walks) - 1
+            learner,
+            BASIS,
+            walk,
+            rule,
+            number,
+            head_covariance=COVARIANCE,
+            agents=AGENTS,
+            is_last=number == len(walks) - 1,
         )
         learner = outcome.state
     plain = Plain(walks)
@@ -288,3 +313,25 @@ def test_the_rarest_rewards_may_be_missing_in_what_is_kept() -> None:
     assert found.stride > 1
     assert np.isfinite(found.curvature).all()
     assert np.abs(found.curvature).max() < 1e6 * 40 * L
+
+
+def test_an_agent_alone_has_its_own_least_squares() -> None:
+    walks = chain(5)
+    found, plain = refreshed(*kept(walks), (BASIS, COVARIANCE, 1)), Plain(walks)
+    np.testing.assert_allclose(found.weights * plain.rho / plain.sigma, plain.own(10.0), rtol=1e-9)
+    assert found.shared_weight == 0.0
+
+
+def test_agents_that_share_nothing_count_a_tenth() -> None:
+    assert influence(0.0) == np.float32(0.1)
+    np.testing.assert_allclose(influence(np.array([0.0, 0.1, 0.18, 0.9])), [0.1, 0.6, 1.0, 1.0], rtol=1e-6)
+    walks = chain(3)
+    outcome = learn_round(LearnerState.initial(R), BASIS, walks[0], practical(L), head_covariance=COVARIANCE)
+    posterior = outcome.state.posterior
+    assert posterior is not None
+    weight = influence(posterior.shared_weight)
+    gradient, _ = evidence_gradient(posterior, BASIS, COVARIANCE)
+    np.testing.assert_allclose(to_dense(outcome.gradient), weight * gradient)
+    assert outcome.pooled is not None
+    assert outcome.pooled[-1] == weight
+    np.testing.assert_allclose(outcome.pooled[:-1], packed(weight * posterior.curvature))
