@@ -1,7 +1,7 @@
 """Summaries of the runs of `cospan compare`."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -9,12 +9,8 @@ import numpy as np
 from cospan.core.specification import RunSpecification
 from cospan.core.statistics import known
 from cospan.experiments.estimates import CONFIDENCE, interval
-from cospan.experiments.methods.catalogue import INDEPENDENT, JOINT, LSTD, ComparedMethod, default_methods
+from cospan.experiments.methods.catalogue import JOINT, LSTD_ALONE, TD_ALONE, ComparedMethod, default_methods
 from cospan.experiments.runner import WHOLE_FLEET, Point, finals, method_names
-
-LSTD_ALONE, TD_ALONE = "LSTD alone", "TD alone"
-_NAMES = {LSTD: LSTD_ALONE, INDEPENDENT: TD_ALONE}
-"""Of methods that each agent follows alone: those of a run's own summary, by those of the experiments."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +40,7 @@ def methods_of_run(spec: RunSpecification) -> tuple[ComparedMethod, ...]:
         **{name: value for name, value in asdict(spec.method).items() if name != "steps_per_round"},
         "head_update": spec.method.head_update.value,
     }
-    return tuple(replace(each, name=_NAMES.get(each.name, each.name)) for each in default_methods(constants))
+    return tuple(default_methods(constants))
 
 
 def summaries(points: Sequence[Point]) -> list[Summary]:
@@ -73,7 +69,7 @@ def _best_alone(points: Sequence[Point]) -> dict[tuple[int, int], float]:
     """The smaller of the errors of LSTD alone and TD alone, by seed and agent."""
     best: dict[tuple[int, int], float] = {}
     for point in points:
-        if point.method in _NAMES.values():
+        if point.method in (LSTD_ALONE, TD_ALONE):
             key = point.seed, point.agent
             best[key] = min(best.get(key, np.inf), point.value_error)
     return best

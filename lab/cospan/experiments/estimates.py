@@ -1,5 +1,6 @@
 """Means, medians and slopes over several runs, with bootstrap intervals."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -55,3 +56,20 @@ def log_slope(x: Float[np.ndarray, " n"], y: Float[np.ndarray, "runs n"]) -> Est
     """
     slopes = np.array([np.polyfit(np.log(x), np.log(row), 1)[0] for row in y])
     return mean(slopes)
+
+
+def resampled(statistic: Callable[..., float], *runs: Float[np.ndarray, "seeds *shape"]) -> Estimate:
+    """A number made of the means over the runs, and its bootstrap interval over the runs, drawn together.
+
+    Args:
+        statistic: of the means of each array over its first axis.
+        runs: arrays with as many rows as there are seeds.
+    """
+    value, count = statistic(*(each.mean(axis=0) for each in runs)), len(runs[0])
+    if count < 2:
+        return Estimate(value)
+    drawn = np.random.default_rng(0).integers(count, size=(_RESAMPLES, count))
+    found = [statistic(*(each[rows].mean(axis=0) for each in runs)) for rows in drawn]
+    tail = 50.0 * (1.0 - CONFIDENCE)
+    low, high = np.percentile(found, [tail, 100.0 - tail])
+    return Estimate(value, float(low), float(high))

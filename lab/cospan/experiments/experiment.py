@@ -147,7 +147,7 @@ class Experiment(Protocol):
 MODULES: Mapping[str, str] = MappingProxyType(
     {
         "linear-speedup": "linear_speedup",
-        "misaligned": "sweep",
+        "misaligned": "groups",
         "single-vs-two-timescale": "time_scales",
         "steps-per-round": "sweep",
         "rank": "sweep",
@@ -159,6 +159,7 @@ MODULES: Mapping[str, str] = MappingProxyType(
         "acrobot-two-timescale": "time_scales",
         "queues": "fleet",
         "microgrids": "fleet",
+        "new-site": "newcomers",
     }
 )
 """The module of each experiment."""

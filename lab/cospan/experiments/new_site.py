@@ -1,6 +1,5 @@
-"""A site that joins after the fleet has learnt its basis: it has r + 1 numbers left to learn."""
+"""A site that joins after the fleet has learnt: what others know is its prior."""
 
-import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -13,24 +12,14 @@ from cospan.client.workload import Workload
 from cospan.core.learning.learner import Trajectory
 from cospan.core.learning.least_squares import TransitionSums
 from cospan.core.linalg.subspace import random_basis
-from cospan.experiments.methods.catalogue import INDEPENDENT, JOINT, LSTD, ComparedMethod
-from cospan.experiments.methods.compared_methods import (
-    FleetMethod,
-    IndependentFleet,
-    JointFleet,
-    LstdFleet,
-    updated_sums,
-)
+from cospan.experiments.methods.catalogue import ComparedMethod, Stage
+from cospan.experiments.methods.compared_methods import FleetMethod, JointFleet, updated_sums
 from cospan.experiments.runner import Point, TaskResult, chains_of, references_of
 
-NEW_SITE = "new site"
-PLAIN = "joint, without the fleet's heads"
-TD_STEPS = (0.3, 1.0, 3.0, 10.0, 30.0)
-LSTD_DECAYS = (0.0, 0.5, 0.7)
-LSTD_PRIORS = (3.0, 10.0, 30.0)
-"""Constants that the newcomers' baselines; the best of all is compared with the joint method."""
+VARIANT = " · "
+"""Between the name of a method and the number of its variant."""
 TRACE_DECAY = 0.7
-"""λ of a newcomer: with few data a longer trace pays."""
+"""λ of a newcomer that learns a head by least squares: with few data a longer trace pays."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -71,18 +60,26 @@ class Newcomers:
         return 0
 
 
+def newcomers_of(fleet: JointFleet, agents: int) -> FleetMethod:
+    """New agents with what the fleet has learnt, frozen: B and W as the prior of a posterior, else B for a head."""
+    if fleet.head_covariance is None:
+        return Newcomers.initial(fleet, agents)
+    frozen = replace(fleet.method, basis_step=0.0)
+    return replace(JointFleet.initial(frozen, fleet.basis, agents), head_covariance=fleet.head_covariance)
+
+
 @dataclass(frozen=True, slots=True)
 class NewSiteTask:
-    """Learns the basis on some sites, freezes it, and starts other sites with it.
+    """Learns on some sites, freezes what the fleet knows, and starts other sites with it.
 
     Attributes:
         seed: of the first basis, and of every site.
         workload: its name.
-        fleet: indices of the sites that learn the basis.
+        fleet: indices of the sites that learn first.
         newcomers: indices of the new sites.
         rounds: of the fleet.
         horizons: rounds after which the newcomers' errors are measured.
-        joint: the method of the fleet.
+        methods: joint ones, whose fleets are the newcomers' prior; the others are each newcomer alone.
         rank: r; None for the workload's.
         setting: of the experiment.
     """
@@ -93,9 +90,9 @@ class NewSiteTask:
     newcomers: tuple[int, ...]
     rounds: int
     horizons: tuple[int, ...]
-    joint: ComparedMethod
+    methods: tuple[ComparedMethod, ...]
     rank: int | None = None
-    setting: str = NEW_SITE
+    setting: str = ""
 
     @property
     def agents(self) -> int:
@@ -103,52 +100,52 @@ class NewSiteTask:
         return len(self.fleet)
 
     def run(self, on_round: Callable[[int], None] = lambda _: None) -> TaskResult:
-        """Runs in this process; there are points for each newcomer."""
+        """Runs in this process; there are points for each newcomer, and for each variant of a method."""
         workload = load_workload(self.workload)
         chains = self._chains(workload, self.fleet)
         dim = make_site(workload, self.fleet[0], self.seed).features.dim
-        start = random_basis(dim, self.rank or workload.rank, np.random.default_rng(self.seed))
-        (method,) = self.joint.methods(workload.steps_per_round)
-        fleet = JointFleet.initial(method, start, len(chains))
+        basis = random_basis(dim, self.rank or workload.rank, np.random.default_rng(self.seed))
+        fleets = {
+            each.name: JointFleet.initial(each.methods(workload.steps_per_round)[0], basis, len(chains))
+            for each in self.methods
+            if each.kind == "joint"
+        }
         for number in range(1, self.rounds + 1):
-            fleet = fleet.learning_from(_advanced(chains, workload))
+            trajectories = _advanced(chains, workload)
+            fleets = {name: fleet.learning_from(trajectories) for name, fleet in fleets.items()}
             on_round(number)
-        return TaskResult(self, tuple(self._first_rounds(workload, fleet)))
+        count = len(self.newcomers)
+        stage = Stage(count, basis, workload.steps_per_round)
+        begun: dict[str, list[FleetMethod]] = {
+            each.name: [newcomers_of(fleets[each.name], count)] if each.name in fleets else each.fleets(stage)
+            for each in self.methods
+        }
+        return TaskResult(self, tuple(self._first_rounds(workload, begun)))
 
     def _chains(self, workload: Workload, indices: Sequence[int]) -> list[Chain]:
         return chains_of(((index, make_site(workload, index, self.seed)) for index in indices), self.seed)
 
-    def _first_rounds(self, workload: Workload, fleet: JointFleet) -> Iterator[Point]:
-        count, dim, constants = len(self.newcomers), len(fleet.basis), fleet.method
-        fleets: dict[str, FleetMethod] = {
-            JOINT: Newcomers.initial(fleet, count),
-            PLAIN: Newcomers.initial(fleet, count, with_prior=False),
-        }
-        for step in TD_STEPS:
-            fleets[f"{INDEPENDENT}, step {step:g}"] = IndependentFleet.initial(
-                constants, dim, count, step_sizes=(step,)
-            )
-        for decay, prior in itertools.product(LSTD_DECAYS, LSTD_PRIORS):
-            fleets[f"{LSTD}, λ = {decay:g}, ridge {prior:g}"] = LstdFleet.initial(
-                dim, count, trace_decay=decay, prior_steps=prior
-            )
+    def _first_rounds(self, workload: Workload, methods: dict[str, list[FleetMethod]]) -> Iterator[Point]:
         chains = self._chains(workload, self.newcomers)
         references = references_of([make_site(workload, k, self.seed) for k in self.newcomers], workload.name)
         for number in range(1, max(self.horizons) + 1):
             trajectories = _advanced(chains, workload)
-            for name, before in fleets.items():
-                fleets[name] = after = before.learning_from(trajectories)
-                if number in self.horizons:
-                    for place, (agent, reference) in enumerate(zip(self.newcomers, references, strict=True)):
+            methods = {
+                name: [each.learning_from(trajectories) for each in variants] for name, variants in methods.items()
+            }
+            for name, variants in methods.items() if number in self.horizons else ():
+                weights = np.concatenate([each.weights for each in variants])
+                for place, (agent, reference) in enumerate(zip(self.newcomers, references, strict=True)):
+                    for variant, error in enumerate(reference.value_errors(weights[:, place])):
                         yield Point(
                             setting=self.setting,
-                            method=name,
+                            method=name if len(weights) == 1 else f"{name}{VARIANT}{variant}",
                             seed=self.seed,
                             agent=agent,
                             rounds=number,
                             steps=number * workload.steps_per_round,
                             sent=0,
-                            value_error=float(reference.value_errors(after.weights[:, place])[0]),
+                            value_error=float(error),
                         )
 
 

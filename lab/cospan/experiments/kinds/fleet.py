@@ -1,189 +1,206 @@
-"""A fleet: all methods on the same data, how fast each learns, and a site that joins late."""
+"""A fleet: all methods on the same data, and what sharing does to each site, by the amount of data."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import Float
 
-from cospan.experiments.claims import judged
-from cospan.experiments.estimates import mean
+from cospan.experiments.against_alone import TOLERANCE, Against, SiteErrors
+from cospan.experiments.estimates import Estimate, mean
 from cospan.experiments.experiment import ExperimentOutcome, Finding, Plan, Table
-from cospan.experiments.methods.catalogue import INDEPENDENT, JOINT, LSTD
-from cospan.experiments.new_site import NEW_SITE, PLAIN, NewSiteTask
+from cospan.experiments.methods.catalogue import JOINT, LSTD_ALONE
 from cospan.experiments.plots.axes import COLOURS, dress, log_scale
 from cospan.experiments.plots.curves import draw_errors
 from cospan.experiments.plots.tables import estimate
-from cospan.experiments.runner import Point, RunnableTask, method_names
+from cospan.experiments.runner import WHOLE_FLEET, Point, Task, method_names
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 _FINER = "d = {}"
+_FEW = 2
+_TOO_FAR = 2.5
+"""A method whose ratios are all above is left out of the picture of ratios."""
 
 
-def tasks(plan: Plan) -> list[RunnableTask]:
-    """The fleet; newcomers, held out in turn; and finer features, if the plan has them."""
-    horizons = tuple(round_ for round_ in plan.settings if round_ <= plan.rounds)
-    found: list[RunnableTask] = [plan.task(seed, also_at=horizons) for seed in plan.seeds]
-    (joint,) = (each for each in plan.compared_methods() if each.name == JOINT)
-    new = plan.options["new_site"]
-    for seed in plan.seeds[: new["seeds"]]:
-        for newcomers in new["newcomers"]:
-            outside = tuple(newcomers)
-            found.append(
-                NewSiteTask(
-                    seed=seed,
-                    workload=plan.workload,
-                    fleet=tuple(index for index in range(plan.agents) if index not in outside),
-                    newcomers=outside,
-                    rounds=plan.rounds,
-                    horizons=tuple(new["horizons"]),
-                    joint=joint,
-                    rank=plan.rank,
-                )
-            )
+def tasks(plan: Plan) -> list[Task]:
+    """The fleet; and finer features, if the plan has them."""
+    stops = plan.options["stops"]
+    found = [
+        plan.task(seed, also_at=horizons_of(plan, plan.rounds), each_agent=True, stops=stops) for seed in plan.seeds
+    ]
     return found + _finer(plan)
 
 
-def _finer(plan: Plan) -> list[RunnableTask]:
+def horizons_of(plan: Plan, rounds: int) -> tuple[int, ...]:
+    """The numbers of rounds of the plan's tables, as far as a run of so many has them."""
+    return tuple(each for each in plan.settings if each <= rounds)
+
+
+def _finer(plan: Plan) -> list[Task]:
     """Runs with other feature maps, `[options.finer]`: for each its workload and number of rounds."""
     finer: dict[str, Any] = plan.options.get("finer", {})
-    names = (JOINT, "independent TD", LSTD)
-    methods = tuple(each for each in plan.compared_methods() if each.name in names)
+    methods = tuple(each for each in plan.compared_methods() if each.name in (JOINT, LSTD_ALONE))
     return [
         plan.task(
             seed,
             workload=workload,
             rounds=rounds,
-            also_at=tuple(each for each in plan.settings if each <= rounds),
+            also_at=horizons_of(plan, rounds),
             setting=_FINER.format(dim),
             methods=methods,
+            each_agent=True,
+            stops=_FEW,
         )
         for dim, (workload, rounds) in finer.get("maps", {}).items()
-        for seed in plan.seeds[: finer["seeds"]]
+        for seed in plan.seeds[: finer.get("seeds", 0)]
     ]
 
 
 def outcome(plan: Plan, points: Sequence[Point]) -> ExperimentOutcome:
-    """The claims, and tables over the amount of data."""
+    """The bounds of the plan, and tables."""
+    sites = SiteErrors.of(points)
     fleet = [point for point in points if not point.setting]
-    return ExperimentOutcome(
-        findings=(*judged(plan.options["claims"], fleet), *_new_site_findings(plan, points)),
-        tables=(
-            _data_table(plan, fleet, "Value error over the amount of data"),
-            _new_site_table(plan, points),
-            *_finer_tables(plan, points),
-        ),
+    horizons, methods = horizons_of(plan, plan.rounds), method_names(fleet)
+    tables = [
+        _data_table(plan, sites, horizons, methods),
+        _against_table(plan, sites, horizons, [each for each in methods if each != LSTD_ALONE]),
+    ]
+    finer = [point for point in points if point.setting]
+    if finer:
+        tables.append(_finer_table(plan, sites, list(dict.fromkeys(point.setting for point in finer))))
+    findings = tuple(each for horizon in horizons for each in _findings(plan, sites, horizon))
+    return ExperimentOutcome((*findings, *_finer_findings(plan, sites)), tuple(tables))
+
+
+def _findings(plan: Plan, sites: SiteErrors, rounds: int) -> Iterator[Finding]:
+    """What the plan bounds after a number of rounds; without bounds only the ratio."""
+    found = sites.against_alone(JOINT, rounds)
+    bounds: dict[str, float] = next(
+        (each for each in plan.options.get("bounds", []) if each["rounds"] == rounds), {}
     )
-
-
-def _unit(plan: Plan, rounds: int) -> str:
-    """A number of rounds in the plan's unit of data."""
-    count = rounds * plan.options["units_per_round"]
-    return f"{count:,g} {plan.options['unit']}"
-
-
-def _at(points: Sequence[Point], method: str, rounds: int) -> Float[np.ndarray, " seeds"]:
-    """Value errors of the whole fleet after a number of rounds, one for each seed."""
-    found = {p.seed: p.value_error for p in points if (p.method, p.rounds, p.agent) == (method, rounds, -1)}
-    return np.array([found[seed] for seed in sorted(found)])
-
-
-def _data_table(plan: Plan, points: Sequence[Point], title: str) -> Table:
-    last = max(point.rounds for point in points)
-    horizons = [horizon for horizon in plan.settings if horizon <= last]
-    rows = tuple(
-        (method, *(estimate(mean(_at(points, method, horizon))) for horizon in horizons))
-        for method in method_names(points)
+    at_most = bounds.get("median")
+    after = f"after {unit(plan, rounds)}"
+    aim = f" (bound {at_most:g}, aim {bounds['aim']:g})" if "aim" in bounds else ""
+    aim = aim or (f" (bound {at_most:g})" if at_most else "")
+    yield Finding(
+        f"median-{rounds}",
+        f"{after} the median site's error is {estimate(found.median)} times that of LSTD alone{aim}",
+        found.median,
+        holds=None if at_most is None else found.median.value <= at_most,
+        sign=None if at_most is None else found.median.value <= 1.0,
     )
-    return Table(("", *(_unit(plan, horizon) for horizon in horizons)), rows, title)
-
-
-def newcomers_errors(points: Sequence[Point], method: str, rounds: int) -> Float[np.ndarray, " seeds"]:
-    """Median over all newcomers of their value errors, one for each seed."""
-    own = [p for p in points if (p.setting, p.method, p.rounds) == (NEW_SITE, method, rounds)]
-    seeds = sorted({point.seed for point in own})
-    return np.array([np.median([p.value_error for p in own if p.seed == seed]) for seed in seeds])
-
-
-def _new_site_methods(points: Sequence[Point]) -> list[str]:
-    return list(dict.fromkeys(point.method for point in points if point.setting == NEW_SITE))
-
-
-def _new_site_findings(plan: Plan, points: Sequence[Point]) -> tuple[Finding, ...]:
-    found = []
-    new = plan.options["new_site"]
-    baselines = [method for method in _new_site_methods(points) if method not in (JOINT, PLAIN)]
-    for rounds in new["horizons"]:
-        ratio = mean(newcomers_errors(points, JOINT, rounds) / _best_of(points, baselines, rounds))
-        judged_here = rounds == new["judged_at"]
-        bound = f" (bound {new['at_most']:g})" if judged_here else ""
-        found.append(
-            Finding(
-                f"new-site-{rounds}",
-                f"a new site after {_unit(plan, rounds)}: {estimate(ratio)} times the best of independent TD and "
-                f"LSTD on the same data{bound}",
-                ratio,
-                holds=ratio.value <= new["at_most"] if judged_here else None,
-                sign=ratio.value <= 1.0 if judged_here else None,
-            )
+    if (most := plan.options.get("mean_at_most")) is not None:
+        yield Finding(
+            f"mean-{rounds}",
+            f"{after} the mean over the sites is {estimate(found.mean)} times that of LSTD alone (bound {most:g})",
+            found.mean,
+            holds=found.mean.value <= most,
         )
-    return tuple(found)
+    if (most := plan.options.get("worse_at_most")) is not None:
+        yield Finding(
+            f"worse-{rounds}",
+            f"{after} {found.worse} of {found.sites} sites have more than {TOLERANCE:g} times the error of their "
+            f"own LSTD, averaged over the seeds (bound {most})",
+            Estimate(float(found.worse)),
+            holds=found.worse <= most,
+        )
 
 
-def _new_site_groups(points: Sequence[Point]) -> dict[str, list[str]]:
-    """Rows of tables and pictures, and the methods of which each shows the best."""
-    methods = _new_site_methods(points)
-    return {
-        JOINT: [JOINT],
-        PLAIN: [PLAIN],
-        f"{INDEPENDENT}, best step": [each for each in methods if each.startswith(INDEPENDENT)],
-        f"{LSTD}, best λ and ridge": [each for each in methods if each.startswith(LSTD)],
+def _finer_findings(plan: Plan, sites: SiteErrors) -> Iterator[Finding]:
+    """At every other d and amount of data: the largest ratio."""
+    settings = {setting for setting, _, _ in sites.errors if setting}
+    ratios = {
+        (setting, rounds): sites.against_alone(JOINT, rounds, setting).median
+        for setting, method, rounds in sites.errors
+        if method == JOINT and setting in settings and rounds in plan.settings
     }
+    if ratios:
+        (setting, rounds), worst = max(ratios.items(), key=lambda each: each[1].value)
+        yield Finding(
+            "every-dimension",
+            f"with other numbers of features the median site's error is at most {estimate(worst)} times that of "
+            f"LSTD alone ({setting}, {unit(plan, rounds)}; bound 1)",
+            worst,
+            holds=worst.value <= 1.0,
+        )
 
 
-def _best_of(points: Sequence[Point], methods: Sequence[str], rounds: int) -> Float[np.ndarray, " seeds"]:
-    return np.asarray(np.min([newcomers_errors(points, method, rounds) for method in methods], axis=0))
+def unit(plan: Plan, rounds: int) -> str:
+    """A number of rounds in the plan's unit of data."""
+    return f"{rounds * plan.options['units_per_round']:,g} {plan.options['unit']}"
 
 
-def _new_site_table(plan: Plan, points: Sequence[Point]) -> Table:
-    horizons = plan.options["new_site"]["horizons"]
+def _data_table(plan: Plan, sites: SiteErrors, horizons: Sequence[int], methods: Sequence[str]) -> Table:
     rows = tuple(
-        (name, *(estimate(mean(_best_of(points, methods, horizon))) for horizon in horizons))
-        for name, methods in _new_site_groups(points).items()
+        (method, *(estimate(mean(np.median(sites.at(method, horizon), axis=1))) for horizon in horizons))
+        for method in methods
     )
-    return Table(("", *(_unit(plan, horizon) for horizon in horizons)), rows, "A new site, median over new sites")
+    return Table(
+        ("", *(unit(plan, each) for each in horizons)), rows, "Relative value error, median over the sites"
+    )
 
 
-def _finer_tables(plan: Plan, points: Sequence[Point]) -> tuple[Table, ...]:
-    finer = plan.options.get("finer", {})
-    maps = finer.get("maps", {}) if finer.get("seeds") else {}
-    return tuple(
-        _data_table(plan, [p for p in points if p.setting == _FINER.format(dim)], f"Features of dimension {dim}")
-        for dim in maps
-    )
+def _against_table(plan: Plan, sites: SiteErrors, horizons: Sequence[int], methods: Sequence[str]) -> Table:
+    rows: list[tuple[str, ...]] = []
+    for method in methods:
+        found = [sites.against_alone(method, horizon) for horizon in horizons]
+        rows += against_rows(method, found)
+    return Table(("", *(unit(plan, each) for each in horizons)), tuple(rows), "Against LSTD alone")
+
+
+def against_rows(name: str, found: Sequence[Against]) -> list[tuple[str, ...]]:
+    """The rows of a table: ratios of medians and of means, and the sites that would do better alone."""
+    return [
+        (f"{name}: median over sites, ×", *(estimate(each.median) for each in found)),
+        (f"{name}: mean over sites, ×", *(estimate(each.mean) for each in found)),
+        (
+            f"{name}: sites above {TOLERANCE:g} × their own, averaged over seeds (in one run)",
+            *(f"{each.worse} of {each.sites} ({each.worse_in_a_run.value:.1f})" for each in found),
+        ),
+    ]
+
+
+def _finer_table(plan: Plan, sites: SiteErrors, settings: Sequence[str]) -> Table:
+    rows = []
+    for setting in settings:
+        for method in (JOINT, LSTD_ALONE):
+            known = [each for each in plan.settings if (setting, method, each) in sites.errors]
+            cells = [f"{np.median(sites.at(method, each, setting), axis=1).mean():.3g}" for each in known]
+            rows.append((f"{setting}: {method}", *cells, *[""] * (len(plan.settings) - len(known))))
+    return Table(("", *(unit(plan, each) for each in plan.settings)), tuple(rows), "Other numbers of features")
 
 
 def draw(figure: "Figure", plan: Plan, points: Sequence[Point]) -> None:
-    """Errors of the fleet and of a new site over the amount of data."""
+    """Errors of the fleet, and the ratio to LSTD alone, over the amount of data."""
     left, right = figure.subplots(1, 2)
-    draw_errors(left, [point for point in points if not point.setting], "Relative value error of the fleet")
+    whole = [point for point in points if not point.setting and point.agent == WHOLE_FLEET]
+    draw_errors(left, whole, "Relative value error, median over the sites")
     left.legend(frameon=False, fontsize=8)
-    _draw_new_site(right, plan, points)
+    _draw_ratios(right, plan, SiteErrors.of(points), [each for each in method_names(whole) if each != LSTD_ALONE])
 
 
-def _draw_new_site(axes: "Axes", plan: Plan, points: Sequence[Point]) -> None:
-    horizons = plan.options["new_site"]["horizons"]
+def _draw_ratios(axes: "Axes", plan: Plan, sites: SiteErrors, methods: Sequence[str]) -> None:
+    horizons = horizons_of(plan, plan.rounds)
     x = np.array(horizons) * plan.options["units_per_round"]
-    heights: list[float] = []
-    for colour, (name, members) in zip(COLOURS, _new_site_groups(points).items(), strict=False):
-        errors = [float(_best_of(points, members, horizon).mean()) for horizon in horizons]
-        axes.plot(x, errors, "o-", color=colour, linewidth=2.0, label=name)
-        heights += errors
+    heights = [1.0]
+    for colour, method in zip(COLOURS, methods, strict=False):
+        found = [sites.against_alone(method, each) for each in horizons]
+        if min(each.median.value for each in found) > _TOO_FAR:
+            continue  # TD alone would flatten everything else
+        medians, means = [each.median.value for each in found], [each.mean.value for each in found]
+        axes.plot(x, medians, "o-", color=colour, label=f"{method}, median")
+        axes.plot(x, means, "s:", color=colour, label=f"{method}, mean")
+        heights += medians + means
+    bounds = {each["rounds"]: each["median"] for each in plan.options.get("bounds", [])}
+    known = [each for each in horizons if each in bounds]
+    if known:
+        places = [each * plan.options["units_per_round"] for each in known]
+        axes.plot(places, [bounds[each] for each in known], "_", color="0.3", markersize=14, label="bound, median")
+    axes.axhline(1.0, color="0.3", linewidth=1.0)
     axes.set_xscale("log")
-    axes.set_xticks(x, [f"{each:g}" for each in x])
+    axes.set_xticks(x, [f"{each:,g}" for each in x])
     axes.minorticks_off()
     log_scale(axes, min(heights) / 1.25, max(heights) * 1.25)
-    dress(axes, "A new site, the basis learnt without it", plan.options["unit"])
+    dress(axes, "Times the error of LSTD alone (below 1: sharing pays)", plan.options["unit"])

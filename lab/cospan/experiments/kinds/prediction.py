@@ -9,6 +9,7 @@ from cospan.client.environment.workload_loader import load_workload
 from cospan.client.workloads.acrobot import start_features
 from cospan.experiments.estimates import Estimate, mean
 from cospan.experiments.experiment import ExperimentOutcome, Finding, Plan, Table
+from cospan.experiments.methods.catalogue import JOINT, TD_ALONE
 from cospan.experiments.plots.axes import COLOURS, dress
 from cospan.experiments.plots.curves import learning_curve, settles
 from cospan.experiments.plots.tables import estimate
@@ -17,7 +18,7 @@ from cospan.experiments.runner import Point, Task, errors_of, method_names
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-JOINT, INDEPENDENT, UNIFORM = "joint", "independent TD", "FedTD-Uniform"
+UNIFORM = "FedTD-Uniform"
 TOLERANCE = 0.05
 
 
@@ -27,7 +28,7 @@ def tasks(plan: Plan) -> list[Task]:
 
 
 def limits(plan: Plan) -> list[float]:
-    """The start state's value under the TD(0) fixed point of each agent: what independent TD converges to."""
+    """The start state's value under the TD(0) fixed point of each agent: what TD alone converges to."""
     workload = load_workload(plan.workload)
     sites = [workload.make_site(index, 0) for index in range(plan.agents)]
     return [
@@ -60,7 +61,7 @@ def outcome(plan: Plan, points: Sequence[Point]) -> ExperimentOutcome:
     for seed in plan.seeds:
         sooner.append(
             sum(
-                samples(points, JOINT, seed, k, true[k]) < samples(points, INDEPENDENT, seed, k, true[k])
+                samples(points, JOINT, seed, k, true[k]) < samples(points, TD_ALONE, seed, k, true[k])
                 for k in agents
             )
         )
@@ -71,12 +72,12 @@ def outcome(plan: Plan, points: Sequence[Point]) -> ExperimentOutcome:
             )
         )
     fewest, near = min(sooner), min(farther)
-    errors = errors_of(points, JOINT) / errors_of(points, INDEPENDENT)
+    errors = errors_of(points, JOINT) / errors_of(points, TD_ALONE)
     return ExperimentOutcome(
         findings=(
             Finding(
                 "sooner",
-                f"joint stays within 5 % of independent TD's limit in fewer samples for {_each(sooner)} of "
+                f"joint stays within 5 % of TD alone's limit in fewer samples for {_each(sooner)} of "
                 f"{plan.agents} agents (at least 4 in every seed)",
                 Estimate(float(fewest)),
                 holds=fewest >= 4,
@@ -89,7 +90,7 @@ def outcome(plan: Plan, points: Sequence[Point]) -> ExperimentOutcome:
             ),
             Finding(
                 "value-error",
-                f"over all states joint ends with {estimate(mean(errors))} times independent TD's value error",
+                f"over all states joint ends with {estimate(mean(errors))} times TD alone's value error",
                 mean(errors),
                 sign=float(errors.mean()) < 1.0,
             ),
@@ -133,7 +134,7 @@ def draw(figure: "Figure", plan: Plan, points: Sequence[Point]) -> None:
     for agent, axes in zip(range(plan.agents), panels, strict=False):
         band = sorted((true[agent] * (1.0 - TOLERANCE), true[agent] * (1.0 + TOLERANCE)))
         axes.axhspan(band[0], band[1], color="0.88")
-        for colour, method in zip(COLOURS, (JOINT, INDEPENDENT, UNIFORM), strict=False):
+        for colour, method in zip(COLOURS, (JOINT, TD_ALONE, UNIFORM), strict=False):
             for seed in plan.seeds:
                 own = learning_curve(points, method, seed, agent)
                 label = method if seed == plan.seeds[0] and agent == 0 else None

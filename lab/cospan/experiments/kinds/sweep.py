@@ -10,7 +10,7 @@ from cospan.experiments.claims import judged
 from cospan.experiments.estimates import mean
 from cospan.experiments.experiment import ExperimentOutcome, Plan
 from cospan.experiments.methods.attacks import Attack
-from cospan.experiments.methods.fleet_variants import heterogeneous, misaligned
+from cospan.experiments.methods.fleet_variants import heterogeneous
 from cospan.experiments.plots.axes import COLOURS, dress, log_scale
 from cospan.experiments.plots.curves import draw_estimates
 from cospan.experiments.plots.tables import error_table
@@ -27,17 +27,6 @@ def _steps_per_round(plan: Plan, setting: Any) -> dict[str, Any]:
     return {"steps_per_round": int(setting), "rounds": plan.options["samples"] // int(setting)}
 
 
-def _misaligned(plan: Plan, setting: Any) -> dict[str, Any]:
-    """The share of misaligned agents, or `noisy`: none, and one agent with more noise."""
-    share = 0.0 if setting == "noisy" else float(str(setting).removesuffix(" %")) / 100.0
-    loudest = plan.options["loudest"] if setting == "noisy" else 1.0
-    return {
-        "workload": partial(misaligned, plan.agents, share, plan.options["noise"], loudest),
-        # The same agents for each setting: those that are aligned and quiet in all.
-        "counted": tuple(range(1, plan.options["counted"] + 1)),
-    }
-
-
 def _attack(plan: Plan, setting: Any) -> dict[str, Any]:
     """What the last agents send; the errors are those of the others."""
     attackers = plan.options["attackers"]
@@ -51,7 +40,6 @@ VARIED: dict[str, Callable[[Plan, Any], dict[str, Any]]] = {
     "rank": lambda _plan, setting: {"rank": int(setting)},
     "steps_per_round": _steps_per_round,
     "heterogeneity": lambda _plan, setting: {"workload": partial(heterogeneous, float(setting))},
-    "misaligned": _misaligned,
     "attack": _attack,
     "nothing": lambda _plan, _setting: {},
 }

@@ -20,7 +20,9 @@ from cospan.experiments.methods.compared_methods import (
     TwoTimescaleFleet,
 )
 
-JOINT, INDEPENDENT, LSTD = "joint", "independent TD", "independent LSTD"
+JOINT, TD_ALONE, LSTD_ALONE = "joint", "TD alone", "LSTD alone"
+LSTD_DECAYS = (0.0, 0.5)
+"""λ of LSTD alone; the best is reported."""
 STEPPING: Mapping[str, object] = {
     "head_update": "every-step",
     "preconditioned": False,
@@ -45,7 +47,7 @@ class Stage:
         basis: B_0, shape (d, r).
         steps_per_round: L.
         true_basis: B*, shape (d, q), if known.
-        step_sizes: of independent TD.
+        step_sizes: of TD alone.
         attack: what dishonest agents of the joint method send; None if all are honest.
     """
 
@@ -65,7 +67,7 @@ class ComparedMethod:
         name: in tables.
         kind: a key of `KINDS`.
         preset: whose constants it starts from.
-        steps: step sizes of independent TD and its derivatives; each is a variant.
+        steps: step sizes of TD alone and its derivatives; each is a variant.
         method: constants that differ from the preset's; each element of a list is a variant. The variant with the
             smallest final error is reported.
     """
@@ -156,8 +158,8 @@ def default_methods(
     return (
         ComparedMethod(JOINT, "joint", preset, own),
         ComparedMethod("joint, B* known", "known-basis", preset, own),
-        ComparedMethod(INDEPENDENT, "independent", preset, own),
-        ComparedMethod(LSTD, "lstd", preset, {"trace_decay": [0.0, 0.7]}),
+        ComparedMethod(TD_ALONE, "independent", preset, own),
+        ComparedMethod(LSTD_ALONE, "lstd", preset, {"trace_decay": list(LSTD_DECAYS)}),
         ComparedMethod("FedTD-Uniform", "uniform", preset, own),
         ComparedMethod("TD, SVD at the server", "svd", preset, own),
         ComparedMethod(

@@ -20,10 +20,15 @@ from cospan.core.aggregation.basis_update import (
 from cospan.core.learning.baselines import INDEPENDENT_STEPS, IndependentTD
 from cospan.core.learning.blocked_td import discounted_sums
 from cospan.core.learning.learner import LearnerState, RoundOutcome, Trajectory, contribution_of, learn_round
-from cospan.core.learning.least_squares import PRIOR_STEPS, TransitionSums
+from cospan.core.learning.least_squares import TransitionSums
+from cospan.core.learning.posterior import refreshed
 from cospan.core.learning.schedules import AveragedIterate, decay
+from cospan.core.learning.units import Units
 from cospan.core.linalg.matrices import FactoredMatrix
-from cospan.core.method import HeadUpdate, Method
+from cospan.core.method import HeadUpdate, Method, takes_pooled
+
+LSTD_RIDGES = (3.0, 10.0, 30.0)
+"""Ridges of LSTD alone, in environment steps; the best is reported."""
 
 
 class FleetMethod(Protocol):
@@ -57,6 +62,8 @@ class JointFleet:
         round: t.
         step_memory: see `cospan.core.aggregation.basis_update.BasisMove`.
         head_covariance: W_t, shape (r, r); None where the method has none.
+        announced: B and W of the last round, of which agents make their posteriors; None before the first round,
+            and where the method has no W.
         numbers_sent: in the round before.
     """
 
@@ -68,6 +75,7 @@ class JointFleet:
     step_memory: Float[np.ndarray, " m"] | None = None
     numbers_sent: int = 0
     head_covariance: Float[np.ndarray, "r r"] | None = None
+    announced: tuple[Float[np.ndarray, "d r"], Float[np.ndarray, "r r"]] | None = None
 
     @classmethod
     def initial(cls, method: Method, basis: Float[np.ndarray, "d r"], agents: int) -> "JointFleet":
@@ -137,6 +145,7 @@ class JointFleet:
             states=tuple(outcome.state for outcome in outcomes),
             averaged=self.averaged if warming_up else self.averaged.updated(weights),
             round=self.round + 1,
+            announced=None if self.head_covariance is None else (self.basis, self.head_covariance),
         )
 
     @property
@@ -148,8 +157,23 @@ class JointFleet:
 
     @property
     def weights(self) -> Float[np.ndarray, "1 n d"]:
-        """Averaged iterates of B w."""
-        return self.averaged.mean[None]
+        """Those of a run that ends here: averaged iterates of B w, or posterior means given all transitions."""
+        if self.announced is None:
+            return self.averaged.mean[None]
+        return np.stack([self._posterior_mean(state, *self.announced) for state in self.states])[None]
+
+    def _posterior_mean(
+        self, state: LearnerState, basis: Float[np.ndarray, "d r"], covariance: Float[np.ndarray, "r r"]
+    ) -> Float[np.ndarray, " d"]:
+        """That of the last refreshing if it was in the last round; else as the last round of a run has it."""
+        posterior, sums = state.posterior, state.statistics
+        assert posterior is not None
+        assert sums is not None
+        own = takes_pooled(posterior.rounds - 1, self.method.pooled_growth)
+        if own or self.method.sends_pooled_in(self.round - 1):
+            return posterior.weights
+        units = Units.of(state.rewards.variance, state.feature_squares / state.rewards.count)
+        return refreshed(posterior, sums, units, basis, covariance).weights
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -315,33 +339,33 @@ def updated_sums(
 class LstdFleet:
     """Each agent alone with least-squares TD(λ) in all d dimensions: d² memory, no step size.
 
-    The strongest baseline if d is small.
+    The strongest that a site can do by itself: what sharing has to beat.
 
     Attributes:
         trace_decay: λ; traces start at zero in each round, as those of the joint method.
         agents: transition sums of each.
-        prior_steps: of the ridge.
+        ridges: in environment steps, each a variant.
     """
 
     trace_decay: float
     agents: tuple[TransitionSums, ...]
-    prior_steps: float = PRIOR_STEPS
+    ridges: tuple[float, ...] = LSTD_RIDGES
 
     @classmethod
     def initial(
-        cls, feature_dim: int, agents: int, *, trace_decay: float = 0.0, prior_steps: float = PRIOR_STEPS
+        cls, feature_dim: int, agents: int, *, trace_decay: float = 0.0, ridges: tuple[float, ...] = LSTD_RIDGES
     ) -> "LstdFleet":
         """Of n agents without data."""
-        return cls(trace_decay, (TransitionSums.of_features(feature_dim),) * agents, prior_steps)
+        return cls(trace_decay, (TransitionSums.of_features(feature_dim),) * agents, ridges)
 
     def learning_from(self, trajectories: Sequence[Trajectory]) -> "LstdFleet":
         """One round."""
         return replace(self, agents=updated_sums(self.agents, trajectories, self.trace_decay))
 
     @property
-    def weights(self) -> Float[np.ndarray, "1 n d"]:
-        """The solutions."""
-        return np.stack([agent.head(np.inf, prior_steps=self.prior_steps) for agent in self.agents])[None]
+    def weights(self) -> Float[np.ndarray, "m n d"]:
+        """The solutions with each ridge."""
+        return np.stack([[agent.head(np.inf, prior_steps=ridge) for agent in self.agents] for ridge in self.ridges])
 
     @property
     def basis(self) -> None:

@@ -8,6 +8,7 @@ import gymnasium
 import numpy as np
 from jaxtyping import Float
 
+from cospan.client.environment.workload_loader import load_workload
 from cospan.client.workload import Site, Workload
 from cospan.client.workloads.synthetic import (
     ChainSizes,
@@ -40,7 +41,9 @@ def _rng(index: int, seed: int) -> np.random.Generator:
     return np.random.default_rng(np.random.SeedSequence((seed, index, _TAG)))
 
 
-def misaligned(agents: int, share: float, noise: float, loudest: float) -> Workload:
+def misaligned(
+    agents: int, share: float, noise: float, loudest: float, *, second_rank: int | None = None
+) -> Workload:
     """A fleet of which the last share · n agents have weights orthogonal to B*.
 
     The aligned ones are the same for every share.
@@ -50,6 +53,7 @@ def misaligned(agents: int, share: float, noise: float, loudest: float) -> Workl
         share: of misaligned agents, 0 to 1.
         noise: standard deviation of the reward noise, in standard deviations of the agent's own reward.
         loudest: noise of agent 0 as a multiple of the others'.
+        second_rank: dimension of a subspace that the misaligned agents share; None where they share nothing.
     """
     aligned = agents - round(share * agents)
 
@@ -57,7 +61,9 @@ def misaligned(agents: int, share: float, noise: float, loudest: float) -> Workl
         part = fleet_part(seed, SIZES)
         features, rng = part.features.matrix, _rng(index, seed)
         inside = own_reward_chain(features, part.basis, rng)
-        chain = inside if index < aligned else own_reward_chain(features, _complement(part.basis), rng)
+        chain = (
+            inside if index < aligned else own_reward_chain(features, _complement(part.basis)[:, :second_rank], rng)
+        )
         site = site_of(chain, part.features, f"chain {index}")
         deviation = noise * (loudest if index == 0 else 1.0) * float(np.std(chain.rewards))
         return replace(site, env=NoisyRewards(site.env, deviation))
@@ -79,6 +85,12 @@ def _complement(basis: Float[np.ndarray, "d r"]) -> Float[np.ndarray, "d q"]:
     """A basis of everything orthogonal to a subspace."""
     complete: np.ndarray = np.linalg.qr(basis, mode="complete")[0]
     return complete[:, basis.shape[1] :]
+
+
+def beginning_at(name: str, first: int) -> Workload:
+    """A workload whose site 0 is that of another index: so that small fleets are not always of the same sites."""
+    workload = load_workload(name)
+    return replace(workload, make_site=lambda index, seed: workload.make_site(first + index, seed), make_fleet=None)
 
 
 def heterogeneous(difference: float) -> Workload:

@@ -12,7 +12,7 @@ def test_spec_files_can_be_loaded_and_made_tiny(name: str) -> None:
     assert tiny.fingerprint != plan.fingerprint
     assert tiny.rounds * tiny.agents <= plan.rounds * plan.agents
     assert len(experiment.tasks(tiny)) <= len(experiment.tasks(plan))
-    assert any(each.kind == "lstd" for each in plan.compared_methods()), "independent LSTD stands in every table"
+    assert any(each.kind == "lstd" for each in plan.compared_methods()), "LSTD alone stands in every table"
 
 
 def test_what_a_spec_file_may_not_say() -> None:

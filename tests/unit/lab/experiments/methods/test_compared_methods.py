@@ -11,10 +11,15 @@ from values import read_only
 from cospan.core.aggregation.basis_update import Contribution, initial_head_covariance, mean_gradient, next_basis
 from cospan.core.learning.baselines import INDEPENDENT_STEPS, IndependentTD
 from cospan.core.learning.learner import LearnerState, Trajectory, contribution_of, learn_round
-from cospan.core.learning.least_squares import PRIOR_STEPS
 from cospan.core.linalg.subspace import principal_angle_sine, random_basis
 from cospan.core.method import HeadUpdate, Method, compact, full_history, paper, practical
-from cospan.experiments.methods.compared_methods import IndependentFleet, JointFleet, LstdFleet, TwoTimescaleFleet
+from cospan.experiments.methods.compared_methods import (
+    LSTD_RIDGES,
+    IndependentFleet,
+    JointFleet,
+    LstdFleet,
+    TwoTimescaleFleet,
+)
 
 D, R, L, AGENTS, ROUNDS = 6, 2, 4, 3, 5
 BASIS = read_only(random_basis(D, R, np.random.default_rng(2)))
@@ -109,6 +114,23 @@ def test_what_is_sent_is_counted() -> None:
     assert LstdFleet.initial(D, AGENTS).numbers_sent == 0
 
 
+def test_posterior_weights_are_those_of_a_run_that_ends_there() -> None:
+    """Also between the rounds in which posteriors are refreshed."""
+    method, walks = practical(L), [each for _ in range(4) for each in rounds()]
+    fleet, ends = JointFleet.initial(method, BASIS, AGENTS), []
+    for t, trajectories in enumerate(walks):
+        before, fleet = fleet, fleet.learning_from(trajectories)
+        ended = [
+            learn_round(
+                state, before.basis, walk, method, t, head_covariance=before.head_covariance, is_last=True
+            ).weights
+            for state, walk in zip(before.states, trajectories, strict=True)
+        ]
+        np.testing.assert_array_equal(fleet.weights[0], ended)
+        ends.append(np.array_equal(fleet.weights[0], fleet.averaged.mean))
+    assert set(ends) == {True, False}
+
+
 def test_a_known_basis_stays_and_costs_nothing() -> None:
     fleet = JointFleet.initial(dataclasses.replace(practical(L), basis_step=0.0), BASIS, AGENTS)
     for trajectories in rounds():
@@ -118,7 +140,7 @@ def test_a_known_basis_stays_and_costs_nothing() -> None:
     assert np.linalg.norm(fleet.weights) > 0.0
 
 
-def test_agents_alone_are_independent_td() -> None:
+def test_agents_alone_are_td_alone() -> None:
     fleet, alone = IndependentFleet.initial(EVERY_STEP, D, AGENTS), [IndependentTD.initial(D)] * AGENTS
     for trajectories in rounds():
         fleet = fleet.learning_from(trajectories)
@@ -129,7 +151,7 @@ def test_agents_alone_are_independent_td() -> None:
     assert fleet.basis is None
 
 
-def test_uniform_agents_are_all_the_same_and_of_one_agent_it_is_independent_td() -> None:
+def test_uniform_agents_are_all_the_same_and_of_one_agent_it_is_td_alone() -> None:
     fleet = IndependentFleet.initial(EVERY_STEP, D, AGENTS, rank=0)
     for trajectories in rounds():
         fleet = fleet.learning_from(trajectories)
@@ -171,8 +193,9 @@ def test_lstd_solves_each_agents_own_system(trace_decay: float) -> None:
                 system += np.outer(trace, walk.features[h] - walk.features[h + 1])
                 right += trace * (walk.rewards[h] - rewards.mean())
                 squares, steps = squares + walk.features[h] @ walk.features[h], steps + 1
-        expected = np.linalg.solve(system + PRIOR_STEPS * squares / steps / D * np.eye(D), right)
-        np.testing.assert_allclose(fleet.weights[0, k], expected, rtol=1e-10)
+        for variant, ridge in enumerate(LSTD_RIDGES):
+            expected = np.linalg.solve(system + ridge * squares / steps / D * np.eye(D), right)
+            np.testing.assert_allclose(fleet.weights[variant, k], expected, rtol=1e-10)
 
 
 def test_two_time_scales_move_the_basis_a_tenth_as_far_and_never_orthonormalise_it() -> None:
