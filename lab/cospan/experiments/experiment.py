@@ -160,6 +160,7 @@ MODULES: Mapping[str, str] = MappingProxyType(
         "queues": "fleet",
         "microgrids": "fleet",
         "new-site": "newcomers",
+        "when-sharing-pays": "sharing_map",
     }
 )
 """The module of each experiment."""

@@ -34,7 +34,7 @@ def tasks(plan: Plan) -> list[Task]:
 
 
 def horizons_of(plan: Plan, rounds: int) -> tuple[int, ...]:
-    """The numbers of rounds of the plan's tables, as far as a run of so many has them."""
+    """The numbers of rounds of the plan's tables, as far as a run of this length has them."""
     return tuple(each for each in plan.settings if each <= rounds)
 
 

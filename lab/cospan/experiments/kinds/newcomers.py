@@ -40,7 +40,7 @@ def tasks(plan: Plan) -> list[NewSiteTask]:
 def best_variant(
     points: Sequence[Point], names: Sequence[str], rounds: int, sites: SiteErrors
 ) -> Float[np.ndarray, "seeds agents"]:
-    """The errors of the variant that is best after so many rounds: of the smallest mean of the runs' medians.
+    """The errors of the variant that is best after a number of rounds: of the smallest mean of the runs' medians.
 
     Args:
         points: of all runs, which have the variants' names.

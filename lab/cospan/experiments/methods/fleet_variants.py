@@ -108,3 +108,32 @@ def heterogeneous(difference: float) -> Workload:
         return site_of(chain, part.features, f"chain {index}")
 
     return _workload("heterogeneous", make_site)
+
+
+def partly_shared(feature_dim: int, outside: float) -> Workload:
+    """A fleet whose value functions lie in a shared subspace of dimension 3 but for a share of their variance.
+
+    Args:
+        feature_dim: d, above 3.
+        outside: share of the variance of V, states equally weighted, that is own and lies in all d dimensions;
+            0 to 1. With 1 nothing is shared.
+    """
+    sizes = ChainSizes(states=max(SIZES.states, 2 * feature_dim), feature_dim=feature_dim)
+
+    def make_site(index: int, seed: int) -> Site:
+        part, rng = fleet_part(seed, sizes), _rng(index, seed)
+        inside = part.basis @ rng.standard_normal(sizes.rank)
+        own = rng.standard_normal(feature_dim)
+        mixed = np.sqrt(1.0 - outside) * inside / np.linalg.norm(inside)
+        mixed += np.sqrt(outside) * own / np.linalg.norm(own)
+        features = part.features.matrix
+        chain = chain_with_head(features, np.eye(feature_dim), scaled_head(features, mixed), rng)
+        return site_of(chain, part.features, f"chain {index}")
+
+    return Workload(
+        make_site=make_site,
+        name="partly shared",
+        rank=sizes.rank,
+        steps_per_round=10,
+        fleet_basis=lambda _agents, _rank, seed: fleet_part(seed, sizes).basis,
+    )

@@ -3,8 +3,15 @@
 import numpy as np
 import pytest
 
-from cospan.client.workloads.synthetic import fleet_part
-from cospan.experiments.methods.fleet_variants import SIZES, heterogeneous, misaligned
+from cospan.client.environment.workload_loader import load_workload
+from cospan.client.workloads.synthetic import ChainSizes, fleet_part
+from cospan.experiments.methods.fleet_variants import (
+    SIZES,
+    beginning_at,
+    heterogeneous,
+    misaligned,
+    partly_shared,
+)
 
 
 def test_misaligned_agents_are_orthogonal_and_the_others_do_not_change() -> None:
@@ -41,3 +48,30 @@ def test_without_own_parts_all_agents_have_one_value_function() -> None:
     ]
     np.testing.assert_allclose(weights[0][0], weights[0][1], atol=1e-12)
     assert np.linalg.norm(weights[1][0] - weights[1][1]) > 0.1
+
+
+def test_a_second_fleet_shares_a_subspace_of_its_own() -> None:
+    workload = misaligned(12, 0.5, 0.5, 1.0, second_rank=3)
+    weights = [site.reference.weights for k in range(12) if (site := workload.make_site(k, 7)).reference]
+    assert np.linalg.matrix_rank(np.array(weights[:6]), tol=1e-8) == 3
+    assert np.linalg.matrix_rank(np.array(weights[6:]), tol=1e-8) == 3
+    assert np.linalg.matrix_rank(np.array(weights), tol=1e-8) == 6
+
+
+@pytest.mark.parametrize("outside", [0.0, 0.3, 1.0])
+def test_a_share_of_the_variance_lies_anywhere(outside: float) -> None:
+    dim = 40
+    basis = fleet_part(7, ChainSizes(states=80, feature_dim=dim)).basis
+    workload = partly_shared(dim, outside)
+    weights = [site.reference.weights for k in range(40) if (site := workload.make_site(k, 7)).reference]
+    shares = [1.0 - float(np.sum((basis.T @ each) ** 2) / np.sum(each**2)) for each in weights]
+    # What lies anywhere is in the subspace by 3 of its 40 dimensions.
+    assert np.median(shares) == pytest.approx(outside * (1.0 - 3.0 / dim), abs=0.05)
+
+
+def test_a_small_fleet_can_begin_with_any_site() -> None:
+    first = beginning_at("synthetic", 3).make_site(1, 5).reference
+    other = load_workload("synthetic").make_site(4, 5).reference
+    assert first is not None
+    assert other is not None
+    np.testing.assert_array_equal(first.weights, other.weights)
