@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from cospan.core.learning.baselines import INDEPENDENT_STEPS
 from cospan.experiments.estimates import Estimate
 from cospan.experiments.methods.catalogue import ComparedMethod
+from cospan.experiments.methods.compared_methods import LSTD_RIDGES
 from cospan.experiments.runner import Point, RunnableTask, Task
 from cospan.wire.errors import InvalidValueError
 
@@ -33,6 +34,7 @@ class MethodEntry(BaseModel):
     preset: str = "practical"
     method: dict[str, Any] = {}
     steps: tuple[float, ...] = INDEPENDENT_STEPS
+    ridges: tuple[float, ...] = LSTD_RIDGES
 
 
 class Plan(BaseModel):
@@ -79,7 +81,8 @@ class Plan(BaseModel):
     def compared_methods(self) -> tuple[ComparedMethod, ...]:
         """The methods of the file."""
         return tuple(
-            ComparedMethod(each.name, each.kind, each.preset, each.method, each.steps) for each in self.methods
+            ComparedMethod(each.name, each.kind, each.preset, each.method, each.steps, each.ridges)
+            for each in self.methods
         )
 
     def task(self, seed: int, **changes: Any) -> Task:

@@ -13,6 +13,7 @@ from cospan.core.method import PRESETS, Aggregation, HeadUpdate, Method
 from cospan.experiments.methods.ablation import ABLATIONS, AblatedFleet
 from cospan.experiments.methods.attacks import Attack, AttackedFleet
 from cospan.experiments.methods.compared_methods import (
+    LSTD_RIDGES,
     FleetMethod,
     IndependentFleet,
     JointFleet,
@@ -48,6 +49,7 @@ class Stage:
         steps_per_round: L.
         true_basis: B*, shape (d, q), if known.
         step_sizes: of TD alone.
+        ridges: of LSTD alone.
         attack: what dishonest agents of the joint method send; None if all are honest.
     """
 
@@ -56,6 +58,7 @@ class Stage:
     steps_per_round: int
     true_basis: Float[np.ndarray, "d q"] | None = None
     step_sizes: tuple[float, ...] = INDEPENDENT_STEPS
+    ridges: tuple[float, ...] = LSTD_RIDGES
     attack: Attack | None = None
 
 
@@ -68,6 +71,7 @@ class ComparedMethod:
         kind: a key of `KINDS`.
         preset: whose constants it starts from.
         steps: step sizes of TD alone and its derivatives; each is a variant.
+        ridges: of LSTD alone, in environment steps; each is a variant.
         method: constants that differ from the preset's; each element of a list is a variant. The variant with the
             smallest final error is reported.
     """
@@ -77,12 +81,13 @@ class ComparedMethod:
     preset: str = "practical"
     method: Mapping[str, Any] = field(default_factory=dict)
     steps: tuple[float, ...] = INDEPENDENT_STEPS
+    ridges: tuple[float, ...] = LSTD_RIDGES
 
     def fleets(self, stage: Stage) -> list[FleetMethod]:
         """A fleet for each variant; empty if the method needs B* and it is unknown."""
         if self.kind == "known-basis" and stage.true_basis is None:
             return []
-        stage = replace(stage, step_sizes=self.steps)
+        stage = replace(stage, step_sizes=self.steps, ridges=self.ridges)
         return [KINDS[self.kind](stage, method) for method in self.methods(stage.steps_per_round)]
 
     def methods(self, steps_per_round: int) -> list[Method]:
@@ -137,7 +142,9 @@ KINDS: dict[str, Callable[[Stage, Method], FleetMethod]] = {
     "known-basis": _known_basis,
     "alone": _alone,
     "independent": _independent,
-    "lstd": lambda stage, method: LstdFleet.initial(len(stage.basis), stage.agents, trace_decay=method.trace_decay),
+    "lstd": lambda stage, method: LstdFleet.initial(
+        len(stage.basis), stage.agents, trace_decay=method.trace_decay, ridges=stage.ridges
+    ),
     "uniform": lambda stage, method: _independent(stage, method, 0),
     "svd": lambda stage, method: _independent(stage, method, stage.basis.shape[1]),
     "two-timescale": lambda stage, method: TwoTimescaleFleet.initial(method, stage.basis, stage.agents),
