@@ -65,7 +65,8 @@ def newcomers_of(fleet: JointFleet, agents: int) -> FleetMethod:
     if fleet.head_covariance is None:
         return Newcomers.initial(fleet, agents)
     frozen = replace(fleet.method, basis_step=0.0)
-    return replace(JointFleet.initial(frozen, fleet.basis, agents), head_covariance=fleet.head_covariance)
+    begun = JointFleet.initial(frozen, fleet.basis, agents)
+    return replace(begun, head_covariance=fleet.head_covariance, prior_of=len(fleet.states))
 
 
 @dataclass(frozen=True, slots=True)

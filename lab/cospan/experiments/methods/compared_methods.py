@@ -65,6 +65,7 @@ class JointFleet:
         announced: B and W of the last round, of which agents make their posteriors; None before the first round,
             and where the method has no W.
         numbers_sent: in the round before.
+        prior_of: how many agents B and W are of; None for those of this fleet.
     """
 
     method: Method
@@ -76,6 +77,7 @@ class JointFleet:
     numbers_sent: int = 0
     head_covariance: Float[np.ndarray, "r r"] | None = None
     announced: tuple[Float[np.ndarray, "d r"], Float[np.ndarray, "r r"]] | None = None
+    prior_of: int | None = None
 
     @classmethod
     def initial(cls, method: Method, basis: Float[np.ndarray, "d r"], agents: int) -> "JointFleet":
@@ -131,7 +133,7 @@ class JointFleet:
                 self.method,
                 self.round,
                 head_covariance=self.head_covariance,
-                agents=len(self.states),
+                agents=self.prior_of or len(self.states),
             )
             for state, trajectory in zip(self.states, trajectories, strict=True)
         ]
@@ -173,7 +175,7 @@ class JointFleet:
         if own or self.method.sends_pooled_in(self.round - 1):
             return posterior.weights
         units = Units.of(state.rewards.variance, state.feature_squares / state.rewards.count)
-        return refreshed(posterior, sums, units, basis, covariance).weights
+        return refreshed(posterior, sums, units, (basis, covariance, self.prior_of or len(self.states))).weights
 
 
 @dataclass(frozen=True, eq=False, slots=True)

@@ -122,7 +122,14 @@ def test_posterior_weights_are_those_of_a_run_that_ends_there() -> None:
         before, fleet = fleet, fleet.learning_from(trajectories)
         ended = [
             learn_round(
-                state, before.basis, walk, method, t, head_covariance=before.head_covariance, is_last=True
+                state,
+                before.basis,
+                walk,
+                method,
+                t,
+                head_covariance=before.head_covariance,
+                agents=AGENTS,
+                is_last=True,
             ).weights
             for state, walk in zip(before.states, trajectories, strict=True)
         ]
