@@ -84,7 +84,7 @@ def outcome(plan: Plan, points: Sequence[Point]) -> ExperimentOutcome:
         )
     columns = ("", *(unit(plan, each) for each in plan.settings))
     rows = [(name, *(estimate(_median(points, name, rounds, sites)) for rounds in plan.settings)) for name in names]
-    against = against_rows(JOINT, comparisons)[:2]
+    against = against_rows(JOINT, comparisons, same_sites=False)
     return ExperimentOutcome(
         tuple(findings),
         (
