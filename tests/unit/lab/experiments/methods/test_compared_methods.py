@@ -87,7 +87,7 @@ def test_a_warm_up_moves_the_basis_once_and_leaves_no_zeros_in_the_average(metho
 def test_what_is_sent_is_counted() -> None:
     """Rank one: d + r up; with the second moment r² more, with row sums d; dense: d · r. And d · r down.
 
-    With a curvature d(d + 1)/2 more up, and with a head covariance r² more down.
+    With a curvature d(d + 1)/2 more up, and its weight, and with a head covariance r² more down.
     """
     (first, *_) = rounds()
     sent = {
