@@ -162,6 +162,7 @@ MODULES: Mapping[str, str] = MappingProxyType(
         "acrobot-two-timescale": "time_scales",
         "queues": "fleet",
         "microgrids": "fleet",
+        "dimensions": "dimensions",
         "new-site": "newcomers",
         "when-sharing-pays": "sharing_map",
     }

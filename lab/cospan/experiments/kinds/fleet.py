@@ -1,7 +1,7 @@
 """A fleet: all methods on the same data, and what sharing does to each site, by the amount of data."""
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -18,19 +18,14 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_FINER = "d = {}"
-_FEW = 2
 _TOO_FAR = 2.5
 """A method whose ratios are all above is left out of the picture of ratios."""
 
 
 def tasks(plan: Plan) -> list[Task]:
-    """The fleet; and finer features, if the plan has them."""
-    stops = plan.options["stops"]
-    found = [
-        plan.task(seed, also_at=horizons_of(plan, plan.rounds), each_agent=True, stops=stops) for seed in plan.seeds
-    ]
-    return found + _finer(plan)
+    """One run for each seed."""
+    horizons, stops = horizons_of(plan, plan.rounds), plan.options["stops"]
+    return [plan.task(seed, also_at=horizons, each_agent=True, stops=stops) for seed in plan.seeds]
 
 
 def horizons_of(plan: Plan, rounds: int) -> tuple[int, ...]:
@@ -38,40 +33,17 @@ def horizons_of(plan: Plan, rounds: int) -> tuple[int, ...]:
     return tuple(each for each in plan.settings if each <= rounds)
 
 
-def _finer(plan: Plan) -> list[Task]:
-    """Runs with other feature maps, `[options.finer]`: for each its workload and number of rounds."""
-    finer: dict[str, Any] = plan.options.get("finer", {})
-    methods = tuple(each for each in plan.compared_methods() if each.name in (JOINT, LSTD_ALONE))
-    return [
-        plan.task(
-            seed,
-            workload=workload,
-            rounds=rounds,
-            also_at=horizons_of(plan, rounds),
-            setting=_FINER.format(dim),
-            methods=methods,
-            each_agent=True,
-            stops=_FEW,
-        )
-        for dim, (workload, rounds) in finer.get("maps", {}).items()
-        for seed in plan.seeds[: finer.get("seeds", 0)]
-    ]
-
-
 def outcome(plan: Plan, points: Sequence[Point]) -> ExperimentOutcome:
     """The bounds of the plan, and tables."""
     sites = SiteErrors.of(points)
-    fleet = [point for point in points if not point.setting]
-    horizons, methods = horizons_of(plan, plan.rounds), method_names(fleet)
-    tables = [
+    horizons, methods = horizons_of(plan, plan.rounds), method_names(points)
+    tables = (
         _data_table(plan, sites, horizons, methods),
         _against_table(plan, sites, horizons, [each for each in methods if each != LSTD_ALONE]),
-    ]
-    finer = [point for point in points if point.setting]
-    if finer:
-        tables.append(_finer_table(plan, sites, list(dict.fromkeys(point.setting for point in finer))))
-    findings = tuple(each for horizon in horizons for each in _findings(plan, sites, horizon))
-    return ExperimentOutcome((*findings, *_finer_findings(plan, sites)), tuple(tables))
+    )
+    return ExperimentOutcome(
+        tuple(each for horizon in horizons for each in _findings(plan, sites, horizon)), tables
+    )
 
 
 def _findings(plan: Plan, sites: SiteErrors, rounds: int) -> Iterator[Finding]:
@@ -108,25 +80,6 @@ def _findings(plan: Plan, sites: SiteErrors, rounds: int) -> Iterator[Finding]:
             f"(bound {most})",
             worse,
             holds=worse.value <= most,
-        )
-
-
-def _finer_findings(plan: Plan, sites: SiteErrors) -> Iterator[Finding]:
-    """At every other d and amount of data: the largest ratio."""
-    settings = {setting for setting, _, _ in sites.errors if setting}
-    ratios = {
-        (setting, rounds): sites.against_alone(JOINT, rounds, setting).median
-        for setting, method, rounds in sites.errors
-        if method == JOINT and setting in settings and rounds in plan.settings
-    }
-    if ratios:
-        (setting, rounds), worst = max(ratios.items(), key=lambda each: each[1].value)
-        yield Finding(
-            "every-dimension",
-            f"with other numbers of features the median site's error is at most {estimate(worst)} times that of "
-            f"LSTD alone ({setting}, {unit(plan, rounds)}; bound 1)",
-            worst,
-            holds=worst.value <= 1.0,
         )
 
 
@@ -172,20 +125,10 @@ def against_rows(name: str, found: Sequence[Against], *, same_sites: bool) -> li
     ]
 
 
-def _finer_table(plan: Plan, sites: SiteErrors, settings: Sequence[str]) -> Table:
-    rows = []
-    for setting in settings:
-        for method in (JOINT, LSTD_ALONE):
-            known = [each for each in plan.settings if (setting, method, each) in sites.errors]
-            cells = [f"{np.median(sites.at(method, each, setting), axis=1).mean():.3g}" for each in known]
-            rows.append((f"{setting}: {method}", *cells, *[""] * (len(plan.settings) - len(known))))
-    return Table(("", *(unit(plan, each) for each in plan.settings)), tuple(rows), "Other numbers of features")
-
-
 def draw(figure: "Figure", plan: Plan, points: Sequence[Point]) -> None:
     """Errors of the fleet, and the ratio to LSTD alone, over the amount of data."""
     left, right = figure.subplots(1, 2)
-    whole = [point for point in points if not point.setting and point.agent == WHOLE_FLEET]
+    whole = [point for point in points if point.agent == WHOLE_FLEET]
     draw_errors(left, whole, "Relative value error, median over the sites")
     left.legend(frameon=False, fontsize=8)
     _draw_ratios(right, plan, SiteErrors.of(points), [each for each in method_names(whole) if each != LSTD_ALONE])
