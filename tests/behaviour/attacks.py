@@ -10,7 +10,7 @@ from runs import D, R, Ring, States, coin, ring_site, run, specification, until
 
 from cospan.client.agent import Agent
 from cospan.client.workload import Site, Workload
-from cospan.core.method import practical
+from cospan.core.method import full_history
 from cospan.core.specification import basis_digest
 from cospan.rpc.v1 import coordinator_service_pb2 as pb
 from cospan.rpc.v1 import matrix_pb2
@@ -18,7 +18,7 @@ from cospan.server.coordinator import Coordinator
 from cospan.wire import errors
 from cospan.wire.codec.matrices import encode_matrix
 
-SPEC = specification(practical(3), agents=2, rounds=8, session_timeout_seconds=3.0)
+SPEC = specification(full_history(3), agents=2, rounds=8, session_timeout_seconds=3.0)
 ATTACKED_ROUND = 3
 FINGERPRINT = States().fingerprint
 Attack = Callable[[Coordinator], Awaitable[None]]

@@ -9,7 +9,7 @@ from typing import Any
 import grpc
 import grpc.aio
 import numpy as np
-from runs import RINGS, Ring, States, coin, ring_site
+from runs import RINGS, Ring, States, announced, coin, ring_site
 
 from cospan.client.agent import Agent, AgentEnd, ClientSettings
 from cospan.client.learning.site_learner import SiteLearner
@@ -41,11 +41,11 @@ def direct(spec: RunSpecification) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         for name in names
         for index in [int(name.removeprefix("site-"))]
     }
-    basis, step_memory = spec.initial_basis(), None
+    (basis, covariance), step_memory = announced(spec), None
     for number in range(spec.rounds):
-        contributions = [learners[name].learn(number, basis).contribution for name in names]
-        move = next_basis(basis, contributions, spec.method, number, step_memory)
-        basis, step_memory = move.basis, move.step_memory
+        contributions = [learners[name].learn(number, basis, covariance).contribution for name in names]
+        move = next_basis(basis, contributions, spec.method, number, step_memory, head_covariance=covariance)
+        basis, covariance, step_memory = move.basis, move.head_covariance, move.step_memory
     return basis, {name: learner.weights.mean for name, learner in learners.items()}
 
 

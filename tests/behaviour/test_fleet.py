@@ -11,7 +11,7 @@ from behaviour.fleets import Interrupted, agents_of, direct, ends, site_with
 from runs import RINGS, run, specification, until
 
 from cospan.client.agent import Agent, AgentEnd, ClientSettings
-from cospan.core.method import Aggregation, compact, paper, practical
+from cospan.core.method import Aggregation, compact, full_history, paper, practical
 from cospan.server.coordinator import Coordinator
 from cospan.wire import errors
 from cospan.wire import messages as m
@@ -20,11 +20,12 @@ METHODS = {
     "paper": paper(3),
     "practical": practical(3),
     "warm paper": replace(paper(3), warm_up_rounds=2),
-    "warm practical": replace(practical(3), warm_up_rounds=3),
+    "full history": full_history(3),
+    "warm full history": replace(full_history(3), warm_up_rounds=3),
     "warm compact": replace(compact(3), warm_up_rounds=2),
     "clipped": replace(practical(3), aggregation=Aggregation.CLIPPED),
     "trimmed": replace(compact(3), aggregation=Aggregation.TRIMMED),
-    "geometric median": replace(practical(3), aggregation=Aggregation.GEOMETRIC_MEDIAN, warm_up_rounds=2),
+    "geometric median": replace(full_history(3), aggregation=Aggregation.GEOMETRIC_MEDIAN, warm_up_rounds=2),
 }
 
 

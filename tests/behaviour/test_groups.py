@@ -15,7 +15,7 @@ from cospan.client.agent import Agent, AgentEnd, ClientSettings
 from cospan.client.files.group_file import load_group
 from cospan.client.files.result_file import load_result
 from cospan.client.group import AgentGroup, indices_of
-from cospan.core.method import Aggregation, compact, paper, practical
+from cospan.core.method import Aggregation, compact, full_history, paper, practical
 from cospan.core.specification import RunSpecification
 from cospan.server.coordinator import Coordinator
 from cospan.wire import errors
@@ -24,6 +24,7 @@ from cospan.wire.security.tls import TlsFiles
 METHODS = {
     "paper": paper(3),
     "practical": practical(3),
+    "full history": full_history(3),
     "compact": compact(3),
     "geometric median": replace(practical(3), aggregation=Aggregation.GEOMETRIC_MEDIAN),
 }
@@ -54,7 +55,7 @@ async def played(spec: RunSpecification, *parts: tuple[int, ...]) -> tuple[np.nd
         return coordinator.engine.state.basis, weights
 
 
-@pytest.mark.parametrize("name", ["paper", "practical", "compact"])
+@pytest.mark.parametrize("name", ["paper", "practical", "full history", "compact"])
 def test_groups_come_to_what_single_agents_come_to(name: str) -> None:
     """To rounding, however they are parted, in the order of their names (site-10 before site-2) or not."""
     spec = specification(METHODS[name], agents=11, rounds=6)
@@ -216,7 +217,7 @@ def test_a_group_stands_and_falls_together() -> None:
 
 
 def test_a_warm_up_is_refused_before_the_group_joins() -> None:
-    spec = specification(replace(practical(3), warm_up_rounds=2), agents=2)
+    spec = specification(replace(full_history(3), warm_up_rounds=2), agents=2)
 
     async def refused() -> None:
         async with Coordinator(spec) as coordinator:

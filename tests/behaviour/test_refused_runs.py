@@ -78,10 +78,13 @@ def chosen_at(number: int) -> Callable[..., FallbackMove]:
         method: Method,
         round_number: int,
         step_memory: np.ndarray | None = None,
+        *,
+        head_covariance: np.ndarray | None = None,
     ) -> FallbackMove:
         if round_number != number:
-            return honest(basis, contributions, method, round_number, step_memory)
-        return FallbackMove(BasisMove(basis, random_basis(*basis.shape, np.random.default_rng(7))))
+            return honest(basis, contributions, method, round_number, step_memory, head_covariance=head_covariance)
+        chosen = random_basis(*basis.shape, np.random.default_rng(7))
+        return FallbackMove(BasisMove(basis, chosen, step_memory, head_covariance=head_covariance))
 
     return move
 

@@ -13,7 +13,7 @@ from google.rpc.status_pb2 import Status
 from runs import D, R, join, run, specification, upload
 
 from cospan.core.linalg.matrices import DenseMatrix
-from cospan.core.method import Method, practical
+from cospan.core.method import Method, full_history
 from cospan.server.coordinator import Coordinator
 from cospan.server.rpc import service
 from cospan.wire import messages as m
@@ -115,7 +115,7 @@ def test_the_bound_is_for_the_join_only(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_the_method_and_the_shapes_are_those_of_the_run() -> None:
     """A gradient of another shape, and one without what the run scales its step with."""
-    method: Method = practical(3)
+    method: Method = full_history(3)
 
     async def refused() -> None:
         async with (

@@ -15,7 +15,7 @@ from runs import RINGS, run, specification, until
 from cospan.client.agent import Agent, AgentEnd
 from cospan.client.group import AgentGroup
 from cospan.client.session.transport import GrpcAgentStream, GrpcTransport
-from cospan.core.method import compact, paper, practical
+from cospan.core.method import compact, full_history, paper, practical
 from cospan.core.run_fields import Participation
 from cospan.core.specification import RunSpecification
 from cospan.relay.engine import RelaySettings
@@ -24,7 +24,7 @@ from cospan.server.coordinator import Coordinator
 from cospan.wire import errors
 from cospan.wire.messages import AgentMessage, FinishCause, GradientUpload
 
-METHODS = {"paper": paper(3), "practical": practical(3), "compact": compact(3)}
+METHODS = {"paper": paper(3), "practical": practical(3), "full history": full_history(3), "compact": compact(3)}
 
 
 @contextlib.asynccontextmanager
@@ -97,7 +97,7 @@ def test_a_relay_behind_a_relay_and_a_group_beside_single_agents() -> None:
 
 
 def test_bounded_heads_are_named_through_a_relay_and_each_agent_says_so_once() -> None:
-    spec = specification(replace(practical(3), head_radius=0.01), agents=3, rounds=6)
+    spec = specification(replace(full_history(3), head_radius=0.01), agents=3, rounds=6)
 
     async def bounded() -> tuple[dict[str, bool], list[list[str]]]:
         async with Coordinator(spec) as coordinator, relays(coordinator.address, 2) as (relay,):

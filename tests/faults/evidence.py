@@ -148,10 +148,11 @@ class Evidence:
         one of the combinations has to give the basis.
         """
         final = self._final_bases(path)
-        basis, squares = spec.initial_basis(), None
+        basis, memory = spec.initial_basis(), None
+        covariance = initial_head_covariance(spec.method, spec.rank)
         for row in stored_rounds(path):
             moves = (
-                next_basis(basis, gradients, spec.method, row.round, squares)
+                next_basis(basis, gradients, spec.method, row.round, memory, head_covariance=covariance)
                 for gradients in self._combinations(row, spec)
             )
             # Most bases are not kept, but what they were is: by their digests.
@@ -162,7 +163,7 @@ class Evidence:
             if final.get(row.round + 1, found.basis.tobytes()) != found.basis.tobytes():
                 yield f"round {row.round}: the basis that was told as durable is not the one that was stored"
                 return
-            basis, squares = found.basis, found.step_memory
+            basis, memory, covariance = found.basis, found.step_memory, found.head_covariance
 
     def _combinations(self, row: StoredRound, spec: RunSpecification) -> Iterator[tuple[Contribution, ...]]:
         own = [

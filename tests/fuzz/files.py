@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 from fuzz.mutation import changed_bytes
-from runs import RINGS, ring_site, specification
+from runs import RINGS, announced, ring_site, specification
 from stored import stored_run
 
 from cospan.client.files.group_file import GROUP
@@ -20,14 +20,15 @@ from cospan.client.files.state_file import ONE_AGENT, StateFile
 from cospan.client.learning.group_blocks import GroupSites
 from cospan.client.learning.group_learner import GroupLearner
 from cospan.client.learning.site_learner import SiteLearner
-from cospan.core.method import practical
+from cospan.core.method import full_history, practical
 from cospan.server.storage.reader import read_basis, read_reports, read_saved, read_state
 from cospan.wire.errors import RunFileError
 from cospan.wire.files.npz import load_npz, save_npz
 from cospan.wire.files.spec_file import load_spec, to_toml
 
 _SPEC = replace(
-    specification(replace(practical(3), warm_up_rounds=3), feature_fingerprint="map-1", rounds=9), workload="rings"
+    specification(replace(full_history(3), warm_up_rounds=3), feature_fingerprint="map-1", rounds=9),
+    workload="rings",
 )
 _GROUP_SPEC = replace(_SPEC, method=practical(3))
 _ROUNDS = 2
@@ -140,7 +141,7 @@ def _group() -> GroupLearner:
 def _make_group(path: Path) -> None:
     group = _group()
     for number in range(_ROUNDS):
-        group.learn(number, _GROUP_SPEC.initial_basis())
+        group.learn(number, *announced(_GROUP_SPEC))
     save_npz(path, **GROUP.contents(group, "run-1"))
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from cospan.core.aggregation.basis_update import Contribution
 from cospan.core.linalg.matrices import DenseMatrix, FactoredMatrix, Gradient
 from cospan.core.linalg.subspace import random_basis
-from cospan.core.method import compact, paper, practical
+from cospan.core.method import compact, full_history, paper, practical
 from cospan.core.run_fields import Participation
 from cospan.core.specification import RunSpecification
 from cospan.wire import messages as m
@@ -40,10 +40,11 @@ SPECIFICATIONS: dict[str, RunSpecification] = {
     "few rounds": replace(PLAIN, rounds=4),
     "waiting": replace(PLAIN, agents=6, min_agents=2, feature_fingerprint=""),
     "preconditioned": replace(PLAIN, method=compact(3)),
-    "with row sums": replace(PLAIN, method=practical(3)),
+    "with row sums": replace(PLAIN, method=full_history(3)),
+    "posterior": replace(PLAIN, method=practical(3)),
     "quorum": replace(PLAIN, participation=Participation.QUORUM, quorum=0.5, max_staleness=2),
     "quick quorum": replace(PLAIN, participation=Participation.QUORUM, quorum=2.0, deadline_seconds=0.5),
-    "warm-up": replace(PLAIN, method=replace(practical(3), warm_up_rounds=3)),
+    "warm-up": replace(PLAIN, method=replace(full_history(3), warm_up_rounds=3)),
     "rank one": replace(PLAIN, rank=1, method=replace(paper(3), preconditioned=True)),
     "full rank": replace(PLAIN, rank=D, method=replace(paper(3), row_scaled=True)),
 }
@@ -111,7 +112,7 @@ def gradient(
     heads = values.standard_normal((r, 3))
     sent_anyway = rng.random() < 0.1
     moment = heads @ heads.T if spec.method.preconditioned or sent_anyway else None
-    pooled = values.random(d) if spec.method.sends_pooled or sent_anyway else None
+    pooled = values.random(spec.method.pooled_length(d) or d) if spec.method.sends_pooled or sent_anyway else None
     contribution = Contribution(payload, float(len(names)), moment, pooled)
     unsaid = names in HOSTED and rng.random() < 0.5
     return m.GradientUpload(number, contribution, () if unsaid else names)

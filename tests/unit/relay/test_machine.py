@@ -9,7 +9,7 @@ import pytest
 from runs import ROUND, SESSION_TIMEOUT, join, kinds, specification, upload
 from snapshots import snapshot
 
-from cospan.core.method import practical
+from cospan.core.method import full_history
 from cospan.core.run_fields import Participation
 from cospan.relay import machine
 from cospan.relay.events import Event, HostAgents, Refused, RoundOpened, RunFinished, SumUp, Welcomed
@@ -143,7 +143,7 @@ def test_a_relay_gives_out_no_sites() -> None:
     ("changes", "text"),
     [
         ({"participation": Participation.QUORUM, "quorum": 0.5}, "participation is quorum"),
-        ({"method": replace(practical(3), warm_up_rounds=2)}, "warm_up_rounds is 2"),
+        ({"method": replace(full_history(3), warm_up_rounds=2)}, "warm_up_rounds is 2"),
     ],
 )
 def test_runs_that_no_sum_can_stand_for_are_refused(changes: dict[str, Any], text: str) -> None:
