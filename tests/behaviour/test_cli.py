@@ -43,8 +43,8 @@ def wait_for_end(descriptor: int) -> None:
 
 
 @pytest.mark.usefixtures("_toys")
-@pytest.mark.parametrize("warm_up", ["0", "4"])
-def test_the_same_bits_over_the_network_again_and_in_process(tmp_path: Path, warm_up: str) -> None:
+@pytest.mark.parametrize(("preset", "warm_up"), [("paper", "0"), ("paper", "4"), ("practical", "0")])
+def test_the_same_bits_over_the_network_again_and_in_process(tmp_path: Path, preset: str, warm_up: str) -> None:
     code, out, err = cospan(
         "run",
         "toy_workload:workload",
@@ -52,7 +52,7 @@ def test_the_same_bits_over_the_network_again_and_in_process(tmp_path: Path, war
         "--seed",
         "3",
         "--preset",
-        "paper",
+        preset,
         "--warm-up-rounds",
         warm_up,
         "--output",
@@ -74,7 +74,7 @@ def test_the_same_bits_over_the_network_again_and_in_process(tmp_path: Path, war
     digests = {result_of(tmp_path / name)["basis_sha256"] for name in folders}
     assert digests == {first["basis_sha256"]}
     assert first["seed"] == 3
-    assert first["preset"] == ("paper" if warm_up == "0" else None)
+    assert first["preset"] == (preset if warm_up == "0" else None)
     assert first["method"]["warm_up_rounds"] == int(warm_up)
     check_folder(tmp_path / "a", first)
     specs = {(tmp_path / name / "spec.toml").read_text() for name in folders}

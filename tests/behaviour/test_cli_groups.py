@@ -172,7 +172,10 @@ def test_groups_started_alone(tmp_path: Path) -> None:
             "with 2 agents it must be 1 to 2",
         ),
         (("run", TOY, "--processes", "0"), "processes is '0' in --processes; it must be a whole number, 1 or more"),
-        (("run", TOY, "--processes", "2", "--warm-up-rounds", "3"), "so a group cannot send them: set it to 0"),
+        (
+            ("run", TOY, "--preset", "paper", "--processes", "2", "--warm-up-rounds", "3"),
+            "so a group cannot send them: set it to 0",
+        ),
         (("run", "synthetic", "--agents", "70000", "--processes", "1"), "so for 70000 it must be 2 or more"),
         (("agent", TOY, "--ids", "3-1"), "'3-1' in it is no range of sites; write it as 0-99"),
         (("agent", TOY, "--ids", "0-3", "--id", "7"), "--ids names the sites 0-3; leave out --id, --index"),

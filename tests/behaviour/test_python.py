@@ -246,7 +246,7 @@ def test_constants_by_name() -> None:
     )
     assert spec.method.trace_decay == 0.5
     assert spec.method.head_update is paper(5).head_update
-    numpys = specify(TOY, rank=np.int64(2), trace_decay=np.float64(0.5), reward_scaled=True)
+    numpys = specify(TOY, preset="compact", rank=np.int64(2), trace_decay=np.float64(0.5), reward_scaled=True)
     assert (type(numpys.rank), type(numpys.method.trace_decay)) == (int, float)
     assert specify(TOY, aggregation=Aggregation.CLIPPED).method.aggregation is Aggregation.CLIPPED
 

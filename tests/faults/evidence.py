@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cospan.core.aggregation.basis_update import Contribution, next_basis
+from cospan.core.aggregation.basis_update import Contribution, initial_head_covariance, next_basis
 from cospan.core.specification import RunSpecification, basis_digest
 from cospan.rpc.v1 import coordinator_service_pb2 as pb
 from cospan.server.storage.reader import StoredState, read_basis, read_state
