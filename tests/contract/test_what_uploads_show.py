@@ -218,7 +218,8 @@ def rows_of_practical() -> list[tuple[str, str, str]]:
         (
             "`practical`: the curvature K of all data so far, d × d in float32, in rounds 0 to 7, 9, 11, 13, 15, "
             "18, …, and in every round a gradient, d × r",
-            "in those rounds K, and from K and the gradient the score: together the agent's own LSTD solution "
+            "in those rounds K and the shared weight, where it is below 0.18 (ω is sent too); from K and the "
+            "gradient the score: together with K the agent's own LSTD solution "
             f"A⁻¹b, so the **whole value function**, {to_seven_digits(own_solution())} but for its sign and unit; "
             "how well each direction of it is known, AᵀS⁻¹A, so about how often each feature has been seen. "
             f"Between those rounds nothing more: the gradients follow from K and the score "

@@ -341,7 +341,8 @@ class SubspaceGradient(_message.Message):
     @_builtins.property
     def pooled(self) -> _matrix_pb2.Matrix:
         """Numbers that the coordinator pools over the agents in some rounds, m × 1: row sums of |A| (full-history), or the
-        packed upper triangle of the agent's curvature, d(d+1)/2 (posterior). Σ over agents; none above 1e60 in size.
+        packed upper triangle of the agent's curvature times its weight in the step, and that weight, d(d+1)/2 + 1
+        (posterior). Σ over agents; none above 1e60 in size.
         Row sums are those of |A| a step, d × 1, none negative: of each agent as their root mean square times a power of two
         for each feature. Only if the run pools, and then in some rounds; ignored in the others. After round W + n follows
         W + the larger of n + 1 and the least whole number from 1.25 n (row sums) or 1.15 n (curvatures) on, beginning with
