@@ -157,3 +157,4 @@ def _draw_ratios(axes: "Axes", plan: Plan, sites: SiteErrors, methods: Sequence[
     axes.minorticks_off()
     log_scale(axes, min(heights) / 1.25, max(heights) * 1.25)
     dress(axes, "Times the error of LSTD alone (below 1: sharing pays)", plan.options["unit"])
+    axes.legend(frameon=False, fontsize=9, loc="center left", bbox_to_anchor=(1.0, 0.5))
