@@ -12,7 +12,7 @@ import numpy as np
 from cospan.client import load_workload
 from cospan.client.environment.rollout import Chain
 from cospan.client.environment.workload_loader import make_site
-from cospan.core.learning.learner import Trajectory
+from cospan.core.learning.learner_state import Trajectory
 from cospan.core.linalg.subspace import principal_angle_sine, random_basis
 from cospan.core.method import PRESETS
 from cospan.experiments.methods.compared_methods import JointFleet

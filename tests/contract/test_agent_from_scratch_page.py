@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from cospan.core.aggregation.basis_update import next_basis
-from cospan.core.learning.learner import LearnerState, Trajectory, contribution_of, learn_round
+from cospan.core.learning.learner import contribution_of, learn_round
+from cospan.core.learning.learner_state import LearnerState, Trajectory
 from cospan.core.linalg.matrices import to_dense
 from cospan.core.linalg.subspace import random_basis
 from cospan.core.method import practical

@@ -15,7 +15,8 @@ from golden import straight_line
 from golden.straight_line import Constants
 
 from cospan.core.aggregation.basis_update import Contribution, mean_gradient, next_basis
-from cospan.core.learning.learner import LearnerState, Trajectory, learn_round
+from cospan.core.learning.learner import learn_round
+from cospan.core.learning.learner_state import LearnerState, Trajectory
 from cospan.core.learning.td import l_step_error
 from cospan.core.linalg import subspace
 from cospan.core.linalg.matrices import to_dense

@@ -11,7 +11,8 @@ from golden.straight_line import Constants, plain_td
 
 from cospan.core.aggregation.basis_update import Contribution, next_basis
 from cospan.core.exact_solutions import gain, stationary_distribution, td_fixed_point
-from cospan.core.learning.learner import LearnerState, Trajectory, learn_round
+from cospan.core.learning.learner import learn_round
+from cospan.core.learning.learner_state import LearnerState, Trajectory
 from cospan.core.method import HeadUpdate, Method
 
 STATES, D, STEPS = 7, 4, 250

@@ -11,7 +11,8 @@ from hypothesis.extra import numpy as hnp
 
 from cospan.core.aggregation.basis_update import Contribution, aggregate, mean_gradient, next_basis
 from cospan.core.exact_solutions import differential_value, gain, stationary_distribution
-from cospan.core.learning.learner import LearnerState, Trajectory, learn_round
+from cospan.core.learning.learner import learn_round
+from cospan.core.learning.learner_state import LearnerState, Trajectory
 from cospan.core.learning.schedules import AveragedIterate, decay
 from cospan.core.learning.td import effective_step, head_update, project_to_ball
 from cospan.core.linalg.matrices import DenseMatrix, FactoredMatrix, Gradient, to_dense

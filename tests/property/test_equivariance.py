@@ -12,7 +12,8 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from cospan.core.aggregation.basis_update import initial_head_covariance, next_basis
-from cospan.core.learning.learner import LearnerState, Trajectory, contribution_of, learn_round
+from cospan.core.learning.learner import contribution_of, learn_round
+from cospan.core.learning.learner_state import LearnerState, Trajectory
 from cospan.core.learning.schedules import AveragedIterate
 from cospan.core.linalg.subspace import principal_angle_sine, random_basis
 from cospan.core.method import Aggregation, HeadUpdate, Method, compact, full_history, practical

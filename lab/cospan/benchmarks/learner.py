@@ -12,7 +12,8 @@ from cospan.client.environment.rollout import Chain
 from cospan.client.environment.workload_loader import load_workload, make_site
 from cospan.client.learning.site_learner import SiteLearner
 from cospan.core.aggregation.basis_update import initial_head_covariance
-from cospan.core.learning.learner import LearnerState, Trajectory, learn_round
+from cospan.core.learning.learner import learn_round
+from cospan.core.learning.learner_state import LearnerState, Trajectory
 from cospan.core.linalg.subspace import random_basis
 from cospan.core.method import PRESETS
 from cospan.core.specification import RunSpecification

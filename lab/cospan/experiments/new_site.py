@@ -9,7 +9,7 @@ from jaxtyping import Float
 from cospan.client.environment.rollout import Chain
 from cospan.client.environment.workload_loader import load_workload, make_site
 from cospan.client.workload import Workload
-from cospan.core.learning.learner import Trajectory
+from cospan.core.learning.learner_state import Trajectory
 from cospan.core.learning.least_squares import TransitionSums
 from cospan.core.linalg.subspace import random_basis
 from cospan.experiments.methods.catalogue import ComparedMethod, Stage

@@ -14,7 +14,7 @@ from cospan.client.environment.ownership import close_sites
 from cospan.client.environment.plain_values import SavedState, packed, unpacked
 from cospan.client.environment.rollout import CANNOT_SAVE, Chain, checked_features, origin_of_chain
 from cospan.client.workload import Site, Sites
-from cospan.core.learning.learner import Trajectory
+from cospan.core.learning.learner_state import Trajectory
 from cospan.wire.errors import WorkloadBehaviourError
 
 log = logging.getLogger(__name__)

@@ -13,7 +13,7 @@ from cospan.client.environment.actions import problem_of_action
 from cospan.client.environment.ownership import close_site, user_code
 from cospan.client.environment.plain_values import SavedState, packed, unpacked
 from cospan.client.workload import FeatureMap, Resumable, Site
-from cospan.core.learning.learner import Trajectory
+from cospan.core.learning.learner_state import Trajectory
 from cospan.wire.errors import WorkloadBehaviourError
 
 log = logging.getLogger(__name__)

@@ -34,7 +34,7 @@ from cospan.client.learning.group_blocks import Block, BlockState
 from cospan.client.learning.group_learner import GroupLearner
 from cospan.client.learning.learning_curve import COLUMNS
 from cospan.core.learning.baselines import IndependentTD
-from cospan.core.learning.learner import LearnerState
+from cospan.core.learning.learner_state import LearnerState
 from cospan.core.learning.least_squares import TransitionSums
 from cospan.core.learning.reward_moments import RewardBatches
 from cospan.core.learning.schedules import AveragedIterate

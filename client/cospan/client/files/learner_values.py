@@ -8,7 +8,7 @@ from jaxtyping import Float
 
 from cospan.client.files.agent_result import AgentResult
 from cospan.core.aggregation.warm_start import HalfSums
-from cospan.core.learning.learner import LearnerState
+from cospan.core.learning.learner_state import LearnerState
 from cospan.core.learning.least_squares import TransitionSums
 from cospan.core.learning.posterior import ARRAYS, PosteriorState
 from cospan.core.learning.reward_moments import MOST_BATCHES, RewardBatches, RewardMoments

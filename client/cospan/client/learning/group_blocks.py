@@ -23,7 +23,8 @@ from cospan.core.learning.baselines import (
     with_transitions,
 )
 from cospan.core.learning.error_correlation import LAGS, error_correlation
-from cospan.core.learning.learner import LearnerState, RoundOutcome, Trajectory, learn_round
+from cospan.core.learning.learner import learn_round
+from cospan.core.learning.learner_state import LearnerState, RoundOutcome, Trajectory
 from cospan.core.learning.least_squares import TransitionSums
 from cospan.core.learning.reward_moments import RewardBatches
 from cospan.core.learning.schedules import AveragedIterate

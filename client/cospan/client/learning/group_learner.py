@@ -17,7 +17,8 @@ from cospan.client.learning.learning_curve import LearningCurve, most_rounds
 from cospan.client.learning.site_learner import Warned
 from cospan.core.aggregation.basis_update import sum_of_contributions
 from cospan.core.learning.baselines import LSTD_RIDGES, IndependentTD, lstd_alone, lstd_is_due
-from cospan.core.learning.learner import LearnerState, Trajectory, contribution_of
+from cospan.core.learning.learner import contribution_of
+from cospan.core.learning.learner_state import LearnerState, Trajectory
 from cospan.core.learning.least_squares import PRIOR_STEPS, TransitionSums
 from cospan.core.learning.reward_moments import RewardBatches
 from cospan.core.learning.schedules import AveragedIterate

@@ -295,22 +295,10 @@ def next_basis(
     found = aggregate(contributions, method, with_pooled=method.sends_pooled_in(round_number))
     largest_turn = method.largest_turn_between(round_number, round_number + 1)
     if method.has_head_covariance:
-        memory = _known(step_memory, found.pooled)
         assert head_covariance is not None
-        weight = float(memory[-1])
-        if not weight > 0.0:
-            raise np.linalg.LinAlgError("the agents' weights in the step are not above 0")
-        agents = weight * sum(contribution.weight for contribution in contributions)
-        following, covariance, step = evidence_step(
-            basis,
-            head_covariance,
-            found.gradient / weight,
-            _curvature(memory[:-1] / weight, len(basis), method),
-            agents,
-            share=method.basis_step,
-            largest_turn=largest_turn,
-        )
-        return BasisMove(basis, following, memory, found.outliers, step, head_covariance=covariance)
+        memory = _known(step_memory, found.pooled)
+        agents = sum(contribution.weight for contribution in contributions)
+        return _evidence_move((basis, head_covariance), found, memory, method, (agents, largest_turn))
     direction = found.gradient
     if found.head_second_moment is not None:
         direction = precondition(direction, found.head_second_moment, method.preconditioner_floor)
@@ -326,6 +314,32 @@ def next_basis(
     remembered = step_memory if method.row_scaled else None
     moved, step = basis_step(basis, direction, method.basis_step * scale, largest_turn)
     return BasisMove(basis, moved, remembered, found.outliers, step)
+
+
+def _evidence_move(
+    prior: tuple[Float[np.ndarray, "d r"], Float[np.ndarray, "r r"]],
+    found: Aggregate,
+    memory: Float[np.ndarray, " m"],
+    method: Method,
+    bounds: tuple[float, float],
+) -> BasisMove:
+    """The step on the evidence from B and W; `memory` is the pooled curvature and, last, the mean weight.
+
+    `bounds` are the number of agents and the largest turn in degrees.
+    """
+    (basis, head_covariance), (agents, largest_turn), weight = prior, bounds, float(memory[-1])
+    if not weight > 0.0:
+        raise np.linalg.LinAlgError("the agents' weights in the step are not above 0")
+    following, covariance, step = evidence_step(
+        basis,
+        head_covariance,
+        found.gradient / weight,
+        _curvature(memory[:-1] / weight, len(basis), method),
+        weight * agents,
+        share=method.basis_step,
+        largest_turn=largest_turn,
+    )
+    return BasisMove(basis, following, memory, found.outliers, step, head_covariance=covariance)
 
 
 def _curvature(triangle: Float[np.ndarray, " m"], dim: int, method: Method) -> Float[np.ndarray, "d d"]:

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float
 
 from cospan.core.learning.blocked_td import blocks, gain_path, successive_errors
-from cospan.core.learning.learner import Trajectory
+from cospan.core.learning.learner_state import Trajectory
 from cospan.core.learning.least_squares import PRIOR_STEPS, TransitionSums
 from cospan.core.learning.schedules import AveragedIterate, decays
 from cospan.core.learning.td import effective_step

@@ -7,7 +7,8 @@ import numpy as np
 from jaxtyping import Float
 
 from cospan.core.aggregation.basis_update import mean_gradient
-from cospan.core.learning.learner import Trajectory, contribution_of
+from cospan.core.learning.learner import contribution_of
+from cospan.core.learning.learner_state import Trajectory
 from cospan.core.linalg.subspace import orthonormalise, tangent_projection
 from cospan.core.method import Method
 from cospan.experiments.methods.compared_methods import JointFleet, WrappedFleet

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float
 
 from cospan.core.aggregation.basis_update import Contribution
-from cospan.core.learning.learner import Trajectory
+from cospan.core.learning.learner_state import Trajectory
 from cospan.core.linalg.matrices import DenseMatrix, to_dense
 from cospan.experiments.methods.compared_methods import WrappedFleet
 

@@ -19,7 +19,8 @@ from cospan.core.aggregation.basis_update import (
 )
 from cospan.core.learning.baselines import INDEPENDENT_STEPS, IndependentTD
 from cospan.core.learning.blocked_td import discounted_sums
-from cospan.core.learning.learner import LearnerState, RoundOutcome, Trajectory, contribution_of, learn_round
+from cospan.core.learning.learner import contribution_of, learn_round
+from cospan.core.learning.learner_state import LearnerState, RoundOutcome, Trajectory
 from cospan.core.learning.least_squares import TransitionSums
 from cospan.core.learning.posterior import refreshed
 from cospan.core.learning.schedules import AveragedIterate, decay

@@ -11,7 +11,8 @@ from values import read_only
 from cospan.client.learning.site_learner import SiteLearner
 from cospan.core.aggregation.basis_update import Contribution, next_basis
 from cospan.core.aggregation.warm_start import cross_spectrum, spectral_basis
-from cospan.core.learning.learner import LearnerState, Trajectory, contribution_of, learn_round
+from cospan.core.learning.learner import contribution_of, learn_round
+from cospan.core.learning.learner_state import LearnerState, Trajectory
 from cospan.core.learning.least_squares import TransitionSums
 from cospan.core.linalg.matrices import DenseMatrix, FactoredMatrix, to_dense
 from cospan.core.linalg.subspace import orthonormality_error, principal_angle_sine, random_basis

@@ -18,7 +18,8 @@ from cospan.core.learning.baselines import (
     separate_lstd_sums,
     with_transitions,
 )
-from cospan.core.learning.learner import LearnerState, Trajectory, learn_round
+from cospan.core.learning.learner import learn_round
+from cospan.core.learning.learner_state import LearnerState, Trajectory
 from cospan.core.learning.schedules import AveragedIterate
 from cospan.core.method import HeadUpdate, Method, compact, full_history, paper, practical
 

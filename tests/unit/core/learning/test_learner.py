@@ -8,7 +8,8 @@ import pytest
 from values import read_only
 
 from cospan.core.learning.blocked_td import BLOCK
-from cospan.core.learning.learner import LearnerState, RoundOutcome, Trajectory, learn_round
+from cospan.core.learning.learner import learn_round
+from cospan.core.learning.learner_state import LearnerState, RoundOutcome, Trajectory
 from cospan.core.linalg.matrices import DenseMatrix, FactoredMatrix, to_dense
 from cospan.core.linalg.subspace import random_basis
 from cospan.core.method import HeadUpdate, Method

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from values import read_only
 
-from cospan.core.learning.learner import LearnerState, Trajectory, learn_round
+from cospan.core.learning.learner import learn_round
+from cospan.core.learning.learner_state import LearnerState, Trajectory
 from cospan.core.learning.least_squares import EXPLAINED_FLOOR, PRIOR_STEPS, TransitionSums
 from cospan.core.learning.reward_moments import NO_REWARDS
 from cospan.core.linalg.matrices import FactoredMatrix, to_dense

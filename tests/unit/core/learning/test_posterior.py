@@ -7,7 +7,8 @@ import pytest
 from values import read_only
 
 from cospan.core.aggregation.evidence_step import packed
-from cospan.core.learning.learner import LearnerState, Trajectory, learn_round
+from cospan.core.learning.learner import learn_round
+from cospan.core.learning.learner_state import LearnerState, Trajectory
 from cospan.core.learning.least_squares import TransitionSums
 from cospan.core.learning.posterior import (
     ARRAYS,

@@ -24,7 +24,8 @@ from cospan.core.exact_solutions import (
     relative_value_error,
     stationary_distribution,
 )
-from cospan.core.learning.learner import LearnerState, Trajectory, contribution_of, learn_round
+from cospan.core.learning.learner import contribution_of, learn_round
+from cospan.core.learning.learner_state import LearnerState, Trajectory
 from cospan.core.linalg.matrices import FactoredMatrix, to_dense
 from cospan.core.linalg.subspace import principal_angle_sine, random_basis
 from cospan.core.method import PRESETS, HeadUpdate, Method, compact, full_history, paper, practical

@@ -4,7 +4,8 @@ import numpy as np
 from unit.lab.benchmarks.test_orthonormalise import checked, quiet
 
 from cospan.benchmarks import learner
-from cospan.core.learning.learner import LearnerState, Trajectory, learn_round
+from cospan.core.learning.learner import learn_round
+from cospan.core.learning.learner_state import LearnerState, Trajectory
 from cospan.core.linalg.matrices import to_dense
 from cospan.core.linalg.subspace import random_basis
 from cospan.core.method import HeadUpdate, Method

@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from cospan.core.learning.learner import Trajectory
+from cospan.core.learning.learner_state import Trajectory
 from cospan.core.linalg.subspace import principal_angle_sine, random_basis
 from cospan.core.method import full_history, practical
 from cospan.experiments.methods.catalogue import ComparedMethod

@@ -5,7 +5,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from cospan.core.learning.learner import Trajectory, learn_round
+from cospan.core.learning.learner import learn_round
+from cospan.core.learning.learner_state import Trajectory
 from cospan.core.linalg.subspace import random_basis
 from cospan.core.method import paper
 from cospan.experiments.methods.ablation import ABLATIONS, AblatedFleet

@@ -10,7 +10,8 @@ from values import read_only
 
 from cospan.core.aggregation.basis_update import Contribution, initial_head_covariance, mean_gradient, next_basis
 from cospan.core.learning.baselines import INDEPENDENT_STEPS, IndependentTD
-from cospan.core.learning.learner import LearnerState, Trajectory, contribution_of, learn_round
+from cospan.core.learning.learner import contribution_of, learn_round
+from cospan.core.learning.learner_state import LearnerState, Trajectory
 from cospan.core.linalg.subspace import principal_angle_sine, random_basis
 from cospan.core.method import HeadUpdate, Method, compact, full_history, paper, practical
 from cospan.experiments.methods.compared_methods import (

@@ -1,0 +1,108 @@
+"""What an agent's round takes, keeps and gives: of one agent, or of n with a leading axis."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from cospan.core.aggregation.warm_start import HalfSums
+from cospan.core.learning.least_squares import TransitionSums
+from cospan.core.learning.posterior import PosteriorState
+from cospan.core.learning.reward_moments import NO_REWARDS, RewardMoments
+from cospan.core.linalg.leading_axes import PerAgent, numbers_of
+from cospan.core.linalg.matrices import Gradient
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Trajectory:
+    """L consecutive steps of one chain, or of each of n.
+
+    Attributes:
+        features: φ(s_0) … φ(s_L), shape (*n, L + 1, d).
+        rewards: r_0 … r_{L−1}, shape (*n, L).
+    """
+
+    features: Float[np.ndarray, "*n L1 d"]
+    rewards: Float[np.ndarray, "*n L"]
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class LearnerState:
+    """What one agent, or each of n, knows besides the basis.
+
+    Attributes:
+        head: w, shape (*n, r).
+        gain_estimate: η, reward per step.
+        steps: environment steps learnt from so far, the same for all.
+        statistics: of heads by least squares, with rewards less `rewards.reference`; None before the first round,
+            and with the other head updates.
+        rewards: of all steps so far.
+        warm_up: the transitions of the warm-up, from its first round to the first one after it; else None. One
+            agent's only.
+        feature_squares: Σ ‖φ(s)‖² over the states of all steps so far.
+        posterior: with posterior head updates, from the first round on; else None.
+    """
+
+    head: Float[np.ndarray, "*n r"]
+    gain_estimate: PerAgent = 0.0
+    steps: int = 0
+    statistics: TransitionSums | None = None
+    rewards: RewardMoments = NO_REWARDS
+    warm_up: HalfSums | None = None
+    feature_squares: PerAgent = 0.0
+    posterior: PosteriorState | None = None
+
+    @classmethod
+    def initial(cls, rank: int, agents: int | None = None) -> "LearnerState":
+        """w = 0, η = 0; of n agents with a leading axis, also where n is 1."""
+        if agents is None:
+            return cls(head=np.zeros(rank))
+        nothing = np.zeros(agents)
+        moments = RewardMoments(0, nothing, nothing, nothing)
+        return cls(np.zeros((agents, rank)), nothing, rewards=moments, feature_squares=nothing)
+
+    def of_agents(self, places: int | Sequence[int] | slice) -> "LearnerState":
+        """What one of n agents knows, or some of them, by their places."""
+        moments = self.rewards
+        return LearnerState(
+            head=self.head[places],
+            gain_estimate=numbers_of(self.gain_estimate, places),
+            steps=self.steps,
+            statistics=None if self.statistics is None else self.statistics.of_agents(places),
+            rewards=RewardMoments(
+                moments.count,
+                numbers_of(moments.offset, places),
+                numbers_of(moments.deviations, places),
+                numbers_of(moments.reference, places),
+            ),
+            feature_squares=numbers_of(self.feature_squares, places),
+            posterior=None if self.posterior is None else self.posterior.of_agents(places),
+        )
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class RoundOutcome:
+    """What a round gives.
+
+    Attributes:
+        state: the agents' state after the round.
+        gradient: Σ G over the agents, d × r, before projection; this is what is streamed; [a b], d × 2, in a
+            warm-up's last round.
+        head_second_moment: Σ over the agents of the mean of w wᵀ over the heads in the gradient, shape (r, r).
+        mean_squared_error: the mean of δ² over the round's errors, in the square of the rewards' unit.
+        weights: the value weights, shape (*n, d), in the unit of the data: B w, or the mean of the posterior.
+        pooled: row sums Σ_j |A_ij| a step, shape (*n, d), with head updates from the full history; with posterior
+            ones the packed curvature, shape (*n, m); else None.
+        bounded: whether the ball ‖w‖ ≤ U has cut a head in this round, of bool.
+
+    Where the run scales rewards, all that is streamed is dimensionless: see `Units`.
+    """
+
+    state: LearnerState
+    gradient: Gradient
+    head_second_moment: Float[np.ndarray, "r r"]
+    mean_squared_error: PerAgent
+    weights: Float[np.ndarray, "*n d"]
+    pooled: Float[np.ndarray, "*n m"] | None = None
+    bounded: bool | Bool[np.ndarray, "*n"] = False
