@@ -37,7 +37,7 @@ def walk(seed: int, rounds: int) -> list[Trajectory]:
 
 def lstd(trajectories: list[Trajectory]) -> np.ndarray:
     """LSTD(0) of one agent alone, by the baseline's code."""
-    fleet = LstdFleet.initial(D, 1)
+    fleet = LstdFleet.initial(D, 1, ridges=(10.0,))
     for trajectory in trajectories:
         fleet = fleet.learning_from([trajectory])
     return fleet.weights[0, 0]
