@@ -20,7 +20,7 @@ _SETTING = "d = {}"
 
 
 def tasks(plan: Plan) -> list[Task]:
-    """One run for each feature map, `[options.maps]`, and seed: of the map's workload and number of rounds."""
+    """One run for each feature map, `[options.maps]`, and seed: of its workload, rounds and number of seeds."""
     return [
         plan.task(
             seed,
@@ -31,8 +31,8 @@ def tasks(plan: Plan) -> list[Task]:
             each_agent=True,
             stops=2,
         )
-        for dim, (workload, rounds) in plan.options["maps"].items()
-        for seed in plan.seeds
+        for dim, (workload, rounds, seeds) in plan.options["maps"].items()
+        for seed in plan.seeds[:seeds]
     ]
 
 
@@ -40,7 +40,7 @@ def _found(plan: Plan, points: Sequence[Point]) -> Mapping[tuple[str, int], Agai
     sites = SiteErrors.of(points)
     return {
         (_SETTING.format(dim), horizon): sites.against_alone(JOINT, horizon, _SETTING.format(dim))
-        for dim, (_, rounds) in plan.options["maps"].items()
+        for dim, (_, rounds, _) in plan.options["maps"].items()
         for horizon in horizons_of(plan, rounds)
     }
 
@@ -55,7 +55,7 @@ def outcome(plan: Plan, points: Sequence[Point]) -> ExperimentOutcome:
             "LSTD alone (bound 1)",
             each.median,
             holds=each.median.value <= 1.0,
-            sign=each.median.value <= 1.0,
+            sign=each.median.value <= plan.options["sign_at_most"],
         )
         for (setting, rounds), each in found.items()
     )
@@ -73,7 +73,7 @@ def draw(figure: "Figure", plan: Plan, points: Sequence[Point]) -> None:
     """The ratio to LSTD alone over the amount of data, a curve for each d."""
     axes, found = figure.subplots(1, 1), _found(plan, points)
     heights = [1.0]
-    for colour, (dim, (_, rounds)) in zip(COLOURS, plan.options["maps"].items(), strict=False):
+    for colour, (dim, (_, rounds, _)) in zip(COLOURS, plan.options["maps"].items(), strict=False):
         horizons = horizons_of(plan, rounds)
         ratios = [found[_SETTING.format(dim), horizon].median.value for horizon in horizons]
         x = np.array(horizons) * plan.options["units_per_round"]
