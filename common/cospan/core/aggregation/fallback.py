@@ -44,7 +44,8 @@ def sound_move(
     arguments alone, so a restart gives the same bits.
 
     Raises:
-        numpy.linalg.LinAlgError: it fails on each of them alone, so the run's constants are the cause, not a peer.
+        numpy.linalg.LinAlgError: it fails on each of them alone, so the run's constants are the cause, not a
+            peer; never with posterior head updates, whose curvatures come from the peers.
     """
 
     def moved(chosen: Sequence[Contribution]) -> BasisMove:
@@ -56,7 +57,12 @@ def sound_move(
         problem = str(failure)
         left_out = tuple(place for place, each in enumerate(contributions) if _fails(moved, each))
         if len(left_out) == len(contributions):
-            raise
+            if not method.has_head_covariance:
+                raise
+            # The step on the evidence fails on what peers send, an indefinite curvature, whatever the constants
+            # are.
+            stays = BasisMove(basis, basis, step_memory, head_covariance=head_covariance)
+            return FallbackMove(stays, left_out, problem)
     places = [place for place in range(len(contributions)) if place not in left_out]
     if left_out:
         try:

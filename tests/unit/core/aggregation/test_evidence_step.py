@@ -260,3 +260,15 @@ def test_the_rank_in_use_leaves_out_directions_that_are_switched_off() -> None:
         assert rank_in_use(covariance) == expected
         assert rank_in_use(1e9 * covariance) == expected, "whatever the unit"
     assert rank_in_use(np.eye(5)) == 5
+
+
+def test_a_round_whose_curvatures_are_all_indefinite_leaves_the_basis() -> None:
+    """Whatever peers send, they do not end the run."""
+    basis, covariance = random_basis(D, R, np.random.default_rng(3)), np.eye(R)
+    curvature = np.diag([1.0] * (D - 1) + [-5.0])
+    bad = [Contribution(DenseMatrix(np.ones((D, R))), pooled=np.append(packed(curvature), 1.0)) for _ in range(2)]
+    found = sound_move(basis, bad, METHOD, 0, head_covariance=covariance)
+    assert found.left_out == (0, 1)
+    assert found.problem
+    assert found.move.basis is basis
+    assert found.move.head_covariance is covariance
