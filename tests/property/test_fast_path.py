@@ -37,7 +37,10 @@ def successive(draw: st.DrawFn) -> tuple[RunSpecification, list[m.GradientUpload
     if spec.method.has_head_covariance or draw(st.booleans()):
         length = spec.method.pooled_length(spec.feature_dim) or spec.feature_dim
         sums = np.abs(draw(arrays(length, 1, most=2.0**90))[:, 0])
-        contribution = replace(contribution, pooled=sums.astype(np.float64))
+        pooled = sums.astype(np.float64)
+        if spec.method.has_head_covariance:
+            pooled[-1] = contribution.weight
+        contribution = replace(contribution, pooled=pooled)
     td_errors = st.floats(0.0, 1e300) if draw(st.booleans()) else st.none()
     others = [
         m.GradientUpload(draw(counts64), shrunk(contribution, share), first.agent_ids, draw(td_errors))

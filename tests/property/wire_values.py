@@ -62,10 +62,10 @@ def specifications(draw: st.DrawFn) -> RunSpecification:
         reward_scaled=posterior,
         head_step=draw(positive),
         gain_step=draw(st.floats(0.0, 1.0, exclude_min=True)),
-        head_radius=draw(positive | st.just(math.inf)),
+        head_radius=math.inf if posterior else draw(positive | st.just(math.inf)),
         basis_step=draw(st.floats(0.0, 1e300)),
         implicit_head_step=draw(st.booleans()),
-        preconditioned=draw(st.booleans()),
+        preconditioned=not posterior and draw(st.booleans()),
         preconditioner_floor=draw(positive),
         decay_horizon=draw(st.floats(0.0, 1e300)),
         decay_power=draw(st.floats(0.0, 1.0)),
@@ -117,7 +117,9 @@ def uploads(draw: st.DrawFn, spec: RunSpecification) -> m.GradientUpload:
         gradient, weight = DenseMatrix(draw(arrays(d, 2, most=2.0**90))), 1.0
     pooled = None
     if spec.method.has_head_covariance:
+        weight = float(draw(st.integers(1, 2**16)))  # it bounds the agents' weight in the step
         pooled = draw(arrays(spec.method.pooled_length(d), 1, most=2.0**90))[:, 0].astype(np.float64)
+        pooled[-1] = draw(st.floats(2.0**-20, 1.0, width=32)) * weight
     return m.GradientUpload(number, Contribution(gradient, weight, draw(moments), pooled), draw(agent_sets))
 
 

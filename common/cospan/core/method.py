@@ -300,23 +300,27 @@ class Method:
         return [*range_problems(self), *self._posterior_problems()]
 
     def _posterior_problems(self) -> list[str]:
-        """What a posterior cannot be combined with: its moments are those of TD(0) of all transitions alike."""
+        """What a posterior would ignore, and what its moments, those of TD(0), cannot be combined with."""
         if self.head_update is not HeadUpdate.POSTERIOR:
             return []
-        wrong = {
-            "trace_decay": self.trace_decay != 0.0,
-            "forgetting": self.forgetting != 0.0,
-            "warm_up_rounds": self.warm_up_rounds != 0,
+        needed: dict[str, bool | float] = {
+            "head_radius": math.inf,
+            "preconditioned": False,
+            "trace_decay": 0,
+            "forgetting": 0,
+            "row_scaled": False,
+            "explained_power": 0,
+            "warm_up_rounds": 0,
         }
         problems = [
-            f"{name} is {getattr(self, name)}; with posterior head updates it must be 0, or choose another head "
-            "update"
-            for name, found in wrong.items()
-            if found
+            f"{name} is {getattr(self, name)}; with posterior head updates it must be {value}, "
+            "or choose another head update"
+            for name, value in needed.items()
+            if getattr(self, name) != value
         ]
         if not self.reward_scaled:
             problems.append("reward_scaled is false; posterior head updates are in each agent's own units")
-        return problems
+        return [problem.replace("True", "true").replace("False", "false") for problem in problems]
 
 
 def paper(steps_per_round: int) -> Method:

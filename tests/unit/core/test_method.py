@@ -143,6 +143,10 @@ def test_practical_is_the_posterior_under_the_fleets_prior() -> None:
         ({"trace_decay": 0.5}, "trace_decay is 0.5; with posterior head updates it must be 0"),
         ({"forgetting": 2.0}, "forgetting is 2.0; with posterior head updates it must be 0"),
         ({"warm_up_rounds": 3}, "warm_up_rounds is 3; with posterior head updates it must be 0"),
+        ({"head_radius": 5.0}, "head_radius is 5.0; with posterior head updates it must be inf"),
+        ({"explained_power": 2.0}, "explained_power is 2.0; with posterior head updates it must be 0"),
+        ({"preconditioned": True}, "preconditioned is true; with posterior head updates it must be false"),
+        ({"row_scaled": True}, "row_scaled is true; with posterior head updates it must be false"),
         ({"reward_scaled": False}, "reward_scaled is false; posterior head updates are in each agent's own units"),
     ],
 )

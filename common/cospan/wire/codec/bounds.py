@@ -18,19 +18,25 @@ from cospan.wire.errors import InvalidMessageError
 from cospan.wire.limits import MAX_GROUP
 
 MAX_ENTRY = 1e60
+_SUMMED = 1.0 + 1e-6
+"""How far a sum of numbers of at most 1 may exceed their count, by rounding to float32."""
 MAX_BASIS_ENTRY = 1.0 + 1e-6
 """In size: the columns of a basis have length one, but for the last digits of float32."""
 
 
-def check_contribution(contribution: Contribution, *, pooled_is_nonnegative: bool = True) -> None:
+def check_contribution(
+    contribution: Contribution, *, pooled_is_nonnegative: bool = True, pools_weight: bool = False
+) -> None:
     """Checks that a contribution, whose shapes are checked, is fit for arithmetic.
 
     Args:
         contribution: what a session gives to a round.
         pooled_is_nonnegative: whether its pooled numbers are row sums (`Method.pooled_is_nonnegative`).
+        pools_weight: whether the last of them is the agents' weight in the step (`Method.has_head_covariance`).
 
     Raises:
-        InvalidMessageError: an entry is not finite or too large; or row sums, or a second moment, cannot be such.
+        InvalidMessageError: an entry is not finite or too large; or row sums, a weight, or a second moment cannot
+            be such.
     """
     most = most_of(contribution.weight)
     _check_gradient(contribution.gradient, most)
@@ -38,6 +44,12 @@ def check_contribution(contribution: Contribution, *, pooled_is_nonnegative: boo
         _check_size("gradient.pooled", largest(contribution.pooled), most)
         if pooled_is_nonnegative and contribution.pooled.min() < 0.0:
             raise InvalidMessageError("gradient.pooled has a negative entry")
+        if pools_weight and not 0.0 < contribution.pooled[-1] <= _SUMMED * contribution.weight:
+            raise InvalidMessageError(
+                f"gradient.pooled ends with {contribution.pooled[-1]:.3g}; the weight of {contribution.weight:g} "
+                "agents "
+                f"in the step is above 0 and at most {contribution.weight:g}"
+            )
     moment = contribution.head_second_moment
     if moment is not None:
         _check_size("gradient.head_second_moment", largest(moment), most)

@@ -164,7 +164,11 @@ class MessageLayout:
             None if pooled is None else pooled.values(request, offset),
         )
         try:
-            check_contribution(contribution, pooled_is_nonnegative=self._method.pooled_is_nonnegative)
+            check_contribution(
+                contribution,
+                pooled_is_nonnegative=self._method.pooled_is_nonnegative,
+                pools_weight=self._method.has_head_covariance,
+            )
         except InvalidMessageError:
             return None
         return contribution

@@ -164,7 +164,11 @@ def _decode_gradient(message: pb.SubspaceGradient, spec: RunSpecification) -> m.
     contribution = Contribution(
         gradient=_decode_payload(message, spec), weight=message.weight, head_second_moment=moment, pooled=pooled
     )
-    check_contribution(contribution, pooled_is_nonnegative=spec.method.pooled_is_nonnegative)
+    check_contribution(
+        contribution,
+        pooled_is_nonnegative=spec.method.pooled_is_nonnegative,
+        pools_weight=spec.method.has_head_covariance,
+    )
     return m.GradientUpload(
         round=message.round,
         agent_ids=_agent_ids(message.agent_ids, "gradient.agent_ids"),

@@ -146,3 +146,17 @@ def test_whether_all_entries_are_within_a_bound(dtype: type, most: float, share:
         exact = bool((np.abs(values.astype(np.float64)) <= most).all())
         assert is_within(values, most) is exact
         assert is_within(np.asfortranarray(values), most) is exact
+
+
+@pytest.mark.parametrize("weight", [0.0, -0.5, 2.1, 1e30])
+def test_a_weight_in_the_step_is_above_0_and_at_most_1_an_agent(weight: float) -> None:
+    """One agent must not outweigh all others by what it says of itself."""
+    pooled = np.append(packed(np.eye(D)), weight)
+    with pytest.raises(InvalidMessageError, match="the weight of 2 agents in the step is above 0 and at most 2"):
+        check_contribution(
+            Contribution(DenseMatrix(SIGNS), 2.0, None, pooled), pooled_is_nonnegative=False, pools_weight=True
+        )
+    pooled[-1] = 2.0
+    check_contribution(
+        Contribution(DenseMatrix(SIGNS), 2.0, None, pooled), pooled_is_nonnegative=False, pools_weight=True
+    )
