@@ -298,7 +298,9 @@ def next_basis(
         assert head_covariance is not None
         memory = _known(step_memory, found.pooled)
         agents = sum(contribution.weight for contribution in contributions)
-        return _evidence_move((basis, head_covariance), found, memory, method, (agents, largest_turn))
+        return _evidence_move(
+            basis, head_covariance, found, memory, method, agents=agents, largest_turn=largest_turn
+        )
     direction = found.gradient
     if found.head_second_moment is not None:
         direction = precondition(direction, found.head_second_moment, method.preconditioner_floor)
@@ -317,17 +319,17 @@ def next_basis(
 
 
 def _evidence_move(
-    prior: tuple[Float[np.ndarray, "d r"], Float[np.ndarray, "r r"]],
+    basis: Float[np.ndarray, "d r"],
+    head_covariance: Float[np.ndarray, "r r"],
     found: Aggregate,
     memory: Float[np.ndarray, " m"],
     method: Method,
-    bounds: tuple[float, float],
+    *,
+    agents: float,
+    largest_turn: float,
 ) -> BasisMove:
-    """The step on the evidence from B and W; `memory` is the pooled curvature and, last, the mean weight.
-
-    `bounds` are the number of agents and the largest turn in degrees.
-    """
-    (basis, head_covariance), (agents, largest_turn), weight = prior, bounds, float(memory[-1])
+    """The step on the evidence from B and W; `memory` is the pooled curvature and, last, the mean weight."""
+    weight = float(memory[-1])
     if not weight > 0.0:
         raise np.linalg.LinAlgError("the agents' weights in the step are not above 0")
     following, covariance, step = evidence_step(

@@ -17,7 +17,7 @@ from cospan.core.aggregation.warm_start import HalfSums
 from cospan.core.learning.blocked_td import discounted_sums, gain_path, head_path
 from cospan.core.learning.learner_state import LearnerState, RoundOutcome, Trajectory
 from cospan.core.learning.least_squares import TransitionSums
-from cospan.core.learning.posterior import PosteriorState, evidence_gradient, influence, refreshed
+from cospan.core.learning.posterior import FleetPrior, PosteriorState, evidence_gradient, influence, refreshed
 from cospan.core.learning.schedules import decay, decays
 from cospan.core.learning.td import effective_step, gain_update, head_update, l_step_error, subspace_gradient
 from cospan.core.learning.units import NO_UNITS, Units, reaches_bound
@@ -89,7 +89,7 @@ def learn_round(
     if method.head_update is HeadUpdate.POSTERIOR:
         assert head_covariance is not None, "the coordinator announces W with each basis"
         due = is_last or method.sends_pooled_in(round_number)
-        prior = (basis, head_covariance, agents)
+        prior = FleetPrior(basis, head_covariance, agents)
         return _posterior_round(state, prior, relative, units, due=due, method=method)
     if method.warms_up_in(round_number):
         return _warmed_up(state, relative, method, units, round_number)
@@ -190,7 +190,7 @@ def _warmed_up(
 
 def _posterior_round(
     state: LearnerState,
-    prior: tuple[Basis, Float[np.ndarray, "r r"], int],
+    prior: FleetPrior,
     trajectory: Trajectory,
     units: Units,
     *,
@@ -199,10 +199,9 @@ def _posterior_round(
 ) -> RoundOutcome:
     """A round with posterior head updates: the sums are brought up to date, and where due the posterior.
 
-    The gradient is at the basis of today; the moments in it are those of the last refreshing. `prior` is B, W and
-    the number of agents that they are of.
+    The gradient is at the basis of today; the moments in it are those of the last refreshing.
     """
-    (basis, head_covariance, _), features, rewards = prior, trajectory.features, trajectory.rewards
+    features, rewards = trajectory.features, trajectory.rewards
     agents, dim = features.shape[:-2], features.shape[-1]
     sums = TransitionSums.of_features(dim, agents) if state.statistics is None else state.statistics
     sums = sums.updated(features, features[..., :-1, :], rewards, 0.0)
@@ -211,7 +210,7 @@ def _posterior_round(
     # An agent that joins late, or after a failure, has rounds of its own to begin with.
     if due or takes_pooled(posterior.rounds - 1, method.pooled_growth):
         posterior = refreshed(posterior, sums, units, prior)
-    gradient, head = evidence_gradient(posterior, basis, head_covariance)
+    gradient, head = evidence_gradient(posterior, prior.basis, prior.head_covariance)
     weight = influence(posterior.shared_weight)
     gradient = gradient * column(column(weight))
     errors = rewards - column(sums.gain_estimate)

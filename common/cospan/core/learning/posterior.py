@@ -50,6 +50,21 @@ ARRAYS = ("second_moment", "changes", "noise", "variance", "curvature", "score",
 
 
 @dataclass(frozen=True, eq=False, slots=True)
+class FleetPrior:
+    """What the fleet says of an agent's weights before its data do: z ~ N(0, B W Bᵀ + ψ Λ).
+
+    Attributes:
+        basis: B, shape (d, r).
+        head_covariance: W, shape (r, r), positive semidefinite.
+        agents: n, how many agents they are of, 1 or more.
+    """
+
+    basis: Float[np.ndarray, "d r"]
+    head_covariance: Float[np.ndarray, "r r"]
+    agents: int
+
+
+@dataclass(frozen=True, eq=False, slots=True)
 class PosteriorState:
     """What one agent, or each of n, keeps for its posterior beside the `TransitionSums` of its features.
 
@@ -132,7 +147,7 @@ def refreshed(
     state: PosteriorState,
     sums: TransitionSums,
     units: Units,
-    prior: tuple[Float[np.ndarray, "d r"], Float[np.ndarray, "r r"], int],
+    prior: FleetPrior,
 ) -> PosteriorState:
     """The state with noise, curvature, score and posterior of all transitions so far.
 
@@ -145,9 +160,9 @@ def refreshed(
         state: with all transitions observed, one round at least.
         sums: of the same transitions, without a trace and with nothing forgotten.
         units: of the agent.
-        prior: B, W, and n, how many agents they are of.
+        prior: of the fleet; a fleet of one agent has none, and its answer is LSTD alone.
     """
-    basis, head_covariance, agents = prior
+    basis = prior.basis
     data = _Moments.of(state, sums, units)
     state, noise = _with_noise(state, data, units)
     found = _Diagonal.of(data, noise)
@@ -164,10 +179,10 @@ def refreshed(
         curvature=(back * (h * damped)[..., None, :]) @ from_weights,
         score=applied(back, damped * found.scores),
     )
-    if agents < 2:  # no fleet, no prior: the strongest that the agent can do alone
+    if prior.agents < 2:  # no fleet, no prior: the strongest that the agent can do alone
         weights = applied(found.to_weights, own) * column(units.head)
         return replace(state, weights=weights, shared_weight=0.0 * state.shared_weight)
-    others = _without_own(state, basis, head_covariance, agents)
+    others = _without_own(state, prior)
     factor = from_weights @ (basis @ _square_root(others))
     mean, fleets = _mixed(found, factor, unit, (own, applied(from_weights, data.ridge_solution(_RISK_RIDGE))))
     toward, away = fleets - own, mean - own
@@ -180,19 +195,17 @@ def refreshed(
     )
 
 
-def _without_own(
-    state: PosteriorState, basis: Float[np.ndarray, "d r"], head_covariance: Float[np.ndarray, "r r"], agents: int
-) -> Float[np.ndarray, "*n r r"]:
+def _without_own(state: PosteriorState, prior: FleetPrior) -> Float[np.ndarray, "*n r r"]:
     """W less the agent's own part: with few agents, the prior would come of the data that it meets.
 
     W is the mean of E[w wᵀ] over the agents, under their posteriors; that of one is W − W Bᵀ D B W. Of two agents
     each goes without its own part, of n without the share 2/n of it: what many have in common does not depend on
     one.
     """
-    gradient, _ = evidence_gradient(state, basis, head_covariance)
-    within = _symmetric(basis.T @ gradient)
-    taken = min(1.0, 2.0 / agents) / (agents - 1)
-    return np.asarray(head_covariance + taken * (head_covariance @ within @ head_covariance))
+    gradient, _ = evidence_gradient(state, prior.basis, prior.head_covariance)
+    within = _symmetric(prior.basis.T @ gradient)
+    taken = min(1.0, 2.0 / prior.agents) / (prior.agents - 1)
+    return np.asarray(prior.head_covariance + taken * (prior.head_covariance @ within @ prior.head_covariance))
 
 
 def influence(shared_weight: PerAgent) -> PerAgent:

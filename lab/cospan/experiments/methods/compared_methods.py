@@ -22,7 +22,7 @@ from cospan.core.learning.blocked_td import discounted_sums
 from cospan.core.learning.learner import contribution_of, learn_round
 from cospan.core.learning.learner_state import LearnerState, RoundOutcome, Trajectory
 from cospan.core.learning.least_squares import TransitionSums
-from cospan.core.learning.posterior import refreshed
+from cospan.core.learning.posterior import FleetPrior, refreshed
 from cospan.core.learning.schedules import AveragedIterate, decay
 from cospan.core.learning.units import Units
 from cospan.core.linalg.matrices import FactoredMatrix
@@ -176,7 +176,9 @@ class JointFleet:
         if own or self.method.sends_pooled_in(self.round - 1):
             return posterior.weights
         units = Units.of(state.rewards.variance, state.feature_squares / state.rewards.count)
-        return refreshed(posterior, sums, units, (basis, covariance, self.prior_of or len(self.states))).weights
+        return refreshed(
+            posterior, sums, units, FleetPrior(basis, covariance, self.prior_of or len(self.states))
+        ).weights
 
 
 @dataclass(frozen=True, eq=False, slots=True)

@@ -21,6 +21,7 @@ from cospan.core.learning.posterior import (
     TEMPERATURE,
     VARIANCE_FLOOR,
     VARIANCE_RIDGE,
+    FleetPrior,
     PosteriorState,
     evidence_gradient,
     influence,
@@ -146,7 +147,7 @@ class Plain:
 
 
 def found_by(walks: list[Trajectory]) -> PosteriorState:
-    return refreshed(*kept(walks), (BASIS, COVARIANCE, AGENTS))
+    return refreshed(*kept(walks), FleetPrior(BASIS, COVARIANCE, AGENTS))
 
 
 @pytest.mark.parametrize("rounds", [1, 3, 12])
@@ -204,7 +205,7 @@ def test_the_shared_weight_lies_between_ones_own_answer_and_the_fleets() -> None
 
     away = np.linalg.svd(BASIS)[0][:, R]
     believing, own = (
-        refreshed(*kept(walks), (BASIS, np.eye(R), 25))
+        refreshed(*kept(walks), FleetPrior(BASIS, np.eye(R), 25))
         for walks in (walk(BASIS @ np.ones(R), 60, 1.0), walk(20.0 * away, 20_000, 0.1))
     )
     assert believing.shared_weight > 0.7
@@ -318,7 +319,7 @@ def test_the_rarest_rewards_may_be_missing_in_what_is_kept() -> None:
 
 def test_an_agent_alone_has_its_own_least_squares() -> None:
     walks = chain(5)
-    found, plain = refreshed(*kept(walks), (BASIS, COVARIANCE, 1)), Plain(walks)
+    found, plain = refreshed(*kept(walks), FleetPrior(BASIS, COVARIANCE, 1)), Plain(walks)
     np.testing.assert_allclose(found.weights * plain.rho / plain.sigma, plain.own(10.0), rtol=1e-9)
     assert found.shared_weight == 0.0
 
