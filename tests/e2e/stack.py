@@ -22,7 +22,9 @@ ROOT = Path(__file__).resolve().parents[2]
 RUN = "/var/lib/cospan/latest"
 LEARNT = "/var/lib/cospan"
 """Where agents keep their files, in a volume of their own."""
-_POLL_SECONDS = 0.1
+_POLL_SECONDS = 0.2
+WAIT_SECONDS = 240.0
+"""Bound of every wait: a container's start takes a second alone, and a minute where other tests use every core."""
 
 
 def compose_command() -> list[str]:
@@ -123,11 +125,11 @@ class Stack:
                     sites[line.split(":")[0]] = container
         return sites
 
-    def end(self, seconds: float = 90.0) -> int:
+    def end(self, seconds: float = WAIT_SECONDS) -> int:
         """The coordinator's exit code."""
         return int(self.coordinator.wait(timeout=seconds)["StatusCode"])
 
-    def wait_for(self, reached: Callable[[], bool], what: str, seconds: float = 60.0) -> None:
+    def wait_for(self, reached: Callable[[], bool], what: str, seconds: float = WAIT_SECONDS) -> None:
         """Waits until something is so."""
         deadline = time.monotonic() + seconds
         while not reached():
@@ -161,7 +163,7 @@ class Stack:
         """What the coordinator has said, line by line."""
         return self.coordinator.logs().decode().splitlines()
 
-    def wait_until_said(self, *words: str, seconds: float = 60.0) -> None:
+    def wait_until_said(self, *words: str, seconds: float = WAIT_SECONDS) -> None:
         """Waits for a line with all these words."""
         self.wait_for(
             lambda: any(all(word in line for word in words) for line in self.said()), f"{words} are said", seconds

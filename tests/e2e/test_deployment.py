@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 from docker import DockerClient
-from e2e.stack import Stack, basis_alone, command_alone
+from e2e.stack import WAIT_SECONDS, Stack, basis_alone, command_alone
 
 AGENTS, ROUNDS = 8, 300
 
@@ -30,7 +30,7 @@ def test_a_fleet_in_containers_learns_the_same_bits(
         assert agent.attrs["HostConfig"]["PidsLimit"] == 256
         assert agent.attrs["HostConfig"]["Memory"] == 512 << 20
     assert stack.end() == 0
-    assert {agent.wait(timeout=30)["StatusCode"] for agent in stack.containers("agent")} == {0}
+    assert {agent.wait(timeout=WAIT_SECONDS)["StatusCode"] for agent in stack.containers("agent")} == {0}
     result = stack.result()
     assert (result["agents"], result["rounds"], result["finish_cause"]) == (AGENTS, ROUNDS, "rounds-reached")
     assert [int(row["round"]) for row in stack.rounds()] == list(range(ROUNDS))
@@ -71,7 +71,7 @@ def test_a_coordinator_is_seen_from_the_host_and_stopped_in_order(start: Callabl
         [sys.executable, "-m", "cospan.cli.main", "status", "--coordinator", f"127.0.0.1:{port}", "--json"],
         capture_output=True,
         check=True,
-        timeout=60,
+        timeout=WAIT_SECONDS,
     )
     assert json.loads(done.stdout)["agents"]
     stack.coordinator.stop(timeout=20)
@@ -83,4 +83,4 @@ def test_a_coordinator_is_seen_from_the_host_and_stopped_in_order(start: Callabl
     stack.coordinator.kill(signal="SIGINT")
     assert stack.end() == 75, "it did not reach its last round, but it is no crash"
     assert stack.result()["finish_cause"] == "stopped"
-    assert {agent.wait(timeout=30)["StatusCode"] for agent in stack.containers("agent")} == {0}
+    assert {agent.wait(timeout=WAIT_SECONDS)["StatusCode"] for agent in stack.containers("agent")} == {0}
