@@ -47,13 +47,15 @@ def test_the_report_says_what_the_folder_says(folder: Path) -> None:
         assert (row["reconnects"], row["rejected"]) == (None, None), "no file keeps them"
         assert row["more"]["Mean reward"] == learnt["mean_reward"]
     assert sum(frame["spectrum"]["shares"]) == pytest.approx(1.0, rel=1e-3)
+    assert (frame["spectrum"]["source"], frame["spectrum"]["in_use"]) == ("covariance", result["rank_in_use"])
 
 
 def test_a_run_without_a_result_and_agents_is_shown_as_far_as_it_is_known(folder: Path, tmp_path: Path) -> None:
     for name in ("spec.toml", "basis.npz", "rounds.csv"):
         (tmp_path / name).write_bytes((folder / name).read_bytes())
     frame = report_frame(RunFolder(tmp_path))
-    assert (frame["run"]["phase"], frame["agents"], frame["spectrum"]) == ("stored", [], None)
+    assert (frame["run"]["phase"], frame["agents"]) == ("stored", [])
+    assert frame["spectrum"]["source"] == "covariance", "basis.npz has it"
     (tmp_path / "rounds.csv").write_text("round,seconds\n1,x\n", encoding="utf-8")
     with pytest.raises(RunFileError, match=r"rounds\.csv is no list of rounds"):
         report_frame(RunFolder(tmp_path))

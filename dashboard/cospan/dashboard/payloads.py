@@ -104,12 +104,13 @@ def heat_map(basis: Float[np.ndarray, "d r"]) -> dict[str, Any]:
 
 
 def spectrum_values(spectrum: Spectrum | None) -> dict[str, Any] | None:
-    """The spectrum of the heads; None if agents send no second moments."""
+    """The spectrum of the heads; None if it is unknown."""
     if spectrum is None:
         return None
     return {
         "shares": [rounded(share) for share in spectrum.shares],
-        "agents": spectrum.agents,
+        "in_use": spectrum.in_use,
+        "source": spectrum.source,
         "verdict": spectrum.verdict,
         "sentence": spectrum.sentence,
     }

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float
 
 from cospan.dashboard.payloads import agent_row, changed_rows, heat_map, run_of, series_of, spectrum_values
-from cospan.dashboard.rank_spectrum import spectrum_of
+from cospan.dashboard.rank_spectrum import spectrum_of_covariance, spectrum_of_moments
 from cospan.dashboard.series import Round, RoundSeries
 from cospan.server.coordinator import Coordinator
 from cospan.server.machine.events import ComputeBasis, ReportRound
@@ -59,8 +59,8 @@ class RunView:
         self._basis: dict[str, Any] | None = None
         self._spectrum: dict[str, Any] | None = None
         self._value_errors: dict[str, float] = {}
-        self._moments: dict[str, tuple[Float[np.ndarray, "r r"], float]] = {}
-        self._closing: dict[str, tuple[Float[np.ndarray, "r r"], float]] | None = None
+        self._moments: dict[str, Float[np.ndarray, "r r"]] = {}
+        self._closing: dict[str, Float[np.ndarray, "r r"]] | None = None
         """Second moments of a closed round; None while the next one is to be sampled."""
         self._sent_points, self._sent_revision = 0, 0
         self._slow_due, self._shown_round = 0.0, -1
@@ -89,13 +89,13 @@ class RunView:
         """Called on the coordinator's event loop; samples one round between two calls of `gather`."""
         if self._closing is not None:
             return
-        moments: dict[str, tuple[Float[np.ndarray, "r r"], float]] = {}
+        moments: dict[str, Float[np.ndarray, "r r"]] = {}
         for first, contribution in self._coordinator.engine.state.open_round.contributions.items():
             moment = contribution.head_second_moment
             too_large = moment is None or moment.size > _MOST_MOMENT_NUMBERS // _MOST_MOMENTS
             if moment is None or too_large or len(moments) >= _MOST_MOMENTS:
                 break
-            moments[first] = moment.astype(np.float64), contribution.weight  # a copy: not a view of a large upload
+            moments[first] = moment.astype(np.float64)  # a copy: not a view of a large upload
         self._closing = moments
 
     def _gather_moments(self) -> None:
@@ -132,7 +132,7 @@ class RunView:
             if state.round != self._shown_round:
                 self._shown_round = state.round
                 self._basis = frame["basis"] = heat_map(state.basis)
-                self._spectrum = frame["spectrum"] = self._heads()
+                self._spectrum = frame["spectrum"] = self._heads(state.head_covariance)
         return frame
 
     def _errors(self) -> dict[str, float | None]:
@@ -163,11 +163,13 @@ class RunView:
         self._sent_points, self._sent_revision = len(series.points), series.revision
         return series_of(series, start)
 
-    def _heads(self) -> dict[str, Any] | None:
+    def _heads(self, covariance: Float[np.ndarray, "r r"] | None) -> dict[str, Any] | None:
+        """The spectrum of W where the method has one, otherwise of the second moments that agents send."""
+        if covariance is not None:
+            return spectrum_values(spectrum_of_covariance(covariance))
         if not self._moments:
             return None
-        total = np.sum([moment for moment, _ in self._moments.values()], axis=0)
-        return spectrum_values(spectrum_of(total, sum(weight for _, weight in self._moments.values())))
+        return spectrum_values(spectrum_of_moments(np.sum(list(self._moments.values()), axis=0)))
 
 
 def _round_of(report: RoundReport) -> Round:

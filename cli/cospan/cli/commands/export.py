@@ -3,6 +3,7 @@
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -26,12 +27,14 @@ class ExportedBasis:
         specification: of the run.
         round: t, the number of rounds that led to it.
         basis: B_t, shape (d, r).
+        head_covariance: W_t, shape (r, r); None where the method has none, or the folder lacks it.
     """
 
     run_id: str
     specification: RunSpecification
     round: int
     basis: Float[np.ndarray, "d r"]
+    head_covariance: Float[np.ndarray, "r r"] | None = None
 
 
 def export_basis(run: Path, output: Path, *, round_number: int | None = None, force: bool = False) -> int:
@@ -44,6 +47,7 @@ def export_basis(run: Path, output: Path, *, round_number: int | None = None, fo
     check_output(output, force=force, store=folder.store)
     found = find_basis(folder, round_number)
     digest = basis_digest(found.basis)
+    more: dict[str, Any] = {} if found.head_covariance is None else {"head_covariance": found.head_covariance}
     save_npz(
         output,
         format=BASIS_FORMAT,
@@ -54,6 +58,7 @@ def export_basis(run: Path, output: Path, *, round_number: int | None = None, fo
         specification=to_toml(found.specification),
         specification_digest=found.specification.digest(),
         feature_fingerprint=found.specification.feature_fingerprint,
+        **more,
     )
     print(
         f"wrote {output}: the basis of run {found.run_id} after {found.round} rounds, sha256 {digest}",
@@ -70,7 +75,9 @@ def find_basis(folder: RunFolder, round_number: int | None) -> ExportedBasis:
     """
     if folder.store.exists():
         kept = read_basis(folder.store, round_number)
-        return ExportedBasis(kept.state.run_id, kept.state.specification, kept.round, kept.basis)
+        return ExportedBasis(
+            kept.state.run_id, kept.state.specification, kept.round, kept.basis, kept.head_covariance
+        )
     specification = load_spec(folder.spec)
     basis = folder.read_basis()
     values = load_npz(folder.basis, "the basis of a run")
@@ -81,7 +88,13 @@ def find_basis(folder: RunFolder, round_number: int | None) -> ExportedBasis:
         raise RunFileError(
             f"{folder.path} has not kept the basis after {round_number} rounds; it keeps those of 0, {last}"
         )
-    return ExportedBasis(run_id, specification, last, basis)
+    covariance = values.get("head_covariance")
+    if covariance is not None and covariance.shape != (basis.shape[1],) * 2:
+        raise RunFileError(
+            f"the head covariance in {folder.basis} has shape {covariance.shape}, and the basis {basis.shape}; "
+            "restore the file, or remove it and use the stored run"
+        )
+    return ExportedBasis(run_id, specification, last, basis, covariance)
 
 
 def folder_of(run: Path) -> RunFolder:

@@ -19,7 +19,7 @@ from cospan.client.files.result_file import load_result
 from cospan.core.learning.units import Units
 from cospan.core.specification import RunSpecification
 from cospan.dashboard.payloads import AGENT_COLUMNS, agent_row, heat_map, run_identity, series_of, spectrum_values
-from cospan.dashboard.rank_spectrum import Spectrum, spectrum_of
+from cospan.dashboard.rank_spectrum import Spectrum, spectrum_of_covariance, spectrum_of_moments
 from cospan.dashboard.report_page import report_page
 from cospan.dashboard.series import RoundSeries
 from cospan.server.admission.file_limits import small_connections
@@ -69,7 +69,11 @@ def report_frame(folder: RunFolder) -> dict[str, Any]:
     files = dict(_agents_files(folder))
     learnt = {row["id"]: row for row in result.get("per_agent", ())}
     names = sorted({*learnt, *(saved.rounds_counted if saved else ()), *files})
-    spectrum = _spectrum(kept.specification, files)
+    spectrum = (
+        _spectrum_of_files(kept.specification, files)
+        if kept.head_covariance is None
+        else spectrum_of_covariance(kept.head_covariance)
+    )
     seconds = result.get("seconds")
     cause = result.get("finish_cause")
     run = {
@@ -163,7 +167,7 @@ def _last_td_error(file: AgentResult | None) -> float | None:
     return math.sqrt(errors[-1]) if len(errors) and errors[-1] >= 0.0 else None
 
 
-def _spectrum(spec: RunSpecification, files: dict[str, AgentResult]) -> Spectrum | None:
+def _spectrum_of_files(spec: RunSpecification, files: dict[str, AgentResult]) -> Spectrum | None:
     """Spectrum of the last heads, with the run's reward scaling."""
     moment = np.zeros((spec.rank, spec.rank))
     for file in files.values():
@@ -175,7 +179,7 @@ def _spectrum(spec: RunSpecification, files: dict[str, AgentResult]) -> Spectrum
             unit = float(Units.of(squares / steps, file.number("feature_squares") / steps).head)
         if len(head) == spec.rank and np.isfinite(head).all():
             moment += np.outer(head / unit, head / unit)
-    return spectrum_of(moment, len(files))
+    return spectrum_of_moments(moment)
 
 
 def _serve(page: bytes) -> None:

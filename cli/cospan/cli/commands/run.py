@@ -249,7 +249,7 @@ def _in_process(
     finally:
         stop_logging(handler)
     assert outcome.basis is not None
-    folder.write_basis(outcome.basis, run_id=outcome.run_id, rounds=outcome.rounds)
+    folder.write_basis(outcome.basis, outcome.head_covariance, run_id=outcome.run_id, rounds=outcome.rounds)
     outcome = with_causes(outcome, run.losses, ())
     return replace(outcome, warnings=tuple(run.warnings.sentences())), run.interrupted
 

@@ -77,7 +77,7 @@ async def writing_folder(record: RunRecord, folder: RunFolder) -> AsyncIterator[
         with record.completing():
             folder.write_spec(record.specification)
         if outcome is not None and outcome.basis is not None:
-            folder.write_basis(outcome.basis, run_id=outcome.run_id, rounds=outcome.rounds)
+            folder.write_basis(outcome.basis, outcome.head_covariance, run_id=outcome.run_id, rounds=outcome.rounds)
             folder.write_result(result_document(outcome))
     finally:
         writer.cancel()

@@ -114,9 +114,17 @@ class RunFolder:
             raise RunFileError(f"{self.result} is no result of a run; it must be a JSON object")
         return document
 
-    def write_basis(self, basis: Float[np.ndarray, "d r"], *, run_id: str, rounds: int) -> None:
-        """Writes `basis.npz`: the basis after `rounds` rounds, and the run id."""
-        save_npz(self.basis, format=BASIS_FORMAT, run_id=run_id, round=rounds, basis=basis)
+    def write_basis(
+        self,
+        basis: Float[np.ndarray, "d r"],
+        head_covariance: Float[np.ndarray, "r r"] | None = None,
+        *,
+        run_id: str,
+        rounds: int,
+    ) -> None:
+        """Writes `basis.npz`: the basis after `rounds` rounds, W where the method has one, and the run id."""
+        more: dict[str, Any] = {} if head_covariance is None else {"head_covariance": head_covariance}
+        save_npz(self.basis, format=BASIS_FORMAT, run_id=run_id, round=rounds, basis=basis, **more)
 
     def read_basis(self) -> Float[np.ndarray, "d r"]:
         """The basis of `basis.npz`.

@@ -51,6 +51,7 @@ class RunOutcome:
         agents: number of agents at the end.
         agent_steps: environment steps of all agents in the rounds that counted them.
         basis: B after the last round, shape (d, r); None if it is lost.
+        head_covariance: W after the last round, shape (r, r); None where the method has none, or it is lost.
         departures: agents that left before the end.
         subspace_error: of the basis; None if B* is unknown.
         rank_in_use: directions of the basis that the head covariance has not switched off; None where the method
@@ -73,6 +74,7 @@ class RunOutcome:
     rank_in_use: int | None = None
     bounded: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    head_covariance: Float[np.ndarray, "r r"] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,6 +240,7 @@ def outcome_of_state(
         agent_steps=counted * state.specification.method.steps_per_round,
         basis=state.basis,
         departures=tuple(DepartedAgent(gone.agent_id, gone.round, gone.cause) for gone in departures),
+        head_covariance=state.head_covariance,
         rank_in_use=None if state.head_covariance is None else rank_in_use(state.head_covariance),
         bounded=tuple(sorted(bounded)),
     )

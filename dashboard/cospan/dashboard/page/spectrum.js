@@ -6,7 +6,7 @@ import { number } from "./format.js";
 const HEIGHT = 160;
 const LEFT = 52;
 const BOTTOM = 24;
-const UNKNOWN = "Unknown in this run: agents send the second moment of their heads only where the run preconditions with it.";
+const UNKNOWN = "Unknown in this run: its method learns no head covariance, and agents send no second moments of their heads.";
 
 export class SpectrumChart {
   constructor() {
@@ -32,7 +32,7 @@ export class SpectrumChart {
     this.empty.hidden = known;
     const width = Math.round(this.svg.clientWidth);
     if (!known || width <= 0) return;
-    const { shares, sentence } = this.spectrum;
+    const { shares, sentence, in_use: inUse, source } = this.spectrum;
     const across = (width - LEFT - 12) / shares.length;
     const down = HEIGHT - BOTTOM - 12;
     this.svg.setAttribute("viewBox", `0 0 ${width} ${HEIGHT}`);
@@ -45,14 +45,14 @@ export class SpectrumChart {
     const every = Math.ceil(shares.length / 16);
     shares.forEach((share, place) => {
       const tall = Math.max(1, (share / top) * down);
-      const idle = share < 0.01 / shares.length;
+      const idle = place >= inUse;
       const bar = draw("rect", { class: idle ? "bar idle" : "bar", x: LEFT + across * (place + 0.14), width: across * 0.72, y: 12 + down - tall, height: tall, rx: Math.min(3, across * 0.2) });
-      bar.append(draw("title", {}, `direction ${place + 1}: ${number(share * 100)} %`));
+      bar.append(draw("title", {}, `direction ${place + 1}: ${number(share * 100)} %${idle ? ", not in use" : ""}`));
       parts.push(bar);
       if (place % every === 0) parts.push(draw("text", { x: LEFT + across * (place + 0.5), y: HEIGHT - 8, "text-anchor": "middle" }, String(place + 1)));
     });
     this.svg.replaceChildren(...parts);
-    this.readout.replaceChildren(make("b", {}, `${number(shares[0] * 100)} %`), " to ", make("b", {}, `${number(shares.at(-1) * 100)} %`));
+    this.readout.replaceChildren(`${source === "covariance" ? "head covariance" : "second moments"}: `, make("b", {}, `${inUse} of ${shares.length}`), " in use");
     this.svg.setAttribute("aria-label", `Spectrum of the heads: ${shares.map((share) => `${number(share * 100)} %`).join(", ")}`);
     say(this.sentence, sentence);
   }

@@ -4,14 +4,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from runs import specification
+from runs import R, specification
 from stored import NAME, RUN_ID, basis_after, contents, stored_run
 from unit.cli.commands.test_runs import in_process
 from unit.cli.run_folder.test_stored_run import go_on
 from values import same
 
-from cospan.cli.commands.export import export_basis
-from cospan.cli.run_folder.layout import make_run_folder
+from cospan.cli.commands.export import export_basis, find_basis
+from cospan.cli.run_folder.layout import RunFolder, make_run_folder
 from cospan.core.specification import RunSpecification, basis_digest
 from cospan.wire.errors import RunFileError
 from cospan.wire.files.npz import load_npz
@@ -68,6 +68,17 @@ def test_the_basis_of_a_run_without_a_store_can_be_exported(tmp_path: Path) -> N
         assert exported(tmp_path / "b.npz")[1] == number
     with pytest.raises(RunFileError, match="has not kept the basis after 3 rounds; it keeps those of 0, 5"):
         export_basis(run, tmp_path / "c.npz", round_number=3)
+
+
+def test_the_head_covariance_is_exported_with_its_basis(tmp_path: Path) -> None:
+    made = RunFolder(in_process(tmp_path / "run"))
+    assert find_basis(made, 5).head_covariance is None, "its method has none"
+    made.write_basis(basis_after(5), np.eye(R), run_id="of no store", rounds=5)
+    export_basis(made.path, tmp_path / "b.npz")
+    assert same(load_npz(tmp_path / "b.npz", "a basis")["head_covariance"], np.eye(R))
+    made.write_basis(basis_after(5), np.eye(R + 1), run_id="of no store", rounds=5)
+    with pytest.raises(RunFileError, match=r"the head covariance in .* has shape"):
+        find_basis(made, None)
 
 
 def test_nothing_is_written_over_unless_that_is_said(tmp_path: Path) -> None:

@@ -31,10 +31,12 @@ def test_what_is_written_can_be_read(tmp_path: Path) -> None:
     folder = make_run_folder(tmp_path / "new" / "run", workload="toy")
     basis = np.linalg.qr(np.arange(6.0).reshape(3, 2) + 1.0)[0]
     folder.write_spec(SPEC)
-    folder.write_basis(basis, run_id="abc", rounds=5)
+    folder.write_basis(basis, np.diag([2.0, 1.0]), run_id="abc", rounds=5)
     folder.write_result({"workload": "tÿ", "value_error": None})
     assert load_spec(folder.spec) == SPEC
     assert np.array_equal(folder.read_basis(), basis)
+    with np.load(folder.basis) as values:
+        assert np.array_equal(values["head_covariance"], np.diag([2.0, 1.0]))
     assert json.loads(folder.result.read_text(encoding="utf-8")) == {"workload": "tÿ", "value_error": None}
     assert sorted(path.name for path in folder.path.iterdir()) == [
         ".run.lock",
