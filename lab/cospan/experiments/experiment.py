@@ -160,6 +160,7 @@ MODULES: Mapping[str, str] = MappingProxyType(
         "heterogeneity": "sweep",
         "acrobot-prediction": "prediction",
         "acrobot-two-timescale": "time_scales",
+        "synthetic": "fleet",
         "queues": "fleet",
         "microgrids": "fleet",
         "dimensions": "dimensions",
