@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from cospan.client import load_workload
-from cospan.client.environment.rollout import Chain
+from cospan.client.environment.rollout import source_of
 from cospan.client.environment.workload_loader import make_site
 from cospan.core.learning.learner_state import Trajectory
 from cospan.core.linalg.subspace import principal_angle_sine, random_basis
@@ -41,7 +41,8 @@ def trajectories(workload: str, rounds: int) -> list[list[Trajectory]]:
     """The transitions of each agent in each round."""
     made = load_workload(workload)
     chains = [
-        Chain(make_site(made, index, SEED), name=f"site-{index}", index=index, seed=SEED) for index in range(AGENTS)
+        source_of(make_site(made, index, SEED), name=f"site-{index}", index=index, seed=SEED)
+        for index in range(AGENTS)
     ]
     return [[chain.advance(made.steps_per_round) for chain in chains] for _ in range(rounds)]
 

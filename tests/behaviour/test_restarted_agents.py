@@ -106,9 +106,9 @@ def test_a_killed_agent_goes_on_with_its_chain(tmp_path: Path) -> None:
     check_that_it_went_on(before, after)
     unbroken = alone("queues", spec_file)
     for result in (before, after):
-        unbroken.chain.advance(int(result.number("steps")) - unbroken.chain.steps)
-        assert unbroken.chain.reward_sum == result.number("reward_sum")
-        saved = unbroken.chain.saved()
+        unbroken.source.advance(int(result.number("steps")) - unbroken.source.steps)
+        assert unbroken.source.reward_sum == result.number("reward_sum")
+        saved = unbroken.source.saved()
         assert saved is not None
         assert saved[0] == result.text("chain_state")
 

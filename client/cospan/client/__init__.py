@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from cospan.client.learning_client import ClientSettings as ClientSettings
     from cospan.client.value_function import ValueFunction as ValueFunction
     from cospan.client.workload import Site as Site
+    from cospan.client.workload import SourceSite as SourceSite
     from cospan.client.workload import Workload as Workload
 
 _HOMES = {
@@ -25,6 +26,7 @@ _HOMES = {
     "AgentGroup": "cospan.client.group",
     "ClientSettings": "cospan.client.learning_client",
     "Site": "cospan.client.workload",
+    "SourceSite": "cospan.client.workload",
     "ValueFunction": "cospan.client.value_function",
     "Workload": "cospan.client.workload",
     "load_workload": "cospan.client.environment.workload_loader",
@@ -38,6 +40,7 @@ __all__ = [
     "AgentGroup",
     "ClientSettings",
     "Site",
+    "SourceSite",
     "ValueFunction",
     "Workload",
     "load_workload",

@@ -16,7 +16,7 @@ from cospan.client.learning.site_learner import SiteLearner
 from cospan.client.learning_client import AgentEnd, ClientSettings, LearningClient
 from cospan.client.session.transport import GrpcTransport, Transport
 from cospan.client.value_function import ValueFunction
-from cospan.client.workload import FeatureMap, Site, Workload
+from cospan.client.workload import AnySite, FeatureMap, Workload
 from cospan.core.specification import SITE_PREFIX, RunSpecification, agent_id_problem
 from cospan.wire.errors import InvalidValueError
 from cospan.wire.messages import Welcome
@@ -81,7 +81,7 @@ class Agent(LearningClient[SiteLearner]):
         self.index = index
         self.agent_id, self._site_claim_id = _identity(index, agent_id, site_claim_id)
         """The agent's name, a placeholder until the coordinator assigns a site; and the site claim."""
-        self._site: Site | None = None
+        self._site: AnySite | None = None
 
     @property
     def name(self) -> str:

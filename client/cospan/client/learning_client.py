@@ -226,6 +226,8 @@ class LearningClient(ABC, Generic[L]):
     async def _end(self) -> None:
         """Ends stream, tasks and learning, and writes the file for the last time."""
         keeper, state_file = self._keeper, self._state_file
+        if self.learner is not None:
+            self.learner.interrupt()
         if keeper is not None:
             self._worker.submit(keeper.after_last_round)
         self._worker.submit(self._close_sites)

@@ -1,7 +1,8 @@
 """What a user brings: an environment that never ends, features of its states, and a policy to judge.
 
 A *workload* makes, for an agent index and a seed, a *site*: the environment, the feature map and the policy of
-one agent, and the truth where it is known. It is named `package.module:name` on the command line.
+one agent, and the truth where it is known. It is named `package.module:name` on the command line. Where the steps
+of a site are not those of an environment, as with logs, it is a `SourceSite`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -12,6 +13,7 @@ import gymnasium
 import numpy as np
 from jaxtyping import Float
 
+from cospan.client.step_source import StepSource
 from cospan.core.exact_solutions import ReferenceSolution
 
 Policy: TypeAlias = Callable[[Any, np.random.Generator], Any]
@@ -88,6 +90,27 @@ class Site:
     label: str = ""
 
 
+@dataclass(frozen=True, eq=False, slots=True)
+class SourceSite:
+    """One agent's part of a workload whose steps come from elsewhere than an environment, as from a log.
+
+    Attributes:
+        open_source: the agent's name → its steps, from the beginning; called once, in the learning thread.
+        features: observation → R^d.
+        reference: what is known to be true, or None.
+        label: as of a `Site`.
+    """
+
+    open_source: Callable[[str], StepSource]
+    features: FeatureMap
+    reference: ReferenceSolution | None = None
+    label: str = ""
+
+
+AnySite: TypeAlias = Site | SourceSite
+"""One agent's part of a workload."""
+
+
 @runtime_checkable
 class Chains(Protocol):
     """n environments under their policies, stepped at once: what makes a large group of agents quick.
@@ -153,12 +176,14 @@ class Workload:
         fleet_basis: (agents, rank, seed) → B*, shape (d, r): the best r-dimensional subspace of the true value
             weights of sites 0 … agents − 1, or None where that is unknown.
         make_fleet: (indices, seed) → those sites, to be stepped at once; None where each is stepped by itself.
+        rounds_of: L → the rounds after which every site has given all its data; None where there is no end.
     """
 
-    make_site: Callable[[int, int], Site]
+    make_site: Callable[[int, int], AnySite]
     name: str = ""
     rank: int = 3
     steps_per_round: int = 20
     max_agents: int | None = None
     fleet_basis: Callable[[int, int, int], Float[np.ndarray, "d r"] | None] | None = None
     make_fleet: Callable[[Sequence[int], int], Sites] | None = None
+    rounds_of: Callable[[int], int] | None = None

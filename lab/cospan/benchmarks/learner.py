@@ -8,7 +8,7 @@ from jaxtyping import Float
 
 from cospan.benchmarks.tools.paired_timing import Turns, in_turns
 from cospan.benchmarks.tools.report import SHAPE_COLUMNS, Cell, Column, Report, Row, interval_cells
-from cospan.client.environment.rollout import Chain
+from cospan.client.environment.rollout import source_of
 from cospan.client.environment.workload_loader import load_workload, make_site
 from cospan.client.learning.site_learner import SiteLearner
 from cospan.core.aggregation.basis_update import initial_head_covariance
@@ -87,8 +87,8 @@ def _of_workload(case: Case, seconds: float) -> Row:
     method = PRESETS[case.preset](case.steps)
     spec = RunSpecification(case.workload, site.features.dim, workload.rank, 1, 0, 0, method)
     learner = SiteLearner(site, spec, name="agent", index=0, with_baseline=False)
-    chain = Chain(make_site(workload, 1, 0), name="world", index=1, seed=0)
-    ready = Chain(make_site(workload, 2, 0), name="ready", index=2, seed=0).advance(case.steps)
+    chain = source_of(make_site(workload, 1, 0), name="world", index=1, seed=0)
+    ready = source_of(make_site(workload, 2, 0), name="ready", index=2, seed=0).advance(case.steps)
     basis = random_basis(spec.feature_dim, spec.rank, np.random.default_rng(0))
     covariance = initial_head_covariance(method, spec.rank)
     state = learn_round(LearnerState.initial(spec.rank), basis, ready, method, head_covariance=covariance).state

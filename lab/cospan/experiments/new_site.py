@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Float
 
-from cospan.client.environment.rollout import Chain
 from cospan.client.environment.workload_loader import load_workload, make_site
+from cospan.client.step_source import StepSource
 from cospan.client.workload import Workload
 from cospan.core.learning.learner_state import Trajectory
 from cospan.core.learning.least_squares import TransitionSums
@@ -123,7 +123,7 @@ class NewSiteTask:
         }
         return TaskResult(self, tuple(self._first_rounds(workload, begun)))
 
-    def _chains(self, workload: Workload, indices: Sequence[int]) -> list[Chain]:
+    def _chains(self, workload: Workload, indices: Sequence[int]) -> list[StepSource]:
         return chains_of(((index, make_site(workload, index, self.seed)) for index in indices), self.seed)
 
     def _first_rounds(self, workload: Workload, methods: dict[str, list[FleetMethod]]) -> Iterator[Point]:
@@ -150,5 +150,5 @@ class NewSiteTask:
                         )
 
 
-def _advanced(chains: Sequence[Chain], workload: Workload) -> list[Trajectory]:
+def _advanced(chains: Sequence[StepSource], workload: Workload) -> list[Trajectory]:
     return [chain.advance(workload.steps_per_round) for chain in chains]

@@ -26,9 +26,10 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from cospan.client.agent import default_agent_id
 from cospan.client.environment.import_path import spawned, spawning_safely
 from cospan.client.environment.ownership import close_site
-from cospan.client.environment.rollout import Chain
+from cospan.client.environment.rollout import source_of
 from cospan.client.environment.workload_loader import load_workload, make_site
-from cospan.client.workload import Site, Workload
+from cospan.client.step_source import StepSource
+from cospan.client.workload import AnySite, Workload
 from cospan.core.exact_solutions import ReferenceSolution
 from cospan.core.linalg.subspace import principal_angle_sine, random_basis, tangent_projection
 from cospan.core.specification import basis_digest
@@ -180,7 +181,9 @@ def run_task(task: Task, on_round: Callable[[int], None] = lambda _: None) -> Ta
         return _run_on(task, workload, sites, on_round)
 
 
-def _run_on(task: Task, workload: Workload, sites: Sequence[Site], on_round: Callable[[int], None]) -> TaskResult:
+def _run_on(
+    task: Task, workload: Workload, sites: Sequence[AnySite], on_round: Callable[[int], None]
+) -> TaskResult:
     references = references_of(sites, workload.name)
     stage = _stage(task, workload, sites[0].features.dim)
     chains = chains_of(enumerate(sites), task.seed)
@@ -203,12 +206,12 @@ def _run_on(task: Task, workload: Workload, sites: Sequence[Site], on_round: Cal
     return TaskResult(task, tuple(points), digests)
 
 
-def chains_of(sites: Iterable[tuple[int, Site]], seed: int) -> list[Chain]:
+def chains_of(sites: Iterable[tuple[int, AnySite]], seed: int) -> list[StepSource]:
     """The chain of each site, which is given with its index."""
-    return [Chain(site, name=default_agent_id(index), index=index, seed=seed) for index, site in sites]
+    return [source_of(site, name=default_agent_id(index), index=index, seed=seed) for index, site in sites]
 
 
-def references_of(sites: Sequence[Site], name: str) -> list[ReferenceSolution]:
+def references_of(sites: Sequence[AnySite], name: str) -> list[ReferenceSolution]:
     """The reference solution of each site.
 
     Raises:

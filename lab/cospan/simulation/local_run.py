@@ -13,7 +13,7 @@ from cospan.client.learning.group_blocks import GroupSites
 from cospan.client.learning.group_learner import AgentOfGroup, GroupLearner
 from cospan.client.learning.site_learner import SiteLearner
 from cospan.client.placement import Host
-from cospan.client.workload import Site, Workload
+from cospan.client.workload import AnySite, Workload
 from cospan.core.specification import RunSpecification
 from cospan.server import machine
 from cospan.server.machine.events import (
@@ -64,7 +64,7 @@ class LocalRun:
         *,
         run_id: str,
         baseline: bool | None = None,
-        first_site: Site | None = None,
+        first_site: AnySite | None = None,
     ) -> None:
         """Prepares a run without agents.
 
@@ -151,7 +151,7 @@ class LocalRun:
         site = self._site(index)
         return SiteLearner(site, spec, name=host.name, index=index, with_baseline=self._baseline is not False)
 
-    def _site(self, index: int) -> Site:
+    def _site(self, index: int) -> AnySite:
         """A site of one agent; the first one may have been made before."""
         made, self._first_site = (self._first_site, None) if index == 0 else (None, self._first_site)
         return make_site(self._workload, index, self._specification.seed) if made is None else made

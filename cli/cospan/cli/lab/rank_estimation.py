@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from cospan.client.agent import default_agent_id
-from cospan.client.environment.rollout import Chain
+from cospan.client.environment.rollout import source_of
 from cospan.client.environment.workload_loader import make_site
 from cospan.client.workload import Workload
 from cospan.core.aggregation.warm_start import HalfSums
@@ -66,7 +66,7 @@ def simulate_agents(
     system = np.zeros((spec.feature_dim, spec.feature_dim))
     for index in range(spec.agents):
         site = make_site(workload, index, spec.seed)
-        chain = Chain(site, name=default_agent_id(index), index=index, seed=spec.seed)
+        chain = source_of(site, name=default_agent_id(index), index=index, seed=spec.seed)
         halves = HalfSums.begun_in(0, spec.rounds, spec.feature_dim)
         moments = FeatureMoments.of_nothing(spec.feature_dim)
         with contextlib.closing(chain):

@@ -15,7 +15,7 @@ from cospan.wire.errors import InvalidValueError
 from cospan.wire.files.spec_file import load_spec
 
 if TYPE_CHECKING:  # a coordinator that resumes a stored run needs no workload, and imports neither it nor Gymnasium
-    from cospan.client.workload import Site, Workload
+    from cospan.client.workload import AnySite, Workload
 
 _OF_A_SPECIFICATION = fields.settings(RunFields).keys() | fields.settings(Method).keys() | {"preset"}
 """Settings that a specification file sets; only flags override it."""
@@ -35,7 +35,7 @@ class RunPlan:
     specification: RunSpecification
     settings: Settings
     workload: "Workload | None" = None
-    site: "Site | None" = None
+    site: "AnySite | None" = None
 
     def close(self) -> None:
         """Closes the site."""

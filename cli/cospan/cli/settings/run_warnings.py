@@ -9,7 +9,7 @@ from gymnasium.spaces import Discrete
 from jaxtyping import Float
 
 from cospan.client.environment.rollout import checked_features
-from cospan.client.workload import Site
+from cospan.client.workload import AnySite, Site
 from cospan.core.learning.feature_span import FeatureSpan, smallest_eigenvalue
 from cospan.core.specification import RunSpecification
 from cospan.wire.console import say
@@ -48,7 +48,7 @@ def of_agents(agents: int) -> list[str]:
     return [f"agents is {agents}; {shares}, so the joint method gains little over learning alone: run 8 or more"]
 
 
-def of_features(spec: RunSpecification, site: Site, system: Float[np.ndarray, "d d"] | None = None) -> list[str]:
+def of_features(spec: RunSpecification, site: AnySite, system: Float[np.ndarray, "d d"] | None = None) -> list[str]:
     """Warns of dependent features, judged by states drawn from the observation space.
 
     No environment is stepped, because a site may be a real system.
@@ -63,7 +63,7 @@ def of_features(spec: RunSpecification, site: Site, system: Float[np.ndarray, "d
     """
     if spec.feature_dim > MOST_FEATURES:
         return []
-    drawn = _drawn(site)
+    drawn = _drawn(site) if isinstance(site, Site) else None
     if drawn is None:
         return []
     span = FeatureSpan.of(drawn)

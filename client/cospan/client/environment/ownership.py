@@ -4,15 +4,19 @@ import contextlib
 import logging
 from collections.abc import Callable, Iterable, Iterator
 
-from cospan.client.workload import Site, Sites
+from cospan.client.workload import AnySite, Site, Sites
 from cospan.wire.errors import WorkloadBehaviourError
 
 log = logging.getLogger(__name__)
 
 
-def close_site(site: Site) -> None:
-    """Calls `env.close()`, since environments may hold a port, a licence or a file; a failure is only logged."""
-    _close(site.env.close, site.label or "a site")
+def close_site(site: AnySite) -> None:
+    """Calls `env.close()`, since environments may hold a port, a licence or a file; a failure is only logged.
+
+    A site without an environment holds nothing until its source is opened, and the source is closed by its owner.
+    """
+    if isinstance(site, Site):
+        _close(site.env.close, site.label or "a site")
 
 
 @contextlib.contextmanager
@@ -31,7 +35,7 @@ def user_code(what: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def closing_on_failure(site: Site) -> Iterator[None]:
+def closing_on_failure(site: AnySite) -> Iterator[None]:
     """Closes a site where the block fails."""
     try:
         yield
@@ -40,7 +44,7 @@ def closing_on_failure(site: Site) -> Iterator[None]:
         raise
 
 
-def close_sites(sites: Sites | Iterable[Site]) -> None:
+def close_sites(sites: Sites | Iterable[AnySite]) -> None:
     """Closes several sites; those that are stepped at once by the `close` of their chains, where there is one."""
     if not isinstance(sites, Sites):
         for site in sites:

@@ -12,7 +12,8 @@ from jaxtyping import Float
 from cospan.client.environment.actions import problem_of_action
 from cospan.client.environment.ownership import close_site, user_code
 from cospan.client.environment.plain_values import SavedState, packed, unpacked
-from cospan.client.workload import FeatureMap, Resumable, Site
+from cospan.client.step_source import SourceWarning, StepSource
+from cospan.client.workload import AnySite, FeatureMap, Resumable, Site
 from cospan.core.learning.learner_state import Trajectory
 from cospan.wire.errors import WorkloadBehaviourError
 
@@ -24,8 +25,22 @@ _WATCHED_STEPS = 200
 """Steps in which every action is compared with the action space; later on one of each round is."""
 
 
+def source_of(site: AnySite, *, name: str, index: int, seed: int, first_round: int = 0) -> StepSource:
+    """The steps of a site, which have yet to begin: those of its environment, or of its own source.
+
+    Args: see `Chain`.
+
+    Raises:
+        WorkloadBehaviourError: the site's own code raised.
+    """
+    if isinstance(site, Site):
+        return Chain(site, name=name, index=index, seed=seed, first_round=first_round)
+    with user_code(f"the steps of {name} cannot be opened"):
+        return site.open_source(name)
+
+
 class Chain:
-    """The continuing chain of one site under its policy.
+    """The continuing chain of one site under its policy: the `StepSource` of an environment.
 
     A true end (`terminated`) is a transition into the next start state. A time limit (`truncated`) is no end: the
     environment is stepped on.
@@ -48,6 +63,7 @@ class Chain:
         self._resumable = inner if isinstance(inner, Resumable) else None
         self.action_warning = ""
         """What was wrong with the first action outside the action space; empty where there was none."""
+        self._warned = False
         self._start_over()
 
     def _start_over(self, steps: int = 0, reward_sum: float = 0.0) -> None:
@@ -115,6 +131,21 @@ class Chain:
         """What was wrong with the last action, as the end of a sentence on a failure."""
         problem = "" if action is None else problem_of_action(self._site.env.action_space, action)
         return f" (the action was {problem})" if problem else ""
+
+    @property
+    def at_end(self) -> bool:
+        """False: it never ends."""
+        return False
+
+    def take_warnings(self) -> list[SourceWarning]:
+        """The first action outside the action space, once."""
+        if self._warned or not self.action_warning:
+            return []
+        self._warned = True
+        return [SourceWarning("action", self.action_warning)]
+
+    def interrupt(self) -> None:
+        """Nothing: a step of an environment cannot be interrupted."""
 
     def close(self) -> None:
         """Closes the environment; nothing is stepped any more."""

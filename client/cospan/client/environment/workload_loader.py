@@ -12,10 +12,10 @@ from jaxtyping import Float
 
 from cospan.client.environment.import_path import add_working_folder, hidden_by
 from cospan.client.environment.ownership import close_sites, user_code
-from cospan.client.workload import FeatureMap, Site, Sites, Workload
+from cospan.client.workload import AnySite, FeatureMap, Site, Sites, SourceSite, Workload
 from cospan.client.workloads import BUILT_IN
 from cospan.core.specification import RunSpecification
-from cospan.wire.errors import WorkloadBehaviourError, WorkloadError
+from cospan.wire.errors import InvalidValueError, WorkloadBehaviourError, WorkloadError
 
 
 def load_workload(reference: Workload | str) -> Workload:
@@ -85,7 +85,7 @@ def _import(module_name: str, reference: str) -> object:
         ) from failure
 
 
-def make_site(workload: Workload, index: int, seed: int) -> Site:
+def make_site(workload: Workload, index: int, seed: int) -> AnySite:
     """Site `index` of a workload.
 
     Raises:
@@ -101,6 +101,8 @@ def make_site(workload: Workload, index: int, seed: int) -> Site:
             refusal = failure
     if refusal is not None:
         raise WorkloadError(f"workload {workload.name!r} has no site {index}: {refusal}") from refusal
+    if isinstance(site, SourceSite):
+        return site
     if not isinstance(site, Site):
         raise WorkloadBehaviourError(
             f"workload {workload.name!r} made a {type(site).__name__} for site {index}; it must make a Site"
@@ -141,7 +143,13 @@ def _one_by_one(workload: Workload, indices: Sequence[int], seed: int) -> tuple[
     made: list[Site] = []
     try:
         for index in indices:
-            made.append(make_site(workload, index, seed))
+            site = make_site(workload, index, seed)
+            if not isinstance(site, Site):
+                raise InvalidValueError(
+                    f"the sites of workload {workload.name!r} have no environments, and a group steps those; "
+                    "leave out --processes and --ids, so that each agent has a process, or add --in-process"
+                )
+            made.append(site)
             check_shared_features(workload, made[:1], made[-1:], indices[0], index)
     except BaseException:
         close_sites(made)

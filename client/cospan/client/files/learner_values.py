@@ -138,9 +138,26 @@ def _posterior(state: PosteriorState | None) -> dict[str, Any]:
         **{f"posterior_{name}": getattr(state, name) for name in ARRAYS},
         "posterior_features": np.stack(state.features, axis=-3),
         "posterior_history": np.stack(state.rewards, axis=-2),
+        **_cuts(state),
         "posterior_rounds": np.array([state.rounds, state.stride]),
         "shared_weight": state.shared_weight,
     }
+
+
+def _cuts(state: PosteriorState) -> dict[str, Any]:
+    """Which slots of the kept rounds are no cuts, 1 or 0; nothing where there are none."""
+    if all(each is None for each in state.is_transition):
+        return {}
+    every = np.ones(state.rewards[0].shape, dtype=np.bool_)
+    kept = np.stack([every if each is None else each for each in state.is_transition])
+    return {"posterior_is_transition": kept.astype(np.float64)}
+
+
+def _loaded_cuts(result: AgentResult, kept: int, steps: int) -> tuple[np.ndarray | None, ...]:
+    if "posterior_is_transition" not in result.values:
+        return (None,) * kept
+    rows = result.vector("posterior_is_transition", kept, steps) > 0.0
+    return tuple(None if row.all() else row for row in rows)
 
 
 def _loaded_posterior(
@@ -162,6 +179,7 @@ def _loaded_posterior(
         variance=result.vector("posterior_variance", *agents, d + 1),
         features=tuple(features[..., place, :, :] for place in range(kept)),
         rewards=tuple(rewards[..., place, :] for place in range(kept)),
+        is_transition=_loaded_cuts(result, kept, steps),
         stride=int(rounds[1]),
         rounds=int(rounds[0]),
         curvature=result.vector("posterior_curvature", *agents, d, d),

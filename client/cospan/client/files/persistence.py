@@ -50,6 +50,10 @@ class Learner(StatefulLearner, Protocol):
         """Takes L steps, learns from them at B_t, and W_t where the method has it; what is sent of round t."""
         ...
 
+    def interrupt(self) -> None:
+        """Ends a wait for steps that have not been taken yet; from any thread."""
+        ...
+
 
 L = TypeVar("L", bound=Learner)
 

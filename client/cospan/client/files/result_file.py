@@ -246,7 +246,7 @@ def resume(learner: SiteLearner, path: Path, run_id: str) -> str:
     learner.state, learner.weights, learner.gain, learner.independent = state, weights, gain, independent
     learner.separate_sums, learner.reward_batches = separate, batches
     learner.learning_curve, learner.last_round, learner.bounded_rounds = curve, last_round, bounded_rounds
-    return learner.chain.go_on(state.steps, reward_sum, chain)
+    return learner.source.go_on(state.steps, reward_sum, chain)
 
 
 def loaded_chain(result: AgentResult) -> SavedState | None:

@@ -221,6 +221,9 @@ class GroupLearner:
             self._warned_of_actions = True
             self.warnings.append(Warned(self.name, "action", texts[0]))
 
+    def interrupt(self) -> None:
+        """Nothing: a step of an environment cannot be interrupted."""
+
     def close(self) -> None:
         """Closes all environments; all that was learnt stays."""
         for block in self.blocks:

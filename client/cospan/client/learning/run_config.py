@@ -8,7 +8,7 @@ from typing import Any
 from cospan.client.environment.ownership import close_site, closing_on_failure, user_code
 from cospan.client.environment.workload_loader import load_workload, make_site
 from cospan.client.learning.default_run import DEFAULT_PRESET, DEFAULT_ROUNDS, checked, new_specification
-from cospan.client.workload import Site, Workload
+from cospan.client.workload import AnySite, Workload
 from cospan.core.method import PRESETS, Aggregation, HeadUpdate, Method
 from cospan.core.run_fields import Participation
 from cospan.core.specification import RunSpecification
@@ -50,7 +50,7 @@ def specify_with_site(
     seed: int = 0,
     preset: str = DEFAULT_PRESET,
     **constants: Any,
-) -> tuple[RunSpecification, Site]:
+) -> tuple[RunSpecification, AnySite]:
     """The specification of a run of this workload, and the first site, never stepped; the caller closes it.
 
     Args:
@@ -115,7 +115,7 @@ def _plain(name: str, value: Any) -> Any:
     return expected(value) if expected in (int, float) and isinstance(expected, type) else value
 
 
-def with_features(specification: RunSpecification, workload: Workload) -> tuple[RunSpecification, Site]:
+def with_features(specification: RunSpecification, workload: Workload) -> tuple[RunSpecification, AnySite]:
     """The specification with d and the fingerprint of its workload; and the first site, never stepped.
 
     The caller closes the site.

@@ -7,10 +7,10 @@ import numpy as np
 from jaxtyping import Float
 
 from cospan.client.environment.plain_values import SavedState
-from cospan.client.environment.rollout import Chain
+from cospan.client.environment.rollout import source_of
 from cospan.client.learning.first_rounds import FirstRounds
 from cospan.client.learning.learning_curve import LearningCurve
-from cospan.client.workload import Site
+from cospan.client.workload import AnySite
 from cospan.core.learning.baselines import (
     LSTD_RIDGES,
     IndependentTD,
@@ -50,11 +50,14 @@ class Warned:
 
 
 class SiteLearner:
-    """One agent's learner around its chain. Everything random in it comes from (run seed, index, first round)."""
+    """One agent's learner around the source of its steps.
+
+    With an environment, everything random in it comes from (run seed, index, first round).
+    """
 
     def __init__(
         self,
-        site: Site,
+        site: AnySite,
         specification: RunSpecification,
         *,
         name: str,
@@ -76,7 +79,7 @@ class SiteLearner:
         """
         self.site, self.specification, self.name, self.index = site, specification, name, index
         d, r = specification.feature_dim, specification.rank
-        self.chain = Chain(site, name=name, index=index, seed=specification.seed, first_round=first_round)
+        self.source = source_of(site, name=name, index=index, seed=specification.seed, first_round=first_round)
         self.state = LearnerState.initial(r)
         self.weights = AveragedIterate(mean=np.zeros(d), power=specification.method.averaging_power)
         """The learnt value weights: averages of B w, from the end of the warm-up on, or the posterior mean."""
@@ -94,7 +97,7 @@ class SiteLearner:
         """The last round learnt, by whatever process; None before the first."""
         self.warnings: list[Warned] = []
         """Warnings for the user; the code that shows them empties the list."""
-        self._first_rounds, self._warned_of_action = FirstRounds(name, d), False
+        self._first_rounds = FirstRounds(name, d)
 
     def learn(
         self,
@@ -113,7 +116,7 @@ class SiteLearner:
             WorkloadBehaviourError: the environment, the policy or the features broke their contract.
         """
         spec = self.specification
-        trajectory = self.chain.advance(spec.method.steps_per_round)
+        trajectory = self.source.advance(spec.method.steps_per_round)
         self._look(trajectory)
         is_last = round_number + 1 == spec.rounds
         outcome = learn_round(
@@ -134,14 +137,15 @@ class SiteLearner:
             self.independent = self.independent.learning_from(trajectory, spec.method)
         if self.separate_sums is not None:
             self.separate_sums = with_transitions(self.separate_sums, trajectory, self.state.rewards.reference)
-        self.reward_batches = self.reward_batches.updated(trajectory.rewards)
+        self.reward_batches = self.reward_batches.updated(trajectory.known_rewards, spec.method.steps_per_round)
         self.last_round = round_number
         self.bounded_rounds += int(outcome.bounded)
-        self._record(round_number, float(outcome.mean_squared_error))
+        error = float(outcome.mean_squared_error)
+        self._record(round_number, error)
         return GradientUpload(
             round=round_number,
             contribution=contribution_of(outcome, spec.method, round_number),
-            td_error=math.sqrt(float(outcome.mean_squared_error)) if self._share_td_error else None,
+            td_error=math.sqrt(error) if self._share_td_error and not math.isnan(error) else None,
             bounded=(self.name,) if outcome.bounded and told_after(self.bounded_rounds) else (),
         )
 
@@ -149,13 +153,15 @@ class SiteLearner:
         """Warns of what the data show."""
         if constant := self._first_rounds.look(trajectory.features):
             self.warnings.append(Warned(self.name, "constant", constant))
-        if self.chain.action_warning and not self._warned_of_action:
-            self._warned_of_action = True
-            self.warnings.append(Warned(self.name, "action", self.chain.action_warning))
+        self.warnings.extend(Warned(self.name, kind, text) for kind, text in self.source.take_warnings())
+
+    def interrupt(self) -> None:
+        """Ends a wait for steps; from any thread."""
+        self.source.interrupt()
 
     def close(self) -> None:
-        """Closes its environment; it cannot learn any more, and keeps what it has learnt."""
-        self.chain.close()
+        """Closes its source; it cannot learn any more, and keeps what it has learnt."""
+        self.source.close()
 
     def _record(self, round_number: int, mean_squared_td_error: float) -> None:
         errors, alone = self._errors(), math.nan
@@ -200,21 +206,21 @@ class SiteLearner:
     @property
     def reward_sum(self) -> float:
         """Of all steps so far."""
-        return self.chain.reward_sum
+        return self.source.reward_sum
 
     def saved_chain(self) -> SavedState | None:
-        """The saved state of its chain; None where it cannot be saved."""
-        return self.chain.saved()
+        """The saved state of its source; None where it cannot be saved."""
+        return self.source.saved()
 
     @property
     def rounds(self) -> int:
         """In how many rounds it has learnt, those of a warm-up among them."""
-        return self.state.steps // self.specification.method.steps_per_round
+        return self.gain.count
 
     @property
     def mean_reward(self) -> float:
         """The mean of all rewards so far; nan before the first."""
-        return self.reward_sum / self.chain.steps if self.chain.steps else float("nan")
+        return self.reward_sum / self.source.steps if self.source.steps else float("nan")
 
     def explained_share(self) -> float:
         """How much of its rewards' pattern the learnt weights explain, 0.1 to 1; nan with heads of other kinds."""

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from cospan.core.learning.least_squares import TransitionSums
 from cospan.core.linalg.matrices import FactoredMatrix
@@ -43,11 +43,12 @@ class HalfSums:
         traces: Float[np.ndarray, "L d"],
         rewards: Float[np.ndarray, " L"],
         round_number: int,
+        is_transition: Bool[np.ndarray, " L"] | None = None,
     ) -> "HalfSums":
-        """With the L transitions of one more round."""
+        """With the L transitions of one more round; see `TransitionSums.updated`."""
         if round_number < self.second_from:
-            return replace(self, first=self.first.updated(features, traces, rewards, forgetting=0.0))
-        return replace(self, second=self.second.updated(features, traces, rewards, forgetting=0.0))
+            return replace(self, first=self.first.updated(features, traces, rewards, 0.0, is_transition))
+        return replace(self, second=self.second.updated(features, traces, rewards, 0.0, is_transition))
 
     @property
     def joined(self) -> TransitionSums:

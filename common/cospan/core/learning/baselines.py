@@ -46,9 +46,8 @@ def separate_lstd_sums(method: Method, feature_dim: int, agents: tuple[int, ...]
 
 def with_transitions(sums: TransitionSums, trajectory: Trajectory, reference: PerAgent = 0.0) -> TransitionSums:
     """The sums of LSTD(0) with one more round, whose rewards are counted from a reference of each agent's own."""
-    features = trajectory.features
-    rewards = np.asarray(trajectory.rewards - column(reference))
-    return sums.updated(features, features[..., :-1, :], rewards, forgetting=0.0)
+    rewards = np.asarray(trajectory.uncut(trajectory.rewards - column(reference)))
+    return sums.updated(trajectory.features, trajectory.visited, rewards, 0.0, trajectory.is_transition)
 
 
 def lstd_alone(sums: TransitionSums, prior_steps: float = PRIOR_STEPS) -> Float[np.ndarray, "*n d"]:
@@ -107,12 +106,14 @@ class IndependentTD:
         """The state after the L transitions of a round; a step too large for explicit TD may diverge to inf."""
         features, steps = trajectory.features, trajectory.rewards.shape[0]
         scales = decays(self.steps, steps, method.decay_horizon, method.decay_power)
-        gains = gain_path(self.gain_estimate, trajectory.rewards, method.gain_step * scales)
+        gains = gain_path(self.gain_estimate, trajectory.rewards, trajectory.uncut(method.gain_step * scales))
         centred = trajectory.rewards - gains[:-1]
         curvatures = np.einsum("ij,ij->i", features[:-1], features[:-1])
         sizes = np.asarray(
             effective_step(np.outer(self.step_sizes, scales), curvatures, implicit=method.implicit_head_step)
         )
+        if trajectory.is_transition is not None:
+            sizes = sizes * trajectory.is_transition
         weights = self.weights
         for block in blocks(steps):
             visited = features[block.start : block.stop + 1]
@@ -124,6 +125,6 @@ class IndependentTD:
             weights=weights,
             averaged=self.averaged.updated(weights),
             gain_estimate=float(gains[-1]),
-            steps=self.steps + steps,
+            steps=self.steps + trajectory.transitions,
             step_sizes=self.step_sizes,
         )

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from functools import lru_cache
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from cospan.core.learning.td import gain_update, head_update
 from cospan.core.linalg.leading_axes import PerAgent, dot
@@ -108,11 +108,21 @@ def _triangle(size: int) -> tuple[Float[np.ndarray, "L L"], Float[np.ndarray, "L
     return identity, below
 
 
-def discounted_sums(values: Float[np.ndarray, "*n L k"], decay: float) -> Float[np.ndarray, "*n L k"]:
+def discounted_sums(
+    values: Float[np.ndarray, "*n L k"], decay: float, is_transition: Bool[np.ndarray, " L"] | None = None
+) -> Float[np.ndarray, "*n L k"]:
     """e_h = λ e_{h−1} + v_h with e_{−1} = 0, λ = `decay`; of features these are the eligibility traces of TD(λ).
 
-    (Tsitsiklis and Van Roy 1999, "Average cost temporal-difference learning", section 2.)
+    (Tsitsiklis and Van Roy 1999, "Average cost temporal-difference learning", section 2.) At a cut the sum is 0,
+    and behind it a new one begins.
+
+    Args:
+        values: v.
+        decay: λ.
+        is_transition: false for cuts; None where there are none, and always with leading axes.
     """
+    if is_transition is not None:
+        return _of_pieces(values, decay, is_transition)
     if decay == 0.0:
         return values
     sums = np.empty(values.shape)
@@ -121,6 +131,20 @@ def discounted_sums(values: Float[np.ndarray, "*n L k"], decay: float) -> Float[
         sums[..., block, :] = weights @ values[..., block, :]
         if block.start:
             sums[..., block, :] += fading[:, None] * sums[..., block.start - 1, None, :]
+    return sums
+
+
+def _of_pieces(
+    values: Float[np.ndarray, "L k"], decay: float, is_transition: Bool[np.ndarray, " L"]
+) -> Float[np.ndarray, "L k"]:
+    """The discounted sums of each piece between cuts."""
+    sums: np.ndarray = values * is_transition[:, None]
+    if decay:
+        begin = 0
+        for end in (*np.flatnonzero(~is_transition).tolist(), len(values)):
+            if end > begin:
+                sums[begin:end] = discounted_sums(values[begin:end], decay)
+            begin = end + 1
     return sums
 
 

@@ -25,10 +25,11 @@ def error_correlation(
     standard error takes rounds as independent, and the errors within one as they are. nan where the rounds are too
     few, or too short for a lag, or where all errors are equal.
     """
-    changes = [each[..., 1:, :] - each[..., :-1, :] for each in state.features]
-    errors = [
-        rewards + applied(change, state.weights) for rewards, change in zip(state.rewards, changes, strict=True)
-    ]
+    whole = [each is None or bool(each.all()) for each in state.is_transition]
+    features = [each for each, is_whole in zip(state.features, whole, strict=True) if is_whole]
+    history = [each for each, is_whole in zip(state.rewards, whole, strict=True) if is_whole]
+    changes = [each[..., 1:, :] - each[..., :-1, :] for each in features]
+    errors = [rewards + applied(change, state.weights) for rewards, change in zip(history, changes, strict=True)]
     unknown = np.full((*state.weights.shape[:-1], len(LAGS)), np.nan)
     if len(errors) < LEAST_ROUNDS:
         return unknown, unknown

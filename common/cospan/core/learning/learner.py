@@ -80,8 +80,12 @@ def learn_round(
 
     Raises:
         ValueError: there are n agents and the run has a warm-up: each sends estimates of its own, whose sum means
-            nothing.
+            nothing. Or the round has cuts, and the method takes one L-step error.
     """
+    if trajectory.is_transition is not None and method.head_update is HeadUpdate.END_OF_ROUND:
+        raise ValueError(
+            "a round has a gap, and an L-step error has none: choose another head update than this one"
+        )
     if method.warm_up_rounds and state.head.ndim > 1:
         raise ValueError("a group cannot take part in a warm-up: its estimates are each agent's own, and no sum")
     state, relative = _measured(state, trajectory, method)
@@ -102,7 +106,7 @@ def learn_round(
         state=LearnerState(
             made.head,
             state.rewards.reference + made.gain_estimate,
-            state.steps + relative.rewards.shape[-1],
+            state.steps + relative.transitions,
             made.statistics,
             state.rewards,
             None,
@@ -110,7 +114,7 @@ def learn_round(
         ),
         gradient=gradient,
         head_second_moment=moment,
-        mean_squared_error=dot(made.errors, made.errors) / made.errors.shape[-1],
+        mean_squared_error=_mean_square(made.errors, relative),
         weights=made.head @ basis.T,
         pooled=rows,
         bounded=made.bounded if made.bounded.ndim else bool(made.bounded),
@@ -123,28 +127,35 @@ def _measured(state: LearnerState, trajectory: Trajectory, method: Method) -> tu
     The reference is the agent's first reward where the run scales rewards, else 0; and η begins there. (Begun at
     the first round's mean, the L-step error of that round would be rounding alone.)
     """
-    moments, features, rewards = state.rewards, trajectory.features, trajectory.rewards
+    moments, rewards = state.rewards, trajectory.rewards
     gain = state.gain_estimate - moments.reference
     if method.reward_scaled and not moments.count:
-        first = rewards[..., 0]
+        first = trajectory.known_rewards[..., 0] if trajectory.transitions else np.float64(0.0)
         moments = replace(moments, reference=first.copy() if first.ndim else float(first))
         gain = 0.0 * gain
-    relative = rewards - column(moments.reference)
+    relative = Trajectory(
+        trajectory.features, trajectory.uncut(rewards - column(moments.reference)), trajectory.is_transition
+    )
     measured = LearnerState(
         state.head,
         gain,
         state.steps,
         state.statistics,
-        moments.updated(relative),
+        moments.updated(relative.known_rewards) if trajectory.transitions else moments,
         state.warm_up,
-        state.feature_squares + sum_of_squares(features[..., :-1, :]),
+        state.feature_squares + sum_of_squares(trajectory.visited),
         state.posterior,
     )
-    return measured, Trajectory(features, relative)
+    return measured, relative
+
+
+def _mean_square(errors: Float[np.ndarray, "*n m"], trajectory: Trajectory) -> PerAgent:
+    """The mean of δ², 0 at cuts, over the transitions; nan where there are none."""
+    return dot(errors, errors) / (trajectory.transitions or float("nan"))
 
 
 def _units(state: LearnerState, method: Method) -> Units:
-    if not method.reward_scaled:
+    if not (method.reward_scaled and state.rewards.count):
         return NO_UNITS
     return Units.of(state.rewards.variance, state.feature_squares / state.rewards.count)
 
@@ -173,17 +184,21 @@ def _warmed_up(
     """
     features, dim, rank = trajectory.features, trajectory.features.shape[1], len(state.head)
     halves = state.warm_up or HalfSums.begun_in(round_number, method.warm_up_rounds, dim)
-    traces = discounted_sums(features[:-1], method.trace_decay)
-    halves = halves.updated(features, traces, trajectory.rewards, round_number)
+    cuts = trajectory.is_transition
+    traces = discounted_sums(features[:-1], method.trace_decay, cuts)
+    halves = halves.updated(features, traces, trajectory.rewards, round_number, cuts)
     gradient: Gradient = FactoredMatrix(left=np.zeros((dim, 1)), right=np.zeros((rank, 1)))
     if method.brings_estimates_in(round_number):
         gradient = DenseMatrix(halves.estimates / units.head)
-    errors = trajectory.rewards - state.rewards.offset
+    errors, steps = (
+        trajectory.uncut(trajectory.rewards - state.rewards.offset),
+        state.steps + trajectory.transitions,
+    )
     return RoundOutcome(
-        state=replace(state, gain_estimate=state.rewards.mean, steps=state.steps + len(errors), warm_up=halves),
+        state=replace(state, gain_estimate=state.rewards.mean, steps=steps, warm_up=halves),
         gradient=gradient,
         head_second_moment=np.zeros((rank, rank)),
-        mean_squared_error=float(errors @ errors) / len(errors),
+        mean_squared_error=_mean_square(errors, trajectory),
         weights=np.zeros(dim),
     )
 
@@ -204,23 +219,24 @@ def _posterior_round(
     features, rewards = trajectory.features, trajectory.rewards
     agents, dim = features.shape[:-2], features.shape[-1]
     sums = TransitionSums.of_features(dim, agents) if state.statistics is None else state.statistics
-    sums = sums.updated(features, features[..., :-1, :], rewards, 0.0)
+    sums = sums.updated(features, trajectory.visited, rewards, 0.0, trajectory.is_transition)
     posterior = PosteriorState.initial(dim, agents) if state.posterior is None else state.posterior
-    posterior = posterior.observed(features, rewards)
+    posterior = posterior.observed(features, rewards, trajectory.is_transition)
     # An agent that joins late, or after a failure, has rounds of its own to begin with.
-    if due or takes_pooled(posterior.rounds - 1, method.pooled_growth):
+    if posterior.rounds and (due or takes_pooled(posterior.rounds - 1, method.pooled_growth)):
         posterior = refreshed(posterior, sums, units, prior)
     gradient, head = evidence_gradient(posterior, prior.basis, prior.head_covariance)
     weight = influence(posterior.shared_weight)
     gradient = gradient * column(column(weight))
     errors = rewards - column(sums.gain_estimate)
     errors = errors + applied(features[..., 1:, :] - features[..., :-1, :], posterior.weights)
+    errors = trajectory.uncut(errors)
     total = gradient.sum(axis=0) if agents else gradient
     return RoundOutcome(
         state=LearnerState(
             head * column(units.head),
             state.rewards.reference + sums.gain_estimate,
-            state.steps + rewards.shape[-1],
+            state.steps + trajectory.transitions,
             sums,
             state.rewards,
             None,
@@ -229,7 +245,7 @@ def _posterior_round(
         ),
         gradient=DenseMatrix(total),
         head_second_moment=_moment(head),
-        mean_squared_error=dot(errors, errors) / errors.shape[-1],
+        mean_squared_error=_mean_square(errors, trajectory),
         weights=posterior.weights,
         pooled=_pooled(posterior.curvature, weight) if due else None,
         bounded=np.zeros(agents, dtype=np.bool_) if agents else False,
@@ -324,15 +340,19 @@ def _correct_at_end(
     )
 
 
+def _reversed(trajectory: Trajectory) -> Bool[np.ndarray, " L"] | None:
+    return None if trajectory.is_transition is None else trajectory.is_transition[::-1]
+
+
 def _correct_at_every_step(
     state: LearnerState, basis: Basis, trajectory: Trajectory, method: Method, constants: tuple[PerAgent, PerAgent]
 ) -> _Correction:
     """TD(λ) in the frozen basis at each of the L steps; G = Σ δ e wᵀ is the sum of the steps' gradients."""
     features, rewards, (head_step, radius) = trajectory.features, trajectory.rewards, constants
     scales = decays(state.steps, rewards.shape[-1], method.decay_horizon, method.decay_power)
-    gains = gain_path(state.gain_estimate, rewards, method.gain_step * scales)
+    gains = gain_path(state.gain_estimate, rewards, trajectory.uncut(method.gain_step * scales))
     coordinates = times_shared(features, basis)
-    directions = discounted_sums(coordinates[..., :-1, :], method.trace_decay)
+    directions = discounted_sums(coordinates[..., :-1, :], method.trace_decay, trajectory.is_transition)
     curvatures = np.einsum("...ij,...ij->...i", coordinates[..., :-1, :], directions)
     sizes = effective_step(column(head_step) * scales, curvatures, implicit=method.implicit_head_step)
     errors, heads = head_path(
@@ -342,6 +362,7 @@ def _correct_at_every_step(
         column(sizes) * directions,
         radius,
     )
+    errors = trajectory.uncut(errors)
     # Σ_h δ_h e_h w_hᵀ, the sum over the trace taken last: so no trace of length d is ever made.
     weighted = (errors[..., None] * heads[..., :-1, :])[..., ::-1, :]
     return _Correction(
@@ -349,7 +370,7 @@ def _correct_at_every_step(
         gain_estimate=gains[..., -1].copy() if gains.ndim > 1 else float(gains[-1]),
         errors=errors,
         left=None,
-        right=discounted_sums(weighted, method.trace_decay)[..., ::-1, :],
+        right=discounted_sums(weighted, method.trace_decay, _reversed(trajectory))[..., ::-1, :],
         heads=heads[..., :-1, :],
         bounded=np.asarray(reaches_bound(heads[..., 1:, :], column(radius)).any(axis=-1)),
     )
@@ -363,11 +384,12 @@ def _solve_at_end(
     before = TransitionSums.initial(basis, rewards.shape[:-1]) if before is None else before.moved_to(basis)
     head = before.head(radius)
     coordinates = times_shared(features, basis)
-    traces = discounted_sums(coordinates[..., :-1, :], method.trace_decay)
+    cuts = trajectory.is_transition
+    traces = discounted_sums(coordinates[..., :-1, :], method.trace_decay, cuts)
     changes = coordinates[..., 1:, :] - coordinates[..., :-1, :]
-    errors = rewards - column(before.gain_estimate) + applied(changes, head)
-    after = before.updated(coordinates, traces, rewards, method.forgetting)
-    weights = discounted_sums(errors[..., ::-1, None], method.trace_decay)[..., ::-1, :]
+    errors = trajectory.uncut(rewards - column(before.gain_estimate) + applied(changes, head))
+    after = before.updated(coordinates, traces, rewards, method.forgetting, cuts)
+    weights = discounted_sums(errors[..., ::-1, None], method.trace_decay, _reversed(trajectory))[..., ::-1, :]
     solved = after.head(radius)
     return _Correction(
         head=solved,
@@ -394,8 +416,8 @@ def _solve_all(
     """
     features, rewards, sums = trajectory.features, trajectory.rewards, state.statistics
     sums = TransitionSums.of_features(len(basis), rewards.shape[:-1]) if sums is None else sums
-    traces = discounted_sums(features[..., :-1, :], method.trace_decay)
-    sums = sums.updated(features, traces, rewards, method.forgetting)
+    traces = discounted_sums(features[..., :-1, :], method.trace_decay, trajectory.is_transition)
+    sums = sums.updated(features, traces, rewards, method.forgetting, trajectory.is_transition)
     head = sums.moved_to(basis).head(radius)
     weights = head @ basis.T
     residual, row_sums = sums.residual(weights), sums.row_sums
@@ -406,9 +428,9 @@ def _solve_all(
     return _Correction(
         head=head,
         gain_estimate=sums.gain_estimate,
-        errors=rewards
-        - column(sums.gain_estimate)
-        + applied(features[..., 1:, :] - features[..., :-1, :], weights),
+        errors=trajectory.uncut(
+            rewards - column(sums.gain_estimate) + applied(features[..., 1:, :] - features[..., :-1, :], weights)
+        ),
         left=left,
         right=right,
         bounded=reaches_bound(head, radius),

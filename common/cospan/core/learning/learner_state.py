@@ -18,13 +18,40 @@ from cospan.core.linalg.matrices import Gradient
 class Trajectory:
     """L consecutive steps of one chain, or of each of n.
 
+    Data of a log have gaps. Between the rows on the two sides of one there is no transition, and nothing is learnt
+    there: such a slot of the round is a *cut*. It has weight zero in all sums, and an eligibility trace restarts
+    behind it.
+
     Attributes:
         features: φ(s_0) … φ(s_L), shape (*n, L + 1, d).
-        rewards: r_0 … r_{L−1}, shape (*n, L).
+        rewards: r_0 … r_{L−1}, shape (*n, L); that of a cut is not looked at.
+        is_transition: for each slot whether it is a transition and no cut, shape (L,); None where all are. Of one
+            agent only.
     """
 
     features: Float[np.ndarray, "*n L1 d"]
     rewards: Float[np.ndarray, "*n L"]
+    is_transition: Bool[np.ndarray, " L"] | None = None
+
+    @property
+    def transitions(self) -> int:
+        """How many slots are transitions: L without cuts."""
+        return self.rewards.shape[-1] if self.is_transition is None else int(self.is_transition.sum())
+
+    def uncut(self, numbers: Float[np.ndarray, "*n L"]) -> Float[np.ndarray, "*n L"]:
+        """Numbers of the slots, with 0 in place of those of cuts."""
+        return numbers if self.is_transition is None else np.where(self.is_transition, numbers, 0.0)
+
+    @property
+    def visited(self) -> Float[np.ndarray, "*n L d"]:
+        """φ(s_0) … φ(s_{L−1}), with zeros in place of those of cuts."""
+        visited = self.features[..., :-1, :]
+        return visited if self.is_transition is None else visited * self.is_transition[:, None]
+
+    @property
+    def known_rewards(self) -> Float[np.ndarray, "*n m"]:
+        """The rewards of the transitions alone."""
+        return self.rewards if self.is_transition is None else self.rewards[self.is_transition]
 
 
 @dataclass(frozen=True, eq=False, slots=True)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from cospan.core.learning.td import project_to_ball
 from cospan.core.linalg.leading_axes import PerAgent, applied, column, dot, numbers_of, sum_of_squares, times_shared
@@ -94,20 +94,27 @@ class TransitionSums:
         traces: Float[np.ndarray, "*n L r"],
         rewards: Float[np.ndarray, "*n L"],
         forgetting: float,
+        is_transition: Bool[np.ndarray, " L"] | None = None,
     ) -> "TransitionSums":
-        """The sums with one more round of L transitions.
+        """The sums with one more round of L transitions, less its cuts; a round of cuts alone changes nothing.
 
         Args:
             coordinates: z_0 … z_L in this basis.
-            traces: e_0 … e_{L−1}.
-            rewards: r_0 … r_{L−1}.
+            traces: e_0 … e_{L−1}, 0 at cuts.
+            rewards: r_0 … r_{L−1}, 0 at cuts.
             forgetting: ω ≥ 0. What there was is multiplied by t / (t + ω) after t rounds, so the data of round k
                 weigh about k^ω: the early ones, taken in a bad basis, fade, and a share of all stays in view.
+            is_transition: false for cuts; None where there are none.
         """
+        steps = rewards.shape[-1] if is_transition is None else int(is_transition.sum())
+        if not steps:
+            return self
         keep = self.rounds / (self.rounds + forgetting) if self.rounds else 0.0
         visited, columns = coordinates[..., :-1, :], traces.swapaxes(-1, -2)
         system = columns @ (visited - coordinates[..., 1:, :])
         system += self.system if keep == 1.0 else keep * self.system
+        if is_transition is not None:
+            visited = visited * is_transition[:, None]
         return TransitionSums(
             basis=self.basis,
             system=system,
@@ -115,7 +122,7 @@ class TransitionSums:
             traces=keep * self.traces + traces.sum(axis=-2),
             squares=keep * self.squares + sum_of_squares(visited),
             reward_sum=keep * self.reward_sum + rewards.sum(axis=-1),
-            steps=keep * self.steps + rewards.shape[-1],
+            steps=keep * self.steps + steps,
             rounds=self.rounds + 1,
         )
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from cospan.core.learning.least_squares import PRIOR_STEPS, TransitionSums
 from cospan.core.learning.units import Units
@@ -78,6 +78,7 @@ class PosteriorState:
         variance: the coefficients of u(φ) = max(VARIANCE_FLOOR, [1 φ] · variance), shape (*n, d + 1).
         features: those of the kept rounds, each of shape (*n, L + 1, d).
         rewards: those of the kept rounds, less the agent's reference, each of shape (*n, L).
+        is_transition: of each kept round which of its slots are no cuts, shape (L,); None where all are.
         stride: see above; a power of two.
         rounds: rounds observed.
         curvature: K = (H⁻¹ + ψ Λ)⁻¹ with ψ of the gradient, shape (*n, d, d), in the agent's units.
@@ -93,6 +94,7 @@ class PosteriorState:
     variance: Float[np.ndarray, "*n d1"]
     features: tuple[Float[np.ndarray, "*n L1 d"], ...]
     rewards: tuple[Float[np.ndarray, "*n L"], ...]
+    is_transition: tuple[Bool[np.ndarray, " L"] | None, ...]
     stride: int
     rounds: int
     curvature: Float[np.ndarray, "*n d d"]
@@ -108,7 +110,7 @@ class PosteriorState:
         one[..., 0] = 1.0
         noise = np.zeros((*one.shape, feature_dim + 1))
         nothing: PerAgent = np.zeros(agents) if agents else 0.0
-        return cls(square, row, noise, one, (), (), 1, 0, square, row, row, nothing)
+        return cls(square, row, noise, one, (), (), (), 1, 0, square, row, row, nothing)
 
     def of_agents(self, places: int | Sequence[int] | slice) -> "PosteriorState":
         """Those of one of n agents, or of some of them, by their places."""
@@ -122,22 +124,37 @@ class PosteriorState:
         )
 
     def observed(
-        self, features: Float[np.ndarray, "*n L1 d"], rewards: Float[np.ndarray, "*n L"]
+        self,
+        features: Float[np.ndarray, "*n L1 d"],
+        rewards: Float[np.ndarray, "*n L"],
+        is_transition: Bool[np.ndarray, " L"] | None = None,
     ) -> "PosteriorState":
-        """The state with one more round of L transitions; rewards are less the agent's reference."""
-        visited = features[..., :-1, :]
-        kept, values, stride = self.features, self.rewards, self.stride
+        """The state with one more round of L transitions, less its cuts; a round of cuts alone changes nothing.
+
+        Args:
+            features: φ(s_0) … φ(s_L).
+            rewards: less the agent's reference; 0 at cuts.
+            is_transition: false for cuts; None where there are none.
+        """
+        visited, changes = features[..., :-1, :], self.changes + features[..., 0, :] - features[..., -1, :]
+        if is_transition is not None:
+            if not is_transition.any():
+                return self
+            visited = visited[is_transition]
+            changes = self.changes + (visited - features[1:][is_transition]).sum(axis=0)
+        kept, values, cuts, stride = self.features, self.rewards, self.is_transition, self.stride
         if self.rounds % stride == 0:
-            kept, values = (*kept, features), (*values, rewards)
+            kept, values, cuts = (*kept, features), (*values, rewards), (*cuts, is_transition)
             if len(kept) > 2 and len(kept) * rewards.shape[-1] > HISTORY_PER_FEATURE * features.shape[-1]:
-                kept, values, stride = kept[::2], values[::2], 2 * stride
+                kept, values, cuts, stride = kept[::2], values[::2], cuts[::2], 2 * stride
         return replace(
             self,
             second_moment=self.second_moment + _gram(visited, visited),
-            changes=self.changes + features[..., 0, :] - features[..., -1, :],
+            changes=changes,
             noise=self.noise + _noise(_with_one(visited), self.variance),
             features=kept,
             rewards=values,
+            is_transition=cuts,
             stride=stride,
             rounds=self.rounds + 1,
         )
@@ -277,9 +294,9 @@ def _with_noise(
     itself: S made of δ² alone is so noisy with few data that it biases the estimate.
     """
     feature, reward = column(column(units.feature)), column(units.reward)
-    features = np.concatenate([each[..., :-1, :] for each in state.features], axis=-2) / feature
-    changes = np.concatenate([each[..., :-1, :] - each[..., 1:, :] for each in state.features], axis=-2) / feature
-    rewards = (np.concatenate(state.rewards, axis=-1) - column(data.gain)) / reward
+    features, following, rewards = _history(state)
+    changes = (features - following) / feature
+    features, rewards = features / feature, (rewards - column(data.gain)) / reward
     known = np.any(state.weights, axis=-1, keepdims=True)
     weights = np.where(known, state.weights / column(units.head), data.ridge_solution(PRIOR_STEPS))
     errors = rewards - applied(changes, weights)
@@ -303,6 +320,20 @@ def _with_noise(
     centred += whole[..., :1, :1] * _outer(data.mean, data.mean)
     floor = MOMENT_FLOOR * np.trace(centred, axis1=-2, axis2=-1) / (dim - 1) + _TINY
     return state, _symmetric(centred) + floor[..., None, None] * np.eye(dim - 1)
+
+
+def _history(
+    state: PosteriorState,
+) -> tuple[Float[np.ndarray, "*n m d"], Float[np.ndarray, "*n m d"], Float[np.ndarray, "*n m"]]:
+    """φ(s), φ(s') and the reward of each kept transition."""
+    visited = np.concatenate([each[..., :-1, :] for each in state.features], axis=-2)
+    following = np.concatenate([each[..., 1:, :] for each in state.features], axis=-2)
+    rewards = np.concatenate(state.rewards, axis=-1)
+    if all(each is None for each in state.is_transition):
+        return visited, following, rewards
+    every = np.ones(state.rewards[0].shape, dtype=np.bool_)
+    known = np.concatenate([every if each is None else each for each in state.is_transition])
+    return visited[known], following[known], rewards[known]
 
 
 @dataclass(frozen=True, eq=False, slots=True)

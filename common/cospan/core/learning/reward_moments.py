@@ -88,8 +88,18 @@ class RewardBatches:
         """Of no rounds, for agents of this shape: () for one, (n,) for n."""
         return cls(np.zeros((*agents, 0)), np.zeros(agents))
 
-    def updated(self, rewards: Float[np.ndarray, "*n L"]) -> "RewardBatches":
-        """With the rewards of one more round."""
+    def updated(self, rewards: Float[np.ndarray, "*n m"], steps: int | None = None) -> "RewardBatches":
+        """With the rewards of one more round.
+
+        Args:
+            rewards: of its transitions.
+            steps: L, where cuts may leave fewer of them: the round counts with L times their mean then, and not at
+                all where there are none.
+        """
+        if steps is not None and rewards.shape[-1] != steps:
+            if not rewards.shape[-1]:
+                return self
+            rewards = rewards.mean(axis=-1, keepdims=True) * steps
         total, rounds = np.asarray(self.open_sum + rewards.sum(axis=-1)), self.open_rounds + 1
         if rounds < self.rounds:
             return replace(self, open_sum=total, open_rounds=rounds)

@@ -84,7 +84,7 @@ def test_a_learner_goes_on_where_it_left_off(tmp_path: Path, with_baseline: bool
     assert (fresh.state.gain_estimate, fresh.state.steps) == (original.state.gain_estimate, 12)
     assert (fresh.weights.count, fresh.gain.count) == (4, 4)
     assert fresh.weights.mean.tobytes() == original.weights.mean.tobytes()
-    assert (fresh.chain.steps, fresh.mean_reward) == (12, original.mean_reward)
+    assert (fresh.source.steps, fresh.mean_reward) == (12, original.mean_reward)
     assert astuple(fresh.state.rewards) == astuple(original.state.rewards)
     for name in ("basis", "system", "rewards", "traces"):
         ours, theirs = (getattr(each.state.statistics, name, None) for each in (fresh, original))
@@ -106,7 +106,7 @@ def test_a_learner_goes_on_within_a_warm_up_and_after_it(tmp_path: Path, preset:
     assert (fresh.rounds, fresh.weights.count, fresh.gain.count) == (rounds, max(rounds - 4, 0), rounds)
     assert fresh.independent is not None
     assert fresh.independent.averaged.count == rounds
-    fresh.chain = original.chain
+    fresh.source = original.source
     twin = learner(rounds + 1, preset=preset, rounds_of_run=9, warm_up=4)
     fresh.learn(rounds, *announced(original.specification))
     assert fresh.state.head.tobytes() == twin.state.head.tobytes()
@@ -132,7 +132,7 @@ def assert_refused(path: Path, text: str, run_id: str = "run-1", **changes: Any)
     with pytest.raises(RunFileError, match=text):
         resume(fresh, path, run_id=run_id)
     assert (fresh.state is state, fresh.weights is weights, fresh.independent is independent) == (True, True, True)
-    assert fresh.chain.steps == 0
+    assert fresh.source.steps == 0
 
 
 def test_a_file_of_another_run_is_refused(saved: Path) -> None:

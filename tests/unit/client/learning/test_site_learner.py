@@ -105,14 +105,14 @@ def test_a_learner_whose_environment_cannot_save_its_state_never_sees_the_same_d
     assert load_result(tmp_path / "a.npz").text("chain_state") == ""
     assert "was not saved" in resume(again, tmp_path / "a.npz", run_id="run-1")
     assert again.mean_reward == first.mean_reward
-    before = first.chain.reward_sum
+    before = first.source.reward_sum
     learn(again, 0, 1, 2)
-    assert again.chain.steps == 2 * first.chain.steps
+    assert again.source.steps == 2 * first.source.steps
     assert again.learning_curve.round == [0, 1, 2, 0, 1, 2]
     fresh = ring_learner()
     assert learn(fresh, 0, 1, 2) == gradients
-    rewards = again.chain.reward_sum - before
-    assert rewards != fresh.chain.reward_sum
+    rewards = again.source.reward_sum - before
+    assert rewards != fresh.source.reward_sum
 
 
 @pytest.mark.parametrize("before", [True, False])
