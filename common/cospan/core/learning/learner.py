@@ -150,8 +150,9 @@ def _measured(state: LearnerState, trajectory: Trajectory, method: Method) -> tu
 
 
 def _mean_square(errors: Float[np.ndarray, "*n m"], trajectory: Trajectory) -> PerAgent:
-    """The mean of δ², 0 at cuts, over the transitions; nan where there are none."""
-    return dot(errors, errors) / (trajectory.transitions or float("nan"))
+    """The mean of δ² over its errors, of which those at cuts are 0 and do not count; nan where there are none."""
+    cuts = trajectory.rewards.shape[-1] - trajectory.transitions
+    return dot(errors, errors) / (errors.shape[-1] - cuts or float("nan"))
 
 
 def _units(state: LearnerState, method: Method) -> Units:

@@ -38,7 +38,8 @@ def test_white_errors_are_uncorrelated_and_persistent_ones_are_found() -> None:
 
 def history_of(errors: Float[np.ndarray, "rounds steps"]) -> dict[str, tuple[np.ndarray, ...]]:
     states = [state_of(each[None], seed) for seed, each in enumerate(errors)]
-    return {name: tuple(getattr(state, name)[0] for state in states) for name in ("features", "rewards")}
+    kept = ("features", "rewards", "is_transition")
+    return {name: tuple(getattr(state, name)[0] for state in states) for name in kept}
 
 
 def test_agents_of_a_group_are_judged_each_by_its_own_errors() -> None:
@@ -50,6 +51,7 @@ def test_agents_of_a_group_are_judged_each_by_its_own_errors() -> None:
         PosteriorState.initial(D, (2,)),
         features=tuple(map(np.stack, zip(*(state.features for state in alone), strict=True))),
         rewards=tuple(map(np.stack, zip(*(state.rewards for state in alone), strict=True))),
+        is_transition=alone[0].is_transition,
         weights=np.stack([WEIGHTS, WEIGHTS]),
     )
     found, spread = error_correlation(together)
