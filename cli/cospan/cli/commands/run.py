@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from cospan.cli.output.log_lines import log_errors_to_stderr, log_to_file, stop_logging
-from cospan.cli.output.plot import draw_convergence
+from cospan.cli.output.plot import draw_convergence, draw_sites
 from cospan.cli.output.progress import View, choose_view
 from cospan.cli.output.run_problems import lacking_features, lost_agents, unlike_sites, with_causes
 from cospan.cli.output.summary import next_commands, show_summary, summary_lines
@@ -341,6 +341,7 @@ def _conclude(
         with contextlib.suppress(OSError):
             folder.subspace_errors.unlink(missing_ok=True)
     advice = draw_convergence(folder.picture, outcome.specification, rows, list(results.values()))
+    advice = advice or draw_sites(folder.sites, outcome.specification, agents)
     if advice and not quiet:
         say(advice)
     if data is not None:
