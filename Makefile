@@ -12,7 +12,7 @@ PIP_FLAGS := --quiet --disable-pip-version-check
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo unit test e2e browser-test node-test metrics-test proxy-test faults soak fuzz bench bench-peers base-image check glossary protos check-protos notation docs newcomer-test figures state-table wheel-test clean
+.PHONY: help demo unit test e2e browser-test node-test metrics-test proxy-test faults soak fuzz bench bench-peers base-image check glossary protos check-protos notation docs newcomer-test figures state-table cli-reference wheel-test clean
 
 help:  ## Show this list
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -73,6 +73,7 @@ base-image:  ## Make cospan-base:local, to build the image on where no registry 
 check: $(VENV)/ready check-protos  ## Lint, type-check, check imports and generated code and pages
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
 	@$(BIN)/python docs/scripts/constants.py --check
+	@$(BIN)/python docs/scripts/cli_reference.py --check
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 	@$(BIN)/python docs/scripts/state_table.py --check
@@ -87,6 +88,9 @@ glossary: $(VENV)/ready  ## Report words that docs/glossary.md does not use, and
 protos: $(VENV)/ready .venv-protos/ready  ## Generate the protocol's Python code, and its page in docs/
 	@$(call generate,proto)
 	@$(call generate-page,docs/reference/protocol-messages.md)
+
+cli-reference: $(VENV)/ready  ## Write docs/reference/cli.md from the commands
+	@$(BIN)/python docs/scripts/cli_reference.py
 
 notation: $(VENV)/ready  ## Write the tables of constants in docs/notation.md
 	@$(BIN)/python docs/scripts/constants.py

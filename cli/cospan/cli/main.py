@@ -17,6 +17,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from cospan.cli.interface import commands
+from cospan.cli.interface.help_pages import HelpCommand, HelpGroup, with_help_all
 from cospan.cli.output.exit_codes import INTERRUPTED
 from cospan.cli.processes.this_process import collect_nothing_yet, prepare_environment
 from cospan.wire.console import drop_unwritable, open_standard_streams, say
@@ -29,6 +30,7 @@ be started again."""
 
 app = typer.Typer(
     name="cospan",
+    cls=HelpGroup,
     help="Cospan learns personal value functions for a whole fleet.",
     epilog=commands.epilog(None, "cospan run queues --agents 8"),
     no_args_is_help=False,
@@ -38,14 +40,18 @@ app = typer.Typer(
 )
 for _command, _example in commands.ALL:
     app.command(
+        cls=HelpCommand,
         no_args_is_help=False,
         epilog=commands.epilog(_command, _example),
         rich_help_panel=commands.PANELS.get(_command, commands.OTHER_PANEL),
-    )(_command)
+    )(with_help_all(_command))
 for _group, _about, _group_example, _commands in commands.GROUPS:
-    _below = typer.Typer(name=_group, help=_about, epilog=f"Example: {_group_example}", no_args_is_help=False)
+    _below = typer.Typer(
+        name=_group, cls=HelpGroup, help=_about, epilog=f"Example: {_group_example}", no_args_is_help=False
+    )
     for _name, _command, _example in _commands:
-        _below.command(_name, no_args_is_help=False, epilog=commands.epilog(_command, _example))(_command)
+        _epilog = commands.epilog(_command, _example)
+        _below.command(_name, cls=HelpCommand, no_args_is_help=False, epilog=_epilog)(with_help_all(_command))
     app.add_typer(_below, rich_help_panel=commands.OTHER_PANEL)
 
 

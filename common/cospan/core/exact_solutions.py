@@ -109,6 +109,25 @@ def relative_value_error(
     return float(relative_value_errors(weights[None], target, covariance)[0])
 
 
+def held_shares(
+    basis: Float[np.ndarray, "d r"], targets: Float[np.ndarray, "n d"], covariances: Float[np.ndarray, "n d d"]
+) -> Float[np.ndarray, " n"]:
+    """Share of each V's variance that a basis can represent: 1 − min_w E_μ[(φᵀBw − V)²] / E_μ[V²], 0 to 1.
+
+    The regression of V = φᵀz on the features Bᵀφ: zᵀCB (BᵀCB)⁺ BᵀCz / zᵀCz. nan where V does not vary.
+
+    Args:
+        basis: B.
+        targets: z, one per row.
+        covariances: C of `feature_covariance` of each.
+    """
+    products = covariances @ basis  # C B, shape (n, d, r)
+    inner = np.swapaxes(products, -1, -2) @ targets[..., None]  # Bᵀ C z
+    held = np.swapaxes(inner, -1, -2) @ np.linalg.pinv(basis.T @ products, hermitian=True) @ inner
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.asarray(np.clip(held[..., 0, 0] / _quadratic_forms(targets, covariances), 0.0, 1.0))
+
+
 @dataclass(frozen=True, eq=False, slots=True)
 class ReferenceSolution:
     """What is known to be true of one agent's environment.
@@ -134,6 +153,10 @@ class ReferenceSolution:
     def value_errors(self, weights: Float[np.ndarray, "m d"]) -> Float[np.ndarray, " m"]:
         """`relative_value_errors` of several estimates, one per row."""
         return relative_value_errors(weights, self.weights, self.covariance)
+
+    def held_share(self, basis: Float[np.ndarray, "d r"]) -> float:
+        """`held_shares` of a basis."""
+        return float(held_shares(basis, self.weights[None], self.covariance[None])[0])
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -174,6 +197,10 @@ class ReferenceStack:
     def value_errors(self, weights: Float[np.ndarray, "n d"]) -> Float[np.ndarray, " n"]:
         """`relative_value_error` of each agent's ẑ."""
         return np.asarray(_quadratic_forms(weights - self.weights, self.covariances) / self.variances)
+
+    def held_shares(self, basis: Float[np.ndarray, "d r"]) -> Float[np.ndarray, " n"]:
+        """`held_shares` of a basis; nan where the truth is unknown."""
+        return np.where(np.isnan(self.gains), np.nan, held_shares(basis, self.weights, self.covariances))
 
 
 @np.errstate(over="ignore", invalid="ignore")

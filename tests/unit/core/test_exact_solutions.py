@@ -4,7 +4,12 @@ import numpy as np
 import pytest
 from values import read_only
 
-from cospan.core.exact_solutions import ReferenceSolution, relative_value_error, relative_value_errors
+from cospan.core.exact_solutions import (
+    ReferenceSolution,
+    ReferenceStack,
+    relative_value_error,
+    relative_value_errors,
+)
 
 
 def test_value_error_by_hand() -> None:
@@ -26,3 +31,31 @@ def test_weights_that_diverged_spoil_no_other_error() -> None:
     assert errors[[0, 4]].tolist() == [1.0, 0.0]
     assert not np.isfinite(errors[1:4]).any()
     assert relative_value_error(rows[0], target, covariance) == 1.0
+
+
+# The share of a value's variance that a basis holds -------------------------------------------------------------
+
+
+def test_a_basis_holds_what_the_best_fit_in_it_explains() -> None:
+    """By hand: independent features of variances 4, 1, 1; V = φ₁ + 2 φ₂ has variance 8, of which φ₁ holds half."""
+    covariance, target = np.diag([4.0, 1.0, 1.0]), np.array([1.0, 2.0, 0.0])
+    reference = ReferenceSolution(0.0, target, covariance)
+    assert reference.held_share(np.eye(3)[:, :1]) == pytest.approx(0.5)
+    assert reference.held_share(np.eye(3)[:, 2:]) == 0.0
+    assert reference.held_share(np.eye(3)[:, :2]) == pytest.approx(1.0)
+
+
+def test_it_is_one_less_the_smallest_value_error_in_the_basis() -> None:
+    rng = np.random.default_rng(7)
+    factor, target = rng.normal(size=(6, 6)), rng.normal(size=6)
+    basis = np.linalg.qr(rng.normal(size=(6, 2)))[0]
+    reference = ReferenceSolution(0.0, target, factor @ factor.T)
+    best = np.linalg.lstsq(factor.T @ basis, factor.T @ target, rcond=None)[0]
+    assert reference.held_share(basis) == pytest.approx(1.0 - reference.value_error(basis @ best))
+    stack = ReferenceStack.of([reference, None], 6)
+    np.testing.assert_allclose(stack.held_shares(basis), [reference.held_share(basis), np.nan])
+
+
+def test_features_that_never_vary_in_the_basis_hold_nothing() -> None:
+    reference = ReferenceSolution(0.0, np.array([1.0, 0.0]), np.diag([1.0, 0.0]))
+    assert reference.held_share(np.eye(2)[:, 1:]) == 0.0

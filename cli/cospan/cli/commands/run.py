@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from cospan.cli.output.log_lines import log_errors_to_stderr, log_to_file, stop_logging
-from cospan.cli.output.plot import draw_convergence
+from cospan.cli.output.plot import draw_convergence, draw_sites
 from cospan.cli.output.progress import View, choose_view
 from cospan.cli.output.run_problems import lacking_features, lost_agents, unlike_sites, with_causes
-from cospan.cli.output.summary import summary_lines
+from cospan.cli.output.summary import next_commands, show_summary, summary_lines
 from cospan.cli.processes.agent_argv import check_open_files
 from cospan.cli.processes.dashboard import plan_dashboard
 from cospan.cli.processes.in_process_run import InProcessRun
@@ -341,14 +341,16 @@ def _conclude(
         with contextlib.suppress(OSError):
             folder.subspace_errors.unlink(missing_ok=True)
     advice = draw_convergence(folder.picture, outcome.specification, rows, list(results.values()))
+    advice = advice or draw_sites(folder.sites, outcome.specification, agents)
     if advice and not quiet:
         say(advice)
     if data is not None:
         _print_document(document, data, folder)
         return
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-    for line in summary_lines(outcome, agents, document, folder.path, width=width):
-        say(line, error=False)
+    is_over = outcome.cause == FinishCause.ROUNDS_REACHED.value and not quiet
+    lines = summary_lines(outcome, agents, document, folder.path, width=width)
+    show_summary(lines, next_commands(folder.path) if is_over else ())
 
 
 def _print_document(document: Mapping[str, Any], data: TextIO, folder: RunFolder) -> None:

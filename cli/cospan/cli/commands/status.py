@@ -49,7 +49,7 @@ def status_lines(report: RunReport, now: float | None = None, *, width: int | No
     if bounded:
         lines.append(bound_note(bounded, spec.method))
     if report.agents:
-        rows = [list(cells_of(agent).values()) for agent in report.agents[:MOST_ROWS]]
+        rows = [list(cells_of(agent, report).values()) for agent in report.agents[:MOST_ROWS]]
         lines += ["", *table(_COLUMNS, rows, width=width), *and_more(len(report.agents), MOST_ROWS)]
     return lines
 
@@ -62,6 +62,8 @@ def sentence(report: RunReport, now: float) -> str:
 
 
 _COLUMNS = ("agent", "phase", "counted", "reconnects", "last heard", "note")
+_LATE_SECONDS, _LATE_ROUNDS = 1.0, 2.0
+"""An agent is late in a round that has taken both as long and as many times as long as rounds usually do."""
 
 
 def doing(report: RunReport, now: float) -> str:
@@ -89,9 +91,31 @@ def doing(report: RunReport, now: float) -> str:
 
 
 def _waiting(report: RunReport, seconds: str, now: float) -> str:
-    """The awaited agents."""
-    awaited = [agent for agent in report.agents if agent.awaited]
-    return f"waiting {seconds} for {_named(awaited, now) if awaited else 'agents to join'}"
+    """The agents that hold the round up; where none does, how many gradients are there."""
+    late = [agent for agent in report.agents if is_late(agent, report)]
+    if late:
+        return f"waiting {seconds} for {_named(late, now)}"
+    taking_part = [agent for agent in report.agents if agent.phase is not AgentPhase.GONE]
+    if not taking_part:
+        return f"waiting {seconds} for agents to join"
+    there = sum(not agent.awaited for agent in taking_part)
+    return f"{there} of {len(taking_part)} gradients are in"
+
+
+def is_late(agent: AgentReport, report: RunReport) -> bool:
+    """Whether the open round waits for this agent: the others have answered, or rounds do not usually take as long.
+
+    An agent that has not answered yet in a round that has only begun is on time.
+    """
+    if report.phase is not RunPhase.COLLECTING or not agent.awaited:
+        return False
+    if agent.phase is AgentPhase.LOST:
+        return True
+    if report.phase_seconds < _LATE_SECONDS:
+        return False
+    if report.rounds_per_second:
+        return report.phase_seconds >= _LATE_ROUNDS / report.rounds_per_second
+    return any(not other.awaited for other in report.agents if other.phase is AgentPhase.CONNECTED)
 
 
 def _named(agents: Iterable[AgentReport], now: float) -> str:
@@ -106,12 +130,12 @@ def _clock(seconds: float) -> str:
     return time.strftime("%H:%M:%S", time.localtime(seconds))
 
 
-def cells_of(agent: AgentReport) -> dict[str, str]:
-    """An agent in the tables of `status` and `watch`, by column."""
+def cells_of(agent: AgentReport, report: RunReport) -> dict[str, str]:
+    """An agent of a run in the tables of `status` and `watch`, by column."""
     note = ""
     if agent.phase is AgentPhase.GONE:
         note = f"gone since round {agent.gone_in_round}: {agent.gone_cause}"
-    elif agent.awaited:
+    elif is_late(agent, report):
         note = "waited for"
     if agent.outlier_rounds:
         rounds = "1 round" if agent.outlier_rounds == 1 else f"{agent.outlier_rounds} rounds"

@@ -13,7 +13,7 @@ from cospan.core.fields import FLEET
 
 
 @with_settings(
-    s.RUN["agents"],
+    s.RUN_AGENTS,
     s.PROCESSES,
     s.RUN_ROUNDS,
     s.RUN["seed"],

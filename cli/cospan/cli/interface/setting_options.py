@@ -112,16 +112,18 @@ _CONSTANTS = _of_table(Method)
 STEPS_PER_ROUND = _CONSTANTS.pop("steps_per_round")
 PRESET = SettingOption(
     "preset",
-    "The constants below: practical learns a posterior under a prior that the fleet learns; full-history is least "
-    "squares in the basis; compact keeps no d × d numbers; paper is Algorithm 1 and nothing else.",
+    "Constants of the learning rule: practical learns a posterior under a prior that the fleet learns; "
+    "full-history is least squares in the basis; compact keeps no d × d numbers; "
+    "paper is Algorithm 1 and nothing else.",
     RULE,
-    "|".join(PRESETS),
+    "NAME",
     "practical",
     values=tuple(sorted(PRESETS)),
 )
 LEARNING_RULE = (RUN["rank"], STEPS_PER_ROUND, PRESET, *_CONSTANTS.values())
 WAITING = tuple(RUN[name] for name in ("quorum", "deadline_seconds", "max_staleness", "min_agents"))
 TIMEOUTS = (RUN["session_timeout_seconds"], RUN["round_timeout_seconds"])
+RUN_AGENTS = replace(RUN["agents"], help="Number of agents, one for each site.")
 RUN_ROUNDS = replace(RUN["rounds"], unset="300")
 RANK_AGENTS = replace(
     RUN["agents"], help="Number of agents that are simulated.", unset="all sites of the workload, else 40"

@@ -84,7 +84,7 @@ def export(
     force: o.Force = False,
     debug: o.Debug = False,
 ) -> None:
-    """Write a basis of a stored run, by default the last, to an npz file with its specification."""
+    """Write a basis of a stored run to an npz file: by default the last, with its specification."""
     from cospan.cli.commands.export import export_basis
 
     raise typer.Exit(export_basis(run_folder, output, round_number=round_number, force=force))

@@ -1,8 +1,12 @@
 """Live progress on standard error: a bar on a terminal, lines every few seconds elsewhere."""
 
+import os
 import sys
+import textwrap
 import time
+from collections.abc import Sequence
 
+from cospan.cli.output.colours import is_able
 from cospan.cli.run_folder.progress_log import Progress
 from cospan.wire.console import say
 from cospan.wire.text import MAX_RECORD, printable
@@ -32,7 +36,7 @@ def choose_view(*, quiet: bool) -> View:
     """The view for standard error."""
     if quiet:
         return View()
-    return TerminalView() if sys.stderr.isatty() else LinesView()
+    return TerminalView() if is_able(sys.stderr, os.environ) else LinesView()
 
 
 class LinesView(View):
@@ -74,10 +78,17 @@ class TerminalView(View):
         from rich.text import Text
 
         line = Table.grid(padding=(0, 1))
-        bar = ProgressBar(total=progress.total or None, completed=progress.rounds, width=_BAR_WIDTH)
+        bar = ProgressBar(
+            total=progress.total or None,
+            completed=progress.rounds,
+            width=_BAR_WIDTH,
+            style="bright_black",
+            complete_style="cyan",
+            finished_style="green",
+            pulse_style="cyan",
+        )
         line.add_row(bar, Text(_stage(progress), style="bold", no_wrap=True))
-        unbroken = (fact.replace(" ", "\N{NO-BREAK SPACE}") for fact in facts(progress))
-        numbers = Text("  ".join(unbroken), style="cyan")
+        numbers = Text("\n".join(folded(facts(progress), self._console.width)), no_wrap=True)
         self._live.update(Group(line, numbers), refresh=True)
 
     def note(self, text: str) -> None:
@@ -104,7 +115,6 @@ def facts(progress: Progress) -> tuple[str, ...]:
     found = [f"{progress.rounds_per_second:.1f} rounds/s", f"{progress.contributors} agents"]
     numbers = (
         ("basis moved", progress.basis_movement),
-        ("subspace error", progress.subspace_error),
         ("value error", progress.value_error),
         ("LSTD alone", progress.lstd_alone_error),
         ("TD alone", progress.td_alone_error),
@@ -112,6 +122,14 @@ def facts(progress: Progress) -> tuple[str, ...]:
     found += [f"{name} {value:.3g}" for name, value in numbers if value is not None]
     left = progress.seconds_left
     return (*found, f"ETA {_clock(left)}") if left is not None else tuple(found)
+
+
+def folded(numbers: Sequence[str], width: int) -> list[str]:
+    """Numbers with their names on lines of at most `width` characters; a line ends between two of them."""
+    glue = "\x00"  # stands for the blank between a name and its number, at which nothing breaks
+    text = "  ".join(number.replace(" ", glue) for number in numbers)
+    lines = textwrap.wrap(text, max(width, 1), break_long_words=False, break_on_hyphens=False)
+    return [line.replace(glue, " ") for line in lines]
 
 
 def _clock(seconds: float) -> str:

@@ -1,19 +1,61 @@
-"""The summary of a run: a table of its agents, medians, who left, and where everything is."""
+"""The summary of a run: a table of its agents, medians, who left, where everything is, and what can follow."""
 
 import math
+import os
+import re
+import shlex
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from cospan.cli.output.colours import can_show, coloured, is_coloured
 from cospan.cli.output.table import MOST_ROWS, table
+from cospan.cli.run_folder.layout import NEWEST
 from cospan.cli.run_folder.run_result import AgentRow, RunOutcome, ratio_to_best
+from cospan.wire.console import say
 from cospan.wire.notes import bound_note
-from cospan.wire.text import MAX_RECORD, and_more, printable
+from cospan.wire.text import MAX_RECORD, and_more, listed, printable
 
 _COLUMNS = ("agent", "site", "mean reward", "joint", "LSTD alone", "TD alone", "ratio", "shared", "note")
 _WIDE = 84
 """Characters of a line with room for a note; without it the lines below the table have the same."""
 _NUMBERS = (2, 3, 4, 5, 6, 7)
+BETTER, WORSE = "✓", "!"
+"""Signs of a ratio below 1, where sharing pays, and above."""
+_PLAIN_BETTER = "+"
+_MARKED = re.compile(rf"(?:(?P<better>[{BETTER}{_PLAIN_BETTER}])|(?P<worse>{WORSE})) \d[\d.]*")
+
+
+def show_summary(lines: Sequence[str], following: Sequence[str] = ()) -> None:
+    """Prints the lines of a summary, with colours where the terminal has them; what can follow on terminals alone.
+
+    Args:
+        lines: of `summary_lines`.
+        following: commands for what comes next. A program that reads the output finds the run folder at its end.
+    """
+    has_colours, has_sign = is_coloured(sys.stdout, os.environ), can_show(sys.stdout, BETTER)
+    for number, line in enumerate(lines):
+        text = printable(line if has_sign else line.replace(BETTER, _PLAIN_BETTER), MAX_RECORD)
+        if has_colours and text:
+            text = coloured(text, "title") if number == 0 else _MARKED.sub(_in_colour, text)
+        say("", start=text, error=False)
+    if following and sys.stdout.isatty():
+        head = coloured("Next:", "title") if has_colours else "Next:"
+        for line in (head, *(f"  {command}" for command in following)):
+            say("", start=line, error=False)
+
+
+def _in_colour(marked: re.Match[str]) -> str:
+    return coloured(marked[0], "better" if marked["better"] else "worse")
+
+
+def next_commands(folder: Path) -> list[str]:
+    """What people do with a finished run, as commands."""
+    newest = folder.parent / NEWEST
+    shown = newest if newest.is_symlink() and newest.resolve() == folder.resolve() else folder
+    name = shlex.quote(str(shown))
+    return [f"cospan report {name} --output report.html", f"cospan export {name} --output basis.npz"]
 
 
 def summary_lines(
@@ -43,7 +85,7 @@ def summary_lines(
     return [
         *lines,
         "",
-        *_medians(document),
+        *_medians(document, agents),
         *_shared(document),
         *warnings,
         *_departures(outcome),
@@ -60,8 +102,21 @@ def _worst_first(agent: AgentRow) -> float:
 
 def _row(agent: AgentRow, note: str) -> tuple[str, ...]:
     errors = (agent.value_error, agent.lstd_alone_error, agent.td_alone_error)
-    numbers = [_number(value) for value in (*errors, agent.ratio)]
-    return agent.id, agent.label, _mean_reward(agent), *numbers, _share(agent.shared_weight), note
+    numbers = [_number(value) for value in errors]
+    return (
+        agent.id,
+        agent.label,
+        _mean_reward(agent),
+        *numbers,
+        _marked(agent.ratio),
+        _share(agent.shared_weight),
+        note,
+    )
+
+
+def _marked(ratio: float | None) -> str:
+    """A ratio to the best alone with its sign."""
+    return "-" if ratio is None else f"{WORSE if ratio > 1.0 else BETTER} {_number(ratio)}"
 
 
 def _mean_reward(agent: AgentRow) -> str:
@@ -81,7 +136,7 @@ def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:#.4g}"
 
 
-def _medians(document: dict[str, Any]) -> list[str]:
+def _medians(document: dict[str, Any], agents: Sequence[AgentRow]) -> list[str]:
     joint, alone = document["value_error"], document["baselines"]
     lstd, td = alone["lstd_alone"], alone["td_alone"]
     if not document["agents"]:
@@ -96,11 +151,29 @@ def _medians(document: dict[str, Any]) -> list[str]:
     text += f"; {of_medians:.2f} times {which}" if of_medians is not None else ""
     lines = [text]
     if document["sites_compared"]:
-        worse, compared = document["sites_worse_than_alone"], document["sites_compared"]
-        lines.append(f"{worse:,} of {compared:,} sites worse than alone (ratio above 1)")
-    if document["subspace_error"] is not None:
-        lines.append(f"subspace error: {_number(document['subspace_error'])} (sine of the largest angle to B*)")
+        lines.append(_compared(document, agents))
+    if document["held_share"] is not None:
+        held = _percentage(document["held_share"])
+        lines.append(f"the shared basis holds {held} of the variance of the true values (median site)")
     return lines
+
+
+def _percentage(share: float) -> str:
+    """With one digit; 100 % means all of it, not nearly all."""
+    return "more than 99.9 %" if 0.9995 <= share < 1.0 else f"{100.0 * share:.1f} %"
+
+
+def _compared(document: dict[str, Any], agents: Sequence[AgentRow]) -> str:
+    """How many sites are better off with the fleet, and which are not."""
+    worse, compared = document["sites_worse_than_alone"], document["sites_compared"]
+    if not worse:
+        return f"{BETTER} {compared:,} of {compared:,} sites better than the best alone"
+    named = [
+        f"{agent.id} ({agent.ratio:.2f})"
+        for agent in sorted(agents, key=_worst_first)
+        if agent.ratio is not None and agent.ratio > 1.0
+    ]
+    return f"{WORSE} {worse:,} of {compared:,} sites worse than the best alone: {listed(named)}"
 
 
 def _shared(document: dict[str, Any]) -> list[str]:

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
-from cospan.cli.commands.status import cells_of, doing, run_document, sentence
+from cospan.cli.commands.status import cells_of, doing, is_late, run_document, sentence
+from cospan.cli.output.colours import is_able
 from cospan.cli.output.sparkline import ASCII, BLOCKS, sparkline
 from cospan.cli.output.table import table
 from cospan.wire.messages import AgentPhase, AgentReport, RunPhase, RunReport
@@ -49,7 +50,7 @@ def choose_watch_view(lines: "JsonLines | None") -> "WatchView":
     """What suits standard output."""
     if lines is not None:
         return JsonView(lines)
-    if sys.stdout.isatty() and os.environ.get("TERM", "") not in ("", "dumb"):
+    if is_able(sys.stdout, os.environ):
         return FrameView()
     return LinesView()
 
@@ -98,10 +99,10 @@ def _agents(report: RunReport, *, width: int, height: int) -> list[str]:
     if height < 3 or not report.agents:
         return []
     room = height - 2
-    ordered = sorted(report.agents, key=_urgency)
+    ordered = sorted(report.agents, key=lambda agent: _urgency(agent, report))
     shown = ordered[:room] if len(ordered) <= room else ordered[: room - 1]
     columns = ("agent", "phase", "last heard") if width < _NARROW else _COLUMNS
-    rows = [[cells_of(agent)[column] for column in columns] for agent in shown]
+    rows = [[cells_of(agent, report)[column] for column in columns] for agent in shown]
     lines = ["", *(_cut(line, width) for line in table(columns, rows, width=width))]
     return lines + [_cut(line, width) for line in and_more(len(ordered), len(shown))]
 
@@ -109,8 +110,8 @@ def _agents(report: RunReport, *, width: int, height: int) -> list[str]:
 _COLUMNS = ("agent", "phase", "last heard", "counted", "reconnects", "note")
 
 
-def _urgency(agent: AgentReport) -> tuple[int, float, str]:
-    return 0 if agent.awaited else _ORDER[agent.phase], -agent.seconds_since_last_message, agent.agent_id
+def _urgency(agent: AgentReport, report: RunReport) -> tuple[int, float, str]:
+    return 0 if is_late(agent, report) else _ORDER[agent.phase], -agent.seconds_since_last_message, agent.agent_id
 
 
 def _cut(line: str, width: int) -> str:

@@ -34,6 +34,7 @@ _CLAIM = ".run.lock"
 _CLAIM_SECONDS = 1.0
 _OWN_FILES = (
     *("spec.toml", "result.json", "rounds.csv", "basis.npz", "log.jsonl", "convergence.png", "launch.json"),
+    "sites.png",
     ".subspace_errors.csv",
     *(f".{name}.*.tmp" for name in ("spec.toml", "result.json", "rounds.csv", "basis.npz", "launch.json")),
     *(STORE, f"{STORE}-wal", f"{STORE}-shm", f"{STORE}-journal"),
@@ -81,6 +82,8 @@ class RunFolder:
     """The log, JSON lines."""
     picture = _Entry("convergence.png")
     """Plot of the learning curves."""
+    sites = _Entry("sites.png")
+    """Plot of what sharing changes at each site."""
     agents = _Entry("agents")
     """The folder of the agents' files."""
     launch = _Entry("launch.json")

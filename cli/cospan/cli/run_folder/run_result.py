@@ -94,6 +94,7 @@ class AgentRow:
         bounded_rounds: rounds in which `head_radius` has cut its head.
         mean_reward_half_width: half the width of the 95 % interval of the mean reward.
         explained_share: of its rewards' pattern, by the learnt weights, 0.1 to 1.
+        held_share: share of the true value's variance that the shared basis holds, 0 to 1.
         shared_weight: how much of its answer is the fleet's: 0 is its own data alone, 1 the fleet's answer.
         td_error_correlation: of its TD errors one and two steps apart.
         td_error_correlation_error: the standard errors of these.
@@ -114,6 +115,7 @@ class AgentRow:
     shared_weight: float | None = None
     td_error_correlation: tuple[float | None, ...] = ()
     td_error_correlation_error: tuple[float | None, ...] = ()
+    held_share: float | None = None
 
     @property
     def ratio(self) -> float | None:
@@ -145,6 +147,7 @@ def agent_row(result: "AgentResult") -> AgentRow:
         shared_weight=result.shared_weight,
         td_error_correlation=_all_known_in(result, "td_error_correlation"),
         td_error_correlation_error=_all_known_in(result, "td_error_correlation_error"),
+        held_share=_known_in(result, "held_share"),
     )
 
 
@@ -185,6 +188,7 @@ def result_document(outcome: RunOutcome, agents: Sequence[AgentRow] = ()) -> dic
         "ratio": median(ratios),
         "sites_compared": len(ratios),
         "sites_worse_than_alone": sum(each > 1.0 for each in ratios),
+        "held_share": median(agent.held_share for agent in finished),
         "shared_weight": median(agent.shared_weight for agent in finished),
         "rank_in_use": outcome.rank_in_use,
         "run_id": outcome.run_id,
@@ -204,7 +208,7 @@ def result_document(outcome: RunOutcome, agents: Sequence[AgentRow] = ()) -> dic
 def _agent_document(agent: AgentRow) -> dict[str, Any]:
     learnt = ("id", "label", "mean_reward", "mean_reward_half_width", "gain", "gain_error", "value_error")
     alone = ("lstd_alone_error", "lstd_alone_best_error", "td_alone_error", "ratio")
-    rest = ("shared_weight", "bounded_rounds", "explained_share")
+    rest = ("shared_weight", "bounded_rounds", "explained_share", "held_share")
     correlations = ("td_error_correlation", "td_error_correlation_error")
     numbers = {name: getattr(agent, name) for name in (*learnt, *alone, *rest)}
     return numbers | {name: list(getattr(agent, name)) or None for name in correlations}

@@ -45,6 +45,7 @@ FORMAT = "cospan-group-3"
 _COLUMNS = ("mean_reward", "value_error", "gain_error", "gain", "bounded_rounds")
 _LATER_COLUMNS = (
     "explained_share",
+    "held_share",
     "mean_reward_half_width",
     "lstd_alone_error",
     "lstd_alone_best_error",
@@ -78,6 +79,7 @@ def contents(group: GroupLearner, run_id: str) -> dict[str, Any]:
         **batch_values(_joined_batches([state.reward_batches for state in states]), group.specification),
         "value_error": group.value_errors(),
         "explained_share": group.explained_shares(),
+        "held_share": group.held_shares(),
         "gain_error": group.gain_errors(),
         **correlation_values(group),
         **lstd_alone_values(group, _joined_sums([state.separate_sums for state in states])),
@@ -180,6 +182,8 @@ def resume(group: GroupLearner, path: Path, run_id: str) -> str:
     words = []
     for block, state, part, chain in zip(group.blocks, states, parts, chains, strict=True):
         block.state = state
+        if "held_share" in result.values:
+            block.earlier_held_shares = result.numbers("held_share", 1)[part]
         words.append(block.chains.go_on(state.learner.steps, sums[part], chain))
     return next(filter(None, words), "")
 

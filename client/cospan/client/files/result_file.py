@@ -1,6 +1,7 @@
 """What an agent has learnt, as a small npz file: written atomically, read without pickle."""
 
 import itertools
+import math
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -72,6 +73,7 @@ def contents(learner: Learnt, run_id: str) -> dict[str, Any]:
         "value_error": learner.value_error(),
         "gain_error": learner.gain_error(),
         "explained_share": learner.explained_share(),
+        "held_share": learner.held_share(),
         **correlation_values(learner),
         **lstd_alone_values(learner, learner.separate_sums),
         "with_baseline": independent is not None,
@@ -243,6 +245,7 @@ def resume(learner: SiteLearner, path: Path, run_id: str) -> str:
     curve = loaded_curve(result, len(learner.td_alone_errors()))
     last_round, chain = result.last_round, loaded_chain(result)
     bounded_rounds, batches = result.whole("bounded_rounds"), loaded_batches(result)
+    learner.earlier_held_share = result.number("held_share") if "held_share" in result.values else math.nan
     learner.state, learner.weights, learner.gain, learner.independent = state, weights, gain, independent
     learner.separate_sums, learner.reward_batches = separate, batches
     learner.learning_curve, learner.last_round, learner.bounded_rounds = curve, last_round, bounded_rounds

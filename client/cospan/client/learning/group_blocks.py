@@ -125,6 +125,9 @@ class Block:
             sites, names=names, indices=indices, seed=specification.seed, first_round=first_round
         )
         self.references = ReferenceStack.of(self.chains.references, d)
+        self._basis: Float[np.ndarray, "d r"] | None = None
+        self.earlier_held_shares = np.full(agents, np.nan)
+        """See `SiteLearner`."""
         self.state = BlockState(
             LearnerState.initial(r, agents),
             AveragedIterate(mean=np.zeros((agents, d)), power=power),
@@ -162,6 +165,7 @@ class Block:
             tuple(state.independent[place] for place in keep) if state.independent else (),
             None if state.separate_sums is None else state.separate_sums.of_agents(keep),
         )
+        self.earlier_held_shares = self.earlier_held_shares[keep]
         self.chains.drop(places)
         self.references = ReferenceStack.of(self.chains.references, self.specification.feature_dim)
 
@@ -173,7 +177,7 @@ class Block:
         head_covariance: Float[np.ndarray, "r r"] | None = None,
     ) -> tuple[BlockState, RoundOutcome]:
         """The state after a round, for the caller to set, and what the round gives."""
-        method, before = self.specification.method, self.state
+        method, before, self._basis = self.specification.method, self.state, basis
         is_last = round_number + 1 == self.specification.rounds
         outcome = learn_round(
             before.learner,
@@ -210,6 +214,12 @@ class Block:
         if not self.specification.method.keeps_history or sums is None:
             return np.full(len(self.chains.labels), np.nan)
         return np.asarray(sums.explained_share(sums.residual(self.state.weights.mean)))
+
+    def held_shares(self) -> Float[np.ndarray, " n"]:
+        """See `SiteLearner.held_share`."""
+        if self._basis is None:
+            return self.earlier_held_shares
+        return self.references.held_shares(self._basis)
 
     def shared_weights(self) -> Float[np.ndarray, " n"]:
         """See `SiteLearner.shared_weight`."""

@@ -282,6 +282,10 @@ class GroupLearner:
         """See `SiteLearner.explained_share`."""
         return np.concatenate([block.explained_shares() for block in self.blocks])
 
+    def held_shares(self) -> Float[np.ndarray, " n"]:
+        """See `SiteLearner.held_share`."""
+        return np.concatenate([block.held_shares() for block in self.blocks])
+
     def shared_weights(self) -> Float[np.ndarray, " n"]:
         """See `SiteLearner.shared_weight`."""
         return np.concatenate([block.shared_weights() for block in self.blocks])
@@ -389,6 +393,9 @@ class AgentOfGroup:
 
     def explained_share(self) -> float:
         return float(self._block.explained_shares()[self._number])
+
+    def held_share(self) -> float:
+        return float(self._block.held_shares()[self._number])
 
     def shared_weight(self) -> float:
         return float(self._block.shared_weights()[self._number])

@@ -91,6 +91,9 @@ class SiteLearner:
         self.reward_batches = RewardBatches.initial()
         self.learning_curve = LearningCurve[float]()
         self._share_td_error = share_td_error
+        self._basis: Float[np.ndarray, "d r"] | None = None
+        self.earlier_held_share = math.nan
+        """Of the file that it continues from, until its next round."""
         self.bounded_rounds = 0
         """Rounds in which the ball of radius U has cut its head."""
         self.last_round: int | None = None
@@ -129,7 +132,7 @@ class SiteLearner:
             agents=spec.agents,
             is_last=is_last,
         )
-        self.state = outcome.state
+        self.state, self._basis = outcome.state, basis
         if not spec.method.warms_up_in(round_number):
             self.weights = self.weights.updated(outcome.weights)
         self.gain = self.gain.updated(np.array([outcome.state.gain_estimate]))
@@ -242,6 +245,11 @@ class SiteLearner:
     def value_error(self) -> float:
         """The relative value error of the averaged weights; nan where the truth is unknown."""
         return float(self._errors()[0])
+
+    def held_share(self) -> float:
+        """Share of the true value's variance that the basis of its last round holds; nan where that is unknown."""
+        reference, basis = self.site.reference, self._basis
+        return self.earlier_held_share if reference is None or basis is None else reference.held_share(basis)
 
     @property
     def lstd_sums(self) -> TransitionSums | None:

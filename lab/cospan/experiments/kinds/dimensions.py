@@ -10,6 +10,8 @@ from cospan.experiments.experiment import ExperimentOutcome, Finding, Plan, Tabl
 from cospan.experiments.kinds.fleet import horizons_of, unit
 from cospan.experiments.methods.catalogue import JOINT, LSTD_ALONE
 from cospan.experiments.plots.axes import COLOURS, dress, log_scale
+from cospan.experiments.plots.curves import draw_estimates, ends_of
+from cospan.experiments.plots.method_style import MethodStyle
 from cospan.experiments.plots.tables import estimate
 from cospan.experiments.runner import Point, Task
 
@@ -73,18 +75,17 @@ def draw(figure: "Figure", plan: Plan, points: Sequence[Point]) -> None:
     """The ratio to LSTD alone over the amount of data, a curve for each d."""
     axes, found = figure.subplots(1, 1), _found(plan, points)
     heights = [1.0]
-    for colour, (dim, (_, rounds, _)) in zip(COLOURS, plan.options["maps"].items(), strict=False):
+    for colour, marker, (dim, (_, rounds, _)) in zip(COLOURS, "osD^v", plan.options["maps"].items(), strict=False):
         horizons = horizons_of(plan, rounds)
-        ratios = [found[_SETTING.format(dim), horizon].median.value for horizon in horizons]
+        ratios = [found[_SETTING.format(dim), horizon].median for horizon in horizons]
         x = np.array(horizons) * plan.options["units_per_round"]
-        axes.plot(x, ratios, "o-", color=colour, label=_SETTING.format(dim))
-        heights += ratios
+        draw_estimates(axes, x, ratios, MethodStyle(colour, marker), _SETTING.format(dim))
+        heights += ends_of(ratios)
     axes.axhline(1.0, color="0.3", linewidth=1.0)
     axes.set_xscale("log")
     ticks = np.array(plan.settings) * plan.options["units_per_round"]
     axes.set_xticks(ticks, [f"{each:,g}" for each in ticks])
     axes.minorticks_off()
     log_scale(axes, min(heights) / 1.25, max(heights) * 1.25)
-    dress(
-        axes, "Times the error of LSTD alone, median over the sites (below 1: sharing pays)", plan.options["unit"]
-    )
+    title = "Times the error of LSTD alone, median over the sites (below 1: sharing pays; 95 % intervals)"
+    dress(axes, title, plan.options["unit"])

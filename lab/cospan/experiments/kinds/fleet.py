@@ -9,8 +9,9 @@ from cospan.experiments.against_alone import TOLERANCE, Against, SiteErrors
 from cospan.experiments.estimates import Estimate, mean
 from cospan.experiments.experiment import ExperimentOutcome, Finding, Plan, Table
 from cospan.experiments.methods.catalogue import JOINT, LSTD_ALONE
-from cospan.experiments.plots.axes import COLOURS, dress, log_scale
-from cospan.experiments.plots.curves import draw_errors
+from cospan.experiments.plots.axes import dress, log_scale, note_beyond
+from cospan.experiments.plots.curves import draw_errors, draw_estimates, ends_of
+from cospan.experiments.plots.method_style import styles_of
 from cospan.experiments.plots.tables import estimate
 from cospan.experiments.runner import WHOLE_FLEET, Point, Task, method_names
 
@@ -130,7 +131,6 @@ def draw(figure: "Figure", plan: Plan, points: Sequence[Point]) -> None:
     left, right = figure.subplots(1, 2)
     whole = [point for point in points if point.agent == WHOLE_FLEET]
     draw_errors(left, whole, "Relative value error, median over the sites")
-    left.legend(frameon=False, fontsize=8)
     _draw_ratios(right, plan, SiteErrors.of(points), [each for each in method_names(whole) if each != LSTD_ALONE])
 
 
@@ -138,14 +138,16 @@ def _draw_ratios(axes: "Axes", plan: Plan, sites: SiteErrors, methods: Sequence[
     horizons = horizons_of(plan, plan.rounds)
     x = np.array(horizons) * plan.options["units_per_round"]
     heights = [1.0]
-    for colour, method in zip(COLOURS, methods, strict=False):
+    beyond = []
+    for method, style in styles_of(methods).items():
         found = [sites.against_alone(method, each) for each in horizons]
         if min(each.median.value for each in found) > _TOO_FAR:
-            continue  # TD alone would flatten everything else
-        medians, means = [each.median.value for each in found], [each.mean.value for each in found]
-        axes.plot(x, medians, "o-", color=colour, label=f"{method}, median")
-        axes.plot(x, means, "s:", color=colour, label=f"{method}, mean")
-        heights += medians + means
+            beyond.append(method)  # TD alone would flatten everything else
+            continue
+        means = [each.mean.value for each in found]
+        draw_estimates(axes, x, [each.median for each in found], style, f"{method}, median")
+        axes.plot(x, means, ":", color=style.colour, label=f"{method}, mean")
+        heights += ends_of([each.median for each in found]) + means
     bounds = {each["rounds"]: each["median"] for each in plan.options.get("bounds", [])}
     known = [each for each in horizons if each in bounds]
     if known:
@@ -156,5 +158,5 @@ def _draw_ratios(axes: "Axes", plan: Plan, sites: SiteErrors, methods: Sequence[
     axes.set_xticks(x, [f"{each:,g}" for each in x])
     axes.minorticks_off()
     log_scale(axes, min(heights) / 1.25, max(heights) * 1.25)
-    dress(axes, "Times the error of LSTD alone (below 1: sharing pays)", plan.options["unit"])
-    axes.legend(frameon=False, fontsize=9, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    note_beyond(axes, beyond)
+    dress(axes, "Times the error of LSTD alone (below 1: sharing pays; 95 % intervals)", plan.options["unit"])

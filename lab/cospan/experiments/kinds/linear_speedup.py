@@ -8,8 +8,9 @@ from jaxtyping import Float
 
 from cospan.experiments.estimates import log_slope, mean
 from cospan.experiments.experiment import ExperimentOutcome, Finding, Plan, Table
-from cospan.experiments.plots.axes import COLOURS, dress
+from cospan.experiments.plots.axes import dress
 from cospan.experiments.plots.curves import draw_estimates
+from cospan.experiments.plots.method_style import JOINT_STYLE, styles_of
 from cospan.experiments.plots.tables import estimate
 from cospan.experiments.runner import Point, Task, errors_of, method_names
 
@@ -82,20 +83,20 @@ def draw(figure: "Figure", plan: Plan, points: Sequence[Point]) -> None:
     squares = tail_squares(points, plan)
     left, right = figure.subplots(1, 2)
     for row in squares:
-        left.plot(counts, row, "o", color=COLOURS[0], alpha=0.35, markersize=4)
+        left.plot(counts, row, "o", color=JOINT_STYLE.colour, alpha=0.35, markersize=4)
     middle = np.exp(np.log(squares).mean(axis=0))
-    left.plot(counts, middle, color=COLOURS[0], linewidth=2.0, label="joint, mean of the logarithms")
+    left.plot(counts, middle, color=JOINT_STYLE.colour, linewidth=2.0, label="joint, mean of\nthe logarithms")
     centre = np.exp(np.log(middle).mean() + np.log(counts).mean())
     left.plot(counts, centre / counts, "--", color="0.4", label="slope −1")
     left.set_xscale("log", base=2)
     left.set_yscale("log")
-    dress(left, "‖m‖²_F: squared sines of all angles to B*", "agents K")
-    for colour, method in zip(COLOURS, method_names(points), strict=False):
+    dress(left, "‖m‖²_F: squared sines of all angles to B* (points: seeds)", "agents K")
+    for method, style in styles_of(method_names(points)).items():
         errors = [mean(errors_of(points, method, str(agents))) for agents in plan.settings]
-        draw_estimates(right, counts, errors, colour, method)
+        draw_estimates(right, counts, errors, style, method)
     share = plan.options["rank"] / plan.options["feature_dim"]
     alone = np.array([errors_of(points, ALONE, str(agents)).mean() for agents in plan.settings])
     right.plot(counts, share * alone, "--", color="0.4", label="(r/d) × alone")
     right.set_xscale("log", base=2)
     right.set_yscale("log")
-    dress(right, "Relative value error, median over agents", "agents K")
+    dress(right, "Relative value error, median over agents; 95 % intervals", "agents K")

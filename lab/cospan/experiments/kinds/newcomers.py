@@ -12,8 +12,9 @@ from cospan.experiments.experiment import ExperimentOutcome, Finding, Plan, Tabl
 from cospan.experiments.kinds.fleet import against_rows, unit
 from cospan.experiments.methods.catalogue import JOINT
 from cospan.experiments.new_site import VARIANT, NewSiteTask
-from cospan.experiments.plots.axes import COLOURS, dress, log_scale
-from cospan.experiments.plots.curves import draw_estimates
+from cospan.experiments.plots.axes import dress, log_scale
+from cospan.experiments.plots.curves import draw_estimates, ends_of
+from cospan.experiments.plots.method_style import styles_of
 from cospan.experiments.plots.tables import estimate
 from cospan.experiments.runner import Point, method_names
 
@@ -103,12 +104,12 @@ def draw(figure: "Figure", plan: Plan, points: Sequence[Point]) -> None:
     axes = figure.subplots(1, 1)
     sites, x = SiteErrors.of(points), np.array(plan.settings, dtype=float) * plan.options["units_per_round"]
     heights: list[float] = []
-    for colour, method in zip(COLOURS, plan.methods, strict=False):
-        errors = [_median(points, method.name, rounds, sites) for rounds in plan.settings]
-        draw_estimates(axes, x, errors, colour, method.name)
-        heights += [each.value for each in errors]
+    for name, style in styles_of([method.name for method in plan.methods]).items():
+        errors = [_median(points, name, rounds, sites) for rounds in plan.settings]
+        draw_estimates(axes, x, errors, style, name)
+        heights += ends_of(errors)
     axes.set_xscale("log")
     axes.set_xticks(x, [f"{each:g}" for each in x])
     axes.minorticks_off()
     log_scale(axes, min(heights) / 1.25, max(heights) * 1.25)
-    dress(axes, "Relative value error of a new site, median over new sites", plan.options["unit"])
+    dress(axes, "Relative value error of a new site, median over new sites; 95 % intervals", plan.options["unit"])

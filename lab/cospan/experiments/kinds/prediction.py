@@ -1,5 +1,6 @@
 """The value of one fixed start state over training, as in the paper's first experiment."""
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -10,8 +11,9 @@ from cospan.client.workloads.acrobot import start_features
 from cospan.experiments.estimates import Estimate, mean
 from cospan.experiments.experiment import ExperimentOutcome, Finding, Plan, Table
 from cospan.experiments.methods.catalogue import JOINT, TD_ALONE
-from cospan.experiments.plots.axes import COLOURS, dress
-from cospan.experiments.plots.curves import learning_curve, settles
+from cospan.experiments.plots.axes import dress
+from cospan.experiments.plots.curves import Curve, learning_curve, settles
+from cospan.experiments.plots.method_style import styles_of
 from cospan.experiments.plots.tables import estimate
 from cospan.experiments.runner import Point, Task, errors_of, method_names
 
@@ -134,17 +136,10 @@ def draw(figure: "Figure", plan: Plan, points: Sequence[Point]) -> None:
     for agent, axes in zip(range(plan.agents), panels, strict=False):
         band = sorted((true[agent] * (1.0 - TOLERANCE), true[agent] * (1.0 + TOLERANCE)))
         axes.axhspan(band[0], band[1], color="0.88")
-        for colour, method in zip(COLOURS, (JOINT, TD_ALONE, UNIFORM), strict=False):
-            for seed in plan.seeds:
-                own = learning_curve(points, method, seed, agent)
-                label = method if seed == plan.seeds[0] and agent == 0 else None
-                values = [point.probed_value for point in own]
-                axes.plot(
-                    [point.steps / 1000 for point in own],
-                    np.array(values, dtype=float),
-                    color=colour,
-                    linewidth=1.2,
-                    label=label,
-                )
+        for method, style in styles_of((JOINT, TD_ALONE, UNIFORM)).items():
+            runs = [learning_curve(points, method, seed, agent) for seed in plan.seeds]
+            values = [[math.nan if (v := point.probed_value) is None else v for point in run] for run in runs]
+            thousands = np.array([point.steps / 1000 for point in runs[0]])
+            Curve.over(values).draw(axes, thousands, style, method if agent % 3 == 2 else "_")
         axes.set_ylim(1.6 * true[agent], 0.0)
         dress(axes, f"agent {agent}: V(start)", "thousand steps" if agent >= 3 else "")

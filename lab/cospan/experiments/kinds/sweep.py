@@ -11,8 +11,9 @@ from cospan.experiments.estimates import mean
 from cospan.experiments.experiment import ExperimentOutcome, Plan
 from cospan.experiments.methods.attacks import Attack
 from cospan.experiments.methods.fleet_variants import heterogeneous
-from cospan.experiments.plots.axes import COLOURS, dress, log_scale
-from cospan.experiments.plots.curves import draw_estimates
+from cospan.experiments.plots.axes import COLOURS, dress, log_scale, note_beyond
+from cospan.experiments.plots.curves import draw_estimates, ends_of
+from cospan.experiments.plots.method_style import styles_of
 from cospan.experiments.plots.tables import error_table
 from cospan.experiments.runner import Point, Task, errors_of, finals, method_names
 
@@ -71,17 +72,20 @@ def draw(figure: "Figure", plan: Plan, points: Sequence[Point]) -> None:
     names = [str(setting) for setting in plan.settings]
     x = np.array(plan.settings, dtype=float) if numeric else np.arange(len(names), dtype=float)
     heights: list[float] = []
-    for colour, method in zip(COLOURS, method_names(points), strict=False):
-        errors = [mean(np.minimum(errors_of(points, method, name), _WORST)) for name in names]
-        draw_estimates(axes, x, errors, colour, method)
-        heights += [each.value for each in errors]
+    beyond = []
+    for method, style in styles_of(method_names(points)).items():
+        errors = [mean(errors_of(points, method, name)) for name in names]
+        draw_estimates(axes, x, errors, style, method)
+        heights += ends_of(errors)
+        if not all(each.value <= _WORST for each in errors):
+            beyond.append(method)
     if numeric and plan.options.get("log_axis"):
         axes.set_xscale("log")
     axes.set_xticks(x, names)
     axes.minorticks_off()
-    log_scale(axes, min(heights) / 1.25, max(heights) * 1.25)
-    dress(axes, "Relative value error at the end, median over agents", plan.options["axis"])
-    axes.legend(frameon=False, fontsize=9, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    log_scale(axes, min(heights) / 1.25, min(max(heights), _WORST) * 1.25)
+    note_beyond(axes, beyond)
+    dress(axes, "Relative value error at the end, median over agents; 95 % intervals", plan.options["axis"])
 
 
 def _bars(figure: "Figure", points: Sequence[Point]) -> None:

@@ -2,11 +2,13 @@
 
 import importlib
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cospan.experiments.plots.line_labels import label_lines
 from cospan.wire.files.safe_files import writing_whole
 
 if TYPE_CHECKING:
@@ -14,7 +16,8 @@ if TYPE_CHECKING:
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999", "#8C564B")
 """The palette of Okabe and Ito, which colour-blind people can tell apart, and two more."""
-_FEW_DECADES = 500.0
+_NARROW, _ABOUT_A_DECADE, _FEW_DECADES = 4.0, 20.0, 5000.0
+"""Ratios of the ends of an axis."""
 
 
 def import_matplotlib() -> None:
@@ -35,16 +38,30 @@ def import_matplotlib() -> None:
 
 
 def log_scale(axes: "Axes", low: float, high: float) -> None:
-    """A logarithmic y axis with plain numbers, readable also if it spans little more than a decade."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+    """A logarithmic y axis with plain numbers at 1, 3, 10, 30, …; closer ones where it spans less than a decade."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
     axes.set_yscale("log")
     axes.set_ylim(low, high)
-    subs = (1.0, 2.0, 5.0) if high / low < _FEW_DECADES else (1.0,)
-    within_a_decade = high / low < 10.0
-    axes.yaxis.set_major_locator(MaxNLocator(6) if within_a_decade else LogLocator(subs=subs, numticks=12))
+    axes.yaxis.set_major_locator(LogLocator(subs=_ticks_within_a_decade(high / low), numticks=12))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _position: f"{value:g}"))
     axes.yaxis.set_minor_locator(NullLocator())
+
+
+def _ticks_within_a_decade(span: float) -> tuple[float, ...]:
+    """Multiples of powers of ten that give some five ticks on an axis whose ends have this ratio."""
+    if span < _NARROW:
+        return (1.0, 1.2, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0)
+    if span < _ABOUT_A_DECADE:
+        return (1.0, 1.5, 2.0, 3.0, 5.0, 7.0)
+    return (1.0, 3.0) if span < _FEW_DECADES else (1.0,)
+
+
+def note_beyond(axes: "Axes", names: Sequence[str]) -> None:
+    """Names, at the top of the axes, what lies above them: nothing is cut off without a word."""
+    if names:
+        note = f"above the axis: {', '.join(names)}"
+        axes.text(0.01, 0.985, note, transform=axes.transAxes, va="top", fontsize=8)
 
 
 def finish(axes: "Axes", title: str, below: str, above: str, scale: float) -> None:
@@ -58,15 +75,14 @@ def finish(axes: "Axes", title: str, below: str, above: str, scale: float) -> No
 
 
 def dress(axes: "Axes", title: str, below: str) -> None:
-    """Title, label, grid and legend."""
+    """Title, label, grid, and the names of the lines at their ends."""
     axes.set_title(title, fontsize=10.5, fontweight="bold", loc="left")
     axes.set_xlabel(below)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     axes.grid(visible=True, which="major", color="0.9", linewidth=0.8)
     axes.set_axisbelow(True)
-    if axes.get_legend_handles_labels()[0]:
-        axes.legend(frameon=False, fontsize=9)
+    label_lines(axes)
 
 
 def save(figure: Any, path: Path) -> None:

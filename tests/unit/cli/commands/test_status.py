@@ -55,6 +55,42 @@ def test_status_names_who_is_waited_for_and_who_is_gone() -> None:
     assert "gone since round 88: it left: no cause given" in text
 
 
+@pytest.mark.parametrize(
+    ("seconds", "rate", "first_answered", "late"),
+    [
+        (0.4, 25.0, True, False),
+        (1.5, 25.0, True, True),
+        (1.5, 0.4, True, False),
+        (5.5, 0.4, True, True),
+        (90.0, 0.0, False, False),
+        (1.5, 0.0, True, True),
+    ],
+    ids=[
+        "just opened",
+        "usually faster",
+        "usually as slow",
+        "slower than usual",
+        "all learn",
+        "others have answered",
+    ],
+)
+def test_status_waits_for_nobody_who_is_on_time(
+    seconds: float, rate: float, first_answered: bool, late: bool
+) -> None:
+    agents = (agent_report(0, awaited=not first_answered), agent_report(1, awaited=True))
+    run = run_report(RunPhase.COLLECTING, *agents, phase_seconds=seconds, rounds_per_second=rate)
+    lines = status_lines(run, NOW)
+    assert ("waiting" in lines[1], lines[-1].endswith("waited for")) == (late, late)
+    if not late:
+        assert f"round 412, {int(first_answered)} of 2 gradients are in" in lines[1]
+
+
+def test_a_lost_agent_is_waited_for_at_once() -> None:
+    agents = (agent_report(0), agent_report(1, awaited=True, phase=AgentPhase.LOST))
+    lines = status_lines(run_report(RunPhase.COLLECTING, *agents, phase_seconds=0.1), NOW)
+    assert "waiting 0.1 s for site-1" in lines[1]
+
+
 def test_status_says_who_was_an_outlier() -> None:
     waiting = agent_report(1, awaited=True, outlier_rounds=7)
     lines = status_lines(
@@ -101,7 +137,8 @@ def test_status_names_only_the_first_of_many() -> None:
         ({"phase": RunPhase.WAITING}, "waiting 3.1 s for agents to come back: 1 of 3 are here"),
         ({"phase": RunPhase.CLOSING}, "computing the new basis"),
         ({"phase": RunPhase.FINISHED, "finish_cause": FinishCause.NO_AGENTS}, "finished 3.1 s ago (no agents)"),
-        ({"phase": RunPhase.COLLECTING}, "waiting 3.1 s for agents to join"),
+        ({"phase": RunPhase.COLLECTING, "agents": ()}, "waiting 3.1 s for agents to join"),
+        ({"phase": RunPhase.COLLECTING}, "round 412, 1 of 1 gradients are in"),
     ],
 )
 def test_status_of_every_phase(changes: dict[str, Any], says: str) -> None:

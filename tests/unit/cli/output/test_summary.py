@@ -1,12 +1,14 @@
 """The summary at the end of a run."""
 
+import io
 import re
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 from unit.cli.run_folder.test_run_result import AGENTS, OUTCOME
 
-from cospan.cli.output.summary import summary_lines
+from cospan.cli.output.summary import next_commands, show_summary, summary_lines
 from cospan.cli.run_folder.run_result import (
     AgentRow,
     DepartedAgent,
@@ -21,15 +23,17 @@ def lines_of(width: int | None) -> list[str]:
 def test_the_summary_says_who_left_and_ends_with_the_folder() -> None:
     lines = lines_of(None)
     assert " ".join(lines[0].split()) == "agent site mean reward joint LSTD alone TD alone ratio shared note"
-    assert " ".join(lines[1].split()) == "site-1 here -2.000 0.04000 0.02500 0.04000 1.600 0.25"
-    assert " ".join(lines[2].split()) == "site-0 a place with a long name 1.500 0.02000 - 0.04000 0.5000 -"
+    assert " ".join(lines[1].split()) == "site-1 here -2.000 0.04000 0.02500 0.04000 ! 1.600 0.25"
+    assert " ".join(lines[2].split()) == "site-0 a place with a long name 1.500 0.02000 - 0.04000 ✓ 0.5000 -"
     assert lines[3].split()[2:] == ["-", "-", "-", "-", "-", "-", "gone", "in", "round", "88"]
     assert "gone: site-2 in round 88 (it was silent for 5 s)" in lines
     assert (
         "median value error: joint 0.03000, LSTD alone 0.02500, TD alone 0.04000; 1.20 times the best alone"
         in lines
     )
-    assert "1 of 2 sites worse than alone (ratio above 1)" in lines
+    assert "! 1 of 2 sites worse than the best alone: site-1 (1.60)" in lines
+    assert "the shared basis holds 75.0 % of the variance of the true values (median site)" in lines
+    assert not [line for line in lines if "subspace error" in line], "an angle of 90 degrees may cost nothing"
     expected = "median shared weight: 0.25 (0 is own data alone, 1 the fleet's answer); rank in use: 1 of 2"
     assert expected in lines
     assert lines[-1] == "runs/x"
@@ -39,7 +43,7 @@ def test_the_table_is_cut_to_a_narrow_terminal() -> None:
     assert max(map(len, lines_of(None)[:4])) > 80
     narrow = lines_of(78)[:4]
     assert max(map(len, narrow)) <= 78
-    assert narrow[2].split()[-6:] == ["1.500", "0.02000", "-", "0.04000", "0.5000", "-"]
+    assert narrow[2].split()[-6:] == ["0.02000", "-", "0.04000", "✓", "0.5000", "-"]
     assert "~" in narrow[2]
     assert "note" not in narrow[0]
 
@@ -54,7 +58,7 @@ def test_the_worst_sites_come_first_and_those_of_unknown_ratio_last_in_their_own
     document = result_document(outcome, agents)
     lines = summary_lines(outcome, agents, document, Path("x"), width=None)
     assert [line.split()[0] for line in lines[1:6]] == ["c", "e", "b", "a", "d"]
-    assert "1 of 3 sites worse than alone (ratio above 1)" in lines
+    assert "! 1 of 3 sites worse than the best alone: c (3.00)" in lines
     assert [each["id"] for each in document["per_agent"]] == list(rows), "as they were given"
 
 
@@ -80,9 +84,75 @@ def test_nothing_is_said_of_errors_that_nobody_knows() -> None:
     text = "\n".join(summary_lines(outcome, agents, result_document(outcome, agents), Path("x"), width=None))
     assert "the true values are not known" in text
     assert "note" not in text
-    assert "worse than alone" not in text
+    assert "the best alone" not in text
+    assert "holds" not in text
     assert "shared weight:" not in text
     assert "rank in use" not in text
+
+
+def test_all_sites_better_is_said_as_such_and_no_share_is_rounded_up_to_all() -> None:
+    agents = [AgentRow("a", "", 1.0, 1.0, None, 0.01, 0.02, 0.04, held_share=0.99996)]
+    outcome = replace(OUTCOME, departures=())
+    lines = summary_lines(outcome, agents, result_document(outcome, agents), Path("x"), width=None)
+    assert "✓ 1 of 1 sites better than the best alone" in lines
+    assert "the shared basis holds more than 99.9 % of the variance of the true values (median site)" in lines
+
+
+class Stream(io.StringIO):
+    """Standard output with an encoding, on a terminal or not."""
+
+    def __init__(self, encoding: str, *, is_terminal: bool) -> None:
+        super().__init__()
+        self._encoding, self._is_terminal = encoding, is_terminal
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        return self._encoding
+
+    def isatty(self) -> bool:
+        return self._is_terminal
+
+
+@pytest.mark.parametrize(
+    ("encoding", "is_terminal", "variables", "expected"),
+    [
+        (
+            "utf-8",
+            True,
+            {"TERM": "xterm"},
+            "\x1b[1mratio\x1b[0m\n\x1b[33m! 1.600\x1b[0m 0.2\n\x1b[32m✓ 0.5000\x1b[0m\n"
+            "\x1b[1mNext:\x1b[0m\n  more\n",
+        ),
+        ("utf-8", True, {"TERM": "xterm", "NO_COLOR": "1"}, "ratio\n! 1.600 0.2\n✓ 0.5000\nNext:\n  more\n"),
+        ("utf-8", True, {"TERM": "dumb"}, "ratio\n! 1.600 0.2\n✓ 0.5000\nNext:\n  more\n"),
+        ("ascii", False, {"TERM": "xterm"}, "ratio\n! 1.600 0.2\n+ 0.5000\n"),
+    ],
+)
+def test_colours_repeat_the_signs_and_are_left_out_where_they_cannot_be_shown(
+    encoding: str, is_terminal: bool, variables: dict[str, str], expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    stream = Stream(encoding, is_terminal=is_terminal)
+    monkeypatch.setattr("sys.stdout", stream)
+    show_summary(["ratio", "! 1.600 0.2", "✓ 0.5000"], ["more"])
+    assert stream.getvalue() == expected
+
+
+def test_a_label_cannot_colour_or_move_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = Stream("utf-8", is_terminal=True)
+    monkeypatch.setattr("sys.stdout", stream)
+    show_summary(["head", "a \x1b[2Jsite"])
+    assert "\x1b[2J" not in stream.getvalue()
+
+
+def test_what_follows_names_the_newest_run_by_its_link(tmp_path: Path) -> None:
+    run = tmp_path / "a run"
+    run.mkdir()
+    assert next_commands(run)[0] == f"cospan report '{run}' --output report.html"
+    (tmp_path / "latest").symlink_to(run.name)
+    assert next_commands(run)[0] == f"cospan report {tmp_path / 'latest'} --output report.html"
 
 
 # Thousands of agents --------------------------------------------------------------------------------------------

@@ -43,7 +43,7 @@ OUTCOME = RunOutcome(
 
 AGENTS = (
     AgentRow("site-0", "a place with a long name", 1.5, 1.4, 0.1, 0.02, None, 0.04),
-    AgentRow("site-1", "here", -2.0, -2.1, 0.3, 0.04, 0.025, 0.04, shared_weight=0.25),
+    AgentRow("site-1", "here", -2.0, -2.1, 0.3, 0.04, 0.025, 0.04, shared_weight=0.25, held_share=0.75),
     AgentRow("site-2", "there"),
 )
 
