@@ -12,7 +12,7 @@ PIP_FLAGS := --quiet --disable-pip-version-check
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo unit test e2e browser-test node-test metrics-test proxy-test faults soak fuzz bench bench-peers base-image check glossary protos check-protos notation docs newcomer-test figures state-table wheel-test clean
+.PHONY: help demo unit test e2e browser-test node-test metrics-test proxy-test faults soak fuzz bench bench-peers base-image check glossary protos check-protos notation reference docs newcomer-test figures state-table wheel-test clean
 
 help:  ## Show this list
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -76,6 +76,7 @@ check: $(VENV)/ready check-protos  ## Lint, type-check, check imports and genera
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 	@$(BIN)/python docs/scripts/state_table.py --check
+	@$(BIN)/python docs/scripts/reference_tables.py --check
 	@$(BIN)/python docs/scripts/check_glossary.py
 
 state-table: $(VENV)/ready  ## Write the coordinator's transitions into docs/architecture.md
@@ -90,6 +91,9 @@ protos: $(VENV)/ready .venv-protos/ready  ## Generate the protocol's Python code
 
 notation: $(VENV)/ready  ## Write the tables of constants in docs/notation.md
 	@$(BIN)/python docs/scripts/constants.py
+
+reference: $(VENV)/ready  ## Write the tables of docs/reference/errors.md and metrics.md
+	@$(BIN)/python docs/scripts/reference_tables.py
 
 check-protos: $(VENV)/ready .venv-protos/ready
 	@rm -rf build/protos && mkdir -p build/protos
