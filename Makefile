@@ -77,6 +77,7 @@ check: $(VENV)/ready check-protos  ## Lint, type-check, check imports and genera
 	@$(BIN)/lint-imports
 	@$(BIN)/python docs/scripts/state_table.py --check
 	@$(BIN)/python docs/scripts/reference_tables.py --check
+	@$(BIN)/python docs/scripts/performance_chart.py --check
 	@$(BIN)/python docs/scripts/check_glossary.py
 
 state-table: $(VENV)/ready  ## Write the coordinator's transitions into docs/architecture.md
@@ -113,6 +114,7 @@ newcomer-test: $(VENV)/ready-docs  ## Follow docs/start.md from a clone to a fle
 	@$(BIN)/python -m pytest -q -rP tests/docs/test_newcomer.py
 
 figures: $(VENV)/ready-docs  ## Draw the figures of docs/figures again
+	@$(BIN)/python docs/scripts/performance_chart.py
 	@PYTHONPATH=examples $(BIN)/python docs/scripts/figures.py
 
 units: $(VENV)/ready  ## Print how far other units of rewards and features change what a fleet learns
