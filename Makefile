@@ -38,7 +38,7 @@ proxy-test: $(VENV)/ready  ## Look at the dashboard through a real nginx, under 
 	@if .ci/ensure-nginx > /dev/null; then $(BIN)/python -m pytest -q tests/proxy; else \
 	  echo "left out: the tests with nginx, for it cannot be had; install it, then: make proxy-test"; fi
 
-browser-test: $(VENV)/ready-browser  ## Look at the dashboard in a real Chromium, which it installs where it may; pictures in build/screenshots
+browser-test: $(VENV)/ready-browser $(VENV)/ready-docs  ## Look at the dashboard and the home page of the site in a real Chromium, which it installs where it may; pictures in build/screenshots
 	@$(BIN)/python -m pytest -q tests/browser
 
 node-test: $(VENV)/ready  ## Have the agent for Node.js learn beside Python agents; installs its two packages
