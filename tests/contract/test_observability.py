@@ -69,14 +69,13 @@ def test_the_page_names_every_alert_and_no_other() -> None:
     assert set(re.findall(r"^\| `(Cospan\w+)`", page, flags=re.MULTILINE)) == set(alert_queries())
 
 
-def test_the_page_names_every_reason_and_no_other() -> None:
+def test_the_page_names_every_reason() -> None:
     def leaves(kind: type[errors.CospanError]) -> set[str]:
         below = [child for child in kind.__subclasses__() if child.__module__ == errors.__name__]
         return set().union(*map(leaves, below)) if below else {kind.reason}
 
     named = set(re.findall(r"^\| `([A-Z_]+)`", ERRORS_PAGE.read_text(encoding="utf-8"), flags=re.MULTILINE))
-    elsewhere = {UNREAD, "RUN_FAILED", "STOPPED"}
-    assert named == leaves(errors.CospanError) | elsewhere
+    assert leaves(errors.CospanError) | {UNREAD} <= named, "others are defined where they are raised"
     assert set(errors.REASONS) <= named
 
 
