@@ -12,7 +12,7 @@ PIP_FLAGS := --quiet --disable-pip-version-check
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo unit test e2e browser-test node-test metrics-test proxy-test faults soak fuzz bench bench-peers base-image check glossary protos check-protos notation docs newcomer-test figures state-table cli-reference wheel-test clean
+.PHONY: help demo unit test e2e browser-test node-test metrics-test proxy-test faults soak fuzz bench bench-peers base-image check glossary protos check-protos notation reference docs newcomer-test figures state-table cli-reference wheel-test clean
 
 help:  ## Show this list
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -38,7 +38,7 @@ proxy-test: $(VENV)/ready  ## Look at the dashboard through a real nginx, under 
 	@if .ci/ensure-nginx > /dev/null; then $(BIN)/python -m pytest -q tests/proxy; else \
 	  echo "left out: the tests with nginx, for it cannot be had; install it, then: make proxy-test"; fi
 
-browser-test: $(VENV)/ready-browser  ## Look at the dashboard in a real Chromium, which it installs where it may; pictures in build/screenshots
+browser-test: $(VENV)/ready-browser $(VENV)/ready-docs  ## Look at the dashboard and the home page of the site in a real Chromium, which it installs where it may; pictures in build/screenshots
 	@$(BIN)/python -m pytest -q tests/browser
 
 node-test: $(VENV)/ready  ## Have the agent for Node.js learn beside Python agents; installs its two packages
@@ -77,6 +77,8 @@ check: $(VENV)/ready check-protos  ## Lint, type-check, check imports and genera
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 	@$(BIN)/python docs/scripts/state_table.py --check
+	@$(BIN)/python docs/scripts/reference_tables.py --check
+	@$(BIN)/python docs/scripts/performance_chart.py --check
 	@$(BIN)/python docs/scripts/check_glossary.py
 
 state-table: $(VENV)/ready  ## Write the coordinator's transitions into docs/architecture.md
@@ -94,6 +96,9 @@ cli-reference: $(VENV)/ready  ## Write docs/reference/cli.md from the commands
 
 notation: $(VENV)/ready  ## Write the tables of constants in docs/notation.md
 	@$(BIN)/python docs/scripts/constants.py
+
+reference: $(VENV)/ready  ## Write the tables of docs/reference/errors.md and metrics.md
+	@$(BIN)/python docs/scripts/reference_tables.py
 
 check-protos: $(VENV)/ready .venv-protos/ready
 	@rm -rf build/protos && mkdir -p build/protos
@@ -113,6 +118,7 @@ newcomer-test: $(VENV)/ready-docs  ## Follow docs/start.md from a clone to a fle
 	@$(BIN)/python -m pytest -q -rP tests/docs/test_newcomer.py
 
 figures: $(VENV)/ready-docs  ## Draw the figures of docs/figures again
+	@$(BIN)/python docs/scripts/performance_chart.py
 	@PYTHONPATH=examples $(BIN)/python docs/scripts/figures.py
 
 units: $(VENV)/ready  ## Print how far other units of rewards and features change what a fleet learns

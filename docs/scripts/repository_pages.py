@@ -23,6 +23,8 @@ _LANGUAGES = {".py": "python", ".proto": "protobuf", ".yml": "yaml", ".toml": "t
 _LARGEST = 50_000  # bytes of a file in the page of its folder
 _SHIM = "https://unpkg.com/iframe-worker/shim"
 _CONSOLE = re.compile(r"(?<=^```)console\b", re.MULTILINE)  # it would colour commands without a prompt as output
+_SEARCH = '<div class="md-search" data-md-component="search" role="dialog"'
+_FIGURE = re.compile(r'<p>(<img alt="([^"]*)" src="([^"]+)"[^>]*>)</p>')
 _LINK = re.compile(r"(?<=\]\()(?!\w+:|#)([^)#\s]+)")
 
 
@@ -56,9 +58,19 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
 
 
 def on_post_page(output: str, page: Any, **_: Any) -> str:
-    """Takes the script that lets the search run from the disk from the site, in place of the network."""
+    """Names the search, makes figures links to themselves, and takes the search's script from the site.
+
+    A figure that scrolls, on a narrow screen, can then be reached by keyboard, and opened at its full size.
+    """
     shim = posixpath.relpath("assets/iframe-worker.js", posixpath.dirname(page.file.src_uri) or ".")
-    return output.replace(_SHIM, shim)
+    named = output.replace(_SHIM, shim).replace(_SEARCH, f'{_SEARCH} aria-label="Search"')
+    return _FIGURE.sub(_figure, named)
+
+
+def _figure(match: re.Match[str]) -> str:
+    """The figure as a link, named if it has no text of its own."""
+    image, text, source = match.groups()
+    return f'<p><a class="figure" href="{source}"{"" if text else " aria-label=Figure"}>{image}</a></p>'
 
 
 def on_post_template(output_content: str, **_: Any) -> str:

@@ -94,6 +94,7 @@ def test_every_class_is_named_and_explained(kind: type[CospanError]) -> None:
     assert kind is CospanError or kind.__name__.endswith("Error")
     assert re.fullmatch(r"[A-Z][A-Z0-9_]+[A-Z0-9]", kind.reason), "google.rpc.ErrorInfo asks for UPPER_SNAKE_CASE"
     assert len(kind.reason) <= 63
+    assert kind not in LEAVES or vars(kind)["remedy"].endswith(".")
     assert str(vars(kind).get("__doc__") or "").strip().endswith(".")
     code = {InterruptedRunError: 75, AgentsLostError: 3}.get(kind, 1)
     assert kind.exit_code == (2 if issubclass(kind, UsageError) else code)

@@ -23,6 +23,7 @@ class SourceInterruptedError(CospanError):
     """`StepSource.interrupt` ended a wait for steps that have not been taken yet."""
 
     reason = "SOURCE_INTERRUPTED"
+    remedy = "Nothing: the process was asked to end while it waited for steps."
 
 
 class SourceWarning(NamedTuple):

@@ -39,7 +39,8 @@ Errors with no meaning outside one part are defined there, as subclasses of thes
     ├── StaleCoordinatorError ─ a coordinator that was replaced by a newer one still answers
     └── CoordinatorUnavailableError  no answer came in time
 
-Each leaf has a stable `reason`. Over gRPC a `RemoteError` is a status code with one google.rpc.ErrorInfo that
+Each leaf has a stable `reason` and a general `remedy`; docs/reference/errors.md is made of them (`make reference`).
+The text of an error is more specific. Over gRPC a `RemoteError` is a status code with one google.rpc.ErrorInfo that
 carries the reason; nothing ever looks at the text.
 """
 
@@ -52,6 +53,7 @@ class CospanError(Exception):
     """The root. Its text is one sentence that names the thing, its value and what to do."""
 
     reason: ClassVar[str] = "COSPAN"
+    remedy: ClassVar[str] = "`cospan COMMAND --debug` shows where; report it."
     exit_code: ClassVar[int] = 1
 
 
@@ -66,30 +68,42 @@ class InvalidValueError(UsageError):
     """A setting has a value that is not allowed."""
 
     reason = "INVALID_VALUE"
+    remedy = (
+        "The message says which values are allowed, and where this one comes from: a flag, the environment, "
+        "cospan.toml."
+    )
 
 
 class ForkedProcessError(UsageError):
     """This process was forked while a coordinator, a relay or an agent ran in its parent."""
 
     reason = "FORKED_PROCESS"
+    remedy = "Start processes with `multiprocessing.get_context('spawn')`."
 
 
 class WorkloadError(UsageError):
     """A workload cannot be found or loaded."""
 
     reason = "WORKLOAD"
+    remedy = (
+        "Give `package.module:name`, installed or in the working folder; not with the name of an installed module."
+    )
 
 
 class WorkloadBehaviourError(CospanError):
-    """An environment, a feature map or a policy broke its contract."""
+    """An environment, features or a policy broke their contract, or a module of the user raised."""
 
     reason = "WORKLOAD_BEHAVIOUR"
+    remedy = (
+        "The message says where: a shape, a NaN, an exception. Run the site by hand, as docs/own-fleet.md shows."
+    )
 
 
 class InterruptedRunError(CospanError):
-    """A signal ended a run, or a part in one, before its end; the command can be started again."""
+    """A signal (Ctrl-C, SIGTERM) ended a run, or a part in one, before its end."""
 
     reason = "INTERRUPTED"
+    remedy = "As the message says: `cospan run --resume RUN`, or start the coordinator or agent again."
     exit_code = 75
 
 
@@ -97,49 +111,63 @@ class AgentsLostError(CospanError):
     """A run reached its end with fewer agents than it began with."""
 
     reason = "AGENTS_LOST"
+    remedy = "The summary gives each cause; `--allow-losses` makes the exit code 0."
     exit_code = 3
 
 
 class RunFileError(CospanError):
-    """A file of a run is missing, unreadable, or of another run."""
+    """A file of a run is missing, damaged, in use, or of another run; or the disk is full."""
 
     reason = "RUN_FILE"
+    remedy = "Name another folder, or make room; the message, and `cospan runs`, name the process that uses it."
 
 
 class ForeignRunError(CospanError):
     """The coordinator holds another run than the one this agent belongs to."""
 
     reason = "FOREIGN_RUN"
+    remedy = "Restore the coordinator's old state, or start the agent again."
 
 
 class StepsBelowFloorError(CospanError):
-    """The run has fewer steps a round than this process allows, so that its uploads would show single steps."""
+    """The run has fewer steps per round than `--min-steps-per-round`; nothing was sent."""
 
     reason = "STEPS_BELOW_FLOOR"
+    remedy = "Join a run with more steps; or lower the floor, knowing what uploads then show (docs/security.md)."
 
 
 class BasisRefusedError(CospanError):
-    """A basis is not orthonormal, or has turned farther than the method can turn it."""
+    """The coordinator sent a basis that is not orthonormal, or turned farther than the method allows."""
 
     reason = "BASIS_REFUSED"
+    remedy = (
+        "The message names round, angle and bound: ask the operator of the coordinator. Nothing was sent for "
+        "this basis."
+    )
 
 
 class RunTooLargeError(CospanError):
     """The rounds of a run need more memory than this agent may use."""
 
     reason = "RUN_TOO_LARGE"
+    remedy = "Fewer steps a round, a smaller group, or a larger `--memory-gib`."
 
 
 class StaleCoordinatorError(CospanError):
     """What answers is an older incarnation of the coordinator than this agent has met."""
 
     reason = "STALE_COORDINATOR"
+    remedy = (
+        "End the older one. After restoring a copy on a machine whose clock is behind: set the clock, or "
+        "start the agents again."
+    )
 
 
 class CoordinatorUnavailableError(CospanError):
-    """No coordinator answered within the time allowed."""
+    """No answer, or no finished round, came within `--progress-timeout-seconds`."""
 
     reason = "COORDINATOR_UNAVAILABLE"
+    remedy = "`cospan doctor --coordinator HOST:PORT`; if the coordinator hangs, end it and start it again."
 
 
 class CertificateError(CospanError):
@@ -152,24 +180,28 @@ class CertificateRequiredError(CertificateError):
     """The coordinator asks for a client certificate, and none was shown."""
 
     reason = "CERTIFICATE_REQUIRED"
+    remedy = "Give `--tls-cert`, `--tls-key` and `--tls-ca`."
 
 
 class CertificateExpiredError(CertificateError):
     """The own certificate is not valid any more, or not yet."""
 
     reason = "CERTIFICATE_EXPIRED"
+    remedy = "`cospan certs renew CERTS NAME`; or the clock is wrong."
 
 
 class CertificateRefusedError(CertificateError):
     """The coordinator does not accept the own certificate, as when another authority has issued it."""
 
     reason = "CERTIFICATE_REFUSED"
+    remedy = "Use a certificate of the fleet's authority; `cospan doctor` compares them."
 
 
 class CoordinatorUntrustedError(CertificateError):
     """What answers cannot prove that it is the coordinator."""
 
     reason = "COORDINATOR_UNTRUSTED"
+    remedy = "Its certificate must contain the address that you connect to; check `--tls-ca`."
 
 
 class RemoteError(CospanError):
@@ -184,6 +216,7 @@ class InvalidMessageError(RemoteError):
     """A message has a field that is malformed or out of range."""
 
     reason = "INVALID_MESSAGE"
+    remedy = "Use one version of Cospan on both sides, and a workload whose features and rewards stay finite."
     code = "INVALID_ARGUMENT"
 
 
@@ -191,6 +224,7 @@ class FeatureMismatchError(RemoteError):
     """The agent's features are not those of the run."""
 
     reason = "FEATURE_MISMATCH"
+    remedy = "Use the same workload, and the same version of it, on both sides."
     code = "FAILED_PRECONDITION"
 
 
@@ -198,6 +232,10 @@ class AgentIdTakenError(RemoteError):
     """Another process with a live stream hosts an agent of this name."""
 
     reason = "AGENT_ID_TAKEN"
+    remedy = (
+        "Rename one of two agents with the same `--id`. An old process that hangs is given up at the session "
+        "timeout; the agent retries until then."
+    )
     code = "ALREADY_EXISTS"
     retryable = True
 
@@ -206,14 +244,16 @@ class NoFreeSiteError(RemoteError):
     """Every site of the workload has its agent."""
 
     reason = "NO_FREE_SITE"
+    remedy = "Start fewer agents. A site is free again once its agent has left for good."
     code = "RESOURCE_EXHAUSTED"
     retryable = True
 
 
 class SessionUnknownError(RemoteError):
-    """The session token is of no session of this run; join again."""
+    """The session has ended meanwhile, or is of another run."""
 
     reason = "SESSION_UNKNOWN"
+    remedy = "Nothing: the agent joins again by itself."
     code = "NOT_FOUND"
 
 
@@ -221,20 +261,23 @@ class RunFinishedError(RemoteError):
     """The run is over and takes no agents."""
 
     reason = "RUN_FINISHED"
+    remedy = "Start another run."
     code = "OUT_OF_RANGE"
 
 
 class OutOfTurnError(RemoteError):
-    """The message is well formed but not allowed at this moment."""
+    """A message that is not allowed at this moment; no Join within 20 s; a reader that is far behind."""
 
     reason = "OUT_OF_TURN"
+    remedy = "For agents of another make see docs/protocol.md. From an agent of Cospan: report it."
     code = "ABORTED"
 
 
 class DrainingError(RemoteError):
-    """The coordinator goes down and comes back; try again then."""
+    """The coordinator goes down, to continue later."""
 
     reason = "DRAINING"
+    remedy = "Start it again. Agents come back by themselves within their `--progress-timeout-seconds`."
     code = "UNAVAILABLE"
     retryable = True
 
@@ -243,6 +286,7 @@ class MessageTooLargeError(RemoteError):
     """A message exceeds the limit that follows from d, r and the size of the group."""
 
     reason = "MESSAGE_TOO_LARGE"
+    remedy = "Use the same workload and `--rank` on both sides; or smaller groups."
     code = "RESOURCE_EXHAUSTED"
 
 
@@ -250,14 +294,16 @@ class TooManyStreamsError(RemoteError):
     """The peer, or all together, have as many streams or calls open as the run allows."""
 
     reason = "TOO_MANY_STREAMS"
+    remedy = "A peer opens streams without end; the coordinator's log names it."
     code = "RESOURCE_EXHAUSTED"
     retryable = True
 
 
 class RateLimitedError(RemoteError):
-    """The peer calls or sends more often than the run gives occasion to."""
+    """The peer calls or sends more often than the run requires."""
 
     reason = "RATE_LIMITED"
+    remedy = "Poll less often. If agents are restarted in a loop, stop the loop."
     code = "RESOURCE_EXHAUSTED"
     retryable = True
 
@@ -266,27 +312,31 @@ class TooManyAgentsError(RemoteError):
     """The run has known as many agents as it may."""
 
     reason = "TOO_MANY_AGENTS"
+    remedy = "Agent names change with each start: use constant names."
     code = "RESOURCE_EXHAUSTED"
 
 
 class IdentityMismatchError(RemoteError):
-    """The peer's certificate does not speak for an agent that it names."""
+    """The certificate does not speak for an agent that the peer names, or a name in it is malformed."""
 
     reason = "IDENTITY_MISMATCH"
+    remedy = "`cospan certs issue CERTS --agent ID`, and use that certificate."
     code = "PERMISSION_DENIED"
 
 
 class AdminRequiredError(RemoteError):
-    """The call is for administrators, or for observers."""
+    """Reading needs an observer's certificate, stopping a run an administrator's."""
 
     reason = "ADMIN_REQUIRED"
+    remedy = "`cospan certs issue CERTS --observer`, or `--admin`."
     code = "PERMISSION_DENIED"
 
 
 class InternalError(RemoteError):
-    """The coordinator failed; its log says how."""
+    """The coordinator failed in this call."""
 
     reason = "INTERNAL"
+    remedy = "Its log has the traceback; report it."
     code = "INTERNAL"
 
 

@@ -49,9 +49,9 @@ def bad(subject: str, found: str, remedy: str) -> Finding:
 
 
 def of_failure(subject: str, failure: CospanError) -> Finding:
-    """An error as a finding; the remedy is after the last semicolon of its text."""
-    sentence, _, remedy = str(failure).rpartition("; ")
-    return bad(subject, sentence or str(failure), remedy or f"see {failure.reason} in docs/operations.md")
+    """An error as a finding; the remedy is after the last semicolon of its text, or that of its reason."""
+    sentence, semicolon, remedy = str(failure).rpartition("; ")
+    return bad(subject, sentence, remedy) if semicolon else bad(subject, str(failure), failure.remedy)
 
 
 def finding_lines(findings: Sequence[Finding]) -> list[str]:

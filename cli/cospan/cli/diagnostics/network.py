@@ -83,8 +83,7 @@ async def of_coordinator(
     try:
         response = await fetch_specification(address, tls, seconds=seconds)
     except RemoteError as failure:
-        remedy = f"see docs/operations.md for the reason {failure.reason}"
-        return [bad("coordinator", f"{address} refuses: {failure}", remedy)]
+        return [bad("coordinator", f"{address} refuses: {failure}", failure.remedy)]
     except CospanError as failure:
         return [of_failure("coordinator", failure)]
     took = time.monotonic() - begun

@@ -25,6 +25,7 @@ class RunFailedError(CospanError):
     """A run did not reach its end; its folder holds what was learnt."""
 
     reason = "RUN_FAILED"
+    remedy = "The message gives the cause, and how to resume the run if that is possible."
 
 
 @dataclass(frozen=True, slots=True)

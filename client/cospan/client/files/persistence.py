@@ -75,6 +75,7 @@ class StoppedError(CospanError):
     """The process is to end while it repeats rounds that its file lacks."""
 
     reason = "STOPPED"
+    remedy = "Start the agent again; it continues from its file."
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,6 +65,7 @@ class UnreadableMessageError(CospanError):
     """A peer does not read what is sent to it; nobody is told, for it would not read that either."""
 
     reason = "UNREAD"
+    remedy = "Inspect the peer's network, or end its process if that hangs."
 
 
 class CoordinatorService:

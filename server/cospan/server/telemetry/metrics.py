@@ -1,6 +1,7 @@
 """The Prometheus metrics of a run, computed at each scrape from the machine's state and from `Counters`.
 
-The number of time series is bounded: agent ids are labels only for the few agents that have been silent longest.
+`metric_catalogue` says what each is. The number of time series is bounded: agent ids are labels only for the few
+agents that have been silent longest.
 Needs prometheus_client (the extra `metrics`).
 """
 
@@ -18,19 +19,18 @@ from cospan.server.admission.interceptor import AdmissionInterceptor
 from cospan.server.machine.state import CoordinatorState
 from cospan.server.runtime.agent_engine import AgentEngine
 from cospan.server.telemetry.counters import ROUND_SECONDS, Counters
+from cospan.server.telemetry.metric_catalogue import METRICS, MOST_NAMED, MetricKind
 from cospan.wire.errors import REASONS
 from cospan.wire.messages import AgentPhase, Disposition, RoundReport, RunPhase
 
-MOST_NAMED = 20
-"""Most agents with a time series of their own: the awaited ones that have been silent longest."""
 UNREAD = "UNREAD"
 """Reason of a stream that ended because its peer does not read; no peer receives it, so `REASONS` lacks it."""
 _EVENTS = {
-    "agent-joined": ("cospan_joins", "Agents that have joined the run."),
-    "agent-lost": ("cospan_disconnects", "Agents whose stream broke."),
-    "agent-back": ("cospan_reconnects", "Agents that came back after their stream broke."),
-    "gradients-left-out": ("cospan_gradients_left_out", "Gradients that a round's arithmetic failed with."),
-    "agent-gone": ("cospan_departures", "Agents that left, or were dropped."),
+    "agent-joined": "cospan_joins",
+    "agent-lost": "cospan_disconnects",
+    "agent-back": "cospan_reconnects",
+    "gradients-left-out": "cospan_gradients_left_out",
+    "agent-gone": "cospan_departures",
 }
 
 _Simple: TypeAlias = CounterMetricFamily | GaugeMetricFamily
@@ -67,8 +67,8 @@ class RunCollector(Collector):
         state, now = subject.engine.state, subject.engine.now()
         yield from _of_state(state, now)
         yield from _of_fleet(state, now)
-        for kind, (name, text) in _EVENTS.items():
-            yield CounterMetricFamily(name, text, value=subject.counts.notes.get(kind, 0))
+        for kind, name in _EVENTS.items():
+            yield _family(name, subject.counts.notes.get(kind, 0))
         yield from _of_traffic(subject)
         if subject.closes_rounds:
             yield from _of_rounds(subject.counts)
@@ -77,21 +77,15 @@ class RunCollector(Collector):
 def _of_state(state: CoordinatorState, now: float) -> Iterator[_Family]:
     """Phase and progress of the run."""
     spec, config = state.specification, state.config
-    info = GaugeMetricFamily("cospan_run_info", "The run; always 1.", labels=("run_id", "workload", "version"))
+    info = _family("cospan_run_info")
     info.add_metric((config.run_id, spec.workload, importlib.metadata.version("cospan")), 1.0)
     yield info
-    yield _labelled(
-        GaugeMetricFamily("cospan_run_phase", "1 for the phase that the run is in, else 0.", labels=("phase",)),
-        ((phase.value, float(state.phase is phase)) for phase in RunPhase),
-    )
-    since = max(0.0, now - state.phase_since)
-    yield GaugeMetricFamily("cospan_phase_seconds", "How long the run has been in its phase.", since)
-    yield GaugeMetricFamily("cospan_round", "The open round, and the number of closed rounds.", state.round)
-    durable = state.durability.durable_round
-    yield GaugeMetricFamily("cospan_durable_round", "Rounds that are stored: every one below this.", durable)
-    yield GaugeMetricFamily("cospan_rounds_planned", "Rounds of the whole run; 0 for no end.", spec.rounds)
-    text = "Number of coordinator processes that have served this run."
-    yield GaugeMetricFamily("cospan_incarnation", text, config.incarnation)
+    yield _labelled("cospan_run_phase", ((phase.value, float(state.phase is phase)) for phase in RunPhase))
+    yield _family("cospan_phase_seconds", max(0.0, now - state.phase_since))
+    yield _family("cospan_round", state.round)
+    yield _family("cospan_durable_round", state.durability.durable_round)
+    yield _family("cospan_rounds_planned", spec.rounds)
+    yield _family("cospan_incarnation", config.incarnation)
 
 
 def _of_fleet(state: CoordinatorState, now: float) -> Iterator[_Family]:
@@ -101,18 +95,12 @@ def _of_fleet(state: CoordinatorState, now: float) -> Iterator[_Family]:
     for session in members.sessions.values():
         agents[session.phase.value] += len(session.agent_ids)
     agents[AgentPhase.GONE.value] = len(members.departures)
-    yield _labelled(
-        GaugeMetricFamily("cospan_agents", "Agents of the run, by phase.", labels=("phase",)), agents.items()
-    )
-    expected = state.specification.agents
-    yield GaugeMetricFamily("cospan_agents_expected", "Agents that the first round waits for.", expected)
-    text = "Agent processes in the run; a group is one."
-    yield GaugeMetricFamily("cospan_sessions", text, len(members.sessions))
-    text = "Agents whose gradient the open round lacks."
-    yield GaugeMetricFamily("cospan_waiting_for_agents", text, len(awaited))
-    text = f"Silence of awaited agents; the {MOST_NAMED} longest, a group by its first name."
-    silent = GaugeMetricFamily("cospan_waiting_for_agent_silent_seconds", text, labels=("agent",))
-    yield _labelled(silent, ((agent, seconds) for seconds, agent in longest_silent(state, now)))
+    yield _labelled("cospan_agents", agents.items())
+    yield _family("cospan_agents_expected", state.specification.agents)
+    yield _family("cospan_sessions", len(members.sessions))
+    yield _family("cospan_waiting_for_agents", len(awaited))
+    silent = ((agent, seconds) for seconds, agent in longest_silent(state, now))
+    yield _labelled("cospan_waiting_for_agent_silent_seconds", silent)
 
 
 def longest_silent(state: CoordinatorState, now: float, most: int = MOST_NAMED) -> list[tuple[float, str]]:
@@ -128,31 +116,25 @@ def longest_silent(state: CoordinatorState, now: float, most: int = MOST_NAMED) 
 def _of_traffic(subject: Subject) -> Iterator[_Family]:
     """Streams, bytes, and what was rejected."""
     streams, door = subject.engine.streams, subject.door
-    yield GaugeMetricFamily("cospan_streams", "Open streams of agent processes.", len(streams))
-    yield CounterMetricFamily("cospan_received_bytes", "Bytes of messages from agents.", door.received_bytes)
-    yield CounterMetricFamily("cospan_sent_bytes", "Bytes of messages to agents.", streams.sent_bytes)
-    text = "Gradients that did not count, by reason."
-    yield _labelled(
-        CounterMetricFamily("cospan_gradients_rejected", text, labels=("reason",)),
-        ((disposition.value, streams.receipts[disposition]) for disposition in Disposition),
-    )
-    text = "Calls and streams that were rejected or ended, by the reason of the error."
-    yield _labelled(
-        CounterMetricFamily("cospan_rejected_requests", text, labels=("reason",)),
-        ((reason, door.refused.get(reason, 0)) for reason in (*REASONS, UNREAD)),
-    )
+    yield _family("cospan_streams", len(streams))
+    yield _family("cospan_received_bytes", door.received_bytes)
+    yield _family("cospan_sent_bytes", streams.sent_bytes)
+    rejected = ((disposition.value, streams.receipts[disposition]) for disposition in Disposition)
+    yield _labelled("cospan_gradients_rejected", rejected)
+    refused = ((reason, door.refused.get(reason, 0)) for reason in (*REASONS, UNREAD))
+    yield _labelled("cospan_rejected_requests", refused)
 
 
 def _of_rounds(counts: Counters) -> Iterator[_Family]:
     """The rounds that this process has closed, and the newest of them."""
-    yield CounterMetricFamily("cospan_rounds", "Rounds that this process has closed.", counts.rounds)
-    yield CounterMetricFamily("cospan_contributions", "Gradients of agents in them.", counts.contributions)
-    text = "Agents that a round closed without."
-    yield CounterMetricFamily("cospan_missed_contributions", text, counts.missed_contributions)
-    yield CounterMetricFamily("cospan_outliers", "Gradients far from those of the others.", counts.outliers)
-    duration = HistogramMetricFamily("cospan_round_duration_seconds", "How long rounds take, from basis to basis.")
-    duration.add_metric((), list(_cumulated(counts.by_duration)), sum_value=counts.seconds)
-    yield duration
+    yield _family("cospan_rounds", counts.rounds)
+    yield _family("cospan_contributions", counts.contributions)
+    yield _family("cospan_missed_contributions", counts.missed_contributions)
+    yield _family("cospan_outliers", counts.outliers)
+    duration = METRICS["cospan_round_duration_seconds"]
+    histogram = HistogramMetricFamily(duration.name, duration.meaning)
+    histogram.add_metric((), list(_cumulated(counts.by_duration)), sum_value=counts.seconds)
+    yield histogram
     yield from _of_newest(counts.newest)
 
 
@@ -165,18 +147,24 @@ def _cumulated(by_duration: Iterable[int]) -> Iterator[tuple[str, float]]:
 
 def _of_newest(report: RoundReport | None) -> Iterator[_Family]:
     """Metrics of the newest closed round; without a value before the first."""
-    for name, text, field in (
-        ("cospan_round_contributors", "Agents whose gradients the newest closed round counted.", "contributors"),
-        ("cospan_basis_movement", "Movement of the subspace in the newest closed round, 0 to 1.", "basis_movement"),
-        ("cospan_basis_orthonormality_error", "Largest entry of |BᵀB − I| after it.", "orthonormality_error"),
+    for name, field in (
+        ("cospan_round_contributors", "contributors"),
+        ("cospan_basis_movement", "basis_movement"),
+        ("cospan_basis_orthonormality_error", "orthonormality_error"),
     ):
-        yield GaugeMetricFamily(name, text, value=None if report is None else getattr(report, field))
+        yield _family(name, None if report is None else getattr(report, field))
 
 
-def _labelled(
-    family: GaugeMetricFamily | CounterMetricFamily, values: Iterable[tuple[str, float]]
-) -> GaugeMetricFamily | CounterMetricFamily:
-    """The family with one time series for each (label, value)."""
+def _family(name: str, value: float | None = None) -> _Simple:
+    """The counter or gauge of the catalogue, with its value if it has no labels."""
+    metric = METRICS[name]
+    family = CounterMetricFamily if metric.kind is MetricKind.COUNTER else GaugeMetricFamily
+    return family(name, metric.meaning, value, metric.labels or None)
+
+
+def _labelled(name: str, values: Iterable[tuple[str, float]]) -> _Simple:
+    """The counter or gauge with one time series for each (label, value)."""
+    family = _family(name)
     for label, value in values:
         family.add_metric((label,), value)
     return family

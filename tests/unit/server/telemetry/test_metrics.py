@@ -10,7 +10,8 @@ from cospan.server.admission.interceptor import AdmissionInterceptor
 from cospan.server.machine import events
 from cospan.server.telemetry import metrics
 from cospan.server.telemetry.counters import ROUND_SECONDS, Counters
-from cospan.server.telemetry.metrics import MOST_NAMED, Subject, registry_of
+from cospan.server.telemetry.metric_catalogue import MOST_NAMED
+from cospan.server.telemetry.metrics import Subject, registry_of
 from cospan.wire.errors import RateLimitedError
 from cospan.wire.security.identity import without_certificate
 
