@@ -250,6 +250,7 @@ class RunView:
         series = self._series
         return {
             "movement": series.newest("movement", 1),
+            "outside": series.newest("outside"),
             "subspace": series.newest("subspace_error"),
             "value": series.newest("value_error"),
             "lstd_alone": series.newest("lstd_alone"),

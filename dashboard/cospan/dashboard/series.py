@@ -22,7 +22,7 @@ class _Join(Enum):
 _JOINS = {
     "elapsed": _Join.NEWEST,
     "movement": _Join.MEAN,
-    **dict.fromkeys(("subspace_error", "value_error", "value_low", "value_high"), _Join.NEWEST),
+    **dict.fromkeys(("outside", "subspace_error", "value_error", "value_low", "value_high"), _Join.NEWEST),
     **dict.fromkeys(("lstd_alone", "td_alone", "td_error", "td_low", "td_high"), _Join.NEWEST),
     "p50": _Join.MEAN,
     "p99": _Join.MOST,
@@ -33,7 +33,8 @@ COLUMNS = ("round", *_JOINS)
 """Columns of a point's row. None stands for what is unknown.
 
 * `round`: the newest round of the point; `elapsed`: seconds of all rounds until its end.
-* `movement`: of the basis, mean; `subspace_error`: of the newest round that has one.
+* `movement`: of the basis, mean; `subspace_error`: sine of the largest angle to the true subspace.
+* `outside`: share of the true values' variance that the basis does not hold, median over the agents.
 * `value_error`, `value_low`, `value_high`: median and quartiles over the agents; `lstd_alone`, `td_alone`: medians.
 * `td_error`, `td_low`, `td_high`: median and quartiles of the agents' root mean square TD errors.
 * `p50`, `p99`: of the durations of the 500 rounds up to the newest, in seconds; mean and maximum of joined points.

@@ -22,7 +22,7 @@ from cospan.core.statistics import known
 from cospan.dashboard.analysis.agent_history import history_of
 from cospan.dashboard.analysis.answers import answers_of
 from cospan.dashboard.analysis.facts import Facts
-from cospan.dashboard.analysis.learnt import Learnt
+from cospan.dashboard.analysis.learnt import Learnt, error_columns
 from cospan.dashboard.analysis.trend import PriorSnapshots, Trend, error_trend, movement_trend
 from cospan.dashboard.payloads import (
     AGENT_COLUMNS,
@@ -125,6 +125,7 @@ def _read(folder: RunFolder) -> _Stored:
     gone = {departure["agent_id"] for departure in result.get("departures", ())}
     present = {name: curve for name, curve in curves.items() if name not in gone}
     series.fill(quartile_columns(present, np.array([point.last for point in series.points], dtype=np.int64)))
+    series.learn({name: value for name, value in error_columns(learnt).items() if name == "outside"})
     return _Stored(kept, result, saved, files, curves, learnt, series)
 
 
@@ -193,6 +194,7 @@ def _run_values(folder: RunFolder, stored: _Stored) -> dict[str, Any]:
         "finish_text": STATES.get(str(cause), "ended") if cause else None,
         "live": False,
         "errors": {
+            "outside": newest("outside"),
             "subspace": result.get("subspace_error", newest("subspace_error")),
             "value": result.get("value_error", newest("value_error")),
             "lstd_alone": baselines.get("lstd_alone", newest("lstd_alone")),
@@ -205,7 +207,7 @@ def _run_values(folder: RunFolder, stored: _Stored) -> dict[str, Any]:
 def _learnt_of_result(row: Mapping[str, Any]) -> Learnt:
     """Of `result.json`."""
     names = {"lstd_alone": "lstd_alone_error", "td_alone": "td_alone_error", "half_width": "mean_reward_half_width"}
-    same = ("value_error", "gain", "mean_reward", "shared_weight")
+    same = ("value_error", "gain", "mean_reward", "shared_weight", "held_share")
     numbers = {name: row.get(names.get(name, name)) for name in (*same, *names)}
     return Learnt(label=printable(str(row.get("label", ""))), **numbers)
 

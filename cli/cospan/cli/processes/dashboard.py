@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from cospan.dashboard.run_view import RunView, Truth
 
 _OF_PROGRESS = {
-    **{name: name for name in ("label", "value_error", "gain", "mean_reward", "shared_weight", "learning_seconds")},
+    **{name: name for name in ("label", "value_error", "gain", "mean_reward", "shared_weight", "held_share")},
+    "learning_seconds": "learning_seconds",
     "lstd_alone": "lstd_alone_error",
     "td_alone": "td_alone_error",
     "half_width": "mean_reward_half_width",

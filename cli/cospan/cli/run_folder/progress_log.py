@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _RATE_ROUNDS = 50
+_MOST_HELD_DIM = 512
+"""Largest d for which the held share is computed once a second: d² r operations."""
 _V = TypeVar("_V", float, np.ndarray)
 
 
@@ -127,6 +129,7 @@ class AgentProgress:
         gain: the learnt mean reward per step.
         mean_reward_half_width: half the width of the 95 % interval of the mean reward.
         shared_weight: how much of its answer is the fleet's, 0 to 1.
+        held_share: share of the true value's variance that the basis holds; unknown of groups and large d.
         learning_seconds: that the newest round took to learn.
     """
 
@@ -140,6 +143,7 @@ class AgentProgress:
     gain: float | None = None
     mean_reward_half_width: float | None = None
     shared_weight: float | None = None
+    held_share: float | None = None
     learning_seconds: float | None = None
 
     @classmethod
@@ -166,6 +170,7 @@ class AgentProgress:
                 float(learner.reward_batches.half_width(learner.specification.method.steps_per_round))
             ),
             shared_weight=known(learner.shared_weight()),
+            held_share=known(learner.held_share()) if learner.specification.feature_dim <= _MOST_HELD_DIM else None,
             learning_seconds=learning_seconds,
         )
 

@@ -25,6 +25,7 @@ class Learnt:
         mean_reward: of all its steps.
         half_width: half the width of the 95 % interval of the mean reward.
         shared_weight: how much of its answer is the fleet's, 0 to 1.
+        held_share: share of the true value's variance that the shared basis holds, 0 to 1.
         learning_seconds: that it takes to learn a round, without messages; smoothed.
     """
 
@@ -36,6 +37,7 @@ class Learnt:
     mean_reward: float | None = None
     half_width: float | None = None
     shared_weight: float | None = None
+    held_share: float | None = None
     learning_seconds: float | None = None
 
     @property
@@ -88,4 +90,7 @@ def error_columns(learnt: Mapping[str, Learnt]) -> dict[str, float]:
         spread = quartiles(getattr(each, column) for each in learnt.values())
         if spread is not None:
             found[column] = spread[1]
+    spread = quartiles(each.held_share for each in learnt.values())
+    if spread is not None:
+        found["outside"] = max(0.0, 1.0 - spread[1])
     return found

@@ -271,8 +271,8 @@ export class Chart {
       make("span", { class: "value" }, ...(line.name ? [make("span", { class: `key ${TONES[place]}` }), `${line.name} `] : []), make("b", {}, this.format(chosen[place]?.[1]))),
     ] : []));
     if (this.other && !this.stacked) {
-      const others = this.linesOf(this.other).map((points) => newest(points, at)?.[1]).slice(0, 1);
-      parts.push(make("span", { class: "value" }, make("span", { class: "key other" }), `${this.other.name} `, make("b", {}, this.format(others[0]))));
+      const there = this.linesOf(this.other).map((points) => newest(points, at)?.[1]).find((value) => value !== undefined);
+      parts.push(make("span", { class: "value" }, make("span", { class: "key other" }), `${this.other.name} `, make("b", {}, this.format(there))));
     }
     const where = this.shared.cursor === null ? "" : this.shared.axis === "round" ? `round ${whole(Math.round(at))}` : seconds(at);
     this.readout.replaceChildren(make("span", { class: "where" }, where), ...parts);

@@ -11,9 +11,9 @@ export const CHARTS = [
   { key: "value", title: "Value error", unit: "median; shaded: middle half of the agents", log: true, unknown: TRUTH,
     lines: [{ column: "value_error", name: "fleet" }, { column: "lstd_alone", name: "LSTD alone" }, { column: "td_alone", name: "TD alone" }], band: ["value_low", "value_high"],
     help: "How wrong the agents' values are: 0 is exact, 1 is no better than a constant. LSTD alone and TD alone learn from the same transitions without the fleet, so the fleet pays where its line is below both." },
-  { key: "subspace", title: "Angle to the true subspace", unit: "sine of the largest angle", log: true, unknown: "Unknown: this workload has no true subspace, or this coordinator does not know it.",
-    lines: [{ column: "subspace_error" }],
-    help: "How far the basis is from the subspace that the true value functions span: 0 is exact, 1 is a right angle. With a rank above the true one it is small long before the end." },
+  { key: "subspace", title: "Outside the basis", unit: "0 is exact", log: true, unknown: "Unknown: this workload has no true subspace, or this coordinator does not know it.",
+    lines: [{ column: "outside", name: "share of the values" }, { column: "subspace_error", name: "sine of the largest angle" }],
+    help: "Share of the variance of the agents' true values that the basis does not hold, median over the agents; and the sine of the largest angle to the true subspace. The angle weighs directions that hardly any value needs like all others, so it may stay near 1 while nearly nothing lies outside." },
   { key: "movement", title: "Movement of the basis", unit: "sine of the largest angle", log: true,
     lines: [{ column: "movement" }],
     help: "How far one round turns the basis. It falls while a run converges; a jump means new curvatures, or an agent that came, left or changed. Directions that the fleet has switched off go on turning, so it need not come to rest." },
@@ -91,6 +91,11 @@ function saveNumbers(chart, run) {
   saveCsv(fileName(run, chart), ["run", ...columns], rows);
 }
 
+function keysOf(chart) {
+  const keys = chart.readout.querySelectorAll(".key");
+  return chart.lines.filter((line) => line.name).map((line, place) => ({ name: line.name, element: keys[place] })).filter((key) => key.element);
+}
+
 // All charts, with their scales as the address has them; `run` gives the run for names of files.
 export function makeCharts(shared, run) {
   const said = read();
@@ -102,7 +107,7 @@ export function makeCharts(shared, run) {
       const tools = make("div", { class: "tools" },
         ...(definition.stacked ? [] : [scaleButton(self)]),
         toolButton("csv", `Save ${definition.title} as CSV`, () => saveNumbers(self, run)),
-        toolButton("png", `Save ${definition.title} as PNG`, () => savePng(fileName(run, self), definition.title, self.svg)),
+        toolButton("png", `Save ${definition.title} as PNG`, () => savePng(fileName(run, self), definition.title, self.svg, keysOf(self))),
         helpButton(definition.title, definition.help, () => self.root));
       return [tools];
     } }, shared);

@@ -50,7 +50,7 @@ const newestOf = ({ columns, rows }, column) => {
   return null;
 };
 
-const LAST = [["Rounds", "round", (value) => (value === null ? number(null) : whole(value + 1))], ["Seconds of rounds", "elapsed", seconds], ["Value error", "value_error", number], ["LSTD alone", "lstd_alone", number], ["TD alone", "td_alone", number], ["Angle to the true subspace", "subspace_error", number], ["Median time of a round", "p50", seconds]];
+const LAST = [["Rounds", "round", (value) => (value === null ? number(null) : whole(value + 1))], ["Seconds of rounds", "elapsed", seconds], ["Value error", "value_error", number], ["LSTD alone", "lstd_alone", number], ["TD alone", "td_alone", number], ["Outside the basis", "outside", number], ["Angle to the true subspace", "subspace_error", number], ["Median time of a round", "p50", seconds]];
 const SETTINGS = [["Workload", "workload"], ["Agents", "agents"], ["Seed", "seed"], ["Features d", "feature_dim"], ["Rank r", "rank"], ["Steps a round", "steps_per_round"], ["Head update", "head_update"], ["Aggregation", "aggregation"], ["Participation", "participation"]];
 
 export class Comparison {

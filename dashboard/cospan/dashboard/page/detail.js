@@ -79,6 +79,7 @@ export class Detail {
       this.say("Error over the best alone", agent.ratio === null ? NONE : `${number(agent.ratio)}${agent.ratio > 1 ? ", worse than alone" : ""}`);
     }
     if (agent.shared_weight !== null) this.say("Shared weight", number(agent.shared_weight));
+    if (agent.held_share !== null) this.say("Held by the basis", number(agent.held_share, 4));
     if (agent.gain !== null) this.say("Gain, learnt", number(agent.gain));
     if (agent.mean_reward !== null) this.say("Mean reward, 95 % interval", gainText(agent));
     this.say("TD error (RMS, units of reward)", number(agent.td_error));

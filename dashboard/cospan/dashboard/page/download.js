@@ -26,7 +26,8 @@ export function saveCsv(name, columns, rows) {
 }
 
 // The picture of a chart: its SVG with the styles of the page as attributes, on the page's ground, below its title.
-export async function savePng(name, title, svg) {
+// keys: [{name, element}], whose colour the legend has.
+export async function savePng(name, title, svg, keys = []) {
   const { width, height } = svg.getBoundingClientRect();
   const copy = svg.cloneNode(true);
   const [seen, copied] = [svg, copy].map((root) => [root, ...root.querySelectorAll("*")]);
@@ -48,6 +49,16 @@ export async function savePng(name, title, svg) {
   context.fillStyle = root.getPropertyValue("--text");
   context.font = `600 15px ${getComputedStyle(document.body).fontFamily}`;
   context.fillText(title, MARGIN, 24);
+  let right = width + MARGIN;
+  context.font = `12px ${getComputedStyle(document.body).fontFamily}`;
+  for (const { name: said, element } of [...keys].reverse()) {
+    right -= context.measureText(said).width;
+    context.fillStyle = root.getPropertyValue("--muted");
+    context.fillText(said, right, 23);
+    context.fillStyle = getComputedStyle(element).backgroundColor;
+    context.fillRect(right - 16, 18, 11, 3);
+    right -= 30;
+  }
   context.drawImage(image, MARGIN, HEAD, width, height);
   const blob = await new Promise((done) => { canvas.toBlob(done, "image/png"); });
   save(blob, `${name}.png`);

@@ -47,6 +47,11 @@ function againstAlone(errors, agents) {
   return ratios.length ? `median; ${number((ratios[(ratios.length - 1) >> 1] + ratios[ratios.length >> 1]) / 2)} × alone` : "median over agents";
 }
 
+// 100 % means all of it, not nearly all.
+function percentage(share) {
+  return share < 1 && share >= 0.9995 ? "> 99.9 %" : `${(100 * share).toFixed(1)} %`;
+}
+
 function showPhase(run) {
   const [text, tone] = PHASES[run.phase] ?? [run.phase, ""];
   const pill = byId("phase");
@@ -71,7 +76,8 @@ export function showRun({ run, agents, series }) {
   tile("Waiting for", value, more, { ...steady, title: more });
   tile("Agents", whole(agents.size - gone), gone ? `${whole(gone)} gone` : run.live ? "none is gone" : "all to the end");
   tile("Value error", number(run.errors.value), againstAlone(run.errors, agents), steady);
-  tile("Angle to the truth", number(run.errors.subspace), run.errors.subspace === null ? "unknown" : "sine; 0 is exact", steady);
+  const { outside } = run.errors;
+  tile("Held by the basis", outside === null || outside === undefined ? NONE : percentage(1 - outside), outside === null || outside === undefined ? "unknown" : "of the true values", steady);
   showProgress(run);
   say(byId("foot"), `Seed ${run.seed} · head update ${run.head_update} · participation ${run.participation}${run.incarnation ? ` · incarnation ${run.incarnation}, durable up to round ${whole(run.durable)}` : ""} · a point of the charts is ${series.stride === 1 ? "one round" : `${compact(series.stride)} rounds`}`);
 }
