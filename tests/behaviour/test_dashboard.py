@@ -21,10 +21,13 @@ from cospan.cli.processes.telemetry import metrics_plan
 from cospan.cli.settings.layers import Settings
 from cospan.client.agent import Agent, ClientSettings
 from cospan.core.method import practical
+from cospan.dashboard.analysis.agent_history import HISTORY_COLUMNS
+from cospan.dashboard.analysis.learnt import LEARNT_COLUMNS, Learnt
 from cospan.dashboard.auth import DashboardAuth
 from cospan.dashboard.broadcaster import MOST_BROWSERS
 from cospan.dashboard.payloads import AGENT_COLUMNS
 from cospan.dashboard.run_view import RunView, Truth
+from cospan.dashboard.series import COLUMNS
 from cospan.dashboard.server import Dashboard
 from cospan.server.admission.file_limits import dashboard_connections
 from cospan.server.coordinator import Coordinator
@@ -98,7 +101,11 @@ def test_a_browser_is_told_the_whole_and_then_what_changes() -> None:
         async with shown(rounds=6) as (coordinator, dashboard, view):
             watching = asyncio.create_task(asyncio.to_thread(lambda: list(frames(dashboard.address))))
             await finish(coordinator)
-            view.tell(Truth(0.25, ((5, 0.5),), {"site-0": 0.125}))
+            known = {
+                "site-0": Learnt(label="ring", value_error=0.125, lstd_alone=0.5, learning_seconds=0.001),
+                "site-1": Learnt(value_error=0.375, lstd_alone=0.25, td_alone=0.5),
+            }
+            view.tell(Truth(((5, 0.5),), known))
             await asyncio.to_thread(dashboard.close)
             return await watching
 
@@ -108,14 +115,51 @@ def test_a_browser_is_told_the_whole_and_then_what_changes() -> None:
     assert (last["run"]["round"], last["run"]["phase"], last["run"]["live"]) == (6, "finished", False)
     points: list[list[Any]] = []
     agents: dict[str, dict[str, Any]] = {}
+    learnt: dict[str, dict[str, Any]] = {}
     for frame in seen:
         points[frame["series"]["start"] :] = frame["series"]["points"]
         agents |= {row[0]: dict(zip(AGENT_COLUMNS, row, strict=True)) for row in frame.get("agents", ())}
+        learnt |= {row[0]: dict(zip(LEARNT_COLUMNS, row, strict=True)) for row in frame.get("learnt", ())}
     assert [point[0] for point in points] == list(range(6))
-    assert points[-1][2:4] == [0.5, 0.25]
+    newest = dict(zip(COLUMNS, points[-1], strict=True))
+    assert (newest["subspace_error"], newest["value_error"], newest["lstd_alone"]) == (0.5, 0.25, 0.375)
+    assert newest["agents"] + newest["aggregation"] == pytest.approx(newest["p50"], rel=1.0)
+    assert newest["elapsed"] > 0.0
     assert agents.keys() == {"site-0", "site-1"}
     assert agents["site-0"]["td_error"] > 0.0
-    assert (agents["site-0"]["value_error"], agents["site-1"]["value_error"]) == (0.125, None)
+    assert all(agent["arrives"] >= 0.0 for agent in agents.values())
+    assert (learnt["site-0"]["label"], learnt["site-0"]["ratio"], learnt["site-1"]["ratio"]) == ("ring", 0.25, 1.5)
+    answers = {answer["key"]: answer for answer in last["answers"]}
+    assert answers["learning"]["verdict"] == "Finished"
+    assert answers["learning"]["sentences"][0] == "All 6 rounds are done."
+    assert (answers["alone"]["verdict"], answers["alone"]["agents"]) == ("1 of 2", ["site-1"])
+
+
+def test_the_history_of_an_agent_is_known_from_its_first_round() -> None:
+    """However late a browser asks for it; a name that is none of the run's is refused."""
+
+    async def asked_for() -> None:
+        async with shown(rounds=0) as (coordinator, dashboard, view):
+            agents = [Agent(RINGS, index=index, coordinator=coordinator.address) for index in range(2)]
+            tasks = [asyncio.create_task(agent.run_async()) for agent in agents]
+            view.tell(Truth((), {"site-0": Learnt(value_error=0.5, td_alone=0.75)}))
+            async for _ in coordinator.engine.history.follow(3):
+                break
+            async with asyncio.timeout(20):
+                status = 404
+                while status == 404:
+                    status, headers, text = await asyncio.to_thread(asked, dashboard.address, "/history?id=site-0")
+            coordinator.stop("enough")
+            await asyncio.gather(*tasks)
+            found = json.loads(text)
+            assert found["columns"] == list(HISTORY_COLUMNS)
+            assert found["points"][0][1:] == [None, 0.5, None, 0.75]
+            assert "default-src 'none'" in headers["content-security-policy"]
+            for name in ("site-9", "", "../x"):
+                status, _, text = await asyncio.to_thread(asked, dashboard.address, f"/history?id={quote(name)}")
+                assert (status, b"name one that has joined" in text) == (404, True)
+
+    run(asked_for())
 
 
 def test_a_stored_run_is_shown_from_its_first_round() -> None:
@@ -159,7 +203,7 @@ def test_with_tls_and_a_token_only_who_shows_it_sees_anything(tmp_path: Path) ->
             async def ask(path: str, method: str = "GET", body: str | None = None, **headers: str) -> Any:
                 return await asyncio.to_thread(asked, address, path, method, body, tls, **headers)
 
-            for path in ("/", "/main.js", "/events"):
+            for path in ("/", "/main.js", "/events", "/history?id=site-0"):
                 assert (await ask(path))[0] == 401
             assert (await ask("/", Accept="text/html"))[1]["location"] == "/login"
             assert (await ask("/", Authorization=f"Bearer {TOKEN}"))[0] == 200

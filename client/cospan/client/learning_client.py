@@ -99,6 +99,8 @@ class LearningClient(ABC, Generic[L]):
         self.workload = workload
         self.settings = settings
         self.learner: L | None = None
+        self.learning_seconds: float | None = None
+        """How long the newest round took to learn; None before the first."""
         self.on_round: list[Callable[[Self, int], None]] = []
         """Called after each round learnt, in the learning thread, with the agent and the round."""
         self.on_note: list[Callable[[Self, str], None]] = []
@@ -402,7 +404,8 @@ class LearningClient(ABC, Generic[L]):
             self._note(note)
         begun = time.monotonic()
         upload = keeper.learn(command.round, command.basis, command.head_covariance)
-        self._say_slow(time.monotonic() - begun)
+        self.learning_seconds = time.monotonic() - begun
+        self._say_slow(self.learning_seconds)
         if upload.bounded and not self._bound_told:
             self._bound_told = True
             self._note(bound_note(upload.bounded, learner.specification.method), level=logging.WARNING)

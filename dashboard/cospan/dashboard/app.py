@@ -7,7 +7,7 @@ from urllib.parse import parse_qs
 from starlette.applications import Starlette
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, RedirectResponse, Response, StreamingResponse
+from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -25,12 +25,15 @@ _OPEN = ("/login", "/style.css", "/icon.svg")
 
 Connections = Callable[[tuple[str, int] | None], Connection | None]
 """Client → its open connection."""
+Histories = Callable[[str], dict[str, Any] | None]
+"""Agent id → the history of its numbers; None if nothing is known of it."""
 
 
 def make_app(
     auth: DashboardAuth,
     broadcaster: Broadcaster,
     whole: Callable[[], bytes],
+    histories: Histories,
     connections: Connections,
     *,
     secure: bool,
@@ -41,6 +44,7 @@ def make_app(
         auth: checks requests.
         broadcaster: sends events to browsers.
         whole: makes the first event of a browser.
+        histories: finds the history of an agent.
         connections: finds the connection of a request, which is told when the request is answered.
         secure: whether it is served with TLS.
     """
@@ -81,10 +85,21 @@ def make_app(
     routes = [
         Route("/", file, methods=["GET"]),
         Route("/events", events, methods=["GET"]),
+        Route("/history", _history_answer(histories), methods=["GET"]),
         Route("/login", log_in, methods=["GET", "POST"]),
         Route("/{name}", file, methods=["GET"]),
     ]
     return _Guard(Starlette(routes=routes), auth, connections)
+
+
+def _history_answer(histories: Histories) -> Callable[[Request], Awaitable[Response]]:
+    async def history(request: Request) -> Response:
+        found = histories(request.query_params.get("id", ""))
+        if found is None:
+            return _sentence("nothing is known of such an agent yet; name one that has joined", 404)
+        return JSONResponse(found)
+
+    return history
 
 
 class _Guard:

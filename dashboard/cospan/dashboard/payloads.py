@@ -1,19 +1,21 @@
 """The state of a run as JSON values for browsers."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
 from cospan.core.specification import RunSpecification
+from cospan.dashboard.analysis.facts import Answer
 from cospan.dashboard.rank_spectrum import Spectrum
 from cospan.dashboard.series import COLUMNS, RoundSeries, rounded
 from cospan.wire.messages import AgentReport, RunPhase, RunReport
 
 AGENT_COLUMNS = (
     "id", "phase", "awaited", "last_round", "td_error", "reconnects", "rejected", "silent", "counted", "absent",
-    "outliers", "gone_in_round", "cause", "value_error",
+    "outliers", "gone_in_round", "cause", "bounded", "arrives",
 )  # fmt: skip
 """Columns of an agent's row."""
 _MOST_ROWS, _MOST_COLUMNS = 160, 64
@@ -57,8 +59,8 @@ def run_identity(spec: RunSpecification, run_id: str) -> dict[str, Any]:
     }
 
 
-def agent_row(agent: AgentReport, rejected: int | None, value_error: float | None = None) -> list[Any]:
-    """The row of an agent, in the order of `AGENT_COLUMNS`; silence in whole seconds."""
+def agent_row(agent: AgentReport, rejected: int | None, arrives: float | None = None) -> list[Any]:
+    """The row of an agent, in the order of `AGENT_COLUMNS`; silence in whole seconds, arrivals with two digits."""
     return [
         agent.agent_id,
         agent.phase.value,
@@ -73,7 +75,8 @@ def agent_row(agent: AgentReport, rejected: int | None, value_error: float | Non
         agent.outlier_rounds,
         agent.gone_in_round,
         agent.gone_cause,
-        rounded(value_error),
+        int(agent.head_bounded),
+        None if arrives is None else float(f"{arrives:.2g}"),
     ]
 
 
@@ -90,6 +93,11 @@ def series_of(series: RoundSeries, start: int = 0) -> dict[str, Any]:
         "start": start,
         "points": [point.as_row() for point in series.points[start:]],
     }
+
+
+def answer_values(answers: Iterable[Answer]) -> list[dict[str, Any]]:
+    """The answers to an operator's questions."""
+    return [asdict(answer) for answer in answers]
 
 
 def heat_map(basis: Float[np.ndarray, "d r"]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 from cospan.dashboard.page_files import MODULES, page_file
 
 _IMPORT = re.compile(r'^import \{ (.+?) \} from "\./(\w+)\.js";$', re.MULTILINE)
-_EXPORT = re.compile(r"^export (?=(?:const|class|function) (\w+))", re.MULTILINE)
+_EXPORT = re.compile(r"^export (?=(?:const|class|(?:async )?function) (\w+))", re.MULTILINE)
 _STYLE_LINK = '<link rel="stylesheet" href="style.css">'
 _SCRIPT_LINK = '<script type="module" src="main.js"></script>'
 _ICON_LINK = '<link rel="icon" href="icon.svg" type="image/svg+xml">'

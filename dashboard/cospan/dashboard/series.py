@@ -2,13 +2,46 @@
 
 import math
 from collections import deque
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum, auto
 
-COLUMNS = ("round", "movement", "subspace_error", "value_error", "p50", "p99", "contributors")
-"""Columns of a point's row; see `Point`."""
 _MOST_POINTS = 720
 _WINDOW = 500
+
+
+class _Join(Enum):
+    """The value of a column for two neighbouring points together."""
+
+    NEWEST = auto()
+    MEAN = auto()
+    MOST = auto()
+    LEAST = auto()
+
+
+_JOINS = {
+    "elapsed": _Join.NEWEST,
+    "movement": _Join.MEAN,
+    **dict.fromkeys(("outside", "subspace_error", "value_error", "value_low", "value_high"), _Join.NEWEST),
+    **dict.fromkeys(("lstd_alone", "td_alone", "td_error", "td_low", "td_high"), _Join.NEWEST),
+    "p50": _Join.MEAN,
+    "p99": _Join.MOST,
+    **dict.fromkeys(("agents", "network", "aggregation", "disk"), _Join.MEAN),
+    "contributors": _Join.LEAST,
+}
+COLUMNS = ("round", *_JOINS)
+"""Columns of a point's row. None stands for what is unknown.
+
+* `round`: the newest round of the point; `elapsed`: seconds of all rounds until its end.
+* `movement`: of the basis, mean; `subspace_error`: sine of the largest angle to the true subspace.
+* `outside`: share of the true values' variance that the basis does not hold, median over the agents.
+* `value_error`, `value_low`, `value_high`: median and quartiles over the agents; `lstd_alone`, `td_alone`: medians.
+* `td_error`, `td_low`, `td_high`: median and quartiles of the agents' root mean square TD errors.
+* `p50`, `p99`: of the durations of the 500 rounds up to the newest, in seconds; mean and maximum of joined points.
+* `agents`, `network`, `aggregation`, `disk`: parts of a round in seconds, means; see `analysis.round_parts`.
+* `contributors`: minimum.
+"""
+_PLACES = {name: place for place, name in enumerate(COLUMNS[1:])}
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,16 +53,14 @@ class Round:
         seconds: from its opening to its close.
         contributors: agents whose gradients counted.
         movement: of the basis, 0 to 1.
-        subspace_error: sine of the largest angle to the true basis, 0 to 1; None if unknown.
-        value_error: median over the agents; None if unknown.
+        more: further columns whose values are known.
     """
 
     number: int
     seconds: float
     contributors: int
     movement: float
-    subspace_error: float | None = None
-    value_error: float | None = None
+    more: Mapping[str, float | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,42 +70,50 @@ class Point:
     Attributes:
         last: the newest round.
         rounds: number of rounds.
-        movement: mean.
-        subspace_error: of the newest round that has one.
-        value_error: of the newest round that has one.
-        p50: median duration of the 500 rounds up to the newest, in seconds; the mean of joined points.
-        p99: 99th percentile of the same; the maximum of joined points.
-        contributors: minimum.
+        values: in the order of `COLUMNS` without the first.
     """
 
     last: int
     rounds: int
-    movement: float
-    subspace_error: float | None
-    value_error: float | None
-    p50: float
-    p99: float
-    contributors: int
+    values: tuple[float | None, ...]
+
+    def value(self, column: str) -> float | None:
+        """One value."""
+        return self.values[_PLACES[column]]
+
+    def with_values(self, known: Mapping[str, float | None]) -> "Point":
+        """The point with other values in some columns."""
+        values = list(self.values)
+        for column, value in known.items():
+            values[_PLACES[column]] = value
+        return Point(self.last, self.rounds, tuple(values))
 
     def joined(self, later: "Point") -> "Point":
         """This point and the next one as one."""
         rounds = self.rounds + later.rounds
         share = later.rounds / rounds
-        return Point(
-            later.last,
-            rounds,
-            self.movement + share * (later.movement - self.movement),
-            self.subspace_error if later.subspace_error is None else later.subspace_error,
-            self.value_error if later.value_error is None else later.value_error,
-            self.p50 + share * (later.p50 - self.p50),
-            max(self.p99, later.p99),
-            min(self.contributors, later.contributors),
-        )
+        pairs = zip(_JOINS.values(), self.values, later.values, strict=True)
+        values = tuple(_joined(join, one, other, share) for join, one, other in pairs)
+        return Point(later.last, rounds, values)
 
     def as_row(self) -> list[float | int | None]:
         """The values in the order of `COLUMNS`, with four digits."""
-        values = (self.movement, self.subspace_error, self.value_error, self.p50, self.p99)
-        return [self.last, *map(rounded, values), self.contributors]
+        *values, contributors = self.values
+        return [self.last, *map(rounded, values), None if contributors is None else int(contributors)]
+
+
+def _joined(join: _Join, one: float | None, other: float | None, share: float) -> float | None:
+    if one is None or other is None:
+        return one if other is None else other
+    match join:
+        case _Join.NEWEST:
+            return other
+        case _Join.MEAN:
+            return one + share * (other - one)
+        case _Join.MOST:
+            return max(one, other)
+        case _Join.LEAST:
+            return min(one, other)
 
 
 class RoundSeries:
@@ -86,26 +125,32 @@ class RoundSeries:
         self.revision = 0
         """Increases when older points change."""
         self._most = most
+        self._elapsed = 0.0
         self._seconds: deque[float] = deque(maxlen=_WINDOW)
 
     def add(self, closed: Round) -> None:
         """Adds a round; O(1), except for the percentiles, which are computed once per point."""
         self._seconds.append(closed.seconds)
+        self._elapsed += closed.seconds
         last = self.points[-1] if self.points and self.points[-1].rounds < self.stride else None
-        p50, p99 = (last.p50, last.p99) if last and last.rounds + 1 < self.stride else self._percentiles()
-        errors = closed.subspace_error, closed.value_error
-        point = Point(closed.number, 1, closed.movement, *errors, p50, p99, closed.contributors)
+        if last is not None and last.rounds + 1 < self.stride:
+            p50, p99 = last.value("p50"), last.value("p99")
+        else:
+            p50, p99 = self._percentiles()
+        times = {"elapsed": self._elapsed, "p50": p50, "p99": p99}
+        known = {"movement": closed.movement, "contributors": closed.contributors, **closed.more, **times}
+        point = Point(closed.number, 1, tuple(known.get(column) for column in _JOINS))
         if last is not None:
-            self.points[-1] = replace(last.joined(point), p50=p50, p99=p99)
+            self.points[-1] = last.joined(point).with_values({"p50": p50, "p99": p99})
             return
         if len(self.points) >= self._most:
             self._halve()
         self.points.append(point)
 
-    def learn(self, value_error: float | None, subspace_errors: Sequence[tuple[int, float]]) -> None:
-        """Sets errors of the newest rounds, which become known only after they were added."""
-        if value_error is not None and self.points:
-            self.points[-1] = replace(self.points[-1], value_error=value_error)
+    def learn(self, known: Mapping[str, float], subspace_errors: Iterable[tuple[int, float]] = ()) -> None:
+        """Sets values of the newest rounds, which become known only after they were added."""
+        if known and self.points:
+            self.points[-1] = self.points[-1].with_values(known)
         for number, error in subspace_errors:
             self._set_subspace_error(number, error)
 
@@ -113,10 +158,25 @@ class RoundSeries:
         for place in range(len(self.points) - 1, -1, -1):
             point = self.points[place]
             if point.last - point.rounds < number <= point.last:
-                self.points[place] = replace(point, subspace_error=error)
+                self.points[place] = point.with_values({"subspace_error": error})
                 return
             if point.last < number:
                 return
+
+    def fill(self, known: Mapping[str, Sequence[float]]) -> None:
+        """Sets columns: one value for each point; one that is not finite is unknown."""
+        for place, point in enumerate(self.points):
+            values = {column: float(row[place]) for column, row in known.items() if math.isfinite(row[place])}
+            self.points[place] = point.with_values(values)
+
+    def newest(self, column: str, within: int | None = None) -> float | None:
+        """The newest known value of a column, of the newest `within` points."""
+        points = self.points if within is None else self.points[-within:]
+        return next((value for p in reversed(points) if (value := p.value(column)) is not None), None)
+
+    def known(self, column: str) -> list[tuple[int, float]]:
+        """(round, value) of the points whose value is known, oldest first."""
+        return [(p.last, value) for p in self.points if (value := p.value(column)) is not None]
 
     def _halve(self) -> None:
         pairs = zip(self.points[::2], self.points[1::2], strict=False)

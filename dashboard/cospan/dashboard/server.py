@@ -40,7 +40,9 @@ class Dashboard:
     ) -> None:
         self._view, self._address, self._tls = view, parse_host(host, port), tls
         self._broadcaster = Broadcaster()
-        self._app = make_app(auth, self._broadcaster, self._whole, self._connection, secure=tls is not None)
+        self._app = make_app(
+            auth, self._broadcaster, self._whole, view.history, self._connection, secure=tls is not None
+        )
         self._acceptor: Acceptor | None = None
         self._thread: ServerThread | None = None
         self._closing = threading.Event()

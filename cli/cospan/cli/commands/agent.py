@@ -258,7 +258,7 @@ class Reporter:
         if now < self._due or agent.learner is None:
             return
         self._due = now + (_PLAIN_SECONDS if self._lines is None else _JSON_SECONDS)
-        progress = AgentProgress.of_learner(agent.learner)
+        progress = AgentProgress.of_learner(agent.learner, agent.learning_seconds)
         if self._lines is None:
             say(f"{agent.name}: round {round_number}, {words(progress)}", error=False)
         else:

@@ -91,7 +91,14 @@ def export(
 
 
 def report(
-    run_folder: o.RunFolder,
+    runs: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="RUN",
+            help="The run's folder, and that of another run to draw beside it.",
+            autocompletion=run_folders,
+        ),
+    ],
     output: Annotated[
         Path | None,
         o.file_option("--output", "The HTML file to write.", show_default="served on this machine instead"),
@@ -100,7 +107,7 @@ def report(
     force: o.Force = False,
     debug: o.Debug = False,
 ) -> None:
-    """Make a report of a finished run: one HTML file, or a page served on this machine."""
+    """Make a report of a finished run, or of two: one HTML file, or a page served on this machine."""
     from cospan.cli.commands.report import report_run
 
-    raise typer.Exit(report_run(run_folder, output, serve=serve, force=force))
+    raise typer.Exit(report_run(runs, output, serve=serve, force=force))

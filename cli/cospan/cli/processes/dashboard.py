@@ -4,15 +4,14 @@ import asyncio
 import contextlib
 import json
 import math
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cospan.cli.run_folder.progress_log import RunMonitor
+from cospan.cli.run_folder.progress_log import AgentProgress, RunMonitor
 from cospan.cli.settings.extras import require
 from cospan.cli.settings.layers import Settings
-from cospan.core.statistics import median
 from cospan.server.coordinator import Coordinator
 from cospan.server.net.host_header import names_of
 from cospan.wire.address import parse_listening
@@ -22,6 +21,15 @@ from cospan.wire.security.tls import TlsFiles, certificate_facts
 
 if TYPE_CHECKING:
     from cospan.dashboard.run_view import RunView, Truth
+
+_OF_PROGRESS = {
+    **{name: name for name in ("label", "value_error", "gain", "mean_reward", "shared_weight", "held_share")},
+    "learning_seconds": "learning_seconds",
+    "lstd_alone": "lstd_alone_error",
+    "td_alone": "td_alone_error",
+    "half_width": "mean_reward_half_width",
+}
+"""Attribute of `Learnt` → that of `AgentProgress`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,41 +135,46 @@ class DashboardService:
 
 
 class TruthTeller:
-    """Value and subspace errors, which only `cospan run` knows, as lines for the coordinator's dashboard."""
+    """What only `cospan run` knows of its agents, as lines for the coordinator's dashboard."""
 
     def __init__(self, monitor: RunMonitor) -> None:
         self._monitor = monitor
         self._rounds = 0
-        self._agents: dict[str, float] = {}
+        self._agents: dict[str, AgentProgress] = {}
 
     def news(self) -> bytes | None:
-        """A line with the errors since the last one, or None."""
+        """A line with what has changed since the last one, or None."""
         rows = self._monitor.rows[self._rounds :]
         self._rounds += len(rows)
-        known = {
-            name: agent.value_error
-            for name, agent in self._monitor.agents.items()
-            if agent.value_error is not None and self._agents.get(name) != agent.value_error
-        }
-        self._agents |= known
+        changed = {name: agent for name, agent in self._monitor.agents.items() if self._agents.get(name) != agent}
+        self._agents |= changed
         errors = [(row.round, row.subspace_error) for row in rows if row.subspace_error is not None]
-        if not known and not errors:
+        if not changed and not errors:
             return None
-        document = {"value_error": median(self._agents.values()), "subspace_errors": errors, "agents": known}
-        return json.dumps(document).encode() + b"\n"
+        agents = {
+            name: {column: getattr(agent, source) for column, source in _OF_PROGRESS.items()}
+            for name, agent in changed.items()
+        }
+        return json.dumps({"subspace_errors": errors, "agents": agents}).encode() + b"\n"
 
 
 def _truth_of(line: bytes) -> "Truth | None":
+    from cospan.dashboard.analysis.learnt import Learnt
     from cospan.dashboard.run_view import Truth
+
+    def learnt(values: Mapping[str, Any]) -> Learnt:
+        numbers = {name: _finite(values[name]) for name in _OF_PROGRESS if name != "label"}
+        return Learnt(label=str(values["label"]), **numbers)
 
     try:
         document: dict[str, Any] = json.loads(line)
-        value_error = document["value_error"]
-        known = value_error is not None and math.isfinite(value_error)
         return Truth(
-            value_error if known else None,
             tuple((int(number), float(error)) for number, error in document["subspace_errors"]),
-            {str(name): float(error) for name, error in document["agents"].items()},
+            {str(name): learnt(values) for name, values in document["agents"].items()},
         )
     except (ValueError, KeyError, TypeError, AttributeError):
         return None
+
+
+def _finite(value: float | None) -> float | None:
+    return float(value) if value is not None and math.isfinite(value) else None

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _RATE_ROUNDS = 50
+_MOST_HELD_DIM = 512
+"""Largest d for which the held share is computed once a second: d² r operations."""
 _V = TypeVar("_V", float, np.ndarray)
 
 
@@ -114,7 +116,22 @@ class RoundsFile:
 
 @dataclass(frozen=True, slots=True)
 class AgentProgress:
-    """How far one agent has come, or with medians over its agents a group; None if unknown."""
+    """How far one agent has come, or with medians over its agents a group; None if unknown.
+
+    Attributes:
+        agent_id: name of the agent or the group.
+        label: of its site.
+        rounds: learnt.
+        mean_reward: of all its steps.
+        value_error: relative value error.
+        lstd_alone_error: the same of LSTD alone.
+        td_alone_error: the same of TD alone, with the best of its step sizes.
+        gain: the learnt mean reward per step.
+        mean_reward_half_width: half the width of the 95 % interval of the mean reward.
+        shared_weight: how much of its answer is the fleet's, 0 to 1.
+        held_share: share of the true value's variance that the basis holds; unknown of groups and large d.
+        learning_seconds: that the newest round took to learn.
+    """
 
     agent_id: str
     label: str
@@ -123,14 +140,21 @@ class AgentProgress:
     value_error: float | None
     lstd_alone_error: float | None
     td_alone_error: float | None
+    gain: float | None = None
+    mean_reward_half_width: float | None = None
+    shared_weight: float | None = None
+    held_share: float | None = None
+    learning_seconds: float | None = None
 
     @classmethod
-    def of_learner(cls, learner: "SiteLearner | GroupLearner") -> "AgentProgress":
+    def of_learner(
+        cls, learner: "SiteLearner | GroupLearner", learning_seconds: float | None = None
+    ) -> "AgentProgress":
         """Of an agent, or a group, in this process."""
         from cospan.client.learning.site_learner import SiteLearner
 
         if not isinstance(learner, SiteLearner):
-            return cls._of_group(learner)
+            return cls._of_group(learner, learning_seconds)
         curve = learner.learning_curve
         independent = curve.td_alone_error[-1] if curve.td_alone_error else np.empty(0)
         return cls(
@@ -141,10 +165,17 @@ class AgentProgress:
             value_error=known(curve.value_error[-1]) if curve.value_error else None,
             lstd_alone_error=known(_newest(curve.lstd_alone_error, math.nan)),
             td_alone_error=best(independent),
+            gain=known(float(learner.gain.mean[0])),
+            mean_reward_half_width=known(
+                float(learner.reward_batches.half_width(learner.specification.method.steps_per_round))
+            ),
+            shared_weight=known(learner.shared_weight()),
+            held_share=known(learner.held_share()) if learner.specification.feature_dim <= _MOST_HELD_DIM else None,
+            learning_seconds=learning_seconds,
         )
 
     @classmethod
-    def _of_group(cls, group: "GroupLearner") -> "AgentProgress":
+    def _of_group(cls, group: "GroupLearner", learning_seconds: float | None) -> "AgentProgress":
         curve = group.learning_curve
         return cls(
             agent_id=group.name,
@@ -154,6 +185,9 @@ class AgentProgress:
             value_error=median(map(known, curve.value_error[-1])) if curve.value_error else None,
             lstd_alone_error=median(map(known, _newest(curve.lstd_alone_error, np.empty(0)))),
             td_alone_error=median(map(best, curve.td_alone_error[-1])) if curve.td_alone_error else None,
+            gain=median(map(known, group.gains)),
+            shared_weight=median(map(known, group.shared_weights())),
+            learning_seconds=learning_seconds,
         )
 
     @classmethod

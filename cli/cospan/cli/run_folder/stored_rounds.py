@@ -13,6 +13,13 @@ from cospan.wire.files.safe_files import MAX_ROUNDS_BYTES, reading
 
 _LONGEST_LINE = 1000
 """Characters; a round has about 100."""
+_ERRORS = {
+    "subspace_error": "subspace_error",
+    "value_error": "value_error",
+    "lstd_alone_error": "lstd_alone",
+    "td_alone_error": "td_alone",
+}
+"""Columns of `rounds.csv` → those of `RoundSeries`."""
 
 
 def read_rounds(folder: RunFolder) -> Iterator[Round]:
@@ -49,6 +56,5 @@ def _round(row: dict[str, str]) -> Round:
         float(row["seconds"]),
         int(row["contributors"]),
         float(row["basis_movement"]),
-        float(row["subspace_error"]) if row.get("subspace_error") else None,
-        float(row["value_error"]) if row.get("value_error") else None,
+        {column: float(row[name]) for name, column in _ERRORS.items() if row.get(name)},
     )

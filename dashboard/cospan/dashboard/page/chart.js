@@ -1,111 +1,179 @@
-// One line chart: axes, units, and the values under the pointer or the arrow keys.
+// One chart of a run: lines, a band or a stack of areas; with a crosshair and a zoom that all charts share.
 import { draw, make } from "./dom.js";
-import { compact, number, whole } from "./format.js";
+import { compact, number, seconds, whole } from "./format.js";
+import { boundsOf, linearTicks, logTicks, scaleOf, smoothed } from "./scale.js";
 
 const HEIGHT = 190;
 const LEFT = 52;
 const RIGHT = 12;
 const TOP = 10;
 const BOTTOM = 30;
+const LEAST_DRAG = 8;
+export const TONES = ["first", "second", "third", "fourth"];
 
-export function linearTicks(low, high, count) {
-  const rough = (high - low) / Math.max(count, 1) || 1;
-  const power = 10 ** Math.floor(Math.log10(rough));
-  const step = [1, 2, 5, 10].map((factor) => factor * power).find((size) => size >= rough) ?? 10 * power;
-  const ticks = [];
-  for (let tick = Math.ceil(low / step - 1e-9) * step; tick <= high + step * 1e-9; tick += step) ticks.push(Number(tick.toPrecision(12)));
-  return ticks;
-}
-
-export function logTicks(low, high) {
-  const decades = Math.log10(high) - Math.log10(low);
-  const every = Math.max(1, Math.round(decades / 4));
-  const whole = ticksOf(low, high, [1], every);
-  return whole.length > 2 ? whole : ticksOf(low, high, decades > 1.5 ? [1, 3] : [1, 2, 5], 1);
-}
-
-function ticksOf(low, high, factors, every) {
-  const ticks = [];
-  for (let power = Math.floor(Math.log10(low)); power <= Math.ceil(Math.log10(high)); power += 1) {
-    if (power % every !== 0) continue;
-    for (const factor of factors) {
-      const tick = factor * 10 ** power;
-      if (tick >= low * 0.999 && tick <= high * 1.001) ticks.push(tick);
-    }
+// What charts have in common: the axis (round or elapsed), smoothing, zoom, and the place of the crosshair.
+export class Shared {
+  constructor(changed = () => {}) {
+    Object.assign(this, { axis: "round", smoothing: 0, zoom: null, cursor: null, charts: [], changed });
   }
-  return ticks;
+
+  set(changes) {
+    if ("axis" in changes && changes.axis !== this.axis) Object.assign(this, { zoom: null, cursor: null });
+    Object.assign(this, changes);
+    this.charts.forEach((chart) => chart.render());
+    this.changed();
+  }
+
+  point(x) {
+    if (this.cursor === x) return;
+    this.cursor = x;
+    this.charts.forEach((chart) => chart.renderChoice());
+  }
 }
 
 export class Chart {
-  // lines: [{column, name}]; scale: "log" or "linear"; format: how a value is written.
-  constructor({ title, unit, lines, scale, format = number, unknown, height = HEIGHT }) {
-    Object.assign(this, { title, unit, lines, scale, format, unknown, height });
-    this.points = [];
-    this.chosen = null;
+  // lines: [{column, name}]; band: [column, column]; stacked: whether lines are areas on each other; log: the scale at
+  // first; format: how a value is written; tools: makes further elements of the head.
+  constructor({ key, title, unit, lines, band, stacked = false, log = false, format = number, unknown, height = HEIGHT, tools = () => [] }, shared = new Shared()) {
+    Object.assign(this, { key, title, unit, lines, band, stacked, log, format, height, shared });
+    this.data = { columns: [], rows: [] };
+    this.other = null;
+    this.parts = [];
     this.readout = make("p", { class: "readout" });
     this.svg = draw("svg", { class: "plot", role: "img", tabindex: "0", "aria-label": title });
     this.empty = make("p", { class: "empty" }, unknown ?? "Nothing yet.");
     this.grid = draw("g");
-    this.paths = lines.map((_, place) => draw("path", { class: place ? "line second" : "line" }));
-    this.dots = lines.map((_, place) => draw("circle", { class: place ? "dot second" : "dot", r: 4.5 }));
+    this.marks = draw("g");
     this.cross = draw("line", { class: "cross" });
-    this.svg.append(this.grid, this.cross, ...this.paths, ...this.dots);
-    this.root = make("article", { class: "card chart" },
-      make("div", { class: "card-head" }, make("h2", {}, title), this.readout), this.svg, this.empty);
-    this.svg.addEventListener("pointermove", (event) => this.choose(this.nearest(event.offsetX)));
-    this.svg.addEventListener("pointerleave", () => this.choose(null));
-    this.svg.addEventListener("blur", () => this.choose(null));
-    this.svg.addEventListener("keydown", (event) => this.onKey(event));
-    new ResizeObserver(() => this.render()).observe(this.root);
+    this.selection = draw("rect", { class: "selection", y: TOP, hidden: "" });
+    this.dots = lines.map((_, place) => draw("circle", { class: `dot ${TONES[place]}`, r: 4 }));
+    this.svg.append(this.grid, this.marks, this.selection, this.cross, ...(stacked ? [] : this.dots));
+    this.root = make("article", { class: "card chart", id: `chart-${key}` },
+      make("div", { class: "card-head" }, make("h3", {}, title), ...tools(this)), this.readout, this.svg, this.empty);
+    this.listen();
+    shared.charts.push(this);
+    // The width is read once per size: reading it after every drawing would lay the page out again for each chart.
+    this.width = 0;
+    new ResizeObserver(([entry]) => {
+      const width = Math.round(entry.contentRect.width);
+      if (width === this.width) return;
+      this.width = width;
+      this.render();
+    }).observe(this.root);
+    // What is out of sight is drawn when it comes into sight.
+    this.visible = true;
+    new IntersectionObserver(([entry]) => {
+      this.visible = entry.isIntersecting;
+      if (this.visible && this.stale) this.render();
+    }).observe(this.root);
   }
 
-  // rows: arrays; the first column is the round.
+  listen() {
+    const { svg, shared } = this;
+    svg.addEventListener("pointermove", (event) => this.onMove(event.offsetX));
+    svg.addEventListener("pointerleave", () => { if (this.from === undefined) shared.point(null); });
+    svg.addEventListener("blur", () => shared.point(null));
+    svg.addEventListener("keydown", (event) => this.onKey(event));
+    svg.addEventListener("pointerdown", (event) => {
+      if (event.button) return;
+      this.from = event.offsetX;
+      svg.setPointerCapture(event.pointerId);
+    });
+    svg.addEventListener("pointerup", (event) => this.onDrop(event.offsetX));
+    svg.addEventListener("pointercancel", () => this.onDrop(this.from));
+    svg.addEventListener("dblclick", () => shared.set({ zoom: null }));
+  }
+
   update(columns, rows) {
-    const places = this.lines.map((line) => columns.indexOf(line.column));
-    this.points = rows
-      .map((row) => ({ x: row[0], values: places.map((place) => row[place]) }))
-      .filter((point) => point.values.some((value) => value !== null && value !== undefined));
-    if (this.chosen !== null && this.chosen >= this.points.length) this.chosen = null;
+    const first = !this.data.rows.length;
+    this.data = { columns, rows };
+    this.stale = true;
+    if (this.visible || first) this.render();
+  }
+
+  compare(other) {
+    this.other = other;
     this.render();
   }
 
-  bounds() {
-    const shown = this.points.flatMap((point) => point.values).filter((value) => value !== null && (this.scale !== "log" || value > 0));
-    if (!shown.length) return null;
-    let low = Math.min(...shown);
-    let high = Math.max(...shown);
-    if (this.scale === "log") {
-      if (high / low < 4) { low /= 1.6; high *= 1.6; }
-      return [low / 1.15, high * 1.15];
-    }
-    low = Math.min(0, low);
-    return [low, high <= low ? low + 1 : high + (high - low) * 0.12];
+  // The lines of a run: [{place, points: [[x, value], …]}]; a value that is unknown has no point.
+  linesOf({ columns, rows }) {
+    const at = columns.indexOf(this.shared.axis);
+    const places = this.lines.map((line) => columns.indexOf(line.column));
+    return places.map((place) => (place < 0 || at < 0 ? [] : rows.filter((row) => row[place] !== null && row[place] !== undefined && row[at] !== null).map((row) => [row[at], row[place]])));
+  }
+
+  bandOf({ columns, rows }) {
+    if (!this.band) return [];
+    const [at, low, high] = [this.shared.axis, ...this.band].map((name) => columns.indexOf(name));
+    if (at < 0 || low < 0 || high < 0) return [];
+    return rows.filter((row) => row[low] !== null && row[high] !== null && row[low] !== undefined).map((row) => [row[at], row[low], row[high]]);
+  }
+
+  // Each line on top of those before it.
+  areasOf({ columns, rows }) {
+    const at = columns.indexOf(this.shared.axis);
+    const places = this.lines.map((line) => columns.indexOf(line.column));
+    const known = rows.filter((row) => places.some((place) => row[place] !== null && row[place] !== undefined));
+    const sums = known.map(() => 0);
+    return places.map((place) => known.map((row, index) => {
+      const low = sums[index];
+      sums[index] += row[place] ?? 0;
+      return [row[at], low, sums[index]];
+    }));
   }
 
   render() {
-    const width = Math.round(this.svg.clientWidth || this.root.clientWidth - 32);
-    const bounds = this.bounds();
+    this.stale = false;
+    const lines = this.linesOf(this.data);
+    const other = this.other && !this.stacked ? this.linesOf(this.other) : [];
+    const [first, last] = this.domain([...lines, ...other]);
+    const inside = (points) => points.filter(([x]) => x >= first && x <= last);
+    const areas = this.stacked ? this.areasOf(this.data).map(inside) : [];
+    const band = inside(this.bandOf(this.data));
+    const values = this.stacked ? withoutSpikes(areas.at(-1)?.map((point) => point[2]) ?? []) : [...lines, ...other].flatMap((points) => inside(points).map((point) => point[1])).concat(band.flatMap(([, low, high]) => [low, high]));
+    const bounds = boundsOf(values, this.log);
     this.svg.toggleAttribute("hidden", !bounds);
     this.empty.hidden = Boolean(bounds);
-    if (!bounds) { this.readout.replaceChildren(); return; }
+    this.known = lines;
+    const { width } = this;
+    if (!bounds) { this.readout.replaceChildren(); this.x = null; return; }
     if (width <= 0) return;
     this.svg.setAttribute("viewBox", `0 0 ${width} ${this.height}`);
-    this.svg.setAttribute("height", this.height);
-    const [low, high] = bounds;
-    const first = this.points[0].x;
-    const last = Math.max(this.points.at(-1).x, first + 1);
-    const across = width - LEFT - RIGHT;
-    const down = this.height - TOP - BOTTOM;
-    this.x = (value) => LEFT + ((value - first) / (last - first)) * across;
-    const spot = this.scale === "log" ? (value) => Math.log(value / low) / Math.log(high / low) : (value) => (value - low) / (high - low);
-    this.y = (value) => TOP + (1 - spot(value)) * down;
-    this.renderGrid(width, low, high, first, last);
-    this.paths.forEach((path, place) => path.setAttribute("d", this.path(place)));
+    this.x = scaleOf(false, [first, last], [LEFT, width - RIGHT]);
+    this.back = (offset) => first + ((offset - LEFT) / (width - RIGHT - LEFT)) * (last - first);
+    this.y = scaleOf(this.log, bounds, [this.height - BOTTOM, TOP]);
+    this.renderGrid(width, bounds, [first, last]);
+    this.marks.replaceChildren(...this.marksOf(lines.map(inside), other.map(inside), areas, band));
     this.renderChoice();
   }
 
-  renderGrid(width, low, high, first, last) {
-    const ticks = this.scale === "log" ? logTicks(low, high) : linearTicks(low, high, 4);
+  domain(lines) {
+    if (this.shared.zoom) return this.shared.zoom;
+    let first = Infinity;
+    let last = -Infinity;
+    for (const points of lines) {
+      if (!points.length) continue;
+      first = Math.min(first, points[0][0]);
+      last = Math.max(last, points.at(-1)[0]);
+    }
+    return [first, Math.max(last, first + 1)];
+  }
+
+  marksOf(lines, other, areas, band) {
+    const { smoothing } = this.shared;
+    if (this.stacked) return areas.map((points, place) => draw("path", { class: `area ${TONES[place]}`, d: this.ribbon(points) }));
+    const marks = band.length ? [draw("path", { class: "band", d: this.ribbon(band) })] : [];
+    lines.forEach((points, place) => {
+      if (smoothing) marks.push(draw("path", { class: `line faint ${TONES[place]}`, d: this.path(points) }));
+    });
+    other.forEach((points, place) => marks.push(draw("path", { class: `line other ${TONES[place]}`, d: this.path(smoothing ? smoothed(points, smoothing, this.log) : points) })));
+    [...lines.entries()].reverse().forEach(([place, points]) => marks.push(draw("path", { class: `line ${TONES[place]}`, d: this.path(smoothing ? smoothed(points, smoothing, this.log) : points) })));
+    return marks;
+  }
+
+  renderGrid(width, [low, high], [first, last]) {
+    const ticks = this.log ? logTicks(low, high) : linearTicks(low, high, 4);
     const bottom = this.height - BOTTOM;
     const parts = [];
     for (const tick of ticks) {
@@ -113,68 +181,127 @@ export class Chart {
       parts.push(draw("line", { class: "grid", x1: LEFT, x2: width - RIGHT, y1: y, y2: y }));
       parts.push(draw("text", { x: LEFT - 8, y: y + 3.5, "text-anchor": "end" }, this.format(tick)));
     }
+    const rounds = this.shared.axis === "round";
     for (const tick of linearTicks(first, last, width < 360 ? 3 : 5)) {
-      if (!Number.isInteger(tick)) continue;
+      if (rounds && !Number.isInteger(tick)) continue;
       parts.push(draw("text", { x: this.x(tick), y: bottom + 15, "text-anchor": "middle" }, compact(tick)));
     }
-    parts.push(draw("text", { x: width - RIGHT, y: this.height - 2, "text-anchor": "end" }, "round"));
+    parts.push(draw("text", { x: width - RIGHT, y: this.height - 2, "text-anchor": "end" }, rounds ? "round" : "seconds of rounds"));
     if (this.unit) parts.push(draw("text", { x: LEFT, y: this.height - 2 }, this.unit));
     parts.push(draw("line", { class: "axis", x1: LEFT, x2: width - RIGHT, y1: bottom + 0.5, y2: bottom + 0.5 }));
     this.grid.replaceChildren(...parts);
   }
 
-  path(place) {
+  path(points) {
     let text = "";
-    for (const point of this.points) {
-      const value = point.values[place];
-      if (value === null || value === undefined || (this.scale === "log" && value <= 0)) continue;
-      text += `${text ? "L" : "M"}${this.x(point.x).toFixed(1)} ${this.y(value).toFixed(1)}`;
+    for (const [x, value] of points) {
+      if (this.log && value <= 0) continue;
+      text += `${text ? "L" : "M"}${this.x(x).toFixed(1)} ${this.y(value).toFixed(1)}`;
     }
     return text;
   }
 
-  nearest(offset) {
-    let best = null;
-    this.points.forEach((point, place) => {
-      if (best === null || Math.abs(this.x(point.x) - offset) < Math.abs(this.x(this.points[best].x) - offset)) best = place;
-    });
-    return best;
+  ribbon(points) {
+    const spot = (x, value) => `${this.x(x).toFixed(1)} ${Math.max(TOP, this.y(value)).toFixed(1)}`;
+    const there = points.map(([x, , high]) => spot(x, high));
+    const back = points.map(([x, low]) => spot(x, low)).reverse();
+    return there.length ? `M${[...there, ...back].join("L")}Z` : "";
+  }
+
+  onMove(offset) {
+    if (!this.x) return;
+    const points = this.known.find((line) => line.length) ?? [];
+    this.shared.point(nearest(points, this.back(offset)));
+    if (this.from === undefined) return;
+    const [left, right] = [this.from, offset].sort((a, b) => a - b);
+    this.selection.removeAttribute("hidden");
+    for (const [key, value] of Object.entries({ x: left, width: right - left, height: this.height - TOP - BOTTOM })) this.selection.setAttribute(key, value);
+  }
+
+  onDrop(offset) {
+    const { from } = this;
+    this.from = undefined;
+    this.selection.setAttribute("hidden", "");
+    if (from === undefined || !this.x || Math.abs(offset - from) < LEAST_DRAG) return;
+    const [first, last] = [this.back(from), this.back(offset)].sort((a, b) => a - b);
+    this.shared.set({ zoom: [Math.max(0, first), last] });
   }
 
   onKey(event) {
-    const end = this.points.length - 1;
-    const now = this.chosen ?? end;
+    const points = this.known?.find((line) => line.length) ?? [];
+    if (!this.x || !points.length) return;
+    const { shared } = this;
+    const end = points.length - 1;
+    const now = shared.cursor === null ? end : points.findIndex(([x]) => x >= shared.cursor);
     const step = Math.max(1, Math.round(end / 60));
     const moves = { ArrowLeft: now - step, ArrowRight: now + step, Home: 0, End: end };
-    if (end < 0 || !(event.key in moves)) return;
+    const [first, last] = this.domain(this.known);
+    if (event.key in moves) shared.point(points[Math.min(end, Math.max(0, moves[event.key]))][0]);
+    else if (event.key === "+") {
+      const middle = shared.cursor ?? last;
+      shared.set({ zoom: [Math.max(first, middle - (last - first) / 4), Math.min(last, middle + (last - first) / 4)] });
+    } else if (event.key === "-") shared.set({ zoom: null });
+    else return;
     event.preventDefault();
-    this.choose(Math.min(end, Math.max(0, moves[event.key])));
-  }
-
-  choose(place) {
-    this.chosen = place;
-    if (this.points.length && this.x) this.renderChoice();
   }
 
   renderChoice() {
-    const point = this.points[this.chosen ?? this.points.length - 1];
-    this.cross.toggleAttribute("hidden", this.chosen === null);
-    if (this.chosen !== null) {
-      for (const [key, value] of Object.entries({ x1: this.x(point.x), x2: this.x(point.x), y1: TOP, y2: this.height - BOTTOM })) this.cross.setAttribute(key, value);
-    }
-    this.dots.forEach((dot, place) => {
-      const value = point.values[place];
-      const shown = value !== null && value !== undefined && (this.scale !== "log" || value > 0);
-      dot.toggleAttribute("hidden", !shown);
-      if (shown) { dot.setAttribute("cx", this.x(point.x)); dot.setAttribute("cy", this.y(value)); }
-    });
-    const parts = this.lines.flatMap((line, place) => [
-      ...(line.name ? [make("span", { class: place ? "key second" : "key" }), `${line.name} `] : []),
-      make("b", {}, this.format(point.values[place])),
-    ]);
-    this.readout.replaceChildren(...(this.chosen === null ? [] : [`round ${whole(point.x)}  `]), ...parts);
-    const values = this.lines.map((line, place) => `${line.name ?? ""} ${this.format(point.values[place])}`).join(", ");
-    this.svg.setAttribute("aria-label", `${this.title}: ${values} in round ${point.x}; arrow keys show other rounds`);
+    if (!this.x) return;
+    const { cursor, zoom } = this.shared;
+    const inside = cursor !== null && (!zoom || (cursor >= zoom[0] && cursor <= zoom[1]));
+    this.cross.toggleAttribute("hidden", !inside);
+    if (inside) for (const [key, value] of Object.entries({ x1: this.x(cursor), x2: this.x(cursor), y1: TOP, y2: this.height - BOTTOM })) this.cross.setAttribute(key, value);
+    const at = cursor ?? zoom?.[1] ?? Infinity;
+    const chosen = this.known.map((points) => newest(points, at));
+    if (!this.stacked) chosen.forEach((point, place) => this.renderDot(this.dots[place], point, zoom));
+    this.renderReadout(chosen, at);
+    const values = this.lines.map((line, place) => `${line.name ?? ""} ${this.format(chosen[place]?.[1])}`).join(", ");
+    const label = `${this.title}: ${values}; arrow keys show other rounds, plus and minus zoom`;
+    if (this.svg.getAttribute("aria-label") !== label) this.svg.setAttribute("aria-label", label);
   }
+
+  renderDot(dot, point, zoom) {
+    const shown = point && !this.shared.smoothing && (!this.log || point[1] > 0) && (!zoom || point[0] >= zoom[0]);
+    dot.toggleAttribute("hidden", !shown);
+    if (shown) { dot.setAttribute("cx", this.x(point[0])); dot.setAttribute("cy", this.y(point[1])); }
+  }
+
+  renderReadout(chosen, at) {
+    const parts = this.lines.flatMap((line, place) => (chosen[place] || place === 0 ? [
+      make("span", { class: "value" }, ...(line.name ? [make("span", { class: `key ${TONES[place]}` }), `${line.name} `] : []), make("b", {}, this.format(chosen[place]?.[1]))),
+    ] : []));
+    if (this.other && !this.stacked) {
+      const there = this.linesOf(this.other).map((points) => newest(points, at)?.[1]).find((value) => value !== undefined);
+      parts.push(make("span", { class: "value" }, make("span", { class: "key other" }), `${this.other.name} `, make("b", {}, this.format(there))));
+    }
+    const where = this.shared.cursor === null ? "" : this.shared.axis === "round" ? `round ${whole(Math.round(at))}` : seconds(at);
+    this.readout.replaceChildren(make("span", { class: "where" }, where), ...parts);
+  }
+}
+
+// Single long rounds would press a stack flat: they are cut off at the upper edge.
+function withoutSpikes(totals) {
+  const ordered = [...totals].sort((a, b) => a - b);
+  const most = 2 * (ordered[Math.floor(0.9 * ordered.length)] ?? 0);
+  return totals.map((total) => (most > 0 ? Math.min(total, most) : total));
+}
+
+// The newest point up to x; null if there is none.
+export function newest(points, x) {
+  let low = 0;
+  let high = points.length;
+  while (low < high) {
+    const middle = (low + high) >> 1;
+    if (points[middle][0] <= x) low = middle + 1;
+    else high = middle;
+  }
+  return low ? points[low - 1] : null;
+}
+
+function nearest(points, x) {
+  const before = newest(points, x);
+  const after = points[before ? points.indexOf(before) + 1 : 0];
+  if (!before || !after) return (before ?? after)?.[0] ?? null;
+  return x - before[0] < after[0] - x ? before[0] : after[0];
 }
 

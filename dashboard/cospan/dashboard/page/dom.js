@@ -15,6 +15,11 @@ export function draw(name, attributes = {}, ...children) {
   return element;
 }
 
+// A sentence in which names of options, as --rank, stay on one line.
+export function withCode(text) {
+  return text.split(/(--[a-z][a-z-]*(?: \d+)?)/).map((part, place) => (place % 2 ? make("code", {}, part) : part));
+}
+
 // Writes only changed text: the same text would trigger layout and screen readers again.
 export function say(element, text) {
   if (element.textContent !== text) element.textContent = text;

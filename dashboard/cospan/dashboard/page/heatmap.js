@@ -1,4 +1,4 @@
-// The basis as an image: one column per direction, one row per feature; blue below zero, orange above.
+// The basis as an image: one row per direction, one column per feature; blue below zero, orange above.
 import { byId, make, say } from "./dom.js";
 import { number, whole } from "./format.js";
 
@@ -29,35 +29,36 @@ export class HeatMap {
     if (basis === undefined) return;
     this.canvas.hidden = !basis;
     if (!basis) { say(byId("basis-text"), "This run has no stored basis."); return; }
-    const rows = basis.cells.length;
-    const columns = basis.cells[0].length;
+    const features = basis.cells.length;
+    const directions = basis.cells[0].length;
     const { zero, below, above } = colours();
     const most = Math.max(...basis.cells.flat().map(Math.abs)) || 1;
-    const image = new ImageData(columns, rows);
-    basis.cells.flat().forEach((value, place) => {
+    const image = new ImageData(features, directions);
+    basis.cells.forEach((row, feature) => row.forEach((value, direction) => {
+      const place = direction * features + feature;
       const share = Math.sqrt(Math.abs(value) / most);
       const end = value < 0 ? below : above;
       for (let part = 0; part < 3; part += 1) image.data[place * 4 + part] = zero[part] + share * (end[part] - zero[part]);
       image.data[place * 4 + 3] = 255;
-    });
-    this.canvas.width = columns;
-    this.canvas.height = rows;
+    }));
+    this.canvas.width = features;
+    this.canvas.height = directions;
     this.canvas.getContext("2d").putImageData(image, 0, 0);
     this.most = most;
     const each = basis.row_stride * basis.column_stride > 1 ? ` A cell is the largest of ${basis.row_stride} × ${basis.column_stride} entries.` : "";
-    say(byId("basis-text"), `${whole(basis.rows)} features (down) × ${basis.columns} directions (across); entries up to ±${number(most)}, blue below zero, orange above.${each}`);
+    say(byId("basis-text"), `${whole(basis.rows)} features (across) × ${basis.columns} directions (down); entries up to ±${number(most)}, blue below zero, orange above.${each}`);
     this.choose(this.chosen);
   }
 
   onPointer(event) {
     if (!this.basis) return;
-    const row = Math.floor((event.offsetY / this.canvas.clientHeight) * this.basis.cells.length);
-    const column = Math.floor((event.offsetX / this.canvas.clientWidth) * this.basis.cells[0].length);
-    this.choose([row, column]);
+    const feature = Math.floor((event.offsetX / this.canvas.clientWidth) * this.basis.cells.length);
+    const direction = Math.floor((event.offsetY / this.canvas.clientHeight) * this.basis.cells[0].length);
+    this.choose([feature, direction]);
   }
 
   onKey(event) {
-    const moves = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] };
+    const moves = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
     if (!this.basis || !(event.key in moves)) return;
     event.preventDefault();
     const [row, column] = this.chosen ?? [0, 0];

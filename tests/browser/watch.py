@@ -1,0 +1,103 @@
+"""A page in a browser, and all that is observed of it."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+ROOT = Path(__file__).resolve().parents[2]
+AXE = ROOT / "build" / "browser" / "axe.min.js"
+PICTURES = ROOT / "build" / "screenshots"
+WAIT_MS = 60_000
+SIZES = {
+    f"{name}-{scheme}": (width, height, scheme)
+    for name, width, height in (("wide", 1440, 1000), ("narrow", 390, 844))
+    for scheme in ("light", "dark")
+}
+AGENTS = 12
+QUESTIONS = ("learning", "alone", "unusual", "slow", "time", "next")
+
+
+class Watch:
+    """A page, and all that it complained of or asked another host for."""
+
+    def __init__(self, context: Any, url: str) -> None:
+        self.page = context.new_page()
+        self.page.set_default_timeout(WAIT_MS)
+        self.complaints: list[str] = []
+        self.page.on(
+            "console", lambda said: said.type in ("error", "warning") and self.complaints.append(said.text)
+        )
+        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        own = urlsplit(url).netloc
+        self.strangers: list[str] = []
+        self.page.on("request", lambda asked: self._note(asked.url, own))
+        self.page.goto(url)
+
+    def _note(self, url: str, own: str) -> None:
+        parts = urlsplit(url)
+        if parts.scheme not in ("data", "file", "blob") and parts.netloc != own:
+            self.strangers.append(url)
+
+    def picture(self, name: str) -> None:
+        PICTURES.mkdir(parents=True, exist_ok=True)
+        self.page.screenshot(path=PICTURES / f"{name}.png", full_page=True, timeout=WAIT_MS)
+
+    def serious(self) -> list[str]:
+        """What axe-core finds of serious or critical impact."""
+        self.page.evaluate(AXE.read_text(encoding="utf-8"))
+        found = self.page.evaluate("axe.run()")
+        assert found["passes"], "axe has looked at something"
+        return [
+            f"{one['id']}: {one['nodes'][0]['html'][:200]}"
+            for one in found["violations"]
+            if one["impact"] in ("serious", "critical")
+        ]
+
+    def until(self, condition: str) -> None:
+        """Waits for a condition; Playwright's own way evaluates text in the page, which its policy forbids."""
+        deadline = time.monotonic() + WAIT_MS / 1000
+        while not self.page.evaluate(condition):
+            assert time.monotonic() < deadline, f"not in time: {condition}"
+            self.page.wait_for_timeout(50)
+
+    def column(self, name: str) -> list[str]:
+        """The cells below a heading of the table of agents; of the first column the names alone."""
+        heads = [text.strip() for text in self.page.locator("#agents-head th").all_inner_texts()]
+        place = heads.index(name) + 1
+        inside = " button" if place == 1 else ""
+        return [
+            text.strip()
+            for text in self.page.locator(f"#agents-body tr > :nth-child({place}){inside}").all_inner_texts()
+        ]
+
+    def answers(self) -> dict[str, str]:
+        """What is visible of the answer to each question."""
+        return {key: self.page.locator(f"#answer-{key}").inner_text() for key in QUESTIONS}
+
+    def sound(self) -> None:
+        """No complaint and no request to another host; and closes the page, which would draw on."""
+        assert not self.complaints
+        assert not self.strangers
+        assert self.page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "it fits the width"
+        self.page.context.close()
+
+
+def look(browser: Any, url: str, size: str = "wide-light", **more: Any) -> Watch:
+    """Opens an address in a window of one of `SIZES`."""
+    width, height, scheme = SIZES[size]
+    context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme, **more)
+    return Watch(context, url)
+
+
+@contextmanager
+def saved(watch: Watch, label: str) -> Iterator[list[Path]]:
+    """Clicks the button with this label; the file that it saves is in the list afterwards."""
+    found: list[Path] = []
+    with watch.page.expect_download() as download:
+        watch.page.get_by_role("button", name=label, exact=True).click()
+    assert download.value.failure() is None
+    found.append(Path(download.value.path()))
+    yield found
