@@ -25,7 +25,7 @@ _TRIES = 20
 _FLEET_STEPS = 50
 
 
-def of_course(played: Play, where: str) -> list[Finding]:
+def of_play(played: Play, where: str) -> list[Finding]:
     """Of the chain as a whole: ends, time limits, and what never changes."""
     found = []
     steps = len(played.rewards)
@@ -74,7 +74,7 @@ def _stuck(played: Play, where: str) -> list[Finding]:
 def of_determinism(
     workload: Workload, site: Site, first: Play, where: str, *, index: int, seed: int
 ) -> list[Finding]:
-    """Whether (seed, index) decide the site, and a reset its course.
+    """Whether (seed, index) decide the site, and a reset its play.
 
     Args:
         workload: makes the same site again.

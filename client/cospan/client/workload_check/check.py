@@ -116,7 +116,7 @@ def _of_made(
     yield from guarded("feature-contract", where, lambda: _of_features(site, played, seen, where))
     if not played.complete:
         return
-    yield from chain_checks.of_course(played, where)
+    yield from chain_checks.of_play(played, where)
     yield from guarded("policy-function", where, lambda: chain_checks.of_policy(site, played, where))
     yield from guarded(
         "deterministic",
