@@ -7,7 +7,7 @@ import typer
 
 from cospan.cli.interface import options as o
 from cospan.cli.interface import setting_options as s
-from cospan.cli.interface.completion import WORKLOADS, one_of, run_folders
+from cospan.cli.interface.completion import TRACKERS, WORKLOADS, one_of, run_folders
 from cospan.cli.interface.setting_options import with_settings
 from cospan.core.fields import FLEET
 
@@ -98,7 +98,19 @@ def runs(
 
 def export(
     run_folder: o.RunFolder,
-    output: Annotated[Path, o.file_option("--output", "The file to write (npz).")],
+    output: Annotated[
+        Path | None,
+        o.file_option("--output", "The file to write (npz), or the folder of event files.", show_default=False),
+    ] = None,
+    to: Annotated[
+        str | None,
+        o.file_option(
+            "--to",
+            "Write the run's rounds and result to this tracker instead: tensorboard or mlflow.",
+            "NAME",
+            autocompletion=one_of(TRACKERS),
+        ),
+    ] = None,
     round_number: Annotated[
         int | None,
         o.file_option(
@@ -112,9 +124,18 @@ def export(
     force: o.Force = False,
     debug: o.Debug = False,
 ) -> None:
-    """Write a basis of a stored run to an npz file: by default the last, with its specification."""
-    from cospan.cli.commands.export import export_basis
+    """Write a basis of a stored run, by default the last, to a file; or the run to an experiment tracker."""
+    from cospan.cli.commands.export import export_basis, folder_of
+    from cospan.wire.errors import InvalidValueError
 
+    if to is not None:
+        from cospan.cli.tracking.afterwards import export_to
+
+        if round_number is not None or force:
+            raise InvalidValueError("--to writes all rounds that the tracker lacks; leave out --round and --force")
+        raise typer.Exit(export_to(to, folder_of(run_folder), output))
+    if output is None:
+        raise InvalidValueError("there is no file to write; name one with --output, or a tracker with --to")
     raise typer.Exit(export_basis(run_folder, output, round_number=round_number, force=force))
 
 
