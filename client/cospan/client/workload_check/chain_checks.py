@@ -25,6 +25,20 @@ _TRIES = 20
 _FLEET_STEPS = 50
 
 
+def environment_site(workload: Workload, index: int, seed: int) -> Site:
+    """A site with an environment, made again.
+
+    Raises:
+        WorkloadBehaviourError: it has a source of steps now.
+    """
+    site = make_site(workload, index, seed)
+    if isinstance(site, Site):
+        return site
+    raise WorkloadBehaviourError(
+        f"site {index} has an environment at first, and then none; make it alike each time"
+    )
+
+
 def of_play(played: Play, where: str) -> list[Finding]:
     """Of the chain as a whole: ends, time limits, and what never changes."""
     found = []
@@ -85,7 +99,7 @@ def of_determinism(
         seed: of the run.
     """
     steps = len(first.rewards)
-    twin = make_site(workload, index, seed)
+    twin = environment_site(workload, index, seed)
     try:
         again = play(twin, where, index=index, seed=seed, steps=steps)
     finally:
@@ -122,7 +136,7 @@ def of_policy(site: Site, played: Play, where: str) -> list[Finding]:
 
 def of_saved_state(workload: Workload, where: str, *, index: int, seed: int, steps: int) -> list[Finding]:
     """Whether a saved chain continues to the bit in another environment, where it can be saved at all."""
-    site = make_site(workload, index, seed)
+    site = environment_site(workload, index, seed)
     try:
         env = getattr(site.env, "unwrapped", site.env)
         if not isinstance(env, Resumable):
@@ -138,7 +152,7 @@ def of_saved_state(workload: Workload, where: str, *, index: int, seed: int, ste
         expected = chain.advance(steps)
     finally:
         close_site(site)
-    other = make_site(workload, index, seed)
+    other = environment_site(workload, index, seed)
     try:
         again = Chain(other, name=where, index=index, seed=seed)
         refused = again.go_on(steps, 0.0, saved)
@@ -191,7 +205,7 @@ def of_fleet(workload: Workload, indices: Sequence[int], *, seed: int, steps: in
     except WorkloadBehaviourError as failure:
         return [Finding.of_failure("make-fleet", failure, "make_fleet")]
     for place, index in enumerate(indices):
-        site = make_site(workload, index, seed)
+        site = environment_site(workload, index, seed)
         try:
             alone = Chain(site, name=names[place], index=index, seed=seed).advance(steps)
         finally:

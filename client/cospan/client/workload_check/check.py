@@ -9,8 +9,8 @@ from jaxtyping import Float
 
 from cospan.client.environment.ownership import close_site, user_code
 from cospan.client.environment.workload_loader import load_workload, make_site
-from cospan.client.workload import FeatureMap, Site, Workload
-from cospan.client.workload_check import chain_checks, feature_checks
+from cospan.client.workload import AnySite, FeatureMap, Site, SourceSite, Workload
+from cospan.client.workload_check import chain_checks, feature_checks, source_checks
 from cospan.client.workload_check.chain_checks import guarded
 from cospan.client.workload_check.findings import CheckReport, Finding, Severity, in_order
 from cospan.client.workload_check.play import Play, difference, play
@@ -98,10 +98,24 @@ def _of_site(workload: Workload, seen: _Seen, *, index: int, seed: int, steps: i
         site = make_site(workload, index, seed)
     except CospanError as failure:
         return [Finding.of_failure("make-site", failure, where)]
+    if isinstance(site, SourceSite):
+        return guarded(
+            "source", where, lambda: _of_source(workload, site, seen, where, index=index, seed=seed, steps=steps)
+        )
     try:
         return list(_of_made(workload, site, seen, where, index=index, seed=seed, steps=steps))
     finally:
         close_site(site)
+
+
+def _of_source(
+    workload: Workload, site: SourceSite, seen: _Seen, where: str, *, index: int, seed: int, steps: int
+) -> list[Finding]:
+    found, rows = source_checks.of_source(workload, site, where, index=index, seed=seed, steps=steps)
+    found += _of_dimension(workload, site, where) + _of_shared_map(site, [], seen, where)
+    if rows is not None:
+        seen.rows.append(rows)
+    return found
 
 
 def _of_made(
@@ -134,7 +148,7 @@ def _of_made(
     )
 
 
-def _of_dimension(workload: Workload, site: Site, where: str) -> list[Finding]:
+def _of_dimension(workload: Workload, site: AnySite, where: str) -> list[Finding]:
     """Whether d and the rank fit each other."""
     with user_code(f"the feature map of {where} has no dim"):
         dim = int(site.features.dim)
@@ -151,24 +165,30 @@ def _of_dimension(workload: Workload, site: Site, where: str) -> list[Finding]:
 def _of_features(site: Site, played: Play, seen: _Seen, where: str) -> list[Finding]:
     features = site.features
     found, rows = feature_checks.of_map(features, played.observations, site.env.observation_space, where)
-    if seen.features is None:
-        seen.features, seen.first, seen.observations = features, where, played.observations
-    elif (seen.features.dim, seen.features.fingerprint) != (features.dim, features.fingerprint):
-        what = (
-            f"the feature map is {features.fingerprint!r} with length {features.dim}, and that of {seen.first} is "
-            f"{seen.features.fingerprint!r} with length {seen.features.dim}"
-        )
-        remedy = "give all sites of a workload the same map: equal bounds, centres and orders"
-        found.append(Finding(Severity.PROBLEM, "feature-fingerprint", what, where, remedy))
-        return found
-    else:
-        found += feature_checks.of_equal_maps(seen.features, features, seen.observations, (seen.first, where))
-    if rows is None:
+    shared = _of_shared_map(site, played.observations, seen, where)
+    found += shared
+    if rows is None or any(each.rule == "feature-fingerprint" for each in shared):
         return found
     seen.rows.append(rows)
     whole = feature_checks.of_finite_space(features, site.env.observation_space)
     found += feature_checks.of_span(rows, whole, where)
     return found + feature_checks.of_td_errors(rows, np.array(played.rewards), where)
+
+
+def _of_shared_map(site: AnySite, observations: list[Any], seen: _Seen, where: str) -> list[Finding]:
+    """Whether the site has the map of the sites before it."""
+    features = site.features
+    if seen.features is None:
+        seen.features, seen.first, seen.observations = features, where, observations
+        return []
+    if (seen.features.dim, seen.features.fingerprint) == (features.dim, features.fingerprint):
+        return feature_checks.of_equal_maps(seen.features, features, seen.observations, (seen.first, where))
+    what = (
+        f"the feature map is {features.fingerprint!r} with length {features.dim}, and that of {seen.first} is "
+        f"{seen.features.fingerprint!r} with length {seen.features.dim}"
+    )
+    remedy = "give all sites of a workload the same map: equal bounds, centres and orders"
+    return [Finding(Severity.PROBLEM, "feature-fingerprint", what, where, remedy)]
 
 
 def _of_fingerprint(workload: Workload, site: Site, where: str, *, index: int, seed: int) -> list[Finding]:

@@ -217,7 +217,7 @@ def of_equal_maps(
         observations: visited at the first one.
         sites: names of both.
     """
-    if first is other:
+    if first is other or not len(observations):
         return []
     shown = list(observations[:_ROWS])
     with user_code(f"the feature map of {sites[1]} raised for observations of {sites[0]}"):
