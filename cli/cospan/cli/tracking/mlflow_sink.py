@@ -23,7 +23,7 @@ _LONGEST_PARAM = 500
 _MAX_BYTES = 1 << 16
 _ANSWER_SECONDS = 5.0
 _STATUS = {"rounds-reached": "FINISHED", "stopped": "FINISHED", "interrupted": "KILLED"}
-_PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "20"}
+_TRIES = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "20"}
 """MLflow's own tries last many minutes; a sink is opened again anyway."""
 
 
@@ -39,7 +39,7 @@ class MLflowSink:
             folder: of the run; it keeps the id of the MLflow run.
             facts: of the run.
         """
-        for variable, value in _PATIENCE.items():
+        for variable, value in _TRIES.items():
             os.environ.setdefault(variable, value)
         self._folder, self._facts = folder, facts
         self._client: Any = None
