@@ -12,7 +12,7 @@ PIP_FLAGS := --quiet --disable-pip-version-check
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo unit test e2e browser-test node-test metrics-test proxy-test faults soak fuzz bench bench-peers base-image check glossary protos check-protos notation reference docs newcomer-test figures state-table cli-reference wheel-test clean
+.PHONY: help demo unit test e2e browser-test node-test mlflow-test metrics-test proxy-test faults soak fuzz bench bench-peers base-image check glossary protos check-protos notation reference docs newcomer-test figures state-table cli-reference wheel-test clean
 
 help:  ## Show this list
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -44,6 +44,9 @@ browser-test: $(VENV)/ready-browser $(VENV)/ready-docs  ## Look at the dashboard
 node-test: $(VENV)/ready  ## Have the agent for Node.js learn beside Python agents; installs its two packages
 	@.ci/ensure-node && npm --prefix examples/agent-node ci --silent --no-audit --no-fund --ignore-scripts
 	@$(BIN)/python -m pytest -q tests/node
+
+mlflow-test: .venv-mlflow/ready  ## Track a run with MLflow and have MLflow read it back; installs it in an environment of its own
+	@.venv-mlflow/bin/python -m pytest -q tests/unit/cli/tracking/test_mlflow_sink.py
 
 faults: $(VENV)/ready-e2e  ## Break fleets from a seed: SEED=n, PARTS=kills,mixed,state-lost,resume,hostile,sockets,containers (25 minutes)
 	@PYTHONPATH=tests $(BIN)/python -m faults $(if $(SEED),--seed $(SEED)) $(if $(PARTS),--parts $(PARTS))
@@ -128,7 +131,7 @@ wheel-test: $(VENV)/ready  ## Build the wheel, and test it in a clean environmen
 	@tests/wheel.sh $(PYTHON)
 
 clean:  ## Remove everything that make has made
-	rm -rf $(VENV) .venv-protos .venv-peers build dist .coverage .coverage.* .*_cache
+	rm -rf $(VENV) .venv-protos .venv-peers .venv-mlflow build dist .coverage .coverage.* .*_cache
 
 define generate
 PATH="$(CURDIR)/.venv-protos/bin:$$PATH" python -m grpc_tools.protoc -Iproto --python_out=$(1) --mypy_out=quiet:$(1) $(PROTOS) && \
@@ -179,4 +182,10 @@ $(VENV)/ready-fuzz: $(VENV)/ready
 	@$(PYTHON) -m venv .venv-peers
 	@.venv-peers/bin/pip install $(PIP_FLAGS) --upgrade 'pip>=25.1'
 	@.venv-peers/bin/pip install $(PIP_FLAGS) --editable . --group bench-peers
+	@touch $@
+
+.venv-mlflow/ready: pyproject.toml
+	@$(PYTHON) -m venv .venv-mlflow
+	@.venv-mlflow/bin/pip install $(PIP_FLAGS) --upgrade 'pip>=25.1'
+	@.venv-mlflow/bin/pip install $(PIP_FLAGS) --editable . --group mlflow-test
 	@touch $@

@@ -19,16 +19,24 @@ if TYPE_CHECKING:
     from cospan.client.workload import Site as Site
     from cospan.client.workload import SourceSite as SourceSite
     from cospan.client.workload import Workload as Workload
+    from cospan.client.workload_check.check import check as check
+    from cospan.client.workload_check.findings import CheckReport as CheckReport
+    from cospan.client.workload_check.findings import Finding as Finding
+    from cospan.client.workload_check.findings import Severity as Severity
 
 _HOMES = {
     "Agent": "cospan.client.agent",
     "AgentEnd": "cospan.client.learning_client",
     "AgentGroup": "cospan.client.group",
+    "CheckReport": "cospan.client.workload_check.findings",
     "ClientSettings": "cospan.client.learning_client",
+    "Finding": "cospan.client.workload_check.findings",
+    "Severity": "cospan.client.workload_check.findings",
     "Site": "cospan.client.workload",
     "SourceSite": "cospan.client.workload",
     "ValueFunction": "cospan.client.value_function",
     "Workload": "cospan.client.workload",
+    "check": "cospan.client.workload_check.check",
     "load_workload": "cospan.client.environment.workload_loader",
     "specify": "cospan.client.learning.run_config",
     "vector_sites": "cospan.client.environment.vector_env",
@@ -38,11 +46,15 @@ __all__ = [
     "Agent",
     "AgentEnd",
     "AgentGroup",
+    "CheckReport",
     "ClientSettings",
+    "Finding",
+    "Severity",
     "Site",
     "SourceSite",
     "ValueFunction",
     "Workload",
+    "check",
     "load_workload",
     "specify",
     "vector_sites",

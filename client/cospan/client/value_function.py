@@ -200,8 +200,8 @@ def _workload_of(result: AgentResult, path: Path) -> str:
     named = result.text("workload")
     if named not in BUILT_IN:
         raise RunFileError(
-            f"{path} was learnt with workload {named[:80]!r}, which does not come with Cospan; say workload=… "
-            "to have it imported, or give its features"
+            f"{path} was learnt with workload {named[:80]!r}, which does not come with Cospan; name it to "
+            "have it imported, with workload=… or --workload, or give its features"
         )
     return named
 

@@ -4,6 +4,7 @@ import html
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from jaxtyping import Float
@@ -17,10 +18,16 @@ from cospan.core.specification import RunSpecification, basis_digest
 from cospan.core.statistics import best, best_of_rows, known, median, medians_by_round
 from cospan.server.machine.state import CoordinatorState
 from cospan.simulation.local_run import AnyLearner
+from cospan.wire.errors import InvalidValueError
 from cospan.wire.messages import RoundReport
 from cospan.wire.text import and_more, printable
 
+if TYPE_CHECKING:
+    import pandas
+
 _MOST_ROWS = 20
+_OF_AGENT = ("index", "label", "steps", "mean_reward", "gain", "gain_error", "value_error")
+"""Columns of a table of the agents that a value function has."""
 
 
 @dataclass(frozen=True, eq=False, slots=True, repr=False)
@@ -89,6 +96,39 @@ class FleetResult:
     def basis_sha256(self) -> str:
         """Of the basis' float64 bytes: equal for equal bits, and the same as in `result.json`."""
         return basis_digest(self.basis)
+
+    def to_frame(self, what: Literal["agents", "rounds"] = "agents") -> "pandas.DataFrame":
+        """A table of the agents or of the rounds for pandas; unknown numbers are nan.
+
+        Args:
+            what: `agents`, with an agent in each row (its index is the agent's name), and columns named as in
+                `result.json`; or `rounds`, with a round in each row and the columns of `rounds.csv`.
+
+        Raises:
+            InvalidValueError: pandas is not installed, or there is no such table.
+        """
+        if what not in ("agents", "rounds"):
+            raise InvalidValueError(f"there is no table of {what!r}; take 'agents' or 'rounds'")
+        try:
+            import pandas
+        except ImportError as failure:
+            raise InvalidValueError("to_frame needs pandas; pip install pandas") from failure
+        if what == "rounds":
+            return pandas.DataFrame(dict(self.rounds)).set_index("round")
+        alone = np.fmin(self.lstd_alone_errors, self.td_alone_errors)
+        errors = np.array([agent.value_error for agent in self.agents])
+        with np.errstate(divide="ignore", invalid="ignore"):
+            ratios = np.where(alone > 0.0, errors / alone, np.nan)
+        rows = {
+            "id": [agent.agent_id for agent in self.agents],
+            **{name: [getattr(agent, name) for agent in self.agents] for name in _OF_AGENT},
+            "lstd_alone_error": self.lstd_alone_errors,
+            "td_alone_error": self.td_alone_errors,
+            "ratio": ratios,
+            "shared_weight": self.shared_weights,
+            "departure": [self.departures.get(agent.agent_id, "") for agent in self.agents],
+        }
+        return pandas.DataFrame(rows).set_index("id")
 
     def _median(self, values: Sequence[float]) -> float:
         finished = [

@@ -12,6 +12,7 @@ from typing import Any
 from cospan.cli.diagnostics.findings import Finding, Grade, finding_document, finding_lines, of_failure
 from cospan.cli.diagnostics.machine import of_blas, of_folder, of_port, of_python, of_sqlite, of_versions
 from cospan.cli.diagnostics.network import of_coordinator, of_proxy, of_tls
+from cospan.cli.diagnostics.workload import WorkloadToCheck, of_workload
 from cospan.cli.settings.layers import Settings, load_settings
 from cospan.wire.address import parse_host, parse_listening
 from cospan.wire.errors import CospanError
@@ -19,14 +20,31 @@ from cospan.wire.errors import CospanError
 _DEFAULT_PORT = 50051
 
 
-def examine(flags: Mapping[str, Any], config: Path | None, run_folder: Path, *, json: bool) -> int:
-    """Runs the checks and prints the findings; 1 if there is a problem, else 0. `run_folder` is one of runs.
+def examine(
+    flags: Mapping[str, Any],
+    config: Path | None,
+    run_folder: Path,
+    *,
+    json: bool,
+    workload: WorkloadToCheck | None = None,
+) -> int:
+    """Runs the checks and prints the findings; 1 if there is a problem, else 0.
+
+    Args:
+        flags: of the command line.
+        config: the file of settings, or None.
+        run_folder: one of runs.
+        json: print JSON.
+        workload: to check as well.
 
     Raises:
         InvalidValueError: a setting has a value that is not allowed.
     """
     settings = load_settings(flags, config)
-    findings = [finding for check in checks(settings, run_folder) for finding in _findings_of(check)]
+    every = checks(settings, run_folder)
+    if workload is not None:
+        every.append(lambda: of_workload(workload))
+    findings = [finding for check in every for finding in _findings_of(check)]
     if json:
         print(json_text.dumps([finding_document(finding) for finding in findings], indent=2, ensure_ascii=False))
     else:

@@ -47,6 +47,8 @@ from cospan.cli.run_folder.run_result import (
 )
 from cospan.cli.settings.run_specification import RunPlan, plan_with_workload
 from cospan.cli.settings.run_warnings import advise, of_agents, of_features, of_rank
+from cospan.cli.tracking.feeder import Tracking, tracking_of
+from cospan.cli.tracking.sink import check_installed
 from cospan.client.agent import default_agent_id
 from cospan.client.environment.ownership import closing_on_failure
 from cospan.client.environment.workload_loader import true_basis
@@ -83,6 +85,7 @@ class RunOptions:
     quiet: bool = False
     debug: bool = False
     allow_losses: bool = False
+    track: tuple[str, ...] = ()
 
 
 def run_here(chosen: RunOptions, flags: Mapping[str, Any], config: Path | None) -> int:
@@ -93,6 +96,8 @@ def run_here(chosen: RunOptions, flags: Mapping[str, Any], config: Path | None) 
     """
     log_errors_to_stderr()
     data = claim_stdout() if chosen.json else None
+    for name in chosen.track:
+        check_installed(name)
     if chosen.resume is not None:
         return _resume(chosen, chosen.resume, flags, config, data)
     plan = plan_with_workload(
@@ -168,11 +173,16 @@ def _from_here(
     """Executes the run and completes its folder; the exit code."""
     view = choose_view(quiet=chosen.quiet)
     try:
-        outcome, interrupted = _carry_out(plan, hosts, folder, monitor, view, chosen, resumption)
+        tracking = tracking_of(chosen.track, folder, plan.specification, monitor.rows, view)
+        try:
+            outcome, interrupted = _carry_out(plan, hosts, folder, monitor, view, chosen, resumption)
+        except BaseException:
+            tracking.close()
+            raise
     finally:
         view.close()
     ignore_hangups()  # a terminal that closes now must not prevent the summary's files
-    _conclude(outcome, hosts, folder, monitor, data, quiet=chosen.quiet)
+    _conclude(outcome, hosts, folder, monitor, data, tracking, quiet=chosen.quiet)
     return _exit_code(outcome, interrupted, folder, allow_losses=chosen.allow_losses)
 
 
@@ -325,10 +335,11 @@ def _conclude(
     folder: RunFolder,
     monitor: RunMonitor,
     data: TextIO | None,
+    tracking: Tracking,
     *,
     quiet: bool,
 ) -> None:
-    """Completes the run folder and prints the summary."""
+    """Completes the run folder and the trackers, and prints the summary."""
     results = _results(folder, hosts)
     agents = [_row(index, results, monitor) for index in range(outcome.specification.agents)]
     unlike = unlike_sites(agents, outcome.specification.rank, outcome.rank_in_use)
@@ -337,6 +348,8 @@ def _conclude(
     rows = with_medians(monitor.rows, results.values())
     write_rounds(folder.rounds, rows)
     folder.write_result(document)
+    for lacking in tracking.finish(rows, results.values(), document):
+        say(f"cospan: warning: {lacking}")
     if not is_resumable(folder):
         with contextlib.suppress(OSError):
             folder.subspace_errors.unlink(missing_ok=True)

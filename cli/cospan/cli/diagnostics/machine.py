@@ -23,9 +23,11 @@ _LEAST = {"numpy": (1, 26), "grpcio": (1, 74), "protobuf": (6, 31, 1), "gymnasiu
 _EXTRAS = {
     "cryptography": "tls",
     "matplotlib": "plot",
+    "mlflow-skinny": "mlflow",
     "opentelemetry-sdk": "otel",
     "prometheus-client": "metrics",
     "scipy": "study",
+    "tensorboard": "tensorboard",
     "uvicorn": "dashboard",
 }
 _LEAST_SQLITE = (3, 24)

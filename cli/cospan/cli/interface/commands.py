@@ -20,9 +20,11 @@ from cospan.cli.interface.bench_commands import (
 from cospan.cli.interface.certs_commands import certs_init, certs_issue, certs_renew, certs_show
 from cospan.cli.interface.fleet_commands import agent, coordinator, relay, run, stop
 from cospan.cli.interface.lab_commands import compare, rank, reproduce
+from cospan.cli.interface.tool_commands import new, score
 from cospan.cli.interface.viewing_commands import doctor, export, report, runs, status, watch
 
 ALL: tuple[tuple[Callable[..., None], str], ...] = (
+    (new, "cospan new cold-stores"),
     (run, "cospan run queues --agents 8 --rounds 300"),
     (coordinator, "cospan coordinator --workload queues --agents 8 --rounds 300"),
     (agent, "cospan agent queues --id site-7 --coordinator 127.0.0.1:50051 --output site-7.npz"),
@@ -36,13 +38,14 @@ ALL: tuple[tuple[Callable[..., None], str], ...] = (
     (stop, "cospan stop --coordinator 127.0.0.1:50051 --cause 'the plant is shut down'"),
     (runs, "cospan runs"),
     (export, "cospan export runs/latest --round 100 --output basis.npz"),
+    (score, "cospan score --value runs/latest/agents/site-7.npz --observations hours.csv --output values.csv"),
     (report, "cospan report runs/latest --output report.html"),
 )
 """Every command with its example."""
 
 _FLEETS, _MONITORING, _STUDIES, OTHER_PANEL = "Fleets", "Monitoring", "Studies", "Files and tools"
 PANELS: dict[Callable[..., None], str] = {
-    **dict.fromkeys((run, coordinator, agent, relay, stop), _FLEETS),
+    **dict.fromkeys((new, run, coordinator, agent, relay, stop), _FLEETS),
     **dict.fromkeys((status, watch, report, runs, doctor), _MONITORING),
     **dict.fromkeys((compare, reproduce, rank), _STUDIES),
 }

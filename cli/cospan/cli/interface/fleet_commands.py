@@ -7,7 +7,7 @@ import typer
 
 from cospan.cli.interface import options as o
 from cospan.cli.interface import setting_options as s
-from cospan.cli.interface.completion import WORKLOADS, one_of, run_folders
+from cospan.cli.interface.completion import TRACKERS, WORKLOADS, one_of, run_folders
 from cospan.cli.interface.setting_options import with_settings
 from cospan.core.fields import FLEET
 
@@ -45,6 +45,15 @@ def run(
             rich_help_panel=FLEET,
         ),
     ] = False,
+    track: Annotated[
+        list[str] | None,
+        o.file_option(
+            "--track",
+            "Also write the rounds to this tracker, tensorboard or mlflow; may be repeated.",
+            "NAME",
+            autocompletion=one_of(TRACKERS),
+        ),
+    ] = None,
     output: o.OutputFolder = None,
     resume: Annotated[
         Path | None,
@@ -73,6 +82,7 @@ def run(
         quiet=quiet,
         debug=debug,
         allow_losses=allow_losses,
+        track=tuple(track or ()),
     )
     raise typer.Exit(run_here(chosen, given, config))
 

@@ -7,8 +7,9 @@ import typer
 
 from cospan.cli.interface import options as o
 from cospan.cli.interface import setting_options as s
-from cospan.cli.interface.completion import run_folders
+from cospan.cli.interface.completion import TRACKERS, WORKLOADS, one_of, run_folders
 from cospan.cli.interface.setting_options import with_settings
+from cospan.core.fields import FLEET
 
 
 @with_settings(s.COORDINATOR, *s.TLS)
@@ -39,14 +40,41 @@ def doctor(
     given: o.Given,
     *,
     run_folder: Annotated[Path, o.file_option("--run-folder", "Folder of runs.", "FOLDER")] = Path("runs"),
+    workload: Annotated[
+        str | None,
+        typer.Option(
+            "--workload",
+            help="Also check this workload: environment, features, policy, seeds.",
+            rich_help_panel=FLEET,
+            metavar="WORKLOAD",
+            autocompletion=one_of(WORKLOADS),
+        ),
+    ] = None,
+    sites: Annotated[
+        int | None,
+        typer.Option(
+            "--sites", help="Sites of it to check.", min=1, metavar="N", rich_help_panel=FLEET, show_default="3"
+        ),
+    ] = None,
+    steps: Annotated[
+        int | None,
+        typer.Option(
+            "--steps", help="Steps of each of them.", min=2, metavar="N", rich_help_panel=FLEET, show_default="1000"
+        ),
+    ] = None,
     config: o.Config = None,
     json: o.Json = False,
     debug: o.Debug = False,
 ) -> None:
-    """Find problems and their remedies: versions, ports, certificates, clocks, disk, the coordinator."""
+    """Find problems and their remedies: versions, ports, certificates, clocks, disk, coordinator, workload."""
     from cospan.cli.commands.doctor import examine
+    from cospan.cli.diagnostics.workload import WorkloadToCheck
+    from cospan.wire.errors import InvalidValueError
 
-    raise typer.Exit(examine(given, config, run_folder, json=json))
+    if workload is None and (sites is not None or steps is not None):
+        raise InvalidValueError("--sites and --steps are of a workload's check; name it with --workload")
+    asked = None if workload is None else WorkloadToCheck(workload, sites, steps)
+    raise typer.Exit(examine(given, config, run_folder, json=json, workload=asked))
 
 
 def runs(
@@ -70,7 +98,19 @@ def runs(
 
 def export(
     run_folder: o.RunFolder,
-    output: Annotated[Path, o.file_option("--output", "The file to write (npz).")],
+    output: Annotated[
+        Path | None,
+        o.file_option("--output", "The file to write (npz), or the folder of event files.", show_default=False),
+    ] = None,
+    to: Annotated[
+        str | None,
+        o.file_option(
+            "--to",
+            "Write the run's rounds and result to this tracker instead: tensorboard or mlflow.",
+            "NAME",
+            autocompletion=one_of(TRACKERS),
+        ),
+    ] = None,
     round_number: Annotated[
         int | None,
         o.file_option(
@@ -84,9 +124,18 @@ def export(
     force: o.Force = False,
     debug: o.Debug = False,
 ) -> None:
-    """Write a basis of a stored run to an npz file: by default the last, with its specification."""
-    from cospan.cli.commands.export import export_basis
+    """Write a basis of a stored run, by default the last, to a file; or the run to an experiment tracker."""
+    from cospan.cli.commands.export import export_basis, folder_of
+    from cospan.wire.errors import InvalidValueError
 
+    if to is not None:
+        from cospan.cli.tracking.afterwards import export_to
+
+        if round_number is not None or force:
+            raise InvalidValueError("--to writes all rounds that the tracker lacks; leave out --round and --force")
+        raise typer.Exit(export_to(to, folder_of(run_folder), output))
+    if output is None:
+        raise InvalidValueError("there is no file to write; name one with --output, or a tracker with --to")
     raise typer.Exit(export_basis(run_folder, output, round_number=round_number, force=force))
 
 

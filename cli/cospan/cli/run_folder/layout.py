@@ -28,6 +28,10 @@ NEWEST = "latest"
 """The link to the newest run, in a folder of runs."""
 COMPARISON = "comparison.json"
 """What `cospan compare` has found, in its folder; it stores no rounds."""
+TENSORBOARD, EVENTS = "tensorboard", "events.out.tfevents.*"
+"""The folder of event files in a run folder, and their names."""
+MLFLOW_RUN = ".mlflow.json"
+"""Which MLflow run a run folder is tracked by."""
 BASIS_FORMAT = "cospan-basis-1"
 _MOST_RUNS_IN_A_SECOND = 1000
 _CLAIM = ".run.lock"
@@ -35,7 +39,7 @@ _CLAIM_SECONDS = 1.0
 _OWN_FILES = (
     *("spec.toml", "result.json", "rounds.csv", "basis.npz", "log.jsonl", "convergence.png", "launch.json"),
     "sites.png",
-    ".subspace_errors.csv",
+    *(".subspace_errors.csv", MLFLOW_RUN, f".{MLFLOW_RUN}.*.tmp", f"{TENSORBOARD}/{EVENTS}"),
     *(f".{name}.*.tmp" for name in ("spec.toml", "result.json", "rounds.csv", "basis.npz", "launch.json")),
     *(STORE, f"{STORE}-wal", f"{STORE}-shm", f"{STORE}-journal"),
     *(f".{STORE}.lock", f".{STORE}.new", f".{STORE}.new-journal"),
@@ -153,8 +157,9 @@ class RunFolder:
             for entry in self.path.glob(pattern):
                 with contextlib.suppress(OSError):
                     entry.unlink()
-        with contextlib.suppress(OSError):
-            self.agents.rmdir()
+        for made in (self.agents, self.path / TENSORBOARD):
+            with contextlib.suppress(OSError):
+                made.rmdir()
         _point_elsewhere(self)
         self.discard_empty()
 

@@ -1,0 +1,77 @@
+"""Commands that make files of a user's own: new, score."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cospan.cli.interface import options as o
+from cospan.cli.interface.completion import WORKLOADS, one_of
+from cospan.core.fields import FLEET
+
+
+def new(
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="Name of the fleet and its folder, for example cold-stores.")
+    ],
+    source: Annotated[
+        str, o.file_option("--from", "Where its steps come from: simulator.", "SOURCE")
+    ] = "simulator",
+    debug: o.Debug = False,
+) -> None:
+    """Make a folder with a fleet that runs at once: environment, features, policy, test, compose file."""
+    from cospan.cli.tools.new_fleet import new_fleet
+
+    raise typer.Exit(new_fleet(name, source=source))
+
+
+def score(
+    value: Annotated[
+        Path, o.file_option("--value", "What an agent has learnt: agents/site-7.npz of a run, or a saved file.")
+    ],
+    observations: Annotated[
+        Path,
+        o.file_option("--observations", "A CSV file with a header, or a .npy array; an observation in each row."),
+    ],
+    columns: Annotated[
+        str | None,
+        o.file_option(
+            "--columns",
+            "The columns of an observation, in its order, separated by commas.",
+            "NAMES",
+            show_default="all",
+        ),
+    ] = None,
+    workload: Annotated[
+        str | None,
+        typer.Option(
+            "--workload",
+            help="Whose features it was learnt with: package.module:name.",
+            rich_help_panel=FLEET,
+            metavar="WORKLOAD",
+            show_default="the built-in one that the file names",
+            autocompletion=one_of(WORKLOADS),
+        ),
+    ] = None,
+    coverage: Annotated[
+        float,
+        typer.Option(
+            "--coverage",
+            help="The probability that an interval holds the true number, 0 to 1.",
+            rich_help_panel=FLEET,
+            metavar="X",
+        ),
+    ] = 0.9,
+    output: Annotated[
+        Path | None,
+        o.file_option("--output", "The file to write, .csv or .parquet.", show_default="CSV on standard output"),
+    ] = None,
+    force: o.Force = False,
+    debug: o.Debug = False,
+) -> None:
+    """Value each row of a file with what an agent has learnt: value, interval, gain."""
+    from cospan.cli.tools.score import ScoreOptions, score_file
+
+    chosen = tuple(name.strip() for name in columns.split(",")) if columns else ()
+    options = ScoreOptions(value, observations, chosen, workload, output, coverage, force=force)
+    raise typer.Exit(score_file(options))

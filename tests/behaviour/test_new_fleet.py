@@ -1,0 +1,71 @@
+"""What `cospan new` makes runs at once: its test passes untouched, and it is clean for a linter."""
+
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cospan.cli.tools.new_fleet import new_fleet
+
+_BOUND_SECONDS = 10.0
+"""What the command promises of the test, as CPU time: this machine may be busy."""
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    new_fleet("cold-stores")
+    return tmp_path / "cold-stores"
+
+
+def done(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """A command of this Python in the new folder, which is not on its path otherwise."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST", "COSPAN_"))}
+    return subprocess.run(
+        [sys.executable, "-m", *arguments],
+        cwd=folder,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def test_its_test_passes_untouched_and_soon(folder: Path) -> None:
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    tested = done(folder, "pytest", "-q", "-p", "no:cacheprovider")
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert tested.returncode == 0, tested.stdout + tested.stderr
+    assert "2 passed" in tested.stdout
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < _BOUND_SECONDS
+
+
+def test_its_test_fails_where_a_promise_is_broken(folder: Path) -> None:
+    environment = folder / "cold_stores" / "environment.py"
+    text = environment.read_text(encoding="utf-8")
+    broken = text.replace("self.np_random.random()", "np.random.random()")
+    assert broken != text
+    environment.write_text(broken, encoding="utf-8")
+    tested = done(folder, "pytest", "-q", "-p", "no:cacheprovider", "-k", "promises")
+    assert tested.returncode == 1
+    assert "made twice from seed 0 and index 0, the site differs" in tested.stdout
+
+
+def test_the_command_of_its_readme_runs(folder: Path) -> None:
+    ran = done(folder, "cospan.cli.main", "run", "cold_stores:workload", "--in-process", "--quiet", "--rounds", "5")
+    assert ran.returncode == 0, ran.stderr
+    assert "warning" not in ran.stderr
+    assert (folder / "runs" / "latest" / "agents" / "site-7.npz").exists()
+
+
+def test_linters_find_nothing(folder: Path) -> None:
+    options = ("--isolated", "--line-length", "116", "--select", "E,F,W,I,B,UP,SIM,RUF")
+    linted = done(folder, "ruff", "check", *options, "--no-cache", ".")
+    assert linted.returncode == 0, linted.stdout
+    formatted = done(folder, "ruff", "format", "--isolated", "--line-length", "116", "--check", "--no-cache", ".")
+    assert formatted.returncode == 0, formatted.stdout
