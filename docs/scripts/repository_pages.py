@@ -6,6 +6,7 @@ file that does not exist fails the build (mkdocs.yml is strict).
 
 import posixpath
 import re
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -64,13 +65,14 @@ def on_post_page(output: str, page: Any, **_: Any) -> str:
     """
     shim = posixpath.relpath("assets/iframe-worker.js", posixpath.dirname(page.file.src_uri) or ".")
     named = output.replace(_SHIM, shim).replace(_SEARCH, f'{_SEARCH} aria-label="Search"')
-    return _FIGURE.sub(_figure, named)
+    return _FIGURE.sub(lambda match: _figure(match, page.title), named)
 
 
-def _figure(match: re.Match[str]) -> str:
-    """The figure as a link, named if it has no text of its own."""
+def _figure(match: re.Match[str], title: str) -> str:
+    """The figure as a link, named by the page if it has no text of its own."""
     image, text, source = match.groups()
-    return f'<p><a class="figure" href="{source}"{"" if text else " aria-label=Figure"}>{image}</a></p>'
+    label = "" if text else f' aria-label="Figure of the page: {escape(title)}"'
+    return f'<p><a class="figure" href="{source}"{label}>{image}</a></p>'
 
 
 def on_post_template(output_content: str, **_: Any) -> str:

@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browser import test_dashboard as dashboard
+from browser.watch import ROOT, SIZES, look
 
 SECONDS = 300.0
-browser = dashboard.browser
 
 
 class _Silent(http.server.SimpleHTTPRequestHandler):
@@ -29,7 +28,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("site")
     built = subprocess.run(
         [sys.executable, "-m", "mkdocs", "--quiet", "build", "--site-dir", str(folder)],
-        cwd=dashboard.ROOT,
+        cwd=ROOT,
         env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
         capture_output=True,
         text=True,
@@ -52,9 +51,9 @@ def home(folder: Path) -> Iterator[str]:
     server.server_close()
 
 
-@pytest.mark.parametrize("size", dashboard.SIZES)
+@pytest.mark.parametrize("size", SIZES)
 def test_the_home_page_has_no_serious_violation(browser: Any, home: str, size: str) -> None:
-    watch = dashboard.look(browser, home, size)
+    watch = look(browser, home, size)
     watch.until("document.querySelector('.md-typeset__scrollwrap') !== null")
     watch.picture(f"site-{size}")
     assert watch.serious() == []
