@@ -10,6 +10,7 @@ from typing import TypeAlias
 import numpy as np
 from jaxtyping import Float
 
+from cospan.client.environment.observation_parts import exogenous_of, parts_of
 from cospan.client.environment.ownership import close_sites
 from cospan.client.environment.plain_values import SavedState, packed, unpacked
 from cospan.client.environment.rollout import CANNOT_SAVE, Chain, checked_features, origin_of_chain
@@ -112,8 +113,18 @@ class BatchedRollouts:
             total = total + rewards[:, step]
         self.reward_sums = total
         self._between_rounds = True
-        played = features.reshape(len(sound), steps + 1, self.features.dim)
-        return Trajectory(played, rewards[sound]), failures
+        flat, exogenous = np.concatenate(observations[sound]), self._sites.exogenous
+
+        def rounds(rows: Float[np.ndarray, "m k"]) -> Float[np.ndarray, "n L1 k"]:
+            return rows.reshape(len(sound), steps + 1, rows.shape[-1])
+
+        trajectory = Trajectory(
+            rounds(features.reshape(-1, self.features.dim)),
+            rewards[sound],
+            parts=rounds(parts_of(flat)),
+            exogenous=None if exogenous is None else rounds(exogenous_of(exogenous, flat)),
+        )
+        return trajectory, failures
 
     def _played(self, steps: int) -> tuple[np.ndarray, Float[np.ndarray, "n L"]]:
         """Observations and rewards of the chains that have not been dropped."""
@@ -290,7 +301,17 @@ def _stacked(played: Sequence[Trajectory]) -> Trajectory:
     return Trajectory(
         np.stack([trajectory.features for trajectory in played]),
         np.stack([trajectory.rewards for trajectory in played]),
+        parts=_stacked_parts([trajectory.parts for trajectory in played]),
+        exogenous=_stacked_parts([trajectory.exogenous for trajectory in played]),
     )
+
+
+def _stacked_parts(parts: Sequence[Float[np.ndarray, "L1 k"] | None]) -> Float[np.ndarray, "n L1 k"] | None:
+    """Those of several agents; None where one lacks them or has others."""
+    known = [part for part in parts if part is not None]
+    if len(known) < len(parts) or len({part.shape for part in known}) > 1:
+        return None
+    return np.stack(known)
 
 
 GroupRollout: TypeAlias = BatchedRollouts | SequentialRollouts
