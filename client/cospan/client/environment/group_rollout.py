@@ -10,7 +10,7 @@ from typing import TypeAlias
 import numpy as np
 from jaxtyping import Float
 
-from cospan.client.environment.observation_parts import exogenous_of, parts_of
+from cospan.client.environment.observation_parts import exogenous_of, part_names, parts_of
 from cospan.client.environment.ownership import close_sites
 from cospan.client.environment.plain_values import SavedState, packed, unpacked
 from cospan.client.environment.rollout import CANNOT_SAVE, Chain, checked_features, origin_of_chain
@@ -51,6 +51,7 @@ class BatchedRollouts:
         steps: of each chain so far.
         reward_sums: the sum of all rewards of each chain so far.
         action_warnings: for each chain that took an action outside its space, what was wrong with the first.
+        part_names: see `Chain.part_names`.
     """
 
     def __init__(self, sites: Sites, names: Sequence[str], origins: Sequence[tuple[int, int, int]]) -> None:
@@ -61,6 +62,7 @@ class BatchedRollouts:
         self._places = np.arange(len(origins))
         """Of the chains that have not been dropped; the others are stepped with them, and not looked at."""
         self.action_warnings: tuple[str, ...] = ()
+        self.part_names: tuple[str, ...] = ()
         self._start_over(0, np.zeros(len(origins)))
 
     def _start_over(self, steps: int, reward_sums: Float[np.ndarray, " n"]) -> None:
@@ -114,6 +116,7 @@ class BatchedRollouts:
         self.reward_sums = total
         self._between_rounds = True
         flat, exogenous = np.concatenate(observations[sound]), self._sites.exogenous
+        self.part_names = self.part_names or part_names(flat[0])
 
         def rounds(rows: Float[np.ndarray, "m k"]) -> Float[np.ndarray, "n L1 k"]:
             return rows.reshape(len(sound), steps + 1, rows.shape[-1])
@@ -234,6 +237,10 @@ class SequentialRollouts:
     @property
     def reward_sums(self) -> Float[np.ndarray, " n"]:
         return np.array([chain.reward_sum for chain in self._chains])
+
+    @property
+    def part_names(self) -> tuple[str, ...]:
+        return self._chains[0].part_names
 
     @property
     def action_warnings(self) -> tuple[str, ...]:
