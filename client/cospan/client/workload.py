@@ -19,6 +19,10 @@ from cospan.core.exact_solutions import ReferenceSolution
 Policy: TypeAlias = Callable[[Any, np.random.Generator], Any]
 """Maps (observation, generator) to an action of the environment's action space."""
 
+Exogenous: TypeAlias = Sequence[int | str] | Callable[[Any], Any]
+"""The parts of an observation that no action changes, such as a clock or the weather: places in an array or tuple,
+keys of a dictionary; or a function of several observations that gives them as numbers, one row for each."""
+
 
 @runtime_checkable
 class FeatureMap(Protocol):
@@ -81,6 +85,7 @@ class Site:
         policy: (observation, generator) → action.
         reference: what is known to be true, or None.
         label: a name of the site for people; the agent's index where empty.
+        exogenous: that of the workload, which is taken where this is None.
     """
 
     env: gymnasium.Env[Any, Any]
@@ -88,6 +93,7 @@ class Site:
     policy: Policy
     reference: ReferenceSolution | None = None
     label: str = ""
+    exogenous: Exogenous | None = None
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -154,12 +160,14 @@ class Sites:
         features: observation → R^d, the same for all.
         references: what is known to be true of each, or None.
         labels: of the sites.
+        exogenous: that of the workload, which is taken where this is None.
     """
 
     chains: Chains
     features: FeatureMap
     references: tuple[ReferenceSolution | None, ...]
     labels: tuple[str, ...]
+    exogenous: Exogenous | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +185,8 @@ class Workload:
             weights of sites 0 … agents − 1, or None where that is unknown.
         make_fleet: (indices, seed) → those sites, to be stepped at once; None where each is stepped by itself.
         rounds_of: L → the rounds after which every site has given all its data; None where there is no end.
+        exogenous: the parts of an observation that no action changes; None where that is not said. Where it is,
+            ranks and errors judge differences of values within equal exogenous parts, which decisions are made by.
     """
 
     make_site: Callable[[int, int], AnySite]
@@ -187,3 +197,4 @@ class Workload:
     fleet_basis: Callable[[int, int, int], Float[np.ndarray, "d r"] | None] | None = None
     make_fleet: Callable[[Sequence[int], int], Sites] | None = None
     rounds_of: Callable[[int], int] | None = None
+    exogenous: Exogenous | None = None

@@ -70,6 +70,11 @@ class AgentEstimate:
         return cls(halves.estimates, moments.covariance, floor)
 
     @property
+    def cross_variance(self) -> float:
+        """aᵀ C b: the variance of the values without the noise of the estimates."""
+        return float(self.pair[:, 0] @ self.covariance @ self.pair[:, 1])
+
+    @property
     def scaled(self) -> Float[np.ndarray, "d 2"]:
         """The pair as if φᵀa and φᵀb had variance one on average: their noise is in that, so noise counts less."""
         variance = float(np.einsum("dq,de,eq->", self.pair, self.covariance, self.pair)) / 2.0

@@ -58,11 +58,16 @@ def summaries(points: Sequence[Point]) -> list[Summary]:
                 value_error=float(errors.mean()),
                 low=low,
                 high=high,
-                ratio=float(np.mean([point.value_error / alone[point.seed, point.agent] for point in own])),
+                ratio=float(np.mean([_over(point.value_error, alone[point.seed, point.agent]) for point in own])),
                 bytes_per_round=float(np.mean([point.sent / point.rounds for point in own])),
             )
         )
     return sorted(found, key=lambda summary: summary.value_error)
+
+
+def _over(error: float, alone: float) -> float:
+    """Their ratio; nan where held-out data give no error above 0 for the best alone."""
+    return error / alone if alone > 0.0 else np.nan
 
 
 def _best_alone(points: Sequence[Point]) -> dict[tuple[int, int], float]:
@@ -88,9 +93,14 @@ def worse_than_alone(points: Sequence[Point]) -> tuple[int, int]:
 
 
 def document(
-    spec: RunSpecification, seeds: Sequence[int], found: Sequence[Summary], sites: tuple[int, int]
+    spec: RunSpecification,
+    seeds: Sequence[int],
+    found: Sequence[Summary],
+    sites: tuple[int, int],
+    *,
+    held_out: bool = False,
 ) -> dict[str, Any]:
-    """`comparison.json`; `sites` is that of `worse_than_alone`."""
+    """`comparison.json`; `sites` is that of `worse_than_alone`, `held_out` whether held-out data have judged."""
     return {
         "workload": spec.workload,
         "agents": spec.agents,
@@ -100,6 +110,7 @@ def document(
         "rank": spec.rank,
         "seeds": list(seeds),
         "confidence": CONFIDENCE,
+        "held_out": held_out,
         "sites_compared": sites[1],
         "sites_worse_than_alone": sites[0],
         "methods": [

@@ -29,10 +29,11 @@ from cospan.client.environment.ownership import close_site
 from cospan.client.environment.rollout import source_of
 from cospan.client.environment.workload_loader import load_workload, make_site
 from cospan.client.step_source import StepSource
-from cospan.client.workload import AnySite, Workload
+from cospan.client.workload import AnySite, Site, Workload
 from cospan.core.exact_solutions import ReferenceSolution
 from cospan.core.linalg.subspace import principal_angle_sine, random_basis, tangent_projection
 from cospan.core.specification import basis_digest
+from cospan.experiments.held_out_judge import judge_of
 from cospan.experiments.methods.attacks import Attack
 from cospan.experiments.methods.catalogue import ComparedMethod, Stage
 from cospan.experiments.methods.compared_methods import FleetMethod
@@ -99,6 +100,7 @@ class Task:
         stops: largest number of rounds after which errors are measured.
         also_at: further rounds after which errors are measured.
         attack: see `cospan.experiments.methods.catalogue.Stage`.
+        held_out: whether held-out transitions judge where a site has no reference solution.
     """
 
     seed: int
@@ -115,10 +117,18 @@ class Task:
     stops: int = _POINTS
     also_at: tuple[int, ...] = ()
     attack: Attack | None = None
+    held_out: bool = False
 
     def run(self, on_round: Callable[[int], None] = lambda _: None) -> "TaskResult":
         """Runs the task in this process; see `run_task`."""
         return run_task(self, on_round)
+
+
+class Judge(Protocol):
+    """What tells the errors of value functions: a reference solution, or held-out transitions."""
+
+    def value_errors(self, weights: Float[np.ndarray, "m d"]) -> Float[np.ndarray, " m"]:
+        """Relative value errors of several estimates, one per row."""
 
 
 class RunnableTask(Protocol):
@@ -184,8 +194,17 @@ def run_task(task: Task, on_round: Callable[[int], None] = lambda _: None) -> Ta
 def _run_on(
     task: Task, workload: Workload, sites: Sequence[AnySite], on_round: Callable[[int], None]
 ) -> TaskResult:
-    references = references_of(sites, workload.name)
     stage = _stage(task, workload, sites[0].features.dim)
+    references: Sequence[Judge]
+    unknown = any(site.reference is None for site in sites)
+    if task.held_out and unknown and all(isinstance(site, Site) for site in sites):
+        steps = stage.steps_per_round
+        references = [
+            judge_of(workload, index, task.seed, rounds=task.rounds, steps_per_round=steps)
+            for index in range(task.agents)
+        ]
+    else:
+        references = references_of(sites, workload.name)
     chains = chains_of(enumerate(sites), task.seed)
     probes = None if task.probe is None else np.stack([task.probe(index) for index in range(task.agents)])
     all_progress = {each.name: _MethodProgress(fleets) for each in task.methods if (fleets := each.fleets(stage))}
@@ -252,7 +271,7 @@ def _learn(progress: _MethodProgress, trajectories: Sequence[object], stage: Sta
 def _measure(
     progress: _MethodProgress,
     number: int,
-    references: Sequence[ReferenceSolution],
+    references: Sequence[Judge],
     probes: Float[np.ndarray, "n d"] | None,
     stage: Stage,
 ) -> None:

@@ -14,6 +14,7 @@ from cospan.client.learning.site_learner import SiteLearner
 from cospan.client.value_function import ValueFunction
 from cospan.core.aggregation.evidence_step import rank_in_use
 from cospan.core.learning.least_squares import PRIOR_STEPS
+from cospan.core.quality.fleet_errors import FleetErrors, SiteErrors, site_of
 from cospan.core.specification import RunSpecification, basis_digest
 from cospan.core.statistics import best, best_of_rows, known, median, medians_by_round
 from cospan.server.machine.state import CoordinatorState
@@ -46,6 +47,7 @@ class FleetResult:
             answer; nan with presets other than `practical`.
         rank_in_use: directions of the basis that the head covariance has not switched off; None where the method
             has none.
+        held_out: errors of each agent on data that earlier answers were not learnt from; None where unknown.
         departures: why agents left before the end, by name.
         message: why the run is over, or "" where it is not.
     """
@@ -58,6 +60,7 @@ class FleetResult:
     td_alone_errors: Float[np.ndarray, " n"]
     shared_weights: Float[np.ndarray, " n"]
     rank_in_use: int | None
+    held_out: tuple[SiteErrors | None, ...]
     departures: Mapping[str, str]
     message: str
 
@@ -80,6 +83,11 @@ class FleetResult:
     def td_alone_error(self) -> float:
         """The median of the relative value errors of TD alone."""
         return self._median(self.td_alone_errors.tolist())
+
+    @property
+    def held_out_error(self) -> FleetErrors | None:
+        """The means of the errors on held-out data, with standard errors; None while there are too few data."""
+        return FleetErrors.of([each for each in self.held_out if each is not None])
 
     @property
     def shared_weight(self) -> float:
@@ -153,6 +161,8 @@ class FleetResult:
     def _errors(self) -> str:
         alone = f"LSTD alone {_digits(self.lstd_alone_error)}, TD alone {_digits(self.td_alone_error)}"
         words = f"value error {_digits(self.value_error)}, {alone}"
+        if math.isnan(self.value_error) and (found := self.held_out_error) is not None:
+            words = f"held-out error {found.joint:.4g} ± {found.joint_error:.1g}, LSTD alone {found.lstd_alone:.4g}"
         return f"{words}, {len(self.departures)} left early" if self.departures else words
 
     def _repr_html_(self) -> str:
@@ -212,6 +222,7 @@ def result_of(
         td_alone_errors=np.array([agent.td_alone_error for agent in found]),
         shared_weights=np.array([agent.shared_weight for agent in found]),
         rank_in_use=None if state.head_covariance is None else rank_in_use(state.head_covariance),
+        held_out=tuple(agent.held_out for agent in found),
         departures=dict(departures),
         message=message,
     )
@@ -228,6 +239,7 @@ class LearntBy:
     lstd_alone_error: float
     td_alone_error: float
     shared_weight: float
+    held_out: SiteErrors | None
 
     @classmethod
     def of(cls, agent: AgentOfGroup) -> "LearntBy":
@@ -237,6 +249,7 @@ class LearntBy:
             float(agent.lstd_alone_errors((PRIOR_STEPS,))[0]),
             _or_nan(best(agent.td_alone_errors())),
             agent.shared_weight(),
+            site_of(agent.held_out()),
         )
 
 
@@ -245,9 +258,16 @@ def _of_learner(learner: AnyLearner) -> list[LearntBy]:
     lstd = learner.lstd_alone_errors((PRIOR_STEPS,))
     if isinstance(learner, SiteLearner):
         value = ValueFunction.of_learner(learner, learner.site.features)
-        return [LearntBy(value, float(lstd[0]), _or_nan(best(learner.td_alone_errors())), learner.shared_weight())]
+        td = _or_nan(best(learner.td_alone_errors()))
+        return [LearntBy(value, float(lstd[0]), td, learner.shared_weight(), site_of(learner.held_out()))]
     errors = np.concatenate([block.td_alone_errors() for block in learner.blocks])
-    columns = lstd[:, 0].tolist(), [_or_nan(best(row)) for row in errors], learner.shared_weights().tolist()
+    held_out = learner.held_out()
+    columns = (
+        lstd[:, 0].tolist(),
+        [_or_nan(best(row)) for row in errors],
+        learner.shared_weights().tolist(),
+        [site_of(held_out.of_agent(place)) for place in range(len(lstd))],
+    )
     values = [ValueFunction.of_learner(agent, learner.features) for agent in learner.agents()]
     return [LearntBy(*each) for each in zip(values, *columns, strict=True)]
 

@@ -209,7 +209,13 @@ def _learnt_of_result(row: Mapping[str, Any]) -> Learnt:
     names = {"lstd_alone": "lstd_alone_error", "td_alone": "td_alone_error", "half_width": "mean_reward_half_width"}
     same = ("value_error", "gain", "mean_reward", "shared_weight", "held_share")
     numbers = {name: row.get(names.get(name, name)) for name in (*same, *names)}
-    return Learnt(label=printable(str(row.get("label", ""))), **numbers)
+    held_out = row.get("held_out") or {}
+    return Learnt(
+        label=printable(str(row.get("label", ""))),
+        held_out_error=held_out.get("joint"),
+        held_out_lstd_alone=held_out.get("lstd_alone"),
+        **numbers,
+    )
 
 
 def _learnt_of_file(file: AgentResult, curve: Curve) -> Learnt:

@@ -16,7 +16,13 @@ from typing import Any, TextIO
 from cospan.cli.output.log_lines import log_errors_to_stderr, log_to_file, stop_logging
 from cospan.cli.output.plot import draw_convergence, draw_sites
 from cospan.cli.output.progress import View, choose_view
-from cospan.cli.output.run_problems import lacking_features, lost_agents, unlike_sites, with_causes
+from cospan.cli.output.run_problems import (
+    features_to_add,
+    lacking_features,
+    lost_agents,
+    unlike_sites,
+    with_causes,
+)
 from cospan.cli.output.summary import next_commands, show_summary, summary_lines
 from cospan.cli.processes.agent_argv import check_open_files
 from cospan.cli.processes.dashboard import plan_dashboard
@@ -343,7 +349,9 @@ def _conclude(
     results = _results(folder, hosts)
     agents = [_row(index, results, monitor) for index in range(outcome.specification.agents)]
     unlike = unlike_sites(agents, outcome.specification.rank, outcome.rank_in_use)
-    outcome = replace(outcome, warnings=(*outcome.warnings, *unlike, *lacking_features(agents)))
+    outcome = replace(
+        outcome, warnings=(*outcome.warnings, *unlike, *lacking_features(agents), *features_to_add(agents))
+    )
     document = result_document(outcome, agents)
     rows = with_medians(monitor.rows, results.values())
     write_rounds(folder.rounds, rows)

@@ -26,6 +26,10 @@ from cospan.wire.console import say
 from cospan.wire.errors import InvalidValueError
 
 _ROUNDS = 300
+_JUDGED_BY_DATA = [
+    "the true values are not known: errors are on as many further steps of each site, simulated with draws of "
+    "their own; noise may bring one below 0, and decide where two are close"
+]
 
 
 def compare_here(
@@ -67,6 +71,7 @@ def compare_here(
             rank=spec.rank,
             steps_per_round=spec.method.steps_per_round,
             each_agent=True,
+            held_out=True,
         )
         for seed in numbers
     ]
@@ -74,7 +79,8 @@ def compare_here(
     sites = worse_than_alone(measured)
     points = [point for point in measured if point.agent == WHOLE_FLEET]
     found = summaries(points)
-    values = document(spec, numbers, found, sites)
+    held_out = plan.site.reference is None
+    values = document(spec, numbers, found, sites, held_out=held_out)
     folder = make_run_folder(output, workload=f"compare-{plan.workload.name or spec.workload}")
     _write(folder, spec, values, points, found)
     point_to_newest_of(folder)
@@ -82,7 +88,7 @@ def compare_here(
     if data is not None:
         print(json_text.dumps(values, allow_nan=False), file=data, flush=True)
     else:
-        print("\n".join(_lines(spec, seeds, found, sites)))
+        print("\n".join([*_lines(spec, seeds, found, sites), *_JUDGED_BY_DATA * held_out]))
         print(folder.path)
     return 0
 

@@ -52,7 +52,7 @@ def rank_here(
     samples = simulate_agents(loaded, spec, on_agent)
     assert plan.site is not None
     advise(of_features(spec, plan.site, samples.system))
-    found = ranking_of(samples.estimates, share)
+    found = ranking_of(samples, share)
     if data is not None:
         print(json_text.dumps(rank_document(spec, found), allow_nan=False), file=data, flush=True)
     else:
@@ -85,20 +85,58 @@ def lines_of(spec: RunSpecification, found: Ranking) -> list[str]:
         for each in document["components"][: above + _BELOW_NOISE]
     ]
     steps = spec.rounds * spec.method.steps_per_round
+    within = "" if found.overall is None else " within equal exogenous parts"
     return [
         f"{spec.workload}: {spec.agents} agents, {steps:,} steps each, d = {spec.feature_dim}; "
-        "shares of the variance of the value functions",
+        f"shares of the variance of the value functions{within}",
         "",
         *table(("component", "share", "cumulative", "95 % over agents"), rows, numbers=(0, 1, 2)),
         "",
         f"noise: the most negative component is {-noise:.2%}; {above} stand{'s' if above == 1 else ''} out of it",
         _suggestion(found),
+        *_limit_of_noise(found, noise),
+        *_caveat(found),
+    ]
+
+
+def _limit_of_noise(found: Ranking, noise: float) -> list[str]:
+    """That the noise hides dimensions, where it does: they hold as much as the rank may leave out."""
+    if not found.rank or noise <= 1.0 - found.share:
+        return []
+    return [
+        f"caveat: the noise ({noise:.2%}) exceeds the {1.0 - found.share:.2%} that the rank may leave out, so more "
+        "dimensions may matter: simulate more rounds or more agents"
+    ]
+
+
+def _caveat(found: Ranking) -> list[str]:
+    """What the shares do not tell where no part of the observation is declared to be exogenous."""
+    if found.overall is not None:
+        return []
+    if not found.hidden:
+        return [
+            "caveat: shares are of the variance over all states; if no action changes a part of the observation, "
+            "as a clock or the weather, declare it (Workload.exogenous)"
+        ]
+    worst = found.hidden[0]
+    return [
+        f"caveat: the rank may be too small for decisions. {worst.parts} explains {worst.explained:.1%} of the "
+        f"variance of the values, and among states where that is equal {100.0 * found.share:.6g} % take rank "
+        f"{worst.rank}, not {found.rank}. If no action changes it, as a clock or the weather, decisions compare "
+        f"such states alone: declare it (Workload.exogenous), or take rank {worst.rank}"
     ]
 
 
 def _suggestion(found: Ranking) -> str:
     if not found.rank:
         return "suggested rank: none, because no component exceeds the noise; simulate more rounds or more agents"
+    within = found.spectrum.rank(found.share)
+    if within < found.rank:
+        return (
+            f"suggested rank: {found.rank}, which the variance over all states takes; within equal exogenous parts "
+            f"{within or 'none'} stands out of the noise; {found.agreement:.0%} of {RESAMPLES} resamples of the "
+            "agents say the same"
+        )
     return (
         f"suggested rank: {found.rank}, the smallest that holds {100.0 * found.share:.6g} % of what stands out; "
         f"{found.agreement:.0%} of {RESAMPLES} resamples of the agents say the same"

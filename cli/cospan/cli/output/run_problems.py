@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from cospan.cli.output.progress import View
-from cospan.cli.run_folder.run_result import AgentRow, DepartedAgent, RunOutcome
+from cospan.cli.run_folder.run_result import AgentRow, DepartedAgent, RunOutcome, matters
 from cospan.wire.text import listed
 
 log = logging.getLogger(__name__)
@@ -18,6 +18,8 @@ _OWN_WEIGHT, _USUAL_WEIGHT = 0.1, 0.5
 _CORRELATED, _STANDARD_ERRORS = 0.1, 3.0
 """Warn of a site whose TD errors one step apart have a correlation above the first number, and above this multiple
 of its standard error."""
+_MOST_GAPS = 3
+"""Parts of the observation, or periods, that are warned of."""
 _UNEXPLAINED, _UNEXPLAINED_TIMES = 0.1, 5.0
 """Warn of a site whose unexplained share exceeds both the first number and this multiple of the median site's."""
 
@@ -133,6 +135,27 @@ def lacking_features(agents: Sequence[AgentRow]) -> list[str]:
         f"TD errors are correlated from step to step at {sites}: the features there lack something that persists; "
         "add what the site knows of its own past or surroundings, or finer features of what they have"
     ]
+
+
+def features_to_add(agents: Sequence[AgentRow]) -> list[str]:
+    """A sentence on each part of the observation, or period, that TD errors depend on beyond the features."""
+    found: dict[str, list[tuple[float, str]]] = {}
+    for agent in agents:
+        for name, share in agent.feature_gaps.items():
+            if matters(share):
+                found.setdefault(name, []).append((share, agent.id))
+    worst_first = sorted(found.items(), key=lambda each: -max(each[1])[0])
+    return [_gap(name, sites) for name, sites in worst_first[:_MOST_GAPS]]
+
+
+def _gap(name: str, sites: list[tuple[float, str]]) -> str:
+    where = listed([f"{agent} ({share:.0%})" for share, agent in sorted(sites, reverse=True)])
+    remedy = (
+        "add that time to the observation and the features"
+        if name.startswith("time ")
+        else "add finer features of it"
+    )
+    return f"TD errors depend on {name} beyond the features at {where}, in shares of their variance: {remedy}"
 
 
 def lost_agents(outcome: RunOutcome) -> list[str]:

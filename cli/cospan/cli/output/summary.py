@@ -13,11 +13,18 @@ from cospan.cli.output.colours import can_show, coloured, is_coloured
 from cospan.cli.output.table import MOST_ROWS, table
 from cospan.cli.run_folder.layout import NEWEST
 from cospan.cli.run_folder.run_result import AgentRow, RunOutcome, ratio_to_best
+from cospan.core.quality.fleet_errors import verdict as verdict_of
 from cospan.wire.console import say
 from cospan.wire.notes import bound_note
 from cospan.wire.text import MAX_RECORD, and_more, listed, printable
 
 _COLUMNS = ("agent", "site", "mean reward", "joint", "LSTD alone", "TD alone", "ratio", "shared", "note")
+_HELD_OUT_COLUMNS = ("agent", "site", "mean reward", "joint", "LSTD alone", "mean only", "ratio", "shared", "note")
+"""Of a run whose truth is unknown: errors on held-out data."""
+_WELL_KNOWN = 0.02
+"""More data would change little where the error is below this share of the values' variance."""
+_ALIKE = "~"
+"""The ratio where two errors cannot be told apart."""
 _WIDE = 84
 """Characters of a line with room for a note; without it the lines below the table have the same."""
 _NUMBERS = (2, 3, 4, 5, 6, 7)
@@ -71,12 +78,14 @@ def summary_lines(
         width: characters of a line; None for no bound.
     """
     departed = {gone.agent_id: gone for gone in outcome.departures}
+    is_known = any(agent.value_error is not None for agent in agents)
+    row_of, titles = (_row, _COLUMNS) if is_known else (_held_out_row, _HELD_OUT_COLUMNS)
     rows = [
-        _row(agent, f"gone in round {departed[agent.id].round}" if agent.id in departed else "")
+        row_of(agent, f"gone in round {departed[agent.id].round}" if agent.id in departed else "")
         for agent in sorted(agents, key=_worst_first)[:MOST_ROWS]
     ]
     has_note = bool(departed) and (width is None or width >= _WIDE)
-    columns = _COLUMNS if has_note else _COLUMNS[:-1]
+    columns = titles if has_note else titles[:-1]
     rows = [row[: len(columns)] for row in rows]
     lines = (
         [*table(columns, rows, numbers=_NUMBERS, width=width), *and_more(len(agents), MOST_ROWS)] if rows else []
@@ -86,6 +95,7 @@ def summary_lines(
         *lines,
         "",
         *_medians(document, agents),
+        *_held_out(document),
         *_shared(document),
         *warnings,
         *_departures(outcome),
@@ -96,8 +106,14 @@ def summary_lines(
 
 
 def _worst_first(agent: AgentRow) -> float:
-    """By the ratio to the best alone; agents whose ratio is unknown come last, in their own order."""
-    return math.inf if agent.ratio is None else -agent.ratio
+    """By the ratio to the best alone; agents whose ratio is unknown come last, in their own order.
+
+    Where the truth is unknown, by the advantage over LSTD alone in standard errors.
+    """
+    if agent.ratio is not None:
+        return -agent.ratio
+    held = agent.held_out
+    return math.inf if held is None else held.advantage / max(held.advantage_error, 1e-300)
 
 
 def _row(agent: AgentRow, note: str) -> tuple[str, ...]:
@@ -117,6 +133,22 @@ def _row(agent: AgentRow, note: str) -> tuple[str, ...]:
 def _marked(ratio: float | None) -> str:
     """A ratio to the best alone with its sign."""
     return "-" if ratio is None else f"{WORSE if ratio > 1.0 else BETTER} {_number(ratio)}"
+
+
+def _held_out_row(agent: AgentRow, note: str) -> tuple[str, ...]:
+    """Errors on held-out data: a bound where noise hides the error itself."""
+    held = agent.held_out
+    if held is None:
+        return agent.id, agent.label, _mean_reward(agent), *("-",) * 4, _share(agent.shared_weight), note
+    errors = [_bounded_error(value, held.joint_error) for value in (held.joint, held.lstd_alone)]
+    ratio = _ALIKE if held.ratio is None else _bounded_error(held.ratio, held.joint_error / held.lstd_alone)
+    shared = _share(agent.shared_weight)
+    return agent.id, agent.label, _mean_reward(agent), *errors, f"{held.mean_only:.3f}", ratio, shared, note
+
+
+def _bounded_error(value: float, standard_error: float) -> str:
+    bound = 2.0 * standard_error
+    return f"<{max(0.0, value) + bound:.2g}" if value <= bound else f"{value:.3g}"
 
 
 def _mean_reward(agent: AgentRow) -> str:
@@ -142,7 +174,7 @@ def _medians(document: dict[str, Any], agents: Sequence[AgentRow]) -> list[str]:
     if not document["agents"]:
         return []
     if joint is None:
-        return ["the true values are not known: no value errors"]
+        return ["the true values are not known: errors are on held-out data, as shares of the values' variance"]
     text = f"median value error: joint {_number(joint)}"
     for name, error in (("LSTD alone", lstd), ("TD alone", td)):
         text += "" if error is None else f", {name} {_number(error)}"
@@ -174,6 +206,46 @@ def _compared(document: dict[str, Any], agents: Sequence[AgentRow]) -> str:
         if agent.ratio is not None and agent.ratio > 1.0
     ]
     return f"{WORSE} {worse:,} of {compared:,} sites worse than the best alone: {listed(named)}"
+
+
+def _held_out(document: dict[str, Any]) -> list[str]:
+    """The fleet's errors on held-out data, and what can be said of them."""
+    found = document["held_out"]
+    if found is None:
+        return [] if document["value_error"] is not None else ["no errors on held-out data: the run is too short"]
+    alone = f", TD alone {_number(found['td_alone'])}" if found["td_alone"] is not None else ""
+    within = " within equal exogenous parts" if found["within_exogenous"] else ""
+    gain = f"{found['advantage']:.2g} ± {found['advantage_error']:.1g}"
+    told = {1: f"joint is better than LSTD alone by {gain}", -1: f"LSTD alone is better than joint, {gain}"}
+    verdict = told.get(
+        _fleet_verdict(found), f"joint and LSTD alone cannot be told apart ({gain}): run more rounds or more agents"
+    )
+    sites, better, worse = found["sites"], found["sites_better"], found["sites_worse"]
+    joint = f"{found['joint']:.3g} ± {found['joint_error']:.1g}"
+    lstd = f"{found['lstd_alone']:.3g}"
+    return [
+        f"held-out error{within}, mean of {sites:,} sites: joint {joint}, LSTD alone {lstd}{alone}, "
+        f"mean only {found['mean_only']:.3g}",
+        f"{verdict}; better at {better:,} sites, worse at {worse:,}, not told apart at {sites - better - worse:,}",
+        f"learnt from {found['learnt_steps']:,} steps, measured with the {found['held_out_steps']:,} after them; "
+        f"{_help(document)}",
+    ]
+
+
+def _help(document: dict[str, Any]) -> str:
+    """Whether more data or more features would help, as far as held-out data tell."""
+    found, gaps = document["held_out"], document["sites_lacking_features"]
+    known = max(0.0, found["joint"]) + 2.0 * found["joint_error"]
+    parts = []
+    if known > _WELL_KNOWN:
+        parts.append(f"more data would help (errors within these features may be {known:.0%})")
+    if gaps:
+        parts.append(f"more features would help at {gaps:,} sites (see the warnings)")
+    return " and ".join(parts) or "neither more data nor more features would change much"
+
+
+def _fleet_verdict(found: dict[str, Any]) -> int:
+    return verdict_of(found["advantage"], found["advantage_error"], found["blocks"] - 1)
 
 
 def _shared(document: dict[str, Any]) -> list[str]:

@@ -2,7 +2,7 @@
 
 import importlib.metadata
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,6 +11,7 @@ from jaxtyping import Float
 from cospan.cli.run_folder.progress_log import RoundRow
 from cospan.cli.settings.run_specification import preset_of
 from cospan.core.aggregation.evidence_step import rank_in_use
+from cospan.core.quality.fleet_errors import FleetErrors, SiteErrors
 from cospan.core.specification import RunSpecification, basis_digest
 from cospan.core.statistics import best, best_of_rows, known, median, medians_by_round
 from cospan.server.machine.state import CoordinatorState
@@ -19,6 +20,10 @@ from cospan.wire.text import printable
 
 if TYPE_CHECKING:  # a coordinator has no agents' results, and is not to import what agents need
     from cospan.client.files.agent_result import AgentResult
+
+
+_LEAST_SHARE = 0.01
+"""Of the TD errors' variance: what explains less is not warned of."""
 
 
 class RunFailedError(CospanError):
@@ -99,6 +104,10 @@ class AgentRow:
         shared_weight: how much of its answer is the fleet's: 0 is its own data alone, 1 the fleet's answer.
         td_error_correlation: of its TD errors one and two steps apart.
         td_error_correlation_error: the standard errors of these.
+        held_out: errors on data that earlier answers were not learnt from.
+        held_out_steps: environment steps that those answers were learnt from, and measured with.
+        is_within: whether they are of differences within equal exogenous parts.
+        feature_gaps: what TD errors depend on beyond the features, and the share of their variance it explains.
     """
 
     id: str
@@ -117,6 +126,10 @@ class AgentRow:
     td_error_correlation: tuple[float | None, ...] = ()
     td_error_correlation_error: tuple[float | None, ...] = ()
     held_share: float | None = None
+    held_out: SiteErrors | None = None
+    held_out_steps: tuple[int, int] = (0, 0)
+    is_within: bool = False
+    feature_gaps: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def ratio(self) -> float | None:
@@ -130,8 +143,15 @@ def ratio_to_best(joint: float | None, *alone: float | None) -> float | None:
     return joint / min(found) if joint is not None and found and min(found) > 0.0 else None
 
 
+def matters(share: float) -> bool:
+    """Whether TD errors depend on something so much that features of it would help."""
+    return share > _LEAST_SHARE
+
+
 def agent_row(result: "AgentResult") -> AgentRow:
     """The numbers of an agent's file."""
+    from cospan.client.files.quality_values import feature_gaps, held_out_steps, site_errors
+
     return AgentRow(
         id=result.text("agent_id"),
         label=printable(result.text("label")),
@@ -149,6 +169,10 @@ def agent_row(result: "AgentResult") -> AgentRow:
         td_error_correlation=_all_known_in(result, "td_error_correlation"),
         td_error_correlation_error=_all_known_in(result, "td_error_correlation_error"),
         held_share=_known_in(result, "held_share"),
+        held_out=site_errors(result),
+        held_out_steps=held_out_steps(result),
+        is_within="held_out_within" in result.values and result.flag("held_out_within"),
+        feature_gaps=feature_gaps(result),
     )
 
 
@@ -190,6 +214,8 @@ def result_document(outcome: RunOutcome, agents: Sequence[AgentRow] = ()) -> dic
         "sites_compared": len(ratios),
         "sites_worse_than_alone": sum(each > 1.0 for each in ratios),
         "held_share": median(agent.held_share for agent in finished),
+        "held_out": _held_out_document(finished),
+        "sites_lacking_features": sum(any(map(matters, agent.feature_gaps.values())) for agent in finished),
         "shared_weight": median(agent.shared_weight for agent in finished),
         "rank_in_use": outcome.rank_in_use,
         "run_id": outcome.run_id,
@@ -206,13 +232,31 @@ def result_document(outcome: RunOutcome, agents: Sequence[AgentRow] = ()) -> dic
     }
 
 
+def _held_out_document(agents: Sequence[AgentRow]) -> dict[str, Any] | None:
+    """Errors on held-out data over the sites; None where none are known."""
+    known = [agent for agent in agents if agent.held_out is not None]
+    fleet = FleetErrors.of([agent.held_out for agent in known if agent.held_out is not None])
+    if fleet is None:
+        return None
+    learnt, held_out = np.median([agent.held_out_steps for agent in known], axis=0).astype(int).tolist()
+    return {
+        **asdict(fleet),
+        "ratio": fleet.ratio,
+        "learnt_steps": learnt,
+        "held_out_steps": held_out,
+        "within_exogenous": known[0].is_within,
+    }
+
+
 def _agent_document(agent: AgentRow) -> dict[str, Any]:
     learnt = ("id", "label", "mean_reward", "mean_reward_half_width", "gain", "gain_error", "value_error")
     alone = ("lstd_alone_error", "lstd_alone_best_error", "td_alone_error", "ratio")
     rest = ("shared_weight", "bounded_rounds", "explained_share", "held_share")
     correlations = ("td_error_correlation", "td_error_correlation_error")
     numbers = {name: getattr(agent, name) for name in (*learnt, *alone, *rest)}
-    return numbers | {name: list(getattr(agent, name)) or None for name in correlations}
+    numbers |= {name: list(getattr(agent, name)) or None for name in correlations}
+    held_out = None if agent.held_out is None else {**asdict(agent.held_out), "ratio": agent.held_out.ratio}
+    return numbers | {"held_out": held_out, "feature_gaps": dict(agent.feature_gaps)}
 
 
 def plain_constants(values: Any) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import TypeAlias
 import numpy as np
 from jaxtyping import Float
 
+from cospan.client.environment.observation_parts import exogenous_of, part_names, parts_of
 from cospan.client.environment.ownership import close_sites
 from cospan.client.environment.plain_values import SavedState, packed, unpacked
 from cospan.client.environment.rollout import CANNOT_SAVE, Chain, checked_features, origin_of_chain
@@ -50,6 +51,7 @@ class BatchedRollouts:
         steps: of each chain so far.
         reward_sums: the sum of all rewards of each chain so far.
         action_warnings: for each chain that took an action outside its space, what was wrong with the first.
+        part_names: see `Chain.part_names`.
     """
 
     def __init__(self, sites: Sites, names: Sequence[str], origins: Sequence[tuple[int, int, int]]) -> None:
@@ -60,6 +62,7 @@ class BatchedRollouts:
         self._places = np.arange(len(origins))
         """Of the chains that have not been dropped; the others are stepped with them, and not looked at."""
         self.action_warnings: tuple[str, ...] = ()
+        self.part_names: tuple[str, ...] = ()
         self._start_over(0, np.zeros(len(origins)))
 
     def _start_over(self, steps: int, reward_sums: Float[np.ndarray, " n"]) -> None:
@@ -112,8 +115,19 @@ class BatchedRollouts:
             total = total + rewards[:, step]
         self.reward_sums = total
         self._between_rounds = True
-        played = features.reshape(len(sound), steps + 1, self.features.dim)
-        return Trajectory(played, rewards[sound]), failures
+        flat, exogenous = np.concatenate(observations[sound]), self._sites.exogenous
+        self.part_names = self.part_names or part_names(flat[0])
+
+        def rounds(rows: Float[np.ndarray, "m k"]) -> Float[np.ndarray, "n L1 k"]:
+            return rows.reshape(len(sound), steps + 1, rows.shape[-1])
+
+        trajectory = Trajectory(
+            rounds(features.reshape(-1, self.features.dim)),
+            rewards[sound],
+            parts=rounds(parts_of(flat)),
+            exogenous=None if exogenous is None else rounds(exogenous_of(exogenous, flat)),
+        )
+        return trajectory, failures
 
     def _played(self, steps: int) -> tuple[np.ndarray, Float[np.ndarray, "n L"]]:
         """Observations and rewards of the chains that have not been dropped."""
@@ -225,6 +239,10 @@ class SequentialRollouts:
         return np.array([chain.reward_sum for chain in self._chains])
 
     @property
+    def part_names(self) -> tuple[str, ...]:
+        return self._chains[0].part_names
+
+    @property
     def action_warnings(self) -> tuple[str, ...]:
         return tuple(chain.action_warning for chain in self._chains if chain.action_warning)
 
@@ -290,7 +308,17 @@ def _stacked(played: Sequence[Trajectory]) -> Trajectory:
     return Trajectory(
         np.stack([trajectory.features for trajectory in played]),
         np.stack([trajectory.rewards for trajectory in played]),
+        parts=_stacked_parts([trajectory.parts for trajectory in played]),
+        exogenous=_stacked_parts([trajectory.exogenous for trajectory in played]),
     )
+
+
+def _stacked_parts(parts: Sequence[Float[np.ndarray, "L1 k"] | None]) -> Float[np.ndarray, "n L1 k"] | None:
+    """Those of several agents; None where one lacks them or has others."""
+    known = [part for part in parts if part is not None]
+    if len(known) < len(parts) or len({part.shape for part in known}) > 1:
+        return None
+    return np.stack(known)
 
 
 GroupRollout: TypeAlias = BatchedRollouts | SequentialRollouts

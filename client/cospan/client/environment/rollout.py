@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 from cospan.client.environment.actions import problem_of_action
+from cospan.client.environment.observation_parts import exogenous_of, part_names, parts_of
 from cospan.client.environment.ownership import close_site, user_code
 from cospan.client.environment.plain_values import SavedState, packed, unpacked
 from cospan.client.step_source import SourceWarning, StepSource
@@ -105,7 +106,10 @@ class Chain:
                 f"{self.steps + len(rewards)}: {failure}{self._because(action)}"
             ) from failure
         trajectory = Trajectory(
-            features=checked_features(self._site.features, observations, self._name), rewards=np.array(rewards)
+            features=checked_features(self._site.features, observations, self._name),
+            rewards=np.array(rewards),
+            parts=parts_of(observations),
+            exogenous=None if self._site.exogenous is None else exogenous_of(self._site.exogenous, observations),
         )
         self._observation = observations[-1]
         self.steps += steps
@@ -146,6 +150,11 @@ class Chain:
 
     def interrupt(self) -> None:
         """Nothing: a step of an environment cannot be interrupted."""
+
+    @property
+    def part_names(self) -> tuple[str, ...]:
+        """What the columns of `Trajectory.parts` are called; empty before the first step."""
+        return () if self._observation is None else part_names(self._observation)
 
     def close(self) -> None:
         """Closes the environment; nothing is stepped any more."""

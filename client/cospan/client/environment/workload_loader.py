@@ -4,6 +4,7 @@ import contextlib
 import importlib
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import NoReturn
 
 import numpy as np
@@ -113,7 +114,7 @@ def make_site(workload: Workload, index: int, seed: int) -> AnySite:
             f"workload {workload.name!r} made a vector environment for site {index}; a site has one environment: "
             "give several sites at once with make_fleet and cospan.client.vector_sites"
         )
-    return site
+    return site if workload.exogenous is None else replace(site, exogenous=site.exogenous or workload.exogenous)
 
 
 def make_sites(workload: Workload, indices: Sequence[int], seed: int) -> Sites | tuple[Site, ...]:
@@ -135,7 +136,7 @@ def make_sites(workload: Workload, indices: Sequence[int], seed: int) -> Sites |
             f"workload {workload.name!r} made a {type(sites).__name__} for {words}; it must make Sites with a "
             f"reference and a label for each of {len(indices)}"
         )
-    return sites
+    return sites if workload.exogenous is None else replace(sites, exogenous=sites.exogenous or workload.exogenous)
 
 
 def _one_by_one(workload: Workload, indices: Sequence[int], seed: int) -> tuple[Site, ...]:

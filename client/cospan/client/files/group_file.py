@@ -16,6 +16,8 @@ from cospan.client.files.agent_result import AgentResult
 from cospan.client.files.curve_values import CURVE, curve_column, curve_values, loaded_curve
 from cospan.client.files.kept_gradients import KEPT
 from cospan.client.files.learner_values import batch_values, joined_values, loaded_batches, loaded_learner
+from cospan.client.files.quality_values import COLUMNS as QUALITY
+from cospan.client.files.quality_values import SHARED, loaded_quality, quality_values
 from cospan.client.files.result_file import (
     OWNED,
     chain_values,
@@ -52,9 +54,10 @@ _LATER_COLUMNS = (
     "shared_weight",
     "td_error_correlation",
     "td_error_correlation_error",
+    *QUALITY,
 )
 """Columns that a file may lack."""
-OF_AGENTS = ("agent_id", "agent_ids", "labels", *_COLUMNS, *_LATER_COLUMNS, *CURVE)
+OF_AGENTS = ("agent_id", "agent_ids", "labels", *_COLUMNS, *_LATER_COLUMNS, *SHARED, *CURVE)
 """What `agents_of` is made of; the rest may be gigabytes."""
 
 
@@ -84,6 +87,7 @@ def contents(group: GroupLearner, run_id: str) -> dict[str, Any]:
         **correlation_values(group),
         **lstd_alone_values(group, _joined_sums([state.separate_sums for state in states])),
         **_independent([learner for state in states for learner in state.independent]),
+        **quality_values(group.held_out(), group.quality, group.part_names),
         **chain_values(_saved_chains(group)),
         **curve_values(group.learning_curve),
     }
@@ -148,6 +152,7 @@ def agents_of(result: AgentResult) -> list[AgentResult]:
                 "label": np.array(labels[number]),
                 "gain": gains[number],
                 **{key: np.asarray(column[number]) for key, column in columns.items()},
+                **{key: result.values[key] for key in SHARED if key in result.values},
                 "curve_every": np.array(result.curve_every),
                 "curve_round": result.array("curve_round"),
                 **{key: values[:, number] for key, values in curves.items()},
@@ -226,6 +231,7 @@ def _loaded_state(
             for place, each in enumerate(weights)
         )
     separate = separate_sums_in(result, block.state.separate_sums, (agents,))
+    quality = loaded_quality(result, spec, (agents,)).of_agents(part)
     return BlockState(
         learner.of_agents(part),
         AveragedIterate(rows("weights", spec.feature_dim), result.whole("weights_count"), power),
@@ -234,6 +240,7 @@ def _loaded_state(
         loaded_batches(result, (agents,)).of_agents(part),
         independent,
         None if separate is None else separate.of_agents(part),
+        quality,
     )
 
 

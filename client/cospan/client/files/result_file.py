@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from cospan.client.environment.observation_parts import MOST_PARTS
 from cospan.client.environment.plain_values import SavedState
 from cospan.client.files.agent_result import AgentResult
 from cospan.client.files.curve_values import curve_values, loaded_curve
@@ -19,12 +20,14 @@ from cospan.client.files.learner_values import (
     loaded_sums,
     sums_values,
 )
+from cospan.client.files.quality_values import loaded_quality, quality_values
 from cospan.client.learning.group_learner import AgentOfGroup, GroupLearner
 from cospan.client.learning.site_learner import SiteLearner
 from cospan.core.learning.baselines import LSTD_RIDGES, IndependentTD
 from cospan.core.learning.least_squares import PRIOR_STEPS, TransitionSums
 from cospan.core.learning.posterior import HISTORY_PER_FEATURE
 from cospan.core.learning.schedules import AveragedIterate
+from cospan.core.quality.held_out import MOST_BLOCKS
 from cospan.core.specification import RunSpecification
 from cospan.wire.errors import RunFileError
 from cospan.wire.files.npz import MAX_BYTES, load_npz, save_npz
@@ -81,6 +84,7 @@ def contents(learner: Learnt, run_id: str) -> dict[str, Any]:
         "td_alone_averaged": baseline.averaged.mean,
         "td_alone_gain_estimate": baseline.gain_estimate,
         **chain_values(learner.saved_chain()),
+        **quality_values(learner.held_out(), learner.quality, learner.part_names),
         **curve_values(learner.learning_curve),
     }
 
@@ -146,10 +150,10 @@ def largest(specification: RunSpecification, agents: int = 1) -> int:
     What the environments save of themselves comes on top, within `MAX_BYTES`.
     """
     d, r = specification.feature_dim, specification.rank
-    most = 4 * d * d + 16 * d + 4 * r * r
+    most = 5 * d * d + 16 * d + 4 * r * r + 2 * (MOST_BLOCKS + 12) * d
     if specification.method.has_head_covariance:
         transitions = HISTORY_PER_FEATURE * d + 3 * specification.method.steps_per_round
-        most += 5 * d * d + 8 * d + (2 * d + 1) * transitions
+        most += 5 * d * d + 8 * d + (2 * d + 1 + 3 * MOST_PARTS) * transitions
     return MAX_BYTES + 8 * agents * most
 
 
@@ -241,13 +245,13 @@ def resume(learner: SiteLearner, path: Path, run_id: str) -> str:
             gain_estimate=result.number("td_alone_gain_estimate"),
             steps=state.steps,
         )
-    separate = separate_sums_in(result, learner.separate_sums)
+    separate, quality = separate_sums_in(result, learner.separate_sums), loaded_quality(result, spec)
     curve = loaded_curve(result, len(learner.td_alone_errors()))
     last_round, chain = result.last_round, loaded_chain(result)
     bounded_rounds, batches = result.whole("bounded_rounds"), loaded_batches(result)
     learner.earlier_held_share = result.number("held_share") if "held_share" in result.values else math.nan
     learner.state, learner.weights, learner.gain, learner.independent = state, weights, gain, independent
-    learner.separate_sums, learner.reward_batches = separate, batches
+    learner.separate_sums, learner.reward_batches, learner.quality = separate, batches, quality
     learner.learning_curve, learner.last_round, learner.bounded_rounds = curve, last_round, bounded_rounds
     return learner.source.go_on(state.steps, reward_sum, chain)
 

@@ -28,6 +28,9 @@ from cospan.core.learning.learner_state import LearnerState, RoundOutcome, Traje
 from cospan.core.learning.least_squares import TransitionSums
 from cospan.core.learning.reward_moments import RewardBatches
 from cospan.core.learning.schedules import AveragedIterate
+from cospan.core.method import Method
+from cospan.core.quality.held_out import HeldOutErrors
+from cospan.core.quality.record import NOTHING_RECORDED, Due, QualityRecord
 from cospan.core.specification import RunSpecification
 from cospan.wire.errors import WorkloadBehaviourError
 
@@ -93,6 +96,7 @@ class BlockState:
         reward_batches: see `SiteLearner`.
         independent: TD alone of each; empty without the baseline.
         separate_sums: of LSTD alone of each, where the learner's own statistics are others; else None.
+        quality: see `SiteLearner`.
     """
 
     learner: LearnerState
@@ -102,6 +106,20 @@ class BlockState:
     reward_batches: RewardBatches
     independent: tuple[IndependentTD, ...] = ()
     separate_sums: TransitionSums | None = None
+    quality: QualityRecord = NOTHING_RECORDED
+
+    @property
+    def td_alone(self) -> Float[np.ndarray, "n m d"]:
+        """The averaged weights of TD alone of each, for each of its step sizes."""
+        agents, dim = self.weights.mean.shape
+        if not self.independent:
+            return np.zeros((agents, 0, dim))
+        return np.stack([learner.averaged.mean for learner in self.independent])
+
+    def lstd_sums(self, method: Method) -> TransitionSums | None:
+        """See `SiteLearner.lstd_sums`."""
+        sums = self.learner.statistics if holds_lstd_sums(method) else self.separate_sums
+        return sums if sums is not None and sums.rounds else None
 
 
 class Block:
@@ -164,6 +182,7 @@ class Block:
             state.reward_batches.of_agents(keep),
             tuple(state.independent[place] for place in keep) if state.independent else (),
             None if state.separate_sums is None else state.separate_sums.of_agents(keep),
+            state.quality.of_agents(keep),
         )
         self.earlier_held_shares = self.earlier_held_shares[keep]
         self.chains.drop(places)
@@ -202,7 +221,15 @@ class Block:
             tuple(learner.learning_from(Trajectory(*played), method) for learner, *played in pairs),
             separate,
         )
-        return after, outcome
+        quality = before.quality.following(
+            trajectory,
+            (before.learner, after.learner),
+            after.lstd_sums(method),
+            after.weights.mean,
+            after.td_alone,
+            due=Due(self.specification.rounds, is_last),
+        )
+        return replace(after, quality=quality), outcome
 
     def value_errors(self) -> Float[np.ndarray, " n"]:
         """Relative value errors of the averaged weights; nan where the truth is unknown."""
@@ -238,9 +265,11 @@ class Block:
     @property
     def lstd_sums(self) -> TransitionSums | None:
         """See `SiteLearner.lstd_sums`."""
-        held = holds_lstd_sums(self.specification.method)
-        sums = self.state.learner.statistics if held else self.state.separate_sums
-        return sums if sums is not None and sums.rounds else None
+        return self.state.lstd_sums(self.specification.method)
+
+    def held_out(self) -> HeldOutErrors:
+        """See `SiteLearner.held_out`."""
+        return self.state.quality.errors(self.lstd_sums, self.state.learner.posterior, self.state.weights.mean)
 
     def lstd_alone_weights(self) -> Float[np.ndarray, "n d"]:
         """The value weights of LSTD alone of each; nan where they are unknown. A d × d solve for each."""

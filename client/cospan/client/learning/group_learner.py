@@ -23,6 +23,8 @@ from cospan.core.learning.least_squares import PRIOR_STEPS, TransitionSums
 from cospan.core.learning.reward_moments import RewardBatches
 from cospan.core.learning.schedules import AveragedIterate
 from cospan.core.learning.units import told_after
+from cospan.core.quality.held_out import HeldOutErrors
+from cospan.core.quality.record import QualityRecord
 from cospan.core.specification import RunSpecification
 from cospan.wire.errors import InvalidValueError, WorkloadBehaviourError
 from cospan.wire.messages import GradientUpload
@@ -295,6 +297,20 @@ class GroupLearner:
         found = [block.td_error_correlations() for block in self.blocks]
         return np.concatenate([each for each, _ in found]), np.concatenate([each for _, each in found])
 
+    def held_out(self) -> HeldOutErrors:
+        """See `SiteLearner.held_out`."""
+        return HeldOutErrors.joined([block.held_out() for block in self.blocks])
+
+    @property
+    def quality(self) -> QualityRecord:
+        """See `SiteLearner`."""
+        return QualityRecord.joined([block.state.quality for block in self.blocks])
+
+    @property
+    def part_names(self) -> tuple[str, ...]:
+        """See `SiteLearner.part_names`."""
+        return self.blocks[0].chains.part_names
+
     def gain_errors(self) -> Float[np.ndarray, " n"]:
         """|η̄ − J| of each, reward per step; nan where the truth is unknown."""
         gains = np.concatenate([block.references.gains for block in self.blocks])
@@ -403,6 +419,17 @@ class AgentOfGroup:
     def td_error_correlation(self) -> tuple[Float[np.ndarray, " lags"], Float[np.ndarray, " lags"]]:
         found, spread = self._block.td_error_correlations()
         return found[self._number], spread[self._number]
+
+    def held_out(self) -> HeldOutErrors:
+        return self._block.held_out().of_agent(self._number)
+
+    @property
+    def quality(self) -> QualityRecord:
+        return self._block.state.quality.of_agents(self._number)
+
+    @property
+    def part_names(self) -> tuple[str, ...]:
+        return self._block.chains.part_names
 
     def value_error(self) -> float:
         return float(self._block.value_errors()[self._number])

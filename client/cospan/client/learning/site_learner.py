@@ -27,6 +27,8 @@ from cospan.core.learning.least_squares import PRIOR_STEPS, TransitionSums
 from cospan.core.learning.reward_moments import RewardBatches
 from cospan.core.learning.schedules import AveragedIterate
 from cospan.core.learning.units import told_after
+from cospan.core.quality.held_out import HeldOutErrors
+from cospan.core.quality.record import NOTHING_RECORDED, Due
 from cospan.core.specification import RunSpecification
 from cospan.wire.messages import GradientUpload
 
@@ -89,6 +91,8 @@ class SiteLearner:
         self.separate_sums = separate_lstd_sums(specification.method, d) if with_baseline else None
         """Of LSTD alone, where the learner's own statistics are others."""
         self.reward_batches = RewardBatches.initial()
+        self.quality = NOTHING_RECORDED
+        """What tells its errors where the truth is unknown, and what the features lack."""
         self.learning_curve = LearningCurve[float]()
         self._share_td_error = share_td_error
         self._basis: Float[np.ndarray, "d r"] | None = None
@@ -121,7 +125,7 @@ class SiteLearner:
         spec = self.specification
         trajectory = self.source.advance(spec.method.steps_per_round)
         self._look(trajectory)
-        is_last = round_number + 1 == spec.rounds
+        is_last, before = round_number + 1 == spec.rounds, self.state
         outcome = learn_round(
             self.state,
             basis,
@@ -141,6 +145,14 @@ class SiteLearner:
         if self.separate_sums is not None:
             self.separate_sums = with_transitions(self.separate_sums, trajectory, self.state.rewards.reference)
         self.reward_batches = self.reward_batches.updated(trajectory.known_rewards, spec.method.steps_per_round)
+        self.quality = self.quality.following(
+            trajectory,
+            (before, self.state),
+            self.lstd_sums,
+            self.weights.mean,
+            np.zeros((0, spec.feature_dim)) if self.independent is None else self.independent.averaged.mean,
+            due=Due(spec.rounds, is_last),
+        )
         self.last_round = round_number
         self.bounded_rounds += int(outcome.bounded)
         error = float(outcome.mean_squared_error)
@@ -241,6 +253,16 @@ class SiteLearner:
         """That of its TD errors and the standard error (`error_correlation`); nan with other head updates."""
         posterior = self.state.posterior
         return (np.full(len(LAGS), np.nan),) * 2 if posterior is None else error_correlation(posterior)
+
+    def held_out(self) -> HeldOutErrors:
+        """Errors on data that earlier answers were not learnt from; nan where no sums of LSTD alone are kept."""
+        return self.quality.errors(self.lstd_sums, self.state.posterior, self.weights.mean)
+
+    @property
+    def part_names(self) -> tuple[str, ...]:
+        """Of the numbers of its observations, in the order of the record's tests."""
+        names: tuple[str, ...] = getattr(self.source, "part_names", ())
+        return names
 
     def value_error(self) -> float:
         """The relative value error of the averaged weights; nan where the truth is unknown."""

@@ -243,6 +243,12 @@ def fleet_basis(agents: int, rank: int, seed: int) -> Float[np.ndarray, "d r"]:
 
 
 workload = Workload(
-    make_site=make_site, name="microgrids", rank=12, steps_per_round=24, max_agents=25, fleet_basis=fleet_basis
+    make_site=make_site,
+    name="microgrids",
+    rank=12,
+    steps_per_round=24,
+    max_agents=25,
+    fleet_basis=fleet_basis,
+    exogenous=(HOUR, OUTLOOK, NET_LOAD, GRID_UP),
 )
 """The 25 sites."""

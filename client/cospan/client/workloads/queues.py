@@ -20,7 +20,7 @@ from math import comb
 from typing import Any, SupportsIndex
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from cospan.client.features import OneHotFeatures
 from cospan.client.workload import Site, Sites, Workload
@@ -188,6 +188,11 @@ def label_of(index: int, free_probability: float) -> str:
     return f"queue {index} (p = {free_probability:.3f})"
 
 
+def priority_of(observations: Any) -> Int[np.ndarray, " m"]:
+    """The class of the customer at the head of the queue, of several states: no decision changes who comes."""
+    return np.asarray(np.asarray(observations, dtype=np.intp) % len(PRIORITIES))
+
+
 def fleet_basis(agents: int, rank: int, seed: int) -> Float[np.ndarray, "d r"]:
     """The best r-dimensional subspace of the exact z* of queues 0 … agents − 1."""
     weights = [reference_solution(*queue_parameters(index, seed)).weights for index in range(agents)]
@@ -215,6 +220,12 @@ def make_fleet(indices: Sequence[int], seed: int) -> Sites:
 
 
 workload = Workload(
-    make_site=make_site, name="queues", rank=2, steps_per_round=20, fleet_basis=fleet_basis, make_fleet=make_fleet
+    make_site=make_site,
+    name="queues",
+    rank=2,
+    steps_per_round=20,
+    fleet_basis=fleet_basis,
+    make_fleet=make_fleet,
+    exogenous=priority_of,
 )
 """The fleet of queues, as large as you like."""

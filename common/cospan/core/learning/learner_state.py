@@ -27,11 +27,16 @@ class Trajectory:
         rewards: r_0 … r_{L−1}, shape (*n, L); that of a cut is not looked at.
         is_transition: for each slot whether it is a transition and no cut, shape (L,); None where all are. Of one
             agent only.
+        rewards: r_0 … r_{L−1}, shape (*n, L).
+        parts: the numbers of the observations, shape (*n, L + 1, k); None where they are not told.
+        exogenous: those that no action changes, shape (*n, L + 1, q); None where the workload does not say.
     """
 
     features: Float[np.ndarray, "*n L1 d"]
     rewards: Float[np.ndarray, "*n L"]
     is_transition: Bool[np.ndarray, " L"] | None = None
+    parts: Float[np.ndarray, "*n L1 k"] | None = None
+    exogenous: Float[np.ndarray, "*n L1 q"] | None = None
 
     @property
     def transitions(self) -> int:

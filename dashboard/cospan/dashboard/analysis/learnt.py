@@ -27,6 +27,8 @@ class Learnt:
         shared_weight: how much of its answer is the fleet's, 0 to 1.
         held_share: share of the true value's variance that the shared basis holds, 0 to 1.
         learning_seconds: that it takes to learn a round, without messages; smoothed.
+        held_out_error: of earlier answers on held-out data, as a share of the values' variance.
+        held_out_lstd_alone: the same of LSTD alone.
     """
 
     label: str = ""
@@ -39,6 +41,8 @@ class Learnt:
     shared_weight: float | None = None
     held_share: float | None = None
     learning_seconds: float | None = None
+    held_out_error: float | None = None
+    held_out_lstd_alone: float | None = None
 
     @property
     def best_alone(self) -> float | None:

@@ -78,6 +78,7 @@ export class Detail {
       this.say("LSTD alone, TD alone", `${number(agent.lstd_alone)}, ${number(agent.td_alone)}`);
       this.say("Error over the best alone", agent.ratio === null ? NONE : `${number(agent.ratio)}${agent.ratio > 1 ? ", worse than alone" : ""}`);
     }
+    if (agent.held_out_error !== null) this.say("Held-out error, of LSTD alone", `${number(agent.held_out_error)}, ${number(agent.held_out_lstd_alone)}`);
     if (agent.shared_weight !== null) this.say("Shared weight", number(agent.shared_weight));
     if (agent.held_share !== null) this.say("Held by the basis", number(agent.held_share, 4));
     if (agent.gain !== null) this.say("Gain, learnt", number(agent.gain));
