@@ -177,6 +177,8 @@ class Workload:
             weights of sites 0 … agents − 1, or None where that is unknown.
         make_fleet: (indices, seed) → those sites, to be stepped at once; None where each is stepped by itself.
         rounds_of: L → the rounds after which every site has given all its data; None where there is no end.
+            Raises CospanError where the data cannot be learnt from.
+        describe: what people should know of the data before a run begins, one sentence each; None where nothing.
     """
 
     make_site: Callable[[int, int], AnySite]
@@ -187,3 +189,4 @@ class Workload:
     fleet_basis: Callable[[int, int, int], Float[np.ndarray, "d r"] | None] | None = None
     make_fleet: Callable[[Sequence[int], int], Sites] | None = None
     rounds_of: Callable[[int], int] | None = None
+    describe: Callable[[], Sequence[str]] | None = None

@@ -6,6 +6,7 @@ It changes nothing, and all waits are bounded by some seconds.
 import asyncio
 import json as json_text
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,24 +15,49 @@ from cospan.cli.diagnostics.machine import of_blas, of_folder, of_port, of_pytho
 from cospan.cli.diagnostics.network import of_coordinator, of_proxy, of_tls
 from cospan.cli.settings.layers import Settings, load_settings
 from cospan.wire.address import parse_host, parse_listening
-from cospan.wire.errors import CospanError
+from cospan.wire.errors import CospanError, InvalidValueError
 
 _DEFAULT_PORT = 50051
 
 
-def examine(flags: Mapping[str, Any], config: Path | None, run_folder: Path, *, json: bool) -> int:
-    """Runs the checks and prints the findings; 1 if there is a problem, else 0. `run_folder` is one of runs.
+def examine(
+    flags: Mapping[str, Any],
+    config: Path | None,
+    run_folder: Path,
+    *,
+    json: bool,
+    logs: str | None = None,
+    mapping: Path | None = None,
+) -> int:
+    """Runs the checks and prints the findings; 1 if there is a problem, else 0.
+
+    Args:
+        flags: of the command line.
+        config: the file of settings, or None.
+        run_folder: one of runs.
+        json: whether the findings are printed as JSON.
+        logs: of a fleet; with them, and their mapping, these are checked and nothing else.
+        mapping: of these logs.
 
     Raises:
         InvalidValueError: a setting has a value that is not allowed.
     """
     settings = load_settings(flags, config)
-    findings = [finding for check in checks(settings, run_folder) for finding in _findings_of(check)]
+    if logs is not None and mapping is None:
+        raise InvalidValueError(f"--logs {logs} needs --mapping, which says what its columns are")
+    chosen = checks(settings, run_folder) if mapping is None else [partial(_of_logs, logs, mapping)]
+    findings = [finding for check in chosen for finding in _findings_of(check)]
     if json:
         print(json_text.dumps([finding_document(finding) for finding in findings], indent=2, ensure_ascii=False))
     else:
         print("\n".join(finding_lines(findings)))
     return int(any(finding.grade is Grade.BAD for finding in findings))
+
+
+def _of_logs(logs: str | None, mapping: Path) -> Sequence[Finding]:
+    from cospan.cli.diagnostics.logs import of_logs
+
+    return of_logs(logs, mapping)
 
 
 Check = Callable[[], Sequence[Finding]]

@@ -19,7 +19,7 @@ from cospan.cli.interface.bench_commands import (
 )
 from cospan.cli.interface.certs_commands import certs_init, certs_issue, certs_renew, certs_show
 from cospan.cli.interface.fleet_commands import agent, coordinator, relay, run, stop
-from cospan.cli.interface.lab_commands import compare, rank, reproduce
+from cospan.cli.interface.lab_commands import compare, export_logs, rank, reproduce
 from cospan.cli.interface.viewing_commands import doctor, export, report, runs, status, watch
 
 ALL: tuple[tuple[Callable[..., None], str], ...] = (
@@ -35,6 +35,7 @@ ALL: tuple[tuple[Callable[..., None], str], ...] = (
     (doctor, "cospan doctor --coordinator 127.0.0.1:50051"),
     (stop, "cospan stop --coordinator 127.0.0.1:50051 --cause 'the plant is shut down'"),
     (runs, "cospan runs"),
+    (export_logs, "cospan export-logs microgrids --rounds 30 --output logs"),
     (export, "cospan export runs/latest --round 100 --output basis.npz"),
     (report, "cospan report runs/latest --output report.html"),
 )

@@ -69,6 +69,22 @@ def reproduce(
     raise typer.Exit(reproduce_here(experiment, output, pages, **flags))
 
 
+@with_settings(s.RUN["agents"], s.RUN_ROUNDS, s.RUN["seed"], s.STEPS_PER_ROUND)
+def export_logs(
+    given: o.Given,
+    workload: o.Workload,
+    *,
+    output: Annotated[Path, o.file_option("--output", "The folder to write to; new or empty.", "FOLDER")],
+    form: Annotated[str, o.file_option("--format", "Format of the logs.", "parquet|csv")] = "parquet",
+    config: o.Config = None,
+    debug: o.Debug = False,
+) -> None:
+    """Write the chains of a workload as logs, one file for each site, with their mapping."""
+    from cospan.cli.lab.export_logs import write_logs
+
+    raise typer.Exit(write_logs(workload, output, given, config, form=form))
+
+
 @with_settings(s.RANK_AGENTS, s.RANK_ROUNDS, s.RUN["seed"], s.STEPS_PER_ROUND)
 def rank(
     given: o.Given,

@@ -38,15 +38,20 @@ def watch(
 def doctor(
     given: o.Given,
     *,
+    logs: o.Logs = None,
+    mapping: o.LogMapping = None,
     run_folder: Annotated[Path, o.file_option("--run-folder", "Folder of runs.", "FOLDER")] = Path("runs"),
     config: o.Config = None,
     json: o.Json = False,
     debug: o.Debug = False,
 ) -> None:
-    """Find problems and their remedies: versions, ports, certificates, clocks, disk, the coordinator."""
+    """Find problems and their remedies: versions, ports, certificates, clocks, disk, the coordinator.
+
+    With --logs and --mapping check these logs instead, before anything is learnt from them.
+    """
     from cospan.cli.commands.doctor import examine
 
-    raise typer.Exit(examine(given, config, run_folder, json=json))
+    raise typer.Exit(examine(given, config, run_folder, json=json, logs=logs, mapping=mapping))
 
 
 def runs(
