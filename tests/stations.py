@@ -5,6 +5,7 @@ module knows them: what a reader that invents nothing and loses nothing must com
 """
 
 import csv
+import sys
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -13,8 +14,10 @@ from typing import Any
 import numpy as np
 
 from cospan.client.environment.rollout import source_of
-from cospan.client.workload import Site
+from cospan.client.step_source import SourceWarning, StepSource
+from cospan.client.workload import Site, SourceSite, Workload
 from cospan.client.workloads.microgrids import FEATURES, make_site
+from cospan.core.learning.learner_state import Trajectory
 
 STATIONS, DAYS, MISSING = 20, 120, 0.05
 HOLES = (3, 11)
@@ -105,3 +108,65 @@ def write_stations(folder: Path, stations: int = STATIONS, days: int = DAYS) -> 
                     values[1] = "NaN"
                 writer.writerow([stamp.isoformat(" "), *values, repr(-float(each.rewards[hour]))])
     return found
+
+
+class Known:
+    """The transitions of a station one by one, each behind a cut: nothing of a file, a stamp or a chain is used."""
+
+    def __init__(self, observations: np.ndarray, rewards: np.ndarray, hours: np.ndarray) -> None:
+        self.rows, self.values, self.hours, self.steps, self.reward_sum = observations, rewards, hours, 0, 0.0
+
+    @property
+    def at_end(self) -> bool:
+        return self.steps == len(self.hours)
+
+    def advance(self, steps: int) -> Trajectory:
+        hours = self.hours[self.steps : self.steps + (steps + 1) // 2]
+        places = np.stack([hours, hours + 1], axis=1).reshape(-1)
+        missing = steps + 1 - len(places)
+        features = FEATURES.batch(self.rows[np.append(places, np.zeros(max(0, missing), dtype=int))[: steps + 1]])
+        rewards, is_transition = np.zeros(steps), np.zeros(steps, dtype=np.bool_)
+        rewards[: 2 * len(hours) : 2], is_transition[: 2 * len(hours) : 2] = self.values[hours], True
+        self.steps += len(hours)
+        self.reward_sum += float(self.values[hours].sum())
+        return Trajectory(features, rewards, is_transition)
+
+    def take_warnings(self) -> list[SourceWarning]:
+        return []
+
+    def interrupt(self) -> None: ...
+    def close(self) -> None: ...
+    def saved(self) -> None: ...
+    def go_on(self, _steps: int, _reward_sum: float, _saved: object) -> str:
+        return ""
+
+
+def errors_of(weights: list[np.ndarray]) -> np.ndarray:
+    found = []
+    for index, each in enumerate(weights):
+        reference = make_site(index, 1).reference
+        assert reference is not None
+        found.append(float(reference.value_errors(each[None])[0]))
+    return np.array(found)
+
+
+def error_of_known(rounds: int) -> float:
+    """The median value error of agents that are given the transitions that are known, and nothing else."""
+    from cospan.simulation import Fleet
+
+    def known_site(index: int, _seed: int) -> SourceSite:
+        each = station(index)
+
+        def opened(_name: str) -> StepSource:
+            return Known(each.observations, each.rewards, each.transitions)
+
+        return SourceSite(opened, FEATURES)
+
+    # Every second slot is a cut, so a round of as many transitions has twice the slots.
+    known = Workload(known_site, "known", rank=12, steps_per_round=47, max_agents=STATIONS)
+    learnt = Fleet(known, rounds=rounds, seed=1, baseline=False).run()
+    return float(np.median(errors_of([each.weights for each in learnt.agents])))
+
+
+if __name__ == "__main__":
+    print(error_of_known(int(sys.argv[1])))

@@ -19,7 +19,7 @@ from cospan.cli.interface.bench_commands import (
 )
 from cospan.cli.interface.certs_commands import certs_init, certs_issue, certs_renew, certs_show
 from cospan.cli.interface.fleet_commands import agent, coordinator, relay, run, stop
-from cospan.cli.interface.lab_commands import compare, export_logs, rank, reproduce
+from cospan.cli.interface.lab_commands import compare, export_logs, rank, reproduce, suggest_features
 from cospan.cli.interface.viewing_commands import doctor, export, report, runs, status, watch
 
 ALL: tuple[tuple[Callable[..., None], str], ...] = (
@@ -87,7 +87,17 @@ _BENCH: tuple[tuple[str, Callable[..., None], str], ...] = (
     ("time-to-accuracy", bench_time_to_accuracy, "cospan bench time-to-accuracy queues --value-error 0.005"),
 )
 
+_FEATURES: tuple[tuple[str, Callable[..., None], str], ...] = (
+    ("suggest", suggest_features, "cospan features suggest --log site-7.csv --time stamp --reward=-cost"),
+)
+
 GROUPS = (
+    (
+        "features",
+        "Features for logs.",
+        "cospan features suggest --log site-7.csv --time stamp --reward=-cost",
+        _FEATURES,
+    ),
     (
         "certs",
         "A development certificate authority and certificates for mutual TLS.",

@@ -25,6 +25,12 @@ class MinariTable:
         """The last part of the id."""
         return self.dataset_id.rpartition("/")[2]
 
+    def columns(self) -> list[str]:
+        """See the module."""
+        values = np.asarray(next(_episodes(self.dataset_id)).observations)
+        vector = [f"observation_{place}" for place in range(values.shape[-1])]
+        return [*(vector if values.ndim == 2 else ["observation"]), "reward", "episode"]
+
     def batches(self, columns: Sequence[str], wait: Waiting | None = None) -> Iterator[Batch]:
         """See `Table`; an episode is a batch, and the dataset does not grow.
 
@@ -59,6 +65,6 @@ def _episodes(dataset_id: str) -> Iterator[Any]:
         dataset = minari.load_dataset(dataset_id)
     except (OSError, ValueError, KeyError, ImportError) as failure:
         raise TableError(
-            f"the dataset minari:{dataset_id} cannot be read: {failure}; `minari list local` shows those that are here"
+            f"the dataset minari:{dataset_id} cannot be read: {failure}; `minari list local` shows what there is"
         ) from failure
     yield from dataset.iterate_episodes()

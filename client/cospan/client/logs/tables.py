@@ -68,6 +68,14 @@ class Table(Protocol):
         """The site's name: a file's or folder's without its suffix."""
         ...
 
+    def columns(self) -> list[str]:
+        """The names of its columns.
+
+        Raises:
+            TableError: a file cannot be read.
+        """
+        ...
+
     def batches(self, columns: Sequence[str], wait: Waiting | None = None) -> Iterator[Batch]:
         """The rows from the beginning.
 
@@ -110,6 +118,10 @@ class CsvFile:
     def name(self) -> str:
         """The file's name without its suffix."""
         return self.path.stem
+
+    def columns(self) -> list[str]:
+        """Those of its header."""
+        return header_of(self.path)
 
     def batches(self, columns: Sequence[str], wait: Waiting | None = None) -> Iterator[Batch]:
         """See `Table`; a last line without an end is not read while the file may grow."""
@@ -214,6 +226,10 @@ class ParquetFile:
         """The file's name without its suffix."""
         return self.path.stem
 
+    def columns(self) -> list[str]:
+        """Those of its schema."""
+        return header_of(self.path)
+
     def batches(self, columns: Sequence[str], wait: Waiting | None = None) -> Iterator[Batch]:
         """See `Table`; such a file does not grow."""
         del wait
@@ -301,6 +317,10 @@ class Folder:
         """The folder's name."""
         return self.path.name
 
+    def columns(self) -> list[str]:
+        """Those of its first file."""
+        return header_of(next(iter(files_in(self.path))))
+
     def batches(self, columns: Sequence[str], wait: Waiting | None = None) -> Iterator[Batch]:
         """See `Table`; while it may grow, the newest file is followed until a newer one appears."""
         done: set[Path] = set()
@@ -330,6 +350,10 @@ class Frame:
 
     name: str
     frame: Any
+
+    def columns(self) -> list[str]:
+        """Those of the frame."""
+        return [str(name) for name in self.frame.columns]
 
     def batches(self, columns: Sequence[str], wait: Waiting | None = None) -> Iterator[Batch]:
         """See `Table`."""
