@@ -187,7 +187,7 @@ def test_a_log_that_is_followed_is_waited_for_and_an_interrupt_keeps_what_was_le
 
 
 def wait_for_rounds(folder: Path, rounds: int) -> None:
-    """Waits until a run has stored so many rounds."""
+    """Waits until a run has stored this number of rounds."""
     deadline, never, store = time.monotonic() + SECONDS, threading.Event(), folder / "coordinator.sqlite"
     while time.monotonic() < deadline:
         with contextlib.suppress(RunFileError):

@@ -68,7 +68,7 @@ def _lines(found: Suggestion) -> list[str]:
     return [
         f"learnt from {learnt:,} transitions, judged by the {held:,} after them",
         *table(("features", "d", "error", ""), rows, numbers=(1, 2)),
-        "error: what is left of the pattern of the rewards held out; 0 is all explained, 1 nothing",
+        f"error: share of the variance of the reward over {found.horizon} steps that values do not predict",
     ]
 
 

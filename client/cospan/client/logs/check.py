@@ -1,7 +1,7 @@
 """What is wrong with logs, found before anything is learnt from them: sentences with file, row and remedy.
 
 Rows with values that are not known are left out, and the chain is cut there: that is a note. A problem is what
-cannot be learnt from at all, or what makes so many cuts that the mapping rather than the data is wrong.
+cannot be learnt from at all, or what cuts the chain that often that the mapping is wrong and not the data.
 """
 
 from collections.abc import Sequence

@@ -27,7 +27,7 @@ _AT_ONCE = 10_000
 
 
 @dataclass(eq=False, slots=True)
-class _Recorder:
+class _Listener:
     """A feature map that keeps the observations that it is asked for."""
 
     features: FeatureMap
@@ -106,14 +106,14 @@ def _names(site: Site) -> list[str]:
 
 def _played(site: Site, index: int, seed: int, steps: int) -> Iterator[Float[np.ndarray, "n c"]]:
     """Blocks of rows: number, observation, and the reward of the step that begins there, nan in the last row."""
-    recorder = _Recorder(site.features)
-    source = source_of(replace(site, features=recorder), name=f"site-{index}", index=index, seed=seed)
+    listener = _Listener(site.features)
+    source = source_of(replace(site, features=listener), name=f"site-{index}", index=index, seed=seed)
     try:
         done = 0
         while done < steps:
             count = min(_AT_ONCE, steps - done)
             rewards = source.advance(count).rewards
-            observations = np.asarray(recorder.kept, dtype=np.float64).reshape(count + 1, -1)
+            observations = np.asarray(listener.kept, dtype=np.float64).reshape(count + 1, -1)
             last = done + count == steps
             rows = count + last
             numbers = np.arange(done, done + rows, dtype=np.float64)

@@ -108,14 +108,14 @@ class LogMapping:
         return frozenset(named | (set(self.reward.columns) & set(self.categories)))
 
 
-def load_mapping(path: Path) -> LogMapping:
+def load_mapping(path: Path | str) -> LogMapping:
     """The mapping of a file.
 
     Raises:
         InvalidValueError: it cannot be read, or is not a mapping; the text names the key.
     """
     try:
-        values = toml_values(read_text(path, MAX_TOML_BYTES))
+        values = toml_values(read_text(Path(path), MAX_TOML_BYTES))
     except (OSError, ValueError) as failure:
         why = failure.strerror if isinstance(failure, OSError) else failure
         raise InvalidValueError(

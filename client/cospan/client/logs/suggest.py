@@ -1,10 +1,9 @@
 """Suggests features for a log: which kinds, how many knots and which products its rows pay for.
 
-The first 70 % of the rows are learnt from by LSTD alone. The other rows judge: what is left of the pattern of their
-rewards, seen through the finest features and products. With A, b and C of the held-out rows and that map it is
-‖b − A z‖² / ‖b‖² in the metric of C⁻¹, the projected Bellman error (Sutton et al. 2009, "Fast gradient-descent
-methods for temporal-difference learning with linear function approximation") relative to that of V = 0: 0 is all
-explained, 1 nothing, and more than 1 worse than nothing, as with too many features for the rows.
+LSTD alone learns from the first 70 % of the rows. The other rows judge: how well V(s) − E[V(s') | s], with s' the
+row H steps after s, predicts the sum of the rewards of these steps, by 1 − ρ² with their correlation ρ. With the
+true differential value that is the conditional mean, which no function of the observation beats. So features are
+judged by what they are for, and too many of them for the rows show as well: their weights are noise.
 """
 
 import itertools
@@ -29,9 +28,13 @@ MOST_ROWS = 50_000
 _LEARNT = 0.7
 _MOST_CATEGORIES = 20
 _FEWEST_TRANSITIONS = 100
-_PAYS = 0.05
+_PAYS = 0.03
 """By how much, relatively, the held-out error must fall for more features to pay."""
+HORIZONS = (48, 24, 12, 6, 3, 1)
+"""Of these H is the largest that the rewards remember and for which enough rows are followed by as many steps."""
+_REMEMBERED = 0.2
 _RIDGE = 1e-3
+_LEAST_WINDOWS = 0.3
 _MOST_FEATURES = 600
 
 
@@ -60,6 +63,7 @@ class Suggestion:
         sources: the column of each coordinate.
         categories: of categorical columns.
         transitions: that were learnt from, and held out.
+        horizon: H.
     """
 
     trials: tuple[Trial, ...]
@@ -67,6 +71,7 @@ class Suggestion:
     sources: tuple[str, ...]
     categories: dict[str, tuple[str, ...]]
     transitions: tuple[int, int]
+    horizon: int
 
     @property
     def toml(self) -> str:
@@ -116,23 +121,19 @@ def suggest(mapping: LogMapping, table: Table, columns: Sequence[str] | None = N
         made = [_column(name, rows.observations[:, place], knots, categories) for place, name in enumerate(names)]
         return TableFeatures(tuple(made), products)
 
-    best, trials = _chosen(rows, of)
-    return Suggestion(tuple(trials), best, tuple(names), categories, (rows.learnt, rows.held))
+    best, trials, horizon = _chosen(rows, of)
+    return Suggestion(tuple(trials), best, tuple(names), categories, (rows.learnt, rows.held), horizon)
 
 
 _Maps: TypeAlias = Callable[[int, tuple[tuple[str, ...], ...]], TableFeatures]
 """(knots, products) → the map."""
 
 
-def _chosen(rows: "_Held", of: _Maps) -> tuple[Trial, list[Trial]]:
-    """The map that pays, and what was tried: more knots for all columns first, then products of two."""
+def _chosen(rows: "_Held", of: _Maps) -> tuple[Trial, list[Trial], int]:
+    """The map that pays, what was tried, and H: more knots for all columns first, then products of two."""
     most = min(_MOST_FEATURES, rows.learnt // 5)
     pairs = tuple(itertools.combinations([column.name for column in of(KNOTS[0], ()).columns], 2))
-    seen_through = [of(KNOTS[-1], ())]
-    with_pairs = [
-        found for knots in KNOTS if (found := of(knots, pairs)).dim <= min(_MOST_FEATURES, rows.held // 3)
-    ]
-    judge = _judge(rows, [*seen_through, *with_pairs[-1:]])
+    horizon, judge = _judge(rows)
     trials: list[Trial] = []
     best, best_knots = None, KNOTS[0]
     for knots in KNOTS:
@@ -144,14 +145,14 @@ def _chosen(rows: "_Held", of: _Maps) -> tuple[Trial, list[Trial]]:
     assert best is not None
     for pair in pairs:
         for knots in (best_knots, *(each for each in KNOTS[1:-1] if each > best_knots)):
-            features = of(knots, (*best.features.products, pair))
+            features = of(knots, tuple(dict.fromkeys((*best.features.products, pair))))
             if features.dim > most:
                 break
             trial = Trial(f"{knots} knots, with {pair[0]} × {pair[1]}", features, judge(features))
             if trial.error < (1.0 - _PAYS) * best.error:
                 best, best_knots = trial, knots
                 trials.append(trial)
-    return best, trials
+    return best, trials, horizon
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -201,30 +202,47 @@ class _Held:
         return TransitionSums.of_features(features.dim).updated(rows, visited, arrivals * follows, 0.0, follows)
 
 
-def _judge(rows: _Held, finest: Sequence[TableFeatures]) -> Callable[[TableFeatures], float]:
-    """Gives the held-out error of a map, seen through all of the finest; see the module."""
+def _judge(rows: _Held) -> tuple[int, Callable[[TableFeatures], float]]:
+    """H, and a function that gives the held-out error of a map; see the module."""
     part = slice(rows.split, None)
-    follows = rows.follows[part][1:]
-    fine = np.concatenate([each.batch(rows.observations[part]) for each in finest], axis=1)
-    visited = fine[:-1][follows]
-    centred = visited - visited.mean(axis=0)
-    covariance = centred.T @ centred / len(centred)
-    covariance += _RIDGE * np.trace(covariance) / len(covariance) * np.eye(len(covariance))
-    errors = rows.arrivals[part][1:][follows]
-    errors = errors - errors.mean()
-
-    def size(deltas: Float[np.ndarray, " m"]) -> float:
-        moments = centred.T @ (deltas - deltas.mean()) / len(deltas)
-        return float(moments @ np.linalg.solve(covariance, moments))
-
-    whole = size(errors)
+    observations, follows, arrivals = rows.observations[part], rows.follows[part], rows.arrivals[part]
+    unbroken, total = np.cumsum(follows), np.cumsum(arrivals)
+    wanted = _steps_remembered(arrivals, follows)
+    for horizon in (each for each in HORIZONS if each <= max(wanted, HORIZONS[-1])):
+        begins = np.flatnonzero(unbroken[horizon:] - unbroken[:-horizon] == horizon)
+        if len(begins) >= len(follows) * _LEAST_WINDOWS:
+            break
+    sums = total[begins + horizon] - total[begins]
+    sums = sums - sums.mean()
+    past = np.cumsum(rows.follows[: rows.split])
+    earlier = np.flatnonzero(past[horizon:] - past[:-horizon] == horizon)
 
     def error(features: TableFeatures) -> float:
         weights = lstd_alone(rows.sums(features, slice(rows.split)))
-        values = features.batch(rows.observations[part]) @ weights
-        return size(errors + (values[1:] - values[:-1])[follows]) / max(whole, 1e-300)
+        # E[Σ r − η | s] = V(s) − E[V(s_H) | s]; the second is no constant where days repeat.
+        here = np.column_stack([np.ones(len(earlier)), features.batch(rows.observations[earlier])])
+        later = features.batch(rows.observations[earlier + horizon]) @ weights
+        gram = here.T @ here
+        gram += _RIDGE * np.trace(gram) / len(gram) * np.eye(len(gram))
+        expected = np.linalg.solve(gram, here.T @ later)
+        at = features.batch(observations[begins])
+        values = at @ (weights - expected[1:])
+        values = values - values.mean()
+        size = float((values @ values) * (sums @ sums))
+        along = max(0.0, float(values @ sums))
+        return 1.0 - along**2 / size if size > 0.0 else 1.0
 
-    return error
+    return horizon, error
+
+
+def _steps_remembered(rewards: Float[np.ndarray, " n"], follows: Bool[np.ndarray, " n"]) -> int:
+    """Six times the lag at which the autocorrelation of the rewards falls below 0.2: what can be foreseen."""
+    centred = np.where(follows, rewards - rewards[follows].mean(), 0.0)
+    variance = float(centred @ centred) / len(centred)
+    for lag in range(1, HORIZONS[0]):
+        if float(centred[lag:] @ centred[:-lag]) <= _REMEMBERED * variance * len(centred):
+            return 6 * lag
+    return HORIZONS[0]
 
 
 def _columns(

@@ -236,7 +236,8 @@ class ParquetFile:
         arrow, parquet = _pyarrow(str(self.path))
         file, row = str(self.path), 1
         try:
-            with parquet.ParquetFile(self.path, page_checksum_verification=True) as table:
+            # Buffered ahead, a file would be in memory as a whole when its last row is read.
+            with parquet.ParquetFile(self.path, page_checksum_verification=True, pre_buffer=False) as table:
                 missing_columns(columns, table.schema_arrow.names, file)
                 for record in table.iter_batches(batch_size=BATCH_ROWS, columns=list(dict.fromkeys(columns))):
                     if record.num_rows:

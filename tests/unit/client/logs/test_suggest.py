@@ -40,15 +40,15 @@ def test_finer_features_are_suggested_where_they_pay() -> None:
     found = suggested(frame(4000), columns=["level", "mode"])
     (level,) = (column for column in found.chosen.features.columns if column.name == "level")
     assert level.size >= 5, "a wave of the level needs knots"
-    assert found.chosen.error < 0.5 * found.trials[0].error
+    assert found.chosen.error < 0.95 * found.trials[0].error
     assert found.categories == {"mode": ("day shift", "night shift")}
     assert found.transitions[0] + found.transitions[1] == 3998, "the transition across the split is in neither"
 
 
 def test_a_product_is_suggested_where_the_reward_is_one() -> None:
     found = suggested(frame(4000, product=True), columns=["level", "mode"])
-    assert ("level", "mode") in found.chosen.features.products
-    assert found.chosen.error < 0.5 * min(trial.error for trial in found.trials if not trial.features.products)
+    assert found.chosen.features.products == (("level", "mode"),)
+    assert found.chosen.error < 0.95 * min(trial.error for trial in found.trials if not trial.features.products)
 
 
 def test_constant_columns_are_left_out_and_clocks_added() -> None:
