@@ -23,6 +23,7 @@ from cospan.client.session.driver import SessionDriver, SessionHooks, SessionSet
 from cospan.client.session.message_checks import MEMORY_GIB, memory_problem
 from cospan.client.session.run_checks import check_basis
 from cospan.client.session.transport import Transport
+from cospan.client.step_source import AT_END
 from cospan.client.workload import FeatureMap, Workload
 from cospan.core.specification import RunSpecification
 from cospan.wire import fork_guard
@@ -412,7 +413,7 @@ class LearningClient(ABC, Generic[L]):
         self._regroup()
         warnings, learner.warnings[:] = list(learner.warnings), []
         for warning in warnings:
-            log.warning("%s", warning.text)
+            log.log(logging.INFO if warning.kind == AT_END else logging.WARNING, "%s", warning.text)
             for tell in self.on_warning:
                 tell(cast("Self", self), warning)
         for listener in self.on_round:

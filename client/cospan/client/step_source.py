@@ -18,6 +18,9 @@ from cospan.client.environment.plain_values import SavedState
 from cospan.core.learning.learner_state import Trajectory
 from cospan.wire.errors import CospanError
 
+AT_END = "end"
+"""The kind of the one warning that is none: the source has given all that it has."""
+
 
 class SourceInterruptedError(CospanError):
     """`StepSource.interrupt` ended a wait for steps that have not been taken yet."""

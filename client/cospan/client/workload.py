@@ -185,6 +185,8 @@ class Workload:
             weights of sites 0 … agents − 1, or None where that is unknown.
         make_fleet: (indices, seed) → those sites, to be stepped at once; None where each is stepped by itself.
         rounds_of: L → the rounds after which every site has given all its data; None where there is no end.
+            Raises CospanError where the data cannot be learnt from.
+        describe: what people should know of the data before a run begins, one sentence each; None where nothing.
         exogenous: the parts of an observation that no action changes; None where that is not said. Where it is,
             ranks and errors judge differences of values within equal exogenous parts, which decisions are made by.
     """
@@ -198,3 +200,4 @@ class Workload:
     make_fleet: Callable[[Sequence[int], int], Sites] | None = None
     rounds_of: Callable[[int], int] | None = None
     exogenous: Exogenous | None = None
+    describe: Callable[[], Sequence[str]] | None = None

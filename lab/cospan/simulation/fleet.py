@@ -7,8 +7,9 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -16,7 +17,7 @@ from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
 
 from cospan.client.environment.ownership import closing_on_failure
 from cospan.client.environment.workload_loader import load_workload, true_basis
-from cospan.client.learning.default_run import DEFAULT_PRESET, DEFAULT_ROUNDS
+from cospan.client.learning.default_run import DEFAULT_PRESET
 from cospan.client.learning.group_learner import AgentOfGroup
 from cospan.client.learning.run_config import specify_with_site
 from cospan.client.placement import hosts_of
@@ -50,7 +51,7 @@ class Fleet:
         workload: Workload | str,
         *,
         agents: int | None = None,
-        rounds: int = DEFAULT_ROUNDS,
+        rounds: int | None = None,
         seed: int = 0,
         preset: str = DEFAULT_PRESET,
         groups: int | None = None,
@@ -62,7 +63,8 @@ class Fleet:
         Args:
             workload: a workload, or its name as on the command line.
             agents: number of agents; by default all sites of the workload, or 8 if it has no number of sites.
-            rounds: number of rounds; 0 for no end, with `step`.
+            rounds: number of rounds; 0 for no end, with `step`. By default 300, or as many as the data of the
+                workload need.
             seed: of the run.
             preset: of the method's constants: paper, practical, compact or full-history.
             groups: number of groups of agents, which are much faster for hundreds of agents; an agent sees the same
@@ -103,6 +105,44 @@ class Fleet:
             raise
         self._learners: list[AnyLearner] = [self._run.learners[host.name] for host in hosts]
         self._threads = ThreadpoolController()
+
+    @classmethod
+    def from_logs(cls, data: Path | str, mapping: Path | str, **options: Any) -> "Fleet":
+        """A fleet that learns from logs: a folder with a file or folder for each site, see docs/your-logs.md.
+
+            result = Fleet.from_logs("stations/", "fleet.toml").run()
+
+        Args:
+            data: the folder, a file, or a pattern as "stations/*.csv".
+            mapping: the TOML file that says which columns are observation, reward and time.
+            options: those of `Fleet`, but `workload`; by default it runs until all logs are learnt.
+
+        Raises:
+            CospanError: the mapping or a log cannot be used; the text says where and what to do.
+        """
+        from cospan.client.logs.log_workload import log_fleet
+
+        return cls(log_fleet(Path(mapping), str(data)).workload, **options)
+
+    @classmethod
+    def from_frames(
+        cls, frames: Mapping[str, Any], mapping: Mapping[str, Any] | Path | str, **options: Any
+    ) -> "Fleet":
+        """A fleet that learns from data frames of pandas or polars.
+
+            Fleet.from_frames({"north": north, "south": south}, "fleet.toml").run()
+
+        Args:
+            frames: by the names of the sites; any object with `columns` whose columns have `to_numpy()`.
+            mapping: a TOML file, or its tables as a dictionary.
+            options: those of `Fleet`, but `workload`.
+
+        Raises:
+            CospanError: the mapping or a frame cannot be used.
+        """
+        from cospan.client.logs.log_workload import LogFleet
+
+        return cls(LogFleet.of_frames(frames, mapping).workload, **options)
 
     @property
     def specification(self) -> RunSpecification:

@@ -13,6 +13,7 @@ from cospan.client.learning.group_blocks import GroupSites
 from cospan.client.learning.group_learner import AgentOfGroup, GroupLearner
 from cospan.client.learning.site_learner import SiteLearner
 from cospan.client.placement import Host
+from cospan.client.step_source import AT_END
 from cospan.client.workload import AnySite, Workload
 from cospan.core.specification import RunSpecification
 from cospan.server import machine
@@ -174,7 +175,7 @@ class LocalRun:
             return
         warnings, learner.warnings[:] = list(learner.warnings), []
         for warning in warnings:
-            log.warning("%s", warning.text)
+            log.log(logging.INFO if warning.kind == AT_END else logging.WARNING, "%s", warning.text)
             for warn in self.on_warning:
                 warn(warning.agent, warning.kind, warning.text)
         if isinstance(learner, GroupLearner) and len(learner.names) < len(self._hosted[learner.name]):

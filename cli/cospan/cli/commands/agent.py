@@ -30,6 +30,7 @@ from cospan.client.files.result_file import OWNED, load_result
 from cospan.client.learning.site_learner import FAILED, Warned
 from cospan.client.learning_client import AgentEnd, ClientSettings
 from cospan.client.session.message_checks import MEMORY_GIB
+from cospan.client.step_source import AT_END
 from cospan.wire.console import say
 from cospan.wire.errors import CospanError, InvalidValueError, RunFileError
 from cospan.wire.files.descriptor_limit import raise_file_limit
@@ -281,6 +282,8 @@ def _warn(lines: JsonLines | None, agent: "Agent | AgentGroup", warning: Warned)
         lines.emit(event, agent=warning.agent, kind=warning.kind, message=warning.text)
     elif failed:
         say(f"{warning.agent} failed, and {agent.name} learns on without it: {warning.text}")
+    elif warning.kind == AT_END:
+        say(warning.text, error=False)
     else:
         say(f"cospan: warning: {warning.text}")
 

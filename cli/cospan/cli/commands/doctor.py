@@ -6,6 +6,7 @@ It changes nothing, and all waits are bounded by some seconds.
 import asyncio
 import json as json_text
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from cospan.cli.diagnostics.network import of_coordinator, of_proxy, of_tls
 from cospan.cli.diagnostics.workload import WorkloadToCheck, of_workload
 from cospan.cli.settings.layers import Settings, load_settings
 from cospan.wire.address import parse_host, parse_listening
-from cospan.wire.errors import CospanError
+from cospan.wire.errors import CospanError, InvalidValueError
 
 _DEFAULT_PORT = 50051
 
@@ -27,6 +28,8 @@ def examine(
     *,
     json: bool,
     workload: WorkloadToCheck | None = None,
+    logs: str | None = None,
+    mapping: Path | None = None,
 ) -> int:
     """Runs the checks and prints the findings; 1 if there is a problem, else 0.
 
@@ -36,12 +39,16 @@ def examine(
         run_folder: one of runs.
         json: print JSON.
         workload: to check as well.
+        logs: of a fleet; with them, and their mapping, these are checked and nothing else.
+        mapping: of these logs.
 
     Raises:
         InvalidValueError: a setting has a value that is not allowed.
     """
     settings = load_settings(flags, config)
-    every = checks(settings, run_folder)
+    if logs is not None and mapping is None:
+        raise InvalidValueError(f"--logs {logs} needs --mapping, which says what its columns are")
+    every: list[Check] = checks(settings, run_folder) if mapping is None else [partial(_of_logs, logs, mapping)]
     if workload is not None:
         every.append(lambda: of_workload(workload))
     findings = [finding for check in every for finding in _findings_of(check)]
@@ -50,6 +57,12 @@ def examine(
     else:
         print("\n".join(finding_lines(findings)))
     return int(any(finding.grade is Grade.BAD for finding in findings))
+
+
+def _of_logs(logs: str | None, mapping: Path) -> Sequence[Finding]:
+    from cospan.cli.diagnostics.logs import of_logs
+
+    return of_logs(logs, mapping)
 
 
 Check = Callable[[], Sequence[Finding]]

@@ -120,6 +120,16 @@ def bench_learner(seconds: Seconds = 0.5) -> Measure:
 
 
 @_benchmark
+def bench_logs(
+    rows: Annotated[int, typer.Option("--rows", help="Rows of the log.", min=1000, metavar="N")] = 200_000,
+) -> Measure:
+    """Rows per second of one agent that learns from Parquet and CSV on one core."""
+    from cospan.benchmarks import logs
+
+    return partial(logs.benchmark, logs.cases(rows))
+
+
+@_benchmark
 def bench_encodings(shape: Shapes = None, seconds: Seconds = 0.2) -> Measure:
     """Bytes and CPU of encoding and decoding an upload: dense, factored, float64, float32, groups."""
     from cospan.benchmarks import encodings

@@ -12,6 +12,7 @@ from cospan.cli.interface.bench_commands import (
     bench_fleet,
     bench_groups,
     bench_learner,
+    bench_logs,
     bench_orthonormalise,
     bench_peers,
     bench_rounds,
@@ -19,7 +20,7 @@ from cospan.cli.interface.bench_commands import (
 )
 from cospan.cli.interface.certs_commands import certs_init, certs_issue, certs_renew, certs_show
 from cospan.cli.interface.fleet_commands import agent, coordinator, relay, run, stop
-from cospan.cli.interface.lab_commands import compare, rank, reproduce
+from cospan.cli.interface.lab_commands import compare, export_logs, rank, reproduce, suggest_features
 from cospan.cli.interface.tool_commands import new, score
 from cospan.cli.interface.viewing_commands import doctor, export, report, runs, status, watch
 
@@ -37,6 +38,7 @@ ALL: tuple[tuple[Callable[..., None], str], ...] = (
     (doctor, "cospan doctor --coordinator 127.0.0.1:50051"),
     (stop, "cospan stop --coordinator 127.0.0.1:50051 --cause 'the plant is shut down'"),
     (runs, "cospan runs"),
+    (export_logs, "cospan export-logs microgrids --rounds 30 --output logs"),
     (export, "cospan export runs/latest --round 100 --output basis.npz"),
     (score, "cospan score --value runs/latest/agents/site-7.npz --observations hours.csv --output values.csv"),
     (report, "cospan report runs/latest --output report.html"),
@@ -80,6 +82,7 @@ _BENCH: tuple[tuple[str, Callable[..., None], str], ...] = (
     ("rounds", bench_rounds, "cospan bench rounds --agents 32 --feature-dim 1024 --rank 16 --json"),
     ("orthonormalise", bench_orthonormalise, "cospan bench orthonormalise --shape 65536x32"),
     ("learner", bench_learner, "cospan bench learner --output learner.json"),
+    ("logs", bench_logs, "cospan bench logs --rows 200000 --json"),
     ("encodings", bench_encodings, "cospan bench encodings --shape 1024x16"),
     ("peers", bench_peers, "cospan bench peers --agents 8 --output peers.json"),
     ("cost-growth", bench_cost_growth, "cospan bench cost-growth --series streams --output growth.json"),
@@ -89,7 +92,17 @@ _BENCH: tuple[tuple[str, Callable[..., None], str], ...] = (
     ("time-to-accuracy", bench_time_to_accuracy, "cospan bench time-to-accuracy queues --value-error 0.005"),
 )
 
+_FEATURES: tuple[tuple[str, Callable[..., None], str], ...] = (
+    ("suggest", suggest_features, "cospan features suggest --log site-7.csv --time stamp --reward=-cost"),
+)
+
 GROUPS = (
+    (
+        "features",
+        "Features for logs.",
+        "cospan features suggest --log site-7.csv --time stamp --reward=-cost",
+        _FEATURES,
+    ),
     (
         "certs",
         "A development certificate authority and certificates for mutual TLS.",

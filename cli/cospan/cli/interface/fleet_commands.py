@@ -34,6 +34,9 @@ def run(
     given: o.Given,
     workload: o.WorkloadOrSpec = None,
     *,
+    logs: o.Logs = None,
+    mapping: o.LogMapping = None,
+    follow: o.Follow = False,
     in_process: Annotated[
         bool, o.file_option("--in-process", "No processes and no network; the same basis, bit for bit.", None)
     ] = False,
@@ -71,9 +74,10 @@ def run(
 ) -> None:
     """Run a coordinator and N agents on this machine: live progress, a summary, a run folder."""
     from cospan.cli.commands.run import RunOptions, run_here
+    from cospan.cli.settings.log_options import workload_or_logs
 
     chosen = RunOptions(
-        workload,
+        workload_or_logs(workload, logs, mapping, follow=follow),
         spec,
         output,
         resume=resume,
@@ -172,13 +176,14 @@ def coordinator(
 def agent(
     given: o.Given,
     workload: Annotated[
-        str,
+        str | None,
         typer.Argument(
             metavar="WORKLOAD",
             help="As the run's: a built-in workload, or package.module:name.",
+            show_default="that of --log and --mapping",
             autocompletion=one_of(WORKLOADS),
         ),
-    ],
+    ] = None,
     agent_id: Annotated[
         str | None,
         typer.Option(
@@ -194,6 +199,12 @@ def agent(
         ),
     ] = None,
     *,
+    log: Annotated[
+        str | None,
+        o.file_option("--log", "Learn from the log of this site: a file, or a folder of its files.", "DATA"),
+    ] = None,
+    mapping: o.LogMapping = None,
+    follow: o.Follow = False,
     sticky_site: Annotated[
         bool,
         typer.Option(
@@ -216,8 +227,10 @@ def agent(
     Without --id and --index the coordinator assigns a free site. With --ids it is a group of agents.
     """
     from cospan.cli.commands.agent import AgentOptions, take_part
+    from cospan.cli.settings.log_options import workload_or_log
 
-    chosen = AgentOptions(workload, agent_id, sticky_site, output, resume, json=json, follow_stdin=follow_stdin)
+    named = workload_or_log(workload, log, mapping, follow=follow)
+    chosen = AgentOptions(named, agent_id, sticky_site, output, resume, json=json, follow_stdin=follow_stdin)
     raise typer.Exit(take_part(chosen, given, config))
 
 

@@ -69,6 +69,59 @@ def reproduce(
     raise typer.Exit(reproduce_here(experiment, output, pages, **flags))
 
 
+@with_settings(s.RUN["agents"], s.RUN_ROUNDS, s.RUN["seed"], s.STEPS_PER_ROUND)
+def export_logs(
+    given: o.Given,
+    workload: o.Workload,
+    *,
+    output: Annotated[Path, o.file_option("--output", "The folder to write to; new or empty.", "FOLDER")],
+    form: Annotated[str, o.file_option("--format", "Format of the logs.", "parquet|csv")] = "parquet",
+    config: o.Config = None,
+    debug: o.Debug = False,
+) -> None:
+    """Write the chains of a workload as logs, one file for each site, with their mapping."""
+    from cospan.cli.lab.export_logs import write_logs
+
+    raise typer.Exit(write_logs(workload, output, given, config, form=form))
+
+
+def suggest_features(
+    *,
+    log: Annotated[str, o.file_option("--log", "The log of one site.", "FILE")],
+    reward: Annotated[
+        str,
+        typer.Option("--reward", help="A column, or a formula of columns, as '-cost'.", metavar="FORMULA"),
+    ],
+    time: Annotated[str | None, typer.Option("--time", help="The column of stamps.", metavar="COLUMN")] = None,
+    step: Annotated[
+        str | None,
+        typer.Option(
+            "--step", help="Between rows, as 15min.", metavar="STEP", show_default="that of the first rows"
+        ),
+    ] = None,
+    columns: Annotated[
+        str | None,
+        typer.Option(
+            "--columns",
+            help="Columns of the observation, comma-separated.",
+            metavar="NAMES",
+            show_default="all but those of reward and time",
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None, o.file_option("--output", "The mapping to write (TOML).", show_default="printed")
+    ] = None,
+    force: o.Force = False,
+    debug: o.Debug = False,
+) -> None:
+    """Suggest features for a log, and show by held-out error whether finer ones pay."""
+    from cospan.cli.lab.suggest import suggest_here
+
+    raise typer.Exit(
+        suggest_here(log, reward=reward, time=time, step=step, columns=columns, output=output, force=force)
+    )
+
+
 @with_settings(s.RANK_AGENTS, s.RANK_ROUNDS, s.RUN["seed"], s.STEPS_PER_ROUND)
 def rank(
     given: o.Given,

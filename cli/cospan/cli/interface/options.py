@@ -42,6 +42,17 @@ OutputFolder: TypeAlias = Annotated[
 RunFolder: TypeAlias = Annotated[
     Path, typer.Argument(metavar="RUN", help="The run's folder.", autocompletion=run_folders)
 ]
+Logs: TypeAlias = Annotated[
+    str | None,
+    file_option("--logs", "Learn from logs: a folder with a file or folder for each site, or a pattern.", "DATA"),
+]
+LogMapping: TypeAlias = Annotated[
+    Path | None,
+    file_option("--mapping", "Which columns of the logs are observation, reward and time (TOML).", "FILE"),
+]
+Follow: TypeAlias = Annotated[
+    bool, file_option("--follow", "Wait for logs to grow at their end, until the run is over.", None)
+]
 Spec: TypeAlias = Annotated[
     Path | None, file_option("--spec", "Run again what a spec.toml describes; other flags override it.")
 ]

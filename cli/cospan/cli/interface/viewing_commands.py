@@ -39,6 +39,8 @@ def watch(
 def doctor(
     given: o.Given,
     *,
+    logs: o.Logs = None,
+    mapping: o.LogMapping = None,
     run_folder: Annotated[Path, o.file_option("--run-folder", "Folder of runs.", "FOLDER")] = Path("runs"),
     workload: Annotated[
         str | None,
@@ -66,7 +68,10 @@ def doctor(
     json: o.Json = False,
     debug: o.Debug = False,
 ) -> None:
-    """Find problems and their remedies: versions, ports, certificates, clocks, disk, coordinator, workload."""
+    """Find problems and their remedies: versions, ports, certificates, clocks, disk, coordinator, workload.
+
+    With --logs and --mapping check these logs instead, before anything is learnt from them.
+    """
     from cospan.cli.commands.doctor import examine
     from cospan.cli.diagnostics.workload import WorkloadToCheck
     from cospan.wire.errors import InvalidValueError
@@ -74,7 +79,8 @@ def doctor(
     if workload is None and (sites is not None or steps is not None):
         raise InvalidValueError("--sites and --steps are of a workload's check; name it with --workload")
     asked = None if workload is None else WorkloadToCheck(workload, sites, steps)
-    raise typer.Exit(examine(given, config, run_folder, json=json, workload=asked))
+    code = examine(given, config, run_folder, json=json, workload=asked, logs=logs, mapping=mapping)
+    raise typer.Exit(code)
 
 
 def runs(

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from cospan.cli.output.progress import View
 from cospan.cli.run_folder.run_result import AgentRow, DepartedAgent, RunOutcome, matters
+from cospan.client.step_source import AT_END
 from cospan.wire.text import listed
 
 log = logging.getLogger(__name__)
@@ -46,6 +47,10 @@ class Warnings:
             kind: equal for equal warnings of several agents.
             text: one sentence that names the agent.
         """
+        if kind == AT_END:
+            log.info("%s", text)
+            self._view.note(text)
+            return
         log.warning("%s", text)
         if kind not in self._found:
             self._found[kind] = _Warning(text)

@@ -113,7 +113,7 @@ def _column(result: AgentResult, name: str) -> Float[np.ndarray, " rounds"]:
 
 
 def points_each(agents: int) -> int:
-    """The most points of one agent's curve in a report of so many."""
+    """The most points of one agent's curve in a report of that many agents."""
     return min(_MOST_OF_ONE, max(_FEWEST_OF_ONE, _MOST_POINTS // max(1, agents)))
 
 

@@ -131,9 +131,12 @@ def _of_workload(
     name: str = "",
 ) -> RunPlan:
     """The checked plan of a workload; its features must be those of `held`, which the file `name` has."""
-    from cospan.client.learning.run_config import with_features
+    from cospan.client.learning.run_config import rounds_of, with_features
 
-    found, site = with_features(_with_settings(start, settings), workload)
+    asked = _with_settings(start, settings)
+    if held is None and "rounds" not in settings.of(RunFields):
+        asked = replace(asked, rounds=rounds_of(workload, asked.method.steps_per_round, asked.rounds))
+    found, site = with_features(asked, workload)
     plan = RunPlan(found, settings, workload, site)
     try:
         if held is not None and held.seed == found.seed:

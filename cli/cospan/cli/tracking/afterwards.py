@@ -1,4 +1,4 @@
-"""`cospan export RUN --to …`: a run that is over, or goes on, in a tracker."""
+"""`cospan export RUN --to …`: a run that is over or still running in a tracker."""
 
 import csv
 import io

@@ -31,6 +31,10 @@ def load_workload(reference: Workload | str) -> Workload:
     """
     if isinstance(reference, Workload):
         return reference
+    if reference.startswith(("logs:", "log:")):
+        from cospan.client.logs.log_workload import workload_of_reference
+
+        return workload_of_reference(reference)
     target = BUILT_IN.get(reference, reference)
     module_name, separator, attribute = target.partition(":")
     if not separator or not module_name or not attribute:
@@ -64,6 +68,27 @@ def load_workload(reference: Workload | str) -> Workload:
         f"{reference!r} is a {type(found).__name__}; it must be a cospan.client.workload.Workload, "
         "or a function (index, seed) → Site"
     )
+
+
+def load_attribute(reference: str, what: str) -> object:
+    """What `package.module:name` names; see `load_workload`.
+
+    Args:
+        reference: the name.
+        what: it should be, for messages.
+
+    Raises:
+        WorkloadError: there is no such module or attribute.
+        WorkloadBehaviourError: the module raised when it was imported.
+    """
+    module_name, separator, attribute = reference.partition(":")
+    if not separator or not module_name or not attribute or module_name.startswith("."):
+        raise WorkloadError(f"{what} {reference!r} is no name; write it as package.module:name")
+    add_working_folder()
+    found = getattr(_import(module_name, reference), attribute, None)
+    if found is None:
+        raise WorkloadError(f"module {module_name!r} has no attribute {attribute!r}; name what it defines")
+    return found
 
 
 def _import(module_name: str, reference: str) -> object:
@@ -148,7 +173,7 @@ def _one_by_one(workload: Workload, indices: Sequence[int], seed: int) -> tuple[
             if not isinstance(site, Site):
                 raise InvalidValueError(
                     f"the sites of workload {workload.name!r} have no environments, and a group steps those; "
-                    "leave out --processes and --ids, so that each agent has a process, or add --in-process"
+                    "leave out --processes and --ids, so that each agent is by itself"
                 )
             made.append(site)
             check_shared_features(workload, made[:1], made[-1:], indices[0], index)

@@ -8,7 +8,7 @@ from typing import Any
 from cospan.client.environment.ownership import close_site, closing_on_failure, user_code
 from cospan.client.environment.workload_loader import load_workload, make_site
 from cospan.client.learning.default_run import DEFAULT_PRESET, DEFAULT_ROUNDS, checked, new_specification
-from cospan.client.workload import AnySite, Workload
+from cospan.client.workload import AnySite, SourceSite, Workload
 from cospan.core.method import PRESETS, Aggregation, HeadUpdate, Method
 from cospan.core.run_fields import Participation
 from cospan.core.specification import RunSpecification
@@ -31,7 +31,7 @@ def specify(
     workload: Workload | str,
     *,
     agents: int | None = None,
-    rounds: int = DEFAULT_ROUNDS,
+    rounds: int | None = None,
     seed: int = 0,
     preset: str = DEFAULT_PRESET,
     **constants: Any,
@@ -46,7 +46,7 @@ def specify_with_site(
     workload: Workload | str,
     *,
     agents: int | None = None,
-    rounds: int = DEFAULT_ROUNDS,
+    rounds: int | None = None,
     seed: int = 0,
     preset: str = DEFAULT_PRESET,
     **constants: Any,
@@ -56,7 +56,8 @@ def specify_with_site(
     Args:
         workload: a workload, or its name as on the command line; it gives d, r, L and the fingerprint.
         agents: how many; by default all sites where the workload has a number of them, else 8.
-        rounds: how many; 0 for a run that ends when it is stopped.
+        rounds: how many; 0 for a run that ends when it is stopped. By default 300, or as many as the workload's
+            data need.
         seed: of the run.
         preset: the method's constants to begin with: paper, practical, compact or full-history.
         constants: single constants of the method, as `steps_per_round=50`, or values of the run, as `rank=4`; the
@@ -73,12 +74,14 @@ def specify_with_site(
     start = new_specification(
         reference, made.rank, made.max_agents, made.steps_per_round, DEFAULT_ROUNDS, preset=preset
     )
-    of_fleet = {"rounds": rounds, "seed": seed, **({} if agents is None else {"agents": agents})}
+    of_fleet = {"seed": seed, **{k: v for k, v in (("agents", agents), ("rounds", rounds)) if v is not None}}
     said = _chosen(of_fleet | constants)
     if said.get("quorum") and "participation" not in said:  # who names a quorum need not say that there is one
         said["participation"] = Participation.QUORUM
     method = replace(start.method, **{name: value for name, value in said.items() if name in _OF_METHOD})
     of_run = {name: value for name, value in said.items() if name in _OF_RUN}
+    if rounds is None:
+        of_run["rounds"] = rounds_of(made, method.steps_per_round)
     found, site = with_features(replace(start, method=method, **of_run), made)
     with closing_on_failure(site):
         return checked(found), site
@@ -115,6 +118,15 @@ def _plain(name: str, value: Any) -> Any:
     return expected(value) if expected in (int, float) and isinstance(expected, type) else value
 
 
+def rounds_of(workload: Workload, steps_per_round: int, default: int = DEFAULT_ROUNDS) -> int:
+    """The number of rounds that the data of a workload need; the default where they have no end.
+
+    Raises:
+        CospanError: the data cannot be learnt from.
+    """
+    return default if workload.rounds_of is None else workload.rounds_of(steps_per_round)
+
+
 def with_features(specification: RunSpecification, workload: Workload) -> tuple[RunSpecification, AnySite]:
     """The specification with d and the fingerprint of its workload; and the first site, never stepped.
 
@@ -131,6 +143,11 @@ def with_features(specification: RunSpecification, workload: Workload) -> tuple[
             f"so it must be 1 to {most}"
         )
     site = make_site(workload, 0, specification.seed)
+    if isinstance(site, SourceSite) and specification.method.head_update is HeadUpdate.END_OF_ROUND:
+        raise InvalidValueError(
+            f"head_update is end-of-round, whose errors span {specification.method.steps_per_round} steps, and "
+            "logs have gaps; choose another preset, as practical"
+        )
     what = f"the features of {specification.workload!r} have no dim and fingerprint"
     with closing_on_failure(site), user_code(what):
         dim, fingerprint = site.features.dim, site.features.fingerprint

@@ -10,6 +10,7 @@ from cospan.client.environment.plain_values import SavedState
 from cospan.client.environment.rollout import source_of
 from cospan.client.learning.first_rounds import FirstRounds
 from cospan.client.learning.learning_curve import LearningCurve
+from cospan.client.step_source import AT_END
 from cospan.client.workload import AnySite
 from cospan.core.learning.baselines import (
     LSTD_RIDGES,
@@ -124,8 +125,8 @@ class SiteLearner:
         """
         spec = self.specification
         trajectory = self.source.advance(spec.method.steps_per_round)
-        self._look(trajectory)
         is_last, before = round_number + 1 == spec.rounds, self.state
+        self._look(trajectory, is_last=is_last)
         outcome = learn_round(
             self.state,
             basis,
@@ -164,11 +165,12 @@ class SiteLearner:
             bounded=(self.name,) if outcome.bounded and told_after(self.bounded_rounds) else (),
         )
 
-    def _look(self, trajectory: Trajectory) -> None:
-        """Warns of what the data show."""
+    def _look(self, trajectory: Trajectory, *, is_last: bool) -> None:
+        """Warns of what the data show; that they end with the run need not be said."""
         if constant := self._first_rounds.look(trajectory.features):
             self.warnings.append(Warned(self.name, "constant", constant))
-        self.warnings.extend(Warned(self.name, kind, text) for kind, text in self.source.take_warnings())
+        found = self.source.take_warnings()
+        self.warnings += [Warned(self.name, *each) for each in found if each.kind != AT_END or not is_last]
 
     def interrupt(self) -> None:
         """Ends a wait for steps; from any thread."""

@@ -297,7 +297,7 @@ class SessionDriver:
     async def _say_farewell(self, stream: AgentStream, writer: "asyncio.Task[None]") -> None:
         try:
             await asyncio.wait({writer}, timeout=self._settings.farewell_seconds)
-        finally:  # also where the farewell is cancelled, for nobody else holds the stream
+        finally:  # also where the farewell is cancelled, for only this session holds the stream
             writer.cancel()
             await within(self._settings.close_seconds, stream.close())
 

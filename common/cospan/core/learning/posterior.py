@@ -288,7 +288,7 @@ class _Moments:
 def _with_noise(
     state: PosteriorState, data: _Moments, units: Units
 ) -> tuple[PosteriorState, Float[np.ndarray, "*n d d"]]:
-    """The state with the variance of δ modelled anew from the history; and S.
+    """The state with the variance of δ modelled from the whole history; and S.
 
     δ is that of the newest weights. The variance of δ² is regressed on the features, so a transition does not weigh
     itself: S made of δ² alone is so noisy with few data that it biases the estimate.

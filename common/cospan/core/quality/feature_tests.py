@@ -90,6 +90,6 @@ def is_significant(deviations: Float[np.ndarray, "*n c"]) -> np.ndarray:
 
 
 def _deviations(statistic: float, freedom: int) -> float:
-    """A χ² of so many degrees of freedom as standard normal deviations (Wilson and Hilferty 1931)."""
+    """A χ² with its degrees of freedom as standard normal deviations (Wilson and Hilferty 1931)."""
     scale = 2.0 / (9.0 * freedom)
     return float((np.cbrt(statistic / freedom) - (1.0 - scale)) / np.sqrt(scale))

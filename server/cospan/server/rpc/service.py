@@ -62,7 +62,7 @@ _LAST_WORDS_SECONDS = 5.0
 
 
 class UnreadableMessageError(CospanError):
-    """A peer does not read what is sent to it; nobody is told, for it would not read that either."""
+    """A peer does not read what is sent to it; nothing is sent, for it would not read that either."""
 
     reason = "UNREAD"
     remedy = "Inspect the peer's network, or end its process if that hangs."

@@ -179,5 +179,5 @@ def test_a_curve_has_errors_of_lstd_alone_in_few_rounds_that_a_thinned_curve_kee
     assert due[:16] == [*range(8), 8, 10, 12, 14, 16, 20, 24, 28]
     assert len(due) < 60
     assert all(later <= 1.25 * number for number, later in itertools.pairwise(due[4:]))
-    # After so many rounds every sixteenth is kept.
+    # By then every sixteenth is kept.
     assert all(number % 16 == 0 for number in due if number >= 64)

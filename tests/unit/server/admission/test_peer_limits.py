@@ -76,7 +76,7 @@ def test_a_refusal_costs_nothing() -> None:
 @pytest.mark.parametrize("kind", Kind)
 @pytest.mark.parametrize("agents", [0, 1, 200])
 def test_an_honest_host_with_a_whole_fleet_never_meets_its_limits(kind: Kind, agents: int) -> None:
-    """All agents at once, every stream broken and open anew, and each tries again once a second from then on."""
+    """All agents at once, every stream broken and reopened, and each tries again once a second from then on."""
     limit, account, now = limit_of_peer(kind, agents), Account(), 0.0
     trying = agents if kind in (Kind.STREAM, Kind.CALL) else 4
     for _ in range(trying):

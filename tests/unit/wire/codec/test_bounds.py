@@ -71,7 +71,7 @@ def test_a_posterior_step_at_the_ends_of_all_ranges_is_finite_or_named(of_all: b
         assert found.move.orthonormality_error < 1e-12
         assert found.move.head_covariance is not None
         assert np.linalg.eigvalsh(found.move.head_covariance)[0] >= 0.0
-    assert named <= of_all, "only where all is as large as it may be, and nobody else is there"
+    assert named <= of_all, "only where all is as large as it may be, and there is no other agent"
 
 
 @pytest.mark.parametrize("factors", [1, R])
