@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from cospan.client.learning_client import AgentEnd as AgentEnd
     from cospan.client.learning_client import ClientSettings as ClientSettings
     from cospan.client.value_function import ValueFunction as ValueFunction
+    from cospan.client.value_uncertainty import Interval as Interval
     from cospan.client.workload import Site as Site
     from cospan.client.workload import SourceSite as SourceSite
     from cospan.client.workload import Workload as Workload
@@ -25,6 +26,7 @@ _HOMES = {
     "AgentEnd": "cospan.client.learning_client",
     "AgentGroup": "cospan.client.group",
     "ClientSettings": "cospan.client.learning_client",
+    "Interval": "cospan.client.value_uncertainty",
     "Site": "cospan.client.workload",
     "SourceSite": "cospan.client.workload",
     "ValueFunction": "cospan.client.value_function",
@@ -39,6 +41,7 @@ __all__ = [
     "AgentEnd",
     "AgentGroup",
     "ClientSettings",
+    "Interval",
     "Site",
     "SourceSite",
     "ValueFunction",

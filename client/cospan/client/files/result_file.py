@@ -29,7 +29,7 @@ from cospan.core.specification import RunSpecification
 from cospan.wire.errors import RunFileError
 from cospan.wire.files.npz import MAX_BYTES, load_npz, save_npz
 
-FORMAT = "cospan-agent-3"
+FORMAT = "cospan-agent-4"
 
 
 Learnt: TypeAlias = SiteLearner | AgentOfGroup
@@ -149,7 +149,7 @@ def largest(specification: RunSpecification, agents: int = 1) -> int:
     most = 4 * d * d + 16 * d + 4 * r * r
     if specification.method.has_head_covariance:
         transitions = HISTORY_PER_FEATURE * d + 3 * specification.method.steps_per_round
-        most += 5 * d * d + 8 * d + (2 * d + 1) * transitions
+        most += 5 * d * d + 8 * d + (2 * d + 1) * transitions + (d + r) * r
     return MAX_BYTES + 8 * agents * most
 
 
