@@ -118,6 +118,8 @@ def test_how_a_fleet_looks() -> None:
     page = result._repr_html_()
     assert page.count("<tr>") == 4
     assert "<td>site-2</td><td>ring 2</td>" in page
+    half = result.agents[2].gain_interval(coverage=0.95).upper - result.agents[2].mean_reward
+    assert f"<td>{result.agents[2].mean_reward:.4g} ± {half:.2g}</td>" in page
     assert f"{result.value_error:.4g}" in repr(result)
     assert result._title == "toy, 3 agents, 12 rounds"
     named = Workload(make_site=toy.make_site, name="<b>&", rank=1)
@@ -258,7 +260,7 @@ def test_the_page_runs_from_top_to_bottom(capsys: pytest.CaptureFixture[str]) ->
     """Every block of Python in docs/python-api.md, in one namespace."""
     page, names = (ROOT / "docs" / "python-api.md").read_text(encoding="utf-8"), dict[str, Any]()
     blocks = re.findall(r"^```python\n(.*?)^```$", page, flags=re.DOTALL | re.MULTILINE)
-    assert len(blocks) == page.count("```python") == 7
+    assert len(blocks) == page.count("```python") == 8
     for block in blocks:
         exec(compile(block, "docs/python-api.md", "exec"), names)
     said = capsys.readouterr().out
@@ -292,6 +294,8 @@ def test_a_coordinator_and_its_agents_are_awaited() -> None:
                 assert agent.values(range(4)).tobytes() == other.values(range(4)).tobytes()
                 assert agent.value(2) == other.value(2)
                 assert (agent.gain, agent.value_function.value_error) == (other.gain, other.value_error)
+                assert agent.interval(1, 2) == other.interval(1, 2)
+                assert agent.gain_interval() == other.gain_interval()
             return report.finish_cause.value, [agent.agent_id for agent in report.agents]
 
     assert run(notebook()) == ("rounds-reached", ["site-0", "site-1", "site-2"])

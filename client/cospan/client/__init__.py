@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from cospan.client.learning_client import AgentEnd as AgentEnd
     from cospan.client.learning_client import ClientSettings as ClientSettings
     from cospan.client.value_function import ValueFunction as ValueFunction
+    from cospan.client.value_uncertainty import Interval as Interval
     from cospan.client.workload import Site as Site
     from cospan.client.workload import SourceSite as SourceSite
     from cospan.client.workload import Workload as Workload
@@ -31,6 +32,7 @@ _HOMES = {
     "CheckReport": "cospan.client.workload_check.findings",
     "ClientSettings": "cospan.client.learning_client",
     "Finding": "cospan.client.workload_check.findings",
+    "Interval": "cospan.client.value_uncertainty",
     "Severity": "cospan.client.workload_check.findings",
     "Site": "cospan.client.workload",
     "SourceSite": "cospan.client.workload",
@@ -49,6 +51,7 @@ __all__ = [
     "CheckReport",
     "ClientSettings",
     "Finding",
+    "Interval",
     "Severity",
     "Site",
     "SourceSite",

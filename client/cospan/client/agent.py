@@ -16,6 +16,7 @@ from cospan.client.learning.site_learner import SiteLearner
 from cospan.client.learning_client import AgentEnd, ClientSettings, LearningClient
 from cospan.client.session.transport import GrpcTransport, Transport
 from cospan.client.value_function import ValueFunction
+from cospan.client.value_uncertainty import Interval
 from cospan.client.workload import AnySite, FeatureMap, Workload
 from cospan.core.specification import SITE_PREFIX, RunSpecification, agent_id_problem
 from cospan.wire.errors import InvalidValueError
@@ -143,6 +144,17 @@ class Agent(LearningClient[SiteLearner]):
     def values(self, observations: Sequence[Any] | np.ndarray) -> Float[np.ndarray, " n"]:
         """The estimated differential values of several observations, shape (n,)."""
         return self.value_function.values(observations)
+
+    def interval(self, observation: Any, other: Any = None, *, coverage: float = 0.9) -> Interval:
+        """An interval of V(observation) − V(other); see `ValueFunction.interval`.
+
+        Each call computes it from all that the agent has learnt so far: for several, ask one `value_function`.
+        """
+        return self.value_function.interval(observation, other, coverage=coverage)
+
+    def gain_interval(self, *, coverage: float = 0.9) -> Interval:
+        """An interval of the gain; see `ValueFunction.gain_interval`."""
+        return self.value_function.gain_interval(coverage=coverage)
 
     def save(self, path: Path | str) -> None:
         """Writes what was learnt as an npz file, whole or not at all; `resume_from` and

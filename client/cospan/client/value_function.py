@@ -5,7 +5,7 @@ It needs no network and no learner, and does not change. Nothing here imports gR
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,14 @@ from cospan.client.environment.workload_loader import load_workload, make_site
 from cospan.client.files.agent_result import AgentResult
 from cospan.client.files.result_file import FORMAT as AGENT_FORMAT
 from cospan.client.files.result_file import Learnt, check_format
+from cospan.client.value_uncertainty import GainUncertainty, Interval, ValueUncertainty, check_coverage
 from cospan.client.workload import FeatureMap, Workload
 from cospan.client.workloads import BUILT_IN
-from cospan.wire.errors import RunFileError
+from cospan.core.statistics import normal_quantile
+from cospan.wire.errors import InvalidValueError, RunFileError
 from cospan.wire.files.npz import load_npz, save_npz
 
-FORMAT = "cospan-value-function-1"
+FORMAT = "cospan-value-function-2"
 
 
 @dataclass(frozen=True, eq=False, slots=True, repr=False)
@@ -31,6 +33,7 @@ class ValueFunction:
 
         value = ValueFunction.load("runs/latest/agents/site-7.npz")
         value.value(observation); value.values(observations); value.gain
+        value.interval(observation, other); value.gain_interval()
 
     Attributes:
         features: φ.
@@ -45,6 +48,8 @@ class ValueFunction:
         mean_reward: of all these steps; nan before the first.
         value_error: relative value error, 0 is perfect and 1 no better than zero; nan where the truth is unknown.
         gain_error: |gain − J|; nan where the truth is unknown.
+        uncertainty: what the intervals of values are made of.
+        gain_uncertainty: what that of the gain is made of.
     """
 
     features: FeatureMap
@@ -59,6 +64,8 @@ class ValueFunction:
     mean_reward: float = math.nan
     value_error: float = math.nan
     gain_error: float = math.nan
+    uncertainty: ValueUncertainty = field(default_factory=lambda: ValueUncertainty(None))
+    gain_uncertainty: GainUncertainty = field(default_factory=lambda: GainUncertainty(math.nan, 0))
 
     @classmethod
     def of_learner(cls, learner: Learnt, features: FeatureMap) -> "ValueFunction":
@@ -82,6 +89,8 @@ class ValueFunction:
             mean_reward=float(learner.mean_reward),
             value_error=float(learner.value_error()),
             gain_error=float(learner.gain_error()),
+            uncertainty=ValueUncertainty.of_learner(learner),
+            gain_uncertainty=GainUncertainty.of_learner(learner),
         )
 
     def value(self, observation: Any) -> float:
@@ -100,14 +109,88 @@ class ValueFunction:
         """
         if not len(observations):
             return np.zeros(0)
-        rows = checked_features(self.features, observations, self.agent_id or "this value function")
+        rows = self._rows(observations)
         # One row after another: a product with the whole matrix may round otherwise than one with a single row.
         return np.array([row @ self.weights for row in rows])
+
+    def interval(self, observation: Any, other: Any = None, *, coverage: float = 0.9) -> Interval:
+        """An interval of the true V(observation) − V(other), about the estimated difference.
+
+        V is defined up to a constant, so only differences have intervals. Without another observation it is that of
+        V(observation) less the mean value over the states that the agent has visited.
+
+        Args:
+            observation: as for `value`.
+            other: another one; None for the mean over the visited states.
+            coverage: the probability that the interval holds the true number, above 0 and below 1. How far that is
+                kept was measured, see docs/experiments/intervals.md.
+
+        Raises:
+            IntervalUnknownError: what was learnt does not tell how sure it is: it has another preset than
+                `practical`, or has learnt nothing yet.
+            InvalidValueError: the coverage is none.
+            WorkloadBehaviourError: the feature map cannot take an observation.
+        """
+        lower, upper = self.intervals([observation], None if other is None else [other], coverage=coverage)[0]
+        return Interval(float(lower), float(upper))
+
+    def intervals(
+        self,
+        observations: Sequence[Any] | np.ndarray,
+        others: Sequence[Any] | np.ndarray | None = None,
+        *,
+        coverage: float = 0.9,
+    ) -> Float[np.ndarray, "n 2"]:
+        """Those of several observations: lower and upper ends, shape (n, 2).
+
+        Args:
+            observations: as for `values`.
+            others: as many; or one that all are compared with; or None. See `interval`.
+            coverage: of each interval by itself, not of all together.
+
+        Raises:
+            See `interval`; and InvalidValueError where the numbers of observations differ.
+        """
+        check_coverage(coverage)
+        spread = self.uncertainty.spread(self._whose)
+        if not len(observations):
+            return np.zeros((0, 2))
+        if others is not None and len(others) not in {1, len(observations)}:
+            raise InvalidValueError(
+                f"there are {len(observations)} observations and {len(others)} others; give as many, or one"
+            )
+        differences = self._rows(observations) - (spread.visited if others is None else self._rows(others))
+        middle = differences @ self.weights
+        half = normal_quantile(coverage) * spread.deviations(differences)
+        return np.stack([middle - half, middle + half], axis=-1)
+
+    def gain_interval(self, *, coverage: float = 0.9) -> Interval:
+        """An interval of the true gain, the mean reward per step in the long run.
+
+        It lies about the mean of all rewards, which `gain` is with `practical`. Rewards of consecutive steps are
+        correlated: the interval is made of batch means and Student's t (`RewardBatches`).
+
+        Args:
+            coverage: the probability that the interval holds the gain, above 0 and below 1.
+
+        Raises:
+            IntervalUnknownError: there are fewer than 8 rounds of rewards.
+            InvalidValueError: the coverage is none.
+        """
+        return self.gain_uncertainty.interval(self.mean_reward, coverage, self._whose)
+
+    @property
+    def _whose(self) -> str:
+        return self.agent_id or "this value function"
+
+    def _rows(self, observations: Sequence[Any] | np.ndarray) -> Float[np.ndarray, "n d"]:
+        return checked_features(self.features, observations, self._whose)
 
     def save(self, path: Path | str) -> None:
         """Writes it as an npz file without pickle; the file appears whole or not at all.
 
-        What `Agent.save` writes can be learnt on from; this is smaller, and is only to be asked.
+        What `Agent.save` writes can be learnt on from; this is smaller, and is only to be asked. With `practical`
+        it holds the spread of the weights, d² numbers of float32.
 
         Raises:
             RunFileError: it cannot be written.
@@ -127,6 +210,9 @@ class ValueFunction:
             mean_reward=self.mean_reward,
             value_error=self.value_error,
             gain_error=self.gain_error,
+            mean_reward_standard_error=self.gain_uncertainty.standard_error,
+            mean_reward_freedom=self.gain_uncertainty.freedom,
+            **self.uncertainty.values(self._whose),
         )
 
     @classmethod
@@ -170,6 +256,8 @@ class ValueFunction:
             mean_reward=result.number("mean_reward"),
             value_error=result.number("value_error"),
             gain_error=result.number("gain_error"),
+            uncertainty=ValueUncertainty.of_file(result, features.dim),
+            gain_uncertainty=GainUncertainty.of_file(result),
         )
 
     def __repr__(self) -> str:
@@ -188,7 +276,9 @@ def _load(path: Path) -> AgentResult:
     found = str(values.get("format"))
     if found.startswith("cospan-agent-"):
         check_format(path, values, AGENT_FORMAT, "the result of an agent")
-    elif found != FORMAT:
+    elif found.rpartition("-")[0] == FORMAT.rpartition("-")[0]:
+        check_format(path, values, FORMAT, "a value function")
+    else:
         raise RunFileError(
             f"{path} has the format {found[:40]!r}; a value function is read from the file of one agent, as "
             f"agents/site-0.npz of a run ({AGENT_FORMAT}), or from one of ValueFunction.save ({FORMAT})"

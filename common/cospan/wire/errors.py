@@ -6,6 +6,7 @@ Errors with no meaning outside one part are defined there, as subclasses of thes
     ├── UsageError ─────────── the caller asked for something that cannot be; exit code 2
     │   ├── InvalidValueError
     │   ├── ForkedProcessError
+    │   ├── IntervalUnknownError
     │   └── WorkloadError
     ├── WorkloadBehaviourError  the user's environment, features or policy broke the contract
     ├── InterruptedRunError ─── a signal ended a run before its end; exit code 75
@@ -79,6 +80,12 @@ class ForkedProcessError(UsageError):
 
     reason = "FORKED_PROCESS"
     remedy = "Start processes with `multiprocessing.get_context('spawn')`."
+
+
+class IntervalUnknownError(UsageError):
+    """What was learnt does not tell how sure it is: of another preset, or of too few rounds."""
+
+    reason = "INTERVAL_UNKNOWN"
 
 
 class WorkloadError(UsageError):

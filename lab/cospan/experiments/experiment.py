@@ -166,6 +166,7 @@ MODULES: Mapping[str, str] = MappingProxyType(
         "dimensions": "dimensions",
         "new-site": "newcomers",
         "when-sharing-pays": "sharing_map",
+        "intervals": "intervals",
     }
 )
 """The module of each experiment."""

@@ -63,6 +63,9 @@ class Point:
         subspace_squared: ‖m‖²_F, the sum of the squared sines of all angles to B*, averaged over the rounds since
             the previous point; None as above.
         probed_value: V̂ of the probed state of an agent.
+        coverage: share of the intervals that hold the true number.
+        half_width: half the median width of these intervals, as a share of the standard deviation of the values, or
+            of the rewards for the gain.
     """
 
     setting: str
@@ -76,6 +79,8 @@ class Point:
     subspace_error: float | None = None
     subspace_squared: float | None = None
     probed_value: float | None = None
+    coverage: float | None = None
+    half_width: float | None = None
 
 
 COLUMNS = tuple(f.name for f in fields(Point))

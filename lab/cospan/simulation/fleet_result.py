@@ -179,9 +179,16 @@ class FleetResult:
 
 
 def _row(agent: ValueFunction, *more: float) -> str:
-    numbers = (agent.mean_reward, agent.gain, agent.gain_error, agent.value_error, *more)
-    cells = [html.escape(agent.agent_id), html.escape(printable(agent.label)), *map(_digits, numbers)]
+    numbers = (agent.gain, agent.gain_error, agent.value_error, *more)
+    cells = [html.escape(agent.agent_id), html.escape(printable(agent.label)), _mean_reward(agent)]
+    cells += map(_digits, numbers)
     return f"<tr>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
+
+
+def _mean_reward(agent: ValueFunction) -> str:
+    """With half the width of the 95 % interval of the gain, where that is known."""
+    half = agent.gain_uncertainty.half_width(0.95)
+    return _digits(agent.mean_reward) + (f" ± {half:.2g}" if math.isfinite(half) else "")
 
 
 def _digits(value: float) -> str:

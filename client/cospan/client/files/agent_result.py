@@ -66,6 +66,16 @@ class AgentResult:
             )
         return value
 
+    def rounded(self, name: str, *shape: int) -> np.ndarray:
+        """The same of float32, for what is large and need not be exact."""
+        value = self.array(name)
+        if value.shape != shape or value.dtype != np.float32 or not np.isfinite(value).all():
+            raise RunFileError(
+                f"{name!r} in the result of an agent is no finite float32 array of shape {shape}; "
+                "the file is damaged"
+            )
+        return value
+
     @property
     def last_round(self) -> int | None:
         """The last round learnt; None before the first. Raises RunFileError where the file lacks it."""

@@ -43,7 +43,7 @@ from cospan.core.learning.schedules import AveragedIterate
 from cospan.wire.errors import RunFileError
 from cospan.wire.files.npz import MAX_BYTES
 
-FORMAT = "cospan-group-3"
+FORMAT = "cospan-group-4"
 _COLUMNS = ("mean_reward", "value_error", "gain_error", "gain", "bounded_rounds")
 _LATER_COLUMNS = (
     "explained_share",

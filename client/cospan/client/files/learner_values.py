@@ -10,13 +10,20 @@ from cospan.client.files.agent_result import AgentResult
 from cospan.core.aggregation.warm_start import HalfSums
 from cospan.core.learning.learner_state import LearnerState
 from cospan.core.learning.least_squares import TransitionSums
-from cospan.core.learning.posterior import ARRAYS, PosteriorState
+from cospan.core.learning.posterior import ARRAYS, FleetPrior, PosteriorState
 from cospan.core.learning.reward_moments import MOST_BATCHES, RewardBatches, RewardMoments
 from cospan.core.linalg.leading_axes import PerAgent
 from cospan.core.specification import RunSpecification
 from cospan.wire.errors import RunFileError
 
-_SHARED = ("steps", "head_basis", "head_rounds", "posterior_rounds")
+_SHARED = (
+    "steps",
+    "head_basis",
+    "head_rounds",
+    "posterior_rounds",
+    "posterior_basis",
+    "posterior_head_covariance",
+)
 """Values that all agents of a group have in common: they have no leading axis."""
 
 
@@ -58,28 +65,56 @@ def loaded_learner(
     Raises:
         RunFileError: a value is missing, or is something else.
     """
-    moments = result.vector("reward_moments", *agents, 4)
     return LearnerState(
         head=result.vector("head", *agents, specification.rank),
         gain_estimate=_numbers(result.vector("gain_estimate", *agents)),
         steps=result.whole("steps"),
         statistics=_loaded_statistics(result, specification, agents),
-        rewards=RewardMoments(
-            int(moments[..., 0].max()),
-            _numbers(moments[..., 1]),
-            _numbers(moments[..., 2]),
-            _numbers(moments[..., 3]),
-        ),
+        rewards=_loaded_moments(result, agents),
         warm_up=None if agents else _loaded_halves(result, specification),
         feature_squares=_numbers(result.vector("feature_squares", *agents)),
-        posterior=_loaded_posterior(result, specification, agents),
+        posterior=_loaded_posterior(
+            result, specification.feature_dim, specification.method.steps_per_round, agents
+        ),
+    )
+
+
+def loaded_posterior(result: AgentResult, feature_dim: int) -> LearnerState | None:
+    """What the intervals of one agent's values are computed from; None where it has learnt no posterior.
+
+    Args:
+        result: the agent's file.
+        feature_dim: d.
+
+    Raises:
+        RunFileError: a value is missing, or is something else.
+    """
+    if "posterior_rounds" not in result.values:
+        return None
+    steps = result.numbers("posterior_history", 2).shape[-1]
+    return LearnerState(
+        head=result.numbers("head", 1),
+        steps=result.whole("steps", least=1),
+        statistics=loaded_sums(result, "head", (feature_dim,), None),
+        rewards=_loaded_moments(result, ()),
+        feature_squares=result.number("feature_squares"),
+        posterior=_loaded_posterior(result, feature_dim, steps, ()),
+    )
+
+
+def _loaded_moments(result: AgentResult, agents: tuple[int, ...]) -> RewardMoments:
+    moments = result.vector("reward_moments", *agents, 4)
+    return RewardMoments(
+        int(moments[..., 0].max()), _numbers(moments[..., 1]), _numbers(moments[..., 2]), _numbers(moments[..., 3])
     )
 
 
 def batch_values(batches: RewardBatches, specification: RunSpecification) -> dict[str, Any]:
-    """The arrays of batch means, and half the width of the interval that they give."""
+    """The arrays of batch means, half the width of the 95 % interval that they give, and its standard error."""
+    steps = specification.method.steps_per_round
     return {
-        "mean_reward_half_width": batches.half_width(specification.method.steps_per_round),
+        "mean_reward_half_width": batches.half_width(steps),
+        "mean_reward_standard_error": batches.standard_error(steps),
         "reward_batches": np.concatenate([batches.sums, batches.open_sum[..., None]], axis=-1),
         "reward_batch_rounds": np.array([batches.rounds, batches.open_rounds]),
     }
@@ -132,14 +167,17 @@ def _halves(state: LearnerState) -> dict[str, Any]:
 
 def _posterior(state: PosteriorState | None) -> dict[str, Any]:
     """What posterior head updates keep; nothing with other ones."""
-    if state is None:
+    if state is None or state.prior is None:  # none, or of rounds of cuts alone
         return {}
+    prior = state.prior
     return {
         **{f"posterior_{name}": getattr(state, name) for name in ARRAYS},
+        "posterior_basis": prior.basis,
+        "posterior_head_covariance": prior.head_covariance,
         "posterior_features": np.stack(state.features, axis=-3),
         "posterior_history": np.stack(state.rewards, axis=-2),
         **_cuts(state),
-        "posterior_rounds": np.array([state.rounds, state.stride]),
+        "posterior_rounds": np.array([state.rounds, state.stride, state.refreshed, prior.agents]),
         "shared_weight": state.shared_weight,
     }
 
@@ -160,15 +198,12 @@ def _loaded_cuts(result: AgentResult, kept: int, steps: int) -> tuple[np.ndarray
     return tuple(None if row.all() else row for row in rows)
 
 
-def _loaded_posterior(
-    result: AgentResult, spec: RunSpecification, agents: tuple[int, ...]
-) -> PosteriorState | None:
+def _loaded_posterior(result: AgentResult, d: int, steps: int, agents: tuple[int, ...]) -> PosteriorState | None:
     if "posterior_rounds" not in result.values:
         return None
-    d, steps = spec.feature_dim, spec.method.steps_per_round
     rounds = result.numbers("posterior_rounds", 1)
     kept = result.numbers("posterior_history", 2 + len(agents)).shape[-2]
-    if rounds.shape != (2,) or min(rounds) < 1 or not kept:
+    if rounds.shape != (4,) or min(rounds) < 1 or rounds[2] > rounds[0] or not kept:
         raise RunFileError("'posterior_rounds' in the result of an agent are no rounds; the file is damaged")
     features = result.vector("posterior_features", *agents, kept, steps + 1, d)
     rewards = result.vector("posterior_history", *agents, kept, steps)
@@ -186,7 +221,15 @@ def _loaded_posterior(
         score=result.vector("posterior_score", *agents, d),
         weights=result.vector("posterior_weights", *agents, d),
         shared_weight=_numbers(result.vector("shared_weight", *agents)),
+        prior=_loaded_prior(result, d, int(rounds[3])),
+        refreshed=int(rounds[2]),
     )
+
+
+def _loaded_prior(result: AgentResult, d: int, agents: int) -> FleetPrior:
+    rank = result.numbers("posterior_basis", 2).shape[1]
+    basis = result.vector("posterior_basis", d, rank)
+    return FleetPrior(basis, result.vector("posterior_head_covariance", rank, rank), agents)
 
 
 def sums_values(name: str, sums: TransitionSums) -> dict[str, Any]:

@@ -32,7 +32,7 @@ from cospan.core.specification import RunSpecification
 from cospan.wire.errors import RunFileError
 from cospan.wire.files.npz import MAX_BYTES, load_npz, save_npz
 
-FORMAT = "cospan-agent-3"
+FORMAT = "cospan-agent-4"
 
 
 Learnt: TypeAlias = SiteLearner | AgentOfGroup
@@ -153,7 +153,7 @@ def largest(specification: RunSpecification, agents: int = 1) -> int:
     most = 5 * d * d + 16 * d + 4 * r * r + 2 * (MOST_BLOCKS + 12) * d
     if specification.method.has_head_covariance:
         transitions = HISTORY_PER_FEATURE * d + 3 * specification.method.steps_per_round
-        most += 5 * d * d + 8 * d + (2 * d + 1 + 3 * MOST_PARTS) * transitions
+        most += 5 * d * d + 8 * d + (2 * d + 1 + 3 * MOST_PARTS) * transitions + (d + r) * r
     return MAX_BYTES + 8 * agents * most
 
 

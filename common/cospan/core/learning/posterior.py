@@ -17,7 +17,8 @@ from jaxtyping import Bool, Float
 
 from cospan.core.learning.least_squares import PRIOR_STEPS, TransitionSums
 from cospan.core.learning.units import Units
-from cospan.core.linalg.leading_axes import PerAgent, applied, column, dot, numbers_of
+from cospan.core.linalg.leading_axes import PerAgent, applied, column, dot, numbers_of, symmetric
+from cospan.core.uncertainty.mixture import TINY, DiagonalInformation, mixed
 
 VARIANCE_RIDGE = 30.0
 """Of the regression of δ² on the features, in environment steps."""
@@ -29,21 +30,14 @@ HISTORY_PER_FEATURE = 20
 """The most transitions that are kept for each feature; beyond, every second round is dropped."""
 MOMENT_FLOOR = 1e-6
 """Added to S, as a share of its mean eigenvalue: without it, features that were never seen make S singular."""
-METRIC_FLOOR = 1e-3
-"""The least eigenvalue of the feature covariance that Λ inverts, as a share of the largest."""
 GRADIENT_SHARE = 0.01
 """ψ of the gradient, as a share of the value variance per feature."""
-SHARES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
-"""ψ of the answers that are mixed, in the same unit: from the fleet's subspace alone to the agent's data alone."""
-TEMPERATURE = 0.2
-"""Of the weights of that mixture, as a share of the risk of the agent's data alone."""
 LEAST_INFLUENCE = 0.1
 """What the data of an agent that shares nothing count in the fleet's step, where those of most count 1."""
 INFLUENCE_SLOPE = 5.0
 """By how much more they count for each unit of the shared weight."""
-_RISK_RIDGE = 3.0
+RISK_RIDGE = 3.0
 """Ridge of the nearly unbiased estimate against which risks are estimated, in environment steps."""
-_TINY = 1e-12
 
 ARRAYS = ("second_moment", "changes", "noise", "variance", "curvature", "score", "weights")
 """The attributes of a `PosteriorState` that are one array of each agent."""
@@ -86,6 +80,8 @@ class PosteriorState:
         weights: the posterior mean, shape (*n, d), in the units of the data.
         shared_weight: how much of the answer is the fleet's, 0 to 1: where the posterior mean lies between the
             agent's own LSTD (0) and the answer within the subspace (1), in the metric of the values.
+        prior: that of the newest refreshing, for all agents; None before the first.
+        refreshed: rounds observed until then.
     """
 
     second_moment: Float[np.ndarray, "*n d d"]
@@ -101,6 +97,8 @@ class PosteriorState:
     score: Float[np.ndarray, "*n d"]
     weights: Float[np.ndarray, "*n d"]
     shared_weight: PerAgent
+    prior: FleetPrior | None = None
+    refreshed: int = 0
 
     @classmethod
     def initial(cls, feature_dim: int, agents: tuple[int, ...] = ()) -> "PosteriorState":
@@ -180,13 +178,13 @@ def refreshed(
         prior: of the fleet; a fleet of one agent has none, and its answer is LSTD alone.
     """
     basis = prior.basis
-    data = _Moments.of(state, sums, units)
-    state, noise = _with_noise(state, data, units)
-    found = _Diagonal.of(data, noise)
+    data = Moments.of(state, sums, units)
+    state, noise = with_noise(state, data, units)
+    found = DiagonalInformation.of(data.centred, data.rewards, noise, data.covariance)
     h, from_weights, metric = found.information, found.from_weights, found.metric
     dim = len(basis)
     own = applied(from_weights, data.ridge_solution(PRIOR_STEPS))
-    unit = np.maximum(dot(own, applied(metric, own)) / dim, _TINY)[..., None]
+    unit = np.maximum(dot(own, applied(metric, own)) / dim, TINY)[..., None]
     # Rewards that never varied leave no noise to weigh by: such an agent has nothing to tell, rather than all.
     told = np.any(data.rewards, axis=-1, keepdims=True)
     damped = told / (1.0 + GRADIENT_SHARE * unit * h)
@@ -195,13 +193,15 @@ def refreshed(
         state,
         curvature=(back * (h * damped)[..., None, :]) @ from_weights,
         score=applied(back, damped * found.scores),
+        prior=prior,
+        refreshed=state.rounds,
     )
     if prior.agents < 2:  # no fleet, no prior: the strongest that the agent can do alone
         weights = applied(found.to_weights, own) * column(units.head)
         return replace(state, weights=weights, shared_weight=0.0 * state.shared_weight)
-    others = _without_own(state, prior)
-    factor = from_weights @ (basis @ _square_root(others))
-    mean, fleets = _mixed(found, factor, unit, (own, applied(from_weights, data.ridge_solution(_RISK_RIDGE))))
+    factor = prior_factor(state, prior, found)
+    found_mixture = mixed(found, factor, unit, (own, applied(from_weights, data.ridge_solution(RISK_RIDGE))))
+    mean, fleets = found_mixture.mean, found_mixture.means[0]
     toward, away = fleets - own, mean - own
     length = dot(toward, applied(metric, toward))
     share = np.clip(dot(away, applied(metric, toward)) / np.where(length > 0.0, length, 1.0), 0.0, 1.0)
@@ -212,6 +212,13 @@ def refreshed(
     )
 
 
+def prior_factor(
+    state: PosteriorState, prior: FleetPrior, data: "DiagonalInformation"
+) -> Float[np.ndarray, "*n d r"]:
+    """F of F Fᵀ = M⁻¹ B W Bᵀ M⁻ᵀ, W less the agent's own part."""
+    return np.asarray(data.from_weights @ (prior.basis @ _square_root(_without_own(state, prior))))
+
+
 def _without_own(state: PosteriorState, prior: FleetPrior) -> Float[np.ndarray, "*n r r"]:
     """W less the agent's own part: with few agents, the prior would come of the data that it meets.
 
@@ -220,7 +227,7 @@ def _without_own(state: PosteriorState, prior: FleetPrior) -> Float[np.ndarray, 
     one.
     """
     gradient, _ = evidence_gradient(state, prior.basis, prior.head_covariance)
-    within = _symmetric(prior.basis.T @ gradient)
+    within = symmetric(prior.basis.T @ gradient)
     taken = min(1.0, 2.0 / prior.agents) / (prior.agents - 1)
     return np.asarray(prior.head_covariance + taken * (prior.head_covariance @ within @ prior.head_covariance))
 
@@ -254,7 +261,7 @@ def evidence_gradient(
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class _Moments:
+class Moments:
     """A, b and the feature covariance in the agent's units; `system` is A before the mean feature is taken out."""
 
     system: Float[np.ndarray, "*n d d"]
@@ -265,7 +272,7 @@ class _Moments:
     gain: PerAgent
 
     @classmethod
-    def of(cls, state: PosteriorState, sums: TransitionSums, units: Units) -> "_Moments":
+    def of(cls, state: PosteriorState, sums: TransitionSums, units: Units) -> "Moments":
         feature, square = column(units.feature), column(column(units.feature)) ** 2
         mean = sums.traces / sums.steps / feature
         system = sums.system / square
@@ -274,7 +281,7 @@ class _Moments:
             centred=system - _outer(mean, state.changes / feature),
             rewards=sums.centred_rewards / feature / column(units.reward),
             mean=mean,
-            covariance=_symmetric(state.second_moment / sums.steps / square - _outer(mean, mean)),
+            covariance=symmetric(state.second_moment / sums.steps / square - _outer(mean, mean)),
             gain=sums.gain_estimate,
         )
 
@@ -285,8 +292,8 @@ class _Moments:
         return np.asarray(np.linalg.solve(system, self.rewards[..., None])[..., 0])
 
 
-def _with_noise(
-    state: PosteriorState, data: _Moments, units: Units
+def with_noise(
+    state: PosteriorState, data: Moments, units: Units
 ) -> tuple[PosteriorState, Float[np.ndarray, "*n d d"]]:
     """The state with the variance of δ modelled from the whole history; and S.
 
@@ -294,7 +301,7 @@ def _with_noise(
     itself: S made of δ² alone is so noisy with few data that it biases the estimate.
     """
     feature, reward = column(column(units.feature)), column(units.reward)
-    features, following, rewards = _history(state)
+    features, following, rewards = history_of(state)
     changes = (features - following) / feature
     features, rewards = features / feature, (rewards - column(data.gain)) / reward
     known = np.any(state.weights, axis=-1, keepdims=True)
@@ -318,11 +325,11 @@ def _with_noise(
     cross = _outer(data.mean, whole[..., 0, 1:])
     centred = whole[..., 1:, 1:] - cross - cross.swapaxes(-1, -2)
     centred += whole[..., :1, :1] * _outer(data.mean, data.mean)
-    floor = MOMENT_FLOOR * np.trace(centred, axis1=-2, axis2=-1) / (dim - 1) + _TINY
-    return state, _symmetric(centred) + floor[..., None, None] * np.eye(dim - 1)
+    floor = MOMENT_FLOOR * np.trace(centred, axis1=-2, axis2=-1) / (dim - 1) + TINY
+    return state, symmetric(centred) + floor[..., None, None] * np.eye(dim - 1)
 
 
-def _history(
+def history_of(
     state: PosteriorState,
 ) -> tuple[Float[np.ndarray, "*n m d"], Float[np.ndarray, "*n m d"], Float[np.ndarray, "*n m"]]:
     """φ(s), φ(s') and the reward of each kept transition."""
@@ -334,83 +341,6 @@ def _history(
     every = np.ones(state.rewards[0].shape, dtype=np.bool_)
     known = np.concatenate([every if each is None else each for each in state.is_transition])
     return visited[known], following[known], rewards[known]
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class _Diagonal:
-    """Coordinates y of weights z = M y in which H is diagonal and Λ = M Mᵀ the identity.
-
-    Λ is the inverse of the feature covariance: what is not shared is as large in every direction of the values.
-
-    Attributes:
-        information: the diagonal of H, not negative, shape (*n, d).
-        to_weights: M, shape (*n, d, d).
-        from_weights: M⁻¹, shape (*n, d, d).
-        metric: MᵀC M, so that yᵀ (MᵀC M) y is the mean square of the values, shape (*n, d, d).
-        scores: Mᵀc, shape (*n, d).
-    """
-
-    information: Float[np.ndarray, "*n d"]
-    to_weights: Float[np.ndarray, "*n d d"]
-    from_weights: Float[np.ndarray, "*n d d"]
-    metric: Float[np.ndarray, "*n d d"]
-    scores: Float[np.ndarray, "*n d"]
-
-    @classmethod
-    def of(cls, data: _Moments, noise: Float[np.ndarray, "*n d d"]) -> "_Diagonal":
-        eigenvalues, vectors = np.linalg.eigh(data.covariance)
-        eigenvalues = np.maximum(eigenvalues, METRIC_FLOOR * eigenvalues[..., -1:] + _TINY)
-        weighted = np.linalg.solve(noise, data.centred).swapaxes(-1, -2)
-        turned = vectors / np.sqrt(eigenvalues)[..., None, :]
-        information = turned.swapaxes(-1, -2) @ (weighted @ data.centred) @ turned
-        h, rotation = np.linalg.eigh(_symmetric(information))
-        back = rotation.swapaxes(-1, -2)
-        to_weights = turned @ rotation
-        metric = to_weights.swapaxes(-1, -2) @ data.covariance @ to_weights
-        return cls(
-            information=np.maximum(h, 0.0),
-            to_weights=to_weights,
-            from_weights=(back * np.sqrt(eigenvalues)[..., None, :]) @ vectors.swapaxes(-1, -2),
-            metric=_symmetric(metric),
-            scores=applied(to_weights.swapaxes(-1, -2), applied(weighted, data.rewards)),
-        )
-
-
-def _mixed(
-    data: _Diagonal,
-    factor: Float[np.ndarray, "*n d r"],
-    unit: Float[np.ndarray, "*n 1"],
-    alone: tuple[Float[np.ndarray, "*n d"], Float[np.ndarray, "*n d"]],
-) -> tuple[Float[np.ndarray, "*n d"], Float[np.ndarray, "*n d"]]:
-    """The mixture of the posterior means over ψ, and the one of the smallest ψ; all in y.
-
-    With a = 1 / (1 + ψ h) and F Fᵀ = M⁻¹ B W Bᵀ M⁻ᵀ the posterior covariance is ψ a + a F (I + Fᵀ h a F)⁻¹ Fᵀ a.
-    """
-    h, metric, scores = data.information, data.metric, data.scores
-    own, unbiased = alone
-    means, risks = [], []
-    diagonal = np.diagonal(metric, axis1=-2, axis2=-1)
-    for share in SHARES:
-        psi = share * unit
-        damped = 1.0 / (1.0 + psi * h)
-        # Of the eigenvectors rather than by an inverse: W may be so large that rounding would leave it indefinite.
-        inner, turn = np.linalg.eigh(factor.swapaxes(-1, -2) @ ((h * damped)[..., None] * factor))
-        edge = (damped[..., None] * factor) @ (turn / np.sqrt(1.0 + np.maximum(inner, 0.0))[..., None, :])
-        mean = psi * damped * scores + applied(edge, applied(edge.swapaxes(-1, -2), scores))
-        spread = (psi * damped * diagonal).sum(axis=-1) + np.einsum("...ia,...ia->...", edge, metric @ edge)
-        away = mean - unbiased
-        means.append(mean)
-        risks.append(dot(away, applied(metric, away)) + 2.0 * spread)
-    away = own - unbiased
-    means.append(own)
-    risks.append(dot(away, applied(metric, away)) + 2.0 * spread)
-    risk = np.stack(risks, axis=-1)
-    exponents = (risk.min(axis=-1, keepdims=True) - risk) / (
-        TEMPERATURE * np.maximum(spread, 0.0)[..., None] + _TINY
-    )
-    chances = np.exp(exponents)
-    chances /= chances.sum(axis=-1, keepdims=True)
-    return np.einsum("...j,...ji->...i", chances, np.stack(means, axis=-2)), means[0]
 
 
 def _noise(
@@ -432,10 +362,6 @@ def _outer(left: Float[np.ndarray, "*n p"], right: Float[np.ndarray, "*n q"]) ->
     return np.asarray(left[..., :, None] * right[..., None, :])
 
 
-def _symmetric(matrix: Float[np.ndarray, "*n d d"]) -> Float[np.ndarray, "*n d d"]:
-    return np.asarray((matrix + matrix.swapaxes(-1, -2)) / 2.0)
-
-
 def _square_root(matrix: Float[np.ndarray, "*n r r"]) -> Float[np.ndarray, "*n r r"]:
-    eigenvalues, vectors = np.linalg.eigh(_symmetric(matrix))
+    eigenvalues, vectors = np.linalg.eigh(symmetric(matrix))
     return np.asarray((vectors * np.sqrt(np.maximum(eigenvalues, 0.0))[..., None, :]) @ vectors.swapaxes(-1, -2))

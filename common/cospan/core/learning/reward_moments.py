@@ -7,12 +7,12 @@ import numpy as np
 from jaxtyping import Float
 
 from cospan.core.linalg.leading_axes import PerAgent, column, dot
+from cospan.core.statistics import student_quantile
 
 MOST_BATCHES = 32
 """Batches that are complete before two become one."""
-_FEWEST_BATCHES = 8
-_QUANTILE = 1.959963984540054
-"""Of the normal distribution at 97.5 %."""
+FEWEST_BATCHES = 8
+"""Below which there is no interval."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -112,16 +112,20 @@ class RewardBatches:
         """Those of one of n agents, or of some of them, by their places."""
         return replace(self, sums=self.sums[places], open_sum=np.asarray(self.open_sum[places]))
 
-    def half_width(self, steps_per_round: int) -> Float[np.ndarray, "*n"]:
-        """Half the width of a 95 % interval of the mean reward per step; nan below eight complete batches.
+    @property
+    def freedom(self) -> int:
+        """Degrees of freedom of `standard_error`."""
+        return int(self.sums.shape[-1]) - 1
 
-        By Student's t, whose quantile is taken from its expansion in 1 / ν (Cornish and Fisher 1938): 0.4 % too
-        small at ν = 7.
-        """
+    def standard_error(self, steps_per_round: int) -> Float[np.ndarray, "*n"]:
+        """Of the mean reward per step; nan below eight complete batches."""
         count = self.sums.shape[-1]
-        if count < _FEWEST_BATCHES:
+        if count < FEWEST_BATCHES:
             return np.full(self.open_sum.shape, np.nan)
-        free, z = count - 1, _QUANTILE
-        quantile = z + (z**3 + z) / (4 * free) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * free**2)
         deviation = self.sums.std(axis=-1, ddof=1) / (self.rounds * steps_per_round)
-        return np.asarray(quantile * deviation / np.sqrt(count))
+        return np.asarray(deviation / np.sqrt(count))
+
+    def half_width(self, steps_per_round: int, coverage: float = 0.95) -> Float[np.ndarray, "*n"]:
+        """Half the width of the interval of the gain about the mean reward, by Student's t; nan as above."""
+        error = self.standard_error(steps_per_round)
+        return np.asarray(error if self.freedom < 1 else student_quantile(coverage, self.freedom) * error)

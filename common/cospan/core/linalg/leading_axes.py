@@ -51,3 +51,8 @@ def times_shared(
         return np.asarray(matrices @ shared)
     flat = matrices.reshape(-1, matrices.shape[-1]) @ shared
     return np.asarray(flat.reshape(*matrices.shape[:-1], shared.shape[1]))
+
+
+def symmetric(matrices: Float[np.ndarray, "*n d d"]) -> Float[np.ndarray, "*n d d"]:
+    """(M + Mᵀ) / 2 of each matrix."""
+    return np.asarray((matrices + matrices.swapaxes(-1, -2)) / 2.0)
