@@ -17,4 +17,6 @@ cd "$work/empty"
 "$work/venv/bin/cospan" reproduce > experiments
 grep -q linear-speedup experiments
 test -f runs/*microgrids/result.json
+"$work/venv/bin/cospan" new cold-stores > /dev/null
+(cd cold-stores && "$work/venv/bin/cospan" run cold_stores:workload --rounds 3 --in-process --quiet)
 echo "the wheel works: $(ls "$work"/cospan-*.whl | xargs -n 1 basename)"

@@ -12,9 +12,10 @@ from cospan.cli.output.progress import View
 from cospan.cli.run_folder.layout import RunFolder
 from cospan.cli.run_folder.progress_log import RoundRow
 from cospan.cli.tracking.points import ALWAYS, Point, RunFacts, point_of_result, points_of_agents, points_of_rows
-from cospan.cli.tracking.sink import Sink, Writer, make_sink, names_in
+from cospan.cli.tracking.sink import Sink, Writer, check_installed, make_sink, names_in
 from cospan.client.files.agent_result import AgentResult
 from cospan.core.specification import RunSpecification
+from cospan.wire.errors import InvalidValueError
 
 log = logging.getLogger(__name__)
 
@@ -173,7 +174,7 @@ def tracking_of(
     """Begins to track a run.
 
     Args:
-        names: of the trackers; empty for those that the folder was tracked with before.
+        names: of the trackers; empty for those, if installed, that the folder was tracked with before.
         folder: of the run.
         specification: of the run.
         rows: of its closed rounds, which grows.
@@ -183,5 +184,13 @@ def tracking_of(
         InvalidValueError: a tracker's package is not installed.
     """
     facts = RunFacts.of(folder.path.resolve().name, specification.as_dict())
-    chosen = dict.fromkeys(names or names_in(folder.path))
+    chosen = dict.fromkeys(names)
+    for name in () if names else names_in(folder.path):
+        try:
+            check_installed(name)
+        except InvalidValueError as failure:
+            again = f"cospan export {shlex.quote(str(folder.path))} --to {name}"
+            view.tell(f"cospan: warning: {failure}; the run continues without it, and {again} adds it later")
+            continue
+        chosen[name] = None
     return Tracking([make_sink(name, folder.path, facts) for name in chosen], rows, view.tell, run=folder.path)

@@ -6,11 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from runs import specification
 from unit.cli.tracking.test_points import row
 
+from cospan.cli.output.progress import View
+from cospan.cli.run_folder.layout import RunFolder
 from cospan.cli.run_folder.progress_log import RoundRow
 from cospan.cli.tracking import feeder
-from cospan.cli.tracking.feeder import Tracking
+from cospan.cli.tracking.feeder import Tracking, tracking_of
 from cospan.cli.tracking.points import ALWAYS, Point
 from cospan.cli.tracking.sink import NAMES, Writer, check_installed, make_sink, names_in
 from cospan.wire.errors import InvalidValueError
@@ -152,3 +155,17 @@ def test_a_folder_tells_its_trackers(tmp_path: Path) -> None:
     (tmp_path / ".mlflow.json").touch()
     (tmp_path / "tensorboard").mkdir()
     assert names_in(tmp_path) == ["tensorboard", "mlflow"]
+
+
+def test_a_resumed_run_does_without_a_tracker_that_is_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / ".mlflow.json").touch()
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    folder, spec = RunFolder(tmp_path), specification()
+    tracking_of((), folder, spec, [], View()).close()
+    said = capsys.readouterr().err
+    assert "warning: tracking with mlflow needs mlflow" in said
+    assert f"the run continues without it, and cospan export {tmp_path} --to mlflow adds it later" in said
+    with pytest.raises(InvalidValueError, match="tracking with mlflow needs mlflow"):
+        tracking_of(("mlflow",), folder, spec, [], View())

@@ -90,6 +90,17 @@ def test_a_sound_workload_has_no_finding() -> None:
     report.raise_problems()
 
 
+def test_an_environment_may_write_into_one_array() -> None:
+    buffer = np.zeros(1)
+
+    def seen(self: Tank) -> np.ndarray:
+        buffer[0] = self.level
+        return buffer
+
+    report = check(workload(overriding(seen=seen)), sites=1, steps=STEPS)
+    assert not report.findings, report
+
+
 @pytest.mark.parametrize("name", BUILT_IN)
 def test_built_in_workloads_have_no_problem(name: str) -> None:
     report = check(name, sites=2, steps=200)
