@@ -9,12 +9,14 @@ import pytest
 from behaviour.command import TOY, cospan, ended, in_this_process, result_of, started, wait_for_site
 
 
-def test_where_nothing_is_true_nothing_can_be_compared(tmp_path: Path) -> None:
-    arguments = ("compare", "toy_workload:unknown_truth", "--agents", "2", "--json")
-    code, out, err = cospan(*arguments, cwd=tmp_path)
-    assert (code, out) == (2, "")
-    assert "the sites of workload 'toy_workload:unknown_truth' have no reference solution" in err.splitlines()[-1]
-    assert list(tmp_path.iterdir()) == []
+def test_where_nothing_is_known_to_be_true_held_out_data_judge(tmp_path: Path) -> None:
+    arguments = ("compare", "toy_workload:unknown_truth", "--agents", "2", "--rounds", "40", "--seeds", "1")
+    code, out, _ = cospan(*arguments, "--output", "unknown", cwd=tmp_path)
+    assert code == 0
+    assert "the true values are not known: errors are on as many further steps of each site" in out
+    found = json.loads((tmp_path / "unknown" / "comparison.json").read_text())
+    assert found["held_out"]
+    assert found["sites_compared"] == 2
 
 
 @pytest.mark.usefixtures("_toys")

@@ -5,7 +5,14 @@ from pathlib import Path
 
 import numpy as np
 
-from cospan.cli.output.run_problems import Warnings, lacking_features, lost_agents, unlike_sites, with_causes
+from cospan.cli.output.run_problems import (
+    Warnings,
+    features_to_add,
+    lacking_features,
+    lost_agents,
+    unlike_sites,
+    with_causes,
+)
 from cospan.cli.output.summary import summary_lines
 from cospan.cli.run_folder.run_result import AgentRow, DepartedAgent, RunOutcome, read_outcome, result_document
 from cospan.client.learning.default_run import new_specification
@@ -138,3 +145,19 @@ def test_sites_whose_td_errors_are_correlated_are_named_worst_first_with_the_rem
     (sentence,) = lacking_features(agents)
     assert "at most (0.5), some (0.3): the features there lack something that persists; add what" in sentence
     assert lacking_features([agent for agent in agents if agent.id not in ("most", "some")]) == []
+
+
+def test_what_td_errors_depend_on_is_named_with_the_remedy_worst_first() -> None:
+    agents = [
+        AgentRow("one", "", feature_gaps={"observation[2]": 0.3, "time modulo 168 steps": 0.02}),
+        AgentRow("two", "", feature_gaps={"observation[2]": 0.4, "observation[0]": 0.005}),
+        AgentRow("three", ""),
+    ]
+    part, period = features_to_add(agents)
+    assert part == (
+        "TD errors depend on observation[2] beyond the features at two (40%), one (30%), in shares of their "
+        "variance: add finer features of it"
+    )
+    assert period.startswith("TD errors depend on time modulo 168 steps beyond the features at one (2%)")
+    assert period.endswith("add that time to the observation and the features")
+    assert features_to_add(agents[2:]) == []

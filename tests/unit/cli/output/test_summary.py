@@ -1,6 +1,7 @@
 """The summary at the end of a run."""
 
 import io
+import json
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from cospan.cli.run_folder.run_result import (
     DepartedAgent,
     result_document,
 )
+from cospan.core.quality.fleet_errors import SiteErrors
 
 
 def lines_of(width: int | None) -> list[str]:
@@ -153,6 +155,43 @@ def test_what_follows_names_the_newest_run_by_its_link(tmp_path: Path) -> None:
     assert next_commands(run)[0] == f"cospan report '{run}' --output report.html"
     (tmp_path / "latest").symlink_to(run.name)
     assert next_commands(run)[0] == f"cospan report {tmp_path / 'latest'} --output report.html"
+
+
+def test_errors_on_held_out_data_stand_in_for_the_truth_and_say_what_cannot_be_told_apart() -> None:
+    sure = SiteErrors(0.03, 0.005, 0.09, 0.98, 0.06, 0.01, 10, 0.4)
+    unsure = SiteErrors(-0.01, 0.02, 0.01, 1.07, 0.02, 0.02, 10, 0.5)
+    agents = [
+        AgentRow(
+            "site-0", "a", 1.0, held_out=sure, held_out_steps=(500, 400), feature_gaps={"observation[2]": 0.2}
+        ),
+        AgentRow("site-1", "b", 1.0, held_out=unsure, held_out_steps=(500, 400)),
+        AgentRow("site-2", "c", 1.0),
+    ]
+    outcome = replace(OUTCOME, departures=(), subspace_error=None, rank_in_use=None)
+    document = result_document(outcome, agents)
+    lines = [
+        re.sub(" {2,}", "  ", line) for line in summary_lines(outcome, agents, document, Path("x"), width=None)
+    ]
+    assert lines[0] == "agent  site  mean reward  joint  LSTD alone  mean only  ratio  shared"
+    assert lines[1:4] == [
+        "site-1  b  1.000  <0.04  <0.05  1.070  ~  -",
+        "site-0  a  1.000  0.03  0.09  0.980  0.333  -",
+        "site-2  c  1.000  -  -  -  -  -",
+    ]
+    text = "\n".join(lines)
+    assert (
+        "held-out error, mean of 2 sites: joint 0.01 ± 0.01, LSTD alone 0.05, TD alone 0.4500, mean only 1.02"
+        in text
+    )
+    assert (
+        "joint is better than LSTD alone by 0.04 ± 0.01; better at 1 sites, worse at 0, not told apart at 1" in text
+    )
+    assert "learnt from 500 steps, measured with the 400 after them; more data would help (errors within" in text
+    assert text.count("more features would help at 1 sites") == 1
+    assert document["held_out"]["ratio"] == pytest.approx(0.2)
+    assert document["per_agent"][1]["held_out"]["ratio"] is None
+    assert document["per_agent"][0]["feature_gaps"] == {"hour": 0.2}
+    assert json.loads(json.dumps(document, allow_nan=False))["sites_lacking_features"] == 1
 
 
 # Thousands of agents --------------------------------------------------------------------------------------------
