@@ -63,6 +63,7 @@ def plan_with_workload(
         RunFileError: `spec_file` is no specification.
     """
     from cospan.client.environment.workload_loader import load_workload
+    from cospan.client.learning.run_config import rounds_of
 
     settings, base = _layers(flags, config, spec_file)
     if base is None:
@@ -70,6 +71,9 @@ def plan_with_workload(
             raise InvalidValueError("no workload is named; say which, as in `cospan run queues`, or give --spec")
         workload = load_workload(reference)
         start = new_specification(reference, workload.rank, workload.max_agents, workload.steps_per_round, rounds)
+        if "rounds" not in settings.of(RunFields):
+            steps = _with_settings(start, settings).method.steps_per_round
+            start = replace(start, rounds=rounds_of(workload, steps, rounds))
     else:
         _check_same_workload(base, reference, spec_file)
         workload, start = load_workload(base.workload), base
@@ -131,12 +135,9 @@ def _of_workload(
     name: str = "",
 ) -> RunPlan:
     """The checked plan of a workload; its features must be those of `held`, which the file `name` has."""
-    from cospan.client.learning.run_config import rounds_of, with_features
+    from cospan.client.learning.run_config import with_features
 
-    asked = _with_settings(start, settings)
-    if held is None and "rounds" not in settings.of(RunFields):
-        asked = replace(asked, rounds=rounds_of(workload, asked.method.steps_per_round, asked.rounds))
-    found, site = with_features(asked, workload)
+    found, site = with_features(_with_settings(start, settings), workload)
     plan = RunPlan(found, settings, workload, site)
     try:
         if held is not None and held.seed == found.seed:
