@@ -1,4 +1,4 @@
-"""Commands that look at runs: status, watch, doctor, runs, export, report."""
+"""Commands that look at runs: status, watch, doctor, runs, export, report, plot."""
 
 from pathlib import Path
 from typing import Annotated
@@ -160,3 +160,65 @@ def report(
     from cospan.cli.commands.report import report_run
 
     raise typer.Exit(report_run(runs, output, serve=serve, force=force))
+
+
+def plot(
+    run_folder: o.RunFolder,
+    site: Annotated[
+        list[str],
+        typer.Option("--site", help="Index of the site, or its agent's name; may be repeated.", metavar="SITE"),
+    ],
+    over: Annotated[
+        str,
+        typer.Option(
+            "--over",
+            help="One or two coordinates of an observation, by name or index, as hour,charge.",
+            show_default="says which there are",
+            metavar="NAME[,NAME]",
+        ),
+    ] = "",
+    at: Annotated[
+        str,
+        typer.Option(
+            "--at",
+            help="Numbers to hold other coordinates at, as charge=0.5.",
+            show_default="a typical visited observation",
+            metavar="NAME=X,...",
+        ),
+    ] = "",
+    workload: Annotated[
+        str | None,
+        typer.Option(
+            "--workload",
+            help="The run's workload, as package.module:name; needed where it is your own.",
+            metavar="WORKLOAD",
+        ),
+    ] = None,
+    steps: Annotated[
+        int,
+        typer.Option(
+            "--steps",
+            help="Steps that are simulated to see where the site goes.",
+            min=1,
+            max=1_000_000,
+            metavar="N",
+        ),
+    ] = 1000,
+    coverage: Annotated[
+        float,
+        typer.Option("--coverage", help="Of the intervals, above 0 and below 1.", min=0.01, max=0.999, metavar="X"),
+    ] = 0.9,
+    output: Annotated[
+        Path | None,
+        o.file_option(
+            "--output", "The picture to write: png, svg or pdf.", show_default="a png in the run's folder"
+        ),
+    ] = None,
+    force: o.Force = False,
+    debug: o.Debug = False,
+) -> None:
+    """Draw what a site has learnt: its values over one or two coordinates of an observation."""
+    from cospan.cli.values.plot import PlotOptions, plot_value
+
+    chosen = PlotOptions(tuple(site), over, at, workload, steps, coverage, output, force)
+    raise typer.Exit(plot_value(run_folder, chosen))

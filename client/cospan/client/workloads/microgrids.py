@@ -115,6 +115,7 @@ class MicrogridEnv(gymnasium.Env[Any, Any]):
     """
 
     metadata: dict[str, Any] = {"render_modes": []}  # noqa: RUF012 - Gymnasium declares it so
+    observation_names = ("hour", "charge", "outlook", "net_load", "grid_up")
 
     def __init__(self, grid: Microgrid, profiles: Profiles) -> None:
         """`grid` and `profiles` as `load_site` gives them."""
