@@ -48,7 +48,9 @@ def test_every_site_is_drawn_with_its_ratio(count: int) -> None:
     sites = [SiteChange(f"site {number}", 0.1, 0.01 * (number + 1)) for number in range(count)]
     (axes,) = sites_figure(sites, "LSTD alone", "title").axes
     better = sum(site.ratio < 1.0 for site in sites)
-    assert f"{better} of {count} sites better with the fleet, {count - better} not" in axes.get_title(loc="left")
+    assert f"{better} of {count} sites have a smaller error with the fleet than with LSTD alone" in axes.get_title(
+        loc="left"
+    )
     if count <= MOST_LINES:
         assert [label.get_text() for label in axes.get_yticklabels()] == [site.name for site in sites]
         texts = {text.get_text() for text in axes.texts}
