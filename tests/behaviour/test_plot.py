@@ -1,5 +1,6 @@
 """`cospan plot` of a real run."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -82,3 +83,38 @@ def test_two_coordinates_are_drawn_as_a_map(tmp_path: Path) -> None:
     assert in_this_process("plot", run, "--site", "1", *wanted) == 0
     assert (tmp_path / "map.png").stat().st_size > 10_000
     assert in_this_process("plot", run, "--site", "1", "--site", "2", *wanted, "--force") == 2
+
+
+# What one state is worth more than another ------------------------------------------------------------------------
+
+
+def test_one_more_customer_is_told_in_words_and_numbers(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = ("--site", "1", "--at", "state=5", "--than", "0=4")
+    assert in_this_process("value", str(run / "single"), *asked, "--json") == 0
+    told = json.loads(capsys.readouterr().out)
+    value = ValueFunction.load(run / "single" / "agents" / "site-1.npz")
+    assert told["difference"] == pytest.approx(value.value(5) - value.value(4))
+    assert (told["site"], told["at"], told["than"]) == ("site-1", {"state": 5.0}, {"state": 4.0})
+    assert in_this_process("value", str(run / "single"), *asked) == 0
+    first = capsys.readouterr().out.splitlines()[0]
+    assert first.startswith(
+        f"site-1 ({value.label}): state = 5 is worth {told['difference']:.4g} more than state = 4"
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ((), "--at and --than name the states to compare, as state=1; an observation has state (or 0) from 0"),
+        (("--at", "state=5"), "--at and --than name the states to compare"),
+        (("--at", "5", "--than", "4"), "'5' in --at must be name=number"),
+        (("--at", "hour=5", "--than", "hour=4"), "there is no coordinate 'hour' in --at"),
+    ],
+)
+def test_a_state_that_is_not_told_right_gets_one_sentence(
+    arguments: tuple[str, ...], says: str, run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert in_this_process("value", str(run / "single"), "--site", "0", *arguments) == 2
+    said = capsys.readouterr().err
+    assert says in said
+    assert len(said.splitlines()) == 1

@@ -1,7 +1,7 @@
-"""Commands that look at runs: status, watch, doctor, runs, export, report, plot."""
+"""Commands that look at runs: status, watch, doctor, runs, export, report, plot, value."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeAlias
 
 import typer
 
@@ -162,6 +162,26 @@ def report(
     raise typer.Exit(report_run(runs, output, serve=serve, force=force))
 
 
+WorkloadOfRun: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--workload",
+        help="The run's workload, as package.module:name; needed where it is your own.",
+        metavar="WORKLOAD",
+    ),
+]
+StepsToSee: TypeAlias = Annotated[
+    int,
+    typer.Option(
+        "--steps", help="Steps that are simulated to see where the site goes.", min=1, max=1_000_000, metavar="N"
+    ),
+]
+Coverage: TypeAlias = Annotated[
+    float,
+    typer.Option("--coverage", help="Of intervals, above 0 and below 1.", min=0.01, max=0.999, metavar="X"),
+]
+
+
 def plot(
     run_folder: o.RunFolder,
     site: Annotated[
@@ -186,28 +206,9 @@ def plot(
             metavar="NAME=X,...",
         ),
     ] = "",
-    workload: Annotated[
-        str | None,
-        typer.Option(
-            "--workload",
-            help="The run's workload, as package.module:name; needed where it is your own.",
-            metavar="WORKLOAD",
-        ),
-    ] = None,
-    steps: Annotated[
-        int,
-        typer.Option(
-            "--steps",
-            help="Steps that are simulated to see where the site goes.",
-            min=1,
-            max=1_000_000,
-            metavar="N",
-        ),
-    ] = 1000,
-    coverage: Annotated[
-        float,
-        typer.Option("--coverage", help="Of the intervals, above 0 and below 1.", min=0.01, max=0.999, metavar="X"),
-    ] = 0.9,
+    workload: WorkloadOfRun = None,
+    steps: StepsToSee = 1000,
+    coverage: Coverage = 0.9,
     output: Annotated[
         Path | None,
         o.file_option(
@@ -222,3 +223,36 @@ def plot(
 
     chosen = PlotOptions(tuple(site), over, at, workload, steps, coverage, output, force)
     raise typer.Exit(plot_value(run_folder, chosen))
+
+
+def value(
+    run_folder: o.RunFolder,
+    site: Annotated[str, typer.Option("--site", help="Index of the site, or its agent's name.", metavar="SITE")],
+    at: Annotated[
+        str,
+        typer.Option(
+            "--at",
+            help="The state, as hour=7,charge=0.6; what it leaves open is that of a typical visited state.",
+            show_default="says what an observation has",
+            metavar="NAME=X,...",
+        ),
+    ] = "",
+    than: Annotated[
+        str,
+        typer.Option(
+            "--than",
+            help="What differs in the state that it is compared with, as charge=0.5.",
+            metavar="NAME=X,...",
+        ),
+    ] = "",
+    workload: WorkloadOfRun = None,
+    steps: StepsToSee = 1000,
+    coverage: Coverage = 0.9,
+    json: o.Json = False,
+    debug: o.Debug = False,
+) -> None:
+    """Tell how much more one state is worth than another at a site, and how sure that is."""
+    from cospan.cli.values.worth import ValueOptions, tell_value
+
+    chosen = ValueOptions(site, at, than, workload, steps, coverage, json)
+    raise typer.Exit(tell_value(run_folder, chosen))

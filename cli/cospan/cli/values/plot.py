@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,16 +11,13 @@ import numpy as np
 from jaxtyping import Float
 
 from cospan.cli.commands.export import check_output, folder_of
-from cospan.cli.run_folder.layout import RunFolder
 from cospan.cli.values.coordinates import Coordinate, chosen, coordinates_of, fixed, listing, table_of
+from cospan.cli.values.learnt import LearntSite, learnt_site, workload_of
 from cospan.cli.values.value_plot import Axis, Surface, line_figure, map_figure
 from cospan.cli.values.visited import grid_of, ranges_of, typical, visited
 from cospan.client.environment.ownership import close_site
-from cospan.client.environment.workload_loader import load_workload, make_site
-from cospan.client.files.group_file import load_group
 from cospan.client.value_function import ValueFunction
-from cospan.client.workload import Site, Workload
-from cospan.client.workloads import BUILT_IN
+from cospan.client.workload import Site
 from cospan.core.specification import RunSpecification
 from cospan.experiments.plots.axes import import_matplotlib, save
 from cospan.wire.errors import CospanError, InvalidValueError, RunFileError
@@ -83,90 +81,29 @@ def plot_value(run: Path, chosen_options: PlotOptions) -> int:
     """
     options, folder = chosen_options, folder_of(run)
     spec = load_spec(folder.spec)
-    workload = _workload(options, spec)
-    names = [_site_name(word) for word in options.sites]
-    if len(names) > _MOST_SITES:
-        raise InvalidValueError(f"--site names {len(names)} sites; a picture has {_MOST_SITES} at most")
+    if len(options.sites) > _MOST_SITES:
+        raise InvalidValueError(f"--site names {len(options.sites)} sites; a picture has {_MOST_SITES} at most")
     _check_suffix(options.output)
-    sites = [_site_of(workload, _index_of(name), spec.seed) for name in names]
-    try:
-        values = [_value_of(folder, name, site) for name, site in zip(names, sites, strict=True)]
-        scene = _scene(sites[0], _index_of(names[0]), spec.seed, options)
-        output = options.output or folder.path / _file_name(names, scene.over)
+    workload = workload_of(options.workload, spec)
+    with ExitStack() as opened:
+        sites = [_opened(opened, learnt_site(folder, word, workload, spec)) for word in options.sites]
+        scene = _scene(sites[0].site, sites[0].index, spec.seed, options)
+        if len(scene.axes) == _MOST_COORDINATES and len(sites) > 1:
+            raise InvalidValueError(
+                "a map over two coordinates is of one site; give --site once, or one coordinate"
+            )
+        output = options.output or folder.path / _file_name([f"site-{each.index}" for each in sites], scene.over)
         check_output(output, force=options.force)
-        surfaces = [
-            _surface(value, site, scene, options.coverage) for value, site in zip(values, sites, strict=True)
-        ]
-    finally:
-        for site in sites:
-            close_site(site)
-    if len(scene.axes) == _MOST_COORDINATES and len(surfaces) > 1:
-        raise InvalidValueError("a map over two coordinates is of one site; give --site once, or one coordinate")
+        surfaces = [_surface(each.value, each.site, scene, options.coverage) for each in sites]
     _draw(output, spec, scene, surfaces, options.coverage)
     print(f"wrote {output}", file=sys.stderr)
     return 0
 
 
-# What is asked for ----------------------------------------------------------------------------------------------
-
-
-def _workload(options: PlotOptions, spec: RunSpecification) -> Workload:
-    """The run's workload; one that is not built in has to be named: no file may name code to be run."""
-    if options.workload is None and spec.workload not in BUILT_IN:
-        raise InvalidValueError(
-            f"this run is of workload {spec.workload!r}, which does not come with Cospan; add "
-            f"--workload {spec.workload} to have it imported"
-        )
-    return load_workload(options.workload or spec.workload)
-
-
-def _site_name(word: str) -> str:
-    return f"site-{int(word)}" if word.isdigit() else word
-
-
-def _index_of(name: str) -> int:
-    digits = name.rpartition("-")[2]
-    if not digits.isdigit():
-        raise InvalidValueError(
-            f"--site is {name!r}; it must be an index, as 7, or the name of an agent, as site-7"
-        )
-    return int(digits)
-
-
-def _site_of(workload: Workload, index: int, seed: int) -> Site:
-    site = make_site(workload, index, seed)
-    if not isinstance(site, Site):
-        raise InvalidValueError(
-            f"site {index} has no environment that shows where it goes; ask its value function in Python instead "
-            "(ValueFunction.load)"
-        )
-    return site
-
-
-def _value_of(folder: RunFolder, name: str, site: Site) -> ValueFunction:
-    """What an agent has learnt, from its file or that of its group.
-
-    Raises:
-        RunFileError: the run has no such agent.
-    """
-    path = folder.agent(name)
-    if path.exists():
-        return ValueFunction.load(path, site.features)
-    for group in sorted(folder.agents.glob("group-*.npz")):
-        found = load_group(group, names=("agent_ids", "labels", "weights", "gain", "feature_fingerprint"))
-        agents = found.array("agent_ids").tolist()
-        if name in agents:
-            if found.text("feature_fingerprint") != site.features.fingerprint:
-                raise RunFileError(
-                    f"{group} was learnt with another feature map than the workload's; name that one"
-                )
-            place, shape = agents.index(name), (len(agents), site.features.dim)
-            gain = float(found.vector("gain", len(agents))[place])
-            label = str(found.array("labels")[place])
-            return ValueFunction(site.features, found.vector("weights", *shape)[place], gain, name, label=label)
-    known = sorted(each.stem for each in folder.agents.glob("site-*.npz"))
-    there = f"; it has {listed(known)}" if known else ""
-    raise RunFileError(f"{folder.path} has no agent {name!r}{there}")
+def _opened(stack: ExitStack, found: LearntSite) -> LearntSite:
+    """A site that is closed at the end of the stack."""
+    stack.callback(close_site, found.site)
+    return found
 
 
 def _check_suffix(output: Path | None) -> None:
