@@ -124,7 +124,7 @@ figures: $(VENV)/ready-docs  ## Draw the figures of docs/figures again
 	@$(BIN)/python docs/scripts/performance_chart.py
 	@PYTHONPATH=examples $(BIN)/python docs/scripts/figures.py
 
-readme-pictures: $(VENV)/ready-docs  ## Make the pictures of the README again, each from a real run
+readme-pictures: $(VENV)/ready-docs $(VENV)/ready-browser  ## Make the pictures of the README again, each from a real run
 	@$(BIN)/python docs/scripts/readme_pictures.py
 
 units: $(VENV)/ready  ## Print how far other units of rewards and features change what a fleet learns

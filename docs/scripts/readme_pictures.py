@@ -1,7 +1,8 @@
 """Makes the pictures at the head of the README, each from a real run: `make readme-pictures`.
 
 docs/figures/sites-light.svg and sites-dark.svg show every site of `SITES`, terminal.svg what a terminal shows of
-`RECORDED`: it plays once, and stays at its last picture. Nothing in them is typed by hand.
+`RECORDED`: it plays once, and stays at its last picture. dashboard-light.png and dashboard-dark.png are the page of
+`WATCHED` in a real Chromium; they need the group `browser`. Nothing in them is typed by hand.
 """
 
 import argparse
@@ -12,6 +13,7 @@ import os
 import pty
 import select
 import shlex
+import shutil
 import struct
 import subprocess
 import sys
@@ -24,6 +26,8 @@ from pathlib import Path
 
 import matplotlib as mpl
 import pyte
+from PIL import Image
+from playwright.sync_api import sync_playwright
 
 from cospan.cli.output.plot import draw_sites
 from cospan.cli.run_folder.run_result import agent_row
@@ -34,7 +38,9 @@ from cospan.wire.files.spec_file import load_spec
 FIGURES = Path(__file__).resolve().parents[1] / "figures"
 SITES = "cospan run microgrids --agents 25 --rounds 30 --seed 1"
 RECORDED = "cospan run queues --agents 8 --rounds 300 --seed 1"
+WATCHED = "cospan run microgrids --agents 25 --rounds 0 --seed 1 --dashboard 127.0.0.1:0"
 COLUMNS, ROWS = 100, 24
+_WATCHED_ROUNDS, _PAGE = 60, (1440, 930)
 _HERE = Path(sys.executable).parent
 _SECONDS = 300.0
 _FRAME_SECONDS, _MOST_FRAMES = 0.35, 14
@@ -204,15 +210,44 @@ def _words(frame: Frame) -> str:
     return "; ".join(" ".join(span.text for span in line) for line in frame if line)
 
 
+# The dashboard --------------------------------------------------------------------------------------------------
+
+
+def photograph(folder: Path) -> None:
+    """Runs `WATCHED` for some rounds, and takes pictures of its page, light and dark."""
+    process = subprocess.Popen(_command(WATCHED), cwd=folder, stderr=subprocess.PIPE, text=True)
+    try:
+        assert process.stderr is not None
+        address = next(line.split()[-1] for line in process.stderr if line.startswith("dashboard: "))
+        with sync_playwright() as playwright:
+            browser = playwright.chromium.launch(executable_path=shutil.which("chromium"))
+            page = browser.new_page(viewport={"width": _PAGE[0], "height": _PAGE[1]})
+            page.goto(address)
+            rounds = f"() => Number(document.body.innerText.match(/Round\\s+(\\d+)/)?.[1]) >= {_WATCHED_ROUNDS}"
+            page.wait_for_function(rounds, timeout=1000.0 * _SECONDS)
+            for scheme in ("light", "dark"):
+                page.emulate_media(color_scheme=scheme)
+                page.wait_for_timeout(2000)
+                path = FIGURES / f"dashboard-{scheme}.png"
+                page.screenshot(path=path)
+                Image.open(path).convert("RGB").quantize(96).save(path, optimize=True)
+                print(f"wrote {path}: {path.stat().st_size / 1000:.0f} kB")
+            browser.close()
+    finally:
+        process.terminate()
+        process.wait(_SECONDS)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=str(__doc__).partition("\n")[0])
-    parser.add_argument("--only", choices=("sites", "terminal"), help="make the pictures of one run alone")
+    parser.add_argument(
+        "--only", choices=("sites", "terminal", "dashboard"), help="make the pictures of one run alone"
+    )
     only = parser.parse_args().only
     with tempfile.TemporaryDirectory() as folder:
-        if only != "terminal":
-            draw_site_pictures(Path(folder))
-        if only != "sites":
-            record(Path(folder))
+        for name, make in (("sites", draw_site_pictures), ("terminal", record), ("dashboard", photograph)):
+            if only in (None, name):
+                make(Path(folder))
 
 
 if __name__ == "__main__":
