@@ -251,7 +251,7 @@ def value(
     json: o.Json = False,
     debug: o.Debug = False,
 ) -> None:
-    """Tell how much more one state is worth than another at a site, and how sure that is."""
+    """Tell how much more one state is worth than another: at one site of a run, and how sure that is."""
     from cospan.cli.values.worth import ValueOptions, tell_value
 
     chosen = ValueOptions(site, at, than, workload, steps, coverage, json)
