@@ -12,7 +12,7 @@ PIP_FLAGS := --quiet --disable-pip-version-check
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo unit test e2e browser-test node-test mlflow-test metrics-test proxy-test faults soak fuzz bench bench-peers base-image check glossary protos check-protos notation reference docs newcomer-test figures state-table cli-reference wheel-test clean
+.PHONY: help demo unit test e2e browser-test node-test mlflow-test metrics-test proxy-test faults soak fuzz bench bench-peers base-image check glossary protos check-protos notation reference docs newcomer-test figures readme-pictures state-table cli-reference wheel-test clean
 
 help:  ## Show this list
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -123,6 +123,9 @@ newcomer-test: $(VENV)/ready-docs  ## Follow docs/start.md from a clone to a fle
 figures: $(VENV)/ready-docs  ## Draw the figures of docs/figures again
 	@$(BIN)/python docs/scripts/performance_chart.py
 	@PYTHONPATH=examples $(BIN)/python docs/scripts/figures.py
+
+readme-pictures: $(VENV)/ready-docs $(VENV)/ready-browser  ## Make the pictures of the README again, each from a real run
+	@$(BIN)/python docs/scripts/readme_pictures.py
 
 units: $(VENV)/ready  ## Print how far other units of rewards and features change what a fleet learns
 	@$(BIN)/python docs/scripts/units.py

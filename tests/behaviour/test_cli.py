@@ -84,7 +84,7 @@ def test_the_same_bits_over_the_network_again_and_in_process(tmp_path: Path, pre
 def check_folder(folder: Path, result: dict[str, Any]) -> None:
     """Every file of a finished run, and that they agree."""
     names = {"spec.toml", "result.json", "rounds.csv", "basis.npz", "agents", "log.jsonl", "convergence.png"}
-    names |= {"launch.json"}
+    names |= {"launch.json", "sites.png"}
     stored = {"coordinator.sqlite", ".coordinator.sqlite.lock"}
     assert {path.name for path in folder.iterdir()} == names | stored
     with np.load(folder / "basis.npz", allow_pickle=False) as archive:
@@ -101,7 +101,8 @@ def check_folder(folder: Path, result: dict[str, Any]) -> None:
     assert float(rows[-1]["td_alone_error"]) == result["baselines"]["td_alone"]
     assert float(rows[-1]["subspace_error"]) == result["subspace_error"]
     assert sum(float(row["seconds"]) for row in rows) == pytest.approx(result["seconds"])
-    assert (folder / "convergence.png").read_bytes().startswith(b"\x89PNG")
+    for picture in ("convergence.png", "sites.png"):
+        assert (folder / picture).read_bytes().startswith(b"\x89PNG")
     for line in (folder / "log.jsonl").read_text().splitlines():
         assert {"time", "level", "logger", "message"} <= set(json.loads(line))
 
@@ -121,7 +122,7 @@ def test_killing_an_agent_does_not_end_the_run(tmp_path: Path, fifo: Path, no_ma
     (gone,) = result["departures"]
     assert (gone["agent_id"], gone["round"]) == ("site-1", 2)
     assert f"gone: site-1 in round 2 ({gone['cause']})" in out
-    assert "no convergence.png: matplotlib is not installed; pip install '.[plot]'" in err
+    assert "no pictures: matplotlib is not installed; pip install '.[plot]'" in err
     assert not (tmp_path / "run" / "convergence.png").exists()
     row = next(line for line in out.splitlines() if line.startswith("site-1 "))
     assert row.endswith("gone in round 2")

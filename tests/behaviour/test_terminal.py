@@ -31,11 +31,11 @@ def test_a_run_on_a_terminal_ends_with_its_table_and_what_is_next(tmp_path: Path
     assert styles & {"36", "32"}, "the bar is cyan, and green when it is full"
     assert not styles & (_REDS | {"38"}), "red reads as failure, and so do rich's own colours of bars"
     shown = [line.rpartition("\r")[2] for line in _MOVES.sub("", plain(text)).splitlines()]
-    assert shown[-3:] == [
+    assert [" ".join(line.split()) for line in shown[-3:-1]] == [
         "Next:",
-        "  cospan report run --output report.html",
-        "  cospan export run --output basis.npz",
+        "cospan report run --output report.html # all of it on one page",
     ]
+    assert re.fullmatch(rf"  cospan plot run --site \d --over 0 --workload {TOY}  # .*", shown[-1])
     assert [line for line in shown if re.match(r"site-\d .*[✓!] \d", line)]
     assert max(len(line) for line in shown if line.startswith("site-")) <= 80
 

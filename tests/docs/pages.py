@@ -83,6 +83,11 @@ class Shell:
         elif block.is_run:
             self._run(block.text, block)
 
+    @property
+    def output(self) -> str:
+        """What the last block has printed."""
+        return self._output
+
     def close(self) -> None:
         """Ends the processes that blocks have left in the background."""
         for group in self._groups:

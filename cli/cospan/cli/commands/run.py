@@ -379,7 +379,8 @@ def _conclude(
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
     is_over = outcome.cause == FinishCause.ROUNDS_REACHED.value and not quiet
     lines = summary_lines(outcome, agents, document, folder.path, width=width)
-    show_summary(lines, next_commands(folder.path) if is_over else ())
+    following = next_commands(folder.path, outcome.specification.workload, agents) if is_over else ()
+    show_summary(lines, following, width=width)
 
 
 def _print_document(document: Mapping[str, Any], data: TextIO, folder: RunFolder) -> None:

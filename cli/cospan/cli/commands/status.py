@@ -74,10 +74,10 @@ def doing(report: RunReport, now: float) -> str:
         case RunPhase.WAITING:
             verb = "come back" if report.stamp.round else "join"
             lost = [agent for agent in report.agents if agent.phase is AgentPhase.LOST]
-            known = f"; not connected: {_named(lost, now)}" if lost else ""
+            known = f"; lost: {_named(lost, now)}" if lost else ""
             return (
                 f"waiting {seconds} for agents to {verb}: "
-                f"{here - len(lost)} of {report.specification.agents} are here{known}"
+                f"{here - len(lost)} of {report.specification.agents} are connected{known}"
             )
         case RunPhase.COLLECTING:
             return f"round {report.stamp.round}, {_waiting(report, seconds, now)}"

@@ -133,8 +133,8 @@ def group_page(group: Any, context: typer.Context) -> str:
     for heading, items in found.items():
         lines += _section(heading, items)
     _, options = items_of(each for each in group.params if "--show-completion" not in each.opts)
-    lines += _section(_OTHER, [*options, Item(*_HELP)])
-    return _joined([*lines, *_closing(group.epilog or "")])
+    names = ", ".join((*(option.head for option in options), _HELP[0]))
+    return _joined([*lines, *_closing(f"{_OTHER}: {names}\n\n{group.epilog or ''}")])
 
 
 def grouped(options: Sequence[Item]) -> list[tuple[str, list[Item]]]:
@@ -227,11 +227,12 @@ def _section(title: str, items: Sequence[Item]) -> list[str]:
 
 
 def _closing(text: str) -> list[str]:
-    lines: list[str] = []
+    """The paragraphs below the options: each begins with a title and a colon."""
+    lines = [""]
     for paragraph in filter(None, text.split("\n\n")):
         label, _, rest = paragraph.partition(": ")
         first, *others = _wrapped(f"{label}: {rest}", indent=_INDENT)
-        lines += ["", f"{_title(f'{label}:')}{first.removeprefix(f'{label}:')}", *others]
+        lines += [f"{_title(f'{label}:')}{first.removeprefix(f'{label}:')}", *others]
     return lines
 
 

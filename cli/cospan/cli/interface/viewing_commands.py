@@ -1,7 +1,7 @@
-"""Commands that look at runs: status, watch, doctor, runs, export, report."""
+"""Commands that look at runs: status, watch, doctor, runs, export, report, plot, value."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeAlias
 
 import typer
 
@@ -166,3 +166,99 @@ def report(
     from cospan.cli.commands.report import report_run
 
     raise typer.Exit(report_run(runs, output, serve=serve, force=force))
+
+
+WorkloadOfRun: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--workload",
+        help="The run's workload, as package.module:name; needed where it is your own.",
+        metavar="WORKLOAD",
+    ),
+]
+StepsToSee: TypeAlias = Annotated[
+    int,
+    typer.Option(
+        "--steps", help="Steps that are simulated to see where the site goes.", min=1, max=1_000_000, metavar="N"
+    ),
+]
+Coverage: TypeAlias = Annotated[
+    float,
+    typer.Option("--coverage", help="Of intervals, above 0 and below 1.", min=0.01, max=0.999, metavar="X"),
+]
+
+
+def plot(
+    run_folder: o.RunFolder,
+    site: Annotated[
+        list[str],
+        typer.Option("--site", help="Index of the site, or its agent's name; may be repeated.", metavar="SITE"),
+    ],
+    over: Annotated[
+        str,
+        typer.Option(
+            "--over",
+            help="One or two coordinates of an observation, by name or index, as hour,charge.",
+            show_default="says which there are",
+            metavar="NAME[,NAME]",
+        ),
+    ] = "",
+    at: Annotated[
+        str,
+        typer.Option(
+            "--at",
+            help="Numbers to hold other coordinates at, as charge=0.5.",
+            show_default="a typical visited observation",
+            metavar="NAME=X,...",
+        ),
+    ] = "",
+    workload: WorkloadOfRun = None,
+    steps: StepsToSee = 1000,
+    coverage: Coverage = 0.9,
+    output: Annotated[
+        Path | None,
+        o.file_option(
+            "--output", "The picture to write: png, svg or pdf.", show_default="a png in the run's folder"
+        ),
+    ] = None,
+    force: o.Force = False,
+    debug: o.Debug = False,
+) -> None:
+    """Draw what a site has learnt: its values over one or two coordinates of an observation."""
+    from cospan.cli.values.plot import PlotOptions, plot_value
+
+    chosen = PlotOptions(tuple(site), over, at, workload, steps, coverage, output, force)
+    raise typer.Exit(plot_value(run_folder, chosen))
+
+
+def value(
+    run_folder: o.RunFolder,
+    site: Annotated[str, typer.Option("--site", help="Index of the site, or its agent's name.", metavar="SITE")],
+    at: Annotated[
+        str,
+        typer.Option(
+            "--at",
+            help="The state, as hour=7,charge=0.6; what it leaves open is that of a typical visited state.",
+            show_default="says what an observation has",
+            metavar="NAME=X,...",
+        ),
+    ] = "",
+    than: Annotated[
+        str,
+        typer.Option(
+            "--than",
+            help="What differs in the state that it is compared with, as charge=0.5.",
+            metavar="NAME=X,...",
+        ),
+    ] = "",
+    workload: WorkloadOfRun = None,
+    steps: StepsToSee = 1000,
+    coverage: Coverage = 0.9,
+    json: o.Json = False,
+    debug: o.Debug = False,
+) -> None:
+    """Tell how much more one state is worth than another: at one site of a run, and how sure that is."""
+    from cospan.cli.values.worth import ValueOptions, tell_value
+
+    chosen = ValueOptions(site, at, than, workload, steps, coverage, json)
+    raise typer.Exit(tell_value(run_folder, chosen))

@@ -104,7 +104,7 @@ class TerminalView(View):
 
 def _stage(progress: Progress) -> str:
     if not progress.rounds and progress.joined < progress.agents:
-        return f"starting: {progress.joined} of {progress.agents} agents here"
+        return f"starting: {progress.joined} of {progress.agents} agents connected"
     return f"round {progress.rounds}/{progress.total}" if progress.total else f"round {progress.rounds}"
 
 

@@ -5,6 +5,7 @@ import os
 import re
 import shlex
 import sys
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,9 @@ from cospan.cli.output.colours import can_show, coloured, is_coloured
 from cospan.cli.output.table import MOST_ROWS, table
 from cospan.cli.run_folder.layout import NEWEST
 from cospan.cli.run_folder.run_result import AgentRow, RunOutcome, ratio_to_best
+from cospan.client.workloads import BUILT_IN
 from cospan.core.quality.fleet_errors import verdict as verdict_of
+from cospan.core.specification import SITE_PREFIX
 from cospan.wire.console import say
 from cospan.wire.notes import bound_note
 from cospan.wire.text import MAX_RECORD, and_more, listed, printable
@@ -28,41 +31,66 @@ _ALIKE = "~"
 _WIDE = 84
 """Characters of a line with room for a note; without it the lines below the table have the same."""
 _NUMBERS = (2, 3, 4, 5, 6, 7)
+_ALIGNED = 50
+"""Characters of a command beside which there is room for what it does."""
 BETTER, WORSE = "✓", "!"
 """Signs of a ratio below 1, where sharing pays, and above."""
 _PLAIN_BETTER = "+"
 _MARKED = re.compile(rf"(?:(?P<better>[{BETTER}{_PLAIN_BETTER}])|(?P<worse>{WORSE})) \d[\d.]*")
 
 
-def show_summary(lines: Sequence[str], following: Sequence[str] = ()) -> None:
+def show_summary(
+    lines: Sequence[str], following: Sequence[tuple[str, str]] = (), *, width: int | None = None
+) -> None:
     """Prints the lines of a summary, with colours where the terminal has them; what can follow on terminals alone.
 
     Args:
         lines: of `summary_lines`.
-        following: commands for what comes next. A program that reads the output finds the run folder at its end.
+        following: commands for what comes next, and what each does. A program that reads the output finds the run
+            folder at its end.
+        width: characters at which sentences are folded; None where they are not.
     """
     has_colours, has_sign = is_coloured(sys.stdout, os.environ), can_show(sys.stdout, BETTER)
+    table_end = lines.index("") if "" in lines else 0
     for number, line in enumerate(lines):
         text = printable(line if has_sign else line.replace(BETTER, _PLAIN_BETTER), MAX_RECORD)
-        if has_colours and text:
-            text = coloured(text, "title") if number == 0 else _MARKED.sub(_in_colour, text)
-        say("", start=text, error=False)
+        is_sentence = width is not None and table_end < number < len(lines) - 1
+        folded = textwrap.wrap(text, width or 0, subsequent_indent="  ") if is_sentence and text else [text]
+        for part in folded:
+            shown = part
+            if has_colours and part:
+                shown = coloured(part, "title") if number == 0 else _MARKED.sub(_in_colour, part)
+            say("", start=shown, error=False)
     if following and sys.stdout.isatty():
-        head = coloured("Next:", "title") if has_colours else "Next:"
-        for line in (head, *(f"  {command}" for command in following)):
-            say("", start=line, error=False)
+        longest = min(max(len(command) for command, _ in following), _ALIGNED)
+        say("", start=coloured("Next:", "title") if has_colours else "Next:", error=False)
+        for command, purpose in following:
+            note = f"# {purpose}"
+            note = coloured(note, "faint") if has_colours else note
+            say("", start=f"  {command:<{longest}}  {note}", error=False)
 
 
 def _in_colour(marked: re.Match[str]) -> str:
     return coloured(marked[0], "better" if marked["better"] else "worse")
 
 
-def next_commands(folder: Path) -> list[str]:
-    """What people do with a finished run, as commands."""
+def next_commands(folder: Path, workload: str, agents: Sequence[AgentRow]) -> list[tuple[str, str]]:
+    """What people do with a finished run: commands, and what each does.
+
+    Args:
+        folder: of the run.
+        workload: of the run.
+        agents: of the run; the first one of the table is drawn.
+    """
     newest = folder.parent / NEWEST
     shown = newest if newest.is_symlink() and newest.resolve() == folder.resolve() else folder
     name = shlex.quote(str(shown))
-    return [f"cospan report {name} --output report.html", f"cospan export {name} --output basis.npz"]
+    found = [(f"cospan report {name} --output report.html", "all of it on one page")]
+    if agents:
+        site = min(agents, key=_worst_first).id.removeprefix(SITE_PREFIX)
+        own = "" if workload in BUILT_IN else f" --workload {shlex.quote(workload)}"
+        found.append((f"cospan plot {name} --site {site} --over 0{own}", "what a site has learnt"))
+    return found
 
 
 def summary_lines(

@@ -11,7 +11,7 @@ const STATES = {
   gone: { text: "gone", tone: "bad", order: 0 },
   lost: { text: "lost", tone: "warn", order: 1 },
   awaited: { text: "waited for", tone: "calm", order: 2 },
-  connected: { text: "here", tone: "good", order: 3 },
+  connected: { text: "connected", tone: "good", order: 3 },
 };
 
 // The status of an agent in the table: gone and lost come before awaited.
@@ -137,7 +137,7 @@ export class AgentsTable {
     while (this.rows.length > shown.length) this.rows.pop().root.remove();
     shown.forEach((agent, place) => this.fill(this.rows[place] ?? this.addRow(body), agent));
     const gone = [...this.agents.values()].filter((agent) => agent.phase === "gone").length;
-    say(byId("agents-count"), `${whole(this.agents.size - gone)} ${this.run.live ? "here" : "to the end"}${gone ? `, ${whole(gone)} gone` : ""}`);
+    say(byId("agents-count"), `${whole(this.agents.size - gone)} ${this.run.live ? "connected" : "to the end"}${gone ? `, ${whole(gone)} gone` : ""}`);
     byId("page-now").parentElement.hidden = pages === 1;
     say(byId("page-now"), `${whole(first + 1)} to ${whole(first + shown.length)} of ${whole(found.length)}`);
     byId("page-before").disabled = this.page === 0;

@@ -95,7 +95,7 @@ export class Detail {
     if (agent.arrives !== null) this.say("Its gradient arrives after", seconds(agent.arrives));
     if (agent.learning_seconds !== null) this.say("of that it learns", seconds(agent.learning_seconds));
     if (agent.absent !== null) this.say("Missed contributions", whole(agent.absent));
-    if (agent.reconnects !== null) this.say("Came back after a broken stream", `${whole(agent.reconnects)} times`);
+    if (agent.reconnects !== null) this.say("Reconnects", whole(agent.reconnects));
     if (agent.rejected !== null) this.say("Messages that were rejected", whole(agent.rejected));
     if (agent.outliers !== null) this.say("Rounds in which it was an outlier", whole(agent.outliers));
   }

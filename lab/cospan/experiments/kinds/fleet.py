@@ -159,4 +159,4 @@ def _draw_ratios(axes: "Axes", plan: Plan, sites: SiteErrors, methods: Sequence[
     axes.minorticks_off()
     log_scale(axes, min(heights) / 1.25, max(heights) * 1.25)
     note_beyond(axes, beyond)
-    dress(axes, "Times the error of LSTD alone (below 1: sharing pays; 95 % intervals)", plan.options["unit"])
+    dress(axes, "Error over that of LSTD alone (95 % intervals)", plan.options["unit"])

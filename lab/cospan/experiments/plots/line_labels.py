@@ -40,7 +40,7 @@ def label_lines(axes: "Axes", size: float = 8.5) -> None:
     for place, (_, line) in zip(places, ends, strict=True):
         axes.annotate(
             str(line.get_label()),
-            xy=_last_point(line),
+            xy=_shown_end(axes, line),
             xytext=(1.03, place),
             xycoords="data",
             textcoords="axes fraction",
@@ -64,6 +64,13 @@ def _last_point(line: "Line2D") -> tuple[float, float]:
     x, y = (np.asarray(values, dtype=np.float64) for values in line.get_data())
     last = np.flatnonzero(np.isfinite(y))[-1]
     return float(x[last]), float(y[last])
+
+
+def _shown_end(axes: "Axes", line: "Line2D") -> tuple[float, float]:
+    """The last point of a line, moved to the edge of the axes where it lies beyond."""
+    x, y = _last_point(line)
+    low, high = sorted(axes.get_ylim())
+    return x, min(max(y, low), high)
 
 
 def _end(axes: "Axes", line: "Line2D") -> float | None:

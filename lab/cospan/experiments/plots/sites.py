@@ -47,14 +47,16 @@ class Ink:
         text: of letters.
         faint: of axes and less important letters.
         grid: of grid lines.
+        background: of the picture; "none" where it is transparent.
     """
 
     text: str = "#1f2328"
     faint: str = "#59636e"
     grid: str = "#d1d9e0"
+    background: str = "white"
 
 
-LIGHT, DARK = Ink(), Ink("#e6edf3", "#9198a1", "#3d444d")
+LIGHT, DARK = Ink(), Ink("#e6edf3", "#9198a1", "#3d444d", "none")
 
 
 def sites_figure(sites: Sequence[SiteChange], method: str, title: str, ink: Ink = LIGHT) -> "Figure":
@@ -64,7 +66,7 @@ def sites_figure(sites: Sequence[SiteChange], method: str, title: str, ink: Ink 
         sites: in any order; the best ratio is drawn at the top.
         method: that they are compared with, LSTD alone or TD alone.
         title: of the picture.
-        ink: of letters and axes; the background stays transparent.
+        ink: colours of letters, axes and background.
     """
     from matplotlib.figure import Figure
 
@@ -73,10 +75,12 @@ def sites_figure(sites: Sequence[SiteChange], method: str, title: str, ink: Ink 
     many = len(ordered) > MOST_LINES
     height = 5.2 if many else _MARGIN + _PER_SITE * max(len(ordered), 5)
     figure = Figure(figsize=(8.4, height), dpi=130, layout="constrained")
+    figure.set_facecolor(ink.background)
     axes = figure.subplots(1, 1)
+    axes.set_facecolor("none")
     (_points if many else _lines)(axes, ordered, method, style, ink)
     better = sum(site.ratio < 1.0 for site in ordered)
-    counted = f"{better} of {len(ordered)} sites better with the fleet, {len(ordered) - better} not"
+    counted = f"{better} of {len(ordered)} sites have a smaller error with the fleet than with {method}"
     axes.set_title(f"{title}\n{counted}", loc="left", fontsize=10, color=ink.text)
     _dress(axes, ink)
     return figure

@@ -120,7 +120,7 @@ def test_status_names_who_has_to_come_back() -> None:
     """After a restart of the coordinator, and where one is lost before the first round."""
     lost = agent_report(1, phase=AgentPhase.LOST, seconds_since_last_message=0.7)
     text = status_lines(run_report(RunPhase.WAITING, agent_report(0), lost), NOW)[1]
-    assert f"to come back: 1 of 3 are here; not connected: site-1 (last seen {clock(0.7)})" in text
+    assert f"to come back: 1 of 3 are connected; lost: site-1 (last seen {clock(0.7)})" in text
 
 
 def test_status_names_only_the_first_of_many() -> None:
@@ -134,7 +134,7 @@ def test_status_names_only_the_first_of_many() -> None:
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"phase": RunPhase.WAITING}, "waiting 3.1 s for agents to come back: 1 of 3 are here"),
+        ({"phase": RunPhase.WAITING}, "waiting 3.1 s for agents to come back: 1 of 3 are connected"),
         ({"phase": RunPhase.CLOSING}, "computing the new basis"),
         ({"phase": RunPhase.FINISHED, "finish_cause": FinishCause.NO_AGENTS}, "finished 3.1 s ago (no agents)"),
         ({"phase": RunPhase.COLLECTING, "agents": ()}, "waiting 3.1 s for agents to join"),

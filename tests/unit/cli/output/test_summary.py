@@ -123,10 +123,15 @@ class Stream(io.StringIO):
             True,
             {"TERM": "xterm"},
             "\x1b[1mratio\x1b[0m\n\x1b[33m! 1.600\x1b[0m 0.2\n\x1b[32m✓ 0.5000\x1b[0m\n"
-            "\x1b[1mNext:\x1b[0m\n  more\n",
+            "\x1b[1mNext:\x1b[0m\n  more  \x1b[2m# of it\x1b[0m\n",
         ),
-        ("utf-8", True, {"TERM": "xterm", "NO_COLOR": "1"}, "ratio\n! 1.600 0.2\n✓ 0.5000\nNext:\n  more\n"),
-        ("utf-8", True, {"TERM": "dumb"}, "ratio\n! 1.600 0.2\n✓ 0.5000\nNext:\n  more\n"),
+        (
+            "utf-8",
+            True,
+            {"TERM": "xterm", "NO_COLOR": "1"},
+            "ratio\n! 1.600 0.2\n✓ 0.5000\nNext:\n  more  # of it\n",
+        ),
+        ("utf-8", True, {"TERM": "dumb"}, "ratio\n! 1.600 0.2\n✓ 0.5000\nNext:\n  more  # of it\n"),
         ("ascii", False, {"TERM": "xterm"}, "ratio\n! 1.600 0.2\n+ 0.5000\n"),
     ],
 )
@@ -138,7 +143,7 @@ def test_colours_repeat_the_signs_and_are_left_out_where_they_cannot_be_shown(
         monkeypatch.setenv(name, value)
     stream = Stream(encoding, is_terminal=is_terminal)
     monkeypatch.setattr("sys.stdout", stream)
-    show_summary(["ratio", "! 1.600 0.2", "✓ 0.5000"], ["more"])
+    show_summary(["ratio", "! 1.600 0.2", "✓ 0.5000"], [("more", "of it")])
     assert stream.getvalue() == expected
 
 
@@ -152,9 +157,23 @@ def test_a_label_cannot_colour_or_move_the_terminal(monkeypatch: pytest.MonkeyPa
 def test_what_follows_names_the_newest_run_by_its_link(tmp_path: Path) -> None:
     run = tmp_path / "a run"
     run.mkdir()
-    assert next_commands(run)[0] == f"cospan report '{run}' --output report.html"
+    report, plot = next_commands(run, "queues", AGENTS)
+    assert report == (f"cospan report '{run}' --output report.html", "all of it on one page")
+    assert plot[0] == f"cospan plot '{run}' --site 1 --over 0", "the site that the table begins with"
     (tmp_path / "latest").symlink_to(run.name)
-    assert next_commands(run)[0] == f"cospan report {tmp_path / 'latest'} --output report.html"
+    plot = next_commands(run, "my_fleet:tanks", AGENTS)[1]
+    assert plot[0] == f"cospan plot {tmp_path / 'latest'} --site 1 --over 0 --workload my_fleet:tanks"
+
+
+def test_sentences_are_folded_between_words_and_neither_table_nor_folder_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stream = Stream("utf-8", is_terminal=True)
+    monkeypatch.setattr("sys.stdout", stream)
+    monkeypatch.setenv("NO_COLOR", "1")
+    lines = ["a long row of a table", "", "a long sentence below it", "a long path to the folder"]
+    show_summary(lines, width=14)
+    assert stream.getvalue().splitlines() == [*lines[:2], "a long", "  sentence", "  below it", lines[3]]
 
 
 def test_errors_on_held_out_data_stand_in_for_the_truth_and_say_what_cannot_be_told_apart() -> None:
