@@ -48,7 +48,7 @@ def examine(
     settings = load_settings(flags, config)
     if logs is not None and mapping is None:
         raise InvalidValueError(f"--logs {logs} needs --mapping, which says what its columns are")
-    every: list[Check] = checks(settings, run_folder) if mapping is None else [partial(_of_logs, logs, mapping)]
+    every: list[Check] = [partial(_of_logs, logs, mapping)] if mapping is not None else checks(settings, run_folder)
     if workload is not None:
         every.append(lambda: of_workload(workload))
     findings = [finding for check in every for finding in _findings_of(check)]
