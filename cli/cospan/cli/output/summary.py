@@ -169,7 +169,10 @@ def _held_out_row(agent: AgentRow, note: str) -> tuple[str, ...]:
     if held is None:
         return agent.id, agent.label, _mean_reward(agent), *("-",) * 4, _share(agent.shared_weight), note
     errors = [_bounded_error(value, held.joint_error) for value in (held.joint, held.lstd_alone)]
-    ratio = _ALIKE if held.ratio is None else _bounded_error(held.ratio, held.joint_error / held.lstd_alone)
+    ratio = _ALIKE
+    if held.ratio is not None:
+        mark = BETTER if held.verdict > 0 else WORSE
+        ratio = f"{mark} {_bounded_error(held.ratio, held.joint_error / held.lstd_alone)}"
     shared = _share(agent.shared_weight)
     return agent.id, agent.label, _mean_reward(agent), *errors, f"{held.mean_only:.3f}", ratio, shared, note
 

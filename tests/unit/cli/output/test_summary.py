@@ -180,9 +180,7 @@ def test_errors_on_held_out_data_stand_in_for_the_truth_and_say_what_cannot_be_t
     sure = SiteErrors(0.03, 0.005, 0.09, 0.98, 0.06, 0.01, 10, 0.4)
     unsure = SiteErrors(-0.01, 0.02, 0.01, 1.07, 0.02, 0.02, 10, 0.5)
     agents = [
-        AgentRow(
-            "site-0", "a", 1.0, held_out=sure, held_out_steps=(500, 400), feature_gaps={"observation[2]": 0.2}
-        ),
+        AgentRow("site-0", "a", 1.0, held_out=sure, held_out_steps=(500, 400), feature_gaps={"hour": 0.2}),
         AgentRow("site-1", "b", 1.0, held_out=unsure, held_out_steps=(500, 400)),
         AgentRow("site-2", "c", 1.0),
     ]
@@ -194,7 +192,7 @@ def test_errors_on_held_out_data_stand_in_for_the_truth_and_say_what_cannot_be_t
     assert lines[0] == "agent  site  mean reward  joint  LSTD alone  mean only  ratio  shared"
     assert lines[1:4] == [
         "site-1  b  1.000  <0.04  <0.05  1.070  ~  -",
-        "site-0  a  1.000  0.03  0.09  0.980  0.333  -",
+        "site-0  a  1.000  0.03  0.09  0.980  ✓ 0.333  -",
         "site-2  c  1.000  -  -  -  -  -",
     ]
     text = "\n".join(lines)

@@ -21,13 +21,13 @@ TRUE = np.array([1.0, -1.0, 0.5, 0.0, 2.0, -0.5])
 Walk = tuple[Float[np.ndarray, "L1 d"], Float[np.ndarray, " L"]]
 
 
-def walks(rounds: int, seed: int) -> list[Walk]:
+def walks(rounds: int, seed: int, deviation: float = NOISE) -> list[Walk]:
     """Independent states whose values are φᵀ TRUE, up to noise of the rewards; mean reward 3."""
     rng = np.random.default_rng(seed)
     found = []
     for _ in range(rounds):
         features = rng.standard_normal((L + 1, D)) * 0.3
-        noise = NOISE * rng.standard_normal(L)
+        noise = deviation * rng.standard_normal(L)
         found.append((features, 3.0 + (features[:-1] - features[1:]) @ TRUE + noise))
     return found
 
@@ -44,17 +44,22 @@ def summed(played: list[Walk]) -> TransitionSums:
 
 
 def judged(
-    joint: Float[np.ndarray, " d"], alone: Float[np.ndarray, " d"], seed: int, rounds: int = 96
+    joint: Float[np.ndarray, " d"], alone: Float[np.ndarray, " d"], seed: int, deviation: float = NOISE
 ) -> HeldOutErrors:
-    played = walks(rounds, seed)
+    played = walks(96, seed, deviation)
     held = HeldOut.begun_with(answers(joint, alone))
     for walk in played:
         held = held.updated(*walk)
     return held_out_errors([held], summed(played), 0.09 * np.eye(D), TRUE)
 
 
+def test_noise_that_is_larger_than_the_error_does_not_count_as_error() -> None:
+    """The plain square of the residual would come to 0.1 on average."""
+    joint = np.array([judged(TRUE + 0.2, TRUE, seed, 4.0).joint for seed in range(40)])
+    assert joint.mean() == pytest.approx(D * 0.04 / (TRUE @ TRUE), abs=0.025)
+
+
 def test_the_mean_over_many_runs_is_the_error_itself() -> None:
-    """The plain square of the residual would be too large by the noise, which here is as large as the error."""
     near, far = TRUE + 0.2, TRUE + np.array([0.5, 0.0, 0.0, -0.5, 0.0, 0.0])
     found = [judged(near, far, seed) for seed in range(40)]
     unit = TRUE @ TRUE
