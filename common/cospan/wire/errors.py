@@ -86,6 +86,7 @@ class IntervalUnknownError(UsageError):
     """What was learnt does not tell how sure it is: of another preset, or of too few rounds."""
 
     reason = "INTERVAL_UNKNOWN"
+    remedy = "Learn with the preset `practical`, which alone has intervals of values; for the gain run 8 rounds."
 
 
 class WorkloadError(UsageError):
