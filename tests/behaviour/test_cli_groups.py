@@ -40,7 +40,7 @@ def test_groups_leave_what_single_agents_leave(tmp_path: Path) -> None:
     assert (code, err) == (0, "")
     table = [line for line in out.splitlines() if line.startswith("site-")]
     assert sorted(line.split()[0] for line in table) == [f"site-{index}" for index in range(5)]
-    assert all(line.split()[-3] == "-" for line in table), "groups learn without TD alone"
+    assert all(line.split()[-4] == "-" for line in table), "groups learn without TD alone"
     ratios = [float(line.split()[-2]) for line in table]
     assert ratios == sorted(ratios, reverse=True), "worst first, by LSTD alone"
     assert out.splitlines()[-1] == "a"
