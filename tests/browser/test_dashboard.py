@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from browser.conftest import Live
+from browser.paced_microgrids import SLOW
 from browser.watch import AGENTS, QUESTIONS, SIZES, Watch, look
 
 from cospan.dashboard.analysis.learnt import Learnt
@@ -29,6 +30,7 @@ def wait_for_answers(watch: Watch) -> None:
     watch.until("Number(document.documentElement.dataset.round) >= 30")
     watch.until("document.querySelector('#chart-value .line.first')?.getAttribute('d').length > 60")
     watch.until("document.querySelectorAll('#chart-parts .area').length === 4")
+    watch.until("document.querySelector('#answer-slow .chip') !== null")
     watch.until("document.querySelectorAll('#answer-alone .verdict[data-tone=\"calm\"]').length === 0")
     watch.until("document.querySelector('#chart-td .band') !== null")
     watch.until("document.querySelector('#answer-learning .verdict').textContent !== 'Just begun'")
@@ -67,7 +69,8 @@ def test_each_question_of_an_operator_has_a_visible_answer(browser: Any, live: L
     assert "value error" in answers["learning"], "its measure, in numbers"
     assert "Half of the agents have a value error between" in answers["learning"]
     assert f"of {AGENTS}" in answers["alone"]
-    assert "after its round opens" in answers["slow"] or "arrives after" in answers["slow"]
+    assert "1 of 12" in answers["slow"]
+    assert page.locator("#answer-slow .chip").all_inner_texts() == [f"site-{SLOW}"]
     for part in ("the agents", "messages and waiting processes", "aggregation", "the disk"):
         assert part in answers["time"]
     assert page.locator("#answer-time .parts").is_visible()

@@ -18,7 +18,6 @@ def test_a_finished_run_opens_as_one_file_offline(browser: Any, live: Live, tmp_
     for size, watch in zip(SIZES, watches, strict=True):
         watch.until("!document.querySelector('#notice').hidden")
         assert "ended" in watch.page.inner_text("#notice")
-        watch.picture(f"over-{size}")
         assert watch.serious() == [], size
         watch.page.context.close()
     report = tmp_path / "report.html"

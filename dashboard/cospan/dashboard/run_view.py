@@ -198,10 +198,10 @@ class RunView:
         self._run = {**run_of(report, self._series.round_times), "errors": self._errors(), "message": message}
         frame: dict[str, Any] = {"run": self._run, "series": self._new_points()}
         now = time.monotonic()
-        slow = now >= self._slow_due
+        slow = now >= self._slow_due or report.phase is RunPhase.FINISHED  # the last frame is complete
         if slow or len(report.agents) <= _MANY_AGENTS:
             frame["agents"] = self._changed_agents(report.agents)
-        if slow or report.phase is RunPhase.FINISHED:
+        if slow:
             self._slow_due = now + _SLOW_SECONDS
             frame |= self._slow_frame(state, report, message)
         return frame

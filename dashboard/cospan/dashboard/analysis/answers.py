@@ -20,6 +20,7 @@ _LATE_TIMES, _LATE_SECONDS = 2.0, 0.05
 """A slow agent's gradient arrives later than this multiple of the median, and by more than this."""
 _OUTLIER_SHARE = 0.01
 """Of its rounds: fewer outliers are chance."""
+_YOUNG_ROUNDS = 200
 _MOST_NEXT = 3
 _PARTS = {
     "agents": "the agents",
@@ -294,6 +295,8 @@ def _next_of_sites(facts: Facts, answers: dict[str, Answer]) -> Iterator[str]:
         yield f"{listed(both, _NAMED)}: worse than alone and unusual. Run such sites as a fleet of their own."
     elif worse and (facts.over or answers["learning"].verdict == "Hardly any more"):
         yield f"{listed(worse, _NAMED)}: use LSTD alone there; its weights are in the agent's file."
+    elif worse and 2 * len(worse) > len(facts.learnt) and facts.rounds > _YOUNG_ROUNDS:
+        yield "Most sites have enough data of their own by now: LSTD alone is as good or better there."
     elif worse:
         yield "Wait: errors of a young run change. If a site stays worse than alone, use its own LSTD there."
     if answers["slow"].agents and not facts.over:

@@ -9,6 +9,7 @@ const RIGHT = 12;
 const TOP = 10;
 const BOTTOM = 30;
 const LEAST_DRAG = 8;
+const HIDDEN_SECONDS = 2;
 export const TONES = ["first", "second", "third", "fourth"];
 
 // What charts have in common: the axis (round or elapsed), smoothing, zoom, and the place of the crosshair.
@@ -60,7 +61,7 @@ export class Chart {
       this.width = width;
       this.render();
     }).observe(this.root);
-    // What is out of sight is drawn when it comes into sight.
+    // What is out of sight is drawn when it comes into sight, and now and then for those who print or save the page.
     this.visible = true;
     new IntersectionObserver(([entry]) => {
       this.visible = entry.isIntersecting;
@@ -85,10 +86,9 @@ export class Chart {
   }
 
   update(columns, rows) {
-    const first = !this.data.rows.length;
     this.data = { columns, rows };
     this.stale = true;
-    if (this.visible || first) this.render();
+    if (this.visible || !(performance.now() < this.due)) this.render();
   }
 
   compare(other) {
@@ -125,6 +125,7 @@ export class Chart {
 
   render() {
     this.stale = false;
+    this.due = performance.now() + 1000 * HIDDEN_SECONDS;
     const lines = this.linesOf(this.data);
     const other = this.other && !this.stacked ? this.linesOf(this.other) : [];
     const [first, last] = this.domain([...lines, ...other]);
