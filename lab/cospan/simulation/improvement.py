@@ -24,7 +24,7 @@ from cospan.client.workload import Site, Workload
 from cospan.core.decisions.paired_bound import LEAST_PAIRS, PairedBound, paired_bound
 from cospan.core.learning.learner_state import LearnerState
 from cospan.core.method import HeadUpdate
-from cospan.core.specification import RunSpecification
+from cospan.core.specification import SITE_PREFIX, RunSpecification
 from cospan.simulation.improvement_result import ImprovementResult, StepDecision
 from cospan.simulation.local_run import LocalRun, StartBasis
 from cospan.simulation.policy_candidates import candidates_of
@@ -80,12 +80,13 @@ class ImprovementSettings:
 
 @dataclass(slots=True)
 class _Agent:
-    """One agent between rounds: its site, what it holds, and what it has seen."""
+    """One agent between rounds: its site, what it holds, what it has seen, and why it has left the run."""
 
     site: Site
     env: ActingEnv
     log: StepLog
     state: LearnerState | None = None
+    lost: str = ""
 
     @property
     def held(self) -> GreedyPolicy:
@@ -204,10 +205,12 @@ class Improvement:
 
     def _evaluated(self) -> dict[int, SiteLearner]:
         """The rounds of evaluation; what every agent has learnt that is there at their end."""
-        spec = self._specification
-        run = LocalRun(
-            spec, self._acting, hosts_of(spec, None), run_id=secrets.token_hex(8), baseline=False, start=self._start
-        )
+        hosts = [host for host in hosts_of(self._specification, None) if not self._agents[host.indices[0]].lost]
+        if not hosts:
+            return {}
+        spec = replace(self._specification, agents=len(hosts), min_agents=0)
+        run = LocalRun(spec, self._acting, hosts, run_id=secrets.token_hex(8), baseline=False, start=self._start)
+        run.on_failure.append(self._on_failure)
         run.join_all()
         for learner in run.learners.values():
             assert isinstance(learner, SiteLearner)
@@ -225,11 +228,17 @@ class Improvement:
             agent.log = agent.log.followed_by(agent.env.take_log())
         return found
 
+    def _on_failure(self, names: Sequence[str], why: str) -> None:
+        """An agent whose site failed takes part in no further step, and keeps the policy that it holds."""
+        for agent in self._agents:
+            if f"{SITE_PREFIX}{agent.held.index}" in names:
+                agent.lost = f"left the run: {why}"
+
     def _decided(self, number: int, index: int, learner: SiteLearner | None) -> StepDecision:
         """The trial of one agent's new policy, and whether it is taken."""
         agent = self._agents[index]
         if learner is None:
-            return StepDecision(number, index, False, "left the run")
+            return StepDecision(number, index, False, agent.lost or "left the run")
         agent.state = learner.state
         try:
             with user_code(f"the trial of site {index} failed"):
@@ -238,6 +247,7 @@ class Improvement:
                 new = self._candidate(number, agent, learner)
                 bound = self._tried(number, agent, new)
         except WorkloadBehaviourError as failure:
+            agent.lost = f"left the run: {failure}"
             return StepDecision(number, index, False, str(failure))
         taken, reason = self._judged(bound)
         if taken:

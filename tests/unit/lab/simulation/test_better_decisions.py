@@ -35,7 +35,8 @@ def test_it_prints_each_step_and_writes_all_of_it(
 def test_the_best_policy_of_a_queue_has_the_share_one() -> None:
     _, accept = queue_optimum(0, 1)
     policy = GreedyPolicy.given(queues.make_site(0, 1))
-    weights = queues.ACTION_FEATURES.batch([(state, 1) for state in np.flatnonzero(accept)]).sum(axis=0)
+    accepted = [(state, 1) for state in np.flatnonzero(accept)]
+    weights = queues.ACTION_FEATURES.batch(accepted).sum(axis=0)
     # Accepting has the value 1 where it is best, and 0 elsewhere: then turning away comes first.
     assert better_decisions.queue_shares([policy.learnt(weights, None, 0.0)], 1)[0] == pytest.approx(1.0)
 

@@ -9,6 +9,7 @@ import pytest
 
 from cospan.client.workload import Site, Workload
 from cospan.client.workloads import microgrids, queues
+from cospan.client.workloads.models.microgrids import load_site
 from cospan.experiments.optima import queue_gain, uniform_queue_policy
 from cospan.simulation import Fleet, Improvement, ImprovementResult, ImprovementSettings
 from cospan.simulation.improvement_result import StepDecision
@@ -118,6 +119,29 @@ def test_functions_that_fail_take_nothing_and_are_named() -> None:
     settings = ImprovementSettings(steps=1, rounds=8, trial_rounds=10)
     found = improvement(broken(replayed=fails), settings).run().decisions
     assert all("no such hour" in each for each in reasons(found))
+
+
+def test_a_site_that_fails_keeps_its_policy_and_the_others_go_on() -> None:
+    class Fails(microgrids.MicrogridEnv):
+        hours = 0
+
+        def step(self, action: Any) -> Any:
+            self.hours += 1
+            if self.hours > 100:
+                raise RuntimeError("the inverter is gone")
+            return super().step(action)
+
+    def make_site(index: int, seed: int) -> Site:
+        site = microgrids.make_site(index, seed)
+        return replace(site, env=Fails(*load_site(index))) if index == 1 else site
+
+    settings = ImprovementSettings(steps=2, rounds=8, trial_rounds=9)
+    made = improvement(replace(microgrids.workload, make_site=make_site), settings)
+    found = made.run().decisions
+    assert len(found) == 6
+    for decision in found:
+        assert ("the inverter is gone" in decision.reason) == (decision.index == 1)
+        assert decision.bound.pairs == (0 if decision.index == 1 else 9)
 
 
 @pytest.mark.parametrize(
