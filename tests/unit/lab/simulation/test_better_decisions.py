@@ -49,7 +49,7 @@ def test_a_microgrids_cost_is_that_of_its_environment() -> None:
     seen, rewards = site.env.reset(seed=seed)[0], []
     for _ in range((BURN_IN_DAYS + 4) * 24):
         seen, reward, *_ = site.env.step(given(seen))
-        rewards.append(reward)
+        rewards.append(float(reward))
     assert cost == pytest.approx(-sum(rewards[BURN_IN_DAYS * 24 :]) / 4)
     assert microgrid_cost(9, given, 3, chains=1, days=4) == cost
     assert microgrid_cost(9, given, 4, chains=1, days=4) != cost
