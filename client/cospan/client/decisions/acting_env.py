@@ -47,7 +47,7 @@ class StepLog:
 class ActingEnv(gymnasium.Env[Any, Any]):
     """The environment of a site together with its policy. The only action, 0, lets the policy take its next step.
 
-    The chain goes on from one learner to the next: a second `reset` changes nothing, and `close` leaves the site's
+    The chain continues from one learner to the next: a second `reset` changes nothing, and `close` leaves the site's
     environment open, which belongs to the caller.
 
     Attributes:

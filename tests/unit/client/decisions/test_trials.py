@@ -86,7 +86,7 @@ def test_rewards_follow_the_afterstate_they_belong_to() -> None:
     for after, place in ((first, 0), (second, 1)):
         seen, action = log.observations[place][None], np.asarray(log.actions[place])[None]
         np.testing.assert_array_equal(after, decisions.afterstates(seen, action)[0])
-    assert env.reset(seed=9)[0] is second  # the chain goes on
+    assert env.reset(seed=9)[0] is second  # the chain continues
 
 
 def test_pairs_have_the_reward_of_their_own_action() -> None:
