@@ -47,8 +47,8 @@ class StepLog:
 class ActingEnv(gymnasium.Env[Any, Any]):
     """The environment of a site together with its policy. The only action, 0, lets the policy take its next step.
 
-    The chain continues from one learner to the next: a second `reset` changes nothing, and `close` leaves the site's
-    environment open, which belongs to the caller.
+    The chain continues from one learner to the next: a second `reset` changes nothing, and `close` leaves the
+    environment of the site open, which belongs to the caller.
 
     Attributes:
         policy: of the next step; replace it at any time between steps.
