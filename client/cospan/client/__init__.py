@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from cospan.client.agent import Agent as Agent
+    from cospan.client.decisions.policy import GreedyPolicy as GreedyPolicy
     from cospan.client.environment.vector_env import vector_sites as vector_sites
     from cospan.client.environment.workload_loader import load_workload as load_workload
     from cospan.client.group import AgentGroup as AgentGroup
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from cospan.client.learning_client import ClientSettings as ClientSettings
     from cospan.client.value_function import ValueFunction as ValueFunction
     from cospan.client.value_uncertainty import Interval as Interval
+    from cospan.client.workload import Decisions as Decisions
     from cospan.client.workload import Site as Site
     from cospan.client.workload import SourceSite as SourceSite
     from cospan.client.workload import Workload as Workload
@@ -31,7 +33,9 @@ _HOMES = {
     "AgentGroup": "cospan.client.group",
     "CheckReport": "cospan.client.workload_check.findings",
     "ClientSettings": "cospan.client.learning_client",
+    "Decisions": "cospan.client.workload",
     "Finding": "cospan.client.workload_check.findings",
+    "GreedyPolicy": "cospan.client.decisions.policy",
     "Interval": "cospan.client.value_uncertainty",
     "Severity": "cospan.client.workload_check.findings",
     "Site": "cospan.client.workload",
@@ -50,7 +54,9 @@ __all__ = [
     "AgentGroup",
     "CheckReport",
     "ClientSettings",
+    "Decisions",
     "Finding",
+    "GreedyPolicy",
     "Interval",
     "Severity",
     "Site",

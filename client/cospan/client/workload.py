@@ -74,6 +74,43 @@ class Resumable(Protocol):
 
 
 @dataclass(frozen=True, eq=False, slots=True)
+class Decisions:
+    """What a site knows of its actions before it takes them; with it, its policy can be improved from its values.
+
+    All functions take m observations and m actions at once, with a leading axis. A site gives either `afterstates`
+    and `step_rewards`, or `action_features`.
+
+    Attributes:
+        rule: observations → the actions of the site's given policy, without what it does at random; None where that
+            policy draws at random, in which case improvement begins at the policy that draws uniformly.
+        afterstates: (observations, actions) → what the actions leave behind, before chance has its part
+            (post-decision states; Powell 2011, "Approximate Dynamic Programming"). The site's features are asked
+            for their values, so they are of the form of observations.
+        step_rewards: (observations, actions) → the rewards of the step, as far as they can be known before it.
+        action_features: features of pairs (observation, action), where the consequence of an action is not known.
+        replayed: (observed, afterstates) → the observations that would have followed these afterstates, where
+            `observed` did follow others. It says that nothing else of an observation depends on the actions, so a
+            policy can be tried on what was observed under another one. Where the afterstate is the true one, the
+            result is `observed` itself. None where that is not known: policies are then tried in turn.
+    """
+
+    rule: Callable[[np.ndarray], np.ndarray] | None = None
+    afterstates: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None
+    step_rewards: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None
+    action_features: FeatureMap | None = None
+    replayed: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None
+
+    def __post_init__(self) -> None:
+        """Raises ValueError where it is neither the one kind nor the other."""
+        if (self.afterstates is None) != (self.step_rewards is None):
+            raise ValueError("afterstates and step_rewards belong together: a site gives both or neither")
+        if (self.afterstates is None) == (self.action_features is None):
+            raise ValueError("a site gives either afterstates and step_rewards, or action_features")
+        if self.replayed is not None and self.afterstates is None:
+            raise ValueError("replayed needs afterstates: it says what would have followed them")
+
+
+@dataclass(frozen=True, eq=False, slots=True)
 class Site:
     """One agent's part of a workload.
 
@@ -86,6 +123,7 @@ class Site:
         reference: what is known to be true, or None.
         label: a name of the site for people; the agent's index where empty.
         exogenous: that of the workload, which is taken where this is None.
+        decisions: what is known of its actions; None where its policy can only be judged.
     """
 
     env: gymnasium.Env[Any, Any]
@@ -94,6 +132,7 @@ class Site:
     reference: ReferenceSolution | None = None
     label: str = ""
     exogenous: Exogenous | None = None
+    decisions: Decisions | None = None
 
 
 @dataclass(frozen=True, eq=False, slots=True)

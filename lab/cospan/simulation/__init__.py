@@ -10,10 +10,19 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from cospan.simulation.fleet import Fleet as Fleet
     from cospan.simulation.fleet_result import FleetResult as FleetResult
+    from cospan.simulation.improvement import Improvement as Improvement
+    from cospan.simulation.improvement import ImprovementSettings as ImprovementSettings
+    from cospan.simulation.improvement_result import ImprovementResult as ImprovementResult
 
-_HOMES = {"Fleet": "cospan.simulation.fleet", "FleetResult": "cospan.simulation.fleet_result"}
+_HOMES = {
+    "Fleet": "cospan.simulation.fleet",
+    "FleetResult": "cospan.simulation.fleet_result",
+    "Improvement": "cospan.simulation.improvement",
+    "ImprovementResult": "cospan.simulation.improvement_result",
+    "ImprovementSettings": "cospan.simulation.improvement",
+}
 
-__all__ = ["Fleet", "FleetResult"]
+__all__ = ["Fleet", "FleetResult", "Improvement", "ImprovementResult", "ImprovementSettings"]
 
 
 def __getattr__(name: str) -> Any:

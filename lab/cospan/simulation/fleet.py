@@ -26,6 +26,8 @@ from cospan.core.linalg.subspace import principal_angle_sine
 from cospan.core.specification import RunSpecification
 from cospan.server.machine.events import Note
 from cospan.simulation.fleet_result import FleetResult, LearntBy, result_of
+from cospan.simulation.improvement import Improvement, ImprovementSettings
+from cospan.simulation.improvement_result import ImprovementResult
 from cospan.simulation.local_run import AnyLearner, LocalRun
 from cospan.wire.console import say
 from cospan.wire.errors import InvalidValueError
@@ -85,6 +87,7 @@ class Fleet:
         """Called with each round that has closed."""
         self._reports: list[RoundReport] = []
         self._subspace_errors: list[float] = []
+        self._workload = made
         self._departures: dict[str, str] = {}
         self._failures: dict[str, str] = {}
         self._in_round = False
@@ -203,6 +206,23 @@ class Fleet:
         if rounds < 1:
             raise InvalidValueError(f"rounds is {rounds}; a step runs 1 or more")
         return self._run_rounds(rounds, progress)
+
+    def improve(self, settings: ImprovementSettings | None = None) -> ImprovementResult:
+        """Improves the agents' policies step by step, with this fleet's sites, seed and constants.
+
+        It takes the place of `run`: its rounds are those of the settings, and this fleet is closed.
+
+        Args:
+            settings: how many steps, how long, and what a new policy has to pass.
+
+        Raises:
+            InvalidValueError: rounds have been run, a setting is out of its range, or the sites do not say
+                what their actions lead to (`Site.decisions`).
+        """
+        if self._reports:
+            raise InvalidValueError("this fleet has run rounds; make a new one to improve its policies")
+        self.close()
+        return Improvement(self._workload, self.specification, settings).run()
 
     def _run_rounds(self, rounds: int, progress: bool | None) -> FleetResult:
         if self._in_round:

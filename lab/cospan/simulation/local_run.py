@@ -6,6 +6,10 @@ The gradients are those of a networked run, summed in the same order, so the bas
 import logging
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from jaxtyping import Float
 
 from cospan.client.environment.ownership import close_site
 from cospan.client.environment.workload_loader import make_site
@@ -43,6 +47,19 @@ log = logging.getLogger(__name__)
 AnyLearner = SiteLearner | GroupLearner
 
 
+@dataclass(frozen=True, eq=False, slots=True)
+class StartBasis:
+    """What a run begins with in place of a random basis, as what an earlier one has learnt.
+
+    Attributes:
+        basis: B, shape (d, r).
+        head_covariance: W, shape (r, r); None where the method has none.
+    """
+
+    basis: Float[np.ndarray, "d r"]
+    head_covariance: Float[np.ndarray, "r r"] | None
+
+
 class LocalRun:
     """The coordinator's machine and the agents' learners, which take turns.
 
@@ -66,6 +83,7 @@ class LocalRun:
         run_id: str,
         baseline: bool | None = None,
         first_site: AnySite | None = None,
+        start: StartBasis | None = None,
     ) -> None:
         """Prepares a run without agents.
 
@@ -76,6 +94,7 @@ class LocalRun:
             run_id: its name.
             baseline: whether TD alone learns beside each agent; where left out, unless it is in a group.
             first_site: the first site, where it has been made before and not stepped; this run closes it.
+            start: what it begins with; a random basis where left out.
         """
         self._first_site = first_site
         self.learners: dict[str, AnyLearner] = {}
@@ -90,6 +109,8 @@ class LocalRun:
         self._baseline = baseline
         config = CoordinatorConfig(run_id, incarnation=1, start_seconds=float("inf"))
         state = machine.initial_state(specification, config, time.monotonic())
+        if start is not None:
+            state = replace(state, basis=start.basis, head_covariance=start.head_covariance)
         self._loop = MachineLoop[CoordinatorState, Event, Command](machine, state, self._execute)
         self._open: BasisUpdate | None = None
         self._bound_told: set[str] = set()

@@ -19,10 +19,11 @@ from gymnasium.spaces import Box
 from jaxtyping import Float
 
 from cospan.client.features import BatchFeatures, fingerprint
-from cospan.client.workload import Site, Workload
+from cospan.client.workload import Decisions, Site, Workload
 from cospan.client.workloads.models.microgrids import (
     DATA,
     HOURS,
+    MANY,
     ONE,
     Microgrid,
     Profiles,
@@ -202,6 +203,62 @@ class BatteryFirst:
         return np.array([battery_first(self._grid, float(observation[NET_LOAD]), by=ONE)])
 
 
+class MicrogridDecisions:
+    """What an operator knows of the battery's moves: what they cost in this hour, and the charge that they leave.
+
+    Tariffs are known by the hour of the day. What the grid's CO2 adds in an hour differs from day to day by up to
+    0.035 and is not in the observation, so its mean at that hour is taken.
+    """
+
+    def __init__(self, grid: Microgrid, profiles: Profiles) -> None:
+        """`grid` and `profiles` as `load_site` gives them."""
+        self._grid = grid
+        self._import_cost, self._export_price = (
+            profiles.import_cost.mean(axis=0),
+            profiles.export_price.mean(axis=0),
+        )
+
+    def rule(self, observations: Float[np.ndarray, "m 5"]) -> Float[np.ndarray, "m 1"]:
+        """Battery-first, without its random moves."""
+        return battery_first(self._grid, observations[:, NET_LOAD], by=MANY)[:, None]
+
+    def afterstates(
+        self, observations: Float[np.ndarray, "m 5"], actions: Float[np.ndarray, "m 1"]
+    ) -> Float[np.ndarray, "m 5"]:
+        """The observations with the charge that the moves leave."""
+        level, wish = observations[:, CHARGE] * self._grid.usable, np.clip(actions[:, 0], -1.0, 1.0)
+        flows = dispatch(self._grid, level, wish, observations[:, NET_LOAD], observations[:, GRID_UP], by=MANY)
+        after = observations.copy()
+        after[:, CHARGE] = np.clip(level + flows.stored_change, 0.0, self._grid.usable) / self._grid.usable
+        return after
+
+    def step_rewards(
+        self, observations: Float[np.ndarray, "m 5"], actions: Float[np.ndarray, "m 1"]
+    ) -> Float[np.ndarray, " m"]:
+        """Minus the hour's cost at the mean CO2 of that hour of the day."""
+        level, wish = observations[:, CHARGE] * self._grid.usable, np.clip(actions[:, 0], -1.0, 1.0)
+        flows = dispatch(self._grid, level, wish, observations[:, NET_LOAD], observations[:, GRID_UP], by=MANY)
+        hour = observations[:, HOUR].astype(np.intp)
+        return np.asarray(-hourly_cost(self._grid, flows, self._import_cost[hour], self._export_price[hour]))
+
+    @staticmethod
+    def replayed(
+        observed: Float[np.ndarray, "m 5"], afterstates: Float[np.ndarray, "m 5"]
+    ) -> Float[np.ndarray, "m 5"]:
+        """What was observed, with the charge of these afterstates: load, sun and grid do not heed the battery."""
+        following = observed.copy()
+        following[:, CHARGE] = afterstates[:, CHARGE]
+        return following
+
+
+def decisions_of(grid: Microgrid, profiles: Profiles) -> Decisions:
+    """What is known of a site's actions."""
+    known = MicrogridDecisions(grid, profiles)
+    return Decisions(
+        rule=known.rule, afterstates=known.afterstates, step_rewards=known.step_rewards, replayed=known.replayed
+    )
+
+
 @cache
 def _references() -> tuple[ReferenceSolution, ...]:
     """The shipped reference solutions; `references.microgrids` makes them."""
@@ -226,6 +283,7 @@ def make_site(index: int, seed: int) -> Site:
         policy=BatteryFirst(grid),
         reference=_references()[index],
         label=f"{_power(grid.mean_load)}, {' + '.join(supply) or 'alone'}",
+        decisions=decisions_of(grid, profiles),
     )
 
 

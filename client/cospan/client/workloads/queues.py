@@ -22,8 +22,9 @@ from typing import Any, SupportsIndex
 import numpy as np
 from jaxtyping import Float, Int
 
+from cospan.client.decisions.pair_features import OneHotPairs
 from cospan.client.features import OneHotFeatures
-from cospan.client.workload import Site, Sites, Workload
+from cospan.client.workload import Decisions, Site, Sites, Workload
 from cospan.client.workloads.models.finite_chains import FiniteChainEnv, FiniteChains
 from cospan.core.exact_solutions import (
     ReferenceSolution,
@@ -49,6 +50,14 @@ FEATURES = OneHotFeatures(states=(SERVERS + 1) * len(PRIORITIES), reference=10)
 """One-hot, d = 43. Left out is two free servers and priority 4, the state whose least probability over a large
 fleet is the largest (0.003 over 300 queues), so that no queue comes close to having a constant in the span of what
 it visits."""
+
+
+ACTION_FEATURES = OneHotPairs(states=(SERVERS + 1) * len(PRIORITIES), actions=2, reference=10)
+"""One-hot of pairs of state and decision, d = 87; left out is turning away in the reference state of `FEATURES`."""
+
+DECISIONS = Decisions(action_features=ACTION_FEATURES)
+"""The value of accepting and of turning away. Improvement begins at the policy that accepts with probability ½:
+it knows nothing of queues, where trunk reservation is close to the best already."""
 
 
 def after_decision(
@@ -180,6 +189,7 @@ def make_site(index: int, seed: int) -> Site:
         policy=reserve_trunks,
         reference=reference_solution(free_probability, mix),
         label=label_of(index, free_probability),
+        decisions=DECISIONS,
     )
 
 

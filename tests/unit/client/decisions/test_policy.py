@@ -1,0 +1,140 @@
+"""A learnt policy: greedy beyond its error bars only, the same from a file, and able to say why."""
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cospan.client import GreedyPolicy
+from cospan.client.workload import Decisions, Site
+from cospan.client.workloads import microgrids, queues
+from cospan.wire.errors import InvalidValueError, RunFileError
+from cospan.wire.files.npz import save_npz
+
+RNG = np.random.default_rng(3)
+
+
+def microgrid(site: int = 9) -> GreedyPolicy:
+    made = microgrids.make_site(site, 0)
+    given = GreedyPolicy.given(made, index=site, workload="microgrids")
+    return given.learnt(RNG.normal(size=95), 0.1 * np.eye(95), 1.0)
+
+
+def observations(number: int = 40) -> np.ndarray:
+    env = microgrids.make_site(9, 0).env
+    found = [env.reset(seed=1)[0]]
+    while len(found) < number:
+        found.append(env.step(RNG.uniform(-1, 1, 1))[0])
+    return np.stack(found)
+
+
+def test_many_observations_give_what_each_gives() -> None:
+    policy, seen = microgrid(), observations()
+    np.testing.assert_array_equal(policy.batch(seen), [policy(each) for each in seen])
+
+
+def test_the_chosen_action_has_the_largest_value_where_nothing_is_uncertain() -> None:
+    policy = replace(microgrid(), root=None, caution=0.0)
+    decisions, seen = policy.decisions, observations(1)
+    assert decisions.afterstates is not None
+    assert decisions.step_rewards is not None
+    many = np.repeat(seen, len(policy.actions), axis=0)
+    after = decisions.afterstates(many, policy.actions)
+    values = decisions.step_rewards(many, policy.actions) + policy.features.batch(after) @ policy.weights
+    best = policy.explain(seen[0])[0]
+    assert best.chosen
+    rule = next(each for each in policy.explain(seen[0]) if each.is_rule)
+    assert rule.advantage == pytest.approx(0.0, abs=1e-12)
+    (taken,) = (each for each in policy.explain(seen[0]) if each.chosen)
+    if not taken.is_rule:
+        assert values.max() == pytest.approx(values[np.abs(policy.actions - taken.action).argmin()])
+
+
+def test_within_the_error_bars_the_rule_is_kept() -> None:
+    seen, policy = observations(), microgrid()
+    rule = policy.decisions.rule
+    assert rule is not None
+    departs = [
+        np.mean(replace(policy, caution=caution).batch(seen) != rule(seen)) for caution in (0.0, 1.0, 10.0, 1e6)
+    ]
+    assert departs[0] > 0.5
+    assert departs == sorted(departs, reverse=True)
+    assert departs[-1] == 0.0
+
+
+def test_its_intervals_hold_the_advantage_and_none_is_claimed_without_a_covariance() -> None:
+    seen = observations(1)[0]
+    told = microgrid().explain(seen)
+    assert all(each.low <= each.advantage <= each.high for each in told)
+    rule = next(each for each in told if each.is_rule)
+    assert (rule.low, rule.high) == (0.0, 0.0)
+    assert all(math.isnan(each.low) for each in replace(microgrid(), root=None).explain(seen))
+
+
+def test_a_file_gives_the_same_policy(tmp_path: Path) -> None:
+    policy, seen = microgrid(), observations()
+    policy.save(tmp_path / "site-9.npz")
+    again = GreedyPolicy.load(tmp_path / "site-9.npz")
+    np.testing.assert_array_equal(again.batch(seen), policy.batch(seen))
+    assert again.explain(seen[0]) == policy.explain(seen[0])
+
+
+def test_the_given_policy_is_the_rule_and_is_saved_as_that(tmp_path: Path) -> None:
+    given, seen = GreedyPolicy.given(microgrids.make_site(2, 0), index=2, workload="microgrids"), observations()
+    assert given.decisions.rule is not None
+    np.testing.assert_array_equal(given.batch(seen), given.decisions.rule(seen))
+    given.save(tmp_path / "p.npz")
+    assert GreedyPolicy.load(tmp_path / "p.npz").is_given
+    with pytest.raises(InvalidValueError, match="no values to explain"):
+        given.explain(seen[0])
+
+
+def test_without_a_rule_the_given_policy_is_uniform_and_needs_a_generator() -> None:
+    given = GreedyPolicy.given(queues.make_site(0, 0))
+    drawn = given.batch(np.zeros(4000, dtype=np.int64), np.random.default_rng(0))
+    assert np.mean(drawn) == pytest.approx(0.5, abs=0.03)
+    with pytest.raises(InvalidValueError, match=r"numpy.random.Generator"):
+        given(3)
+
+
+def test_action_values_choose_the_action() -> None:
+    weights = np.zeros(87)
+    features = queues.ACTION_FEATURES
+    weights[int(features((7, 1)).argmax())], weights[int(features((8, 0)).argmax())] = 1.0, 1.0
+    policy = GreedyPolicy.given(queues.make_site(0, 0)).learnt(weights, None, 0.0)
+    assert (policy(7), policy(8)) == (1, 0)
+
+
+def test_damaged_and_foreign_files_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "p.npz"
+    save_npz(path, format="other")
+    with pytest.raises(RunFileError, match="a policy has cospan-policy-1"):
+        GreedyPolicy.load(path)
+    replace(microgrid(), workload="mine:workload").save(path)
+    with pytest.raises(RunFileError, match=r"pass workload="):
+        GreedyPolicy.load(path)
+    microgrid().save(path)
+    with pytest.raises(RunFileError, match="was learnt with the features"):
+        GreedyPolicy.load(path, workload=queues.workload)
+    policy = microgrid()
+    replace(policy, caution=-1.0).save(path)
+    with pytest.raises(RunFileError, match="caution of -1"):
+        GreedyPolicy.load(path)
+
+
+def test_a_site_without_decisions_is_refused() -> None:
+    site = queues.make_site(0, 0)
+    bare = Site(env=site.env, features=site.features, policy=site.policy)
+    with pytest.raises(InvalidValueError, match="does not say what its actions lead to"):
+        GreedyPolicy.given(bare)
+
+
+def test_decisions_are_of_one_kind() -> None:
+    with pytest.raises(ValueError, match="belong together"):
+        Decisions(afterstates=lambda seen, _: seen)
+    with pytest.raises(ValueError, match="either afterstates"):
+        Decisions()
+    with pytest.raises(ValueError, match="replayed needs afterstates"):
+        Decisions(action_features=queues.ACTION_FEATURES, replayed=lambda seen, _: seen)

@@ -1,0 +1,55 @@
+"""The program that says what better policies are worth."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cospan.client.decisions.policy import GreedyPolicy
+from cospan.client.workloads import microgrids, queues
+from cospan.experiments.optima import queue_optimum
+from cospan.experiments.policy_tests import BURN_IN_DAYS, microgrid_cost
+from cospan.simulation import ImprovementSettings, better_decisions
+
+
+def test_it_prints_each_step_and_writes_all_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = ImprovementSettings(steps=1, rounds=20, trial_rounds=10)
+    monkeypatch.setitem(better_decisions._WORKLOADS, "queues", (queues.workload, 2, 2, small))
+    better_decisions.main(
+        ["queues", "--seeds", "1", "--arms", "alone", "joint-ungated", "--out", str(tmp_path / "out.json")]
+    )
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [(each["arm"], each["step"]) for each in lines] == [
+        (arm, step) for arm in ("alone", "joint-ungated") for step in (0, 1)
+    ]
+    assert lines[0]["summary"] == lines[2]["summary"]  # both begin at the uniform policy
+    assert lines[3]["taken"] == 2
+    written = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))
+    assert [each["summary"] for each in written] == [each["summary"] for each in lines]
+    assert len(written[1]["decisions"]) == 2
+
+
+def test_the_best_policy_of_a_queue_has_the_share_one() -> None:
+    _, accept = queue_optimum(0, 1)
+    policy = GreedyPolicy.given(queues.make_site(0, 1))
+    accepted = [(state, 1) for state in np.flatnonzero(accept)]
+    weights = queues.ACTION_FEATURES.batch(accepted).sum(axis=0)
+    # Accepting has the value 1 where it is best, and 0 elsewhere: then turning away comes first.
+    assert better_decisions.queue_shares([policy.learnt(weights, None, 0.0)], 1)[0] == pytest.approx(1.0)
+
+
+def test_a_microgrids_cost_is_that_of_its_environment() -> None:
+    site = microgrids.make_site(9, 0)
+    given = GreedyPolicy.given(site, index=9)
+    cost = microgrid_cost(9, given, 3, chains=1, days=4)
+    seed = int(np.random.SeedSequence((3, 9, 0x74657374)).generate_state(1)[0])
+    seen, rewards = site.env.reset(seed=seed)[0], []
+    for _ in range((BURN_IN_DAYS + 4) * 24):
+        seen, reward, *_ = site.env.step(given(seen))
+        rewards.append(float(reward))
+    assert cost == pytest.approx(-sum(rewards[BURN_IN_DAYS * 24 :]) / 4)
+    assert microgrid_cost(9, given, 3, chains=1, days=4) == cost
+    assert microgrid_cost(9, given, 4, chains=1, days=4) != cost
