@@ -92,7 +92,7 @@ def test_what_is_not_known_is_nan() -> None:
     result = small(Workload(make_site=toy.unknown_truth, name="unknown", rank=1)).run()
     assert np.isnan([result.value_error, result.gain_error, result.td_alone_error, result.subspace_error]).all()
     assert np.isnan(result.rounds["value_error"]).all()
-    assert "value error unknown" in repr(result)
+    assert "; held-out error " in repr(result)
     assert np.isfinite([agent.gain for agent in result.agents]).all()
 
 

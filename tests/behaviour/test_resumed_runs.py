@@ -145,7 +145,7 @@ def test_a_resumed_run_that_loses_its_coordinator_has_no_result_of_before(
     before = result_of(run)
     assert before["finish_cause"] == "stopped"
     with started("run", "--resume", "run", "--quiet", cwd=tmp_path, **quick) as process:
-        wait_for_round(run, before["rounds"] + 10, process)
+        wait_for_round(run, before["rounds"] + 100, process)  # the disk may be 64 rounds behind
         (coordinator,) = (
             child
             for child in children_of(process.pid)

@@ -196,7 +196,9 @@ def test_no_file_names_code_to_be_run(tmp_path: Path) -> None:
     """One that came by mail might name any module of this machine."""
     path, named = tmp_path / "a.npz", "antigravity:fly"
     of(queue(workload=named)).save(path)
-    with pytest.raises(RunFileError, match=r"antigravity:fly', which does not come with Cospan; say workload=…"):
+    with pytest.raises(
+        RunFileError, match=r"antigravity:fly', which does not come with Cospan; name it to have it imported"
+    ):
         ValueFunction.load(path)
     assert "antigravity" not in sys.modules
     assert ValueFunction.load(path, workload="queues").workload == named

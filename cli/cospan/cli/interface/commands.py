@@ -107,7 +107,7 @@ GROUPS = (
     ),
     (
         "certs",
-        "A development certificate authority and certificates for mutual TLS.",
+        "Development certificates for mutual TLS.",
         "cospan certs init certs",
         _CERTS,
     ),

@@ -25,6 +25,10 @@ FREQUENT: dict[str, tuple[str, ...]] = {
         "json",
         "quiet",
     ),
+    "doctor": (
+        *("workload", "sites", "steps", "logs", "mapping", "coordinator", "host", "port"),
+        *("run-folder", "json"),
+    ),
     "relay": (
         *("upstream", "agents", "level", "host", "port", "metrics"),
         *("tls-cert", "tls-key", "tls-ca", "json"),

@@ -79,7 +79,7 @@ def export_logs(
     config: o.Config = None,
     debug: o.Debug = False,
 ) -> None:
-    """Write the chains of a workload as logs, one file for each site, with their mapping."""
+    """Write the chains of a workload as logs: a file for each site, and their mapping."""
     from cospan.cli.lab.export_logs import write_logs
 
     raise typer.Exit(write_logs(workload, output, given, config, form=form))

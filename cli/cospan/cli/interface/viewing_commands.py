@@ -130,7 +130,10 @@ def export(
     force: o.Force = False,
     debug: o.Debug = False,
 ) -> None:
-    """Write a basis of a stored run, by default the last, to a file; or the run to an experiment tracker."""
+    """Write a stored basis to a file, or a run to an experiment tracker.
+
+    The basis is that of the last round, or of --round.
+    """
     from cospan.cli.commands.export import export_basis, folder_of
     from cospan.wire.errors import InvalidValueError
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float
 
+from cospan.client.environment.observation_parts import MOST_PARTS
 from cospan.client.environment.plain_values import SavedState, packed, unpacked
 from cospan.client.environment.rollout import checked_features
 from cospan.client.logs.mapping import LogMapping
@@ -82,7 +83,14 @@ class LogSource:
         self.steps += int(taken.is_transition.sum())
         for reward in taken.rewards[taken.is_transition].tolist():
             self.reward_sum += reward
-        return Trajectory(features, taken.rewards, None if taken.is_transition.all() else taken.is_transition)
+        known = None if taken.is_transition.all() else taken.is_transition
+        return Trajectory(features, taken.rewards, known, parts=taken.observations if self.part_names else None)
+
+    @property
+    def part_names(self) -> tuple[str, ...]:
+        """The columns of the observation, and so of `Trajectory.parts`; none where there are many."""
+        names = self._mapping.observation
+        return names if len(names) <= MOST_PARTS else ()
 
     def _taken(self, steps: int) -> "_Taken":
         try:
