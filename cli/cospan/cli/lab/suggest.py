@@ -8,7 +8,7 @@ from cospan.client.logs.formula import Formula
 from cospan.client.logs.mapping import LogMapping, step_of
 from cospan.client.logs.suggest import Suggestion, suggest
 from cospan.client.logs.table_features import ColumnFeatures, TableFeatures
-from cospan.client.logs.tables import table_of
+from cospan.client.logs.tables.sites import table_of
 from cospan.wire.console import say
 from cospan.wire.errors import InvalidValueError
 from cospan.wire.files.safe_files import writing_whole

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from cospan.client.logs.mapping import CLOCK, NANOSECONDS, LogMapping
-from cospan.client.logs.tables import Batch, Table, TableError, Waiting
+from cospan.client.logs.tables.batch import Batch, Table, TableError, Waiting
 
 _UNKNOWN = np.iinfo(np.int64).min
 """A time that is not known; numpy's NaT."""

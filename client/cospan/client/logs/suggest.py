@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float
 from cospan.client.logs.mapping import CLOCK, NANOSECONDS, LogMapping
 from cospan.client.logs.rows import RowReader
 from cospan.client.logs.table_features import ColumnFeatures, TableFeatures, cyclic_knots, quantile_knots
-from cospan.client.logs.tables import Batch, Table, read_head
+from cospan.client.logs.tables.batch import Batch, Table, read_head
 from cospan.core.learning.baselines import lstd_alone
 from cospan.core.learning.least_squares import TransitionSums
 from cospan.wire.errors import InvalidValueError

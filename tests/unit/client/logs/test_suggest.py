@@ -12,7 +12,7 @@ from cospan.client.logs.log_workload import LogFleet
 from cospan.client.logs.mapping import LogMapping, mapping_of
 from cospan.client.logs.suggest import Suggestion, suggest
 from cospan.client.logs.table_features import ColumnFeatures, TableFeatures
-from cospan.client.logs.tables import Frame
+from cospan.client.logs.tables.frame import Frame
 from cospan.wire.errors import InvalidValueError
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from cospan.client.logs.tables import Batch, TableError, Waiting, missing_columns
+from cospan.client.logs.tables.batch import Batch, TableError, Waiting, missing_columns
 from cospan.wire.errors import InvalidValueError
 
 
