@@ -4,8 +4,9 @@ A batch holds the columns that are asked for as they are: numbers as float64 (na
 nanoseconds, text as text. Rows are counted from 1 within a file; in CSV row 1 is the first below the header.
 """
 
+import contextlib
 import difflib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias, runtime_checkable
 
@@ -68,8 +69,8 @@ class Table(Protocol):
         """
         ...
 
-    def batches(self, columns: Sequence[str], wait: Waiting | None = None) -> Iterator[Batch]:
-        """The rows from the beginning.
+    def batches(self, columns: Sequence[str], wait: Waiting | None = None) -> Generator[Batch, None, None]:
+        """The rows from the beginning; closed before its end, it closes its file.
 
         Args:
             columns: that are needed.
@@ -102,4 +103,5 @@ def missing_columns(columns: Sequence[str], there: Sequence[str], file: str) -> 
 
 def read_head(table: Table, columns: Sequence[str]) -> Batch | None:
     """The first rows of a table; None where it has none."""
-    return next(iter(table.batches(columns)), None)
+    with contextlib.closing(table.batches(columns)) as batches:
+        return next(batches, None)

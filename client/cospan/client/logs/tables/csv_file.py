@@ -1,9 +1,8 @@
 """CSV files, which may grow while they are read."""
 
 import csv
-import io
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -30,12 +29,12 @@ class CsvFile:
         """Those of its header."""
         try:
             with self.path.open("rb") as raw:
-                line = io.TextIOWrapper(raw, "utf-8-sig").readline(_LONGEST_CELL)
+                line = raw.readline(_LONGEST_CELL).decode("utf-8-sig")
         except (OSError, UnicodeDecodeError) as failure:
             raise TableError(f"{self.path} cannot be read: {failure}; save it as CSV in UTF-8") from failure
         return [name.strip() for name in next(csv.reader([line], delimiter=_delimiter(line)), [])]
 
-    def batches(self, columns: Sequence[str], wait: Waiting | None = None) -> Iterator[Batch]:
+    def batches(self, columns: Sequence[str], wait: Waiting | None = None) -> Generator[Batch, None, None]:
         """See `Table`; a last line without an end is not read while the file may grow."""
         file = str(self.path)
         try:
@@ -46,7 +45,9 @@ class CsvFile:
         except UnicodeDecodeError as failure:
             raise TableError(f"{file} is not UTF-8 text ({failure.reason}); save it as UTF-8") from failure
 
-    def _batches(self, raw: IO[bytes], columns: Sequence[str], wait: Waiting | None) -> Iterator[Batch]:
+    def _batches(
+        self, raw: IO[bytes], columns: Sequence[str], wait: Waiting | None
+    ) -> Generator[Batch, None, None]:
         file, lines = str(self.path), _Lines(raw, str(self.path), wait)
         header = next(lines, None)
         while header is None and wait is not None and wait():

@@ -1,6 +1,6 @@
 """Data frames as tables."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from datetime import UTC
 from typing import Any
@@ -21,7 +21,7 @@ class Frame:
         """Those of the frame."""
         return [str(name) for name in self.frame.columns]
 
-    def batches(self, columns: Sequence[str], wait: Waiting | None = None) -> Iterator[Batch]:
+    def batches(self, columns: Sequence[str], wait: Waiting | None = None) -> Generator[Batch, None, None]:
         """See `Table`."""
         del wait
         missing_columns(columns, [str(name) for name in self.frame.columns], f"the frame {self.name!r}")

@@ -1,7 +1,7 @@
 """Parquet files, read by record batches and written by blocks of rows; both need pyarrow (`cospan[logs]`)."""
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -31,7 +31,7 @@ class ParquetFile:
         except (OSError, arrow.ArrowException) as failure:
             raise TableError(f"{self.path} is no Parquet file: {str(failure)[:200]}; write it again") from failure
 
-    def batches(self, columns: Sequence[str], wait: Waiting | None = None) -> Iterator[Batch]:
+    def batches(self, columns: Sequence[str], wait: Waiting | None = None) -> Generator[Batch, None, None]:
         """See `Table`; such a file does not grow."""
         del wait
         arrow, parquet = _pyarrow(str(self.path))

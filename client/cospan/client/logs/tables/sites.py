@@ -1,6 +1,6 @@
 """The tables of sites: a file or a folder of files for each, found by name, folder or pattern."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,7 +27,7 @@ class Folder:
         """Those of its first file."""
         return file_of(next(iter(files_in(self.path)))).columns()
 
-    def batches(self, columns: Sequence[str], wait: Waiting | None = None) -> Iterator[Batch]:
+    def batches(self, columns: Sequence[str], wait: Waiting | None = None) -> Generator[Batch, None, None]:
         """See `Table`; while it may grow, the newest file is followed until a newer one appears."""
         done: set[Path] = set()
         while True:
