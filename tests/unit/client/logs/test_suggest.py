@@ -74,7 +74,7 @@ def test_the_coarsest_features_are_suggested_where_the_value_is_a_straight_line(
     found = suggested(straight(3000, seed), columns=["level", "noise"])
     assert [column.size for column in found.features.columns] == [2, 2]
     assert not found.features.products
-    assert found.suggested is found.trials[0]
+    assert found.chosen is found.suggested is found.trials[0]
 
 
 def test_the_held_out_error_is_the_true_one_within_its_standard_error() -> None:
