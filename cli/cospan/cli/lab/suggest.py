@@ -92,11 +92,12 @@ def _judged(found: Suggestion) -> list[str]:
     difference = _with_spread(judgement.gain, judgement.gain_spread)
     if found.suggested is found.chosen:
         return [*lines, f"lower by {difference}, which is beyond chance; suggested: {found.chosen.what}"]
-    why = (
-        f"lower by {difference}, which may be chance"
-        if judgement.blocks >= FEWEST_BLOCKS
-        else f"{judgement.blocks} blocks of rows are too few to tell them apart, {FEWEST_BLOCKS} are needed"
-    )
+    if judgement.blocks < FEWEST_BLOCKS:
+        why = f"{judgement.blocks} blocks of rows are too few to tell them apart, {FEWEST_BLOCKS} are needed"
+    elif judgement.gain <= 0.0:
+        why = "the finer one's held-out error is not lower"
+    else:
+        why = f"lower by {difference}, which may be chance"
     return [*lines, f"no finer map is better: {why}; suggested: {coarsest.what}"]
 
 

@@ -33,6 +33,7 @@ HORIZONS = (48, 24, 12, 6, 3, 1)
 FEWEST_BLOCKS, MOST_BLOCKS = 8, 24
 """Of the third part, for standard errors."""
 _FEWEST_TRANSITIONS = 100
+_FEWEST_IN_PART = 20
 _REMEMBERED = 0.2
 _RIDGE = 1e-3
 _LEAST_WINDOWS = 0.3
@@ -110,7 +111,14 @@ class SplitRows:
         third = len(follows) // 3
         # H is chosen too, so the rows that judge have no part in it.
         horizon = _horizon(arrivals[: 2 * third], follows[: 2 * third])
-        return cls(observations, follows, arrivals, third, 2 * third, horizon)
+        found = cls(observations, follows, arrivals, third, 2 * third, horizon)
+        if min(found.transitions) < _FEWEST_IN_PART:
+            counts = ", ".join(map(str, found.transitions))
+            raise InvalidValueError(
+                f"the thirds of {table.name} have {counts} transitions, and each needs {_FEWEST_IN_PART} or more: "
+                "look at the log with `cospan doctor --logs`"
+            )
+        return found
 
     def with_columns(self, places: Sequence[int]) -> "SplitRows":
         """Those of some columns alone."""
@@ -203,10 +211,12 @@ def _jackknife(left_out: Float[np.ndarray, " m"]) -> float:
 
 
 def _horizon(rewards: Float[np.ndarray, " n"], follows: Bool[np.ndarray, " n"]) -> int:
-    """H: no longer than rewards are remembered, and such that enough rows begin a window."""
+    """H: no longer than rewards are remembered, and such that enough rows of both halves begin a window."""
     wanted = _steps_remembered(rewards, follows)
+    halves = np.array_split(follows, 2)
     for horizon in HORIZONS:
-        if horizon <= wanted and len(_beginnings(follows, horizon)) >= len(follows) * _LEAST_WINDOWS:
+        share = min(len(_beginnings(half, horizon)) / len(half) for half in halves)
+        if horizon <= wanted and share >= _LEAST_WINDOWS:
             return horizon
     return HORIZONS[-1]
 

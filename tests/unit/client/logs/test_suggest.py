@@ -108,9 +108,16 @@ def test_a_map_that_luck_chose_is_not_suggested(monkeypatch: pytest.MonkeyPatch)
 
 def test_a_log_of_few_rows_says_that_it_cannot_tell() -> None:
     found = suggested(frame(600), columns=["phase"])
+    assert found.chosen.error < 0.5
     assert found.judgement.blocks < FEWEST_BLOCKS
     assert np.isnan(found.judgement.gain_spread)
     assert found.suggested is found.trials[0]
+
+
+def test_windows_fit_into_the_third_that_chooses() -> None:
+    found = suggested(frame(120), columns=["phase"])
+    assert found.horizon < 40
+    assert min(trial.error for trial in found.trials) < 1.0
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -164,6 +171,7 @@ def test_the_suggestion_is_a_mapping_that_can_be_learnt_with() -> None:
     ("data", "more", "words"),
     [
         (frame(50), {}, "50 transitions|49 transitions"),
+        (frame(300).assign(r=lambda data: data["r"].where(data.index < 190)), {}, "thirds of site have 99, 90, 0"),
         (frame(300), {"columns": ["flat"]}, "no column of site ever changes"),
         (frame(300), {"columns": []}, "no columns to make features of"),
         (frame(300).assign(mode=[f"m{row}" for row in range(300)]), {"columns": ["mode"]}, "300 different texts"),
