@@ -15,7 +15,8 @@ from cospan.client.learning.site_learner import SiteLearner
 from cospan.client.logs.log_source import LogSource
 from cospan.client.logs.mapping import LogMapping, mapping_of
 from cospan.client.logs.rows import RowReader
-from cospan.client.logs.tables import file_of, parquet_writer
+from cospan.client.logs.tables.parquet_file import parquet_writer
+from cospan.client.logs.tables.sites import file_of
 from cospan.client.step_source import StepSource
 from cospan.client.workload import SourceSite
 from cospan.core.aggregation.basis_update import initial_head_covariance

@@ -96,7 +96,10 @@ def suggest_features(
     step: Annotated[
         str | None,
         typer.Option(
-            "--step", help="Between rows, as 15min.", metavar="STEP", show_default="that of the first rows"
+            "--step",
+            help="Between rows, as 15min; a number where the time is one.",
+            metavar="STEP",
+            show_default="that of the first rows",
         ),
     ] = None,
     columns: Annotated[
@@ -114,7 +117,11 @@ def suggest_features(
     force: o.Force = False,
     debug: o.Debug = False,
 ) -> None:
-    """Suggest features for a log, and show by held-out error whether finer ones pay."""
+    """Suggest features for a log, and show by held-out error whether finer ones pay.
+
+    The first third of the rows learns and the second chooses; the last, which has no part in the choice, judges the
+    chosen features and the coarsest ones once. Where it cannot tell them apart the coarsest are suggested.
+    """
     from cospan.cli.lab.suggest import suggest_here
 
     raise typer.Exit(

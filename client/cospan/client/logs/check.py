@@ -28,7 +28,7 @@ from cospan.client.logs.rows import (
     RowReader,
 )
 from cospan.client.logs.table_features import TableFeatures
-from cospan.client.logs.tables import Table, TableError
+from cospan.client.logs.tables.batch import Table, TableError
 from cospan.wire.errors import CospanError
 from cospan.wire.text import listed
 

@@ -15,7 +15,7 @@ from jaxtyping import Float
 
 from cospan.client.environment.rollout import source_of
 from cospan.client.environment.workload_loader import make_site
-from cospan.client.logs.tables import parquet_writer
+from cospan.client.logs.tables.parquet_file import parquet_writer
 from cospan.client.workload import FeatureMap, Site, Workload
 from cospan.wire.errors import InvalidValueError, RunFileError
 from cospan.wire.files.safe_files import writing_whole

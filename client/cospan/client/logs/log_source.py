@@ -13,7 +13,7 @@ from cospan.client.environment.plain_values import SavedState, packed, unpacked
 from cospan.client.environment.rollout import checked_features
 from cospan.client.logs.mapping import LogMapping
 from cospan.client.logs.rows import RowReader, Rows
-from cospan.client.logs.tables import Table, TableError
+from cospan.client.logs.tables.batch import Table, TableError
 from cospan.client.step_source import AT_END, SourceInterruptedError, SourceWarning
 from cospan.core.learning.learner_state import Trajectory
 from cospan.wire.errors import WorkloadBehaviourError

@@ -14,7 +14,9 @@ from typing import Any
 from cospan.client.logs.check import SiteReport, check_logs, refuse_problems
 from cospan.client.logs.log_source import LogSource
 from cospan.client.logs.mapping import LogMapping, load_mapping, mapping_of
-from cospan.client.logs.tables import Frame, Table, table_of, tables_of
+from cospan.client.logs.tables.batch import Table
+from cospan.client.logs.tables.frame import Frame
+from cospan.client.logs.tables.sites import table_of, tables_of
 from cospan.client.step_source import StepSource
 from cospan.client.workload import SourceSite, Workload
 from cospan.wire.errors import InvalidValueError

@@ -4,8 +4,9 @@ Nothing is made up. A row with a value that is not known is left out, and the ch
 where the time does not advance by one step, where a file ends, and where the chain's column changes.
 """
 
+import contextlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -13,7 +14,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from cospan.client.logs.mapping import CLOCK, NANOSECONDS, LogMapping
-from cospan.client.logs.tables import Batch, Table, TableError, Waiting
+from cospan.client.logs.tables.batch import Batch, Table, TableError, Waiting
 
 _UNKNOWN = np.iinfo(np.int64).min
 """A time that is not known; numpy's NaT."""
@@ -116,16 +117,17 @@ class RowReader:
         self._missing = frozenset(mapping.missing)
         self._before = _Before()
 
-    def __iter__(self) -> Iterator[Rows]:
+    def __iter__(self) -> Generator[Rows, None, None]:
         """The rows that are known, batch by batch; a batch without any is left out.
 
         Raises:
             TableError: the table cannot be read.
         """
-        for batch in self._table.batches(self._mapping.columns, self._wait):
-            rows = self._of(batch)
-            if len(rows.numbers):
-                yield rows
+        with contextlib.closing(self._table.batches(self._mapping.columns, self._wait)) as batches:
+            for batch in batches:
+                rows = self._of(batch)
+                if len(rows.numbers):
+                    yield rows
 
     def _of(self, batch: Batch) -> Rows:
         counts, mapping, n = self.counts, self._mapping, batch.rows

@@ -205,10 +205,9 @@ NOTHING_RECORDED = QualityRecord()
 
 def _each(of_one: Callable[..., np.ndarray], *stacks: Float[np.ndarray, "..."]) -> np.ndarray:
     """A function of each agent's rows, one after another; the stacks have the shapes (*n, rounds, L, k)."""
-    # Not -1 for the rows: of no columns, as of an observation that is no number, numpy cannot tell how many.
-    flat = [
-        stack.reshape(*stack.shape[:-3], stack.shape[-3] * stack.shape[-2], stack.shape[-1]) for stack in stacks
-    ]
+    # With -1 in place of this number, stacks of no columns would have no shape.
+    rows_of_agent = stacks[0].shape[-3] * stacks[0].shape[-2]
+    flat = [stack.reshape(*stack.shape[:-3], rows_of_agent, stack.shape[-1]) for stack in stacks]
     if flat[0].ndim == 2:
         return np.asarray(of_one(*flat))
     return np.stack([np.asarray(of_one(*rows)) for rows in zip(*flat, strict=True)])

@@ -9,7 +9,8 @@ import pytest
 
 from cospan.client.logs.check import Severity, check_log, check_logs, duration, problems_in, refuse_problems
 from cospan.client.logs.mapping import LogMapping, mapping_of
-from cospan.client.logs.tables import CsvFile, TableError
+from cospan.client.logs.tables.batch import TableError
+from cospan.client.logs.tables.csv_file import CsvFile
 
 ROWS = 200
 

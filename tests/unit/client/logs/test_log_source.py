@@ -10,7 +10,8 @@ import pytest
 from cospan.client.logs.check import check_log
 from cospan.client.logs.log_source import LogSource
 from cospan.client.logs.mapping import LogMapping, mapping_of
-from cospan.client.logs.tables import CsvFile, Folder
+from cospan.client.logs.tables.csv_file import CsvFile
+from cospan.client.logs.tables.sites import Folder
 from cospan.client.step_source import AT_END, SourceInterruptedError, StepSource
 from cospan.wire.errors import WorkloadBehaviourError
 
@@ -136,7 +137,7 @@ def test_a_log_without_any_transition_is_refused(tmp_path: Path) -> None:
 
 
 def test_what_was_good_before_a_bad_row_has_been_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cospan.client.logs.tables.BATCH_ROWS", 4)
+    monkeypatch.setattr("cospan.client.logs.tables.csv_file.BATCH_ROWS", 4)
     path = tmp_path / "log.csv"
     write(path, list(range(8)))
     with path.open("a", encoding="utf-8") as file:

@@ -10,7 +10,7 @@ from cospan.client.environment.workload_loader import load_workload, make_site, 
 from cospan.client.learning.run_config import specify
 from cospan.client.logs.log_source import LogSource
 from cospan.client.logs.log_workload import LogFleet, log_fleet, reference_of
-from cospan.client.logs.tables import TableError
+from cospan.client.logs.tables.batch import TableError
 from cospan.client.workload import SourceSite
 from cospan.core.method import HeadUpdate
 from cospan.wire.errors import InvalidValueError, WorkloadError

@@ -22,7 +22,8 @@ from cospan.client.logs.rows import (
     RowReader,
     Rows,
 )
-from cospan.client.logs.tables import CsvFile, Folder
+from cospan.client.logs.tables.csv_file import CsvFile
+from cospan.client.logs.tables.sites import Folder
 
 X = {"kind": "numeric", "range": [0, 100], "knots": 3}
 
@@ -176,7 +177,7 @@ def test_batches_make_no_difference(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     path = csv_file(tmp_path, *rows)
     whole, first = read(path, mapping())
     for size in (1, 2, 7):
-        monkeypatch.setattr("cospan.client.logs.tables.BATCH_ROWS", size)
+        monkeypatch.setattr("cospan.client.logs.tables.csv_file.BATCH_ROWS", size)
         parts, reader = read(path, mapping())
         for name in ("observations", "follows", "arrivals", "numbers"):
             np.testing.assert_array_equal(getattr(parts, name), getattr(whole, name))

@@ -4,13 +4,13 @@ Columns: `observation_0` … of vectors (`observation` of numbers), `reward` of 
 `episode`. Actions are not needed: the policy that made the dataset is the one that is evaluated.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from cospan.client.logs.tables import Batch, TableError, Waiting, missing_columns
+from cospan.client.logs.tables.batch import Batch, TableError, Waiting, missing_columns
 from cospan.wire.errors import InvalidValueError
 
 
@@ -31,7 +31,7 @@ class MinariTable:
         vector = [f"observation_{place}" for place in range(values.shape[-1])]
         return [*(vector if values.ndim == 2 else ["observation"]), "reward", "episode"]
 
-    def batches(self, columns: Sequence[str], wait: Waiting | None = None) -> Iterator[Batch]:
+    def batches(self, columns: Sequence[str], wait: Waiting | None = None) -> Generator[Batch, None, None]:
         """See `Table`; an episode is a batch, and the dataset does not grow.
 
         Raises:

@@ -9,8 +9,8 @@ import pytest
 
 from cospan.client.logs.check import check_log
 from cospan.client.logs.mapping import mapping_of
-from cospan.client.logs.minari_table import MinariTable
-from cospan.client.logs.tables import tables_of
+from cospan.client.logs.tables.minari_table import MinariTable
+from cospan.client.logs.tables.sites import tables_of
 
 X = {"kind": "numeric", "range": [0, 9]}
 

@@ -11,7 +11,11 @@ import pytest
 
 from cospan.client.logs.mapping import LogMapping, mapping_of
 from cospan.client.logs.rows import RowReader
-from cospan.client.logs.tables import CsvFile, Folder, Frame, ParquetFile, Table, TableError, tables_of
+from cospan.client.logs.tables.batch import Table, TableError
+from cospan.client.logs.tables.csv_file import CsvFile
+from cospan.client.logs.tables.frame import Frame
+from cospan.client.logs.tables.parquet_file import ParquetFile
+from cospan.client.logs.tables.sites import Folder, tables_of
 from cospan.wire.errors import InvalidValueError
 
 MAPPING = mapping_of(
