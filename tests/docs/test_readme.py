@@ -30,10 +30,17 @@ def test_the_commands_of_the_readme_answer_what_one_more_unit_is_worth(tmp_path:
     finally:
         shell.close()
     answer = json.loads(shell.output)
-    assert re.search(rf"state = {asked[2]} is worth \S+ more than state = {asked[3]}; ", printed)
+    told = rf"state = {asked[2]} is worth \S+ more than state = {asked[3]}; 90% interval (\S+) to (\S+)"
+    shown = re.search(told, printed)
+    assert shown is not None, printed
+    lower, upper = answer["interval"]
+    assert [float(end) for end in shown.groups()] == pytest.approx([lower, upper], rel=1e-3)
+    assert lower < answer["difference"] < upper
     site = workload.make_site(int(asked[1]), 1)
     assert site.reference is not None
     true = np.diff(site.features.batch([int(asked[3]), int(asked[2])]) @ site.reference.weights).item()
     assert answer["difference"] == pytest.approx(true, abs=0.3)
+    assert lower < true < upper
+    assert upper - lower < 2.0, "an interval that tells something"
     page = (ROOT / "README.md").read_text(encoding="utf-8")
     assert f"the truth, which is known of these queues, is {true:.1f}." in " ".join(page.split())

@@ -21,7 +21,7 @@ from cospan.client.learning.site_learner import Warned
 from cospan.client.session import machine as session
 from cospan.client.session.driver import SessionDriver, SessionHooks, SessionSettings
 from cospan.client.session.message_checks import MEMORY_GIB, memory_problem
-from cospan.client.session.run_checks import check_basis
+from cospan.client.session.run_checks import check_basis, slow_round
 from cospan.client.session.transport import Transport
 from cospan.client.step_source import AT_END
 from cospan.client.workload import FeatureMap, Workload
@@ -424,16 +424,10 @@ class LearningClient(ABC, Generic[L]):
     def _say_slow(self, seconds: float) -> None:
         """Warns once that a round takes longer here than the run waits for one agent."""
         spec = self._specification
-        if spec is None or seconds <= spec.round_timeout_seconds or self._was_slow:
-            return
-        self._was_slow = True
-        note = (
-            f"a round of {spec.method.steps_per_round} steps took {seconds:.3g} s here, and a round of this run "
-            f"waits for {spec.round_timeout_seconds:g} s once another agent has sent its gradient: an agent that "
-            "takes longer is given up. Start the coordinator with a longer --round-timeout-seconds or fewer "
-            "--steps-per-round"
-        )
-        self._note(note, level=logging.WARNING)
+        note = None if spec is None or self._was_slow else slow_round(spec, seconds)
+        if note is not None:
+            self._was_slow = True
+            self._note(note, level=logging.WARNING)
 
 
 def loop_runs_here() -> bool:

@@ -242,16 +242,31 @@ class ValueFunction:
         if features is None:
             made_by = load_workload(_workload_of(result, path) if workload is None else workload)
             features = make_site(made_by, index, own_seed if seed is None else seed).features
+        return cls.of_result(result, path, features, seed=own_seed)
+
+    @classmethod
+    def of_result(cls, result: AgentResult, path: Path, features: FeatureMap, *, seed: int = 0) -> "ValueFunction":
+        """That of a file which is read already, or of one agent of a group's (`group_file.member_of`).
+
+        Args:
+            result: the values.
+            path: of the file, for sentences.
+            features: the map that it was learnt with.
+            seed: of the run.
+
+        Raises:
+            RunFileError: the file is damaged, or of another feature map.
+        """
         _check_features(result, path, features)
         return cls(
             features=features,
             weights=_read_only(result.vector("weights", features.dim)),
             gain=float(result.vector("gain", 1)[0]),
             agent_id=result.text("agent_id"),
-            index=index,
+            index=result.whole("index"),
             label=result.text("label"),
             workload=result.text("workload"),
-            seed=own_seed,
+            seed=seed,
             steps=result.whole("steps"),
             mean_reward=result.number("mean_reward"),
             value_error=result.number("value_error"),

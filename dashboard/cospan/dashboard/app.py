@@ -59,6 +59,34 @@ def make_app(
 
         return StreamingResponse(stream(), media_type="text/event-stream", headers=_STREAM_HEADERS)
 
+    async def file(request: Request) -> Response:
+        name = request.path_params.get("name", "index.html")
+        content = page_file(name)
+        if content is None:
+            return _sentence(f"there is no {name} here; the page is at {auth.root}/", 404)
+        return Response(content, media_type=MEDIA_TYPES[name.rpartition(".")[2]])
+
+    routes = [
+        Route("/", file, methods=["GET"]),
+        Route("/events", events, methods=["GET"]),
+        Route("/history", _history_answer(histories), methods=["GET"]),
+        Route("/login", _login_answer(auth, secure=secure), methods=["GET", "POST"]),
+        Route("/{name}", file, methods=["GET"]),
+    ]
+    return _Guard(Starlette(routes=routes), auth, connections)
+
+
+def _history_answer(histories: Histories) -> Callable[[Request], Awaitable[Response]]:
+    async def history(request: Request) -> Response:
+        found = histories(request.query_params.get("id", ""))
+        if found is None:
+            return _sentence("nothing is known of such an agent yet; name one that has joined", 404)
+        return JSONResponse(found)
+
+    return history
+
+
+def _login_answer(auth: DashboardAuth, *, secure: bool) -> Callable[[Request], Awaitable[Response]]:
     async def log_in(request: Request) -> Response:
         if auth.token is None:
             return RedirectResponse(f"{auth.root}/", status_code=303)
@@ -75,31 +103,7 @@ def make_app(
         )
         return answer
 
-    async def file(request: Request) -> Response:
-        name = request.path_params.get("name", "index.html")
-        content = page_file(name)
-        if content is None:
-            return _sentence(f"there is no {name} here; the page is at {auth.root}/", 404)
-        return Response(content, media_type=MEDIA_TYPES[name.rpartition(".")[2]])
-
-    routes = [
-        Route("/", file, methods=["GET"]),
-        Route("/events", events, methods=["GET"]),
-        Route("/history", _history_answer(histories), methods=["GET"]),
-        Route("/login", log_in, methods=["GET", "POST"]),
-        Route("/{name}", file, methods=["GET"]),
-    ]
-    return _Guard(Starlette(routes=routes), auth, connections)
-
-
-def _history_answer(histories: Histories) -> Callable[[Request], Awaitable[Response]]:
-    async def history(request: Request) -> Response:
-        found = histories(request.query_params.get("id", ""))
-        if found is None:
-            return _sentence("nothing is known of such an agent yet; name one that has joined", 404)
-        return JSONResponse(found)
-
-    return history
+    return log_in
 
 
 class _Guard:

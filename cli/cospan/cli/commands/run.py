@@ -8,7 +8,7 @@ import os
 import secrets
 import shutil
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TextIO
@@ -29,6 +29,7 @@ from cospan.cli.processes.dashboard import plan_dashboard
 from cospan.cli.processes.in_process_run import InProcessRun
 from cospan.cli.processes.local_fleet import LocalFleet
 from cospan.cli.processes.this_process import claim_stdout, ignore_hangups, use_one_blas_thread
+from cospan.cli.run_folder.agent_results import agent_results, row_of
 from cospan.cli.run_folder.layout import RunFolder, check_free, make_run_folder
 from cospan.cli.run_folder.progress_log import RunMonitor, write_rounds
 from cospan.cli.run_folder.resume import (
@@ -43,10 +44,8 @@ from cospan.cli.run_folder.resume import (
     seconds_to_come_back,
 )
 from cospan.cli.run_folder.run_result import (
-    AgentRow,
     RunFailedError,
     RunOutcome,
-    agent_row,
     read_outcome,
     result_document,
     with_medians,
@@ -55,12 +54,8 @@ from cospan.cli.settings.run_specification import RunPlan, plan_with_workload
 from cospan.cli.settings.run_warnings import advise, of_agents, of_features, of_rank
 from cospan.cli.tracking.feeder import Tracking, tracking_of
 from cospan.cli.tracking.sink import check_installed
-from cospan.client.agent import default_agent_id
 from cospan.client.environment.ownership import closing_on_failure
 from cospan.client.environment.workload_loader import true_basis
-from cospan.client.files.agent_result import AgentResult
-from cospan.client.files.group_file import OF_AGENTS, agents_of, load_group
-from cospan.client.files.result_file import load_result
 from cospan.client.learning.default_run import DEFAULT_ROUNDS
 from cospan.client.placement import Host, hosts_of
 from cospan.client.session.run_checks import below_floor
@@ -354,8 +349,8 @@ def _conclude(
     quiet: bool,
 ) -> None:
     """Completes the run folder and the trackers, and prints the summary."""
-    results = _results(folder, hosts)
-    agents = [_row(index, results, monitor) for index in range(outcome.specification.agents)]
+    results = agent_results(folder, hosts)
+    agents = [row_of(index, results, monitor) for index in range(outcome.specification.agents)]
     unlike = unlike_sites(agents, outcome.specification.rank, outcome.rank_in_use)
     outcome = replace(
         outcome, warnings=(*outcome.warnings, *unlike, *lacking_features(agents), *features_to_add(agents))
@@ -389,48 +384,6 @@ def _print_document(document: Mapping[str, Any], data: TextIO, folder: RunFolder
     except OSError as failure:
         say(f"cospan: cannot write to standard output: {failure.strerror}; the same is in {folder.result}")
         os.dup2(os.open(os.devnull, os.O_WRONLY), data.fileno())  # what is still in its buffer
-
-
-def _results(folder: RunFolder, hosts: Sequence[Host]) -> dict[str, AgentResult]:
-    """Existing results of agents, by name; a group's come from its one file, which is faster to read."""
-    found: dict[str, AgentResult] = {}
-    for host in hosts:
-        path = folder.agent(host.name)
-        if path.exists():
-            with _left_out():
-                results = agents_of(load_group(path, names=OF_AGENTS)) if host.is_group else [load_result(path)]
-                found |= {result.text("agent_id"): result for result in results}
-        if host.is_group:  # an agent that failed has its own file
-            found |= _files_of(folder, [name for name in host.agents if name not in found])
-    return found
-
-
-def _files_of(folder: RunFolder, agents: Sequence[str]) -> dict[str, AgentResult]:
-    found = {}
-    for name in agents:
-        path = folder.agent(name)
-        if path.exists():
-            with _left_out():
-                found[name] = load_result(path)
-    return found
-
-
-@contextlib.contextmanager
-def _left_out() -> Iterator[None]:
-    """Leaves out a file that cannot be read, and reports it."""
-    try:
-        yield
-    except RunFileError as failure:
-        say(f"cospan: {failure}; it is left out of the summary")
-
-
-def _row(index: int, results: Mapping[str, AgentResult], monitor: RunMonitor) -> AgentRow:
-    """The numbers of an agent; only its name without a file."""
-    name = default_agent_id(index)
-    if name in results:
-        return agent_row(results[name])
-    progress = monitor.agents.get(name)
-    return AgentRow(id=name, label=progress.label if progress else "")
 
 
 def _exit_code(outcome: RunOutcome, interrupted: str, folder: RunFolder, *, allow_losses: bool) -> int:

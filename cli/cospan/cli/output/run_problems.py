@@ -100,12 +100,17 @@ def _served_alone(agents: Sequence[AgentRow], *, all_in_use: bool) -> list[str]:
     own = sorted(each for each in known if each[0] < _OWN_WEIGHT)
     if len(known) < _FEWEST_SHARES or usual <= _USUAL_WEIGHT or not own:
         return []
-    sites = listed([f"{name} ({weight:.2f})" for weight, name in own])
+    sites = listed([f"{name} ({_below(weight)})" for weight, name in own])
     rank = "; every direction of the basis is in use, so a larger rank may serve them" if all_in_use else ""
     return [
         f"the shared weight is {usual:.2f} at the median site, and below {_OWN_WEIGHT} at {sites}: such sites may "
         f"be of another kind; they answer from their own data, so sharing costs them little{rank}"
     ]
+
+
+def _below(weight: float) -> str:
+    """A weight below `_OWN_WEIGHT` with so many digits that it also reads as such; two if these do."""
+    return next(text for digits in range(2, 18) if float(text := f"{weight:.{digits}f}") < _OWN_WEIGHT)
 
 
 def _poorly_explained(agents: Sequence[AgentRow], rank: int) -> list[str]:

@@ -19,7 +19,7 @@ from cospan.client.environment.workload_loader import load_workload, make_site
 from cospan.client.value_function import ValueFunction
 from cospan.client.workload import Site, Workload
 from cospan.wire.console import say
-from cospan.wire.errors import InvalidValueError, RunFileError, UsageError, WorkloadBehaviourError
+from cospan.wire.errors import IntervalUnknownError, InvalidValueError, RunFileError, WorkloadBehaviourError
 from cospan.wire.files.safe_files import writing_whole
 
 COLUMNS = ("value", "value_low", "value_high", "gain")
@@ -129,14 +129,11 @@ class _Scorer:
     def _ends(self, rows: Any, values: Float[np.ndarray, " n"]) -> Float[np.ndarray, "n 2"]:
         """The interval of each value, about it; nan where what was learnt does not tell."""
         unknown = np.full((len(values), 2), math.nan)
-        intervals = getattr(self._value, "intervals", None)
-        if intervals is None or self._unknown:
+        if self._unknown:
             return unknown
         try:
-            ends = np.asarray(intervals(rows, coverage=self._coverage))
-        except InvalidValueError:
-            raise
-        except UsageError as failure:
+            ends = self._value.intervals(rows, coverage=self._coverage)
+        except IntervalUnknownError as failure:
             self._unknown = str(failure)
             return unknown
         shifted: np.ndarray = ends - ends.mean(axis=1, keepdims=True) + values[:, None]

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from cospan.cli.run_folder.layout import RunFolder
 from cospan.client.environment.ownership import closing_on_failure
 from cospan.client.environment.workload_loader import load_workload, make_site
-from cospan.client.files.group_file import load_group
+from cospan.client.files.group_file import member_of
+from cospan.client.files.result_file import largest
 from cospan.client.value_function import ValueFunction
 from cospan.client.workload import Site, Workload
 from cospan.client.workloads import BUILT_IN
@@ -70,7 +71,7 @@ def learnt_site(folder: RunFolder, word: str, workload: Workload, spec: RunSpeci
             "(ValueFunction.load)"
         )
     with closing_on_failure(site):
-        return LearntSite(index, site, _value_of(folder, name, site))
+        return LearntSite(index, site, _value_of(folder, name, site, spec))
 
 
 def _check_there(folder: RunFolder, name: str) -> None:
@@ -81,21 +82,13 @@ def _check_there(folder: RunFolder, name: str) -> None:
         raise RunFileError(f"{folder.path} has no agent {name!r}{there}")
 
 
-def _value_of(folder: RunFolder, name: str, site: Site) -> ValueFunction:
+def _value_of(folder: RunFolder, name: str, site: Site, spec: RunSpecification) -> ValueFunction:
     """What an agent has learnt, from its file or that of its group."""
     path = folder.agent(name)
     if path.exists():
         return ValueFunction.load(path, site.features)
     for group in sorted(folder.agents.glob("group-*.npz")):
-        found = load_group(group, names=("agent_ids", "labels", "weights", "gain", "feature_fingerprint"))
-        agents = found.array("agent_ids").tolist()
-        if name in agents:
-            if found.text("feature_fingerprint") != site.features.fingerprint:
-                raise RunFileError(
-                    f"{group} was learnt with another feature map than the workload's; name that one"
-                )
-            place, shape = agents.index(name), (len(agents), site.features.dim)
-            gain = float(found.vector("gain", len(agents))[place])
-            label = str(found.array("labels")[place])
-            return ValueFunction(site.features, found.vector("weights", *shape)[place], gain, name, label=label)
+        found = member_of(group, name, most_bytes=largest(spec, spec.agents))
+        if found is not None:
+            return ValueFunction.of_result(found, group, site.features, seed=spec.seed)
     raise RunFileError(f"{folder.path} has no agent {name!r}")

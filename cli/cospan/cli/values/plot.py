@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -20,7 +20,8 @@ from cospan.client.value_function import ValueFunction
 from cospan.client.workload import Site
 from cospan.core.specification import RunSpecification
 from cospan.experiments.plots.axes import import_matplotlib, save
-from cospan.wire.errors import CospanError, InvalidValueError, RunFileError
+from cospan.wire.console import say
+from cospan.wire.errors import IntervalUnknownError, InvalidValueError, RunFileError
 from cospan.wire.files.spec_file import load_spec
 from cospan.wire.text import listed
 
@@ -95,7 +96,11 @@ def plot_value(run: Path, chosen_options: PlotOptions) -> int:
         output = options.output or folder.path / _file_name([f"site-{each.index}" for each in sites], scene.over)
         check_output(output, force=options.force)
         surfaces = [_surface(each.value, each.site, scene, options.coverage) for each in sites]
+        unknown = [each.unknown for each in surfaces if each.unknown]
     _draw(output, spec, scene, surfaces, options.coverage)
+    if unknown:
+        more = f" (and so at {len(unknown) - 1} more)" if len(unknown) > 1 else ""
+        say(f"cospan: the picture lacks intervals: {unknown[0]}{more}")
     print(f"wrote {output}", file=sys.stderr)
     return 0
 
@@ -158,25 +163,30 @@ def _surface(value: ValueFunction, site: Site, scene: _Scene, coverage: float) -
     if site.reference is not None:
         rows = site.features.batch([*scene.grid, scene.base]) @ site.reference.weights
         truth = (rows[:-1] - rows[-1]).reshape(shape)
-    ends = intervals(value, scene.grid, scene.base, coverage)
+    ends, unknown = intervals(value, scene.grid, scene.base, coverage)
     low, high = (None, None) if ends is None else (ends[:, 0].reshape(shape), ends[:, 1].reshape(shape))
     name = value.agent_id or "this site"
-    return Surface(f"{name}" + (f"\n{value.label}" if value.label else ""), learnt, low, high, truth)
+    return Surface(f"{name}" + (f"\n{value.label}" if value.label else ""), learnt, low, high, truth, unknown)
 
 
-def intervals(
-    value: ValueFunction, grid: Sequence[Any], base: Any, coverage: float
-) -> Float[np.ndarray, "n 2"] | None:
-    """Intervals of V(s) − V(base) at each observation; None where the agent's preset has none."""
-    ask = getattr(value, "intervals", None)
-    if ask is None:
-        return None
+class Intervals(NamedTuple):
+    """Intervals of differences of values.
+
+    Attributes:
+        ends: lower and upper ends, shape (n, 2); None where what was learnt does not tell them.
+        unknown: why, as a sentence; else empty.
+    """
+
+    ends: Float[np.ndarray, "n 2"] | None
+    unknown: str = ""
+
+
+def intervals(value: ValueFunction, grid: Sequence[Any], base: Any, coverage: float) -> Intervals:
+    """Those of V(s) − V(base) at each observation."""
     try:
-        return np.asarray(ask(grid, [base], coverage=coverage))
-    except CospanError as failure:
-        if failure.reason != "INTERVAL_UNKNOWN":
-            raise
-        return None
+        return Intervals(value.intervals(grid, [base], coverage=coverage))
+    except IntervalUnknownError as failure:
+        return Intervals(None, str(failure))
 
 
 def _draw(

@@ -45,6 +45,7 @@ class Surface:
         low: lower ends of the intervals; None where they are unknown.
         high: upper ends.
         truth: the true numbers; None where they are unknown.
+        unknown: why there are no intervals, as a sentence; else empty.
     """
 
     label: str
@@ -52,6 +53,7 @@ class Surface:
     low: Float[np.ndarray, "*grid"] | None = None
     high: Float[np.ndarray, "*grid"] | None = None
     truth: Float[np.ndarray, "*grid"] | None = None
+    unknown: str = ""
 
 
 def line_figure(axis: Axis, surfaces: Sequence[Surface], title: str, held: str, coverage: float) -> "Figure":
@@ -71,12 +73,30 @@ def line_figure(axis: Axis, surfaces: Sequence[Surface], title: str, held: str, 
             label = "true" if len(surfaces) == 1 else "_"
             axes.plot(axis.grid, surface.truth, "--", color="0.25" if len(surfaces) == 1 else colour, label=label)
     axes.axhline(0.0, color="0.7", linewidth=0.8, zorder=0)
+    bounds, is_cut = _bounds(surfaces)
+    axes.set_ylim(*bounds)
     rug = np.unique(axis.met)
     axes.plot(rug, np.full(len(rug), 0.012), "|", color="0.45", markersize=7, transform=axes.get_xaxis_transform())
-    _dress(axes, title, _below(held, surfaces, coverage), axis.name)
+    _dress(axes, title, _below(held, surfaces, coverage, is_cut=is_cut), axis.name)
     axes.set_ylabel("value, less that of the typical state")
     label_lines(axes)
     return figure
+
+
+def _bounds(surfaces: Sequence[Surface]) -> tuple[tuple[float, float], bool]:
+    """The range to show, and whether a band is cut off by it.
+
+    At a state that was hardly ever visited a band may be a hundred times as wide as all lines are high.
+    """
+    lines = [each for surface in surfaces for each in (surface.values, surface.truth) if each is not None]
+    bands = [each for surface in surfaces for each in (surface.low, surface.high) if each is not None]
+    low, high = min(0.0, *(each.min() for each in lines)), max(0.0, *(each.max() for each in lines))
+    room = (high - low) or 1.0
+    least, most = (function([function(each) for each in (*lines, *bands)]) for function in (np.min, np.max))
+    least, most = min(low, float(least)), max(high, float(most))
+    shown = max(least, low - room), min(most, high + room)
+    margin = 0.05 * ((shown[1] - shown[0]) or 1.0)
+    return (float(shown[0] - margin), float(shown[1] + margin)), shown != (least, most)
 
 
 def map_figure(axes_of: Sequence[Axis], surface: Surface, title: str, held: str, coverage: float) -> "Figure":
@@ -86,11 +106,11 @@ def map_figure(axes_of: Sequence[Axis], surface: Surface, title: str, held: str,
     known = surface.low is not None and surface.high is not None
     figure = Figure(figsize=(12.5 if known else 7.4, 5.0), dpi=130, layout="constrained")
     panels = figure.subplots(1, 2 if known else 1, squeeze=False)[0]
-    _map(panels[0], axes_of, surface.values, "cividis", "value, less that of the typical state")
+    _map(panels[0], axes_of, surface.values, ("cividis", "white"), "value, less that of the typical state")
     _dress(panels[0], title, _below(held, [surface], coverage), axes_of[0].name)
     if surface.low is not None and surface.high is not None:
         half = (surface.high - surface.low) / 2.0
-        _map(panels[1], axes_of, half, "Purples", f"half the width of the {coverage:.0%} interval")
+        _map(panels[1], axes_of, half, ("Purples", "0.2"), f"half the width of the {coverage:.0%} interval")
         _dress(panels[1], "How sure it is", "dots: visited states", axes_of[0].name)
     for axes in panels:
         axes.set_ylabel(axes_of[1].name)
@@ -99,25 +119,30 @@ def map_figure(axes_of: Sequence[Axis], surface: Surface, title: str, held: str,
 
 
 def _map(
-    axes: "Axes", axes_of: Sequence[Axis], heights: Float[np.ndarray, "m1 m2"], colours: str, meaning: str
+    axes: "Axes",
+    axes_of: Sequence[Axis],
+    heights: Float[np.ndarray, "m1 m2"],
+    colours: tuple[str, str],
+    meaning: str,
 ) -> None:
+    """One panel; its colours are those of the heights, and that of the dots."""
     first, second = axes_of
-    mesh = axes.pcolormesh(first.grid, second.grid, heights.T, cmap=colours, shading="nearest", rasterized=True)
+    mesh = axes.pcolormesh(first.grid, second.grid, heights.T, cmap=colours[0], shading="nearest", rasterized=True)
     if min(heights.shape) > 1 and np.ptp(heights) > 0.0:
         lines = axes.contour(first.grid, second.grid, heights.T, colors="0.15", linewidths=0.6)
         axes.clabel(lines, fontsize=7)
     every = max(1, len(first.met) // _MOST_DOTS)
-    axes.plot(first.met[::every], second.met[::every], ".", color="white", markersize=2.2, alpha=0.6)
+    axes.plot(first.met[::every], second.met[::every], ".", color=colours[1], markersize=2.2, alpha=0.6)
     axes.figure.colorbar(mesh, ax=axes, label=meaning)
 
 
-def _below(held: str, surfaces: Sequence[Surface], coverage: float) -> str:
+def _below(held: str, surfaces: Sequence[Surface], coverage: float, *, is_cut: bool = False) -> str:
     """What is held, and what the bands, dashes and dots are."""
     parts = [held] if held else []
     if surfaces[0].values.ndim > 1:
         return "; ".join((*parts, "dots: visited states"))
     if any(surface.low is not None for surface in surfaces):
-        parts.append(f"bands: {coverage:.0%} intervals")
+        parts.append(f"bands: {coverage:.0%} intervals" + (", in part beyond the picture" if is_cut else ""))
     if len(surfaces) > 1 and any(surface.truth is not None for surface in surfaces):
         parts.append("dashed: true values")
     return "; ".join((*parts, "ticks: visited states"))

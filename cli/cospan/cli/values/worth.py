@@ -74,7 +74,7 @@ def _document(found: LearntSite, seed: int, options: ValueOptions) -> dict[str, 
     base = _changed(met[typical(numbers)], here)
     other = _changed(base, there)
     value = found.value
-    ends = intervals(value, [base], other, options.coverage)
+    ends, unknown = intervals(value, [base], other, options.coverage)
     return {
         "site": value.agent_id,
         "label": value.label,
@@ -82,6 +82,7 @@ def _document(found: LearntSite, seed: int, options: ValueOptions) -> dict[str, 
         "than": _named(list(there), other),
         "difference": value.value(base) - value.value(other),
         "interval": None if ends is None else [float(end) for end in ends[0]],
+        "interval_unknown": unknown or None,
         "coverage": options.coverage,
         "mean_reward": value.gain,
         "steps": value.steps or None,
@@ -113,6 +114,7 @@ def _lines(document: dict[str, Any], coverage: float) -> list[str]:
     return [
         f"{document['site']}{label}: {started} is worth {document['difference']:.4g} more than {changed}; {unsure}",
         *([f"at {rest}"] if rest else []),
+        *([document["interval_unknown"]] if document["interval_unknown"] else []),
         f"in units of the reward, whose mean is {document['mean_reward']:.4g} a step",
     ]
 

@@ -38,6 +38,7 @@ from cospan.client.learning.learning_curve import COLUMNS
 from cospan.core.learning.baselines import IndependentTD
 from cospan.core.learning.learner_state import LearnerState
 from cospan.core.learning.least_squares import TransitionSums
+from cospan.core.learning.posterior import ARRAYS
 from cospan.core.learning.reward_moments import RewardBatches
 from cospan.core.learning.schedules import AveragedIterate
 from cospan.wire.errors import RunFileError
@@ -59,6 +60,20 @@ _LATER_COLUMNS = (
 """Columns that a file may lack."""
 OF_AGENTS = ("agent_id", "agent_ids", "labels", *_COLUMNS, *_LATER_COLUMNS, *SHARED, *CURVE)
 """What `agents_of` is made of; the rest may be gigabytes."""
+
+
+_OF_RUN = (
+    *("workload", "feature_fingerprint", "steps", "head_rounds"),
+    *("posterior_rounds", "posterior_basis", "posterior_head_covariance"),
+)
+"""What all agents of a group have in common, of what a value function is read from."""
+_ASKED = (
+    *("labels", "indices", "weights", "gain", "mean_reward", "value_error", "gain_error", "shared_weight", "head"),
+    *("mean_reward_standard_error", "reward_batches", "reward_moments", "feature_squares"),
+    *(f"head_{name}" for name in ("system", "rewards", "traces", "sums")),
+    *(f"posterior_{name}" for name in (*ARRAYS, "features", "history")),
+)
+"""Those that a value function and its intervals are read from, with a leading axis n."""
 
 
 def contents(group: GroupLearner, run_id: str) -> dict[str, Any]:
@@ -160,6 +175,37 @@ def agents_of(result: AgentResult) -> list[AgentResult]:
         )
         for number, name in enumerate(names)
     ]
+
+
+def member_of(path: Path, name: str, *, most_bytes: int = MAX_BYTES) -> AgentResult | None:
+    """One agent of a group's file, with what its value function and its intervals are read from.
+
+    Args:
+        path: of the group's file.
+        name: of the agent.
+        most_bytes: that the group's values may have.
+
+    Returns:
+        The values by the names of an agent's own file; None where the group has no such agent.
+
+    Raises:
+        RunFileError: the file is missing or damaged.
+    """
+    agents = load_group(path, names=("agent_ids",)).array("agent_ids").tolist()
+    if name not in agents:
+        return None
+    place = agents.index(name)
+    result = load_group(path, names=(*_OF_RUN, *_ASKED), most_bytes=most_bytes)
+    values = {each: result.values[each] for each in _OF_RUN if each in result.values}
+    for each in _ASKED:
+        if each in result.values:
+            column = result.values[each]
+            if column.ndim < 1 or len(column) != len(agents):
+                raise RunFileError(f"{each!r} in {path} has no row for each agent; the file is damaged")
+            values[each] = np.asarray(column[place])
+    names = {"agent_id": np.array(name), "label": values.pop("labels"), "index": values.pop("indices")}
+    # The gain is a vector of length one in an agent's own file.
+    return AgentResult({**values, **names, "gain": np.atleast_1d(values["gain"])})
 
 
 def resume(group: GroupLearner, path: Path, run_id: str) -> str:

@@ -46,6 +46,18 @@ def below_floor(specification: RunSpecification, min_steps_per_round: int) -> St
     )
 
 
+def slow_round(specification: RunSpecification, seconds: float) -> str | None:
+    """What to say of a round that took longer than the run waits for one agent; None of a faster one."""
+    if seconds <= specification.round_timeout_seconds:
+        return None
+    return (
+        f"a round of {specification.method.steps_per_round} steps took {seconds:.3g} s here, and a round of this "
+        f"run waits for {specification.round_timeout_seconds:g} s once another agent has sent its gradient: an "
+        "agent that takes longer is given up. Start the coordinator with a longer --round-timeout-seconds or fewer "
+        "--steps-per-round"
+    )
+
+
 @dataclass(frozen=True, eq=False, slots=True)
 class Turn:
     """From the basis that a process learnt at last to the next one.

@@ -98,6 +98,13 @@ def learn_round(
     if method.warms_up_in(round_number):
         return _warmed_up(state, relative, method, units, round_number)
     made = _corrected(_after_warm_up(state), basis, relative, method, units)
+    return _outcome(state, made, relative, basis, units)
+
+
+def _outcome(
+    state: LearnerState, made: _Correction, relative: Trajectory, basis: Basis, units: Units
+) -> RoundOutcome:
+    """What a round of heads by correction or by least squares comes to."""
     gradient, moment = _streamed(made, relative.features, units)
     rows = made.row_sums
     if rows is not None and units is not NO_UNITS:

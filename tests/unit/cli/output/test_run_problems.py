@@ -121,6 +121,13 @@ def test_sites_that_answer_from_their_own_data_are_named_with_their_shared_weigh
     assert sentence.endswith("every direction of the basis is in use, so a larger rank may serve them")
 
 
+def test_a_weight_that_rounds_to_the_bound_is_shown_below_it() -> None:
+    (sentence,) = unlike_sites(weighted(0.88, 0.09997, 0.9, 0.85, 0.97), 12, 7)
+    assert "below 0.1 at site-1 (0.09997)" in sentence
+    (sentence,) = unlike_sites(weighted(0.88, 0.0999, 0.9, 0.85, 0.08), 12, 7)
+    assert "below 0.1 at site-4 (0.08), site-1 (0.0999)" in sentence
+
+
 def test_weights_that_are_low_everywhere_or_nowhere_are_not_warned_of() -> None:
     """After years of data each site has enough of its own; a fleet may also be too small."""
     assert unlike_sites(weighted(0.05, 0.3, 0.2, 0.6, 0.1), 12, 12) == []

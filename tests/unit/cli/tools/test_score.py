@@ -13,7 +13,7 @@ from cospan.cli.tools import observations
 from cospan.cli.tools.score import ScoreOptions, score_file
 from cospan.client.value_function import ValueFunction
 from cospan.simulation import Fleet
-from cospan.wire.errors import CospanError, UsageError
+from cospan.wire.errors import CospanError
 
 STATES = 44
 
@@ -66,34 +66,28 @@ def test_blocks_and_arrays_give_the_same(
         np.testing.assert_array_equal(found, queue.values(states.tolist()))
 
 
-def test_intervals_are_about_the_value(
-    queue: ValueFunction, saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def intervals(self: ValueFunction, rows: Any, *, coverage: float) -> np.ndarray:
-        middle = self.values(rows) - 100.0  # less the mean over the visited states
-        return np.stack([middle - coverage, middle + coverage], axis=1)
-
-    monkeypatch.setattr(ValueFunction, "intervals", intervals, raising=False)
+def test_intervals_are_about_the_value(queue: ValueFunction, saved: Path, tmp_path: Path) -> None:
+    """As wide as those of the value less the mean over the visited states."""
     data = table(tmp_path, "queue\n3\n\n7\n")
     score_file(ScoreOptions(saved, data, output=tmp_path / "values.csv", coverage=0.5))
-    found = rows_of(tmp_path / "values.csv")
-    for row, state in zip(found, (3, 7), strict=True):
-        assert float(row["value_low"]) == pytest.approx(queue.value(state) - 0.5)
-        assert float(row["value_high"]) == pytest.approx(queue.value(state) + 0.5)
+    for row, state in zip(rows_of(tmp_path / "values.csv"), (3, 7), strict=True):
+        lower, upper = queue.interval(state, coverage=0.5)
+        low, high = float(row["value_low"]), float(row["value_high"])
+        assert high - low == pytest.approx(upper - lower, rel=1e-5)  # the file has them in float32
+        assert (low + high) / 2.0 == pytest.approx(queue.value(state))
 
 
-def test_an_interval_that_is_not_known_is_empty_and_said_once(
-    saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
-) -> None:
-    def unknown(self: ValueFunction, rows: Any, *, coverage: float) -> np.ndarray:
-        raise UsageError("site-1 was learnt with another preset; use practical")
-
-    monkeypatch.setattr(ValueFunction, "intervals", unknown, raising=False)
-    score_file(ScoreOptions(saved, table(tmp_path, "queue\n3\n"), output=tmp_path / "values.csv"))
-    (row,) = rows_of(tmp_path / "values.csv")
-    assert (row["value_low"], row["value_high"]) == ("", "")
-    assert row["value"]
-    assert capsys.readouterr().err.count("intervals are empty: site-1 was learnt with another preset") == 1
+def test_an_interval_that_is_not_known_is_empty_and_said_once(tmp_path: Path, capsys: Any) -> None:
+    fleet = Fleet("queues", agents=3, rounds=2, preset="full-history").run(progress=False)
+    fleet.agents[1].save(tmp_path / "site-1.npz")
+    options = ScoreOptions(
+        tmp_path / "site-1.npz", table(tmp_path, "queue\n3\n7\n"), output=tmp_path / "values.csv"
+    )
+    score_file(options)
+    for row in rows_of(tmp_path / "values.csv"):
+        assert (row["value_low"], row["value_high"]) == ("", "")
+        assert row["value"]
+    assert capsys.readouterr().err.count("intervals are empty: site-1 has no intervals of values: only preset") == 1
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,10 @@
-"""`cospan run`: the results of its agents."""
+"""Results of agents: a file that cannot be read is left out."""
 
 from pathlib import Path
 
 import pytest
 
-from cospan.cli.commands.run import _results
+from cospan.cli.run_folder.agent_results import agent_results
 from cospan.cli.run_folder.layout import RunFolder
 from cospan.client.placement import Host
 
@@ -13,5 +13,5 @@ def test_a_members_own_file_that_is_damaged_is_left_out(tmp_path: Path, capsys: 
     folder = RunFolder(tmp_path)
     folder.agents.mkdir()
     folder.agent("site-1").write_bytes(b"half of it")
-    assert _results(folder, [Host("group-0..1", (0, 1), is_group=True)]) == {}
+    assert agent_results(folder, [Host("group-0..1", (0, 1), is_group=True)]) == {}
     assert "it is left out of the summary" in capsys.readouterr().err
