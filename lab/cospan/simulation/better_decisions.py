@@ -42,7 +42,7 @@ _TEST_SEED = 20_260_307
 def queue_shares(policies: Sequence[GreedyPolicy], seed: int) -> Float[np.ndarray, " n"]:
     """Gain of each policy as a share of its queue's optimum."""
     states = np.arange(queues.FEATURES.states)
-    accepts = [uniform_queue_policy() if each.is_given else each.batch(states).astype(float) for each in policies]
+    accepts = [np.where(each.draws(states), uniform_queue_policy(), each.batch(states)) for each in policies]
     return np.array(
         [queue_gain(index, seed, accept) / queue_optimum(index, seed)[0] for index, accept in enumerate(accepts)]
     )

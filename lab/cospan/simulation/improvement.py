@@ -138,8 +138,9 @@ class Improvement:
             feature_dim=features.dim,
             feature_fingerprint=features.fingerprint,
         )
+        # Its exogenous parts are those of an observation; here values are of afterstates, or of pairs.
         self._acting = replace(
-            workload, make_site=self._acting_site, make_fleet=None, fleet_basis=None, rounds_of=None
+            workload, make_site=self._acting_site, make_fleet=None, fleet_basis=None, rounds_of=None, exogenous=None
         )
         self._threads = ThreadpoolController()
 

@@ -5,6 +5,7 @@ from jaxtyping import Float
 
 from cospan.client.learning.site_learner import SiteLearner
 from cospan.core.decisions.weights_root import fleet_prior, weights_root
+from cospan.core.learning.posterior import history_of
 from cospan.core.learning.units import Units
 from cospan.simulation.local_run import StartBasis
 
@@ -43,9 +44,7 @@ def _root(
     state, posterior, sums = learner.state, learner.state.posterior, learner.state.statistics
     assert posterior is not None
     assert sums is not None
-    features = np.concatenate([each[:-1] for each in posterior.features])
-    following = np.concatenate([each[1:] for each in posterior.features])
-    rewards = np.concatenate(posterior.rewards)
+    features, following, rewards = history_of(posterior)
     errors = rewards - sums.gain_estimate + (following - features) @ weights
     centred = features - features.mean(axis=0)
     covariance = centred.T @ centred / len(features)

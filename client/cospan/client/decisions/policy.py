@@ -1,13 +1,13 @@
 """A policy made from learnt values: asked without a network, saved, loaded, and able to explain itself."""
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import NormalDist
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 
 from cospan.client.decisions.actions import enumerated
 from cospan.client.environment.rollout import checked_features
@@ -21,6 +21,9 @@ from cospan.wire.files.npz import load_npz, save_npz
 FORMAT = "cospan-policy-1"
 INTERVAL = 0.9
 """Coverage that the intervals of `explain` are made for, where the model of the weights holds."""
+_ROUNDING = 1e-12
+"""Of the largest value: an advantage over the mean action that is not above this is none."""
+_TAG = 0x64726177  # "draw": keeps a policy's own draws apart from others of the same (seed, index)
 
 
 class ActionValue(NamedTuple):
@@ -32,7 +35,7 @@ class ActionValue(NamedTuple):
             without a rule, than the mean action.
         low: end of the interval of the advantage; nan where the uncertainty of the weights is not known.
         high: the other end.
-        chosen: whether the policy takes it.
+        chosen: whether the policy takes it; of no action where the policy draws one of them.
         is_rule: whether it is what the rule does.
     """
 
@@ -46,7 +49,7 @@ class ActionValue(NamedTuple):
 
 @dataclass(frozen=True, eq=False, slots=True, repr=False)
 class GreedyPolicy:
-    """The best action by learnt values; the given rule's, where no action is better beyond the error bars.
+    """The best action by learnt values; that of the given policy, where none is better beyond the error bars.
 
         policy = result.policies[7]
         policy(observation); policy.batch(observations); policy.explain(observation); policy.save("site-7.npz")
@@ -55,6 +58,12 @@ class GreedyPolicy:
     leaves behind: c(s, a) + φ(x(s, a))ᵀ z, or φ(s, a)ᵀ z. The action with the largest advantage − κ · its standard
     deviation is taken, and that of the rule is zero (safe policy improvement; Laroche, Trichelair and
     Tachet des Combes 2019, "Safe policy improvement with baseline bootstrapping").
+
+    Without a rule the given policy draws uniformly, and the advantage is over the mean action. Where that of no
+    action, less κ deviations, is above zero, the policy draws as the given one does: in a state that was never seen
+    a fixed choice may be a trap, a draw leaves it. It draws from the generator that is passed to it, otherwise from
+    its own, which `seed` and `index` determine: one number for each observation in which it draws, in their order.
+    A policy that was made or loaded again draws the same from the beginning.
 
     Attributes:
         decisions: of the site.
@@ -65,7 +74,7 @@ class GreedyPolicy:
         caution: κ, 0 or more.
         index: of the site.
         workload: of the run.
-        seed: of the run.
+        seed: of the run, 0 or more.
     """
 
     decisions: Decisions
@@ -77,6 +86,10 @@ class GreedyPolicy:
     index: int = 0
     workload: str = ""
     seed: int = 0
+    _own: np.random.Generator = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_own", np.random.default_rng((self.seed, self.index, _TAG)))
 
     @classmethod
     def given(cls, site: Site, *, index: int = 0, workload: str = "", seed: int = 0) -> "GreedyPolicy":
@@ -110,29 +123,45 @@ class GreedyPolicy:
         )
 
     def __call__(self, observation: Any, generator: np.random.Generator | None = None) -> Any:
-        """The action in one observation. Only the uniform policy draws, and needs a generator for it."""
+        """The action in one observation; `generator` is for its draws, if it draws in this one."""
         action = self.batch(np.asarray(observation)[None], generator)[0]
         return int(action) if np.ndim(action) == 0 else action
 
     def batch(self, observations: Any, generator: np.random.Generator | None = None) -> np.ndarray:
         """The actions in several observations, one per row.
 
+        Args:
+            observations: stacked along the first axis.
+            generator: for the draws; without it, the policy's own.
+
         Raises:
-            InvalidValueError: it is the uniform policy, and no generator is given.
             WorkloadBehaviourError: the workload's own functions fail on them.
         """
         seen = np.asarray(observations)
         rule = self.decisions.rule
-        if self.weights is None:
-            if rule is not None:
-                return np.asarray(rule(seen))
-            if generator is None:
-                raise InvalidValueError("the uniform policy draws its actions; give it a numpy.random.Generator")
-            drawn: np.ndarray = self.actions[generator.integers(len(self.actions), size=len(seen))]
-            return drawn
-        candidates, scores, _ = self._valued(seen, self.caution)
-        best: np.ndarray = candidates[np.arange(len(seen)), scores.argmax(axis=1)]
-        return best
+        if self.weights is None and rule is not None:
+            return np.asarray(rule(seen))
+        chosen = np.full(len(seen), -1)
+        candidates = np.broadcast_to(self.actions, (len(seen), *self.actions.shape))
+        if self.weights is not None:
+            candidates, scores, _ = self._valued(seen, self.caution)
+            chosen = self._best(scores)
+        undecided = np.flatnonzero(chosen < 0)
+        drawing = self._own if generator is None else generator
+        chosen[undecided] = drawing.integers(len(self.actions), size=len(undecided))
+        taken: np.ndarray = candidates[np.arange(len(seen)), chosen]
+        return taken
+
+    def draws(self, observations: Any) -> Bool[np.ndarray, " m"]:
+        """In which of several observations the policy draws one of its actions uniformly; never with a rule.
+
+        Raises:
+            WorkloadBehaviourError: the workload's own functions fail on them.
+        """
+        seen = np.asarray(observations)
+        if self.decisions.rule is not None or self.weights is None:
+            return np.full(len(seen), self.decisions.rule is None)
+        return np.asarray(self._best(self._valued(seen, self.caution)[1]) < 0)
 
     def explored(self, observation: Any, share: float, generator: np.random.Generator) -> Any:
         """The action in one observation, and in this share of the steps any of the actions, drawn uniformly."""
@@ -142,7 +171,7 @@ class GreedyPolicy:
         return self(observation, generator)
 
     def explain(self, observation: Any) -> tuple[ActionValue, ...]:
-        """Every action's advantage in one observation, with its interval, the best first.
+        """Every action's advantage in one observation, with its interval, the best first; it draws nothing.
 
         Raises:
             InvalidValueError: nothing has been learnt: it is the given policy.
@@ -155,7 +184,7 @@ class GreedyPolicy:
         half = NormalDist().inv_cdf((1.0 + INTERVAL) / 2.0) * deviations[0]
         if self.root is None:
             half = np.full(len(half), math.nan)
-        taken, has_rule = int(scores[0].argmax()), self.decisions.rule is not None
+        taken, has_rule = int(self._best(scores)[0]), self.decisions.rule is not None
         found = [
             ActionValue(
                 action=int(action) if np.ndim(action) == 0 else action,
@@ -179,7 +208,10 @@ class GreedyPolicy:
     def _valued(
         self, seen: np.ndarray, caution: float
     ) -> tuple[np.ndarray, Float[np.ndarray, "m a"], Float[np.ndarray, "m a"]]:
-        """The candidates of each observation, the rule's first; advantage − κ · deviation; and the deviations."""
+        """The candidates of each observation, the rule's first; advantage − κ · deviation; and the deviations.
+
+        An advantage over the mean action that only rounding makes is zero.
+        """
         assert self.weights is not None
         rows, rule = len(seen), self.decisions.rule
         candidates = np.broadcast_to(self.actions, (rows, *self.actions.shape))
@@ -198,12 +230,22 @@ class GreedyPolicy:
                 f"step_rewards of site {self.index} gave a reward that is not finite; each must be a number"
             )
         phi = phi.reshape(rows, number, -1)
-        base, middle = (values[:, :1], phi[:, :1]) if rule is not None else _means(values, phi)
+        if rule is not None:
+            advantages, middle = values - values[:, :1], phi[:, :1]
+        else:
+            advantages, middle = _over_the_mean(values), phi.mean(axis=1, keepdims=True)
         deviations = np.zeros(values.shape)
         if self.root is not None:
             spread = (phi - middle) @ self.root
             deviations = np.sqrt(np.einsum("mad,mad->ma", spread, spread))
-        return candidates, values - base - caution * deviations, deviations
+        return candidates, advantages - caution * deviations, deviations
+
+    def _best(self, scores: Float[np.ndarray, "m a"]) -> Int[np.ndarray, " m"]:
+        """The place of the best candidate of each observation; −1 where the policy draws."""
+        best = scores.argmax(axis=1)
+        if self.decisions.rule is None:
+            best[scores.max(axis=1) <= 0.0] = -1
+        return np.asarray(best)
 
     def save(self, path: Path | str) -> None:
         """Writes it as an npz file without pickle; the file appears whole or not at all.
@@ -274,10 +316,10 @@ class GreedyPolicy:
         return f"<GreedyPolicy of site {self.index}: greedy, caution {self.caution:g}>"
 
 
-def _means(
-    values: Float[np.ndarray, "m a"], phi: Float[np.ndarray, "m a d"]
-) -> tuple[Float[np.ndarray, "m 1"], Float[np.ndarray, "m 1 d"]]:
-    return values.mean(axis=1, keepdims=True), phi.mean(axis=1, keepdims=True)
+def _over_the_mean(values: Float[np.ndarray, "m a"]) -> Float[np.ndarray, "m a"]:
+    found = values - values.mean(axis=1, keepdims=True)
+    found[np.abs(found) <= _ROUNDING * np.abs(values).max(axis=1, keepdims=True)] = 0.0
+    return np.asarray(found)
 
 
 def _read_only(array: np.ndarray) -> np.ndarray:

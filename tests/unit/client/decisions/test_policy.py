@@ -91,12 +91,59 @@ def test_the_given_policy_is_the_rule_and_is_saved_as_that(tmp_path: Path) -> No
         given.explain(seen[0])
 
 
-def test_without_a_rule_the_given_policy_is_uniform_and_needs_a_generator() -> None:
-    given = GreedyPolicy.given(queues.make_site(0, 0))
-    drawn = given.batch(np.zeros(4000, dtype=np.int64), np.random.default_rng(0))
-    assert np.mean(drawn) == pytest.approx(0.5, abs=0.03)
-    with pytest.raises(InvalidValueError, match=r"numpy.random.Generator"):
-        given(3)
+def queue(caution: float = 1.0, *, uncertain: int = 20) -> GreedyPolicy:
+    """Accepts in the first states, surely; from `uncertain` on it would rather turn away, and knows nothing."""
+    features, weights, root = queues.ACTION_FEATURES, np.zeros(87), np.zeros((87, 87))
+    for state in range(44):
+        accept, turn_away = features((state, 1)), features((state, 0))
+        weights += accept if state < uncertain else turn_away
+        root += 0.0 if state < uncertain else 10.0 * np.diag(accept + turn_away)
+    given = GreedyPolicy.given(queues.make_site(3, 2), index=3, workload="queues", seed=2)
+    return given.learnt(weights, root, caution)
+
+
+def test_without_a_rule_the_given_policy_is_uniform() -> None:
+    given, states = GreedyPolicy.given(queues.make_site(0, 0)), np.zeros(4000, dtype=np.int64)
+    assert np.mean(given.batch(states, np.random.default_rng(0))) == pytest.approx(0.5, abs=0.03)
+    assert np.mean(given.batch(states)) == pytest.approx(0.5, abs=0.03)
+    assert given.draws(states).all()
+
+
+def test_without_a_rule_it_draws_where_no_action_is_better_beyond_the_error_bars() -> None:
+    policy, states = queue(), np.arange(44)
+    np.testing.assert_array_equal(policy.draws(states), states >= 20)
+    many = np.stack([policy.batch(states) for _ in range(400)])
+    assert np.all(many[:, :20] == 1)
+    assert np.all(np.abs(many[:, 20:].mean(axis=0) - 0.5) < 0.13)  # five deviations
+    assert [each.chosen for each in policy.explain(7)] == [True, False]
+    assert not any(each.chosen for each in policy.explain(30))
+    # Without error bars, whatever is better is taken.
+    assert not queue(caution=0.0).draws(states).any()
+    assert not replace(policy, root=None).draws(states).any()
+    assert not microgrid().draws(observations()).any()
+
+
+def test_its_draws_are_the_same_from_a_file_one_by_one_and_from_a_generator(tmp_path: Path) -> None:
+    states = np.tile(np.arange(44), 5)
+    policy = queue()
+    policy.save(tmp_path / "site-3.npz")
+    first = policy.batch(states)
+    again = GreedyPolicy.load(tmp_path / "site-3.npz")
+    again.explain(30)
+    again.draws(states)
+    np.testing.assert_array_equal([again(state) for state in states], first)
+    assert np.any(policy.batch(states) != first)
+    passed = [queue().batch(states, np.random.default_rng(4)) for _ in range(2)]
+    np.testing.assert_array_equal(*passed)
+    generator = np.random.default_rng(4)
+    np.testing.assert_array_equal([policy(state, generator) for state in states], passed[0])
+    assert np.any(replace(policy, index=4).batch(states) != first)
+
+
+def test_values_that_only_rounding_separates_are_equal() -> None:
+    policy, seen = microgrid(), observations()
+    decisions = replace(policy.decisions, rule=None, step_rewards=lambda seen, _: seen.sum(axis=1))
+    assert replace(policy, decisions=decisions, weights=np.zeros(95), root=None).draws(seen).all()
 
 
 def test_action_values_choose_the_action() -> None:

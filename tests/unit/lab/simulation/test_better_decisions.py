@@ -35,10 +35,19 @@ def test_it_prints_each_step_and_writes_all_of_it(
 def test_the_best_policy_of_a_queue_has_the_share_one() -> None:
     _, accept = queue_optimum(0, 1)
     policy = GreedyPolicy.given(queues.make_site(0, 1))
-    accepted = [(state, 1) for state in np.flatnonzero(accept)]
-    weights = queues.ACTION_FEATURES.batch(accepted).sum(axis=0)
-    # Accepting has the value 1 where it is best, and 0 elsewhere: then turning away comes first.
+    best = [(state, int(action)) for state, action in enumerate(accept)]
+    weights = queues.ACTION_FEATURES.batch(best).sum(axis=0)
     assert better_decisions.queue_shares([policy.learnt(weights, None, 0.0)], 1)[0] == pytest.approx(1.0)
+
+
+def test_a_policy_that_has_seen_nothing_is_no_trap() -> None:
+    policy = GreedyPolicy.given(queues.make_site(0, 1))
+    turned_away = queues.ACTION_FEATURES.batch([(state, 0) for state in range(44)]).sum(axis=0)
+    # Turning away has the larger value everywhere, and all of it is within the error bars.
+    unsure = policy.learnt(turned_away, 10.0 * np.eye(87), 1.0)
+    uniform, sure = better_decisions.queue_shares([policy], 1), policy.learnt(turned_away, None, 1.0)
+    assert better_decisions.queue_shares([unsure], 1) == uniform
+    assert better_decisions.queue_shares([sure], 1) == pytest.approx(0.0)
 
 
 def test_a_microgrids_cost_is_that_of_its_environment() -> None:
