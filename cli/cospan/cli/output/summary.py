@@ -257,7 +257,8 @@ def _held_out(document: dict[str, Any]) -> list[str]:
     return [
         f"held-out error{within}, mean of {sites:,} sites: joint {joint}, LSTD alone {lstd}{alone}, "
         f"mean only {found['mean_only']:.3g}",
-        f"{verdict}; better at {better:,} sites, worse at {worse:,}, not told apart at {sites - better - worse:,}",
+        f"{verdict}; better at {better:,} of {sites:,} sites, worse at {worse:,}, "
+        f"not told apart at {sites - better - worse:,}",
         f"learnt from {found['learnt_steps']:,} steps, measured with the {found['held_out_steps']:,} after them; "
         f"{_help(document)}",
     ]

@@ -201,7 +201,8 @@ def test_errors_on_held_out_data_stand_in_for_the_truth_and_say_what_cannot_be_t
         in text
     )
     assert (
-        "joint is better than LSTD alone by 0.04 ± 0.01; better at 1 sites, worse at 0, not told apart at 1" in text
+        "joint is better than LSTD alone by 0.04 ± 0.01; better at 1 of 2 sites, worse at 0, not told apart at 1"
+        in text
     )
     assert "learnt from 500 steps, measured with the 400 after them; more data would help (errors within" in text
     assert text.count("more features would help at 1 sites") == 1
