@@ -52,7 +52,7 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
     folder = tmp_path_factory.mktemp("runs") / "run"
     command = [
         *COSPAN, "run", "browser.paced_microgrids:workload", "--agents", str(AGENTS), "--rounds", "0",
-        "--seed", "1", "--agent-restarts", "0", "--session-timeout-seconds", "2",
+        "--seed", "1", "--agent-restarts", "0", "--session-timeout-seconds", "5",
         "--dashboard", "127.0.0.1:0", "--output", str(folder),
     ]  # fmt: skip
     path = {"PYTHONPATH": str(Path(__file__).resolve().parents[1]), "OPENBLAS_NUM_THREADS": "1"}
@@ -60,7 +60,7 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=os.environ | path
     )
     assert process.stdout is not None
-    deadline = threading.Timer(60, process.kill)
+    deadline = threading.Timer(180, process.kill)
     deadline.start()
     lines = []
     while "dashboard: " not in (line := process.stdout.readline()):
@@ -74,7 +74,7 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
     yield Live(found[1], process, folder)
     if process.poll() is None:
         process.send_signal(signal.SIGINT)
-    process.wait(60)
+    process.wait(180)
     reader.join(10)
     process.stdout.close()
 
@@ -89,6 +89,6 @@ def short_runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
             *COSPAN, "run", "synthetic", "--in-process", "--agents", "6", "--rounds", "40", "--seed", str(seed),
             "--quiet", "--output", str(folder),
         ]  # fmt: skip
-        subprocess.run(command, check=True, timeout=60)
+        subprocess.run(command, check=True, timeout=180)
         folders.append(folder)
     return folders[0], folders[1]

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 ROOT = Path(__file__).resolve().parents[2]
 AXE = ROOT / "build" / "browser" / "axe.min.js"
 PICTURES = ROOT / "build" / "screenshots"
-WAIT_MS = 60_000
+WAIT_MS = 180_000
 SIZES = {
     f"{name}-{scheme}": (width, height, scheme)
     for name, width, height in (("wide", 1440, 1000), ("narrow", 390, 844))
