@@ -9,7 +9,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 import pytest
-from tanks import FULL, Tank, switch, workload
+from tank_sites import FULL, Tank, switch, workload
 
 from cospan.client.features import OneHotFeatures, RadialBasisFeatures
 from cospan.client.workload import FeatureMap, Site, Workload
