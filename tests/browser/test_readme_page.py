@@ -1,13 +1,10 @@
 """The README, rendered as a code host does: its pictures load in both colour schemes, and nothing bars a reader."""
 
-import http.server
-import threading
 from collections.abc import Iterator
-from functools import partial
 from typing import Any
 
 import pytest
-from browser.watch import ROOT, SIZES, look
+from browser.watch import ROOT, SIZES, look, served
 
 markdown_it = pytest.importorskip("markdown_it", reason="make browser-test installs it")
 
@@ -24,12 +21,6 @@ td, th { border: 1px solid #8888; padding: .3rem .8rem; text-align: left; }
 </style></head><body><main>%s</main></body></html>"""
 
 
-class _Silent(http.server.SimpleHTTPRequestHandler):
-    """Serves a folder, and logs nothing."""
-
-    def log_message(self, *_: Any) -> None: ...
-
-
 @pytest.fixture(scope="module")
 def readme(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of the rendered README; what it links to is served beside it."""
@@ -40,13 +31,8 @@ def readme(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     body = rendered.render(text).replace("<pre>", '<pre tabindex="0">').replace("<table>", '<table tabindex="0">')
     (folder / "index.html").write_text(_PAGE % body, encoding="utf-8")
     (folder / "docs").symlink_to(ROOT / "docs")
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(_Silent, directory=str(folder)))
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}/index.html"
-    server.shutdown()
-    thread.join(10)
-    server.server_close()
+    with served(folder) as address:
+        yield address
 
 
 @pytest.mark.parametrize("size", SIZES)

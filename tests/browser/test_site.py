@@ -1,25 +1,16 @@
 """The home page of the documentation in a real Chromium: no barrier for a reader, and no other host is asked."""
 
-import http.server
 import os
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-from browser.watch import ROOT, SIZES, look
+from browser.watch import ROOT, SIZES, look, served
 
 SECONDS = 300.0
-
-
-class _Silent(http.server.SimpleHTTPRequestHandler):
-    """Serves a folder, and logs nothing."""
-
-    def log_message(self, *_: Any) -> None: ...
 
 
 @pytest.fixture(scope="module")
@@ -42,13 +33,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def home(folder: Path) -> Iterator[str]:
     """The address of the home page."""
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(_Silent, directory=str(folder)))
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}/index.html"
-    server.shutdown()
-    thread.join(10)
-    server.server_close()
+    with served(folder) as address:
+        yield address
 
 
 @pytest.mark.parametrize("size", SIZES)

@@ -1,8 +1,11 @@
 """A page in a browser, and all that is observed of it."""
 
+import http.server
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -101,3 +104,21 @@ def saved(watch: Watch, label: str) -> Iterator[list[Path]]:
     assert download.value.failure() is None
     found.append(Path(download.value.path()))
     yield found
+
+
+class _Silent(http.server.SimpleHTTPRequestHandler):
+    """Serves a folder, and logs nothing."""
+
+    def log_message(self, *_: Any) -> None: ...
+
+
+@contextmanager
+def served(folder: Path) -> Iterator[str]:
+    """The address of a folder's `index.html`, served on loopback."""
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(_Silent, directory=str(folder)))
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}/index.html"
+    server.shutdown()
+    thread.join(10)
+    server.server_close()
