@@ -5,7 +5,7 @@ import { number, whole } from "./format.js";
 function colours() {
   const style = getComputedStyle(document.documentElement);
   const parse = (name) => style.getPropertyValue(name).trim().match(/[0-9a-f]{2}/gi).map((part) => parseInt(part, 16));
-  return { zero: parse("--sunken"), below: parse("--accent"), above: parse("--second") };
+  return { zero: parse("--sunken"), below: parse("--accent"), above: parse("--third") };
 }
 
 export class HeatMap {
