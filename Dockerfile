@@ -19,7 +19,7 @@ COPY dashboard dashboard
 COPY lab lab
 COPY cli cli
 RUN /opt/venv/bin/python -m pip wheel --quiet --no-cache-dir --no-deps --wheel-dir /tmp/wheel . \
- && /opt/venv/bin/python -m pip install --quiet --no-cache-dir "$(echo /tmp/wheel/*.whl)[metrics,dashboard]" \
+ && /opt/venv/bin/python -m pip install --quiet --no-cache-dir --no-compile "$(echo /tmp/wheel/*.whl)[metrics,dashboard]" \
  && /opt/venv/bin/python -m pip uninstall --quiet --yes pip setuptools \
  && find /opt/venv -type d \( -name tests -o -name __pycache__ \) -prune -exec rm -rf {} +
 # Last, so that it invalidates no cached layer: the label identifies the image of this stage, to remove it later.
@@ -42,6 +42,12 @@ RUN echo 'cospan:x:10001:10001:Cospan:/var/lib/cospan:/usr/sbin/nologin' >> /etc
  && chown 10001:10001 /var/lib/cospan
 COPY --from=build /opt/venv /opt/venv
 COPY deploy/healthcheck.py /opt/healthcheck.py
+# The compiled modules of all that a fleet imports, of the standard library too. Containers are read-only: without
+# them each would compile these modules at each start, and so would each health check, in three times the time.
+RUN /opt/venv/bin/python -m compileall -q /opt/venv/lib/python3.*/site-packages/cospan \
+ && /opt/venv/bin/python -c "import cospan.cli.commands.agent, cospan.cli.commands.coordinator, cospan.cli.commands.relay" \
+ && /opt/venv/bin/python -c "import cospan.cli.commands.run, cospan.cli.commands.status, cospan.dashboard.app, uvicorn" \
+ && /opt/venv/bin/python -c "import cospan.server.telemetry.http, cospan.client.workloads.microgrids, grpc_health.v1.health_pb2_grpc"
 ENV PATH=/opt/venv/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \

@@ -38,7 +38,7 @@ proxy-test: $(VENV)/ready  ## Look at the dashboard through a real nginx, under 
 	@if .ci/ensure-nginx > /dev/null; then $(BIN)/python -m pytest -q tests/proxy; else \
 	  echo "left out: the tests with nginx, for it cannot be had; install it, then: make proxy-test"; fi
 
-browser-test: $(VENV)/ready-browser $(VENV)/ready-docs  ## Look at the dashboard and the home page of the site in a real Chromium, which it installs where it may; pictures in build/screenshots
+browser-test: $(VENV)/ready-browser $(VENV)/ready-docs build/browser/ready  ## Look at the dashboard and the home page of the site in a real Chromium, which it installs where it may; pictures in build/screenshots
 	@$(BIN)/python -m pytest -q tests/browser
 
 node-test: $(VENV)/ready  ## Have the agent for Node.js learn beside Python agents; installs its two packages
@@ -124,7 +124,7 @@ figures: $(VENV)/ready-docs  ## Draw the figures of docs/figures again
 	@$(BIN)/python docs/scripts/performance_chart.py
 	@PYTHONPATH=examples $(BIN)/python docs/scripts/figures.py
 
-readme-pictures: $(VENV)/ready-docs $(VENV)/ready-browser  ## Make the pictures of the README again, each from a real run
+readme-pictures: $(VENV)/ready-docs $(VENV)/ready-browser build/browser/ready  ## Make the pictures of the README again, each from a real run
 	@$(BIN)/python docs/scripts/readme_pictures.py
 
 units: $(VENV)/ready  ## Print how far other units of rewards and features change what a fleet learns
@@ -161,8 +161,11 @@ $(VENV)/ready-e2e: $(VENV)/ready
 	@$(BIN)/pip install $(PIP_FLAGS) --group e2e
 	@touch $@
 
-$(VENV)/ready-browser: $(VENV)/ready tests/browser/set-up.sh
+$(VENV)/ready-browser: $(VENV)/ready
 	@$(BIN)/pip install $(PIP_FLAGS) --group browser
+	@touch $@
+
+build/browser/ready: tests/browser/set-up.sh
 	@tests/browser/set-up.sh build/browser
 	@touch $@
 

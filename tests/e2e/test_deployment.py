@@ -63,6 +63,22 @@ def test_the_image(client: DockerClient, image: str) -> None:
     assert said.decode().split() == ["10001", "False", "False"]
 
 
+def test_a_start_of_a_container_compiles_nothing(client: DockerClient, image: str) -> None:
+    """Its file system is read-only, so each start would compile the same modules, which takes a second."""
+    commands = ("agent", "coordinator", "relay", "run", "status")
+    others = ("client.workloads.microgrids", "server.telemetry.http", "dashboard.app")
+    modules = ", ".join(
+        [f"cospan.cli.commands.{name}" for name in commands] + [f"cospan.{name}" for name in others]
+    )
+    told = (
+        f"import os, sys, grpc_health.v1.health_pb2_grpc, {modules}; "
+        "names = [name for name, module in sys.modules.items() if name != '__main__' and "
+        "getattr(module, '__cached__', None) and not os.path.exists(module.__cached__)]; print(*names)"
+    )
+    said = client.containers.run(image, ["-c", told], entrypoint="python", read_only=True, remove=True)
+    assert said.decode().split() == []
+
+
 def test_a_coordinator_is_seen_from_the_host_and_stopped_in_order(start: Callable[..., Stack]) -> None:
     stack = start(COSPAN_AGENTS=2, COSPAN_ROUNDS=100000, PACE_SECONDS=0.002)
     stack.wait_until_said("round 0: run started")

@@ -49,6 +49,17 @@ def and_more(count: int, most: int) -> list[str]:
     return [f"… and {count - most:,} more"] if count > most else []
 
 
+def counted(number: int, noun: str) -> str:
+    """A number of things whose plural ends in s: "no problem", "1 problem", "12 problems"."""
+    return f"{number or 'no'} {noun}" if number < 2 else f"{number} {noun}s"
+
+
+def split_remedy(sentence: str) -> tuple[str, str]:
+    """What an error's sentence says is wrong, and the remedy after its last semicolon; "" where it has none."""
+    what, semicolon, remedy = sentence.rpartition("; ")
+    return (what, remedy) if semicolon else (sentence, "")
+
+
 def _shown(character: str) -> str:
     if character.isprintable():
         return character

@@ -14,7 +14,15 @@ from cospan.cli.output.log_lines import JsonFormatter
 from cospan.cli.output.progress import LinesView
 from cospan.cli.output.table import table
 from cospan.core.specification import unprintable_problem
-from cospan.wire.text import MAX_RECORD, and_more, listed, printable, printable_lines
+from cospan.wire.text import (
+    MAX_RECORD,
+    and_more,
+    counted,
+    listed,
+    printable,
+    printable_lines,
+    split_remedy,
+)
 
 HOSTILE = {
     "escape": "\x1b[2J\x1b]0;title\x07",
@@ -105,3 +113,15 @@ def test_listed_names_the_first_and_counts_the_others() -> None:
 def test_and_more_counts_the_rows_that_are_not_shown() -> None:
     assert and_more(1025, 25) == ["… and 1,000 more"]
     assert and_more(25, 25) == []
+
+
+def test_counted_knows_none_one_and_many() -> None:
+    assert [counted(number, "row") for number in (0, 1, 2, 12)] == ["no row", "1 row", "2 rows", "12 rows"]
+
+
+def test_split_remedy_takes_what_follows_the_last_semicolon() -> None:
+    assert split_remedy("port 1 is taken; by another; choose one: --port") == (
+        "port 1 is taken; by another",
+        "choose one: --port",
+    )
+    assert split_remedy("nothing helps") == ("nothing helps", "")

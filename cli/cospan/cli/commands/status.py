@@ -14,7 +14,7 @@ from cospan.cli.processes.admin_client import fetch_run
 from cospan.cli.settings.layers import load_settings
 from cospan.wire.messages import AgentPhase, AgentReport, RunPhase, RunReport
 from cospan.wire.notes import bound_note
-from cospan.wire.text import MAX_RECORD, and_more, listed, printable
+from cospan.wire.text import MAX_RECORD, and_more, counted, listed, printable
 
 
 def show_status(flags: Mapping[str, Any], config: Path | None, *, json: bool) -> int:
@@ -138,8 +138,7 @@ def cells_of(agent: AgentReport, report: RunReport) -> dict[str, str]:
     elif is_late(agent, report):
         note = "waited for"
     if agent.outlier_rounds:
-        rounds = "1 round" if agent.outlier_rounds == 1 else f"{agent.outlier_rounds} rounds"
-        note += f"{'; ' if note else ''}an outlier in {rounds}"
+        note += f"{'; ' if note else ''}an outlier in {counted(agent.outlier_rounds, 'round')}"
     return {
         "agent": agent.agent_id,
         "phase": agent.phase.value,

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from cospan.wire.errors import CospanError
-from cospan.wire.text import MAX_SENTENCE, printable
+from cospan.wire.text import MAX_SENTENCE, counted, printable, split_remedy
 
 
 class Grade(Enum):
@@ -50,8 +50,8 @@ def bad(subject: str, found: str, remedy: str) -> Finding:
 
 def of_failure(subject: str, failure: CospanError) -> Finding:
     """An error as a finding; the remedy is after the last semicolon of its text, or that of its reason."""
-    sentence, semicolon, remedy = str(failure).rpartition("; ")
-    return bad(subject, sentence, remedy) if semicolon else bad(subject, str(failure), failure.remedy)
+    sentence, remedy = split_remedy(str(failure))
+    return bad(subject, sentence, remedy or failure.remedy)
 
 
 def finding_lines(findings: Sequence[Finding]) -> list[str]:
@@ -63,8 +63,7 @@ def finding_lines(findings: Sequence[Finding]) -> list[str]:
         if finding.remedy:
             lines.append(f"{'':<8}{'':<{width}}  → {finding.remedy}")
     problems = sum(finding.grade is Grade.BAD for finding in findings)
-    said = "no problem" if not problems else "1 problem" if problems == 1 else f"{problems} problems"
-    return [*lines, "", f"{said} in {len(findings)} findings"]
+    return [*lines, "", f"{counted(problems, 'problem')} in {len(findings)} findings"]
 
 
 def finding_document(finding: Finding) -> dict[str, str | None]:

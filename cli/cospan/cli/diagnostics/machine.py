@@ -16,6 +16,7 @@ from cospan.server.net.binding import free, resolved
 from cospan.wire.address import Address
 from cospan.wire.codec.fast_path import ENABLED, PIECES
 from cospan.wire.errors import InvalidValueError
+from cospan.wire.text import split_remedy
 
 _LEAST_PYTHON = (3, 11)
 _LEAST = {"numpy": (1, 26), "grpcio": (1, 74), "protobuf": (6, 31, 1), "gymnasium": (1, 0)}
@@ -133,7 +134,7 @@ def of_port(address: Address, option: str) -> Sequence[Finding]:
     try:
         free(resolved(address, option), option)
     except InvalidValueError as failure:
-        why, _, remedy = str(failure).removeprefix("cannot listen on ").rpartition("; ")
+        why, remedy = split_remedy(str(failure).removeprefix("cannot listen on "))
         if _answers(address):
             remedy = (
                 f"`cospan status --coordinator {address}` says whether it is a coordinator; else choose another: "

@@ -17,6 +17,7 @@ from cospan.wire.security.tls import (
     is_issued_by_own_authority,
     read_tls,
 )
+from cospan.wire.text import split_remedy
 
 _ANSWER_SECONDS = 5.0
 _SOON_SECONDS = 7 * 86400.0
@@ -71,8 +72,7 @@ async def of_proxy(address: str) -> Sequence[Finding]:
         return []
     if await proxy_of(address) is None:
         return [good("proxy", f"{proxy.variable} is {proxy.value}; {address} is reached without it")]
-    found, _, remedy = proxy.sentence(address).rpartition("; ")
-    return [note("proxy", found, remedy)]
+    return [note("proxy", *split_remedy(proxy.sentence(address)))]
 
 
 async def of_coordinator(

@@ -30,7 +30,7 @@ from cospan.client.logs.rows import (
 from cospan.client.logs.table_features import TableFeatures
 from cospan.client.logs.tables.batch import Table, TableError
 from cospan.wire.errors import CospanError
-from cospan.wire.text import listed
+from cospan.wire.text import listed, split_remedy
 
 _MOST_FALLING, _MOST_OFF_STEP, _MOST_TEXT = 0.01, 0.05, 0.1
 """Shares of the rows above which the file or its mapping is wrong, and not some rows."""
@@ -140,9 +140,9 @@ def check_log(mapping: LogMapping, table: Table) -> SiteReport:
             report.slots += int(rows.follows.sum() + (behind & ~rows.follows).sum())
             last = bool(rows.follows[-1])
     except CospanError as failure:
-        sentence, _, remedy = str(failure).rpartition("; ")
+        sentence, remedy = split_remedy(str(failure))
         report.findings.append(
-            LogFinding(table.name, Severity.PROBLEM, sentence or str(failure), remedy or "see docs/your-logs.md")
+            LogFinding(table.name, Severity.PROBLEM, sentence, remedy or "see docs/your-logs.md")
         )
         return report
     report.slots -= int(report.slots > report.transitions and not last)

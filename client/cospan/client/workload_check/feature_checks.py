@@ -17,7 +17,7 @@ from cospan.client.workload_check.play import is_same
 from cospan.core.learning.feature_span import FeatureSpan
 from cospan.core.learning.least_squares import TransitionSums
 from cospan.wire.errors import WorkloadBehaviourError
-from cospan.wire.text import listed
+from cospan.wire.text import listed, split_remedy
 
 _DRAWN = 500
 """Observations that are drawn from the observation space."""
@@ -99,9 +99,9 @@ def _of_space(features: FeatureMap, space: gymnasium.Space[Any], where: str) -> 
     try:
         checked_features(features, drawn, f"{where} at observations drawn from its space")
     except WorkloadBehaviourError as failure:
-        what, _, remedy = str(failure).rpartition("; ")
-        remedy = remedy if what else "let the map take every observation of the space, or correct the space"
-        return [Finding(Severity.WARNING, "feature-space", what or str(failure), where, remedy)]
+        what, remedy = split_remedy(str(failure))
+        remedy = remedy or "let the map take every observation of the space, or correct the space"
+        return [Finding(Severity.WARNING, "feature-space", what, where, remedy)]
     return []
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from cospan.wire.errors import CospanError, WorkloadBehaviourError
-from cospan.wire.text import MAX_SENTENCE, printable
+from cospan.wire.text import MAX_SENTENCE, counted, printable, split_remedy
 
 
 class Severity(Enum):
@@ -49,8 +49,8 @@ class Finding:
     @classmethod
     def of_failure(cls, rule: str, failure: CospanError, where: str = "") -> "Finding":
         """A problem from an error; the remedy is after the last semicolon of its text."""
-        what, _, remedy = str(failure).rpartition("; ")
-        return cls(Severity.PROBLEM, rule, what or str(failure), where, remedy if what else "")
+        what, remedy = split_remedy(str(failure))
+        return cls(Severity.PROBLEM, rule, what, where, remedy)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,13 +105,8 @@ class CheckReport:
     @property
     def summary(self) -> str:
         """How much was checked, and the number of problems and warnings."""
-        sites = "1 site" if len(self.sites) == 1 else f"{len(self.sites)} sites"
-        problems, warnings = len(self.problems), len(self.warnings)
-        found = [
-            "no problem" if not problems else "1 problem" if problems == 1 else f"{problems} problems",
-            "no warning" if not warnings else "1 warning" if warnings == 1 else f"{warnings} warnings",
-        ]
-        return f"workload {self.workload!r}: {', '.join(found)} in {self.steps} steps of {sites}"
+        found = f"{counted(len(self.problems), 'problem')}, {counted(len(self.warnings), 'warning')}"
+        return f"workload {self.workload!r}: {found} in {self.steps} steps of {counted(len(self.sites), 'site')}"
 
     def _of(self, severity: Severity) -> tuple[Finding, ...]:
         return tuple(finding for finding in self.findings if finding.severity is severity)

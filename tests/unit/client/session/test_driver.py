@@ -22,12 +22,16 @@ class FakeStream:
         self.sent: list[m.AgentMessage] = []
         self.incoming: asyncio.Queue[m.CoordinatorMessage | Exception] = asyncio.Queue()
         self.closed = asyncio.Event()
+        self.sending = asyncio.Event()
+        """Set while a message is on its way."""
         self.may_send = asyncio.Event()
         self.may_send.set()
 
     async def send(self, message: m.AgentMessage) -> None:
+        self.sending.set()
         await asyncio.sleep(0.01)  # so that a message is on its way when the stream is given up
         await self.may_send.wait()
+        self.sending.clear()
         self.sent.append(message)
 
     async def receive(self) -> m.CoordinatorMessage:
@@ -49,6 +53,7 @@ class FakeTransport:
 
     def __init__(self) -> None:
         self.streams: list[FakeStream] = []
+        self.opening = asyncio.Event()
         self.may_open = asyncio.Event()
         self.may_open.set()
         self.asked = 0
@@ -58,6 +63,7 @@ class FakeTransport:
         return SPEC
 
     async def open(self, specification: RunSpecification) -> FakeStream:
+        self.opening.set()
         try:
             await self.may_open.wait()
         except asyncio.CancelledError:
@@ -139,7 +145,7 @@ def test_a_stream_that_opens_too_late_is_closed_and_not_used() -> None:
         process.transport.may_open.clear()
         process.driver.start()
         await process.reached(lambda: process.state.join is not None)
-        await asyncio.sleep(0.01)  # the first attempt waits for its stream
+        await process.transport.opening.wait()
         process.driver.post(session.Regrouped(("b",)))
         process.transport.may_open.set()
         await process.reached(lambda: len(process.transport.streams) == 2)
@@ -222,8 +228,9 @@ def test_a_close_that_is_cancelled_still_closes_the_stream_and_ends_all_tasks() 
         stream = await process.joined()
         stream.may_send.clear()
         process.driver.post(session.StopRequested("enough"))
+        stream.sending.clear()
         closing = asyncio.create_task(process.driver.close())
-        await asyncio.sleep(0.05)  # the farewell waits for its writer
+        await stream.sending.wait()
         closing.cancel()
         await asyncio.wait({closing})
         assert stream.closed.is_set()
