@@ -11,13 +11,12 @@ from cospan.core.learning.posterior import (
     GRADIENT_SHARE,
     LEVEL_FLOOR,
     MOMENT_FLOOR,
-    VARIANCE_FLOOR,
-    VARIANCE_RIDGE,
     PosteriorState,
 )
 from cospan.core.learning.units import Units
 from cospan.core.linalg.subspace import random_basis
 from cospan.core.uncertainty.mixture import METRIC_FLOOR, SHARES, TEMPERATURE
+from cospan.core.uncertainty.variance_model import VARIANCE_FLOOR, VARIANCE_RIDGE
 
 D, R, L, AGENTS = 6, 2, 9, 5
 BASIS = read_only(random_basis(D, R, np.random.default_rng(2)))

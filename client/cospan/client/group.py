@@ -15,8 +15,9 @@ from cospan.client.environment.workload_loader import load_workload
 from cospan.client.files.group_file import GROUP
 from cospan.client.files.result_file import save_result
 from cospan.client.files.state_file import StateFile
+from cospan.client.learning.agent_of_group import AgentOfGroup
 from cospan.client.learning.group_blocks import GroupSites
-from cospan.client.learning.group_learner import AgentOfGroup, GroupLearner, group_name, no_warm_up
+from cospan.client.learning.group_learner import GroupLearner, group_name, no_warm_up
 from cospan.client.learning.site_learner import FAILED, Warned
 from cospan.client.learning_client import ClientSettings, LearningClient
 from cospan.client.session.transport import GrpcTransport, Transport
@@ -29,6 +30,9 @@ from cospan.wire.messages import Welcome
 from cospan.wire.security.tls import TlsFiles
 
 log = logging.getLogger(__name__)
+
+MOST_OWN_FILES = 1_000
+"""Agents of a group, at most, that get files of their own at its end: each takes some milliseconds."""
 
 
 class AgentGroup(LearningClient[GroupLearner]):
@@ -150,7 +154,7 @@ class AgentGroup(LearningClient[GroupLearner]):
 
     def _write_last(self, state_file: StateFile[GroupLearner]) -> None:
         state_file.finish()
-        if self.learner is not None and self.learner.rounds:
+        if self.learner is not None and self.learner.rounds and has_own_files(self.learner):
             self.save(state_file.path.parent)
 
     # What they have learnt ------------------------------------------------------------------------------------
@@ -181,6 +185,11 @@ class AgentGroup(LearningClient[GroupLearner]):
         """
         assert self.run_id is not None
         save_agents(self._learnt(), Path(folder), run_id=self.run_id)
+
+
+def has_own_files(group: GroupLearner) -> bool:
+    """Whether its agents get files of their own at its end; those of a large group are in its one file alone."""
+    return len(group.names) <= MOST_OWN_FILES
 
 
 def save_agents(group: GroupLearner, folder: Path, *, run_id: str) -> None:

@@ -17,8 +17,8 @@ from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
 
 from cospan.client.environment.ownership import closing_on_failure
 from cospan.client.environment.workload_loader import load_workload, true_basis
+from cospan.client.learning.agent_of_group import AgentOfGroup
 from cospan.client.learning.default_run import DEFAULT_PRESET
-from cospan.client.learning.group_learner import AgentOfGroup
 from cospan.client.learning.run_config import specify_with_site
 from cospan.client.placement import hosts_of
 from cospan.client.workload import Workload

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from jaxtyping import Float
 
-from cospan.client.learning.group_learner import AgentOfGroup
+from cospan.client.learning.agent_of_group import AgentOfGroup
 from cospan.client.learning.site_learner import SiteLearner
 from cospan.client.value_function import ValueFunction
 from cospan.core.aggregation.evidence_step import rank_in_use

@@ -13,8 +13,9 @@ from jaxtyping import Float
 
 from cospan.client.environment.ownership import close_site
 from cospan.client.environment.workload_loader import make_site
+from cospan.client.learning.agent_of_group import AgentOfGroup
 from cospan.client.learning.group_blocks import GroupSites
-from cospan.client.learning.group_learner import AgentOfGroup, GroupLearner
+from cospan.client.learning.group_learner import GroupLearner
 from cospan.client.learning.site_learner import SiteLearner
 from cospan.client.placement import Host
 from cospan.client.step_source import AT_END

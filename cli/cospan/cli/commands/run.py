@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import json
 import logging
 import os
 import secrets
@@ -30,7 +29,7 @@ from cospan.cli.processes.in_process_run import InProcessRun
 from cospan.cli.processes.local_fleet import LocalFleet
 from cospan.cli.processes.this_process import claim_stdout, ignore_hangups, use_one_blas_thread
 from cospan.cli.run_folder.agent_results import agent_results, row_of
-from cospan.cli.run_folder.layout import RunFolder, check_free, make_run_folder
+from cospan.cli.run_folder.layout import RunFolder, check_free, make_run_folder, result_text
 from cospan.cli.run_folder.progress_log import RunMonitor, write_rounds
 from cospan.cli.run_folder.resume import (
     Launch,
@@ -380,7 +379,7 @@ def _conclude(
 
 def _print_document(document: Mapping[str, Any], data: TextIO, folder: RunFolder) -> None:
     try:
-        print(json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False), file=data, flush=True)
+        print(result_text(document), file=data, flush=True)
     except OSError as failure:
         say(f"cospan: cannot write to standard output: {failure.strerror}; the same is in {folder.result}")
         os.dup2(os.open(os.devnull, os.O_WRONLY), data.fileno())  # what is still in its buffer

@@ -14,8 +14,9 @@ from cospan.cli.run_folder.run_result import RunOutcome, outcome_of_state
 from cospan.cli.settings.run_specification import RunPlan
 from cospan.client.files.group_file import GROUP
 from cospan.client.files.result_file import save_result
-from cospan.client.group import save_agents
-from cospan.client.learning.group_learner import AgentOfGroup, GroupLearner
+from cospan.client.group import has_own_files, save_agents
+from cospan.client.learning.agent_of_group import AgentOfGroup
+from cospan.client.learning.group_learner import GroupLearner
 from cospan.client.placement import Host
 from cospan.server.machine.events import Note
 from cospan.simulation.local_run import AnyLearner, LocalRun
@@ -111,7 +112,8 @@ class InProcessRun:
             save_result(path, learner, run_id=run_id)
             return
         save_npz(path, **GROUP.contents(learner, run_id))
-        save_agents(learner, self._folder.agents, run_id=run_id)
+        if has_own_files(learner):
+            save_agents(learner, self._folder.agents, run_id=run_id)
 
     def _on_note(self, note: Note) -> None:
         if note.kind == "agent-gone":

@@ -105,7 +105,7 @@ class RunFolder:
 
     def write_result(self, document: Mapping[str, Any]) -> None:
         """Writes `result.json`."""
-        write_text(self.result, json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+        write_text(self.result, result_text(document) + "\n")
 
     def read_result(self) -> dict[str, Any]:
         """The document of `result.json`.
@@ -167,6 +167,18 @@ class RunFolder:
         """Removes the lock."""
         if self.claim is not None:
             self.claim.remove()
+
+
+def result_text(document: Mapping[str, Any]) -> str:
+    """`result.json`: a line for each agent, which an encoder written in C makes, and for all else as json indents."""
+    rows = [json.dumps(row, ensure_ascii=False, allow_nan=False) for row in document.get("per_agent", ())]
+    text = json.dumps(
+        {**document, "per_agent": []} if rows else document, indent=2, ensure_ascii=False, allow_nan=False
+    )
+    if not rows:
+        return text
+    before, empty, after = text.rpartition('\n  "per_agent": []')  # a line break: it is in no JSON string
+    return f"{before}{empty[:-1]}\n    {',\n    '.join(rows)}\n  ]{after}"
 
 
 def claim_folder(path: Path, seconds: float = _CLAIM_SECONDS) -> FileLock:

@@ -1,5 +1,7 @@
 """The learning curves in the agents' files, thinned as they are read: together they may be gigabytes."""
 
+import contextlib
+import itertools
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,6 +11,7 @@ from jaxtyping import Float, Int
 
 from cospan.cli.run_folder.layout import RunFolder
 from cospan.client.files.agent_result import AgentResult
+from cospan.client.files.group_file import OF_AGENTS, agents_of, load_group
 from cospan.client.files.result_file import load_result
 from cospan.core.statistics import best_of_rows
 from cospan.wire.errors import RunFileError
@@ -72,19 +75,41 @@ def read_agents(folder: RunFolder, names: Sequence[str]) -> Iterator[tuple[Agent
     Yields:
         The result without the curves' arrays, and the curve.
     """
-    paths = sorted(folder.agents.glob("*.npz"))[:_MOST_FILES] if folder.agents.is_dir() else []
-    for path in paths:
-        if path.name.startswith("group-"):  # of each of its agents there is a file of its own
-            continue
+    for found in itertools.islice(_files(folder, (*names, "curve_round", *COLUMNS)), _MOST_FILES):
         try:
-            found = load_result(path, names=(*names, "curve_round", *COLUMNS))
             found.text("agent_id")
             curve = _curve(found)
         except RunFileError as failure:
-            print(f"cospan: {failure}; it is left out of the report", file=sys.stderr)
+            _left_out(failure)
             continue
         small = {name: value for name, value in found.values.items() if name in names}
         yield AgentResult(small), curve
+
+
+def _files(folder: RunFolder, names: Sequence[str]) -> Iterator[AgentResult]:
+    """The results of agents that have files of their own, and then of the others, from those of their groups."""
+    paths = sorted(folder.agents.glob("*.npz")) if folder.agents.is_dir() else []
+    groups = [path for path in paths if path.name.startswith("group-")]
+    for path in paths:
+        if path not in groups:
+            with _named():
+                yield load_result(path, names=names)
+    for path in groups:
+        with _named():
+            members = agents_of(load_group(path, names=(*OF_AGENTS, *names)), names)
+            yield from (each for each in members if not folder.agent(each.text("agent_id")).exists())
+
+
+@contextlib.contextmanager
+def _named() -> Iterator[None]:
+    try:
+        yield
+    except RunFileError as failure:
+        _left_out(failure)
+
+
+def _left_out(failure: RunFileError) -> None:
+    print(f"cospan: {failure}; it is left out of the report", file=sys.stderr)
 
 
 def _curve(result: AgentResult) -> Curve:

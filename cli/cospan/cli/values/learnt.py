@@ -6,7 +6,6 @@ from cospan.cli.run_folder.layout import RunFolder
 from cospan.client.environment.ownership import closing_on_failure
 from cospan.client.environment.workload_loader import load_workload, make_site
 from cospan.client.files.group_file import member_of
-from cospan.client.files.result_file import largest
 from cospan.client.value_function import ValueFunction
 from cospan.client.workload import Site, Workload
 from cospan.client.workloads import BUILT_IN
@@ -88,7 +87,7 @@ def _value_of(folder: RunFolder, name: str, site: Site, spec: RunSpecification) 
     if path.exists():
         return ValueFunction.load(path, site.features)
     for group in sorted(folder.agents.glob("group-*.npz")):
-        found = member_of(group, name, most_bytes=largest(spec, spec.agents))
+        found = member_of(group, name)
         if found is not None:
             return ValueFunction.of_result(found, group, site.features, seed=spec.seed)
     raise RunFileError(f"{folder.path} has no agent {name!r}")

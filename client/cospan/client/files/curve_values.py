@@ -74,10 +74,12 @@ def learning_curves(
     pairs = []
     for agent in agents:
         rounds, values = agent.array("curve_round"), of_agent(agent)
-        pairs.append((rounds[: len(values)], values[: len(rounds)]))  # in a damaged file one may be shorter
-    newest = max((int(rounds[-1]) for rounds, _ in pairs if len(rounds)), default=0)
-    kept = [np.flatnonzero((rounds % every == 0) | (rounds == newest)) for rounds, _ in pairs]
-    return (
-        [rounds[places] for (rounds, _), places in zip(pairs, kept, strict=True)],
-        [values[places] for (_, values), places in zip(pairs, kept, strict=True)],
-    )
+        if len(rounds) != len(values):  # in a damaged file one may be shorter
+            rounds, values = rounds[: len(values)], values[: len(rounds)]
+        pairs.append((rounds, values))
+    # The agents of a group share one array of rounds.
+    distinct = {id(rounds): rounds for rounds, _ in pairs}
+    newest = max((int(rounds[-1]) for rounds in distinct.values() if len(rounds)), default=0)
+    kept = {key: np.flatnonzero((rounds % every == 0) | (rounds == newest)) for key, rounds in distinct.items()}
+    thinned = {key: distinct[key][places] for key, places in kept.items()}
+    return [thinned[id(rounds)] for rounds, _ in pairs], [values[kept[id(rounds)]] for rounds, values in pairs]

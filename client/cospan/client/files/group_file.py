@@ -15,7 +15,14 @@ from cospan.client.environment.plain_values import SavedState
 from cospan.client.files.agent_result import AgentResult
 from cospan.client.files.curve_values import CURVE, curve_column, curve_values, loaded_curve
 from cospan.client.files.kept_gradients import KEPT
-from cospan.client.files.learner_values import batch_values, joined_values, loaded_batches, loaded_learner
+from cospan.client.files.learner_values import (
+    OF_ALL,
+    batch_values,
+    learner_values,
+    loaded_batches,
+    loaded_learner,
+    sums_values,
+)
 from cospan.client.files.quality_values import COLUMNS as QUALITY
 from cospan.client.files.quality_values import SHARED, loaded_quality, quality_values
 from cospan.client.files.result_file import (
@@ -39,13 +46,14 @@ from cospan.core.learning.baselines import IndependentTD
 from cospan.core.learning.learner_state import LearnerState
 from cospan.core.learning.least_squares import TransitionSums
 from cospan.core.learning.posterior import ARRAYS
-from cospan.core.learning.reward_moments import RewardBatches
 from cospan.core.learning.schedules import AveragedIterate
 from cospan.wire.errors import RunFileError
-from cospan.wire.files.npz import MAX_BYTES
+from cospan.wire.files.npz import MAX_BYTES, Pieces, load_npz
 
 FORMAT = "cospan-group-4"
+TITLE = "the result of a group"
 _COLUMNS = ("mean_reward", "value_error", "gain_error", "gain", "bounded_rounds")
+_OF_ALL_BATCHES = ("reward_batch_rounds",)
 _LATER_COLUMNS = (
     "explained_share",
     "held_share",
@@ -76,8 +84,16 @@ _ASKED = (
 """Those that a value function and its intervals are read from, with a leading axis n."""
 
 
-def contents(group: GroupLearner, run_id: str) -> dict[str, Any]:
-    """What a group's file holds: as it is now, whatever the group learns while that is being written."""
+def contents(group: GroupLearner, run_id: str, *, with_tests: bool = True) -> dict[str, Any]:
+    """What a group's file holds: as it is now, whatever the group learns while that is being written.
+
+    Large arrays are in `Pieces`: together they may be gigabytes, and are not copied before they are written.
+
+    Args:
+        group: what has learnt.
+        run_id: of the run.
+        with_tests: whether TD errors are tested for what the features lack, which takes long.
+    """
     states = [block.state for block in group.blocks]
     first = states[0]
     return {
@@ -90,43 +106,52 @@ def contents(group: GroupLearner, run_id: str) -> dict[str, Any]:
         "weights_count": first.weights.count,
         "gain": group.gains,
         "gain_count": first.gain.count,
-        **joined_values([state.learner for state in states], group.specification),
+        **_joined([learner_values(state.learner, group.specification) for state in states], OF_ALL),
         "bounded_rounds": group.bounded_rounds,
         "reward_sum": np.concatenate([block.chains.reward_sums for block in group.blocks]),
         "mean_reward": group.mean_rewards,
-        **batch_values(_joined_batches([state.reward_batches for state in states]), group.specification),
+        **_joined([batch_values(state.reward_batches, group.specification) for state in states], _OF_ALL_BATCHES),
         "value_error": group.value_errors(),
         "explained_share": group.explained_shares(),
         "held_share": group.held_shares(),
         "gain_error": group.gain_errors(),
         **correlation_values(group),
-        **lstd_alone_values(group, _joined_sums([state.separate_sums for state in states])),
+        **lstd_alone_values(group, None),
+        **_separate_sums([state.separate_sums for state in states]),
         **_independent([learner for state in states for learner in state.independent]),
-        **quality_values(group.held_out(), group.quality, group.part_names),
+        **_joined_quality(group, with_tests=with_tests),
         **chain_values(_saved_chains(group)),
         **curve_values(group.learning_curve),
     }
 
 
-def _joined_batches(parts: Sequence[RewardBatches]) -> RewardBatches:
-    """Those of all blocks."""
-    sums = np.concatenate([part.sums for part in parts])
-    return replace(parts[0], sums=sums, open_sum=np.concatenate([part.open_sum for part in parts]))
+def _joined(parts: Sequence[dict[str, Any]], shared: Collection[str]) -> dict[str, Any]:
+    """The values of all blocks as those of one; what all agents have in common is that of the first.
+
+    What a block lacks, or has of another shape, the group has not: the observations of one may not be numbers.
+    """
+    found = {}
+    for name, value in parts[0].items():
+        columns = [part[name] for part in parts if name in part]
+        if name in shared:
+            found[name] = value
+        elif len(columns) == len(parts) and len({column.shape[1:] for column in columns}) == 1:
+            found[name] = Pieces.of(columns)
+    return found
 
 
-def _joined_sums(parts: Sequence[TransitionSums | None]) -> TransitionSums | None:
-    """Those of LSTD alone of all blocks, where they are kept separately."""
-    found = [part for part in parts if part is not None]
-    if not found:
-        return None
-    return replace(
-        found[0],
-        system=np.concatenate([part.system for part in found]),
-        rewards=np.concatenate([part.rewards for part in found]),
-        traces=np.concatenate([part.traces for part in found]),
-        squares=np.concatenate([np.atleast_1d(part.squares) for part in found]),
-        reward_sum=np.concatenate([np.atleast_1d(part.reward_sum) for part in found]),
-    )
+def _separate_sums(parts: Sequence[TransitionSums | None]) -> dict[str, Any]:
+    """Those of LSTD alone, where they are kept separately."""
+    found = [sums_values("lstd_alone", part) for part in parts if part is not None]
+    return _joined(found, ("lstd_alone_rounds",)) if found else {}
+
+
+def _joined_quality(group: GroupLearner, *, with_tests: bool) -> dict[str, Any]:
+    every, names = group.tested_every, group.part_names
+    records = [block.quality(every) if with_tests else block.state.quality for block in group.blocks]
+    pairs = zip(group.blocks, records, strict=True)
+    parts = [quality_values(block.held_out(), record, names) for block, record in pairs]
+    return _joined(parts, (*SHARED, "quality_0_rounds", "quality_1_rounds"))
 
 
 def _independent(learners: Sequence[IndependentTD]) -> dict[str, Any]:
@@ -149,14 +174,28 @@ def _saved_chains(group: GroupLearner) -> SavedState | None:
 
 def load_group(path: Path, *, names: Collection[str] | None = None, most_bytes: int = MAX_BYTES) -> AgentResult:
     """Reads a group's file: the values of all its agents, with a leading axis n; see `load_result`."""
-    return load_result(path, names=names, most_bytes=most_bytes, expected=FORMAT, title="the result of a group")
+    return load_result(path, names=names, most_bytes=most_bytes, expected=FORMAT, title=TITLE)
 
 
-def agents_of(result: AgentResult) -> list[AgentResult]:
-    """Each agent of a group's file by itself, with what a summary and a picture are made of."""
+def agents_of(result: AgentResult, others: Collection[str] = ()) -> list[AgentResult]:
+    """Each agent of a group's file by itself, with what a summary and a picture are made of.
+
+    Args:
+        result: of the group.
+        others: names of further values with a row for each agent, where the file has them.
+
+    Raises:
+        RunFileError: a value is missing, or has no row for each agent.
+    """
     names, labels = result.array("agent_ids").tolist(), result.array("labels").tolist()
     columns = {name: result.array(name) for name in _COLUMNS}
-    columns |= {name: result.array(name) for name in _LATER_COLUMNS if name in result.values}
+    later = {*_LATER_COLUMNS, *others} - {*_COLUMNS, "agent_id", "label"}
+    columns |= {
+        name: result.array(name) for name in later if name in result.values and not name.startswith("curve_")
+    }
+    for name, column in columns.items():
+        if column.shape[:1] != (len(names),):
+            raise RunFileError(f"{name!r} in the result of a group has no row for each agent; the file is damaged")
     curves = {f"curve_{name}": curve_column(result, name, len(names)) for name in COLUMNS}
     # The gain is a vector of length one in an agent's own file.
     gains = columns.pop("gain")[:, None]
@@ -177,13 +216,12 @@ def agents_of(result: AgentResult) -> list[AgentResult]:
     ]
 
 
-def member_of(path: Path, name: str, *, most_bytes: int = MAX_BYTES) -> AgentResult | None:
+def member_of(path: Path, name: str) -> AgentResult | None:
     """One agent of a group's file, with what its value function and its intervals are read from.
 
     Args:
-        path: of the group's file.
+        path: of the group's file, of which no more is read than what is of this agent.
         name: of the agent.
-        most_bytes: that the group's values may have.
 
     Returns:
         The values by the names of an agent's own file; None where the group has no such agent.
@@ -191,18 +229,15 @@ def member_of(path: Path, name: str, *, most_bytes: int = MAX_BYTES) -> AgentRes
     Raises:
         RunFileError: the file is missing or damaged.
     """
-    agents = load_group(path, names=("agent_ids",)).array("agent_ids").tolist()
+    result = load_group(path, names=("agent_ids", *_OF_RUN))
+    agents = result.array("agent_ids").tolist()
     if name not in agents:
         return None
-    place = agents.index(name)
-    result = load_group(path, names=(*_OF_RUN, *_ASKED), most_bytes=most_bytes)
     values = {each: result.values[each] for each in _OF_RUN if each in result.values}
-    for each in _ASKED:
-        if each in result.values:
-            column = result.values[each]
-            if column.ndim < 1 or len(column) != len(agents):
-                raise RunFileError(f"{each!r} in {path} has no row for each agent; the file is damaged")
-            values[each] = np.asarray(column[place])
+    values |= load_npz(path, TITLE, names=_ASKED, row=agents.index(name))
+    for each in ("labels", "indices", "gain"):
+        if each not in values:
+            raise RunFileError(f"{path} lacks {each!r}; the file is damaged")
     names = {"agent_id": np.array(name), "label": values.pop("labels"), "index": values.pop("indices")}
     # The gain is a vector of length one in an agent's own file.
     return AgentResult({**values, **names, "gain": np.atleast_1d(values["gain"])})
@@ -297,5 +332,10 @@ def _loaded_counts(result: AgentResult, name: str, agents: int) -> Int[np.ndarra
     return counts
 
 
-GROUP: FileKind[GroupLearner] = FileKind(contents, partial(load_group, names=(*OWNED, *KEPT)), resume)
+GROUP: FileKind[GroupLearner] = FileKind(
+    contents,
+    partial(load_group, names=(*OWNED, *KEPT)),
+    resume,
+    checkpoint=partial(contents, with_tests=False),
+)
 """What `StateFile` needs to know of it."""

@@ -15,8 +15,9 @@ from cospan.core.learning.reward_moments import MOST_BATCHES, RewardBatches, Rew
 from cospan.core.linalg.leading_axes import PerAgent
 from cospan.core.specification import RunSpecification
 from cospan.wire.errors import RunFileError
+from cospan.wire.files.npz import Pieces
 
-_SHARED = (
+OF_ALL = (
     "steps",
     "head_basis",
     "head_rounds",
@@ -24,7 +25,7 @@ _SHARED = (
     "posterior_basis",
     "posterior_head_covariance",
 )
-"""Values that all agents of a group have in common: they have no leading axis."""
+"""Values of `learner_values` that all agents of a group have in common: they have no leading axis."""
 
 
 def learner_values(state: LearnerState, specification: RunSpecification) -> dict[str, Any]:
@@ -40,15 +41,6 @@ def learner_values(state: LearnerState, specification: RunSpecification) -> dict
             state.head, state.rewards.count, state.rewards.offset, state.rewards.deviations, state.rewards.reference
         ),
         "feature_squares": state.feature_squares,
-    }
-
-
-def joined_values(states: Sequence[LearnerState], specification: RunSpecification) -> dict[str, Any]:
-    """The same of a group, whose agents are in consecutive blocks."""
-    parts = [learner_values(state, specification) for state in states]
-    return {
-        name: value if name in _SHARED else np.concatenate([part[name] for part in parts])
-        for name, value in parts[0].items()
     }
 
 
@@ -174,12 +166,17 @@ def _posterior(state: PosteriorState | None) -> dict[str, Any]:
         **{f"posterior_{name}": getattr(state, name) for name in ARRAYS},
         "posterior_basis": prior.basis,
         "posterior_head_covariance": prior.head_covariance,
-        "posterior_features": np.stack(state.features, axis=-3),
+        "posterior_features": _rounds(state.features),
         "posterior_history": np.stack(state.rewards, axis=-2),
         **_cuts(state),
         "posterior_rounds": np.array([state.rounds, state.stride, state.refreshed, prior.agents]),
         "shared_weight": state.shared_weight,
     }
+
+
+def _rounds(features: Sequence[Float[np.ndarray, "*n L1 d"]]) -> Float[np.ndarray, "*n k L1 d"] | Pieces:
+    """The features of the kept rounds in one array: in a group's most of its file, and so made as it is written."""
+    return np.stack(features) if features[0].ndim == 2 else Pieces.stacked(features, axis=-3)
 
 
 def _cuts(state: PosteriorState) -> dict[str, Any]:

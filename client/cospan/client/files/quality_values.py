@@ -150,6 +150,8 @@ def feature_gaps(result: AgentResult) -> dict[str, float]:
     if "feature_tests" not in result.values:
         return {}
     tests = result.numbers("feature_tests", 2)
+    if not np.isfinite(tests).any():
+        return {}
     names = [*map(str, result.array("observation_parts")), *(f"time modulo {period} steps" for period in PERIODS)]
     if tests.shape != (2, len(names)):
         return {}

@@ -21,7 +21,8 @@ from cospan.client.files.learner_values import (
     sums_values,
 )
 from cospan.client.files.quality_values import loaded_quality, quality_values
-from cospan.client.learning.group_learner import AgentOfGroup, GroupLearner
+from cospan.client.learning.agent_of_group import AgentOfGroup
+from cospan.client.learning.group_learner import GroupLearner
 from cospan.client.learning.site_learner import SiteLearner
 from cospan.core.learning.baselines import LSTD_RIDGES, IndependentTD
 from cospan.core.learning.least_squares import PRIOR_STEPS, TransitionSums

@@ -62,11 +62,13 @@ class FileKind(Generic[L]):
         contents: (learner, run id) → the file's arrays, as they are now.
         load: reads the owner of a file; raises RunFileError if it is no such file.
         resume: (learner, path, run id) → the reason why its chains start over, or empty; see `result_file.resume`.
+        checkpoint: `contents` during the run, where something is left out then; None where nothing is.
     """
 
     contents: Callable[[L, str], dict[str, Any]]
     load: Callable[[Path], AgentResult]
     resume: Callable[[L, Path, str], str]
+    checkpoint: Callable[[L, str], dict[str, Any]] | None = None
 
 
 ONE_AGENT: FileKind[SiteLearner] = FileKind(contents, partial(load_result, names=(*OWNED, *KEPT)), resume)
@@ -168,13 +170,15 @@ class StateFile(Generic[L]):
             return
         began = self._clock()
         self._writing = True
-        held = self._contents(kept)
+        held = self._contents(kept, self._kind.checkpoint)
         if self._writer is None:
             self._writer = LearnerThread(f"state-of-{self._learner.name}")
         self._writer.submit(partial(self._write, held, began))
 
-    def _contents(self, kept: Sequence[KeptGradient]) -> dict[str, Any]:
-        return self._kind.contents(self._learner, self._run_id) | kept_values(kept)
+    def _contents(
+        self, kept: Sequence[KeptGradient], made_by: Callable[[L, str], dict[str, Any]] | None = None
+    ) -> dict[str, Any]:
+        return (made_by or self._kind.contents)(self._learner, self._run_id) | kept_values(kept)
 
     def after_last_round(self, kept: Sequence[KeptGradient] = ()) -> None:
         """Keeps what `finish` will write: an environment is asked in the learning thread alone."""

@@ -227,9 +227,14 @@ class Block:
             after.lstd_sums(method),
             after.weights.mean,
             after.td_alone,
-            due=Due(self.specification.rounds, is_last),
+            due=Due(self.specification.rounds, is_last, with_tests=False),
         )
         return replace(after, quality=quality), outcome
+
+    def quality(self, every: int = 1) -> QualityRecord:
+        """See `SiteLearner`. The tests of TD errors, of each so many agents, are made now: they take long."""
+        state = self.state
+        return state.quality.tested(state.learner.posterior, self.lstd_sums, every)
 
     def value_errors(self) -> Float[np.ndarray, " n"]:
         """Relative value errors of the averaged weights; nan where the truth is unknown."""

@@ -5,32 +5,31 @@ The group is cut into blocks (`cospan.client.learning.group_blocks`).
 
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from hashlib import sha256
 
 import numpy as np
 from jaxtyping import Float, Int
 
+from cospan.client.learning.agent_of_group import AgentOfGroup, BlockResults
 from cospan.client.learning.first_rounds import FirstRounds
 from cospan.client.learning.group_blocks import Block, GroupSites
 from cospan.client.learning.learning_curve import LearningCurve, most_rounds
 from cospan.client.learning.site_learner import Warned
 from cospan.core.aggregation.basis_update import sum_of_contributions
-from cospan.core.learning.baselines import LSTD_RIDGES, IndependentTD, lstd_alone, lstd_is_due
+from cospan.core.learning.baselines import LSTD_RIDGES, lstd_is_due
 from cospan.core.learning.learner import contribution_of
-from cospan.core.learning.learner_state import LearnerState, Trajectory
-from cospan.core.learning.least_squares import PRIOR_STEPS, TransitionSums
-from cospan.core.learning.reward_moments import RewardBatches
-from cospan.core.learning.schedules import AveragedIterate
+from cospan.core.learning.learner_state import Trajectory
+from cospan.core.learning.least_squares import PRIOR_STEPS
 from cospan.core.learning.units import told_after
 from cospan.core.quality.held_out import HeldOutErrors
-from cospan.core.quality.record import QualityRecord
 from cospan.core.specification import RunSpecification
 from cospan.wire.errors import InvalidValueError, WorkloadBehaviourError
 from cospan.wire.messages import GradientUpload
 
 _LOOKED_AT = 4
 """Agents of a group whose features the first rounds judge."""
+MOST_TESTED = 1_000
+"""Agents of a group whose TD errors are tested, evenly spread: a test takes as long as two posteriors."""
 
 
 def group_name(indices: Sequence[int]) -> str:
@@ -302,9 +301,9 @@ class GroupLearner:
         return HeldOutErrors.joined([block.held_out() for block in self.blocks])
 
     @property
-    def quality(self) -> QualityRecord:
-        """See `SiteLearner`."""
-        return QualityRecord.joined([block.state.quality for block in self.blocks])
+    def tested_every(self) -> int:
+        """Of how many agents one is tested for what the features lack: see `MOST_TESTED`."""
+        return -(-len(self.names) // MOST_TESTED)
 
     @property
     def part_names(self) -> tuple[str, ...]:
@@ -316,12 +315,13 @@ class GroupLearner:
         gains = np.concatenate([block.references.gains for block in self.blocks])
         return np.asarray(np.abs(self.gains - gains))
 
-    def agents(self) -> Iterator["AgentOfGroup"]:
+    def agents(self) -> Iterator[AgentOfGroup]:
         """Each agent by itself, as it is now."""
         place = 0
         for block in self.blocks:
+            results = BlockResults(block, self.tested_every)
             for number in range(len(block.chains.labels)):
-                yield AgentOfGroup(self, block, number, place)
+                yield AgentOfGroup(self, block, results, number, place)
                 place += 1
 
 
@@ -331,109 +331,3 @@ def no_warm_up(specification: RunSpecification) -> str:
         f"warm_up_rounds is {specification.method.warm_up_rounds}; a warm-up's estimates are each agent's own, "
         "so a group cannot send them: set it to 0, or start a process for each agent"
     )
-
-
-class AgentOfGroup:
-    """One agent of a group: what its file is made of. Its attributes are those of `SiteLearner`."""
-
-    def __init__(self, group: GroupLearner, block: Block, number: int, place: int) -> None:
-        """The agent in this place of its block, and of the whole group."""
-        self.specification, self.name, self.index = group.specification, group.names[place], group.indices[place]
-        self.label, self.last_round = block.chains.labels[number], group.last_round
-        self.features, self.feature_fingerprint = group.features, group.feature_fingerprint
-        self._group, self._block, self._number, self._place = group, block, number, place
-
-    def lstd_alone_weights(self) -> Float[np.ndarray, " d"]:
-        sums = self._block.lstd_sums
-        if sums is None:
-            return np.full(self.specification.feature_dim, np.nan)
-        return lstd_alone(sums.of_agents(self._number))
-
-    def lstd_alone_errors(self, ridges: tuple[float, ...] = LSTD_RIDGES) -> Float[np.ndarray, " k"]:
-        sums, place = self._block.lstd_sums, slice(self._number, self._number + 1)
-        if sums is None:
-            return np.full(len(ridges), np.nan)
-        # As one of a group, so that the bits are those of the group's file.
-        own, reference = sums.of_agents(place), self._block.references.of_agents(place)
-        return np.concatenate([reference.value_errors(lstd_alone(own, ridge)) for ridge in ridges])
-
-    @property
-    def separate_sums(self) -> TransitionSums | None:
-        sums = self._block.state.separate_sums
-        return None if sums is None else sums.of_agents(self._number)
-
-    def td_alone_errors(self) -> Float[np.ndarray, " m"]:
-        return np.asarray(self._block.td_alone_errors()[self._number])
-
-    @property
-    def state(self) -> LearnerState:
-        return self._block.state.learner.of_agents(self._number)
-
-    @property
-    def bounded_rounds(self) -> int:
-        return int(self._block.state.bounded_rounds[self._number])
-
-    @property
-    def reward_batches(self) -> RewardBatches:
-        return self._block.state.reward_batches.of_agents(self._number)
-
-    @property
-    def weights(self) -> AveragedIterate:
-        whole = self._block.state.weights
-        return replace(whole, mean=whole.mean[self._number])
-
-    @property
-    def gain(self) -> AveragedIterate:
-        whole = self._block.state.gain
-        return replace(whole, mean=whole.mean[self._number, None])
-
-    @property
-    def independent(self) -> IndependentTD | None:
-        learners = self._block.state.independent
-        return learners[self._number] if learners else None
-
-    @property
-    def learning_curve(self) -> LearningCurve[float]:
-        return self._group.learning_curve.of_agent(self._place)
-
-    @property
-    def reward_sum(self) -> float:
-        return float(self._block.chains.reward_sums[self._number])
-
-    @property
-    def mean_reward(self) -> float:
-        return self.reward_sum / self._block.chains.steps if self._block.chains.steps else float("nan")
-
-    def saved_chain(self) -> None:
-        """None: the chains of a group are saved together, in the group's file."""
-
-    def explained_share(self) -> float:
-        return float(self._block.explained_shares()[self._number])
-
-    def held_share(self) -> float:
-        return float(self._block.held_shares()[self._number])
-
-    def shared_weight(self) -> float:
-        return float(self._block.shared_weights()[self._number])
-
-    def td_error_correlation(self) -> tuple[Float[np.ndarray, " lags"], Float[np.ndarray, " lags"]]:
-        found, spread = self._block.td_error_correlations()
-        return found[self._number], spread[self._number]
-
-    def held_out(self) -> HeldOutErrors:
-        return self._block.held_out().of_agent(self._number)
-
-    @property
-    def quality(self) -> QualityRecord:
-        return self._block.state.quality.of_agents(self._number)
-
-    @property
-    def part_names(self) -> tuple[str, ...]:
-        return self._block.chains.part_names
-
-    def value_error(self) -> float:
-        return float(self._block.value_errors()[self._number])
-
-    def gain_error(self) -> float:
-        gains = self._block.state.gain.mean
-        return abs(float(gains[self._number]) - float(self._block.references.gains[self._number]))

@@ -28,7 +28,7 @@ from cospan.core.exact_solutions import (
     ReferenceSolution,
     common_subspace,
     feature_covariance,
-    stationary_distribution,
+    stationary_distributions,
 )
 from cospan.core.linalg.subspace import random_basis
 
@@ -282,15 +282,20 @@ def site_of(chain: ChainInstance, features: TabularFeatures, label: str) -> Site
         env=ChainEnv(chain.transition, chain.rewards),
         features=features,
         policy=only_action,
-        reference=reference_of(chain),
+        reference=references_of([chain])[0],
         label=label,
     )
 
 
-def reference_of(chain: ChainInstance) -> ReferenceSolution:
-    """The chain's truth."""
-    covariance = feature_covariance(chain.features, stationary_distribution(chain.transition))
-    return ReferenceSolution(gain=chain.gain, weights=chain.weights, covariance=covariance)
+def references_of(chains: Sequence[ChainInstance]) -> tuple[ReferenceSolution, ...]:
+    """The truth of each."""
+    stationary = stationary_distributions(np.stack([chain.transition for chain in chains]))
+    return tuple(
+        ReferenceSolution(
+            gain=chain.gain, weights=chain.weights, covariance=feature_covariance(chain.features, distribution)
+        )
+        for chain, distribution in zip(chains, stationary, strict=True)
+    )
 
 
 def sites_of(chains: Sequence[ChainInstance], features: TabularFeatures, labels: Sequence[str]) -> Sites:
@@ -303,7 +308,7 @@ def sites_of(chains: Sequence[ChainInstance], features: TabularFeatures, labels:
             first_row=None,
         ),
         features=features,
-        references=tuple(reference_of(chain) for chain in chains),
+        references=references_of(chains),
         labels=tuple(labels),
     )
 

@@ -11,6 +11,7 @@ All is in the agent's units (`cospan.core.learning.units`) but for what is kept 
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -18,12 +19,18 @@ from jaxtyping import Bool, Float
 from cospan.core.learning.least_squares import PRIOR_STEPS, TransitionSums
 from cospan.core.learning.units import Units
 from cospan.core.linalg.leading_axes import PerAgent, applied, column, dot, numbers_of, symmetric
-from cospan.core.uncertainty.mixture import TINY, DiagonalInformation, mixed
+from cospan.core.uncertainty.mixture import TINY, DiagonalInformation, mixed_means
+from cospan.core.uncertainty.variance_model import (
+    bordered,
+    gram,
+    noise_of_many,
+    noise_of_round,
+    noise_of_rows,
+    outer,
+    regressed,
+    with_one,
+)
 
-VARIANCE_RIDGE = 30.0
-"""Of the regression of δ² on the features, in environment steps."""
-VARIANCE_FLOOR = 0.05
-"""The least variance that the regression gives a transition, as a share of the mean one."""
 LEVEL_FLOOR = 1e-6
 """The least mean of δ², as a share of the rewards' variance: kept rounds may lack the rewards that are rare."""
 HISTORY_PER_FEATURE = 20
@@ -38,6 +45,11 @@ INFLUENCE_SLOPE = 5.0
 """By how much more they count for each unit of the shared weight."""
 RISK_RIDGE = 3.0
 """Ridge of the nearly unbiased estimate against which risks are estimated, in environment steps."""
+
+_NUMBERS_AT_ONCE = 2**17
+"""Most numbers, 1 MiB, in the history of the agents whose errors are modelled together, unless these are fewer than
+the next."""
+_FEWEST_AT_ONCE = 8
 
 ARRAYS = ("second_moment", "changes", "noise", "variance", "curvature", "score", "weights")
 """The attributes of a `PosteriorState` that are one array of each agent."""
@@ -147,9 +159,9 @@ class PosteriorState:
                 kept, values, cuts, stride = kept[::2], values[::2], cuts[::2], 2 * stride
         return replace(
             self,
-            second_moment=self.second_moment + _gram(visited, visited),
+            second_moment=self.second_moment + gram(visited, visited),
             changes=changes,
-            noise=self.noise + _noise(_with_one(visited), self.variance),
+            noise=self.noise + noise_of_round(visited, self.variance),
             features=kept,
             rewards=values,
             is_transition=cuts,
@@ -200,8 +212,8 @@ def refreshed(
         weights = applied(found.to_weights, own) * column(units.head)
         return replace(state, weights=weights, shared_weight=0.0 * state.shared_weight)
     factor = prior_factor(state, prior, found)
-    found_mixture = mixed(found, factor, unit, (own, applied(from_weights, data.ridge_solution(RISK_RIDGE))))
-    mean, fleets = found_mixture.mean, found_mixture.means[0]
+    unbiased = applied(from_weights, data.ridge_solution(RISK_RIDGE))
+    mean, fleets = mixed_means(found, factor, unit, (own, unbiased))
     toward, away = fleets - own, mean - own
     length = dot(toward, applied(metric, toward))
     share = np.clip(dot(away, applied(metric, toward)) / np.where(length > 0.0, length, 1.0), 0.0, 1.0)
@@ -278,10 +290,10 @@ class Moments:
         system = sums.system / square
         return cls(
             system=system,
-            centred=system - _outer(mean, state.changes / feature),
+            centred=system - outer(mean, state.changes / feature),
             rewards=sums.centred_rewards / feature / column(units.reward),
             mean=mean,
-            covariance=symmetric(state.second_moment / sums.steps / square - _outer(mean, mean)),
+            covariance=symmetric(state.second_moment / sums.steps / square - outer(mean, mean)),
             gain=sums.gain_estimate,
         )
 
@@ -300,33 +312,95 @@ def with_noise(
     δ is that of the newest weights. The variance of δ² is regressed on the features, so a transition does not weigh
     itself: S made of δ² alone is so noisy with few data that it biases the estimate.
     """
-    feature, reward = column(column(units.feature)), column(units.reward)
+    modelled = _modelled_of_one if data.mean.ndim == 1 else _modelled_of_many
+    state, whole = modelled(state, data, units)
+    cross = outer(data.mean, whole[..., 0, 1:])
+    centred = whole[..., 1:, 1:] - cross - cross.swapaxes(-1, -2)
+    centred += whole[..., :1, :1] * outer(data.mean, data.mean)
+    dim = data.mean.shape[-1]
+    floor = MOMENT_FLOOR * np.trace(centred, axis1=-2, axis2=-1) / dim + TINY
+    return state, symmetric(centred) + floor[..., None, None] * np.eye(dim)
+
+
+_Modelled: TypeAlias = tuple[PosteriorState, Float[np.ndarray, "*n d1 d1"]]
+"""The state with the variance of δ modelled anew, and Σ u [1 φ][1 φ]ᵀ in the agent's units."""
+
+
+def _modelled_of_one(state: PosteriorState, data: Moments, units: Units) -> _Modelled:
     features, following, rewards = history_of(state)
-    changes = (features - following) / feature
-    features, rewards = features / feature, (rewards - column(data.gain)) / reward
+    changes = (features - following) / units.feature
+    features, rewards = features / units.feature, (rewards - data.gain) / units.reward
     known = np.any(state.weights, axis=-1, keepdims=True)
-    weights = np.where(known, state.weights / column(units.head), data.ridge_solution(PRIOR_STEPS))
+    weights = np.where(known, state.weights / units.head, data.ridge_solution(PRIOR_STEPS))
     errors = rewards - applied(changes, weights)
-    squares = (errors - errors.mean(axis=-1, keepdims=True)) ** 2
-    level = np.maximum(squares.mean(axis=-1), LEVEL_FLOOR)
-    rows = _with_one(features)
-    gram = _gram(rows, rows)
-    dim = rows.shape[-1]
-    ridge = VARIANCE_RIDGE * np.trace(gram, axis1=-2, axis2=-1) / dim / rows.shape[-2]
-    system = gram + ridge[..., None, None] * np.diag(np.arange(dim) > 0)
-    model = np.linalg.solve(system, (rows.swapaxes(-1, -2) @ squares[..., None]))[..., 0] / level[..., None]
-    ratio = np.ones((*np.shape(units.feature), dim))
-    ratio[..., 1:] /= column(units.feature)
+    squares = (errors - errors.mean()) ** 2
+    level = np.maximum(squares.mean(), LEVEL_FLOOR)
+    rows = with_one(features)
+    model = regressed(gram(rows, rows), rows.T @ squares[:, None], len(rows))
+    model = model / level
+    ratio = np.ones(rows.shape[-1])
+    ratio[1:] /= units.feature
     noise = state.noise
     if state.stride == 1:
-        noise = _noise(rows, model) / ratio[..., :, None] / ratio[..., None, :]
-    state = replace(state, noise=noise, variance=model * ratio)
-    whole = noise * ratio[..., :, None] * ratio[..., None, :] * level[..., None, None]
-    cross = _outer(data.mean, whole[..., 0, 1:])
-    centred = whole[..., 1:, 1:] - cross - cross.swapaxes(-1, -2)
-    centred += whole[..., :1, :1] * _outer(data.mean, data.mean)
-    floor = MOMENT_FLOOR * np.trace(centred, axis1=-2, axis2=-1) / (dim - 1) + TINY
-    return state, symmetric(centred) + floor[..., None, None] * np.eye(dim - 1)
+        noise = noise_of_rows(rows, model) / ratio[:, None] / ratio
+    return replace(state, noise=noise, variance=model * ratio), noise * ratio[:, None] * ratio * level
+
+
+def _modelled_of_many(state: PosteriorState, data: Moments, units: Units) -> _Modelled:
+    """The same of n agents, some at a time: of so many that their history stays in a core's cache."""
+    weights, known = state.weights, np.any(state.weights, axis=-1, keepdims=True)
+    if not known.all():
+        weights = np.where(known, weights, data.ridge_solution(PRIOR_STEPS) * column(units.head))
+    agents, dim = weights.shape
+    steps, feature = sum(each.shape[-1] for each in state.rewards), column(units.feature)
+    level, model = np.empty(agents), np.empty((agents, dim + 1))
+    noise = np.empty((agents, dim + 1, dim + 1)) if state.stride == 1 else state.noise
+    size = max(_FEWEST_AT_ONCE, _NUMBERS_AT_ONCE // (steps * dim))
+    for start in range(0, agents, size):
+        some = slice(start, start + size)
+        unit = feature[some]
+        visited = np.concatenate([each[some, :-1] for each in state.features], axis=1)
+        squares = _squared_errors(state, data, units, weights, visited=visited, some=some)
+        level[some] = np.maximum(squares.mean(axis=1), LEVEL_FLOOR)
+        if state.stride == 1:  # while the history is whole, its sums are known
+            sums, squared = steps * data.mean[some], state.second_moment[some] / column(unit) ** 2
+        else:
+            sums, squared = visited.sum(axis=1) / unit, gram(visited, visited) / column(unit) ** 2
+        right = np.concatenate([squares.sum(axis=1)[:, None], (squares[:, None] @ visited)[:, 0] / unit], axis=1)
+        found = regressed(bordered(steps, sums, squared), right[..., None], steps) / level[some, None]
+        model[some] = found
+        model[some, 1:] /= unit
+        if state.stride == 1:
+            noise[some] = noise_of_many(visited, model[some])
+    whole = noise * column(column(level))
+    whole[:, 1:, :] /= column(feature)
+    whole[:, :, 1:] /= column(feature)
+    return replace(state, noise=noise, variance=model), whole
+
+
+def _squared_errors(
+    state: PosteriorState,
+    data: Moments,
+    units: Units,
+    weights: Float[np.ndarray, "n d"],
+    *,
+    visited: Float[np.ndarray, "c m d"],
+    some: slice,
+) -> Float[np.ndarray, "c m"]:
+    """(δ − its mean)² of some of n agents, in their units; the weights are in those of the data."""
+    vectors = weights[some, :, None]
+    values = (visited @ vectors)[..., 0]
+    last = (np.stack([each[some, -1] for each in state.features], axis=1) @ vectors)[..., 0]
+    errors = np.concatenate([each[some] for each in state.rewards], axis=1)
+    errors -= column(data.gain)[some]
+    errors -= values
+    errors[:, :-1] += values[:, 1:]
+    ends = np.cumsum([each.shape[-1] for each in state.rewards])
+    errors[:, ends[:-1] - 1] -= values[:, ends[:-1]]
+    errors[:, ends - 1] += last
+    errors /= column(units.reward)[some]
+    errors -= errors.mean(axis=1, keepdims=True)
+    return np.asarray(np.square(errors, out=errors))
 
 
 def history_of(
@@ -341,25 +415,6 @@ def history_of(
     every = np.ones(state.rewards[0].shape, dtype=np.bool_)
     known = np.concatenate([every if each is None else each for each in state.is_transition])
     return visited[known], following[known], rewards[known]
-
-
-def _noise(
-    rows: Float[np.ndarray, "*n m d1"], variance: Float[np.ndarray, "*n d1"]
-) -> Float[np.ndarray, "*n d1 d1"]:
-    modelled = np.maximum(applied(rows, variance), VARIANCE_FLOOR)
-    return _gram(rows * modelled[..., None], rows)
-
-
-def _with_one(features: Float[np.ndarray, "*n m d"]) -> Float[np.ndarray, "*n m d1"]:
-    return np.concatenate([np.ones((*features.shape[:-1], 1)), features], axis=-1)
-
-
-def _gram(left: Float[np.ndarray, "*n m p"], right: Float[np.ndarray, "*n m q"]) -> Float[np.ndarray, "*n p q"]:
-    return np.asarray(left.swapaxes(-1, -2) @ right)
-
-
-def _outer(left: Float[np.ndarray, "*n p"], right: Float[np.ndarray, "*n q"]) -> Float[np.ndarray, "*n p q"]:
-    return np.asarray(left[..., :, None] * right[..., None, :])
 
 
 def _square_root(matrix: Float[np.ndarray, "*n r r"]) -> Float[np.ndarray, "*n r r"]:

@@ -104,22 +104,6 @@ class HeldOut:
             errors=self.errors[places],
         )
 
-    @classmethod
-    def joined(cls, parts: Sequence["HeldOut"]) -> "HeldOut":
-        """Those of several blocks of agents as one."""
-        answers = [part.answers for part in parts]
-        whole = replace(
-            answers[0],
-            joint=np.concatenate([each.joint for each in answers]),
-            lstd_alone=np.concatenate([each.lstd_alone for each in answers]),
-            td_alone=np.concatenate([each.td_alone for each in answers]),
-            gain=np.concatenate([np.atleast_1d(each.gain) for each in answers]),
-        )
-        moments = np.concatenate([part.moments for part in parts])
-        return replace(
-            parts[0], answers=whole, moments=moments, errors=np.concatenate([part.errors for part in parts])
-        )
-
     def updated(
         self,
         features: Float[np.ndarray, "*n L1 d"],

@@ -26,10 +26,12 @@ class Due:
     Attributes:
         rounds: of the run; 0 for no end.
         is_last: whether this is the last round.
+        with_tests: whether TD errors are tested each time; else `tested` does it when somebody asks.
     """
 
     rounds: int
     is_last: bool
+    with_tests: bool = True
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -58,25 +60,6 @@ class QualityRecord:
             tuple(each[places] for each in self.parts),
             tuple(each[places] for each in self.exogenous),
             None if self.tests is None else self.tests[places],
-        )
-
-    @classmethod
-    def joined(cls, records: Sequence["QualityRecord"]) -> "QualityRecord":
-        """Those of several blocks of agents, all after the same round, as one."""
-        first = records[0]
-
-        def stacked(name: str) -> tuple[np.ndarray, ...]:
-            rows = [getattr(record, name) for record in records]
-            return tuple(np.concatenate(each) for each in zip(*rows, strict=True)) if all(rows) else ()
-
-        squares = [record.second_moment for record in records if record.second_moment is not None]
-        tests = [record.tests for record in records if record.tests is not None]
-        return cls(
-            tuple(HeldOut.joined(each) for each in zip(*(record.kept for record in records), strict=True)),
-            np.concatenate(squares) if first.second_moment is not None else None,
-            stacked("parts"),
-            stacked("exogenous"),
-            np.concatenate(tests) if len(tests) == len(records) else None,
         )
 
     def following(
@@ -121,8 +104,8 @@ class QualityRecord:
         learnt = self.kept[-1].answers.rounds if self.kept else 0
         if not due.is_last and sums.rounds < next_rounds(learnt, due.rounds):
             return record
-        if after.posterior is not None:
-            record = replace(record, tests=record._tested(after.posterior, sums))
+        if due.with_tests:
+            record = record.tested(after.posterior, sums)
         if due.is_last:
             return record
         answers = Answers(joint, lstd_alone(sums), td_alone, sums.gain_estimate, int(sums.steps), sums.rounds)
@@ -167,7 +150,27 @@ class QualityRecord:
             return HeldOutErrors.unknown(joint.shape[:-1])
         return held_out_errors(self.kept, sums, self.metric(sums, posterior), joint)
 
-    def _tested(self, posterior: PosteriorState, sums: TransitionSums) -> Float[np.ndarray, "*n 2 c"]:
+    def tested(
+        self, posterior: PosteriorState | None, sums: TransitionSums | None, every: int = 1
+    ) -> "QualityRecord":
+        """With the tests of the newest weights in the kept rounds; as it is without a posterior.
+
+        Args:
+            posterior: of the learner.
+            sums: of LSTD alone.
+            every: of n agents, each such one is tested; the others' tests are nan.
+        """
+        if posterior is None or sums is None or not posterior.rounds:
+            return self
+        if every == 1:
+            return replace(self, tests=self._tests(posterior, sums))
+        chosen = slice(None, None, every)
+        found = self.of_agents(chosen)._tests(posterior.of_agents(chosen), sums.of_agents(chosen))
+        tests = np.full((len(posterior.weights), *found.shape[1:]), np.nan)
+        tests[chosen] = found
+        return replace(self, tests=tests)
+
+    def _tests(self, posterior: PosteriorState, sums: TransitionSums) -> Float[np.ndarray, "*n 2 c"]:
         """Whether the TD errors of the newest weights in the kept rounds depend on observations or time."""
         features = np.stack([each[..., :-1, :] for each in posterior.features], axis=-3)
         following = np.stack([each[..., 1:, :] for each in posterior.features], axis=-3)

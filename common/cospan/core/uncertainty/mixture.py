@@ -3,12 +3,14 @@
 With Γ = B W Bᵀ + ψ Λ the answer of each ψ is (H + Γ⁻¹)⁻¹ c; see `cospan.core.learning.posterior`.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 from jaxtyping import Float
 
-from cospan.core.linalg.leading_axes import applied, dot, symmetric
+from cospan.core.linalg.leading_axes import PerAgent, applied, dot, symmetric
 
 METRIC_FLOOR = 1e-3
 """The least eigenvalue of the feature covariance that Λ inverts, as a share of the largest."""
@@ -17,6 +19,8 @@ SHARES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
 TEMPERATURE = 0.2
 """Of the weights of that mixture, as a share of the risk of the agent's data alone."""
 TINY = 1e-12
+_MOST_INNER = 1e8
+"""Trace of Fᵀ h a F beyond which I + Fᵀ h a F is not inverted as it is."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -48,10 +52,8 @@ class DiagonalInformation:
         covariance: Float[np.ndarray, "*n d d"],
     ) -> "DiagonalInformation":
         """Of A, b, S and the feature covariance C."""
-        eigenvalues, vectors = np.linalg.eigh(covariance)
-        eigenvalues = np.maximum(eigenvalues, METRIC_FLOOR * eigenvalues[..., -1:] + TINY)
+        turned, turned_back = _roots(covariance)
         weighted = np.linalg.solve(noise, system).swapaxes(-1, -2)
-        turned = vectors / np.sqrt(eigenvalues)[..., None, :]
         information = turned.swapaxes(-1, -2) @ (weighted @ system) @ turned
         h, rotation = np.linalg.eigh(symmetric(information))
         back = rotation.swapaxes(-1, -2)
@@ -60,10 +62,56 @@ class DiagonalInformation:
         return cls(
             information=np.maximum(h, 0.0),
             to_weights=to_weights,
-            from_weights=(back * np.sqrt(eigenvalues)[..., None, :]) @ vectors.swapaxes(-1, -2),
+            from_weights=turned_back(back),
             metric=symmetric(metric),
             scores=applied(to_weights.swapaxes(-1, -2), applied(weighted, rewards)),
         )
+
+
+_TurnedBack: TypeAlias = Callable[[Float[np.ndarray, "*n d d"]], Float[np.ndarray, "*n d d"]]
+"""Rᵀ M₀⁻¹ of a rotation's transpose Rᵀ, for the root M₀ that it belongs to."""
+
+
+def _roots(covariance: Float[np.ndarray, "*n d d"]) -> tuple[Float[np.ndarray, "*n d d"], _TurnedBack]:
+    """M₀ of M₀ M₀ᵀ = Λ, and what makes Rᵀ M₀⁻¹ of Rᵀ.
+
+    Of n agents by Cholesky factors, a third of the time, where no eigenvalue is below the floor of Λ.
+    """
+    factors = _cholesky_roots(covariance) if covariance.ndim == 3 else None
+    if factors is not None:
+        root, inverse = factors
+        return root, lambda back: back @ inverse
+    eigenvalues, vectors = np.linalg.eigh(covariance)
+    eigenvalues = np.maximum(eigenvalues, METRIC_FLOOR * eigenvalues[..., -1:] + TINY)
+
+    def turned_back(back: Float[np.ndarray, "*n d d"]) -> Float[np.ndarray, "*n d d"]:
+        return np.asarray((back * np.sqrt(eigenvalues)[..., None, :]) @ vectors.swapaxes(-1, -2))
+
+    return vectors / np.sqrt(eigenvalues)[..., None, :], turned_back
+
+
+def _cholesky_roots(
+    covariance: Float[np.ndarray, "n d d"],
+) -> tuple[Float[np.ndarray, "n d d"], Float[np.ndarray, "n d d"]] | None:
+    """L⁻ᵀ and Lᵀ of C = L Lᵀ; None where an eigenvalue may be below the floor.
+
+    ‖M²‖_F^½ bounds the largest eigenvalue of M = C and of M = C⁻¹, and exceeds it by d^¼ at most.
+    """
+    try:
+        lower = np.linalg.cholesky(covariance)
+        inverse = np.linalg.inv(lower)
+    except np.linalg.LinAlgError:
+        return None
+    root = inverse.swapaxes(-1, -2)
+    largest, inverse_of_least = (_bound(matrix) for matrix in (covariance, root @ inverse))
+    if not np.all((METRIC_FLOOR * largest + TINY) * inverse_of_least < 1.0):
+        return None
+    return root, lower.swapaxes(-1, -2)
+
+
+def _bound(matrices: Float[np.ndarray, "n d d"]) -> Float[np.ndarray, " n"]:
+    squares = matrices @ matrices
+    return np.asarray(np.sqrt(np.sqrt(np.einsum("nij,nij->n", squares, squares))))
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -124,11 +172,65 @@ def mixed(
     away = own - unbiased
     means.append(own)
     risks.append(dot(away, applied(metric, away)) + 2.0 * spread)
-    risk = np.stack(risks, axis=-1)
+    chances = _chances(np.stack(risks, axis=-1), spread)
+    mean = np.einsum("...j,...ji->...i", chances, np.stack(means, axis=-2))
+    return Mixture(mean, tuple(means), chances, tuple(psis), tuple(dampings), tuple(edges))
+
+
+def _chances(risk: Float[np.ndarray, "*n m1"], spread: PerAgent) -> Float[np.ndarray, "*n m1"]:
+    """The exponential weights of the answers, whose last is LSTD alone; the spread is that of the largest ψ."""
     exponents = (risk.min(axis=-1, keepdims=True) - risk) / (
-        TEMPERATURE * np.maximum(spread, 0.0)[..., None] + TINY
+        TEMPERATURE * np.asarray(np.maximum(spread, 0.0))[..., None] + TINY
     )
     chances = np.exp(exponents)
     chances /= chances.sum(axis=-1, keepdims=True)
-    mean = np.einsum("...j,...ji->...i", chances, np.stack(means, axis=-2))
-    return Mixture(mean, tuple(means), chances, tuple(psis), tuple(dampings), tuple(edges))
+    return np.asarray(chances)
+
+
+def mixed_means(
+    data: DiagonalInformation,
+    factor: Float[np.ndarray, "*n d r"],
+    unit: Float[np.ndarray, "*n 1"],
+    alone: tuple[Float[np.ndarray, "*n d"], Float[np.ndarray, "*n d"]],
+) -> tuple[Float[np.ndarray, "*n d"], Float[np.ndarray, "*n d"]]:
+    """`mean` and the first of `means` of `mixed`, whose arguments these are.
+
+    Of n agents the answers of all ψ are computed at once, with (I + Fᵀ h a F)⁻¹ in place of its eigenvectors.
+    """
+    found = _mixed_at_once(data, factor, unit, alone) if factor.ndim == 3 else None
+    if found is None:
+        mixture = mixed(data, factor, unit, alone)
+        return mixture.mean, mixture.means[0]
+    return found
+
+
+def _mixed_at_once(
+    data: DiagonalInformation,
+    factor: Float[np.ndarray, "n d r"],
+    unit: Float[np.ndarray, "n 1"],
+    alone: tuple[Float[np.ndarray, "n d"], Float[np.ndarray, "n d"]],
+) -> tuple[Float[np.ndarray, "n d"], Float[np.ndarray, "n d"]] | None:
+    """None where W is so large that an inverse would be rounding alone. Arrays have an axis m of ψ after n."""
+    h, metric, (own, unbiased) = data.information[:, None, :], data.metric, alone
+    agents, dim, rank = factor.shape
+    psi = np.array(SHARES)[:, None] * unit[:, None, :]
+    damped = 1.0 / (1.0 + psi * h)
+    products = (factor[..., :, None] * factor[..., None, :]).reshape(agents, dim, rank * rank)
+    inner = ((h * damped) @ products).reshape(agents, len(SHARES), rank, rank)
+    if not np.all(np.einsum("nmkk->nm", inner) < _MOST_INNER):
+        return None
+    inverse = np.linalg.inv(inner + np.eye(rank))
+    shrunk = damped * data.scores[:, None, :]
+    heads = np.einsum("nmkl,nml->nmk", inverse, shrunk @ factor)
+    means = psi * shrunk + damped * (heads @ factor.swapaxes(-1, -2))
+    # tr(Xᵀ C X) of X Xᵀ = a F (I + Fᵀ h a F)⁻¹ Fᵀ a, a column of F at a time.
+    spread = np.einsum("nmd,nd->nm", psi * damped, np.einsum("ndd->nd", metric))
+    for place in range(rank):
+        along = ((damped * factor[:, None, :, place]) @ metric * damped) @ factor
+        spread += np.einsum("nmk,nmk->nm", inverse[:, :, place], along)
+    means = np.concatenate([means, own[:, None]], axis=1)
+    away = means - unbiased[:, None]
+    risk = np.einsum("nmd,nmd->nm", away, away @ metric)
+    risk += 2.0 * np.concatenate([spread, spread[:, -1:]], axis=1)
+    chances = _chances(risk, spread[:, -1])
+    return np.einsum("nm,nmd->nd", chances, means), means[:, 0]

@@ -7,9 +7,11 @@ import io
 import math
 import struct
 import zipfile
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import IO, Any, BinaryIO, cast
 
 import numpy as np
 
@@ -33,27 +35,88 @@ _ENCRYPTED = 0x1
 _READ_AT_ONCE = 1 << 20
 
 
+@dataclass(frozen=True, eq=False, slots=True)
+class Pieces:
+    """A large array in pieces along its first axis: they are joined in the file alone, and never in memory.
+
+    Attributes:
+        shape: of the whole.
+        dtype: of all pieces.
+        made: give the pieces, in order; called once for each time that the array is written.
+    """
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    made: tuple[Callable[[], np.ndarray], ...]
+
+    @classmethod
+    def of(cls, pieces: "Sequence[np.ndarray | Pieces]") -> "Pieces":
+        """Of arrays, or of arrays in pieces, whose shapes differ along the first axis alone."""
+        made: list[Callable[[], np.ndarray]] = []
+        for piece in pieces:
+            made += piece.made if isinstance(piece, Pieces) else [partial(_itself, piece)]
+        first, length = pieces[0], sum(piece.shape[0] for piece in pieces)
+        return cls((length, *first.shape[1:]), first.dtype, tuple(made))
+
+    @classmethod
+    def stacked(cls, arrays: Sequence[np.ndarray], axis: int) -> "Pieces":
+        """Of one piece: equal arrays side by side along a new axis, which is not the first."""
+        first = arrays[0]
+        place = axis % (first.ndim + 1)
+        shape = (*first.shape[:place], len(arrays), *first.shape[place:])
+        return cls(shape, first.dtype, (lambda: np.stack(arrays, axis=place),))
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        """The whole array."""
+        del copy
+        whole = np.concatenate([make() for make in self.made])
+        return whole if dtype is None else whole.astype(dtype)
+
+
+def _itself(piece: np.ndarray) -> np.ndarray:
+    return piece
+
+
 def save_npz(path: Path, *, durable: bool = True, **values: Any) -> None:
     """Writes arrays to `path` through a temporary file beside it, with the permissions that the umask leaves.
 
     Args:
         path: of the file.
         durable: whether to wait for the disk; not for a file that can be made again from another one.
-        values: the arrays, by name.
+        values: the arrays, by name; those in `Pieces` are written piece by piece.
 
     Raises:
         RunFileError: the folder is missing or cannot be written to.
     """
     try:
-        with writing_whole(path, durable=durable) as file:
-            arrays: dict[str, Any] = {name: np.asarray(value) for name, value in values.items()}
-            np.savez(file, **arrays)
+        with writing_whole(path, durable=durable) as file, zipfile.ZipFile(file, "w") as archive:
+            for name, value in values.items():
+                _write(archive, name, value if isinstance(value, Pieces) else np.asarray(value))
     except OSError as failure:
         raise RunFileError(f"cannot write {path}: {failure.strerror}") from failure
 
 
+def _write(archive: zipfile.ZipFile, name: str, value: np.ndarray | Pieces) -> None:
+    """Adds an array as `numpy.savez` does."""
+    with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+        if isinstance(value, np.ndarray):
+            np.lib.format.write_array(member, value, allow_pickle=False)
+            return
+        header = {"descr": np.lib.format.dtype_to_descr(value.dtype), "fortran_order": False, "shape": value.shape}
+        np.lib.format.write_array_header_1_0(member, header)
+        for make in value.made:
+            piece = np.ascontiguousarray(make(), dtype=value.dtype)
+            if piece.size:
+                member.write(piece.data)
+
+
 def load_npz(
-    path: Path, what: str, *, names: Collection[str] | None = None, most_bytes: int = MAX_BYTES
+    path: Path,
+    what: str,
+    *,
+    names: Collection[str] | None = None,
+    most_bytes: int = MAX_BYTES,
+    row: int | None = None,
 ) -> dict[str, np.ndarray]:
     """The arrays of an npz file, by name.
 
@@ -62,17 +125,18 @@ def load_npz(
         what: it should be, for error messages.
         names: which arrays are read, where they are there; all if omitted.
         most_bytes: of all arrays that are read.
+        row: of each array only this row is read, its number along the first axis; whole arrays if omitted.
 
     Raises:
         RunFileError: it is missing, damaged, or no regular file; its arrays are too large; it holds objects, or two
-            arrays of one name; or an array is not as large as its shape says.
+            arrays of one name; or an array is not as large as its shape says, or has no such row.
     """
     try:
         with reading(path, None) as file:
             if not zipfile.is_zipfile(file):
                 raise RunFileError(f"{path} cannot be read as {what}: it is no npz file, or one cut short")
             with zipfile.ZipFile(cast("Any", _Bounded(file))) as archive:
-                return _arrays(archive, names, most_bytes)
+                return _arrays(archive, names, most_bytes, row)
     except RunFileError:
         raise
     except FileNotFoundError as failure:
@@ -108,7 +172,9 @@ class _Bounded(io.RawIOBase):
         return True
 
 
-def _arrays(archive: zipfile.ZipFile, names: Collection[str] | None, most_bytes: int) -> dict[str, np.ndarray]:
+def _arrays(
+    archive: zipfile.ZipFile, names: Collection[str] | None, most_bytes: int, row: int | None
+) -> dict[str, np.ndarray]:
     """The arrays of an archive. Raises ValueError where one is not what it says."""
     members: dict[str, zipfile.ZipInfo] = {}
     for member in archive.infolist():
@@ -118,12 +184,18 @@ def _arrays(archive: zipfile.ZipFile, names: Collection[str] | None, most_bytes:
         members[name] = member
     wanted = {name: member for name, member in members.items() if names is None or name in names}
     size = sum(member.file_size for member in wanted.values())
-    if size > most_bytes:
+    if row is None and size > most_bytes:
         raise ValueError(f"its arrays have {size} bytes, and at most {most_bytes} are read")
-    return {name: _array(archive, name[:80], member) for name, member in wanted.items()}
+    found: dict[str, np.ndarray] = {}
+    for name, member in wanted.items():
+        found[name] = _array(archive, name[:80], member, row, most_bytes)
+        most_bytes -= found[name].nbytes
+    return found
 
 
-def _array(archive: zipfile.ZipFile, name: str, member: zipfile.ZipInfo) -> np.ndarray:
+def _array(
+    archive: zipfile.ZipFile, name: str, member: zipfile.ZipInfo, row: int | None, most_bytes: int
+) -> np.ndarray:
     if member.compress_type not in _METHODS or member.flag_bits & _ENCRYPTED:
         raise ValueError(f"array {name!r} is encrypted, or compressed in a way that is not read")
     if member.file_size > _MAX_RATIO * (member.compress_size + _MAX_HEADER):
@@ -138,17 +210,36 @@ def _array(archive: zipfile.ZipFile, name: str, member: zipfile.ZipInfo) -> np.n
             raise ValueError(
                 f"array {name!r} of shape {shape} takes {size} bytes, and there are {member.file_size - header}"
             )
+        if row is not None:
+            if fortran_order:
+                raise ValueError(f"array {name!r} is in Fortran's order, in which rows lie scattered")
+            shape, size = _to_row(file, row, (shape, size), name)
+            if size > most_bytes:
+                raise ValueError(f"a row of array {name!r} has {size} bytes, and at most {most_bytes} are read")
         content = bytearray()
         while len(content) < size:
             part = file.read(min(_READ_AT_ONCE, size - len(content)))
             if not part:
                 raise ValueError(f"array {name!r} is cut short")
             content += part
-        file.read(1)  # the check sum is compared at the end of the member
+        if row is None:
+            file.read(1)  # the check sum is compared at the end of the member
     if not content:
         return np.zeros(shape, dtype)
     found: np.ndarray = np.ndarray(shape, dtype, buffer=content, order="F" if fortran_order else "C")
     return found
+
+
+def _to_row(
+    file: IO[bytes], row: int, whole: tuple[tuple[int, ...], int], name: str
+) -> tuple[tuple[int, ...], int]:
+    """Goes on to a row of an array in C order, whose header has been read; the row's shape and bytes."""
+    shape, size = whole
+    if not shape or not 0 <= row < shape[0]:
+        raise ValueError(f"array {name!r} of shape {shape} has no row {row}")
+    of_row = size // shape[0]
+    file.seek(row * of_row, io.SEEK_CUR)
+    return shape[1:], of_row
 
 
 def _header(file: zipfile.ZipExtFile, name: str) -> tuple[tuple[int, ...], bool, np.dtype[Any], int]:

@@ -235,11 +235,11 @@ def test_nothing_is_ever_unpickled(saved: Path, tmp_path: Path) -> None:
 def test_a_write_that_fails_leaves_the_old_file(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = saved.read_bytes()
 
-    def full(file: Any, **_: Any) -> None:
-        file.write(b"half of it")
+    def full(archive: Any, *_: Any) -> None:
+        archive.fp.write(b"half of it")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(npz.np, "savez", full)
+    monkeypatch.setattr(npz, "_write", full)
     with pytest.raises(RunFileError, match=r"cannot write .*site-1.npz: No space left on device"):
         save_result(saved, learner(5), run_id="run-1")
     assert saved.read_bytes() == before
@@ -252,7 +252,7 @@ def test_a_crash_in_mid_write_leaves_the_old_file(saved: Path, monkeypatch: pyte
     def interrupted(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(npz.np, "savez", interrupted)
+    monkeypatch.setattr(npz, "_write", interrupted)
     with pytest.raises(KeyboardInterrupt):
         save_result(saved, learner(5), run_id="run-1")
     assert saved.read_bytes() == before

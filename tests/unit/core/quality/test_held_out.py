@@ -116,8 +116,6 @@ def test_many_agents_have_the_errors_that_each_has_alone() -> None:
         np.testing.assert_allclose(found.joint[place], own_errors.joint, rtol=1e-9)
         np.testing.assert_allclose(found.of_agent(place).advantage_error, own_errors.advantage_error, rtol=1e-9)
         np.testing.assert_allclose(both.of_agents(place).moments, held.moments, rtol=1e-12)
-    again = HeldOut.joined([both.of_agents([0]), both.of_agents([1])])
-    np.testing.assert_array_equal(again.moments, both.moments)
 
 
 def test_blocks_are_bounded_and_hold_all_that_was_seen() -> None:
