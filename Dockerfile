@@ -56,7 +56,7 @@ ENV PATH=/opt/venv/bin:$PATH \
 USER 10001:10001
 # A workload of your own is found in the working folder: mount it here, or build FROM this image and copy it.
 WORKDIR /work
-EXPOSE 50051
+EXPOSE 15051
 # Says how a coordinator is. An agent listens to nothing: compose switches this off for it.
 HEALTHCHECK --interval=5s --timeout=5s --start-period=30s --retries=3 CMD ["python", "/opt/healthcheck.py"]
 ENTRYPOINT ["cospan"]

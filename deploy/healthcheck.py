@@ -11,7 +11,7 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 DIRECTLY = [("grpc.enable_http_proxy", 0)]  # it is this container's own, whatever http_proxy says
-address = sys.argv[1] if len(sys.argv) > 1 else "127.0.0.1:50051"
+address = sys.argv[1] if len(sys.argv) > 1 else "127.0.0.1:15051"
 files = [os.environ.get(f"COSPAN_TLS_{name}") for name in ("CA", "KEY", "CERT")]
 if all(files):
     credentials = grpc.ssl_channel_credentials(*(Path(str(file)).read_bytes() for file in files))

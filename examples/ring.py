@@ -1,8 +1,8 @@
 """The walk on a ring of examples/agent-node, in Python: agents in both languages learn in one fleet.
 
 cospan coordinator --workload examples.ring:rings --agents 4 --rounds 100 &
-cospan agent examples.ring:rings --ids 0-2 --coordinator 127.0.0.1:50051 &
-node examples/agent-node/agent.mjs --index 3 --coordinator 127.0.0.1:50051
+cospan agent examples.ring:rings --ids 0-2 --coordinator 127.0.0.1:15051 &
+node examples/agent-node/agent.mjs --index 3 --coordinator 127.0.0.1:15051
 """
 
 from typing import Any

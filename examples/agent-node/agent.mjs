@@ -1,5 +1,5 @@
 #!/usr/bin/env node
-// A Cospan agent: node agent.mjs --coordinator 127.0.0.1:50051 --index 2 [--agent site-2] [--states 8]
+// A Cospan agent: node agent.mjs --coordinator 127.0.0.1:15051 --index 2 [--agent site-2] [--states 8]
 
 import { parseArgs } from 'node:util';
 import { makeLearner } from './learner.mjs';
@@ -8,7 +8,7 @@ import { Session } from './session.mjs';
 
 const { values: options } = parseArgs({
   options: {
-    coordinator: { type: 'string', default: '127.0.0.1:50051' },
+    coordinator: { type: 'string', default: '127.0.0.1:15051' },
     index: { type: 'string', default: '0' },
     agent: { type: 'string' },
     states: { type: 'string', default: '8' },

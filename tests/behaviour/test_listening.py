@@ -11,9 +11,11 @@ import pytest
 from runs import run, specification
 
 from cospan.client.session.transport import GrpcTransport
+from cospan.relay.relay import Relay
 from cospan.server.coordinator import Coordinator
 from cospan.server.net import binding
 from cospan.server.net.binding import free, resolved
+from cospan.server.rpc import server
 from cospan.wire.address import Address, parse_host
 from cospan.wire.errors import InvalidValueError
 
@@ -40,9 +42,44 @@ def taken() -> Iterator[socket.socket]:
         yield held
 
 
+@pytest.fixture(autouse=True)
+def _short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A port in use is not waited for, but in the test of that."""
+    monkeypatch.setattr(server, "_BIND_SECONDS", 0.0)
+
+
+def test_a_port_that_becomes_free_is_taken(taken: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As that of a coordinator that is just ending."""
+    monkeypatch.setattr(server, "_BIND_SECONDS", 20.0)
+    port, tried = taken.getsockname()[1], server.free
+
+    def free_then(*arguments: Any) -> Any:
+        try:
+            return tried(*arguments)
+        finally:
+            taken.close()
+
+    monkeypatch.setattr(server, "free", free_then)
+
+    async def listening() -> None:
+        async with Coordinator(specification(), port=port) as coordinator:
+            assert (await GrpcTransport(coordinator.address).describe()).workload == "tests"
+
+    run(listening())
+
+
+def test_an_address_that_others_reach_needs_tls_or_a_word() -> None:
+    for host in ("0.0.0.0", "::", "fleet.example.org"):
+        with pytest.raises(InvalidValueError, match=r"can reach, and there is no TLS; pass tls="):
+            Coordinator(specification(), host=host)
+        with pytest.raises(InvalidValueError, match="which other machines can reach"):
+            Relay("127.0.0.1:1", host=host)
+    Coordinator(specification(), host="0.0.0.0", insecure=True)
+
+
 def test_a_name_is_listened_on_at_all_of_its_addresses(two: str) -> None:
     async def reached() -> None:
-        async with Coordinator(specification(), host=two) as coordinator:
+        async with Coordinator(specification(), host=two, insecure=True) as coordinator:
             port = coordinator.address.removeprefix(f"{two}:")
             for host in ("127.0.0.1", "127.0.0.2"):
                 described = await GrpcTransport(f"{host}:{port}").describe()
@@ -55,7 +92,7 @@ def test_a_name_of_which_half_is_taken_is_not_listened_on(two: str, taken: socke
     port = taken.getsockname()[1]
 
     async def refused() -> None:
-        coordinator = Coordinator(specification(), host=two, port=port)
+        coordinator = Coordinator(specification(), host=two, port=port, insecure=True)
         with pytest.raises(
             InvalidValueError, match=f"^cannot listen on 127.0.0.1:{port}: Address already in use; end"
         ):
@@ -67,7 +104,7 @@ def test_a_name_of_which_half_is_taken_is_not_listened_on(two: str, taken: socke
 
 def test_an_address_that_this_machine_does_not_have_is_said_to_be_so() -> None:
     async def refused() -> None:
-        coordinator = Coordinator(specification(), host="192.0.2.7")
+        coordinator = Coordinator(specification(), host="192.0.2.7", insecure=True)
         with pytest.raises(InvalidValueError, match=r"^cannot listen on 192\.0\.2\.7:0: Cannot assign requested"):
             await coordinator.start()
         await coordinator.close()

@@ -61,7 +61,7 @@ class FakeRpcError(grpc.RpcError):
 
 
 def answer(code: grpc.StatusCode | None, text: str | None = "no", metadata: Metadata = ()) -> CospanError:
-    return from_rpc_error(FakeRpcError(code, text, metadata), address="host:50051")
+    return from_rpc_error(FakeRpcError(code, text, metadata), address="host:15051")
 
 
 def with_details(*details: object) -> Metadata:
@@ -144,7 +144,7 @@ def test_an_error_comes_back_as_what_it_was(kind: type[RemoteError]) -> None:
 def test_the_error_of_an_asynchronous_call_comes_back_too(kind: type[RemoteError]) -> None:
     metadata = grpc.aio.Metadata(("other", "text"), *to_trailing_metadata(kind("no")))
     error = grpc.aio.AioRpcError(status_code(kind), grpc.aio.Metadata(), metadata, details="no")
-    assert type(from_rpc_error(error, address="host:50051")) is kind
+    assert type(from_rpc_error(error, address="host:15051")) is kind
 
 
 def test_the_reason_decides_and_not_the_code_or_the_text() -> None:
@@ -206,7 +206,7 @@ def test_a_foreign_answer_is_still_an_error_of_ours(code: grpc.StatusCode, name:
 def test_nobody_answering_says_where_and_what_to_do(code: grpc.StatusCode, text: str | None) -> None:
     error = answer(code, text, None)
     assert type(error) is CoordinatorUnavailableError
-    assert "host:50051" in str(error)
+    assert "host:15051" in str(error)
     assert code.name in str(error)
     assert "cospan coordinator" in str(error)
 
@@ -214,6 +214,6 @@ def test_nobody_answering_says_where_and_what_to_do(code: grpc.StatusCode, text:
 def test_a_call_without_a_status_is_an_error_of_ours() -> None:
     """`grpc.RpcError` itself has no `code`; and that of a call which has not ended is None."""
     for error in (grpc.RpcError("odd"), FakeRpcError(None, None, None)):
-        translated = from_rpc_error(error, address="host:50051")
+        translated = from_rpc_error(error, address="host:15051")
         assert type(translated) is InternalError
-        assert "host:50051" in str(translated)
+        assert "host:15051" in str(translated)

@@ -30,7 +30,7 @@ def test_what_a_page_says_to_run_runs(page: Path, tmp_path: Path) -> None:
     shutil.copytree(ROOT / "examples", folder / "examples", ignore=shutil.ignore_patterns("__pycache__"))
     (folder / ".venv").symlink_to(here().parent)  # what `make` sets up in the clone
     ports = free_ports()
-    environment = environment_of(tmp_path, here()) | {"COSPAN_PORT": ports["50051"]}
+    environment = environment_of(tmp_path, here()) | {"COSPAN_PORT": ports["15051"]}
     shell = Shell(folder, environment, SECONDS)
     try:
         for block in blocks_of(page):
@@ -51,7 +51,7 @@ def free_ports() -> dict[str, str]:
     with ExitStack() as stack:
         held = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(3)]
         numbers = [str(door.getsockname()[1]) for door in held]
-    return dict(zip(("50051", "50052", "50053"), numbers, strict=True))
+    return dict(zip(("15051", "15052", "15053"), numbers, strict=True))
 
 
 def test_the_shell_goes_on_where_it_was_and_finds_what_fails(tmp_path: Path) -> None:

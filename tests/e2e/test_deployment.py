@@ -21,9 +21,9 @@ def test_a_fleet_in_containers_learns_the_same_bits(
         COSPAN_AGENTS=AGENTS,
         COSPAN_ROUNDS=ROUNDS,
     )
-    (published,) = stack.coordinator.attrs["NetworkSettings"]["Ports"]["50051/tcp"]
+    (published,) = stack.coordinator.attrs["NetworkSettings"]["Ports"]["15051/tcp"]
     assert published["HostIp"] == "127.0.0.1"
-    assert all(not agent.ports.get("50051/tcp") for agent in stack.containers("agent"))
+    assert all(not agent.ports.get("15051/tcp") for agent in stack.containers("agent"))
     store = {mount["Name"] for mount in stack.coordinator.attrs["Mounts"] if mount["Type"] == "volume"}
     for agent in stack.containers("agent"):
         assert not store & {mount["Name"] for mount in agent.attrs["Mounts"] if mount["Type"] == "volume"}
@@ -82,7 +82,7 @@ def test_a_start_of_a_container_compiles_nothing(client: DockerClient, image: st
 def test_a_coordinator_is_seen_from_the_host_and_stopped_in_order(start: Callable[..., Stack]) -> None:
     stack = start(COSPAN_AGENTS=2, COSPAN_ROUNDS=100000, PACE_SECONDS=0.002)
     stack.wait_until_said("round 0: run started")
-    port = stack.coordinator.attrs["NetworkSettings"]["Ports"]["50051/tcp"][0]["HostPort"]
+    port = stack.coordinator.attrs["NetworkSettings"]["Ports"]["15051/tcp"][0]["HostPort"]
     done = subprocess.run(
         [sys.executable, "-m", "cospan.cli.main", "status", "--coordinator", f"127.0.0.1:{port}", "--json"],
         capture_output=True,

@@ -127,7 +127,7 @@ def test_something_slow_in_the_path(start: Callable[..., Stack], what: str, sett
     stack = start(
         COSPAN_AGENTS=2,
         COSPAN_ROUNDS=40,
-        COSPAN_COORDINATOR="proxy:50051",
+        COSPAN_COORDINATOR="proxy:15051",
         PROXIES=1,
         **settings,
     )

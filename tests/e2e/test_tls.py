@@ -53,7 +53,7 @@ def test_a_fleet_with_certificates(
     )
     stack.wait_until_said("round 0: run started")
     stack.wait_for(lambda: stack.coordinator.attrs["State"]["Health"]["Status"] == "healthy", "it is healthy")
-    port = stack.coordinator.attrs["NetworkSettings"]["Ports"]["50051/tcp"][0]["HostPort"]
+    port = stack.coordinator.attrs["NetworkSettings"]["Ports"]["15051/tcp"][0]["HostPort"]
     admin = certs / "admin"
     files = [f"--tls-{name}={admin / file}.pem" for name, file in (("cert", "cert"), ("key", "key"), ("ca", "ca"))]
     address = f"127.0.0.1:{port}"

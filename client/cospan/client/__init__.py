@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from cospan.client.learning.run_config import specify as specify
     from cospan.client.learning_client import AgentEnd as AgentEnd
     from cospan.client.learning_client import ClientSettings as ClientSettings
+    from cospan.client.shard import sites_of_shard as sites_of_shard
     from cospan.client.value_function import ValueFunction as ValueFunction
     from cospan.client.value_uncertainty import Interval as Interval
     from cospan.client.workload import Decisions as Decisions
@@ -44,6 +45,7 @@ _HOMES = {
     "Workload": "cospan.client.workload",
     "check": "cospan.client.workload_check.check",
     "load_workload": "cospan.client.environment.workload_loader",
+    "sites_of_shard": "cospan.client.shard",
     "specify": "cospan.client.learning.run_config",
     "vector_sites": "cospan.client.environment.vector_env",
 }
@@ -65,6 +67,7 @@ __all__ = [
     "Workload",
     "check",
     "load_workload",
+    "sites_of_shard",
     "specify",
     "vector_sites",
 ]

@@ -14,11 +14,13 @@ from cospan.client.files.result_file import save_result
 from cospan.client.files.state_file import ONE_AGENT
 from cospan.client.learning.site_learner import SiteLearner
 from cospan.client.learning_client import AgentEnd, ClientSettings, LearningClient
+from cospan.client.session.coordinator_address import AddressSource
 from cospan.client.session.transport import GrpcTransport, Transport
 from cospan.client.value_function import ValueFunction
 from cospan.client.value_uncertainty import Interval
 from cospan.client.workload import AnySite, FeatureMap, Workload
 from cospan.core.specification import SITE_PREFIX, RunSpecification, agent_id_problem
+from cospan.wire.address import DEFAULT_COORDINATOR
 from cospan.wire.errors import InvalidValueError
 from cospan.wire.messages import Welcome
 from cospan.wire.security.tls import TlsFiles
@@ -38,7 +40,7 @@ class Agent(LearningClient[SiteLearner]):
 
     From joining to what was learnt:
 
-        agent = Agent("queues", index=7, coordinator="127.0.0.1:50051")
+        agent = Agent("queues", index=7, coordinator="127.0.0.1:15051")
         agent.run()                              # until the run is over; or: async with agent: …
         agent.value(observation); agent.gain; agent.save("site-7.npz")
     """
@@ -48,7 +50,7 @@ class Agent(LearningClient[SiteLearner]):
         workload: Workload | str,
         *,
         index: int | None = None,
-        coordinator: str = "127.0.0.1:50051",
+        coordinator: AddressSource = DEFAULT_COORDINATOR,
         agent_id: str | None = None,
         site_claim_id: str | None = None,
         transport: Transport | None = None,
@@ -60,7 +62,8 @@ class Agent(LearningClient[SiteLearner]):
         Args:
             workload: a workload, or its name as on the command line.
             index: the site of the workload; without it the coordinator assigns a free one.
-            coordinator: HOST:PORT, [IPV6]:PORT or unix:PATH.
+            coordinator: HOST:PORT, [IPV6]:PORT, unix:PATH, @FILE for the address that a file holds, or a function
+                that returns one; file and function are asked again at each connection, in a thread.
             agent_id: the agent's name in the run; `site-<index>` if omitted.
             site_claim_id: a name that outlives this process, such as that of its container, by which a restarted
                 process gets the same site. Only without `index`; random if omitted.

@@ -20,10 +20,12 @@ from cospan.client.learning.group_blocks import GroupSites
 from cospan.client.learning.group_learner import GroupLearner, group_name, no_warm_up
 from cospan.client.learning.site_learner import FAILED, Warned
 from cospan.client.learning_client import ClientSettings, LearningClient
+from cospan.client.session.coordinator_address import AddressSource
 from cospan.client.session.transport import GrpcTransport, Transport
 from cospan.client.value_function import ValueFunction
 from cospan.client.workload import FeatureMap, Workload
 from cospan.core.specification import RunSpecification
+from cospan.wire.address import DEFAULT_COORDINATOR
 from cospan.wire.errors import InvalidValueError, RunFileError
 from cospan.wire.limits import MAX_GROUP
 from cospan.wire.messages import Welcome
@@ -38,7 +40,7 @@ MOST_OWN_FILES = 1_000
 class AgentGroup(LearningClient[GroupLearner]):
     """Several agents of a fleet, hosted by one process; each sees and learns what it would alone.
 
-        group = AgentGroup("queues", range(1000), coordinator="127.0.0.1:50051")
+        group = AgentGroup("queues", range(1000), coordinator="127.0.0.1:15051")
         group.run()                              # until the run is over; or: async with group: …
         group.gains; group.weights; group.save("agents")
 
@@ -51,7 +53,7 @@ class AgentGroup(LearningClient[GroupLearner]):
         workload: Workload | str,
         indices: Sequence[int],
         *,
-        coordinator: str = "127.0.0.1:50051",
+        coordinator: AddressSource = DEFAULT_COORDINATOR,
         transport: Transport | None = None,
         tls: TlsFiles | None = None,
         settings: ClientSettings | None = None,
@@ -61,7 +63,8 @@ class AgentGroup(LearningClient[GroupLearner]):
         Args:
             workload: a workload, or its name as on the command line.
             indices: which sites of the workload these are; the agents are called `site-<index>`.
-            coordinator: HOST:PORT, [IPV6]:PORT or unix:PATH.
+            coordinator: HOST:PORT, [IPV6]:PORT, unix:PATH, @FILE for the address that a file holds, or a function
+                that returns one; file and function are asked again at each connection, in a thread.
             transport: how to reach the coordinator; gRPC to `coordinator` if omitted.
             tls: certificate, key and authority for mutual TLS; the certificate must speak for all of the agents.
             settings: what it keeps, how long it waits, and what it refuses; the defaults if omitted.

@@ -1,4 +1,4 @@
-"""Addresses as people write them: HOST:PORT, [IPV6]:PORT, a port alone, unix:PATH. The one parser of them.
+"""Addresses as people write them: HOST:PORT, [IPV6]:PORT, a port alone, unix:PATH, @FILE. The one parser of them.
 
 A name is not looked up here; which addresses it has is the business of those who listen or connect.
 """
@@ -6,12 +6,18 @@ A name is not looked up here; which addresses it has is the business of those wh
 import ipaddress
 import re
 from dataclasses import dataclass
+from pathlib import Path
 
 from cospan.wire.errors import InvalidValueError
 
 LOOPBACK = "127.0.0.1"
+DEFAULT_PORT = 15051
+"""Of a coordinator; below the ports that systems give to outgoing connections (Linux from 32768 on)."""
+DEFAULT_COORDINATOR = f"{LOOPBACK}:{DEFAULT_PORT}"
+FILE_PREFIX = "@"
+"""What an address begins with that stands in a file, which is read again at each connection."""
 MOST_PORT = 65535
-_EXPECTED = "it must be HOST:PORT, as 127.0.0.1:50051, or unix:PATH"
+_EXPECTED = "it must be HOST:PORT, as 127.0.0.1:15051, or unix:PATH"
 _EXPECTED_LISTENING = "it must be HOST:PORT, or a port of 127.0.0.1"
 _MOST_PATH = 107
 """Bytes of the path of a Unix socket: sun_path of Linux without its last zero."""
@@ -61,6 +67,20 @@ def parse_address(text: str, what: str) -> Address:
     if found.port == 0 and not found.is_unix:
         raise _wrong(what, text, "its port must be 1 to 65535")
     return found
+
+
+def parse_source(text: str, what: str) -> Address | Path:
+    """Where an address to connect to is found: the address itself, or the file of @FILE, which is not read here.
+
+    Raises:
+        InvalidValueError: it is neither.
+    """
+    if not text.startswith(FILE_PREFIX):
+        return parse_address(text, what)
+    path = text.removeprefix(FILE_PREFIX)
+    if not path or "\0" in path:
+        raise _wrong(what, text, "@ is followed by the name of a file that holds the address, as in @run/address")
+    return Path(path)
 
 
 def parse_listening(text: str, what: str) -> Address:
@@ -123,20 +143,20 @@ def _parsed(text: str, what: str, expected: str = _EXPECTED) -> Address:
     if text.startswith("["):
         host, bracket, port = text[1:].partition("]")
         if not bracket or not port.startswith(":") or not _is_ipv6(host):
-            raise _wrong(what, text, "an IPv6 address is written as [::1]:50051")
+            raise _wrong(what, text, "an IPv6 address is written as [::1]:15051")
         return Address(host, _port(port[1:], what, text))
     host, colon, port = text.rpartition(":")
     if not colon or not host:
         raise _wrong(what, text, expected)
     if ":" in host:
-        raise _wrong(what, text, f"an IPv6 address is written in brackets, as [{host}]:{port} or [{text}]:50051")
+        raise _wrong(what, text, f"an IPv6 address is written in brackets, as [{host}]:{port} or [{text}]:15051")
     return Address(_host(host, what, text), _port(port, what, text))
 
 
 def _refuse_url(text: str, what: str) -> None:
     url = _URL.match(text)
     if url is not None and url[1] != "unix":
-        expected = f"as {url[2]}" if _NAME.match(url[2]) and ":" in url[2] else "as 127.0.0.1:50051"
+        expected = f"as {url[2]}" if _NAME.match(url[2]) and ":" in url[2] else "as 127.0.0.1:15051"
         raise _wrong(what, text, f"that is a URL; write HOST:PORT, without {url[1]}://, {expected}")
 
 

@@ -3,13 +3,13 @@
 import logging
 from typing import Self
 
+from cospan.client.session.coordinator_address import AddressSource
 from cospan.client.session.transport import GrpcTransport, Transport
 from cospan.relay.engine import RelayEngine, RelaySettings
 from cospan.server.admission.interceptor import AdmissionInterceptor
 from cospan.server.machine.events import DrainRequested, EndRun, Suspend
-from cospan.server.rpc.server import AgentListener
+from cospan.server.rpc.server import AgentListener, check_listening
 from cospan.wire import fork_guard
-from cospan.wire.address import parse_host
 from cospan.wire.limits import MAX_GROUP
 from cospan.wire.security.tls import TlsFiles
 
@@ -19,14 +19,14 @@ log = logging.getLogger(__name__)
 class Relay:
     """A relay in this process.
 
-    async with Relay("coordinator.example:50051", host="127.0.0.1", port=0) as relay:
+    async with Relay("coordinator.example:15051", host="127.0.0.1", port=0) as relay:
         print(relay.address)
         end = await relay.wait()
     """
 
     def __init__(
         self,
-        upstream: str,
+        upstream: AddressSource,
         *,
         host: str = "127.0.0.1",
         port: int = 0,
@@ -34,24 +34,29 @@ class Relay:
         upstream_tls: TlsFiles | None = None,
         transport: Transport | None = None,
         settings: RelaySettings | None = None,
+        insecure: bool = False,
     ) -> None:
         """Connects to nothing yet, and does not listen.
 
         Args:
-            upstream: HOST:PORT, [IPV6]:PORT or unix:PATH of the coordinator, or of another relay.
+            upstream: HOST:PORT, [IPV6]:PORT, unix:PATH, @FILE or a function, as of an agent: of the coordinator, or
+                of another relay.
             host: IPv4 or IPv6 address, host name (all of its addresses are used), or unix:PATH.
             port: TCP port; 0 for any free one.
             tls: certificate, key and authority for mutual TLS with its agents; None for no TLS.
             upstream_tls: the same with the coordinator; the certificate must name all of its agents.
             transport: to the coordinator; gRPC to `upstream` by default.
             settings: of the relay.
+            insecure: whether to listen without TLS on an address that other machines reach.
 
         Raises:
-            InvalidValueError: an address is invalid, or a file of `upstream_tls` cannot be used.
+            InvalidValueError: an address is invalid, a file of `upstream_tls` cannot be used, or there is no TLS
+                and other machines can reach `host`.
         """
         self._transport = transport or GrpcTransport(upstream, group_size=MAX_GROUP, tls=upstream_tls)
         self._host, self._port, self._tls = host, port, tls
-        self._asked_for = parse_host(host, port)
+        self._asked_for = check_listening(host, port, tls, insecure=insecure)
+        self._insecure = insecure
         self._settings = settings or RelaySettings()
         self.engine: RelayEngine
         self._listener: AgentListener | None = None
@@ -78,7 +83,9 @@ class Relay:
         self.engine = RelayEngine(self._transport, self._settings)
         try:
             await self.engine.begin()
-            self._listener = AgentListener(self.engine, self.stop, host=self._host, port=self._port, tls=self._tls)
+            self._listener = AgentListener(
+                self.engine, self.stop, host=self._host, port=self._port, tls=self._tls, insecure=self._insecure
+            )
             await self._listener.open()
         except BaseException:
             await self.engine.close()

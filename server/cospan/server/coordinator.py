@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Callable
+from pathlib import Path
 from typing import Self
 
 import numpy as np
@@ -10,8 +11,9 @@ from jaxtyping import Float
 
 from cospan.core.specification import RunSpecification
 from cospan.server.machine.events import DrainRequested, EndRun, StopRequested, Suspend
-from cospan.server.rpc.server import AgentListener
+from cospan.server.rpc.server import AgentListener, check_listening
 from cospan.server.runtime.engine import RETURN_SECONDS, Engine, EngineSettings
+from cospan.server.storage.run_folder import store_of
 from cospan.server.storage.writer import RunStore
 from cospan.server.telemetry.run_status import run_report
 from cospan.wire import fork_guard
@@ -28,7 +30,7 @@ RESUME_AFTER_SECONDS = 1.0
 class Coordinator:
     """A coordinator in this process.
 
-    Coordinator(specification, port=50051).run()         # until the run is over; or in an event loop:
+    Coordinator(specification, run_folder="run").run()         # until the run is over; or in an event loop:
 
     async with Coordinator(specification) as coordinator:
         print(coordinator.address)
@@ -47,8 +49,10 @@ class Coordinator:
         start_seconds: float = 600.0,
         return_seconds: float = RETURN_SECONDS,
         sites: int | Callable[[], int | None] | None = None,
+        run_folder: Path | str | None = None,
         store: RunStore | None = None,
         tls: TlsFiles | None = None,
+        insecure: bool = False,
     ) -> None:
         """Prepares a run; does not listen yet.
 
@@ -60,20 +64,29 @@ class Coordinator:
             return_seconds: longest wait, in a resumed run, for the agents of its last round.
             sites: number of sites that can be assigned to agents without one; None for no limit. A function is
                 called in a thread when the first agent without a site joins.
-            store: of the run, which it resumes if it holds rounds; closed with the coordinator. Without one the run
-                is lost with this process.
+            run_folder: where the run is stored: an empty folder, or one that does not exist, for a new run; one
+                with a run of this specification that is not over, to resume it. Without it (or `store`) the run is
+                lost with this process.
+            store: the same for a store that is open already; closed with the coordinator.
             tls: certificate, key and authority for mutual TLS, which authenticates every peer; the files are read
                 again when they change. None for no TLS: peers are not authenticated.
+            insecure: whether to listen without TLS on an address that other machines reach.
 
         Raises:
-            InvalidValueError: the specification has a value out of range, `host` or `port` is invalid, or a file of
-                `tls` cannot be used.
+            InvalidValueError: the specification has a value out of range, `host` or `port` is invalid, a file of
+                `tls` cannot be used, or there is no TLS and other machines can reach `host`; or the folder holds
+                a run that is over or another one.
             CertificateExpiredError: the certificate is not valid now.
-            RunFileError: the store cannot be written to.
+            RunFileError: the run folder holds other files; or the store cannot be written to.
         """
         problems = specification.problems()
         if problems:
             raise InvalidValueError("; ".join(problems))
+        if run_folder is not None:
+            if store is not None:
+                raise InvalidValueError("run_folder and store both say where the run is stored; leave out one")
+            check_listening(host, port, tls, insecure=insecure)  # before anything is written
+            store = store_of(Path(run_folder), specification)
         self.asked_to_stop = False
         """Whether `stop` or `interrupt` was called."""
         self.interrupted = False
@@ -84,7 +97,7 @@ class Coordinator:
             store=store,
             settings=EngineSettings(start_seconds=start_seconds, return_seconds=return_seconds),
         )
-        self._listener = AgentListener(self.engine, self.stop, host=host, port=port, tls=tls)
+        self._listener = AgentListener(self.engine, self.stop, host=host, port=port, tls=tls, insecure=insecure)
         self.door = self._listener.door
         """Admits and counts calls."""
         self.agent_stats = self._listener.agent_stats
@@ -112,7 +125,8 @@ class Coordinator:
         return run_report(self.engine.state, self.engine.history, self.engine.now(), self.agent_stats)
 
     def run(self) -> EndRun | Suspend:
-        """Listens until the run is over, and blocks; Ctrl-C ends the run in order.
+        """Listens until the run is over, and blocks. Ctrl-C tells the agents that it is over; a stored run can be
+        resumed then.
 
         Raises:
             InvalidValueError: the address cannot be bound; or an event loop runs in this thread, as in a notebook.
@@ -131,7 +145,12 @@ class Coordinator:
     async def run_async(self) -> EndRun | Suspend:
         """Listens until the run is over; see `run`."""
         async with self:
-            return await self.wait()
+            try:
+                return await self.wait()
+            except asyncio.CancelledError:
+                if self._stored:
+                    self.interrupt("the coordinator's program was interrupted")
+                raise
 
     async def start(self) -> None:
         """Listens.

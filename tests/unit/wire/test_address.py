@@ -17,8 +17,8 @@ from cospan.wire.address import Address, is_loopback, parse_address, parse_host,
 from cospan.wire.errors import InvalidValueError
 
 GOOD = {
-    "127.0.0.1:50051": Address("127.0.0.1", 50051),
-    "[::1]:50051": Address("::1", 50051),
+    "127.0.0.1:15051": Address("127.0.0.1", 15051),
+    "[::1]:15051": Address("::1", 15051),
     "[fe80::1%eth0]:1": Address("fe80::1%eth0", 1),
     "coordinator:65535": Address("coordinator", 65535),
     "fleet_a.example.org.:7": Address("fleet_a.example.org.", 7),
@@ -33,17 +33,17 @@ BAD = {
     "127.0.0.1:-1": "its port must be 0 to 65535",
     "127.0.0.1:٣": "its port must be 0 to 65535",
     "127.0.0.1:": "its port must be 0 to 65535",
-    "127.0.0.1": "it must be HOST:PORT, as 127.0.0.1:50051, or unix:PATH",
-    ":50051": "it must be HOST:PORT",
-    "50051": "it must be HOST:PORT",
+    "127.0.0.1": "it must be HOST:PORT, as 127.0.0.1:15051, or unix:PATH",
+    ":15051": "it must be HOST:PORT",
+    "15051": "it must be HOST:PORT",
     "": "it must be HOST:PORT",
-    "http://127.0.0.1:50051": "that is a URL; write HOST:PORT, without http://, as 127.0.0.1:50051",
-    "https://fleet.example.org:50051/": "without https://, as fleet.example.org:50051",
-    "dns:///fleet:50051": "that is a URL; write HOST:PORT, without dns://, as 127.0.0.1:50051",
-    "::1:50051": "an IPv6 address is written in brackets, as [::1]:50051",
-    "[127.0.0.1]:1": "an IPv6 address is written as [::1]:50051",
-    "[::1]": "an IPv6 address is written as [::1]:50051",
-    "[::1:50051": "an IPv6 address is written as [::1]:50051",
+    "http://127.0.0.1:15051": "that is a URL; write HOST:PORT, without http://, as 127.0.0.1:15051",
+    "https://fleet.example.org:15051/": "without https://, as fleet.example.org:15051",
+    "dns:///fleet:15051": "that is a URL; write HOST:PORT, without dns://, as 127.0.0.1:15051",
+    "::1:15051": "an IPv6 address is written in brackets, as [::1]:15051",
+    "[127.0.0.1]:1": "an IPv6 address is written as [::1]:15051",
+    "[::1]": "an IPv6 address is written as [::1]:15051",
+    "[::1:15051": "an IPv6 address is written as [::1]:15051",
     "300.1.2.3:1": "300.1.2.3 is no IPv4 address",
     "127.1:1": "127.1 is no IPv4 address",
     "a b:1": "is neither a host name nor an IP address",
@@ -80,7 +80,7 @@ def test_what_is_no_address_is_refused_with_what_is_expected(text: str) -> None:
 )
 def test_a_host_to_listen_on(host: str, written: str) -> None:
     assert str(parse_host(host, 5)) == written
-    assert str(Coordinator(specification(), host=host, port=5).address) == written
+    assert str(Coordinator(specification(), host=host, port=5, insecure=True).address) == written
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import os
 import re
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
@@ -72,6 +72,8 @@ class AgentSettings:
     baseline: bool | None
     index: int | None
     ids: str | None
+    shard: str | None
+    agents: int | None
     checkpoint_seconds: float
     share_td_error: bool
     min_steps_per_round: int
@@ -144,6 +146,8 @@ def _settings(chosen: AgentOptions, flags: Mapping[str, Any], config: Path | Non
             baseline=flags.get("baseline"),
             index=int(flags["index"]) if "index" in flags else None,
             ids=flags.get("ids"),
+            shard=None,
+            agents=None,
             checkpoint_seconds=float(flags["checkpoint_seconds"]),
             share_td_error=bool(flags.get("share_td_error", False)),
             min_steps_per_round=int(flags["min_steps_per_round"]),
@@ -157,9 +161,11 @@ def _settings(chosen: AgentOptions, flags: Mapping[str, Any], config: Path | Non
 
 
 def _prepared(chosen: AgentOptions, settings: AgentSettings) -> "Agent | AgentGroup":
-    if settings.ids is not None:
-        return _group(chosen, settings, settings.ids)
-    name, index = identity(chosen.agent_id, settings.index)
+    sites = _sites(chosen, settings)
+    if sites is not None and (len(sites) > 1 or settings.shard is None):
+        return _group(chosen, settings, sites)
+    # A shard of one site is that agent alone.
+    name, index = identity(chosen.agent_id, settings.index if sites is None else sites[0])
     if chosen.sticky_site and index is not None:
         raise InvalidValueError(f"--sticky-site asks for a free site, and site {index} is given; leave out one")
     if chosen.output is not None:
@@ -177,17 +183,40 @@ def _prepared(chosen: AgentOptions, settings: AgentSettings) -> "Agent | AgentGr
     )
 
 
-def _group(chosen: AgentOptions, settings: AgentSettings, ids: str) -> "AgentGroup":
-    from cospan.client.files.group_file import load_group
-    from cospan.client.group import AgentGroup, indices_of
+def _sites(chosen: AgentOptions, settings: AgentSettings) -> Sequence[int] | None:
+    """The sites of --ids or --shard; None where neither is given.
 
+    Raises:
+        InvalidValueError: one of them is not as it must be, or comes beside another option that names sites.
+    """
+    said = "--ids" if settings.ids is not None else "--shard"
+    text = settings.shard if settings.ids is None else settings.ids
+    if text is None:
+        return None
+    if settings.ids is not None and settings.shard is not None:
+        raise InvalidValueError(f"--ids {settings.ids} and --shard {settings.shard} both name sites; leave out one")
     if chosen.agent_id is not None or settings.index is not None or chosen.sticky_site:
-        raise InvalidValueError(f"--ids names the sites {ids}; leave out --id, --index and --sticky-site")
+        raise InvalidValueError(f"{said} names the sites {text}; leave out --id, --index and --sticky-site")
+    if settings.ids is not None:
+        from cospan.client.group import indices_of
+
+        return indices_of(text)
+    from cospan.client.shard import sites_of_shard
+
+    if not settings.agents:
+        raise InvalidValueError(f"--shard {text} divides the fleet; say how many agents it has with --agents")
+    return sites_of_shard(text, settings.agents)
+
+
+def _group(chosen: AgentOptions, settings: AgentSettings, sites: Sequence[int]) -> "AgentGroup":
+    from cospan.client.files.group_file import load_group
+    from cospan.client.group import AgentGroup
+
     if chosen.resume is not None:
         load_group(chosen.resume, names=OWNED)  # its run is checked after joining
     group = AgentGroup(
         chosen.workload,
-        indices_of(ids),
+        sites,
         coordinator=settings.coordinator,
         tls=settings.tls,
         settings=_client_settings(chosen, settings, baseline=settings.baseline is True),

@@ -42,7 +42,6 @@ from cospan.cli.run_folder.run_result import RunFailedError, RunOutcome
 from cospan.cli.run_folder.stored_run import (
     StoredRun,
     check_same_run,
-    differences,
     run_that_is_over,
     run_to_resume,
 )
@@ -53,14 +52,14 @@ from cospan.server.coordinator import Coordinator
 from cospan.server.machine.events import Suspend
 from cospan.server.runtime.engine import RETURN_SECONDS
 from cospan.server.storage.reader import read_reports
+from cospan.server.storage.run_folder import differences
 from cospan.server.storage.writer import RunStore, create_store, open_store
-from cospan.wire.address import is_loopback
+from cospan.wire.address import DEFAULT_PORT, is_loopback
 from cospan.wire.errors import CospanError, InterruptedRunError, InvalidValueError
 from cospan.wire.files.descriptor_limit import raise_file_limit
 from cospan.wire.messages import FinishCause
 from cospan.wire.security.tls import TlsFiles, check_usable
 
-DEFAULT_PORT = 50051
 START_SECONDS = 600.0
 _SUSPENDING = ("SIGTERM", "SIGHUP")
 """After these signals agents are asked to reconnect later; after Ctrl-C they are told that the run is over."""
@@ -345,6 +344,7 @@ def _coordinator(
         sites=_sites(plan, chosen),
         store=_store(folder, spec, chosen, resumed=resumed, checkpoint_interval=settings.checkpoint_interval),
         tls=tls,
+        insecure=settings.insecure,
     )
 
 

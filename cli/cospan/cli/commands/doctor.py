@@ -15,10 +15,9 @@ from cospan.cli.diagnostics.machine import of_blas, of_folder, of_port, of_pytho
 from cospan.cli.diagnostics.network import of_coordinator, of_proxy, of_tls
 from cospan.cli.diagnostics.workload import WorkloadToCheck, of_workload
 from cospan.cli.settings.layers import Settings, load_settings
-from cospan.wire.address import parse_host, parse_listening
+from cospan.client.session.coordinator_address import CoordinatorAddress
+from cospan.wire.address import DEFAULT_PORT, parse_host, parse_listening
 from cospan.wire.errors import CospanError, InvalidValueError
-
-_DEFAULT_PORT = 50051
 
 
 def examine(
@@ -71,18 +70,23 @@ Check = Callable[[], Sequence[Finding]]
 def checks(settings: Settings, run_folder: Path) -> list[Check]:
     """The checks, in the order of their output; those of the coordinator where a layer of the settings names it."""
     asked = "coordinator" in settings.model_fields_set
+    where = CoordinatorAddress(settings.coordinator)
     found: list[Check] = [of_python, of_versions, of_blas, of_sqlite, lambda: of_folder(run_folder)]
-    port = _DEFAULT_PORT if settings.port is None else settings.port
+    port = DEFAULT_PORT if settings.port is None else settings.port
     if not asked:
         found.append(lambda: of_port(parse_host(settings.host, port), "--port"))
     if settings.metrics is not None:
         metrics = settings.metrics
         found.append(lambda: of_port(parse_listening(metrics, "metrics"), "--metrics"))
-    found.append(lambda: of_tls(settings.tls, settings.coordinator if asked else None))
+    found.append(lambda: of_tls(settings.tls, asyncio.run(where.now()) if asked else None))
     if asked:
-        found.append(lambda: asyncio.run(of_proxy(settings.coordinator)))
+        found.append(lambda: asyncio.run(_of_proxy(where)))
         found.append(lambda: asyncio.run(of_coordinator(settings.coordinator, settings.tls)))
     return found
+
+
+async def _of_proxy(where: CoordinatorAddress) -> Sequence[Finding]:
+    return await of_proxy(await where.now())
 
 
 def _findings_of(check: Check) -> Sequence[Finding]:

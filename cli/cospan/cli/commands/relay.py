@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from cospan.cli.commands.coordinator import DEFAULT_PORT, listening_tls
+from cospan.cli.commands.coordinator import listening_tls
 from cospan.cli.output.coordinator_voice import say_note
 from cospan.cli.output.exit_codes import INTERRUPTED
 from cospan.cli.output.log_lines import log_errors_to_stderr
@@ -25,6 +25,7 @@ from cospan.core.run_fields import RunFields
 from cospan.relay.engine import RelaySettings
 from cospan.relay.relay import Relay
 from cospan.server.machine.events import EndRun, Note, Suspend
+from cospan.wire.address import DEFAULT_PORT
 from cospan.wire.console import say
 from cospan.wire.errors import CospanError, InvalidValueError
 from cospan.wire.files.descriptor_limit import raise_file_limit
@@ -78,6 +79,7 @@ def _prepared(settings: Settings) -> Relay:
         port=DEFAULT_PORT if settings.port is None else settings.port,
         tls=listening_tls(settings),
         upstream_tls=settings.upstream_tls,
+        insecure=settings.insecure,
         settings=RelaySettings(
             gather_agents=settings.of(RunFields).get("agents", MAX_GROUP),
             level=settings.level,

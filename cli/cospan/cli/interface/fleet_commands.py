@@ -164,8 +164,11 @@ def coordinator(
 @with_settings(
     s.INDEX,
     s.IDS,
+    s.SHARD,
+    s.SHARD_AGENTS,
     s.COORDINATOR,
     s.PROGRESS_TIMEOUT,
+    s.ENGINE_PATIENCE,
     *s.TLS,
     s.BASELINE,
     s.SHARE_TD_ERROR,
@@ -224,7 +227,7 @@ def agent(
 ) -> None:
     """Run an agent: learn the value function of its site until the run is over.
 
-    Without --id and --index the coordinator assigns a free site. With --ids it is a group of agents.
+    Without --id and --index the coordinator assigns a free site. With --ids or --shard it is a group of agents.
     """
     from cospan.cli.commands.agent import AgentOptions, take_part
     from cospan.cli.settings.log_options import workload_or_log
@@ -244,6 +247,7 @@ def agent(
     s.METRICS,
     s.ALLOWED_HOSTS,
     s.PROGRESS_TIMEOUT,
+    s.ENGINE_PATIENCE,
     s.MIN_STEPS_PER_ROUND,
     *s.TLS,
     *s.UPSTREAM_TLS,

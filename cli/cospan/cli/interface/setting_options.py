@@ -18,6 +18,7 @@ from cospan.cli.interface.completion import one_of
 from cospan.core.fields import FLEET, LIMITS, RULE, settings
 from cospan.core.method import DEFAULT_MIN_STEPS, PRESETS, Method
 from cospan.core.run_fields import RunFields
+from cospan.wire.address import DEFAULT_COORDINATOR, DEFAULT_PORT
 
 ADDRESS = "Addresses"
 TRUST = "Mutual TLS: all three, or none"
@@ -164,6 +165,14 @@ INDEX = SettingOption(
 IDS = SettingOption(
     "ids", "A group: the agents of these sites in one process, as 0-999 or 0-99,200-299.", FLEET, "RANGES"
 )
+SHARD = SettingOption(
+    "shard",
+    "Part K of N equal parts of the --agents sites, K from 0 on. K may be JOB_COMPLETION_INDEX, "
+    "SLURM_ARRAY_TASK_ID, SWARM_TASK_SLOT or hostname, as the engine set them; auto takes the first that is set.",
+    FLEET,
+    "K/N",
+)
+SHARD_AGENTS = replace(RUN["agents"], help="Number of sites that --shard divides.", unset="needed with --shard")
 PROCESSES = SettingOption(
     "processes", "Number of agent processes; each hosts a group of agents.", FLEET, "P", "one for each agent"
 )
@@ -189,16 +198,31 @@ RUN_START = SettingOption(
 )
 COORDINATOR_START = replace(RUN_START, help="Longest time to wait for the first round's agents.", unset="600")
 PROGRESS_TIMEOUT = SettingOption(
-    "progress_timeout_seconds", "Longest time without progress before it gives up.", LIMITS, "S", "60"
+    "progress_timeout_seconds",
+    "Longest time without progress before it gives up.",
+    LIMITS,
+    "S",
+    "60, or 600 with --engine-patience",
+)
+ENGINE_PATIENCE = SettingOption(
+    "engine_patience",
+    "Wait for a coordinator that Kubernetes, Swarm or Slurm starts again elsewhere: 600 s, not 60.",
+    LIMITS,
 )
 
 # Addresses ------------------------------------------------------------------------------------------------------
 
 HOST = SettingOption("host", "IPv4 or IPv6 address, name, or unix:PATH to listen on.", ADDRESS, "TEXT", "127.0.0.1")
 RUN_PORT = SettingOption("port", "Port of the coordinator on 127.0.0.1.", ADDRESS, "N", "any that is free")
-PORT = SettingOption("port", "Port to listen on; 0 for any that is free.", ADDRESS, "N", "50051")
+PORT = SettingOption("port", "Port to listen on; 0 for any that is free.", ADDRESS, "N", str(DEFAULT_PORT))
 INSECURE = SettingOption("insecure", "Listen without TLS on an address that other machines reach.", ADDRESS)
-COORDINATOR = SettingOption("coordinator", "Address of the coordinator.", ADDRESS, "HOST:PORT", "127.0.0.1:50051")
+COORDINATOR = SettingOption(
+    "coordinator",
+    "Address of the coordinator, or @FILE for the address in a file, read at each connection.",
+    ADDRESS,
+    "HOST:PORT",
+    DEFAULT_COORDINATOR,
+)
 ASK_COORDINATOR = replace(
     COORDINATOR,
     help="Also check whether this coordinator can be reached, trusted and understood.",
@@ -248,7 +272,9 @@ ALLOWED_HOSTS = SettingOption(
     "NAMES",
     "this machine's loopback names and the own address",
 )
-UPSTREAM = SettingOption("upstream", "Address of the coordinator, or of another relay.", ADDRESS, "HOST:PORT")
+UPSTREAM = SettingOption(
+    "upstream", "Address of the coordinator, or of another relay; or @FILE, as of an agent.", ADDRESS, "HOST:PORT"
+)
 LEVEL = SettingOption(
     "level", "Number of levels below the coordinator; 2 for a relay behind a relay.", ADDRESS, "N", "1"
 )

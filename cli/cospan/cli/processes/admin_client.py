@@ -7,6 +7,7 @@ import grpc
 import grpc.aio
 
 from cospan.client.session.connection import explain, open_channel
+from cospan.client.session.coordinator_address import CoordinatorAddress
 from cospan.client.session.proxy import proxy_of
 from cospan.rpc.v1 import coordinator_service_pb2 as pb
 from cospan.rpc.v1.coordinator_service_pb2_grpc import CoordinatorServiceStub
@@ -32,6 +33,7 @@ async def fetch_run(address: str, tls: TlsFiles | None = None) -> RunReport:
     Raises:
         CospanError: the coordinator does not answer within 10 s, or not as it should.
     """
+    address = await CoordinatorAddress(address).now()
     async with await _channel(address, tls, _REPORT_BYTES) as channel:
         call = CoordinatorServiceStub(channel).GetRun(pb.GetRunRequest(), timeout=_ANSWER_SECONDS)
         response = await _answer(call, address, tls)
@@ -46,6 +48,7 @@ async def fetch_specification(
     Raises:
         CospanError: the coordinator does not answer within `seconds`, or refuses.
     """
+    address = await CoordinatorAddress(address).now()
     async with await _channel(address, tls, _SPECIFICATION_BYTES) as channel:
         call = CoordinatorServiceStub(channel).GetSpecification(pb.GetSpecificationRequest(), timeout=seconds)
         return await _answer(call, address, tls)
@@ -57,6 +60,7 @@ async def stop_run(address: str, cause: str, tls: TlsFiles | None = None) -> Sta
     Raises:
         CospanError: the coordinator does not answer within 10 s, or refuses.
     """
+    address = await CoordinatorAddress(address).now()
     async with await _channel(address, tls, _REPORT_BYTES) as channel:
         request = pb.StopRunRequest(cause=cause)
         call = CoordinatorServiceStub(channel).StopRun(request, timeout=_ANSWER_SECONDS)
@@ -70,7 +74,7 @@ async def watch_rounds(
     """Each round as it closes, until the run is over.
 
     Args:
-        address: HOST:PORT of the coordinator.
+        address: of the coordinator, or @FILE.
         from_round: the first round of interest.
         include_basis: whether each report carries its basis.
         message_bytes: the largest message to take.
@@ -79,6 +83,7 @@ async def watch_rounds(
     Raises:
         CospanError: the stream broke.
     """
+    address = await CoordinatorAddress(address).now()
     async with await _channel(address, tls, message_bytes) as channel:
         request = pb.WatchRoundsRequest(from_round=from_round, include_basis=include_basis)
         try:

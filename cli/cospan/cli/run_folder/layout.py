@@ -16,14 +16,13 @@ from jaxtyping import Float
 
 from cospan.core.specification import RunSpecification
 from cospan.server.storage.lock import FileLock, holder_of_lock
+from cospan.server.storage.run_folder import STORE
 from cospan.wire.errors import RunFileError
 from cospan.wire.files.npz import load_npz, save_npz
 from cospan.wire.files.safe_files import MAX_RESULT_BYTES, read_text, writing_whole
 from cospan.wire.files.spec_file import to_toml
 
 RUNS = Path("runs")
-STORE = "coordinator.sqlite"
-"""The stored run, in its folder."""
 NEWEST = "latest"
 """The link to the newest run, in a folder of runs."""
 COMPARISON = "comparison.json"

@@ -13,11 +13,12 @@ from typing import Any
 
 from cospan.cli.run_folder.layout import RunFolder, claim_folder, user_of, write_text
 from cospan.cli.run_folder.progress_log import RoundRow, RunMonitor, row_of
-from cospan.cli.run_folder.stored_run import StoredRun, differences
+from cospan.cli.run_folder.stored_run import StoredRun
 from cospan.cli.settings.layers import Settings, load_settings
 from cospan.cli.settings.run_specification import RunPlan, plan_again
 from cospan.core.specification import RunSpecification
 from cospan.server.storage.reader import read_basis, read_reports, read_state
+from cospan.server.storage.run_folder import differences
 from cospan.wire.errors import InvalidValueError, RunFileError
 from cospan.wire.files.safe_files import read_text
 from cospan.wire.files.spec_file import load_spec

@@ -2,15 +2,14 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from cospan.cli.run_folder.layout import NEWEST, STORE, RunFolder
+from cospan.cli.run_folder.layout import NEWEST, RunFolder
 from cospan.core.specification import RunSpecification
 from cospan.server.storage.reader import StoredState, read_state
+from cospan.server.storage.run_folder import STORE, differences
 from cospan.wire.errors import InvalidValueError
 from cospan.wire.messages import FinishCause
 
-_MOST_NAMED = 3
 _DONE = (FinishCause.ROUNDS_REACHED.value, FinishCause.STOPPED.value)
 
 
@@ -78,18 +77,3 @@ def check_same_run(stored: StoredRun, asked: RunSpecification) -> None:
             f"the run in {stored.folder.path}, of which {stored.state.rounds} rounds are done, has "
             f"{differing}: ask for the same to resume it, or give --new-run to start another"
         )
-
-
-def differences(held: RunSpecification, asked: RunSpecification) -> str:
-    """The fields in which a run differs from what is asked for, with both values; empty if it is equal."""
-    ours, theirs = _flat(asked.as_dict()), _flat(held.as_dict())
-    free = ("feature_fingerprint",) if "" in (asked.feature_fingerprint, held.feature_fingerprint) else ()
-    differing = [name for name, value in ours.items() if value != theirs[name] and name not in free]
-    named = [f"{name} = {theirs[name]!r}, and {ours[name]!r} is asked for" for name in differing[:_MOST_NAMED]]
-    more = f" (and {len(differing) - _MOST_NAMED} more)" if len(differing) > _MOST_NAMED else ""
-    return "; ".join(named) + more
-
-
-def _flat(values: dict[str, Any]) -> dict[str, Any]:
-    method: dict[str, Any] = values["method"]
-    return {key: value for key, value in values.items() if key != "method"} | method

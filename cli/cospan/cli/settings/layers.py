@@ -7,9 +7,9 @@ import difflib
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeAlias
 
-from pydantic import AfterValidator, Field, ValidationError, create_model
+from pydantic import AfterValidator, Field, ValidationError, create_model, model_validator
 from pydantic_settings import (
     BaseSettings,
     InitSettingsSource,
@@ -20,7 +20,7 @@ from pydantic_settings import (
 from cospan.core import fields
 from cospan.core.method import DEFAULT_MIN_STEPS, Method
 from cospan.core.run_fields import RunFields
-from cospan.wire.address import parse_address, parse_host, parse_listening
+from cospan.wire.address import DEFAULT_COORDINATOR, parse_host, parse_listening, parse_source
 from cospan.wire.errors import InvalidValueError
 from cospan.wire.files.safe_files import MAX_TOML_BYTES, read_text
 from cospan.wire.files.spec_file import toml_values
@@ -33,6 +33,8 @@ _NO_SETTINGS = (
     "COSPAN_FAST_PATH",
 )
 """Read by the Compose files, and the last by `cospan.wire.codec.fast_path`; none is a setting."""
+_ENGINE_TIMEOUT_SECONDS = 600.0
+"""Longer than an engine takes to move a coordinator to another machine; Kubernetes waits 300 s before it begins."""
 _ALIKE = 0.8
 """Similarity, 0 to 1, from which a name is suggested."""
 
@@ -51,7 +53,7 @@ def _checked(parse: Callable[[str], object]) -> AfterValidator:
 
 
 _Host: TypeAlias = Annotated[str, _checked(lambda text: parse_host(text, 0, ""))]
-_Address: TypeAlias = Annotated[str, _checked(lambda text: parse_address(text, ""))]
+_Source: TypeAlias = Annotated[str, _checked(lambda text: parse_source(text, ""))]
 _Listening: TypeAlias = Annotated[str, _checked(lambda text: parse_listening(text, ""))]
 
 
@@ -80,10 +82,12 @@ class Settings(_RunSettings):
     )
     index: int | None = Field(None, ge=0, description="a whole number, 0 or more")
     ids: str | None = Field(None, description="ranges of sites, as 0-999")
+    shard: str | None = Field(None, description="K/N, as 3/8")
     processes: int | None = Field(None, ge=1, description="a whole number, 1 or more")
     baseline: bool | None = Field(None, description="true or false")
     share_td_error: bool = Field(False, description="true or false")
     start_seconds: float | None = Field(None, gt=0, allow_inf_nan=False, description="a number above 0")
+    engine_patience: bool = Field(False, description="true or false")
     progress_timeout_seconds: float = Field(60.0, ge=0, allow_inf_nan=False, description="a number, 0 or more")
     min_steps_per_round: int = Field(DEFAULT_MIN_STEPS, ge=1, lt=2**32, description="a whole number, 1 to 2^32 − 1")
     agent_restarts: int = Field(3, ge=0, description="a whole number, 0 or more")
@@ -112,12 +116,19 @@ class Settings(_RunSettings):
         pattern=r"^[A-Za-z0-9._:-]+(,[A-Za-z0-9._:-]+)*$",
         description="names or addresses without ports, with commas between",
     )
-    upstream: _Address | None = Field(None, description="HOST:PORT, [IPV6]:PORT or unix:PATH")
+    upstream: _Source | None = Field(None, description="HOST:PORT, [IPV6]:PORT, unix:PATH or @FILE")
     level: int = Field(1, ge=1, le=5, description="a whole number, 1 to 5")
     upstream_tls_cert: str | None = Field(None, description="a file")
     upstream_tls_key: str | None = Field(None, description="a file")
     upstream_tls_ca: str | None = Field(None, description="a file")
-    coordinator: _Address = Field("127.0.0.1:50051", description="HOST:PORT, [IPV6]:PORT or unix:PATH")
+    coordinator: _Source = Field(DEFAULT_COORDINATOR, description="HOST:PORT, [IPV6]:PORT, unix:PATH or @FILE")
+
+    @model_validator(mode="after")
+    def _waits_for_engines(self) -> Self:
+        """Sets the progress timeout of `engine_patience`, unless it is set itself."""
+        if self.engine_patience and "progress_timeout_seconds" not in self.model_fields_set:
+            self.progress_timeout_seconds = _ENGINE_TIMEOUT_SECONDS
+        return self
 
     def of(self, kind: type[Any]) -> dict[str, Any]:
         """The values that are set of the fields of `RunFields` or `Method`, under the fields' names."""

@@ -10,10 +10,10 @@ import grpc
 import grpc.aio
 
 from cospan.client.session.connection import explain, open_channel
+from cospan.client.session.coordinator_address import AddressSource, CoordinatorAddress
 from cospan.client.session.proxy import proxy_of
 from cospan.core.specification import RunSpecification
 from cospan.rpc.v1 import coordinator_service_pb2 as pb
-from cospan.wire.address import parse_address
 from cospan.wire.codec.error_status import from_rpc_error
 from cospan.wire.codec.messages import decode_coordinator_message, decode_stamp, encode_agent_message
 from cospan.wire.codec.past_rounds import decode_recalled
@@ -80,11 +80,12 @@ class Transport(Protocol):
 class GrpcTransport:
     """gRPC over TCP, with mutual TLS where certificates are named."""
 
-    def __init__(self, address: str, *, group_size: int = 1, tls: TlsFiles | None = None) -> None:
+    def __init__(self, address: AddressSource, *, group_size: int = 1, tls: TlsFiles | None = None) -> None:
         """Prepares; connects when a stream is opened.
 
         Args:
-            address: HOST:PORT, [IPV6]:PORT or unix:PATH of the coordinator.
+            address: HOST:PORT, [IPV6]:PORT or unix:PATH of the coordinator; or @FILE or a function, which give it
+                again at each connection.
             group_size: number of agents in this process; the message limit depends on it.
             tls: certificate, key and authority. When they change on disk, a stream breaks off soon after, between
                 two rounds, and the next one shows the new certificate. None for no TLS.
@@ -92,19 +93,20 @@ class GrpcTransport:
         Raises:
             InvalidValueError: the address is none, or a file of `tls` is not what it should be.
         """
-        where = parse_address(address, "coordinator")
-        self._address, self._group_size = str(where), group_size
+        self._where, self._group_size = CoordinatorAddress(address), group_size
         # With TLS a failed attempt costs a second look (`explain`): some milliseconds, wherever the coordinator is.
-        self.is_near = where.is_local and tls is None
-        """Whether the coordinator is on this machine, and a failed attempt costs next to nothing."""
+        fixed = self._where.fixed
+        self.is_near = fixed is not None and fixed.is_local and tls is None
+        """Whether the coordinator stays on this machine, and a failed attempt costs next to nothing."""
         self._files, self._tls = tls, None if tls is None else TlsSource(tls)
 
     async def open(self, specification: RunSpecification) -> AgentStream:
         """A new stream, whose message limit follows from the run's d and r."""
         d, r, pooled = specification.feature_dim, specification.rank, specification.pooled_length
         limit = max_message_bytes(d, r, self._group_size, pooled=pooled)
-        proxied = await proxy_of(self._address) is not None
-        channel = open_channel(self._address, client_options(limit), self._tls, proxied=proxied)
+        address = await self._where.now()
+        proxied = await proxy_of(address) is not None
+        channel = open_channel(address, client_options(limit), self._tls, proxied=proxied)
         renewal = None if self._tls is None else partial(_renewed, self._tls, self._tls.material)
         collaborate = channel.stream_stream(
             METHOD_PREFIX + "Collaborate",
@@ -115,39 +117,41 @@ class GrpcTransport:
         try:
             # Here, and not when the first message is sent: a peer that accepts and then says nothing must not hold
             # up the agent's loop.
-            await _translated(lambda: asyncio.wait_for(call.wait_for_connection(), _UNARY_SECONDS), self._address)
+            await _translated(lambda: asyncio.wait_for(call.wait_for_connection(), _UNARY_SECONDS), address)
         except BaseException as failure:
             await channel.close()
             if isinstance(failure, CospanError) and self._tls is not None:
-                await explain(failure, self._address, self._files)
+                await explain(failure, address, self._files)
             raise
-        return GrpcAgentStream(self._address, channel, call, renewal)
+        return GrpcAgentStream(address, channel, call, renewal)
 
     async def describe(self) -> RunSpecification:
         """What the run is, asked with a small message limit before anything large may arrive."""
+        address = await self._where.now()
         try:
-            return await self._describe()
+            return await self._describe(address)
         except CoordinatorUnavailableError as failure:
-            await explain(failure, self._address, self._files)
+            await explain(failure, address, self._files)
             raise
 
-    async def _describe(self) -> RunSpecification:
-        proxied = await proxy_of(self._address) is not None
+    async def _describe(self, address: str) -> RunSpecification:
+        proxied = await proxy_of(address) is not None
         options = client_options(_SMALL_MESSAGE)
-        async with open_channel(self._address, options, self._tls, proxied=proxied) as channel:
+        async with open_channel(address, options, self._tls, proxied=proxied) as channel:
             call = _unary(channel, "GetSpecification", pb.GetSpecificationRequest, pb.GetSpecificationResponse)
             request = pb.GetSpecificationRequest()
-            response = await _translated(lambda: _awaited(call(request, timeout=_UNARY_SECONDS)), self._address)
+            response = await _translated(lambda: _awaited(call(request, timeout=_UNARY_SECONDS)), address)
             return decode_specification(response.specification)
 
     async def recall(self, specification: RunSpecification, token: str, first: int, before: int) -> RecalledRounds:
         """Past rounds of the session's agents; see `cospan.client.files.persistence.RecallTransport`."""
         options = client_options(max_recalled_bytes(specification.feature_dim, specification.rank))
-        proxied = await proxy_of(self._address) is not None
-        async with open_channel(self._address, options, self._tls, proxied=proxied) as channel:
+        address = await self._where.now()
+        proxied = await proxy_of(address) is not None
+        async with open_channel(address, options, self._tls, proxied=proxied) as channel:
             call = _unary(channel, "RecallRounds", pb.RecallRoundsRequest, pb.RecallRoundsResponse)
             request = pb.RecallRoundsRequest(session_token=token, from_round=first, before_round=before)
-            response = await _translated(lambda: _awaited(call(request, timeout=_RECALL_SECONDS)), self._address)
+            response = await _translated(lambda: _awaited(call(request, timeout=_RECALL_SECONDS)), address)
             return decode_recalled(response, specification, from_round=first, before_round=before)
 
 

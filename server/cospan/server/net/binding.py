@@ -62,6 +62,12 @@ def _host(family: int, host: object, _port: object, _flow: object = 0, scope: ob
     return f"{host}%{scope}" if scoped else str(host)
 
 
+def in_use(failure: BaseException) -> bool:
+    """Whether another program has the address that `free` has not given: it may be given up soon."""
+    cause = failure.__cause__
+    return isinstance(cause, OSError) and cause.errno == errno.EADDRINUSE
+
+
 def free(addresses: Sequence[Address], option: str) -> tuple[Address, ...]:
     """The addresses, each of which can be bound; port 0 becomes a port that is free in all of them.
 

@@ -16,12 +16,13 @@ from cospan.server.admission.file_limits import connections_allowed
 from cospan.server.admission.interceptor import AdmissionInterceptor
 from cospan.server.admission.peer_limits import Kind, limit_of_all
 from cospan.server.machine.events import DrainRequested, StopRequested
-from cospan.server.net.binding import cannot_listen, free, resolved
+from cospan.server.net.binding import cannot_listen, free, in_use, resolved
 from cospan.server.rpc.service import LOOKING, OWN_WAY, CoordinatorService, handlers
 from cospan.server.runtime.agent_engine import AgentEngine
 from cospan.server.telemetry.agent_stats import AgentStats
 from cospan.wire import fork_guard
 from cospan.wire.address import Address, parse_host
+from cospan.wire.errors import InvalidValueError
 from cospan.wire.limits import NO_COMPRESSION, max_message_bytes, max_recalled_bytes, server_options
 from cospan.wire.security.tls import TlsFiles, TlsSource, check_usable
 
@@ -29,13 +30,40 @@ _SERVICE_NAME = pb.DESCRIPTOR.services_by_name["CoordinatorService"].full_name
 _FAREWELL_SECONDS = 3.0
 _END_SECONDS = 1.0
 _JOINABLE_GROUP = 4096
+_BIND_SECONDS, _BIND_PAUSE_SECONDS = 3.0, 0.1
+
+
+def check_listening(host: str, port: int, tls: TlsFiles | None, *, insecure: bool) -> Address:
+    """The address of a host and a port that a listener may listen on.
+
+    Raises:
+        InvalidValueError: the host or port is invalid, a file of `tls` cannot be used, or there is no TLS and other
+            machines can reach the address, unless `insecure` allows that.
+        CertificateExpiredError: the certificate is not valid now.
+    """
+    address = parse_host(host, port)
+    if tls is not None:
+        check_usable(tls, time.time())
+    elif not insecure and not address.is_local:
+        raise InvalidValueError(
+            f"host is {host}, which other machines can reach, and there is no TLS; pass tls=TlsFiles(certificate, "
+            "key, authority), listen on 127.0.0.1, or pass insecure=True if the network is trusted"
+        )
+    return address
 
 
 class AgentListener:
     """Listens for the agents of one engine, within the limits of admission control."""
 
     def __init__(
-        self, engine: AgentEngine, stop: Callable[[str], None], *, host: str, port: int, tls: TlsFiles | None
+        self,
+        engine: AgentEngine,
+        stop: Callable[[str], None],
+        *,
+        host: str,
+        port: int,
+        tls: TlsFiles | None,
+        insecure: bool = False,
     ) -> None:
         """Does not listen yet.
 
@@ -45,15 +73,17 @@ class AgentListener:
             host: IPv4 or IPv6 address, host name (all of its addresses are used), or unix:PATH.
             port: TCP port; 0 for any free one.
             tls: certificate, key and authority for mutual TLS; None for no TLS.
+            insecure: whether to listen without TLS where other machines reach it.
 
         Raises:
-            InvalidValueError: the host or port is invalid, or a file of `tls` cannot be used.
+            InvalidValueError: the host or port is invalid, a file of `tls` cannot be used, or there is no TLS and
+                other machines can reach the address.
             CertificateExpiredError: the certificate is not valid now.
         """
-        self._engine, self._stop, self._address = engine, stop, parse_host(host, port)
+        self._engine, self._stop = engine, stop
+        self._address = check_listening(host, port, tls, insecure=insecure)
         self._credentials: grpc.ServerCredentials | None = None
         if tls is not None:
-            check_usable(tls, time.time())
             self._credentials = server_credentials(TlsSource(tls))
         self.door = AdmissionInterceptor(engine.state.specification.agents, own_way=OWN_WAY, looking=LOOKING)
         """Admits and counts calls."""
@@ -75,7 +105,7 @@ class AgentListener:
             ForkedProcessError: this process was forked from one in which Cospan ran.
         """
         fork_guard.refuse_in_child()
-        addresses = free(await asyncio.to_thread(resolved, self._address, "--host"), "--port")
+        addresses = await self._free_addresses()
         spec = self._engine.state.specification
         largest_group = max(_JOINABLE_GROUP, spec.agents)
         limit = max_message_bytes(spec.feature_dim, spec.rank, largest_group, pooled=spec.pooled_length)
@@ -97,6 +127,20 @@ class AgentListener:
         self._server = server
         self._clock = asyncio.create_task(self._engine.keep_time())
         await self._report_health(health_pb2.HealthCheckResponse.SERVING)
+
+    async def _free_addresses(self) -> tuple[Address, ...]:
+        """The addresses to bind. A port in use is tried again for some seconds.
+
+        The coordinator that listened there may be ending, or an outgoing connection may have the port as its own.
+        """
+        deadline = time.monotonic() + _BIND_SECONDS
+        while True:
+            try:
+                return free(await asyncio.to_thread(resolved, self._address, "--host"), "--port")
+            except InvalidValueError as failure:
+                if not in_use(failure) or time.monotonic() > deadline:
+                    raise
+            await asyncio.sleep(_BIND_PAUSE_SECONDS)
 
     def _bind(self, server: grpc.aio.Server, address: Address) -> int:
         try:

@@ -159,7 +159,7 @@ WRONG = {
     "no id": (("--agent", "a b"), 2, "agent id 'a b' must be 1 to 64"),
     "no range": (("--agents", "site-9..1"), 2, "'site-9..1' is no range of agents"),
     "no host": (("--coordinator", ","), 2, "--coordinator names the hosts"),
-    "odd host": (("--coordinator", "host:50051"), 2, "'host:50051' is neither a host name nor an address"),
+    "odd host": (("--coordinator", "host:15051"), 2, "'host:15051' is neither a host name nor an address"),
     "non-ASCII host": (("--coordinator", "höst"), 2, "'höst' is neither a host name nor an address"),
     "no days": (("--admin", "--days", "0"), 2, "days is 0; it must be a number above 0"),
     "not a number of days": (("--admin", "--days", "nan"), 2, "days is nan; it must be"),

@@ -60,4 +60,4 @@ def test_help_all_leaves_nothing_out_and_goes_first(capsys: pytest.CaptureFixtur
 def test_a_page_has_no_defaults_that_say_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     text = page(capsys, "coordinator", "--help-all")
     assert "[default: none]" not in text
-    assert "[default: 50051]" in " ".join(text.split())
+    assert "[default: 15051]" in " ".join(text.split())

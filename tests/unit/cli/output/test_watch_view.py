@@ -19,7 +19,7 @@ FLEET = (
 
 def sight(*agents: Any, **changes: Any) -> Sight:
     report = run_report(RunPhase.COLLECTING, *(agents or FLEET))
-    return replace(Sight("127.0.0.1:50051", report, NOW, tuple(0.9**k for k in range(300))), **changes)
+    return replace(Sight("127.0.0.1:15051", report, NOW, tuple(0.9**k for k in range(300))), **changes)
 
 
 @pytest.mark.parametrize("width", [10, 20, 40, 80, 300])

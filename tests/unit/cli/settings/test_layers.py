@@ -35,6 +35,13 @@ def test_flags_stand_above_the_environment_above_the_file_above_the_defaults(
     assert found.rank is None
 
 
+def test_an_engine_is_waited_for_longer() -> None:
+    assert load_settings({"engine_patience": True}, None).progress_timeout_seconds == 600.0
+    both = {"engine_patience": True, "progress_timeout_seconds": "90"}
+    assert load_settings(both, None).progress_timeout_seconds == 90.0
+    assert load_settings({"coordinator": "@run/address"}, None).coordinator == "@run/address"
+
+
 def test_another_file_may_be_named(tmp_path: Path) -> None:
     (tmp_path / "cospan.toml").write_text("agents = 3\n")
     (tmp_path / "mine.toml").write_text("rounds = 9\n")
@@ -49,6 +56,7 @@ def test_another_file_may_be_named(tmp_path: Path) -> None:
         ({"head_step": "x"}, {}, "head_step is 'x' in --head-step; it must be a number above 0"),
         ({"port": "70000"}, {}, "port is '70000' in --port; it must be a whole number, 0 to 65535"),
         ({"coordinator": "here"}, {}, "coordinator is 'here' in --coordinator; it must be HOST:PORT"),
+        ({"upstream": "@"}, {}, "upstream is '@' in --upstream; @ is followed by the name of a file"),
         (
             {"allowed_hosts": "a, b"},
             {},

@@ -16,7 +16,7 @@ from cospan.client.session.transport import GrpcTransport
 from cospan.wire.errors import CoordinatorUnavailableError
 
 NOWHERE = "http://127.0.0.1:9"
-FAR = "203.0.113.7:50051"
+FAR = "203.0.113.7:15051"
 
 
 @pytest.fixture(autouse=True)
@@ -137,7 +137,7 @@ def test_a_failure_names_the_variable(variable: str, said: str, monkeypatch: pyt
             await connection.explain(failure, FAR, None)
         (finding,) = await of_proxy(FAR)
         assert (finding.grade, finding.found in said or said.startswith(finding.found)) == (Grade.NOTE, True)
-        (finding,) = await of_proxy("127.0.0.1:50051")
+        (finding,) = await of_proxy("127.0.0.1:15051")
         assert (finding.grade, "is reached without it" in finding.found) == (Grade.GOOD, True)
 
     run(explained())
