@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from cospan.client.decisions.policy import GreedyPolicy as GreedyPolicy
     from cospan.client.environment.vector_env import vector_sites as vector_sites
     from cospan.client.environment.workload_loader import load_workload as load_workload
+    from cospan.client.feeds.told import FeedSettings as FeedSettings
+    from cospan.client.feeds.told import FeedStep as FeedStep
     from cospan.client.group import AgentGroup as AgentGroup
     from cospan.client.learning.run_config import specify as specify
     from cospan.client.learning_client import AgentEnd as AgentEnd
@@ -35,6 +37,8 @@ _HOMES = {
     "CheckReport": "cospan.client.workload_check.findings",
     "ClientSettings": "cospan.client.learning_client",
     "Decisions": "cospan.client.workload",
+    "FeedSettings": "cospan.client.feeds.told",
+    "FeedStep": "cospan.client.feeds.told",
     "Finding": "cospan.client.workload_check.findings",
     "GreedyPolicy": "cospan.client.decisions.policy",
     "Interval": "cospan.client.value_uncertainty",
@@ -57,6 +61,8 @@ __all__ = [
     "CheckReport",
     "ClientSettings",
     "Decisions",
+    "FeedSettings",
+    "FeedStep",
     "Finding",
     "GreedyPolicy",
     "Interval",

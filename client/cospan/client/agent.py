@@ -3,6 +3,7 @@
 import secrets
 from collections.abc import Sequence
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -10,8 +11,12 @@ from jaxtyping import Float
 
 from cospan.client.environment.ownership import close_site
 from cospan.client.environment.workload_loader import load_workload, make_site
+from cospan.client.feeds.feed import Feed
+from cospan.client.feeds.site_feed import SiteFeed
+from cospan.client.feeds.told import FeedSettings, Outcome
 from cospan.client.files.result_file import save_result
 from cospan.client.files.state_file import ONE_AGENT
+from cospan.client.learning.background_run import BackgroundRun
 from cospan.client.learning.site_learner import SiteLearner
 from cospan.client.learning_client import AgentEnd, ClientSettings, LearningClient
 from cospan.client.session.coordinator_address import AddressSource
@@ -43,6 +48,11 @@ class Agent(LearningClient[SiteLearner]):
         agent = Agent("queues", index=7, coordinator="127.0.0.1:15051")
         agent.run()                              # until the run is over; or: async with agent: …
         agent.value(observation); agent.gain; agent.save("site-7.npz")
+
+    Where a control loop runs elsewhere in this process, and the agent only sees it:
+
+        with Agent("queues", index=7, feed=FeedSettings()) as agent:     # learns in the background
+            agent.observe(observation, reward, sequence=n)
     """
 
     def __init__(
@@ -56,6 +66,7 @@ class Agent(LearningClient[SiteLearner]):
         transport: Transport | None = None,
         tls: TlsFiles | None = None,
         settings: ClientSettings | None = None,
+        feed: FeedSettings | None = None,
     ) -> None:
         """Prepares an agent; nothing is connected yet.
 
@@ -71,10 +82,13 @@ class Agent(LearningClient[SiteLearner]):
             tls: certificate, key and authority for mutual TLS; the certificate must speak for the agent. Read again
                 when the files change. No TLS where left out.
             settings: what it keeps, how long it waits, and what it refuses; the defaults if omitted.
+            feed: how it takes the steps that `observe` tells; if omitted, it steps the environment of its site.
 
         Raises:
             WorkloadError: there is no such workload or site.
-            InvalidValueError: the name is not one that an agent may have; or a file of `tls` cannot be used.
+            InvalidValueError: the name is not one that an agent may have; or a file of `tls` cannot be used; or
+                observations of the site cannot be told.
+            BacklogError: the backlog of the feed cannot be used.
         """
         super().__init__(
             load_workload(workload),
@@ -86,11 +100,70 @@ class Agent(LearningClient[SiteLearner]):
         self.agent_id, self._site_claim_id = _identity(index, agent_id, site_claim_id)
         """The agent's name, a placeholder until the coordinator assigns a site; and the site claim."""
         self._site: AnySite | None = None
+        self._in_background: BackgroundRun[AgentEnd] | None = None
+        self._site_feed = (
+            None if feed is None else SiteFeed.opened(self.workload, index, self.agent_id, self.settings, feed)
+        )
+        if self._site_feed is not None:
+            self.on_round.append(lambda _, round_number: self._site_feed_of.mark(round_number))
 
     @property
     def name(self) -> str:
         """The same as `agent_id`."""
         return self.agent_id
+
+    # What it sees of a control loop ------------------------------------------------------------------------------
+
+    @property
+    def _site_feed_of(self) -> SiteFeed:
+        if self._site_feed is None:
+            raise InvalidValueError(
+                f"{self._title} steps the environment of its site; to tell it, make it with feed=FeedSettings()"
+            )
+        return self._site_feed
+
+    @property
+    def feed(self) -> Feed:
+        """The feed: where it stands, and several steps at once.
+
+        Raises:
+            InvalidValueError: it has none.
+        """
+        return self._site_feed_of.feed
+
+    def observe(
+        self, observation: Any, reward: float | None = None, *, sequence: int | None = None, at: Any = None
+    ) -> Outcome:
+        """Tells a step of the control loop; from any thread. It never waits for learning, the fleet or the network.
+
+        When it returns, the step is in the backlog; if the agent keeps a file, it is durable, which takes the time
+        that the disk needs. Told again, a step counts once.
+
+        Args:
+            observation: as the environment of the site would give it, or the columns of the mapping by name. None
+                to tell a late reward of step `sequence`.
+            reward: of the step that begins in the observation (see `FeedSettings.reward_at_next`). None if it comes
+                later; nan if it never will.
+            sequence: the number of the step. The next one has the next number; a skipped number is a gap, across
+                which nothing is learnt. Without it `at` numbers the steps if their time step is known; else each
+                call is the next step, and one that is repeated counts twice.
+            at: the time: a datetime, an ISO 8601 text, or a number. An interval that is not one step is a gap.
+
+        Raises:
+            StepRefusedError: it is out of order, contradicts what was told, or is no step of this site.
+            BacklogFullError: the backlog has reached its limit.
+            BacklogError: the disk is full or broken.
+            FeedClosedError: the agent has ended.
+            InvalidValueError: the agent has no feed.
+        """
+        return self.feed.observe(observation, reward, sequence=sequence, at=at)
+
+    def _saved(self, rounds: int) -> None:
+        super()._saved(rounds)
+        if self._site_feed is not None:
+            self._site_feed.saved(rounds)
+
+    # The session -------------------------------------------------------------------------------------------------
 
     def _make_sites(self, specification: RunSpecification) -> tuple[tuple[str, ...], FeatureMap]:
         # The features are those of the workload, whichever site it will be.
@@ -98,12 +171,14 @@ class Agent(LearningClient[SiteLearner]):
         if self.index is None:
             close_site(site)
             return (), site.features
-        self._site = site
+        self._site = site if self._site_feed is None else self._site_feed.site_of(site)
         return (self.agent_id,), site.features
 
     def _close_sites(self) -> None:
         if self._site is not None:
             close_site(self._site)
+        if self._site_feed is not None:
+            self._site_feed.feed.close()
 
     def _make_learner(self, welcome: Welcome) -> SiteLearner:
         if self._site is None:
@@ -121,6 +196,26 @@ class Agent(LearningClient[SiteLearner]):
             first_round=welcome.first_round,
             share_td_error=self.settings.share_td_error,
         )
+
+    # In the background of a control loop --------------------------------------------------------------------------
+
+    def __enter__(self) -> "Agent":
+        """Takes part in a thread of its own, until the block ends. Any thread may call `observe` and `value`."""
+        self._in_background = BackgroundRun(self.run_async, self.stop, f"agent-{self.name}")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Leaves the run. A failure of the agent is raised, unless the block itself failed."""
+        assert self._in_background is not None
+        self._in_background.end(raising=kind is None)
+
+    def wait_until_over(self, seconds: float | None = None) -> AgentEnd | None:
+        """Within `with`: waits for the end of the run; None where it has not come in time. Raises as `run` does."""
+        if self._in_background is None:
+            raise InvalidValueError("wait_until_over() works within `with agent:` only")
+        return self._in_background.wait(seconds)
 
     # What it has learnt ---------------------------------------------------------------------------------------
 

@@ -355,7 +355,7 @@ class LearningClient(ABC, Generic[L]):
             self._token,
             self._durable_round,
             self._outcome.done,
-            lambda rounds: self._post_from_thread(session.Saved(rounds)),
+            self._saved,
             self.settings.progress_timeout_seconds,
         )
         self._keeper = StateKeeper(
@@ -370,6 +370,10 @@ class LearningClient(ABC, Generic[L]):
         for note in self._keeper.notes:
             self._note(note)
         self._regroup()
+
+    def _saved(self, rounds: int) -> None:
+        """The rounds below this one are all in the file; in any thread."""
+        self._post_from_thread(session.Saved(rounds))
 
     def _regroup(self) -> None:
         """Joins again without members that were dropped, before a sum without them is sent."""

@@ -144,12 +144,14 @@ class SourceSite:
         features: observation → R^d.
         reference: what is known to be true, or None.
         label: as of a `Site`.
+        mapping: the `LogMapping` of the site's columns, by which a feed can take the place of the source; or None.
     """
 
     open_source: Callable[[str], StepSource]
     features: FeatureMap
     reference: ReferenceSolution | None = None
     label: str = ""
+    mapping: object | None = None
 
 
 AnySite: TypeAlias = Site | SourceSite

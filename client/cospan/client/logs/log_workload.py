@@ -179,4 +179,4 @@ def _site(mapping: LogMapping, table: Table | None, *, follow: bool) -> SourceSi
             raise InvalidValueError(f"no log is named for {name}; give one with --log")
         return LogSource(mapping, table, name, follow=follow)
 
-    return SourceSite(opened, mapping.features, label="" if table is None else table.name)
+    return SourceSite(opened, mapping.features, label="" if table is None else table.name, mapping=mapping)

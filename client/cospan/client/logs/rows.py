@@ -142,7 +142,7 @@ class RowReader:
         times = self._times(batch, known)
         observations = np.empty((n, len(mapping.observation)))
         for place, name in enumerate(mapping.observation):
-            observations[:, place] = _clock(name, times) if name in CLOCK else values[name]
+            observations[:, place] = clock_column(name, times) if name in CLOCK else values[name]
         unknown = known & ~np.isfinite(observations).all(axis=1)
         self._tell(MISSING, unknown, batch, lambda row: self._hole(batch, observations, row))
         known &= ~unknown
@@ -316,8 +316,12 @@ class RowReader:
         return np.asarray(right)
 
 
-def _clock(name: str, times: np.ndarray | None) -> Float[np.ndarray, " n"]:
-    """A column of `CLOCK`; of times in nanoseconds, else nan."""
+def clock_column(name: str, times: np.ndarray | None) -> Float[np.ndarray, " n"]:
+    """A column of `CLOCK`, of times in nanoseconds.
+
+    Raises:
+        TableError: the times are none.
+    """
     if times is None or times.dtype.kind != "i":
         raise TableError(f"{name} needs stamps, and the time is a number; name a column with dates and times")
     if name == "time:hour-of-day":
@@ -339,6 +343,17 @@ def _stamp(cell: object, form: str) -> int:
     found = found.replace(tzinfo=UTC) if found.tzinfo is None else found
     since = found - datetime(1970, 1, 1, tzinfo=UTC)
     return (since.days * 86400 + since.seconds) * 10**9 + since.microseconds * 1000
+
+
+def stamp_nanoseconds(text: str, form: str) -> int | None:
+    """Nanoseconds since 1970 of a stamp, in UTC, or as written where it has no zone; None where it is none.
+
+    Args:
+        text: the stamp.
+        form: as for `datetime.strptime`; empty for ISO 8601.
+    """
+    found = _stamp(text, form)
+    return None if found == _UNKNOWN else found
 
 
 def _stamp_text(times: np.ndarray, row: int) -> str:
