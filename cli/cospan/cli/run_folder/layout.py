@@ -177,7 +177,8 @@ def result_text(document: Mapping[str, Any]) -> str:
     if not rows:
         return text
     before, empty, after = text.rpartition('\n  "per_agent": []')  # a line break: it is in no JSON string
-    return f"{before}{empty[:-1]}\n    {',\n    '.join(rows)}\n  ]{after}"
+    lines = ",\n    ".join(rows)
+    return f"{before}{empty[:-1]}\n    {lines}\n  ]{after}"
 
 
 def claim_folder(path: Path, seconds: float = _CLAIM_SECONDS) -> FileLock:
