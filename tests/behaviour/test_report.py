@@ -12,6 +12,7 @@ import pytest
 from cospan.cli.commands.report import compared, report_frame
 from cospan.cli.main import main
 from cospan.cli.run_folder.layout import RunFolder
+from cospan.client.value_function import ValueFunction
 from cospan.dashboard.analysis.learnt import LEARNT_COLUMNS
 from cospan.dashboard.payloads import AGENT_COLUMNS
 from cospan.dashboard.series import COLUMNS
@@ -128,3 +129,25 @@ def test_the_file_is_written_whole_and_over_nothing(
 def test_a_folder_without_a_run_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cospan(["report", str(tmp_path), "--output", str(tmp_path / "x.html")]) == 1
     assert re.search(r"holds no run; name the folder of one", capsys.readouterr().err)
+
+
+def test_large_groups_leave_one_file_each_and_the_report_says_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their agents have no files of their own; the numbers are those of a run whose agents have."""
+    arguments = ["run", "queues", "--in-process", "--agents", "5", "--processes", "2", "--rounds", "9", "--quiet"]
+    assert cospan([*arguments, "--output", str(tmp_path / "own")]) == 0
+    monkeypatch.setattr("cospan.client.group.MOST_OWN_FILES", 2)
+    assert cospan([*arguments, "--output", str(tmp_path / "large")]) == 0
+    files = {path.name for path in (tmp_path / "large" / "agents").iterdir()}
+    assert files == {"group-0..1.npz", "group-2..4.npz", "site-0.npz", "site-1.npz"}
+    own, large = (report_frame(RunFolder(tmp_path / name)) for name in ("own", "large"))
+    for name in ("agents", "learnt", "histories"):
+        assert own[name] == large[name], name
+    series = [result_of(tmp_path / name) for name in ("own", "large")]
+    assert series[0]["per_agent"] == series[1]["per_agent"]
+    own_values, values = (
+        ValueFunction.load(tmp_path / "own" / "agents" / "site-3.npz"),
+        ValueFunction.load(tmp_path / "large" / "agents" / "group-2..4.npz", agent="site-3"),
+    )
+    np.testing.assert_array_equal(own_values.values([1, 7]), values.values([1, 7]))

@@ -9,6 +9,7 @@ from contract.groups import BOTH, INDICES, announced_to, group_of, single_of, sp
 from cospan.client.files.group_file import GROUP, agents_of, load_group
 from cospan.client.files.result_file import load_result, resume, save_result
 from cospan.client.learning.group_learner import GroupLearner
+from cospan.client.value_function import ValueFunction
 from cospan.core.linalg.matrices import to_dense
 from cospan.core.method import PRESETS
 from cospan.wire.errors import RunFileError
@@ -68,6 +69,45 @@ def test_agents_of_a_groups_file_say_what_their_own_files_say(tmp_path: Path) ->
         single = single_of("queues", agent.index)
         assert "was not saved" in resume(single, path, run_id="run-1")
         assert single.rounds == 3
+
+
+def test_a_value_function_of_one_agent_is_read_from_its_groups_file(tmp_path: Path) -> None:
+    """With the same answers and intervals as from a file of its own, of which a large group writes none."""
+    group, at = group_of("queues"), announced_to("queues", "practical")
+    for number in range(9):
+        group.learn(number, *at)
+    path = tmp_path / "group.npz"
+    save_npz(path, **GROUP.contents(group, "run-1"))
+    for agent in group.agents():
+        save_result(tmp_path / "own.npz", agent, run_id="run-1", durable=False)
+        own = ValueFunction.load(tmp_path / "own.npz")
+        found = ValueFunction.load(path, agent=agent.name)
+        assert (found.agent_id, found.index, found.seed) == (agent.name, agent.index, own.seed)
+        np.testing.assert_array_equal(found.weights, own.weights)
+        observations = [1, 7]
+        np.testing.assert_array_equal(found.intervals(observations), own.intervals(observations))
+        assert found.gain_interval() == own.gain_interval()
+    with pytest.raises(RunFileError, match="is what site-"):
+        ValueFunction.load(tmp_path / "own.npz", agent="site-0")
+
+
+def test_of_a_large_group_some_agents_are_tested_for_what_features_lack(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Evenly spread over it, at its end alone; they have the numbers that all have where all are tested."""
+    monkeypatch.setattr("cospan.client.learning.group_blocks._MOST", 3)
+    group, at = group_of("queues"), announced_to("queues", "practical")
+    for number in range(12):
+        group.learn(number, *at)
+    whole = np.asarray(GROUP.contents(group, "run-1")["feature_tests"])
+    assert np.isfinite(whole).any(axis=(1, 2)).all()
+    monkeypatch.setattr("cospan.client.learning.group_learner.MOST_TESTED", 2)
+    some = np.asarray(GROUP.contents(group, "run-1")["feature_tests"])
+    tested = np.isfinite(some).any(axis=(1, 2))
+    assert 0 < tested.sum() < len(INDICES)
+    np.testing.assert_array_equal(some[tested], whole[tested])
+    assert GROUP.checkpoint is not None
+    assert "feature_tests" not in GROUP.checkpoint(group, "run-1")
 
 
 def test_a_group_of_no_rounds_can_be_saved_and_gone_on_from(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from cospan.core.exact_solutions import (
     gain,
     relative_value_error,
     stationary_distribution,
+    stationary_distributions,
     td_fixed_point,
     td_system,
 )
@@ -213,3 +214,9 @@ def test_common_subspace_of_fewer_agents_than_columns() -> None:
     assert basis.shape == (6, 2)
     assert singular.shape == (2,)
     np.testing.assert_allclose(weights @ basis @ basis.T, weights, atol=1e-14)
+
+
+def test_the_stationary_distributions_of_several_chains_are_those_of_each() -> None:
+    transitions = np.stack([chain(seed)[0] for seed in SEEDS])
+    expected = np.stack([stationary_distribution(each) for each in transitions])
+    np.testing.assert_allclose(stationary_distributions(transitions), expected, rtol=1e-12)

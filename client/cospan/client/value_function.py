@@ -15,6 +15,8 @@ from jaxtyping import Float
 from cospan.client.environment.rollout import checked_features
 from cospan.client.environment.workload_loader import load_workload, make_site
 from cospan.client.files.agent_result import AgentResult
+from cospan.client.files.group_file import FORMAT as GROUP_FORMAT
+from cospan.client.files.group_file import member_of
 from cospan.client.files.result_file import FORMAT as AGENT_FORMAT
 from cospan.client.files.result_file import Learnt, check_format
 from cospan.client.value_uncertainty import GainUncertainty, Interval, ValueUncertainty, check_coverage
@@ -221,23 +223,25 @@ class ValueFunction:
         path: Path | str,
         features: FeatureMap | None = None,
         *,
+        agent: str | None = None,
         workload: Workload | str | None = None,
         seed: int | None = None,
     ) -> "ValueFunction":
-        """Reads what `save`, `Agent.save` or `cospan run` (`agents/<id>.npz`) has written.
+        """Reads what `save`, `Agent.save` or `cospan run` (`agents/<id>.npz`, `agents/group-….npz`) has written.
 
         Args:
             path: of the file.
             features: the map that it was learnt with; that of the workload if omitted.
+            agent: the agent's name, as `site-7`; of the file of a group, which holds many.
             workload: whose map it is, or its name as on the command line. Without either, that of the file if it
                 is built in: no file may name other code to be run.
             seed: of the run, for the workload; that of the file if omitted.
 
         Raises:
-            RunFileError: the file is missing, damaged, or of another feature map.
+            RunFileError: the file is missing, damaged, or of another feature map, or has no such agent.
             WorkloadError: there is no such workload or site.
         """
-        result, path = _load(Path(path)), Path(path)
+        result, path = _load(Path(path), agent), Path(path)
         index, own_seed = result.whole("index"), result.whole("seed") if "seed" in result.values else 0
         if features is None:
             made_by = load_workload(_workload_of(result, path) if workload is None else workload)
@@ -286,19 +290,29 @@ def _read_only(weights: Float[np.ndarray, " d"]) -> Float[np.ndarray, " d"]:
     return copy
 
 
-def _load(path: Path) -> AgentResult:
+def _load(path: Path, agent: str | None) -> AgentResult:
+    found = str(load_npz(path, "a value function", names=("format",)).get("format"))
+    if agent is not None and found.startswith("cospan-group-"):
+        member = member_of(path, agent)
+        if member is None:
+            raise RunFileError(f"{path} has no agent {agent[:80]!r}; its names are in the array agent_ids")
+        return member
     values = load_npz(path, "a value function")
-    found = str(values.get("format"))
     if found.startswith("cospan-agent-"):
         check_format(path, values, AGENT_FORMAT, "the result of an agent")
     elif found.rpartition("-")[0] == FORMAT.rpartition("-")[0]:
         check_format(path, values, FORMAT, "a value function")
+    elif found == GROUP_FORMAT:
+        raise RunFileError(f"{path} is the file of a group; name one of its agents, with agent='site-7'")
     else:
         raise RunFileError(
             f"{path} has the format {found[:40]!r}; a value function is read from the file of one agent, as "
             f"agents/site-0.npz of a run ({AGENT_FORMAT}), or from one of ValueFunction.save ({FORMAT})"
         )
-    return AgentResult(values)
+    result = AgentResult(values)
+    if agent is not None and result.text("agent_id") != agent:
+        raise RunFileError(f"{path} is what {result.text('agent_id')[:80]} has learnt, and not {agent[:80]!r}")
+    return result
 
 
 def _workload_of(result: AgentResult, path: Path) -> str:

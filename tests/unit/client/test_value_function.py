@@ -248,8 +248,10 @@ def test_files_that_are_none(tmp_path: Path) -> None:
     spec = replace(learner.specification, agents=1)
     group = GroupLearner(GroupSites.of(load_workload("queues"), (0,), 43, SEED), spec, names=("site-0",))
     npz.save_npz(path, **GROUP.contents(group, "run-1"))
-    with pytest.raises(RunFileError, match=r"has the format 'cospan-group-4'; .* file of one agent"):
+    with pytest.raises(RunFileError, match=r"is the file of a group; name one of its agents"):
         ValueFunction.load(path)
+    with pytest.raises(RunFileError, match=r"has no agent 'site-7'"):
+        ValueFunction.load(path, agent="site-7")
     save_result(path, learner, run_id="run-1")
     npz.save_npz(path, **{**npz.load_npz(path, "a test"), "format": "cospan-agent-3"})
     with pytest.raises(RunFileError, match=r"format cospan-agent-3, and this version .* cospan-agent-4"):

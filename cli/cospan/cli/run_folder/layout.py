@@ -169,7 +169,7 @@ class RunFolder:
 
 
 def result_text(document: Mapping[str, Any]) -> str:
-    """`result.json`: a line for each agent, which an encoder written in C makes, and for all else as json indents."""
+    """`result.json`: a line for each agent, which json's encoder in C makes, and all else indented."""
     rows = [json.dumps(row, ensure_ascii=False, allow_nan=False) for row in document.get("per_agent", ())]
     text = json.dumps(
         {**document, "per_agent": []} if rows else document, indent=2, ensure_ascii=False, allow_nan=False

@@ -71,7 +71,7 @@ OF_AGENTS = ("agent_id", "agent_ids", "labels", *_COLUMNS, *_LATER_COLUMNS, *SHA
 
 
 _OF_RUN = (
-    *("workload", "feature_fingerprint", "steps", "head_rounds"),
+    *("workload", "feature_fingerprint", "seed", "steps", "head_rounds"),
     *("posterior_rounds", "posterior_basis", "posterior_head_covariance"),
 )
 """What all agents of a group have in common, of what a value function is read from."""
@@ -99,6 +99,7 @@ def contents(group: GroupLearner, run_id: str, *, with_tests: bool = True) -> di
     return {
         "format": FORMAT,
         **shared_values(group, run_id),
+        "seed": group.specification.seed,
         "agent_ids": np.array(group.names),
         "labels": np.array([label for block in group.blocks for label in block.chains.labels]),
         "indices": np.array(group.indices, dtype=np.int64),

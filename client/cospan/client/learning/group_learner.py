@@ -12,10 +12,10 @@ from jaxtyping import Float, Int
 
 from cospan.client.learning.agent_of_group import AgentOfGroup, BlockResults
 from cospan.client.learning.first_rounds import FirstRounds
-from cospan.client.learning.group_blocks import Block, GroupSites
+from cospan.client.learning.group_blocks import Block, BlockState, GroupSites
 from cospan.client.learning.learning_curve import LearningCurve, most_rounds
 from cospan.client.learning.site_learner import Warned
-from cospan.core.aggregation.basis_update import sum_of_contributions
+from cospan.core.aggregation.basis_update import Contribution, sum_of_contributions
 from cospan.core.learning.baselines import LSTD_RIDGES, lstd_is_due
 from cospan.core.learning.learner import contribution_of
 from cospan.core.learning.learner_state import Trajectory
@@ -118,24 +118,28 @@ class GroupLearner:
         method, self.between_rounds = self.specification.method, False
         trajectories = self._played()
         self._look(trajectories[0])
-        learnt = (
-            block.learn(basis, played, round_number, head_covariance)
-            for block, played in zip(self.blocks, trajectories, strict=True)
-        )
-        states, outcomes = zip(*learnt, strict=True)
+        states: list[BlockState] = []
+        contributions: list[Contribution] = []
+        errors: list[Float[np.ndarray, " n"]] = []
+        bounded: list[np.ndarray] = []
+        for block, played in zip(self.blocks, trajectories, strict=True):
+            state, outcome = block.learn(basis, played, round_number, head_covariance)
+            states.append(state)
+            # A block's outcome is let go before the next: those of a hundred thousand agents are large.
+            contributions.append(contribution_of(outcome, method, round_number))
+            errors.append(np.asarray(outcome.mean_squared_error))
+            bounded.append(np.asarray(outcome.bounded))
         # All at once, so that a file written at any moment is of one round.
         for block, state in zip(self.blocks, states, strict=True):
             block.state = state
         self.last_round, self.between_rounds = round_number, True
-        self._record(round_number, np.concatenate([outcome.mean_squared_error for outcome in outcomes]))
-        bounded = np.concatenate([outcome.bounded for outcome in outcomes])
+        self._record(round_number, np.concatenate(errors))
         counts = self.bounded_rounds.tolist()
-        told = (self.names[place] for place in np.flatnonzero(bounded) if told_after(counts[place]))
-        contributions = [contribution_of(outcome, method, round_number) for outcome in outcomes]
+        reached = np.flatnonzero(np.concatenate(bounded)).tolist()
         return GradientUpload(
             round=round_number,
             contribution=sum_of_contributions(contributions, keep_factors=True),
-            bounded=tuple(told) if bounded.any() else (),
+            bounded=tuple(self.names[place] for place in reached if told_after(counts[place])),
         )
 
     def _record(self, round_number: int, td_errors: Float[np.ndarray, " n"]) -> None:

@@ -352,7 +352,7 @@ def _modelled_of_many(state: PosteriorState, data: Moments, units: Units) -> _Mo
     if not known.all():
         weights = np.where(known, weights, data.ridge_solution(PRIOR_STEPS) * column(units.head))
     agents, dim = weights.shape
-    steps, feature = sum(each.shape[-1] for each in state.rewards), column(units.feature)
+    steps, feature = sum(each.shape[-1] for each in state.rewards), _of_each(units.feature, agents)
     level, model = np.empty(agents), np.empty((agents, dim + 1))
     noise = np.empty((agents, dim + 1, dim + 1)) if state.stride == 1 else state.noise
     size = max(_FEWEST_AT_ONCE, _NUMBERS_AT_ONCE // (steps * dim))
@@ -392,15 +392,20 @@ def _squared_errors(
     values = (visited @ vectors)[..., 0]
     last = (np.stack([each[some, -1] for each in state.features], axis=1) @ vectors)[..., 0]
     errors = np.concatenate([each[some] for each in state.rewards], axis=1)
-    errors -= column(data.gain)[some]
+    errors -= _of_each(data.gain, len(weights))[some]
     errors -= values
     errors[:, :-1] += values[:, 1:]
     ends = np.cumsum([each.shape[-1] for each in state.rewards])
     errors[:, ends[:-1] - 1] -= values[:, ends[:-1]]
     errors[:, ends - 1] += last
-    errors /= column(units.reward)[some]
+    errors /= _of_each(units.reward, len(weights))[some]
     errors -= errors.mean(axis=1, keepdims=True)
     return np.asarray(np.square(errors, out=errors))
+
+
+def _of_each(number: PerAgent, agents: int) -> Float[np.ndarray, "n 1"]:
+    """A number of each of n agents in a column; units that nothing scales are one number for all."""
+    return np.broadcast_to(np.asarray(number, dtype=np.float64), (agents,))[:, None]
 
 
 def history_of(

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import IO, Any, BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 
@@ -213,7 +213,7 @@ def _array(
         if row is not None:
             if fortran_order:
                 raise ValueError(f"array {name!r} is in Fortran's order, in which rows lie scattered")
-            shape, size = _to_row(file, row, (shape, size), name)
+            shape, size = _to_row(cast("zipfile.ZipExtFile", file), row, (shape, size), name)
             if size > most_bytes:
                 raise ValueError(f"a row of array {name!r} has {size} bytes, and at most {most_bytes} are read")
         content = bytearray()
@@ -231,7 +231,7 @@ def _array(
 
 
 def _to_row(
-    file: IO[bytes], row: int, whole: tuple[tuple[int, ...], int], name: str
+    file: zipfile.ZipExtFile, row: int, whole: tuple[tuple[int, ...], int], name: str
 ) -> tuple[tuple[int, ...], int]:
     """Goes on to a row of an array in C order, whose header has been read; the row's shape and bytes."""
     shape, size = whole

@@ -20,7 +20,7 @@ from values import same
 from cospan.core.method import PRESETS, HeadUpdate, Method
 from cospan.core.specification import RunSpecification
 from cospan.wire.errors import RunFileError
-from cospan.wire.files.npz import load_npz, save_npz
+from cospan.wire.files.npz import Pieces, load_npz, save_npz
 from cospan.wire.files.safe_files import writing_whole
 from cospan.wire.files.spec_file import FORMAT, from_toml, load_spec, to_toml
 
@@ -379,3 +379,35 @@ def test_files_have_the_permissions_that_the_umask_leaves(tmp_path: Path, mask: 
         os.umask(before)
     assert stat.S_IMODE((tmp_path / "basis.npz").stat().st_mode) == mode
     assert stat.S_IMODE((tmp_path / "key").stat().st_mode) == 0o600
+
+
+def test_an_array_in_pieces_is_in_the_file_as_a_whole(tmp_path: Path) -> None:
+    """numpy reads it as one array, whichever shapes the pieces have along the first axis."""
+    path, rng = tmp_path / "pieces.npz", np.random.default_rng(1)
+    blocks = [rng.standard_normal((size, 4, 2)) for size in (3, 0, 5)]
+    rounds = [rng.standard_normal((8, 2)) for _ in range(3)]
+    names = [np.array(["a", "bc"]), np.array(["de"])]
+    save_npz(path, whole=Pieces.of(blocks), stack=Pieces.of([Pieces.stacked(rounds, -2)]), names=Pieces.of(names))
+    expected = {"whole": np.concatenate(blocks), "stack": np.stack(rounds, axis=1), "names": np.concatenate(names)}
+    with np.load(path, allow_pickle=False) as archive:
+        for name, value in expected.items():
+            np.testing.assert_array_equal(archive[name], value)
+    np.testing.assert_array_equal(np.asarray(Pieces.of(blocks)), expected["whole"])
+    for row in (0, 7):
+        found = load_npz(path, "a test", names=("whole", "stack"), row=row, most_bytes=200)
+        np.testing.assert_array_equal(found["whole"], expected["whole"][row])
+        np.testing.assert_array_equal(found["stack"], expected["stack"][row])
+
+
+def test_rows_are_as_bounded_as_arrays(tmp_path: Path) -> None:
+    path = tmp_path / "rows.npz"
+    save_npz(path, whole=np.zeros((4, 10)), one=np.array(1.0), turned=np.asfortranarray(np.zeros((4, 3))))
+    for names, row, what in (
+        (("whole",), 4, "has no row 4"),
+        (("one",), 0, "has no row 0"),
+        (("turned",), 0, "Fortran's order"),
+    ):
+        with pytest.raises(RunFileError, match=what):
+            load_npz(path, "a test", names=names, row=row)
+    with pytest.raises(RunFileError, match="a row of array 'whole' has 80 bytes, and at most 79"):
+        load_npz(path, "a test", names=("whole",), row=1, most_bytes=79)
