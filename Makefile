@@ -114,7 +114,7 @@ check-protos: $(VENV)/ready .venv-protos/ready
 
 docs: $(VENV)/ready-docs  ## Build the documentation site into build/site, and run what its pages say to run
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs --quiet build
-	@$(BIN)/python -m pytest -q -n $(WORKERS) --maxprocesses 4 tests/docs/test_snippets.py
+	@$(BIN)/python -m pytest -q -n $(WORKERS) --maxprocesses 4 --dist worksteal tests/docs --ignore tests/docs/test_newcomer.py
 	@echo "build/site/index.html"
 
 newcomer-test: $(VENV)/ready-docs  ## Follow docs/start.md from a clone to a fleet of one's own, in an empty folder

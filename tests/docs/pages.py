@@ -7,13 +7,16 @@ order, with … for anything, a number with a decimal point for any number, and 
 whose title begins with *Not run here* is left out, and its title says why.
 """
 
+import contextlib
 import os
 import re
+import shutil
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from markdown_it import MarkdownIt
@@ -21,6 +24,7 @@ from markdown_it import MarkdownIt
 ROOT = Path(__file__).resolve().parents[2]
 NOT_RUN = "Not run here"
 PRINTS = "Prints"
+_PORT = re.compile(r"\b5005[1-3]\b")
 _DECIMAL = r"(\\-)?\d+\\\.\d+"  # in an escaped pattern
 _NUMBER = r"-?\\d[\\d.]*(e-?\\d+)?"
 
@@ -122,6 +126,39 @@ class Shell:
 
     def _resumed(self) -> str:
         return f". '{self._state}'\n" if self._state.exists() else ""
+
+
+class Reader:
+    """Follows a page of a clone whose environment `make` has set up; the ports that it names are free ones."""
+
+    def __init__(self, folder: Path, seconds: float) -> None:
+        self.folder = folder / "page"
+        self.folder.mkdir()
+        kept_out = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(ROOT / "examples", self.folder / "examples", ignore=kept_out)
+        (self.folder / ".venv").symlink_to(here().parent)
+        self._ports = _free_ports()
+        environment = environment_of(folder, here()) | {"COSPAN_PORT": self._ports["15051"]}
+        self.shell = Shell(self.folder, environment, seconds)
+
+    def __enter__(self) -> "Reader":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.shell.close()
+
+    def do(self, block: Block) -> str:
+        """What a block prints; see `Shell.do`."""
+        self.shell.do(replace(block, text=_PORT.sub(lambda port: self._ports[port[0]], block.text)))
+        return self.shell.output
+
+
+def _free_ports() -> dict[str, str]:
+    """The ports that pages name, each with a free one: tests run beside whatever else runs here."""
+    with contextlib.ExitStack() as stack:
+        held = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(3)]
+        numbers = [str(door.getsockname()[1]) for door in held]
+    return dict(zip(("15051", "15052", "15053"), numbers, strict=True))
 
 
 def missing_line(expected: str, printed: str) -> str | None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from docs.pages import ROOT, Shell, blocks_of, environment_of, here
+from docs.pages import ROOT, Block, Reader, blocks_of
 
 from cospan.client.workloads.queues import workload
 
@@ -14,22 +14,19 @@ SECONDS = 120.0
 ASKED = re.compile(r"cospan value runs/latest --site (\d+) --at state=(\d+) --than state=(\d+)")
 
 
-def test_the_commands_of_the_readme_answer_what_one_more_unit_is_worth(tmp_path: Path) -> None:
-    folder = tmp_path / "empty"
-    folder.mkdir()
-    blocks = [block for block in blocks_of(ROOT / "README.md") if block.is_run]
-    first = next(block for block in blocks if "cospan value" in block.text)
-    asked = ASKED.search(first.text)
+def test_the_commands_of_the_readme_run_and_answer_what_one_more_unit_is_worth(tmp_path: Path) -> None:
+    """All of its blocks, one after the other; the question is asked once more, for a program."""
+    asked, printed, answer = None, "", None
+    with Reader(tmp_path, SECONDS) as reader:
+        for block in blocks_of(ROOT / "README.md"):
+            said = reader.do(block)
+            if asked is None and block.is_run:
+                asked, printed = ASKED.search(block.text), said
+            elif asked is not None and answer is None:  # the block before was compared with what was printed
+                answer = json.loads(reader.do(Block("console", "", f"{asked[0]} --json\n", block.line)))
+                assert (reader.folder / "values.png").stat().st_size > 10_000
     assert asked is not None
-    shell = Shell(folder, environment_of(tmp_path, here()), SECONDS)
-    try:
-        shell.do(first)
-        assert (folder / "values.png").stat().st_size > 10_000
-        printed = shell.output
-        shell.do(type(first)("console", "", f"{asked[0]} --json\n", first.line))
-    finally:
-        shell.close()
-    answer = json.loads(shell.output)
+    assert answer is not None
     told = rf"state = {asked[2]} is worth \S+ more than state = {asked[3]}; 90% interval (\S+) to (\S+)"
     shown = re.search(told, printed)
     assert shown is not None, printed

@@ -1,22 +1,17 @@
-"""Every command and program of the README and of docs/ is run, in an empty folder for each page."""
+"""Every command and program of docs/ is run, in an empty folder for each page."""
 
-import re
-import shutil
-import socket
-from contextlib import ExitStack
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from docs.pages import NOT_RUN, ROOT, Block, Shell, blocks_of, environment_of, here, missing_line
+from docs.pages import NOT_RUN, ROOT, Block, Reader, Shell, blocks_of, environment_of, here, missing_line
 
 SECONDS = 60.0
-PORT = re.compile(r"\b5005[1-3]\b")
 ELSEWHERE = {
+    ROOT / "README.md",  # run by test_readme.py
     ROOT / "docs" / "start.md",  # installs; followed by test_newcomer.py
     ROOT / "docs" / "python-api.md",  # one program; run by tests/behaviour/test_python.py
 }
-PAGES = sorted({ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")} - ELSEWHERE)
+PAGES = sorted({ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")} - ELSEWHERE)
 
 
 @pytest.mark.parametrize(
@@ -25,33 +20,16 @@ PAGES = sorted({ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").r
     ids=lambda page: str(page.relative_to(ROOT)),
 )
 def test_what_a_page_says_to_run_runs(page: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "page"
-    folder.mkdir()
-    shutil.copytree(ROOT / "examples", folder / "examples", ignore=shutil.ignore_patterns("__pycache__"))
-    (folder / ".venv").symlink_to(here().parent)  # what `make` sets up in the clone
-    ports = free_ports()
-    environment = environment_of(tmp_path, here()) | {"COSPAN_PORT": ports["15051"]}
-    shell = Shell(folder, environment, SECONDS)
-    try:
+    with Reader(tmp_path, SECONDS) as reader:
         for block in blocks_of(page):
-            shell.do(replace(block, text=PORT.sub(lambda port: ports[port[0]], block.text)))
-    finally:
-        shell.close()
+            reader.do(block)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+@pytest.mark.parametrize("page", [ROOT / "README.md", *PAGES], ids=lambda page: str(page.relative_to(ROOT)))
 def test_blocks_that_are_not_run_say_why(page: Path) -> None:
     for block in blocks_of(page):
         if block.title.startswith(NOT_RUN):
             assert len(block.title.removeprefix(NOT_RUN)) > 8, f"{page}:{block.line}"
-
-
-def free_ports() -> dict[str, str]:
-    """The ports that pages name, each with a free one: tests run beside whatever else runs here."""
-    with ExitStack() as stack:
-        held = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(3)]
-        numbers = [str(door.getsockname()[1]) for door in held]
-    return dict(zip(("15051", "15052", "15053"), numbers, strict=True))
 
 
 def test_the_shell_goes_on_where_it_was_and_finds_what_fails(tmp_path: Path) -> None:
