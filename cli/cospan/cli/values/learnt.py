@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from cospan.cli.run_folder.layout import RunFolder
+from cospan.client.decisions.improver import features_joined_with
 from cospan.client.environment.ownership import closing_on_failure
 from cospan.client.environment.workload_loader import load_workload, make_site
 from cospan.client.files.group_file import member_of
@@ -70,7 +71,7 @@ def learnt_site(folder: RunFolder, word: str, workload: Workload, spec: RunSpeci
             "(ValueFunction.load)"
         )
     with closing_on_failure(site):
-        return LearntSite(index, site, _value_of(folder, name, site, spec))
+        return LearntSite(index, site, _value_of(folder, (index, name), site, spec))
 
 
 def _check_there(folder: RunFolder, name: str) -> None:
@@ -81,13 +82,19 @@ def _check_there(folder: RunFolder, name: str) -> None:
         raise RunFileError(f"{folder.path} has no agent {name!r}{there}")
 
 
-def _value_of(folder: RunFolder, name: str, site: Site, spec: RunSpecification) -> ValueFunction:
+def _value_of(folder: RunFolder, whose: tuple[int, str], site: Site, spec: RunSpecification) -> ValueFunction:
     """What an agent has learnt, from its file or that of its group."""
-    path = folder.agent(name)
+    index, name = whose
+    path, features = folder.agent(name), features_joined_with(site, spec, index)
+    if features is not site.features:
+        raise InvalidValueError(
+            f"the values of {name} are of pairs (observation, action), for its run has improvement steps; ask its "
+            f"policy: cospan policy {folder.path} --site {index}"
+        )
     if path.exists():
-        return ValueFunction.load(path, site.features)
+        return ValueFunction.load(path, features)
     for group in sorted(folder.agents.glob("group-*.npz")):
         found = member_of(group, name)
         if found is not None:
-            return ValueFunction.of_result(found, group, site.features, seed=spec.seed)
+            return ValueFunction.of_result(found, group, features, seed=spec.seed)
     raise RunFileError(f"{folder.path} has no agent {name!r}")

@@ -183,7 +183,7 @@ def _decode_pooled(message: pb.SubspaceGradient, spec: RunSpecification) -> Floa
     if message.HasField("pooled"):
         found = decode_shaped(message.pooled, "gradient.pooled", spec.pooled_length or spec.feature_dim, 1)
         return np.asarray(found[:, 0], dtype=np.float64)
-    if spec.method.sends_pooled_in(message.round):
+    if spec.sends_pooled_in(message.round):
         raise InvalidMessageError(
             f"gradient.pooled is missing in round {message.round}; this run scales its step with it"
         )

@@ -54,6 +54,7 @@ def test_a_head_covariance_that_a_round_does_not_change_stays() -> None:
     curvature = np.append(packed(np.eye(D)), 1.0)
     sent, covariance = (Contribution(DenseMatrix(np.ones((D, R))), pooled=curvature),), np.eye(R)
     command = events.ComputeBasis(0, run.state.basis, sent, None, covariance)
-    found = computed_basis(command, replace(practical(3), basis_step=0.0))
+    spec = replace(run.state.specification, method=replace(practical(3), basis_step=0.0))
+    found = computed_basis(command, spec)
     assert isinstance(found, events.BasisComputed)
     assert found.move.head_covariance is covariance
