@@ -49,12 +49,11 @@ class LearntSite:
     value: ValueFunction
 
 
-def learnt_site(folder: RunFolder, word: str, workload: Workload, spec: RunSpecification) -> LearntSite:
-    """A site of a run by its index or its agent's name.
+def index_of(word: str) -> tuple[int, str]:
+    """The index of a site and its agent's name, from either.
 
     Raises:
-        InvalidValueError: it is neither, or the site has no environment.
-        RunFileError: the run has no such agent.
+        InvalidValueError: it is neither.
     """
     name = f"site-{int(word)}" if word.isdigit() else word
     digits = name.rpartition("-")[2]
@@ -62,8 +61,18 @@ def learnt_site(folder: RunFolder, word: str, workload: Workload, spec: RunSpeci
         raise InvalidValueError(
             f"--site is {word!r}; it must be an index, as 7, or the name of an agent, as site-7"
         )
-    index = int(digits)
-    _check_there(folder, name)
+    return int(digits), name
+
+
+def learnt_site(folder: RunFolder, word: str, workload: Workload, spec: RunSpecification) -> LearntSite:
+    """A site of a run by its index or its agent's name.
+
+    Raises:
+        InvalidValueError: it is neither, or the site has no environment.
+        RunFileError: the run has no such agent.
+    """
+    index, name = index_of(word)
+    check_there(folder, name)
     site = make_site(workload, index, spec.seed)
     if not isinstance(site, Site):
         raise InvalidValueError(
@@ -74,7 +83,7 @@ def learnt_site(folder: RunFolder, word: str, workload: Workload, spec: RunSpeci
         return LearntSite(index, site, _value_of(folder, (index, name), site, spec))
 
 
-def _check_there(folder: RunFolder, name: str) -> None:
+def check_there(folder: RunFolder, name: str) -> None:
     """Raises RunFileError before the workload's code runs where the run has no agent of this name."""
     known = sorted(each.stem for each in folder.agents.glob("site-*.npz"))
     if name not in known and not any(folder.agents.glob("group-*.npz")):

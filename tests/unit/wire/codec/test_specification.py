@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from typing import Any
 
 import pytest
 from codec_examples import METHOD, SPEC, Change, refused, sent, set_to
@@ -32,9 +33,8 @@ def test_every_field_of_a_specification_travels() -> None:
 
 def test_improvement_travels() -> None:
     waiting = {"participation": Participation.ALL, "quorum": 0.0, "deadline_seconds": 0.0, "max_staleness": 0}
-    improving = dataclasses.replace(
-        SPEC, method=practical(5), rounds=0, improve=3, **waiting, **IMPROVEMENT_DEFAULTS
-    )
+    changes: dict[str, Any] = {"method": practical(5), "rounds": 0, "improve": 3, **waiting, **IMPROVEMENT_DEFAULTS}
+    improving = dataclasses.replace(SPEC, **changes)
     assert decode_specification(sent(encode_specification(improving))) == improving
 
 
