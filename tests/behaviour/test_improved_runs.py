@@ -1,4 +1,4 @@
-"""Runs that improve policies: the same bits in one process and over gRPC, and where they were killed and resumed."""
+"""Runs that improve policies: the same bits in one process, over gRPC, and where they were killed and resumed."""
 
 import json
 import random

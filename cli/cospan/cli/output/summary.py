@@ -107,7 +107,8 @@ def summary_lines(
     """
     departed = {gone.agent_id: gone for gone in outcome.departures}
     is_known = any(agent.value_error is not None for agent in agents)
-    row_of, titles = (_row, _COLUMNS) if is_known else (_held_out_row, _HELD_OUT_COLUMNS)
+    row_of = _row if is_known else _held_out_row
+    titles: tuple[str, ...] = _COLUMNS if is_known else _HELD_OUT_COLUMNS
     rows: list[tuple[str, ...]] = [
         row_of(agent, f"gone in round {departed[agent.id].round}" if agent.id in departed else "")
         for agent in sorted(agents, key=_worst_first)[:MOST_ROWS]

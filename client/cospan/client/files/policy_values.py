@@ -141,4 +141,4 @@ def _loaded_log(result: AgentResult, prefix: str) -> StepLog:
             f"'{prefix}' in the result of an agent has rows of different numbers; the file is damaged"
         )
     taken = [int(each) if np.ndim(each) == 0 else each for each in actions]
-    return StepLog(list(observations), taken, rewards.tolist())
+    return StepLog([np.asarray(each) for each in observations], taken, rewards.tolist())

@@ -98,6 +98,7 @@ class ImprovingGroup:
             round=round_number,
             contribution=sum_of_contributions([each.contribution for each in uploads], keep_factors=True),
             bounded=tuple(name for each in uploads for name in each.bounded),
+            improved=tuple(name for each in uploads for name in each.improved),
         )
 
     def drop(self, why: Mapping[str, str]) -> None:

@@ -81,10 +81,12 @@ class ImprovingLearner(SiteLearner):
                 values = candidates_of(self, prior, alone=improver.alone) if self.state.steps else []
                 improver.begin_trial(place.step, values)
             improver.play(self.source, spec.method.steps_per_round)
-            upload = GradientUpload(round_number, no_contribution(spec))
-            self.last_round = round_number
-            if place.number + 1 == spec.trial_rounds:
+            is_last = place.number + 1 == spec.trial_rounds
+            if is_last:
                 self._decide()
+            improved = (self.name,) if is_last and improver.held_step is not None else ()
+            upload = GradientUpload(round_number, no_contribution(spec), improved=improved)
+            self.last_round = round_number
         self.rounds_taken_part += 1
         return upload
 
