@@ -205,7 +205,8 @@ def many(count: int) -> dict[str, Any]:
     }  # fmt: skip
     known: dict[str, Any] = {
         "phase": "connected", "awaited": 0, "last_round": 8, "td_error": 0.5, "reconnects": 0, "rejected": 0,
-        "silent": 0, "counted": 9, "absent": 0, "outliers": 0, "cause": "", "bounded": 0, "arrives": 0.1,
+        "silent": 0, "counted": 9, "absent": 0, "outliers": 0, "cause": "", "bounded": 0,
+        "improved": None, "arrives": 0.1,
     }  # fmt: skip
     names = [f"site-{number}" for number in range(count)]
     learnt = [

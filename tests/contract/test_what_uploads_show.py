@@ -270,6 +270,11 @@ def rows_of_all_methods() -> list[tuple[str, str, str]]:
             "leave it off, as is the default but in `cospan run`",
         ),
         (
+            "who holds an improved policy (`--improve`), after each trial",
+            "when a policy changes; the uploads after it are of the new one",
+            "leave it off, as is the default",
+        ),
+        (
             "a group's or a relay's sum over n agents",
             "the sum of the above; of one agent what no other covers, as a feature that it alone sees",
             "many agents with the same features; the group or relay itself sees all",

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from cospan.client.decisions.improver import features_joined_with
+from cospan.client.decisions.policy import GreedyPolicy
 from cospan.client.environment.ownership import close_site
 from cospan.client.environment.workload_loader import load_workload, make_site
 from cospan.client.feeds.feed import Feed
@@ -17,6 +19,7 @@ from cospan.client.feeds.told import FeedSettings, Outcome
 from cospan.client.files.result_file import save_result
 from cospan.client.files.state_file import ONE_AGENT
 from cospan.client.learning.background_run import BackgroundRun
+from cospan.client.learning.improving_learner import ImprovingLearner
 from cospan.client.learning.site_learner import SiteLearner
 from cospan.client.learning_client import AgentEnd, ClientSettings, LearningClient
 from cospan.client.session.coordinator_address import AddressSource
@@ -170,9 +173,9 @@ class Agent(LearningClient[SiteLearner]):
         site = make_site(self.workload, self.index or 0, specification.seed)
         if self.index is None:
             close_site(site)
-            return (), site.features
+            return (), features_joined_with(site, specification, 0)
         self._site = site if self._site_feed is None else self._site_feed.site_of(site)
-        return (self.agent_id,), site.features
+        return (self.agent_id,), features_joined_with(self._site, specification, self.index)
 
     def _close_sites(self) -> None:
         if self._site is not None:
@@ -187,7 +190,8 @@ class Agent(LearningClient[SiteLearner]):
             self.index = welcome.site_index
             (self.agent_id,) = welcome.agent_ids
         assert self.index is not None
-        return SiteLearner(
+        make = ImprovingLearner if welcome.specification.improve else SiteLearner
+        return make(
             self._site,
             welcome.specification,
             name=self.agent_id,
@@ -253,6 +257,23 @@ class Agent(LearningClient[SiteLearner]):
     def gain_interval(self, *, coverage: float = 0.9) -> Interval:
         """An interval of the gain; see `ValueFunction.gain_interval`."""
         return self.value_function.gain_interval(coverage=coverage)
+
+    @property
+    def policy(self) -> GreedyPolicy:
+        """The policy that it holds, in a run with improvement steps; it does not change while the agent learns on.
+
+        Raises:
+            InvalidValueError: the run has no improvement steps, or the site's policy can only be judged.
+        """
+        learner = self._learnt()
+        if not isinstance(learner, ImprovingLearner):
+            raise InvalidValueError(
+                f"{self._title} takes part in a run without improvement steps, so its policy is that of its site; "
+                "start the run with --improve"
+            )
+        if learner.improver.policy is None:
+            raise InvalidValueError(learner.improver.problem)
+        return learner.improver.policy
 
     def save(self, path: Path | str) -> None:
         """Writes what was learnt as an npz file, whole or not at all; `resume_from` and

@@ -11,13 +11,14 @@ import numpy as np
 from jaxtyping import Float
 
 from cospan.client.agent import default_agent_id
+from cospan.client.decisions.improver import DEFAULT_OPTIONS, Options, features_joined_with
 from cospan.client.environment.workload_loader import load_workload
-from cospan.client.files.group_file import GROUP
-from cospan.client.files.result_file import save_result
+from cospan.client.files.group_file import GROUP, AnyGroup
+from cospan.client.files.result_file import Learnt, save_result
 from cospan.client.files.state_file import StateFile
-from cospan.client.learning.agent_of_group import AgentOfGroup
 from cospan.client.learning.group_blocks import GroupSites
 from cospan.client.learning.group_learner import GroupLearner, group_name, no_warm_up
+from cospan.client.learning.improving_group import ImprovingGroup
 from cospan.client.learning.site_learner import FAILED, Warned
 from cospan.client.learning_client import ClientSettings, LearningClient
 from cospan.client.session.coordinator_address import AddressSource
@@ -37,7 +38,7 @@ MOST_OWN_FILES = 1_000
 """Agents of a group, at most, that get files of their own at its end: each takes some milliseconds."""
 
 
-class AgentGroup(LearningClient[GroupLearner]):
+class AgentGroup(LearningClient[AnyGroup]):
     """Several agents of a fleet, hosted by one process; each sees and learns what it would alone.
 
         group = AgentGroup("queues", range(1000), coordinator="127.0.0.1:15051")
@@ -92,7 +93,7 @@ class AgentGroup(LearningClient[GroupLearner]):
         self.agent_ids = tuple(default_agent_id(index) for index in self.indices)
         """The agents' names, in the order of their sites."""
         self._sites: GroupSites | None = None
-        self._learner_begun: GroupLearner | None = None
+        self._learner_begun: AnyGroup | None = None
         self._joined_as: tuple[str, ...] = ()
 
     @property
@@ -107,9 +108,20 @@ class AgentGroup(LearningClient[GroupLearner]):
     def _make_sites(self, specification: RunSpecification) -> tuple[tuple[str, ...], FeatureMap]:
         if specification.method.warm_up_rounds:
             raise InvalidValueError(no_warm_up(specification))
-        self._sites = GroupSites.of(self.workload, self.indices, specification.feature_dim, specification.seed)
+        self._sites = self._made_sites(specification)
         self._joined_as = tuple(sorted(self.agent_ids))
-        return self._joined_as, self._sites.features
+        if not specification.improve:
+            return self._joined_as, self._sites.features
+        return self._joined_as, features_joined_with(self._sites.single[0], specification, self.indices[0])
+
+    def _made_sites(self, specification: RunSpecification) -> GroupSites:
+        return GroupSites.of(
+            self.workload,
+            self.indices,
+            specification.feature_dim,
+            specification.seed,
+            one_by_one=bool(specification.improve),
+        )
 
     def _close_sites(self) -> None:
         if self._learner_begun is not None:
@@ -125,15 +137,14 @@ class AgentGroup(LearningClient[GroupLearner]):
         self._joined_as = names
         return names
 
-    def _make_learner(self, welcome: Welcome) -> GroupLearner:
+    def _make_learner(self, welcome: Welcome) -> AnyGroup:
         assert self._sites is not None
         if self._learner_begun is not None and self._learner_begun.failures:
             # All begin again, and the environments of members that were dropped are closed.
             self._learner_begun.close()
             self._learner_begun = self._sites = None
-            spec = welcome.specification
-            self._sites = GroupSites.of(self.workload, self.indices, spec.feature_dim, spec.seed)
-        self._learner_begun = learner = GroupLearner(
+            self._sites = self._made_sites(welcome.specification)
+        self._learner_begun = learner = group_of(
             self._sites,
             welcome.specification,
             names=self.agent_ids,
@@ -143,7 +154,7 @@ class AgentGroup(LearningClient[GroupLearner]):
         learner.on_failure.append(self._on_failure)
         return learner
 
-    def _on_failure(self, agent: AgentOfGroup, why: str) -> None:
+    def _on_failure(self, agent: Learnt, why: str) -> None:
         """A member leaves the group; what it has learnt stays in a file of its own."""
         log.warning("%s failed: %s", agent.name, why)
         if self.state_path is not None and agent.last_round is not None:
@@ -155,7 +166,7 @@ class AgentGroup(LearningClient[GroupLearner]):
         for tell in self.on_warning:
             tell(cast("Self", self), Warned(agent.name, FAILED, why))
 
-    def _write_last(self, state_file: StateFile[GroupLearner]) -> None:
+    def _write_last(self, state_file: StateFile[AnyGroup]) -> None:
         state_file.finish()
         if self.learner is not None and self.learner.rounds and has_own_files(self.learner):
             self.save(state_file.path.parent)
@@ -190,12 +201,35 @@ class AgentGroup(LearningClient[GroupLearner]):
         save_agents(self._learnt(), Path(folder), run_id=self.run_id)
 
 
-def has_own_files(group: GroupLearner) -> bool:
+def has_own_files(group: AnyGroup) -> bool:
     """Whether its agents get files of their own at its end; those of a large group are in its one file alone."""
     return len(group.names) <= MOST_OWN_FILES
 
 
-def save_agents(group: GroupLearner, folder: Path, *, run_id: str) -> None:
+def group_of(
+    sites: GroupSites,
+    specification: RunSpecification,
+    *,
+    names: Sequence[str],
+    with_baseline: bool,
+    first_round: int = 0,
+    options: Options = DEFAULT_OPTIONS,
+) -> AnyGroup:
+    """The learners of a group, as its run needs them; see `GroupLearner` and `ImprovingGroup`."""
+    if not specification.improve:
+        return GroupLearner(sites, specification, names=names, with_baseline=with_baseline, first_round=first_round)
+    return ImprovingGroup(
+        sites.single,
+        specification,
+        names=names,
+        indices=[index for block in sites.indices for index in block],
+        with_baseline=with_baseline,
+        first_round=first_round,
+        options=options,
+    )
+
+
+def save_agents(group: AnyGroup, folder: Path, *, run_id: str) -> None:
     """Writes `<id>.npz` of each agent of a group; they can all be made again from the group's own file.
 
     Raises:

@@ -16,6 +16,7 @@ FLEET = "The fleet"
 RULE = "The learning rule"
 ROUNDS = "Whom a round waits for"
 LIMITS = "Time limits, in seconds"
+IMPROVEMENT = "Better policies"
 """The groups in which `--help` shows options."""
 _KEY = "entry"
 _FAR = 2**16

@@ -8,7 +8,7 @@ sends 0.
 from dataclasses import dataclass, field
 from enum import Enum
 
-from cospan.core.fields import FLEET, LIMITS, ROUNDS, RULE, Range, about
+from cospan.core.fields import FLEET, IMPROVEMENT, LIMITS, ROUNDS, RULE, Range, about
 from cospan.core.method import Method
 
 MAX_FEATURE_DIM = 2**24
@@ -16,6 +16,9 @@ MIN_SESSION_TIMEOUT_SECONDS, MAX_SECONDS = 0.01, 1e9
 """Agents send four messages in `session_timeout_seconds`; 1e9 s are 31 years."""
 MAX_AGENTS = 2**20
 MAX_STALENESS = 1000
+MAX_IMPROVEMENT_ROUNDS = 2**20
+"""Of evaluation, or of trial, in one step."""
+MAX_IMPROVEMENT_STEPS = 1000
 
 
 class Participation(Enum):
@@ -147,3 +150,62 @@ class RunFields:
             unset="all of them",
         ),
     )
+    improve: int = field(
+        default=0,
+        metadata=about(
+            "number of improvement steps, after each of which an agent may hold a better policy",
+            range=Range(least=0, most=MAX_IMPROVEMENT_STEPS, note="0: policies are judged only"),
+            group=IMPROVEMENT,
+            metavar="STEPS",
+        ),
+    )
+    evaluation_rounds: int = field(
+        default=0,
+        metadata=about(
+            "with improvement, rounds of each step in which the held policies are evaluated",
+            unit="rounds",
+            range=Range(least=1, most=MAX_IMPROVEMENT_ROUNDS),
+            group=IMPROVEMENT,
+            unset="60",
+        ),
+    )
+    trial_rounds: int = field(
+        default=0,
+        metadata=about(
+            "with improvement, rounds of each step in which new policies are tried",
+            unit="rounds",
+            range=Range(least=1, most=MAX_IMPROVEMENT_ROUNDS),
+            group=IMPROVEMENT,
+            unset="30",
+        ),
+    )
+    explore: float = field(
+        default=0.0,
+        metadata=about(
+            "with improvement, share of the steps in which any action is taken, drawn uniformly",
+            symbol="ε",
+            range=Range(above=0, most=1),
+            group=IMPROVEMENT,
+            metavar="SHARE",
+            unset="0.1",
+        ),
+    )
+    confidence: float = field(
+        default=0.0,
+        metadata=about(
+            "with improvement, one-sided confidence of the bound on its gain that a new policy has to pass",
+            range=Range(above=0.5, below=1),
+            group=IMPROVEMENT,
+            metavar="P",
+            unset="0.95",
+        ),
+    )
+
+
+IMPROVEMENT_DEFAULTS: dict[str, int | float] = {
+    "evaluation_rounds": 60,
+    "trial_rounds": 30,
+    "explore": 0.1,
+    "confidence": 0.95,
+}
+"""What holds of a run with improvement steps where it is not said; without such steps all are 0."""

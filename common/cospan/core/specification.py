@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from cospan.core.decisions.schedule import Schedule
 from cospan.core.fields import range_problems
 from cospan.core.linalg.subspace import random_basis
-from cospan.core.method import MAX_HISTORY_DIM, MAX_POSTERIOR_DIM, Method
-from cospan.core.run_fields import MAX_AGENTS, Participation, RunFields
+from cospan.core.method import MAX_HISTORY_DIM, MAX_POSTERIOR_DIM, NO_BOUND_DEGREES, HeadUpdate, Method
+from cospan.core.run_fields import IMPROVEMENT_DEFAULTS, MAX_AGENTS, Participation, RunFields
 
 MAX_MESSAGE_NUMBERS = 2**27
 """Most numbers in one message of a run, 1 GiB of float64; protobuf takes no message of 2 GiB."""
@@ -25,6 +26,7 @@ SITE_PREFIX = "site-"
 AGENT_ID = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}")
 """What an agent may be called. The name is also a file's name, so no path can be made of it."""
 _OF_QUORUM = ("quorum", "deadline_seconds", "max_staleness")
+_OF_IMPROVEMENT = frozenset({"improve", *IMPROVEMENT_DEFAULTS})
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,24 +66,82 @@ class RunSpecification(RunFields):
                 f"warm_up_rounds is {warm_up}; it must be below the number of rounds {self.rounds}, "
                 "or nothing is learnt after it"
             )
-        return found + self.method.problems()
+        return found + self._improvement_problems() + self.method.problems()
 
     def _range_problems(self) -> list[str]:
-        """Fields that are out of their ranges; those of a quorum are 0 where there is none."""
+        """Fields that are out of their ranges; those of a quorum, and of improvement, are 0 where there is none."""
+        unused: dict[str, str] = {}
         if self.participation is Participation.ALL:
-            return range_problems(self, without=_OF_QUORUM) + [
-                f"{name} is {getattr(self, name)!r}; it must be 0, or say participation quorum"
-                for name in _OF_QUORUM
-                if getattr(self, name) != 0
-            ]
-        found = range_problems(self)
+            unused |= dict.fromkeys(_OF_QUORUM, "say participation quorum")
+        if self.improve == 0:
+            unused |= dict.fromkeys(IMPROVEMENT_DEFAULTS, "say how many steps of improvement there are (improve)")
+        found = range_problems(self, without=tuple(unused)) + [
+            f"{name} is {getattr(self, name)!r}; it must be 0, or {otherwise}"
+            for name, otherwise in unused.items()
+            if getattr(self, name) != 0
+        ]
+        if "quorum" in unused:
+            return found
         if 1.0 < self.quorum <= MAX_AGENTS and not float(self.quorum).is_integer():
             found.append(f"quorum is {self.quorum!r}; it must be a share below 1, or a whole number of agents")
         return found
 
+    def _improvement_problems(self) -> list[str]:
+        """What speaks against improvement steps in this run."""
+        if self.improve <= 0:
+            return []
+        found = []
+        if self.method.head_update is not HeadUpdate.POSTERIOR:
+            found.append(
+                f"improve is {self.improve}, and policies are improved with the preset practical; this run has "
+                f"{self.method.head_update.value} head updates"
+            )
+        if self.max_staleness:
+            found.append(
+                f"max_staleness is {self.max_staleness}; with improvement steps it must be 0, for gradients of a "
+                "trial are zero and would count in a later round"
+            )
+        if 0 < self.rounds < self.schedule.rounds:
+            found.append(
+                f"rounds is {self.rounds}; {self.improve} improvement steps of {self.evaluation_rounds} rounds of "
+                f"evaluation and {self.trial_rounds} of trial need {self.schedule.rounds}, and those after them "
+                "evaluate the policies that are held then"
+            )
+        return found
+
+    @property
+    def schedule(self) -> Schedule:
+        """Which rounds evaluate policies, and in which new ones are tried."""
+        return Schedule(self.improve, self.evaluation_rounds, self.trial_rounds)
+
+    def sends_pooled_in(self, round_number: int) -> bool:
+        """Whether uploads of round t carry pooled numbers: as the method has it, and never in a trial."""
+        if not self.improve:
+            return self.method.sends_pooled_in(round_number)
+        schedule = self.schedule
+        return not schedule.is_trial(round_number) and self.method.sends_pooled_in(
+            schedule.learning_round(round_number)
+        )
+
+    def largest_turn_between(self, first: int, last: int) -> float:
+        """The largest angle, in degrees, from the basis of one round to that of a later one; 90 for no bound.
+
+        As the method has it; a trial leaves the basis as it is, and each evaluation begins as a run does.
+        """
+        if not self.improve:
+            return self.method.largest_turn_between(first, last)
+        spans = self.schedule.learning_spans(first, last)
+        return min(sum(self.method.largest_turn_between(*span) for span in spans), NO_BOUND_DEGREES)
+
     def digest(self) -> str:
-        """SHA-256, in hexadecimal, of every field: equal exactly for equal specifications."""
-        return hashlib.sha256(json.dumps(self.as_dict(), sort_keys=True).encode()).hexdigest()
+        """SHA-256, in hexadecimal, of every field: equal exactly for equal specifications.
+
+        A run without improvement steps has the digest of a version that does not know them.
+        """
+        values = self.as_dict()
+        if not self.improve:
+            values = {name: value for name, value in values.items() if name not in _OF_IMPROVEMENT}
+        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
     def as_dict(self) -> dict[str, object]:
         """Plain values under the fields' names, for files and for people."""

@@ -50,7 +50,8 @@ class GradientUpload:
     """The subspace gradient of one round. No `agent_ids` means all agents of the session.
 
     `td_error` is for observers: the root mean square TD error of the round, in the workload's unit of reward.
-    `bounded` too: agents whose heads the ball of radius U has cut.
+    `bounded` too: agents whose heads the ball of radius U has cut; and `improved`: those that hold an improved
+    policy, in the last round of a trial.
     """
 
     round: int
@@ -58,6 +59,7 @@ class GradientUpload:
     agent_ids: tuple[str, ...] = ()
     td_error: float | None = None
     bounded: tuple[str, ...] = ()
+    improved: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,6 +219,7 @@ class AgentReport:
     outlier_rounds: int = 0
     td_error: float | None = None
     head_bounded: bool = False
+    policy_improved: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from cospan.wire.messages import AgentReport, RunPhase, RunReport
 
 AGENT_COLUMNS = (
     "id", "phase", "awaited", "last_round", "td_error", "reconnects", "rejected", "silent", "counted", "absent",
-    "outliers", "gone_in_round", "cause", "bounded", "arrives",
+    "outliers", "gone_in_round", "cause", "bounded", "improved", "arrives",
 )  # fmt: skip
 """Columns of an agent's row."""
 _MOST_ROWS, _MOST_COLUMNS = 160, 64
@@ -76,6 +76,7 @@ def agent_row(agent: AgentReport, rejected: int | None, arrives: float | None = 
         agent.gone_in_round,
         agent.gone_cause,
         int(agent.head_bounded),
+        1 if agent.policy_improved else None,
         None if arrives is None else float(f"{arrives:.2g}"),
     ]
 

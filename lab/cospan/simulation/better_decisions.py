@@ -60,11 +60,11 @@ def steps_of(workload: str, arm: str, seed: int, agents: int | None = None) -> I
     run = Improvement(made, spec, replace(settings, **ARMS[arm]))
     measure = queue_shares if workload == "queues" else microgrid_costs
     try:
-        worth = before = measure(run.result.policies, seed)
+        worth = before = measure(_all(run.result.policies), seed)
         for step in range(settings.steps + 1):
             found = run.step() if step else ()
             if any(each.taken for each in found):
-                worth = measure(run.result.policies, seed)
+                worth = measure(_all(run.result.policies), seed)
             yield {
                 "workload": workload,
                 "arm": arm,
@@ -78,6 +78,11 @@ def steps_of(workload: str, arm: str, seed: int, agents: int | None = None) -> I
             }
     finally:
         run.close()
+
+
+def _all(policies: Sequence[GreedyPolicy | None]) -> list[GreedyPolicy]:
+    """Those of workloads whose sites all have decisions."""
+    return [policy for policy in policies if policy is not None]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -2,7 +2,7 @@
 
 import html
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -10,6 +10,8 @@ import numpy as np
 from jaxtyping import Float
 
 from cospan.client.learning.agent_of_group import AgentOfGroup
+from cospan.client.learning.group_learner import GroupLearner
+from cospan.client.learning.improving_group import ImprovingGroup
 from cospan.client.learning.site_learner import SiteLearner
 from cospan.client.value_function import ValueFunction
 from cospan.core.aggregation.evidence_step import rank_in_use
@@ -249,10 +251,11 @@ class LearntBy:
     held_out: SiteErrors | None
 
     @classmethod
-    def of(cls, agent: AgentOfGroup) -> "LearntBy":
-        """Before its group drops it."""
+    def of(cls, agent: AgentOfGroup | SiteLearner) -> "LearntBy":
+        """Of an agent, or of a member of a group, before its group drops it."""
+        features = agent.site.features if isinstance(agent, SiteLearner) else agent.features
         return cls(
-            ValueFunction.of_learner(agent, agent.features),
+            ValueFunction.of_learner(agent, features),
             float(agent.lstd_alone_errors((PRIOR_STEPS,))[0]),
             _or_nan(best(agent.td_alone_errors())),
             agent.shared_weight(),
@@ -262,11 +265,11 @@ class LearntBy:
 
 def _of_learner(learner: AnyLearner) -> list[LearntBy]:
     """Of each of its agents."""
-    lstd = learner.lstd_alone_errors((PRIOR_STEPS,))
     if isinstance(learner, SiteLearner):
-        value = ValueFunction.of_learner(learner, learner.site.features)
-        td = _or_nan(best(learner.td_alone_errors()))
-        return [LearntBy(value, float(lstd[0]), td, learner.shared_weight(), site_of(learner.held_out()))]
+        return [LearntBy.of(learner)]
+    if isinstance(learner, ImprovingGroup):
+        return [LearntBy.of(member) for member in learner.members]
+    lstd = learner.lstd_alone_errors((PRIOR_STEPS,))
     errors = np.concatenate([block.td_alone_errors() for block in learner.blocks])
     held_out = learner.held_out()
     columns = (
@@ -296,7 +299,7 @@ def _of_curves(reports: Sequence[RoundReport], learners: Sequence[AnyLearner]) -
     joint: list[np.ndarray] = []
     lstd: list[np.ndarray] = []
     td: list[np.ndarray] = []
-    for learner in learners:
+    for learner in _with_curves(learners):
         curve = learner.learning_curve
         if not curve.round:
             continue
@@ -315,6 +318,15 @@ def _of_curves(reports: Sequence[RoundReport], learners: Sequence[AnyLearner]) -
         name: np.array([values.get(report.closed_round, math.nan) for report in reports])
         for name, values in found.items()
     }
+
+
+def _with_curves(learners: Sequence[AnyLearner]) -> Iterator[SiteLearner | GroupLearner]:
+    """Those that have a learning curve: the members of a group whose policies may change have one each."""
+    for learner in learners:
+        if isinstance(learner, ImprovingGroup):
+            yield from learner.members
+        else:
+            yield learner
 
 
 def _or_nan(value: float | None) -> float:

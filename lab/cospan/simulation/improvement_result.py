@@ -1,6 +1,5 @@
 """What improvement came to: every agent's policy, and the evidence for each step that was taken or not."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,45 +9,8 @@ import numpy as np
 from jaxtyping import Float
 
 from cospan.client.decisions.policy import GreedyPolicy
-from cospan.core.decisions.paired_bound import PairedBound
+from cospan.client.decisions.step_decision import StepDecision
 from cospan.core.specification import SITE_PREFIX, RunSpecification
-from cospan.core.statistics import known
-
-_NO_TRIAL = PairedBound(math.nan, -math.inf, 0)
-
-
-@dataclass(frozen=True, slots=True)
-class StepDecision:
-    """Whether an agent took its new policy in one step, and why.
-
-    Attributes:
-        step: from 0 on.
-        index: of the site.
-        taken: whether it holds the new policy from now on.
-        reason: one sentence.
-        bound: of the trial; of no blocks where there was none.
-        caution: κ of the new policy; nan where there was none.
-    """
-
-    step: int
-    index: int
-    taken: bool
-    reason: str
-    bound: PairedBound = _NO_TRIAL
-    caution: float = math.nan
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values for a JSON file; None for what is not known."""
-        return {
-            "step": self.step,
-            "site": self.index,
-            "taken": self.taken,
-            "reason": self.reason,
-            "gain_difference": known(self.bound.mean),
-            "lower_bound": known(self.bound.lower),
-            "blocks": self.bound.pairs,
-            "caution": known(self.caution),
-        }
 
 
 @dataclass(frozen=True, eq=False, slots=True, repr=False)
@@ -57,14 +19,14 @@ class ImprovementResult:
 
     Attributes:
         specification: of the rounds of evaluation.
-        policies: one for each site, in their order.
+        policies: one for each site, in their order; None where a site's policy can only be judged.
         labels: of the sites, for people.
         decisions: of every step and site, steps first.
         basis: B after the last step, shape (d, r); None before the first.
     """
 
     specification: RunSpecification
-    policies: tuple[GreedyPolicy, ...]
+    policies: tuple[GreedyPolicy | None, ...]
     labels: tuple[str, ...]
     decisions: tuple[StepDecision, ...]
     basis: Float[np.ndarray, "d r"] | None
@@ -72,7 +34,9 @@ class ImprovementResult:
     @property
     def improved(self) -> tuple[int, ...]:
         """The sites whose policy is not the given one any more."""
-        return tuple(index for index, policy in enumerate(self.policies) if not policy.is_given)
+        return tuple(
+            index for index, policy in enumerate(self.policies) if policy is not None and not policy.is_given
+        )
 
     def of_site(self, index: int) -> Sequence[StepDecision]:
         """The decisions of one site, in the order of the steps."""
@@ -85,7 +49,8 @@ class ImprovementResult:
             RunFileError: the folder is missing or cannot be written to.
         """
         for index, policy in enumerate(self.policies):
-            policy.save(Path(folder) / f"{SITE_PREFIX}{index}.npz")
+            if policy is not None:
+                policy.save(Path(folder) / f"{SITE_PREFIX}{index}.npz")
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for a JSON file."""

@@ -6,16 +6,15 @@ The gradients are those of a networked run, summed in the same order, so the bas
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
 
-import numpy as np
-from jaxtyping import Float
-
-from cospan.client.environment.ownership import close_site
+from cospan.client.decisions.improver import DEFAULT_OPTIONS, Options
+from cospan.client.environment.ownership import close_site, closing_on_failure
 from cospan.client.environment.workload_loader import make_site
+from cospan.client.files.group_file import AnyGroup
+from cospan.client.group import group_of
 from cospan.client.learning.agent_of_group import AgentOfGroup
 from cospan.client.learning.group_blocks import GroupSites
-from cospan.client.learning.group_learner import GroupLearner
+from cospan.client.learning.improving_learner import ImprovingLearner
 from cospan.client.learning.site_learner import SiteLearner
 from cospan.client.placement import Host
 from cospan.client.step_source import AT_END
@@ -45,20 +44,7 @@ from cospan.wire.notes import bound_note
 
 log = logging.getLogger(__name__)
 
-AnyLearner = SiteLearner | GroupLearner
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class StartBasis:
-    """What a run begins with in place of a random basis, as what an earlier one has learnt.
-
-    Attributes:
-        basis: B, shape (d, r).
-        head_covariance: W, shape (r, r); None where the method has none.
-    """
-
-    basis: Float[np.ndarray, "d r"]
-    head_covariance: Float[np.ndarray, "r r"] | None
+AnyLearner = SiteLearner | AnyGroup
 
 
 class LocalRun:
@@ -84,7 +70,7 @@ class LocalRun:
         run_id: str,
         baseline: bool | None = None,
         first_site: AnySite | None = None,
-        start: StartBasis | None = None,
+        options: Options = DEFAULT_OPTIONS,
     ) -> None:
         """Prepares a run without agents.
 
@@ -95,7 +81,7 @@ class LocalRun:
             run_id: its name.
             baseline: whether TD alone learns beside each agent; where left out, unless it is in a group.
             first_site: the first site, where it has been made before and not stepped; this run closes it.
-            start: what it begins with; a random basis where left out.
+            options: of comparisons of improved policies.
         """
         self._first_site = first_site
         self.learners: dict[str, AnyLearner] = {}
@@ -107,11 +93,9 @@ class LocalRun:
         self.on_failure: list[Callable[[Sequence[str], str], None]] = []
         self.on_warning: list[Callable[[str, str, str], None]] = []
         self._specification, self._workload, self._hosts = specification, workload, hosts
-        self._baseline = baseline
+        self._baseline, self._options = baseline, options
         config = CoordinatorConfig(run_id, incarnation=1, start_seconds=float("inf"))
         state = machine.initial_state(specification, config, time.monotonic())
-        if start is not None:
-            state = replace(state, basis=start.basis, head_covariance=start.head_covariance)
         self._loop = MachineLoop[CoordinatorState, Event, Command](machine, state, self._execute)
         self._open: BasisUpdate | None = None
         self._bound_told: set[str] = set()
@@ -138,7 +122,7 @@ class LocalRun:
             learner = self._group(host) if host.is_group else self._single(host)
             self.learners[host.name] = learner
             self._hosted[host.name] = agents = tuple(sorted(host.agents))
-            if isinstance(learner, GroupLearner):
+            if not isinstance(learner, SiteLearner):
                 learner.on_failure.append(self._on_member_failure)
             dim = learner.feature_dim
             join = Join(host.name, agents, dim, learner.feature_fingerprint, spec.workload)
@@ -171,21 +155,28 @@ class LocalRun:
 
     def _single(self, host: Host) -> SiteLearner:
         spec, (index,) = self._specification, host.indices
-        site = self._site(index)
-        return SiteLearner(site, spec, name=host.name, index=index, with_baseline=self._baseline is not False)
+        site, with_baseline = self._site(index), self._baseline is not False
+        if not spec.improve:
+            return SiteLearner(site, spec, name=host.name, index=index, with_baseline=with_baseline)
+        with closing_on_failure(site):
+            return ImprovingLearner(
+                site, spec, name=host.name, index=index, with_baseline=with_baseline, options=self._options
+            )
 
     def _site(self, index: int) -> AnySite:
         """A site of one agent; the first one may have been made before."""
         made, self._first_site = (self._first_site, None) if index == 0 else (None, self._first_site)
         return make_site(self._workload, index, self._specification.seed) if made is None else made
 
-    def _group(self, host: Host) -> GroupLearner:
+    def _group(self, host: Host) -> AnyGroup:
         spec = self._specification
         if self._first_site is not None:
             close_site(self._first_site)  # before the group makes it among its own
             self._first_site = None
-        sites = GroupSites.of(self._workload, host.indices, spec.feature_dim, spec.seed)
-        return GroupLearner(sites, spec, names=host.agents, with_baseline=self._baseline is True)
+        sites = GroupSites.of(
+            self._workload, host.indices, spec.feature_dim, spec.seed, one_by_one=bool(spec.improve)
+        )
+        return group_of(sites, spec, names=host.agents, with_baseline=self._baseline is True, options=self._options)
 
     def _take_turn(self, learner: AnyLearner, opened: BasisUpdate) -> None:
         try:
@@ -200,7 +191,7 @@ class LocalRun:
             log.log(logging.INFO if warning.kind == AT_END else logging.WARNING, "%s", warning.text)
             for warn in self.on_warning:
                 warn(warning.agent, warning.kind, warning.text)
-        if isinstance(learner, GroupLearner) and len(learner.names) < len(self._hosted[learner.name]):
+        if not isinstance(learner, SiteLearner) and len(learner.names) < len(self._hosted[learner.name]):
             self._join_smaller(learner)
         if upload.bounded and learner.name not in self._bound_told:
             self._bound_told.add(learner.name)
@@ -217,7 +208,7 @@ class LocalRun:
         learner.close()
         self._loop.handle(LeaveArrived(learner.name, why))
 
-    def _join_smaller(self, group: GroupLearner) -> None:
+    def _join_smaller(self, group: AnyGroup) -> None:
         """A group takes part without the members that it has dropped, from this round on."""
         agents = tuple(sorted(group.names))
         self._hosted[group.name] = agents
@@ -225,7 +216,7 @@ class LocalRun:
         join = Join(group.name, agents, group.feature_dim, group.feature_fingerprint, spec.workload)
         self._loop.handle(JoinRequested(join, stream=-1, token=group.name))
 
-    def _on_member_failure(self, agent: AgentOfGroup, why: str) -> None:
+    def _on_member_failure(self, agent: AgentOfGroup | ImprovingLearner, why: str) -> None:
         for listener in self.on_gone:
             listener(agent)
         self._tell_failure((agent.name,), why)
@@ -242,7 +233,7 @@ class LocalRun:
             case Broadcast(message=BasisUpdate() as opened):
                 self._open = opened
             case ComputeBasis():
-                return computed_basis(command, self._specification.method)
+                return computed_basis(command, self._specification)
             case StoreRound(record=record):
                 return RoundsStored((record,))  # `on_round` is for those who keep it
             case ReportRound(report=report):

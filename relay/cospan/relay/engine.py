@@ -19,8 +19,9 @@ from cospan.wire.errors import CospanError, InvalidValueError
 from cospan.wire.limits import MAX_GROUP
 from cospan.wire.messages import GradientUpload, RecalledRounds
 
-_MOST_BOUNDED = 500
-"""Most agents with bounded heads that one upload names; a message has room for each agent's name about once."""
+_MOST_NAMED = 500
+"""Most agents with bounded heads, and with improved policies, that one upload names; a message has room for each
+agent's name about once."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +62,8 @@ class RelayEngine(AgentEngine):
         self._loop: MachineLoop[RelayState, Event, Command] | None = None
         self._bounded: set[str] = set()
         """Agents that have reported a bounded head since the last sum."""
+        self._improved: set[str] = set()
+        """Agents that have reported an improved policy since the last sum."""
 
     async def begin(self) -> None:
         """Requests the specification of the run, and prepares for agents.
@@ -94,9 +97,11 @@ class RelayEngine(AgentEngine):
         self._machine.handle(event)
 
     def take(self, token: str, upload: GradientUpload) -> None:
-        if upload.bounded:
+        if upload.bounded or upload.improved:
             session = self._machine.state.fleet.members.sessions.get(token)
-            self._bounded.update(() if session is None else set(session.agent_ids).intersection(upload.bounded))
+            own = set() if session is None else set(session.agent_ids)
+            self._bounded |= own.intersection(upload.bounded)
+            self._improved |= own.intersection(upload.improved)
         self.handle(server.GradientArrived(token, upload))
 
     async def know_sites(self) -> None:
@@ -132,9 +137,11 @@ class RelayEngine(AgentEngine):
     def _sum_up(self, command: SumUp) -> None:
         """Needs no thread: it is one addition for each number that was just received and checked."""
         total = sum_of_contributions(command.contributions)
-        bounded = tuple(sorted(self._bounded)[:_MOST_BOUNDED])
+        bounded, improved = (tuple(sorted(each)[:_MOST_NAMED]) for each in (self._bounded, self._improved))
         self._bounded.difference_update(bounded)
-        self._upstream.upload(GradientUpload(command.round, total, command.agent_ids, bounded=bounded))
+        self._improved.difference_update(improved)
+        upload = GradientUpload(command.round, total, command.agent_ids, bounded=bounded, improved=improved)
+        self._upstream.upload(upload)
 
     # The end, and time ------------------------------------------------------------------------------------------
 

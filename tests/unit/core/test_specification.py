@@ -69,6 +69,27 @@ ANOTHER: dict[str, Any] = {
     "max_staleness": 0,
     "min_agents": 0,
 }
+IMPROVING = RunSpecification(
+    workload="queues",
+    feature_dim=6,
+    rank=2,
+    agents=3,
+    rounds=70,
+    seed=1,
+    method=practical(5),
+    improve=3,
+    evaluation_rounds=12,
+    trial_rounds=8,
+    explore=0.1,
+    confidence=0.95,
+)
+OTHER_IMPROVEMENT: dict[str, Any] = {
+    "improve": 2,
+    "evaluation_rounds": 11,
+    "trial_rounds": 7,
+    "explore": 0.2,
+    "confidence": 0.9,
+}
 ANOTHER_METHOD: dict[str, Any] = {
     "steps_per_round": 6,
     "head_update": HeadUpdate.EVERY_STEP,
@@ -193,6 +214,46 @@ def test_the_edges_are_allowed(name: str, value: object) -> None:
     assert dataclasses.replace(VALID, **{name: value}).problems() == []
 
 
+# Improvement ----------------------------------------------------------------------------------------------------
+
+
+def test_a_run_with_improvement_steps_has_no_problems() -> None:
+    assert IMPROVING.problems() == []
+    assert dataclasses.replace(IMPROVING, rounds=60).problems() == []
+    assert dataclasses.replace(IMPROVING, rounds=0).problems() == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"rounds": 59}, "rounds is 59; 3 improvement steps of 12 rounds of evaluation and 8 of trial need 60"),
+        ({"improve": 1001}, "improve is 1001; it must be 0 to 1000"),
+        ({"evaluation_rounds": 0}, "evaluation_rounds is 0; it must be 1 to"),
+        ({"trial_rounds": 0}, "trial_rounds is 0; it must be 1 to"),
+        ({"explore": 0.0}, "explore is 0.0; it must be above 0, at most 1"),
+        ({"confidence": 0.5}, "confidence is 0.5; it must be above 0.5 and below 1"),
+        ({"improve": 0}, "evaluation_rounds is 12; it must be 0, or say how many steps of improvement"),
+        ({"method": METHOD}, "policies are improved with the preset practical; this run has end-of-round"),
+    ],
+)
+def test_improvement_out_of_its_range_is_named(changes: dict[str, Any], words: str) -> None:
+    assert words in "; ".join(dataclasses.replace(IMPROVING, **changes).problems())
+
+
+def test_a_trial_pools_nothing_and_turns_nothing_and_each_evaluation_begins_as_a_run_does() -> None:
+    method = dataclasses.replace(IMPROVING.method, largest_turn=3.0, first_turn=9.0)
+    run = dataclasses.replace(IMPROVING, method=method)
+    pooled = [method.sends_pooled_in(t) for t in range(12)]
+    assert [run.sends_pooled_in(t) for t in range(60)] == (pooled + [False] * 8) * 3
+    assert run.sends_pooled_in(60)
+    assert run.largest_turn_between(12, 20) == 0.0
+    for first in (0, 20, 40, 60):
+        assert run.largest_turn_between(first, first + 2) == method.largest_turn_between(0, 2)
+    assert run.largest_turn_between(11, 21) == pytest.approx(
+        method.largest_turn_between(11, 12) + method.largest_turn_between(0, 1)
+    )
+
+
 # Digests --------------------------------------------------------------------------------------------------------
 
 
@@ -205,13 +266,23 @@ def variants() -> list[tuple[str, RunSpecification]]:
 
 
 def test_every_field_is_considered_here() -> None:
-    assert {f.name for f in dataclasses.fields(RunSpecification)} == {*ANOTHER, "method"}
+    assert {f.name for f in dataclasses.fields(RunSpecification)} == {*ANOTHER, *OTHER_IMPROVEMENT, "method"}
     assert {f.name for f in dataclasses.fields(Method)} == set(ANOTHER_METHOD)
 
 
 @pytest.mark.parametrize(("name", "changed"), variants(), ids=[name for name, _ in variants()])
 def test_the_digest_changes_with_every_field(name: str, changed: RunSpecification) -> None:
     assert changed.digest() != VALID.digest()
+
+
+@pytest.mark.parametrize("name", list(OTHER_IMPROVEMENT))
+def test_the_digest_changes_with_improvement(name: str) -> None:
+    changed = dataclasses.replace(IMPROVING, **{name: OTHER_IMPROVEMENT[name]})
+    assert changed.digest() != IMPROVING.digest()
+
+
+def test_a_run_without_improvement_has_the_digest_that_it_always_had() -> None:
+    assert VALID.digest() == "a0b567d023406e9c2f0509588d5404b48cc47b068a90382400b6bf803482c88a"
 
 
 def test_digests_are_of_values_and_not_of_objects() -> None:

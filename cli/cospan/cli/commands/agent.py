@@ -209,11 +209,11 @@ def _sites(chosen: AgentOptions, settings: AgentSettings) -> Sequence[int] | Non
 
 
 def _group(chosen: AgentOptions, settings: AgentSettings, sites: Sequence[int]) -> "AgentGroup":
-    from cospan.client.files.group_file import load_group
+    from cospan.client.files.group_file import load_group_owner
     from cospan.client.group import AgentGroup
 
     if chosen.resume is not None:
-        load_group(chosen.resume, names=OWNED)  # its run is checked after joining
+        load_group_owner(chosen.resume)  # its run is checked after joining
     group = AgentGroup(
         chosen.workload,
         sites,

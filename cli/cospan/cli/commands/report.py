@@ -261,7 +261,14 @@ def _agent_report(name: str, stored: _Stored) -> AgentReport:
         last_round=last_round,
         td_error=td_error,
         head_bounded=name in stored.result.get("bounded_agents", ()),
+        policy_improved=name in _improved_agents(stored.result),
     )
+
+
+def _improved_agents(result: Mapping[str, Any]) -> set[str]:
+    """The agents that hold an improved policy, by a `result.json`."""
+    rows = result.get("per_agent", ())
+    return {row["id"] for row in rows if (row.get("policy") or {}).get("held_step") is not None}
 
 
 def _row(report: AgentReport) -> list[Any]:

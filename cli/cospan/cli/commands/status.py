@@ -45,6 +45,8 @@ def status_lines(report: RunReport, now: float | None = None, *, width: int | No
     workload = spec.workload or "no workload named"
     title = f"run {report.stamp.run_id}: {workload}, d = {spec.feature_dim}, r = {spec.rank}"
     lines = [printable(title, MAX_RECORD), sentence(report, time.time() if now is None else now)]
+    if spec.improve:
+        lines.append(improvement_sentence(report))
     bounded = [agent.agent_id for agent in report.agents if agent.head_bounded]
     if bounded:
         lines.append(bound_note(bounded, spec.method))
@@ -59,6 +61,18 @@ def sentence(report: RunReport, now: float) -> str:
     of = f" of {report.specification.rounds}" if report.specification.rounds else ""
     rate = f"{report.rounds_per_second:.1f} rounds/s" if report.rounds_per_second else "no round has closed yet"
     return f"{doing(report, now)}; {report.stamp.round}{of} rounds done, {rate}"
+
+
+def improvement_sentence(report: RunReport) -> str:
+    """Where a run stands in its improvement steps, and how many agents hold a better policy than the given one."""
+    spec = report.specification
+    place = spec.schedule.place(report.stamp.round)
+    improved = sum(agent.policy_improved for agent in report.agents)
+    held = f"{improved} of {len(report.agents)} agents have told of a better policy"
+    if place.step == spec.improve:
+        return f"all {spec.improve} improvement steps are done, the policies held then are evaluated; {held}"
+    what, of = ("trial", spec.trial_rounds) if place.is_trial else ("evaluation", spec.evaluation_rounds)
+    return f"improvement step {place.step + 1} of {spec.improve}, {what}, round {place.number + 1} of {of}; {held}"
 
 
 _COLUMNS = ("agent", "phase", "counted", "reconnects", "last heard", "note")
@@ -139,6 +153,8 @@ def cells_of(agent: AgentReport, report: RunReport) -> dict[str, str]:
         note = "waited for"
     if agent.outlier_rounds:
         note += f"{'; ' if note else ''}an outlier in {counted(agent.outlier_rounds, 'round')}"
+    if agent.policy_improved:
+        note += f"{'; ' if note else ''}holds an improved policy"
     return {
         "agent": agent.agent_id,
         "phase": agent.phase.value,
@@ -164,11 +180,21 @@ def run_document(report: RunReport) -> dict[str, Any]:
         "rounds_per_second": report.rounds_per_second,
         "finish_cause": report.finish_cause.value if report.finish_cause else None,
         "agents": [_agent_document(agent) for agent in report.agents],
+        "improvement": _improvement_document(report),
         "specification": {**specification, "method": plain_constants(specification["method"])},
     }
 
 
+def _improvement_document(report: RunReport) -> dict[str, object] | None:
+    """Where the run stands in its improvement steps; None in a run without."""
+    spec = report.specification
+    if not spec.improve:
+        return None
+    place = spec.schedule.place(report.stamp.round)
+    return {"step": place.step, "steps": spec.improve, "is_trial": place.is_trial, "round": place.number}
+
+
 def _agent_document(agent: AgentReport) -> dict[str, object]:
     names = ("seconds_since_last_message", "awaited", "rounds_counted", "reconnects", "gone_in_round", "gone_cause")
-    values = {name: getattr(agent, name) for name in (*names, "outlier_rounds", "head_bounded")}
+    values = {name: getattr(agent, name) for name in (*names, "outlier_rounds", "head_bounded", "policy_improved")}
     return {"id": agent.agent_id, "phase": agent.phase.value, **values, "gone_cause": agent.gone_cause or None}

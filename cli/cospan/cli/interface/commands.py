@@ -22,7 +22,17 @@ from cospan.cli.interface.certs_commands import certs_init, certs_issue, certs_r
 from cospan.cli.interface.fleet_commands import agent, coordinator, relay, run, stop
 from cospan.cli.interface.lab_commands import compare, export_logs, rank, reproduce, suggest_features
 from cospan.cli.interface.tool_commands import new, score
-from cospan.cli.interface.viewing_commands import doctor, export, plot, report, runs, status, value, watch
+from cospan.cli.interface.viewing_commands import (
+    doctor,
+    export,
+    plot,
+    policy,
+    report,
+    runs,
+    status,
+    value,
+    watch,
+)
 
 ALL: tuple[tuple[Callable[..., None], str], ...] = (
     (new, "cospan new cold-stores"),
@@ -44,13 +54,14 @@ ALL: tuple[tuple[Callable[..., None], str], ...] = (
     (report, "cospan report runs/latest --output report.html"),
     (plot, "cospan plot runs/latest --site 7 --over hour,charge"),
     (value, "cospan value runs/latest --site 7 --at hour=7,charge=0.6 --than charge=0.5"),
+    (policy, "cospan policy runs/latest --site 7 --at hour=7,charge=0.6"),
 )
 """Every command with its example."""
 
 _FLEETS, _MONITORING, _STUDIES, OTHER_PANEL = "Fleets", "Monitoring", "Studies", "Files and tools"
 PANELS: dict[Callable[..., None], str] = {
     **dict.fromkeys((new, run, coordinator, agent, relay, stop), _FLEETS),
-    **dict.fromkeys((status, watch, report, plot, value, runs, doctor), _MONITORING),
+    **dict.fromkeys((status, watch, report, plot, value, policy, runs, doctor), _MONITORING),
     **dict.fromkeys((compare, reproduce, rank), _STUDIES),
 }
 """The heading of each command in `cospan --help`."""

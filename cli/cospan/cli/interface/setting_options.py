@@ -123,9 +123,12 @@ PRESET = SettingOption(
 )
 LEARNING_RULE = (RUN["rank"], STEPS_PER_ROUND, PRESET, *_CONSTANTS.values())
 WAITING = tuple(RUN[name] for name in ("quorum", "deadline_seconds", "max_staleness", "min_agents"))
+BETTER_POLICIES = tuple(
+    RUN[name] for name in ("improve", "evaluation_rounds", "trial_rounds", "explore", "confidence")
+)
 TIMEOUTS = (RUN["session_timeout_seconds"], RUN["round_timeout_seconds"])
 RUN_AGENTS = replace(RUN["agents"], help="Number of agents, one for each site.")
-RUN_ROUNDS = replace(RUN["rounds"], unset="300")
+RUN_ROUNDS = replace(RUN["rounds"], unset="300; with --improve, those of its steps and of one more evaluation")
 RANK_AGENTS = replace(
     RUN["agents"], help="Number of agents that are simulated.", unset="all sites of the workload, else 40"
 )

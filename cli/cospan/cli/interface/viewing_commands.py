@@ -1,4 +1,4 @@
-"""Commands that look at runs: status, watch, doctor, runs, export, report, plot, value."""
+"""Commands that look at runs: status, watch, doctor, runs, export, report, plot, value, policy."""
 
 from pathlib import Path
 from typing import Annotated, TypeAlias
@@ -102,6 +102,16 @@ def runs(
     raise typer.Exit(list_runs(folder, json=json))
 
 
+WorkloadOfRun: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--workload",
+        help="The run's workload, as package.module:name; needed where it is your own.",
+        metavar="WORKLOAD",
+    ),
+]
+
+
 def export(
     run_folder: o.RunFolder,
     output: Annotated[
@@ -127,16 +137,28 @@ def export(
             show_default="the last",
         ),
     ] = None,
+    policy: Annotated[
+        bool, o.file_option("--policy", "Write the policy that the agent of --site holds instead of a basis.", None)
+    ] = False,
+    site: Annotated[
+        str | None,
+        typer.Option("--site", help="With --policy: index of the site, or its agent's name.", metavar="SITE"),
+    ] = None,
+    workload: WorkloadOfRun = None,
     force: o.Force = False,
     debug: o.Debug = False,
 ) -> None:
-    """Write a stored basis to a file, or a run to an experiment tracker.
+    """Write a stored basis or an agent's policy to a file, or a run to an experiment tracker.
 
-    The basis is that of the last round, or of --round.
+    The basis is that of the last round, or of --round. A policy is that of a run with --improve.
     """
     from cospan.cli.commands.export import export_basis, folder_of
     from cospan.wire.errors import InvalidValueError
 
+    if policy != (site is not None):
+        raise InvalidValueError("--policy and --site belong together: name the agent whose policy is to be written")
+    if policy and (to is not None or round_number is not None):
+        raise InvalidValueError("--policy writes what an agent holds in the end; leave out --to and --round")
     if to is not None:
         from cospan.cli.tracking.afterwards import export_to
 
@@ -145,6 +167,11 @@ def export(
         raise typer.Exit(export_to(to, folder_of(run_folder), output))
     if output is None:
         raise InvalidValueError("there is no file to write; name one with --output, or a tracker with --to")
+    if policy:
+        from cospan.cli.values.policy import export_policy
+
+        assert site is not None
+        raise typer.Exit(export_policy(run_folder, site, output, workload=workload, force=force))
     raise typer.Exit(export_basis(run_folder, output, round_number=round_number, force=force))
 
 
@@ -171,14 +198,6 @@ def report(
     raise typer.Exit(report_run(runs, output, serve=serve, force=force))
 
 
-WorkloadOfRun: TypeAlias = Annotated[
-    str | None,
-    typer.Option(
-        "--workload",
-        help="The run's workload, as package.module:name; needed where it is your own.",
-        metavar="WORKLOAD",
-    ),
-]
 StepsToSee: TypeAlias = Annotated[
     int,
     typer.Option(
@@ -265,3 +284,25 @@ def value(
 
     chosen = ValueOptions(site, at, than, workload, steps, coverage, json)
     raise typer.Exit(tell_value(run_folder, chosen))
+
+
+def policy(
+    run_folder: o.RunFolder,
+    site: Annotated[str, typer.Option("--site", help="Index of the site, or its agent's name.", metavar="SITE")],
+    at: Annotated[
+        str,
+        typer.Option(
+            "--at",
+            help="An observation, as hour=7,charge=0.6; what it leaves open is that of a typical visited one.",
+            show_default="tells which policy is held, and why",
+            metavar="NAME=X,...",
+        ),
+    ] = "",
+    workload: WorkloadOfRun = None,
+    json: o.Json = False,
+    debug: o.Debug = False,
+) -> None:
+    """Tell which policy an agent of a run with --improve holds, why, and what it does at one observation."""
+    from cospan.cli.values.policy import PolicyOptions, tell_policy
+
+    raise typer.Exit(tell_policy(run_folder, PolicyOptions(site, at, workload, json)))

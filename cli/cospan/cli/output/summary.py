@@ -107,11 +107,16 @@ def summary_lines(
     """
     departed = {gone.agent_id: gone for gone in outcome.departures}
     is_known = any(agent.value_error is not None for agent in agents)
-    row_of, titles = (_row, _COLUMNS) if is_known else (_held_out_row, _HELD_OUT_COLUMNS)
-    rows = [
+    row_of = _row if is_known else _held_out_row
+    titles: tuple[str, ...] = _COLUMNS if is_known else _HELD_OUT_COLUMNS
+    rows: list[tuple[str, ...]] = [
         row_of(agent, f"gone in round {departed[agent.id].round}" if agent.id in departed else "")
         for agent in sorted(agents, key=_worst_first)[:MOST_ROWS]
     ]
+    if document.get("improvement") is not None:
+        titles = (*titles[:-1], "policy", titles[-1])
+        held = {agent.id: _held(agent) for agent in agents}
+        rows = [(*row[:-1], held[row[0]], row[-1]) for row in rows]
     has_note = bool(departed) and (width is None or width >= _WIDE)
     columns = titles if has_note else titles[:-1]
     rows = [row[: len(columns)] for row in rows]
@@ -125,11 +130,29 @@ def summary_lines(
         *_medians(document, agents),
         *_held_out(document),
         *_shared(document),
+        *_improvement(document),
         *warnings,
         *_departures(outcome),
         *_bounded(document, outcome),
         _totals(document, outcome),
         str(folder),
+    ]
+
+
+def _held(agent: AgentRow) -> str:
+    """Which policy an agent holds, in a word or two."""
+    return "given" if agent.held_step is None else f"step {agent.held_step}"
+
+
+def _improvement(document: dict[str, Any]) -> list[str]:
+    """What improvement came to."""
+    found = document.get("improvement")
+    if found is None:
+        return []
+    steps = "1 step" if found["steps"] == 1 else f"{found['steps']} steps"
+    return [
+        f"{found['improved_agents']:,} of {document['agents']:,} agents hold a better policy than the given one; "
+        f"in {steps}, {found['policies_taken']:,} of {found['trials']:,} trials proved a gain"
     ]
 
 

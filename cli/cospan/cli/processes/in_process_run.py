@@ -16,7 +16,7 @@ from cospan.client.files.group_file import GROUP
 from cospan.client.files.result_file import save_result
 from cospan.client.group import has_own_files, save_agents
 from cospan.client.learning.agent_of_group import AgentOfGroup
-from cospan.client.learning.group_learner import GroupLearner
+from cospan.client.learning.site_learner import SiteLearner
 from cospan.client.placement import Host
 from cospan.server.machine.events import Note
 from cospan.simulation.local_run import AnyLearner, LocalRun
@@ -108,7 +108,7 @@ class InProcessRun:
         if not isinstance(learner, AgentOfGroup):
             self._monitor.add_agent(AgentProgress.of_learner(learner))
         path, run_id = self._folder.agent(learner.name), self._run.state.config.run_id
-        if not isinstance(learner, GroupLearner):
+        if isinstance(learner, SiteLearner | AgentOfGroup):
             save_result(path, learner, run_id=run_id)
             return
         save_npz(path, **GROUP.contents(learner, run_id))

@@ -8,7 +8,7 @@ from cospan.cli.run_folder.progress_log import RunMonitor
 from cospan.cli.run_folder.run_result import AgentRow, agent_row
 from cospan.client.agent import default_agent_id
 from cospan.client.files.agent_result import AgentResult
-from cospan.client.files.group_file import OF_AGENTS, agents_of, load_group
+from cospan.client.files.group_file import group_agents
 from cospan.client.files.result_file import load_result
 from cospan.client.placement import Host
 from cospan.wire.console import say
@@ -22,7 +22,7 @@ def agent_results(folder: RunFolder, hosts: Sequence[Host]) -> dict[str, AgentRe
         path = folder.agent(host.name)
         if path.exists():
             with _left_out():
-                results = agents_of(load_group(path, names=OF_AGENTS)) if host.is_group else [load_result(path)]
+                results = group_agents(path) if host.is_group else [load_result(path)]
                 found |= {result.text("agent_id"): result for result in results}
         if host.is_group:  # an agent that failed has its own file
             found |= _files_of(folder, [name for name in host.agents if name not in found])

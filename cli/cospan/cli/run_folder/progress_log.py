@@ -23,7 +23,9 @@ from cospan.wire.messages import RoundReport
 from cospan.wire.text import printable
 
 if TYPE_CHECKING:
+    from cospan.client.files.group_file import AnyGroup
     from cospan.client.learning.group_learner import GroupLearner
+    from cospan.client.learning.improving_group import ImprovingGroup
     from cospan.client.learning.site_learner import SiteLearner
 
 log = logging.getLogger(__name__)
@@ -148,11 +150,14 @@ class AgentProgress:
 
     @classmethod
     def of_learner(
-        cls, learner: "SiteLearner | GroupLearner", learning_seconds: float | None = None
+        cls, learner: "SiteLearner | AnyGroup", learning_seconds: float | None = None
     ) -> "AgentProgress":
         """Of an agent, or a group, in this process."""
+        from cospan.client.learning.improving_group import ImprovingGroup
         from cospan.client.learning.site_learner import SiteLearner
 
+        if isinstance(learner, ImprovingGroup):
+            return cls._of_improving_group(learner, learning_seconds)
         if not isinstance(learner, SiteLearner):
             return cls._of_group(learner, learning_seconds)
         curve = learner.learning_curve
@@ -187,6 +192,26 @@ class AgentProgress:
             td_alone_error=median(map(best, curve.td_alone_error[-1])) if curve.td_alone_error else None,
             gain=median(map(known, group.gains)),
             shared_weight=median(map(known, group.shared_weights())),
+            learning_seconds=learning_seconds,
+        )
+
+    @classmethod
+    def _of_improving_group(cls, group: "ImprovingGroup", learning_seconds: float | None) -> "AgentProgress":
+        members = [cls.of_learner(member) for member in group.members]
+
+        def middle(name: str) -> float | None:
+            return median(getattr(each, name) for each in members)
+
+        return cls(
+            agent_id=group.name,
+            label=f"{len(members)} agents",
+            rounds=group.rounds,
+            mean_reward=middle("mean_reward"),
+            value_error=None,
+            lstd_alone_error=None,
+            td_alone_error=None,
+            gain=middle("gain"),
+            shared_weight=middle("shared_weight"),
             learning_seconds=learning_seconds,
         )
 

@@ -19,6 +19,7 @@ from cospan.wire.errors import CospanError
 from cospan.wire.text import printable
 
 if TYPE_CHECKING:  # a coordinator has no agents' results, and is not to import what agents need
+    from cospan.client.decisions.step_decision import StepDecision
     from cospan.client.files.agent_result import AgentResult
 
 
@@ -109,6 +110,8 @@ class AgentRow:
         held_out_steps: environment steps that those answers were learnt from, and measured with.
         is_within: whether they are of differences within equal exogenous parts.
         feature_gaps: what TD errors depend on beyond the features, and the share of their variance it explains.
+        decisions: of each improvement step whether a new policy was taken, and the evidence; None without such
+            steps. Numbers of a policy that changed are of the held one.
     """
 
     id: str
@@ -131,6 +134,12 @@ class AgentRow:
     held_out_steps: tuple[int, int] = (0, 0)
     is_within: bool = False
     feature_gaps: Mapping[str, float] = field(default_factory=dict)
+    decisions: "tuple[StepDecision, ...] | None" = None
+
+    @property
+    def held_step(self) -> int | None:
+        """The improvement step, from 1 on, that the held policy was taken in; None for the given policy."""
+        return next((each.step + 1 for each in reversed(self.decisions or ()) if each.taken), None)
 
     @property
     def ratio(self) -> float | None:
@@ -151,6 +160,7 @@ def matters(share: float) -> bool:
 
 def agent_row(result: "AgentResult") -> AgentRow:
     """The numbers of an agent's file."""
+    from cospan.client.files.policy_values import DECISIONS, loaded_decisions
     from cospan.client.files.quality_values import feature_gaps, held_out_steps, site_errors
 
     return AgentRow(
@@ -174,6 +184,7 @@ def agent_row(result: "AgentResult") -> AgentRow:
         held_out_steps=held_out_steps(result),
         is_within="held_out_within" in result.values and result.flag("held_out_within"),
         feature_gaps=feature_gaps(result),
+        decisions=tuple(loaded_decisions(result)) if DECISIONS in result.values else None,
     )
 
 
@@ -219,6 +230,7 @@ def result_document(outcome: RunOutcome, agents: Sequence[AgentRow] = ()) -> dic
         "sites_lacking_features": sum(any(map(matters, agent.feature_gaps.values())) for agent in finished),
         "shared_weight": median(agent.shared_weight for agent in finished),
         "rank_in_use": outcome.rank_in_use,
+        "improvement": _improvement_document(spec, finished),
         "run_id": outcome.run_id,
         "finish_cause": outcome.cause,
         "message": outcome.message,
@@ -230,6 +242,21 @@ def result_document(outcome: RunOutcome, agents: Sequence[AgentRow] = ()) -> dic
         "per_agent": [_agent_document(agent) for agent in agents],
         "cospan_version": importlib.metadata.version("cospan"),
         "numpy_version": np.__version__,
+    }
+
+
+def _improvement_document(spec: RunSpecification, agents: Sequence[AgentRow]) -> dict[str, Any] | None:
+    """What improvement came to over the agents; None in a run without."""
+    if not spec.improve:
+        return None
+    decisions = [each for agent in agents for each in agent.decisions or ()]
+    names = ("evaluation_rounds", "trial_rounds", "explore", "confidence")
+    return {
+        "steps": spec.improve,
+        **{name: getattr(spec, name) for name in names},
+        "improved_agents": sum(agent.held_step is not None for agent in agents),
+        "trials": sum(each.bound.pairs > 0 for each in decisions),
+        "policies_taken": sum(each.taken for each in decisions),
     }
 
 
@@ -259,7 +286,13 @@ def _agent_document(agent: AgentRow) -> dict[str, Any]:
     held = agent.held_out
     # Without `asdict`, which copies each number and takes the most time of a hundred thousand agents.
     held_out = None if held is None else {**{name: getattr(held, name) for name in _HELD_OUT}, "ratio": held.ratio}
-    return numbers | {"held_out": held_out, "feature_gaps": dict(agent.feature_gaps)}
+    numbers |= {"held_out": held_out, "feature_gaps": dict(agent.feature_gaps)}
+    if agent.decisions is not None:
+        numbers["policy"] = {
+            "held_step": agent.held_step,
+            "decisions": [each.as_dict() for each in agent.decisions],
+        }
+    return numbers
 
 
 def plain_constants(values: Any) -> dict[str, Any]:

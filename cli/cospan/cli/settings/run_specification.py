@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cospan.cli.settings.layers import Settings, load_settings
-from cospan.client.learning.default_run import checked, new_specification
+from cospan.client.learning.default_run import checked, new_specification, with_improvement
 from cospan.core import fields
 from cospan.core.method import PRESETS, Method
 from cospan.core.run_fields import Participation, RunFields
@@ -63,7 +63,7 @@ def plan_with_workload(
         RunFileError: `spec_file` is no specification.
     """
     from cospan.client.environment.workload_loader import load_workload
-    from cospan.client.learning.run_config import rounds_of
+    from cospan.client.learning.run_config import default_rounds
 
     settings, base = _layers(flags, config, spec_file)
     if base is None:
@@ -72,8 +72,7 @@ def plan_with_workload(
         workload = load_workload(reference)
         start = new_specification(reference, workload.rank, workload.max_agents, workload.steps_per_round, rounds)
         if "rounds" not in settings.of(RunFields):
-            steps = _with_settings(start, settings).method.steps_per_round
-            start = replace(start, rounds=rounds_of(workload, steps, rounds))
+            start = replace(start, rounds=default_rounds(_with_settings(start, settings), workload, rounds))
     else:
         _check_same_workload(base, reference, spec_file)
         workload, start = load_workload(base.workload), base
@@ -187,13 +186,14 @@ def _only_flags(settings: Settings, flags: Mapping[str, Any]) -> Settings:
 
 
 def _with_settings(start: RunSpecification, settings: Settings) -> RunSpecification:
-    """The specification with all settings; a quorum implies its participation."""
+    """The specification with all settings; a quorum implies its participation, improvement steps the rest of it."""
     method, values = start.method, settings.of(RunFields)
     if settings.preset is not None:
         method = PRESETS[settings.preset](method.steps_per_round)
     if values.get("quorum"):
         values.setdefault("participation", Participation.QUORUM)
-    return replace(start, method=replace(method, **settings.of(Method)), **values)
+    found = replace(start, method=replace(method, **settings.of(Method)), **values)
+    return with_improvement(found, values)
 
 
 def _check_same_workload(base: RunSpecification, reference: str | None, spec_file: Path | None) -> None:

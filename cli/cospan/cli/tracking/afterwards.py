@@ -13,7 +13,7 @@ from cospan.cli.tracking.feeder import points_at_the_end
 from cospan.cli.tracking.points import RunFacts
 from cospan.cli.tracking.sink import Writer, check_installed, make_sink
 from cospan.client.files.agent_result import AgentResult
-from cospan.client.files.group_file import OF_AGENTS, agents_of, load_group
+from cospan.client.files.group_file import group_agents
 from cospan.client.files.result_file import load_result
 from cospan.server.storage.reader import read_reports
 from cospan.wire.errors import CospanError, InvalidValueError, RunFileError
@@ -93,5 +93,5 @@ def _results(folder: RunFolder) -> Iterator[AgentResult]:
         if not path.name.startswith("group-"):
             yield load_result(path)
             continue
-        members = agents_of(load_group(path, names=OF_AGENTS))
+        members = group_agents(path)
         yield from (each for each in members if not folder.agent(each.text("agent_id")).exists())

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from cospan.cli.run_folder.layout import RunFolder
+from cospan.client.decisions.improver import features_joined_with
 from cospan.client.environment.ownership import closing_on_failure
 from cospan.client.environment.workload_loader import load_workload, make_site
 from cospan.client.files.group_file import member_of
@@ -48,12 +49,11 @@ class LearntSite:
     value: ValueFunction
 
 
-def learnt_site(folder: RunFolder, word: str, workload: Workload, spec: RunSpecification) -> LearntSite:
-    """A site of a run by its index or its agent's name.
+def index_of(word: str) -> tuple[int, str]:
+    """The index of a site and its agent's name, from either.
 
     Raises:
-        InvalidValueError: it is neither, or the site has no environment.
-        RunFileError: the run has no such agent.
+        InvalidValueError: it is neither.
     """
     name = f"site-{int(word)}" if word.isdigit() else word
     digits = name.rpartition("-")[2]
@@ -61,8 +61,18 @@ def learnt_site(folder: RunFolder, word: str, workload: Workload, spec: RunSpeci
         raise InvalidValueError(
             f"--site is {word!r}; it must be an index, as 7, or the name of an agent, as site-7"
         )
-    index = int(digits)
-    _check_there(folder, name)
+    return int(digits), name
+
+
+def learnt_site(folder: RunFolder, word: str, workload: Workload, spec: RunSpecification) -> LearntSite:
+    """A site of a run by its index or its agent's name.
+
+    Raises:
+        InvalidValueError: it is neither, or the site has no environment.
+        RunFileError: the run has no such agent.
+    """
+    index, name = index_of(word)
+    check_there(folder, name)
     site = make_site(workload, index, spec.seed)
     if not isinstance(site, Site):
         raise InvalidValueError(
@@ -70,10 +80,10 @@ def learnt_site(folder: RunFolder, word: str, workload: Workload, spec: RunSpeci
             "(ValueFunction.load)"
         )
     with closing_on_failure(site):
-        return LearntSite(index, site, _value_of(folder, name, site, spec))
+        return LearntSite(index, site, _value_of(folder, (index, name), site, spec))
 
 
-def _check_there(folder: RunFolder, name: str) -> None:
+def check_there(folder: RunFolder, name: str) -> None:
     """Raises RunFileError before the workload's code runs where the run has no agent of this name."""
     known = sorted(each.stem for each in folder.agents.glob("site-*.npz"))
     if name not in known and not any(folder.agents.glob("group-*.npz")):
@@ -81,13 +91,19 @@ def _check_there(folder: RunFolder, name: str) -> None:
         raise RunFileError(f"{folder.path} has no agent {name!r}{there}")
 
 
-def _value_of(folder: RunFolder, name: str, site: Site, spec: RunSpecification) -> ValueFunction:
+def _value_of(folder: RunFolder, whose: tuple[int, str], site: Site, spec: RunSpecification) -> ValueFunction:
     """What an agent has learnt, from its file or that of its group."""
-    path = folder.agent(name)
+    index, name = whose
+    path, features = folder.agent(name), features_joined_with(site, spec, index)
+    if features is not site.features:
+        raise InvalidValueError(
+            f"the values of {name} are of pairs (observation, action), for its run has improvement steps; ask its "
+            f"policy: cospan policy {folder.path} --site {index}"
+        )
     if path.exists():
-        return ValueFunction.load(path, site.features)
+        return ValueFunction.load(path, features)
     for group in sorted(folder.agents.glob("group-*.npz")):
         found = member_of(group, name)
         if found is not None:
-            return ValueFunction.of_result(found, group, site.features, seed=spec.seed)
+            return ValueFunction.of_result(found, group, features, seed=spec.seed)
     raise RunFileError(f"{folder.path} has no agent {name!r}")

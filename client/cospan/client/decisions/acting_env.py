@@ -5,6 +5,7 @@ has the features of x_0 … x_L and the rewards r_1 … r_L that follow them; wi
 with states. Nothing else in learning differs.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,7 +14,7 @@ import numpy as np
 from gymnasium.spaces import Discrete
 
 from cospan.client.decisions.policy import GreedyPolicy
-from cospan.client.workload import Site
+from cospan.client.workload import Resumable, Site
 from cospan.wire.errors import WorkloadBehaviourError
 
 
@@ -36,6 +37,12 @@ class StepLog:
         if steps <= 0:
             return StepLog()
         return StepLog(self.observations[-steps:], self.actions[-steps:], self.rewards[-steps:])
+
+    def add(self, other: "StepLog") -> None:
+        """These steps and then those, in place."""
+        self.observations.extend(other.observations)
+        self.actions.extend(other.actions)
+        self.rewards.extend(other.rewards)
 
     def followed_by(self, other: "StepLog") -> "StepLog":
         """These steps and then those."""
@@ -88,7 +95,7 @@ class ActingEnv(gymnasium.Env[Any, Any]):
         return self._after, earned, False, False, {}
 
     def act(self, steps: int) -> None:
-        """Steps that no learner sees, as those of a trial."""
+        """Steps that no learner sees."""
         for _ in range(steps):
             self._step()
 
@@ -116,6 +123,37 @@ class ActingEnv(gymnasium.Env[Any, Any]):
         self.log.rewards.append(float(reward))
         self._seen, self._pending = np.array(observation), float(reward)
         return float(reward)
+
+
+class ResumableActingEnv(ActingEnv):
+    """The same of an environment that can save its state (`Resumable`)."""
+
+    def save_state(self) -> Mapping[str, Any]:
+        """Where the chain stands. The policy and the log are kept by who keeps the policies."""
+        inner = self._env.unwrapped
+        assert isinstance(inner, Resumable)
+        return {
+            "seen": self._seen,
+            "after": self._after,
+            "pending": self._pending,
+            "environment": inner.save_state(),
+            "environment_generator": inner.np_random.bit_generator.state,
+        }
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Continues there; what the reset before it has logged is forgotten."""
+        inner = self._env.unwrapped
+        assert isinstance(inner, Resumable)
+        inner.load_state(state["environment"])
+        inner.np_random.bit_generator.state = state["environment_generator"]
+        self._seen, self._after, self._pending = state["seen"], state["after"], float(state["pending"])
+        self.log = StepLog()
+
+
+def acting_env(site: Site, policy: GreedyPolicy, explore: float) -> ActingEnv:
+    """A site under a policy; `Resumable` where its environment is."""
+    kind = ResumableActingEnv if isinstance(site.env.unwrapped, Resumable) else ActingEnv
+    return kind(site, policy, explore)
 
 
 def disagreement(policy: GreedyPolicy, log: StepLog) -> str:

@@ -1,14 +1,16 @@
 """Trials of a new policy against the one that is held: block by block, on the same steps or in turn."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float
 
-from cospan.client.decisions.acting_env import ActingEnv, StepLog
+from cospan.client.decisions.acting_env import StepLog
 from cospan.client.decisions.policy import GreedyPolicy
 
+TURNS = 12
+"""Blocks of each policy in a trial in turn."""
 SEGMENT_BLOCKS = 10
 """Blocks that are replayed one after another; a block before them, which does not count, lets each policy come to
 the states that it keeps to."""
@@ -68,33 +70,50 @@ def _replayed(
     return np.asarray(means.reshape(-1))
 
 
-def trial_in_turn(
-    env: ActingEnv, held: GreedyPolicy, new: GreedyPolicy, *, blocks: int, block: int
-) -> Float[np.ndarray, " m"]:
-    """The differences of neighbouring blocks of the environment under the new policy and the held one.
+@dataclass(frozen=True, slots=True)
+class Turns:
+    """A trial of blocks of the environment under the new policy and the held one, in turn.
 
     The first half of each block is let pass, in which the policy comes to the states that it keeps to. Which of the
     two goes first changes from pair to pair, so a drift does not count for one of them.
 
-    Args:
-        env: of the site; it keeps the held policy.
-        held: the policy of the site.
-        new: that it is compared with.
-        blocks: of each of the two.
+    Attributes:
+        pairs: of blocks.
         block: steps of a block, two or more.
     """
-    differences = np.zeros(blocks)
-    for number in range(blocks):
-        gains = {}
-        for is_new in (bool(number % 2), not number % 2):
-            env.policy = new if is_new else held
-            env.act(block // 2)
-            env.take_log()
-            env.act(block - block // 2)
-            gains[is_new] = float(np.mean(env.take_log().rewards))
-        differences[number] = gains[True] - gains[False]
-    env.policy = held
-    return differences
+
+    pairs: int
+    block: int
+
+    @classmethod
+    def of(cls, steps: int) -> "Turns":
+        """Those that fit into a trial of so many steps; what is left over is taken under the held policy."""
+        pairs = min(TURNS, max(1, steps // 4))
+        return cls(pairs, max(2, steps // (2 * pairs)))
+
+    def spans(self, first: int, steps: int) -> list[tuple[int, bool]]:
+        """The steps from `first` on, counted from the beginning of the trial: how many, and whether the new policy
+        takes them."""
+        found: list[tuple[int, bool]] = []
+        last = first + steps
+        while first < last:
+            number = first // self.block
+            if number >= 2 * self.pairs:
+                found.append((last - first, False))
+                break
+            end = min(last, (number + 1) * self.block)
+            pair, second = divmod(number, 2)
+            found.append((end - first, (pair + second) % 2 == 1))
+            first = end
+        return found
+
+    def differences(self, rewards: Sequence[float]) -> Float[np.ndarray, " m"]:
+        """The mean reward under the new policy less that under the held one, of each pair that is complete."""
+        pairs = min(self.pairs, len(rewards) // (2 * self.block))
+        blocks = np.array(rewards[: pairs * 2 * self.block], dtype=np.float64).reshape(pairs, 2, self.block)
+        means = blocks[:, :, self.block // 2 :].mean(axis=2)
+        later = means[:, 1] - means[:, 0]
+        return np.asarray(np.where(np.arange(pairs) % 2 == 0, later, -later))
 
 
 def with_cautions(policy: GreedyPolicy, cautions: Sequence[float]) -> list[GreedyPolicy]:

@@ -223,12 +223,12 @@ def exit_raises(what: str) -> Iterator[None]:
 
 
 def true_basis(workload: Workload, specification: RunSpecification) -> Float[np.ndarray, "d q"] | None:
-    """B* of the fleet of a run, where the workload knows it.
+    """B* of the fleet of a run, where the workload knows it; it is of the given policies, so not with improvement.
 
     Raises:
         WorkloadBehaviourError: the workload's own code raised, or gave something else.
     """
-    if workload.fleet_basis is None:
+    if workload.fleet_basis is None or specification.improve:
         return None
     spec = specification
     with user_code(f"workload {spec.workload!r} failed to give the basis of its fleet"):

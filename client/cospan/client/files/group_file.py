@@ -5,13 +5,14 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from jaxtyping import Int
 
 from cospan.client.environment.group_rollout import joined_states, separate_states
 from cospan.client.environment.plain_values import SavedState
+from cospan.client.files import improving_group_file
 from cospan.client.files.agent_result import AgentResult
 from cospan.client.files.curve_values import CURVE, curve_column, curve_values, loaded_curve
 from cospan.client.files.kept_gradients import KEPT
@@ -41,6 +42,7 @@ from cospan.client.files.result_file import (
 from cospan.client.files.state_file import FileKind
 from cospan.client.learning.group_blocks import Block, BlockState
 from cospan.client.learning.group_learner import GroupLearner
+from cospan.client.learning.improving_group import ImprovingGroup
 from cospan.client.learning.learning_curve import COLUMNS
 from cospan.core.learning.baselines import IndependentTD
 from cospan.core.learning.learner_state import LearnerState
@@ -52,6 +54,8 @@ from cospan.wire.files.npz import MAX_BYTES, Pieces, load_npz
 
 FORMAT = "cospan-group-4"
 TITLE = "the result of a group"
+AnyGroup: TypeAlias = GroupLearner | ImprovingGroup
+"""A group, of a run with improvement steps or without."""
 _COLUMNS = ("mean_reward", "value_error", "gain_error", "gain", "bounded_rounds")
 _OF_ALL_BATCHES = ("reward_batch_rounds",)
 _LATER_COLUMNS = (
@@ -230,6 +234,8 @@ def member_of(path: Path, name: str) -> AgentResult | None:
     Raises:
         RunFileError: the file is missing or damaged.
     """
+    if _is_improving(path):
+        return improving_group_file.member_of(path, name)
     result = load_group(path, names=("agent_ids", *_OF_RUN))
     agents = result.array("agent_ids").tolist()
     if name not in agents:
@@ -333,10 +339,44 @@ def _loaded_counts(result: AgentResult, name: str, agents: int) -> Int[np.ndarra
     return counts
 
 
-GROUP: FileKind[GroupLearner] = FileKind(
-    contents,
-    partial(load_group, names=(*OWNED, *KEPT)),
-    resume,
-    checkpoint=partial(contents, with_tests=False),
+def group_agents(path: Path) -> list[AgentResult]:
+    """Each agent of a group's file, of either kind, with what a summary and a picture are made of.
+
+    Raises:
+        RunFileError: the file is missing or damaged.
+    """
+    if _is_improving(path):
+        return improving_group_file.members_of(improving_group_file.load(path))
+    return agents_of(load_group(path, names=OF_AGENTS))
+
+
+def _is_improving(path: Path) -> bool:
+    return str(load_npz(path, TITLE, names={"format"}).get("format")) == improving_group_file.FORMAT
+
+
+def load_group_owner(path: Path) -> AgentResult:
+    """What says whose a group's file is, of either kind.
+
+    Raises:
+        RunFileError: it is no such file.
+    """
+    load = improving_group_file.load if _is_improving(path) else load_group
+    return load(path, names=(*OWNED, *KEPT))
+
+
+def _contents(group: AnyGroup, run_id: str, *, with_tests: bool = True) -> dict[str, Any]:
+    if isinstance(group, ImprovingGroup):
+        return improving_group_file.contents(group, run_id)
+    return contents(group, run_id, with_tests=with_tests)
+
+
+def _resume(group: AnyGroup, path: Path, run_id: str) -> str:
+    if isinstance(group, ImprovingGroup):
+        return improving_group_file.resume(group, path, run_id)
+    return resume(group, path, run_id)
+
+
+GROUP: FileKind[AnyGroup] = FileKind(
+    _contents, load_group_owner, _resume, checkpoint=partial(_contents, with_tests=False)
 )
 """What `StateFile` needs to know of it."""

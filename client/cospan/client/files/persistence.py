@@ -257,7 +257,7 @@ class StateKeeper(Generic[L]):
         return f"{words}; so its chain is the one of then" if self._chain_problem and self.is_exact else words
 
     def _learn_again(self, recall: "Recall", first: int, before: int, found: RecalledRounds | None = None) -> str:
-        rounds, method = 0, self.learner.specification.method
+        rounds, spec = 0, self.learner.specification
         last: tuple[int, Float[np.ndarray, "d r"]] | None = None
         while first < before:
             found = found or recall(first, before)
@@ -267,7 +267,7 @@ class StateKeeper(Generic[L]):
                 if self._around.is_ending():
                     raise StoppedError("it was stopped before it was back where its run is")
                 # Durable rounds form one sequence, whatever restarts there were.
-                turn = None if last is None else Turn(*last, method.largest_turn_between(last[0], number))
+                turn = None if last is None else Turn(*last, spec.largest_turn_between(last[0], number))
                 check_basis(basis, number, turn)
                 last = number, basis
                 self.learn(number, basis, covariance)

@@ -20,9 +20,11 @@ from cospan.client.files.learner_values import (
     loaded_sums,
     sums_values,
 )
+from cospan.client.files.policy_values import improvement_values, load_improvement, most_bytes_of_policies
 from cospan.client.files.quality_values import loaded_quality, quality_values
 from cospan.client.learning.agent_of_group import AgentOfGroup
 from cospan.client.learning.group_learner import GroupLearner
+from cospan.client.learning.improving_learner import ImprovingLearner
 from cospan.client.learning.site_learner import SiteLearner
 from cospan.core.learning.baselines import LSTD_RIDGES, IndependentTD
 from cospan.core.learning.least_squares import PRIOR_STEPS, TransitionSums
@@ -85,6 +87,7 @@ def contents(learner: Learnt, run_id: str) -> dict[str, Any]:
         "td_alone_averaged": baseline.averaged.mean,
         "td_alone_gain_estimate": baseline.gain_estimate,
         **chain_values(learner.saved_chain()),
+        **(improvement_values(learner) if isinstance(learner, ImprovingLearner) else {}),
         **quality_values(learner.held_out(), learner.quality, learner.part_names),
         **curve_values(learner.learning_curve),
     }
@@ -155,6 +158,8 @@ def largest(specification: RunSpecification, agents: int = 1) -> int:
     if specification.method.has_head_covariance:
         transitions = HISTORY_PER_FEATURE * d + 3 * specification.method.steps_per_round
         most += 5 * d * d + 8 * d + (2 * d + 1 + 3 * MOST_PARTS) * transitions + (d + r) * r
+    if specification.improve:
+        most += most_bytes_of_policies(specification) // 8
     return MAX_BYTES + 8 * agents * most
 
 
@@ -230,6 +235,16 @@ def resume(learner: SiteLearner, path: Path, run_id: str) -> str:
     spec = learner.specification
     result = load_result(path, most_bytes=largest(spec))
     check_owner(result, path, owner(learner.name, spec, run_id))
+    return restore(learner, result)
+
+
+def restore(learner: SiteLearner, result: AgentResult) -> str:
+    """The same of a file that was read, whoever it is of.
+
+    Raises:
+        RunFileError: the file is damaged.
+    """
+    spec = learner.specification
     # All is read before anything is set: a damaged file changes nothing.
     state, rounds = loaded_learner(result, spec), result.whole("gain_count")
     power = spec.method.averaging_power
@@ -250,11 +265,14 @@ def resume(learner: SiteLearner, path: Path, run_id: str) -> str:
     curve = loaded_curve(result, len(learner.td_alone_errors()))
     last_round, chain = result.last_round, loaded_chain(result)
     bounded_rounds, batches = result.whole("bounded_rounds"), loaded_batches(result)
+    steps = state.steps
+    if isinstance(learner, ImprovingLearner):
+        steps, reward_sum = load_improvement(learner, result)
     learner.earlier_held_share = result.number("held_share") if "held_share" in result.values else math.nan
     learner.state, learner.weights, learner.gain, learner.independent = state, weights, gain, independent
     learner.separate_sums, learner.reward_batches, learner.quality = separate, batches, quality
     learner.learning_curve, learner.last_round, learner.bounded_rounds = curve, last_round, bounded_rounds
-    return learner.source.go_on(state.steps, reward_sum, chain)
+    return learner.source.go_on(steps, reward_sum, chain)
 
 
 def loaded_chain(result: AgentResult) -> SavedState | None:

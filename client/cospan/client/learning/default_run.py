@@ -1,6 +1,11 @@
 """The default specification of a run. It needs no workload, and imports none."""
 
+from collections.abc import Collection
+from dataclasses import replace
+from typing import Any
+
 from cospan.core.method import PRESETS
+from cospan.core.run_fields import IMPROVEMENT_DEFAULTS
 from cospan.core.specification import RunSpecification
 from cospan.wire.errors import InvalidValueError
 
@@ -38,6 +43,28 @@ def new_specification(
         seed=0,
         method=PRESETS[preset](DEFAULT_STEPS_PER_ROUND if steps_per_round is None else steps_per_round),
     )
+
+
+def with_improvement(specification: RunSpecification, said: Collection[str]) -> RunSpecification:
+    """The same, with what holds of improvement steps, where it has some, for what is not said of them.
+
+    Args:
+        specification: of the run.
+        said: the names of the fields that were given, whose values stay, whatever they are.
+    """
+    if not specification.improve:
+        return specification
+    unsaid: dict[str, Any] = {
+        name: value
+        for name, value in IMPROVEMENT_DEFAULTS.items()
+        if name not in said and getattr(specification, name) == 0
+    }
+    return replace(specification, **unsaid)
+
+
+def improvement_rounds(specification: RunSpecification) -> int:
+    """Rounds of all improvement steps, and of an evaluation of the policies that are held after them."""
+    return specification.schedule.rounds + specification.evaluation_rounds
 
 
 def checked(specification: RunSpecification) -> RunSpecification:

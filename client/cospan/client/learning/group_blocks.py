@@ -59,8 +59,26 @@ class GroupSites:
     parts: tuple[Sites | tuple[Site, ...], ...]
 
     @classmethod
-    def of(cls, workload: Workload, indices: Sequence[int], feature_dim: int, seed: int) -> "GroupSites":
-        """Makes them; see `cospan.client.environment.workload_loader.make_sites` for what it raises."""
+    def of(
+        cls,
+        workload: Workload,
+        indices: Sequence[int],
+        feature_dim: int,
+        seed: int,
+        *,
+        one_by_one: bool = False,
+    ) -> "GroupSites":
+        """Makes them; see `cospan.client.environment.workload_loader.make_sites` for what it raises.
+
+        Args:
+            workload: of the sites.
+            indices: of the sites.
+            feature_dim: d.
+            seed: of the run.
+            one_by_one: whether each has an environment of its own, whatever the workload can step at once.
+        """
+        if one_by_one:
+            workload = replace(workload, make_fleet=None)
         blocks = tuple(blocks_of(indices, feature_dim))
         parts: list[Sites | tuple[Site, ...]] = []
         try:
@@ -72,6 +90,11 @@ class GroupSites:
                 close_sites(part)
             raise
         return cls(blocks, tuple(parts))
+
+    @property
+    def single(self) -> tuple[Site, ...]:
+        """All of them; they have been made one by one."""
+        return tuple(site for part in self.parts if not isinstance(part, Sites) for site in part)
 
     def close(self) -> None:
         """Closes all of them."""

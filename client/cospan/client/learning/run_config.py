@@ -5,9 +5,17 @@ from enum import Enum
 from numbers import Integral, Real
 from typing import Any
 
+from cospan.client.decisions.improver import features_for
 from cospan.client.environment.ownership import close_site, closing_on_failure, user_code
 from cospan.client.environment.workload_loader import load_workload, make_site
-from cospan.client.learning.default_run import DEFAULT_PRESET, DEFAULT_ROUNDS, checked, new_specification
+from cospan.client.learning.default_run import (
+    DEFAULT_PRESET,
+    DEFAULT_ROUNDS,
+    checked,
+    improvement_rounds,
+    new_specification,
+    with_improvement,
+)
 from cospan.client.workload import AnySite, SourceSite, Workload
 from cospan.core.method import PRESETS, Aggregation, HeadUpdate, Method
 from cospan.core.run_fields import Participation
@@ -57,7 +65,7 @@ def specify_with_site(
         workload: a workload, or its name as on the command line; it gives d, r, L and the fingerprint.
         agents: how many; by default all sites where the workload has a number of them, else 8.
         rounds: how many; 0 for a run that ends when it is stopped. By default 300, or as many as the workload's
-            data need.
+            data need, or those of the improvement steps (`improve`) and of one more evaluation.
         seed: of the run.
         preset: the method's constants to begin with: paper, practical, compact or full-history.
         constants: single constants of the method, as `steps_per_round=50`, or values of the run, as `rank=4`; the
@@ -80,9 +88,10 @@ def specify_with_site(
         said["participation"] = Participation.QUORUM
     method = replace(start.method, **{name: value for name, value in said.items() if name in _OF_METHOD})
     of_run = {name: value for name, value in said.items() if name in _OF_RUN}
+    whole = with_improvement(replace(start, method=method, **of_run), of_run)
     if rounds is None:
-        of_run["rounds"] = rounds_of(made, method.steps_per_round)
-    found, site = with_features(replace(start, method=method, **of_run), made)
+        whole = replace(whole, rounds=default_rounds(whole, made))
+    found, site = with_features(whole, made)
     with closing_on_failure(site):
         return checked(found), site
 
@@ -127,13 +136,24 @@ def rounds_of(workload: Workload, steps_per_round: int, default: int = DEFAULT_R
     return default if workload.rounds_of is None else workload.rounds_of(steps_per_round)
 
 
+def default_rounds(specification: RunSpecification, workload: Workload, default: int = DEFAULT_ROUNDS) -> int:
+    """The number of rounds where none is said: see `rounds_of`; with improvement steps, `improvement_rounds`.
+
+    A default of 0, for a run that ends when it is stopped, stays 0 with improvement steps.
+    """
+    if specification.improve and default:
+        return improvement_rounds(specification)
+    return rounds_of(workload, specification.method.steps_per_round, default)
+
+
 def with_features(specification: RunSpecification, workload: Workload) -> tuple[RunSpecification, AnySite]:
     """The specification with d and the fingerprint of its workload; and the first site, never stepped.
 
     The caller closes the site.
 
     Raises:
-        InvalidValueError: there are more agents than sites.
+        InvalidValueError: there are more agents than sites; or the run has improvement steps, and the first site
+            does not say what its actions lead to.
         WorkloadError: the first site cannot be made.
     """
     most = workload.max_agents
@@ -149,6 +169,8 @@ def with_features(specification: RunSpecification, workload: Workload) -> tuple[
             "logs have gaps; choose another preset, as practical"
         )
     what = f"the features of {specification.workload!r} have no dim and fingerprint"
-    with closing_on_failure(site), user_code(what):
-        dim, fingerprint = site.features.dim, site.features.fingerprint
+    with closing_on_failure(site):
+        features = features_for(site, specification, 0)
+        with user_code(what):
+            dim, fingerprint = features.dim, features.fingerprint
     return replace(specification, feature_dim=dim, feature_fingerprint=fingerprint), site

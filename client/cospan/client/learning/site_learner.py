@@ -81,31 +81,36 @@ class SiteLearner:
             share_td_error: whether its uploads tell its root mean square TD error.
         """
         self.site, self.specification, self.name, self.index = site, specification, name, index
-        d, r = specification.feature_dim, specification.rank
         self.source = source_of(site, name=name, index=index, seed=specification.seed, first_round=first_round)
-        self.state = LearnerState.initial(r)
-        self.weights = AveragedIterate(mean=np.zeros(d), power=specification.method.averaging_power)
-        """The learnt value weights: averages of B w, from the end of the warm-up on, or the posterior mean."""
-        self.gain = AveragedIterate(mean=np.zeros(1), power=specification.method.averaging_power)
-        """Averaged iterates of η."""
-        self.independent = IndependentTD.initial(d) if with_baseline else None
-        self.separate_sums = separate_lstd_sums(specification.method, d) if with_baseline else None
-        """Of LSTD alone, where the learner's own statistics are others."""
-        self.reward_batches = RewardBatches.initial()
-        self.quality = NOTHING_RECORDED
-        """What tells its errors where the truth is unknown, and what the features lack."""
+        self._with_baseline = with_baseline
+        self.forget()
         self.learning_curve = LearningCurve[float]()
         self._share_td_error = share_td_error
         self._basis: Float[np.ndarray, "d r"] | None = None
         self.earlier_held_share = math.nan
         """Of the file that it continues from, until its next round."""
-        self.bounded_rounds = 0
-        """Rounds in which the ball of radius U has cut its head."""
         self.last_round: int | None = None
         """The last round learnt, by whatever process; None before the first."""
         self.warnings: list[Warned] = []
         """Warnings for the user; the code that shows them empties the list."""
-        self._first_rounds = FirstRounds(name, d)
+        self._first_rounds = FirstRounds(name, specification.feature_dim)
+
+    def forget(self) -> None:
+        """Drops what it has learnt. Its source goes on, and its learning curve stays."""
+        spec, d = self.specification, self.specification.feature_dim
+        self.state = LearnerState.initial(spec.rank)
+        self.weights = AveragedIterate(mean=np.zeros(d), power=spec.method.averaging_power)
+        """The learnt value weights: averages of B w, from the end of the warm-up on, or the posterior mean."""
+        self.gain = AveragedIterate(mean=np.zeros(1), power=spec.method.averaging_power)
+        """Averaged iterates of η."""
+        self.independent = IndependentTD.initial(d) if self._with_baseline else None
+        self.separate_sums = separate_lstd_sums(spec.method, d) if self._with_baseline else None
+        """Of LSTD alone, where the learner's own statistics are others."""
+        self.reward_batches = RewardBatches.initial()
+        self.quality = NOTHING_RECORDED
+        """What tells its errors where the truth is unknown, and what the features lack."""
+        self.bounded_rounds = 0
+        """Rounds in which the ball of radius U has cut its head."""
 
     def learn(
         self,
@@ -125,20 +130,21 @@ class SiteLearner:
         """
         spec = self.specification
         trajectory = self.source.advance(spec.method.steps_per_round)
-        is_last, before = round_number + 1 == spec.rounds, self.state
+        number, before = spec.schedule.learning_round(round_number), self.state
+        is_last = round_number + 1 == spec.rounds or spec.schedule.ends_evaluation(round_number)
         self._look(trajectory, is_last=is_last)
         outcome = learn_round(
             self.state,
             basis,
             trajectory,
             spec.method,
-            round_number,
+            number,
             head_covariance=head_covariance,
             agents=spec.agents,
             is_last=is_last,
         )
         self.state, self._basis = outcome.state, basis
-        if not spec.method.warms_up_in(round_number):
+        if not spec.method.warms_up_in(number):
             self.weights = self.weights.updated(outcome.weights)
         self.gain = self.gain.updated(np.array([outcome.state.gain_estimate]))
         if self.independent is not None:
@@ -160,7 +166,7 @@ class SiteLearner:
         self._record(round_number, error)
         return GradientUpload(
             round=round_number,
-            contribution=contribution_of(outcome, spec.method, round_number),
+            contribution=contribution_of(outcome, spec.method, number),
             td_error=math.sqrt(error) if self._share_td_error and not math.isnan(error) else None,
             bounded=(self.name,) if outcome.bounded and told_after(self.bounded_rounds) else (),
         )

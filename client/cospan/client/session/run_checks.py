@@ -6,12 +6,13 @@ from one round to the next. No clock and no state: the session keeps what they n
 """
 
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float
 
 from cospan.core.linalg.subspace import largest_angle, orthonormality_error
-from cospan.core.method import NO_BOUND_DEGREES, Method
+from cospan.core.method import NO_BOUND_DEGREES
 from cospan.core.specification import RunSpecification
 from cospan.wire.errors import BasisRefusedError, InvalidValueError, StepsBelowFloorError
 from cospan.wire.messages import Stamp
@@ -73,7 +74,16 @@ class Turn:
     degrees: float
 
 
-def turn_between(method: Method, before: Stamp, basis: Float[np.ndarray, "d r"], now: Stamp) -> Turn:
+@runtime_checkable
+class BoundsTurns(Protocol):
+    """What bounds how far bases turn: a run, or its method alone where it has no improvement steps."""
+
+    def largest_turn_between(self, first: int, last: int) -> float:
+        """The largest angle, in degrees, from the basis of one round to that of a later one."""
+        ...
+
+
+def turn_between(bounds: BoundsTurns, before: Stamp, basis: Float[np.ndarray, "d r"], now: Stamp) -> Turn:
     """What a basis is held against.
 
     Within one life of the coordinator a basis comes of the one before by one step for each round in between. A
@@ -81,7 +91,7 @@ def turn_between(method: Method, before: Stamp, basis: Float[np.ndarray, "d r"],
     the process was not told that it is, and forward from there.
 
     Args:
-        method: of the run.
+        bounds: of the run.
         before: of the message that brought the former basis.
         basis: the former basis.
         now: of the message that brings the new one.
@@ -89,7 +99,7 @@ def turn_between(method: Method, before: Stamp, basis: Float[np.ndarray, "d r"],
     common = min(before.round, now.round)
     if now.incarnation != before.incarnation:
         common = min(common, before.durable_round)
-    degrees = method.largest_turn_between(common, before.round) + method.largest_turn_between(common, now.round)
+    degrees = sum(bounds.largest_turn_between(common, each.round) for each in (before, now))
     return Turn(before.round, basis, min(degrees, NO_BOUND_DEGREES))
 
 

@@ -19,7 +19,6 @@ from jaxtyping import Float
 
 from cospan.core.aggregation.basis_update import Contribution
 from cospan.core.linalg.matrices import DenseMatrix, FactoredMatrix
-from cospan.core.method import Method
 from cospan.core.specification import RunSpecification
 from cospan.rpc.v1 import coordinator_service_pb2 as pb
 from cospan.wire.codec.bounds import check_contribution, is_within, most_of
@@ -87,7 +86,7 @@ class _Blank:
 class MessageLayout:
     """The layout of a gradient: offsets of the variable fields, and the bytes between them."""
 
-    _method: Method
+    _specification: RunSpecification
     _agent_ids: tuple[str, ...]
     _weight: float
     _length: int
@@ -116,7 +115,7 @@ class MessageLayout:
             return None
         weight = upload.contribution.weight
         return cls(
-            specification.method,
+            specification,
             upload.agent_ids,
             weight,
             len(rest),
@@ -133,9 +132,9 @@ class MessageLayout:
         if not 0 < offset <= _LONGEST_HEAD:
             return None
         number = _round_of(request[:offset], self._length)
-        if number is None or self._method.brings_estimates_in(number):
+        if number is None or self._specification.method.brings_estimates_in(number):
             return None
-        if "pooled" not in self._blanks and self._method.sends_pooled_in(number):
+        if "pooled" not in self._blanks and self._specification.sends_pooled_in(number):
             return None
         for start, literal in self._literals:
             if not request.startswith(literal, offset + start):
@@ -166,8 +165,8 @@ class MessageLayout:
         try:
             check_contribution(
                 contribution,
-                pooled_is_nonnegative=self._method.pooled_is_nonnegative,
-                pools_weight=self._method.has_head_covariance,
+                pooled_is_nonnegative=self._specification.method.pooled_is_nonnegative,
+                pools_weight=self._specification.method.has_head_covariance,
             )
         except InvalidMessageError:
             return None

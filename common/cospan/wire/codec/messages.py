@@ -138,6 +138,7 @@ def _fill_gradient(message: pb.SubspaceGradient, upload: m.GradientUpload) -> No
     if upload.td_error is not None:
         message.td_error = upload.td_error
     message.bounded_agent_ids.extend(upload.bounded)
+    message.improved_agent_ids.extend(upload.improved)
     match contribution.gradient:
         case DenseMatrix(values=values):
             fill_matrix(message.dense, values)
@@ -175,6 +176,7 @@ def _decode_gradient(message: pb.SubspaceGradient, spec: RunSpecification) -> m.
         contribution=contribution,
         td_error=_decode_td_error(message.td_error) if message.HasField("td_error") else None,
         bounded=_agent_ids(message.bounded_agent_ids, "gradient.bounded_agent_ids"),
+        improved=_agent_ids(message.improved_agent_ids, "gradient.improved_agent_ids"),
     )
 
 
@@ -183,7 +185,7 @@ def _decode_pooled(message: pb.SubspaceGradient, spec: RunSpecification) -> Floa
     if message.HasField("pooled"):
         found = decode_shaped(message.pooled, "gradient.pooled", spec.pooled_length or spec.feature_dim, 1)
         return np.asarray(found[:, 0], dtype=np.float64)
-    if spec.method.sends_pooled_in(message.round):
+    if spec.sends_pooled_in(message.round):
         raise InvalidMessageError(
             f"gradient.pooled is missing in round {message.round}; this run scales its step with it"
         )

@@ -107,6 +107,7 @@ def _encode_agent(report: m.AgentReport) -> pb.AgentStatus:
         outlier_rounds=report.outlier_rounds,
         td_error=report.td_error,
         head_bounded=report.head_bounded,
+        policy_improved=report.policy_improved,
     )
 
 
@@ -129,6 +130,7 @@ def _decode_agent(message: pb.AgentStatus) -> m.AgentReport:
         outlier_rounds=_count(message.outlier_rounds, "agents.outlier_rounds"),
         td_error=_number(message.td_error, "agents.td_error") if message.HasField("td_error") else None,
         head_bounded=message.head_bounded,
+        policy_improved=message.policy_improved,
     )
 
 

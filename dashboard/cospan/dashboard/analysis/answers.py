@@ -33,6 +33,8 @@ _PARTS = {
 def answers_of(facts: Facts) -> list[Answer]:
     """The answers, in the order of the page."""
     first = [_learning(facts), _worse_than_alone(facts), _unusual(facts), _slow(facts), _time(facts)]
+    if facts.specification.improve:
+        first.append(_policies(facts))
     return [*first, _next(facts, {answer.key: answer for answer in first})]
 
 
@@ -222,6 +224,26 @@ def _missing(facts: Facts) -> Answer:
     named = listed([f"{name} ({counted[name]:,})" for name in fewer], _NAMED)
     text = f"Counted in fewer than {most:,} rounds: {named}."
     return Answer(key, question, f"{len(fewer):,} missed rounds", WARN, (text, note), tuple(fewer[:_NAMED]))
+
+
+# Are policies getting better? ------------------------------------------------------------------------------------
+
+
+def _policies(facts: Facts) -> Answer:
+    """Of a run with improvement steps."""
+    spec, question = facts.specification, "Are policies getting better?"
+    place = spec.schedule.place(facts.rounds)
+    improved = [agent.agent_id for agent in facts.agents if agent.policy_improved]
+    if place.step == spec.improve:
+        where = f"All {spec.improve} improvement steps are done."
+    else:
+        what, of = ("trial", spec.trial_rounds) if place.is_trial else ("evaluation", spec.evaluation_rounds)
+        where = f"Improvement step {place.step + 1} of {spec.improve}: round {place.number + 1} of {of} of {what}."
+    if not improved:
+        return Answer("policies", question, "None yet", CALM, (where, "No agent has told of a better policy."))
+    text = f"{listed(improved, _NAMED)} told of a policy that passed a trial."
+    verdict = f"{len(improved):,} of {len(facts.agents):,} improved"
+    return Answer("policies", question, verdict, GOOD, (where, text), tuple(improved[:_NAMED]))
 
 
 # Where the time goes -------------------------------------------------------------------------------------------

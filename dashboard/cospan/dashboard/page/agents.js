@@ -39,6 +39,7 @@ const COLUMNS = [
   { key: "lstd", name: "LSTD alone", value: (agent) => agent.lstd_alone, text: (value) => number(value), note: "value error of LSTD alone, from the same transitions", optional: true, wide: true },
   { key: "share", name: "Shared", value: (agent) => agent.shared_weight, text: (value) => number(value, 2), note: "shared weight: 0 is its own data alone, 1 the fleet's answer", optional: true, wide: true },
   { key: "gain", name: "Gain", value: (agent) => agent.mean_reward ?? agent.gain, text: (value, agent) => gainText(agent), note: "mean reward per step, and half the width of its 95 % interval", optional: true, wide: true },
+  { key: "policy", name: "Policy", value: (agent) => agent.improved, text: (value) => (value ? "improved" : NONE), note: "improved: it holds a policy that passed a trial", optional: true },
   { key: "td", name: "TD error", value: (agent) => agent.td_error, text: (value) => number(value), note: "root mean square of its newest round, in units of reward" },
   { key: "arrives", name: "Arrives", value: (agent) => agent.arrives, text: (value) => seconds(value), note: "from the opening of a round to its gradient", optional: true, wide: true },
   { key: "lag", name: "Lag", value: lagOf, text: (value) => whole(value), note: "rounds that have closed since its last one", wide: true },

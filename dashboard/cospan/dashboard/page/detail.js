@@ -84,6 +84,7 @@ export class Detail {
     if (agent.gain !== null) this.say("Gain, learnt", number(agent.gain));
     if (agent.mean_reward !== null) this.say("Mean reward, 95 % interval", gainText(agent));
     this.say("TD error (RMS, units of reward)", number(agent.td_error));
+    if (agent.improved) this.say("Policy", "improved: it passed a trial");
     if (agent.bounded) this.say("Head", "has reached head_radius: its values are wrong");
   }
 

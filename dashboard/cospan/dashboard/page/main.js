@@ -14,7 +14,7 @@ import { Comparison } from "./compare.js";
 import { showRun } from "./tiles.js";
 import { whole } from "./format.js";
 
-const AGENT = ["id", "phase", "awaited", "last_round", "td_error", "reconnects", "rejected", "silent", "counted", "absent", "outliers", "gone_in_round", "cause", "bounded", "arrives"];
+const AGENT = ["id", "phase", "awaited", "last_round", "td_error", "reconnects", "rejected", "silent", "counted", "absent", "outliers", "gone_in_round", "cause", "bounded", "improved", "arrives"];
 const LEARNT = ["id", "label", "value_error", "lstd_alone", "td_alone", "gain", "mean_reward", "half_width", "shared_weight", "held_share", "learning_seconds", "held_out_error", "held_out_lstd_alone", "ratio"];
 const NOTHING = Object.fromEntries(LEARNT.slice(1).map((name) => [name, null]));
 const known = { run: null, series: { columns: [], points: [] }, agents: new Map() };

@@ -306,6 +306,7 @@ class SubspaceGradient(_message.Message):
     POOLED_FIELD_NUMBER: _builtins.int
     TD_ERROR_FIELD_NUMBER: _builtins.int
     BOUNDED_AGENT_IDS_FIELD_NUMBER: _builtins.int
+    IMPROVED_AGENT_IDS_FIELD_NUMBER: _builtins.int
     round: _builtins.int
     """t, the round at whose basis the gradient was computed."""
     weight: _builtins.float
@@ -356,6 +357,12 @@ class SubspaceGradient(_message.Message):
         ignored.
         """
 
+    @_builtins.property
+    def improved_agent_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Agents of the session that hold an improved policy. For observers only. They are named in the last round of each
+        trial; names of others are ignored.
+        """
+
     def __init__(
         self,
         *,
@@ -368,10 +375,11 @@ class SubspaceGradient(_message.Message):
         pooled: _matrix_pb2.Matrix | None = ...,
         td_error: _builtins.float | None = ...,
         bounded_agent_ids: _abc.Iterable[_builtins.str] | None = ...,
+        improved_agent_ids: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_td_error", b"_td_error", "dense", b"dense", "factored", b"factored", "head_second_moment", b"head_second_moment", "payload", b"payload", "pooled", b"pooled", "td_error", b"td_error"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_td_error", b"_td_error", "agent_ids", b"agent_ids", "bounded_agent_ids", b"bounded_agent_ids", "dense", b"dense", "factored", b"factored", "head_second_moment", b"head_second_moment", "payload", b"payload", "pooled", b"pooled", "round", b"round", "td_error", b"td_error", "weight", b"weight"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_td_error", b"_td_error", "agent_ids", b"agent_ids", "bounded_agent_ids", b"bounded_agent_ids", "dense", b"dense", "factored", b"factored", "head_second_moment", b"head_second_moment", "improved_agent_ids", b"improved_agent_ids", "payload", b"payload", "pooled", b"pooled", "round", b"round", "td_error", b"td_error", "weight", b"weight"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__td_error: _TypeAlias = _typing.Literal["td_error"]  # noqa: Y015
     _WhichOneofArgType__td_error: _TypeAlias = _typing.Literal["_td_error", b"_td_error"]  # noqa: Y015
@@ -902,6 +910,7 @@ class AgentStatus(_message.Message):
     OUTLIER_ROUNDS_FIELD_NUMBER: _builtins.int
     TD_ERROR_FIELD_NUMBER: _builtins.int
     HEAD_BOUNDED_FIELD_NUMBER: _builtins.int
+    POLICY_IMPROVED_FIELD_NUMBER: _builtins.int
     agent_id: _builtins.str
     """Name of the agent."""
     phase: Global___AgentPhase.ValueType
@@ -928,6 +937,8 @@ class AgentStatus(_message.Message):
     """The newest `SubspaceGradient.td_error` that it sent to this process of the coordinator; not set if none."""
     head_bounded: _builtins.bool
     """Whether the agent has reported to this process of the coordinator that its head reached `head_radius`."""
+    policy_improved: _builtins.bool
+    """Whether the agent has reported to this process of the coordinator that it holds an improved policy."""
     def __init__(
         self,
         *,
@@ -944,10 +955,11 @@ class AgentStatus(_message.Message):
         outlier_rounds: _builtins.int = ...,
         td_error: _builtins.float | None = ...,
         head_bounded: _builtins.bool = ...,
+        policy_improved: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_gone_in_round", b"_gone_in_round", "_last_round", b"_last_round", "_td_error", b"_td_error", "gone_in_round", b"gone_in_round", "last_round", b"last_round", "td_error", b"td_error"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_gone_in_round", b"_gone_in_round", "_last_round", b"_last_round", "_td_error", b"_td_error", "absent_rounds", b"absent_rounds", "agent_id", b"agent_id", "awaited", b"awaited", "gone_cause", b"gone_cause", "gone_in_round", b"gone_in_round", "head_bounded", b"head_bounded", "last_round", b"last_round", "outlier_rounds", b"outlier_rounds", "phase", b"phase", "reconnects", b"reconnects", "rounds_counted", b"rounds_counted", "seconds_since_last_message", b"seconds_since_last_message", "td_error", b"td_error"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_gone_in_round", b"_gone_in_round", "_last_round", b"_last_round", "_td_error", b"_td_error", "absent_rounds", b"absent_rounds", "agent_id", b"agent_id", "awaited", b"awaited", "gone_cause", b"gone_cause", "gone_in_round", b"gone_in_round", "head_bounded", b"head_bounded", "last_round", b"last_round", "outlier_rounds", b"outlier_rounds", "phase", b"phase", "policy_improved", b"policy_improved", "reconnects", b"reconnects", "rounds_counted", b"rounds_counted", "seconds_since_last_message", b"seconds_since_last_message", "td_error", b"td_error"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__gone_in_round: _TypeAlias = _typing.Literal["gone_in_round"]  # noqa: Y015
     _WhichOneofArgType__gone_in_round: _TypeAlias = _typing.Literal["_gone_in_round", b"_gone_in_round"]  # noqa: Y015

@@ -259,6 +259,11 @@ class RunSpecification(_message.Message):
     DEADLINE_SECONDS_FIELD_NUMBER: _builtins.int
     MAX_STALENESS_FIELD_NUMBER: _builtins.int
     MIN_AGENTS_FIELD_NUMBER: _builtins.int
+    IMPROVE_FIELD_NUMBER: _builtins.int
+    EVALUATION_ROUNDS_FIELD_NUMBER: _builtins.int
+    TRIAL_ROUNDS_FIELD_NUMBER: _builtins.int
+    EXPLORE_FIELD_NUMBER: _builtins.int
+    CONFIDENCE_FIELD_NUMBER: _builtins.int
     workload: _builtins.str
     """Name of the workload, for people; at most 256 characters."""
     feature_dim: _builtins.int
@@ -295,6 +300,21 @@ class RunSpecification(_message.Message):
     """
     min_agents: _builtins.int
     """The number of agents with which round 0 opens if not all join in time; 0 for all of them."""
+    improve: _builtins.int
+    """Number of improvement steps, 0 to 1000; 0 for a run that judges policies and changes none. Each step has
+    `evaluation_rounds` rounds in which the held policies are evaluated, and then `trial_rounds` rounds in which each
+    agent tries a new policy. Gradients of a trial are zero, and the basis stays as it is.
+    """
+    evaluation_rounds: _builtins.int
+    """With improvement: rounds of evaluation in each step, 1 to 2^20; 0 without."""
+    trial_rounds: _builtins.int
+    """With improvement: rounds of trial in each step, 1 to 2^20; 0 without."""
+    explore: _builtins.float
+    """With improvement: share of the steps in which any action is taken, above 0, at most 1; 0 without."""
+    confidence: _builtins.float
+    """With improvement: one-sided confidence of the bound on its gain that a new policy has to pass, above 0.5 and
+    below 1; 0 without.
+    """
     @_builtins.property
     def method(self) -> Global___Method:
         """The learning rule."""
@@ -317,10 +337,15 @@ class RunSpecification(_message.Message):
         deadline_seconds: _builtins.float = ...,
         max_staleness: _builtins.int = ...,
         min_agents: _builtins.int = ...,
+        improve: _builtins.int = ...,
+        evaluation_rounds: _builtins.int = ...,
+        trial_rounds: _builtins.int = ...,
+        explore: _builtins.float = ...,
+        confidence: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["method", b"method"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agents", b"agents", "deadline_seconds", b"deadline_seconds", "feature_dim", b"feature_dim", "feature_fingerprint", b"feature_fingerprint", "max_staleness", b"max_staleness", "method", b"method", "min_agents", b"min_agents", "participation", b"participation", "quorum", b"quorum", "rank", b"rank", "round_timeout_seconds", b"round_timeout_seconds", "rounds", b"rounds", "seed", b"seed", "session_timeout_seconds", b"session_timeout_seconds", "workload", b"workload"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agents", b"agents", "confidence", b"confidence", "deadline_seconds", b"deadline_seconds", "evaluation_rounds", b"evaluation_rounds", "explore", b"explore", "feature_dim", b"feature_dim", "feature_fingerprint", b"feature_fingerprint", "improve", b"improve", "max_staleness", b"max_staleness", "method", b"method", "min_agents", b"min_agents", "participation", b"participation", "quorum", b"quorum", "rank", b"rank", "round_timeout_seconds", b"round_timeout_seconds", "rounds", b"rounds", "seed", b"seed", "session_timeout_seconds", b"session_timeout_seconds", "trial_rounds", b"trial_rounds", "workload", b"workload"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

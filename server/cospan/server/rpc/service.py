@@ -180,6 +180,8 @@ class CoordinatorService:
                     self._agent_stats.note_td_error(self._engine.state, token, message.td_error)
                 if message.bounded:
                     self._agent_stats.note_bounded(self._engine.state, token, message.bounded)
+                if message.improved:
+                    self._agent_stats.note_improved(self._engine.state, token, message.improved)
             case Heartbeat(saved_rounds=saved):
                 self._engine.handle(HeartbeatArrived(token, min(saved, self._engine.state.round + 1)))
             case Leave(cause=cause, returning=returning):

@@ -4,21 +4,29 @@ import logging
 
 import numpy as np
 
+from cospan.core.aggregation.basis_update import BasisMove
 from cospan.core.aggregation.fallback import sound_move
-from cospan.core.method import Method
+from cospan.core.specification import RunSpecification
 from cospan.server.machine.events import BasisComputed, BasisFailed, ComputeBasis
 
 log = logging.getLogger(__name__)
 
 
-def computed_basis(command: ComputeBasis, method: Method) -> BasisComputed | BasisFailed:
-    """The next basis of the run, or the failure; raises nothing, and any thread may call it."""
+def computed_basis(command: ComputeBasis, specification: RunSpecification) -> BasisComputed | BasisFailed:
+    """The next basis of the run, or the failure; raises nothing, and any thread may call it.
+
+    A round of trial leaves the basis and all that belongs to it as they are, whatever its gradients.
+    """
+    schedule, basis = specification.schedule, command.basis
+    if schedule.is_trial(command.round):
+        stays = BasisMove(basis, basis, command.step_memory, head_covariance=command.head_covariance)
+        return BasisComputed(command.round, stays)
     try:
         sound = sound_move(
             command.basis,
             command.contributions,
-            method,
-            command.round,
+            specification.method,
+            schedule.learning_round(command.round),
             command.step_memory,
             head_covariance=command.head_covariance,
         )

@@ -187,17 +187,17 @@ class Engine(AgentEngine):
 
     def _compute(self, command: ComputeBasis) -> Event | None:
         """The next basis if it takes little arithmetic; else a thread computes it and reports it later."""
-        method = self.state.specification.method
-        numbers = arithmetic_of(method, command.basis.shape, len(command.contributions))
+        specification = self.state.specification
+        numbers = arithmetic_of(specification.method, command.basis.shape, len(command.contributions))
         if numbers < self._settings.thread_from_numbers:
-            return computed_basis(command, method)
+            return computed_basis(command, specification)
         task = asyncio.get_running_loop().create_task(self._compute_in_thread(command))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return None
 
     async def _compute_in_thread(self, command: ComputeBasis) -> None:
-        self.handle(await asyncio.to_thread(computed_basis, command, self.state.specification.method))
+        self.handle(await asyncio.to_thread(computed_basis, command, self.state.specification))
 
     # The end ----------------------------------------------------------------------------------------------------
 

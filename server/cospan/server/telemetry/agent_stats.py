@@ -16,6 +16,8 @@ class AgentStats:
         """Newest root mean square TD error of each agent that shares it, in units of reward."""
         self.bounded: dict[str, bool] = {}
         """Agents whose heads have reached the bound `head_radius` → True."""
+        self.improved: dict[str, bool] = {}
+        """Agents that hold an improved policy → True."""
         self.rejected: dict[str, int] = {}
         """Number of messages of each agent that were rejected after it had joined; only agents with any."""
 
@@ -32,6 +34,13 @@ class AgentStats:
         own = set() if session is None else set(session.agent_ids)
         self.bounded.update(dict.fromkeys(own.intersection(names), True))
         _forget(self.bounded, state)
+
+    def note_improved(self, state: CoordinatorState, token: str, names: Sequence[str]) -> None:
+        """Records which of a session's agents hold an improved policy; other names are ignored."""
+        session = state.members.sessions.get(token)
+        own = set() if session is None else set(session.agent_ids)
+        self.improved.update(dict.fromkeys(own.intersection(names), True))
+        _forget(self.improved, state)
 
     def note_rejection(self, state: CoordinatorState, token: str | None) -> None:
         """Counts a rejected message of a session; without a session the claimed name is not trusted."""

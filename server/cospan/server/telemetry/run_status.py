@@ -40,6 +40,7 @@ def _agents(state: CoordinatorState, now: float, agent_stats: AgentStats) -> lis
             outlier_rounds=history.outlier_rounds.get(agent, 0),
             td_error=agent_stats.td_errors.get(agent),
             head_bounded=agent in agent_stats.bounded,
+            policy_improved=agent in agent_stats.improved,
             **facts,
         )
 

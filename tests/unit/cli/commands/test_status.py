@@ -16,6 +16,9 @@ from cospan.cli.run_folder.run_result import (
     read_outcome,
     result_document,
 )
+from cospan.client.decisions.step_decision import StepDecision
+from cospan.core.decisions.paired_bound import PairedBound
+from cospan.core.method import practical
 from cospan.wire.messages import (
     AgentPhase,
     AgentReport,
@@ -114,6 +117,40 @@ def test_status_and_summary_name_whose_heads_the_bound_has_cut(tmp_path: Path) -
     assert line.startswith("bounded: the heads of site-1, site-7 reached head_radius = ")
     free = result_document(OUTCOME, agents[:1])
     assert not any("bounded" in line for line in summary_lines(OUTCOME, agents[:1], free, tmp_path, width=None))
+
+
+def test_status_and_summary_say_where_improvement_stands_and_who_holds_what(tmp_path: Path) -> None:
+    steps = {"improve": 3, "evaluation_rounds": 100, "trial_rounds": 50, "rounds": 0}
+    spec = replace(SPEC, method=practical(3), explore=0.1, confidence=0.9, **steps)
+    agents = (agent_report(0), agent_report(1, policy_improved=True))
+    report = run_report(RunPhase.COLLECTING, *agents, specification=spec)
+    lines = status_lines(report)
+    assert lines[2] == (
+        "improvement step 3 of 3, trial, round 13 of 50; 1 of 2 agents have told of a better policy"
+    )
+    assert lines[-1].endswith("holds an improved policy")
+    document = run_document(report)
+    assert document["improvement"] == {"step": 2, "steps": 3, "is_trial": True, "round": 12}
+    assert run_document(run_report(RunPhase.COLLECTING))["improvement"] is None
+
+    taken = StepDecision(0, 1, True, "gains 2, at least 1", PairedBound(2.0, 1.0, 12), 1.0)
+    kept = StepDecision(1, 1, False, "gains 0, but not surely", PairedBound(0.0, -1.0, 12), 1.0)
+    rows = [AgentRow("site-0", "", decisions=()), AgentRow("site-1", "", decisions=(taken, kept))]
+    outcome = replace(OUTCOME, specification=spec, departures=())
+    result = result_document(outcome, rows)
+    assert [row["policy"]["held_step"] for row in result["per_agent"]] == [None, 1]
+    assert result["per_agent"][1]["policy"]["decisions"][1] == kept.as_dict()
+    assert StepDecision.of_dict(kept.as_dict()) == kept
+    told = {"improved_agents": 1, "trials": 2, "policies_taken": 1, "steps": 3}
+    assert {name: result["improvement"][name] for name in told} == told
+    summary = summary_lines(outcome, rows, result, tmp_path, width=None)
+    assert summary[0].split()[-1] == "policy"
+    assert [line.split()[-2:] for line in summary[1:3]] == [["-", "given"], ["step", "1"]]
+    assert "in 3 steps, 1 of 2 trials proved a gain" in "\n".join(summary)
+    plain = [AgentRow("site-0", "")]
+    assert "policy" not in "\n".join(
+        summary_lines(OUTCOME, plain, result_document(OUTCOME, plain), tmp_path, width=None)
+    )
 
 
 def test_status_names_who_has_to_come_back() -> None:

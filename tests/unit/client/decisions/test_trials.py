@@ -7,7 +7,7 @@ import pytest
 
 from cospan.client.decisions.acting_env import ActingEnv, disagreement
 from cospan.client.decisions.policy import GreedyPolicy
-from cospan.client.decisions.trials import SEGMENT_BLOCKS, replayed_gains, trial_in_turn
+from cospan.client.decisions.trials import SEGMENT_BLOCKS, Turns, replayed_gains
 from cospan.client.workload import Decisions, Site
 from cospan.client.workloads import microgrids, queues
 
@@ -66,12 +66,37 @@ def test_a_trial_in_turn_finds_the_better_policy_and_keeps_the_held_one() -> Non
     env = ActingEnv(site, held, 0.1)
     env.reset(seed=1)
     env.take_log()
-    differences = trial_in_turn(env, held, always, blocks=12, block=100)
+    differences = in_turn(env, held, always, Turns(12, 100))
     assert differences.mean() > 0.0  # with this queue, accepting all is better than one half
-    same = trial_in_turn(env, held, held, blocks=40, block=100)
+    same = in_turn(env, held, held, Turns(40, 100))
     assert abs(same.mean()) < 3.5 * same.std(ddof=1) / np.sqrt(40)
-    assert env.policy is held
-    assert not env.log.rewards
+
+
+def in_turn(env: ActingEnv, held: GreedyPolicy, new: GreedyPolicy, turns: Turns) -> np.ndarray:
+    for steps, is_new in turns.spans(0, 2 * turns.pairs * turns.block):
+        env.policy = new if is_new else held
+        env.act(steps)
+    return turns.differences(env.take_log().rewards)
+
+
+def test_turns_are_the_same_however_they_are_cut_into_rounds() -> None:
+    turns = Turns.of(500)
+    assert turns == Turns(12, 20)
+    whole = turns.spans(0, 500)
+    cut = [span for first in range(0, 500, 7) for span in turns.spans(first, min(7, 500 - first))]
+    assert [is_new for count, is_new in whole for _ in range(count)] == [
+        is_new for count, is_new in cut for _ in range(count)
+    ]
+    assert whole[:4] == [(20, False), (20, True), (20, True), (20, False)]
+    assert whole[-1] == (20, False)  # left over
+    assert sum(count for count, is_new in whole if is_new) == 240
+
+
+def test_differences_are_of_second_halves_and_of_complete_pairs_alone() -> None:
+    turns = Turns(3, 4)
+    rewards = [9.0, 9.0, 1.0, 1.0, 9.0, 9.0, 3.0, 3.0, 9.0, 9.0, 5.0, 5.0, 9.0, 9.0, 1.0, 1.0, 7.0]
+    np.testing.assert_array_equal(turns.differences(rewards), [2.0, 4.0])
+    assert turns.differences(rewards[:5]).shape == (0,)
 
 
 def test_rewards_follow_the_afterstate_they_belong_to() -> None:

@@ -56,6 +56,35 @@ def test_every_question_has_an_answer_even_where_nothing_is_known() -> None:
         assert all(one.verdict and all(one.sentences) and one.sentences for one in found)
 
 
+# Are policies getting better? ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("rounds", "where"),
+    [
+        (100, "Improvement step 2 of 2: round 31 of 60 of evaluation."),
+        (135, "Improvement step 2 of 2: round 6 of 10 of trial."),
+        (140, "All 2 improvement steps are done."),
+    ],
+)
+def test_a_run_with_improvement_steps_says_where_it_stands_and_who_has_improved(rounds: int, where: str) -> None:
+    spec = specification(
+        practical(3),
+        rounds=200,
+        agents=5,
+        improve=2,
+        evaluation_rounds=60,
+        trial_rounds=10,
+        explore=0.1,
+        confidence=0.9,
+    )
+    none = answer("policies", specification=spec, rounds=rounds)
+    assert (none.verdict, none.sentences[0]) == ("None yet", where)
+    agents = [agent(name, policy_improved=name == "site-3") for name in NAMES]
+    found = answer("policies", specification=spec, rounds=rounds, agents=agents)
+    assert (found.verdict, found.agents) == ("1 of 5 improved", ("site-3",))
+
+
 # Is it learning still? -----------------------------------------------------------------------------------------
 
 

@@ -61,25 +61,21 @@ def test_queues_get_better_and_a_second_run_gives_the_same_bits() -> None:
 def test_the_basis_goes_on_and_statistics_are_dropped_with_the_policy_that_they_are_of() -> None:
     made = improvement()
     before = made.step()
-    start = made._start
+    start = made.result.basis
     assert start is not None
-    states = [agent.state for agent in made._agents]
+    states = [learner.state.steps for learner in made.learners]
     assert any(each.taken for each in before)
-    assert [state is None for state in states] == [each.taken for each in before]
-    made.step()
-    second = made._start
+    assert [steps == 0 for steps in states] == [each.taken for each in before]
+    after = made.step()
+    second = made.result.basis
     assert second is not None
-    assert second is not start
     # The second step has turned the basis of the first, rather than a random one.
-    turned = np.linalg.svd(start.basis.T @ second.basis)[1]
-    unrelated = np.linalg.svd(start.basis.T @ made._specification.initial_basis())[1]
+    turned = np.linalg.svd(start.T @ second)[1]
+    unrelated = np.linalg.svd(start.T @ made.result.specification.initial_basis())[1]
     assert turned[1] > unrelated[1]
-    for agent, decision, state in zip(made._agents, made._decisions[3:], states, strict=True):
-        if decision.taken:
-            continue
-        assert agent.state is not None
+    for learner, decision, earlier in zip(made.learners, after, states, strict=True):
         steps = SHORT.rounds * queues.workload.steps_per_round
-        assert agent.state.steps == (2 * steps if state is not None else steps)
+        assert learner.state.steps == (0 if decision.taken else earlier + steps)
     made.close()
 
 

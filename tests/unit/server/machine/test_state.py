@@ -49,11 +49,30 @@ def test_a_coordinator_that_resumes_announces_the_stored_head_covariance(monkeyp
     np.testing.assert_array_equal(run.state.head_covariance, np.eye(R))
 
 
+def test_a_round_of_trial_changes_nothing_whatever_is_sent() -> None:
+    run = CoordinatorDriver(agents=1)
+    step = {"improve": 1, "evaluation_rounds": 2, "trial_rounds": 1}
+    spec = replace(run.state.specification, method=practical(3), **step)
+    curvature, covariance = np.append(packed(np.eye(D)), 1.0), np.eye(R)
+    memory = 2.0 * curvature
+    sent = (Contribution(DenseMatrix(np.ones((D, R))), pooled=curvature),)
+    for number in (2, 3):
+        command = events.ComputeBasis(number, run.state.basis, sent, memory, covariance)
+        found = computed_basis(command, spec)
+        assert isinstance(found, events.BasisComputed)
+        stays = found.move.basis is run.state.basis
+        assert stays == (number == 2)
+        if stays:
+            assert found.move.head_covariance is covariance
+            assert found.move.step_memory is memory
+
+
 def test_a_head_covariance_that_a_round_does_not_change_stays() -> None:
     run = CoordinatorDriver(agents=1)
     curvature = np.append(packed(np.eye(D)), 1.0)
     sent, covariance = (Contribution(DenseMatrix(np.ones((D, R))), pooled=curvature),), np.eye(R)
     command = events.ComputeBasis(0, run.state.basis, sent, None, covariance)
-    found = computed_basis(command, replace(practical(3), basis_step=0.0))
+    spec = replace(run.state.specification, method=replace(practical(3), basis_step=0.0))
+    found = computed_basis(command, spec)
     assert isinstance(found, events.BasisComputed)
     assert found.move.head_covariance is covariance

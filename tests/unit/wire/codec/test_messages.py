@@ -57,6 +57,7 @@ AGENT_MESSAGES: dict[str, m.AgentMessage] = {
     "factored, r factors": upload(FactoredMatrix(left=BASIS, right=MOMENT)),
     "with row sums": WITH_ROW_SUMS,
     "with a TD error": upload(FACTORED, td_error=0.0),
+    "with improved policies": upload(FACTORED, agent_ids=(), improved=("site-1", "site-2")),
     "with bounded heads": upload(FACTORED, agent_ids=(), bounded=("site-1", "site-2")),
     "heartbeat": m.Heartbeat(),
     "leave": m.Leave(cause="maintenance"),
@@ -239,6 +240,10 @@ GRADIENT_CHANGES: dict[str, tuple[str, Change]] = {
         set_to("head_second_moment", matrix_pb2.Matrix()),
     ),
     "negative TD error": ("gradient.td_error is -0.5; it must be 0 or more", set_to("td_error", -0.5)),
+    "improved policies of a bad name": (
+        "gradient.improved_agent_ids",
+        lambda g: g.improved_agent_ids.append("a b"),
+    ),
     "bounded heads of a bad name": ("gradient.bounded_agent_ids", lambda g: g.bounded_agent_ids.append("a b")),
     "infinite TD error": ("gradient.td_error is inf", set_to("td_error", math.inf)),
     "TD error that is no number": ("gradient.td_error is nan", set_to("td_error", math.nan)),

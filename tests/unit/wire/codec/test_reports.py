@@ -13,7 +13,15 @@ from cospan.wire.errors import InvalidMessageError
 AGENTS = (
     m.AgentReport("a", m.AgentPhase.CONNECTED, 0.5, awaited=True, rounds_counted=3, reconnects=1),
     m.AgentReport(
-        "b", m.AgentPhase.LOST, 1.5, awaited=False, rounds_counted=2, reconnects=0, td_error=0.25, head_bounded=True
+        "b",
+        m.AgentPhase.LOST,
+        1.5,
+        awaited=False,
+        rounds_counted=2,
+        reconnects=0,
+        td_error=0.25,
+        head_bounded=True,
+        policy_improved=True,
     ),
     m.AgentReport(
         "c", m.AgentPhase.GONE, 9.0, False, 0, 4, gone_in_round=0, gone_cause="silent for 5 s", outlier_rounds=7

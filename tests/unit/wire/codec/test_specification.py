@@ -2,11 +2,13 @@
 
 import dataclasses
 import math
+from typing import Any
 
 import pytest
 from codec_examples import METHOD, SPEC, Change, refused, sent, set_to
 
-from cospan.core.method import Method
+from cospan.core.method import Method, practical
+from cospan.core.run_fields import IMPROVEMENT_DEFAULTS, Participation
 from cospan.core.specification import RunSpecification
 from cospan.wire.codec.specification import decode_specification, encode_specification
 from cospan.wire.errors import InvalidMessageError
@@ -25,7 +27,15 @@ def test_every_field_of_a_specification_travels() -> None:
     """A field that were left out would come back as its default: none has that value here."""
     for kind, value in ((RunSpecification, SPEC), (Method, METHOD)):
         for field in dataclasses.fields(kind):
-            assert getattr(value, field.name) != field.default, field.name
+            if field.name not in {"improve", *IMPROVEMENT_DEFAULTS}:
+                assert getattr(value, field.name) != field.default, field.name
+
+
+def test_improvement_travels() -> None:
+    waiting = {"participation": Participation.ALL, "quorum": 0.0, "deadline_seconds": 0.0, "max_staleness": 0}
+    changes: dict[str, Any] = {"method": practical(5), "rounds": 0, "improve": 3, **waiting, **IMPROVEMENT_DEFAULTS}
+    improving = dataclasses.replace(SPEC, **changes)
+    assert decode_specification(sent(encode_specification(improving))) == improving
 
 
 # What a specification may not say -------------------------------------------------------------------------------

@@ -40,7 +40,7 @@ def take_part(state: SessionState, now: float) -> Outcome:
         return state, ()
     number, basis = state.stamp.round, state.basis
     assert state.specification is not None
-    turn = state.learnt_at and turn_between(state.specification.method, *state.learnt_at, state.stamp)
+    turn = state.learnt_at and turn_between(state.specification, *state.learnt_at, state.stamp)
     at = basis, state.head_covariance
     state = replace(state, learning=number, learning_at=at, learnt_at=(state.stamp, basis))
     return state, (Learn(number, basis, turn, state.head_covariance),)

@@ -5,9 +5,8 @@ from jaxtyping import Float
 
 from cospan.client.learning.site_learner import SiteLearner
 from cospan.core.decisions.weights_root import fleet_prior, weights_root
-from cospan.core.learning.posterior import history_of
+from cospan.core.learning.posterior import FleetPrior, history_of
 from cospan.core.learning.units import Units
-from cospan.simulation.local_run import StartBasis
 
 LEAST_OWN_SHARE = 0.03
 """The least part of an agent's values that is taken to be its own, whatever its shared weight."""
@@ -18,7 +17,7 @@ Values = tuple[Float[np.ndarray, " d"], Float[np.ndarray, "d d"]]
 """Weights z, and F with Cov z = F Fᵀ."""
 
 
-def candidates_of(learner: SiteLearner, fleet: StartBasis, *, alone: bool) -> list[Values]:
+def candidates_of(learner: SiteLearner, fleet: FleetPrior, *, alone: bool) -> list[Values]:
     """The posterior mean under the fleet's prior, and the agent's own LSTD; the latter only where it is alone.
 
     Args:
@@ -38,7 +37,7 @@ def candidates_of(learner: SiteLearner, fleet: StartBasis, *, alone: bool) -> li
 
 
 def _root(
-    learner: SiteLearner, weights: Float[np.ndarray, " d"], fleet: StartBasis, *, own_share: float | None
+    learner: SiteLearner, weights: Float[np.ndarray, " d"], fleet: FleetPrior, *, own_share: float | None
 ) -> Float[np.ndarray, "d d"]:
     """F of one set of weights; `own_share` None stands for an agent alone."""
     state, posterior, sums = learner.state, learner.state.posterior, learner.state.statistics
@@ -51,7 +50,7 @@ def _root(
     variance = float(weights @ covariance @ weights) / len(weights)
     variance = max(variance, np.finfo(float).tiny)
     head = np.zeros((fleet.basis.shape[1],) * 2)
-    if own_share is not None and fleet.head_covariance is not None:
+    if own_share is not None:
         scale = Units.of(state.rewards.variance, state.feature_squares / state.rewards.count).head
         head = fleet.head_covariance * float(scale) ** 2
     own = OWN_VARIANCE_ALONE if own_share is None else own_share

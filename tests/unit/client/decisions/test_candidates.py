@@ -5,22 +5,22 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from cospan.client.decisions.candidates import Values, candidates_of
+from cospan.client.learning.improving_learner import ImprovingLearner
+from cospan.client.learning.run_config import specify
 from cospan.client.workloads import queues
-from cospan.simulation import Fleet, Improvement, ImprovementSettings
-from cospan.simulation.policy_candidates import Values, candidates_of
+from cospan.core.learning.posterior import FleetPrior
 
 ROUNDS = 12
 
 
 def candidates(rubbish: float | None) -> list[Values]:
     """Of one agent whose third round has a cut in its fifth slot, with this reward there; None: without the cut."""
-    fleet = Fleet("queues", agents=2, seed=5, rank=2)
-    fleet.close()
-    made = Improvement(queues.workload, fleet.specification, ImprovementSettings(rounds=ROUNDS))
-    try:
-        learner = made._evaluated()[0]
-    finally:
-        made.close()
+    spec = specify("queues", agents=2, seed=5, rank=2, improve=1, evaluation_rounds=ROUNDS)
+    learner = ImprovingLearner(queues.make_site(0, 5), spec, name="site-0", index=0)
+    prior = FleetPrior(spec.initial_basis(), np.eye(2), 2)
+    for number in range(ROUNDS):
+        learner.learn(number, prior.basis, prior.head_covariance)
     state = learner.state.posterior
     assert state is not None
     assert len(state.rewards) == ROUNDS
@@ -30,8 +30,7 @@ def candidates(rubbish: float | None) -> list[Values]:
         rewards[2], cuts[2] = np.where(is_transition, rewards[2], rubbish), is_transition
         state = replace(state, rewards=tuple(rewards), is_transition=tuple(cuts))
     learner.state = replace(learner.state, posterior=state)
-    assert made._start is not None
-    return candidates_of(learner, made._start, alone=False)
+    return candidates_of(learner, prior, alone=False)
 
 
 def test_what_stands_at_a_cut_is_in_no_error_bar() -> None:
