@@ -21,7 +21,7 @@ class BacklogFullError(FeedError):
     """The backlog holds as many steps as it may."""
 
     reason = "BACKLOG_FULL"
-    remedy = "Send the step again later; see whether the run goes on (`cospan status`), or raise --feed-limit."
+    remedy = "Send the step again later; see whether the run continues (`cospan status`), or raise --feed-limit."
 
 
 class BacklogError(FeedError):

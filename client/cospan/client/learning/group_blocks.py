@@ -255,7 +255,7 @@ class Block:
         return replace(after, quality=quality), outcome
 
     def quality(self, every: int = 1) -> QualityRecord:
-        """See `SiteLearner`. The tests of TD errors, of each so many agents, are made now: they take long."""
+        """See `SiteLearner`. The tests of TD errors are made now, for every agent: they take long."""
         state = self.state
         return state.quality.tested(state.learner.posterior, self.lstd_sums, every)
 

@@ -347,7 +347,7 @@ def _modelled_of_one(state: PosteriorState, data: Moments, units: Units) -> _Mod
 
 
 def _modelled_of_many(state: PosteriorState, data: Moments, units: Units) -> _Modelled:
-    """The same of n agents, some at a time: of so many that their history stays in a core's cache."""
+    """The same of n agents, some at a time: as many as let their history stay in a core's cache."""
     weights, known = state.weights, np.any(state.weights, axis=-1, keepdims=True)
     if not known.all():
         weights = np.where(known, weights, data.ridge_solution(PRIOR_STEPS) * column(units.head))
