@@ -132,12 +132,17 @@ def _checked_per_shape(function: Any) -> Any:
 
 def _check(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
     """Checks arguments and result of a call that has returned."""
-    hints = typing.get_type_hints(function)
-    values = inspect.signature(function).bind(*args, **kwargs).arguments | {"return": result}
+    hints, signature = typing.get_type_hints(function), inspect.signature(function)
+    values = signature.bind(*args, **kwargs).arguments | {"return": result}
     with _jaxtyped("context"):
         for name, hint in hints.items():
-            if name in values:
-                beartype.door.die_if_unbearable(values[name], hint, conf=_CONFIGURATION)
+            if name not in values:
+                continue
+            # The hint of *agents is that of each of them.
+            parameter = signature.parameters.get(name)
+            many = parameter is not None and parameter.kind is inspect.Parameter.VAR_POSITIONAL
+            for value in values[name] if many else (values[name],):
+                beartype.door.die_if_unbearable(value, hint, conf=_CONFIGURATION)
 
 
 def _kinds(values: Iterable[Any], sampled: bool) -> tuple[Hashable, ...]:

@@ -295,7 +295,11 @@ def _help(document: dict[str, Any]) -> str:
     if known > _WELL_KNOWN:
         parts.append(f"more data would help (errors within these features may be {known:.0%})")
     if gaps:
-        parts.append(f"more features would help at {gaps:,} sites (see the warnings)")
+        tested = document["sites_tested_for_features"]
+        sites = (
+            f"{gaps:,} sites" if tested == len(document["per_agent"]) else f"{gaps:,} of {tested:,} tested sites"
+        )
+        parts.append(f"more features would help at {sites} (see the warnings)")
     return " and ".join(parts) or "neither more data nor more features would change much"
 
 

@@ -41,7 +41,7 @@ _RETRY_SECONDS = 0.2
 _SAVE_SECONDS = 20.0
 """For agents to save their files after the run, and for the coordinator to complete its own."""
 _SAVE_SECONDS_PER_AGENT = 0.03
-"""The same for each agent of the largest group, which writes one file after another."""
+"""The same for each agent of the largest group, which sums up all and writes up to 100 kB for each of them."""
 _STOP_SECONDS = 5.0
 _LAST_ROUNDS_SECONDS = 2.0
 

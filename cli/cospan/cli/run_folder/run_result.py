@@ -110,6 +110,7 @@ class AgentRow:
         held_out_steps: environment steps that those answers were learnt from, and measured with.
         is_within: whether they are of differences within equal exogenous parts.
         feature_gaps: what TD errors depend on beyond the features, and the share of their variance it explains.
+        is_tested: whether they were tested for that.
         decisions: of each improvement step whether a new policy was taken, and the evidence; None without such
             steps. Numbers of a policy that changed are of the held one.
     """
@@ -134,6 +135,7 @@ class AgentRow:
     held_out_steps: tuple[int, int] = (0, 0)
     is_within: bool = False
     feature_gaps: Mapping[str, float] = field(default_factory=dict)
+    is_tested: bool = False
     decisions: "tuple[StepDecision, ...] | None" = None
 
     @property
@@ -161,7 +163,7 @@ def matters(share: float) -> bool:
 def agent_row(result: "AgentResult") -> AgentRow:
     """The numbers of an agent's file."""
     from cospan.client.files.policy_values import DECISIONS, loaded_decisions
-    from cospan.client.files.quality_values import feature_gaps, held_out_steps, site_errors
+    from cospan.client.files.quality_values import feature_gaps, held_out_steps, is_tested, site_errors
 
     return AgentRow(
         id=result.text("agent_id"),
@@ -185,6 +187,7 @@ def agent_row(result: "AgentResult") -> AgentRow:
         is_within="held_out_within" in result.values and result.flag("held_out_within"),
         feature_gaps=feature_gaps(result),
         decisions=tuple(loaded_decisions(result)) if DECISIONS in result.values else None,
+        is_tested=is_tested(result),
     )
 
 
@@ -228,6 +231,7 @@ def result_document(outcome: RunOutcome, agents: Sequence[AgentRow] = ()) -> dic
         "held_share": median(agent.held_share for agent in finished),
         "held_out": _held_out_document(finished),
         "sites_lacking_features": sum(any(map(matters, agent.feature_gaps.values())) for agent in finished),
+        "sites_tested_for_features": sum(agent.is_tested for agent in finished),
         "shared_weight": median(agent.shared_weight for agent in finished),
         "rank_in_use": outcome.rank_in_use,
         "improvement": _improvement_document(spec, finished),

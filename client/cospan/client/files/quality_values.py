@@ -142,16 +142,19 @@ def held_out_steps(result: AgentResult) -> tuple[int, int]:
     return int(learnt), int(held_out)
 
 
+def is_tested(result: AgentResult) -> bool:
+    """Whether its TD errors were tested for what the features lack; of a large group not all agents' are."""
+    return "feature_tests" in result.values and bool(np.isfinite(result.numbers("feature_tests", 2)).any())
+
+
 def feature_gaps(result: AgentResult) -> dict[str, float]:
     """What the TD errors of an agent depend on beyond its features, with the share of their variance it explains.
 
     The names are those of the parts of an observation, and `time modulo 24 steps`.
     """
-    if "feature_tests" not in result.values:
+    if not is_tested(result):
         return {}
     tests = result.numbers("feature_tests", 2)
-    if not np.isfinite(tests).any():
-        return {}
     names = [*map(str, result.array("observation_parts")), *(f"time modulo {period} steps" for period in PERIODS)]
     if tests.shape != (2, len(names)):
         return {}

@@ -180,9 +180,11 @@ def test_errors_on_held_out_data_stand_in_for_the_truth_and_say_what_cannot_be_t
     sure = SiteErrors(0.03, 0.005, 0.09, 0.98, 0.06, 0.01, 10, 0.4)
     unsure = SiteErrors(-0.01, 0.02, 0.01, 1.07, 0.02, 0.02, 10, 0.5)
     agents = [
-        AgentRow("site-0", "a", 1.0, held_out=sure, held_out_steps=(500, 400), feature_gaps={"hour": 0.2}),
+        AgentRow(
+            "site-0", "a", 1.0, held_out=sure, held_out_steps=(500, 400), feature_gaps={"hour": 0.2}, is_tested=True
+        ),
         AgentRow("site-1", "b", 1.0, held_out=unsure, held_out_steps=(500, 400)),
-        AgentRow("site-2", "c", 1.0),
+        AgentRow("site-2", "c", 1.0, is_tested=True),
     ]
     outcome = replace(OUTCOME, departures=(), subspace_error=None, rank_in_use=None)
     document = result_document(outcome, agents)
@@ -205,6 +207,10 @@ def test_errors_on_held_out_data_stand_in_for_the_truth_and_say_what_cannot_be_t
         in text
     )
     assert "learnt from 500 steps, measured with the 400 after them; more data would help (errors within" in text
+    assert text.count("more features would help at 1 of 2 tested sites") == 1, "of a large group not all are"
+    tested = [replace(agent, is_tested=True) for agent in agents]
+    document = result_document(outcome, tested)
+    text = "\n".join(summary_lines(outcome, tested, document, Path("x"), width=None))
     assert text.count("more features would help at 1 sites") == 1
     assert document["held_out"]["ratio"] == pytest.approx(0.2)
     assert document["per_agent"][1]["held_out"]["ratio"] is None
