@@ -96,7 +96,7 @@ def test_core_is_looked_at() -> None:
 
 
 def test_coverage_is_checked_of_modules_that_exist() -> None:
-    """A pattern that matches nothing, or nothing that is measured, would be left out of the bound without a word."""
+    """A pattern that matches nothing that is measured would be left out of the bound without a word."""
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["coverage"]
     modules = [path for root in namespace_roots() for path in root.rglob("*.py")]
     measured = [ROOT / folder for folder in settings["run"]["source"]]
