@@ -100,14 +100,17 @@ def _checked_when_called(function: Any) -> Any:
 def _checked_per_shape(function: Any) -> Any:
     """The function, checked wherever its arguments and its result together are of kinds that it has not seen."""
     checker: Checker | None = None
+    hints: dict[str, Any] | None = None
     seen: dict[Hashable, set[Hashable]] = {}
     sampled = any(map(_is_sampled, function.__annotations__.values()))
 
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
-        nonlocal checker
+        nonlocal checker, hints
         if checker is None:
-            checker = _jaxtyped(function, typechecker=_beartyped)
+            checker, hints = _jaxtyped(function, typechecker=_beartyped), _hints_of(function)
+        if hints is None:
+            return checker(*args, **kwargs)
         try:
             given = _kinds(args, sampled), tuple(kwargs), _kinds(kwargs.values(), sampled)
         except _UnknownKindError:
@@ -118,11 +121,11 @@ def _checked_per_shape(function: Any) -> Any:
             returned = _kind(result, sampled)
         except _UnknownKindError:
             if results is not None:
-                _check(function, args, kwargs, result)
+                _check(function, hints, args, kwargs, result)
             return result
         if results is None or returned not in results:
             if results is not None:
-                _check(function, args, kwargs, result)
+                _check(function, hints, args, kwargs, result)
             if len(seen) < _MOST_SHAPES:
                 seen.setdefault(given, set()).add(returned)
         return result
@@ -130,18 +133,29 @@ def _checked_per_shape(function: Any) -> Any:
     return call
 
 
-def _check(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
+def _hints_of(function: Any) -> dict[str, Any] | None:
+    """Its annotations; None where one of them names what is imported for type checkers alone."""
+    try:
+        return typing.get_type_hints(function)
+    except NameError:
+        return None
+
+
+def _check(
+    function: Any, hints: dict[str, Any], args: tuple[Any, ...], kwargs: dict[str, Any], result: Any
+) -> None:
     """Checks arguments and result of a call that has returned."""
-    hints, signature = typing.get_type_hints(function), inspect.signature(function)
-    values = signature.bind(*args, **kwargs).arguments | {"return": result}
+    signature = inspect.signature(function)
+    values = {name: [value] for name, value in signature.bind(*args, **kwargs).arguments.items()}
+    for name, parameter in signature.parameters.items():
+        if parameter.kind is parameter.VAR_POSITIONAL and name in values:
+            values[name] = list(*values[name])
+        elif parameter.kind is parameter.VAR_KEYWORD and name in values:
+            values[name] = list(values[name][0].values())
+    values["return"] = [result]
     with _jaxtyped("context"):
         for name, hint in hints.items():
-            if name not in values:
-                continue
-            # The hint of *agents is that of each of them.
-            parameter = signature.parameters.get(name)
-            many = parameter is not None and parameter.kind is inspect.Parameter.VAR_POSITIONAL
-            for value in values[name] if many else (values[name],):
+            for value in values.get(name, ()):
                 beartype.door.die_if_unbearable(value, hint, conf=_CONFIGURATION)
 
 

@@ -23,6 +23,7 @@ from behaviour.command import (
     started,
 )
 
+from cospan.benchmarks.tools.processes import family
 from cospan.client.files.result_file import load_result
 
 ROUNDS = 300
@@ -55,23 +56,9 @@ def wait_for_round(folder: Path, number: int, process: "subprocess.Popen[str]") 
         clock.wait(LOOK_SECONDS)
 
 
-def children_of(process: int) -> list[int]:
-    """Of all generations."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-            except OSError:
-                continue
-            if parent == process:
-                found += [int(entry.name), *children_of(int(entry.name))]
-    return found
-
-
 def kill_all(process: "subprocess.Popen[str]", rng: random.Random) -> None:
     """In any order, so that some live on for a moment without the others."""
-    everybody = [process.pid, *children_of(process.pid)]
+    everybody = list(family(process.pid))
     rng.shuffle(everybody)
     for each in everybody:
         with contextlib.suppress(ProcessLookupError):  # it has followed its parent
@@ -148,7 +135,7 @@ def test_a_resumed_run_that_loses_its_coordinator_has_no_result_of_before(
         wait_for_round(run, before["rounds"] + 100, process)  # the disk may be 64 rounds behind
         (coordinator,) = (
             child
-            for child in children_of(process.pid)
+            for child in family(process.pid)
             if b"\0coordinator\0" in Path(f"/proc/{child}/cmdline").read_bytes()
         )
         os.kill(coordinator, signal.SIGKILL)

@@ -3,7 +3,6 @@
 import ast
 import fnmatch
 import importlib
-import re
 import sys
 import tomllib
 from pathlib import Path
@@ -97,11 +96,15 @@ def test_core_is_looked_at() -> None:
 
 
 def test_coverage_is_checked_of_modules_that_exist() -> None:
-    """A pattern that matches nothing would be left out of the bound without a word."""
-    (patterns,) = re.findall(r"--include='(.*?)'", (ROOT / "tests" / "everything.sh").read_text(encoding="utf-8"))
-    modules = [str(path) for root in namespace_roots() for path in root.rglob("*.py")]
-    for pattern in patterns.split(","):
-        assert fnmatch.filter(modules, pattern), pattern
+    """A pattern that matches nothing that is measured would be left out of the bound without a word."""
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["coverage"]
+    modules = [path for root in namespace_roots() for path in root.rglob("*.py")]
+    measured = [ROOT / folder for folder in settings["run"]["source"]]
+    for pattern in settings["report"]["include"]:
+        held = [path for path in modules if fnmatch.fnmatch(str(path), pattern)]
+        assert held, pattern
+        assert all(any(path.is_relative_to(folder) for folder in measured) for path in held), pattern
+    assert settings["report"]["fail_under"] >= 95
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "tests" / "unit").rglob("test_*.py")), ids=lambda path: path.stem)

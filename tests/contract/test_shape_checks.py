@@ -62,6 +62,24 @@ def test_a_wrong_result_is_found_where_a_right_one_came_before(wrong: Any) -> No
         function(np.ones((2, 3)))
 
 
+@pytest.mark.parametrize("wrong", [False, True])
+def test_any_number_of_arguments_is_checked_with_a_result_of_another_shape(wrong: bool) -> None:
+    results = [np.ones(2), np.ones(3), np.ones((3, 1)) if wrong else np.ones(4)]
+
+    def taken(*sizes: int, **names: float) -> Float[np.ndarray, " k"]:
+        del sizes, names
+        return results.pop(0)
+
+    function = checked(taken)
+    for _ in range(2):
+        function(5, 6, first=1.0, second=2.0)
+    if wrong:
+        with pytest.raises(WRONG):
+            function(5, 6, first=1.0, second=2.0)
+    else:
+        assert function(5, 6, first=1.0, second=2.0).shape == (4,)
+
+
 def test_a_wrong_item_is_found_in_every_place() -> None:
     """A checker looks at one random item, so a list of several kinds is never taken for one that was checked."""
 

@@ -3,14 +3,9 @@
 import argparse
 import asyncio
 import os
-import random
-import shutil
 import subprocess
 import sys
-import tempfile
-import time
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 
 from cospan.cli.processes.this_process import prepare_environment
@@ -20,8 +15,8 @@ prepare_environment(())
 from faults import hostile, kills, mixed, resume, sockets, state_lost  # noqa: E402
 from faults.plan import Kind  # noqa: E402
 from faults.processes import TESTS  # noqa: E402
+from parts import Part, run_parts  # noqa: E402
 
-_SHOWN = 12
 PARTS = ("kills", "mixed", "state-lost", "resume", "hostile", "sockets", "containers")
 _CONTAINER_KILLS = 20
 
@@ -29,34 +24,19 @@ _CONTAINER_KILLS = 20
 def main() -> int:
     """Runs the parts; 0 where nothing was lost."""
     chosen = _arguments()
-    seed = random.randrange(2**31) if chosen.seed is None else chosen.seed
-    again = f"make faults SEED={seed}"
-    print(f"seed {seed}; again with: {again}", flush=True)
-    folder = Path(tempfile.mkdtemp(prefix="cospan-faults-"))
-    parts: dict[str, Callable[[], list[str]]] = {
-        "kills": lambda: _kills(folder, seed, chosen),
-        "mixed": lambda: _mixed(folder, seed, chosen),
-        "state-lost": lambda: asyncio.run(state_lost.run_state_lost(folder / "state-lost", seed)),
-        "resume": lambda: _resume(folder, seed),
-        "hostile": lambda: _hostile(folder, seed, chosen),
-        "sockets": lambda: _sockets(folder),
-        "containers": lambda: _containers(seed),
-    }
-    failed = []
-    for name in chosen.parts.split(","):
-        begun = time.monotonic()
-        problems = parts[name]()
-        print(f"{name}: {'FAILED' if problems else 'passed'} after {time.monotonic() - begun:.0f} s", flush=True)
-        for problem in problems[:_SHOWN]:
-            print(f"  {problem}", flush=True)
-        failed += [name] if problems else []
-    if failed:
-        print(
-            f"failed: {', '.join(failed)}; all files are in {folder}; again with: {again} PARTS={','.join(failed)}"
-        )
-        return 1
-    shutil.rmtree(folder)
-    return 0
+
+    def parts(folder: Path, seed: int) -> dict[str, Part]:
+        return {
+            "kills": lambda: _kills(folder, seed, chosen),
+            "mixed": lambda: _mixed(folder, seed, chosen),
+            "state-lost": lambda: asyncio.run(state_lost.run_state_lost(folder / "state-lost", seed)),
+            "resume": lambda: _resume(folder, seed),
+            "hostile": lambda: _hostile(folder, seed, chosen),
+            "sockets": lambda: _sockets(folder),
+            "containers": lambda: _containers(seed),
+        }
+
+    return run_parts("faults", chosen.seed, chosen.parts, parts)
 
 
 def _arguments() -> argparse.Namespace:

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from faults.processes import cospan, environment
 
+from cospan.benchmarks.tools.processes import family
 from cospan.client.files.result_file import load_result
 
 WORKLOAD, AGENTS, ROUNDS = "microgrids", 8, 200
@@ -86,7 +87,7 @@ def _broken(run: Path, flags: list[str], way: str, number: int, rng: random.Rand
 
 
 def _break(process: "subprocess.Popen[bytes]", way: str, rng: random.Random) -> None:
-    children = _children(process.pid)
+    children = list(family(process.pid))[1:]
     match way:
         case "SIGKILL of all":
             everybody = [process.pid, *children]
@@ -109,19 +110,6 @@ def _command_line(process: int) -> bytes:
         return Path(f"/proc/{process}/cmdline").read_bytes()
     except OSError:
         return b""
-
-
-def _children(process: int) -> list[int]:
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-            except OSError:
-                continue
-            if parent == process:
-                found += [int(entry.name), *_children(int(entry.name))]
-    return found
 
 
 def _rounds_stored(folder: Path) -> int:

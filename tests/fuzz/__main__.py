@@ -2,12 +2,7 @@
 
 import argparse
 import asyncio
-import random
-import shutil
 import sys
-import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 from cospan.cli.processes.this_process import prepare_environment
@@ -18,9 +13,9 @@ from fuzz.conversations import play  # noqa: E402
 from fuzz.decoder import run_decoder  # noqa: E402
 from fuzz.files import run_files  # noqa: E402
 from fuzz.live_runs import run_live  # noqa: E402
+from parts import Part, run_parts  # noqa: E402
 
 PARTS = ("decoder", "files", "live")
-_SHOWN = 12
 _LIVE_SHARE, _FILES_SHARE = 10, 200
 """One live message, and one file of each kind, for this many messages through the decoder."""
 
@@ -31,30 +26,15 @@ def main() -> int:
     if chosen.again is not None:
         print(f"{play(chosen.again.read_bytes())} messages, and nothing came of it")
         return 0
-    seed = random.randrange(2**31) if chosen.seed is None else chosen.seed
-    again = f"make fuzz SEED={seed}"
-    print(f"seed {seed}; again with: {again}", flush=True)
-    folder = Path(tempfile.mkdtemp(prefix="cospan-fuzz-"))
-    parts: dict[str, Callable[[], list[str]]] = {
-        "decoder": lambda: run_decoder(folder / "decoder", chosen.count, seed),
-        "files": lambda: run_files(folder / "files", chosen.count // _FILES_SHARE, seed),
-        "live": lambda: asyncio.run(run_live(folder / "live", chosen.count // _LIVE_SHARE, seed)),
-    }
-    failed = []
-    for name in chosen.parts.split(","):
-        begun = time.monotonic()
-        problems = parts[name]()
-        print(f"{name}: {'FAILED' if problems else 'passed'} after {time.monotonic() - begun:.0f} s", flush=True)
-        for problem in problems[:_SHOWN]:
-            print(f"  {problem}", flush=True)
-        failed += [name] if problems else []
-    if failed:
-        print(
-            f"failed: {', '.join(failed)}; all files are in {folder}; again with: {again} PARTS={','.join(failed)}"
-        )
-        return 1
-    shutil.rmtree(folder)
-    return 0
+
+    def parts(folder: Path, seed: int) -> dict[str, Part]:
+        return {
+            "decoder": lambda: run_decoder(folder / "decoder", chosen.count, seed),
+            "files": lambda: run_files(folder / "files", chosen.count // _FILES_SHARE, seed),
+            "live": lambda: asyncio.run(run_live(folder / "live", chosen.count // _LIVE_SHARE, seed)),
+        }
+
+    return run_parts("fuzz", chosen.seed, chosen.parts, parts)
 
 
 def _arguments() -> argparse.Namespace:
