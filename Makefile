@@ -12,7 +12,7 @@ PIP_FLAGS := --quiet --disable-pip-version-check
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo unit test e2e browser-test node-test mlflow-test metrics-test proxy-test faults soak fuzz bench bench-peers base-image check glossary protos check-protos notation reference docs newcomer-test figures readme-pictures state-table cli-reference wheel-test clean
+.PHONY: help demo unit test e2e browser-test node-test mlflow-test deep-test metrics-test proxy-test faults soak fuzz bench bench-peers base-image check glossary protos check-protos notation reference docs newcomer-test figures readme-pictures state-table cli-reference wheel-test clean
 
 help:  ## Show this list
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -47,6 +47,9 @@ node-test: $(VENV)/ready  ## Have the agent for Node.js learn beside Python agen
 
 mlflow-test: .venv-mlflow/ready  ## Track a run with MLflow and have MLflow read it back; installs it in an environment of its own
 	@.venv-mlflow/bin/python -m pytest -q tests/unit/cli/tracking/test_mlflow_sink.py
+
+deep-test: .venv-deep/ready  ## Test the control experiments with JAX, which it installs in an environment of its own
+	@.venv-deep/bin/python -m pytest -q tests/deep
 
 faults: $(VENV)/ready-e2e  ## Break fleets from a seed: SEED=n, PARTS=kills,mixed,state-lost,resume,hostile,sockets,containers (25 minutes)
 	@PYTHONPATH=tests $(BIN)/python -m faults $(if $(SEED),--seed $(SEED)) $(if $(PARTS),--parts $(PARTS))
@@ -134,7 +137,7 @@ wheel-test: $(VENV)/ready  ## Build the wheel, and test it in a clean environmen
 	@tests/wheel.sh $(PYTHON)
 
 clean:  ## Remove everything that make has made
-	rm -rf $(VENV) .venv-protos .venv-peers .venv-mlflow build dist .coverage .coverage.* .*_cache
+	rm -rf $(VENV) .venv-protos .venv-peers .venv-mlflow .venv-deep build dist .coverage .coverage.* .*_cache
 
 define generate
 PATH="$(CURDIR)/.venv-protos/bin:$$PATH" python -m grpc_tools.protoc -Iproto --python_out=$(1) --mypy_out=quiet:$(1) $(PROTOS) && \
@@ -194,4 +197,11 @@ $(VENV)/ready-fuzz: $(VENV)/ready
 	@$(PYTHON) -m venv .venv-mlflow
 	@.venv-mlflow/bin/pip install $(PIP_FLAGS) --upgrade 'pip>=25.1'
 	@.venv-mlflow/bin/pip install $(PIP_FLAGS) --editable . --group mlflow-test
+	@touch $@
+
+.venv-deep/ready: pyproject.toml
+	@echo "setting up .venv-deep …"
+	@$(PYTHON) -m venv .venv-deep
+	@.venv-deep/bin/pip install $(PIP_FLAGS) --upgrade 'pip>=25.1'
+	@.venv-deep/bin/pip install $(PIP_FLAGS) --editable . --group deep-test
 	@touch $@

@@ -1,5 +1,6 @@
 """Every experiment at tiny size: it runs, its results have their schema, and the effect has its sign."""
 
+import importlib.util
 import json
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import pytest
 
 from cospan.cli import main as entry
-from cospan.experiments.experiment import MODULES, load
+from cospan.experiments.experiment import DEEP, MODULES, load
 from cospan.experiments.reproduce import BEGIN, END, FORMAT
 from cospan.experiments.runner import COLUMNS
 
@@ -20,7 +21,7 @@ def in_this_process(*arguments: str) -> int:
     return int(end.value.code or 0)
 
 
-@pytest.mark.parametrize("name", MODULES)
+@pytest.mark.parametrize("name", [name for name in MODULES if name not in DEEP])
 def test_an_experiment_shows_its_sign_at_tiny_size(name: str, tmp_path: Path) -> None:
     folder = tmp_path / "out"
     over_grpc = () if name == "linear-speedup" else ("--in-process",)
@@ -85,6 +86,18 @@ def test_a_wrong_use_is_one_sentence(
     error = capfd.readouterr().err.splitlines()
     assert len(error) == 1
     assert text in error[0]
+
+
+def test_a_control_experiment_says_what_it_needs(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """tests/deep runs them, where it is installed."""
+    found = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name in ("jax", "optax") else found(name))
+    assert in_this_process("reproduce", "cartpole-control", "--tiny", "--quiet") == 2
+    assert capfd.readouterr().err.splitlines() == [
+        "cospan: cospan reproduce cartpole-control needs jax and optax; pip install '.[deep]'"
+    ]
 
 
 def test_without_a_name_the_experiments_are_listed(capfd: pytest.CaptureFixture[str]) -> None:

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from cospan.client.environment.workload_loader import load_workload as load_workload
     from cospan.client.feeds.told import FeedSettings as FeedSettings
     from cospan.client.feeds.told import FeedStep as FeedStep
+    from cospan.client.gradient_agent import GradientAgent as GradientAgent
+    from cospan.client.gradient_agent import GradientSource as GradientSource
     from cospan.client.group import AgentGroup as AgentGroup
     from cospan.client.learning.run_config import specify as specify
     from cospan.client.learning_client import AgentEnd as AgentEnd
@@ -40,6 +42,8 @@ _HOMES = {
     "FeedSettings": "cospan.client.feeds.told",
     "FeedStep": "cospan.client.feeds.told",
     "Finding": "cospan.client.workload_check.findings",
+    "GradientAgent": "cospan.client.gradient_agent",
+    "GradientSource": "cospan.client.gradient_agent",
     "GreedyPolicy": "cospan.client.decisions.policy",
     "Interval": "cospan.client.value_uncertainty",
     "Severity": "cospan.client.workload_check.findings",
@@ -64,6 +68,8 @@ __all__ = [
     "FeedSettings",
     "FeedStep",
     "Finding",
+    "GradientAgent",
+    "GradientSource",
     "GreedyPolicy",
     "Interval",
     "Severity",

@@ -160,6 +160,8 @@ MODULES: Mapping[str, str] = MappingProxyType(
         "heterogeneity": "sweep",
         "acrobot-prediction": "prediction",
         "acrobot-two-timescale": "time_scales",
+        "cartpole-control": "control",
+        "acrobot-control": "control",
         "synthetic": "fleet",
         "queues": "fleet",
         "microgrids": "fleet",
@@ -170,6 +172,8 @@ MODULES: Mapping[str, str] = MappingProxyType(
     }
 )
 """The module of each experiment."""
+DEEP = frozenset({"cartpole-control", "acrobot-control"})
+"""Those that need the extra `deep`."""
 
 
 def load(name: str) -> tuple[Plan, Experiment]:

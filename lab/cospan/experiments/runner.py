@@ -66,6 +66,8 @@ class Point:
         coverage: share of the intervals that hold the true number.
         half_width: half the median width of these intervals, as a share of the standard deviation of the values, or
             of the rewards for the gain.
+        gain: mean reward per step of the policy as it is judged.
+        episode_return: mean return of its episodes.
     """
 
     setting: str
@@ -81,6 +83,8 @@ class Point:
     probed_value: float | None = None
     coverage: float | None = None
     half_width: float | None = None
+    gain: float | None = None
+    episode_return: float | None = None
 
 
 COLUMNS = tuple(f.name for f in fields(Point))

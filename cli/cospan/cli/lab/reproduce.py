@@ -8,7 +8,7 @@ from cospan.cli.lab.compare import progress_lines
 from cospan.cli.processes.this_process import claim_stdout, use_one_blas_thread
 from cospan.cli.run_folder.layout import check_free, make_run_folder, point_to_newest_of
 from cospan.cli.settings.extras import require
-from cospan.experiments.experiment import MODULES, load
+from cospan.experiments.experiment import DEEP, MODULES, load
 from cospan.experiments.over_network import networked_notes
 from cospan.experiments.reproduce import Reproduction, document, read_page, reproduce, update_page, write
 from cospan.experiments.runner import cores
@@ -35,6 +35,8 @@ def reproduce_here(
     data = claim_stdout() if json else None
     plan, experiment = load(name)
     require("cospan reproduce", ("scipy", "matplotlib"), "study")
+    if name in DEEP:
+        require(f"cospan reproduce {name}", ("jax", "optax"), "deep")
     if pages is not None:
         read_page(pages, name)
     if output is not None:

@@ -31,6 +31,9 @@ _FIXED = {
     "joint, B* known": MethodStyle("#009E73", "D"),
     "FedTD-Uniform": MethodStyle("#E69F00", "v"),
     "TD, SVD at the server": MethodStyle("#56B4E9", "P"),
+    "PMAAR-AC": JOINT_STYLE,
+    "SingleAC": TD_STYLE,
+    "FedAC-Uniform": MethodStyle("#E69F00", "v"),
     "two time scales": MethodStyle("#000000", "X"),
     "full-history": MethodStyle("#999999", "d"),
 }
