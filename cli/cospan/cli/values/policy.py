@@ -127,7 +127,7 @@ def _file_of(folder: RunFolder, name: str, spec: RunSpecification) -> AgentResul
     if path.exists():
         return load_result(path, most_bytes=largest(spec))
     for group in sorted(folder.agents.glob("group-*.npz")):
-        found = member_of(group, name, most_bytes=largest(spec, spec.agents))
+        found = member_of(group, name)
         if found is not None:
             return found
     raise RunFileError(f"{folder.path} has no agent {name!r}")
