@@ -20,7 +20,7 @@ from cospan.client.files.group_file import member_of
 from cospan.client.files.result_file import FORMAT as AGENT_FORMAT
 from cospan.client.files.result_file import Learnt, check_format
 from cospan.client.value_uncertainty import GainUncertainty, Interval, ValueUncertainty, check_coverage
-from cospan.client.workload import FeatureMap, Workload
+from cospan.client.workload import AnySite, FeatureMap, Site, Workload
 from cospan.client.workloads import BUILT_IN
 from cospan.core.statistics import normal_quantile
 from cospan.wire.errors import InvalidValueError, RunFileError
@@ -245,7 +245,8 @@ class ValueFunction:
         index, own_seed = result.whole("index"), result.whole("seed") if "seed" in result.values else 0
         if features is None:
             made_by = load_workload(_workload_of(result, path) if workload is None else workload)
-            features = make_site(made_by, index, own_seed if seed is None else seed).features
+            site = make_site(made_by, index, own_seed if seed is None else seed)
+            features = _learnt_with(site, result.text("feature_fingerprint"))
         return cls.of_result(result, path, features, seed=own_seed)
 
     @classmethod
@@ -313,6 +314,12 @@ def _load(path: Path, agent: str | None) -> AgentResult:
     if agent is not None and result.text("agent_id") != agent:
         raise RunFileError(f"{path} is what {result.text('agent_id')[:80]} has learnt, and not {agent[:80]!r}")
     return result
+
+
+def _learnt_with(site: AnySite, fingerprint: str) -> FeatureMap:
+    """The map of this fingerprint: in a run that improves policies by the values of actions, that of pairs."""
+    of_pairs = site.decisions.action_features if isinstance(site, Site) and site.decisions is not None else None
+    return of_pairs if of_pairs is not None and of_pairs.fingerprint == fingerprint else site.features
 
 
 def _workload_of(result: AgentResult, path: Path) -> str:
