@@ -198,6 +198,9 @@ def test_a_group_has_the_bits_of_its_members_alone_and_its_file_continues_them(
     found = improving_group_file.member_of(path, "site-1")
     assert found is not None
     assert found.text("agent_id") == "site-1"
+    assert ValueFunction.load(path, agent="site-1").agent_id == "site-1"
+    with pytest.raises(RunFileError, match="name one of its agents"):
+        ValueFunction.load(path)
     with pytest.raises(RunFileError, match="saved in another run"):
         improving_group_file.resume(group(), path, "another")
 
