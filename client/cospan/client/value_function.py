@@ -17,10 +17,11 @@ from cospan.client.environment.workload_loader import load_workload, make_site
 from cospan.client.files.agent_result import AgentResult
 from cospan.client.files.group_file import FORMAT as GROUP_FORMAT
 from cospan.client.files.group_file import member_of
+from cospan.client.files.improving_group_file import FORMAT as IMPROVING_FORMAT
 from cospan.client.files.result_file import FORMAT as AGENT_FORMAT
 from cospan.client.files.result_file import Learnt, check_format
 from cospan.client.value_uncertainty import GainUncertainty, Interval, ValueUncertainty, check_coverage
-from cospan.client.workload import FeatureMap, Workload
+from cospan.client.workload import AnySite, FeatureMap, Site, Workload
 from cospan.client.workloads import BUILT_IN
 from cospan.core.statistics import normal_quantile
 from cospan.wire.errors import InvalidValueError, RunFileError
@@ -245,7 +246,8 @@ class ValueFunction:
         index, own_seed = result.whole("index"), result.whole("seed") if "seed" in result.values else 0
         if features is None:
             made_by = load_workload(_workload_of(result, path) if workload is None else workload)
-            features = make_site(made_by, index, own_seed if seed is None else seed).features
+            site = make_site(made_by, index, own_seed if seed is None else seed)
+            features = _learnt_with(site, result.text("feature_fingerprint"))
         return cls.of_result(result, path, features, seed=own_seed)
 
     @classmethod
@@ -292,7 +294,7 @@ def _read_only(weights: Float[np.ndarray, " d"]) -> Float[np.ndarray, " d"]:
 
 def _load(path: Path, agent: str | None) -> AgentResult:
     found = str(load_npz(path, "a value function", names=("format",)).get("format"))
-    if agent is not None and found.startswith("cospan-group-"):
+    if agent is not None and found.startswith(("cospan-group-", "cospan-improving-group-")):
         member = member_of(path, agent)
         if member is None:
             raise RunFileError(f"{path} has no agent {agent[:80]!r}; its names are in the array agent_ids")
@@ -302,7 +304,7 @@ def _load(path: Path, agent: str | None) -> AgentResult:
         check_format(path, values, AGENT_FORMAT, "the result of an agent")
     elif found.rpartition("-")[0] == FORMAT.rpartition("-")[0]:
         check_format(path, values, FORMAT, "a value function")
-    elif found == GROUP_FORMAT:
+    elif found in (GROUP_FORMAT, IMPROVING_FORMAT):
         raise RunFileError(f"{path} is the file of a group; name one of its agents, with agent='site-7'")
     else:
         raise RunFileError(
@@ -313,6 +315,12 @@ def _load(path: Path, agent: str | None) -> AgentResult:
     if agent is not None and result.text("agent_id") != agent:
         raise RunFileError(f"{path} is what {result.text('agent_id')[:80]} has learnt, and not {agent[:80]!r}")
     return result
+
+
+def _learnt_with(site: AnySite, fingerprint: str) -> FeatureMap:
+    """The map of this fingerprint: in a run that improves policies by the values of actions, that of pairs."""
+    of_pairs = site.decisions.action_features if isinstance(site, Site) and site.decisions is not None else None
+    return of_pairs if of_pairs is not None and of_pairs.fingerprint == fingerprint else site.features
 
 
 def _workload_of(result: AgentResult, path: Path) -> str:

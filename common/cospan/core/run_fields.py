@@ -184,7 +184,7 @@ class RunFields:
         metadata=about(
             "with improvement, share of the steps in which any action is taken, drawn uniformly",
             symbol="ε",
-            range=Range(above=0, most=1),
+            range=Range(above=0, most=1, note="without it nothing is known of other actions"),
             group=IMPROVEMENT,
             metavar="SHARE",
             unset="0.1",

@@ -9,9 +9,12 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from jaxtyping import Float
 
+from cospan.client.decisions.policy import GreedyPolicy
+from cospan.client.decisions.step_decision import StepDecision
 from cospan.client.learning.agent_of_group import AgentOfGroup
 from cospan.client.learning.group_learner import GroupLearner
 from cospan.client.learning.improving_group import ImprovingGroup
+from cospan.client.learning.improving_learner import ImprovingLearner
 from cospan.client.learning.site_learner import SiteLearner
 from cospan.client.value_function import ValueFunction
 from cospan.core.aggregation.evidence_step import rank_in_use
@@ -50,6 +53,9 @@ class FleetResult:
         rank_in_use: directions of the basis that the head covariance has not switched off; None where the method
             has none.
         held_out: errors of each agent on data that earlier answers were not learnt from; None where unknown.
+        policies: that each agent holds, in a run with improvement steps; None where a site's policy can only be
+            judged, and of a run without such steps.
+        decisions: of each improvement step whether an agent took its new policy, and the evidence, agents first.
         departures: why agents left before the end, by name.
         message: why the run is over, or "" where it is not.
     """
@@ -63,6 +69,8 @@ class FleetResult:
     shared_weights: Float[np.ndarray, " n"]
     rank_in_use: int | None
     held_out: tuple[SiteErrors | None, ...]
+    policies: tuple[GreedyPolicy | None, ...]
+    decisions: tuple[StepDecision, ...]
     departures: Mapping[str, str]
     message: str
 
@@ -232,6 +240,8 @@ def result_of(
         shared_weights=np.array([agent.shared_weight for agent in found]),
         rank_in_use=None if state.head_covariance is None else rank_in_use(state.head_covariance),
         held_out=tuple(agent.held_out for agent in found),
+        policies=tuple(agent.policy for agent in found),
+        decisions=tuple(each for agent in found for each in agent.decisions),
         departures=dict(departures),
         message=message,
     )
@@ -249,17 +259,22 @@ class LearntBy:
     td_alone_error: float
     shared_weight: float
     held_out: SiteErrors | None
+    policy: GreedyPolicy | None = None
+    decisions: tuple[StepDecision, ...] = ()
 
     @classmethod
     def of(cls, agent: AgentOfGroup | SiteLearner) -> "LearntBy":
         """Of an agent, or of a member of a group, before its group drops it."""
         features = agent.site.features if isinstance(agent, SiteLearner) else agent.features
+        improver = agent.improver if isinstance(agent, ImprovingLearner) else None
         return cls(
             ValueFunction.of_learner(agent, features),
             float(agent.lstd_alone_errors((PRIOR_STEPS,))[0]),
             _or_nan(best(agent.td_alone_errors())),
             agent.shared_weight(),
             site_of(agent.held_out()),
+            None if improver is None else improver.policy,
+            () if improver is None else tuple(improver.decisions),
         )
 
 

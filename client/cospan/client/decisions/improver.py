@@ -6,7 +6,7 @@ the rounds of trial, `end_trial` after the last of them.
 """
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from jaxtyping import Float
@@ -107,7 +107,8 @@ class Improver:
         except InvalidValueError as failure:
             if site.features.fingerprint != specification.feature_fingerprint:
                 raise
-            self.problem, self.site = str(failure), site
+            # True values are of the given policies of all sites; errors of a fleet are of one kind.
+            self.problem, self.site = str(failure), replace(site, reference=None)
             return
         assert isinstance(site, Site)
         self.env = acting_env(site, given, specification.explore)
@@ -285,7 +286,7 @@ def features_for(site: AnySite, specification: RunSpecification, index: int) -> 
     Raises:
         InvalidValueError: the run has improvement steps, and the site's policy cannot be improved.
     """
-    return given_policy(site, specification, index).features if specification.improve else site.features
+    return given_policy(site, specification, index).features if specification.improve > 0 else site.features
 
 
 def features_joined_with(site: AnySite, specification: RunSpecification, index: int) -> FeatureMap:

@@ -87,7 +87,7 @@ class Turns:
 
     @classmethod
     def of(cls, steps: int) -> "Turns":
-        """Those that fit into a trial of that length; what is left over is taken under the held policy."""
+        """Those that fit into a trial of this many steps; what is left over is taken under the held policy."""
         pairs = min(TURNS, max(1, steps // 4))
         return cls(pairs, max(2, steps // (2 * pairs)))
 

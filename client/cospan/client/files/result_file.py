@@ -239,7 +239,7 @@ def resume(learner: SiteLearner, path: Path, run_id: str) -> str:
 
 
 def restore(learner: SiteLearner, result: AgentResult) -> str:
-    """The same of a file that was read.
+    """The same of a file that is read already, without asking whose it is.
 
     Raises:
         RunFileError: the file is damaged.

@@ -52,7 +52,7 @@ def with_improvement(specification: RunSpecification, said: Collection[str]) -> 
         specification: of the run.
         said: the names of the fields that were given, whose values stay, whatever they are.
     """
-    if not specification.improve:
+    if specification.improve <= 0:
         return specification
     unsaid: dict[str, Any] = {
         name: value

@@ -55,6 +55,8 @@ class ImprovingLearner(SiteLearner):
         super().__init__(self.improver.site, specification, name=name, index=index, **settings)
         self.rounds_taken_part = 0
         """Of evaluation and of trial."""
+        self._said: set[str] = set()
+        """Why steps could not be made, as far as users have been told."""
         self.held_rewards = 0.0
         """The sum of the rewards of the steps that the values of the held policy were learnt from."""
 
@@ -99,7 +101,8 @@ class ImprovingLearner(SiteLearner):
             self.held_rewards = 0.0
         if decision.bound.pairs or decision.taken:
             log.info("%s", text)
-        else:
+        elif decision.reason not in self._said:
+            self._said.add(decision.reason)
             self.warnings.append(Warned(self.name, UNIMPROVED, text))
 
     def close(self) -> None:

@@ -141,7 +141,7 @@ def default_rounds(specification: RunSpecification, workload: Workload, default:
 
     A default of 0, for a run that ends when it is stopped, stays 0 with improvement steps.
     """
-    if specification.improve and default:
+    if specification.improve > 0 and default:
         return improvement_rounds(specification)
     return rounds_of(workload, specification.method.steps_per_round, default)
 

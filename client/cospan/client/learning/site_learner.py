@@ -96,7 +96,7 @@ class SiteLearner:
         self._first_rounds = FirstRounds(name, specification.feature_dim)
 
     def forget(self) -> None:
-        """Drops what it has learnt. Its source goes on, and its learning curve stays."""
+        """Drops what it has learnt. Its source and its learning curve stay as they are."""
         spec, d = self.specification, self.specification.feature_dim
         self.state = LearnerState.initial(spec.rank)
         self.weights = AveragedIterate(mean=np.zeros(d), power=spec.method.averaging_power)

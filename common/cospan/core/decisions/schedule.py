@@ -20,7 +20,7 @@ class Place(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """Rounds of evaluation, then of trial, for each step of improvement; later rounds evaluate what is held then.
+    """Rounds of evaluation and then of trial, `steps` times; the rounds after them evaluate what is held then.
 
     To the learning rule each evaluation is a run of its own that begins with the basis of the one before: all that
     depends on the number of the round counts from the beginning of the evaluation (`learning_round`).

@@ -9,11 +9,14 @@ import gymnasium
 import numpy as np
 import pytest
 
+from cospan.client.agent import Agent
 from cospan.client.files import improving_group_file
 from cospan.client.files.result_file import resume, save_result
 from cospan.client.learning.improving_group import ImprovingGroup
 from cospan.client.learning.improving_learner import UNIMPROVED, ImprovingLearner
 from cospan.client.learning.run_config import specify
+from cospan.client.learning.site_learner import SiteLearner
+from cospan.client.value_function import ValueFunction
 from cospan.client.workload import Site, Workload
 from cospan.client.workloads import microgrids, queues
 from cospan.core.linalg.matrices import to_dense
@@ -133,9 +136,11 @@ def test_a_site_without_decisions_is_judged_where_its_features_are_the_runs_and_
         return replace(microgrids.make_site(index, seed), decisions=None)
 
     grids = replace(microgrids.workload, make_site=make_site)
-    spec = specify("microgrids", agents=2, seed=SEED, rank=2, improve=1, evaluation_rounds=3, trial_rounds=2)
+    spec = specify("microgrids", agents=2, seed=SEED, rank=2, improve=2, evaluation_rounds=3, trial_rounds=2)
     made = learner(1, spec, grids)
     uploads = learn(made, 0, 6)
+    learn(made, 6, 10)
+    assert len(made.improver.decisions) == 2, "said once, and decided twice"
     assert made.improver.policy is None
     assert [to_dense(upload.contribution.gradient).any() for upload in uploads] == [True] * 3 + [False] * 2 + [True]
     (warning,) = made.warnings
@@ -143,6 +148,29 @@ def test_a_site_without_decisions_is_judged_where_its_features_are_the_runs_and_
     pairs = replace(queues.workload, make_site=lambda i, s: replace(queues.make_site(i, s), decisions=None))
     with pytest.raises(InvalidValueError, match="does not say what its actions lead to"):
         learner(1, SPEC, pairs)
+
+
+def test_an_agent_gives_the_policy_that_it_holds(whole: tuple[ImprovingLearner, list[GradientUpload]]) -> None:
+    agent = Agent("queues", index=1)
+    with pytest.raises(InvalidValueError, match="has learnt nothing yet"):
+        _ = agent.policy
+    agent.learner = whole[0]
+    assert agent.policy is whole[0].improver.policy
+    assert {value.action for value in agent.policy.explain(7)} == {0, 1}
+    agent.learner = SiteLearner(queues.make_site(1, SEED), SPEC, name="site-1", index=1)
+    with pytest.raises(InvalidValueError, match="start the run with --improve"):
+        _ = agent.policy
+
+
+def test_a_file_of_pairs_is_read_as_a_value_function_of_pairs(
+    whole: tuple[ImprovingLearner, list[GradientUpload]], tmp_path: Path
+) -> None:
+    path = tmp_path / "site-1.npz"
+    save_result(path, whole[0], run_id="run")
+    value = ValueFunction.load(path)
+    np.testing.assert_array_equal(value.weights, whole[0].weights.mean)
+    assert value.values([(7, 1)]) == queues.ACTION_FEATURES((7, 1)) @ value.weights
+    assert value.mean_reward == whole[0].mean_reward
 
 
 # Groups -------------------------------------------------------------------------------------------------------
@@ -167,9 +195,12 @@ def test_a_group_has_the_bits_of_its_members_alone_and_its_file_continues_them(
     uploads = [second.learn(number, BASIS, COVARIANCE) for number in range(EVALUATION + 5, SPEC.rounds)]
     assert "site-1" in uploads[STEP - EVALUATION - 6].improved
     assert bits(second.members[1]) == bits(whole[0])
-    found = improving_group_file.member_of(path, "site-1", most_bytes=2**30)
+    found = improving_group_file.member_of(path, "site-1")
     assert found is not None
     assert found.text("agent_id") == "site-1"
+    assert ValueFunction.load(path, agent="site-1").agent_id == "site-1"
+    with pytest.raises(RunFileError, match="name one of its agents"):
+        ValueFunction.load(path)
     with pytest.raises(RunFileError, match="saved in another run"):
         improving_group_file.resume(group(), path, "another")
 

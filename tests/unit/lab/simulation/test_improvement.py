@@ -58,6 +58,18 @@ def test_queues_get_better_and_a_second_run_gives_the_same_bits() -> None:
     assert result.as_dict() == again.as_dict()
 
 
+def test_a_fleet_that_runs_with_improvement_steps_holds_the_same_policies() -> None:
+    steps = {"improve": SHORT.steps, "evaluation_rounds": SHORT.rounds, "trial_rounds": SHORT.trial_rounds}
+    result, apart = Fleet("queues", agents=3, seed=SEED, rank=4, **steps).run(), improvement().run()
+    ours, theirs = ([policy and policy.weights for policy in each.policies] for each in (result, apart))
+    np.testing.assert_array_equal(ours, theirs)
+    assert sorted(result.decisions, key=lambda each: (each.step, each.index)) == list(apart.decisions)
+    assert result.specification.rounds == 2 * 50 + 30
+    assert all(agent.steps for agent in result.agents), "what is held in the end is evaluated"
+    fleet = Fleet("queues", agents=2, rounds=2)
+    assert fleet.run().policies == (None, None)
+
+
 def test_the_basis_goes_on_and_statistics_are_dropped_with_the_policy_that_they_are_of() -> None:
     made = improvement()
     before = made.step()
