@@ -131,7 +131,7 @@ class Feed:
             return found
 
     def _count(self, found: Sequence[Outcome | FeedError], steps: int) -> None:
-        self._repeated += sum(each is Outcome.REPEATED for each in found)
+        self._repeated += sum(each in (Outcome.REPEATED, Outcome.PAST) for each in found)
         self._refused += sum(isinstance(each, StepRefusedError) for each in found)
         if steps:
             now = time.monotonic()
@@ -236,7 +236,7 @@ class Feed:
         if known is None:
             oldest = self._backlog.oldest()
             if oldest is None or sequence < oldest:
-                return Outcome.REPEATED
+                return Outcome.PAST
             raise StepRefusedError(
                 f"step {sequence} of {self.name} comes after step {self._newest.sequence}, so its place is a gap "
                 "by now; send steps in order"
@@ -260,7 +260,7 @@ class Feed:
         if known is None:
             oldest = self._backlog.oldest()
             if oldest is None or sequence < oldest:
-                return Outcome.REPEATED
+                return Outcome.PAST
             raise StepRefusedError(f"the reward {reward:g} is of step {sequence} of {self.name}, which was skipped")
         if known.reward is not None:
             if _same(known.reward, reward):
@@ -311,6 +311,11 @@ class Feed:
         with self._changed:
             self._changed.wait_for(lambda: self._version != seen or bool(self._closed) or stopped())
 
+    def wait_for_room(self, stopped: Callable[[], bool]) -> None:
+        """Waits until the backlog takes a step again, the agent has ended, or `stopped` holds."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._held < self._settings.limit or bool(self._closed) or stopped())
+
     def wake(self) -> None:
         """Has `wait` ask again whether it is to stop; from any thread."""
         with self._changed:
@@ -339,6 +344,11 @@ class Feed:
             self._changed.notify_all()
 
     @property
+    def is_closed(self) -> bool:
+        """Whether the agent has ended."""
+        return bool(self._closed)
+
+    @property
     def backlog_id(self) -> str:
         """Of the backlog: a text that no other one has."""
         return self._id
@@ -361,6 +371,7 @@ class Feed:
                 self._backlog.note("saved", sequence)
                 self._backlog.forget_before(sequence)
             self._saved, self._held = sequence, self._backlog.count_after(sequence)
+            self._changed.notify_all()
 
     def close(self, why: str = "") -> None:
         """Accepts no more; can be called again."""

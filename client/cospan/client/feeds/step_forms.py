@@ -33,9 +33,13 @@ class StepForm(Protocol):
         step: between steps: nanoseconds, or in the unit of the time; None where it is not known.
         tolerance: how far an interval may be from it, as a share of it.
         reward_at_next: whether a reward is that of the step that ends in its observation.
+        columns: the names that a row must have; none where observations are arrays.
+        time_column: the name of the time in a row; None without one.
     """
 
     text: str
+    columns: tuple[str, ...]
+    time_column: str | None
     step: float | None
     tolerance: float
     reward_at_next: bool
@@ -95,6 +99,8 @@ class SpaceForm:
             )
         self._shape, self._dtype = space.shape, space.dtype
         self.text = f"shape {space.shape} and type {space.dtype}"
+        self.columns: tuple[str, ...] = ()
+        self.time_column: str | None = None
         self.step, self.tolerance, self.reward_at_next = step, 0.1, reward_at_next
 
     def numbers(self, observation: Any, at: Time | None) -> Float[np.ndarray, " k"]:
@@ -152,6 +158,8 @@ class ColumnForm:
             for name, texts in mapping.categories.items()
         }
         self.text = "the columns " + ", ".join(mapping.observation)
+        self.columns = tuple(name for name in mapping.observation if name not in CLOCK)
+        self.time_column = mapping.time
         self.step = mapping.step if step is None else step
         self.tolerance = mapping.tolerance
         self.reward_at_next = mapping.reward_at_next if reward_at_next is None else reward_at_next
@@ -211,11 +219,6 @@ class ColumnForm:
             except ValueError:
                 return _stamp(at, self._mapping.time_format)
         return _finite(at, "the time")
-
-    @property
-    def time_column(self) -> str | None:
-        """The column with the time."""
-        return self._mapping.time
 
     def restored(self, rows: Float[np.ndarray, "n k"]) -> np.ndarray:
         """See `StepForm`."""
