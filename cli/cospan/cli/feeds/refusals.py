@@ -38,7 +38,7 @@ class Refusals:
                 self._told_past = True
                 self._say(
                     f"{self._name}: {told.past} steps are older than those that are remembered, and are taken as "
-                    f"repeated; a sender that numbers its steps anew must continue behind step {told.newest}",
+                    f"repeated; a sender that begins its numbers again must continue behind step {told.newest}",
                     1,
                 )
 

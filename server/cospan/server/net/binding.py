@@ -143,7 +143,7 @@ def unix_socket(path: str) -> socket.socket:
     listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         listening.bind(path)
-        Path(path).chmod(0o600)  # nobody can connect before it listens
+        Path(path).chmod(0o600)  # no peer connects before it listens
         listening.listen()
     except OSError:
         listening.close()
