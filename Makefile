@@ -12,7 +12,7 @@ PIP_FLAGS := --quiet --disable-pip-version-check
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo unit test e2e browser-test node-test mlflow-test deep-test metrics-test proxy-test faults soak fuzz bench bench-peers base-image check glossary protos check-protos notation reference docs newcomer-test figures readme-pictures state-table cli-reference wheel-test clean
+.PHONY: help demo unit test e2e browser-test node-test mlflow-test deep-test metrics-test proxy-test mqtt-test feed-test faults soak fuzz bench bench-peers base-image check glossary protos check-protos notation reference docs newcomer-test figures readme-pictures state-table cli-reference wheel-test clean
 
 help:  ## Show this list
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -33,6 +33,13 @@ e2e: $(VENV)/ready-e2e  ## Run the tests in containers: build the image, start f
 metrics-test: $(VENV)/ready  ## Have a real Prometheus check its configuration, scrape a live run, and answer the board's queries
 	@if .ci/ensure-prometheus > /dev/null; then $(BIN)/python -m pytest -q tests/observability; else \
 	  echo "left out: the tests with Prometheus, for its programs cannot be had; install it, then: make metrics-test"; fi
+
+mqtt-test: $(VENV)/ready  ## Take the steps of agents from a real MQTT broker, mosquitto
+	@if .ci/ensure-mosquitto > /dev/null; then $(BIN)/python -m pytest -q tests/mqtt; else \
+	  echo "left out: the tests with mosquitto, for it cannot be had; install it, then: make mqtt-test"; fi
+
+feed-test: $(VENV)/ready  ## Kill agents and loops of live feeds: WAYS=http,unix,mqtt, SECONDS=120 each
+	@PYTHONPATH=tests $(BIN)/python -m feeding $(if $(WAYS),--ways $(WAYS)) $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED))
 
 proxy-test: $(VENV)/ready  ## Look at the dashboard through a real nginx, under a path and with its buffers
 	@if .ci/ensure-nginx > /dev/null; then $(BIN)/python -m pytest -q tests/proxy; else \

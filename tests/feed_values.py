@@ -19,4 +19,6 @@ def feed_of(path: Path | None = None, *, name: str = "site-7", **settings: Any) 
     """A feed of the column x, with a time step of 1."""
     chosen = FeedSettings(**settings)
     form = ColumnForm(MAPPING, step=None, reward_at_next=chosen.reward_at_next)
+    if isinstance(chosen.step, float):
+        form.step_seconds = chosen.step
     return Feed(name, form, MAPPING.features, chosen, path)

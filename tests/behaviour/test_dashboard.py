@@ -331,7 +331,7 @@ def test_an_address_that_is_taken_is_named() -> None:
         ({"dashboard": "0.0.0.0:8080"}, "there is no TLS"),
         ({"dashboard_token_file": "token"}, "--dashboard-token-file needs --dashboard"),
         ({"dashboard_root_path": "/fleet"}, "--dashboard-root-path needs --dashboard"),
-        ({"dashboard": "127.0.0.1:0", "dashboard_token_file": "/none/token"}, "cannot read the dashboard's token"),
+        ({"dashboard": "127.0.0.1:0", "dashboard_token_file": "/none/token"}, "cannot read the token"),
     ],
 )
 def test_a_dashboard_that_would_not_be_safe_is_refused_in_words(changes: dict[str, str], says: str) -> None:

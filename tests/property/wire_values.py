@@ -92,6 +92,11 @@ def specifications(draw: st.DrawFn) -> RunSpecification:
 
 
 stamps = st.builds(m.Stamp, tokens, counts63, counts63, counts63)
+heartbeats = st.builds(
+    m.Heartbeat,
+    saved_rounds=st.integers(0, 2**40),
+    feed_silent_seconds=st.none() | st.floats(0.0, 1e9),
+)
 joins = st.builds(
     m.Join,
     instance_id=st.text(printables, min_size=1, max_size=64),
@@ -127,7 +132,7 @@ def uploads(draw: st.DrawFn, spec: RunSpecification) -> m.GradientUpload:
 def said_by_agents(draw: st.DrawFn) -> tuple[RunSpecification, m.AgentMessage]:
     spec = draw(specifications())
     leaves = st.builds(m.Leave, st.text(max_size=512).map(printable))
-    return spec, draw(uploads(spec) | joins | leaves | st.just(m.Heartbeat()))
+    return spec, draw(uploads(spec) | joins | leaves | heartbeats)
 
 
 @st.composite

@@ -1,5 +1,6 @@
 """One agent: its site, its learner and its results."""
 
+import logging
 import secrets
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,6 +23,7 @@ from cospan.client.learning.background_run import BackgroundRun
 from cospan.client.learning.improving_learner import ImprovingLearner
 from cospan.client.learning.site_learner import SiteLearner
 from cospan.client.learning_client import AgentEnd, ClientSettings, LearningClient
+from cospan.client.session import machine as session
 from cospan.client.session.coordinator_address import AddressSource
 from cospan.client.session.transport import GrpcTransport, Transport
 from cospan.client.value_function import ValueFunction
@@ -31,6 +33,7 @@ from cospan.core.specification import SITE_PREFIX, RunSpecification, agent_id_pr
 from cospan.wire.address import DEFAULT_COORDINATOR
 from cospan.wire.errors import InvalidValueError
 from cospan.wire.messages import Welcome
+from cospan.wire.notes import waited
 from cospan.wire.security.tls import TlsFiles
 
 __all__ = ["Agent", "AgentEnd", "ClientSettings", "default_agent_id"]
@@ -103,12 +106,14 @@ class Agent(LearningClient[SiteLearner]):
         self.agent_id, self._site_claim_id = _identity(index, agent_id, site_claim_id)
         """The agent's name, a placeholder until the coordinator assigns a site; and the site claim."""
         self._site: AnySite | None = None
+        self._is_silent = False
         self._in_background: BackgroundRun[AgentEnd] | None = None
         self._site_feed = (
             None if feed is None else SiteFeed.opened(self.workload, index, self.agent_id, self.settings, feed)
         )
         if self._site_feed is not None:
             self.on_round.append(lambda _, round_number: self._site_feed_of.mark(round_number))
+            self._site_feed.on_silence = self._feed_silent
 
     @property
     def name(self) -> str:
@@ -161,6 +166,25 @@ class Agent(LearningClient[SiteLearner]):
         """
         return self.feed.observe(observation, reward, sequence=sequence, at=at)
 
+    def _note_slow_feed(self, site_feed: SiteFeed, specification: RunSpecification) -> None:
+        """Says at the beginning that a round of this feed takes longer than the others' rounds wait."""
+        step, length = site_feed.feed.form.step_seconds, specification.method.steps_per_round
+        if step is not None and step * length > specification.round_timeout_seconds:
+            self._note(
+                f"{length} steps of {waited(step)} take {waited(step * length)}, and once others have answered, "
+                f"a round waits {specification.round_timeout_seconds:g} s for this one; give the coordinator "
+                f"--round-timeout-seconds {2 * step * length:g}",
+                level=logging.WARNING,
+            )
+
+    def _feed_silent(self, seconds: float) -> None:
+        """Tells coordinator and user that the feed is silent, or is not any more; in the learning thread."""
+        self._post_from_thread(session.FeedSilent(seconds))
+        if bool(seconds) != self._is_silent:
+            self._is_silent = bool(seconds)
+            if seconds:
+                self._note(f"no step has come for {waited(seconds)}; it waits", level=logging.WARNING)
+
     def _saved(self, rounds: int) -> None:
         super()._saved(rounds)
         if self._site_feed is not None:
@@ -190,6 +214,8 @@ class Agent(LearningClient[SiteLearner]):
             self.index = welcome.site_index
             (self.agent_id,) = welcome.agent_ids
         assert self.index is not None
+        if self._site_feed is not None:
+            self._note_slow_feed(self._site_feed, welcome.specification)
         make = ImprovingLearner if welcome.specification.improve else SiteLearner
         return make(
             self._site,

@@ -64,9 +64,16 @@ class GradientUpload:
 
 @dataclass(frozen=True, slots=True)
 class Heartbeat:
-    """The agent is alive. Every round below `saved_rounds` is in its file; 0 says nothing."""
+    """The agent is alive.
+
+    Attributes:
+        saved_rounds: every round below this one is in its file; 0 says nothing.
+        feed_silent_seconds: since the last step of its feed, where it waits for longer than usual; 0 once steps
+            come again; None says nothing.
+    """
 
     saved_rounds: int = 0
+    feed_silent_seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,6 +227,7 @@ class AgentReport:
     td_error: float | None = None
     head_bounded: bool = False
     policy_improved: bool = False
+    feed_silent_seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -100,7 +100,7 @@ def read_token(path: Path) -> str:
     try:
         text = read_text(path).strip()
     except (OSError, UnicodeDecodeError) as failure:
-        raise InvalidValueError(f"cannot read the dashboard's token from {path}: {failure}") from failure
+        raise InvalidValueError(f"cannot read the token from {path}: {failure}") from failure
     in_bounds = _SHORTEST_TOKEN <= len(text) <= _LONGEST_TOKEN
     if not (in_bounds and text.isascii() and text.isprintable() and " " not in text):
         raise InvalidValueError(

@@ -9,6 +9,7 @@ from cospan.relay.engine import RelayEngine, RelaySettings
 from cospan.server.admission.interceptor import AdmissionInterceptor
 from cospan.server.machine.events import DrainRequested, EndRun, Suspend
 from cospan.server.rpc.server import AgentListener, check_listening
+from cospan.server.telemetry.agent_stats import AgentStats
 from cospan.wire import fork_guard
 from cospan.wire.limits import MAX_GROUP
 from cospan.wire.security.tls import TlsFiles
@@ -66,6 +67,12 @@ class Relay:
         """Admits and counts calls; exists once it listens."""
         assert self._listener is not None
         return self._listener.door
+
+    @property
+    def agent_stats(self) -> AgentStats:
+        """What its agents report beside their gradients."""
+        assert self._listener is not None
+        return self._listener.agent_stats
 
     @property
     def address(self) -> str:

@@ -56,7 +56,7 @@ def test_a_token_is_what_stands_in_the_file(tmp_path: Path) -> None:
     path = tmp_path / "token"
     path.write_text(f"{TOKEN}\n", encoding="utf-8")
     assert read_token(path) == TOKEN
-    with pytest.raises(InvalidValueError, match="cannot read the dashboard's token"):
+    with pytest.raises(InvalidValueError, match="cannot read the token"):
         read_token(tmp_path / "none")
 
 

@@ -1,11 +1,12 @@
 """`cospan agent`: one agent or a group of them, what it prints, and the files it leaves."""
 
 import asyncio
+import contextlib
 import os
 import re
 import socket
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
@@ -38,6 +39,7 @@ from cospan.wire.files.safe_files import check_regular
 from cospan.wire.security.tls import TlsFiles
 
 if TYPE_CHECKING:
+    from cospan.cli.feeds.opening import FeedOptions
     from cospan.client.group import AgentGroup  # which takes time to import, and few agents need
 
 _JSON_SECONDS = 1.0
@@ -61,6 +63,7 @@ class AgentOptions:
     resume: Path | None
     json: bool = False
     follow_stdin: bool = False
+    feed: "FeedOptions | None" = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +104,8 @@ def take_part(chosen: AgentOptions, flags: Mapping[str, Any], config: Path | Non
         keep_freed_memory(KEPT_BY_AN_AGENT)
         last_exit = LastExit(partial(getattr, agent, "is_writing"))
         try:
-            end = asyncio.run(_run(agent, lines, last_exit, follow_stdin=chosen.follow_stdin))
+            with _feeding(chosen, agent, lines):
+                end = asyncio.run(_run(agent, lines, last_exit, follow_stdin=chosen.follow_stdin))
         finally:
             last_exit.over()
     except CospanError as failure:
@@ -110,6 +114,33 @@ def take_part(chosen: AgentOptions, flags: Mapping[str, Any], config: Path | Non
         raise
     _say_end(agent, end, lines)
     return _exit_code(end)
+
+
+@contextlib.contextmanager
+def _feeding(chosen: AgentOptions, agent: "Agent | AgentGroup", lines: JsonLines | None) -> Iterator[None]:
+    """Takes the steps of --feed meanwhile."""
+    if chosen.feed is None:
+        yield
+        return
+    from cospan.cli.feeds.opening import opened
+
+    assert isinstance(agent, Agent)
+    feed = agent.feed
+
+    def report(text: str) -> None:
+        if lines is None:
+            say(f"cospan: warning: {text}")
+        else:
+            lines.emit("warning", agent=agent.name, kind="feed", message=text)
+
+    with opened(chosen.feed, feed, report) as place:
+        status = feed.status()
+        if lines is None:
+            behind = "" if status.newest is None else f", from step {feed.next_sequence} on; {status.held} are held"
+            say(f"{agent.name}: takes steps from {place}{behind}", error=False)
+        else:
+            lines.emit("feed", agent=agent.name, place=place, next=feed.next_sequence, held=status.held)
+        yield
 
 
 def _exit_code(end: AgentEnd) -> int:
@@ -172,6 +203,10 @@ def _prepared(chosen: AgentOptions, settings: AgentSettings) -> "Agent | AgentGr
         _check_writable(chosen.output)
     if chosen.resume is not None:
         load_result(chosen.resume, names=OWNED)  # its run is checked after joining
+    if chosen.feed is not None:
+        from cospan.cli.feeds.opening import place_of
+
+        place_of(chosen.feed)
     return Agent(
         chosen.workload,
         index=index,
@@ -180,6 +215,7 @@ def _prepared(chosen: AgentOptions, settings: AgentSettings) -> "Agent | AgentGr
         site_claim_id=socket.gethostname()[:64] if chosen.sticky_site else None,
         tls=settings.tls,
         settings=_client_settings(chosen, settings, baseline=settings.baseline is not False),
+        feed=None if chosen.feed is None else chosen.feed.settings,
     )
 
 
@@ -195,6 +231,8 @@ def _sites(chosen: AgentOptions, settings: AgentSettings) -> Sequence[int] | Non
         return None
     if settings.ids is not None and settings.shard is not None:
         raise InvalidValueError(f"--ids {settings.ids} and --shard {settings.shard} both name sites; leave out one")
+    if chosen.feed is not None:
+        raise InvalidValueError(f"--feed is of one site, and {said} names {text}; start an agent for each of them")
     if chosen.agent_id is not None or settings.index is not None or chosen.sticky_site:
         raise InvalidValueError(f"{said} names the sites {text}; leave out --id, --index and --sticky-site")
     if settings.ids is not None:

@@ -229,7 +229,9 @@ class Shown:
             if self.metrics is None:
                 yield None
             else:
-                yield stack.enter_context(serving_metrics(self.metrics, coordinator.engine, coordinator.door))
+                yield stack.enter_context(
+                    serving_metrics(self.metrics, coordinator.engine, coordinator.door, coordinator.agent_stats)
+                )
 
 
 @dataclass(frozen=True, slots=True)

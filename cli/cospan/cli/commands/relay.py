@@ -117,7 +117,7 @@ async def _serve(
         with contextlib.ExitStack() as beside:
             url = None
             if metrics is not None:
-                serving = serving_metrics(metrics, relay.engine, relay.door, closes_rounds=False)
+                serving = serving_metrics(metrics, relay.engine, relay.door, relay.agent_stats, closes_rounds=False)
                 url = beside.enter_context(serving)
             relay.engine.on_note.append(lambda note: _say_note(lines, note))
             _say_listening(lines, relay, url)

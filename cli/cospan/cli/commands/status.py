@@ -13,7 +13,7 @@ from cospan.cli.output.table import MOST_ROWS, table
 from cospan.cli.processes.admin_client import fetch_run
 from cospan.cli.settings.layers import load_settings
 from cospan.wire.messages import AgentPhase, AgentReport, RunPhase, RunReport
-from cospan.wire.notes import bound_note
+from cospan.wire.notes import bound_note, waited
 from cospan.wire.text import MAX_RECORD, and_more, counted, listed, printable
 
 
@@ -151,6 +151,8 @@ def cells_of(agent: AgentReport, report: RunReport) -> dict[str, str]:
         note = f"gone since round {agent.gone_in_round}: {agent.gone_cause}"
     elif is_late(agent, report):
         note = "waited for"
+    if agent.feed_silent_seconds is not None:
+        note += f"{'; ' if note else ''}its feed is silent for {waited(agent.feed_silent_seconds)}"
     if agent.outlier_rounds:
         note += f"{'; ' if note else ''}an outlier in {counted(agent.outlier_rounds, 'round')}"
     if agent.policy_improved:
@@ -196,5 +198,6 @@ def _improvement_document(report: RunReport) -> dict[str, object] | None:
 
 def _agent_document(agent: AgentReport) -> dict[str, object]:
     names = ("seconds_since_last_message", "awaited", "rounds_counted", "reconnects", "gone_in_round", "gone_cause")
-    values = {name: getattr(agent, name) for name in (*names, "outlier_rounds", "head_bounded", "policy_improved")}
+    more = ("outlier_rounds", "head_bounded", "policy_improved", "feed_silent_seconds")
+    values = {name: getattr(agent, name) for name in (*names, *more)}
     return {"id": agent.agent_id, "phase": agent.phase.value, **values, "gone_cause": agent.gone_cause or None}

@@ -185,7 +185,7 @@ def agent(
         typer.Argument(
             metavar="WORKLOAD",
             help="As the run's: a built-in workload, or package.module:name.",
-            show_default="that of --log and --mapping",
+            show_default="that of --mapping",
             autocompletion=one_of(WORKLOADS),
         ),
     ] = None,
@@ -210,6 +210,12 @@ def agent(
     ] = None,
     mapping: o.LogMapping = None,
     follow: o.Follow = False,
+    feed: o.FeedSource = None,
+    feed_secret_file: o.FeedSecret = None,
+    feed_limit: o.FeedLimit = 100_000,
+    feed_step: o.FeedStep = None,
+    reward_at: o.RewardAt = None,
+    reward_delay: o.RewardDelay = 100,
     sticky_site: Annotated[
         bool,
         typer.Option(
@@ -234,8 +240,15 @@ def agent(
     from cospan.cli.commands.agent import AgentOptions, take_part
     from cospan.cli.settings.log_options import workload_or_log
 
-    named = workload_or_log(workload, log, mapping, follow=follow)
-    chosen = AgentOptions(named, agent_id, sticky_site, output, resume, json=json, follow_stdin=follow_stdin)
+    named = workload_or_log(workload, log, mapping, follow=follow, feed=feed)
+    told = None
+    if feed is not None:
+        from cospan.cli.feeds.opening import FeedOptions
+
+        told = FeedOptions(feed, feed_secret_file, feed_limit, reward_delay, feed_step, reward_at, output)
+    chosen = AgentOptions(
+        named, agent_id, sticky_site, output, resume, json=json, follow_stdin=follow_stdin, feed=told
+    )
     raise typer.Exit(take_part(chosen, given, config))
 
 

@@ -53,6 +53,47 @@ LogMapping: TypeAlias = Annotated[
 Follow: TypeAlias = Annotated[
     bool, file_option("--follow", "Wait for logs to grow at their end, until the run is over.", None)
 ]
+FEED = "Feed of a control loop"
+"""The panel of its options."""
+
+
+def _feed_option(name: str, text: str, metavar: str | None, **more: Any) -> Any:
+    return typer.Option(name, help=text, rich_help_panel=FEED, metavar=metavar, **more)
+
+
+FeedSource: TypeAlias = Annotated[
+    str | None,
+    _feed_option(
+        "--feed",
+        "Take steps as JSON: from standard input (-), http://HOST:PORT, unix:PATH, or mqtt://HOST/TOPIC.",
+        "SOURCE",
+    ),
+]
+FeedSecret: TypeAlias = Annotated[
+    Path | None,
+    _feed_option("--feed-secret-file", "File with the token of HTTP senders, or the password of MQTT.", "FILE"),
+]
+FeedLimit: TypeAlias = Annotated[
+    int, _feed_option("--feed-limit", "Steps that are held until they are learnt and stored.", "N", min=1)
+]
+FeedStep: TypeAlias = Annotated[
+    str | None,
+    _feed_option(
+        "--feed-step", "Time between two steps, as 15min; others are gaps.", "TIME", show_default="the mapping's"
+    ),
+]
+RewardAt: TypeAlias = Annotated[
+    str | None,
+    _feed_option(
+        "--reward-at",
+        "Whether a reward is of the step that begins in its observation (row) or that ends there (next-row).",
+        "row|next-row",
+        show_default="the mapping's, or row",
+    ),
+]
+RewardDelay: TypeAlias = Annotated[
+    int, _feed_option("--reward-delay", "How many later steps a reward may come after its own.", "N", min=0)
+]
 Spec: TypeAlias = Annotated[
     Path | None, file_option("--spec", "Run again what a spec.toml describes; other flags override it.")
 ]

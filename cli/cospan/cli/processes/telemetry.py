@@ -19,6 +19,7 @@ from cospan.server.machine.state import CoordinatorState
 from cospan.server.net.host_header import names_of
 from cospan.server.runtime.agent_engine import AgentEngine
 from cospan.server.runtime.engine import Engine
+from cospan.server.telemetry.agent_stats import AgentStats
 from cospan.server.telemetry.counters import Counters
 from cospan.wire.address import parse_listening
 from cospan.wire.errors import InvalidValueError
@@ -79,7 +80,12 @@ def metrics_plan(settings: Settings, tls: TlsFiles | None) -> MetricsPlan | None
 
 @contextlib.contextmanager
 def serving_metrics(
-    plan: MetricsPlan, engine: AgentEngine, door: AdmissionInterceptor, *, closes_rounds: bool = True
+    plan: MetricsPlan,
+    engine: AgentEngine,
+    door: AdmissionInterceptor,
+    agent_stats: AgentStats,
+    *,
+    closes_rounds: bool = True,
 ) -> Iterator[str]:
     """Serves the metrics of an engine while it lasts; their URL. To be entered on the event loop of the engine.
 
@@ -91,7 +97,7 @@ def serving_metrics(
 
     counts = Counters()
     counts.listen(engine)
-    registry = registry_of(Subject(engine, door, counts, closes_rounds))
+    registry = registry_of(Subject(engine, door, counts, agent_stats, closes_rounds))
     health = Health(asyncio.get_running_loop(), lambda: engine.state)
     server = MetricsServer(registry, health, host=plan.host, port=plan.port, tls=plan.tls, names=plan.names)
     with server:

@@ -19,20 +19,30 @@ def workload_or_logs(workload: str | None, logs: str | None, mapping: Path | Non
     return reference_of(mapping, logs or "", follow=follow)
 
 
-def workload_or_log(workload: str | None, log: str | None, mapping: Path | None, *, follow: bool) -> str:
-    """The same for `cospan agent`, which has the log of one site.
+def workload_or_log(
+    workload: str | None, log: str | None, mapping: Path | None, *, follow: bool, feed: str | None = None
+) -> str:
+    """The same for `cospan agent`, which has the log of one site, or a feed.
 
     Raises:
         InvalidValueError: neither a workload nor a log is given, or both.
     """
+    if feed is not None and (log is not None or follow):
+        given = "--follow" if log is None else f"--log {log}"
+        raise InvalidValueError(
+            f"the steps come from --feed {feed}, and {given} is of a log; leave out one of them"
+        )
     if mapping is None:
         _refuse_alone("--log", log, follow=follow)
         if workload is None:
             raise InvalidValueError(
-                "no workload is named; say which, as in `cospan agent queues`, or give --log and --mapping"
+                "no workload is named; say which, as in `cospan agent queues`, or give --mapping with --log or "
+                "--feed"
             )
         return workload
     _refuse_both("--mapping", workload)
+    if feed is not None:
+        return reference_of(mapping, one=True)
     if log is None:
         raise InvalidValueError(f"--mapping {mapping} is of logs; name that of this site with --log")
     return reference_of(mapping, log, one=True, follow=follow)

@@ -30,6 +30,10 @@ from cospan.client.workload import FeatureMap
 from cospan.wire.errors import WorkloadBehaviourError
 
 _READ_AT_ONCE = 4096
+_SILENT_STEPS = 3.0
+_SHORTEST_SILENCE = 60.0
+_UNKNOWN_STEP_SECONDS = 1200.0
+"""Taken for the time step as long as nothing is known of it: an hour of silence is too long."""
 
 
 class Feed:
@@ -131,13 +135,15 @@ class Feed:
             return found
 
     def _count(self, found: Sequence[Outcome | FeedError], steps: int) -> None:
-        self._repeated += sum(each is Outcome.REPEATED for each in found)
+        self._repeated += sum(each in (Outcome.REPEATED, Outcome.PAST) for each in found)
         self._refused += sum(isinstance(each, StepRefusedError) for each in found)
         if steps:
             now = time.monotonic()
             took = (now - self._since) / steps
             if self._accepted:
-                self._usual = took if self._usual is None else 0.9 * self._usual + 0.1 * took
+                usual = took if self._usual is None else self._usual
+                # Many at once, as after an outage, say little of how they come.
+                self._usual = usual + (0.5 if took > usual else 0.01) * (took - usual)
             self._accepted, self._since = self._accepted + steps, now
         if any(each is Outcome.NEW for each in found):
             self._version += 1
@@ -236,7 +242,7 @@ class Feed:
         if known is None:
             oldest = self._backlog.oldest()
             if oldest is None or sequence < oldest:
-                return Outcome.REPEATED
+                return Outcome.PAST
             raise StepRefusedError(
                 f"step {sequence} of {self.name} comes after step {self._newest.sequence}, so its place is a gap "
                 "by now; send steps in order"
@@ -260,7 +266,7 @@ class Feed:
         if known is None:
             oldest = self._backlog.oldest()
             if oldest is None or sequence < oldest:
-                return Outcome.REPEATED
+                return Outcome.PAST
             raise StepRefusedError(f"the reward {reward:g} is of step {sequence} of {self.name}, which was skipped")
         if known.reward is not None:
             if _same(known.reward, reward):
@@ -306,10 +312,28 @@ class Feed:
         with self._changed:
             return self._version
 
-    def wait(self, seen: int, stopped: Callable[[], bool]) -> None:
-        """Waits until more is accepted than at version `seen`, all is, or `stopped` holds."""
+    def wait(self, seen: int, stopped: Callable[[], bool], seconds: float | None = None) -> None:
+        """Waits until more is accepted than at version `seen`, all is, or `stopped` holds; at most `seconds`."""
         with self._changed:
-            self._changed.wait_for(lambda: self._version != seen or bool(self._closed) or stopped())
+            self._changed.wait_for(lambda: self._version != seen or bool(self._closed) or stopped(), seconds)
+
+    def silence(self) -> float:
+        """Seconds since the last step, if they are more than usual; else 0."""
+        with self._changed:
+            seconds = time.monotonic() - self._since
+            return seconds if seconds > self._usual_silence() else 0.0
+
+    def _usual_silence(self) -> float:
+        """Three steps, as their time step says or else as they have come; a minute or more."""
+        step = self.form.step_seconds
+        if step is None:
+            step = self._usual if self._usual is not None else _UNKNOWN_STEP_SECONDS
+        return max(_SHORTEST_SILENCE, _SILENT_STEPS * step)
+
+    def wait_for_room(self, stopped: Callable[[], bool]) -> None:
+        """Waits until the backlog takes a step again, the agent has ended, or `stopped` holds."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._held < self._settings.limit or bool(self._closed) or stopped())
 
     def wake(self) -> None:
         """Has `wait` ask again whether it is to stop; from any thread."""
@@ -339,6 +363,11 @@ class Feed:
             self._changed.notify_all()
 
     @property
+    def is_closed(self) -> bool:
+        """Whether the agent has ended."""
+        return bool(self._closed)
+
+    @property
     def backlog_id(self) -> str:
         """Of the backlog: a text that no other one has."""
         return self._id
@@ -361,6 +390,7 @@ class Feed:
                 self._backlog.note("saved", sequence)
                 self._backlog.forget_before(sequence)
             self._saved, self._held = sequence, self._backlog.count_after(sequence)
+            self._changed.notify_all()
 
     def close(self, why: str = "") -> None:
         """Accepts no more; can be called again."""

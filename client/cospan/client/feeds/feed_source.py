@@ -4,6 +4,7 @@ The same rows give the slots that a log of them gives: see `cospan.client.logs.l
 """
 
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -19,6 +20,9 @@ from cospan.client.step_source import AT_END, SourceInterruptedError, SourceWarn
 from cospan.client.workload import Exogenous, FeatureMap
 from cospan.core.learning.learner_state import Trajectory
 from cospan.wire.errors import WorkloadBehaviourError
+
+_SILENCE_SECONDS = 10.0
+"""How often a feed is looked at that may be silent."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -46,9 +50,25 @@ class FeedSource:
         reward_sum: the sum of their rewards.
     """
 
-    def __init__(self, feed: Feed, features: FeatureMap, exogenous: Exogenous | None = None) -> None:
-        """Nothing is given yet."""
+    def __init__(
+        self,
+        feed: Feed,
+        features: FeatureMap,
+        exogenous: Exogenous | None = None,
+        on_silence: Callable[[float], None] = lambda _: None,
+    ) -> None:
+        """Nothing is given yet.
+
+        Args:
+            feed: of the agent.
+            features: φ.
+            exogenous: the parts of an observation that no action changes.
+            on_silence: called by `advance`, now and then, with the seconds for which a step has not come that is
+                overdue; with 0 when steps come again, and at first.
+        """
         self._feed, self._features, self._exogenous = feed, features, exogenous
+        self._on_silence = on_silence
+        self._silent: bool | None = None
         self._stopped = threading.Event()
         self.steps, self.reward_sum = 0, 0.0
         self._rows: list[_Row] = []
@@ -129,10 +149,17 @@ class FeedSource:
             seen, complete = self._feed.version(), self._feed.is_complete
             self._look()
             if len(self._rows) >= rows or complete:
+                self._tell_silence(0.0)
                 return
             if self._stopped.is_set():
                 raise SourceInterruptedError(f"{self._feed.name} was stopped while it waited for steps")
-            self._feed.wait(seen, self._stopped.is_set)
+            self._tell_silence(self._feed.silence())
+            self._feed.wait(seen, self._stopped.is_set, _SILENCE_SECONDS)
+
+    def _tell_silence(self, seconds: float) -> None:
+        if seconds or self._silent is not False:
+            self._silent = seconds > 0.0
+            self._on_silence(seconds)
 
     def _look(self) -> None:
         """Takes in all steps whose slots are settled."""

@@ -2,6 +2,7 @@
 
 import logging
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 from cospan.client.environment.ownership import close_site, closing_on_failure
@@ -30,6 +31,8 @@ class SiteFeed:
         self.feed = feed
         self._exogenous, self._has_file = exogenous, has_file
         self._source: FeedSource | None = None
+        self.on_silence: Callable[[float], None] = lambda _: None
+        """See `FeedSource`."""
         self._lock = threading.Lock()
         self._marks: dict[int, int] = {}
         """By round: the step with which the next one begins."""
@@ -66,7 +69,7 @@ class SiteFeed:
         return SourceSite(self._opened, site.features, site.reference, site.label)
 
     def _opened(self, _: str) -> StepSource:
-        self._source = FeedSource(self.feed, self.feed.features, self._exogenous)
+        self._source = FeedSource(self.feed, self.feed.features, self._exogenous, self.on_silence)
         return self._source
 
     def mark(self, round_number: int) -> None:

@@ -33,10 +33,16 @@ class StepForm(Protocol):
         step: between steps: nanoseconds, or in the unit of the time; None where it is not known.
         tolerance: how far an interval may be from it, as a share of it.
         reward_at_next: whether a reward is that of the step that ends in its observation.
+        step_seconds: the same in seconds; None where it is not known, or has another unit.
+        columns: the names that a row must have; none where observations are arrays.
+        time_column: the name of the time in a row; None without one.
     """
 
     text: str
+    columns: tuple[str, ...]
+    time_column: str | None
     step: float | None
+    step_seconds: float | None
     tolerance: float
     reward_at_next: bool
 
@@ -95,7 +101,10 @@ class SpaceForm:
             )
         self._shape, self._dtype = space.shape, space.dtype
         self.text = f"shape {space.shape} and type {space.dtype}"
+        self.columns: tuple[str, ...] = ()
+        self.time_column: str | None = None
         self.step, self.tolerance, self.reward_at_next = step, 0.1, reward_at_next
+        self.step_seconds = None if step is None else step / _SECOND
 
     def numbers(self, observation: Any, at: Time | None) -> Float[np.ndarray, " k"]:
         """See `StepForm`."""
@@ -152,7 +161,11 @@ class ColumnForm:
             for name, texts in mapping.categories.items()
         }
         self.text = "the columns " + ", ".join(mapping.observation)
+        self.columns = tuple(name for name in mapping.observation if name not in CLOCK)
+        self.time_column = mapping.time
         self.step = mapping.step if step is None else step
+        # A numeric time has a unit of its own, and far fewer of them in a step than there are nanoseconds.
+        self.step_seconds = self.step / _SECOND if self.step is not None and self.step >= _SECOND / 1000 else None
         self.tolerance = mapping.tolerance
         self.reward_at_next = mapping.reward_at_next if reward_at_next is None else reward_at_next
 
@@ -200,22 +213,18 @@ class ColumnForm:
         return float(formula(values, 1)[0])
 
     def time_of(self, at: Any) -> Time | None:
-        """A datetime, a text as the mapping says, or a number in its unit."""
+        """A datetime, a text as the mapping says, or a number.
+
+        It is one of seconds since 1970 where the time step is a duration, else in the unit of the time.
+        """
         if at is None:
             return None
         if isinstance(at, datetime):
             return _nanoseconds(at)
-        if isinstance(at, str):
-            try:
-                return float(at)
-            except ValueError:
-                return _stamp(at, self._mapping.time_format)
-        return _finite(at, "the time")
-
-    @property
-    def time_column(self) -> str | None:
-        """The column with the time."""
-        return self._mapping.time
+        if isinstance(at, str) and not _is_number(at):
+            return _stamp(at, self._mapping.time_format)
+        number = _finite(at, "the time")
+        return number if self.step_seconds is None else round(number * _SECOND)
 
     def restored(self, rows: Float[np.ndarray, "n k"]) -> np.ndarray:
         """See `StepForm`."""
@@ -230,6 +239,14 @@ class ColumnForm:
         """See `StepForm`."""
         names = self._mapping.observation
         return names if len(names) <= MOST_PARTS else ()
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _finite(value: Any, what: str) -> float:

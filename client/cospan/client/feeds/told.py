@@ -19,6 +19,8 @@ class Outcome(StrEnum):
     """It is in the backlog."""
     REPEATED = "repeated"
     """It was there before; it counts once."""
+    PAST = "past"
+    """It is older than all that is remembered, so it was there before or was skipped; it does not count again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,7 +78,7 @@ class FeedStatus:
         newest: the number of the newest step; None where there is none.
         held: steps that nothing learnt in a file includes yet.
         accepted: steps since the process began.
-        repeated: of the steps told, those that were there before.
+        repeated: of the steps told, those that were there before, or are older than what is remembered.
         refused: of the steps told, those that were wrong.
         silent_seconds: since the last accepted step, or the beginning.
         usual_seconds: between two steps, about; None before the second.

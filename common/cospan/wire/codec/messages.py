@@ -12,6 +12,7 @@ from jaxtyping import Float
 
 from cospan.core.aggregation.basis_update import Contribution, head_covariance_problem
 from cospan.core.linalg.matrices import DenseMatrix, FactoredMatrix, Gradient
+from cospan.core.run_fields import MAX_SECONDS
 from cospan.core.specification import MAX_NAME, RunSpecification, agent_id_problem
 from cospan.rpc.v1 import coordinator_service_pb2 as pb
 from cospan.rpc.v1 import matrix_pb2, run_pb2
@@ -44,7 +45,10 @@ def encode_agent_message(message: m.AgentMessage) -> pb.CollaborateRequest:
             _fill_gradient(request.gradient, message)
             return request
         case m.Heartbeat():
-            return pb.CollaborateRequest(heartbeat=pb.Heartbeat(saved_rounds=message.saved_rounds))
+            heartbeat = pb.Heartbeat(
+                saved_rounds=message.saved_rounds, feed_silent_seconds=message.feed_silent_seconds
+            )
+            return pb.CollaborateRequest(heartbeat=heartbeat)
         case m.Leave():
             leave = pb.Leave(cause=message.cause[:MAX_TEXT], returning=message.returning)
             return pb.CollaborateRequest(leave=leave)
@@ -63,13 +67,22 @@ def decode_agent_message(request: pb.CollaborateRequest, spec: RunSpecification)
         case "gradient":
             return _decode_gradient(request.gradient, spec)
         case "heartbeat":
-            return m.Heartbeat(request.heartbeat.saved_rounds)
+            return _decode_heartbeat(request.heartbeat)
         case "leave":
             return m.Leave(printable(bounded_text(request.leave.cause, "leave.cause")), request.leave.returning)
         case "join":
             return _decode_join(request.join)
         case _:
             raise InvalidMessageError("the request carries no event")
+
+
+def _decode_heartbeat(heartbeat: pb.Heartbeat) -> m.Heartbeat:
+    if not heartbeat.HasField("feed_silent_seconds"):
+        return m.Heartbeat(heartbeat.saved_rounds)
+    silent = heartbeat.feed_silent_seconds
+    most = MAX_SECONDS
+    require(0.0 <= silent <= most, f"heartbeat.feed_silent_seconds is {silent}; it must be 0 to {most:g}")
+    return m.Heartbeat(heartbeat.saved_rounds, silent)
 
 
 def _encode_join(join: m.Join) -> pb.Join:

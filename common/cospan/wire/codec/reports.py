@@ -108,6 +108,7 @@ def _encode_agent(report: m.AgentReport) -> pb.AgentStatus:
         td_error=report.td_error,
         head_bounded=report.head_bounded,
         policy_improved=report.policy_improved,
+        feed_silent_seconds=report.feed_silent_seconds,
     )
 
 
@@ -131,6 +132,11 @@ def _decode_agent(message: pb.AgentStatus) -> m.AgentReport:
         td_error=_number(message.td_error, "agents.td_error") if message.HasField("td_error") else None,
         head_bounded=message.head_bounded,
         policy_improved=message.policy_improved,
+        feed_silent_seconds=(
+            _number(message.feed_silent_seconds, "agents.feed_silent_seconds", MAX_SECONDS)
+            if message.HasField("feed_silent_seconds")
+            else None
+        ),
     )
 
 

@@ -424,23 +424,31 @@ Global___FactoredMatrix: _TypeAlias = FactoredMatrix  # noqa: Y015
 
 @_typing.final
 class Heartbeat(_message.Message):
-    """Shows that the sender is alive, and reports which rounds its file holds."""
+    """Shows that the sender is alive, and reports which rounds its file holds and whether its steps come."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     SAVED_ROUNDS_FIELD_NUMBER: _builtins.int
+    FEED_SILENT_SECONDS_FIELD_NUMBER: _builtins.int
     saved_rounds: _builtins.int
     """The file of the process holds what was learnt in every round below this one; 0 if unknown. Never decreases."""
+    feed_silent_seconds: _builtins.float
+    """Seconds since the last step of the sender's feed, if it waits for the next one for longer than usual; 0 once steps
+    come again; at most 1e9. Not set if the message says nothing of a feed.
+    """
     def __init__(
         self,
         *,
         saved_rounds: _builtins.int = ...,
+        feed_silent_seconds: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_feed_silent_seconds", b"_feed_silent_seconds", "feed_silent_seconds", b"feed_silent_seconds"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["saved_rounds", b"saved_rounds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_feed_silent_seconds", b"_feed_silent_seconds", "feed_silent_seconds", b"feed_silent_seconds", "saved_rounds", b"saved_rounds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__feed_silent_seconds: _TypeAlias = _typing.Literal["feed_silent_seconds"]  # noqa: Y015
+    _WhichOneofArgType__feed_silent_seconds: _TypeAlias = _typing.Literal["_feed_silent_seconds", b"_feed_silent_seconds"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__feed_silent_seconds) -> _WhichOneofReturnType__feed_silent_seconds | None: ...
 
 Global___Heartbeat: _TypeAlias = Heartbeat  # noqa: Y015
 
@@ -911,6 +919,7 @@ class AgentStatus(_message.Message):
     TD_ERROR_FIELD_NUMBER: _builtins.int
     HEAD_BOUNDED_FIELD_NUMBER: _builtins.int
     POLICY_IMPROVED_FIELD_NUMBER: _builtins.int
+    FEED_SILENT_SECONDS_FIELD_NUMBER: _builtins.int
     agent_id: _builtins.str
     """Name of the agent."""
     phase: Global___AgentPhase.ValueType
@@ -939,6 +948,10 @@ class AgentStatus(_message.Message):
     """Whether the agent has reported to this process of the coordinator that its head reached `head_radius`."""
     policy_improved: _builtins.bool
     """Whether the agent has reported to this process of the coordinator that it holds an improved policy."""
+    feed_silent_seconds: _builtins.float
+    """Seconds since the last step of its feed, if the agent has reported to this process of the coordinator that it waits
+    for the next one for longer than usual; not set otherwise.
+    """
     def __init__(
         self,
         *,
@@ -956,17 +969,22 @@ class AgentStatus(_message.Message):
         td_error: _builtins.float | None = ...,
         head_bounded: _builtins.bool = ...,
         policy_improved: _builtins.bool = ...,
+        feed_silent_seconds: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_gone_in_round", b"_gone_in_round", "_last_round", b"_last_round", "_td_error", b"_td_error", "gone_in_round", b"gone_in_round", "last_round", b"last_round", "td_error", b"td_error"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_feed_silent_seconds", b"_feed_silent_seconds", "_gone_in_round", b"_gone_in_round", "_last_round", b"_last_round", "_td_error", b"_td_error", "feed_silent_seconds", b"feed_silent_seconds", "gone_in_round", b"gone_in_round", "last_round", b"last_round", "td_error", b"td_error"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_gone_in_round", b"_gone_in_round", "_last_round", b"_last_round", "_td_error", b"_td_error", "absent_rounds", b"absent_rounds", "agent_id", b"agent_id", "awaited", b"awaited", "gone_cause", b"gone_cause", "gone_in_round", b"gone_in_round", "head_bounded", b"head_bounded", "last_round", b"last_round", "outlier_rounds", b"outlier_rounds", "phase", b"phase", "policy_improved", b"policy_improved", "reconnects", b"reconnects", "rounds_counted", b"rounds_counted", "seconds_since_last_message", b"seconds_since_last_message", "td_error", b"td_error"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_feed_silent_seconds", b"_feed_silent_seconds", "_gone_in_round", b"_gone_in_round", "_last_round", b"_last_round", "_td_error", b"_td_error", "absent_rounds", b"absent_rounds", "agent_id", b"agent_id", "awaited", b"awaited", "feed_silent_seconds", b"feed_silent_seconds", "gone_cause", b"gone_cause", "gone_in_round", b"gone_in_round", "head_bounded", b"head_bounded", "last_round", b"last_round", "outlier_rounds", b"outlier_rounds", "phase", b"phase", "policy_improved", b"policy_improved", "reconnects", b"reconnects", "rounds_counted", b"rounds_counted", "seconds_since_last_message", b"seconds_since_last_message", "td_error", b"td_error"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__feed_silent_seconds: _TypeAlias = _typing.Literal["feed_silent_seconds"]  # noqa: Y015
+    _WhichOneofArgType__feed_silent_seconds: _TypeAlias = _typing.Literal["_feed_silent_seconds", b"_feed_silent_seconds"]  # noqa: Y015
     _WhichOneofReturnType__gone_in_round: _TypeAlias = _typing.Literal["gone_in_round"]  # noqa: Y015
     _WhichOneofArgType__gone_in_round: _TypeAlias = _typing.Literal["_gone_in_round", b"_gone_in_round"]  # noqa: Y015
     _WhichOneofReturnType__last_round: _TypeAlias = _typing.Literal["last_round"]  # noqa: Y015
     _WhichOneofArgType__last_round: _TypeAlias = _typing.Literal["_last_round", b"_last_round"]  # noqa: Y015
     _WhichOneofReturnType__td_error: _TypeAlias = _typing.Literal["td_error"]  # noqa: Y015
     _WhichOneofArgType__td_error: _TypeAlias = _typing.Literal["_td_error", b"_td_error"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__feed_silent_seconds) -> _WhichOneofReturnType__feed_silent_seconds | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__gone_in_round) -> _WhichOneofReturnType__gone_in_round | None: ...
     @_typing.overload

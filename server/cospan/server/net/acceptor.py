@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import errno
 import ipaddress
+import itertools
 import logging
 import socket
 import ssl
@@ -165,6 +166,7 @@ class Acceptor:
         self._no_files_seconds = no_files_seconds
         self._connections: dict[tuple[str, int], Connection] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._unnamed = itertools.count()
         self._throttle = LogThrottle()
 
     def connection(self, client: tuple[str, int] | None) -> Connection | None:
@@ -195,7 +197,8 @@ class Acceptor:
         await asyncio.sleep(self._no_files_seconds)
 
     def _admit(self, accepted: socket.socket, address: Any) -> None:
-        client = (str(address[0]), int(address[1]))
+        # A Unix socket gives no address; its peers are of this machine.
+        client = (str(address[0]), int(address[1])) if isinstance(address, tuple) else ("", next(self._unnamed))
         peer = network_of(client[0])
         found = admission(
             (connection.slot for connection in self._connections.values()),
@@ -235,6 +238,8 @@ class Acceptor:
 
 
 def _is_loopback(host: str) -> bool:
+    if not host:
+        return True
     address = ipaddress.ip_address(host.partition("%")[0])
     mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
     return (mapped or address).is_loopback

@@ -131,6 +131,26 @@ def _try_path(path: str) -> None:
     Path(path).unlink()
 
 
+def unix_socket(path: str) -> socket.socket:
+    """A listening Unix socket that this user alone can connect to; the file of an ended process is replaced.
+
+    Raises:
+        OSError: it cannot be bound, or a program listens there.
+    """
+    _try_path(path)
+    if os.path.lexists(path):
+        Path(path).unlink()
+    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        listening.bind(path)
+        Path(path).chmod(0o600)  # no peer connects before it listens
+        listening.listen()
+    except OSError:
+        listening.close()
+        raise
+    return listening
+
+
 def cannot_listen(address: Address, failure: OSError, option: str) -> InvalidValueError:
     """The operating system's error, with a remedy that names `option`."""
     why = failure.strerror or str(failure)

@@ -7,7 +7,7 @@ import socket
 import ssl
 import threading
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http import HTTPStatus
 from typing import Any
 
@@ -18,6 +18,7 @@ from cospan.server.net.log_throttle import LogThrottle
 log = logging.getLogger(__name__)
 
 _MOST_HEAD_BYTES = 8192
+_UNREAD_BODY_SECONDS = 1.0
 _START_SECONDS = 10.0
 _STOP_SECONDS = 5.0
 TEXT = "text/plain; charset=utf-8"
@@ -28,16 +29,20 @@ class Request:
     """A request.
 
     Attributes:
-        method: GET or HEAD.
+        method: GET or HEAD; also POST where the server takes bodies.
         path: without the query.
         peer: address of the client.
         certificate: of the client, in DER; None without TLS.
+        headers: of the request, with names in lower case; of several with one name the last.
+        body: of a POST.
     """
 
     method: str
     path: str
     peer: str = ""
     certificate: bytes | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,15 +63,16 @@ class RefusedError(Exception):
         self.answer = Answer(status, f"{sentence}\n".encode())
 
 
-def read_head(head: bytes, names: Collection[str] | None) -> Request:
+def read_head(head: bytes, names: Collection[str] | None, *, most_body: int = 0) -> Request:
     """Parses a request line and headers.
 
     Args:
         head: bytes up to the empty line.
         names: allowed Host names; None for any. HTTP/1.0 may omit the header, but browsers never do.
+        most_body: bytes that the body of a POST may have; 0 where POST is not allowed.
 
     Raises:
-        RefusedError: it is malformed, not GET or HEAD, or names another host.
+        RefusedError: it is malformed, has another method, names another host, or its body is too large.
     """
     first, *lines = head.decode("latin-1").split("\r\n")
     method, _, rest = first.partition(" ")
@@ -80,9 +86,30 @@ def read_head(head: bytes, names: Collection[str] | None) -> Request:
     if names is not None and hosts and not names_host(hosts[0], names):
         known = ", ".join(sorted(names))
         raise RefusedError(421, f"this server is not known by that name; it is {known}: see --allowed-hosts")
-    if method not in ("GET", "HEAD"):
-        raise RefusedError(501, "use GET or HEAD")
-    return Request(method, target.partition("?")[0])
+    if method not in ("GET", "HEAD") and not (most_body and method == "POST"):
+        raise RefusedError(501, "use GET or POST" if most_body else "use GET or HEAD")
+    headers = {name.strip().lower(): value.strip() for name, found, value in fields if found}
+    request = Request(method, target.partition("?")[0], headers=headers)
+    body_bytes(request, most_body)
+    return request
+
+
+def body_bytes(request: Request, most: int) -> int:
+    """How many bytes the body of a request has.
+
+    Raises:
+        RefusedError: it does not say so, or they are more than `most`.
+    """
+    length = request.headers.get("content-length")
+    if request.method != "POST":
+        return 0
+    if "transfer-encoding" in request.headers or length is None:
+        raise RefusedError(411, "send the length of the body as Content-Length")
+    if not length.isascii() or not length.isdigit():
+        raise RefusedError(400, "Content-Length must be a number")
+    if int(length[:20]) > most:
+        raise RefusedError(413, f"the body of a request may have {most:,} bytes; send fewer steps at once")
+    return int(length)
 
 
 def written(answer: Answer, *, head_only: bool = False) -> bytes:
@@ -109,7 +136,9 @@ class _OneRequest(asyncio.Protocol):
     def __init__(self, connection: Connection, server: "PlainHttpServer") -> None:
         self._connection, self._server = connection, server
         self._transport: asyncio.Transport | None = None
-        self._head = bytearray()
+        self._head, self._body = bytearray(), bytearray()
+        self._request: Request | None = None
+        """Whose body is awaited."""
         self._answering: asyncio.Task[None] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -117,39 +146,61 @@ class _OneRequest(asyncio.Protocol):
         self._transport = transport
 
     def data_received(self, data: bytes) -> None:
-        if self._answering is not None:  # a body or a second request is ignored
+        if self._answering is not None:  # a second request, or a body that was refused, is ignored
             return
-        self._head += data
-        head, found, _ = bytes(self._head).partition(b"\r\n\r\n")
-        if not found and len(self._head) <= _MOST_HEAD_BYTES:
-            return
+        if self._request is None:
+            self._head += data
+            head, found, rest = bytes(self._head).partition(b"\r\n\r\n")
+            if not found and len(self._head) <= _MOST_HEAD_BYTES:
+                return
+            try:
+                self._request = self._head_of(head if found else None)
+            except RefusedError as refusal:
+                self._begin(Request("GET", "/"), refusal)
+                return
+            data = rest
+            if not rest and self._request.headers.get("expect", "").lower() == "100-continue":
+                assert self._transport is not None
+                self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        self._body += data
+        length = body_bytes(self._request, self._server.most_body)
+        if len(self._body) >= length:
+            self._begin(replace(self._request, body=bytes(self._body[:length])))
+
+    def _head_of(self, head: bytes | None) -> Request:
+        if head is None or len(head) > _MOST_HEAD_BYTES:
+            raise RefusedError(431, f"the headers of a request may have {_MOST_HEAD_BYTES} bytes")
+        return read_head(head, self._server.names, most_body=self._server.most_body)
+
+    def _begin(self, request: Request, refusal: RefusedError | None = None) -> None:
         self._connection.request_came()
-        self._answering = asyncio.create_task(self._answer(head if found else None))
+        self._answering = asyncio.create_task(self._answer(request, refusal))
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._answering is not None:
             self._answering.cancel()
 
-    async def _answer(self, head: bytes | None) -> None:
+    async def _answer(self, request: Request, refusal: RefusedError | None) -> None:
         assert self._transport is not None
-        method = "GET"
+        unread = refusal is not None and self._server.most_body > 0
         try:
-            if head is None or len(head) > _MOST_HEAD_BYTES:
-                raise RefusedError(431, f"the headers of a request may have {_MOST_HEAD_BYTES} bytes")
-            request = read_head(head, self._server.names)
-            method = request.method
+            if refusal is not None:
+                raise refusal
             secured = self._transport.get_extra_info("ssl_object")
             shown = None if secured is None else secured.getpeercert(binary_form=True) or b""
             answer = await self._server.answers(
-                Request(method, request.path, peer=self._connection.client[0], certificate=shown)
+                replace(request, peer=self._connection.client[0], certificate=shown)
             )
-        except RefusedError as refusal:
-            answer = refusal.answer
+        except RefusedError as refused:
+            answer = refused.answer
         except Exception:
             answer = Answer(500, b"the server failed; see its log\n")
             self._server.failed()
-        self._transport.write(written(answer, head_only=method == "HEAD"))
+        self._transport.write(written(answer, head_only=request.method == "HEAD"))
         self._connection.answer_ended()
+        if unread:
+            # With a part of the body unread the connection would be reset, and the answer with it.
+            await asyncio.sleep(_UNREAD_BODY_SECONDS)
         self._transport.close()
 
 
@@ -196,6 +247,8 @@ class PlainHttpServer:
         most: int,
         names: Collection[str] | None,
         tls: Callable[[], ssl.SSLContext | None] = lambda: None,
+        most_body: int = 0,
+        listening: socket.socket | None = None,
     ) -> None:
         """Listens; requests are answered once it is entered.
 
@@ -207,14 +260,16 @@ class PlainHttpServer:
             most: limit on open connections.
             names: allowed Host names; None for any.
             tls: gives the TLS context of a new connection; None for plain HTTP.
+            most_body: bytes that the body of a POST may have; 0 where POST is not allowed.
+            listening: a socket to take in place of host and port, as a Unix socket.
 
         Raises:
             OSError: the address cannot be bound.
         """
-        self.answers, self.names = answers, names
+        self.answers, self.names, self.most_body = answers, names, most_body
         self._name, self._most, self._tls = name, most, tls
-        self._listening = bound_socket(host, port)
-        self.port: int = self._listening.getsockname()[1]
+        self._listening = bound_socket(host, port) if listening is None else listening
+        self.port: int = port if self._listening.family == socket.AF_UNIX else self._listening.getsockname()[1]
         """The actual port."""
         self._throttle = LogThrottle()
         self._loop: asyncio.AbstractEventLoop | None = None

@@ -182,7 +182,9 @@ class CoordinatorService:
                     self._agent_stats.note_bounded(self._engine.state, token, message.bounded)
                 if message.improved:
                     self._agent_stats.note_improved(self._engine.state, token, message.improved)
-            case Heartbeat(saved_rounds=saved):
+            case Heartbeat(saved_rounds=saved, feed_silent_seconds=silent):
+                if silent is not None:
+                    self._agent_stats.note_feed(self._engine.state, token, silent, self._engine.now())
                 self._engine.handle(HeartbeatArrived(token, min(saved, self._engine.state.round + 1)))
             case Leave(cause=cause, returning=returning):
                 self._engine.handle(LeaveArrived(token, cause, returning))

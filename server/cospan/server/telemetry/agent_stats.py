@@ -1,5 +1,6 @@
 """Agent statistics that are not part of the machine's state; no result depends on them."""
 
+import heapq
 from collections.abc import Sequence
 
 from cospan.server.machine.state import CoordinatorState
@@ -18,6 +19,8 @@ class AgentStats:
         """Agents whose heads have reached the bound `head_radius` → True."""
         self.improved: dict[str, bool] = {}
         """Agents that hold an improved policy → True."""
+        self.feeds_silent_since: dict[str, float] = {}
+        """When the last step of a feed came, of each agent that waits for the next one for longer than usual."""
         self.rejected: dict[str, int] = {}
         """Number of messages of each agent that were rejected after it had joined; only agents with any."""
 
@@ -41,6 +44,22 @@ class AgentStats:
         own = set() if session is None else set(session.agent_ids)
         self.improved.update(dict.fromkeys(own.intersection(names), True))
         _forget(self.improved, state)
+
+    def note_feed(self, state: CoordinatorState, token: str, silent_seconds: float, now: float) -> None:
+        """Records that the feed of a session is silent; 0 seconds that it is not any more."""
+        session = state.members.sessions.get(token)
+        for agent in session.agent_ids if session is not None else ():
+            if silent_seconds:
+                self.feeds_silent_since[agent] = now - silent_seconds
+            else:
+                self.feeds_silent_since.pop(agent, None)
+        _forget(self.feeds_silent_since, state)
+
+    def silent_feeds(self, state: CoordinatorState, now: float, most: int) -> list[tuple[float, str]]:
+        """Seconds and agent of the feeds of present agents that have been silent longest, descending."""
+        hosts = state.members.hosts
+        found = [(max(0.0, now - since), agent) for agent, since in list(self.feeds_silent_since.items())]
+        return heapq.nlargest(most, [each for each in found if each[1] in hosts])
 
     def note_rejection(self, state: CoordinatorState, token: str | None) -> None:
         """Counts a rejected message of a session; without a session the claimed name is not trusted."""

@@ -121,6 +121,12 @@ GROUPS: Mapping[str, tuple[Metric, ...]] = MappingProxyType(
                 f"Silence of awaited agents; the {MOST_NAMED} longest, a group by its first name.",
                 "inspect the first of them", ("agent",),
             ),
+            Metric(
+                "cospan_feed_silent_seconds", _G, "s",
+                "Time since the last step of a feed whose agent waits for the next one for longer than usual; the "
+                f"{MOST_NAMED} longest.",
+                "see whether the site's control loop runs, and reaches its agent", ("agent",),
+            ),
             Metric("cospan_joins", _C, "agents", "Agents that have joined the run."),
             Metric("cospan_disconnects", _C, "agents", "Agents whose stream broke."),
             Metric(

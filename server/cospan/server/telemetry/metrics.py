@@ -18,6 +18,7 @@ from prometheus_client.registry import Collector
 from cospan.server.admission.interceptor import AdmissionInterceptor
 from cospan.server.machine.state import CoordinatorState
 from cospan.server.runtime.agent_engine import AgentEngine
+from cospan.server.telemetry.agent_stats import AgentStats
 from cospan.server.telemetry.counters import ROUND_SECONDS, Counters
 from cospan.server.telemetry.metric_catalogue import METRICS, MOST_NAMED, MetricKind
 from cospan.wire.errors import REASONS
@@ -44,6 +45,7 @@ class Subject:
     engine: AgentEngine
     door: AdmissionInterceptor
     counts: Counters
+    agent_stats: AgentStats
     closes_rounds: bool = True
 
 
@@ -67,6 +69,8 @@ class RunCollector(Collector):
         state, now = subject.engine.state, subject.engine.now()
         yield from _of_state(state, now)
         yield from _of_fleet(state, now)
+        silent = subject.agent_stats.silent_feeds(state, now, MOST_NAMED)
+        yield _labelled("cospan_feed_silent_seconds", ((agent, seconds) for seconds, agent in silent))
         for kind, name in _EVENTS.items():
             yield _family(name, subject.counts.notes.get(kind, 0))
         yield from _of_traffic(subject)

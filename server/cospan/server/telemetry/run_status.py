@@ -44,8 +44,13 @@ def _agents(state: CoordinatorState, now: float, agent_stats: AgentStats) -> lis
             **facts,
         )
 
+    silent_since = agent_stats.feeds_silent_since
     present = [
-        report(agent, session.phase, session.last_seen, reconnects=session.reconnects)
+        report(
+            *(agent, session.phase, session.last_seen),
+            reconnects=session.reconnects,
+            feed_silent_seconds=max(0.0, now - silent_since[agent]) if agent in silent_since else None,
+        )
         for session in state.members.sessions.values()
         for agent in session.agent_ids
     ]

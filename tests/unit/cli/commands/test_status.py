@@ -59,6 +59,15 @@ def test_status_names_who_is_waited_for_and_who_is_gone() -> None:
 
 
 @pytest.mark.parametrize(
+    ("seconds", "words"), [(90.4, "90 s"), (720.0, "12 min"), (12_600.0, "3.5 h"), (500_000.0, "5.8 d")]
+)
+def test_status_names_a_feed_that_is_silent(seconds: float, words: str) -> None:
+    late = agent_report(1, awaited=True, feed_silent_seconds=seconds)
+    text = "\n".join(status_lines(run_report(RunPhase.COLLECTING, agent_report(0), late), NOW))
+    assert f"waited for; its feed is silent for {words}" in text
+
+
+@pytest.mark.parametrize(
     ("seconds", "rate", "first_answered", "late"),
     [
         (0.4, 25.0, True, False),

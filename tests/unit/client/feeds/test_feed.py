@@ -159,8 +159,9 @@ def test_accepted_steps_outlive_the_process_and_given_up_ones_are_not_taken_agai
     again = feed_of(path)
     assert again.next_sequence == 120
     assert again.status().held == 9
-    assert again.observe([1.0], 1.0, sequence=5) is REPEATED
-    assert again.observe(None, 1.0, sequence=5) is REPEATED
+    assert again.observe([1.0], 1.0, sequence=5) is Outcome.PAST
+    assert again.observe(None, 1.0, sequence=5) is Outcome.PAST
+    assert again.observe([1.0], 1.0, sequence=100) is REPEATED
     with refused("another observation"):
         again.observe([2.0], 1.0, sequence=110)
     again.close()

@@ -69,7 +69,7 @@ def in_thread(told: FeedSource, steps: int) -> tuple[threading.Thread, list[Any]
         except SourceInterruptedError as failure:
             found.append(failure)
 
-    thread = threading.Thread(target=learn)
+    thread = threading.Thread(target=learn, daemon=True)
     thread.start()
     return thread, found
 
@@ -94,6 +94,35 @@ def test_a_wait_is_interrupted() -> None:
     told.interrupt()
     thread.join(30.0)
     assert "site-7 was stopped" in str(found[0])
+
+
+def test_a_silent_feed_is_told_of_until_steps_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cospan.client.feeds.feed_source._SILENCE_SECONDS", 0.01)
+    monkeypatch.setattr("cospan.client.feeds.feed._SHORTEST_SILENCE", 0.02)
+    feed, said, silent = feed_of(step=0.001), list[float](), threading.Event()
+    assert feed.form.step_seconds == 0.001
+
+    def on_silence(seconds: float) -> None:
+        said.append(seconds)
+        if seconds:
+            silent.set()
+
+    told = FeedSource(feed, MAPPING.features, on_silence=on_silence)
+    thread, _ = in_thread(told, 2)
+    assert silent.wait(30.0)
+    feed.observe_all([FeedStep([1.0], 1.0, sequence) for sequence in range(3)])
+    thread.join(30.0)
+    assert said[-1] == 0.0
+    assert max(said) > 0.02
+
+
+def test_how_long_is_silent_follows_from_the_steps() -> None:
+    hourly = feed_of(step=3600.0)
+    assert hourly._usual_silence() == 3 * 3600.0
+    assert feed_of()._usual_silence() == 3600.0, "the step of a numeric time is not known in seconds"
+    quick = feed_of(step=1.0)
+    assert quick._usual_silence() == 60.0
+    assert quick.silence() == 0.0
 
 
 def test_a_late_reward_ends_the_wait_and_one_that_never_comes_makes_a_cut() -> None:

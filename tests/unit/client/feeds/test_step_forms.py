@@ -79,8 +79,6 @@ def test_columns_are_read_as_a_log_reads_them() -> None:
         form.numbers({"level": 1, "mode": "off"}, NOON)
     with pytest.raises(StepRefusedError, match="the step has no time, and time:hour-of-day follows from it"):
         form.numbers({"level": 1, "mode": "heat"}, None)
-    with pytest.raises(StepRefusedError, match="needs stamps"):
-        form.numbers({"level": 1, "mode": "heat"}, 3.5)
     with pytest.raises(StepRefusedError, match="level is True"):
         form.numbers({"level": True, "mode": "heat"}, NOON)
 
@@ -94,7 +92,9 @@ def test_times_are_nanoseconds(at: Any) -> None:
     space = space_form(gymnasium.spaces.Discrete(5))
     assert columns.time_of(at) == space.time_of(at) == NOON
     assert space.time_of(NOON / 1e9) == NOON
-    assert columns.time_of("3.5") == 3.5
+    assert columns.time_of(NOON / 1e9) == columns.time_of(f"{NOON / 1e9}") == NOON
+    numeric = ColumnForm(MAPPING, step=None, reward_at_next=None)
+    assert numeric.time_of("3.5") == numeric.time_of(3.5) == 3.5
     assert columns.time_of(None) is space.time_of(None) is None
 
 

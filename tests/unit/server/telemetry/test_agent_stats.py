@@ -30,6 +30,21 @@ def test_bounded_heads_are_those_of_the_sessions_own_agents() -> None:
     assert other
 
 
+def test_a_silent_feed_is_named_until_steps_come_again() -> None:
+    run, seen = CoordinatorDriver(agents=3), AgentStats()
+    one, other = run.join("a"), run.join("b")
+    seen.note_feed(run.state, one, 100.0, 1000.0)
+    seen.note_feed(run.state, other, 300.0, 1000.0)
+    seen.note_feed(run.state, "of no agent", 5.0, 1000.0)
+    assert seen.silent_feeds(run.state, 1010.0, 8) == [(310.0, "b"), (110.0, "a")]
+    assert seen.silent_feeds(run.state, 1010.0, 1) == [(310.0, "b")]
+    report = run_report(run.state, RecentRounds(), 1010.0, seen)
+    assert [agent.feed_silent_seconds for agent in report.agents] == [110.0, 310.0]
+    seen.note_feed(run.state, one, 0.0, 1020.0)
+    seen.note_feed(run.state, one, 0.0, 1020.0)
+    assert seen.silent_feeds(run.state, 1020.0, 8) == [(320.0, "b")]
+
+
 def test_who_is_forgotten_by_the_run_is_forgotten_here() -> None:
     run, seen = CoordinatorDriver(agents=9), AgentStats()
     for name in "abcde":

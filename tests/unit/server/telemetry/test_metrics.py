@@ -9,6 +9,7 @@ from unit.server.runtime.test_engine import Fleet
 from cospan.server.admission.interceptor import AdmissionInterceptor
 from cospan.server.machine import events
 from cospan.server.telemetry import metrics
+from cospan.server.telemetry.agent_stats import AgentStats
 from cospan.server.telemetry.counters import ROUND_SECONDS, Counters
 from cospan.server.telemetry.metric_catalogue import MOST_NAMED
 from cospan.server.telemetry.metrics import Subject, registry_of
@@ -26,7 +27,8 @@ class Scraped:
         self.counts = Counters()
         self.counts.listen(self.fleet.engine)
         self.door = AdmissionInterceptor(2, frozenset(), frozenset())
-        self.registry = registry_of(Subject(self.fleet.engine, self.door, self.counts))
+        self.agent_stats = AgentStats()
+        self.registry = registry_of(Subject(self.fleet.engine, self.door, self.counts, self.agent_stats))
 
     def play(self, number: int, *agents: str, seconds: float = 0.02) -> None:
         self.fleet.clock.now += seconds
@@ -81,6 +83,14 @@ def test_who_is_waited_for_is_named_with_its_silence(scraped: Scraped) -> None:
     assert scraped.value("cospan_waiting_for_agent_silent_seconds", agent="b") == 3.0
     assert scraped.value("cospan_waiting_for_agent_silent_seconds", agent="a") is None
     assert scraped.value("cospan_phase_seconds") == 3.0
+
+
+def test_feeds_that_are_silent_are_named(scraped: Scraped) -> None:
+    state, now = scraped.fleet.engine.state, scraped.fleet.clock.now
+    scraped.agent_stats.note_feed(state, "token of a", 90.0, now)
+    assert scraped.value("cospan_feed_silent_seconds", agent="a") == 90.0
+    scraped.agent_stats.note_feed(state, "token of a", 0.0, now)
+    assert scraped.value("cospan_feed_silent_seconds", agent="a") is None
 
 
 def test_the_fleet_is_counted_by_where_it_stands(scraped: Scraped) -> None:

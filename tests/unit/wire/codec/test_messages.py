@@ -60,6 +60,8 @@ AGENT_MESSAGES: dict[str, m.AgentMessage] = {
     "with improved policies": upload(FACTORED, agent_ids=(), improved=("site-1", "site-2")),
     "with bounded heads": upload(FACTORED, agent_ids=(), bounded=("site-1", "site-2")),
     "heartbeat": m.Heartbeat(),
+    "heartbeat of a silent feed": m.Heartbeat(feed_silent_seconds=7200.5),
+    "heartbeat of a feed that is back": m.Heartbeat(3, feed_silent_seconds=0.0),
     "leave": m.Leave(cause="maintenance"),
     "leave without a cause": m.Leave(),
     "leave for a while": m.Leave("an upgrade", returning=True),

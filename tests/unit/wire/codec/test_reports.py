@@ -11,7 +11,9 @@ from cospan.wire.codec.reports import decode_round_report, decode_run_report, en
 from cospan.wire.errors import InvalidMessageError
 
 AGENTS = (
-    m.AgentReport("a", m.AgentPhase.CONNECTED, 0.5, awaited=True, rounds_counted=3, reconnects=1),
+    m.AgentReport(
+        "a", m.AgentPhase.CONNECTED, 0.5, awaited=True, rounds_counted=3, reconnects=1, feed_silent_seconds=90.0
+    ),
     m.AgentReport(
         "b",
         m.AgentPhase.LOST,

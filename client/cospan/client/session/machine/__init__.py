@@ -16,6 +16,7 @@ from cospan.client.session.machine.events import Connected as Connected
 from cospan.client.session.machine.events import Described as Described
 from cospan.client.session.machine.events import Event as Event
 from cospan.client.session.machine.events import Fail as Fail
+from cospan.client.session.machine.events import FeedSilent as FeedSilent
 from cospan.client.session.machine.events import GradientReady as GradientReady
 from cospan.client.session.machine.events import Inquire as Inquire
 from cospan.client.session.machine.events import Learn as Learn

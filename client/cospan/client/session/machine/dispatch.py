@@ -32,6 +32,7 @@ from cospan.client.session.machine.events import (
     Described,
     Event,
     Fail,
+    FeedSilent,
     GradientReady,
     Inquire,
     LearningFailed,
@@ -125,19 +126,30 @@ def step(state: SessionState, event: Event, now: float) -> Outcome:
             return _leave(state, Phase.DONE, cause, end, returning=returning)
         case Regrouped(agent_ids=agent_ids):
             return on_regrouped(state, agent_ids, now)
-        case Saved() | Answered() | Unanswered() | Tick():
+        case Saved() | FeedSilent() | Answered() | Unanswered() | Tick():
             return _on_the_wait(state, event, now)
 
 
-def _on_the_wait(state: SessionState, event: Saved | Answered | Unanswered | Tick, now: float) -> Outcome:
+def _on_the_wait(
+    state: SessionState, event: Saved | FeedSilent | Answered | Unanswered | Tick, now: float
+) -> Outcome:
     """What happens while the session waits, and does not change its round."""
     match event:
         case Saved():
             return _on_saved(state, event, now)
+        case FeedSilent():
+            return _on_feed_silent(state, event, now)
         case Answered() | Unanswered():
             return on_question(state, event, now)
         case Tick():
             return on_tick(state, now)
+
+
+def _on_feed_silent(state: SessionState, event: FeedSilent, now: float) -> Outcome:
+    """Tells the coordinator, which names the feed; without a session the next report does."""
+    if state.phase is not Phase.ACTIVE:
+        return state, ()
+    return replace(state, last_sent=now), (Transmit(Heartbeat(feed_silent_seconds=event.seconds)),)
 
 
 def _on_saved(state: SessionState, event: Saved, now: float) -> Outcome:

@@ -85,6 +85,13 @@ class Saved:
 
 
 @dataclass(frozen=True, slots=True)
+class FeedSilent:
+    """The feed of the process has had no step for these seconds, longer than usual; 0 once steps come again."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class Answered:
     """The coordinator has answered the question of `Ask`, with this stamp."""
 
@@ -114,6 +121,7 @@ Event: TypeAlias = (
     | StopRequested
     | Regrouped
     | Saved
+    | FeedSilent
     | Answered
     | Unanswered
     | Tick

@@ -311,6 +311,17 @@ def test_a_heartbeat_goes_out_four_times_in_the_session_timeout() -> None:
     assert agent.wait(SESSION_TIMEOUT / 8) == ["Transmit Heartbeat"]
 
 
+def test_a_silent_feed_is_reported_within_a_session() -> None:
+    agent = active()
+    agent.step(session.FeedSilent(120.0))
+    (told,) = agent.commands
+    assert told.message == m.Heartbeat(feed_silent_seconds=120.0)
+    assert agent.wait(SESSION_TIMEOUT / 8) == [], "it is a sign of life as well"
+    agent.step(broke())
+    agent.step(session.FeedSilent(150.0))
+    assert agent.commands == ()
+
+
 def test_no_heartbeat_without_a_session() -> None:
     agent = AgentDriver()
     assert session.tick_seconds(agent.state) == 1.0
