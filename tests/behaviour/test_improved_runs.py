@@ -12,7 +12,7 @@ from behaviour.test_resumed_runs import kill_all, wait_for_round
 from cospan.client import GreedyPolicy
 from cospan.client.files.result_file import load_result
 
-EVALUATION, TRIAL, STEPS = 60, 48, 2
+EVALUATION, TRIAL, STEPS = 30, 24, 2
 SIZE = (
     *("--agents", "3", "--seed", "5", "--improve", str(STEPS), "--quiet"),
     *("--evaluation-rounds", str(EVALUATION), "--trial-rounds", str(TRIAL)),
@@ -46,7 +46,7 @@ def test_a_run_that_was_killed_in_a_trial_and_in_an_evaluation_is_resumed_to_the
         wait_for_round(run, EVALUATION + TRIAL // 3, process)
         kill_all(process, rng)
     with started("run", "--resume", "run", "--quiet", cwd=tmp_path, **quick) as process:
-        wait_for_round(run, EVALUATION + TRIAL + 10, process)
+        wait_for_round(run, EVALUATION + TRIAL + 8, process)
         kill_all(process, rng)
     code, out, err = cospan("run", "--resume", "run", "--quiet", cwd=tmp_path, **quick)
     assert code == 0, err

@@ -75,7 +75,7 @@ def test_a_trial_sends_nothing_and_a_taken_policy_drops_what_was_learnt_of_the_o
     assert made.source.steps == SPEC.rounds * steps
 
 
-@pytest.mark.parametrize("cut", [3, EVALUATION + 5, STEP, STEP + EVALUATION + 1])
+@pytest.mark.parametrize("cut", [EVALUATION + 5, STEP, STEP + EVALUATION + 1])
 def test_a_file_of_any_phase_continues_with_the_same_bits(
     cut: int, whole: tuple[ImprovingLearner, list[GradientUpload]], tmp_path: Path
 ) -> None:
