@@ -75,9 +75,9 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     if arguments is None:
         arguments = sys.argv[1:]
         _leave_out_script_folder()
+        if arguments[:1] and arguments[0] in _WORKING:
+            collect_nothing_yet()
     prepare_environment(arguments)
-    if arguments[:1] == ["coordinator"]:
-        collect_nothing_yet()
     open_standard_streams()
     if arguments[:1] and arguments[0] in _WORKING:
         drop_unwritable()

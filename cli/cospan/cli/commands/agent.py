@@ -19,6 +19,7 @@ from cospan.cli.processes.this_process import (
     JsonLines,
     LastExit,
     claim_stdout,
+    collect_from_now_on,
     keep_freed_memory,
     keep_what_is_loaded,
     on_end_of_stdin,
@@ -90,6 +91,7 @@ def take_part(chosen: AgentOptions, flags: Mapping[str, Any], config: Path | Non
     Raises:
         CospanError: the agent cannot start, or failed.
     """
+    collect_from_now_on()
     log_errors_to_stderr()
     lines = JsonLines(claim_stdout(dropping=True)) if chosen.json else None
     raise_file_limit()

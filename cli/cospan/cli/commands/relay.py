@@ -15,6 +15,7 @@ from cospan.cli.processes.this_process import (
     JsonLines,
     LastExit,
     claim_stdout,
+    collect_from_now_on,
     keep_freed_memory,
     keep_what_is_loaded,
     on_stop_signal,
@@ -41,6 +42,7 @@ def relay_here(flags: Mapping[str, Any], config: Path | None, *, json: bool) -> 
     Raises:
         CospanError: the relay cannot start or continue.
     """
+    collect_from_now_on()
     log_errors_to_stderr()
     lines = JsonLines(claim_stdout(dropping=True)) if json else None
     try:

@@ -27,7 +27,12 @@ from cospan.cli.processes.agent_argv import check_open_files
 from cospan.cli.processes.dashboard import plan_dashboard
 from cospan.cli.processes.in_process_run import InProcessRun
 from cospan.cli.processes.local_fleet import LocalFleet
-from cospan.cli.processes.this_process import claim_stdout, ignore_hangups, use_one_blas_thread
+from cospan.cli.processes.this_process import (
+    claim_stdout,
+    collect_from_now_on,
+    ignore_hangups,
+    use_one_blas_thread,
+)
 from cospan.cli.run_folder.agent_results import agent_results, row_of
 from cospan.cli.run_folder.layout import RunFolder, check_free, make_run_folder, result_text
 from cospan.cli.run_folder.progress_log import RunMonitor, write_rounds
@@ -95,6 +100,7 @@ def run_here(chosen: RunOptions, flags: Mapping[str, Any], config: Path | None) 
     Raises:
         CospanError: the run cannot start, or failed.
     """
+    collect_from_now_on()
     log_errors_to_stderr()
     data = claim_stdout() if chosen.json else None
     for name in chosen.track:
