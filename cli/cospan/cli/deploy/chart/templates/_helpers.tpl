@@ -204,7 +204,7 @@ env:
 {{- end -}}
 
 {{/* Probes of a listener. With TLS it asks for a certificate, which only a command can show. Of a dict with root and
-liveness */}}
+restarted, whether one that does not answer is */}}
 {{- define "cospan.probes" -}}
 {{- $native := and (not .root.Values.tls.enabled) (semverCompare ">=1.27.0-0" .root.Capabilities.KubeVersion.Version) -}}
 {{- $ask := ternary "grpc: {port: 15051}" "exec: {command: [python, /opt/healthcheck.py]}" $native -}}
@@ -217,7 +217,7 @@ readinessProbe:
   {{ $ask }}
   periodSeconds: {{ ternary 5 15 $native }}
   timeoutSeconds: {{ ternary 2 10 $native }}
-{{- if .liveness }}
+{{- if .restarted }}
 livenessProbe:
   {{ $ask }}
   periodSeconds: 20
