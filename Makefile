@@ -12,7 +12,7 @@ PIP_FLAGS := --quiet --disable-pip-version-check
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo unit test e2e browser-test node-test mlflow-test deep-test metrics-test proxy-test mqtt-test feed-test faults soak fuzz bench bench-peers base-image check glossary protos check-protos notation reference docs newcomer-test figures readme-pictures state-table cli-reference wheel-test clean
+.PHONY: help demo unit test e2e browser-test node-test mlflow-test deep-test metrics-test proxy-test mqtt-test feed-test helm-test slurm-test faults soak fuzz bench bench-peers base-image check glossary protos check-protos notation reference docs newcomer-test figures readme-pictures state-table cli-reference wheel-test clean
 
 help:  ## Show this list
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -51,6 +51,13 @@ browser-test: $(VENV)/ready-browser $(VENV)/ready-docs build/browser/ready  ## L
 node-test: $(VENV)/ready  ## Have the agent for Node.js learn beside Python agents; installs its two packages
 	@.ci/ensure-node && npm --prefix examples/agent-node ci --silent --no-audit --no-fund --ignore-scripts
 	@$(BIN)/python -m pytest -q tests/node
+
+helm-test: $(VENV)/ready-helm  ## Check the Helm chart: lint, rendered files, schemas of Kubernetes 1.27 to 1.37 and of custom resources (half a minute)
+	@if .ci/ensure-helm > /dev/null; then $(BIN)/python -m pytest -q tests/helm; else \
+	  echo "left out: the tests of the Helm chart, for Helm cannot be had; install it, then: make helm-test"; fi
+
+slurm-test: $(VENV)/ready  ## Kill nodes of a real Slurm of four nodes on this machine (root; slurmctld slurmd slurm-client munge; two minutes)
+	@$(BIN)/python -m pytest -q tests/slurm
 
 mlflow-test: .venv-mlflow/ready  ## Track a run with MLflow and have MLflow read it back; installs it in an environment of its own
 	@.venv-mlflow/bin/python -m pytest -q tests/unit/cli/tracking/test_mlflow_sink.py
@@ -181,6 +188,10 @@ build/browser/ready: tests/browser/set-up.sh
 
 $(VENV)/ready-docs: $(VENV)/ready
 	@$(BIN)/pip install $(PIP_FLAGS) --group docs
+	@touch $@
+
+$(VENV)/ready-helm: $(VENV)/ready
+	@$(BIN)/pip install $(PIP_FLAGS) --group helm
 	@touch $@
 
 $(VENV)/ready-fuzz: $(VENV)/ready

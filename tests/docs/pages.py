@@ -24,7 +24,7 @@ from markdown_it import MarkdownIt
 ROOT = Path(__file__).resolve().parents[2]
 NOT_RUN = "Not run here"
 PRINTS = "Prints"
-_PORT = re.compile(r"\b5005[1-3]\b")
+_PORT = re.compile(r"\b1505[1-3]\b")
 _DECIMAL = r"(\\-)?\d+\\\.\d+"  # in an escaped pattern
 _NUMBER = r"-?\\d[\\d.]*(e-?\\d+)?"
 

@@ -14,6 +14,7 @@ from jaxtyping import Float
 from cospan.client.learning.learner_thread import LearnerThread
 from cospan.client.learning_client import AgentEnd, loop_runs_here
 from cospan.client.session import machine as session
+from cospan.client.session.coordinator_address import AddressSource
 from cospan.client.session.driver import SessionDriver, SessionHooks, SessionSettings
 from cospan.client.session.run_checks import check_basis
 from cospan.client.session.transport import GrpcTransport, Transport
@@ -22,6 +23,7 @@ from cospan.core.linalg.matrices import DenseMatrix
 from cospan.core.method import Method
 from cospan.core.specification import RunSpecification, agent_id_problem
 from cospan.wire import fork_guard
+from cospan.wire.address import DEFAULT_COORDINATOR
 from cospan.wire.errors import CospanError, InvalidValueError, WorkloadBehaviourError
 from cospan.wire.messages import GradientUpload, Join
 from cospan.wire.security.tls import TlsFiles
@@ -60,7 +62,7 @@ class GradientSource(Protocol):
 class GradientAgent:
     """One agent of a fleet, around a `GradientSource`.
 
-        agent = GradientAgent(source, agent_id="site-7", coordinator="127.0.0.1:50051")
+        agent = GradientAgent(source, agent_id="site-7", coordinator="127.0.0.1:15051")
         agent.run()                      # until the run is over
         agent.basis                      # the last one
 
@@ -76,7 +78,7 @@ class GradientAgent:
         source: GradientSource,
         *,
         agent_id: str,
-        coordinator: str = "127.0.0.1:50051",
+        coordinator: AddressSource = DEFAULT_COORDINATOR,
         workload: str = "",
         transport: Transport | None = None,
         tls: TlsFiles | None = None,
@@ -87,7 +89,7 @@ class GradientAgent:
         Args:
             source: what learns.
             agent_id: its name in the run.
-            coordinator: HOST:PORT, [IPV6]:PORT or unix:PATH.
+            coordinator: HOST:PORT, [IPV6]:PORT, unix:PATH, @FILE or a function, as of an `Agent`.
             workload: a name of what is learnt, for people.
             transport: how to reach the coordinator; gRPC to `coordinator` if omitted.
             tls: certificate, key and authority for mutual TLS. No TLS where left out.

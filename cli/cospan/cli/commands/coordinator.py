@@ -37,6 +37,7 @@ from cospan.cli.run_folder.layout import (
     make_run_folder_in,
     point_to_newest,
     point_to_newest_of,
+    write_text,
 )
 from cospan.cli.run_folder.run_result import RunFailedError, RunOutcome
 from cospan.cli.run_folder.stored_run import (
@@ -313,6 +314,8 @@ async def _serve(
             elif not chosen.follow_stdin:
                 point_to_newest_of(folder)
             await stack.enter_async_context(writing_folder(record, folder))
+        if plan.settings.address_file is not None:
+            write_text(Path(plan.settings.address_file), f"{coordinator.address}\n")
         voice.listening(coordinator.address, plan.specification.agents)
         if metrics is not None:
             voice.metrics(metrics)

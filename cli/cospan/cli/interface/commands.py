@@ -5,6 +5,13 @@ What a command does is imported when it runs, so that `cospan --help` is quick.
 
 from collections.abc import Callable
 
+from cospan.cli.deploy.commands import (
+    deploy_compose,
+    deploy_kubernetes,
+    deploy_slurm,
+    deploy_swarm,
+    deploy_systemd,
+)
 from cospan.cli.interface.bench_commands import (
     bench_agent_start,
     bench_cost_growth,
@@ -105,6 +112,13 @@ _BENCH: tuple[tuple[str, Callable[..., None], str], ...] = (
     ("time-to-accuracy", bench_time_to_accuracy, "cospan bench time-to-accuracy queues --value-error 0.005"),
 )
 
+_DEPLOY: tuple[tuple[str, Callable[..., None], str], ...] = (
+    ("kubernetes", deploy_kubernetes, "cospan deploy kubernetes queues --agents 1000 --groups 8 --output fleet"),
+    ("swarm", deploy_swarm, "cospan deploy swarm queues --agents 100 --groups 8 --output fleet"),
+    ("compose", deploy_compose, "cospan deploy compose queues --agents 100 --groups 4 --output fleet"),
+    ("slurm", deploy_slurm, "cospan deploy slurm queues --agents 1000 --groups 8 --output fleet"),
+    ("systemd", deploy_systemd, "cospan deploy systemd queues --agents 100 --groups 4 --output fleet"),
+)
 _FEATURES: tuple[tuple[str, Callable[..., None], str], ...] = (
     ("suggest", suggest_features, "cospan features suggest --log site-7.csv --time stamp --reward=-cost"),
 )
@@ -115,6 +129,12 @@ GROUPS = (
         "Features for logs.",
         "cospan features suggest --log site-7.csv --time stamp --reward=-cost",
         _FEATURES,
+    ),
+    (
+        "deploy",
+        "Files with which an engine runs a fleet: review them, commit them, apply them.",
+        "cospan deploy kubernetes queues --agents 1000 --groups 8 --output fleet",
+        _DEPLOY,
     ),
     (
         "certs",

@@ -105,6 +105,7 @@ def run(
     s.COORDINATOR_START,
     s.HOST,
     s.PORT,
+    s.ADDRESS_FILE,
     s.INSECURE,
     *s.DASHBOARD,
     s.ALLOWED_HOSTS,

@@ -219,6 +219,13 @@ HOST = SettingOption("host", "IPv4 or IPv6 address, name, or unix:PATH to listen
 RUN_PORT = SettingOption("port", "Port of the coordinator on 127.0.0.1.", ADDRESS, "N", "any that is free")
 PORT = SettingOption("port", "Port to listen on; 0 for any that is free.", ADDRESS, "N", str(DEFAULT_PORT))
 INSECURE = SettingOption("insecure", "Listen without TLS on an address that other machines reach.", ADDRESS)
+ADDRESS_FILE = SettingOption(
+    "address_file",
+    "Write the address here once it listens, for agents with --coordinator @FILE on other machines.",
+    ADDRESS,
+    "FILE",
+    "none",
+)
 COORDINATOR = SettingOption(
     "coordinator",
     "Address of the coordinator, or @FILE for the address in a file, read at each connection.",

@@ -95,6 +95,7 @@ class Settings(_RunSettings):
     checkpoint_seconds: float = Field(5.0, ge=0, allow_inf_nan=False, description="a number, 0 or more")
     host: _Host = Field("127.0.0.1", description="an address to listen on")
     port: int | None = Field(None, ge=0, le=65535, description="a whole number, 0 to 65535")
+    address_file: str | None = Field(None, description="a file")
     metrics: _Listening | None = Field(None, description="HOST:PORT, or a port of 127.0.0.1")
     traces: bool | None = Field(None, description="true or false")
     insecure: bool = Field(False, description="true or false")

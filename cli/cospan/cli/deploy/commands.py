@@ -1,0 +1,167 @@
+"""Commands that write what engines run: deploy kubernetes, swarm, compose, slurm, systemd."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, TypeAlias
+
+import typer
+
+from cospan.cli.interface import options as o
+from cospan.cli.interface import setting_options as s
+from cospan.cli.interface.completion import WORKLOADS, one_of
+from cospan.cli.interface.setting_options import with_settings
+from cospan.core.fields import FLEET
+
+_Workload: TypeAlias = Annotated[
+    str,
+    typer.Argument(
+        metavar="WORKLOAD",
+        help="A built-in workload, or package.module:name of the image.",
+        autocompletion=one_of(WORKLOADS),
+    ),
+]
+_Groups: TypeAlias = Annotated[
+    int | None,
+    typer.Option(
+        "--groups",
+        help="Number of processes that host the agents, an equal part each.",
+        rich_help_panel=FLEET,
+        metavar="G",
+        show_default="8, or one for each of fewer agents",
+    ),
+]
+_Name: TypeAlias = Annotated[
+    str, typer.Option("--name", help="Name of the deployment.", rich_help_panel=FLEET, metavar="NAME")
+]
+_Image: TypeAlias = Annotated[
+    str, typer.Option("--image", help="The image of all containers.", rich_help_panel=FLEET, metavar="IMAGE")
+]
+_Tls: TypeAlias = Annotated[
+    bool, typer.Option("--tls", help="Every process presents a certificate; the files say how to make them.")
+]
+_Output: TypeAlias = Annotated[Path | None, o.file_option("--output", "Folder to write the files to.", "FOLDER")]
+_DryRun: TypeAlias = Annotated[bool, o.file_option("--dry-run", "Print the files, and write nothing.", None)]
+
+_RUN = (s.RUN_AGENTS, s.RUN_ROUNDS, s.RUN["seed"], *s.LEARNING_RULE, *s.WAITING, *s.TIMEOUTS, s.COORDINATOR_START)
+_PROGRAM = "/opt/cospan/bin/cospan"
+_IMAGE = "cospan:0.1.0"
+
+
+def _deliver(engine: str, given: Mapping[str, Any], config: Path | None, chosen: dict[str, Any]) -> None:
+    """Makes the files of an engine, and writes or prints them."""
+    from cospan.cli.deploy import containers, hosts, kubernetes
+    from cospan.cli.deploy.plan import Plan, planned
+    from cospan.cli.deploy.writing import deliver
+
+    writing = {name: chosen.pop(name) for name in ("output", "dry_run", "force")}
+    insecure = bool(given.get("insecure", False))
+    values = {"image": _IMAGE, "program": _PROGRAM, "name": "fleet", **chosen}
+    plan = planned(values.pop("workload"), given, config, **values)
+    makers: dict[str, Callable[[Plan], dict[str, str]]] = {
+        "kubernetes": kubernetes.kubernetes,
+        "swarm": containers.swarm,
+        "compose": containers.compose,
+        "slurm": hosts.slurm,
+        "systemd": lambda plan: hosts.systemd(plan, insecure=insecure),
+    }
+    raise typer.Exit(deliver(makers[engine](plan), **writing))
+
+
+@with_settings(*_RUN)
+def deploy_kubernetes(
+    given: o.Given,
+    workload: _Workload,
+    groups: _Groups = None,
+    name: _Name = "fleet",
+    image: _Image = _IMAGE,
+    tls: _Tls = False,
+    output: _Output = None,
+    dry_run: _DryRun = False,
+    force: o.Force = False,
+    *,
+    config: o.Config = None,
+    debug: o.Debug = False,
+) -> None:
+    """Write a Helm chart and its values: the coordinator in a Job with a volume, groups in an Indexed Job."""
+    made = {"workload": workload, "groups": groups, "name": name, "image": image, "tls": tls}
+    _deliver("kubernetes", given, config, made | {"output": output, "dry_run": dry_run, "force": force})
+
+
+@with_settings(*_RUN)
+def deploy_swarm(
+    given: o.Given,
+    workload: _Workload,
+    groups: _Groups = None,
+    name: _Name = "fleet",
+    image: _Image = _IMAGE,
+    tls: _Tls = False,
+    output: _Output = None,
+    dry_run: _DryRun = False,
+    force: o.Force = False,
+    *,
+    config: o.Config = None,
+    debug: o.Debug = False,
+) -> None:
+    """Write a stack of Docker Swarm: the coordinator on a labelled node, a task for each group."""
+    made = {"workload": workload, "groups": groups, "name": name, "image": image, "tls": tls}
+    _deliver("swarm", given, config, made | {"output": output, "dry_run": dry_run, "force": force})
+
+
+@with_settings(*_RUN)
+def deploy_compose(
+    given: o.Given,
+    workload: _Workload,
+    groups: _Groups = None,
+    image: _Image = _IMAGE,
+    tls: _Tls = False,
+    output: _Output = None,
+    dry_run: _DryRun = False,
+    force: o.Force = False,
+    *,
+    config: o.Config = None,
+    debug: o.Debug = False,
+) -> None:
+    """Write a file of Compose for one machine: the coordinator, and a service for each group."""
+    made = {"workload": workload, "groups": groups, "image": image, "tls": tls}
+    _deliver("compose", given, config, made | {"output": output, "dry_run": dry_run, "force": force})
+
+
+@with_settings(*_RUN)
+def deploy_slurm(
+    given: o.Given,
+    workload: _Workload,
+    groups: _Groups = None,
+    name: _Name = "fleet",
+    tls: _Tls = False,
+    output: _Output = None,
+    dry_run: _DryRun = False,
+    force: o.Force = False,
+    *,
+    config: o.Config = None,
+    debug: o.Debug = False,
+) -> None:
+    """Write batch scripts of Slurm: the coordinator in a job, groups in an array, one folder that nodes share."""
+    made = {"workload": workload, "groups": groups, "name": name, "tls": tls}
+    _deliver("slurm", given, config, made | {"output": output, "dry_run": dry_run, "force": force})
+
+
+@with_settings(*_RUN, s.COORDINATOR, s.INSECURE)
+def deploy_systemd(
+    given: o.Given,
+    workload: _Workload,
+    groups: _Groups = None,
+    program: Annotated[
+        str,
+        typer.Option("--program", help="Path of cospan there.", rich_help_panel=FLEET, metavar="PATH"),
+    ] = _PROGRAM,
+    tls: _Tls = False,
+    output: _Output = None,
+    dry_run: _DryRun = False,
+    force: o.Force = False,
+    *,
+    config: o.Config = None,
+    debug: o.Debug = False,
+) -> None:
+    """Write units of systemd: the coordinator, a template for groups of agents, and their target."""
+    made = {"workload": workload, "groups": groups, "program": program, "tls": tls}
+    _deliver("systemd", given, config, made | {"output": output, "dry_run": dry_run, "force": force})

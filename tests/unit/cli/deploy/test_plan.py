@@ -1,0 +1,73 @@
+"""What is deployed: checked options, and the command lines that follow."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cospan.cli.deploy.plan import Plan, planned
+from cospan.wire.errors import InvalidValueError
+
+
+@pytest.fixture(autouse=True)
+def _alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def plan(workload: str = "queues", given: dict[str, Any] | None = None, **changes: Any) -> Plan:
+    values = {"groups": None, "name": "fleet", "image": "cospan:1", "program": "/bin/cospan", "tls": False}
+    return planned(workload, {"agents": "20"} if given is None else given, None, **(values | changes))
+
+
+def test_settings_of_every_kind_become_options() -> None:
+    given = {"agents": "20", "rounds": "0", "quorum": "0.8", "preset": "paper", "row_scaled": "true", "seed": "3"}
+    made = plan("my_fleet.plants:plants", given | {"aggregation": "trimmed", "round_timeout_seconds": "90"})
+    assert made.coordinator(host="0.0.0.0") == [
+        "coordinator",
+        "--workload=my_fleet.plants:plants",
+        "--agents=20",
+        "--rounds=0",
+        "--round-timeout-seconds=90",
+        "--start-seconds=600",
+        "--seed=3",
+        "--quorum=0.8",
+        "--row-scaled=true",
+        "--aggregation=trimmed",
+        "--preset=paper",
+        "--host=0.0.0.0",
+        "--insecure",
+        "--runs-folder=/var/lib/cospan",
+        "--once",
+    ]
+    assert "--insecure" not in plan(tls=True).coordinator(host="0.0.0.0")
+    assert plan(groups=4).agent(index="hostname", coordinator="c:1")[3] == "--shard=hostname/4"
+
+
+@pytest.mark.parametrize(("agents", "groups"), [("1", 1), ("5", 5), ("100", 8), ("1000000", 16)])
+def test_groups_unless_they_are_said(agents: str, groups: int) -> None:
+    assert plan(given={"agents": agents}).groups == groups
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"given": {}}, "agents is not set; say how many agents the fleet has with --agents"),
+        ({"given": {"agents": "none"}}, "agents is 'none' in --agents; it must be a whole number"),
+        ({"workload": "quues"}, "workload is 'quues'; it must be synthetic, synthetic-common-reward, queues"),
+        ({"workload": "a;b:c"}, "workload is 'a;b:c'; it must be"),
+        ({"name": "Fleet_1"}, "--name is 'Fleet_1'; it must be 1 to 40 lower-case letters"),
+        ({"image": "cospan 1"}, "--image is 'cospan 1'; it must be the name of an image"),
+        ({"program": "cospan"}, "--program is 'cospan'; it must be the absolute path of cospan"),
+        ({"groups": 21}, "groups is 21, and there are 20 agents; it must be 1 to 20"),
+        ({"groups": 0}, "it must be 1 to 20"),
+        (
+            {"given": {"agents": "200000"}, "groups": 2},
+            "at most 65536 of the 200000 agents; it must be 4",
+        ),
+        ({"given": {"agents": "2", "coordinator": "here"}}, "coordinator is 'here' in --coordinator"),
+    ],
+)
+def test_what_is_wrong_is_said_with_the_remedy(changes: dict[str, Any], says: str) -> None:
+    with pytest.raises(InvalidValueError) as failure:
+        plan(**changes)
+    assert says in str(failure.value)
