@@ -166,7 +166,7 @@ def _spans(line: Sequence[pyte.screens.Char]) -> Iterator[Span]:
 
 
 def _thinned(frames: Sequence[Frame]) -> Iterator[Frame]:
-    """Frames that differ, at most so many, the first and the last among them."""
+    """Frames that differ, at most that many, the first and the last among them."""
     changed = [frame for frame, _ in itertools.groupby(frames)]
     every = max(1, -(-(len(changed) - 1) // (_MOST_FRAMES - 1)))
     yield from changed[:-1:every]

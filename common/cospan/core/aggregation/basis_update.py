@@ -171,7 +171,7 @@ def sum_of_contributions(contributions: Sequence[Contribution], *, keep_factors:
 
     The mean of eq. 8 is linear, so a sum formed on the way (by a group or a relay) approximates nothing. Matrices
     are accumulated in float64 in the order given. A second moment or pooled numbers that one contribution lacks,
-    the sum lacks too. Without pooled numbers, as a gradient of an older round may be, the coordinator goes on with
+    the sum lacks too. Without pooled numbers, as a gradient of an older round may be, the coordinator keeps to
     those of other sessions, or of the round before; without a second moment it refuses the sum where the run
     preconditions.
 

@@ -323,7 +323,7 @@ def with_noise(
 
 
 _Modelled: TypeAlias = tuple[PosteriorState, Float[np.ndarray, "*n d1 d1"]]
-"""The state with the variance of δ modelled anew, and Σ u [1 φ][1 φ]ᵀ in the agent's units."""
+"""The state with the variance of δ modelled from all that is kept, and Σ u [1 φ][1 φ]ᵀ in the agent's units."""
 
 
 def _modelled_of_one(state: PosteriorState, data: Moments, units: Units) -> _Modelled:

@@ -26,7 +26,7 @@ class Due:
     Attributes:
         rounds: of the run; 0 for no end.
         is_last: whether this is the last round.
-        with_tests: whether TD errors are tested each time; else `tested` does it when somebody asks.
+        with_tests: whether TD errors are tested each time; else `tested` does it when it is asked.
     """
 
     rounds: int

@@ -233,7 +233,7 @@ def _array(
 def _to_row(
     file: zipfile.ZipExtFile, row: int, whole: tuple[tuple[int, ...], int], name: str
 ) -> tuple[tuple[int, ...], int]:
-    """Goes on to a row of an array in C order, whose header has been read; the row's shape and bytes."""
+    """Skips to a row of an array in C order, whose header has been read; the row's shape and bytes."""
     shape, size = whole
     if not shape or not 0 <= row < shape[0]:
         raise ValueError(f"array {name!r} of shape {shape} has no row {row}")
