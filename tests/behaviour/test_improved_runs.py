@@ -39,7 +39,9 @@ def assert_same(run: Path, expected: Path) -> None:
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="finds the children of a process in /proc")
-def test_a_run_that_was_killed_in_a_trial_and_in_an_evaluation_is_resumed_to_the_same_bits(tmp_path: Path) -> None:
+def test_a_run_that_was_killed_in_a_trial_and_in_an_evaluation_is_resumed_to_the_same_bits(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     rng, quick = random.Random(20), {"COSPAN_CHECKPOINT_SECONDS": "0.1"}
     run, whole = tmp_path / "run", tmp_path / "whole"
     with started("run", "queues", *SIZE, "--output", "run", cwd=tmp_path, **quick) as process:
@@ -61,13 +63,11 @@ def test_a_run_that_was_killed_in_a_trial_and_in_an_evaluation_is_resumed_to_the
     # What an agent holds is a thing of its own.
     improved = next(each for each in result["per_agent"] if each["policy"]["held_step"] is not None)
     saved = tmp_path / "policy.npz"
-    exported = ("export", "run", "--policy", "--site", improved["id"], "--output", str(saved))
-    code, _, err = cospan(*exported, cwd=tmp_path)
-    assert code == 0, err
+    assert in_this_process("export", str(run), "--policy", "--site", improved["id"], "--output", str(saved)) == 0
     assert not GreedyPolicy.load(saved).is_given
-    code, out, err = cospan("policy", "run", "--site", improved["id"], "--at", "0=7", "--json", cwd=tmp_path)
-    assert code == 0, err
-    told = json.loads(out)
+    capsys.readouterr()
+    assert in_this_process("policy", str(run), "--site", improved["id"], "--at", "0=7", "--json") == 0
+    told = json.loads(capsys.readouterr().out)
     assert told["decisions"] == improved["policy"]["decisions"]
     assert sorted(each["action"] for each in told["actions"]) == [0, 1]
 
