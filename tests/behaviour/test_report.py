@@ -11,6 +11,7 @@ import pytest
 
 from cospan.cli.commands.report import compared, report_frame
 from cospan.cli.main import main
+from cospan.cli.run_folder.agent_results import saved_agents
 from cospan.cli.run_folder.layout import RunFolder
 from cospan.client.value_function import ValueFunction
 from cospan.dashboard.analysis.learnt import LEARNT_COLUMNS
@@ -132,7 +133,7 @@ def test_a_folder_without_a_run_is_named(tmp_path: Path, capsys: pytest.CaptureF
 
 
 def test_large_groups_leave_one_file_each_and_the_report_says_the_same(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Their agents have no files of their own; the numbers are those of a run whose agents have."""
     arguments = ["run", "queues", "--in-process", "--agents", "5", "--processes", "2", "--rounds", "9", "--quiet"]
@@ -144,6 +145,8 @@ def test_large_groups_leave_one_file_each_and_the_report_says_the_same(
     own, large = (report_frame(RunFolder(tmp_path / name)) for name in ("own", "large"))
     for name in ("agents", "learnt", "histories"):
         assert own[name] == large[name], name
+    assert "left out" not in capsys.readouterr().err
+    assert [saved_agents(RunFolder(tmp_path / name)) for name in ("own", "large")] == [5, 5]
     series = [result_of(tmp_path / name) for name in ("own", "large")]
     assert series[0]["per_agent"] == series[1]["per_agent"]
     own_values, values = (

@@ -16,7 +16,7 @@ from typing import Generic, Self, TypeVar, cast
 
 from cospan.client.files.persistence import Learner, LearnerContext, StateKeeper, StatePolicy
 from cospan.client.files.state_file import CHECKPOINT_SECONDS, FileKind, StateFile
-from cospan.client.learning.learner_thread import LearnerThread
+from cospan.client.learning.learner_thread import LearnerThread, sum_up_seconds
 from cospan.client.learning.site_learner import Warned
 from cospan.client.session import machine as session
 from cospan.client.session.driver import SessionDriver, SessionHooks, SessionSettings
@@ -232,7 +232,7 @@ class LearningClient(ABC, Generic[L]):
         if self.learner is not None:
             self.learner.interrupt()
         if keeper is not None:
-            self._worker.submit(keeper.after_last_round)
+            self._worker.submit_last(keeper.after_last_round)
         self._worker.submit(self._close_sites)
         self._worker.stop()
         await self._driver.close()
@@ -240,6 +240,7 @@ class LearningClient(ABC, Generic[L]):
         if state_file is not None:
             self.is_writing = True
             try:
+                await asyncio.to_thread(self._worker.wait_for_last, sum_up_seconds(self._agents))
                 await asyncio.to_thread(self._write_last, state_file)
             finally:
                 self.is_writing = False

@@ -33,7 +33,7 @@ from cospan.cli.processes.this_process import (
     ignore_hangups,
     use_one_blas_thread,
 )
-from cospan.cli.run_folder.agent_results import agent_results, row_of
+from cospan.cli.run_folder.agent_results import agent_results, row_of, saved_agents
 from cospan.cli.run_folder.layout import RunFolder, check_free, make_run_folder, result_text
 from cospan.cli.run_folder.progress_log import RunMonitor, write_rounds
 from cospan.cli.run_folder.resume import (
@@ -64,7 +64,6 @@ from cospan.client.learning.default_run import DEFAULT_ROUNDS
 from cospan.client.placement import Host, hosts_of
 from cospan.client.session.run_checks import below_floor
 from cospan.client.workload import SourceSite
-from cospan.core.specification import SITE_PREFIX
 from cospan.wire.console import say
 from cospan.wire.errors import AgentsLostError, InterruptedRunError, InvalidValueError, RunFileError
 from cospan.wire.files.descriptor_limit import raise_file_limit
@@ -334,7 +333,7 @@ def _outcome_of_coordinator(plan: RunPlan, folder: RunFolder, monitor: RunMonito
             message=complaint or "the coordinator process ended in the middle of the run",
             rounds=len(monitor.rows),
             seconds=sum(row.seconds for row in monitor.rows),
-            agents=len(list(folder.agents.glob(f"{SITE_PREFIX}*.npz"))),
+            agents=saved_agents(folder),
             agent_steps=counted * plan.specification.method.steps_per_round,
             basis=None,
         )

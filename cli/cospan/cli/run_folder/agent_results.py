@@ -8,9 +8,10 @@ from cospan.cli.run_folder.progress_log import RunMonitor
 from cospan.cli.run_folder.run_result import AgentRow, agent_row
 from cospan.client.agent import default_agent_id
 from cospan.client.files.agent_result import AgentResult
-from cospan.client.files.group_file import group_agents
+from cospan.client.files.group_file import group_agents, names_in
 from cospan.client.files.result_file import load_result
 from cospan.client.placement import Host
+from cospan.core.specification import SITE_PREFIX
 from cospan.wire.console import say
 from cospan.wire.errors import RunFileError
 
@@ -27,6 +28,15 @@ def agent_results(folder: RunFolder, hosts: Sequence[Host]) -> dict[str, AgentRe
         if host.is_group:  # an agent that failed has its own file
             found |= _files_of(folder, [name for name in host.agents if name not in found])
     return found
+
+
+def saved_agents(folder: RunFolder) -> int:
+    """How many agents have a result, of their own or in the file of their group."""
+    names = {path.stem for path in folder.agents.glob(f"{SITE_PREFIX}*.npz")}
+    for path in folder.agents.glob("group-*.npz"):
+        with _left_out():
+            names |= set(names_in(path))
+    return len(names)
 
 
 def _files_of(folder: RunFolder, agents: Sequence[str]) -> dict[str, AgentResult]:

@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 
 from cospan.cli.run_folder.layout import RunFolder
 from cospan.client.files.agent_result import AgentResult
-from cospan.client.files.group_file import OF_AGENTS, agents_of, load_group
+from cospan.client.files.group_file import group_agents, names_in
 from cospan.client.files.result_file import load_result
 from cospan.core.statistics import best_of_rows
 from cospan.wire.errors import RunFileError
@@ -96,8 +96,9 @@ def _files(folder: RunFolder, names: Sequence[str]) -> Iterator[AgentResult]:
                 yield load_result(path, names=names)
     for path in groups:
         with _named():
-            members = agents_of(load_group(path, names=(*OF_AGENTS, *names)), names)
-            yield from (each for each in members if not folder.agent(each.text("agent_id")).exists())
+            without = {name for name in names_in(path) if not folder.agent(name).exists()}
+            members = group_agents(path, names) if without else []
+            yield from (each for each in members if each.text("agent_id") in without)
 
 
 @contextlib.contextmanager

@@ -339,15 +339,29 @@ def _loaded_counts(result: AgentResult, name: str, agents: int) -> Int[np.ndarra
     return counts
 
 
-def group_agents(path: Path) -> list[AgentResult]:
+def group_agents(path: Path, others: Collection[str] = ()) -> list[AgentResult]:
     """Each agent of a group's file, of either kind, with what a summary and a picture are made of.
+
+    Args:
+        path: of the file.
+        others: names of further values of each agent that are wanted.
 
     Raises:
         RunFileError: the file is missing or damaged.
     """
     if _is_improving(path):
         return improving_group_file.members_of(improving_group_file.load(path))
-    return agents_of(load_group(path, names=OF_AGENTS))
+    return agents_of(load_group(path, names=(*OF_AGENTS, *others)), others)
+
+
+def names_in(path: Path) -> list[str]:
+    """The agents of a group's file, of either kind.
+
+    Raises:
+        RunFileError: the file is missing or damaged.
+    """
+    names: list[str] = AgentResult(load_npz(path, TITLE, names=("agent_ids",))).array("agent_ids").tolist()
+    return names
 
 
 def _is_improving(path: Path) -> bool:

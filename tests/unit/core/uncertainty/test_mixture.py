@@ -55,9 +55,11 @@ def test_eigenvalues_near_the_floor_are_not_left_to_factors(least: float, monkey
 
 @pytest.mark.parametrize("size", [1.0, 1e9])
 def test_answers_at_once_are_those_of_each(size: float) -> None:
-    """Also where W is so large that its inverse would be rounding."""
+    """Also where W is so large, and of so low a rank, that an inverse would be rounding."""
     data, rng = DiagonalInformation.of(*moments(2)), np.random.default_rng(5)
     factor, unit = size * rng.standard_normal((N, D, R)), rng.uniform(0.5, 2.0, (N, 1))
+    if size > 1.0:
+        factor[..., 1] = 0.7 * factor[..., 0]
     own = rng.standard_normal((N, D))
     alone = own, own + 0.1 * rng.standard_normal((N, D))
     mean, fleets = mixed_means(data, factor, unit, alone)
