@@ -5,7 +5,7 @@ import secrets
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float
@@ -14,8 +14,6 @@ from cospan.client.decisions.improver import features_joined_with
 from cospan.client.decisions.policy import GreedyPolicy
 from cospan.client.environment.ownership import close_site
 from cospan.client.environment.workload_loader import load_workload, make_site
-from cospan.client.feeds.feed import Feed
-from cospan.client.feeds.site_feed import SiteFeed
 from cospan.client.feeds.told import FeedSettings, Outcome
 from cospan.client.files.result_file import save_result
 from cospan.client.files.state_file import ONE_AGENT
@@ -35,6 +33,10 @@ from cospan.wire.errors import InvalidValueError
 from cospan.wire.messages import Welcome
 from cospan.wire.notes import waited
 from cospan.wire.security.tls import TlsFiles
+
+if TYPE_CHECKING:
+    import cospan.client.feeds.feed
+    import cospan.client.feeds.site_feed
 
 __all__ = ["Agent", "AgentEnd", "ClientSettings", "default_agent_id"]
 
@@ -108,10 +110,12 @@ class Agent(LearningClient[SiteLearner]):
         self._site: AnySite | None = None
         self._is_silent = False
         self._in_background: BackgroundRun[AgentEnd] | None = None
-        self._site_feed = (
-            None if feed is None else SiteFeed.opened(self.workload, index, self.agent_id, self.settings, feed)
-        )
-        if self._site_feed is not None:
+        self._site_feed: cospan.client.feeds.site_feed.SiteFeed | None = None
+        if feed is not None:
+            # Few agents have one, and what it needs takes a tenth of the time in which an agent starts.
+            from cospan.client.feeds.site_feed import SiteFeed
+
+            self._site_feed = SiteFeed.opened(self.workload, index, self.agent_id, self.settings, feed)
             self.on_round.append(lambda _, round_number: self._site_feed_of.mark(round_number))
             self._site_feed.on_silence = self._feed_silent
 
@@ -123,7 +127,7 @@ class Agent(LearningClient[SiteLearner]):
     # What it sees of a control loop ------------------------------------------------------------------------------
 
     @property
-    def _site_feed_of(self) -> SiteFeed:
+    def _site_feed_of(self) -> "cospan.client.feeds.site_feed.SiteFeed":
         if self._site_feed is None:
             raise InvalidValueError(
                 f"{self._title} steps the environment of its site; to tell it, make it with feed=FeedSettings()"
@@ -131,7 +135,7 @@ class Agent(LearningClient[SiteLearner]):
         return self._site_feed
 
     @property
-    def feed(self) -> Feed:
+    def feed(self) -> "cospan.client.feeds.feed.Feed":
         """The feed: where it stands, and several steps at once.
 
         Raises:
@@ -166,9 +170,9 @@ class Agent(LearningClient[SiteLearner]):
         """
         return self.feed.observe(observation, reward, sequence=sequence, at=at)
 
-    def _note_slow_feed(self, site_feed: SiteFeed, specification: RunSpecification) -> None:
+    def _note_slow_feed(self, feed: "cospan.client.feeds.feed.Feed", specification: RunSpecification) -> None:
         """Says at the beginning that a round of this feed takes longer than the others' rounds wait."""
-        step, length = site_feed.feed.form.step_seconds, specification.method.steps_per_round
+        step, length = feed.form.step_seconds, specification.method.steps_per_round
         if step is not None and step * length > specification.round_timeout_seconds:
             self._note(
                 f"{length} steps of {waited(step)} take {waited(step * length)}, and once others have answered, "
@@ -215,7 +219,7 @@ class Agent(LearningClient[SiteLearner]):
             (self.agent_id,) = welcome.agent_ids
         assert self.index is not None
         if self._site_feed is not None:
-            self._note_slow_feed(self._site_feed, welcome.specification)
+            self._note_slow_feed(self._site_feed.feed, welcome.specification)
         make = ImprovingLearner if welcome.specification.improve else SiteLearner
         return make(
             self._site,
