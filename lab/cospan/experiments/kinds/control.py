@@ -195,11 +195,17 @@ class Reached:
         return sum(with_fleet < own for with_fleet, own in zip(self.shared, self.alone, strict=True))
 
 
-def reached(points: Sequence[Point], read: Reading) -> Reached:
-    """By the smoothed mean over the seeds."""
+def reached(points: Sequence[Point], read: Reading, share: float = 1.0) -> Reached:
+    """By the smoothed mean over the seeds.
+
+    Args:
+        points: of all methods.
+        read: what is read off them.
+        share: of SingleAC's way from its first judgement to its end.
+    """
     steps = sorted({point.steps for point in points})
     curves = {method: smooth(curves_of(points, method, read).mean(axis=0)) for method in _SHARES}
-    levels = curves[ALONE][:, -1]
+    levels = curves[ALONE][:, 0] + share * (curves[ALONE][:, -1] - curves[ALONE][:, 0])
     times = {
         method: tuple(first_at(curve, level, steps) for curve, level in zip(found, levels, strict=True))
         for method, found in curves.items()
@@ -210,6 +216,7 @@ def reached(points: Sequence[Point], read: Reading) -> Reached:
 def outcome(plan: Plan, points: Sequence[Point]) -> ExperimentOutcome:
     """For how many agents the shared trunk is sooner where SingleAC ends, and where all end."""
     by_gain, by_return = reached(points, _gain), reached(points, _return)
+    half = reached(points, _return, 0.5)
     ends = {method: smooth(curves_of(points, method, _return))[..., -1] for method in _SHARES}
     above = {method: int((ends[SHARED_TRUNK].mean(axis=0) > ends[method].mean(axis=0)).sum()) for method in ends}
     narrower = int((np.ptp(ends[SHARED_TRUNK], axis=0) < np.ptp(ends[ALONE], axis=0)).sum())
@@ -225,6 +232,12 @@ def outcome(plan: Plan, points: Sequence[Point]) -> ExperimentOutcome:
         findings=(
             _count(plan, "sooner-gain", sooner.format("J"), by_gain.sooner),
             _count(plan, "sooner-return", sooner.format("episode return"), by_return.sooner),
+            Finding(
+                "half-sooner",
+                f"it has gone half of {ALONE}'s way to that episode return in fewer samples for {half.sooner} of "
+                f"{plan.agents} agents",
+                Estimate(float(half.sooner)),
+            ),
             _count(plan, "higher", higher.format(ALONE), above[ALONE]),
             _count(plan, "narrower", spread, narrower),
             below_uniform,
@@ -235,8 +248,9 @@ def outcome(plan: Plan, points: Sequence[Point]) -> ExperimentOutcome:
             ),
         ),
         tables=(
-            _samples_table("J", by_gain),
-            _samples_table("episode return", by_return),
+            _samples_table(f"to the J that {ALONE} ends at", by_gain),
+            _samples_table(f"to the episode return that {ALONE} ends at", by_return),
+            _samples_table(f"for half of {ALONE}'s way to that episode return", half),
             _ends_table(points, "Episode return at the end, mean over seeds", _return, "{:.0f}"),
             _ends_table(points, "J at the end, rewards per 1,000 steps, mean over seeds", _gain, "{:.2f}", 1000.0),
         ),
@@ -249,13 +263,13 @@ def _count(plan: Plan, name: str, text: str, agents: int) -> Finding:
     return Finding(name, sentence, Estimate(float(agents)), holds=agents >= least)
 
 
-def _samples_table(what: str, found: Reached) -> Table:
+def _samples_table(way: str, found: Reached) -> Table:
     rows = [
         (method, *(f"{each / 1000:.1f}" if np.isfinite(each) else "never" for each in times))
         for method, times in ((SHARED_TRUNK, found.shared), (ALONE, found.alone), (UNIFORM, found.uniform))
     ]
     columns = ("", *(f"agent {k}" for k in range(len(found.alone))))
-    return Table(columns, tuple(rows), f"Thousand steps to the {what} that {ALONE} ends at")
+    return Table(columns, tuple(rows), f"Thousand steps {way}")
 
 
 def _ends_table(points: Sequence[Point], title: str, read: Reading, form: str, scale: float = 1.0) -> Table:

@@ -51,12 +51,18 @@ def test_a_trunk_that_is_learnt_sooner_holds_and_one_that_is_not_does_not() -> N
     judged = {finding.name: (finding.holds, finding.sign) for finding in good.findings}
     assert judged["sooner-gain"] == judged["sooner-return"] == judged["higher"] == (True, None)
     assert judged["uniform"] == (True, True)
-    assert judged["gained"] == (None, None)
+    assert judged["gained"] == judged["half-sooner"] == (None, None)
+    assert {f.name: f.value.value for f in good.findings if "sooner" in f.name} == {
+        "sooner-gain": 6.0,
+        "sooner-return": 6.0,
+        "half-sooner": 6.0,
+    }
     assert {f.name: f.holds for f in bad.findings if f.name != "narrower"} == {
         "sooner-gain": False,
         "sooner-return": False,
         "higher": False,
         "uniform": False,
+        "half-sooner": None,
         "gained": None,
     }
     assert [finding.sign for finding in bad.findings if finding.name == "uniform"] == [False]
@@ -64,7 +70,7 @@ def test_a_trunk_that_is_learnt_sooner_holds_and_one_that_is_not_does_not() -> N
     assert samples[0][:2] == (SHARED_TRUNK, "3.0")
     assert samples[1][:2] == (ALONE, "6.0")
     assert samples[2][:2] == (UNIFORM, "never")
-    assert good.tables[2].rows[2][1] == "127"
+    assert good.tables[3].rows[2][1] == "127"
 
 
 def test_every_method_has_a_task_for_each_seed() -> None:
