@@ -207,7 +207,11 @@ def agent(
     *,
     log: Annotated[
         str | None,
-        o.file_option("--log", "Learn from the log of this site: a file, or a folder of its files.", "DATA"),
+        o.file_option(
+            "--log",
+            "Learn from the log of this site: a file, or a folder of its files; with --ids those of all sites.",
+            "DATA",
+        ),
     ] = None,
     mapping: o.LogMapping = None,
     follow: o.Follow = False,
@@ -241,7 +245,7 @@ def agent(
     from cospan.cli.commands.agent import AgentOptions, take_part
     from cospan.cli.settings.log_options import workload_or_log
 
-    named = workload_or_log(workload, log, mapping, follow=follow, feed=feed)
+    named = workload_or_log(workload, log, mapping, follow=follow, feed=feed, group="ids" in given)
     told = None
     if feed is not None:
         from cospan.cli.feeds.opening import FeedOptions

@@ -39,7 +39,15 @@ def watch(
 def doctor(
     given: o.Given,
     *,
-    logs: o.Logs = None,
+    logs: Annotated[
+        str | None,
+        o.file_option(
+            "--logs",
+            "Check these logs, and nothing else: a folder with a file or folder for each site, or a pattern.",
+            "DATA",
+            show_default="those that the mapping names",
+        ),
+    ] = None,
     mapping: o.LogMapping = None,
     run_folder: Annotated[Path, o.file_option("--run-folder", "Folder of runs.", "FOLDER")] = Path("runs"),
     workload: Annotated[

@@ -126,7 +126,6 @@ def _mapping(found: Suggestion, log: str, reward: str, time: str | None, step: s
         "",
         "[run]",
         "rank = 3",
-        "steps_per_round = 24",
         "",
         found.toml,
     ]

@@ -20,9 +20,15 @@ def workload_or_logs(workload: str | None, logs: str | None, mapping: Path | Non
 
 
 def workload_or_log(
-    workload: str | None, log: str | None, mapping: Path | None, *, follow: bool, feed: str | None = None
+    workload: str | None,
+    log: str | None,
+    mapping: Path | None,
+    *,
+    follow: bool,
+    feed: str | None = None,
+    group: bool = False,
 ) -> str:
-    """The same for `cospan agent`, which has the log of one site, or a feed.
+    """The same for `cospan agent`: of the log of one site, or a feed; of a group the logs of all sites of the run.
 
     Raises:
         InvalidValueError: neither a workload nor a log is given, or both.
@@ -43,6 +49,8 @@ def workload_or_log(
     _refuse_both("--mapping", workload)
     if feed is not None:
         return reference_of(mapping, one=True)
+    if group:
+        return reference_of(mapping, log or "", follow=follow)
     if log is None:
         raise InvalidValueError(f"--mapping {mapping} is of logs; name that of this site with --log")
     return reference_of(mapping, log, one=True, follow=follow)
