@@ -37,6 +37,9 @@ def run(
     *,
     logs: o.Logs = None,
     mapping: o.LogMapping = None,
+    observation: o.Observation = None,
+    reward: o.Reward = None,
+    time: o.Time = None,
     follow: o.Follow = False,
     in_process: Annotated[
         bool, o.file_option("--in-process", "No processes and no network; the same basis, bit for bit.", None)
@@ -75,8 +78,11 @@ def run(
 ) -> None:
     """Run a coordinator and N agents on this machine: live progress, a summary, a run folder."""
     from cospan.cli.commands.run import RunOptions, run_here
-    from cospan.cli.settings.log_options import workload_or_logs
+    from cospan.cli.settings.log_options import columns_of, mapping_kept, workload_or_logs
 
+    columns = columns_of(logs, mapping, observation, reward, time)
+    if columns is not None and logs is not None:
+        mapping = mapping_kept(logs, columns, output, quiet=quiet)
     chosen = RunOptions(
         workload_or_logs(workload, logs, mapping, follow=follow),
         spec,

@@ -25,6 +25,8 @@ from cospan.wire.errors import InvalidValueError
 FLEET, ONE = "logs:", "log:"
 _FOLLOWED = "?follow"
 _DEFAULT_STEPS = 24
+_MOST_STEPS = 4096
+"""The largest L by default: an agent's memory grows with it, and beyond some thousands its speed does not."""
 _MOST_LINES = 50
 
 
@@ -59,17 +61,17 @@ class LogFleet:
         return max(1, *(-(-report.slots // steps_per_round) for report in self.reports))
 
     def steps_of(self) -> int:
-        """L where neither mapping nor user names one: 24, and of a long log what gives it `DEFAULT_ROUNDS` rounds.
+        """L where nobody names one: what gives the longest log `DEFAULT_ROUNDS` rounds, 24 to 4096.
 
-        A round has a cost of its own, and a log has all its data at once: so a long one takes larger rounds, and
-        not more of them.
+        A round has a cost of its own, and a log has all its data at once: so a long one takes larger rounds before
+        it takes more of them.
 
         Raises:
             TableError: a log cannot be learnt from.
         """
         refuse_problems(self.reports)
         longest = max(report.slots for report in self.reports)
-        return max(_DEFAULT_STEPS, -(-longest // DEFAULT_ROUNDS))
+        return min(_MOST_STEPS, max(_DEFAULT_STEPS, -(-longest // DEFAULT_ROUNDS)))
 
     def describe(self) -> list[str]:
         """What each log holds, and how many rows were left out and why; nothing of logs that are followed."""
