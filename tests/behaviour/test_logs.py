@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from stations import HOLES, MAPPING, STATIONS, errors_of, write_stations
 
+from cospan.client.files.group_file import group_agents
 from cospan.client.files.result_file import load_result
 from cospan.client.logs.log_workload import LogFleet, log_fleet
 from cospan.client.workloads.microgrids import FEATURES
@@ -94,6 +95,34 @@ def test_the_doctor_finds_what_is_wrong_and_nothing_is_learnt_from_it(tmp_path: 
     done = cospan("run", *given, "--in-process", cwd=tmp_path, code=2)
     assert "correct the mapping" in done.stderr
     assert not (tmp_path / "runs").exists()
+
+
+def test_logs_of_many_sites_share_a_few_processes(tmp_path: Path) -> None:
+    write_stations(tmp_path / "stations", stations=3, days=6)
+    shortest = tmp_path / "stations/station-00.csv"
+    shortest.write_text("".join(shortest.read_text(encoding="utf-8").splitlines(keepends=True)[:50]), "utf-8")
+    given = ("run", "--mapping", "stations/fleet.toml", "--seed", "1", "--no-baseline", "--json")
+    alone = json.loads(cospan(*given, "--in-process", "--output", "alone", cwd=tmp_path).stdout)
+    done = cospan(*given, "--processes", "2", "--output", "together", cwd=tmp_path)
+    assert "site-0 has learnt all of its log" in done.stderr
+    together = json.loads(done.stdout)
+    assert sorted(path.name for path in (tmp_path / "together/agents").glob("group-*")) == [
+        "group-0..0.npz",
+        "group-1..2.npz",
+    ]
+    assert together["rounds"] == alone["rounds"]
+    for ours, theirs in zip(together["per_agent"], alone["per_agent"], strict=True):
+        assert (ours["id"], ours["label"], ours["mean_reward"]) == (
+            theirs["id"],
+            theirs["label"],
+            theirs["mean_reward"],
+        )
+        files = [load_result(tmp_path / each / "agents" / f"{ours['id']}.npz") for each in ("together", "alone")]
+        weights = [each.vector("weights", FEATURES.dim) for each in files]
+        np.testing.assert_allclose(*weights, rtol=1e-6, atol=1e-9)
+    # Their processes may be killed before they write files of agents.
+    read = [each for path in sorted((tmp_path / "together/agents").glob("group-*")) for each in group_agents(path)]
+    assert [each.text("agent_id") for each in read] == ["site-0", "site-1", "site-2"]
 
 
 def test_frames_are_learnt_from_as_their_files_are(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from stations import write_stations
 
 from cospan.cli.tools.new_fleet import new_fleet
 
@@ -45,6 +46,34 @@ def test_its_test_passes_untouched_and_soon(folder: Path) -> None:
     assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < _BOUND_SECONDS
 
 
+@pytest.fixture
+def of_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    write_stations(tmp_path, stations=1, days=30)
+    new_fleet("depots", source="csv", log=Path("station-00.csv"))
+    return tmp_path / "depots"
+
+
+def test_a_project_from_a_log_passes_its_test_untouched_and_soon_and_runs(of_log: Path) -> None:
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    tested = done(of_log, "pytest", "-q", "-p", "no:cacheprovider")
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert tested.returncode == 0, tested.stdout + tested.stderr
+    assert "2 passed" in tested.stdout
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < _BOUND_SECONDS
+    ran = done(of_log, "cospan.cli.main", "run", "--mapping", "fleet.toml", "--in-process", "--quiet")
+    assert ran.returncode == 0, ran.stderr
+    value, log = "runs/latest/agents/site-0.npz", "logs/station-00.csv"
+    scored = done(of_log, "cospan.cli.main", "score", "--value", value, "--log", log, "--mapping", "fleet.toml")
+    assert scored.returncode == 0, scored.stderr
+    assert scored.stdout.startswith("stamp,")
+    log_file = of_log / log
+    log_file.write_text(log_file.read_text(encoding="utf-8").replace("cost", "Cost", 1), encoding="utf-8")
+    tested = done(of_log, "pytest", "-q", "-p", "no:cacheprovider", "-k", "learnt_from")
+    assert tested.returncode == 1
+    assert "has no column 'cost' (is it 'Cost'?)" in tested.stdout
+
+
 def test_its_test_fails_where_a_promise_is_broken(folder: Path) -> None:
     environment = folder / "cold_stores" / "environment.py"
     text = environment.read_text(encoding="utf-8")
@@ -63,7 +92,9 @@ def test_the_command_of_its_readme_runs(folder: Path) -> None:
     assert (folder / "runs" / "latest" / "agents" / "site-7.npz").exists()
 
 
-def test_linters_find_nothing(folder: Path) -> None:
+@pytest.mark.parametrize("made", ["folder", "of_log"])
+def test_linters_find_nothing(made: str, request: pytest.FixtureRequest) -> None:
+    folder = request.getfixturevalue(made)
     options = ("--isolated", "--line-length", "116", "--select", "E,F,W,I,B,UP,SIM,RUF")
     linted = done(folder, "ruff", "check", *options, "--no-cache", ".")
     assert linted.returncode == 0, linted.stdout

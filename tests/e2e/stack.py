@@ -56,21 +56,28 @@ def basis_alone(workload: str, agents: int, rounds: int) -> str:
 
 
 class Stack:
-    """One compose project; `overlays` are more files of compose, `settings` those of .env."""
+    """One compose project; `overlays` are more files of compose, `settings` those of .env.
+
+    It is that of this repository, or of a `folder` with a compose file of its own.
+    """
 
     def __init__(
-        self, client: DockerClient, image: str, project: str, overlays: Sequence[str] = (), **settings: object
+        self,
+        client: DockerClient,
+        image: str,
+        project: str,
+        overlays: Sequence[str] = (),
+        folder: Path | None = None,
+        **settings: object,
     ) -> None:
         self.client, self.project = client, project
+        ours = [ROOT / file for file in ("docker-compose.yml", *overlays, "tests/e2e/compose.yml")]
+        files = ours if folder is None else [folder / "compose.yaml"]
         self._command = [
             *compose_command(),
             *("--project-name", project),
-            *("--project-directory", str(ROOT)),
-            *(
-                word
-                for file in ("docker-compose.yml", *overlays, "tests/e2e/compose.yml")
-                for word in ("-f", str(ROOT / file))
-            ),
+            *("--project-directory", str(folder or ROOT)),
+            *(word for file in files for word in ("-f", str(file))),
         ]
         values = {"COSPAN_IMAGE": image, "COSPAN_PORT": "0", "COSPAN_WORKLOAD": "paced:rings"} | settings
         kept = {name: value for name, value in os.environ.items() if not name.startswith("COSPAN_")}

@@ -20,6 +20,7 @@ from cospan.client.learning.group_blocks import GroupSites
 from cospan.client.learning.group_learner import GroupLearner, group_name, no_warm_up
 from cospan.client.learning.improving_group import ImprovingGroup
 from cospan.client.learning.site_learner import FAILED, Warned
+from cospan.client.learning.source_group import SourceGroup
 from cospan.client.learning_client import ClientSettings, LearningClient
 from cospan.client.session.coordinator_address import AddressSource
 from cospan.client.session.transport import GrpcTransport, Transport
@@ -215,7 +216,16 @@ def group_of(
     first_round: int = 0,
     options: Options = DEFAULT_OPTIONS,
 ) -> AnyGroup:
-    """The learners of a group, as its run needs them; see `GroupLearner` and `ImprovingGroup`."""
+    """The learners of a group, as its run needs them; see `GroupLearner`, `ImprovingGroup` and `SourceGroup`."""
+    if sites.sources:
+        return SourceGroup(
+            sites.sources,
+            specification,
+            names=names,
+            indices=[index for block in sites.indices for index in block],
+            with_baseline=with_baseline,
+            first_round=first_round,
+        )
     if not specification.improve:
         return GroupLearner(sites, specification, names=names, with_baseline=with_baseline, first_round=first_round)
     return ImprovingGroup(

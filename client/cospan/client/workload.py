@@ -221,6 +221,8 @@ class Workload:
         name: short name, for people.
         rank: r that suits the fleet.
         steps_per_round: L that suits the environments.
+        steps_of: () → L that suits the data, where they must be read for it: asked where a run begins without an
+            L of its own. None where that is `steps_per_round`. Raises CospanError as `rounds_of` does.
         max_agents: how many different sites there are; None where there is no limit.
         fleet_basis: (agents, rank, seed) → B*, shape (d, r): the best r-dimensional subspace of the true value
             weights of sites 0 … agents − 1, or None where that is unknown.
@@ -240,5 +242,6 @@ class Workload:
     fleet_basis: Callable[[int, int, int], Float[np.ndarray, "d r"] | None] | None = None
     make_fleet: Callable[[Sequence[int], int], Sites] | None = None
     rounds_of: Callable[[int], int] | None = None
+    steps_of: Callable[[], int] | None = None
     exogenous: Exogenous | None = None
     describe: Callable[[], Sequence[str]] | None = None

@@ -13,6 +13,7 @@ import numpy as np
 from cospan.benchmarks.tools.report import SHAPE_COLUMNS, Column, Report, Row
 from cospan.client.learning.site_learner import SiteLearner
 from cospan.client.logs.log_source import LogSource
+from cospan.client.logs.log_workload import LogFleet
 from cospan.client.logs.mapping import LogMapping, mapping_of
 from cospan.client.logs.rows import RowReader
 from cospan.client.logs.tables.parquet_file import parquet_writer
@@ -26,6 +27,8 @@ from cospan.core.specification import RunSpecification
 
 ROWS = 200_000
 STEPS = (24, 256, 1024)
+LONGER = 5
+"""By how much longer the logs are that are learnt with the L that they have by default."""
 FORMATS = ("parquet", "csv")
 RANK = 12
 _NAMES = ("step", "hour", "level", "outlook", "reward")
@@ -48,16 +51,17 @@ COLUMNS = (
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """A format, L, and the number of rows."""
+    """A format, L (None for that of `cospan run` without one), and the number of rows."""
 
     form: str
-    steps: int
+    steps: int | None
     rows: int = ROWS
 
 
 def cases(rows: int = ROWS) -> tuple[Case, ...]:
-    """Each format with each length of a round."""
-    return tuple(Case(form, steps, rows) for form in FORMATS for steps in STEPS)
+    """Each format with each length of a round; and longer logs with the length that is theirs by default."""
+    given = [Case(form, steps, rows) for form in FORMATS for steps in STEPS]
+    return (*given, *(Case(form, None, LONGER * rows) for form in FORMATS))
 
 
 def benchmark(chosen: Sequence[Case], say: Callable[[str], None]) -> Report:
@@ -65,7 +69,7 @@ def benchmark(chosen: Sequence[Case], say: Callable[[str], None]) -> Report:
     rows = []
     with tempfile.TemporaryDirectory(prefix="cospan-logs-") as folder:
         for case in chosen:
-            say(f"{case.form}, L = {case.steps}, {case.rows:,} rows")
+            say(f"{case.form}, L = {case.steps or 'the default'}, {case.rows:,} rows")
             rows.append(_measured(case, Path(folder)))
     return Report("logs", NOTES, COLUMNS, tuple(rows))
 
@@ -112,6 +116,7 @@ def _measured(case: Case, folder: Path) -> Row:
     mapping, path = table_mapping(), folder / f"{case.rows}.{case.form}"
     if not path.exists():
         write_log(path, case.rows)
+    steps = case.steps or LogFleet(mapping, [file_of(path)]).steps_of()
 
     def read() -> None:
         for _ in RowReader(mapping, file_of(path)):
@@ -123,9 +128,9 @@ def _measured(case: Case, folder: Path) -> Row:
     def with_features() -> None:
         source = opened("agent")
         while not source.at_end:
-            source.advance(case.steps)
+            source.advance(steps)
 
-    d, method = mapping.features.dim, PRESETS["practical"](case.steps)
+    d, method = mapping.features.dim, PRESETS["practical"](steps)
     basis = random_basis(d, RANK, np.random.default_rng(0))
 
     def learn() -> None:
@@ -141,7 +146,7 @@ def _measured(case: Case, folder: Path) -> Row:
         "format": case.form,
         "feature_dim": d,
         "rank": RANK,
-        "steps_per_round": case.steps,
+        "steps_per_round": steps,
         "rows": case.rows,
         "read_per_second": case.rows / _seconds(read),
         "features_per_second": case.rows / _seconds(with_features),

@@ -19,8 +19,8 @@ from cospan.client.environment.ownership import closing_on_failure
 from cospan.client.environment.workload_loader import load_workload, true_basis
 from cospan.client.learning.agent_of_group import AgentOfGroup
 from cospan.client.learning.default_run import DEFAULT_PRESET
-from cospan.client.learning.improving_learner import ImprovingLearner
 from cospan.client.learning.run_config import specify_with_site
+from cospan.client.learning.site_learner import SiteLearner
 from cospan.client.placement import hosts_of
 from cospan.client.workload import Workload
 from cospan.core.linalg.subspace import principal_angle_sine
@@ -263,7 +263,7 @@ class Fleet:
         self._failures |= dict.fromkeys(agents, why)
 
     def _on_gone(self, gone: AnyLearner | AgentOfGroup) -> None:
-        if isinstance(gone, AgentOfGroup) or (isinstance(gone, ImprovingLearner) and gone not in self._learners):
+        if isinstance(gone, AgentOfGroup) or (isinstance(gone, SiteLearner) and gone not in self._learners):
             self._dropped.append(LearntBy.of(gone))
 
     def __repr__(self) -> str:

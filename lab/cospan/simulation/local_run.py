@@ -216,7 +216,7 @@ class LocalRun:
         join = Join(group.name, agents, group.feature_dim, group.feature_fingerprint, spec.workload)
         self._loop.handle(JoinRequested(join, stream=-1, token=group.name))
 
-    def _on_member_failure(self, agent: AgentOfGroup | ImprovingLearner, why: str) -> None:
+    def _on_member_failure(self, agent: AgentOfGroup | SiteLearner, why: str) -> None:
         for listener in self.on_gone:
             listener(agent)
         self._tell_failure((agent.name,), why)

@@ -6,9 +6,10 @@ It changes nothing, and all waits are bounded by some seconds.
 import asyncio
 import json as json_text
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cospan.cli.diagnostics.findings import Finding, Grade, finding_document, finding_lines, of_failure
 from cospan.cli.diagnostics.machine import of_blas, of_folder, of_port, of_python, of_sqlite, of_versions
@@ -17,7 +18,10 @@ from cospan.cli.diagnostics.workload import WorkloadToCheck, of_workload
 from cospan.cli.settings.layers import Settings, load_settings
 from cospan.client.session.coordinator_address import CoordinatorAddress
 from cospan.wire.address import DEFAULT_PORT, parse_host, parse_listening
-from cospan.wire.errors import CospanError, InvalidValueError
+from cospan.wire.errors import CospanError
+
+if TYPE_CHECKING:
+    from cospan.client.logs.guess import GivenNames
 
 
 def examine(
@@ -27,8 +31,7 @@ def examine(
     *,
     json: bool,
     workload: WorkloadToCheck | None = None,
-    logs: str | None = None,
-    mapping: Path | None = None,
+    logs: "LogsToCheck | None" = None,
 ) -> int:
     """Runs the checks and prints the findings; 1 if there is a problem, else 0.
 
@@ -38,16 +41,13 @@ def examine(
         run_folder: one of runs.
         json: print JSON.
         workload: to check as well.
-        logs: of a fleet; with them, and their mapping, these are checked and nothing else.
-        mapping: of these logs.
+        logs: of a fleet; with them these are checked and nothing else.
 
     Raises:
         InvalidValueError: a setting has a value that is not allowed.
     """
     settings = load_settings(flags, config)
-    if logs is not None and mapping is None:
-        raise InvalidValueError(f"--logs {logs} needs --mapping, which says what its columns are")
-    every: list[Check] = [partial(_of_logs, logs, mapping)] if mapping is not None else checks(settings, run_folder)
+    every: list[Check] = [partial(_of_logs, logs)] if logs is not None else checks(settings, run_folder)
     if workload is not None:
         every.append(lambda: of_workload(workload))
     findings = [finding for check in every for finding in _findings_of(check)]
@@ -58,10 +58,25 @@ def examine(
     return int(any(finding.grade is Grade.BAD for finding in findings))
 
 
-def _of_logs(logs: str | None, mapping: Path) -> Sequence[Finding]:
+@dataclass(frozen=True, slots=True)
+class LogsToCheck:
+    """Logs of a fleet, with a mapping or what is said of their columns.
+
+    Attributes:
+        data: files or folders; None for those that the mapping names.
+        mapping: its file; None where there are columns.
+        columns: what is said of them; None with a mapping.
+    """
+
+    data: str | None
+    mapping: Path | None
+    columns: "GivenNames | None" = None
+
+
+def _of_logs(logs: LogsToCheck) -> Sequence[Finding]:
     from cospan.cli.diagnostics.logs import of_logs
 
-    return of_logs(logs, mapping)
+    return of_logs(logs.data, logs.mapping, logs.columns)
 
 
 Check = Callable[[], Sequence[Finding]]

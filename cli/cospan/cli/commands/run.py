@@ -63,7 +63,6 @@ from cospan.client.environment.workload_loader import true_basis
 from cospan.client.learning.default_run import DEFAULT_ROUNDS
 from cospan.client.placement import Host, hosts_of
 from cospan.client.session.run_checks import below_floor
-from cospan.client.workload import SourceSite
 from cospan.wire.console import say
 from cospan.wire.errors import AgentsLostError, InterruptedRunError, InvalidValueError, RunFileError
 from cospan.wire.files.descriptor_limit import raise_file_limit
@@ -197,10 +196,6 @@ def _prepared(plan: RunPlan, chosen: RunOptions) -> tuple[list[Host], RunFolder,
     assert plan.workload is not None
     assert plan.site is not None
     hosts = hosts_of(plan.specification, plan.settings.processes, called="processes")
-    if any(host.is_group for host in hosts) and isinstance(plan.site, SourceSite):
-        raise InvalidValueError(
-            "--processes makes groups, which step environments, and logs have none; leave it out"
-        )
     if plan_dashboard(plan.settings, None) is not None and chosen.in_process:
         raise InvalidValueError(
             "--dashboard shows a coordinator's process, and --in-process has none; leave out one"

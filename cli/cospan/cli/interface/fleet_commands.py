@@ -37,6 +37,9 @@ def run(
     *,
     logs: o.Logs = None,
     mapping: o.LogMapping = None,
+    observation: o.Observation = None,
+    reward: o.Reward = None,
+    time: o.Time = None,
     follow: o.Follow = False,
     in_process: Annotated[
         bool, o.file_option("--in-process", "No processes and no network; the same basis, bit for bit.", None)
@@ -75,8 +78,11 @@ def run(
 ) -> None:
     """Run a coordinator and N agents on this machine: live progress, a summary, a run folder."""
     from cospan.cli.commands.run import RunOptions, run_here
-    from cospan.cli.settings.log_options import workload_or_logs
+    from cospan.cli.settings.log_options import columns_of, mapping_kept, workload_or_logs
 
+    columns = columns_of(logs, mapping, observation, reward, time)
+    if columns is not None and logs is not None:
+        mapping = mapping_kept(logs, columns, output, quiet=quiet)
     chosen = RunOptions(
         workload_or_logs(workload, logs, mapping, follow=follow),
         spec,
@@ -207,7 +213,11 @@ def agent(
     *,
     log: Annotated[
         str | None,
-        o.file_option("--log", "Learn from the log of this site: a file, or a folder of its files.", "DATA"),
+        o.file_option(
+            "--log",
+            "Learn from the log of this site: a file, or a folder of its files; with --ids those of all sites.",
+            "DATA",
+        ),
     ] = None,
     mapping: o.LogMapping = None,
     follow: o.Follow = False,
@@ -241,7 +251,7 @@ def agent(
     from cospan.cli.commands.agent import AgentOptions, take_part
     from cospan.cli.settings.log_options import workload_or_log
 
-    named = workload_or_log(workload, log, mapping, follow=follow, feed=feed)
+    named = workload_or_log(workload, log, mapping, follow=follow, feed=feed, group="ids" in given)
     told = None
     if feed is not None:
         from cospan.cli.feeds.opening import FeedOptions

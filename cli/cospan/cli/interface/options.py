@@ -50,6 +50,28 @@ LogMapping: TypeAlias = Annotated[
     Path | None,
     file_option("--mapping", "Which columns of the logs are observation, reward and time (TOML).", "FILE"),
 ]
+Observation: TypeAlias = Annotated[
+    str | None,
+    file_option(
+        "--observation",
+        "Without a mapping: the columns of the observation, comma-separated.",
+        "NAMES",
+        show_default="all but those of reward and time",
+    ),
+]
+Reward: TypeAlias = Annotated[
+    str | None,
+    file_option(
+        "--reward",
+        "Without a mapping: a column, or a formula of columns, as '-cost'.",
+        "FORMULA",
+        show_default="a column that is called so",
+    ),
+]
+Time: TypeAlias = Annotated[
+    str | None,
+    file_option("--time", "Without a mapping: the column of stamps.", "COLUMN", show_default="the first of stamps"),
+]
 Follow: TypeAlias = Annotated[
     bool, file_option("--follow", "Wait for logs to grow at their end, until the run is over.", None)
 ]

@@ -39,8 +39,19 @@ def watch(
 def doctor(
     given: o.Given,
     *,
-    logs: o.Logs = None,
+    logs: Annotated[
+        str | None,
+        o.file_option(
+            "--logs",
+            "Check these logs, and nothing else: a folder with a file or folder for each site, or a pattern.",
+            "DATA",
+            show_default="those that the mapping names",
+        ),
+    ] = None,
     mapping: o.LogMapping = None,
+    observation: o.Observation = None,
+    reward: o.Reward = None,
+    time: o.Time = None,
     run_folder: Annotated[Path, o.file_option("--run-folder", "Folder of runs.", "FOLDER")] = Path("runs"),
     workload: Annotated[
         str | None,
@@ -72,14 +83,17 @@ def doctor(
 
     With --logs and --mapping check these logs instead, before anything is learnt from them.
     """
-    from cospan.cli.commands.doctor import examine
+    from cospan.cli.commands.doctor import LogsToCheck, examine
     from cospan.cli.diagnostics.workload import WorkloadToCheck
+    from cospan.cli.settings.log_options import columns_of
     from cospan.wire.errors import InvalidValueError
 
     if workload is None and (sites is not None or steps is not None):
         raise InvalidValueError("--sites and --steps are of a workload's check; name it with --workload")
     asked = None if workload is None else WorkloadToCheck(workload, sites, steps)
-    code = examine(given, config, run_folder, json=json, workload=asked, logs=logs, mapping=mapping)
+    columns = columns_of(logs, mapping, observation, reward, time)
+    checked = LogsToCheck(logs, mapping, columns) if logs is not None or mapping is not None else None
+    code = examine(given, config, run_folder, json=json, workload=asked, logs=checked)
     raise typer.Exit(code)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from cospan.cli.output.table import table
 from cospan.client.logs.formula import Formula
 from cospan.client.logs.held_out import FEWEST_BLOCKS
-from cospan.client.logs.mapping import LogMapping, step_of
+from cospan.client.logs.mapping import LogMapping, step_of, toml_text
 from cospan.client.logs.suggest import Suggestion, suggest
 from cospan.client.logs.table_features import ColumnFeatures, TableFeatures
 from cospan.client.logs.tables.sites import table_of
@@ -114,19 +114,15 @@ def _with_spread(value: float, spread: float) -> str:
 
 
 def _mapping(found: Suggestion, log: str, reward: str, time: str | None, step: str | None) -> str:
-    def quoted(text: str) -> str:
-        return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
-
     lines: Sequence[str] = [
         f"# Suggested by `cospan features suggest` from {log}: the same features must suit all sites.",
         "[log]",
-        *([f"time = {quoted(time)}"] if time else []),
-        *([f"step = {step if _number(step) else quoted(step)}"] if step else []),
-        f"reward = {quoted(reward)}",
+        *([f"time = {toml_text(time)}"] if time else []),
+        *([f"step = {step if _number(step) else toml_text(step)}"] if step else []),
+        f"reward = {toml_text(reward)}",
         "",
         "[run]",
         "rank = 3",
-        "steps_per_round = 24",
         "",
         found.toml,
     ]

@@ -63,14 +63,15 @@ def plan_with_workload(
         RunFileError: `spec_file` is no specification.
     """
     from cospan.client.environment.workload_loader import load_workload
-    from cospan.client.learning.run_config import default_rounds
+    from cospan.client.learning.run_config import default_rounds, steps_of
 
     settings, base = _layers(flags, config, spec_file)
     if base is None:
         if reference is None:
             raise InvalidValueError("no workload is named; say which, as in `cospan run queues`, or give --spec")
         workload = load_workload(reference)
-        start = new_specification(reference, workload.rank, workload.max_agents, workload.steps_per_round, rounds)
+        steps = settings.of(Method).get("steps_per_round") or steps_of(workload)
+        start = new_specification(reference, workload.rank, workload.max_agents, steps, rounds)
         if "rounds" not in settings.of(RunFields):
             start = replace(start, rounds=default_rounds(_with_settings(start, settings), workload, rounds))
     else:

@@ -6,44 +6,67 @@ import os
 import re
 import shutil
 import sys
+import tomllib
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cospan.wire.console import say
 from cospan.wire.errors import InvalidValueError, RunFileError
 
+if TYPE_CHECKING:
+    from cospan.client.logs.guess import GivenNames
+
 _MOST_CHARACTERS = 40
 _NAME = re.compile(r"[a-z][a-z0-9]*([-_][a-z0-9]+)*")
 _TEMPLATE = ".tmpl"
+_MOST_BYTES = 256 << 20
+_FEWEST_TRANSITIONS = 50
 _HIDDEN = {"gitignore": ".gitignore"}
 """Files that would be hidden, or obeyed by git, where the templates are."""
-SIMULATOR = "simulator"
+SIMULATOR, LOG = "simulator", "csv"
 
 
-def new_fleet(name: str, *, source: str = SIMULATOR) -> int:
+def new_fleet(
+    name: str, *, source: str = SIMULATOR, log: Path | None = None, columns: "GivenNames | None" = None
+) -> int:
     """Makes the folder `name` in the working folder; the exit code.
 
     Args:
         name: of the folder; with underscores it is that of its package.
-        source: where the steps come from.
+        source: where the steps come from: "simulator" or "csv".
+        log: a log, from which a mapping is guessed; with "csv" alone.
+        columns: what is said of its columns.
 
     Raises:
-        InvalidValueError: the name cannot be that of a package, or there is no such source.
+        InvalidValueError: the name cannot be that of a package, there is no such source, or the log cannot be used.
+        TableError: the log cannot be read, or cannot be learnt from.
         RunFileError: the folder exists and is not empty, or cannot be written.
     """
-    if source != SIMULATOR:
-        raise InvalidValueError(f"--from is {source!r}; it can be {SIMULATOR!r}")
+    if source not in (SIMULATOR, LOG):
+        raise InvalidValueError(f"--from is {source!r}; it can be {SIMULATOR!r} or {LOG!r}")
+    if (source == LOG) != (log is not None):
+        raise InvalidValueError(
+            f"--from {LOG} begins with a log, and none is named; name it, as in `cospan new {name} --from csv FILE`"
+            if log is None
+            else f"{log} is a log, and --from is {source}; say --from {LOG}"
+        )
     package = package_of(name)
     folder = Path(name)
     _check_free(folder)
-    written = _write_whole(folder, rendered(name, package, source))
+    contents, copied = rendered(name, package, source), {}
+    if log is not None:
+        made = mapped_log(log, columns)
+        copied = {f"logs/{log.name}": log}
+        contents = {path: text.replace("@log@", log.name) for path, text in contents.items()}
+        contents["fleet.toml"] = made
+    written = _write_whole(folder, contents, copied)
     say(f"{folder}/ has {len(written)} files; next:", error=False)
-    for line in (
-        f"cd {name}",
-        f"cospan doctor --workload {package}:workload",
-        f"cospan run {package}:workload",
-    ):
+    commands = ("cospan doctor --mapping fleet.toml", "cospan run --mapping fleet.toml")
+    if source == SIMULATOR:
+        commands = (f"cospan doctor --workload {package}:workload", f"cospan run {package}:workload")
+    for line in (f"cd {name}", *commands):
         say(f"  {line}", error=False)
     say("README.md says which file is which.", error=False)
     return 0
@@ -75,6 +98,37 @@ def _is_installed(package: str) -> bool:
     here = {"", str(Path.cwd())}
     path = [entry for entry in sys.path if entry not in here]
     return importlib.machinery.PathFinder.find_spec(package, path) is not None
+
+
+def mapped_log(log: Path, columns: "GivenNames | None") -> str:
+    """The guessed mapping of a log of which a project is made, as TOML with remarks.
+
+    Raises:
+        InvalidValueError: it is no log, or too large to be copied, or its columns do not tell enough.
+        TableError: it cannot be read, or cannot be learnt from.
+    """
+    from cospan.client.logs.check import check_logs, refuse_problems
+    from cospan.client.logs.guess import GivenNames, guessed_mapping
+    from cospan.client.logs.mapping import mapping_of
+    from cospan.client.logs.tables.sites import file_of
+
+    if not log.is_file():
+        raise InvalidValueError(f"there is no file {log}; name the log of one site, as a CSV file with a header")
+    if log.stat().st_size > _MOST_BYTES:
+        raise InvalidValueError(
+            f"{log} has {log.stat().st_size:,} bytes, and a project begins with a copy of at most {_MOST_BYTES:,}; "
+            "give its first rows in a file of their own"
+        )
+    table = file_of(log)
+    text = guessed_mapping([table], columns or GivenNames(), data="logs")
+    reports = check_logs(mapping_of(tomllib.loads(text), "the guessed mapping"), [table])
+    refuse_problems(reports)
+    if reports[0].transitions < _FEWEST_TRANSITIONS:
+        raise InvalidValueError(
+            f"{log} has {reports[0].transitions} transitions, and nothing can be learnt of so few; give a log of "
+            f"{_FEWEST_TRANSITIONS} or more"
+        )
+    return text
 
 
 def rendered(name: str, package: str, source: str) -> dict[str, str]:
@@ -111,7 +165,7 @@ def _check_free(folder: Path) -> None:
         raise RunFileError(f"the folder {folder} exists and is not empty; take another name, or empty it")
 
 
-def _write_whole(folder: Path, contents: dict[str, str]) -> list[str]:
+def _write_whole(folder: Path, contents: dict[str, str], copied: dict[str, Path]) -> list[str]:
     """Writes all files, or none: beside the folder first.
 
     Raises:
@@ -124,9 +178,13 @@ def _write_whole(folder: Path, contents: dict[str, str]) -> list[str]:
             place = aside / path
             place.parent.mkdir(parents=True, exist_ok=True)
             place.write_text(text, encoding="utf-8")
+        for path, source in copied.items():
+            place = aside / path
+            place.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, place)
         aside.rename(folder)  # also onto an empty folder, and onto nothing else
     except OSError as failure:
         raise RunFileError(f"cannot write the folder {folder}: {failure.strerror}; nothing was made") from failure
     finally:
         shutil.rmtree(aside, ignore_errors=True)
-    return list(contents)
+    return [*contents, *copied]

@@ -13,6 +13,7 @@ from gymnasium.spaces import Discrete
 from jaxtyping import Float
 
 from cospan.cli.settings.extras import require
+from cospan.cli.tools.log_rows import LogRows, log_rows
 from cospan.cli.tools.observations import Block, ObservationFile, csv_text, observation_file
 from cospan.client.environment.ownership import close_site
 from cospan.client.environment.workload_loader import load_workload, make_site
@@ -32,21 +33,25 @@ class ScoreOptions:
 
     Attributes:
         value: the file of a value function.
-        observations: the file with an observation in each row.
+        observations: the file with an observation in each row; None with a log.
         columns: of it that make an observation; all if empty.
         workload: whose features it was learnt with; None for a built-in one, which the file names.
         output: the file to write, CSV or Parquet; None for CSV on standard output.
         coverage: of the intervals.
         force: whether an existing file is overwritten.
+        log: a site's log, in place of a file of observations.
+        mapping: of the log.
     """
 
     value: Path
-    observations: Path
+    observations: Path | None = None
     columns: tuple[str, ...] = ()
     workload: str | None = None
     output: Path | None = None
     coverage: float = 0.9
     force: bool = False
+    log: str | None = None
+    mapping: Path | None = None
 
 
 def score_file(chosen: ScoreOptions) -> int:
@@ -60,20 +65,45 @@ def score_file(chosen: ScoreOptions) -> int:
     if not 0.0 < chosen.coverage < 1.0:
         raise InvalidValueError(f"--coverage is {chosen.coverage:g}; it must lie between 0 and 1, as 0.9")
     _check_output(chosen)
-    table = observation_file(chosen.observations, chosen.columns)
-    value = ValueFunction.load(chosen.value, workload=chosen.workload)
+    table, value = _of_log(chosen) if chosen.observations is None else _of_file(chosen, chosen.observations)
     taken = [name for name in COLUMNS if name in table.names]
     if taken:
         raise InvalidValueError(
-            f"{chosen.observations} has a column {taken[0]!r} already, as this command writes; rename it"
+            f"{table.path} has a column {taken[0]!r} already, as this command writes; rename it"
         )
-    scorer = _Scorer(value, chosen.coverage, whole=_is_discrete(value, chosen.workload))
+    whole = chosen.observations is not None and _is_discrete(value, chosen.workload)
+    scorer = _Scorer(value, chosen.coverage, whole=whole)
     with _written(chosen.output, (*table.names, *COLUMNS)) as writer:
         for block in table.blocks():
             writer.write(block.cells, scorer.of(block, table))
     for line in scorer.notes(table):
         say(f"cospan: {line}")
     return 0
+
+
+def _of_file(chosen: ScoreOptions, observations: Path) -> tuple[ObservationFile, ValueFunction]:
+    """A file of observations, and the value function with the features of its workload."""
+    given = [f"--{name}" for name in ("log", "mapping") if getattr(chosen, name) is not None]
+    if given:
+        raise InvalidValueError(f"{given[0]} reads a log in place of --observations {observations}; leave out one")
+    table = observation_file(observations, chosen.columns)
+    return table, ValueFunction.load(chosen.value, workload=chosen.workload)
+
+
+def _of_log(chosen: ScoreOptions) -> tuple[LogRows, ValueFunction]:
+    """A log, and the value function with the features of its mapping."""
+    if chosen.log is None:
+        raise InvalidValueError("no rows are named; give a file with --observations, or a log: --log and --mapping")
+    if chosen.mapping is None:
+        raise InvalidValueError(f"--log {chosen.log} needs --mapping, which says what its columns are")
+    if chosen.columns or chosen.workload is not None:
+        raise InvalidValueError("--mapping names columns and features; leave out --columns and --workload")
+    from cospan.client.logs.mapping import load_mapping
+    from cospan.client.logs.tables.sites import table_of
+
+    mapping = load_mapping(chosen.mapping)
+    value = ValueFunction.load(chosen.value, mapping.features)
+    return log_rows(table_of(chosen.log), mapping), value
 
 
 def _is_discrete(value: ValueFunction, workload: str | None) -> bool:
@@ -96,7 +126,7 @@ class _Scorer:
         self._rows = self._missing = 0
         self._unknown = ""
 
-    def of(self, block: Block, table: ObservationFile) -> Float[np.ndarray, "n 4"]:
+    def of(self, block: Block, table: "ObservationFile | LogRows") -> Float[np.ndarray, "n 4"]:
         """The columns of `COLUMNS`; nan where the observation is not known, or the interval is not."""
         known = np.isfinite(block.observations).all(axis=1)
         self._rows, self._missing = self._rows + len(known), self._missing + int((~known).sum())
@@ -112,7 +142,7 @@ class _Scorer:
         found[known, 1:3] = self._ends(rows, values)
         return found
 
-    def _as_whole(self, rows: Float[np.ndarray, "n k"], table: ObservationFile) -> Sequence[int]:
+    def _as_whole(self, rows: Float[np.ndarray, "n k"], table: "ObservationFile | LogRows") -> Sequence[int]:
         if rows.shape[1] != 1:
             names = ", ".join(table.names[place] for place in table.chosen)
             raise InvalidValueError(
@@ -139,14 +169,15 @@ class _Scorer:
         shifted: np.ndarray = ends - ends.mean(axis=1, keepdims=True) + values[:, None]
         return shifted
 
-    def notes(self, table: ObservationFile) -> list[str]:
+    def notes(self, table: "ObservationFile | LogRows") -> list[str]:
         """Sentences on what was left out."""
         found = [
             f"scored {self._rows - self._missing:,} of {self._rows:,} rows of {table.path} with {self._value!r}"
         ]
         if self._missing:
             rows = "1 row has" if self._missing == 1 else f"{self._missing:,} rows have"
-            found.append(f"{rows} a missing cell, and no value")
+            why = "a missing cell" if isinstance(table, ObservationFile) else "a value that is not known"
+            found.append(f"{rows} {why}, and no value")
         if self._unknown:
             found.append(f"intervals are empty: {self._unknown}")
         return found
@@ -237,8 +268,9 @@ def _check_output(chosen: ScoreOptions) -> None:
         require("writing Parquet", ["pyarrow"], "logs")
     if output.exists() and not chosen.force:
         raise RunFileError(f"--output {output} exists; name another file, or give --force to overwrite it")
-    if output.exists() and output.samefile(chosen.observations):
-        raise RunFileError(f"--output {output} is the file of observations; name another")
+    source = chosen.observations or Path(chosen.log or "")
+    if output.exists() and source.exists() and output.samefile(source):
+        raise RunFileError(f"--output {output} is the file that is read; name another")
 
 
 @contextmanager

@@ -143,7 +143,28 @@ def make_site(workload: Workload, index: int, seed: int) -> AnySite:
 
 
 def make_sites(workload: Workload, indices: Sequence[int], seed: int) -> Sites | tuple[Site, ...]:
-    """Several sites of a workload, at once where it can step them so.
+    """Several sites of a workload with environments, at once where it can step them so.
+
+    Raises:
+        InvalidValueError: they have no environments.
+        WorkloadError: there is no such site.
+        WorkloadBehaviourError: the workload's own code raised, or gave something else.
+    """
+    made = make_any_sites(workload, indices, seed)
+    if isinstance(made, Sites):
+        return made
+    sites = tuple(site for site in made if isinstance(site, Site))
+    if len(sites) < len(made):
+        raise InvalidValueError(
+            f"the sites of workload {workload.name!r} have no environments to step; name a workload that has some"
+        )
+    return sites
+
+
+def make_any_sites(
+    workload: Workload, indices: Sequence[int], seed: int
+) -> Sites | tuple[Site, ...] | tuple[SourceSite, ...]:
+    """Several sites of a workload, at once where it can step them so; all with environments, or all without.
 
     Raises:
         WorkloadError: there is no such site.
@@ -164,32 +185,38 @@ def make_sites(workload: Workload, indices: Sequence[int], seed: int) -> Sites |
     return sites if workload.exogenous is None else replace(sites, exogenous=sites.exogenous or workload.exogenous)
 
 
-def _one_by_one(workload: Workload, indices: Sequence[int], seed: int) -> tuple[Site, ...]:
-    """The sites; where one cannot be made, those before it are closed."""
-    made: list[Site] = []
+def _one_by_one(workload: Workload, indices: Sequence[int], seed: int) -> tuple[Site, ...] | tuple[SourceSite, ...]:
+    """The sites, all of one kind; where one cannot be made, those before it are closed."""
+    made: list[AnySite] = []
     try:
         for index in indices:
-            site = make_site(workload, index, seed)
-            if not isinstance(site, Site):
-                raise InvalidValueError(
-                    f"the sites of workload {workload.name!r} have no environments, and a group steps those; "
-                    "leave out --processes and --ids, so that each agent is by itself"
-                )
-            made.append(site)
+            made.append(make_site(workload, index, seed))
             check_shared_features(workload, made[:1], made[-1:], indices[0], index)
     except BaseException:
         close_sites(made)
         raise
-    return tuple(made)
+    sites = tuple(site for site in made if isinstance(site, Site))
+    if not sites:
+        return tuple(site for site in made if isinstance(site, SourceSite))
+    if len(sites) < len(made):
+        close_sites(made)
+        raise WorkloadBehaviourError(
+            f"some sites of workload {workload.name!r} have environments and some have none; make all of one kind"
+        )
+    return sites
 
 
-def features_of(sites: Sites | Sequence[Site]) -> FeatureMap:
+def features_of(sites: Sites | Sequence[AnySite]) -> FeatureMap:
     """Those that all of them share."""
     return sites.features if isinstance(sites, Sites) else sites[0].features
 
 
 def check_shared_features(
-    workload: Workload, first: Sites | Sequence[Site], other: Sites | Sequence[Site], first_index: int, index: int
+    workload: Workload,
+    first: Sites | Sequence[AnySite],
+    other: Sites | Sequence[AnySite],
+    first_index: int,
+    index: int,
 ) -> None:
     """Raises WorkloadBehaviourError if two sites, each the first of some, differ in their feature map."""
     ours, theirs = features_of(first), features_of(other)

@@ -11,8 +11,8 @@ from jaxtyping import Float, Int
 
 from cospan.client.environment.group_rollout import chain_group
 from cospan.client.environment.ownership import close_sites
-from cospan.client.environment.workload_loader import check_shared_features, features_of, make_sites
-from cospan.client.workload import FeatureMap, Site, Sites, Workload
+from cospan.client.environment.workload_loader import check_shared_features, features_of, make_any_sites
+from cospan.client.workload import FeatureMap, Site, Sites, SourceSite, Workload
 from cospan.core.exact_solutions import ReferenceStack
 from cospan.core.learning.baselines import (
     LSTD_RIDGES,
@@ -52,11 +52,13 @@ class GroupSites:
 
     Attributes:
         indices: of the sites of each block.
-        parts: the sites of each block.
+        parts: the sites of each block; none where the sites have no environments.
+        sources: all sites, where their steps come from sources, as from logs.
     """
 
     indices: tuple[Sequence[int], ...]
     parts: tuple[Sites | tuple[Site, ...], ...]
+    sources: tuple[SourceSite, ...] = ()
 
     @classmethod
     def of(
@@ -81,19 +83,27 @@ class GroupSites:
             workload = replace(workload, make_fleet=None)
         blocks = tuple(blocks_of(indices, feature_dim))
         parts: list[Sites | tuple[Site, ...]] = []
+        sources: list[SourceSite] = []
         try:
             for block in blocks:
-                parts.append(make_sites(workload, block, seed))
-                check_shared_features(workload, parts[0], parts[-1], indices[0], block[0])
+                made = make_any_sites(workload, block, seed)
+                if isinstance(made, Sites):
+                    parts.append(made)
+                else:
+                    sources += [site for site in made if isinstance(site, SourceSite)]
+                    own = tuple(site for site in made if isinstance(site, Site))
+                    parts += [own] if own else []
+                first, last = (parts[0], parts[-1]) if parts else (sources[:1], sources[-1:])
+                check_shared_features(workload, first, last, indices[0], block[0])
         except BaseException:
             for part in parts:
                 close_sites(part)
             raise
-        return cls(blocks, tuple(parts))
+        return cls(blocks, tuple(parts), tuple(sources))
 
     @property
     def single(self) -> tuple[Site, ...]:
-        """All of them; they have been made one by one."""
+        """Those with environments; they have been made one by one."""
         return tuple(site for part in self.parts if not isinstance(part, Sites) for site in part)
 
     def close(self) -> None:
@@ -104,7 +114,7 @@ class GroupSites:
     @property
     def features(self) -> FeatureMap:
         """Those that all share."""
-        return features_of(self.parts[0])
+        return features_of(self.parts[0] if self.parts else self.sources)
 
 
 @dataclass(frozen=True, eq=False, slots=True)

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from cospan.client.decisions.improver import DEFAULT_OPTIONS, Options
 from cospan.client.learning.group_learner import group_name
 from cospan.client.learning.improving_learner import ImprovingLearner
-from cospan.client.learning.site_learner import Warned
+from cospan.client.learning.site_learner import SiteLearner, Warned
 from cospan.client.workload import Site
 from cospan.core.aggregation.basis_update import sum_of_contributions
 from cospan.core.specification import RunSpecification
@@ -49,8 +49,7 @@ class ImprovingGroup:
         Raises:
             InvalidValueError: see `Improver`.
         """
-        self.specification, self.name = specification, group_name(indices)
-        self.members = [
+        members: list[SiteLearner] = [
             ImprovingLearner(
                 site,
                 specification,
@@ -62,8 +61,13 @@ class ImprovingGroup:
             )
             for site, name, index in zip(sites, names, indices, strict=True)
         ]
+        self._begin(specification, group_name(indices), members)
+
+    def _begin(self, specification: RunSpecification, name: str, members: list[SiteLearner]) -> None:
+        """Sets what a group of learners begins with."""
+        self.specification, self.name, self.members = specification, name, members
         self.failures: dict[str, str] = {}
-        self.on_failure: list[Callable[[ImprovingLearner, str], None]] = []
+        self.on_failure: list[Callable[[SiteLearner, str], None]] = []
         """Called with a member that failed, before it is dropped."""
         self.warnings: list[Warned] = []
         self.last_round: int | None = None
@@ -117,7 +121,7 @@ class ImprovingGroup:
         for member in self.members:
             member.close()
 
-    def agents(self) -> Iterator[ImprovingLearner]:
+    def agents(self) -> Iterator[SiteLearner]:
         """Each agent by itself."""
         return iter(self.members)
 

@@ -79,9 +79,8 @@ def specify_with_site(
         raise InvalidValueError(f"preset is {preset!r}; it must be one of {', '.join(PRESETS)}")
     made = load_workload(workload)
     reference = workload if isinstance(workload, str) else made.name
-    start = new_specification(
-        reference, made.rank, made.max_agents, made.steps_per_round, DEFAULT_ROUNDS, preset=preset
-    )
+    length = steps_of(made) if constants.get("steps_per_round") is None else made.steps_per_round
+    start = new_specification(reference, made.rank, made.max_agents, length, DEFAULT_ROUNDS, preset=preset)
     of_fleet = {"seed": seed, **{k: v for k, v in (("agents", agents), ("rounds", rounds)) if v is not None}}
     said = _chosen(of_fleet | constants)
     if said.get("quorum") and "participation" not in said:  # who names a quorum need not say that there is one
@@ -144,6 +143,15 @@ def default_rounds(specification: RunSpecification, workload: Workload, default:
     if specification.improve > 0 and default:
         return improvement_rounds(specification)
     return rounds_of(workload, specification.method.steps_per_round, default)
+
+
+def steps_of(workload: Workload) -> int:
+    """L that suits a workload, whose data are read where it takes that.
+
+    Raises:
+        CospanError: the data cannot be learnt from.
+    """
+    return workload.steps_per_round if workload.steps_of is None else workload.steps_of()
 
 
 def with_features(specification: RunSpecification, workload: Workload) -> tuple[RunSpecification, AnySite]:

@@ -23,16 +23,19 @@ from cospan.core.learning.baselines import (
 )
 from cospan.core.learning.error_correlation import LAGS, error_correlation
 from cospan.core.learning.learner import contribution_of, learn_round
-from cospan.core.learning.learner_state import LearnerState, Trajectory
+from cospan.core.learning.learner_state import LearnerState, RoundOutcome, Trajectory
 from cospan.core.learning.least_squares import PRIOR_STEPS, TransitionSums
 from cospan.core.learning.reward_moments import RewardBatches
 from cospan.core.learning.schedules import AveragedIterate
 from cospan.core.learning.units import told_after
+from cospan.core.method import HeadUpdate
 from cospan.core.quality.held_out import HeldOutErrors
 from cospan.core.quality.record import NOTHING_RECORDED, Due
 from cospan.core.specification import RunSpecification
 from cospan.wire.messages import GradientUpload
 
+MISSED_AT_ONCE = 8
+"""Of how many missed rounds an agent takes the steps in one: so no round lasts more than nine times as long."""
 FAILED = "failed"
 """The kind of warning of a group whose member has failed."""
 
@@ -128,11 +131,64 @@ class SiteLearner:
         Raises:
             WorkloadBehaviourError: the environment, the policy or the features broke their contract.
         """
+        self.catch_up(round_number, basis, head_covariance)
+        return self.learn_from(self.play(), round_number, basis, head_covariance)
+
+    def play(self) -> Trajectory:
+        """The next L steps of its source, for `learn_from`; raises as `learn`."""
+        return self.source.advance(self.specification.method.steps_per_round)
+
+    def learn_from(
+        self,
+        trajectory: Trajectory,
+        round_number: int,
+        basis: Float[np.ndarray, "d r"],
+        head_covariance: Float[np.ndarray, "r r"] | None = None,
+    ) -> GradientUpload:
+        """What `learn` makes of L steps that have been taken."""
         spec = self.specification
-        trajectory = self.source.advance(spec.method.steps_per_round)
-        number, before = spec.schedule.learning_round(round_number), self.state
         is_last = round_number + 1 == spec.rounds or spec.schedule.ends_evaluation(round_number)
         self._look(trajectory, is_last=is_last)
+        outcome = self._learnt(trajectory, round_number, basis, head_covariance, is_last=is_last)
+        error = float(outcome.mean_squared_error)
+        self._record(round_number, error)
+        return GradientUpload(
+            round=round_number,
+            contribution=contribution_of(outcome, spec.method, spec.schedule.learning_round(round_number)),
+            td_error=math.sqrt(error) if self._share_td_error and not math.isnan(error) else None,
+            bounded=(self.name,) if outcome.bounded and told_after(self.bounded_rounds) else (),
+        )
+
+    def catch_up(
+        self,
+        round_number: int,
+        basis: Float[np.ndarray, "d r"],
+        head_covariance: Float[np.ndarray, "r r"] | None = None,
+    ) -> None:
+        """Learns steps of rounds that it has missed, where its source still has them, as a log does.
+
+        So an agent that joins late comes to the end of its log with the others. It sends one gradient all the same:
+        with moments of all steps so far, that of the newest round tells what the others would.
+        """
+        if self.specification.method.head_update is not HeadUpdate.POSTERIOR:
+            return  # single steps of the basis, whose gradients are of one round each
+        missed = min(round_number - self.rounds, MISSED_AT_ONCE)
+        while missed > 0 and getattr(self.source, "has_backlog", False):
+            self._learnt(self.play(), round_number, basis, head_covariance, is_last=False)
+            missed -= 1
+
+    def _learnt(
+        self,
+        trajectory: Trajectory,
+        round_number: int,
+        basis: Float[np.ndarray, "d r"],
+        head_covariance: Float[np.ndarray, "r r"] | None,
+        *,
+        is_last: bool,
+    ) -> RoundOutcome:
+        """Brings everything that it keeps up to date with L steps."""
+        spec = self.specification
+        number, before = spec.schedule.learning_round(round_number), self.state
         outcome = learn_round(
             self.state,
             basis,
@@ -162,14 +218,7 @@ class SiteLearner:
         )
         self.last_round = round_number
         self.bounded_rounds += int(outcome.bounded)
-        error = float(outcome.mean_squared_error)
-        self._record(round_number, error)
-        return GradientUpload(
-            round=round_number,
-            contribution=contribution_of(outcome, spec.method, number),
-            td_error=math.sqrt(error) if self._share_td_error and not math.isnan(error) else None,
-            bounded=(self.name,) if outcome.bounded and told_after(self.bounded_rounds) else (),
-        )
+        return outcome
 
     def _look(self, trajectory: Trajectory, *, is_last: bool) -> None:
         """Warns of what the data show; that they end with the run need not be said."""

@@ -70,6 +70,11 @@ class LogSource:
         """Whether all transitions have been given."""
         return not self._follow and self._slots.is_used_up
 
+    @property
+    def has_backlog(self) -> bool:
+        """Whether it has steps that need not be waited for: then an agent that has missed rounds takes theirs."""
+        return not self._follow and not self._slots.is_used_up
+
     def advance(self, steps: int) -> Trajectory:
         """The next L slots; see `StepSource`.
 

@@ -11,6 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from cospan.client.learning.default_run import DEFAULT_ROUNDS
 from cospan.client.logs.check import SiteReport, check_logs, refuse_problems
 from cospan.client.logs.log_source import LogSource
 from cospan.client.logs.mapping import LogMapping, load_mapping, mapping_of
@@ -24,6 +25,8 @@ from cospan.wire.errors import InvalidValueError
 FLEET, ONE = "logs:", "log:"
 _FOLLOWED = "?follow"
 _DEFAULT_STEPS = 24
+_MOST_STEPS = 4096
+"""The largest L by default: an agent's memory grows with it, and beyond some thousands its speed does not."""
 _MOST_LINES = 50
 
 
@@ -57,6 +60,19 @@ class LogFleet:
         refuse_problems(self.reports)
         return max(1, *(-(-report.slots // steps_per_round) for report in self.reports))
 
+    def steps_of(self) -> int:
+        """L where nobody names one: what gives the longest log `DEFAULT_ROUNDS` rounds, 24 to 4096.
+
+        A round has a cost of its own, and a log has all its data at once: so a long one takes larger rounds before
+        it takes more of them.
+
+        Raises:
+            TableError: a log cannot be learnt from.
+        """
+        refuse_problems(self.reports)
+        longest = max(report.slots for report in self.reports)
+        return min(_MOST_STEPS, max(_DEFAULT_STEPS, -(-longest // DEFAULT_ROUNDS)))
+
     def describe(self) -> list[str]:
         """What each log holds, and how many rows were left out and why; nothing of logs that are followed."""
         if self.follow:
@@ -88,6 +104,7 @@ class LogFleet:
             steps_per_round=self.mapping.steps_per_round or _DEFAULT_STEPS,
             max_agents=len(self.tables),
             rounds_of=None if self.follow else self.rounds_of,
+            steps_of=None if self.follow or self.mapping.steps_per_round else self.steps_of,
             describe=self.describe,
         )
 

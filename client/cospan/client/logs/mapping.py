@@ -195,6 +195,16 @@ def with_data(mapping: LogMapping, data: str) -> LogMapping:
     return replace(mapping, data=data)
 
 
+def toml_text(text: str) -> str:
+    """A text as TOML has it."""
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def toml_key(name: str) -> str:
+    """A name as a key of TOML."""
+    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else toml_text(name)
+
+
 class _Reading:
     """Reads values of a document; errors name the key and the file."""
 

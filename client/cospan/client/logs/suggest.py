@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Float
 
 from cospan.client.logs.held_out import Judgement, SplitRows
-from cospan.client.logs.mapping import CLOCK, NANOSECONDS, LogMapping
+from cospan.client.logs.mapping import CLOCK, NANOSECONDS, LogMapping, toml_key, toml_text
 from cospan.client.logs.rows import RowReader
 from cospan.client.logs.table_features import ColumnFeatures, TableFeatures, cyclic_knots, quantile_knots
 from cospan.client.logs.tables.batch import Batch, Table, read_head
@@ -79,19 +79,19 @@ class Suggestion:
         """The sections of a mapping."""
         lines = []
         for column, source in zip(self.features.columns, self.sources, strict=True):
-            lines.append(f"[features.{_key(column.name)}]")
+            lines.append(f"[features.{toml_key(column.name)}]")
             if source != column.name:
                 lines.append(f'from = "{source}"')
             lines.append(f'kind = "{column.kind}"')
             if column.kind == "categorical":
-                lines.append(f"values = [{', '.join(map(_quoted, self.categories[source]))}]")
+                lines.append(f"values = [{', '.join(map(toml_text, self.categories[source]))}]")
             elif column.kind == "cyclic":
                 lines += [f"period = {column.period:g}", f"knots = {column.size}"]
             else:
                 lines.append(f"knots = [{', '.join(f'{knot:g}' for knot in column.knots)}]")
             lines.append("")
         if self.features.products:
-            sets = ", ".join(f"[{', '.join(map(_quoted, each))}]" for each in self.features.products)
+            sets = ", ".join(f"[{', '.join(map(toml_text, each))}]" for each in self.features.products)
             lines += ["[products]", f"pairs = [{sets}]", ""]
         return "\n".join(lines)
 
@@ -240,11 +240,3 @@ def _column(
     if len(found) < 2:
         found = tuple(sorted({float(values.min()), float(values.max())}))
     return ColumnFeatures(short, "numeric", found)
-
-
-def _quoted(text: str) -> str:
-    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
-
-
-def _key(name: str) -> str:
-    return name if name.replace("-", "").replace("_", "").isalnum() and name.isascii() else _quoted(name)

@@ -140,9 +140,7 @@ def _measured(state: LearnerState, trajectory: Trajectory, method: Method) -> tu
         first = trajectory.known_rewards[..., 0] if trajectory.transitions else np.float64(0.0)
         moments = replace(moments, reference=first.copy() if first.ndim else float(first))
         gain = 0.0 * gain
-    relative = Trajectory(
-        trajectory.features, trajectory.uncut(rewards - column(moments.reference)), trajectory.is_transition
-    )
+    relative = trajectory.with_rewards(trajectory.uncut(rewards - column(moments.reference)))
     measured = LearnerState(
         state.head,
         gain,
@@ -227,7 +225,9 @@ def _posterior_round(
     features, rewards = trajectory.features, trajectory.rewards
     agents, dim = features.shape[:-2], features.shape[-1]
     sums = TransitionSums.of_features(dim, agents) if state.statistics is None else state.statistics
-    sums = sums.updated(features, trajectory.visited, rewards, 0.0, trajectory.is_transition)
+    sums = sums.updated(
+        features, trajectory.visited, rewards, 0.0, trajectory.is_transition, changes=trajectory.changes
+    )
     posterior = PosteriorState.initial(dim, agents) if state.posterior is None else state.posterior
     posterior = posterior.observed(features, rewards, trajectory.is_transition)
     # An agent that joins late, or after a failure, has rounds of its own to begin with.
@@ -237,7 +237,7 @@ def _posterior_round(
     weight = influence(posterior.shared_weight)
     gradient = gradient * column(column(weight))
     errors = rewards - column(sums.gain_estimate)
-    errors = errors + applied(features[..., 1:, :] - features[..., :-1, :], posterior.weights)
+    errors = errors + applied(trajectory.changes, posterior.weights)
     errors = trajectory.uncut(errors)
     total = gradient.sum(axis=0) if agents else gradient
     return RoundOutcome(

@@ -1,7 +1,7 @@
 """What an agent's round takes, keeps and gives: of one agent, or of n with a leading axis."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -37,6 +37,18 @@ class Trajectory:
     is_transition: Bool[np.ndarray, " L"] | None = None
     parts: Float[np.ndarray, "*n L1 k"] | None = None
     exogenous: Float[np.ndarray, "*n L1 q"] | None = None
+    _changes: list[np.ndarray] = field(default_factory=list, repr=False)
+
+    @property
+    def changes(self) -> Float[np.ndarray, "*n L d"]:
+        """φ(s_1) − φ(s_0) … of each slot; computed once, for a long round's do not stay in a core's cache."""
+        if not self._changes:
+            self._changes.append(self.features[..., 1:, :] - self.features[..., :-1, :])
+        return self._changes[0]
+
+    def with_rewards(self, rewards: Float[np.ndarray, "*n L"]) -> "Trajectory":
+        """The features and cuts with other rewards, as those less a reference."""
+        return Trajectory(self.features, rewards, self.is_transition, _changes=self._changes)
 
     @property
     def transitions(self) -> int:

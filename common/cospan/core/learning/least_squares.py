@@ -95,6 +95,8 @@ class TransitionSums:
         rewards: Float[np.ndarray, "*n L"],
         forgetting: float,
         is_transition: Bool[np.ndarray, " L"] | None = None,
+        *,
+        changes: Float[np.ndarray, "*n L r"] | None = None,
     ) -> "TransitionSums":
         """The sums with one more round of L transitions, less its cuts; a round of cuts alone changes nothing.
 
@@ -105,14 +107,15 @@ class TransitionSums:
             forgetting: ω ≥ 0. What there was is multiplied by t / (t + ω) after t rounds, so the data of round k
                 weigh about k^ω: the early ones, taken in a bad basis, fade, and a share of all stays in view.
             is_transition: false for cuts; None where there are none.
+            changes: z_1 − z_0 … z_L − z_{L−1}, where they are at hand.
         """
         steps = rewards.shape[-1] if is_transition is None else int(is_transition.sum())
         if not steps:
             return self
         keep = self.rounds / (self.rounds + forgetting) if self.rounds else 0.0
         visited, columns = coordinates[..., :-1, :], traces.swapaxes(-1, -2)
-        system = columns @ (visited - coordinates[..., 1:, :])
-        system += self.system if keep == 1.0 else keep * self.system
+        changes = coordinates[..., 1:, :] - visited if changes is None else changes
+        system = np.subtract(self.system if keep == 1.0 else keep * self.system, columns @ changes)
         if is_transition is not None:
             visited = visited * is_transition[:, None]
         return TransitionSums(

@@ -109,13 +109,16 @@ class HeldOut:
         features: Float[np.ndarray, "*n L1 d"],
         rewards: Float[np.ndarray, "*n L"],
         is_transition: Bool[np.ndarray, " L"] | None = None,
+        *,
+        changes: Float[np.ndarray, "*n L d"] | None = None,
     ) -> "HeldOut":
         """With one more round of L transitions, less its cuts; rewards are less the agent's reference.
 
-        A round of cuts alone changes nothing.
+        A round of cuts alone changes nothing. `changes` are those of the features, where they are at hand.
         """
         visited, taken = features[..., :-1, :], rewards.shape[-1]
-        deltas = rewards - column(self.answers.gain) + applied(features[..., 1:, :] - visited, self.answers.joint)
+        changes = features[..., 1:, :] - visited if changes is None else changes
+        deltas = rewards - column(self.answers.gain) + applied(changes, self.answers.joint)
         if is_transition is not None:
             deltas, taken = np.where(is_transition, deltas, 0.0), int(is_transition.sum())
             if not taken:

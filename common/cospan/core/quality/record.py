@@ -88,7 +88,10 @@ class QualityRecord:
         rewards = trajectory.uncut(trajectory.rewards - column(after.rewards.reference))
         record = replace(
             self,
-            kept=tuple(each.updated(trajectory.features, rewards, trajectory.is_transition) for each in self.kept),
+            kept=tuple(
+                each.updated(trajectory.features, rewards, trajectory.is_transition, changes=trajectory.changes)
+                for each in self.kept
+            ),
         )
         if after.posterior is None:
             visited = trajectory.visited

@@ -2,6 +2,8 @@
 
 import os
 import tomllib
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,8 @@ import yaml
 from cospan.cli.main import app
 from cospan.cli.settings.layers import load_settings, unknown_variables
 from cospan.cli.tools.new_fleet import new_fleet, package_of, rendered
+from cospan.client.logs.log_workload import log_fleet
+from cospan.client.logs.tables.batch import TableError
 from cospan.wire.errors import InvalidValueError, RunFileError
 
 
@@ -45,7 +49,7 @@ def test_other_names_are_refused_before_anything_is_written(name: str, words: st
 
 
 def test_a_source_that_there_is_not(tmp_path: Path) -> None:
-    with pytest.raises(InvalidValueError, match="--from is 'excel'; it can be 'simulator'"):
+    with pytest.raises(InvalidValueError, match="--from is 'excel'; it can be 'simulator' or 'csv'"):
         new_fleet("tanks", source="excel")
 
 
@@ -128,8 +132,52 @@ def test_the_settings_are_settings() -> None:
     assert settings.model_fields_set >= set(tomllib.loads(Path("cospan.toml").read_text()))
 
 
-def test_the_compose_file_is_as_strict_as_our_own_and_its_commands_exist() -> None:
-    text = rendered("tanks", "tanks", "simulator")["compose.yaml"]
+def log(rows: int = 80, name: str = "north.csv", header: str = "stamp,level,cost") -> Path:
+    path = Path(name)
+    lines = [f"2024-01-{1 + row // 24:02} {row % 24:02}:00,{(7 * row) % 11},{row % 5}" for row in range(rows)]
+    path.write_text("\n".join([header, *lines]), encoding="utf-8")
+    return path
+
+
+def test_a_project_from_a_log_has_the_log_and_its_mapping() -> None:
+    assert new_fleet("depots", source="csv", log=log()) == 0
+    folder = Path("depots")
+    assert {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()} == {
+        ".gitignore",
+        "README.md",
+        "compose.yaml",
+        "cospan.toml",
+        "fleet.toml",
+        "logs/north.csv",
+        "test_depots.py",
+    }
+    assert (folder / "logs/north.csv").read_bytes() == Path("north.csv").read_bytes()
+    assert log_fleet(folder / "fleet.toml").reports[0].transitions == 79
+    for path in folder.rglob("*"):
+        assert path.is_dir() or "@" not in path.read_text(encoding="utf-8"), path
+    text = (folder / "fleet.toml").read_text(encoding="utf-8")
+    assert "# Is the reward of the step that begins in its row?" in text
+
+
+def test_a_log_of_which_nothing_can_be_made_is_refused_and_nothing_is_written() -> None:
+    cases: tuple[tuple[Callable[[], Path | None], str], ...] = (
+        (partial(log, 40), "39 transitions, and nothing can be learnt of so few"),
+        (partial(log, header="stamp,level,blue"), "say what is to be large with --reward, as --reward=-level"),
+        (partial(log, header="stamp,level,level"), "two columns 'level'"),
+        (partial(Path, "elsewhere.csv"), "there is no file elsewhere.csv"),
+        (lambda: None, "none is named; name it, as in `cospan new depots --from csv FILE`"),
+    )
+    for made, words in cases:
+        with pytest.raises((InvalidValueError, TableError), match=words):
+            new_fleet("depots", source="csv", log=made())
+    with pytest.raises(InvalidValueError, match=r"north\.csv is a log, and --from is simulator; say --from csv"):
+        new_fleet("depots", log=log())
+    assert [str(path) for path in Path().iterdir()] == ["north.csv"]
+
+
+@pytest.mark.parametrize("source", ["simulator", "csv"])
+def test_the_compose_file_is_as_strict_as_our_own_and_its_commands_exist(source: str) -> None:
+    text = rendered("tanks", "tanks", source)["compose.yaml"]
     document = yaml.safe_load(text)
     ours = yaml.safe_load((Path(__file__).parents[4] / "docker-compose.yml").read_text(encoding="utf-8"))
     commands: Any = typer.main.get_command(app)
@@ -139,6 +187,7 @@ def test_the_compose_file_is_as_strict_as_our_own_and_its_commands_exist() -> No
         command, *words = service["command"]
         known = {option for parameter in commands.commands[command].params for option in parameter.opts}
         assert {word.partition("=")[0] for word in words if word.startswith("--")} <= known
-        assert "./tanks:/work/tanks:ro" in service["volumes"]
+        read = "./tanks:/work/tanks:ro" if source == "simulator" else "./logs:/work/logs:ro"
+        assert read in service["volumes"]
     variables = {part.partition(":")[0] for part in text.split("${")[1:]}
     assert unknown_variables(dict.fromkeys(variables, "")) == []

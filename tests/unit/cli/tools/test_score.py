@@ -125,7 +125,7 @@ def test_files_that_cannot_be_taken(saved: Path, tmp_path: Path) -> None:
     (tmp_path / "odd.csv").write_bytes(b"queue\n\xff\n")
     for options, words in (
         (ScoreOptions(saved, data, output=output), "mine.csv exists; name another file, or give --force"),
-        (ScoreOptions(saved, data, output=data, force=True), "is the file of observations; name another"),
+        (ScoreOptions(saved, data, output=data, force=True), "is the file that is read; name another"),
         (ScoreOptions(saved, data, output=tmp_path / "x.xls"), r"its name must end in .csv or .parquet"),
         (ScoreOptions(saved, data, coverage=1.5), "--coverage is 1.5; it must lie between 0 and 1"),
         (ScoreOptions(saved, text), "it must be a .csv file with a header, or a .npy array"),

@@ -6,7 +6,7 @@ import pandas
 import polars
 import pytest
 
-from cospan.client.environment.workload_loader import load_workload, make_site, make_sites
+from cospan.client.environment.workload_loader import load_workload, make_site
 from cospan.client.learning.run_config import specify
 from cospan.client.logs.log_source import LogSource
 from cospan.client.logs.log_workload import LogFleet, log_fleet, reference_of
@@ -74,6 +74,16 @@ def test_a_run_ends_when_all_logs_are_at_their_end(mapping_file: Path) -> None:
     assert specify(reference, steps_per_round=20).rounds == 3
 
 
+def test_a_long_log_has_longer_rounds_and_not_more_of_them(mapping_file: Path) -> None:
+    mapping_file.write_text(TOML.replace("steps_per_round = 10", ""), encoding="utf-8")
+    reference = reference_of(mapping_file)
+    assert (specify(reference).method.steps_per_round, specify(reference).rounds) == (24, 3)
+    frame(30_001).to_csv(mapping_file.parent / "logs/east.csv", index=False)
+    assert (specify(reference).method.steps_per_round, specify(reference).rounds) == (100, 300)
+    assert (specify(reference, steps_per_round=50).rounds, specify(reference, rounds=7).rounds) == (600, 7)
+    assert specify(reference_of(mapping_file, follow=True)).method.steps_per_round == 24
+
+
 def test_the_log_of_one_agent_is_that_of_any_index(mapping_file: Path) -> None:
     workload = load_workload(reference_of(mapping_file, str(mapping_file.parent / "logs/south.csv"), one=True))
     site = make_site(workload, 17, 0)
@@ -107,11 +117,6 @@ def test_a_log_that_cannot_be_learnt_from_is_refused_before_a_run(mapping_file: 
 def test_gaps_and_errors_of_l_steps_do_not_go_together(mapping_file: Path) -> None:
     with pytest.raises(InvalidValueError, match="choose another preset"):
         specify(reference_of(mapping_file), head_update=HeadUpdate.END_OF_ROUND)
-
-
-def test_logs_are_learnt_by_single_agents(mapping_file: Path) -> None:
-    with pytest.raises(InvalidValueError, match="leave out --processes and --ids"):
-        make_sites(load_workload(reference_of(mapping_file)), [0, 1], 0)
 
 
 def test_a_log_that_is_followed_has_no_end(mapping_file: Path) -> None:

@@ -82,7 +82,10 @@ class Table(Protocol):
         ...
 
 
-def missing_columns(columns: Sequence[str], there: Sequence[str], file: str) -> None:
+_OTHER_FLEET = "correct the mapping, or take the file of this mapping's fleet"
+
+
+def missing_columns(columns: Sequence[str], there: Sequence[str], file: str, remedy: str = _OTHER_FLEET) -> None:
     """Raises TableError where a table lacks columns; its text names similar ones."""
     lacking = [name for name in columns if name not in there]
     if not lacking:
@@ -95,10 +98,7 @@ def missing_columns(columns: Sequence[str], there: Sequence[str], file: str) -> 
         for name in lacking
     ]
     shown = ", ".join(map(repr, there[:20])) + (", …" if len(there) > 20 else "")
-    raise TableError(
-        f"{file} has no column {', '.join(hints)}; it has {shown}: correct the mapping, or take the file of this "
-        "mapping's fleet"
-    )
+    raise TableError(f"{file} has no column {', '.join(hints)}; it has {shown}: {remedy}")
 
 
 def read_head(table: Table, columns: Sequence[str]) -> Batch | None:
