@@ -37,8 +37,8 @@ class ImprovementSettings:
         alone: whether each agent learns by LSTD from its own transitions alone, for comparison.
         explore: share of the steps in which any action is taken, above 0 and at most 1; less is less costly, and
             tells less of the actions that the policy does not take.
-        cautions: multiples κ of the error bars to choose among on the steps of the evaluation; where these cannot
-            be replayed, the first.
+        cautions: multiples κ of the error bars: the first, and of sites that can be replayed but not planned for,
+            the one that does best on the steps so far.
         confidence: of the lower bound, one-sided.
     """
 
@@ -48,7 +48,7 @@ class ImprovementSettings:
     gate: bool = True
     alone: bool = False
     explore: float = 0.1
-    cautions: tuple[float, ...] = (1.0, 0.5, 2.0)
+    cautions: tuple[float, ...] = (0.5, 1.0, 2.0)
     confidence: float = 0.95
 
     def check(self) -> None:

@@ -3,18 +3,15 @@
 import numpy as np
 from jaxtyping import Float
 
+from cospan.client.decisions.logged_values import LEAST_OWN_SHARE
 from cospan.client.learning.site_learner import SiteLearner
+from cospan.core.decisions.paired_values import Values
 from cospan.core.decisions.weights_root import fleet_prior, weights_root
 from cospan.core.learning.posterior import FleetPrior, history_of
 from cospan.core.learning.units import Units
 
-LEAST_OWN_SHARE = 0.03
-"""The least part of an agent's values that is taken to be its own, whatever its shared weight."""
 OWN_VARIANCE_ALONE = 30.0
 """Of an agent that learns alone, in units of the variance of its values per feature: its data decide."""
-
-Values = tuple[Float[np.ndarray, " d"], Float[np.ndarray, "d d"]]
-"""Weights z, and F with Cov z = F Fᵀ."""
 
 
 def candidates_of(learner: SiteLearner, fleet: FleetPrior, *, alone: bool) -> list[Values]:

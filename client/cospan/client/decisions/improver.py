@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float
 
 from cospan.client.decisions.acting_env import ActingEnv, StepLog, acting_env, disagreement
-from cospan.client.decisions.candidates import Values
+from cospan.client.decisions.logged_values import PLANNED_CAUTION, action_values, planned_values
 from cospan.client.decisions.policy import GreedyPolicy
 from cospan.client.decisions.step_decision import NO_TRIAL, StepDecision
 from cospan.client.decisions.trials import Turns, replayed_gains, with_cautions
@@ -20,6 +20,7 @@ from cospan.client.environment.ownership import close_site, user_code
 from cospan.client.step_source import StepSource
 from cospan.client.workload import AnySite, FeatureMap, Site
 from cospan.core.decisions.paired_bound import LEAST_PAIRS, PairedBound, paired_bound
+from cospan.core.decisions.paired_values import Values
 from cospan.core.specification import RunSpecification
 from cospan.wire.errors import InvalidValueError, WorkloadBehaviourError
 
@@ -36,13 +37,13 @@ class Options:
         gate: whether a new policy is taken only where the trial's lower bound on its gain rises; without it, every
             step takes every new policy.
         alone: whether each agent is greedy by LSTD from its own transitions alone.
-        cautions: multiples κ of the error bars to choose among on the steps of the evaluation; where these cannot
-            be replayed, the first.
+        cautions: multiples κ of the error bars: the first, and of sites that can be replayed but not planned for,
+            the one that does best on the steps so far.
     """
 
     gate: bool = True
     alone: bool = False
-    cautions: tuple[float, ...] = (1.0, 0.5, 2.0)
+    cautions: tuple[float, ...] = (0.5, 1.0, 2.0)
 
 
 DEFAULT_OPTIONS = Options()
@@ -76,7 +77,7 @@ class Improver:
         problem: why, in one sentence; else empty.
         trial: the one that has begun; None between trials.
         decisions: of all steps so far.
-        log: the steps of the evaluations so far, and of replayed trials.
+        log: the steps so far, of evaluations and trials: new policies are made of all of them.
     """
 
     def __init__(
@@ -151,12 +152,15 @@ class Improver:
             if len(self.log.rewards) > MOST_LOGGED:
                 self.log = self.log.tail(MOST_LOGGED)
 
-    def begin_trial(self, step: int, values: list[Values]) -> None:
+    def begin_trial(
+        self, step: int, values: list[Values], prior_covariance: Float[np.ndarray, "d d"] | None = None
+    ) -> None:
         """Makes the new policy of a step.
 
         Args:
             step: from 0 on.
             values: that it may be greedy with respect to; none where nothing has been learnt.
+            prior_covariance: of the weights of pairs (observation, action); None of an agent alone.
         """
         self.trial = Trial(step, None, self.problem)
         held = self.policy
@@ -169,7 +173,7 @@ class Improver:
             with user_code(f"the new policy of site {self.index} failed"):
                 self.trial.problem = disagreement(held, self.log)
                 if not self.trial.problem:
-                    self.trial.new = self._candidate(step, held, values)
+                    self.trial.new = self._candidate(step, held, values, prior_covariance)
         except WorkloadBehaviourError as failure:
             self.trial.problem = str(failure)
 
@@ -199,12 +203,12 @@ class Improver:
         assert trial is not None
         decision = self._decided(trial)
         self.decisions.append(decision)
+        if len(self.log.rewards) > MOST_LOGGED:
+            self.log = self.log.tail(MOST_LOGGED)
         if decision.taken:
             assert self.env is not None
             assert trial.new is not None
             self.env.policy = trial.new
-        if self.env is not None and self.env.policy.decisions.replayed is None:
-            self.log = StepLog()  # of use in the step alone
         return decision
 
     def _decided(self, trial: Trial) -> StepDecision:
@@ -236,12 +240,21 @@ class Improver:
         spec = self._specification
         return Turns.of(spec.trial_rounds * spec.method.steps_per_round)
 
-    def _candidate(self, step: int, held: GreedyPolicy, values: list[Values]) -> GreedyPolicy:
-        """The greedy policy to try: of several, the best by replay of the steps so far."""
+    def _candidate(
+        self,
+        step: int,
+        held: GreedyPolicy,
+        values: list[Values],
+        prior_covariance: Float[np.ndarray, "d d"] | None,
+    ) -> GreedyPolicy:
+        """The greedy policy to try: by plans or action values of all steps so far, where there can be some."""
         cautions, block = self._options.cautions, self._specification.method.steps_per_round
+        if held.decisions.action_features is not None:
+            return held.learnt(*action_values(held, self.log, prior_covariance), cautions[0])
+        if (planned := planned_values(held, self.log, block, None)) is not None:
+            return held.learnt(*planned, PLANNED_CAUTION)
         if held.decisions.replayed is None:
-            weights, root = values[0]
-            return held.learnt(weights, root, cautions[0])
+            return held.learnt(*values[0], cautions[0])
         found = [
             policy
             for weights, root in values

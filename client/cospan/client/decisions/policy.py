@@ -23,6 +23,8 @@ INTERVAL = 0.9
 """Coverage that the intervals of `explain` are made for, where the model of the weights holds."""
 _ROUNDING = 1e-12
 """Of the largest value: an advantage over the mean action that is not above this is none."""
+_MOST_PLACES = 100_000
+"""Observations whose action a policy remembers."""
 _TAG = 0x64726177  # "draw": keeps a policy's own draws apart from others of the same (seed, index)
 
 
@@ -87,6 +89,7 @@ class GreedyPolicy:
     workload: str = ""
     seed: int = 0
     _own: np.random.Generator = field(init=False)
+    _places: dict[int, int] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_own", np.random.default_rng((self.seed, self.index, _TAG)))
@@ -124,8 +127,27 @@ class GreedyPolicy:
 
     def __call__(self, observation: Any, generator: np.random.Generator | None = None) -> Any:
         """The action in one observation; `generator` is for its draws, if it draws in this one."""
-        action = self.batch(np.asarray(observation)[None], generator)[0]
+        seen = np.asarray(observation)
+        if seen.ndim == 0 and seen.dtype.kind == "i" and self.decisions.rule is None:
+            place = self._place(int(seen))
+            if place < 0:
+                place = int((self._own if generator is None else generator).integers(len(self.actions), size=1)[0])
+            action = self.actions[place]
+        else:
+            action = self.batch(seen[None], generator)[0]
         return int(action) if np.ndim(action) == 0 else action
+
+    def _place(self, state: int) -> int:
+        """That of the action in one of finitely many observations, without a rule; −1 where the policy draws."""
+        if self.weights is None:
+            return -1
+        if (known := self._places.get(state)) is not None:
+            return known
+        if len(self._places) >= _MOST_PLACES:
+            self._places.clear()
+        found = int(self._best(self._valued(np.array([state]), self.caution)[1])[0])
+        self._places[state] = found
+        return found
 
     def batch(self, observations: Any, generator: np.random.Generator | None = None) -> np.ndarray:
         """The actions in several observations, one per row.
@@ -198,6 +220,13 @@ class GreedyPolicy:
         ]
         return tuple(sorted(found, key=lambda each: -each.advantage))
 
+    def candidates(self, observations: np.ndarray) -> np.ndarray:
+        """The actions to choose among in each of several observations, one row for each; the rule's own first."""
+        found = np.broadcast_to(self.actions, (len(observations), *self.actions.shape))
+        if self.decisions.rule is None:
+            return found
+        return np.concatenate([np.asarray(self.decisions.rule(observations))[:, None], found], axis=1)
+
     def pairs(self, observations: np.ndarray, actions: np.ndarray) -> Any:
         """What the values are of: the afterstates of these steps, or the pairs (observation, action)."""
         after = self.decisions.afterstates
@@ -214,9 +243,7 @@ class GreedyPolicy:
         """
         assert self.weights is not None
         rows, rule = len(seen), self.decisions.rule
-        candidates = np.broadcast_to(self.actions, (rows, *self.actions.shape))
-        if rule is not None:
-            candidates = np.concatenate([np.asarray(rule(seen))[:, None], candidates], axis=1)
+        candidates = self.candidates(seen)
         number = candidates.shape[1]
         repeated = np.repeat(seen, number, axis=0)
         flat = candidates.reshape(rows * number, *candidates.shape[2:])

@@ -17,7 +17,12 @@ the states that it keeps to."""
 
 
 def replayed_gains(
-    policies: Sequence[GreedyPolicy], log: StepLog, block: int, generator: np.random.Generator
+    policies: Sequence[GreedyPolicy],
+    log: StepLog,
+    block: int,
+    generator: np.random.Generator,
+    *,
+    segment_blocks: int = SEGMENT_BLOCKS,
 ) -> Float[np.ndarray, "p m"]:
     """The mean reward of each policy in each block of what was observed, had it decided instead.
 
@@ -29,6 +34,7 @@ def replayed_gains(
         log: of its steps under whatever policy.
         block: steps of a block.
         generator: of the uniform policy, if it is among them.
+        segment_blocks: blocks that are replayed one after another; segments are replayed at once.
 
     Returns:
         One row for each policy; no blocks where the log has fewer than two.
@@ -37,7 +43,7 @@ def replayed_gains(
     blocks = len(seen) // block - 1
     if blocks < 1:
         return np.zeros((len(policies), 0))
-    counted = min(SEGMENT_BLOCKS, blocks)
+    counted = min(segment_blocks, blocks)
     segments = blocks // counted
     # The newest segments that the log has in whole; what is left over at its beginning is not replayed.
     ends = len(seen) - block * counted * np.arange(segments)[::-1]

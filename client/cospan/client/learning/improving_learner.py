@@ -8,6 +8,7 @@ from jaxtyping import Float
 
 from cospan.client.decisions.candidates import candidates_of
 from cospan.client.decisions.improver import DEFAULT_OPTIONS, Improver, Options
+from cospan.client.decisions.logged_values import prior_of_values
 from cospan.client.learning.site_learner import SiteLearner, Warned
 from cospan.client.workload import AnySite
 from cospan.core.aggregation.basis_update import Contribution
@@ -80,8 +81,11 @@ class ImprovingLearner(SiteLearner):
             if improver.trial is None:
                 assert head_covariance is not None
                 prior = FleetPrior(basis, head_covariance, spec.agents)
-                values = candidates_of(self, prior, alone=improver.alone) if self.state.steps else []
-                improver.begin_trial(place.step, values)
+                values, own = [], None
+                if self.state.steps:
+                    values = candidates_of(self, prior, alone=improver.alone)
+                    own = None if improver.alone else prior_of_values(self.state, prior)
+                improver.begin_trial(place.step, values, own)
             improver.play(self.source, spec.method.steps_per_round)
             is_last = place.number + 1 == spec.trial_rounds
             if is_last:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from cospan.client import GreedyPolicy
+from cospan.client.decisions.pair_features import OneHotPairs
 from cospan.client.workload import Decisions, Site
 from cospan.client.workloads import microgrids, queues
 from cospan.wire.errors import InvalidValueError, RunFileError
@@ -91,14 +92,25 @@ def test_the_given_policy_is_the_rule_and_is_saved_as_that(tmp_path: Path) -> No
         given.explain(seen[0])
 
 
+ONE_HOT = OneHotPairs(states=44, actions=2, reference=10)
+
+
+def one_hot_queue(index: int, seed: int) -> Site:
+    """A queue of whose actions nothing is known: each pair of state and action has a value of its own."""
+    return replace(queues.make_site(index, seed), decisions=Decisions(action_features=ONE_HOT))
+
+
+ONE_HOT_QUEUES = replace(queues.workload, make_site=one_hot_queue)
+
+
 def queue(caution: float = 1.0, *, uncertain: int = 20) -> GreedyPolicy:
     """Accepts in the first states, surely; from `uncertain` on it would rather turn away, and knows nothing."""
-    features, weights, root = queues.ACTION_FEATURES, np.zeros(87), np.zeros((87, 87))
+    features, weights, root = ONE_HOT, np.zeros(87), np.zeros((87, 87))
     for state in range(44):
         accept, turn_away = features((state, 1)), features((state, 0))
         weights += accept if state < uncertain else turn_away
         root += 0.0 if state < uncertain else 10.0 * np.diag(accept + turn_away)
-    given = GreedyPolicy.given(queues.make_site(3, 2), index=3, workload="queues", seed=2)
+    given = GreedyPolicy.given(one_hot_queue(3, 2), index=3, workload="queues", seed=2)
     return given.learnt(weights, root, caution)
 
 
@@ -128,7 +140,7 @@ def test_its_draws_are_the_same_from_a_file_one_by_one_and_from_a_generator(tmp_
     policy = queue()
     policy.save(tmp_path / "site-3.npz")
     first = policy.batch(states)
-    again = GreedyPolicy.load(tmp_path / "site-3.npz")
+    again = GreedyPolicy.load(tmp_path / "site-3.npz", workload=ONE_HOT_QUEUES)
     again.explain(30)
     again.draws(states)
     np.testing.assert_array_equal([again(state) for state in states], first)
@@ -148,10 +160,18 @@ def test_values_that_only_rounding_separates_are_equal() -> None:
 
 def test_action_values_choose_the_action() -> None:
     weights = np.zeros(87)
-    features = queues.ACTION_FEATURES
-    weights[int(features((7, 1)).argmax())], weights[int(features((8, 0)).argmax())] = 1.0, 1.0
-    policy = GreedyPolicy.given(queues.make_site(0, 0)).learnt(weights, None, 0.0)
+    weights[int(ONE_HOT((7, 1)).argmax())], weights[int(ONE_HOT((8, 0)).argmax())] = 1.0, 1.0
+    policy = GreedyPolicy.given(one_hot_queue(0, 0)).learnt(weights, None, 0.0)
     assert (policy(7), policy(8)) == (1, 0)
+
+
+def test_one_by_one_it_does_in_a_finite_space_what_it_does_at_once() -> None:
+    policy, states = queue(), [*range(44), *range(44)]  # the second time each action is known
+    together = queue().batch(np.array(states), np.random.default_rng(1))
+    generator = np.random.default_rng(1)
+    np.testing.assert_array_equal([policy(state, generator) for state in states], together)
+    other = policy.learnt(-np.asarray(policy.weights), None, 0.0)
+    assert [other(state) for state in range(20)] != [policy(state) for state in range(20)]
 
 
 def test_damaged_and_foreign_files_are_named(tmp_path: Path) -> None:

@@ -53,6 +53,14 @@ def test_a_replay_of_another_policy_is_what_it_would_have_done() -> None:
     np.testing.assert_allclose(gains[:10], np.reshape(rewards, (11, HOURS)).mean(axis=1)[1:], atol=1e-12)
 
 
+def test_segments_of_any_length_replay_the_same_blocks() -> None:
+    env = acting(explore=0.0)
+    log, generator = env.take_log(), np.random.default_rng(0)
+    (long,) = replayed_gains([env.policy], log, HOURS, generator)
+    (short,) = replayed_gains([env.policy], log, HOURS, generator, segment_blocks=2)
+    np.testing.assert_allclose(short, long, atol=1e-12)
+
+
 def test_too_short_a_log_has_no_blocks() -> None:
     env = acting(days=1)
     assert replayed_gains([env.policy], env.take_log(), HOURS, np.random.default_rng(0)).shape == (1, 0)
@@ -61,8 +69,7 @@ def test_too_short_a_log_has_no_blocks() -> None:
 def test_a_trial_in_turn_finds_the_better_policy_and_keeps_the_held_one() -> None:
     site = queues.make_site(0, 1)
     held = GreedyPolicy.given(site)
-    weights = queues.ACTION_FEATURES.batch([(state, 1) for state in range(44)]).sum(axis=0)
-    always = held.learnt(weights, None, 0.0)
+    always = held.learnt(np.array([0.0] * 10 + [1.0] * 4), None, 0.0)  # letting in has a value, and servers none
     env = ActingEnv(site, held, 0.1)
     env.reset(seed=1)
     env.take_log()

@@ -5,6 +5,7 @@ import pytest
 from gymnasium.error import ResetNeeded
 
 from cospan.client.workloads.queues import (
+    ACTION_FEATURES,
     FEATURES,
     FREE_PROBABILITY_RANGE,
     PRIORITIES,
@@ -162,3 +163,18 @@ def test_wrong_use_is_refused() -> None:
     env.reset(seed=0)
     with pytest.raises(ValueError, match="allowed are 0"):
         env.step(2)
+
+
+def test_pairs_are_the_servers_left_free_and_who_was_let_in() -> None:
+    rows = ACTION_FEATURES.batch([(state, action) for state in range(FEATURES.states) for action in (0, 1)])
+    assert rows.shape == (88, ACTION_FEATURES.dim) == (88, 14)
+    assert np.linalg.norm(rows, axis=1).max() == pytest.approx(1.0)
+    letting_in, turning_away = ACTION_FEATURES((4 * 7 + 2, 1)), ACTION_FEATURES((4 * 6 + 1, 0))
+    np.testing.assert_array_equal(letting_in[:10], turning_away[:10])  # six servers are free after either
+    assert letting_in[10:].nonzero()[0].tolist() == [2]
+    np.testing.assert_array_equal(ACTION_FEATURES((3, 1)), ACTION_FEATURES((3, 0)))  # no server is free
+    np.testing.assert_array_equal(ACTION_FEATURES((4 * 3, 0)), 0.0)
+    assert np.linalg.matrix_rank(np.column_stack([rows, np.ones(88)])) == 15  # no constant in the span
+    for pair in ((44, 0), (0, 2), (-1, 0)):
+        with pytest.raises(ValueError, match="none of states"):
+            ACTION_FEATURES(pair)

@@ -56,6 +56,8 @@ def test_queues_get_better_and_a_second_run_gives_the_same_bits() -> None:
     assert again.basis is not None
     assert result.basis.tobytes() == again.basis.tobytes()
     assert result.as_dict() == again.as_dict()
+    steps = SHORT.steps * (SHORT.rounds + SHORT.trial_rounds) * queues.workload.steps_per_round
+    assert {len(each.log.rewards) for each in second._improvers.values()} == {steps + 1}  # trials among them
 
 
 def test_a_fleet_that_runs_with_improvement_steps_holds_the_same_policies() -> None:
@@ -101,6 +103,7 @@ def test_only_what_a_trial_proves_is_taken_and_without_a_gate_everything_is() ->
         microgrids.workload, ImprovementSettings(steps=1, rounds=12, trial_rounds=12, gate=False)
     ).run()
     assert len(free.improved) == 3
+    assert {policy.caution for policy in free.policies if policy is not None} == {0.0}  # they are of plans
     assert "the gate is off" in str(free)
 
 

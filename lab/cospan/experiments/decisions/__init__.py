@@ -1,0 +1,4 @@
+"""What policies made from learnt values are worth: fleets of microgrids and queues that improve theirs.
+
+Begin with `tasks`.
+"""
