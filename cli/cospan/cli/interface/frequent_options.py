@@ -1,5 +1,7 @@
 """The options that `--help` shows of commands with many; `--help-all` shows all."""
 
+_DEPLOYED = ("agents", "groups", "rounds", "seed", "preset"), ("tls", "output", "dry-run", "force")
+
 FREQUENT: dict[str, tuple[str, ...]] = {
     "run": (
         *("agents", "rounds", "seed", "rank", "steps-per-round", "preset", "processes"),
@@ -29,6 +31,13 @@ FREQUENT: dict[str, tuple[str, ...]] = {
         *("workload", "sites", "steps", "logs", "mapping", "coordinator", "host", "port"),
         *("run-folder", "json"),
     ),
+    **{
+        f"deploy {engine}": (*_DEPLOYED[0], *some, *_DEPLOYED[1])
+        for engine, some in (
+            *(("kubernetes", ("name", "image")), ("swarm", ("name", "image")), ("compose", ("image",))),
+            *(("slurm", ("name",)), ("systemd", ("insecure",))),
+        )
+    },
     "relay": (
         *("upstream", "agents", "level", "host", "port", "metrics"),
         *("tls-cert", "tls-key", "tls-ca", "json"),

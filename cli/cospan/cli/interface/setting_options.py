@@ -128,7 +128,7 @@ BETTER_POLICIES = tuple(
 )
 TIMEOUTS = (RUN["session_timeout_seconds"], RUN["round_timeout_seconds"])
 RUN_AGENTS = replace(RUN["agents"], help="Number of agents, one for each site.")
-RUN_ROUNDS = replace(RUN["rounds"], unset="300; with --improve, those of its steps and of one more evaluation")
+RUN_ROUNDS = replace(RUN["rounds"], unset="300, or what --improve needs")
 RANK_AGENTS = replace(
     RUN["agents"], help="Number of agents that are simulated.", unset="all sites of the workload, else 40"
 )

@@ -162,7 +162,7 @@ def export(
     force: o.Force = False,
     debug: o.Debug = False,
 ) -> None:
-    """Write a stored basis or an agent's policy to a file, or a run to an experiment tracker.
+    """Write a basis or a policy to a file, or a run to a tracker.
 
     The basis is that of the last round, or of --round. A policy is that of a run with --improve.
     """
@@ -316,7 +316,7 @@ def policy(
     json: o.Json = False,
     debug: o.Debug = False,
 ) -> None:
-    """Tell which policy an agent of a run with --improve holds, why, and what it does at one observation."""
+    """Tell which policy an agent holds: in a run with --improve, why, and what it does at one observation."""
     from cospan.cli.values.policy import PolicyOptions, tell_policy
 
     raise typer.Exit(tell_policy(run_folder, PolicyOptions(site, at, workload, json)))

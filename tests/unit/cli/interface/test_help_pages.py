@@ -46,7 +46,7 @@ def test_every_help_fits_eighty_columns_with_an_example_and_exit_codes(
 @pytest.mark.parametrize("path", FREQUENT)
 def test_frequent_options_are_options_of_their_command(path: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert len(set(FREQUENT[path])) == len(FREQUENT[path]) <= 13
-    text = page(capsys, path, "--help-all")
+    text = page(capsys, *path.split(), "--help-all")
     assert not [name for name in FREQUENT[path] if f"--{name} " not in text and f"--{name}," not in text]
 
 
