@@ -173,6 +173,12 @@ class LearningClient(ABC, Generic[L]):
         return state is not None and state.phase is session.Phase.ACTIVE and state.resume_at <= time.monotonic()
 
     @property
+    def is_unanswered(self) -> bool:
+        """Whether a session has begun, and no coordinator has said yet what the run is."""
+        state = self._driver.state
+        return state is not None and state.phase is session.Phase.OFFLINE and state.described is None
+
+    @property
     def run_id(self) -> str | None:
         """The run's id; None before the first welcome."""
         state = self._driver.state

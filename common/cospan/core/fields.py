@@ -188,6 +188,25 @@ def range_problems(values: Any, without: Collection[str] = ()) -> list[str]:
     return found
 
 
+def value_problems(kind: type[Any], values: Mapping[str, Any]) -> list[str]:
+    """Every value that is out of its field's range, one sentence each, where not all of an object is known.
+
+    An upper end that is another field is not looked at, and the default of a field is right.
+
+    Args:
+        kind: a dataclass whose fields have entries.
+        values: some of its fields, by name.
+    """
+    return [
+        f"{field.name} is {values[field.name]!r}; it must be {field.entry.range.words()}"
+        for field in entries(kind)
+        if field.name in values
+        and field.entry.range is not None
+        and values[field.name] != field.default
+        and not field.entry.range.holds(values[field.name], math.inf)
+    ]
+
+
 def _type_of(field: dataclasses.Field[Any]) -> type[Any]:
     assert isinstance(field.type, type), f"{field.name} has an annotation that is no class"
     return field.type

@@ -73,7 +73,7 @@ class RunSpecification(RunFields):
         unused: dict[str, str] = {}
         if self.participation is Participation.ALL:
             unused |= dict.fromkeys(_OF_QUORUM, "say participation quorum")
-        if self.improve == 0:
+        if self.improve <= 0:
             unused |= dict.fromkeys(IMPROVEMENT_DEFAULTS, "say how many steps of improvement there are (improve)")
         found = range_problems(self, without=tuple(unused)) + [
             f"{name} is {getattr(self, name)!r}; it must be 0, or {otherwise}"
@@ -103,9 +103,9 @@ class RunSpecification(RunFields):
             )
         if 0 < self.rounds < self.schedule.rounds:
             found.append(
-                f"rounds is {self.rounds}; {self.improve} improvement steps of {self.evaluation_rounds} rounds of "
-                f"evaluation and {self.trial_rounds} of trial need {self.schedule.rounds}, and those after them "
-                "evaluate the policies that are held then"
+                f"rounds is {self.rounds}; it must be {self.schedule.rounds} or more (improve is {self.improve}, "
+                f"and each step has {self.evaluation_rounds} rounds of evaluation and {self.trial_rounds} of "
+                "trial); rounds after the last step evaluate the policies that are held then"
             )
         return found
 

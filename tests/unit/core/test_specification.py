@@ -226,7 +226,10 @@ def test_a_run_with_improvement_steps_has_no_problems() -> None:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"rounds": 59}, "rounds is 59; 3 improvement steps of 12 rounds of evaluation and 8 of trial need 60"),
+        (
+            {"rounds": 59},
+            "rounds is 59; it must be 60 or more (improve is 3, and each step has 12 rounds of evaluation and 8 of",
+        ),
         ({"improve": 1001}, "improve is 1001; it must be 0 to 1000"),
         ({"evaluation_rounds": 0}, "evaluation_rounds is 0; it must be 1 to"),
         ({"trial_rounds": 0}, "trial_rounds is 0; it must be 1 to"),
@@ -238,6 +241,15 @@ def test_a_run_with_improvement_steps_has_no_problems() -> None:
 )
 def test_improvement_out_of_its_range_is_named(changes: dict[str, Any], words: str) -> None:
     assert words in "; ".join(dataclasses.replace(IMPROVING, **changes).problems())
+
+
+def test_a_negative_number_of_improvement_steps_is_the_only_problem() -> None:
+    plain = dataclasses.replace(
+        IMPROVING, improve=0, evaluation_rounds=0, trial_rounds=0, explore=0.0, confidence=0.0
+    )
+    assert plain.problems() == []
+    (problem,) = dataclasses.replace(plain, improve=-1).problems()
+    assert problem.startswith("improve is -1; it must be 0 to 1000")
 
 
 def test_a_trial_pools_nothing_and_turns_nothing_and_each_evaluation_begins_as_a_run_does() -> None:

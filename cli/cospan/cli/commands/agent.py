@@ -97,7 +97,8 @@ def take_part(chosen: AgentOptions, flags: Mapping[str, Any], config: Path | Non
     raise_file_limit()
     agent: Agent | AgentGroup | None = None
     try:
-        agent = _prepared(chosen, _settings(chosen, flags, config))
+        settings = _settings(chosen, flags, config)
+        agent = _prepared(chosen, settings)
         agent.on_round.append(Reporter(lines))
         agent.on_note.append(partial(_say, lines))
         agent.on_warning.append(partial(_warn, lines))
@@ -107,7 +108,7 @@ def take_part(chosen: AgentOptions, flags: Mapping[str, Any], config: Path | Non
         last_exit = LastExit(partial(getattr, agent, "is_writing"))
         try:
             with _feeding(chosen, agent, lines):
-                end = asyncio.run(_run(agent, lines, last_exit, follow_stdin=chosen.follow_stdin))
+                end = asyncio.run(_run(agent, settings, lines, last_exit, follow_stdin=chosen.follow_stdin))
         finally:
             last_exit.over()
     except CospanError as failure:
@@ -292,7 +293,12 @@ def _check_writable(output: Path) -> None:
 
 
 async def _run(
-    agent: "Agent | AgentGroup", lines: JsonLines | None, last_exit: LastExit, *, follow_stdin: bool
+    agent: "Agent | AgentGroup",
+    settings: AgentSettings,
+    lines: JsonLines | None,
+    last_exit: LastExit,
+    *,
+    follow_stdin: bool,
 ) -> AgentEnd:
     def stop(cause: str) -> None:
         last_exit.due(_STOP_SECONDS, code=INTERRUPTED)
@@ -307,6 +313,8 @@ async def _run(
     on_stop_signal(stop_later if follow_stdin else stop)
     if follow_stdin:
         on_end_of_stdin(stop_later)
+    else:
+        asyncio.get_running_loop().call_later(_PLAIN_SECONDS, say_unanswered, agent, settings, lines)
     try:
         end = await agent.run_async()
     except CospanError as failure:
@@ -314,6 +322,16 @@ async def _run(
         raise
     last_exit.due(_EXIT_SECONDS, _exit_code(end), partial(_say_end, agent, end, lines))
     return end
+
+
+def say_unanswered(agent: "Agent | AgentGroup", settings: AgentSettings, lines: JsonLines | None) -> None:
+    """Tells where the agent waits, if no coordinator has answered by now: it may wait for minutes."""
+    if agent.is_unanswered:
+        note = (
+            f"the coordinator at {settings.coordinator} has not answered yet; it is asked again for up to "
+            f"{settings.progress_timeout_seconds:g} s (--progress-timeout-seconds)"
+        )
+        _say(lines, agent, note)
 
 
 class Reporter:

@@ -42,7 +42,15 @@ _Tls: TypeAlias = Annotated[
 _Output: TypeAlias = Annotated[Path | None, o.file_option("--output", "Folder to write the files to.", "FOLDER")]
 _DryRun: TypeAlias = Annotated[bool, o.file_option("--dry-run", "Print the files, and write nothing.", None)]
 
-_RUN = (s.RUN_AGENTS, s.RUN_ROUNDS, s.RUN["seed"], *s.LEARNING_RULE, *s.WAITING, *s.TIMEOUTS, s.COORDINATOR_START)
+_RUN = (
+    s.DEPLOY_AGENTS,
+    s.DEPLOY_ROUNDS,
+    s.RUN["seed"],
+    *s.LEARNING_RULE,
+    *s.WAITING,
+    *s.DEPLOY_TIMEOUTS,
+    s.COORDINATOR_START,
+)
 _PROGRAM = "/opt/cospan/bin/cospan"
 _IMAGE = "cospan:0.1.0"
 

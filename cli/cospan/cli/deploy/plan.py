@@ -126,6 +126,9 @@ def planned(
     for is_right, what, value, expected in checks:
         if not is_right:
             raise InvalidValueError(f"{what} is {value[:80]!r}; {expected}")
+    problems = fields.value_problems(RunFields, run) + fields.value_problems(Method, settings.of(Method))
+    if problems:
+        raise InvalidValueError("; ".join(problems))
     parse_address(settings.coordinator, "coordinator")
     return Plan(
         workload=workload,

@@ -50,7 +50,9 @@ def deliver(made: Mapping[str, str], output: Path | None, *, dry_run: bool, forc
         write_text(place, text)
         if path.endswith(".sh"):
             place.chmod(place.stat().st_mode | 0o111)
-    say(f"{output}/ has {', '.join(_named(made))}; the first lines of each say what to do", error=False)
+    names = _named(made)
+    which = "its first lines say" if len(names) == 1 else "the first lines of each say"
+    say(f"{output}/ has {', '.join(names)}; {which} what to do", error=False)
     return 0
 
 

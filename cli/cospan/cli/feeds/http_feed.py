@@ -72,6 +72,7 @@ class HttpFeed:
 
     def __exit__(self, *_: object) -> None:
         self._server.__exit__()
+        self._refusals.end()
         if self._path is not None:
             self._path.unlink(missing_ok=True)
 

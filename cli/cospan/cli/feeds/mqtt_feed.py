@@ -100,6 +100,7 @@ class MqttFeed:
         with contextlib.suppress(queue.Full):
             self._messages.put_nowait(None)
         self._worker.join(_STOP_SECONDS)
+        self._refusals.end()
 
     # Called by the thread of the network -------------------------------------------------------------------------
 

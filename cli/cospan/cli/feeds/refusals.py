@@ -47,6 +47,13 @@ class Refusals:
         with self._lock:
             self._say(text, 1)
 
+    def end(self) -> None:
+        """Tells how many sentences were held back since the last one that was told."""
+        with self._lock:
+            if self._held_back:
+                self._report(f"{self._name}: {self._held_back} more after that")
+            self._held_back = 0
+
     def _say(self, text: str, count: int) -> None:
         now = self._clock()
         if now < self._due:

@@ -34,6 +34,7 @@ class StdinFeed:
     def __exit__(self, *_: object) -> None:
         self._stopped.set()
         self._feed.wake()
+        self._refusals.end()
 
     def _run(self) -> None:
         rest, line = b"", 1

@@ -127,8 +127,11 @@ BETTER_POLICIES = tuple(
     RUN[name] for name in ("improve", "evaluation_rounds", "trial_rounds", "explore", "confidence")
 )
 TIMEOUTS = (RUN["session_timeout_seconds"], RUN["round_timeout_seconds"])
+DEPLOY_TIMEOUTS = (TIMEOUTS[0], replace(TIMEOUTS[1], unset="300"))
 RUN_AGENTS = replace(RUN["agents"], help="Number of agents, one for each site.")
 RUN_ROUNDS = replace(RUN["rounds"], unset="300, or what --improve needs")
+DEPLOY_AGENTS = replace(RUN["agents"], help="Number of agents, one for each site; required.", unset="")
+DEPLOY_ROUNDS = replace(RUN["rounds"], unset="300")
 RANK_AGENTS = replace(
     RUN["agents"], help="Number of agents that are simulated.", unset="all sites of the workload, else 40"
 )

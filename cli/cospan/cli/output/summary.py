@@ -150,9 +150,10 @@ def _improvement(document: dict[str, Any]) -> list[str]:
     if found is None:
         return []
     steps = "1 step" if found["steps"] == 1 else f"{found['steps']} steps"
+    trials = f"{found['policies_taken']:,} of {found['trials']:,} trials proved a gain"
     return [
         f"{found['improved_agents']:,} of {document['agents']:,} agents hold a better policy than the given one; "
-        f"in {steps}, {found['policies_taken']:,} of {found['trials']:,} trials proved a gain"
+        + (f"in {steps}, {trials}" if found["trials"] else "no trial has been made")
     ]
 
 

@@ -134,6 +134,11 @@ class Feed:
             self._count(found, self._held - before[1])
             return found
 
+    def count_refused(self, steps: int) -> None:
+        """Counts steps that could not be read, and so were never told to this feed."""
+        with self._changed:
+            self._refused += steps
+
     def _count(self, found: Sequence[Outcome | FeedError], steps: int) -> None:
         self._repeated += sum(each in (Outcome.REPEATED, Outcome.PAST) for each in found)
         self._refused += sum(isinstance(each, StepRefusedError) for each in found)

@@ -83,6 +83,7 @@ def tell_document(feed: Feed, body: bytes) -> Told:
 def _told(feed: Feed, read: list[tuple[int, FeedStep | StepRefusedError]]) -> Told:
     steps = [step for _, step in read if isinstance(step, FeedStep)]
     outcomes = iter(feed.observe_all(steps))
+    feed.count_refused(len(read) - len(steps))
     told = Told()
     for line, step in read:
         outcome: Outcome | FeedError = step if isinstance(step, StepRefusedError) else next(outcomes)

@@ -2,7 +2,8 @@
 
 import pytest
 
-from cospan.cli.commands.agent import identity
+from cospan.cli.commands.agent import AgentSettings, identity, say_unanswered
+from cospan.client import Agent
 from cospan.wire.errors import InvalidValueError
 
 
@@ -27,3 +28,34 @@ def test_an_agent_without_a_site() -> None:
     assert identity(None, None) == (None, None), "the coordinator gives it one"
     with pytest.raises(InvalidValueError, match="'pump-a' does not end in a number"):
         identity("pump-a", None)
+
+
+def settings(coordinator: str) -> AgentSettings:
+    return AgentSettings(
+        coordinator=coordinator,
+        progress_timeout_seconds=600.0,
+        baseline=None,
+        index=None,
+        ids=None,
+        shard=None,
+        agents=None,
+        checkpoint_seconds=5.0,
+        share_td_error=False,
+        min_steps_per_round=1,
+        memory_gib=4.0,
+        tls=None,
+    )
+
+
+def test_a_coordinator_that_does_not_answer_is_named_before_it_is_given_up(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    agent = Agent("queues", index=7)
+    for waits in (False, True):
+        monkeypatch.setattr(Agent, "is_unanswered", waits)
+        say_unanswered(agent, settings("@address"), None)
+    said = "".join(capfd.readouterr())
+    assert said == (
+        "site-7: the coordinator at @address has not answered yet; it is asked again for up to 600 s "
+        "(--progress-timeout-seconds)\n"
+    )

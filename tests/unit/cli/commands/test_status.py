@@ -156,6 +156,9 @@ def test_status_and_summary_say_where_improvement_stands_and_who_holds_what(tmp_
     assert summary[0].split()[-1] == "policy"
     assert [line.split()[-2:] for line in summary[1:3]] == [["-", "given"], ["step", "1"]]
     assert "in 3 steps, 1 of 2 trials proved a gain" in "\n".join(summary)
+    untried = [AgentRow("site-0", "", decisions=())]
+    untold = summary_lines(outcome, untried, result_document(outcome, untried), tmp_path, width=None)
+    assert "better policy than the given one; no trial has been made" in "\n".join(untold)
     plain = [AgentRow("site-0", "")]
     assert "policy" not in "\n".join(
         summary_lines(OUTCOME, plain, result_document(OUTCOME, plain), tmp_path, width=None)

@@ -64,6 +64,13 @@ def test_groups_unless_they_are_said(agents: str, groups: int) -> None:
             {"given": {"agents": "200000"}, "groups": 2},
             "at most 65536 of the 200000 agents; it must be 4",
         ),
+        ({"given": {"agents": "0"}}, "agents is 0; it must be 1 to 1048576"),
+        ({"given": {"agents": "2", "rounds": "-1"}}, "rounds is -1; it must be 0 to 2^63"),
+        ({"given": {"agents": "2", "rank": "0"}}, "rank is 0; it must be 1 to feature_dim"),
+        (
+            {"given": {"agents": "2", "steps_per_round": "0", "gain_step": "2"}},
+            "steps_per_round is 0; it must be 1 to 2^32 − 1; gain_step is 2.0; it must be above 0, at most 1",
+        ),
         ({"given": {"agents": "2", "coordinator": "here"}}, "coordinator is 'here' in --coordinator"),
     ],
 )

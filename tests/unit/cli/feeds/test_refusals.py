@@ -14,6 +14,12 @@ def test_one_sentence_a_second_and_how_many_more() -> None:
     now[0] = 1.5
     refusals.say("the broker is gone")
     assert said[1:] == ["the broker is gone (4 more before)"]
+    refusals.end()
+    assert len(said) == 2
+    refusals.look(Told(refused=[(4, "wrong")], refusals=2), "line {line} of standard input")
+    refusals.end()
+    refusals.end()
+    assert said[2:] == ["site-7: 2 more after that"]
 
 
 def test_a_sender_that_numbers_anew_is_told_of_once() -> None:

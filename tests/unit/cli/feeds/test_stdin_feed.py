@@ -41,8 +41,9 @@ def test_lines_come_in_pieces_and_the_last_one_may_lack_its_end() -> None:
 
 def test_errors_name_their_line_and_one_is_told_a_second() -> None:
     feed = feed_of()
-    (said,) = fed(feed, step(0) + b"no json\n", step(1) + b"nor this\n")
+    said, more = fed(feed, step(0) + b"no json\n", step(1) + b"nor this\n")
     assert said.startswith("line 2 of standard input: 'no json' is no JSON")
+    assert more == f"{feed.name}: 1 more after that"
     assert feed.next_sequence == 2
 
 

@@ -37,8 +37,10 @@ def test_objects_and_rows_are_steps() -> None:
     ],
 )
 def test_what_is_no_step_is_refused_with_its_line(text: bytes, match: str) -> None:
-    told = tell(feed_of(), [line(sequence=0, observation=[1.0]), b"", text])
+    feed = feed_of()
+    told = tell(feed, [line(sequence=0, observation=[1.0]), b"", text])
     assert (told.accepted, told.refusals) == ((1, 0) if not text.strip() else (1, 1))
+    assert feed.status().refused == told.refusals
     if told.refused:
         ((number, sentence),) = told.refused
         assert number == 3
