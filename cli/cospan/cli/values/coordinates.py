@@ -3,7 +3,7 @@
 import copy
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import gymnasium
@@ -16,6 +16,7 @@ from cospan.wire.errors import InvalidValueError
 NAMES = "observation_names"
 """The attribute of an environment with the names of the entries of its array observations."""
 _MOST_LISTED = 30
+_ROUNDING = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,11 +27,15 @@ class Coordinate:
         name: for people, and on the command line.
         path: keys and indices that lead to it; empty where the observation is the number.
         is_whole: whether it is an integer.
+        low: the least number that the environment's space holds; -inf without a bound.
+        high: the largest one; inf without a bound.
     """
 
     name: str
     path: tuple[Any, ...]
     is_whole: bool
+    low: float = -math.inf
+    high: float = math.inf
 
     def of(self, observation: Any) -> float:
         """The number."""
@@ -73,7 +78,7 @@ def coordinates_of(env: gymnasium.Env[Any, Any]) -> list[Coordinate]:
         raise InvalidValueError(
             f"{NAMES} of the environment has {len(names)} names, and an observation {len(found)} numbers; name each"
         )
-    return [Coordinate(str(name), each.path, each.is_whole) for name, each in zip(names, found, strict=True)]
+    return [replace(each, name=str(name)) for name, each in zip(names, found, strict=True)]
 
 
 def _inside(space: spaces.Space[Any], path: tuple[Any, ...], name: str) -> Iterator[Coordinate]:
@@ -84,20 +89,33 @@ def _inside(space: spaces.Space[Any], path: tuple[Any, ...], name: str) -> Itera
         for index, inner in enumerate(space.spaces):
             yield from _inside(inner, (*path, index), f"{name}.{index}" if name else str(index))
     elif isinstance(space, spaces.Discrete):
-        yield Coordinate(name or "state", path, is_whole=True)
+        last = int(space.start + space.n - 1)
+        yield Coordinate(name or "state", path, is_whole=True, low=float(space.start), high=float(last))
     elif isinstance(space, spaces.Box | spaces.MultiDiscrete | spaces.MultiBinary):
         is_whole = not np.issubdtype(space.dtype, np.floating)
         shape = space.shape or ()
+        lows, highs = _bounds(space)
         places = list(np.ndindex(*shape))
         for place in places:
             label = ",".join(map(str, place))
             own = name if len(places) == 1 and name else f"{name}[{label}]" if name else label or "observation"
-            yield Coordinate(own, (*path, place) if place else path, is_whole)
+            yield Coordinate(
+                own, (*path, place) if place else path, is_whole, float(lows[place]), float(highs[place])
+            )
     else:
         raise InvalidValueError(
             f"the observations of this environment are of a {type(space).__name__} space, which has no numbers to "
             "draw over"
         )
+
+
+def _bounds(space: spaces.Box | spaces.MultiDiscrete | spaces.MultiBinary) -> tuple[Any, Any]:
+    """The least and the largest number at each place of a space of arrays."""
+    if isinstance(space, spaces.Box):
+        return space.low, space.high
+    if isinstance(space, spaces.MultiDiscrete):
+        return space.start, space.start + space.nvec - 1
+    return np.zeros(space.shape), np.ones(space.shape)
 
 
 def chosen(coordinates: Sequence[Coordinate], text: str, flag: str) -> list[Coordinate]:
@@ -126,7 +144,7 @@ def fixed(coordinates: Sequence[Coordinate], text: str) -> dict[Coordinate, floa
     """The numbers that a text as "charge=0.5,hour=7" gives to coordinates.
 
     Raises:
-        InvalidValueError: an entry is not name=number, or names no coordinate.
+        InvalidValueError: an entry is not name=number, names no coordinate, or is outside the environment's space.
     """
     found = {}
     for entry in filter(None, (word.strip() for word in text.split(","))):
@@ -140,8 +158,22 @@ def fixed(coordinates: Sequence[Coordinate], text: str) -> dict[Coordinate, floa
         (match,) = chosen(coordinates, name, "--at") or (None,)
         if match is None:
             raise InvalidValueError(f"{entry!r} in --at must be name=number, for example {coordinates[0].name}=1")
+        slack = _ROUNDING * max(1.0, abs(value))  # bounds of single precision: 0.1 is 0.1000000015
+        if not match.low - slack <= value <= match.high + slack:
+            raise InvalidValueError(
+                f"{entry} is outside what this environment observes; {match.name} is {_range(match)}"
+            )
         found[match] = value
     return found
+
+
+def _range(coordinate: Coordinate) -> str:
+    """The bounds of a coordinate in words."""
+    if math.isinf(coordinate.low):
+        return f"at most {coordinate.high:.6g}"
+    if math.isinf(coordinate.high):
+        return f"at least {coordinate.low:.6g}"
+    return f"{coordinate.low:.6g} to {coordinate.high:.6g}"
 
 
 def listing(coordinates: Sequence[Coordinate], ranges: Mapping[str, tuple[float, float]] | None = None) -> str:

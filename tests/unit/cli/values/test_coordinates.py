@@ -83,3 +83,30 @@ def test_a_wrong_coordinate_is_told_which_there_are(flag: str, text: str, says: 
 def test_observations_without_numbers_are_refused() -> None:
     with pytest.raises(InvalidValueError, match="of a Text space"):
         coordinates_of(_Env(spaces.Text(5)))
+
+
+@pytest.mark.parametrize(
+    ("space", "text", "words"),
+    [
+        (spaces.Discrete(44), "state=700", "state=700 is outside what this environment observes; state is 0 to 43"),
+        (spaces.Discrete(3, start=5), "state=4", "state is 5 to 7"),
+        (spaces.MultiDiscrete([2, 3]), "1=3", "1 is 0 to 2"),
+        (spaces.MultiBinary(2), "0=-1", "0 is 0 to 1"),
+        (spaces.Box(0.0, np.inf, (2,), np.float64), "1=-0.5", "1 is at least 0"),
+        (spaces.Box(-np.inf, 2.0, (2,), np.float64), "1=3", "1 is at most 2"),
+    ],
+    ids=str,
+)
+def test_a_number_outside_the_space_is_refused_with_the_range(
+    space: spaces.Space[Any], text: str, words: str
+) -> None:
+    with pytest.raises(InvalidValueError) as refused:
+        fixed(coordinates_of(_Env(space)), text)
+    assert words in str(refused.value)
+
+
+def test_the_bounds_themselves_are_inside_also_in_single_precision() -> None:
+    space = spaces.Box(np.float32(0.1), np.float32(0.7), (1,), np.float32)
+    (coordinate,) = coordinates_of(_Env(space))
+    assert fixed([coordinate], "0=0.1") == {coordinate: 0.1}
+    assert fixed([coordinate], "0=0.7") == {coordinate: 0.7}
