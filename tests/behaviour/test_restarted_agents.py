@@ -5,6 +5,7 @@ import json
 import signal
 import subprocess
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,14 @@ def progress_of(process: subprocess.Popen[str], rounds: int) -> dict[str, Any]:
         told: dict[str, Any] = json.loads(line_of(process, '"progress"'))
         if told["rounds"] >= rounds:
             return told
+
+
+def wait_for_rounds(path: Path, rounds: int) -> None:
+    """Until an agent's file holds that many rounds: it is written beside the learning, at its own pace."""
+    deadline = time.monotonic() + 60.0
+    while not path.exists() or load_result(path).number("gain_count") < rounds:
+        assert time.monotonic() < deadline, f"{path} has no {rounds} rounds"
+        time.sleep(0.02)
 
 
 def alone(workload: str, spec_file: Path) -> SiteLearner:
@@ -60,11 +69,12 @@ def killed_and_started_again(folder: Path, workload: str) -> tuple[AgentResult, 
         )
         with started(*agent, "--id", "0", cwd=folder) as other:
             line_of(coordinator, "agent-joined")
+            path = (runs / "latest").resolve() / "agents" / "site-1.npz"
             with started(*own, cwd=folder) as first:
                 progress_of(first, 10)
+                wait_for_rounds(path, 10)
                 first.send_signal(signal.SIGKILL)
                 first.wait()
-            path = (runs / "latest").resolve() / "agents" / "site-1.npz"
             before = load_result(path)
             with started(*own, cwd=folder) as second:
                 note = json.loads(line_of(second, '"note"'))["message"]

@@ -15,9 +15,6 @@ from jaxtyping import Float
 from cospan.client.environment.rollout import checked_features
 from cospan.client.environment.workload_loader import load_workload, make_site
 from cospan.client.files.agent_result import AgentResult
-from cospan.client.files.group_file import FORMAT as GROUP_FORMAT
-from cospan.client.files.group_file import member_of
-from cospan.client.files.improving_group_file import FORMAT as IMPROVING_FORMAT
 from cospan.client.files.result_file import FORMAT as AGENT_FORMAT
 from cospan.client.files.result_file import Learnt, check_format
 from cospan.client.value_uncertainty import GainUncertainty, Interval, ValueUncertainty, check_coverage
@@ -294,7 +291,11 @@ def _read_only(weights: Float[np.ndarray, " d"]) -> Float[np.ndarray, " d"]:
 
 def _load(path: Path, agent: str | None) -> AgentResult:
     found = str(load_npz(path, "a value function", names=("format",)).get("format"))
-    if agent is not None and found.startswith(("cospan-group-", "cospan-improving-group-")):
+    is_of_group = found.startswith(("cospan-group-", "cospan-improving-group-"))
+    if is_of_group and agent is not None:
+        # Here, so that the file of one agent is read where there is no gRPC.
+        from cospan.client.files.group_file import member_of
+
         member = member_of(path, agent)
         if member is None:
             raise RunFileError(f"{path} has no agent {agent[:80]!r}; its names are in the array agent_ids")
@@ -304,7 +305,7 @@ def _load(path: Path, agent: str | None) -> AgentResult:
         check_format(path, values, AGENT_FORMAT, "the result of an agent")
     elif found.rpartition("-")[0] == FORMAT.rpartition("-")[0]:
         check_format(path, values, FORMAT, "a value function")
-    elif found in (GROUP_FORMAT, IMPROVING_FORMAT):
+    elif is_of_group:
         raise RunFileError(f"{path} is the file of a group; name one of its agents, with agent='site-7'")
     else:
         raise RunFileError(
