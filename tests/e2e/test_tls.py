@@ -66,7 +66,6 @@ def test_a_fleet_with_certificates(
     stack.wait_for(
         lambda: sum("agent back" in line for line in stack.said()) >= AGENTS,
         "every agent shows its new certificate",
-        30,
     )
     assert stack.end() == 0
     result = stack.result()
