@@ -12,7 +12,7 @@ PIP_FLAGS := --quiet --disable-pip-version-check
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo unit test e2e browser-test node-test mlflow-test deep-test metrics-test proxy-test mqtt-test feed-test helm-test slurm-test faults soak fuzz bench bench-peers base-image check glossary protos check-protos notation reference docs newcomer-test figures readme-pictures state-table cli-reference wheel-test clean
+.PHONY: help demo unit test e2e browser-test node-test mlflow-test deep-test ray-test metrics-test proxy-test mqtt-test feed-test helm-test slurm-test faults soak fuzz bench bench-peers base-image check glossary protos check-protos notation reference docs newcomer-test figures readme-pictures state-table cli-reference wheel-test clean
 
 help:  ## Show this list
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -64,6 +64,9 @@ mlflow-test: .venv-mlflow/ready  ## Track a run with MLflow and have MLflow read
 
 deep-test: .venv-deep/ready  ## Test the control experiments with JAX, which it installs in an environment of its own
 	@.venv-deep/bin/python -m pytest -q tests/deep
+
+ray-test: .venv-ray/ready  ## Kill a node of a real Ray cluster of three nodes on this machine; installs Ray in an environment of its own
+	@.venv-ray/bin/python -m pytest -q tests/ray_cluster
 
 faults: $(VENV)/ready-e2e  ## Break fleets from a seed: SEED=n, PARTS=kills,mixed,state-lost,resume,hostile,sockets,containers (25 minutes)
 	@PYTHONPATH=tests $(BIN)/python -m faults $(if $(SEED),--seed $(SEED)) $(if $(PARTS),--parts $(PARTS))
@@ -151,7 +154,7 @@ wheel-test: $(VENV)/ready  ## Build the wheel, and test it in a clean environmen
 	@tests/wheel.sh $(PYTHON)
 
 clean:  ## Remove everything that make has made
-	rm -rf $(VENV) .venv-protos .venv-peers .venv-mlflow .venv-deep build dist .coverage .coverage.* .*_cache
+	rm -rf $(VENV) .venv-protos .venv-peers .venv-mlflow .venv-deep .venv-ray build dist .coverage .coverage.* .*_cache
 
 define generate
 PATH="$(CURDIR)/.venv-protos/bin:$$PATH" python -m grpc_tools.protoc -Iproto --python_out=$(1) --mypy_out=quiet:$(1) $(PROTOS) && \
@@ -222,4 +225,11 @@ $(VENV)/ready-fuzz: $(VENV)/ready
 	@$(PYTHON) -m venv .venv-deep
 	@.venv-deep/bin/pip install $(PIP_FLAGS) --upgrade 'pip>=25.1'
 	@.venv-deep/bin/pip install $(PIP_FLAGS) --editable . --group deep-test
+	@touch $@
+
+.venv-ray/ready: pyproject.toml
+	@echo "setting up .venv-ray …"
+	@$(PYTHON) -m venv .venv-ray
+	@.venv-ray/bin/pip install $(PIP_FLAGS) --upgrade 'pip>=25.1'
+	@.venv-ray/bin/pip install $(PIP_FLAGS) --editable . --group ray-test
 	@touch $@

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TextIO
 
+from cospan.cli.engines.choice import HERE, Engine
 from cospan.cli.output.log_lines import log_errors_to_stderr, log_to_file, stop_logging
 from cospan.cli.output.plot import draw_convergence, draw_sites
 from cospan.cli.output.progress import View, choose_view
@@ -26,7 +27,7 @@ from cospan.cli.output.summary import next_commands, show_summary, summary_lines
 from cospan.cli.processes.agent_argv import check_open_files
 from cospan.cli.processes.dashboard import plan_dashboard
 from cospan.cli.processes.in_process_run import InProcessRun
-from cospan.cli.processes.local_fleet import LocalFleet
+from cospan.cli.processes.local_fleet import LocalFleet, Nodes
 from cospan.cli.processes.this_process import (
     claim_stdout,
     collect_from_now_on,
@@ -90,6 +91,7 @@ class RunOptions:
     debug: bool = False
     allow_losses: bool = False
     track: tuple[str, ...] = ()
+    engine: Engine | None = None
 
 
 def run_here(chosen: RunOptions, flags: Mapping[str, Any], config: Path | None) -> int:
@@ -115,7 +117,7 @@ def run_here(chosen: RunOptions, flags: Mapping[str, Any], config: Path | None) 
     if not chosen.in_process:
         plan.close()  # the first agent's process makes this site again, and may need what it holds
     try:
-        Launch.of(plan.settings, in_process=chosen.in_process).write(folder)
+        Launch.of(plan.settings, in_process=chosen.in_process, engine=chosen.engine or HERE).write(folder)
         folder.write_spec(plan.specification)
         return _from_here(plan, hosts, folder, monitor, chosen, data)
     except BaseException:
@@ -149,6 +151,7 @@ def _resume(
                     _print_document(folder.read_result(), data, folder)
             return 0
         resumption = prepared(folder, flags, config, chosen.workload)
+        chosen = replace(chosen, engine=chosen.engine or resumption.engine)
         plan = resumption.plan
         assert plan.workload is not None
         spec = plan.specification
@@ -244,9 +247,10 @@ def _carry_out(
     if chosen.in_process:
         outcome, interrupted = _in_process(plan, hosts, folder, monitor, view)
     else:
-        outcome, interrupted = asyncio.run(
-            _networked(plan, hosts, folder, monitor, view, resumption, debug=chosen.debug)
-        )
+        with (chosen.engine or HERE).nodes(plan, hosts, view.tell) as nodes:
+            outcome, interrupted = asyncio.run(
+                _networked(plan, hosts, folder, monitor, view, resumption, nodes, debug=chosen.debug)
+            )
     if outcome.rounds == 0:
         why = f"it was interrupted by {interrupted}" if interrupted else outcome.message
         kind = InterruptedRunError if interrupted else RunFailedError
@@ -279,6 +283,7 @@ async def _networked(
     monitor: RunMonitor,
     view: View,
     resumption: Resumption | None,
+    nodes: Nodes | None,
     *,
     debug: bool,
 ) -> tuple[RunOutcome, str]:
@@ -290,6 +295,7 @@ async def _networked(
     fleet = LocalFleet(
         plan, folder, monitor, view, hosts, start_seconds=start_seconds, debug=debug, resumption=resumption
     )
+    fleet.place_agents(nodes)
     await fleet.run()
     if fleet.failure is not None:
         if resumption is None:

@@ -9,6 +9,8 @@ from pathlib import Path
 WORKLOADS = ("acrobot", "microgrids", "queues", "synthetic", "synthetic-common-reward")
 """The built-in workloads; a test compares them with the real ones."""
 TRACKERS = ("tensorboard", "mlflow")
+ENGINES = ("local", "ray")
+"""Of `cospan run`; a test compares them with the real ones."""
 _RUNS = Path("runs")
 _MARKS = ("coordinator.sqlite", "result.json", "spec.toml")
 """A folder with one of these files is a run folder."""

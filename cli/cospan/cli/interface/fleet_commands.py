@@ -7,7 +7,7 @@ import typer
 
 from cospan.cli.interface import options as o
 from cospan.cli.interface import setting_options as s
-from cospan.cli.interface.completion import TRACKERS, WORKLOADS, one_of, run_folders
+from cospan.cli.interface.completion import ENGINES, TRACKERS, WORKLOADS, one_of, run_folders
 from cospan.cli.interface.setting_options import with_settings
 from cospan.core.fields import FLEET
 
@@ -44,6 +44,31 @@ def run(
     in_process: Annotated[
         bool, o.file_option("--in-process", "No processes and no network; the same basis, bit for bit.", None)
     ] = False,
+    engine: Annotated[
+        str | None,
+        typer.Option(
+            "--engine",
+            help="What starts the agent processes: local, or ray on the nodes of a cluster.",
+            rich_help_panel=FLEET,
+            metavar="NAME",
+            show_default="local; with --resume that of the run",
+            autocompletion=one_of(ENGINES),
+        ),
+    ] = None,
+    address: Annotated[
+        str | None,
+        typer.Option(
+            "--address",
+            help="The Ray cluster, as HOST:PORT; local starts one on this machine for the run alone.",
+            rich_help_panel=FLEET,
+            metavar="HOST:PORT",
+            show_default="RAY_ADDRESS, else the cluster that this machine is a node of",
+        ),
+    ] = None,
+    groups: Annotated[
+        int | None,
+        typer.Option("--groups", help="The same as --processes.", rich_help_panel=FLEET, metavar="G"),
+    ] = None,
     allow_losses: Annotated[
         bool,
         typer.Option(
@@ -78,8 +103,11 @@ def run(
 ) -> None:
     """Run a coordinator and N agents on this machine: live progress, a summary, a run folder."""
     from cospan.cli.commands.run import RunOptions, run_here
+    from cospan.cli.engines.choice import engine_of, with_groups
     from cospan.cli.settings.log_options import columns_of, mapping_kept, workload_or_logs
 
+    chosen_engine = engine_of(engine, address, in_process=in_process, resuming=resume is not None)
+    given = with_groups(given, groups)
     columns = columns_of(logs, mapping, observation, reward, time)
     if columns is not None and logs is not None:
         mapping = mapping_kept(logs, columns, output, quiet=quiet)
@@ -94,6 +122,7 @@ def run(
         debug=debug,
         allow_losses=allow_losses,
         track=tuple(track or ()),
+        engine=chosen_engine,
     )
     raise typer.Exit(run_here(chosen, given, config))
 

@@ -20,16 +20,56 @@ _LAST_LINES_SECONDS = 1.0
 """How long the lines that a child wrote before its end are waited for, where another process holds its pipes."""
 
 
+class AnyChild(Protocol):
+    """What a fleet asks of a process, wherever it runs; `Child` says what each means."""
+
+    @property
+    def name(self) -> str:
+        """What it is called."""
+
+    @property
+    def last_line(self) -> str:
+        """What it wrote to its standard error last."""
+
+    @property
+    def running(self) -> bool:
+        """Whether it has not ended yet."""
+
+    @property
+    def pid(self) -> int:
+        """Its number where it runs."""
+
+    @property
+    def exit_code(self) -> int | None:
+        """Its exit code, the negative number of the signal that ended it, or None while it runs."""
+
+    @property
+    def ending(self) -> str:
+        """How it ended, in words."""
+
+    async def wait(self) -> None:
+        """Waits for its end."""
+
+    def tell(self, line: bytes) -> None:
+        """Writes a line to its standard input."""
+
+    def terminate(self) -> None:
+        """Asks it to stop in order."""
+
+    def kill(self) -> None:
+        """Ends it at once."""
+
+
 class Listener(Protocol):
     """Who is told of what children do."""
 
-    def on_event(self, child: "Child", document: dict[str, Any]) -> None:
+    def on_event(self, child: AnyChild, document: dict[str, Any]) -> None:
         """A JSON line came in."""
 
-    def on_complaint(self, child: "Child", text: str) -> None:
+    def on_complaint(self, child: AnyChild, text: str) -> None:
         """A line on its standard error."""
 
-    def on_exit(self, child: "Child") -> None:
+    def on_exit(self, child: AnyChild) -> None:
         """It has ended, and everything it said has been heard."""
 
 

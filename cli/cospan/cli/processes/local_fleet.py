@@ -11,7 +11,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from cospan.cli.output.exit_codes import INTERRUPTED
 from cospan.cli.output.log_lines import log_to_file, stop_logging
@@ -19,7 +19,7 @@ from cospan.cli.output.progress import View
 from cospan.cli.output.run_problems import Warnings
 from cospan.cli.processes.admin_client import watch_rounds
 from cospan.cli.processes.agent_argv import arguments_of
-from cospan.cli.processes.child_process import Child
+from cospan.cli.processes.child_process import AnyChild, Child, Listener
 from cospan.cli.processes.dashboard import TruthTeller
 from cospan.cli.processes.this_process import on_stop_signal
 from cospan.cli.run_folder.layout import RunFolder, point_to_newest_of, write_text
@@ -44,6 +44,19 @@ _SAVE_SECONDS_PER_AGENT = 0.03
 """The same for each agent of the largest group, which sums up all and writes up to 100 kB for each of them."""
 _STOP_SECONDS = 5.0
 _LAST_ROUNDS_SECONDS = 2.0
+
+
+class Nodes(Protocol):
+    """Where agents run that do not run on this machine.
+
+    Attributes:
+        host: the address of this machine that they reach.
+    """
+
+    host: str
+
+    def start(self, agents: Host, arguments: Sequence[str], folder: RunFolder, listener: Listener) -> AnyChild:
+        """Starts an agent process there; its files come back into the folder."""
 
 
 class LocalFleet:
@@ -85,14 +98,19 @@ class LocalFleet:
         self._hosts = {host.name: host for host in hosts}
         self._start_seconds, self._debug = start_seconds, debug
         self._save_seconds = _SAVE_SECONDS + _SAVE_SECONDS_PER_AGENT * max(len(host.indices) for host in hosts)
-        self._coordinator: Child | None = None
-        self._agents: dict[str, Child] = {}
+        self._coordinator: AnyChild | None = None
+        self._agents: dict[str, AnyChild] = {}
         self._address = ""
         self._restarts: Counter[str] = Counter()
         self._restarting: dict[str, asyncio.Task[None]] = {}
         self._last_words: dict[str, dict[str, Any]] = {}
         self._listening: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._started = False
+        self._nodes: Nodes | None = None
+
+    def place_agents(self, nodes: Nodes | None) -> None:
+        """Has agents run on these nodes, or for None here; before `run`."""
+        self._nodes = nodes
 
     async def run(self) -> None:
         """From the start of the processes to the end of the last of them."""
@@ -130,7 +148,8 @@ class LocalFleet:
         which = ["--reopen"] if stored else ["--spec", str(spec_file)]
         arguments = [
             *("coordinator", "--json", *which, "--run-folder", str(self._folder.path)),
-            *("--host", _HOST, "--port", str(self._plan.settings.port or 0)),
+            *("--host", self._nodes.host if self._nodes else _HOST, "--port", str(self._plan.settings.port or 0)),
+            *(("--insecure",) if self._nodes else ()),
             *("--start-seconds", str(self._start_seconds)),
             *("--checkpoint-interval", str(self._plan.settings.checkpoint_interval)),
         ]
@@ -158,7 +177,7 @@ class LocalFleet:
         await asyncio.wait([watching], timeout=_LAST_ROUNDS_SECONDS)
         watching.cancel()
 
-    async def _start(self, name: str, arguments: list[str]) -> Child:
+    async def _start(self, name: str, arguments: list[str]) -> AnyChild:
         """Starts a process that the run cannot begin without.
 
         Raises:
@@ -170,11 +189,13 @@ class LocalFleet:
             self._fail(failure)
             raise
 
-    async def _process(self, name: str, arguments: list[str]) -> Child:
+    async def _process(self, name: str, arguments: list[str]) -> AnyChild:
         try:
             claim = self._folder.claim
             inherits = () if claim is None else (claim.descriptor,)
             debug = ("--debug",) if self._debug else ()
+            if self._nodes is not None and name in self._hosts:
+                return self._nodes.start(self._hosts[name], [*arguments, *debug], self._folder, self)
             return await Child.start(name, [*arguments, *debug], self, inherits=inherits)
         except OSError as failure:
             raise RunFailedError(
@@ -183,7 +204,7 @@ class LocalFleet:
 
     # Listening -------------------------------------------------------------------------------------------------
 
-    def on_event(self, child: Child, document: dict[str, Any]) -> None:
+    def on_event(self, child: AnyChild, document: dict[str, Any]) -> None:
         """A child said something."""
         event = document["event"]
         if event in ("finished", "failed"):
@@ -212,7 +233,7 @@ class LocalFleet:
                     f"round {document['round']}: {listed(document['agents'])} is gone: {document['message']}"
                 )
 
-    def _on_agent_event(self, child: Child, document: dict[str, Any]) -> None:
+    def _on_agent_event(self, child: AnyChild, document: dict[str, Any]) -> None:
         match document["event"]:
             case "progress" | "finished" if document.get("rounds"):
                 self._monitor.add_agent(AgentProgress.of_document(document))
@@ -230,13 +251,13 @@ class LocalFleet:
         log.warning("%s failed: %s", shown, why)  # not an error, which would be shown twice
         self._view.tell(f"{shown} failed: {why}")
 
-    def on_complaint(self, child: Child, text: str) -> None:
+    def on_complaint(self, child: AnyChild, text: str) -> None:
         """A child wrote to its standard error."""
         log.info("%s says: %s", child.name, text)
         if self._debug:
             self._view.note(f"{child.name}: {text}")
 
-    def on_exit(self, child: Child) -> None:
+    def on_exit(self, child: AnyChild) -> None:
         """A child has ended."""
         log.info("%s (process %d) %s", child.name, child.pid, child.ending)
         if child.name == "coordinator":
@@ -244,7 +265,7 @@ class LocalFleet:
         elif self.failure is None and not self.interrupted:
             self._on_agent_exit(child)
 
-    def _on_coordinator_exit(self, child: Child) -> None:
+    def _on_coordinator_exit(self, child: AnyChild) -> None:
         if not self._listening.done():
             if not self.interrupted:
                 self._fail(self._error_of(child, f"the coordinator {child.ending} before it listened"))
@@ -253,7 +274,7 @@ class LocalFleet:
         if self._last_words.get(child.name, {}).get("event") != "finished":  # else it has told them
             self._stop_agents()
 
-    def _start_again(self, child: Child) -> bool:
+    def _start_again(self, child: AnyChild) -> bool:
         """Starts an agent's process again that a signal has ended, a few times; whether it does.
 
         Its round waits for it until the session timeout. Its own failures are not repeated: they would come again.
@@ -284,7 +305,7 @@ class LocalFleet:
         task.add_done_callback(lambda _: self._restarting.pop(child.name, None))
         return True
 
-    def _on_agent_exit(self, child: Child) -> None:
+    def _on_agent_exit(self, child: AnyChild) -> None:
         """An agent that failed before its first round was done is a fleet that cannot begin."""
         if self._start_again(child):
             return
@@ -303,7 +324,7 @@ class LocalFleet:
         """Whether the coordinator has said how the run ended."""
         return "coordinator" in self._last_words
 
-    def _lose_all_of(self, child: Child, why: str, error: CospanError) -> None:
+    def _lose_all_of(self, child: AnyChild, why: str, error: CospanError) -> None:
         """Records the loss of a process's agents; if it was the last process, stops the coordinator."""
         self._lose([name for name in self._hosts[child.name].agents if name not in self.losses], why)
         others = any(agent.running for agent in self._agents.values() if agent is not child)
@@ -311,13 +332,13 @@ class LocalFleet:
             self.deserted = str(error)
             self._stop_coordinator()
 
-    def _error_of(self, child: Child, otherwise: str) -> CospanError:
+    def _error_of(self, child: AnyChild, otherwise: str) -> CospanError:
         """What a child failed with, as an error of this process."""
         words = self._last_words.get(child.name, {})
         kind = UsageError if words.get("exit_code") == UsageError.exit_code else RunFailedError
         return kind(words.get("message", with_last_line(child, otherwise)))
 
-    async def _watch(self, address: str, coordinator: Child) -> None:
+    async def _watch(self, address: str, coordinator: AnyChild) -> None:
         """Follows the rounds; a stream that breaks is opened again while the coordinator is there."""
         spec = self._plan.specification
         while coordinator.running:
@@ -379,7 +400,7 @@ class LocalFleet:
             agent.terminate()
 
     @property
-    def _children(self) -> list[Child]:
+    def _children(self) -> list[AnyChild]:
         return [*([self._coordinator] if self._coordinator else []), *self._agents.values()]
 
     async def _end_all(self) -> None:
@@ -405,7 +426,7 @@ class LocalFleet:
         return not pending
 
 
-def with_last_line(child: Child, sentence: str) -> str:
+def with_last_line(child: AnyChild, sentence: str) -> str:
     """The sentence on a child's end, with what the child said last."""
     last = child.last_line.removeprefix("cospan: ")
     return f"{sentence}; it said last: {last}" if last else sentence

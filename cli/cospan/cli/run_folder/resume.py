@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cospan.cli.engines.choice import ENGINES, HERE, LOCAL, Engine
 from cospan.cli.run_folder.layout import RunFolder, claim_folder, user_of, write_text
 from cospan.cli.run_folder.progress_log import RoundRow, RunMonitor, row_of
 from cospan.cli.run_folder.stored_run import StoredRun
@@ -42,19 +43,23 @@ class Launch:
     Attributes:
         in_process: whether everything ran in one process.
         settings: those of `_KEPT_SETTINGS`.
+        engine: of its agent processes; it determines no bits.
     """
 
     in_process: bool
     settings: Mapping[str, Any]
+    engine: Engine = HERE
 
     @classmethod
-    def of(cls, settings: Settings, *, in_process: bool) -> "Launch":
+    def of(cls, settings: Settings, *, in_process: bool, engine: Engine = HERE) -> "Launch":
         """Of a new run."""
-        return cls(in_process, {name: getattr(settings, name) for name in _KEPT_SETTINGS})
+        return cls(in_process, {name: getattr(settings, name) for name in _KEPT_SETTINGS}, engine)
 
     def write(self, folder: RunFolder) -> None:
         """Writes `launch.json`."""
         document = {"format": _FORMAT, "in_process": self.in_process, **self.settings}
+        if not self.engine.is_local:
+            document |= {"engine": self.engine.name, "address": self.engine.address}
         write_text(folder.launch, json.dumps(document, indent=2) + "\n")
 
 
@@ -65,10 +70,12 @@ class Resumption:
     Attributes:
         plan: of the run, as it was started.
         stored: its stored run; None if it ended before anything was stored.
+        engine: that it was started on.
     """
 
     plan: RunPlan
     stored: StoredRun | None
+    engine: Engine = HERE
 
 
 def claimed(path: Path) -> RunFolder:
@@ -127,7 +134,7 @@ def prepared(folder: RunFolder, flags: Mapping[str, Any], config: Path | None, r
     if differing := differences(spec, plan.specification):
         plan.close()
         raise InvalidValueError(f"the run in {folder.path} has {differing}; leave out what differs to resume it")
-    return Resumption(plan, stored)
+    return Resumption(plan, stored, launch.engine)
 
 
 def is_complete(folder: RunFolder) -> str:
@@ -185,7 +192,10 @@ def _read_launch(folder: RunFolder) -> Launch:
         document = json.loads(read_text(folder.launch, _MAX_LAUNCH_BYTES))
         if document["format"] != _FORMAT:
             raise ValueError(f"its format is {document['format']!r}, and this version knows {_FORMAT!r}")
-        return Launch(bool(document["in_process"]), {name: document[name] for name in _KEPT_SETTINGS})
+        engine = Engine(document.get("engine", LOCAL), document.get("address"))
+        if engine.name not in ENGINES:
+            raise ValueError(f"its engine is {engine.name!r}, and this version knows {' and '.join(ENGINES)}")
+        return Launch(bool(document["in_process"]), {name: document[name] for name in _KEPT_SETTINGS}, engine)
     except (OSError, ValueError, KeyError, TypeError) as failure:
         raise RunFileError(
             f"{folder.launch} cannot be read: {failure}; restore a copy, or start a new run"

@@ -14,6 +14,7 @@ from stored import round_of, served, stored_run
 
 from cospan.cli.commands import run
 from cospan.cli.commands.runs import describe
+from cospan.cli.engines.choice import HERE, Engine
 from cospan.cli.run_folder import layout, resume
 from cospan.cli.run_folder.layout import RunFolder, check_free, make_run_folder, point_to_newest_of, user_of
 from cospan.cli.run_folder.progress_log import RoundRow, RunMonitor
@@ -293,3 +294,13 @@ def test_only_whole_lines_are_believed(tmp_path: Path) -> None:
     assert ErrorsFile(folder).found() == {0: 0.5, 2: 2.5, 3: 3.5}
     errors.begin_with(rows[:1])
     assert ErrorsFile(folder).found() == {0: 0.5}
+
+
+def test_a_launch_keeps_its_engine(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    for engine in (HERE, Engine("ray", "n1:6379")):
+        Launch.of(Settings(), in_process=False, engine=engine).write(folder)
+        assert resume._read_launch(folder).engine == engine
+    folder.launch.write_text(folder.launch.read_text().replace('"ray"', '"boat"'))
+    with pytest.raises(RunFileError, match="its engine is 'boat'"):
+        resume._read_launch(folder)
