@@ -1,0 +1,280 @@
+"""How each kind of fault is injected into a simulated run, and how all that lasts is healed."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from cospan.client.session import machine as session
+from cospan.core.aggregation.basis_update import Contribution
+from cospan.core.linalg.matrices import DenseMatrix
+from cospan.server.machine import events
+from cospan.wire.messages import GradientUpload
+from simulator import toy
+from simulator.plan import Fault, Kind
+
+if TYPE_CHECKING:
+    from simulator.parties.agent import AgentProcess
+    from simulator.world import World
+
+_MOST_COMMANDS = 40
+"""A kill comes at most this many commands later, so that it is in the middle of what an event leads to."""
+_LONGEST_SECONDS = 12.0
+"""Of what lasts: longer than any timeout of a session, shorter than the progress timeout."""
+
+
+def inject(world: "World", fault: Fault) -> None:
+    """Breaks something; counts it, unless there is nothing to break."""
+    if not world.finished and _INJECT[fault.kind](world, fault):
+        world.injected[fault.kind] += 1
+
+
+def heal(world: "World") -> None:
+    """Ends everything that lasts; what is broken stays so until it is found out."""
+    world.network.slowness, world.network.parted = 1.0, False
+    world.disk.full, world.disk.slowness = False, 1.0
+    for process in (*world.agents.values(), *([world.coordinator] if world.coordinator else [])):
+        process.commands_left = None
+    for agent in world.agents.values():
+        agent.learning_slowness = 1.0
+
+
+def _agent(world: "World", fault: Fault) -> "AgentProcess | None":
+    agents = [world.agents[index] for index in sorted(world.agents)]
+    return agents[fault.whom % len(agents)] if agents else None
+
+
+def _lasts(world: "World", fault: Fault, begin: Callable[[], None], end: Callable[[], None]) -> bool:
+    begin()
+    world.timeline.after(fault.amount * _LONGEST_SECONDS, end)
+    return True
+
+
+# Coordinator and disk ---------------------------------------------------------------------------------------
+
+
+def _coordinator_kill(world: "World", fault: Fault) -> bool:
+    if world.coordinator is None or world.coordinator.commands_left is not None:
+        return False
+    world.coordinator.commands_left = int(fault.amount * _MOST_COMMANDS)
+    return True
+
+
+def _coordinator_power(world: "World", fault: Fault) -> bool:
+    if world.coordinator is None:
+        return False
+    world.coordinator.host_lost = True
+    world.coordinator.die()
+    return True
+
+
+def _coordinator_drain(world: "World", fault: Fault) -> bool:
+    coordinator = world.coordinator
+    if coordinator is None:
+        return False
+    coordinator.do(lambda: coordinator.handle(events.DrainRequested("for a test", 2.0 * fault.amount)))
+    return True
+
+
+def _coordinator_stall(world: "World", fault: Fault) -> bool:
+    if world.coordinator is None:
+        return False
+    world.coordinator.stand_still(fault.amount * _LONGEST_SECONDS)
+    return True
+
+
+def _coordinator_clock(world: "World", fault: Fault) -> bool:
+    if world.coordinator is None:
+        return False
+    world.coordinator.jump(fault.amount * _LONGEST_SECONDS)
+    return True
+
+
+def _store_lost(world: "World", fault: Fault) -> bool:
+    world.lose_store()
+    return True
+
+
+def _disk_full(world: "World", fault: Fault) -> bool:
+    disk = world.disk
+
+    def full(is_full: bool) -> None:
+        disk.full = is_full
+
+    return _lasts(world, fault, lambda: full(True), lambda: full(False))
+
+
+def _disk_slow(world: "World", fault: Fault) -> bool:
+    disk = world.disk
+
+    def slow(factor: float) -> None:
+        disk.slowness = factor
+
+    return _lasts(world, fault, lambda: slow(30.0), lambda: slow(1.0))
+
+
+# Agents -----------------------------------------------------------------------------------------------------
+
+
+def _agent_kill(world: "World", fault: Fault) -> bool:
+    agent = _agent(world, fault)
+    if agent is None or agent.commands_left is not None:
+        return False
+    agent.host_lost = fault.whom % 3 == 0
+    agent.commands_left = int(fault.amount * 6)
+    return True
+
+
+def _agent_replaced(world: "World", fault: Fault) -> bool:
+    agent = _agent(world, fault)
+    if agent is None or not world.rename(agent):
+        return False
+    agent.host_lost = fault.whom % 3 == 0
+    agent.die()
+    return True
+
+
+def _agent_added(world: "World", fault: Fault) -> bool:
+    return world.add_agent()
+
+
+def _agent_leave(world: "World", fault: Fault) -> bool:
+    agent = _agent(world, fault)
+    if agent is None:
+        return False
+    agent.do(lambda: agent.post(session.StopRequested("for a test", returning=True)))
+    return True
+
+
+def _agent_stall(world: "World", fault: Fault) -> bool:
+    agent = _agent(world, fault)
+    if agent is None:
+        return False
+    agent.stand_still(fault.amount * _LONGEST_SECONDS)
+    return True
+
+
+def _agent_clock(world: "World", fault: Fault) -> bool:
+    agent = _agent(world, fault)
+    if agent is None:
+        return False
+    agent.jump(fault.amount * _LONGEST_SECONDS)
+    return True
+
+
+def _agent_slow(world: "World", fault: Fault) -> bool:
+    agent = _agent(world, fault)
+    if agent is None:
+        return False
+
+    def slow(factor: float) -> None:
+        agent.learning_slowness = factor
+
+    return _lasts(world, fault, lambda: slow(20.0), lambda: slow(1.0))
+
+
+# The network ------------------------------------------------------------------------------------------------
+
+
+def _cut(world: "World", fault: Fault) -> bool:
+    agent = _agent(world, fault)
+    if agent is None or agent.connection is None:
+        return False
+    agent.connection.reset()
+    return True
+
+
+def _half_open(world: "World", fault: Fault) -> bool:
+    agent = _agent(world, fault)
+    if agent is None or agent.connection is None:
+        return False
+    agent.connection.lose(told=fault.whom % 2)
+    return True
+
+
+def _black_hole(world: "World", fault: Fault) -> bool:
+    agent = _agent(world, fault)
+    if agent is None or agent.connection is None:
+        return False
+    agent.connection.lose()
+    return True
+
+
+def _delay(world: "World", fault: Fault) -> bool:
+    network = world.network
+
+    def slow(factor: float) -> None:
+        network.slowness = factor
+
+    return _lasts(world, fault, lambda: slow(20.0), lambda: slow(1.0))
+
+
+def _partition(world: "World", fault: Fault) -> bool:
+    network = world.network
+
+    def part(parted: bool) -> None:
+        network.parted = parted
+
+    return _lasts(world, fault, lambda: part(True), lambda: part(False))
+
+
+# Peers ------------------------------------------------------------------------------------------------------
+
+
+def _repeat(world: "World", fault: Fault) -> bool:
+    agent = _agent(world, fault)
+    if agent is None or agent.connection is None or not agent.sent:
+        return False
+    state = agent.state
+    is_open = state.phase is session.Phase.ACTIVE and state.is_open and state.stamp is not None
+    again = agent.sent[fault.whom % len(agent.sent)]
+    if not is_open or state.stamp is None or again.round > state.stamp.round:
+        return False
+    agent.connection.send(0, again)
+    return True
+
+
+def _lie(world: "World", fault: Fault) -> bool:
+    agent = _agent(world, fault)
+    if agent is None or agent.connection is None or not agent.connection.token or agent.state.stamp is None:
+        return False
+    number = agent.state.stamp.round
+    honest = GradientUpload(
+        number, Contribution(DenseMatrix(np.full((toy.D, toy.R), 0.25)), float(len(agent.agents)))
+    )
+    others = sorted(world.all_agents - set(agent.agents))
+    lies = (
+        replace(honest, round=number + 1 + fault.whom),  # of a round that is not open yet
+        replace(honest, agent_ids=(others[fault.whom % len(others)],)),  # of an agent of another process
+        replace(honest, contribution=replace(honest.contribution, weight=100.0)),  # counts for many
+    )
+    agent.lied = agent.connection.lied = True
+    agent.connection.send(0, lies[fault.whom % 3])
+    return True
+
+
+_INJECT: dict[Kind, Callable[["World", Fault], bool]] = {
+    Kind.COORDINATOR_KILL: _coordinator_kill,
+    Kind.COORDINATOR_POWER: _coordinator_power,
+    Kind.COORDINATOR_DRAIN: _coordinator_drain,
+    Kind.COORDINATOR_STALL: _coordinator_stall,
+    Kind.COORDINATOR_CLOCK: _coordinator_clock,
+    Kind.STORE_LOST: _store_lost,
+    Kind.DISK_FULL: _disk_full,
+    Kind.DISK_SLOW: _disk_slow,
+    Kind.AGENT_KILL: _agent_kill,
+    Kind.AGENT_REPLACED: _agent_replaced,
+    Kind.AGENT_ADDED: _agent_added,
+    Kind.AGENT_LEAVE: _agent_leave,
+    Kind.AGENT_STALL: _agent_stall,
+    Kind.AGENT_CLOCK: _agent_clock,
+    Kind.AGENT_SLOW: _agent_slow,
+    Kind.CUT: _cut,
+    Kind.HALF_OPEN: _half_open,
+    Kind.BLACK_HOLE: _black_hole,
+    Kind.DELAY: _delay,
+    Kind.PARTITION: _partition,
+    Kind.REPEAT: _repeat,
+    Kind.LIE: _lie,
+}

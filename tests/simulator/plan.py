@@ -1,0 +1,155 @@
+"""What a simulated run is made of, and what is broken in it when: a plan that follows from a seed alone."""
+
+import random
+from dataclasses import dataclass, fields
+from enum import Enum
+from typing import Any
+
+from cospan.core.run_fields import Participation
+
+FAULT_SECONDS = 20.0
+"""Faults happen within this time; afterwards the run has to make progress."""
+_MOST_FAULTS = 60
+
+
+class Kind(Enum):
+    """What can go wrong."""
+
+    COORDINATOR_KILL = "coordinator: killed between two commands"
+    COORDINATOR_POWER = "coordinator: its machine is gone, and no connection is reset"
+    COORDINATOR_DRAIN = "coordinator: asked to go down"
+    COORDINATOR_STALL = "coordinator: stands still"
+    COORDINATOR_CLOCK = "coordinator: clock jumps ahead"
+    STORE_LOST = "coordinator: restarted without its store"
+    DISK_FULL = "disk: full for a time"
+    DISK_SLOW = "disk: slow for a time"
+    AGENT_KILL = "agent: killed between two commands"
+    AGENT_REPLACED = "agent: killed, and replaced by one of another name"
+    AGENT_ADDED = "agent: one more joins"
+    AGENT_LEAVE = "agent: leaves, and comes back"
+    AGENT_STALL = "agent: stands still"
+    AGENT_CLOCK = "agent: clock jumps ahead"
+    AGENT_SLOW = "agent: slow to learn for a time"
+    CUT = "network: connection reset"
+    HALF_OPEN = "network: one end is told, and not the other"
+    BLACK_HOLE = "network: takes everything, and delivers nothing"
+    DELAY = "network: slow for a time"
+    PARTITION = "network: no new connections for a time"
+    REPEAT = "peer: sends a gradient again"
+    LIE = "peer: sends a gradient that it must not send"
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One fault.
+
+    Attributes:
+        at: seconds from the start of the run.
+        kind: what happens.
+        whom: chooses the agent, of those that there are.
+        amount: 0 to 1; how long it lasts, or how many commands later it happens, by its kind.
+    """
+
+    at: float
+    kind: Kind
+    whom: int
+    amount: float
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The run without its faults.
+
+    Attributes:
+        processes: agents that each process hosts.
+        rounds: of the run; 0 for one without an end.
+        participation: whether every round waits for all agents.
+        quorum: share of the agents, or number of them; 0 with full participation.
+        deadline_seconds: of a quorum.
+        max_staleness: of a quorum.
+        inflight_rounds: most rounds that run ahead of the disk.
+        gathers: whether gradients are handed over together, as on the fast path.
+        compute_seconds: time that a basis takes; 0 for at once.
+        learn_seconds: mean time of an agent for a round.
+        network_seconds: mean time of a message on its way.
+        disk_seconds: mean time of a write.
+    """
+
+    processes: tuple[int, ...] = (1, 1, 1)
+    rounds: int = 0
+    participation: Participation = Participation.ALL
+    quorum: float = 0.0
+    deadline_seconds: float = 0.0
+    max_staleness: int = 0
+    inflight_rounds: int = 2
+    gathers: bool = True
+    compute_seconds: float = 0.0
+    learn_seconds: float = 0.3
+    network_seconds: float = 0.02
+    disk_seconds: float = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A run and its faults. Everything else that is random in it follows from the seed."""
+
+    seed: int
+    settings: Settings = Settings()
+    faults: tuple[Fault, ...] = ()
+
+
+def plan_of(seed: int) -> Plan:
+    """The plan of a seed: the size of the run, its network and disk, and which kinds of faults there are."""
+    rng = random.Random(f"plan {seed}")
+    settings = _settings(rng)
+    kinds = rng.sample(list(Kind), rng.choice([2, 3, 4, 10, 10, 15]))
+    if rng.random() < 0.5 and Kind.STORE_LOST in kinds:
+        kinds.remove(Kind.STORE_LOST)  # it ends a run, and with it what can go wrong in one
+    count = rng.randint(1, _MOST_FAULTS)
+    times = sorted(round(time, 3) for time in _times(rng, count))
+    faults = tuple(Fault(at, rng.choice(kinds), rng.randrange(100), round(rng.random(), 3)) for at in times)
+    return Plan(seed, settings, faults)
+
+
+def _times(rng: random.Random, count: int) -> list[float]:
+    """When faults happen; in half of the plans in bursts, so that one meets the consequences of another."""
+    if rng.random() < 0.5:
+        return [rng.uniform(0.0, FAULT_SECONDS) for _ in range(count)]
+    bursts = [rng.uniform(0.0, FAULT_SECONDS - 2.0) for _ in range(1 + count // 8)]
+    return [rng.choice(bursts) + min(2.0, rng.expovariate(2.0)) for _ in range(count)]
+
+
+def _settings(rng: random.Random) -> Settings:
+    processes = rng.choice([3, 3, 4, 5, 6, 12])
+    grouped = rng.random() < 0.3
+    quorum: dict[str, Any] = {}
+    if rng.random() < 0.4:
+        quorum = {
+            "participation": Participation.QUORUM,
+            "quorum": rng.choice([0.5, 0.7, 2.0]),
+            "deadline_seconds": rng.choice([0.0, 0.2, 1.0]),
+            "max_staleness": rng.choice([0, 1, 2, 2]),
+        }
+    return Settings(
+        processes=tuple(rng.choice([1, 2, 3]) if grouped else 1 for _ in range(processes)),
+        rounds=rng.choice([0, 0, 0, 15]),
+        inflight_rounds=rng.choice([1, 2, 4, 64]),
+        gathers=rng.random() < 0.7,
+        compute_seconds=rng.choice([0.0, 0.0, 0.05]),
+        learn_seconds=rng.choice([0.1, 0.3, 0.3, 1.0]),
+        network_seconds=rng.choice([0.001, 0.02, 0.1]),
+        disk_seconds=rng.choice([0.001, 0.05, 0.5]),
+        **quorum,
+    )
+
+
+def source_of(plan: Plan) -> str:
+    """The plan as Python, for a test."""
+    changed = [
+        f"{each.name}={getattr(plan.settings, each.name)}"
+        for each in fields(Settings)
+        if getattr(plan.settings, each.name) != each.default
+    ]
+    lines = [f"Fault({each.at!r}, Kind.{each.kind.name}, {each.whom}, {each.amount!r})," for each in plan.faults]
+    body = "".join(f"\n        {line}" for line in lines)
+    return f"Plan(\n    {plan.seed},\n    Settings({', '.join(changed)}),\n    ({body}\n    ),\n)"

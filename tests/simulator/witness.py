@@ -1,0 +1,256 @@
+"""What must hold in every simulated run, checked after every event of a coordinator and after every write.
+
+* What anyone is told to be durable is on the disk, and stays there through every restart.
+* A gradient of (agent, round) is in one stored round at most, its agent has sent it, and it was hosted by the
+  session that sent it.
+* The basis of every round is that of the model for its contributors: the bits of a run without faults.
+* A basis that is announced is the stored one; always with a quorum, and with full participation while the
+  contributors of the rounds that run ahead of the disk are all there.
+* What the machines keep is bounded, and every wait of a coordinator has an end.
+* No agent is ended by an error that a peer without faults of its own must not cause.
+"""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from runs import RETURN, Disk
+
+from cospan.core.run_fields import Participation
+from cospan.server import machine
+from cospan.server.machine import events
+from cospan.server.machine.opening import is_connected
+from cospan.server.machine.state import OVER, CoordinatorState
+from cospan.wire.errors import (
+    AgentIdTakenError,
+    CoordinatorUnavailableError,
+    CospanError,
+    DrainingError,
+    ForeignRunError,
+    InvalidMessageError,
+    OutOfTurnError,
+    RemoteError,
+    RunFinishedError,
+    SessionUnknownError,
+    StaleCoordinatorError,
+    WorkloadBehaviourError,
+)
+from cospan.wire.limits import most_known_agents
+from cospan.wire.messages import BasisUpdate, Finish, GradientUpload, Welcome
+from simulator import toy
+
+if TYPE_CHECKING:
+    from simulator.parties.agent import AgentProcess
+
+_EXPECTED_ENDS = (
+    CoordinatorUnavailableError,  # given up after the progress timeout
+    StaleCoordinatorError,
+    ForeignRunError,  # the store was lost
+    WorkloadBehaviourError,  # a round that is too slow
+    RunFinishedError,
+)
+_PASSING = (AgentIdTakenError, DrainingError, SessionUnknownError)
+"""They end an agent only where its progress timeout has run out."""
+
+
+class Witness:
+    """Sees all that happens, and raises AssertionError where it must not."""
+
+    def __init__(self) -> None:
+        self.store = Disk.__new__(Disk)
+        self.uploaded: set[tuple[str, int]] = set()
+        self.commits = 0
+        self.begin(self.store)
+
+    def begin(self, store: Disk) -> None:
+        """A new run, on a new store."""
+        self.store = store
+        self._durable = 0
+        self._early: dict[int, np.ndarray] = {}
+        self._bases: dict[int, np.ndarray] = {}
+        self._stored: dict[int, np.ndarray] = {}
+        self._counted: dict[tuple[str, int], int] = {}
+        self._learnt: set[tuple[tuple[str, ...], int, int, bytes]] = set()
+        self._contributors: dict[int, frozenset[str]] = {}
+        self._announced_ahead: set[int] = set()
+        self._started = 0.0
+        self._has_opened = False
+        self.uploaded = set()
+
+    # The coordinator -----------------------------------------------------------------------------------------
+
+    def restarted(self, state: CoordinatorState, now: float) -> None:
+        """A coordinator process resumes from the store."""
+        state.check()
+        assert state.round == len(self.store.rounds) >= self._durable, "a durable round is lost"
+        self._started, self._has_opened = now, False
+        self._announced_ahead = set()
+        if not state.round:
+            self._stored[0] = state.basis
+        assert np.array_equal(state.basis, self._stored[state.round]), "the stored basis is resumed"
+        self._bases = dict(self._stored)
+
+    def stepped(
+        self,
+        before: CoordinatorState,
+        event: events.Event,
+        state: CoordinatorState,
+        commands: Sequence[events.Command],
+        now: float,
+    ) -> None:
+        """The machine has taken a step."""
+        if state is before:
+            return
+        state.check()
+        assert state.round - before.round in (0, 1), "rounds neither skip nor go back"
+        assert (machine.next_deadline(state) is None) == (state.phase in OVER), "every wait has an end"
+        if isinstance(event, events.GradientArrived):
+            self._check_member(before, state, event)
+        # A round that runs ahead of the disk is announced before it is handed to the store.
+        for command in sorted(commands, key=lambda command: not isinstance(command, events.StoreRound)):
+            self._check_command(state, command, now)
+        self._check_memory(state)
+
+    def _check_member(
+        self, before: CoordinatorState, state: CoordinatorState, event: events.GradientArrived
+    ) -> None:
+        if state.round != before.round:
+            return
+        added = set(state.open_round.counted) - set(before.open_round.counted)
+        session = before.members.sessions.get(event.token)
+        assert not added or (session is not None and added <= set(session.agent_ids)), "who counts is a member"
+
+    def _check_command(self, state: CoordinatorState, command: events.Command, now: float) -> None:
+        match command:
+            case events.ComputeBasis(round=number, contributions=contributions):
+                held = state.open_round.contributions
+                ordered = [held[name] for name in sorted(held)]
+                assert list(map(id, contributions)) == list(map(id, ordered)), "sums are in the order of names"
+                assert number == state.round
+                ahead = number - len(self.store.rounds)
+                assert ahead < state.config.max_inflight_rounds, "no round runs too far ahead of the disk"
+            case events.StoreRound(record=record):
+                self._check_record(state, record)
+            case events.ReportRound(report=report):
+                self._promise(report.closed_round + 1)
+            case events.DropMember(departures=departures):
+                if any(gone.agent_id not in state.members.hosts for gone in departures):
+                    self.forget()
+            case events.Broadcast(message=BasisUpdate() as update):
+                if not self._has_opened and now - self._started >= RETURN - 1e-6:
+                    self.forget()  # not all contributors came back in time
+                self._has_opened = True
+                self._check_announced(state, update)
+                self._check_ahead(state)
+            case events.Send(message=Welcome() as welcome):
+                self._check_announced(state, welcome)
+            case events.Broadcast(message=Finish() as finish):
+                self._promise(finish.stamp.durable_round)
+            case _:
+                pass
+
+    def _check_announced(self, state: CoordinatorState, message: BasisUpdate | Welcome) -> None:
+        number = message.stamp.round
+        self._promise(message.stamp.durable_round)
+        assert np.array_equal(message.basis, self._bases[number]), "the announced basis is that of its round"
+        if number > len(self.store.rounds):
+            full = state.specification.participation is Participation.ALL
+            assert full, "with a quorum, rounds are stored before they are announced"
+            told = self._early.get(number)
+            assert told is None or np.array_equal(told, message.basis), "an announced basis has changed"
+            self._early[number] = message.basis
+
+    def _check_ahead(self, state: CoordinatorState) -> None:
+        """Rounds run ahead of the disk only with the contributors of the last stored one, who are connected."""
+        durable = len(self.store.rounds)
+        if state.round == durable or state.open_round.replaying:
+            return
+        stored = self.last_contributors
+        sessions, hosts = state.members.sessions, state.members.hosts
+        assert all(self._contributors[number] == stored for number in range(durable, state.round)), (
+            "a round runs ahead of the disk with other contributors than are stored"
+        )
+        there = {name for name in stored if name in hosts and is_connected(sessions[hosts[name]])}
+        newly = state.round - 1 not in self._announced_ahead
+        self._announced_ahead.add(state.round - 1)
+        assert not newly or there == stored, "a round runs ahead of the disk, and a contributor is not there"
+
+    def _promise(self, durable: int) -> None:
+        assert durable <= len(self.store.rounds), "a round is called durable that is not stored"
+        self._durable = max(self._durable, durable)
+
+    def _check_record(self, state: CoordinatorState, record: events.RoundRecord) -> None:
+        number = record.closed_round
+        assert record.contributors, "a closed round has contributors"
+        assert record.weight == len(record.contributors), "every gradient counts once"
+        oldest = number - state.specification.max_staleness
+        for agent, of in record.contributors.items():
+            assert (agent, of) in self.uploaded, "an agent counts that has not sent this gradient"
+            assert self._counted.get((agent, of), number) == number, "a gradient counts in two rounds"
+            assert oldest <= of <= number, "a gradient counts that is too old"
+        expected = toy.model(self._bases, number, record.contributors)
+        assert np.array_equal(record.move.basis, expected), "the basis is not that of its contributors"
+        self._bases[number + 1] = record.move.basis
+        self._contributors[number] = frozenset(record.contributors)
+
+    def _check_memory(self, state: CoordinatorState) -> None:
+        spec, most = state.specification, most_known_agents(state.specification.agents)
+        assert len(state.members.departures) <= most, "departures are bounded"
+        assert len(state.members.hosts) <= most, "members are bounded"
+        assert len(state.history.accepted) <= max(1, spec.max_staleness) + 1, "what has counted is bounded"
+        assert len(state.open_round.departed) <= most * most, "departures of a round are bounded"
+
+    def refused(self, error: RemoteError, *, lied: bool) -> None:
+        """A coordinator has refused a message of a peer that has lied, or has not."""
+        if isinstance(error, InvalidMessageError | OutOfTurnError):
+            assert lied, f"an honest peer was refused: {error}"
+        else:
+            kinds = (SessionUnknownError, AgentIdTakenError, DrainingError, RunFinishedError)
+            assert isinstance(error, kinds), f"an unexpected refusal: {error!r}"
+
+    # The disk ------------------------------------------------------------------------------------------------
+
+    def committed(self, operations: Sequence[events.StoreCommand]) -> None:
+        """Operations are on the disk."""
+        for operation in operations:
+            if isinstance(operation, events.StoreRound):
+                record, number = operation.record, operation.record.closed_round
+                told = self._early.pop(number + 1, None)
+                assert told is None or np.array_equal(told, record.move.basis), "another basis was announced"
+                for agent, of in record.contributors.items():
+                    assert (agent, of) not in self._counted, "a gradient counts in two stored rounds"
+                    self._counted[agent, of] = number
+                self._stored[number + 1] = record.move.basis
+                self.commits += 1
+
+    def forget(self) -> None:
+        """A contributor is gone: what ran ahead of the disk may come to another result."""
+        self._early = {}
+
+    # Agents --------------------------------------------------------------------------------------------------
+
+    def uploads(self, agents: tuple[str, ...], upload: GradientUpload) -> None:
+        """An agent process sends a gradient."""
+        self.uploaded.update((agent, upload.round) for agent in agents)
+
+    def learns(self, process: "AgentProcess", number: int, basis: np.ndarray) -> None:
+        """An agent process begins a round; it keeps what it may need again."""
+        key = (process.agents, process.generation, number, basis.tobytes())
+        assert key not in self._learnt, "a process learns the same round at the same basis twice"
+        self._learnt.add(key)
+
+    def agent_ended(self, error: CospanError | None, *, lied: bool, exhausted: bool) -> None:
+        """An agent process is over, with this error."""
+        deserved = lied and isinstance(error, InvalidMessageError | OutOfTurnError)
+        deserved = deserved or (exhausted and isinstance(error, _PASSING))
+        assert error is None or deserved or isinstance(error, _EXPECTED_ENDS), f"an agent was ended by {error!r}"
+
+    @property
+    def last_contributors(self) -> frozenset[str]:
+        """Of the newest stored round."""
+        return frozenset(self.store.rounds[-1].contributors) if self.store.rounds else frozenset()
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether the newest process has opened no round yet."""
+        return not self._has_opened
