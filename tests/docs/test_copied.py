@@ -16,6 +16,7 @@ from cospan.cli.main import app
 
 PAGES = sorted(
     {*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "examples").rglob("*.md")}
+    - set((ROOT / "examples").glob("*/node_modules/**/*.md"))  # others' pages, installed by `make node-test`
     - {ROOT / "CHANGELOG.md"}
 )
 _INSTALL = re.compile(r"pip install (?P<rest>[^`#\n]*)")
