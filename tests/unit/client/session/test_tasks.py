@@ -178,5 +178,6 @@ def test_an_agent_that_is_ended_after_it_was_stopped_says_that_it_was() -> None:
             self.codes.append(code)
 
     left: Any = Left()
-    run(cli_agent._run(left, None, Noted(), follow_stdin=False))
+    settings: Any = None  # they are read only where no coordinator answers for seconds
+    run(cli_agent._run(left, settings, None, Noted(), follow_stdin=False))
     assert Noted.codes == [75]
