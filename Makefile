@@ -20,7 +20,7 @@ help:  ## Show this list
 demo: $(VENV)/ready  ## Run the main job: 25 real microgrids learn together
 	@$(BIN)/cospan run microgrids --agents 25 --rounds 730 --seed 1
 
-unit: $(VENV)/ready  ## Run the tests that need no sockets and no other processes (a minute)
+unit: $(VENV)/ready  ## Run the tests that need no sockets and no other processes (under two minutes)
 	@$(BIN)/python -m pytest -q -n $(WORKERS) --maxprocesses 8 --dist worksteal tests/property tests/unit tests/golden
 
 test: $(VENV)/ready  ## Run the tests (with a Docker engine those in containers too), and check the coverage
