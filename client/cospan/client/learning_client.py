@@ -22,6 +22,7 @@ from cospan.client.session import machine as session
 from cospan.client.session.driver import SessionDriver, SessionHooks, SessionSettings
 from cospan.client.session.message_checks import MEMORY_GIB, memory_problem
 from cospan.client.session.run_checks import check_basis, slow_round
+from cospan.client.session.tasks import loop_runs_here
 from cospan.client.session.transport import Transport
 from cospan.client.step_source import AT_END
 from cospan.client.workload import FeatureMap, Workload
@@ -439,15 +440,6 @@ class LearningClient(ABC, Generic[L]):
         if note is not None:
             self._was_slow = True
             self._note(note, level=logging.WARNING)
-
-
-def loop_runs_here() -> bool:
-    """Whether an event loop runs in this thread: a call that blocks would stop all that it serves."""
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True
 
 
 def _unexpected(name: str, failure: BaseException) -> CospanError:

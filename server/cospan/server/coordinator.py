@@ -91,12 +91,8 @@ class Coordinator:
         """Whether `stop` or `interrupt` was called."""
         self.interrupted = False
         """Whether `interrupt` ended the run."""
-        self.engine = Engine(
-            specification,
-            sites=sites,
-            store=store,
-            settings=EngineSettings(start_seconds=start_seconds, return_seconds=return_seconds),
-        )
+        settings = EngineSettings(start_seconds=start_seconds, return_seconds=return_seconds)
+        self.engine = Engine(specification, sites=sites, store=store, settings=settings)
         self._listener = AgentListener(self.engine, self.stop, host=host, port=port, tls=tls, insecure=insecure)
         self.door = self._listener.door
         """Admits and counts calls."""

@@ -1,4 +1,4 @@
-"""Ending asyncio tasks in bounded time, whatever they do with a cancellation.
+"""Event loops: whether one runs here, and ending tasks in bounded time, whatever they do with a cancellation.
 
 grpc.aio takes a cancellation of a read for itself where it comes before the first metadata: the task that was
 cancelled reads on. Waiting for such a task with `asyncio.gather` has no end.
@@ -57,3 +57,12 @@ async def within(seconds: float, job: Coroutine[Any, Any, object]) -> bool:
 def _looked_at(task: "asyncio.Task[Any]") -> None:
     if not task.cancelled():
         task.exception()
+
+
+def loop_runs_here() -> bool:
+    """Whether an event loop runs in this thread: a call that blocks would stop all that it serves."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
