@@ -41,6 +41,8 @@ def home(folder: Path) -> Iterator[str]:
 def test_the_home_page_has_no_serious_violation(browser: Any, home: str, size: str) -> None:
     watch = look(browser, home, size)
     watch.until("document.querySelector('.md-typeset__scrollwrap') !== null")
+    # Without its own style the page shows what is hidden, as the box that opens the search.
+    watch.until("getComputedStyle(document.querySelector('[data-md-toggle=search]')).display === 'none'")
     watch.picture(f"site-{size}")
     assert watch.serious() == []
     watch.sound()

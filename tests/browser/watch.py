@@ -37,6 +37,8 @@ class Watch:
         own = urlsplit(url).netloc
         self.strangers: list[str] = []
         self.page.on("request", lambda asked: self._note(asked.url, own))
+        self.lost: list[str] = []
+        self.page.on("requestfailed", lambda asked: self.lost.append(f"{asked.failure}: {asked.url}"))
         self.page.goto(url)
 
     def _note(self, url: str, own: str) -> None:
@@ -49,7 +51,9 @@ class Watch:
         self.page.screenshot(path=PICTURES / f"{name}.png", full_page=True, timeout=WAIT_MS)
 
     def serious(self) -> list[str]:
-        """What axe-core finds of serious or critical impact."""
+        """What axe-core finds of serious or critical impact, once the page looks as it shall."""
+        self.until("[...document.styleSheets].every(sheet => sheet.cssRules.length > 0)")
+        assert not self.lost, "a page without all of its files looks otherwise"
         self.page.evaluate(AXE.read_text(encoding="utf-8"))
         found = self.page.evaluate("axe.run()")
         assert found["passes"], "axe has looked at something"
@@ -106,6 +110,12 @@ def saved(watch: Watch, label: str) -> Iterator[list[Path]]:
     yield found
 
 
+class _Server(http.server.ThreadingHTTPServer):
+    """Keeps as many connections waiting as a browser opens at once on a busy machine; five are too few."""
+
+    request_queue_size = 128
+
+
 class _Silent(http.server.SimpleHTTPRequestHandler):
     """Serves a folder, and logs nothing."""
 
@@ -115,7 +125,7 @@ class _Silent(http.server.SimpleHTTPRequestHandler):
 @contextmanager
 def served(folder: Path) -> Iterator[str]:
     """The address of a folder's `index.html`, served on loopback."""
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(_Silent, directory=str(folder)))
+    server = _Server(("127.0.0.1", 0), partial(_Silent, directory=str(folder)))
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     yield f"http://127.0.0.1:{server.server_port}/index.html"
