@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from cospan.core.aggregation.warm_start import HalfSums, cross_spectrum
+from cospan.core.aggregation.warm_start import HalfSums, cross_eigenvalues
 from cospan.core.learning.least_squares import PRIOR_STEPS, TransitionSums
 
 
@@ -118,7 +118,7 @@ class Spectrum:
     @classmethod
     def of(cls, first: Float[np.ndarray, "q n"], second: Float[np.ndarray, "q n"]) -> "Spectrum":
         """Of estimates as `measured` gives them."""
-        return cls(cross_spectrum(first, second)[0])
+        return cls(cross_eigenvalues(first, second))
 
     @property
     def noise(self) -> float:

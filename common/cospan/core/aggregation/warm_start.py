@@ -78,6 +78,24 @@ def cross_spectrum(
     Raises:
         numpy.linalg.LinAlgError: the estimates are not finite, or so large that their products overflow.
     """
+    matrix, frame = _symmetric_products(first, second)
+    values, vectors = np.linalg.eigh(matrix)
+    return _largest_first(values, vectors if frame is None else frame @ vectors)
+
+
+def cross_eigenvalues(first: Float[np.ndarray, "d n"], second: Float[np.ndarray, "d n"]) -> Float[np.ndarray, " q"]:
+    """The eigenvalues of `cross_spectrum` alone, largest first: equal but for rounding, at a third of the cost.
+
+    Raises:
+        numpy.linalg.LinAlgError: as there.
+    """
+    return np.linalg.eigvalsh(_symmetric_products(first, second)[0])[::-1].copy()
+
+
+def _symmetric_products(
+    first: Float[np.ndarray, "d n"], second: Float[np.ndarray, "d n"]
+) -> tuple[Float[np.ndarray, "q q"], Float[np.ndarray, "d q"] | None]:
+    """M in the coordinates of Q, and Q; M itself and None where 2n ≥ d."""
     dim, agents = first.shape
     frame = None
     if 2 * agents < dim:
@@ -88,8 +106,7 @@ def cross_spectrum(
         matrix = 0.5 * (products + products.T)
     if not np.isfinite(matrix).all():
         raise np.linalg.LinAlgError("the estimates of the warm-up are too large for float64")
-    values, vectors = np.linalg.eigh(matrix)
-    return _largest_first(values, vectors if frame is None else frame @ vectors)
+    return matrix, frame
 
 
 def _largest_first(

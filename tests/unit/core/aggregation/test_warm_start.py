@@ -10,7 +10,7 @@ from values import read_only
 
 from cospan.client.learning.site_learner import SiteLearner
 from cospan.core.aggregation.basis_update import Contribution, next_basis
-from cospan.core.aggregation.warm_start import cross_spectrum, spectral_basis
+from cospan.core.aggregation.warm_start import cross_eigenvalues, cross_spectrum, spectral_basis
 from cospan.core.learning.learner import contribution_of, learn_round
 from cospan.core.learning.learner_state import LearnerState, Trajectory
 from cospan.core.learning.least_squares import TransitionSums
@@ -270,3 +270,9 @@ def test_sums_are_joined() -> None:
     for field in dataclasses.fields(TransitionSums):
         if field.name != "basis":
             np.testing.assert_allclose(getattr(both, field.name), getattr(expected, field.name), rtol=1e-13)
+
+
+@pytest.mark.parametrize("agents", [3, 9])
+def test_eigenvalues_alone_are_those_that_come_with_vectors(agents: int) -> None:
+    first, second = np.random.default_rng(agents).normal(size=(2, 10, agents))
+    np.testing.assert_allclose(cross_eigenvalues(first, second), cross_spectrum(first, second)[0], atol=1e-14)
