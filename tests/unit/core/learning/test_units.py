@@ -145,8 +145,8 @@ def test_a_rare_reward_of_a_million_is_learnt_and_equivariant(preset: str) -> No
         covariance = feature_covariance(FEATURES, stationary_distribution(matrix))
         assert relative_value_error(weights, differential_value(matrix, RARE), covariance) < 0.25
     small = learnt(method, [[Trajectory(each.features, 1e-6 * each.rewards) for each in row] for row in played])
-    # Curvatures travel in float32: where a last bit differs, the basis of `practical` turns a little otherwise. Most of
-    # that is in the constant of the values, which the moment equations hardly determine and no decision depends on.
+    # Curvatures travel in float32: where a last bit differs, the basis of `practical` turns a little otherwise.
+    # Most of that is in the constant of the values, which the equations hardly fix and no decision depends on.
     tolerance = 1e-5 if method.has_head_covariance else 1e-9
     scaled, centred = (each - each.mean(axis=-1, keepdims=True) for each in (1e6 * small.weights, fleet.weights))
     np.testing.assert_allclose(scaled, centred, rtol=tolerance, atol=1e3 * tolerance)
