@@ -27,6 +27,7 @@ TD_STYLE = MethodStyle("#D55E00", "^")
 _KNOWN_STYLE = MethodStyle("#009E73", "D")
 _FIXED = {
     "joint": JOINT_STYLE,
+    "mean": JOINT_STYLE,  # by its aggregation, beside robust ones
     "LSTD alone": LSTD_STYLE,
     "TD alone": TD_STYLE,
     "joint, B* known": _KNOWN_STYLE,
