@@ -37,6 +37,7 @@ _FIXED = {
     "PMAAR-AC": JOINT_STYLE,
     "SingleAC": TD_STYLE,
     "FedAC-Uniform": MethodStyle("#E69F00", "v"),
+    "one time scale": JOINT_STYLE,  # beside the rule with two
     "two time scales": MethodStyle("#000000", "X"),
     "full-history": MethodStyle("#999999", "d"),
 }
