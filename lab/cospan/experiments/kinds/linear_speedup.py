@@ -8,13 +8,14 @@ from jaxtyping import Float
 
 from cospan.experiments.estimates import log_slope, mean
 from cospan.experiments.experiment import ExperimentOutcome, Finding, Plan, Table
-from cospan.experiments.plots.axes import dress
-from cospan.experiments.plots.curves import draw_estimates
+from cospan.experiments.plots.axes import dress, log_scale
+from cospan.experiments.plots.curves import draw_estimates, ends_of
 from cospan.experiments.plots.method_style import JOINT_STYLE, styles_of
 from cospan.experiments.plots.tables import estimate
 from cospan.experiments.runner import Point, Task, errors_of, method_names
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 JOINT, ALONE = "joint", "alone"
@@ -85,18 +86,25 @@ def draw(figure: "Figure", plan: Plan, points: Sequence[Point]) -> None:
     for row in squares:
         left.plot(counts, row, "o", color=JOINT_STYLE.colour, alpha=0.35, markersize=4)
     middle = np.exp(np.log(squares).mean(axis=0))
-    left.plot(counts, middle, color=JOINT_STYLE.colour, linewidth=2.0, label="joint, mean of\nthe logarithms")
+    left.plot(counts, middle, color=JOINT_STYLE.colour, linewidth=2.0, label="joint")
     centre = np.exp(np.log(middle).mean() + np.log(counts).mean())
     left.plot(counts, centre / counts, "--", color="0.4", label="slope −1")
-    left.set_xscale("log", base=2)
-    left.set_yscale("log")
-    dress(left, "‖m‖²_F: squared sines of all angles to B* (points: seeds)", "agents K")
+    _scale(left, counts, [*squares.ravel(), *middle, *centre / counts])
+    dress(left, "‖m‖²_F to B* (points: seeds; line: their geometric mean)", "agents K")
+    heights: list[float] = []
     for method, style in styles_of(method_names(points)).items():
         errors = [mean(errors_of(points, method, str(agents))) for agents in plan.settings]
         draw_estimates(right, counts, errors, style, method)
+        heights += ends_of(errors)
     share = plan.options["rank"] / plan.options["feature_dim"]
     alone = np.array([errors_of(points, ALONE, str(agents)).mean() for agents in plan.settings])
     right.plot(counts, share * alone, "--", color="0.4", label="(r/d) × alone")
-    right.set_xscale("log", base=2)
-    right.set_yscale("log")
+    _scale(right, counts, [*heights, *share * alone])
     dress(right, "Relative value error, median over agents; 95 % intervals", "agents K")
+
+
+def _scale(axes: "Axes", counts: Float[np.ndarray, " n"], heights: Sequence[float]) -> None:
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(counts, [f"{count:g}" for count in counts])
+    axes.minorticks_off()
+    log_scale(axes, min(heights) / 1.25, max(heights) * 1.25)

@@ -4,7 +4,7 @@ import importlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -37,15 +37,15 @@ def import_matplotlib() -> None:
             os.environ["MPLBACKEND"] = named
 
 
-def log_scale(axes: "Axes", low: float, high: float) -> None:
-    """A logarithmic y axis with plain numbers at 1, 3, 10, 30, …; closer ones where it spans less than a decade."""
+def log_scale(axes: "Axes", low: float, high: float, *, axis: Literal["x", "y"] = "y") -> None:
+    """A logarithmic axis with plain numbers at 1, 3, 10, 30, …; closer ones where it spans less than a decade."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-    axes.set_yscale("log")
-    axes.set_ylim(low, high)
-    axes.yaxis.set_major_locator(LogLocator(subs=_ticks_within_a_decade(high / low), numticks=12))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _position: f"{value:g}"))
-    axes.yaxis.set_minor_locator(NullLocator())
+    axes.set(**{f"{axis}scale": "log", f"{axis}lim": (low, high)})
+    scaled = axes.xaxis if axis == "x" else axes.yaxis
+    scaled.set_major_locator(LogLocator(subs=_ticks_within_a_decade(high / low), numticks=12))
+    scaled.set_major_formatter(FuncFormatter(lambda value, _position: f"{value:g}"))
+    scaled.set_minor_locator(NullLocator())
 
 
 def _ticks_within_a_decade(span: float) -> tuple[float, ...]:

@@ -120,6 +120,17 @@ def draw_estimates(
         axes.fill_between(x, low, high, color=style.colour, alpha=0.18, linewidth=0)
 
 
+def draw_separate_estimates(
+    axes: "Axes", x: Float[np.ndarray, " n"], estimates: Sequence[Estimate], style: MethodStyle, label: str
+) -> None:
+    """Points with their intervals, not joined: for settings that have no order."""
+    for place, each in zip(x, estimates, strict=True):
+        if each.low is not None and each.high is not None:
+            axes.plot([place, place], [each.low, each.high], color=style.colour, linewidth=1.5, label="_")
+    heights = [each.value for each in estimates]
+    axes.plot(x, heights, style.marker, color=style.colour, markersize=5.0, label=label)
+
+
 def ends_of(estimates: Sequence[Estimate]) -> list[float]:
     """All finite numbers of estimates and their intervals: what an axis has to show."""
     found = [end for each in estimates for end in (each.value, each.low, each.high) if end is not None]

@@ -24,16 +24,20 @@ class MethodStyle:
 JOINT_STYLE = MethodStyle("#0072B2", "o")
 LSTD_STYLE = MethodStyle("#CC79A7", "s")
 TD_STYLE = MethodStyle("#D55E00", "^")
+_KNOWN_STYLE = MethodStyle("#009E73", "D")
 _FIXED = {
     "joint": JOINT_STYLE,
+    "mean": JOINT_STYLE,  # by its aggregation, beside robust ones
     "LSTD alone": LSTD_STYLE,
     "TD alone": TD_STYLE,
-    "joint, B* known": MethodStyle("#009E73", "D"),
+    "joint, B* known": _KNOWN_STYLE,
+    "B* known": _KNOWN_STYLE,
     "FedTD-Uniform": MethodStyle("#E69F00", "v"),
     "TD, SVD at the server": MethodStyle("#56B4E9", "P"),
     "PMAAR-AC": JOINT_STYLE,
     "SingleAC": TD_STYLE,
     "FedAC-Uniform": MethodStyle("#E69F00", "v"),
+    "one time scale": JOINT_STYLE,  # beside the rule with two
     "two time scales": MethodStyle("#000000", "X"),
     "full-history": MethodStyle("#999999", "d"),
 }

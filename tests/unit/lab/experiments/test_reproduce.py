@@ -21,11 +21,12 @@ def test_figures_name_the_plan_and_what_does_not_hold() -> None:
         Finding("c", "so so", Estimate(2.0)),
     )
     outcome = ExperimentOutcome(findings, (Table(("x", "y"), (("a|b", "1"),), "T"),))
-    found = Reproduction("rank", plan, [TaskResult(TINY, ())], outcome, 0.4, ("checked",))
+    found = Reproduction("rank", plan, [TaskResult(TINY, ())], outcome, 0.4, 2.4, ("checked",))
     lines = figures(found)
     assert (lines[0], lines[-1]) == (BEGIN, END)
     assert f"<!-- plan {plan.fingerprint};" in lines[1]
     assert {"- holds: good", "- **does not hold**: bad", "- so so", "- checked", "| a\\|b | 1 |"} <= set(lines)
+    assert lines[-3] == "Means over 3 seeds, 95 % bootstrap intervals; 2 min of processor time."
     said = document(found)
     assert said["findings"][1]["value"] is None
     assert said["findings"][0]["low"] == 0.5
