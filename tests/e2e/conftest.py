@@ -1,10 +1,7 @@
 """The image and the stacks of the end-to-end suite. Everything has a name of this suite alone, and goes with it."""
 
-import io
-import os
 import secrets
 import signal
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
@@ -12,11 +9,10 @@ from types import FrameType
 import docker
 import pytest
 from docker import DockerClient
-from docker.errors import ImageNotFound
 from e2e.stack import ROOT, Stack
+from images import Images
 
 SUITE = f"cospan-e2e-{secrets.token_hex(4)}"
-OFFICIAL = "python:3.12-slim-bookworm"
 LOGS = ROOT / "build" / "e2e-logs"
 
 
@@ -46,13 +42,9 @@ def client() -> Iterator[DockerClient]:
     """The engine; afterwards nothing of this suite is left on it."""
     engine = docker.from_env(timeout=120)
     yield engine
-    label = {"label": f"dev.cospan.build={SUITE}"}
-    for image in engine.images.list(filters=label):
-        for tag in image.tags or [image.id]:
-            engine.images.remove(tag, force=True)
-    for image in engine.images.list(filters=label | {"dangling": True}):
-        engine.images.remove(image.id, force=True)
-    left = [image.tags or image.id for image in engine.images.list(all=True) if _is_ours(image.tags, image.labels)]
+    images = Images(engine, SUITE)
+    images.remove()
+    left = images.left()
     left += [thing.name for thing in engine.containers.list(all=True) if thing.name.startswith(SUITE)]
     left += [thing.name for thing in engine.networks.list() if thing.name.startswith(SUITE)]
     left += [thing.name for thing in engine.volumes.list() if thing.name.startswith(SUITE)]
@@ -60,62 +52,16 @@ def client() -> Iterator[DockerClient]:
     assert not left, f"the suite has left behind {left}"
 
 
-def _is_ours(tags: list[str], labels: dict[str, str] | None) -> bool:
-    return any(tag.startswith(SUITE) for tag in tags) or (labels or {}).get("dev.cospan.build") == SUITE
-
-
-def _base(client: DockerClient, *packages: str) -> str:
-    """What the image is built on, with more Debian packages where they are asked for.
-
-    What the environment says; an image that is here; else a local look-alike where one can be made, which needs
-    root on a Debian; else what the registry has.
-    """
-    named = os.environ.get("COSPAN_BASE_IMAGE")
-    if not packages and (named or _is_here(client, OFFICIAL)):
-        return named or OFFICIAL
-    tag = f"{SUITE}-base{'-'.join(('', *packages))}"
-    if os.geteuid() == 0 and Path("/etc/debian_version").exists() and not _is_here(client, OFFICIAL):
-        environment = {**os.environ, "EXTRA_PACKAGES": " ".join(packages), "LABEL": f"dev.cospan.build={SUITE}"}
-        _run([str(ROOT / "deploy" / "make-base-image.sh"), tag], environment)
-        return tag
-    client.images.pull(OFFICIAL)
-    if not packages:
-        return OFFICIAL
-    install = f"RUN apt-get -qq update && apt-get -qq -y install --no-install-recommends {' '.join(packages)}"
-    recipe = f"FROM {OFFICIAL}\n{install}\nLABEL dev.cospan.build={SUITE}\n"
-    client.images.build(fileobj=io.BytesIO(recipe.encode()), tag=tag, rm=True)
-    return tag
-
-
-def _is_here(client: DockerClient, tag: str) -> bool:
-    try:
-        client.images.get(tag)
-    except ImageNotFound:
-        return False
-    return True
-
-
-def _run(command: list[str], environment: dict[str, str] | None = None) -> None:
-    done = subprocess.run(
-        command, env=environment, capture_output=True, text=True, check=False, timeout=300, stdin=subprocess.DEVNULL
-    )
-    assert done.returncode == 0, f"{' '.join(command)}:\n{done.stdout[-5000:]}\n{done.stderr[-5000:]}"
-
-
 @pytest.fixture(scope="session")
 def image(client: DockerClient) -> str:
     """The image, built from this tree."""
-    tag = f"{SUITE}:image"
-    arguments = {"BASE_IMAGE": _base(client), "BUILD_ID": SUITE}
-    flags = [flag for name, value in arguments.items() for flag in ("--build-arg", f"{name}={value}")]
-    _run(["docker", "build", "--quiet", "--tag", tag, *flags, str(ROOT)])
-    return tag
+    return Images(client, SUITE).built()
 
 
 @pytest.fixture(scope="session")
 def tools(client: DockerClient) -> str:
     """An image with iptables, to break networks with from a sidecar."""
-    return _base(client, "iptables")
+    return Images(client, SUITE).base("iptables")
 
 
 @pytest.fixture
