@@ -1,0 +1,54 @@
+"""What is stored of a run on a machine of the rig, as its volume shows it."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from rig.machines import until
+
+from cospan.server.storage.reader import StoredState, read_state
+from cospan.server.storage.run_folder import STORE
+
+_BOUND = 240.0
+
+
+class StoredRun:
+    """The newest run of a folder of runs.
+
+    Args:
+        runs: the folder, which may not exist yet.
+    """
+
+    def __init__(self, runs: Path) -> None:
+        self._folder = runs / "latest"
+
+    @property
+    def state(self) -> StoredState:
+        """Its summary."""
+        return read_state(self._folder / STORE)
+
+    @property
+    def rounds(self) -> int:
+        """How many are stored."""
+        return self.state.rounds if (self._folder / STORE).exists() else 0
+
+    def wait_for_more(self, count: int) -> float:
+        """Waits for so many more rounds; returns for how long, in seconds."""
+        reached = self.rounds
+        return until(lambda: self.rounds >= reached + count, f"there are {count} rounds after {reached}", _BOUND)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the result is written."""
+        return (self._folder / "result.json").exists() and self.state.finish_cause is not None
+
+    def result(self) -> dict[str, Any]:
+        """`result.json`."""
+        document: dict[str, Any] = json.loads((self._folder / "result.json").read_text())
+        return document
+
+    def closed(self) -> list[int]:
+        """The rounds of `rounds.csv`."""
+        lines = (self._folder / "rounds.csv").read_text().splitlines()
+        column = lines[0].split(",").index("round")
+        return [int(line.split(",")[column]) for line in lines[1:]]
