@@ -141,7 +141,9 @@ def test_a_coordinator_of_other_machines_needs_tls_or_a_word(capsys: pytest.Capt
     assert in_this_process(*asked, "--insecure") == 0
     assert "--host=0.0.0.0 \\\n    --insecure" in capsys.readouterr().out
     assert in_this_process(*asked, "--tls") == 0
-    assert "--tls-key=/etc/cospan/coordinator/key.pem" in capsys.readouterr().out
+    units = capsys.readouterr().out
+    assert "--tls-key=/etc/cospan/coordinator/key.pem" in units
+    assert units.count("SupplementaryGroups=cospan-certs") == 2, "a dynamic user owns no file of /etc"
 
 
 @pytest.mark.parametrize("engine", ENGINES)

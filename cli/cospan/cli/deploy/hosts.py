@@ -6,6 +6,8 @@ from cospan.wire.errors import InvalidValueError
 
 _STATE = "%S/cospan"
 """The beginning of the state folders of units: /var/lib/cospan."""
+_GROUP = "cospan-certs"
+_CERTIFICATES = f"# A dynamic user owns no file: those in /etc/cospan must be readable for the group {_GROUP}."
 
 
 def slurm(plan: Plan) -> dict[str, str]:
@@ -60,6 +62,7 @@ def systemd(plan: Plan, *, insecure: bool) -> dict[str, str]:
     )
     hardened = filled("hardened.service").rstrip("\n")
     values = {"sentence": plan.sentence, "program": plan.program, "groups": str(plan.groups), "hardened": hardened}
+    values["certificates"] = f"{_CERTIFICATES}\nSupplementaryGroups={_GROUP}" if plan.tls else ""
     instances = " ".join(f"cospan-agents@{number}.service" for number in range(plan.groups))
     return {
         "cospan-coordinator.service": filled("cospan-coordinator.service", **values, command=continued(listen, 4)),
