@@ -107,6 +107,16 @@ def test_a_job_is_queued_again_only_at_its_time_limit(
     assert ("scontrol requeue 7" in done.stdout) is requeued
 
 
+def test_a_job_that_ends_as_it_is_told_to_stop_is_not_failed() -> None:
+    """Bash may lose the exit code of a process that ends just as a signal interrupts its wait."""
+    script = made("slurm", "queues", "--agents", "2")["agents.sbatch"]
+    function = script[script.index("run_again()") : script.index("\n}\n") + 3]
+    Path("command.sh").write_text("trap 'exit 75' TERM\nsleep 0.05\nkill -USR1 $PPID\nexit 75\n")
+    program = f"set -u; SLURM_JOB_ID=7; sleep() {{ :; }}; scontrol() {{ :; }}; {function} run_again bash command.sh"
+    codes = [subprocess.run(["bash", "-c", program], timeout=60, check=False).returncode for _ in range(12)]
+    assert set(codes) == {75}
+
+
 def test_the_units_of_systemd() -> None:
     program = shlex.quote(sys.executable)
     files = made("systemd", "queues", "--agents", "10", "--groups", "3", "--program", program)
