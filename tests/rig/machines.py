@@ -1,7 +1,7 @@
 """Machines out of network namespaces of this one: each has an address, a host name and a Docker engine of its own.
 
 They meet at a bridge in a namespace of its own, so no interface appears among those of the host, and no packet
-leaves: the default route leads to nobody. A machine dies when its cable is pulled and all its processes are killed.
+leaves: the default route has no machine. A machine dies when its cable is pulled and its processes are killed.
 
 Everything carries the name of the rig, which holds the process id of the tests. A rig is taken down by `down`, and
 what a killed process of tests left behind by the next rig. Its files, some 300 MB for each machine, are in memory:

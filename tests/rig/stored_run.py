@@ -33,7 +33,7 @@ class StoredRun:
         return self.state.rounds if (self._folder / STORE).exists() else 0
 
     def wait_for_more(self, count: int) -> float:
-        """Waits for so many more rounds; returns for how long, in seconds."""
+        """Waits for this number of further rounds; returns for how long, in seconds."""
         reached = self.rounds
         return until(lambda: self.rounds >= reached + count, f"there are {count} rounds after {reached}", _BOUND)
 
