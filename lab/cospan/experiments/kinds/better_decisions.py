@@ -12,7 +12,7 @@ from cospan.experiments.decisions.schedule import ALONE, ALONE_UNGATED, GATED, G
 from cospan.experiments.decisions.tasks import BetterDecisionsTask
 from cospan.experiments.estimates import Estimate, mean
 from cospan.experiments.experiment import ExperimentOutcome, Finding, Plan, Table
-from cospan.experiments.plots.axes import COLOURS
+from cospan.experiments.plots.method_style import JOINT_STYLE, LSTD_STYLE
 from cospan.experiments.plots.tables import estimate
 from cospan.experiments.runner import Point
 
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 METHODS = (GIVEN, ALONE, JOINT, ALONE_UNGATED, JOINT_UNGATED)
+_COLOURS = {GIVEN: "0.5", ALONE: LSTD_STYLE.colour, JOINT: JOINT_STYLE.colour}
+"""Those of learning alone and with the fleet on all pages."""
 DAYS = 365.0
 """Of a year, in which money is told."""
 HEADROOM = 0.97
@@ -257,7 +259,7 @@ def draw(figure: "Figure", plan: Plan, points: Sequence[Point]) -> None:
 
 
 def _draw_queues(axes: "Axes", found: _Found, fleet: FleetEntry) -> None:
-    for method, colour in zip((GIVEN, ALONE, JOINT), ("0.5", *COLOURS), strict=False):
+    for method, colour in _COLOURS.items():
         shares = np.sort(found.shares(fleet.setting, method, 0 if method == GIVEN else fleet.steps), axis=None)
         axes.plot(np.linspace(0.0, 1.0, len(shares)), shares, color=colour, label=method)
     axes.set_ylim(0.0, 1.02)
@@ -270,12 +272,17 @@ def _draw_sites(axes: "Axes", plan: Plan, found: _Found, fleet: FleetEntry) -> N
     there = [site for site in np.argsort(bounds) if bounds[site] <= HEADROOM]
     places = np.arange(len(there))
     axes.scatter(places, bounds[there], marker="_", s=200, color="0.3", label="foresight of the day")
-    styles = [(ALONE, 0, True), (JOINT, 1, True), (ALONE_UNGATED, 0, False), (JOINT_UNGATED, 1, False)]
-    for method, colour, is_filled in styles:
+    styles = [
+        (ALONE, ALONE, True),
+        (JOINT, JOINT, True),
+        (ALONE_UNGATED, ALONE, False),
+        (JOINT_UNGATED, JOINT, False),
+    ]
+    for method, gated, is_filled in styles:
         costs = found.shares(fleet.setting, method, fleet.steps)[:, there].mean(axis=0)
-        beside = places + (0.12 if colour else -0.12)
-        face = COLOURS[colour] if is_filled else "none"
-        axes.scatter(beside, costs, s=36, facecolors=face, edgecolors=COLOURS[colour], label=method)
+        beside = places + (0.12 if gated == JOINT else -0.12)
+        face = _COLOURS[gated] if is_filled else "none"
+        axes.scatter(beside, costs, s=36, facecolors=face, edgecolors=_COLOURS[gated], label=method)
     axes.axhline(1.0, color="0.7", linewidth=1.0)
     axes.set_xticks(places, [str(site) for site in there])
     axes.legend(frameon=False, fontsize=8, loc="lower right")
