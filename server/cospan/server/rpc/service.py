@@ -20,6 +20,7 @@ from cospan.server.admission.interceptor import AdmissionInterceptor, Context, E
 from cospan.server.admission.peer_limits import Kind
 from cospan.server.admission.stream_rate import StreamRateLimit, StreamRates
 from cospan.server.machine.events import (
+    DeclineArrived,
     HeartbeatArrived,
     JoinRequested,
     LeaveArrived,
@@ -43,7 +44,7 @@ from cospan.wire.errors import (
     OutOfTurnError,
     RemoteError,
 )
-from cospan.wire.messages import AgentMessage, GradientUpload, Heartbeat, Join, Leave, RunPhase
+from cospan.wire.messages import AgentMessage, GradientUpload, Heartbeat, Join, Leave, RoundDeclined, RunPhase
 from cospan.wire.security.identity import Identity, Right
 from cospan.wire.text import MAX_TEXT, printable
 
@@ -186,6 +187,8 @@ class CoordinatorService:
                 if silent is not None:
                     self._agent_stats.note_feed(self._engine.state, token, silent, self._engine.now())
                 self._engine.handle(HeartbeatArrived(token, min(saved, self._engine.state.round + 1)))
+            case RoundDeclined(round=number):
+                self._engine.handle(DeclineArrived(token, number))
             case Leave(cause=cause, returning=returning):
                 self._engine.handle(LeaveArrived(token, cause, returning))
                 stream.close(None)
