@@ -19,8 +19,9 @@ from cospan.core.specification import RunSpecification
 from cospan.relay.relay import Relay
 from cospan.server.coordinator import Coordinator
 from cospan.simulation.local_run import LocalRun
-from cospan.wire.errors import CospanError, InvalidValueError, MembershipRefusedError
+from cospan.wire.errors import CospanError, IdentityMismatchError, InvalidValueError, MembershipRefusedError
 from cospan.wire.messages import FinishCause
+from cospan.wire.secure_sums.proof import KeyProof
 
 METHODS = {"paper": paper(3), "compact": compact(3), "full-history": full_history(3), "practical": practical(3)}
 
@@ -94,6 +95,35 @@ def test_with_tls_keys_are_proven(tmp_path: Path) -> None:
             return coordinator.engine.state.basis.tobytes()
 
     assert run(networked()) == in_process(spec)
+
+
+def test_a_process_that_asks_for_a_site_proves_its_key_by_a_certificate_for_every_agent(tmp_path: Path) -> None:
+    certs = Certificates(tmp_path / "certs")
+    fleet = certs.issue("fleet", "cospan:agents:*")
+
+    async def networked() -> list[int]:
+        async with Coordinator(secure(agents=3), sites=3, tls=certs.coordinator()) as coordinator:
+            agents = [
+                Agent(RINGS, site_claim_id=f"container-{k}", coordinator=coordinator.address, tls=fleet)
+                for k in range(3)
+            ]
+            await ends(agents)
+            return [report.contributors for report in coordinator.engine.history.recent(99)]
+
+    assert run(networked()) == [3] * 8
+
+
+def test_a_key_that_is_not_proven_may_not_join(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    certs = Certificates(tmp_path / "certs")
+    monkeypatch.setattr("cospan.client.session.masking.proof_of", lambda *_: KeyProof(b"none", b"none"))
+
+    async def networked() -> None:
+        async with Coordinator(secure(agents=3), tls=certs.coordinator()) as coordinator:
+            (agent,) = agents_with(certs, 1, coordinator.address)
+            with pytest.raises(IdentityMismatchError, match="the key of 'site-0' is not proven"):
+                await agent.run_async()
+
+    run(networked())
 
 
 def test_a_key_of_another_process_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

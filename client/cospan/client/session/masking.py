@@ -19,7 +19,7 @@ from cospan.wire.errors import MembershipRefusedError, WorkloadBehaviourError
 from cospan.wire.messages import GradientUpload, Join, MaskedVector, SumMembers
 from cospan.wire.secure_sums.keys import KeyPair
 from cospan.wire.secure_sums.masker import Masker
-from cospan.wire.secure_sums.proof import KeyProof, check_proof, proof_of
+from cospan.wire.secure_sums.proof import check_joined, proof_of
 from cospan.wire.security.tls import TlsSource
 
 log = logging.getLogger(__name__)
@@ -76,7 +76,7 @@ class Masking:
         assert place is not None
         for neighbour in neighbours_of(membership.epoch_id, len(members), place):
             member = members[neighbour]
-            _check(member, named.key_proofs.get(member.public_key), tls)
+            check_joined(member, named.key_proofs.get(member.public_key), tls.material.authority, time.time())
 
     def masked(self, command: TransmitMasked, specification: RunSpecification) -> GradientUpload:
         """The upload as it is sent; the second time the same bytes.
@@ -118,19 +118,3 @@ class Masking:
         if self._digest is None or self._digest[0] is not specification:
             self._digest = specification, specification_digest(specification)
         return self._digest[1]
-
-
-def _check(member: Member, proof: KeyProof | None, tls: TlsSource) -> None:
-    """Checks a neighbour's proof; one that has asked for a free site had no name to prove its key for.
-
-    Raises:
-        MembershipRefusedError: it proves nothing.
-    """
-    authority, now = tls.material.authority, time.time()
-    try:
-        check_proof(member, proof, authority, now)
-    except MembershipRefusedError as refusal:
-        try:
-            check_proof(Member(member.public_key, ()), proof, authority, now)  # by a certificate for every agent
-        except MembershipRefusedError:
-            raise refusal from None

@@ -74,3 +74,21 @@ def check_proof(member: Member, proof: KeyProof | None, authority: bytes, now: f
         of_certificate(uris_of_der(certificate), address="").require_agents(member.agent_ids)
     except (UnprovenError, IdentityMismatchError) as failure:
         raise MembershipRefusedError(f"the key of {name} is not proven: {printable(str(failure))}") from failure
+
+
+def check_joined(member: Member, proof: KeyProof | None, authority: bytes, now: float) -> None:
+    """As `check_proof`; a process that has asked for a free site had no name yet that it could prove its key for.
+
+    Such a process has a certificate for every agent, and proves its key for no agents.
+
+    Raises:
+        MembershipRefusedError: as of `check_proof`.
+        InvalidValueError: `cryptography` is not installed.
+    """
+    try:
+        check_proof(member, proof, authority, now)
+    except MembershipRefusedError as refusal:
+        try:
+            check_proof(Member(member.public_key, ()), proof, authority, now)
+        except MembershipRefusedError:
+            raise refusal from None
