@@ -21,8 +21,12 @@ from cospan.wire.secure_sums.keys import KeyPair
 from cospan.wire.secure_sums.masker import Masker
 from cospan.wire.secure_sums.proof import check_joined, proof_of
 from cospan.wire.security.tls import TlsSource
+from cospan.wire.text import listed
 
 log = logging.getLogger(__name__)
+
+_NAMED = 5
+"""Most agents that a warning names."""
 
 
 class Masking:
@@ -37,6 +41,8 @@ class Masking:
         """
         self._tls, self._key = tls, KeyPair()
         self._masker: Masker | None = None
+        self._members: tuple[Member, ...] = ()
+        """Of the newest epoch."""
         self._sent: dict[int, GradientUpload] = {}
         """Masked uploads by their rounds, in order; as many as the session may have to send again."""
         self._digest: tuple[RunSpecification, bytes] | None = None
@@ -68,6 +74,9 @@ class Masking:
             self._check_neighbours(membership, named, self._tls)
         if self._masker is None or self._masker.epoch_id != membership.epoch_id:
             self._masker = Masker(self._key, membership)
+            if self._members:
+                log.warning("%s", _change(self._members, named))
+            self._members = named.members
         return membership.epoch_id
 
     def _check_neighbours(self, membership: Membership, named: SumMembers, tls: TlsSource) -> None:
@@ -118,3 +127,15 @@ class Masking:
         if self._digest is None or self._digest[0] is not specification:
             self._digest = specification, specification_digest(specification)
         return self._digest[1]
+
+
+def _change(before: tuple[Member, ...], named: SumMembers) -> str:
+    """What has changed in the members: a sum without an agent, beside one with it, tells of that agent."""
+    former, now = ({agent for member in each for agent in member.agent_ids} for each in (before, named.members))
+    parts = [
+        f"{listed(sorted(agents), _NAMED)} {verb}"
+        for agents, verb in ((former - now, "left"), (now - former, "came"))
+        if agents
+    ]
+    changed = ", ".join(parts) or "a process was started again"
+    return f"round {named.stamp.round}: the sum is over {len(named.members)} processes from now on: {changed}"

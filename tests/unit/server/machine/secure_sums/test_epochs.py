@@ -283,3 +283,31 @@ def test_the_id_of_an_epoch_is_that_of_its_members() -> None:
     assert epoch.id == Membership.of("run-1", [member(name) for name in "cab"]).epoch_id
     update = next(each for each in run.sent() if isinstance(each, m.BasisUpdate))
     assert update.epoch_id == epoch.id
+
+
+STAGES = ("opened", "received", "learnt", "sent", "one sent", "computed", "stored")
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_the_run_continues_when_two_of_twelve_die_at_a_stage_of_a_round(stage: str) -> None:
+    world = fleet(*((f"a{number:02}",) for number in range(12)))
+    dying = world.processes[3], world.processes[8]
+    others = [place for place in range(12) if world.processes[place] not in dying]
+    if stage in ("computed", "stored"):
+        learnt(world, *range(12))
+        if stage == "stored":
+            world.compute()
+    else:
+        learnt(world, *others[:5])
+        for process in dying[: 1 if stage == "one sent" else 2]:
+            while process.inbox and stage != "opened":
+                process.receive()
+            if stage in ("learnt", "sent", "one sent"):
+                process.learn()
+            while process.outbox and stage in ("sent", "one sent"):
+                process.send()
+    for place in (3, 8):
+        world.kill(place)
+    world.heal()
+    assert world.voids <= 1, "they are started again, and cost a round at most"
+    assert world.run.state.members.present.names == {f"a{number:02}" for number in range(12)}
